@@ -1,0 +1,57 @@
+"""Canonical JSON (RFC 8785) and the digests that name everything: ``sha256:`` and 64 hex digits."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from typing import Any
+
+import rfc8785
+
+from tunix_rt_kit.errors import InvalidArgument
+
+_DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+
+
+def canonical_json(obj: Any) -> bytes:
+    """Encode ``obj`` (dicts with string keys, lists, strings, numbers, booleans, None) as RFC 8785 does.
+
+    Raises:
+        InvalidArgument: the value has no canonical form (NaN, an integer beyond 2**53 - 1, a lone
+            surrogate, a type that JSON does not know).
+    """
+    try:
+        return rfc8785.dumps(obj)
+    except (rfc8785.CanonicalizationError, UnicodeEncodeError, RecursionError) as error:
+        raise InvalidArgument(
+            f"value has no canonical JSON form: {error}", reason="JSON_NOT_CANONICAL"
+        ) from error
+
+
+def digest_bytes(data: bytes) -> str:
+    """SHA-256 of ``data`` as a digest string."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def digest_json(obj: Any) -> str:
+    """Digest of the canonical JSON of ``obj``; raises as ``canonical_json``."""
+    return digest_bytes(canonical_json(obj))
+
+
+def digest_file(path: str | os.PathLike[str]) -> str:
+    """Digest of a local file's bytes; raises OSError if it cannot be read."""
+    with open(path, "rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def check_digest(digest: str, field: str = "digest") -> str:
+    """Return the 64 hex digits of a digest string; raise InvalidArgument naming ``field`` if it is none."""
+    match = _DIGEST.fullmatch(digest)
+    if match is None:
+        raise InvalidArgument(
+            f"{field}: {digest!r} is not a digest; expected sha256: and 64 lower-case hex digits",
+            reason="DIGEST_INVALID",
+            metadata={"field": field},
+        )
+    return match.group(1)

@@ -1,0 +1,118 @@
+"""Domain errors: what a use case raises, free of gRPC and of databases.
+
+Each class carries the name of one canonical code (``google.rpc.Code``); the serving room turns an error
+into a ``google.rpc.Status``. ``reason`` is a stable UPPER_SNAKE name that clients may branch on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+_REASON = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
+
+
+@dataclass(frozen=True, slots=True)
+class FieldViolation:
+    """One wrong field of a request.
+
+    ``field`` is its path in the request (``traces[3].steps[0].content``), ``description`` names the value and
+    what would be right.
+    """
+
+    field: str
+    description: str
+
+
+class DomainError(Exception):
+    """A failure with a meaning for the caller.
+
+    Args:
+        message: one clear line for a person.
+        reason: UPPER_SNAKE name of the cause; raises ValueError if it is not one.
+        metadata: further facts by name, all strings.
+        violations: the wrong fields of the request, if it is the request that is wrong.
+    """
+
+    code: ClassVar[str] = "UNKNOWN"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str,
+        metadata: Mapping[str, str] | None = None,
+        violations: Sequence[FieldViolation] = (),
+    ) -> None:
+        if not _REASON.fullmatch(reason):
+            raise ValueError(f"reason must be UPPER_SNAKE and at most 63 characters, not {reason!r}")
+        super().__init__(message)
+        self.message = message
+        self.reason = reason
+        self.metadata: dict[str, str] = dict(metadata or {})
+        self.violations: tuple[FieldViolation, ...] = tuple(violations)
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class InvalidArgument(DomainError):
+    """The request is wrong whatever the state of the system."""
+
+    code = "INVALID_ARGUMENT"
+
+
+class NotFound(DomainError):
+    """The named resource does not exist."""
+
+    code = "NOT_FOUND"
+
+
+class AlreadyExists(DomainError):
+    """The name or request id is bound to something else."""
+
+    code = "ALREADY_EXISTS"
+
+
+class FailedPrecondition(DomainError):
+    """The system's state must change before the call can succeed."""
+
+    code = "FAILED_PRECONDITION"
+
+
+class Aborted(DomainError):
+    """A concurrent change got in the way; the whole use case may be tried again."""
+
+    code = "ABORTED"
+
+
+class ResourceExhausted(DomainError):
+    """A quota, a disk or a memory is full."""
+
+    code = "RESOURCE_EXHAUSTED"
+
+
+class Unavailable(DomainError):
+    """Something needed is not reachable now; the same call may be tried again."""
+
+    code = "UNAVAILABLE"
+
+
+class DataLoss(DomainError):
+    """Stored bytes are gone or are not what they were."""
+
+    code = "DATA_LOSS"
+
+
+class Unimplemented(DomainError):
+    """This server does not offer the operation."""
+
+    code = "UNIMPLEMENTED"
+
+
+class Cancelled(DomainError):
+    """The operation was cancelled, usually by its caller."""
+
+    code = "CANCELLED"
