@@ -1,0 +1,1 @@
+"""tunix-rt: reasoning traces in, evidence that fine-tuning on them helped out."""
