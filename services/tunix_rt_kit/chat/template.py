@@ -1,0 +1,191 @@
+"""The chat template as one value: what turns messages into the text that a model reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, Final, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict
+
+from tunix_rt_kit.artifacts import digest_json
+from tunix_rt_kit.chat import chatml, gemma_it
+from tunix_rt_kit.chat.messages import Message, check_no_markers, invalid_messages
+from tunix_rt_kit.chat.sandbox import SANDBOX
+from tunix_rt_kit.errors import InvalidArgument
+
+BuiltinName = Literal["gemma-it", "chatml"]
+BUILTIN_NAMES: Final[tuple[BuiltinName, ...]] = get_args(BuiltinName)
+
+MAX_SYSTEM_INSTRUCTION_CHARS: Final = 20_000
+_BUILTIN_REVISION: Final = 1
+"""Part of the digest: raised whenever a built-in template starts to write a different text."""
+
+
+class ChatTemplate(BaseModel):
+    """A built-in template or Jinja source, with the system instruction that goes before every conversation.
+
+    Made by `built_in` or `from_jinja`, which check their arguments. ``bos_token`` and ``eos_token`` are
+    texts, and belong to Jinja alone: the built-in ones know their own.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    builtin: BuiltinName | None = None
+    jinja: str | None = None
+    bos_token: str = ""
+    eos_token: str = ""
+    system_instruction: str = ""
+
+    def model_post_init(self, _context: Any, /) -> None:
+        """Raise InvalidArgument (CHAT_TEMPLATE_INVALID) unless the fields fit together."""
+        if (self.builtin is None) == (self.jinja is None):
+            raise _invalid("chat_template needs exactly one of builtin and jinja")
+        if self.builtin is not None and (self.bos_token or self.eos_token):
+            raise _invalid(
+                f"chat_template.builtin is {self.builtin!r}, which takes no bos_token and no eos_token"
+            )
+        if len(self.system_instruction) > MAX_SYSTEM_INSTRUCTION_CHARS:
+            raise _invalid(
+                f"chat_template.system_instruction has {len(self.system_instruction)} characters; "
+                f"at most {MAX_SYSTEM_INSTRUCTION_CHARS} would be right"
+            )
+        if self.jinja is not None and not self.jinja.strip():
+            raise _invalid("chat_template.jinja is empty; Jinja source would be right")
+        if self.jinja is not None and not self.eos_token:
+            raise _invalid(
+                "chat_template.eos_token is empty; the text that closes a model's turn would be right"
+            )
+
+    @classmethod
+    def built_in(cls, name: str, *, system_instruction: str = "") -> Self:
+        """The built-in template of that name; raises InvalidArgument (CHAT_TEMPLATE_UNKNOWN)."""
+        for known in BUILTIN_NAMES:
+            if name == known:
+                return cls(builtin=known, system_instruction=system_instruction)
+        raise InvalidArgument(
+            f"chat_template.builtin is {name!r}; one of {', '.join(BUILTIN_NAMES)} would be right",
+            reason="CHAT_TEMPLATE_UNKNOWN",
+        )
+
+    @classmethod
+    def from_jinja(
+        cls, source: str, *, eos_token: str, bos_token: str = "", system_instruction: str = ""
+    ) -> Self:
+        """A model's own template. The source is not run here; `check` does that."""
+        return cls(
+            jinja=source, bos_token=bos_token, eos_token=eos_token, system_instruction=system_instruction
+        )
+
+    @cached_property
+    def digest(self) -> str:
+        """``sha256:`` digest of everything that can change a rendering."""
+        fields = self.model_dump(exclude_none=True)
+        return digest_json(fields if self.builtin is None else {**fields, "revision": _BUILTIN_REVISION})
+
+    @property
+    def end_of_turn(self) -> str:
+        """The text that closes a model's turn: generation stops there."""
+        return {"gemma-it": gemma_it.END, "chatml": chatml.END, None: self.eos_token}[self.builtin]
+
+    @property
+    def markers(self) -> tuple[str, ...]:
+        """Texts that must each be one token of any tokenizer that this template is used with."""
+        own = {"gemma-it": gemma_it.MARKERS, "chatml": chatml.MARKERS, None: (self.bos_token, self.eos_token)}
+        return tuple(dict.fromkeys(marker for marker in own[self.builtin] if marker))
+
+    def render(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
+        """The conversation as text, with the opening of the model's turn at its end if asked for.
+
+        The system instruction becomes a leading system message, unless the conversation brings its own.
+        Raises InvalidArgument: CHAT_MESSAGES_INVALID, CHAT_MARKER_IN_CONTENT or CHAT_TEMPLATE_INVALID.
+        """
+        return self._render_all([(messages, add_generation_prompt)])[0]
+
+    def split_example(self, messages: Sequence[Message]) -> tuple[str, str]:
+        """A training example as (prompt, response); see `split_examples`."""
+        return self.split_examples([messages])[0]
+
+    def split_examples(self, conversations: Sequence[Sequence[Message]]) -> list[tuple[str, str]]:
+        """(prompt, response) of each conversation, whose last message is what the model is to learn.
+
+        The prompt is the rendering of all messages but the last with the generation prompt, which is what the
+        evaluator feeds; the response is the rest of the full rendering. Raises InvalidArgument: as `render`,
+        and CHAT_TEMPLATE_PREFIX when the full rendering does not begin with the prompt.
+        """
+        wanted: list[tuple[Sequence[Message], bool]] = []
+        for messages in conversations:
+            if not messages or messages[-1].role != "assistant":
+                raise invalid_messages(
+                    "messages: the last message of a training example must be the assistant's"
+                )
+            wanted += [(messages[:-1], True), (messages, False)]
+        texts = self._render_all(wanted)
+        return [_split(prompt, full) for prompt, full in zip(texts[::2], texts[1::2], strict=True)]
+
+    def check(self) -> None:
+        """Try the template on a small conversation, as a training example.
+
+        Raises InvalidArgument: CHAT_TEMPLATE_INVALID when it fails, drops a text or does not close the
+        model's turn with `end_of_turn`, CHAT_TEMPLATE_PREFIX as `split_example`.
+        """
+        question, reply = "What is 2 + 2?", "Answer: 4"
+        prompt, response = self.split_example(
+            (Message(role="user", content=question), Message(role="assistant", content=reply))
+        )
+        if question not in prompt or reply not in response:
+            raise _invalid("chat_template drops the text of a message")
+        if self.end_of_turn not in response.partition(reply)[2]:
+            raise _invalid(
+                f"chat_template does not close the model's turn with {self.end_of_turn!r} but with "
+                f"{response.partition(reply)[2]!r}; eos_token must be the text that does"
+            )
+
+    def _render_all(self, wanted: Sequence[tuple[Sequence[Message], bool]]) -> list[str]:
+        prepared = [(self._with_system(messages), opened) for messages, opened in wanted]
+        for messages, _ in prepared:
+            check_no_markers(messages, self.markers)
+        if self.jinja is None:
+            return [self._render_built_in(messages, opened) for messages, opened in prepared]
+        tokens = {"bos_token": self.bos_token, "eos_token": self.eos_token}
+        return SANDBOX.render(
+            self.jinja,
+            [
+                {
+                    "messages": [message.model_dump() for message in messages],
+                    "add_generation_prompt": opened,
+                    "tools": None,
+                    "documents": None,
+                    **{name: text for name, text in tokens.items() if text},
+                }
+                for messages, opened in prepared
+            ],
+        )
+
+    def _render_built_in(self, messages: Sequence[Message], opened: bool) -> str:
+        if self.builtin == "gemma-it":
+            text, opening = gemma_it.BOS + gemma_it.conversation(messages), gemma_it.generation_prompt()
+        else:
+            text, opening = chatml.conversation(messages), chatml.generation_prompt()
+        return text + opening if opened else text
+
+    def _with_system(self, messages: Sequence[Message]) -> Sequence[Message]:
+        if not messages:
+            raise invalid_messages("messages: a conversation needs at least one message")
+        if not self.system_instruction or messages[0].role == "system":
+            return messages
+        return (Message(role="system", content=self.system_instruction), *messages)
+
+
+def _split(prompt: str, full: str) -> tuple[str, str]:
+    if not full.startswith(prompt):
+        raise InvalidArgument(
+            "chat_template: the rendering of a whole example does not begin with its generation prompt, "
+            "so what is trained on would differ from what is asked",
+            reason="CHAT_TEMPLATE_PREFIX",
+        )
+    return prompt, full[len(prompt) :]
+
+
+def _invalid(problem: str) -> InvalidArgument:
+    return InvalidArgument(problem, reason="CHAT_TEMPLATE_INVALID")
