@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from pathlib import Path
 from typing import Any
 
 import rfc8785
@@ -41,7 +42,7 @@ def digest_json(obj: Any) -> str:
 
 def digest_file(path: str | os.PathLike[str]) -> str:
     """Digest of a local file's bytes; raises OSError if it cannot be read."""
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 

@@ -73,8 +73,8 @@ class ArtifactStore:
             is made on the first write.
 
     Every method raises ResourceExhausted(STORAGE_FULL), FailedPrecondition(STORAGE_READ_ONLY) or
-    Unavailable(STORAGE_UNAVAILABLE) when the file system fails, and InvalidArgument(DIGEST_INVALID) for a digest
-    that is not ``sha256:<64 hex>``. Safe to use from several threads and processes at once.
+    Unavailable(STORAGE_UNAVAILABLE) when the file system fails, and InvalidArgument(DIGEST_INVALID) for a
+    digest that is not ``sha256:<64 hex>``. Safe to use from several threads and processes at once.
     """
 
     def __init__(self, root_uri: str | os.PathLike[str]) -> None:
@@ -100,7 +100,7 @@ class ArtifactStore:
 
     def put_file(self, path: str | os.PathLike[str]) -> Artifact:
         """Store a copy of a local file; raises OSError if the file itself cannot be read."""
-        with open(path, "rb") as source, self.writer() as writer:
+        with Path(path).open("rb") as source, self.writer() as writer:
             while chunk := source.read(CHUNK_SIZE):
                 writer.write(chunk)
         return writer.artifact
@@ -195,7 +195,8 @@ class ArtifactStore:
             yield held
 
     def remove_stale(self, older_than_s: float = 86_400.0) -> int:
-        """Delete what crashed writers left in ``tmp/`` over ``older_than_s`` seconds ago; returns how many."""
+        """Delete what crashed writers left in ``tmp/`` over ``older_than_s`` seconds ago; returns how
+        many."""
         removed, folder = 0, f"{self._root}/tmp"
         with _translated(self._uri(folder)):
             if not self._fs.isdir(folder):
@@ -297,7 +298,7 @@ class ArtifactWriter:
             self._file.close()
             store._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
             if store._local:
-                os.replace(self._temporary, path)
+                Path(self._temporary).replace(path)
                 _sync_folder(path.rpartition("/")[0])
             else:
                 store._fs.mv(self._temporary, path)

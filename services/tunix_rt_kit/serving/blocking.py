@@ -1,0 +1,44 @@
+"""The one place where asynchronous servers call synchronous domain and database code."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import ParamSpec, TypeVar
+
+MAX_THREADS = 16
+_executor = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="tunix-rt-call")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+async def run_blocking(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run ``function`` in a worker thread (at most ``MAX_THREADS`` at once) with this task's context
+    variables.
+
+    If the awaiting task is cancelled, the function still runs to its end: what it commits stays committed.
+    """
+    context = contextvars.copy_context()
+    return await asyncio.get_running_loop().run_in_executor(
+        _executor, lambda: context.run(function, *args, **kwargs)
+    )
+
+
+async def iterate_blocking(make: Callable[[], Iterator[T]], *, batch: int = 1) -> AsyncIterator[T]:
+    """Iterate a synchronous iterator, made and advanced in worker threads, ``batch`` items a hop.
+
+    A generator is closed, in a worker thread too, when the loop over it ends early.
+    """
+    iterator = await run_blocking(make)
+    try:
+        while items := await run_blocking(lambda: list(islice(iterator, batch))):
+            for item in items:
+                yield item
+    finally:
+        close = getattr(iterator, "close", None)
+        if close is not None:
+            await run_blocking(close)

@@ -1,0 +1,218 @@
+"""What surrounds every RPC: the request context with its access log line, and the translation of errors.
+
+Both wrap all four kinds of handlers, whose behaviours must be coroutine functions or async generators.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from tunix_rt_kit.errors import DomainError, InvalidArgument
+from tunix_rt_kit.serving.context import REQUEST_ID_KEY, begin_request, current_request_id
+from tunix_rt_kit.serving.logging import get_logger
+from tunix_rt_kit.serving.status import ERROR_DOMAIN, status_of
+
+_log = get_logger("tunix_rt.serving")
+_QUIET = ("/grpc.health.", "/grpc.reflection.")
+
+if TYPE_CHECKING:  # generic only in the stubs
+    _Interceptor = grpc.aio.ServerInterceptor[Any, Any]
+else:
+    _Interceptor = grpc.aio.ServerInterceptor
+
+Behavior = Callable[[Any, Any], Any]
+Handler = Any  # grpc.RpcMethodHandler; its attributes are not in the stubs
+
+
+class RequestContextInterceptor(_Interceptor):
+    """Gives each call a request id (``x-request-id``, taken from the caller or made) and one access log
+    line."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        method: str = handler_call_details.method
+        offered = ""
+        for key, value in handler_call_details.invocation_metadata or ():
+            if key == REQUEST_ID_KEY:
+                offered = value if isinstance(value, str) else ""
+
+        def unary(behavior: Behavior) -> Behavior:
+            async def call(request: Any, context: Any) -> Any:
+                with _request(method, offered, context):
+                    return await _result(behavior(request, context))
+
+            return call
+
+        def stream(behavior: Behavior) -> Behavior:
+            async def call(request: Any, context: Any) -> AsyncIterator[Any]:
+                with _request(method, offered, context):
+                    async for response in _responses(behavior(request, context)):
+                        yield response
+
+            return call
+
+        return _rewrapped(handler, unary, stream)
+
+
+class ErrorInterceptor(_Interceptor):
+    """Turns domain errors into a canonical code with ErrorInfo and BadRequest, and anything else into a bland
+    INTERNAL whose request id leads to the traceback in the log. Bytes that are no message of the method's
+    type are INVALID_ARGUMENT (REQUEST_MALFORMED)."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        method: str = handler_call_details.method
+
+        def unary(behavior: Behavior) -> Behavior:
+            async def call(request: Any, context: Any) -> Any:
+                try:
+                    return await _result(behavior(_checked(request), context))
+                except Exception as error:
+                    await _abort(error, method, context)
+
+            return call
+
+        def stream(behavior: Behavior) -> Behavior:
+            async def call(request: Any, context: Any) -> AsyncIterator[Any]:
+                try:
+                    async for response in _responses(behavior(_checked(request), context)):
+                        yield response
+                except Exception as error:
+                    await _abort(error, method, context)
+
+            return call
+
+        return _rewrapped(handler, unary, stream, _tolerant(handler.request_deserializer))
+
+
+class _Malformed:
+    """Stands for a request whose bytes could not be decoded."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+def _tolerant(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    if deserialize is None:
+        return None
+
+    def decode(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except (DecodeError, ValueError) as error:
+            return _Malformed(error)
+
+    return decode
+
+
+def _checked(request: Any) -> Any:
+    if isinstance(request, _Malformed):
+        raise InvalidArgument(
+            "the request is not a message of this method's type", reason="REQUEST_MALFORMED"
+        ) from request.error
+    return _checked_stream(request) if hasattr(request, "__aiter__") else request
+
+
+async def _checked_stream(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _checked(request)
+
+
+async def _result(answer: Any) -> Any:
+    return await answer if inspect.isawaitable(answer) else answer
+
+
+async def _responses(answer: Any) -> AsyncIterator[Any]:
+    if inspect.isawaitable(answer):
+        await answer
+        return
+    async with aclosing(answer):
+        async for response in answer:
+            yield response
+
+
+async def _abort(error: Exception, method: str, context: Any) -> None:
+    if isinstance(error, grpc.aio.AbortError):
+        raise error
+    if isinstance(error, DomainError):
+        status = status_of(error)
+    else:
+        _log.error("unexpected_error", method=method, exc_info=error)
+        status = status_pb2.Status(
+            code=code_pb2.INTERNAL, message=f"internal error; request id {current_request_id()}"
+        )
+        status.details.add().Pack(
+            error_details_pb2.ErrorInfo(
+                reason="INTERNAL", domain=ERROR_DOMAIN, metadata={"request_id": current_request_id()}
+            )
+        )
+    answer = rpc_status.to_status(status)
+    await context.abort(
+        answer.code,
+        answer.details,
+        (*answer.trailing_metadata, (REQUEST_ID_KEY, current_request_id())),
+    )
+
+
+@contextmanager
+def _request(method: str, offered: str, context: Any) -> Iterator[None]:
+    request_id = begin_request(offered)
+    context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
+    started = time.perf_counter()
+    code = ""
+    try:
+        yield
+    except (asyncio.CancelledError, GeneratorExit):
+        code = "CANCELLED"
+        raise
+    finally:
+        write = _log.debug if method.startswith(_QUIET) else _log.info
+        milliseconds = round((time.perf_counter() - started) * 1000, 3)
+        write("rpc", method=method, code=code or _code_name(context.code()), milliseconds=milliseconds)
+
+
+def _code_name(code: Any) -> str:
+    number = code.value[0] if isinstance(code, grpc.StatusCode) else int(code or 0)
+    name: str = code_pb2.Code.Name(number)
+    return name
+
+
+def _rewrapped(
+    handler: Handler,
+    unary: Callable[[Behavior], Behavior],
+    stream: Callable[[Behavior], Behavior],
+    deserializer: Callable[[bytes], Any] | None = None,
+) -> Handler:
+    codec = {
+        "request_deserializer": deserializer or handler.request_deserializer,
+        "response_serializer": handler.response_serializer,
+    }
+    if handler.request_streaming and handler.response_streaming:
+        return grpc.stream_stream_rpc_method_handler(stream(handler.stream_stream), **codec)
+    if handler.request_streaming:
+        return grpc.stream_unary_rpc_method_handler(unary(handler.stream_unary), **codec)
+    if handler.response_streaming:
+        return grpc.unary_stream_rpc_method_handler(stream(handler.unary_stream), **codec)
+    return grpc.unary_unary_rpc_method_handler(unary(handler.unary_unary), **codec)

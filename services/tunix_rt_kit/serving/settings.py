@@ -1,0 +1,103 @@
+"""Settings that every server has, read from flags and from the environment."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict, SettingsError
+
+MEBIBYTE = 1 << 20
+
+
+def check_address(address: str) -> str:
+    """Return ``address`` if it is ``host:port`` (``[::1]:port`` for IPv6); raise ValueError otherwise."""
+    host, colon, port = address.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not colon or not bare or (":" in bare and bare == host):
+        raise ValueError("it must be host:port, for example 127.0.0.1:50051")
+    if not (port.isascii() and port.isdigit() and int(port) <= 0xFFFF):
+        raise ValueError(f"port {port!r} must be a number from 0 to 65535, where 0 means any free port")
+    return address
+
+
+Address = Annotated[str, AfterValidator(check_address)]
+
+
+class ServerSettings(BaseSettings):
+    """What ``serve`` needs to know.
+
+    A service's settings derive from this and set ``model_config =
+    SettingsConfigDict(env_prefix="TUNIX_RT_<SERVICE>_")`` and their own default for ``listen``. A flag
+    (``--log-level``) wins over the environment (``TUNIX_RT_TRACE_STORE_LOG_LEVEL``), which wins over the
+    default.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="TUNIX_RT_",
+        env_ignore_empty=True,
+        extra="forbid",
+        cli_kebab_case=True,
+        cli_hide_none_type=True,
+        cli_avoid_json=True,
+    )
+
+    listen: Address = Field(
+        "127.0.0.1:50050", description="address to serve on, host:port; port 0 picks a free one"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least level that is logged"
+    )
+    log_format: Literal["json", "console"] = Field(
+        "json", description="one JSON object a line, or for people"
+    )
+    shutdown_grace_s: float = Field(
+        10.0, ge=0, le=3600, description="seconds that running calls get to end when the server stops"
+    )
+    max_message_bytes: int = Field(
+        4 * MEBIBYTE, ge=1024, le=1 << 30, description="largest message taken or sent, in bytes"
+    )
+
+
+class SettingsInvalid(Exception):
+    """The flags or the environment hold a bad value; the message is one line that names it."""
+
+
+Settings = TypeVar("Settings", bound=BaseSettings)
+
+
+def load_settings(
+    settings_type: type[Settings], argv: Sequence[str] | None = None, *, program: str
+) -> Settings:
+    """Settings from flags (``sys.argv`` without the program if ``argv`` is None) and the environment.
+
+    Raises:
+        SettingsInvalid: an unknown flag or a bad value; one line that names field, value and what would be
+        right. SystemExit: after ``--help`` was printed.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        source: CliSettingsSource[Settings] = CliSettingsSource(
+            settings_type, cli_prog_name=program, cli_parse_args=arguments, cli_exit_on_error=False
+        )
+        return settings_type(_cli_settings_source=source)
+    except ValidationError as error:
+        raise SettingsInvalid("; ".join(_lines(settings_type, error))) from error
+    except SettingsError as error:
+        raise SettingsInvalid(" ".join(str(error).split())) from error
+
+
+def _lines(settings_type: type[BaseSettings], error: ValidationError) -> list[str]:
+    prefix = settings_type.model_config.get("env_prefix", "")
+    lines = []
+    for problem in error.errors(include_url=False):
+        path = ".".join(str(part) for part in problem["loc"])
+        flag = str(problem["loc"][0]).replace("_", "-") if problem["loc"] else ""
+        reason = problem["msg"].removeprefix("Value error, ")
+        value = problem["input"]
+        lines.append(
+            f"{path}: {value!r} is not accepted: {reason} (flag --{flag}, environment {prefix}{path.upper()})"
+        )
+    return lines
