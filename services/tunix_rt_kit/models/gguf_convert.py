@@ -55,11 +55,11 @@ class GgufMetadata:
 
 
 def convert_gguf(gguf_path: Path, folder: Path, progress: Callable[[int, int], None]) -> None:
-    """Write config.json, generation_config.json, the tokenizer and bfloat16 model.safetensors into ``folder``.
+    """Write config.json, generation_config.json, the tokenizer and the weights into ``folder``.
 
-    The dequantised float32 weights are rounded to bfloat16, the type in which these models are published and trained:
-    the relative error (0.14%) is far below that of 4-bit quantisation, and float32 and bfloat16 runs then start from
-    the very same weights.
+    The dequantised float32 weights are rounded to bfloat16, the type in which these models are published: the
+    relative error (0.14%) is far below that of 4-bit quantisation, and float32 and bfloat16 runs then
+    start from the very same weights.
 
     Args:
         gguf_path: a GGUF file of the ``llama`` architecture.
@@ -132,8 +132,8 @@ def llama_config(metadata: GgufMetadata, *, tied: bool) -> dict[str, Any]:
 def unpermute_rotary(weight: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.float32]:
     """Undo llama.cpp's reordering of a Q or K projection.
 
-    llama.cpp stores the rows of each head so that the two members of a rotary pair are neighbours; Hugging Face (and
-    Tunix) keep all first members, then all second members.
+    llama.cpp stores the rows of each head so that the two members of a rotary pair are neighbours; Hugging
+    Face (and Tunix) keep all first members, then all second members.
 
     Args:
         weight: [heads * head_dim, width].

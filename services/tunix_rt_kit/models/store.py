@@ -1,0 +1,187 @@
+"""The base models on this machine: what there is, and what a name in a request means."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from tunix_rt_kit.artifacts import digest_bytes, digest_file, digest_json
+from tunix_rt_kit.errors import FailedPrecondition, NotFound
+from tunix_rt_kit.models.catalog import CATALOG, CatalogEntry
+from tunix_rt_kit.models.hf_folder import (
+    LlamaConfig,
+    check_weights,
+    read_config,
+    read_special_tokens,
+    weight_files,
+)
+from tunix_rt_kit.models.pull import Progress, pull
+
+_LOG = logging.getLogger(__name__)
+
+
+class BaseModelInfo(BaseModel):
+    """A base model, as a request may name it.
+
+    ``id`` is a name (in the catalogue or a folder's) or, for a folder elsewhere, its absolute path. Where
+    ``pulled`` is false only the catalogue's facts are set: ``path`` is where the folder will be, and digests,
+    tokens and template are None.
+
+    ``weights_digest`` is the digest of the weights file or, for shards, of the canonical JSON of their names
+    and digests. ``tokenizer_digest`` covers ``tokenizer.json`` and the special tokens, ``config_digest`` is
+    that of ``config.json``. ``context_length`` counts tokens.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    path: Path
+    pulled: bool
+    family: str
+    parameter_count: int
+    license: str | None
+    context_length: int
+    vocab_size: int
+    weights_digest: str | None = None
+    tokenizer_digest: str | None = None
+    config_digest: str | None = None
+    chat_template: str | None = None
+    bos_token: str | None = None
+    eos_token: str | None = None
+    pad_token: str | None = None
+
+
+class ModelStore:
+    """Base models under one folder, each a Hugging Face folder by its name.
+
+    Args:
+        models_dir: need not exist.
+    """
+
+    def __init__(self, models_dir: Path | str) -> None:
+        self._dir = Path(models_dir).absolute()
+
+    def list(self) -> Sequence[BaseModelInfo]:
+        """Every catalogued model, pulled or not, then the other usable folders, each group by name."""
+        catalogued = [self._catalogued(CATALOG[name]) for name in sorted(CATALOG)]
+        others = []
+        for folder in self._folders():
+            try:
+                others.append(self._describe(folder.name, folder))
+            except FailedPrecondition as error:
+                _LOG.warning("folder is not a usable base model: %s", error)
+        return catalogued + others
+
+    def resolve(self, base_model: str) -> BaseModelInfo:
+        """What ``base_model`` means: a catalogued id, the name of a folder here, or a folder's absolute path.
+
+        A catalogued model that is not there yet is returned with ``pulled`` false.
+
+        Raises:
+            NotFound: BASE_MODEL_UNKNOWN, naming the value and what is known.
+            FailedPrecondition: BASE_MODEL_UNSUPPORTED, naming the field of the folder that is wrong.
+        """
+        if base_model in CATALOG:
+            return self._catalogued(CATALOG[base_model])
+        if Path(base_model).is_absolute():
+            folder = Path(os.path.normpath(base_model))
+            if folder.is_dir():
+                return self._describe(str(folder), folder)
+        elif base_model in {folder.name for folder in self._folders()}:
+            return self._describe(base_model, self._dir / base_model)
+        known = sorted({*CATALOG, *(folder.name for folder in self._folders())})
+        raise NotFound(
+            f"base model {base_model!r} is unknown; known: {', '.join(known)}, or the absolute path of a "
+            "Hugging Face folder",
+            reason="BASE_MODEL_UNKNOWN",
+            metadata={"base_model": base_model},
+        )
+
+    def ensure(self, base_model: str, progress: Progress | None = None) -> BaseModelInfo:
+        """As ``resolve``, but an absent catalogued model is pulled first; raises as both do."""
+        info = self.resolve(base_model)
+        if not info.pulled:
+            pull(info.id, self._dir, progress)
+            info = self.resolve(base_model)
+        return info
+
+    def _folders(self) -> Sequence[Path]:
+        if not self._dir.is_dir():
+            return []
+        return sorted(
+            entry
+            for entry in self._dir.iterdir()
+            if entry.name not in CATALOG
+            and not entry.name.startswith(".")
+            and (entry / "config.json").is_file()
+        )
+
+    def _catalogued(self, entry: CatalogEntry) -> BaseModelInfo:
+        folder = self._dir / entry.id
+        if folder.is_dir():
+            return self._describe(entry.id, folder, entry.license)
+        return BaseModelInfo(
+            id=entry.id,
+            path=folder,
+            pulled=False,
+            family="llama",
+            parameter_count=entry.parameter_count,
+            license=entry.license,
+            context_length=entry.context_length,
+            vocab_size=entry.vocab_size,
+        )
+
+    def _describe(self, model_id: str, folder: Path, license_name: str | None = None) -> BaseModelInfo:
+        config: LlamaConfig = read_config(folder)
+        tokens = read_special_tokens(folder)
+        check_weights(folder, config)
+        shards = {file.name: self._digest(file) for file in weight_files(folder)}
+        special = {"bos": tokens.bos_token, "eos": tokens.eos_token, "pad": tokens.pad_token}
+        return BaseModelInfo(
+            id=model_id,
+            path=folder,
+            pulled=True,
+            family="llama",
+            parameter_count=config.parameter_count(),
+            license=license_name,
+            context_length=config.context_length,
+            vocab_size=config.vocab_size,
+            weights_digest=next(iter(shards.values())) if len(shards) == 1 else digest_json(shards),
+            tokenizer_digest=digest_json({"tokenizer": self._digest(folder / "tokenizer.json"), **special}),
+            config_digest=digest_file(folder / "config.json"),
+            chat_template=tokens.chat_template,
+            bos_token=tokens.bos_token,
+            eos_token=tokens.eos_token,
+            pad_token=tokens.pad_token,
+        )
+
+    def _digest(self, file: Path) -> str:
+        """Digest of a file, remembered under the models folder while its size and times stay the same."""
+        stat = file.stat()
+        key = [str(file), stat.st_size, stat.st_mtime_ns, stat.st_ino]
+        memo = self._dir / ".digests" / digest_bytes(str(file).encode()).removeprefix("sha256:")
+        try:
+            known = json.loads(memo.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            known = {}
+        if known.get("key") == key:
+            return str(known["digest"])
+        digest = digest_file(file)
+        try:
+            _write_atomically(memo, json.dumps({"key": key, "digest": digest}))
+        except OSError as error:
+            _LOG.info("digest of %s is not remembered: %s", file, error)
+        return digest
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
+        file.write(text)
+    Path(file.name).replace(path)
