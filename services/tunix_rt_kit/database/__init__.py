@@ -1,0 +1,16 @@
+"""One way to SQLite and PostgreSQL: engine, sessions, migrations, portable column types, request ids,
+errors."""
+
+from tunix_rt_kit.database.engine import Database, transaction_lock
+from tunix_rt_kit.database.request_log import RequestLog, check_request_id, request_log_table
+from tunix_rt_kit.database.types import CanonicalJson, UtcDateTime
+
+__all__ = [
+    "CanonicalJson",
+    "Database",
+    "RequestLog",
+    "UtcDateTime",
+    "check_request_id",
+    "request_log_table",
+    "transaction_lock",
+]

