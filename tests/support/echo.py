@@ -8,7 +8,6 @@ from typing import Any
 
 import grpc
 from google.protobuf.wrappers_pb2 import StringValue
-
 from tunix_rt_kit.errors import FieldViolation, InvalidArgument, NotFound
 from tunix_rt_kit.serving.server import ServiceRegistration
 
@@ -46,16 +45,16 @@ async def unary_unary(request: StringValue, context: Any) -> StringValue:
     return StringValue(value=act(request.value))
 
 
-async def unary_stream(request: StringValue, context: Any) -> AsyncIterator[StringValue]:
+async def unary_stream(request: StringValue, _: Any) -> AsyncIterator[StringValue]:
     yield StringValue(value="first")
     yield StringValue(value=act(request.value))
 
 
-async def stream_unary(requests: AsyncIterator[StringValue], context: Any) -> StringValue:
+async def stream_unary(requests: AsyncIterator[StringValue], _: Any) -> StringValue:
     return StringValue(value=",".join([act(request.value) async for request in requests]))
 
 
-async def stream_stream(requests: AsyncIterator[StringValue], context: Any) -> AsyncIterator[StringValue]:
+async def stream_stream(requests: AsyncIterator[StringValue], _: Any) -> AsyncIterator[StringValue]:
     async for request in requests:
         yield StringValue(value=act(request.value))
 

@@ -119,6 +119,8 @@ def _bind(server: grpc.aio.Server, listen: str) -> str:
         ) from error
     if not port:
         raise StartError(f"cannot listen on {listen}")
+    if listen.startswith("unix:"):
+        return listen
     return f"{host}:{port}"
 
 

@@ -13,7 +13,10 @@ MEBIBYTE = 1 << 20
 
 
 def check_address(address: str) -> str:
-    """Return ``address`` if it is ``host:port`` (``[::1]:port`` for IPv6); raise ValueError otherwise."""
+    """Return ``address`` if it is ``host:port`` (``[::1]:port`` for IPv6) or ``unix:/path``; raise
+    ValueError otherwise."""
+    if address.startswith("unix:/"):
+        return address
     host, colon, port = address.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not colon or not bare or (":" in bare and bare == host):

@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -23,7 +22,6 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 from support import echo
-
 from tunix_rt_kit.errors import NotFound, Unavailable
 from tunix_rt_kit.serving.channels import open_aio_channel, open_channel
 from tunix_rt_kit.serving.server import RunningServer, StartError, running_server, serve
@@ -186,32 +184,53 @@ async def test_a_port_in_use_is_one_clear_error() -> None:
     )
 
 
+@asynccontextmanager
+async def serving(**values: Any) -> AsyncIterator[tuple[asyncio.Event, asyncio.Task[None], grpc.aio.Channel]]:
+    ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    stop = asyncio.Event()
+    server = asyncio.create_task(
+        serve(settings(**values), [echo.REGISTRATION], stop=stop, on_ready=ready.set_result)
+    )
+    async with open_aio_channel(await ready) as channel:
+        yield stop, server, channel
+    stop.set()
+    await server
+
+
 async def test_stop_lets_a_running_call_end() -> None:
-    async with open_aio_channel("127.0.0.1:1"):
-        ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        stop = asyncio.Event()
-        server = asyncio.create_task(
-            serve(settings(), [echo.REGISTRATION], stop=stop, on_ready=ready.set_result)
-        )
-        async with open_aio_channel(await ready) as channel:
-            slow = asyncio.create_task(echo.call(channel, "UnaryUnary", "slow"))
-            await asyncio.sleep(0.1)
-            stop.set()
-            assert (await slow)[0] == ["slow"]
+    async with serving() as (stop, server, channel):
+        slow = asyncio.create_task(echo.call(channel, "UnaryUnary", "slow"))
+        await asyncio.sleep(0.1)
+        stop.set()
+        assert (await slow)[0] == ["slow"]
         await server
 
 
 async def test_a_call_that_outlives_the_grace_is_cut() -> None:
-    started = time.monotonic()
-    async with echo_server(shutdown_grace_s=0.2) as (_, channel):
+    async with serving(shutdown_grace_s=0.2) as (stop, server, channel):
         hanging = asyncio.create_task(echo.call(channel, "UnaryUnary", "hang"))
         await asyncio.sleep(0.1)
-        await asyncio.sleep(0)
-        # The channel must stay open past the server, so leave only the server.
-        channel_closed = hanging
-    with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError)):
-        await channel_closed
-    assert time.monotonic() - started < 5
+        started = time.monotonic()
+        stop.set()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await hanging
+        await server
+        assert time.monotonic() - started < 5
+        assert caught.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+
+async def test_health_says_not_serving_while_the_server_ends() -> None:
+    async with serving() as (stop, _, channel):
+        slow = asyncio.create_task(echo.call(channel, "UnaryUnary", "slow"))
+        watch = health_pb2_grpc.HealthStub(channel).Watch(
+            health_pb2.HealthCheckRequest(service=echo.FULL_NAME)
+        )
+        seen = [(await watch.read()).status]
+        stop.set()
+        seen.append((await watch.read()).status)
+        watch.cancel()
+        await slow
+    assert seen == [health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING]
 
 
 async def test_a_failed_call_becomes_the_same_domain_error_in_the_calling_service() -> None:
@@ -244,7 +263,8 @@ async def services(settings, stop):
     yield [echo.REGISTRATION]
     print("taken down", flush=True)
 
-sys.exit(run_service(ServerSettings, services, program="echo", commands={"say": lambda s: print(s.log_level)}))
+commands = {"say": lambda settings: print(settings.log_level)}
+sys.exit(run_service(ServerSettings, services, program="echo", commands=commands))
 """
 
 
@@ -276,7 +296,7 @@ def test_a_signal_ends_the_process_gracefully(number: int) -> None:
     assert events == ["stopping", "stopped"]
 
 
-def test_bad_settings_and_a_failed_start_are_one_line_each(tmp_path: Path) -> None:
+def test_bad_settings_and_a_failed_start_are_one_line_each() -> None:
     out, err = launch("--listen", "nowhere").communicate(timeout=20)
     assert (out, err.count("\n")) == ("", 1)
     assert err.startswith("echo: listen: 'nowhere' is not accepted: it must be host:port")

@@ -1,0 +1,132 @@
+"""The child's side of a job: its spec, its events, and when to end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from tunix_rt_kit.artifacts.canonical import canonical_json
+from tunix_rt_kit.errors import DomainError
+from tunix_rt_kit.jobs import files
+
+
+class JobCancelled(Exception):
+    """Raised by ``JobDir.check_cancelled``; ends a worker whose job was cancelled."""
+
+
+class JobDir:
+    """A job's folder, seen from the child process that does the work."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._told_to_end = False
+        self._events = -1
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What the parent wants done, as it was given to ``WorkerProcess.start``."""
+        spec: dict[str, Any] = json.loads((self.path / files.SPEC).read_bytes())
+        return spec
+
+    def emit(self, kind: str, **fields: Any) -> None:
+        """Append one event ``{"kind": kind, "time": seconds since 1970, **fields}``; the parent sees it at
+        once.
+
+        Raises InvalidArgument(JSON_NOT_CANONICAL) for a value that JSON cannot hold, such as NaN.
+        """
+        line = canonical_json({"kind": kind, "time": time.time(), **fields}) + b"\n"
+        if self._events < 0:
+            self._events = self._open_events()
+        os.write(self._events, line)
+
+    @property
+    def cancel_requested(self) -> bool:
+        """Whether the parent asked the job to stop, by its file or by SIGTERM."""
+        return self._told_to_end or (self.path / files.CANCEL).exists()
+
+    def check_cancelled(self) -> None:
+        """Raise JobCancelled if the parent asked the job to stop."""
+        if self.cancel_requested:
+            raise JobCancelled
+
+    def end_soon(self) -> None:
+        """Act from now on as if the parent had asked the job to stop."""
+        self._told_to_end = True
+
+    def _open_events(self) -> int:
+        path = self.path / files.EVENTS
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        # A child killed in the middle of a line left its beginning; the next event must not be glued to it.
+        data = path.read_bytes()
+        os.ftruncate(descriptor, data.rfind(b"\n") + 1)
+        return descriptor
+
+
+def run_worker(work: Callable[[JobDir], None], argv: Sequence[str] | None = None) -> int:
+    """Do a job as a child process: ``sys.exit(run_worker(main))`` in the module that ``WorkerProcess``
+    starts.
+
+    Takes the folder from the first argument, keeps a second child out of it, and calls ``work``. Its last
+    event is ``{"kind": "exit", "code": ...}`` with the exit code that is returned: 0 when ``work`` came
+    back, 3 when it raised JobCancelled, 1 when it failed. A failure is an event of its own before that:
+    ``{"kind": "error", "code", "reason", "message", "metadata"}``; any exception but a domain error has the
+    reason WORKER_FAILED, and its traceback is in the log. SIGTERM asks the job to stop; a second one ends
+    the process at once.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if len(arguments) != 1:
+        print("usage: python -m MODULE JOB_DIR", file=sys.stderr)
+        return 2
+    job = JobDir(arguments[0])
+    try:
+        lock = FileLock(job.path / files.LOCK)
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"another worker has the job in {job.path}", file=sys.stderr)
+        return 4
+    with lock:
+        _stop_on_sigterm(job)
+        code = _carry_out(work, job)
+        job.emit("exit", code=code)
+    return code
+
+
+def _carry_out(work: Callable[[JobDir], None], job: JobDir) -> int:
+    try:
+        work(job)
+    except JobCancelled:
+        return 3
+    except DomainError as error:
+        traceback.print_exc()
+        job.emit(
+            "error",
+            code=error.code,
+            reason=error.reason,
+            message=error.message,
+            metadata=error.metadata,
+        )
+        return 1
+    except Exception as error:
+        traceback.print_exc()
+        message = " ".join(f"{type(error).__name__}: {error}".split())[:1000]
+        job.emit("error", code="INTERNAL", reason="WORKER_FAILED", message=message, metadata={})
+        return 1
+    return 0
+
+
+def _stop_on_sigterm(job: JobDir) -> None:
+    def handle(number: int, _frame: FrameType | None) -> None:
+        job.end_soon()
+        signal.signal(number, signal.SIG_DFL)
+
+    signal.signal(signal.SIGTERM, handle)

@@ -1,0 +1,163 @@
+"""The parent's side of a job: a child process in a folder of its own.
+
+The folder holds ``spec.json`` (what to do), ``events.jsonl`` (one canonical JSON line per event of the
+child), ``worker.log`` (its output), ``worker.pid`` (so that another server process can adopt it) and
+``cancel`` (the wish that it stops). The child outlives the server that started it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tunix_rt_kit.artifacts.canonical import canonical_json
+from tunix_rt_kit.jobs import files
+
+KILLED = -int(signal.SIGKILL)
+_SAME_START_S = 2.0
+_TAIL_BYTES = 256 * 1024
+
+
+class WorkerProcess:
+    """A child ``python -m MODULE JOB_DIR`` in its own session; its module ends with ``run_worker``.
+
+    Args:
+        module: what Python runs.
+        job_dir: the job's folder; ``start`` makes it.
+        env: added to this process's environment for the child.
+    """
+
+    def __init__(
+        self, module: str, job_dir: str | os.PathLike[str], *, env: Mapping[str, str] | None = None
+    ) -> None:
+        self.module = module
+        self.path = Path(job_dir)
+        self._env = dict(env or {})
+        self._child: subprocess.Popen[bytes] | None = None
+        self._adopted: psutil.Process | None = None
+        self._read_to = (0, 0)
+
+    def start(self, spec: Mapping[str, Any]) -> None:
+        """Write the spec and start the child. A wish to cancel from an earlier run is forgotten; events and
+        log go on.
+
+        Raises OSError if the folder cannot be written, and RuntimeError if the child is already running.
+        """
+        if self.running:
+            raise RuntimeError(f"the worker in {self.path} is already running")
+        self.path.mkdir(parents=True, exist_ok=True)
+        (self.path / files.CANCEL).unlink(missing_ok=True)
+        files.write_atomically(self.path / files.SPEC, canonical_json(dict(spec)))
+        with (self.path / files.LOG).open("ab") as log:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", self.module, str(self.path.absolute())],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, **self._env},
+            )
+        self._adopted = None
+        started = psutil.Process(self._child.pid).create_time()
+        record = {"pid": self._child.pid, "start_time": started}
+        files.write_atomically(self.path / files.PID, canonical_json(record))
+
+    def adopt(self) -> bool:
+        """Take over the child that another process started in this folder; returns whether it still runs."""
+        if self._child is None:
+            self._adopted = self._recorded()
+        return self.running
+
+    @property
+    def running(self) -> bool:
+        """Whether the child was started or adopted and has not ended."""
+        return (self._child is not None or self._adopted is not None) and self.poll() is None
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id, or None before ``start`` or ``adopt``."""
+        process = self._child or self._adopted
+        return None if process is None else process.pid
+
+    def poll(self) -> int | None:
+        """None while the child runs, then its exit code (negative: the signal that ended it).
+
+        The exit code of an adopted child is the one in its last event; without that event it was killed (-9).
+        """
+        if self._child is not None:
+            return self._child.poll()
+        if self._adopted is not None and _alive(self._adopted):
+            return None
+        last = self.events()[-1:]
+        if last and last[0]["kind"] == "exit":
+            return int(last[0]["code"])
+        return KILLED
+
+    def wait(self, timeout_s: float) -> int | None:
+        """Wait until the child has ended, at most ``timeout_s`` seconds; returns as ``poll``."""
+        end = time.monotonic() + timeout_s
+        while (code := self.poll()) is None and time.monotonic() < end:
+            time.sleep(0.02)
+        return code
+
+    def request_cancel(self) -> None:
+        """Ask the child to stop at its next opportunity; its JobDir then says ``cancel_requested``."""
+        (self.path / files.CANCEL).touch()
+
+    def kill(self) -> None:
+        """End the child and everything that it started, at once. Nothing happens if it has ended."""
+        if self.poll() is None and self.pid is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+            self.wait(10.0)
+
+    def log_tail(self, lines: int = 20) -> list[str]:
+        """The last lines of what the child wrote to its output."""
+        with suppress(FileNotFoundError), (self.path / files.LOG).open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            return log.read().decode("utf-8", "replace").splitlines()[-lines:]
+        return []
+
+    def events(self, from_line: int = 0) -> list[dict[str, Any]]:
+        """The child's events from number ``from_line`` on (the first is 0), as far as they are wholly
+        written.
+
+        Reading on where the last call ended costs only what is new.
+        """
+        line, offset = self._read_to if self._read_to[0] == from_line else (0, 0)
+        try:
+            with (self.path / files.EVENTS).open("rb") as file:
+                file.seek(offset)
+                data = file.read()
+        except FileNotFoundError:
+            return []
+        whole = data[: data.rfind(b"\n") + 1]
+        rows = whole.splitlines()
+        self._read_to = (line + len(rows), offset + len(whole))
+        return [json.loads(row) for row in rows[max(0, from_line - line) :]]
+
+    def _recorded(self) -> psutil.Process | None:
+        try:
+            record = json.loads((self.path / files.PID).read_bytes())
+            process = psutil.Process(int(record["pid"]))
+            same = abs(process.create_time() - float(record["start_time"])) < _SAME_START_S
+        except (FileNotFoundError, psutil.NoSuchProcess):
+            return None
+        return process if same else None
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

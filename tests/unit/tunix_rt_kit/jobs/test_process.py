@@ -1,0 +1,196 @@
+"""Child processes: what they report, and how they end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from tunix_rt_kit.errors import InvalidArgument
+from tunix_rt_kit.jobs import JobDir, WorkerProcess
+
+ENVIRONMENT = {"PYTHONPATH": os.pathsep.join(sys.path)}
+PATIENCE_S = 20.0
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[WorkerProcess]:
+    worker = WorkerProcess("support.worker", tmp_path / "job", env=ENVIRONMENT)
+    yield worker
+    if worker.pid is not None:
+        worker.kill()
+
+
+def until(condition: Callable[[], Any]) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
+
+
+def kinds(worker: WorkerProcess) -> list[str]:
+    return [event["kind"] for event in worker.events()]
+
+
+def test_a_worker_reports_and_ends_well(worker: WorkerProcess) -> None:
+    worker.start({"what": "count", "events": 3})
+    assert worker.wait(PATIENCE_S) == 0
+    assert kinds(worker) == ["step", "step", "step", "exit"]
+    assert [event.get("number") for event in worker.events(1)] == [1, 2, None]
+    assert worker.events()[0]["text"] == "é" and worker.events()[0]["time"] <= time.time()
+    assert worker.log_tail() == ["working on count"]
+    assert not worker.running
+
+
+def test_events_are_read_on_from_where_the_last_call_ended(worker: WorkerProcess) -> None:
+    worker.start({"what": "wait", "events": 2})
+    until(lambda: kinds(worker) == ["step", "step", "waiting"])
+    assert worker.events(3) == []
+    worker.request_cancel()
+    assert worker.wait(PATIENCE_S) == 3
+    assert [event["kind"] for event in worker.events(3)] == ["exit"]
+    assert worker.events(4) == []
+    assert len(worker.events(0)) == 4
+
+
+def test_a_domain_error_is_reported_with_its_reason(worker: WorkerProcess) -> None:
+    worker.start({"what": "fail"})
+    assert worker.wait(PATIENCE_S) == 1
+    error = worker.events()[0]
+    assert (error["kind"], error["code"], error["reason"]) == ("error", "NOT_FOUND", "THING_NOT_FOUND")
+    assert (error["message"], error["metadata"]) == ("nothing there", {"thing": "x"})
+
+
+def test_any_other_exception_is_reported_and_its_traceback_is_in_the_log(worker: WorkerProcess) -> None:
+    worker.start({"what": "bug"})
+    assert worker.wait(PATIENCE_S) == 1
+    error = worker.events()[0]
+    assert (error["reason"], error["message"]) == ("WORKER_FAILED", "KeyError: 'secret'")
+    assert worker.log_tail(1) == ["KeyError: 'secret'"]
+    assert any("Traceback" in line for line in worker.log_tail())
+
+
+def test_sigterm_asks_the_worker_to_stop(worker: WorkerProcess) -> None:
+    worker.start({"what": "wait"})
+    until(lambda: "waiting" in kinds(worker))
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGTERM)
+    assert worker.wait(PATIENCE_S) == 3
+
+
+def test_kill_ends_the_whole_family(worker: WorkerProcess) -> None:
+    worker.start({"what": "family"})
+    until(lambda: "waiting" in kinds(worker))
+    grandchild = worker.events()[0]["pid"]
+    worker.kill()
+    assert worker.poll() == -signal.SIGKILL
+    until(
+        lambda: (
+            not psutil.pid_exists(grandchild) or psutil.Process(grandchild).status() == psutil.STATUS_ZOMBIE
+        )
+    )
+    worker.kill()
+
+
+def test_a_running_worker_is_not_started_again(worker: WorkerProcess) -> None:
+    worker.start({"what": "wait"})
+    with pytest.raises(RuntimeError, match="already running"):
+        worker.start({"what": "wait"})
+
+
+def test_a_second_process_stays_out_of_the_folder(worker: WorkerProcess) -> None:
+    worker.start({"what": "wait"})
+    until(lambda: "waiting" in kinds(worker))
+    second = subprocess.run(
+        [sys.executable, "-m", "support.worker", str(worker.path)],
+        env={**os.environ, **ENVIRONMENT},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    assert second.returncode == 4
+    assert second.stderr.startswith("another worker has the job in")
+    assert worker.running
+
+
+def test_a_worker_may_be_started_again_after_a_cancel(worker: WorkerProcess) -> None:
+    worker.start({"what": "wait"})
+    until(lambda: "waiting" in kinds(worker))
+    worker.request_cancel()
+    assert worker.wait(PATIENCE_S) == 3
+    worker.start({"what": "count", "events": 1})
+    assert worker.wait(PATIENCE_S) == 0
+    assert kinds(worker) == ["waiting", "exit", "step", "exit"]
+
+
+LAUNCH = """
+import sys, time
+from tunix_rt_kit.jobs import WorkerProcess
+worker = WorkerProcess("support.worker", sys.argv[1])
+worker.start({"what": "wait"})
+print("started", flush=True)
+time.sleep(60)
+"""
+
+
+def launch_elsewhere(folder: Path) -> None:
+    """Start a worker from another process, which is then killed."""
+    server = subprocess.Popen(
+        [sys.executable, "-c", LAUNCH, str(folder)],
+        env={**os.environ, **ENVIRONMENT},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stdout is not None and server.stdout.readline() == "started\n"
+    server.kill()
+    server.wait()
+    server.stdout.close()
+
+
+def test_a_worker_outlives_its_server_and_is_adopted_by_the_next(worker: WorkerProcess) -> None:
+    launch_elsewhere(worker.path)
+    assert worker.adopt()
+    until(lambda: "waiting" in kinds(worker))
+    assert worker.poll() is None
+    worker.request_cancel()
+    assert worker.wait(PATIENCE_S) == 3
+
+
+def test_an_adopted_worker_can_be_killed(worker: WorkerProcess) -> None:
+    launch_elsewhere(worker.path)
+    assert worker.adopt()
+    worker.kill()
+    assert worker.poll() == -signal.SIGKILL
+    again = WorkerProcess("support.worker", worker.path)
+    assert not again.adopt()
+
+
+def test_nothing_is_adopted_where_no_worker_ran_or_its_number_went_to_another_process(
+    worker: WorkerProcess,
+) -> None:
+    assert not worker.adopt()
+    worker.path.mkdir()
+    (worker.path / "worker.pid").write_text(json.dumps({"pid": os.getpid(), "start_time": 5.0}))
+    assert not worker.adopt()
+
+
+def test_a_line_that_a_killed_child_left_half_written_is_dropped(worker: WorkerProcess) -> None:
+    worker.path.mkdir()
+    (worker.path / "events.jsonl").write_bytes(b'{"kind":"old","time":1}\n{"kind":"torn')
+    assert kinds(worker) == ["old"]
+    JobDir(worker.path).emit("new")
+    assert kinds(worker) == ["old", "new"]
+
+
+def test_an_event_that_json_cannot_hold_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument):
+        JobDir(tmp_path).emit("loss", value=float("nan"))
+    assert not (tmp_path / "events.jsonl").exists()

@@ -1,0 +1,142 @@
+"""The queue of jobs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from tunix_rt_kit.jobs import JobRunner
+
+PATIENCE_S = 10.0
+
+
+class Jobs:
+    """Jobs that run until they are released, and what happened to them."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+        self.ended: list[str] = []
+        self.errors: list[tuple[str, Exception]] = []
+        self.release = threading.Event()
+        self.runner: JobRunner | None = None
+
+    def run(self, job_id: str, cancelled: threading.Event) -> None:
+        self.started.append(job_id)
+        if job_id.startswith("bad"):
+            raise ValueError(job_id)
+        while not (self.release.is_set() or cancelled.is_set() or self.open().stopping.is_set()):
+            time.sleep(0.002)
+        self.ended.append(f"{job_id} cancelled" if cancelled.is_set() else job_id)
+
+    def on_error(self, job_id: str, error: Exception) -> None:
+        self.errors.append((job_id, error))
+        if job_id == "bad-twice":
+            raise OSError("cannot record")
+
+    def open(self, slots: int = 1) -> JobRunner:
+        if self.runner is None:
+            self.runner = JobRunner(slots, self.run, on_error=self.on_error)
+        return self.runner
+
+
+@pytest.fixture
+def jobs() -> Iterator[Jobs]:
+    jobs = Jobs()
+    yield jobs
+    jobs.release.set()
+    jobs.open().stop(PATIENCE_S)
+    assert jobs.open().active() == []
+
+
+def until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.002)
+
+
+def test_jobs_run_in_order_one_at_a_time(jobs: Jobs) -> None:
+    runner = jobs.open()
+    for name in "abc":
+        runner.submit(name)
+    until(lambda: jobs.started == ["a"])
+    time.sleep(0.02)
+    assert jobs.started == ["a"] and runner.active() == ["a"]
+    jobs.release.set()
+    until(lambda: jobs.ended == ["a", "b", "c"])
+
+
+def test_slots_run_side_by_side(jobs: Jobs) -> None:
+    runner = jobs.open(slots=2)
+    for name in "abc":
+        runner.submit(name)
+    until(lambda: sorted(jobs.started) == ["a", "b"])
+    time.sleep(0.02)
+    assert len(jobs.started) == 2
+    jobs.release.set()
+    until(lambda: sorted(jobs.ended) == ["a", "b", "c"])
+
+
+def test_a_job_is_not_queued_twice(jobs: Jobs) -> None:
+    runner = jobs.open()
+    for name in ("a", "a", "b", "b"):
+        runner.submit(name)
+    jobs.release.set()
+    until(lambda: jobs.ended == ["a", "b"])
+    runner.submit("a")
+    until(lambda: jobs.ended == ["a", "b", "a"])
+
+
+def test_cancel_dequeues_signals_or_knows_nothing(jobs: Jobs) -> None:
+    runner = jobs.open()
+    runner.submit("a")
+    runner.submit("b")
+    until(lambda: jobs.started == ["a"])
+    assert runner.cancel("b") == "dequeued"
+    assert runner.cancel("a") == "signalled"
+    assert runner.cancel("c") == "unknown"
+    until(lambda: jobs.ended == ["a cancelled"])
+    until(lambda: runner.active() == [])
+    assert jobs.started == ["a"]
+
+
+def test_an_exception_is_told_and_the_slot_goes_on(jobs: Jobs) -> None:
+    runner = jobs.open()
+    jobs.release.set()
+    for name in ("bad", "bad-twice", "good"):
+        runner.submit(name)
+    until(lambda: jobs.ended == ["good"])
+    assert [(name, str(error)) for name, error in jobs.errors] == [
+        ("bad", "bad"),
+        ("bad-twice", "bad-twice"),
+    ]
+
+
+def test_stop_lets_running_jobs_see_it_and_begins_no_other() -> None:
+    jobs = Jobs()
+    runner = jobs.open()
+    runner.submit("a")
+    runner.submit("b")
+    until(lambda: jobs.started == ["a"])
+    assert runner.stop(PATIENCE_S) == ["b"]
+    assert jobs.ended == ["a"] and jobs.started == ["a"]
+    with pytest.raises(RuntimeError, match="stopping"):
+        runner.submit("c")
+
+
+def test_stop_does_not_wait_longer_than_its_grace() -> None:
+    release = threading.Event()
+    runner = JobRunner(1, lambda _id, _cancelled: release.wait(PATIENCE_S) and None, on_error=lambda *_: None)
+    runner.submit("stubborn")
+    until(lambda: runner.active() == ["stubborn"])
+    started = time.monotonic()
+    assert runner.stop(0.05) == ["stubborn"]
+    assert time.monotonic() - started < 1
+    release.set()
+
+
+def test_no_slots_is_a_mistake() -> None:
+    with pytest.raises(ValueError, match="slots must be at least 1, not 0"):
+        JobRunner(0, lambda _id, _cancelled: None, on_error=lambda *_: None)
