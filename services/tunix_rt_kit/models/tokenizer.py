@@ -1,0 +1,99 @@
+"""The tokenizer of a base model, with the few things that training and generation ask of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from tunix_rt_kit.errors import FailedPrecondition
+from tunix_rt_kit.models.hf_folder import SpecialTokens, read_special_tokens, unsupported
+
+
+class ModelTokenizer:
+    """Text to token ids and back, exactly: no token is added and none is left out.
+
+    It has the methods that ``tunix.generate.sampler.Sampler`` asks of a tokenizer.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, special: SpecialTokens, folder: Path) -> None:
+        self._tokenizer = tokenizer
+        self._bos = self._declared(special.bos_token, "bos_token", folder)
+        eos = self._declared(special.eos_token, "eos_token", folder)
+        if eos is None:
+            raise unsupported(folder, "eos_token", None, "tokenizer_config.json must name one")
+        self._eos = eos
+        self._pad = self._padding(special, folder)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens, added ones included."""
+        return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
+
+    def encode(self, text: str, **_: Any) -> list[int]:
+        """Token ids of ``text``; markers such as ``<|im_end|>`` in it become their one token."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """``encode`` of many texts at once."""
+        return [list(e.ids) for e in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+
+    def decode(self, ids: Sequence[int], **_: Any) -> str:
+        """Text of token ids, markers included."""
+        return str(self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=False))
+
+    def token_id(self, token: str) -> int | None:
+        """Id of the single token ``token``, or None if the vocabulary has none."""
+        found: int | None = self._tokenizer.token_to_id(token)
+        return found
+
+    def bos_id(self) -> int | None:
+        """Id of the declared first token, or None."""
+        return self._bos
+
+    def eos_id(self) -> int:
+        """Id of the token that ends a turn."""
+        return self._eos
+
+    def pad_id(self) -> int:
+        """Id of a token for padding: never the end token, whose loss and whose end would be masked away."""
+        return self._pad
+
+    def _declared(self, token: str | None, field: str, folder: Path) -> int | None:
+        if token is None:
+            return None
+        index = self.token_id(token)
+        if index is None:
+            raise unsupported(folder, field, token, "tokenizer.json must have this token")
+        return index
+
+    def _padding(self, special: SpecialTokens, folder: Path) -> int:
+        taken = {self._bos, self._eos}
+        for token in (special.pad_token, special.unk_token):
+            index = None if token is None else self.token_id(token)
+            if index is not None and index not in taken:
+                return index
+        added = self._tokenizer.get_added_tokens_decoder()
+        template = special.chat_template or ""
+        free = [i for i, t in added.items() if t.special and i not in taken and t.content not in template]
+        if not free:
+            raise FailedPrecondition(
+                f"{folder}: no token can serve as padding; declare a pad_token other than "
+                f"eos_token {special.eos_token!r} in tokenizer_config.json",
+                reason="BASE_MODEL_UNSUPPORTED",
+                metadata={"path": str(folder), "field": "pad_token"},
+            )
+        return int(min(free))
+
+
+def load_tokenizer(path: Path | str) -> ModelTokenizer:
+    """Load the tokenizer of a Hugging Face folder.
+
+    Raises:
+        FailedPrecondition: BASE_MODEL_UNSUPPORTED, naming the file or token that is missing.
+    """
+    folder = Path(path)
+    special = read_special_tokens(folder)
+    return ModelTokenizer(Tokenizer.from_file(str(folder / "tokenizer.json")), special, folder)
