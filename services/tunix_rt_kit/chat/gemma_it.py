@@ -24,9 +24,11 @@ def turn(role: str, text: str) -> str:
     return f"{START}{role}\n{text.strip()}{END}\n"
 
 
-def user_turn(text: str, *, system_instruction: str = "") -> str:
-    """A user's turn, with the system instruction folded in before the text if there is one."""
-    return turn("user", fold_system_instruction(text, system_instruction))
+def user_turn(text: str, *, system_instruction: str | None = None) -> str:
+    """A user's turn; the system instruction, if there is one, stands before the text untrimmed."""
+    if system_instruction is None:
+        return turn("user", text)
+    return f"{START}user\n{system_instruction}\n\n{text.strip()}{END}\n"
 
 
 def model_turn(text: str) -> str:
@@ -39,20 +41,15 @@ def generation_prompt() -> str:
     return f"{START}model\n"
 
 
-def fold_system_instruction(text: str, system_instruction: str) -> str:
-    """The first user text with the system instruction before it; the text alone when there is none."""
-    return f"{system_instruction}\n\n{text.strip()}" if system_instruction else text
-
-
 def conversation(messages: Sequence[Message]) -> str:
     """All turns, in order; a leading system message is folded into the first user turn.
 
     Raises InvalidArgument (CHAT_MESSAGES_INVALID) unless user and assistant take turns and user begins.
     """
     check_alternation(messages)
-    system = messages[0].content if messages[0].role == "system" else ""
-    turns = messages[1:] if messages[0].role == "system" else messages
-    first, rest = turns[0], turns[1:]
+    has_system = messages[0].role == "system"
+    system = messages[0].content if has_system else None
+    first, *rest = messages[1:] if has_system else messages
     return user_turn(first.content, system_instruction=system) + "".join(
         turn("model" if message.role == "assistant" else "user", message.content) for message in rest
     )
@@ -63,7 +60,7 @@ def trace_prompt(
     steps: Sequence[str],
     final_answer: str,
     *,
-    system_instruction: str = "",
+    system_instruction: str | None = None,
     style: ReasoningStyle = "numbered",
 ) -> str:
     """A whole trace as one text: the user's turn with the prompt, the model's with reasoning and answer."""

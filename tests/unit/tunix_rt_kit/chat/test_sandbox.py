@@ -1,0 +1,136 @@
+"""A model's own Jinja template: what it may do, and that it cannot do harm."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+
+import pytest
+from tunix_rt_kit.chat.sandbox import MAX_RENDERED_CHARS, MAX_SOURCE_BYTES, JinjaSandbox
+from tunix_rt_kit.errors import InvalidArgument
+
+HELLO = {"messages": [{"role": "user", "content": "<b>héllo</b>"}], "add_generation_prompt": False}
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> JinjaSandbox:
+    return JinjaSandbox(cpu_seconds=1.0, wall_seconds=20)
+
+
+def render(sandbox: JinjaSandbox, source: str) -> str:
+    return sandbox.render(source, [HELLO])[0]
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("{{ messages[0] | tojson }}", '{"role": "user", "content": "<b>héllo</b>"}'),
+        ("{{ {'b': 1, 'a': 2} | tojson(sort_keys=True, separators=(',', ':')) }}", '{"a":2,"b":1}'),
+        ("{% for i in range(9) %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}", "01"),
+        ("{% for i in range(4) %}{% if i == 2 %}{% continue %}{% endif %}{{ i }}{% endfor %}", "013"),
+        ("{% generation %}a{% endgeneration %}b", "ab"),
+        ("  {% if true %}\nx\n  {% endif %}\n", "x\n"),
+        ("{{ missing }}{{ strftime_now is defined }}", "False"),
+        ("{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = 7 %}{% endfor %}{{ ns.n }}", "7"),
+    ],
+)
+def test_what_templates_need_works(sandbox: JinjaSandbox, source: str, text: str) -> None:
+    assert render(sandbox, source) == text
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("{% for m in messages %}", "does not parse: line 1"),
+        ("\n\n{{ 1 + }}", "does not parse: line 3"),
+        ("{{ strftime_now('%Y') }}", "'strftime_now' is undefined"),
+        ("{{ [1, 2] | random }}", "No filter named 'random'"),
+        ("{{ lipsum() }}", "'lipsum' is undefined"),
+        ("{{ nothing.at.all }}", "'nothing' is undefined"),
+        ("{{ 1 / 0 }}", "ZeroDivisionError"),
+        ("{% include '/etc/passwd' %}", "no loader"),
+        ("{{ ''.__class__ }}", "reaches for '__class__'"),
+        ("{{ ''['__class__'] }}", "reaches for '__class__'"),
+        ("{{ '' | attr('__class__') }}", "reaches for '__class__'"),
+        ("{{ '{0.__class__}'.format('') }}", "reaches for '__class__'"),
+        ("{{ cycler.__init__.__globals__.os }}", "reaches for '__init__'"),
+        ("{{ messages.append(1) }}", "reaches for 'append'"),
+        ("{{ messages[0].update(role='x') }}", "reaches for 'update'"),
+        ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "1 s of CPU"),
+        ("{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}", "nests too deep"),
+        ("{{ 'x' * 10000000000 }}", "1024 MiB of memory"),
+        ("{{ ('x' * 99999).replace('x', 'x' * 99999) }}", "1024 MiB of memory"),
+        ("{{ '%*d' | format(2000000000, 1) }}", "1024 MiB of memory"),
+        ("{% for i in range(9999) %}{{ 'x' * 1000 }}{% endfor %}", f"more than {MAX_RENDERED_CHARS} char"),
+        ("x" * (MAX_SOURCE_BYTES + 1), f"longer than {MAX_SOURCE_BYTES} bytes"),
+    ],
+    ids=lambda text: text[:40],
+)
+def test_a_template_that_fails_is_one_clear_error(sandbox: JinjaSandbox, source: str, problem: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        render(sandbox, source)
+    assert caught.value.reason == "CHAT_TEMPLATE_INVALID"
+    assert caught.value.message.startswith("chat_template.jinja ")
+    assert problem in caught.value.message
+    assert "\n" not in caught.value.message
+    assert render(sandbox, "still here") == "still here"
+
+
+def test_a_template_may_refuse_a_conversation(sandbox: JinjaSandbox) -> None:
+    with pytest.raises(InvalidArgument, match="refuses the conversation: no system role") as caught:
+        render(sandbox, "{{ raise_exception('no system role') }}")
+    assert caught.value.reason == "CHAT_MESSAGES_INVALID"
+
+
+def test_code_that_no_signal_stops_is_killed() -> None:
+    sandbox = JinjaSandbox(cpu_seconds=0.1, wall_seconds=0.5)
+    with pytest.raises(InvalidArgument, match=r"is not done after 0\.6 s"):
+        render(sandbox, "{% set a = range(99999) | list %}{{ ([a + [1]] * 99999).count(a + [2]) }}")
+    assert render(sandbox, "again") == "again"
+    sandbox.close()
+
+
+def test_a_child_that_was_killed_is_started_again(sandbox: JinjaSandbox) -> None:
+    assert render(sandbox, "a") == "a"
+    child = sandbox._child
+    assert child is not None
+    child.kill()
+    child.wait()
+    assert render(sandbox, "b") == "b"
+
+
+def test_threads_share_one_sandbox(sandbox: JinjaSandbox) -> None:
+    wrong: list[str] = []
+
+    def work(name: str) -> None:
+        wrong.extend(text for _ in range(50) if (text := render(sandbox, name)) != name)
+
+    threads = [threading.Thread(target=work, args=(str(n) * 999,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def _pid_seen_by_a_fork(sandbox: JinjaSandbox, queue: multiprocessing.Queue[int]) -> None:
+    sandbox.render("x", [HELLO])
+    assert sandbox._child is not None
+    queue.put(sandbox._child.pid)
+    sandbox.close()
+
+
+def test_a_forked_process_has_its_own_child(sandbox: JinjaSandbox) -> None:
+    render(sandbox, "x")
+    assert sandbox._child is not None
+    context = multiprocessing.get_context("fork")
+    queue: multiprocessing.Queue[int] = context.Queue()
+    process = context.Process(target=_pid_seen_by_a_fork, args=(sandbox, queue))
+    process.start()
+    pid = queue.get(timeout=20)
+    process.join(20)
+    assert process.exitcode == 0
+    assert pid != sandbox._child.pid
+    assert render(sandbox, "mine") == "mine"
+    os.kill(sandbox._child.pid, 0)

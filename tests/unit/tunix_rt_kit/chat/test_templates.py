@@ -1,0 +1,210 @@
+"""Templates against `transformers`, and what must hold of every template."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
+from tunix_rt_kit.chat import BUILTIN_NAMES, ChatTemplate, Message, Role, trace_messages
+from tunix_rt_kit.errors import InvalidArgument
+
+SOURCES = {path.stem: path.read_text() for path in (Path(__file__).parent / "templates").glob("*.jinja")}
+SMOLLM2 = ChatTemplate.from_jinja(SOURCES["smollm2"], bos_token="<|im_start|>", eos_token="<|im_end|>")
+GEMMA_JINJA = ChatTemplate.from_jinja(SOURCES["gemma"], bos_token="<bos>", eos_token="<end_of_turn>")
+GEMMA = ChatTemplate.built_in("gemma-it")
+CHATML = ChatTemplate.built_in("chatml")
+TEMPLATES = {"smollm2": SMOLLM2, "gemma-jinja": GEMMA_JINJA, "gemma-it": GEMMA, "chatml": CHATML}
+
+MARKERS = sorted({marker for template in TEMPLATES.values() for marker in template.markers})
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60).filter(
+    lambda text: not any(marker in text for marker in MARKERS)
+)
+
+
+@functools.cache
+def transformers_tokenizer(source: str, bos_token: str, eos_token: str) -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=Tokenizer(models.WordLevel({"a": 0}, unk_token="a")),
+        chat_template=SOURCES[source],
+        bos_token=bos_token,
+        eos_token=eos_token,
+    )
+
+
+@st.composite
+def conversations(draw: st.DrawFn, *, ends_with: Role | None = None) -> list[Message]:
+    roles: list[Role] = ["user", "assistant"] * draw(st.integers(1, 3))
+    if ends_with == "user" or (ends_with is None and draw(st.booleans())):
+        roles.pop()
+    system: list[Role] = ["system"] if draw(st.booleans()) else []
+    return [Message(role=role, content=draw(TEXTS)) for role in [*system, *roles]]
+
+
+def texts_by_transformers(
+    tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message], opened: bool
+) -> object:
+    return tokenizer.apply_chat_template(
+        [message.model_dump() for message in messages], tokenize=False, add_generation_prompt=opened
+    )
+
+
+@pytest.mark.parametrize(
+    ("template", "source"),
+    [(SMOLLM2, "smollm2"), (GEMMA_JINJA, "gemma"), (GEMMA, "gemma"), (CHATML, "chatml")],
+    ids=["smollm2", "gemma-jinja", "gemma-it", "chatml"],
+)
+@given(messages=conversations(), opened=st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_text_equals_transformers(
+    template: ChatTemplate, source: str, messages: list[Message], opened: bool
+) -> None:
+    bos, eos = ("<bos>", "<end_of_turn>") if source == "gemma" else ("<|im_start|>", "<|im_end|>")
+    expected = texts_by_transformers(transformers_tokenizer(source, bos, eos), messages, opened)
+    assert template.render(messages, opened) == expected
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+@given(messages=conversations(ends_with="assistant"))
+@settings(max_examples=40, deadline=None)
+def test_an_example_is_its_prompt_and_its_response(name: str, messages: list[Message]) -> None:
+    template = TEMPLATES[name]
+    prompt, response = template.split_example(messages)
+    assert prompt == template.render(messages[:-1], add_generation_prompt=True)
+    assert prompt + response == template.render(messages)
+    assert response.rstrip("\n").endswith(template.end_of_turn)
+    assert response.count(template.end_of_turn) == 1
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+@given(messages=conversations(ends_with="user"), reply=TEXTS)
+@settings(max_examples=40, deadline=None)
+def test_another_turn_extends_the_text(name: str, messages: list[Message], reply: str) -> None:
+    template = TEMPLATES[name]
+    longer = [*messages, Message(role="assistant", content=reply)]
+    assert template.render(longer).startswith(template.render(messages))
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
+def test_known_templates_pass_their_check(template: ChatTemplate) -> None:
+    template.check()
+
+
+def test_many_examples_at_once_equal_one_at_a_time() -> None:
+    traces = [trace_messages(f"{n} + 1?", [f"{n} + 1 = {n + 1}"], str(n + 1)) for n in range(20)]
+    assert SMOLLM2.split_examples(traces) == [SMOLLM2.split_example(trace) for trace in traces]
+
+
+def test_the_system_instruction_goes_first_unless_the_conversation_has_its_own() -> None:
+    template = ChatTemplate.built_in("chatml", system_instruction="Be brief.")
+    question = Message(role="user", content="Why?")
+    own = Message(role="system", content="Be long.")
+    assert template.render([question]).startswith("<|im_start|>system\nBe brief.<|im_end|>\n")
+    assert template.render([own, question]) == CHATML.render([own, question])
+    assert template.render([question]) != CHATML.render([question])
+
+
+def test_digest_names_everything_that_changes_the_text() -> None:
+    variants = [
+        *(ChatTemplate.built_in(name) for name in BUILTIN_NAMES),
+        ChatTemplate.built_in("chatml", system_instruction="Be brief."),
+        SMOLLM2,
+        SMOLLM2.model_copy(update={"bos_token": ""}),
+        SMOLLM2.model_copy(update={"eos_token": "</s>"}),
+        SMOLLM2.model_copy(update={"jinja": SOURCES["chatml"]}),
+    ]
+    digests = [ChatTemplate.model_validate(variant.model_dump()).digest for variant in variants]
+    assert len(set(digests)) == len(variants)
+    assert ChatTemplate.model_validate_json(SMOLLM2.model_dump_json()).digest == SMOLLM2.digest
+
+
+def test_built_in_digests_stay() -> None:
+    """They stand in the manifests of datasets and checkpoints; a changed text needs another revision."""
+    assert {name: ChatTemplate.built_in(name).digest for name in BUILTIN_NAMES} == {
+        "gemma-it": "sha256:825405540b456bf05414077ff93f2d5ccc2dd70f14610160b4f3953fbe88478a",
+        "chatml": "sha256:8bc8ae0e29c7792e152814f50b97c31a5414188d26b4607c4b390db9b09c4643",
+    }
+
+
+def test_markers_are_what_a_tokenizer_must_know() -> None:
+    assert GEMMA.markers == ("<bos>", "<start_of_turn>", "<end_of_turn>")
+    assert CHATML.markers == SMOLLM2.markers == ("<|im_start|>", "<|im_end|>")
+    assert ChatTemplate.from_jinja("{{ messages }}", eos_token="</s>").markers == ("</s>",)
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
+def test_a_text_that_would_close_its_own_turn_is_refused(template: ChatTemplate) -> None:
+    attack = [Message(role="user", content=f"Hi{template.end_of_turn}")]
+    with pytest.raises(InvalidArgument, match=r"messages\[0\]\.content holds") as caught:
+        template.render(attack)
+    assert caught.value.reason == "CHAT_MARKER_IN_CONTENT"
+
+
+@pytest.mark.parametrize("roles", [["assistant"], ["user", "user"], ["user", "system"], ["system"]])
+@pytest.mark.parametrize("template", [GEMMA, GEMMA_JINJA], ids=["gemma-it", "gemma-jinja"])
+def test_gemma_wants_roles_in_turn(template: ChatTemplate, roles: list[Role]) -> None:
+    if template is GEMMA_JINJA and roles == ["system"]:
+        roles = ["system", "assistant"]
+    with pytest.raises(InvalidArgument, match="messages") as caught:
+        template.render([Message(role=role, content="x") for role in roles])
+    assert caught.value.reason == "CHAT_MESSAGES_INVALID"
+
+
+@pytest.mark.parametrize("messages", [[], [Message(role="user", content="x")]], ids=["none", "no-reply"])
+def test_an_example_ends_with_the_assistant(messages: list[Message]) -> None:
+    with pytest.raises(InvalidArgument, match="last message") as caught:
+        CHATML.split_example(messages)
+    assert caught.value.reason == "CHAT_MESSAGES_INVALID"
+
+
+def test_no_message_at_all() -> None:
+    with pytest.raises(InvalidArgument, match="at least one message"):
+        CHATML.render([])
+
+
+def test_a_template_that_rewrites_the_prompt_is_refused() -> None:
+    source = "{{ messages | length }}{% for m in messages %}{{ m.content }}</s>{% endfor %}"
+    with pytest.raises(InvalidArgument, match="does not begin with its generation prompt") as caught:
+        ChatTemplate.from_jinja(source, eos_token="</s>").check()
+    assert caught.value.reason == "CHAT_TEMPLATE_PREFIX"
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("{% for m in messages %}{{ m.role }}</s>{% endfor %}", "drops the text"),
+        ("{% for m in messages %}{{ m.content }}<end>{% endfor %}", "does not close the model's turn"),
+    ],
+)
+def test_check_names_what_is_wrong(source: str, problem: str) -> None:
+    with pytest.raises(InvalidArgument, match=problem) as caught:
+        ChatTemplate.from_jinja(source, eos_token="</s>").check()
+    assert caught.value.reason == "CHAT_TEMPLATE_INVALID"
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({}, "exactly one of builtin and jinja"),
+        ({"builtin": "chatml", "jinja": "x", "eos_token": "</s>"}, "exactly one"),
+        ({"builtin": "chatml", "eos_token": "</s>"}, "takes no bos_token"),
+        ({"jinja": " \n", "eos_token": "</s>"}, "jinja is empty"),
+        ({"jinja": "{{ messages }}"}, "eos_token is empty"),
+        ({"builtin": "chatml", "system_instruction": "x" * 20_001}, "20001 characters; at most 20000"),
+    ],
+)
+def test_fields_that_do_not_fit_together(fields: dict[str, str], problem: str) -> None:
+    with pytest.raises(InvalidArgument, match=problem) as caught:
+        ChatTemplate.model_validate(fields)
+    assert caught.value.reason == "CHAT_TEMPLATE_INVALID"
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(InvalidArgument, match=r"'gemma'; one of gemma-it, chatml") as caught:
+        ChatTemplate.built_in("gemma")
+    assert caught.value.reason == "CHAT_TEMPLATE_UNKNOWN"
