@@ -1,0 +1,120 @@
+"""A random Llama of a few hundred kilobytes as a Hugging Face folder: tests train and generate in seconds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+from tokenizers.pre_tokenizers import ByteLevel
+from tunix_rt_kit.models.hf_folder import read_config
+
+SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+_BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+
+
+def make_tiny_model(
+    folder: Path,
+    *,
+    seed: int = 0,
+    config: Mapping[str, Any] | None = None,
+    shards: int = 1,
+    scale: float = 0.08,
+) -> Path:
+    """Write a tiny random Llama into ``folder`` and return it; the same arguments make the same bytes.
+
+    Every byte is a token, and the three ChatML specials come first (``<|im_end|>`` ends a turn).
+
+    Args:
+        folder: created if absent.
+        seed: seed of the weights.
+        config: entries of ``config.json`` to set, or to leave out where the value is None.
+        shards: number of safetensors files; with more than one there is an index.
+        scale: standard deviation of the weights.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(folder / "config.json", _config(config or {}))
+    _write_tokenizer(folder)
+    _write_weights(folder, seed, shards, scale)
+    return folder
+
+
+def _config(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "architectures": ["LlamaForCausalLM"],
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "head_dim": 16,
+        "hidden_act": "silu",
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "max_position_embeddings": 1024,
+        "model_type": "llama",
+        "num_attention_heads": 4,
+        "num_hidden_layers": 2,
+        "num_key_value_heads": 2,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": True,
+        "torch_dtype": "float32",
+        "vocab_size": len(SPECIAL_TOKENS) + 256,
+    }
+    return {name: value for name, value in (values | dict(overrides)).items() if value is not None}
+
+
+def _write_tokenizer(folder: Path) -> None:
+    vocabulary = [*SPECIAL_TOKENS, *sorted(ByteLevel.alphabet())]
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    tokenizer = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": i, "content": token, **flags} for i, token in enumerate(SPECIAL_TOKENS)],
+        "normalizer": None,
+        "pre_tokenizer": _BYTE_LEVEL,
+        "post_processor": None,
+        "decoder": _BYTE_LEVEL,
+        "model": {"type": "BPE", "vocab": {token: i for i, token in enumerate(vocabulary)}, "merges": []},
+    }
+    _write_json(folder / "tokenizer.json", tokenizer)
+    names = {
+        "bos_token": "<|im_start|>",
+        "chat_template": CHAT_TEMPLATE,
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|endoftext|>",
+        "tokenizer_class": "PreTrainedTokenizerFast",
+    }
+    _write_json(folder / "tokenizer_config.json", names)
+
+
+def _write_weights(folder: Path, seed: int, shards: int, scale: float) -> None:
+    random = np.random.default_rng(seed)
+    tensors = {}
+    for name, shape in read_config(folder).tensor_shapes().items():
+        noise = random.standard_normal(shape, dtype=np.float32) * np.float32(scale)
+        tensors[name] = noise + np.float32(1.0) if "norm" in name else noise
+    if shards == 1:
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        return
+    weight_map = {}
+    for shard in range(shards):
+        file = f"model-{shard + 1:05d}-of-{shards:05d}.safetensors"
+        part = {name: tensors[name] for name in list(tensors)[shard::shards]}
+        save_file(part, folder / file, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(part, file)
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    index = {"metadata": {"total_size": size}, "weight_map": weight_map}
+    _write_json(folder / "model.safetensors.index.json", index)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
