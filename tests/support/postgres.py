@@ -22,7 +22,7 @@ IMAGE = "postgres:15-bookworm"
 
 @contextmanager
 def postgres_server(folder: Path) -> Iterator[str]:
-    """Run, or find, a PostgreSQL server; yields its URL (``postgresql://...``). ``folder`` is for its data."""
+    """Run or find a PostgreSQL server; yields its URL. ``folder`` is for the data of one that is run."""
     given = os.environ.get("TUNIX_RT_TEST_POSTGRES_URL", "")
     source = os.environ.get("TUNIX_RT_TEST_POSTGRES", "pgserver")
     if given:

@@ -187,8 +187,9 @@ from alembic import op
 revision, down_revision = "0001", None
 def upgrade():
     op.create_table("parents", sa.Column("id", sa.Integer, primary_key=True))
+    reference = sa.ForeignKey("parents.id", ondelete="CASCADE")
     op.create_table("children", sa.Column("id", sa.Integer, primary_key=True),
-                    sa.Column("parent", sa.Integer, sa.ForeignKey("parents.id", ondelete="CASCADE"), nullable=False))
+                    sa.Column("parent", sa.Integer, reference, nullable=False))
 """,
     "versions/0002_second.py": """
 import sqlalchemy as sa
