@@ -48,6 +48,7 @@ from tunix_rt.v1.evaluation_pb2 import (
     FINISH_REASON_UNSPECIFIED as FINISH_REASON_UNSPECIFIED,
     FINISH_REASON_STOP as FINISH_REASON_STOP,
     FINISH_REASON_LENGTH as FINISH_REASON_LENGTH,
+    FINISH_REASON_FAILED as FINISH_REASON_FAILED,
 )
 from tunix_rt.v1.comparison_report_pb2 import (
     ComparisonReport as ComparisonReport,

@@ -25,10 +25,11 @@ _sym_db = _symbol_database.Default()
 from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from tunix_rt.v1 import artifact_pb2 as tunix__rt_dot_v1_dot_artifact__pb2
+from tunix_rt.v1 import chat_template_pb2 as tunix__rt_dot_v1_dot_chat__template__pb2
 from tunix_rt.v1 import training_job_pb2 as tunix__rt_dot_v1_dot_training__job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctunix_rt/v1/checkpoint.proto\x12\x0btunix_rt.v1\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1atunix_rt/v1/artifact.proto\x1a\x1etunix_rt/v1/training_job.proto\"\xdf\x02\n\nCheckpoint\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12(\n\x05\x66iles\x18\x04 \x03(\x0b\x32\x19.tunix_rt.v1.ArtifactFile\x12/\n\x08manifest\x18\x05 \x01(\x0b\x32\x1d.tunix_rt.v1.TrainingManifest\x12\x30\n\rmanifest_file\x18\x06 \x01(\x0b\x32\x19.tunix_rt.v1.ArtifactFile\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp:g\xea\x41\x64\n\x13tunix-rt/Checkpoint\x12\x34trainingJobs/{training_job}/checkpoints/{checkpoint}*\x0b\x63heckpoints2\ncheckpointb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctunix_rt/v1/checkpoint.proto\x12\x0btunix_rt.v1\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1atunix_rt/v1/artifact.proto\x1a\x1ftunix_rt/v1/chat_template.proto\x1a\x1etunix_rt/v1/training_job.proto\"\x91\x03\n\nCheckpoint\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12(\n\x05\x66iles\x18\x04 \x03(\x0b\x32\x19.tunix_rt.v1.ArtifactFile\x12/\n\x08manifest\x18\x05 \x01(\x0b\x32\x1d.tunix_rt.v1.TrainingManifest\x12\x30\n\rmanifest_file\x18\x06 \x01(\x0b\x32\x19.tunix_rt.v1.ArtifactFile\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\rchat_template\x18\x08 \x01(\x0b\x32\x19.tunix_rt.v1.ChatTemplate:g\xea\x41\x64\n\x13tunix-rt/Checkpoint\x12\x34trainingJobs/{training_job}/checkpoints/{checkpoint}*\x0b\x63heckpoints2\ncheckpointb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,6 +38,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CHECKPOINT']._loaded_options = None
   _globals['_CHECKPOINT']._serialized_options = b'\352Ad\n\023tunix-rt/Checkpoint\0224trainingJobs/{training_job}/checkpoints/{checkpoint}*\013checkpoints2\ncheckpoint'
-  _globals['_CHECKPOINT']._serialized_start=166
-  _globals['_CHECKPOINT']._serialized_end=517
+  _globals['_CHECKPOINT']._serialized_start=199
+  _globals['_CHECKPOINT']._serialized_end=600
 # @@protoc_insertion_point(module_scope)

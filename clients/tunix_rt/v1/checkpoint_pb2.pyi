@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from tunix_rt.v1 import artifact_pb2 as _artifact_pb2
+from tunix_rt.v1 import chat_template_pb2 as _chat_template_pb2
 from tunix_rt.v1 import training_job_pb2 as _training_job_pb2
 import builtins as _builtins
 import sys
@@ -34,6 +35,7 @@ class Checkpoint(_message.Message):
     MANIFEST_FIELD_NUMBER: _builtins.int
     MANIFEST_FILE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    CHAT_TEMPLATE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `trainingJobs/{training_job}/checkpoints/{step}`."""
     step: _builtins.int
@@ -56,6 +58,10 @@ class Checkpoint(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was written."""
 
+    @_builtins.property
+    def chat_template(self) -> _chat_template_pb2.ChatTemplate:
+        """How the examples it learned from were rendered; its digest is the one in the manifest."""
+
     def __init__(
         self,
         *,
@@ -66,10 +72,11 @@ class Checkpoint(_message.Message):
         manifest: _training_job_pb2.TrainingManifest | None = ...,
         manifest_file: _artifact_pb2.ArtifactFile | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        chat_template: _chat_template_pb2.ChatTemplate | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "manifest", b"manifest", "manifest_file", b"manifest_file"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chat_template", b"chat_template", "create_time", b"create_time", "manifest", b"manifest", "manifest_file", b"manifest_file"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "digest", b"digest", "files", b"files", "manifest", b"manifest", "manifest_file", b"manifest_file", "name", b"name", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat_template", b"chat_template", "create_time", b"create_time", "digest", b"digest", "files", b"files", "manifest", b"manifest", "manifest_file", b"manifest_file", "name", b"name", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

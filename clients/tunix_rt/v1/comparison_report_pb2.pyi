@@ -89,7 +89,9 @@ class ComparisonReport(_message.Message):
 
     @_builtins.property
     def flips(self) -> _containers.RepeatedCompositeFieldContainer[Global___Flip]:
-        """Items whose verdict changed, ordered by item id: first those that went right, then those that went wrong."""
+        """Items whose verdict changed, ordered by item id: first those that went right, then those that went wrong. No more
+        than fit into a message; ReadComparisonReport gives all.
+        """
 
     @_builtins.property
     def training_metrics(self) -> _containers.RepeatedCompositeFieldContainer[_training_job_pb2.TrainingMetrics]:

@@ -36,7 +36,7 @@ class EvalSet(_message.Message):
     name: _builtins.str
     """Resource name, `evalSets/{eval_set_id}`."""
     eval_set_id: _builtins.str
-    """The eval set's id: 1-64 of a-z, 0-9, '-', '_', '.', beginning with a letter or digit. Bound to one content for ever."""
+    """The eval set's id: 1-63 of a-z, 0-9, '-', '_', '.', beginning with a letter or digit. Bound to one content for ever."""
     description: _builtins.str
     """What it is for. At most 1,000 characters; not part of the digest."""
     item_count: _builtins.int

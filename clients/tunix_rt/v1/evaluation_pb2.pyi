@@ -37,7 +37,9 @@ class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishRe
     FINISH_REASON_STOP: _FinishReason.ValueType  # 1
     """The model closed its turn."""
     FINISH_REASON_LENGTH: _FinishReason.ValueType  # 2
-    """It reached `max_new_tokens`."""
+    """It reached `max_new_tokens`, or the end of the model's context."""
+    FINISH_REASON_FAILED: _FinishReason.ValueType  # 3
+    """Nothing was generated; the result's `error` says why."""
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
     """Why a generation stopped."""
@@ -47,7 +49,9 @@ FINISH_REASON_UNSPECIFIED: FinishReason.ValueType  # 0
 FINISH_REASON_STOP: FinishReason.ValueType  # 1
 """The model closed its turn."""
 FINISH_REASON_LENGTH: FinishReason.ValueType  # 2
-"""It reached `max_new_tokens`."""
+"""It reached `max_new_tokens`, or the end of the model's context."""
+FINISH_REASON_FAILED: FinishReason.ValueType  # 3
+"""Nothing was generated; the result's `error` says why."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
 @_typing.final
@@ -71,7 +75,7 @@ class Evaluation(_message.Message):
         STATE_CANCELLING: Evaluation._State.ValueType  # 3
         """Was asked to stop and has not yet."""
         STATE_SUCCEEDED: Evaluation._State.ValueType  # 4
-        """Every item was answered and graded."""
+        """Every item was run and graded."""
         STATE_FAILED: Evaluation._State.ValueType  # 5
         """Ended with `error`."""
         STATE_CANCELLED: Evaluation._State.ValueType  # 6
@@ -89,7 +93,7 @@ class Evaluation(_message.Message):
     STATE_CANCELLING: Evaluation.State.ValueType  # 3
     """Was asked to stop and has not yet."""
     STATE_SUCCEEDED: Evaluation.State.ValueType  # 4
-    """Every item was answered and graded."""
+    """Every item was run and graded."""
     STATE_FAILED: Evaluation.State.ValueType  # 5
     """Ended with `error`."""
     STATE_CANCELLED: Evaluation.State.ValueType  # 6
@@ -271,12 +275,15 @@ class EvaluationSummary(_message.Message):
     TRUNCATED_COUNT_FIELD_NUMBER: _builtins.int
     GENERATED_TOKENS_FIELD_NUMBER: _builtins.int
     TOKENS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    FAILED_COUNT_FIELD_NUMBER: _builtins.int
     truncated_count: _builtins.int
     """Answers that were cut at `max_new_tokens`."""
     generated_tokens: _builtins.int
     """Tokens that were generated."""
     tokens_per_second: _builtins.float
     """`generated_tokens` by the wall time of generation, compilation left out."""
+    failed_count: _builtins.int
+    """Items that no answer could be generated for; they count as wrong."""
     @_builtins.property
     def overall(self) -> Global___Accuracy:
         """Accuracy over all items."""
@@ -293,10 +300,11 @@ class EvaluationSummary(_message.Message):
         truncated_count: _builtins.int = ...,
         generated_tokens: _builtins.int = ...,
         tokens_per_second: _builtins.float = ...,
+        failed_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["overall", b"overall"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["categories", b"categories", "generated_tokens", b"generated_tokens", "overall", b"overall", "tokens_per_second", b"tokens_per_second", "truncated_count", b"truncated_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["categories", b"categories", "failed_count", b"failed_count", "generated_tokens", b"generated_tokens", "overall", b"overall", "tokens_per_second", b"tokens_per_second", "truncated_count", b"truncated_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -416,6 +424,7 @@ class EvaluationResult(_message.Message):
     CORRECT_FIELD_NUMBER: _builtins.int
     GRADER_FIELD_NUMBER: _builtins.int
     LATENCY_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
     """Id of the item."""
     item_digest: _builtins.str
@@ -440,6 +449,8 @@ class EvaluationResult(_message.Message):
     """True when the answer is right."""
     grader: _builtins.str
     """The grader and its version, such as "numeric/1"."""
+    error: _builtins.str
+    """Why nothing was generated, such as a prompt longer than the model's context. Such an item counts as wrong."""
     @_builtins.property
     def accepted_answers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The accepted answers of the item."""
@@ -465,10 +476,11 @@ class EvaluationResult(_message.Message):
         correct: _builtins.bool = ...,
         grader: _builtins.str = ...,
         latency: _duration_pb2.Duration | None = ...,
+        error: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["latency", b"latency"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_answers", b"accepted_answers", "category", b"category", "correct", b"correct", "extracted_answer", b"extracted_answer", "finish_reason", b"finish_reason", "grader", b"grader", "item_digest", b"item_digest", "item_id", b"item_id", "latency", b"latency", "output", b"output", "output_tokens", b"output_tokens", "prompt", b"prompt", "prompt_token_digest", b"prompt_token_digest", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_answers", b"accepted_answers", "category", b"category", "correct", b"correct", "error", b"error", "extracted_answer", b"extracted_answer", "finish_reason", b"finish_reason", "grader", b"grader", "item_digest", b"item_digest", "item_id", b"item_id", "latency", b"latency", "output", b"output", "output_tokens", b"output_tokens", "prompt", b"prompt", "prompt_token_digest", b"prompt_token_digest", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
