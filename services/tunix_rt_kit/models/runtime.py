@@ -1,0 +1,113 @@
+"""What a process that runs a model runs on: the facts that a manifest records, and the settings of a child.
+
+Imports no model library until ``device`` or ``runtime_settings`` is called, so that servers may use the rest.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+PACKAGES = (
+    "flax",
+    "google-tunix",
+    "jax",
+    "jaxlib",
+    "ml_dtypes",
+    "numpy",
+    "optax",
+    "qwix",
+    "safetensors",
+    "tokenizers",
+)
+"""The packages whose version can change a number."""
+
+_ENVIRONMENT = ("GLIBC_TUNABLES", "JAX_PLATFORMS", "LIBTPU_INIT_ARGS", "XLA_FLAGS")
+_JAX_SETTINGS = (
+    "jax_default_dtype_bits",
+    "jax_default_matmul_precision",
+    "jax_default_prng_impl",
+    "jax_enable_x64",
+    "jax_numpy_dtype_promotion",
+    "jax_threefry_partitionable",
+)
+# Large temporaries are mapped and unmapped at every step otherwise; page faults cost more than arithmetic.
+_MALLOC = (
+    "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:"
+    "glibc.malloc.trim_threshold=34359738368:glibc.malloc.top_pad=1073741824"
+)
+
+
+def package_versions() -> dict[str, str]:
+    """Version of each of ``PACKAGES`` that is installed, by name."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def runtime_settings() -> dict[str, str]:
+    """JAX's settings and the environment variables that can change a number, by name, where they are set."""
+    import jax
+
+    settings = {name: str(getattr(jax.config, name)) for name in _JAX_SETTINGS if hasattr(jax.config, name)}
+    return settings | {name: os.environ[name] for name in _ENVIRONMENT if os.environ.get(name)}
+
+
+def device() -> str:
+    """Platform and kind of the device that JAX computes on, such as "gpu NVIDIA H100" or "cpu x86_64"."""
+    import jax
+
+    first = jax.devices()[0]
+    kind = platform.machine() if first.platform == "cpu" else first.device_kind
+    return f"{first.platform} {kind}"
+
+
+@cache
+def code_revision() -> str:
+    """Version of tunix-rt, and its source revision where one is known: ``0.1.0+0123456789ab``.
+
+    The revision is ``TUNIX_RT_REVISION`` or that of the git checkout that this file lies in, with ``.dirty``
+    where that has uncommitted changes.
+    """
+    try:
+        version = metadata.version("tunix-rt")
+    except metadata.PackageNotFoundError:
+        version = "0.0.0"
+    revision = os.environ.get("TUNIX_RT_REVISION") or _git_revision(Path(__file__).resolve().parents[3])
+    return f"{version}+{revision}" if revision else version
+
+
+def child_environment(cache_dir: Path) -> dict[str, str]:
+    """Environment variables for a child that runs a model: compiled programs are kept in ``cache_dir``."""
+    variables = {
+        "JAX_COMPILATION_CACHE_DIR": str(cache_dir.absolute()),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+    }
+    if platform.libc_ver()[0] == "glibc" and "GLIBC_TUNABLES" not in os.environ:
+        variables["GLIBC_TUNABLES"] = _MALLOC
+    return variables
+
+
+def _git_revision(root: Path) -> str:
+    if not (root / ".git").exists():
+        return ""
+    try:
+        head = _git(root, "rev-parse", "--short=12", "HEAD")
+        return f"{head}.dirty" if _git(root, "status", "--porcelain", "--untracked-files=no") else head
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10
+    )
+    return done.stdout.strip()

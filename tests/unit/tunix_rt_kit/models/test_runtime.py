@@ -1,0 +1,49 @@
+"""Facts for manifests, and the environment of children that run a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import pytest
+from tunix_rt_kit.models import runtime
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> None:
+    runtime.code_revision.cache_clear()
+
+
+def test_package_versions_are_those_that_run() -> None:
+    assert runtime.package_versions()["jax"] == jax.__version__
+
+
+def test_runtime_settings_name_what_jax_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false")
+    settings = runtime.runtime_settings()
+    assert settings["XLA_FLAGS"] == "--xla_cpu_enable_fast_math=false"
+    assert settings["jax_enable_x64"] == "False"
+
+
+def test_device_is_named() -> None:
+    assert runtime.device().split()[0] == jax.devices()[0].platform
+
+
+def test_a_given_revision_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNIX_RT_REVISION", "abc123")
+    assert runtime.code_revision().endswith("+abc123")
+
+
+def test_a_folder_that_is_no_checkout_has_no_revision(tmp_path: Path) -> None:
+    assert runtime._git_revision(tmp_path) == ""
+    (tmp_path / ".git").mkdir()
+    assert runtime._git_revision(tmp_path) == ""
+
+
+def test_a_child_keeps_its_compiled_programs_and_a_given_malloc_setting(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.arena_max=1")
+    variables = runtime.child_environment(tmp_path)
+    assert variables["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path)
+    assert "GLIBC_TUNABLES" not in variables
