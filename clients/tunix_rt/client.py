@@ -1,0 +1,127 @@
+"""The clients: one object for the four services."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import Self
+
+import grpc
+
+from tunix_rt.errors import InvalidArgumentError
+from tunix_rt.evaluator import AsyncEvaluatorClient, EvaluatorClient
+from tunix_rt.exporter import AsyncExporterClient, ExporterClient
+from tunix_rt.rpc.caller import AsyncCaller, Caller
+from tunix_rt.rpc.channel import open_aio_channel, open_channel
+from tunix_rt.targets import Targets
+from tunix_rt.trace_store import AsyncTraceStoreClient, TraceStoreClient
+from tunix_rt.trainer import AsyncTrainerClient, TrainerClient
+
+SERVER_VARIABLE = "TUNIX_RT_SERVER"
+
+
+def resolve_targets(server: str | Targets | None) -> Targets:
+    """Where the services are; None reads the environment variable ``TUNIX_RT_SERVER``.
+
+    Raises:
+        InvalidArgumentError: the value is malformed (SERVER_INVALID), or there is none (SERVER_MISSING).
+    """
+    if isinstance(server, Targets):
+        return server
+    if server is None:
+        server = os.environ.get(SERVER_VARIABLE, "")
+        if not server.strip():
+            raise InvalidArgumentError(
+                f"no server given; pass one such as 127.0.0.1:50050, or set {SERVER_VARIABLE}",
+                reason="SERVER_MISSING",
+            )
+    return Targets.parse(server)
+
+
+class Client:
+    """Synchronous access to the four services; use it as a context manager, or ``close()`` it. Thread-safe.
+
+    Args:
+        server: ``HOST:PORT`` where all four are on one address, ``HOST`` where each is on its default port,
+            ``trace-store=HOST:PORT,exporter=...`` for all four, ``Targets``, or None for the environment
+            variable ``TUNIX_RT_SERVER``.
+        timeout: seconds that a call other than a stream may take, unless it is given its own.
+
+    Raises:
+        InvalidArgumentError: ``server`` is none of these.
+    """
+
+    def __init__(self, server: str | Targets | None = None, *, timeout: float = 30.0) -> None:
+        self.targets = resolve_targets(server)
+        self._channels = {target: open_channel(target) for target in self.targets.distinct()}
+        trace_store, exporter, trainer, evaluator = (
+            (self._channels[target], Caller(target, timeout))
+            for target in (
+                self.targets.trace_store,
+                self.targets.exporter,
+                self.targets.trainer,
+                self.targets.evaluator,
+            )
+        )
+        self.trace_store = TraceStoreClient(*trace_store)
+        self.exporter = ExporterClient(*exporter)
+        self.trainer = TrainerClient(*trainer)
+        self.evaluator = EvaluatorClient(*evaluator)
+
+    def close(self) -> None:
+        """Close the connections; calls in flight end."""
+        for channel in self._channels.values():
+            channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class AsyncClient:
+    """Asyncio access to the four services: the methods of ``Client``, awaited or iterated with ``async for``.
+
+    Make it inside the event loop that uses it. Arguments and errors are those of ``Client``.
+    """
+
+    def __init__(self, server: str | Targets | None = None, *, timeout: float = 30.0) -> None:
+        self.targets = resolve_targets(server)
+        self._channels: dict[str, grpc.aio.Channel] = {
+            target: open_aio_channel(target) for target in self.targets.distinct()
+        }
+        trace_store, exporter, trainer, evaluator = (
+            (self._channels[target], AsyncCaller(target, timeout))
+            for target in (
+                self.targets.trace_store,
+                self.targets.exporter,
+                self.targets.trainer,
+                self.targets.evaluator,
+            )
+        )
+        self.trace_store = AsyncTraceStoreClient(*trace_store)
+        self.exporter = AsyncExporterClient(*exporter)
+        self.trainer = AsyncTrainerClient(*trainer)
+        self.evaluator = AsyncEvaluatorClient(*evaluator)
+
+    async def close(self) -> None:
+        """Close the connections; calls in flight end."""
+        for channel in self._channels.values():
+            await channel.close(None)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()

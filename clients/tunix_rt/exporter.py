@@ -1,0 +1,165 @@
+"""The exporter's calls. Requests and answers are those of ``tunix_rt.v1``, where the limits stand.
+
+Every method raises ``TunixRtError`` or one of its classes; ``timeout`` is in seconds, None for the client's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import grpc
+
+from tunix_rt import v1
+from tunix_rt.files import atomic_file
+from tunix_rt.rpc.caller import AsyncCaller, Caller, fresh
+from tunix_rt.rpc.download import receive, receive_async, receive_bytes, receive_bytes_async
+from tunix_rt.rpc.pager import AsyncPager, Pager
+
+
+class ExporterClient:
+    """Synchronous calls to the exporter."""
+
+    def __init__(self, channel: grpc.Channel, caller: Caller) -> None:
+        self._stub = v1.ExporterStub(channel)
+        self._caller = caller
+
+    def create_dataset(
+        self, spec: v1.DatasetSpec, *, request_id: str | None = None, timeout: float | None = None
+    ) -> v1.Dataset:
+        """Start to build a dataset; ``tunix_rt.jobs.wait_for_dataset`` waits for its end.
+
+        Raises:
+            InvalidArgumentError: the spec is wrong; every wrong field is named.
+            AlreadyExistsError: the name and version are bound to another spec or content.
+            NotFoundError: an eval set that the spec names is not there.
+        """
+        request = v1.CreateDatasetRequest(spec=spec, request_id=fresh(request_id))
+        return self._caller.unary(self._stub.CreateDataset, request, timeout)
+
+    def get_dataset(self, name: str, *, timeout: float | None = None) -> v1.Dataset:
+        """Return the dataset ``datasets/{dataset_id}@{version}``; raises NotFoundError if there is none."""
+        return self._caller.unary(self._stub.GetDataset, v1.GetDatasetRequest(name=name), timeout)
+
+    def list_datasets(
+        self, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
+    ) -> Pager[v1.Dataset, v1.ListDatasetsResponse]:
+        """All datasets, newest first."""
+
+        def fetch(token: str) -> v1.ListDatasetsResponse:
+            request = v1.ListDatasetsRequest(page_size=page_size, page_token=token)
+            return self._caller.unary(self._stub.ListDatasets, request, timeout)
+
+        return Pager(fetch, lambda page: page.datasets, page_token)
+
+    def watch_dataset(self, name: str) -> Iterator[v1.Dataset]:
+        """Yield the dataset now and after each change, until its build has ended or the server stops."""
+        return self._caller.stream(self._stub.WatchDataset, v1.WatchDatasetRequest(name=name))
+
+    def cancel_dataset(self, name: str, *, timeout: float | None = None) -> v1.Dataset:
+        """Ask a build to stop; one that has ended is returned as it is."""
+        return self._caller.unary(self._stub.CancelDataset, v1.CancelDatasetRequest(name=name), timeout)
+
+    def read_dataset(
+        self,
+        name: str,
+        split: str,
+        *,
+        format: v1.DatasetFormat.ValueType = v1.DATASET_FORMAT_UNSPECIFIED,
+    ) -> bytes:
+        """Return one split as JSON lines, verified by SHA-256; a broken connection is taken up again.
+
+        Raises:
+            NotFoundError: there is no such dataset or split.
+            FailedPreconditionError: the dataset is not complete.
+            DataLossError: the bytes are not those that the server announced.
+        """
+        return receive_bytes(self._reader(name, split, format))
+
+    def download_dataset(
+        self,
+        name: str,
+        split: str,
+        path: str | os.PathLike[str],
+        *,
+        format: v1.DatasetFormat.ValueType = v1.DATASET_FORMAT_UNSPECIFIED,
+    ) -> v1.DownloadHeader:
+        """Write one split to ``path``, whole or not at all; raises as ``read_dataset``, and OSError."""
+        with atomic_file(path) as file:
+            return receive(self._reader(name, split, format), file)
+
+    def _reader(
+        self, name: str, split: str, format: v1.DatasetFormat.ValueType
+    ) -> Callable[[int], Iterator[v1.ReadDatasetResponse]]:
+        return lambda offset: self._caller.stream(
+            self._stub.ReadDataset,
+            v1.ReadDatasetRequest(name=name, split=split, format=format, offset=offset),
+        )
+
+
+class AsyncExporterClient:
+    """Asyncio calls to the exporter; each does and raises as its namesake of ``ExporterClient``."""
+
+    def __init__(self, channel: grpc.aio.Channel, caller: AsyncCaller) -> None:
+        self._stub = v1.ExporterStub(channel)
+        self._caller = caller
+
+    async def create_dataset(
+        self, spec: v1.DatasetSpec, *, request_id: str | None = None, timeout: float | None = None
+    ) -> v1.Dataset:
+        """Start to build a dataset."""
+        request = v1.CreateDatasetRequest(spec=spec, request_id=fresh(request_id))
+        return await self._caller.unary(self._stub.CreateDataset, request, timeout)
+
+    async def get_dataset(self, name: str, *, timeout: float | None = None) -> v1.Dataset:
+        """Return one dataset."""
+        return await self._caller.unary(self._stub.GetDataset, v1.GetDatasetRequest(name=name), timeout)
+
+    def list_datasets(
+        self, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
+    ) -> AsyncPager[v1.Dataset, v1.ListDatasetsResponse]:
+        """All datasets, newest first."""
+
+        async def fetch(token: str) -> v1.ListDatasetsResponse:
+            request = v1.ListDatasetsRequest(page_size=page_size, page_token=token)
+            return await self._caller.unary(self._stub.ListDatasets, request, timeout)
+
+        return AsyncPager(fetch, lambda page: page.datasets, page_token)
+
+    def watch_dataset(self, name: str) -> AsyncIterator[v1.Dataset]:
+        """Yield the dataset now and after each change, until its build has ended or the server stops."""
+        return self._caller.stream(self._stub.WatchDataset, v1.WatchDatasetRequest(name=name))
+
+    async def cancel_dataset(self, name: str, *, timeout: float | None = None) -> v1.Dataset:
+        """Ask a build to stop; one that has ended is returned as it is."""
+        return await self._caller.unary(self._stub.CancelDataset, v1.CancelDatasetRequest(name=name), timeout)
+
+    async def read_dataset(
+        self,
+        name: str,
+        split: str,
+        *,
+        format: v1.DatasetFormat.ValueType = v1.DATASET_FORMAT_UNSPECIFIED,
+    ) -> bytes:
+        """Return one split as JSON lines, verified by SHA-256."""
+        return await receive_bytes_async(self._reader(name, split, format))
+
+    async def download_dataset(
+        self,
+        name: str,
+        split: str,
+        path: str | os.PathLike[str],
+        *,
+        format: v1.DatasetFormat.ValueType = v1.DATASET_FORMAT_UNSPECIFIED,
+    ) -> v1.DownloadHeader:
+        """Write one split to ``path``, whole or not at all."""
+        with atomic_file(path) as file:
+            return await receive_async(self._reader(name, split, format), file)
+
+    def _reader(
+        self, name: str, split: str, format: v1.DatasetFormat.ValueType
+    ) -> Callable[[int], AsyncIterator[v1.ReadDatasetResponse]]:
+        return lambda offset: self._caller.stream(
+            self._stub.ReadDataset,
+            v1.ReadDatasetRequest(name=name, split=split, format=format, offset=offset),
+        )

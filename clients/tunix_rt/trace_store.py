@@ -1,0 +1,307 @@
+"""The trace store's calls. Requests and answers are those of ``tunix_rt.v1``, where the limits stand.
+
+Every method raises ``TunixRtError`` or one of its classes; ``timeout`` is in seconds, None for the client's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
+from typing import Final
+
+import grpc
+
+from tunix_rt import v1
+from tunix_rt.errors import UnavailableError
+from tunix_rt.rpc.caller import AsyncCaller, Caller, fresh
+from tunix_rt.rpc.pager import AsyncPager, Pager
+
+_MAX_BREAKS: Final = 3
+
+
+class _Snapshot:
+    """How far a stream has come, so that one whose connection broke goes on behind its last trace."""
+
+    def __init__(self, filter: v1.TraceFilter | None, as_of: int) -> None:
+        self._filter = filter
+        self._last = 0
+        self._breaks = 0
+        self.as_of = as_of
+
+    def request(self) -> v1.StreamTracesRequest:
+        return v1.StreamTracesRequest(filter=self._filter, as_of=self.as_of)
+
+    def take(self, part: v1.StreamTracesResponse) -> list[v1.Trace]:
+        if part.WhichOneof("part") == "header":
+            self.as_of = part.header.as_of
+            return []
+        new = [trace for trace in part.batch.traces if trace.sequence > self._last]
+        if new:
+            self._last, self._breaks = new[-1].sequence, 0
+        return new
+
+    def check_may_resume(self, error: UnavailableError) -> None:
+        self._breaks += 1
+        if not self.as_of or self._breaks > _MAX_BREAKS:
+            raise error
+
+
+class TraceStream(Iterator[v1.Trace]):
+    """The traces of a snapshot in the order of commits. A connection that breaks is taken up again."""
+
+    def __init__(
+        self,
+        open_stream: Callable[[v1.StreamTracesRequest], Iterator[v1.StreamTracesResponse]],
+        snapshot: _Snapshot,
+    ) -> None:
+        self._open = open_stream
+        self._snapshot = snapshot
+        self._batches = self._read()
+        self._pending: Iterator[v1.Trace] = iter(())
+
+    @property
+    def as_of(self) -> int:
+        """The snapshot that is streamed; asking for it again streams the same traces."""
+        if not self._snapshot.as_of:
+            self._pending = iter(next(self._batches, []))
+        return self._snapshot.as_of
+
+    def close(self) -> None:
+        """End the stream before its last trace."""
+        self._batches.close()
+
+    def __next__(self) -> v1.Trace:
+        while True:
+            for trace in self._pending:
+                return trace
+            self._pending = iter(next(self._batches))
+
+    def _read(self) -> Generator[list[v1.Trace], None, None]:
+        while True:
+            try:
+                for part in self._open(self._snapshot.request()):
+                    yield self._snapshot.take(part)
+                return
+            except UnavailableError as error:
+                self._snapshot.check_may_resume(error)
+
+
+class AsyncTraceStream(AsyncIterator[v1.Trace]):
+    """As ``TraceStream``. ``as_of`` is 0 until the server has answered: await ``start()`` first."""
+
+    def __init__(
+        self,
+        open_stream: Callable[[v1.StreamTracesRequest], AsyncIterator[v1.StreamTracesResponse]],
+        snapshot: _Snapshot,
+    ) -> None:
+        self._open = open_stream
+        self._snapshot = snapshot
+        self._batches = self._read()
+        self._pending: Iterator[v1.Trace] = iter(())
+
+    @property
+    def as_of(self) -> int:
+        """The snapshot that is streamed; asking for it again streams the same traces."""
+        return self._snapshot.as_of
+
+    async def start(self) -> int:
+        """Wait for the stream's header; returns ``as_of``."""
+        if not self._snapshot.as_of:
+            self._pending = iter(await anext(self._batches, []))
+        return self._snapshot.as_of
+
+    async def close(self) -> None:
+        """End the stream before its last trace."""
+        await self._batches.aclose()
+
+    async def __anext__(self) -> v1.Trace:
+        while True:
+            for trace in self._pending:
+                return trace
+            self._pending = iter(await anext(self._batches))
+
+    async def _read(self) -> AsyncGenerator[list[v1.Trace], None]:
+        while True:
+            try:
+                async for part in self._open(self._snapshot.request()):
+                    yield self._snapshot.take(part)
+                return
+            except UnavailableError as error:
+                self._snapshot.check_may_resume(error)
+
+
+class TraceStoreClient:
+    """Synchronous calls to the trace store."""
+
+    def __init__(self, channel: grpc.Channel, caller: Caller) -> None:
+        self._stub = v1.TraceStoreStub(channel)
+        self._caller = caller
+
+    def create_trace(
+        self, trace: v1.Trace, *, request_id: str | None = None, timeout: float | None = None
+    ) -> v1.Trace:
+        """Store one trace.
+
+        Args:
+            trace: its output-only fields are ignored.
+            request_id: makes a call that you repeat yourself safe; a new one when left out.
+
+        Raises:
+            InvalidArgumentError: the trace breaks a limit; every wrong field is named.
+            AlreadyExistsError: ``request_id`` came with another trace before.
+        """
+        request = v1.CreateTraceRequest(trace=trace, request_id=fresh(request_id))
+        return self._caller.unary(self._stub.CreateTrace, request, timeout)
+
+    def batch_create_traces(
+        self,
+        traces: Iterable[v1.Trace],
+        *,
+        duplicate_policy: v1.DuplicatePolicy.ValueType = v1.DUPLICATE_POLICY_UNSPECIFIED,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> v1.BatchCreateTracesResponse:
+        """Store 1-1,000 traces of at most 4 MiB together, all of them or none.
+
+        ``tunix_rt.importing.import_traces`` splits any number of traces into such batches.
+
+        Raises:
+            InvalidArgumentError: a trace breaks a limit; ``field_violations`` names each, as
+                ``traces[3].steps[0].content``.
+            ResourceExhaustedError: the batch is larger than 4 MiB.
+        """
+        request = v1.BatchCreateTracesRequest(
+            traces=traces, duplicate_policy=duplicate_policy, request_id=fresh(request_id)
+        )
+        return self._caller.unary(self._stub.BatchCreateTraces, request, timeout)
+
+    def get_trace(self, name: str, *, timeout: float | None = None) -> v1.Trace:
+        """Return the trace ``traces/{trace}``; raises NotFoundError if there is none."""
+        return self._caller.unary(self._stub.GetTrace, v1.GetTraceRequest(name=name), timeout)
+
+    def list_traces(
+        self,
+        *,
+        filter: v1.TraceFilter | None = None,
+        page_size: int = 0,
+        page_token: str = "",
+        timeout: float | None = None,
+    ) -> Pager[v1.Trace, v1.ListTracesResponse]:
+        """All traces that ``filter`` matches, newest first. Raises InvalidArgumentError."""
+
+        def fetch(token: str) -> v1.ListTracesResponse:
+            request = v1.ListTracesRequest(filter=filter, page_size=page_size, page_token=token)
+            return self._caller.unary(self._stub.ListTraces, request, timeout)
+
+        return Pager(fetch, lambda page: page.traces, page_token)
+
+    def stream_traces(self, *, filter: v1.TraceFilter | None = None, as_of: int = 0) -> TraceStream:
+        """Every trace of a snapshot in the order of commits, in bounded memory.
+
+        Args:
+            filter: which traces; all of them when left out.
+            as_of: the snapshot; 0 for the newest, whose number the returned iterator has as ``as_of``.
+
+        Raises:
+            InvalidArgumentError: ``as_of`` lies in the future.
+            FailedPreconditionError: traces of the snapshot were deleted.
+        """
+        return TraceStream(
+            lambda request: self._caller.stream(self._stub.StreamTraces, request), _Snapshot(filter, as_of)
+        )
+
+    def delete_trace(self, name: str, *, timeout: float | None = None) -> None:
+        """Delete one trace; its id and digest stay on record. Raises NotFoundError if there is none."""
+        self._caller.unary(self._stub.DeleteTrace, v1.DeleteTraceRequest(name=name), timeout)
+
+    def score_trace(
+        self, name: str, *, criteria: Sequence[str] = (), timeout: float | None = None
+    ) -> v1.ScoreTraceResponse:
+        """Score one trace by built-in criteria ("structure", "answer") and store the scores.
+
+        Raises:
+            NotFoundError: there is no such trace.
+            InvalidArgumentError: a criterion is unknown.
+            FailedPreconditionError: a criterion needs what the trace does not have.
+        """
+        request = v1.ScoreTraceRequest(name=name, criteria=criteria)
+        return self._caller.unary(self._stub.ScoreTrace, request, timeout)
+
+    def compare_traces(
+        self, base: str, other: str, *, timeout: float | None = None
+    ) -> v1.CompareTracesResponse:
+        """Set two traces side by side; raises NotFoundError if either is not there."""
+        request = v1.CompareTracesRequest(base=base, other=other)
+        return self._caller.unary(self._stub.CompareTraces, request, timeout)
+
+
+class AsyncTraceStoreClient:
+    """Asyncio calls to the trace store; each does and raises as its namesake of ``TraceStoreClient``."""
+
+    def __init__(self, channel: grpc.aio.Channel, caller: AsyncCaller) -> None:
+        self._stub = v1.TraceStoreStub(channel)
+        self._caller = caller
+
+    async def create_trace(
+        self, trace: v1.Trace, *, request_id: str | None = None, timeout: float | None = None
+    ) -> v1.Trace:
+        """Store one trace."""
+        request = v1.CreateTraceRequest(trace=trace, request_id=fresh(request_id))
+        return await self._caller.unary(self._stub.CreateTrace, request, timeout)
+
+    async def batch_create_traces(
+        self,
+        traces: Iterable[v1.Trace],
+        *,
+        duplicate_policy: v1.DuplicatePolicy.ValueType = v1.DUPLICATE_POLICY_UNSPECIFIED,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> v1.BatchCreateTracesResponse:
+        """Store 1-1,000 traces of at most 4 MiB together, all of them or none."""
+        request = v1.BatchCreateTracesRequest(
+            traces=traces, duplicate_policy=duplicate_policy, request_id=fresh(request_id)
+        )
+        return await self._caller.unary(self._stub.BatchCreateTraces, request, timeout)
+
+    async def get_trace(self, name: str, *, timeout: float | None = None) -> v1.Trace:
+        """Return one trace."""
+        return await self._caller.unary(self._stub.GetTrace, v1.GetTraceRequest(name=name), timeout)
+
+    def list_traces(
+        self,
+        *,
+        filter: v1.TraceFilter | None = None,
+        page_size: int = 0,
+        page_token: str = "",
+        timeout: float | None = None,
+    ) -> AsyncPager[v1.Trace, v1.ListTracesResponse]:
+        """All traces that ``filter`` matches, newest first."""
+
+        async def fetch(token: str) -> v1.ListTracesResponse:
+            request = v1.ListTracesRequest(filter=filter, page_size=page_size, page_token=token)
+            return await self._caller.unary(self._stub.ListTraces, request, timeout)
+
+        return AsyncPager(fetch, lambda page: page.traces, page_token)
+
+    def stream_traces(self, *, filter: v1.TraceFilter | None = None, as_of: int = 0) -> AsyncTraceStream:
+        """Every trace of a snapshot in the order of commits, in bounded memory."""
+        return AsyncTraceStream(
+            lambda request: self._caller.stream(self._stub.StreamTraces, request), _Snapshot(filter, as_of)
+        )
+
+    async def delete_trace(self, name: str, *, timeout: float | None = None) -> None:
+        """Delete one trace; its id and digest stay on record."""
+        await self._caller.unary(self._stub.DeleteTrace, v1.DeleteTraceRequest(name=name), timeout)
+
+    async def score_trace(
+        self, name: str, *, criteria: Sequence[str] = (), timeout: float | None = None
+    ) -> v1.ScoreTraceResponse:
+        """Score one trace by built-in criteria and store the scores."""
+        request = v1.ScoreTraceRequest(name=name, criteria=criteria)
+        return await self._caller.unary(self._stub.ScoreTrace, request, timeout)
+
+    async def compare_traces(
+        self, base: str, other: str, *, timeout: float | None = None
+    ) -> v1.CompareTracesResponse:
+        """Set two traces side by side."""
+        request = v1.CompareTracesRequest(base=base, other=other)
+        return await self._caller.unary(self._stub.CompareTraces, request, timeout)

@@ -1,0 +1,202 @@
+"""The trainer's calls. Requests and answers are those of ``tunix_rt.v1``, where the limits stand.
+
+Every method raises ``TunixRtError`` or one of its classes; ``timeout`` is in seconds, None for the client's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import grpc
+
+from tunix_rt import v1
+from tunix_rt.files import atomic_file
+from tunix_rt.rpc.caller import AsyncCaller, Caller, fresh
+from tunix_rt.rpc.download import receive, receive_async, receive_bytes, receive_bytes_async
+from tunix_rt.rpc.pager import AsyncPager, Pager
+
+
+class TrainerClient:
+    """Synchronous calls to the trainer."""
+
+    def __init__(self, channel: grpc.Channel, caller: Caller) -> None:
+        self._stub = v1.TrainerStub(channel)
+        self._caller = caller
+
+    def list_base_models(
+        self, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
+    ) -> Pager[v1.BaseModel, v1.ListBaseModelsResponse]:
+        """The base models on the trainer's host and those that it can fetch, ordered by id."""
+
+        def fetch(token: str) -> v1.ListBaseModelsResponse:
+            request = v1.ListBaseModelsRequest(page_size=page_size, page_token=token)
+            return self._caller.unary(self._stub.ListBaseModels, request, timeout)
+
+        return Pager(fetch, lambda page: page.base_models, page_token)
+
+    def create_training_job(
+        self, spec: v1.TrainingSpec, *, request_id: str | None = None, timeout: float | None = None
+    ) -> v1.TrainingJob:
+        """Put a training job into the queue; ``tunix_rt.jobs.wait_for_training_job`` waits for its end.
+
+        Raises:
+            InvalidArgumentError: the spec is wrong; every wrong field is named.
+            NotFoundError: the dataset or the base model is not there.
+            FailedPreconditionError: the dataset is not complete.
+        """
+        request = v1.CreateTrainingJobRequest(spec=spec, request_id=fresh(request_id))
+        return self._caller.unary(self._stub.CreateTrainingJob, request, timeout)
+
+    def get_training_job(self, name: str, *, timeout: float | None = None) -> v1.TrainingJob:
+        """Return the job ``trainingJobs/{training_job}``; raises NotFoundError if there is none."""
+        return self._caller.unary(self._stub.GetTrainingJob, v1.GetTrainingJobRequest(name=name), timeout)
+
+    def list_training_jobs(
+        self, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
+    ) -> Pager[v1.TrainingJob, v1.ListTrainingJobsResponse]:
+        """All training jobs, newest first."""
+
+        def fetch(token: str) -> v1.ListTrainingJobsResponse:
+            request = v1.ListTrainingJobsRequest(page_size=page_size, page_token=token)
+            return self._caller.unary(self._stub.ListTrainingJobs, request, timeout)
+
+        return Pager(fetch, lambda page: page.training_jobs, page_token)
+
+    def cancel_training_job(self, name: str, *, timeout: float | None = None) -> v1.TrainingJob:
+        """Ask a job to stop; one that has ended is returned as it is."""
+        request = v1.CancelTrainingJobRequest(name=name)
+        return self._caller.unary(self._stub.CancelTrainingJob, request, timeout)
+
+    def watch_training_job(self, name: str, *, after_event: int = 0) -> Iterator[v1.WatchTrainingJobResponse]:
+        """Yield the job's state, then each event, until it has ended or the server stops.
+
+        Args:
+            name: the job.
+            after_event: leave out metrics and log lines up to this event, to go on with a watch.
+        """
+        request = v1.WatchTrainingJobRequest(name=name, after_event=after_event)
+        return self._caller.stream(self._stub.WatchTrainingJob, request)
+
+    def list_checkpoints(
+        self, parent: str, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
+    ) -> Pager[v1.Checkpoint, v1.ListCheckpointsResponse]:
+        """All checkpoints of the job ``parent``, latest first."""
+
+        def fetch(token: str) -> v1.ListCheckpointsResponse:
+            request = v1.ListCheckpointsRequest(parent=parent, page_size=page_size, page_token=token)
+            return self._caller.unary(self._stub.ListCheckpoints, request, timeout)
+
+        return Pager(fetch, lambda page: page.checkpoints, page_token)
+
+    def get_checkpoint(self, name: str, *, timeout: float | None = None) -> v1.Checkpoint:
+        """Return the checkpoint ``trainingJobs/{training_job}/checkpoints/{step}``; raises NotFoundError."""
+        return self._caller.unary(self._stub.GetCheckpoint, v1.GetCheckpointRequest(name=name), timeout)
+
+    def read_checkpoint_file(self, name: str, path: str) -> bytes:
+        """Return one file of a checkpoint, verified by SHA-256; a broken connection is taken up again.
+
+        Args:
+            name: the checkpoint.
+            path: the file as the checkpoint lists it, such as ``adapter_model.safetensors``.
+
+        Raises:
+            NotFoundError: there is no such checkpoint or file.
+            DataLossError: the bytes are not those that the server announced.
+        """
+        return receive_bytes(self._reader(name, path))
+
+    def download_checkpoint_file(self, name: str, path: str, to: str | os.PathLike[str]) -> v1.DownloadHeader:
+        """Write one file to ``to``, whole or not at all; raises as ``read_checkpoint_file``, and OSError."""
+        with atomic_file(to) as file:
+            return receive(self._reader(name, path), file)
+
+    def _reader(self, name: str, path: str) -> Callable[[int], Iterator[v1.ReadCheckpointFileResponse]]:
+        return lambda offset: self._caller.stream(
+            self._stub.ReadCheckpointFile, v1.ReadCheckpointFileRequest(name=name, path=path, offset=offset)
+        )
+
+
+class AsyncTrainerClient:
+    """Asyncio calls to the trainer; each does and raises as its namesake of ``TrainerClient``."""
+
+    def __init__(self, channel: grpc.aio.Channel, caller: AsyncCaller) -> None:
+        self._stub = v1.TrainerStub(channel)
+        self._caller = caller
+
+    def list_base_models(
+        self, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
+    ) -> AsyncPager[v1.BaseModel, v1.ListBaseModelsResponse]:
+        """The base models on the trainer's host and those that it can fetch, ordered by id."""
+
+        async def fetch(token: str) -> v1.ListBaseModelsResponse:
+            request = v1.ListBaseModelsRequest(page_size=page_size, page_token=token)
+            return await self._caller.unary(self._stub.ListBaseModels, request, timeout)
+
+        return AsyncPager(fetch, lambda page: page.base_models, page_token)
+
+    async def create_training_job(
+        self, spec: v1.TrainingSpec, *, request_id: str | None = None, timeout: float | None = None
+    ) -> v1.TrainingJob:
+        """Put a training job into the queue."""
+        request = v1.CreateTrainingJobRequest(spec=spec, request_id=fresh(request_id))
+        return await self._caller.unary(self._stub.CreateTrainingJob, request, timeout)
+
+    async def get_training_job(self, name: str, *, timeout: float | None = None) -> v1.TrainingJob:
+        """Return one training job."""
+        request = v1.GetTrainingJobRequest(name=name)
+        return await self._caller.unary(self._stub.GetTrainingJob, request, timeout)
+
+    def list_training_jobs(
+        self, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
+    ) -> AsyncPager[v1.TrainingJob, v1.ListTrainingJobsResponse]:
+        """All training jobs, newest first."""
+
+        async def fetch(token: str) -> v1.ListTrainingJobsResponse:
+            request = v1.ListTrainingJobsRequest(page_size=page_size, page_token=token)
+            return await self._caller.unary(self._stub.ListTrainingJobs, request, timeout)
+
+        return AsyncPager(fetch, lambda page: page.training_jobs, page_token)
+
+    async def cancel_training_job(self, name: str, *, timeout: float | None = None) -> v1.TrainingJob:
+        """Ask a job to stop; one that has ended is returned as it is."""
+        request = v1.CancelTrainingJobRequest(name=name)
+        return await self._caller.unary(self._stub.CancelTrainingJob, request, timeout)
+
+    def watch_training_job(
+        self, name: str, *, after_event: int = 0
+    ) -> AsyncIterator[v1.WatchTrainingJobResponse]:
+        """Yield the job's state, then its events, until it has ended or the server stops."""
+        request = v1.WatchTrainingJobRequest(name=name, after_event=after_event)
+        return self._caller.stream(self._stub.WatchTrainingJob, request)
+
+    def list_checkpoints(
+        self, parent: str, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
+    ) -> AsyncPager[v1.Checkpoint, v1.ListCheckpointsResponse]:
+        """All checkpoints of the job ``parent``, latest first."""
+
+        async def fetch(token: str) -> v1.ListCheckpointsResponse:
+            request = v1.ListCheckpointsRequest(parent=parent, page_size=page_size, page_token=token)
+            return await self._caller.unary(self._stub.ListCheckpoints, request, timeout)
+
+        return AsyncPager(fetch, lambda page: page.checkpoints, page_token)
+
+    async def get_checkpoint(self, name: str, *, timeout: float | None = None) -> v1.Checkpoint:
+        """Return one checkpoint."""
+        return await self._caller.unary(self._stub.GetCheckpoint, v1.GetCheckpointRequest(name=name), timeout)
+
+    async def read_checkpoint_file(self, name: str, path: str) -> bytes:
+        """Return one file of a checkpoint, verified by SHA-256."""
+        return await receive_bytes_async(self._reader(name, path))
+
+    async def download_checkpoint_file(
+        self, name: str, path: str, to: str | os.PathLike[str]
+    ) -> v1.DownloadHeader:
+        """Write one file of a checkpoint to ``to``, whole or not at all."""
+        with atomic_file(to) as file:
+            return await receive_async(self._reader(name, path), file)
+
+    def _reader(self, name: str, path: str) -> Callable[[int], AsyncIterator[v1.ReadCheckpointFileResponse]]:
+        return lambda offset: self._caller.stream(
+            self._stub.ReadCheckpointFile, v1.ReadCheckpointFileRequest(name=name, path=path, offset=offset)
+        )
