@@ -1,0 +1,211 @@
+"""What a trace is, and its limits.
+
+Contents are plain dictionaries, checked by pydantic as they come in: they are hashed, stored and sent as
+JSON, a thousand in a batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic_core import PydanticCustomError
+from typing_extensions import TypedDict
+
+MAX_TRACE_BYTES: Final = 1 << 20
+MAX_BATCH: Final = 1_000
+MAX_INT32: Final = (1 << 31) - 1
+
+DuplicatePolicy = Literal["keep", "skip"]
+Criterion = Literal["structure", "answer"]
+Relation = Literal["same", "changed", "only_base", "only_other"]
+
+
+def _no_nul(text: str) -> str:
+    if "\0" in text:
+        raise PydanticCustomError(
+            "nul_character", "holds a NUL character at position {at}", {"at": text.index("\0")}
+        )
+    return text
+
+
+def _bad_value(value: Any, path: str) -> tuple[str, str] | None:
+    """Where in a JSON value something cannot be kept, and what it is."""
+    if isinstance(value, str):
+        return (path, "holds a NUL character") if "\0" in value else None
+    if isinstance(value, float) and not math.isfinite(value):
+        return path, f"is {value}; numbers must be finite"
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if "\0" in key:
+                return path, f"has the key {key!r}, which holds a NUL character"
+            if bad := _bad_value(item, f"{path}.{key}"):
+                return bad
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            if bad := _bad_value(item, f"{path}[{index}]"):
+                return bad
+    return None
+
+
+def _keepable(metadata: dict[str, Any]) -> dict[str, Any]:
+    if bad := _bad_value(metadata, ""):
+        raise PydanticCustomError("json_value", "{problem}", {"path": bad[0], "problem": bad[1]})
+    return metadata
+
+
+def _unique_steps(steps: list[TraceStep]) -> list[TraceStep]:
+    seen: dict[int, int] = {}
+    for index, step in enumerate(steps):
+        first = seen.setdefault(step["i"], index)
+        if first != index:
+            raise PydanticCustomError(
+                "duplicate_step",
+                "is {i}, which steps[{first}] has already; each step needs a number of its own",
+                {"i": step["i"], "first": first, "path": f"[{index}].i"},
+            )
+    return steps
+
+
+CleanText = Annotated[str, AfterValidator(_no_nul)]
+Label = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_no_nul)]
+LongText = Annotated[str, Field(min_length=1, max_length=50_000), AfterValidator(_no_nul)]
+StepText = Annotated[str, Field(min_length=1, max_length=20_000), AfterValidator(_no_nul)]
+
+
+class TraceStep(TypedDict):
+    """One step: its number, its kind, and its text."""
+
+    i: Annotated[int, Field(ge=0, le=MAX_INT32)]
+    type: Label
+    content: StepText
+
+
+class TraceContent(TypedDict):
+    """What a client writes; the content digest is over exactly these fields."""
+
+    trace_version: Label
+    prompt: LongText
+    steps: Annotated[list[TraceStep], Field(min_length=1, max_length=1_000), AfterValidator(_unique_steps)]
+    final_answer: LongText
+    metadata: Annotated[dict[str, Any], AfterValidator(_keepable)]
+    source: Annotated[str, Field(max_length=64), AfterValidator(_no_nul)]
+
+
+TRACE_CONTENTS: Final = TypeAdapter(list[TraceContent])
+
+
+@dataclass(frozen=True, slots=True)
+class TraceDraft:
+    """A trace as it arrived, not checked yet; ``size_bytes`` is its size on the wire."""
+
+    content: dict[str, Any]
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewTrace:
+    """A checked trace, ready to be stored: texts as they are, steps and metadata as canonical JSON."""
+
+    trace_version: str
+    prompt: str
+    steps_json: str
+    final_answer: str
+    metadata_json: str
+    source: str
+    content_digest: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTrace:
+    """A trace as it is kept."""
+
+    id: str
+    sequence: int
+    create_time: datetime
+    content_digest: str
+    size_bytes: int
+    content: TraceContent
+
+
+@dataclass(frozen=True, slots=True)
+class CreateResult:
+    """What became of one trace of a batch: the id that holds its content, and whether this call stored it."""
+
+    id: str
+    content_digest: str
+    created: bool
+
+
+class MetadataCondition(BaseModel):
+    """The key's value ``equals`` a scalar, or the key ``exists`` or does not."""
+
+    model_config = ConfigDict(frozen=True)
+
+    key: Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_no_nul)]
+    kind: Literal["equals", "exists"]
+    value: CleanText | bool | Annotated[float, Field(allow_inf_nan=False)] | None
+
+
+class ScoreCondition(BaseModel):
+    """The latest score by a criterion is at least ``minimum``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    criterion: Label
+    minimum: Annotated[float, Field(allow_inf_nan=False)]
+
+
+class TraceFilter(BaseModel):
+    """Which traces are meant: conditions joined by AND."""
+
+    model_config = ConfigDict(frozen=True)
+
+    sources: Annotated[list[CleanText], Field(max_length=100)] = []
+    metadata: Annotated[list[MetadataCondition], Field(max_length=20)] = []
+    created_from: datetime | None = None
+    created_before: datetime | None = None
+    prompt_contains: Annotated[str, Field(max_length=1_000), AfterValidator(_no_nul)] = ""
+    scores: Annotated[list[ScoreCondition], Field(max_length=20)] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One score that a criterion gave a trace."""
+
+    criterion: str
+    value: float
+    details: dict[str, Any]
+    create_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredTrace:
+    """A trace with the latest score of each criterion, ordered by criterion."""
+
+    trace: StoredTrace
+    scores: Sequence[Score]
+
+
+@dataclass(frozen=True, slots=True)
+class StepPair:
+    """One row of two traces side by side: positions from 0, None where a trace has no step."""
+
+    relation: Relation
+    base_index: int | None
+    other_index: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two traces side by side."""
+
+    base: ScoredTrace
+    other: ScoredTrace
+    alignment: Sequence[StepPair]
+    same_final_answer: bool

@@ -1,0 +1,295 @@
+"""Traces in the database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Select, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+from tunix_rt_kit.database import Database, RequestLog
+from tunix_rt_kit.errors import DomainError, FailedPrecondition, NotFound
+from tunix_rt_kit.serving.resources import new_id
+
+from tunix_rt_trace_store.filters import conditions
+from tunix_rt_trace_store.model import (
+    CreateResult,
+    DuplicatePolicy,
+    NewTrace,
+    Score,
+    StoredTrace,
+    TraceContent,
+    TraceFilter,
+)
+from tunix_rt_trace_store.service import Page, RequestKey
+from tunix_rt_trace_store.tables import VERSION_TABLE, commits, requests, scores, tombstones, traces
+
+# What fits in one message of 4 MiB; each trace has a name, a digest and times of its own beside its content.
+_PAGE_BYTES: Final = 7 << 19
+_ROW_BYTES: Final = 256
+
+_COLUMNS: Final = (
+    traces.c.sequence,
+    traces.c.id,
+    traces.c.content_digest,
+    traces.c.create_time,
+    traces.c.size_bytes,
+    traces.c.source,
+    traces.c.trace_version,
+    traces.c.prompt,
+    traces.c.final_answer,
+    traces.c.steps,
+    traces.c.metadata,
+)
+_CREATED, _EXISTING = "+", "="
+
+
+class SqlTraceRepository:
+    """Traces on SQLite or PostgreSQL; raises what ``Database`` raises besides what each method says."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._requests = RequestLog(requests)
+
+    def migrate(self) -> None:
+        """Bring the schema to the newest revision."""
+        self._database.upgrade("tunix_rt_trace_store:migrations", VERSION_TABLE)
+
+    def create(
+        self, batch: Sequence[NewTrace], policy: DuplicatePolicy, request: RequestKey
+    ) -> list[CreateResult]:
+        """Store a batch, all or nothing, once for each request id.
+
+        Raises AlreadyExists(REQUEST_ID_REUSED).
+        """
+        with self._database.write() as session:
+            outcome, _ = self._requests.once(
+                session,
+                method=request.method,
+                request_id=request.request_id,
+                request_digest=request.digest,
+                create=lambda: _insert(session, batch, policy),
+            )
+        return [
+            CreateResult(entry[1:], trace.content_digest, entry[0] == _CREATED)
+            for entry, trace in zip(outcome, batch, strict=True)
+        ]
+
+    def get(self, trace_id: str, field: str = "name") -> StoredTrace:
+        """One trace; raises NotFound (TRACE_NOT_FOUND, TRACE_DELETED)."""
+        with self._database.read() as session:
+            return _get(session, trace_id, field)
+
+    def last_sequence(self) -> int:
+        """The number of the latest commit, 0 in an empty store."""
+        with self._database.read() as session:
+            return _last_sequence(session)
+
+    def newest(self, wanted: TraceFilter, before: int | None, limit: int) -> Page:
+        """Up to ``limit`` traces that fit in one message, newest first, with sequence below ``before``."""
+        with self._database.read() as session:
+            where = conditions(wanted, self._database.dialect)
+            if before is not None:
+                where.append(traces.c.sequence < before)
+            return _page(session, where, traces.c.sequence.desc(), limit)
+
+    def snapshot_part(self, wanted: TraceFilter, after: int, as_of: int, limit: int) -> Page:
+        """Up to ``limit`` traces that fit in one message, in the order of commits, of the snapshot ``as_of``.
+
+        Raises FailedPrecondition(SNAPSHOT_INCOMPLETE) if some that follow ``after`` have been deleted since.
+        """
+        with self._database.read() as session:
+            gone = session.scalar(
+                select(func.count())
+                .select_from(tombstones)
+                .where(
+                    tombstones.c.sequence > after,
+                    tombstones.c.sequence <= as_of,
+                    tombstones.c.delete_sequence > as_of,
+                )
+            )
+            if gone:
+                raise FailedPrecondition(
+                    f"snapshot {as_of} cannot be streamed: {gone} of its traces have been deleted "
+                    "since; use a newer one",
+                    reason="SNAPSHOT_INCOMPLETE",
+                    metadata={"as_of": str(as_of), "deleted_count": str(gone)},
+                )
+            where = conditions(wanted, self._database.dialect)
+            where += [traces.c.sequence > after, traces.c.sequence <= as_of]
+            return _page(session, where, traces.c.sequence.asc(), limit)
+
+    def delete(self, trace_id: str) -> None:
+        """Delete one trace and keep its tombstone; raises NotFound as ``get``."""
+        with self._database.write() as session:
+            number = _next_sequence(session, 1)
+            row = session.execute(
+                select(traces.c.sequence, traces.c.content_digest).where(traces.c.id == trace_id)
+            ).one_or_none()
+            if row is None:
+                raise _not_found(session, trace_id, "name")
+            session.execute(
+                insert(tombstones).values(
+                    sequence=row.sequence,
+                    id=trace_id,
+                    content_digest=row.content_digest,
+                    delete_sequence=number,
+                    delete_time=datetime.now(UTC),
+                )
+            )
+            session.execute(delete(traces).where(traces.c.sequence == row.sequence))
+
+    def add_scores(self, trace: StoredTrace, given: Sequence[Score]) -> None:
+        """Store scores of one trace; raises NotFound as ``get`` if it is gone meanwhile."""
+        rows = [
+            {
+                "trace_sequence": trace.sequence,
+                "criterion": score.criterion,
+                "value": score.value,
+                "details": score.details,
+                "create_time": score.create_time,
+            }
+            for score in given
+        ]
+        try:
+            with self._database.write() as session:
+                session.execute(insert(scores), rows)
+        except IntegrityError as error:
+            with self._database.read() as session:
+                raise _not_found(session, trace.id, "name") from error
+
+    def latest_scores(self, trace: StoredTrace) -> list[Score]:
+        """The latest score of each criterion, ordered by criterion."""
+        latest = (
+            select(func.max(scores.c.id))
+            .where(scores.c.trace_sequence == trace.sequence)
+            .group_by(scores.c.criterion)
+        )
+        with self._database.read() as session:
+            rows = session.execute(
+                select(scores).where(scores.c.id.in_(latest)).order_by(scores.c.criterion)
+            ).all()
+        return [Score(row.criterion, row.value, row.details, row.create_time) for row in rows]
+
+
+def _insert(session: Session, batch: Sequence[NewTrace], policy: DuplicatePolicy) -> list[str]:
+    last = _locked_sequence(session)
+    digests = [bytes.fromhex(trace.content_digest.removeprefix("sha256:")) for trace in batch]
+    known = _ids_by_digest(session, digests) if policy == "skip" else {}
+    now = datetime.now(UTC)
+    rows: list[dict[str, Any]] = []
+    outcome: list[str] = []
+    for trace, digest in zip(batch, digests, strict=True):
+        if digest in known:
+            outcome.append(_EXISTING + known[digest])
+            continue
+        trace_id = new_id()
+        outcome.append(_CREATED + trace_id)
+        if policy == "skip":
+            known[digest] = trace_id
+        rows.append(
+            {
+                "sequence": last + len(rows) + 1,
+                "id": trace_id,
+                "content_digest": digest,
+                "create_time": now,
+                "size_bytes": trace.size_bytes,
+                "source": trace.source,
+                "trace_version": trace.trace_version,
+                "prompt": trace.prompt,
+                "prompt_folded": trace.prompt.casefold(),
+                "final_answer": trace.final_answer,
+                "steps": trace.steps_json,
+                "metadata": trace.metadata_json,
+            }
+        )
+    if rows:
+        session.connection().execute(insert(traces), rows)
+        session.execute(update(commits).values(last_sequence=last + len(rows)))
+    return outcome
+
+
+def _ids_by_digest(session: Session, digests: Sequence[bytes]) -> dict[bytes, str]:
+    """The id of the oldest trace of each content that is stored."""
+    found = session.execute(
+        select(traces.c.content_digest, traces.c.id)
+        .where(traces.c.content_digest.in_(set(digests)))
+        .order_by(traces.c.sequence.desc())
+    )
+    return {bytes(digest): trace_id for digest, trace_id in found}
+
+
+def _last_sequence(session: Session) -> int:
+    return int(session.execute(select(commits.c.last_sequence)).scalar_one())
+
+
+def _locked_sequence(session: Session) -> int:
+    return int(session.execute(select(commits.c.last_sequence).with_for_update()).scalar_one())
+
+
+def _next_sequence(session: Session, count: int) -> int:
+    number = _locked_sequence(session) + count
+    session.execute(update(commits).values(last_sequence=number))
+    return number
+
+
+def _page(session: Session, where: list[ColumnElement[bool]], order: ColumnElement[Any], limit: int) -> Page:
+    # Sizes first: a thousand traces of 1 MiB must not be in memory at once.
+    found = session.execute(
+        select(traces.c.sequence, traces.c.size_bytes).where(*where).order_by(order).limit(limit + 1)
+    ).all()
+    count, used = 0, 0
+    for _, size in found[:limit]:
+        used += size + _ROW_BYTES
+        if count and used > _PAGE_BYTES:
+            break
+        count += 1
+    if not count:
+        return Page([], last=True)
+    ends = (found[0][0], found[count - 1][0])
+    rows = session.execute(_rows(where, min(ends), max(ends)).order_by(order)).all()
+    return Page([_stored(row) for row in rows], last=count == len(found))
+
+
+def _rows(where: list[ColumnElement[bool]], low: int, high: int) -> Select[Any]:
+    return select(*_COLUMNS).where(*where, traces.c.sequence.between(low, high))
+
+
+def _get(session: Session, trace_id: str, field: str) -> StoredTrace:
+    row = session.execute(select(*_COLUMNS).where(traces.c.id == trace_id)).one_or_none()
+    if row is None:
+        raise _not_found(session, trace_id, field)
+    return _stored(row)
+
+
+def _stored(row: Sequence[Any]) -> StoredTrace:
+    sequence, trace_id, digest, created, size, source, version, prompt, answer, steps, metadata = row
+    content: TraceContent = {
+        "trace_version": version,
+        "prompt": prompt,
+        "steps": json.loads(steps),
+        "final_answer": answer,
+        "metadata": json.loads(metadata),
+        "source": source,
+    }
+    return StoredTrace(trace_id, sequence, created, f"sha256:{digest.hex()}", size, content)
+
+
+def _not_found(session: Session, trace_id: str, field: str) -> DomainError:
+    name = f"traces/{trace_id}"
+    row = session.execute(select(tombstones).where(tombstones.c.id == trace_id)).one_or_none()
+    if row is None:
+        return NotFound(f"{field}: {name} does not exist", reason="TRACE_NOT_FOUND", metadata={"name": name})
+    when = row.delete_time.isoformat()
+    return NotFound(
+        f"{field}: {name} was deleted at {when}",
+        reason="TRACE_DELETED",
+        metadata={
+            "name": name,
+            "content_digest": f"sha256:{row.content_digest.hex()}",
+            "delete_time": when,
+        },
+    )

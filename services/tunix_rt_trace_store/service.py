@@ -1,0 +1,182 @@
+"""What the trace store does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+from tunix_rt_kit.artifacts import digest_json
+from tunix_rt_kit.errors import FieldViolation, InvalidArgument
+from tunix_rt_kit.serving.paging import decode_page_token, encode_page_token, page_size
+from tunix_rt_kit.serving.resources import parse_name
+from tunix_rt_kit.serving.validation import Violations
+
+from tunix_rt_trace_store.alignment import align
+from tunix_rt_trace_store.content import rendered
+from tunix_rt_trace_store.model import (
+    Comparison,
+    CreateResult,
+    Criterion,
+    DuplicatePolicy,
+    NewTrace,
+    Score,
+    ScoredTrace,
+    StoredTrace,
+    TraceDraft,
+    TraceFilter,
+)
+from tunix_rt_trace_store.scoring import CRITERIA, normalised
+from tunix_rt_trace_store.validation import checked_contents, checked_filter
+
+TRACE_NAME: Final = "traces/{trace}"
+STREAM_BATCH: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class RequestKey:
+    """What makes a create the same one: its method, its request id, and a digest of its body."""
+
+    method: str
+    request_id: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some traces, and whether they are the last ones."""
+
+    traces: Sequence[StoredTrace]
+    last: bool
+
+
+class TraceRepository(Protocol):
+    """Where traces are kept."""
+
+    def create(
+        self, batch: Sequence[NewTrace], policy: DuplicatePolicy, request: RequestKey
+    ) -> list[CreateResult]: ...
+    def get(self, trace_id: str, field: str = "name") -> StoredTrace: ...
+    def last_sequence(self) -> int: ...
+    def newest(self, wanted: TraceFilter, before: int | None, limit: int) -> Page: ...
+    def snapshot_part(self, wanted: TraceFilter, after: int, as_of: int, limit: int) -> Page: ...
+    def delete(self, trace_id: str) -> None: ...
+    def add_scores(self, trace: StoredTrace, given: Sequence[Score]) -> None: ...
+    def latest_scores(self, trace: StoredTrace) -> list[Score]: ...
+
+
+class TraceStoreService:
+    """The use cases. Every method raises InvalidArgument that names each wrong field, NotFound, and what the
+    repository raises."""
+
+    def __init__(self, repository: TraceRepository) -> None:
+        self._repository = repository
+
+    def create_trace(self, draft: TraceDraft, request_id: str) -> StoredTrace:
+        """Store one trace, once for each request id."""
+        (content,) = checked_contents([draft], "trace")
+        trace = rendered(content, draft.size_bytes)
+        request = RequestKey("CreateTrace", request_id, trace.content_digest)
+        (result,) = self._repository.create([trace], "keep", request)
+        return self._repository.get(result.id)
+
+    def create_traces(
+        self, drafts: Sequence[TraceDraft], policy: DuplicatePolicy, request_id: str
+    ) -> list[CreateResult]:
+        """Store a batch, all or nothing, once for each request id; one result for each draft, in order."""
+        contents = checked_contents(drafts, "traces[{}]")
+        batch = [rendered(content, draft.size_bytes) for content, draft in zip(contents, drafts, strict=True)]
+        body = digest_json({"policy": policy, "traces": [trace.content_digest for trace in batch]})
+        return self._repository.create(batch, policy, RequestKey("BatchCreateTraces", request_id, body))
+
+    def get_trace(self, name: str) -> StoredTrace:
+        """One trace by its resource name."""
+        return self._repository.get(parse_name(TRACE_NAME, name))
+
+    def list_traces(
+        self, filter_fields: dict[str, Any], size: int, page_token: str
+    ) -> tuple[Sequence[StoredTrace], str]:
+        """One page, newest first, and the token of the next page (empty on the last)."""
+        wanted = checked_filter(filter_fields)
+        limit = page_size(size)
+        digest = digest_json({"method": "ListTraces", "filter": wanted.model_dump(mode="json")})
+        position = decode_page_token(page_token, digest)
+        page = self._repository.newest(wanted, position["sequence"] if position else None, limit)
+        if page.last:
+            return page.traces, ""
+        return page.traces, encode_page_token({"sequence": page.traces[-1].sequence}, digest)
+
+    def stream_traces(
+        self, filter_fields: dict[str, Any], as_of: int
+    ) -> tuple[int, Iterator[Sequence[StoredTrace]]]:
+        """The snapshot's number, and its traces in the order of commits, by parts that fit in one message.
+
+        ``as_of`` 0 means the newest commit. The parts raise FailedPrecondition(SNAPSHOT_INCOMPLETE) if
+        traces of the snapshot have been deleted.
+        """
+        wanted = checked_filter(filter_fields)
+        newest = self._repository.last_sequence()
+        if not 0 <= as_of <= newest:
+            description = f"is {as_of}; the newest commit is {newest}, and 0 means that one"
+            raise InvalidArgument(
+                f"as_of: {description}",
+                reason="AS_OF_INVALID",
+                metadata={"newest": str(newest)},
+                violations=[FieldViolation("as_of", description)],
+            )
+        snapshot = as_of or newest
+        return snapshot, self._parts(wanted, snapshot)
+
+    def delete_trace(self, name: str) -> None:
+        """Delete one trace; its id and content digest stay on record."""
+        self._repository.delete(parse_name(TRACE_NAME, name))
+
+    def score_trace(self, name: str, criteria: Sequence[str]) -> list[Score]:
+        """Score one trace by built-in criteria (none: "structure") and store the scores.
+
+        Raises FailedPrecondition(REFERENCE_ANSWER_MISSING).
+        """
+        trace_id = parse_name(TRACE_NAME, name)
+        chosen = _checked_criteria(criteria)
+        trace = self._repository.get(trace_id)
+        now = datetime.now(UTC)
+        given = [Score(criterion, *CRITERIA[criterion](trace.content), now) for criterion in chosen]
+        self._repository.add_scores(trace, given)
+        return given
+
+    def compare_traces(self, base_name: str, other_name: str) -> Comparison:
+        """Two traces side by side, each with its latest scores."""
+        base_id = parse_name(TRACE_NAME, base_name, "base")
+        other_id = parse_name(TRACE_NAME, other_name, "other")
+        base, other = self._repository.get(base_id, "base"), self._repository.get(other_id, "other")
+        return Comparison(
+            ScoredTrace(base, self._repository.latest_scores(base)),
+            ScoredTrace(other, self._repository.latest_scores(other)),
+            align(base.content["steps"], other.content["steps"]),
+            normalised(base.content["final_answer"]) == normalised(other.content["final_answer"]),
+        )
+
+    def _parts(self, wanted: TraceFilter, as_of: int) -> Iterator[Sequence[StoredTrace]]:
+        after, last = 0, False
+        while not last:
+            page = self._repository.snapshot_part(wanted, after, as_of, STREAM_BATCH)
+            last = page.last
+            if page.traces:
+                after = page.traces[-1].sequence
+                yield page.traces
+
+
+def _checked_criteria(criteria: Sequence[str]) -> list[Criterion]:
+    violations = Violations()
+    chosen: list[Criterion] = []
+    for index, name in enumerate(criteria or ["structure"]):
+        known = next((criterion for criterion in CRITERIA if criterion == name), None)
+        if known is None:
+            violations.add(f"criteria[{index}]", f"is {name!r}; one of {', '.join(CRITERIA)} would be right")
+        elif known in chosen:
+            violations.add(f"criteria[{index}]", f"is {name!r}, which stands there already")
+        else:
+            chosen.append(known)
+    violations.raise_if_any("CRITERION_INVALID")
+    return chosen

@@ -1,0 +1,86 @@
+"""The tables. Steps and metadata are kept as canonical JSON text, written and read as a whole."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+from tunix_rt_kit.database import CanonicalJson, UtcDateTime, request_log_table
+
+VERSION_TABLE: Final = "trace_store_version"
+
+# SQLite keeps rows in the order of an INTEGER key, and of no other integer type.
+_Sequence: Final = BigInteger().with_variant(Integer, "sqlite")
+
+metadata: Final = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+commits: Final = Table(
+    "trace_commits",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    # The number of the latest commit. Its one row is locked by every writer until it commits, which makes the
+    # numbers gap-free and in commit order.
+    Column("last_sequence", BigInteger, nullable=False),
+)
+
+traces: Final = Table(
+    "traces",
+    metadata,
+    Column("sequence", _Sequence, primary_key=True, autoincrement=False),
+    Column("id", String(36), nullable=False, unique=True),
+    Column("content_digest", LargeBinary(32), nullable=False, index=True),
+    Column("create_time", UtcDateTime, nullable=False),
+    Column("size_bytes", Integer, nullable=False),
+    Column("source", String(64), nullable=False),
+    Column("trace_version", String(64), nullable=False),
+    Column("prompt", Text, nullable=False),
+    # The prompt case-folded by Python, so that both databases find the same traces whatever their locale.
+    Column("prompt_folded", Text, nullable=False),
+    Column("final_answer", Text, nullable=False),
+    Column("steps", Text, nullable=False),
+    Column("metadata", Text, nullable=False),
+)
+
+tombstones: Final = Table(
+    "trace_tombstones",
+    metadata,
+    Column("sequence", _Sequence, primary_key=True, autoincrement=False),
+    Column("id", String(36), nullable=False, unique=True),
+    Column("content_digest", LargeBinary(32), nullable=False),
+    # The deletion's own place in the order of commits: a snapshot before it held the trace.
+    Column("delete_sequence", BigInteger, nullable=False, index=True),
+    Column("delete_time", UtcDateTime, nullable=False),
+)
+
+scores: Final = Table(
+    "trace_scores",
+    metadata,
+    Column("id", _Sequence, primary_key=True),
+    Column("trace_sequence", _Sequence, ForeignKey("traces.sequence", ondelete="CASCADE"), nullable=False),
+    Column("criterion", String(64), nullable=False),
+    Column("value", Double, nullable=False),
+    Column("details", CanonicalJson, nullable=False),
+    Column("create_time", UtcDateTime, nullable=False),
+    Index(None, "trace_sequence", "criterion", "id"),
+)
+
+requests: Final = request_log_table(metadata, "trace_store_requests")

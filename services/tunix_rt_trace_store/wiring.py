@@ -1,0 +1,57 @@
+"""Puts the trace store together."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tunix_rt import v1
+from tunix_rt_kit.artifacts.store import storage_error
+from tunix_rt_kit.database import Database
+from tunix_rt_kit.serving.server import ServiceRegistration
+from tunix_rt_kit.serving.wiring import BuiltService
+
+from tunix_rt_trace_store.repository import SqlTraceRepository
+from tunix_rt_trace_store.service import TraceStoreService
+from tunix_rt_trace_store.servicer import TraceStoreServicer
+from tunix_rt_trace_store.settings import TraceStoreSettings
+
+FULL_NAME = "tunix_rt.v1.TraceStore"
+
+
+def build(settings: TraceStoreSettings, stopping: asyncio.Event) -> BuiltService:
+    """The trace store, not started yet; ``stopping`` is the server's stop event, of which it has no need."""
+    del stopping
+    database = Database(settings.database)
+    repository = SqlTraceRepository(database)
+    servicer = TraceStoreServicer(TraceStoreService(repository))
+
+    def start() -> None:
+        if database.dialect == "sqlite":
+            make_data_dir(settings)
+            repository.migrate()
+        repository.last_sequence()
+
+    return BuiltService(
+        ServiceRegistration(FULL_NAME, lambda server: v1.add_TraceStoreServicer_to_server(servicer, server)),
+        start,
+        database.close,
+    )
+
+
+def migrate(settings: TraceStoreSettings) -> None:
+    """Bring the schema of the settings' database to the newest revision."""
+    database = Database(settings.database)
+    if database.dialect == "sqlite":
+        make_data_dir(settings)
+    try:
+        SqlTraceRepository(database).migrate()
+    finally:
+        database.close()
+
+
+def make_data_dir(settings: TraceStoreSettings) -> None:
+    """Make the data folder unless it is there."""
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(error, str(settings.data_dir)) from error

@@ -1,0 +1,43 @@
+"""Services on a real server in this process, and what their errors say."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+from tunix_rt_kit.errors import DomainError
+from tunix_rt_kit.serving.channels import open_aio_channel
+from tunix_rt_kit.serving.server import running_server
+from tunix_rt_kit.serving.settings import ServerSettings
+from tunix_rt_kit.serving.status import domain_error
+from tunix_rt_kit.serving.wiring import BuiltService, opened
+
+
+@asynccontextmanager
+async def served(
+    *services: BuiltService, stop: asyncio.Event | None = None
+) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel to a server that serves ``services`` on a free port of this machine."""
+    settings = ServerSettings(listen="127.0.0.1:0", log_level="error", shutdown_grace_s=0.2)
+    async with (
+        opened(*services) as registrations,
+        running_server(settings, registrations, stop=stop) as server,
+        open_aio_channel(server.address) as channel,
+    ):
+        yield channel
+
+
+async def refused(call: Awaitable[Any]) -> DomainError:
+    """The domain error with which a call fails; the test fails if it does not."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return domain_error(caught.value, "the service")
+
+
+def fields(error: DomainError) -> list[str]:
+    """The names of the fields that an error calls wrong."""
+    return [violation.field for violation in error.violations]
