@@ -1,0 +1,106 @@
+"""How a command is declared: its shared options, its example and what happens to its errors, in one place."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import traceback
+import typing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+from tunix_rt.cli.failures import describe
+from tunix_rt.cli.options import DataDirOption, JsonOption, ServerOption, SharedOptions, VerboseOption
+from tunix_rt.cli.session import Session
+from tunix_rt.cli.text import examples
+
+_SHARED: tuple[tuple[str, Any, Any], ...] = (
+    ("server", ServerOption, None),
+    ("data_dir", DataDirOption, None),
+    ("as_json", JsonOption, False),
+    ("verbose", VerboseOption, 0),
+)
+_INTERRUPTED = 130
+
+
+def group(purpose: str) -> typer.Typer:
+    """An app for commands that share a first word."""
+    app = typer.Typer(
+        help=purpose, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+    )  # fmt: skip
+    # A group with one command stays a group.
+    app.callback(help=purpose)(lambda: None)
+    return app
+
+
+def single() -> typer.Typer:
+    """An app for one command that has a word of its own."""
+    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+
+
+def command(
+    app: typer.Typer, name: str, *, example: str | tuple[str, ...]
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Registers ``function(session, ...)`` as a command: its docstring is its help.
+
+    Its parameters after ``session`` are typer's. The shared options are added; errors become clear lines on
+    stderr and exit code 1, Ctrl-C exit code 130.
+    """
+    lines = (example,) if isinstance(example, str) else example
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def run(ctx: typer.Context, **arguments: Any) -> None:
+            here = SharedOptions(**{name: arguments.pop(name) for name, _, _ in _SHARED})
+            session = Session(here.over(ctx.obj) if isinstance(ctx.obj, SharedOptions) else here)
+            session.set_up_logging()
+            with _reported(session):
+                function(session, **arguments)
+
+        _declare(run, function)
+        app.command(name, epilog=examples(*lines))(run)
+        return function
+
+    return register
+
+
+def _declare(run: Callable[..., None], function: Callable[..., None]) -> None:
+    """Gives ``run`` the parameters of ``function``, a context for the session, and the shared options."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    own = [
+        parameter.replace(annotation=hints[parameter.name], kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in list(inspect.signature(function).parameters.values())[1:]
+    ]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    context = inspect.Parameter("ctx", keyword, annotation=typer.Context)
+    shared = [
+        inspect.Parameter(name, keyword, default=default, annotation=annotation)
+        for name, annotation, default in _SHARED
+    ]
+    parameters = [context, *own, *shared]
+    run.__signature__ = inspect.Signature(parameters, return_annotation=None)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters} | {
+        "return": None
+    }
+    # typer looks at the wrapped function's hints where it finds one.
+    del run.__wrapped__  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _reported(session: Session) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        session.fail(["interrupted"])
+        raise typer.Exit(_INTERRUPTED) from None
+    except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
+        raise
+    except Exception as error:
+        if session.verbose > 1:
+            traceback.print_exc()
+        session.fail(describe(error))
+        raise typer.Exit(1) from None

@@ -1,0 +1,259 @@
+"""`tunix-rt evaluate` and `tunix-rt evaluation`: let a model answer an eval set, and look at its answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from tunix_rt import Client, jobs, v1
+from tunix_rt.cli import tables, text
+from tunix_rt.cli.command import command, group, single
+from tunix_rt.cli.job_progress import evaluation_progress
+from tunix_rt.cli.resources import checkpoint_name, resource_name, short_name
+from tunix_rt.cli.session import Session
+from tunix_rt.cli.spec_options import DTYPES, Dtype, chat_template
+from tunix_rt.cli.waiting import waiting_for
+
+app = group("Look at evaluations, item by item.")
+evaluate_app = single()
+
+EvaluationArgument = Annotated[str, typer.Argument(metavar="EVALUATION", help="The evaluation's name or id.")]
+
+
+@command(
+    evaluate_app,
+    "evaluate",
+    example=(
+        "tunix-rt evaluate --eval-set arithmetic-test --base-model smollm2-135m-instruct",
+        "tunix-rt evaluate --eval-set arithmetic-test --checkpoint 0197f3a2",
+    ),
+)
+def evaluate(
+    session: Session,
+    eval_set: Annotated[str, typer.Option("--eval-set", "-e", help="The eval set's id.", show_default=False)],
+    base_model: Annotated[
+        str | None,
+        typer.Option(
+            "--base-model", "-m", help="A base model's id, or a Hugging Face folder on the evaluator's host."
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            "--checkpoint", "-c", help="A checkpoint, or a training job, whose latest one is meant."
+        ),
+    ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            "--template",
+            help="Chat template: gemma-it, chatml, model:NAME or file:PATH. "
+            "\\[default: the checkpoint's, or the model's own]",
+        ),
+    ] = None,
+    system: Annotated[str, typer.Option("--system", help="With --template: its system instruction.")] = "",
+    bos_token: Annotated[
+        str, typer.Option("--bos-token", help="For a Jinja file: text of its bos_token.")
+    ] = "",
+    eos_token: Annotated[
+        str, typer.Option("--eos-token", help="For a Jinja file: text of its eos_token.")
+    ] = "",
+    max_new_tokens: Annotated[
+        int | None, typer.Option("--max-new-tokens", help="Most tokens of an answer. \\[default: 128]")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", help="Prompts generated together. \\[default: 16]")
+    ] = None,
+    dtype: Annotated[
+        Dtype, typer.Option("--dtype", help="Type of weights and activations.")
+    ] = Dtype.BFLOAT16,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Do not wait for it (with a server only).")
+    ] = False,
+) -> None:
+    """Let a base model or a checkpoint answer an eval set, grade its answers and say how many were right."""
+    if (base_model is None) == (checkpoint is None):
+        raise typer.BadParameter("give --base-model or --checkpoint, one of the two")
+    if detach and session.embedded:
+        raise typer.BadParameter("--detach needs a server: the embedded one ends with this command")
+    if system and template is None:
+        raise typer.BadParameter("--system goes with --template")
+    with session.connect() as client:
+        spec = v1.EvaluationSpec(
+            eval_set=resource_name("evalSets", eval_set),
+            decoding=v1.Decoding(max_new_tokens=max_new_tokens, batch_size=batch_size),
+            dtype=DTYPES[dtype],
+        )
+        if base_model is not None:
+            spec.base_model = base_model
+        elif checkpoint is not None:
+            spec.checkpoint = checkpoint_name(client, checkpoint)
+        if template is not None:
+            spec.chat_template.CopyFrom(
+                chat_template(
+                    client, template, system_instruction=system, bos_token=bos_token, eos_token=eos_token
+                )
+            )
+        evaluation = client.evaluator.create_evaluation(spec=spec)
+        if not detach:
+            session.say(f"evaluation {short_name(evaluation.name)}")
+            evaluation = _wait(session, client, evaluation.name)
+    _show(session, evaluation)
+
+
+@command(app, "list", example="tunix-rt evaluation list")
+def list_(
+    session: Session,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Most evaluations shown.")] = 20,
+) -> None:
+    """List evaluations, newest first."""
+    with session.connect() as client:
+        found = list(islice(client.evaluator.list_evaluations(page_size=min(limit, 1000)), limit))
+    if session.as_json:
+        session.print_messages(found)
+        return
+    rows = tables.table("EVALUATION", "STATE", "EVAL SET", "MODEL", ">CORRECT", ">ACCURACY", "CREATED")
+    for evaluation in found:
+        overall = evaluation.summary.overall
+        done = evaluation.HasField("summary")
+        tables.add_row(
+            rows,
+            short_name(evaluation.name),
+            tables.state(v1.Evaluation.State.Name(evaluation.state)),
+            short_name(evaluation.spec.eval_set),
+            model_label(evaluation.spec),
+            f"{overall.correct_count}/{overall.item_count}" if done else "-",
+            text.percent(overall.accuracy) if done else "-",
+            tables.moment(evaluation.create_time),
+        )
+    tables.print_table(session.out, rows, "no evaluations")
+
+
+@command(app, "show", example="tunix-rt evaluation show 0197f3b5")
+def show(session: Session, evaluation: EvaluationArgument) -> None:
+    """Show one evaluation: accuracy, categories and what it was made from."""
+    with session.connect() as client:
+        found = client.evaluator.get_evaluation(name=resource_name("evaluations", evaluation))
+    _show(session, found)
+
+
+@command(app, "items", example="tunix-rt evaluation items 0197f3b5 --wrong --limit 5")
+def items(
+    session: Session,
+    evaluation: EvaluationArgument,
+    wrong: Annotated[bool, typer.Option("--wrong", help="Only answers that are wrong.")] = False,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Most items shown.")] = 20,
+) -> None:
+    """Show what the model answered, and the grades."""
+    with session.connect() as client:
+        found = islice(_results(client, resource_name("evaluations", evaluation), wrong=wrong), limit)
+        if session.as_json:
+            session.print_messages(found)
+            return
+        rows = tables.table("ITEM", "", "~PROMPT", "~OUTPUT", "ANSWER", "ACCEPTED")
+        for result in found:
+            tables.add_row(
+                rows,
+                result.item_id,
+                Text("right", style="green") if result.correct else Text("wrong", style="red"),
+                text.one_line(result.prompt, 160),
+                text.one_line(result.output, 240),
+                text.one_line(result.extracted_answer, 24) or "-",
+                text.one_line(" | ".join(result.accepted_answers), 24),
+            )
+    tables.print_table(session.out, rows, "no items")
+
+
+@command(app, "watch", example="tunix-rt evaluation watch 0197f3b5 --server localhost:50050")
+def watch(session: Session, evaluation: EvaluationArgument) -> None:
+    """Follow an evaluation until it ends."""
+    with session.connect() as client:
+        ended = _wait(session, client, resource_name("evaluations", evaluation))
+    _show(session, ended)
+
+
+@command(app, "cancel", example="tunix-rt evaluation cancel 0197f3b5 --server localhost:50050")
+def cancel(session: Session, evaluation: EvaluationArgument) -> None:
+    """Ask an evaluation to stop; what is answered by then is kept."""
+    with session.connect() as client:
+        found = client.evaluator.cancel_evaluation(name=resource_name("evaluations", evaluation))
+    _show(session, found)
+
+
+def model_label(spec: v1.EvaluationSpec) -> str:
+    """The model that a spec names, as people call it."""
+    return short_name(spec.checkpoint) if spec.checkpoint else spec.base_model
+
+
+def _results(client: Client, name: str, *, wrong: bool) -> Iterator[v1.EvaluationResult]:
+    for result in client.evaluator.list_evaluation_items(parent=name):
+        if not (wrong and result.correct):
+            yield result
+
+
+def _wait(session: Session, client: Client, name: str) -> v1.Evaluation:
+    look = f"tunix-rt evaluation watch {short_name(name)}"
+    with session.progress() as progress, waiting_for(session, "evaluation", look):
+        return jobs.wait_for_evaluation(client, name, on_update=evaluation_progress(progress))
+
+
+def _show(session: Session, evaluation: v1.Evaluation) -> None:
+    if session.as_json:
+        session.print_message(evaluation)
+    else:
+        print_evaluation(session.out, evaluation)
+
+
+def print_evaluation(console: Console, evaluation: v1.Evaluation) -> None:
+    """An evaluation as a sheet of facts and a table of its categories."""
+    spec, summary, manifest = evaluation.spec, evaluation.summary, evaluation.manifest
+    done = evaluation.HasField("summary")
+    console.print(
+        tables.facts(
+            [
+                ("evaluation", evaluation.name),
+                ("state", tables.state(v1.Evaluation.State.Name(evaluation.state))),
+                ("error", evaluation.error.message),
+                ("eval set", f"{short_name(spec.eval_set)} ({text.short_digest(manifest.eval_set_digest)})"),
+                ("model", model_label(spec)),
+                (
+                    "decoding",
+                    f"greedy, at most {spec.decoding.max_new_tokens} tokens, "
+                    f"batches of {spec.decoding.batch_size}",
+                ),
+                ("accuracy", Text(accuracy_text(summary.overall), style="bold") if done else ""),
+                ("cut short", text.counted(summary.truncated_count, "answer") if done else ""),
+                ("speed", f"{summary.tokens_per_second:,.0f} tokens/s" if done else ""),
+                ("stages", tables.stage_line(evaluation.stage_timings)),
+                ("template", text.short_digest(manifest.chat_template_digest) if done else ""),
+                ("answers", manifest.results_digest),
+                ("created", tables.moment(evaluation.create_time)),
+            ]
+        )
+    )
+    if len(summary.categories) > 1:
+        rows = tables.table("CATEGORY", ">CORRECT", ">ACCURACY", "95% INTERVAL")
+        for entry in summary.categories:
+            accuracy = entry.accuracy
+            tables.add_row(
+                rows,
+                entry.category or "none",
+                f"{accuracy.correct_count}/{accuracy.item_count}",
+                text.percent(accuracy.accuracy),
+                text.interval(accuracy.interval.lower, accuracy.interval.upper),
+            )
+        console.print(rows)
+
+
+def accuracy_text(accuracy: v1.Accuracy) -> str:
+    """Such as `31 of 120 right, 25.8% (95% interval 18.8% to 34.3%)`."""
+    bounds = text.interval(accuracy.interval.lower, accuracy.interval.upper)
+    return (
+        f"{accuracy.correct_count:,} of {accuracy.item_count:,} right, {text.percent(accuracy.accuracy)} "
+        f"(95% interval {bounds})"
+    )

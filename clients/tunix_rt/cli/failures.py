@@ -1,0 +1,71 @@
+"""How an error becomes what a person reads: one clear line, and one more for each wrong field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+# The extra that a module comes with; every other module that an embedded server needs comes with [local].
+_EXTRAS = {
+    "yaml": "",
+    "grpc": "",
+    "torch": "",
+    "transformers": "",
+}
+
+
+def describe(error: BaseException) -> list[str]:
+    """The lines for one error; the first says what happened, further ones name each wrong field."""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return [missing_module(error.name)]
+    if violations := getattr(error, "field_violations", None):
+        return list(_with_fields(str(error), violations))
+    if type(error).__module__.startswith("pydantic"):
+        return list(_pydantic(error))
+    if isinstance(error, OSError):
+        return [_os_error(error)]
+    if _is_own(error):
+        return [str(error)]
+    return [f"{type(error).__name__}: {error} (this is a bug; -vv shows where it came from)"]
+
+
+def missing_module(name: str) -> str:
+    """One line for a module that is not installed: its name, and the command that installs it."""
+    package = name.partition(".")[0]
+    if package == "torch":
+        return "torch is not installed; install it with: pip install torch"
+    return (
+        f"{package} is not installed; install what the embedded server needs with: "
+        "pip install 'tunix-rt[local]' (or use a running server: --server HOST:PORT)"
+    )
+
+
+def _is_own(error: BaseException) -> bool:
+    return any(base.__module__.partition(".")[0].startswith("tunix_rt") for base in type(error).__mro__)
+
+
+def _with_fields(message: str, violations: list[Any]) -> Iterator[str]:
+    if len(violations) == 1 and violations[0].description in message:
+        yield message
+        return
+    yield message
+    for violation in violations:
+        yield f"  {violation.field}: {violation.description}"
+
+
+def _pydantic(error: Any) -> Iterator[str]:
+    problems = [
+        (".".join(str(part) for part in problem["loc"]), problem["msg"]) for problem in error.errors()
+    ]
+    if len(problems) == 1:
+        field, message = problems[0]
+        yield f"{field}: {message}" if field else message
+        return
+    yield f"{len(problems)} settings are wrong"
+    for field, message in problems:
+        yield f"  {field}: {message}"
+
+
+def _os_error(error: OSError) -> str:
+    reason = error.strerror or str(error)
+    return f"{error.filename}: {reason}" if error.filename else reason

@@ -1,0 +1,130 @@
+"""The root of the command line.
+
+A command's module is imported when the command is called: the root and its help know each command by name and
+purpose only, so that they answer at once.
+"""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from tunix_rt.cli.options import DataDirOption, JsonOption, ServerOption, SharedOptions, VerboseOption
+from tunix_rt.cli.text import examples
+
+_LOOP = "The loop"
+_STAGES = "Its stages, one at a time"
+_HOST = "This computer"
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    module: str
+    app: str
+    purpose: str
+    panel: str
+
+
+_COMMANDS = {
+    "demo": _Entry("demo", "app", "Show the whole loop on generated traces and a real model.", _LOOP),
+    "loop": _Entry("loop", "app", "Run a loop from a YAML file: traces in, comparison report out.", _LOOP),
+    "traces": _Entry("traces", "app", "Generate, import and look at reasoning traces.", _STAGES),
+    "dataset": _Entry("datasets", "app", "Build immutable datasets from traces, and export them.", _STAGES),
+    "train": _Entry("training", "app", "Fine-tune a base model on a dataset.", _STAGES),
+    "evalset": _Entry("eval_sets", "app", "Import and look at sets of questions.", _STAGES),
+    "evaluate": _Entry("evaluations", "evaluate_app", "Let a model answer an eval set.", _STAGES),
+    "evaluation": _Entry("evaluations", "app", "Look at evaluations, item by item.", _STAGES),
+    "compare": _Entry("comparisons", "app", "Say whether one evaluation is better than another.", _STAGES),
+    "models": _Entry("models", "app", "Fetch, list and verify base models.", _HOST),
+    "up": _Entry("up", "app", "Serve all four services on one address.", _HOST),
+    "doctor": _Entry("doctor", "app", "Say what is installed, what is missing and how to get it.", _HOST),
+}
+
+
+class _LazyGroup(TyperGroup):
+    """Holds a stand-in for each command, and loads the command itself when it is called."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for name, entry in _COMMANDS.items():
+            self.commands[name] = TyperCommand(name, help=entry.purpose, rich_help_panel=entry.panel)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+        entry = _COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        loaded: typer.Typer = getattr(import_module(f"tunix_rt.cli.{entry.module}"), entry.app)
+        command = typer.main.get_command(loaded)
+        command.name = cmd_name
+        return command
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        index = TyperGroup(
+            name=self.name,
+            commands=dict(self.commands),
+            params=self.params,
+            help=self.help,
+            epilog=self.epilog,
+        )
+        index.format_help(ctx, formatter)
+
+
+app = typer.Typer(
+    cls=_LazyGroup,
+    add_completion=True,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        try:
+            installed = version("tunix-rt")
+        except PackageNotFoundError:
+            installed = "(not installed as a package)"
+        typer.echo(f"tunix-rt {installed}")
+        raise typer.Exit
+
+
+@app.callback(
+    epilog=examples(
+        "tunix-rt demo",
+        "tunix-rt loop run loop.yaml --server localhost:50050",
+        "tunix-rt traces import traces.jsonl",
+    )
+)
+def root(
+    ctx: typer.Context,
+    server: ServerOption = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = 0,
+    show_version: Annotated[  # noqa: ARG001
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Reasoning traces in, evidence that fine-tuning on them helped out.
+
+    Without a server, commands start one inside this process on the data folder.
+    """
+    ctx.obj = SharedOptions(server=server, data_dir=data_dir, as_json=as_json, verbose=verbose)
+
+
+def _leave_on_sigterm(signal_number: int, frame: object) -> NoReturn:  # noqa: ARG001
+    raise SystemExit(128 + signal_number)
+
+
+def main() -> None:
+    """Entry point of `tunix-rt`. A SIGTERM unwinds the stack, so that an embedded server stops cleanly."""
+    signal.signal(signal.SIGTERM, _leave_on_sigterm)
+    app(prog_name="tunix-rt")

@@ -1,0 +1,113 @@
+"""`tunix-rt models`: fetch, list and verify base models."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from tunix_rt.cli import tables, text
+from tunix_rt.cli.command import command, group
+from tunix_rt.cli.progress import Bar, Reporter
+from tunix_rt.cli.session import Session
+
+app = group("Fetch, list and verify base models.")
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The base model's id.")]
+_BYTE_STAGES = ("download", "verify", "extract")
+
+
+@command(
+    app, "list", example=("tunix-rt models list", "tunix-rt models list --server localhost:50050 --json")
+)
+def list_(session: Session) -> None:
+    """List the base models that can be trained: those on the trainer's host and those that can be fetched."""
+    with session.connect() as client:
+        found = list(client.trainer.list_base_models())
+    if session.as_json:
+        session.print_messages(found)
+        return
+    rows = tables.table("MODEL", "ON HOST", "FAMILY", ">PARAMETERS", ">CONTEXT", "LICENCE", "WEIGHTS")
+    for model in found:
+        tables.add_row(
+            rows,
+            model.base_model,
+            Text("yes", style="green") if model.available else "no",
+            model.family,
+            f"{model.parameter_count / 1e6:,.1f} M" if model.parameter_count else "-",
+            text.count(model.context_length),
+            model.license or "-",
+            text.short_digest(model.weights_digest),
+        )
+    tables.print_table(session.out, rows, "no base models")
+
+
+@command(app, "pull", example="tunix-rt models pull smollm2-135m-instruct")
+def pull(session: Session, name: NameArgument) -> None:
+    """Fetch a base model into this computer's data folder, once, whatever --server says."""
+    import tunix_rt_local.models
+
+    with session.progress() as progress:
+        bars = _PullBars(progress)
+        folder = tunix_rt_local.models.pull(name, session.data_dir, bars.show)
+        bars.finish()
+    if session.as_json:
+        session.print_json({"base_model": name, "path": str(folder)})
+    else:
+        session.out.print(f"{name} is in {folder}", highlight=False, soft_wrap=True)
+
+
+@command(app, "verify", example="tunix-rt models verify smollm2-135m-instruct")
+def verify(session: Session, name: NameArgument) -> None:
+    """Compare Tunix's logits with those of transformers on real prompts, in float32, on this computer."""
+    import tunix_rt_local.models
+
+    session.say("running both on the same prompts; this takes a minute or two")
+    report = tunix_rt_local.models.verify(name, session.data_dir)
+    if session.as_json:
+        session.print_json(report.model_dump(mode="json"))
+    else:
+        rows = tables.table("PROMPT", ">TOKENS", ">LARGEST DIFFERENCE", ">SAME NEXT TOKEN")
+        for prompt in report.prompts:
+            tables.add_row(
+                rows,
+                text.one_line(prompt.prompt, 60),
+                text.count(prompt.tokens),
+                f"{prompt.max_abs_difference:.1e}",
+                text.percent(prompt.top1_agreement),
+            )
+        session.out.print(rows)
+        verdict = (
+            Text("same logits", style="green") if report.passed else Text("different logits", style="red")
+        )
+        session.out.print(
+            Text.assemble(
+                verdict,
+                f": largest difference {report.max_abs_difference:.1e}, {report.tolerance:.0e} allowed",
+            )
+        )
+    if not report.passed:
+        raise typer.Exit(1)
+
+
+class _PullBars:
+    """One bar for each stage of a pull."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._stage = ""
+        self._bar: Bar | None = None
+
+    def show(self, stage: str, done: int, total: int) -> None:
+        unit = "MiB" if stage in _BYTE_STAGES else "tensors"
+        scale = 1 << 20 if unit == "MiB" else 1
+        if self._bar is None or stage != self._stage:
+            self.finish()
+            self._stage, self._bar = stage, self._reporter.bar(stage, total // scale, unit)
+        self._bar.update(done // scale, total // scale)
+
+    def finish(self) -> None:
+        if self._bar is not None:
+            self._bar.finish()
+            self._bar = None

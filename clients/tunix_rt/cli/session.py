@@ -1,0 +1,132 @@
+"""What a command works with: its options resolved, where it writes, and a client."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from tunix_rt.cli.options import SharedOptions
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    from tunix_rt import Client
+    from tunix_rt.cli.progress import Reporter
+
+# A table that goes into a pipe or a file has no window to fit into.
+_PIPED_WIDTH = 160
+
+
+class Session:
+    """One call of one command.
+
+    ``server`` is None when the command starts an embedded server on ``data_dir``. ``out`` writes the
+    command's result to stdout, ``err`` everything else to stderr.
+    """
+
+    def __init__(self, options: SharedOptions) -> None:
+        resolved = options.over_environment()
+        self.given = options
+        self.server = resolved.server
+        self.data_dir = (resolved.data_dir or _default_data_dir()).expanduser().absolute()
+        self.as_json = resolved.as_json
+        self.verbose = resolved.verbose
+        self.out = _console(sys.stdout)
+        self.err = _console(sys.stderr)
+
+    @property
+    def embedded(self) -> bool:
+        """True when the server lives in this process and ends with it."""
+        return self.server is None
+
+    @contextmanager
+    def connect(self, data_dir: Path | None = None) -> Iterator[Client]:
+        """A client of the given server, or of an embedded one that ends with the context.
+
+        ``data_dir`` stands in for the session's own folder. Raises TunixRtError when the folder is in use or
+        cannot be written, ModuleNotFoundError when what the embedded server needs is not installed.
+        """
+        from tunix_rt import Client
+
+        if self.server is not None:
+            with Client(self.server) as client:
+                yield client
+            return
+        import tunix_rt_local
+
+        with tunix_rt_local.embedded(data_dir or self.data_dir) as server, Client(server.address) as client:
+            yield client
+
+    def progress(self) -> Reporter:
+        """Where long work shows how far it has come: bars on a terminal, a line now and then elsewhere."""
+        from tunix_rt.cli.progress import LineReporter, LiveReporter, SilentReporter
+
+        if self.as_json:
+            return SilentReporter()
+        return LiveReporter(self.err) if self.err.is_terminal else LineReporter(self.err)
+
+    def say(self, text: str) -> None:
+        """A line for people on stderr; nothing with --json."""
+        if not self.as_json:
+            self.err.print(text, highlight=False)
+
+    def fail(self, lines: Iterable[str]) -> None:
+        """Prints an error on stderr, its first line behind `error:`."""
+        for number, line in enumerate(lines):
+            if number == 0:
+                self.err.print("error:", style="bold red", end=" ")
+            self.err.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def print_json(self, document: Any) -> None:
+        """One JSON document on stdout."""
+        json.dump(document, sys.stdout, ensure_ascii=False, indent=2)
+        sys.stdout.write("\n")
+
+    def print_message(self, message: Message) -> None:
+        """A message of the contract as JSON."""
+        self.print_json(as_document(message))
+
+    def print_messages(self, messages: Iterable[Message]) -> None:
+        """Messages of the contract as one JSON array, written as they come."""
+        separator = "[\n  "
+        for message in messages:
+            body = json.dumps(as_document(message), ensure_ascii=False, indent=2).replace("\n", "\n  ")
+            sys.stdout.write(separator + body)
+            separator = ",\n  "
+        sys.stdout.write("[]\n" if separator == "[\n  " else "\n]\n")
+
+    def set_up_logging(self) -> None:
+        """Log lines go to stderr: warnings always, more with -v and -vv."""
+        levels = (logging.WARNING, logging.INFO, logging.DEBUG)
+        logging.basicConfig(
+            level=levels[min(self.verbose, 2)],
+            format="%(levelname).1s %(name)s: %(message)s",
+            stream=sys.stderr,
+            force=True,
+        )
+
+
+def as_document(message: Message) -> Any:
+    """A message in protobuf's JSON mapping, under the field names of the contract, zero values included."""
+    from google.protobuf.json_format import MessageToDict
+
+    return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+
+
+def _default_data_dir() -> Path:
+    from platformdirs import user_data_path
+
+    return user_data_path("tunix-rt", appauthor=False)
+
+
+def _console(stream: Any) -> Console:
+    width = None if stream.isatty() or "COLUMNS" in os.environ else _PIPED_WIDTH
+    return Console(file=stream, width=width, highlight=False)

@@ -1,0 +1,174 @@
+"""Values of options that several commands take: chat templates, trace filters, choices."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from google.protobuf.json_format import ParseDict, ParseError
+from google.protobuf.struct_pb2 import Value
+
+from tunix_rt import Client, v1
+
+_BUILTIN_TEMPLATES = ("gemma-it", "chatml")
+
+SourceOption = Annotated[
+    list[str] | None, typer.Option("--source", help="Only traces of this source (may be repeated).")
+]
+ContainsOption = Annotated[str, typer.Option("--contains", help="Only traces whose prompt holds this text.")]
+WhereOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where", metavar="KEY[=VALUE]", help="Only traces with this in their metadata (may be repeated)."
+    ),
+]
+
+
+class Dtype(StrEnum):
+    """A floating-point type of weights and activations."""
+
+    BFLOAT16 = "bfloat16"
+    FLOAT32 = "float32"
+
+
+class ReasoningStyle(StrEnum):
+    """How a trace's steps are written in the text that a model learns."""
+
+    NUMBERED = "numbered"
+    ANSWER_ONLY = "answer-only"
+
+
+class Schedule(StrEnum):
+    """How the learning rate goes over the steps."""
+
+    CONSTANT = "constant"
+    LINEAR = "linear"
+    COSINE = "cosine"
+
+
+class DatasetFormat(StrEnum):
+    """A format in which rows are written."""
+
+    TRACE = "trace"
+    TUNIX_SFT = "tunix_sft"
+    TRAINING_EXAMPLE = "training_example"
+
+
+DTYPES = {Dtype.BFLOAT16: v1.DTYPE_BFLOAT16, Dtype.FLOAT32: v1.DTYPE_FLOAT32}
+REASONING_STYLES = {
+    ReasoningStyle.NUMBERED: v1.REASONING_STYLE_NUMBERED,
+    ReasoningStyle.ANSWER_ONLY: v1.REASONING_STYLE_ANSWER_ONLY,
+}
+SCHEDULES = {
+    Schedule.CONSTANT: v1.LEARNING_RATE_SCHEDULE_CONSTANT,
+    Schedule.LINEAR: v1.LEARNING_RATE_SCHEDULE_LINEAR,
+    Schedule.COSINE: v1.LEARNING_RATE_SCHEDULE_COSINE,
+}
+DATASET_FORMATS = {
+    DatasetFormat.TRACE: v1.DATASET_FORMAT_TRACE,
+    DatasetFormat.TUNIX_SFT: v1.DATASET_FORMAT_TUNIX_SFT,
+    DatasetFormat.TRAINING_EXAMPLE: v1.DATASET_FORMAT_TRAINING_EXAMPLE,
+}
+
+
+def chat_template(
+    client: Client, given: str, *, system_instruction: str = "", bos_token: str = "", eos_token: str = ""
+) -> v1.ChatTemplate:
+    """The chat template that ``given`` stands for.
+
+    ``given`` is `gemma-it`, `chatml`, `model:NAME` (that base model's own) or `file:PATH` (Jinja source with
+    ``bos_token`` and ``eos_token``, or a `tokenizer_config.json` that holds all three). Raises
+    typer.BadParameter for anything else, a model without a template and a file that cannot be read as one.
+    """
+    kind, _, value = given.partition(":")
+    if given in _BUILTIN_TEMPLATES:
+        template = v1.ChatTemplate(builtin=given)
+    elif kind == "model" and value:
+        template = _model_template(client, value)
+    elif kind == "file" and value:
+        template = _file_template(Path(value), bos_token, eos_token)
+    else:
+        raise typer.BadParameter(
+            f"{given!r} is no chat template; give {', '.join(_BUILTIN_TEMPLATES)}, model:NAME or file:PATH"
+        )
+    template.system_instruction = system_instruction
+    return template
+
+
+def _model_template(client: Client, name: str) -> v1.ChatTemplate:
+    models = list(client.trainer.list_base_models())
+    for model in models:
+        if model.base_model == name:
+            if not model.available:
+                raise typer.BadParameter(
+                    f"{name} is not on the trainer's host yet, so its chat template is not known; "
+                    f"fetch it with: tunix-rt models pull {name}"
+                )
+            if not model.HasField("chat_template"):
+                raise typer.BadParameter(f"{name} has no chat template of its own; give another --template")
+            template = v1.ChatTemplate()
+            template.CopyFrom(model.chat_template)
+            template.ClearField("digest")
+            return template
+    known = ", ".join(model.base_model for model in models) or "none"
+    raise typer.BadParameter(f"{name!r} is no base model of this server; known: {known}")
+
+
+def _file_template(path: Path, bos_token: str, eos_token: str) -> v1.ChatTemplate:
+    try:
+        source = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"the chat template {path} cannot be read: {error}") from None
+    if path.suffix == ".json":
+        try:
+            config = json.loads(source)
+            source = config["chat_template"]
+        except (ValueError, KeyError, TypeError):
+            raise typer.BadParameter(
+                f"{path} is no tokenizer_config.json with a chat_template in it"
+            ) from None
+        bos_token = bos_token or _token(config.get("bos_token"))
+        eos_token = eos_token or _token(config.get("eos_token"))
+    return v1.ChatTemplate(jinja=source, bos_token=bos_token, eos_token=eos_token)
+
+
+def _token(value: object) -> str:
+    # A tokenizer's configuration holds a token as text or as an object with its text and flags.
+    if isinstance(value, dict):
+        value = value.get("content")
+    return value if isinstance(value, str) else ""
+
+
+def trace_filter(
+    sources: Iterable[str] = (), contains: str = "", where: Iterable[str] = ()
+) -> v1.TraceFilter | None:
+    """The filter for options `--source`, `--contains` and `--where KEY[=VALUE]`; None when none was given.
+
+    A VALUE that reads as a JSON number, boolean or null is one, all others are texts; KEY alone asks that it
+    is there.
+    """
+    conditions = [_condition(text) for text in where]
+    made = v1.TraceFilter(sources=sources, prompt_contains=contains, metadata=conditions)
+    return made if made.ByteSize() else None
+
+
+def _condition(given: str) -> v1.MetadataCondition:
+    key, equals, text = given.partition("=")
+    if not key:
+        raise typer.BadParameter(f"--where takes KEY=VALUE or KEY, not {given!r}")
+    if not equals:
+        return v1.MetadataCondition(key=key, exists=True)
+    try:
+        parsed = json.loads(text)
+    except ValueError:
+        parsed = text
+    if isinstance(parsed, dict | list):
+        parsed = text
+    try:
+        return v1.MetadataCondition(key=key, equals=ParseDict(parsed, Value()))
+    except ParseError:
+        raise typer.BadParameter(f"--where {given}: {text} is not a value of metadata") from None
