@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from tunix_rt import v1
 from tunix_rt.client import Client
@@ -77,8 +77,8 @@ def wait_for_training_job(
     Args:
         client: where it runs.
         name: ``trainingJobs/{training_job}``.
-        on_event: called with each event: the job's state, metrics of a step, a log line. Metrics and log lines
-            come once each, also when the watch has to be taken up again.
+        on_event: called with each event: the job's state, metrics of a step, a log line. Metrics and log
+            lines come once each, also when the watch has to be taken up again.
 
     Raises:
         JobFailedError: the job failed or was cancelled.
@@ -91,7 +91,10 @@ def wait_for_training_job(
     def ended(event: v1.WatchTrainingJobResponse) -> bool:
         return event.WhichOneof("part") == "training_job" and has_ended(event.training_job)
 
-    for event in _watched(lambda: client.trainer.watch_training_job(name, after_event=seen), ended):
+    def open_watch() -> Iterator[v1.WatchTrainingJobResponse]:
+        return client.trainer.watch_training_job(name, after_event=seen)
+
+    for event in _watched(open_watch, ended):
         if event.WhichOneof("part") == "training_job":
             job = event.training_job
         else:
@@ -115,7 +118,8 @@ def wait_for_evaluation(
 
 
 def _state(job: Job) -> str:
-    return job.DESCRIPTOR.fields_by_name["state"].enum_type.values_by_number[job.state].name
+    states: Any = type(job).State
+    return str(states.Name(job.state))
 
 
 def _watched(open_watch: Callable[[], Iterator[T]], ended: Callable[[T], bool]) -> Iterator[T]:

@@ -1,0 +1,132 @@
+"""Eval items as JSON lines, and out of traces."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from importlib import resources
+from typing import Annotated, Any, Final, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tunix_rt import v1
+from tunix_rt.formats.errors import FormatError
+from tunix_rt.formats.lines import Source, check_values, name_of, parse_line, read_lines, struct_of
+from tunix_rt.schema import one_line
+
+GraderName: TypeAlias = Literal["numeric", "text", "auto"]
+
+BUILTIN: Final = "eval_v1"
+_NUMBER = re.compile(r"[-+]?(\d[\d,]*(\.\d+)?|\.\d+)(\s*/\s*\d+)?\s*%?")
+
+_LongText = Annotated[str, Field(min_length=1, max_length=50_000)]
+_Label = Annotated[str, Field(max_length=64)]
+
+
+class _ItemRow(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    id: Annotated[str, Field(min_length=1, max_length=128)]
+    prompt: _LongText
+    accepted_answers: Annotated[list[_LongText], Field(min_length=1)]
+    grader: Literal["numeric", "text"]
+    tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    category: _Label = ""
+    difficulty: _Label = ""
+    cluster: Annotated[str, Field(max_length=128)] = ""
+    metadata: dict[str, Any] | None = None
+
+
+def read_eval_items(source: Source) -> list[v1.EvalItem]:
+    """The items of a file of JSON lines, or of the built-in set ``eval_v1``.
+
+    A line holds ``id``, ``prompt``, ``accepted_answers``, ``grader`` ("numeric" or "text"), and, if wanted,
+    ``tolerance`` (numeric), ``category``, ``difficulty``, ``cluster`` and ``metadata``.
+
+    Raises:
+        FormatError: names the file, the line and every wrong field; an id or a prompt stands twice; there is
+            no item at all.
+    """
+    if source == BUILTIN:
+        with resources.files("tunix_rt").joinpath("data/eval_v1.jsonl").open("rb") as file:
+            return _read(file, BUILTIN)
+    return _read(source, name_of(source))
+
+
+def eval_items_from_traces(
+    traces: Iterable[v1.Trace], limit: int | None = None, grader: GraderName = "numeric"
+) -> list[v1.EvalItem]:
+    """Questions out of traces: each prompt, with the final answer as the accepted one.
+
+    An item's id is made from its prompt, so that the same question has the same id in every set. Of traces
+    with the same prompt the first counts. Category and difficulty come from the metadata
+    (``category`` or ``family``, ``difficulty``).
+
+    Args:
+        traces: where they come from; read no further than ``limit`` needs.
+        limit: most items; None for all.
+        grader: how answers are graded; ``auto`` grades an answer that is a number as one, others as text.
+    """
+    items: dict[str, v1.EvalItem] = {}
+    for trace in traces:
+        if limit is not None and len(items) >= limit:
+            break
+        key = hashlib.sha256(trace.prompt.encode()).hexdigest()[:16]
+        if key not in items:
+            items[key] = v1.EvalItem(
+                id=key,
+                prompt=trace.prompt,
+                accepted_answers=[trace.final_answer],
+                grader=_grader(grader, trace.final_answer),
+                category=_fact(trace, "category") or _fact(trace, "family"),
+                difficulty=_fact(trace, "difficulty"),
+            )
+    return list(items.values())
+
+
+def _read(source: Source, file: str) -> list[v1.EvalItem]:
+    items: list[v1.EvalItem] = []
+    seen: dict[tuple[str, str], int] = {}
+    for number, line in read_lines(source):
+        row = parse_line(_ItemRow, line, number, file)
+        for field, value in (("id", row.id), ("prompt", row.prompt)):
+            first = seen.setdefault((field, value), number)
+            if first != number:
+                raise FormatError(number, f"{field}: is the same as on line {first}", file=file)
+        items.append(_item(row, number, file))
+    if not items:
+        raise FormatError(0, "holds no eval items", file=file)
+    return items
+
+
+def _item(row: _ItemRow, number: int, file: str) -> v1.EvalItem:
+    if row.tolerance is not None and row.grader != "numeric":
+        raise FormatError(number, f"tolerance: is only for the numeric grader, not {row.grader}", file=file)
+    found = check_values(row.metadata or {}, ("metadata",))
+    if found:
+        raise FormatError(number, one_line([found]), file=file, field_violations=[found])
+    item = v1.EvalItem(
+        id=row.id,
+        prompt=row.prompt,
+        accepted_answers=row.accepted_answers,
+        grader=_grader(row.grader, ""),
+        category=row.category,
+        difficulty=row.difficulty,
+        cluster=row.cluster,
+        metadata=struct_of(row.metadata),
+    )
+    if row.tolerance is not None:
+        item.grader.numeric.tolerance = row.tolerance
+    return item
+
+
+def _grader(name: GraderName, answer: str) -> v1.Grader:
+    if name == "numeric" or (name == "auto" and _NUMBER.fullmatch(answer.strip())):
+        return v1.Grader(numeric=v1.NumericGrader())
+    return v1.Grader(text=v1.TextGrader())
+
+
+def _fact(trace: v1.Trace, key: str) -> str:
+    value = trace.metadata.fields.get(key)
+    return value.string_value[:64] if value is not None else ""

@@ -1,0 +1,142 @@
+"""Lines of JSON: where they come from, and how one becomes a record."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Final, TypeAlias, TypeVar
+
+from google.protobuf.struct_pb2 import Struct
+from pydantic import BaseModel, ValidationError
+
+from tunix_rt.errors import FieldViolation
+from tunix_rt.formats.errors import FormatError
+from tunix_rt.schema import one_line, path_of, violations_of
+
+Source: TypeAlias = str | os.PathLike[str] | IO[bytes] | IO[str]
+
+# A trace has at most 1 MiB encoded, and JSON's escapes make at most six bytes of one.
+MAX_LINE_BYTES: Final = 8 * 1024 * 1024
+# Beyond this, protobuf refuses to read what it has written.
+_MAX_DEPTH: Final = 30
+_MAX_INTEGER: Final = 2**53
+_BOM: Final = b"\xef\xbb\xbf"
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def name_of(source: Source) -> str:
+    """What messages call ``source``."""
+    if isinstance(source, str | os.PathLike):
+        return "standard input" if source == "-" else os.fspath(source)
+    name = getattr(source, "name", "")
+    return name if isinstance(name, str) else ""
+
+
+def read_lines(source: Source) -> Iterator[tuple[int, bytes]]:
+    """Yield the number, from 1, and the bytes of each line that is not blank, in bounded memory.
+
+    Raises:
+        FormatError: the source cannot be opened or read, or a line is longer than 8 MiB.
+    """
+    name = name_of(source)
+    try:
+        with _opened(source) as file:
+            number = 0
+            while raw := file.readline(MAX_LINE_BYTES + 1):
+                number += 1
+                if len(raw) > MAX_LINE_BYTES:
+                    raise FormatError(number, "is longer than 8 MiB", file=name)
+                line = raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw
+                line = (line.removeprefix(_BOM) if number == 1 else line).strip()
+                if line:
+                    yield number, line
+    except FileNotFoundError:
+        raise FormatError(0, "no such file", file=name) from None
+    except OSError as error:
+        raise FormatError(0, f"cannot be read: {error.strerror or error}", file=name) from error
+
+
+def parse_line(model: type[Model], line: bytes, number: int, file: str) -> Model:
+    """The record of one line; raises FormatError that names every wrong field."""
+    try:
+        return model.model_validate_json(line)
+    except ValidationError as error:
+        violations = violations_of(error, model)
+    if violations[0].description.startswith("not JSON"):
+        raise FormatError(number, _why_not_json(line) or violations[0].description, file=file)
+    raise FormatError(number, one_line(violations), file=file, field_violations=violations)
+
+
+def keys_of(line: bytes, number: int, file: str) -> set[str]:
+    """The keys of the object on a line; raises FormatError if it holds none."""
+    try:
+        document = json.loads(line)
+    except (ValueError, RecursionError):
+        raise FormatError(number, _why_not_json(line) or "not JSON", file=file) from None
+    if not isinstance(document, dict):
+        raise FormatError(number, "expected a JSON object, {...}", file=file)
+    return set(document)
+
+
+def check_values(value: Any, loc: tuple[str | int, ...]) -> FieldViolation | None:
+    """What would not survive in free-form metadata: NaN, integers beyond 2**53, NUL, more than 30 levels."""
+    if isinstance(value, str):
+        return FieldViolation(path_of(loc), "holds a NUL character") if "\0" in value else None
+    if isinstance(value, float):
+        return (
+            None if math.isfinite(value) else FieldViolation(path_of(loc), f"is {value}; numbers are finite")
+        )
+    if isinstance(value, int) and abs(value) > _MAX_INTEGER:
+        return FieldViolation(path_of(loc), f"is {value}, too large to be kept exactly; write it as a string")
+    if isinstance(value, dict | list) and len(loc) > _MAX_DEPTH:
+        return FieldViolation(path_of(loc[:4]), f"is nested more than {_MAX_DEPTH} levels deep")
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            found = check_values(key, (*loc, key)) or check_values(entry, (*loc, key))
+            if found:
+                return found
+    if isinstance(value, list):
+        for index, entry in enumerate(value):
+            found = check_values(entry, (*loc, index))
+            if found:
+                return found
+    return None
+
+
+def struct_of(metadata: dict[str, Any] | None) -> Struct | None:
+    """Free-form metadata as a message; None when there is none."""
+    if not metadata:
+        return None
+    struct = Struct()
+    struct.update(metadata)
+    return struct
+
+
+@contextmanager
+def _opened(source: Source) -> Iterator[IO[bytes] | IO[str]]:
+    if not isinstance(source, str | os.PathLike):
+        yield source
+    elif source == "-":
+        yield sys.stdin.buffer
+    else:
+        with Path(source).open("rb") as file:
+            yield file
+
+
+def _why_not_json(line: bytes) -> str:
+    """Why a line is not JSON, in the words of Python's own parser, which are clearer."""
+    try:
+        json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        return f"not UTF-8 at byte {error.start + 1}"
+    except json.JSONDecodeError as error:
+        return f"not JSON: {error.msg} at character {error.pos + 1}"
+    except (ValueError, RecursionError) as error:
+        return f"not JSON: {error}"
+    return ""
