@@ -1,0 +1,1 @@
+"""The trainer service: dataset -> training job -> checkpoint."""

@@ -1,0 +1,264 @@
+"""What the trainer knows: jobs, specs, metrics, checkpoints, manifests. Plain values, free of transport."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+
+Dtype = Literal["bfloat16", "float32"]
+Schedule = Literal["constant", "linear", "cosine"]
+# JSON holds integers up to 2**53 only; a seed has 64 bits.
+Seed = Annotated[int, Field(ge=0, lt=1 << 64), PlainSerializer(str, return_type=str, when_used="json")]
+
+TRAIN_SPLIT = "train"
+VALIDATION_SPLIT = "validation"
+
+
+class Value(BaseModel):
+    """A value: never changed, unknown fields refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class JobState(StrEnum):
+    """Where a job stands."""
+
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    CANCELLING = "CANCELLING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing can follow."""
+        return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
+
+
+class LoraConfig(Value):
+    """A low-rank adapter (LoRA, arXiv:2106.09685); its product is scaled by ``alpha / rank``."""
+
+    rank: int
+    alpha: float
+    target_modules: tuple[str, ...]
+
+
+class OptimizerConfig(Value):
+    """AdamW (arXiv:1711.05101) and its learning rate; ``max_grad_norm`` 0 means no clipping."""
+
+    learning_rate: float
+    schedule: Schedule
+    warmup_steps: int
+    weight_decay: float
+    beta1: float
+    beta2: float
+    epsilon: float
+    max_grad_norm: float
+
+
+class TrainingSpec(Value):
+    """What to train, with every default filled in.
+
+    ``max_steps`` None means one pass over the training split, and is replaced when the worker has counted it.
+    """
+
+    base_model: str
+    dataset: str
+    lora: LoraConfig
+    optimizer: OptimizerConfig
+    max_steps: int | None
+    rows_per_batch: int
+    max_length: int
+    packing: bool
+    dtype: Dtype
+    seed: Seed
+    validation_interval_steps: int
+
+
+class Progress(Value):
+    """How far a stage has come: ``completed`` of ``total`` (0: unknown) units; ``eta_s`` in seconds."""
+
+    stage: str
+    completed: int = 0
+    total: int = 0
+    unit: str = ""
+    eta_s: float | None = None
+
+
+class StepMetrics(Value):
+    """What one optimizer step measured: losses in nats a token, times in seconds."""
+
+    step: int
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    supervised_tokens: int
+    tokens: int
+    tokens_per_second: float
+    step_duration_s: float
+    eta_s: float
+    validation_loss: float | None = None
+
+
+class StageTiming(Value):
+    """Wall time of a finished stage in seconds."""
+
+    stage: str
+    duration_s: float
+
+
+class JobError(Value):
+    """Why a job failed: the name of a canonical code, the reason, one clear line, further facts."""
+
+    code: str
+    reason: str
+    message: str
+    metadata: Mapping[str, str] = Field(default_factory=dict)
+
+
+class TrainingJob(Value):
+    """One fine-tuning of a base model on a dataset; ``checkpoint_step`` is that of the latest checkpoint."""
+
+    id: str
+    spec: TrainingSpec
+    state: JobState
+    error: JobError | None = None
+    progress: Progress | None = None
+    latest_metrics: StepMetrics | None = None
+    dataset_digest: str
+    chat_template_digest: str
+    checkpoint_step: int | None = None
+    attempt_count: int = 0
+    create_time: datetime
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    stage_timings: tuple[StageTiming, ...] = ()
+
+
+class ChatTemplateFields(Value):
+    """A chat template as it is sent and stored; the kit's ``ChatTemplate`` renders it."""
+
+    builtin: str | None = None
+    jinja: str | None = None
+    bos_token: str = ""
+    eos_token: str = ""
+    system_instruction: str = ""
+
+
+class SplitFile(Value):
+    """The file of training examples of one split."""
+
+    digest: str
+    row_count: int
+
+
+class DatasetInput(Value):
+    """What the trainer needs to know of a dataset.
+
+    ``state`` is the name of its state (``SUCCEEDED``), ``turn_markers`` are the texts of its chat template
+    that must be single tokens of the tokenizer, ``splits`` the files of training examples by split.
+    """
+
+    name: str
+    state: str
+    digest: str
+    chat_template: ChatTemplateFields
+    chat_template_digest: str
+    turn_markers: tuple[str, ...]
+    splits: Mapping[str, SplitFile]
+
+
+class TrainingInput(Value):
+    """What a job was given when it was admitted, kept so that it can be started again."""
+
+    dataset_digest: str
+    chat_template: ChatTemplateFields
+    chat_template_digest: str
+    turn_markers: tuple[str, ...]
+    train: SplitFile
+    validation: SplitFile | None
+
+
+class WorkerSpec(Value):
+    """What the child process is told.
+
+    ``train_file`` and ``validation_file`` lie in the job's folder and have the digests of ``inputs``.
+    """
+
+    job_name: str
+    spec: TrainingSpec
+    inputs: TrainingInput
+    models_dir: str
+    train_file: str
+    validation_file: str | None
+    code_revision: str
+
+
+class TrainingManifest(Value):
+    """Everything that can change the result of a job."""
+
+    training_job: str
+    spec: TrainingSpec
+    dataset_digest: str
+    train_file_digest: str
+    base_weights_digest: str
+    tokenizer_digest: str
+    base_config_digest: str
+    chat_template_digest: str
+    data_order_digest: str
+    package_versions: Mapping[str, str]
+    runtime_settings: Mapping[str, str]
+    device: str
+    mesh: Mapping[str, int]
+    code_revision: str
+
+
+class CheckpointFile(Value):
+    """One file of a checkpoint; ``uri`` is where the artifact store keeps it."""
+
+    path: str
+    size_bytes: int
+    digest: str
+    uri: str
+
+
+class Checkpoint(Value):
+    """Weights that a job left at a step; ``digest`` covers the weight files alone."""
+
+    job_id: str
+    step: int
+    digest: str
+    files: tuple[CheckpointFile, ...]
+    manifest: TrainingManifest
+    manifest_file: CheckpointFile
+    chat_template: ChatTemplateFields
+    create_time: datetime
+
+
+class BaseModelSummary(Value):
+    """A base model as the service lists it; what is unknown until it is pulled is empty or 0."""
+
+    id: str
+    available: bool
+    family: str
+    parameter_count: int
+    context_length: int
+    license: str
+    weights_digest: str
+    tokenizer_digest: str
+    chat_template: str
+    bos_token: str
+    eos_token: str
+
+
+class JobLine(Value):
+    """A numbered event of a job: the metrics of a step or a line for people."""
+
+    number: int
+    metrics: StepMetrics | None = None
+    log_line: str | None = None

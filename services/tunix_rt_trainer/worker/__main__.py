@@ -1,0 +1,21 @@
+"""``python -m tunix_rt_trainer.worker JOB_DIR``."""
+
+from __future__ import annotations
+
+import sys
+
+from tunix_rt_kit.jobs import JobDir, run_worker
+
+from tunix_rt_trainer.worker.reporter import Reporter
+
+
+def main(job: JobDir) -> None:
+    """Do the job; JAX and Tunix are imported here, so that their seconds are a stage that can be seen."""
+    Reporter(job).stage("starting")
+    from tunix_rt_trainer.worker.pipeline import run
+
+    run(job)
+
+
+if __name__ == "__main__":
+    sys.exit(run_worker(main))

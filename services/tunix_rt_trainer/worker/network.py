@@ -1,0 +1,109 @@
+"""The network that is trained, a Tunix Llama with LoRA, and its loss."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from tunix.models.llama3 import model as llama3
+from tunix_rt_kit.models.llama import load_model
+from tunix_rt_kit.models.lora import apply_lora
+
+from tunix_rt_trainer.model import Dtype, LoraConfig
+
+Loss = tuple[jax.Array, dict[str, jax.Array]]
+
+
+class SupervisedLlama(llama3.Llama3):  # type: ignore[misc]
+    """Tunix's Llama with an LM head that is computed at chosen positions alone.
+
+    Over a big vocabulary the head costs as much as several layers, and most positions of a row (prompts,
+    padding) are not learned.
+    """
+
+    def __call__(
+        self,
+        input_tokens: jax.Array,
+        positions: jax.Array,
+        cache: Any,
+        attention_mask: jax.Array,
+        supervised: jax.Array | None = None,
+    ) -> tuple[jax.Array, Any]:
+        """As Tunix's Llama, but [K, vocabulary] logits if ``supervised`` [K] names tokens of the B * L."""
+        if supervised is None:
+            whole: tuple[jax.Array, Any] = super().__call__(input_tokens, positions, cache, attention_mask)
+            return whole
+        hidden = self.embedder.encode(input_tokens)
+        for layer in self.layers:
+            _, hidden = layer(hidden, positions, None, attention_mask)
+        chosen = self.final_norm(hidden.reshape(-1, hidden.shape[-1])[supervised])
+        if self.config.weight_tying:
+            return self.embedder.decode(chosen), None
+        return self.lm_head(chosen[None])[0], None
+
+
+def build_network(
+    folder: Path, *, dtype: Dtype, lora: LoraConfig, seed: int, mesh: jax.sharding.Mesh
+) -> SupervisedLlama:
+    """Load a base model and give it a fresh adapter, kept in float32 whatever the model's type.
+
+    Adam's steps are smaller than half a bfloat16 unit of the weights that they change.
+
+    Raises:
+        FailedPrecondition: BASE_MODEL_UNSUPPORTED.
+    """
+    with mesh:
+        model = load_model(folder, dtype=dtype, mesh=mesh)
+        # qwix intercepts the class's __call__, so it has to be the right one before the adapter is applied.
+        model.__class__ = SupervisedLlama
+        network: SupervisedLlama = apply_lora(
+            model,
+            rank=lora.rank,
+            alpha=lora.alpha,
+            target_modules=lora.target_modules,
+            seed=_seed_of(seed, "adapter"),
+        )
+        adapter = nnx.state(network, nnx.LoRAParam)
+        nnx.update(network, jax.tree.map(lambda weight: weight.astype(jnp.float32), adapter))
+    return network
+
+
+def loss(
+    model: SupervisedLlama,
+    tokens: jax.Array,
+    positions: jax.Array,
+    segments: jax.Array,
+    supervised: jax.Array,
+    labels: jax.Array,
+    weights: jax.Array,
+) -> Loss:
+    """Mean cross-entropy in nats over the supervised tokens, in float32 from integer labels.
+
+    The arguments are the arrays of ``batches.Batch``. A token attends to those of its own segment that are
+    not after it. The adapter is cast to the base model's type before use.
+
+    Returns:
+        The mean, and ``nll_sum`` and ``weight_sum``, whose ratio it is.
+    """
+    dtype = model.embedder.input_embedding.dtype
+    graph, *states = nnx.split(model, nnx.LoRAParam, ...)
+    adapter, base = states
+    computing = nnx.merge(graph, jax.tree.map(lambda weight: weight.astype(dtype), adapter), base)
+    length = tokens.shape[1]
+    same_segment = segments[:, :, None] == segments[:, None, :]
+    mask = same_segment & jnp.tril(jnp.ones((length, length), jnp.bool_))
+    logits, _ = computing(tokens, positions, None, mask, supervised)
+    nll = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
+    nll_sum: jax.Array = (nll * weights).sum()
+    weight_sum = weights.sum()
+    return nll_sum / weight_sum, {"nll_sum": nll_sum, "weight_sum": weight_sum}
+
+
+def _seed_of(seed: int, purpose: str) -> int:
+    """A seed of 31 bits, which is what JAX takes on every platform, that depends on all 64 of ``seed``."""
+    return int.from_bytes(hashlib.sha256(f"{purpose} {seed}".encode()).digest()[:4], "big") >> 1

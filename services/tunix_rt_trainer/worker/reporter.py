@@ -1,0 +1,61 @@
+"""What the worker tells the server, as events of the job's folder."""
+
+from __future__ import annotations
+
+import time
+
+from tunix_rt_kit.jobs import JobDir
+
+from tunix_rt_trainer.model import Progress, StepMetrics
+
+_MIN_INTERVAL_S = 0.25
+
+
+class Reporter:
+    """Writes stages, progress, metrics, log lines and checkpoints; every call but ``check_cancelled`` is an
+    event.
+
+    Progress is written a few times a second at most.
+    """
+
+    def __init__(self, job: JobDir) -> None:
+        self._job = job
+        self._progress = Progress(stage="")
+        self._written = 0.0
+
+    def stage(self, name: str, total: int = 0, unit: str = "") -> None:
+        """Begin a stage of ``total`` units; the one before has ended."""
+        self._progress = Progress(stage=name, total=total, unit=unit)
+        self._job.emit("stage", **self._progress.model_dump(mode="json", exclude_none=True))
+        self._written = 0.0
+
+    def progress(self, completed: int, total: int, eta_s: float | None = None) -> None:
+        """Tell how far the stage has come; raises JobCancelled if the job was cancelled."""
+        self.check_cancelled()
+        self._progress = self._progress.model_copy(
+            update={"completed": completed, "total": total, "eta_s": eta_s}
+        )
+        now = time.monotonic()
+        if completed >= total or now - self._written >= _MIN_INTERVAL_S:
+            self._written = now
+            self._job.emit("progress", **self._progress.model_dump(mode="json", exclude_none=True))
+
+    def max_steps(self, steps: int) -> None:
+        """Tell how many optimizer steps there will be."""
+        self._job.emit("plan", max_steps=steps)
+
+    def metrics(self, metrics: StepMetrics) -> None:
+        """Tell what a step measured."""
+        self._job.emit("metrics", **metrics.model_dump(mode="json", exclude_none=True))
+
+    def log(self, line: str) -> None:
+        """Tell people something."""
+        self._job.emit("log", line=line)
+
+    def checkpoint(self, step: int, folder: str) -> None:
+        """Tell that the checkpoint of ``step`` lies in ``folder`` (relative to the job's) and is whole."""
+        self._job.emit("checkpoint", step=step, folder=folder)
+
+    def check_cancelled(self) -> None:
+        """Raise JobCancelled if the job was cancelled."""
+        self._job.check_cancelled()
