@@ -1,0 +1,331 @@
+"""What the evaluator knows: eval sets, evaluations, item results, comparisons. Plain values, free of
+transport."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Dtype = Literal["bfloat16", "float32"]
+FinishReason = Literal["stop", "length", "failed"]
+
+MAX_ITEMS: Final = 10_000
+MAX_TEXT: Final = 50_000
+DEFAULT_MAX_NEW_TOKENS: Final = 128
+DEFAULT_BATCH_SIZE: Final = 16
+CONFIDENCE: Final = 0.95
+
+
+class Value(BaseModel):
+    """A value: never changed, unknown fields refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NumericGrader(Value):
+    """Right when the answer's number is within ``tolerance`` (absolute) of an accepted one."""
+
+    kind: Literal["numeric"] = "numeric"
+    tolerance: float = 0.0
+
+
+class TextGrader(Value):
+    """Right when the answer, normalised, equals an accepted one."""
+
+    kind: Literal["text"] = "text"
+
+
+Grader = Annotated[NumericGrader | TextGrader, Field(discriminator="kind")]
+
+
+class EvalItem(Value):
+    """One question with its accepted answers."""
+
+    id: str
+    prompt: str
+    accepted_answers: tuple[str, ...]
+    grader: Grader
+    category: str = ""
+    difficulty: str = ""
+    cluster: str = ""
+    metadata: Mapping[str, Any] = Field(default_factory=dict)
+
+
+class EvalSetDraft(Value):
+    """An eval set as a caller gives it. ``grader`` of an item is never missing here."""
+
+    id: str
+    description: str
+    items: tuple[EvalItem, ...]
+
+
+class EvalSet(Value):
+    """A stored eval set; ``items`` is None where only its facts were asked for."""
+
+    id: str
+    description: str
+    digest: str
+    item_count: int
+    create_time: datetime
+    items: tuple[EvalItem, ...] | None = None
+
+
+class ChatTemplateFields(Value):
+    """A chat template as it is sent and stored; the kit's ``ChatTemplate`` renders it."""
+
+    builtin: str | None = None
+    jinja: str | None = None
+    bos_token: str = ""
+    eos_token: str = ""
+    system_instruction: str = ""
+
+
+class Decoding(Value):
+    """Greedy decoding: at most ``max_new_tokens`` an answer, ``batch_size`` prompts at a time."""
+
+    max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS
+    batch_size: int = DEFAULT_BATCH_SIZE
+
+
+class EvaluationSpec(Value):
+    """What is evaluated: ``base_model`` or ``checkpoint`` (a resource name) on ``eval_set`` (an id).
+
+    ``chat_template`` is None only while the base model's own is meant and the model is not on this host yet.
+    """
+
+    eval_set: str
+    base_model: str | None = None
+    checkpoint: str | None = None
+    chat_template: ChatTemplateFields | None = None
+    decoding: Decoding = Decoding()
+    dtype: Dtype = "bfloat16"
+
+
+class EvaluationState(StrEnum):
+    """Where an evaluation stands."""
+
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    CANCELLING = "CANCELLING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing can follow."""
+        return self in (EvaluationState.SUCCEEDED, EvaluationState.FAILED, EvaluationState.CANCELLED)
+
+
+class Progress(Value):
+    """How far a stage has come: ``completed`` of ``total`` (0: unknown) units; ``eta_s`` in seconds."""
+
+    stage: str
+    completed: int = 0
+    total: int = 0
+    unit: str = ""
+    eta_s: float | None = None
+
+
+class StageTiming(Value):
+    """Wall time of a finished stage in seconds."""
+
+    stage: str
+    duration_s: float
+
+
+class JobError(Value):
+    """Why an evaluation failed: the name of a canonical code, the reason, one clear line, further facts."""
+
+    code: str
+    reason: str
+    message: str
+    metadata: Mapping[str, str] = Field(default_factory=dict)
+
+
+class StoredFile(Value):
+    """A file in the artifact store."""
+
+    path: str
+    size_bytes: int
+    digest: str
+    uri: str = ""
+
+
+class CheckpointInput(Value):
+    """What the evaluator needs to know of a checkpoint."""
+
+    name: str
+    base_model: str
+    digest: str
+    files: tuple[StoredFile, ...]
+    manifest_digest: str
+    dataset_digest: str
+    base_weights_digest: str
+    chat_template: ChatTemplateFields | None
+    chat_template_digest: str
+
+
+class EvaluationInput(Value):
+    """What an evaluation was given when it was admitted, kept so that it can be started again."""
+
+    eval_set_digest: str
+    base_model: str
+    checkpoint: CheckpointInput | None = None
+
+
+class Interval(Value):
+    """An interval with its level of confidence."""
+
+    lower: float
+    upper: float
+    confidence: float = CONFIDENCE
+
+
+class Accuracy(Value):
+    """``correct_count`` of ``item_count`` right, with Wilson's interval."""
+
+    item_count: int
+    correct_count: int
+    accuracy: float
+    interval: Interval
+
+
+class CategoryAccuracy(Value):
+    """The accuracy of one category; "" holds the items without one."""
+
+    category: str
+    accuracy: Accuracy
+
+
+class Summary(Value):
+    """The result of an evaluation. ``tokens_per_second`` leaves compilation out."""
+
+    overall: Accuracy
+    categories: tuple[CategoryAccuracy, ...]
+    truncated_count: int
+    failed_count: int
+    generated_tokens: int
+    tokens_per_second: float
+
+
+class Generation(Value):
+    """What a model wrote for one item; ``seconds`` is the item's share of its batch's wall time.
+
+    ``prompt_tokens`` and ``prompt_token_digest`` are 0 and empty where the prompt could not be rendered.
+    """
+
+    item_id: str
+    prompt_tokens: int
+    prompt_token_digest: str
+    output: str
+    output_tokens: int
+    finish_reason: FinishReason
+    error: str = ""
+    seconds: float = 0.0
+
+
+class Verdict(Value):
+    """A grade: the answer that was read out of an output ("" if none), and whether it is right."""
+
+    extracted_answer: str
+    correct: bool
+
+
+class ItemResult(Value):
+    """What a model answered to one item, and its grade."""
+
+    item_id: str
+    item_digest: str
+    category: str
+    prompt: str
+    accepted_answers: tuple[str, ...]
+    grader: str
+    generation: Generation
+    verdict: Verdict
+
+
+class ModelFacts(Value):
+    """What a worker found: the model, and everything about itself that can change a result."""
+
+    base_weights_digest: str
+    tokenizer_digest: str
+    chat_template: ChatTemplateFields
+    chat_template_digest: str
+    engine: str
+    package_versions: Mapping[str, str]
+    runtime_settings: Mapping[str, str]
+    device: str
+    code_revision: str
+
+
+class Manifest(Value):
+    """Everything that can change the result of an evaluation."""
+
+    evaluation: str
+    spec: EvaluationSpec
+    eval_set_digest: str
+    base_weights_digest: str
+    tokenizer_digest: str
+    checkpoint_digest: str
+    training_manifest_digest: str
+    dataset_digest: str
+    chat_template_digest: str
+    graders: tuple[str, ...]
+    engine: str
+    results_digest: str
+    package_versions: Mapping[str, str]
+    runtime_settings: Mapping[str, str]
+    device: str
+    code_revision: str
+
+
+class Evaluation(Value):
+    """One run of a model over an eval set."""
+
+    id: str
+    spec: EvaluationSpec
+    inputs: EvaluationInput
+    state: EvaluationState
+    create_time: datetime
+    attempt_count: int = 0
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    progress: Progress | None = None
+    stage_timings: tuple[StageTiming, ...] = ()
+    error: JobError | None = None
+    facts: ModelFacts | None = None
+    summary: Summary | None = None
+    manifest: Manifest | None = None
+    manifest_file: StoredFile | None = None
+
+
+class WorkerItem(Value):
+    """One question as the worker needs it."""
+
+    id: str
+    prompt: str
+
+
+class WorkerSpec(Value):
+    """What the child process is told.
+
+    ``adapter_dir`` is a folder with an adapter in PEFT's layout, or None for the base model alone.
+    ``base_weights_digest`` is what the adapter was trained on. Without a ``chat_template`` the model's own
+    is used.
+    """
+
+    evaluation: str
+    base_model: str
+    models_dir: str
+    adapter_dir: str | None
+    base_weights_digest: str | None
+    chat_template: ChatTemplateFields | None
+    decoding: Decoding
+    dtype: Dtype
+    items: tuple[WorkerItem, ...]
+    code_revision: str

@@ -1,0 +1,12 @@
+"""``python -m tunix_rt_evaluator.worker JOB_DIR``."""
+
+from __future__ import annotations
+
+import sys
+
+from tunix_rt_kit.jobs import run_worker
+
+from tunix_rt_evaluator.worker.job import evaluate
+
+if __name__ == "__main__":
+    sys.exit(run_worker(evaluate))

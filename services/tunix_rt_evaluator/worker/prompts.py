@@ -1,0 +1,108 @@
+"""Prompts as the model reads them: rendered with the chat template, tokenised, refused by name where they
+do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from tunix_rt_kit.artifacts import digest_json
+from tunix_rt_kit.chat import ChatTemplate, Message
+from tunix_rt_kit.errors import FailedPrecondition, InvalidArgument
+
+from tunix_rt_evaluator.model import Generation, WorkerItem
+from tunix_rt_evaluator.worker.batches import Prompt
+
+# Reasons that concern one prompt; any other means that the template itself cannot be used.
+_ITEM_REASONS = frozenset({"CHAT_MARKER_IN_CONTENT", "CHAT_MESSAGES_INVALID"})
+
+
+class Tokenizer(Protocol):
+    """The part of ``tunix_rt_kit.models.tokenizer.ModelTokenizer`` that is used."""
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text as it is, no special token added."""
+
+    def token_id(self, token: str) -> int | None:
+        """The id of a token given as text."""
+
+    def eos_id(self) -> int:
+        """The id of the model's own end token."""
+
+
+def stop_ids(template: ChatTemplate, tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The tokens at which generation stops: the template's end of turn and the model's own end token.
+
+    Raises:
+        FailedPrecondition: CHAT_TEMPLATE_MISMATCH, a control text of the template is no single token here.
+    """
+    for marker in template.markers:
+        if tokenizer.token_id(marker) is None or tokenizer.encode(marker) != [tokenizer.token_id(marker)]:
+            raise FailedPrecondition(
+                f"chat template: {marker!r} is not a single token of the model's tokenizer; use a template "
+                "of this model",
+                reason="CHAT_TEMPLATE_MISMATCH",
+                metadata={"marker": marker},
+            )
+    ids = tokenizer.encode(template.end_of_turn)
+    if len(ids) != 1:
+        raise FailedPrecondition(
+            f"chat template: the end of turn {template.end_of_turn!r} is {len(ids)} tokens of the model's "
+            "tokenizer; it must be one",
+            reason="CHAT_TEMPLATE_MISMATCH",
+            metadata={"marker": template.end_of_turn},
+        )
+    return tuple(sorted({ids[0], tokenizer.eos_id()}))
+
+
+def read_prompts(
+    items: Sequence[WorkerItem], template: ChatTemplate, tokenizer: Tokenizer, *, context_length: int
+) -> tuple[list[Prompt], list[Generation]]:
+    """The prompts that can be run, and for each item that cannot its failed result.
+
+    An item fails when the template refuses its text, or when its prompt leaves no room in the context for
+    even one new token. Nothing is cut.
+
+    Raises:
+        InvalidArgument: CHAT_TEMPLATE_INVALID, the template itself is at fault.
+    """
+    prompts: list[Prompt] = []
+    failed: list[Generation] = []
+    for item in items:
+        try:
+            text = template.render([Message(role="user", content=item.prompt)], add_generation_prompt=True)
+        except InvalidArgument as error:
+            if error.reason not in _ITEM_REASONS:
+                raise
+            failed.append(_failed(item.id, (), error.message))
+            continue
+        ids = tuple(tokenizer.encode(text))
+        if len(ids) >= context_length:
+            failed.append(
+                _failed(
+                    item.id,
+                    ids,
+                    f"the prompt has {len(ids)} tokens; the model's context of {context_length} leaves no "
+                    "room for an answer",
+                )
+            )
+        else:
+            prompts.append(Prompt(item.id, ids))
+    return prompts, failed
+
+
+def token_digest(ids: Sequence[int]) -> str:
+    """Digest of token ids, by which two evaluations prove that they asked the same."""
+    return digest_json(list(ids))
+
+
+def _failed(item_id: str, ids: Sequence[int], error: str) -> Generation:
+    return Generation(
+        item_id=item_id,
+        prompt_tokens=len(ids),
+        prompt_token_digest=token_digest(ids) if ids else "",
+        output="",
+        output_tokens=0,
+        finish_reason="failed",
+        error=error,
+    )
