@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 from tunix_rt import v1
 from tunix_rt_kit.errors import FieldViolation, InvalidArgument
+from tunix_rt_kit.serving.messages import plain_struct, plain_value, timestamp
 
 from tunix_rt_trace_store.model import (
     Comparison,
@@ -22,7 +22,6 @@ from tunix_rt_trace_store.model import (
     TraceDraft,
 )
 
-_SAFE_INTEGER: Final = (1 << 53) - 1
 _POLICIES: Final[Mapping[int, DuplicatePolicy]] = {
     v1.DUPLICATE_POLICY_UNSPECIFIED: "keep",
     v1.DUPLICATE_POLICY_KEEP: "keep",
@@ -43,7 +42,7 @@ def draft(trace: v1.Trace) -> TraceDraft:
         "prompt": trace.prompt,
         "steps": [{"i": step.i, "type": step.type, "content": step.content} for step in trace.steps],
         "final_answer": trace.final_answer,
-        "metadata": _from_struct(trace.metadata),
+        "metadata": plain_struct(trace.metadata),
         "source": trace.source,
     }
     return TraceDraft(content, trace.ByteSize())
@@ -86,7 +85,7 @@ def trace_message(trace: StoredTrace) -> v1.Trace:
         source=content["source"],
         content_digest=trace.content_digest,
         sequence=trace.sequence,
-        create_time=_timestamp(trace.create_time),
+        create_time=timestamp(trace.create_time),
     )
     if content["metadata"]:
         message.metadata.update(content["metadata"])
@@ -145,12 +144,6 @@ def comparison_response(comparison: Comparison) -> v1.CompareTracesResponse:
     )
 
 
-def _timestamp(moment: datetime) -> Timestamp:
-    message = Timestamp()
-    message.FromDatetime(moment)
-    return message
-
-
 def _scored(scored: ScoredTrace) -> v1.ScoredTrace:
     message = trace_message(scored.trace)
     return v1.ScoredTrace(trace=message, scores=[_score(message.name, score) for score in scored.scores])
@@ -161,7 +154,7 @@ def _score(trace_name: str, score: Score) -> v1.TraceScore:
         trace=trace_name,
         criterion=score.criterion,
         value=score.value,
-        create_time=_timestamp(score.create_time),
+        create_time=timestamp(score.create_time),
     )
     message.details.update(score.details)
     return message
@@ -176,7 +169,7 @@ def _metadata_condition(entry: v1.MetadataCondition, index: int) -> dict[str, An
             f"filter.metadata[{index}].{kind or 'condition'}",
             "needs a string, number, boolean or null in equals, or exists",
         )
-    return {"key": entry.key, "kind": "equals", "value": _from_value(entry.equals)}
+    return {"key": entry.key, "kind": "equals", "value": plain_value(entry.equals)}
 
 
 def _time(wanted: v1.TraceFilter, field: Literal["created_from", "created_before"]) -> datetime | None:
@@ -196,28 +189,3 @@ def _invalid_filter(field: str, description: str) -> InvalidArgument:
     return InvalidArgument(
         f"{field}: {description}", reason="FILTER_INVALID", violations=[FieldViolation(field, description)]
     )
-
-
-def _from_struct(struct: Struct) -> dict[str, Any]:
-    return {key: _from_value(value) for key, value in struct.fields.items()}
-
-
-def _from_list(values: ListValue) -> list[Any]:
-    return [_from_value(value) for value in values.values]
-
-
-def _from_value(value: Value) -> Any:
-    kind = value.WhichOneof("kind")
-    if kind == "string_value":
-        return value.string_value
-    if kind == "number_value":
-        number = value.number_value
-        # JSON has one kind of number; a whole one reads back as it was written.
-        return int(number) if abs(number) <= _SAFE_INTEGER and number.is_integer() else number
-    if kind == "bool_value":
-        return value.bool_value
-    if kind == "struct_value":
-        return _from_struct(value.struct_value)
-    if kind == "list_value":
-        return _from_list(value.list_value)
-    return None

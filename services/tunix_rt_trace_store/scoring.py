@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from tunix_rt_kit.errors import FailedPrecondition
+from tunix_rt_kit.text import normalised
 
 from tunix_rt_trace_store.model import Criterion, TraceContent
 
@@ -36,11 +36,6 @@ def answer(content: TraceContent) -> tuple[float, dict[str, Any]]:
         )
     given, wanted = normalised(content["final_answer"]), normalised(str(reference))
     return (100.0 if given == wanted else 0.0), {"final_answer": given, REFERENCE_KEY: wanted}
-
-
-def normalised(text: str) -> str:
-    """``text`` in Unicode NFKC, case folded, with every run of white space as one space."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 CRITERIA: Final[Mapping[Criterion, Callable[[TraceContent], tuple[float, dict[str, Any]]]]] = {

@@ -12,6 +12,7 @@ from tunix_rt_kit.errors import FieldViolation, InvalidArgument
 from tunix_rt_kit.serving.paging import decode_page_token, encode_page_token, page_size
 from tunix_rt_kit.serving.resources import parse_name
 from tunix_rt_kit.serving.validation import Violations
+from tunix_rt_kit.text import normalised
 
 from tunix_rt_trace_store.alignment import align
 from tunix_rt_trace_store.content import rendered
@@ -27,7 +28,7 @@ from tunix_rt_trace_store.model import (
     TraceDraft,
     TraceFilter,
 )
-from tunix_rt_trace_store.scoring import CRITERIA, normalised
+from tunix_rt_trace_store.scoring import CRITERIA
 from tunix_rt_trace_store.validation import checked_contents, checked_filter
 
 TRACE_NAME: Final = "traces/{trace}"

@@ -17,6 +17,7 @@ from support.serving import fields, refused, served
 from support.traces import step, trace
 from tunix_rt import v1
 from tunix_rt_kit.artifacts import digest_json
+from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_trace_store.settings import TraceStoreSettings
 from tunix_rt_trace_store.wiring import build, migrate
 
@@ -516,6 +517,8 @@ async def test_two_traces_side_by_side(store: Any) -> None:
 
 
 async def test_postgresql_must_be_migrated_first(postgres_url: str, tmp_path: Path) -> None:
-    with pytest.raises(Exception, match="must be migrated first") as caught:
-        build(settings_for(postgres_url, tmp_path), asyncio.Event()).start()
+    service = build(settings_for(postgres_url, tmp_path), asyncio.Event())
+    with pytest.raises(FailedPrecondition, match="must be migrated first") as caught:
+        service.start()
+    service.stop()
     assert caught.value.reason == "DATABASE_NOT_MIGRATED"

@@ -9,8 +9,8 @@ import uuid_utils
 
 from tunix_rt_kit.errors import FieldViolation, InvalidArgument
 
-ID_RULE = "1 to 63 characters of a-z, 0-9, dot, underscore and hyphen, starting with a letter or digit"
-_ID = r"[a-z0-9][a-z0-9._-]{0,62}"
+ID_RULE = "1 to 64 characters of a-z, 0-9, dot, underscore and hyphen, starting with a letter or digit"
+_ID = r"[a-z0-9][a-z0-9._-]{0,63}"
 _VARIABLE = re.compile(r"\{([a-z_]+)\}")
 
 

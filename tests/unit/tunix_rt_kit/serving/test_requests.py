@@ -72,7 +72,7 @@ def test_resource_names() -> None:
         "traces/A",
         "traces/-a",
         "traces/a\n",
-        "traces/" + "a" * 64,
+        "traces/" + "a" * 65,
         "xtraces/a",
     ],
 )

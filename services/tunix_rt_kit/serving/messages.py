@@ -1,0 +1,53 @@
+"""Between plain values and the protobuf types that every service's ``convert`` meets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from google.protobuf.struct_pb2 import Struct, Value
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from tunix_rt_kit.serving.status import ERROR_DOMAIN
+
+_SAFE_INTEGER: Final = (1 << 53) - 1
+
+
+def plain_struct(struct: Struct) -> dict[str, Any]:
+    """A Struct as plain JSON values. Whole numbers up to 2**53 - 1 are ints, values that are not set None."""
+    return {key: plain_value(value) for key, value in struct.fields.items()}
+
+
+def plain_value(value: Value) -> Any:
+    """As ``plain_struct``, for one value."""
+    kind = value.WhichOneof("kind")
+    if kind == "string_value":
+        return value.string_value
+    if kind == "number_value":
+        number = value.number_value
+        return int(number) if abs(number) <= _SAFE_INTEGER and number.is_integer() else number
+    if kind == "bool_value":
+        return value.bool_value
+    if kind == "struct_value":
+        return plain_struct(value.struct_value)
+    if kind == "list_value":
+        return [plain_value(item) for item in value.list_value.values]
+    return None
+
+
+def timestamp(moment: datetime) -> Timestamp:
+    """An aware moment as a Timestamp."""
+    message = Timestamp()
+    message.FromDatetime(moment)
+    return message
+
+
+def failure_status(code: str, reason: str, message: str, metadata: Mapping[str, str]) -> status_pb2.Status:
+    """Why a job failed, as it stands in the job's ``error``: ``code`` is the name of a canonical code."""
+    status = status_pb2.Status(code=code_pb2.Code.Value(code), message=message)
+    status.details.add().Pack(
+        error_details_pb2.ErrorInfo(reason=reason, domain=ERROR_DOMAIN, metadata=metadata)
+    )
+    return status
