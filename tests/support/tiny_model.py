@@ -105,7 +105,7 @@ def _write_weights(folder: Path, seed: int, shards: int, scale: float) -> None:
     if shards == 1:
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         return
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for shard in range(shards):
         file = f"model-{shard + 1:05d}-of-{shards:05d}.safetensors"
         part = {name: tensors[name] for name in list(tensors)[shard::shards]}

