@@ -86,8 +86,8 @@ def import_traces(
 ) -> ImportResult:
     """Store traces, however many, in bounded memory.
 
-    Batches hold at most ``batch_size`` traces and 4 MiB. While the server is away a batch is sent again, for up
-    to two minutes; its request id sees to it that it is stored once.
+    Batches hold at most ``batch_size`` traces and 4 MiB. While the server is away a batch is sent again, for
+    up to two minutes; its request id sees to it that it is stored once.
 
     Args:
         client: where to.

@@ -22,7 +22,7 @@ _NAMES = {
 
 
 def violations_of(error: ValidationError, model: type[BaseModel]) -> list[FieldViolation]:
-    """Every wrong field that ``error`` names, in the words of this project.
+    """Every wrong field that ``error`` names, in the words of this project; unknown keys first.
 
     Args:
         error: what validation raised.
@@ -30,7 +30,9 @@ def violations_of(error: ValidationError, model: type[BaseModel]) -> list[FieldV
     """
     return [
         FieldViolation(path_of(detail["loc"]), _describe(detail, model))
-        for detail in error.errors(include_url=False)
+        for detail in sorted(
+            error.errors(include_url=False), key=lambda detail: detail["type"] != "extra_forbidden"
+        )
     ]
 
 

@@ -1,0 +1,250 @@
+"""The settings of a loop. What is left out takes the server's default, which stands in the contract.
+
+Names and meanings are those of ``tunix_rt.v1``; ``examples/loop.yaml`` shows every one of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from tunix_rt.errors import FieldViolation, InvalidArgumentError
+from tunix_rt.formats import GraderName, TraceFormat
+from tunix_rt.schema import one_line, violations_of
+
+DEFAULT_SPLITS: Final = ("train", "validation", "test")
+
+Int32 = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Int64 = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Seed = Annotated[int, Field(ge=0, le=2**64 - 1)]
+Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Dtype = Literal["bfloat16", "float32"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False)
+
+    def _count(self, *names: str) -> int:
+        return sum(getattr(self, name) is not None for name in names)
+
+
+class GenerateConfig(_Section):
+    """Traces out of the generator of arithmetic and word problems."""
+
+    count: Positive
+    seed: Seed = 0
+    families: list[str] | None = None
+    difficulty: Literal["easy", "medium", "hard"] = "easy"
+
+
+class TracesConfig(_Section):
+    """Which traces are stored first: those of a file of JSON lines, or generated ones."""
+
+    file: Path | None = None
+    format: TraceFormat = "auto"
+    generate: GenerateConfig | None = None
+    duplicates: Literal["skip", "keep"] = "skip"
+
+    @model_validator(mode="after")
+    def _check_one_source(self) -> Self:
+        if self._count("file", "generate") != 1:
+            raise ValueError("give either file or generate (leave traces out to use the store as it is)")
+        return self
+
+
+class FilterConfig(_Section):
+    """Which of the stored traces are meant; conditions are joined by AND."""
+
+    sources: list[str] = []
+    prompt_contains: str = ""
+    metadata_equals: dict[str, JsonValue] = {}
+    metadata_exists: dict[str, bool] = {}
+    created_from: datetime | None = None
+    created_before: datetime | None = None
+    scores: dict[str, float] = {}
+
+
+class DatasetConfig(_Section):
+    """What the dataset is made of. ``chat_template: model`` is the base model's own template."""
+
+    id: str
+    version: str = ""
+    filter: FilterConfig | None = None
+    as_of: Int64 = 0
+    latest: Annotated[int, Field(ge=1, le=2**63 - 1)] | None = None
+    random: Annotated[int, Field(ge=1, le=2**63 - 1)] | None = None
+    splits: dict[str, float] | None = None
+    seed: Seed = 0
+    chat_template: Literal["gemma-it", "chatml", "model"] = "gemma-it"
+    system_instruction: str = ""
+    reasoning_style: Literal["numbered", "answer-only"] = "numbered"
+    eval_sets: list[str] = []
+
+    @model_validator(mode="after")
+    def _check_selection(self) -> Self:
+        if self._count("latest", "random") > 1:
+            raise ValueError("latest and random exclude each other")
+        return self
+
+
+class EvalSetConfig(_Section):
+    """The questions: a held-out split of the dataset, a file of eval items, or a built-in set."""
+
+    split: str | None = None
+    file: Path | None = None
+    builtin: Literal["eval_v1"] | None = None
+    id: str | None = None
+    limit: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    grader: GraderName = "auto"
+
+    @model_validator(mode="after")
+    def _check_one_source(self) -> Self:
+        if self._count("split", "file", "builtin") > 1:
+            raise ValueError("split, file and builtin exclude each other")
+        return self
+
+    @property
+    def held_out_split(self) -> str | None:
+        """The split whose rows are the questions; None where they come from elsewhere."""
+        return None if self.file or self.builtin else (self.split or "test")
+
+
+class LoraSettings(_Section):
+    """The adapter that is trained."""
+
+    rank: Int32 | None = None
+    alpha: float | None = None
+    target_modules: list[str] = []
+
+
+class OptimizerSettings(_Section):
+    """AdamW and its learning rate."""
+
+    learning_rate: float | None = None
+    schedule: Literal["constant", "linear", "cosine"] | None = None
+    warmup_steps: Int64 | None = None
+    weight_decay: float | None = None
+    beta1: float | None = None
+    beta2: float | None = None
+    epsilon: float | None = None
+    max_grad_norm: float | None = None
+
+
+class TrainingConfig(_Section):
+    """What is trained, and how."""
+
+    base_model: str
+    lora: LoraSettings = LoraSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    max_steps: Int64 | None = None
+    rows_per_batch: Int32 | None = None
+    max_length: Int32 | None = None
+    packing: bool | None = None
+    dtype: Dtype | None = None
+    seed: Seed = 0
+    validation_interval_steps: Int64 | None = None
+
+
+class EvaluationConfig(_Section):
+    """How answers are generated, before and after alike."""
+
+    max_new_tokens: Int32 | None = None
+    batch_size: Int32 | None = None
+    dtype: Dtype | None = None
+
+
+class LoopConfig(_Section):
+    """A whole loop: traces, dataset, eval set, evaluation before, training, evaluation after, comparison.
+
+    ``name`` tells loops apart: the same name and settings go on with what is there, another starts afresh.
+    Relative paths of input files are meant from the YAML file's folder, ``output_dir`` from where it is run.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    traces: TracesConfig | None = None
+    dataset: DatasetConfig
+    eval_set: EvalSetConfig = EvalSetConfig()
+    training: TrainingConfig
+    evaluation: EvaluationConfig = EvaluationConfig()
+    output_dir: Path = Path("loop-output")
+
+    @model_validator(mode="after")
+    def _check_splits(self) -> Self:
+        splits = list(self.dataset.splits or DEFAULT_SPLITS)
+        if "train" not in splits:
+            raise ValueError(f"dataset.splits has no train, only {', '.join(splits)}")
+        split = self.eval_set.held_out_split
+        if split is not None and split not in splits:
+            raise ValueError(f"eval_set.split {split!r} is not a split of the dataset ({', '.join(splits)})")
+        if split == "train":
+            raise ValueError("eval_set.split is train: a model would be asked what it has learned")
+        return self
+
+    @classmethod
+    def from_yaml(cls, path: str | os.PathLike[str]) -> LoopConfig:
+        """Read a YAML file.
+
+        Raises:
+            InvalidArgumentError: the file cannot be read, is no YAML, or a setting is unknown, missing or
+                wrong (reason ``CONFIG_INVALID``); ``field_violations`` names each.
+        """
+        file = Path(path)
+        try:
+            document = yaml.load(file.read_bytes(), Loader=_UniqueKeyLoader)
+        except FileNotFoundError:
+            raise _invalid(file, "no such file") from None
+        except OSError as error:
+            raise _invalid(file, f"cannot be read: {error.strerror or error}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise _invalid(file, f"not YAML: {_where(error)}") from error
+        if not isinstance(document, Mapping):
+            raise _invalid(file, "expected settings, such as `name: my-loop`")
+        try:
+            config = cls.model_validate(document)
+        except ValidationError as error:
+            violations = violations_of(error, cls)
+            raise _invalid(file, one_line(violations), violations) from None
+        return config.with_inputs_from(file.parent)
+
+    def with_inputs_from(self, folder: Path) -> LoopConfig:
+        """This config with relative input files taken from ``folder``."""
+        changes: dict[str, Any] = {}
+        if self.traces is not None and self.traces.file is not None:
+            changes["traces"] = self.traces.model_copy(update={"file": folder / self.traces.file})
+        if self.eval_set.file is not None:
+            changes["eval_set"] = self.eval_set.model_copy(update={"file": folder / self.eval_set.file})
+        return self.model_copy(update=changes)
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML without objects, and without the second of two equal keys silently winning."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key.value!r} stands twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _where(error: Exception) -> str:
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark and problem else str(error)
+
+
+def _invalid(file: Path, why: str, violations: list[FieldViolation] | None = None) -> InvalidArgumentError:
+    return InvalidArgumentError(
+        f"{file}: {why}",
+        reason="CONFIG_INVALID",
+        metadata={"file": str(file)},
+        field_violations=violations or [],
+    )

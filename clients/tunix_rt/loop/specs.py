@@ -1,0 +1,144 @@
+"""A loop's settings as messages of the contract."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.protobuf.json_format import ParseDict
+from google.protobuf.struct_pb2 import Value
+
+from tunix_rt import v1
+from tunix_rt.loop.config import (
+    DatasetConfig,
+    EvaluationConfig,
+    FilterConfig,
+    LoraSettings,
+    OptimizerSettings,
+    TrainingConfig,
+)
+
+_STYLES = {"numbered": v1.REASONING_STYLE_NUMBERED, "answer-only": v1.REASONING_STYLE_ANSWER_ONLY}
+_DTYPES = {"bfloat16": v1.DTYPE_BFLOAT16, "float32": v1.DTYPE_FLOAT32}
+_SCHEDULES = {
+    "constant": v1.LEARNING_RATE_SCHEDULE_CONSTANT,
+    "linear": v1.LEARNING_RATE_SCHEDULE_LINEAR,
+    "cosine": v1.LEARNING_RATE_SCHEDULE_COSINE,
+}
+
+
+def trace_filter(config: FilterConfig) -> v1.TraceFilter:
+    """Which traces."""
+    message = v1.TraceFilter(
+        sources=config.sources,
+        prompt_contains=config.prompt_contains,
+        metadata=[
+            v1.MetadataCondition(key=key, equals=_value(value))
+            for key, value in config.metadata_equals.items()
+        ]
+        + [v1.MetadataCondition(key=key, exists=exists) for key, exists in config.metadata_exists.items()],
+        scores=[
+            v1.ScoreCondition(criterion=criterion, minimum=minimum)
+            for criterion, minimum in config.scores.items()
+        ],
+    )
+    if config.created_from is not None:
+        message.created_from.FromDatetime(config.created_from)
+    if config.created_before is not None:
+        message.created_before.FromDatetime(config.created_before)
+    return message
+
+
+def dataset_spec(config: DatasetConfig, template: v1.ChatTemplate, eval_sets: list[str]) -> v1.DatasetSpec:
+    """What to build; ``eval_sets`` are kept out of it besides those that the config names."""
+    return v1.DatasetSpec(
+        dataset_id=config.id,
+        version=config.version,
+        filter=None if config.filter is None else trace_filter(config.filter),
+        as_of=config.as_of,
+        selection=_selection(config),
+        splits=[
+            v1.SplitFraction(split=split, fraction=fraction)
+            for split, fraction in (config.splits or {}).items()
+        ],
+        seed=config.seed,
+        chat_template=template,
+        reasoning_style=_STYLES[config.reasoning_style],
+        eval_sets=list(dict.fromkeys([*config.eval_sets, *eval_sets])),
+    )
+
+
+def training_spec(config: TrainingConfig, dataset: str) -> v1.TrainingSpec:
+    """What to train on ``dataset``."""
+    return v1.TrainingSpec(
+        base_model=config.base_model,
+        dataset=dataset,
+        lora=_lora(config.lora),
+        optimizer=_optimizer(config.optimizer),
+        max_steps=config.max_steps,
+        rows_per_batch=config.rows_per_batch,
+        max_length=config.max_length,
+        packing=config.packing,
+        dtype=_dtype(config.dtype),
+        seed=config.seed,
+        validation_interval_steps=config.validation_interval_steps,
+    )
+
+
+def base_evaluation_spec(
+    config: EvaluationConfig, eval_set: str, base_model: str, template: v1.ChatTemplate
+) -> v1.EvaluationSpec:
+    """The evaluation before training: the base model, asked in the template that it will be trained with."""
+    return v1.EvaluationSpec(
+        eval_set=eval_set,
+        base_model=base_model,
+        chat_template=template,
+        decoding=_decoding(config),
+        dtype=_dtype(config.dtype),
+    )
+
+
+def tuned_evaluation_spec(config: EvaluationConfig, eval_set: str, checkpoint: str) -> v1.EvaluationSpec:
+    """The evaluation after training, in the checkpoint's own template."""
+    return v1.EvaluationSpec(
+        eval_set=eval_set, checkpoint=checkpoint, decoding=_decoding(config), dtype=_dtype(config.dtype)
+    )
+
+
+def _value(value: Any) -> Value:
+    return ParseDict(value, Value())
+
+
+def _selection(config: DatasetConfig) -> v1.Selection | None:
+    if config.latest is not None:
+        return v1.Selection(latest=config.latest)
+    if config.random is not None:
+        return v1.Selection(random=config.random)
+    return None
+
+
+def _lora(config: LoraSettings) -> v1.LoraConfig:
+    return v1.LoraConfig(rank=config.rank, alpha=config.alpha, target_modules=config.target_modules)
+
+
+def _optimizer(config: OptimizerSettings) -> v1.OptimizerConfig:
+    schedule = v1.LEARNING_RATE_SCHEDULE_UNSPECIFIED
+    if config.schedule is not None:
+        schedule = _SCHEDULES[config.schedule]
+    return v1.OptimizerConfig(
+        learning_rate=config.learning_rate,
+        schedule=schedule,
+        warmup_steps=config.warmup_steps,
+        weight_decay=config.weight_decay,
+        beta1=config.beta1,
+        beta2=config.beta2,
+        epsilon=config.epsilon,
+        max_grad_norm=config.max_grad_norm,
+    )
+
+
+def _decoding(config: EvaluationConfig) -> v1.Decoding:
+    return v1.Decoding(max_new_tokens=config.max_new_tokens, batch_size=config.batch_size)
+
+
+def _dtype(name: str | None) -> v1.Dtype.ValueType:
+    return v1.DTYPE_UNSPECIFIED if name is None else _DTYPES[name]
