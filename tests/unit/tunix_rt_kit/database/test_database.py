@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -239,20 +242,50 @@ def test_a_failing_migration_leaves_the_database_as_it_was(database_url: str, sc
     database.close()
 
 
+UPGRADE = """
+import sys
+from tunix_rt_kit.database import Database
+database = Database(sys.argv[1])
+database.ping()
+print("ready", flush=True)
+sys.stdin.readline()
+database.upgrade(sys.argv[2], "test_revision")
+"""
+
+
 def test_servers_that_start_at_once_migrate_once(database_url: str, scripts: Path) -> None:
-    barrier = threading.Barrier(4)
-
-    def start(_: int) -> None:
-        database = Database(database_url)
-        barrier.wait()
-        database.upgrade(str(scripts), "test_revision")
-        database.close()
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(start, range(4)))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    servers = [
+        subprocess.Popen(
+            [sys.executable, "-c", UPGRADE, database_url, str(scripts)],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    for server in servers:
+        assert server.stdout is not None and server.stdout.readline() == "ready\n"
+    for server in servers:
+        assert server.stdin is not None
+        server.stdin.write("go\n")
+        server.stdin.flush()
+    ends = [server.communicate(timeout=30)[1] for server in servers]
+    assert [server.returncode for server in servers] == [0, 0, 0], ends
     database = Database(database_url)
     assert {"parents", "children"} <= set(inspect(database.engine).get_table_names())
     database.close()
+
+
+def test_databases_of_one_process_may_be_migrated_at_once(tmp_path: Path, scripts: Path) -> None:
+    databases = [Database(f"sqlite:///{tmp_path / f'{number}.db'}") for number in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda database: database.upgrade(str(scripts), "test_revision"), databases))
+    for database in databases:
+        assert "children" in inspect(database.engine).get_table_names()
+        database.close()
 
 
 def test_migrating_leaves_the_processs_logging_alone(database_url: str, scripts: Path) -> None:
