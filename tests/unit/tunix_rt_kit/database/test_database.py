@@ -27,6 +27,7 @@ from sqlalchemy import (
     select,
     text,
 )
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError
 from tunix_rt_kit.database import (
     CanonicalJson,
@@ -368,23 +369,37 @@ def test_a_read_only_postgresql(postgres_url: str) -> None:
     database.close()
 
 
-def test_a_dropped_postgresql_connection_is_replaced(postgres_url: str, postgres_server_url: str) -> None:
+def drop_connections(server_url: str, database_url: str) -> None:
+    kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+    with psycopg.connect(server_url, autocommit=True) as admin:
+        admin.execute(kill, (make_url(database_url).database,))
+
+
+def test_a_postgresql_connection_dropped_in_a_write_undoes_it(
+    postgres_url: str, postgres_server_url: str
+) -> None:
     database = Database(postgres_url)
     METADATA.create_all(database.engine)
-    name = postgres_url.partition("?")[0].rpartition("/")[2]
-    kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
     with pytest.raises(Unavailable) as caught, database.write() as session:
         session.execute(insert(ITEMS).values(id=1))
-        with psycopg.connect(postgres_server_url, autocommit=True) as admin:
-            admin.execute(kill, (name,))
+        drop_connections(postgres_server_url, postgres_url)
         session.execute(insert(ITEMS).values(id=2))
     assert caught.value.reason == "DATABASE_UNAVAILABLE"
     assert count(database) == 0
     database.close()
 
 
+def test_a_postgresql_connection_dropped_while_idle_is_replaced(
+    postgres_url: str, postgres_server_url: str
+) -> None:
+    database = Database(postgres_url)
+    METADATA.create_all(database.engine)
+    drop_connections(postgres_server_url, postgres_url)
+    assert count(database) == 0
+    database.close()
+
+
 def test_a_missing_postgresql_database_is_named(postgres_server_url: str) -> None:
-    url = postgres_server_url.partition("?")
-    missing = url[0].rpartition("/")[0] + "/no_such_database" + url[1] + url[2]
+    missing = make_url(postgres_server_url).set(database="no_such_database")
     with pytest.raises((FailedPrecondition, Unavailable), match="no_such_database"):
-        Database(missing).ping()
+        Database(missing.render_as_string(hide_password=False)).ping()
