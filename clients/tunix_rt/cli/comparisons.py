@@ -58,10 +58,9 @@ def compare(
     ] = 3,
 ) -> None:
     """Compare two evaluations of one eval set, item by item."""
+    names = resource_name("evaluations", base), resource_name("evaluations", candidate)
     with session.connect() as client:
-        report = client.evaluator.compare_evaluations(
-            base=resource_name("evaluations", base), candidate=resource_name("evaluations", candidate)
-        )
+        report = client.evaluator.compare_evaluations(*names)
         folder = output
         if folder is None and open_report:
             folder = Path(tempfile.mkdtemp(prefix="tunix-rt-report-"))

@@ -90,18 +90,18 @@ def build(
 ) -> None:
     """Build a dataset: traces selected, split and rendered, bound to its name for ever."""
     dataset_id, _, version = dataset.removeprefix("datasets/").partition("@")
+    spec = v1.DatasetSpec(
+        dataset_id=dataset_id,
+        version=version,
+        filter=trace_filter(source or (), contains, where or ()),
+        as_of=as_of,
+        selection=_selection(latest, random),
+        splits=[_split(given) for given in split or ()],
+        seed=seed,
+        reasoning_style=REASONING_STYLES[style],
+        eval_sets=[resource_name("evalSets", name) for name in eval_set or ()],
+    )
     with session.connect() as client:
-        spec = v1.DatasetSpec(
-            dataset_id=dataset_id,
-            version=version,
-            filter=trace_filter(source or (), contains, where or ()),
-            as_of=as_of,
-            selection=_selection(latest, random),
-            splits=[_split(given) for given in split or ()],
-            seed=seed,
-            reasoning_style=REASONING_STYLES[style],
-            eval_sets=[resource_name("evalSets", name) for name in eval_set or ()],
-        )
         if template or system:
             spec.chat_template.CopyFrom(
                 chat_template(
@@ -152,8 +152,9 @@ def show(
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="ID, or ID@VERSION.")],
 ) -> None:
     """Show one dataset: its splits, what was left out and why, its figures and digest."""
+    name = dataset_name(dataset)
     with session.connect() as client:
-        found = client.exporter.get_dataset(dataset_name(dataset))
+        found = client.exporter.get_dataset(name)
     _show(session, found)
 
 

@@ -17,11 +17,9 @@ from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, group
 from tunix_rt.cli.resources import dataset_name, resource_name, short_name
 from tunix_rt.cli.session import Session
-from tunix_rt.formats import eval_items_from_traces, read_eval_items, read_traces
+from tunix_rt.formats import BUILTIN, eval_items_from_traces, read_eval_items, read_traces
 
 app = group("Import and look at sets of questions.")
-
-BUILTIN = "eval_v1"
 
 
 class Format(StrEnum):
@@ -37,6 +35,7 @@ class GraderKind(StrEnum):
 
     NUMERIC = "numeric"
     TEXT = "text"
+    AUTO = "auto"
 
 
 @command(
@@ -77,13 +76,10 @@ def import_(
     """Store an eval set from a file, from the built-in questions or from a dataset's held-out split."""
     if (file is None) == (from_dataset is None):
         raise typer.BadParameter("give a FILE or --from-dataset, one of the two")
+    items = [] if file is None else _file_items(file, format, limit, grader)
     with session.connect() as client:
-        if file is None:
-            items = _dataset_items(client, dataset_name(from_dataset or ""), split, limit, grader)
-        elif format is Format.ITEMS:
-            items = read_eval_items(file)[:limit]
-        else:
-            items = list(eval_items_from_traces(read_traces(file, format.value), limit, grader=grader.value))
+        if from_dataset is not None:
+            items = _dataset_items(client, dataset_name(from_dataset), split, limit, grader)
         wanted = v1.EvalSet(eval_set_id=eval_set, description=description, items=items)
         stored = client.evaluator.create_eval_set(eval_set=wanted)
     if session.as_json:
@@ -123,8 +119,9 @@ def show(
     items: Annotated[int, typer.Option("--items", "-n", min=0, help="Items shown.")] = 10,
 ) -> None:
     """Show one eval set: its categories and first items."""
+    name = resource_name("evalSets", eval_set)
     with session.connect() as client:
-        found = client.evaluator.get_eval_set(name=resource_name("evalSets", eval_set))
+        found = client.evaluator.get_eval_set(name)
     if session.as_json:
         session.print_message(found)
         return
@@ -163,8 +160,15 @@ def _items(items: Sequence[v1.EvalItem]) -> Table:
     return rows
 
 
+def _file_items(file: str, format: Format, limit: int | None, grader: GraderKind) -> list[v1.EvalItem]:
+    if format is Format.ITEMS:
+        return read_eval_items(file)[:limit]
+    traces = read_traces(file, "gsm8k" if format is Format.GSM8K else "native")
+    return eval_items_from_traces(traces, limit, grader.value)
+
+
 def _dataset_items(
     client: Client, dataset: str, split: str, limit: int | None, grader: GraderKind
 ) -> list[v1.EvalItem]:
-    rows = client.exporter.read_dataset(name=dataset, split=split, format=v1.DATASET_FORMAT_TRACE)
-    return list(eval_items_from_traces(read_traces(BytesIO(rows)), limit, grader=grader.value))
+    rows = client.exporter.read_dataset(dataset, split, format=v1.DATASET_FORMAT_TRACE)
+    return eval_items_from_traces(read_traces(BytesIO(rows), "dataset"), limit, grader.value)

@@ -137,8 +137,9 @@ def list_(
 @command(app, "show", example="tunix-rt evaluation show 0197f3b5")
 def show(session: Session, evaluation: EvaluationArgument) -> None:
     """Show one evaluation: accuracy, categories and what it was made from."""
+    name = resource_name("evaluations", evaluation)
     with session.connect() as client:
-        found = client.evaluator.get_evaluation(name=resource_name("evaluations", evaluation))
+        found = client.evaluator.get_evaluation(name)
     _show(session, found)
 
 
@@ -150,8 +151,9 @@ def items(
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Most items shown.")] = 20,
 ) -> None:
     """Show what the model answered, and the grades."""
+    name = resource_name("evaluations", evaluation)
     with session.connect() as client:
-        found = islice(_results(client, resource_name("evaluations", evaluation), wrong=wrong), limit)
+        found = islice(_results(client, name, wrong=wrong), limit)
         if session.as_json:
             session.print_messages(found)
             return
@@ -172,16 +174,18 @@ def items(
 @command(app, "watch", example="tunix-rt evaluation watch 0197f3b5 --server localhost:50050")
 def watch(session: Session, evaluation: EvaluationArgument) -> None:
     """Follow an evaluation until it ends."""
+    name = resource_name("evaluations", evaluation)
     with session.connect() as client:
-        ended = _wait(session, client, resource_name("evaluations", evaluation))
+        ended = _wait(session, client, name)
     _show(session, ended)
 
 
 @command(app, "cancel", example="tunix-rt evaluation cancel 0197f3b5 --server localhost:50050")
 def cancel(session: Session, evaluation: EvaluationArgument) -> None:
     """Ask an evaluation to stop; what is answered by then is kept."""
+    name = resource_name("evaluations", evaluation)
     with session.connect() as client:
-        found = client.evaluator.cancel_evaluation(name=resource_name("evaluations", evaluation))
+        found = client.evaluator.cancel_evaluation(name)
     _show(session, found)
 
 
@@ -191,7 +195,7 @@ def model_label(spec: v1.EvaluationSpec) -> str:
 
 
 def _results(client: Client, name: str, *, wrong: bool) -> Iterator[v1.EvaluationResult]:
-    for result in client.evaluator.list_evaluation_items(parent=name):
+    for result in client.evaluator.list_evaluation_items(name):
         if not (wrong and result.correct):
             yield result
 
@@ -228,6 +232,12 @@ def print_evaluation(console: Console, evaluation: v1.Evaluation) -> None:
                 ),
                 ("accuracy", Text(accuracy_text(summary.overall), style="bold") if done else ""),
                 ("cut short", text.counted(summary.truncated_count, "answer") if done else ""),
+                (
+                    "not run",
+                    f"{text.counted(summary.failed_count, 'item')}, counted as wrong"
+                    if summary.failed_count
+                    else "",
+                ),
                 ("speed", f"{summary.tokens_per_second:,.0f} tokens/s" if done else ""),
                 ("stages", tables.stage_line(evaluation.stage_timings)),
                 ("template", text.short_digest(manifest.chat_template_digest) if done else ""),

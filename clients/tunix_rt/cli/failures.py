@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
-
-# The extra that a module comes with; every other module that an embedded server needs comes with [local].
-_EXTRAS = {
-    "yaml": "",
-    "grpc": "",
-    "torch": "",
-    "transformers": "",
-}
 
 
 def describe(error: BaseException) -> list[str]:
     """The lines for one error; the first says what happened, further ones name each wrong field."""
     if isinstance(error, ModuleNotFoundError) and error.name:
         return [missing_module(error.name)]
-    if violations := getattr(error, "field_violations", None):
+    if _is_own(error):
+        # Domain errors of services call them violations.
+        violations: Any = getattr(error, "field_violations", ()) or getattr(error, "violations", ())
         return list(_with_fields(str(error), violations))
     if type(error).__module__.startswith("pydantic"):
         return list(_pydantic(error))
     if isinstance(error, OSError):
         return [_os_error(error)]
-    if _is_own(error):
+    if isinstance(error, ValueError) and "out of range" in str(error):
+        # What protobuf says of a number that does not fit into its field.
         return [str(error)]
     return [f"{type(error).__name__}: {error} (this is a bug; -vv shows where it came from)"]
 
@@ -44,11 +39,10 @@ def _is_own(error: BaseException) -> bool:
     return any(base.__module__.partition(".")[0].startswith("tunix_rt") for base in type(error).__mro__)
 
 
-def _with_fields(message: str, violations: list[Any]) -> Iterator[str]:
-    if len(violations) == 1 and violations[0].description in message:
-        yield message
-        return
+def _with_fields(message: str, violations: Sequence[Any]) -> Iterator[str]:
     yield message
+    if len(violations) == 1 and violations[0].description in message:
+        return
     for violation in violations:
         yield f"  {violation.field}: {violation.description}"
 

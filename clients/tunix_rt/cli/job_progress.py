@@ -9,7 +9,8 @@ from tunix_rt import v1
 from tunix_rt.cli import text
 from tunix_rt.cli.progress import Bar, Reporter
 
-_LOSSES = 16
+LOSSES = 16
+"""How many of the last losses a sparkline shows."""
 
 
 class StageBars:
@@ -29,9 +30,8 @@ class StageBars:
         if bar is None or progress.stage != self._stage:
             self._finish_stage()
             self._stage = progress.stage
-            bar = self._bar = self._reporter.bar(
-                f"{self._job}: {progress.stage}", progress.total or None, progress.unit
-            )
+            name = self._job if progress.stage == self._job else f"{self._job}: {progress.stage}"
+            bar = self._bar = self._reporter.bar(name, progress.total or None, progress.unit)
         left = progress.eta.ToTimedelta().total_seconds() if progress.HasField("eta") else None
         bar.update(progress.completed, progress.total or None, detail=detail, seconds_left=left)
 
@@ -80,7 +80,7 @@ def training_progress(
 ) -> Callable[[v1.WatchTrainingJobResponse], None]:
     """What to call with each event of a training job. Log lines are shown with ``show_log`` only."""
     bars = StageBars(reporter, "training")
-    losses: deque[float] = deque(maxlen=_LOSSES)
+    losses: deque[float] = deque(maxlen=LOSSES)
     present = v1.Progress()
     detail = ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -46,12 +47,7 @@ def list_(session: Session) -> None:
 @command(app, "pull", example="tunix-rt models pull smollm2-135m-instruct")
 def pull(session: Session, name: NameArgument) -> None:
     """Fetch a base model into this computer's data folder, once, whatever --server says."""
-    import tunix_rt_local.models
-
-    with session.progress() as progress:
-        bars = _PullBars(progress)
-        folder = tunix_rt_local.models.pull(name, session.data_dir, bars.show)
-        bars.finish()
+    folder = pull_with_progress(session, name, session.data_dir)
     if session.as_json:
         session.print_json({"base_model": name, "path": str(folder)})
     else:
@@ -89,6 +85,17 @@ def verify(session: Session, name: NameArgument) -> None:
         )
     if not report.passed:
         raise typer.Exit(1)
+
+
+def pull_with_progress(session: Session, name: str, data_dir: Path) -> Path:
+    """Fetches a base model into a data folder unless it is there, and returns its own folder."""
+    import tunix_rt_local.models
+
+    with session.progress() as progress:
+        bars = _PullBars(progress)
+        folder = tunix_rt_local.models.pull(name, data_dir, bars.show)
+        bars.finish()
+    return folder
 
 
 class _PullBars:

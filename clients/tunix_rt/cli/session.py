@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,21 +49,28 @@ class Session:
         return self.server is None
 
     @contextmanager
-    def connect(self, data_dir: Path | None = None) -> Iterator[Client]:
-        """A client of the given server, or of an embedded one that ends with the context.
+    def connect(self) -> Iterator[Client]:
+        """A client of the given server, or of an embedded one that ends with the context; raises as both."""
+        from tunix_rt import Client
 
-        ``data_dir`` stands in for the session's own folder. Raises TunixRtError when the folder is in use or
-        cannot be written, ModuleNotFoundError when what the embedded server needs is not installed.
+        if self.server is None:
+            with self.embedded_client(self.data_dir) as client:
+                yield client
+            return
+        with Client(self.server) as client:
+            yield client
+
+    @contextmanager
+    def embedded_client(self, data_dir: Path) -> Iterator[Client]:
+        """A client of a server inside this process, which ends with the context.
+
+        Raises TunixRtError when the folder is in use or cannot be written, ModuleNotFoundError when what the
+        server needs is not installed.
         """
         from tunix_rt import Client
 
-        if self.server is not None:
-            with Client(self.server) as client:
-                yield client
-            return
-        import tunix_rt_local
-
-        with tunix_rt_local.embedded(data_dir or self.data_dir) as server, Client(server.address) as client:
+        tunix_rt_local = import_module("tunix_rt_local")
+        with tunix_rt_local.embedded(data_dir) as server, Client(server.address) as client:
             yield client
 
     def progress(self) -> Reporter:

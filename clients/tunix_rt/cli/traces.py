@@ -23,7 +23,7 @@ from tunix_rt.cli.session import Session, as_document
 from tunix_rt.cli.spec_options import ContainsOption, SourceOption, WhereOption, trace_filter
 from tunix_rt.formats import FormatError, read_traces, trace_to_json
 from tunix_rt.generate import generate_traces
-from tunix_rt.importing import ImportResult, import_traces
+from tunix_rt.importing import ImportResult, ImportStoppedError, import_traces
 
 app = group("Generate, import and look at reasoning traces.")
 
@@ -34,6 +34,7 @@ class Format(StrEnum):
     AUTO = "auto"
     NATIVE = "native"
     GSM8K = "gsm8k"
+    DATASET = "dataset"
 
 
 class Duplicates(StrEnum):
@@ -72,15 +73,10 @@ def import_(
     duplicates: DuplicatesOption = Duplicates.SKIP,
 ) -> None:
     """Store the traces of a file."""
-    traces = _UntilBadLine(read_traces(file, format.value))
+    if file != "-" and not Path(file).exists():
+        raise FormatError(0, "no such file", file=file)
     with session.connect() as client:
-        result = _store(session, client, traces, _line_count(file), duplicates)
-    if traces.error is not None:
-        before = f"{text.counted(result.created, 'trace')} stored"
-        if result.skipped:
-            before += f" and {text.count(result.skipped)} skipped as stored already"
-        session.fail([f"{before}, then {traces.error}"])
-        raise typer.Exit(1)
+        result = _store(session, client, read_traces(file, format.value), _line_count(file), duplicates)
     _say_result(session, result)
 
 
@@ -167,8 +163,9 @@ def show(
     name: Annotated[str, typer.Argument(metavar="TRACE", help="The trace's name or id.")],
 ) -> None:
     """Show one trace with its steps."""
+    wanted = resource_name("traces", name)
     with session.connect() as client:
-        trace = client.trace_store.get_trace(name=resource_name("traces", name))
+        trace = client.trace_store.get_trace(wanted)
     if session.as_json:
         session.print_message(trace)
     else:
@@ -220,34 +217,23 @@ def _generated(
     return (ParseDict(trace.to_dict(), v1.Trace()) for trace in traces)
 
 
-class _UntilBadLine:
-    """Hands on traces up to the first line that cannot be read, and keeps what was wrong with it.
-
-    So the lines before it are stored, and how many those were can be said.
-    """
-
-    def __init__(self, traces: Iterable[v1.Trace]) -> None:
-        self._traces = traces
-        self.error: FormatError | None = None
-
-    def __iter__(self) -> Iterator[v1.Trace]:
-        try:
-            yield from self._traces
-        except FormatError as error:
-            self.error = error
-
-
 def _store(
     session: Session, client: Client, traces: Iterable[v1.Trace], total: int | None, duplicates: Duplicates
 ) -> ImportResult:
     with session.progress() as progress:
         bar = progress.bar("storing traces", total, "traces")
-        result = import_traces(
-            client,
-            traces,
-            duplicate_policy=duplicates.value,
-            on_progress=lambda so_far: bar.update(so_far.created + so_far.skipped),
-        )
+        try:
+            result = import_traces(
+                client,
+                traces,
+                duplicate_policy=duplicates.value,
+                on_progress=lambda so_far: bar.update(so_far.read),
+            )
+        except ImportStoppedError as stopped:
+            bar.stop("stopped")
+            # These count from the first trace of a batch; the message counts from the first of all.
+            stopped.field_violations.clear()
+            raise
         bar.finish()
     return result
 

@@ -179,16 +179,18 @@ def list_(
 @command(app, "show", example="tunix-rt train show 0197f3a2")
 def show(session: Session, job: JobArgument) -> None:
     """Show one training job: its state, metrics, checkpoint and how long its stages took."""
+    name = resource_name("trainingJobs", job)
     with session.connect() as client:
-        found = client.trainer.get_training_job(name=resource_name("trainingJobs", job))
+        found = client.trainer.get_training_job(name)
     _show(session, found)
 
 
 @command(app, "cancel", example="tunix-rt train cancel 0197f3a2 --server localhost:50050")
 def cancel(session: Session, job: JobArgument) -> None:
     """Ask a training job to stop at its next step; asked twice, it is stopped at once."""
+    name = resource_name("trainingJobs", job)
     with session.connect() as client:
-        found = client.trainer.cancel_training_job(name=resource_name("trainingJobs", job))
+        found = client.trainer.cancel_training_job(name)
     _show(session, found)
 
 

@@ -20,7 +20,7 @@ def facts_of(progress: v1.Progress) -> dict[str, Any]:
 
 
 class TrainingProgress:
-    """Call it with each event of a training job; it calls ``emit`` with what a LoopEvent says of it."""
+    """Call it with each event of a training job; it calls ``emit`` with a LoopEvent's kind and facts."""
 
     def __init__(self, emit: Callable[..., None]) -> None:
         self._emit = emit
@@ -34,9 +34,10 @@ class TrainingProgress:
             self._name = job.name
             if job.progress.unit == "steps":
                 self._steps = job.progress.total
-            self._emit(resource=job.name, **facts_of(job.progress))
+            self._emit("progress", resource=job.name, **facts_of(job.progress))
         elif part == "metrics":
             self._emit(
+                "progress",
                 resource=self._name,
                 message="training",
                 completed=event.metrics.step,
@@ -46,7 +47,7 @@ class TrainingProgress:
                 metrics=event.metrics,
             )
         else:
-            self._emit(resource=self._name, message=event.log_line)
+            self._emit("log", resource=self._name, message=event.log_line)
 
 
 def _eta(message: v1.Progress | v1.TrainingMetrics) -> float | None:

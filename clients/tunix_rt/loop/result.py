@@ -15,7 +15,7 @@ from tunix_rt.importing import ImportResult
 Stage: TypeAlias = Literal[
     "import", "dataset", "eval_set", "evaluation_before", "training", "evaluation_after", "comparison"
 ]
-EventKind: TypeAlias = Literal["started", "progress", "finished", "skipped"]
+EventKind: TypeAlias = Literal["started", "progress", "log", "finished", "skipped"]
 
 STAGES: Final[tuple[Stage, ...]] = (
     "import",
@@ -33,8 +33,8 @@ class LoopEvent:
     """One thing that happened.
 
     Each stage sends ``started``, any number of ``progress``, and ``finished``; one whose result was there
-    already sends ``skipped`` in place of ``finished``. Where the questions come from a file or a built-in
-    set, the stage ``eval_set`` comes before ``dataset``.
+    already sends ``skipped`` in place of ``finished``. ``log`` carries a line of a job's log as its message.
+    Where the questions come from a file or a built-in set, the stage ``eval_set`` comes before ``dataset``.
 
     ``resource`` names what the stage made, ``message`` says it to a person; ``completed`` of ``total`` (0
     when unknown) ``unit`` and ``eta_seconds`` are for progress bars; ``metrics`` come with training steps.

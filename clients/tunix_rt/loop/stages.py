@@ -225,7 +225,7 @@ class Loop:
             fresh = not jobs.has_succeeded(job)
             if fresh:
                 job = jobs.wait_for_training_job(
-                    self._client, job.name, TrainingProgress(partial(self._emit, "training", "progress"))
+                    self._client, job.name, TrainingProgress(partial(self._emit, "training"))
                 )
             self._emit(
                 "training",

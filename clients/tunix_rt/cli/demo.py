@@ -1,0 +1,107 @@
+"""`tunix-rt demo`: show the whole loop on generated traces and a real model."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from importlib import resources
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tunix_rt.cli import text
+from tunix_rt.cli.command import command, single
+from tunix_rt.cli.loop_view import print_result, result_document, run_with_progress
+from tunix_rt.cli.models import pull_with_progress
+from tunix_rt.cli.session import Session
+from tunix_rt.errors import FailedPreconditionError
+from tunix_rt.files import write_atomically
+from tunix_rt.loop import LoopConfig
+
+app = single()
+
+# Tells a folder that the demo made from one that it must not delete.
+_MARK = ".tunix-rt-demo"
+_CONFIG = "demo.yaml"
+_DATA = "data"
+_MODELS = "models"
+
+
+@command(app, "demo", example=("tunix-rt demo", "tunix-rt demo --fresh --output ./demo-2"))
+def demo(
+    session: Session,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Reports go here, the data of the server into its folder data.",
+        ),
+    ] = Path("demo-output"),
+    fresh: Annotated[
+        bool,
+        typer.Option(
+            "--fresh", help="Delete what the demo made before, except base models, and do it all again."
+        ),
+    ] = False,
+    flips: Annotated[
+        int, typer.Option("--flips", min=0, help="Items shown whose verdict changed, each way.")
+    ] = 3,
+) -> None:
+    """Fine-tune SmolLM2-135M on generated traces, on this computer, and show that it got better.
+
+    Run again, it goes on where it stopped.
+    """
+    if session.given.server is not None:
+        raise typer.BadParameter("the demo runs on this computer; for a server use: tunix-rt loop run FILE")
+    data_dir = session.given.data_dir or output / _DATA
+    if fresh:
+        _clear(output, keep=_DATA)
+        _clear(data_dir, keep=_MODELS)
+    _prepare(output)
+    _prepare(data_dir)
+    write_atomically(output / _CONFIG, resources.files("tunix_rt.data").joinpath(_CONFIG).read_bytes())
+    config = LoopConfig.from_yaml(output / _CONFIG).model_copy(update={"output_dir": output})
+    begun = time.monotonic()
+    pull_with_progress(session, config.training.base_model, data_dir)
+    pulled = time.monotonic() - begun
+    with session.embedded_client(data_dir) as client:
+        result = run_with_progress(session, client, config, server=None)
+    if session.as_json:
+        document = result_document(result)
+        document["stage_seconds"] = {"model": round(pulled, 3), **document["stage_seconds"]}
+        session.print_json(document)
+        return
+    print_result(session.out, result, flips=flips)
+    session.out.print(f"settings: {output / _CONFIG}", highlight=False, soft_wrap=True)
+    session.out.print(f"base model ready after {text.duration(pulled)}", highlight=False)
+    session.out.print(
+        f"look around: tunix-rt evaluation list --data-dir {data_dir}", highlight=False, soft_wrap=True
+    )
+
+
+def _prepare(folder: Path) -> None:
+    """Makes the folder, and marks it as the demo's own if it was not there or empty."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not any(folder.iterdir()):
+        (folder / _MARK).touch()
+
+
+def _clear(folder: Path, keep: str) -> None:
+    """Empties a folder that the demo made, but for ``keep``; raises FailedPreconditionError for any other."""
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not (folder / _MARK).exists():
+        raise FailedPreconditionError(
+            f"{folder} was not made by the demo, so --fresh does not delete it; choose another folder",
+            reason="FOLDER_NOT_OWN",
+        )
+    for entry in folder.iterdir():
+        if entry.name in (_MARK, keep):
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()

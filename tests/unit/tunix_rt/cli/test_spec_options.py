@@ -1,0 +1,122 @@
+"""Chat templates, filters and names as they are typed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from google.protobuf.json_format import MessageToDict
+from tunix_rt import v1
+from tunix_rt.cli.resources import checkpoint_name, dataset_name, resource_name, short_name
+from tunix_rt.cli.spec_options import chat_template, trace_filter
+
+
+class Trainer:
+    """Answers as the client's trainer does."""
+
+    def list_base_models(self) -> Iterator[v1.BaseModel]:
+        own = v1.ChatTemplate(jinja="{{ messages }}", eos_token="<|im_end|>", digest="sha256:00")
+        yield v1.BaseModel(base_model="ready", available=True, chat_template=own)
+        yield v1.BaseModel(base_model="bare", available=True)
+        yield v1.BaseModel(base_model="absent")
+
+    def get_training_job(self, name: str) -> v1.TrainingJob:
+        step = "trainingJobs/done/checkpoints/40" if name == "trainingJobs/done" else ""
+        return v1.TrainingJob(name=name, checkpoint=step)
+
+
+class Client:
+    trainer = Trainer()
+
+
+CLIENT: Any = Client()
+
+
+def test_builtin_template_with_system_instruction() -> None:
+    made = chat_template(CLIENT, "chatml", system_instruction="Think.")
+    assert made == v1.ChatTemplate(builtin="chatml", system_instruction="Think.")
+
+
+def test_template_of_a_model_is_its_own_without_the_digest() -> None:
+    made = chat_template(CLIENT, "model:ready")
+    assert made == v1.ChatTemplate(jinja="{{ messages }}", eos_token="<|im_end|>")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("model:absent", "tunix-rt models pull absent"),
+        ("model:bare", "bare has no chat template of its own"),
+        ("model:other", "known: ready, bare, absent"),
+        ("alpaca", "gemma-it, chatml, model:NAME or file:PATH"),
+        ("model:", "is no chat template"),
+        ("file:/no/such/file", "cannot be read"),
+    ],
+)
+def test_bad_templates_are_named(given: str, message: str) -> None:
+    with pytest.raises(typer.BadParameter, match=message):
+        chat_template(CLIENT, given)
+
+
+def test_template_from_a_jinja_file(tmp_path: Path) -> None:
+    (tmp_path / "t.jinja").write_text("{{ bos_token }}")
+    made = chat_template(CLIENT, f"file:{tmp_path / 't.jinja'}", bos_token="<s>", eos_token="</s>")
+    assert made == v1.ChatTemplate(jinja="{{ bos_token }}", bos_token="<s>", eos_token="</s>")
+
+
+def test_template_from_a_tokenizer_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps({"chat_template": "x", "bos_token": {"content": "<s>"}, "eos_token": "</s>"}))
+    assert chat_template(CLIENT, f"file:{path}") == v1.ChatTemplate(
+        jinja="x", bos_token="<s>", eos_token="</s>"
+    )
+    path.write_text("{}")
+    with pytest.raises(typer.BadParameter, match="with a chat_template in it"):
+        chat_template(CLIENT, f"file:{path}")
+
+
+def test_no_filter_is_no_message() -> None:
+    assert trace_filter() is None
+
+
+def test_filter_reads_typed_values() -> None:
+    made = trace_filter(["gsm8k"], "apples", ["grade=3", "ok=true", "note=three", "id", "list=[1]", "eq=a=b"])
+    assert made is not None
+    assert MessageToDict(made) == {
+        "sources": ["gsm8k"],
+        "promptContains": "apples",
+        "metadata": [
+            {"key": "grade", "equals": 3.0},
+            {"key": "ok", "equals": True},
+            {"key": "note", "equals": "three"},
+            {"key": "id", "exists": True},
+            {"key": "list", "equals": "[1]"},
+            {"key": "eq", "equals": "a=b"},
+        ],
+    }
+
+
+def test_filter_needs_a_key() -> None:
+    with pytest.raises(typer.BadParameter, match="KEY=VALUE"):
+        trace_filter(where=["=3"])
+
+
+def test_names_are_completed() -> None:
+    assert resource_name("traces", "abc") == "traces/abc"
+    assert resource_name("traces", "traces/abc") == "traces/abc"
+    assert dataset_name("math") == "datasets/math@1"
+    assert dataset_name("datasets/math@2") == "datasets/math@2"
+    assert short_name("trainingJobs/x/checkpoints/40") == "x/checkpoints/40"
+    with pytest.raises(typer.BadParameter, match="traces/ID"):
+        resource_name("traces", "datasets/abc")
+
+
+def test_a_job_stands_for_its_latest_checkpoint() -> None:
+    assert checkpoint_name(CLIENT, "done") == "trainingJobs/done/checkpoints/40"
+    assert checkpoint_name(CLIENT, "trainingJobs/a/checkpoints/7") == "trainingJobs/a/checkpoints/7"
+    with pytest.raises(typer.BadParameter, match="trainingJobs/new has no checkpoint yet"):
+        checkpoint_name(CLIENT, "new")

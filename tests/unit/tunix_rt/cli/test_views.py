@@ -1,0 +1,191 @@
+"""What resources look like: figures, verdicts and names stand where a person looks for them."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.status_pb2 import Status
+from rich.console import Console
+from tunix_rt import v1
+from tunix_rt.cli.comparisons import print_comparison
+from tunix_rt.cli.datasets import print_dataset
+from tunix_rt.cli.evaluations import print_evaluation
+from tunix_rt.cli.options import SharedOptions
+from tunix_rt.cli.session import Session, as_document
+from tunix_rt.cli.traces import trace_panel
+from tunix_rt.cli.training import print_training_job
+
+HEX = "0123456789abcdef" * 4
+
+
+@pytest.fixture
+def console() -> Console:
+    return Console(file=io.StringIO(), width=120)
+
+
+def shown(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def accuracy(correct: int, items: int) -> v1.Accuracy:
+    return v1.Accuracy(
+        item_count=items,
+        correct_count=correct,
+        accuracy=correct / items,
+        interval=v1.Interval(lower=0.1, upper=0.3, confidence=0.95),
+    )
+
+
+def test_trace_shows_markup_as_it_is(console: Console) -> None:
+    trace = v1.Trace(
+        name="traces/a",
+        prompt="Is [bold]x[/bold] 1?",
+        steps=[v1.TraceStep(i=0, type="compute", content="[red]1 + 1[/red] = 2")],
+        final_answer="2",
+        source="generator",
+    )
+    trace.metadata.update({"family": "addition", "seed": 7})
+    console.print(trace_panel(trace))
+    text = shown(console)
+    for part in ("traces/a", "Is [bold]x[/bold] 1?", "[red]1 + 1[/red] = 2", "metadata family", "addition"):
+        assert part in text
+
+
+def test_dataset_shows_splits_what_was_left_out_and_figures(console: Console) -> None:
+    spread = v1.Distribution(minimum=1, mean=2.25, median=2, p95=3, maximum=4)
+    file = v1.DatasetFile(
+        format=v1.DATASET_FORMAT_TRAINING_EXAMPLE,
+        file=v1.ArtifactFile(size_bytes=2048, digest=f"sha256:{HEX}"),
+    )
+    print_dataset(
+        console,
+        v1.Dataset(
+            name="datasets/d@1",
+            state=v1.Dataset.STATE_SUCCEEDED,
+            digest=f"sha256:{HEX}",
+            trace_count=120,
+            splits=[v1.DatasetSplit(split="train", row_count=100, files=[file])],
+            dropped=[
+                v1.DroppedRows(stage="duplicate", reason="same content", row_count=20),
+                v1.DroppedRows(stage="contaminated", reason="none", row_count=0),
+            ],
+            statistics=v1.DatasetStatistics(
+                steps=spread, prompt_characters=spread, response_characters=spread
+            ),
+        ),
+    )
+    text = shown(console)
+    assert f"sha256:{HEX}" in text
+    for parts in (
+        ["train", "100", "2.0 KiB"],
+        ["duplicate", "20", "same content"],
+        ["steps", "1", "2.2", "4"],
+    ):
+        assert any(all(part in line for part in parts) for line in text.splitlines()), parts
+    assert "contaminated" not in text
+
+
+def test_failed_job_shows_its_error(console: Console) -> None:
+    job = v1.TrainingJob(
+        name="trainingJobs/j",
+        state=v1.TrainingJob.STATE_FAILED,
+        error=Status(message="loss is NaN at step 3"),
+        attempt_count=2,
+        stage_timings=[v1.StageTiming(stage="compiling", duration=Duration(seconds=9, nanos=400_000_000))],
+    )
+    print_training_job(console, job)
+    text = shown(console)
+    for part in ("failed", "loss is NaN at step 3", "compiling 9.4 s", "attempts"):
+        assert part in text
+    assert "next:" not in text
+
+
+def test_finished_job_says_what_comes_next(console: Console) -> None:
+    print_training_job(
+        console, v1.TrainingJob(name="trainingJobs/j", checkpoint="trainingJobs/j/checkpoints/4")
+    )
+    assert "tunix-rt evaluate --eval-set ID --checkpoint j" in shown(console)
+
+
+def test_evaluation_shows_accuracy_and_categories(console: Console) -> None:
+    summary = v1.EvaluationSummary(
+        overall=accuracy(10, 40),
+        categories=[v1.CategoryAccuracy(category=name, accuracy=accuracy(5, 20)) for name in ("a", "")],
+        truncated_count=3,
+        failed_count=1,
+    )
+    spec = v1.EvaluationSpec(eval_set="evalSets/e", base_model="m")
+    print_evaluation(console, v1.Evaluation(name="evaluations/x", spec=spec, summary=summary))
+    text = shown(console)
+    assert "10 of 40 right, 25.0% (95% interval 10.0% to 30.0%)" in text
+    assert "3 answers" in text
+    assert "not run" in text
+    assert any(line.strip().startswith("none") for line in text.splitlines())
+
+
+def comparison(verdict: v1.ComparisonReport.Verdict.ValueType) -> v1.ComparisonReport:
+    overall = v1.PairedDifference(
+        base=accuracy(10, 40),
+        candidate=accuracy(30, 40),
+        difference=0.5,
+        interval=v1.Interval(lower=0.3, upper=0.65),
+        gained_count=21,
+        lost_count=1,
+        p_value=1e-5,
+    )
+    flips = [
+        v1.Flip(
+            base=v1.EvaluationResult(
+                item_id=f"q{i}", prompt=f"question {i}", output="4", accepted_answers=["5"]
+            ),
+            candidate=v1.EvaluationResult(item_id=f"q{i}", output="Answer: 5", correct=i > 0),
+        )
+        for i in range(4)
+    ]
+    return v1.ComparisonReport(
+        name="comparisonReports/r",
+        base=v1.Evaluation(spec=v1.EvaluationSpec(base_model="m")),
+        candidate=v1.Evaluation(spec=v1.EvaluationSpec(checkpoint="trainingJobs/j/checkpoints/4")),
+        verdict=verdict,
+        overall=overall,
+        categories=[v1.CategoryDifference(category=name, difference=overall) for name in ("add", "sub")],
+        flips=flips,
+    )
+
+
+def test_comparison_gives_the_headline_first(console: Console) -> None:
+    print_comparison(console, comparison(v1.ComparisonReport.VERDICT_IMPROVED), flips=2)
+    text = shown(console)
+    assert text.index("Verdict: improved") < text.index("CATEGORY")
+    for part in (
+        "25.0%", "75.0%", "+50.0 points", "+30.0 points to +65.0 points",
+        "p = 1.0e-05 (exact McNemar): 21 went right, 1 went wrong", "j/checkpoints/4",
+        "went right: 3, the first 2", "went wrong: 1", "question 1",
+    ):  # fmt: skip
+        assert part in text, part
+    assert "question 3" not in text
+
+
+def test_comparison_says_when_there_is_no_evidence(console: Console) -> None:
+    print_comparison(console, comparison(v1.ComparisonReport.VERDICT_NO_EVIDENCE), flips=0)
+    text = shown(console)
+    assert "Verdict: no evidence of a difference" in text
+    assert "went right: 3" not in text
+
+
+def test_json_keeps_the_names_of_the_contract_and_zero_values() -> None:
+    document = as_document(v1.EvaluationSummary(overall=v1.Accuracy(item_count=3)))
+    assert document["overall"] == {"item_count": 3, "correct_count": 0, "accuracy": 0.0}
+    assert document["truncated_count"] == 0
+
+
+def test_a_list_is_one_json_array(capsys: pytest.CaptureFixture[str]) -> None:
+    session = Session(SharedOptions(as_json=True))
+    session.print_messages(v1.Trace(name=f"traces/{i}") for i in range(2))
+    assert [trace["name"] for trace in json.loads(capsys.readouterr().out)] == ["traces/0", "traces/1"]
+    session.print_messages(iter(()))
+    assert json.loads(capsys.readouterr().out) == []
