@@ -13,6 +13,9 @@ from tunix_rt import v1
 from tunix_rt.errors import DataLossError, InternalError, UnavailableError
 
 MAX_ATTEMPTS: Final = 6
+# Seconds before the second attempt; each further one waits twice as long.
+FIRST_PAUSE: Final = 0.2
+_LONGEST_PAUSE: Final = 3.0
 
 
 # A message of a download stream: a header, or a chunk.
@@ -71,7 +74,7 @@ class Received:
         self._failures += 1
         if self._failures >= MAX_ATTEMPTS:
             raise error
-        return min(0.1 * 2.0**self._failures, 3.0)
+        return min(FIRST_PAUSE * 2.0 ** (self._failures - 1), _LONGEST_PAUSE)
 
     def cut_short(self) -> UnavailableError:
         """The error of a stream that ended before the last byte."""

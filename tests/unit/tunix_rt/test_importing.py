@@ -1,0 +1,176 @@
+"""Imports split what they send, and store each trace once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+from support.threaded import fake_server
+from support.traces import trace
+from tunix_rt import Client, ImportResult, import_traces, v1
+from tunix_rt.errors import InvalidArgumentError
+from tunix_rt.formats import FormatError
+from tunix_rt.importing import ImportStoppedError
+
+LIMIT = 4 * 1024 * 1024
+
+
+class Store(v1.TraceStoreServicer):
+    """Stores a batch once per request id, and fails as it is told."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.batches: dict[str, v1.BatchCreateTracesRequest] = {}
+        self.calls = 0
+        self.lost_answers = 0
+        self.bad_prompt = ""
+
+    @property
+    def stored(self) -> list[str]:
+        return sorted(trace.prompt for batch in self.batches.values() for trace in batch.traces)
+
+    def BatchCreateTraces(
+        self, request: v1.BatchCreateTracesRequest, context: Any
+    ) -> v1.BatchCreateTracesResponse:
+        with self.lock:
+            self.calls += 1
+            assert request.ByteSize() <= LIMIT
+            assert 1 <= len(request.traces) <= 1000
+            for index, entry in enumerate(request.traces):
+                if entry.prompt == self.bad_prompt:
+                    refuse(context, index)
+            self.batches.setdefault(request.request_id, request)
+            assert self.batches[request.request_id] == request
+            if self.lost_answers:
+                self.lost_answers -= 1
+                context.abort(grpc.StatusCode.UNAVAILABLE, "restarting")
+        return v1.BatchCreateTracesResponse(
+            results=[v1.BatchCreateTracesResult(name=f"traces/{entry.prompt}") for entry in request.traces],
+            created_count=len(request.traces),
+        )
+
+
+def refuse(context: Any, index: int) -> None:
+    violation = error_details_pb2.BadRequest.FieldViolation(
+        field=f"traces[{index}].prompt", description="is odd"
+    )
+    status = status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message=f"traces[{index}].prompt: is odd")
+    for message in (
+        error_details_pb2.ErrorInfo(reason="TRACE_INVALID"),
+        error_details_pb2.BadRequest(field_violations=[violation]),
+    ):
+        detail = AnyMessage()
+        detail.Pack(message)
+        status.details.append(detail)
+    context.abort_with_status(rpc_status.to_status(status))
+
+
+@pytest.fixture
+def store() -> Store:
+    return Store()
+
+
+@pytest.fixture
+def client(store: Store) -> Iterator[Client]:
+    with (
+        fake_server(lambda server: v1.add_TraceStoreServicer_to_server(store, server)) as address,
+        Client(address) as client,
+    ):
+        yield client
+
+
+def test_traces_are_split_by_count(client: Client, store: Store) -> None:
+    progress: list[ImportResult] = []
+    result = import_traces(client, (trace(i) for i in range(2500)), on_progress=progress.append)
+    assert (result.read, result.created, result.skipped) == (2500, 2500, 0)
+    assert sorted(len(batch.traces) for batch in store.batches.values()) == [500, 1000, 1000]
+    assert [entry.read for entry in progress] == [1000, 2000, 2500]
+    assert {batch.duplicate_policy for batch in store.batches.values()} == {v1.DUPLICATE_POLICY_SKIP}
+    assert result.last_name == f"traces/{trace(2499).prompt}"
+
+
+@pytest.mark.parametrize("size", [3000, 300_000, 1_000_000])
+def test_traces_are_split_by_encoded_size(client: Client, store: Store, size: int) -> None:
+    steps = [v1.TraceStep(i=i, type="t", content="x" * 20_000) for i in range(size // 20_000)]
+    traces = [trace(i, steps=steps or [v1.TraceStep(type="t", content="x" * size)]) for i in range(30)]
+    import_traces(client, traces)
+    assert store.stored == sorted(entry.prompt for entry in traces)
+    sizes = sorted(batch.ByteSize() for batch in store.batches.values())
+    # All but the last are as full as they can be.
+    assert all(LIMIT - size - 500 < taken <= LIMIT for taken in sizes[1:])
+
+
+def test_an_answer_that_was_lost_does_not_store_a_batch_twice(client: Client, store: Store) -> None:
+    store.lost_answers = 9
+    result = import_traces(
+        client, (trace(i) for i in range(40)), batch_size=10, in_flight=3, duplicate_policy="keep"
+    )
+    assert result.created == 40
+    assert len(store.batches) == 4
+    assert store.calls == 13
+    assert len(set(store.stored)) == 40
+
+
+def test_the_same_import_id_sends_the_same_request_ids(client: Client, store: Store) -> None:
+    for _ in range(2):
+        import_traces(client, [trace(1), trace(2)], batch_size=1, import_id="mine", duplicate_policy="keep")
+    assert len(store.batches) == 2
+    import_traces(client, [trace(1), trace(3)], batch_size=1, import_id="mine", duplicate_policy="keep")
+    assert len(store.batches) == 3
+
+
+def test_imports_without_an_id_stand_for_themselves(client: Client, store: Store) -> None:
+    for _ in range(2):
+        import_traces(client, [trace(1)], duplicate_policy="keep")
+    assert len(store.batches) == 2
+
+
+def test_equal_batches_of_one_import_are_not_one(client: Client, store: Store) -> None:
+    assert import_traces(client, [trace(1)] * 3, batch_size=1, duplicate_policy="keep").created == 3
+    assert len(store.batches) == 3
+
+
+def test_a_refused_trace_is_named_by_its_place_in_the_whole_import(client: Client, store: Store) -> None:
+    store.bad_prompt = trace(25).prompt
+    with pytest.raises(ImportStoppedError) as caught:
+        import_traces(client, (trace(i) for i in range(40)), batch_size=10, in_flight=1)
+    assert str(caught.value) == "20 traces stored, then: trace 26: prompt: is odd"
+    assert caught.value.reason == "TRACE_INVALID"
+    assert caught.value.result.created == len(store.stored) == 20
+
+
+def test_batches_on_their_way_when_one_is_refused_are_counted(client: Client, store: Store) -> None:
+    store.bad_prompt = trace(0).prompt
+    with pytest.raises(ImportStoppedError) as caught:
+        import_traces(client, (trace(i) for i in range(40)), batch_size=10, in_flight=4)
+    assert caught.value.result.created == len(store.stored)
+
+
+def test_what_was_read_before_a_bad_line_is_stored(client: Client, store: Store) -> None:
+    def reader() -> Iterator[v1.Trace]:
+        yield from (trace(i) for i in range(3))
+        raise FormatError(4, "not JSON", file="f.jsonl")
+
+    with pytest.raises(ImportStoppedError) as caught:
+        import_traces(client, reader())
+    assert str(caught.value) == "3 traces stored, then: f.jsonl, line 4: not JSON"
+    assert len(store.stored) == 3
+
+
+def test_nothing_to_import_is_nothing_sent(client: Client, store: Store) -> None:
+    assert import_traces(client, []) == ImportResult()
+    assert store.calls == 0
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"batch_size": 0}, {"batch_size": 1001}, {"in_flight": 0}, {"duplicate_policy": "drop"}]
+)
+def test_arguments_out_of_range_are_named(client: Client, arguments: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgumentError, match=next(iter(arguments))):
+        import_traces(client, [trace(1)], **arguments)
