@@ -1,0 +1,178 @@
+"""The YAML file of a loop."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import BaseModel
+from tunix_rt import LoopConfig, v1
+from tunix_rt.errors import InvalidArgumentError
+from tunix_rt.loop import specs
+from tunix_rt.loop.config import FilterConfig
+
+EXAMPLE = Path(__file__).parents[4] / "examples" / "loop.yaml"
+SMALL = """
+name: small
+dataset: {id: d}
+training: {base_model: m}
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    file = folder / "loop.yaml"
+    file.write_text(text)
+    return file
+
+
+def refused(folder: Path, text: str) -> str:
+    with pytest.raises(InvalidArgumentError) as caught:
+        LoopConfig.from_yaml(write(folder, text))
+    assert caught.value.reason == "CONFIG_INVALID"
+    message = str(caught.value)
+    assert message.startswith(f"{folder / 'loop.yaml'}: ")
+    return message.removeprefix(f"{folder / 'loop.yaml'}: ")
+
+
+def test_the_smallest_config_leaves_the_rest_to_the_server(tmp_path: Path) -> None:
+    config = LoopConfig.from_yaml(write(tmp_path, SMALL))
+    assert specs.training_spec(config.training, "datasets/d@1") == v1.TrainingSpec(
+        base_model="m", dataset="datasets/d@1", lora=v1.LoraConfig(), optimizer=v1.OptimizerConfig()
+    )
+    assert config.eval_set.held_out_split == "test"
+
+
+def settings_of(model: type[BaseModel]) -> set[str]:
+    names = set(model.model_fields)
+    for field in model.model_fields.values():
+        for annotation in (field.annotation, *getattr(field.annotation, "__args__", ())):
+            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+                names |= settings_of(annotation)
+    return names
+
+
+def test_the_example_shows_every_setting() -> None:
+    text = EXAMPLE.read_text()
+    words = {line.strip().removeprefix("#").strip().partition(":")[0] for line in text.splitlines()}
+    assert settings_of(LoopConfig) <= words
+
+
+def test_the_settings_that_the_example_leaves_in_comments_are_right_too(tmp_path: Path) -> None:
+    exclusive = ("random", "file", "format", "builtin", "families")
+    lines = []
+    for line in EXAMPLE.read_text().splitlines():
+        bare = line.lstrip(" #")
+        name, colon, _ = bare.partition(":")
+        if line.startswith("  ") and line.lstrip().startswith("# ") and colon and name.isidentifier():
+            line = "" if name in exclusive else line.replace("# ", "", 1)
+        lines.append(line)
+    config = LoopConfig.from_yaml(write(tmp_path, "\n".join(lines)))
+    assert config.dataset.filter is not None
+    assert config.dataset.filter.metadata_equals == {"difficulty": "easy"}
+    assert config.dataset.latest == 1000
+    assert config.training.optimizer.epsilon == 1e-8
+    assert config.training.lora.target_modules[0] == "q_proj"
+    assert config.eval_set.id == "example-test"
+    # What the comments show as defaults are the contract's.
+    assert config.training.lora.alpha == 2 * (config.training.lora.rank or 0)
+
+
+def test_the_example_and_the_demo_are_right() -> None:
+    assert LoopConfig.from_yaml(EXAMPLE).name == "example"
+    with resources.as_file(resources.files("tunix_rt").joinpath("data/demo.yaml")) as demo:
+        config = LoopConfig.from_yaml(demo)
+    assert config.name == "demo"
+    assert (config.eval_set.limit or 0) >= 100
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (SMALL + "trainig: {}", "trainig: unknown key; did you mean 'training'?"),
+        (
+            "name: x\ndataset: {id: d}\ntraining: {base_model: m, lora: {rnak: 1}}",
+            "training.lora.rnak: unknown key; did you mean 'rank'?",
+        ),
+        (
+            "nam: x\ndataset: {id: d}\ntraining: {base_model: m}",
+            "nam: unknown key; did you mean 'name'? (and 1 more)",
+        ),
+        (
+            "name: x\ndataset: {id: d}\ntraining: {base_model: m, zzz: 1}",
+            "training.zzz: unknown key; known are base_model",
+        ),
+        ("name: x\ndataset: {id: d}\ntraining: {}", "training.base_model: is missing"),
+        ("name: x\ndataset: {id: d, seed: -1}\ntraining: {base_model: m}", "dataset.seed: is -1"),
+        (
+            SMALL + "evaluation: {max_new_tokens: lots}",
+            "evaluation.max_new_tokens: is 'lots' (a string); it should",
+        ),
+        (
+            SMALL + "eval_set: {split: nope}",
+            "eval_set.split 'nope' is not a split of the dataset (train, validation",
+        ),
+        (SMALL + "eval_set: {split: train}", "eval_set.split is train"),
+        (SMALL + "eval_set: {split: test, file: x}", "eval_set: split, file and builtin exclude each other"),
+        (SMALL + "traces: {}", "traces: give either file or generate"),
+        (SMALL + "traces: {generate: {count: 0}}", "traces.generate.count: is 0"),
+        (
+            "name: x\ndataset: {id: d, latest: 1, random: 1}\ntraining: {base_model: m}",
+            "dataset: latest and random",
+        ),
+        (
+            "name: x\ndataset: {id: d, splits: {test: 1}}\ntraining: {base_model: m}",
+            "dataset.splits has no train",
+        ),
+        (SMALL + "name: again", "not YAML: line 5, column 1: key 'name' stands twice"),
+        ("name: [", "not YAML: line 1, column 8"),
+        ("- a", "expected settings, such as"),
+        ("", "expected settings, such as"),
+    ],
+)
+def test_a_wrong_setting_is_one_clear_line(tmp_path: Path, text: str, said: str) -> None:
+    message = refused(tmp_path, text)
+    assert message.startswith(said)
+    assert "\n" not in message
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"nope\.yaml: no such file"):
+        LoopConfig.from_yaml(tmp_path / "nope.yaml")
+
+
+def test_objects_in_yaml_are_refused(tmp_path: Path) -> None:
+    assert refused(tmp_path, "name: !!python/object/apply:os.getcwd []").startswith("not YAML")
+
+
+def test_input_files_are_meant_from_the_folder_of_the_yaml(tmp_path: Path) -> None:
+    text = SMALL + "traces: {file: a.jsonl}\neval_set: {file: /b.jsonl}\noutput_dir: out\n"
+    config = LoopConfig.from_yaml(write(tmp_path, text))
+    assert config.traces is not None
+    assert config.traces.file == tmp_path / "a.jsonl"
+    assert config.eval_set.file == Path("/b.jsonl")
+    assert config.output_dir == Path("out")
+
+
+def test_the_filter_becomes_the_contracts() -> None:
+    document = yaml.safe_load("""
+        sources: [a]
+        metadata_equals: {n: 5, flag: true, none: null}
+        metadata_exists: {k: false}
+        scores: {structure: 20}
+        created_from: 2026-01-01T00:00:00Z
+    """)
+    message = specs.trace_filter(FilterConfig.model_validate(document))
+    assert [(c.key, c.WhichOneof("condition")) for c in message.metadata] == [
+        ("n", "equals"),
+        ("flag", "equals"),
+        ("none", "equals"),
+        ("k", "exists"),
+    ]
+    assert message.metadata[0].equals.number_value == 5
+    assert message.metadata[1].equals.bool_value is True
+    assert message.metadata[2].equals.WhichOneof("kind") == "null_value"
+    assert message.scores[0] == v1.ScoreCondition(criterion="structure", minimum=20)
+    assert message.created_from.ToJsonString() == "2026-01-01T00:00:00Z"
+    assert not message.HasField("created_before")
