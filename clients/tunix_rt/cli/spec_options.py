@@ -102,18 +102,19 @@ def chat_template(
 def _model_template(client: Client, name: str) -> v1.ChatTemplate:
     models = list(client.trainer.list_base_models())
     for model in models:
-        if model.base_model == name:
-            if not model.available:
-                raise typer.BadParameter(
-                    f"{name} is not on the trainer's host yet, so its chat template is not known; "
-                    f"fetch it with: tunix-rt models pull {name}"
-                )
-            if not model.HasField("chat_template"):
-                raise typer.BadParameter(f"{name} has no chat template of its own; give another --template")
+        if model.base_model != name:
+            continue
+        if model.HasField("chat_template"):
             template = v1.ChatTemplate()
             template.CopyFrom(model.chat_template)
             template.ClearField("digest")
             return template
+        if not model.available:
+            raise typer.BadParameter(
+                f"{name} is not on the trainer's host yet, so its chat template is not known; "
+                f"fetch it with: tunix-rt models pull {name}"
+            )
+        raise typer.BadParameter(f"{name} has no chat template of its own; give another --template")
     known = ", ".join(model.base_model for model in models) or "none"
     raise typer.BadParameter(f"{name!r} is no base model of this server; known: {known}")
 

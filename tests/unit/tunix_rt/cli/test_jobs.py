@@ -1,0 +1,210 @@
+"""Commands that start work on a server, wait for it and show what came of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.fake_loop import FakeLoopServices
+from support.threaded import fake_server
+from tunix_rt import v1
+from tunix_rt.cli import evaluations, training
+from tunix_rt.cli.main import app
+from typer.testing import CliRunner, Result
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def services() -> FakeLoopServices:
+    return FakeLoopServices()
+
+
+@pytest.fixture
+def run(services: FakeLoopServices, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Run]:
+    monkeypatch.chdir(tmp_path)
+    with fake_server(services.add) as address:
+        monkeypatch.setenv("TUNIX_RT_SERVER", address)
+        yield lambda *arguments: CliRunner().invoke(app, list(arguments))
+
+
+def done(result: Result) -> Result:
+    assert result.exit_code == 0, result.output
+    return result
+
+
+@pytest.fixture
+def stored(run: Run) -> Run:
+    """Traces, a dataset and an eval set are there."""
+    done(run("traces", "generate", "--count", "20"))
+    done(run("dataset", "build", "d", "--template", "model:tiny", "--system", "Think."))
+    done(run("evalset", "import", "e", "--from-dataset", "d", "--split", "test", "--limit", "3"))
+    return run
+
+
+def test_traces_are_stored_once(run: Run) -> None:
+    assert "20 traces read, 20 stored, 0 skipped" in done(run("traces", "generate", "--count", "20")).stdout
+    again = done(run("traces", "generate", "--count", "20", "--json"))
+    assert json.loads(again.stdout) == {"read": 20, "created": 0, "skipped": 20}
+
+
+def test_dataset_is_built_with_the_given_spec(stored: Run, services: FakeLoopServices) -> None:
+    spec = services.jobs["datasets/d@1"].spec
+    assert spec.chat_template == v1.ChatTemplate(
+        jinja="{{ x }}", eos_token="</s>", system_instruction="Think."
+    )
+    assert spec.reasoning_style == v1.REASONING_STYLE_NUMBERED
+    result = done(
+        stored("dataset", "build", "other@2", "--random", "5", "--split", "train=0.9", "--split", "test=0.1",
+               "--seed", "3", "--source", "generator", "--style", "answer-only", "--eval-set", "e", "--json")
+    )  # fmt: skip
+    assert json.loads(result.stdout)["state"] == "STATE_SUCCEEDED"
+    spec = services.jobs["datasets/other@2"].spec
+    assert (spec.seed, spec.selection.random, list(spec.filter.sources)) == (3, 5, ["generator"])
+    assert [(part.split, part.fraction) for part in spec.splits] == [("train", 0.9), ("test", 0.1)]
+    assert list(spec.eval_sets) == ["evalSets/e"]
+
+
+def test_dataset_is_exported_to_a_file_and_to_stdout(stored: Run, tmp_path: Path) -> None:
+    arguments = ("dataset", "export", "d@1", "--split", "test", "--format", "trace")
+    result = done(stored(*arguments, "-o", "out/test.jsonl"))
+    assert "written to out/test.jsonl" in result.stderr
+    content = (tmp_path / "out" / "test.jsonl").read_text()
+    assert content == done(stored(*arguments)).stdout
+    assert json.loads(content.splitlines()[0])["prompts"]
+
+
+def test_eval_set_holds_the_held_out_rows(stored: Run, services: FakeLoopServices) -> None:
+    assert len(services.eval_sets["evalSets/e"].items) == 3
+    shown = done(stored("evalset", "show", "e", "--items", "2")).stdout
+    assert "and 1 more (--items)" in shown
+
+
+def test_eval_set_from_a_file_of_questions_and_answers(
+    run: Run, services: FakeLoopServices, tmp_path: Path
+) -> None:
+    row = {"question": "How much is 2 + 3?", "answer": "2 + 3 = <<2+3=5>>5\n#### 5"}
+    (tmp_path / "q.jsonl").write_text(json.dumps(row) + "\n")
+    done(run("evalset", "import", "q", "q.jsonl", "--format", "gsm8k"))
+    [item] = services.eval_sets["evalSets/q"].items
+    assert (item.prompt, list(item.accepted_answers)) == (row["question"], ["5"])
+
+
+def test_training_waits_and_says_what_comes_next(stored: Run, services: FakeLoopServices) -> None:
+    result = done(
+        stored("train", "start", "-d", "d", "-m", "tiny", "--rank", "4", "--lr", "0.01", "--max-steps", "2",
+               "--schedule", "cosine", "--no-packing", "--target-module", "q_proj", "--dtype", "float32")
+    )  # fmt: skip
+    assert "training: 2/2 steps loss 0.5000" in result.stderr
+    assert "tunix-rt evaluate --eval-set ID --checkpoint 0" in result.stdout
+    spec = services.jobs["trainingJobs/0"].spec
+    assert (spec.dataset, spec.lora.rank, spec.optimizer.learning_rate) == ("datasets/d@1", 4, 0.01)
+    assert spec.optimizer.schedule == v1.LEARNING_RATE_SCHEDULE_COSINE
+    assert (spec.packing, spec.dtype, list(spec.lora.target_modules)) == (False, v1.DTYPE_FLOAT32, ["q_proj"])
+    assert not spec.lora.HasField("alpha")
+
+
+def test_detached_training_is_not_waited_for(stored: Run, services: FakeLoopServices) -> None:
+    result = done(stored("train", "start", "-d", "d", "-m", "tiny", "--detach", "--json"))
+    assert json.loads(result.stdout)["state"] == "STATE_QUEUED"
+    assert result.stderr == ""
+    watched = done(stored("train", "watch", "0"))
+    assert "loading" in watched.stderr.splitlines()
+    assert services.made["training"] == 1
+
+
+def test_failed_training_is_an_error(stored: Run, services: FakeLoopServices) -> None:
+    services.outcomes["training"] = ["FAILED"]
+    result = stored("train", "start", "-d", "d", "-m", "tiny")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == "error: trainingJobs/0 failed: it broke"
+    assert "training: 2/2 steps failed" in result.stderr
+
+
+def interrupt(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_interrupted_wait_says_that_the_job_goes_on(stored: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training.jobs, "wait_for_training_job", interrupt)
+    result = stored("train", "start", "-d", "d", "-m", "tiny")
+    assert result.exit_code == 130
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("interrupted: the training job goes on at 127.0.0.1:")
+    assert last.endswith("look with: tunix-rt train watch 0")
+
+
+def test_evaluations_are_compared(stored: Run, services: FakeLoopServices, tmp_path: Path) -> None:
+    done(stored("train", "start", "-d", "d", "-m", "tiny"))
+    services.jobs["trainingJobs/0"].checkpoint = "trainingJobs/0/checkpoints/2"
+    before = done(
+        stored("evaluate", "-e", "e", "-m", "tiny", "--template", "chatml", "--max-new-tokens", "9")
+    )
+    assert "1 of 4 right, 25.0%" in before.stdout
+    after = done(stored("evaluate", "-e", "e", "-c", "trainingJobs/0/checkpoints/2", "--json"))
+    assert json.loads(after.stdout)["summary"]["overall"]["correct_count"] == 3
+    spec = services.jobs["evaluations/0"].spec
+    assert (spec.base_model, spec.chat_template.builtin, spec.decoding.max_new_tokens) == (
+        "tiny",
+        "chatml",
+        9,
+    )
+    result = done(stored("compare", "0", "1", "-o", "report"))
+    assert "Verdict: improved" in result.stdout
+    assert "report written to report/report.html" in result.stderr
+    written = sorted(path.name for path in (tmp_path / "report").iterdir())
+    assert written == ["report.html", "report.json", "report.md"]
+    assert (tmp_path / "report" / "report.md").read_text() == "report in REPORT_FORMAT_MARKDOWN"
+
+
+def test_report_is_opened_in_a_browser(stored: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    for _ in range(2):
+        done(stored("evaluate", "-e", "e", "-m", "tiny"))
+    done(stored("compare", "0", "1", "-o", "report", "--open"))
+    assert opened == [(tmp_path / "report" / "report.html").as_uri()]
+
+
+def test_interrupted_evaluation_names_its_own_command(stored: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluations.jobs, "wait_for_evaluation", interrupt)
+    result = stored("evaluate", "-e", "e", "-m", "tiny")
+    assert result.exit_code == 130
+    assert result.stderr.splitlines()[-1].endswith("look with: tunix-rt evaluation watch 0")
+
+
+LOOP = """
+name: small
+traces: {generate: {count: 40, seed: 3}}
+dataset: {id: small, splits: {train: 0.8, test: 0.2}, chat_template: model}
+training: {base_model: tiny, max_steps: 2}
+"""
+
+
+def test_loop_runs_once_and_goes_on(run: Run, services: FakeLoopServices, tmp_path: Path) -> None:
+    (tmp_path / "loop.yaml").write_text(LOOP)
+    result = done(run("loop", "run", "loop.yaml", "--output-dir", "out"))
+    assert "Verdict: improved" in result.stdout
+    assert "losses digest" in result.stdout
+    assert "report: out/report.html" in result.stdout
+    made = dict(services.made)
+    again = done(run("loop", "run", "loop.yaml", "-o", "out", "--json"))
+    assert dict(services.made) == made
+    document = json.loads(again.stdout)
+    assert document["checkpoint"]["digest"] == "sha256:weights"
+    assert set(document["stage_seconds"]) >= {"dataset", "training", "comparison"}
+    assert document["files"]["report.html"] == "out/report.html"
+    assert again.stderr == ""
+
+
+def test_interrupted_loop_says_how_to_go_on(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "loop.yaml").write_text(LOOP)
+    monkeypatch.setattr("tunix_rt.cli.loop_view.run_loop", interrupt)
+    result = run("loop", "run", "loop.yaml")
+    assert result.exit_code == 130
+    assert result.stderr.splitlines()[-1].endswith("the same command goes on from here")
