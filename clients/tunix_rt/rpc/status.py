@@ -40,6 +40,9 @@ def error_of_call(error: grpc.RpcError, target: str, request_id: str) -> TunixRt
     if status is not None:
         facts = _facts(status)
         return class_of(code.name)(status.message or text, code=code.name, request_id=request_id, **facts)
+    if code is grpc.StatusCode.CANCELLED and not text.startswith("Channel closed"):
+        # A server that stops drops the calls that outlast its grace with this code; no caller asked for it.
+        code, text = grpc.StatusCode.UNAVAILABLE, "the server stopped"
     message, reason = _plain(code, text, target)
     return class_of(code.name)(
         message, code=code.name, reason=reason, metadata={"target": target}, request_id=request_id

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import grpc
@@ -14,6 +16,7 @@ from grpc_status import rpc_status
 from support.threaded import fake_server
 from tunix_rt import AsyncClient, Client, v1
 from tunix_rt.errors import (
+    CancelledError,
     FieldViolation,
     InvalidArgumentError,
     NotFoundError,
@@ -141,6 +144,32 @@ def test_a_message_that_is_too_large_is_said_to_be(address: str) -> None:
     with Client(address) as client, pytest.raises(ResourceExhaustedError) as caught:
         client.trace_store.create_trace(v1.Trace(prompt="x" * (4 * 1024 * 1024)))
     assert caught.value.reason == "MESSAGE_TOO_LARGE"
+
+
+def test_a_call_that_a_stopping_server_drops_may_be_made_again(store: Store) -> None:
+    with ExitStack() as server:
+        address = server.enter_context(
+            fake_server(lambda server: v1.add_TraceStoreServicer_to_server(store, server))
+        )
+        with Client(address) as client, ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(client.trace_store.get_trace, "traces/slow")
+            while not store.calls:
+                time.sleep(0.01)
+            server.close()
+            with pytest.raises(UnavailableError) as caught:
+                answer.result()
+    assert caught.value.reason in ("CONNECTION_BROKEN", "SERVER_NOT_FOUND")
+
+
+def test_a_client_that_is_closed_says_so(address: str, store: Store) -> None:
+    client = Client(address)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(client.trace_store.get_trace, "traces/slow")
+        while not store.calls:
+            time.sleep(0.01)
+        client.close()
+        with pytest.raises(CancelledError, match="Channel closed"):
+            answer.result()
 
 
 def test_reads_are_tried_again(address: str, store: Store) -> None:

@@ -1,0 +1,219 @@
+"""The four services in memory, with just enough sense to run a loop against, and switches to break it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+from google.protobuf import empty_pb2
+from google.protobuf.json_format import MessageToDict
+from google.rpc import code_pb2, status_pb2
+from tunix_rt import v1
+
+ENDED = {"SUCCEEDED": 4, "FAILED": 5, "CANCELLED": 6}
+
+
+def digest(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+class FakeLoopServices(v1.TraceStoreServicer, v1.ExporterServicer, v1.TrainerServicer, v1.EvaluatorServicer):
+    """Creates are idempotent by request id; a job ends when it is watched, as ``outcomes`` says.
+
+    ``made`` counts the jobs that were really created, by kind.
+    """
+
+    def __init__(self) -> None:
+        self.traces: dict[str, v1.Trace] = {}
+        self.jobs: dict[str, Any] = {}
+        self.eval_sets: dict[str, v1.EvalSet] = {}
+        self.by_request: dict[str, Any] = {}
+        self.made: Counter[str] = Counter()
+        self.outcomes: dict[str, list[str]] = {}
+        self.batches = 0
+        self.template_known = True
+        self.breaks_before: str = ""
+
+    def add(self, server: grpc.Server) -> None:
+        v1.add_TraceStoreServicer_to_server(self, server)
+        v1.add_ExporterServicer_to_server(self, server)
+        v1.add_TrainerServicer_to_server(self, server)
+        v1.add_EvaluatorServicer_to_server(self, server)
+
+    # Traces.
+    def BatchCreateTraces(self, request: v1.BatchCreateTracesRequest, _: Any) -> v1.BatchCreateTracesResponse:
+        self.batches += 1
+        if request.request_id in self.by_request:
+            answer: v1.BatchCreateTracesResponse = self.by_request[request.request_id]
+            return answer
+        results = []
+        for trace in request.traces:
+            name = f"traces/{hashlib.sha256(trace.prompt.encode()).hexdigest()[:12]}"
+            results.append(v1.BatchCreateTracesResult(name=name, created=name not in self.traces))
+            self.traces.setdefault(name, trace)
+        created = sum(result.created for result in results)
+        answer = v1.BatchCreateTracesResponse(
+            results=results, created_count=created, skipped_count=len(results) - created
+        )
+        self.by_request[request.request_id] = answer
+        return answer
+
+    def GetTrace(self, request: v1.GetTraceRequest, context: Any) -> v1.Trace:
+        return self._found(self.traces, request.name, context)
+
+    def DeleteTrace(self, request: v1.DeleteTraceRequest, _: Any) -> Any:
+        del self.traces[request.name]
+        return empty_pb2.Empty()
+
+    # Datasets: every fifth trace is held out.
+    def CreateDataset(self, request: v1.CreateDatasetRequest, context: Any) -> v1.Dataset:
+        spec = request.spec
+        name = f"datasets/{spec.dataset_id}@{spec.version or '1'}"
+        known = self.jobs.get(name)
+        if known is not None and known.state != ENDED["FAILED"]:
+            if known.spec != spec:
+                context.abort(grpc.StatusCode.ALREADY_EXISTS, f"{name} is bound")
+            return known
+        return self._create("dataset", request.request_id, v1.Dataset(name=name, spec=spec), context)
+
+    def WatchDataset(self, request: v1.WatchDatasetRequest, context: Any) -> Iterator[v1.Dataset]:
+        job = self._found(self.jobs, request.name, context)
+        yield job
+        if self._end("dataset", job):
+            job.digest = digest(job.spec.SerializeToString(deterministic=True) + self._rows(""))
+            for split in ("train", "test"):
+                job.splits.add(split=split, row_count=len(self._rows(split).splitlines()))
+        yield job
+
+    def ReadDataset(self, request: v1.ReadDatasetRequest, _: Any) -> Iterator[v1.ReadDatasetResponse]:
+        assert request.format == v1.DATASET_FORMAT_TRACE
+        yield from self._download(self._rows(request.split), request.offset, v1.ReadDatasetResponse)
+
+    def _rows(self, split: str) -> bytes:
+        lines = []
+        for number, (name, trace) in enumerate(sorted(self.traces.items())):
+            if split and (split == "test") != (number % 5 == 0):
+                continue
+            row = {
+                "id": name,
+                "prompts": trace.prompt,
+                "trace_steps": [
+                    {"i": step.i, "type": step.type, "content": step.content} for step in trace.steps
+                ],
+                "final_answer": trace.final_answer,
+                "metadata": MessageToDict(trace.metadata) | {"source_trace_id": name},
+            }
+            lines.append(json.dumps(row).encode())
+        return b"\n".join(lines)
+
+    # Training.
+    def ListBaseModels(self, _: v1.ListBaseModelsRequest, __: Any) -> v1.ListBaseModelsResponse:
+        model = v1.BaseModel(base_model="tiny")
+        if self.template_known:
+            model.chat_template.CopyFrom(
+                v1.ChatTemplate(jinja="{{ x }}", eos_token="</s>", digest="sha256:t")
+            )
+        return v1.ListBaseModelsResponse(base_models=[model])
+
+    def CreateTrainingJob(self, request: v1.CreateTrainingJobRequest, context: Any) -> v1.TrainingJob:
+        job = v1.TrainingJob(name=f"trainingJobs/{self.made['training']}", spec=request.spec)
+        return self._create("training", request.request_id, job, context)
+
+    def WatchTrainingJob(
+        self, request: v1.WatchTrainingJobRequest, context: Any
+    ) -> Iterator[v1.WatchTrainingJobResponse]:
+        job = self._found(self.jobs, request.name, context)
+        job.progress.CopyFrom(v1.Progress(stage="training", total=2, unit="steps"))
+        yield v1.WatchTrainingJobResponse(training_job=job)
+        yield v1.WatchTrainingJobResponse(event=1, log_line="loading")
+        for step in (1, 2):
+            metrics = v1.TrainingMetrics(step=step, loss=1 / step)
+            metrics.eta.FromMilliseconds(2500)
+            job.latest_metrics.CopyFrom(metrics)
+            yield v1.WatchTrainingJobResponse(event=step + 1, metrics=metrics)
+        if self._end("training", job):
+            job.checkpoint = f"{job.name}/checkpoints/2"
+        yield v1.WatchTrainingJobResponse(event=3, training_job=job)
+
+    def GetCheckpoint(self, request: v1.GetCheckpointRequest, _: Any) -> v1.Checkpoint:
+        return v1.Checkpoint(name=request.name, step=2, digest="sha256:weights")
+
+    # Evaluation.
+    def CreateEvalSet(self, request: v1.CreateEvalSetRequest, context: Any) -> v1.EvalSet:
+        name = f"evalSets/{request.eval_set.eval_set_id}"
+        if name in self.eval_sets and list(self.eval_sets[name].items) != list(request.eval_set.items):
+            context.abort(grpc.StatusCode.ALREADY_EXISTS, f"{name} is bound")
+        if name not in self.eval_sets:
+            self.made["eval_set"] += 1
+            stored = v1.EvalSet(name=name, item_count=len(request.eval_set.items), digest="sha256:items")
+            stored.items.extend(request.eval_set.items)
+            self.eval_sets[name] = stored
+        return self.eval_sets[name]
+
+    def GetEvalSet(self, request: v1.GetEvalSetRequest, context: Any) -> v1.EvalSet:
+        return self._found(self.eval_sets, request.name, context)
+
+    def CreateEvaluation(self, request: v1.CreateEvaluationRequest, context: Any) -> v1.Evaluation:
+        job = v1.Evaluation(name=f"evaluations/{self.made['evaluation']}", spec=request.spec)
+        return self._create("evaluation", request.request_id, job, context)
+
+    def WatchEvaluation(self, request: v1.WatchEvaluationRequest, context: Any) -> Iterator[v1.Evaluation]:
+        job = self._found(self.jobs, request.name, context)
+        job.progress.CopyFrom(v1.Progress(stage="generating", completed=1, total=4, unit="items"))
+        yield job
+        if self._end("evaluation", job):
+            right = 3 if job.spec.checkpoint else 1
+            overall = v1.Accuracy(item_count=4, correct_count=right, accuracy=right / 4)
+            job.summary.overall.CopyFrom(overall)
+            job.manifest.results_digest = f"sha256:{right}"
+        yield job
+
+    def CompareEvaluations(self, request: v1.CompareEvaluationsRequest, _: Any) -> v1.ComparisonReport:
+        base, candidate = self.jobs[request.base], self.jobs[request.candidate]
+        return v1.ComparisonReport(
+            name="comparisonReports/r",
+            digest="sha256:report",
+            verdict=v1.ComparisonReport.VERDICT_IMPROVED,
+            overall=v1.PairedDifference(
+                base=base.summary.overall, candidate=candidate.summary.overall, p_value=0.04
+            ),
+            training_metrics=[v1.TrainingMetrics(step=1, loss=1.0), v1.TrainingMetrics(step=2, loss=0.5)],
+        )
+
+    def ReadComparisonReport(
+        self, request: v1.ReadComparisonReportRequest, _: Any
+    ) -> Iterator[v1.ReadComparisonReportResponse]:
+        data = f"report in {v1.ReportFormat.Name(request.format)}".encode()
+        yield from self._download(data, request.offset, v1.ReadComparisonReportResponse)
+
+    # What they share.
+    def _create(self, kind: str, request_id: str, job: Any, context: Any) -> Any:
+        assert request_id
+        if request_id in self.by_request:
+            return self.by_request[request_id]
+        if self.breaks_before == kind:
+            context.abort(grpc.StatusCode.INTERNAL, "the machine is on fire")
+        self.made[kind] += 1
+        job.state = 1
+        self.jobs[job.name] = self.by_request[request_id] = job
+        return job
+
+    def _end(self, kind: str, job: Any) -> bool:
+        outcome = (self.outcomes.get(kind) or ["SUCCEEDED"]).pop(0)
+        job.state = ENDED[outcome]
+        if outcome == "FAILED":
+            job.error.CopyFrom(status_pb2.Status(code=code_pb2.FAILED_PRECONDITION, message="it broke"))
+        return outcome == "SUCCEEDED"
+
+    def _found(self, known: dict[str, Any], name: str, context: Any) -> Any:
+        if name not in known:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"no {name}")
+        return known[name]
+
+    def _download(self, data: bytes, offset: int, kind: Any) -> Iterator[Any]:
+        yield kind(header=v1.DownloadHeader(size_bytes=len(data), digest=digest(data)))
+        yield kind(chunk=data[offset:])

@@ -1,0 +1,272 @@
+"""A loop runs its stages in order, and repeats none that is done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.fake_loop import FakeLoopServices
+from support.threaded import fake_server
+from support.traces import trace
+from tunix_rt import Client, LoopConfig, LoopEvent, LoopResult, run_loop, v1
+from tunix_rt.errors import (
+    AlreadyExistsError,
+    FailedPreconditionError,
+    InternalError,
+    InvalidArgumentError,
+    JobFailedError,
+)
+from tunix_rt.formats import trace_to_json
+
+ALL = ["import", "dataset", "eval_set", "evaluation_before", "training", "evaluation_after", "comparison"]
+
+
+@pytest.fixture
+def services() -> FakeLoopServices:
+    return FakeLoopServices()
+
+
+@pytest.fixture
+def client(services: FakeLoopServices) -> Iterator[Client]:
+    with fake_server(services.add) as address, Client(address) as client:
+        yield client
+
+
+def config(folder: Path, **changes: Any) -> LoopConfig:
+    document: dict[str, Any] = {
+        "name": "test",
+        "traces": {"generate": {"count": 20, "seed": 3}},
+        "dataset": {"id": "d", "chat_template": "chatml", "splits": {"train": 0.8, "test": 0.2}},
+        "eval_set": {"limit": 4},
+        "training": {"base_model": "tiny"},
+        "output_dir": folder / "out",
+    }
+    return LoopConfig.model_validate(document | changes)
+
+
+def run(config: LoopConfig, client: Client) -> tuple[LoopResult, dict[str, str]]:
+    events: list[LoopEvent] = []
+    result = run_loop(config, client, on_event=events.append)
+    ends = {event.stage: event.kind for event in events if event.kind in ("finished", "skipped")}
+    return result, {str(stage): kind for stage, kind in ends.items()}
+
+
+def test_a_loop_runs_from_traces_to_report(
+    client: Client, services: FakeLoopServices, tmp_path: Path
+) -> None:
+    events: list[LoopEvent] = []
+    result = run_loop(config(tmp_path), client, on_event=events.append)
+    assert [event.stage for event in events if event.kind == "started"] == ALL
+    assert [event.stage for event in events if event.kind == "finished"] == ALL
+    assert list(result.stage_seconds) == ALL
+    assert dict(services.made) == {"dataset": 1, "eval_set": 1, "evaluation": 2, "training": 1}
+    assert result.imported is not None
+    assert result.imported.created == 20
+    assert result.eval_set.item_count == 4
+    assert result.evaluation_before.spec.base_model == "tiny"
+    assert result.evaluation_before.spec.chat_template == result.dataset.spec.chat_template
+    assert result.evaluation_after.spec.checkpoint == result.checkpoint.name
+    assert result.evaluation_before.spec.eval_set == result.evaluation_after.spec.eval_set
+    assert events[-1].message == "25.0% -> 75.0%, p = 0.04"
+
+
+def test_training_reports_its_steps(client: Client, tmp_path: Path) -> None:
+    events: list[LoopEvent] = []
+    run_loop(config(tmp_path), client, on_event=events.append)
+    steps = [event for event in events if event.metrics is not None]
+    assert [(step.completed, step.total, step.unit, step.eta_seconds) for step in steps] == [
+        (1, 2, "steps", 2.5),
+        (2, 2, "steps", 2.5),
+    ]
+    assert steps[0].resource == "trainingJobs/0"
+    assert any(event.message == "loading" for event in events)
+
+
+def test_the_documents_are_written(client: Client, tmp_path: Path) -> None:
+    result = run_loop(config(tmp_path), client)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "loop-state.json",
+        "loop.json",
+        "report.html",
+        "report.json",
+        "report.md",
+    ]
+    assert result.files["report.html"].read_bytes() == b"report in REPORT_FORMAT_HTML"
+    summary = json.loads(result.files["loop.json"].read_bytes())
+    assert summary == result.summary()
+    assert summary["dataset"]["digest"] == result.dataset.digest
+    assert summary["comparison"]["verdict"] == "VERDICT_IMPROVED"
+    assert summary["training_job"]["losses_digest"].startswith("sha256:")
+
+
+def test_a_loop_that_is_done_repeats_nothing(
+    client: Client, services: FakeLoopServices, tmp_path: Path
+) -> None:
+    first, _ = run(config(tmp_path), client)
+    made, batches = dict(services.made), services.batches
+    again, ends = run(config(tmp_path), client)
+    assert (dict(services.made), services.batches) == (made, batches)
+    assert ends == dict.fromkeys(ALL, "skipped") | {"comparison": "finished"}
+    assert again.to_json() == first.to_json()
+
+
+@pytest.mark.parametrize("stage", ["dataset", "evaluation", "training"])
+def test_a_loop_that_was_cut_off_goes_on_where_it_stopped(
+    client: Client, services: FakeLoopServices, tmp_path: Path, stage: str
+) -> None:
+    services.breaks_before = stage
+    with pytest.raises(InternalError, match="on fire"):
+        run_loop(config(tmp_path), client)
+    done = dict(services.made)
+    services.breaks_before = ""
+    _, ends = run(config(tmp_path), client)
+    assert dict(services.made) == {"dataset": 1, "eval_set": 1, "evaluation": 2, "training": 1}
+    assert services.batches == 1
+    assert ends["import"] == "skipped"
+    assert ends["dataset"] == ("skipped" if done.get("dataset") else "finished")
+
+
+def test_a_loop_goes_on_without_its_output_folder(
+    client: Client, services: FakeLoopServices, tmp_path: Path
+) -> None:
+    first, _ = run(config(tmp_path), client)
+    made = dict(services.made)
+    again, ends = run(config(tmp_path / "elsewhere"), client)
+    assert dict(services.made) == made
+    assert ends["training"] == "skipped"
+    assert again.summary() == first.summary()
+
+
+def test_traces_that_are_gone_from_the_store_are_sent_again(
+    client: Client, services: FakeLoopServices, tmp_path: Path
+) -> None:
+    run(config(tmp_path), client)
+    services.traces.clear()
+    services.by_request.clear()
+    _, ends = run(config(tmp_path), client)
+    assert ends["import"] == "finished"
+    assert len(services.traces) == 20
+
+
+@pytest.mark.parametrize(
+    ("kind", "outcome"), [("training", "FAILED"), ("evaluation", "CANCELLED"), ("dataset", "FAILED")]
+)
+def test_a_job_that_went_wrong_is_tried_anew_by_the_next_run(
+    client: Client, services: FakeLoopServices, tmp_path: Path, kind: str, outcome: str
+) -> None:
+    services.outcomes[kind] = [outcome, outcome, "SUCCEEDED", "SUCCEEDED", "SUCCEEDED"]
+    for _ in range(2):
+        with pytest.raises(JobFailedError):
+            run_loop(config(tmp_path), client)
+    result, _ = run(config(tmp_path), client)
+    assert result.report.name == "comparisonReports/r"
+    assert services.made[kind] == {"training": 3, "evaluation": 4, "dataset": 3}[kind]
+    run(config(tmp_path), client)
+    assert services.made[kind] == {"training": 3, "evaluation": 4, "dataset": 3}[kind]
+
+
+def test_another_setting_repeats_only_what_it_changes(
+    client: Client, services: FakeLoopServices, tmp_path: Path
+) -> None:
+    run(config(tmp_path), client)
+    _, ends = run(config(tmp_path, evaluation={"max_new_tokens": 7}), client)
+    assert (services.made["training"], services.made["evaluation"]) == (1, 4)
+    assert ends["training"] == "skipped"
+    run(config(tmp_path, training={"base_model": "tiny", "max_steps": 9}), client)
+    assert (services.made["dataset"], services.made["training"], services.made["evaluation"]) == (1, 2, 5)
+
+
+def test_another_name_starts_afresh(client: Client, services: FakeLoopServices, tmp_path: Path) -> None:
+    run(config(tmp_path), client)
+    run(config(tmp_path, name="other"), client)
+    assert (services.made["training"], services.made["evaluation"]) == (2, 4)
+
+
+def test_traces_come_from_a_file_or_from_the_store_as_it_is(
+    client: Client, services: FakeLoopServices, tmp_path: Path
+) -> None:
+    file = tmp_path / "t.jsonl"
+    file.write_text("\n".join(trace_to_json(trace(i)) for i in range(10)))
+    result, _ = run(config(tmp_path, traces={"file": file}), client)
+    assert result.imported is not None
+    assert (result.imported.read, len(services.traces)) == (10, 10)
+    result, ends = run(config(tmp_path, name="none", traces=None), client)
+    assert (result.imported, ends["import"]) == (None, "skipped")
+
+
+def test_other_traces_in_the_file_ask_for_another_dataset_version(
+    client: Client, services: FakeLoopServices, tmp_path: Path
+) -> None:
+    file = tmp_path / "t.jsonl"
+    file.write_text("\n".join(trace_to_json(trace(i)) for i in range(10)))
+    run(config(tmp_path, traces={"file": file}), client)
+    file.write_text("\n".join(trace_to_json(trace(i)) for i in range(12)))
+    dataset = {"id": "d", "version": "2", "chat_template": "chatml", "splits": {"train": 0.8, "test": 0.2}}
+    run(config(tmp_path, traces={"file": file}, dataset=dataset), client)
+    assert (services.made["dataset"], services.made["training"], len(services.traces)) == (2, 2, 12)
+
+
+def test_questions_of_their_own_are_kept_out_of_the_dataset(client: Client, tmp_path: Path) -> None:
+    events: list[LoopEvent] = []
+    result = run_loop(config(tmp_path, eval_set={"builtin": "eval_v1"}), client, on_event=events.append)
+    assert [event.stage for event in events if event.kind == "started"][:3] == [
+        "import",
+        "eval_set",
+        "dataset",
+    ]
+    assert result.eval_set.name == "evalSets/eval_v1"
+    assert list(result.dataset.spec.eval_sets) == ["evalSets/eval_v1"]
+    assert result.eval_set.item_count == 25
+
+
+def test_an_id_that_is_bound_to_other_questions_is_refused(client: Client, tmp_path: Path) -> None:
+    run(config(tmp_path, eval_set={"id": "mine", "limit": 2}), client)
+    with pytest.raises(AlreadyExistsError, match="evalSets/mine is bound"):
+        run(config(tmp_path, eval_set={"id": "mine", "limit": 3}), client)
+
+
+def test_the_models_own_chat_template_is_taken_from_the_trainer(
+    client: Client, services: FakeLoopServices, tmp_path: Path
+) -> None:
+    dataset = {
+        "id": "d",
+        "chat_template": "model",
+        "system_instruction": "Think.",
+        "splits": {"train": 0.8, "test": 0.2},
+    }
+    result, _ = run(config(tmp_path, dataset=dataset), client)
+    assert result.dataset.spec.chat_template == v1.ChatTemplate(
+        jinja="{{ x }}", eos_token="</s>", system_instruction="Think."
+    )
+    services.template_known = False
+    with pytest.raises(FailedPreconditionError, match="tunix-rt models pull tiny"):
+        run(config(tmp_path, dataset=dataset), client)
+
+
+def test_a_loop_that_cannot_write_its_results_does_not_begin(
+    client: Client, services: FakeLoopServices, tmp_path: Path
+) -> None:
+    (tmp_path / "out").write_text("a file, not a folder")
+    with pytest.raises(FailedPreconditionError, match=r"output_dir .*out: cannot be written"):
+        run_loop(config(tmp_path), client)
+    assert not services.made
+    assert not services.batches
+
+
+@pytest.mark.parametrize(
+    ("traces", "said"),
+    [
+        ({"file": "/nope.jsonl"}, "traces.file /nope.jsonl: cannot be read: No such file"),
+        ({"generate": {"count": 5, "families": ["poetry"]}}, "traces.generate: .*poetry"),
+        ({"file": "/dev/null"}, "/dev/null holds no traces"),
+    ],
+)
+def test_traces_that_cannot_be_had_are_named(
+    client: Client, services: FakeLoopServices, tmp_path: Path, traces: Any, said: str
+) -> None:
+    with pytest.raises(InvalidArgumentError, match=said):
+        run_loop(config(tmp_path, traces=traces), client)
+    assert not services.made
