@@ -80,6 +80,35 @@ class TrainingSpec(Value):
     validation_interval_steps: int
 
 
+class TrainingSpecDraft(Value):
+    """What a caller asks for, unchecked; None where a field was left out.
+
+    ``schedule`` and ``dtype`` hold a name of theirs or, for a number that the contract does not name, its
+    digits.
+    """
+
+    base_model: str = ""
+    dataset: str = ""
+    rank: int | None = None
+    alpha: float | None = None
+    target_modules: tuple[str, ...] = ()
+    learning_rate: float | None = None
+    schedule: str = "linear"
+    warmup_steps: int | None = None
+    weight_decay: float | None = None
+    beta1: float | None = None
+    beta2: float | None = None
+    epsilon: float | None = None
+    max_grad_norm: float | None = None
+    max_steps: int | None = None
+    rows_per_batch: int | None = None
+    max_length: int | None = None
+    packing: bool | None = None
+    dtype: str = "bfloat16"
+    seed: int = 0
+    validation_interval_steps: int | None = None
+
+
 class Progress(Value):
     """How far a stage has come: ``completed`` of ``total`` (0: unknown) units; ``eta_s`` in seconds."""
 
@@ -185,7 +214,7 @@ class TrainingInput(Value):
 
 
 class WorkerSpec(Value):
-    """What the child process is told.
+    """What the child process is told; ``attempt`` counts its starts from 1.
 
     ``train_file`` and ``validation_file`` lie in the job's folder and have the digests of ``inputs``.
     """
@@ -193,6 +222,7 @@ class WorkerSpec(Value):
     job_name: str
     spec: TrainingSpec
     inputs: TrainingInput
+    attempt: int
     models_dir: str
     train_file: str
     validation_file: str | None
@@ -241,7 +271,10 @@ class Checkpoint(Value):
 
 
 class BaseModelSummary(Value):
-    """A base model as the service lists it; what is unknown until it is pulled is empty or 0."""
+    """A base model; what is unknown until it is on the host is empty or 0.
+
+    ``path`` is its folder, ``chat_template`` its own template, if it has one, with its digest.
+    """
 
     id: str
     available: bool
@@ -251,13 +284,13 @@ class BaseModelSummary(Value):
     license: str
     weights_digest: str
     tokenizer_digest: str
-    chat_template: str
-    bos_token: str
-    eos_token: str
+    path: str
+    chat_template: ChatTemplateFields | None
+    chat_template_digest: str
 
 
 class JobLine(Value):
-    """A numbered event of a job: the metrics of a step or a line for people."""
+    """A numbered event of a job, from 1: the metrics of a step or a line for people."""
 
     number: int
     metrics: StepMetrics | None = None

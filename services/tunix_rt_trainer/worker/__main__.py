@@ -11,7 +11,9 @@ from tunix_rt_trainer.worker.reporter import Reporter
 
 def main(job: JobDir) -> None:
     """Do the job; JAX and Tunix are imported here, so that their seconds are a stage that can be seen."""
-    Reporter(job).stage("starting")
+    reporter = Reporter(job)
+    reporter.attempt(job.spec["attempt"])
+    reporter.stage("starting")
     from tunix_rt_trainer.worker.pipeline import run
 
     run(job)

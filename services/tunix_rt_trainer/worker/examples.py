@@ -21,9 +21,6 @@ class Tokenizer(Protocol):
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of texts as they are, no special token added."""
 
-    def token_id(self, token: str) -> int | None:
-        """The id of a token given as text."""
-
 
 @dataclass(frozen=True, slots=True)
 class TextExample:
@@ -117,22 +114,6 @@ def tokenize(
         f"with a token that the model, which knows {vocab_size}, has no embedding for",
     )
     return tokens
-
-
-def require_single_tokens(markers: Iterable[str], tokenizer: Tokenizer, base_model: str) -> None:
-    """Check that each text of a chat template that marks a turn is one token of the tokenizer.
-
-    Raises:
-        FailedPrecondition: CHAT_TEMPLATE_MISMATCH, naming the text and the base model.
-    """
-    for marker in markers:
-        if tokenizer.token_id(marker) is None:
-            raise FailedPrecondition(
-                f"the dataset's chat template marks turns with {marker!r}, which is not one token of "
-                f"{base_model}'s tokenizer; build the dataset with the chat template of the model",
-                reason="CHAT_TEMPLATE_MISMATCH",
-                metadata={"base_model": base_model, "marker": marker},
-            )
 
 
 def _parse(line: str, file: str, number: int) -> TextExample:

@@ -25,8 +25,9 @@ from tunix_rt_trainer.model import (
     TrainingManifest,
     WorkerSpec,
 )
+from tunix_rt_trainer.turn_markers import require_single_tokens
 from tunix_rt_trainer.worker.batches import BatchSource
-from tunix_rt_trainer.worker.examples import TokenExample, read_examples, require_single_tokens, tokenize
+from tunix_rt_trainer.worker.examples import TokenExample, read_examples, tokenize
 from tunix_rt_trainer.worker.loop import LoopPlan, TrainingLoop
 from tunix_rt_trainer.worker.network import build_network
 from tunix_rt_trainer.worker.optimizer import learning_rate, make_optimizer
@@ -49,6 +50,8 @@ def run(job: JobDir) -> None:
     """
     worker = WorkerSpec.model_validate(job.spec)
     reporter = Reporter(job)
+    if worker.attempt > 1:
+        reporter.log(f"started again from the beginning, attempt {worker.attempt}")
     model = _ensure_model(worker, reporter)
     plan = _DataPreparation(worker, model, job.path, reporter).plan()
     reporter.stage("loading the model")

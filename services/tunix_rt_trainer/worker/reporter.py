@@ -23,6 +23,10 @@ class Reporter:
         self._progress = Progress(stage="")
         self._written = 0.0
 
+    def attempt(self, number: int) -> None:
+        """Begin an attempt; what was told before belongs to an earlier one."""
+        self._job.emit("attempt", number=number)
+
     def stage(self, name: str, total: int = 0, unit: str = "") -> None:
         """Begin a stage of ``total`` units; the one before has ended."""
         self._progress = Progress(stage=name, total=total, unit=unit)

@@ -1,0 +1,124 @@
+"""One attempt at a job, from the events of its child to what is stored."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import Final
+
+from tunix_rt_kit.jobs import WorkerProcess
+
+from tunix_rt_trainer.events import AttemptFacts
+from tunix_rt_trainer.job_folders import JobFolders
+from tunix_rt_trainer.model import JobError, JobState, TrainingJob
+from tunix_rt_trainer.service import JobRepository, JobUpdate, QueuedJob
+
+UNDER_WAY: Final = (JobState.RUNNING, JobState.CANCELLING)
+
+_SAVE_S: Final = 0.5
+_LOG_LINES: Final = 30
+_LOG_CHARACTERS: Final = 4_000
+_STOPPED: Final = 3
+"""Exit code of a child that was asked to stop."""
+
+
+class Attempt:
+    """Follows ``process``, the child of the job ``queued`` in its present attempt."""
+
+    def __init__(
+        self, repository: JobRepository, folders: JobFolders, queued: QueuedJob, process: WorkerProcess
+    ) -> None:
+        self.process = process
+        self._repository = repository
+        self._folders = folders
+        self._queued = queued
+        self._facts = AttemptFacts(queued.job.attempt_count)
+        self._events = 0
+        self._saved: JobUpdate | None = None
+        self._saved_at = 0.0
+
+    @property
+    def job(self) -> TrainingJob:
+        """The job, as it was when it was taken up."""
+        return self._queued.job
+
+    @property
+    def told_its_end(self) -> bool:
+        """Whether the child of this attempt came to its own end, well or not."""
+        self._read()
+        return self._facts.exit_code is not None
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the child was asked to stop by somebody else than this service."""
+        self._read()
+        asked = self._repository.get(self.job.id).state is JobState.CANCELLING
+        return self._facts.exit_code == _STOPPED and not asked
+
+    def collect(self, *, at_once: bool = False) -> None:
+        """Store what the child told since the last call; progress twice a second at most."""
+        self._read()
+        while self._facts.new_checkpoints:
+            step, folder = self._facts.new_checkpoints[0]
+            self._repository.add_checkpoint(self._folders.store_checkpoint(self._queued, step, folder))
+            self._facts.new_checkpoints.pop(0)
+        update, now = self._update(), time.monotonic()
+        if update != self._saved and (at_once or now - self._saved_at >= _SAVE_S):
+            self._repository.save(self.job.id, update)
+            self._saved, self._saved_at = update, now
+
+    def give_back(self) -> None:
+        """Put the job back into the queue, or call it cancelled if that was asked for."""
+        change = self._repository.change_state
+        if not change(self.job.id, [JobState.RUNNING], JobState.QUEUED):
+            change(self.job.id, [JobState.CANCELLING], JobState.CANCELLED)
+
+    def finish(self) -> None:
+        """Store the end of the job, whose child has ended."""
+        self.collect(at_once=True)
+        change = self._repository.change_state
+        if self._facts.exit_code == 0:
+            change(self.job.id, UNDER_WAY, JobState.SUCCEEDED)
+        elif self._facts.error is None and change(self.job.id, [JobState.CANCELLING], JobState.CANCELLED):
+            return
+        else:
+            change(self.job.id, UNDER_WAY, JobState.FAILED, error=self._error())
+
+    def _read(self) -> None:
+        events = self.process.events(self._events)
+        self._events += len(events)
+        self._facts.take(events)
+
+    def _update(self) -> JobUpdate:
+        facts, spec = self._facts, self.job.spec
+        counted = facts.max_steps is not None and spec.max_steps is None
+        return JobUpdate(
+            progress=facts.progress,
+            latest_metrics=facts.latest_metrics,
+            stage_timings=facts.stage_timings,
+            spec=spec.model_copy(update={"max_steps": facts.max_steps}) if counted else None,
+        )
+
+    def _error(self) -> JobError:
+        told = self._facts.error
+        if told is not None and told.code != "INTERNAL":
+            return told
+        lines = [line for line in self.process.log_tail(_LOG_LINES) if line.strip()]
+        log = {"log_tail": "\n".join(lines)[-_LOG_CHARACTERS:]}
+        if told is not None:
+            return told.model_copy(update={"metadata": {**told.metadata, **log}})
+        last = f"; its last line of output: {lines[-1].strip()[:300]}" if lines else ""
+        return JobError(
+            code="INTERNAL",
+            reason="WORKER_DIED",
+            message=f"the training process {_end_of(self.process.poll())}{last}",
+            metadata=log,
+        )
+
+
+def _end_of(code: int | None) -> str:
+    if code is None or code >= 0:
+        return f"ended with exit code {code}"
+    name = signal.Signals(-code).name if -code in {entry.value for entry in signal.Signals} else "unknown"
+    hint = ", as happens when memory runs out" if -code == signal.SIGKILL else ""
+    return f"was ended by signal {-code} ({name}){hint}"

@@ -1,0 +1,130 @@
+"""Runs queued jobs: a child process each, watched until it has ended."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import UTC, datetime
+from typing import Final
+
+from tunix_rt_kit.errors import DomainError
+from tunix_rt_kit.jobs import JobRunner, WorkerProcess
+from tunix_rt_kit.serving.logging import get_logger
+
+from tunix_rt_trainer.attempt import UNDER_WAY, Attempt
+from tunix_rt_trainer.job_folders import FolderLines, JobFolders
+from tunix_rt_trainer.model import JobError, JobState
+from tunix_rt_trainer.service import JobRepository, QueuedJob
+
+_log = get_logger("tunix_rt.trainer")
+
+_POLL_S: Final = 0.1
+_SHUTDOWN_S: Final = 2.0
+
+
+class Supervisor:
+    """The queue of jobs, and the children of those that run."""
+
+    def __init__(self, repository: JobRepository, folders: JobFolders, slots: int) -> None:
+        self._repository = repository
+        self._folders = folders
+        self._slots = slots
+        self._runner: JobRunner | None = None
+        self._end_at_once: set[str] = set()
+
+    def start(self) -> None:
+        """Take up the jobs that an earlier server did not finish, oldest first."""
+        self._runner = JobRunner(self._slots, self._run, on_error=self._failed, name="training")
+        for job in self._repository.unfinished():
+            self._runner.submit(job.id)
+
+    def stop(self, grace_s: float) -> None:
+        """End the children; their jobs go back to the queue."""
+        if self._runner is not None:
+            left = self._runner.stop(grace_s)
+            if left:
+                _log.info("jobs_left", jobs=left)
+
+    def submit(self, job_id: str) -> None:
+        """Put a job at the end of the queue. While the server stops, the next one will find it there."""
+        if self._runner is not None and not self._runner.stopping.is_set():
+            self._runner.submit(job_id)
+
+    def stop_job(self, job_id: str, *, at_once: bool) -> None:
+        """Ask a running job to stop at its next step, or end it at once."""
+        if self._runner is None:
+            return
+        if at_once and job_id in self._runner.active():
+            self._end_at_once.add(job_id)
+        self._runner.cancel(job_id)
+
+    def lines(self, job_id: str) -> FolderLines:
+        """The metrics and log lines of a job."""
+        return self._folders.lines(job_id)
+
+    @property
+    def _stopping(self) -> bool:
+        return self._runner is not None and self._runner.stopping.is_set()
+
+    def _run(self, job_id: str, cancelled: threading.Event) -> None:
+        process = self._folders.process(job_id)
+        try:
+            queued = self._begin(job_id, process)
+            if queued is not None:
+                self._watch(Attempt(self._repository, self._folders, queued, process), cancelled)
+        finally:
+            process.kill()
+            self._end_at_once.discard(job_id)
+
+    def _begin(self, job_id: str, process: WorkerProcess) -> QueuedJob | None:
+        """Start a job's child, or take over the one that an earlier server started; None if there is
+        nothing to do."""
+        queued = self._repository.queued(job_id)
+        job, change = queued.job, self._repository.change_state
+        if job.state in UNDER_WAY:
+            process.adopt()
+            attempt = Attempt(self._repository, self._folders, queued, process)
+            if process.poll() is None or attempt.told_its_end:
+                return queued
+            if job.state is JobState.CANCELLING:
+                change(job_id, [job.state], JobState.CANCELLED)
+                return None
+            change(job_id, [job.state], JobState.QUEUED)
+        number, now = job.attempt_count + 1, datetime.now(UTC)
+        if not change(job_id, [JobState.QUEUED], JobState.RUNNING, attempt_count=number, start_time=now):
+            return None
+        started = job.model_copy(update={"attempt_count": number, "state": JobState.RUNNING})
+        self._folders.start(process, QueuedJob(started, queued.inputs))
+        return QueuedJob(started, queued.inputs)
+
+    def _watch(self, attempt: Attempt, cancelled: threading.Event) -> None:
+        process, job_id = attempt.process, attempt.job.id
+        while process.poll() is None:
+            if self._stopping:
+                process.kill()
+                attempt.give_back()
+                return
+            if job_id in self._end_at_once:
+                process.kill()
+            elif cancelled.is_set() or attempt.job.state is JobState.CANCELLING:
+                process.request_cancel()
+            attempt.collect()
+            time.sleep(_POLL_S)
+        if attempt.interrupted and self._stops_soon():
+            attempt.give_back()
+        else:
+            attempt.finish()
+
+    def _stops_soon(self) -> bool:
+        """Whether the server is told to stop within moments, as when a whole machine is shut down."""
+        return self._runner is not None and self._runner.stopping.wait(_SHUTDOWN_S)
+
+    def _failed(self, job_id: str, error: Exception) -> None:
+        failure = JobError(
+            code="INTERNAL", reason="TRAINER_FAILED", message="the trainer failed; its log says why"
+        )
+        if isinstance(error, DomainError):
+            failure = JobError(
+                code=error.code, reason=error.reason, message=error.message, metadata=error.metadata
+            )
+        self._repository.change_state(job_id, [JobState.QUEUED, *UNDER_WAY], JobState.FAILED, error=failure)

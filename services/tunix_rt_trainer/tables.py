@@ -1,0 +1,53 @@
+"""The tables. Values that are read and written as a whole are canonical JSON."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import BigInteger, Column, ForeignKey, Integer, MetaData, String, Table
+from tunix_rt_kit.database import CanonicalJson, UtcDateTime, request_log_table
+
+VERSION_TABLE: Final = "trainer_version"
+
+metadata: Final = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+jobs: Final = Table(
+    "training_jobs",
+    metadata,
+    # Ids are ordered by time, so they order the queue and the listing.
+    Column("id", String(36), primary_key=True),
+    Column("state", String(16), nullable=False, index=True),
+    Column("spec", CanonicalJson, nullable=False),
+    Column("inputs", CanonicalJson, nullable=False),
+    Column("error", CanonicalJson),
+    Column("progress", CanonicalJson),
+    Column("latest_metrics", CanonicalJson),
+    Column("stage_timings", CanonicalJson, nullable=False),
+    Column("checkpoint_step", BigInteger),
+    Column("attempt_count", Integer, nullable=False),
+    Column("create_time", UtcDateTime, nullable=False),
+    Column("start_time", UtcDateTime),
+    Column("end_time", UtcDateTime),
+)
+
+checkpoints: Final = Table(
+    "training_checkpoints",
+    metadata,
+    Column("job_id", String(36), ForeignKey("training_jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("step", BigInteger, primary_key=True, autoincrement=False),
+    Column("digest", String(71), nullable=False),
+    Column("files", CanonicalJson, nullable=False),
+    Column("manifest", CanonicalJson, nullable=False),
+    Column("manifest_file", CanonicalJson, nullable=False),
+    Column("chat_template", CanonicalJson, nullable=False),
+    Column("create_time", UtcDateTime, nullable=False),
+)
+
+requests: Final = request_log_table(metadata, "trainer_requests")

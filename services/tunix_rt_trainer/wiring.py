@@ -1,0 +1,81 @@
+"""Puts the trainer together."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tunix_rt import v1
+from tunix_rt_kit.artifacts import ArtifactStore
+from tunix_rt_kit.artifacts.store import storage_error
+from tunix_rt_kit.database import Database
+from tunix_rt_kit.models.runtime import child_environment, code_revision
+from tunix_rt_kit.serving.channels import open_channel
+from tunix_rt_kit.serving.server import ServiceRegistration
+from tunix_rt_kit.serving.wiring import BuiltService
+
+from tunix_rt_trainer.base_models import HostBaseModels
+from tunix_rt_trainer.job_folders import JobFolders
+from tunix_rt_trainer.repository import SqlJobRepository
+from tunix_rt_trainer.service import TrainerService
+from tunix_rt_trainer.servicer import TrainerServicer
+from tunix_rt_trainer.settings import TrainerSettings
+from tunix_rt_trainer.supervisor import Supervisor
+from tunix_rt_trainer.upstream import EXPORTER, ExporterDatasets
+
+FULL_NAME = "tunix_rt.v1.Trainer"
+
+
+def build(settings: TrainerSettings, stopping: asyncio.Event) -> BuiltService:
+    """The trainer, not started yet; its watches end when ``stopping`` is set."""
+    database = Database(settings.database)
+    repository = SqlJobRepository(database)
+    artifacts = ArtifactStore(settings.artifacts)
+    folders = JobFolders(
+        settings.data_dir.absolute() / "training-jobs",
+        artifacts,
+        models_dir=settings.models,
+        environment=child_environment(settings.data_dir / "cache" / "jax"),
+        code_revision=code_revision(),
+    )
+    supervisor = Supervisor(repository, folders, settings.slots)
+    exporter = open_channel(settings.exporter_target, retried=[f"{EXPORTER}/GetDataset"])
+    service = TrainerService(
+        repository, ExporterDatasets(exporter), HostBaseModels(settings.models), supervisor, artifacts
+    )
+    servicer = TrainerServicer(service, stopping)
+
+    def start() -> None:
+        if database.dialect == "sqlite":
+            make_data_dir(settings)
+            repository.migrate()
+        supervisor.start()
+
+    def stop() -> None:
+        supervisor.stop(settings.shutdown_grace_s)
+        exporter.close()
+        database.close()
+
+    return BuiltService(
+        ServiceRegistration(FULL_NAME, lambda server: v1.add_TrainerServicer_to_server(servicer, server)),
+        start,
+        stop,
+    )
+
+
+def migrate(settings: TrainerSettings) -> None:
+    """Bring the schema of the settings' database to the newest revision."""
+    database = Database(settings.database)
+    if database.dialect == "sqlite":
+        make_data_dir(settings)
+    try:
+        SqlJobRepository(database).migrate()
+    finally:
+        database.close()
+
+
+def make_data_dir(settings: TrainerSettings) -> None:
+    """Make the data folder unless it is there."""
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(error, str(settings.data_dir)) from error

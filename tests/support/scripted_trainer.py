@@ -1,0 +1,92 @@
+"""A worker that acts out a training job without a model; the seed of its spec says how it goes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+from tunix_rt_kit.artifacts import canonical_json
+from tunix_rt_kit.errors import FailedPrecondition
+from tunix_rt_kit.jobs import JobCancelled, JobDir, run_worker
+from tunix_rt_trainer.model import StepMetrics, TrainingManifest, WorkerSpec
+
+SUCCEED, WAIT, DEAF, REFUSE, DIE, CRASH, WAIT_ONCE, BUG = range(8)
+STEPS = 3
+
+
+def work(job: JobDir) -> None:
+    worker = WorkerSpec.model_validate(job.spec)
+    plan = worker.spec.seed
+    job.emit("attempt", number=worker.attempt)
+    job.emit("stage", stage="preparing data", completed=0, total=0, unit="")
+    job.emit("plan", max_steps=STEPS)
+    job.emit("log", line=f"attempt {worker.attempt} of {worker.spec.dataset}")
+    print("about to train", flush=True)
+    if plan == REFUSE:
+        raise FailedPrecondition("rows are too long", reason="EXAMPLE_TOO_LONG", metadata={"count": "2"})
+    job.emit("stage", stage="training", completed=0, total=STEPS, unit="steps")
+    if plan == BUG:
+        raise RuntimeError("no such luck")
+    step(job, 1)
+    if plan == DIE:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if plan == CRASH:
+        print("the end is near", flush=True)
+        os._exit(7)
+    waits = plan in (WAIT, DEAF) or (plan == WAIT_ONCE and worker.attempt == 1)
+    while waits:
+        if job.cancel_requested and plan != DEAF:
+            checkpoint(job, worker, 1)
+            raise JobCancelled
+        time.sleep(0.02)
+    for number in range(2, STEPS + 1):
+        step(job, number)
+    checkpoint(job, worker, STEPS)
+
+
+def step(job: JobDir, number: int) -> None:
+    metrics = StepMetrics(
+        step=number,
+        loss=4.0 / number,
+        learning_rate=0.001,
+        grad_norm=1.0,
+        supervised_tokens=10,
+        tokens=20,
+        tokens_per_second=200.0,
+        step_duration_s=0.1,
+        eta_s=0.1 * (STEPS - number),
+    )
+    job.emit("metrics", **metrics.model_dump(mode="json", exclude_none=True))
+    job.emit("progress", stage="training", completed=number, total=STEPS, unit="steps")
+
+
+def checkpoint(job: JobDir, worker: WorkerSpec, number: int) -> None:
+    folder = job.path / "checkpoints" / str(number)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "adapter_model.safetensors").write_bytes(bytes(range(256)) * 8192)
+    (folder / "adapter_config.json").write_text('{"r": 16}')
+    (folder / "metrics.jsonl").write_text('{"step":1}\n')
+    manifest = TrainingManifest(
+        training_job=worker.job_name,
+        spec=worker.spec.model_copy(update={"max_steps": STEPS}),
+        dataset_digest=worker.inputs.dataset_digest,
+        train_file_digest=worker.inputs.train.digest,
+        base_weights_digest="sha256:w",
+        tokenizer_digest="sha256:t",
+        base_config_digest="sha256:c",
+        chat_template_digest=worker.inputs.chat_template_digest,
+        data_order_digest="sha256:o",
+        package_versions={"jax": "1"},
+        runtime_settings={"XLA_FLAGS": ""},
+        device="cpu",
+        mesh={"fsdp": 1},
+        code_revision=worker.code_revision,
+    )
+    (folder / "manifest.json").write_bytes(canonical_json(manifest.model_dump(mode="json")))
+    job.emit("checkpoint", step=number, folder=f"checkpoints/{number}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_worker(work))
