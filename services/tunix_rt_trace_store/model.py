@@ -33,7 +33,7 @@ def _no_nul(text: str) -> str:
     return text
 
 
-def _bad_value(value: Any, path: str) -> tuple[str, str] | None:
+def _bad_value(value: Any, path: tuple[int | str, ...]) -> tuple[tuple[int | str, ...], str] | None:
     """Where in a JSON value something cannot be kept, and what it is."""
     if isinstance(value, str):
         return (path, "holds a NUL character") if "\0" in value else None
@@ -43,17 +43,17 @@ def _bad_value(value: Any, path: str) -> tuple[str, str] | None:
         for key, item in value.items():
             if "\0" in key:
                 return path, f"has the key {key!r}, which holds a NUL character"
-            if bad := _bad_value(item, f"{path}.{key}"):
+            if bad := _bad_value(item, (*path, key)):
                 return bad
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            if bad := _bad_value(item, f"{path}[{index}]"):
+            if bad := _bad_value(item, (*path, index)):
                 return bad
     return None
 
 
 def _keepable(metadata: dict[str, Any]) -> dict[str, Any]:
-    if bad := _bad_value(metadata, ""):
+    if bad := _bad_value(metadata, ()):
         raise PydanticCustomError("json_value", "{problem}", {"path": bad[0], "problem": bad[1]})
     return metadata
 
@@ -66,7 +66,7 @@ def _unique_steps(steps: list[TraceStep]) -> list[TraceStep]:
             raise PydanticCustomError(
                 "duplicate_step",
                 "is {i}, which steps[{first}] has already; each step needs a number of its own",
-                {"i": step["i"], "first": first, "path": f"[{index}].i"},
+                {"i": step["i"], "first": first, "path": (index, "i")},
             )
     return steps
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
+from tunix_rt_kit.serving.field_errors import field_path, field_problems
 from tunix_rt_kit.serving.validation import Violations
 
 from tunix_rt_trace_store.model import (
@@ -17,8 +17,6 @@ from tunix_rt_trace_store.model import (
     TraceDraft,
     TraceFilter,
 )
-
-_SHOWN = 60
 
 
 def checked_contents(drafts: Sequence[TraceDraft], path: str) -> list[TraceContent]:
@@ -47,10 +45,8 @@ def checked_contents(drafts: Sequence[TraceDraft], path: str) -> list[TraceConte
     try:
         contents = TRACE_CONTENTS.validate_python([draft.content for draft in drafts], strict=True)
     except ValidationError as error:
-        for problem in error.errors(include_url=False):
-            violations.add(
-                path.format(problem["loc"][0]) + _path(problem["loc"][1:], problem), _description(problem)
-            )
+        for location, description in field_problems(error):
+            violations.add(f"{path.format(location[0])}.{field_path(location[1:])}", description)
     violations.raise_if_any("TRACE_INVALID")
     return contents
 
@@ -61,30 +57,7 @@ def checked_filter(fields: Mapping[str, Any]) -> TraceFilter:
     try:
         return TraceFilter.model_validate(fields, strict=True)
     except ValidationError as error:
-        for problem in error.errors(include_url=False):
-            violations.add("filter" + _path(problem["loc"], problem), _description(problem))
+        for location, description in field_problems(error):
+            violations.add(field_path(("filter", *location)), description)
     violations.raise_if_any("FILTER_INVALID")
     raise AssertionError("a validation error without a problem")
-
-
-def _path(loc: Sequence[int | str], problem: ErrorDetails) -> str:
-    parts = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
-    return f"{parts}{problem.get('ctx', {}).get('path', '')}"
-
-
-def _description(problem: ErrorDetails) -> str:
-    kind, value, limits = problem["type"], problem["input"], problem.get("ctx", {})
-    shown = repr(value) if len(repr(value)) <= _SHOWN else repr(value)[:_SHOWN] + "..."
-    if kind == "string_too_short":
-        return "is empty; at least 1 character is needed"
-    if kind == "string_too_long":
-        return f"has {len(value):,} characters; at most {limits['max_length']:,} would be right"
-    if kind == "too_short":
-        return "is empty; at least 1 is needed"
-    if kind == "too_long":
-        return f"has {limits['actual_length']:,} entries; at most {limits['max_length']:,} would be right"
-    if kind == "greater_than_equal":
-        return f"is {value}; at least {limits['ge']} would be right"
-    if kind in {"nul_character", "json_value", "duplicate_step"}:
-        return problem["msg"]
-    return f"is {shown}: {problem['msg']}"

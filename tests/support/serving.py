@@ -18,16 +18,22 @@ from tunix_rt_kit.serving.wiring import BuiltService, opened
 
 
 @asynccontextmanager
-async def served(
-    *services: BuiltService, stop: asyncio.Event | None = None
-) -> AsyncIterator[grpc.aio.Channel]:
-    """A channel to a server that serves ``services`` on a free port of this machine."""
+async def served_at(*services: BuiltService, stop: asyncio.Event | None = None) -> AsyncIterator[str]:
+    """The address of a server that serves ``services`` on a free port of this machine."""
     settings = ServerSettings(listen="127.0.0.1:0", log_level="error", shutdown_grace_s=0.2)
     async with (
         opened(*services) as registrations,
         running_server(settings, registrations, stop=stop) as server,
-        open_aio_channel(server.address) as channel,
     ):
+        yield server.address
+
+
+@asynccontextmanager
+async def served(
+    *services: BuiltService, stop: asyncio.Event | None = None
+) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel to a server as ``served_at``."""
+    async with served_at(*services, stop=stop) as address, open_aio_channel(address) as channel:
         yield channel
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -34,11 +35,20 @@ async def iterate_blocking(make: Callable[[], Iterator[T]], *, batch: int = 1) -
     A generator is closed, in a worker thread too, when the loop over it ends early.
     """
     iterator = await run_blocking(make)
+    # A caller that goes away ends the wait for the next items, not the thread that is making them.
+    turn = threading.Lock()
+
+    def advance() -> list[T]:
+        with turn:
+            return list(islice(iterator, batch))
+
+    def close() -> None:
+        with turn:
+            getattr(iterator, "close", lambda: None)()
+
     try:
-        while items := await run_blocking(lambda: list(islice(iterator, batch))):
+        while items := await run_blocking(advance):
             for item in items:
                 yield item
     finally:
-        close = getattr(iterator, "close", None)
-        if close is not None:
-            await run_blocking(close)
+        await run_blocking(close)

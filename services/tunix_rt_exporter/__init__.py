@@ -1,0 +1,1 @@
+"""Makes datasets from traces: immutable, named by the digest of their manifest."""

@@ -1,0 +1,160 @@
+"""Runs builds in the background, and leaves each in a state that tells the truth."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from tunix_rt_kit.artifacts import ArtifactStore
+from tunix_rt_kit.artifacts.store import storage_error
+from tunix_rt_kit.errors import DomainError
+from tunix_rt_kit.jobs import JobRunner
+from tunix_rt_kit.serving.logging import get_logger
+
+from tunix_rt_exporter.build import DatasetBuild
+from tunix_rt_exporter.model import BuildResult, Dataset, DatasetState, Failure, Progress
+from tunix_rt_exporter.ports import DatasetRepository, EvalSetSource, TraceSource
+from tunix_rt_exporter.templates import chat_template
+
+_log = get_logger("tunix_rt.exporter")
+_PROGRESS_S: Final = 0.25
+_STOP_S: Final = 30.0
+_LIVE: Final = (DatasetState.RUNNING, DatasetState.CANCELLING)
+
+
+class BuildCancelled(Exception):
+    """The build was asked to stop."""
+
+
+class BuildInterrupted(Exception):
+    """The server stops; the build begins again with the next one."""
+
+
+class Builds:
+    """The queue of builds.
+
+    Args:
+        repository: where datasets are remembered.
+        traces, eval_sets: what datasets are made from.
+        artifacts: where their files go.
+        folder: for unfinished builds; its content is deleted at the start.
+        slots: how many builds run at once.
+    """
+
+    def __init__(
+        self,
+        repository: DatasetRepository,
+        *,
+        traces: TraceSource,
+        eval_sets: EvalSetSource,
+        artifacts: ArtifactStore,
+        folder: Path,
+        slots: int,
+    ) -> None:
+        self._repository = repository
+        self._traces = traces
+        self._eval_sets = eval_sets
+        self._artifacts = artifacts
+        self._folder = folder
+        self._runner = JobRunner(slots, self._run, on_error=self._crashed, name="build")
+
+    def start(self) -> None:
+        """Queue what an earlier server did not finish."""
+        try:
+            if self._folder.exists():
+                shutil.rmtree(self._folder)
+            self._folder.mkdir(parents=True)
+        except OSError as error:
+            raise storage_error(error, str(self._folder)) from error
+        for dataset in self._repository.in_states([DatasetState.CANCELLING]):
+            self._repository.move(dataset.build_id, {DatasetState.CANCELLING}, DatasetState.CANCELLED)
+        for dataset in self._repository.in_states([DatasetState.QUEUED, DatasetState.RUNNING]):
+            self._repository.move(dataset.build_id, {DatasetState.RUNNING}, DatasetState.QUEUED)
+            self._runner.submit(dataset.build_id)
+
+    def stop(self) -> None:
+        """End the running builds; they begin again with the next server."""
+        self._runner.stop(_STOP_S)
+
+    def submit(self, build_id: str) -> None:
+        """Put a queued build at the end of the queue."""
+        if not self._runner.stopping.is_set():
+            self._runner.submit(build_id)
+
+    def cancel(self, build_id: str) -> None:
+        """Take a build out of the queue, or tell it to stop."""
+        self._runner.cancel(build_id)
+
+    def _run(self, build_id: str, cancelled: threading.Event) -> None:
+        if not self._repository.move(build_id, {DatasetState.QUEUED}, DatasetState.RUNNING):
+            return
+        dataset = self._repository.by_build(build_id)
+        if dataset is None:
+            return
+        try:
+            result = self._build(dataset, cancelled)
+        except BuildCancelled:
+            self._repository.move(build_id, _LIVE, DatasetState.CANCELLED)
+        except BuildInterrupted:
+            self._repository.move(build_id, {DatasetState.RUNNING}, DatasetState.QUEUED)
+            self._repository.move(build_id, {DatasetState.CANCELLING}, DatasetState.CANCELLED)
+        except DomainError as error:
+            self._fail(build_id, Failure(code=error.code, **_facts(error)))
+        else:
+            self._repository.move(build_id, _LIVE, DatasetState.SUCCEEDED, result=result)
+
+    def _build(self, dataset: Dataset, cancelled: threading.Event) -> BuildResult:
+        spec = dataset.spec
+
+        def check() -> None:
+            if cancelled.is_set():
+                raise BuildCancelled
+            if self._runner.stopping.is_set():
+                raise BuildInterrupted
+
+        def pause(seconds: float) -> None:
+            end = time.monotonic() + seconds
+            while (left := end - time.monotonic()) > 0:
+                check()
+                cancelled.wait(min(left, 0.2))
+            check()
+
+        build = DatasetBuild(
+            spec,
+            template=chat_template(spec.chat_template),
+            eval_sets=[self._eval_sets.prompts(name) for name in spec.eval_sets],
+            store=self._artifacts,
+            spool_path=self._folder / f"{dataset.build_id}.rows",
+            report=self._reporter(dataset.build_id, check),
+        )
+        return build.run(self._traces.traces(spec.filter, spec.as_of, pause))
+
+    def _reporter(self, build_id: str, check: Callable[[], None]) -> Callable[[Progress], None]:
+        told, stage = 0.0, ""
+
+        def report(progress: Progress) -> None:
+            nonlocal told, stage
+            check()
+            now = time.monotonic()
+            if progress.stage != stage or progress.completed == progress.total or now - told >= _PROGRESS_S:
+                self._repository.set_progress(build_id, progress)
+                told, stage = now, progress.stage
+
+        return report
+
+    def _crashed(self, build_id: str, error: Exception) -> None:
+        message = "internal error; the server's log says more"
+        metadata = {"build_id": build_id, "type": type(error).__name__}
+        self._fail(build_id, Failure(code="INTERNAL", reason="INTERNAL", message=message, metadata=metadata))
+
+    def _fail(self, build_id: str, failure: Failure) -> None:
+        _log.warning("build_failed", build=build_id, reason=failure.reason, message=failure.message)
+        self._repository.move(build_id, _LIVE, DatasetState.FAILED, failure=failure)
+
+
+def _facts(error: DomainError) -> dict[str, object]:
+    return {"reason": error.reason, "message": error.message, "metadata": error.metadata}

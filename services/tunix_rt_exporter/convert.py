@@ -1,0 +1,252 @@
+"""Between the protobuf contract and the domain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, TypeVar
+
+from google.protobuf import json_format
+from google.protobuf.duration_pb2 import Duration
+from tunix_rt import v1
+from tunix_rt_kit.errors import FieldViolation, InvalidArgument
+from tunix_rt_kit.serving.messages import failure_status, plain_struct, timestamp
+
+from tunix_rt_exporter.model import (
+    BuildResult,
+    ChatTemplateFields,
+    Dataset,
+    DatasetFormat,
+    DatasetSpec,
+    DatasetState,
+    Distribution,
+    Download,
+    Progress,
+    ReasoningStyle,
+    SourceTrace,
+    SplitFiles,
+    StoredFile,
+)
+from tunix_rt_exporter.templates import chat_template
+
+T = TypeVar("T")
+
+MEDIA_TYPE: Final = "application/jsonl"
+
+_STYLES: Final[Mapping[int, ReasoningStyle]] = {
+    v1.REASONING_STYLE_UNSPECIFIED: "numbered",
+    v1.REASONING_STYLE_NUMBERED: "numbered",
+    v1.REASONING_STYLE_ANSWER_ONLY: "answer-only",
+}
+_STYLE_NUMBERS: Final[Mapping[ReasoningStyle, v1.ReasoningStyle.ValueType]] = {
+    "numbered": v1.REASONING_STYLE_NUMBERED,
+    "answer-only": v1.REASONING_STYLE_ANSWER_ONLY,
+}
+_FORMAT_NUMBERS: Final[Mapping[DatasetFormat, v1.DatasetFormat.ValueType]] = {
+    "trace": v1.DATASET_FORMAT_TRACE,
+    "tunix_sft": v1.DATASET_FORMAT_TUNIX_SFT,
+    "training_example": v1.DATASET_FORMAT_TRAINING_EXAMPLE,
+}
+_FORMATS: Final[Mapping[int, DatasetFormat]] = {
+    v1.DATASET_FORMAT_UNSPECIFIED: "trace",
+    **{number: kind for kind, number in _FORMAT_NUMBERS.items()},
+}
+
+
+def spec_fields(spec: v1.DatasetSpec) -> dict[str, Any]:
+    """A spec's fields, defaults filled in and otherwise unchecked.
+
+    Raises InvalidArgument (FILTER_INVALID, SPEC_INVALID) for what has no plain form.
+    """
+    fields: dict[str, Any] = {
+        "dataset_id": spec.dataset_id,
+        "version": spec.version or "1",
+        "filter": _filter_fields(spec.filter),
+        "as_of": spec.as_of,
+        "selection": _selection_fields(spec.selection),
+        "seed": spec.seed,
+        "chat_template": _template_fields(spec.chat_template),
+        "reasoning_style": _known(
+            _STYLES, spec.reasoning_style, "spec.reasoning_style", v1.ReasoningStyle.keys()
+        ),
+        "eval_sets": tuple(spec.eval_sets),
+    }
+    if spec.splits:
+        fields["splits"] = [{"split": entry.split, "fraction": entry.fraction} for entry in spec.splits]
+    return fields
+
+
+def dataset_format(number: int) -> DatasetFormat:
+    """Raises InvalidArgument(FORMAT_UNKNOWN) for a number that the contract does not name."""
+    return _known(_FORMATS, number, "format", v1.DatasetFormat.keys(), reason="FORMAT_UNKNOWN")
+
+
+def trace_filter(fields: Mapping[str, Any]) -> v1.TraceFilter:
+    """A stored filter as the trace store takes it."""
+    return json_format.ParseDict(dict(fields), v1.TraceFilter())
+
+
+def source_trace(trace: v1.Trace) -> SourceTrace:
+    """A trace as the trace store sends it."""
+    return SourceTrace(
+        sequence=trace.sequence,
+        digest=bytes.fromhex(trace.content_digest.removeprefix("sha256:")),
+        prompt=trace.prompt,
+        steps=[{"i": step.i, "type": step.type, "content": step.content} for step in trace.steps],
+        final_answer=trace.final_answer,
+        metadata=plain_struct(trace.metadata),
+    )
+
+
+def dataset_message(dataset: Dataset) -> v1.Dataset:
+    """A dataset."""
+    message = v1.Dataset(
+        name=f"datasets/{dataset.spec.key}",
+        spec=_spec_message(dataset.spec),
+        state=v1.Dataset.State.Value(f"STATE_{dataset.state}"),
+        create_time=timestamp(dataset.create_time),
+    )
+    if dataset.start_time is not None:
+        message.start_time.CopyFrom(timestamp(dataset.start_time))
+    if dataset.end_time is not None:
+        message.end_time.CopyFrom(timestamp(dataset.end_time))
+    if dataset.progress is not None:
+        message.progress.CopyFrom(_progress_message(dataset.progress))
+    if dataset.failure is not None and dataset.state is DatasetState.FAILED:
+        message.error.CopyFrom(failure_status(**dataset.failure.model_dump()))
+    if dataset.result is not None:
+        _add_result(message, dataset.result)
+    return message
+
+
+def list_response(datasets: Iterable[Dataset], next_page_token: str) -> v1.ListDatasetsResponse:
+    """One page."""
+    return v1.ListDatasetsResponse(
+        datasets=[dataset_message(dataset) for dataset in datasets], next_page_token=next_page_token
+    )
+
+
+def download_header(download: Download) -> v1.ReadDatasetResponse:
+    """The first message of a download."""
+    header = v1.DownloadHeader(
+        size_bytes=download.file.size_bytes,
+        digest=download.file.digest,
+        media_type=MEDIA_TYPE,
+        file_name=download.file_name,
+    )
+    return v1.ReadDatasetResponse(header=header)
+
+
+def _filter_fields(wanted: v1.TraceFilter) -> dict[str, Any]:
+    try:
+        fields: dict[str, Any] = json_format.MessageToDict(wanted)
+    except (json_format.Error, ValueError, OverflowError) as error:
+        raise _invalid("FILTER_INVALID", "spec.filter", f"cannot be read: {error}") from error
+    return fields
+
+
+def _selection_fields(selection: v1.Selection) -> dict[str, Any]:
+    strategy = selection.WhichOneof("strategy")
+    if strategy is None or (strategy == "all" and selection.all):
+        return {"strategy": "all"}
+    if strategy == "all":
+        raise _invalid(
+            "SPEC_INVALID", "spec.selection.all", "is false; true would be right, or another strategy"
+        )
+    return {"strategy": strategy, "count": getattr(selection, strategy)}
+
+
+def _selection_message(spec: DatasetSpec) -> v1.Selection:
+    count = spec.selection.count
+    if count is None:
+        return v1.Selection(all=True)
+    return v1.Selection(latest=count) if spec.selection.strategy == "latest" else v1.Selection(random=count)
+
+
+def _template_fields(template: v1.ChatTemplate) -> dict[str, Any]:
+    kind = template.WhichOneof("template")
+    return {
+        "builtin": template.builtin if kind == "builtin" else "gemma-it" if kind is None else None,
+        "jinja": template.jinja if kind == "jinja" else None,
+        "bos_token": template.bos_token,
+        "eos_token": template.eos_token,
+        "system_instruction": template.system_instruction,
+    }
+
+
+def _template_message(fields: ChatTemplateFields) -> v1.ChatTemplate:
+    return v1.ChatTemplate(**fields.model_dump(exclude_none=True), digest=chat_template(fields).digest)
+
+
+def _spec_message(spec: DatasetSpec) -> v1.DatasetSpec:
+    return v1.DatasetSpec(
+        dataset_id=spec.dataset_id,
+        version=spec.version,
+        filter=trace_filter(spec.filter),
+        as_of=spec.as_of,
+        selection=_selection_message(spec),
+        splits=[v1.SplitFraction(split=entry.split, fraction=entry.fraction) for entry in spec.splits],
+        seed=spec.seed,
+        chat_template=_template_message(spec.chat_template),
+        reasoning_style=_STYLE_NUMBERS[spec.reasoning_style],
+        eval_sets=spec.eval_sets,
+    )
+
+
+def _progress_message(progress: Progress) -> v1.Progress:
+    message = v1.Progress(
+        stage=progress.stage, completed=progress.completed, total=progress.total, unit=progress.unit
+    )
+    if progress.eta_s is not None:
+        eta = Duration()
+        eta.FromMilliseconds(round(progress.eta_s * 1000))
+        message.eta.CopyFrom(eta)
+    return message
+
+
+def _add_result(message: v1.Dataset, result: BuildResult) -> None:
+    message.digest = result.digest
+    message.manifest.CopyFrom(_file_message(result.manifest))
+    message.splits.extend(_split_message(split) for split in result.splits)
+    message.trace_count = result.trace_count
+    message.dropped.extend(v1.DroppedRows(**entry.model_dump()) for entry in result.dropped)
+    statistics = result.statistics
+    message.statistics.CopyFrom(
+        v1.DatasetStatistics(
+            steps=_distribution_message(statistics.steps),
+            prompt_characters=_distribution_message(statistics.prompt_characters),
+            response_characters=_distribution_message(statistics.response_characters),
+        )
+    )
+
+
+def _split_message(split: SplitFiles) -> v1.DatasetSplit:
+    return v1.DatasetSplit(
+        split=split.split,
+        row_count=split.row_count,
+        files=[
+            v1.DatasetFile(format=number, file=_file_message(split.files[kind]))
+            for kind, number in _FORMAT_NUMBERS.items()
+        ],
+    )
+
+
+def _file_message(file: StoredFile) -> v1.ArtifactFile:
+    return v1.ArtifactFile(**file.model_dump())
+
+
+def _distribution_message(spread: Distribution) -> v1.Distribution:
+    return v1.Distribution(**spread.model_dump())
+
+
+def _known(
+    names: Mapping[int, T], number: int, field: str, right: Iterable[str], reason: str = "SPEC_INVALID"
+) -> T:
+    if number not in names:
+        raise _invalid(reason, field, f"is {number}; one of {', '.join(right)} would be right")
+    return names[number]
+
+
+def _invalid(reason: str, field: str, description: str) -> InvalidArgument:
+    return InvalidArgument(
+        f"{field}: {description}", reason=reason, violations=[FieldViolation(field, description)]
+    )

@@ -1,0 +1,246 @@
+"""What a dataset is: its spec, its state, and what came of the build."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic_core import PydanticCustomError
+
+MAX_COUNT: Final = (1 << 53) - 1
+MAX_SEED: Final = (1 << 64) - 1
+TRAIN: Final = "train"
+
+ReasoningStyle = Literal["numbered", "answer-only"]
+DatasetFormat = Literal["trace", "tunix_sft", "training_example"]
+FORMATS: Final[tuple[DatasetFormat, ...]] = ("trace", "tunix_sft", "training_example")
+
+# A seed of 64 bits is more than a JSON number can hold.
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED), PlainSerializer(str, when_used="json")]
+Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+
+
+class Value(BaseModel):
+    """A value: never changed, unknown fields refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Selection(Value):
+    """Which of the traces are taken: all, the newest ``count``, or ``count`` at random."""
+
+    strategy: Literal["all", "latest", "random"] = "all"
+    count: Count | None = None
+
+
+class SplitFraction(Value):
+    """A split and its share of the rows."""
+
+    split: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,32}$")]
+    fraction: Annotated[float, Field(gt=0, le=1)]
+
+
+class ChatTemplateFields(Value):
+    """A chat template as it is sent and stored; the kit's ``ChatTemplate`` renders it."""
+
+    builtin: str | None = None
+    jinja: str | None = None
+    bos_token: str = ""
+    eos_token: str = ""
+    system_instruction: str = ""
+
+
+def _whole(splits: tuple[SplitFraction, ...]) -> tuple[SplitFraction, ...]:
+    for index, split in enumerate(splits):
+        first = next(k for k, other in enumerate(splits) if other.split == split.split)
+        if first != index:
+            raise PydanticCustomError(
+                "duplicate_split",
+                "is {split}, which splits[{first}] is already",
+                {"split": repr(split.split), "first": first, "path": (index, "split")},
+            )
+    total = math.fsum(split.fraction for split in splits)
+    if abs(total - 1) > 1e-9:
+        raise PydanticCustomError(
+            "fractions", "have fractions that add to {total}; they must add to 1", {"total": f"{total:.12g}"}
+        )
+    return splits
+
+
+def _unique(names: tuple[str, ...]) -> tuple[str, ...]:
+    for index, name in enumerate(names):
+        if names.index(name) != index:
+            raise PydanticCustomError(
+                "duplicate_name", "is {name}, which stands there already", {"name": name, "path": (index,)}
+            )
+    return names
+
+
+DEFAULT_SPLITS: Final = (
+    SplitFraction(split="train", fraction=0.8),
+    SplitFraction(split="validation", fraction=0.1),
+    SplitFraction(split="test", fraction=0.1),
+)
+EvalSetName = Annotated[str, Field(pattern=r"^evalSets/[a-z0-9][a-z0-9._-]{0,63}$")]
+
+
+class DatasetSpec(Value):
+    """What a dataset is made of. ``filter`` is in the JSON form of the trace store's contract."""
+
+    dataset_id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+    version: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,31}$")] = "1"
+    filter: Mapping[str, Any] = Field(default_factory=dict)
+    as_of: Annotated[int, Field(ge=0, le=MAX_COUNT)] = 0
+    selection: Selection = Selection()
+    splits: Annotated[tuple[SplitFraction, ...], Field(max_length=16), AfterValidator(_whole)] = (
+        DEFAULT_SPLITS
+    )
+    seed: Seed = 0
+    chat_template: ChatTemplateFields = ChatTemplateFields(builtin="gemma-it")
+    reasoning_style: ReasoningStyle = "numbered"
+    eval_sets: Annotated[tuple[EvalSetName, ...], Field(max_length=100), AfterValidator(_unique)] = ()
+
+    @property
+    def key(self) -> str:
+        """``{dataset_id}@{version}``."""
+        return f"{self.dataset_id}@{self.version}"
+
+
+class DatasetState(StrEnum):
+    """Where the build of a dataset stands."""
+
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    CANCELLING = "CANCELLING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing follows by itself."""
+        return self in {DatasetState.SUCCEEDED, DatasetState.FAILED, DatasetState.CANCELLED}
+
+
+class Progress(Value):
+    """How far a stage has come: ``completed`` of ``total`` (0: unknown) units; ``eta_s`` in seconds."""
+
+    stage: str
+    completed: int = 0
+    total: int = 0
+    unit: str = "traces"
+    eta_s: float | None = None
+
+
+class Failure(Value):
+    """Why a build failed: the name of a canonical code, the reason, one clear line, further facts."""
+
+    code: str
+    reason: str
+    message: str
+    metadata: Mapping[str, str] = Field(default_factory=dict)
+
+
+class StoredFile(Value):
+    """A file in the artifact store, and its path inside the dataset."""
+
+    path: str
+    size_bytes: int
+    digest: str
+    uri: str
+
+
+class SplitFiles(Value):
+    """A split and its file in each format."""
+
+    split: str
+    row_count: int
+    files: Mapping[DatasetFormat, StoredFile]
+
+
+class DroppedRows(Value):
+    """Rows that one stage left out, and why."""
+
+    stage: str
+    reason: str
+    row_count: int
+
+
+class Distribution(Value):
+    """The spread of a number over all rows; the 95th percentile is the nearest rank."""
+
+    minimum: float
+    mean: float
+    median: float
+    p95: float
+    maximum: float
+
+
+class Statistics(Value):
+    """Figures over all the rows of a dataset."""
+
+    steps: Distribution
+    prompt_characters: Distribution
+    response_characters: Distribution
+
+
+class BuildResult(Value):
+    """What a build made. ``digest`` is that of the manifest, and so the dataset's."""
+
+    digest: str
+    manifest: StoredFile
+    splits: tuple[SplitFiles, ...]
+    trace_count: int
+    dropped: tuple[DroppedRows, ...]
+    statistics: Statistics
+
+
+class Dataset(Value):
+    """A dataset as it is kept. ``build_id`` names the present attempt to build it, ``number`` is its place in
+    lists."""
+
+    number: int
+    build_id: str
+    spec: DatasetSpec
+    state: DatasetState
+    create_time: datetime
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    progress: Progress | None = None
+    failure: Failure | None = None
+    result: BuildResult | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTrace:
+    """A trace as the trace store gives it; ``digest`` is that of its content, 32 bytes."""
+
+    sequence: int
+    digest: bytes
+    prompt: str
+    steps: list[dict[str, Any]]
+    final_answer: str
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class EvalPrompts:
+    """The prompts of an eval set."""
+
+    name: str
+    digest: str
+    prompts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """A file to send: its facts, a name for it, and its bytes from the offset on."""
+
+    file: StoredFile
+    file_name: str
+    chunks: Iterator[bytes]

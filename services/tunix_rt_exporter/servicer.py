@@ -1,0 +1,62 @@
+# ruff: noqa: ARG002  (gRPC hands every method a context)
+"""The gRPC face of the exporter: convert, call, convert, in a worker thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from tunix_rt import v1
+from tunix_rt_kit.serving.blocking import iterate_blocking, run_blocking
+from tunix_rt_kit.serving.watch import watch_state
+
+from tunix_rt_exporter import convert
+from tunix_rt_exporter.service import ExporterService
+
+
+class ExporterServicer(v1.ExporterServicer):
+    """Serves ``tunix_rt.v1.Exporter``; watches end when ``stopping`` is set."""
+
+    def __init__(self, service: ExporterService, stopping: asyncio.Event) -> None:
+        self._service = service
+        self._stopping = stopping
+
+    async def CreateDataset(self, request: v1.CreateDatasetRequest, context: Any) -> v1.Dataset:
+        def call() -> v1.Dataset:
+            fields = convert.spec_fields(request.spec)
+            return convert.dataset_message(self._service.create_dataset(fields, request.request_id))
+
+        return await run_blocking(call)
+
+    async def GetDataset(self, request: v1.GetDatasetRequest, context: Any) -> v1.Dataset:
+        return await run_blocking(lambda: convert.dataset_message(self._service.get_dataset(request.name)))
+
+    async def ListDatasets(self, request: v1.ListDatasetsRequest, context: Any) -> v1.ListDatasetsResponse:
+        return await run_blocking(
+            lambda: convert.list_response(*self._service.list_datasets(request.page_size, request.page_token))
+        )
+
+    async def WatchDataset(self, request: v1.WatchDatasetRequest, context: Any) -> AsyncIterator[v1.Dataset]:
+        async for dataset in watch_state(
+            lambda: run_blocking(self._service.get_dataset, request.name),
+            is_terminal=lambda dataset: dataset.state.ended,
+            stop=self._stopping,
+        ):
+            yield convert.dataset_message(dataset)
+
+    async def CancelDataset(self, request: v1.CancelDatasetRequest, context: Any) -> v1.Dataset:
+        return await run_blocking(lambda: convert.dataset_message(self._service.cancel_dataset(request.name)))
+
+    async def ReadDataset(
+        self, request: v1.ReadDatasetRequest, context: Any
+    ) -> AsyncIterator[v1.ReadDatasetResponse]:
+        def messages() -> Iterator[v1.ReadDatasetResponse]:
+            kind = convert.dataset_format(request.format)
+            download = self._service.read_dataset(request.name, request.split, kind, request.offset)
+            yield convert.download_header(download)
+            for chunk in download.chunks:
+                yield v1.ReadDatasetResponse(chunk=chunk)
+
+        async for message in iterate_blocking(messages):
+            yield message

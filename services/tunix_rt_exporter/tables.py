@@ -1,0 +1,40 @@
+"""The tables."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import BigInteger, Column, Integer, MetaData, String, Table, UniqueConstraint
+from tunix_rt_kit.database import CanonicalJson, UtcDateTime, request_log_table
+
+VERSION_TABLE: Final = "exporter_version"
+
+metadata: Final = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+datasets: Final = Table(
+    "datasets",
+    metadata,
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("dataset_id", String(64), nullable=False),
+    Column("version", String(32), nullable=False),
+    # Names one attempt to build; a dataset that failed gets a new one when it is asked for again.
+    Column("build_id", String(36), nullable=False, unique=True),
+    Column("state", String(16), nullable=False, index=True),
+    Column("spec", CanonicalJson, nullable=False),
+    Column("progress", CanonicalJson),
+    Column("failure", CanonicalJson),
+    Column("result", CanonicalJson),
+    Column("digest", String(71), index=True),
+    Column("create_time", UtcDateTime, nullable=False),
+    Column("start_time", UtcDateTime),
+    Column("end_time", UtcDateTime),
+    UniqueConstraint("dataset_id", "version"),
+)
+
+requests: Final = request_log_table(metadata, "exporter_requests")

@@ -1,0 +1,120 @@
+"""The trace store and the evaluator, through their stubs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+import grpc
+from tunix_rt import v1
+from tunix_rt_kit.errors import DomainError, FieldViolation, InvalidArgument, NotFound, Unavailable
+from tunix_rt_kit.serving.status import domain_error
+
+from tunix_rt_exporter import convert
+from tunix_rt_exporter.model import EvalPrompts, SourceTrace
+from tunix_rt_exporter.ports import Filter
+
+RETRIED: Final = ("tunix_rt.v1.TraceStore/ListTraces", "tunix_rt.v1.Evaluator/GetEvalSet")
+_TIMEOUT_S: Final = 30.0
+_PAUSE_S: Final = 0.5
+
+
+class GrpcTraceSource:
+    """The trace store at the other end of ``channel``.
+
+    A stream that breaks off is opened again, and goes on where it was: a snapshot is always streamed in the
+    same order. ``patience_s`` is how long no trace may come before the stream is given up.
+    """
+
+    def __init__(self, channel: grpc.Channel, patience_s: float) -> None:
+        self._stub = v1.TraceStoreStub(channel)
+        self._patience_s = patience_s
+
+    def resolve(self, wanted: Filter, as_of: int) -> int:
+        request = v1.StreamTracesRequest(filter=convert.trace_filter(wanted), as_of=as_of)
+        with _translated("the trace store", "spec."):
+            return _first(self._stub.StreamTraces(request, timeout=_TIMEOUT_S), 1)[0].header.as_of
+
+    def unchanged_since(self, wanted: Filter, as_of: int) -> bool:
+        newest = v1.ListTracesRequest(filter=convert.trace_filter(wanted), page_size=1)
+        snapshot = v1.StreamTracesRequest(filter=convert.trace_filter(wanted), as_of=as_of)
+        try:
+            with _translated("the trace store", "spec."):
+                found = self._stub.ListTraces(newest, timeout=_TIMEOUT_S).traces
+                if any(trace.sequence > as_of for trace in found):
+                    return False
+                _first(self._stub.StreamTraces(snapshot, timeout=_TIMEOUT_S), 2)
+        except DomainError as error:
+            if error.reason in {"SNAPSHOT_INCOMPLETE", "AS_OF_INVALID"}:
+                return False
+            raise
+        return True
+
+    def traces(
+        self, wanted: Filter, as_of: int, pause: Callable[[float], None]
+    ) -> Iterator[Sequence[SourceTrace]]:
+        request = v1.StreamTracesRequest(filter=convert.trace_filter(wanted), as_of=as_of)
+        after, heard = 0, time.monotonic()
+        while True:
+            try:
+                for part in self._stream(request):
+                    fresh = [trace for trace in part if trace.sequence > after]
+                    heard = time.monotonic()
+                    if fresh:
+                        after = fresh[-1].sequence
+                        yield fresh
+                        heard = time.monotonic()
+                return
+            except Unavailable:
+                if time.monotonic() - heard > self._patience_s:
+                    raise
+                pause(_PAUSE_S)
+
+    def _stream(self, request: v1.StreamTracesRequest) -> Iterator[list[SourceTrace]]:
+        call = self._stub.StreamTraces(request)
+        try:
+            with _translated("the trace store", "spec."):
+                for response in call:
+                    yield [convert.source_trace(trace) for trace in response.batch.traces]
+        finally:
+            call.cancel()  # type: ignore[no-untyped-call]
+
+
+class GrpcEvalSetSource:
+    """The evaluator at the other end of ``channel``."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._stub = v1.EvaluatorStub(channel)
+
+    def prompts(self, name: str) -> EvalPrompts:
+        try:
+            with _translated("the evaluator", ""):
+                found = self._stub.GetEvalSet(v1.GetEvalSetRequest(name=name), timeout=_TIMEOUT_S)
+        except NotFound as error:
+            raise NotFound(
+                f"{name} does not exist", reason="EVAL_SET_NOT_FOUND", metadata={"name": name}
+            ) from error
+        return EvalPrompts(name, found.digest, tuple(item.prompt for item in found.items))
+
+
+def _first(call: grpc.CallIterator[v1.StreamTracesResponse], count: int) -> list[v1.StreamTracesResponse]:
+    try:
+        return [response for _, response in zip(range(count), call, strict=False)]
+    finally:
+        call.cancel()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def _translated(peer: str, prefix: str) -> Iterator[None]:
+    try:
+        yield
+    except grpc.RpcError as error:
+        known = domain_error(error, peer)
+        if isinstance(known, InvalidArgument):
+            known.violations = tuple(
+                FieldViolation(prefix + violation.field, violation.description)
+                for violation in known.violations
+            )
+        raise known from error

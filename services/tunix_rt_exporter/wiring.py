@@ -1,0 +1,85 @@
+"""Puts the exporter together."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tunix_rt import v1
+from tunix_rt_kit.artifacts import ArtifactStore
+from tunix_rt_kit.artifacts.store import storage_error
+from tunix_rt_kit.database import Database
+from tunix_rt_kit.serving.channels import open_channel
+from tunix_rt_kit.serving.server import ServiceRegistration
+from tunix_rt_kit.serving.wiring import BuiltService
+
+from tunix_rt_exporter.builds import Builds
+from tunix_rt_exporter.repository import SqlDatasetRepository
+from tunix_rt_exporter.service import ExporterService
+from tunix_rt_exporter.servicer import ExporterServicer
+from tunix_rt_exporter.settings import ExporterSettings
+from tunix_rt_exporter.upstream import RETRIED, GrpcEvalSetSource, GrpcTraceSource
+
+FULL_NAME = "tunix_rt.v1.Exporter"
+
+
+def build(settings: ExporterSettings, stopping: asyncio.Event) -> BuiltService:
+    """The exporter, not started yet; ``stopping`` is the server's stop event, which ends watches."""
+    database = Database(settings.database)
+    repository = SqlDatasetRepository(database)
+    artifacts = ArtifactStore(settings.artifacts)
+    trace_store = open_channel(settings.trace_store_target, retried=RETRIED)
+    evaluator = open_channel(settings.evaluator_target, retried=RETRIED)
+    traces = GrpcTraceSource(trace_store, settings.upstream_patience_s)
+    eval_sets = GrpcEvalSetSource(evaluator)
+    builds = Builds(
+        repository,
+        traces=traces,
+        eval_sets=eval_sets,
+        artifacts=artifacts,
+        folder=settings.data_dir.absolute() / "exporter-builds",
+        slots=settings.build_slots,
+    )
+    service = ExporterService(
+        repository,
+        traces=traces,
+        eval_sets=eval_sets,
+        artifacts=artifacts,
+        submit=builds.submit,
+        cancel=builds.cancel,
+    )
+    servicer = ExporterServicer(service, stopping)
+
+    def start() -> None:
+        make_data_dir(settings)
+        if database.dialect == "sqlite":
+            repository.migrate()
+        builds.start()
+
+    def stop() -> None:
+        builds.stop()
+        trace_store.close()
+        evaluator.close()
+        database.close()
+
+    registration = ServiceRegistration(
+        FULL_NAME, lambda server: v1.add_ExporterServicer_to_server(servicer, server)
+    )
+    return BuiltService(registration, start, stop)
+
+
+def migrate(settings: ExporterSettings) -> None:
+    """Bring the schema of the settings' database to the newest revision."""
+    make_data_dir(settings)
+    database = Database(settings.database)
+    try:
+        SqlDatasetRepository(database).migrate()
+    finally:
+        database.close()
+
+
+def make_data_dir(settings: ExporterSettings) -> None:
+    """Make the data folder unless it is there."""
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(error, str(settings.data_dir)) from error
