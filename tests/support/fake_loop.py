@@ -74,8 +74,12 @@ class FakeLoopServices(v1.TraceStoreServicer, v1.ExporterServicer, v1.TrainerSer
         spec = request.spec
         name = f"datasets/{spec.dataset_id}@{spec.version or '1'}"
         known = self.jobs.get(name)
-        if known is not None and known.state != ENDED["FAILED"]:
-            if known.spec != spec:
+        if (
+            request.request_id not in self.by_request
+            and known is not None
+            and known.state == ENDED["SUCCEEDED"]
+        ):
+            if known.spec != spec or known.digest != self._dataset_digest(spec):
                 context.abort(grpc.StatusCode.ALREADY_EXISTS, f"{name} is bound")
             return known
         return self._create("dataset", request.request_id, v1.Dataset(name=name, spec=spec), context)
@@ -84,7 +88,7 @@ class FakeLoopServices(v1.TraceStoreServicer, v1.ExporterServicer, v1.TrainerSer
         job = self._found(self.jobs, request.name, context)
         yield job
         if self._end("dataset", job):
-            job.digest = digest(job.spec.SerializeToString(deterministic=True) + self._rows(""))
+            job.digest = self._dataset_digest(job.spec)
             for split in ("train", "test"):
                 job.splits.add(split=split, row_count=len(self._rows(split).splitlines()))
         yield job
@@ -92,6 +96,9 @@ class FakeLoopServices(v1.TraceStoreServicer, v1.ExporterServicer, v1.TrainerSer
     def ReadDataset(self, request: v1.ReadDatasetRequest, _: Any) -> Iterator[v1.ReadDatasetResponse]:
         assert request.format == v1.DATASET_FORMAT_TRACE
         yield from self._download(self._rows(request.split), request.offset, v1.ReadDatasetResponse)
+
+    def _dataset_digest(self, spec: v1.DatasetSpec) -> str:
+        return digest(spec.SerializeToString(deterministic=True) + self._rows(""))
 
     def _rows(self, split: str) -> bytes:
         lines = []

@@ -106,6 +106,16 @@ def test_traces_are_split_by_encoded_size(client: Client, store: Store, size: in
     assert all(LIMIT - size - 500 < taken <= LIMIT for taken in sizes[1:])
 
 
+def test_what_a_message_adds_to_each_trace_is_counted(client: Client, store: Store) -> None:
+    bare = trace(1000, steps=[v1.TraceStep(type="t", content="x" * 3000)]).ByteSize()
+    content = "x" * (3000 + LIMIT // 1000 - bare)
+    traces = [trace(i, steps=[v1.TraceStep(type="t", content=content)]) for i in range(1000, 2000)]
+    assert sum(entry.ByteSize() for entry in traces) <= LIMIT
+    import_traces(client, traces)
+    assert store.stored == sorted(entry.prompt for entry in traces)
+    assert len(store.batches) == 2
+
+
 def test_an_answer_that_was_lost_does_not_store_a_batch_twice(client: Client, store: Store) -> None:
     store.lost_answers = 9
     result = import_traces(

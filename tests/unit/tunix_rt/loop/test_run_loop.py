@@ -204,6 +204,8 @@ def test_other_traces_in_the_file_ask_for_another_dataset_version(
     file.write_text("\n".join(trace_to_json(trace(i)) for i in range(10)))
     run(config(tmp_path, traces={"file": file}), client)
     file.write_text("\n".join(trace_to_json(trace(i)) for i in range(12)))
+    with pytest.raises(AlreadyExistsError, match="datasets/d@1 is bound"):
+        run(config(tmp_path, traces={"file": file}), client)
     dataset = {"id": "d", "version": "2", "chat_template": "chatml", "splits": {"train": 0.8, "test": 0.2}}
     run(config(tmp_path, traces={"file": file}, dataset=dataset), client)
     assert (services.made["dataset"], services.made["training"], len(services.traces)) == (2, 2, 12)
