@@ -16,7 +16,7 @@ import pytest
 from google.protobuf.struct_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2
-from support.exporting import Exporting, exporting
+from support.exporting import Exporting, exporting, real_store
 from support.serving import fields, refused, served
 from support.traces import step, trace
 from tunix_rt import v1
@@ -529,6 +529,21 @@ async def test_a_watch_shows_progress(world: Exporting) -> None:
     seen = [dataset async for dataset in world.exporter.WatchDataset(v1.WatchDatasetRequest(name=name))]
     assert seen[-1].state == STATE.STATE_SUCCEEDED
     assert seen[-1].progress.completed == seen[-1].progress.total == 2000
+
+
+async def test_databases_and_imports_leave_the_digest_unchanged(tmp_path: Path, postgres_url: str) -> None:
+    traces = [trace(i, metadata={"ratio": i / 7, "n": i}) for i in range(50)]
+    async with exporting(tmp_path / "a") as world:
+        await world.add(traces)
+        expected = await world.build()
+        await world.add(traces[::-1], batch=7)
+        again = await world.build(version="2")
+    both = real_store(tmp_path / "b", postgres_url)
+    async with exporting(tmp_path / "b", postgres_url, both) as world:
+        await world.add(sorted(traces, key=lambda t: t.final_answer), batch=13)
+        other = await world.build()
+    assert {again.digest, other.digest} == {expected.digest}
+    assert again.trace_count == 100
 
 
 async def test_a_trace_store_that_is_not_there(tmp_path: Path) -> None:

@@ -1,0 +1,59 @@
+"""Dataset builds without any service around them."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tunix_rt_exporter.build import DatasetBuild
+from tunix_rt_exporter.model import BuildResult, DatasetFormat, DatasetSpec, EvalPrompts, SourceTrace
+from tunix_rt_exporter.templates import chat_template
+from tunix_rt_kit.artifacts import ArtifactStore, digest_json
+
+
+def source(number: int, sequence: int | None = None, **changes: Any) -> SourceTrace:
+    """A trace whose content depends on ``number``; ``changes`` replace fields."""
+    fields: dict[str, Any] = {
+        "prompt": f"What is {number} + 1?",
+        "steps": [{"i": 0, "type": "compute", "content": f"{number} + 1 = {number + 1}"}],
+        "final_answer": str(number + 1),
+        "metadata": {"number": number, "ratio": number / 3},
+        **changes,
+    }
+    digest = bytes.fromhex(digest_json(fields).removeprefix("sha256:"))
+    return SourceTrace(sequence=number + 1 if sequence is None else sequence, digest=digest, **fields)
+
+
+def eval_set(name: str, *prompts: str) -> EvalPrompts:
+    """An eval set of these prompts, its digest made from them."""
+    digest = hashlib.sha256("\n".join(prompts).encode()).hexdigest()
+    return EvalPrompts(f"evalSets/{name}", f"sha256:{digest}", prompts)
+
+
+def built(
+    folder: Path,
+    parts: Sequence[Sequence[SourceTrace]],
+    eval_sets: Sequence[EvalPrompts] = (),
+    **spec: Any,
+) -> BuildResult:
+    """What comes of a build whose traces arrive in ``parts``."""
+    wanted = DatasetSpec.model_validate({"dataset_id": "d", **spec})
+    with tempfile.TemporaryDirectory(dir=folder) as own:
+        build = DatasetBuild(
+            wanted,
+            template=chat_template(wanted.chat_template),
+            eval_sets=eval_sets,
+            store=ArtifactStore(folder / "artifacts"),
+            spool_path=Path(own) / "rows",
+            report=lambda _: None,
+        )
+        return build.run(parts)
+
+
+def read(folder: Path, result: BuildResult, split: str, kind: DatasetFormat) -> bytes:
+    """A split of a build in a format."""
+    (files,) = [entry.files for entry in result.splits if entry.split == split]
+    return ArtifactStore(folder / "artifacts").read_bytes(files[kind].digest)
