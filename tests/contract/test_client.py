@@ -1,4 +1,4 @@
-"""The client library against the real trace store, on both databases."""
+"""The client library against the real trace store and exporter, on both databases."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.threaded import real_server
 from support.traces import step, trace
-from tunix_rt import AsyncClient, Client, ImportResult, import_traces, v1
-from tunix_rt.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError
+from tunix_rt import AsyncClient, Client, ImportResult, import_traces, jobs, v1
+from tunix_rt.errors import AlreadyExistsError, InvalidArgumentError, JobFailedError, NotFoundError
 from tunix_rt.formats import read_traces, trace_to_json
 from tunix_rt.importing import ImportStoppedError
+from tunix_rt_exporter.settings import ExporterSettings
+from tunix_rt_exporter.wiring import build as build_exporter
+from tunix_rt_exporter.wiring import migrate as migrate_exporter
+from tunix_rt_kit.artifacts import digest_file
 from tunix_rt_kit.serving.wiring import BuiltService
 from tunix_rt_trace_store.settings import TraceStoreSettings
 from tunix_rt_trace_store.wiring import build, migrate
@@ -209,3 +214,63 @@ def test_an_import_survives_restarts_of_the_server(store: Builder) -> None:
         done.set()
         manager.join()
         servers.close()
+
+
+@pytest.fixture
+def pair(store: Builder, tmp_path: Path) -> Iterator[Client]:
+    """A client of a real trace store and a real exporter."""
+    with real_server(store) as trace_store:
+        settings = ExporterSettings(
+            listen="127.0.0.1:0",
+            data_dir=tmp_path / "exporter",
+            trace_store_target=trace_store,
+            evaluator_target="127.0.0.1:1",
+        )
+        migrate_exporter(settings)
+        with (
+            real_server(lambda stopping: build_exporter(settings, stopping)) as exporter,
+            Client(
+                f"trace-store={trace_store},exporter={exporter},trainer=127.0.0.1:1,evaluator=127.0.0.1:1"
+            ) as client,
+        ):
+            yield client
+
+
+def spec(**changes: Any) -> v1.DatasetSpec:
+    fields = {
+        "dataset_id": "d",
+        "splits": [
+            v1.SplitFraction(split="train", fraction=0.5),
+            v1.SplitFraction(split="test", fraction=0.5),
+        ],
+    }
+    return v1.DatasetSpec(**(fields | changes))
+
+
+def test_every_call_of_the_exporter(pair: Client, tmp_path: Path) -> None:
+    import_traces(pair, (trace(i) for i in range(40)))
+    created = pair.exporter.create_dataset(spec())
+    states: list[int] = []
+    built = jobs.wait_for_dataset(pair, created.name, lambda update: states.append(update.state))
+    assert states[-1] == built.state == v1.Dataset.STATE_SUCCEEDED
+    assert pair.exporter.get_dataset(created.name) == built
+    assert [found.name for found in pair.exporter.list_datasets(page_size=1)] == [created.name]
+    assert pair.exporter.cancel_dataset(created.name) == built
+    prompts = []
+    for split in built.splits:
+        rows = pair.exporter.read_dataset(created.name, split.split, format=v1.DATASET_FORMAT_TRACE)
+        prompts += [found.prompt for found in read_traces(io.BytesIO(rows))]
+        header = pair.exporter.download_dataset(created.name, split.split, tmp_path / split.split)
+        assert (header.digest, header.size_bytes) == (digest_file(tmp_path / split.split), len(rows))
+    assert sorted(prompts) == sorted(trace(i).prompt for i in range(40))
+    with pytest.raises(InvalidArgumentError, match="nope"):
+        pair.exporter.read_dataset(created.name, "nope")
+
+
+def test_a_dataset_of_nothing_fails_with_its_reason(pair: Client) -> None:
+    import_traces(pair, [trace(1)])
+    created = pair.exporter.create_dataset(spec(filter=v1.TraceFilter(sources=["nobody"])))
+    with pytest.raises(JobFailedError, match=r"datasets/d@1 failed: ") as caught:
+        jobs.wait_for_dataset(pair, created.name)
+    assert caught.value.reason == "DATASET_EMPTY"
+    assert caught.value.resource.state == v1.Dataset.STATE_FAILED
