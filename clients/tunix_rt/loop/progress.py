@@ -11,7 +11,7 @@ from tunix_rt import v1
 def facts_of(progress: v1.Progress) -> dict[str, Any]:
     """What a LoopEvent says of a job's progress."""
     return {
-        "message": progress.stage,
+        "message": progress.stage or "queued",
         "completed": progress.completed,
         "total": progress.total,
         "unit": progress.unit,
@@ -25,6 +25,7 @@ class TrainingProgress:
     def __init__(self, emit: Callable[..., None]) -> None:
         self._emit = emit
         self._name = ""
+        self._step = 0
         self._steps = 0
 
     def __call__(self, event: v1.WatchTrainingJobResponse) -> None:
@@ -34,8 +35,12 @@ class TrainingProgress:
             self._name = job.name
             if job.progress.unit == "steps":
                 self._steps = job.progress.total
+                # The state is read apart from the metrics, and may be a step behind them.
+                if job.progress.completed < self._step:
+                    return
             self._emit("progress", resource=job.name, **facts_of(job.progress))
         elif part == "metrics":
+            self._step = event.metrics.step
             self._emit(
                 "progress",
                 resource=self._name,

@@ -257,7 +257,9 @@ class Loop:
         """The job of a stage: the one that is there unless it went wrong, else a new one."""
         for attempt in range(1, MAX_ATTEMPTS + 1):
             job = create(self._request_id(stage, *inputs, str(attempt)))
-            if jobs.has_succeeded(job) or not jobs.has_ended(job):
+            if jobs.has_succeeded(job):
+                return job
+            if not jobs.has_ended(job):
                 self._emit(stage, "progress", resource=job.name, message="queued")
                 return job
         jobs.check_succeeded(job)

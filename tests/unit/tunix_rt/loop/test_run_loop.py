@@ -20,6 +20,7 @@ from tunix_rt.errors import (
     JobFailedError,
 )
 from tunix_rt.formats import trace_to_json
+from tunix_rt.loop.progress import TrainingProgress
 
 ALL = ["import", "dataset", "eval_set", "evaluation_before", "training", "evaluation_after", "comparison"]
 
@@ -272,3 +273,14 @@ def test_traces_that_cannot_be_had_are_named(
     with pytest.raises(InvalidArgumentError, match=said):
         run_loop(config(tmp_path, traces=traces), client)
     assert not services.made
+
+
+def test_progress_never_steps_back() -> None:
+    told: list[int] = []
+    progress = TrainingProgress(lambda _, **facts: told.append(facts["completed"]))
+    state = v1.TrainingJob(progress=v1.Progress(stage="training", completed=1, total=3, unit="steps"))
+    progress(v1.WatchTrainingJobResponse(training_job=state))
+    for step in (1, 2):
+        progress(v1.WatchTrainingJobResponse(metrics=v1.TrainingMetrics(step=step)))
+    progress(v1.WatchTrainingJobResponse(training_job=state))
+    assert told == [1, 1, 2]
