@@ -167,7 +167,7 @@ class Dataset(_message.Message):
 
     @_builtins.property
     def dropped(self) -> _containers.RepeatedCompositeFieldContainer[Global___DroppedRows]:
-        """How many rows each stage dropped."""
+        """How many rows each stage dropped: "duplicate", "contaminated", "unrenderable" (a text holds a control text of a chat template), "selection"."""
 
     @_builtins.property
     def statistics(self) -> Global___DatasetStatistics:
@@ -243,11 +243,11 @@ class DatasetSpec(_message.Message):
 
     @_builtins.property
     def selection(self) -> Global___Selection:
-        """Which of the matched traces, after duplicates are dropped. Left out: all."""
+        """Which of the matched traces, after duplicates and contaminated ones are dropped. Left out: all."""
 
     @_builtins.property
     def splits(self) -> _containers.RepeatedCompositeFieldContainer[Global___SplitFraction]:
-        """The splits and their fractions, which add to 1. Empty: train 0.8, validation 0.1, test 0.1."""
+        """1 to 16 splits and their fractions, which add to 1. Empty: train 0.8, validation 0.1, test 0.1."""
 
     @_builtins.property
     def chat_template(self) -> _chat_template_pb2.ChatTemplate:
@@ -291,7 +291,7 @@ class Selection(_message.Message):
     all: _builtins.bool
     """All of them. Must be true when set."""
     latest: _builtins.int
-    """The newest N by order of commits. At least 1."""
+    """The newest N by order of commits, equal contents counting once. At least 1."""
     random: _builtins.int
     """N chosen by a hash of seed and content. At least 1."""
     def __init__(
@@ -519,7 +519,7 @@ class TrainingExample(_message.Message):
     """What the model should write, its end-of-turn text included."""
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
-        """The trace's metadata and `source_trace_id`."""
+        """The trace's metadata and `source_trace_id`, the hex digits of the trace's content digest."""
 
     def __init__(
         self,

@@ -49,7 +49,9 @@ class Trace(_message.Message):
     content_digest: _builtins.str
     """`sha256:` and 64 hex digits of the RFC 8785 form of all the fields that a client writes."""
     sequence: _builtins.int
-    """Position in the order of commits, from 1. A snapshot `as_of` N holds the traces whose sequence is at most N."""
+    """Position in the order of commits, from 1. A deletion takes a number of its own. A snapshot `as_of` N holds the traces whose sequence
+    is at most N and that were not deleted at or before N.
+    """
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___TraceStep]:
         """The reasoning, in the order in which it is read. 1-1,000 steps."""
@@ -172,11 +174,11 @@ class TraceFilter(_message.Message):
     """Keep traces whose prompt holds this text, upper and lower case being the same. At most 1,000 characters."""
     @_builtins.property
     def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Keep traces whose source is one of these. Empty: any source."""
+        """Keep traces whose source is one of these, at most 100. Empty: any source."""
 
     @_builtins.property
     def metadata(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetadataCondition]:
-        """Conditions on top-level keys of the metadata."""
+        """Conditions on top-level keys of the metadata, at most 20."""
 
     @_builtins.property
     def created_from(self) -> _timestamp_pb2.Timestamp:
@@ -188,7 +190,7 @@ class TraceFilter(_message.Message):
 
     @_builtins.property
     def scores(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoreCondition]:
-        """Keep traces whose latest score by a criterion is at least a value."""
+        """Keep traces whose latest score by a criterion is at least a value. At most 20 conditions."""
 
     def __init__(
         self,

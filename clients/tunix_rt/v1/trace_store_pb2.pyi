@@ -257,7 +257,7 @@ class StreamTracesRequest(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     AS_OF_FIELD_NUMBER: _builtins.int
     as_of: _builtins.int
-    """The snapshot: only traces whose sequence is at most this. 0 means the newest commit."""
+    """The snapshot: a number from 1 to that of the newest commit. 0 means the newest."""
     @_builtins.property
     def filter(self) -> _trace_pb2.TraceFilter:
         """Which traces; all of them when left out."""

@@ -112,7 +112,8 @@ class TraceStoreServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StreamTraces(self, request, context):
-        """Streams every trace of a snapshot in the order of commits: a header first, then batches.
+        """Streams every trace of a snapshot in the order of commits: a header first, then batches. A snapshot that held a trace which was
+        deleted later fails with FAILED_PRECONDITION, reason SNAPSHOT_INCOMPLETE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

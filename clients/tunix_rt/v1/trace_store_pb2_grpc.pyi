@@ -44,7 +44,9 @@ class TraceStoreStub:
     ListTraces: _grpc.UnaryUnaryMultiCallable[_trace_store_pb2.ListTracesRequest, _trace_store_pb2.ListTracesResponse]
     """Lists traces a page at a time, newest first."""
     StreamTraces: _grpc.UnaryStreamMultiCallable[_trace_store_pb2.StreamTracesRequest, _trace_store_pb2.StreamTracesResponse]
-    """Streams every trace of a snapshot in the order of commits: a header first, then batches."""
+    """Streams every trace of a snapshot in the order of commits: a header first, then batches. A snapshot that held a trace which was
+    deleted later fails with FAILED_PRECONDITION, reason SNAPSHOT_INCOMPLETE.
+    """
     DeleteTrace: _grpc.UnaryUnaryMultiCallable[_trace_store_pb2.DeleteTraceRequest, _empty_pb2.Empty]
     """Deletes one trace. Its id and content digest stay on record."""
     ScoreTrace: _grpc.UnaryUnaryMultiCallable[_trace_store_pb2.ScoreTraceRequest, _trace_store_pb2.ScoreTraceResponse]
@@ -66,7 +68,9 @@ class TraceStoreAsyncStub(TraceStoreStub):
     ListTraces: _aio.UnaryUnaryMultiCallable[_trace_store_pb2.ListTracesRequest, _trace_store_pb2.ListTracesResponse]  # type: ignore[assignment]
     """Lists traces a page at a time, newest first."""
     StreamTraces: _aio.UnaryStreamMultiCallable[_trace_store_pb2.StreamTracesRequest, _trace_store_pb2.StreamTracesResponse]  # type: ignore[assignment]
-    """Streams every trace of a snapshot in the order of commits: a header first, then batches."""
+    """Streams every trace of a snapshot in the order of commits: a header first, then batches. A snapshot that held a trace which was
+    deleted later fails with FAILED_PRECONDITION, reason SNAPSHOT_INCOMPLETE.
+    """
     DeleteTrace: _aio.UnaryUnaryMultiCallable[_trace_store_pb2.DeleteTraceRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Deletes one trace. Its id and content digest stay on record."""
     ScoreTrace: _aio.UnaryUnaryMultiCallable[_trace_store_pb2.ScoreTraceRequest, _trace_store_pb2.ScoreTraceResponse]  # type: ignore[assignment]
@@ -115,7 +119,9 @@ class TraceStoreServicer(metaclass=_abc_1.ABCMeta):
         request: _trace_store_pb2.StreamTracesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_trace_store_pb2.StreamTracesResponse], _abc.AsyncIterator[_trace_store_pb2.StreamTracesResponse]]:
-        """Streams every trace of a snapshot in the order of commits: a header first, then batches."""
+        """Streams every trace of a snapshot in the order of commits: a header first, then batches. A snapshot that held a trace which was
+        deleted later fails with FAILED_PRECONDITION, reason SNAPSHOT_INCOMPLETE.
+        """
 
     @_abc_1.abstractmethod
     def DeleteTrace(
