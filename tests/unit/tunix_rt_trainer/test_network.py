@@ -1,0 +1,120 @@
+"""The network that is trained, and its loss."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from support.tiny_model import make_tiny_model
+from tunix_rt_kit.models.llama import load_model, logits, make_mesh
+from tunix_rt_trainer.model import Dtype, LoraConfig
+from tunix_rt_trainer.worker.batches import Batch, BatchSource
+from tunix_rt_trainer.worker.examples import TokenExample
+from tunix_rt_trainer.worker.network import SupervisedLlama, build_network, loss
+from tunix_rt_trainer.worker.packing import BatchPlan
+
+LORA = LoraConfig(rank=4, alpha=8.0, target_modules=("q_proj", "v_proj", "down_proj"))
+LENGTH = 24
+
+
+def example(name: str, prompt: int, response: int) -> TokenExample:
+    ids = np.random.default_rng(len(name) + prompt).integers(3, 259, prompt + response)
+    return TokenExample(name, tuple(int(token) for token in ids), prompt)
+
+
+EXAMPLES = [example("a", 5, 4), example("bb", 7, 6), example("ccc", 3, 9), example("dddd", 10, 8)]
+
+
+def network(folder: Path, *, seed: int = 1, dtype: Dtype = "float32") -> SupervisedLlama:
+    return build_network(folder, dtype=dtype, lora=LORA, seed=seed, mesh=make_mesh())
+
+
+def batch(examples: list[TokenExample], *, packing: bool = True) -> Batch:
+    plan = BatchPlan(
+        [row.id for row in examples],
+        [len(row.ids) for row in examples],
+        row_length=LENGTH,
+        rows_per_batch=8,
+        packing=packing,
+        seed=0,
+        dataset_digest="sha256:d",
+    )
+    return BatchSource(examples, plan, row_length=LENGTH, pad_id=0, steps=1).batch(0)
+
+
+def mean_loss(model: SupervisedLlama, given: Batch) -> tuple[float, int]:
+    @nnx.jit
+    def run(model: SupervisedLlama, arrays: dict[str, Any]) -> Any:
+        return loss(model, **arrays)
+
+    with make_mesh():
+        value, sums = run(model, given.arrays)
+    assert float(value) == pytest.approx(float(sums["nll_sum"]) / float(sums["weight_sum"]))
+    return float(value), int(sums["weight_sum"])
+
+
+def expected_loss(folder: Path) -> float:
+    """The mean over all response tokens, each example by itself, from the logits of every position."""
+    model = load_model(folder, dtype="float32", mesh=make_mesh())
+    total, count = 0.0, 0
+    for row in EXAMPLES:
+        tokens = jnp.asarray([row.ids])
+        with make_mesh():
+            scores = np.asarray(logits(model, tokens, jnp.ones_like(tokens, bool)), np.float64)[0]
+        log_probability = scores - np.log(np.exp(scores).sum(-1, keepdims=True))
+        for position in range(row.prompt_length, len(row.ids)):
+            total -= log_probability[position - 1, row.ids[position]]
+            count += 1
+    return total / count
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_loss_is_the_mean_over_response_tokens_packed_or_not(tmp_path: Path, tied: bool) -> None:
+    folder = make_tiny_model(tmp_path / "tiny", config={"tie_word_embeddings": tied})
+    expected = expected_loss(folder)
+    model = network(folder)
+    packed, unpacked = batch(EXAMPLES), batch(EXAMPLES, packing=False)
+    assert packed.arrays["tokens"].shape[0] < unpacked.arrays["tokens"].shape[0]
+    for given in (packed, unpacked):
+        value, count = mean_loss(model, given)
+        assert count == 4 + 6 + 9 + 8
+        assert value == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_adapter_is_float32_and_alone_gets_gradients(tmp_path: Path, dtype: Dtype) -> None:
+    model = network(make_tiny_model(tmp_path / "tiny"), dtype=dtype)
+    assert model.embedder.input_embedding.dtype == jnp.dtype(dtype)
+    adapter = jax.tree.leaves(nnx.state(model, nnx.LoRAParam))
+    assert len(adapter) == 2 * 2 * len(LORA.target_modules)
+    assert {leaf.dtype for leaf in adapter} == {jnp.dtype("float32")}
+    arrays = batch(EXAMPLES).arrays
+
+    @nnx.jit
+    def gradients(model: SupervisedLlama) -> Any:
+        return nnx.grad(loss, argnums=nnx.DiffState(0, nnx.LoRAParam), has_aux=True)(
+            model, *(jnp.asarray(value) for value in arrays.values())
+        )[0]
+
+    with make_mesh():
+        made = jax.tree.leaves(gradients(model))
+    assert len(made) == len(adapter)
+    assert {leaf.dtype for leaf in made} == {jnp.dtype("float32")}
+    # B starts at zero, so A's gradients are zero and B's are not.
+    assert sum(bool(jnp.any(leaf != 0)) for leaf in made) == len(adapter) // 2
+
+
+def test_the_first_adapter_depends_on_all_bits_of_the_seed(tmp_path: Path) -> None:
+    folder = make_tiny_model(tmp_path / "tiny")
+
+    def weights(seed: int) -> bytes:
+        leaves = jax.tree.leaves(nnx.state(network(folder, seed=seed), nnx.LoRAParam))
+        return b"".join(np.asarray(leaf).tobytes() for leaf in leaves)
+
+    assert weights(5) == weights(5)
+    assert len({weights(seed) for seed in (5, 6, 5 + (1 << 32), 5 + (1 << 63))}) == 4
