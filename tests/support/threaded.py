@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,7 @@ def real_server(build: Callable[[asyncio.Event], BuiltService], listen: str = "1
     stop = asyncio.Event()
     ready = threading.Event()
     address = ""
+    failure: BaseException | None = None
 
     async def serve() -> None:
         nonlocal address
@@ -48,8 +50,11 @@ def real_server(build: Callable[[asyncio.Event], BuiltService], listen: str = "1
             await stop.wait()
 
     def run() -> None:
+        nonlocal failure
         try:
             loop.run_until_complete(serve())
+        except BaseException as error:
+            failure = error
         finally:
             loop.close()
             ready.set()
@@ -58,9 +63,17 @@ def real_server(build: Callable[[asyncio.Event], BuiltService], listen: str = "1
     thread.start()
     ready.wait(30)
     try:
-        assert address, "the server did not start"
+        if failure is not None:
+            raise failure
         yield address
     finally:
-        if thread.is_alive():
+        if not loop.is_closed():
             loop.call_soon_threadsafe(stop.set)
         thread.join(30)
+
+
+def free_address() -> str:
+    """An address of this machine that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
