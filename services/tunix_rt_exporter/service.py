@@ -32,6 +32,8 @@ from tunix_rt_exporter.templates import chat_template
 
 DATASET_NAME: Final = "datasets/{dataset_id}@{version}"
 CHUNK_BYTES: Final = 1 << 20
+# Without content, and so free to be built from another spec.
+_UNBOUND: Final = frozenset({DatasetState.FAILED, DatasetState.CANCELLED})
 
 
 class ExporterService:
@@ -140,7 +142,12 @@ class ExporterService:
     def _snapshot(self, asked: DatasetSpec) -> int:
         if not asked.as_of:
             stored = self._repository.find(asked.dataset_id, asked.version)
-            if stored is not None and self._traces.unchanged_since(stored.spec.filter, stored.spec.as_of):
+            if (
+                stored is not None
+                and stored.state not in _UNBOUND
+                and stored.spec.filter == asked.filter
+                and self._traces.unchanged_since(asked.filter, stored.spec.as_of)
+            ):
                 return stored.spec.as_of
         return self._traces.resolve(asked.filter, asked.as_of)
 
@@ -174,7 +181,7 @@ def naming(field: str) -> Iterator[None]:
 
 
 def _rebuilds(stored: Dataset, spec: DatasetSpec) -> bool:
-    if stored.state in {DatasetState.FAILED, DatasetState.CANCELLED}:
+    if stored.state in _UNBOUND:
         return True
     before, after = stored.spec.model_dump(mode="json"), spec.model_dump(mode="json")
     different = [name for name in after if before[name] != after[name]]

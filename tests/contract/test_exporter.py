@@ -278,8 +278,10 @@ async def test_a_failed_dataset_can_be_built_again(world: Exporting) -> None:
     assert reason == "DATASET_EMPTY"
     assert "matches the filter" in message
     assert not empty.digest
+    await world.add([trace(1, source="x")])
     again = await world.build(filter=v1.TraceFilter(sources=["x"]), splits=ALL_TRAIN)
     assert (again.state, again.HasField("error")) == (STATE.STATE_SUCCEEDED, False)
+    assert (again.spec.as_of, again.trace_count) == (2, 2)
 
 
 async def test_nothing_left_and_an_empty_train_split_fail(world: Exporting) -> None:
