@@ -3,7 +3,8 @@ transport."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
@@ -15,6 +16,10 @@ FinishReason = Literal["stop", "length", "failed"]
 
 MAX_ITEMS: Final = 10_000
 MAX_TEXT: Final = 50_000
+MAX_DESCRIPTION: Final = 1_000
+MAX_EVAL_SET_BYTES: Final = 15 << 18
+MAX_NEW_TOKENS: Final = 8_192
+MAX_BATCH_SIZE: Final = 256
 DEFAULT_MAX_NEW_TOKENS: Final = 128
 DEFAULT_BATCH_SIZE: Final = 16
 CONFIDENCE: Final = 0.95
@@ -26,14 +31,20 @@ class Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class NumericGrader(Value):
+class _Checked(Value):
+    """A value whose fields are held to the contract's limits."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class NumericGrader(_Checked):
     """Right when the answer's number is within ``tolerance`` (absolute) of an accepted one."""
 
     kind: Literal["numeric"] = "numeric"
-    tolerance: float = 0.0
+    tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
 
-class TextGrader(Value):
+class TextGrader(_Checked):
     """Right when the answer, normalised, equals an accepted one."""
 
     kind: Literal["text"] = "text"
@@ -42,25 +53,32 @@ class TextGrader(Value):
 Grader = Annotated[NumericGrader | TextGrader, Field(discriminator="kind")]
 
 
-class EvalItem(Value):
+_Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
+_Label = Annotated[str, Field(max_length=64)]
+
+
+class EvalItem(_Checked):
     """One question with its accepted answers."""
 
-    id: str
-    prompt: str
-    accepted_answers: tuple[str, ...]
+    # No NUL: the id is a column of its own, and PostgreSQL keeps none.
+    id: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00]+$")]
+    prompt: _Text
+    accepted_answers: Annotated[tuple[_Text, ...], Field(min_length=1, strict=False)]
     grader: Grader
-    category: str = ""
-    difficulty: str = ""
-    cluster: str = ""
+    category: _Label = ""
+    difficulty: _Label = ""
+    cluster: Annotated[str, Field(max_length=128)] = ""
     metadata: Mapping[str, Any] = Field(default_factory=dict)
 
 
-class EvalSetDraft(Value):
-    """An eval set as a caller gives it. ``grader`` of an item is never missing here."""
+@dataclass(frozen=True, slots=True)
+class EvalSetDraft:
+    """An eval set as a caller gives it, unchecked; ``size_bytes`` is its encoded size."""
 
     id: str
     description: str
-    items: tuple[EvalItem, ...]
+    items: Sequence[Mapping[str, Any]]
+    size_bytes: int
 
 
 class EvalSet(Value):
@@ -89,6 +107,19 @@ class Decoding(Value):
 
     max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS
     batch_size: int = DEFAULT_BATCH_SIZE
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationSpecDraft:
+    """What a caller asks for, unchecked; None where a field was left out. ``eval_set`` is a resource name."""
+
+    eval_set: str
+    base_model: str | None
+    checkpoint: str | None
+    chat_template: ChatTemplateFields | None
+    max_new_tokens: int | None
+    batch_size: int | None
+    dtype: str | None
 
 
 class EvaluationSpec(Value):
@@ -166,8 +197,17 @@ class CheckpointInput(Value):
     manifest_digest: str
     dataset_digest: str
     base_weights_digest: str
-    chat_template: ChatTemplateFields | None
-    chat_template_digest: str
+    chat_template: ChatTemplateFields
+
+
+class BaseModelFacts(Value):
+    """A base model as admission sees it; digest and template are None until it is on this host."""
+
+    id: str
+    available: bool
+    path: str
+    weights_digest: str | None = None
+    chat_template: ChatTemplateFields | None = None
 
 
 class EvaluationInput(Value):
@@ -298,7 +338,20 @@ class Evaluation(Value):
     progress: Progress | None = None
     stage_timings: tuple[StageTiming, ...] = ()
     error: JobError | None = None
-    facts: ModelFacts | None = None
+    summary: Summary | None = None
+    manifest: Manifest | None = None
+    manifest_file: StoredFile | None = None
+
+
+class EvaluationUpdate(Value):
+    """What changes about an evaluation; None leaves a fact as it is."""
+
+    spec: EvaluationSpec | None = None
+    progress: Progress | None = None
+    stage_timings: tuple[StageTiming, ...] | None = None
+    attempt_count: int | None = None
+    start_time: datetime | None = None
+    error: JobError | None = None
     summary: Summary | None = None
     manifest: Manifest | None = None
     manifest_file: StoredFile | None = None
@@ -314,12 +367,13 @@ class WorkerItem(Value):
 class WorkerSpec(Value):
     """What the child process is told.
 
-    ``adapter_dir`` is a folder with an adapter in PEFT's layout, or None for the base model alone.
-    ``base_weights_digest`` is what the adapter was trained on. Without a ``chat_template`` the model's own
-    is used.
+    ``attempt`` counts from 1. ``adapter_dir`` is a folder with an adapter in PEFT's layout, or None for the
+    base model alone. ``base_weights_digest`` is what the adapter was trained on. Without a
+    ``chat_template`` the model's own is used.
     """
 
     evaluation: str
+    attempt: int
     base_model: str
     models_dir: str
     adapter_dir: str | None

@@ -1,4 +1,5 @@
-"""Accuracies with intervals, and the comparison of two paired accuracies. SciPy and statsmodels do the work."""
+"""Accuracies with intervals, and the comparison of two paired accuracies. SciPy and statsmodels do the
+work."""
 
 from __future__ import annotations
 
@@ -89,9 +90,10 @@ def newcombe_paired(
 ) -> tuple[float, float]:
     """Interval of the difference of two paired proportions, first minus second.
 
-    Method 10 of R. G. Newcombe, "Improved confidence intervals for the difference between binomial proportions
-    based on paired data", Statistics in Medicine 17 (1998) 2635-2650: Wilson's limits of both proportions, put
-    together with the correlation of the pairs, whose positive covariance is corrected for continuity.
+    Method 10 of R. G. Newcombe, "Improved confidence intervals for the difference between binomial
+    proportions based on paired data", Statistics in Medicine 17 (1998) 2635-2650: Wilson's limits of both
+    proportions, put together with the correlation of the pairs, whose positive covariance is corrected for
+    continuity.
 
     Args:
         both: items that are right in both.

@@ -2,20 +2,19 @@
 
 Events, besides those that ``run_worker`` writes:
 
-- ``stage``: ``stage``, ``total``, ``unit``: a stage begins.
-- ``progress``: ``completed``, ``eta_s``: how far the stage has come.
-- ``stage_done``: ``stage``, ``seconds``.
+- ``attempt``: ``number``. What follows belongs to this attempt.
+- ``stage``: a Progress. A stage begins, and the one before has ended.
+- ``progress``: a Progress. How far the stage has come.
 - ``facts``: ``facts``, a ModelFacts: what is being run.
-- ``item``: ``generation``, a Generation. Items that were written by an earlier run of the same job are not
-  written again, and batches that are whole are not generated again.
+- ``item``: ``generation``, a Generation. Items that were written by an earlier attempt are not written
+  again, and batches that are whole are not generated again.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from tunix_rt_kit.chat import ChatTemplate
@@ -26,7 +25,7 @@ from tunix_rt_kit.models.runtime import device, package_versions, runtime_settin
 from tunix_rt_kit.models.store import BaseModelInfo, ModelStore
 from tunix_rt_kit.models.tokenizer import ModelTokenizer, load_tokenizer
 
-from tunix_rt_evaluator.model import ChatTemplateFields, Generation, ModelFacts, WorkerSpec
+from tunix_rt_evaluator.model import ChatTemplateFields, Generation, ModelFacts, Progress, WorkerSpec
 from tunix_rt_evaluator.worker.batches import Batch, plan_batches
 from tunix_rt_evaluator.worker.engine import Engine, Output, engine_name
 from tunix_rt_evaluator.worker.prompts import read_prompts, stop_ids, token_digest
@@ -39,6 +38,7 @@ def evaluate(job: JobDir) -> None:
     """Do the job; raises JobCancelled when it was told to stop, and DomainError when it cannot be done."""
     spec = WorkerSpec.model_validate(job.spec)
     done = _written_items(job.path)
+    job.emit("attempt", number=spec.attempt)
     info = _pull(job, spec)
     template = _template(spec, info)
     tokenizer = load_tokenizer(info.path)
@@ -51,9 +51,9 @@ def evaluate(job: JobDir) -> None:
         context_length=info.context_length,
     )
     adapter = None if spec.adapter_dir is None else job.path / spec.adapter_dir
-    with _stage(job, "loading the model"):
-        mesh = make_mesh()
-        model = load_weights(info.path, adapter, dtype=spec.dtype, mesh=mesh)
+    _report(job, "stage", Progress(stage="loading the model"))
+    mesh = make_mesh()
+    model = load_weights(info.path, adapter, dtype=spec.dtype, mesh=mesh)
     _emit_facts(job, spec, info, template)
     engine = Engine(
         model, mesh, stop_ids=stops, pad_id=tokenizer.pad_id(), context_length=info.context_length
@@ -78,13 +78,13 @@ def _pull(job: JobDir, spec: WorkerSpec) -> BaseModelInfo:
     store = ModelStore(spec.models_dir)
     info = store.resolve(spec.base_model)
     if not info.pulled:
-        with _stage(job, "pulling the model", unit="bytes"):
+        stage = "pulling the model"
+        _report(job, "stage", Progress(stage=stage, unit="bytes"))
 
-            def report(_: str, completed: int, total: int) -> None:
-                job.check_cancelled()
-                job.emit("progress", completed=completed, total=total, eta_s=None)
+        def report(_: str, completed: int, total: int) -> None:
+            _report(job, "progress", Progress(stage=stage, completed=completed, total=total, unit="bytes"))
 
-            info = store.ensure(spec.base_model, report)
+        info = store.ensure(spec.base_model, report)
     expected = spec.base_weights_digest
     if expected is not None and info.weights_digest != expected:
         raise FailedPrecondition(
@@ -129,11 +129,11 @@ def _emit_facts(job: JobDir, spec: WorkerSpec, info: BaseModelInfo, template: Ch
 
 def _compile(job: JobDir, engine: Engine, batches: Sequence[Batch]) -> None:
     shapes = list(dict.fromkeys(batch.shape for batch in batches))
-    with _stage(job, "compiling", total=len(shapes), unit="programs"):
-        for number, shape in enumerate(shapes, start=1):
-            job.check_cancelled()
-            engine.compile(shape)
-            job.emit("progress", completed=number, total=len(shapes), eta_s=None)
+    progress = Progress(stage="compiling", total=len(shapes), unit="programs")
+    _report(job, "stage", progress)
+    for number, shape in enumerate(shapes, start=1):
+        engine.compile(shape)
+        _report(job, "progress", progress.model_copy(update={"completed": number}))
 
 
 def _generate(
@@ -144,18 +144,18 @@ def _generate(
     done: set[str],
     total: int,
 ) -> None:
-    with _stage(job, "generating", completed=len(done), total=total, unit="items"):
-        started = time.perf_counter()
-        for number, batch in enumerate(batches, start=1):
-            job.check_cancelled()
-            begun = time.perf_counter()
-            outputs = engine.run(batch, job.check_cancelled)
-            share = (time.perf_counter() - begun) / len(batch.prompts)
-            results = _results(batch, outputs, tokenizer, share)
-            _emit(job, [result for result in results if result.item_id not in done])
-            done |= {result.item_id for result in results}
-            eta = (time.perf_counter() - started) / number * (len(batches) - number)
-            job.emit("progress", completed=len(done), total=total, eta_s=eta)
+    progress = Progress(stage="generating", completed=len(done), total=total, unit="items")
+    _report(job, "stage", progress)
+    started = time.perf_counter()
+    for number, batch in enumerate(batches, start=1):
+        begun = time.perf_counter()
+        outputs = engine.run(batch, job.check_cancelled)
+        share = (time.perf_counter() - begun) / len(batch.prompts)
+        results = _results(batch, outputs, tokenizer, share)
+        _emit(job, [result for result in results if result.item_id not in done])
+        done |= {result.item_id for result in results}
+        eta = (time.perf_counter() - started) / number * (len(batches) - number)
+        _report(job, "progress", progress.model_copy(update={"completed": len(done), "eta_s": eta}))
 
 
 def _results(
@@ -180,10 +180,7 @@ def _emit(job: JobDir, results: Sequence[Generation]) -> None:
         job.emit("item", generation=result.model_dump(mode="json"))
 
 
-@contextmanager
-def _stage(job: JobDir, name: str, *, completed: int = 0, total: int = 0, unit: str = "") -> Iterator[None]:
+def _report(job: JobDir, kind: str, progress: Progress) -> None:
+    """Tell how far the work has come; raises JobCancelled if the job was told to stop."""
     job.check_cancelled()
-    job.emit("stage", stage=name, completed=completed, total=total, unit=unit)
-    started = time.perf_counter()
-    yield
-    job.emit("stage_done", stage=name, seconds=time.perf_counter() - started)
+    job.emit(kind, **progress.model_dump(mode="json", exclude_none=True))

@@ -1,0 +1,112 @@
+"""Checks an eval set and names it by its content."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from pydantic import TypeAdapter, ValidationError
+from tunix_rt_kit.artifacts import digest_json
+from tunix_rt_kit.errors import InvalidArgument
+from tunix_rt_kit.serving.field_errors import field_path, field_problems
+from tunix_rt_kit.serving.resources import check_id
+from tunix_rt_kit.serving.validation import Violations
+
+from tunix_rt_evaluator.graders import read_number
+from tunix_rt_evaluator.model import (
+    MAX_DESCRIPTION,
+    MAX_EVAL_SET_BYTES,
+    MAX_ITEMS,
+    EvalItem,
+    EvalSetDraft,
+    NumericGrader,
+)
+
+EVAL_SET_INVALID: Final = "EVAL_SET_INVALID"
+_ITEMS: Final = TypeAdapter(tuple[EvalItem, ...])
+
+
+def checked_items(draft: EvalSetDraft) -> tuple[EvalItem, ...]:
+    """The items of an eval set, ordered by id, every limit checked.
+
+    An item without a grader gets the numeric one if every accepted answer is a number, else the text one.
+
+    Raises:
+        InvalidArgument: RESOURCE_ID_INVALID, or EVAL_SET_INVALID that names every wrong field.
+    """
+    check_id(draft.id, "eval_set.eval_set_id")
+    wrong = Violations()
+    wrong.check(
+        len(draft.description) <= MAX_DESCRIPTION and "\0" not in draft.description,
+        "eval_set.description",
+        f"has {len(draft.description):,} characters; at most {MAX_DESCRIPTION:,} without NUL would be right",
+    )
+    wrong.check(
+        1 <= len(draft.items) <= MAX_ITEMS,
+        "eval_set.items",
+        f"holds {len(draft.items):,} items; 1 to {MAX_ITEMS:,} would be right",
+    )
+    wrong.check(
+        draft.size_bytes <= MAX_EVAL_SET_BYTES,
+        "eval_set.items",
+        f"are {draft.size_bytes:,} bytes encoded; at most {MAX_EVAL_SET_BYTES:,} would be right",
+    )
+    wrong.raise_if_any(EVAL_SET_INVALID)
+    items: tuple[EvalItem, ...] = ()
+    try:
+        items = _ITEMS.validate_python([_with_grader(item) for item in draft.items])
+    except ValidationError as error:
+        for location, description in field_problems(error):
+            wrong.add(field_path(("eval_set", "items", *location)), description)
+    _check_duplicates(items, wrong)
+    _check_contents(items, wrong)
+    wrong.raise_if_any(EVAL_SET_INVALID)
+    return tuple(sorted(items, key=lambda item: item.id))
+
+
+def items_digest(items: Sequence[EvalItem]) -> str:
+    """Digest of an eval set: of its items, whatever their order."""
+    ordered = sorted(items, key=lambda item: item.id)
+    return digest_json({"items": [item.model_dump(mode="json") for item in ordered]})
+
+
+def item_digest(item: EvalItem) -> str:
+    """Digest of an item's content, by which evaluations are paired."""
+    return digest_json(item.model_dump(mode="json"))
+
+
+def _with_grader(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    if item.get("grader") is not None:
+        return item
+    answers = item["accepted_answers"]
+    numeric = bool(answers) and all(read_number(answer) is not None for answer in answers)
+    return {**item, "grader": {"kind": "numeric" if numeric else "text"}}
+
+
+def _check_duplicates(items: Sequence[EvalItem], wrong: Violations) -> None:
+    for field in ("id", "prompt"):
+        first: dict[str, int] = {}
+        for index, item in enumerate(items):
+            earlier = first.setdefault(getattr(item, field), index)
+            wrong.check(
+                earlier == index,
+                f"eval_set.items[{index}].{field}",
+                f"is the same as that of items[{earlier}] ({items[earlier].id!r}); each must be different",
+            )
+
+
+def _check_contents(items: Sequence[EvalItem], wrong: Violations) -> None:
+    for index, item in enumerate(items):
+        try:
+            # Not of a dump: pydantic writes infinity as null.
+            digest_json(dict(item.metadata))
+        except InvalidArgument as error:
+            wrong.add(f"eval_set.items[{index}].metadata", error.message)
+        if not isinstance(item.grader, NumericGrader):
+            continue
+        for number, answer in enumerate(item.accepted_answers):
+            wrong.check(
+                read_number(answer) is not None,
+                f"eval_set.items[{index}].accepted_answers[{number}]",
+                f"is {answer[:60]!r}, which is not one number; the numeric grader of {item.id!r} needs one",
+            )

@@ -1,0 +1,69 @@
+"""What an evaluation's child process told, read from the events in the job's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tunix_rt_evaluator.model import Generation, JobError, ModelFacts, Progress, StageTiming
+
+_ENVELOPE = {"kind", "time"}
+
+
+@dataclass
+class AttemptFacts:
+    """The facts of one attempt, folded from events, and the items of all attempts.
+
+    ``new_generations`` holds what nobody has taken yet. ``exit_code`` is None while the child has not told
+    its end.
+    """
+
+    attempt: int
+    progress: Progress | None = None
+    facts: ModelFacts | None = None
+    error: JobError | None = None
+    exit_code: int | None = None
+    new_generations: list[Generation] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._current = False
+        self._timings: list[StageTiming] = []
+        self._stage: tuple[str, float] | None = None
+
+    @property
+    def stage_timings(self) -> tuple[StageTiming, ...]:
+        """Wall time of each stage that has ended, in order."""
+        return tuple(self._timings)
+
+    def take(self, events: Iterable[Mapping[str, Any]]) -> None:
+        """Fold in events, in order."""
+        for event in events:
+            if event["kind"] == "item":
+                self.new_generations.append(Generation.model_validate(event["generation"]))
+            elif event["kind"] == "attempt":
+                self._current = event["number"] == self.attempt
+            elif self._current:
+                self._take(event)
+
+    def _take(self, event: Mapping[str, Any]) -> None:
+        kind = event["kind"]
+        fields = {name: value for name, value in event.items() if name not in _ENVELOPE}
+        if kind in ("stage", "progress"):
+            self.progress = Progress.model_validate(fields)
+        if kind in ("stage", "exit"):
+            self._end_stage(event["time"])
+        if kind == "stage":
+            self._stage = (fields["stage"], event["time"])
+        elif kind == "facts":
+            self.facts = ModelFacts.model_validate(fields["facts"])
+        elif kind == "error":
+            self.error = JobError.model_validate(fields)
+        elif kind == "exit":
+            self.exit_code = fields["code"]
+
+    def _end_stage(self, time: float) -> None:
+        if self._stage is not None:
+            stage, began = self._stage
+            self._timings.append(StageTiming(stage=stage, duration_s=max(0.0, time - began)))
+            self._stage = None

@@ -1,0 +1,7 @@
+"""Run by Alembic."""
+
+from tunix_rt_kit.database import alembic_env
+
+from tunix_rt_evaluator.tables import VERSION_TABLE, metadata
+
+alembic_env.run(metadata, VERSION_TABLE)

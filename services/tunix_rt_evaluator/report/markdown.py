@@ -1,0 +1,132 @@
+"""A report as Markdown, as GitHub reads it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from tunix_rt_evaluator.model import ComparisonContent, Flip, ItemResult
+from tunix_rt_evaluator.report import words
+
+_FENCE = re.compile(r"`{3,}")
+
+
+def render_markdown(name: str, digest: str, content: ComparisonContent) -> str:
+    """The report as one Markdown text."""
+    parts = [
+        f"# Comparison report: {words.VERDICTS[content.verdict].lower()}",
+        words.headline(content),
+        f"Base: `{words.model_name(content.base)}`. Candidate: `{words.model_name(content.candidate)}`.",
+        "## Accuracy",
+        _accuracy(content),
+    ]
+    if len(content.categories) > 1:
+        parts += [
+            "## By category",
+            "The p-values are not corrected for there being several.",
+            _categories(content),
+        ]
+    if content.training:
+        parts += ["## Training", _training(content)]
+    gained = [flip for flip in content.flips if flip.candidate.verdict.correct]
+    lost = [flip for flip in content.flips if not flip.candidate.verdict.correct]
+    parts += _flips(f"## Went right ({len(gained)})", gained)
+    parts += _flips(f"## Went wrong ({len(lost)})", lost)
+    parts += ["## Provenance", f"Report `{name}`, content `{digest}`.", _provenance(content)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _accuracy(content: ComparisonContent) -> str:
+    overall = content.overall
+    rows = [
+        ("Right", words.fraction(overall.base), words.fraction(overall.candidate)),
+        ("Accuracy", words.percent(overall.base.accuracy), words.percent(overall.candidate.accuracy)),
+        (
+            "95% interval (Wilson)",
+            words.share_range(overall.base.interval),
+            words.share_range(overall.candidate.interval),
+        ),
+        *words.counted(content),
+    ]
+    return "\n\n".join(
+        [
+            _table(("", "Base", "Candidate"), rows),
+            f"Difference: {words.points(overall.difference)} points, 95% interval (Newcombe, paired) "
+            f"{words.point_range(overall.interval)}. {overall.gained_count} items went right, "
+            f"{overall.lost_count} went wrong; exact McNemar p-value {words.p_value(overall.p_value)}.",
+        ]
+    )
+
+
+def _categories(content: ComparisonContent) -> str:
+    rows = [
+        (
+            words.category_name(entry.category),
+            str(entry.difference.base.item_count),
+            words.percent(entry.difference.base.accuracy),
+            words.percent(entry.difference.candidate.accuracy),
+            words.points(entry.difference.difference),
+            f"{entry.difference.gained_count} / {entry.difference.lost_count}",
+            words.p_value(entry.difference.p_value),
+        )
+        for entry in content.categories
+    ]
+    return _table(("Category", "Items", "Base", "Candidate", "Points", "Right / wrong", "p"), rows)
+
+
+def _training(content: ComparisonContent) -> str:
+    first, last = content.training[0], content.training[-1]
+    validation = [step for step in content.training if step.validation_loss is not None]
+    text = f"Loss {first.loss:.4f} at step {first.step}, {last.loss:.4f} at step {last.step}."
+    if validation:
+        text += f" Validation loss {validation[-1].validation_loss:.4f} after step {validation[-1].step}."
+    return text
+
+
+def _flips(heading: str, flips: Sequence[Flip]) -> list[str]:
+    parts = [heading]
+    for flip in flips:
+        accepted = ", ".join(f"`{_inline(answer)}`" for answer in flip.base.accepted_answers)
+        parts += [
+            f"### {_escaped(flip.base.item_id)}",
+            _block(flip.base.prompt),
+            f"Accepted: {accepted}",
+            f"Base answered {_answer(flip.base)}:",
+            _block(flip.base.generation.output),
+            f"Candidate answered {_answer(flip.candidate)}:",
+            _block(flip.candidate.generation.output),
+        ]
+    return parts
+
+
+def _answer(result: ItemResult) -> str:
+    if result.generation.error:
+        return f"nothing ({_escaped(result.generation.error)})"
+    answer = result.verdict.extracted_answer
+    return f"`{_inline(answer)}`" if answer else "nothing that could be read"
+
+
+def _provenance(content: ComparisonContent) -> str:
+    rows = [(fact.label, f"`{fact.base}`", f"`{fact.candidate}`") for fact in words.provenance(content)]
+    blank = [tuple("" if cell == "``" else cell for cell in row) for row in rows]
+    return _table(("", "Base", "Candidate"), blank)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _block(text: str) -> str:
+    """A code block with a fence longer than any in the text."""
+    longest = max((len(match.group()) for match in _FENCE.finditer(text)), default=2)
+    fence = "`" * (longest + 1)
+    return f"{fence}text\n{text}\n{fence}"
+
+
+def _inline(text: str) -> str:
+    return " ".join(text.replace("`", "'").split())
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([\\`*_\[\]<>#|])", r"\\\1", " ".join(text.split()))

@@ -1,0 +1,98 @@
+"""From what a model wrote to the result of an evaluation. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tunix_rt_kit.artifacts import digest_json
+
+from tunix_rt_evaluator.eval_sets import item_digest
+from tunix_rt_evaluator.graders import VERSIONS, grade
+from tunix_rt_evaluator.model import (
+    EvalItem,
+    Evaluation,
+    EvaluationInput,
+    Generation,
+    ItemResult,
+    Manifest,
+    ModelFacts,
+    Summary,
+    Verdict,
+)
+from tunix_rt_evaluator.statistics import accuracy, by_category
+
+
+def graded(item: EvalItem, generation: Generation) -> ItemResult:
+    """The result of one item. Where nothing was generated it is wrong."""
+    failed = generation.finish_reason == "failed"
+    verdict = (
+        Verdict(extracted_answer="", correct=False)
+        if failed
+        else grade(item.grader, item.accepted_answers, generation.output)
+    )
+    return ItemResult(
+        item_id=item.id,
+        item_digest=item_digest(item),
+        category=item.category,
+        prompt=item.prompt,
+        accepted_answers=item.accepted_answers,
+        grader=VERSIONS[item.grader.kind],
+        generation=generation,
+        verdict=verdict,
+    )
+
+
+def summarise(results: Sequence[ItemResult]) -> Summary:
+    """Accuracy over all items and by category. Items that failed or were cut count as what their answer
+    is."""
+    generations = [result.generation for result in results]
+    tokens = sum(generation.output_tokens for generation in generations)
+    seconds = sum(generation.seconds for generation in generations)
+    return Summary(
+        overall=accuracy(sum(result.verdict.correct for result in results), len(results)),
+        categories=by_category((result.category, result.verdict.correct) for result in results),
+        truncated_count=sum(generation.finish_reason == "length" for generation in generations),
+        failed_count=sum(generation.finish_reason == "failed" for generation in generations),
+        generated_tokens=tokens,
+        tokens_per_second=tokens / seconds if seconds else 0.0,
+    )
+
+
+def results_digest(results: Sequence[ItemResult]) -> str:
+    """Digest of all results in the order of their items' ids, without times."""
+    ordered = sorted(results, key=lambda result: result.item_id)
+    return digest_json([_timeless(result) for result in ordered])
+
+
+def manifest(
+    evaluation: Evaluation,
+    name: str,
+    inputs: EvaluationInput,
+    facts: ModelFacts,
+    results: Sequence[ItemResult],
+) -> Manifest:
+    """Everything that could change the result of a finished evaluation called ``name``."""
+    checkpoint = inputs.checkpoint
+    return Manifest(
+        evaluation=name,
+        spec=evaluation.spec.model_copy(update={"chat_template": facts.chat_template}),
+        eval_set_digest=inputs.eval_set_digest,
+        base_weights_digest=facts.base_weights_digest,
+        tokenizer_digest=facts.tokenizer_digest,
+        checkpoint_digest=checkpoint.digest if checkpoint else "",
+        training_manifest_digest=checkpoint.manifest_digest if checkpoint else "",
+        dataset_digest=checkpoint.dataset_digest if checkpoint else "",
+        chat_template_digest=facts.chat_template_digest,
+        graders=tuple(sorted({result.grader for result in results})),
+        engine=facts.engine,
+        results_digest=results_digest(results),
+        package_versions=facts.package_versions,
+        runtime_settings=facts.runtime_settings,
+        device=facts.device,
+        code_revision=facts.code_revision,
+    )
+
+
+def _timeless(result: ItemResult) -> Mapping[str, Any]:
+    return result.model_dump(mode="json", exclude={"generation": {"seconds"}})

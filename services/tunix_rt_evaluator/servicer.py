@@ -1,0 +1,112 @@
+# ruff: noqa: ARG002  (gRPC hands every method a context)
+"""The gRPC face of the evaluator: convert, call, convert, in a worker thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from tunix_rt import v1
+from tunix_rt_kit.serving.blocking import iterate_blocking, run_blocking
+from tunix_rt_kit.serving.watch import watch_state
+
+from tunix_rt_evaluator import convert
+from tunix_rt_evaluator.service import EvaluatorService
+
+
+class EvaluatorServicer(v1.EvaluatorServicer):
+    """Serves ``tunix_rt.v1.Evaluator``; watches end when ``stopping`` is set."""
+
+    def __init__(self, service: EvaluatorService, stopping: asyncio.Event) -> None:
+        self._service = service
+        self._stopping = stopping
+
+    async def CreateEvalSet(self, request: v1.CreateEvalSetRequest, context: Any) -> v1.EvalSet:
+        def call() -> v1.EvalSet:
+            draft = convert.eval_set_draft(request.eval_set)
+            return convert.eval_set_message(self._service.create_eval_set(draft, request.request_id))
+
+        return await run_blocking(call)
+
+    async def GetEvalSet(self, request: v1.GetEvalSetRequest, context: Any) -> v1.EvalSet:
+        return await run_blocking(lambda: convert.eval_set_message(self._service.get_eval_set(request.name)))
+
+    async def ListEvalSets(self, request: v1.ListEvalSetsRequest, context: Any) -> v1.ListEvalSetsResponse:
+        return await run_blocking(
+            lambda: convert.eval_set_page(
+                *self._service.list_eval_sets(request.page_size, request.page_token)
+            )
+        )
+
+    async def CreateEvaluation(self, request: v1.CreateEvaluationRequest, context: Any) -> v1.Evaluation:
+        def call() -> v1.Evaluation:
+            draft = convert.evaluation_spec_draft(request.spec)
+            return convert.evaluation_message(self._service.create_evaluation(draft, request.request_id))
+
+        return await run_blocking(call)
+
+    async def GetEvaluation(self, request: v1.GetEvaluationRequest, context: Any) -> v1.Evaluation:
+        return await self._evaluation(request.name)
+
+    async def ListEvaluations(
+        self, request: v1.ListEvaluationsRequest, context: Any
+    ) -> v1.ListEvaluationsResponse:
+        return await run_blocking(
+            lambda: convert.evaluation_page(
+                *self._service.list_evaluations(request.page_size, request.page_token)
+            )
+        )
+
+    async def CancelEvaluation(self, request: v1.CancelEvaluationRequest, context: Any) -> v1.Evaluation:
+        return await run_blocking(
+            lambda: convert.evaluation_message(self._service.cancel_evaluation(request.name))
+        )
+
+    async def WatchEvaluation(
+        self, request: v1.WatchEvaluationRequest, context: Any
+    ) -> AsyncIterator[v1.Evaluation]:
+        states = watch_state(
+            lambda: run_blocking(self._service.get_evaluation, request.name),
+            is_terminal=lambda evaluation: evaluation.state.ended,
+            stop=self._stopping,
+        )
+        async for evaluation in states:
+            yield convert.evaluation_message(evaluation)
+
+    async def ListEvaluationItems(
+        self, request: v1.ListEvaluationItemsRequest, context: Any
+    ) -> v1.ListEvaluationItemsResponse:
+        return await run_blocking(
+            lambda: convert.result_page(
+                *self._service.list_items(request.parent, request.page_size, request.page_token)
+            )
+        )
+
+    async def CompareEvaluations(
+        self, request: v1.CompareEvaluationsRequest, context: Any
+    ) -> v1.ComparisonReport:
+        return await run_blocking(
+            lambda: convert.report_message(self._service.compare(request.base, request.candidate))
+        )
+
+    async def GetComparisonReport(
+        self, request: v1.GetComparisonReportRequest, context: Any
+    ) -> v1.ComparisonReport:
+        return await run_blocking(lambda: convert.report_message(self._service.get_report(request.name)))
+
+    async def ReadComparisonReport(
+        self, request: v1.ReadComparisonReportRequest, context: Any
+    ) -> AsyncIterator[v1.ReadComparisonReportResponse]:
+        def messages() -> Iterator[v1.ReadComparisonReportResponse]:
+            format_ = convert.document_format(request.format)
+            document, chunks = self._service.read_report(request.name, format_, request.offset)
+            yield convert.document_header(document, format_)
+            for chunk in chunks:
+                yield v1.ReadComparisonReportResponse(chunk=chunk)
+
+        async for message in iterate_blocking(messages):
+            yield message
+
+    async def _evaluation(self, name: str) -> v1.Evaluation:
+        return await run_blocking(lambda: convert.evaluation_message(self._service.get_evaluation(name)))

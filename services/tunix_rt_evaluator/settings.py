@@ -1,0 +1,46 @@
+"""Settings of the evaluator, by flag or by ``TUNIX_RT_EVALUATOR_...``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+from tunix_rt_kit.serving.settings import Address, ServerSettings
+
+
+class EvaluatorSettings(ServerSettings):
+    """Where to serve, where evaluations, models and artifacts are kept, and whom to ask for checkpoints."""
+
+    model_config = SettingsConfigDict(env_prefix="TUNIX_RT_EVALUATOR_")
+
+    listen: Address = Field("127.0.0.1:50054", description="address to serve on, host:port; port 0 picks one")
+    trainer_target: Address = Field("127.0.0.1:50053", description="address of the trainer, host:port")
+    data_dir: Path = Field(Path("data"), description="folder of evaluations, caches and the SQLite database")
+    database_url: str = Field(
+        "", description="postgresql://... or sqlite:///...; empty means evaluator.db in the data folder"
+    )
+    artifacts_uri: str = Field(
+        "", description="artifact store shared with the trainer; empty means artifacts in the data folder"
+    )
+    models_dir: Path | None = Field(
+        None, description="folder of the base models; left out: models in the data folder"
+    )
+    slots: int = Field(
+        1, ge=1, le=64, description="how many evaluations run at once; one per device is right"
+    )
+
+    @property
+    def database(self) -> str:
+        """The database URL with its default filled in."""
+        return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'evaluator.db'}"
+
+    @property
+    def artifacts(self) -> str:
+        """The URI of the artifact store with its default filled in."""
+        return self.artifacts_uri or str(self.data_dir.absolute() / "artifacts")
+
+    @property
+    def models(self) -> Path:
+        """The folder of base models with its default filled in."""
+        return (self.models_dir or self.data_dir / "models").absolute()

@@ -1,0 +1,292 @@
+"""Runs queued evaluations: a child process each, watched until it has ended, its answers graded as they
+come."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from datetime import UTC, datetime
+from typing import Final
+
+from tunix_rt_kit.artifacts import ArtifactStore, canonical_json
+from tunix_rt_kit.errors import DomainError
+from tunix_rt_kit.jobs import JobRunner, WorkerProcess
+from tunix_rt_kit.serving.logging import get_logger
+
+from tunix_rt_evaluator.events import AttemptFacts
+from tunix_rt_evaluator.job_folders import JobFolders
+from tunix_rt_evaluator.model import (
+    EvalItem,
+    Evaluation,
+    EvaluationState,
+    EvaluationUpdate,
+    JobError,
+    StoredFile,
+)
+from tunix_rt_evaluator.names import evaluation_name
+from tunix_rt_evaluator.results import graded, manifest, summarise
+from tunix_rt_evaluator.service import EvaluationRepository
+
+_log = get_logger("tunix_rt.evaluator")
+
+MANIFEST_FILE: Final = "manifest.json"
+_POLL_S: Final = 0.1
+_SAVE_S: Final = 0.5
+_LOG_LINES: Final = 20
+_LOG_CHARACTERS: Final = 4_000
+_CANCELLED_CODE: Final = 3
+_UNDER_WAY: Final = (EvaluationState.RUNNING, EvaluationState.CANCELLING)
+
+
+class Supervisor:
+    """The queue of evaluations, and the children of those that run.
+
+    Args:
+        repository: where evaluations are kept.
+        folders: where their children work.
+        artifacts: where manifests go.
+        slots: how many run at once.
+    """
+
+    def __init__(
+        self,
+        repository: EvaluationRepository,
+        folders: JobFolders,
+        artifacts: ArtifactStore,
+        slots: int,
+    ) -> None:
+        self._repository = repository
+        self._folders = folders
+        self._artifacts = artifacts
+        self._slots = slots
+        self._runner: JobRunner | None = None
+        self._end_at_once: set[str] = set()
+
+    def start(self) -> None:
+        """Take up the evaluations that an earlier server did not finish, oldest first."""
+        self._runner = JobRunner(self._slots, self._run, on_error=self._on_error, name="evaluation")
+        for evaluation_id in self._repository.unfinished():
+            self._runner.submit(evaluation_id)
+
+    def stop(self, grace_s: float) -> None:
+        """End the children; their evaluations go back to the queue and keep what was answered."""
+        if self._runner is not None and (left := self._runner.stop(grace_s)):
+            _log.info("evaluations_left", evaluations=left)
+
+    def submit(self, evaluation_id: str) -> None:
+        """Put one at the end of the queue. While the server stops, the next one will find it there."""
+        if self._runner is not None and not self._runner.stopping.is_set():
+            self._runner.submit(evaluation_id)
+
+    def stop_job(self, evaluation_id: str, *, at_once: bool) -> None:
+        """Ask a running one to stop at its next opportunity, or end it at once."""
+        if at_once:
+            self._end_at_once.add(evaluation_id)
+        if self._runner is not None:
+            self._runner.cancel(evaluation_id)
+
+    def _run(self, evaluation_id: str, cancelled: threading.Event) -> None:
+        process = self._folders.process(evaluation_id)
+        try:
+            run = self._begin(evaluation_id, process)
+            if run is None:
+                return
+            saved = 0.0
+            while process.poll() is None:
+                changed = run.collect()
+                if self._stopping:
+                    self._give_back(run, process)
+                    return
+                if evaluation_id in self._end_at_once:
+                    process.kill()
+                elif cancelled.is_set() or run.cancelling:
+                    process.request_cancel()
+                if changed and time.monotonic() - saved >= _SAVE_S:
+                    run.save()
+                    saved = time.monotonic()
+                time.sleep(_POLL_S)
+            run.finish(asked_to_stop=cancelled.is_set())
+        finally:
+            process.kill()
+            self._end_at_once.discard(evaluation_id)
+
+    @property
+    def _stopping(self) -> bool:
+        return self._runner is not None and self._runner.stopping.is_set()
+
+    def _begin(self, evaluation_id: str, process: WorkerProcess) -> _Run | None:
+        """Start an evaluation's child, or take over the one that an earlier server started."""
+        evaluation = self._repository.get(evaluation_id)
+        if evaluation.state in _UNDER_WAY:
+            process.adopt()
+            run = self._make_run(evaluation, process)
+            run.collect()
+            if process.poll() is None or run.told_its_end:
+                return run
+            if evaluation.state is EvaluationState.CANCELLING:
+                run.save()
+                run.change([evaluation.state], EvaluationState.CANCELLED)
+                return None
+            run.change([evaluation.state], EvaluationState.QUEUED)
+        attempt = evaluation.attempt_count + 1
+        if not self._repository.change_state(
+            evaluation_id,
+            [EvaluationState.QUEUED],
+            EvaluationState.RUNNING,
+            EvaluationUpdate(attempt_count=attempt, start_time=datetime.now(UTC)),
+        ):
+            return None
+        evaluation = evaluation.model_copy(update={"attempt_count": attempt})
+        run = self._make_run(evaluation, process)
+        spec = self._folders.prepare(evaluation, run.items, attempt)
+        process.start(spec.model_dump(mode="json"))
+        return run
+
+    def _make_run(self, evaluation: Evaluation, process: WorkerProcess) -> _Run:
+        items = self._repository.eval_set(evaluation.spec.eval_set).items or ()
+        return _Run(self._repository, self._artifacts, evaluation, items, process)
+
+    def _give_back(self, run: _Run, process: WorkerProcess) -> None:
+        """The server stops: end the child and leave the evaluation to the next server."""
+        process.kill()
+        run.collect()
+        if run.cancelling:
+            run.save()
+            run.change([EvaluationState.CANCELLING], EvaluationState.CANCELLED)
+        else:
+            run.change([EvaluationState.RUNNING], EvaluationState.QUEUED)
+
+    def _on_error(self, evaluation_id: str, error: Exception) -> None:
+        known = isinstance(error, DomainError)
+        failure = JobError(
+            code=error.code if isinstance(error, DomainError) else "INTERNAL",
+            reason=error.reason if isinstance(error, DomainError) else "INTERNAL",
+            message=str(error) if known else "the evaluation failed for a reason that is in the server's log",
+        )
+        self._repository.change_state(
+            evaluation_id,
+            [EvaluationState.QUEUED, *_UNDER_WAY],
+            EvaluationState.FAILED,
+            EvaluationUpdate(error=failure),
+        )
+
+
+class _Run:
+    """One attempt at an evaluation: what its child tells goes into the database."""
+
+    def __init__(
+        self,
+        repository: EvaluationRepository,
+        artifacts: ArtifactStore,
+        evaluation: Evaluation,
+        items: tuple[EvalItem, ...],
+        process: WorkerProcess,
+    ) -> None:
+        self.items = items
+        self._repository = repository
+        self._artifacts = artifacts
+        self._evaluation = evaluation
+        self._process = process
+        self._by_id = {item.id: item for item in items}
+        self._facts = AttemptFacts(evaluation.attempt_count)
+        self._read = 0
+        self._stored = repository.answered(evaluation.id)
+
+    @property
+    def told_its_end(self) -> bool:
+        """Whether the child of this attempt ended by itself."""
+        return self._facts.exit_code is not None
+
+    @property
+    def cancelling(self) -> bool:
+        """Whether the evaluation was asked to stop, by whichever server."""
+        return self._repository.get(self._evaluation.id).state is EvaluationState.CANCELLING
+
+    def collect(self) -> bool:
+        """Take in what the child told since the last call, grading its answers; whether there was
+        anything."""
+        events = self._process.events(self._read)
+        self._read += len(events)
+        self._facts.take(events)
+        fresh = [entry for entry in self._facts.new_generations if entry.item_id not in self._stored]
+        self._facts.new_generations.clear()
+        if fresh:
+            self._repository.add_results(
+                self._evaluation.id, [graded(self._by_id[entry.item_id], entry) for entry in fresh]
+            )
+            self._stored |= {entry.item_id for entry in fresh}
+        return bool(events)
+
+    def save(self) -> None:
+        """Store how far the evaluation has come."""
+        self._repository.save(self._evaluation.id, self._update())
+
+    def change(self, expected: list[EvaluationState], state: EvaluationState) -> None:
+        """Change the evaluation's state."""
+        self._repository.change_state(self._evaluation.id, expected, state)
+
+    def finish(self, *, asked_to_stop: bool) -> None:
+        """The child has ended: store how."""
+        self.collect()
+        code = self._process.poll()
+        if code == 0 and len(self._stored) == len(self.items):
+            self._succeed()
+        elif code == _CANCELLED_CODE or self.cancelling or asked_to_stop:
+            self._end(EvaluationState.CANCELLED)
+        else:
+            self._end(EvaluationState.FAILED, self._failure(code))
+
+    def _succeed(self) -> None:
+        evaluation, facts = self._evaluation, self._facts.facts
+        if facts is None:
+            raise RuntimeError("the worker ended well without saying what it ran")
+        results = self._repository.all_results(evaluation.id)
+        complete = manifest(evaluation, evaluation_name(evaluation.id), evaluation.inputs, facts, results)
+        stored = self._artifacts.put_bytes(canonical_json(complete.model_dump(mode="json")))
+        update = self._update().model_copy(
+            update={
+                "summary": summarise(results),
+                "manifest": complete,
+                "manifest_file": StoredFile(
+                    path=MANIFEST_FILE, size_bytes=stored.size, digest=stored.digest, uri=stored.uri
+                ),
+            }
+        )
+        self._repository.change_state(evaluation.id, list(_UNDER_WAY), EvaluationState.SUCCEEDED, update)
+
+    def _end(self, state: EvaluationState, error: JobError | None = None) -> None:
+        update = self._update().model_copy(update={"error": error})
+        self._repository.change_state(self._evaluation.id, list(_UNDER_WAY), state, update)
+
+    def _update(self) -> EvaluationUpdate:
+        facts = self._facts
+        spec = self._evaluation.spec
+        if facts.facts is not None:
+            spec = spec.model_copy(update={"chat_template": facts.facts.chat_template})
+        return EvaluationUpdate(spec=spec, progress=facts.progress, stage_timings=facts.stage_timings)
+
+    def _failure(self, code: int | None) -> JobError:
+        if self._facts.error is not None:
+            return self._facts.error
+        if code == 0:
+            return JobError(
+                code="INTERNAL",
+                reason="WORKER_INCOMPLETE",
+                message=f"the worker ended after {len(self._stored)} of {len(self.items)} items",
+            )
+        log = "\n".join(self._process.log_tail(_LOG_LINES))[-_LOG_CHARACTERS:]
+        return JobError(
+            code="ABORTED",
+            reason="WORKER_CRASHED",
+            message=f"the worker {_ended_by(code)}; it wrote last: {log.strip() or 'nothing'}",
+        )
+
+
+def _ended_by(code: int | None) -> str:
+    if code is not None and code < 0:
+        try:
+            return f"was ended by {signal.Signals(-code).name}"
+        except ValueError:
+            return f"was ended by signal {-code}"
+    return f"ended with code {code}"

@@ -1,0 +1,75 @@
+"""The tables. Values that are read and written as a whole are canonical JSON."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import Column, ForeignKey, Index, Integer, MetaData, String, Table
+from tunix_rt_kit.database import CanonicalJson, UtcDateTime, request_log_table
+
+VERSION_TABLE: Final = "evaluator_version"
+
+# Ordered by code points in both databases, whatever the locale.
+_ItemId: Final = String(128).with_variant(String(128, collation="C"), "postgresql")
+_EvalSetId: Final = String(64).with_variant(String(64, collation="C"), "postgresql")
+
+metadata: Final = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+eval_sets: Final = Table(
+    "eval_sets",
+    metadata,
+    Column("id", _EvalSetId, primary_key=True),
+    Column("description", String(1000), nullable=False),
+    Column("digest", String(71), nullable=False),
+    Column("item_count", Integer, nullable=False),
+    Column("create_time", UtcDateTime, nullable=False),
+    Column("items", CanonicalJson, nullable=False),
+    Index(None, "create_time", "id"),
+)
+
+evaluations: Final = Table(
+    "evaluations",
+    metadata,
+    # Ids are ordered by time, so they order the queue and the listing.
+    Column("id", String(36), primary_key=True),
+    Column("state", String(16), nullable=False, index=True),
+    Column("spec", CanonicalJson, nullable=False),
+    Column("inputs", CanonicalJson, nullable=False),
+    Column("error", CanonicalJson),
+    Column("progress", CanonicalJson),
+    Column("stage_timings", CanonicalJson, nullable=False),
+    Column("summary", CanonicalJson),
+    Column("manifest", CanonicalJson),
+    Column("manifest_file", CanonicalJson),
+    Column("attempt_count", Integer, nullable=False),
+    Column("create_time", UtcDateTime, nullable=False),
+    Column("start_time", UtcDateTime),
+    Column("end_time", UtcDateTime),
+)
+
+results: Final = Table(
+    "evaluation_results",
+    metadata,
+    Column("evaluation_id", String(36), ForeignKey("evaluations.id", ondelete="CASCADE"), primary_key=True),
+    Column("item_id", _ItemId, primary_key=True),
+    Column("result", CanonicalJson, nullable=False),
+)
+
+reports: Final = Table(
+    "comparison_reports",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    # Digests in the artifact store: of the content and of its documents.
+    Column("digest", String(71), nullable=False),
+    Column("documents", CanonicalJson, nullable=False),
+    Column("create_time", UtcDateTime, nullable=False),
+)
+
+requests: Final = request_log_table(metadata, "evaluator_requests")

@@ -1,0 +1,59 @@
+"""The trainer, as the evaluator sees it."""
+
+from __future__ import annotations
+
+import grpc
+from tunix_rt import v1
+from tunix_rt_kit.errors import FailedPrecondition
+from tunix_rt_kit.serving.status import domain_error
+
+from tunix_rt_evaluator.convert import chat_template_fields
+from tunix_rt_evaluator.model import CheckpointInput, StoredFile
+from tunix_rt_evaluator.templates import chat_template
+
+TRAINER = "tunix_rt.v1.Trainer"
+_TIMEOUT_S = 20.0
+
+
+class TrainerCheckpoints:
+    """Checkpoints of the trainer behind ``channel``."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._stub = v1.TrainerStub(channel)
+
+    def get(self, name: str) -> CheckpointInput:
+        """One checkpoint.
+
+        Raises:
+            NotFound: CHECKPOINT_NOT_FOUND, TRAINING_JOB_NOT_FOUND.
+            Unavailable: UPSTREAM_UNAVAILABLE or UPSTREAM_DEADLINE.
+            FailedPrecondition: CHAT_TEMPLATE_MISMATCH, trainer and evaluator read the template differently.
+        """
+        try:
+            checkpoint = self._stub.GetCheckpoint(v1.GetCheckpointRequest(name=name), timeout=_TIMEOUT_S)
+        except grpc.RpcError as error:
+            raise domain_error(error, "the trainer") from error
+        manifest = checkpoint.manifest
+        fields = chat_template_fields(checkpoint.chat_template)
+        digest = chat_template(fields).digest
+        if digest != manifest.chat_template_digest:
+            raise FailedPrecondition(
+                f"{name} was trained with chat template {manifest.chat_template_digest}, but this evaluator "
+                f"reads it as {digest}; trainer and evaluator must be of one version",
+                reason="CHAT_TEMPLATE_MISMATCH",
+                metadata={"checkpoint": name, "digest": manifest.chat_template_digest},
+            )
+        return CheckpointInput(
+            name=checkpoint.name,
+            base_model=manifest.spec.base_model,
+            digest=checkpoint.digest,
+            files=tuple(_stored(file) for file in checkpoint.files),
+            manifest_digest=checkpoint.manifest_file.digest,
+            dataset_digest=manifest.dataset_digest,
+            base_weights_digest=manifest.base_weights_digest,
+            chat_template=fields,
+        )
+
+
+def _stored(file: v1.ArtifactFile) -> StoredFile:
+    return StoredFile(path=file.path, size_bytes=file.size_bytes, digest=file.digest, uri=file.uri)

@@ -1,0 +1,87 @@
+"""Puts the evaluator together."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tunix_rt import v1
+from tunix_rt_kit.artifacts import ArtifactStore
+from tunix_rt_kit.artifacts.store import storage_error
+from tunix_rt_kit.database import Database
+from tunix_rt_kit.models.runtime import child_environment, code_revision
+from tunix_rt_kit.serving.channels import open_channel
+from tunix_rt_kit.serving.server import ServiceRegistration
+from tunix_rt_kit.serving.wiring import BuiltService
+
+from tunix_rt_evaluator.base_models import HostBaseModels
+from tunix_rt_evaluator.job_folders import JobFolders
+from tunix_rt_evaluator.reports import ReportStore
+from tunix_rt_evaluator.repository import SqlEvaluationRepository
+from tunix_rt_evaluator.service import EvaluatorService
+from tunix_rt_evaluator.servicer import EvaluatorServicer
+from tunix_rt_evaluator.settings import EvaluatorSettings
+from tunix_rt_evaluator.supervisor import Supervisor
+from tunix_rt_evaluator.upstream import TRAINER, TrainerCheckpoints
+
+FULL_NAME = "tunix_rt.v1.Evaluator"
+
+
+def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
+    """The evaluator, not started yet; watches end when ``stopping`` is set."""
+    database = Database(settings.database)
+    repository = SqlEvaluationRepository(database)
+    artifacts = ArtifactStore(settings.artifacts)
+    data_dir = settings.data_dir.absolute()
+    folders = JobFolders(
+        data_dir / "evaluations",
+        artifacts,
+        models_dir=settings.models,
+        environment=child_environment(data_dir / "cache" / "jax"),
+        code_revision=code_revision(),
+    )
+    supervisor = Supervisor(repository, folders, artifacts, settings.slots)
+    channel = open_channel(settings.trainer_target, retried=[TRAINER])
+    service = EvaluatorService(
+        repository,
+        TrainerCheckpoints(channel),
+        HostBaseModels(settings.models),
+        supervisor,
+        ReportStore(artifacts),
+    )
+    servicer = EvaluatorServicer(service, stopping)
+
+    def start() -> None:
+        make_data_dir(settings)
+        if database.dialect == "sqlite":
+            repository.migrate()
+        supervisor.start()
+
+    def stop() -> None:
+        supervisor.stop(settings.shutdown_grace_s)
+        channel.close()
+        database.close()
+
+    return BuiltService(
+        ServiceRegistration(FULL_NAME, lambda server: v1.add_EvaluatorServicer_to_server(servicer, server)),
+        start,
+        stop,
+    )
+
+
+def migrate(settings: EvaluatorSettings) -> None:
+    """Bring the schema of the settings' database to the newest revision."""
+    database = Database(settings.database)
+    if database.dialect == "sqlite":
+        make_data_dir(settings)
+    try:
+        SqlEvaluationRepository(database).migrate()
+    finally:
+        database.close()
+
+
+def make_data_dir(settings: EvaluatorSettings) -> None:
+    """Make the data folder unless it is there."""
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(error, str(settings.data_dir)) from error

@@ -1,0 +1,104 @@
+"""A worker that acts out an evaluation without a model.
+
+The most new tokens of its spec say how it goes. A prompt is ``question|base's output|candidate's output``.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+from tunix_rt_evaluator.model import ChatTemplateFields, Generation, ModelFacts, WorkerItem, WorkerSpec
+from tunix_rt_kit.artifacts import digest_bytes
+from tunix_rt_kit.chat import ChatTemplate
+from tunix_rt_kit.errors import FailedPrecondition
+from tunix_rt_kit.jobs import JobDir, run_worker
+
+SUCCEED, WAIT, DEAF, REFUSE, DIE, CRASH, WAIT_ONCE, BUG, FORGET = range(100, 109)
+OWN = ChatTemplateFields(jinja="{{ messages[0].content }}", eos_token="<|im_end|>")
+
+
+def work(job: JobDir) -> None:
+    spec = WorkerSpec.model_validate(job.spec)
+    plan = spec.decoding.max_new_tokens
+    job.emit("attempt", number=spec.attempt)
+    job.emit("stage", stage="loading the model")
+    print("about to answer", flush=True)
+    if plan == REFUSE:
+        raise FailedPrecondition("not this model", reason="BASE_MODEL_MISMATCH", metadata={"x": "y"})
+    job.emit("facts", facts=facts(spec).model_dump(mode="json"))
+    total = len(spec.items)
+    job.emit("stage", stage="generating", completed=0, total=total, unit="items")
+    if plan == BUG:
+        raise RuntimeError("no such luck")
+    done = written(job)
+    for number, item in enumerate(spec.items, start=1):
+        if item.id not in done:
+            job.emit("item", generation=answer(spec, item).model_dump(mode="json"))
+        job.emit(
+            "progress",
+            stage="generating",
+            completed=number,
+            total=total,
+            unit="items",
+            eta_s=0.5 * (total - number),
+        )
+        if number == 2:
+            interrupt(job, plan, spec.attempt)
+        if plan == FORGET:
+            return
+
+
+def interrupt(job: JobDir, plan: int, attempt: int) -> None:
+    if plan == DIE:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if plan == CRASH:
+        print("the end is near", flush=True)
+        os._exit(7)
+    while plan in (WAIT, DEAF) or (plan == WAIT_ONCE and attempt == 1):
+        if plan != DEAF:
+            job.check_cancelled()
+        time.sleep(0.02)
+
+
+def written(job: JobDir) -> set[str]:
+    lines = (job.path / "events.jsonl").read_text().splitlines()
+    return {line.split('"item_id":"')[1].split('"')[0] for line in lines if '"kind":"item"' in line}
+
+
+def answer(spec: WorkerSpec, item: WorkerItem) -> Generation:
+    _, base, candidate = (item.prompt + "||").split("|")[:3]
+    output = candidate if spec.adapter_dir else base
+    failed = output == "FAIL"
+    text = item.prompt + (spec.chat_template.system_instruction if spec.chat_template else "")
+    return Generation(
+        item_id=item.id,
+        prompt_tokens=7,
+        prompt_token_digest=digest_bytes(text.encode()),
+        output="" if failed else output,
+        output_tokens=0 if failed else 4,
+        finish_reason="failed" if failed else "length" if output == "LONG" else "stop",
+        error="it does not fit" if failed else "",
+        seconds=0.25,
+    )
+
+
+def facts(spec: WorkerSpec) -> ModelFacts:
+    fields = spec.chat_template or OWN
+    return ModelFacts(
+        base_weights_digest="sha256:w",
+        tokenizer_digest="sha256:t",
+        chat_template=fields,
+        chat_template_digest=ChatTemplate.model_validate(fields.model_dump()).digest,
+        engine="scripted/1",
+        package_versions={"jax": "1"},
+        runtime_settings={"XLA_FLAGS": "none"},
+        device="cpu",
+        code_revision="test",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run_worker(work))
