@@ -38,8 +38,8 @@ _VERDICTS = {
     app,
     "compare",
     example=(
-        "tunix-rt compare 0197f3b5 0197f3c8 -o report --open",
-        "tunix-rt compare evaluations/0197f3b5 evaluations/0197f3c8 --json",
+        "tunix-rt compare $BEFORE $AFTER -o report --open",
+        "tunix-rt compare evaluations/$BEFORE evaluations/$AFTER --json",
     ),
 )
 def compare(

@@ -132,7 +132,7 @@ def list_(
     if session.as_json:
         session.print_messages(found)
         return
-    rows = tables.table("DATASET", "STATE", ">ROWS", "SPLITS", "DIGEST", "CREATED")
+    rows = tables.table("DATASET", "!STATE", ">ROWS", "SPLITS", "DIGEST", ">AGE")
     for dataset in found:
         tables.add_row(
             rows,
@@ -141,7 +141,7 @@ def list_(
             text.count(sum(part.row_count for part in dataset.splits)),
             ", ".join(f"{part.split} {part.row_count:,}" for part in dataset.splits) or "-",
             text.short_digest(dataset.digest),
-            tables.moment(dataset.create_time),
+            tables.age(dataset.create_time),
         )
     tables.print_table(session.out, rows, "no datasets")
 

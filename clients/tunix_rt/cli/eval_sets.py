@@ -99,7 +99,7 @@ def list_(
     if session.as_json:
         session.print_messages(found)
         return
-    rows = tables.table("EVAL SET", ">ITEMS", "DIGEST", "DESCRIPTION", "STORED")
+    rows = tables.table("EVAL SET", ">ITEMS", "DIGEST", "DESCRIPTION", ">AGE")
     for eval_set in found:
         tables.add_row(
             rows,
@@ -107,7 +107,7 @@ def list_(
             text.count(eval_set.item_count),
             text.short_digest(eval_set.digest),
             text.one_line(eval_set.description, 40),
-            tables.moment(eval_set.create_time),
+            tables.age(eval_set.create_time),
         )
     tables.print_table(session.out, rows, "no eval sets")
 

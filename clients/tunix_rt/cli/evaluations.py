@@ -30,7 +30,7 @@ EvaluationArgument = Annotated[str, typer.Argument(metavar="EVALUATION", help="T
     "evaluate",
     example=(
         "tunix-rt evaluate --eval-set arithmetic-test --base-model smollm2-135m-instruct",
-        "tunix-rt evaluate --eval-set arithmetic-test --checkpoint 0197f3a2",
+        "tunix-rt evaluate --eval-set arithmetic-test --checkpoint $JOB",
     ),
 )
 def evaluate(
@@ -117,7 +117,7 @@ def list_(
     if session.as_json:
         session.print_messages(found)
         return
-    rows = tables.table("EVALUATION", "STATE", "EVAL SET", "MODEL", ">CORRECT", ">ACCURACY", "CREATED")
+    rows = tables.table("EVALUATION", "!STATE", "EVAL SET", "MODEL", ">CORRECT", ">ACCURACY", ">AGE")
     for evaluation in found:
         overall = evaluation.summary.overall
         done = evaluation.HasField("summary")
@@ -129,12 +129,12 @@ def list_(
             model_label(evaluation.spec),
             f"{overall.correct_count}/{overall.item_count}" if done else "-",
             text.percent(overall.accuracy) if done else "-",
-            tables.moment(evaluation.create_time),
+            tables.age(evaluation.create_time),
         )
     tables.print_table(session.out, rows, "no evaluations")
 
 
-@command(app, "show", example="tunix-rt evaluation show 0197f3b5")
+@command(app, "show", example="tunix-rt evaluation show $EVALUATION")
 def show(session: Session, evaluation: EvaluationArgument) -> None:
     """Show one evaluation: accuracy, categories and what it was made from."""
     name = resource_name("evaluations", evaluation)
@@ -143,7 +143,7 @@ def show(session: Session, evaluation: EvaluationArgument) -> None:
     _show(session, found)
 
 
-@command(app, "items", example="tunix-rt evaluation items 0197f3b5 --wrong --limit 5")
+@command(app, "items", example="tunix-rt evaluation items $EVALUATION --wrong --limit 5")
 def items(
     session: Session,
     evaluation: EvaluationArgument,
@@ -157,7 +157,7 @@ def items(
         if session.as_json:
             session.print_messages(found)
             return
-        rows = tables.table("ITEM", "", "~PROMPT", "~OUTPUT", "ANSWER", "ACCEPTED")
+        rows = tables.table("ITEM", "!GRADE", "~PROMPT", "~OUTPUT", "ANSWER", "ACCEPTED")
         for result in found:
             tables.add_row(
                 rows,
@@ -171,7 +171,7 @@ def items(
     tables.print_table(session.out, rows, "no items")
 
 
-@command(app, "watch", example="tunix-rt evaluation watch 0197f3b5 --server localhost:50050")
+@command(app, "watch", example="tunix-rt evaluation watch $EVALUATION --server localhost:50050")
 def watch(session: Session, evaluation: EvaluationArgument) -> None:
     """Follow an evaluation until it ends."""
     name = resource_name("evaluations", evaluation)
@@ -180,7 +180,7 @@ def watch(session: Session, evaluation: EvaluationArgument) -> None:
     _show(session, ended)
 
 
-@command(app, "cancel", example="tunix-rt evaluation cancel 0197f3b5 --server localhost:50050")
+@command(app, "cancel", example="tunix-rt evaluation cancel $EVALUATION --server localhost:50050")
 def cancel(session: Session, evaluation: EvaluationArgument) -> None:
     """Ask an evaluation to stop; what is answered by then is kept."""
     name = resource_name("evaluations", evaluation)

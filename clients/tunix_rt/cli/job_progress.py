@@ -11,6 +11,8 @@ from tunix_rt.cli.progress import Bar, Reporter
 
 LOSSES = 16
 """How many of the last losses a sparkline shows."""
+STEPS = "steps"
+"""The unit of the stage that losses belong to."""
 
 
 class StageBars:
@@ -95,7 +97,7 @@ def training_progress(
                 metrics = response.metrics
                 losses.append(metrics.loss)
                 detail = metrics_line(metrics, list(losses))
-                if present.unit == "steps":
+                if present.unit == STEPS:
                     present.completed = max(present.completed, metrics.step)
                     present.eta.CopyFrom(metrics.eta)
                     bars.show(present, detail)
@@ -120,6 +122,6 @@ def _show_state(bars: StageBars, progress: v1.Progress, state: str, detail: str 
         case "STATE_QUEUED":
             bars.waiting()
         case "STATE_RUNNING" | "STATE_CANCELLING":
-            bars.show(progress, detail)
+            bars.show(progress, detail if progress.unit == STEPS else "")
         case "STATE_SUCCEEDED" | "STATE_FAILED" | "STATE_CANCELLED":
             bars.end(state == "STATE_SUCCEEDED", text.enum_label(state, "STATE_"))

@@ -14,7 +14,7 @@ from rich.console import Console
 from tunix_rt import Client, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.comparisons import print_comparison
-from tunix_rt.cli.job_progress import LOSSES, StageBars, metrics_line
+from tunix_rt.cli.job_progress import LOSSES, STEPS, StageBars, metrics_line
 from tunix_rt.cli.progress import Reporter
 from tunix_rt.cli.session import Session
 from tunix_rt.loop import STAGES, LoopConfig, LoopEvent, LoopResult, Stage, run_loop
@@ -22,7 +22,7 @@ from tunix_rt.loop.result import losses_digest
 
 _INTERRUPTED = 130
 _LABELS: dict[Stage, str] = {
-    "import": "traces",
+    "import": "import",
     "dataset": "dataset",
     "eval_set": "eval set",
     "evaluation_before": "evaluation before",
@@ -43,8 +43,8 @@ def run_with_progress(
         with session.progress() as progress:
             return run_loop(config, client, on_event=loop_progress(progress, show_log=session.verbose > 0))
     except KeyboardInterrupt:
-        jobs = "stops now" if server is None else f"goes on at {server}"
-        line = f"interrupted: the running job {jobs}; the same command goes on from here"
+        job = "stops now" if server is None else "keeps running on the server"
+        line = f"interrupted: the running job {job}; the same command goes on from here"
         session.err.print(line, markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(_INTERRUPTED) from None
 
@@ -91,7 +91,7 @@ class _LoopView:
         )
         if event.eta_seconds is not None:
             progress.eta.CopyFrom(Duration(seconds=round(event.eta_seconds)))
-        self._bars.show(progress, self._detail if event.stage == "training" and event.unit == "steps" else "")
+        self._bars.show(progress, self._detail if event.unit == STEPS else "")
 
     def _end(self, event: LoopEvent, label: str) -> None:
         if self._bars is not None:
@@ -105,14 +105,17 @@ class _LoopView:
 def print_result(console: Console, result: LoopResult, *, flips: int = 3) -> None:
     """The comparison, how long each stage took, the digests and where the report is."""
     print_comparison(console, result.report, flips=flips)
-    stages = tables.table("STAGE", ">TIME", "MADE")
+    stages = tables.table("STAGE", ">TIME", "~MADE")
     for stage in sorted(result.stage_seconds, key=list(STAGES).index):
         tables.add_row(
             stages, _LABELS[stage], text.duration(result.stage_seconds[stage]), _made(result, stage)
         )
     tables.add_row(stages, "together", text.duration(sum(result.stage_seconds.values())), "")
     console.print(stages)
-    console.print(tables.facts([(f"{name} digest", digest) for name, digest in digests(result).items()]))
+    console.print("SHA-256 of what two runs of this loop have in common:", style="bold")
+    console.print(
+        tables.facts((name, digest.removeprefix("sha256:")) for name, digest in digests(result).items())
+    )
     console.print(f"\nreport: {result.files['report.html']}", highlight=False, soft_wrap=True)
 
 

@@ -29,7 +29,7 @@ def list_(session: Session) -> None:
     if session.as_json:
         session.print_messages(found)
         return
-    rows = tables.table("MODEL", "ON HOST", "FAMILY", ">PARAMETERS", ">CONTEXT", "LICENCE", "WEIGHTS")
+    rows = tables.table("MODEL", "!ON HOST", "FAMILY", ">PARAMETERS", ">CONTEXT", "LICENCE", "WEIGHTS")
     for model in found:
         tables.add_row(
             rows,

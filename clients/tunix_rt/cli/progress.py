@@ -9,6 +9,7 @@ from typing import Protocol, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 from tunix_rt.cli import text
@@ -173,12 +174,12 @@ class LiveReporter:
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
-            SpinnerColumn(finished_text="[green]✓[/green]"),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            _AmountColumn(),
-            _TimeColumn(),
-            TextColumn("{task.fields[detail]}", style="dim", markup=False),
+            SpinnerColumn(finished_text="[green]✓[/green]", table_column=_whole()),
+            TextColumn("{task.description}", markup=False, table_column=_whole()),
+            BarColumn(bar_width=20, table_column=_whole()),
+            _AmountColumn(table_column=_whole()),
+            _TimeColumn(table_column=_whole()),
+            _DetailColumn(),
             console=console,
         )
 
@@ -229,6 +230,16 @@ class _LiveBar:
     def stop(self, detail: str) -> None:
         self._progress.update(self._task, detail=detail, seconds_left=None)
         self._progress.stop_task(self._task)
+
+
+def _whole() -> Column:
+    """A column that does not give way where the window is narrow."""
+    return Column(no_wrap=True)
+
+
+class _DetailColumn(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["detail"], style="dim", no_wrap=True, overflow="ellipsis")
 
 
 class _AmountColumn(ProgressColumn):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC
+from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich import box
@@ -27,22 +27,31 @@ _STATE_STYLES = {
 def table(*columns: str) -> Table:
     """A table with these headings.
 
-    One that begins with `>` is a column of figures; one that begins with `~` folds long texts.
+    One that begins with `>` is a column of figures, with `!` of short words; one that begins with `~` wraps
+    long texts. Where the window is too narrow, texts are cut; figures, short words and the first column stay
+    whole, so that a name can be copied.
     """
     made = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    for column in columns:
+    for number, column in enumerate(columns):
         if column.startswith("~"):
             made.add_column(column[1:], overflow="fold")
         elif column.startswith(">"):
             made.add_column(column[1:], justify="right", no_wrap=True)
         else:
-            made.add_column(column, overflow="ellipsis", no_wrap=True)
+            whole = number == 0 or column.startswith("!")
+            heading = Text(column.removeprefix("!"), no_wrap=True, overflow="ellipsis")
+            made.add_column(heading, overflow="ellipsis", no_wrap=whole)
     return made
 
 
 def add_row(made: Table, *cells: str | Text) -> None:
     """A row whose strings stand as they are: no markup is read in them."""
-    made.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in cells))
+    row = [cell if isinstance(cell, Text) else Text(cell) for cell in cells]
+    for cell, column in zip(row, made.columns, strict=True):
+        # A column that may wrap is the first to give way; its cells are cut all the same.
+        cell.no_wrap = column.overflow != "fold"
+        cell.overflow = column.overflow
+    made.add_row(*row)
 
 
 def print_table(console: Console, made: Table, none: str) -> None:
@@ -73,11 +82,14 @@ def state(name: str) -> Text:
     return Text(plain.lower(), style=_STATE_STYLES.get(plain, ""))
 
 
-def moment(stamp: Timestamp, *, known: bool = True) -> str:
-    """A time in the local zone, to the second; a dash when it is not ``known``."""
-    if not known:
-        return "-"
+def moment(stamp: Timestamp) -> str:
+    """A time in the local zone, to the second."""
     return f"{stamp.ToDatetime(tzinfo=UTC).astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def age(stamp: Timestamp) -> str:
+    """How long ago a time was, such as `5 min` or `3 d`."""
+    return text.age((datetime.now(UTC) - stamp.ToDatetime(tzinfo=UTC)).total_seconds())
 
 
 def stage_line(timings: Iterable[v1.StageTiming]) -> str:

@@ -43,6 +43,14 @@ def duration(seconds: float) -> str:
     return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE:02d} min"
 
 
+def age(seconds: float) -> str:
+    """Such as `4 s`, `5 min`, `3 h` or `12 d`."""
+    for unit, length in (("d", 24 * _HOUR), ("h", _HOUR), ("min", _MINUTE)):
+        if seconds >= length:
+            return f"{int(seconds // length)} {unit}"
+    return f"{max(0, int(seconds))} s"
+
+
 def size(bytes_: int) -> str:
     """Such as `812 B`, `3.4 KiB` or `257.1 MiB`."""
     value = float(bytes_)

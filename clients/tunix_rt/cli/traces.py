@@ -143,7 +143,7 @@ def list_(
         if session.as_json:
             session.print_messages(found)
             return
-        rows = tables.table("TRACE", "SOURCE", ">STEPS", "PROMPT", "ANSWER", "STORED")
+        rows = tables.table("TRACE", "SOURCE", ">STEPS", "PROMPT", "ANSWER", ">AGE")
         for trace in found:
             tables.add_row(
                 rows,
@@ -152,12 +152,12 @@ def list_(
                 str(len(trace.steps)),
                 text.one_line(trace.prompt, 60),
                 text.one_line(trace.final_answer, 24),
-                tables.moment(trace.create_time),
+                tables.age(trace.create_time),
             )
     tables.print_table(session.out, rows, "no traces")
 
 
-@command(app, "show", example="tunix-rt traces show traces/0197f3a2")
+@command(app, "show", example="tunix-rt traces show traces/$TRACE")
 def show(
     session: Session,
     name: Annotated[str, typer.Argument(metavar="TRACE", help="The trace's name or id.")],

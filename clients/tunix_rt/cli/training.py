@@ -140,7 +140,7 @@ def start(
     _show(session, job)
 
 
-@command(app, "watch", example="tunix-rt train watch 0197f3a2 --server localhost:50050")
+@command(app, "watch", example="tunix-rt train watch $JOB --server localhost:50050")
 def watch(session: Session, job: JobArgument) -> None:
     """Follow a training job until it ends, its log lines included."""
     name = resource_name("trainingJobs", job)
@@ -160,7 +160,7 @@ def list_(
     if session.as_json:
         session.print_messages(found)
         return
-    rows = tables.table("JOB", "STATE", "BASE MODEL", "DATASET", ">STEP", ">LOSS", "CREATED")
+    rows = tables.table("JOB", "!STATE", "BASE MODEL", "DATASET", ">STEP", ">LOSS", ">AGE")
     for job in found:
         metrics = job.latest_metrics
         tables.add_row(
@@ -171,12 +171,12 @@ def list_(
             short_name(job.spec.dataset),
             f"{metrics.step:,}/{job.spec.max_steps:,}",
             f"{metrics.loss:.4f}" if metrics.step else "-",
-            tables.moment(job.create_time),
+            tables.age(job.create_time),
         )
     tables.print_table(session.out, rows, "no training jobs")
 
 
-@command(app, "show", example="tunix-rt train show 0197f3a2")
+@command(app, "show", example="tunix-rt train show $JOB")
 def show(session: Session, job: JobArgument) -> None:
     """Show one training job: its state, metrics, checkpoint and how long its stages took."""
     name = resource_name("trainingJobs", job)
@@ -185,7 +185,7 @@ def show(session: Session, job: JobArgument) -> None:
     _show(session, found)
 
 
-@command(app, "cancel", example="tunix-rt train cancel 0197f3a2 --server localhost:50050")
+@command(app, "cancel", example="tunix-rt train cancel $JOB --server localhost:50050")
 def cancel(session: Session, job: JobArgument) -> None:
     """Ask a training job to stop at its next step; asked twice, it is stopped at once."""
     name = resource_name("trainingJobs", job)

@@ -24,6 +24,6 @@ def waiting_for(session: Session, job: str, look: str) -> Iterator[None]:
         if session.embedded:
             line = f"interrupted: the {job} stops now and goes on at the next start; look with: {look}"
         else:
-            line = f"interrupted: the {job} goes on at {session.server}; look with: {look}"
+            line = f"interrupted: the {job} keeps running on the server; look with: {look}"
         session.err.print(line, markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(_INTERRUPTED) from None

@@ -31,6 +31,13 @@ def test_size(size: int, shown: str) -> None:
     assert text.size(size) == shown
 
 
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(-1, "0 s"), (59.9, "59 s"), (60, "1 min"), (7199, "1 h"), (200_000, "2 d")]
+)
+def test_age(seconds: float, shown: str) -> None:
+    assert text.age(seconds) == shown
+
+
 def test_sparkline_goes_from_low_to_high() -> None:
     assert text.sparkline([0.0, 0.5, 1.0]) == "▁▅█"
     assert text.sparkline([3.0, 3.0]) == "▁▁"

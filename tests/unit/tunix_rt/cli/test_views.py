@@ -10,6 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc.status_pb2 import Status
 from rich.console import Console
 from tunix_rt import v1
+from tunix_rt.cli import tables
 from tunix_rt.cli.comparisons import print_comparison
 from tunix_rt.cli.datasets import print_dataset
 from tunix_rt.cli.evaluations import print_evaluation
@@ -87,6 +88,17 @@ def test_dataset_shows_splits_what_was_left_out_and_figures(console: Console) ->
     ):
         assert any(all(part in line for part in parts) for line in text.splitlines()), parts
     assert "contaminated" not in text
+
+
+def test_a_narrow_window_cuts_texts_and_keeps_names_and_figures() -> None:
+    narrow = Console(file=io.StringIO(), width=50)
+    rows = tables.table("NAME", "TEXT", ">COUNT")
+    tables.add_row(rows, "name-" * 6, "word " * 20, "1,234,567")
+    narrow.print(rows)
+    [line] = [line for line in shown(narrow).splitlines() if "name-" in line]
+    assert "name-" * 6 in line
+    assert line.rstrip().endswith("1,234,567")
+    assert "…" in line
 
 
 def test_failed_job_shows_its_error(console: Console) -> None:
