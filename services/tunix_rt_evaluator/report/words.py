@@ -11,7 +11,6 @@ from tunix_rt_evaluator.model import (
     ComparisonContent,
     Evaluation,
     Interval,
-    PairedDifference,
     VerdictName,
 )
 from tunix_rt_evaluator.names import eval_set_name, evaluation_name
@@ -67,6 +66,12 @@ def p_value(value: float) -> str:
     return f"{value:.2g}" if value < 0.995 else "1"
 
 
+def p_relation(value: float) -> str:
+    """A p-value as it follows the letter: ``= 0.012`` or ``< 0.0001``."""
+    text = p_value(value)
+    return text if text.startswith("<") else f"= {text}"
+
+
 def fraction(accuracy: Accuracy) -> str:
     """``32 of 128``."""
     return f"{accuracy.correct_count} of {accuracy.item_count}"
@@ -85,7 +90,7 @@ def headline(content: ComparisonContent) -> str:
         f"{fraction(overall.base)}: "
         f"{points(overall.difference)} percentage points (95% interval {point_range(overall.interval)}), "
         "exact "
-        f"McNemar p {_relation(overall)}."
+        f"McNemar p {p_relation(overall.p_value)}."
     )
 
 
@@ -149,7 +154,3 @@ def _facts(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
 def _pairs(values: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {value}" for name, value in sorted(values.items()))
 
-
-def _relation(difference: PairedDifference) -> str:
-    text = p_value(difference.p_value)
-    return text if text.startswith("<") else f"= {text}"

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tunix_rt_evaluator.events import AttemptFacts
 from tunix_rt_evaluator.model import (
     ChatTemplateFields,
     Decoding,
     Generation,
-    ModelFacts,
     WorkerItem,
     WorkerSpec,
 )
@@ -23,6 +23,7 @@ from tunix_rt_kit.jobs import JobDir, WorkerProcess
 from tunix_rt_kit.models.runtime import child_environment
 
 TIMEOUT_S = 240.0
+STAGES = ["loading the model", "compiling", "generating"]
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,7 @@ def worker_spec(models_dir: Path, **changes: Any) -> WorkerSpec:
     items = [WorkerItem(id=f"q{number}", prompt="Count. " * (number % 9)) for number in range(20)]
     spec = WorkerSpec(
         evaluation="evaluations/e",
+        attempt=1,
         base_model="tiny",
         models_dir=str(models_dir),
         adapter_dir=None,
@@ -86,28 +88,34 @@ def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(
     assert 0 < len(lines) <= len(spec.items)
     events.write_bytes(b"\n".join(lines[:6]) + b"\n" + lines[-1][:40])
     assert killed.wait(1.0) is not None
-    again = start(tmp_path / "killed", spec, cache_dir)
+    again = start(tmp_path / "killed", spec.model_copy(update={"attempt": 2}), cache_dir)
     assert again.wait(TIMEOUT_S) == 0, again.log_tail()
     assert answers(again) == expected
-    progress = [event for event in again.events() if event["kind"] == "progress"]
-    assert progress[-1]["completed"] == len(spec.items)
+    facts = AttemptFacts(2)
+    facts.take(again.events())
+    assert facts.progress is not None
+    assert (facts.progress.stage, facts.progress.completed) == ("generating", len(spec.items))
+    assert len(facts.new_generations) == len(spec.items)
+    assert [timing.stage for timing in facts.stage_timings] == STAGES
+    assert facts.exit_code == 0
 
 
 def test_a_run_reports_its_stages_and_what_it_ran(models_dir: Path, tmp_path: Path) -> None:
     spec = worker_spec(models_dir, chat_template=None)
     job = make_job(tmp_path, spec)
     evaluate(job)
-    events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
-    stages = [event["stage"] for event in events if event["kind"] == "stage"]
-    assert stages == ["loading the model", "compiling", "generating"]
-    assert [event["stage"] for event in events if event["kind"] == "stage_done"] == stages
-    (facts,) = [ModelFacts.model_validate(event["facts"]) for event in events if event["kind"] == "facts"]
+    told = AttemptFacts(1)
+    told.take([json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()])
+    # The last stage ends with the process, which this is not.
+    assert [timing.stage for timing in told.stage_timings] == STAGES[:-1]
+    assert told.progress is not None
+    assert told.progress.eta_s == 0
+    facts = told.facts
+    assert facts is not None
     assert facts.engine.startswith("tunix/")
     assert facts.chat_template.jinja is not None
     assert facts.base_weights_digest.startswith("sha256:")
     assert facts.code_revision == "test"
-    etas = [event["eta_s"] for event in events if event["kind"] == "progress"][-2:]
-    assert etas[-1] == 0
 
 
 def test_other_weights_than_the_checkpoint_was_trained_on_are_refused(

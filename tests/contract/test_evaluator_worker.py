@@ -1,0 +1,125 @@
+"""The evaluator with its real worker on a tiny model: base and adapter, run twice, compared."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from google.rpc import error_details_pb2
+from support.checkpoints import FakeTrainer, training
+from support.serving import served
+from support.tiny_model import make_tiny_model
+from tunix_rt import v1
+from tunix_rt_evaluator.settings import EvaluatorSettings
+from tunix_rt_evaluator.wiring import build, migrate
+from tunix_rt_kit.models.llama import load_model, make_mesh
+from tunix_rt_kit.models.lora import apply_lora, save_adapter
+from tunix_rt_kit.models.store import ModelStore
+
+ITEMS = [
+    v1.EvalItem(id=f"q{number}", prompt="Count on. " * (number % 5 + 1) + str(number), accepted_answers=["4"])
+    for number in range(10)
+]
+
+
+@pytest.fixture
+def trainer(tmp_path: Path) -> Iterator[tuple[FakeTrainer, str]]:
+    with training(tmp_path / "artifacts") as served_trainer:
+        yield served_trainer
+
+
+@pytest.fixture
+def settings(tmp_path: Path, trainer: tuple[FakeTrainer, str]) -> EvaluatorSettings:
+    make_tiny_model(tmp_path / "models" / "tiny", config={"max_position_embeddings": 256})
+    made = EvaluatorSettings(
+        listen="127.0.0.1:0", data_dir=tmp_path, trainer_target=trainer[1], shutdown_grace_s=10.0
+    )
+    migrate(made)
+    return made
+
+
+@pytest.fixture
+async def evaluator(settings: EvaluatorSettings) -> AsyncIterator[Any]:
+    stop = asyncio.Event()
+    async with served(build(settings, stop), stop=stop) as channel:
+        stub = v1.EvaluatorStub(channel)
+        wanted = v1.EvalSet(eval_set_id="counts", items=ITEMS)
+        await stub.CreateEvalSet(v1.CreateEvalSetRequest(eval_set=wanted))
+        yield stub
+
+
+async def run(evaluator: Any, **spec: Any) -> v1.Evaluation:
+    values = {
+        "eval_set": "evalSets/counts",
+        "decoding": v1.Decoding(max_new_tokens=20, batch_size=4),
+        "chat_template": v1.ChatTemplate(builtin="chatml"),
+    } | spec
+    made = await evaluator.CreateEvaluation(v1.CreateEvaluationRequest(spec=v1.EvaluationSpec(**values)))
+    states = [state async for state in evaluator.WatchEvaluation(v1.WatchEvaluationRequest(name=made.name))]
+    return states[-1]
+
+
+async def outputs(evaluator: Any, evaluation: v1.Evaluation) -> dict[str, str]:
+    request = v1.ListEvaluationItemsRequest(parent=evaluation.name)
+    return {
+        result.item_id: result.output for result in (await evaluator.ListEvaluationItems(request)).results
+    }
+
+
+def make_adapter(settings: EvaluatorSettings, folder: Path) -> Path:
+    """An adapter that changes what the tiny model says."""
+    mesh = make_mesh()
+    with mesh:
+        tuned = apply_lora(
+            load_model(settings.models / "tiny", dtype="float32", mesh=mesh), rank=4, alpha=8.0, seed=1
+        )
+        random = np.random.default_rng(0)
+        for layer in tuned.layers:
+            b = layer.mlp.down_proj.kernel_lora_b
+            b[...] = jnp.asarray(random.normal(size=b.shape, scale=0.3), jnp.float32)
+    save_adapter(tuned, folder, alpha=8.0, base_model="tiny")
+    return folder
+
+
+async def test_base_and_adapter_are_answered_the_same_each_time_and_compared(
+    evaluator: Any, settings: EvaluatorSettings, trainer: tuple[FakeTrainer, str], tmp_path: Path
+) -> None:
+    digest = ModelStore(settings.models).resolve("tiny").weights_digest or ""
+    adapter = make_adapter(settings, tmp_path / "adapter")
+    checkpoint = trainer[0].add(5, adapter=adapter, base_weights_digest=digest)
+
+    base = await run(evaluator, base_model="tiny")
+    assert base.state == v1.Evaluation.STATE_SUCCEEDED, base.error
+    again = await run(evaluator, base_model="tiny")
+    tuned = await run(evaluator, checkpoint=checkpoint)
+    assert base.manifest.results_digest == again.manifest.results_digest
+    assert await outputs(evaluator, base) == await outputs(evaluator, again)
+    assert await outputs(evaluator, tuned) != await outputs(evaluator, base)
+    assert base.manifest.base_weights_digest == tuned.manifest.base_weights_digest == digest
+    assert base.manifest.engine.startswith("tunix/")
+    assert base.manifest.package_versions["jax"]
+    assert tuned.manifest.runtime_settings["adapter"] == "merged in float32"
+    assert [timing.stage for timing in base.stage_timings] == [
+        "loading the model",
+        "compiling",
+        "generating",
+    ]
+    assert base.summary.tokens_per_second > 0
+
+    report = await evaluator.CompareEvaluations(
+        v1.CompareEvaluationsRequest(base=base.name, candidate=tuned.name)
+    )
+    assert report.overall.base.item_count == len(ITEMS)
+
+
+async def test_a_template_that_the_tokenizer_does_not_know_fails_by_name(evaluator: Any) -> None:
+    done = await run(evaluator, base_model="tiny", chat_template=v1.ChatTemplate(builtin="gemma-it"))
+    assert done.state == v1.Evaluation.STATE_FAILED
+    info = error_details_pb2.ErrorInfo()
+    assert done.error.details[0].Unpack(info)
+    assert info.reason == "CHAT_TEMPLATE_MISMATCH"

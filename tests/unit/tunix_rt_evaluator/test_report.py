@@ -1,0 +1,224 @@
+"""Reports as documents."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from support.comparison import answered, finished, some_comparison, some_items
+from tunix_rt_evaluator.comparison import compared
+from tunix_rt_evaluator.model import ComparisonContent, EvalItem, ItemResult, NumericGrader
+from tunix_rt_evaluator.report import DOCUMENTS, words
+from tunix_rt_evaluator.report.charts import accuracy_chart, category_chart, loss_chart
+
+NAME, DIGEST = "comparisonReports/abc", "sha256:content"
+TESTS = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def content() -> ComparisonContent:
+    return some_comparison(count=30)
+
+
+def render(kind: str, content: ComparisonContent) -> str:
+    return DOCUMENTS[kind].render(NAME, DIGEST, content)
+
+
+def hostile() -> ComparisonContent:
+    """Prompts, ids and outputs that try to break out of every document."""
+    item = EvalItem(
+        id="a|b `c`",
+        prompt="What is <b>2</b> + 2 | 3?\n```\n# no heading",
+        accepted_answers=("4",),
+        grader=NumericGrader(),
+        category='x"><script>alert(1)</script>',
+    )
+    before = answered(item, 0, right=False, style="plain")
+    after = answered(item, 0, right=True, style="tuned")
+    text = "</pre><script>alert(2)</script>\n````\nAnswer: 4"
+    after = after.model_copy(update={"generation": after.generation.model_copy(update={"output": text})})
+    others = [answered(other, 1, right=True, style="plain") for other in some_items(2)]
+    return compared(
+        finished("a", [before, *others]), [before, *others], finished("b", [after, *others]), [after, *others]
+    )
+
+
+class Balance(HTMLParser):
+    """Fails on a tag that is closed without having been opened; collects ids and what is loaded."""
+
+    VOID = frozenset({"meta", "br", "img", "link", "input", "path", "use"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.loaded: list[str] = []
+        self.tags: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        values = dict(attrs)
+        if values.get("id"):
+            self.ids.append(str(values["id"]))
+        self.loaded += [str(values[name]) for name in ("src", "href") if values.get(name)]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize("make", [some_comparison, hostile])
+def test_html_is_one_file_without_scripts(make: type[ComparisonContent]) -> None:
+    text = render("html", make())
+    page = Balance()
+    page.feed(text)
+    assert not page.open
+    assert "script" not in page.tags
+    assert not page.loaded
+    assert len(page.ids) == len(set(page.ids))
+    outside = re.sub(r'xmlns(:\w+)?="[^"]+"', "", text)
+    assert "http" not in outside.replace("http-equiv", "")
+    assert "@import" not in text
+
+
+def test_html_holds_the_findings_every_flip_and_every_digest(content: ComparisonContent) -> None:
+    text = render("html", content)
+    assert text.count("<svg") == 3
+    assert words.headline(content) in html.unescape(text)
+    for flip in content.flips:
+        assert html.escape(flip.base.prompt) in text
+        for result in (flip.base, flip.candidate):
+            assert result.generation.output in html.unescape(text)
+    for digest in digests(content):
+        assert digest in text
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_markdown_holds_the_findings_every_flip_and_every_digest(content: ComparisonContent) -> None:
+    text = render("markdown", content)
+    assert words.headline(content) in text
+    for flip in content.flips:
+        assert flip.base.generation.output in text
+        assert flip.candidate.generation.output in text
+    for digest in digests(content):
+        assert digest in text
+    gained, lost = content.overall.gained_count, content.overall.lost_count
+    assert f"## Went right ({gained})" in text
+    assert f"## Went wrong ({lost})" in text
+
+
+def test_nothing_breaks_out_of_the_markdown() -> None:
+    text = render("markdown", hostile())
+    lines = text.splitlines()
+    assert "# no heading" in lines
+    opened: str | None = None
+    outside = []
+    for line in lines:
+        fence = re.fullmatch(r"(`{3,})(text)?", line)
+        if opened is None and fence:
+            opened = fence[1]
+        elif opened == line:
+            opened = None
+        elif opened is None:
+            outside.append(line)
+    assert opened is None
+    assert "# no heading" not in outside
+    assert not any("<script>" in line for line in outside if not line.startswith("|"))
+    rows = [line for line in outside if line.startswith("|")]
+    header = next(line for line in rows if line.startswith("| Category"))
+    body = next(line for line in rows if "alert(1)" in line)
+    assert len(re.split(r"(?<!\\)\|", body)) == len(re.split(r"(?<!\\)\|", header))
+
+
+def test_json_is_the_whole_content(content: ComparisonContent) -> None:
+    values = json.loads(render("json", content))
+    assert (values.pop("name"), values.pop("digest")) == (NAME, DIGEST)
+    assert ComparisonContent.model_validate(values) == content
+
+
+@pytest.mark.parametrize("kind", list(DOCUMENTS))
+def test_another_process_writes_the_same_bytes(kind: str, content: ComparisonContent) -> None:
+    code = (
+        "import sys; from support.comparison import some_comparison; "
+        "from tunix_rt_evaluator.report import DOCUMENTS; "
+        f"sys.stdout.write(DOCUMENTS[{kind!r}].render({NAME!r}, {DIGEST!r}, some_comparison(count=30)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-X", "utf8", "-c", f"import sys; sys.path.insert(0, {str(TESTS)!r}); {code}"],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=True,
+    )
+    assert done.stdout == render(kind, content)
+
+
+def test_charts_are_svg_in_the_colours_of_the_page(content: ComparisonContent) -> None:
+    drawn = [accuracy_chart(content), category_chart(content.categories), loss_chart(content.training)]
+    for svg in drawn:
+        root = ET.fromstring(svg)
+        assert root.tag.endswith("svg")
+        assert root.get("role") == "img"
+        assert root.get("width") is None
+        assert "var(--candidate)" in svg
+        assert "#0102" not in svg
+    texts = "".join(ET.fromstring(drawn[0]).itertext())
+    assert words.percent(content.overall.candidate.accuracy) in texts
+
+
+def test_a_comparison_of_two_base_models_has_no_training_and_one_category_no_table() -> None:
+    items = [item.model_copy(update={"category": ""}) for item in some_items(5)]
+    results: list[ItemResult] = [answered(item, 0, right=True, style="plain") for item in items]
+    same = compared(finished("a", results), results, finished("b", results), results)
+    text = render("html", same)
+    assert text.count("<svg") == 1
+    assert "Training of the candidate" not in text
+    assert "By category" not in text
+    assert text.count("No item.") == 2
+    assert "p = 1" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.217, "+21.7"),
+        (-0.05, "\u22125.0"),
+        (0.0, "0.0"),
+        (-0.0001, "0.0"),
+        (0.0001, "0.0"),
+        (1.0, "+100.0"),
+    ],
+)
+def test_points_have_a_sign(value: float, text: str) -> None:
+    assert words.points(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.00001, "< 0.0001"), (0.00016, "= 0.00016"), (0.05, "= 0.05"), (0.4321, "= 0.43"), (1.0, "= 1")],
+)
+def test_p_values_have_two_digits(value: float, text: str) -> None:
+    assert words.p_relation(value) == text
+
+
+def digests(content: ComparisonContent) -> set[str]:
+    found = {DIGEST}
+    for evaluation in (content.base, content.candidate):
+        assert evaluation.manifest is not None
+        values = evaluation.manifest.model_dump()
+        found |= {value for name, value in values.items() if name.endswith("_digest") and value}
+    return found
