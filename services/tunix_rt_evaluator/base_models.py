@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.models.store import ModelStore
+from tunix_rt_kit.models.tokenizer import load_tokenizer
 
 from tunix_rt_evaluator.model import BaseModelFacts, ChatTemplateFields
+from tunix_rt_evaluator.stop_tokens import stop_ids
 
 
 class HostBaseModels:
@@ -35,3 +38,11 @@ class HostBaseModels:
             weights_digest=info.weights_digest,
             chat_template=template,
         )
+
+    def check_template(self, model: BaseModelFacts, template: ChatTemplateFields) -> None:
+        """Raise FailedPrecondition(CHAT_TEMPLATE_MISMATCH) for a control text that is no token of the model.
+
+        A model that is not on the host yet is let through: the worker checks it.
+        """
+        if model.available:
+            stop_ids(ChatTemplate.model_validate(template.model_dump()), load_tokenizer(model.path))

@@ -17,6 +17,7 @@ from tunix_rt_evaluator.comparison import check_sound, compared, report_id
 from tunix_rt_evaluator.eval_sets import checked_items, items_digest
 from tunix_rt_evaluator.model import (
     BaseModelFacts,
+    ChatTemplateFields,
     CheckpointInput,
     ComparisonContent,
     ComparisonReport,
@@ -100,6 +101,9 @@ class BaseModels(Protocol):
 
     def resolve(self, base_model: str) -> BaseModelFacts:
         """What a name means; raises NotFound(BASE_MODEL_UNKNOWN), FailedPrecondition."""
+
+    def check_template(self, model: BaseModelFacts, template: ChatTemplateFields) -> None:
+        """Raises FailedPrecondition(CHAT_TEMPLATE_MISMATCH) for a control text that is no token."""
 
 
 class JobQueue(Protocol):
@@ -189,9 +193,12 @@ class EvaluatorService:
         base_model = checkpoint.base_model if checkpoint else spec.base_model or ""
         model = self._models.resolve(base_model)
         check_weights(model, checkpoint)
+        spec = with_template(spec, model, checkpoint)
+        if spec.chat_template is not None:
+            self._models.check_template(model, spec.chat_template)
         evaluation = Evaluation(
             id=new_id(),
-            spec=with_template(spec, model, checkpoint),
+            spec=spec,
             inputs=EvaluationInput(
                 eval_set_digest=eval_set.digest, base_model=base_model, checkpoint=checkpoint
             ),

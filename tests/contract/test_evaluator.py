@@ -467,6 +467,12 @@ async def test_a_checkpoint_whose_template_is_read_differently_is_refused(
         ({"chat_template": {"builtin": "nope"}}, "INVALID_ARGUMENT", "CHAT_TEMPLATE_UNKNOWN", []),
         ({"chat_template": {}}, "INVALID_ARGUMENT", "CHAT_TEMPLATE_INVALID", []),
         (
+            {"chat_template": {"builtin": "gemma-it"}},
+            "FAILED_PRECONDITION",
+            "CHAT_TEMPLATE_MISMATCH",
+            [],
+        ),
+        (
             {"chat_template": {"jinja": "{{ nothing.at.all }}", "eos_token": "x"}},
             "INVALID_ARGUMENT",
             "CHAT_TEMPLATE_INVALID",

@@ -10,7 +10,6 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from google.rpc import error_details_pb2
 from support.checkpoints import FakeTrainer, training
 from support.serving import served
 from support.tiny_model import make_tiny_model
@@ -115,11 +114,3 @@ async def test_base_and_adapter_are_answered_the_same_each_time_and_compared(
         v1.CompareEvaluationsRequest(base=base.name, candidate=tuned.name)
     )
     assert report.overall.base.item_count == len(ITEMS)
-
-
-async def test_a_template_that_the_tokenizer_does_not_know_fails_by_name(evaluator: Any) -> None:
-    done = await run(evaluator, base_model="tiny", chat_template=v1.ChatTemplate(builtin="gemma-it"))
-    assert done.state == v1.Evaluation.STATE_FAILED
-    info = error_details_pb2.ErrorInfo()
-    assert done.error.details[0].Unpack(info)
-    assert info.reason == "CHAT_TEMPLATE_MISMATCH"

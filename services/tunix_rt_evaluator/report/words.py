@@ -153,4 +153,3 @@ def _facts(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
 
 def _pairs(values: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {value}" for name, value in sorted(values.items()))
-

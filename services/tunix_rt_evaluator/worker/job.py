@@ -26,9 +26,10 @@ from tunix_rt_kit.models.store import BaseModelInfo, ModelStore
 from tunix_rt_kit.models.tokenizer import ModelTokenizer, load_tokenizer
 
 from tunix_rt_evaluator.model import ChatTemplateFields, Generation, ModelFacts, Progress, WorkerSpec
+from tunix_rt_evaluator.stop_tokens import stop_ids
 from tunix_rt_evaluator.worker.batches import Batch, plan_batches
 from tunix_rt_evaluator.worker.engine import Engine, Output, engine_name
-from tunix_rt_evaluator.worker.prompts import read_prompts, stop_ids, token_digest
+from tunix_rt_evaluator.worker.prompts import read_prompts, token_digest
 from tunix_rt_evaluator.worker.weights import load_weights
 
 _EVENTS = "events.jsonl"
