@@ -36,7 +36,7 @@ class EvalSet(_message.Message):
     name: _builtins.str
     """Resource name, `evalSets/{eval_set_id}`."""
     eval_set_id: _builtins.str
-    """The eval set's id: 1-63 of a-z, 0-9, '-', '_', '.', beginning with a letter or digit. Bound to one content for ever."""
+    """The eval set's id: 1-64 of a-z, 0-9, '-', '_', '.', beginning with a letter or digit. Bound to one content for ever."""
     description: _builtins.str
     """What it is for. At most 1,000 characters; not part of the digest."""
     item_count: _builtins.int
@@ -45,7 +45,7 @@ class EvalSet(_message.Message):
     """Digest of the items, whatever their order."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___EvalItem]:
-        """1-10,000 items, less than 4 MiB encoded. Ids and prompts are unique. Left out by ListEvalSets."""
+        """1-10,000 items, at most 3.75 MiB encoded. Ids and prompts are unique. Left out by ListEvalSets."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -100,7 +100,7 @@ class EvalItem(_message.Message):
 
     @_builtins.property
     def grader(self) -> Global___Grader:
-        """How an answer is graded."""
+        """How an answer is graded. Left out: as a number where every accepted answer is one, else as a text."""
 
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:

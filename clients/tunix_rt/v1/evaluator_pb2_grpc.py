@@ -147,7 +147,7 @@ class EvaluatorServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelEvaluation(self, request, context):
-        """Asks an evaluation to stop. One that has ended is returned as it is.
+        """Asks an evaluation to stop; asked again, it is ended at once. One that has ended is returned as it is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

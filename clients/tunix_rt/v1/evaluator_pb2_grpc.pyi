@@ -49,7 +49,7 @@ class EvaluatorStub:
     ListEvaluations: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.ListEvaluationsRequest, _evaluator_pb2.ListEvaluationsResponse]
     """Lists evaluations a page at a time, newest first."""
     CancelEvaluation: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.CancelEvaluationRequest, _evaluation_pb2.Evaluation]
-    """Asks an evaluation to stop. One that has ended is returned as it is."""
+    """Asks an evaluation to stop; asked again, it is ended at once. One that has ended is returned as it is."""
     WatchEvaluation: _grpc.UnaryStreamMultiCallable[_evaluator_pb2.WatchEvaluationRequest, _evaluation_pb2.Evaluation]
     """Streams an evaluation's state, the present one first, until it has ended."""
     ListEvaluationItems: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.ListEvaluationItemsRequest, _evaluator_pb2.ListEvaluationItemsResponse]
@@ -79,7 +79,7 @@ class EvaluatorAsyncStub(EvaluatorStub):
     ListEvaluations: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.ListEvaluationsRequest, _evaluator_pb2.ListEvaluationsResponse]  # type: ignore[assignment]
     """Lists evaluations a page at a time, newest first."""
     CancelEvaluation: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.CancelEvaluationRequest, _evaluation_pb2.Evaluation]  # type: ignore[assignment]
-    """Asks an evaluation to stop. One that has ended is returned as it is."""
+    """Asks an evaluation to stop; asked again, it is ended at once. One that has ended is returned as it is."""
     WatchEvaluation: _aio.UnaryStreamMultiCallable[_evaluator_pb2.WatchEvaluationRequest, _evaluation_pb2.Evaluation]  # type: ignore[assignment]
     """Streams an evaluation's state, the present one first, until it has ended."""
     ListEvaluationItems: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.ListEvaluationItemsRequest, _evaluator_pb2.ListEvaluationItemsResponse]  # type: ignore[assignment]
@@ -148,7 +148,7 @@ class EvaluatorServicer(metaclass=_abc_1.ABCMeta):
         request: _evaluator_pb2.CancelEvaluationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_evaluation_pb2.Evaluation, _abc.Awaitable[_evaluation_pb2.Evaluation]]:
-        """Asks an evaluation to stop. One that has ended is returned as it is."""
+        """Asks an evaluation to stop; asked again, it is ended at once. One that has ended is returned as it is."""
 
     @_abc_1.abstractmethod
     def WatchEvaluation(
