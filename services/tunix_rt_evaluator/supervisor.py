@@ -32,7 +32,7 @@ _log = get_logger("tunix_rt.evaluator")
 
 MANIFEST_FILE: Final = "manifest.json"
 _POLL_S: Final = 0.1
-_SAVE_S: Final = 0.5
+_LOOK_S: Final = 0.5
 _LOG_LINES: Final = 20
 _LOG_CHARACTERS: Final = 4_000
 _CANCELLED_CODE: Final = 3
@@ -92,19 +92,23 @@ class Supervisor:
             run = self._begin(evaluation_id, process)
             if run is None:
                 return
-            saved = 0.0
+            unsaved, looked = False, 0.0
             while process.poll() is None:
-                changed = run.collect()
+                unsaved |= run.collect()
                 if self._stopping:
                     self._give_back(run, process)
                     return
+                if time.monotonic() - looked >= _LOOK_S:
+                    looked = time.monotonic()
+                    if unsaved:
+                        run.save()
+                        unsaved = False
+                    if run.cancelling:
+                        cancelled.set()
                 if evaluation_id in self._end_at_once:
                     process.kill()
-                elif cancelled.is_set() or run.cancelling:
+                elif cancelled.is_set():
                     process.request_cancel()
-                if changed and time.monotonic() - saved >= _SAVE_S:
-                    run.save()
-                    saved = time.monotonic()
                 time.sleep(_POLL_S)
             run.finish(asked_to_stop=cancelled.is_set())
         finally:

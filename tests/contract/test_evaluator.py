@@ -19,10 +19,14 @@ from support.serving import fields, refused, served
 from support.tiny_model import make_tiny_model
 from tunix_rt import v1
 from tunix_rt_evaluator import job_folders
+from tunix_rt_evaluator.model import EvaluationState, EvaluationUpdate, WorkerSpec
+from tunix_rt_evaluator.repository import SqlEvaluationRepository
 from tunix_rt_evaluator.settings import EvaluatorSettings
 from tunix_rt_evaluator.wiring import build, migrate
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.chat import ChatTemplate
+from tunix_rt_kit.database import Database
+from tunix_rt_kit.jobs import WorkerProcess
 from tunix_rt_kit.models.store import ModelStore
 
 TESTS = Path(__file__).parents[1]
@@ -680,6 +684,32 @@ async def test_a_stopped_server_leaves_its_evaluation_to_the_next_one(
         assert len(results) == 4
         assert results[:2] == before
         assert (await until(second, waiting, ended)).state == State.STATE_SUCCEEDED
+
+
+async def test_a_child_that_outlived_its_server_is_taken_over(settings: EvaluatorSettings) -> None:
+    async with running(settings) as first:
+        await first.CreateEvalSet(eval_set(FOUR))
+        made = await create(first, script.WAIT_ONCE)
+        await until(first, made, lambda entry: entry.progress.completed == 2)
+    # As a server leaves things that was killed in the second attempt.
+    folder = settings.data_dir / "evaluations" / made.name.removeprefix("evaluations/")
+    spec = WorkerSpec.model_validate_json((folder / "spec.json").read_bytes())
+    database = Database(settings.database)
+    assert SqlEvaluationRepository(database).change_state(
+        made.name.removeprefix("evaluations/"),
+        [EvaluationState.QUEUED],
+        EvaluationState.RUNNING,
+        EvaluationUpdate(attempt_count=2),
+    )
+    database.close()
+    orphan = WorkerProcess("support.scripted_evaluator", folder)
+    orphan.start(spec.model_copy(update={"attempt": 2}).model_dump(mode="json"))
+    async with running(settings) as second:
+        done = await until(second, made, ended)
+        assert done.state == State.STATE_SUCCEEDED
+        assert done.attempt_count == 2
+        assert len(await items_of(second, done)) == 4
+    assert orphan.wait(10.0) == 0
 
 
 async def test_watches_end_when_the_server_stops(settings: EvaluatorSettings) -> None:
