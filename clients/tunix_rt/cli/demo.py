@@ -58,8 +58,7 @@ def demo(
         raise typer.BadParameter("the demo runs on this computer; for a server use: tunix-rt loop run FILE")
     data_dir = session.given.data_dir or output / _DATA
     if fresh:
-        _clear(output, keep=_DATA)
-        _clear(data_dir, keep=_MODELS)
+        _start_afresh(output, data_dir)
     _prepare(output)
     _prepare(data_dir)
     write_atomically(output / _CONFIG, resources.files("tunix_rt.data").joinpath(_CONFIG).read_bytes())
@@ -89,17 +88,30 @@ def _prepare(folder: Path) -> None:
         (folder / _MARK).touch()
 
 
-def _clear(folder: Path, keep: str) -> None:
-    """Empties a folder that the demo made, but for ``keep``; raises FailedPreconditionError for any other."""
-    if not folder.exists() or not any(folder.iterdir()):
-        return
-    if not (folder / _MARK).exists():
-        raise FailedPreconditionError(
-            f"{folder} was not made by the demo, so --fresh does not delete it; choose another folder",
-            reason="FOLDER_NOT_OWN",
-        )
+def _start_afresh(output: Path, data_dir: Path) -> None:
+    """Deletes what the demo made before, but for base models.
+
+    Raises FailedPreconditionError, with nothing deleted, for a folder that the demo did not make and for one
+    that a running server uses.
+    """
+    folders = {output: _DATA, data_dir: _MODELS}
+    for folder in folders:
+        if folder.exists() and any(folder.iterdir()) and not (folder / _MARK).exists():
+            raise FailedPreconditionError(
+                f"{folder} was not made by the demo, so --fresh does not delete it; choose another folder",
+                reason="FOLDER_NOT_OWN",
+            )
+    import tunix_rt_local
+
+    tunix_rt_local.require_free(data_dir)
+    for folder, kept in folders.items():
+        if folder.exists():
+            _clear(folder, kept)
+
+
+def _clear(folder: Path, kept: str) -> None:
     for entry in folder.iterdir():
-        if entry.name in (_MARK, keep):
+        if entry.name in (_MARK, kept):
             continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)

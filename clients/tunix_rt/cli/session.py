@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,9 +66,10 @@ class Session:
         Raises TunixRtError when the folder is in use or cannot be written, ModuleNotFoundError when what the
         server needs is not installed.
         """
+        import tunix_rt_local
+
         from tunix_rt import Client
 
-        tunix_rt_local = import_module("tunix_rt_local")
         with tunix_rt_local.embedded(data_dir) as server, Client(server.address) as client:
             yield client
 
