@@ -56,7 +56,7 @@ def demo(
     """
     if session.given.server is not None:
         raise typer.BadParameter("the demo runs on this computer; for a server use: tunix-rt loop run FILE")
-    data_dir = session.given.data_dir or output / _DATA
+    data_dir = (session.given.data_dir or output / _DATA).expanduser().absolute()
     if fresh:
         _start_afresh(output, data_dir)
     _prepare(output)

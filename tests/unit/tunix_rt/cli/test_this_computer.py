@@ -159,8 +159,9 @@ def test_demo_runs_the_loop_in_its_own_folder(computer: Computer, tmp_path: Path
     assert "Verdict: improved" in result.stdout
     assert "answers after" in result.stdout
     assert "report: demo-output/report.html" in result.stdout
-    assert computer.served == [Path("demo-output/data")]
-    assert computer.pulled == [("smollm2-135m-instruct", Path("demo-output/data"))]
+    data = tmp_path / "demo-output" / "data"
+    assert computer.served == [data]
+    assert computer.pulled == [("smollm2-135m-instruct", data)]
     assert (tmp_path / "demo-output" / "demo.yaml").exists()
     made = dict(computer.services.made)
     again = done(run("demo", "--json"))
