@@ -58,9 +58,9 @@ class _LearningRateScheduleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_
     LEARNING_RATE_SCHEDULE_CONSTANT: _LearningRateSchedule.ValueType  # 1
     """Stays at its peak after the warm-up."""
     LEARNING_RATE_SCHEDULE_LINEAR: _LearningRateSchedule.ValueType  # 2
-    """Falls on a line to 0 at the last step."""
+    """Falls on a line that reaches 0 after the last step."""
     LEARNING_RATE_SCHEDULE_COSINE: _LearningRateSchedule.ValueType  # 3
-    """Falls on half a cosine to 0 at the last step."""
+    """Falls on half a cosine that reaches 0 after the last step."""
 
 class LearningRateSchedule(_LearningRateSchedule, metaclass=_LearningRateScheduleEnumTypeWrapper):
     """How the learning rate goes over the steps."""
@@ -70,9 +70,9 @@ LEARNING_RATE_SCHEDULE_UNSPECIFIED: LearningRateSchedule.ValueType  # 0
 LEARNING_RATE_SCHEDULE_CONSTANT: LearningRateSchedule.ValueType  # 1
 """Stays at its peak after the warm-up."""
 LEARNING_RATE_SCHEDULE_LINEAR: LearningRateSchedule.ValueType  # 2
-"""Falls on a line to 0 at the last step."""
+"""Falls on a line that reaches 0 after the last step."""
 LEARNING_RATE_SCHEDULE_COSINE: LearningRateSchedule.ValueType  # 3
-"""Falls on half a cosine to 0 at the last step."""
+"""Falls on half a cosine that reaches 0 after the last step."""
 Global___LearningRateSchedule: _TypeAlias = LearningRateSchedule  # noqa: Y015
 
 @_typing.final
