@@ -45,8 +45,8 @@ def build(settings: TrainerSettings, stopping: asyncio.Event) -> BuiltService:
     servicer = TrainerServicer(service, stopping)
 
     def start() -> None:
+        make_data_dir(settings)
         if database.dialect == "sqlite":
-            make_data_dir(settings)
             repository.migrate()
         supervisor.start()
 
@@ -64,9 +64,8 @@ def build(settings: TrainerSettings, stopping: asyncio.Event) -> BuiltService:
 
 def migrate(settings: TrainerSettings) -> None:
     """Bring the schema of the settings' database to the newest revision."""
+    make_data_dir(settings)
     database = Database(settings.database)
-    if database.dialect == "sqlite":
-        make_data_dir(settings)
     try:
         SqlJobRepository(database).migrate()
     finally:

@@ -1,4 +1,4 @@
-"""The programs of the trace store and the exporter, as a person or a container starts them."""
+"""The programs of the trace store, the exporter and the trainer, as a person or a container starts them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tunix_rt_kit.serving.health import check
 
-PROGRAMS = ("tunix_rt_trace_store", "tunix_rt_exporter")
+PROGRAMS = ("tunix_rt_trace_store", "tunix_rt_exporter", "tunix_rt_trainer")
 
 
 def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
