@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-SMALLEST_BUCKET = 32
+CHUNK = 32
+"""Prompts are read this many tokens at a time; a padded prompt is a multiple of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,32 +34,29 @@ class Batch:
     shape: Shape
 
 
-def plan_batches(
-    prompts: Sequence[Prompt], *, batch_size: int, max_new_tokens: int, context_length: int
-) -> list[Batch]:
+def plan_batches(prompts: Sequence[Prompt], *, batch_size: int, max_new_tokens: int) -> list[Batch]:
     """Group prompts of like length.
 
     Rounding depends on the shape of a batch, so the grouping depends on nothing but the prompts and the
     arguments: not on their order, and not on which of them are done already.
 
     Args:
-        prompts: each shorter than ``context_length``.
+        prompts: in any order.
         batch_size: rows of every batch.
         max_new_tokens: most new tokens of a row.
-        context_length: most tokens of a sequence.
     """
     ordered = sorted(prompts, key=lambda prompt: (len(prompt.ids), prompt.item_id))
     groups = [tuple(ordered[at : at + batch_size]) for at in range(0, len(ordered), batch_size)]
-    return [
-        Batch(group, Shape(batch_size, _bucket(len(group[-1].ids), context_length), max_new_tokens))
-        for group in groups
-    ]
+    return [Batch(group, Shape(batch_size, _bucket(len(group[-1].ids)), max_new_tokens)) for group in groups]
 
 
-def _bucket(length: int, context_length: int) -> int:
-    """The least power of two that is not below ``length``, within the context; few shapes mean few
-    compilations."""
-    bucket = SMALLEST_BUCKET
+def _bucket(length: int) -> int:
+    """The least of 32, 64, 96, 128, 192, 256, 384, ... that is not below ``length``.
+
+    Few shapes mean few compilations, and steps of at most a half mean that little of the cache is padding.
+    """
+    bucket = CHUNK
     while bucket < length:
-        bucket *= 2
-    return min(bucket, context_length)
+        grown = bucket * 3 // 2 if bucket & (bucket - 1) == 0 else bucket * 4 // 3
+        bucket = -(-grown // CHUNK) * CHUNK
+    return bucket

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from flax import nnx
 from tunix.models.llama3 import model as llama3
 
-from tunix_rt_evaluator.worker.batches import Batch, Shape
+from tunix_rt_evaluator.worker.batches import CHUNK, Batch, Shape
 
 ENGINE_REVISION: Final = 1
 """Raised whenever this module could write other tokens than before."""
@@ -105,9 +105,9 @@ class Engine:
             prefill = partial(_prefill, self._graph, shape)
             decode = partial(_decode, self._graph, shape)
             with self._mesh:
-                cursor = jax.eval_shape(prefill, self._state, tokens, rows)
+                cursor = jax.eval_shape(prefill, self._state, tokens, rows, ints(()))
                 self._programs[shape] = (
-                    jax.jit(prefill).lower(self._state, tokens, rows).compile(),
+                    jax.jit(prefill).lower(self._state, tokens, rows, ints(())).compile(),
                     jax.jit(decode, donate_argnums=1).lower(self._state, cursor, rows, ints(())).compile(),
                 )
         return time.perf_counter() - started
@@ -121,7 +121,9 @@ class Engine:
         """
         prefill, decode = self._programs[batch.shape]
         tokens, rows = self._arrays(batch)
-        cursor: Cursor = prefill(self._state, tokens, rows)
+        longest = max(len(prompt.ids) for prompt in batch.prompts)
+        first = (batch.shape.prompt_length - longest) // CHUNK * CHUNK
+        cursor: Cursor = prefill(self._state, tokens, rows, np.int32(first))
         step = 1
         while step < batch.shape.max_new_tokens and not bool(cursor.done.all()):
             check()
@@ -149,14 +151,25 @@ class Engine:
         return Output(tuple(int(token) for token in ids), bool(np.isin(ids[-1], self._stops)))
 
 
-def _prefill(graph: Any, shape: Shape, state: Any, tokens: jax.Array, rows: Rows) -> Cursor:
-    """Read the left-padded prompts [B, P] and choose the first new token of each row."""
+def _prefill(graph: Any, shape: Shape, state: Any, tokens: jax.Array, rows: Rows, first: jax.Array) -> Cursor:
+    """Read the left-padded prompts [B, P] from column ``first`` on and choose the first new token of each
+    row."""
     model = nnx.merge(graph, state)
     start = shape.prompt_length - rows.lengths
-    columns = jnp.arange(shape.prompt_length)
-    positions = jnp.maximum(columns[None, :] - start[:, None], 0)
-    mask = _mask(shape, start, columns)
-    logits, cache = _forward(model, tokens, positions, _empty_cache(model, shape), mask)
+
+    def read(carry: tuple[jax.Array, jax.Array, Any]) -> tuple[jax.Array, jax.Array, Any]:
+        column, _, cache = carry
+        columns = column + jnp.arange(CHUNK)
+        part = jax.lax.dynamic_slice_in_dim(tokens, column, CHUNK, axis=1)
+        positions = jnp.maximum(columns[None, :] - start[:, None], 0)
+        last, cache = _layers(model, part, positions, cache, _mask(shape, start, columns))
+        return column + CHUNK, last, cache
+
+    hidden = jnp.zeros((shape.rows, model.config.embed_dim), model.embedder.input_embedding.dtype)
+    # Columns that are padding in every row are not read, so a prompt costs what it is long.
+    _, hidden, cache = jax.lax.while_loop(
+        lambda carry: carry[0] < shape.prompt_length, read, (first, hidden, _empty_cache(model, shape, first))
+    )
     cursor = Cursor(
         step=jnp.int32(0),
         tokens=jnp.zeros((shape.rows, shape.max_new_tokens), jnp.int32),
@@ -164,7 +177,7 @@ def _prefill(graph: Any, shape: Shape, state: Any, tokens: jax.Array, rows: Rows
         done=jnp.zeros(shape.rows, bool),
         cache=cache,
     )
-    return _appended(cursor, logits, cache, rows)
+    return _appended(cursor, _logits(model, hidden), cache, rows)
 
 
 def _decode(graph: Any, shape: Shape, state: Any, cursor: Cursor, rows: Rows, until: jax.Array) -> Cursor:
@@ -177,8 +190,8 @@ def _decode(graph: Any, shape: Shape, state: Any, cursor: Cursor, rows: Rows, un
         column = shape.prompt_length + cursor.step - 1
         positions = (rows.lengths + cursor.step - 1)[:, None]
         mask = _mask(shape, start, column[None])
-        logits, cache = _forward(model, last[:, None], positions, cursor.cache, mask)
-        return _appended(cursor, logits, cache, rows)
+        hidden, cache = _layers(model, last[:, None], positions, cursor.cache, mask)
+        return _appended(cursor, _logits(model, hidden), cache, rows)
 
     def more(cursor: Cursor) -> jax.Array:
         return (cursor.step < until) & ~jnp.all(cursor.done)
@@ -201,23 +214,27 @@ def _appended(cursor: Cursor, logits: jax.Array, cache: Any, rows: Rows) -> Curs
     )
 
 
-def _forward(
+def _layers(
     model: llama3.Llama3, tokens: jax.Array, positions: jax.Array, cache: Any, mask: jax.Array
 ) -> tuple[jax.Array, Any]:
-    """Float32 logits [B, V] after the last of ``tokens`` [B, T], and the cache with them in it."""
+    """The normalised hidden state [B, D] at the last of ``tokens`` [B, T], and the cache with them in it."""
     x = model.embedder.encode(tokens)
     filled = {}
     for index, layer in enumerate(model.layers):
         name = f"layer_{index}"
         filled[name], x = layer(x, positions, cache[name], mask)
-    x = model.final_norm(x)[:, -1]
+    return model.final_norm(x)[:, -1], filled
+
+
+def _logits(model: llama3.Llama3, hidden: jax.Array) -> jax.Array:
+    """Float32 logits [B, V] of hidden states [B, D]."""
     if model.config.weight_tying:
         head, axis = model.embedder.input_embedding[...], 1
     else:
         head, axis = model.lm_head.w[...], 0
     # Rounding logits to bfloat16 would make many of them equal, and the choice between them arbitrary.
     contracted = (((1,), (axis,)), ((), ()))
-    return jax.lax.dot_general(x, head, contracted, preferred_element_type=jnp.float32), filled
+    return jax.lax.dot_general(hidden, head, contracted, preferred_element_type=jnp.float32)
 
 
 def _mask(shape: Shape, start: jax.Array, columns: jax.Array) -> jax.Array:
@@ -227,14 +244,15 @@ def _mask(shape: Shape, start: jax.Array, columns: jax.Array) -> jax.Array:
     return (keys[None, None, :] <= columns[None, :, None]) & (keys[None, None, :] >= start[:, None, None])
 
 
-def _empty_cache(model: llama3.Llama3, shape: Shape) -> dict[str, dict[str, jax.Array]]:
+def _empty_cache(model: llama3.Llama3, shape: Shape, first: jax.Array) -> dict[str, dict[str, jax.Array]]:
+    """A cache whose next column to be written is ``first``."""
     config, dtype = model.config, model.embedder.input_embedding.dtype
     size = (shape.rows, shape.prompt_length + shape.max_new_tokens, config.num_kv_heads, config.head_dim)
     return {
         f"layer_{index}": {
             "k": jnp.zeros(size, dtype),
             "v": jnp.zeros(size, dtype),
-            "end_index": jnp.zeros(shape.rows, jnp.int32),
+            "end_index": jnp.full(shape.rows, first, jnp.int32),
         }
         for index in range(config.num_layers)
     }

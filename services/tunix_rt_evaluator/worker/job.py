@@ -49,7 +49,6 @@ def evaluate(job: JobDir) -> None:
         prompts,
         batch_size=spec.decoding.batch_size,
         max_new_tokens=spec.decoding.max_new_tokens,
-        context_length=info.context_length,
     )
     adapter = None if spec.adapter_dir is None else job.path / spec.adapter_dir
     _report(job, "stage", Progress(stage="loading the model"))

@@ -17,7 +17,7 @@ from tunix_rt_kit.jobs import JobCancelled
 from tunix_rt_kit.models.llama import load_model, logits, make_mesh
 from tunix_rt_kit.models.lora import apply_lora, load_adapter, save_adapter
 
-CONTEXT = 64
+CONTEXT = 128
 NEW = 20
 NO_STOP = (1_000_000,)
 
@@ -57,7 +57,7 @@ def generate(
 ) -> dict[str, Output]:
     engine = Engine(model, mesh, stop_ids=stops, pad_id=0, context_length=CONTEXT)
     outputs = {}
-    for batch in plan_batches(prompts, batch_size=rows, max_new_tokens=new, context_length=CONTEXT):
+    for batch in plan_batches(prompts, batch_size=rows, max_new_tokens=new):
         engine.compile(batch.shape)
         results = engine.run(batch, lambda: None)
         outputs |= {prompt.item_id: result for prompt, result in zip(batch.prompts, results, strict=True)}
@@ -77,7 +77,7 @@ def one_by_one(model: llama3.Llama3, prompt: Prompt, count: int) -> tuple[int, .
 def test_batched_and_padded_it_writes_what_the_model_writes_token_by_token(
     model: llama3.Llama3, mesh: jax.sharding.Mesh
 ) -> None:
-    prompts = some_prompts(3, 17, 32, 33, 40)
+    prompts = some_prompts(3, 17, 32, 33, 40, 64, 65, 101)
     outputs = generate(model, mesh, prompts, rows=2)
     for prompt in prompts:
         assert outputs[prompt.item_id] == Output(one_by_one(model, prompt, NEW), stopped=False)
@@ -109,7 +109,7 @@ def test_one_new_token_needs_no_decoding(model: llama3.Llama3, mesh: jax.shardin
 
 def test_a_run_ends_when_the_check_raises(model: llama3.Llama3, mesh: jax.sharding.Mesh) -> None:
     engine = Engine(model, mesh, stop_ids=NO_STOP, pad_id=0, context_length=CONTEXT)
-    (batch,) = plan_batches(some_prompts(6), batch_size=1, max_new_tokens=40, context_length=CONTEXT)
+    (batch,) = plan_batches(some_prompts(6), batch_size=1, max_new_tokens=40)
     engine.compile(batch.shape)
     checks = []
 
