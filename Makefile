@@ -1,0 +1,58 @@
+# `make` lists the targets. Each one sets up what it needs; set PYTHON to use an interpreter other than python3.11.
+PYTHON ?= python3.11
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+DEMO_DIR ?= demo-output
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-containers lint format proto bench clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/.dev ## make .venv with everything that developing needs
+
+demo: .venv/.local ## traces -> dataset -> Tunix SFT -> evaluation before and after -> report, on SmolLM2-135M
+	$(BIN)/tunix-rt demo --output $(DEMO_DIR)
+
+test: .venv/.dev ## run all tests, on SQLite and on a PostgreSQL that comes as a wheel, and measure coverage
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
+
+test-containers: .venv/.dev ## contract suite on PostgreSQL 15 in Docker; then images, compose and a loop from the host
+	TUNIX_RT_TEST_POSTGRES=testcontainers TESTCONTAINERS_RYUK_DISABLED=true \
+	  $(BIN)/python -m pytest tests/contract $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/containers $(PYTEST_ARGS)
+
+lint: .venv/.dev ## ruff, mypy --strict, import contracts, buf lint, buf breaking, generated code up to date
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python protos/build.py check
+
+format: .venv/.dev ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+proto: .venv/.dev ## generate clients/tunix_rt/v1 from protos/
+	$(BIN)/python protos/build.py generate
+
+bench: .venv/.dev ## run the benchmarks and print their ratios
+	$(BIN)/python -m benchmarks
+
+clean: ## remove what make built: .venv, caches, the demo's output
+	rm -rf .venv $(DEMO_DIR) .coverage .coverage.* .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+# The stamps are newer than what they were made from, so that a second run starts at once.
+.venv/bin/python:
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not there; set PYTHON to a Python 3.11, 3.12 or 3.13" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/.local: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[local]'
+	@touch $@
+
+.venv/.dev: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@ .venv/.local
