@@ -30,7 +30,7 @@ class Targets:
 
     @classmethod
     def parse(cls, server: str) -> Targets:
-        """Read ``HOST:PORT``, ``HOST``, or a list such as ``trace-store=HOST:PORT,exporter=...`` of all four.
+        """Read ``HOST:PORT``, ``HOST``, ``unix:/path`` of a socket, or a list such as ``trace-store=HOST:PORT,exporter=...`` of all four.
 
         In a list, an address without a port means the service's default port.
 
@@ -42,6 +42,8 @@ class Targets:
             return cls._parse_list(text)
         if not text:
             raise _invalid(text, "it is empty")
+        if text.startswith("unix:/"):
+            return cls(text, text, text, text)
         if "://" in text:
             raise _invalid(text, "a URL is not an address")
         if text.startswith("[") or text.count(":") <= 1:

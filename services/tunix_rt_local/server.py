@@ -1,0 +1,168 @@
+"""Serves the four services together."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from tunix_rt.errors import FailedPreconditionError, InvalidArgumentError, class_of
+from tunix_rt_evaluator.settings import EvaluatorSettings
+from tunix_rt_evaluator.wiring import build as build_evaluator
+from tunix_rt_exporter.settings import ExporterSettings
+from tunix_rt_exporter.wiring import build as build_exporter
+from tunix_rt_kit.errors import DomainError
+from tunix_rt_kit.serving.server import ServiceRegistration, StartError, running_server, serve
+from tunix_rt_kit.serving.settings import ServerSettings, check_address
+from tunix_rt_kit.serving.wiring import BuiltService, opened
+from tunix_rt_local.data_folder import held
+from tunix_rt_trace_store.settings import TraceStoreSettings
+from tunix_rt_trace_store.wiring import build as build_trace_store
+from tunix_rt_trainer.settings import TrainerSettings
+from tunix_rt_trainer.wiring import build as build_trainer
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedServer:
+    """A server inside this process: ``address`` is what ``tunix_rt.Client`` takes."""
+
+    address: str
+    data_dir: Path
+
+
+@contextmanager
+def embedded(data_dir: Path) -> Iterator[EmbeddedServer]:
+    """Serve all four services on ``data_dir`` for as long as the context is open.
+
+    They answer on a Unix socket that only this user can reach, on a thread of their own. Jobs that run when
+    the context ends go back to the queue, and start again with the next server on the folder.
+
+    Raises:
+        DataDirLocked: another server uses the folder.
+        DataDirUnusable: the folder cannot be made or written.
+        TunixRtError: a service cannot start.
+    """
+    with held(data_dir) as announce, _socket() as address:
+        ready: Future[Callable[[], None]] = Future()
+        thread = threading.Thread(
+            target=_run_embedded, args=(data_dir, address, ready), name="tunix-rt-embedded", daemon=True
+        )
+        thread.start()
+        with _translated():
+            end = ready.result()
+        try:
+            announce(address)
+            yield EmbeddedServer(address, data_dir)
+        finally:
+            end()
+            thread.join()
+
+
+def serve_forever(
+    data_dir: Path, listen: str = "127.0.0.1:50050", *, on_ready: Callable[[str], None] | None = None
+) -> None:
+    """Serve all four services on ``data_dir`` at ``listen`` until SIGTERM or SIGINT.
+
+    Must run in the main thread. ``on_ready`` is called with the bound address.
+
+    Raises:
+        InvalidArgumentError: ``listen`` is not ``host:port``.
+        DataDirLocked, DataDirUnusable, TunixRtError: as ``embedded``; also when the port is in use.
+    """
+    try:
+        check_address(listen)
+    except ValueError as error:
+        raise InvalidArgumentError(
+            f"listen: {listen!r} is not accepted: {error}", reason="LISTEN_INVALID"
+        ) from error
+    with held(data_dir) as announce, _socket() as inner:
+
+        def ready(address: str) -> None:
+            announce(address)
+            if on_ready is not None:
+                on_ready(address)
+
+        async def run() -> None:
+            stop = asyncio.Event()
+            # The services reach one another through the socket, whatever the address for everybody is.
+            async with _serving(data_dir, inner, stop) as services:
+                await serve(ServerSettings(listen=listen), services, stop=stop, on_ready=ready)
+
+        with _translated():
+            asyncio.run(run())
+
+
+@asynccontextmanager
+async def _serving(
+    data_dir: Path, address: str, stop: asyncio.Event
+) -> AsyncIterator[Sequence[ServiceRegistration]]:
+    async with (
+        opened(*_build(data_dir, address, stop)) as services,
+        running_server(ServerSettings(listen=address, shutdown_grace_s=2.0), services, stop=stop),
+    ):
+        yield services
+
+
+def _build(data_dir: Path, address: str, stop: asyncio.Event) -> list[BuiltService]:
+    try:
+        return [
+            build_trace_store(TraceStoreSettings(data_dir=data_dir), stop),
+            build_exporter(
+                ExporterSettings(data_dir=data_dir, trace_store_target=address, evaluator_target=address),
+                stop,
+            ),
+            build_trainer(TrainerSettings(data_dir=data_dir, exporter_target=address), stop),
+            build_evaluator(EvaluatorSettings(data_dir=data_dir, trainer_target=address), stop),
+        ]
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise StartError(f"a setting of the environment is wrong: {where}: {problem['msg']}") from error
+
+
+def _run_embedded(data_dir: Path, address: str, ready: Future[Callable[[], None]]) -> None:
+    async def run() -> None:
+        stop = asyncio.Event()
+        async with _serving(data_dir, address, stop):
+            loop = asyncio.get_running_loop()
+            ready.set_result(lambda: _stop_from_any_thread(loop, stop))
+            await stop.wait()
+
+    try:
+        asyncio.run(run())
+    except BaseException as error:
+        if ready.done():
+            raise
+        ready.set_exception(error)
+
+
+def _stop_from_any_thread(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    # The loop is closed already when the server ended by an error of its own.
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(stop.set)
+
+
+@contextmanager
+def _socket() -> Iterator[str]:
+    # In a folder of its own: only this user can enter it, and a socket's path must be short.
+    with tempfile.TemporaryDirectory(prefix="tunix-rt-") as folder:
+        yield f"unix:{folder}/server.sock"
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except DomainError as error:
+        raise class_of(error.code)(
+            error.message, code=error.code, reason=error.reason, metadata=error.metadata
+        ) from error
+    except StartError as error:
+        raise FailedPreconditionError(str(error), reason="SERVER_CANNOT_START") from error
