@@ -113,9 +113,8 @@ def compose() -> Iterator[Compose]:
         built = time.monotonic()
         deployment("up", "--detach")
         deployment.wait_until_healthy()
-        print(
-            f"\nimages built in {built - begun:.0f} s, services healthy after {time.monotonic() - built:.0f} s"
-        )
+        up = time.monotonic()
+        print(f"\nimages built in {built - begun:.0f} s, services healthy after {up - built:.0f} s")
         yield deployment
 
 
