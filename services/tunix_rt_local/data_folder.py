@@ -18,7 +18,7 @@ _HOLDER = "server.json"
 
 
 class DataDirLocked(FailedPreconditionError):
-    """Another server uses the data folder. ``metadata`` holds ``path``, and ``pid`` and ``address`` if known."""
+    """Another server uses the data folder: ``metadata`` holds ``path``; ``pid`` and ``address`` if known."""
 
 
 class DataDirUnusable(FailedPreconditionError):

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+
 from support.tiny_model import make_tiny_model
 
 SERVICES = ("trace_store", "exporter", "trainer", "evaluator")

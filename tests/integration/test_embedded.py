@@ -1,0 +1,149 @@
+"""The embedded server: four services on one data folder, for one process or for everybody on one address."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import tunix_rt_local
+from support.tiny_model import make_tiny_model
+from tunix_rt import Client, v1
+from tunix_rt.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
+from tunix_rt.loop import LoopConfig, run_loop
+
+LOOP = {
+    "name": "embedded",
+    "traces": {"generate": {"count": 40, "seed": 5}},
+    "dataset": {"id": "embedded", "splits": {"train": 0.8, "test": 0.2}, "chat_template": "model"},
+    "training": {"base_model": "tiny", "max_steps": 3, "rows_per_batch": 2, "lora": {"rank": 4}},
+    "evaluation": {"max_new_tokens": 8},
+}
+
+
+def a_trace() -> v1.Trace:
+    return v1.Trace(
+        trace_version="1.0",
+        prompt="What is 2 + 2?",
+        steps=[v1.TraceStep(i=0, type="compute", content="2 + 2 = 4")],
+        final_answer="4",
+    )
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str, Path]]:
+    """`tunix-rt up` on a free port: its process, its address and its data folder."""
+    process = subprocess.Popen(
+        [Path(sys.executable).with_name("tunix-rt"), "up", "--json", "--listen", "127.0.0.1:0"],
+        env={**os.environ, "TUNIX_RT_DATA_DIR": str(tmp_path / "data")},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    lines = ""
+    while not lines.rstrip().endswith("}"):
+        line = process.stdout.readline()
+        assert line, f"up ended with {process.wait()}"
+        lines += line
+    try:
+        yield process, json.loads(lines)["address"], tmp_path / "data"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_what_is_stored_is_there_for_the_next_embedded_server(tmp_path: Path) -> None:
+    with tunix_rt_local.embedded(tmp_path / "data") as server, Client(server.address) as client:
+        stored = client.trace_store.create_trace(trace=a_trace())
+    with tunix_rt_local.embedded(tmp_path / "data") as server, Client(server.address) as client:
+        assert client.trace_store.get_trace(name=stored.name) == stored
+        with pytest.raises(NotFoundError):
+            client.exporter.get_dataset(name="datasets/none@1")
+
+
+def test_a_second_server_on_the_data_folder_is_told_who_holds_it(tmp_path: Path) -> None:
+    with tunix_rt_local.embedded(tmp_path) as server:
+        with (
+            pytest.raises(tunix_rt_local.DataDirLocked, match=f"process {os.getpid()}") as caught,
+            tunix_rt_local.embedded(tmp_path),
+        ):
+            pass
+        assert caught.value.metadata["address"] == server.address
+        with pytest.raises(tunix_rt_local.DataDirLocked):
+            tunix_rt_local.require_free(tmp_path)
+    tunix_rt_local.require_free(tmp_path)
+
+
+def test_a_folder_that_is_not_there_is_free_and_stays_absent(tmp_path: Path) -> None:
+    tunix_rt_local.require_free(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_data_folder_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(tunix_rt_local.DataDirUnusable, match=r"data folder .*/file/data: .*--data-dir"),
+        tunix_rt_local.embedded(tmp_path / "file" / "data"),
+    ):
+        pass
+
+
+def test_up_serves_until_it_is_told_to_stop_and_frees_the_folder(
+    serving: tuple[subprocess.Popen[str], str, Path],
+) -> None:
+    process, address, data_dir = serving
+    with Client(address) as client:
+        client.trace_store.create_trace(trace=a_trace())
+    with pytest.raises(tunix_rt_local.DataDirLocked, match=f"--server {address}"):
+        tunix_rt_local.require_free(data_dir)
+    process.send_signal(signal.SIGTERM)
+    begun = time.monotonic()
+    assert process.wait(30) in (0, 143)
+    assert time.monotonic() - begun < 15
+    tunix_rt_local.require_free(data_dir)
+
+
+@pytest.mark.parametrize("listen", ["nowhere", "127.0.0.1:99999"])
+def test_an_address_that_is_none_is_refused(tmp_path: Path, listen: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"listen: .* is not accepted"):
+        tunix_rt_local.serve_forever(tmp_path, listen)
+
+
+def test_a_port_in_use_is_one_clear_error(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(FailedPreconditionError, match=f"cannot listen on {address}"):
+            tunix_rt_local.serve_forever(tmp_path, address)
+    tunix_rt_local.require_free(tmp_path)
+
+
+def test_the_whole_loop_runs_and_a_second_run_on_a_new_folder_ends_in_the_same_digests(
+    tmp_path: Path,
+) -> None:
+    summaries = []
+    for run in ("first", "second"):
+        data_dir = tmp_path / run
+        make_tiny_model(data_dir / "models" / "tiny")
+        config = LoopConfig.model_validate({**LOOP, "output_dir": tmp_path / f"{run}-out"})
+        with tunix_rt_local.embedded(data_dir) as server, Client(server.address) as client:
+            result = run_loop(config, client)
+            losses = [metrics.loss for metrics in result.report.training_metrics]
+            digests = [result.dataset.digest, result.checkpoint.digest]
+            answers = [
+                evaluation.manifest.results_digest
+                for evaluation in (result.report.base, result.report.candidate)
+            ]
+        assert len(losses) == 3
+        assert "<html" in (tmp_path / f"{run}-out" / "report.html").read_text()
+        summaries.append((losses, digests, answers))
+    assert summaries[0] == summaries[1]
