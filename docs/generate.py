@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -137,8 +138,9 @@ def _metavar(argument: Any) -> str:
 
 
 def _choices(option: Any) -> str:
-    choices = [getattr(choice, "value", choice) for choice in getattr(option.type, "choices", ())]
-    return f" One of {', '.join(f'`{choice}`' for choice in choices)}." if choices else ""
+    if not isinstance(option.default, Enum):
+        return ""
+    return f" One of {', '.join(f'`{choice.value}`' for choice in type(option.default))}."
 
 
 def _default(option: Any) -> str:
