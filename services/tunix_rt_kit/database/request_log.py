@@ -14,8 +14,8 @@ from tunix_rt_kit.database.engine import transaction_lock
 from tunix_rt_kit.database.types import CanonicalJson, UtcDateTime
 from tunix_rt_kit.errors import AlreadyExists, FieldViolation, InvalidArgument
 
-_RULE = "1 to 128 characters of A-Z, a-z, 0-9, dot, colon, underscore and hyphen; a UUID is best"
-_ACCEPTED = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_RULE = "1 to 64 characters of A-Z, a-z, 0-9, dot, colon, underscore and hyphen; a UUID is best"
+_ACCEPTED = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 Result = TypeVar("Result", str, list[str])
 
@@ -26,7 +26,7 @@ def request_log_table(metadata: MetaData, name: str = "request_log") -> Table:
         name,
         metadata,
         Column("method", String(128), primary_key=True),
-        Column("request_id", String(128), primary_key=True),
+        Column("request_id", String(64), primary_key=True),
         Column("request_digest", String(71), nullable=False),
         Column("result", CanonicalJson, nullable=False),
         Column("create_time", UtcDateTime, nullable=False),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
+
 from tunix_rt_kit.database import CanonicalJson, UtcDateTime
 
 revision = "0001"
@@ -69,7 +70,7 @@ def upgrade() -> None:
     op.create_table(
         "evaluator_requests",
         sa.Column("method", sa.String(128)),
-        sa.Column("request_id", sa.String(128)),
+        sa.Column("request_id", sa.String(64)),
         sa.Column("request_digest", sa.String(71), nullable=False),
         sa.Column("result", CanonicalJson, nullable=False),
         sa.Column("create_time", UtcDateTime, nullable=False),

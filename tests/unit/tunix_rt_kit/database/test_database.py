@@ -29,6 +29,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError
+
 from tunix_rt_kit.database import (
     CanonicalJson,
     Database,
@@ -172,7 +173,12 @@ def test_one_request_sent_many_times_at_once_is_carried_out_once(database: Datab
     assert sum(created for _, created in answers) == 1
 
 
-@pytest.mark.parametrize("bad", ["two words", "x" * 129, "line\n", "é"])
+@pytest.mark.parametrize("good", ["", "x" * 64, "A-z.0:9_"])
+def test_a_well_formed_request_id_is_kept(good: str) -> None:
+    assert check_request_id(good) == good
+
+
+@pytest.mark.parametrize("bad", ["two words", "x" * 65, "line\n", "é"])
 def test_a_malformed_request_id_is_named(bad: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
         check_request_id(bad)
