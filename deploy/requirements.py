@@ -1,6 +1,6 @@
-"""Prints what one extra of pyproject.toml requires, so that an image can install it before the source is there.
+"""Prints what one extra of pyproject.toml requires: an image installs it before the source is there.
 
-    python deploy/requirements.py trainer
+python deploy/requirements.py trainer
 """
 
 from __future__ import annotations

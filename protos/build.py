@@ -1,8 +1,8 @@
 """Generates the Python code of the protobuf contract, and checks it.
 
-    python protos/build.py generate   writes clients/tunix_rt/v1
-    python protos/build.py check      buf lint, buf breaking, and: is the committed code what the protos generate?
-    python protos/build.py release    makes the present contract the one that later changes must not break
+python protos/build.py generate   writes clients/tunix_rt/v1
+python protos/build.py check      buf lint, buf breaking, and: is the committed code up to date?
+python protos/build.py release    makes the present contract the one that later changes must not break
 """
 
 from __future__ import annotations
@@ -103,7 +103,8 @@ def check() -> None:
         names = {path.name for folder in (fresh, GENERATED) for path in folder.iterdir() if path.is_file()}
         _, differing, missing = filecmp.cmpfiles(fresh, GENERATED, sorted(names), shallow=False)
         if differing or missing:
-            sys.exit(f"generated code is not what the protos say; run `make proto`: {', '.join(differing + missing)}")
+            stale = ", ".join(differing + missing)
+            sys.exit(f"generated code is not what the protos say; run `make proto`: {stale}")
 
 
 def main(command: str) -> None:

@@ -30,7 +30,8 @@ class Targets:
 
     @classmethod
     def parse(cls, server: str) -> Targets:
-        """Read ``HOST:PORT``, ``HOST``, ``unix:/path`` of a socket, or a list such as ``trace-store=HOST:PORT,exporter=...`` of all four.
+        """Read ``HOST:PORT``, ``HOST``, ``unix:/path`` of a socket, or a list of all four such as
+        ``trace-store=HOST:PORT,exporter=...``.
 
         In a list, an address without a port means the service's default port.
 

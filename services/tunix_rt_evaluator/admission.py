@@ -4,11 +4,6 @@ from __future__ import annotations
 
 from typing import Final, get_args
 
-from tunix_rt_kit.chat import ChatTemplate
-from tunix_rt_kit.errors import FailedPrecondition
-from tunix_rt_kit.serving.resources import parse_name, parse_names
-from tunix_rt_kit.serving.validation import Violations
-
 from tunix_rt_evaluator.model import (
     DEFAULT_BATCH_SIZE,
     DEFAULT_MAX_NEW_TOKENS,
@@ -23,6 +18,10 @@ from tunix_rt_evaluator.model import (
 )
 from tunix_rt_evaluator.names import CHECKPOINT_NAME, EVAL_SET_NAME
 from tunix_rt_evaluator.templates import chat_template
+from tunix_rt_kit.chat import ChatTemplate
+from tunix_rt_kit.errors import FailedPrecondition
+from tunix_rt_kit.serving.resources import parse_name, parse_names
+from tunix_rt_kit.serving.validation import Violations
 
 SPEC_INVALID: Final = "EVALUATION_SPEC_INVALID"
 _MAX_BASE_MODEL: Final = 4_096

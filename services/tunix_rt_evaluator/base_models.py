@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tunix_rt_evaluator.model import BaseModelFacts, ChatTemplateFields
+from tunix_rt_evaluator.stop_tokens import stop_ids
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.models.store import ModelStore
 from tunix_rt_kit.models.tokenizer import load_tokenizer
-
-from tunix_rt_evaluator.model import BaseModelFacts, ChatTemplateFields
-from tunix_rt_evaluator.stop_tokens import stop_ids
 
 
 class HostBaseModels:

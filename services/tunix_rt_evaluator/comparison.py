@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from tunix_rt_kit.artifacts import digest_json
-from tunix_rt_kit.errors import FailedPrecondition, FieldViolation
-
 from tunix_rt_evaluator.model import (
     CategoryDifference,
     ComparisonContent,
@@ -19,6 +16,8 @@ from tunix_rt_evaluator.model import (
 )
 from tunix_rt_evaluator.names import evaluation_name
 from tunix_rt_evaluator.statistics import grouped, paired_difference, verdict
+from tunix_rt_kit.artifacts import digest_json
+from tunix_rt_kit.errors import FailedPrecondition, FieldViolation
 
 REPORT_REVISION: Final = 1
 """Raised whenever a report on the same evaluations would say something else."""

@@ -6,11 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from google.protobuf.duration_pb2 import Duration
-from tunix_rt import v1
-from tunix_rt_kit.chat import ChatTemplate
-from tunix_rt_kit.errors import FieldViolation, InvalidArgument
-from tunix_rt_kit.serving.messages import failure_status, plain_struct, timestamp
 
+from tunix_rt import v1
 from tunix_rt_evaluator.model import (
     Accuracy,
     ChatTemplateFields,
@@ -36,6 +33,9 @@ from tunix_rt_evaluator.model import (
 )
 from tunix_rt_evaluator.names import eval_set_name, evaluation_name, report_name
 from tunix_rt_evaluator.service import DocumentFormat
+from tunix_rt_kit.chat import ChatTemplate
+from tunix_rt_kit.errors import FieldViolation, InvalidArgument
+from tunix_rt_kit.serving.messages import failure_status, plain_struct, timestamp
 
 _DTYPES: Final[Mapping[int, Dtype]] = {
     v1.DTYPE_UNSPECIFIED: "bfloat16",

@@ -6,11 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
-from tunix_rt_kit.artifacts import digest_json
-from tunix_rt_kit.errors import InvalidArgument
-from tunix_rt_kit.serving.field_errors import field_path, field_problems
-from tunix_rt_kit.serving.resources import check_id
-from tunix_rt_kit.serving.validation import Violations
 
 from tunix_rt_evaluator.graders import read_number
 from tunix_rt_evaluator.model import (
@@ -21,6 +16,11 @@ from tunix_rt_evaluator.model import (
     EvalSetDraft,
     NumericGrader,
 )
+from tunix_rt_kit.artifacts import digest_json
+from tunix_rt_kit.errors import InvalidArgument
+from tunix_rt_kit.serving.field_errors import field_path, field_problems
+from tunix_rt_kit.serving.resources import check_id
+from tunix_rt_kit.serving.validation import Violations
 
 EVAL_SET_INVALID: Final = "EVAL_SET_INVALID"
 _ITEMS: Final = TypeAdapter(tuple[EvalItem, ...])

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
-from tunix_rt_kit.chat import extract_answer
-
 from tunix_rt_evaluator.model import Grader, NumericGrader, Verdict
+from tunix_rt_kit.chat import extract_answer
 
 VERSIONS: Final = {"numeric": "numeric/1", "text": "text/1"}
 """Grader and version by kind."""

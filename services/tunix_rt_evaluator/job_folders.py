@@ -6,10 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from tunix_rt_kit.artifacts import ArtifactStore
-from tunix_rt_kit.errors import DataLoss
-from tunix_rt_kit.jobs import WorkerProcess
-
 from tunix_rt_evaluator.model import (
     CheckpointInput,
     EvalItem,
@@ -18,6 +14,9 @@ from tunix_rt_evaluator.model import (
     WorkerSpec,
 )
 from tunix_rt_evaluator.names import evaluation_name
+from tunix_rt_kit.artifacts import ArtifactStore
+from tunix_rt_kit.errors import DataLoss
+from tunix_rt_kit.jobs import WorkerProcess
 
 WORKER_MODULE: Final = "tunix_rt_evaluator.worker"
 ADAPTER_FILES: Final = ("adapter_config.json", "adapter_model.safetensors")

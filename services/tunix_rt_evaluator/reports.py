@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from pydantic import ValidationError
-from tunix_rt_kit.artifacts import ArtifactStore, canonical_json
-from tunix_rt_kit.errors import DataLoss
 
 from tunix_rt_evaluator.model import ComparisonContent, StoredFile, TrainingStep
 from tunix_rt_evaluator.names import report_name
 from tunix_rt_evaluator.service import StoredReport
+from tunix_rt_kit.artifacts import ArtifactStore, canonical_json
+from tunix_rt_kit.errors import DataLoss
 
 
 class ReportStore:

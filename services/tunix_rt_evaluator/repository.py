@@ -10,8 +10,6 @@ from typing import Any, Final
 from pydantic import BaseModel, TypeAdapter
 from sqlalchemy import and_, insert, or_, select, update
 from sqlalchemy.orm import Session
-from tunix_rt_kit.database import Database, RequestLog, transaction_lock
-from tunix_rt_kit.errors import AlreadyExists, NotFound
 
 from tunix_rt_evaluator.model import (
     EvalItem,
@@ -32,6 +30,8 @@ from tunix_rt_evaluator.model import (
 from tunix_rt_evaluator.names import eval_set_name, evaluation_name
 from tunix_rt_evaluator.service import RequestKey, StoredReport
 from tunix_rt_evaluator.tables import VERSION_TABLE, eval_sets, evaluations, reports, requests, results
+from tunix_rt_kit.database import Database, RequestLog, transaction_lock
+from tunix_rt_kit.errors import AlreadyExists, NotFound
 
 _UNFINISHED: Final = [state.value for state in EvaluationState if not state.ended]
 # What fits in one message of 4 MiB.

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tunix_rt_kit.artifacts import digest_json
-
 from tunix_rt_evaluator.eval_sets import item_digest
 from tunix_rt_evaluator.graders import VERSIONS, grade
 from tunix_rt_evaluator.model import (
@@ -21,6 +19,7 @@ from tunix_rt_evaluator.model import (
     Verdict,
 )
 from tunix_rt_evaluator.statistics import accuracy, by_category
+from tunix_rt_kit.artifacts import digest_json
 
 
 def graded(item: EvalItem, generation: Generation) -> ItemResult:

@@ -7,11 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, Protocol, TypeVar
 
-from tunix_rt_kit.artifacts import digest_json
-from tunix_rt_kit.errors import FailedPrecondition, FieldViolation, InvalidArgument, NotFound
-from tunix_rt_kit.serving.paging import decode_page_token, encode_page_token, page_size
-from tunix_rt_kit.serving.resources import new_id, parse_name
-
 from tunix_rt_evaluator.admission import check_weights, checked_spec, with_template
 from tunix_rt_evaluator.comparison import check_sound, compared, report_id
 from tunix_rt_evaluator.eval_sets import checked_items, items_digest
@@ -33,6 +28,10 @@ from tunix_rt_evaluator.model import (
     TrainingStep,
 )
 from tunix_rt_evaluator.names import EVAL_SET_NAME, EVALUATION_NAME, REPORT_NAME, report_name
+from tunix_rt_kit.artifacts import digest_json
+from tunix_rt_kit.errors import FailedPrecondition, FieldViolation, InvalidArgument, NotFound
+from tunix_rt_kit.serving.paging import decode_page_token, encode_page_token, page_size
+from tunix_rt_kit.serving.resources import new_id, parse_name
 
 DocumentFormat = Literal["markdown", "json", "html"]
 T = TypeVar("T")

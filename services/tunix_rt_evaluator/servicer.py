@@ -8,11 +8,10 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from tunix_rt import v1
-from tunix_rt_kit.serving.blocking import iterate_blocking, run_blocking
-from tunix_rt_kit.serving.watch import watch_state
-
 from tunix_rt_evaluator import convert
 from tunix_rt_evaluator.service import EvaluatorService
+from tunix_rt_kit.serving.blocking import iterate_blocking, run_blocking
+from tunix_rt_kit.serving.watch import watch_state
 
 
 class EvaluatorServicer(v1.EvaluatorServicer):

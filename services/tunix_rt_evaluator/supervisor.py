@@ -9,11 +9,6 @@ import time
 from datetime import UTC, datetime
 from typing import Final
 
-from tunix_rt_kit.artifacts import ArtifactStore, canonical_json
-from tunix_rt_kit.errors import DomainError
-from tunix_rt_kit.jobs import JobRunner, WorkerProcess
-from tunix_rt_kit.serving.logging import get_logger
-
 from tunix_rt_evaluator.events import AttemptFacts
 from tunix_rt_evaluator.job_folders import JobFolders
 from tunix_rt_evaluator.model import (
@@ -27,6 +22,10 @@ from tunix_rt_evaluator.model import (
 from tunix_rt_evaluator.names import evaluation_name
 from tunix_rt_evaluator.results import graded, manifest, summarise
 from tunix_rt_evaluator.service import EvaluationRepository
+from tunix_rt_kit.artifacts import ArtifactStore, canonical_json
+from tunix_rt_kit.errors import DomainError
+from tunix_rt_kit.jobs import JobRunner, WorkerProcess
+from tunix_rt_kit.serving.logging import get_logger
 
 _log = get_logger("tunix_rt.evaluator")
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import grpc
-from tunix_rt import v1
-from tunix_rt_kit.errors import FailedPrecondition
-from tunix_rt_kit.serving.status import domain_error
 
+from tunix_rt import v1
 from tunix_rt_evaluator.convert import chat_template_fields
 from tunix_rt_evaluator.model import CheckpointInput, StoredFile
 from tunix_rt_evaluator.templates import chat_template
+from tunix_rt_kit.errors import FailedPrecondition
+from tunix_rt_kit.serving.status import domain_error
 
 TRAINER = "tunix_rt.v1.Trainer"
 _TIMEOUT_S = 20.0

@@ -5,14 +5,6 @@ from __future__ import annotations
 import asyncio
 
 from tunix_rt import v1
-from tunix_rt_kit.artifacts import ArtifactStore
-from tunix_rt_kit.artifacts.store import storage_error
-from tunix_rt_kit.database import Database
-from tunix_rt_kit.models.runtime import child_environment, code_revision
-from tunix_rt_kit.serving.channels import open_channel
-from tunix_rt_kit.serving.server import ServiceRegistration
-from tunix_rt_kit.serving.wiring import BuiltService
-
 from tunix_rt_evaluator.base_models import HostBaseModels
 from tunix_rt_evaluator.job_folders import JobFolders
 from tunix_rt_evaluator.reports import ReportStore
@@ -22,6 +14,13 @@ from tunix_rt_evaluator.servicer import EvaluatorServicer
 from tunix_rt_evaluator.settings import EvaluatorSettings
 from tunix_rt_evaluator.supervisor import Supervisor
 from tunix_rt_evaluator.upstream import TRAINER, TrainerCheckpoints
+from tunix_rt_kit.artifacts import ArtifactStore
+from tunix_rt_kit.artifacts.store import storage_error
+from tunix_rt_kit.database import Database
+from tunix_rt_kit.models.runtime import child_environment, code_revision
+from tunix_rt_kit.serving.channels import open_channel
+from tunix_rt_kit.serving.server import ServiceRegistration
+from tunix_rt_kit.serving.wiring import BuiltService
 
 FULL_NAME = "tunix_rt.v1.Evaluator"
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from tunix_rt_kit.serving.main import run_service
-from tunix_rt_kit.serving.wiring import opened
-
 from tunix_rt_exporter.settings import ExporterSettings
 from tunix_rt_exporter.wiring import build, migrate
+from tunix_rt_kit.serving.main import run_service
+from tunix_rt_kit.serving.wiring import opened
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,11 +9,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from tunix_rt_kit.artifacts import Artifact, ArtifactStore, canonical_json
-from tunix_rt_kit.chat import ChatTemplate
-from tunix_rt_kit.errors import FailedPrecondition
-from tunix_rt_kit.text import normalised
-
 from tunix_rt_exporter.arrange import Arrangement, arrange, distribution
 from tunix_rt_exporter.manifest import DUPLICATE, manifest
 from tunix_rt_exporter.model import (
@@ -31,6 +26,10 @@ from tunix_rt_exporter.model import (
 )
 from tunix_rt_exporter.rows import RowRenderer
 from tunix_rt_exporter.spool import KEPT, RowSpool
+from tunix_rt_kit.artifacts import Artifact, ArtifactStore, canonical_json
+from tunix_rt_kit.chat import ChatTemplate
+from tunix_rt_kit.errors import FailedPrecondition
+from tunix_rt_kit.text import normalised
 
 RENDER_BATCH: Final = 256
 WRITE_BATCH: Final = 1_000

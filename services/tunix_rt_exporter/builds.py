@@ -9,16 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from tunix_rt_exporter.build import DatasetBuild
+from tunix_rt_exporter.model import BuildResult, Dataset, DatasetState, Failure, Progress
+from tunix_rt_exporter.ports import DatasetRepository, EvalSetSource, TraceSource
+from tunix_rt_exporter.templates import chat_template
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.artifacts.store import storage_error
 from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.jobs import JobRunner
 from tunix_rt_kit.serving.logging import get_logger
-
-from tunix_rt_exporter.build import DatasetBuild
-from tunix_rt_exporter.model import BuildResult, Dataset, DatasetState, Failure, Progress
-from tunix_rt_exporter.ports import DatasetRepository, EvalSetSource, TraceSource
-from tunix_rt_exporter.templates import chat_template
 
 _log = get_logger("tunix_rt.exporter")
 _PROGRESS_S: Final = 0.25

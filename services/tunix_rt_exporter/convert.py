@@ -7,10 +7,8 @@ from typing import Any, Final, TypeVar
 
 from google.protobuf import json_format
 from google.protobuf.duration_pb2 import Duration
-from tunix_rt import v1
-from tunix_rt_kit.errors import FieldViolation, InvalidArgument
-from tunix_rt_kit.serving.messages import failure_status, plain_struct, timestamp
 
+from tunix_rt import v1
 from tunix_rt_exporter.model import (
     BuildResult,
     ChatTemplateFields,
@@ -27,6 +25,8 @@ from tunix_rt_exporter.model import (
     StoredFile,
 )
 from tunix_rt_exporter.templates import chat_template
+from tunix_rt_kit.errors import FieldViolation, InvalidArgument
+from tunix_rt_kit.serving.messages import failure_status, plain_struct, timestamp
 
 T = TypeVar("T")
 

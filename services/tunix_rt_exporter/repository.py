@@ -8,12 +8,12 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Row, and_, insert, select, update
 from sqlalchemy.orm import Session
-from tunix_rt_kit.database import Database, RequestLog, transaction_lock
-from tunix_rt_kit.serving.resources import new_id
 
 from tunix_rt_exporter.model import BuildResult, Dataset, DatasetSpec, DatasetState, Failure, Progress
 from tunix_rt_exporter.ports import RequestKey
 from tunix_rt_exporter.tables import VERSION_TABLE, datasets, requests
+from tunix_rt_kit.database import Database, RequestLog, transaction_lock
+from tunix_rt_kit.serving.resources import new_id
 
 
 class SqlDatasetRepository:

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from tunix_rt_exporter.model import ReasoningStyle, SourceTrace
 from tunix_rt_kit.artifacts import canonical_json
 from tunix_rt_kit.chat import ChatTemplate, Message, trace_messages, trace_text
 from tunix_rt_kit.errors import InvalidArgument
-
-from tunix_rt_exporter.model import ReasoningStyle, SourceTrace
 
 # What is wrong with one row; anything else is wrong with the template, and so with all of them.
 _ROW_REASONS: Final = frozenset({"CHAT_MARKER_IN_CONTENT", "CHAT_MESSAGES_INVALID"})

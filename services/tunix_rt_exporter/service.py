@@ -7,6 +7,16 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from pydantic import ValidationError
+
+from tunix_rt_exporter.model import (
+    Dataset,
+    DatasetFormat,
+    DatasetSpec,
+    DatasetState,
+    Download,
+)
+from tunix_rt_exporter.ports import DatasetRepository, EvalSetSource, RequestKey, TraceSource
+from tunix_rt_exporter.templates import chat_template
 from tunix_rt_kit.artifacts import ArtifactStore, digest_json
 from tunix_rt_kit.errors import (
     AlreadyExists,
@@ -19,16 +29,6 @@ from tunix_rt_kit.serving.field_errors import field_path, field_problems
 from tunix_rt_kit.serving.paging import decode_page_token, encode_page_token, page_size
 from tunix_rt_kit.serving.resources import parse_names
 from tunix_rt_kit.serving.validation import Violations
-
-from tunix_rt_exporter.model import (
-    Dataset,
-    DatasetFormat,
-    DatasetSpec,
-    DatasetState,
-    Download,
-)
-from tunix_rt_exporter.ports import DatasetRepository, EvalSetSource, RequestKey, TraceSource
-from tunix_rt_exporter.templates import chat_template
 
 DATASET_NAME: Final = "datasets/{dataset_id}@{version}"
 CHUNK_BYTES: Final = 1 << 20

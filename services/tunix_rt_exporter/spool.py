@@ -11,10 +11,10 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from tunix_rt_kit.artifacts.store import storage_error
 
 from tunix_rt_exporter.model import FORMATS, SourceTrace
 from tunix_rt_exporter.rows import RenderedRow
+from tunix_rt_kit.artifacts.store import storage_error
 
 Integers = npt.NDArray[np.int64]
 Unsigned = npt.NDArray[np.uint64]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from sqlalchemy import BigInteger, Column, Integer, MetaData, String, Table, UniqueConstraint
+
 from tunix_rt_kit.database import CanonicalJson, UtcDateTime, request_log_table
 
 VERSION_TABLE: Final = "exporter_version"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from tunix_rt_kit.chat import ChatTemplate
-
 from tunix_rt_exporter.model import ChatTemplateFields
+from tunix_rt_kit.chat import ChatTemplate
 
 
 def chat_template(fields: ChatTemplateFields) -> ChatTemplate:

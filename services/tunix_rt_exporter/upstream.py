@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from typing import Final
 
 import grpc
-from tunix_rt import v1
-from tunix_rt_kit.errors import DomainError, FieldViolation, InvalidArgument, NotFound, Unavailable
-from tunix_rt_kit.serving.status import domain_error
 
+from tunix_rt import v1
 from tunix_rt_exporter import convert
 from tunix_rt_exporter.model import EvalPrompts, SourceTrace
 from tunix_rt_exporter.ports import Filter
+from tunix_rt_kit.errors import DomainError, FieldViolation, InvalidArgument, NotFound, Unavailable
+from tunix_rt_kit.serving.status import domain_error
 
 RETRIED: Final = ("tunix_rt.v1.TraceStore/ListTraces", "tunix_rt.v1.Evaluator/GetEvalSet")
 _TIMEOUT_S: Final = 30.0

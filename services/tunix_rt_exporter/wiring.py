@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 
 from tunix_rt import v1
-from tunix_rt_kit.artifacts import ArtifactStore
-from tunix_rt_kit.artifacts.store import storage_error
-from tunix_rt_kit.database import Database
-from tunix_rt_kit.serving.channels import open_channel
-from tunix_rt_kit.serving.server import ServiceRegistration
-from tunix_rt_kit.serving.wiring import BuiltService
-
 from tunix_rt_exporter.builds import Builds
 from tunix_rt_exporter.repository import SqlDatasetRepository
 from tunix_rt_exporter.service import ExporterService
 from tunix_rt_exporter.servicer import ExporterServicer
 from tunix_rt_exporter.settings import ExporterSettings
 from tunix_rt_exporter.upstream import RETRIED, GrpcEvalSetSource, GrpcTraceSource
+from tunix_rt_kit.artifacts import ArtifactStore
+from tunix_rt_kit.artifacts.store import storage_error
+from tunix_rt_kit.database import Database
+from tunix_rt_kit.serving.channels import open_channel
+from tunix_rt_kit.serving.server import ServiceRegistration
+from tunix_rt_kit.serving.wiring import BuiltService
 
 FULL_NAME = "tunix_rt.v1.Exporter"
 

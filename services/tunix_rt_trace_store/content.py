@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from tunix_rt_kit.artifacts import canonical_json, digest_json
-
 from tunix_rt_trace_store.model import NewTrace, TraceContent
 
 

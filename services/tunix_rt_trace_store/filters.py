@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import ColumnElement, and_, cast, exists, func, literal, select
 from sqlalchemy.dialects.postgresql import JSONB
-from tunix_rt_kit.artifacts import canonical_json
 
+from tunix_rt_kit.artifacts import canonical_json
 from tunix_rt_trace_store.model import MetadataCondition, ScoreCondition, TraceFilter
 from tunix_rt_trace_store.tables import scores, traces
 

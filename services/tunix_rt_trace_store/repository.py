@@ -10,10 +10,10 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Select, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
+
 from tunix_rt_kit.database import Database, RequestLog
 from tunix_rt_kit.errors import DomainError, FailedPrecondition, NotFound
 from tunix_rt_kit.serving.resources import new_id
-
 from tunix_rt_trace_store.filters import conditions
 from tunix_rt_trace_store.model import (
     CreateResult,

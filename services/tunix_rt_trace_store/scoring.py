@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.text import normalised
-
 from tunix_rt_trace_store.model import Criterion, TraceContent
 
 FULL_STEPS: Final = 10

@@ -13,7 +13,6 @@ from tunix_rt_kit.serving.paging import decode_page_token, encode_page_token, pa
 from tunix_rt_kit.serving.resources import parse_name
 from tunix_rt_kit.serving.validation import Violations
 from tunix_rt_kit.text import normalised
-
 from tunix_rt_trace_store.alignment import align
 from tunix_rt_trace_store.content import rendered
 from tunix_rt_trace_store.model import (

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
+
 from tunix_rt_kit.serving.settings import Address, ServerSettings
 
 

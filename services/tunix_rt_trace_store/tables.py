@@ -17,6 +17,7 @@ from sqlalchemy import (
     Table,
     Text,
 )
+
 from tunix_rt_kit.database import CanonicalJson, UtcDateTime, request_log_table
 
 VERSION_TABLE: Final = "trace_store_version"

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
+
 from tunix_rt_kit.serving.field_errors import field_path, field_problems
 from tunix_rt_kit.serving.validation import Violations
-
 from tunix_rt_trace_store.model import (
     MAX_BATCH,
     MAX_TRACE_BYTES,

@@ -9,7 +9,6 @@ from tunix_rt_kit.artifacts.store import storage_error
 from tunix_rt_kit.database import Database
 from tunix_rt_kit.serving.server import ServiceRegistration
 from tunix_rt_kit.serving.wiring import BuiltService
-
 from tunix_rt_trace_store.repository import SqlTraceRepository
 from tunix_rt_trace_store.service import TraceStoreService
 from tunix_rt_trace_store.servicer import TraceStoreServicer

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from tunix_rt_kit.serving.main import run_service
 from tunix_rt_kit.serving.wiring import opened
-
 from tunix_rt_trainer.settings import TrainerSettings
 from tunix_rt_trainer.wiring import build, migrate
 

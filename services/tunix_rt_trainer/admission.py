@@ -8,7 +8,6 @@ from typing import Final, TypeVar, get_args
 
 from tunix_rt_kit.errors import FailedPrecondition, FieldViolation, InvalidArgument
 from tunix_rt_kit.serving.validation import Violations
-
 from tunix_rt_trainer.model import (
     TRAIN_SPLIT,
     VALIDATION_SPLIT,

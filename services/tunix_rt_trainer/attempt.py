@@ -7,7 +7,6 @@ import time
 from typing import Final
 
 from tunix_rt_kit.jobs import WorkerProcess
-
 from tunix_rt_trainer.events import AttemptFacts
 from tunix_rt_trainer.job_folders import JobFolders
 from tunix_rt_trainer.model import JobError, JobState, TrainingJob

@@ -8,7 +8,6 @@ from pathlib import Path
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.models.store import BaseModelInfo, ModelStore
 from tunix_rt_kit.models.tokenizer import load_tokenizer
-
 from tunix_rt_trainer.model import BaseModelSummary, ChatTemplateFields
 from tunix_rt_trainer.turn_markers import require_single_tokens
 

@@ -7,9 +7,9 @@ from datetime import timedelta
 from typing import Any, Final
 
 from google.protobuf.duration_pb2 import Duration
+
 from tunix_rt import v1
 from tunix_rt_kit.serving.messages import failure_status, timestamp
-
 from tunix_rt_trainer.model import (
     BaseModelSummary,
     ChatTemplateFields,

@@ -10,7 +10,6 @@ from typing import Any, Final
 from tunix_rt_kit.artifacts import ArtifactStore, digest_json
 from tunix_rt_kit.artifacts.store import storage_error
 from tunix_rt_kit.jobs import WorkerProcess
-
 from tunix_rt_trainer.events import numbered_lines
 from tunix_rt_trainer.model import (
     Checkpoint,

@@ -8,9 +8,9 @@ from typing import Any
 
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
+
 from tunix_rt_kit.database import Database, RequestLog
 from tunix_rt_kit.errors import NotFound
-
 from tunix_rt_trainer.model import (
     ChatTemplateFields,
     Checkpoint,

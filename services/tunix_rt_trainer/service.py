@@ -11,7 +11,6 @@ from tunix_rt_kit.artifacts import digest_json
 from tunix_rt_kit.errors import FieldViolation, InvalidArgument, NotFound
 from tunix_rt_kit.serving.paging import decode_page_token, encode_page_token, page_size
 from tunix_rt_kit.serving.resources import format_name, new_id, parse_name, parse_names
-
 from tunix_rt_trainer.admission import check_model, checked_spec, training_input
 from tunix_rt_trainer.model import (
     BaseModelSummary,

@@ -10,7 +10,6 @@ from typing import Any
 
 from tunix_rt import v1
 from tunix_rt_kit.serving.blocking import iterate_blocking, run_blocking
-
 from tunix_rt_trainer import convert
 from tunix_rt_trainer.model import JobLine, TrainingJob
 from tunix_rt_trainer.service import TrainerService

@@ -10,7 +10,6 @@ from typing import Final
 from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.jobs import JobRunner, WorkerProcess
 from tunix_rt_kit.serving.logging import get_logger
-
 from tunix_rt_trainer.attempt import UNDER_WAY, Attempt
 from tunix_rt_trainer.job_folders import FolderLines, JobFolders
 from tunix_rt_trainer.model import JobError, JobState

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from sqlalchemy import BigInteger, Column, ForeignKey, Integer, MetaData, String, Table
+
 from tunix_rt_kit.database import CanonicalJson, UtcDateTime, request_log_table
 
 VERSION_TABLE: Final = "trainer_version"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import grpc
+
 from tunix_rt import v1
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.serving.status import domain_error
-
 from tunix_rt_trainer.model import ChatTemplateFields, DatasetInput, SplitFile
 
 EXPORTER = "tunix_rt.v1.Exporter"

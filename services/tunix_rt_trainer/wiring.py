@@ -12,7 +12,6 @@ from tunix_rt_kit.models.runtime import child_environment, code_revision
 from tunix_rt_kit.serving.channels import open_channel
 from tunix_rt_kit.serving.server import ServiceRegistration
 from tunix_rt_kit.serving.wiring import BuiltService
-
 from tunix_rt_trainer.base_models import HostBaseModels
 from tunix_rt_trainer.job_folders import JobFolders
 from tunix_rt_trainer.repository import SqlJobRepository

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from support.threaded import real_server
 from support.traces import step, trace
 from tunix_rt import AsyncClient, Client, ImportResult, import_traces, jobs, v1

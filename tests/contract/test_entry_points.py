@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from tunix_rt_kit.serving.health import check
 
 PROGRAMS = ("tunix_rt_trace_store", "tunix_rt_exporter", "tunix_rt_trainer")

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from google.rpc import error_details_pb2
+
 from support import scripted_evaluator as script
 from support.checkpoints import CHATML, FakeTrainer, training
 from support.serving import fields, refused, served

@@ -10,6 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from support.checkpoints import FakeTrainer, training
 from support.serving import served
 from support.tiny_model import make_tiny_model

@@ -16,6 +16,7 @@ import pytest
 from google.protobuf.struct_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2
+
 from support.exporting import Exporting, exporting, real_store
 from support.serving import fields, refused, served
 from support.traces import step, trace

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from support.threaded import free_address, real_server
 from support.tiny_model import make_tiny_model
 from tunix_rt import Client, LoopConfig, LoopEvent, Targets, run_loop, v1

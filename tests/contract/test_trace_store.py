@@ -13,6 +13,7 @@ import grpc
 import pytest
 from google.protobuf.struct_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
+
 from support.serving import fields, refused, served
 from support.traces import step, trace
 from tunix_rt import v1

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from google.rpc import error_details_pb2
+
 from support import scripted_trainer as script
 from support.serving import fields, refused, served
 from support.tiny_model import make_tiny_model

@@ -15,6 +15,7 @@ import grpc
 import psutil
 import pytest
 from google.rpc import error_details_pb2
+
 from support.tiny_model import make_tiny_model
 from support.training import FakeExporter, exporting, rows
 from tunix_rt import v1

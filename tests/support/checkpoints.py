@@ -10,13 +10,13 @@ from typing import Any
 
 import grpc
 from grpc_status import rpc_status
+
+from support.threaded import fake_server
 from tunix_rt import v1
 from tunix_rt_kit.artifacts import ArtifactStore, digest_json
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import NotFound
 from tunix_rt_kit.serving.status import status_of
-
-from support.threaded import fake_server
 
 CHATML = ChatTemplate.built_in("chatml")
 

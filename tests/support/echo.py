@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 from google.protobuf.wrappers_pb2 import StringValue
+
 from tunix_rt_kit.errors import FieldViolation, InvalidArgument, NotFound
 from tunix_rt_kit.serving.server import ServiceRegistration
 

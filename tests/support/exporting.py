@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+
+from support.serving import served, served_at
 from tunix_rt import v1
 from tunix_rt_exporter import wiring as exporter_wiring
 from tunix_rt_exporter.settings import ExporterSettings
@@ -20,8 +22,6 @@ from tunix_rt_kit.serving.server import ServiceRegistration
 from tunix_rt_kit.serving.wiring import BuiltService
 from tunix_rt_trace_store import wiring as store_wiring
 from tunix_rt_trace_store.settings import TraceStoreSettings
-
-from support.serving import served, served_at
 
 
 class EvalSets(v1.EvaluatorServicer):

@@ -12,6 +12,7 @@ import grpc
 from google.protobuf import empty_pb2
 from google.protobuf.json_format import MessageToDict
 from google.rpc import code_pb2, status_pb2
+
 from tunix_rt import v1
 
 ENDED = {"SUCCEEDED": 4, "FAILED": 5, "CANCELLED": 6}

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+
 from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.serving.channels import open_aio_channel
 from tunix_rt_kit.serving.server import running_server

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import grpc
+
 from tunix_rt_kit.serving.server import running_server
 from tunix_rt_kit.serving.settings import ServerSettings
 from tunix_rt_kit.serving.wiring import BuiltService, opened

@@ -14,10 +14,10 @@ from typing import Any
 import gguf
 import numpy as np
 from safetensors.numpy import load_file
-from tunix_rt_kit.models.catalog import CatalogEntry
-from tunix_rt_kit.models.hf_folder import read_config
 
 from support.tiny_model import CHAT_TEMPLATE
+from tunix_rt_kit.models.catalog import CatalogEntry
+from tunix_rt_kit.models.hf_folder import read_config
 
 PACKAGE, VERSION = "tiny-llama-weights", "1.0"
 _MEMBER = "tiny_llama_weights/tiny.gguf"

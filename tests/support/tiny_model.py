@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 from tokenizers.pre_tokenizers import ByteLevel
+
 from tunix_rt_kit.models.hf_folder import read_config
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")

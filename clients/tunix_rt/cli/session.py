@@ -67,7 +67,6 @@ class Session:
         server needs is not installed.
         """
         import tunix_rt_local
-
         from tunix_rt import Client
 
         with tunix_rt_local.embedded(data_dir) as server, Client(server.address) as client:

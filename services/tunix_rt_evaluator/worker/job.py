@@ -17,6 +17,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tunix_rt_evaluator.model import ChatTemplateFields, Generation, ModelFacts, Progress, WorkerSpec
+from tunix_rt_evaluator.stop_tokens import stop_ids
+from tunix_rt_evaluator.worker.batches import Batch, plan_batches
+from tunix_rt_evaluator.worker.engine import Engine, Output, engine_name
+from tunix_rt_evaluator.worker.prompts import read_prompts, token_digest
+from tunix_rt_evaluator.worker.weights import load_weights
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.jobs import JobDir
@@ -24,13 +30,6 @@ from tunix_rt_kit.models.llama import make_mesh
 from tunix_rt_kit.models.runtime import device, package_versions, runtime_settings
 from tunix_rt_kit.models.store import BaseModelInfo, ModelStore
 from tunix_rt_kit.models.tokenizer import ModelTokenizer, load_tokenizer
-
-from tunix_rt_evaluator.model import ChatTemplateFields, Generation, ModelFacts, Progress, WorkerSpec
-from tunix_rt_evaluator.stop_tokens import stop_ids
-from tunix_rt_evaluator.worker.batches import Batch, plan_batches
-from tunix_rt_evaluator.worker.engine import Engine, Output, engine_name
-from tunix_rt_evaluator.worker.prompts import read_prompts, token_digest
-from tunix_rt_evaluator.worker.weights import load_weights
 
 _EVENTS = "events.jsonl"
 

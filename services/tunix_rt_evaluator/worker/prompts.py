@@ -6,12 +6,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from tunix_rt_evaluator.model import Generation, WorkerItem
+from tunix_rt_evaluator.worker.batches import Prompt
 from tunix_rt_kit.artifacts import digest_json
 from tunix_rt_kit.chat import ChatTemplate, Message
 from tunix_rt_kit.errors import InvalidArgument
-
-from tunix_rt_evaluator.model import Generation, WorkerItem
-from tunix_rt_evaluator.worker.batches import Prompt
 
 # Reasons that concern one prompt; any other means that the template itself cannot be used.
 _ITEM_REASONS = frozenset({"CHAT_MARKER_IN_CONTENT", "CHAT_MESSAGES_INVALID"})

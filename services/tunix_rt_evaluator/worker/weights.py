@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from tunix.models.llama3 import model as llama3
+
 from tunix_rt_kit.models.llama import load_model
 from tunix_rt_kit.models.lora import CONFIG_FILE, load_adapter
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 
 from tunix_rt_kit.jobs import JobDir, run_worker
-
 from tunix_rt_trainer.worker.reporter import Reporter
 
 

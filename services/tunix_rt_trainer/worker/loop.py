@@ -17,9 +17,9 @@ from flax import nnx
 from tunix.sft import sharding_utils
 from tunix.sft.hooks import DataHooks
 from tunix.sft.peft_trainer import PeftTrainer, TrainingConfig
+
 from tunix_rt_kit.artifacts import canonical_json
 from tunix_rt_kit.errors import FailedPrecondition
-
 from tunix_rt_trainer.model import StepMetrics
 from tunix_rt_trainer.worker.batches import Batch, BatchSource
 from tunix_rt_trainer.worker.network import SupervisedLlama, loss

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from tunix.models.llama3 import model as llama3
+
 from tunix_rt_kit.models.llama import load_model
 from tunix_rt_kit.models.lora import apply_lora
-
 from tunix_rt_trainer.model import Dtype, LoraConfig
 
 Loss = tuple[jax.Array, dict[str, jax.Array]]

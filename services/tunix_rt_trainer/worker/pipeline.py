@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
+
 from tunix_rt_kit.artifacts import canonical_json
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.jobs import JobCancelled, JobDir
@@ -16,7 +17,6 @@ from tunix_rt_kit.models.llama import make_mesh
 from tunix_rt_kit.models.lora import save_adapter
 from tunix_rt_kit.models.store import BaseModelInfo, ModelStore
 from tunix_rt_kit.models.tokenizer import load_tokenizer
-
 from tunix_rt_trainer.model import (
     TRAIN_SPLIT,
     VALIDATION_SPLIT,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 from tunix_rt_kit.jobs import JobDir
-
 from tunix_rt_trainer.model import Progress, StepMetrics
 
 _MIN_INTERVAL_S = 0.25

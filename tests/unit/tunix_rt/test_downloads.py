@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+
 from support.threaded import fake_server
 from tunix_rt import AsyncClient, Client, v1
 from tunix_rt.errors import DataLossError, NotFoundError, UnavailableError

@@ -12,6 +12,7 @@ import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
+
 from support.threaded import fake_server
 from tunix_rt import AsyncClient, Client, v1
 from tunix_rt.errors import (

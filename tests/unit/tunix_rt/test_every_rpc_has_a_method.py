@@ -8,6 +8,7 @@ import re
 import grpc
 import pytest
 from google.protobuf.descriptor import MethodDescriptor
+
 from tunix_rt.evaluator import AsyncEvaluatorClient, EvaluatorClient
 from tunix_rt.exporter import AsyncExporterClient, ExporterClient
 from tunix_rt.rpc.channel import is_retried, services

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from support.traces import trace
 from tunix_rt import v1
 from tunix_rt.formats import (

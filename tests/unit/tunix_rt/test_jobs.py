@@ -9,6 +9,7 @@ import grpc
 import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import code_pb2, error_details_pb2, status_pb2
+
 from support.threaded import fake_server
 from tunix_rt import Client, jobs, v1
 from tunix_rt.errors import JobFailedError, NotFoundError, UnavailableError

@@ -13,6 +13,7 @@ import grpc
 import pytest
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
+
 from support.threaded import fake_server
 from tunix_rt import AsyncClient, Client, v1
 from tunix_rt.rpc.channel import services

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from tunix_rt import Client, Targets
 from tunix_rt.errors import InvalidArgumentError
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+
 from support.comparison import answered, finished, some_comparison, some_items
 from tunix_rt_evaluator.comparison import check_sound, compared, report_id
 from tunix_rt_evaluator.model import Evaluation, ItemResult

@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+
 from tunix_rt_evaluator.graders import VERSIONS, find_numbers, grade, normalise, read_number
 from tunix_rt_evaluator.model import NumericGrader, TextGrader
 

@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+
 from support.comparison import answered, finished, some_comparison, some_items
 from tunix_rt_evaluator.comparison import compared
 from tunix_rt_evaluator.model import ComparisonContent, EvalItem, ItemResult, NumericGrader

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+
 from tunix_rt_evaluator.statistics import (
     accuracy,
     by_category,

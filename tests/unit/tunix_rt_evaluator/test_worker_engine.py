@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.tiny_model import make_tiny_model
 from tunix.models.llama3 import model as llama3
+
+from support.tiny_model import make_tiny_model
 from tunix_rt_evaluator.worker.batches import Prompt, plan_batches
 from tunix_rt_evaluator.worker.engine import Engine, Output
 from tunix_rt_evaluator.worker.weights import load_weights

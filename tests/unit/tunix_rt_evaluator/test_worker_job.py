@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tunix_rt_evaluator.events import AttemptFacts
 from tunix_rt_evaluator.model import (
     ChatTemplateFields,

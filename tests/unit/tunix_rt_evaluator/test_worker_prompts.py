@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from tunix_rt_evaluator.model import WorkerItem
 from tunix_rt_evaluator.stop_tokens import stop_ids
 from tunix_rt_evaluator.worker.prompts import read_prompts, token_digest

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from support.datasets import built, eval_set, read, source
 from tunix_rt_exporter.model import SourceTrace
 

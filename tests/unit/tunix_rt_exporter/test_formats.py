@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from support.datasets import built, eval_set, read, source
 from syrupy.assertion import SnapshotAssertion
+
+from support.datasets import built, eval_set, read, source
 from tunix_rt_exporter.model import FORMATS, DatasetFormat
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.errors import FailedPrecondition

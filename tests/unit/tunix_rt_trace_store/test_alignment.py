@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tunix_rt_trace_store.alignment import align
 from tunix_rt_trace_store.model import StepPair, TraceStep
 

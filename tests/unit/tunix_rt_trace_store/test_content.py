@@ -6,6 +6,7 @@ from typing import Any
 from google.protobuf.struct_pb2 import Struct
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tunix_rt_kit.artifacts import digest_json
 from tunix_rt_trace_store.content import rendered
 from tunix_rt_trace_store.model import TraceContent

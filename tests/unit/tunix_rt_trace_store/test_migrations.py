@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+
 from tunix_rt_kit.database import Database
 from tunix_rt_trace_store.repository import SqlTraceRepository
 from tunix_rt_trace_store.tables import VERSION_TABLE, metadata

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_trace_store.model import TraceContent
 from tunix_rt_trace_store.scoring import answer, structure

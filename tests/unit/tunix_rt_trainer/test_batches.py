@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from tunix_rt_trainer.worker.batches import BatchSource
 from tunix_rt_trainer.worker.examples import TokenExample
 from tunix_rt_trainer.worker.packing import BatchPlan

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+
 from support.tiny_model import make_tiny_model
 from tunix_rt_kit.models.llama import load_model, logits, make_mesh
 from tunix_rt_trainer.model import Dtype, LoraConfig

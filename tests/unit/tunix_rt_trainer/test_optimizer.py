@@ -7,6 +7,7 @@ import math
 import jax.numpy as jnp
 import optax
 import pytest
+
 from tunix_rt_trainer.model import OptimizerConfig
 from tunix_rt_trainer.worker.optimizer import learning_rate, make_optimizer
 

@@ -6,6 +6,7 @@ from collections import Counter
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tunix_rt_trainer.worker.packing import BatchPlan, pack, seeded_order
 
 CAPACITY = 32

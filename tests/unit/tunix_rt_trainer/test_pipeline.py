@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+
 from support.tiny_model import make_tiny_model
 from support.training import CHATML, rows, write_rows
 from tunix_rt_kit.artifacts import canonical_json

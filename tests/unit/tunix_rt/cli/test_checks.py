@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
+from typer.testing import CliRunner
+
 from tunix_rt.cli import checks
 from tunix_rt.cli.checks import Level
 from tunix_rt.cli.main import app
-from typer.testing import CliRunner
 
 REQUIREMENTS = [
     "rich>=14",

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
+from typer.testing import CliRunner
+
 from tunix_rt.cli.main import app
 from tunix_rt.formats import read_traces
-from typer.testing import CliRunner
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import typer
-from tunix_rt.cli.main import app
 from typer.testing import CliRunner
+
+from tunix_rt.cli.main import app
 
 ROOT: Any = typer.main.get_command(app)
 

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner, Result
+
 from support.fake_loop import FakeLoopServices
 from support.threaded import fake_server
 from tunix_rt import v1
 from tunix_rt.cli import evaluations, training
 from tunix_rt.cli.main import app
-from typer.testing import CliRunner, Result
 
 Run = Callable[..., Result]
 

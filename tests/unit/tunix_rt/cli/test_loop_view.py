@@ -6,6 +6,7 @@ import io
 
 import pytest
 from rich.console import Console
+
 from tunix_rt import v1
 from tunix_rt.cli.loop_view import loop_progress
 from tunix_rt.cli.progress import LineReporter

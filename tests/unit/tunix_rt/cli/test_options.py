@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import typer
+from typer.testing import CliRunner
+
 from tunix_rt.cli.command import command
 from tunix_rt.cli.main import _LazyGroup
 from tunix_rt.cli.options import SharedOptions
 from tunix_rt.cli.session import Session
 from tunix_rt.errors import FieldViolation, InvalidArgumentError, NotFoundError
-from typer.testing import CliRunner
 
 probe = typer.Typer(add_completion=False)
 

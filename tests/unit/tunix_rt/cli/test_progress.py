@@ -7,6 +7,7 @@ import io
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from rich.console import Console
+
 from tunix_rt import v1
 from tunix_rt.cli.job_progress import dataset_progress, evaluation_progress, training_progress
 from tunix_rt.cli.options import SharedOptions

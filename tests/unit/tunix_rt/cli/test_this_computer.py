@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
+from typer.testing import CliRunner, Result
+
 from support.fake_loop import FakeLoopServices
 from support.threaded import fake_server
 from tunix_rt.cli.main import app
 from tunix_rt.errors import FailedPreconditionError
-from typer.testing import CliRunner, Result
 
 Run = Callable[..., Result]
 

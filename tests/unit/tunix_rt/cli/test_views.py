@@ -9,6 +9,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.status_pb2 import Status
 from rich.console import Console
+
 from tunix_rt import v1
 from tunix_rt.cli import tables
 from tunix_rt.cli.comparisons import print_comparison

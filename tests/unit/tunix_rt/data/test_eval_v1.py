@@ -10,6 +10,7 @@ from itertools import count, product
 from typing import Any
 
 import pytest
+
 from tunix_rt.data import EVAL_V1, read_data
 from tunix_rt.generate import DIFFICULTIES, Difficulty, generate_traces
 

@@ -15,6 +15,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tunix_rt.generate import (
     DIFFICULTIES,
     FAMILIES,

@@ -7,6 +7,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tunix_rt.generate.permutation import keyed_number, mixed_radix, permuted
 
 

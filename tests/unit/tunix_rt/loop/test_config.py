@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from pydantic import BaseModel
+
 from tunix_rt import LoopConfig, v1
 from tunix_rt.errors import InvalidArgumentError
 from tunix_rt.loop import specs

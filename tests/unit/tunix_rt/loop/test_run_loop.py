@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from support.fake_loop import FakeLoopServices
 from support.threaded import fake_server
 from support.traces import trace

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tunix_rt_kit.artifacts import canonical_json, check_digest, digest_bytes, digest_file, digest_json
 from tunix_rt_kit.errors import InvalidArgument
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import rfc8785
 from hypothesis import example, given
 from hypothesis import strategies as st
+
 from tunix_rt_kit.artifacts import canonical_json
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
 from tunix_rt_kit.artifacts import ArtifactStore, digest_bytes
 from tunix_rt_kit.errors import (
     DataLoss,

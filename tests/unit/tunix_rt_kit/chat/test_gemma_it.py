@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from syrupy.assertion import SnapshotAssertion
+
 from tunix_rt_kit.chat import BUILTIN_NAMES, Message, ReasoningStyle, gemma_it, trace_text
 from tunix_rt_kit.errors import InvalidArgument
 

@@ -7,6 +7,7 @@ from typing import cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tunix_rt_kit.chat import (
     REASONING_STYLES,
     Message,

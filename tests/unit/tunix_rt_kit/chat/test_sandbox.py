@@ -7,6 +7,7 @@ import os
 import threading
 
 import pytest
+
 from tunix_rt_kit.chat.sandbox import MAX_RENDERED_CHARS, MAX_SOURCE_BYTES, JinjaSandbox
 from tunix_rt_kit.errors import InvalidArgument
 

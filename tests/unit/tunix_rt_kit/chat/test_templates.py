@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
+
 from tunix_rt_kit.chat import BUILTIN_NAMES, ChatTemplate, Message, Role, trace_messages
 from tunix_rt_kit.errors import InvalidArgument
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+
 from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_kit.jobs import JobDir, WorkerProcess
 

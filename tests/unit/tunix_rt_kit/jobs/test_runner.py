@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+
 from tunix_rt_kit.jobs import JobRunner
 
 PATIENCE_S = 10.0

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from support.base_model import Pulled, pulled_smollm2
 from support.tiny_model import make_tiny_model
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pytest
 from flax import nnx
 from safetensors.numpy import load_file, save_file
+
 from support.numpy_llama import numpy_logits
 from support.tiny_model import make_tiny_model
 from tunix_rt_kit.errors import DataLoss, InvalidArgument

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from flax import nnx
+
 from support.base_model import Pulled
 from support.numpy_llama import numpy_logits
 from support.tiny_model import make_tiny_model

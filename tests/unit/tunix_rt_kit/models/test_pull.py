@@ -14,6 +14,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+
 from support.base_model import Pulled
 from support.tiny_gguf import make_wheel, write_gguf
 from support.tiny_model import make_tiny_model

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 import pytest
+
 from tunix_rt_kit.models import runtime
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from support.base_model import Pulled
 from support.tiny_gguf import make_wheel
 from support.tiny_model import CHAT_TEMPLATE, make_tiny_model

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
 from support.base_model import Pulled
 from support.tiny_model import make_tiny_model
-from tokenizers import Tokenizer
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.models.tokenizer import ModelTokenizer, load_tokenizer
 

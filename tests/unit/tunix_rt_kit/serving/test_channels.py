@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
+
 from support import echo
 from tunix_rt_kit.errors import DomainError, FailedPrecondition, Unavailable
 from tunix_rt_kit.serving.channels import open_aio_channel

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+
 from tunix_rt_kit.errors import DomainError, InvalidArgument
 from tunix_rt_kit.serving.blocking import iterate_blocking, run_blocking
 from tunix_rt_kit.serving.context import begin_request, current_request_id

@@ -21,6 +21,7 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
+
 from support import echo
 from tunix_rt_kit.errors import NotFound, Unavailable
 from tunix_rt_kit.serving.channels import open_aio_channel, open_channel

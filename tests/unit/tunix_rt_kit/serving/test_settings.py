@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
+
 from tunix_rt_kit.serving.context import begin_request
 from tunix_rt_kit.serving.logging import configure_logging, get_logger
 from tunix_rt_kit.serving.settings import ServerSettings, SettingsInvalid, check_address, load_settings
