@@ -24,19 +24,21 @@ test-containers: .venv/.dev ## contract suite on PostgreSQL 15 in Docker; then i
 	  $(BIN)/python -m pytest tests/contract $(PYTEST_ARGS)
 	$(BIN)/python -m pytest tests/containers $(PYTEST_ARGS)
 
-lint: .venv/.dev ## ruff, mypy --strict, import contracts, buf lint, buf breaking, generated code up to date
+lint: .venv/.dev ## ruff, mypy --strict, import contracts, buf lint, buf breaking, generated code and reference up to date
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python protos/build.py check
+	$(BIN)/python docs/generate.py check
 
 format: .venv/.dev ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-proto: .venv/.dev ## generate clients/tunix_rt/v1 from protos/
+proto: .venv/.dev ## generate clients/tunix_rt/v1 and docs/reference
 	$(BIN)/python protos/build.py generate
+	$(BIN)/python docs/generate.py
 
 bench: .venv/.dev ## run the benchmarks and print their ratios
 	$(BIN)/python -m benchmarks
