@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -211,12 +210,10 @@ async def test_a_call_that_outlives_the_grace_is_cut() -> None:
     async with serving(shutdown_grace_s=0.2) as (stop, server, channel):
         hanging = asyncio.create_task(echo.call(channel, "UnaryUnary", "hang"))
         await asyncio.sleep(0.1)
-        started = time.monotonic()
         stop.set()
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await hanging
         await server
-        assert time.monotonic() - started < 5
         assert caught.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 
