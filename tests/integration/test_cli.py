@@ -97,6 +97,8 @@ class Shell:
         return subprocess.Popen(
             [sys.executable, "-m", "tunix_rt.cli", *arguments], cwd=self._folder, env=self._environment,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            # A shell that runs the tests in the background makes them, and their children, ignore SIGINT.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
 
     def __call__(self, *arguments: str, exit_code: int = 0) -> tuple[str, str]:
