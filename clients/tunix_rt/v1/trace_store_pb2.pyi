@@ -431,6 +431,120 @@ class ScoreTraceResponse(_message.Message):
 Global___ScoreTraceResponse: _TypeAlias = ScoreTraceResponse  # noqa: Y015
 
 @_typing.final
+class WriteScoresRequest(_message.Message):
+    """Request of WriteScores. At most 4 MiB encoded."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCORES_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Makes a retry safe: 1-64 characters chosen by the caller."""
+    @_builtins.property
+    def scores(self) -> _containers.RepeatedCompositeFieldContainer[_trace_pb2.TraceScore]:
+        """1-1,000 scores. `trace`, `criterion` (1-64 characters, not a built-in one) and a finite `value` are needed; `details` may hold the
+        figures behind it; `create_time` is the server's. One that is wrong refuses them all; every wrong one is named.
+        """
+
+    def __init__(
+        self,
+        *,
+        scores: _abc.Iterable[_trace_pb2.TraceScore] | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "scores", b"scores"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteScoresRequest: _TypeAlias = WriteScoresRequest  # noqa: Y015
+
+@_typing.final
+class WriteScoresResponse(_message.Message):
+    """Response of WriteScores."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WRITTEN_COUNT_FIELD_NUMBER: _builtins.int
+    written_count: _builtins.int
+    """How many scores were stored."""
+    def __init__(
+        self,
+        *,
+        written_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["written_count", b"written_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteScoresResponse: _TypeAlias = WriteScoresResponse  # noqa: Y015
+
+@_typing.final
+class ListScoresRequest(_message.Message):
+    """Request of ListScores."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRACE_FIELD_NUMBER: _builtins.int
+    CRITERION_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    trace: _builtins.str
+    """The trace, `traces/{trace}`."""
+    criterion: _builtins.str
+    """Only the scores of this criterion; all of them when empty."""
+    page_size: _builtins.int
+    """Most scores in the answer; 0 means 50, more than 1,000 means 1,000."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before, for the same trace and criterion."""
+    def __init__(
+        self,
+        *,
+        trace: _builtins.str = ...,
+        criterion: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["criterion", b"criterion", "page_size", b"page_size", "page_token", b"page_token", "trace", b"trace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListScoresRequest: _TypeAlias = ListScoresRequest  # noqa: Y015
+
+@_typing.final
+class ListScoresResponse(_message.Message):
+    """Response of ListScores."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCORES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty on the last one."""
+    @_builtins.property
+    def scores(self) -> _containers.RepeatedCompositeFieldContainer[_trace_pb2.TraceScore]:
+        """The scores of this page."""
+
+    def __init__(
+        self,
+        *,
+        scores: _abc.Iterable[_trace_pb2.TraceScore] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "scores", b"scores"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListScoresResponse: _TypeAlias = ListScoresResponse  # noqa: Y015
+
+@_typing.final
 class CompareTracesRequest(_message.Message):
     """Request of CompareTraces."""
 

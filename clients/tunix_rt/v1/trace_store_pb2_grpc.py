@@ -72,6 +72,16 @@ class TraceStoreStub:
                 request_serializer=tunix__rt_dot_v1_dot_trace__store__pb2.ScoreTraceRequest.SerializeToString,
                 response_deserializer=tunix__rt_dot_v1_dot_trace__store__pb2.ScoreTraceResponse.FromString,
                 _registered_method=True)
+        self.WriteScores = channel.unary_unary(
+                '/tunix_rt.v1.TraceStore/WriteScores',
+                request_serializer=tunix__rt_dot_v1_dot_trace__store__pb2.WriteScoresRequest.SerializeToString,
+                response_deserializer=tunix__rt_dot_v1_dot_trace__store__pb2.WriteScoresResponse.FromString,
+                _registered_method=True)
+        self.ListScores = channel.unary_unary(
+                '/tunix_rt.v1.TraceStore/ListScores',
+                request_serializer=tunix__rt_dot_v1_dot_trace__store__pb2.ListScoresRequest.SerializeToString,
+                response_deserializer=tunix__rt_dot_v1_dot_trace__store__pb2.ListScoresResponse.FromString,
+                _registered_method=True)
         self.CompareTraces = channel.unary_unary(
                 '/tunix_rt.v1.TraceStore/CompareTraces',
                 request_serializer=tunix__rt_dot_v1_dot_trace__store__pb2.CompareTracesRequest.SerializeToString,
@@ -133,6 +143,20 @@ class TraceStoreServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WriteScores(self, request, context):
+        """Stores scores that the caller worked out, all of them or none. Earlier scores of the same trace and criterion stay on record.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListScores(self, request, context):
+        """Lists the scores of one trace a page at a time, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CompareTraces(self, request, context):
         """Sets two traces side by side: their scores, and their steps aligned.
         """
@@ -177,6 +201,16 @@ def add_TraceStoreServicer_to_server(servicer, server):
                     servicer.ScoreTrace,
                     request_deserializer=tunix__rt_dot_v1_dot_trace__store__pb2.ScoreTraceRequest.FromString,
                     response_serializer=tunix__rt_dot_v1_dot_trace__store__pb2.ScoreTraceResponse.SerializeToString,
+            ),
+            'WriteScores': grpc.unary_unary_rpc_method_handler(
+                    servicer.WriteScores,
+                    request_deserializer=tunix__rt_dot_v1_dot_trace__store__pb2.WriteScoresRequest.FromString,
+                    response_serializer=tunix__rt_dot_v1_dot_trace__store__pb2.WriteScoresResponse.SerializeToString,
+            ),
+            'ListScores': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListScores,
+                    request_deserializer=tunix__rt_dot_v1_dot_trace__store__pb2.ListScoresRequest.FromString,
+                    response_serializer=tunix__rt_dot_v1_dot_trace__store__pb2.ListScoresResponse.SerializeToString,
             ),
             'CompareTraces': grpc.unary_unary_rpc_method_handler(
                     servicer.CompareTraces,
@@ -374,6 +408,60 @@ class TraceStore:
             '/tunix_rt.v1.TraceStore/ScoreTrace',
             tunix__rt_dot_v1_dot_trace__store__pb2.ScoreTraceRequest.SerializeToString,
             tunix__rt_dot_v1_dot_trace__store__pb2.ScoreTraceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WriteScores(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tunix_rt.v1.TraceStore/WriteScores',
+            tunix__rt_dot_v1_dot_trace__store__pb2.WriteScoresRequest.SerializeToString,
+            tunix__rt_dot_v1_dot_trace__store__pb2.WriteScoresResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListScores(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tunix_rt.v1.TraceStore/ListScores',
+            tunix__rt_dot_v1_dot_trace__store__pb2.ListScoresRequest.SerializeToString,
+            tunix__rt_dot_v1_dot_trace__store__pb2.ListScoresResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,10 @@ class TraceStoreStub:
     """Deletes one trace. Its id and content digest stay on record."""
     ScoreTrace: _grpc.UnaryUnaryMultiCallable[_trace_store_pb2.ScoreTraceRequest, _trace_store_pb2.ScoreTraceResponse]
     """Scores one trace by built-in criteria and stores the scores."""
+    WriteScores: _grpc.UnaryUnaryMultiCallable[_trace_store_pb2.WriteScoresRequest, _trace_store_pb2.WriteScoresResponse]
+    """Stores scores that the caller worked out, all of them or none. Earlier scores of the same trace and criterion stay on record."""
+    ListScores: _grpc.UnaryUnaryMultiCallable[_trace_store_pb2.ListScoresRequest, _trace_store_pb2.ListScoresResponse]
+    """Lists the scores of one trace a page at a time, newest first."""
     CompareTraces: _grpc.UnaryUnaryMultiCallable[_trace_store_pb2.CompareTracesRequest, _trace_store_pb2.CompareTracesResponse]
     """Sets two traces side by side: their scores, and their steps aligned."""
 
@@ -75,6 +79,10 @@ class TraceStoreAsyncStub(TraceStoreStub):
     """Deletes one trace. Its id and content digest stay on record."""
     ScoreTrace: _aio.UnaryUnaryMultiCallable[_trace_store_pb2.ScoreTraceRequest, _trace_store_pb2.ScoreTraceResponse]  # type: ignore[assignment]
     """Scores one trace by built-in criteria and stores the scores."""
+    WriteScores: _aio.UnaryUnaryMultiCallable[_trace_store_pb2.WriteScoresRequest, _trace_store_pb2.WriteScoresResponse]  # type: ignore[assignment]
+    """Stores scores that the caller worked out, all of them or none. Earlier scores of the same trace and criterion stay on record."""
+    ListScores: _aio.UnaryUnaryMultiCallable[_trace_store_pb2.ListScoresRequest, _trace_store_pb2.ListScoresResponse]  # type: ignore[assignment]
+    """Lists the scores of one trace a page at a time, newest first."""
     CompareTraces: _aio.UnaryUnaryMultiCallable[_trace_store_pb2.CompareTracesRequest, _trace_store_pb2.CompareTracesResponse]  # type: ignore[assignment]
     """Sets two traces side by side: their scores, and their steps aligned."""
 
@@ -138,6 +146,22 @@ class TraceStoreServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_trace_store_pb2.ScoreTraceResponse, _abc.Awaitable[_trace_store_pb2.ScoreTraceResponse]]:
         """Scores one trace by built-in criteria and stores the scores."""
+
+    @_abc_1.abstractmethod
+    def WriteScores(
+        self,
+        request: _trace_store_pb2.WriteScoresRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trace_store_pb2.WriteScoresResponse, _abc.Awaitable[_trace_store_pb2.WriteScoresResponse]]:
+        """Stores scores that the caller worked out, all of them or none. Earlier scores of the same trace and criterion stay on record."""
+
+    @_abc_1.abstractmethod
+    def ListScores(
+        self,
+        request: _trace_store_pb2.ListScoresRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trace_store_pb2.ListScoresResponse, _abc.Awaitable[_trace_store_pb2.ListScoresResponse]]:
+        """Lists the scores of one trace a page at a time, newest first."""
 
     @_abc_1.abstractmethod
     def CompareTraces(
