@@ -6,15 +6,13 @@ from tunix_rt_kit.artifacts import canonical_json, digest_json
 from tunix_rt_trace_store.model import NewTrace, TraceContent
 
 
-def rendered(content: TraceContent, size_bytes: int) -> NewTrace:
+def rendered(content: TraceContent, encoded: bytes) -> NewTrace:
     """The trace ready to be stored; its digest is that of the content's RFC 8785 form."""
     return NewTrace(
-        trace_version=content["trace_version"],
-        prompt=content["prompt"],
-        steps_json=canonical_json(content["steps"]).decode(),
-        final_answer=content["final_answer"],
-        metadata_json=canonical_json(content["metadata"]).decode(),
-        source=content["source"],
+        encoded=encoded,
         content_digest=digest_json(content),
-        size_bytes=size_bytes,
+        source=content["source"],
+        # Folded by Python, so that both databases find the same traces whatever their locale.
+        prompt_folded=content["prompt"].casefold(),
+        metadata_json=canonical_json(content["metadata"]).decode(),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -19,6 +19,7 @@ from tunix_rt_trace_store.model import (
     Score,
     ScoredTrace,
     StoredTrace,
+    TraceContent,
     TraceDraft,
 )
 
@@ -27,6 +28,7 @@ _POLICIES: Final[Mapping[int, DuplicatePolicy]] = {
     v1.DUPLICATE_POLICY_KEEP: "keep",
     v1.DUPLICATE_POLICY_SKIP: "skip",
 }
+_OUTPUT_ONLY: Final = ("name", "content_digest", "sequence", "create_time")
 _RELATIONS: Final[Mapping[Relation, v1.StepAlignment.Relation.ValueType]] = {
     "same": v1.StepAlignment.RELATION_SAME,
     "changed": v1.StepAlignment.RELATION_CHANGED,
@@ -36,8 +38,22 @@ _RELATIONS: Final[Mapping[Relation, v1.StepAlignment.Relation.ValueType]] = {
 
 
 def draft(trace: v1.Trace) -> TraceDraft:
-    """What a client wrote, unchecked."""
-    content = {
+    """What a client wrote, unchecked, without the server's fields and those that the contract lacks."""
+    written = v1.Trace()
+    written.CopyFrom(trace)
+    for field in _OUTPUT_ONLY:
+        written.ClearField(field)
+    written.DiscardUnknownFields()
+    return TraceDraft(_content(written), written.SerializeToString(deterministic=True))
+
+
+def content(encoded: bytes) -> TraceContent:
+    """The content of a trace in the form that is kept."""
+    return cast(TraceContent, _content(v1.Trace.FromString(encoded)))
+
+
+def _content(trace: v1.Trace) -> dict[str, Any]:
+    return {
         "trace_version": trace.trace_version,
         "prompt": trace.prompt,
         "steps": [{"i": step.i, "type": step.type, "content": step.content} for step in trace.steps],
@@ -45,7 +61,6 @@ def draft(trace: v1.Trace) -> TraceDraft:
         "metadata": plain_struct(trace.metadata),
         "source": trace.source,
     }
-    return TraceDraft(content, trace.ByteSize())
 
 
 def duplicate_policy(policy: int) -> DuplicatePolicy:
@@ -75,20 +90,11 @@ def filter_fields(wanted: v1.TraceFilter) -> dict[str, Any]:
 
 def trace_message(trace: StoredTrace) -> v1.Trace:
     """A stored trace."""
-    content = trace.content
-    message = v1.Trace(
-        name=f"traces/{trace.id}",
-        trace_version=content["trace_version"],
-        prompt=content["prompt"],
-        steps=[v1.TraceStep(**step) for step in content["steps"]],
-        final_answer=content["final_answer"],
-        source=content["source"],
-        content_digest=trace.content_digest,
-        sequence=trace.sequence,
-        create_time=timestamp(trace.create_time),
-    )
-    if content["metadata"]:
-        message.metadata.update(content["metadata"])
+    message = v1.Trace.FromString(trace.encoded)
+    message.name = f"traces/{trace.id}"
+    message.content_digest = trace.content_digest
+    message.sequence = trace.sequence
+    message.create_time.FromDatetime(trace.create_time)
     return message
 
 
@@ -124,9 +130,27 @@ def stream_part(traces: Iterable[StoredTrace]) -> v1.StreamTracesResponse:
     return v1.StreamTracesResponse(batch=v1.TraceBatch(traces=[trace_message(trace) for trace in traces]))
 
 
-def score_response(trace_name: str, scores: Iterable[Score]) -> v1.ScoreTraceResponse:
+def score_response(scores: Iterable[Score]) -> v1.ScoreTraceResponse:
     """The scores that one call gave."""
-    return v1.ScoreTraceResponse(scores=[_score(trace_name, score) for score in scores])
+    return v1.ScoreTraceResponse(scores=[_score(score) for score in scores])
+
+
+def score_fields(scores: Iterable[v1.TraceScore]) -> list[dict[str, Any]]:
+    """Scores that a client wrote, unchecked."""
+    return [
+        {
+            "trace": score.trace,
+            "criterion": score.criterion,
+            "value": score.value,
+            "details": plain_struct(score.details),
+        }
+        for score in scores
+    ]
+
+
+def score_list_response(scores: Iterable[Score], next_page_token: str) -> v1.ListScoresResponse:
+    """One page of scores."""
+    return v1.ListScoresResponse(scores=[_score(score) for score in scores], next_page_token=next_page_token)
 
 
 def comparison_response(comparison: Comparison) -> v1.CompareTracesResponse:
@@ -145,13 +169,14 @@ def comparison_response(comparison: Comparison) -> v1.CompareTracesResponse:
 
 
 def _scored(scored: ScoredTrace) -> v1.ScoredTrace:
-    message = trace_message(scored.trace)
-    return v1.ScoredTrace(trace=message, scores=[_score(message.name, score) for score in scored.scores])
+    return v1.ScoredTrace(
+        trace=trace_message(scored.trace), scores=[_score(score) for score in scored.scores]
+    )
 
 
-def _score(trace_name: str, score: Score) -> v1.TraceScore:
+def _score(score: Score) -> v1.TraceScore:
     message = v1.TraceScore(
-        trace=trace_name,
+        trace=f"traces/{score.trace_id}",
         criterion=score.criterion,
         value=score.value,
         create_time=timestamp(score.create_time),

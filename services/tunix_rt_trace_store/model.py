@@ -101,24 +101,21 @@ TRACE_CONTENTS: Final = TypeAdapter(list[TraceContent])
 
 @dataclass(frozen=True, slots=True)
 class TraceDraft:
-    """A trace as it arrived, not checked yet; ``size_bytes`` is its size on the wire."""
+    """A trace as it arrived, not checked yet; ``encoded`` is the same in the form that is kept."""
 
     content: dict[str, Any]
-    size_bytes: int
+    encoded: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class NewTrace:
-    """A checked trace, ready to be stored: texts as they are, steps and metadata as canonical JSON."""
+    """A checked trace, ready to be stored: the whole as written, and what filters look at beside it."""
 
-    trace_version: str
-    prompt: str
-    steps_json: str
-    final_answer: str
-    metadata_json: str
-    source: str
+    encoded: bytes
     content_digest: str
-    size_bytes: int
+    source: str
+    prompt_folded: str
+    metadata_json: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +126,7 @@ class StoredTrace:
     sequence: int
     create_time: datetime
     content_digest: str
-    size_bytes: int
-    content: TraceContent
+    encoded: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,10 +170,25 @@ class TraceFilter(BaseModel):
     scores: Annotated[list[ScoreCondition], Field(max_length=20)] = []
 
 
+class ScoreDraft(BaseModel):
+    """A score as a client writes it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    trace: str
+    criterion: Label
+    value: Annotated[float, Field(allow_inf_nan=False)]
+    details: Annotated[dict[str, Any], AfterValidator(_keepable)]
+
+
+SCORE_DRAFTS: Final = TypeAdapter(list[ScoreDraft])
+
+
 @dataclass(frozen=True, slots=True)
 class Score:
     """One score that a criterion gave a trace."""
 
+    trace_id: str
     criterion: str
     value: float
     details: dict[str, Any]
@@ -189,6 +200,7 @@ class ScoredTrace:
     """A trace with the latest score of each criterion, ordered by criterion."""
 
     trace: StoredTrace
+    content: TraceContent
     scores: Sequence[Score]
 
 

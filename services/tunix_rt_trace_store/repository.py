@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, delete, func, insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import ColumnElement, Row, Select, delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
-from tunix_rt_kit.database import Database, RequestLog
+from tunix_rt_kit.database import Database, RequestLog, bulk_insert
 from tunix_rt_kit.errors import DomainError, FailedPrecondition, NotFound
 from tunix_rt_kit.serving.resources import new_id
 from tunix_rt_trace_store.filters import conditions
@@ -21,10 +19,9 @@ from tunix_rt_trace_store.model import (
     NewTrace,
     Score,
     StoredTrace,
-    TraceContent,
     TraceFilter,
 )
-from tunix_rt_trace_store.service import Page, RequestKey
+from tunix_rt_trace_store.service import Page, RequestKey, ScorePage
 from tunix_rt_trace_store.tables import VERSION_TABLE, commits, requests, scores, tombstones, traces
 
 # What fits in one message of 4 MiB; each trace has a name, a digest and times of its own beside its content.
@@ -36,13 +33,7 @@ _COLUMNS: Final = (
     traces.c.id,
     traces.c.content_digest,
     traces.c.create_time,
-    traces.c.size_bytes,
-    traces.c.source,
-    traces.c.trace_version,
-    traces.c.prompt,
-    traces.c.final_answer,
-    traces.c.steps,
-    traces.c.metadata,
+    traces.c.encoded,
 )
 _CREATED, _EXISTING = "+", "="
 
@@ -142,24 +133,39 @@ class SqlTraceRepository:
             )
             session.execute(delete(traces).where(traces.c.sequence == row.sequence))
 
-    def add_scores(self, trace: StoredTrace, given: Sequence[Score]) -> None:
-        """Store scores of one trace; raises NotFound as ``get`` if it is gone meanwhile."""
-        rows = [
-            {
-                "trace_sequence": trace.sequence,
-                "criterion": score.criterion,
-                "value": score.value,
-                "details": score.details,
-                "create_time": score.create_time,
-            }
-            for score in given
-        ]
-        try:
-            with self._database.write() as session:
-                session.execute(insert(scores), rows)
-        except IntegrityError as error:
-            with self._database.read() as session:
-                raise _not_found(session, trace.id, "name") from error
+    def add_scores(self, given: Sequence[Score], request: RequestKey | None, field: str) -> None:
+        """Store scores, all or nothing, once for each request id.
+
+        Raises NotFound as ``get``, with ``field`` formatted with the place of the first score whose trace is
+        not there; AlreadyExists(REQUEST_ID_REUSED).
+        """
+        with self._database.write() as session:
+            self._requests.once(
+                session,
+                method=request.method if request else "",
+                request_id=request.request_id if request else "",
+                request_digest=request.digest if request else "",
+                create=lambda: _insert_scores(session, given, field),
+            )
+
+    def scores(self, trace_id: str, criterion: str, before: int | None, limit: int) -> ScorePage:
+        """Up to ``limit`` scores of a trace, newest first, behind ``before``; raises NotFound as ``get``."""
+        with self._database.read() as session:
+            sequence = session.scalar(select(traces.c.sequence).where(traces.c.id == trace_id))
+            if sequence is None:
+                raise _not_found(session, trace_id, "trace")
+            where = [scores.c.trace_sequence == sequence]
+            if criterion:
+                where.append(scores.c.criterion == criterion)
+            if before is not None:
+                where.append(scores.c.id < before)
+            rows = session.execute(
+                select(scores).where(*where).order_by(scores.c.id.desc()).limit(limit + 1)
+            ).all()
+        return ScorePage(
+            [_score(trace_id, row) for row in rows[:limit]],
+            rows[limit - 1].id if len(rows) > limit else None,
+        )
 
     def latest_scores(self, trace: StoredTrace) -> list[Score]:
         """The latest score of each criterion, ordered by criterion."""
@@ -172,7 +178,7 @@ class SqlTraceRepository:
             rows = session.execute(
                 select(scores).where(scores.c.id.in_(latest)).order_by(scores.c.criterion)
             ).all()
-        return [Score(row.criterion, row.value, row.details, row.create_time) for row in rows]
+        return [_score(trace.id, row) for row in rows]
 
 
 def _insert(session: Session, batch: Sequence[NewTrace], policy: DuplicatePolicy) -> list[str]:
@@ -196,20 +202,45 @@ def _insert(session: Session, batch: Sequence[NewTrace], policy: DuplicatePolicy
                 "id": trace_id,
                 "content_digest": digest,
                 "create_time": now,
-                "size_bytes": trace.size_bytes,
+                "size_bytes": len(trace.encoded),
                 "source": trace.source,
-                "trace_version": trace.trace_version,
-                "prompt": trace.prompt,
-                "prompt_folded": trace.prompt.casefold(),
-                "final_answer": trace.final_answer,
-                "steps": trace.steps_json,
+                "prompt_folded": trace.prompt_folded,
                 "metadata": trace.metadata_json,
+                "encoded": trace.encoded,
             }
         )
     if rows:
-        session.connection().execute(insert(traces), rows)
+        bulk_insert(session, traces, rows)
         session.execute(update(commits).values(last_sequence=last + len(rows)))
     return outcome
+
+
+def _insert_scores(session: Session, given: Sequence[Score], field: str) -> list[str]:
+    # Locked against deletion: on PostgreSQL a trace that was found could be gone at the insert.
+    ids = {score.trace_id for score in given}
+    found = session.execute(
+        select(traces.c.id, traces.c.sequence).where(traces.c.id.in_(ids)).with_for_update(read=True)
+    )
+    sequences: dict[str, int] = dict(found.tuples().all())
+    for index, score in enumerate(given):
+        if score.trace_id not in sequences:
+            raise _not_found(session, score.trace_id, field.format(index))
+    rows = [
+        {
+            "trace_sequence": sequences[score.trace_id],
+            "criterion": score.criterion,
+            "value": score.value,
+            "details": score.details,
+            "create_time": score.create_time,
+        }
+        for score in given
+    ]
+    session.execute(insert(scores), rows)
+    return []
+
+
+def _score(trace_id: str, row: Row[Any]) -> Score:
+    return Score(trace_id, row.criterion, row.value, row.details, row.create_time)
 
 
 def _ids_by_digest(session: Session, digests: Sequence[bytes]) -> dict[bytes, str]:
@@ -266,16 +297,8 @@ def _get(session: Session, trace_id: str, field: str) -> StoredTrace:
 
 
 def _stored(row: Sequence[Any]) -> StoredTrace:
-    sequence, trace_id, digest, created, size, source, version, prompt, answer, steps, metadata = row
-    content: TraceContent = {
-        "trace_version": version,
-        "prompt": prompt,
-        "steps": json.loads(steps),
-        "final_answer": answer,
-        "metadata": json.loads(metadata),
-        "source": source,
-    }
-    return StoredTrace(trace_id, sequence, created, f"sha256:{digest.hex()}", size, content)
+    sequence, trace_id, digest, created, encoded = row
+    return StoredTrace(trace_id, sequence, created, f"sha256:{digest.hex()}", encoded)
 
 
 def _not_found(session: Session, trace_id: str, field: str) -> DomainError:

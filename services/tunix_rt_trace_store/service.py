@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
@@ -24,11 +24,12 @@ from tunix_rt_trace_store.model import (
     Score,
     ScoredTrace,
     StoredTrace,
+    TraceContent,
     TraceDraft,
     TraceFilter,
 )
 from tunix_rt_trace_store.scoring import CRITERIA
-from tunix_rt_trace_store.validation import checked_contents, checked_filter
+from tunix_rt_trace_store.validation import checked_contents, checked_filter, checked_scores
 
 TRACE_NAME: Final = "traces/{trace}"
 STREAM_BATCH: Final = 1_000
@@ -51,6 +52,14 @@ class Page:
     last: bool
 
 
+@dataclass(frozen=True, slots=True)
+class ScorePage:
+    """Some scores, and the position behind which there are more (None: there are none)."""
+
+    scores: Sequence[Score]
+    next_before: int | None
+
+
 class TraceRepository(Protocol):
     """Where traces are kept."""
 
@@ -62,21 +71,28 @@ class TraceRepository(Protocol):
     def newest(self, wanted: TraceFilter, before: int | None, limit: int) -> Page: ...
     def snapshot_part(self, wanted: TraceFilter, after: int, as_of: int, limit: int) -> Page: ...
     def delete(self, trace_id: str) -> None: ...
-    def add_scores(self, trace: StoredTrace, given: Sequence[Score]) -> None: ...
+    def add_scores(self, given: Sequence[Score], request: RequestKey | None, field: str) -> None: ...
     def latest_scores(self, trace: StoredTrace) -> list[Score]: ...
+    def scores(self, trace_id: str, criterion: str, before: int | None, limit: int) -> ScorePage: ...
 
 
 class TraceStoreService:
     """The use cases. Every method raises InvalidArgument that names each wrong field, NotFound, and what the
-    repository raises."""
+    repository raises.
 
-    def __init__(self, repository: TraceRepository) -> None:
+    Args:
+        repository: where traces are kept.
+        decode: reads the content of a trace in the form that is kept.
+    """
+
+    def __init__(self, repository: TraceRepository, decode: Callable[[bytes], TraceContent]) -> None:
         self._repository = repository
+        self._decode = decode
 
     def create_trace(self, draft: TraceDraft, request_id: str) -> StoredTrace:
         """Store one trace, once for each request id."""
         (content,) = checked_contents([draft], "trace")
-        trace = rendered(content, draft.size_bytes)
+        trace = rendered(content, draft.encoded)
         request = RequestKey("CreateTrace", request_id, trace.content_digest)
         (result,) = self._repository.create([trace], "keep", request)
         return self._repository.get(result.id)
@@ -86,7 +102,7 @@ class TraceStoreService:
     ) -> list[CreateResult]:
         """Store a batch, all or nothing, once for each request id; one result for each draft, in order."""
         contents = checked_contents(drafts, "traces[{}]")
-        batch = [rendered(content, draft.size_bytes) for content, draft in zip(contents, drafts, strict=True)]
+        batch = [rendered(content, draft.encoded) for content, draft in zip(contents, drafts, strict=True)]
         body = digest_json({"policy": policy, "traces": [trace.content_digest for trace in batch]})
         return self._repository.create(batch, policy, RequestKey("BatchCreateTraces", request_id, body))
 
@@ -139,23 +155,59 @@ class TraceStoreService:
         """
         trace_id = parse_name(TRACE_NAME, name)
         chosen = _checked_criteria(criteria)
-        trace = self._repository.get(trace_id)
+        content = self._decode(self._repository.get(trace_id).encoded)
         now = datetime.now(UTC)
-        given = [Score(criterion, *CRITERIA[criterion](trace.content), now) for criterion in chosen]
-        self._repository.add_scores(trace, given)
+        given = [Score(trace_id, criterion, *CRITERIA[criterion](content), now) for criterion in chosen]
+        self._repository.add_scores(given, None, "name")
         return given
+
+    def write_scores(self, fields: Sequence[Mapping[str, Any]], request_id: str) -> int:
+        """Store scores of the caller's, all or nothing, once for each request id; returns how many."""
+        drafts = checked_scores(fields, CRITERIA)
+        now = datetime.now(UTC)
+        given = [
+            Score(
+                parse_name(TRACE_NAME, draft.trace, f"scores[{index}].trace"),
+                draft.criterion,
+                draft.value,
+                draft.details,
+                now,
+            )
+            for index, draft in enumerate(drafts)
+        ]
+        body = digest_json([draft.model_dump() for draft in drafts])
+        self._repository.add_scores(given, RequestKey("WriteScores", request_id, body), "scores[{}].trace")
+        return len(given)
+
+    def list_scores(
+        self, trace_name: str, criterion: str, size: int, page_token: str
+    ) -> tuple[Sequence[Score], str]:
+        """One page of a trace's scores, newest first, and the token of the next page (empty on the last)."""
+        trace_id = parse_name(TRACE_NAME, trace_name, "trace")
+        digest = digest_json({"method": "ListScores", "trace": trace_id, "criterion": criterion})
+        position = decode_page_token(page_token, digest)
+        page = self._repository.scores(
+            trace_id, criterion, position["before"] if position else None, page_size(size)
+        )
+        if page.next_before is None:
+            return page.scores, ""
+        return page.scores, encode_page_token({"before": page.next_before}, digest)
 
     def compare_traces(self, base_name: str, other_name: str) -> Comparison:
         """Two traces side by side, each with its latest scores."""
         base_id = parse_name(TRACE_NAME, base_name, "base")
         other_id = parse_name(TRACE_NAME, other_name, "other")
-        base, other = self._repository.get(base_id, "base"), self._repository.get(other_id, "other")
+        base, other = self._scored(base_id, "base"), self._scored(other_id, "other")
         return Comparison(
-            ScoredTrace(base, self._repository.latest_scores(base)),
-            ScoredTrace(other, self._repository.latest_scores(other)),
+            base,
+            other,
             align(base.content["steps"], other.content["steps"]),
             normalised(base.content["final_answer"]) == normalised(other.content["final_answer"]),
         )
+
+    def _scored(self, trace_id: str, field: str) -> ScoredTrace:
+        trace = self._repository.get(trace_id, field)
+        return ScoredTrace(trace, self._decode(trace.encoded), self._repository.latest_scores(trace))
 
     def _parts(self, wanted: TraceFilter, as_of: int) -> Iterator[Sequence[StoredTrace]]:
         after, last = 0, False

@@ -68,9 +68,27 @@ class TraceStoreServicer(v1.TraceStoreServicer):
     async def ScoreTrace(self, request: v1.ScoreTraceRequest, context: Any) -> v1.ScoreTraceResponse:
         def call() -> v1.ScoreTraceResponse:
             scores = self._service.score_trace(request.name, request.criteria)
-            return convert.score_response(request.name, scores)
+            return convert.score_response(scores)
 
         return await run_blocking(call)
+
+    async def WriteScores(self, request: v1.WriteScoresRequest, context: Any) -> v1.WriteScoresResponse:
+        def call() -> v1.WriteScoresResponse:
+            fields = convert.score_fields(request.scores)
+            return v1.WriteScoresResponse(
+                written_count=self._service.write_scores(fields, request.request_id)
+            )
+
+        return await run_blocking(call)
+
+    async def ListScores(self, request: v1.ListScoresRequest, context: Any) -> v1.ListScoresResponse:
+        return await run_blocking(
+            lambda: convert.score_list_response(
+                *self._service.list_scores(
+                    request.trace, request.criterion, request.page_size, request.page_token
+                )
+            )
+        )
 
     async def CompareTraces(self, request: v1.CompareTracesRequest, context: Any) -> v1.CompareTracesResponse:
         return await run_blocking(

@@ -1,4 +1,4 @@
-"""The tables. Steps and metadata are kept as canonical JSON text, written and read as a whole."""
+"""The tables. A trace is kept encoded, as it was written; the columns beside it are what filters look at."""
 
 from __future__ import annotations
 
@@ -52,13 +52,10 @@ traces: Final = Table(
     Column("create_time", UtcDateTime, nullable=False),
     Column("size_bytes", Integer, nullable=False),
     Column("source", String(64), nullable=False),
-    Column("trace_version", String(64), nullable=False),
-    Column("prompt", Text, nullable=False),
-    # The prompt case-folded by Python, so that both databases find the same traces whatever their locale.
     Column("prompt_folded", Text, nullable=False),
-    Column("final_answer", Text, nullable=False),
-    Column("steps", Text, nullable=False),
     Column("metadata", Text, nullable=False),
+    Column("encoded", LargeBinary, nullable=False),
+    Index(None, "source", "sequence"),
 )
 
 tombstones: Final = Table(

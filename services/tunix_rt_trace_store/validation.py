@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,7 +12,9 @@ from tunix_rt_kit.serving.validation import Violations
 from tunix_rt_trace_store.model import (
     MAX_BATCH,
     MAX_TRACE_BYTES,
+    SCORE_DRAFTS,
     TRACE_CONTENTS,
+    ScoreDraft,
     TraceContent,
     TraceDraft,
     TraceFilter,
@@ -37,9 +39,9 @@ def checked_contents(drafts: Sequence[TraceDraft], path: str) -> list[TraceConte
     violations.raise_if_any("BATCH_SIZE_INVALID")
     for index, draft in enumerate(drafts):
         violations.check(
-            draft.size_bytes <= MAX_TRACE_BYTES,
+            len(draft.encoded) <= MAX_TRACE_BYTES,
             path.format(index),
-            f"is {draft.size_bytes:,} bytes encoded; at most {MAX_TRACE_BYTES:,} would be right",
+            f"is {len(draft.encoded):,} bytes encoded; at most {MAX_TRACE_BYTES:,} would be right",
         )
     contents: list[TraceContent] = []
     try:
@@ -49,6 +51,34 @@ def checked_contents(drafts: Sequence[TraceDraft], path: str) -> list[TraceConte
             violations.add(f"{path.format(location[0])}.{field_path(location[1:])}", description)
     violations.raise_if_any("TRACE_INVALID")
     return contents
+
+
+def checked_scores(drafts: Sequence[Mapping[str, Any]], reserved: Collection[str]) -> list[ScoreDraft]:
+    """Scores that a client writes, every limit checked; ``reserved`` criteria are the server's own.
+
+    Raises InvalidArgument: BATCH_SIZE_INVALID, SCORE_INVALID with every wrong field.
+    """
+    violations = Violations()
+    violations.check(
+        1 <= len(drafts) <= MAX_BATCH,
+        "scores",
+        f"holds {len(drafts)} scores; 1 to {MAX_BATCH:,} would be right",
+    )
+    violations.raise_if_any("BATCH_SIZE_INVALID")
+    scores: list[ScoreDraft] = []
+    try:
+        scores = SCORE_DRAFTS.validate_python(drafts, strict=True)
+    except ValidationError as error:
+        for location, description in field_problems(error):
+            violations.add(field_path(("scores", *location)), description)
+    for index, score in enumerate(scores):
+        violations.check(
+            score.criterion not in reserved,
+            f"scores[{index}].criterion",
+            f"is {score.criterion!r}, which ScoreTrace gives; a name of your own would be right",
+        )
+    violations.raise_if_any("SCORE_INVALID")
+    return scores
 
 
 def checked_filter(fields: Mapping[str, Any]) -> TraceFilter:

@@ -9,6 +9,7 @@ from tunix_rt_kit.artifacts.store import storage_error
 from tunix_rt_kit.database import Database
 from tunix_rt_kit.serving.server import ServiceRegistration
 from tunix_rt_kit.serving.wiring import BuiltService
+from tunix_rt_trace_store import convert
 from tunix_rt_trace_store.repository import SqlTraceRepository
 from tunix_rt_trace_store.service import TraceStoreService
 from tunix_rt_trace_store.servicer import TraceStoreServicer
@@ -22,7 +23,7 @@ def build(settings: TraceStoreSettings, stopping: asyncio.Event) -> BuiltService
     del stopping
     database = Database(settings.database)
     repository = SqlTraceRepository(database)
-    servicer = TraceStoreServicer(TraceStoreService(repository))
+    servicer = TraceStoreServicer(TraceStoreService(repository, convert.content))
 
     def start() -> None:
         if database.dialect == "sqlite":

@@ -1,0 +1,70 @@
+"""Many rows at once, by the fastest way that the database has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import psycopg
+from psycopg import sql
+from sqlalchemy import BigInteger, Connection, DateTime, Double, Integer, LargeBinary, String, Table, insert
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+# From the narrow type to the wide one, since SQLAlchemy derives BigInteger from Integer.
+_BINARY_TYPES: Final[Sequence[tuple[type[TypeEngine[Any]], str]]] = (
+    (BigInteger, "int8"),
+    (Integer, "int4"),
+    (Double, "float8"),
+    (String, "text"),
+    (LargeBinary, "bytea"),
+    (DateTime, "timestamptz"),
+)
+
+
+def bulk_insert(session: Session, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert ``rows``, which all have the same columns; COPY on PostgreSQL, ``executemany`` on SQLite.
+
+    Args:
+        session: of a ``Database.write`` block.
+        table: whose columns are numbers, text, bytes or aware times.
+        rows: column names to values; columns that are left out take the database's default.
+
+    Raises what an INSERT raises.
+    """
+    if not rows:
+        return
+    connection = session.connection()
+    if connection.dialect.name == "postgresql":
+        _copy(connection, table, rows)
+    else:
+        connection.execute(insert(table), rows)
+
+
+def _copy(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    names = list(rows[0])
+    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
+        sql.Identifier(table.name), sql.SQL(", ").join(map(sql.Identifier, names))
+    )
+    driver: Any = connection.connection.driver_connection
+    try:
+        with driver.cursor() as cursor, cursor.copy(statement) as copy:
+            copy.set_types([_binary_type(table.c[name].type) for name in names])
+            for row in rows:
+                copy.write_row([row[name] for name in names])
+    except psycopg.Error as error:
+        raise DBAPIError.instance(
+            f"COPY {table.name}",
+            None,
+            error,
+            psycopg.Error,
+            hide_parameters=True,
+            connection_invalidated=driver.closed,
+            dialect=connection.dialect,
+        ) from error
+
+
+def _binary_type(column_type: TypeEngine[Any]) -> str:
+    plain = column_type.impl_instance if isinstance(column_type, TypeDecorator) else column_type
+    return next(name for kind, name in _BINARY_TYPES if isinstance(plain, kind))
