@@ -226,6 +226,41 @@ class TraceStoreClient:
         request = v1.ScoreTraceRequest(name=name, criteria=criteria)
         return self._caller.unary(self._stub.ScoreTrace, request, timeout)
 
+    def write_scores(
+        self, scores: Iterable[v1.TraceScore], *, request_id: str | None = None, timeout: float | None = None
+    ) -> v1.WriteScoresResponse:
+        """Store 1-1,000 scores of your own together, all of them or none.
+
+        Args:
+            scores: each with ``trace``, ``criterion``, a finite ``value`` and perhaps ``details``.
+            request_id: makes a call that you repeat yourself safe; a new one when left out.
+
+        Raises:
+            InvalidArgumentError: a score is wrong; ``field_violations`` names each.
+            NotFoundError: a trace is not there.
+        """
+        request = v1.WriteScoresRequest(scores=scores, request_id=fresh(request_id))
+        return self._caller.unary(self._stub.WriteScores, request, timeout)
+
+    def list_scores(
+        self,
+        trace: str,
+        *,
+        criterion: str = "",
+        page_size: int = 0,
+        page_token: str = "",
+        timeout: float | None = None,
+    ) -> Pager[v1.TraceScore, v1.ListScoresResponse]:
+        """All scores of one trace, or those of one criterion, newest first. Raises NotFoundError."""
+
+        def fetch(token: str) -> v1.ListScoresResponse:
+            request = v1.ListScoresRequest(
+                trace=trace, criterion=criterion, page_size=page_size, page_token=token
+            )
+            return self._caller.unary(self._stub.ListScores, request, timeout)
+
+        return Pager(fetch, lambda page: page.scores, page_token)
+
     def compare_traces(
         self, base: str, other: str, *, timeout: float | None = None
     ) -> v1.CompareTracesResponse:
@@ -298,6 +333,32 @@ class AsyncTraceStoreClient:
         """Score one trace by built-in criteria and store the scores."""
         request = v1.ScoreTraceRequest(name=name, criteria=criteria)
         return await self._caller.unary(self._stub.ScoreTrace, request, timeout)
+
+    async def write_scores(
+        self, scores: Iterable[v1.TraceScore], *, request_id: str | None = None, timeout: float | None = None
+    ) -> v1.WriteScoresResponse:
+        """Store 1-1,000 scores of your own together, all of them or none."""
+        request = v1.WriteScoresRequest(scores=scores, request_id=fresh(request_id))
+        return await self._caller.unary(self._stub.WriteScores, request, timeout)
+
+    def list_scores(
+        self,
+        trace: str,
+        *,
+        criterion: str = "",
+        page_size: int = 0,
+        page_token: str = "",
+        timeout: float | None = None,
+    ) -> AsyncPager[v1.TraceScore, v1.ListScoresResponse]:
+        """All scores of one trace, or those of one criterion, newest first."""
+
+        async def fetch(token: str) -> v1.ListScoresResponse:
+            request = v1.ListScoresRequest(
+                trace=trace, criterion=criterion, page_size=page_size, page_token=token
+            )
+            return await self._caller.unary(self._stub.ListScores, request, timeout)
+
+        return AsyncPager(fetch, lambda page: page.scores, page_token)
 
     async def compare_traces(
         self, base: str, other: str, *, timeout: float | None = None

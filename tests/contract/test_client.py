@@ -64,6 +64,10 @@ def test_every_call_of_the_trace_store(client: Client) -> None:
     assert list(calls.stream_traces()) == [first, other]
     scores = calls.score_trace(first.name, criteria=["structure", "answer"]).scores
     assert [score.criterion for score in scores] == ["structure", "answer"]
+    own = v1.TraceScore(trace=other.name, criterion="judge", value=0.5)
+    assert calls.write_scores([own]).written_count == 1
+    assert [score.value for score in calls.list_scores(other.name, criterion="judge")] == [0.5]
+    assert len(list(calls.list_scores(first.name, page_size=1))) == 2
     compared = calls.compare_traces(first.name, other.name)
     assert (compared.base.trace, compared.other.trace) == (first, other)
     calls.delete_trace(first.name)
@@ -85,6 +89,10 @@ async def test_every_call_of_the_trace_store_in_asyncio(async_client: AsyncClien
     assert await stream.start() == 2
     assert [found.name async for found in stream] == names[::-1]
     assert (await calls.score_trace(first.name)).scores[0].criterion == "structure"
+    own = v1.TraceScore(trace=first.name, criterion="judge", value=0.5)
+    assert (await calls.write_scores([own])).written_count == 1
+    listed = [score.criterion async for score in calls.list_scores(first.name, page_size=1)]
+    assert listed == ["judge", "structure"]
     assert (await calls.compare_traces(*names)).base.trace.name == names[0]
     await calls.delete_trace(first.name)
     with pytest.raises(NotFoundError):

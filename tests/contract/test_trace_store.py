@@ -492,6 +492,99 @@ async def test_bad_criteria(store: Any) -> None:
     assert (error.code, error.reason) == ("FAILED_PRECONDITION", "REFERENCE_ANSWER_MISSING")
 
 
+def own_score(name: str, criterion: str = "judge", value: float = 0.5, **details: Any) -> v1.TraceScore:
+    score = v1.TraceScore(trace=name, criterion=criterion, value=value)
+    score.details.update(details)
+    return score
+
+
+async def listed_scores(store: Any, name: str, **options: Any) -> list[tuple[str, float]]:
+    found: list[tuple[str, float]] = []
+    token = ""
+    while True:
+        request = v1.ListScoresRequest(trace=name, page_token=token, **options)
+        page = await store.ListScores(request)
+        found += [(score.criterion, score.value) for score in page.scores]
+        if not (token := page.next_page_token):
+            return found
+
+
+async def test_scores_of_the_callers_own(store: Any) -> None:
+    first, second = [result.name for result in (await create(store, trace(0), trace(1))).results]
+    scores = [
+        own_score(first, value=0.25, why="short"),
+        own_score(second, value=0.75),
+        own_score(first, "length", -3.5),
+        own_score(first, value=1.0),
+    ]
+    request = v1.WriteScoresRequest(scores=scores, request_id="once")
+    for _ in range(2):
+        assert (await store.WriteScores(request)).written_count == 4
+    assert await listed_scores(store, first) == [("judge", 1.0), ("length", -3.5), ("judge", 0.25)]
+    assert await listed_scores(store, first, page_size=1) == await listed_scores(store, first)
+    assert await listed_scores(store, first, criterion="judge", page_size=1) == [
+        ("judge", 1.0),
+        ("judge", 0.25),
+    ]
+    oldest = (await store.ListScores(v1.ListScoresRequest(trace=first))).scores[-1]
+    assert dict(oldest.details) == {"why": "short"}
+    assert oldest.create_time.ToDatetime(UTC) > datetime.now(UTC) - timedelta(minutes=1)
+    wanted = [v1.ScoreCondition(criterion="judge", minimum=0.9)]
+    assert [found.name for found in (await stream(store, scores=wanted))[1]] == [first]
+
+
+async def test_a_request_id_of_other_scores(store: Any) -> None:
+    name = (await create(store, trace(0))).results[0].name
+    await store.WriteScores(v1.WriteScoresRequest(scores=[own_score(name)], request_id="a"))
+    other = v1.WriteScoresRequest(scores=[own_score(name, value=0.6)], request_id="a")
+    error = await refused(store.WriteScores(other))
+    assert (error.code, error.reason) == ("ALREADY_EXISTS", "REQUEST_ID_REUSED")
+    assert await listed_scores(store, name) == [("judge", 0.5)]
+
+
+async def test_bad_scores_store_none(store: Any) -> None:
+    name = (await create(store, trace(0))).results[0].name
+    wrong = [
+        own_score(name),
+        own_score(name, ""),
+        own_score(name, "c" * 65),
+        own_score(name, value=math.nan),
+        own_score(name, a=[{"b": math.inf}]),
+        own_score(name, "structure"),
+    ]
+    error = await refused(store.WriteScores(v1.WriteScoresRequest(scores=wrong)))
+    assert (error.code, error.reason) == ("INVALID_ARGUMENT", "SCORE_INVALID")
+    assert fields(error) == [
+        "scores[1].criterion",
+        "scores[2].criterion",
+        "scores[3].value",
+        "scores[4].details.a[0].b",
+    ]
+    error = await refused(store.WriteScores(v1.WriteScoresRequest(scores=wrong[-1:])))
+    assert (error.reason, fields(error)) == ("SCORE_INVALID", ["scores[0].criterion"])
+    error = await refused(store.WriteScores(v1.WriteScoresRequest(scores=[own_score("traces")])))
+    assert fields(error) == ["scores[0].trace"]
+    for count in (0, 1001):
+        request = v1.WriteScoresRequest(scores=[own_score(name)] * count)
+        error = await refused(store.WriteScores(request))
+        assert (error.reason, fields(error)) == ("BATCH_SIZE_INVALID", ["scores"])
+    missing = own_score("traces/01a2131f-0bad-747b-9465-14ddd66bd8a2")
+    error = await refused(store.WriteScores(v1.WriteScoresRequest(scores=[own_score(name), missing])))
+    assert (error.code, error.reason) == ("NOT_FOUND", "TRACE_NOT_FOUND")
+    assert error.message.startswith("scores[1].trace: ")
+    assert await listed_scores(store, name) == []
+    error = await refused(store.ListScores(v1.ListScoresRequest(trace=missing.trace)))
+    assert (error.code, error.reason) == ("NOT_FOUND", "TRACE_NOT_FOUND")
+
+
+async def test_a_page_of_scores_belongs_to_its_trace(store: Any) -> None:
+    first, second = [result.name for result in (await create(store, trace(0), trace(1))).results]
+    await store.WriteScores(v1.WriteScoresRequest(scores=[own_score(first), own_score(first)]))
+    token = (await store.ListScores(v1.ListScoresRequest(trace=first, page_size=1))).next_page_token
+    error = await refused(store.ListScores(v1.ListScoresRequest(trace=second, page_token=token)))
+    assert (error.code, fields(error)) == ("INVALID_ARGUMENT", ["page_token"])
+
+
 async def test_two_traces_side_by_side(store: Any) -> None:
     base = trace(
         0,

@@ -190,7 +190,9 @@ class TraceFilter(_message.Message):
 
     @_builtins.property
     def scores(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoreCondition]:
-        """Keep traces whose latest score by a criterion is at least a value. At most 20 conditions."""
+        """Keep traces whose latest score by a criterion is at least a value. At most 20 conditions. Scores are given after a trace was
+        stored, so that a snapshot under such a condition may hold other traces later.
+        """
 
     def __init__(
         self,

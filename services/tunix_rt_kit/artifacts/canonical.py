@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from pathlib import Path
 from typing import Any, Final
 
+import orjson
 import rfc8785
 
 from tunix_rt_kit.errors import InvalidArgument
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 _MAX_INTEGER: Final = (1 << 53) - 1
-
-# Of all but fractions and keys beyond ASCII this writes what RFC 8785 asks for, at a sixth of the cost.
-_encode_simple: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
 
 
 def canonical_json(obj: Any) -> bytes:
@@ -28,7 +25,13 @@ def canonical_json(obj: Any) -> bytes:
             surrogate, a type that JSON does not know).
     """
     try:
-        return _encode_simple(obj).encode() if _is_simple(obj) else rfc8785.dumps(obj)
+        if _is_simple(obj):
+            # Of all but fractions and keys beyond ASCII it writes what RFC 8785 asks for, many times faster.
+            try:
+                return orjson.dumps(obj, option=orjson.OPT_SORT_KEYS)
+            except orjson.JSONEncodeError:
+                pass  # Too deep for it, or without a canonical form: the next line knows which.
+        return rfc8785.dumps(obj)
     except (rfc8785.CanonicalizationError, UnicodeEncodeError, RecursionError) as error:
         raise InvalidArgument(
             f"value has no canonical JSON form: {error}", reason="JSON_NOT_CANONICAL"

@@ -7,7 +7,9 @@ from google.protobuf.struct_pb2 import Struct
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tunix_rt import v1
 from tunix_rt_kit.artifacts import digest_json
+from tunix_rt_trace_store import convert
 from tunix_rt_trace_store.content import rendered
 from tunix_rt_trace_store.model import TraceContent
 
@@ -35,15 +37,36 @@ contents = st.fixed_dictionaries(
 
 @given(contents)
 def test_the_digest_is_that_of_the_canonical_form(content: TraceContent) -> None:
-    trace = rendered(content, 100)
+    trace = rendered(content, b"encoded")
     assert trace.content_digest == digest_json(content)
 
 
+def message_of(content: Any) -> v1.Trace:
+    written = dict(content)
+    metadata = written.pop("metadata")
+    message = v1.Trace(**{**written, "steps": [v1.TraceStep(**step) for step in written["steps"]]})
+    message.metadata.update(metadata)
+    return message
+
+
 @given(contents)
-def test_steps_and_metadata_read_back_as_they_were(content: Any) -> None:
-    trace = rendered(content, 100)
-    assert json.loads(trace.steps_json) == content["steps"]
+def test_a_trace_reads_back_as_it_was_written(content: Any) -> None:
+    written = message_of(content)
+    draft = convert.draft(written)
+    assert convert.content(draft.encoded) == draft.content
+    assert v1.Trace.FromString(draft.encoded) == written
+
+
+@given(contents)
+def test_filters_see_the_metadata_as_it_was_written(content: Any) -> None:
     read, written = Struct(), Struct()
-    read.update(json.loads(trace.metadata_json))
+    read.update(json.loads(rendered(content, b"encoded").metadata_json))
     written.update(content["metadata"])
     assert read == written
+
+
+def test_what_the_contract_lacks_or_the_server_gives_is_not_kept() -> None:
+    plain = v1.Trace(trace_version="1.0", prompt="p", steps=[v1.TraceStep(i=1, type="t", content="c")])
+    written = v1.Trace.FromString(plain.SerializeToString() + b"\xf2\x3f\x04more")
+    written.name, written.sequence, written.content_digest = "traces/mine", 7, "sha256:no"
+    assert convert.draft(written) == convert.draft(plain)
