@@ -64,6 +64,8 @@ def category_chart(categories: Sequence[CategoryDifference]) -> str:
                     color=colour,
                     markersize=7,
                     zorder=4,
+                    # A marker at 0% or 100% would be cut in half by the edge.
+                    clip_on=False,
                 )
         labels = [
             f"{words.category_name(entry.category)} ({entry.difference.base.item_count})"
