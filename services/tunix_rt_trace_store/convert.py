@@ -94,7 +94,7 @@ def trace_message(trace: StoredTrace) -> v1.Trace:
     message.name = f"traces/{trace.id}"
     message.content_digest = trace.content_digest
     message.sequence = trace.sequence
-    message.create_time.FromDatetime(trace.create_time)
+    message.create_time.CopyFrom(timestamp(trace.create_time))
     return message
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -56,6 +57,8 @@ def run_service(
 async def _serve(settings: Settings, open_services: OpenServices[Settings]) -> None:
     stop = asyncio.Event()
     async with open_services(settings, stop) as services:
+        # What was imported stays until the end; looking for garbage in it cost a seventh of a batch's time.
+        gc.freeze()
         await serve(settings, services, stop=stop)
 
 

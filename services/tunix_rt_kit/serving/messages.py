@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from google.protobuf.struct_pb2 import Struct, Value
@@ -13,6 +13,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from tunix_rt_kit.serving.status import ERROR_DOMAIN
 
 _SAFE_INTEGER: Final = (1 << 53) - 1
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def plain_struct(struct: Struct) -> dict[str, Any]:
@@ -39,9 +40,9 @@ def plain_value(value: Value) -> Any:
 
 def timestamp(moment: datetime) -> Timestamp:
     """An aware moment as a Timestamp."""
-    message = Timestamp()
-    message.FromDatetime(moment)
-    return message
+    # As Timestamp.FromDatetime, which takes longer than reading the trace that the moment belongs to.
+    since = moment - _EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1_000)
 
 
 def failure_status(code: str, reason: str, message: str, metadata: Mapping[str, str]) -> status_pb2.Status:
