@@ -111,8 +111,11 @@ class Session:
         sys.stdout.write("[]\n" if separator == "[\n  " else "\n]\n")
 
     def set_up_logging(self) -> None:
-        """Log lines go to stderr: warnings always, more with -v and -vv."""
-        levels = (logging.WARNING, logging.INFO, logging.DEBUG)
+        """Log lines go to stderr: errors always, more with -v and -vv.
+
+        What an embedded server warns of, such as a job that failed, the command says itself.
+        """
+        levels = (logging.ERROR, logging.INFO, logging.DEBUG)
         logging.basicConfig(
             level=levels[min(self.verbose, 2)],
             format="%(levelname).1s %(name)s: %(message)s",
