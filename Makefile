@@ -40,8 +40,8 @@ proto: .venv/.dev ## generate clients/tunix_rt/v1 and docs/reference
 	$(BIN)/python protos/build.py generate
 	$(BIN)/python docs/generate.py
 
-bench: .venv/.dev ## run the benchmarks and print their ratios
-	$(BIN)/python -m benchmarks
+bench: .venv/.bench ## run the benchmarks and print their figures; BENCH_ARGS="trace-import --data FILE" chooses
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 clean: ## remove what make built: .venv, caches, the demo's output
 	rm -rf .venv $(DEMO_DIR) .coverage .coverage.* .mypy_cache .ruff_cache .hypothesis .import_linter_cache
@@ -53,6 +53,10 @@ clean: ## remove what make built: .venv, caches, the demo's output
 
 .venv/.local: pyproject.toml constraints.txt | .venv/bin/python
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[local]'
+	@touch $@
+
+.venv/.bench: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[bench]'
 	@touch $@
 
 .venv/.dev: pyproject.toml constraints.txt | .venv/bin/python

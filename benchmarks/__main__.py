@@ -1,22 +1,86 @@
-"""Runs the benchmarks: ``python -m benchmarks [NAME ...]``; all of them without a name."""
+"""Runs the benchmarks: ``python -m benchmarks [NAME ...]``; all of them without a name.
+
+Each prints one JSON object on standard output, and its figures line by line on standard error.
+"""
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
 
-from benchmarks import trace_import
+from benchmarks.options import Options
 
-BENCHMARKS: Mapping[str, Callable[[], dict[str, float]]] = {"trace-import": trace_import.run}
+MODULES: Final = {
+    "trace-import": "benchmarks.trace_import",
+    "trace-read": "benchmarks.trace_read",
+    "trace-scale": "benchmarks.trace_scale",
+}
 
 
-def main(names: list[str]) -> None:
-    unknown = [name for name in names if name not in BENCHMARKS]
+def main(argv: Sequence[str]) -> None:
+    names, options = _parsed(argv)
+    for name in names:
+        figures = importlib.import_module(MODULES[name]).run(options)
+        for path, value in _flat(figures):
+            print(f"{name}  {path:<44} {value}", file=sys.stderr)
+        print(json.dumps({"benchmark": name, **figures}), flush=True)
+
+
+def _parsed(argv: Sequence[str]) -> tuple[list[str], Options]:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measures the trace store beside a REST baseline; see docs/performance.md.",
+        epilog="example: python -m benchmarks trace-import --data gsm8k_train.jsonl --databases postgresql",
+    )
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"any of {', '.join(MODULES)}; left out, all"
+    )
+    parser.add_argument(
+        "--data", type=Path, help="file of traces, repeated to the count; left out, generated traces"
+    )
+    parser.add_argument("--count", type=_positive, help="traces; left out, each benchmark's own number")
+    parser.add_argument(
+        "--repeats", type=_positive, default=3, help="of each measurement (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--databases",
+        nargs="+",
+        choices=("postgresql", "sqlite"),
+        default=("postgresql", "sqlite"),
+        help="which databases (default: both)",
+    )
+    parser.add_argument(
+        "--postgres-url",
+        default="",
+        help="server whose user may create databases; left out, one is started from the wheel",
+    )
+    given = parser.parse_args(argv)
+    unknown = [name for name in given.names if name not in MODULES]
     if unknown:
-        sys.exit(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
-    for name in names or list(BENCHMARKS):
-        print(json.dumps({"benchmark": name, **BENCHMARKS[name]()}), flush=True)
+        parser.error(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(MODULES)}")
+    if given.data is not None and not given.data.is_file():
+        parser.error(f"--data: {given.data} is not a file")
+    options = Options(given.data, given.count, given.repeats, tuple(given.databases), given.postgres_url)
+    return given.names or list(MODULES), options
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _flat(figures: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", value
 
 
 if __name__ == "__main__":

@@ -1,79 +1,114 @@
-"""Importing traces through client, gRPC and trace store into SQLite, beside bare inserts of the same rows.
+"""Importing traces, 1,000 a call from one client, beside a REST baseline and beside what the database allows.
 
-The peer is SQLAlchemy core ``executemany`` of ready rows, 1,000 a transaction with a full sync, in a
-database of the same kind: what the database itself costs.
+Each figure is the median of interleaved repeats, each in an empty database. Both clients hold their traces
+ready (messages, dicts) before the clock starts, so that encoding and sending are measured and reading a file
+is not.
 """
 
 from __future__ import annotations
 
-import json
-import tempfile
 import time
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+from typing import Any, Final
 
-import sqlalchemy as sa
+import httpx
 
-import tunix_rt_local
+from benchmarks import ceilings, data
+from benchmarks.databases import DatabaseServer, database_server
+from benchmarks.measure import CpuMeter
+from benchmarks.options import Options
+from benchmarks.processes import ServerProcess, rest_baseline, trace_store
 from tunix_rt import Client, v1
-from tunix_rt.formats import trace_from_json, trace_to_json
-from tunix_rt.generate import generate_traces
 from tunix_rt.importing import import_traces
-from tunix_rt_kit.database import Database
 
-COUNT = 10_000
-BATCH = 1_000
-REPEATS = 3
+COUNT: Final = 30_000
+BATCH: Final = 1_000
+
+_Sample = dict[str, float]
 
 
-def run() -> dict[str, float]:
-    """Traces a second of both, the median of interleaved repeats, and their ratio."""
-    traces = [trace_from_json(json.dumps(trace.to_dict())) for trace in generate_traces(COUNT, seed=1)]
-    ours, peers = [], []
-    for _ in range(REPEATS):
-        ours.append(COUNT / _seconds_of_import(traces))
-        peers.append(COUNT / _seconds_of_inserts(traces))
-    mine, peer = sorted(ours)[REPEATS // 2], sorted(peers)[REPEATS // 2]
+def run(options: Options) -> dict[str, Any]:
+    """For each database: traces a second, the ratio to the baseline, and CPU milliseconds a trace."""
+    count = options.count or COUNT
+    messages = list(data.traces(options, count))
+    documents = [data.as_document(trace) for trace in messages]
+    figures: dict[str, Any] = {"count": count, "batch": BATCH, "repeats": options.repeats}
+    for dialect in options.dialects:
+        with database_server(dialect, options) as server:
+            figures[dialect] = _on(server, messages, documents, options.repeats)
+    return figures
+
+
+def _on(
+    server: DatabaseServer, messages: Sequence[v1.Trace], documents: Sequence[dict[str, Any]], repeats: int
+) -> dict[str, Any]:
+    subjects: dict[str, Callable[[], _Sample]] = {
+        "tunix_rt": lambda: _served(server, trace_store, lambda at: _import(at, messages), len(messages)),
+        "rest": lambda: _served(server, rest_baseline, lambda at: _post(at, documents), len(documents)),
+        "executemany": lambda: _alone(server, ceilings.executemany_seconds, documents),
+    }
+    if server.dialect == "postgresql":
+        subjects["copy"] = lambda: _alone(server, ceilings.copy_seconds, documents)
+        subjects["validate_and_copy"] = lambda: _alone(server, ceilings.validate_and_copy_seconds, documents)
+    samples: dict[str, list[_Sample]] = {name: [] for name in subjects}
+    for _ in range(repeats):
+        for name, measure in subjects.items():
+            samples[name].append(measure())
+    found: dict[str, Any] = {name: _medians(runs) for name, runs in samples.items()}
+    if server.version:
+        found["server_version"] = server.version
+    found["ratio_to_rest"] = round(
+        found["tunix_rt"]["traces_per_second"] / found["rest"]["traces_per_second"], 2
+    )
+    return found
+
+
+def _served(
+    server: DatabaseServer,
+    serve: Callable[[str], Any],
+    send: Callable[[ServerProcess], None],
+    count: int,
+) -> _Sample:
+    with server.empty() as url, serve(url) as process:
+        meter = CpuMeter(process.process, server.process)
+        begun = time.perf_counter()
+        send(process)
+        seconds = time.perf_counter() - begun
+        cpu = meter.milliseconds(count)
     return {
-        "traces_per_second": round(mine),
-        "executemany_per_second": round(peer),
-        "ratio": round(mine / peer, 3),
+        "traces_per_second": round(count / seconds),
+        **{f"cpu_ms_{name}": value for name, value in cpu.items()},
+        "cpu_ms": round(sum(cpu.values()), 4),
     }
 
 
-def _seconds_of_import(traces: list[v1.Trace]) -> float:
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        tunix_rt_local.embedded(Path(folder)) as server,
-        Client(server.address) as client,
-    ):
-        begun = time.perf_counter()
-        result = import_traces(client, traces, batch_size=BATCH)
-        seconds = time.perf_counter() - begun
-    if result.created != len(traces):
-        raise RuntimeError(f"{result.created} of {len(traces)} traces were stored")
-    return seconds
+def _alone(
+    server: DatabaseServer,
+    seconds: Callable[[str, Sequence[dict[str, Any]], int], float],
+    documents: Sequence[dict[str, Any]],
+) -> _Sample:
+    with server.empty() as url:
+        return {"traces_per_second": round(len(documents) / seconds(url, documents, BATCH))}
 
 
-def _seconds_of_inserts(traces: list[v1.Trace]) -> float:
-    table = sa.Table(
-        "traces",
-        sa.MetaData(),
-        sa.Column("sequence", sa.BigInteger, primary_key=True),
-        sa.Column("prompt", sa.Text),
-        sa.Column("body", sa.Text),
-    )
-    rows = [
-        {"sequence": number, "prompt": trace.prompt, "body": trace_to_json(trace)}
-        for number, trace in enumerate(traces)
-    ]
-    with tempfile.TemporaryDirectory() as folder:
-        database = Database(f"sqlite:///{folder}/peer.db")
-        try:
-            table.create(database.engine)
-            begun = time.perf_counter()
-            for start in range(0, len(rows), BATCH):
-                with database.write() as session:
-                    session.execute(sa.insert(table), rows[start : start + BATCH])
-            return time.perf_counter() - begun
-        finally:
-            database.close()
+def _import(server: ServerProcess, messages: Sequence[v1.Trace]) -> None:
+    with Client(server.address) as client:
+        result = import_traces(client, messages, batch_size=BATCH)
+    if result.created != len(messages):
+        raise RuntimeError(f"{result.created} of {len(messages)} traces were stored")
+
+
+def _post(server: ServerProcess, documents: Sequence[dict[str, Any]]) -> None:
+    created = 0
+    with httpx.Client(base_url=f"http://{server.address}", timeout=60, trust_env=False) as client:
+        for start in range(0, len(documents), BATCH):
+            answer = client.post("/traces:batchCreate", json={"traces": documents[start : start + BATCH]})
+            answer.raise_for_status()
+            created += len(answer.json()["ids"])
+    if created != len(documents):
+        raise RuntimeError(f"{created} of {len(documents)} traces were stored")
+
+
+def _medians(samples: Sequence[Mapping[str, float]]) -> _Sample:
+    return {name: median(sample[name] for sample in samples) for name in samples[0]}
