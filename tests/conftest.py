@@ -10,6 +10,15 @@ import pytest
 from support.postgres import fresh_database, postgres_server
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How far the tests in tests/robustness go: a few seconds each unless told otherwise."""
+    group = parser.getgroup("tunix-rt")
+    group.addoption("--kills", type=int, default=3, help="how often a server is killed (default: 3)")
+    group.addoption(
+        "--writer-traces", type=int, default=200, help="traces of each of 16 writers (default: 200)"
+    )
+
+
 @pytest.fixture(scope="session")
 def postgres_server_url() -> Iterator[str]:
     """URL of a PostgreSQL server whose user may create databases."""

@@ -1,0 +1,181 @@
+"""Servers and clients that are killed amid an import; ``--kills`` and ``--writer-traces`` go further."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import grpc
+import pytest
+
+from support.store_process import StoreProcess, environment
+from support.traces import trace
+from tunix_rt import Client, v1
+from tunix_rt.importing import ImportResult, import_traces
+
+WRITERS = 16
+
+
+@pytest.fixture
+def kills(request: pytest.FixtureRequest) -> int:
+    number: int = request.config.getoption("--kills")
+    return number
+
+
+def numbers_in_order(address: str) -> list[int]:
+    """The number of each stored trace; the sequences must be 1, 2, 3 and so on."""
+    with Client(address) as client:
+        traces = list(client.trace_store.stream_traces())
+    assert [stored.sequence for stored in traces] == list(range(1, len(traces) + 1))
+    return [int(stored.metadata["number"]) for stored in traces]
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < end, "it did not come to pass within two minutes"
+        time.sleep(0.005)
+
+
+def test_a_server_that_is_killed_loses_nothing_that_it_acknowledged(
+    database_url: str, tmp_path: Path, kills: int
+) -> None:
+    moments = random.Random(kills)
+    acknowledged = ImportResult()
+    enough = threading.Event()
+
+    def endless() -> Iterator[v1.Trace]:
+        for number in count():
+            if enough.is_set():
+                return
+            yield trace(number)
+
+    def progress(result: ImportResult) -> None:
+        nonlocal acknowledged
+        acknowledged = result
+
+    with (
+        StoreProcess(database_url, tmp_path) as store,
+        Client(store.address) as client,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        importing = pool.submit(
+            import_traces,
+            client,
+            endless(),
+            duplicate_policy="keep",
+            batch_size=20,
+            on_progress=progress,
+        )
+        try:
+            for _ in range(kills):
+                before = acknowledged.read
+                wait_for(lambda before=before: acknowledged.read > before or importing.done())  # type: ignore[misc]
+                time.sleep(moments.uniform(0, 0.1))
+                store.kill()
+                answered = acknowledged.read
+                store.start()
+                assert len(numbers_in_order(store.address)) >= answered
+        finally:
+            enough.set()
+        result = importing.result(150)
+        numbers = numbers_in_order(store.address)
+    assert result.created == result.read == len(numbers)
+    assert sorted(numbers) == list(range(result.read))
+
+
+class Writer:
+    """A client process that imports its own traces, however often it is started."""
+
+    def __init__(self, address: str, number: int, traces: int) -> None:
+        self._command = [sys.executable, "-m", "support.trace_writer", address, str(number), str(traces)]
+        self.start()
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(self._command, env=environment(), stdout=subprocess.PIPE, text=True)
+
+    def finish(self) -> None:
+        self._process.communicate(timeout=300)
+        assert self._process.returncode == 0
+
+    def kill_in_the_middle(self, after_s: float) -> bool:
+        """Kill it some time after its first batch, and start it again; False if it had ended before."""
+        assert self._process.stdout is not None
+        self._process.stdout.readline()
+        time.sleep(after_s)
+        was_running = self._process.poll() is None
+        self._process.kill()
+        self._process.communicate()
+        self.start()
+        return was_running
+
+
+class Snapshots:
+    """The bytes of the snapshots that were the newest ones at some moments."""
+
+    def __init__(self, address: str) -> None:
+        self._channel = grpc.insecure_channel(address)
+        self._stream = self._channel.unary_stream("/tunix_rt.v1.TraceStore/StreamTraces")
+        self.taken: dict[int, str] = {}
+
+    def take(self, as_of: int = 0) -> tuple[int, str]:
+        digest = hashlib.sha256()
+        header = 0
+        for part in self._stream(v1.StreamTracesRequest(as_of=as_of).SerializeToString()):
+            header = header or v1.StreamTracesResponse.FromString(part).header.as_of
+            digest.update(part)
+        return header, digest.hexdigest()
+
+    @contextmanager
+    def taking(self) -> Iterator[None]:
+        """Take one after the other until the block ends."""
+        done = threading.Event()
+
+        def run() -> None:
+            while not done.wait(0.1):
+                as_of, digest = self.take()
+                # Asking for 0 later would mean the newest one then.
+                if as_of:
+                    assert self.taken.setdefault(as_of, digest) == digest
+
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(run)
+            try:
+                yield
+            finally:
+                done.set()
+            running.result(60)
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+def test_writers_that_are_killed_store_each_trace_once(
+    request: pytest.FixtureRequest, postgres_url: str, tmp_path: Path, kills: int
+) -> None:
+    traces: int = request.config.getoption("--writer-traces")
+    moments = random.Random(kills)
+    with StoreProcess(postgres_url, tmp_path) as store:
+        snapshots = Snapshots(store.address)
+        with snapshots.taking():
+            writers = [Writer(store.address, number, traces) for number in range(WRITERS)]
+            killed = 0
+            while killed < 2 * kills:
+                killed += moments.choice(writers).kill_in_the_middle(moments.uniform(0, 0.2))
+            for writer in writers:
+                writer.finish()
+        numbers = numbers_in_order(store.address)
+        again = {as_of: snapshots.take(as_of) for as_of in snapshots.taken}
+        snapshots.close()
+    assert sorted(numbers) == list(range(WRITERS * traces))
+    assert len(again) > 1
+    assert again == {as_of: (as_of, digest) for as_of, digest in snapshots.taken.items()}
