@@ -14,7 +14,8 @@ from support.traces import trace
 
 # Below this, messages are left empty: Struct and Value hold each other.
 _DEPTH = 5
-_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+_ODD_TEXTS = ["", "\0", "a\0b", " ", "\n", "\ufeff", "%_\\'\"", "x" * 70, "é" * 300, "x" * 20_001]
+_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.sampled_from(_ODD_TEXTS)
 _SCALARS: Mapping[int, st.SearchStrategy[Any]] = {
     FieldDescriptor.CPPTYPE_INT32: st.integers(-2, 3) | st.integers(-(2**31), 2**31 - 1),
     FieldDescriptor.CPPTYPE_INT64: st.integers(-2, 3) | st.integers(-(2**63), 2**63 - 1),
@@ -39,19 +40,15 @@ def requests(method: MethodDescriptor, words: Words) -> st.SearchStrategy[bytes]
 def messages(draw: st.DrawFn, descriptor: Descriptor, words: Words, depth: int = _DEPTH) -> Message:
     """Messages of a type whose fields hold anything that the wire allows."""
     message = GetMessageClass(descriptor)()
-    if descriptor.full_name == "tunix_rt.v1.Trace":
-        kind = draw(st.sampled_from(["right", "nearly right", "any"]))
-        if kind != "any":
-            message.CopyFrom(trace(draw(st.integers(0, 50))))
-        if kind == "right":
-            return message
-    for field in descriptor.fields:
-        if not draw(st.booleans()):
-            continue
-        if not field.is_repeated:
-            _set(draw, message, field, words, depth)
-        else:
+    fields = [field for field in descriptor.fields if draw(st.booleans())]
+    if descriptor.full_name == "tunix_rt.v1.Trace" and draw(st.booleans()):
+        message.CopyFrom(trace(draw(st.integers(0, 50))))
+        fields = draw(st.lists(st.sampled_from(list(descriptor.fields)), max_size=1))
+    for field in fields:
+        if field.is_repeated:
             _extend(draw, message, field, words, depth)
+        else:
+            _set(draw, message, field, words, depth)
     return message
 
 
