@@ -43,6 +43,10 @@ class CpuMeter:
         self._database = database
         self._before = self._now()
 
+    def seconds(self) -> float:
+        """Seconds of all together since the meter was made."""
+        return sum(self._now().values()) - sum(self._before.values())
+
     def milliseconds(self, per: int) -> dict[str, float]:
         """Milliseconds of each since the meter was made, divided by ``per``."""
         return {

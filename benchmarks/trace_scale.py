@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from statistics import median
 from typing import Any, Final
 
@@ -12,14 +12,16 @@ import psutil
 from google.protobuf.struct_pb2 import Value
 
 from benchmarks import data
-from benchmarks.databases import database_server
-from benchmarks.measure import peak_rss
+from benchmarks.databases import DatabaseServer, database_server
+from benchmarks.measure import CpuMeter, peak_rss
 from benchmarks.options import Options
 from benchmarks.processes import trace_store
 from tunix_rt import Client, v1
-from tunix_rt.importing import ImportResult, import_traces
+from tunix_rt.importing import import_traces
 
 COUNT: Final = 300_000
+# A tenth must be more than one batch, and a filtered listing several pages.
+LEAST: Final = 20_000
 PAGE: Final = 100
 _SHARE: Final = 10
 _PAGE_READS: Final = 40
@@ -37,68 +39,77 @@ def run(options: Options) -> dict[str, Any]:
 
     The client is this process, whose memory holds the distinct rows of the data too.
     """
-    count = max(options.count or COUNT, data.SOURCES * PAGE * 4)
+    count = max(options.count or COUNT, LEAST)
     figures: dict[str, Any] = {"count": count, "page_size": PAGE}
     for dialect in options.dialects:
         with database_server(dialect, options) as server, server.empty() as url:
-            figures[dialect] = _on(url, options, count)
+            figures[dialect] = _on(server, url, options, count)
     return figures
 
 
-def _on(url: str, options: Options, count: int) -> dict[str, Any]:
+def _on(server: DatabaseServer, url: str, options: Options, count: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with trace_store(url) as process, Client(process.address) as client:
         watched = {"client": psutil.Process(), "server": process.process}
-        with peak_rss(watched) as peaks:
-            found["import"] = _import(client, data.traces(options, count), count)
-        found["import"] |= {f"peak_rss_mb_{name}": value for name, value in peaks.items()}
-        with peak_rss(watched) as peaks:
-            found["stream"] = _growth(_moments(client.trace_store.stream_traces()), count)
-        found["stream"] |= {f"peak_rss_mb_{name}": value for name, value in peaks.items()}
+        steps: dict[str, Callable[[_Laps], None]] = {
+            "import": lambda laps: _import(client, data.traces(options, count), laps),
+            "stream": lambda laps: _stream(client, laps),
+        }
+        for name, step in steps.items():
+            with peak_rss(watched) as peaks:
+                laps = _Laps(CpuMeter(process.process, server.process), count)
+                step(laps)
+                found[name] = laps.growth()
+            found[name] |= {f"peak_rss_mb_{who}": value for who, value in peaks.items()}
         found["pages"] = {name: _pages(client, wanted) for name, wanted in FILTERS.items()}
     return found
 
 
-def _import(client: Client, traces: Iterable[v1.Trace], count: int) -> dict[str, float]:
-    moments = [(0, time.perf_counter())]
+class _Laps:
+    """When the first tenth of ``count`` traces was done, when the last began, and the CPU time until then."""
 
-    def progress(result: ImportResult) -> None:
-        moments.append((result.read, time.perf_counter()))
+    def __init__(self, meter: CpuMeter, count: int) -> None:
+        self._meter = meter
+        self._marks = [0, count // _SHARE, count - count // _SHARE, count]
+        self._laps: list[tuple[int, float, float]] = []
+        self.passed(0)
 
-    result = import_traces(client, traces, on_progress=progress)
-    if result.created != count:
-        raise RuntimeError(f"{result.created} of {count} traces were stored")
-    return _growth(moments, count)
+    def passed(self, number: int) -> None:
+        """``number`` traces are done."""
+        if len(self._laps) < len(self._marks) and number >= self._marks[len(self._laps)]:
+            self._laps.append((number, time.perf_counter(), self._meter.seconds()))
+
+    def growth(self) -> dict[str, float]:
+        """Traces a second in all, in the first tenth and in the last; and what a trace of the last costs in
+        time, and in CPU time of client, server and database, over one of the first."""
+        if [lap[0] for lap in self._laps[::3]] != [0, self._marks[-1]]:
+            raise RuntimeError(f"not all of the {self._marks[-1]} traces came by")
+        start, first, before_last, end = self._laps
+        first_s, first_cpu_s = _per_trace(start, first)
+        last_s, last_cpu_s = _per_trace(before_last, end)
+        return {
+            "traces_per_second": round(1 / _per_trace(start, end)[0]),
+            "first_traces_per_second": round(1 / first_s),
+            "last_traces_per_second": round(1 / last_s),
+            "last_over_first": round(last_s / first_s, 3),
+            "last_over_first_cpu": round(last_cpu_s / first_cpu_s, 3),
+        }
 
 
-def _moments(traces: Iterable[v1.Trace]) -> Iterator[tuple[int, float]]:
-    """How many traces have come by when, every thousand."""
-    number = 0
-    yield 0, time.perf_counter()
-    for number, _ in enumerate(traces, start=1):
+def _per_trace(start: tuple[int, float, float], end: tuple[int, float, float]) -> tuple[float, float]:
+    count = end[0] - start[0]
+    return (end[1] - start[1]) / count, (end[2] - start[2]) / count
+
+
+def _import(client: Client, traces: Iterable[v1.Trace], laps: _Laps) -> None:
+    import_traces(client, traces, on_progress=lambda result: laps.passed(result.created))
+
+
+def _stream(client: Client, laps: _Laps) -> None:
+    for number, _ in enumerate(client.trace_store.stream_traces(), start=1):
         if number % 1_000 == 0:
-            yield number, time.perf_counter()
-    yield number, time.perf_counter()
-
-
-def _growth(moments: Iterable[tuple[int, float]], count: int) -> dict[str, float]:
-    """Traces a second in all, in the first tenth and in the last, and how much longer a trace takes then."""
-    seen = list(moments)
-    if seen[-1][0] != count:
-        raise RuntimeError(f"{seen[-1][0]} of {count} traces came by")
-    share = count // _SHARE
-    first = _rate(seen[0], next(moment for moment in seen if moment[0] >= share))
-    last = _rate(next(moment for moment in seen if moment[0] >= count - share), seen[-1])
-    return {
-        "traces_per_second": round(_rate(seen[0], seen[-1])),
-        "first_traces_per_second": round(first),
-        "last_traces_per_second": round(last),
-        "last_over_first": round(first / last, 3),
-    }
-
-
-def _rate(start: tuple[int, float], end: tuple[int, float]) -> float:
-    return (end[0] - start[0]) / (end[1] - start[1])
+            laps.passed(number)
+    laps.passed(number)
 
 
 def _pages(client: Client, wanted: v1.TraceFilter | None) -> dict[str, float]:
