@@ -41,9 +41,9 @@ def trace_store(database_url: str) -> Iterator[ServerProcess]:
 
 
 @contextmanager
-def rest_baseline(database_url: str) -> Iterator[ServerProcess]:
+def rest_baseline(database_url: str, *options: str) -> Iterator[ServerProcess]:
     """``python -m benchmarks.rest_baseline`` on a database, whose table it makes."""
-    with _served("benchmarks.rest_baseline", lambda address: [address, database_url]) as server:
+    with _served("benchmarks.rest_baseline", lambda address: [address, database_url, *options]) as server:
         yield server
 
 

@@ -1,8 +1,9 @@
 """The peer of the measurements: traces behind FastAPI and SQLAlchemy's asyncio ORM.
 
-``python -m benchmarks.rest_baseline HOST:PORT DATABASE_URL`` serves ``POST /traces:batchCreate`` and
-``GET /traces/{id}``. It checks with pydantic what the trace store checks, stores a batch in one transaction
-through the ORM, and has no digests, request ids, snapshots or filters.
+``python -m benchmarks.rest_baseline HOST:PORT DATABASE_URL [--refresh]`` serves ``POST
+/traces:batchCreate`` and ``GET /traces/{id}``. It checks with pydantic what the trace store checks, stores a
+batch in one transaction through the ORM, and has no digests, request ids, snapshots or filters. With
+``--refresh`` it reads back each row that it stored by ``session.refresh``, as FastAPI's tutorial does.
 """
 
 from __future__ import annotations
@@ -85,8 +86,8 @@ class TraceRow(Base):
     create_time: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
 
-def application(database_url: str) -> FastAPI:
-    """The service on a database, whose table is made when it starts."""
+def application(database_url: str, *, refresh: bool = False) -> FastAPI:
+    """The service on a database, whose table is made when it starts; ``refresh`` reads back each new row."""
     url = make_url(database_url)
     engine = create_async_engine(url.set(drivername=_DRIVERS[url.get_backend_name()]))
     sessions = async_sessionmaker(engine, expire_on_commit=False)
@@ -108,6 +109,10 @@ def application(database_url: str) -> FastAPI:
         rows = [_row(trace, now) for trace in batch.traces]
         async with sessions() as session, session.begin():
             session.add_all(rows)
+            if refresh:
+                await session.flush()
+                for row in rows:
+                    await session.refresh(row)
         return Created(ids=[row.id for row in rows])
 
     @app.get("/traces/{trace_id}")
@@ -147,9 +152,10 @@ def _stored(row: TraceRow) -> StoredTrace:
     )
 
 
-def main(address: str, database_url: str) -> None:
+def main(address: str, database_url: str, *options: str) -> None:
     host, _, port = address.rpartition(":")
-    uvicorn.run(application(database_url), host=host, port=int(port), log_level="warning", access_log=False)
+    service = application(database_url, refresh="--refresh" in options)
+    uvicorn.run(service, host=host, port=int(port), log_level="warning", access_log=False)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from statistics import median
 from typing import Any, Final
 
@@ -46,6 +47,9 @@ def _on(
     subjects: dict[str, Callable[[], _Sample]] = {
         "tunix_rt": lambda: _served(server, trace_store, lambda at: _import(at, messages), len(messages)),
         "rest": lambda: _served(server, rest_baseline, lambda at: _post(at, documents), len(documents)),
+        "rest_refresh": lambda: _served(
+            server, _rest_refresh, lambda at: _post(at, documents), len(documents)
+        ),
         "executemany": lambda: _alone(server, ceilings.executemany_seconds, documents),
     }
     if server.dialect == "postgresql":
@@ -58,15 +62,19 @@ def _on(
     found: dict[str, Any] = {name: _medians(runs) for name, runs in samples.items()}
     if server.version:
         found["server_version"] = server.version
-    found["ratio_to_rest"] = round(
-        found["tunix_rt"]["traces_per_second"] / found["rest"]["traces_per_second"], 2
-    )
+    for peer in ("rest", "rest_refresh"):
+        ratio = found["tunix_rt"]["traces_per_second"] / found[peer]["traces_per_second"]
+        found[f"ratio_to_{peer}"] = round(ratio, 2)
     return found
+
+
+def _rest_refresh(database_url: str) -> AbstractContextManager[ServerProcess]:
+    return rest_baseline(database_url, "--refresh")
 
 
 def _served(
     server: DatabaseServer,
-    serve: Callable[[str], Any],
+    serve: Callable[[str], AbstractContextManager[ServerProcess]],
     send: Callable[[ServerProcess], None],
     count: int,
 ) -> _Sample:

@@ -15,7 +15,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("tunix-rt")
     group.addoption("--kills", type=int, default=3, help="how often a server is killed (default: 3)")
     group.addoption(
-        "--writer-traces", type=int, default=200, help="traces of each of 16 writers (default: 200)"
+        "--writer-traces", type=int, default=100, help="traces of each of 16 writers (default: 100)"
     )
 
 
