@@ -7,24 +7,51 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from tunix_rt import v1
 from tunix_rt.client import Client
-from tunix_rt.errors import InvalidArgumentError, TunixRtError, UnavailableError
+from tunix_rt.errors import (
+    AbortedError,
+    DeadlineExceededError,
+    FieldViolation,
+    InvalidArgumentError,
+    TunixRtError,
+    UnavailableError,
+)
 from tunix_rt.rpc.channel import MAX_MESSAGE_BYTES
 
 MAX_BATCH: Final = 1_000
 # Seconds for which a batch is tried again while the server is away.
 PATIENCE: Final = 120.0
-# Room in a message for the request id and the policy, and for the tag and length of each trace.
+# What stands before the length of each trace: the number of the field, and the wire type of a message.
+_TRACES_TAG: Final = v1.BatchCreateTracesRequest.TRACES_FIELD_NUMBER << 3 | 2
+# Room in a message for the request id and the policy.
 _ENVELOPE: Final = 256
-_PER_TRACE: Final = 6
 
 _POLICIES: Final = {"skip": v1.DUPLICATE_POLICY_SKIP, "keep": v1.DUPLICATE_POLICY_KEEP}
+# What may be gone at the next attempt; the request id makes that attempt safe.
+_PASSING: Final = (UnavailableError, DeadlineExceededError, AbortedError)
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedTrace:
+    """A trace that the server refused: its place in the whole import, from 1, and why."""
+
+    position: int
+    trace: v1.Trace
+    field_violations: Sequence[FieldViolation]
+
+    @property
+    def reason(self) -> str:
+        """Every wrong field, on one line."""
+        return "; ".join(
+            f"{violation.field}: {violation.description}" if violation.field else violation.description
+            for violation in self.field_violations
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +59,24 @@ class ImportResult:
     """What an import did, or has done so far.
 
     ``read`` counts the traces that the server has answered for, ``created`` those that it stored, ``skipped``
-    those whose content was there already; ``last_name`` names the trace that holds the last content.
+    those whose content was there already, ``refused`` those that it refused; ``last_name`` names the trace
+    that holds the last content.
     """
 
     read: int = 0
     created: int = 0
     skipped: int = 0
     last_name: str = ""
+    refused: int = 0
 
-    def plus(self, answer: v1.BatchCreateTracesResponse) -> ImportResult:
+    def plus(self, answer: v1.BatchCreateTracesResponse, refused: int = 0) -> ImportResult:
         """This result and one more batch."""
         return ImportResult(
-            self.read + len(answer.results),
+            self.read + len(answer.results) + refused,
             self.created + answer.created_count,
             self.skipped + answer.skipped_count,
             answer.results[-1].name if answer.results else self.last_name,
+            self.refused + refused,
         )
 
 
@@ -70,8 +100,18 @@ class ImportStoppedError(TunixRtError):
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
+    """Traces as they stand in a request, each encoded once, and the first one's place in the import."""
+
     first: int
-    traces: list[v1.Trace]
+    traces: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What became of one batch."""
+
+    answer: v1.BatchCreateTracesResponse
+    refused: list[RefusedTrace]
 
 
 def import_traces(
@@ -82,6 +122,7 @@ def import_traces(
     batch_size: int = MAX_BATCH,
     in_flight: int = 2,
     on_progress: Callable[[ImportResult], None] | None = None,
+    on_refused: Callable[[RefusedTrace], None] | None = None,
     import_id: str | None = None,
 ) -> ImportResult:
     """Store traces, however many, in bounded memory.
@@ -96,6 +137,8 @@ def import_traces(
         batch_size: 1-1,000.
         in_flight: batches on their way at once, at least 1. More than 1 may store batches out of order.
         on_progress: called in the calling thread after each batch, with the counts so far.
+        on_refused: called in the calling thread for each trace that the server refuses, in order, before
+            ``on_progress``; the rest of its batch is stored. Left out: such a trace ends the import.
         import_id: the same id and traces as in an earlier import store nothing twice, even with ``keep``;
             left out, this import stands for itself.
 
@@ -107,7 +150,7 @@ def import_traces(
     _check_range("in_flight", in_flight, 64)
     if duplicate_policy not in _POLICIES:
         raise InvalidArgumentError(f"duplicate_policy {duplicate_policy!r}: expected 'skip' or 'keep'")
-    run = _Import(client, _POLICIES[duplicate_policy], import_id or uuid.uuid4().hex, on_progress)
+    run = _Import(client, _POLICIES[duplicate_policy], import_id or uuid.uuid4().hex, on_progress, on_refused)
     return run.store(traces, batch_size, in_flight)
 
 
@@ -118,14 +161,16 @@ class _Import:
         policy: v1.DuplicatePolicy.ValueType,
         import_id: str,
         on_progress: Callable[[ImportResult], None] | None,
+        on_refused: Callable[[RefusedTrace], None] | None,
     ) -> None:
         self._client = client
         self._policy = policy
         self._id = import_id
         self._on_progress = on_progress
+        self._on_refused = on_refused
         self._result = ImportResult()
         self._stop = threading.Event()
-        self._waiting: deque[tuple[_Batch, Future[v1.BatchCreateTracesResponse]]] = deque()
+        self._waiting: deque[tuple[_Batch, Future[_Outcome]]] = deque()
 
     def store(self, traces: Iterable[v1.Trace], batch_size: int, in_flight: int) -> ImportResult:
         reader = _Reader(traces)
@@ -147,11 +192,11 @@ class _Import:
     def _collect(self) -> None:
         batch, future = self._waiting.popleft()
         try:
-            answer = future.result()
+            outcome = future.result()
         except TunixRtError as error:
             self._drain()
             raise ImportStoppedError(self._result, error, _located(error, batch.first)) from error
-        self._take(answer)
+        self._take(outcome)
 
     def _drain(self) -> None:
         """Count the batches that are on their way; the first error stands for theirs."""
@@ -160,32 +205,54 @@ class _Import:
             if future.exception() is None:
                 self._take(future.result())
 
-    def _take(self, answer: v1.BatchCreateTracesResponse) -> None:
-        self._result = self._result.plus(answer)
+    def _take(self, outcome: _Outcome) -> None:
+        self._result = self._result.plus(outcome.answer, len(outcome.refused))
+        if self._on_refused is not None:
+            for refused in outcome.refused:
+                self._on_refused(refused)
         if self._on_progress is not None:
             self._on_progress(self._result)
 
-    def _send(self, batch: _Batch) -> v1.BatchCreateTracesResponse:
-        request_id = self._request_id(batch)
+    def _send(self, batch: _Batch) -> _Outcome:
+        left = dict(enumerate(batch.traces, batch.first))
+        refused: dict[int, RefusedTrace] = {}
+        answer = v1.BatchCreateTracesResponse()
+        while left:
+            try:
+                answer = self._store(batch.first, list(left.values()))
+                break
+            except InvalidArgumentError as error:
+                wrong = _by_index(error)
+                if self._on_refused is None or not wrong or max(wrong) >= len(left):
+                    raise
+                # An answer has no room for very many violations: the next ones come with the next attempt.
+                positions = list(left)
+                for index, violations in wrong.items():
+                    place = positions[index]
+                    refused[place] = RefusedTrace(place, _decoded(left.pop(place)), violations)
+        return _Outcome(answer, [refused[place] for place in sorted(refused)])
+
+    def _store(self, first: int, traces: list[bytes]) -> v1.BatchCreateTracesResponse:
+        request = self._request(first, traces)
         give_up = time.monotonic() + PATIENCE
         pause = 0.2
         while True:
             try:
-                return self._client.trace_store.batch_create_traces(
-                    batch.traces, duplicate_policy=self._policy, request_id=request_id
-                )
-            except UnavailableError:
+                return self._client.trace_store.batch_create_encoded_traces(request)
+            except _PASSING:
                 if time.monotonic() + pause > give_up:
                     raise
                 if self._stop.wait(pause):
                     raise
             pause = min(pause * 2, 5.0)
 
-    def _request_id(self, batch: _Batch) -> str:
-        digest = hashlib.sha256(f"{self._id}/{self._policy}/{batch.first}".encode())
-        for trace in batch.traces:
-            digest.update(trace.SerializeToString(deterministic=True))
-        return digest.hexdigest()[:32]
+    def _request(self, first: int, traces: list[bytes]) -> bytes:
+        body = b"".join(traces)
+        digest = hashlib.sha256(f"{self._id}/{self._policy}/{first}".encode())
+        digest.update(body)
+        rest = v1.BatchCreateTracesRequest(duplicate_policy=self._policy, request_id=digest.hexdigest()[:32])
+        # Messages that are encoded one behind the other are one message.
+        return body + rest.SerializeToString()
 
 
 class _Reader:
@@ -203,25 +270,49 @@ class _Reader:
 
 
 def _batches(traces: Iterable[v1.Trace], batch_size: int) -> Iterator[_Batch]:
-    first, size, batch = 1, _ENVELOPE, list[v1.Trace]()
+    first, size, batch = 1, _ENVELOPE, list[bytes]()
     for trace in traces:
-        grown = trace.ByteSize() + _PER_TRACE
-        if batch and (len(batch) >= batch_size or size + grown > MAX_MESSAGE_BYTES):
+        encoded = _encoded(trace)
+        if batch and (len(batch) >= batch_size or size + len(encoded) > MAX_MESSAGE_BYTES):
             yield _Batch(first, batch)
             first, size, batch = first + len(batch), _ENVELOPE, []
-        batch.append(trace)
-        size += grown
+        batch.append(encoded)
+        size += len(encoded)
     if batch:
         yield _Batch(first, batch)
 
 
-def _located(error: TunixRtError, first: int) -> str:
-    """The error with ``traces[3]`` of its batch turned into the number of the trace in the whole import."""
+def _encoded(trace: v1.Trace) -> bytes:
+    """The bytes of a request that holds one trace; deterministic, for the request ids that are made of them."""
+    data = trace.SerializeToString(deterministic=True)
+    prefix, length = bytearray((_TRACES_TAG,)), len(data)
+    while length > 0x7F:
+        prefix.append(length & 0x7F | 0x80)
+        length >>= 7
+    prefix.append(length)
+    return bytes(prefix) + data
+
+
+def _decoded(encoded: bytes) -> v1.Trace:
+    return v1.BatchCreateTracesRequest.FromString(encoded).traces[0]
+
+
+def _by_index(error: TunixRtError) -> dict[int, list[FieldViolation]]:
+    """The violations of each trace of a batch, under their fields in it; those of none are left out."""
+    found: dict[int, list[FieldViolation]] = {}
     for violation in error.field_violations:
         index, bracket, rest = violation.field.removeprefix("traces[").partition("]")
-        if bracket and index.isdigit():
-            field = rest.removeprefix(".")
-            return f"trace {first + int(index):,}: {field + ': ' if field else ''}{violation.description}"
+        if violation.field.startswith("traces[") and bracket and index.isdigit():
+            field = FieldViolation(rest.removeprefix("."), violation.description)
+            found.setdefault(int(index), []).append(field)
+    return found
+
+
+def _located(error: TunixRtError, first: int) -> str:
+    """The error with ``traces[3]`` of its batch turned into the number of the trace in the whole import."""
+    for index, (violation, *_) in _by_index(error).items():
+        field = f"{violation.field}: " if violation.field else ""
+        return f"trace {first + index:,}: {field}{violation.description}"
     return error.message
 
 

@@ -1,19 +1,33 @@
 """Files that hold traces and eval items."""
 
+from tunix_rt.formats.compression import Source
 from tunix_rt.formats.errors import FormatError
 from tunix_rt.formats.eval_items import BUILTIN, GraderName, eval_items_from_traces, read_eval_items
-from tunix_rt.formats.lines import Source
-from tunix_rt.formats.traces import TraceFormat, read_traces, trace_from_json, trace_to_json
+from tunix_rt.formats.parquet import is_parquet, row_count
+from tunix_rt.formats.traces import (
+    BadLine,
+    Record,
+    TraceFormat,
+    read_records,
+    read_traces,
+    trace_from_json,
+    trace_to_json,
+)
 
 __all__ = [
     "BUILTIN",
+    "BadLine",
     "FormatError",
     "GraderName",
+    "Record",
     "Source",
     "TraceFormat",
     "eval_items_from_traces",
+    "is_parquet",
     "read_eval_items",
+    "read_records",
     "read_traces",
+    "row_count",
     "trace_from_json",
     "trace_to_json",
 ]

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 
 from tunix_rt import v1
+from tunix_rt.formats.compression import Source, name_of
 from tunix_rt.formats.errors import FormatError
-from tunix_rt.formats.lines import Source, check_values, name_of, parse_line, read_lines, struct_of
+from tunix_rt.formats.lines import check_values, parse_line, read_lines, struct_of
 from tunix_rt.schema import one_line
 
 GraderName: TypeAlias = Literal["numeric", "text", "auto"]

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import sys
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import IO, Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeVar
 
 from google.protobuf.struct_pb2 import Struct
 from pydantic import BaseModel, ValidationError
 
 from tunix_rt.errors import FieldViolation
+from tunix_rt.formats.compression import Source, name_of, opened
 from tunix_rt.formats.errors import FormatError
 from tunix_rt.schema import one_line, path_of, violations_of
-
-Source: TypeAlias = str | os.PathLike[str] | IO[bytes] | IO[str]
 
 # A trace has at most 1 MiB encoded, and JSON's escapes make at most six bytes of one.
 MAX_LINE_BYTES: Final = 8 * 1024 * 1024
@@ -26,44 +23,55 @@ MAX_LINE_BYTES: Final = 8 * 1024 * 1024
 _MAX_DEPTH: Final = 30
 _MAX_INTEGER: Final = 2**53
 _BOM: Final = b"\xef\xbb\xbf"
+_NEWLINES: Final = (b"\n", "\n")
 
 Model = TypeVar("Model", bound=BaseModel)
-
-
-def name_of(source: Source) -> str:
-    """What messages call ``source``."""
-    if isinstance(source, str | os.PathLike):
-        return "standard input" if source == "-" else os.fspath(source)
-    name = getattr(source, "name", "")
-    return name if isinstance(name, str) else ""
 
 
 def read_lines(source: Source) -> Iterator[tuple[int, bytes]]:
     """Yield the number, from 1, and the bytes of each line that is not blank, in bounded memory.
 
+    The source may be compressed. A line of more than 8 MiB is cut one byte behind them; ``parse_line`` and
+    ``keys_of`` refuse it.
+
     Raises:
-        FormatError: the source cannot be opened or read, or a line is longer than 8 MiB.
+        FormatError: the source cannot be opened or read.
     """
-    name = name_of(source)
+    with read_failures(name_of(source)), opened(source) as file:
+        number = 0
+        while raw := file.readline(MAX_LINE_BYTES + 1):
+            number += 1
+            line = raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw
+            if len(raw) > MAX_LINE_BYTES and raw[-1:] not in _NEWLINES:
+                yield number, line
+                while (rest := file.readline(MAX_LINE_BYTES)) and rest[-1:] not in _NEWLINES:
+                    pass
+                continue
+            line = (line.removeprefix(_BOM) if number == 1 else line).strip()
+            if line:
+                yield number, line
+
+
+@contextmanager
+def read_failures(name: str) -> Iterator[None]:
+    """Around what reads the file ``name``: what goes wrong with it becomes a FormatError."""
     try:
-        with _opened(source) as file:
-            number = 0
-            while raw := file.readline(MAX_LINE_BYTES + 1):
-                number += 1
-                if len(raw) > MAX_LINE_BYTES:
-                    raise FormatError(number, "is longer than 8 MiB", file=name)
-                line = raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw
-                line = (line.removeprefix(_BOM) if number == 1 else line).strip()
-                if line:
-                    yield number, line
+        yield
     except FileNotFoundError:
         raise FormatError(0, "no such file", file=name) from None
+    except EOFError:
+        raise FormatError(
+            0, "ends in the middle of its compressed data; the file was cut off", file=name
+        ) from None
+    except zlib.error as error:
+        raise FormatError(0, f"its gzip data is damaged ({error})", file=name) from None
     except OSError as error:
         raise FormatError(0, f"cannot be read: {error.strerror or error}", file=name) from error
 
 
 def parse_line(model: type[Model], line: bytes, number: int, file: str) -> Model:
     """The record of one line; raises FormatError that names every wrong field."""
+    _check_length(line, number, file)
     try:
         return model.model_validate_json(line)
     except ValidationError as error:
@@ -75,6 +83,7 @@ def parse_line(model: type[Model], line: bytes, number: int, file: str) -> Model
 
 def keys_of(line: bytes, number: int, file: str) -> set[str]:
     """The keys of the object on a line; raises FormatError if it holds none."""
+    _check_length(line, number, file)
     try:
         document = json.loads(line)
     except (ValueError, RecursionError):
@@ -118,15 +127,9 @@ def struct_of(metadata: dict[str, Any] | None) -> Struct | None:
     return struct
 
 
-@contextmanager
-def _opened(source: Source) -> Iterator[IO[bytes] | IO[str]]:
-    if not isinstance(source, str | os.PathLike):
-        yield source
-    elif source == "-":
-        yield sys.stdin.buffer
-    else:
-        with Path(source).open("rb") as file:
-            yield file
+def _check_length(line: bytes, number: int, file: str) -> None:
+    if len(line) > MAX_LINE_BYTES:
+        raise FormatError(number, "is longer than 8 MiB", file=file)
 
 
 def _why_not_json(line: bytes) -> str:

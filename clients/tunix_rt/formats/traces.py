@@ -1,92 +1,115 @@
-"""Traces as JSON lines: our own form, the rows of a dataset, and GSM8K's questions and answers."""
+"""Files of traces: which form they have, and each of their lines as a trace."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Iterator
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from google.protobuf.json_format import MessageToDict
-from google.protobuf.struct_pb2 import Struct
-from pydantic import BaseModel, ConfigDict, Field
 
 from tunix_rt import v1
-from tunix_rt.errors import FieldViolation
+from tunix_rt.formats.chat import chat
+from tunix_rt.formats.compression import Source, name_of
 from tunix_rt.formats.errors import FormatError
-from tunix_rt.formats.lines import Source, check_values, keys_of, name_of, parse_line, read_lines, struct_of
-from tunix_rt.schema import one_line
+from tunix_rt.formats.lines import keys_of, read_failures, read_lines
+from tunix_rt.formats.parquet import is_parquet, read_rows
+from tunix_rt.formats.rows import dataset, gsm8k, native
 
-TraceFormat: TypeAlias = Literal["auto", "native", "gsm8k", "dataset"]
+TraceFormat: TypeAlias = Literal["auto", "native", "gsm8k", "chat", "dataset", "parquet"]
 
-TRACE_VERSION: Final = "1.0"
-MAX_TRACE_BYTES: Final = 1024 * 1024
-_GSM8K: Final = "gsm8k"
-# A calculation beside the sentence that states it, such as <<48/2=24>>.
-_CALCULATION = re.compile(r"<<[^<>]*>>")
-_FINAL = "####"
-
-_LongText = Annotated[str, Field(min_length=1, max_length=50_000)]
-
-
-class _Row(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-
-class _Step(_Row):
-    i: Annotated[int, Field(ge=0, le=2**31 - 1)]
-    type: Annotated[str, Field(min_length=1, max_length=64)]
-    content: Annotated[str, Field(min_length=1, max_length=20_000)]
+_Builder: TypeAlias = Callable[[bytes, int, str], v1.Trace]
+_BUILDERS: Final[dict[str, _Builder]] = {
+    "native": native, "gsm8k": gsm8k, "chat": chat, "dataset": dataset,
+}  # fmt: skip
+# The keys of a form, of which all must be there; the first that fits counts.
+_MARKS: Final = (
+    (chat, {"messages"}),
+    (chat, {"conversations"}),
+    (gsm8k, {"question", "answer"}),
+    (dataset, {"prompts", "trace_steps"}),
+)
 
 
-_Steps = Annotated[list[_Step], Field(min_length=1, max_length=1_000)]
+_BAD_LINE: Final = {"line", "error", "text"}
 
 
-class _NativeRow(_Row):
-    trace_version: Annotated[str, Field(min_length=1, max_length=64)]
-    prompt: _LongText
-    steps: _Steps
-    final_answer: _LongText
-    metadata: dict[str, Any] | None = None
-    source: Annotated[str, Field(max_length=64)] = ""
-    # What the server writes; a listing may be imported as it is.
-    name: Any = None
-    content_digest: Any = None
-    sequence: Any = None
-    create_time: Any = None
+class Record(NamedTuple):
+    """One line of a file: its number from 1, its bytes, and the trace that it holds or why it holds none."""
+
+    number: int
+    line: bytes
+    trace: v1.Trace | None
+    error: FormatError | None
 
 
-class _DatasetRow(_Row):
-    id: str
-    prompts: _LongText
-    trace_steps: _Steps
-    final_answer: _LongText
-    metadata: dict[str, Any] | None = None
+@dataclass(frozen=True, slots=True)
+class BadLine:
+    """A line that was left out of an import: its number, why, and its bytes.
+
+    In a file of errors it is one JSON object of ``line``, ``error`` and ``text``. Bytes that are no UTF-8 are
+    lone surrogates in it, so that none is lost.
+    """
+
+    number: int
+    error: str
+    line: bytes
+
+    def to_json(self) -> str:
+        """The object, in ASCII."""
+        text = self.line.decode("utf-8", "surrogateescape")
+        return json.dumps({"line": self.number, "error": self.error, "text": text})
 
 
-class _Gsm8kRow(_Row):
-    question: _LongText
-    answer: str
-
-
-def read_traces(source: Source, format: TraceFormat = "auto") -> Iterator[v1.Trace]:
-    """Yield the traces of a file of JSON lines, one at a time; blank lines are passed over.
+def read_traces(
+    source: Source, format: TraceFormat = "auto", *, columns: Mapping[str, str] | None = None
+) -> Iterator[v1.Trace]:
+    """Yield the traces of a file, one at a time; blank lines are passed over.
 
     Args:
-        source: a path, ``-`` for standard input, or an open file, text or binary.
+        source: a path, ``-`` for standard input, or an open file, text or binary. What is compressed by gzip
+            or Zstandard is decompressed.
         format: ``native`` (see ``trace_from_json``), ``gsm8k`` (``question``, and ``answer`` of reasoning
-            lines and ``#### N``), ``dataset`` (rows of a dataset in the trace format), or ``auto``: the first
-            line tells.
+            lines and ``#### N``), ``chat`` (``messages`` of a user and an assistant who reasons),
+            ``dataset`` (rows of a dataset in the trace format), ``parquet`` (rows of any of these), or
+            ``auto``: the file's first bytes and its first line tell.
+        columns: for Parquet, the column that holds each field, as {"prompt": "question"}.
 
     Raises:
         FormatError: names the file, the line, and every wrong field. What came before was yielded.
     """
+    for record in read_records(source, format, columns=columns):
+        if record.trace is None:
+            raise record.error or FormatError(record.number, "holds no trace", file=name_of(source))
+        yield record.trace
+
+
+def read_records(
+    source: Source, format: TraceFormat = "auto", *, columns: Mapping[str, str] | None = None
+) -> Iterator[Record]:
+    """As ``read_traces``, and goes on behind a wrong line. Of a file of ``BadLine`` the texts are read.
+
+    Raises FormatError for what is wrong with the file as a whole.
+    """
     file = name_of(source)
-    build: _Builder | None = None if format == "auto" else _BUILDERS[format]
-    for number, line in read_lines(source):
-        if build is None:
-            build = _detect(line, number, file)
-        yield build(line, number, file)
+    build = _BUILDERS.get(format)
+    mended: bool | None = None
+    for number, line in _lines(source, format, columns):
+        if mended is None:
+            mended = _is_bad_line(line)
+        text = line
+        try:
+            if mended:
+                text = _text_of(line, number, file)
+            chosen = build or _detect(text, number, file)
+            # A file of errors may hold more than one form.
+            build = build if mended else chosen
+            trace = chosen(text, number, file)
+        except FormatError as error:
+            yield Record(number, text, None, error)
+        else:
+            yield Record(number, text, trace, None)
 
 
 def trace_from_json(line: str | bytes) -> v1.Trace:
@@ -96,7 +119,7 @@ def trace_from_json(line: str | bytes) -> v1.Trace:
     Fields that the server writes may be there and are left out. Raises FormatError that names each wrong
     field.
     """
-    return _native(line.encode("utf-8", "surrogatepass") if isinstance(line, str) else line, 0, "")
+    return native(line.encode("utf-8", "surrogatepass") if isinstance(line, str) else line, 0, "")
 
 
 def trace_to_json(trace: v1.Trace) -> str:
@@ -114,66 +137,36 @@ def trace_to_json(trace: v1.Trace) -> str:
     return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
 
 
-def _native(line: bytes, number: int, file: str) -> v1.Trace:
-    row = parse_line(_NativeRow, line, number, file)
-    trace = v1.Trace(
-        trace_version=row.trace_version,
-        prompt=row.prompt,
-        steps=_steps(row.steps, number, file),
-        final_answer=row.final_answer,
-        source=row.source,
-        metadata=_metadata(row.metadata, number, file),
-    )
-    return _checked(trace, line, number, file)
+def _lines(
+    source: Source, format: TraceFormat, columns: Mapping[str, str] | None
+) -> Iterator[tuple[int, bytes]]:
+    with read_failures(name_of(source)):
+        parquet = is_parquet(source)
+    if parquet or format == "parquet":
+        return read_rows(source, columns)
+    if columns:
+        raise FormatError(0, "is no Parquet file, so that it has no columns to name", file=name_of(source))
+    return read_lines(source)
 
 
-def _dataset(line: bytes, number: int, file: str) -> v1.Trace:
-    row = parse_line(_DatasetRow, line, number, file)
-    trace = v1.Trace(
-        trace_version=TRACE_VERSION,
-        prompt=row.prompts,
-        steps=_steps(row.trace_steps, number, file, "trace_steps"),
-        final_answer=row.final_answer,
-        metadata=_metadata(row.metadata, number, file),
-    )
-    return _checked(trace, line, number, file)
+def _is_bad_line(line: bytes) -> bool:
+    try:
+        return keys_of(line, 0, "") == _BAD_LINE
+    except FormatError:
+        return False
 
 
-def _gsm8k(line: bytes, number: int, file: str) -> v1.Trace:
-    row = parse_line(_Gsm8kRow, line, number, file)
-    reasoning, mark, final = row.answer.rpartition(_FINAL)
-    final_answer = final.strip().replace(",", "")
-    written = [text.strip() for text in reasoning.splitlines()]
-    lines = [text for text in written if text]
-    problem = ""
-    if not mark or not final_answer:
-        problem = f"does not end in `{_FINAL} N`"
-    elif not lines:
-        problem = f"has no reasoning before `{_FINAL}`"
-    elif len(lines) > 1_000:
-        problem = f"has {len(lines):,} reasoning lines; at most 1,000 are allowed"
-    if problem:
-        raise _wrong("answer", problem, number, file)
-    trace = v1.Trace(
-        trace_version=TRACE_VERSION,
-        prompt=row.question,
-        steps=[
-            v1.TraceStep(
-                i=index,
-                type="compute" if _CALCULATION.search(text) else "reason",
-                content=_CALCULATION.sub("", text) or text,
-            )
-            for index, text in enumerate(lines)
-        ],
-        final_answer=final_answer,
-        source=_GSM8K,
-    )
-    return _checked(trace, line, number, file)
-
-
-_Builder: TypeAlias = Callable[[bytes, int, str], v1.Trace]
-_BUILDERS: Final[dict[str, _Builder]] = {"native": _native, "gsm8k": _gsm8k, "dataset": _dataset}
-_MARKS: Final = ((_gsm8k, {"question", "answer"}), (_dataset, {"prompts", "trace_steps"}))
+def _text_of(line: bytes, number: int, file: str) -> bytes:
+    """What stands in ``text`` of a line of a file of errors."""
+    if keys_of(line, number, file) == _BAD_LINE:
+        # Not by pydantic, which refuses the lone surrogates.
+        text = json.loads(line)["text"]
+        if isinstance(text, str):
+            try:
+                return text.encode("utf-8", "surrogateescape")
+            except UnicodeEncodeError:
+                raise FormatError(number, "text: holds a lone surrogate", file=file) from None
+    raise FormatError(number, "is no line of a file of errors; expected line, error and text", file=file)
 
 
 def _detect(line: bytes, number: int, file: str) -> _Builder:
@@ -182,57 +175,10 @@ def _detect(line: bytes, number: int, file: str) -> _Builder:
         if marks <= keys:
             return builder
     if keys & {"prompt", "steps", "final_answer"}:
-        return _native
+        return native
     raise FormatError(
         number,
-        f"unknown format: its keys are {', '.join(sorted(keys)[:8]) or 'none'}; "
-        "expected prompt, steps and final_answer (native) or question and answer (gsm8k)",
+        f"unknown format: its keys are {', '.join(sorted(keys)[:8]) or 'none'}; expected prompt, steps and "
+        "final_answer (native), question and answer (gsm8k) or messages (chat)",
         file=file,
-    )
-
-
-def _steps(rows: list[_Step], number: int, file: str, field: str = "steps") -> list[v1.TraceStep]:
-    seen: dict[int, int] = {}
-    for index, row in enumerate(rows):
-        if row.i in seen:
-            raise _wrong(f"{field}[{index}].i", f"is {row.i}, as in {field}[{seen[row.i]}]", number, file)
-        seen[row.i] = index
-    return [v1.TraceStep(i=row.i, type=row.type, content=row.content) for row in rows]
-
-
-def _metadata(metadata: dict[str, Any] | None, number: int, file: str) -> Struct | None:
-    found = check_values(metadata or {}, ("metadata",))
-    if found:
-        raise FormatError(number, one_line([found]), file=file, field_violations=[found])
-    return struct_of(metadata)
-
-
-def _checked(trace: v1.Trace, line: bytes, number: int, file: str) -> v1.Trace:
-    # JSON can hold NUL only as an escape, so that most lines need no second look.
-    if b"\\u0000" in line:
-        for path, text in _texts(trace):
-            if "\0" in text:
-                raise _wrong(path, "holds a NUL character", number, file)
-    if trace.ByteSize() > MAX_TRACE_BYTES:
-        raise FormatError(
-            number, f"the trace has {trace.ByteSize():,} bytes; at most 1 MiB is allowed", file=file
-        )
-    return trace
-
-
-def _texts(trace: v1.Trace) -> Iterator[tuple[str, str]]:
-    yield from (
-        (name, getattr(trace, name)) for name in ("trace_version", "prompt", "final_answer", "source")
-    )
-    for index, step in enumerate(trace.steps):
-        yield f"steps[{index}].type", step.type
-        yield f"steps[{index}].content", step.content
-
-
-def _wrong(field: str, description: str, number: int, file: str) -> FormatError:
-    return FormatError(
-        number,
-        f"{field}: {description}",
-        file=file,
-        field_violations=[FieldViolation(field, description)],
     )

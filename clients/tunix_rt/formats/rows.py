@@ -1,0 +1,188 @@
+"""One line as a trace: our own form, the rows of a dataset, and GSM8K's questions and answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Final
+
+from google.protobuf.struct_pb2 import Struct
+from pydantic import BaseModel, ConfigDict, Field
+
+from tunix_rt import v1
+from tunix_rt.errors import FieldViolation
+from tunix_rt.formats.errors import FormatError
+from tunix_rt.formats.lines import check_values, parse_line, struct_of
+from tunix_rt.schema import one_line
+
+TRACE_VERSION: Final = "1.0"
+MAX_TRACE_BYTES: Final = 1024 * 1024
+MAX_TEXT: Final = 50_000
+MAX_STEP: Final = 20_000
+MAX_STEPS: Final = 1_000
+MAX_LABEL: Final = 64
+_GSM8K: Final = "gsm8k"
+# A calculation beside the sentence that states it, such as <<48/2=24>>.
+_CALCULATION = re.compile(r"<<[^<>]*>>")
+_FINAL = "####"
+
+_LongText = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class _Step(_Row):
+    i: Annotated[int, Field(ge=0, le=2**31 - 1)]
+    type: Annotated[str, Field(min_length=1, max_length=MAX_LABEL)]
+    content: Annotated[str, Field(min_length=1, max_length=MAX_STEP)]
+
+
+_Steps = Annotated[list[_Step], Field(min_length=1, max_length=MAX_STEPS)]
+
+
+class _NativeRow(_Row):
+    trace_version: Annotated[str, Field(min_length=1, max_length=MAX_LABEL)]
+    prompt: _LongText
+    steps: _Steps
+    final_answer: _LongText
+    metadata: dict[str, Any] | None = None
+    source: Annotated[str, Field(max_length=MAX_LABEL)] = ""
+    # What the server writes; a listing, or what `traces show` prints, may be imported as it is.
+    name: Any = None
+    content_digest: Any = None
+    sequence: Any = None
+    create_time: Any = None
+    scores: Any = None
+
+
+class _DatasetRow(_Row):
+    id: str
+    prompts: _LongText
+    trace_steps: _Steps
+    final_answer: _LongText
+    metadata: dict[str, Any] | None = None
+
+
+class _Gsm8kRow(_Row):
+    question: _LongText
+    answer: str
+
+
+def native(line: bytes, number: int, file: str) -> v1.Trace:
+    """One trace in our own form. Raises FormatError that names each wrong field."""
+    row = parse_line(_NativeRow, line, number, file)
+    trace = v1.Trace(
+        trace_version=row.trace_version,
+        prompt=row.prompt,
+        steps=_steps(row.steps, number, file),
+        final_answer=row.final_answer,
+        source=row.source,
+        metadata=metadata_of(row.metadata, number, file),
+    )
+    return checked(trace, line, number, file)
+
+
+def dataset(line: bytes, number: int, file: str) -> v1.Trace:
+    """One row of a dataset in the trace format. Raises FormatError that names each wrong field."""
+    row = parse_line(_DatasetRow, line, number, file)
+    trace = v1.Trace(
+        trace_version=TRACE_VERSION,
+        prompt=row.prompts,
+        steps=_steps(row.trace_steps, number, file, "trace_steps"),
+        final_answer=row.final_answer,
+        metadata=metadata_of(row.metadata, number, file),
+    )
+    return checked(trace, line, number, file)
+
+
+def gsm8k(line: bytes, number: int, file: str) -> v1.Trace:
+    """One question, and its answer of reasoning lines and `#### N`. Raises FormatError for wrong fields."""
+    row = parse_line(_Gsm8kRow, line, number, file)
+    reasoning, mark, final = row.answer.rpartition(_FINAL)
+    final_answer = final.strip().replace(",", "")
+    written = [text.strip() for text in reasoning.splitlines()]
+    lines = [text for text in written if text]
+    problem = ""
+    if not mark or not final_answer:
+        problem = f"does not end in `{_FINAL} N`"
+    elif not lines:
+        problem = f"has no reasoning before `{_FINAL}`"
+    elif len(lines) > MAX_STEPS:
+        problem = f"has {len(lines):,} reasoning lines; at most 1,000 are allowed"
+    if problem:
+        raise wrong("answer", problem, number, file)
+    for text, most in ((final_answer, MAX_TEXT), *((text, MAX_STEP) for text in lines)):
+        if len(text) > most:
+            raise wrong(
+                "answer",
+                f"has a line of {len(text):,} characters; at most {most:,} are allowed",
+                number,
+                file,
+            )
+    trace = v1.Trace(
+        trace_version=TRACE_VERSION,
+        prompt=row.question,
+        steps=[
+            v1.TraceStep(
+                i=index,
+                type="compute" if _CALCULATION.search(text) else "reason",
+                content=_CALCULATION.sub("", text) or text,
+            )
+            for index, text in enumerate(lines)
+        ],
+        final_answer=final_answer,
+        source=_GSM8K,
+    )
+    return checked(trace, line, number, file)
+
+
+def _steps(rows: list[_Step], number: int, file: str, field: str = "steps") -> list[v1.TraceStep]:
+    seen: dict[int, int] = {}
+    for index, row in enumerate(rows):
+        if row.i in seen:
+            raise wrong(f"{field}[{index}].i", f"is {row.i}, as in {field}[{seen[row.i]}]", number, file)
+        seen[row.i] = index
+    return [v1.TraceStep(i=row.i, type=row.type, content=row.content) for row in rows]
+
+
+def metadata_of(metadata: dict[str, Any] | None, number: int, file: str) -> Struct | None:
+    """Free-form metadata as a message; raises FormatError for what could not be kept."""
+    found = check_values(metadata or {}, ("metadata",))
+    if found:
+        raise FormatError(number, one_line([found]), file=file, field_violations=[found])
+    return struct_of(metadata)
+
+
+def checked(trace: v1.Trace, line: bytes, number: int, file: str) -> v1.Trace:
+    """``trace``, made of ``line``; raises FormatError if it holds a NUL character or more than 1 MiB."""
+    # JSON can hold NUL only as an escape, so that most lines need no second look.
+    if b"\\u0000" in line:
+        for path, text in _texts(trace):
+            if "\0" in text:
+                raise wrong(path, "holds a NUL character", number, file)
+    if trace.ByteSize() > MAX_TRACE_BYTES:
+        raise FormatError(
+            number, f"the trace has {trace.ByteSize():,} bytes; at most 1 MiB is allowed", file=file
+        )
+    return trace
+
+
+def _texts(trace: v1.Trace) -> Iterator[tuple[str, str]]:
+    yield from (
+        (name, getattr(trace, name)) for name in ("trace_version", "prompt", "final_answer", "source")
+    )
+    for index, step in enumerate(trace.steps):
+        yield f"steps[{index}].type", step.type
+        yield f"steps[{index}].content", step.content
+
+
+def wrong(field: str, description: str, number: int, file: str) -> FormatError:
+    """The error of a line with one wrong field."""
+    return FormatError(
+        number,
+        f"{field}: {description}",
+        file=file,
+        field_violations=[FieldViolation(field, description)],
+    )
