@@ -283,7 +283,7 @@ def _batches(traces: Iterable[v1.Trace], batch_size: int) -> Iterator[_Batch]:
 
 
 def _encoded(trace: v1.Trace) -> bytes:
-    """The bytes of a request that holds one trace; deterministic, for the request ids that are made of them."""
+    """The bytes of a request that holds one trace; deterministic, for the ids that are made of them."""
     data = trace.SerializeToString(deterministic=True)
     prefix, length = bytearray((_TRACES_TAG,)), len(data)
     while length > 0x7F:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import traceback
@@ -47,35 +48,44 @@ def command(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Registers ``function(session, ...)`` as a command: its docstring is its help.
 
-    Its parameters after ``session`` are typer's. The shared options are added; errors become clear lines on
-    stderr and exit code 1, Ctrl-C exit code 130.
+    Its parameters after ``session`` are typer's; one whose type is a dataclass stands for the options that
+    are its fields. The shared options are added; errors become clear lines on stderr and exit code 1, Ctrl-C
+    exit code 130.
     """
     lines = (example,) if isinstance(example, str) else example
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
+        hints = typing.get_type_hints(function, include_extras=True)
+        together: dict[str, Any] = {
+            name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)
+        }
+
         @functools.wraps(function)
         def run(ctx: typer.Context, **arguments: Any) -> None:
             here = SharedOptions(**{name: arguments.pop(name) for name, _, _ in _SHARED})
             session = Session(here.over(ctx.obj) if isinstance(ctx.obj, SharedOptions) else here)
             session.set_up_logging()
+            for name, options in together.items():
+                own = {field.name: arguments.pop(field.name) for field in dataclasses.fields(options)}
+                arguments[name] = options(**own)
             with _reported(session):
                 function(session, **arguments)
 
-        _declare(run, function)
+        _declare(run, function, hints)
         app.command(name, epilog=examples(*lines))(run)
         return function
 
     return register
 
 
-def _declare(run: Callable[..., None], function: Callable[..., None]) -> None:
+def _declare(run: Callable[..., None], function: Callable[..., None], hints: dict[str, Any]) -> None:
     """Gives ``run`` the parameters of ``function``, a context for the session, and the shared options."""
-    hints = typing.get_type_hints(function, include_extras=True)
-    own = [
-        parameter.replace(annotation=hints[parameter.name], kind=inspect.Parameter.KEYWORD_ONLY)
-        for parameter in list(inspect.signature(function).parameters.values())[1:]
-    ]
     keyword = inspect.Parameter.KEYWORD_ONLY
+    own = [
+        declared
+        for parameter in list(inspect.signature(function).parameters.values())[1:]
+        for declared in _options(parameter.replace(annotation=hints[parameter.name], kind=keyword))
+    ]
     context = inspect.Parameter("ctx", keyword, annotation=typer.Context)
     shared = [
         inspect.Parameter(name, keyword, default=default, annotation=annotation)
@@ -88,6 +98,17 @@ def _declare(run: Callable[..., None], function: Callable[..., None]) -> None:
     }
     # typer looks at the wrapped function's hints where it finds one.
     del run.__wrapped__  # type: ignore[attr-defined]
+
+
+def _options(parameter: inspect.Parameter) -> Iterator[inspect.Parameter]:
+    if not dataclasses.is_dataclass(parameter.annotation):
+        yield parameter
+        return
+    hints = typing.get_type_hints(parameter.annotation, include_extras=True)
+    for field in dataclasses.fields(parameter.annotation):
+        yield inspect.Parameter(
+            field.name, parameter.kind, default=field.default, annotation=hints[field.name]
+        )
 
 
 @contextmanager

@@ -13,19 +13,16 @@ from rich.console import Console
 from tunix_rt import jobs, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, group
+from tunix_rt.cli.filter_options import FilterOptions
 from tunix_rt.cli.job_progress import dataset_progress
 from tunix_rt.cli.resources import dataset_name, resource_name, short_name
 from tunix_rt.cli.session import Session
 from tunix_rt.cli.spec_options import (
     DATASET_FORMATS,
     REASONING_STYLES,
-    ContainsOption,
     DatasetFormat,
     ReasoningStyle,
-    SourceOption,
-    WhereOption,
     chat_template,
-    trace_filter,
 )
 from tunix_rt.cli.waiting import waiting_for
 
@@ -45,9 +42,7 @@ def build(
     dataset: Annotated[
         str, typer.Argument(metavar="ID[@VERSION]", help="Its name; the version defaults to 1.")
     ],
-    source: SourceOption = None,
-    contains: ContainsOption = "",
-    where: WhereOption = None,
+    wanted: FilterOptions,
     as_of: Annotated[int, typer.Option("--as-of", min=0, help="A trace-store snapshot; 0: the newest.")] = 0,
     latest: Annotated[int | None, typer.Option("--latest", min=1, help="Only the newest N traces.")] = None,
     random: Annotated[
@@ -93,7 +88,7 @@ def build(
     spec = v1.DatasetSpec(
         dataset_id=dataset_id,
         version=version,
-        filter=trace_filter(source or (), contains, where or ()),
+        filter=wanted.filter(),
         as_of=as_of,
         selection=_selection(latest, random),
         splits=[_split(given) for given in split or ()],

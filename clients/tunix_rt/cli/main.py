@@ -34,7 +34,9 @@ class _Entry:
 _COMMANDS = {
     "demo": _Entry("demo", "app", "Show the whole loop on generated traces and a real model.", _LOOP),
     "loop": _Entry("loops", "app", "Run a loop from a YAML file: traces in, comparison report out.", _LOOP),
-    "traces": _Entry("traces", "app", "Generate, import and look at reasoning traces.", _STAGES),
+    "traces": _Entry(
+        "traces", "app", "Import, generate, score, compare and export reasoning traces.", _STAGES
+    ),
     "dataset": _Entry("datasets", "app", "Build immutable datasets from traces, and export them.", _STAGES),
     "train": _Entry("training", "app", "Fine-tune a base model on a dataset.", _STAGES),
     "evalset": _Entry("eval_sets", "app", "Import and look at sets of questions.", _STAGES),

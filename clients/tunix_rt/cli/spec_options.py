@@ -1,31 +1,16 @@
-"""Values of options that several commands take: chat templates, trace filters, choices."""
+"""Values of options that several commands take: chat templates, choices."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
 
 import typer
-from google.protobuf.json_format import ParseDict, ParseError
-from google.protobuf.struct_pb2 import Value
 
 from tunix_rt import Client, v1
 
 _BUILTIN_TEMPLATES = ("gemma-it", "chatml")
-
-SourceOption = Annotated[
-    list[str] | None, typer.Option("--source", help="Only traces of this source (may be repeated).")
-]
-ContainsOption = Annotated[str, typer.Option("--contains", help="Only traces whose prompt holds this text.")]
-WhereOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--where", metavar="KEY[=VALUE]", help="Only traces with this in their metadata (may be repeated)."
-    ),
-]
 
 
 class Dtype(StrEnum):
@@ -142,34 +127,3 @@ def _token(value: object) -> str:
     if isinstance(value, dict):
         value = value.get("content")
     return value if isinstance(value, str) else ""
-
-
-def trace_filter(
-    sources: Iterable[str] = (), contains: str = "", where: Iterable[str] = ()
-) -> v1.TraceFilter | None:
-    """The filter for options `--source`, `--contains` and `--where KEY[=VALUE]`; None when none was given.
-
-    A VALUE that reads as a JSON number, boolean or null is one, all others are texts; KEY alone asks that it
-    is there.
-    """
-    conditions = [_condition(text) for text in where]
-    made = v1.TraceFilter(sources=sources, prompt_contains=contains, metadata=conditions)
-    return made if made.ByteSize() else None
-
-
-def _condition(given: str) -> v1.MetadataCondition:
-    key, equals, text = given.partition("=")
-    if not key:
-        raise typer.BadParameter(f"--where takes KEY=VALUE or KEY, not {given!r}")
-    if not equals:
-        return v1.MetadataCondition(key=key, exists=True)
-    try:
-        parsed = json.loads(text)
-    except ValueError:
-        parsed = text
-    if isinstance(parsed, dict | list):
-        parsed = text
-    try:
-        return v1.MetadataCondition(key=key, equals=ParseDict(parsed, Value()))
-    except ParseError:
-        raise typer.BadParameter(f"--where {given}: {text} is not a value of metadata") from None

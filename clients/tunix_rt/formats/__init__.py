@@ -1,6 +1,6 @@
 """Files that hold traces and eval items."""
 
-from tunix_rt.formats.compression import Source
+from tunix_rt.formats.compression import Source, compressing, is_compressed, name_of
 from tunix_rt.formats.errors import FormatError
 from tunix_rt.formats.eval_items import BUILTIN, GraderName, eval_items_from_traces, read_eval_items
 from tunix_rt.formats.parquet import is_parquet, row_count
@@ -22,8 +22,11 @@ __all__ = [
     "Record",
     "Source",
     "TraceFormat",
+    "compressing",
     "eval_items_from_traces",
+    "is_compressed",
     "is_parquet",
+    "name_of",
     "read_eval_items",
     "read_records",
     "read_traces",

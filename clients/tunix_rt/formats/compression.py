@@ -53,8 +53,12 @@ def opened(source: Source) -> Iterator[IO[bytes] | IO[str]]:
                 peekable.detach()
 
 
-def head_of(file: Any) -> bytes:
-    """The first bytes of a file that can peek, without taking them."""
+def is_compressed(file: IO[bytes]) -> bool:
+    """Whether a file that can peek begins as gzip or Zstandard does."""
+    return _head(file).startswith((_GZIP, _ZSTD))
+
+
+def _head(file: Any) -> bytes:
     head: bytes = file.peek(4)[:4]
     return head
 
@@ -71,7 +75,7 @@ def _raw(source: Source) -> Iterator[IO[bytes] | IO[str]]:
 
 
 def _decompressed(file: Any, name: str) -> IO[bytes]:
-    head = head_of(file)
+    head = _head(file)
     kind, mark = _SUFFIXES.get(Path(name).suffix.lower(), ("", b""))
     if head and not head.startswith(mark):
         raise FormatError(0, f"is named {Path(name).suffix}, but what it holds is not {kind}", file=name)
@@ -90,7 +94,7 @@ def _zstandard(name: str) -> Any:
         import zstandard
     except ImportError:
         raise FormatError(
-            0, f"reading Zstandard needs zstandard; install it with: {INSTALL}", file=name
+            0, f"Zstandard needs the package zstandard; install it with: {INSTALL}", file=name
         ) from None
     return zstandard
 
@@ -133,3 +137,21 @@ class _ZstdReader(io.RawIOBase):
             self._waiting = self._frame.unused_data + self._waiting
             self._frame = None
         return plain
+
+
+@contextmanager
+def compressing(stream: IO[bytes], path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """A stream into ``stream``, compressed as the name ``path`` says (.gz, .zst), which stays open.
+
+    The same bytes give the same file. Raises FormatError when ``zstandard`` is not installed.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix == ".gz":
+        with gzip.GzipFile("", "wb", fileobj=stream, mtime=0) as packed:
+            yield cast("IO[bytes]", packed)
+    elif suffix == ".zst":
+        zstandard = _zstandard(os.fspath(path))
+        with zstandard.ZstdCompressor().stream_writer(stream, closefd=False) as packed:
+            yield packed
+    else:
+        yield stream

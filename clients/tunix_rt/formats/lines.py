@@ -135,11 +135,16 @@ def _check_length(line: bytes, number: int, file: str) -> None:
 def _why_not_json(line: bytes) -> str:
     """Why a line is not JSON, in the words of Python's own parser, which are clearer."""
     try:
-        json.loads(line.decode("utf-8"))
+        document = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         return f"not UTF-8 at byte {error.start + 1}"
     except json.JSONDecodeError as error:
         return f"not JSON: {error.msg} at character {error.pos + 1}"
     except (ValueError, RecursionError) as error:
         return f"not JSON: {error}"
+    try:
+        json.dumps(document, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        lone = json.dumps(error.object[error.start])
+        return f"not JSON: {lone} is half of a character, and the other half is missing"
     return ""

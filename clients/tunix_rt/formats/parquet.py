@@ -20,6 +20,9 @@ _ROWS: Final = 100
 _READ_BYTES: Final = 1024 * 1024
 _METADATA: Final = "metadata."
 _NATIVE: Final = ("prompt", "steps", "final_answer")
+_FORMS: Final = (
+    set(_NATIVE), {"question", "answer"}, {"messages"}, {"conversations"}, {"prompts", "trace_steps"},
+)  # fmt: skip
 FIELDS: Final = (
     *_NATIVE, "source", "trace_version", "metadata", "question", "answer", "messages", "conversations",
     "id", "prompts", "trace_steps",
@@ -93,11 +96,11 @@ def _file(source: Source) -> Iterator[Any]:
 def _checked(columns: Mapping[str, str] | None, there: list[str], file: str) -> dict[str, str]:
     """The column of each field."""
     if not columns:
-        if not set(there) & set(FIELDS):
+        if not any(form <= set(there) for form in _FORMS):
             raise FormatError(
                 0,
-                f"none of its columns ({_listed(there)}) is named as a field of a trace; say which is which, "
-                "such as prompt=COLUMN, steps=COLUMN and final_answer=COLUMN",
+                f"its columns ({_listed(there)}) are not named as the fields of a trace; say which is which: "
+                "--column prompt=COLUMN --column steps=COLUMN --column final_answer=COLUMN",
                 file=file,
             )
         return {name: name for name in there}

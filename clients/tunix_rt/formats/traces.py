@@ -13,7 +13,7 @@ from tunix_rt import v1
 from tunix_rt.formats.chat import chat
 from tunix_rt.formats.compression import Source, name_of
 from tunix_rt.formats.errors import FormatError
-from tunix_rt.formats.lines import keys_of, read_failures, read_lines
+from tunix_rt.formats.lines import MAX_LINE_BYTES, keys_of, read_failures, read_lines
 from tunix_rt.formats.parquet import is_parquet, read_rows
 from tunix_rt.formats.rows import dataset, gsm8k, native
 
@@ -57,9 +57,13 @@ class BadLine:
     line: bytes
 
     def to_json(self) -> str:
-        """The object, in ASCII."""
+        """The object, in ASCII; of a line that is too long for a line in it, the beginning alone."""
         text = self.line.decode("utf-8", "surrogateescape")
-        return json.dumps({"line": self.number, "error": self.error, "text": text})
+        whole = json.dumps({"line": self.number, "error": self.error, "text": text})
+        if len(whole) <= MAX_LINE_BYTES:
+            return whole
+        error = f"{self.error} (here is its beginning alone)"
+        return json.dumps({"line": self.number, "error": error, "text": text[:1_000]})
 
 
 def read_traces(

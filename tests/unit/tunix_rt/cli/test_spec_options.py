@@ -12,8 +12,9 @@ import typer
 from google.protobuf.json_format import MessageToDict
 
 from tunix_rt import v1
+from tunix_rt.cli.filter_options import trace_filter
 from tunix_rt.cli.resources import checkpoint_name, dataset_name, resource_name, short_name
-from tunix_rt.cli.spec_options import chat_template, trace_filter
+from tunix_rt.cli.spec_options import chat_template
 
 
 class Trainer:

@@ -17,7 +17,7 @@ from tunix_rt.cli.datasets import print_dataset
 from tunix_rt.cli.evaluations import print_evaluation
 from tunix_rt.cli.options import SharedOptions
 from tunix_rt.cli.session import Session, as_document
-from tunix_rt.cli.traces import trace_panel
+from tunix_rt.cli.traces.reading import trace_panel
 from tunix_rt.cli.training import print_training_job
 
 HEX = "0123456789abcdef" * 4

@@ -1,0 +1,199 @@
+"""`tunix-rt traces score`."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Annotated, Final
+
+import typer
+
+from tunix_rt import Client, v1
+from tunix_rt.cli import tables, text
+from tunix_rt.cli.command import command
+from tunix_rt.cli.filter_options import FilterOptions
+from tunix_rt.cli.progress import Bar
+from tunix_rt.cli.resources import resource_name, short_name
+from tunix_rt.cli.session import Session, as_document
+from tunix_rt.cli.traces.app import app
+from tunix_rt.errors import FailedPreconditionError, NotFoundError
+
+_IN_FLIGHT: Final = 8
+_NO_REFERENCE: Final = "REFERENCE_ANSWER_MISSING"
+
+
+class Criterion(StrEnum):
+    """What the trace store can judge by itself."""
+
+    STRUCTURE = "structure"
+    ANSWER = "answer"
+
+
+@command(
+    app,
+    "score",
+    example=(
+        "tunix-rt traces score $TRACE --by structure --by answer",
+        "tunix-rt traces score --source gsm8k",
+        "tunix-rt traces score --all --by answer --json",
+    ),
+)
+def score(
+    session: Session,
+    wanted: FilterOptions,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="TRACE", help="Names or ids of traces.")
+    ] = None,
+    by: Annotated[
+        list[Criterion] | None,
+        typer.Option(
+            "--by",
+            help="structure: from number and length of the steps; answer: against the metadata's "
+            "reference_answer (may be repeated). \\[default: structure]",
+            show_default=False,
+        ),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Score all traces.")] = False,
+) -> None:
+    """Score traces by built-in criteria, from 0 to 100, and store the scores.
+
+    Name the traces, or say by a filter which. With a filter, a trace that has no reference answer is left out
+    of `answer`.
+    """
+    criteria = [criterion.value for criterion in by or [Criterion.STRUCTURE]]
+    condition = wanted.filter()
+    if [bool(names), condition is not None, every].count(True) != 1:
+        raise typer.BadParameter("say which traces: by their names, by a filter such as --source, or --all")
+    if names:
+        _score_named(session, [resource_name("traces", name) for name in names], criteria)
+    else:
+        _score_many(session, condition, criteria)
+
+
+def _score_named(session: Session, names: Sequence[str], criteria: Sequence[str]) -> None:
+    with session.connect() as client:
+        scores = [
+            score
+            for name in names
+            for score in client.trace_store.score_trace(name, criteria=criteria).scores
+        ]
+    if session.as_json:
+        session.print_messages(scores)
+        return
+    rows = tables.table("TRACE", "CRITERION", ">SCORE", "MADE FROM")
+    for given in scores:
+        details = as_document(given.details)
+        tables.add_row(
+            rows,
+            short_name(given.trace),
+            given.criterion,
+            f"{given.value:g}",
+            text.one_line(", ".join(f"{key} {_figure(details[key])}" for key in sorted(details)), 90),
+        )
+    tables.print_table(session.out, rows, "no scores")
+
+
+def _score_many(session: Session, condition: v1.TraceFilter | None, criteria: Sequence[str]) -> None:
+    with session.connect() as client, session.progress() as progress:
+        bar = progress.bar("scoring traces", None, "traces")
+        run = _Run(client, list(criteria), bar)
+        names = (trace.name for trace in client.trace_store.stream_traces(filter=condition))
+        scores = run.scores(names)
+        if session.as_json:
+            session.print_messages(scores)
+        else:
+            summaries = _summaries(scores)
+        bar.finish()
+    if not session.as_json:
+        rows = tables.table("CRITERION", ">TRACES", ">MEAN", ">LOWEST", ">HIGHEST")
+        for criterion in criteria:
+            if criterion in summaries:
+                tables.add_row(rows, criterion, *summaries[criterion].cells())
+        tables.print_table(session.out, rows, "no traces were scored")
+    if run.without_reference:
+        session.say(
+            f"{text.counted(run.without_reference, 'trace')} without reference_answer in the metadata: "
+            "not scored by answer"
+        )
+
+
+@dataclass(slots=True)
+class _Summary:
+    """What the scores of one criterion come to."""
+
+    count: int = 0
+    total: float = 0.0
+    lowest: float = field(default=float("inf"))
+    highest: float = field(default=float("-inf"))
+
+    def add(self, value: float) -> None:
+        self.count += 1
+        self.total += value
+        self.lowest, self.highest = min(self.lowest, value), max(self.highest, value)
+
+    def cells(self) -> tuple[str, str, str, str]:
+        mean = self.total / self.count
+        return text.count(self.count), f"{mean:.1f}", f"{self.lowest:.1f}", f"{self.highest:.1f}"
+
+
+def _summaries(scores: Iterable[v1.TraceScore]) -> dict[str, _Summary]:
+    found: dict[str, _Summary] = {}
+    for given in scores:
+        found.setdefault(given.criterion, _Summary()).add(given.value)
+    return found
+
+
+class _Run:
+    """Scores any number of traces, some at once, in bounded memory."""
+
+    def __init__(self, client: Client, criteria: list[str], bar: Bar) -> None:
+        self._client = client
+        self._criteria = criteria
+        self._bar = bar
+        self._done = 0
+        self.without_reference = 0
+
+    def scores(self, names: Iterable[str]) -> Iterator[v1.TraceScore]:
+        """The scores, in the order of the names."""
+        waiting: deque[Future[tuple[Sequence[v1.TraceScore], bool]]] = deque()
+        pool = ThreadPoolExecutor(_IN_FLIGHT, thread_name_prefix="tunix-rt-score")
+        try:
+            for name in names:
+                if len(waiting) >= 2 * _IN_FLIGHT:
+                    yield from self._take(waiting.popleft())
+                waiting.append(pool.submit(self._score, name))
+            while waiting:
+                yield from self._take(waiting.popleft())
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _take(self, future: Future[tuple[Sequence[v1.TraceScore], bool]]) -> Sequence[v1.TraceScore]:
+        scores, complete = future.result()
+        self.without_reference += not complete
+        self._done += 1
+        self._bar.update(self._done)
+        return scores
+
+    def _score(self, name: str) -> tuple[Sequence[v1.TraceScore], bool]:
+        """The scores of one trace, and whether all criteria could be applied."""
+        try:
+            return self._ask(name, self._criteria), True
+        except FailedPreconditionError as error:
+            if error.reason != _NO_REFERENCE:
+                raise
+        others = [criterion for criterion in self._criteria if criterion != Criterion.ANSWER]
+        return (self._ask(name, others) if others else ()), False
+
+    def _ask(self, name: str, criteria: Sequence[str]) -> Sequence[v1.TraceScore]:
+        try:
+            return self._client.trace_store.score_trace(name, criteria=criteria).scores
+        except NotFoundError:
+            # It was deleted since the stream began.
+            return ()
+
+
+def _figure(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
