@@ -143,8 +143,8 @@ def _complete(document: dict[str, Any]) -> None:
     answer, steps = document.get("final_answer"), document.get("steps")
     if isinstance(answer, int) and not isinstance(answer, bool):
         document["final_answer"] = str(answer)
-    if isinstance(steps, str):
-        steps = paragraphs(steps)
+    if isinstance(steps, str | bytes):
+        steps = paragraphs(steps if isinstance(steps, str) else _plain(steps))
     if isinstance(steps, list) and all(isinstance(step, str) for step in steps):
         document["steps"] = [
             {"i": index, "type": "reason", "content": step} for index, step in enumerate(steps)

@@ -17,7 +17,7 @@ from support.traces import trace
 from tunix_rt import Client, ImportResult, import_traces, v1
 from tunix_rt.errors import InvalidArgumentError
 from tunix_rt.formats import FormatError
-from tunix_rt.importing import ImportStoppedError
+from tunix_rt.importing import ImportStoppedError, RefusedTrace
 
 LIMIT = 4 * 1024 * 1024
 
@@ -30,7 +30,9 @@ class Store(v1.TraceStoreServicer):
         self.batches: dict[str, v1.BatchCreateTracesRequest] = {}
         self.calls = 0
         self.lost_answers = 0
-        self.bad_prompt = ""
+        self.bad_prompts: set[str] = set()
+        # An answer has room for so many violations.
+        self.named_at_once = 2
 
     @property
     def stored(self) -> list[str]:
@@ -43,9 +45,9 @@ class Store(v1.TraceStoreServicer):
             self.calls += 1
             assert request.ByteSize() <= LIMIT
             assert 1 <= len(request.traces) <= 1000
-            for index, entry in enumerate(request.traces):
-                if entry.prompt == self.bad_prompt:
-                    refuse(context, index)
+            bad = [i for i, entry in enumerate(request.traces) if entry.prompt in self.bad_prompts]
+            if bad:
+                refuse(context, bad[: self.named_at_once])
             self.batches.setdefault(request.request_id, request)
             assert self.batches[request.request_id] == request
             if self.lost_answers:
@@ -57,14 +59,16 @@ class Store(v1.TraceStoreServicer):
         )
 
 
-def refuse(context: Any, index: int) -> None:
-    violation = error_details_pb2.BadRequest.FieldViolation(
-        field=f"traces[{index}].prompt", description="is odd"
-    )
-    status = status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message=f"traces[{index}].prompt: is odd")
+def refuse(context: Any, indices: list[int]) -> None:
+    violations = [
+        error_details_pb2.BadRequest.FieldViolation(field=f"traces[{index}].{field}", description="is odd")
+        for index in indices
+        for field in ("prompt", "steps[0].i")
+    ]
+    status = status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message="a trace is odd")
     for message in (
         error_details_pb2.ErrorInfo(reason="TRACE_INVALID"),
-        error_details_pb2.BadRequest(field_violations=[violation]),
+        error_details_pb2.BadRequest(field_violations=violations),
     ):
         detail = AnyMessage()
         detail.Pack(message)
@@ -148,7 +152,7 @@ def test_equal_batches_of_one_import_are_not_one(client: Client, store: Store) -
 
 
 def test_a_refused_trace_is_named_by_its_place_in_the_whole_import(client: Client, store: Store) -> None:
-    store.bad_prompt = trace(25).prompt
+    store.bad_prompts = {trace(25).prompt}
     with pytest.raises(ImportStoppedError) as caught:
         import_traces(client, (trace(i) for i in range(40)), batch_size=10, in_flight=1)
     assert str(caught.value) == "20 traces stored, then: trace 26: prompt: is odd"
@@ -157,10 +161,50 @@ def test_a_refused_trace_is_named_by_its_place_in_the_whole_import(client: Clien
 
 
 def test_batches_on_their_way_when_one_is_refused_are_counted(client: Client, store: Store) -> None:
-    store.bad_prompt = trace(0).prompt
+    store.bad_prompts = {trace(0).prompt}
     with pytest.raises(ImportStoppedError) as caught:
         import_traces(client, (trace(i) for i in range(40)), batch_size=10, in_flight=4)
     assert caught.value.result.created == len(store.stored)
+
+
+@pytest.mark.parametrize("bad", [{25}, {0, 39}, set(range(7, 35)), set(range(40))])
+def test_refused_traces_are_taken_out_and_the_rest_of_their_batch_is_stored(
+    client: Client, store: Store, bad: set[int]
+) -> None:
+    store.bad_prompts = {trace(number).prompt for number in bad}
+    refused: list[RefusedTrace] = []
+    progress: list[ImportResult] = []
+    result = import_traces(
+        client,
+        (trace(i) for i in range(40)),
+        batch_size=10,
+        in_flight=3,
+        on_refused=refused.append,
+        on_progress=progress.append,
+    )
+    assert store.stored == sorted(trace(number).prompt for number in range(40) if number not in bad)
+    assert [entry.position for entry in refused] == [number + 1 for number in sorted(bad)]
+    assert [entry.trace for entry in refused] == [trace(number) for number in sorted(bad)]
+    assert {entry.reason for entry in refused} == {"prompt: is odd; steps[0].i: is odd"}
+    assert (result.read, result.created, result.refused) == (40, 40 - len(bad), len(bad))
+    assert [entry.read for entry in progress] == [10, 20, 30, 40]
+
+
+def test_a_refusal_that_names_no_trace_ends_the_import_all_the_same(client: Client, store: Store) -> None:
+    store.named_at_once = 0
+    store.bad_prompts = {trace(0).prompt}
+    refused: list[RefusedTrace] = []
+    with pytest.raises(ImportStoppedError):
+        import_traces(client, [trace(0)], on_refused=refused.append)
+    assert not refused
+
+
+def test_what_is_sent_is_the_request_that_the_traces_make(client: Client, store: Store) -> None:
+    traces = [trace(0, prompt="x" * length) for length in (1, 100, 128, 20_000, 50_000)]
+    import_traces(client, traces)
+    (request,) = store.batches.values()
+    assert list(request.traces) == traces
+    assert len(request.request_id) == 32
 
 
 def test_what_was_read_before_a_bad_line_is_stored(client: Client, store: Store) -> None:

@@ -17,6 +17,11 @@ from tunix_rt.errors import NotFoundError
 _SHOWN = 5
 
 
+def can_ask() -> bool:
+    """Whether somebody can answer a question."""
+    return sys.stdin.isatty()
+
+
 @command(
     app,
     "delete",
@@ -32,7 +37,7 @@ def delete(
 ) -> None:
     """Delete traces. Ids and digests stay on record; snapshots that held them can be streamed no more."""
     wanted = list(dict.fromkeys(resource_name("traces", name) for name in names))
-    if not yes and not sys.stdin.isatty():
+    if not yes and not can_ask():
         raise typer.BadParameter("there is no terminal to ask on; --yes deletes without asking")
     with session.connect() as client:
         # All names are looked up before the first trace is gone, so that a wrong one deletes nothing.

@@ -1,4 +1,4 @@
-"""Chat templates, filters and names as they are typed."""
+"""Chat templates and names as they are typed."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from typing import Any
 
 import pytest
 import typer
-from google.protobuf.json_format import MessageToDict
 
 from tunix_rt import v1
-from tunix_rt.cli.filter_options import trace_filter
 from tunix_rt.cli.resources import checkpoint_name, dataset_name, resource_name, short_name
 from tunix_rt.cli.spec_options import chat_template
 
@@ -79,32 +77,6 @@ def test_template_from_a_tokenizer_configuration(tmp_path: Path) -> None:
     path.write_text("{}")
     with pytest.raises(typer.BadParameter, match="with a chat_template in it"):
         chat_template(CLIENT, f"file:{path}")
-
-
-def test_no_filter_is_no_message() -> None:
-    assert trace_filter() is None
-
-
-def test_filter_reads_typed_values() -> None:
-    made = trace_filter(["gsm8k"], "apples", ["grade=3", "ok=true", "note=three", "id", "list=[1]", "eq=a=b"])
-    assert made is not None
-    assert MessageToDict(made) == {
-        "sources": ["gsm8k"],
-        "promptContains": "apples",
-        "metadata": [
-            {"key": "grade", "equals": 3.0},
-            {"key": "ok", "equals": True},
-            {"key": "note", "equals": "three"},
-            {"key": "id", "exists": True},
-            {"key": "list", "equals": "[1]"},
-            {"key": "eq", "equals": "a=b"},
-        ],
-    }
-
-
-def test_filter_needs_a_key() -> None:
-    with pytest.raises(typer.BadParameter, match="KEY=VALUE"):
-        trace_filter(where=["=3"])
 
 
 def test_names_are_completed() -> None:

@@ -1,0 +1,302 @@
+"""`tunix-rt traces` against the real trace store, on both databases."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner, Result
+
+from support.threaded import real_server
+from support.traces import step, trace
+from tunix_rt import Client, import_traces, v1
+from tunix_rt.cli.main import app
+from tunix_rt.formats import trace_to_json
+from tunix_rt_trace_store.settings import TraceStoreSettings
+from tunix_rt_trace_store.wiring import build, migrate
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def client(database_url: str, tmp_path: Path) -> Iterator[Client]:
+    options = TraceStoreSettings(listen="127.0.0.1:0", database_url=database_url, data_dir=tmp_path)
+    migrate(options)
+
+    def service(stopping: asyncio.Event) -> Any:
+        return build(options, stopping)
+
+    with real_server(service) as address, Client(address) as client:
+        yield client
+
+
+@pytest.fixture
+def run(client: Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TUNIX_RT_SERVER", client.targets.trace_store)
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def invoke(*arguments: str, exit_code: int = 0, input: str | bytes | None = None) -> Result:
+        result = CliRunner().invoke(app, ["traces", *arguments], input=input)
+        assert result.exit_code == exit_code, result.output
+        return result
+
+    return invoke
+
+
+def names(client: Client) -> list[str]:
+    return [entry.name for entry in client.trace_store.stream_traces()]
+
+
+def errors(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def lines(*entries: v1.Trace | str) -> str:
+    return "".join(f"{entry if isinstance(entry, str) else trace_to_json(entry)}\n" for entry in entries)
+
+
+def test_what_is_exported_is_imported_to_the_same_digests(run: Run, client: Client, tmp_path: Path) -> None:
+    odd = trace(9, metadata={"a": [1.5, 1e300, None, {"é": "\u2028"}]}, prompt='"\\\n\t', source="é")
+    stored = [trace(number) for number in range(5)] + [odd]
+    import_traces(client, stored)
+    before = [entry.content_digest for entry in client.trace_store.stream_traces()]
+    for file in ("t.jsonl", "t.jsonl.gz", "t.jsonl.zst"):
+        assert "6 traces of snapshot 6 written" in run("export", "-o", file).stdout
+        assert json.loads(run("import", file, "--json").stdout) == {"read": 6, "created": 0, "skipped": 6}
+    for name in names(client):
+        client.trace_store.delete_trace(name)
+    run("import", "t.jsonl.zst")
+    assert [entry.content_digest for entry in client.trace_store.stream_traces()] == before
+    assert sorted(path.name for path in tmp_path.glob("*.jsonl*")) == ["t.jsonl", "t.jsonl.gz", "t.jsonl.zst"]
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(TEXT, TEXT, TEXT, st.dictionaries(TEXT, VALUES, max_size=3))
+def test_any_trace_goes_out_and_in_again_as_the_same_content(
+    run: Run, prompt: str, content: str, answer: str, metadata: dict[str, Any]
+) -> None:
+    written = trace(
+        0, prompt=prompt, final_answer=answer, steps=[step(0, content=content)], metadata=metadata
+    )
+    run("import", "-", input=lines(written))
+    run("export", "-o", "all.jsonl.gz")
+    assert json.loads(run("import", "all.jsonl.gz", "--json").stdout)["created"] == 0
+
+
+def test_an_export_takes_a_filter_and_a_snapshot_and_goes_to_stdout(run: Run, client: Client) -> None:
+    import_traces(client, [trace(number, source="a" if number % 2 else "b") for number in range(6)])
+    out = run("export", "--source", "a", "--as-of", "4").stdout
+    assert [json.loads(line)["prompt"] for line in out.splitlines()] == [trace(1).prompt, trace(3).prompt]
+    summary = json.loads(run("export", "--source", "a", "-o", "a.jsonl", "--json").stdout)
+    assert summary == {"as_of": 6, "traces": 3, "file": "a.jsonl"}
+
+
+def test_an_export_that_fails_leaves_what_was_there(run: Run, client: Client, tmp_path: Path) -> None:
+    import_traces(client, [trace(0)])
+    (tmp_path / "t.jsonl").write_text("mine")
+    assert "as_of: is 99" in run("export", "-o", "t.jsonl", "--as-of", "99", exit_code=1).stderr
+    assert (tmp_path / "t.jsonl").read_text() == "mine"
+    assert "is a folder" in run("export", "-o", ".", exit_code=2).stderr
+    assert not list(tmp_path.glob(".t.jsonl*"))
+
+
+def test_bad_lines_are_kept_and_can_be_mended(run: Run, client: Client, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text(
+        lines(trace(0), "{", trace(1), trace_to_json(trace(2)).replace('"i":0', '"i":-1'), trace(3))
+    )
+    result = run("import", "in.jsonl", "--on-error", "skip", "--errors", "bad.jsonl")
+    assert "5 traces read, 3 stored, 0 skipped as stored already, 2 bad: see bad.jsonl" in result.stdout
+    bad = errors(tmp_path / "bad.jsonl")
+    assert [entry["line"] for entry in bad] == [2, 4]
+    assert "not JSON" in bad[0]["error"]
+    assert "steps[0].i: is -1" in bad[1]["error"]
+
+    again = run("import", "in.jsonl", "--on-error", "skip", "--errors", "bad.jsonl", exit_code=2)
+    assert "bad.jsonl is there already" in " ".join(again.stderr.replace("│", " ").split())
+    mended = lines(*(json.dumps(entry | {"text": entry["text"].replace("-1", "0")}) for entry in bad[1:]))
+    (tmp_path / "bad.jsonl").write_text(mended)
+    assert "1 trace read, 1 stored" in run("import", "bad.jsonl").stdout
+    assert {entry.prompt for entry in client.trace_store.stream_traces()} == {
+        trace(i).prompt for i in range(4)
+    }
+
+
+def test_traces_that_only_the_server_refuses_are_taken_out(
+    run: Run, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A client that is older than the server does not know all that is wrong.
+    monkeypatch.setattr("tunix_rt.formats.rows.checked", lambda made, *_: made)
+    nul = {number: trace_to_json(trace(number)).replace("We have", "\\u0000We") for number in range(500, 560)}
+    entries = [nul.get(number) or trace(number) for number in range(1200)]
+    (tmp_path / "in.jsonl").write_text(lines("{", *entries))
+    skip = ("--on-error", "skip", "--errors", "bad.jsonl", "--json")
+    summary = json.loads(run("import", "in.jsonl", "--format", "native", *skip).stdout)
+    assert summary == {"read": 1201, "created": 1140, "skipped": 0, "bad": 61}
+    bad = errors(tmp_path / "bad.jsonl")
+    assert sorted(entry["line"] for entry in bad) == [1, *(number + 2 for number in nul)]
+    refused = {entry["line"]: entry for entry in bad if entry["line"] > 1}
+    for number, line in nul.items():
+        assert refused[number + 2]["text"] == line
+        assert (
+            "the server refused it: steps[0].content: holds a NUL character" in refused[number + 2]["error"]
+        )
+    assert len(names(client)) == 1140
+
+
+def test_an_import_without_one_good_line_fails(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text("{\n[\n")
+    result = run("import", "in.jsonl", "--on-error", "skip", "--errors", "bad.jsonl", exit_code=1)
+    assert "error: in.jsonl: has no good line; bad.jsonl says what is wrong with each" in result.stderr
+    assert len(errors(tmp_path / "bad.jsonl")) == 2
+
+
+def test_without_bad_lines_there_is_no_file_of_errors(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text(lines(trace(0)))
+    result = run("import", "in.jsonl", "--on-error", "skip", "--errors", "bad.jsonl")
+    assert result.stdout == "1 trace read, 1 stored, 0 skipped as stored already\n"
+    assert not (tmp_path / "bad.jsonl").exists()
+
+
+def test_errors_that_cannot_be_written_stop_the_import(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text(lines(trace(0), "{"))
+    result = run("import", "in.jsonl", "--on-error", "skip", "--errors", "/dev/full", exit_code=1)
+    assert result.stderr.splitlines()[-1] == (
+        "error: 1 trace stored, then: /dev/full: cannot be written: No space left on device"
+    )
+    result = run("import", "in.jsonl", "--on-error", "skip", "--errors", "no/bad.jsonl", exit_code=1)
+    assert "error: no/bad.jsonl: No such file or directory" in result.stderr
+
+
+def test_chats_and_parquet_are_stored(run: Run, client: Client, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    messages = [
+        {"role": "user", "content": "1 + 1?"},
+        {"role": "assistant", "content": "<think>One and one.</think>2"},
+    ]
+    run("import", "-", input=json.dumps({"messages": messages}))
+    pq.write_table(pa.table({"q": ["2 + 2?"], "s": ["Two and two."], "a": [4]}), tmp_path / "t.parquet")
+    columns = ("--column", "prompt=q", "--column", "steps=s", "--column", "final_answer=a")
+    assert "1 trace read, 1 stored" in run("import", "t.parquet", *columns).stdout
+    assert [
+        (entry.prompt, [step.content for step in entry.steps], entry.final_answer)
+        for entry in client.trace_store.stream_traces()
+    ] == [("1 + 1?", ["One and one."], "2"), ("2 + 2?", ["Two and two."], "4")]
+
+
+def test_listing_takes_every_condition(run: Run, client: Client) -> None:
+    import_traces(client, [trace(number, source=f"s{number % 2}") for number in range(4)])
+    first, *_ = names(client)
+    client.trace_store.create_trace(trace(9, metadata={"other": True}))
+    client.trace_store.score_trace(first)
+
+    def listed(*arguments: str) -> list[str]:
+        found = json.loads(run("list", "--json", *arguments).stdout)
+        return sorted(entry["prompt"] for entry in found)
+
+    prompts = [trace(number).prompt for number in range(4)]
+    assert listed("--source", "s0", "--source", "s1") == prompts
+    assert listed("--where", "number=2") == [prompts[2]]
+    assert listed("--where", "other") == [trace(9).prompt]
+    assert listed("--without", "other") == prompts
+    assert listed("--min-score", "structure=1") == [prompts[0]]
+    assert listed("--min-score", "structure=99.9") == []
+    assert listed("--contains", "3 +", "--created-after", "1h") == [prompts[3]]
+    assert listed("--created-before", "2026-01-01") == []
+
+
+def test_pages_of_a_listing_join_without_gap(run: Run, client: Client) -> None:
+    import_traces(client, [trace(number) for number in range(7)])
+    seen, arguments = [], ["list", "--limit", "3", "--json"]
+    while True:
+        result = run(*arguments)
+        seen += [entry["name"] for entry in json.loads(result.stdout)]
+        _, mark, token = result.stderr.strip().partition("there are more: --page-token ")
+        if not mark:
+            break
+        arguments = ["list", "--limit", "3", "--json", "--page-token", token]
+    assert seen == names(client)[::-1]
+    refused = run("list", "--source", "x", "--page-token", arguments[-1], exit_code=1)
+    assert "page_token" in refused.stderr
+
+
+def test_named_traces_are_scored_and_shown_with_their_scores(run: Run, client: Client) -> None:
+    import_traces(client, [trace(1), trace(2)])
+    one, two = names(client)
+    shown = run("score", one, two, "--by", "structure", "--by", "answer").stdout
+    assert shown.count("structure") == shown.count("reference_answer") == 2
+    assert "100" in shown
+    document = json.loads(run("show", one, "--json").stdout)
+    assert {score["criterion"]: score["value"] for score in document["scores"]}["answer"] == 100
+    assert "score answer" in run("show", one).stdout
+    # What is shown can be imported.
+    assert "0 stored, 1 skipped" in run("import", "-", input=json.dumps(document)).stdout
+
+
+def test_all_traces_of_a_filter_are_scored(run: Run, client: Client) -> None:
+    entries = [trace(number) for number in range(20)] + [trace(99, metadata={"no": "reference"})]
+    import_traces(client, entries)
+    result = run("score", "--all", "--by", "structure", "--by", "answer")
+    rows = {row[0]: row[1:] for row in map(str.split, result.stdout.splitlines()) if len(row) == 5}
+    assert rows["structure"][0] == "21"
+    assert rows["answer"] == ["20", "100.0", "100.0", "100.0"]
+    assert "1 trace without reference_answer" in result.stderr
+    scores = json.loads(run("score", "--where", "number", "--json").stdout)
+    assert [score["trace"] for score in scores] == names(client)[:20]
+    assert {score["criterion"] for score in scores} == {"structure"}
+    assert run("score", "--source", "nowhere").stdout == "no traces were scored\n"
+    for wrong in ((), ("x", "--all"), ("--all", "--source", "tests")):
+        assert "say which traces" in run("score", *wrong, exit_code=2).stderr
+
+
+def test_two_traces_are_set_side_by_side(run: Run, client: Client) -> None:
+    changed = trace(1, final_answer="three")
+    changed.steps[1].content = "1 + 1 = 3"
+    changed.steps.append(step(2, content="Done."))
+    import_traces(client, [trace(1), changed])
+    base, other = names(client)
+    client.trace_store.score_trace(base)
+    view = [line.split() for line in run("compare", base, other).stdout.splitlines()]
+    marks = [(line[0], line[1]) for line in view if line and line[0] in {"=", "~", "+", "-"}]
+    assert marks == [("=", "prompt"), ("=", "step"), ("~", "step"), ("+", "step"), ("~", "answer")]
+    assert any(line[:1] == ["structure"] and line[-2:] == ["-", "-"] for line in view)
+    summary = " ".join(view[-1])
+    assert summary == "steps: 1 the same, 1 changed, 1 only in the other; final answers: different"
+    document = json.loads(run("compare", base, other, "--json").stdout)
+    assert document["other"]["trace"]["final_answer"] == "three"
+    assert "traces/nope does not exist" in run("compare", base, "nope", exit_code=1).stderr
+
+
+def test_deleting_asks_and_deletes_all_or_none(
+    run: Run, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_traces(client, [trace(number) for number in range(3)])
+    there = names(client)
+    assert "traces/nope does not exist" in run("delete", there[0], "nope", "--yes", exit_code=1).stderr
+    assert "--yes deletes without asking" in " ".join(run("delete", there[0], exit_code=2).stderr.split())
+    assert names(client) == there
+    assert run("delete", there[0], there[0].partition("/")[2], "--yes").stdout == "1 trace deleted\n"
+    assert json.loads(run("delete", there[1], "--yes", "--json").stdout) == {"deleted": [there[1]]}
+    assert names(client) == there[2:]
+
+    monkeypatch.setattr("tunix_rt.cli.traces.deleting.can_ask", lambda: True)
+    assert "Delete 1 trace for good?" in run("delete", there[2], exit_code=1, input="n\n").stderr
+    assert names(client) == there[2:]
+    run("delete", there[2], input="y\n")
+    assert names(client) == []
