@@ -60,8 +60,12 @@ def test_every_option_is_in_the_filter() -> None:
 
 @pytest.mark.parametrize(
     ("given", "age"),
-    [("30s", timedelta(seconds=30)), ("10min", timedelta(minutes=10)), ("3 h", timedelta(hours=3))]
-    + [("2d", timedelta(days=2))],
+    [
+        ("30s", timedelta(seconds=30)),
+        ("10min", timedelta(minutes=10)),
+        ("3 h", timedelta(hours=3)),
+        ("2d", timedelta(days=2)),
+    ],
 )
 def test_an_age_is_a_time_before_now(given: str, age: timedelta) -> None:
     before = datetime.now(UTC)
@@ -80,7 +84,7 @@ def test_a_time_without_a_zone_is_local() -> None:
 
 @pytest.mark.parametrize("given", ["yesterday", "2026-13-01", "5", "99999999999999d", ""])
 def test_what_is_no_time_is_refused(given: str) -> None:
-    with pytest.raises(typer.BadParameter, match="--created-after .* is no time; give 2026-01-31"):
+    with pytest.raises(typer.BadParameter, match=r"--created-after .* is no time; give 2026-01-31"):
         trace_filter(created_after=given)
 
 
