@@ -226,7 +226,9 @@ def test_pages_of_a_listing_join_without_gap(run: Run, client: Client) -> None:
     seen, arguments = [], ["list", "--limit", "3", "--json"]
     while True:
         result = run(*arguments)
-        seen += [entry["name"] for entry in json.loads(result.stdout)]
+        page = [entry["name"] for entry in json.loads(result.stdout)]
+        assert len(page) == min(3, 7 - len(seen))
+        seen += page
         _, mark, token = result.stderr.strip().partition("there are more: --page-token ")
         if not mark:
             break

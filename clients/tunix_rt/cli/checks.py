@@ -23,7 +23,7 @@ from packaging.utils import canonicalize_name
 from tunix_rt.cli import text
 
 _PACKAGE = "tunix-rt"
-_EXTRAS = ("trace-store", "exporter", "trainer", "evaluator")
+_EXTRAS = ("files", "trace-store", "exporter", "trainer", "evaluator")
 _GIBI = 1 << 30
 # One pulled model with its checkpoints, and one training job on it.
 _FREE_DISK = 2 * _GIBI
