@@ -82,6 +82,11 @@ async def test_every_call_of_the_trace_store_in_asyncio(async_client: AsyncClien
     first = await calls.create_trace(trace(1))
     batch = await calls.batch_create_traces([trace(1), trace(2)], duplicate_policy=v1.DUPLICATE_POLICY_SKIP)
     assert (batch.created_count, batch.skipped_count) == (1, 1)
+    request = v1.BatchCreateTracesRequest(
+        traces=[trace(1), trace(2)], duplicate_policy=v1.DUPLICATE_POLICY_SKIP, request_id="encoded"
+    )
+    encoded = await calls.batch_create_encoded_traces(request.SerializeToString())
+    assert [entry.name for entry in encoded.results] == [entry.name for entry in batch.results]
     assert await calls.get_trace(first.name) == first
     names = [found.name async for found in calls.list_traces(page_size=1)]
     assert names == [batch.results[1].name, first.name]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
-from google.protobuf.struct_pb2 import Struct
+from google.protobuf.struct_pb2 import Struct, Value
 from pydantic import BaseModel, ValidationError
 
 from tunix_rt.errors import FieldViolation
@@ -125,6 +125,33 @@ def struct_of(metadata: dict[str, Any] | None) -> Struct | None:
     struct = Struct()
     struct.update(metadata)
     return struct
+
+
+def plain_of(struct: Struct) -> dict[str, Any]:
+    """Free-form metadata as Python's own values, in the order of the keys; whole numbers are integers."""
+    return {key: _plain(struct.fields[key]) for key in sorted(struct.fields)}
+
+
+def _plain(value: Value) -> Any:
+    match value.WhichOneof("kind"):
+        case "string_value":
+            return value.string_value
+        case "number_value":
+            return _number(value.number_value)
+        case "bool_value":
+            return value.bool_value
+        case "struct_value":
+            return plain_of(value.struct_value)
+        case "list_value":
+            return [_plain(entry) for entry in value.list_value.values]
+    return None
+
+
+def _number(value: float) -> float:
+    # An integer has no negative zero, and beyond 2**53 it would look more exact than it is.
+    if value.is_integer() and abs(value) <= _MAX_INTEGER and (value or math.copysign(1, value) > 0):
+        return int(value)
+    return value
 
 
 def _check_length(line: bytes, number: int, file: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, datetime, time
@@ -30,10 +31,11 @@ FIELDS: Final = (
 
 
 def is_parquet(source: Source) -> bool:
-    """Whether a file, or an open binary one that can seek, begins as Parquet does. Raises OSError."""
-    if source == "-":
-        return False
-    if isinstance(source, str) or hasattr(source, "__fspath__"):
+    """Whether a regular file, or an open binary one that can seek, begins as Parquet does. Raises OSError."""
+    if isinstance(source, str | os.PathLike):
+        # Of a named pipe, what is looked at is gone.
+        if not Path(source).is_file():
+            return False
         with Path(source).open("rb") as file:
             return file.read(len(PARQUET)) == PARQUET
     if not source.seekable():

@@ -7,13 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
-from google.protobuf.json_format import MessageToDict
-
 from tunix_rt import v1
 from tunix_rt.formats.chat import chat
 from tunix_rt.formats.compression import Source, name_of
 from tunix_rt.formats.errors import FormatError
-from tunix_rt.formats.lines import MAX_LINE_BYTES, keys_of, read_failures, read_lines
+from tunix_rt.formats.lines import MAX_LINE_BYTES, keys_of, plain_of, read_failures, read_lines
 from tunix_rt.formats.parquet import is_parquet, read_rows
 from tunix_rt.formats.rows import dataset, gsm8k, native
 
@@ -135,7 +133,7 @@ def trace_to_json(trace: v1.Trace) -> str:
         "final_answer": trace.final_answer,
     }
     if trace.metadata.fields:
-        document["metadata"] = MessageToDict(trace.metadata)
+        document["metadata"] = plain_of(trace.metadata)
     if trace.source:
         document["source"] = trace.source
     return json.dumps(document, ensure_ascii=False, separators=(",", ":"))

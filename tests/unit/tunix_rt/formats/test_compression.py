@@ -6,6 +6,8 @@ import builtins
 import gzip
 import io
 import json
+import os
+import threading
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -43,6 +45,17 @@ def test_a_pipe_is_decompressed(monkeypatch: pytest.MonkeyPatch, kind: str) -> N
 
     monkeypatch.setattr("sys.stdin", Stdin)
     assert list(read_traces("-")) == TRACES
+
+
+@kinds
+def test_a_named_pipe_is_read_from_its_first_byte(tmp_path: Path, kind: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(PACK[kind](PLAIN),))
+    writer.start()
+    try:
+        assert list(read_traces(tmp_path / "pipe")) == TRACES
+    finally:
+        writer.join()
 
 
 @kinds
