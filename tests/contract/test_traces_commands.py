@@ -102,6 +102,7 @@ def test_an_export_takes_a_filter_and_a_snapshot_and_goes_to_stdout(run: Run, cl
     import_traces(client, [trace(number, source="a" if number % 2 else "b") for number in range(6)])
     out = run("export", "--source", "a", "--as-of", "4").stdout
     assert [json.loads(line)["prompt"] for line in out.splitlines()] == [trace(1).prompt, trace(3).prompt]
+    assert run("export", "-o", "[red]a.gz").stdout.endswith("written to [red]a.gz\n")
     summary = json.loads(run("export", "--source", "a", "-o", "a.jsonl", "--json").stdout)
     assert summary == {"as_of": 6, "traces": 3, "file": "a.jsonl"}
 

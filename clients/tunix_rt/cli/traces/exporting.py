@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tunix_rt import v1
 from tunix_rt.cli import text
 from tunix_rt.cli.command import command
 from tunix_rt.cli.files import output_stream
 from tunix_rt.cli.filter_options import FilterOptions
-from tunix_rt.cli.progress import Bar
 from tunix_rt.cli.session import Session
 from tunix_rt.cli.traces.app import app
 from tunix_rt.formats import compressing, trace_to_json
@@ -53,8 +50,11 @@ def export(
             snapshot = found.as_of
             bar = progress.bar("writing traces", None, "traces")
             written = 0
-            for written, trace in enumerate(_counted(found, bar), 1):  # noqa: B007
+            for trace in found:
                 file.write(trace_to_json(trace).encode() + b"\n")
+                written += 1
+                if written % _EVERY == 0:
+                    bar.update(written)
         bar.update(written)
         bar.finish()
     if to_stdout:
@@ -62,11 +62,5 @@ def export(
     if session.as_json:
         session.print_json({"as_of": snapshot, "traces": written, "file": str(output)})
     else:
-        session.out.print(f"{text.counted(written, 'trace')} of snapshot {snapshot} written to {output}")
-
-
-def _counted(traces: Iterator[v1.Trace], bar: Bar) -> Iterator[v1.Trace]:
-    for number, trace in enumerate(traces, 1):
-        yield trace
-        if number % _EVERY == 0:
-            bar.update(number)
+        line = f"{text.counted(written, 'trace')} of snapshot {snapshot} written to {output}"
+        session.out.print(line, markup=False, soft_wrap=True)

@@ -76,4 +76,6 @@ def say_result(session: Session, result: ImportResult, bad: int = 0, errors: Pat
         f"{text.counted(read, 'trace')} read, {text.count(result.created)} stored, "
         f"{text.count(result.skipped)} skipped as stored already"
     )
-    session.out.print(line + (f", {text.count(bad)} bad: see {errors}" if bad else ""), soft_wrap=True)
+    if bad:
+        line += f", {text.count(bad)} bad: see {errors}"
+    session.out.print(line, markup=False, soft_wrap=True)
