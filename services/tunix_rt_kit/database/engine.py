@@ -177,7 +177,7 @@ def _sqlite(url: URL) -> Engine:
 
 
 def _postgresql(url: URL) -> Engine:
-    return create_engine(
+    engine = create_engine(
         url,
         pool_size=_POOL_SIZE,
         max_overflow=0,
@@ -185,6 +185,13 @@ def _postgresql(url: URL) -> Engine:
         pool_pre_ping=True,
         connect_args={"connect_timeout": _CONNECT_TIMEOUT_S},
     )
+
+    @event.listens_for(engine, "checkout")
+    def checked_out(connection: Any, _record: Any, _proxy: Any) -> None:
+        # SQLAlchemy resets a reader's connection to READ WRITE, which would overrule the database's own default.
+        connection.read_only = None
+
+    return engine
 
 
 @contextmanager
