@@ -7,11 +7,13 @@ from typing import Any, Final
 
 import psycopg
 from psycopg import sql
-from sqlalchemy import BigInteger, Connection, DateTime, Double, Integer, LargeBinary, String, Table, insert
+from sqlalchemy import BigInteger, Connection, DateTime, Double, Integer, LargeBinary, String, Table
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+# With 9 columns well below the 32,766 values that a statement may have.
+_SQLITE_ROWS: Final = 500
 # From the narrow type to the wide one, since SQLAlchemy derives BigInteger from Integer.
 _BINARY_TYPES: Final[Sequence[tuple[type[TypeEngine[Any]], str]]] = (
     (BigInteger, "int8"),
@@ -24,7 +26,7 @@ _BINARY_TYPES: Final[Sequence[tuple[type[TypeEngine[Any]], str]]] = (
 
 
 def bulk_insert(session: Session, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert ``rows``, which all have the same columns; COPY on PostgreSQL, ``executemany`` on SQLite.
+    """Insert ``rows``, which all have the same columns: by COPY on PostgreSQL, many a statement on SQLite.
 
     Args:
         session: of a ``Database.write`` block.
@@ -39,7 +41,7 @@ def bulk_insert(session: Session, table: Table, rows: Sequence[Mapping[str, Any]
     if connection.dialect.name == "postgresql":
         _copy(connection, table, rows)
     else:
-        connection.execute(insert(table), rows)
+        _insert(connection, table, rows)
 
 
 def _copy(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -63,6 +65,27 @@ def _copy(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]
             connection_invalidated=driver.closed,
             dialect=connection.dialect,
         ) from error
+
+
+def _insert(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    # ``executemany`` gives up the interpreter's lock at each row, and waits for it when another thread computes.
+    names = list(rows[0])
+    dialect = connection.dialect
+    convert = [table.c[name].type.dialect_impl(dialect).bind_processor(dialect) for name in names]
+    columns = ", ".join(map(dialect.identifier_preparer.quote, names))
+    row_form = f"({', '.join('?' * len(names))})"
+    for start in range(0, len(rows), _SQLITE_ROWS):
+        part = rows[start : start + _SQLITE_ROWS]
+        values = tuple(
+            process(row[name]) if process else row[name]
+            for row in part
+            for name, process in zip(names, convert, strict=True)
+        )
+        connection.exec_driver_sql(
+            f"INSERT INTO {dialect.identifier_preparer.format_table(table)} ({columns}) "
+            f"VALUES {', '.join([row_form] * len(part))}",
+            values,
+        )
 
 
 def _binary_type(column_type: TypeEngine[Any]) -> str:
