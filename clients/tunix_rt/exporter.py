@@ -6,7 +6,7 @@ Every method raises ``TunixRtError`` or one of its classes; ``timeout`` is in se
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 import grpc
 
@@ -88,6 +88,63 @@ class ExporterClient:
         with atomic_file(path) as file:
             return receive(self._reader(name, split, format), file)
 
+    def read_dropped_rows(self, name: str) -> bytes:
+        """Return what was dropped and why, as JSON lines; raises as ``read_dataset``."""
+        return receive_bytes(self._dropped_reader(name))
+
+    def audit_contamination(
+        self, name: str, eval_set: str, *, decontamination: v1.Decontamination | None = None
+    ) -> Iterator[v1.AuditContaminationResponse]:
+        """Yield the rows of a dataset that give away items of an eval set, and how many were compared.
+
+        Raises:
+            NotFoundError: there is no such dataset or eval set.
+            FailedPreconditionError: the dataset is not complete.
+            DataLossError: a file of the dataset is missing or damaged.
+        """
+        request = v1.AuditContaminationRequest(name=name, eval_set=eval_set, decontamination=decontamination)
+        return self._caller.stream(self._stub.AuditContamination, request)
+
+    def audit_supervision(
+        self,
+        name: str,
+        base_model: str,
+        *,
+        max_length: int = 0,
+        packing_lengths: Sequence[int] = (),
+        tokenizer: v1.ArtifactFile | None = None,
+    ) -> Iterator[v1.AuditSupervisionResponse]:
+        """Yield progress, and last the audit of what a model would learn of a dataset."""
+        request = v1.AuditSupervisionRequest(
+            name=name,
+            base_model=base_model,
+            max_length=max_length,
+            packing_lengths=packing_lengths,
+            tokenizer=tokenizer,
+        )
+        return self._caller.stream(self._stub.AuditSupervision, request)
+
+    def get_supervision_audit(self, name: str, *, timeout: float | None = None) -> v1.SupervisionAudit:
+        """Return one audit; raises NotFoundError if there is none of this name."""
+        request = v1.GetSupervisionAuditRequest(name=name)
+        return self._caller.unary(self._stub.GetSupervisionAudit, request, timeout)
+
+    def list_supervision_audits(
+        self, parent: str, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
+    ) -> Pager[v1.SupervisionAudit, v1.ListSupervisionAuditsResponse]:
+        """All audits of the dataset ``parent``, newest first."""
+
+        def fetch(token: str) -> v1.ListSupervisionAuditsResponse:
+            request = v1.ListSupervisionAuditsRequest(parent=parent, page_size=page_size, page_token=token)
+            return self._caller.unary(self._stub.ListSupervisionAudits, request, timeout)
+
+        return Pager(fetch, lambda page: page.supervision_audits, page_token)
+
+    def _dropped_reader(self, name: str) -> Callable[[int], Iterator[v1.ReadDroppedRowsResponse]]:
+        return lambda offset: self._caller.stream(
+            self._stub.ReadDroppedRows, v1.ReadDroppedRowsRequest(name=name, offset=offset)
+        )
+
     def _reader(
         self, name: str, split: str, format: v1.DatasetFormat.ValueType
     ) -> Callable[[int], Iterator[v1.ReadDatasetResponse]]:
@@ -155,6 +212,57 @@ class AsyncExporterClient:
         """Write one split to ``path``, whole or not at all."""
         with atomic_file(path) as file:
             return await receive_async(self._reader(name, split, format), file)
+
+    async def read_dropped_rows(self, name: str) -> bytes:
+        """Return what was dropped and why, as JSON lines."""
+        return await receive_bytes_async(self._dropped_reader(name))
+
+    def audit_contamination(
+        self, name: str, eval_set: str, *, decontamination: v1.Decontamination | None = None
+    ) -> AsyncIterator[v1.AuditContaminationResponse]:
+        """Yield the rows of a dataset that give away items of an eval set, and how many were compared."""
+        request = v1.AuditContaminationRequest(name=name, eval_set=eval_set, decontamination=decontamination)
+        return self._caller.stream(self._stub.AuditContamination, request)
+
+    def audit_supervision(
+        self,
+        name: str,
+        base_model: str,
+        *,
+        max_length: int = 0,
+        packing_lengths: Sequence[int] = (),
+        tokenizer: v1.ArtifactFile | None = None,
+    ) -> AsyncIterator[v1.AuditSupervisionResponse]:
+        """Yield progress, and last the audit of what a model would learn of a dataset."""
+        request = v1.AuditSupervisionRequest(
+            name=name,
+            base_model=base_model,
+            max_length=max_length,
+            packing_lengths=packing_lengths,
+            tokenizer=tokenizer,
+        )
+        return self._caller.stream(self._stub.AuditSupervision, request)
+
+    async def get_supervision_audit(self, name: str, *, timeout: float | None = None) -> v1.SupervisionAudit:
+        """Return one audit; raises NotFoundError if there is none of this name."""
+        request = v1.GetSupervisionAuditRequest(name=name)
+        return await self._caller.unary(self._stub.GetSupervisionAudit, request, timeout)
+
+    def list_supervision_audits(
+        self, parent: str, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
+    ) -> AsyncPager[v1.SupervisionAudit, v1.ListSupervisionAuditsResponse]:
+        """All audits of the dataset ``parent``, newest first."""
+
+        async def fetch(token: str) -> v1.ListSupervisionAuditsResponse:
+            request = v1.ListSupervisionAuditsRequest(parent=parent, page_size=page_size, page_token=token)
+            return await self._caller.unary(self._stub.ListSupervisionAudits, request, timeout)
+
+        return AsyncPager(fetch, lambda page: page.supervision_audits, page_token)
+
+    def _dropped_reader(self, name: str) -> Callable[[int], AsyncIterator[v1.ReadDroppedRowsResponse]]:
+        return lambda offset: self._caller.stream(
+            self._stub.ReadDroppedRows, v1.ReadDroppedRowsRequest(name=name, offset=offset)
+        )
 
     def _reader(
         self, name: str, split: str, format: v1.DatasetFormat.ValueType

@@ -7,6 +7,8 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import grpc
+
 from tunix_rt import v1
 from tunix_rt_exporter import convert
 from tunix_rt_exporter.service import ExporterService
@@ -59,3 +61,37 @@ class ExporterServicer(v1.ExporterServicer):
 
         async for message in iterate_blocking(messages):
             yield message
+
+    async def ReadDroppedRows(
+        self, request: v1.ReadDroppedRowsRequest, context: Any
+    ) -> AsyncIterator[v1.ReadDroppedRowsResponse]:
+        await _not_yet(context)
+        yield v1.ReadDroppedRowsResponse()
+
+    async def AuditContamination(
+        self, request: v1.AuditContaminationRequest, context: Any
+    ) -> AsyncIterator[v1.AuditContaminationResponse]:
+        await _not_yet(context)
+        yield v1.AuditContaminationResponse()
+
+    async def AuditSupervision(
+        self, request: v1.AuditSupervisionRequest, context: Any
+    ) -> AsyncIterator[v1.AuditSupervisionResponse]:
+        await _not_yet(context)
+        yield v1.AuditSupervisionResponse()
+
+    async def GetSupervisionAudit(
+        self, request: v1.GetSupervisionAuditRequest, context: Any
+    ) -> v1.SupervisionAudit:
+        await _not_yet(context)
+        return v1.SupervisionAudit()
+
+    async def ListSupervisionAudits(
+        self, request: v1.ListSupervisionAuditsRequest, context: Any
+    ) -> v1.ListSupervisionAuditsResponse:
+        await _not_yet(context)
+        return v1.ListSupervisionAuditsResponse()
+
+
+async def _not_yet(context: Any) -> None:
+    await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this server does not offer it")

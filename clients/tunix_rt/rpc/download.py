@@ -19,7 +19,12 @@ _LONGEST_PAUSE: Final = 3.0
 
 
 # A message of a download stream: a header, or a chunk.
-Part: TypeAlias = v1.ReadDatasetResponse | v1.ReadCheckpointFileResponse | v1.ReadComparisonReportResponse
+Part: TypeAlias = (
+    v1.ReadDatasetResponse
+    | v1.ReadDroppedRowsResponse
+    | v1.ReadCheckpointFileResponse
+    | v1.ReadComparisonReportResponse
+)
 
 
 class Received:

@@ -67,6 +67,9 @@ from tunix_rt.v1.trace_pb2 import (
 from tunix_rt.v1.dataset_pb2 import (
     Dataset as Dataset,
     DatasetSpec as DatasetSpec,
+    Deduplication as Deduplication,
+    SplitGroup as SplitGroup,
+    Decontamination as Decontamination,
     Selection as Selection,
     SplitFraction as SplitFraction,
     DatasetSplit as DatasetSplit,
@@ -75,6 +78,12 @@ from tunix_rt.v1.dataset_pb2 import (
     DatasetStatistics as DatasetStatistics,
     Distribution as Distribution,
     TrainingExample as TrainingExample,
+    ContaminatedRow as ContaminatedRow,
+    SupervisionAudit as SupervisionAudit,
+    SplitSupervision as SplitSupervision,
+    HistogramBin as HistogramBin,
+    AuditedRows as AuditedRows,
+    PackingEfficiency as PackingEfficiency,
     ReasoningStyle as ReasoningStyle,
     REASONING_STYLE_UNSPECIFIED as REASONING_STYLE_UNSPECIFIED,
     REASONING_STYLE_NUMBERED as REASONING_STYLE_NUMBERED,
@@ -84,6 +93,9 @@ from tunix_rt.v1.dataset_pb2 import (
     DATASET_FORMAT_TRACE as DATASET_FORMAT_TRACE,
     DATASET_FORMAT_TUNIX_SFT as DATASET_FORMAT_TUNIX_SFT,
     DATASET_FORMAT_TRAINING_EXAMPLE as DATASET_FORMAT_TRAINING_EXAMPLE,
+    DATASET_FORMAT_CHAT as DATASET_FORMAT_CHAT,
+    DATASET_FORMAT_TRAINING_EXAMPLE_PARQUET as DATASET_FORMAT_TRAINING_EXAMPLE_PARQUET,
+    DATASET_FORMAT_CHAT_PARQUET as DATASET_FORMAT_CHAT_PARQUET,
 )
 from tunix_rt.v1.eval_set_pb2 import (
     EvalSet as EvalSet,
@@ -129,6 +141,15 @@ from tunix_rt.v1.exporter_pb2 import (
     CancelDatasetRequest as CancelDatasetRequest,
     ReadDatasetRequest as ReadDatasetRequest,
     ReadDatasetResponse as ReadDatasetResponse,
+    ReadDroppedRowsRequest as ReadDroppedRowsRequest,
+    ReadDroppedRowsResponse as ReadDroppedRowsResponse,
+    AuditContaminationRequest as AuditContaminationRequest,
+    AuditContaminationResponse as AuditContaminationResponse,
+    AuditSupervisionRequest as AuditSupervisionRequest,
+    AuditSupervisionResponse as AuditSupervisionResponse,
+    GetSupervisionAuditRequest as GetSupervisionAuditRequest,
+    ListSupervisionAuditsRequest as ListSupervisionAuditsRequest,
+    ListSupervisionAuditsResponse as ListSupervisionAuditsResponse,
 )
 from tunix_rt.v1.exporter_pb2_grpc import (
     ExporterServicer as ExporterServicer,

@@ -64,6 +64,12 @@ class _DatasetFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Dataset
     """{id, prompts, final_answer, metadata}, `prompts` being the whole text in Gemma-IT turns."""
     DATASET_FORMAT_TRAINING_EXAMPLE: _DatasetFormat.ValueType  # 3
     """One TrainingExample a row: {id, prompt, response, metadata}, rendered by the spec's chat template."""
+    DATASET_FORMAT_CHAT: _DatasetFormat.ValueType  # 4
+    """{id, messages, metadata}, `messages` being a list of {role, content}, as trl and axolotl read it."""
+    DATASET_FORMAT_TRAINING_EXAMPLE_PARQUET: _DatasetFormat.ValueType  # 5
+    """DATASET_FORMAT_TRAINING_EXAMPLE as a Parquet file."""
+    DATASET_FORMAT_CHAT_PARQUET: _DatasetFormat.ValueType  # 6
+    """DATASET_FORMAT_CHAT as a Parquet file."""
 
 class DatasetFormat(_DatasetFormat, metaclass=_DatasetFormatEnumTypeWrapper):
     """A format in which rows are written."""
@@ -76,6 +82,12 @@ DATASET_FORMAT_TUNIX_SFT: DatasetFormat.ValueType  # 2
 """{id, prompts, final_answer, metadata}, `prompts` being the whole text in Gemma-IT turns."""
 DATASET_FORMAT_TRAINING_EXAMPLE: DatasetFormat.ValueType  # 3
 """One TrainingExample a row: {id, prompt, response, metadata}, rendered by the spec's chat template."""
+DATASET_FORMAT_CHAT: DatasetFormat.ValueType  # 4
+"""{id, messages, metadata}, `messages` being a list of {role, content}, as trl and axolotl read it."""
+DATASET_FORMAT_TRAINING_EXAMPLE_PARQUET: DatasetFormat.ValueType  # 5
+"""DATASET_FORMAT_TRAINING_EXAMPLE as a Parquet file."""
+DATASET_FORMAT_CHAT_PARQUET: DatasetFormat.ValueType  # 6
+"""DATASET_FORMAT_CHAT as a Parquet file."""
 Global___DatasetFormat: _TypeAlias = DatasetFormat  # noqa: Y015
 
 @_typing.final
@@ -123,6 +135,26 @@ class Dataset(_message.Message):
     STATE_CANCELLED: Dataset.State.ValueType  # 6
     """Was stopped before it was complete."""
 
+    @_typing.final
+    class BuilderVersionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
@@ -137,6 +169,9 @@ class Dataset(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    DROPPED_ROWS_FIELD_NUMBER: _builtins.int
+    PARENT_DIGEST_FIELD_NUMBER: _builtins.int
+    BUILDER_VERSIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `datasets/{dataset_id}@{version}`."""
     state: Global___Dataset.State.ValueType
@@ -145,6 +180,8 @@ class Dataset(_message.Message):
     """The dataset's digest: that of its manifest. Set in STATE_SUCCEEDED, like all that follows up to the times."""
     trace_count: _builtins.int
     """How many traces the filter matched."""
+    parent_digest: _builtins.str
+    """Digest of the dataset that the spec names as `parent`."""
     @_builtins.property
     def spec(self) -> Global___DatasetSpec:
         """What the dataset is made of, with every default filled in."""
@@ -167,7 +204,9 @@ class Dataset(_message.Message):
 
     @_builtins.property
     def dropped(self) -> _containers.RepeatedCompositeFieldContainer[Global___DroppedRows]:
-        """How many rows each stage dropped: "duplicate", "contaminated", "unrenderable" (a text holds a control text of a chat template), "selection"."""
+        """How many rows each stage dropped: "duplicate", "near_duplicate", "contaminated", "unrenderable" (a text holds a control text of a chat
+        template), "split_conflict" (a row of another split is too much like it), "selection".
+        """
 
     @_builtins.property
     def statistics(self) -> Global___DatasetStatistics:
@@ -184,6 +223,16 @@ class Dataset(_message.Message):
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """When the build ended."""
+
+    @_builtins.property
+    def dropped_rows(self) -> _artifact_pb2.ArtifactFile:
+        """The rows that were dropped and what each of them matched, one canonical JSON object a line (see ReadDroppedRows). Rows that were merely not
+        selected, and second copies of the same content, are not in it. Not part of the digest.
+        """
+
+    @_builtins.property
+    def builder_versions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Versions of the software that built it, by package. Not part of the digest; the versions of its rules, which can change a row, are."""
 
     def __init__(
         self,
@@ -202,10 +251,13 @@ class Dataset(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        dropped_rows: _artifact_pb2.ArtifactFile | None = ...,
+        parent_digest: _builtins.str = ...,
+        builder_versions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "manifest", b"manifest", "progress", b"progress", "spec", b"spec", "start_time", b"start_time", "statistics", b"statistics"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "dropped_rows", b"dropped_rows", "end_time", b"end_time", "error", b"error", "manifest", b"manifest", "progress", b"progress", "spec", b"spec", "start_time", b"start_time", "statistics", b"statistics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "digest", b"digest", "dropped", b"dropped", "end_time", b"end_time", "error", b"error", "manifest", b"manifest", "name", b"name", "progress", b"progress", "spec", b"spec", "splits", b"splits", "start_time", b"start_time", "state", b"state", "statistics", b"statistics", "trace_count", b"trace_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["builder_versions", b"builder_versions", "create_time", b"create_time", "digest", b"digest", "dropped", b"dropped", "dropped_rows", b"dropped_rows", "end_time", b"end_time", "error", b"error", "manifest", b"manifest", "name", b"name", "parent_digest", b"parent_digest", "progress", b"progress", "spec", b"spec", "splits", b"splits", "start_time", b"start_time", "state", b"state", "statistics", b"statistics", "trace_count", b"trace_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -227,6 +279,10 @@ class DatasetSpec(_message.Message):
     CHAT_TEMPLATE_FIELD_NUMBER: _builtins.int
     REASONING_STYLE_FIELD_NUMBER: _builtins.int
     EVAL_SETS_FIELD_NUMBER: _builtins.int
+    DEDUPLICATION_FIELD_NUMBER: _builtins.int
+    SPLIT_GROUP_FIELD_NUMBER: _builtins.int
+    DECONTAMINATION_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
     dataset_id: _builtins.str
     """The dataset's name: 1-64 of a-z, 0-9, '-', '_', '.', beginning with a letter or digit."""
     version: _builtins.str
@@ -237,6 +293,10 @@ class DatasetSpec(_message.Message):
     """Seed of row order, of random selection and of the assignment to splits."""
     reasoning_style: Global___ReasoningStyle.ValueType
     """How the reasoning is written in the response."""
+    parent: _builtins.str
+    """The dataset that this one is derived from, `datasets/{dataset_id}@{version}`; empty for none. Its rows come first where one of several
+    must be dropped, so they are kept as long as they match the filter, and it must have the same seed, splits and split group.
+    """
     @_builtins.property
     def filter(self) -> _trace_pb2.TraceFilter:
         """Which traces."""
@@ -255,7 +315,19 @@ class DatasetSpec(_message.Message):
 
     @_builtins.property
     def eval_sets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Traces whose prompt stands in one of these eval sets (`evalSets/{eval_set}`) are dropped."""
+        """Traces that give away an item of one of these eval sets (`evalSets/{eval_set}`) are dropped."""
+
+    @_builtins.property
+    def deduplication(self) -> Global___Deduplication:
+        """Which traces count as duplicates. Left out: those that are equal after normalisation."""
+
+    @_builtins.property
+    def split_group(self) -> Global___SplitGroup:
+        """Which rows must share a split. Left out: those whose prompts are equal after normalisation."""
+
+    @_builtins.property
+    def decontamination(self) -> Global___Decontamination:
+        """How traces are compared with the items of `eval_sets`. Left out: exactly, and by 13 words in a row."""
 
     def __init__(
         self,
@@ -270,14 +342,138 @@ class DatasetSpec(_message.Message):
         chat_template: _chat_template_pb2.ChatTemplate | None = ...,
         reasoning_style: Global___ReasoningStyle.ValueType = ...,
         eval_sets: _abc.Iterable[_builtins.str] | None = ...,
+        deduplication: Global___Deduplication | None = ...,
+        split_group: Global___SplitGroup | None = ...,
+        decontamination: Global___Decontamination | None = ...,
+        parent: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chat_template", b"chat_template", "filter", b"filter", "selection", b"selection"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chat_template", b"chat_template", "decontamination", b"decontamination", "deduplication", b"deduplication", "filter", b"filter", "selection", b"selection", "split_group", b"split_group"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "chat_template", b"chat_template", "dataset_id", b"dataset_id", "eval_sets", b"eval_sets", "filter", b"filter", "reasoning_style", b"reasoning_style", "seed", b"seed", "selection", b"selection", "splits", b"splits", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "chat_template", b"chat_template", "dataset_id", b"dataset_id", "decontamination", b"decontamination", "deduplication", b"deduplication", "eval_sets", b"eval_sets", "filter", b"filter", "parent", b"parent", "reasoning_style", b"reasoning_style", "seed", b"seed", "selection", b"selection", "split_group", b"split_group", "splits", b"splits", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DatasetSpec: _TypeAlias = DatasetSpec  # noqa: Y015
+
+@_typing.final
+class Deduplication(_message.Message):
+    """Which traces count as duplicates of each other. One of them is kept, and which one does not depend on the order of arrival."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Method:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _MethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Deduplication._Method.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        METHOD_UNSPECIFIED: Deduplication._Method.ValueType  # 0
+        """Same as METHOD_EXACT."""
+        METHOD_EXACT: Deduplication._Method.ValueType  # 1
+        """Prompt, steps and final answer are equal after normalisation (Unicode NFKC, case, spaces); metadata and source may differ."""
+        METHOD_NEAR: Deduplication._Method.ValueType  # 2
+        """As METHOD_EXACT, or their words in threes overlap by `threshold` or more, as MinHash estimates it."""
+        METHOD_IDENTICAL: Deduplication._Method.ValueType  # 3
+        """The content is the same to the last character."""
+
+    class Method(_Method, metaclass=_MethodEnumTypeWrapper):
+        """What makes two traces duplicates."""
+
+    METHOD_UNSPECIFIED: Deduplication.Method.ValueType  # 0
+    """Same as METHOD_EXACT."""
+    METHOD_EXACT: Deduplication.Method.ValueType  # 1
+    """Prompt, steps and final answer are equal after normalisation (Unicode NFKC, case, spaces); metadata and source may differ."""
+    METHOD_NEAR: Deduplication.Method.ValueType  # 2
+    """As METHOD_EXACT, or their words in threes overlap by `threshold` or more, as MinHash estimates it."""
+    METHOD_IDENTICAL: Deduplication.Method.ValueType  # 3
+    """The content is the same to the last character."""
+
+    METHOD_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    method: Global___Deduplication.Method.ValueType
+    """What makes two traces duplicates."""
+    threshold: _builtins.float
+    """Jaccard similarity from which two traces are near-duplicates, 0.5 to 1. Only with METHOD_NEAR. Left out: 0.8."""
+    def __init__(
+        self,
+        *,
+        method: Global___Deduplication.Method.ValueType = ...,
+        threshold: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "threshold", b"threshold"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "method", b"method", "threshold", b"threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__threshold: _TypeAlias = _typing.Literal["threshold"]  # noqa: Y015
+    _WhichOneofArgType__threshold: _TypeAlias = _typing.Literal["_threshold", b"_threshold"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__threshold) -> _WhichOneofReturnType__threshold | None: ...
+
+Global___Deduplication: _TypeAlias = Deduplication  # noqa: Y015
+
+@_typing.final
+class SplitGroup(_message.Message):
+    """Which rows must share a split. A row's split is a hash of seed and group, so a new trace never moves an old row."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROMPT_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_FIELD_NUMBER: _builtins.int
+    NEAR_DUPLICATE_THRESHOLD_FIELD_NUMBER: _builtins.int
+    prompt: _builtins.bool
+    """The normalised prompt. Must be true when set."""
+    metadata_field: _builtins.str
+    """The value of this metadata field, such as "conversation_id"; the normalised prompt for a trace that has no such field."""
+    near_duplicate_threshold: _builtins.float
+    """Jaccard similarity of prompts, 0.5 to 1, from which two rows must not be in different splits: of two that would be, one is dropped, as
+    "split_conflict". Left out: prompts that are merely similar may be in different splits.
+    """
+    def __init__(
+        self,
+        *,
+        prompt: _builtins.bool = ...,
+        metadata_field: _builtins.str = ...,
+        near_duplicate_threshold: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_near_duplicate_threshold", b"_near_duplicate_threshold", "key", b"key", "metadata_field", b"metadata_field", "near_duplicate_threshold", b"near_duplicate_threshold", "prompt", b"prompt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_near_duplicate_threshold", b"_near_duplicate_threshold", "key", b"key", "metadata_field", b"metadata_field", "near_duplicate_threshold", b"near_duplicate_threshold", "prompt", b"prompt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__near_duplicate_threshold: _TypeAlias = _typing.Literal["near_duplicate_threshold"]  # noqa: Y015
+    _WhichOneofArgType__near_duplicate_threshold: _TypeAlias = _typing.Literal["_near_duplicate_threshold", b"_near_duplicate_threshold"]  # noqa: Y015
+    _WhichOneofReturnType_key: _TypeAlias = _typing.Literal["prompt", "metadata_field"]  # noqa: Y015
+    _WhichOneofArgType_key: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__near_duplicate_threshold) -> _WhichOneofReturnType__near_duplicate_threshold | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_key) -> _WhichOneofReturnType_key | None: ...
+
+Global___SplitGroup: _TypeAlias = SplitGroup  # noqa: Y015
+
+@_typing.final
+class Decontamination(_message.Message):
+    """How traces are compared with the items of eval sets. Words are compared after normalisation, without punctuation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NGRAM_WORDS_FIELD_NUMBER: _builtins.int
+    ngram_words: _builtins.int
+    """A trace is dropped when it shares this many words in a row with an item's prompt, 8 to 64, or holds the whole prompt of an item that has
+    fewer words. 0: only when the prompts are equal. Left out: 13.
+    """
+    def __init__(
+        self,
+        *,
+        ngram_words: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ngram_words", b"_ngram_words", "ngram_words", b"ngram_words"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ngram_words", b"_ngram_words", "ngram_words", b"ngram_words"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__ngram_words: _TypeAlias = _typing.Literal["ngram_words"]  # noqa: Y015
+    _WhichOneofArgType__ngram_words: _TypeAlias = _typing.Literal["_ngram_words", b"_ngram_words"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ngram_words) -> _WhichOneofReturnType__ngram_words | None: ...
+
+Global___Decontamination: _TypeAlias = Decontamination  # noqa: Y015
 
 @_typing.final
 class Selection(_message.Message):
@@ -352,7 +548,7 @@ class DatasetSplit(_message.Message):
     """Its number of rows."""
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___DatasetFile]:
-        """Its file in each format: JSON lines, UTF-8, one canonical JSON object a line."""
+        """Its file in each format: Parquet where the format says so, else JSON lines, UTF-8, one canonical JSON object a line."""
 
     def __init__(
         self,
@@ -536,3 +732,280 @@ class TrainingExample(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TrainingExample: _TypeAlias = TrainingExample  # noqa: Y015
+
+@_typing.final
+class ContaminatedRow(_message.Message):
+    """A row of a dataset that gives away an item of an eval set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Match:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _MatchEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ContaminatedRow._Match.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        MATCH_UNSPECIFIED: ContaminatedRow._Match.ValueType  # 0
+        """Never sent."""
+        MATCH_EXACT: ContaminatedRow._Match.ValueType  # 1
+        """The prompts are equal after normalisation."""
+        MATCH_CONTAINED: ContaminatedRow._Match.ValueType  # 2
+        """The row holds the item's whole prompt, which has fewer words than are compared in a row."""
+        MATCH_NGRAM: ContaminatedRow._Match.ValueType  # 3
+        """The row and the item's prompt share a run of words."""
+
+    class Match(_Match, metaclass=_MatchEnumTypeWrapper):
+        """How the row and the item match."""
+
+    MATCH_UNSPECIFIED: ContaminatedRow.Match.ValueType  # 0
+    """Never sent."""
+    MATCH_EXACT: ContaminatedRow.Match.ValueType  # 1
+    """The prompts are equal after normalisation."""
+    MATCH_CONTAINED: ContaminatedRow.Match.ValueType  # 2
+    """The row holds the item's whole prompt, which has fewer words than are compared in a row."""
+    MATCH_NGRAM: ContaminatedRow.Match.ValueType  # 3
+    """The row and the item's prompt share a run of words."""
+
+    ROW_ID_FIELD_NUMBER: _builtins.int
+    SPLIT_FIELD_NUMBER: _builtins.int
+    EVAL_ITEM_FIELD_NUMBER: _builtins.int
+    MATCH_FIELD_NUMBER: _builtins.int
+    MATCHED_TEXT_FIELD_NUMBER: _builtins.int
+    row_id: _builtins.str
+    """The row's id."""
+    split: _builtins.str
+    """The split that it is in."""
+    eval_item: _builtins.str
+    """Id of the item in its eval set."""
+    match: Global___ContaminatedRow.Match.ValueType
+    """How they match."""
+    matched_text: _builtins.str
+    """The normalised words that they share; empty for MATCH_EXACT."""
+    def __init__(
+        self,
+        *,
+        row_id: _builtins.str = ...,
+        split: _builtins.str = ...,
+        eval_item: _builtins.str = ...,
+        match: Global___ContaminatedRow.Match.ValueType = ...,
+        matched_text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["eval_item", b"eval_item", "match", b"match", "matched_text", b"matched_text", "row_id", b"row_id", "split", b"split"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContaminatedRow: _TypeAlias = ContaminatedRow  # noqa: Y015
+
+@_typing.final
+class SupervisionAudit(_message.Message):
+    """What a model would learn of a dataset's rows, under one tokenizer and at one length."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DATASET_DIGEST_FIELD_NUMBER: _builtins.int
+    BASE_MODEL_FIELD_NUMBER: _builtins.int
+    TOKENIZER_DIGEST_FIELD_NUMBER: _builtins.int
+    CHAT_TEMPLATE_DIGEST_FIELD_NUMBER: _builtins.int
+    MAX_LENGTH_FIELD_NUMBER: _builtins.int
+    SPLITS_FIELD_NUMBER: _builtins.int
+    REPORT_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name, `datasets/{dataset}/supervisionAudits/{supervision_audit}`."""
+    dataset_digest: _builtins.str
+    """Digest of the dataset."""
+    base_model: _builtins.str
+    """Id of the base model whose tokenizer was used."""
+    tokenizer_digest: _builtins.str
+    """Digest of the tokenizer."""
+    chat_template_digest: _builtins.str
+    """Digest of the chat template."""
+    max_length: _builtins.int
+    """Most tokens of an example."""
+    @_builtins.property
+    def splits(self) -> _containers.RepeatedCompositeFieldContainer[Global___SplitSupervision]:
+        """Figures of each split, in the order of the spec."""
+
+    @_builtins.property
+    def report(self) -> _artifact_pb2.ArtifactFile:
+        """The whole audit as canonical JSON."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was made."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        dataset_digest: _builtins.str = ...,
+        base_model: _builtins.str = ...,
+        tokenizer_digest: _builtins.str = ...,
+        chat_template_digest: _builtins.str = ...,
+        max_length: _builtins.int = ...,
+        splits: _abc.Iterable[Global___SplitSupervision] | None = ...,
+        report: _artifact_pb2.ArtifactFile | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "report", b"report"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "chat_template_digest", b"chat_template_digest", "create_time", b"create_time", "dataset_digest", b"dataset_digest", "max_length", b"max_length", "name", b"name", "report", b"report", "splits", b"splits", "tokenizer_digest", b"tokenizer_digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SupervisionAudit: _TypeAlias = SupervisionAudit  # noqa: Y015
+
+@_typing.final
+class SplitSupervision(_message.Message):
+    """What a model would learn of one split."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPLIT_FIELD_NUMBER: _builtins.int
+    ROW_COUNT_FIELD_NUMBER: _builtins.int
+    TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    SUPERVISED_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    SUPERVISED_TOKENS_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    UNSUPERVISED_FIELD_NUMBER: _builtins.int
+    END_UNSUPERVISED_FIELD_NUMBER: _builtins.int
+    PACKING_FIELD_NUMBER: _builtins.int
+    split: _builtins.str
+    """The split's name."""
+    row_count: _builtins.int
+    """Its number of rows."""
+    token_count: _builtins.int
+    """Tokens of all rows, before any is cut off."""
+    supervised_token_count: _builtins.int
+    """Those of them that are supervised."""
+    @_builtins.property
+    def supervised_tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___HistogramBin]:
+        """How many rows have how many supervised tokens."""
+
+    @_builtins.property
+    def truncated(self) -> Global___AuditedRows:
+        """Rows with more than `max_length` tokens."""
+
+    @_builtins.property
+    def unsupervised(self) -> Global___AuditedRows:
+        """Rows without any supervised token."""
+
+    @_builtins.property
+    def end_unsupervised(self) -> Global___AuditedRows:
+        """Rows whose token that ends the turn is not supervised."""
+
+    @_builtins.property
+    def packing(self) -> _containers.RepeatedCompositeFieldContainer[Global___PackingEfficiency]:
+        """How well the rows fill packed sequences, for each length that was asked about."""
+
+    def __init__(
+        self,
+        *,
+        split: _builtins.str = ...,
+        row_count: _builtins.int = ...,
+        token_count: _builtins.int = ...,
+        supervised_token_count: _builtins.int = ...,
+        supervised_tokens: _abc.Iterable[Global___HistogramBin] | None = ...,
+        truncated: Global___AuditedRows | None = ...,
+        unsupervised: Global___AuditedRows | None = ...,
+        end_unsupervised: Global___AuditedRows | None = ...,
+        packing: _abc.Iterable[Global___PackingEfficiency] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_unsupervised", b"end_unsupervised", "truncated", b"truncated", "unsupervised", b"unsupervised"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_unsupervised", b"end_unsupervised", "packing", b"packing", "row_count", b"row_count", "split", b"split", "supervised_token_count", b"supervised_token_count", "supervised_tokens", b"supervised_tokens", "token_count", b"token_count", "truncated", b"truncated", "unsupervised", b"unsupervised"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SplitSupervision: _TypeAlias = SplitSupervision  # noqa: Y015
+
+@_typing.final
+class HistogramBin(_message.Message):
+    """How many rows lie in a range."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOWER_FIELD_NUMBER: _builtins.int
+    UPPER_FIELD_NUMBER: _builtins.int
+    ROW_COUNT_FIELD_NUMBER: _builtins.int
+    lower: _builtins.int
+    """Least value of the bin."""
+    upper: _builtins.int
+    """Where the next bin begins."""
+    row_count: _builtins.int
+    """Rows from `lower` to below `upper`."""
+    def __init__(
+        self,
+        *,
+        lower: _builtins.int = ...,
+        upper: _builtins.int = ...,
+        row_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lower", b"lower", "row_count", b"row_count", "upper", b"upper"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HistogramBin: _TypeAlias = HistogramBin  # noqa: Y015
+
+@_typing.final
+class AuditedRows(_message.Message):
+    """Rows that an audit found something about."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROW_COUNT_FIELD_NUMBER: _builtins.int
+    EXAMPLE_ROW_IDS_FIELD_NUMBER: _builtins.int
+    row_count: _builtins.int
+    """How many."""
+    @_builtins.property
+    def example_row_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of the first of them, at most 20."""
+
+    def __init__(
+        self,
+        *,
+        row_count: _builtins.int = ...,
+        example_row_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["example_row_ids", b"example_row_ids", "row_count", b"row_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditedRows: _TypeAlias = AuditedRows  # noqa: Y015
+
+@_typing.final
+class PackingEfficiency(_message.Message):
+    """How well rows fill sequences of one length."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_LENGTH_FIELD_NUMBER: _builtins.int
+    SEQUENCE_COUNT_FIELD_NUMBER: _builtins.int
+    EFFICIENCY_FIELD_NUMBER: _builtins.int
+    max_length: _builtins.int
+    """Tokens of a packed sequence."""
+    sequence_count: _builtins.int
+    """Sequences that are needed."""
+    efficiency: _builtins.float
+    """Tokens of rows among all the positions of these sequences, 0 to 1."""
+    def __init__(
+        self,
+        *,
+        max_length: _builtins.int = ...,
+        sequence_count: _builtins.int = ...,
+        efficiency: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["efficiency", b"efficiency", "max_length", b"max_length", "sequence_count", b"sequence_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PackingEfficiency: _TypeAlias = PackingEfficiency  # noqa: Y015

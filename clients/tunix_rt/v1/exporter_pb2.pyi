@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from tunix_rt.v1 import artifact_pb2 as _artifact_pb2
 from tunix_rt.v1 import dataset_pb2 as _dataset_pb2
+from tunix_rt.v1 import progress_pb2 as _progress_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -231,3 +232,279 @@ class ReadDatasetResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
 Global___ReadDatasetResponse: _TypeAlias = ReadDatasetResponse  # noqa: Y015
+
+@_typing.final
+class ReadDroppedRowsRequest(_message.Message):
+    """Request of ReadDroppedRows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`datasets/{dataset_id}@{version}`."""
+    offset: _builtins.int
+    """Bytes to leave out at the beginning, to go on with a download."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        offset: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "offset", b"offset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadDroppedRowsRequest: _TypeAlias = ReadDroppedRowsRequest  # noqa: Y015
+
+@_typing.final
+class ReadDroppedRowsResponse(_message.Message):
+    """One message of ReadDroppedRows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    chunk: _builtins.bytes
+    """Bytes of the file, at most 1 MiB. A line is {id, stage}, and with it `kept` (the row that was kept instead), or `eval_set`, `eval_item`,
+    `match` ("exact", "contained" or "ngram") and `matched_text`.
+    """
+    @_builtins.property
+    def header(self) -> _artifact_pb2.DownloadHeader:
+        """What is going to be streamed."""
+
+    def __init__(
+        self,
+        *,
+        header: _artifact_pb2.DownloadHeader | None = ...,
+        chunk: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "header", b"header", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "header", b"header", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["header", "chunk"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___ReadDroppedRowsResponse: _TypeAlias = ReadDroppedRowsResponse  # noqa: Y015
+
+@_typing.final
+class AuditContaminationRequest(_message.Message):
+    """Request of AuditContamination."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    EVAL_SET_FIELD_NUMBER: _builtins.int
+    DECONTAMINATION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`datasets/{dataset_id}@{version}`."""
+    eval_set: _builtins.str
+    """`evalSets/{eval_set}`."""
+    @_builtins.property
+    def decontamination(self) -> _dataset_pb2.Decontamination:
+        """How rows and items are compared, as when a dataset is built."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        eval_set: _builtins.str = ...,
+        decontamination: _dataset_pb2.Decontamination | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decontamination", b"decontamination"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decontamination", b"decontamination", "eval_set", b"eval_set", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditContaminationRequest: _TypeAlias = AuditContaminationRequest  # noqa: Y015
+
+@_typing.final
+class AuditContaminationResponse(_message.Message):
+    """One message of AuditContamination; the last one has compared all rows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    COMPARED_ROW_COUNT_FIELD_NUMBER: _builtins.int
+    TOTAL_ROW_COUNT_FIELD_NUMBER: _builtins.int
+    compared_row_count: _builtins.int
+    """Rows compared so far."""
+    total_row_count: _builtins.int
+    """Rows of the dataset."""
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[_dataset_pb2.ContaminatedRow]:
+        """Rows that were found since the message before, each with the item that it matches best. Order: splits, then rows."""
+
+    def __init__(
+        self,
+        *,
+        rows: _abc.Iterable[_dataset_pb2.ContaminatedRow] | None = ...,
+        compared_row_count: _builtins.int = ...,
+        total_row_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compared_row_count", b"compared_row_count", "rows", b"rows", "total_row_count", b"total_row_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditContaminationResponse: _TypeAlias = AuditContaminationResponse  # noqa: Y015
+
+@_typing.final
+class AuditSupervisionRequest(_message.Message):
+    """Request of AuditSupervision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    BASE_MODEL_FIELD_NUMBER: _builtins.int
+    MAX_LENGTH_FIELD_NUMBER: _builtins.int
+    PACKING_LENGTHS_FIELD_NUMBER: _builtins.int
+    TOKENIZER_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`datasets/{dataset_id}@{version}`."""
+    base_model: _builtins.str
+    """Id of the base model whose tokenizer is used."""
+    max_length: _builtins.int
+    """Most tokens of an example, at least 1. 0 means 256."""
+    @_builtins.property
+    def packing_lengths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Lengths for which the packing efficiency is told, at most 16. Empty means `max_length`."""
+
+    @_builtins.property
+    def tokenizer(self) -> _artifact_pb2.ArtifactFile:
+        """The tokenizer's file (tokenizer.json) in the artifact store, for a model that the exporter's host does not hold."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        base_model: _builtins.str = ...,
+        max_length: _builtins.int = ...,
+        packing_lengths: _abc.Iterable[_builtins.int] | None = ...,
+        tokenizer: _artifact_pb2.ArtifactFile | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tokenizer", b"tokenizer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "max_length", b"max_length", "name", b"name", "packing_lengths", b"packing_lengths", "tokenizer", b"tokenizer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditSupervisionRequest: _TypeAlias = AuditSupervisionRequest  # noqa: Y015
+
+@_typing.final
+class AuditSupervisionResponse(_message.Message):
+    """One message of AuditSupervision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    AUDIT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> _progress_pb2.Progress:
+        """How far the audit has come."""
+
+    @_builtins.property
+    def audit(self) -> _dataset_pb2.SupervisionAudit:
+        """The audit."""
+
+    def __init__(
+        self,
+        *,
+        progress: _progress_pb2.Progress | None = ...,
+        audit: _dataset_pb2.SupervisionAudit | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["audit", b"audit", "part", b"part", "progress", b"progress"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit", b"audit", "part", b"part", "progress", b"progress"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["progress", "audit"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___AuditSupervisionResponse: _TypeAlias = AuditSupervisionResponse  # noqa: Y015
+
+@_typing.final
+class GetSupervisionAuditRequest(_message.Message):
+    """Request of GetSupervisionAudit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`datasets/{dataset}/supervisionAudits/{supervision_audit}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSupervisionAuditRequest: _TypeAlias = GetSupervisionAuditRequest  # noqa: Y015
+
+@_typing.final
+class ListSupervisionAuditsRequest(_message.Message):
+    """Request of ListSupervisionAudits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """The dataset, `datasets/{dataset_id}@{version}`."""
+    page_size: _builtins.int
+    """Most audits in the answer; 0 means 50, more than 1,000 means 1,000."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSupervisionAuditsRequest: _TypeAlias = ListSupervisionAuditsRequest  # noqa: Y015
+
+@_typing.final
+class ListSupervisionAuditsResponse(_message.Message):
+    """Response of ListSupervisionAudits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUPERVISION_AUDITS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty on the last one."""
+    @_builtins.property
+    def supervision_audits(self) -> _containers.RepeatedCompositeFieldContainer[_dataset_pb2.SupervisionAudit]:
+        """The audits of this page."""
+
+    def __init__(
+        self,
+        *,
+        supervision_audits: _abc.Iterable[_dataset_pb2.SupervisionAudit] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "supervision_audits", b"supervision_audits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSupervisionAuditsResponse: _TypeAlias = ListSupervisionAuditsResponse  # noqa: Y015

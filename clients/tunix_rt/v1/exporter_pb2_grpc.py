@@ -66,6 +66,31 @@ class ExporterStub:
                 request_serializer=tunix__rt_dot_v1_dot_exporter__pb2.ReadDatasetRequest.SerializeToString,
                 response_deserializer=tunix__rt_dot_v1_dot_exporter__pb2.ReadDatasetResponse.FromString,
                 _registered_method=True)
+        self.ReadDroppedRows = channel.unary_stream(
+                '/tunix_rt.v1.Exporter/ReadDroppedRows',
+                request_serializer=tunix__rt_dot_v1_dot_exporter__pb2.ReadDroppedRowsRequest.SerializeToString,
+                response_deserializer=tunix__rt_dot_v1_dot_exporter__pb2.ReadDroppedRowsResponse.FromString,
+                _registered_method=True)
+        self.AuditContamination = channel.unary_stream(
+                '/tunix_rt.v1.Exporter/AuditContamination',
+                request_serializer=tunix__rt_dot_v1_dot_exporter__pb2.AuditContaminationRequest.SerializeToString,
+                response_deserializer=tunix__rt_dot_v1_dot_exporter__pb2.AuditContaminationResponse.FromString,
+                _registered_method=True)
+        self.AuditSupervision = channel.unary_stream(
+                '/tunix_rt.v1.Exporter/AuditSupervision',
+                request_serializer=tunix__rt_dot_v1_dot_exporter__pb2.AuditSupervisionRequest.SerializeToString,
+                response_deserializer=tunix__rt_dot_v1_dot_exporter__pb2.AuditSupervisionResponse.FromString,
+                _registered_method=True)
+        self.GetSupervisionAudit = channel.unary_unary(
+                '/tunix_rt.v1.Exporter/GetSupervisionAudit',
+                request_serializer=tunix__rt_dot_v1_dot_exporter__pb2.GetSupervisionAuditRequest.SerializeToString,
+                response_deserializer=tunix__rt_dot_v1_dot_dataset__pb2.SupervisionAudit.FromString,
+                _registered_method=True)
+        self.ListSupervisionAudits = channel.unary_unary(
+                '/tunix_rt.v1.Exporter/ListSupervisionAudits',
+                request_serializer=tunix__rt_dot_v1_dot_exporter__pb2.ListSupervisionAuditsRequest.SerializeToString,
+                response_deserializer=tunix__rt_dot_v1_dot_exporter__pb2.ListSupervisionAuditsResponse.FromString,
+                _registered_method=True)
 
 
 class ExporterServicer:
@@ -114,6 +139,41 @@ class ExporterServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadDroppedRows(self, request, context):
+        """Streams the report of a dataset's dropped rows: a header first, then chunks of JSON lines.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AuditContamination(self, request, context):
+        """Looks for rows of a complete dataset that give away items of an eval set, and streams them as they are found.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AuditSupervision(self, request, context):
+        """Counts what a model would learn of a complete dataset: streams progress, and last the audit. The same question returns the stored audit.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSupervisionAudit(self, request, context):
+        """Returns one audit.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSupervisionAudits(self, request, context):
+        """Lists a dataset's audits a page at a time, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ExporterServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -146,6 +206,31 @@ def add_ExporterServicer_to_server(servicer, server):
                     servicer.ReadDataset,
                     request_deserializer=tunix__rt_dot_v1_dot_exporter__pb2.ReadDatasetRequest.FromString,
                     response_serializer=tunix__rt_dot_v1_dot_exporter__pb2.ReadDatasetResponse.SerializeToString,
+            ),
+            'ReadDroppedRows': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadDroppedRows,
+                    request_deserializer=tunix__rt_dot_v1_dot_exporter__pb2.ReadDroppedRowsRequest.FromString,
+                    response_serializer=tunix__rt_dot_v1_dot_exporter__pb2.ReadDroppedRowsResponse.SerializeToString,
+            ),
+            'AuditContamination': grpc.unary_stream_rpc_method_handler(
+                    servicer.AuditContamination,
+                    request_deserializer=tunix__rt_dot_v1_dot_exporter__pb2.AuditContaminationRequest.FromString,
+                    response_serializer=tunix__rt_dot_v1_dot_exporter__pb2.AuditContaminationResponse.SerializeToString,
+            ),
+            'AuditSupervision': grpc.unary_stream_rpc_method_handler(
+                    servicer.AuditSupervision,
+                    request_deserializer=tunix__rt_dot_v1_dot_exporter__pb2.AuditSupervisionRequest.FromString,
+                    response_serializer=tunix__rt_dot_v1_dot_exporter__pb2.AuditSupervisionResponse.SerializeToString,
+            ),
+            'GetSupervisionAudit': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSupervisionAudit,
+                    request_deserializer=tunix__rt_dot_v1_dot_exporter__pb2.GetSupervisionAuditRequest.FromString,
+                    response_serializer=tunix__rt_dot_v1_dot_dataset__pb2.SupervisionAudit.SerializeToString,
+            ),
+            'ListSupervisionAudits': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSupervisionAudits,
+                    request_deserializer=tunix__rt_dot_v1_dot_exporter__pb2.ListSupervisionAuditsRequest.FromString,
+                    response_serializer=tunix__rt_dot_v1_dot_exporter__pb2.ListSupervisionAuditsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -311,6 +396,141 @@ class Exporter:
             '/tunix_rt.v1.Exporter/ReadDataset',
             tunix__rt_dot_v1_dot_exporter__pb2.ReadDatasetRequest.SerializeToString,
             tunix__rt_dot_v1_dot_exporter__pb2.ReadDatasetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadDroppedRows(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tunix_rt.v1.Exporter/ReadDroppedRows',
+            tunix__rt_dot_v1_dot_exporter__pb2.ReadDroppedRowsRequest.SerializeToString,
+            tunix__rt_dot_v1_dot_exporter__pb2.ReadDroppedRowsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AuditContamination(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tunix_rt.v1.Exporter/AuditContamination',
+            tunix__rt_dot_v1_dot_exporter__pb2.AuditContaminationRequest.SerializeToString,
+            tunix__rt_dot_v1_dot_exporter__pb2.AuditContaminationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AuditSupervision(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tunix_rt.v1.Exporter/AuditSupervision',
+            tunix__rt_dot_v1_dot_exporter__pb2.AuditSupervisionRequest.SerializeToString,
+            tunix__rt_dot_v1_dot_exporter__pb2.AuditSupervisionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSupervisionAudit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tunix_rt.v1.Exporter/GetSupervisionAudit',
+            tunix__rt_dot_v1_dot_exporter__pb2.GetSupervisionAuditRequest.SerializeToString,
+            tunix__rt_dot_v1_dot_dataset__pb2.SupervisionAudit.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSupervisionAudits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tunix_rt.v1.Exporter/ListSupervisionAudits',
+            tunix__rt_dot_v1_dot_exporter__pb2.ListSupervisionAuditsRequest.SerializeToString,
+            tunix__rt_dot_v1_dot_exporter__pb2.ListSupervisionAuditsResponse.FromString,
             options,
             channel_credentials,
             insecure,

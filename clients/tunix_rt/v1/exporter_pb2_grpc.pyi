@@ -46,6 +46,16 @@ class ExporterStub:
     """Asks a build to stop. A build that has ended is returned as it is."""
     ReadDataset: _grpc.UnaryStreamMultiCallable[_exporter_pb2.ReadDatasetRequest, _exporter_pb2.ReadDatasetResponse]
     """Streams one split in one format: a header first, then chunks."""
+    ReadDroppedRows: _grpc.UnaryStreamMultiCallable[_exporter_pb2.ReadDroppedRowsRequest, _exporter_pb2.ReadDroppedRowsResponse]
+    """Streams the report of a dataset's dropped rows: a header first, then chunks of JSON lines."""
+    AuditContamination: _grpc.UnaryStreamMultiCallable[_exporter_pb2.AuditContaminationRequest, _exporter_pb2.AuditContaminationResponse]
+    """Looks for rows of a complete dataset that give away items of an eval set, and streams them as they are found."""
+    AuditSupervision: _grpc.UnaryStreamMultiCallable[_exporter_pb2.AuditSupervisionRequest, _exporter_pb2.AuditSupervisionResponse]
+    """Counts what a model would learn of a complete dataset: streams progress, and last the audit. The same question returns the stored audit."""
+    GetSupervisionAudit: _grpc.UnaryUnaryMultiCallable[_exporter_pb2.GetSupervisionAuditRequest, _dataset_pb2.SupervisionAudit]
+    """Returns one audit."""
+    ListSupervisionAudits: _grpc.UnaryUnaryMultiCallable[_exporter_pb2.ListSupervisionAuditsRequest, _exporter_pb2.ListSupervisionAuditsResponse]
+    """Lists a dataset's audits a page at a time, newest first."""
 
 @_typing.type_check_only
 class ExporterAsyncStub(ExporterStub):
@@ -64,6 +74,16 @@ class ExporterAsyncStub(ExporterStub):
     """Asks a build to stop. A build that has ended is returned as it is."""
     ReadDataset: _aio.UnaryStreamMultiCallable[_exporter_pb2.ReadDatasetRequest, _exporter_pb2.ReadDatasetResponse]  # type: ignore[assignment]
     """Streams one split in one format: a header first, then chunks."""
+    ReadDroppedRows: _aio.UnaryStreamMultiCallable[_exporter_pb2.ReadDroppedRowsRequest, _exporter_pb2.ReadDroppedRowsResponse]  # type: ignore[assignment]
+    """Streams the report of a dataset's dropped rows: a header first, then chunks of JSON lines."""
+    AuditContamination: _aio.UnaryStreamMultiCallable[_exporter_pb2.AuditContaminationRequest, _exporter_pb2.AuditContaminationResponse]  # type: ignore[assignment]
+    """Looks for rows of a complete dataset that give away items of an eval set, and streams them as they are found."""
+    AuditSupervision: _aio.UnaryStreamMultiCallable[_exporter_pb2.AuditSupervisionRequest, _exporter_pb2.AuditSupervisionResponse]  # type: ignore[assignment]
+    """Counts what a model would learn of a complete dataset: streams progress, and last the audit. The same question returns the stored audit."""
+    GetSupervisionAudit: _aio.UnaryUnaryMultiCallable[_exporter_pb2.GetSupervisionAuditRequest, _dataset_pb2.SupervisionAudit]  # type: ignore[assignment]
+    """Returns one audit."""
+    ListSupervisionAudits: _aio.UnaryUnaryMultiCallable[_exporter_pb2.ListSupervisionAuditsRequest, _exporter_pb2.ListSupervisionAuditsResponse]  # type: ignore[assignment]
+    """Lists a dataset's audits a page at a time, newest first."""
 
 class ExporterServicer(metaclass=_abc_1.ABCMeta):
     """Makes datasets from traces."""
@@ -115,5 +135,45 @@ class ExporterServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_exporter_pb2.ReadDatasetResponse], _abc.AsyncIterator[_exporter_pb2.ReadDatasetResponse]]:
         """Streams one split in one format: a header first, then chunks."""
+
+    @_abc_1.abstractmethod
+    def ReadDroppedRows(
+        self,
+        request: _exporter_pb2.ReadDroppedRowsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_exporter_pb2.ReadDroppedRowsResponse], _abc.AsyncIterator[_exporter_pb2.ReadDroppedRowsResponse]]:
+        """Streams the report of a dataset's dropped rows: a header first, then chunks of JSON lines."""
+
+    @_abc_1.abstractmethod
+    def AuditContamination(
+        self,
+        request: _exporter_pb2.AuditContaminationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_exporter_pb2.AuditContaminationResponse], _abc.AsyncIterator[_exporter_pb2.AuditContaminationResponse]]:
+        """Looks for rows of a complete dataset that give away items of an eval set, and streams them as they are found."""
+
+    @_abc_1.abstractmethod
+    def AuditSupervision(
+        self,
+        request: _exporter_pb2.AuditSupervisionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_exporter_pb2.AuditSupervisionResponse], _abc.AsyncIterator[_exporter_pb2.AuditSupervisionResponse]]:
+        """Counts what a model would learn of a complete dataset: streams progress, and last the audit. The same question returns the stored audit."""
+
+    @_abc_1.abstractmethod
+    def GetSupervisionAudit(
+        self,
+        request: _exporter_pb2.GetSupervisionAuditRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_dataset_pb2.SupervisionAudit, _abc.Awaitable[_dataset_pb2.SupervisionAudit]]:
+        """Returns one audit."""
+
+    @_abc_1.abstractmethod
+    def ListSupervisionAudits(
+        self,
+        request: _exporter_pb2.ListSupervisionAuditsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_exporter_pb2.ListSupervisionAuditsResponse, _abc.Awaitable[_exporter_pb2.ListSupervisionAuditsResponse]]:
+        """Lists a dataset's audits a page at a time, newest first."""
 
 def add_ExporterServicer_to_server(servicer: ExporterServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -59,15 +59,16 @@ def sample(field: FieldDescriptor) -> Any:
     """A value for a field that is not its default."""
     if field.type == FieldDescriptor.TYPE_MESSAGE:
         message = GetMessageClass(field.message_type)()
-        text = next(inner for inner in field.message_type.fields if inner.type == FieldDescriptor.TYPE_STRING)
-        if text.is_repeated:
-            getattr(message, text.name).append(field.name)
+        scalar = next(
+            inner for inner in field.message_type.fields if inner.type != FieldDescriptor.TYPE_MESSAGE
+        )
+        if scalar.is_repeated:
+            getattr(message, scalar.name).extend(sample(scalar))
         else:
-            setattr(message, text.name, field.name)
+            setattr(message, scalar.name, sample(scalar))
         return [message] if field.is_repeated else message
-    if field.type == FieldDescriptor.TYPE_STRING:
-        return [field.name] if field.is_repeated else field.name
-    return 1
+    value = field.name if field.type == FieldDescriptor.TYPE_STRING else 1
+    return [value] if field.is_repeated else value
 
 
 def arguments_of(method: MethodDescriptor) -> dict[str, Any]:
