@@ -9,8 +9,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from tunix_rt_exporter.arrange import Arrangement, arrange, distribution
-from tunix_rt_exporter.manifest import DUPLICATE, manifest
+from tunix_rt_exporter.arrange import Arrangement, Rules, arrange, distribution
+from tunix_rt_exporter.dropped import copies, dropped_rows, report_lines
+from tunix_rt_exporter.manifest import builder_versions, manifest
 from tunix_rt_exporter.model import (
     FORMATS,
     TRAIN,
@@ -18,23 +19,21 @@ from tunix_rt_exporter.model import (
     DatasetSpec,
     DroppedRows,
     EvalPrompts,
+    Parent,
     Progress,
     SourceTrace,
     SplitFiles,
     Statistics,
     StoredFile,
 )
-from tunix_rt_exporter.rows import RowRenderer
-from tunix_rt_exporter.spool import KEPT, RowSpool
+from tunix_rt_exporter.reading import TraceReader
+from tunix_rt_exporter.similarity import Signatures
+from tunix_rt_exporter.spool import RowSpool
 from tunix_rt_kit.artifacts import Artifact, ArtifactStore, canonical_json
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import FailedPrecondition
-from tunix_rt_kit.text import normalised
 
-RENDER_BATCH: Final = 256
 WRITE_BATCH: Final = 1_000
-_UNRENDERABLE: Final = 1
-_FIRST_EVAL_SET: Final = 2
 
 Report = Callable[[Progress], None]
 
@@ -47,7 +46,8 @@ class DatasetBuild:
         template: the spec's chat template.
         eval_sets: those that the spec names.
         store: where the files go.
-        spool_path: a local file for the rows while they are sorted.
+        folder: an empty local folder for the rows while they are sorted.
+        parent: the dataset that the spec names as such.
         report: is told of progress after each batch, and may raise to end the build.
     """
 
@@ -58,16 +58,18 @@ class DatasetBuild:
         template: ChatTemplate,
         eval_sets: Sequence[EvalPrompts],
         store: ArtifactStore,
-        spool_path: Path,
+        folder: Path,
         report: Report,
+        parent: Parent | None = None,
     ) -> None:
         self._spec = spec
         self._template = template
         # In the order of digests, so that a prompt of several sets is always laid to the same one.
         self._eval_sets = sorted(eval_sets, key=lambda eval_set: eval_set.digest)
         self._store = store
-        self._spool_path = spool_path
+        self._folder = folder
         self._report = report
+        self._parent = parent
 
     def run(self, traces: Iterable[Sequence[SourceTrace]]) -> BuildResult:
         """Build from the matching traces of the snapshot.
@@ -76,27 +78,34 @@ class DatasetBuild:
         InvalidArgument if the chat template fails; and what the stores and ``report`` raise. Nothing is
         visible before the end.
         """
-        with RowSpool(self._spool_path, self._spec.seed) as spool:
-            trace_count = self._read(spool, traces)
+        with ExitStack() as stack:
+            spool = stack.enter_context(RowSpool(self._folder / "rows", self._spec.seed))
+            rules = self._rules(stack)
+            trace_count = self._read(spool, rules, traces)
             spool.flush()
             if not trace_count:
                 raise _empty(f"no trace of snapshot {self._spec.as_of} matches the filter")
-            arrangement = arrange(spool, self._spec.selection, self._spec.splits)
-            dropped = self._dropped(trace_count, arrangement)
+            self._report(Progress(stage="comparing rows", total=trace_count, unit="rows"))
+            arrangement = arrange(spool, rules)
+            dropped = dropped_rows(spool, arrangement, self._eval_sets)
+            lasting = dropped_rows(spool, arrangement, self._eval_sets, by_digest=True)
             self._check_rows(arrangement, dropped)
             splits = self._write(spool, arrangement)
+            report = self._write_report(spool, arrangement)
             figures = spool.figures[arrangement.rows]
         statistics = Statistics(
             steps=distribution(figures[:, 0]),
             prompt_characters=distribution(figures[:, 1]),
             response_characters=distribution(figures[:, 2]),
         )
+        parent_digest = self._parent.digest if self._parent else ""
         described = manifest(
             self._spec,
             chat_template_digest=self._template.digest,
             eval_sets=self._eval_sets,
+            parent_digest=parent_digest,
             distinct_traces=arrangement.distinct,
-            dropped=self._dropped(trace_count, arrangement, by_digest=True),
+            dropped=lasting,
             splits=splits,
             statistics=statistics,
         )
@@ -106,61 +115,51 @@ class DatasetBuild:
             manifest=_file("manifest.json", stored),
             splits=tuple(splits),
             trace_count=trace_count,
-            dropped=tuple(dropped),
+            dropped=(*copies(trace_count, arrangement), *dropped),
             statistics=statistics,
+            dropped_rows=report,
+            parent_digest=parent_digest,
+            builder_versions=builder_versions(),
         )
 
-    def _read(self, spool: RowSpool, traces: Iterable[Sequence[SourceTrace]]) -> int:
-        renderer = RowRenderer(self._template, self._spec.reasoning_style)
-        eval_prompts: dict[str, int] = {}
-        for number, eval_set in enumerate(self._eval_sets, start=_FIRST_EVAL_SET):
-            for prompt in eval_set.prompts:
-                eval_prompts.setdefault(normalised(prompt), number)
-        count = 0
-        self._report(Progress(stage="reading traces"))
-        for part in traces:
-            for start in range(0, len(part), RENDER_BATCH):
-                batch = part[start : start + RENDER_BATCH]
-                prompts = [normalised(trace.prompt) for trace in batch]
-                marks = [eval_prompts.get(prompt, KEPT) for prompt in prompts]
-                rows = renderer.render([t for t, mark in zip(batch, marks, strict=True) if mark == KEPT])
-                for trace, prompt, mark in zip(batch, prompts, marks, strict=True):
-                    row = next(rows) if mark == KEPT else None
-                    spool.add(trace, prompt, row, mark if row or mark else _UNRENDERABLE)
-                count += len(batch)
-                self._report(Progress(stage="reading traces", completed=count))
-        return count
+    def _rules(self, stack: ExitStack) -> Rules:
+        deduplication, group = self._spec.deduplication, self._spec.split_group
 
-    def _dropped(
-        self, trace_count: int, arrangement: Arrangement, *, by_digest: bool = False
-    ) -> list[DroppedRows]:
-        entries = [
-            DroppedRows(
-                stage=DUPLICATE,
-                reason="the same content is there already",
-                row_count=trace_count - arrangement.distinct,
-            )
-        ]
-        if by_digest:
-            entries = []
-        for number, eval_set in enumerate(self._eval_sets, start=_FIRST_EVAL_SET):
-            where = eval_set.digest if by_digest else eval_set.name
-            entries.append(
-                DroppedRows(
-                    stage="contaminated",
-                    reason=f"the prompt stands in {where}",
-                    row_count=arrangement.marked.get(number, 0),
-                )
-            )
-        entries += [
-            DroppedRows(
-                stage="unrenderable",
-                reason="a text holds a control text of the chat template",
-                row_count=arrangement.marked.get(_UNRENDERABLE, 0),
-            ),
-            DroppedRows(stage="selection", reason="not selected", row_count=arrangement.unselected),
-        ]
-        return [entry for entry in entries if entry.row_count]
+        def signatures(name: str, threshold: float | None) -> Signatures | None:
+            if threshold is None:
+                return None
+            return stack.enter_context(Signatures(self._folder / name, threshold))
+
+        return Rules(
+            selection=self._spec.selection,
+            splits=self._spec.splits,
+            exact=deduplication.method != "identical",
+            near=signatures("texts", deduplication.threshold),
+            apart=signatures("prompts", group.near_duplicate_threshold),
+            parent=self._parent.rows if self._parent else b"",
+        )
+
+    def _read(self, spool: RowSpool, rules: Rules, traces: Iterable[Sequence[SourceTrace]]) -> int:
+        reader = TraceReader(
+            self._spec,
+            template=self._template,
+            eval_sets=self._eval_sets,
+            spool=spool,
+            near=rules.near,
+            apart=rules.apart,
+        )
+        return reader.read(traces, self._report)
+
+    def _write_report(self, spool: RowSpool, arrangement: Arrangement) -> StoredFile | None:
+        lines = report_lines(spool, arrangement)
+        first = next(lines, None)
+        if first is None:
+            return None
+        with self._store.writer() as writer:
+            writer.write(first)
+            for line in lines:
+                writer.write(line)
+        return _file("dropped.jsonl", writer.artifact)
 
     def _check_rows(self, arrangement: Arrangement, dropped: Sequence[DroppedRows]) -> None:
         counts = Counter(arrangement.splits.tolist())

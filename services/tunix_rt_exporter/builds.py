@@ -5,17 +5,19 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from tunix_rt_exporter.build import DatasetBuild
-from tunix_rt_exporter.model import BuildResult, Dataset, DatasetState, Failure, Progress
+from tunix_rt_exporter.model import BuildResult, Dataset, DatasetState, Failure, Parent, Progress
 from tunix_rt_exporter.ports import DatasetRepository, EvalSetSource, TraceSource
+from tunix_rt_exporter.stored_rows import parent_of
 from tunix_rt_exporter.templates import chat_template
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.artifacts.store import storage_error
-from tunix_rt_kit.errors import DomainError
+from tunix_rt_kit.errors import DomainError, FailedPrecondition
 from tunix_rt_kit.jobs import JobRunner
 from tunix_rt_kit.serving.logging import get_logger
 
@@ -122,15 +124,38 @@ class Builds:
                 cancelled.wait(min(left, 0.2))
             check()
 
-        build = DatasetBuild(
-            spec,
-            template=chat_template(spec.chat_template),
-            eval_sets=[self._eval_sets.prompts(name) for name in spec.eval_sets],
-            store=self._artifacts,
-            spool_path=self._folder / f"{dataset.build_id}.rows",
-            report=self._reporter(dataset.build_id, check),
-        )
-        return build.run(self._traces.traces(spec.filter, spec.as_of, pause))
+        with self._own_folder(dataset.build_id) as folder:
+            build = DatasetBuild(
+                spec,
+                template=chat_template(spec.chat_template),
+                eval_sets=[self._eval_sets.prompts(name) for name in spec.eval_sets],
+                store=self._artifacts,
+                folder=folder,
+                report=self._reporter(dataset.build_id, check),
+                parent=self._parent(spec.parent),
+            )
+            return build.run(self._traces.traces(spec.filter, spec.as_of, pause))
+
+    def _parent(self, name: str) -> Parent | None:
+        if not name:
+            return None
+        dataset_id, _, version = name.removeprefix("datasets/").partition("@")
+        dataset = self._repository.find(dataset_id, version)
+        if dataset is None or dataset.result is None:
+            raise FailedPrecondition(f"the parent {name} is not complete", reason="DATASET_NOT_READY")
+        return parent_of(self._artifacts, dataset.result)
+
+    @contextmanager
+    def _own_folder(self, build_id: str) -> Iterator[Path]:
+        folder = self._folder / build_id
+        try:
+            folder.mkdir()
+        except OSError as error:
+            raise storage_error(error, str(folder)) from error
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _reporter(self, build_id: str, check: Callable[[], None]) -> Callable[[Progress], None]:
         told, stage = 0.0, ""

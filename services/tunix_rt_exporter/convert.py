@@ -9,6 +9,8 @@ from google.protobuf import json_format
 from google.protobuf.duration_pb2 import Duration
 
 from tunix_rt import v1
+from tunix_rt_exporter.audit import AuditPart
+from tunix_rt_exporter.contamination import MatchKind
 from tunix_rt_exporter.model import (
     BuildResult,
     ChatTemplateFields,
@@ -16,12 +18,14 @@ from tunix_rt_exporter.model import (
     DatasetFormat,
     DatasetSpec,
     DatasetState,
+    DeduplicationMethod,
     Distribution,
     Download,
     Progress,
     ReasoningStyle,
     SourceTrace,
     SplitFiles,
+    SplitGroup,
     StoredFile,
 )
 from tunix_rt_exporter.templates import chat_template
@@ -40,6 +44,20 @@ _STYLES: Final[Mapping[int, ReasoningStyle]] = {
 _STYLE_NUMBERS: Final[Mapping[ReasoningStyle, v1.ReasoningStyle.ValueType]] = {
     "numbered": v1.REASONING_STYLE_NUMBERED,
     "answer-only": v1.REASONING_STYLE_ANSWER_ONLY,
+}
+_METHODS: Final[Mapping[int, DeduplicationMethod]] = {
+    v1.Deduplication.METHOD_UNSPECIFIED: "exact",
+    v1.Deduplication.METHOD_EXACT: "exact",
+    v1.Deduplication.METHOD_NEAR: "near",
+    v1.Deduplication.METHOD_IDENTICAL: "identical",
+}
+_METHOD_NUMBERS: Final[Mapping[DeduplicationMethod, v1.Deduplication.Method.ValueType]] = {
+    "exact": v1.Deduplication.METHOD_EXACT,
+    "near": v1.Deduplication.METHOD_NEAR,
+    "identical": v1.Deduplication.METHOD_IDENTICAL,
+}
+_MATCHES: Final[Mapping[MatchKind, v1.ContaminatedRow.Match.ValueType]] = {
+    kind: v1.ContaminatedRow.Match.Value(f"MATCH_{kind.name}") for kind in MatchKind
 }
 _FORMAT_NUMBERS: Final[Mapping[DatasetFormat, v1.DatasetFormat.ValueType]] = {
     "trace": v1.DATASET_FORMAT_TRACE,
@@ -69,6 +87,10 @@ def spec_fields(spec: v1.DatasetSpec) -> dict[str, Any]:
             _STYLES, spec.reasoning_style, "spec.reasoning_style", v1.ReasoningStyle.keys()
         ),
         "eval_sets": tuple(spec.eval_sets),
+        "deduplication": _deduplication_fields(spec.deduplication),
+        "split_group": _split_group_fields(spec.split_group),
+        "decontamination": decontamination_fields(spec.decontamination),
+        "parent": spec.parent,
     }
     if spec.splits:
         fields["splits"] = [{"split": entry.split, "fraction": entry.fraction} for entry in spec.splits]
@@ -136,6 +158,61 @@ def download_header(download: Download) -> v1.ReadDatasetResponse:
     return v1.ReadDatasetResponse(header=header)
 
 
+def dropped_rows_header(download: Download) -> v1.ReadDroppedRowsResponse:
+    """The first message of the report of dropped rows."""
+    return v1.ReadDroppedRowsResponse(header=download_header(download).header)
+
+
+def audit_response(part: AuditPart) -> v1.AuditContaminationResponse:
+    """What an audit found since the message before."""
+    return v1.AuditContaminationResponse(
+        rows=[
+            v1.ContaminatedRow(
+                row_id=row.row_id,
+                split=row.split,
+                eval_item=row.match.item,
+                match=_MATCHES[row.match.kind],
+                matched_text=row.match.text,
+            )
+            for row in part.found
+        ],
+        compared_row_count=part.compared,
+        total_row_count=part.total,
+    )
+
+
+def decontamination_fields(rule: v1.Decontamination) -> dict[str, Any]:
+    """How rows and items are compared, unchecked."""
+    return {"ngram_words": rule.ngram_words} if rule.HasField("ngram_words") else {}
+
+
+def _deduplication_fields(rule: v1.Deduplication) -> dict[str, Any]:
+    method = _known(_METHODS, rule.method, "spec.deduplication.method", v1.Deduplication.Method.keys())
+    threshold = rule.threshold if rule.HasField("threshold") else None
+    return {"method": method, "threshold": threshold}
+
+
+def _split_group_fields(rule: v1.SplitGroup) -> dict[str, Any]:
+    key = rule.WhichOneof("key")
+    if key == "prompt" and not rule.prompt:
+        raise _invalid("SPEC_INVALID", "spec.split_group.prompt", "is false; true would be right")
+    return {
+        "metadata_field": rule.metadata_field if key == "metadata_field" else None,
+        "near_duplicate_threshold": (
+            rule.near_duplicate_threshold if rule.HasField("near_duplicate_threshold") else None
+        ),
+    }
+
+
+def _split_group_message(rule: SplitGroup) -> v1.SplitGroup:
+    message = v1.SplitGroup(near_duplicate_threshold=rule.near_duplicate_threshold)
+    if rule.metadata_field is None:
+        message.prompt = True
+    else:
+        message.metadata_field = rule.metadata_field
+    return message
+
+
 def _filter_fields(wanted: v1.TraceFilter) -> dict[str, Any]:
     try:
         fields: dict[str, Any] = json_format.MessageToDict(wanted)
@@ -189,6 +266,12 @@ def _spec_message(spec: DatasetSpec) -> v1.DatasetSpec:
         chat_template=_template_message(spec.chat_template),
         reasoning_style=_STYLE_NUMBERS[spec.reasoning_style],
         eval_sets=spec.eval_sets,
+        deduplication=v1.Deduplication(
+            method=_METHOD_NUMBERS[spec.deduplication.method], threshold=spec.deduplication.threshold
+        ),
+        split_group=_split_group_message(spec.split_group),
+        decontamination=v1.Decontamination(ngram_words=spec.decontamination.ngram_words),
+        parent=spec.parent,
     )
 
 
@@ -207,6 +290,10 @@ def _add_result(message: v1.Dataset, result: BuildResult) -> None:
     message.digest = result.digest
     message.manifest.CopyFrom(_file_message(result.manifest))
     message.splits.extend(_split_message(split) for split in result.splits)
+    message.parent_digest = result.parent_digest
+    message.builder_versions.update(result.builder_versions)
+    if result.dropped_rows is not None:
+        message.dropped_rows.CopyFrom(_file_message(result.dropped_rows))
     message.trace_count = result.trace_count
     message.dropped.extend(v1.DroppedRows(**entry.model_dump()) for entry in result.dropped)
     statistics = result.statistics

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, model_validator
 from pydantic_core import PydanticCustomError
 
 MAX_COUNT: Final = (1 << 53) - 1
@@ -17,12 +17,17 @@ MAX_SEED: Final = (1 << 64) - 1
 TRAIN: Final = "train"
 
 ReasoningStyle = Literal["numbered", "answer-only"]
+DeduplicationMethod = Literal["exact", "near", "identical"]
 DatasetFormat = Literal["trace", "tunix_sft", "training_example"]
 FORMATS: Final[tuple[DatasetFormat, ...]] = ("trace", "tunix_sft", "training_example")
 
 # A seed of 64 bits is more than a JSON number can hold.
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED), PlainSerializer(str, when_used="json")]
 Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+
+
+DEFAULT_THRESHOLD: Final = 0.8
+_MIN_NGRAM_WORDS: Final = 8
 
 
 class Value(BaseModel):
@@ -43,6 +48,50 @@ class SplitFraction(Value):
 
     split: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,32}$")]
     fraction: Annotated[float, Field(gt=0, le=1)]
+
+
+def _enough_words(count: int) -> int:
+    if 0 < count < _MIN_NGRAM_WORDS:
+        raise PydanticCustomError(
+            "ngram_words",
+            "is {count}; 0 (only equal prompts) or {least} to 64 would be right",
+            {"count": count, "least": _MIN_NGRAM_WORDS},
+        )
+    return count
+
+
+# Beyond it MinHash of 128 permutations no longer tells similar texts from equal ones.
+Threshold = Annotated[float, Field(ge=0.5, le=0.95)]
+
+
+class Deduplication(Value):
+    """Which traces are duplicates; ``threshold`` is a Jaccard similarity, for ``near`` alone."""
+
+    method: DeduplicationMethod = "exact"
+    threshold: Threshold | None = None
+
+    @model_validator(mode="after")
+    def _fill_in(self) -> Self:
+        if self.method != "near" and self.threshold is not None:
+            raise PydanticCustomError(
+                "threshold", "is set, but only the method near takes one", {"path": ("threshold",)}
+            )
+        if self.method == "near" and self.threshold is None:
+            object.__setattr__(self, "threshold", DEFAULT_THRESHOLD)
+        return self
+
+
+class SplitGroup(Value):
+    """Which rows share a split: those with the same normalised prompt, or value of a metadata field."""
+
+    metadata_field: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    near_duplicate_threshold: Threshold | None = None
+
+
+class Decontamination(Value):
+    """How traces are compared with eval items; 0 words means that only equal prompts match."""
+
+    ngram_words: Annotated[int, Field(ge=0, le=64), AfterValidator(_enough_words)] = 13
 
 
 class ChatTemplateFields(Value):
@@ -104,6 +153,12 @@ class DatasetSpec(Value):
     chat_template: ChatTemplateFields = ChatTemplateFields(builtin="gemma-it")
     reasoning_style: ReasoningStyle = "numbered"
     eval_sets: Annotated[tuple[EvalSetName, ...], Field(max_length=100), AfterValidator(_unique)] = ()
+    deduplication: Deduplication = Deduplication()
+    split_group: SplitGroup = SplitGroup()
+    decontamination: Decontamination = Decontamination()
+    parent: Annotated[
+        str, Field(pattern=r"^(datasets/[a-z0-9][a-z0-9._-]{0,63}@[a-z0-9][a-z0-9._-]{0,31})?$")
+    ] = ""
 
     @property
     def key(self) -> str:
@@ -198,6 +253,9 @@ class BuildResult(Value):
     trace_count: int
     dropped: tuple[DroppedRows, ...]
     statistics: Statistics
+    dropped_rows: StoredFile | None = None
+    parent_digest: str = ""
+    builder_versions: Mapping[str, str] = Field(default_factory=dict)
 
 
 class Dataset(Value):
@@ -230,11 +288,19 @@ class SourceTrace:
 
 @dataclass(frozen=True, slots=True)
 class EvalPrompts:
-    """The prompts of an eval set."""
+    """The prompts of an eval set, by the ids of its items."""
 
     name: str
     digest: str
-    prompts: tuple[str, ...]
+    prompts: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """The dataset that another one is derived from, and the content digests of its rows, 32 bytes each."""
+
+    digest: str
+    rows: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
+from tunix_rt_exporter.audit import AuditPart, audit
 from tunix_rt_exporter.model import (
+    BuildResult,
     Dataset,
     DatasetFormat,
     DatasetSpec,
     DatasetState,
+    Decontamination,
     Download,
+    StoredFile,
+    Value,
 )
 from tunix_rt_exporter.ports import DatasetRepository, EvalSetSource, RequestKey, TraceSource
 from tunix_rt_exporter.templates import chat_template
-from tunix_rt_kit.artifacts import ArtifactStore, digest_json
+from tunix_rt_kit.artifacts import ArtifactStore, digest_bytes, digest_json
 from tunix_rt_kit.errors import (
     AlreadyExists,
     FailedPrecondition,
@@ -31,6 +36,8 @@ from tunix_rt_kit.serving.resources import parse_names
 from tunix_rt_kit.serving.validation import Violations
 
 DATASET_NAME: Final = "datasets/{dataset_id}@{version}"
+ValueT = TypeVar("ValueT", bound=Value)
+
 CHUNK_BYTES: Final = 1 << 20
 # Without content, and so free to be built from another spec.
 _UNBOUND: Final = frozenset({DatasetState.FAILED, DatasetState.CANCELLED})
@@ -77,6 +84,7 @@ class ExporterService:
         for index, name in enumerate(asked.eval_sets):
             with naming(f"spec.eval_sets[{index}]"):
                 self._eval_sets.prompts(name)
+        self._check_parent(asked)
         spec = asked.model_copy(update={"as_of": self._snapshot(asked)})
         dataset = self._repository.create(spec, request, lambda stored: _rebuilds(stored, spec))
         if dataset.state is DatasetState.QUEUED:
@@ -118,6 +126,39 @@ class ExporterService:
         Raises FailedPrecondition(DATASET_NOT_READY), InvalidArgument (SPLIT_UNKNOWN, OFFSET_INVALID), and
         DataLoss if the file is gone or, at its end, if it is damaged.
         """
+        dataset, result = self._complete(name)
+        splits = {entry.split: entry for entry in result.splits}
+        if split not in splits:
+            raise _invalid(
+                "SPLIT_UNKNOWN", "split", f"is {split!r}; one of {', '.join(splits)} would be right"
+            )
+        file = splits[split].files[kind]
+        return self._download(file, f"{dataset.spec.key}-{split}.{kind}.jsonl", offset)
+
+    def read_dropped_rows(self, name: str, offset: int) -> Download:
+        """The report of what a build left out; empty when nothing was. Raises as ``read_dataset``."""
+        dataset, result = self._complete(name)
+        file = result.dropped_rows
+        if file is None:
+            file = StoredFile(path="dropped.jsonl", size_bytes=0, digest=digest_bytes(b""), uri="")
+        return self._download(file, f"{dataset.spec.key}-dropped.jsonl", offset)
+
+    def audit_contamination(
+        self, name: str, eval_set: str, decontamination: dict[str, Any]
+    ) -> Iterator[AuditPart]:
+        """The rows of a complete dataset that give away items of an eval set.
+
+        Raises FailedPrecondition(DATASET_NOT_READY), NotFound (DATASET_NOT_FOUND, EVAL_SET_NOT_FOUND),
+        InvalidArgument(DECONTAMINATION_INVALID), DataLoss, Unavailable.
+        """
+        rule = _checked(Decontamination, decontamination, ("decontamination",), "DECONTAMINATION_INVALID")
+        parse_names("evalSets/{eval_set}", eval_set, field="eval_set")
+        _, result = self._complete(name)
+        with naming("eval_set"):
+            items = self._eval_sets.prompts(eval_set)
+        yield from audit(self._artifacts, result, items, rule)
+
+    def _complete(self, name: str) -> tuple[Dataset, BuildResult]:
         dataset = self.get_dataset(name)
         if dataset.result is None:
             raise FailedPrecondition(
@@ -125,19 +166,31 @@ class ExporterService:
                 reason="DATASET_NOT_READY",
                 metadata={"name": name, "state": dataset.state},
             )
-        splits = {entry.split: entry for entry in dataset.result.splits}
-        if split not in splits:
-            raise _invalid(
-                "SPLIT_UNKNOWN", "split", f"is {split!r}; one of {', '.join(splits)} would be right"
-            )
-        file = splits[split].files[kind]
+        return dataset, dataset.result
+
+    def _download(self, file: StoredFile, file_name: str, offset: int) -> Download:
         if not 0 <= offset <= file.size_bytes:
             raise _invalid(
                 "OFFSET_INVALID", "offset", f"is {offset}; 0 to {file.size_bytes} bytes would be right"
             )
+        if not file.size_bytes:
+            return Download(file, file_name, iter(()))
         self._artifacts.stat(file.digest)
-        chunks = self._artifacts.iter_chunks(file.digest, offset, CHUNK_BYTES)
-        return Download(file, f"{dataset.spec.key}-{split}.{kind}.jsonl", chunks)
+        return Download(file, file_name, self._artifacts.iter_chunks(file.digest, offset, CHUNK_BYTES))
+
+    def _check_parent(self, spec: DatasetSpec) -> None:
+        if not spec.parent:
+            return
+        with naming("spec.parent"):
+            parent, _ = self._complete(spec.parent)
+        for name in ("seed", "splits", "split_group"):
+            if getattr(parent.spec, name) != getattr(spec, name):
+                raise _invalid(
+                    "PARENT_SPLITS_DIFFER",
+                    f"spec.{name}",
+                    f"differs from that of {spec.parent}, whose rows would move to other splits; "
+                    f"{_shown(parent.spec.model_dump(mode='json')[name])} would be right",
+                )
 
     def _snapshot(self, asked: DatasetSpec) -> int:
         if not asked.as_of:
@@ -154,19 +207,23 @@ class ExporterService:
 
 def checked_spec(fields: dict[str, Any]) -> DatasetSpec:
     """The spec of a request, as far as it can be told without asking anyone; raises InvalidArgument."""
-    violations = Violations()
-    try:
-        spec = DatasetSpec.model_validate(fields)
-    except ValidationError as error:
-        for location, description in field_problems(error):
-            if location == ("selection", "count"):
-                location = ("selection", fields["selection"]["strategy"])
-            violations.add(field_path(("spec", *location)), description)
-        violations.raise_if_any("SPEC_INVALID")
-        raise
+    spec = _checked(DatasetSpec, fields, ("spec",), "SPEC_INVALID")
     with naming("spec.chat_template"):
         chat_template(spec.chat_template).check()
     return spec
+
+
+def _checked(kind: type[ValueT], fields: dict[str, Any], where: tuple[str, ...], reason: str) -> ValueT:
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        violations = Violations()
+        for location, description in field_problems(error):
+            if location == ("selection", "count"):
+                location = ("selection", fields["selection"]["strategy"])
+            violations.add(field_path((*where, *location)), description)
+        violations.raise_if_any(reason)
+        raise
 
 
 @contextmanager
@@ -174,7 +231,7 @@ def naming(field: str) -> Iterator[None]:
     """An error about the request that names no field yet is one of ``field``."""
     try:
         yield
-    except (InvalidArgument, NotFound) as error:
+    except (InvalidArgument, NotFound, FailedPrecondition) as error:
         if not error.violations:
             error.violations = (FieldViolation(field, error.message),)
         raise

@@ -65,14 +65,25 @@ class ExporterServicer(v1.ExporterServicer):
     async def ReadDroppedRows(
         self, request: v1.ReadDroppedRowsRequest, context: Any
     ) -> AsyncIterator[v1.ReadDroppedRowsResponse]:
-        await _not_yet(context)
-        yield v1.ReadDroppedRowsResponse()
+        def messages() -> Iterator[v1.ReadDroppedRowsResponse]:
+            download = self._service.read_dropped_rows(request.name, request.offset)
+            yield convert.dropped_rows_header(download)
+            for chunk in download.chunks:
+                yield v1.ReadDroppedRowsResponse(chunk=chunk)
+
+        async for message in iterate_blocking(messages):
+            yield message
 
     async def AuditContamination(
         self, request: v1.AuditContaminationRequest, context: Any
     ) -> AsyncIterator[v1.AuditContaminationResponse]:
-        await _not_yet(context)
-        yield v1.AuditContaminationResponse()
+        def messages() -> Iterator[v1.AuditContaminationResponse]:
+            rule = convert.decontamination_fields(request.decontamination)
+            for part in self._service.audit_contamination(request.name, request.eval_set, rule):
+                yield convert.audit_response(part)
+
+        async for message in iterate_blocking(messages):
+            yield message
 
     async def AuditSupervision(
         self, request: v1.AuditSupervisionRequest, context: Any

@@ -1,10 +1,11 @@
-"""The rows of a build on their way: lines in a file, keys in memory (about 100 bytes a row)."""
+"""The rows of a build on their way: lines in a file, keys in memory (about 130 bytes a row)."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from array import array
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -14,9 +15,10 @@ import numpy.typing as npt
 
 from tunix_rt_exporter.model import FORMATS, SourceTrace
 from tunix_rt_exporter.rows import RenderedRow
+from tunix_rt_exporter.words import Integers
 from tunix_rt_kit.artifacts.store import storage_error
 
-Integers = npt.NDArray[np.int64]
+Digests = npt.NDArray[np.bytes_]
 Unsigned = npt.NDArray[np.uint64]
 KEPT: Final = 0
 _BUFFER_BYTES: Final = 4 << 20
@@ -37,6 +39,7 @@ class RowSpool:
         self._seed = seed.to_bytes(8, "big")
         self._keys = bytearray()
         self._orders = bytearray()
+        self._texts = bytearray()
         self._groups = array("Q")
         self._sequences = array("q")
         self._marks = array("h")
@@ -62,32 +65,41 @@ class RowSpool:
         finally:
             self._path.unlink(missing_ok=True)
 
-    def add(self, trace: SourceTrace, group: str, row: RenderedRow | None, mark: int) -> None:
-        """Take one row, or only its keys.
+    def add(self, trace: SourceTrace, group: str, text: str, row: RenderedRow) -> None:
+        """Take one row.
 
         Args:
             trace: where it comes from.
             group: rows of one group share a split.
-            row: its lines and figures; None for a row that is dropped.
-            mark: why it is dropped, or ``KEPT``.
+            text: rows of one text may count as duplicates.
+            row: its lines and figures.
         """
+        self._add_keys(trace, group, text, KEPT)
+        self._write(row.lines)
+        self._figures.extend((row.steps, row.prompt_characters, row.response_characters))
+
+    def add_dropped(self, trace: SourceTrace, mark: int, note: bytes) -> None:
+        """Take a row that is dropped for the reason ``mark``, and a line for the report (see ``note``)."""
+        self._add_keys(trace, "", "", mark)
+        self._write((note,) + (b"",) * (len(FORMATS) - 1))
+        self._figures.extend((0, 0, 0))
+
+    def _add_keys(self, trace: SourceTrace, group: str, text: str, mark: int) -> None:
         self._keys += trace.digest
         self._orders += hashlib.sha256(b"order\0" + self._seed + trace.digest).digest()[:16]
         point = hashlib.sha256(b"split\0" + self._seed + group.encode()).digest()[:8]
         self._groups.append(int.from_bytes(point, "big"))
+        self._texts += hashlib.blake2b(text.encode(), digest_size=16).digest()
         self._sequences.append(trace.sequence)
         self._marks.append(mark)
         self._offsets.append(self._end)
-        if row is None:
-            self._lengths.extend((0,) * len(FORMATS))
-            self._figures.extend((0, 0, 0))
-            return
+
+    def _write(self, lines: Sequence[bytes]) -> None:
         try:
-            self._end += self._file.write(b"".join(row.lines))
+            self._end += self._file.write(b"".join(lines))
         except OSError as error:
             raise storage_error(error, str(self._path)) from error
-        self._lengths.extend(map(len, row.lines))
-        self._figures.extend((row.steps, row.prompt_characters, row.response_characters))
+        self._lengths.extend(map(len, lines))
 
     def flush(self) -> None:
         """Must be called between the last ``add`` and the first ``lines``."""
@@ -97,9 +109,14 @@ class RowSpool:
             raise storage_error(error, str(self._path)) from error
 
     @property
-    def digests(self) -> Unsigned:
-        """The content digests as four big-endian numbers each, [rows, 4]."""
-        return np.frombuffer(self._keys, dtype=">u8").reshape(-1, 4).astype(np.uint64)
+    def digests(self) -> Digests:
+        """The content digests, [rows]."""
+        return np.frombuffer(self._keys, dtype="S32")
+
+    @property
+    def text_keys(self) -> Digests:
+        """The same for rows of the same text, [rows]."""
+        return np.frombuffer(self._texts, dtype="S16")
 
     @property
     def order_keys(self) -> Unsigned:
@@ -125,6 +142,14 @@ class RowSpool:
     def figures(self) -> Integers:
         """Steps, prompt characters and response characters, [rows, 3]."""
         return np.asarray(self._figures, dtype=np.int64).reshape(-1, 3)
+
+    def digest(self, row: int) -> bytes:
+        """The content digest of a row, 32 bytes."""
+        return bytes(self._keys[32 * row : 32 * row + 32])
+
+    def note(self, row: int) -> bytes:
+        """The report's line for a row that was dropped when it was added."""
+        return self.lines(row)[0]
 
     def lines(self, row: int) -> list[bytes]:
         """A row's line in each format."""

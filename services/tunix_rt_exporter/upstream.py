@@ -96,7 +96,7 @@ class GrpcEvalSetSource:
             raise NotFound(
                 f"{name} does not exist", reason="EVAL_SET_NOT_FOUND", metadata={"name": name}
             ) from error
-        return EvalPrompts(name, found.digest, tuple(item.prompt for item in found.items))
+        return EvalPrompts(name, found.digest, {item.id: item.prompt for item in found.items})
 
 
 def _first(call: grpc.CallIterator[v1.StreamTracesResponse], count: int) -> list[v1.StreamTracesResponse]:

@@ -182,8 +182,8 @@ async def test_decontamination(world: Exporting) -> None:
     assert left == {f"What is {i} + 1?" for i in (0, 4, 5)}
     dropped = {(d.stage, d.reason): d.row_count for d in dataset.dropped}
     assert dropped == {
-        ("contaminated", "the prompt stands in evalSets/a"): 1,
-        ("contaminated", "the prompt stands in evalSets/b"): 2,
+        ("contaminated", "gives away an item of evalSets/a"): 1,
+        ("contaminated", "gives away an item of evalSets/b"): 2,
     }
     plain = await world.build("plain", splits=ALL_TRAIN)
     assert plain.digest != dataset.digest

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tunix_rt_exporter.build import DatasetBuild
-from tunix_rt_exporter.model import BuildResult, DatasetFormat, DatasetSpec, EvalPrompts, SourceTrace
+from tunix_rt_exporter.model import BuildResult, DatasetFormat, DatasetSpec, EvalPrompts, Parent, SourceTrace
 from tunix_rt_exporter.templates import chat_template
 from tunix_rt_kit.artifacts import ArtifactStore, digest_json
 
@@ -30,13 +30,16 @@ def source(number: int, sequence: int | None = None, **changes: Any) -> SourceTr
 def eval_set(name: str, *prompts: str) -> EvalPrompts:
     """An eval set of these prompts, its digest made from them."""
     digest = hashlib.sha256("\n".join(prompts).encode()).hexdigest()
-    return EvalPrompts(f"evalSets/{name}", f"sha256:{digest}", prompts)
+    items = {f"item-{number}": prompt for number, prompt in enumerate(prompts)}
+    return EvalPrompts(f"evalSets/{name}", f"sha256:{digest}", items)
 
 
 def built(
     folder: Path,
     parts: Sequence[Sequence[SourceTrace]],
     eval_sets: Sequence[EvalPrompts] = (),
+    *,
+    parent: Parent | None = None,
     **spec: Any,
 ) -> BuildResult:
     """What comes of a build whose traces arrive in ``parts``."""
@@ -47,8 +50,9 @@ def built(
             template=chat_template(wanted.chat_template),
             eval_sets=eval_sets,
             store=ArtifactStore(folder / "artifacts"),
-            spool_path=Path(own) / "rows",
+            folder=Path(own),
             report=lambda _: None,
+            parent=parent,
         )
         return build.run(parts)
 

@@ -295,7 +295,7 @@ class DatasetSpec(_message.Message):
     """How the reasoning is written in the response."""
     parent: _builtins.str
     """The dataset that this one is derived from, `datasets/{dataset_id}@{version}`; empty for none. Its rows come first where one of several
-    must be dropped, so they are kept as long as they match the filter, and it must have the same seed, splits and split group.
+    must be dropped, so they stay as long as filter and selection take them, and it must have the same seed, splits and split group.
     """
     @_builtins.property
     def filter(self) -> _trace_pb2.TraceFilter:
@@ -393,7 +393,7 @@ class Deduplication(_message.Message):
     method: Global___Deduplication.Method.ValueType
     """What makes two traces duplicates."""
     threshold: _builtins.float
-    """Jaccard similarity from which two traces are near-duplicates, 0.5 to 1. Only with METHOD_NEAR. Left out: 0.8."""
+    """Jaccard similarity from which two traces are near-duplicates, 0.5 to 0.95. Only with METHOD_NEAR. Left out: 0.8."""
     def __init__(
         self,
         *,
@@ -424,7 +424,7 @@ class SplitGroup(_message.Message):
     metadata_field: _builtins.str
     """The value of this metadata field, such as "conversation_id"; the normalised prompt for a trace that has no such field."""
     near_duplicate_threshold: _builtins.float
-    """Jaccard similarity of prompts, 0.5 to 1, from which two rows must not be in different splits: of two that would be, one is dropped, as
+    """Jaccard similarity of prompts, 0.5 to 0.95, from which two rows must not be in different splits: of two that would be, one is dropped, as
     "split_conflict". Left out: prompts that are merely similar may be in different splits.
     """
     def __init__(
@@ -457,8 +457,9 @@ class Decontamination(_message.Message):
 
     NGRAM_WORDS_FIELD_NUMBER: _builtins.int
     ngram_words: _builtins.int
-    """A trace is dropped when it shares this many words in a row with an item's prompt, 8 to 64, or holds the whole prompt of an item that has
-    fewer words. 0: only when the prompts are equal. Left out: 13.
+    """A trace is dropped when it shares this many words in a row with an item's prompt, 8 to 64; when it holds the whole prompt of an item
+    that has fewer words; or when its prompt has the same numbers and most of the same words. 0: only when the prompts are equal.
+    Left out: 13.
     """
     def __init__(
         self,
@@ -753,6 +754,8 @@ class ContaminatedRow(_message.Message):
         """The row holds the item's whole prompt, which has fewer words than are compared in a row."""
         MATCH_NGRAM: ContaminatedRow._Match.ValueType  # 3
         """The row and the item's prompt share a run of words."""
+        MATCH_NUMBERS: ContaminatedRow._Match.ValueType  # 4
+        """The row's prompt has the item's numbers and signs in the same order, and three quarters of its other words."""
 
     class Match(_Match, metaclass=_MatchEnumTypeWrapper):
         """How the row and the item match."""
@@ -765,6 +768,8 @@ class ContaminatedRow(_message.Message):
     """The row holds the item's whole prompt, which has fewer words than are compared in a row."""
     MATCH_NGRAM: ContaminatedRow.Match.ValueType  # 3
     """The row and the item's prompt share a run of words."""
+    MATCH_NUMBERS: ContaminatedRow.Match.ValueType  # 4
+    """The row's prompt has the item's numbers and signs in the same order, and three quarters of its other words."""
 
     ROW_ID_FIELD_NUMBER: _builtins.int
     SPLIT_FIELD_NUMBER: _builtins.int
@@ -780,7 +785,7 @@ class ContaminatedRow(_message.Message):
     match: Global___ContaminatedRow.Match.ValueType
     """How they match."""
     matched_text: _builtins.str
-    """The normalised words that they share; empty for MATCH_EXACT."""
+    """The normalised words, or numbers, that they share; empty for MATCH_EXACT."""
     def __init__(
         self,
         *,

@@ -269,7 +269,7 @@ class ReadDroppedRowsResponse(_message.Message):
     CHUNK_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
     """Bytes of the file, at most 1 MiB. A line is {id, stage}, and with it `kept` (the row that was kept instead), or `eval_set`, `eval_item`,
-    `match` ("exact", "contained" or "ngram") and `matched_text`.
+    `match` ("exact", "contained", "ngram" or "numbers") and `matched_text`.
     """
     @_builtins.property
     def header(self) -> _artifact_pb2.DownloadHeader:

@@ -1,0 +1,75 @@
+"""What a build left out: counts for the manifest and the dataset, and a report that names each row.
+
+A line of the report is canonical JSON: ``id`` and ``stage``, and with them what the row matched. The lines
+stand in the order of stages, then of row ids. Second copies of a content, which have the id of the first, are
+not in it, and neither are rows that were merely not selected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from tunix_rt_exporter.arrange import DUPLICATE, NEAR_DUPLICATE, SPLIT_CONFLICT, Arrangement
+from tunix_rt_exporter.model import DroppedRows, EvalPrompts
+from tunix_rt_exporter.spool import RowSpool
+from tunix_rt_kit.artifacts import canonical_json
+
+CONTAMINATED: Final = "contaminated"
+UNRENDERABLE: Final = "unrenderable"
+UNRENDERABLE_MARK: Final = 1
+FIRST_EVAL_SET: Final = 2
+_REPLACED: Final = {
+    DUPLICATE: "prompt, steps and answer are those of another row after normalisation",
+    NEAR_DUPLICATE: "a near-duplicate of another row",
+    SPLIT_CONFLICT: "its prompt is a near-duplicate of one in another split",
+}
+
+
+def note(digest: bytes, stage: str, **matched: Any) -> bytes:
+    """A line of the report."""
+    return canonical_json({"id": digest.hex(), "stage": stage, **matched}) + b"\n"
+
+
+def report_lines(spool: RowSpool, arrangement: Arrangement) -> Iterator[bytes]:
+    """The lines of the report."""
+    for row in arrangement.marked[np.argsort(spool.marks[arrangement.marked], kind="stable")].tolist():
+        yield spool.note(row)
+    digests = spool.digests
+    for replaced in arrangement.replaced:
+        order = np.argsort(digests[replaced.rows], kind="stable")
+        for row, kept in zip(replaced.rows[order].tolist(), replaced.kept[order].tolist(), strict=True):
+            yield note(spool.digest(row), replaced.stage, kept=spool.digest(kept).hex())
+
+
+def dropped_rows(
+    spool: RowSpool, arrangement: Arrangement, eval_sets: Sequence[EvalPrompts], *, by_digest: bool = False
+) -> list[DroppedRows]:
+    """How many rows each stage left out. Eval sets are called by name, or ``by_digest``."""
+    marks, counts = np.unique(spool.marks[arrangement.marked], return_counts=True)
+    marked = dict(zip(marks.tolist(), counts.tolist(), strict=True))
+    entries = [
+        (
+            CONTAMINATED,
+            f"gives away an item of {eval_set.digest if by_digest else eval_set.name}",
+            marked.get(number, 0),
+        )
+        for number, eval_set in enumerate(eval_sets, start=FIRST_EVAL_SET)
+    ]
+    entries.append(
+        (UNRENDERABLE, "a text holds a control text of the chat template", marked.get(UNRENDERABLE_MARK, 0))
+    )
+    entries += [(part.stage, _REPLACED[part.stage], len(part.rows)) for part in arrangement.replaced]
+    entries.append(("selection", "not selected", arrangement.unselected))
+    return [
+        DroppedRows(stage=stage, reason=reason, row_count=count) for stage, reason, count in entries if count
+    ]
+
+
+def copies(trace_count: int, arrangement: Arrangement) -> list[DroppedRows]:
+    """How many traces had a content that was there already: no part of the manifest."""
+    count = trace_count - arrangement.distinct
+    reason = "the same content is there already"
+    return [DroppedRows(stage="duplicate", reason=reason, row_count=count)] if count else []

@@ -1,0 +1,109 @@
+"""The first half of a build: traces become rows in the spool, each with the keys that decide about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+from tunix_rt_exporter.contamination import EvalIndex, EvalMatch
+from tunix_rt_exporter.dropped import CONTAMINATED, FIRST_EVAL_SET, UNRENDERABLE, UNRENDERABLE_MARK, note
+from tunix_rt_exporter.model import DatasetSpec, EvalPrompts, Progress, SourceTrace, SplitGroup
+from tunix_rt_exporter.rows import RowRenderer
+from tunix_rt_exporter.similarity import Signatures
+from tunix_rt_exporter.spool import RowSpool
+from tunix_rt_kit.artifacts import canonical_json
+from tunix_rt_kit.chat import ChatTemplate
+from tunix_rt_kit.text import normalised
+
+BATCH: Final = 256
+
+Report = Callable[[Progress], None]
+
+
+class TraceReader:
+    """Renders traces, and finds out what they are compared by.
+
+    Args:
+        spec: what to build.
+        template: the spec's chat template.
+        eval_sets: those that the spec names; a row that gives away several is laid to the first.
+        spool: takes the rows.
+        near, apart: take the whole texts, and the prompts, of all rows; None where nobody compares them.
+    """
+
+    def __init__(
+        self,
+        spec: DatasetSpec,
+        *,
+        template: ChatTemplate,
+        eval_sets: Sequence[EvalPrompts],
+        spool: RowSpool,
+        near: Signatures | None,
+        apart: Signatures | None,
+    ) -> None:
+        self._renderer = RowRenderer(template, spec.reasoning_style)
+        self._eval_sets = eval_sets
+        self._items = EvalIndex(eval_sets, spec.decontamination.ngram_words) if eval_sets else None
+        self._group = spec.split_group
+        self._compares_texts = spec.deduplication.method != "identical"
+        self._spool = spool
+        self._near = near
+        self._apart = apart
+
+    def read(self, traces: Iterable[Sequence[SourceTrace]], report: Report) -> int:
+        """Take all traces, by parts; returns how many. Raises InvalidArgument if the template fails."""
+        count = 0
+        report(Progress(stage="reading traces"))
+        for part in traces:
+            for start in range(0, len(part), BATCH):
+                batch = part[start : start + BATCH]
+                self._add(batch)
+                count += len(batch)
+                report(Progress(stage="reading traces", completed=count))
+        return count
+
+    def _add(self, batch: Sequence[SourceTrace]) -> None:
+        matches: Sequence[EvalMatch | None] = [None] * len(batch)
+        if self._items is not None:
+            matches = self._items.matches([_texts(trace) for trace in batch])
+        clean = [trace for trace, match in zip(batch, matches, strict=True) if match is None]
+        rows = self._renderer.render(clean)
+        for trace, match in zip(batch, matches, strict=True):
+            if match is not None:
+                self._add_contaminated(trace, match)
+            elif (row := next(rows)) is None:
+                self._spool.add_dropped(trace, UNRENDERABLE_MARK, note(trace.digest, UNRENDERABLE))
+            else:
+                prompt = normalised(trace.prompt)
+                text = whole_text(prompt, trace) if self._compares_texts else ""
+                self._spool.add(trace, split_group(self._group, prompt, trace.metadata), text, row)
+        if self._near is not None:
+            self._near.add(["\n".join(_texts(trace)) for trace in batch])
+        if self._apart is not None:
+            self._apart.add([trace.prompt for trace in batch])
+
+    def _add_contaminated(self, trace: SourceTrace, match: EvalMatch) -> None:
+        fields = {
+            "eval_set": self._eval_sets[match.eval_set].name,
+            "eval_item": match.item,
+            "match": match.kind.name.lower(),
+            "matched_text": match.text,
+        }
+        line = note(trace.digest, CONTAMINATED, **fields)
+        self._spool.add_dropped(trace, FIRST_EVAL_SET + match.eval_set, line)
+
+
+def split_group(rule: SplitGroup, prompt: str, metadata: dict[str, Any]) -> str:
+    """What a row's split hangs on: the normalised ``prompt``, or a value of the metadata."""
+    if rule.metadata_field is None or rule.metadata_field not in metadata:
+        return prompt
+    return "\0" + canonical_json([rule.metadata_field, metadata[rule.metadata_field]]).decode()
+
+
+def whole_text(prompt: str, trace: SourceTrace) -> str:
+    """Prompt, steps and answer of a trace, normalised; ``prompt`` is so already."""
+    return "\0".join([prompt, *(normalised(text) for text in _texts(trace)[1:])])
+
+
+def _texts(trace: SourceTrace) -> list[str]:
+    return [trace.prompt, *(step["content"] for step in trace.steps), trace.final_answer]

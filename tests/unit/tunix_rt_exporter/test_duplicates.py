@@ -1,0 +1,164 @@
+"""Duplicates, near-duplicates and splits: which row stays hangs on contents alone, and no row moves."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from support.datasets import built, read, source
+from tunix_rt_exporter.model import BuildResult, Parent, SourceTrace
+from tunix_rt_exporter.stored_rows import parent_of
+from tunix_rt_kit.artifacts import ArtifactStore
+
+STORY = (
+    "On the first day of the fair {who} sold {count} jars of plum jam at the long table near the gate, and "
+    "on the second day twice as many jars as that. On the third day it rained and nobody came until the late "
+    "afternoon, when one bus of tourists bought the last {left} jars. How many jars did {who} sell in all?"
+)
+WHO = ("Ada", "Bea", "Cleo", "Dora")
+ALL = [{"split": "train", "fraction": 1}]
+HALVES = [{"split": "train", "fraction": 0.5}, {"split": "test", "fraction": 0.5}]
+NEAR = {"deduplication": {"method": "near", "threshold": 0.7}, "splits": ALL}
+APART = {"split_group": {"near_duplicate_threshold": 0.7}, "splits": HALVES}
+
+
+def story(number: int) -> SourceTrace:
+    """One of 40 texts: within ten they are near-duplicates, and the tens have little in common."""
+    text = STORY.format(who=WHO[number // 10], count=number, left=9)
+    if number >= 20:
+        text = text.replace(" the ", f" {WHO[number // 10]} ").replace("jars", f"boxes{number // 10}")
+    return source(number, prompt=text, steps=[], final_answer=text[::-1][:40])
+
+
+STORIES = [story(number) for number in range(40)]
+# So that no split is ever empty; they are like nothing else.
+ANCHORS = [source(number) for number in range(100, 120)]
+NUMBERS = {trace.digest.hex(): number for number, trace in enumerate(STORIES)}
+subsets = st.sets(st.integers(0, 39), min_size=1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("duplicates")
+
+
+def placed(folder: Path, result: BuildResult) -> dict[str, str]:
+    """The split of each row by its id."""
+    return {
+        json.loads(line)["id"]: split.split
+        for split in result.splits
+        for line in read(folder, result, split.split, "trace").splitlines()
+    }
+
+
+def report(folder: Path, result: BuildResult) -> list[dict[str, Any]]:
+    if result.dropped_rows is None:
+        return []
+    data = ArtifactStore(folder / "artifacts").read_bytes(result.dropped_rows.digest)
+    return [json.loads(line) for line in data.splitlines()]
+
+
+def test_texts_that_are_equal_after_normalisation_are_duplicates(folder: Path) -> None:
+    first = source(1, metadata={"from": "a"})
+    second = source(1, metadata={"from": "b"}, prompt="  WHAT is 1 +\n1? ")
+    other = source(1, final_answer="3")
+    result = built(folder, [[first, second, other]], splits=ALL)
+    kept, gone = sorted([first.digest.hex(), second.digest.hex()])
+    assert set(placed(folder, result)) == {kept, other.digest.hex()}
+    assert [(d.stage, d.row_count) for d in result.dropped] == [("duplicate", 1)]
+    assert report(folder, result) == [{"id": gone, "stage": "duplicate", "kept": kept}]
+    identical = built(folder, [[first, second, first]], splits=ALL, deduplication={"method": "identical"})
+    assert set(placed(folder, identical)) == {first.digest.hex(), second.digest.hex()}
+
+
+def test_of_near_duplicates_one_is_kept(folder: Path) -> None:
+    result = built(folder, [STORIES], **NEAR)
+    kept = [NUMBERS[row] for row in placed(folder, result)]
+    # The first twenty differ in a name and a number, and are all near-duplicates of each other.
+    assert sorted(max(number // 10, 1) for number in kept) == [1, 2, 3]
+    lines = report(folder, result)
+    assert len(lines) == 37
+    assert {line["stage"] for line in lines} == {"near_duplicate"}
+    assert {NUMBERS[line["kept"]] for line in lines} <= set(kept)
+
+
+def test_texts_below_the_threshold_are_all_kept(folder: Path) -> None:
+    strict = {"deduplication": {"method": "near", "threshold": 0.95}, "splits": ALL}
+    tens = [STORIES[0], STORIES[20], STORIES[30]]
+    assert len(placed(folder, built(folder, [tens], **strict))) == 3
+    assert len(placed(folder, built(folder, [STORIES[:2]], **strict))) == 2
+
+
+@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(order=st.permutations(range(40)), cut=st.integers(0, 40), case=st.sampled_from([NEAR, APART]))
+def test_order_and_batches_change_nothing(
+    folder: Path, order: list[int], cut: int, case: dict[str, Any]
+) -> None:
+    expected = built(folder, [STORIES], **case)
+    arrived = [replace(STORIES[index], sequence=place + 1) for place, index in enumerate(order)]
+    result = built(folder, [arrived[:cut], arrived[cut:]], **case)
+    assert (result.digest, result.dropped_rows) == (expected.digest, expected.dropped_rows)
+
+
+def stories(folder: Path, result: BuildResult) -> dict[int, str]:
+    """The split of each story that was kept, by number."""
+    return {NUMBERS[row]: split for row, split in placed(folder, result).items() if row in NUMBERS}
+
+
+def built_of(
+    folder: Path, chosen: Iterable[int], case: dict[str, Any], parent: Parent | None = None, seed: int = 0
+) -> BuildResult:
+    traces = [*ANCHORS, *(STORIES[number] for number in sorted(chosen))]
+    return built(folder, [traces], parent=parent, seed=seed, **case)
+
+
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(few=subsets, more=subsets)
+def test_traces_added_later_move_no_row(folder: Path, few: set[int], more: set[int]) -> None:
+    before = stories(folder, built_of(folder, few, APART))
+    after = stories(folder, built_of(folder, few | more, APART))
+    assert all(after[row] == split for row, split in before.items() if row in after)
+
+
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(few=subsets, more=subsets, case=st.sampled_from([NEAR, APART]))
+def test_rows_of_the_parent_stay_where_they_are(
+    folder: Path, few: set[int], more: set[int], case: dict[str, Any]
+) -> None:
+    first = built_of(folder, few, case)
+    parent = parent_of(ArtifactStore(folder / "artifacts"), first)
+    second = built_of(folder, few | more, case, parent)
+    assert placed(folder, first).items() <= placed(folder, second).items()
+    assert second.parent_digest == first.digest
+
+
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(chosen=subsets, seed=st.integers(0, 50))
+def test_no_question_is_in_two_splits(folder: Path, chosen: set[int], seed: int) -> None:
+    kept = stories(folder, built_of(folder, chosen, APART, seed=seed))
+    for (first, split), (second, other) in itertools.combinations(kept.items(), 2):
+        assert split == other or first // 10 != second // 10
+    # The first twenty differ in a name and a number, and may count as one question.
+    assert {max(number // 10, 1) for number in kept} == {max(number // 10, 1) for number in chosen}
+
+
+def test_rows_of_one_conversation_share_a_split(folder: Path) -> None:
+    traces = [
+        source(number, metadata={"conversation": {"id": number % 7}} if number < 70 else {})
+        for number in range(100)
+    ]
+    case = {"split_group": {"metadata_field": "conversation"}, "splits": HALVES}
+    splits = placed(folder, built(folder, [traces], **case))
+    by_conversation = [{splits[trace.digest.hex()] for trace in traces[k:70:7]} for k in range(7)]
+    assert all(len(found) == 1 for found in by_conversation)
+    assert len(set.union(*by_conversation)) == 2
+    plain = placed(folder, built(folder, [traces], splits=HALVES))
+    assert all(splits[trace.digest.hex()] == plain[trace.digest.hex()] for trace in traces[70:])
