@@ -17,6 +17,9 @@ from tunix_rt_kit.text import normalised
 
 BATCH: Final = 256
 
+# A word of its own, which no text of a trace holds, so that texts can be normalised in one go.
+_BETWEEN: Final = " \0 "
+
 Report = Callable[[Progress], None]
 
 
@@ -45,7 +48,6 @@ class TraceReader:
         self._eval_sets = eval_sets
         self._items = EvalIndex(eval_sets, spec.decontamination.ngram_words) if eval_sets else None
         self._group = spec.split_group
-        self._compares_texts = spec.deduplication.method != "identical"
         self._spool = spool
         self._near = near
         self._apart = apart
@@ -74,8 +76,8 @@ class TraceReader:
             elif (row := next(rows)) is None:
                 self._spool.add_dropped(trace, UNRENDERABLE_MARK, note(trace.digest, UNRENDERABLE))
             else:
-                prompt = normalised(trace.prompt)
-                text = whole_text(prompt, trace) if self._compares_texts else ""
+                text = normalised(_BETWEEN.join(_texts(trace)))
+                prompt = "" if text.startswith("\0") else text.partition(_BETWEEN)[0]
                 self._spool.add(trace, split_group(self._group, prompt, trace.metadata), text, row)
         if self._near is not None:
             self._near.add(["\n".join(_texts(trace)) for trace in batch])
@@ -98,11 +100,6 @@ def split_group(rule: SplitGroup, prompt: str, metadata: dict[str, Any]) -> str:
     if rule.metadata_field is None or rule.metadata_field not in metadata:
         return prompt
     return "\0" + canonical_json([rule.metadata_field, metadata[rule.metadata_field]]).decode()
-
-
-def whole_text(prompt: str, trace: SourceTrace) -> str:
-    """Prompt, steps and answer of a trace, normalised; ``prompt`` is so already."""
-    return "\0".join([prompt, *(normalised(text) for text in _texts(trace)[1:])])
 
 
 def _texts(trace: SourceTrace) -> list[str]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from tunix_rt_exporter.model import ReasoningStyle, SourceTrace
-from tunix_rt_kit.artifacts import canonical_json
-from tunix_rt_kit.chat import ChatTemplate, Message, trace_messages, trace_text
+from tunix_rt_kit.artifacts import canonical_json, canonical_string
+from tunix_rt_kit.chat import ChatTemplate, Message, gemma_it, trace_messages
 from tunix_rt_kit.errors import InvalidArgument
 
 # What is wrong with one row; anything else is wrong with the template, and so with all of them.
@@ -31,6 +31,8 @@ class RowRenderer:
     def __init__(self, template: ChatTemplate, style: ReasoningStyle) -> None:
         self._template = template
         self._style: ReasoningStyle = style
+        # Writes the whole texts of the format tunix_sft.
+        self._gemma = ChatTemplate.built_in("gemma-it", system_instruction=template.system_instruction)
 
     def render(self, traces: Sequence[SourceTrace]) -> Iterator[RenderedRow | None]:
         """The row of each trace, in order; None for a trace that the template cannot take.
@@ -49,51 +51,40 @@ class RowRenderer:
                 yield from self.render([trace])
 
     def _all(self, traces: Sequence[SourceTrace]) -> list[RenderedRow]:
-        examples = self._template.split_examples([self._messages(trace) for trace in traces])
+        conversations = [self._messages(trace) for trace in traces]
+        examples = self._template.split_examples(conversations)
+        if self._template == self._gemma:
+            whole_texts = [prompt + response for prompt, response in examples]
+        else:
+            whole_texts = [self._gemma.render(messages) for messages in conversations]
         return [
-            self._row(trace, prompt, response)
-            for trace, (prompt, response) in zip(traces, examples, strict=True)
+            _row(trace, prompt, response, whole_text.removeprefix(gemma_it.BOS))
+            for trace, (prompt, response), whole_text in zip(traces, examples, whole_texts, strict=True)
         ]
 
     def _messages(self, trace: SourceTrace) -> tuple[Message, Message]:
-        return trace_messages(trace.prompt, _contents(trace), trace.final_answer, self._style)
-
-    def _row(self, trace: SourceTrace, prompt: str, response: str) -> RenderedRow:
-        row_id = trace.digest.hex()
-        shared: dict[str, Any] = {
-            "id": row_id,
-            "final_answer": trace.final_answer,
-            "metadata": trace.metadata,
-        }
-        whole_text = trace_text(
-            "gemma-it",
-            trace.prompt,
-            _contents(trace),
-            trace.final_answer,
-            system_instruction=self._template.system_instruction,
-            style=self._style,
-        )
-        example = {
-            "id": row_id,
-            "prompt": prompt,
-            "response": response,
-            "metadata": {**trace.metadata, "source_trace_id": row_id},
-        }
-        return RenderedRow(
-            (
-                _line({**shared, "prompts": trace.prompt, "trace_steps": trace.steps}),
-                _line({**shared, "prompts": whole_text}),
-                _line(example),
-            ),
-            len(trace.steps),
-            len(prompt),
-            len(response),
-        )
+        contents = [step["content"] for step in trace.steps]
+        return trace_messages(trace.prompt, contents, trace.final_answer, self._style)
 
 
-def _contents(trace: SourceTrace) -> list[str]:
-    return [step["content"] for step in trace.steps]
-
-
-def _line(row: dict[str, Any]) -> bytes:
-    return canonical_json(row) + b"\n"
+def _row(trace: SourceTrace, prompt: str, response: str, whole_text: str) -> RenderedRow:
+    # The canonical JSON of rows whose keys are known is put together from that of their values.
+    text = canonical_string
+    row_id = trace.digest.hex()
+    steps = ",".join(
+        f'{{"content":{text(step["content"])},"i":{step["i"]},"type":{text(step["type"])}}}'
+        for step in trace.steps
+    )
+    metadata = canonical_json(trace.metadata).decode()
+    traced = canonical_json({**trace.metadata, "source_trace_id": row_id}).decode()
+    shared = f'{{"final_answer":{text(trace.final_answer)},"id":"{row_id}","metadata":{metadata},"prompts":'
+    return RenderedRow(
+        (
+            f'{shared}{text(trace.prompt)},"trace_steps":[{steps}]}}\n'.encode(),
+            f"{shared}{text(whole_text)}}}\n".encode(),
+            f'{{"id":"{row_id}","metadata":{traced},"prompt":{text(prompt)},"response":{text(response)}}}\n'.encode(),
+        ),
+        len(trace.steps),
+        len(prompt),
+        len(response),
+    )

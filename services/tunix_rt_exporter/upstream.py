@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Final
 
@@ -74,12 +75,16 @@ class GrpcTraceSource:
 
     def _stream(self, request: v1.StreamTracesRequest) -> Iterator[list[SourceTrace]]:
         call = self._stub.StreamTraces(request)
-        try:
-            with _translated("the trace store", "spec."):
-                for response in call:
-                    yield [convert.source_trace(trace) for trace in response.batch.traces]
-        finally:
-            call.cancel()  # type: ignore[no-untyped-call]
+        with ThreadPoolExecutor(1, "stream-traces") as ahead:
+            try:
+                with _translated("the trace store", "spec."):
+                    # The store reads on while this process works.
+                    waiting = ahead.submit(_next, call)
+                    while (response := waiting.result()) is not None:
+                        waiting = ahead.submit(_next, call)
+                        yield [convert.source_trace(trace) for trace in response.batch.traces]
+            finally:
+                call.cancel()  # type: ignore[no-untyped-call]
 
 
 class GrpcEvalSetSource:
@@ -97,6 +102,10 @@ class GrpcEvalSetSource:
                 f"{name} does not exist", reason="EVAL_SET_NOT_FOUND", metadata={"name": name}
             ) from error
         return EvalPrompts(name, found.digest, {item.id: item.prompt for item in found.items})
+
+
+def _next(call: Iterator[v1.StreamTracesResponse]) -> v1.StreamTracesResponse | None:
+    return next(call, None)
 
 
 def _first(call: grpc.CallIterator[v1.StreamTracesResponse], count: int) -> list[v1.StreamTracesResponse]:

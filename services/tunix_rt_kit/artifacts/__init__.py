@@ -2,6 +2,7 @@
 
 from tunix_rt_kit.artifacts.canonical import (
     canonical_json,
+    canonical_string,
     check_digest,
     digest_bytes,
     digest_file,
@@ -14,6 +15,7 @@ __all__ = [
     "ArtifactStore",
     "ArtifactWriter",
     "canonical_json",
+    "canonical_string",
     "check_digest",
     "digest_bytes",
     "digest_file",

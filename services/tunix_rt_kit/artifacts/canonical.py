@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from json.encoder import encode_basestring
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,6 +37,11 @@ def canonical_json(obj: Any) -> bytes:
         raise InvalidArgument(
             f"value has no canonical JSON form: {error}", reason="JSON_NOT_CANONICAL"
         ) from error
+
+
+def canonical_string(text: str) -> str:
+    """The canonical JSON of a text without lone surrogates, to put lines together from parts."""
+    return encode_basestring(text)
 
 
 def _is_simple(obj: Any) -> bool:

@@ -60,4 +60,5 @@ def extract_answer(text: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(line.strip() for line in text.splitlines() if line.strip())
+    lines = text.splitlines()
+    return text.strip() if len(lines) == 1 else " ".join(line.strip() for line in lines if line.strip())

@@ -143,8 +143,9 @@ class ChatTemplate(BaseModel):
 
     def _render_all(self, wanted: Sequence[tuple[Sequence[Message], bool]]) -> list[str]:
         prepared = [(self._with_system(messages), opened) for messages, opened in wanted]
+        markers = self.markers
         for messages, _ in prepared:
-            check_no_markers(messages, self.markers)
+            check_no_markers(messages, markers)
         if self.jinja is None:
             return [self._render_built_in(messages, opened) for messages, opened in prepared]
         tokens = {"bos_token": self.bos_token, "eos_token": self.eos_token}
