@@ -4,8 +4,8 @@ Trace store and exporter are processes of their own, on SQLite. The build drops 
 three splits; all are read as ``tunix_sft`` through the client. The peer maps the same rows to the same text,
 shuffles, splits and writes JSON lines, once from rows that are in its memory already.
 
-``python -m benchmarks.dataset_build --data gsm8k_train.jsonl --count 1000000`` measures a longer one; the peer
-is left out above 100,000 traces, as it holds everything in memory.
+``python -m benchmarks.dataset_build --data gsm8k_train.jsonl --count 1000000`` measures a longer one; the
+peer is left out above 100,000 traces, as it holds everything in memory.
 """
 
 from __future__ import annotations

@@ -116,6 +116,17 @@ class EvaluatorClient:
         request = v1.GetComparisonReportRequest(name=name)
         return self._caller.unary(self._stub.GetComparisonReport, request, timeout)
 
+    def list_comparison_reports(
+        self, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
+    ) -> Pager[v1.ComparisonReport, v1.ListComparisonReportsResponse]:
+        """All comparison reports, ordered by name, without flips and training metrics."""
+
+        def fetch(token: str) -> v1.ListComparisonReportsResponse:
+            request = v1.ListComparisonReportsRequest(page_size=page_size, page_token=token)
+            return self._caller.unary(self._stub.ListComparisonReports, request, timeout)
+
+        return Pager(fetch, lambda page: page.comparison_reports, page_token)
+
     def read_comparison_report(
         self, name: str, *, format: v1.ReportFormat.ValueType = v1.REPORT_FORMAT_UNSPECIFIED
     ) -> bytes:
@@ -229,6 +240,17 @@ class AsyncEvaluatorClient:
         """Return one comparison report."""
         request = v1.GetComparisonReportRequest(name=name)
         return await self._caller.unary(self._stub.GetComparisonReport, request, timeout)
+
+    def list_comparison_reports(
+        self, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
+    ) -> AsyncPager[v1.ComparisonReport, v1.ListComparisonReportsResponse]:
+        """All comparison reports, ordered by name, without flips and training metrics."""
+
+        async def fetch(token: str) -> v1.ListComparisonReportsResponse:
+            request = v1.ListComparisonReportsRequest(page_size=page_size, page_token=token)
+            return await self._caller.unary(self._stub.ListComparisonReports, request, timeout)
+
+        return AsyncPager(fetch, lambda page: page.comparison_reports, page_token)
 
     async def read_comparison_report(
         self, name: str, *, format: v1.ReportFormat.ValueType = v1.REPORT_FORMAT_UNSPECIFIED

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from google.protobuf.duration_pb2 import Duration
@@ -167,10 +167,33 @@ def result_message(result: ItemResult) -> v1.EvaluationResult:
     )
 
 
+def report_page(
+    reports: Iterable[ComparisonReport], next_page_token: str
+) -> v1.ListComparisonReportsResponse:
+    """One page, without flips and training metrics."""
+    return v1.ListComparisonReportsResponse(
+        comparison_reports=map(_report_facts, reports), next_page_token=next_page_token
+    )
+
+
 def report_message(report: ComparisonReport) -> v1.ComparisonReport:
     """A comparison report, with as many flips as fit in a message."""
     content = report.content
-    message = v1.ComparisonReport(
+    message = _report_facts(report)
+    message.training_metrics.extend(_training_step(step) for step in content.training)
+    size = message.ByteSize()
+    for entry in content.flips:
+        flip = v1.Flip(base=result_message(entry.base), candidate=result_message(entry.candidate))
+        size += flip.ByteSize() + 8
+        if size > _FLIP_BYTES:
+            break
+        message.flips.append(flip)
+    return message
+
+
+def _report_facts(report: ComparisonReport) -> v1.ComparisonReport:
+    content = report.content
+    return v1.ComparisonReport(
         name=report_name(report.id),
         digest=report.digest,
         base=evaluation_message(content.base),
@@ -181,17 +204,8 @@ def report_message(report: ComparisonReport) -> v1.ComparisonReport:
             v1.CategoryDifference(category=entry.category, difference=_difference(entry.difference))
             for entry in content.categories
         ],
-        training_metrics=[_training_step(step) for step in content.training],
         create_time=timestamp(report.create_time),
     )
-    size = message.ByteSize()
-    for entry in content.flips:
-        flip = v1.Flip(base=result_message(entry.base), candidate=result_message(entry.candidate))
-        size += flip.ByteSize() + 8
-        if size > _FLIP_BYTES:
-            break
-        message.flips.append(flip)
-    return message
 
 
 def document_format(number: int) -> DocumentFormat:

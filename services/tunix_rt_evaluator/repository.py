@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from pydantic import BaseModel, TypeAdapter
-from sqlalchemy import and_, insert, or_, select, update
+from sqlalchemy import Row, and_, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from tunix_rt_evaluator.model import (
@@ -213,10 +213,15 @@ class SqlEvaluationRepository:
         """One comparison report, or None."""
         with self._database.read() as session:
             row = session.execute(select(reports).where(reports.c.id == report_id)).one_or_none()
-        if row is None:
-            return None
-        documents = {name: StoredFile.model_validate(file) for name, file in row.documents.items()}
-        return StoredReport(row.id, row.digest, documents, row.create_time)
+        return None if row is None else _report(row)
+
+    def reports(self, after: str | None, limit: int) -> Sequence[StoredReport]:
+        """Up to ``limit`` comparison reports, ordered by id, with ids above ``after``."""
+        query = select(reports).order_by(reports.c.id).limit(limit)
+        if after is not None:
+            query = query.where(reports.c.id > after)
+        with self._database.read() as session:
+            return [_report(row) for row in session.execute(query)]
 
     def add_report(self, report: StoredReport) -> None:
         """Store a comparison report unless it is there."""
@@ -242,6 +247,11 @@ class SqlEvaluationRepository:
             create=create,
         )
         return str(result)
+
+
+def _report(row: Row[Any]) -> StoredReport:
+    documents = {name: StoredFile.model_validate(file) for name, file in row.documents.items()}
+    return StoredReport(row.id, row.digest, documents, row.create_time)
 
 
 def _bind(session: Session, eval_set: EvalSet) -> None:

@@ -37,6 +37,8 @@ DocumentFormat = Literal["markdown", "json", "html"]
 T = TypeVar("T")
 
 METRICS_FILE: Final = "metrics.jsonl"
+# Of a page: the evaluations of each report are in it.
+MAX_REPORTS: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class EvaluationRepository(Protocol):
     ) -> tuple[Sequence[ItemResult], bool]: ...
     def all_results(self, evaluation_id: str) -> Sequence[ItemResult]: ...
     def report(self, report_id: str) -> StoredReport | None: ...
+    def reports(self, after: str | None, limit: int) -> Sequence[StoredReport]: ...
     def add_report(self, report: StoredReport) -> None: ...
 
 
@@ -263,6 +266,15 @@ class EvaluatorService:
         """One comparison report."""
         return self._report(parse_name(REPORT_NAME, name))
 
+    def list_reports(self, size: int, page_token: str) -> tuple[Sequence[ComparisonReport], str]:
+        """One page, ordered by id, and the token of the next page (empty on the last)."""
+        limit = min(page_size(size), MAX_REPORTS)
+        listing = digest_json({"method": "ListComparisonReports"})
+        position = decode_page_token(page_token, listing)
+        found = self._repository.reports(position["id"] if position else None, limit + 1)
+        kept, token = _page(found, limit, listing, lambda report: {"id": report.id})
+        return [self._read(stored) for stored in kept], token
+
     def read_report(
         self, name: str, format_: DocumentFormat, offset: int
     ) -> tuple[StoredFile, Iterator[bytes]]:
@@ -305,7 +317,9 @@ class EvaluatorService:
         return stored
 
     def _report(self, identity: str) -> ComparisonReport:
-        stored = self._stored_report(identity)
+        return self._read(self._stored_report(identity))
+
+    def _read(self, stored: StoredReport) -> ComparisonReport:
         return ComparisonReport(
             id=stored.id,
             digest=stored.digest,

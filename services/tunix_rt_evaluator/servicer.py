@@ -94,6 +94,13 @@ class EvaluatorServicer(v1.EvaluatorServicer):
     ) -> v1.ComparisonReport:
         return await run_blocking(lambda: convert.report_message(self._service.get_report(request.name)))
 
+    async def ListComparisonReports(
+        self, request: v1.ListComparisonReportsRequest, context: Any
+    ) -> v1.ListComparisonReportsResponse:
+        return await run_blocking(
+            lambda: convert.report_page(*self._service.list_reports(request.page_size, request.page_token))
+        )
+
     async def ReadComparisonReport(
         self, request: v1.ReadComparisonReportRequest, context: Any
     ) -> AsyncIterator[v1.ReadComparisonReportResponse]:

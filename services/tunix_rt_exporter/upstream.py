@@ -104,8 +104,8 @@ class GrpcEvalSetSource:
         return EvalPrompts(name, found.digest, {item.id: item.prompt for item in found.items})
 
 
-def _next(call: Iterator[v1.StreamTracesResponse]) -> v1.StreamTracesResponse | None:
-    return next(call, None)
+def _next(call: grpc.CallIterator[v1.StreamTracesResponse]) -> v1.StreamTracesResponse | None:
+    return next(iter(call), None)
 
 
 def _first(call: grpc.CallIterator[v1.StreamTracesResponse], count: int) -> list[v1.StreamTracesResponse]:

@@ -340,6 +340,47 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
         "spec.chat_template",
     ),
     "style unknown": ({"reasoning_style": 7}, "SPEC_INVALID", "spec.reasoning_style"),
+    "similarity without near": (
+        {"deduplication": v1.Deduplication(threshold=0.8)},
+        "SPEC_INVALID",
+        "spec.deduplication.threshold",
+    ),
+    "similarity low": (
+        {"deduplication": v1.Deduplication(method=v1.Deduplication.METHOD_NEAR, threshold=0.4)},
+        "SPEC_INVALID",
+        "spec.deduplication.threshold",
+    ),
+    "duplicates unknown": (
+        {"deduplication": v1.Deduplication(method=9)},  # type: ignore[arg-type]
+        "SPEC_INVALID",
+        "spec.deduplication.method",
+    ),
+    "groups apart": (
+        {"split_group": v1.SplitGroup(near_duplicate_threshold=1)},
+        "SPEC_INVALID",
+        "spec.split_group.near_duplicate_threshold",
+    ),
+    "group by nothing": (
+        {"split_group": v1.SplitGroup(metadata_field="")},
+        "SPEC_INVALID",
+        "spec.split_group.metadata_field",
+    ),
+    "group by no prompt": (
+        {"split_group": v1.SplitGroup(prompt=False)},
+        "SPEC_INVALID",
+        "spec.split_group.prompt",
+    ),
+    "few words": (
+        {"decontamination": v1.Decontamination(ngram_words=7)},
+        "SPEC_INVALID",
+        "spec.decontamination.ngram_words",
+    ),
+    "many words": (
+        {"decontamination": v1.Decontamination(ngram_words=65)},
+        "SPEC_INVALID",
+        "spec.decontamination.ngram_words",
+    ),
+    "parent name": ({"parent": "base@1"}, "SPEC_INVALID", "spec.parent"),
     "eval set name": ({"eval_sets": ["a"]}, "SPEC_INVALID", "spec.eval_sets[0]"),
     "eval set twice": ({"eval_sets": ["evalSets/a", "evalSets/a"]}, "SPEC_INVALID", "spec.eval_sets[1]"),
     "eval set unknown": ({"eval_sets": ["evalSets/nope"]}, "EVAL_SET_NOT_FOUND", "spec.eval_sets[0]"),

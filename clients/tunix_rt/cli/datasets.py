@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from itertools import islice
 from pathlib import Path
@@ -13,6 +14,19 @@ from rich.console import Console
 from tunix_rt import jobs, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, group
+from tunix_rt.cli.dataset_audit import run_audit
+from tunix_rt.cli.dataset_options import (
+    Duplicates,
+    DuplicatesOption,
+    GroupByOption,
+    KeepApartOption,
+    NgramOption,
+    ParentOption,
+    SimilarityOption,
+    decontamination,
+    deduplication,
+    split_group,
+)
 from tunix_rt.cli.filter_options import FilterOptions
 from tunix_rt.cli.job_progress import dataset_progress
 from tunix_rt.cli.resources import dataset_name, resource_name, short_name
@@ -26,6 +40,8 @@ from tunix_rt.cli.spec_options import (
 )
 from tunix_rt.cli.waiting import waiting_for
 
+_ROWS_SHOWN = 10
+
 app = group("Build immutable datasets from traces, and export them.")
 
 
@@ -35,6 +51,7 @@ app = group("Build immutable datasets from traces, and export them.")
     example=(
         "tunix-rt dataset build arithmetic --source generator --template model:smollm2-135m-instruct",
         "tunix-rt dataset build gsm8k@2 --source gsm8k --random 1000 --split train=0.9 --split test=0.1",
+        "tunix-rt dataset build gsm8k@3 --duplicates near --keep-apart 0.8 --eval-set gsm8k-test",
     ),
 )
 def build(
@@ -79,9 +96,15 @@ def build(
     eval_set: Annotated[
         list[str] | None,
         typer.Option(
-            "--eval-set", help="Leave out traces whose prompt stands in this eval set (may be repeated)."
+            "--eval-set", help="Leave out traces that give away an item of this eval set (may be repeated)."
         ),
     ] = None,
+    ngram_words: NgramOption = None,
+    duplicates: DuplicatesOption = Duplicates.EXACT,
+    similarity: SimilarityOption = None,
+    group_by: GroupByOption = "",
+    keep_apart: KeepApartOption = None,
+    parent: ParentOption = "",
 ) -> None:
     """Build a dataset: traces selected, split and rendered, bound to its name for ever."""
     dataset_id, _, version = dataset.removeprefix("datasets/").partition("@")
@@ -95,6 +118,10 @@ def build(
         seed=seed,
         reasoning_style=REASONING_STYLES[style],
         eval_sets=[resource_name("evalSets", name) for name in eval_set or ()],
+        decontamination=decontamination(ngram_words),
+        deduplication=deduplication(duplicates, similarity),
+        split_group=split_group(group_by, keep_apart),
+        parent=dataset_name(parent) if parent else "",
     )
     with session.connect() as client:
         if template or system:
@@ -150,7 +177,51 @@ def show(
     name = dataset_name(dataset)
     with session.connect() as client:
         found = client.exporter.get_dataset(name)
+        report = b""
+        if not session.as_json and found.dropped_rows.size_bytes:
+            report = client.exporter.read_dropped_rows(name)
     _show(session, found)
+    if report:
+        print_dropped(session.out, report)
+
+
+@command(
+    app,
+    "dropped",
+    example="tunix-rt dataset dropped gsm8k@3 > dropped.jsonl",
+)
+def dropped(
+    session: Session,
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="ID, or ID@VERSION.")],
+) -> None:
+    """Write each row that was left out, and what it matched, as JSON lines."""
+    with session.connect() as client:
+        sys.stdout.buffer.write(client.exporter.read_dropped_rows(dataset_name(dataset)))
+
+
+@command(
+    app,
+    "audit",
+    example=(
+        "tunix-rt dataset audit gsm8k@3 --against gsm8k-test",
+        "tunix-rt dataset audit --against gsm8k-test --json",
+    ),
+)
+def audit(
+    session: Session,
+    dataset: Annotated[
+        str | None, typer.Argument(metavar="[DATASET]", help="ID, or ID@VERSION; left out, all of them.")
+    ] = None,
+    against: Annotated[str, typer.Option("--against", metavar="EVALSET", help="The eval set.")] = ...,  # type: ignore[assignment]
+    ngram_words: NgramOption = None,
+) -> None:
+    """Find rows that give away an eval set, and the checkpoints, evaluations and reports that they touch."""
+    run_audit(
+        session,
+        resource_name("evalSets", against),
+        dataset_name(dataset) if dataset else None,
+        decontamination(ngram_words),
+    )
 
 
 @command(
@@ -225,6 +296,12 @@ def print_dataset(console: Console, dataset: v1.Dataset) -> None:
                 ("seed", str(spec.seed)),
                 ("template", f"{template.builtin or 'jinja'} ({text.short_digest(template.digest)})"),
                 ("system", template.system_instruction),
+                (
+                    "parent",
+                    f"{spec.parent} ({text.short_digest(dataset.parent_digest)})" if spec.parent else "",
+                ),
+                ("duplicates", _duplicates(spec.deduplication)),
+                ("groups", _groups(spec.split_group)),
                 ("style", text.enum_label(v1.ReasoningStyle.Name(spec.reasoning_style), "REASONING_STYLE_")),
                 ("created", tables.moment(dataset.create_time)),
             ]
@@ -261,3 +338,36 @@ def print_dataset(console: Console, dataset: v1.Dataset) -> None:
         values = (spread.minimum, spread.mean, spread.median, spread.p95, spread.maximum)
         tables.add_row(figures, label, *(f"{value:,.1f}".removesuffix(".0") for value in values))
     console.print(figures)
+
+
+def print_dropped(console: Console, report: bytes) -> None:
+    """The first rows of the report of what was left out, with what each of them matched."""
+    lines = report.splitlines()
+    rows = tables.table("LEFT OUT ROW", "!STAGE", "MATCHED", "!HOW", "~WORDS")
+    for line in lines[:_ROWS_SHOWN]:
+        row = json.loads(line)
+        matched = f"{short_name(row['eval_set'])} {row['eval_item']}" if "eval_item" in row else ""
+        kept = f"row {row['kept'][:12]}" if "kept" in row else ""
+        tables.add_row(
+            rows,
+            row["id"][:12],
+            row["stage"],
+            matched or kept,
+            row.get("match", ""),
+            row.get("matched_text", ""),
+        )
+    console.print(rows)
+    if len(lines) > _ROWS_SHOWN:
+        console.print(f"{len(lines):,} rows in all; tunix-rt dataset dropped writes each", highlight=False)
+
+
+def _duplicates(rule: v1.Deduplication) -> str:
+    label = text.enum_label(v1.Deduplication.Method.Name(rule.method), "METHOD_")
+    return f"{label}, similarity {rule.threshold:g}" if rule.HasField("threshold") else label
+
+
+def _groups(rule: v1.SplitGroup) -> str:
+    key = f"metadata {rule.metadata_field}" if rule.metadata_field else "prompt"
+    if not rule.HasField("near_duplicate_threshold"):
+        return key
+    return f"{key}; prompts of similarity {rule.near_duplicate_threshold:g} kept apart"

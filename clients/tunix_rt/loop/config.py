@@ -24,6 +24,7 @@ Int32 = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Int64 = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Seed = Annotated[int, Field(ge=0, le=2**64 - 1)]
 Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Similarity = Annotated[float, Field(ge=0.5, le=0.95)]
 Dtype = Literal["bfloat16", "float32"]
 
 
@@ -85,11 +86,19 @@ class DatasetConfig(_Section):
     system_instruction: str = ""
     reasoning_style: Literal["numbered", "answer-only"] = "numbered"
     eval_sets: list[str] = []
+    ngram_words: Annotated[int, Field(ge=0, le=64)] | None = None
+    duplicates: Literal["exact", "near", "identical"] = "exact"
+    similarity: Similarity | None = None
+    group_by: str = ""
+    keep_apart: Similarity | None = None
+    parent: str = ""
 
     @model_validator(mode="after")
     def _check_selection(self) -> Self:
         if self._count("latest", "random") > 1:
             raise ValueError("latest and random exclude each other")
+        if self.similarity is not None and self.duplicates != "near":
+            raise ValueError("similarity goes with duplicates: near")
         return self
 
 

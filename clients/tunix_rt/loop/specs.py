@@ -18,6 +18,11 @@ from tunix_rt.loop.config import (
 )
 
 _STYLES = {"numbered": v1.REASONING_STYLE_NUMBERED, "answer-only": v1.REASONING_STYLE_ANSWER_ONLY}
+_METHODS = {
+    "exact": v1.Deduplication.METHOD_EXACT,
+    "near": v1.Deduplication.METHOD_NEAR,
+    "identical": v1.Deduplication.METHOD_IDENTICAL,
+}
 _DTYPES = {"bfloat16": v1.DTYPE_BFLOAT16, "float32": v1.DTYPE_FLOAT32}
 _SCHEDULES = {
     "constant": v1.LEARNING_RATE_SCHEDULE_CONSTANT,
@@ -64,6 +69,10 @@ def dataset_spec(config: DatasetConfig, template: v1.ChatTemplate, eval_sets: li
         chat_template=template,
         reasoning_style=_STYLES[config.reasoning_style],
         eval_sets=list(dict.fromkeys([*config.eval_sets, *eval_sets])),
+        decontamination=v1.Decontamination(ngram_words=config.ngram_words),
+        deduplication=v1.Deduplication(method=_METHODS[config.duplicates], threshold=config.similarity),
+        split_group=_split_group(config),
+        parent=config.parent,
     )
 
 
@@ -114,6 +123,12 @@ def _selection(config: DatasetConfig) -> v1.Selection | None:
     if config.random is not None:
         return v1.Selection(random=config.random)
     return None
+
+
+def _split_group(config: DatasetConfig) -> v1.SplitGroup:
+    if config.group_by:
+        return v1.SplitGroup(metadata_field=config.group_by, near_duplicate_threshold=config.keep_apart)
+    return v1.SplitGroup(prompt=True, near_duplicate_threshold=config.keep_apart)
 
 
 def _lora(config: LoraSettings) -> v1.LoraConfig:

@@ -119,6 +119,8 @@ from tunix_rt.v1.evaluator_pb2 import (
     ListEvaluationItemsResponse as ListEvaluationItemsResponse,
     CompareEvaluationsRequest as CompareEvaluationsRequest,
     GetComparisonReportRequest as GetComparisonReportRequest,
+    ListComparisonReportsRequest as ListComparisonReportsRequest,
+    ListComparisonReportsResponse as ListComparisonReportsResponse,
     ReadComparisonReportRequest as ReadComparisonReportRequest,
     ReadComparisonReportResponse as ReadComparisonReportResponse,
     ReportFormat as ReportFormat,

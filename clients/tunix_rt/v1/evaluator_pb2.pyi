@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from tunix_rt.v1 import artifact_pb2 as _artifact_pb2
+from tunix_rt.v1 import comparison_report_pb2 as _comparison_report_pb2
 from tunix_rt.v1 import eval_set_pb2 as _eval_set_pb2
 from tunix_rt.v1 import evaluation_pb2 as _evaluation_pb2
 import builtins as _builtins
@@ -407,6 +408,60 @@ class GetComparisonReportRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetComparisonReportRequest: _TypeAlias = GetComparisonReportRequest  # noqa: Y015
+
+@_typing.final
+class ListComparisonReportsRequest(_message.Message):
+    """Request of ListComparisonReports."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Most reports in the answer; 0 means 50, more than 100 means 100."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListComparisonReportsRequest: _TypeAlias = ListComparisonReportsRequest  # noqa: Y015
+
+@_typing.final
+class ListComparisonReportsResponse(_message.Message):
+    """Response of ListComparisonReports."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPARISON_REPORTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty on the last one."""
+    @_builtins.property
+    def comparison_reports(self) -> _containers.RepeatedCompositeFieldContainer[_comparison_report_pb2.ComparisonReport]:
+        """The reports of this page."""
+
+    def __init__(
+        self,
+        *,
+        comparison_reports: _abc.Iterable[_comparison_report_pb2.ComparisonReport] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparison_reports", b"comparison_reports", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListComparisonReportsResponse: _TypeAlias = ListComparisonReportsResponse  # noqa: Y015
 
 @_typing.final
 class ReadComparisonReportRequest(_message.Message):

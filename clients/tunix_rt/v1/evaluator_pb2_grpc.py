@@ -93,6 +93,11 @@ class EvaluatorStub:
                 request_serializer=tunix__rt_dot_v1_dot_evaluator__pb2.GetComparisonReportRequest.SerializeToString,
                 response_deserializer=tunix__rt_dot_v1_dot_comparison__report__pb2.ComparisonReport.FromString,
                 _registered_method=True)
+        self.ListComparisonReports = channel.unary_unary(
+                '/tunix_rt.v1.Evaluator/ListComparisonReports',
+                request_serializer=tunix__rt_dot_v1_dot_evaluator__pb2.ListComparisonReportsRequest.SerializeToString,
+                response_deserializer=tunix__rt_dot_v1_dot_evaluator__pb2.ListComparisonReportsResponse.FromString,
+                _registered_method=True)
         self.ReadComparisonReport = channel.unary_stream(
                 '/tunix_rt.v1.Evaluator/ReadComparisonReport',
                 request_serializer=tunix__rt_dot_v1_dot_evaluator__pb2.ReadComparisonReportRequest.SerializeToString,
@@ -181,6 +186,13 @@ class EvaluatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListComparisonReports(self, request, context):
+        """Lists comparison reports a page at a time, ordered by name, without flips and training metrics.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReadComparisonReport(self, request, context):
         """Streams a comparison report as a document: a header first, then chunks.
         """
@@ -245,6 +257,11 @@ def add_EvaluatorServicer_to_server(servicer, server):
                     servicer.GetComparisonReport,
                     request_deserializer=tunix__rt_dot_v1_dot_evaluator__pb2.GetComparisonReportRequest.FromString,
                     response_serializer=tunix__rt_dot_v1_dot_comparison__report__pb2.ComparisonReport.SerializeToString,
+            ),
+            'ListComparisonReports': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListComparisonReports,
+                    request_deserializer=tunix__rt_dot_v1_dot_evaluator__pb2.ListComparisonReportsRequest.FromString,
+                    response_serializer=tunix__rt_dot_v1_dot_evaluator__pb2.ListComparisonReportsResponse.SerializeToString,
             ),
             'ReadComparisonReport': grpc.unary_stream_rpc_method_handler(
                     servicer.ReadComparisonReport,
@@ -550,6 +567,33 @@ class Evaluator:
             '/tunix_rt.v1.Evaluator/GetComparisonReport',
             tunix__rt_dot_v1_dot_evaluator__pb2.GetComparisonReportRequest.SerializeToString,
             tunix__rt_dot_v1_dot_comparison__report__pb2.ComparisonReport.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListComparisonReports(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tunix_rt.v1.Evaluator/ListComparisonReports',
+            tunix__rt_dot_v1_dot_evaluator__pb2.ListComparisonReportsRequest.SerializeToString,
+            tunix__rt_dot_v1_dot_evaluator__pb2.ListComparisonReportsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -58,6 +58,8 @@ class EvaluatorStub:
     """Compares two finished evaluations. Refused, every reason named, unless both answered the same questions in the same way."""
     GetComparisonReport: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.GetComparisonReportRequest, _comparison_report_pb2.ComparisonReport]
     """Returns one comparison report."""
+    ListComparisonReports: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.ListComparisonReportsRequest, _evaluator_pb2.ListComparisonReportsResponse]
+    """Lists comparison reports a page at a time, ordered by name, without flips and training metrics."""
     ReadComparisonReport: _grpc.UnaryStreamMultiCallable[_evaluator_pb2.ReadComparisonReportRequest, _evaluator_pb2.ReadComparisonReportResponse]
     """Streams a comparison report as a document: a header first, then chunks."""
 
@@ -88,6 +90,8 @@ class EvaluatorAsyncStub(EvaluatorStub):
     """Compares two finished evaluations. Refused, every reason named, unless both answered the same questions in the same way."""
     GetComparisonReport: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.GetComparisonReportRequest, _comparison_report_pb2.ComparisonReport]  # type: ignore[assignment]
     """Returns one comparison report."""
+    ListComparisonReports: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.ListComparisonReportsRequest, _evaluator_pb2.ListComparisonReportsResponse]  # type: ignore[assignment]
+    """Lists comparison reports a page at a time, ordered by name, without flips and training metrics."""
     ReadComparisonReport: _aio.UnaryStreamMultiCallable[_evaluator_pb2.ReadComparisonReportRequest, _evaluator_pb2.ReadComparisonReportResponse]  # type: ignore[assignment]
     """Streams a comparison report as a document: a header first, then chunks."""
 
@@ -181,6 +185,14 @@ class EvaluatorServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_comparison_report_pb2.ComparisonReport, _abc.Awaitable[_comparison_report_pb2.ComparisonReport]]:
         """Returns one comparison report."""
+
+    @_abc_1.abstractmethod
+    def ListComparisonReports(
+        self,
+        request: _evaluator_pb2.ListComparisonReportsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_evaluator_pb2.ListComparisonReportsResponse, _abc.Awaitable[_evaluator_pb2.ListComparisonReportsResponse]]:
+        """Lists comparison reports a page at a time, ordered by name, without flips and training metrics."""
 
     @_abc_1.abstractmethod
     def ReadComparisonReport(

@@ -1,0 +1,91 @@
+"""Which datasets give away an eval set, and so which checkpoints, evaluations and reports they touch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from tunix_rt import v1
+from tunix_rt.client import Client
+
+
+@dataclass(frozen=True, slots=True)
+class LeakingDataset:
+    """A dataset with rows that give away items of an eval set, and what was made with it.
+
+    ``evaluations`` are those of the ``checkpoints`` on that eval set, ``reports`` compare one of them.
+    """
+
+    dataset: v1.Dataset
+    rows: Sequence[v1.ContaminatedRow]
+    checkpoints: Sequence[str] = field(default=())
+    evaluations: Sequence[str] = field(default=())
+    reports: Sequence[str] = field(default=())
+
+
+def leaking_datasets(
+    client: Client,
+    eval_set: str,
+    *,
+    dataset: str | None = None,
+    decontamination: v1.Decontamination | None = None,
+    on_progress: Callable[[v1.Dataset, int, int], None] = lambda *_: None,
+) -> Iterator[LeakingDataset]:
+    """Compare datasets with an eval set, whether or not it was there when they were built.
+
+    Args:
+        client: to all four services.
+        eval_set: ``evalSets/{eval_set}``.
+        dataset: ``datasets/{dataset_id}@{version}``; left out, every dataset that is complete.
+        decontamination: how rows and items are compared; left out, the server's default.
+        on_progress: called with a dataset, how many of its rows were compared, and how many there are.
+
+    Yields:
+        Each dataset that gives something away, newest first.
+
+    Raises:
+        NotFoundError: there is no such dataset or eval set.
+        FailedPreconditionError: the dataset is not complete.
+        DataLossError: a file of a dataset is missing or damaged.
+    """
+    if dataset is not None:
+        candidates: Iterator[v1.Dataset] = iter([client.exporter.get_dataset(dataset)])
+    else:
+        every = client.exporter.list_datasets(page_size=1_000)
+        candidates = (each for each in every if each.state == v1.Dataset.STATE_SUCCEEDED)
+    client.evaluator.get_eval_set(eval_set)
+    for candidate in candidates:
+        rows: list[v1.ContaminatedRow] = []
+        for part in client.exporter.audit_contamination(
+            candidate.name, eval_set, decontamination=decontamination
+        ):
+            rows += part.rows
+            on_progress(candidate, part.compared_row_count, part.total_row_count)
+        if rows:
+            yield _touched(client, candidate, rows, eval_set)
+
+
+def _touched(
+    client: Client, dataset: v1.Dataset, rows: Sequence[v1.ContaminatedRow], eval_set: str
+) -> LeakingDataset:
+    jobs = [
+        job
+        for job in client.trainer.list_training_jobs(page_size=1_000)
+        if dataset.digest == job.dataset_digest and job.checkpoint
+    ]
+    checkpoints = [
+        checkpoint.name for job in jobs for checkpoint in client.trainer.list_checkpoints(job.name)
+    ]
+    evaluations = [
+        evaluation.name
+        for evaluation in client.evaluator.list_evaluations(page_size=1_000)
+        if evaluation.spec.checkpoint in checkpoints and evaluation.spec.eval_set == eval_set
+    ]
+    reports = []
+    if evaluations:
+        reports = [
+            report.name
+            for report in client.evaluator.list_comparison_reports(page_size=100)
+            if not {report.base.name, report.candidate.name}.isdisjoint(evaluations)
+        ]
+    return LeakingDataset(dataset, rows, checkpoints, evaluations, reports)
