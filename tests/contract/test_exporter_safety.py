@@ -12,7 +12,7 @@ import pytest
 
 from support.exporting import Exporting, exporting
 from support.serving import fields, refused
-from support.traces import trace
+from support.traces import step, trace
 from tunix_rt import v1
 
 STATE = v1.Dataset.State
@@ -123,11 +123,15 @@ async def test_bad_audits(world: Exporting) -> None:
 
 async def test_a_derived_dataset_keeps_the_rows_of_its_parent(world: Exporting) -> None:
     near = v1.Deduplication(method=v1.Deduplication.METHOD_NEAR, threshold=0.6)
-    await world.add([trace(i, prompt=QUESTION.replace("24", str(30 + i))) for i in range(6)])
+    alike = [
+        trace(prompt=QUESTION.replace("24", str(30 + i)), steps=[step(0)], final_answer="7")
+        for i in range(40)
+    ]
+    await world.add(alike[:6])
     first = await world.build("base", deduplication=near, splits=ALL_TRAIN)
     assert first.splits[0].row_count == 1
     (kept,) = rows(await world.read(first.name))
-    await world.add([trace(i, prompt=QUESTION.replace("24", str(30 + i))) for i in range(6, 40)])
+    await world.add(alike[6:])
     derived = await world.build("derived", deduplication=near, splits=ALL_TRAIN, parent=first.name)
     assert derived.state == STATE.STATE_SUCCEEDED
     assert (derived.spec.parent, derived.parent_digest) == (first.name, first.digest)
