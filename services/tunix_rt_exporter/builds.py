@@ -64,13 +64,14 @@ class Builds:
         self._runner = JobRunner(slots, self._run, on_error=self._crashed, name="build")
 
     def start(self) -> None:
-        """Queue what an earlier server did not finish."""
+        """Queue what an earlier server did not finish; delete what it left half-written (a day after)."""
         try:
             if self._folder.exists():
                 shutil.rmtree(self._folder)
             self._folder.mkdir(parents=True)
         except OSError as error:
             raise storage_error(error, str(self._folder)) from error
+        self._artifacts.remove_stale()
         for dataset in self._repository.in_states([DatasetState.CANCELLING]):
             self._repository.move(dataset.build_id, {DatasetState.CANCELLING}, DatasetState.CANCELLED)
         for dataset in self._repository.in_states([DatasetState.QUEUED, DatasetState.RUNNING]):
