@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from tunix_rt import v1
 from tunix_rt.client import Client
 
+LEARNED_SPLIT: Final = "train"
+
 
 @dataclass(frozen=True, slots=True)
 class LeakingDataset:
-    """A dataset with rows that give away items of an eval set, and what was made with it.
+    """A dataset with rows that give away items of an eval set, and what learned from them.
 
-    ``evaluations`` are those of the ``checkpoints`` on that eval set, ``reports`` compare one of them.
+    ``checkpoints`` were trained on the dataset, if any of the rows is in the split that is learned;
+    ``evaluations`` are those of these checkpoints on that eval set, ``reports`` compare one of them.
     """
 
     dataset: v1.Dataset
@@ -21,6 +25,11 @@ class LeakingDataset:
     checkpoints: Sequence[str] = field(default=())
     evaluations: Sequence[str] = field(default=())
     reports: Sequence[str] = field(default=())
+
+    @property
+    def learned_rows(self) -> Sequence[v1.ContaminatedRow]:
+        """Those of the split that is learned; of the others a model has seen nothing."""
+        return [row for row in self.rows if row.split == LEARNED_SPLIT]
 
 
 def leaking_datasets(
@@ -62,16 +71,15 @@ def leaking_datasets(
             rows += part.rows
             on_progress(candidate, part.compared_row_count, part.total_row_count)
         if rows:
-            yield _touched(client, candidate, rows, eval_set)
+            leak = LeakingDataset(candidate, rows)
+            yield _with_models(client, leak, eval_set) if leak.learned_rows else leak
 
 
-def _touched(
-    client: Client, dataset: v1.Dataset, rows: Sequence[v1.ContaminatedRow], eval_set: str
-) -> LeakingDataset:
+def _with_models(client: Client, leak: LeakingDataset, eval_set: str) -> LeakingDataset:
     jobs = [
         job
         for job in client.trainer.list_training_jobs(page_size=1_000)
-        if dataset.digest == job.dataset_digest and job.checkpoint
+        if leak.dataset.digest == job.dataset_digest and job.checkpoint
     ]
     checkpoints = [
         checkpoint.name for job in jobs for checkpoint in client.trainer.list_checkpoints(job.name)
@@ -88,4 +96,4 @@ def _touched(
             for report in client.evaluator.list_comparison_reports(page_size=100)
             if not {report.base.name, report.candidate.name}.isdisjoint(evaluations)
         ]
-    return LeakingDataset(dataset, rows, checkpoints, evaluations, reports)
+    return LeakingDataset(leak.dataset, leak.rows, checkpoints, evaluations, reports)

@@ -832,6 +832,29 @@ async def test_only_finished_evaluations_are_compared(evaluator: Any, checkpoint
         assert (error.reason, fields(error)) == ("RESOURCE_NAME_INVALID", [field])
 
 
+async def test_reports_are_listed_by_pages(evaluator: Any, checkpoint: str) -> None:
+    await evaluator.CreateEvalSet(eval_set(FOUR))
+    base, candidate = await both(evaluator, checkpoint)
+    reports = [await compare(evaluator, base, candidate), await compare(evaluator, candidate, base)]
+    found, token = [], ""
+    while True:
+        request = v1.ListComparisonReportsRequest(page_size=1, page_token=token)
+        page = await evaluator.ListComparisonReports(request)
+        found += page.comparison_reports
+        token = page.next_page_token
+        if not token:
+            break
+    for report in reports:
+        report.ClearField("flips")
+        report.ClearField("training_metrics")
+    assert found == sorted(reports, key=lambda report: report.name)
+    for request, field in (
+        (v1.ListComparisonReportsRequest(page_size=-1), "page_size"),
+        (v1.ListComparisonReportsRequest(page_token="made-up"), "page_token"),
+    ):
+        assert fields(await refused(evaluator.ListComparisonReports(request))) == [field]
+
+
 async def test_reports_are_read_as_documents(evaluator: Any, checkpoint: str) -> None:
     await evaluator.CreateEvalSet(eval_set(FOUR))
     report = await compare(evaluator, *await both(evaluator, checkpoint))

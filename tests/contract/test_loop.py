@@ -12,7 +12,9 @@ import pytest
 from support.threaded import free_address, real_server
 from support.tiny_model import make_tiny_model
 from tunix_rt import Client, LoopConfig, LoopEvent, Targets, run_loop, v1
-from tunix_rt.errors import AlreadyExistsError, TunixRtError
+from tunix_rt.errors import AlreadyExistsError, NotFoundError, TunixRtError
+from tunix_rt.generate import generate_traces
+from tunix_rt.leaks import leaking_datasets
 from tunix_rt_evaluator.settings import EvaluatorSettings
 from tunix_rt_evaluator.wiring import build as build_evaluator
 from tunix_rt_exporter.settings import ExporterSettings
@@ -115,3 +117,48 @@ def test_a_dataset_version_stays_bound_to_its_content(client: Client, tmp_path: 
     )
     with pytest.raises(AlreadyExistsError, match="datasets/bound@1 is bound"):
         run_loop(changed, client)
+
+
+def test_a_leak_is_followed_to_checkpoints_and_reports(client: Client, tmp_path: Path) -> None:
+    long = [trace.prompt for trace in generate_traces(60, seed=5) if len(trace.prompt.split()) > 13][:4]
+    items = [
+        {"id": f"q{n}", "prompt": f"Please solve: {prompt}", "accepted_answers": ["1"], "grader": "numeric"}
+        for n, prompt in enumerate(long)
+    ]
+    (tmp_path / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    loop = config(
+        tmp_path / "out",
+        name="leaking",
+        dataset={"id": "leaking", "chat_template": "model", "splits": {"train": 1}, "ngram_words": 0},
+        eval_set={"file": str(tmp_path / "items.jsonl"), "id": "asked"},
+    )
+    result = run_loop(loop, client)
+    seen: list[tuple[str, int, int]] = []
+    found = {
+        leak.dataset.name: leak
+        for leak in leaking_datasets(
+            client, "evalSets/asked", on_progress=lambda d, done, all_: seen.append((d.name, done, all_))
+        )
+    }
+    leak = found["datasets/leaking@1"]
+    assert {row.eval_item for row in leak.learned_rows} >= {"q0", "q1", "q2", "q3"}
+    assert list(leak.checkpoints) == [result.checkpoint.name]
+    assert list(leak.evaluations) == [result.evaluation_after.name]
+    assert list(leak.reports) == [result.report.name]
+    assert (result.dataset.name, 60, 60) in seen
+    exact = v1.Decontamination(ngram_words=0)
+    assert not list(leaking_datasets(client, "evalSets/asked", decontamination=exact))
+    with pytest.raises(NotFoundError):
+        list(leaking_datasets(client, "evalSets/none"))
+
+
+def test_a_held_out_split_touches_no_checkpoint(client: Client, tmp_path: Path) -> None:
+    result = run_loop(config(tmp_path), client)
+    (leak,) = leaking_datasets(
+        client,
+        result.eval_set.name,
+        dataset=result.dataset.name,
+        decontamination=v1.Decontamination(ngram_words=0),
+    )
+    assert {row.split for row in leak.rows} == {"test"}
+    assert not (leak.learned_rows or leak.checkpoints or leak.evaluations or leak.reports)

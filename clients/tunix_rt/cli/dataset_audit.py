@@ -48,12 +48,15 @@ def run_audit(
 
 def print_leaks(console: Console, eval_set: str, found: list[LeakingDataset]) -> None:
     """What is touched as a table, and of each dataset the first rows."""
-    summary = tables.table("DATASET", ">ROWS", ">ITEMS", "CHECKPOINTS", "EVALUATIONS", "REPORTS")
+    summary = tables.table(
+        "DATASET", ">LEARNED ROWS", ">OTHER ROWS", ">ITEMS", "CHECKPOINTS", "EVALUATIONS", "REPORTS"
+    )
     for leak in found:
         tables.add_row(
             summary,
             short_name(leak.dataset.name),
-            text.count(len(leak.rows)),
+            text.count(len(leak.learned_rows)),
+            text.count(len(leak.rows) - len(leak.learned_rows)),
             text.count(len({row.eval_item for row in leak.rows})),
             *(
                 "\n".join(map(short_name, names)) or "-"

@@ -215,7 +215,10 @@ def audit(
     against: Annotated[str, typer.Option("--against", metavar="EVALSET", help="The eval set.")] = ...,  # type: ignore[assignment]
     ngram_words: NgramOption = None,
 ) -> None:
-    """Find rows that give away an eval set, and the checkpoints, evaluations and reports that they touch."""
+    """Find rows that give away an eval set, and the checkpoints, evaluations and reports that they touch.
+
+    Rows of the split train are learned; an eval set that was made of a held-out split is found in that split.
+    """
     run_audit(
         session,
         resource_name("evalSets", against),

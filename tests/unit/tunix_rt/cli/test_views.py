@@ -13,12 +13,14 @@ from rich.console import Console
 from tunix_rt import v1
 from tunix_rt.cli import tables
 from tunix_rt.cli.comparisons import print_comparison
-from tunix_rt.cli.datasets import print_dataset
+from tunix_rt.cli.dataset_audit import print_leaks
+from tunix_rt.cli.datasets import print_dataset, print_dropped
 from tunix_rt.cli.evaluations import print_evaluation
 from tunix_rt.cli.options import SharedOptions
 from tunix_rt.cli.session import Session, as_document
 from tunix_rt.cli.traces.reading import trace_panel
 from tunix_rt.cli.training import print_training_job
+from tunix_rt.leaks import LeakingDataset
 
 HEX = "0123456789abcdef" * 4
 
@@ -89,6 +91,37 @@ def test_dataset_shows_splits_what_was_left_out_and_figures(console: Console) ->
     ):
         assert any(all(part in line for part in parts) for line in text.splitlines()), parts
     assert "contaminated" not in text
+
+
+def test_leaks_name_rows_items_and_what_is_touched(console: Console) -> None:
+    row = v1.ContaminatedRow(
+        row_id=HEX, split="train", eval_item="q7", match=v1.ContaminatedRow.MATCH_NGRAM, matched_text="a b c"
+    )
+    other = v1.ContaminatedRow(row_id=HEX, split="test", eval_item="q8", match=v1.ContaminatedRow.MATCH_EXACT)
+    leak = LeakingDataset(
+        v1.Dataset(name="datasets/d@1"), [row, *[other] * 30], ["trainingJobs/j/checkpoints/4"], [], []
+    )
+    print_leaks(console, "evalSets/e", [leak])
+    text = shown(console)
+    for parts in (
+        ["d@1", "1", "30", "2", "j/checkpoints/4"],
+        [HEX[:12], "train", "q7", "ngram", "a b c"],
+        ["31 rows in all (test 30, train 1)"],
+    ):
+        assert any(all(part in line for part in parts) for line in text.splitlines()), parts
+    print_leaks(console, "evalSets/e", [])
+    assert "no dataset gives away an item of evalSets/e" in shown(console)
+
+
+def test_what_was_left_out_names_what_it_matched(console: Console) -> None:
+    leaked = {"id": HEX, "stage": "contaminated", "eval_set": "evalSets/e", "eval_item": "q7"}
+    leaked |= {"match": "numbers", "matched_text": "24 15"}
+    copies = [{"id": HEX, "stage": "duplicate", "kept": HEX[::-1]}] * 12
+    print_dropped(console, "".join(json.dumps(row) + "\n" for row in [leaked, *copies]).encode())
+    text = shown(console)
+    for parts in (["contaminated", "e q7", "numbers", "24 15"], ["duplicate", f"row {HEX[::-1][:12]}"]):
+        assert any(all(part in line for part in parts) for line in text.splitlines()), parts
+    assert "13 rows in all" in text
 
 
 def test_a_narrow_window_cuts_texts_and_keeps_names_and_figures() -> None:
