@@ -17,7 +17,6 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from datasketch import MinHash, MinHashLSH
 
 from tunix_rt_exporter.words import Hashes, Integers, WordHasher, words
 from tunix_rt_kit.artifacts.store import storage_error
@@ -45,6 +44,9 @@ class Signatures:
     """
 
     def __init__(self, path: Path, threshold: float) -> None:
+        # With it comes SciPy: 60 MB and half a second that most exporters never need.
+        from datasketch import MinHash, MinHashLSH
+
         self._path = path
         self._needed = math.ceil(threshold * PERMUTATIONS - 1e-9)
         banding = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS, weights=_WEIGHTS)

@@ -40,7 +40,7 @@ class RowSpool:
         self._keys = bytearray()
         self._orders = bytearray()
         self._texts = bytearray()
-        self._groups = array("Q")
+        self._groups = bytearray()
         self._sequences = array("q")
         self._marks = array("h")
         self._offsets = array("q")
@@ -87,8 +87,7 @@ class RowSpool:
     def _add_keys(self, trace: SourceTrace, group: str, text: str, mark: int) -> None:
         self._keys += trace.digest
         self._orders += hashlib.sha256(b"order\0" + self._seed + trace.digest).digest()[:16]
-        point = hashlib.sha256(b"split\0" + self._seed + group.encode()).digest()[:8]
-        self._groups.append(int.from_bytes(point, "big"))
+        self._groups += hashlib.sha256(b"split\0" + self._seed + group.encode()).digest()[:8]
         self._texts += hashlib.blake2b(text.encode(), digest_size=16).digest()
         self._sequences.append(trace.sequence)
         self._marks.append(mark)
@@ -126,7 +125,7 @@ class RowSpool:
     @property
     def groups(self) -> Unsigned:
         """What a row's split hangs on, [rows]: a hash of seed and group."""
-        return np.asarray(self._groups, dtype=np.uint64)
+        return np.frombuffer(self._groups, dtype=">u8").astype(np.uint64)
 
     @property
     def sequences(self) -> Integers:
