@@ -75,7 +75,7 @@ def arrange(spool: RowSpool, rules: Rules) -> Arrangement:
     if rules.exact:
         rows = _replace(replaced, DUPLICATE, rows, _first_of_each(spool.text_keys[rows], rows))
     if rules.near is not None:
-        instead = rules.near.rivals_kept(rows, np.arange(len(rows)))
+        instead = rules.near.rivals_kept(rows)
         rows = _replace(replaced, NEAR_DUPLICATE, rows, instead)
     thresholds = np.array(_thresholds(rules.splits), dtype=np.uint64)
     splits = np.searchsorted(thresholds, spool.groups, side="right").astype(np.int64)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import defaultdict
-from collections.abc import Sequence
+import mmap
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -20,6 +22,7 @@ import numpy.typing as npt
 
 from tunix_rt_exporter.words import Hashes, Integers, WordHasher, words
 from tunix_rt_kit.artifacts.store import storage_error
+from tunix_rt_kit.text import normalised
 
 PERMUTATIONS: Final = 128
 SHINGLE_WORDS: Final = 3
@@ -30,6 +33,7 @@ _BUFFER_BYTES: Final = 1 << 20
 _CHUNK: Final = 1 << 14
 _MULTIPLIER: Final = np.uint64(6364136223846793005)
 
+Numbers = npt.NDArray[np.int32]
 Signature = npt.NDArray[np.uint32]
 
 
@@ -71,54 +75,47 @@ class Signatures:
 
     def add(self, texts: Sequence[str]) -> None:
         """Take the texts of the next rows."""
-        every = self._hasher.runs([words(text) for text in texts])
-        shingles = every.runs([SHINGLE_WORDS])[SHINGLE_WORDS]
+        every = self._hasher.runs([words(text) or [normalised(text)] for text in texts])
+        runs = every.runs(range(1, SHINGLE_WORDS + 1))
         signatures = np.empty((len(texts), PERMUTATIONS), dtype=np.uint32)
-        for row, (start, end) in enumerate(zip(every.starts, every.starts[1:], strict=False)):
+        for row, (start, end) in enumerate(itertools.pairwise(every.starts.tolist())):
             # A text of fewer words is one shingle, that of all its words.
-            last = max(start + 1, end - SHINGLE_WORDS + 1)
-            signatures[row] = self._signature(shingles[start:last] if end > start else shingles[:0])
+            length = min(end - start, SHINGLE_WORDS)
+            signatures[row] = self._signature(runs[length][start : end - length + 1])
         try:
             self._file.write(signatures.tobytes())
         except OSError as error:
             raise storage_error(error, str(self._path)) from error
 
-    def rivals_kept(self, rows: Integers, labels: Integers) -> Integers:
+    def rivals_kept(self, rows: Integers, labels: Integers | None = None) -> Integers:
         """Which rows must go so that no two near-duplicates with different labels are left.
 
         A row goes when a row before it that stays is its near-duplicate and has another label.
 
         Args:
             rows: numbers of rows in the order of ``add``, [n]; those that come first here stay first.
-            labels: the label of each of ``rows``, [n].
+            labels: the label of each of ``rows``, [n], few and from 0 on; None when all are different.
 
         Returns:
             For each of ``rows`` the row that stays instead of it, or -1 where it stays itself, [n].
         """
         instead = np.full(len(rows), -1, dtype=np.int64)
-        if len(rows) < 2:
+        classes = 1 if labels is None else int(labels.max(initial=0)) + 1
+        if len(rows) < 2 or (labels is not None and classes < 2):
             return instead
-        self._flush()
-        signatures = np.memmap(self._path, dtype=np.uint32, mode="r").reshape(-1, PERMUTATIONS)
-        places, buckets = self._buckets(signatures, rows)
-        kept: dict[int, dict[int, list[int]]] = defaultdict(dict)
-        bounds = np.flatnonzero(np.diff(places, prepend=-1, append=-1)).tolist()
-        for start, end in itertools.pairwise(bounds):
-            place, own = int(places[start]), buckets[start:end].tolist()
-            label = int(labels[place])
-            rivals = {
-                rival
-                for bucket in own
-                for other, members in kept[bucket].items()
-                if other != label
-                for rival in members
-            }
-            near = self._first_near(signatures, int(rows[place]), rows[sorted(rivals)])
-            if near is not None:
-                instead[place] = near
-                continue
-            for bucket in own:
-                kept[bucket].setdefault(label, []).append(place)
+        with self._mapped() as signatures:
+            places, buckets = self._buckets(signatures, rows)
+            kept = _KeptRows(places, buckets, classes)
+            bounds = np.flatnonzero(np.diff(places, prepend=-1, append=-1)).tolist()
+            for start, end in itertools.pairwise(bounds):
+                place = int(places[start])
+                label = None if labels is None else int(labels[place])
+                rivals = sorted(kept.rivals(start, end, label))
+                near = self._first_near(signatures, int(rows[place]), rows[rivals])
+                if near is None:
+                    kept.keep(start, end, label or 0)
+                else:
+                    instead[place] = near
         return instead
 
     def _signature(self, shingles: Hashes) -> Signature:
@@ -126,36 +123,108 @@ class Signatures:
         blank.update_batch((shingles >> np.uint64(32)).tolist())
         return np.asarray(blank.hashvalues, dtype=np.uint32)
 
-    def _buckets(self, signatures: Signature, rows: Integers) -> tuple[Integers, Integers]:
+    def _buckets(self, signatures: _MappedSignatures, rows: Integers) -> tuple[Numbers, Numbers]:
         """Places in ``rows`` and the buckets that they share with others, sorted by place."""
-        places, buckets, first = [], [], 0
+        places: list[Numbers] = []
+        buckets: list[Numbers] = []
+        first = 0
+        # In the order of the file, since the order of ``rows`` would read it all at random.
+        order = np.argsort(rows)
         for band in range(self._bands):
             columns = slice(band * self._band_width, (band + 1) * self._band_width)
             keys = np.zeros(len(rows), dtype=np.uint64)
             for start in range(0, len(rows), _CHUNK):
-                part = signatures[rows[start : start + _CHUNK], columns].astype(np.uint64)
-                for column in part.T:
-                    keys[start : start + _CHUNK] *= _MULTIPLIER
-                    keys[start : start + _CHUNK] += column + np.uint64(1)
+                chunk = order[start : start + _CHUNK]
+                for column in signatures.of(rows[chunk], columns).T:
+                    keys[chunk] = keys[chunk] * _MULTIPLIER + column + np.uint64(1)
             _, bucket, counts = np.unique(keys, return_inverse=True, return_counts=True)
             shared = np.flatnonzero(counts[bucket] > 1)
-            places.append(shared)
-            buckets.append(bucket[shared] + first)
-            first += len(counts)
-        place, bucket = np.concatenate(places), np.concatenate(buckets)
-        order = np.argsort(place, kind="stable")
-        return place[order], bucket[order]
+            # Numbered without gaps.
+            numbers = np.cumsum(counts > 1) - 1 + first
+            places.append(shared.astype(np.int32))
+            buckets.append(numbers[bucket[shared]].astype(np.int32))
+            first += int((counts > 1).sum())
+        by_place = np.argsort(np.concatenate(places), kind="stable")
+        return np.concatenate(places)[by_place], np.concatenate(buckets)[by_place]
 
-    def _first_near(self, signatures: Signature, row: int, others: Integers) -> int | None:
+    def _first_near(self, signatures: _MappedSignatures, row: int, others: Integers) -> int | None:
         """The first of ``others`` that is a near-duplicate of ``row``."""
         if not len(others):
             return None
-        equal = (signatures[others] == signatures[row]).sum(axis=1)
+        own, *theirs = signatures.of(np.array([row, *others.tolist()]))
+        equal = (np.array(theirs) == own).sum(axis=1)
         near = np.flatnonzero(equal >= self._needed)
         return int(others[near[0]]) if len(near) else None
 
-    def _flush(self) -> None:
+    @contextmanager
+    def _mapped(self) -> Iterator[_MappedSignatures]:
         try:
             self._file.flush()
+            with self._path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapping:
+                signatures = _MappedSignatures(mapping)
+                try:
+                    yield signatures
+                finally:
+                    signatures.close()
         except OSError as error:
             raise storage_error(error, str(self._path)) from error
+
+
+class _MappedSignatures:
+    """Reads signatures from a mapped file, and gives its pages back to the system from time to time: they are
+    read again for next to nothing, and the process does not seem to hold what it only looked at."""
+
+    def __init__(self, mapping: mmap.mmap) -> None:
+        self._mapping = mapping
+        self._signatures = np.frombuffer(mapping, dtype=np.uint32).reshape(-1, PERMUTATIONS)
+        self._read = 0
+
+    def of(self, rows: Integers, columns: slice = slice(None)) -> Signature:
+        """The signatures of rows, or some columns of them, [rows, columns]."""
+        self._read += len(rows)
+        if self._read > _CHUNK:
+            self._mapping.madvise(mmap.MADV_DONTNEED)
+            self._read = len(rows)
+        return self._signatures[rows, columns]
+
+    def close(self) -> None:
+        """Let the mapping go; nothing can be read any more."""
+        del self._signatures
+
+
+class _KeptRows:
+    """The rows that were kept of each bucket and label, as linked lists in flat arrays.
+
+    Args:
+        places, buckets: the entries, sorted by place: which row is in which bucket.
+        classes: how many labels there are.
+    """
+
+    def __init__(self, places: Numbers, buckets: Numbers, classes: int) -> None:
+        count = int(buckets.max(initial=-1)) + 1
+        self._places = places
+        self._buckets = array("i", buckets.tobytes())
+        self._classes = classes
+        self._heads = array("i", np.full(count * classes, -1, dtype=np.int32).tobytes())
+        self._nexts = array("i", bytes(4 * len(places)))
+
+    def rivals(self, start: int, end: int, label: int | None) -> set[int]:
+        """Places of rows that were kept in one of the buckets of these entries under another label."""
+        found = set()
+        for entry in range(start, end):
+            slot = self._buckets[entry] * self._classes
+            for other in range(self._classes):
+                if other == label:
+                    continue
+                member = self._heads[slot + other]
+                while member >= 0:
+                    found.add(int(self._places[member]))
+                    member = self._nexts[member]
+        return found
+
+    def keep(self, start: int, end: int, label: int) -> None:
+        """The row of these entries stays."""
+        for entry in range(start, end):
+            slot = self._buckets[entry] * self._classes + label
+            self._nexts[entry] = self._heads[slot]
+            self._heads[slot] = entry

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import itertools
 import json
+import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from support.datasets import built, read, source
 from tunix_rt_exporter.model import BuildResult, Parent, SourceTrace
+from tunix_rt_exporter.similarity import Signatures
 from tunix_rt_exporter.stored_rows import parent_of
 from tunix_rt_kit.artifacts import ArtifactStore
 
@@ -88,6 +91,17 @@ def test_of_near_duplicates_one_is_kept(folder: Path) -> None:
     assert len(lines) == 37
     assert {line["stage"] for line in lines} == {"near_duplicate"}
     assert {NUMBERS[line["kept"]] for line in lines} <= set(kept)
+
+
+@given(st.lists(st.sampled_from(["", "?", "!?", "a", "b", "a b", "b a", "a b c", "c b a"]), min_size=1))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_short_texts_are_near_duplicates_of_themselves_alone(folder: Path, texts: list[str]) -> None:
+    with tempfile.TemporaryDirectory(dir=folder) as own, Signatures(Path(own) / "s", 0.9) as signatures:
+        for start in range(0, len(texts), 3):
+            signatures.add(texts[start : start + 3])
+        instead = signatures.rivals_kept(np.arange(len(texts)))
+    firsts = [texts.index(text) for text in texts]
+    assert instead.tolist() == [-1 if first == row else first for row, first in enumerate(firsts)]
 
 
 def test_texts_below_the_threshold_are_all_kept(folder: Path) -> None:
