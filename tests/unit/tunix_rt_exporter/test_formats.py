@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from syrupy.assertion import SnapshotAssertion
 
 from support.datasets import built, eval_set, read, source
-from tunix_rt_exporter.model import FORMATS, DatasetFormat
-from tunix_rt_kit.artifacts import ArtifactStore
+from tunix_rt_exporter.model import FORMATS, DatasetFormat, SourceTrace
+from tunix_rt_exporter.rows import RowRenderer
+from tunix_rt_kit.artifacts import ArtifactStore, canonical_json
+from tunix_rt_kit.chat import ChatTemplate, trace_messages, trace_text
 from tunix_rt_kit.errors import FailedPrecondition
 
 TRACES = [
@@ -42,6 +47,36 @@ def test_lines_of_each_format(tmp_path: Path, kind: DatasetFormat, snapshot: Sna
 def test_lines_in_chatml(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
     result = built(tmp_path, [TRACES], splits=ONLY_TRAIN, chat_template={"builtin": "chatml"})
     assert read(tmp_path, result, "train", "training_example").decode() == snapshot
+
+
+texts = st.text(max_size=30)
+metadata = st.dictionaries(
+    st.sampled_from(["", "a", "source", "source_trace_id", "source_trace_ie", "z", "\ufb33", "\U0001f600"])
+    | texts,
+    st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(-1e9, 1e9) | texts,
+    max_size=4,
+)
+
+
+@given(prompt=texts, contents=st.lists(texts, max_size=3), answer=texts, metadata=metadata)
+@settings(deadline=None)
+@pytest.mark.parametrize("builtin", ["gemma-it", "chatml"])
+def test_lines_are_canonical_and_hold_what_was_given(
+    builtin: str, prompt: str, contents: list[str], answer: str, metadata: dict[str, Any]
+) -> None:
+    steps = [{"i": i, "type": content[:3], "content": content} for i, content in enumerate(contents)]
+    trace = SourceTrace(1, bytes(range(32)), prompt, steps, answer, metadata)
+    (row,) = RowRenderer(ChatTemplate.built_in(builtin), "numbered").render([trace])
+    assert row is not None
+    read = [json.loads(line) for line in row.lines]
+    assert [canonical_json(each) + b"\n" for each in read] == list(row.lines)
+    shared = {"id": bytes(range(32)).hex(), "final_answer": answer, "metadata": metadata}
+    assert read[0] == {**shared, "prompts": prompt, "trace_steps": steps}
+    assert read[1] == {**shared, "prompts": trace_text("gemma-it", prompt, contents, answer)}
+    assert read[2]["metadata"] == {**metadata, "source_trace_id": shared["id"]}
+    assert ChatTemplate.built_in(builtin).split_examples([trace_messages(prompt, contents, answer)]) == [
+        (read[2]["prompt"], read[2]["response"])
+    ]
 
 
 def test_manifest(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
