@@ -113,15 +113,28 @@ class ChatTemplate(BaseModel):
         evaluator feeds; the response is the rest of the full rendering. Raises InvalidArgument: as `render`,
         and CHAT_TEMPLATE_PREFIX when the full rendering does not begin with the prompt.
         """
-        wanted: list[tuple[Sequence[Message], bool]] = []
         for messages in conversations:
             if not messages or messages[-1].role != "assistant":
                 raise invalid_messages(
                     "messages: the last message of a training example must be the assistant's"
                 )
-            wanted += [(messages[:-1], True), (messages, False)]
-        texts = self._render_all(wanted)
+        if self.builtin is not None and conversations:
+            return self._split_built_in(conversations)
+        texts = self._render_all(
+            [part for messages in conversations for part in ((messages[:-1], True), (messages, False))]
+        )
         return [_split(prompt, full) for prompt, full in zip(texts[::2], texts[1::2], strict=True)]
+
+    def _split_built_in(self, conversations: Sequence[Sequence[Message]]) -> list[tuple[str, str]]:
+        # No text holds a control text, so the response begins where the last turn was opened.
+        asked = conversations[0][:-1]
+        closed, opened = self._render_all([(asked, False), (asked, True)])
+        opening = opened.removeprefix(closed)
+        examples = []
+        for full in self._render_all([(messages, False) for messages in conversations]):
+            end = full.rindex(opening) + len(opening)
+            examples.append((full[:end], full[end:]))
+        return examples
 
     def check(self) -> None:
         """Try the template on a small conversation, as a training example.
