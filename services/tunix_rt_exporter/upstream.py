@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, TypeVar
 
 import grpc
 
@@ -20,6 +20,8 @@ from tunix_rt_kit.serving.status import domain_error
 RETRIED: Final = ("tunix_rt.v1.TraceStore/ListTraces", "tunix_rt.v1.Evaluator/GetEvalSet")
 _TIMEOUT_S: Final = 30.0
 _PAUSE_S: Final = 0.5
+_IDLE_S: Final = 0.2
+T = TypeVar("T")
 
 
 class GrpcTraceSource:
@@ -60,7 +62,7 @@ class GrpcTraceSource:
         after, heard = 0, time.monotonic()
         while True:
             try:
-                for part in self._stream(request):
+                for part in self._stream(request, lambda: pause(0)):
                     fresh = [trace for trace in part if trace.sequence > after]
                     heard = time.monotonic()
                     if fresh:
@@ -73,14 +75,16 @@ class GrpcTraceSource:
                     raise
                 pause(_PAUSE_S)
 
-    def _stream(self, request: v1.StreamTracesRequest) -> Iterator[list[SourceTrace]]:
+    def _stream(
+        self, request: v1.StreamTracesRequest, idle: Callable[[], None]
+    ) -> Iterator[list[SourceTrace]]:
         call = self._stub.StreamTraces(request)
         with ThreadPoolExecutor(1, "stream-traces") as ahead:
             try:
                 with _translated("the trace store", "spec."):
                     # The store reads on while this process works.
                     waiting = ahead.submit(_next, call)
-                    while (response := waiting.result()) is not None:
+                    while (response := _result(waiting, idle)) is not None:
                         waiting = ahead.submit(_next, call)
                         yield [convert.source_trace(trace) for trace in response.batch.traces]
             finally:
@@ -106,6 +110,14 @@ class GrpcEvalSetSource:
 
 def _next(call: grpc.CallIterator[v1.StreamTracesResponse]) -> v1.StreamTracesResponse | None:
     return next(iter(call), None)
+
+
+def _result(waiting: Future[T], idle: Callable[[], None]) -> T:
+    while True:
+        try:
+            return waiting.result(_IDLE_S)
+        except TimeoutError:
+            idle()
 
 
 def _first(call: grpc.CallIterator[v1.StreamTracesResponse], count: int) -> list[v1.StreamTracesResponse]:

@@ -541,6 +541,24 @@ async def test_a_running_build_can_be_cancelled(database_url: str, tmp_path: Pat
         assert not list((world.settings.data_dir / "exporter-builds").iterdir())
 
 
+class SilentStore(SlowStore):
+    """Sends a header and then nothing, for ever."""
+
+    async def StreamTraces(self, request: v1.StreamTracesRequest, context: Any) -> AsyncIterator[Any]:
+        yield v1.StreamTracesResponse(header=v1.StreamTracesHeader(as_of=1_000_000))
+        await asyncio.Event().wait()
+
+
+async def test_a_build_can_be_cancelled_while_the_trace_store_is_silent(tmp_path: Path) -> None:
+    async with exporting(tmp_path, "", SilentStore().built()) as world:
+        name = (await world.create()).name
+        while (await world.exporter.GetDataset(v1.GetDatasetRequest(name=name))).state == STATE.STATE_QUEUED:
+            await asyncio.sleep(0.02)
+        await world.exporter.CancelDataset(v1.CancelDatasetRequest(name=name))
+        ended = await asyncio.wait_for(world.ended(name), 60)
+        assert ended.state == STATE.STATE_CANCELLED
+
+
 async def test_a_build_waits_for_a_trace_store_that_went_away(tmp_path: Path) -> None:
     store = SlowStore(broken=True)
     async with exporting(tmp_path, "", store.built()) as world:

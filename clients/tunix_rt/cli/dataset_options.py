@@ -70,7 +70,7 @@ ParentOption = Annotated[
     typer.Option(
         "--parent",
         metavar="DATASET",
-        help="Derive from this dataset: its rows stay, and stay in their splits, before any new ones.",
+        help="Derive from this dataset: its rows come before any new ones, and stay in their splits.",
     ),
 ]
 

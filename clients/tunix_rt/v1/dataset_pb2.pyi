@@ -295,7 +295,8 @@ class DatasetSpec(_message.Message):
     """How the reasoning is written in the response."""
     parent: _builtins.str
     """The dataset that this one is derived from, `datasets/{dataset_id}@{version}`; empty for none. Its rows come first where one of several
-    must be dropped, so they stay as long as filter and selection take them, and it must have the same seed, splits and split group.
+    must be dropped, so under the same deduplication they stay as long as filter, eval sets and selection take them. Its seed,
+    splits and split group must be the same.
     """
     @_builtins.property
     def filter(self) -> _trace_pb2.TraceFilter:

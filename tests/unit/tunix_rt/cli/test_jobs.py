@@ -69,6 +69,29 @@ def test_dataset_is_built_with_the_given_spec(stored: Run, services: FakeLoopSer
     assert list(spec.eval_sets) == ["evalSets/e"]
 
 
+def test_a_safe_dataset_is_built_with_the_given_spec(stored: Run, services: FakeLoopServices) -> None:
+    done(
+        stored("dataset", "build", "safe", "--duplicates", "near", "--similarity", "0.7", "--group-by",
+               "talk", "--keep-apart", "0.9", "--ngram-words", "0", "--eval-set", "e", "--parent", "d")
+    )  # fmt: skip
+    spec = services.jobs["datasets/safe@1"].spec
+    assert spec.deduplication == v1.Deduplication(method=v1.Deduplication.METHOD_NEAR, threshold=0.7)
+    assert spec.split_group == v1.SplitGroup(metadata_field="talk", near_duplicate_threshold=0.9)
+    assert spec.decontamination.HasField("ngram_words")
+    assert spec.decontamination.ngram_words == 0
+    assert (spec.parent, list(spec.eval_sets)) == ("datasets/d@1", ["evalSets/e"])
+    plain = services.jobs["datasets/d@1"].spec
+    assert plain.split_group == v1.SplitGroup(prompt=True)
+    assert not plain.decontamination.HasField("ngram_words")
+    for wrong, said in (
+        (("--similarity", "0.7"), "--duplicates near"),
+        (("--duplicates", "near", "--similarity", "1"), "0.95"),
+        (("--keep-apart", "0.1"), "0.5"),
+    ):
+        result = stored("dataset", "build", "wrong", *wrong)
+        assert (result.exit_code, said in result.stderr) == (2, True), result.stderr
+
+
 def test_dataset_is_exported_to_a_file_and_to_stdout(stored: Run, tmp_path: Path) -> None:
     arguments = ("dataset", "export", "d@1", "--split", "test", "--format", "trace")
     result = done(stored(*arguments, "-o", "out/test.jsonl"))

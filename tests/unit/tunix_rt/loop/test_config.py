@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from tunix_rt import LoopConfig, v1
 from tunix_rt.errors import InvalidArgumentError
 from tunix_rt.loop import specs
-from tunix_rt.loop.config import FilterConfig
+from tunix_rt.loop.config import DatasetConfig, FilterConfig
 
 EXAMPLE = Path(__file__).parents[4] / "examples" / "loop.yaml"
 SMALL = """
@@ -154,6 +154,28 @@ def test_input_files_are_meant_from_the_folder_of_the_yaml(tmp_path: Path) -> No
     assert config.traces.file == tmp_path / "a.jsonl"
     assert config.eval_set.file == Path("/b.jsonl")
     assert config.output_dir == Path("out")
+
+
+def test_what_makes_a_dataset_safe_becomes_the_contracts() -> None:
+    plain = specs.dataset_spec(DatasetConfig(id="d"), v1.ChatTemplate(), [])
+    assert plain.deduplication == v1.Deduplication(method=v1.Deduplication.METHOD_EXACT)
+    assert plain.split_group == v1.SplitGroup(prompt=True)
+    assert (plain.parent, plain.decontamination.HasField("ngram_words")) == ("", False)
+    document = {
+        "id": "d",
+        "duplicates": "near",
+        "similarity": 0.6,
+        "group_by": "talk",
+        "keep_apart": 0.7,
+        "ngram_words": 0,
+        "parent": "datasets/base@1",
+    }
+    spec = specs.dataset_spec(DatasetConfig.model_validate(document), v1.ChatTemplate(), [])
+    assert spec.deduplication == v1.Deduplication(method=v1.Deduplication.METHOD_NEAR, threshold=0.6)
+    assert spec.split_group == v1.SplitGroup(metadata_field="talk", near_duplicate_threshold=0.7)
+    assert (spec.parent, spec.decontamination.HasField("ngram_words")) == ("datasets/base@1", True)
+    with pytest.raises(ValidationError, match="similarity goes with duplicates: near"):
+        DatasetConfig(id="d", similarity=0.6)
 
 
 def test_the_filter_becomes_the_contracts() -> None:
