@@ -68,7 +68,7 @@ def _copy(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]
 
 
 def _insert(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    # ``executemany`` gives up the interpreter's lock at each row, and waits for it when another thread computes.
+    # ``executemany`` gives up the interpreter's lock at each row, and waits for it while others compute.
     names = list(rows[0])
     dialect = connection.dialect
     convert = [table.c[name].type.dialect_impl(dialect).bind_processor(dialect) for name in names]
