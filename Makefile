@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 DEMO_DIR ?= demo-output
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-containers lint format proto bench clean
+.PHONY: help setup demo test test-peers test-containers lint format proto bench clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +18,9 @@ demo: .venv/.local ## traces -> dataset -> Tunix SFT -> evaluation before and af
 test: .venv/.dev ## run all tests, on SQLite and on a PostgreSQL that comes as a wheel, and measure coverage
 	$(BIN)/python -m coverage erase
 	$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
+
+test-peers: .venv/.peers ## tests with torch: datasets and trl take the exports as they are, Tunix computes what transformers does
+	$(BIN)/python -m pytest tests/peers $(PYTEST_ARGS)
 
 test-containers: .venv/.dev ## contract suite on PostgreSQL 15 in Docker; then images, compose and a loop from the host
 	TUNIX_RT_TEST_POSTGRES=testcontainers TESTCONTAINERS_RYUK_DISABLED=true \
@@ -62,3 +65,7 @@ clean: ## remove what make built: .venv, caches, the demo's output
 .venv/.dev: pyproject.toml constraints.txt | .venv/bin/python
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@ .venv/.local
+
+.venv/.peers: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[peers]'
+	@touch $@ .venv/.dev .venv/.local

@@ -67,7 +67,7 @@ class ExporterClient:
         *,
         format: v1.DatasetFormat.ValueType = v1.DATASET_FORMAT_UNSPECIFIED,
     ) -> bytes:
-        """Return one split as JSON lines, verified by SHA-256; a broken connection is taken up again.
+        """Return one split as JSON lines or Parquet, verified by SHA-256; a broken connection is taken up.
 
         Raises:
             NotFoundError: there is no such dataset or split.
@@ -198,7 +198,7 @@ class AsyncExporterClient:
         *,
         format: v1.DatasetFormat.ValueType = v1.DATASET_FORMAT_UNSPECIFIED,
     ) -> bytes:
-        """Return one split as JSON lines, verified by SHA-256."""
+        """Return one split as JSON lines or Parquet, verified by SHA-256."""
         return await receive_bytes_async(self._reader(name, split, format))
 
     async def download_dataset(

@@ -40,6 +40,9 @@ class TrainerClient:
     ) -> v1.TrainingJob:
         """Put a training job into the queue; ``tunix_rt.jobs.wait_for_training_job`` waits for its end.
 
+        The first time for a dataset, model and length its rows are counted, which takes a minute or two for
+        each million: give a longer ``timeout`` then, or the same ``request_id`` again.
+
         Raises:
             InvalidArgumentError: the spec is wrong; every wrong field is named.
             NotFoundError: the dataset or the base model is not there.

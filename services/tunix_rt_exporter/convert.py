@@ -12,6 +12,7 @@ from tunix_rt import v1
 from tunix_rt_exporter.audit import AuditPart
 from tunix_rt_exporter.contamination import MatchKind
 from tunix_rt_exporter.model import (
+    FORMATS,
     BuildResult,
     ChatTemplateFields,
     Dataset,
@@ -34,7 +35,7 @@ from tunix_rt_kit.serving.messages import failure_status, plain_struct, timestam
 
 T = TypeVar("T")
 
-MEDIA_TYPE: Final = "application/jsonl"
+_MEDIA_TYPES: Final = {"jsonl": "application/jsonl", "parquet": "application/vnd.apache.parquet"}
 
 _STYLES: Final[Mapping[int, ReasoningStyle]] = {
     v1.REASONING_STYLE_UNSPECIFIED: "numbered",
@@ -63,6 +64,9 @@ _FORMAT_NUMBERS: Final[Mapping[DatasetFormat, v1.DatasetFormat.ValueType]] = {
     "trace": v1.DATASET_FORMAT_TRACE,
     "tunix_sft": v1.DATASET_FORMAT_TUNIX_SFT,
     "training_example": v1.DATASET_FORMAT_TRAINING_EXAMPLE,
+    "chat": v1.DATASET_FORMAT_CHAT,
+    "training_example_parquet": v1.DATASET_FORMAT_TRAINING_EXAMPLE_PARQUET,
+    "chat_parquet": v1.DATASET_FORMAT_CHAT_PARQUET,
 }
 _FORMATS: Final[Mapping[int, DatasetFormat]] = {
     v1.DATASET_FORMAT_UNSPECIFIED: "trace",
@@ -132,7 +136,7 @@ def dataset_message(dataset: Dataset) -> v1.Dataset:
     if dataset.end_time is not None:
         message.end_time.CopyFrom(timestamp(dataset.end_time))
     if dataset.progress is not None:
-        message.progress.CopyFrom(_progress_message(dataset.progress))
+        message.progress.CopyFrom(progress_message(dataset.progress))
     if dataset.failure is not None and dataset.state is DatasetState.FAILED:
         message.error.CopyFrom(failure_status(**dataset.failure.model_dump()))
     if dataset.result is not None:
@@ -152,7 +156,7 @@ def download_header(download: Download) -> v1.ReadDatasetResponse:
     header = v1.DownloadHeader(
         size_bytes=download.file.size_bytes,
         digest=download.file.digest,
-        media_type=MEDIA_TYPE,
+        media_type=_MEDIA_TYPES[download.file.path.rpartition(".")[2]],
         file_name=download.file_name,
     )
     return v1.ReadDatasetResponse(header=header)
@@ -275,7 +279,8 @@ def _spec_message(spec: DatasetSpec) -> v1.DatasetSpec:
     )
 
 
-def _progress_message(progress: Progress) -> v1.Progress:
+def progress_message(progress: Progress) -> v1.Progress:
+    """How far a stage has come."""
     message = v1.Progress(
         stage=progress.stage, completed=progress.completed, total=progress.total, unit=progress.unit
     )
@@ -311,8 +316,8 @@ def _split_message(split: SplitFiles) -> v1.DatasetSplit:
         split=split.split,
         row_count=split.row_count,
         files=[
-            v1.DatasetFile(format=number, file=_file_message(split.files[kind]))
-            for kind, number in _FORMAT_NUMBERS.items()
+            v1.DatasetFile(format=_FORMAT_NUMBERS[kind], file=_file_message(split.files[kind]))
+            for kind in FORMATS
         ],
     )
 

@@ -18,8 +18,11 @@ TRAIN: Final = "train"
 
 ReasoningStyle = Literal["numbered", "answer-only"]
 DeduplicationMethod = Literal["exact", "near", "identical"]
-DatasetFormat = Literal["trace", "tunix_sft", "training_example"]
+DatasetFormat = Literal[
+    "trace", "tunix_sft", "training_example", "chat", "training_example_parquet", "chat_parquet"
+]
 FORMATS: Final[tuple[DatasetFormat, ...]] = ("trace", "tunix_sft", "training_example")
+"""Written when a dataset is built, and named by its manifest; the others are derived from these."""
 
 # A seed of 64 bits is more than a JSON number can hold.
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED), PlainSerializer(str, when_used="json")]

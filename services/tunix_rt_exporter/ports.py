@@ -15,6 +15,7 @@ from tunix_rt_exporter.model import (
     Failure,
     Progress,
     SourceTrace,
+    StoredFile,
 )
 
 Filter = Mapping[str, Any]
@@ -89,3 +90,13 @@ class DatasetRepository(Protocol):
 
     def set_progress(self, build_id: str, progress: Progress) -> None:
         """Remember how far a build has come."""
+
+
+class DerivedFiles(Protocol):
+    """Which derived file belongs to which dataset."""
+
+    def find(self, dataset_digest: str, path: str) -> StoredFile | None:
+        """The file that was bound to this path of the dataset, or None."""
+
+    def bind(self, dataset_digest: str, file: StoredFile) -> StoredFile:
+        """Bind a file to its path unless one is bound already; returns the one that is."""

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 from pydantic import ValidationError
 
 from tunix_rt_exporter.audit import AuditPart, audit
+from tunix_rt_exporter.derived import DatasetFiles
 from tunix_rt_exporter.model import (
     BuildResult,
     Dataset,
@@ -51,6 +52,7 @@ class ExporterService:
         traces: the trace store.
         eval_sets: the evaluator.
         artifacts: where the files of datasets are.
+        files: finds, and where need be makes, the file of a split in a format.
         submit: puts a build (by its id) into the queue.
         cancel: takes a build out of the queue, or tells it to stop.
     """
@@ -62,6 +64,7 @@ class ExporterService:
         traces: TraceSource,
         eval_sets: EvalSetSource,
         artifacts: ArtifactStore,
+        files: DatasetFiles,
         submit: Callable[[str], None],
         cancel: Callable[[str], None],
     ) -> None:
@@ -69,6 +72,7 @@ class ExporterService:
         self._traces = traces
         self._eval_sets = eval_sets
         self._artifacts = artifacts
+        self._files = files
         self._submit = submit
         self._cancel = cancel
 
@@ -121,23 +125,23 @@ class ExporterService:
         return self.get_dataset(name)
 
     def read_dataset(self, name: str, split: str, kind: DatasetFormat, offset: int) -> Download:
-        """One split in one format, from byte ``offset`` on.
+        """One split in one format, from byte ``offset`` on. A derived format is made by its first reader.
 
         Raises FailedPrecondition(DATASET_NOT_READY), InvalidArgument (SPLIT_UNKNOWN, OFFSET_INVALID), and
         DataLoss if the file is gone or, at its end, if it is damaged.
         """
-        dataset, result = self._complete(name)
+        dataset, result = self.complete_dataset(name)
         splits = {entry.split: entry for entry in result.splits}
         if split not in splits:
             raise _invalid(
                 "SPLIT_UNKNOWN", "split", f"is {split!r}; one of {', '.join(splits)} would be right"
             )
-        file = splits[split].files[kind]
-        return self._download(file, f"{dataset.spec.key}-{split}.{kind}.jsonl", offset)
+        file = self._files.get(dataset, result, splits[split], kind)
+        return self._download(file, f"{dataset.spec.key}-{file.path.replace('/', '.')}", offset)
 
     def read_dropped_rows(self, name: str, offset: int) -> Download:
         """The report of what a build left out; empty when nothing was. Raises as ``read_dataset``."""
-        dataset, result = self._complete(name)
+        dataset, result = self.complete_dataset(name)
         file = result.dropped_rows
         if file is None:
             file = StoredFile(path="dropped.jsonl", size_bytes=0, digest=digest_bytes(b""), uri="")
@@ -153,12 +157,13 @@ class ExporterService:
         """
         rule = _checked(Decontamination, decontamination, ("decontamination",), "DECONTAMINATION_INVALID")
         parse_names("evalSets/{eval_set}", eval_set, field="eval_set")
-        _, result = self._complete(name)
+        _, result = self.complete_dataset(name)
         with naming("eval_set"):
             items = self._eval_sets.prompts(eval_set)
         yield from audit(self._artifacts, result, items, rule)
 
-    def _complete(self, name: str) -> tuple[Dataset, BuildResult]:
+    def complete_dataset(self, name: str) -> tuple[Dataset, BuildResult]:
+        """A dataset that was built, and what came of it; raises FailedPrecondition(DATASET_NOT_READY)."""
         dataset = self.get_dataset(name)
         if dataset.result is None:
             raise FailedPrecondition(
@@ -182,7 +187,7 @@ class ExporterService:
         if not spec.parent:
             return
         with naming("spec.parent"):
-            parent, _ = self._complete(spec.parent)
+            parent, _ = self.complete_dataset(spec.parent)
         for name in ("seed", "splits", "split_group"):
             if getattr(parent.spec, name) != getattr(spec, name):
                 raise _invalid(

@@ -7,11 +7,10 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-import grpc
-
 from tunix_rt import v1
-from tunix_rt_exporter import convert
+from tunix_rt_exporter import convert, convert_supervision
 from tunix_rt_exporter.service import ExporterService
+from tunix_rt_exporter.supervision import SupervisionAudits
 from tunix_rt_kit.serving.blocking import iterate_blocking, run_blocking
 from tunix_rt_kit.serving.watch import watch_state
 
@@ -19,8 +18,9 @@ from tunix_rt_kit.serving.watch import watch_state
 class ExporterServicer(v1.ExporterServicer):
     """Serves ``tunix_rt.v1.Exporter``; watches end when ``stopping`` is set."""
 
-    def __init__(self, service: ExporterService, stopping: asyncio.Event) -> None:
+    def __init__(self, service: ExporterService, audits: SupervisionAudits, stopping: asyncio.Event) -> None:
         self._service = service
+        self._audits = audits
         self._stopping = stopping
 
     async def CreateDataset(self, request: v1.CreateDatasetRequest, context: Any) -> v1.Dataset:
@@ -88,21 +88,23 @@ class ExporterServicer(v1.ExporterServicer):
     async def AuditSupervision(
         self, request: v1.AuditSupervisionRequest, context: Any
     ) -> AsyncIterator[v1.AuditSupervisionResponse]:
-        await _not_yet(context)
-        yield v1.AuditSupervisionResponse()
+        def messages() -> Iterator[v1.AuditSupervisionResponse]:
+            for part in self._audits.audit(convert_supervision.question(request)):
+                yield convert_supervision.audit_response(request.name, part)
+
+        async for message in iterate_blocking(messages):
+            yield message
 
     async def GetSupervisionAudit(
         self, request: v1.GetSupervisionAuditRequest, context: Any
     ) -> v1.SupervisionAudit:
-        await _not_yet(context)
-        return v1.SupervisionAudit()
+        return await run_blocking(lambda: convert_supervision.audit_message(*self._audits.get(request.name)))
 
     async def ListSupervisionAudits(
         self, request: v1.ListSupervisionAuditsRequest, context: Any
     ) -> v1.ListSupervisionAuditsResponse:
-        await _not_yet(context)
-        return v1.ListSupervisionAuditsResponse()
+        def call() -> v1.ListSupervisionAuditsResponse:
+            page = self._audits.list(request.parent, request.page_size, request.page_token)
+            return convert_supervision.list_audits_response(request.parent, *page)
 
-
-async def _not_yet(context: Any) -> None:
-    await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this server does not offer it")
+        return await run_blocking(call)

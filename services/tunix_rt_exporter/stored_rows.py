@@ -19,7 +19,7 @@ def stored_rows(store: ArtifactStore, result: BuildResult) -> Iterator[tuple[str
     """
     for split in result.splits:
         batch: list[dict[str, Any]] = []
-        for line in _lines(store, split.files["trace"].digest):
+        for line in store.iter_lines(split.files["trace"].digest):
             batch.append(json.loads(line))
             if len(batch) == BATCH:
                 yield split.split, batch
@@ -35,10 +35,3 @@ def parent_of(store: ArtifactStore, result: BuildResult) -> Parent:
         for row in batch:
             rows += bytes.fromhex(row["id"])
     return Parent(result.digest, bytes(rows))
-
-
-def _lines(store: ArtifactStore, digest: str) -> Iterator[bytes]:
-    rest = b""
-    for chunk in store.iter_chunks(digest):
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from lines

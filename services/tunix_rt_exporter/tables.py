@@ -39,3 +39,23 @@ datasets: Final = Table(
 )
 
 requests: Final = request_log_table(metadata, "exporter_requests")
+
+derived_files: Final = Table(
+    "derived_files",
+    metadata,
+    Column("dataset_digest", String(71), primary_key=True),
+    Column("path", String(80), primary_key=True),
+    Column("file", CanonicalJson, nullable=False),
+    Column("create_time", UtcDateTime, nullable=False),
+)
+
+supervision_audits: Final = Table(
+    "supervision_audits",
+    metadata,
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("dataset_digest", String(71), nullable=False),
+    Column("audit_id", String(32), nullable=False),
+    Column("audit", CanonicalJson, nullable=False),
+    Column("create_time", UtcDateTime, nullable=False),
+    UniqueConstraint("dataset_digest", "audit_id"),
+)

@@ -6,10 +6,14 @@ import asyncio
 
 from tunix_rt import v1
 from tunix_rt_exporter.builds import Builds
+from tunix_rt_exporter.derived import DatasetFiles
+from tunix_rt_exporter.derived_files import SqlDerivedFiles
 from tunix_rt_exporter.repository import SqlDatasetRepository
 from tunix_rt_exporter.service import ExporterService
 from tunix_rt_exporter.servicer import ExporterServicer
 from tunix_rt_exporter.settings import ExporterSettings
+from tunix_rt_exporter.supervision import SupervisionAudits
+from tunix_rt_exporter.supervision_repository import SqlAuditRepository
 from tunix_rt_exporter.upstream import RETRIED, GrpcEvalSetSource, GrpcTraceSource
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.artifacts.store import storage_error
@@ -38,15 +42,18 @@ def build(settings: ExporterSettings, stopping: asyncio.Event) -> BuiltService:
         folder=settings.data_dir.absolute() / "exporter-builds",
         slots=settings.build_slots,
     )
+    files = DatasetFiles(artifacts, SqlDerivedFiles(database))
     service = ExporterService(
         repository,
         traces=traces,
         eval_sets=eval_sets,
         artifacts=artifacts,
+        files=files,
         submit=builds.submit,
         cancel=builds.cancel,
     )
-    servicer = ExporterServicer(service, stopping)
+    audits = SupervisionAudits(service.complete_dataset, artifacts, SqlAuditRepository(database))
+    servicer = ExporterServicer(service, audits, stopping)
 
     def start() -> None:
         make_data_dir(settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Final, TypeVar, get_args
 
 from tunix_rt_kit.errors import FailedPrecondition, FieldViolation, InvalidArgument
@@ -17,10 +18,12 @@ from tunix_rt_trainer.model import (
     LoraConfig,
     OptimizerConfig,
     Schedule,
+    SplitFindings,
     TrainingInput,
     TrainingSpec,
     TrainingSpecDraft,
 )
+from tunix_rt_trainer.unlearnable import NO_END, NO_RESPONSE, refusal, too_long
 
 TARGET_MODULES: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 MAX_RANK: Final = 1_024
@@ -124,6 +127,27 @@ def training_input(dataset: DatasetInput) -> TrainingInput:
         train=train,
         validation=validation if validation is not None and validation.row_count else None,
     )
+
+
+def check_supervision(
+    spec: TrainingSpec, inputs: TrainingInput, findings: Mapping[str, SplitFindings]
+) -> None:
+    """Refuse a dataset with rows that cannot be learned as they are, and name them.
+
+    Raises:
+        FailedPrecondition: EXAMPLE_TOO_LONG, EXAMPLE_WITHOUT_RESPONSE or END_NOT_SUPERVISED.
+    """
+    splits = [TRAIN_SPLIT] if inputs.validation is None else [TRAIN_SPLIT, VALIDATION_SPLIT]
+    for split in splits:
+        found = findings[split]
+        for problem, rows in (
+            (too_long(spec.max_length), found.truncated),
+            (NO_RESPONSE, found.unsupervised),
+            (NO_END, found.end_unsupervised),
+        ):
+            if rows.row_count:
+                first = rows.first_ids[0]
+                raise refusal(problem, split, rows.row_count, first, rows.first_ids, spec.dataset)
 
 
 def _check_texts(draft: TrainingSpecDraft, wrong: Violations) -> None:

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
+from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.models.store import BaseModelInfo, ModelStore
 from tunix_rt_kit.models.tokenizer import load_tokenizer
-from tunix_rt_trainer.model import BaseModelSummary, ChatTemplateFields
+from tunix_rt_trainer.model import BaseModelSummary, ChatTemplateFields, CheckpointFile
 from tunix_rt_trainer.turn_markers import require_single_tokens
+
+TOKENIZER_FILE: Final = "tokenizer.json"
 
 
 class HostBaseModels:
-    """The base models of a ``ModelStore``."""
+    """The base models of a ``ModelStore``, whose tokenizers are put into the artifact store."""
 
-    def __init__(self, models_dir: Path) -> None:
+    def __init__(self, models_dir: Path, artifacts: ArtifactStore) -> None:
         self._store = ModelStore(models_dir)
+        self._artifacts = artifacts
 
     def list(self) -> Sequence[BaseModelSummary]:
         """All of them."""
-        return [_summary(info) for info in self._store.list()]
+        return [self._summary(info) for info in self._store.list()]
 
     def resolve(self, base_model: str) -> BaseModelSummary:
         """What a name means.
@@ -29,7 +34,7 @@ class HostBaseModels:
             NotFound: BASE_MODEL_UNKNOWN.
             FailedPrecondition: BASE_MODEL_UNSUPPORTED.
         """
-        return _summary(self._store.resolve(base_model))
+        return self._summary(self._store.resolve(base_model))
 
     def check_template(self, model: BaseModelSummary, turn_markers: Sequence[str]) -> None:
         """Raises FailedPrecondition(CHAT_TEMPLATE_MISMATCH) for a marker that is not a token of the model.
@@ -39,8 +44,22 @@ class HostBaseModels:
         if model.available:
             require_single_tokens(turn_markers, load_tokenizer(model.path), model.id)
 
+    def _tokenizer_file(self, folder: Path) -> CheckpointFile:
+        """Raises DomainError if the artifact store cannot be written."""
+        path = folder / TOKENIZER_FILE
+        digest = self._store.digest(path)
+        exists = self._artifacts.exists(digest)
+        stored = self._artifacts.stat(digest) if exists else self._artifacts.put_file(path)
+        return CheckpointFile(
+            path=TOKENIZER_FILE, size_bytes=stored.size, digest=stored.digest, uri=stored.uri
+        )
 
-def _summary(info: BaseModelInfo) -> BaseModelSummary:
+    def _summary(self, info: BaseModelInfo) -> BaseModelSummary:
+        file = self._tokenizer_file(info.path) if info.pulled else None
+        return _summary(info, file)
+
+
+def _summary(info: BaseModelInfo, tokenizer_file: CheckpointFile | None) -> BaseModelSummary:
     fields, digest = None, ""
     if info.chat_template and info.eos_token:
         template = ChatTemplate.from_jinja(
@@ -57,6 +76,7 @@ def _summary(info: BaseModelInfo) -> BaseModelSummary:
         weights_digest=info.weights_digest or "",
         tokenizer_digest=info.tokenizer_digest or "",
         path=str(info.path),
+        tokenizer_file=tokenizer_file,
         chat_template=fields,
         chat_template_digest=digest,
     )

@@ -184,6 +184,8 @@ def _base_model(model: BaseModelSummary) -> v1.BaseModel:
         weights_digest=model.weights_digest,
         tokenizer_digest=model.tokenizer_digest,
     )
+    if model.tokenizer_file is not None:
+        message.tokenizer_file.CopyFrom(_file(model.tokenizer_file))
     if model.chat_template is not None:
         message.chat_template.CopyFrom(_chat_template(model.chat_template, model.chat_template_digest))
     return message

@@ -202,6 +202,21 @@ class DatasetInput(Value):
     splits: Mapping[str, SplitFile]
 
 
+class FoundRows(Value):
+    """How many rows an audit found something about, and the ids of the first of them."""
+
+    row_count: int
+    first_ids: tuple[str, ...]
+
+
+class SplitFindings(Value):
+    """The rows of a split that stand against training on it."""
+
+    truncated: FoundRows
+    unsupervised: FoundRows
+    end_unsupervised: FoundRows
+
+
 class TrainingInput(Value):
     """What a job was given when it was admitted, kept so that it can be started again."""
 
@@ -273,7 +288,8 @@ class Checkpoint(Value):
 class BaseModelSummary(Value):
     """A base model; what is unknown until it is on the host is empty or 0.
 
-    ``path`` is its folder, ``chat_template`` its own template, if it has one, with its digest.
+    ``path`` is its folder, ``chat_template`` its own template, if it has one, with its digest,
+    ``tokenizer_file`` its tokenizer.json in the artifact store.
     """
 
     id: str
@@ -285,6 +301,7 @@ class BaseModelSummary(Value):
     weights_digest: str
     tokenizer_digest: str
     path: str
+    tokenizer_file: CheckpointFile | None
     chat_template: ChatTemplateFields | None
     chat_template_digest: str
 

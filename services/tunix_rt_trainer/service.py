@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
@@ -11,7 +11,7 @@ from tunix_rt_kit.artifacts import digest_json
 from tunix_rt_kit.errors import FieldViolation, InvalidArgument, NotFound
 from tunix_rt_kit.serving.paging import decode_page_token, encode_page_token, page_size
 from tunix_rt_kit.serving.resources import format_name, new_id, parse_name, parse_names
-from tunix_rt_trainer.admission import check_model, checked_spec, training_input
+from tunix_rt_trainer.admission import check_model, check_supervision, checked_spec, training_input
 from tunix_rt_trainer.model import (
     BaseModelSummary,
     Checkpoint,
@@ -21,6 +21,7 @@ from tunix_rt_trainer.model import (
     JobLine,
     JobState,
     Progress,
+    SplitFindings,
     StageTiming,
     StepMetrics,
     TrainingInput,
@@ -90,6 +91,11 @@ class Datasets(Protocol):
 
     def get(self, name: str) -> DatasetInput:
         """One dataset; raises NotFound, and Unavailable if the exporter cannot be reached."""
+
+    def audit(
+        self, name: str, base_model: str, tokenizer: CheckpointFile, max_length: int
+    ) -> Mapping[str, SplitFindings]:
+        """What stands against training on each split; raises DomainError."""
 
 
 class BaseModels(Protocol):
@@ -170,6 +176,10 @@ class TrainerService:
         check_model(spec, model)
         inputs = training_input(self._datasets.get(spec.dataset))
         self._models.check_template(model, inputs.turn_markers)
+        if model.tokenizer_file is not None:
+            # A model that is not on the host yet has no tokenizer to count with: then the worker checks.
+            findings = self._datasets.audit(spec.dataset, model.id, model.tokenizer_file, spec.max_length)
+            check_supervision(spec, inputs, findings)
         job = TrainingJob(
             id=new_id(),
             spec=spec,

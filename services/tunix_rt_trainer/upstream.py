@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import grpc
 
 from tunix_rt import v1
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.serving.status import domain_error
-from tunix_rt_trainer.model import ChatTemplateFields, DatasetInput, SplitFile
+from tunix_rt_trainer.model import (
+    ChatTemplateFields,
+    CheckpointFile,
+    DatasetInput,
+    FoundRows,
+    SplitFile,
+    SplitFindings,
+)
 
-EXPORTER = "tunix_rt.v1.Exporter"
+RETRIED = ("tunix_rt.v1.Exporter/GetDataset", "tunix_rt.v1.Exporter/AuditSupervision")
 _TIMEOUT_S = 20.0
+_AUDIT_TIMEOUT_S = 3_600.0
 
 
 class ExporterDatasets:
@@ -56,6 +66,38 @@ class ExporterDatasets:
                 if file.format == v1.DATASET_FORMAT_TRAINING_EXAMPLE
             },
         )
+
+    def audit(
+        self, name: str, base_model: str, tokenizer: CheckpointFile, max_length: int
+    ) -> Mapping[str, SplitFindings]:
+        """What stands against training on the splits of a dataset, whose rows the exporter counts once.
+
+        Raises:
+            Unavailable: UPSTREAM_UNAVAILABLE or UPSTREAM_DEADLINE.
+            DomainError: what the exporter says of dataset and tokenizer.
+        """
+        request = v1.AuditSupervisionRequest(
+            name=name,
+            base_model=base_model,
+            max_length=max_length,
+            tokenizer=v1.ArtifactFile(**tokenizer.model_dump()),
+        )
+        try:
+            *_, last = self._stub.AuditSupervision(request, timeout=_AUDIT_TIMEOUT_S)
+        except grpc.RpcError as error:
+            raise domain_error(error, "the exporter") from error
+        return {
+            split.split: SplitFindings(
+                truncated=_found(split.truncated),
+                unsupervised=_found(split.unsupervised),
+                end_unsupervised=_found(split.end_unsupervised),
+            )
+            for split in last.audit.splits
+        }
+
+
+def _found(rows: v1.AuditedRows) -> FoundRows:
+    return FoundRows(row_count=rows.row_count, first_ids=tuple(rows.example_row_ids))
 
 
 def chat_template_fields(message: v1.ChatTemplate) -> ChatTemplateFields:

@@ -19,7 +19,7 @@ from tunix_rt_trainer.service import TrainerService
 from tunix_rt_trainer.servicer import TrainerServicer
 from tunix_rt_trainer.settings import TrainerSettings
 from tunix_rt_trainer.supervisor import Supervisor
-from tunix_rt_trainer.upstream import EXPORTER, ExporterDatasets
+from tunix_rt_trainer.upstream import RETRIED, ExporterDatasets
 
 FULL_NAME = "tunix_rt.v1.Trainer"
 
@@ -37,9 +37,13 @@ def build(settings: TrainerSettings, stopping: asyncio.Event) -> BuiltService:
         code_revision=code_revision(),
     )
     supervisor = Supervisor(repository, folders, settings.slots)
-    exporter = open_channel(settings.exporter_target, retried=[f"{EXPORTER}/GetDataset"])
+    exporter = open_channel(settings.exporter_target, retried=RETRIED)
     service = TrainerService(
-        repository, ExporterDatasets(exporter), HostBaseModels(settings.models), supervisor, artifacts
+        repository,
+        ExporterDatasets(exporter),
+        HostBaseModels(settings.models, artifacts),
+        supervisor,
+        artifacts,
     )
     servicer = TrainerServicer(service, stopping)
 

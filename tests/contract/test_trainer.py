@@ -523,12 +523,31 @@ async def test_a_worker_that_exits_or_raises_fails_its_job_with_its_last_output(
     assert "Traceback" in error_info(broken).metadata["log_tail"]
 
 
-async def test_data_that_was_damaged_in_the_artifact_store_fails_the_job(
+def damage(settings: TrainerSettings, exporter: tuple[FakeExporter, str]) -> Path:
+    """Change the bytes of the training split and return their file."""
+    digest = exporter[0].datasets["datasets/sums@1"].splits[0].files[1].file.digest.removeprefix("sha256:")
+    path = settings.data_dir / "artifacts" / "sha256" / digest[:2] / digest
+    path.write_bytes(b"else")
+    return path
+
+
+async def test_data_that_is_damaged_in_the_artifact_store_is_refused(
     trainer: Any, settings: TrainerSettings, exporter: tuple[FakeExporter, str]
 ) -> None:
-    digest = exporter[0].datasets["datasets/sums@1"].splits[0].files[1].file.digest.removeprefix("sha256:")
-    (settings.data_dir / "artifacts" / "sha256" / digest[:2] / digest).write_bytes(b"else")
-    job = await until(trainer, await create(trainer), ended)
+    path = damage(settings, exporter)
+    error = await refused(create(trainer))
+    assert (error.code, error.reason) == ("DATA_LOSS", "ARTIFACT_CORRUPT")
+    assert path.name in error.message
+
+
+async def test_data_that_is_damaged_while_a_job_waits_fails_the_job(
+    trainer: Any, settings: TrainerSettings, exporter: tuple[FakeExporter, str]
+) -> None:
+    first = await until(trainer, await create(trainer, script.WAIT), at_first_step)
+    second = await create(trainer)
+    damage(settings, exporter)
+    await trainer.CancelTrainingJob(v1.CancelTrainingJobRequest(name=first.name))
+    job = await until(trainer, second, ended)
     assert job.state == v1.TrainingJob.STATE_FAILED
     assert error_info(job).reason == "ARTIFACT_CORRUPT"
 

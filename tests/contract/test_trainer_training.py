@@ -14,12 +14,12 @@ from pathlib import Path
 import grpc
 import psutil
 import pytest
-from google.rpc import error_details_pb2
 
 from support.tiny_model import make_tiny_model
 from support.training import FakeExporter, exporting, rows
 from tunix_rt import v1
 from tunix_rt_kit.serving.channels import open_channel
+from tunix_rt_kit.serving.status import domain_error
 
 STEPS = 40
 PATIENCE_S = 180.0
@@ -150,12 +150,8 @@ def test_a_real_worker_is_cancelled_at_a_step_and_refuses_data_that_does_not_fit
         trainer.CancelTrainingJob(v1.CancelTrainingJobRequest(name=job.name))
         job = until(trainer, job, lambda latest: latest.state == v1.TrainingJob.STATE_CANCELLED)
         assert checkpoint(trainer, job).step == job.latest_metrics.step
-        long = create(trainer, max_length=32)
-        watch = trainer.WatchTrainingJob(v1.WatchTrainingJobRequest(name=long.name))
-        (*_, last) = (event.training_job for event in watch if event.HasField("training_job"))
-        assert last.state == v1.TrainingJob.STATE_FAILED
-        assert last.error.code == grpc.StatusCode.FAILED_PRECONDITION.value[0]
-        info = error_details_pb2.ErrorInfo()
-        assert last.error.details[0].Unpack(info)
-        assert info.reason == "EXAMPLE_TOO_LONG"
-        assert rows(1)[0]["id"] in last.error.message
+        with pytest.raises(grpc.RpcError) as caught:
+            create(trainer, max_length=32)
+        error = domain_error(caught.value, "the trainer")
+        assert (error.code, error.reason) == ("FAILED_PRECONDITION", "EXAMPLE_TOO_LONG")
+        assert rows(1)[0]["id"] in error.message

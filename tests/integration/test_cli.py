@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from support.tiny_model import make_tiny_model
@@ -147,6 +148,31 @@ def test_a_loop_is_interrupted_and_goes_on_to_the_same_end(shell: Shell, tmp_pat
     assert json.loads(out)["manifest"]["results_digest"] == first["evaluation_after"]["results_digest"]
     wrong, _ = shell("evaluation", "items", json.loads(out)["name"], "--wrong")
     assert "wrong" in wrong
+
+
+def test_a_dataset_is_exported_audited_and_refused_where_it_does_not_fit(
+    shell: Shell, tmp_path: Path
+) -> None:
+    shell("traces", "generate", "--count", "40", "--seed", "4")
+    shell("dataset", "build", "audited", "--template", "model:tiny")
+    shell("dataset", "export", "audited", "--format", "chat", "-o", "train.jsonl")
+    shell("dataset", "export", "audited", "--format", "chat_parquet", "-o", "train.parquet")
+    rows = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
+    table = pq.read_table(tmp_path / "train.parquet")
+    assert table.column("messages").to_pylist() == [row["messages"] for row in rows]
+
+    shown, err = shell("dataset", "show", "audited", "--audit", "tiny", "--max-length", "64")
+    assert "audit: counting tokens" in err
+    assert "longer than 64 tokens" in shown
+    out, _ = shell("dataset", "show", "audited", "--audit", "tiny", "--max-length", "64", "--json")
+    train = json.loads(out)["splits"][0]
+    assert int(train["row_count"]) == len(rows)
+    assert int(train["truncated"]["row_count"]) > 0
+    shown, _ = shell("dataset", "show", "audited")
+    assert "AUDIT FOR" in shown
+    _, err = shell("train", "start", "-d", "audited", "-m", "tiny", "--max-length", "64", exit_code=1)
+    assert "longer than max_length of 64 tokens" in err
+    assert train["truncated"]["example_row_ids"][0] in err
 
 
 def test_bad_input_is_one_clear_line_and_leaves_nothing(shell: Shell, tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ class FakeLoopServices(v1.TraceStoreServicer, v1.ExporterServicer, v1.TrainerSer
         self.by_request: dict[str, Any] = {}
         self.made: Counter[str] = Counter()
         self.outcomes: dict[str, list[str]] = {}
+        self.audits: list[v1.SupervisionAudit] = []
         self.batches = 0
         self.template_known = True
         self.breaks_before: str = ""
@@ -85,6 +86,10 @@ class FakeLoopServices(v1.TraceStoreServicer, v1.ExporterServicer, v1.TrainerSer
             return known
         return self._create("dataset", request.request_id, v1.Dataset(name=name, spec=spec), context)
 
+    def GetDataset(self, request: v1.GetDatasetRequest, context: Any) -> v1.Dataset:
+        found: v1.Dataset = self._found(self.jobs, request.name, context)
+        return found
+
     def WatchDataset(self, request: v1.WatchDatasetRequest, context: Any) -> Iterator[v1.Dataset]:
         job = self._found(self.jobs, request.name, context)
         yield job
@@ -97,6 +102,32 @@ class FakeLoopServices(v1.TraceStoreServicer, v1.ExporterServicer, v1.TrainerSer
     def ReadDataset(self, request: v1.ReadDatasetRequest, _: Any) -> Iterator[v1.ReadDatasetResponse]:
         assert request.format == v1.DATASET_FORMAT_TRACE
         yield from self._download(self._rows(request.split), request.offset, v1.ReadDatasetResponse)
+
+    def AuditSupervision(
+        self, request: v1.AuditSupervisionRequest, _: Any
+    ) -> Iterator[v1.AuditSupervisionResponse]:
+        rows = len(self._rows("train").splitlines())
+        yield v1.AuditSupervisionResponse(progress=v1.Progress(stage="counting tokens", total=rows))
+        audit = v1.SupervisionAudit(
+            name=f"{request.name}/supervisionAudits/1",
+            base_model=request.base_model,
+            tokenizer_digest=request.tokenizer.digest,
+            max_length=request.max_length,
+        )
+        split = audit.splits.add(split="train", row_count=rows, token_count=900, supervised_token_count=300)
+        split.supervised_tokens.add(lower=8, upper=16, row_count=rows)
+        split.truncated.row_count = 1
+        split.truncated.example_row_ids.append("traces/0123456789abcdef")
+        for length in request.packing_lengths or [request.max_length]:
+            split.packing.add(max_length=length, sequence_count=4, efficiency=0.5)
+        self.audits.append(audit)
+        yield v1.AuditSupervisionResponse(audit=audit)
+
+    def ListSupervisionAudits(
+        self, request: v1.ListSupervisionAuditsRequest, _: Any
+    ) -> v1.ListSupervisionAuditsResponse:
+        audits = [audit for audit in self.audits if audit.name.startswith(request.parent)]
+        return v1.ListSupervisionAuditsResponse(supervision_audits=audits)
 
     def _dataset_digest(self, spec: v1.DatasetSpec) -> str:
         return digest(spec.SerializeToString(deterministic=True) + self._rows(""))
@@ -120,12 +151,13 @@ class FakeLoopServices(v1.TraceStoreServicer, v1.ExporterServicer, v1.TrainerSer
 
     # Training.
     def ListBaseModels(self, _: v1.ListBaseModelsRequest, __: Any) -> v1.ListBaseModelsResponse:
-        model = v1.BaseModel(base_model="tiny")
+        model = v1.BaseModel(base_model="tiny", tokenizer_file=v1.ArtifactFile(digest="sha256:k"))
         if self.template_known:
             model.chat_template.CopyFrom(
                 v1.ChatTemplate(jinja="{{ x }}", eos_token="</s>", digest="sha256:t")
             )
-        return v1.ListBaseModelsResponse(base_models=[model])
+        far = v1.BaseModel(base_model="far")
+        return v1.ListBaseModelsResponse(base_models=[model, far])
 
     def CreateTrainingJob(self, request: v1.CreateTrainingJobRequest, context: Any) -> v1.TrainingJob:
         job = v1.TrainingJob(name=f"trainingJobs/{self.made['training']}", spec=request.spec)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +17,10 @@ from support.threaded import fake_server
 from tunix_rt import v1
 from tunix_rt_kit.artifacts import ArtifactStore, digest_bytes
 from tunix_rt_kit.chat import ChatTemplate
-from tunix_rt_kit.errors import NotFound
+from tunix_rt_kit.errors import DomainError, NotFound
+from tunix_rt_kit.models.tokenizer import parse_tokenizer
 from tunix_rt_kit.serving.status import status_of
+from tunix_rt_kit.supervision import SplitAudit, SplitSupervision
 
 CHATML = ChatTemplate.built_in("chatml")
 
@@ -53,6 +56,8 @@ class FakeExporter(v1.ExporterServicer):
         self.artifacts = ArtifactStore(artifacts)
         self.datasets: dict[str, v1.Dataset] = {}
         self.calls = 0
+        self.audit_pause_s = 0.0
+        self.audits: list[v1.AuditSupervisionRequest] = []
 
     def add(
         self,
@@ -77,10 +82,28 @@ class FakeExporter(v1.ExporterServicer):
     def GetDataset(self, request: v1.GetDatasetRequest, context: grpc.ServicerContext) -> v1.Dataset:
         self.calls += 1
         if request.name not in self.datasets:
-            missing = NotFound(f"name: {request.name} does not exist", reason="DATASET_NOT_FOUND")
-            status: status_pb2.Status = status_of(missing)
-            context.abort_with_status(rpc_status.to_status(status))
+            _abort(context, NotFound(f"name: {request.name} does not exist", reason="DATASET_NOT_FOUND"))
         return self.datasets[request.name]
+
+    def AuditSupervision(
+        self, request: v1.AuditSupervisionRequest, context: grpc.ServicerContext
+    ) -> Iterator[v1.AuditSupervisionResponse]:
+        self.audits.append(request)
+        time.sleep(self.audit_pause_s)
+        splits = []
+        try:
+            tokenizer = parse_tokenizer(self.artifacts.read_bytes(request.tokenizer.digest))
+            end_id = tokenizer.token_id("<|im_end|>")
+            assert end_id is not None
+            for split in self.datasets[request.name].splits:
+                audit = SplitAudit(split.split, max_length=request.max_length, end_id=end_id)
+                (file,) = [f.file for f in split.files if f.format == v1.DATASET_FORMAT_TRAINING_EXAMPLE]
+                for done in audit.read(self.artifacts.iter_lines(file.digest), file.path, tokenizer):
+                    yield v1.AuditSupervisionResponse(progress=v1.Progress(completed=done))
+                splits.append(_supervision(audit.result([request.max_length])))
+        except DomainError as error:
+            _abort(context, error)
+        yield v1.AuditSupervisionResponse(audit=v1.SupervisionAudit(splits=splits))
 
     def _split(self, split: str, examples: Sequence[dict[str, Any]]) -> v1.DatasetSplit:
         data = "".join(json.dumps(row) + "\n" for row in examples).encode()
@@ -97,6 +120,20 @@ class FakeExporter(v1.ExporterServicer):
                 v1.DatasetFile(format=v1.DATASET_FORMAT_TRAINING_EXAMPLE, file=file),
             ],
         )
+
+
+def _abort(context: grpc.ServicerContext, error: DomainError) -> None:
+    status: status_pb2.Status = status_of(error)
+    context.abort_with_status(rpc_status.to_status(status))
+
+
+def _supervision(found: SplitSupervision) -> v1.SplitSupervision:
+    return v1.SplitSupervision(
+        split=found.split,
+        truncated=v1.AuditedRows(**found.truncated.model_dump()),
+        unsupervised=v1.AuditedRows(**found.unsupervised.model_dump()),
+        end_unsupervised=v1.AuditedRows(**found.end_unsupervised.model_dump()),
+    )
 
 
 @contextmanager

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from tunix_rt import jobs, v1
-from tunix_rt.cli import tables, text
+from tunix_rt.cli import supervision, tables, text
 from tunix_rt.cli.command import command, group
 from tunix_rt.cli.dataset_audit import run_audit
 from tunix_rt.cli.dataset_options import (
@@ -27,6 +25,7 @@ from tunix_rt.cli.dataset_options import (
     deduplication,
     split_group,
 )
+from tunix_rt.cli.dataset_view import print_dataset, print_dropped
 from tunix_rt.cli.filter_options import FilterOptions
 from tunix_rt.cli.job_progress import dataset_progress
 from tunix_rt.cli.resources import dataset_name, resource_name, short_name
@@ -40,9 +39,8 @@ from tunix_rt.cli.spec_options import (
 )
 from tunix_rt.cli.waiting import waiting_for
 
-_ROWS_SHOWN = 10
-
 app = group("Build immutable datasets from traces, and export them.")
+_AUDITS_SHOWN = 5
 
 
 @command(
@@ -78,7 +76,7 @@ def build(
         str | None,
         typer.Option(
             "--template",
-            help="Chat template: gemma-it, chatml, model:NAME or file:PATH. \\[default: gemma-it]",
+            help="Chat template: gemma-it, chatml, llama-3, model:NAME or file:PATH. \\[default: gemma-it]",
         ),
     ] = None,
     system: Annotated[
@@ -168,21 +166,69 @@ def list_(
     tables.print_table(session.out, rows, "no datasets")
 
 
-@command(app, "show", example="tunix-rt dataset show arithmetic@1")
+@command(
+    app,
+    "show",
+    example=(
+        "tunix-rt dataset show arithmetic@1",
+        "tunix-rt dataset show arithmetic@1 --audit smollm2-135m-instruct --max-length 512",
+    ),
+)
 def show(
     session: Session,
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="ID, or ID@VERSION.")],
+    audit: Annotated[
+        str | None,
+        typer.Option(
+            "--audit",
+            metavar="BASE_MODEL",
+            help="Count what this model would learn of it; counted once.",
+        ),
+    ] = None,
+    max_length: Annotated[
+        int, typer.Option("--max-length", min=1, help="For --audit: most tokens of an example.")
+    ] = 256,
+    packing_length: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--packing-length",
+            min=1,
+            help="For --audit: a length of packed sequences (may be repeated). \\[default: --max-length]",
+        ),
+    ] = None,
 ) -> None:
-    """Show one dataset: its splits, what was left out and why, its figures and digest."""
+    """Show one dataset: its splits, what was left out and why, its figures, its audits and its digest."""
     name = dataset_name(dataset)
+    audits: list[v1.SupervisionAudit] = []
     with session.connect() as client:
         found = client.exporter.get_dataset(name)
+        if audit is not None:
+            with session.progress() as progress:
+                audits = [
+                    supervision.audit(
+                        client,
+                        progress,
+                        name,
+                        audit,
+                        max_length=max_length,
+                        packing_lengths=packing_length or (),
+                    )
+                ]
+        elif found.digest and not session.as_json:
+            audits = list(islice(client.exporter.list_supervision_audits(name), _AUDITS_SHOWN))
         report = b""
         if not session.as_json and found.dropped_rows.size_bytes:
             report = client.exporter.read_dropped_rows(name)
-    _show(session, found)
+    if session.as_json:
+        session.print_message(found if audit is None else audits[0])
+        return
+    print_dataset(session.out, found)
     if report:
         print_dropped(session.out, report)
+    if audit is not None:
+        supervision.print_audit(session.out, audits[0])
+    else:
+        supervision.print_audits(session.out, audits)
 
 
 @command(
@@ -232,6 +278,7 @@ def audit(
     "export",
     example=(
         "tunix-rt dataset export arithmetic@1 --split train --format training_example -o train.jsonl",
+        "tunix-rt dataset export arithmetic@1 --format chat_parquet -o train.parquet",
         "tunix-rt dataset export arithmetic@1 --split test | head -1",
     ),
 )
@@ -244,15 +291,25 @@ def export(
     ] = DatasetFormat.TRAINING_EXAMPLE,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to; - is stdout.")] = Path("-"),
 ) -> None:
-    """Write one split as JSON lines."""
+    """Write one split as JSON lines or Parquet."""
     name = dataset_name(dataset)
     wanted = DATASET_FORMATS[format]
+    if str(output) == "-" and format.value.endswith("_parquet") and _on_terminal():
+        raise typer.BadParameter(f"{format.value} is not text; give -o FILE, or redirect the output")
     with session.connect() as client:
         if str(output) == "-":
             sys.stdout.buffer.write(client.exporter.read_dataset(name, split, format=wanted))
         else:
-            header = client.exporter.download_dataset(name, split, output, format=wanted)
+            with session.progress() as progress:
+                # A format that nobody asked for before is made first.
+                writing = progress.bar(f"{format.value} of {split}")
+                header = client.exporter.download_dataset(name, split, output, format=wanted)
+                writing.finish()
             session.say(f"{text.size(header.size_bytes)} written to {output}")
+
+
+def _on_terminal() -> bool:
+    return sys.stdout.isatty()
 
 
 def _selection(latest: int | None, random: int | None) -> v1.Selection | None:
@@ -279,98 +336,3 @@ def _show(session: Session, dataset: v1.Dataset) -> None:
         session.print_message(dataset)
     else:
         print_dataset(session.out, dataset)
-
-
-def print_dataset(console: Console, dataset: v1.Dataset) -> None:
-    """A dataset as a sheet of facts and tables of its splits, of what was left out and of its figures."""
-    spec = dataset.spec
-    template = spec.chat_template
-    console.print(
-        tables.facts(
-            [
-                ("dataset", dataset.name),
-                ("state", tables.state(v1.Dataset.State.Name(dataset.state))),
-                ("error", dataset.error.message),
-                ("digest", dataset.digest),
-                (
-                    "traces",
-                    f"{dataset.trace_count:,} matched at snapshot {spec.as_of}" if dataset.digest else "",
-                ),
-                ("seed", str(spec.seed)),
-                ("template", f"{template.builtin or 'jinja'} ({text.short_digest(template.digest)})"),
-                ("system", template.system_instruction),
-                (
-                    "parent",
-                    f"{spec.parent} ({text.short_digest(dataset.parent_digest)})" if spec.parent else "",
-                ),
-                ("duplicates", _duplicates(spec.deduplication)),
-                ("groups", _groups(spec.split_group)),
-                ("style", text.enum_label(v1.ReasoningStyle.Name(spec.reasoning_style), "REASONING_STYLE_")),
-                ("created", tables.moment(dataset.create_time)),
-            ]
-        )
-    )
-    if not dataset.digest:
-        return
-    splits = tables.table("SPLIT", ">ROWS", ">SIZE", "DIGEST OF EXAMPLES")
-    for part in dataset.splits:
-        examples = next(
-            (file.file for file in part.files if file.format == v1.DATASET_FORMAT_TRAINING_EXAMPLE),
-            v1.ArtifactFile(),
-        )
-        tables.add_row(
-            splits,
-            part.split,
-            text.count(part.row_count),
-            text.size(examples.size_bytes),
-            text.short_digest(examples.digest),
-        )
-    console.print(splits)
-    if dropped := [row for row in dataset.dropped if row.row_count]:
-        left_out = tables.table("LEFT OUT", ">ROWS", "~BECAUSE")
-        for row in dropped:
-            tables.add_row(left_out, row.stage, text.count(row.row_count), row.reason)
-        console.print(left_out)
-    figures = tables.table("PER ROW", ">MIN", ">MEAN", ">MEDIAN", ">P95", ">MAX")
-    statistics = dataset.statistics
-    for label, spread in (
-        ("steps", statistics.steps),
-        ("prompt characters", statistics.prompt_characters),
-        ("response characters", statistics.response_characters),
-    ):
-        values = (spread.minimum, spread.mean, spread.median, spread.p95, spread.maximum)
-        tables.add_row(figures, label, *(f"{value:,.1f}".removesuffix(".0") for value in values))
-    console.print(figures)
-
-
-def print_dropped(console: Console, report: bytes) -> None:
-    """The first rows of the report of what was left out, with what each of them matched."""
-    lines = report.splitlines()
-    rows = tables.table("LEFT OUT ROW", "!STAGE", "MATCHED", "!HOW", "~WORDS")
-    for line in lines[:_ROWS_SHOWN]:
-        row = json.loads(line)
-        matched = f"{short_name(row['eval_set'])} {row['eval_item']}" if "eval_item" in row else ""
-        kept = f"row {row['kept'][:12]}" if "kept" in row else ""
-        tables.add_row(
-            rows,
-            row["id"][:12],
-            row["stage"],
-            matched or kept,
-            row.get("match", ""),
-            row.get("matched_text", ""),
-        )
-    console.print(rows)
-    if len(lines) > _ROWS_SHOWN:
-        console.print(f"{len(lines):,} rows in all; tunix-rt dataset dropped writes each", highlight=False)
-
-
-def _duplicates(rule: v1.Deduplication) -> str:
-    label = text.enum_label(v1.Deduplication.Method.Name(rule.method), "METHOD_")
-    return f"{label}, similarity {rule.threshold:g}" if rule.HasField("threshold") else label
-
-
-def _groups(rule: v1.SplitGroup) -> str:
-    key = f"metadata {rule.metadata_field}" if rule.metadata_field else "prompt"
-    if not rule.HasField("near_duplicate_threshold"):
-        return key
-    return f"{key}; prompts of similarity {rule.near_duplicate_threshold:g} kept apart"

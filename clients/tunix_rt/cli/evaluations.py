@@ -52,7 +52,7 @@ def evaluate(
         str | None,
         typer.Option(
             "--template",
-            help="Chat template: gemma-it, chatml, model:NAME or file:PATH. "
+            help="Chat template: gemma-it, chatml, llama-3, model:NAME or file:PATH. "
             "\\[default: the checkpoint's, or the model's own]",
         ),
     ] = None,

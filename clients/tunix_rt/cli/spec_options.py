@@ -10,7 +10,7 @@ import typer
 
 from tunix_rt import Client, v1
 
-_BUILTIN_TEMPLATES = ("gemma-it", "chatml")
+_BUILTIN_TEMPLATES = ("gemma-it", "chatml", "llama-3")
 
 
 class Dtype(StrEnum):
@@ -41,6 +41,9 @@ class DatasetFormat(StrEnum):
     TRACE = "trace"
     TUNIX_SFT = "tunix_sft"
     TRAINING_EXAMPLE = "training_example"
+    CHAT = "chat"
+    TRAINING_EXAMPLE_PARQUET = "training_example_parquet"
+    CHAT_PARQUET = "chat_parquet"
 
 
 DTYPES = {Dtype.BFLOAT16: v1.DTYPE_BFLOAT16, Dtype.FLOAT32: v1.DTYPE_FLOAT32}
@@ -57,6 +60,9 @@ DATASET_FORMATS = {
     DatasetFormat.TRACE: v1.DATASET_FORMAT_TRACE,
     DatasetFormat.TUNIX_SFT: v1.DATASET_FORMAT_TUNIX_SFT,
     DatasetFormat.TRAINING_EXAMPLE: v1.DATASET_FORMAT_TRAINING_EXAMPLE,
+    DatasetFormat.CHAT: v1.DATASET_FORMAT_CHAT,
+    DatasetFormat.TRAINING_EXAMPLE_PARQUET: v1.DATASET_FORMAT_TRAINING_EXAMPLE_PARQUET,
+    DatasetFormat.CHAT_PARQUET: v1.DATASET_FORMAT_CHAT_PARQUET,
 }
 
 
@@ -65,9 +71,10 @@ def chat_template(
 ) -> v1.ChatTemplate:
     """The chat template that ``given`` stands for.
 
-    ``given`` is `gemma-it`, `chatml`, `model:NAME` (that base model's own) or `file:PATH` (Jinja source with
-    ``bos_token`` and ``eos_token``, or a `tokenizer_config.json` that holds all three). Raises
-    typer.BadParameter for anything else, a model without a template and a file that cannot be read as one.
+    ``given`` is `gemma-it`, `chatml`, `llama-3`, `model:NAME` (that base model's own) or
+    `file:PATH` (Jinja source with ``bos_token`` and ``eos_token``, or a `tokenizer_config.json` that holds
+    all three). Raises typer.BadParameter for anything else, a model without a template and a file that
+    cannot be read as one.
     """
     kind, _, value = given.partition(":")
     if given in _BUILTIN_TEMPLATES:

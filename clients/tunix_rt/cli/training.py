@@ -133,7 +133,10 @@ def start(
         validation_interval_steps=validation_interval,
     )
     with session.connect() as client:
-        job = client.trainer.create_training_job(spec=spec)
+        with session.progress() as progress:
+            checking = progress.bar("checking the dataset")
+            job = client.trainer.create_training_job(spec=spec, timeout=jobs.ADMISSION)
+            checking.finish()
         if not detach:
             session.say(f"training job {short_name(job.name)}")
             job = _wait(session, client, job.name)

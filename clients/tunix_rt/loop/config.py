@@ -82,7 +82,7 @@ class DatasetConfig(_Section):
     random: Annotated[int, Field(ge=1, le=2**63 - 1)] | None = None
     splits: dict[str, float] | None = None
     seed: Seed = 0
-    chat_template: Literal["gemma-it", "chatml", "model"] = "gemma-it"
+    chat_template: Literal["gemma-it", "chatml", "llama-3", "model"] = "gemma-it"
     system_instruction: str = ""
     reasoning_style: Literal["numbered", "answer-only"] = "numbered"
     eval_sets: list[str] = []

@@ -54,7 +54,7 @@ def chat_template(config: DatasetConfig, base_model: str, client: Client) -> v1.
             return template
     raise FailedPreconditionError(
         f"dataset.chat_template is 'model', but the trainer has no chat template of {base_model!r}: fetch it "
-        f"with `tunix-rt models pull {base_model}`, or name gemma-it or chatml",
+        f"with `tunix-rt models pull {base_model}`, or name gemma-it, chatml or llama-3",
         reason="CHAT_TEMPLATE_UNKNOWN",
     )
 

@@ -220,7 +220,9 @@ class Loop:
             job = self._created(
                 "training",
                 [bytes_of(spec), dataset.digest],
-                lambda request_id: self._client.trainer.create_training_job(spec, request_id=request_id),
+                lambda request_id: self._client.trainer.create_training_job(
+                    spec, request_id=request_id, timeout=jobs.ADMISSION
+                ),
             )
             fresh = not jobs.has_succeeded(job)
             if fresh:

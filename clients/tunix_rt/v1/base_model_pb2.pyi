@@ -5,6 +5,7 @@ isort:skip_file
 
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from tunix_rt.v1 import artifact_pb2 as _artifact_pb2
 from tunix_rt.v1 import chat_template_pb2 as _chat_template_pb2
 import builtins as _builtins
 import sys
@@ -33,6 +34,7 @@ class BaseModel(_message.Message):
     WEIGHTS_DIGEST_FIELD_NUMBER: _builtins.int
     TOKENIZER_DIGEST_FIELD_NUMBER: _builtins.int
     CHAT_TEMPLATE_FIELD_NUMBER: _builtins.int
+    TOKENIZER_FILE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `baseModels/{base_model}`."""
     base_model: _builtins.str
@@ -55,6 +57,10 @@ class BaseModel(_message.Message):
     def chat_template(self) -> _chat_template_pb2.ChatTemplate:
         """The model's own chat template; unset when it has none."""
 
+    @_builtins.property
+    def tokenizer_file(self) -> _artifact_pb2.ArtifactFile:
+        """The tokenizer's file (tokenizer.json) in the artifact store, for AuditSupervision."""
+
     def __init__(
         self,
         *,
@@ -68,10 +74,11 @@ class BaseModel(_message.Message):
         weights_digest: _builtins.str = ...,
         tokenizer_digest: _builtins.str = ...,
         chat_template: _chat_template_pb2.ChatTemplate | None = ...,
+        tokenizer_file: _artifact_pb2.ArtifactFile | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chat_template", b"chat_template"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chat_template", b"chat_template", "tokenizer_file", b"tokenizer_file"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "base_model", b"base_model", "chat_template", b"chat_template", "context_length", b"context_length", "family", b"family", "license", b"license", "name", b"name", "parameter_count", b"parameter_count", "tokenizer_digest", b"tokenizer_digest", "weights_digest", b"weights_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "base_model", b"base_model", "chat_template", b"chat_template", "context_length", b"context_length", "family", b"family", "license", b"license", "name", b"name", "parameter_count", b"parameter_count", "tokenizer_digest", b"tokenizer_digest", "tokenizer_file", b"tokenizer_file", "weights_digest", b"weights_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -29,7 +29,7 @@ class ChatTemplate(_message.Message):
     SYSTEM_INSTRUCTION_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     builtin: _builtins.str
-    """A built-in template: "gemma-it" or "chatml"."""
+    """A built-in template: "gemma-it", "chatml" or "llama-3"."""
     jinja: _builtins.str
     """Jinja source as Hugging Face tokenizers hold it, run in a sandbox. At most 64 KiB."""
     bos_token: _builtins.str

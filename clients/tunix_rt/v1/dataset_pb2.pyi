@@ -65,11 +65,13 @@ class _DatasetFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Dataset
     DATASET_FORMAT_TRAINING_EXAMPLE: _DatasetFormat.ValueType  # 3
     """One TrainingExample a row: {id, prompt, response, metadata}, rendered by the spec's chat template."""
     DATASET_FORMAT_CHAT: _DatasetFormat.ValueType  # 4
-    """{id, messages, metadata}, `messages` being a list of {role, content}, as trl and axolotl read it."""
+    """{id, messages, metadata}, `messages` being a list of {role, content}, as trl and axolotl read it. A system instruction is the first message,
+    or, with the built-in template "gemma-it", which has no system turn, the beginning of the first user message.
+    """
     DATASET_FORMAT_TRAINING_EXAMPLE_PARQUET: _DatasetFormat.ValueType  # 5
-    """DATASET_FORMAT_TRAINING_EXAMPLE as a Parquet file."""
+    """DATASET_FORMAT_TRAINING_EXAMPLE as a Parquet file, in which metadata is a text: canonical JSON."""
     DATASET_FORMAT_CHAT_PARQUET: _DatasetFormat.ValueType  # 6
-    """DATASET_FORMAT_CHAT as a Parquet file."""
+    """DATASET_FORMAT_CHAT as a Parquet file, in which metadata is a text: canonical JSON."""
 
 class DatasetFormat(_DatasetFormat, metaclass=_DatasetFormatEnumTypeWrapper):
     """A format in which rows are written."""
@@ -83,11 +85,13 @@ DATASET_FORMAT_TUNIX_SFT: DatasetFormat.ValueType  # 2
 DATASET_FORMAT_TRAINING_EXAMPLE: DatasetFormat.ValueType  # 3
 """One TrainingExample a row: {id, prompt, response, metadata}, rendered by the spec's chat template."""
 DATASET_FORMAT_CHAT: DatasetFormat.ValueType  # 4
-"""{id, messages, metadata}, `messages` being a list of {role, content}, as trl and axolotl read it."""
+"""{id, messages, metadata}, `messages` being a list of {role, content}, as trl and axolotl read it. A system instruction is the first message,
+or, with the built-in template "gemma-it", which has no system turn, the beginning of the first user message.
+"""
 DATASET_FORMAT_TRAINING_EXAMPLE_PARQUET: DatasetFormat.ValueType  # 5
-"""DATASET_FORMAT_TRAINING_EXAMPLE as a Parquet file."""
+"""DATASET_FORMAT_TRAINING_EXAMPLE as a Parquet file, in which metadata is a text: canonical JSON."""
 DATASET_FORMAT_CHAT_PARQUET: DatasetFormat.ValueType  # 6
-"""DATASET_FORMAT_CHAT as a Parquet file."""
+"""DATASET_FORMAT_CHAT as a Parquet file, in which metadata is a text: canonical JSON."""
 Global___DatasetFormat: _TypeAlias = DatasetFormat  # noqa: Y015
 
 @_typing.final
@@ -550,7 +554,9 @@ class DatasetSplit(_message.Message):
     """Its number of rows."""
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___DatasetFile]:
-        """Its file in each format: Parquet where the format says so, else JSON lines, UTF-8, one canonical JSON object a line."""
+        """Its files that the build wrote, in the formats trace, tunix_sft and training_example: JSON lines, UTF-8, one canonical JSON object a line. The
+        other formats are made of these by the first ReadDataset that asks for them, and then stay.
+        """
 
     def __init__(
         self,
@@ -826,7 +832,7 @@ class SupervisionAudit(_message.Message):
     base_model: _builtins.str
     """Id of the base model whose tokenizer was used."""
     tokenizer_digest: _builtins.str
-    """Digest of the tokenizer."""
+    """Digest of the tokenizer's file."""
     chat_template_digest: _builtins.str
     """Digest of the chat template."""
     max_length: _builtins.int
@@ -889,7 +895,7 @@ class SplitSupervision(_message.Message):
     """Those of them that are supervised."""
     @_builtins.property
     def supervised_tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___HistogramBin]:
-        """How many rows have how many supervised tokens."""
+        """How many rows have how many supervised tokens, before any is cut off. Bins are 0, 1, 2 to 3, 4 to 7 and so on."""
 
     @_builtins.property
     def truncated(self) -> Global___AuditedRows:
@@ -897,15 +903,15 @@ class SplitSupervision(_message.Message):
 
     @_builtins.property
     def unsupervised(self) -> Global___AuditedRows:
-        """Rows without any supervised token."""
+        """Rows without any supervised token within `max_length`."""
 
     @_builtins.property
     def end_unsupervised(self) -> Global___AuditedRows:
-        """Rows whose token that ends the turn is not supervised."""
+        """Rows whose token that ends the turn is not supervised within `max_length`."""
 
     @_builtins.property
     def packing(self) -> _containers.RepeatedCompositeFieldContainer[Global___PackingEfficiency]:
-        """How well the rows fill packed sequences, for each length that was asked about."""
+        """How well the rows fill packed sequences, for each length that was asked about; packed as the trainer does, longer rows cut off."""
 
     def __init__(
         self,

@@ -369,16 +369,16 @@ class AuditSupervisionRequest(_message.Message):
     name: _builtins.str
     """`datasets/{dataset_id}@{version}`."""
     base_model: _builtins.str
-    """Id of the base model whose tokenizer is used."""
+    """Id of the base model that the tokenizer belongs to, for people."""
     max_length: _builtins.int
-    """Most tokens of an example, at least 1. 0 means 256."""
+    """Most tokens of an example, 1 to 1,048,576. 0 means 256."""
     @_builtins.property
     def packing_lengths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Lengths for which the packing efficiency is told, at most 16. Empty means `max_length`."""
+        """Lengths for which the packing efficiency is told, at most 16, each 1 to 1,048,576. Empty means `max_length`."""
 
     @_builtins.property
     def tokenizer(self) -> _artifact_pb2.ArtifactFile:
-        """The tokenizer's file (tokenizer.json) in the artifact store, for a model that the exporter's host does not hold."""
+        """The tokenizer's file (tokenizer.json) in the artifact store, as `BaseModel.tokenizer_file` of the trainer names it. Only its digest is read."""
 
     def __init__(
         self,

@@ -194,6 +194,15 @@ class ArtifactStore:
         if held:
             yield held
 
+    def iter_lines(self, digest: str) -> Iterator[bytes]:
+        """The lines of a text file without their line breaks; verified and raising as ``iter_chunks``."""
+        rest = b""
+        for chunk in self.iter_chunks(digest):
+            *lines, rest = (rest + chunk).split(b"\n")
+            yield from lines
+        if rest:
+            yield rest
+
     def remove_stale(self, older_than_s: float = 86_400.0) -> int:
         """Delete what crashed writers left in ``tmp/`` over ``older_than_s`` seconds ago; returns how
         many."""

@@ -6,22 +6,21 @@ from collections.abc import Sequence
 from typing import Final
 
 from tunix_rt_kit.chat.messages import Message
+from tunix_rt_kit.chat.text_format import TextFormat
 
-START: Final = "<|im_start|>"
-END: Final = "<|im_end|>"
-MARKERS: Final = (START, END)
-
-
-def turn(role: str, text: str) -> str:
-    """One closed turn."""
-    return f"{START}{role}\n{text}{END}\n"
+_START: Final = "<|im_start|>"
+_END: Final = "<|im_end|>"
 
 
-def generation_prompt() -> str:
-    """What opens the turn that the model is to write."""
-    return f"{START}assistant\n"
+def _conversation(messages: Sequence[Message]) -> str:
+    # ChatML asks nothing of the order of roles.
+    return "".join(f"{_START}{message.role}\n{message.content}{_END}\n" for message in messages)
 
 
-def conversation(messages: Sequence[Message]) -> str:
-    """All turns, in order. ChatML asks nothing of the order of roles."""
-    return "".join(turn(message.role, message.content) for message in messages)
+FORMAT: Final = TextFormat(
+    bos="",
+    end_of_turn=_END,
+    markers=(_START, _END),
+    generation_prompt=f"{_START}assistant\n",
+    conversation=_conversation,
+)

@@ -12,6 +12,7 @@ from typing import Final
 
 from tunix_rt_kit.chat.messages import Message, check_alternation
 from tunix_rt_kit.chat.reasoning import ReasoningStyle, render_response
+from tunix_rt_kit.chat.text_format import TextFormat
 
 BOS: Final = "<bos>"
 START: Final = "<start_of_turn>"
@@ -66,3 +67,13 @@ def trace_prompt(
     """A whole trace as one text: the user's turn with the prompt, the model's with reasoning and answer."""
     asked = user_turn(prompt, system_instruction=system_instruction)
     return asked + model_turn(render_response(steps, final_answer, style))
+
+
+FORMAT: Final = TextFormat(
+    bos=BOS,
+    end_of_turn=END,
+    markers=MARKERS,
+    generation_prompt=generation_prompt(),
+    conversation=conversation,
+    system_turn=False,
+)

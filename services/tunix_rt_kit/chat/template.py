@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Final, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict
 
 from tunix_rt_kit.artifacts import digest_json
-from tunix_rt_kit.chat import chatml, gemma_it
+from tunix_rt_kit.chat import chatml, gemma_it, llama3
 from tunix_rt_kit.chat.messages import Message, check_no_markers, invalid_messages
+from tunix_rt_kit.chat.parsing import parse_conversation
 from tunix_rt_kit.chat.sandbox import SANDBOX
+from tunix_rt_kit.chat.text_format import TextFormat
 from tunix_rt_kit.errors import InvalidArgument
 
-BuiltinName = Literal["gemma-it", "chatml"]
+BuiltinName = Literal["gemma-it", "chatml", "llama-3"]
 BUILTIN_NAMES: Final[tuple[BuiltinName, ...]] = get_args(BuiltinName)
+BUILTIN_FORMATS: Final[Mapping[BuiltinName, TextFormat]] = {
+    "gemma-it": gemma_it.FORMAT,
+    "chatml": chatml.FORMAT,
+    "llama-3": llama3.FORMAT,
+}
 
 MAX_SYSTEM_INSTRUCTION_CHARS: Final = 20_000
 _BUILTIN_REVISION: Final = 1
@@ -86,13 +93,28 @@ class ChatTemplate(BaseModel):
     @property
     def end_of_turn(self) -> str:
         """The text that closes a model's turn: generation stops there."""
-        return {"gemma-it": gemma_it.END, "chatml": chatml.END, None: self.eos_token}[self.builtin]
+        return self.eos_token if self.builtin is None else BUILTIN_FORMATS[self.builtin].end_of_turn
 
     @property
     def markers(self) -> tuple[str, ...]:
         """Texts that must each be one token of any tokenizer that this template is used with."""
-        own = {"gemma-it": gemma_it.MARKERS, "chatml": chatml.MARKERS, None: (self.bos_token, self.eos_token)}
-        return tuple(dict.fromkeys(marker for marker in own[self.builtin] if marker))
+        if self.builtin is not None:
+            return BUILTIN_FORMATS[self.builtin].markers
+        return tuple(dict.fromkeys(marker for marker in (self.bos_token, self.eos_token) if marker))
+
+    def with_system_instruction(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """The conversation as a program takes it that knows the template but not its system instruction.
+
+        The instruction is a leading system message, or, where the built-in template has no system turn, put
+        before the first user text. A conversation that brings its own keeps it. Raises InvalidArgument
+        (CHAT_MESSAGES_INVALID) for no message at all.
+        """
+        full = self._with_system(messages)
+        if self.builtin is None or BUILTIN_FORMATS[self.builtin].system_turn or full[0].role != "system":
+            return full
+        system, first, *rest = full
+        folded = f"{system.content}\n\n{first.content.strip()}"
+        return (first.model_copy(update={"content": folded}), *rest)
 
     def render(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
         """The conversation as text, with the opening of the model's turn at its end if asked for.
@@ -118,23 +140,31 @@ class ChatTemplate(BaseModel):
                 raise invalid_messages(
                     "messages: the last message of a training example must be the assistant's"
                 )
-        if self.builtin is not None and conversations:
-            return self._split_built_in(conversations)
+        if self.builtin is not None:
+            return self._split_built_in(conversations, BUILTIN_FORMATS[self.builtin].generation_prompt)
         texts = self._render_all(
             [part for messages in conversations for part in ((messages[:-1], True), (messages, False))]
         )
         return [_split(prompt, full) for prompt, full in zip(texts[::2], texts[1::2], strict=True)]
 
-    def _split_built_in(self, conversations: Sequence[Sequence[Message]]) -> list[tuple[str, str]]:
+    def _split_built_in(
+        self, conversations: Sequence[Sequence[Message]], opening: str
+    ) -> list[tuple[str, str]]:
         # No text holds a control text, so the response begins where the last turn was opened.
-        asked = conversations[0][:-1]
-        closed, opened = self._render_all([(asked, False), (asked, True)])
-        opening = opened.removeprefix(closed)
         examples = []
         for full in self._render_all([(messages, False) for messages in conversations]):
             end = full.rindex(opening) + len(opening)
             examples.append((full[:end], full[end:]))
         return examples
+
+    def parse(self, text: str) -> list[Message]:
+        """The turns of a text that `render` wrote, with or without the opening of the model's turn.
+
+        What the template trims stays trimmed, and what it folds into a turn stays there; the system
+        instruction is left out, like any other text that the template adds by itself. Raises
+        InvalidArgument (CHAT_TEXT_INVALID), naming the place where no turn begins or none ends.
+        """
+        return parse_conversation(self.render, text)
 
     def check(self) -> None:
         """Try the template on a small conversation, as a training example.
@@ -159,8 +189,13 @@ class ChatTemplate(BaseModel):
         markers = self.markers
         for messages, _ in prepared:
             check_no_markers(messages, markers)
-        if self.jinja is None:
-            return [self._render_built_in(messages, opened) for messages, opened in prepared]
+        if self.builtin is not None:
+            known = BUILTIN_FORMATS[self.builtin]
+            return [
+                known.bos + known.conversation(messages) + (known.generation_prompt if opened else "")
+                for messages, opened in prepared
+            ]
+        assert self.jinja is not None
         tokens = {"bos_token": self.bos_token, "eos_token": self.eos_token}
         return SANDBOX.render(
             self.jinja,
@@ -175,13 +210,6 @@ class ChatTemplate(BaseModel):
                 for messages, opened in prepared
             ],
         )
-
-    def _render_built_in(self, messages: Sequence[Message], opened: bool) -> str:
-        if self.builtin == "gemma-it":
-            text, opening = gemma_it.BOS + gemma_it.conversation(messages), gemma_it.generation_prompt()
-        else:
-            text, opening = chatml.conversation(messages), chatml.generation_prompt()
-        return text + opening if opened else text
 
     def _with_system(self, messages: Sequence[Message]) -> Sequence[Message]:
         if not messages:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tunix_rt_kit.chat import gemma_it
 from tunix_rt_kit.chat.reasoning import ReasoningStyle, trace_messages
-from tunix_rt_kit.chat.template import ChatTemplate
+from tunix_rt_kit.chat.template import BUILTIN_FORMATS, ChatTemplate
 
 
 def trace_text(
@@ -20,8 +19,10 @@ def trace_text(
 ) -> str:
     """Prompt, reasoning and answer as one text in the built-in chat format of that name.
 
-    There is no ``<bos>`` in it: whoever reads whole texts, such as Tunix' and TRL's loaders, adds one.
+    What opens a sequence, such as ``<bos>``, is not in it: whoever reads whole texts, such as Tunix' and
+    TRL's loaders, adds it.
     Raises InvalidArgument: CHAT_TEMPLATE_UNKNOWN, REASONING_STYLE_UNKNOWN, or as `ChatTemplate.render`.
     """
     template = ChatTemplate.built_in(format_name, system_instruction=system_instruction)
-    return template.render(trace_messages(prompt, steps, final_answer, style)).removeprefix(gemma_it.BOS)
+    text = template.render(trace_messages(prompt, steps, final_answer, style))
+    return text.removeprefix(BUILTIN_FORMATS[template.builtin].bos) if template.builtin else text

@@ -141,7 +141,7 @@ class ModelStore:
         config: LlamaConfig = read_config(folder)
         tokens = read_special_tokens(folder)
         check_weights(folder, config)
-        shards = {file.name: self._digest(file) for file in weight_files(folder)}
+        shards = {file.name: self.digest(file) for file in weight_files(folder)}
         special = {"bos": tokens.bos_token, "eos": tokens.eos_token, "pad": tokens.pad_token}
         return BaseModelInfo(
             id=model_id,
@@ -153,7 +153,7 @@ class ModelStore:
             context_length=config.context_length,
             vocab_size=config.vocab_size,
             weights_digest=next(iter(shards.values())) if len(shards) == 1 else digest_json(shards),
-            tokenizer_digest=digest_json({"tokenizer": self._digest(folder / "tokenizer.json"), **special}),
+            tokenizer_digest=digest_json({"tokenizer": self.digest(folder / "tokenizer.json"), **special}),
             config_digest=digest_file(folder / "config.json"),
             chat_template=tokens.chat_template,
             bos_token=tokens.bos_token,
@@ -161,7 +161,7 @@ class ModelStore:
             pad_token=tokens.pad_token,
         )
 
-    def _digest(self, file: Path) -> str:
+    def digest(self, file: Path) -> str:
         """Digest of a file, remembered under the models folder while its size and times stay the same."""
         stat = file.stat()
         key = [str(file), stat.st_size, stat.st_mtime_ns, stat.st_ino]

@@ -8,24 +8,18 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from tunix_rt_kit.errors import FailedPrecondition
+from tunix_rt_kit.errors import FailedPrecondition, InvalidArgument
 from tunix_rt_kit.models.hf_folder import SpecialTokens, read_special_tokens, unsupported
 
 
-class ModelTokenizer:
-    """Text to token ids and back, exactly: no token is added and none is left out.
+class TextTokenizer:
+    """Text to token ids and back, exactly: no token is added and none is left out."""
 
-    It has the methods that ``tunix.generate.sampler.Sampler`` asks of a tokenizer.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, special: SpecialTokens, folder: Path) -> None:
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        # A tokenizer.json may ask for both.
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
         self._tokenizer = tokenizer
-        self._bos = self._declared(special.bos_token, "bos_token", folder)
-        eos = self._declared(special.eos_token, "eos_token", folder)
-        if eos is None:
-            raise unsupported(folder, "eos_token", None, "tokenizer_config.json must name one")
-        self._eos = eos
-        self._pad = self._padding(special, folder)
 
     @property
     def vocab_size(self) -> int:
@@ -38,7 +32,9 @@ class ModelTokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """``encode`` of many texts at once."""
-        return [list(e.ids) for e in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+        # The fast one leaves out where in the text a token stands, which nothing here asks.
+        found = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [list(encoding.ids) for encoding in found]
 
     def decode(self, ids: Sequence[int], **_: Any) -> str:
         """Text of token ids, markers included."""
@@ -48,6 +44,22 @@ class ModelTokenizer:
         """Id of the single token ``token``, or None if the vocabulary has none."""
         found: int | None = self._tokenizer.token_to_id(token)
         return found
+
+
+class ModelTokenizer(TextTokenizer):
+    """A ``TextTokenizer`` that knows which tokens a model begins, ends and pads with.
+
+    It has the methods that ``tunix.generate.sampler.Sampler`` asks of a tokenizer.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, special: SpecialTokens, folder: Path) -> None:
+        super().__init__(tokenizer)
+        self._bos = self._declared(special.bos_token, "bos_token", folder)
+        eos = self._declared(special.eos_token, "eos_token", folder)
+        if eos is None:
+            raise unsupported(folder, "eos_token", None, "tokenizer_config.json must name one")
+        self._eos = eos
+        self._pad = self._padding(special, folder)
 
     def bos_id(self) -> int | None:
         """Id of the declared first token, or None."""
@@ -97,3 +109,13 @@ def load_tokenizer(path: Path | str) -> ModelTokenizer:
     folder = Path(path)
     special = read_special_tokens(folder)
     return ModelTokenizer(Tokenizer.from_file(str(folder / "tokenizer.json")), special, folder)
+
+
+def parse_tokenizer(data: bytes) -> TextTokenizer:
+    """The tokenizer of a ``tokenizer.json``; raises InvalidArgument (TOKENIZER_INVALID)."""
+    try:
+        return TextTokenizer(Tokenizer.from_buffer(data))
+    except Exception as error:  # the library raises nothing narrower
+        raise InvalidArgument(
+            f"is not a tokenizer.json that can be read: {str(error)[:200]}", reason="TOKENIZER_INVALID"
+        ) from error

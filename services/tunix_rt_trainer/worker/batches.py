@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tunix_rt_trainer.worker.examples import TokenExample
+from tunix_rt_kit.supervision import TokenExample
 from tunix_rt_trainer.worker.packing import BatchPlan
 
 _SLOT_MULTIPLE = 128

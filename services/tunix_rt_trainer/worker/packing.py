@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_left, insort
 from collections.abc import Sequence
-from heapq import heappop, heappush
 
 from tunix_rt_kit.artifacts import canonical_json
+from tunix_rt_kit.supervision import pack
 
 
 def seeded_order(keys: Sequence[str], *parts: int | str) -> list[int]:
@@ -15,41 +14,6 @@ def seeded_order(keys: Sequence[str], *parts: int | str) -> list[int]:
     prefix = canonical_json([*map(str, parts)])
     hashes = [hashlib.sha256(prefix + key.encode()).digest() for key in keys]
     return sorted(range(len(keys)), key=hashes.__getitem__)
-
-
-def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Best-fit decreasing (Johnson, 1973): the longest first, each into the fullest row that still takes it.
-
-    Of equally long items the earlier comes first, of equally full rows the older is taken, so the result
-    depends on the arguments alone.
-
-    Args:
-        lengths: length of each item, each at most ``capacity``.
-        capacity: length of a row.
-
-    Returns:
-        For each row the indices of its items.
-    """
-    rows: list[list[int]] = []
-    by_room: list[list[int]] = [[] for _ in range(capacity + 1)]
-    rooms: list[int] = []
-    for item in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
-        at = bisect_left(rooms, lengths[item])
-        if at < len(rooms):
-            room = rooms[at]
-            row = heappop(by_room[room])
-            if not by_room[room]:
-                rooms.pop(at)
-        else:
-            room, row = capacity, len(rows)
-            rows.append([])
-        rows[row].append(item)
-        left = room - lengths[item]
-        if left:
-            if not by_room[left]:
-                insort(rooms, left)
-            heappush(by_room[left], row)
-    return rows
 
 
 class BatchPlan:

@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 
 from tunix_rt_kit.artifacts import canonical_json
+from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.jobs import JobCancelled, JobDir
 from tunix_rt_kit.models import runtime
@@ -17,6 +18,7 @@ from tunix_rt_kit.models.llama import make_mesh
 from tunix_rt_kit.models.lora import save_adapter
 from tunix_rt_kit.models.store import BaseModelInfo, ModelStore
 from tunix_rt_kit.models.tokenizer import load_tokenizer
+from tunix_rt_kit.supervision import TokenExample
 from tunix_rt_trainer.model import (
     TRAIN_SPLIT,
     VALIDATION_SPLIT,
@@ -27,7 +29,7 @@ from tunix_rt_trainer.model import (
 )
 from tunix_rt_trainer.turn_markers import require_single_tokens
 from tunix_rt_trainer.worker.batches import BatchSource
-from tunix_rt_trainer.worker.examples import TokenExample, read_examples, tokenize
+from tunix_rt_trainer.worker.examples import read_examples, tokenize
 from tunix_rt_trainer.worker.loop import LoopPlan, TrainingLoop
 from tunix_rt_trainer.worker.network import build_network
 from tunix_rt_trainer.worker.optimizer import learning_rate, make_optimizer
@@ -96,7 +98,11 @@ class _DataPreparation:
         spec, inputs = self.worker.spec, self.worker.inputs
         self._check_length()
         self._tokenizer = load_tokenizer(self.model.path)
-        require_single_tokens(inputs.turn_markers, self._tokenizer, spec.base_model)
+        end_of_turn = ChatTemplate(**inputs.chat_template.model_dump()).end_of_turn
+        require_single_tokens((*inputs.turn_markers, end_of_turn), self._tokenizer, spec.base_model)
+        end_id = self._tokenizer.token_id(end_of_turn)
+        assert end_id is not None
+        self._end_id = end_id
         train = self._tokens(self.worker.train_file, inputs.train, TRAIN_SPLIT)
         train_plan = self._batch_plan(train, packing=spec.packing)
         steps = spec.max_steps or train_plan.batches_per_epoch
@@ -129,6 +135,7 @@ class _DataPreparation:
             self._tokenizer,
             max_length=self.worker.spec.max_length,
             vocab_size=self.model.vocab_size,
+            end_id=self._end_id,
             split=split,
             progress=self.reporter.progress,
         )

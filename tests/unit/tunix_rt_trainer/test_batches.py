@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from tunix_rt_kit.supervision import TokenExample
 from tunix_rt_trainer.worker.batches import BatchSource
-from tunix_rt_trainer.worker.examples import TokenExample
 from tunix_rt_trainer.worker.packing import BatchPlan
 
 LENGTH, PAD = 12, 99

@@ -11,8 +11,9 @@ from support.training import rows, write_rows
 from tunix_rt_kit.artifacts import digest_file
 from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.models.tokenizer import ModelTokenizer, load_tokenizer
+from tunix_rt_kit.supervision import TextExample, TokenExample
 from tunix_rt_trainer.turn_markers import require_single_tokens
-from tunix_rt_trainer.worker.examples import TextExample, TokenExample, read_examples, tokenize
+from tunix_rt_trainer.worker.examples import read_examples, tokenize
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +30,7 @@ def tokens_of(
         tokenizer,
         max_length=max_length,
         vocab_size=vocab_size,
+        end_id=tokenizer.eos_id(),
         split="train",
         progress=lambda done, total: told.append((done, total)),
     )
@@ -87,13 +89,21 @@ def test_examples_beyond_the_length_are_counted_and_the_first_are_named(tokenize
     assert "long-0 (65 tokens)" in error.message
     assert "long-4" in error.message and "long-5" not in error.message and "and 2 more" in error.message
     assert error.metadata == {"split": "train", "count": "7", "first_id": "long-0"}
-    assert len(tokens_of(tokenizer, TextExample("fits", "p" * 59, "r" * 5))) == 1
+    assert len(tokens_of(tokenizer, TextExample("fits", "p" * 59, "rrrr<|im_end|>"))) == 1
 
 
 def test_a_response_with_nothing_to_learn_is_refused(tokenizer: ModelTokenizer) -> None:
     error = refused(TextExample("mute", "p", ""), tokenizer=tokenizer)
     assert (error.reason, error.metadata["first_id"]) == ("EXAMPLE_WITHOUT_RESPONSE", "mute")
     assert refused(TextExample("lone", "", "r"), tokenizer=tokenizer).reason == "EXAMPLE_WITHOUT_RESPONSE"
+
+
+def test_a_response_that_does_not_end_its_turn_is_refused(tokenizer: ModelTokenizer) -> None:
+    error = refused(TextExample("open", "<|im_end|>", "r"), tokenizer=tokenizer)
+    assert (error.reason, error.metadata["first_id"]) == ("END_NOT_SUPERVISED", "open")
+    assert refused(TextExample("bare", "", "<|im_end|>"), tokenizer=tokenizer).reason == (
+        "EXAMPLE_WITHOUT_RESPONSE"
+    )
 
 
 def test_a_token_that_the_model_does_not_know_is_refused(tokenizer: ModelTokenizer) -> None:

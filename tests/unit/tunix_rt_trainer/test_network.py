@@ -13,9 +13,9 @@ from flax import nnx
 
 from support.tiny_model import make_tiny_model
 from tunix_rt_kit.models.llama import load_model, logits, make_mesh
+from tunix_rt_kit.supervision import TokenExample
 from tunix_rt_trainer.model import Dtype, LoraConfig
 from tunix_rt_trainer.worker.batches import Batch, BatchSource
-from tunix_rt_trainer.worker.examples import TokenExample
 from tunix_rt_trainer.worker.network import SupervisedLlama, build_network, loss
 from tunix_rt_trainer.worker.packing import BatchPlan
 

@@ -101,6 +101,39 @@ def test_dataset_is_exported_to_a_file_and_to_stdout(stored: Run, tmp_path: Path
     assert json.loads(content.splitlines()[0])["prompts"]
 
 
+def test_parquet_is_not_written_to_a_terminal(stored: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunix_rt.cli.datasets._on_terminal", lambda: True)
+    result = stored("dataset", "export", "d@1", "--format", "chat_parquet")
+    assert result.exit_code == 2
+    assert "give -o FILE" in " ".join(result.stderr.split())
+
+
+def test_dataset_is_audited_and_the_audit_shown_afterwards(stored: Run) -> None:
+    arguments = ("dataset", "show", "d@1")
+    assert "AUDIT FOR" not in done(stored(*arguments)).stdout
+    shown = done(
+        stored(*arguments, "--audit", "tiny", "--max-length", "64", "--packing-length", "32",
+               "--packing-length", "128")
+    ).stdout  # fmt: skip
+    for fact in ("tokenizer k", "64 tokens", "8 to 15", "32 tokens", "128 tokens", "50.0%", "longer than 64"):
+        assert fact in shown
+    assert "traces/01234" in shown
+    assert "tiny" in (after := done(stored(*arguments)).stdout)
+    assert "AUDIT FOR" in after
+    told = json.loads(done(stored(*arguments, "--audit", "tiny", "--json")).stdout)
+    assert (told["max_length"], told["base_model"]) == (256, "tiny")
+
+
+@pytest.mark.parametrize(
+    ("model", "problem"),
+    [("none", "is no base model of this server; known: tiny, far"), ("far", "models pull far")],
+)
+def test_audit_needs_a_model_whose_tokenizer_is_known(stored: Run, model: str, problem: str) -> None:
+    result = stored("dataset", "show", "d@1", "--audit", model)
+    assert result.exit_code == 2
+    assert problem in " ".join(result.stderr.replace("│", " ").split())
+
+
 def test_eval_set_holds_the_held_out_rows(stored: Run, services: FakeLoopServices) -> None:
     assert len(services.eval_sets["evalSets/e"].items) == 3
     shown = done(stored("evalset", "show", "e", "--items", "2")).stdout

@@ -52,7 +52,7 @@ def test_template_of_a_model_is_its_own_without_the_digest() -> None:
         ("model:absent", "tunix-rt models pull absent"),
         ("model:bare", "bare has no chat template of its own"),
         ("model:other", "known: ready, bare, absent"),
-        ("alpaca", "gemma-it, chatml, model:NAME or file:PATH"),
+        ("alpaca", "gemma-it, chatml, llama-3, model:NAME or file:PATH"),
         ("model:", "is no chat template"),
         ("file:/no/such/file", "cannot be read"),
     ],

@@ -14,7 +14,7 @@ from tunix_rt import v1
 from tunix_rt.cli import tables
 from tunix_rt.cli.comparisons import print_comparison
 from tunix_rt.cli.dataset_audit import print_leaks
-from tunix_rt.cli.datasets import print_dataset, print_dropped
+from tunix_rt.cli.dataset_view import print_dataset, print_dropped
 from tunix_rt.cli.evaluations import print_evaluation
 from tunix_rt.cli.options import SharedOptions
 from tunix_rt.cli.session import Session, as_document

@@ -52,5 +52,5 @@ def test_by_name_and_directly_are_the_same_text() -> None:
 
 
 def test_unknown_name() -> None:
-    with pytest.raises(InvalidArgument, match="'alpaca'; one of gemma-it, chatml"):
+    with pytest.raises(InvalidArgument, match="'alpaca'; one of gemma-it, chatml, llama-3"):
         trace_text("alpaca", PROMPT, STEPS, ANSWER)

@@ -16,11 +16,36 @@ from tunix_rt_kit.chat import BUILTIN_NAMES, ChatTemplate, Message, Role, trace_
 from tunix_rt_kit.errors import InvalidArgument
 
 SOURCES = {path.stem: path.read_text() for path in (Path(__file__).parent / "templates").glob("*.jinja")}
-SMOLLM2 = ChatTemplate.from_jinja(SOURCES["smollm2"], bos_token="<|im_start|>", eos_token="<|im_end|>")
-GEMMA_JINJA = ChatTemplate.from_jinja(SOURCES["gemma"], bos_token="<bos>", eos_token="<end_of_turn>")
+TOKENS = {
+    "smollm2": {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"},
+    "chatml": {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"},
+    "gemma": {"bos_token": "<bos>", "eos_token": "<end_of_turn>"},
+    "llama3": {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"},
+}
+SMOLLM2 = ChatTemplate.from_jinja(SOURCES["smollm2"], **TOKENS["smollm2"])
+GEMMA_JINJA = ChatTemplate.from_jinja(SOURCES["gemma"], **TOKENS["gemma"])
+LLAMA3_JINJA = ChatTemplate.from_jinja(SOURCES["llama3"], **TOKENS["llama3"])
 GEMMA = ChatTemplate.built_in("gemma-it")
 CHATML = ChatTemplate.built_in("chatml")
-TEMPLATES = {"smollm2": SMOLLM2, "gemma-jinja": GEMMA_JINJA, "gemma-it": GEMMA, "chatml": CHATML}
+LLAMA3 = ChatTemplate.built_in("llama-3")
+TEMPLATES = {
+    "smollm2": SMOLLM2,
+    "gemma-jinja": GEMMA_JINJA,
+    "llama3-jinja": LLAMA3_JINJA,
+    "gemma-it": GEMMA,
+    "chatml": CHATML,
+    "llama-3": LLAMA3,
+}
+SOURCE_OF = {
+    "smollm2": "smollm2",
+    "gemma-jinja": "gemma",
+    "llama3-jinja": "llama3",
+    "gemma-it": "gemma",
+    "chatml": "chatml",
+    "llama-3": "llama3",
+}
+TRIMMING = {"gemma-jinja", "gemma-it", "llama3-jinja", "llama-3"}
+FOLDING = {"gemma-jinja", "gemma-it"}
 
 MARKERS = sorted({marker for template in TEMPLATES.values() for marker in template.markers})
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60).filter(
@@ -29,12 +54,11 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60).filter(
 
 
 @functools.cache
-def transformers_tokenizer(source: str, bos_token: str, eos_token: str) -> PreTrainedTokenizerFast:
+def transformers_tokenizer(source: str) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=Tokenizer(models.WordLevel({"a": 0}, unk_token="a")),
         chat_template=SOURCES[source],
-        bos_token=bos_token,
-        eos_token=eos_token,
+        **TOKENS[source],
     )
 
 
@@ -55,19 +79,12 @@ def texts_by_transformers(
     )
 
 
-@pytest.mark.parametrize(
-    ("template", "source"),
-    [(SMOLLM2, "smollm2"), (GEMMA_JINJA, "gemma"), (GEMMA, "gemma"), (CHATML, "chatml")],
-    ids=["smollm2", "gemma-jinja", "gemma-it", "chatml"],
-)
+@pytest.mark.parametrize("name", TEMPLATES)
 @given(messages=conversations(), opened=st.booleans())
 @settings(max_examples=60, deadline=None)
-def test_text_equals_transformers(
-    template: ChatTemplate, source: str, messages: list[Message], opened: bool
-) -> None:
-    bos, eos = ("<bos>", "<end_of_turn>") if source == "gemma" else ("<|im_start|>", "<|im_end|>")
-    expected = texts_by_transformers(transformers_tokenizer(source, bos, eos), messages, opened)
-    assert template.render(messages, opened) == expected
+def test_text_equals_transformers(name: str, messages: list[Message], opened: bool) -> None:
+    expected = texts_by_transformers(transformers_tokenizer(SOURCE_OF[name]), messages, opened)
+    assert TEMPLATES[name].render(messages, opened) == expected
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -89,6 +106,53 @@ def test_another_turn_extends_the_text(name: str, messages: list[Message], reply
     template = TEMPLATES[name]
     longer = [*messages, Message(role="assistant", content=reply)]
     assert template.render(longer).startswith(template.render(messages))
+
+
+def as_written(name: str, messages: Sequence[Message]) -> list[Message]:
+    """What a template's text still tells of a conversation."""
+    turns = [
+        Message(role=message.role, content=message.content.strip() if name in TRIMMING else message.content)
+        for message in messages
+    ]
+    if name in FOLDING and turns[0].role == "system":
+        folded = f"{messages[0].content}\n\n{turns[1].content}"
+        return [Message(role="user", content=folded), *turns[2:]]
+    return turns
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+@given(messages=conversations(), opened=st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_the_turns_can_be_read_back(name: str, messages: list[Message], opened: bool) -> None:
+    template = TEMPLATES[name]
+    assert template.parse(template.render(messages, opened)) == as_written(name, messages)
+
+
+def test_what_a_template_adds_by_itself_is_not_a_turn() -> None:
+    template = ChatTemplate.built_in("llama-3", system_instruction="Be brief.")
+    question = Message(role="user", content="Why?")
+    assert template.parse(template.render([question], add_generation_prompt=True)) == [question]
+    own = [Message(role="system", content="Be long."), question]
+    assert template.parse(template.render(own)) == own
+    assert LLAMA3.parse(template.render([question])) == [
+        Message(role="system", content="Be brief."),
+        question,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "at character 0 no turn of the chat template begins: ''"),
+        ("<|im_start|>user\nHi", "at character 17 the turn of 'user' does not end"),
+        ("<|im_start|>user\nHi<|im_end|>\n<|im_start|>tool\nx", "at character 30 no turn"),
+    ],
+)
+def test_a_text_that_no_conversation_gives(text: str, problem: str) -> None:
+    with pytest.raises(InvalidArgument, match="text: ") as caught:
+        CHATML.parse(text)
+    assert problem in caught.value.message
+    assert caught.value.reason == "CHAT_TEXT_INVALID"
 
 
 @pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
@@ -129,11 +193,13 @@ def test_built_in_digests_stay() -> None:
     assert {name: ChatTemplate.built_in(name).digest for name in BUILTIN_NAMES} == {
         "gemma-it": "sha256:825405540b456bf05414077ff93f2d5ccc2dd70f14610160b4f3953fbe88478a",
         "chatml": "sha256:8bc8ae0e29c7792e152814f50b97c31a5414188d26b4607c4b390db9b09c4643",
+        "llama-3": "sha256:6855b9e4575b61f0c675b0c42aedef802db279910798d36d7a2c1c70ebe997a6",
     }
 
 
 def test_markers_are_what_a_tokenizer_must_know() -> None:
     assert GEMMA.markers == ("<bos>", "<start_of_turn>", "<end_of_turn>")
+    assert LLAMA3.markers == ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
     assert CHATML.markers == SMOLLM2.markers == ("<|im_start|>", "<|im_end|>")
     assert ChatTemplate.from_jinja("{{ messages }}", eos_token="</s>").markers == ("</s>",)
 
@@ -206,6 +272,6 @@ def test_fields_that_do_not_fit_together(fields: dict[str, str], problem: str) -
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(InvalidArgument, match=r"'gemma'; one of gemma-it, chatml") as caught:
+    with pytest.raises(InvalidArgument, match=r"'gemma'; one of gemma-it, chatml, llama-3") as caught:
         ChatTemplate.built_in("gemma")
     assert caught.value.reason == "CHAT_TEMPLATE_UNKNOWN"

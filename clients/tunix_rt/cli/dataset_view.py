@@ -1,0 +1,108 @@
+"""How a dataset is shown."""
+
+from __future__ import annotations
+
+import json
+
+from rich.console import Console
+
+from tunix_rt import v1
+from tunix_rt.cli import tables, text
+from tunix_rt.cli.resources import short_name
+
+_ROWS_SHOWN = 10
+
+
+def print_dataset(console: Console, dataset: v1.Dataset) -> None:
+    """A dataset as a sheet of facts and tables of its splits, of what was left out and of its figures."""
+    spec = dataset.spec
+    template = spec.chat_template
+    console.print(
+        tables.facts(
+            [
+                ("dataset", dataset.name),
+                ("state", tables.state(v1.Dataset.State.Name(dataset.state))),
+                ("error", dataset.error.message),
+                ("digest", dataset.digest),
+                (
+                    "traces",
+                    f"{dataset.trace_count:,} matched at snapshot {spec.as_of}" if dataset.digest else "",
+                ),
+                ("seed", str(spec.seed)),
+                ("template", f"{template.builtin or 'jinja'} ({text.short_digest(template.digest)})"),
+                ("system", template.system_instruction),
+                (
+                    "parent",
+                    f"{spec.parent} ({text.short_digest(dataset.parent_digest)})" if spec.parent else "",
+                ),
+                ("duplicates", _duplicates(spec.deduplication)),
+                ("groups", _groups(spec.split_group)),
+                ("style", text.enum_label(v1.ReasoningStyle.Name(spec.reasoning_style), "REASONING_STYLE_")),
+                ("created", tables.moment(dataset.create_time)),
+            ]
+        )
+    )
+    if not dataset.digest:
+        return
+    splits = tables.table("SPLIT", ">ROWS", ">SIZE", "DIGEST OF EXAMPLES")
+    for part in dataset.splits:
+        examples = next(
+            (file.file for file in part.files if file.format == v1.DATASET_FORMAT_TRAINING_EXAMPLE),
+            v1.ArtifactFile(),
+        )
+        tables.add_row(
+            splits,
+            part.split,
+            text.count(part.row_count),
+            text.size(examples.size_bytes),
+            text.short_digest(examples.digest),
+        )
+    console.print(splits)
+    if dropped := [row for row in dataset.dropped if row.row_count]:
+        left_out = tables.table("LEFT OUT", ">ROWS", "~BECAUSE")
+        for row in dropped:
+            tables.add_row(left_out, row.stage, text.count(row.row_count), row.reason)
+        console.print(left_out)
+    figures = tables.table("PER ROW", ">MIN", ">MEAN", ">MEDIAN", ">P95", ">MAX")
+    statistics = dataset.statistics
+    for label, spread in (
+        ("steps", statistics.steps),
+        ("prompt characters", statistics.prompt_characters),
+        ("response characters", statistics.response_characters),
+    ):
+        values = (spread.minimum, spread.mean, spread.median, spread.p95, spread.maximum)
+        tables.add_row(figures, label, *(f"{value:,.1f}".removesuffix(".0") for value in values))
+    console.print(figures)
+
+
+def print_dropped(console: Console, report: bytes) -> None:
+    """The first rows of the report of what was left out, with what each of them matched."""
+    lines = report.splitlines()
+    rows = tables.table("LEFT OUT ROW", "!STAGE", "MATCHED", "!HOW", "~WORDS")
+    for line in lines[:_ROWS_SHOWN]:
+        row = json.loads(line)
+        matched = f"{short_name(row['eval_set'])} {row['eval_item']}" if "eval_item" in row else ""
+        kept = f"row {row['kept'][:12]}" if "kept" in row else ""
+        tables.add_row(
+            rows,
+            row["id"][:12],
+            row["stage"],
+            matched or kept,
+            row.get("match", ""),
+            row.get("matched_text", ""),
+        )
+    console.print(rows)
+    if len(lines) > _ROWS_SHOWN:
+        console.print(f"{len(lines):,} rows in all; tunix-rt dataset dropped writes each", highlight=False)
+
+
+def _duplicates(rule: v1.Deduplication) -> str:
+    label = text.enum_label(v1.Deduplication.Method.Name(rule.method), "METHOD_")
+    return f"{label}, similarity {rule.threshold:g}" if rule.HasField("threshold") else label
+
+
+def _groups(rule: v1.SplitGroup) -> str:
+    key = f"metadata {rule.metadata_field}" if rule.metadata_field else "prompt"
+    if not rule.HasField("near_duplicate_threshold"):
+        return key
+    return f"{key}; prompts of similarity {rule.near_duplicate_threshold:g} kept apart"

@@ -1,0 +1,51 @@
+"""Why rows cannot be trained on, in the same words when a job is created and when it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from tunix_rt_kit.errors import FailedPrecondition
+
+NAMED: Final = 5
+"""How many of the rows are named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with rows: the error's reason, and what follows "N examples are"."""
+
+    reason: str
+    text: str
+
+
+def too_long(max_length: int) -> Problem:
+    """They have more tokens than a row of a batch."""
+    return Problem("EXAMPLE_TOO_LONG", f"longer than max_length of {max_length} tokens")
+
+
+NO_RESPONSE: Final = Problem("EXAMPLE_WITHOUT_RESPONSE", "without a response to learn")
+NO_END: Final = Problem(
+    "END_NOT_SUPERVISED",
+    "without the token that ends a turn in what is learned, so the model would not learn to stop",
+)
+
+
+def refusal(
+    problem: Problem, split: str, count: int, first_id: str, labels: Sequence[str], dataset: str = ""
+) -> FailedPrecondition:
+    """The error for ``count`` rows, of which ``labels`` names at least the first ``NAMED``.
+
+    With ``dataset`` it is an error about the field ``spec.dataset``.
+    """
+    named = labels[:NAMED]
+    about = f"{count} examples of split {split!r}"
+    if dataset:
+        about = f"spec.dataset: {about} of {dataset}"
+    more = f" and {count - len(named)} more" if count > len(named) else ""
+    return FailedPrecondition(
+        f"{about} are {problem.text}: {', '.join(named)}{more}",
+        reason=problem.reason,
+        metadata={"split": split, "count": str(count), "first_id": first_id},
+    )

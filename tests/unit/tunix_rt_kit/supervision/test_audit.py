@@ -1,0 +1,104 @@
+"""What an audit counts, against counting by hand."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunix_rt_kit.errors import DataLoss
+from tunix_rt_kit.supervision import MAX_NAMED_ROWS, SplitAudit, SplitSupervision, TokenExample, pack
+
+END = 2
+TOKENS = st.lists(st.sampled_from([END, 3, 4, 5]), max_size=12)
+ROWS = st.lists(st.tuples(TOKENS, TOKENS), max_size=40)
+
+
+def audited(
+    rows: Sequence[tuple[list[int], list[int]]], max_length: int, packing: Sequence[int] = ()
+) -> SplitSupervision:
+    audit = SplitAudit("train", max_length=max_length, end_id=END)
+    examples = [
+        TokenExample(f"row-{number}", (*prompt, *response), len(prompt))
+        for number, (prompt, response) in enumerate(rows)
+    ]
+    audit.add(examples[: len(rows) // 2])
+    audit.add(examples[len(rows) // 2 :])
+    return audit.result(packing)
+
+
+@given(rows=ROWS, max_length=st.integers(1, 24))
+def test_counts(rows: list[tuple[list[int], list[int]]], max_length: int) -> None:
+    found = audited(rows, max_length)
+    # A token is learned when it stands in the response and some token stands before it.
+    learned = [[index for index in range(len(p), len(p) + len(r)) if index > 0] for p, r in rows]
+    kept = [
+        [(p + r)[index] for index in indices if index < max_length]
+        for (p, r), indices in zip(rows, learned, strict=True)
+    ]
+    assert found.row_count == len(rows)
+    assert found.token_count == sum(len(p) + len(r) for p, r in rows)
+    assert found.supervised_token_count == sum(map(len, learned))
+    for part, wrong in (
+        (found.truncated, [len(p) + len(r) > max_length for p, r in rows]),
+        (found.unsupervised, [not tokens for tokens in kept]),
+        (found.end_unsupervised, [END not in tokens for tokens in kept]),
+    ):
+        ids = [f"row-{number}" for number, is_wrong in enumerate(wrong) if is_wrong]
+        assert (part.row_count, list(part.example_row_ids)) == (len(ids), ids[:MAX_NAMED_ROWS])
+
+
+@given(rows=ROWS)
+def test_the_histogram_covers_every_row_once(rows: list[tuple[list[int], list[int]]]) -> None:
+    found = audited(rows, 8)
+    sizes = Counter(len(r) if p else max(len(r) - 1, 0) for p, r in rows)
+    for entry in found.supervised_tokens:
+        assert entry.row_count == sum(n for size, n in sizes.items() if entry.lower <= size < entry.upper)
+    assert sum(entry.row_count for entry in found.supervised_tokens) == len(rows)
+    edges = [(entry.lower, entry.upper) for entry in found.supervised_tokens]
+    assert all(first[1] == second[0] for first, second in pairwise(edges))
+    if edges:
+        assert found.supervised_tokens[0].row_count
+        assert found.supervised_tokens[-1].row_count
+
+
+@given(rows=ROWS, capacity=st.integers(1, 30))
+def test_packing_is_the_trainers(rows: list[tuple[list[int], list[int]]], capacity: int) -> None:
+    (found,) = audited(rows, 8, [capacity]).packing
+    lengths = [min(len(p) + len(r), capacity) for p, r in rows]
+    assert found.sequence_count == len(pack(lengths, capacity))
+    if found.sequence_count:
+        assert found.efficiency == sum(lengths) / (found.sequence_count * capacity)
+    assert 0 <= found.efficiency <= 1
+
+
+class Characters:
+    """Every character is a token."""
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        return [[ord(character) for character in text] for text in texts]
+
+
+def line(number: int) -> bytes:
+    return json.dumps({"id": str(number), "prompt": "ab", "response": "c" * number}).encode()
+
+
+def test_lines_are_read_in_batches_and_progress_is_told() -> None:
+    audit = SplitAudit("train", max_length=5000, end_id=ord("c"))
+    told = list(audit.read((line(number) for number in range(1, 1301)), "train.jsonl", Characters()))
+    assert told == [512, 1024, 1300]
+    found = audit.result([])
+    assert (found.row_count, found.supervised_token_count) == (1300, sum(range(1, 1301)))
+    assert found.end_unsupervised.row_count == 0
+
+
+@pytest.mark.parametrize("wrong", [b"{", b"[]", b'{"id": "a", "prompt": "b"}', b'{"id": 1}'])
+def test_a_line_that_is_no_example_is_named(wrong: bytes) -> None:
+    audit = SplitAudit("train", max_length=8, end_id=END)
+    with pytest.raises(DataLoss, match=r"train\.jsonl, line 2: expected a JSON object"):
+        list(audit.read([line(1), wrong], "train.jsonl", Characters()))
