@@ -80,8 +80,10 @@ def _row(trace: SourceTrace, prompt: str, response: str, whole_text: str | None)
     asked, replied = text(prompt), text(response)
     whole = text(whole_text) if whole_text is not None else _joined(asked, replied)
     steps = ",".join(
-        f'{{"content":{text(step["content"])},"i":{step["i"]},"type":{text(step["type"])}}}'
-        for step in trace.steps
+        [
+            f'{{"content":{text(step["content"])},"i":{step["i"]},"type":{text(step["type"])}}}'
+            for step in trace.steps
+        ]
     )
     metadata = canonical_json(trace.metadata).decode()
     traced = _with_source(metadata, trace.metadata, row_id)

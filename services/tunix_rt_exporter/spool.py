@@ -36,7 +36,8 @@ class RowSpool:
 
     def __init__(self, path: Path, seed: int) -> None:
         self._path = path
-        self._seed = seed.to_bytes(8, "big")
+        self._order_salt = b"order\0" + seed.to_bytes(8, "big")
+        self._split_salt = b"split\0" + seed.to_bytes(8, "big")
         self._keys = bytearray()
         self._orders = bytearray()
         self._texts = bytearray()
@@ -86,8 +87,8 @@ class RowSpool:
 
     def _add_keys(self, trace: SourceTrace, group: str, text: str, mark: int) -> None:
         self._keys += trace.digest
-        self._orders += hashlib.sha256(b"order\0" + self._seed + trace.digest).digest()[:16]
-        self._groups += hashlib.sha256(b"split\0" + self._seed + group.encode()).digest()[:8]
+        self._orders += hashlib.sha256(self._order_salt + trace.digest).digest()[:16]
+        self._groups += hashlib.sha256(self._split_salt + group.encode()).digest()[:8]
         self._texts += hashlib.blake2b(text.encode(), digest_size=16).digest()
         self._sequences.append(trace.sequence)
         self._marks.append(mark)

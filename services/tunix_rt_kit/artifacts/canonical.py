@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Callable
 from json.encoder import encode_basestring
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +17,10 @@ from tunix_rt_kit.errors import InvalidArgument
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 _MAX_INTEGER: Final = (1 << 53) - 1
+
+
+# The canonical JSON of a text without lone surrogates, to put lines together from parts.
+canonical_string: Final[Callable[[str], str]] = encode_basestring
 
 
 def canonical_json(obj: Any) -> bytes:
@@ -37,11 +42,6 @@ def canonical_json(obj: Any) -> bytes:
         raise InvalidArgument(
             f"value has no canonical JSON form: {error}", reason="JSON_NOT_CANONICAL"
         ) from error
-
-
-def canonical_string(text: str) -> str:
-    """The canonical JSON of a text without lone surrogates, to put lines together from parts."""
-    return encode_basestring(text)
 
 
 def _is_simple(obj: Any) -> bool:

@@ -27,7 +27,7 @@ ANSWER_LABEL: Final = "Answer:"
 
 def numbered_steps(steps: Sequence[str]) -> str:
     """The steps numbered from 1, one a line; a line break inside a step becomes a space."""
-    return "\n".join(f"{number}. {_one_line(step)}".rstrip() for number, step in enumerate(steps, start=1))
+    return "\n".join([f"{number}. {_one_line(step)}".rstrip() for number, step in enumerate(steps, start=1)])
 
 
 def render_response(steps: Sequence[str], final_answer: str, style: ReasoningStyle = "numbered") -> str:
