@@ -19,6 +19,8 @@ MODULES: Final = {
     "trace-import": "benchmarks.trace_import",
     "trace-read": "benchmarks.trace_read",
     "trace-scale": "benchmarks.trace_scale",
+    "dataset-build": "benchmarks.dataset_build",
+    "decontamination": "benchmarks.decontamination",
 }
 
 
@@ -34,7 +36,7 @@ def main(argv: Sequence[str]) -> None:
 def _parsed(argv: Sequence[str]) -> tuple[list[str], Options]:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Measures the trace store beside a REST baseline; see docs/performance.md.",
+        description="Measures trace store and exporter beside their peers; see docs/performance.md.",
         epilog="example: python -m benchmarks trace-import --data gsm8k_train.jsonl --databases postgresql",
     )
     parser.add_argument(

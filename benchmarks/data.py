@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from tunix_rt.generate import capacity, generate_traces
 
 # Traces that come from one of ten sources in turn, so that a filter keeps one in ten wherever a page stands.
 SOURCES: Final = 10
+_NUMBER: Final = re.compile(r"\d+")
 
 
 def traces(options: Options, count: int) -> Iterator[v1.Trace]:
@@ -28,6 +30,26 @@ def traces(options: Options, count: int) -> Iterator[v1.Trace]:
         trace.metadata.fields["number"].number_value = number
         trace.metadata.fields["tenth"].number_value = number % SOURCES
         yield trace
+
+
+def variants(options: Options, count: int) -> Iterator[v1.Trace]:
+    """``count`` traces of different prompts: those of the data again and again, with another first number.
+
+    Raises ValueError if the file of the options holds none.
+    """
+    rows = _rows(options, count)
+    for number in range(count):
+        trace = v1.Trace()
+        trace.CopyFrom(rows[number % len(rows)])
+        turn = number // len(rows)
+        if turn:
+            trace.prompt = _with_first_number_raised(trace.prompt, turn)
+            trace.final_answer += f" ({turn})"
+        yield trace
+
+
+def _with_first_number_raised(text: str, by: int) -> str:
+    return _NUMBER.sub(lambda found: str(int(found[0]) + by), text, count=1)
 
 
 def as_document(trace: v1.Trace) -> dict[str, Any]:

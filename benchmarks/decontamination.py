@@ -3,23 +3,23 @@
 One hundred leaks of five kinds must all be found and no clean trace dropped; lightly paraphrased leaks are
 counted as they are. Everything goes through the services, embedded, as for any user.
 
-``python -m benchmarks.decontamination --data gsm8k_train.jsonl``; without a file the project's own word
-problems, which come from few templates and so are no measure of false alarms.
+Without a file of data these are the project's own word problems, which come from few templates and so are no
+measure of false alarms.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import re
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import tunix_rt_local
-from benchmarks.dataset_build import traces
+from benchmarks import data
+from benchmarks.options import Options
 from tunix_rt import Client, jobs, v1
 from tunix_rt.importing import import_traces
 
@@ -72,19 +72,17 @@ def _paraphrased(text: str, chance: random.Random) -> str:
 
 KINDS: Final[Mapping[str, Callable[[str, random.Random], str]]] = {
     "verbatim": lambda text, _: text,
-    "re-spaced": lambda text, chance: re.sub(
-        " ", lambda _: chance.choice(["  ", "\n", "\t", "\u00a0"]), text
-    ),
+    "re-spaced": lambda text, chance: re.sub(" ", lambda _: chance.choice(_SPACES), text),
     "re-cased": lambda text, chance: "".join(chance.choice((c.upper(), c.lower())) for c in text),
     "prefix-extended": lambda text, _: f"Solve the following problem and explain each step.\n\n{text}",
     "number-preserving": _renamed,
 }
 
 
-def run(data: Path | None = None) -> dict[str, object]:
+def run(options: Options) -> dict[str, Any]:
     """What was found of each kind of leak, false alarms, and precision and recall for paraphrases."""
     chance = random.Random(_SEED)
-    pool = list(traces(data, 7_473))
+    pool = list(data.variants(options, 7_473))
     chance.shuffle(pool)
     asked, clean = pool[: PLANTED + PARAPHRASED], pool[PLANTED + PARAPHRASED :][:CLEAN]
     planted = []
@@ -134,16 +132,6 @@ def _dropped(asked: list[v1.Trace], rows: list[v1.Trace]) -> dict[str, int]:
         counts: dict[str, int] = {}
         for trace in client.trace_store.list_traces(page_size=1_000):
             if trace.content_digest.removeprefix("sha256:") in gone:
-                kind = trace.metadata["kind"]
+                kind = str(trace.metadata["kind"])
                 counts[kind] = counts.get(kind, 0) + 1
     return counts
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.decontamination", description=__doc__)
-    parser.add_argument("--data", type=Path, help="file of traces; left out, generated ones")
-    print(json.dumps({"benchmark": "decontamination", **run(parser.parse_args().data)}, indent=1))
-
-
-if __name__ == "__main__":
-    main()

@@ -41,6 +41,16 @@ def trace_store(database_url: str) -> Iterator[ServerProcess]:
 
 
 @contextmanager
+def exporter(trace_store_address: str) -> Iterator[ServerProcess]:
+    """``python -m tunix_rt_exporter`` on SQLite, which reads from the trace store at that address."""
+    with tempfile.TemporaryDirectory(prefix="tunix-rt-bench-") as folder:
+        options = ["--data-dir", folder, "--log-level", "warning"]
+        options += ["--trace-store-target", trace_store_address]
+        with _served("tunix_rt_exporter", lambda address: ["serve", "--listen", address, *options]) as server:
+            yield server
+
+
+@contextmanager
 def rest_baseline(database_url: str, *options: str) -> Iterator[ServerProcess]:
     """``python -m benchmarks.rest_baseline`` on a database, whose table it makes."""
     with _served("benchmarks.rest_baseline", lambda address: [address, database_url, *options]) as server:
