@@ -14,21 +14,29 @@ NAMED: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong with rows: the error's reason, and what follows "N examples are"."""
+    """What is wrong with rows: the error's reason, what follows "N examples are", and what would be right."""
 
     reason: str
     text: str
+    remedy: str
 
 
 def too_long(max_length: int) -> Problem:
     """They have more tokens than a row of a batch."""
-    return Problem("EXAMPLE_TOO_LONG", f"longer than max_length of {max_length} tokens")
+    return Problem(
+        "EXAMPLE_TOO_LONG",
+        f"longer than max_length of {max_length} tokens",
+        "set a larger max_length, or leave these traces out of the dataset",
+    )
 
 
-NO_RESPONSE: Final = Problem("EXAMPLE_WITHOUT_RESPONSE", "without a response to learn")
+NO_RESPONSE: Final = Problem(
+    "EXAMPLE_WITHOUT_RESPONSE", "without a response to learn", "leave these traces out of the dataset"
+)
 NO_END: Final = Problem(
     "END_NOT_SUPERVISED",
     "without the token that ends a turn in what is learned, so the model would not learn to stop",
+    "build the dataset with the model's own chat template",
 )
 
 
@@ -45,7 +53,7 @@ def refusal(
         about = f"spec.dataset: {about} of {dataset}"
     more = f" and {count - len(named)} more" if count > len(named) else ""
     return FailedPrecondition(
-        f"{about} are {problem.text}: {', '.join(named)}{more}",
+        f"{about} are {problem.text}: {', '.join(named)}{more}; {problem.remedy}",
         reason=problem.reason,
         metadata={"split": split, "count": str(count), "first_id": first_id},
     )

@@ -68,6 +68,7 @@ def tokenize(
     unknown = Problem(
         "TOKEN_OUT_OF_VOCABULARY",
         f"with a token that the model, which knows {vocab_size}, has no embedding for",
+        "the base model's tokenizer and weights must belong together",
     )
     _refuse(unknown, split, ((r.id, f"token {max(r.ids)}") for r in tokens if max(r.ids) >= vocab_size))
     learned = ((r.id, r.ids[r.first_supervised :]) for r in tokens)
