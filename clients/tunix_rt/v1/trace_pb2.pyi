@@ -49,8 +49,8 @@ class Trace(_message.Message):
     content_digest: _builtins.str
     """`sha256:` and 64 hex digits of the RFC 8785 form of all the fields that a client writes."""
     sequence: _builtins.int
-    """Position in the order of commits, from 1. A deletion takes a number of its own. A snapshot `as_of` N holds the traces whose sequence
-    is at most N and that were not deleted at or before N.
+    """Position in the order of commits, from 1. A deletion, or a call that stores scores, takes a number of its own. A snapshot `as_of` N
+    holds the traces whose sequence is at most N and that were not deleted at or before N, with the scores that were stored by then.
     """
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___TraceStep]:
@@ -58,7 +58,7 @@ class Trace(_message.Message):
 
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
-        """Free-form facts about the trace, such as a reference answer or a conversation id. Numbers must be finite."""
+        """Free-form facts about the trace, such as a reference answer or a conversation id. Numbers must be finite; at most 30 levels deep."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -190,9 +190,7 @@ class TraceFilter(_message.Message):
 
     @_builtins.property
     def scores(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoreCondition]:
-        """Keep traces whose latest score by a criterion is at least a value. At most 20 conditions. Scores are given after a trace was
-        stored, so that a snapshot under such a condition may hold other traces later.
-        """
+        """Keep traces whose latest score by a criterion is at least a value. At most 20 conditions. In a snapshot, its latest score counts."""
 
     def __init__(
         self,

@@ -256,8 +256,11 @@ class StreamTracesRequest(_message.Message):
 
     FILTER_FIELD_NUMBER: _builtins.int
     AS_OF_FIELD_NUMBER: _builtins.int
+    AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
     as_of: _builtins.int
     """The snapshot: a number from 1 to that of the newest commit. 0 means the newest."""
+    after_sequence: _builtins.int
+    """Only traces with a greater `sequence`: that of the last trace which arrived, to go on where a stream broke off. 0 means all."""
     @_builtins.property
     def filter(self) -> _trace_pb2.TraceFilter:
         """Which traces; all of them when left out."""
@@ -267,10 +270,11 @@ class StreamTracesRequest(_message.Message):
         *,
         filter: _trace_pb2.TraceFilter | None = ...,
         as_of: _builtins.int = ...,
+        after_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "filter", b"filter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "as_of", b"as_of", "filter", b"filter"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -443,7 +447,8 @@ class WriteScoresRequest(_message.Message):
     @_builtins.property
     def scores(self) -> _containers.RepeatedCompositeFieldContainer[_trace_pb2.TraceScore]:
         """1-1,000 scores. `trace`, `criterion` (1-64 characters, not a built-in one) and a finite `value` are needed; `details` may hold the
-        figures behind it; `create_time` is the server's. One that is wrong refuses them all; every wrong one is named.
+        figures behind it, at most 16 KiB encoded; `create_time` is the server's. One that is wrong refuses them all; every wrong one is
+        named.
         """
 
     def __init__(
@@ -497,7 +502,7 @@ class ListScoresRequest(_message.Message):
     criterion: _builtins.str
     """Only the scores of this criterion; all of them when empty."""
     page_size: _builtins.int
-    """Most scores in the answer; 0 means 50, more than 1,000 means 1,000."""
+    """Most scores in the answer; 0 means 50, more than 200 means 200."""
     page_token: _builtins.str
     """`next_page_token` of the page before, for the same trace and criterion."""
     def __init__(

@@ -130,7 +130,7 @@ class TraceStoreServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteTrace(self, request, context):
-        """Deletes one trace. Its id and content digest stay on record.
+        """Deletes one trace. Its id, content digest and source stay on record.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -48,7 +48,7 @@ class TraceStoreStub:
     deleted later fails with FAILED_PRECONDITION, reason SNAPSHOT_INCOMPLETE.
     """
     DeleteTrace: _grpc.UnaryUnaryMultiCallable[_trace_store_pb2.DeleteTraceRequest, _empty_pb2.Empty]
-    """Deletes one trace. Its id and content digest stay on record."""
+    """Deletes one trace. Its id, content digest and source stay on record."""
     ScoreTrace: _grpc.UnaryUnaryMultiCallable[_trace_store_pb2.ScoreTraceRequest, _trace_store_pb2.ScoreTraceResponse]
     """Scores one trace by built-in criteria and stores the scores."""
     WriteScores: _grpc.UnaryUnaryMultiCallable[_trace_store_pb2.WriteScoresRequest, _trace_store_pb2.WriteScoresResponse]
@@ -76,7 +76,7 @@ class TraceStoreAsyncStub(TraceStoreStub):
     deleted later fails with FAILED_PRECONDITION, reason SNAPSHOT_INCOMPLETE.
     """
     DeleteTrace: _aio.UnaryUnaryMultiCallable[_trace_store_pb2.DeleteTraceRequest, _empty_pb2.Empty]  # type: ignore[assignment]
-    """Deletes one trace. Its id and content digest stay on record."""
+    """Deletes one trace. Its id, content digest and source stay on record."""
     ScoreTrace: _aio.UnaryUnaryMultiCallable[_trace_store_pb2.ScoreTraceRequest, _trace_store_pb2.ScoreTraceResponse]  # type: ignore[assignment]
     """Scores one trace by built-in criteria and stores the scores."""
     WriteScores: _aio.UnaryUnaryMultiCallable[_trace_store_pb2.WriteScoresRequest, _trace_store_pb2.WriteScoresResponse]  # type: ignore[assignment]
@@ -137,7 +137,7 @@ class TraceStoreServicer(metaclass=_abc_1.ABCMeta):
         request: _trace_store_pb2.DeleteTraceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
-        """Deletes one trace. Its id and content digest stay on record."""
+        """Deletes one trace. Its id, content digest and source stay on record."""
 
     @_abc_1.abstractmethod
     def ScoreTrace(
