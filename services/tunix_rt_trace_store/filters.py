@@ -10,8 +10,8 @@ from tunix_rt_trace_store.model import MetadataCondition, ScoreCondition, TraceF
 from tunix_rt_trace_store.tables import scores, traces
 
 
-def conditions(wanted: TraceFilter, dialect: str) -> list[ColumnElement[bool]]:
-    """The conditions that a row of ``traces`` must meet, joined by AND."""
+def conditions(wanted: TraceFilter, dialect: str, as_of: int | None = None) -> list[ColumnElement[bool]]:
+    """The conditions that a row of ``traces`` must meet, joined by AND; scores are those of ``as_of``."""
     found: list[ColumnElement[bool]] = []
     if wanted.sources:
         found.append(traces.c.source.in_(wanted.sources))
@@ -27,7 +27,7 @@ def conditions(wanted: TraceFilter, dialect: str) -> list[ColumnElement[bool]]:
         _metadata_sqlite(entry) if dialect == "sqlite" else _metadata_postgresql(entry)
         for entry in wanted.metadata
     ]
-    found += [_score(entry) for entry in wanted.scores]
+    found += [_score(entry, as_of) for entry in wanted.scores]
     return found
 
 
@@ -64,7 +64,9 @@ def _sqlite_equals(
     return and_(kind.in_(["integer", "real"]), value == wanted)
 
 
-def _score(entry: ScoreCondition) -> ColumnElement[bool]:
+def _score(entry: ScoreCondition, as_of: int | None) -> ColumnElement[bool]:
     of_trace = and_(scores.c.trace_sequence == traces.c.sequence, scores.c.criterion == entry.criterion)
+    if as_of is not None:
+        of_trace = and_(of_trace, scores.c.sequence <= as_of)
     latest = select(scores.c.value).where(of_trace).order_by(scores.c.id.desc()).limit(1).scalar_subquery()
     return latest >= entry.minimum

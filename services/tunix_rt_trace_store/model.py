@@ -6,6 +6,7 @@ JSON, a thousand in a batch.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from typing_extensions import TypedDict
 MAX_TRACE_BYTES: Final = 1 << 20
 MAX_BATCH: Final = 1_000
 MAX_INT32: Final = (1 << 31) - 1
+# A message is read to a depth of 100, and a trace stands deeper in some answers than in the request.
+MAX_DEPTH: Final = 30
+MAX_DETAILS_BYTES: Final = 16 << 10
 
 DuplicatePolicy = Literal["keep", "skip"]
 Criterion = Literal["structure", "answer"]
@@ -35,6 +39,8 @@ def _no_nul(text: str) -> str:
 
 def _bad_value(value: Any, path: tuple[int | str, ...]) -> tuple[tuple[int | str, ...], str] | None:
     """Where in a JSON value something cannot be kept, and what it is."""
+    if len(path) > MAX_DEPTH:
+        return path[:1], f"is nested more than {MAX_DEPTH} levels deep"
     if isinstance(value, str):
         return (path, "holds a NUL character") if "\0" in value else None
     if isinstance(value, float) and not math.isfinite(value):
@@ -170,6 +176,17 @@ class TraceFilter(BaseModel):
     scores: Annotated[list[ScoreCondition], Field(max_length=20)] = []
 
 
+def _small(details: dict[str, Any]) -> dict[str, Any]:
+    size = len(json.dumps(details, ensure_ascii=False).encode())
+    if size > MAX_DETAILS_BYTES:
+        raise PydanticCustomError(
+            "details_size",
+            "is {size} bytes as JSON; at most {most} would be right",
+            {"size": size, "most": MAX_DETAILS_BYTES},
+        )
+    return details
+
+
 class ScoreDraft(BaseModel):
     """A score as a client writes it."""
 
@@ -178,7 +195,7 @@ class ScoreDraft(BaseModel):
     trace: str
     criterion: Label
     value: Annotated[float, Field(allow_inf_nan=False)]
-    details: Annotated[dict[str, Any], AfterValidator(_keepable)]
+    details: Annotated[dict[str, Any], AfterValidator(_keepable), AfterValidator(_small)]
 
 
 SCORE_DRAFTS: Final = TypeAdapter(list[ScoreDraft])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, Select, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Row, Select, delete, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from tunix_rt_kit.database import Database, RequestLog, bulk_insert
@@ -90,7 +90,8 @@ class SqlTraceRepository:
     def snapshot_part(self, wanted: TraceFilter, after: int, as_of: int, limit: int) -> Page:
         """Up to ``limit`` traces that fit in one message, in the order of commits, of the snapshot ``as_of``.
 
-        Raises FailedPrecondition(SNAPSHOT_INCOMPLETE) if some that follow ``after`` have been deleted since.
+        Raises FailedPrecondition(SNAPSHOT_INCOMPLETE) if some that follow ``after``, and that the filter may
+        have matched, have been deleted since.
         """
         with self._database.read() as session:
             gone = session.scalar(
@@ -100,6 +101,7 @@ class SqlTraceRepository:
                     tombstones.c.sequence > after,
                     tombstones.c.sequence <= as_of,
                     tombstones.c.delete_sequence > as_of,
+                    *_may_match(wanted),
                 )
             )
             if gone:
@@ -109,7 +111,7 @@ class SqlTraceRepository:
                     reason="SNAPSHOT_INCOMPLETE",
                     metadata={"as_of": str(as_of), "deleted_count": str(gone)},
                 )
-            where = conditions(wanted, self._database.dialect)
+            where = conditions(wanted, self._database.dialect, as_of)
             where += [traces.c.sequence > after, traces.c.sequence <= as_of]
             return _page(session, where, traces.c.sequence.asc(), limit)
 
@@ -118,7 +120,9 @@ class SqlTraceRepository:
         with self._database.write() as session:
             number = _next_sequence(session, 1)
             row = session.execute(
-                select(traces.c.sequence, traces.c.content_digest).where(traces.c.id == trace_id)
+                select(traces.c.sequence, traces.c.content_digest, traces.c.source).where(
+                    traces.c.id == trace_id
+                )
             ).one_or_none()
             if row is None:
                 raise _not_found(session, trace_id, "name")
@@ -127,6 +131,7 @@ class SqlTraceRepository:
                     sequence=row.sequence,
                     id=trace_id,
                     content_digest=row.content_digest,
+                    source=row.source,
                     delete_sequence=number,
                     delete_time=datetime.now(UTC),
                 )
@@ -215,12 +220,18 @@ def _insert(session: Session, batch: Sequence[NewTrace], policy: DuplicatePolicy
     return outcome
 
 
+def _may_match(wanted: TraceFilter) -> list[ColumnElement[bool]]:
+    """What a tombstone tells of whether its trace matched; of the content nothing is left."""
+    if not wanted.sources:
+        return []
+    return [or_(tombstones.c.source.is_(None), tombstones.c.source.in_(wanted.sources))]
+
+
 def _insert_scores(session: Session, given: Sequence[Score], field: str) -> list[str]:
-    # Locked against deletion: on PostgreSQL a trace that was found could be gone at the insert.
+    # It locks out every other writer, so that no trace that is found here is gone at the insert.
+    number = _next_sequence(session, 1)
     ids = {score.trace_id for score in given}
-    found = session.execute(
-        select(traces.c.id, traces.c.sequence).where(traces.c.id.in_(ids)).with_for_update(read=True)
-    )
+    found = session.execute(select(traces.c.id, traces.c.sequence).where(traces.c.id.in_(ids)))
     sequences: dict[str, int] = dict(found.tuples().all())
     for index, score in enumerate(given):
         if score.trace_id not in sequences:
@@ -228,6 +239,7 @@ def _insert_scores(session: Session, given: Sequence[Score], field: str) -> list
     rows = [
         {
             "trace_sequence": sequences[score.trace_id],
+            "sequence": number,
             "criterion": score.criterion,
             "value": score.value,
             "details": score.details,

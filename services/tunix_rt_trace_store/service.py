@@ -33,6 +33,8 @@ from tunix_rt_trace_store.validation import checked_contents, checked_filter, ch
 
 TRACE_NAME: Final = "traces/{trace}"
 STREAM_BATCH: Final = 1_000
+# Each may have details of 16 KiB, and a page must fit in 4 MiB.
+SCORE_PAGE: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +126,12 @@ class TraceStoreService:
         return page.traces, encode_page_token({"sequence": page.traces[-1].sequence}, digest)
 
     def stream_traces(
-        self, filter_fields: dict[str, Any], as_of: int
+        self, filter_fields: dict[str, Any], as_of: int, after: int = 0
     ) -> tuple[int, Iterator[Sequence[StoredTrace]]]:
         """The snapshot's number, and its traces in the order of commits, by parts that fit in one message.
 
-        ``as_of`` 0 means the newest commit. The parts raise FailedPrecondition(SNAPSHOT_INCOMPLETE) if
-        traces of the snapshot have been deleted.
+        ``as_of`` 0 means the newest commit; only traces with a sequence greater than ``after`` come. The
+        parts raise FailedPrecondition(SNAPSHOT_INCOMPLETE) if traces among them have been deleted.
         """
         wanted = checked_filter(filter_fields)
         newest = self._repository.last_sequence()
@@ -141,8 +143,14 @@ class TraceStoreService:
                 metadata={"newest": str(newest)},
                 violations=[FieldViolation("as_of", description)],
             )
+        if after < 0:
+            raise InvalidArgument(
+                f"after_sequence: is {after}; the sequence of a trace, or 0, would be right",
+                reason="AFTER_SEQUENCE_INVALID",
+                violations=[FieldViolation("after_sequence", f"is {after}; at least 0 would be right")],
+            )
         snapshot = as_of or newest
-        return snapshot, self._parts(wanted, snapshot)
+        return snapshot, self._parts(wanted, after, snapshot)
 
     def delete_trace(self, name: str) -> None:
         """Delete one trace; its id and content digest stay on record."""
@@ -187,7 +195,7 @@ class TraceStoreService:
         digest = digest_json({"method": "ListScores", "trace": trace_id, "criterion": criterion})
         position = decode_page_token(page_token, digest)
         page = self._repository.scores(
-            trace_id, criterion, position["before"] if position else None, page_size(size)
+            trace_id, criterion, position["before"] if position else None, min(page_size(size), SCORE_PAGE)
         )
         if page.next_before is None:
             return page.scores, ""
@@ -209,8 +217,8 @@ class TraceStoreService:
         trace = self._repository.get(trace_id, field)
         return ScoredTrace(trace, self._decode(trace.encoded), self._repository.latest_scores(trace))
 
-    def _parts(self, wanted: TraceFilter, as_of: int) -> Iterator[Sequence[StoredTrace]]:
-        after, last = 0, False
+    def _parts(self, wanted: TraceFilter, after: int, as_of: int) -> Iterator[Sequence[StoredTrace]]:
+        last = False
         while not last:
             page = self._repository.snapshot_part(wanted, after, as_of, STREAM_BATCH)
             last = page.last

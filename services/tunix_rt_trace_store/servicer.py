@@ -53,7 +53,8 @@ class TraceStoreServicer(v1.TraceStoreServicer):
         self, request: v1.StreamTracesRequest, context: Any
     ) -> AsyncIterator[v1.StreamTracesResponse]:
         def messages() -> Iterator[v1.StreamTracesResponse]:
-            as_of, parts = self._service.stream_traces(convert.filter_fields(request.filter), request.as_of)
+            fields = convert.filter_fields(request.filter)
+            as_of, parts = self._service.stream_traces(fields, request.as_of, request.after_sequence)
             yield convert.stream_header(as_of)
             for part in parts:
                 yield convert.stream_part(part)

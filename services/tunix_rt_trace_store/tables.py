@@ -64,6 +64,8 @@ tombstones: Final = Table(
     Column("sequence", _Sequence, primary_key=True, autoincrement=False),
     Column("id", String(36), nullable=False, unique=True),
     Column("content_digest", LargeBinary(32), nullable=False),
+    # NULL for those of the first revision.
+    Column("source", String(64)),
     # The deletion's own place in the order of commits: a snapshot before it held the trace.
     Column("delete_sequence", BigInteger, nullable=False, index=True),
     Column("delete_time", UtcDateTime, nullable=False),
@@ -74,6 +76,8 @@ scores: Final = Table(
     metadata,
     Column("id", _Sequence, primary_key=True),
     Column("trace_sequence", _Sequence, ForeignKey("traces.sequence", ondelete="CASCADE"), nullable=False),
+    # The place of the call that stored it in the order of commits; 0 for those of the first revision.
+    Column("sequence", BigInteger, nullable=False),
     Column("criterion", String(64), nullable=False),
     Column("value", Double, nullable=False),
     Column("details", CanonicalJson, nullable=False),

@@ -577,6 +577,69 @@ async def test_bad_scores_store_none(store: Any) -> None:
     assert (error.code, error.reason) == ("NOT_FOUND", "TRACE_NOT_FOUND")
 
 
+def nested(levels: int, kind: type) -> Any:
+    value: Any = "deep"
+    for _ in range(levels):
+        value = [value] if kind is list else {"k": value}
+    return value
+
+
+@pytest.mark.parametrize("kind", [list, dict])
+async def test_the_deepest_metadata_comes_back_by_every_call(store: Any, kind: type) -> None:
+    too_deep = trace(0, metadata={"m": nested(30, kind)})
+    error = await refused(create(store, trace(1), too_deep))
+    assert (error.reason, fields(error)) == ("TRACE_INVALID", ["traces[1].metadata.m"])
+    deepest = await store.CreateTrace(v1.CreateTraceRequest(trace=trace(0, metadata={"m": nested(29, kind)})))
+    await store.WriteScores(v1.WriteScoresRequest(scores=[own_score(deepest.name, m=nested(29, kind))]))
+    assert (await stream(store))[1] == [deepest]
+    assert (await store.ListTraces(v1.ListTracesRequest())).traces == [deepest]
+    compared = await store.CompareTraces(v1.CompareTracesRequest(base=deepest.name, other=deepest.name))
+    assert compared.other.trace == deepest
+    listed = await store.ListScores(v1.ListScoresRequest(trace=deepest.name))
+    assert listed.scores == compared.other.scores
+
+
+async def test_a_page_of_the_largest_scores_fits_in_a_message(store: Any) -> None:
+    name = (await create(store, trace(0))).results[0].name
+    score = own_score(name, text="x" * 16_000)
+    for _ in range(2):
+        await store.WriteScores(v1.WriteScoresRequest(scores=[score] * 150))
+    assert len(await listed_scores(store, name, page_size=1000)) == 300
+    error = await refused(
+        store.WriteScores(v1.WriteScoresRequest(scores=[own_score(name, text="x" * 17_000)]))
+    )
+    assert fields(error) == ["scores[0].details"]
+
+
+async def test_a_snapshot_counts_the_scores_of_its_time(store: Any) -> None:
+    name = (await create(store, trace(0), trace(1))).results[0].name
+    good = [v1.ScoreCondition(criterion="judge", minimum=0.5)]
+    await store.WriteScores(v1.WriteScoresRequest(scores=[own_score(name, value=0.9)]))
+    as_of, found = await stream(store, scores=good)
+    assert (as_of, [t.name for t in found]) == (3, [name])
+    await store.WriteScores(v1.WriteScoresRequest(scores=[own_score(name, value=0.1)]))
+    assert await stream(store, as_of=2, scores=good) == (2, [])
+    assert await stream(store, as_of=3, scores=good) == (3, found)
+    assert await stream(store, scores=good) == (4, [])
+
+
+async def test_a_stream_goes_on_where_one_broke_off(store: Any) -> None:
+    await create(store, *[trace(i) for i in range(5)])
+    parts = [p async for p in store.StreamTraces(v1.StreamTracesRequest(as_of=4, after_sequence=2))]
+    assert [t.sequence for part in parts for t in part.batch.traces] == [3, 4]
+    error = await refused(store.StreamTraces(v1.StreamTracesRequest(after_sequence=-1)).read())
+    assert fields(error) == ["after_sequence"]
+
+
+async def test_a_deletion_concerns_the_snapshots_of_its_source(store: Any) -> None:
+    created = await create(store, trace(0, source="a"), trace(1, source="b"))
+    await store.DeleteTrace(v1.DeleteTraceRequest(name=created.results[1].name))
+    assert [t.source for t in (await stream(store, as_of=2, sources=["a"]))[1]] == ["a"]
+    for sources in (["a", "b"], []):
+        error = await refused(stream(store, as_of=2, sources=sources))
+        assert error.reason == "SNAPSHOT_INCOMPLETE"
+
+
 async def test_a_page_of_scores_belongs_to_its_trace(store: Any) -> None:
     first, second = [result.name for result in (await create(store, trace(0), trace(1))).results]
     await store.WriteScores(v1.WriteScoresRequest(scores=[own_score(first), own_score(first)]))

@@ -447,7 +447,7 @@ class WriteScoresRequest(_message.Message):
     @_builtins.property
     def scores(self) -> _containers.RepeatedCompositeFieldContainer[_trace_pb2.TraceScore]:
         """1-1,000 scores. `trace`, `criterion` (1-64 characters, not a built-in one) and a finite `value` are needed; `details` may hold the
-        figures behind it, at most 16 KiB encoded; `create_time` is the server's. One that is wrong refuses them all; every wrong one is
+        figures behind it, at most 16 KiB as JSON; `create_time` is the server's. One that is wrong refuses them all; every wrong one is
         named.
         """
 

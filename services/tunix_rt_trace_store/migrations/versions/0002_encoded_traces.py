@@ -1,4 +1,7 @@
-"""A trace is kept encoded as it was written, and only what filters look at has columns of its own."""
+"""A trace is kept encoded as it was written, and only what filters look at has columns of its own.
+
+Scores get a place in the order of commits, and tombstones the source of their trace.
+"""
 
 from __future__ import annotations
 
@@ -50,6 +53,10 @@ def upgrade() -> None:
         for name in _MOVED:
             table.drop_column(name)
     op.create_index("ix_traces_source_sequence", "traces", ["source", "sequence"])
+    op.add_column("trace_tombstones", sa.Column("source", sa.String(64)))
+    op.add_column("trace_scores", sa.Column("sequence", sa.BigInteger, nullable=False, server_default="0"))
+    with op.batch_alter_table("trace_scores") as table:
+        table.alter_column("sequence", existing_type=sa.BigInteger(), server_default=None)
 
 
 def _encoded(row: sa.Row[tuple[object, ...]]) -> bytes:
