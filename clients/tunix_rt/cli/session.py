@@ -122,6 +122,9 @@ class Session:
             stream=sys.stderr,
             force=True,
         )
+        if not self.verbose:
+            # A command that ends early breaks off calls of its embedded server: gRPC prints a traceback.
+            logging.getLogger("grpc").setLevel(logging.CRITICAL)
 
 
 def as_document(message: Message) -> Any:

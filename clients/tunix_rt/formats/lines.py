@@ -24,6 +24,9 @@ _MAX_DEPTH: Final = 30
 _MAX_INTEGER: Final = 2**53
 _BOM: Final = b"\xef\xbb\xbf"
 _NEWLINES: Final = (b"\n", "\n")
+_AS_LINES: Final = (
+    "; each line must hold one object: `jq -c .` makes lines of documents, `jq -c '.[]'` of an array"
+)
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -89,7 +92,8 @@ def keys_of(line: bytes, number: int, file: str) -> set[str]:
     except (ValueError, RecursionError):
         raise FormatError(number, _why_not_json(line) or "not JSON", file=file) from None
     if not isinstance(document, dict):
-        raise FormatError(number, "expected a JSON object, {...}", file=file)
+        hint = _AS_LINES if isinstance(document, list) else ""
+        raise FormatError(number, f"expected a JSON object, {{...}}{hint}", file=file)
     return set(document)
 
 
@@ -166,7 +170,9 @@ def _why_not_json(line: bytes) -> str:
     except UnicodeDecodeError as error:
         return f"not UTF-8 at byte {error.start + 1}"
     except json.JSONDecodeError as error:
-        return f"not JSON: {error.msg} at character {error.pos + 1}"
+        # A value that the next line goes on with ends where this line does.
+        hint = _AS_LINES if error.pos >= len(error.doc.rstrip()) else ""
+        return f"not JSON: {error.msg} at character {error.pos + 1}{hint}"
     except (ValueError, RecursionError) as error:
         return f"not JSON: {error}"
     try:

@@ -283,3 +283,9 @@ def test_eval_items_out_of_traces_are_unique_and_stable() -> None:
 def test_answers_that_are_numbers_are_graded_as_numbers(answer: str) -> None:
     (item,) = eval_items_from_traces([trace(1, final_answer=answer)], grader="auto")
     assert item.grader.WhichOneof("kind") == "numeric"
+
+
+@pytest.mark.parametrize("text", ['[{"prompt": "a"},', "{", '[{"prompt": "a"}]'])
+def test_a_document_that_is_no_json_lines_is_told_how_to_become_some(text: str) -> None:
+    with pytest.raises(FormatError, match="jq -c"):
+        list(read_traces(io.BytesIO(text.encode())))
