@@ -205,6 +205,7 @@ def test_broken_json_and_broken_weights_are_named(tiny: Path) -> None:
 
 
 def test_unusable_folder_does_not_spoil_the_list(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("WARNING")
     make_tiny_model(tmp_path / "good")
     edit(make_tiny_model(tmp_path / "bad") / "config.json", hidden_act="gelu")
     assert [info.id for info in ModelStore(tmp_path).list()] == [SMOLLM2, "good"]
