@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import uuid
 from collections.abc import Iterator
@@ -14,9 +15,18 @@ from typing import BinaryIO
 def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A file that appears at ``path`` when the block ends, and not at all when it raises.
 
-    Its folder is made if it is not there. Raises OSError as writing does.
+    Its folder is made if it is not there. What is no regular file, such as a named pipe or a device, is
+    written as the bytes come; a symbolic link stays, and its target is written. Raises OSError as writing
+    does, before the block begins for a folder.
     """
-    final = Path(path)
+    given = Path(path)
+    if given.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a folder; give a file", str(given))
+    if given.exists() and not given.is_file():
+        with given.open("wb") as stream:
+            yield stream
+        return
+    final = Path(os.path.realpath(given)) if given.is_symlink() else given
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex}")
     try:

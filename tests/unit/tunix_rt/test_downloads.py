@@ -105,6 +105,14 @@ def test_wrong_bytes_are_refused_and_leave_no_file(address: str, exporter: Expor
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("file", b"old")]
 
 
+def test_a_folder_is_refused_before_anything_is_downloaded(
+    address: str, exporter: Exporter, tmp_path: Path
+) -> None:
+    with Client(address) as client, pytest.raises(IsADirectoryError, match="is a folder; give a file"):
+        client.exporter.download_dataset("datasets/d@1", "train", tmp_path)
+    assert exporter.offsets == []
+
+
 def test_a_file_that_changes_meanwhile_is_refused(address: str, exporter: Exporter) -> None:
     exporter.breaks = 1
     exporter.digests.append("sha256:" + "0" * 64)

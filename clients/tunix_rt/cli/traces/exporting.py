@@ -42,8 +42,6 @@ def export(
     """
     condition = wanted.filter()
     to_stdout = str(output) == "-"
-    if output.is_dir():
-        raise typer.BadParameter(f"--output {output} is a folder; give a file")
     with session.connect() as client, session.progress() as progress:
         with output_stream(output) as stream, compressing(stream, output) as file:
             found = client.trace_store.stream_traces(filter=condition, as_of=as_of)

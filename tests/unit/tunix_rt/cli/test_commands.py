@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +51,23 @@ def test_generated_traces_go_to_stdout_and_go_on_where_others_stopped() -> None:
     whole = run(*arguments, "--count", "10").stdout.splitlines()
     rest = run(*arguments, "--count", "4", "--start", "6").stdout.splitlines()
     assert [json.loads(line)["prompt"] for line in whole[6:]] == [json.loads(line)["prompt"] for line in rest]
+
+
+def test_a_named_pipe_stays_one_and_a_link_stays_a_link(tmp_path: Path) -> None:
+    arguments = ("traces", "generate", "--count", "3", "-o")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("file")
+    # Opened for both, so that neither end waits for the other.
+    held = os.open(tmp_path / "pipe", os.O_RDWR | os.O_NONBLOCK)
+    try:
+        assert run(*arguments, "pipe").exit_code == 0
+        assert os.read(held, 1 << 16).count(b"\n") == 3
+    finally:
+        os.close(held)
+    assert (tmp_path / "pipe").is_fifo()
+    assert run(*arguments, "link").exit_code == 0
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "file").read_bytes().count(b"\n") == 3
 
 
 def test_unknown_family_is_named_with_the_known_ones() -> None:
