@@ -139,8 +139,9 @@ def import_traces(
         on_progress: called in the calling thread after each batch, with the counts so far.
         on_refused: called in the calling thread for each trace that the server refuses, in order, before
             ``on_progress``; the rest of its batch is stored. Left out: such a trace ends the import.
-        import_id: the same id and traces as in an earlier import store nothing twice, even with ``keep``;
-            left out, this import stands for itself.
+        import_id: the same id, traces and ``batch_size`` as in an earlier import store nothing twice, even
+            with ``keep``, as long as no trace was refused: it is whole batches that are known again. Left
+            out, this import stands for itself.
 
     Raises:
         ImportStoppedError: a trace was refused, could not be read, or the server stayed away.
