@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from tunix_rt import v1
 from tunix_rt.formats.chat import chat
-from tunix_rt.formats.compression import Source, name_of
+from tunix_rt.formats.compression import PARQUET_PIPED, Source, name_of
 from tunix_rt.formats.errors import FormatError
 from tunix_rt.formats.lines import MAX_LINE_BYTES, keys_of, plain_of, read_failures, read_lines
 from tunix_rt.formats.parquet import is_parquet, read_rows
@@ -142,6 +142,8 @@ def trace_to_json(trace: v1.Trace) -> str:
 def _lines(
     source: Source, format: TraceFormat, columns: Mapping[str, str] | None
 ) -> Iterator[tuple[int, bytes]]:
+    if source == "-" and format == "parquet":
+        raise FormatError(0, PARQUET_PIPED, file=name_of(source))
     with read_failures(name_of(source)):
         parquet = is_parquet(source)
     if parquet or format == "parquet":

@@ -97,6 +97,11 @@ def test_server_that_is_not_there(nowhere: str) -> None:
     [
         (("traces", "list", "-s", "host:port"), 1, "port 'port' is not a number"),
         (("traces", "import", "nope.jsonl"), 1, "error: nope.jsonl: no such file"),
+        (
+            ("traces", "import", "-", "--format", "parquet"),
+            1,
+            "error: standard input: is Parquet, which cannot be read from a pipe; give the file's name",
+        ),
         (("traces", "show", "datasets/x"), 2, "traces/ID"),
         (("dataset", "build", "d", "--latest", "1", "--random", "1"), 2, "exclude each other"),
         (("train", "start", "-d", "d", "-m", "m", "--max-steps", "9" * 30), 1, "out of range"),
