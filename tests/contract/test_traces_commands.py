@@ -252,6 +252,29 @@ def test_named_traces_are_scored_and_shown_with_their_scores(run: Run, client: C
     assert "0 stored, 1 skipped" in run("import", "-", input=json.dumps(document)).stdout
 
 
+def test_the_latest_score_of_each_criterion_is_shown(run: Run, client: Client) -> None:
+    import_traces(client, [trace(1)])
+    (name,) = names(client)
+    client.trace_store.score_trace(name, criteria=["structure"])
+    older = [v1.TraceScore(trace=name, criterion="judge", value=value / 200) for value in range(150)]
+    client.trace_store.write_scores(older)
+    client.trace_store.write_scores([v1.TraceScore(trace=name, criterion="taste", value=0.25)])
+    client.trace_store.write_scores([v1.TraceScore(trace=name, criterion="judge", value=0.875)])
+
+    def shown() -> tuple[dict[str, float], str]:
+        result = run("show", name, "--json")
+        assert run("show", name).stderr == result.stderr
+        scores = json.loads(result.stdout)["scores"]
+        return {score["criterion"]: score["value"] for score in scores}, result.stderr
+
+    scores, notice = shown()
+    assert (list(scores), scores["judge"], notice) == (["judge", "structure", "taste"], 0.875, "")
+    client.trace_store.write_scores([v1.TraceScore(trace=name, criterion="taste", value=0.5)] * 100)
+    scores, notice = shown()
+    assert scores == {"judge": 0.875, "taste": 0.5}
+    assert notice == "there are more scores; these are the latest of the newest 200\n"
+
+
 def test_all_traces_of_a_filter_are_scored(run: Run, client: Client) -> None:
     entries = [trace(number) for number in range(20)] + [trace(99, metadata={"no": "reference"})]
     import_traces(client, entries)

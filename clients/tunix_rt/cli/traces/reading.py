@@ -19,6 +19,7 @@ from tunix_rt.cli.session import Session, as_document
 from tunix_rt.cli.traces.app import app
 
 _LARGEST_PAGE = 1000
+_SCORES_READ = 200
 
 
 class _Listing:
@@ -95,12 +96,18 @@ def show(
     wanted = resource_name("traces", name)
     with session.connect() as client:
         trace = client.trace_store.get_trace(wanted)
-        # A comparison is what tells scores.
-        scores = client.trace_store.compare_traces(wanted, wanted).base.scores
+        page = next(client.trace_store.list_scores(wanted, page_size=_SCORES_READ).pages())
+    # The newest come first.
+    latest: dict[str, v1.TraceScore] = {}
+    for score in page.scores:
+        latest.setdefault(score.criterion, score)
+    scores = [latest[criterion] for criterion in sorted(latest)]
     if session.as_json:
         session.print_json(as_document(trace) | {"scores": [as_document(score) for score in scores]})
     else:
         session.out.print(trace_panel(trace, scores))
+    if page.next_page_token:
+        session.err.print(f"there are more scores; these are the latest of the newest {len(page.scores)}")
 
 
 def trace_panel(trace: v1.Trace, scores: Sequence[v1.TraceScore] = ()) -> Panel:
