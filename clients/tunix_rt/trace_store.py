@@ -29,12 +29,13 @@ class _Snapshot:
         self.as_of = as_of
 
     def request(self) -> v1.StreamTracesRequest:
-        return v1.StreamTracesRequest(filter=self._filter, as_of=self.as_of)
+        return v1.StreamTracesRequest(filter=self._filter, as_of=self.as_of, after_sequence=self._last)
 
     def take(self, part: v1.StreamTracesResponse) -> list[v1.Trace]:
         if part.WhichOneof("part") == "header":
             self.as_of = part.header.as_of
             return []
+        # A server that is older than ``after_sequence`` sends all of them again.
         new = [trace for trace in part.batch.traces if trace.sequence > self._last]
         if new:
             self._last, self._breaks = new[-1].sequence, 0

@@ -22,8 +22,8 @@ CLIENTS = {
     "Evaluator": (EvaluatorClient, AsyncEvaluatorClient),
 }
 METHODS = [method for service in services() for method in service.methods]
-# The client deals with these itself: it goes on with a download, and it asks for the next page.
-OWN_FIELDS = {"offset"}
+# The client deals with these itself: it goes on with a stream or a download that broke.
+OWN_FIELDS = {"after_sequence", "offset"}
 
 
 def snake_case(name: str) -> str:

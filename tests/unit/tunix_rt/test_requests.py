@@ -19,7 +19,7 @@ from tunix_rt import AsyncClient, Client, v1
 from tunix_rt.rpc.channel import services
 
 METHODS = [method for service in services() for method in service.methods]
-OWN_FIELDS = {"offset"}
+OWN_FIELDS = {"after_sequence", "offset"}
 EMPTY_FILE = v1.DownloadHeader(digest=f"sha256:{hashlib.sha256(b'').hexdigest()}")
 
 

@@ -16,20 +16,25 @@ COUNT = 10
 
 
 class Store(v1.TraceStoreServicer):
-    """Streams COUNT traces in batches of three; breaks after ``break_after`` batches, ``breaks`` times."""
+    """Streams COUNT traces in batches of three; breaks behind trace ``break_behind``, ``breaks`` times.
+
+    An ``old`` one does not know ``after_sequence``.
+    """
 
     def __init__(self) -> None:
-        self.asked: list[int] = []
+        self.asked: list[tuple[int, int]] = []
+        self.old = False
         self.breaks = 0
-        self.break_after = 2
+        self.break_behind = 6
 
     def StreamTraces(
         self, request: v1.StreamTracesRequest, context: Any
     ) -> Iterator[v1.StreamTracesResponse]:
-        self.asked.append(request.as_of)
+        self.asked.append((request.as_of, request.after_sequence))
+        before = 0 if self.old else request.after_sequence
         yield v1.StreamTracesResponse(header=v1.StreamTracesHeader(as_of=request.as_of or COUNT))
-        for number, first in enumerate(range(1, COUNT + 1, 3)):
-            if self.breaks and number == self.break_after:
+        for first in range(before + 1, COUNT + 1, 3):
+            if self.breaks and first > self.break_behind:
                 self.breaks -= 1
                 context.abort(grpc.StatusCode.UNAVAILABLE, "going away")
             batch = [v1.Trace(sequence=sequence) for sequence in range(first, min(first + 3, COUNT + 1))]
@@ -47,20 +52,24 @@ def address(store: Store) -> Iterator[str]:
         yield address
 
 
-def test_a_broken_stream_yields_each_trace_once(address: str, store: Store) -> None:
-    store.breaks = 1
+@pytest.mark.parametrize("old", [False, True])
+def test_a_broken_stream_yields_each_trace_once(address: str, store: Store, old: bool) -> None:
+    store.breaks, store.old = 1, old
     with Client(address) as client:
         stream = client.trace_store.stream_traces()
         assert [trace.sequence for trace in stream] == list(range(1, COUNT + 1))
-    assert store.asked == [0, COUNT]
+    assert store.asked == [(0, 0), (COUNT, 6)]
 
 
-async def test_a_broken_stream_yields_each_trace_once_in_asyncio(address: str, store: Store) -> None:
-    store.breaks = 1
+@pytest.mark.parametrize("old", [False, True])
+async def test_a_broken_stream_yields_each_trace_once_in_asyncio(
+    address: str, store: Store, old: bool
+) -> None:
+    store.breaks, store.old = 1, old
     async with AsyncClient(address) as client:
         stream = client.trace_store.stream_traces()
         assert [trace.sequence async for trace in stream] == list(range(1, COUNT + 1))
-    assert store.asked == [0, COUNT]
+    assert store.asked == [(0, 0), (COUNT, 6)]
 
 
 def test_a_stream_that_gets_no_further_ends(address: str, store: Store) -> None:
