@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tokenizers import Tokenizer
 
 from tunix_rt_kit.errors import FailedPrecondition, InvalidArgument
 from tunix_rt_kit.models.hf_folder import SpecialTokens, read_special_tokens, unsupported
+
+# The module of what a library in Rust raises when it gives up, which is no Exception.
+_PANICS: Final = "pyo3_runtime"
 
 
 class TextTokenizer:
@@ -115,7 +118,10 @@ def parse_tokenizer(data: bytes) -> TextTokenizer:
     """The tokenizer of a ``tokenizer.json``; raises InvalidArgument (TOKENIZER_INVALID)."""
     try:
         return TextTokenizer(Tokenizer.from_buffer(data))
-    except Exception as error:  # the library raises nothing narrower
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__module__ != _PANICS:
+            raise
+        # The library raises nothing narrower.
         raise InvalidArgument(
             f"is not a tokenizer.json that can be read: {str(error)[:200]}", reason="TOKENIZER_INVALID"
         ) from error

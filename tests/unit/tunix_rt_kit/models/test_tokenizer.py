@@ -12,8 +12,8 @@ from tokenizers import Tokenizer
 
 from support.base_model import Pulled
 from support.tiny_model import make_tiny_model
-from tunix_rt_kit.errors import FailedPrecondition
-from tunix_rt_kit.models.tokenizer import ModelTokenizer, load_tokenizer
+from tunix_rt_kit.errors import FailedPrecondition, InvalidArgument
+from tunix_rt_kit.models.tokenizer import ModelTokenizer, load_tokenizer, parse_tokenizer
 
 LLAMA_CPP = json.loads((Path(__file__).parent / "goldens" / "smollm2_llama_cpp.json").read_text("utf-8"))
 
@@ -87,3 +87,22 @@ def test_special_token_that_is_not_there_is_named(tiny: Path, field: str, value:
     with pytest.raises(FailedPrecondition, match=field) as caught:
         load_tokenizer(tiny)
     assert caught.value.metadata["field"] == field
+
+
+def test_a_file_that_makes_the_library_panic_is_invalid(tmp_path: Path) -> None:
+    document = json.loads((make_tiny_model(tmp_path) / "tokenizer.json").read_text("utf-8"))
+    document["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
+    with pytest.raises(
+        InvalidArgument, match="is not a tokenizer.json that can be read: .*charsmap"
+    ) as caught:
+        parse_tokenizer(json.dumps(document).encode())
+    assert caught.value.reason == "TOKENIZER_INVALID"
+
+
+def test_an_interruption_is_not_taken_for_an_invalid_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(data: bytes) -> Tokenizer:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tunix_rt_kit.models.tokenizer.Tokenizer.from_buffer", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        parse_tokenizer(b"{}")
