@@ -92,15 +92,13 @@ def test_special_token_that_is_not_there_is_named(tiny: Path, field: str, value:
 def test_a_file_that_makes_the_library_panic_is_invalid(tmp_path: Path) -> None:
     document = json.loads((make_tiny_model(tmp_path) / "tokenizer.json").read_text("utf-8"))
     document["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
-    with pytest.raises(
-        InvalidArgument, match="is not a tokenizer.json that can be read: .*charsmap"
-    ) as caught:
+    with pytest.raises(InvalidArgument, match="that can be read: Precompiled") as caught:
         parse_tokenizer(json.dumps(document).encode())
     assert caught.value.reason == "TOKENIZER_INVALID"
 
 
 def test_an_interruption_is_not_taken_for_an_invalid_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(data: bytes) -> Tokenizer:
+    def interrupted(_: bytes) -> Tokenizer:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("tunix_rt_kit.models.tokenizer.Tokenizer.from_buffer", interrupted)
