@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.chat import ChatTemplate
+from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.models.store import BaseModelInfo, ModelStore
 from tunix_rt_kit.models.tokenizer import load_tokenizer
 from tunix_rt_trainer.model import BaseModelSummary, ChatTemplateFields, CheckpointFile
 from tunix_rt_trainer.turn_markers import require_single_tokens
 
+_LOG: Final = logging.getLogger(__name__)
 TOKENIZER_FILE: Final = "tokenizer.json"
 
 
@@ -24,8 +27,8 @@ class HostBaseModels:
         self._artifacts = artifacts
 
     def list(self) -> Sequence[BaseModelSummary]:
-        """All of them."""
-        return [self._summary(info) for info in self._store.list()]
+        """All of them, without ``tokenizer_file`` where the artifact store cannot take it."""
+        return [self._listed(info) for info in self._store.list()]
 
     def resolve(self, base_model: str) -> BaseModelSummary:
         """What a name means.
@@ -33,6 +36,7 @@ class HostBaseModels:
         Raises:
             NotFound: BASE_MODEL_UNKNOWN.
             FailedPrecondition: BASE_MODEL_UNSUPPORTED.
+            DomainError: its tokenizer cannot be put into the artifact store.
         """
         return self._summary(self._store.resolve(base_model))
 
@@ -53,6 +57,13 @@ class HostBaseModels:
         return CheckpointFile(
             path=TOKENIZER_FILE, size_bytes=stored.size, digest=stored.digest, uri=stored.uri
         )
+
+    def _listed(self, info: BaseModelInfo) -> BaseModelSummary:
+        try:
+            return self._summary(info)
+        except DomainError as error:
+            _LOG.warning("the tokenizer of %s is not in the artifact store: %s", info.id, error)
+            return _summary(info, None)
 
     def _summary(self, info: BaseModelInfo) -> BaseModelSummary:
         file = self._tokenizer_file(info.path) if info.pulled else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,3 +140,19 @@ async def test_base_models_name_their_tokenizers(world: World) -> None:
     store: ArtifactStore = world.exporter.artifacts
     assert {name: store.exists(file.digest) for name, file in files.items()} == {"tiny": True}
     assert all(not model.HasField("tokenizer_file") for model in listed if not model.available)
+
+
+async def test_base_models_are_listed_while_the_artifact_store_cannot_be_written(
+    world: World, tmp_path: Path
+) -> None:
+    world.exporter.add(train=rows(3), validation=rows(1, start=3))
+    # What is being written lies in this folder.
+    shutil.rmtree(tmp_path / "artifacts" / "tmp", ignore_errors=True)
+    (tmp_path / "artifacts" / "tmp").write_text("in the way")
+    listed = (await world.trainer.ListBaseModels(v1.ListBaseModelsRequest())).base_models
+    (tiny,) = [model for model in listed if model.available]
+    assert (tiny.base_model, tiny.HasField("tokenizer_file")) == ("tiny", False)
+    assert tiny.tokenizer_digest
+    assert (await refused(world.create())).reason == "STORAGE_UNAVAILABLE"
+    (tmp_path / "artifacts" / "tmp").unlink()
+    assert (await world.create()).name

@@ -124,9 +124,13 @@ def _tokenizer(client: Client, base_model: str) -> v1.ArtifactFile:
     if base_model not in models:
         known = ", ".join(models) or "none"
         raise typer.BadParameter(f"{base_model!r} is no base model of this server; known: {known}")
-    if not models[base_model].HasField("tokenizer_file"):
+    model = models[base_model]
+    if not model.HasField("tokenizer_file"):
+        if model.available:
+            problem = "cannot be put into the artifact store now; the trainer's log says why"
+            raise typer.BadParameter(f"the tokenizer of {base_model} {problem}")
         raise typer.BadParameter(
             f"{base_model} is not on the trainer's host yet, so its tokenizer is not known; "
             f"fetch it with: tunix-rt models pull {base_model}"
         )
-    return models[base_model].tokenizer_file
+    return model.tokenizer_file

@@ -59,7 +59,7 @@ class BaseModel(_message.Message):
 
     @_builtins.property
     def tokenizer_file(self) -> _artifact_pb2.ArtifactFile:
-        """The tokenizer's file (tokenizer.json) in the artifact store, for AuditSupervision."""
+        """The tokenizer's file (tokenizer.json) in the artifact store, for AuditSupervision. Unset while the store cannot be written."""
 
     def __init__(
         self,
