@@ -275,6 +275,13 @@ def test_the_latest_score_of_each_criterion_is_shown(run: Run, client: Client) -
     assert notice == "there are more scores; these are the latest of the newest 200\n"
 
 
+def test_a_named_trace_that_cannot_be_scored_is_named(run: Run, client: Client) -> None:
+    import_traces(client, [trace(1), trace(2, metadata={"no": "reference"})])
+    one, two = names(client)
+    refused = run("score", one, two, "--by", "answer", exit_code=1)
+    assert refused.stderr.startswith(f"error: {two}: criterion 'answer' needs metadata.reference_answer")
+
+
 def test_all_traces_of_a_filter_are_scored(run: Run, client: Client) -> None:
     entries = [trace(number) for number in range(20)] + [trace(99, metadata={"no": "reference"})]
     import_traces(client, entries)

@@ -75,11 +75,7 @@ def score(
 
 def _score_named(session: Session, names: Sequence[str], criteria: Sequence[str]) -> None:
     with session.connect() as client:
-        scores = [
-            score
-            for name in names
-            for score in client.trace_store.score_trace(name, criteria=criteria).scores
-        ]
+        scores = [score for name in names for score in _scores_of(client, name, criteria)]
     if session.as_json:
         session.print_messages(scores)
         return
@@ -94,6 +90,14 @@ def _score_named(session: Session, names: Sequence[str], criteria: Sequence[str]
             text.one_line(", ".join(f"{key} {_figure(details[key])}" for key in sorted(details)), 90),
         )
     tables.print_table(session.out, rows, "no scores")
+
+
+def _scores_of(client: Client, name: str, criteria: Sequence[str]) -> Sequence[v1.TraceScore]:
+    try:
+        return client.trace_store.score_trace(name, criteria=criteria).scores
+    except FailedPreconditionError as error:
+        error.message = f"{name}: {error.message}"
+        raise
 
 
 def _score_many(session: Session, condition: v1.TraceFilter | None, criteria: Sequence[str]) -> None:
