@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import BinaryIO
 
 import grpc
 
@@ -76,6 +77,20 @@ class ExporterClient:
         """
         return receive_bytes(self._reader(name, split, format))
 
+    def read_dataset_into(
+        self,
+        name: str,
+        split: str,
+        file: BinaryIO,
+        *,
+        format: v1.DatasetFormat.ValueType = v1.DATASET_FORMAT_UNSPECIFIED,
+    ) -> v1.DownloadHeader:
+        """Write one split into an open file as it arrives, in bounded memory; raises as ``read_dataset``.
+
+        The bytes are verified at the end: what was written is worth nothing if this raises.
+        """
+        return receive(self._reader(name, split, format), file)
+
     def download_dataset(
         self,
         name: str,
@@ -86,11 +101,15 @@ class ExporterClient:
     ) -> v1.DownloadHeader:
         """Write one split to ``path``, whole or not at all; raises as ``read_dataset``, and OSError."""
         with atomic_file(path) as file:
-            return receive(self._reader(name, split, format), file)
+            return self.read_dataset_into(name, split, file, format=format)
 
     def read_dropped_rows(self, name: str) -> bytes:
         """Return what was dropped and why, as JSON lines; raises as ``read_dataset``."""
         return receive_bytes(self._dropped_reader(name))
+
+    def read_dropped_rows_into(self, name: str, file: BinaryIO) -> v1.DownloadHeader:
+        """Write what was dropped and why into an open file; as ``read_dataset_into``."""
+        return receive(self._dropped_reader(name), file)
 
     def audit_contamination(
         self, name: str, eval_set: str, *, decontamination: v1.Decontamination | None = None
@@ -201,6 +220,17 @@ class AsyncExporterClient:
         """Return one split as JSON lines or Parquet, verified by SHA-256."""
         return await receive_bytes_async(self._reader(name, split, format))
 
+    async def read_dataset_into(
+        self,
+        name: str,
+        split: str,
+        file: BinaryIO,
+        *,
+        format: v1.DatasetFormat.ValueType = v1.DATASET_FORMAT_UNSPECIFIED,
+    ) -> v1.DownloadHeader:
+        """Write one split into an open file as it arrives, in bounded memory."""
+        return await receive_async(self._reader(name, split, format), file)
+
     async def download_dataset(
         self,
         name: str,
@@ -211,11 +241,15 @@ class AsyncExporterClient:
     ) -> v1.DownloadHeader:
         """Write one split to ``path``, whole or not at all."""
         with atomic_file(path) as file:
-            return await receive_async(self._reader(name, split, format), file)
+            return await self.read_dataset_into(name, split, file, format=format)
 
     async def read_dropped_rows(self, name: str) -> bytes:
         """Return what was dropped and why, as JSON lines."""
         return await receive_bytes_async(self._dropped_reader(name))
+
+    async def read_dropped_rows_into(self, name: str, file: BinaryIO) -> v1.DownloadHeader:
+        """Write what was dropped and why into an open file."""
+        return await receive_async(self._dropped_reader(name), file)
 
     def audit_contamination(
         self, name: str, eval_set: str, *, decontamination: v1.Decontamination | None = None

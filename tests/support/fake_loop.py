@@ -25,7 +25,8 @@ def digest(data: bytes) -> str:
 class FakeLoopServices(v1.TraceStoreServicer, v1.ExporterServicer, v1.TrainerServicer, v1.EvaluatorServicer):
     """Creates are idempotent by request id; a job ends when it is watched, as ``outcomes`` says.
 
-    ``made`` counts the jobs that were really created, by kind.
+    ``made`` counts the jobs that were really created, by kind. Of files of datasets nothing is left behind
+    byte ``damaged_at``.
     """
 
     def __init__(self) -> None:
@@ -39,6 +40,8 @@ class FakeLoopServices(v1.TraceStoreServicer, v1.ExporterServicer, v1.TrainerSer
         self.batches = 0
         self.template_known = True
         self.breaks_before: str = ""
+        self.dropped = b""
+        self.damaged_at: int | None = None
 
     def add(self, server: grpc.Server) -> None:
         v1.add_TraceStoreServicer_to_server(self, server)
@@ -99,9 +102,16 @@ class FakeLoopServices(v1.TraceStoreServicer, v1.ExporterServicer, v1.TrainerSer
                 job.splits.add(split=split, row_count=len(self._rows(split).splitlines()))
         yield job
 
-    def ReadDataset(self, request: v1.ReadDatasetRequest, _: Any) -> Iterator[v1.ReadDatasetResponse]:
+    def ReadDataset(self, request: v1.ReadDatasetRequest, context: Any) -> Iterator[v1.ReadDatasetResponse]:
         assert request.format == v1.DATASET_FORMAT_TRACE
         yield from self._download(self._rows(request.split), request.offset, v1.ReadDatasetResponse)
+        self._check_whole(context)
+
+    def ReadDroppedRows(
+        self, request: v1.ReadDroppedRowsRequest, context: Any
+    ) -> Iterator[v1.ReadDroppedRowsResponse]:
+        yield from self._download(self.dropped, request.offset, v1.ReadDroppedRowsResponse)
+        self._check_whole(context)
 
     def AuditSupervision(
         self, request: v1.AuditSupervisionRequest, _: Any
@@ -256,4 +266,8 @@ class FakeLoopServices(v1.TraceStoreServicer, v1.ExporterServicer, v1.TrainerSer
 
     def _download(self, data: bytes, offset: int, kind: Any) -> Iterator[Any]:
         yield kind(header=v1.DownloadHeader(size_bytes=len(data), digest=digest(data)))
-        yield kind(chunk=data[offset:])
+        yield kind(chunk=data[offset : self.damaged_at])
+
+    def _check_whole(self, context: Any) -> None:
+        if self.damaged_at is not None:
+            context.abort(grpc.StatusCode.DATA_LOSS, f"all behind byte {self.damaged_at} is gone")

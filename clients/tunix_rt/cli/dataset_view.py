@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
 
 from rich.console import Console
 
-from tunix_rt import v1
+from tunix_rt import Client, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.resources import short_name
+from tunix_rt.errors import DataLossError
 
 _ROWS_SHOWN = 10
 
@@ -75,12 +80,24 @@ def print_dataset(console: Console, dataset: v1.Dataset) -> None:
     console.print(figures)
 
 
-def print_dropped(console: Console, report: bytes) -> None:
+def first_dropped(client: Client, name: str) -> list[Any]:
+    """The first rows of the report of what was left out: those that are shown, and one if there are more.
+
+    No more of it is read. Raises TunixRtError: DataLossError when it is missing or damaged.
+    """
+    beginning = _Beginning()
+    with suppress(_Enough):
+        client.exporter.read_dropped_rows_into(name, beginning)
+    try:
+        return [json.loads(line) for line in beginning.getvalue().splitlines()[: _ROWS_SHOWN + 1]]
+    except ValueError as error:
+        raise DataLossError(f"the report is damaged: {error}", reason="REPORT_DAMAGED") from error
+
+
+def print_dropped(console: Console, report: Sequence[Any]) -> None:
     """The first rows of the report of what was left out, with what each of them matched."""
-    lines = report.splitlines()
     rows = tables.table("LEFT OUT ROW", "!STAGE", "MATCHED", "!HOW", "~WORDS")
-    for line in lines[:_ROWS_SHOWN]:
-        row = json.loads(line)
+    for row in report[:_ROWS_SHOWN]:
         matched = f"{short_name(row['eval_set'])} {row['eval_item']}" if "eval_item" in row else ""
         kept = f"row {row['kept'][:12]}" if "kept" in row else ""
         tables.add_row(
@@ -92,8 +109,27 @@ def print_dropped(console: Console, report: bytes) -> None:
             row.get("matched_text", ""),
         )
     console.print(rows)
-    if len(lines) > _ROWS_SHOWN:
-        console.print(f"{len(lines):,} rows in all; tunix-rt dataset dropped writes each", highlight=False)
+    if len(report) > _ROWS_SHOWN:
+        console.print("there are more; tunix-rt dataset dropped writes each", highlight=False)
+
+
+class _Enough(Exception):
+    """As much has been read as is wanted."""
+
+
+class _Beginning(io.BytesIO):
+    """Takes bytes until there are more lines in it than are shown, and then raises ``_Enough``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines = 0
+
+    def write(self, data: Any) -> int:
+        written = super().write(data)
+        self._lines += bytes(data).count(b"\n")
+        if self._lines > _ROWS_SHOWN:
+            raise _Enough
+        return written
 
 
 def _duplicates(rule: v1.Deduplication) -> str:

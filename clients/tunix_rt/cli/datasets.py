@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,7 +25,8 @@ from tunix_rt.cli.dataset_options import (
     deduplication,
     split_group,
 )
-from tunix_rt.cli.dataset_view import print_dataset, print_dropped
+from tunix_rt.cli.dataset_view import first_dropped, print_dataset, print_dropped
+from tunix_rt.cli.files import output_stream
 from tunix_rt.cli.filter_options import FilterOptions
 from tunix_rt.cli.job_progress import dataset_progress
 from tunix_rt.cli.resources import dataset_name, resource_name, short_name
@@ -38,6 +39,7 @@ from tunix_rt.cli.spec_options import (
     chat_template,
 )
 from tunix_rt.cli.waiting import waiting_for
+from tunix_rt.errors import DataLossError, NotFoundError
 
 app = group("Build immutable datasets from traces, and export them.")
 _AUDITS_SHOWN = 5
@@ -216,15 +218,23 @@ def show(
                 ]
         elif found.digest and not session.as_json:
             audits = list(islice(client.exporter.list_supervision_audits(name), _AUDITS_SHOWN))
-        report = b""
+        report: list[Any] = []
+        unread = ""
         if not session.as_json and found.dropped_rows.size_bytes:
-            report = client.exporter.read_dropped_rows(name)
+            try:
+                report = first_dropped(client, name)
+            except (DataLossError, NotFoundError) as error:
+                unread = error.message
     if session.as_json:
         session.print_message(found if audit is None else audits[0])
         return
     print_dataset(session.out, found)
     if report:
         print_dropped(session.out, report)
+    if unread:
+        session.err.print(
+            f"the rows that were left out cannot be shown: {unread}", markup=False, soft_wrap=True
+        )
     if audit is not None:
         supervision.print_audit(session.out, audits[0])
     else:
@@ -240,9 +250,12 @@ def dropped(
     session: Session,
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="ID, or ID@VERSION.")],
 ) -> None:
-    """Write each row that was left out, and what it matched, as JSON lines."""
-    with session.connect() as client:
-        sys.stdout.buffer.write(client.exporter.read_dropped_rows(dataset_name(dataset)))
+    """Write each row that was left out, and what it matched, as JSON lines.
+
+    They are written as they arrive: with exit code 1, they are not whole.
+    """
+    with session.connect() as client, output_stream(Path("-")) as stdout:
+        client.exporter.read_dropped_rows_into(dataset_name(dataset), stdout)
 
 
 @command(
@@ -291,14 +304,19 @@ def export(
     ] = DatasetFormat.TRAINING_EXAMPLE,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to; - is stdout.")] = Path("-"),
 ) -> None:
-    """Write one split as JSON lines or Parquet."""
+    """Write one split as JSON lines or Parquet.
+
+    A file appears whole or not at all; to stdout, bytes are written as they arrive: with exit code 1, they
+    are not whole.
+    """
     name = dataset_name(dataset)
     wanted = DATASET_FORMATS[format]
     if str(output) == "-" and format.value.endswith("_parquet") and _on_terminal():
         raise typer.BadParameter(f"{format.value} is not text; give -o FILE, or redirect the output")
     with session.connect() as client:
         if str(output) == "-":
-            sys.stdout.buffer.write(client.exporter.read_dataset(name, split, format=wanted))
+            with output_stream(output) as stdout:
+                client.exporter.read_dataset_into(name, split, stdout, format=wanted)
         else:
             with session.progress() as progress:
                 # A format that nobody asked for before is made first.

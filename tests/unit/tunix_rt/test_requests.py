@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import io
 import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -143,6 +144,24 @@ async def test_downloads_write_files(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["async", "sync"]
     assert [called for called, _ in recorder.requests] == [rpc, rpc]
     assert recorder.requests[0] == recorder.requests[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "rpc"),
+    [
+        ("read_dataset_into", {"name": "d", "split": "s", "format": 2}, "ReadDataset"),
+        ("read_dropped_rows_into", {"name": "d"}, "ReadDroppedRows"),
+    ],
+)
+async def test_downloads_go_into_open_files(
+    address: str, recorder: Recorder, name: str, arguments: dict[str, Any], rpc: str
+) -> None:
+    with Client(address) as client:
+        assert getattr(client.exporter, name)(file=io.BytesIO(), **arguments) == EMPTY_FILE
+    async with AsyncClient(address) as async_client:
+        assert await getattr(async_client.exporter, name)(file=io.BytesIO(), **arguments) == EMPTY_FILE
+    sent = GetMessageClass(next(m for m in METHODS if m.name == rpc).input_type)(**arguments)
+    assert [(called, sent.FromString(data)) for called, data in recorder.requests] == [(rpc, sent)] * 2
 
 
 @pytest.mark.parametrize("method", [m for m in METHODS if "request_id" in m.input_type.fields_by_name])

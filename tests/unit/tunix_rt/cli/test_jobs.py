@@ -101,6 +101,51 @@ def test_dataset_is_exported_to_a_file_and_to_stdout(stored: Run, tmp_path: Path
     assert json.loads(content.splitlines()[0])["prompts"]
 
 
+def drop_rows(services: FakeLoopServices, count: int) -> list[str]:
+    rows = [json.dumps({"id": f"{row:012}", "stage": "duplicate", "kept": "0" * 64}) for row in range(count)]
+    services.dropped = "".join(f"{row}\n" for row in rows).encode()
+    services.jobs["datasets/d@1"].dropped_rows.size_bytes = len(services.dropped)
+    return rows
+
+
+def test_what_goes_to_stdout_is_written_as_it_arrives(stored: Run, services: FakeLoopServices) -> None:
+    rows = drop_rows(services, 30)
+    exported = ("dataset", "export", "d", "--split", "test", "--format", "trace")
+    assert done(stored("dataset", "dropped", "d")).stdout.splitlines() == rows
+    whole = done(stored(*exported)).stdout
+    services.damaged_at = 50
+    for arguments, content in ((("dataset", "dropped", "d"), services.dropped.decode()), (exported, whole)):
+        cut = stored(*arguments)
+        assert (cut.exit_code, cut.stdout) == (1, content[:50])
+        assert "all behind byte 50 is gone" in cut.stderr
+
+
+def test_only_the_beginning_of_the_report_is_read_to_show_it(stored: Run, services: FakeLoopServices) -> None:
+    rows = drop_rows(services, 30)
+    services.damaged_at = len("\n".join(rows[:20]))
+    shown = done(stored("dataset", "show", "d"))
+    assert [row for row in range(30) if f"{row:012}" in shown.stdout] == list(range(10))
+    assert "there are more; tunix-rt dataset dropped writes each" in shown.stdout
+    assert shown.stderr == ""
+    services.damaged_at = None
+    drop_rows(services, 10)
+    assert "there are more" not in done(stored("dataset", "show", "d")).stdout
+
+
+@pytest.mark.parametrize("damage", [b"", b"{\n" * 12])
+def test_a_dataset_is_shown_without_its_report(
+    stored: Run, services: FakeLoopServices, damage: bytes
+) -> None:
+    drop_rows(services, 30)
+    services.dropped = damage or services.dropped
+    services.damaged_at = None if damage else 0
+    shown = done(stored("dataset", "show", "d"))
+    assert "datasets/d@1" in shown.stdout
+    (line,) = shown.stderr.splitlines()
+    assert line.startswith("the rows that were left out cannot be shown: ")
+    assert ("the report is damaged" if damage else "all behind byte 0 is gone") in line
+
+
 def test_parquet_is_not_written_to_a_terminal(stored: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tunix_rt.cli.datasets._on_terminal", lambda: True)
     result = stored("dataset", "export", "d@1", "--format", "chat_parquet")
