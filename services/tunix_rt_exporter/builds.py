@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from tunix_rt_exporter.build import DatasetBuild
 from tunix_rt_exporter.model import BuildResult, Dataset, DatasetState, Failure, Parent, Progress
@@ -24,7 +24,10 @@ from tunix_rt_kit.serving.logging import get_logger
 _log = get_logger("tunix_rt.exporter")
 _PROGRESS_S: Final = 0.25
 _STOP_S: Final = 30.0
+_FIRST_RETRY_S: Final = 0.2
+_LONGEST_RETRY_S: Final = 5.0
 _LIVE: Final = (DatasetState.RUNNING, DatasetState.CANCELLING)
+T = TypeVar("T")
 
 
 class BuildCancelled(Exception):
@@ -89,25 +92,57 @@ class Builds:
 
     def cancel(self, build_id: str) -> None:
         """Take a build out of the queue, or tell it to stop."""
-        self._runner.cancel(build_id)
+        if self._runner.cancel(build_id) == "unknown":
+            # Nobody is left who would end it.
+            self._repository.move(build_id, {DatasetState.CANCELLING}, DatasetState.CANCELLED)
 
     def _run(self, build_id: str, cancelled: threading.Event) -> None:
-        if not self._repository.move(build_id, {DatasetState.QUEUED}, DatasetState.RUNNING):
-            return
-        dataset = self._repository.by_build(build_id)
-        if dataset is None:
-            return
+        # RUNNING too: a database that went away may have kept the move whose answer it did not give.
+        waiting = {DatasetState.QUEUED, DatasetState.RUNNING}
+        with suppress(BuildInterrupted):
+            if self._move(build_id, waiting, DatasetState.RUNNING):
+                dataset = self._patiently(lambda: self._repository.by_build(build_id))
+                if dataset is not None:
+                    self._run_dataset(dataset, cancelled)
+
+    def _run_dataset(self, dataset: Dataset, cancelled: threading.Event) -> None:
+        build_id = dataset.build_id
         try:
             result = self._build(dataset, cancelled)
         except BuildCancelled:
-            self._repository.move(build_id, _LIVE, DatasetState.CANCELLED)
+            self._move(build_id, _LIVE, DatasetState.CANCELLED)
         except BuildInterrupted:
-            self._repository.move(build_id, {DatasetState.RUNNING}, DatasetState.QUEUED)
-            self._repository.move(build_id, {DatasetState.CANCELLING}, DatasetState.CANCELLED)
+            self._move(build_id, {DatasetState.RUNNING}, DatasetState.QUEUED)
+            self._move(build_id, {DatasetState.CANCELLING}, DatasetState.CANCELLED)
         except DomainError as error:
             self._fail(build_id, Failure(code=error.code, **_facts(error)))
         else:
-            self._repository.move(build_id, _LIVE, DatasetState.SUCCEEDED, result=result)
+            self._move(build_id, _LIVE, DatasetState.SUCCEEDED, result=result)
+
+    def _move(
+        self,
+        build_id: str,
+        states: Collection[DatasetState],
+        to: DatasetState,
+        *,
+        failure: Failure | None = None,
+        result: BuildResult | None = None,
+    ) -> bool:
+        return self._patiently(
+            lambda: self._repository.move(build_id, states, to, failure=failure, result=result)
+        )
+
+    def _patiently(self, ask: Callable[[], T]) -> T:
+        """What the database answers once it can; raises BuildInterrupted if the server stops before."""
+        pause = _FIRST_RETRY_S
+        while True:
+            try:
+                return ask()
+            except DomainError as error:
+                _log.warning("build_waits_for_the_database", reason=error.reason, message=error.message)
+                if self._runner.stopping.wait(pause):
+                    raise BuildInterrupted from error
+                pause = min(2 * pause, _LONGEST_RETRY_S)
 
     def _build(self, dataset: Dataset, cancelled: threading.Event) -> BuildResult:
         spec = dataset.spec
@@ -141,7 +176,7 @@ class Builds:
         if not name:
             return None
         dataset_id, _, version = name.removeprefix("datasets/").partition("@")
-        dataset = self._repository.find(dataset_id, version)
+        dataset = self._patiently(lambda: self._repository.find(dataset_id, version))
         if dataset is None or dataset.result is None:
             raise FailedPrecondition(f"the parent {name} is not complete", reason="DATASET_NOT_READY")
         return parent_of(self._artifacts, dataset.result)
@@ -166,8 +201,10 @@ class Builds:
             check()
             now = time.monotonic()
             if progress.stage != stage or progress.completed == progress.total or now - told >= _PROGRESS_S:
-                self._repository.set_progress(build_id, progress)
-                told, stage = now, progress.stage
+                # A database that is away costs the watchers a figure, not the build.
+                with suppress(DomainError):
+                    self._repository.set_progress(build_id, progress)
+                told, stage = time.monotonic(), progress.stage
 
         return report
 
@@ -178,7 +215,7 @@ class Builds:
 
     def _fail(self, build_id: str, failure: Failure) -> None:
         _log.warning("build_failed", build=build_id, reason=failure.reason, message=failure.message)
-        self._repository.move(build_id, _LIVE, DatasetState.FAILED, failure=failure)
+        self._move(build_id, _LIVE, DatasetState.FAILED, failure=failure)
 
 
 def _facts(error: DomainError) -> dict[str, object]:
