@@ -7,14 +7,15 @@ first, and then those with the lowest content digest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
 import numpy as np
 
-from tunix_rt_exporter.model import Distribution, Selection, SplitFraction
+from tunix_rt_exporter.model import Distribution, Progress, Selection, SplitFraction
 from tunix_rt_exporter.similarity import Signatures
 from tunix_rt_exporter.spool import KEPT, Digests, RowSpool
 from tunix_rt_exporter.words import Integers
@@ -65,8 +66,11 @@ class Rules:
     parent: bytes = b""
 
 
-def arrange(spool: RowSpool, rules: Rules) -> Arrangement:
-    """Drop duplicates and marked rows, assign splits by hash, select, and order by hash."""
+def arrange(spool: RowSpool, rules: Rules, report: Callable[[Progress], None]) -> Arrangement:
+    """Drop duplicates and marked rows, assign splits by hash, select, and order by hash.
+
+    ``report`` is told of progress several times a second while rows are compared, and may raise to end it.
+    """
     digests = spool.digests
     distinct = _newest_of_each(digests, spool.sequences)
     marks = spool.marks[distinct]
@@ -75,12 +79,13 @@ def arrange(spool: RowSpool, rules: Rules) -> Arrangement:
     if rules.exact:
         rows = _replace(replaced, DUPLICATE, rows, _first_of_each(spool.text_keys[rows], rows))
     if rules.near is not None:
-        instead = rules.near.rivals_kept(rows)
+        instead = rules.near.rivals_kept(rows, report=_compared("comparing texts", len(rows), report))
         rows = _replace(replaced, NEAR_DUPLICATE, rows, instead)
     thresholds = np.array(_thresholds(rules.splits), dtype=np.uint64)
     splits = np.searchsorted(thresholds, spool.groups, side="right").astype(np.int64)
     if rules.apart is not None:
-        instead = rules.apart.rivals_kept(rows, splits[rows])
+        seen = _compared("comparing prompts", len(rows), report)
+        instead = rules.apart.rivals_kept(rows, splits[rows], seen)
         rows = _replace(replaced, SPLIT_CONFLICT, rows, instead)
     keys = spool.order_keys[rows]
     ordered = rows[np.lexsort((keys[:, 1], keys[:, 0]))]
@@ -106,6 +111,16 @@ def distribution(values: Integers) -> Distribution:
         p95=int(ordered[-(-95 * count // 100) - 1]),
         maximum=int(ordered[-1]),
     )
+
+
+def _compared(stage: str, total: int, report: Callable[[Progress], None]) -> Callable[[int], None]:
+    started = time.monotonic()
+
+    def compared(count: int) -> None:
+        eta_s = (time.monotonic() - started) * (total - count) / count if count else None
+        report(Progress(stage=stage, completed=count, total=total, unit="rows", eta_s=eta_s))
+
+    return compared
 
 
 def _newest_of_each(digests: Digests, sequences: Integers) -> Integers:

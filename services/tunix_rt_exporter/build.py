@@ -86,7 +86,7 @@ class DatasetBuild:
             if not trace_count:
                 raise _empty(f"no trace of snapshot {self._spec.as_of} matches the filter")
             self._report(Progress(stage="comparing rows", total=trace_count, unit="rows"))
-            arrangement = arrange(spool, rules)
+            arrangement = arrange(spool, rules, self._report)
             dropped = dropped_rows(spool, arrangement, self._eval_sets)
             lasting = dropped_rows(spool, arrangement, self._eval_sets, by_digest=True)
             self._check_rows(arrangement, dropped)

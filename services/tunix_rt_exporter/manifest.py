@@ -20,7 +20,7 @@ ROW_FORMATS: Final = {"trace": 1, "tunix_sft": 1, "training_example": 1}
 RULE_VERSIONS: Final = {
     "contamination": 1,
     "duplicates": 1,
-    "near_duplicates": 1,
+    "near_duplicates": 2,
     "order": 1,
     "splits": 1,
 }

@@ -2,7 +2,8 @@
 
 Texts are sets of runs of three words, compared by Jaccard similarity as MinHash of 128 permutations estimates
 it (Broder 1997). Locality-sensitive hashing finds the pairs that are compared, by bands that catch at least
-80% of the pairs at the threshold, and nearly all above it.
+80% of the pairs at the threshold, and nearly all above it. Where many texts share a bucket, each is compared
+with the first ``BUCKET_ROWS`` alone, so that the time grows with the rows and not with their square.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import itertools
 import math
 import mmap
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -26,11 +27,15 @@ from tunix_rt_kit.text import normalised
 
 PERMUTATIONS: Final = 128
 SHINGLE_WORDS: Final = 3
+BUCKET_ROWS: Final = 256
 _SEED: Final = 1
 # A missed pair costs more than a comparison: false positives are compared and found out.
 _WEIGHTS: Final = (0.1, 0.9)
 _BUFFER_BYTES: Final = 1 << 20
 _CHUNK: Final = 1 << 14
+_COMPARED_AT_ONCE: Final = 64
+# A row of many large buckets takes about a millisecond.
+_ROWS_A_REPORT: Final = 128
 _MULTIPLIER: Final = np.uint64(6364136223846793005)
 
 Numbers = npt.NDArray[np.int32]
@@ -87,7 +92,9 @@ class Signatures:
         except OSError as error:
             raise storage_error(error, str(self._path)) from error
 
-    def rivals_kept(self, rows: Integers, labels: Integers | None = None) -> Integers:
+    def rivals_kept(
+        self, rows: Integers, labels: Integers | None = None, report: Callable[[int], None] = lambda _: None
+    ) -> Integers:
         """Which rows must go so that no two near-duplicates with different labels are left.
 
         A row goes when a row before it that stays is its near-duplicate and has another label.
@@ -95,6 +102,7 @@ class Signatures:
         Args:
             rows: numbers of rows in the order of ``add``, [n]; those that come first here stay first.
             labels: the label of each of ``rows``, [n], few and from 0 on; None when all are different.
+            report: is told several times a second how many rows were gone through, and may raise to end it.
 
         Returns:
             For each of ``rows`` the row that stays instead of it, or -1 where it stays itself, [n].
@@ -104,14 +112,16 @@ class Signatures:
         if len(rows) < 2 or (labels is not None and classes < 2):
             return instead
         with self._mapped() as signatures:
-            places, buckets = self._buckets(signatures, rows)
+            places, buckets = self._buckets(signatures, rows, report)
             kept = _KeptRows(places, buckets, classes)
             bounds = np.flatnonzero(np.diff(places, prepend=-1, append=-1)).tolist()
-            for start, end in itertools.pairwise(bounds):
+            for count, (start, end) in enumerate(itertools.pairwise(bounds)):
                 place = int(places[start])
+                if not count % _ROWS_A_REPORT:
+                    report(place)
                 label = None if labels is None else int(labels[place])
-                rivals = sorted(kept.rivals(start, end, label))
-                near = self._first_near(signatures, int(rows[place]), rows[rivals])
+                rivals = (rows[part] for part in kept.rivals(start, end, label))
+                near = self._first_near(signatures, int(rows[place]), rivals)
                 if near is None:
                     kept.keep(start, end, label or 0)
                 else:
@@ -123,7 +133,9 @@ class Signatures:
         blank.update_batch((shingles >> np.uint64(32)).tolist())
         return np.asarray(blank.hashvalues, dtype=np.uint32)
 
-    def _buckets(self, signatures: _MappedSignatures, rows: Integers) -> tuple[Numbers, Numbers]:
+    def _buckets(
+        self, signatures: _MappedSignatures, rows: Integers, report: Callable[[int], None]
+    ) -> tuple[Numbers, Numbers]:
         """Places in ``rows`` and the buckets that they share with others, sorted by place."""
         places: list[Numbers] = []
         buckets: list[Numbers] = []
@@ -134,6 +146,7 @@ class Signatures:
             columns = slice(band * self._band_width, (band + 1) * self._band_width)
             keys = np.zeros(len(rows), dtype=np.uint64)
             for start in range(0, len(rows), _CHUNK):
+                report(0)
                 chunk = order[start : start + _CHUNK]
                 for column in signatures.of(rows[chunk], columns).T:
                     keys[chunk] = keys[chunk] * _MULTIPLIER + column + np.uint64(1)
@@ -147,14 +160,15 @@ class Signatures:
         by_place = np.argsort(np.concatenate(places), kind="stable")
         return np.concatenate(places)[by_place], np.concatenate(buckets)[by_place]
 
-    def _first_near(self, signatures: _MappedSignatures, row: int, others: Integers) -> int | None:
-        """The first of ``others`` that is a near-duplicate of ``row``."""
-        if not len(others):
-            return None
-        own, *theirs = signatures.of(np.array([row, *others.tolist()]))
-        equal = (np.array(theirs) == own).sum(axis=1)
-        near = np.flatnonzero(equal >= self._needed)
-        return int(others[near[0]]) if len(near) else None
+    def _first_near(self, signatures: _MappedSignatures, row: int, others: Iterator[Integers]) -> int | None:
+        """The first of ``others``, which come by parts, that is a near-duplicate of ``row``."""
+        for part in others:
+            both = signatures.of(np.concatenate([[row], part]))
+            equal = (both[1:] == both[0]).sum(axis=1)
+            near = np.flatnonzero(equal >= self._needed)
+            if len(near):
+                return int(part[near[0]])
+        return None
 
     @contextmanager
     def _mapped(self) -> Iterator[_MappedSignatures]:
@@ -193,7 +207,7 @@ class _MappedSignatures:
 
 
 class _KeptRows:
-    """The rows that were kept of each bucket and label, as linked lists in flat arrays.
+    """The first rows that were kept of each bucket and label, as linked lists in flat arrays.
 
     Args:
         places, buckets: the entries, sorted by place: which row is in which bucket.
@@ -202,15 +216,17 @@ class _KeptRows:
 
     def __init__(self, places: Numbers, buckets: Numbers, classes: int) -> None:
         count = int(buckets.max(initial=-1)) + 1
-        self._places = places
+        self._places = array("i", places.tobytes())
         self._buckets = array("i", buckets.tobytes())
         self._classes = classes
         self._heads = array("i", np.full(count * classes, -1, dtype=np.int32).tobytes())
         self._nexts = array("i", bytes(4 * len(places)))
+        self._lengths = array("h", bytes(2 * count * classes))
 
-    def rivals(self, start: int, end: int, label: int | None) -> set[int]:
+    def rivals(self, start: int, end: int, label: int | None) -> Iterator[list[int]]:
         """Places of rows that were kept in one of the buckets of these entries under another label."""
-        found = set()
+        found: set[int] = set()
+        part: list[int] = []
         for entry in range(start, end):
             slot = self._buckets[entry] * self._classes
             for other in range(self._classes):
@@ -218,13 +234,23 @@ class _KeptRows:
                     continue
                 member = self._heads[slot + other]
                 while member >= 0:
-                    found.add(int(self._places[member]))
+                    place = self._places[member]
+                    if place not in found:
+                        found.add(place)
+                        part.append(place)
                     member = self._nexts[member]
-        return found
+                if len(part) >= _COMPARED_AT_ONCE:
+                    yield part
+                    part = []
+        if part:
+            yield part
 
     def keep(self, start: int, end: int, label: int) -> None:
         """The row of these entries stays."""
         for entry in range(start, end):
             slot = self._buckets[entry] * self._classes + label
+            if self._lengths[slot] == BUCKET_ROWS:
+                continue
+            self._lengths[slot] += 1
             self._nexts[entry] = self._heads[slot]
             self._heads[slot] = entry

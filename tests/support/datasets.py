@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tunix_rt_exporter.build import DatasetBuild
-from tunix_rt_exporter.model import BuildResult, DatasetFormat, DatasetSpec, EvalPrompts, Parent, SourceTrace
+from tunix_rt_exporter.model import (
+    BuildResult,
+    DatasetFormat,
+    DatasetSpec,
+    EvalPrompts,
+    Parent,
+    Progress,
+    SourceTrace,
+)
 from tunix_rt_exporter.templates import chat_template
 from tunix_rt_kit.artifacts import ArtifactStore, digest_json
 
@@ -40,6 +48,7 @@ def built(
     eval_sets: Sequence[EvalPrompts] = (),
     *,
     parent: Parent | None = None,
+    report: Callable[[Progress], None] = lambda _: None,
     **spec: Any,
 ) -> BuildResult:
     """What comes of a build whose traces arrive in ``parts``."""
@@ -51,7 +60,7 @@ def built(
             eval_sets=eval_sets,
             store=ArtifactStore(folder / "artifacts"),
             folder=Path(own),
-            report=lambda _: None,
+            report=report,
             parent=parent,
         )
         return build.run(parts)

@@ -1,3 +1,4 @@
+# ruff: noqa: ARG002  (a port's methods take more than this one uses)
 """The queue of builds while the database comes and goes."""
 
 from __future__ import annotations

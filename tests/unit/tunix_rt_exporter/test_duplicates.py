@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from support.datasets import built, read, source
-from tunix_rt_exporter.model import BuildResult, Parent, SourceTrace
+from tunix_rt_exporter import similarity
+from tunix_rt_exporter.model import BuildResult, Parent, Progress, SourceTrace
 from tunix_rt_exporter.similarity import Signatures
 from tunix_rt_exporter.stored_rows import parent_of
 from tunix_rt_kit.artifacts import ArtifactStore
@@ -176,3 +177,72 @@ def test_rows_of_one_conversation_share_a_split(folder: Path) -> None:
     assert len(set.union(*by_conversation)) == 2
     plain = placed(folder, built(folder, [traces], splits=HALVES))
     assert all(splits[trace.digest.hex()] == plain[trace.digest.hex()] for trace in traces[70:])
+
+
+@pytest.mark.parametrize("case", [NEAR, APART])
+def test_a_small_bound_on_buckets_leaves_order_without_a_part(
+    folder: Path, case: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(similarity, "BUCKET_ROWS", 1)
+    expected = built(folder, [STORIES], **case)
+    for step in (3, 7, 9):
+        arrived = [STORIES[step * place % 40] for place in range(40)]
+        result = built(folder, [arrived], **case)
+        assert (result.digest, result.dropped_rows) == (expected.digest, expected.dropped_rows)
+
+
+def reads(folder: Path, texts: list[str], split: bool, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many signatures are read to compare these texts, every second one in another split."""
+    count = 0
+    read_them = similarity._MappedSignatures.of
+
+    def counted(self: Any, rows: Any, *columns: Any) -> Any:
+        nonlocal count
+        count += len(rows)
+        return read_them(self, rows, *columns)
+
+    rows = np.arange(len(texts))
+    with (
+        tempfile.TemporaryDirectory(dir=folder) as own,
+        Signatures(Path(own) / "s", 0.8) as signatures,
+        monkeypatch.context() as patch,
+    ):
+        patch.setattr(similarity._MappedSignatures, "of", counted)
+        signatures.add(texts)
+        signatures.rivals_kept(rows, rows % 2 if split else None)
+    return count
+
+
+@pytest.mark.parametrize("split", [True, False])
+def test_twice_the_rows_take_twice_the_comparisons(
+    folder: Path, split: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(similarity, "BUCKET_ROWS", 16)
+    instruction = " ".join(f"say{place}" for place in range(30))
+    own = range(0 if split else 8)
+    texts = [f"{instruction} {[8 * number + k for k in own]}" for number in range(1600)]
+    few, many = (reads(folder, texts[:count], split, monkeypatch) for count in (800, 1600))
+    assert many < 2.5 * few
+
+
+@pytest.mark.parametrize(("case", "stage"), [(NEAR, "comparing texts"), (APART, "comparing prompts")])
+def test_comparing_tells_how_far_it_is_and_can_be_ended(
+    folder: Path, case: dict[str, Any], stage: str
+) -> None:
+    class Cancelled(Exception):
+        pass
+
+    seen: list[int] = []
+
+    def report(progress: Progress) -> None:
+        if progress.stage == stage:
+            assert (progress.total, progress.unit) == (600, "rows")
+            seen.append(progress.completed)
+            if progress.completed >= 300:
+                raise Cancelled
+
+    alike = [source(number, prompt=f"{STORY} {number}") for number in range(600)]
+    with pytest.raises(Cancelled):
+        built(folder, [alike], report=report, **case)
+    assert len(seen) > 3
+    assert seen == sorted(seen)
