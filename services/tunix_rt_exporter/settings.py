@@ -31,7 +31,10 @@ class ExporterSettings(ServerSettings):
     )
     build_slots: int = Field(1, ge=1, le=16, description="builds that run at once")
     upstream_patience_s: float = Field(
-        60.0, ge=0, le=86_400, description="seconds that a build waits for a trace store that went away"
+        60.0,
+        ge=0,
+        le=86_400,
+        description="seconds that a build waits for the next trace when the trace store is away or silent",
     )
 
     @property

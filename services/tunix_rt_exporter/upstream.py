@@ -28,7 +28,8 @@ class GrpcTraceSource:
     """The trace store at the other end of ``channel``.
 
     A stream that breaks off is opened again, and goes on where it was: a snapshot is always streamed in the
-    same order. ``patience_s`` is how long no trace may come before the stream is given up.
+    same order. ``patience_s`` is how long no new trace may come before the stream is given up, whether it is
+    silent or breaks off again and again.
     """
 
     def __init__(self, channel: grpc.Channel, patience_s: float) -> None:
@@ -59,19 +60,31 @@ class GrpcTraceSource:
         self, wanted: Filter, as_of: int, pause: Callable[[float], None]
     ) -> Iterator[Sequence[SourceTrace]]:
         request = v1.StreamTracesRequest(filter=convert.trace_filter(wanted), as_of=as_of)
-        after, heard = 0, time.monotonic()
+        heard = time.monotonic()
+
+        def lost_patience() -> bool:
+            return time.monotonic() - heard > self._patience_s
+
+        def idle() -> None:
+            pause(0)
+            if lost_patience():
+                raise Unavailable(
+                    f"the trace store sent no new trace for {self._patience_s:g} s",
+                    reason="UPSTREAM_UNAVAILABLE",
+                )
+
         while True:
             try:
-                for part in self._stream(request, lambda: pause(0)):
-                    fresh = [trace for trace in part if trace.sequence > after]
-                    heard = time.monotonic()
+                for part in self._stream(request, idle):
+                    # A store that is older than after_sequence begins anew.
+                    fresh = [trace for trace in part if trace.sequence > request.after_sequence]
                     if fresh:
-                        after = fresh[-1].sequence
+                        request.after_sequence = fresh[-1].sequence
                         yield fresh
                         heard = time.monotonic()
                 return
             except Unavailable:
-                if time.monotonic() - heard > self._patience_s:
+                if lost_patience():
                     raise
                 pause(_PAUSE_S)
 

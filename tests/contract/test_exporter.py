@@ -502,14 +502,19 @@ async def test_a_queued_build_can_be_cancelled_and_asked_for_again(world: Export
 
 
 class SlowStore(v1.TraceStoreServicer):
-    """Streams traces for ever, unless ``broken`` is set; then each stream breaks off after three of ten."""
+    """Streams traces for ever, unless ``broken`` is set; then each stream breaks off after three of ten.
+
+    ``after`` holds the place that each stream was to begin at.
+    """
 
     def __init__(self, broken: bool = False) -> None:
         self.broken = broken
         self.streams = 0
+        self.after: list[int] = []
 
     async def StreamTraces(self, request: v1.StreamTracesRequest, context: Any) -> AsyncIterator[Any]:
         self.streams += 1
+        self.after.append(request.after_sequence)
         yield v1.StreamTracesResponse(header=v1.StreamTracesHeader(as_of=1_000_000))
         for number in itertools.count(1):
             if self.broken and number > min(3 * self.streams, 10):
@@ -565,6 +570,33 @@ async def test_a_build_waits_for_a_trace_store_that_went_away(tmp_path: Path) ->
         dataset = await world.build(splits=ALL_TRAIN)
         assert (dataset.state, dataset.splits[0].row_count) == (STATE.STATE_SUCCEEDED, 10)
         assert store.streams > 3
+        # One stream is for the number of the snapshot.
+        assert store.after == [0, 0, 6, 9]
+
+
+class StuckStore(SlowStore):
+    """Sends the same three traces over and over: each stream breaks off, or falls ``silent``, after them."""
+
+    def __init__(self, silent: bool) -> None:
+        super().__init__()
+        self.silent = silent
+
+    async def StreamTraces(self, request: v1.StreamTracesRequest, context: Any) -> AsyncIterator[Any]:
+        yield v1.StreamTracesResponse(header=v1.StreamTracesHeader(as_of=1_000_000))
+        for number in range(1, 4):
+            message = trace(number, sequence=number, content_digest=f"sha256:{number:064x}")
+            yield v1.StreamTracesResponse(batch=v1.TraceBatch(traces=[message]))
+        if self.silent:
+            await asyncio.Event().wait()
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
+
+
+@pytest.mark.parametrize("silent", [False, True])
+async def test_a_build_gives_up_a_stream_that_brings_nothing_new(tmp_path: Path, silent: bool) -> None:
+    async with exporting(tmp_path, "", StuckStore(silent).built(), upstream_patience_s=1) as world:
+        dataset = await asyncio.wait_for(world.build(splits=ALL_TRAIN), 60)
+        assert dataset.state == STATE.STATE_FAILED
+        assert failure(dataset)[0] == "UPSTREAM_UNAVAILABLE"
 
 
 async def test_a_build_does_not_wait_for_ever(tmp_path: Path) -> None:
