@@ -34,7 +34,7 @@ class ExporterSettings(ServerSettings):
         60.0,
         ge=0,
         le=86_400,
-        description="seconds that a build waits for the next trace when the trace store is away or silent",
+        description="seconds that a build waits for the next trace while the store is away or silent",
     )
 
     @property

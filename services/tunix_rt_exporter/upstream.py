@@ -49,6 +49,9 @@ class GrpcTraceSource:
                 found = self._stub.ListTraces(newest, timeout=_TIMEOUT_S).traces
                 if any(trace.sequence > as_of for trace in found):
                     return False
+                # A score that was written since may have changed what matches.
+                if wanted.get("scores") and self.resolve(wanted, 0) != as_of:
+                    return False
                 _first(self._stub.StreamTraces(snapshot, timeout=_TIMEOUT_S), 2)
         except DomainError as error:
             if error.reason in {"SNAPSHOT_INCOMPLETE", "AS_OF_INVALID"}:

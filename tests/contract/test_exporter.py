@@ -238,6 +238,38 @@ async def test_the_same_spec_gives_the_stored_dataset(world: Exporting) -> None:
     assert await world.build("f", filter=source, splits=ALL_TRAIN) == filtered
 
 
+class ScoredStore(v1.TraceStoreServicer):
+    """One trace that always matches; ``newest`` is the number of the newest commit."""
+
+    newest = 1
+
+    async def StreamTraces(self, request: v1.StreamTracesRequest, context: Any) -> AsyncIterator[Any]:
+        yield v1.StreamTracesResponse(header=v1.StreamTracesHeader(as_of=request.as_of or self.newest))
+        message = trace(1, sequence=1, content_digest=f"sha256:{1:064x}")
+        yield v1.StreamTracesResponse(batch=v1.TraceBatch(traces=[message]))
+
+    async def ListTraces(self, request: v1.ListTracesRequest, context: Any) -> v1.ListTracesResponse:
+        return v1.ListTracesResponse(traces=[trace(1, sequence=1)])
+
+    def built(self) -> BuiltService:
+        def add(server: grpc.aio.Server) -> None:
+            v1.add_TraceStoreServicer_to_server(self, server)
+
+        return BuiltService(ServiceRegistration("tunix_rt.v1.TraceStore", add), lambda: None, lambda: None)
+
+
+async def test_a_score_of_later_may_change_what_a_filter_takes(tmp_path: Path) -> None:
+    store = ScoredStore()
+    good = v1.TraceFilter(scores=[v1.ScoreCondition(criterion="judge", minimum=1)])
+    async with exporting(tmp_path, "", store.built()) as world:
+        every = await world.build("every", splits=ALL_TRAIN)
+        first = await world.build(filter=good, splits=ALL_TRAIN)
+        assert await world.build(filter=good, splits=ALL_TRAIN) == first
+        store.newest = 2
+        assert fields(await refused(world.create(filter=good, splits=ALL_TRAIN))) == ["spec.as_of"]
+        assert await world.build("every", splits=ALL_TRAIN) == every
+
+
 async def test_a_bound_version_is_refused_to_others(world: Exporting) -> None:
     results = await world.add([trace(i) for i in range(5)])
     await world.build(splits=ALL_TRAIN)
