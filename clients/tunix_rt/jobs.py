@@ -21,8 +21,6 @@ T = TypeVar("T")
 
 # Seconds without an answer after which a server counts as gone.
 PATIENCE: Final = 60.0
-ADMISSION: Final = 600.0
-"""Seconds for ``create_training_job``, which counts the rows of a dataset the first time it sees it."""
 
 
 def has_ended(job: Job) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Final
 
 import grpc
 
@@ -15,6 +16,9 @@ from tunix_rt.files import atomic_file
 from tunix_rt.rpc.caller import AsyncCaller, Caller, fresh
 from tunix_rt.rpc.download import receive, receive_async, receive_bytes, receive_bytes_async
 from tunix_rt.rpc.pager import AsyncPager, Pager
+
+ADMISSION: Final = 600.0
+"""Seconds for ``create_training_job``, which counts the rows of a dataset the first time it sees it."""
 
 
 class TrainerClient:
@@ -36,12 +40,12 @@ class TrainerClient:
         return Pager(fetch, lambda page: page.base_models, page_token)
 
     def create_training_job(
-        self, spec: v1.TrainingSpec, *, request_id: str | None = None, timeout: float | None = None
+        self, spec: v1.TrainingSpec, *, request_id: str | None = None, timeout: float | None = ADMISSION
     ) -> v1.TrainingJob:
         """Put a training job into the queue; ``tunix_rt.jobs.wait_for_training_job`` waits for its end.
 
         The first time for a dataset, model and length its rows are counted, which takes a minute or two for
-        each million: give a longer ``timeout`` then, or the same ``request_id`` again.
+        each million: ``timeout`` is ten minutes by default. Ask again with the same ``request_id`` after it.
 
         Raises:
             InvalidArgumentError: the spec is wrong; every wrong field is named.
@@ -139,7 +143,7 @@ class AsyncTrainerClient:
         return AsyncPager(fetch, lambda page: page.base_models, page_token)
 
     async def create_training_job(
-        self, spec: v1.TrainingSpec, *, request_id: str | None = None, timeout: float | None = None
+        self, spec: v1.TrainingSpec, *, request_id: str | None = None, timeout: float | None = ADMISSION
     ) -> v1.TrainingJob:
         """Put a training job into the queue."""
         request = v1.CreateTrainingJobRequest(spec=spec, request_id=fresh(request_id))

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from tunix_rt_exporter.locks import LockPerKey
 from tunix_rt_exporter.model import BuildResult, Dataset, DatasetFormat, SplitFiles, StoredFile
 from tunix_rt_exporter.ports import DerivedFiles
 from tunix_rt_exporter.templates import chat_template
@@ -38,17 +39,27 @@ class DatasetFiles:
     def __init__(self, store: ArtifactStore, bound: DerivedFiles) -> None:
         self._store = store
         self._bound = bound
+        self._locks = LockPerKey()
 
     def get(
         self, dataset: Dataset, result: BuildResult, split: SplitFiles, kind: DatasetFormat
     ) -> StoredFile:
         """The file; one that was never read is made first, which takes as long as writing its rows does.
 
+        Whoever asks meanwhile waits for it.
+
         Raises DataLoss: a file that it is made of is missing or damaged (ARTIFACT_MISSING, ARTIFACT_CORRUPT),
         or what is made now is not what was bound before (DERIVED_FILE_CHANGED).
         """
         if kind in split.files:
             return split.files[kind]
+        path = file_name(split.split, kind)
+        with self._locks.of((result.digest, path)):
+            return self._bound_or_made(dataset, result, split, kind)
+
+    def _bound_or_made(
+        self, dataset: Dataset, result: BuildResult, split: SplitFiles, kind: DatasetFormat
+    ) -> StoredFile:
         path = file_name(split.split, kind)
         bound = self._bound.find(result.digest, path)
         if bound is not None and self._store.exists(bound.digest):

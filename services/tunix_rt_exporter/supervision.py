@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol
 
 from pydantic import ConfigDict
 
+from tunix_rt_exporter.locks import LockPerKey
 from tunix_rt_exporter.model import BuildResult, Dataset, Progress, StoredFile, Value
 from tunix_rt_exporter.templates import chat_template
 from tunix_rt_kit.artifacts import ArtifactStore, canonical_json, digest_json
@@ -104,9 +105,10 @@ class SupervisionAudits:
         self._complete_dataset = complete_dataset
         self._artifacts = artifacts
         self._repository = repository
+        self._locks = LockPerKey()
 
     def audit(self, asked: AuditQuestion) -> Iterator[Progress | StoredAudit]:
-        """Yields progress, and last the audit, which may have been there before.
+        """Yields progress, and last the audit, which may have been there before, or is made for someone else.
 
         Raises InvalidArgument (AUDIT_INVALID, TOKENIZER_INVALID) naming each wrong field, NotFound
         (DATASET_NOT_FOUND, TOKENIZER_NOT_FOUND), FailedPrecondition (DATASET_NOT_READY,
@@ -116,10 +118,23 @@ class SupervisionAudits:
         dataset, result = self._complete_dataset(question.dataset)
         key = question.model_dump(mode="json", exclude={"dataset"})
         audit_id = digest_json({**key, "dataset_digest": result.digest}).removeprefix("sha256:")[:_ID_DIGITS]
-        known = self._repository.find(result.digest, audit_id)
-        if known is not None:
-            yield known
-            return
+        audit = self._repository.find(result.digest, audit_id)
+        if audit is None:
+            lock = self._locks.of((result.digest, audit_id))
+            # Not to wait in one go: whoever makes the audit may need this very thread.
+            while not lock.acquire(timeout=_PROGRESS_S):
+                yield Progress(stage="waiting for the same audit", unit="rows")
+            try:
+                audit = self._repository.find(result.digest, audit_id)
+                if audit is None:
+                    audit = yield from self._made(dataset, result, question, audit_id)
+            finally:
+                lock.release()
+        yield audit
+
+    def _made(
+        self, dataset: Dataset, result: BuildResult, question: AuditQuestion, audit_id: str
+    ) -> Generator[Progress, None, StoredAudit]:
         tokenizer = self._tokenizer(question.tokenizer_digest)
         end_id = _end_id(dataset, question, tokenizer)
         total, done, progress = sum(split.row_count for split in result.splits), 0, _Throttle()
@@ -135,7 +150,7 @@ class SupervisionAudits:
         for number, audit in enumerate(audits):
             yield from progress.of("packing", number, len(audits), "splits")
             splits.append(audit.result(question.packing_lengths))
-        yield self._repository.store(self._stored(dataset, result, question, audit_id, tuple(splits)))
+        return self._repository.store(self._stored(dataset, result, question, audit_id, tuple(splits)))
 
     def get(self, name: str) -> tuple[str, StoredAudit]:
         """The name of the dataset and the audit; raises NotFound(SUPERVISION_AUDIT_NOT_FOUND)."""

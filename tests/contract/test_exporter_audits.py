@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,8 +108,19 @@ async def test_the_report_is_an_artifact_of_canonical_json(world: World) -> None
 async def test_the_same_question_is_answered_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     await world.exporting.add([trace(i) for i in range(30)])
     name = (await world.build()).name
-    first, *others = await asyncio.gather(*(world.audit(name, max_length=64) for _ in range(4)))
-    assert others == [first] * 3
+    tokenizers = []
+    read = SupervisionAudits._tokenizer
+
+    def counted(self: SupervisionAudits, digest: str) -> Any:
+        tokenizers.append(digest)
+        time.sleep(0.5)
+        return read(self, digest)
+
+    monkeypatch.setattr(SupervisionAudits, "_tokenizer", counted)
+    # More than there are threads for calls.
+    first, *others = await asyncio.gather(*(world.audit(name, max_length=64) for _ in range(20)))
+    assert len(tokenizers) == 1
+    assert others == [first] * 19
     assert (await world.listed(name)).supervision_audits == [first]
     monkeypatch.setattr(SupervisionAudits, "_tokenizer", lambda *_: 1 / 0)
     assert await world.parts(name, max_length=64, packing_lengths=[64]) == [

@@ -135,7 +135,7 @@ def start(
     with session.connect() as client:
         with session.progress() as progress:
             checking = progress.bar("checking the dataset")
-            job = client.trainer.create_training_job(spec=spec, timeout=jobs.ADMISSION)
+            job = client.trainer.create_training_job(spec)
             checking.finish()
         if not detach:
             session.say(f"training job {short_name(job.name)}")

@@ -220,9 +220,7 @@ class Loop:
             job = self._created(
                 "training",
                 [bytes_of(spec), dataset.digest],
-                lambda request_id: self._client.trainer.create_training_job(
-                    spec, request_id=request_id, timeout=jobs.ADMISSION
-                ),
+                lambda request_id: self._client.trainer.create_training_job(spec, request_id=request_id),
             )
             fresh = not jobs.has_succeeded(job)
             if fresh:

@@ -175,3 +175,25 @@ def test_creates_carry_a_fresh_request_id(address: str, recorder: Recorder, meth
     ids = [GetMessageClass(method.input_type).FromString(data).request_id for _, data in recorder.requests]
     assert len(set(ids)) == 2
     assert all(1 <= len(request_id) <= 64 for request_id in ids)
+
+
+class Deadlines(v1.TrainerServicer):
+    """Keeps how long each caller would wait."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def CreateTrainingJob(self, _: v1.CreateTrainingJobRequest, context: Any) -> v1.TrainingJob:
+        self.seconds.append(context.time_remaining())
+        return v1.TrainingJob()
+
+
+async def test_a_training_job_may_take_long_to_be_admitted() -> None:
+    trainer = Deadlines()
+    with fake_server(lambda server: v1.add_TrainerServicer_to_server(trainer, server)) as address:
+        with Client(address, timeout=5) as client:
+            client.trainer.create_training_job(v1.TrainingSpec())
+        async with AsyncClient(address, timeout=5) as client:
+            await client.trainer.create_training_job(v1.TrainingSpec())
+            await client.trainer.create_training_job(v1.TrainingSpec(), timeout=20)
+    assert [round(seconds, -1) for seconds in trainer.seconds] == [600, 600, 20]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -150,6 +152,27 @@ def test_a_file_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     first = dataset.file("chat_parquet")
     monkeypatch.setattr(DatasetFiles, "_derive", lambda *_: 1 / 0)
     assert dataset.file("chat_parquet") == first
+
+
+def test_those_who_ask_at_the_same_time_share_one_making(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = Built(tmp_path)
+    files = DatasetFiles(dataset.store, dataset.bound)
+    made, derive = [], DatasetFiles._derive
+
+    def counted(self: DatasetFiles, whole: Dataset, file: StoredFile, kind: DatasetFormat) -> Any:
+        made.append(kind)
+        time.sleep(0.1)
+        return derive(self, whole, file, kind)
+
+    monkeypatch.setattr(DatasetFiles, "_derive", counted)
+    with ThreadPoolExecutor(6) as threads:
+        kinds: list[DatasetFormat] = ["chat_parquet", "chat"] * 3
+        split = dataset.result.splits[0]
+        found = list(threads.map(lambda kind: files.get(dataset.dataset, dataset.result, split, kind), kinds))
+    assert sorted(made) == ["chat", "chat_parquet"]
+    assert len({file.digest for file in found}) == 2
 
 
 def artifact(dataset: Built, file: StoredFile) -> Path:
