@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from tunix_rt_exporter.arrange import Arrangement, Rules, arrange, distribution
-from tunix_rt_exporter.dropped import copies, dropped_rows, report_lines
+from tunix_rt_exporter.dropped import copies, dropped_rows, lasting_counts, report_lines
 from tunix_rt_exporter.manifest import builder_versions, manifest
 from tunix_rt_exporter.model import (
     FORMATS,
@@ -88,7 +88,7 @@ class DatasetBuild:
             self._report(Progress(stage="comparing rows", total=trace_count, unit="rows"))
             arrangement = arrange(spool, rules, self._report)
             dropped = dropped_rows(spool, arrangement, self._eval_sets)
-            lasting = dropped_rows(spool, arrangement, self._eval_sets, by_digest=True)
+            lasting = lasting_counts(spool, arrangement, self._eval_sets)
             self._check_rows(arrangement, dropped)
             splits = self._write(spool, arrangement)
             report = self._write_report(spool, arrangement)

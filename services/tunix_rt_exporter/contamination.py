@@ -26,6 +26,8 @@ from tunix_rt_kit.text import normalised
 MIN_CONTAINED_WORDS: Final = 5
 MIN_REWORDED_WORDS: Final = 8
 REWORDED_SHARE: Final = 0.75
+# Words have any length, and eval sets may share very many numbers with a row.
+MAX_MATCHED_CHARACTERS: Final = 1_000
 
 
 class MatchKind(IntEnum):
@@ -39,7 +41,10 @@ class MatchKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class EvalMatch:
-    """The item that a text gives away: ``eval_set`` is its set's number, ``text`` the shared words."""
+    """The item that a text gives away.
+
+    ``eval_set`` is its set's number, ``text`` the shared words, up to ``MAX_MATCHED_CHARACTERS``.
+    """
 
     eval_set: int
     item: str
@@ -130,7 +135,7 @@ class EvalIndex:
             wanted = [word for word in self._words[item] if not is_arithmetic(word)]
             share = (Counter(wanted) & counts).total() / max(len(wanted), 1)
             if share >= REWORDED_SHARE:
-                return EvalMatch(*self._names[item], MatchKind.NUMBERS, " ".join(_numbers(prompt)))
+                return EvalMatch(*self._names[item], MatchKind.NUMBERS, _joined(_numbers(prompt)))
         return None
 
     def _shared(self, rows: Sequence[Sequence[list[str]]]) -> dict[int, EvalMatch]:
@@ -164,11 +169,15 @@ class EvalIndex:
         if self._words[item][start : start + length] != shared:
             return None
         if length == self._ngram_words:
-            return MatchKind.NGRAM, item, start, " ".join(shared)
+            return MatchKind.NGRAM, item, start, _joined(shared)
         around = [*text[max(place - 1, 0) : place], *text[place + length : place + length + 1]]
         if any(map(is_arithmetic, around)):
             return None
-        return MatchKind.CONTAINED, item, start, " ".join(shared)
+        return MatchKind.CONTAINED, item, start, _joined(shared)
+
+
+def _joined(shared: Sequence[str]) -> str:
+    return " ".join(shared)[:MAX_MATCHED_CHARACTERS]
 
 
 def _numbers(text: Sequence[str]) -> tuple[str, ...]:

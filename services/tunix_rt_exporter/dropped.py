@@ -19,9 +19,12 @@ from tunix_rt_kit.artifacts import canonical_json
 
 CONTAMINATED: Final = "contaminated"
 UNRENDERABLE: Final = "unrenderable"
+SELECTION: Final = "selection"
 UNRENDERABLE_MARK: Final = 1
 FIRST_EVAL_SET: Final = 2
-_REPLACED: Final = {
+_REASONS: Final = {
+    UNRENDERABLE: "a text holds a control text of the chat template",
+    SELECTION: "not selected",
     DUPLICATE: "prompt, steps and answer are those of another row after normalisation",
     NEAR_DUPLICATE: "a near-duplicate of another row",
     SPLIT_CONFLICT: "its prompt is a near-duplicate of one in another split",
@@ -45,27 +48,42 @@ def report_lines(spool: RowSpool, arrangement: Arrangement) -> Iterator[bytes]:
 
 
 def dropped_rows(
-    spool: RowSpool, arrangement: Arrangement, eval_sets: Sequence[EvalPrompts], *, by_digest: bool = False
+    spool: RowSpool, arrangement: Arrangement, eval_sets: Sequence[EvalPrompts]
 ) -> list[DroppedRows]:
-    """How many rows each stage left out. Eval sets are called by name, or ``by_digest``."""
+    """How many rows each stage left out, and why, in words."""
+    return [
+        DroppedRows(
+            stage=stage,
+            reason=_REASONS[stage] if eval_set is None else f"gives away an item of {eval_set.name}",
+            row_count=count,
+        )
+        for stage, eval_set, count in _counts(spool, arrangement, eval_sets)
+    ]
+
+
+def lasting_counts(
+    spool: RowSpool, arrangement: Arrangement, eval_sets: Sequence[EvalPrompts]
+) -> list[dict[str, Any]]:
+    """The same for the manifest: without words, which may be put better, and with eval sets by digest."""
+    return [
+        {"stage": stage, "row_count": count} | ({} if eval_set is None else {"eval_set": eval_set.digest})
+        for stage, eval_set, count in _counts(spool, arrangement, eval_sets)
+    ]
+
+
+def _counts(
+    spool: RowSpool, arrangement: Arrangement, eval_sets: Sequence[EvalPrompts]
+) -> list[tuple[str, EvalPrompts | None, int]]:
     marks, counts = np.unique(spool.marks[arrangement.marked], return_counts=True)
     marked = dict(zip(marks.tolist(), counts.tolist(), strict=True))
-    entries = [
-        (
-            CONTAMINATED,
-            f"gives away an item of {eval_set.digest if by_digest else eval_set.name}",
-            marked.get(number, 0),
-        )
+    entries: list[tuple[str, EvalPrompts | None, int]] = [
+        (CONTAMINATED, eval_set, marked.get(number, 0))
         for number, eval_set in enumerate(eval_sets, start=FIRST_EVAL_SET)
     ]
-    entries.append(
-        (UNRENDERABLE, "a text holds a control text of the chat template", marked.get(UNRENDERABLE_MARK, 0))
-    )
-    entries += [(part.stage, _REPLACED[part.stage], len(part.rows)) for part in arrangement.replaced]
-    entries.append(("selection", "not selected", arrangement.unselected))
-    return [
-        DroppedRows(stage=stage, reason=reason, row_count=count) for stage, reason, count in entries if count
-    ]
+    entries.append((UNRENDERABLE, None, marked.get(UNRENDERABLE_MARK, 0)))
+    entries += [(part.stage, None, len(part.rows)) for part in arrangement.replaced]
+    entries.append((SELECTION, None, arrangement.unselected))
+    return [entry for entry in entries if entry[2]]
 
 
 def copies(trace_count: int, arrangement: Arrangement) -> list[DroppedRows]:

@@ -12,19 +12,19 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any, Final
 
-from tunix_rt_exporter.model import DatasetSpec, DroppedRows, EvalPrompts, SplitFiles, Statistics
+from tunix_rt_exporter.model import DatasetSpec, EvalPrompts, SplitFiles, Statistics
 
-MANIFEST_FORMAT: Final = "tunix-rt/dataset/2"
+MANIFEST_FORMAT: Final = "tunix-rt/dataset/3"
 ROW_FORMATS: Final = {"trace": 1, "tunix_sft": 1, "training_example": 1}
 # Raised when a rule begins to decide otherwise about any row.
 RULE_VERSIONS: Final = {
-    "contamination": 1,
+    "contamination": 2,
     "duplicates": 1,
     "near_duplicates": 2,
     "order": 1,
     "splits": 1,
 }
-_PACKAGES: Final = ("tunix-rt", "numpy", "datasketch")
+_PACKAGES: Final = ("tunix-rt", "numpy", "datasketch", "jinja2")
 _SPEC_FIELDS: Final = {
     "filter",
     "selection",
@@ -45,11 +45,11 @@ def manifest(
     eval_sets: Sequence[EvalPrompts],
     parent_digest: str,
     distinct_traces: int,
-    dropped: Sequence[DroppedRows],
+    dropped: Sequence[Mapping[str, Any]],
     splits: Sequence[SplitFiles],
     statistics: Statistics,
 ) -> dict[str, Any]:
-    """The manifest of a dataset; ``dropped`` names eval sets by digest, and leaves second copies out."""
+    """The manifest of a dataset; ``dropped`` is what ``dropped.lasting_counts`` gives."""
     fields = spec.model_dump(mode="json", include=_SPEC_FIELDS)
     return {
         "format": MANIFEST_FORMAT,
@@ -60,7 +60,7 @@ def manifest(
         "eval_set_digests": sorted({eval_set.digest for eval_set in eval_sets}),
         "parent_digest": parent_digest,
         "distinct_traces": distinct_traces,
-        "dropped": [entry.model_dump() for entry in dropped],
+        "dropped": list(dropped),
         "splits": [_split(split) for split in splits],
         "statistics": statistics.model_dump(),
     }

@@ -35,8 +35,9 @@ _MAX_KNOWN: Final = 1 << 18
 
 def words(text: str) -> list[str]:
     """The words of a text, in order."""
-    found: list[str] = _WORD.findall(unicodedata.normalize("NFKC", text).casefold().translate(_TYPOGRAPHIC))
-    if "," not in text:
+    plain = unicodedata.normalize("NFKC", text).casefold().translate(_TYPOGRAPHIC)
+    found: list[str] = _WORD.findall(plain)
+    if "," not in plain:
         return found
     return [_THOUSANDS.sub("", word) if "," in word else word for word in found]
 

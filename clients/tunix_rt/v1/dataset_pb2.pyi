@@ -792,7 +792,7 @@ class ContaminatedRow(_message.Message):
     match: Global___ContaminatedRow.Match.ValueType
     """How they match."""
     matched_text: _builtins.str
-    """The normalised words, or numbers, that they share; empty for MATCH_EXACT."""
+    """The normalised words, or numbers, that they share, up to 1,000 characters; empty for MATCH_EXACT."""
     def __init__(
         self,
         *,

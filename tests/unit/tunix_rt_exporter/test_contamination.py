@@ -77,6 +77,20 @@ def _words() -> list[str]:
     return LONG.lower().replace(".", "").replace("?", "").split()
 
 
+def test_what_is_shown_of_a_match_is_bounded() -> None:
+    words = [f"{letter * 400}" for letter in "abcdefghijklmn"]
+    numbers = [f"{number}{'0' * 300}" for number in range(1, 20)]
+    for kind, text, asked in (
+        (MatchKind.NGRAM, " ".join(words), f"So: {' '.join(words)}"),
+        (MatchKind.CONTAINED, " ".join(words[:6]), f"So: {' '.join(words[:6])}"),
+        (MatchKind.NUMBERS, " ".join([*numbers, "a cat"]), " ".join([*numbers, "cat a"])),
+    ):
+        index = EvalIndex([eval_set("e", text)], 60 if kind is MatchKind.NUMBERS else 13)
+        (found,) = index.matches([[asked]])
+        assert found is not None
+        assert (found.kind, len(found.text)) == (kind, 1000)
+
+
 def test_each_dropped_row_names_what_it_gave_away(tmp_path: Path) -> None:
     leaked = source(1, prompt=f"Q: {LONG}")
     result = built(tmp_path, [[source(5), leaked]], [SET], splits=[{"split": "train", "fraction": 1}])

@@ -86,6 +86,8 @@ def test_manifest(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
     result = built(tmp_path, [[*traces, marked]], [eval_set("a", "what is 4 + 1?")], seed=(1 << 63) + 1)
     data = ArtifactStore(tmp_path / "artifacts").read_bytes(result.digest)
     assert json.loads(data) == snapshot
+    # A sentence may be put better without making another dataset.
+    assert not [entry.reason for entry in result.dropped if entry.reason.encode() in data]
     assert [(entry.stage, entry.row_count) for entry in result.dropped] == [
         ("duplicate", 1),
         ("contaminated", 1),

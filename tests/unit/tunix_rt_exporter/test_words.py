@@ -11,6 +11,7 @@ from tunix_rt_exporter.words import WordHasher, words
 
 def test_words() -> None:
     assert words("It's  JOHN\u2019s $1,000.50, not 1,2.") == ["it's", "john's", "1000.50", "not", "1,2"]
+    assert words("\uff11\uff0c\uff10\uff10\uff10 \ufe5012") == ["1000", "12"]
     assert words("A 120-page book: 3 - 4, 3-4 = \u22121") == (
         ["a", "120", "page", "book", "3", "-", "4", "3", "-", "4", "=", "-", "1"]
     )
