@@ -10,6 +10,8 @@ from tunix_rt import v1
 from tunix_rt.client import Client
 
 LEARNED_SPLIT: Final = "train"
+# A dataset may have a chat template of its own, and a page must fit in one message of 4 MiB.
+_PAGE_SIZE: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ def leaking_datasets(
     if dataset is not None:
         candidates: Iterator[v1.Dataset] = iter([client.exporter.get_dataset(dataset)])
     else:
-        every = client.exporter.list_datasets(page_size=1_000)
+        every = client.exporter.list_datasets(page_size=_PAGE_SIZE)
         candidates = (each for each in every if each.state == v1.Dataset.STATE_SUCCEEDED)
     client.evaluator.get_eval_set(eval_set)
     for candidate in candidates:
@@ -78,7 +80,7 @@ def leaking_datasets(
 def _with_models(client: Client, leak: LeakingDataset, eval_set: str) -> LeakingDataset:
     jobs = [
         job
-        for job in client.trainer.list_training_jobs(page_size=1_000)
+        for job in client.trainer.list_training_jobs(page_size=_PAGE_SIZE)
         if leak.dataset.digest == job.dataset_digest and job.checkpoint
     ]
     checkpoints = [
@@ -86,14 +88,14 @@ def _with_models(client: Client, leak: LeakingDataset, eval_set: str) -> Leaking
     ]
     evaluations = [
         evaluation.name
-        for evaluation in client.evaluator.list_evaluations(page_size=1_000)
+        for evaluation in client.evaluator.list_evaluations(page_size=_PAGE_SIZE)
         if evaluation.spec.checkpoint in checkpoints and evaluation.spec.eval_set == eval_set
     ]
     reports = []
     if evaluations:
         reports = [
             report.name
-            for report in client.evaluator.list_comparison_reports(page_size=100)
+            for report in client.evaluator.list_comparison_reports(page_size=_PAGE_SIZE)
             if not {report.base.name, report.candidate.name}.isdisjoint(evaluations)
         ]
     return LeakingDataset(leak.dataset, leak.rows, checkpoints, evaluations, reports)

@@ -150,7 +150,7 @@ def list_(
 ) -> None:
     """List datasets, newest first."""
     with session.connect() as client:
-        found = list(islice(client.exporter.list_datasets(page_size=min(limit, 1000)), limit))
+        found = list(islice(client.exporter.list_datasets(page_size=min(limit, 50)), limit))
     if session.as_json:
         session.print_messages(found)
         return
