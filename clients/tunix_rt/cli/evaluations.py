@@ -231,7 +231,13 @@ def print_evaluation(console: Console, evaluation: v1.Evaluation) -> None:
                     f"batches of {spec.decoding.batch_size}",
                 ),
                 ("accuracy", Text(accuracy_text(summary.overall), style="bold") if done else ""),
-                ("cut short", text.counted(summary.truncated_count, "answer") if done else ""),
+                (
+                    "cut short",
+                    f"{text.counted(summary.truncated_count, 'answer')}; "
+                    "with a larger --max-new-tokens they may come to an end"
+                    if summary.truncated_count
+                    else "",
+                ),
                 (
                     "not run",
                     f"{text.counted(summary.failed_count, 'item')}, counted as wrong"
