@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import psycopg
 from psycopg import sql
-from sqlalchemy import BigInteger, Connection, DateTime, Double, Integer, LargeBinary, String, Table
+from sqlalchemy import BigInteger, Connection, DateTime, Dialect, Double, Integer, LargeBinary, String, Table
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -71,7 +72,7 @@ def _insert(connection: Connection, table: Table, rows: Sequence[Mapping[str, An
     # ``executemany`` gives up the interpreter's lock at each row, and waits for it while others compute.
     names = list(rows[0])
     dialect = connection.dialect
-    convert = [table.c[name].type.dialect_impl(dialect).bind_processor(dialect) for name in names]
+    convert = [_binder(table.c[name].type, dialect) for name in names]
     columns = ", ".join(map(dialect.identifier_preparer.quote, names))
     row_form = f"({', '.join('?' * len(names))})"
     for start in range(0, len(rows), _SQLITE_ROWS):
@@ -88,6 +89,20 @@ def _insert(connection: Connection, table: Table, rows: Sequence[Mapping[str, An
         )
 
 
+def _binder(column_type: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
+    """What turns a value into one that SQLite takes; None where it does so as it is."""
+    plain = _plain(column_type)
+    if isinstance(plain, LargeBinary):
+        return None
+    process = column_type.dialect_impl(dialect).bind_processor(dialect)
+    # The rows of a batch share their moment.
+    return lru_cache(maxsize=1)(process) if process and isinstance(plain, DateTime) else process
+
+
+def _plain(column_type: TypeEngine[Any]) -> TypeEngine[Any]:
+    return column_type.impl_instance if isinstance(column_type, TypeDecorator) else column_type
+
+
 def _binary_type(column_type: TypeEngine[Any]) -> str:
-    plain = column_type.impl_instance if isinstance(column_type, TypeDecorator) else column_type
+    plain = _plain(column_type)
     return next(name for kind, name in _BINARY_TYPES if isinstance(plain, kind))
