@@ -192,7 +192,7 @@ def _postgresql(url: URL) -> Engine:
         max_overflow=0,
         pool_timeout=_POOL_TIMEOUT_S,
         pool_pre_ping=True,
-        connect_args={"connect_timeout": _CONNECT_TIMEOUT_S},
+        connect_args={"connect_timeout": _CONNECT_TIMEOUT_S, **_in_utc(url)},
     )
 
     @event.listens_for(engine, "checkout")
@@ -201,6 +201,11 @@ def _postgresql(url: URL) -> Engine:
         connection.read_only = None
 
     return engine
+
+
+def _in_utc(url: URL) -> dict[str, str]:
+    """Times of a connection in UTC are read several times faster; options of the URL's own stand."""
+    return {} if "options" in url.query else {"options": "-c timezone=UTC"}
 
 
 @contextmanager
