@@ -65,6 +65,7 @@ class Shadow:
     def __init__(self, channel: grpc.Channel) -> None:
         self._stream = v1.TraceStoreStub(channel).StreamTraces
         self._seen: set[str] = set()
+        self._scored: set[str] = set()
         self.names: list[str] = []
         self.newest = 0
 
@@ -78,6 +79,14 @@ class Shadow:
         elif method.name == "DeleteTrace":
             self.names.remove(v1.DeleteTraceRequest.FromString(request).name)
             self.newest += 1
+        elif method.name == "ScoreTrace":
+            self.newest += 1
+        elif method.name == "WriteScores":
+            request_id = v1.WriteScoresRequest.FromString(request).request_id
+            # As for traces: an id that was used before stores nothing more.
+            if not request_id or request_id not in self._scored:
+                self._scored.add(request_id)
+                self.newest += 1
 
     def with_names(self, request: bytes) -> bytes:
         """The request with the newest names in the places for them."""
