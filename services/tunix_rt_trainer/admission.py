@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Final, TypeVar, get_args
+from typing import Any, Final, TypeVar, get_args
 
 from tunix_rt_kit.errors import FailedPrecondition, FieldViolation, InvalidArgument
 from tunix_rt_kit.serving.validation import Violations
@@ -15,8 +15,12 @@ from tunix_rt_trainer.model import (
     BaseModelSummary,
     DatasetInput,
     Dtype,
+    EarlyStopping,
     LoraConfig,
+    MeshShape,
+    Method,
     OptimizerConfig,
+    Remat,
     Schedule,
     SplitFindings,
     TrainingInput,
@@ -31,6 +35,8 @@ MAX_ROWS: Final = 1_024
 MIN_LENGTH: Final = 16
 MAX_BASE_MODEL: Final = 4_096
 MAX_STEPS: Final = 1_000_000_000
+MAX_EPOCHS: Final = 10_000
+MAX_DEVICES: Final = 65_536
 SPEC_INVALID: Final = "TRAINING_SPEC_INVALID"
 
 T = TypeVar("T")
@@ -48,39 +54,36 @@ def checked_spec(draft: TrainingSpecDraft) -> TrainingSpec:
     _check_texts(draft, wrong)
     lora = _lora(draft, wrong)
     optimizer = _optimizer(draft, wrong)
-    rows = _value(draft.rows_per_batch, 8)
     length = _value(draft.max_length, 256)
-    interval = _value(draft.validation_interval_steps, 0)
-    steps = draft.max_steps
-    wrong.check(1 <= rows <= MAX_ROWS, "spec.rows_per_batch", f"{rows} is not within 1 and {MAX_ROWS:,}")
     wrong.check(length >= MIN_LENGTH, "spec.max_length", f"{length} is below {MIN_LENGTH}")
-    wrong.check(
-        interval >= 0, "spec.validation_interval_steps", f"{interval} is negative; 0 means only at the end"
-    )
-    if steps is not None:
-        wrong.check(
-            1 <= steps <= MAX_STEPS,
-            "spec.max_steps",
-            f"{steps} is not within 1 and {MAX_STEPS:,}; leave it out for one pass over the training split",
-        )
-        wrong.check(
-            optimizer.warmup_steps < max(steps, 1),
-            "spec.optimizer.warmup_steps",
-            f"{optimizer.warmup_steps} is not below max_steps, which is {steps}",
-        )
+    rows = _rows(draft, length, wrong)
+    parts = _parts(draft, rows, wrong)
+    epochs = _epochs(draft, optimizer, wrong)
+    interval = _interval(draft.validation_interval_steps, 0, "spec.validation_interval_steps", wrong)
+    saved = _interval(draft.checkpoint_interval_steps, 50, "spec.checkpoint_interval_steps", wrong)
+    stopping = _early_stopping(draft, interval, wrong)
+    mesh = _mesh(draft, rows // max(parts, 1), wrong)
     wrong.raise_if_any(SPEC_INVALID)
     return TrainingSpec(
         base_model=draft.base_model,
         dataset=draft.dataset,
+        method=_named(draft.method, Method),
         lora=lora,
         optimizer=optimizer,
-        max_steps=steps,
+        max_steps=draft.max_steps,
+        epochs=epochs,
         rows_per_batch=rows,
+        gradient_accumulation_steps=parts,
         max_length=length,
         packing=draft.packing is not False,
-        dtype=_dtype(draft.dtype),
+        dtype=_named(draft.dtype, Dtype),
+        remat=_named(draft.remat, Remat),
         seed=draft.seed,
         validation_interval_steps=interval,
+        checkpoint_interval_steps=saved,
+        keep_best_checkpoint=draft.keep_best_checkpoint,
+        early_stopping=stopping,
+        mesh=mesh,
     )
 
 
@@ -165,12 +168,115 @@ def _check_texts(draft: TrainingSpecDraft, wrong: Violations) -> None:
     )
     for field, value, known in (
         ("spec.dtype", draft.dtype, get_args(Dtype)),
+        ("spec.method", draft.method, get_args(Method)),
+        ("spec.remat", draft.remat, get_args(Remat)),
         ("spec.optimizer.schedule", draft.schedule, get_args(Schedule)),
     ):
         wrong.check(value in known, field, f"{value} is unknown; one of {', '.join(known)} would be right")
 
 
-def _lora(draft: TrainingSpecDraft, wrong: Violations) -> LoraConfig:
+def _rows(draft: TrainingSpecDraft, length: int, wrong: Violations) -> int:
+    tokens, rows = draft.tokens_per_batch, _value(draft.rows_per_batch, 8)
+    if tokens is None:
+        wrong.check(1 <= rows <= MAX_ROWS, "spec.rows_per_batch", f"{rows} is not within 1 and {MAX_ROWS:,}")
+        return rows
+    field = "spec.tokens_per_batch"
+    wrong.check(
+        draft.rows_per_batch is None,
+        field,
+        f"{tokens} is given beside rows_per_batch, which is {rows}; give one of them",
+    )
+    right = length > 0 and tokens % length == 0 and 1 <= tokens // length <= MAX_ROWS
+    wrong.check(
+        right, field, f"{tokens} is not a multiple of max_length ({length}), one to {MAX_ROWS:,} times that"
+    )
+    return tokens // length if right else 1
+
+
+def _parts(draft: TrainingSpecDraft, rows: int, wrong: Violations) -> int:
+    parts = _value(draft.gradient_accumulation_steps, 1)
+    wrong.check(
+        parts >= 1 and rows % parts == 0,
+        "spec.gradient_accumulation_steps",
+        f"{parts} does not divide the {rows} rows of a batch",
+    )
+    return parts
+
+
+def _epochs(draft: TrainingSpecDraft, optimizer: OptimizerConfig, wrong: Violations) -> float | None:
+    steps, epochs = draft.max_steps, draft.epochs
+    if epochs is not None:
+        wrong.check(
+            math.isfinite(epochs) and 0 < epochs <= MAX_EPOCHS,
+            "spec.epochs",
+            f"{epochs} is not above 0 and at most {MAX_EPOCHS:,}",
+        )
+        wrong.check(
+            steps is None,
+            "spec.epochs",
+            f"{epochs} is given beside max_steps, which is {steps}; give one of them",
+        )
+    if steps is None:
+        return _value(epochs, 1.0)
+    wrong.check(
+        1 <= steps <= MAX_STEPS,
+        "spec.max_steps",
+        f"{steps} is not within 1 and {MAX_STEPS:,}; leave it out for one pass over the training split",
+    )
+    wrong.check(
+        optimizer.warmup_steps < max(steps, 1),
+        "spec.optimizer.warmup_steps",
+        f"{optimizer.warmup_steps} is not below max_steps, which is {steps}",
+    )
+    return None
+
+
+def _interval(value: int | None, default: int, field: str, wrong: Violations) -> int:
+    interval = _value(value, default)
+    wrong.check(interval >= 0, field, f"{interval} is negative; 0 means only at the end")
+    return interval
+
+
+def _early_stopping(draft: TrainingSpecDraft, interval: int, wrong: Violations) -> EarlyStopping | None:
+    for field, asked in (
+        ("spec.keep_best_checkpoint", draft.keep_best_checkpoint),
+        ("spec.early_stopping", draft.stops_early),
+    ):
+        wrong.check(
+            not asked or interval > 0, field, "needs validation_interval_steps above 0 to measure the loss"
+        )
+    if not draft.stops_early:
+        return None
+    patience, delta = _value(draft.patience, 3), _value(draft.min_delta, 0.0)
+    wrong.check(patience >= 1, "spec.early_stopping.patience", f"{patience} is below 1")
+    wrong.check(
+        math.isfinite(delta) and delta >= 0,
+        "spec.early_stopping.min_delta",
+        f"{delta} is not a number of at least 0",
+    )
+    return EarlyStopping(patience=patience, min_delta=delta)
+
+
+def _mesh(draft: TrainingSpecDraft, part_rows: int, wrong: Violations) -> MeshShape:
+    mesh = MeshShape(fsdp=_value(draft.fsdp, 1), tp=_value(draft.tp, 1))
+    for name, size in (("fsdp", mesh.fsdp), ("tp", mesh.tp)):
+        wrong.check(
+            1 <= size <= MAX_DEVICES, f"spec.mesh.{name}", f"{size} is not within 1 and {MAX_DEVICES:,}"
+        )
+    wrong.check(
+        mesh.fsdp < 1 or part_rows % mesh.fsdp == 0,
+        "spec.mesh.fsdp",
+        f"{mesh.fsdp} does not divide the {part_rows} rows that are computed at a time",
+    )
+    return mesh
+
+
+def _lora(draft: TrainingSpecDraft, wrong: Violations) -> LoraConfig | None:
+    if draft.method == "full":
+        wrong.check(
+            not draft.has_lora, "spec.lora", "is given, but method full learns all weights, no adapter"
+        )
+        return None
     rank = _value(draft.rank, 16)
     alpha = _value(draft.alpha, 2.0 * rank)
     wrong.check(1 <= rank <= MAX_RANK, "spec.lora.rank", f"{rank} is not within 1 and {MAX_RANK:,}")
@@ -206,10 +312,9 @@ def _optimizer(draft: TrainingSpecDraft, wrong: Violations) -> OptimizerConfig:
         wrong.check(
             math.isfinite(value) and value >= 0, f"{prefix}{name}", f"{value} is not a number of at least 0"
         )
-    schedule: Schedule = next((name for name in get_args(Schedule) if name == draft.schedule), "linear")
     return OptimizerConfig(
         learning_rate=rate,
-        schedule=schedule,
+        schedule=_named(draft.schedule, Schedule),
         warmup_steps=warmup,
         weight_decay=decay,
         epsilon=epsilon,
@@ -218,8 +323,9 @@ def _optimizer(draft: TrainingSpecDraft, wrong: Violations) -> OptimizerConfig:
     )
 
 
-def _dtype(name: str) -> Dtype:
-    return "float32" if name == "float32" else "bfloat16"
+def _named(name: str, kind: Any) -> Any:
+    """``name``, or any of its kind where it is none: that was noted as wrong already."""
+    return name if name in get_args(kind) else get_args(kind)[0]
 
 
 def _value(value: T | None, default: T) -> T:

@@ -9,7 +9,7 @@ from typing import Final
 from tunix_rt_kit.jobs import WorkerProcess
 from tunix_rt_trainer.events import AttemptFacts
 from tunix_rt_trainer.job_folders import JobFolders
-from tunix_rt_trainer.model import JobError, JobState, TrainingJob
+from tunix_rt_trainer.model import JobError, JobState, TrainingAttempt, TrainingJob
 from tunix_rt_trainer.service import JobRepository, JobUpdate, QueuedJob
 
 UNDER_WAY: Final = (JobState.RUNNING, JobState.CANCELLING)
@@ -58,8 +58,9 @@ class Attempt:
         """Store what the child told since the last call; progress twice a second at most."""
         self._read()
         while self._facts.new_checkpoints:
-            step, folder = self._facts.new_checkpoints[0]
-            self._repository.add_checkpoint(self._folders.store_checkpoint(self._queued, step, folder))
+            written = self._facts.new_checkpoints[0]
+            stored = self._folders.store_checkpoint(self._queued, written.step, written.folder)
+            self._repository.add_checkpoint(stored, best=written.best)
             self._facts.new_checkpoints.pop(0)
         update, now = self._update(), time.monotonic()
         if update != self._saved and (at_once or now - self._saved_at >= _SAVE_S):
@@ -96,7 +97,14 @@ class Attempt:
             latest_metrics=facts.latest_metrics,
             stage_timings=facts.stage_timings,
             spec=spec.model_copy(update={"max_steps": facts.max_steps}) if counted else None,
+            attempts=self._attempts(),
         )
+
+    def _attempts(self) -> tuple[TrainingAttempt, ...]:
+        attempts, step = self.job.attempts, self._facts.resumed_from_step
+        if step is None or not attempts:
+            return ()
+        return (*attempts[:-1], attempts[-1].model_copy(update={"resumed_from_step": step}))
 
     def _error(self) -> JobError:
         told = self._facts.error

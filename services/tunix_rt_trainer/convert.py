@@ -20,6 +20,7 @@ from tunix_rt_trainer.model import (
     StepMetrics,
     TrainingJob,
     TrainingManifest,
+    TrainingPlan,
     TrainingSpec,
     TrainingSpecDraft,
 )
@@ -28,6 +29,18 @@ _DTYPES: Final[Mapping[int, str]] = {
     v1.DTYPE_UNSPECIFIED: "bfloat16",
     v1.DTYPE_BFLOAT16: "bfloat16",
     v1.DTYPE_FLOAT32: "float32",
+}
+_METHODS: Final[Mapping[int, str]] = {
+    v1.TUNING_METHOD_UNSPECIFIED: "lora",
+    v1.TUNING_METHOD_LORA: "lora",
+    v1.TUNING_METHOD_QLORA: "qlora",
+    v1.TUNING_METHOD_FULL: "full",
+}
+_REMATS: Final[Mapping[int, str]] = {
+    v1.REMAT_POLICY_UNSPECIFIED: "dots",
+    v1.REMAT_POLICY_NONE: "none",
+    v1.REMAT_POLICY_DOTS: "dots",
+    v1.REMAT_POLICY_FULL: "full",
 }
 _SCHEDULES: Final[Mapping[int, str]] = {
     v1.LEARNING_RATE_SCHEDULE_UNSPECIFIED: "linear",
@@ -52,7 +65,14 @@ def draft(spec: v1.TrainingSpec) -> TrainingSpecDraft:
         schedule=_SCHEDULES.get(optimizer.schedule, str(optimizer.schedule)),
         dtype=_DTYPES.get(spec.dtype, str(spec.dtype)),
         seed=spec.seed,
+        method=_METHODS.get(spec.method, str(spec.method)),
+        remat=_REMATS.get(spec.remat, str(spec.remat)),
+        has_lora=spec.HasField("lora") and spec.lora != v1.LoraConfig(),
+        keep_best_checkpoint=spec.keep_best_checkpoint,
+        stops_early=spec.HasField("early_stopping"),
         **_given(spec.lora, "rank", "alpha"),
+        **_given(spec.early_stopping, "patience", "min_delta"),
+        **_given(spec.mesh, "fsdp", "tp"),
         **_given(
             optimizer,
             "learning_rate",
@@ -63,7 +83,18 @@ def draft(spec: v1.TrainingSpec) -> TrainingSpecDraft:
             "epsilon",
             "max_grad_norm",
         ),
-        **_given(spec, "max_steps", "rows_per_batch", "max_length", "packing", "validation_interval_steps"),
+        **_given(
+            spec,
+            "max_steps",
+            "epochs",
+            "rows_per_batch",
+            "tokens_per_batch",
+            "gradient_accumulation_steps",
+            "max_length",
+            "packing",
+            "validation_interval_steps",
+            "checkpoint_interval_steps",
+        ),
     )
 
 
@@ -100,11 +131,24 @@ def job_message(job: TrainingJob) -> v1.TrainingJob:
         message.latest_metrics.CopyFrom(_metrics(job.latest_metrics))
     if job.checkpoint_step is not None:
         message.checkpoint = _checkpoint_name(job.id, job.checkpoint_step)
+    if job.best_checkpoint_step is not None:
+        message.best_checkpoint = _checkpoint_name(job.id, job.best_checkpoint_step)
+    for attempt in job.attempts:
+        message.attempts.add(
+            number=attempt.number,
+            resumed_from_step=attempt.resumed_from_step,
+            start_time=timestamp(attempt.start_time),
+        )
     if job.start_time is not None:
         message.start_time.CopyFrom(timestamp(job.start_time))
     if job.end_time is not None:
         message.end_time.CopyFrom(timestamp(job.end_time))
     return message
+
+
+def plan_message(plan: TrainingPlan) -> v1.TrainingPlan:
+    """What a job would do."""
+    return v1.TrainingPlan(**plan.model_dump(exclude={"spec"}), spec=_spec(plan.spec))
 
 
 def jobs_response(jobs: Iterable[TrainingJob], next_page_token: str) -> v1.ListTrainingJobsResponse:
@@ -120,9 +164,11 @@ def watch_state(job: TrainingJob, event: int) -> v1.WatchTrainingJobResponse:
 
 
 def watch_line(line: JobLine) -> v1.WatchTrainingJobResponse:
-    """Metrics or a log line in a watch."""
+    """Metrics, a log line or a checkpoint in a watch."""
     if line.metrics is not None:
         return v1.WatchTrainingJobResponse(event=line.number, metrics=_metrics(line.metrics))
+    if line.checkpoint_step is not None:
+        return v1.WatchTrainingJobResponse(event=line.number, checkpoint_step=line.checkpoint_step)
     return v1.WatchTrainingJobResponse(event=line.number, log_line=line.log_line or "")
 
 
@@ -197,10 +243,12 @@ def _chat_template(fields: ChatTemplateFields, digest: str) -> v1.ChatTemplate:
 
 def _spec(spec: TrainingSpec) -> v1.TrainingSpec:
     optimizer = spec.optimizer.model_dump(exclude={"schedule"})
+    stopping = spec.early_stopping
     return v1.TrainingSpec(
         base_model=spec.base_model,
         dataset=spec.dataset,
-        lora=v1.LoraConfig(**spec.lora.model_dump()),
+        method=v1.TuningMethod.Value(f"TUNING_METHOD_{spec.method.upper()}"),
+        lora=None if spec.lora is None else v1.LoraConfig(**spec.lora.model_dump()),
         optimizer=v1.OptimizerConfig(
             schedule=v1.LearningRateSchedule.Value(
                 f"LEARNING_RATE_SCHEDULE_{spec.optimizer.schedule.upper()}"
@@ -208,12 +256,20 @@ def _spec(spec: TrainingSpec) -> v1.TrainingSpec:
             **optimizer,
         ),
         max_steps=spec.max_steps,
+        # A spec is sent back to be run again, and would then be refused with both.
+        epochs=spec.epochs if spec.max_steps is None else None,
         rows_per_batch=spec.rows_per_batch,
+        gradient_accumulation_steps=spec.gradient_accumulation_steps,
         max_length=spec.max_length,
         packing=spec.packing,
         dtype=v1.Dtype.Value(f"DTYPE_{spec.dtype.upper()}"),
+        remat=v1.RematPolicy.Value(f"REMAT_POLICY_{spec.remat.upper()}"),
         seed=spec.seed,
         validation_interval_steps=spec.validation_interval_steps,
+        checkpoint_interval_steps=spec.checkpoint_interval_steps,
+        keep_best_checkpoint=spec.keep_best_checkpoint,
+        early_stopping=None if stopping is None else v1.EarlyStopping(**stopping.model_dump()),
+        mesh=v1.MeshShape(**spec.mesh.model_dump()),
     )
 
 
@@ -238,6 +294,8 @@ def _metrics(metrics: StepMetrics) -> v1.TrainingMetrics:
         step_duration=_duration(metrics.step_duration_s),
         eta=_duration(metrics.eta_s),
         validation_loss=metrics.validation_loss,
+        epoch=metrics.epoch,
+        supervised_tokens_per_second=metrics.supervised_tokens_per_second,
     )
 
 

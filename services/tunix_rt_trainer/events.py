@@ -11,12 +11,22 @@ from tunix_rt_trainer.model import JobError, JobLine, Progress, StageTiming, Ste
 _ENVELOPE = {"kind", "time"}
 
 
+@dataclass(frozen=True, slots=True)
+class WrittenCheckpoint:
+    """A checkpoint that lies in ``folder`` (relative to the job's); ``best`` so far by validation loss, where
+    that is asked for."""
+
+    step: int
+    folder: str
+    best: bool
+
+
 @dataclass
 class AttemptFacts:
     """The facts of one attempt, folded from events; those of other attempts are passed over.
 
-    ``new_checkpoints`` holds (step, folder) of checkpoints that nobody has taken yet. ``exit_code`` is None
-    while the child has not told its end.
+    ``resumed_from_step`` is None until the attempt has told it. ``new_checkpoints`` holds those that nobody
+    has taken yet. ``exit_code`` is None while the child has not told its end.
     """
 
     attempt: int
@@ -25,7 +35,8 @@ class AttemptFacts:
     max_steps: int | None = None
     error: JobError | None = None
     exit_code: int | None = None
-    new_checkpoints: list[tuple[int, str]] = field(default_factory=list)
+    resumed_from_step: int | None = None
+    new_checkpoints: list[WrittenCheckpoint] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._current = False
@@ -59,7 +70,9 @@ class AttemptFacts:
         elif kind == "plan":
             self.max_steps = fields["max_steps"]
         elif kind == "checkpoint":
-            self.new_checkpoints.append((fields["step"], fields["folder"]))
+            self.new_checkpoints.append(WrittenCheckpoint(**fields))
+        elif kind == "resumed":
+            self.resumed_from_step = fields["step"]
         elif kind == "error":
             self.error = JobError.model_validate(fields)
         elif kind == "exit":
@@ -73,7 +86,8 @@ class AttemptFacts:
 
 
 def numbered_lines(events: Iterable[Mapping[str, Any]], after: int) -> list[JobLine]:
-    """The metrics and log lines among events, numbered on from ``after``; attempts are numbered as one."""
+    """The metrics, log lines and checkpoints among events, numbered on from ``after``; attempts are numbered
+    as one."""
     lines: list[JobLine] = []
     for event in events:
         number = after + len(lines) + 1
@@ -81,6 +95,8 @@ def numbered_lines(events: Iterable[Mapping[str, Any]], after: int) -> list[JobL
             lines.append(JobLine(number=number, metrics=StepMetrics.model_validate(_fields(event))))
         elif event["kind"] == "log":
             lines.append(JobLine(number=number, log_line=event["line"]))
+        elif event["kind"] == "checkpoint":
+            lines.append(JobLine(number=number, checkpoint_step=event["step"]))
     return lines
 
 

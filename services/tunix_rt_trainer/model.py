@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 Dtype = Literal["bfloat16", "float32"]
 Schedule = Literal["constant", "linear", "cosine"]
+Method = Literal["lora", "qlora", "full"]
+Remat = Literal["none", "dots", "full"]
+ExportFormat = Literal["peft", "hugging_face"]
 # JSON holds integers up to 2**53 only; a seed has 64 bits.
 Seed = Annotated[int, Field(ge=0, lt=1 << 64), PlainSerializer(str, return_type=str, when_used="json")]
 
@@ -61,34 +64,60 @@ class OptimizerConfig(Value):
     max_grad_norm: float
 
 
+class EarlyStopping(Value):
+    """Ends training after ``patience`` validations in a row whose loss fell by no more than ``min_delta``."""
+
+    patience: int
+    min_delta: float
+
+
+class MeshShape(Value):
+    """How many devices share rows and slices of the weights (fsdp), and each layer's width (tp)."""
+
+    fsdp: int = 1
+    tp: int = 1
+
+
 class TrainingSpec(Value):
     """What to train, with every default filled in.
 
-    ``max_steps`` None means one pass over the training split, and is replaced when the worker has counted it.
+    ``lora`` is None exactly when ``method`` is "full". ``max_steps`` None means ``epochs`` passes over the
+    training split, and is replaced when the worker has counted them. A batch of ``rows_per_batch`` rows is
+    computed in ``gradient_accumulation_steps`` parts.
     """
 
     base_model: str
     dataset: str
-    lora: LoraConfig
+    method: Method = "lora"
+    lora: LoraConfig | None
     optimizer: OptimizerConfig
     max_steps: int | None
+    epochs: float | None = None
     rows_per_batch: int
+    gradient_accumulation_steps: int = 1
     max_length: int
     packing: bool
     dtype: Dtype
+    remat: Remat = "dots"
     seed: Seed
     validation_interval_steps: int
+    checkpoint_interval_steps: int = 0
+    keep_best_checkpoint: bool = False
+    early_stopping: EarlyStopping | None = None
+    mesh: MeshShape = MeshShape()
 
 
 class TrainingSpecDraft(Value):
     """What a caller asks for, unchecked; None where a field was left out.
 
-    ``schedule`` and ``dtype`` hold a name of theirs or, for a number that the contract does not name, its
-    digits.
+    ``schedule``, ``dtype``, ``method`` and ``remat`` hold a name of theirs or, for a number that the contract
+    does not name, its digits. ``has_lora`` tells whether an adapter was spoken of at all.
     """
 
     base_model: str = ""
     dataset: str = ""
+    method: str = "lora"
+    has_lora: bool = False
     rank: int | None = None
     alpha: float | None = None
     target_modules: tuple[str, ...] = ()
@@ -101,12 +130,23 @@ class TrainingSpecDraft(Value):
     epsilon: float | None = None
     max_grad_norm: float | None = None
     max_steps: int | None = None
+    epochs: float | None = None
     rows_per_batch: int | None = None
+    tokens_per_batch: int | None = None
+    gradient_accumulation_steps: int | None = None
     max_length: int | None = None
     packing: bool | None = None
     dtype: str = "bfloat16"
+    remat: str = "dots"
     seed: int = 0
     validation_interval_steps: int | None = None
+    checkpoint_interval_steps: int | None = None
+    keep_best_checkpoint: bool = False
+    stops_early: bool = False
+    patience: int | None = None
+    min_delta: float | None = None
+    fsdp: int | None = None
+    tp: int | None = None
 
 
 class Progress(Value):
@@ -123,12 +163,14 @@ class StepMetrics(Value):
     """What one optimizer step measured: losses in nats a token, times in seconds."""
 
     step: int
+    epoch: float = 0.0
     loss: float
     learning_rate: float
     grad_norm: float
     supervised_tokens: int
     tokens: int
     tokens_per_second: float
+    supervised_tokens_per_second: float = 0.0
     step_duration_s: float
     eta_s: float
     validation_loss: float | None = None
@@ -150,8 +192,20 @@ class JobError(Value):
     metadata: Mapping[str, str] = Field(default_factory=dict)
 
 
+class TrainingAttempt(Value):
+    """One start of a job; ``resumed_from_step`` 0 means from the beginning."""
+
+    number: int
+    resumed_from_step: int = 0
+    start_time: datetime
+
+
 class TrainingJob(Value):
-    """One fine-tuning of a base model on a dataset; ``checkpoint_step`` is that of the latest checkpoint."""
+    """One fine-tuning of a base model on a dataset.
+
+    ``checkpoint_step`` is that of the latest checkpoint, ``best_checkpoint_step`` that of the one with the
+    lowest validation loss.
+    """
 
     id: str
     spec: TrainingSpec
@@ -162,7 +216,9 @@ class TrainingJob(Value):
     dataset_digest: str
     chat_template_digest: str
     checkpoint_step: int | None = None
+    best_checkpoint_step: int | None = None
     attempt_count: int = 0
+    attempts: tuple[TrainingAttempt, ...] = ()
     create_time: datetime
     start_time: datetime | None = None
     end_time: datetime | None = None
@@ -307,8 +363,25 @@ class BaseModelSummary(Value):
 
 
 class JobLine(Value):
-    """A numbered event of a job, from 1: the metrics of a step or a line for people."""
+    """A numbered event of a job, from 1: the metrics of a step, a line for people or a saved checkpoint."""
 
     number: int
     metrics: StepMetrics | None = None
     log_line: str | None = None
+    checkpoint_step: int | None = None
+
+
+class TrainingPlan(Value):
+    """What a job would do; ``memory_bytes`` is a rough peak of its process by item."""
+
+    spec: TrainingSpec
+    train_examples: int
+    validation_examples: int
+    rows_per_epoch: int
+    steps_per_epoch: int
+    train_tokens: int
+    supervised_tokens: int
+    packing_efficiency: float
+    trainable_parameters: int
+    base_parameters: int
+    memory_bytes: Mapping[str, int]

@@ -15,18 +15,20 @@ from tunix_rt_trainer.model import (
     ChatTemplateFields,
     Checkpoint,
     CheckpointFile,
+    ExportFormat,
     JobError,
     JobState,
     Progress,
     StageTiming,
     StepMetrics,
+    TrainingAttempt,
     TrainingInput,
     TrainingJob,
     TrainingManifest,
     TrainingSpec,
 )
 from tunix_rt_trainer.service import JobUpdate, QueuedJob, RequestKey
-from tunix_rt_trainer.tables import VERSION_TABLE, checkpoints, jobs, requests
+from tunix_rt_trainer.tables import VERSION_TABLE, checkpoints, exports, jobs, requests
 
 _ACTIVE = (JobState.QUEUED.value, JobState.RUNNING.value, JobState.CANCELLING.value)
 
@@ -96,23 +98,25 @@ class SqlJobRepository:
         expected: Sequence[JobState],
         state: JobState,
         *,
-        attempt_count: int | None = None,
-        start_time: datetime | None = None,
+        attempts: Sequence[TrainingAttempt] = (),
         error: JobError | None = None,
     ) -> bool:
-        """Set a job's state if it is one of ``expected``; returns whether it was. An ended job gets its end
-        time, a queued one loses what its last attempt had reached."""
+        """Set a job's state if it is one of ``expected``; returns whether it was.
+
+        An ended job gets its end time. A queued one loses how it had ended, and what its last attempt told of
+        its progress. ``attempts``, if any, are all starts of the job, of which the last one has just begun.
+        """
         values: dict[str, Any] = {"state": state.value}
-        if attempt_count is not None:
-            values["attempt_count"] = attempt_count
-        if start_time is not None:
-            values["start_time"] = start_time
+        if attempts:
+            values["attempt_count"] = attempts[-1].number
+            values["start_time"] = attempts[-1].start_time
+            values["attempts"] = [_dump(attempt) for attempt in attempts]
         if error is not None:
             values["error"] = error.model_dump(mode="json")
         if state.ended:
             values["end_time"] = datetime.now(UTC)
         if state is JobState.QUEUED:
-            values |= {"progress": None, "latest_metrics": None, "stage_timings": []}
+            values |= {"progress": None, "stage_timings": [], "error": None, "end_time": None}
         with self._database.write() as session:
             changed = session.connection().execute(
                 update(jobs)
@@ -130,18 +134,24 @@ class SqlJobRepository:
         }
         if update_.spec is not None:
             values["spec"] = _dump(update_.spec)
+        if update_.attempts:
+            values["attempts"] = [_dump(attempt) for attempt in update_.attempts]
         with self._database.write() as session:
             session.execute(update(jobs).where(jobs.c.id == job_id).values(**values))
 
-    def add_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Store a checkpoint as the job's latest; one of the same step by an earlier attempt is replaced."""
+    def add_checkpoint(self, checkpoint: Checkpoint, *, best: bool) -> None:
+        """Store a checkpoint as the job's latest, and as its best one if it is; one of the same step by an
+        earlier attempt is replaced."""
         job_id, step = checkpoint.job_id, checkpoint.step
         values = checkpoint.model_dump(mode="json", exclude={"create_time"})
         with self._database.write() as session:
             same = (checkpoints.c.job_id == job_id, checkpoints.c.step == step)
             session.execute(delete(checkpoints).where(*same))
             session.execute(insert(checkpoints).values(**values, create_time=checkpoint.create_time))
-            session.execute(update(jobs).where(jobs.c.id == job_id).values(checkpoint_step=step))
+            latest: dict[str, Any] = {"checkpoint_step": step}
+            if best:
+                latest["best_checkpoint_step"] = step
+            session.execute(update(jobs).where(jobs.c.id == job_id).values(**latest))
 
     def checkpoint(self, job_id: str, step: int) -> Checkpoint:
         """One checkpoint; raises NotFound(CHECKPOINT_NOT_FOUND)."""
@@ -155,6 +165,23 @@ class SqlJobRepository:
                 f"name: {name} does not exist", reason="CHECKPOINT_NOT_FOUND", metadata={"name": name}
             )
         return _checkpoint(row)
+
+    def export(self, job_id: str, step: int, format_: ExportFormat) -> Sequence[CheckpointFile] | None:
+        """The files of a checkpoint in a format, or None if it was not exported so."""
+        where = (exports.c.job_id == job_id, exports.c.step == step, exports.c.format == format_)
+        with self._database.read() as session:
+            files = session.execute(select(exports.c.files).where(*where)).scalar_one_or_none()
+        return None if files is None else [CheckpointFile.model_validate(entry) for entry in files]
+
+    def add_export(
+        self, job_id: str, step: int, format_: ExportFormat, files: Sequence[CheckpointFile]
+    ) -> None:
+        """Store the files of a checkpoint in a format, in place of those that were there."""
+        where = (exports.c.job_id == job_id, exports.c.step == step, exports.c.format == format_)
+        values = {"job_id": job_id, "step": step, "format": format_}
+        with self._database.write() as session:
+            session.execute(delete(exports).where(*where))
+            session.execute(insert(exports).values(**values, files=[_dump(file) for file in files]))
 
     def latest_checkpoints(self, job_id: str, before: int | None, limit: int) -> Sequence[Checkpoint]:
         """Up to ``limit`` checkpoints of a job, latest first, with steps below ``before``."""
@@ -190,6 +217,7 @@ def _insert(session: Session, job: TrainingJob, inputs: TrainingInput) -> None:
             inputs=_dump(inputs),
             stage_timings=[],
             attempt_count=0,
+            attempts=[],
             create_time=job.create_time,
         )
     )
@@ -217,7 +245,10 @@ def _job(row: Any) -> TrainingJob:
         dataset_digest=inputs.dataset_digest,
         chat_template_digest=inputs.chat_template_digest,
         checkpoint_step=row.checkpoint_step,
+        best_checkpoint_step=row.best_checkpoint_step,
         attempt_count=row.attempt_count,
+        # Jobs from before attempts were recorded have none.
+        attempts=tuple(TrainingAttempt.model_validate(entry) for entry in row.attempts or ()),
         create_time=row.create_time,
         start_time=row.start_time,
         end_time=row.end_time,

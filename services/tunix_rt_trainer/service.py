@@ -17,6 +17,7 @@ from tunix_rt_trainer.model import (
     Checkpoint,
     CheckpointFile,
     DatasetInput,
+    ExportFormat,
     JobError,
     JobLine,
     JobState,
@@ -24,6 +25,7 @@ from tunix_rt_trainer.model import (
     SplitFindings,
     StageTiming,
     StepMetrics,
+    TrainingAttempt,
     TrainingInput,
     TrainingJob,
     TrainingSpec,
@@ -53,12 +55,17 @@ class QueuedJob:
 
 @dataclass(frozen=True, slots=True)
 class JobUpdate:
-    """How far a job has come; ``spec`` where a default was filled in meanwhile."""
+    """How far a job has come.
+
+    ``spec`` is set where a default was filled in meanwhile, ``attempts`` where the present one has told what
+    it goes on from.
+    """
 
     progress: Progress | None
     latest_metrics: StepMetrics | None
     stage_timings: tuple[StageTiming, ...]
     spec: TrainingSpec | None = None
+    attempts: tuple[TrainingAttempt, ...] = ()
 
 
 class JobRepository(Protocol):
@@ -76,14 +83,17 @@ class JobRepository(Protocol):
         expected: Sequence[JobState],
         state: JobState,
         *,
-        attempt_count: int | None = None,
-        start_time: datetime | None = None,
+        attempts: Sequence[TrainingAttempt] = (),
         error: JobError | None = None,
     ) -> bool: ...
     def save(self, job_id: str, update_: JobUpdate) -> None: ...
-    def add_checkpoint(self, checkpoint: Checkpoint) -> None: ...
+    def add_checkpoint(self, checkpoint: Checkpoint, *, best: bool) -> None: ...
     def checkpoint(self, job_id: str, step: int) -> Checkpoint: ...
     def latest_checkpoints(self, job_id: str, before: int | None, limit: int) -> Sequence[Checkpoint]: ...
+    def export(self, job_id: str, step: int, format_: ExportFormat) -> Sequence[CheckpointFile] | None: ...
+    def add_export(
+        self, job_id: str, step: int, format_: ExportFormat, files: Sequence[CheckpointFile]
+    ) -> None: ...
 
 
 class Datasets(Protocol):

@@ -12,7 +12,7 @@ from tunix_rt_kit.jobs import JobRunner, WorkerProcess
 from tunix_rt_kit.serving.logging import get_logger
 from tunix_rt_trainer.attempt import UNDER_WAY, Attempt
 from tunix_rt_trainer.job_folders import FolderLines, JobFolders
-from tunix_rt_trainer.model import JobError, JobState
+from tunix_rt_trainer.model import JobError, JobState, TrainingAttempt
 from tunix_rt_trainer.service import JobRepository, QueuedJob
 
 _log = get_logger("tunix_rt.trainer")
@@ -89,10 +89,13 @@ class Supervisor:
                 change(job_id, [job.state], JobState.CANCELLED)
                 return None
             change(job_id, [job.state], JobState.QUEUED)
-        number, now = job.attempt_count + 1, datetime.now(UTC)
-        if not change(job_id, [JobState.QUEUED], JobState.RUNNING, attempt_count=number, start_time=now):
+        number = job.attempt_count + 1
+        attempts = (*job.attempts, TrainingAttempt(number=number, start_time=datetime.now(UTC)))
+        if not change(job_id, [JobState.QUEUED], JobState.RUNNING, attempts=attempts):
             return None
-        started = job.model_copy(update={"attempt_count": number, "state": JobState.RUNNING})
+        started = job.model_copy(
+            update={"attempt_count": number, "attempts": attempts, "state": JobState.RUNNING}
+        )
         self._folders.start(process, QueuedJob(started, queued.inputs))
         return QueuedJob(started, queued.inputs)
 

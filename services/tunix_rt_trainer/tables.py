@@ -32,7 +32,9 @@ jobs: Final = Table(
     Column("latest_metrics", CanonicalJson),
     Column("stage_timings", CanonicalJson, nullable=False),
     Column("checkpoint_step", BigInteger),
+    Column("best_checkpoint_step", BigInteger),
     Column("attempt_count", Integer, nullable=False),
+    Column("attempts", CanonicalJson),
     Column("create_time", UtcDateTime, nullable=False),
     Column("start_time", UtcDateTime),
     Column("end_time", UtcDateTime),
@@ -49,6 +51,15 @@ checkpoints: Final = Table(
     Column("manifest_file", CanonicalJson, nullable=False),
     Column("chat_template", CanonicalJson, nullable=False),
     Column("create_time", UtcDateTime, nullable=False),
+)
+
+exports: Final = Table(
+    "training_checkpoint_exports",
+    metadata,
+    Column("job_id", String(36), ForeignKey("training_jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("step", BigInteger, primary_key=True, autoincrement=False),
+    Column("format", String(16), primary_key=True),
+    Column("files", CanonicalJson, nullable=False),
 )
 
 requests: Final = request_log_table(metadata, "trainer_requests")

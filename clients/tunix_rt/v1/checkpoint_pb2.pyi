@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from tunix_rt.v1 import artifact_pb2 as _artifact_pb2
 from tunix_rt.v1 import chat_template_pb2 as _chat_template_pb2
 from tunix_rt.v1 import training_job_pb2 as _training_job_pb2
@@ -21,6 +22,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _CheckpointFormat:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CheckpointFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CheckpointFormat.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CHECKPOINT_FORMAT_UNSPECIFIED: _CheckpointFormat.ValueType  # 0
+    """As it was saved."""
+    CHECKPOINT_FORMAT_PEFT: _CheckpointFormat.ValueType  # 1
+    """An adapter as `peft` loads it; not of a job that tuned all weights."""
+    CHECKPOINT_FORMAT_HUGGING_FACE: _CheckpointFormat.ValueType  # 2
+    """A whole model as `transformers` loads it, the adapter merged in, with tokenizer, chat template and generation config."""
+
+class CheckpointFormat(_CheckpointFormat, metaclass=_CheckpointFormatEnumTypeWrapper):
+    """A layout of a checkpoint's files."""
+
+CHECKPOINT_FORMAT_UNSPECIFIED: CheckpointFormat.ValueType  # 0
+"""As it was saved."""
+CHECKPOINT_FORMAT_PEFT: CheckpointFormat.ValueType  # 1
+"""An adapter as `peft` loads it; not of a job that tuned all weights."""
+CHECKPOINT_FORMAT_HUGGING_FACE: CheckpointFormat.ValueType  # 2
+"""A whole model as `transformers` loads it, the adapter merged in, with tokenizer, chat template and generation config."""
+Global___CheckpointFormat: _TypeAlias = CheckpointFormat  # noqa: Y015
 
 @_typing.final
 class Checkpoint(_message.Message):
@@ -44,7 +69,9 @@ class Checkpoint(_message.Message):
     """Digest of the weight files, by which two runs are compared."""
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[_artifact_pb2.ArtifactFile]:
-        """The files: the adapter in PEFT's layout, and "metrics.jsonl"."""
+        """The files: the adapter in PEFT's layout, or the whole model in Hugging Face's; "metrics.jsonl", the steps' metrics
+        without times; "ledger.jsonl", the ids of the dataset's rows that each step learned from.
+        """
 
     @_builtins.property
     def manifest(self) -> _training_job_pb2.TrainingManifest:
@@ -81,3 +108,35 @@ class Checkpoint(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Checkpoint: _TypeAlias = Checkpoint  # noqa: Y015
+
+@_typing.final
+class CheckpointExport(_message.Message):
+    """The files of a checkpoint in one format."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    checkpoint: _builtins.str
+    """The checkpoint, `trainingJobs/{training_job}/checkpoints/{checkpoint}`."""
+    format: Global___CheckpointFormat.ValueType
+    """The format."""
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[_artifact_pb2.ArtifactFile]:
+        """The files, by path."""
+
+    def __init__(
+        self,
+        *,
+        checkpoint: _builtins.str = ...,
+        format: Global___CheckpointFormat.ValueType = ...,
+        files: _abc.Iterable[_artifact_pb2.ArtifactFile] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "files", b"files", "format", b"format"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckpointExport: _TypeAlias = CheckpointExport  # noqa: Y015

@@ -105,6 +105,30 @@ class CreateTrainingJobRequest(_message.Message):
 Global___CreateTrainingJobRequest: _TypeAlias = CreateTrainingJobRequest  # noqa: Y015
 
 @_typing.final
+class PlanTrainingJobRequest(_message.Message):
+    """Request of PlanTrainingJob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPEC_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def spec(self) -> _training_job_pb2.TrainingSpec:
+        """What would be trained."""
+
+    def __init__(
+        self,
+        *,
+        spec: _training_job_pb2.TrainingSpec | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanTrainingJobRequest: _TypeAlias = PlanTrainingJobRequest  # noqa: Y015
+
+@_typing.final
 class GetTrainingJobRequest(_message.Message):
     """Request of GetTrainingJob."""
 
@@ -203,6 +227,28 @@ class CancelTrainingJobRequest(_message.Message):
 Global___CancelTrainingJobRequest: _TypeAlias = CancelTrainingJobRequest  # noqa: Y015
 
 @_typing.final
+class ResumeTrainingJobRequest(_message.Message):
+    """Request of ResumeTrainingJob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`trainingJobs/{training_job}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeTrainingJobRequest: _TypeAlias = ResumeTrainingJobRequest  # noqa: Y015
+
+@_typing.final
 class WatchTrainingJobRequest(_message.Message):
     """Request of WatchTrainingJob."""
 
@@ -238,10 +284,13 @@ class WatchTrainingJobResponse(_message.Message):
     TRAINING_JOB_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     LOG_LINE_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_STEP_FIELD_NUMBER: _builtins.int
     event: _builtins.int
-    """Counts the job's metrics and log lines from 1; on a state, the number of the latest of them."""
+    """Counts the job's metrics, log lines and checkpoints from 1; on a state, the number of the latest of them."""
     log_line: _builtins.str
     """A line for people."""
+    checkpoint_step: _builtins.int
+    """Step of a checkpoint that was saved; it is there to read at once or within moments."""
     @_builtins.property
     def training_job(self) -> _training_job_pb2.TrainingJob:
         """The job's present state: first of all, and after each change."""
@@ -257,12 +306,13 @@ class WatchTrainingJobResponse(_message.Message):
         training_job: _training_job_pb2.TrainingJob | None = ...,
         metrics: _training_job_pb2.TrainingMetrics | None = ...,
         log_line: _builtins.str = ...,
+        checkpoint_step: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["log_line", b"log_line", "metrics", b"metrics", "part", b"part", "training_job", b"training_job"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint_step", b"checkpoint_step", "log_line", b"log_line", "metrics", b"metrics", "part", b"part", "training_job", b"training_job"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "log_line", b"log_line", "metrics", b"metrics", "part", b"part", "training_job", b"training_job"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_step", b"checkpoint_step", "event", b"event", "log_line", b"log_line", "metrics", b"metrics", "part", b"part", "training_job", b"training_job"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["training_job", "metrics", "log_line"]  # noqa: Y015
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["training_job", "metrics", "log_line", "checkpoint_step"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
@@ -349,6 +399,32 @@ class GetCheckpointRequest(_message.Message):
 Global___GetCheckpointRequest: _TypeAlias = GetCheckpointRequest  # noqa: Y015
 
 @_typing.final
+class ExportCheckpointRequest(_message.Message):
+    """Request of ExportCheckpoint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`trainingJobs/{training_job}/checkpoints/{checkpoint}`."""
+    format: _checkpoint_pb2.CheckpointFormat.ValueType
+    """The format."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        format: _checkpoint_pb2.CheckpointFormat.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportCheckpointRequest: _TypeAlias = ExportCheckpointRequest  # noqa: Y015
+
+@_typing.final
 class ReadCheckpointFileRequest(_message.Message):
     """Request of ReadCheckpointFile."""
 
@@ -357,22 +433,26 @@ class ReadCheckpointFileRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     PATH_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`trainingJobs/{training_job}/checkpoints/{checkpoint}`."""
     path: _builtins.str
     """Path of the file as the checkpoint lists it."""
     offset: _builtins.int
     """Bytes to leave out at the beginning, to go on with a download."""
+    format: _checkpoint_pb2.CheckpointFormat.ValueType
+    """Unset: the checkpoint's own files; else those that ExportCheckpoint made."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         path: _builtins.str = ...,
         offset: _builtins.int = ...,
+        format: _checkpoint_pb2.CheckpointFormat.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "offset", b"offset", "path", b"path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "name", b"name", "offset", b"offset", "path", b"path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

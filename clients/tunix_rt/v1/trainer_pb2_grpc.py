@@ -42,6 +42,11 @@ class TrainerStub:
                 request_serializer=tunix__rt_dot_v1_dot_trainer__pb2.ListBaseModelsRequest.SerializeToString,
                 response_deserializer=tunix__rt_dot_v1_dot_trainer__pb2.ListBaseModelsResponse.FromString,
                 _registered_method=True)
+        self.PlanTrainingJob = channel.unary_unary(
+                '/tunix_rt.v1.Trainer/PlanTrainingJob',
+                request_serializer=tunix__rt_dot_v1_dot_trainer__pb2.PlanTrainingJobRequest.SerializeToString,
+                response_deserializer=tunix__rt_dot_v1_dot_training__job__pb2.TrainingPlan.FromString,
+                _registered_method=True)
         self.CreateTrainingJob = channel.unary_unary(
                 '/tunix_rt.v1.Trainer/CreateTrainingJob',
                 request_serializer=tunix__rt_dot_v1_dot_trainer__pb2.CreateTrainingJobRequest.SerializeToString,
@@ -62,6 +67,11 @@ class TrainerStub:
                 request_serializer=tunix__rt_dot_v1_dot_trainer__pb2.CancelTrainingJobRequest.SerializeToString,
                 response_deserializer=tunix__rt_dot_v1_dot_training__job__pb2.TrainingJob.FromString,
                 _registered_method=True)
+        self.ResumeTrainingJob = channel.unary_unary(
+                '/tunix_rt.v1.Trainer/ResumeTrainingJob',
+                request_serializer=tunix__rt_dot_v1_dot_trainer__pb2.ResumeTrainingJobRequest.SerializeToString,
+                response_deserializer=tunix__rt_dot_v1_dot_training__job__pb2.TrainingJob.FromString,
+                _registered_method=True)
         self.WatchTrainingJob = channel.unary_stream(
                 '/tunix_rt.v1.Trainer/WatchTrainingJob',
                 request_serializer=tunix__rt_dot_v1_dot_trainer__pb2.WatchTrainingJobRequest.SerializeToString,
@@ -77,6 +87,11 @@ class TrainerStub:
                 request_serializer=tunix__rt_dot_v1_dot_trainer__pb2.GetCheckpointRequest.SerializeToString,
                 response_deserializer=tunix__rt_dot_v1_dot_checkpoint__pb2.Checkpoint.FromString,
                 _registered_method=True)
+        self.ExportCheckpoint = channel.unary_unary(
+                '/tunix_rt.v1.Trainer/ExportCheckpoint',
+                request_serializer=tunix__rt_dot_v1_dot_trainer__pb2.ExportCheckpointRequest.SerializeToString,
+                response_deserializer=tunix__rt_dot_v1_dot_checkpoint__pb2.CheckpointExport.FromString,
+                _registered_method=True)
         self.ReadCheckpointFile = channel.unary_stream(
                 '/tunix_rt.v1.Trainer/ReadCheckpointFile',
                 request_serializer=tunix__rt_dot_v1_dot_trainer__pb2.ReadCheckpointFileRequest.SerializeToString,
@@ -90,6 +105,13 @@ class TrainerServicer:
 
     def ListBaseModels(self, request, context):
         """Lists the base models: those on the host and those that can be fetched.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PlanTrainingJob(self, request, context):
+        """Checks a spec as CreateTrainingJob does and works out what the job would do, without creating it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,6 +145,14 @@ class TrainerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ResumeTrainingJob(self, request, context):
+        """Puts a failed or cancelled job into the queue again; it goes on from its latest checkpoint. A job that is queued
+        or runs is returned as it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchTrainingJob(self, request, context):
         """Streams a job's events, its present state first, until it has ended.
         """
@@ -144,6 +174,13 @@ class TrainerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportCheckpoint(self, request, context):
+        """Makes the files of a checkpoint in another format, once; ReadCheckpointFile reads them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReadCheckpointFile(self, request, context):
         """Streams one file of a checkpoint: a header first, then chunks.
         """
@@ -158,6 +195,11 @@ def add_TrainerServicer_to_server(servicer, server):
                     servicer.ListBaseModels,
                     request_deserializer=tunix__rt_dot_v1_dot_trainer__pb2.ListBaseModelsRequest.FromString,
                     response_serializer=tunix__rt_dot_v1_dot_trainer__pb2.ListBaseModelsResponse.SerializeToString,
+            ),
+            'PlanTrainingJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlanTrainingJob,
+                    request_deserializer=tunix__rt_dot_v1_dot_trainer__pb2.PlanTrainingJobRequest.FromString,
+                    response_serializer=tunix__rt_dot_v1_dot_training__job__pb2.TrainingPlan.SerializeToString,
             ),
             'CreateTrainingJob': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateTrainingJob,
@@ -179,6 +221,11 @@ def add_TrainerServicer_to_server(servicer, server):
                     request_deserializer=tunix__rt_dot_v1_dot_trainer__pb2.CancelTrainingJobRequest.FromString,
                     response_serializer=tunix__rt_dot_v1_dot_training__job__pb2.TrainingJob.SerializeToString,
             ),
+            'ResumeTrainingJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeTrainingJob,
+                    request_deserializer=tunix__rt_dot_v1_dot_trainer__pb2.ResumeTrainingJobRequest.FromString,
+                    response_serializer=tunix__rt_dot_v1_dot_training__job__pb2.TrainingJob.SerializeToString,
+            ),
             'WatchTrainingJob': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchTrainingJob,
                     request_deserializer=tunix__rt_dot_v1_dot_trainer__pb2.WatchTrainingJobRequest.FromString,
@@ -193,6 +240,11 @@ def add_TrainerServicer_to_server(servicer, server):
                     servicer.GetCheckpoint,
                     request_deserializer=tunix__rt_dot_v1_dot_trainer__pb2.GetCheckpointRequest.FromString,
                     response_serializer=tunix__rt_dot_v1_dot_checkpoint__pb2.Checkpoint.SerializeToString,
+            ),
+            'ExportCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExportCheckpoint,
+                    request_deserializer=tunix__rt_dot_v1_dot_trainer__pb2.ExportCheckpointRequest.FromString,
+                    response_serializer=tunix__rt_dot_v1_dot_checkpoint__pb2.CheckpointExport.SerializeToString,
             ),
             'ReadCheckpointFile': grpc.unary_stream_rpc_method_handler(
                     servicer.ReadCheckpointFile,
@@ -228,6 +280,33 @@ class Trainer:
             '/tunix_rt.v1.Trainer/ListBaseModels',
             tunix__rt_dot_v1_dot_trainer__pb2.ListBaseModelsRequest.SerializeToString,
             tunix__rt_dot_v1_dot_trainer__pb2.ListBaseModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PlanTrainingJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tunix_rt.v1.Trainer/PlanTrainingJob',
+            tunix__rt_dot_v1_dot_trainer__pb2.PlanTrainingJobRequest.SerializeToString,
+            tunix__rt_dot_v1_dot_training__job__pb2.TrainingPlan.FromString,
             options,
             channel_credentials,
             insecure,
@@ -347,6 +426,33 @@ class Trainer:
             _registered_method=True)
 
     @staticmethod
+    def ResumeTrainingJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tunix_rt.v1.Trainer/ResumeTrainingJob',
+            tunix__rt_dot_v1_dot_trainer__pb2.ResumeTrainingJobRequest.SerializeToString,
+            tunix__rt_dot_v1_dot_training__job__pb2.TrainingJob.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def WatchTrainingJob(request,
             target,
             options=(),
@@ -417,6 +523,33 @@ class Trainer:
             '/tunix_rt.v1.Trainer/GetCheckpoint',
             tunix__rt_dot_v1_dot_trainer__pb2.GetCheckpointRequest.SerializeToString,
             tunix__rt_dot_v1_dot_checkpoint__pb2.Checkpoint.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tunix_rt.v1.Trainer/ExportCheckpoint',
+            tunix__rt_dot_v1_dot_trainer__pb2.ExportCheckpointRequest.SerializeToString,
+            tunix__rt_dot_v1_dot_checkpoint__pb2.CheckpointExport.FromString,
             options,
             channel_credentials,
             insecure,

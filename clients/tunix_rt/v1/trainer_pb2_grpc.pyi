@@ -37,6 +37,8 @@ class TrainerStub:
     def __new__(cls, channel: _aio.Channel) -> TrainerAsyncStub: ...
     ListBaseModels: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ListBaseModelsRequest, _trainer_pb2.ListBaseModelsResponse]
     """Lists the base models: those on the host and those that can be fetched."""
+    PlanTrainingJob: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.PlanTrainingJobRequest, _training_job_pb2.TrainingPlan]
+    """Checks a spec as CreateTrainingJob does and works out what the job would do, without creating it."""
     CreateTrainingJob: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.CreateTrainingJobRequest, _training_job_pb2.TrainingJob]
     """Puts a training job into the queue."""
     GetTrainingJob: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.GetTrainingJobRequest, _training_job_pb2.TrainingJob]
@@ -45,12 +47,18 @@ class TrainerStub:
     """Lists training jobs a page at a time, newest first."""
     CancelTrainingJob: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.CancelTrainingJobRequest, _training_job_pb2.TrainingJob]
     """Asks a job to stop. A job that has ended is returned as it is."""
+    ResumeTrainingJob: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ResumeTrainingJobRequest, _training_job_pb2.TrainingJob]
+    """Puts a failed or cancelled job into the queue again; it goes on from its latest checkpoint. A job that is queued
+    or runs is returned as it is.
+    """
     WatchTrainingJob: _grpc.UnaryStreamMultiCallable[_trainer_pb2.WatchTrainingJobRequest, _trainer_pb2.WatchTrainingJobResponse]
     """Streams a job's events, its present state first, until it has ended."""
     ListCheckpoints: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ListCheckpointsRequest, _trainer_pb2.ListCheckpointsResponse]
     """Lists the checkpoints of a job a page at a time, latest first."""
     GetCheckpoint: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.GetCheckpointRequest, _checkpoint_pb2.Checkpoint]
     """Returns one checkpoint."""
+    ExportCheckpoint: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ExportCheckpointRequest, _checkpoint_pb2.CheckpointExport]
+    """Makes the files of a checkpoint in another format, once; ReadCheckpointFile reads them."""
     ReadCheckpointFile: _grpc.UnaryStreamMultiCallable[_trainer_pb2.ReadCheckpointFileRequest, _trainer_pb2.ReadCheckpointFileResponse]
     """Streams one file of a checkpoint: a header first, then chunks."""
 
@@ -61,6 +69,8 @@ class TrainerAsyncStub(TrainerStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListBaseModels: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ListBaseModelsRequest, _trainer_pb2.ListBaseModelsResponse]  # type: ignore[assignment]
     """Lists the base models: those on the host and those that can be fetched."""
+    PlanTrainingJob: _aio.UnaryUnaryMultiCallable[_trainer_pb2.PlanTrainingJobRequest, _training_job_pb2.TrainingPlan]  # type: ignore[assignment]
+    """Checks a spec as CreateTrainingJob does and works out what the job would do, without creating it."""
     CreateTrainingJob: _aio.UnaryUnaryMultiCallable[_trainer_pb2.CreateTrainingJobRequest, _training_job_pb2.TrainingJob]  # type: ignore[assignment]
     """Puts a training job into the queue."""
     GetTrainingJob: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetTrainingJobRequest, _training_job_pb2.TrainingJob]  # type: ignore[assignment]
@@ -69,12 +79,18 @@ class TrainerAsyncStub(TrainerStub):
     """Lists training jobs a page at a time, newest first."""
     CancelTrainingJob: _aio.UnaryUnaryMultiCallable[_trainer_pb2.CancelTrainingJobRequest, _training_job_pb2.TrainingJob]  # type: ignore[assignment]
     """Asks a job to stop. A job that has ended is returned as it is."""
+    ResumeTrainingJob: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ResumeTrainingJobRequest, _training_job_pb2.TrainingJob]  # type: ignore[assignment]
+    """Puts a failed or cancelled job into the queue again; it goes on from its latest checkpoint. A job that is queued
+    or runs is returned as it is.
+    """
     WatchTrainingJob: _aio.UnaryStreamMultiCallable[_trainer_pb2.WatchTrainingJobRequest, _trainer_pb2.WatchTrainingJobResponse]  # type: ignore[assignment]
     """Streams a job's events, its present state first, until it has ended."""
     ListCheckpoints: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ListCheckpointsRequest, _trainer_pb2.ListCheckpointsResponse]  # type: ignore[assignment]
     """Lists the checkpoints of a job a page at a time, latest first."""
     GetCheckpoint: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetCheckpointRequest, _checkpoint_pb2.Checkpoint]  # type: ignore[assignment]
     """Returns one checkpoint."""
+    ExportCheckpoint: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ExportCheckpointRequest, _checkpoint_pb2.CheckpointExport]  # type: ignore[assignment]
+    """Makes the files of a checkpoint in another format, once; ReadCheckpointFile reads them."""
     ReadCheckpointFile: _aio.UnaryStreamMultiCallable[_trainer_pb2.ReadCheckpointFileRequest, _trainer_pb2.ReadCheckpointFileResponse]  # type: ignore[assignment]
     """Streams one file of a checkpoint: a header first, then chunks."""
 
@@ -88,6 +104,14 @@ class TrainerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.ListBaseModelsResponse, _abc.Awaitable[_trainer_pb2.ListBaseModelsResponse]]:
         """Lists the base models: those on the host and those that can be fetched."""
+
+    @_abc_1.abstractmethod
+    def PlanTrainingJob(
+        self,
+        request: _trainer_pb2.PlanTrainingJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_job_pb2.TrainingPlan, _abc.Awaitable[_training_job_pb2.TrainingPlan]]:
+        """Checks a spec as CreateTrainingJob does and works out what the job would do, without creating it."""
 
     @_abc_1.abstractmethod
     def CreateTrainingJob(
@@ -122,6 +146,16 @@ class TrainerServicer(metaclass=_abc_1.ABCMeta):
         """Asks a job to stop. A job that has ended is returned as it is."""
 
     @_abc_1.abstractmethod
+    def ResumeTrainingJob(
+        self,
+        request: _trainer_pb2.ResumeTrainingJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_job_pb2.TrainingJob, _abc.Awaitable[_training_job_pb2.TrainingJob]]:
+        """Puts a failed or cancelled job into the queue again; it goes on from its latest checkpoint. A job that is queued
+        or runs is returned as it is.
+        """
+
+    @_abc_1.abstractmethod
     def WatchTrainingJob(
         self,
         request: _trainer_pb2.WatchTrainingJobRequest,
@@ -144,6 +178,14 @@ class TrainerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_checkpoint_pb2.Checkpoint, _abc.Awaitable[_checkpoint_pb2.Checkpoint]]:
         """Returns one checkpoint."""
+
+    @_abc_1.abstractmethod
+    def ExportCheckpoint(
+        self,
+        request: _trainer_pb2.ExportCheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_checkpoint_pb2.CheckpointExport, _abc.Awaitable[_checkpoint_pb2.CheckpointExport]]:
+        """Makes the files of a checkpoint in another format, once; ReadCheckpointFile reads them."""
 
     @_abc_1.abstractmethod
     def ReadCheckpointFile(

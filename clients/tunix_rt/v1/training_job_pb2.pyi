@@ -47,6 +47,62 @@ DTYPE_FLOAT32: Dtype.ValueType  # 2
 """32 bits."""
 Global___Dtype: _TypeAlias = Dtype  # noqa: Y015
 
+class _TuningMethod:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TuningMethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TuningMethod.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TUNING_METHOD_UNSPECIFIED: _TuningMethod.ValueType  # 0
+    """Same as TUNING_METHOD_LORA."""
+    TUNING_METHOD_LORA: _TuningMethod.ValueType  # 1
+    """An adapter beside the base model's weights (LoRA, arXiv:2106.09685)."""
+    TUNING_METHOD_QLORA: _TuningMethod.ValueType  # 2
+    """An adapter beside base weights that are held in 4 bits (QLoRA, arXiv:2305.14314; type nf4)."""
+    TUNING_METHOD_FULL: _TuningMethod.ValueType  # 3
+    """All weights of the base model."""
+
+class TuningMethod(_TuningMethod, metaclass=_TuningMethodEnumTypeWrapper):
+    """Which weights are learned."""
+
+TUNING_METHOD_UNSPECIFIED: TuningMethod.ValueType  # 0
+"""Same as TUNING_METHOD_LORA."""
+TUNING_METHOD_LORA: TuningMethod.ValueType  # 1
+"""An adapter beside the base model's weights (LoRA, arXiv:2106.09685)."""
+TUNING_METHOD_QLORA: TuningMethod.ValueType  # 2
+"""An adapter beside base weights that are held in 4 bits (QLoRA, arXiv:2305.14314; type nf4)."""
+TUNING_METHOD_FULL: TuningMethod.ValueType  # 3
+"""All weights of the base model."""
+Global___TuningMethod: _TypeAlias = TuningMethod  # noqa: Y015
+
+class _RematPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RematPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RematPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REMAT_POLICY_UNSPECIFIED: _RematPolicy.ValueType  # 0
+    """Same as REMAT_POLICY_DOTS."""
+    REMAT_POLICY_NONE: _RematPolicy.ValueType  # 1
+    """Everything is kept."""
+    REMAT_POLICY_DOTS: _RematPolicy.ValueType  # 2
+    """The results of the projections are kept, not those of attention."""
+    REMAT_POLICY_FULL: _RematPolicy.ValueType  # 3
+    """Only the input of each layer is kept."""
+
+class RematPolicy(_RematPolicy, metaclass=_RematPolicyEnumTypeWrapper):
+    """What of a layer's activations is kept for the backward pass; the rest is computed again. It changes memory and time."""
+
+REMAT_POLICY_UNSPECIFIED: RematPolicy.ValueType  # 0
+"""Same as REMAT_POLICY_DOTS."""
+REMAT_POLICY_NONE: RematPolicy.ValueType  # 1
+"""Everything is kept."""
+REMAT_POLICY_DOTS: RematPolicy.ValueType  # 2
+"""The results of the projections are kept, not those of attention."""
+REMAT_POLICY_FULL: RematPolicy.ValueType  # 3
+"""Only the input of each layer is kept."""
+Global___RematPolicy: _TypeAlias = RematPolicy  # noqa: Y015
+
 class _LearningRateSchedule:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -134,6 +190,8 @@ class TrainingJob(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     STAGE_TIMINGS_FIELD_NUMBER: _builtins.int
+    BEST_CHECKPOINT_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `trainingJobs/{training_job}`; the server chooses the id."""
     state: Global___TrainingJob.State.ValueType
@@ -146,6 +204,8 @@ class TrainingJob(_message.Message):
     """Name of the latest checkpoint."""
     attempt_count: _builtins.int
     """How often the job was started: more than 1 after an interruption."""
+    best_checkpoint: _builtins.str
+    """Name of the checkpoint with the lowest validation loss; empty unless `keep_best_checkpoint` is set."""
     @_builtins.property
     def spec(self) -> Global___TrainingSpec:
         """What to train, with every default filled in."""
@@ -178,6 +238,10 @@ class TrainingJob(_message.Message):
     def stage_timings(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageTiming]:
         """Wall time of each finished stage, in order."""
 
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrainingAttempt]:
+        """Every start of the job, the first one first."""
+
     def __init__(
         self,
         *,
@@ -195,14 +259,48 @@ class TrainingJob(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         stage_timings: _abc.Iterable[Global___StageTiming] | None = ...,
+        best_checkpoint: _builtins.str = ...,
+        attempts: _abc.Iterable[Global___TrainingAttempt] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "latest_metrics", b"latest_metrics", "progress", b"progress", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "chat_template_digest", b"chat_template_digest", "checkpoint", b"checkpoint", "create_time", b"create_time", "dataset_digest", b"dataset_digest", "end_time", b"end_time", "error", b"error", "latest_metrics", b"latest_metrics", "name", b"name", "progress", b"progress", "spec", b"spec", "stage_timings", b"stage_timings", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "attempts", b"attempts", "best_checkpoint", b"best_checkpoint", "chat_template_digest", b"chat_template_digest", "checkpoint", b"checkpoint", "create_time", b"create_time", "dataset_digest", b"dataset_digest", "end_time", b"end_time", "error", b"error", "latest_metrics", b"latest_metrics", "name", b"name", "progress", b"progress", "spec", b"spec", "stage_timings", b"stage_timings", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TrainingJob: _TypeAlias = TrainingJob  # noqa: Y015
+
+@_typing.final
+class TrainingAttempt(_message.Message):
+    """One start of a training job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    RESUMED_FROM_STEP_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Counts the job's starts from 1."""
+    resumed_from_step: _builtins.int
+    """The step whose saved state it went on from; 0: from the beginning."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it began."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        resumed_from_step: _builtins.int = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "resumed_from_step", b"resumed_from_step", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrainingAttempt: _TypeAlias = TrainingAttempt  # noqa: Y015
 
 @_typing.final
 class StageTiming(_message.Message):
@@ -233,6 +331,72 @@ class StageTiming(_message.Message):
 Global___StageTiming: _TypeAlias = StageTiming  # noqa: Y015
 
 @_typing.final
+class MeshShape(_message.Message):
+    """How devices are laid out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FSDP_FIELD_NUMBER: _builtins.int
+    TP_FIELD_NUMBER: _builtins.int
+    fsdp: _builtins.int
+    """Devices that share rows of a batch, and slices of the weights. Left out: 1."""
+    tp: _builtins.int
+    """Devices that share each layer's width (tensor parallelism). Left out: 1."""
+    def __init__(
+        self,
+        *,
+        fsdp: _builtins.int | None = ...,
+        tp: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fsdp", b"_fsdp", "_tp", b"_tp", "fsdp", b"fsdp", "tp", b"tp"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fsdp", b"_fsdp", "_tp", b"_tp", "fsdp", b"fsdp", "tp", b"tp"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__fsdp: _TypeAlias = _typing.Literal["fsdp"]  # noqa: Y015
+    _WhichOneofArgType__fsdp: _TypeAlias = _typing.Literal["_fsdp", b"_fsdp"]  # noqa: Y015
+    _WhichOneofReturnType__tp: _TypeAlias = _typing.Literal["tp"]  # noqa: Y015
+    _WhichOneofArgType__tp: _TypeAlias = _typing.Literal["_tp", b"_tp"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fsdp) -> _WhichOneofReturnType__fsdp | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tp) -> _WhichOneofReturnType__tp | None: ...
+
+Global___MeshShape: _TypeAlias = MeshShape  # noqa: Y015
+
+@_typing.final
+class EarlyStopping(_message.Message):
+    """Ends training when the validation loss no longer falls."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATIENCE_FIELD_NUMBER: _builtins.int
+    MIN_DELTA_FIELD_NUMBER: _builtins.int
+    patience: _builtins.int
+    """Validations in a row without a fall after which training ends. At least 1; left out: 3."""
+    min_delta: _builtins.float
+    """A fall counts if it is more than this, in nats. At least 0; left out: 0."""
+    def __init__(
+        self,
+        *,
+        patience: _builtins.int | None = ...,
+        min_delta: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_delta", b"_min_delta", "_patience", b"_patience", "min_delta", b"min_delta", "patience", b"patience"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_delta", b"_min_delta", "_patience", b"_patience", "min_delta", b"min_delta", "patience", b"patience"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__min_delta: _TypeAlias = _typing.Literal["min_delta"]  # noqa: Y015
+    _WhichOneofArgType__min_delta: _TypeAlias = _typing.Literal["_min_delta", b"_min_delta"]  # noqa: Y015
+    _WhichOneofReturnType__patience: _TypeAlias = _typing.Literal["patience"]  # noqa: Y015
+    _WhichOneofArgType__patience: _TypeAlias = _typing.Literal["_patience", b"_patience"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_delta) -> _WhichOneofReturnType__min_delta | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__patience) -> _WhichOneofReturnType__patience | None: ...
+
+Global___EarlyStopping: _TypeAlias = EarlyStopping  # noqa: Y015
+
+@_typing.final
 class TrainingSpec(_message.Message):
     """What to train."""
 
@@ -249,14 +413,23 @@ class TrainingSpec(_message.Message):
     DTYPE_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     VALIDATION_INTERVAL_STEPS_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    EPOCHS_FIELD_NUMBER: _builtins.int
+    TOKENS_PER_BATCH_FIELD_NUMBER: _builtins.int
+    GRADIENT_ACCUMULATION_STEPS_FIELD_NUMBER: _builtins.int
+    REMAT_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_INTERVAL_STEPS_FIELD_NUMBER: _builtins.int
+    KEEP_BEST_CHECKPOINT_FIELD_NUMBER: _builtins.int
+    EARLY_STOPPING_FIELD_NUMBER: _builtins.int
+    MESH_FIELD_NUMBER: _builtins.int
     base_model: _builtins.str
     """Id of a base model (see ListBaseModels), or the absolute path of a Hugging Face folder on the trainer's host."""
     dataset: _builtins.str
     """The dataset, `datasets/{dataset_id}@{version}`. Its split "train" is learned, its split "validation" measured."""
     max_steps: _builtins.int
-    """Optimizer steps. At least 1; left out: one pass over the training split."""
+    """Optimizer steps. At least 1; left out: as many as `epochs` takes."""
     rows_per_batch: _builtins.int
-    """Packed rows in a batch, 1-1,024. Left out: 8."""
+    """Rows that one optimizer step learns from, 1-1,024. Left out: 8, or what `tokens_per_batch` makes of it."""
     max_length: _builtins.int
     """Tokens of a row, 16 up to the model's context length. Left out: 256. An example that is longer is refused by name."""
     packing: _builtins.bool
@@ -267,13 +440,39 @@ class TrainingSpec(_message.Message):
     """Seed of the adapter's first values and of the data order."""
     validation_interval_steps: _builtins.int
     """Measure the validation loss every this many steps, and at the end; 0: only at the end. Left out: 0."""
+    method: Global___TuningMethod.ValueType
+    """Which weights are learned."""
+    epochs: _builtins.float
+    """Passes over the training split, above 0; not together with `max_steps`. Left out: 1."""
+    tokens_per_batch: _builtins.int
+    """Tokens of a batch, padding included: a multiple of `max_length`. Not together with `rows_per_batch`."""
+    gradient_accumulation_steps: _builtins.int
+    """Parts into which a batch is split so that fewer rows are in memory at a time; divides `rows_per_batch`. The step is
+    the one that the whole batch would take, whatever tokens each part has. Left out: 1.
+    """
+    remat: Global___RematPolicy.ValueType
+    """What is kept for the backward pass."""
+    checkpoint_interval_steps: _builtins.int
+    """Save a checkpoint every this many steps, and at the end; 0: only at the end. An interrupted job goes on from the
+    latest one. Left out: 50.
+    """
+    keep_best_checkpoint: _builtins.bool
+    """Keep the checkpoint with the lowest validation loss too. Needs `validation_interval_steps` and a validation split."""
     @_builtins.property
     def lora(self) -> Global___LoraConfig:
-        """The adapter that is trained."""
+        """The adapter that is trained; must be left out with TUNING_METHOD_FULL."""
 
     @_builtins.property
     def optimizer(self) -> Global___OptimizerConfig:
         """How it is trained."""
+
+    @_builtins.property
+    def early_stopping(self) -> Global___EarlyStopping:
+        """Unset: train to the last step. Needs `validation_interval_steps` and a validation split."""
+
+    @_builtins.property
+    def mesh(self) -> Global___MeshShape:
+        """How devices are laid out; fsdp times tp must be the number of devices to use."""
 
     def __init__(
         self,
@@ -289,11 +488,26 @@ class TrainingSpec(_message.Message):
         dtype: Global___Dtype.ValueType = ...,
         seed: _builtins.int = ...,
         validation_interval_steps: _builtins.int | None = ...,
+        method: Global___TuningMethod.ValueType = ...,
+        epochs: _builtins.float | None = ...,
+        tokens_per_batch: _builtins.int | None = ...,
+        gradient_accumulation_steps: _builtins.int | None = ...,
+        remat: Global___RematPolicy.ValueType = ...,
+        checkpoint_interval_steps: _builtins.int | None = ...,
+        keep_best_checkpoint: _builtins.bool = ...,
+        early_stopping: Global___EarlyStopping | None = ...,
+        mesh: Global___MeshShape | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_length", b"_max_length", "_max_steps", b"_max_steps", "_packing", b"_packing", "_rows_per_batch", b"_rows_per_batch", "_validation_interval_steps", b"_validation_interval_steps", "lora", b"lora", "max_length", b"max_length", "max_steps", b"max_steps", "optimizer", b"optimizer", "packing", b"packing", "rows_per_batch", b"rows_per_batch", "validation_interval_steps", b"validation_interval_steps"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_checkpoint_interval_steps", b"_checkpoint_interval_steps", "_epochs", b"_epochs", "_gradient_accumulation_steps", b"_gradient_accumulation_steps", "_max_length", b"_max_length", "_max_steps", b"_max_steps", "_packing", b"_packing", "_rows_per_batch", b"_rows_per_batch", "_tokens_per_batch", b"_tokens_per_batch", "_validation_interval_steps", b"_validation_interval_steps", "checkpoint_interval_steps", b"checkpoint_interval_steps", "early_stopping", b"early_stopping", "epochs", b"epochs", "gradient_accumulation_steps", b"gradient_accumulation_steps", "lora", b"lora", "max_length", b"max_length", "max_steps", b"max_steps", "mesh", b"mesh", "optimizer", b"optimizer", "packing", b"packing", "rows_per_batch", b"rows_per_batch", "tokens_per_batch", b"tokens_per_batch", "validation_interval_steps", b"validation_interval_steps"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_length", b"_max_length", "_max_steps", b"_max_steps", "_packing", b"_packing", "_rows_per_batch", b"_rows_per_batch", "_validation_interval_steps", b"_validation_interval_steps", "base_model", b"base_model", "dataset", b"dataset", "dtype", b"dtype", "lora", b"lora", "max_length", b"max_length", "max_steps", b"max_steps", "optimizer", b"optimizer", "packing", b"packing", "rows_per_batch", b"rows_per_batch", "seed", b"seed", "validation_interval_steps", b"validation_interval_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_checkpoint_interval_steps", b"_checkpoint_interval_steps", "_epochs", b"_epochs", "_gradient_accumulation_steps", b"_gradient_accumulation_steps", "_max_length", b"_max_length", "_max_steps", b"_max_steps", "_packing", b"_packing", "_rows_per_batch", b"_rows_per_batch", "_tokens_per_batch", b"_tokens_per_batch", "_validation_interval_steps", b"_validation_interval_steps", "base_model", b"base_model", "checkpoint_interval_steps", b"checkpoint_interval_steps", "dataset", b"dataset", "dtype", b"dtype", "early_stopping", b"early_stopping", "epochs", b"epochs", "gradient_accumulation_steps", b"gradient_accumulation_steps", "keep_best_checkpoint", b"keep_best_checkpoint", "lora", b"lora", "max_length", b"max_length", "max_steps", b"max_steps", "mesh", b"mesh", "method", b"method", "optimizer", b"optimizer", "packing", b"packing", "remat", b"remat", "rows_per_batch", b"rows_per_batch", "seed", b"seed", "tokens_per_batch", b"tokens_per_batch", "validation_interval_steps", b"validation_interval_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__checkpoint_interval_steps: _TypeAlias = _typing.Literal["checkpoint_interval_steps"]  # noqa: Y015
+    _WhichOneofArgType__checkpoint_interval_steps: _TypeAlias = _typing.Literal["_checkpoint_interval_steps", b"_checkpoint_interval_steps"]  # noqa: Y015
+    _WhichOneofReturnType__epochs: _TypeAlias = _typing.Literal["epochs"]  # noqa: Y015
+    _WhichOneofArgType__epochs: _TypeAlias = _typing.Literal["_epochs", b"_epochs"]  # noqa: Y015
+    _WhichOneofReturnType__gradient_accumulation_steps: _TypeAlias = _typing.Literal["gradient_accumulation_steps"]  # noqa: Y015
+    _WhichOneofArgType__gradient_accumulation_steps: _TypeAlias = _typing.Literal["_gradient_accumulation_steps", b"_gradient_accumulation_steps"]  # noqa: Y015
     _WhichOneofReturnType__max_length: _TypeAlias = _typing.Literal["max_length"]  # noqa: Y015
     _WhichOneofArgType__max_length: _TypeAlias = _typing.Literal["_max_length", b"_max_length"]  # noqa: Y015
     _WhichOneofReturnType__max_steps: _TypeAlias = _typing.Literal["max_steps"]  # noqa: Y015
@@ -302,8 +516,16 @@ class TrainingSpec(_message.Message):
     _WhichOneofArgType__packing: _TypeAlias = _typing.Literal["_packing", b"_packing"]  # noqa: Y015
     _WhichOneofReturnType__rows_per_batch: _TypeAlias = _typing.Literal["rows_per_batch"]  # noqa: Y015
     _WhichOneofArgType__rows_per_batch: _TypeAlias = _typing.Literal["_rows_per_batch", b"_rows_per_batch"]  # noqa: Y015
+    _WhichOneofReturnType__tokens_per_batch: _TypeAlias = _typing.Literal["tokens_per_batch"]  # noqa: Y015
+    _WhichOneofArgType__tokens_per_batch: _TypeAlias = _typing.Literal["_tokens_per_batch", b"_tokens_per_batch"]  # noqa: Y015
     _WhichOneofReturnType__validation_interval_steps: _TypeAlias = _typing.Literal["validation_interval_steps"]  # noqa: Y015
     _WhichOneofArgType__validation_interval_steps: _TypeAlias = _typing.Literal["_validation_interval_steps", b"_validation_interval_steps"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__checkpoint_interval_steps) -> _WhichOneofReturnType__checkpoint_interval_steps | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epochs) -> _WhichOneofReturnType__epochs | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gradient_accumulation_steps) -> _WhichOneofReturnType__gradient_accumulation_steps | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_length) -> _WhichOneofReturnType__max_length | None: ...
     @_typing.overload
@@ -312,6 +534,8 @@ class TrainingSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__packing) -> _WhichOneofReturnType__packing | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__rows_per_batch) -> _WhichOneofReturnType__rows_per_batch | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tokens_per_batch) -> _WhichOneofReturnType__tokens_per_batch | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__validation_interval_steps) -> _WhichOneofReturnType__validation_interval_steps | None: ...
 
@@ -449,6 +673,8 @@ class TrainingMetrics(_message.Message):
     STEP_DURATION_FIELD_NUMBER: _builtins.int
     ETA_FIELD_NUMBER: _builtins.int
     VALIDATION_LOSS_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    SUPERVISED_TOKENS_PER_SECOND_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """The step, from 1."""
     loss: _builtins.float
@@ -465,6 +691,10 @@ class TrainingMetrics(_message.Message):
     """`tokens` by the step's wall time."""
     validation_loss: _builtins.float
     """Mean cross-entropy over the validation split after the update, where it was measured."""
+    epoch: _builtins.float
+    """Passes over the training split so far."""
+    supervised_tokens_per_second: _builtins.float
+    """`supervised_tokens` by the step's wall time."""
     @_builtins.property
     def step_duration(self) -> _duration_pb2.Duration:
         """Wall time of the step."""
@@ -486,10 +716,12 @@ class TrainingMetrics(_message.Message):
         step_duration: _duration_pb2.Duration | None = ...,
         eta: _duration_pb2.Duration | None = ...,
         validation_loss: _builtins.float | None = ...,
+        epoch: _builtins.float = ...,
+        supervised_tokens_per_second: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_validation_loss", b"_validation_loss", "eta", b"eta", "step_duration", b"step_duration", "validation_loss", b"validation_loss"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_validation_loss", b"_validation_loss", "eta", b"eta", "grad_norm", b"grad_norm", "learning_rate", b"learning_rate", "loss", b"loss", "step", b"step", "step_duration", b"step_duration", "supervised_tokens", b"supervised_tokens", "tokens", b"tokens", "tokens_per_second", b"tokens_per_second", "validation_loss", b"validation_loss"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_validation_loss", b"_validation_loss", "epoch", b"epoch", "eta", b"eta", "grad_norm", b"grad_norm", "learning_rate", b"learning_rate", "loss", b"loss", "step", b"step", "step_duration", b"step_duration", "supervised_tokens", b"supervised_tokens", "supervised_tokens_per_second", b"supervised_tokens_per_second", "tokens", b"tokens", "tokens_per_second", b"tokens_per_second", "validation_loss", b"validation_loss"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__validation_loss: _TypeAlias = _typing.Literal["validation_loss"]  # noqa: Y015
     _WhichOneofArgType__validation_loss: _TypeAlias = _typing.Literal["_validation_loss", b"_validation_loss"]  # noqa: Y015
@@ -638,3 +870,89 @@ class TrainingManifest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TrainingManifest: _TypeAlias = TrainingManifest  # noqa: Y015
+
+@_typing.final
+class TrainingPlan(_message.Message):
+    """What a training job would do, worked out without training."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class MemoryBytesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    SPEC_FIELD_NUMBER: _builtins.int
+    TRAIN_EXAMPLES_FIELD_NUMBER: _builtins.int
+    VALIDATION_EXAMPLES_FIELD_NUMBER: _builtins.int
+    ROWS_PER_EPOCH_FIELD_NUMBER: _builtins.int
+    STEPS_PER_EPOCH_FIELD_NUMBER: _builtins.int
+    TRAIN_TOKENS_FIELD_NUMBER: _builtins.int
+    SUPERVISED_TOKENS_FIELD_NUMBER: _builtins.int
+    PACKING_EFFICIENCY_FIELD_NUMBER: _builtins.int
+    TRAINABLE_PARAMETERS_FIELD_NUMBER: _builtins.int
+    BASE_PARAMETERS_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    train_examples: _builtins.int
+    """Examples of the training split."""
+    validation_examples: _builtins.int
+    """Examples of the validation split."""
+    rows_per_epoch: _builtins.int
+    """Rows into which one pass packs the training split."""
+    steps_per_epoch: _builtins.int
+    """Optimizer steps of one pass."""
+    train_tokens: _builtins.int
+    """Tokens of the training split."""
+    supervised_tokens: _builtins.int
+    """Those of them that are learned."""
+    packing_efficiency: _builtins.float
+    """`train_tokens` by the tokens that the rows have room for."""
+    trainable_parameters: _builtins.int
+    """Parameters that are learned."""
+    base_parameters: _builtins.int
+    """Parameters of the base model."""
+    @_builtins.property
+    def spec(self) -> Global___TrainingSpec:
+        """The spec with every default filled in, `max_steps` too."""
+
+    @_builtins.property
+    def memory_bytes(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Rough peak memory of the training process in bytes, by item, such as "base weights" or "activations"."""
+
+    def __init__(
+        self,
+        *,
+        spec: Global___TrainingSpec | None = ...,
+        train_examples: _builtins.int = ...,
+        validation_examples: _builtins.int = ...,
+        rows_per_epoch: _builtins.int = ...,
+        steps_per_epoch: _builtins.int = ...,
+        train_tokens: _builtins.int = ...,
+        supervised_tokens: _builtins.int = ...,
+        packing_efficiency: _builtins.float = ...,
+        trainable_parameters: _builtins.int = ...,
+        base_parameters: _builtins.int = ...,
+        memory_bytes: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_parameters", b"base_parameters", "memory_bytes", b"memory_bytes", "packing_efficiency", b"packing_efficiency", "rows_per_epoch", b"rows_per_epoch", "spec", b"spec", "steps_per_epoch", b"steps_per_epoch", "supervised_tokens", b"supervised_tokens", "train_examples", b"train_examples", "train_tokens", b"train_tokens", "trainable_parameters", b"trainable_parameters", "validation_examples", b"validation_examples"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrainingPlan: _TypeAlias = TrainingPlan  # noqa: Y015

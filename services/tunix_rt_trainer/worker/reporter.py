@@ -26,6 +26,10 @@ class Reporter:
         """Begin an attempt; what was told before belongs to an earlier one."""
         self._job.emit("attempt", number=number)
 
+    def resumed(self, step: int) -> None:
+        """Tell that the attempt goes on after ``step``, whose state was saved by an earlier one."""
+        self._job.emit("resumed", step=step)
+
     def stage(self, name: str, total: int = 0, unit: str = "") -> None:
         """Begin a stage of ``total`` units; the one before has ended."""
         self._progress = Progress(stage=name, total=total, unit=unit)
@@ -55,9 +59,12 @@ class Reporter:
         """Tell people something."""
         self._job.emit("log", line=line)
 
-    def checkpoint(self, step: int, folder: str) -> None:
-        """Tell that the checkpoint of ``step`` lies in ``folder`` (relative to the job's) and is whole."""
-        self._job.emit("checkpoint", step=step, folder=folder)
+    def checkpoint(self, step: int, folder: str, *, best: bool = False) -> None:
+        """Tell that the checkpoint of ``step`` lies in ``folder`` (relative to the job's) and is whole.
+
+        ``best`` tells that its validation loss is the lowest so far, where the best one is to be kept.
+        """
+        self._job.emit("checkpoint", step=step, folder=folder, best=best)
 
     def check_cancelled(self) -> None:
         """Raise JobCancelled if the job was cancelled."""
