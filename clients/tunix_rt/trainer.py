@@ -19,6 +19,8 @@ from tunix_rt.rpc.pager import AsyncPager, Pager
 
 ADMISSION: Final = 600.0
 """Seconds for ``create_training_job``, which counts the rows of a dataset the first time it sees it."""
+EXPORT: Final = 3_600.0
+"""Seconds for ``export_checkpoint``, which reads and writes a whole model."""
 
 
 class TrainerClient:
@@ -38,6 +40,16 @@ class TrainerClient:
             return self._caller.unary(self._stub.ListBaseModels, request, timeout)
 
         return Pager(fetch, lambda page: page.base_models, page_token)
+
+    def plan_training_job(
+        self, spec: v1.TrainingSpec, *, timeout: float | None = ADMISSION
+    ) -> v1.TrainingPlan:
+        """Check a spec as `create_training_job` does, and tell what the job would do; raises as it does.
+
+        Raises FailedPreconditionError too if the base model is not on the trainer's host.
+        """
+        request = v1.PlanTrainingJobRequest(spec=spec)
+        return self._caller.unary(self._stub.PlanTrainingJob, request, timeout)
 
     def create_training_job(
         self, spec: v1.TrainingSpec, *, request_id: str | None = None, timeout: float | None = ADMISSION
@@ -75,6 +87,15 @@ class TrainerClient:
         request = v1.CancelTrainingJobRequest(name=name)
         return self._caller.unary(self._stub.CancelTrainingJob, request, timeout)
 
+    def resume_training_job(self, name: str, *, timeout: float | None = None) -> v1.TrainingJob:
+        """Put a failed or cancelled job into the queue again, to go on from its latest checkpoint.
+
+        A job that is queued or runs is returned as it is; raises FailedPreconditionError for one that has
+        succeeded.
+        """
+        request = v1.ResumeTrainingJobRequest(name=name)
+        return self._caller.unary(self._stub.ResumeTrainingJob, request, timeout)
+
     def watch_training_job(self, name: str, *, after_event: int = 0) -> Iterator[v1.WatchTrainingJobResponse]:
         """Yield the job's state, then each event, until it has ended or the server stops.
 
@@ -100,27 +121,55 @@ class TrainerClient:
         """Return the checkpoint ``trainingJobs/{training_job}/checkpoints/{step}``; raises NotFoundError."""
         return self._caller.unary(self._stub.GetCheckpoint, v1.GetCheckpointRequest(name=name), timeout)
 
-    def read_checkpoint_file(self, name: str, path: str) -> bytes:
+    def export_checkpoint(
+        self, name: str, format: v1.CheckpointFormat.ValueType, *, timeout: float | None = EXPORT
+    ) -> v1.CheckpointExport:
+        """Make the files of a checkpoint in another format, which takes about as long as copying the model.
+
+        `download_checkpoint_file` fetches them, given the same format. Raises FailedPreconditionError if the
+        format does not suit the checkpoint, or the base weights on the host are other ones.
+        """
+        request = v1.ExportCheckpointRequest(name=name, format=format)
+        return self._caller.unary(self._stub.ExportCheckpoint, request, timeout)
+
+    def read_checkpoint_file(
+        self,
+        name: str,
+        path: str,
+        *,
+        format: v1.CheckpointFormat.ValueType = v1.CHECKPOINT_FORMAT_UNSPECIFIED,
+    ) -> bytes:
         """Return one file of a checkpoint, verified by SHA-256; a broken connection is taken up again.
 
         Args:
             name: the checkpoint.
             path: the file as the checkpoint lists it, such as ``adapter_model.safetensors``.
+            format: unset for the checkpoint's own files, else for those that ``export_checkpoint`` made.
 
         Raises:
             NotFoundError: there is no such checkpoint or file.
             DataLossError: the bytes are not those that the server announced.
         """
-        return receive_bytes(self._reader(name, path))
+        return receive_bytes(self._reader(name, path, format))
 
-    def download_checkpoint_file(self, name: str, path: str, to: str | os.PathLike[str]) -> v1.DownloadHeader:
+    def download_checkpoint_file(
+        self,
+        name: str,
+        path: str,
+        to: str | os.PathLike[str],
+        *,
+        format: v1.CheckpointFormat.ValueType = v1.CHECKPOINT_FORMAT_UNSPECIFIED,
+    ) -> v1.DownloadHeader:
         """Write one file to ``to``, whole or not at all; raises as ``read_checkpoint_file``, and OSError."""
         with atomic_file(to) as file:
-            return receive(self._reader(name, path), file)
+            return receive(self._reader(name, path, format), file)
 
-    def _reader(self, name: str, path: str) -> Callable[[int], Iterator[v1.ReadCheckpointFileResponse]]:
+    def _reader(
+        self, name: str, path: str, format: v1.CheckpointFormat.ValueType
+    ) -> Callable[[int], Iterator[v1.ReadCheckpointFileResponse]]:
         return lambda offset: self._caller.stream(
-            self._stub.ReadCheckpointFile, v1.ReadCheckpointFileRequest(name=name, path=path, offset=offset)
+            self._stub.ReadCheckpointFile,
+            v1.ReadCheckpointFileRequest(name=name, path=path, offset=offset, format=format),
         )
 
 
@@ -141,6 +190,13 @@ class AsyncTrainerClient:
             return await self._caller.unary(self._stub.ListBaseModels, request, timeout)
 
         return AsyncPager(fetch, lambda page: page.base_models, page_token)
+
+    async def plan_training_job(
+        self, spec: v1.TrainingSpec, *, timeout: float | None = ADMISSION
+    ) -> v1.TrainingPlan:
+        """Check a spec, and tell what the job would do."""
+        request = v1.PlanTrainingJobRequest(spec=spec)
+        return await self._caller.unary(self._stub.PlanTrainingJob, request, timeout)
 
     async def create_training_job(
         self, spec: v1.TrainingSpec, *, request_id: str | None = None, timeout: float | None = ADMISSION
@@ -170,6 +226,11 @@ class AsyncTrainerClient:
         request = v1.CancelTrainingJobRequest(name=name)
         return await self._caller.unary(self._stub.CancelTrainingJob, request, timeout)
 
+    async def resume_training_job(self, name: str, *, timeout: float | None = None) -> v1.TrainingJob:
+        """Put a failed or cancelled job into the queue again, to go on from its latest checkpoint."""
+        request = v1.ResumeTrainingJobRequest(name=name)
+        return await self._caller.unary(self._stub.ResumeTrainingJob, request, timeout)
+
     def watch_training_job(
         self, name: str, *, after_event: int = 0
     ) -> AsyncIterator[v1.WatchTrainingJobResponse]:
@@ -192,18 +253,39 @@ class AsyncTrainerClient:
         """Return one checkpoint."""
         return await self._caller.unary(self._stub.GetCheckpoint, v1.GetCheckpointRequest(name=name), timeout)
 
-    async def read_checkpoint_file(self, name: str, path: str) -> bytes:
+    async def export_checkpoint(
+        self, name: str, format: v1.CheckpointFormat.ValueType, *, timeout: float | None = EXPORT
+    ) -> v1.CheckpointExport:
+        """Make the files of a checkpoint in another format."""
+        request = v1.ExportCheckpointRequest(name=name, format=format)
+        return await self._caller.unary(self._stub.ExportCheckpoint, request, timeout)
+
+    async def read_checkpoint_file(
+        self,
+        name: str,
+        path: str,
+        *,
+        format: v1.CheckpointFormat.ValueType = v1.CHECKPOINT_FORMAT_UNSPECIFIED,
+    ) -> bytes:
         """Return one file of a checkpoint, verified by SHA-256."""
-        return await receive_bytes_async(self._reader(name, path))
+        return await receive_bytes_async(self._reader(name, path, format))
 
     async def download_checkpoint_file(
-        self, name: str, path: str, to: str | os.PathLike[str]
+        self,
+        name: str,
+        path: str,
+        to: str | os.PathLike[str],
+        *,
+        format: v1.CheckpointFormat.ValueType = v1.CHECKPOINT_FORMAT_UNSPECIFIED,
     ) -> v1.DownloadHeader:
         """Write one file of a checkpoint to ``to``, whole or not at all."""
         with atomic_file(to) as file:
-            return await receive_async(self._reader(name, path), file)
+            return await receive_async(self._reader(name, path, format), file)
 
-    def _reader(self, name: str, path: str) -> Callable[[int], AsyncIterator[v1.ReadCheckpointFileResponse]]:
+    def _reader(
+        self, name: str, path: str, format: v1.CheckpointFormat.ValueType
+    ) -> Callable[[int], AsyncIterator[v1.ReadCheckpointFileResponse]]:
         return lambda offset: self._caller.stream(
-            self._stub.ReadCheckpointFile, v1.ReadCheckpointFileRequest(name=name, path=path, offset=offset)
+            self._stub.ReadCheckpointFile,
+            v1.ReadCheckpointFileRequest(name=name, path=path, offset=offset, format=format),
         )

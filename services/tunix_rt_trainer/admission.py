@@ -132,6 +132,21 @@ def training_input(dataset: DatasetInput) -> TrainingInput:
     )
 
 
+def check_validation(spec: TrainingSpec, inputs: TrainingInput) -> None:
+    """Raises InvalidArgument(TRAINING_SPEC_INVALID) if a validation loss is needed and cannot be measured."""
+    if inputs.validation is not None:
+        return
+    wrong = Violations()
+    for field, asked in (
+        ("spec.keep_best_checkpoint", spec.keep_best_checkpoint),
+        ("spec.early_stopping", spec.early_stopping is not None),
+    ):
+        wrong.check(
+            not asked, field, f"needs a split {VALIDATION_SPLIT!r}, which {spec.dataset} does not have"
+        )
+    wrong.raise_if_any(SPEC_INVALID)
+
+
 def check_supervision(
     spec: TrainingSpec, inputs: TrainingInput, findings: Mapping[str, SplitFindings]
 ) -> None:

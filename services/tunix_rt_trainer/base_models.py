@@ -10,13 +10,21 @@ from typing import Final
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import DomainError
+from tunix_rt_kit.models.hf_folder import read_config
 from tunix_rt_kit.models.store import BaseModelInfo, ModelStore
 from tunix_rt_kit.models.tokenizer import load_tokenizer
-from tunix_rt_trainer.model import BaseModelSummary, ChatTemplateFields, CheckpointFile
+from tunix_rt_trainer.model import (
+    BaseModelShape,
+    BaseModelSummary,
+    ChatTemplateFields,
+    CheckpointFile,
+    Projection,
+)
 from tunix_rt_trainer.turn_markers import require_single_tokens
 
 _LOG: Final = logging.getLogger(__name__)
 TOKENIZER_FILE: Final = "tokenizer.json"
+_MATRIX: Final = 2
 
 
 class HostBaseModels:
@@ -47,6 +55,23 @@ class HostBaseModels:
         """
         if model.available:
             require_single_tokens(turn_markers, load_tokenizer(model.path), model.id)
+
+    def shape(self, model: BaseModelSummary) -> BaseModelShape:
+        """Its sizes; raises FailedPrecondition(BASE_MODEL_UNSUPPORTED)."""
+        config = read_config(Path(model.path))
+        projections = [
+            Projection(module=name.split(".")[-2], inputs=shape[1], outputs=shape[0])
+            for name, shape in config.tensor_shapes().items()
+            if len(shape) == _MATRIX and ".layers." in name
+        ]
+        return BaseModelShape(
+            parameter_count=config.parameter_count(),
+            vocab_size=config.vocab_size,
+            hidden_size=config.hidden_size,
+            num_layers=config.num_layers,
+            num_heads=config.num_heads,
+            projections=tuple(projections),
+        )
 
     def _tokenizer_file(self, folder: Path) -> CheckpointFile:
         """Raises DomainError if the artifact store cannot be written."""

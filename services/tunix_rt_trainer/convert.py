@@ -48,6 +48,11 @@ _SCHEDULES: Final[Mapping[int, str]] = {
     v1.LEARNING_RATE_SCHEDULE_LINEAR: "linear",
     v1.LEARNING_RATE_SCHEDULE_COSINE: "cosine",
 }
+_EXPORT_FORMATS: Final[Mapping[int, str]] = {
+    v1.CHECKPOINT_FORMAT_UNSPECIFIED: "",
+    v1.CHECKPOINT_FORMAT_PEFT: "peft",
+    v1.CHECKPOINT_FORMAT_HUGGING_FACE: "hugging_face",
+}
 _MEDIA_TYPES: Final = {
     ".json": "application/json",
     ".jsonl": "application/jsonl",
@@ -184,6 +189,19 @@ def checkpoint_message(checkpoint: Checkpoint) -> v1.Checkpoint:
         create_time=timestamp(checkpoint.create_time),
         chat_template=_chat_template(checkpoint.chat_template, checkpoint.manifest.chat_template_digest),
     )
+
+
+def export_format(format_: int) -> str:
+    """A format's name, empty for none; the digits of one that the contract does not name."""
+    return _EXPORT_FORMATS.get(format_, str(format_))
+
+
+def export_message(
+    checkpoint: Checkpoint, format_: v1.CheckpointFormat.ValueType, files: Iterable[CheckpointFile]
+) -> v1.CheckpointExport:
+    """The files of a checkpoint in a format."""
+    name = _checkpoint_name(checkpoint.job_id, checkpoint.step)
+    return v1.CheckpointExport(checkpoint=name, format=format_, files=[_file(file) for file in files])
 
 
 def checkpoints_response(

@@ -266,8 +266,15 @@ class FoundRows(Value):
 
 
 class SplitFindings(Value):
-    """The rows of a split that stand against training on it."""
+    """What an audit tells of a split: its size, and the rows that stand against training on it.
 
+    ``packed_rows`` is how many sequences of the audit's length its rows need.
+    """
+
+    row_count: int
+    token_count: int
+    supervised_tokens: int
+    packed_rows: int
     truncated: FoundRows
     unsupervised: FoundRows
     end_unsupervised: FoundRows
@@ -369,6 +376,25 @@ class JobLine(Value):
     metrics: StepMetrics | None = None
     log_line: str | None = None
     checkpoint_step: int | None = None
+
+
+class Projection(Value):
+    """One linear projection of a model: the last part of its name, its inputs and its outputs."""
+
+    module: str
+    inputs: int
+    outputs: int
+
+
+class BaseModelShape(Value):
+    """What a plan needs to know of a base model; ``projections`` are those of all layers."""
+
+    parameter_count: int
+    vocab_size: int
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    projections: tuple[Projection, ...]
 
 
 class TrainingPlan(Value):

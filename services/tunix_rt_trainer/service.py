@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast, get_args
 
 from tunix_rt_kit.artifacts import digest_json
-from tunix_rt_kit.errors import FieldViolation, InvalidArgument, NotFound
+from tunix_rt_kit.errors import FailedPrecondition, FieldViolation, InvalidArgument, NotFound
 from tunix_rt_kit.serving.paging import decode_page_token, encode_page_token, page_size
 from tunix_rt_kit.serving.resources import format_name, new_id, parse_name, parse_names
-from tunix_rt_trainer.admission import check_model, check_supervision, checked_spec, training_input
+from tunix_rt_trainer.admission import (
+    check_model,
+    check_supervision,
+    check_validation,
+    checked_spec,
+    training_input,
+)
 from tunix_rt_trainer.model import (
+    BaseModelShape,
     BaseModelSummary,
     Checkpoint,
     CheckpointFile,
@@ -28,9 +35,11 @@ from tunix_rt_trainer.model import (
     TrainingAttempt,
     TrainingInput,
     TrainingJob,
+    TrainingPlan,
     TrainingSpec,
     TrainingSpecDraft,
 )
+from tunix_rt_trainer.plan import planned
 
 JOB_NAME: Final = "trainingJobs/{training_job}"
 CHECKPOINT_NAME: Final = "trainingJobs/{training_job}/checkpoints/{checkpoint}"
@@ -90,10 +99,6 @@ class JobRepository(Protocol):
     def add_checkpoint(self, checkpoint: Checkpoint, *, best: bool) -> None: ...
     def checkpoint(self, job_id: str, step: int) -> Checkpoint: ...
     def latest_checkpoints(self, job_id: str, before: int | None, limit: int) -> Sequence[Checkpoint]: ...
-    def export(self, job_id: str, step: int, format_: ExportFormat) -> Sequence[CheckpointFile] | None: ...
-    def add_export(
-        self, job_id: str, step: int, format_: ExportFormat, files: Sequence[CheckpointFile]
-    ) -> None: ...
 
 
 class Datasets(Protocol):
@@ -105,7 +110,7 @@ class Datasets(Protocol):
     def audit(
         self, name: str, base_model: str, tokenizer: CheckpointFile, max_length: int
     ) -> Mapping[str, SplitFindings]:
-        """What stands against training on each split; raises DomainError."""
+        """What an audit tells of each split; raises DomainError."""
 
 
 class BaseModels(Protocol):
@@ -116,6 +121,9 @@ class BaseModels(Protocol):
 
     def resolve(self, base_model: str) -> BaseModelSummary:
         """What a name means; raises NotFound(BASE_MODEL_UNKNOWN), FailedPrecondition."""
+
+    def shape(self, model: BaseModelSummary) -> BaseModelShape:
+        """The sizes of a model that is on the host; raises FailedPrecondition."""
 
     def check_template(self, model: BaseModelSummary, turn_markers: Sequence[str]) -> None:
         """Raises FailedPrecondition(CHAT_TEMPLATE_MISMATCH) for a marker that is not a token of a model."""
@@ -141,6 +149,13 @@ class JobQueue(Protocol):
         """The metrics and log lines of a job."""
 
 
+class Exporter(Protocol):
+    """Makes checkpoints' files in other formats."""
+
+    def export(self, checkpoint: Checkpoint, format_: ExportFormat) -> Sequence[CheckpointFile]:
+        """The files; raises DomainError."""
+
+
 class Artifacts(Protocol):
     """Where the files of checkpoints are kept."""
 
@@ -159,12 +174,14 @@ class TrainerService:
         models: BaseModels,
         queue: JobQueue,
         artifacts: Artifacts,
+        exporter: Exporter,
     ) -> None:
         self._repository = repository
         self._datasets = datasets
         self._models = models
         self._queue = queue
         self._artifacts = artifacts
+        self._exporter = exporter
 
     def list_base_models(self, size: int, page_token: str) -> tuple[Sequence[BaseModelSummary], str]:
         """One page, by id, and the token of the next page (empty on the last)."""
@@ -182,14 +199,7 @@ class TrainerService:
         known = self._repository.requested(request) if request_id else None
         if known is not None:
             return self._repository.get(known)
-        model = self._models.resolve(spec.base_model)
-        check_model(spec, model)
-        inputs = training_input(self._datasets.get(spec.dataset))
-        self._models.check_template(model, inputs.turn_markers)
-        if model.tokenizer_file is not None:
-            # A model that is not on the host yet has no tokenizer to count with: then the worker checks.
-            findings = self._datasets.audit(spec.dataset, model.id, model.tokenizer_file, spec.max_length)
-            check_supervision(spec, inputs, findings)
+        inputs = self._admit(spec, self._models.resolve(spec.base_model))[0]
         job = TrainingJob(
             id=new_id(),
             spec=spec,
@@ -201,6 +211,37 @@ class TrainerService:
         stored = self._repository.create(job, inputs, request)
         self._queue.submit(stored)
         return self._repository.get(stored)
+
+    def plan_job(self, draft: TrainingSpecDraft) -> TrainingPlan:
+        """What a job would do. The spec is checked as `create_job` checks it.
+
+        Raises FailedPrecondition: BASE_MODEL_NOT_PULLED, there is no tokenizer on the host to count with.
+        """
+        spec = checked_spec(draft)
+        model = self._models.resolve(spec.base_model)
+        if model.tokenizer_file is None:
+            raise FailedPrecondition(
+                f"spec.base_model: {model.id} is not on the trainer's host yet, so its tokens cannot be "
+                f"counted; fetch it first: tunix-rt models pull {model.id}",
+                reason="BASE_MODEL_NOT_PULLED",
+                metadata={"base_model": model.id},
+            )
+        findings = self._admit(spec, model)[1]
+        return planned(spec, self._models.shape(model), findings)
+
+    def _admit(
+        self, spec: TrainingSpec, model: BaseModelSummary
+    ) -> tuple[TrainingInput, Mapping[str, SplitFindings]]:
+        check_model(spec, model)
+        inputs = training_input(self._datasets.get(spec.dataset))
+        check_validation(spec, inputs)
+        self._models.check_template(model, inputs.turn_markers)
+        if model.tokenizer_file is None:
+            # A model that is not on the host yet has no tokenizer to count with: then the worker checks.
+            return inputs, {}
+        findings = self._datasets.audit(spec.dataset, model.id, model.tokenizer_file, spec.max_length)
+        check_supervision(spec, inputs, findings)
+        return inputs, findings
 
     def get_job(self, name: str) -> TrainingJob:
         """One job by its resource name."""
@@ -224,6 +265,27 @@ class TrainerService:
         if not change(job_id, [JobState.QUEUED], JobState.CANCELLED):
             again = not change(job_id, [JobState.RUNNING], JobState.CANCELLING)
             self._queue.stop_job(job_id, at_once=again)
+        return self._repository.get(job_id)
+
+    def resume_job(self, name: str) -> TrainingJob:
+        """Put a failed or cancelled job into the queue again, to go on from its latest checkpoint. A job that
+        is queued or runs stays as it is.
+
+        Raises FailedPrecondition: TRAINING_JOB_SUCCEEDED, there is nothing left to do; TRAINING_JOB_STOPPING,
+        its cancellation is not done yet.
+        """
+        job_id = parse_name(JOB_NAME, name)
+        job = self._repository.get(job_id)
+        refusals = {
+            JobState.SUCCEEDED: ("TRAINING_JOB_SUCCEEDED", "has succeeded; there is nothing to go on with"),
+            JobState.CANCELLING: ("TRAINING_JOB_STOPPING", "is still being cancelled; ask again when it is"),
+        }
+        if job.state in refusals:
+            reason, problem = refusals[job.state]
+            raise FailedPrecondition(f"name: {name} {problem}", reason=reason, metadata={"name": name})
+        ended = [JobState.FAILED, JobState.CANCELLED]
+        if self._repository.change_state(job_id, ended, JobState.QUEUED):
+            self._queue.submit(job_id)
         return self._repository.get(job_id)
 
     def lines(self, name: str) -> LineReader:
@@ -252,10 +314,28 @@ class TrainerService:
             )
         return self._repository.checkpoint(ids["training_job"], int(step))
 
-    def read_file(self, name: str, path: str, offset: int) -> tuple[CheckpointFile, Iterator[bytes]]:
-        """A file of a checkpoint, and its bytes from ``offset`` on."""
+    def export_checkpoint(self, name: str, format_: str) -> tuple[Checkpoint, Sequence[CheckpointFile]]:
+        """A checkpoint and its files in a format; raises what `CheckpointExporter.export` raises."""
         checkpoint = self.get_checkpoint(name)
-        files = [*checkpoint.files, checkpoint.manifest_file]
+        known = get_args(ExportFormat)
+        if format_ not in known:
+            description = f"{format_} is no format; one of {', '.join(known)} would be right"
+            raise InvalidArgument(
+                f"format: {description}",
+                reason="EXPORT_FORMAT_UNKNOWN",
+                violations=[FieldViolation("format", description)],
+            )
+        return checkpoint, self._exporter.export(checkpoint, cast("ExportFormat", format_))
+
+    def read_file(
+        self, name: str, path: str, offset: int, format_: str = ""
+    ) -> tuple[CheckpointFile, Iterator[bytes]]:
+        """A file of a checkpoint, as it was saved or in a format, and its bytes from ``offset`` on."""
+        if format_:
+            files: Sequence[CheckpointFile] = self.export_checkpoint(name, format_)[1]
+        else:
+            checkpoint = self.get_checkpoint(name)
+            files = [*checkpoint.files, checkpoint.manifest_file]
         file = next((file for file in files if file.path == path), None)
         if file is None:
             known = ", ".join(file.path for file in files)

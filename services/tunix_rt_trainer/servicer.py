@@ -41,6 +41,11 @@ class TrainerServicer(v1.TrainerServicer):
 
         return await run_blocking(call)
 
+    async def PlanTrainingJob(self, request: v1.PlanTrainingJobRequest, context: Any) -> v1.TrainingPlan:
+        return await run_blocking(
+            lambda: convert.plan_message(self._service.plan_job(convert.draft(request.spec)))
+        )
+
     async def GetTrainingJob(self, request: v1.GetTrainingJobRequest, context: Any) -> v1.TrainingJob:
         return await run_blocking(lambda: convert.job_message(self._service.get_job(request.name)))
 
@@ -54,6 +59,9 @@ class TrainerServicer(v1.TrainerServicer):
 
     async def CancelTrainingJob(self, request: v1.CancelTrainingJobRequest, context: Any) -> v1.TrainingJob:
         return await run_blocking(lambda: convert.job_message(self._service.cancel_job(request.name)))
+
+    async def ResumeTrainingJob(self, request: v1.ResumeTrainingJobRequest, context: Any) -> v1.TrainingJob:
+        return await run_blocking(lambda: convert.job_message(self._service.resume_job(request.name)))
 
     async def WatchTrainingJob(
         self, request: v1.WatchTrainingJobRequest, context: Any
@@ -95,11 +103,23 @@ class TrainerServicer(v1.TrainerServicer):
             lambda: convert.checkpoint_message(self._service.get_checkpoint(request.name))
         )
 
+    async def ExportCheckpoint(
+        self, request: v1.ExportCheckpointRequest, context: Any
+    ) -> v1.CheckpointExport:
+        def call() -> v1.CheckpointExport:
+            format_ = convert.export_format(request.format)
+            checkpoint, files = self._service.export_checkpoint(request.name, format_)
+            return convert.export_message(checkpoint, request.format, files)
+
+        return await run_blocking(call)
+
     async def ReadCheckpointFile(
         self, request: v1.ReadCheckpointFileRequest, context: Any
     ) -> AsyncIterator[v1.ReadCheckpointFileResponse]:
         def messages() -> Iterator[v1.ReadCheckpointFileResponse]:
-            file, chunks = self._service.read_file(request.name, request.path, request.offset)
+            file, chunks = self._service.read_file(
+                request.name, request.path, request.offset, convert.export_format(request.format)
+            )
             yield convert.file_header(file)
             for chunk in chunks:
                 yield convert.file_chunk(chunk)

@@ -70,7 +70,7 @@ class ExporterDatasets:
     def audit(
         self, name: str, base_model: str, tokenizer: CheckpointFile, max_length: int
     ) -> Mapping[str, SplitFindings]:
-        """What stands against training on the splits of a dataset, whose rows the exporter counts once.
+        """What an audit tells of the splits of a dataset, whose rows the exporter counts once.
 
         Raises:
             Unavailable: UPSTREAM_UNAVAILABLE or UPSTREAM_DEADLINE.
@@ -80,6 +80,7 @@ class ExporterDatasets:
             name=name,
             base_model=base_model,
             max_length=max_length,
+            packing_lengths=[max_length],
             tokenizer=v1.ArtifactFile(**tokenizer.model_dump()),
         )
         try:
@@ -88,6 +89,10 @@ class ExporterDatasets:
             raise domain_error(error, "the exporter") from error
         return {
             split.split: SplitFindings(
+                row_count=split.row_count,
+                token_count=split.token_count,
+                supervised_tokens=split.supervised_token_count,
+                packed_rows=split.packing[0].sequence_count,
                 truncated=_found(split.truncated),
                 unsupervised=_found(split.unsupervised),
                 end_unsupervised=_found(split.end_unsupervised),

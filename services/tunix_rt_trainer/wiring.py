@@ -13,6 +13,7 @@ from tunix_rt_kit.serving.channels import open_channel
 from tunix_rt_kit.serving.server import ServiceRegistration
 from tunix_rt_kit.serving.wiring import BuiltService
 from tunix_rt_trainer.base_models import HostBaseModels
+from tunix_rt_trainer.exporting import CheckpointExporter
 from tunix_rt_trainer.job_folders import JobFolders
 from tunix_rt_trainer.repository import SqlJobRepository
 from tunix_rt_trainer.service import TrainerService
@@ -38,12 +39,14 @@ def build(settings: TrainerSettings, stopping: asyncio.Event) -> BuiltService:
     )
     supervisor = Supervisor(repository, folders, settings.slots)
     exporter = open_channel(settings.exporter_target, retried=RETRIED)
+    models = HostBaseModels(settings.models, artifacts)
     service = TrainerService(
         repository,
         ExporterDatasets(exporter),
-        HostBaseModels(settings.models, artifacts),
+        models,
         supervisor,
         artifacts,
+        CheckpointExporter(repository, artifacts, models, settings.data_dir.absolute() / "exports"),
     )
     servicer = TrainerServicer(service, stopping)
 

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict
 
 from tunix_rt_kit.artifacts import digest_json
-from tunix_rt_kit.chat import chatml, gemma_it, llama3
+from tunix_rt_kit.chat import chatml, gemma_it, jinja_source, llama3
 from tunix_rt_kit.chat.messages import Message, check_no_markers, invalid_messages
 from tunix_rt_kit.chat.parsing import parse_conversation
 from tunix_rt_kit.chat.sandbox import SANDBOX
@@ -94,6 +94,19 @@ class ChatTemplate(BaseModel):
     def end_of_turn(self) -> str:
         """The text that closes a model's turn: generation stops there."""
         return self.eos_token if self.builtin is None else BUILTIN_FORMATS[self.builtin].end_of_turn
+
+    @property
+    def start_of_text(self) -> str:
+        """The text that stands before everything; empty if nothing does."""
+        return self.bos_token if self.builtin is None else BUILTIN_FORMATS[self.builtin].bos
+
+    def jinja_source(self) -> str:
+        """Jinja source that renders any conversation as this template does, its system instruction included.
+
+        ``bos_token`` and ``eos_token`` are variables in it: `start_of_text` and `end_of_turn`.
+        """
+        source = self.jinja if self.builtin is None else jinja_source.builtin_source(self.builtin)
+        return jinja_source.with_system_instruction(source or "", self.system_instruction)
 
     @property
     def markers(self) -> tuple[str, ...]:

@@ -15,16 +15,19 @@ from transformers import PreTrainedTokenizerFast
 from tunix_rt_kit.chat import BUILTIN_NAMES, ChatTemplate, Message, Role, trace_messages
 from tunix_rt_kit.errors import InvalidArgument
 
-SOURCES = {path.stem: path.read_text() for path in (Path(__file__).parent / "templates").glob("*.jinja")}
+BUILT_IN = {name: ChatTemplate.built_in(name) for name in BUILTIN_NAMES}
+SMOLLM2_SOURCE = (Path(__file__).parent / "templates" / "smollm2.jinja").read_text()
+SOURCES = {"smollm2": SMOLLM2_SOURCE, **{name: entry.jinja_source() for name, entry in BUILT_IN.items()}}
 TOKENS = {
     "smollm2": {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"},
-    "chatml": {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"},
-    "gemma": {"bos_token": "<bos>", "eos_token": "<end_of_turn>"},
-    "llama3": {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"},
+    **{
+        name: {"bos_token": entry.start_of_text or entry.markers[0], "eos_token": entry.end_of_turn}
+        for name, entry in BUILT_IN.items()
+    },
 }
 SMOLLM2 = ChatTemplate.from_jinja(SOURCES["smollm2"], **TOKENS["smollm2"])
-GEMMA_JINJA = ChatTemplate.from_jinja(SOURCES["gemma"], **TOKENS["gemma"])
-LLAMA3_JINJA = ChatTemplate.from_jinja(SOURCES["llama3"], **TOKENS["llama3"])
+GEMMA_JINJA = ChatTemplate.from_jinja(SOURCES["gemma-it"], **TOKENS["gemma-it"])
+LLAMA3_JINJA = ChatTemplate.from_jinja(SOURCES["llama-3"], **TOKENS["llama-3"])
 GEMMA = ChatTemplate.built_in("gemma-it")
 CHATML = ChatTemplate.built_in("chatml")
 LLAMA3 = ChatTemplate.built_in("llama-3")
@@ -38,11 +41,11 @@ TEMPLATES = {
 }
 SOURCE_OF = {
     "smollm2": "smollm2",
-    "gemma-jinja": "gemma",
-    "llama3-jinja": "llama3",
-    "gemma-it": "gemma",
+    "gemma-jinja": "gemma-it",
+    "llama3-jinja": "llama-3",
+    "gemma-it": "gemma-it",
     "chatml": "chatml",
-    "llama-3": "llama3",
+    "llama-3": "llama-3",
 }
 TRIMMING = {"gemma-jinja", "gemma-it", "llama3-jinja", "llama-3"}
 FOLDING = {"gemma-jinja", "gemma-it"}
@@ -55,10 +58,14 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60).filter(
 
 @functools.cache
 def transformers_tokenizer(source: str) -> PreTrainedTokenizerFast:
+    return tokenizer_with(SOURCES[source], TOKENS[source])
+
+
+def tokenizer_with(jinja: str, tokens: dict[str, str]) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=Tokenizer(models.WordLevel({"a": 0}, unk_token="a")),
-        chat_template=SOURCES[source],
-        **TOKENS[source],
+        chat_template=jinja,
+        **tokens,
     )
 
 
@@ -85,6 +92,17 @@ def texts_by_transformers(
 def test_text_equals_transformers(name: str, messages: list[Message], opened: bool) -> None:
     expected = texts_by_transformers(transformers_tokenizer(SOURCE_OF[name]), messages, opened)
     assert TEMPLATES[name].render(messages, opened) == expected
+
+
+@pytest.mark.parametrize("name", ["smollm2", "gemma-it", "chatml", "llama-3"])
+@given(messages=conversations(), opened=st.booleans(), instruction=TEXTS.filter(bool))
+@settings(max_examples=40, deadline=None)
+def test_the_jinja_source_knows_the_system_instruction(
+    name: str, messages: list[Message], opened: bool, instruction: str
+) -> None:
+    template = TEMPLATES[name].model_copy(update={"system_instruction": instruction})
+    tokenizer = tokenizer_with(template.jinja_source(), TOKENS[SOURCE_OF[name]])
+    assert texts_by_transformers(tokenizer, messages, opened) == template.render(messages, opened)
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
