@@ -18,7 +18,7 @@ class WrittenCheckpoint:
 
     step: int
     folder: str
-    best: bool
+    best: bool = False
 
 
 @dataclass

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Sequence
@@ -15,8 +17,8 @@ from tunix_rt_kit.artifacts.store import storage_error
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.models.hf_folder import WEIGHTS_FILE
-from tunix_rt_kit.models.merge import ADAPTER_CONFIG, ADAPTER_WEIGHTS, merge_adapter
 from tunix_rt_kit.models.tokenizer import ModelTokenizer, load_tokenizer
+from tunix_rt_trainer.job_folders import WEIGHT_FILES
 from tunix_rt_trainer.model import BaseModelSummary, Checkpoint, CheckpointFile, ExportFormat
 
 _TEMPLATE_FILE: Final = "chat_template.jinja"
@@ -85,7 +87,7 @@ class CheckpointExporter:
                 reason="EXPORT_FORMAT_UNSUITABLE",
                 metadata={"format": "peft"},
             )
-        return [file for file in checkpoint.files if file.path in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)]
+        return [file for file in checkpoint.files if file.path in WEIGHT_FILES]
 
     def _whole_model(self, checkpoint: Checkpoint) -> Sequence[CheckpointFile]:
         base = self._base_folder(checkpoint)
@@ -106,7 +108,7 @@ class CheckpointExporter:
         if checkpoint.manifest.spec.lora is None:
             shutil.move(own / WEIGHTS_FILE, out / WEIGHTS_FILE)
         else:
-            merge_adapter(base, own, out)
+            _merge(base, own, out)
 
     def _base_folder(self, checkpoint: Checkpoint) -> Path:
         manifest = checkpoint.manifest
@@ -125,6 +127,15 @@ class CheckpointExporter:
         return CheckpointFile(
             path=path.name, size_bytes=artifact.size, digest=artifact.digest, uri=artifact.uri
         )
+
+
+def _merge(base: Path, adapter: Path, out: Path) -> None:
+    # In a process of its own: a server holds no arrays, and what it takes is given back.
+    command = [sys.executable, "-m", "tunix_rt_kit.models.merge", str(base), str(adapter), str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise FailedPrecondition(f"the adapter cannot be merged: {last}", reason="EXPORT_FAILED")
 
 
 def _write_companions(base: Path, out: Path, template: ChatTemplate) -> None:

@@ -178,6 +178,11 @@ async def test_a_job_gets_every_default(trainer: Any) -> None:
     assert (optimizer.schedule, optimizer.warmup_steps) == (v1.LEARNING_RATE_SCHEDULE_LINEAR, 0)
     assert (spec.rows_per_batch, spec.max_length, spec.packing) == (8, 256, True)
     assert (spec.dtype, spec.validation_interval_steps) == (v1.DTYPE_BFLOAT16, 0)
+    assert (spec.method, spec.remat) == (v1.TUNING_METHOD_LORA, v1.REMAT_POLICY_DOTS)
+    assert (spec.epochs, spec.gradient_accumulation_steps) == (1.0, 1)
+    assert (spec.checkpoint_interval_steps, spec.keep_best_checkpoint) == (50, False)
+    assert (spec.mesh.fsdp, spec.mesh.tp) == (1, 1)
+    assert not spec.HasField("early_stopping")
     assert job.chat_template_digest == CHATML.digest
     assert job.dataset_digest.startswith("sha256:")
     assert job.HasField("create_time")
@@ -254,6 +259,37 @@ WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
     "length beyond the model": ({"max_length": 1025}, ["spec.max_length"]),
     "dtype 9": ({"dtype": 9}, ["spec.dtype"]),
     "interval negative": ({"validation_interval_steps": -1}, ["spec.validation_interval_steps"]),
+    "checkpoints before the start": (
+        {"checkpoint_interval_steps": -1},
+        ["spec.checkpoint_interval_steps"],
+    ),
+    "method 9": ({"method": 9}, ["spec.method"]),
+    "remat 9": ({"remat": 9}, ["spec.remat"]),
+    "an adapter for all weights": (
+        {"method": v1.TUNING_METHOD_FULL, "lora": v1.LoraConfig(rank=4)},
+        ["spec.lora"],
+    ),
+    "epochs 0": ({"epochs": 0.0}, ["spec.epochs"]),
+    "epochs NaN": ({"epochs": math.nan}, ["spec.epochs"]),
+    "epochs and steps": ({"epochs": 1.0, "max_steps": 4}, ["spec.epochs"]),
+    "tokens and rows": ({"tokens_per_batch": 2048, "rows_per_batch": 8}, ["spec.tokens_per_batch"]),
+    "tokens for half a row": ({"tokens_per_batch": 384}, ["spec.tokens_per_batch"]),
+    "tokens 0": ({"tokens_per_batch": 0}, ["spec.tokens_per_batch"]),
+    "parts 0": ({"gradient_accumulation_steps": 0}, ["spec.gradient_accumulation_steps"]),
+    "parts that do not divide": (
+        {"gradient_accumulation_steps": 3},
+        ["spec.gradient_accumulation_steps"],
+    ),
+    "stopping early without a measure": (
+        {"early_stopping": v1.EarlyStopping(), "keep_best_checkpoint": True},
+        ["spec.keep_best_checkpoint", "spec.early_stopping"],
+    ),
+    "patience 0": (
+        {"early_stopping": v1.EarlyStopping(patience=0, min_delta=-1.0), "validation_interval_steps": 1},
+        ["spec.early_stopping.patience", "spec.early_stopping.min_delta"],
+    ),
+    "no device": ({"mesh": v1.MeshShape(tp=0)}, ["spec.mesh.tp"]),
+    "rows that devices cannot share": ({"mesh": v1.MeshShape(fsdp=3)}, ["spec.mesh.fsdp"]),
 }
 
 
@@ -439,10 +475,11 @@ async def test_a_watch_gives_the_state_first_then_every_line_once_then_the_end(t
     assert parts[0] == parts[-1] == "training_job"
     assert events[-1].training_job.state == v1.TrainingJob.STATE_SUCCEEDED
     lines = [event for event in events if event.WhichOneof("part") != "training_job"]
-    assert [event.event for event in lines] == [1, 2, 3, 4]
+    assert [event.event for event in lines] == [1, 2, 3, 4, 5]
     assert lines[0].log_line == "attempt 1 of datasets/sums@1"
-    assert [event.metrics.step for event in lines[1:]] == [1, 2, 3]
-    assert events[-1].event == 4
+    assert [event.metrics.step for event in lines[1:4]] == [1, 2, 3]
+    assert lines[4].checkpoint_step == script.STEPS
+    assert events[-1].event == 5
     states = [event.training_job for event in events if event.HasField("training_job")]
     assert all(one != other for one, other in itertools.pairwise(states))
 
@@ -450,8 +487,8 @@ async def test_a_watch_gives_the_state_first_then_every_line_once_then_the_end(t
 async def test_a_watch_goes_on_after_an_event_also_when_the_job_has_ended(trainer: Any) -> None:
     job = await until(trainer, await create(trainer), ended)
     lines = [event for event in await watched(trainer, job, after=2) if not event.HasField("training_job")]
-    assert [event.event for event in lines] == [3, 4]
-    assert [event.training_job.state for event in await watched(trainer, job, after=4)] == [
+    assert [event.event for event in lines] == [3, 4, 5]
+    assert [event.training_job.state for event in await watched(trainer, job, after=5)] == [
         v1.TrainingJob.STATE_SUCCEEDED
     ]
 
@@ -606,9 +643,11 @@ async def test_a_stopped_server_ends_its_workers_and_the_next_one_starts_them_ag
     async with running(settings) as trainer:
         job = await until(trainer, job, ended)
         assert (job.state, job.attempt_count) == (v1.TrainingJob.STATE_SUCCEEDED, 2)
+        assert [attempt.number for attempt in job.attempts] == [1, 2]
+        assert job.start_time == job.attempts[1].start_time
         assert (await until(trainer, waiting, ended)).attempt_count == 1
         lines = [event for event in await watched(trainer, job) if not event.HasField("training_job")]
-        assert [event.event for event in lines] == list(range(1, 7))
+        assert [event.event for event in lines] == list(range(1, 8))
         assert [line.log_line for line in lines if line.log_line] == [
             "attempt 1 of datasets/sums@1",
             "attempt 2 of datasets/sums@1",
@@ -639,9 +678,13 @@ async def read(trainer: Any, name: str, path: str, offset: int = 0) -> tuple[v1.
     return header, data
 
 
-async def test_files_of_a_checkpoint_are_streamed_from_any_offset(trainer: Any) -> None:
+async def test_files_of_a_checkpoint_are_streamed_from_any_offset(
+    trainer: Any, settings: TrainerSettings
+) -> None:
     job = await until(trainer, await create(trainer), ended)
-    whole = bytes(range(256)) * 8192
+    folder = settings.data_dir / "training-jobs" / job.name.removeprefix("trainingJobs/")
+    whole = (folder / "checkpoints" / str(script.STEPS) / "adapter_model.safetensors").read_bytes()
+    assert len(whole) > 2 << 20
     header, data = await read(trainer, job.checkpoint, "adapter_model.safetensors")
     assert data == whole
     assert (header.size_bytes, header.file_name) == (len(whole), "adapter_model.safetensors")
@@ -659,7 +702,7 @@ async def test_wrong_downloads_are_refused(trainer: Any) -> None:
     error = await refused(read(trainer, job.checkpoint, "../../etc/passwd"))
     assert (error.code, error.reason) == ("NOT_FOUND", "CHECKPOINT_FILE_NOT_FOUND")
     assert "adapter_model.safetensors" in error.message
-    for offset in (-1, (1 << 21) + 1):
+    for offset in (-1, 1 << 22):
         error = await refused(read(trainer, job.checkpoint, "adapter_model.safetensors", offset))
         assert (error.code, error.reason, fields(error)) == (
             "INVALID_ARGUMENT",

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 import time
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
 
 from tunix_rt_kit.artifacts import canonical_json
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.jobs import JobCancelled, JobDir, run_worker
+from tunix_rt_kit.models.store import ModelStore
 from tunix_rt_trainer.model import StepMetrics, TrainingManifest, WorkerSpec
 
 SUCCEED, WAIT, DEAF, REFUSE, DIE, CRASH, WAIT_ONCE, BUG = range(8)
 STEPS = 3
+RANK, SCALE = 4096, 0.5
+_WIDTH = 64
 
 
 def work(job: JobDir) -> None:
@@ -65,15 +73,16 @@ def step(job: JobDir, number: int) -> None:
 def checkpoint(job: JobDir, worker: WorkerSpec, number: int) -> None:
     folder = job.path / "checkpoints" / str(number)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "adapter_model.safetensors").write_bytes(bytes(range(256)) * 8192)
-    (folder / "adapter_config.json").write_text('{"r": 16}')
+    save_file(_adapter(), folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps({"r": RANK, "lora_alpha": RANK * SCALE}))
     (folder / "metrics.jsonl").write_text('{"step":1}\n')
+    base = ModelStore(worker.models_dir).resolve(worker.spec.base_model)
     manifest = TrainingManifest(
         training_job=worker.job_name,
         spec=worker.spec.model_copy(update={"max_steps": STEPS}),
         dataset_digest=worker.inputs.dataset_digest,
         train_file_digest=worker.inputs.train.digest,
-        base_weights_digest="sha256:w",
+        base_weights_digest=base.weights_digest or "",
         tokenizer_digest="sha256:t",
         base_config_digest="sha256:c",
         chat_template_digest=worker.inputs.chat_template_digest,
@@ -86,6 +95,16 @@ def checkpoint(job: JobDir, worker: WorkerSpec, number: int) -> None:
     )
     (folder / "manifest.json").write_bytes(canonical_json(manifest.model_dump(mode="json")))
     job.emit("checkpoint", step=number, folder=f"checkpoints/{number}")
+
+
+def _adapter() -> dict[str, np.ndarray[Any, Any]]:
+    """A pair for one projection of ``support.tiny_model``, wide enough that it is sent in several pieces."""
+    random = np.random.default_rng(1)
+    name = "base_model.model.model.layers.0.self_attn.q_proj"
+    return {
+        f"{name}.lora_A.weight": random.standard_normal((RANK, _WIDTH), dtype=np.float32),
+        f"{name}.lora_B.weight": random.standard_normal((_WIDTH, RANK), dtype=np.float32),
+    }
 
 
 if __name__ == "__main__":

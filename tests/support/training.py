@@ -130,6 +130,10 @@ def _abort(context: grpc.ServicerContext, error: DomainError) -> None:
 def _supervision(found: SplitSupervision) -> v1.SplitSupervision:
     return v1.SplitSupervision(
         split=found.split,
+        row_count=found.row_count,
+        token_count=found.token_count,
+        supervised_token_count=found.supervised_token_count,
+        packing=[v1.PackingEfficiency(**entry.model_dump()) for entry in found.packing],
         truncated=v1.AuditedRows(**found.truncated.model_dump()),
         unsupervised=v1.AuditedRows(**found.unsupervised.model_dump()),
         end_unsupervised=v1.AuditedRows(**found.end_unsupervised.model_dump()),

@@ -27,6 +27,22 @@ class ReasoningStyle(StrEnum):
     ANSWER_ONLY = "answer-only"
 
 
+class Method(StrEnum):
+    """Which weights are learned."""
+
+    LORA = "lora"
+    QLORA = "qlora"
+    FULL = "full"
+
+
+class Remat(StrEnum):
+    """What of a layer is kept for the backward pass."""
+
+    NONE = "none"
+    DOTS = "dots"
+    FULL = "full"
+
+
 class Schedule(StrEnum):
     """How the learning rate goes over the steps."""
 
@@ -47,6 +63,16 @@ class DatasetFormat(StrEnum):
 
 
 DTYPES = {Dtype.BFLOAT16: v1.DTYPE_BFLOAT16, Dtype.FLOAT32: v1.DTYPE_FLOAT32}
+METHODS = {
+    Method.LORA: v1.TUNING_METHOD_LORA,
+    Method.QLORA: v1.TUNING_METHOD_QLORA,
+    Method.FULL: v1.TUNING_METHOD_FULL,
+}
+REMATS = {
+    Remat.NONE: v1.REMAT_POLICY_NONE,
+    Remat.DOTS: v1.REMAT_POLICY_DOTS,
+    Remat.FULL: v1.REMAT_POLICY_FULL,
+}
 REASONING_STYLES = {
     ReasoningStyle.NUMBERED: v1.REASONING_STYLE_NUMBERED,
     ReasoningStyle.ANSWER_ONLY: v1.REASONING_STYLE_ANSWER_ONLY,

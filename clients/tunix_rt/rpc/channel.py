@@ -13,7 +13,19 @@ from tunix_rt.v1 import evaluator_pb2, exporter_pb2, trace_store_pb2, trainer_pb
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 
 # Calls that change nothing, or that mean the same when they arrive twice.
-_SAFE_TO_REPEAT = ("Get", "List", "Watch", "Stream", "Read", "Compare", "Cancel", "Audit")
+_SAFE_TO_REPEAT = (
+    "Get",
+    "List",
+    "Watch",
+    "Stream",
+    "Read",
+    "Compare",
+    "Cancel",
+    "Audit",
+    "Plan",
+    "Resume",
+    "Export",
+)
 
 
 def services() -> tuple[ServiceDescriptor, ...]:

@@ -1,9 +1,13 @@
-"""Merges an adapter in PEFT's layout into the weights of a Hugging Face folder, without a model library."""
+"""Merges an adapter in PEFT's layout into the weights of a Hugging Face folder, without a model library.
+
+``python -m tunix_rt_kit.models.merge BASE ADAPTER OUT`` does it in a process of its own.
+"""
 
 from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +15,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from tunix_rt_kit.errors import InvalidArgument
+from tunix_rt_kit.errors import DomainError, InvalidArgument
 from tunix_rt_kit.models.hf_folder import INDEX_FILE, weight_files
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -72,3 +76,18 @@ def _merged(
         weight.dtype
     )
     return summed
+
+
+def main(folders: list[str]) -> int:
+    """Merge; an error is one line on stderr."""
+    base, adapter, out = map(Path, folders)
+    try:
+        merge_adapter(base, adapter, out)
+    except (DomainError, OSError, ValueError, KeyError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tunix_rt_trainer.events import AttemptFacts, numbered_lines
+from tunix_rt_trainer.events import AttemptFacts, WrittenCheckpoint, numbered_lines
 
 METRICS = {
     "step": 1,
@@ -78,7 +78,7 @@ def test_progress_checkpoints_and_errors_are_kept() -> None:
     )
     assert facts.progress is not None
     assert (facts.progress.completed, facts.progress.eta_s) == (2, 1.5)
-    assert facts.new_checkpoints == [(2, "checkpoints/2")]
+    assert facts.new_checkpoints == [WrittenCheckpoint(2, "checkpoints/2")]
     assert facts.error is not None
     assert (facts.error.reason, facts.error.metadata) == ("WORKER_FAILED", {"a": "b"})
 

@@ -13,8 +13,9 @@ from typer.testing import CliRunner, Result
 from support.fake_loop import FakeLoopServices
 from support.threaded import fake_server
 from tunix_rt import v1
-from tunix_rt.cli import evaluations, training
+from tunix_rt.cli import evaluations
 from tunix_rt.cli.main import app
+from tunix_rt.cli.training import waiting
 
 Run = Callable[..., Result]
 
@@ -231,7 +232,7 @@ def interrupt(*_: Any, **__: Any) -> None:
 
 
 def test_interrupted_wait_says_that_the_job_goes_on(stored: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training.jobs, "wait_for_training_job", interrupt)
+    monkeypatch.setattr(waiting.jobs, "wait_for_training_job", interrupt)
     result = stored("train", "start", "-d", "d", "-m", "tiny")
     assert result.exit_code == 130
     last = result.stderr.splitlines()[-1]

@@ -19,7 +19,7 @@ from tunix_rt.cli.evaluations import print_evaluation
 from tunix_rt.cli.options import SharedOptions
 from tunix_rt.cli.session import Session, as_document
 from tunix_rt.cli.traces.reading import trace_panel
-from tunix_rt.cli.training import print_training_job
+from tunix_rt.cli.training.views import print_training_job
 from tunix_rt.leaks import LeakingDataset
 
 HEX = "0123456789abcdef" * 4
@@ -147,7 +147,7 @@ def test_failed_job_shows_its_error(console: Console) -> None:
     text = shown(console)
     for part in ("failed", "loss is NaN at step 3", "compiling 9.4 s", "attempts"):
         assert part in text
-    assert "next:" not in text
+    assert "next: tunix-rt train resume j" in text
 
 
 def test_finished_job_says_what_comes_next(console: Console) -> None:
