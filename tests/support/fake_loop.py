@@ -173,6 +173,41 @@ class FakeLoopServices(v1.TraceStoreServicer, v1.ExporterServicer, v1.TrainerSer
         job = v1.TrainingJob(name=f"trainingJobs/{self.made['training']}", spec=request.spec)
         return self._create("training", request.request_id, job, context)
 
+    def PlanTrainingJob(self, request: v1.PlanTrainingJobRequest, _: Any) -> v1.TrainingPlan:
+        plan = v1.TrainingPlan(
+            train_examples=40,
+            rows_per_epoch=16,
+            steps_per_epoch=2,
+            train_tokens=1000,
+            supervised_tokens=250,
+            packing_efficiency=0.9,
+            memory_bytes={"process": 700_000_000, "activations": 1_300_000_000},
+        )
+        plan.spec.CopyFrom(request.spec)
+        plan.spec.max_steps = 6
+        return plan
+
+    def GetTrainingJob(self, request: v1.GetTrainingJobRequest, context: Any) -> v1.TrainingJob:
+        found: v1.TrainingJob = self._found(self.jobs, request.name, context)
+        return found
+
+    def ResumeTrainingJob(self, request: v1.ResumeTrainingJobRequest, context: Any) -> v1.TrainingJob:
+        job: v1.TrainingJob = self._found(self.jobs, request.name, context)
+        job.state = v1.TrainingJob.STATE_QUEUED
+        job.ClearField("error")
+        return job
+
+    def ExportCheckpoint(self, request: v1.ExportCheckpointRequest, _: Any) -> v1.CheckpointExport:
+        files = [v1.ArtifactFile(path=path, size_bytes=len(path)) for path in ("config.json", "weights")]
+        return v1.CheckpointExport(checkpoint=request.name, format=request.format, files=files)
+
+    def ReadCheckpointFile(
+        self, request: v1.ReadCheckpointFileRequest, context: Any
+    ) -> Iterator[v1.ReadCheckpointFileResponse]:
+        data = f"{request.path} of {request.name} as {request.format}".encode()
+        yield from self._download(data, request.offset, v1.ReadCheckpointFileResponse)
+        self._check_whole(context)
+
     def WatchTrainingJob(
         self, request: v1.WatchTrainingJobRequest, context: Any
     ) -> Iterator[v1.WatchTrainingJobResponse]:

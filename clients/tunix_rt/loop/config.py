@@ -145,19 +145,42 @@ class OptimizerSettings(_Section):
     max_grad_norm: float | None = None
 
 
+class EarlyStoppingSettings(_Section):
+    """When training ends because the validation loss no longer falls."""
+
+    patience: Int32 | None = None
+    min_delta: float | None = None
+
+
+class MeshSettings(_Section):
+    """How devices are laid out."""
+
+    fsdp: Int32 | None = None
+    tp: Int32 | None = None
+
+
 class TrainingConfig(_Section):
     """What is trained, and how."""
 
     base_model: str
+    method: Literal["lora", "qlora", "full"] | None = None
     lora: LoraSettings = LoraSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
+    epochs: float | None = None
     max_steps: Int64 | None = None
     rows_per_batch: Int32 | None = None
+    tokens_per_batch: Int32 | None = None
+    gradient_accumulation_steps: Int32 | None = None
     max_length: Int32 | None = None
     packing: bool | None = None
     dtype: Dtype | None = None
+    remat: Literal["none", "dots", "full"] | None = None
+    mesh: MeshSettings | None = None
     seed: Seed = 0
     validation_interval_steps: Int64 | None = None
+    checkpoint_interval_steps: Int64 | None = None
+    keep_best_checkpoint: bool = False
+    early_stopping: EarlyStoppingSettings | None = None
 
 
 class EvaluationConfig(_Section):

@@ -10,6 +10,7 @@ from google.protobuf.struct_pb2 import Value
 from tunix_rt import v1
 from tunix_rt.loop.config import (
     DatasetConfig,
+    EarlyStoppingSettings,
     EvaluationConfig,
     FilterConfig,
     LoraSettings,
@@ -18,7 +19,19 @@ from tunix_rt.loop.config import (
 )
 
 _STYLES = {"numbered": v1.REASONING_STYLE_NUMBERED, "answer-only": v1.REASONING_STYLE_ANSWER_ONLY}
-_METHODS = {
+_TUNING = {
+    None: v1.TUNING_METHOD_UNSPECIFIED,
+    "lora": v1.TUNING_METHOD_LORA,
+    "qlora": v1.TUNING_METHOD_QLORA,
+    "full": v1.TUNING_METHOD_FULL,
+}
+_REMATS = {
+    None: v1.REMAT_POLICY_UNSPECIFIED,
+    "none": v1.REMAT_POLICY_NONE,
+    "dots": v1.REMAT_POLICY_DOTS,
+    "full": v1.REMAT_POLICY_FULL,
+}
+_DEDUPLICATION = {
     "exact": v1.Deduplication.METHOD_EXACT,
     "near": v1.Deduplication.METHOD_NEAR,
     "identical": v1.Deduplication.METHOD_IDENTICAL,
@@ -70,7 +83,7 @@ def dataset_spec(config: DatasetConfig, template: v1.ChatTemplate, eval_sets: li
         reasoning_style=_STYLES[config.reasoning_style],
         eval_sets=list(dict.fromkeys([*config.eval_sets, *eval_sets])),
         decontamination=v1.Decontamination(ngram_words=config.ngram_words),
-        deduplication=v1.Deduplication(method=_METHODS[config.duplicates], threshold=config.similarity),
+        deduplication=v1.Deduplication(method=_DEDUPLICATION[config.duplicates], threshold=config.similarity),
         split_group=_split_group(config),
         parent=config.parent,
     )
@@ -81,15 +94,24 @@ def training_spec(config: TrainingConfig, dataset: str) -> v1.TrainingSpec:
     return v1.TrainingSpec(
         base_model=config.base_model,
         dataset=dataset,
+        method=_TUNING[config.method],
         lora=_lora(config.lora),
         optimizer=_optimizer(config.optimizer),
+        epochs=config.epochs,
         max_steps=config.max_steps,
         rows_per_batch=config.rows_per_batch,
+        tokens_per_batch=config.tokens_per_batch,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
         max_length=config.max_length,
         packing=config.packing,
         dtype=_dtype(config.dtype),
+        remat=_REMATS[config.remat],
+        mesh=None if config.mesh is None else v1.MeshShape(fsdp=config.mesh.fsdp, tp=config.mesh.tp),
         seed=config.seed,
         validation_interval_steps=config.validation_interval_steps,
+        checkpoint_interval_steps=config.checkpoint_interval_steps,
+        keep_best_checkpoint=config.keep_best_checkpoint,
+        early_stopping=_early_stopping(config.early_stopping),
     )
 
 
@@ -129,6 +151,12 @@ def _split_group(config: DatasetConfig) -> v1.SplitGroup:
     if config.group_by:
         return v1.SplitGroup(metadata_field=config.group_by, near_duplicate_threshold=config.keep_apart)
     return v1.SplitGroup(prompt=True, near_duplicate_threshold=config.keep_apart)
+
+
+def _early_stopping(config: EarlyStoppingSettings | None) -> v1.EarlyStopping | None:
+    if config is None:
+        return None
+    return v1.EarlyStopping(patience=config.patience, min_delta=config.min_delta)
 
 
 def _lora(config: LoraSettings) -> v1.LoraConfig:

@@ -227,6 +227,67 @@ def test_failed_training_is_an_error(stored: Run, services: FakeLoopServices) ->
     assert "training: 2/2 steps failed" in result.stderr
 
 
+def test_every_setting_of_a_job_can_be_given(stored: Run, services: FakeLoopServices) -> None:
+    done(
+        stored("train", "start", "-d", "d", "-m", "tiny", "--method", "qlora", "--epochs", "2.5",
+               "--tokens-per-batch", "2048", "--gradient-accumulation", "4", "--remat", "full", "--fsdp", "2",
+               "--validation-interval", "5", "--checkpoint-interval", "10", "--keep-best",
+               "--early-stopping", "2", "--min-delta", "0.01", "--beta2", "0.95")
+    )  # fmt: skip
+    spec = services.jobs["trainingJobs/0"].spec
+    assert (spec.method, spec.remat) == (v1.TUNING_METHOD_QLORA, v1.REMAT_POLICY_FULL)
+    assert (spec.epochs, spec.tokens_per_batch, spec.gradient_accumulation_steps) == (2.5, 2048, 4)
+    assert not spec.HasField("max_steps") and not spec.HasField("rows_per_batch")
+    assert (spec.validation_interval_steps, spec.checkpoint_interval_steps) == (5, 10)
+    assert spec.keep_best_checkpoint
+    assert spec.early_stopping == v1.EarlyStopping(patience=2, min_delta=0.01)
+    assert (spec.mesh.fsdp, spec.optimizer.beta2) == (2, 0.95)
+    lonely = stored("train", "start", "-d", "d", "-m", "tiny", "--min-delta", "0.1")
+    assert (lonely.exit_code, "--min-delta needs --early-stopping" in lonely.stderr) == (2, True)
+
+
+def test_a_dry_run_shows_the_plan_and_starts_nothing(stored: Run, services: FakeLoopServices) -> None:
+    shown = done(stored("train", "start", "-d", "d", "-m", "tiny", "--epochs", "3", "--dry-run")).stdout
+    for part in (
+        "40 to train on",
+        "1,000, of which 250 (25%) are learned",
+        "16 a pass, 90% filled",
+        "6 (3 passes of 2)",
+        "about 1.9 GiB: activations 1.2 GiB, process 667.6 MiB",
+    ):
+        assert part in shown
+    as_json = done(stored("train", "start", "-d", "d", "-m", "tiny", "--dry-run", "--json"))
+    assert json.loads(as_json.stdout)["stepsPerEpoch"] == "2"
+    assert services.made["training"] == 0
+
+
+def test_an_ended_job_is_resumed_and_waited_for(stored: Run, services: FakeLoopServices) -> None:
+    services.outcomes["training"] = ["FAILED", "SUCCEEDED"]
+    assert stored("train", "start", "-d", "d", "-m", "tiny").exit_code == 1
+    resumed = done(stored("train", "resume", "0"))
+    assert "training: 2/2 steps" in resumed.stderr
+    assert services.made["training"] == 1
+
+
+def test_a_checkpoint_is_exported_to_a_folder(
+    stored: Run, services: FakeLoopServices, tmp_path: Path
+) -> None:
+    done(stored("train", "start", "-d", "d", "-m", "tiny"))
+    result = done(stored("train", "export", "0", "--format", "peft", "-o", "out/tuned"))
+    assert "2 files" in result.stderr
+    name = "trainingJobs/0/checkpoints/2"
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*")) == ["config.json", "tuned", "weights"]
+    assert (tmp_path / "out" / "tuned" / "weights").read_text() == f"weights of {name} as 1"
+    again = stored("train", "export", "0", "-o", "out/tuned")
+    assert (again.exit_code, "give a folder that is new or empty" in again.stderr) == (2, True)
+    best = stored("train", "export", "0", "--best", "-o", "best")
+    assert (best.exit_code, "has no best checkpoint" in best.stderr) == (2, True)
+    services.damaged_at = 3
+    assert stored("train", "export", name, "-o", "broken").exit_code == 1
+    assert not (tmp_path / "broken").exists()
+    assert not list(tmp_path.glob(".broken*"))
+
+
 def interrupt(*_: Any, **__: Any) -> None:
     raise KeyboardInterrupt
 
