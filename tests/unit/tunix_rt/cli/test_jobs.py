@@ -257,7 +257,7 @@ def test_a_dry_run_shows_the_plan_and_starts_nothing(stored: Run, services: Fake
     ):
         assert part in shown
     as_json = done(stored("train", "start", "-d", "d", "-m", "tiny", "--dry-run", "--json"))
-    assert json.loads(as_json.stdout)["stepsPerEpoch"] == "2"
+    assert json.loads(as_json.stdout)["steps_per_epoch"] == "2"
     assert services.made["training"] == 0
 
 
@@ -279,7 +279,7 @@ def test_a_checkpoint_is_exported_to_a_folder(
     assert sorted(path.name for path in (tmp_path / "out").rglob("*")) == ["config.json", "tuned", "weights"]
     assert (tmp_path / "out" / "tuned" / "weights").read_text() == f"weights of {name} as 1"
     again = stored("train", "export", "0", "-o", "out/tuned")
-    assert (again.exit_code, "give a folder that is new or empty" in again.stderr) == (2, True)
+    assert (again.exit_code, "out/tuned is there already" in again.stderr) == (2, True)
     best = stored("train", "export", "0", "--best", "-o", "best")
     assert (best.exit_code, "has no best checkpoint" in best.stderr) == (2, True)
     services.damaged_at = 3
