@@ -15,6 +15,7 @@ from tunix_rt_trainer.model import (
     Checkpoint,
     CheckpointFile,
     JobLine,
+    MetricsSink,
     TrainingManifest,
     WorkerSpec,
 )
@@ -37,6 +38,7 @@ class JobFolders:
         models_dir: folder of the base models.
         environment: added to a child's environment.
         code_revision: for manifests.
+        metrics_to: where metrics go beside the events.
     """
 
     def __init__(
@@ -47,12 +49,14 @@ class JobFolders:
         models_dir: Path,
         environment: Mapping[str, str],
         code_revision: str,
+        metrics_to: tuple[MetricsSink, ...] = (),
     ) -> None:
         self._root = root
         self._artifacts = artifacts
         self._models_dir = models_dir
         self._environment = dict(environment)
         self._code_revision = code_revision
+        self._metrics_to = metrics_to
 
     def process(self, job_id: str) -> WorkerProcess:
         """The child of a job, not started."""
@@ -78,6 +82,7 @@ class JobFolders:
             train_file=_TRAIN_FILE,
             validation_file=_VALIDATION_FILE if inputs.validation is not None else None,
             code_revision=self._code_revision,
+            metrics_to=self._metrics_to,
         )
         try:
             process.start(spec.model_dump(mode="json"))

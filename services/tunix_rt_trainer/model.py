@@ -14,6 +14,7 @@ Schedule = Literal["constant", "linear", "cosine"]
 Method = Literal["lora", "qlora", "full"]
 Remat = Literal["none", "dots", "full"]
 ExportFormat = Literal["peft", "hugging_face"]
+MetricsSink = Literal["tensorboard", "mlflow", "wandb"]
 # JSON holds integers up to 2**53 only; a seed has 64 bits.
 Seed = Annotated[int, Field(ge=0, lt=1 << 64), PlainSerializer(str, return_type=str, when_used="json")]
 
@@ -305,6 +306,7 @@ class WorkerSpec(Value):
     train_file: str
     validation_file: str | None
     code_revision: str
+    metrics_to: tuple[MetricsSink, ...] = ()
 
 
 class TrainingManifest(Value):

@@ -36,6 +36,7 @@ def build(settings: TrainerSettings, stopping: asyncio.Event) -> BuiltService:
         models_dir=settings.models,
         environment=child_environment(settings.data_dir / "cache" / "jax"),
         code_revision=code_revision(),
+        metrics_to=settings.sinks,
     )
     supervisor = Supervisor(repository, folders, settings.slots)
     exporter = open_channel(settings.exporter_target, retried=RETRIED)
