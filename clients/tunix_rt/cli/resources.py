@@ -26,7 +26,8 @@ def dataset_name(given: str) -> str:
 
 
 def checkpoint_name(client: Client, given: str) -> str:
-    """The name of a checkpoint that was given whole, or as a training job, whose latest one is meant.
+    """The name of a checkpoint that was given whole, or as a training job: then its best one is meant, if it
+    was asked to keep that, else its latest.
 
     Raises typer.BadParameter when the job has none, TunixRtError when there is no such job.
     """
@@ -35,7 +36,7 @@ def checkpoint_name(client: Client, given: str) -> str:
     job = client.trainer.get_training_job(name=resource_name("trainingJobs", given))
     if not job.checkpoint:
         raise typer.BadParameter(f"{job.name} has no checkpoint yet")
-    return job.checkpoint
+    return job.best_checkpoint or job.checkpoint
 
 
 def short_name(name: str) -> str:

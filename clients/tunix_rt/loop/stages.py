@@ -79,7 +79,7 @@ class Loop:
             ),
         )
         job = self._training(dataset)
-        checkpoint = self._client.trainer.get_checkpoint(job.checkpoint)
+        checkpoint = self._client.trainer.get_checkpoint(job.best_checkpoint or job.checkpoint)
         after = self._evaluation(
             "evaluation_after",
             specs.tuned_evaluation_spec(config.evaluation, eval_set.name, checkpoint.name),

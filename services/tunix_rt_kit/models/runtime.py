@@ -42,6 +42,10 @@ _MALLOC = (
     "glibc.malloc.trim_threshold=34359738368:glibc.malloc.top_pad=1073741824"
 )
 
+# Sums on a GPU are made in any order otherwise, and two runs of one job differ.
+_GPU_FLAG = "xla_gpu_deterministic_ops"
+_GPU_DEVICE = Path("/dev/nvidiactl")
+
 
 def package_versions(names: Sequence[str] = PACKAGES) -> dict[str, str]:
     """Version of each package of ``names`` that is installed, by name."""
@@ -87,13 +91,20 @@ def code_revision() -> str:
 
 
 def child_environment(cache_dir: Path) -> dict[str, str]:
-    """Environment variables for a child that runs a model: compiled programs are kept in ``cache_dir``."""
+    """Environment variables for a child that runs a model.
+
+    Compiled programs are kept in ``cache_dir``. On a GPU, operations that give other bits at each run are
+    left out, unless ``XLA_FLAGS`` says something about that already.
+    """
     variables = {
         "JAX_COMPILATION_CACHE_DIR": str(cache_dir.absolute()),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
     }
     if platform.libc_ver()[0] == "glibc" and "GLIBC_TUNABLES" not in os.environ:
         variables["GLIBC_TUNABLES"] = _MALLOC
+    flags = os.environ.get("XLA_FLAGS", "")
+    if _GPU_DEVICE.exists() and _GPU_FLAG not in flags:
+        variables["XLA_FLAGS"] = f"{flags} --{_GPU_FLAG}=true".strip()
     return variables
 
 

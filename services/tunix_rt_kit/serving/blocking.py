@@ -7,26 +7,35 @@ import contextvars
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from itertools import islice
 from typing import ParamSpec, TypeVar
 
+from tunix_rt_kit.serving.context import current_service
+
 MAX_THREADS = 16
-_executor = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="tunix-rt-call")
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 async def run_blocking(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run ``function`` in a worker thread (at most ``MAX_THREADS`` at once) with this task's context
-    variables.
+    """Run ``function`` in a worker thread with this task's context variables, at most ``MAX_THREADS`` at once
+    for each service.
 
     If the awaiting task is cancelled, the function still runs to its end: what it commits stays committed.
     """
     context = contextvars.copy_context()
     return await asyncio.get_running_loop().run_in_executor(
-        _executor, lambda: context.run(function, *args, **kwargs)
+        _executor(current_service()), lambda: context.run(function, *args, **kwargs)
     )
+
+
+@cache
+def _executor(service: str) -> ThreadPoolExecutor:
+    # Services in one process call each other: with threads in common, those that wait for an answer could
+    # leave none to give it.
+    return ThreadPoolExecutor(MAX_THREADS, thread_name_prefix=f"tunix-rt-call-{service.rpartition('.')[2]}")
 
 
 async def iterate_blocking(make: Callable[[], Iterator[T]], *, batch: int = 1) -> AsyncIterator[T]:

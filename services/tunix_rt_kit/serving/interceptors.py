@@ -178,7 +178,7 @@ async def _abort(error: Exception, method: str, context: Any) -> None:
 
 @contextmanager
 def _request(method: str, offered: str, context: Any) -> Iterator[None]:
-    request_id = begin_request(offered)
+    request_id = begin_request(offered, method)
     context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
     started = time.perf_counter()
     code = ""

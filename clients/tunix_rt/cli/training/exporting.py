@@ -12,7 +12,7 @@ import typer
 from tunix_rt import Client, v1
 from tunix_rt.cli import text
 from tunix_rt.cli.command import command
-from tunix_rt.cli.resources import checkpoint_name, resource_name
+from tunix_rt.cli.resources import checkpoint_name
 from tunix_rt.cli.session import Session
 from tunix_rt.cli.training.app import app
 
@@ -32,7 +32,7 @@ _FORMATS = {Format.PEFT: v1.CHECKPOINT_FORMAT_PEFT, Format.HF: v1.CHECKPOINT_FOR
     "export",
     example=(
         "tunix-rt train export $JOB --format hf -o tuned",
-        "tunix-rt train export $JOB --format peft --best -o adapter",
+        "tunix-rt train export $JOB --format peft -o adapter",
     ),
 )
 def export(
@@ -45,15 +45,15 @@ def export(
             "--format", "-f", help="peft: the adapter; hf: a whole model, the adapter merged into it."
         ),
     ] = Format.HF,
-    best: Annotated[
-        bool, typer.Option("--best", help="Not the latest checkpoint but the one with the lowest loss.")
-    ] = False,
 ) -> None:
-    """Write a checkpoint as `peft` or `transformers` loads it."""
+    """Write a checkpoint as `peft` or `transformers` loads it.
+
+    Of a job its best checkpoint is taken where it was asked to keep one, else its latest.
+    """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise typer.BadParameter(f"{output} is there already; give a folder that is new or empty")
     with session.connect() as client, session.progress() as progress:
-        name = _best(client, job) if best else checkpoint_name(client, job)
+        name = checkpoint_name(client, job)
         making = progress.bar(f"making {format.value} files")
         made = client.trainer.export_checkpoint(name, _FORMATS[format])
         making.finish()
@@ -63,15 +63,6 @@ def export(
     else:
         size = sum(file.size_bytes for file in made.files)
         session.say(f"{text.counted(len(made.files), 'file')}, {text.size(size)}, written to {output}")
-
-
-def _best(client: Client, given: str) -> str:
-    job = client.trainer.get_training_job(resource_name("trainingJobs", given))
-    if not job.best_checkpoint:
-        raise typer.BadParameter(
-            f"{job.name} has no best checkpoint; start a job with --keep-best and --validation-interval"
-        )
-    return job.best_checkpoint
 
 
 def _download(session: Session, client: Client, made: v1.CheckpointExport, output: Path) -> None:

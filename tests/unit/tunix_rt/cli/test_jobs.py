@@ -280,8 +280,9 @@ def test_a_checkpoint_is_exported_to_a_folder(
     assert (tmp_path / "out" / "tuned" / "weights").read_text() == f"weights of {name} as 1"
     again = stored("train", "export", "0", "-o", "out/tuned")
     assert (again.exit_code, "out/tuned is there already" in again.stderr) == (2, True)
-    best = stored("train", "export", "0", "--best", "-o", "best")
-    assert (best.exit_code, "has no best checkpoint" in best.stderr) == (2, True)
+    services.jobs["trainingJobs/0"].best_checkpoint = "trainingJobs/0/checkpoints/1"
+    done(stored("train", "export", "0", "-o", "best"))
+    assert (tmp_path / "best" / "weights").read_text() == "weights of trainingJobs/0/checkpoints/1 as 2"
     services.damaged_at = 3
     assert stored("train", "export", name, "-o", "broken").exit_code == 1
     assert not (tmp_path / "broken").exists()

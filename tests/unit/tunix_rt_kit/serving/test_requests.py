@@ -8,12 +8,12 @@ import contextvars
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
 from tunix_rt_kit.errors import DomainError, InvalidArgument
-from tunix_rt_kit.serving.blocking import iterate_blocking, run_blocking
+from tunix_rt_kit.serving.blocking import MAX_THREADS, iterate_blocking, run_blocking
 from tunix_rt_kit.serving.context import begin_request, current_request_id
 from tunix_rt_kit.serving.paging import decode_page_token, encode_page_token, page_size
 from tunix_rt_kit.serving.resources import check_id, format_name, new_id, parse_name, parse_names
@@ -153,6 +153,26 @@ async def test_worker_threads_see_the_request_and_leave_the_loop_free() -> None:
     await asyncio.sleep(0.01)
     release.set()
     assert await pending == (11, "r-7", False)
+
+
+async def test_a_service_whose_calls_all_wait_leaves_threads_to_the_others() -> None:
+    release = threading.Event()
+
+    async def call(method: str, work: Callable[[], object]) -> object:
+        begin_request("", method)
+        return await run_blocking(work)
+
+    waiting = [
+        asyncio.create_task(call("/tunix_rt.v1.Trainer/Create", lambda: release.wait(20)))
+        for _ in range(MAX_THREADS)
+    ]
+    await asyncio.sleep(0.05)
+    try:
+        answer = await asyncio.wait_for(call("/tunix_rt.v1.Exporter/Get", lambda: "here"), 10)
+    finally:
+        release.set()
+    assert answer == "here"
+    assert all(await asyncio.gather(*waiting))
 
 
 async def test_an_exception_in_a_worker_thread_arrives() -> None:
