@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
+from fractions import Fraction
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
@@ -106,6 +108,14 @@ class TrainingSpec(Value):
     keep_best_checkpoint: bool = False
     early_stopping: EarlyStopping | None = None
     mesh: MeshShape = MeshShape()
+
+    def steps(self, batches_per_epoch: int) -> int:
+        """Optimizer steps: ``max_steps``, or what ``epochs`` (left out: 1) takes, rounded up."""
+        if self.max_steps is not None:
+            return self.max_steps
+        # As it was written: in binary, 0.1 of 30 batches is more than 3.
+        epochs = Fraction(repr(1.0 if self.epochs is None else self.epochs))
+        return math.ceil(epochs * batches_per_epoch)
 
 
 class TrainingSpecDraft(Value):
@@ -295,7 +305,8 @@ class TrainingInput(Value):
 class WorkerSpec(Value):
     """What the child process is told; ``attempt`` counts its starts from 1.
 
-    ``train_file`` and ``validation_file`` lie in the job's folder and have the digests of ``inputs``.
+    ``train_file`` and ``validation_file`` lie in the job's folder and have the digests of ``inputs``. What
+    other jobs can use too is kept in ``cache_dir``, unless it is empty.
     """
 
     job_name: str
@@ -307,6 +318,7 @@ class WorkerSpec(Value):
     validation_file: str | None
     code_revision: str
     metrics_to: tuple[MetricsSink, ...] = ()
+    cache_dir: str = ""
 
 
 class TrainingManifest(Value):

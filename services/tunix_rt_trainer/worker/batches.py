@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,23 +14,25 @@ from tunix_rt_trainer.worker.packing import BatchPlan
 _SLOT_MULTIPLE = 128
 
 Ints = npt.NDArray[np.int32]
+Arrays = Mapping[str, npt.NDArray[np.int32] | npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One batch of B rows of L tokens, with K slots for the positions that are supervised.
+    """One batch of P parts, each of B rows of L tokens with K slots for the positions that are supervised.
 
-    ``arrays`` holds, all int32 but ``weights``:
+    ``arrays`` holds, all int32 but ``weights``, and without the first axis where P is 1:
 
-    - ``tokens`` [B, L]: token ids, the pad token in padding;
-    - ``positions`` [B, L]: position inside the example, from 0;
-    - ``segments`` [B, L]: number of the example in its row from 1, 0 in padding;
-    - ``supervised`` [K]: indices into the B * L tokens after which a token is learned; 0 in unused slots;
-    - ``labels`` [K]: the token that follows;
-    - ``weights`` [K], float32: 1, and 0 in unused slots.
+    - ``tokens`` [P, B, L]: token ids, the pad token in padding;
+    - ``positions`` [P, B, L]: position inside the example, from 0;
+    - ``segments`` [P, B, L]: number of the example in its row from 1, 0 in padding;
+    - ``supervised`` [P, K]: indices into the part's B * L tokens after which a token is learned; 0 in unused
+      slots;
+    - ``labels`` [P, K]: the token that follows;
+    - ``weights`` [P, K], float32: 1, and 0 in unused slots.
     """
 
-    arrays: dict[str, npt.NDArray[np.int32] | npt.NDArray[np.float32]]
+    arrays: Arrays
     example_ids: tuple[tuple[str, ...], ...]
     tokens: int
     supervised_tokens: int
@@ -45,22 +47,58 @@ class BatchSource:
         row_length: L, tokens of a row.
         pad_id: what fills the room left over; nothing attends to it.
         steps: how many batches will be asked for; the number of slots K is chosen for them.
+        parts: P, how many parts a batch is split into.
+        row_multiple: B is a multiple of it, by empty rows if need be.
     """
 
     def __init__(
-        self, examples: Sequence[TokenExample], plan: BatchPlan, *, row_length: int, pad_id: int, steps: int
+        self,
+        examples: Sequence[TokenExample],
+        plan: BatchPlan,
+        *,
+        row_length: int,
+        pad_id: int,
+        steps: int,
+        parts: int = 1,
+        row_multiple: int = 1,
     ) -> None:
         self._examples = examples
         self._plan = plan
-        self._shape = (plan.rows_per_batch, row_length)
+        self._parts = parts
+        rows = -(-plan.rows_per_batch // (parts * row_multiple)) * row_multiple
+        self._shape = (rows, row_length)
         self._pad_id = pad_id
-        # Beyond an epoch the packing changes, so the widest batch must be looked for in all that will come.
-        widest = max(self._supervised(plan.batch(step)) for step in range(steps))
+        # Beyond an epoch the packing changes, so the widest part must be looked for in all that will come.
+        widest = max(
+            self._supervised(part) for step in range(steps) for part in self._split(plan.batch(step))
+        )
         self.slots = -(-widest // _SLOT_MULTIPLE) * _SLOT_MULTIPLE
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """How many batches one pass over the examples takes."""
+        return self._plan.batches_per_epoch
+
+    def example_ids(self, step: int) -> tuple[tuple[str, ...], ...]:
+        """The ids of the examples of the batch at ``step``, from 0, by row."""
+        return tuple(tuple(self._examples[number].id for number in row) for row in self._plan.batch(step))
 
     def batch(self, step: int) -> Batch:
         """The batch at ``step``, from 0."""
-        rows = self._plan.batch(step)
+        parts = [self._part(rows) for rows in self._split(self._plan.batch(step))]
+        arrays = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+        return Batch(
+            arrays=arrays if self._parts > 1 else {name: value[0] for name, value in arrays.items()},
+            example_ids=self.example_ids(step),
+            tokens=int((arrays["segments"] > 0).sum()),
+            supervised_tokens=int(arrays["weights"].sum()),
+        )
+
+    def _split(self, rows: Sequence[Sequence[int]]) -> list[Sequence[Sequence[int]]]:
+        size = self._shape[0]
+        return [rows[part * size : (part + 1) * size] for part in range(self._parts)]
+
+    def _part(self, rows: Sequence[Sequence[int]]) -> dict[str, npt.NDArray[np.int32]]:
         tokens, positions, segments = (np.zeros(self._shape, np.int32) for _ in range(3))
         tokens.fill(self._pad_id)
         supervised: list[int] = []
@@ -73,24 +111,18 @@ class BatchSource:
                 tokens[row_number, at:end] = example.ids
                 positions[row_number, at:end] = range(len(example.ids))
                 segments[row_number, at:end] = segment
-                first = max(example.prompt_length, 1)
                 base = row_number * self._shape[1] + at
-                supervised += range(base + first - 1, base + len(example.ids) - 1)
-                labels += example.ids[first:]
+                supervised += range(base + example.first_supervised - 1, base + len(example.ids) - 1)
+                labels += example.ids[example.first_supervised :]
                 at = end
-        return Batch(
-            arrays={
-                "tokens": tokens,
-                "positions": positions,
-                "segments": segments,
-                "supervised": self._slotted(supervised),
-                "labels": self._slotted(labels),
-                "weights": (np.arange(self.slots) < len(supervised)).astype(np.float32),
-            },
-            example_ids=tuple(tuple(self._examples[number].id for number in row) for row in rows),
-            tokens=int((segments > 0).sum()),
-            supervised_tokens=len(supervised),
-        )
+        return {
+            "tokens": tokens,
+            "positions": positions,
+            "segments": segments,
+            "supervised": self._slotted(supervised),
+            "labels": self._slotted(labels),
+            "weights": (np.arange(self.slots) < len(supervised)).astype(np.float32),
+        }
 
     def _slotted(self, values: Sequence[int]) -> Ints:
         slots = np.zeros(self.slots, np.int32)

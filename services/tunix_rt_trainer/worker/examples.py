@@ -31,49 +31,46 @@ def read_examples(path: Path, digest: str) -> list[TextExample]:
 
 
 def tokenize(
-    examples: Sequence[TextExample],
-    tokenizer: Tokenizer,
-    *,
-    max_length: int,
-    vocab_size: int,
-    end_id: int,
-    split: str,
-    progress: Callable[[int, int], None],
+    examples: Sequence[TextExample], tokenizer: Tokenizer, *, progress: Callable[[int, int], None]
 ) -> list[TokenExample]:
-    """The examples as tokens, once all of them fit.
+    """The examples as tokens; ``progress`` is called with (done, total)."""
+    tokens: list[TokenExample] = []
+    for start in range(0, len(examples), _CHUNK):
+        tokens += encode(examples[start : start + _CHUNK], tokenizer)
+        progress(len(tokens), len(examples))
+    return tokens
+
+
+def check_examples(
+    examples: Sequence[TokenExample], *, max_length: int, vocab_size: int, end_id: int, split: str
+) -> None:
+    """Refuse examples that cannot be learned as they are.
 
     Args:
         examples: the rows of one split.
-        tokenizer: of the base model.
         max_length: most tokens of an example.
         vocab_size: rows of the model's embedding.
         end_id: the token that ends a turn.
         split: the split's name, for messages.
-        progress: called with (done, total).
 
     Raises:
         FailedPrecondition: EXAMPLE_TOO_LONG, EXAMPLE_WITHOUT_RESPONSE, TOKEN_OUT_OF_VOCABULARY or
         END_NOT_SUPERVISED; each says how many examples are wrong and names the first of them.
     """
-    tokens: list[TokenExample] = []
-    for start in range(0, len(examples), _CHUNK):
-        tokens += encode(examples[start : start + _CHUNK], tokenizer)
-        progress(len(tokens), len(examples))
     _refuse(
         too_long(max_length),
         split,
-        ((r.id, f"{len(r.ids)} tokens") for r in tokens if len(r.ids) > max_length),
+        ((r.id, f"{len(r.ids)} tokens") for r in examples if len(r.ids) > max_length),
     )
-    _refuse(NO_RESPONSE, split, ((r.id, "no token to learn") for r in tokens if r.supervised_tokens < 1))
+    _refuse(NO_RESPONSE, split, ((r.id, "no token to learn") for r in examples if r.supervised_tokens < 1))
     unknown = Problem(
         "TOKEN_OUT_OF_VOCABULARY",
         f"with a token that the model, which knows {vocab_size}, has no embedding for",
         "the base model's tokenizer and weights must belong together",
     )
-    _refuse(unknown, split, ((r.id, f"token {max(r.ids)}") for r in tokens if max(r.ids) >= vocab_size))
-    learned = ((r.id, r.ids[r.first_supervised :]) for r in tokens)
+    _refuse(unknown, split, ((r.id, f"token {max(r.ids)}") for r in examples if max(r.ids) >= vocab_size))
+    learned = ((r.id, r.ids[r.first_supervised :]) for r in examples)
     _refuse(NO_END, split, ((row_id, "no end") for row_id, ids in learned if end_id not in ids))
-    return tokens
 
 
 def _refuse(problem: Problem, split: str, wrong: Iterable[tuple[str, str]]) -> None:

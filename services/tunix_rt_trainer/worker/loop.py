@@ -1,117 +1,137 @@
-"""The training loop: Tunix's PeftTrainer, fed and watched step by step."""
+"""The training loop: fed, measured, validated and saved step by step."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 import optax
-from flax import nnx
-from tunix.sft import sharding_utils
 from tunix.sft.hooks import DataHooks
-from tunix.sft.peft_trainer import PeftTrainer, TrainingConfig
 
-from tunix_rt_kit.artifacts import canonical_json
 from tunix_rt_kit.errors import FailedPrecondition
-from tunix_rt_trainer.model import StepMetrics
+from tunix_rt_kit.jobs import JobCancelled
+from tunix_rt_trainer.model import EarlyStopping, StepMetrics
 from tunix_rt_trainer.worker.batches import Batch, BatchSource
-from tunix_rt_trainer.worker.network import SupervisedLlama, loss
+from tunix_rt_trainer.worker.ledger import Ledger
+from tunix_rt_trainer.worker.network import SupervisedLlama
 from tunix_rt_trainer.worker.reporter import Reporter
+from tunix_rt_trainer.worker.states import SavedState
+from tunix_rt_trainer.worker.step import StepResult, StepTrainer
+from tunix_rt_trainer.worker.validations import Validations
 
-_DATA_AXES = ("fsdp",)
 _ETA_STEPS = 10
-_NEVER = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
 class LoopPlan:
-    """What to feed, and when to measure the validation loss: at interval 0 only after the last step."""
+    """What to feed, when to measure the validation loss and when to save: at interval 0 only at the end.
+
+    ``parts`` is how many parts the batches of ``train`` have. ``keep_best`` saves the checkpoint of each step
+    whose validation loss is the lowest so far. ``early_stopping`` is None to train to the last step.
+    """
 
     train: BatchSource
+    parts: int
     validation: BatchSource | None
-    validation_batches: int
     validation_interval_steps: int
+    checkpoint_interval_steps: int
+    keep_best: bool
+    early_stopping: EarlyStopping | None
     max_steps: int
     learning_rate: optax.Schedule
 
 
-class _Trainer(PeftTrainer):  # type: ignore[misc]
-    """PeftTrainer whose step gives loss and gradient norm to its maker as soon as it was dispatched."""
+class Keeper(Protocol):
+    """Where checkpoints and states go; each raises ResourceExhausted(STORAGE_FULL)."""
 
-    dispatched: Callable[[dict[str, jax.Array]], None]
+    def checkpoint(self, history: list[StepMetrics], *, best: bool) -> None:
+        """Leave the checkpoint of the last step of ``history`` and tell of it."""
 
-    def create_train_step_fn(self) -> Callable[..., tuple[Any, Any, Any]]:
-        def step(model: nnx.Module, optimizer: nnx.Optimizer[Any], inputs: Any) -> tuple[Any, Any, Any]:
-            value, _, grad_norm = self._train_step(model, optimizer, inputs)
-            return value, {"loss": value, "grad_norm": grad_norm}, grad_norm
+    def found(self, step: int, *, best: bool) -> None:
+        """Tell once more of the checkpoint of ``step``, if it is still there."""
 
-        return step
-
-    def _post_process_train_step(self, aux: dict[str, jax.Array]) -> None:
-        self.dispatched(aux)
+    def state(self, state: SavedState) -> None:
+        """Keep what is needed to go on after a step."""
 
 
-@dataclass
 class TrainingLoop(DataHooks):  # type: ignore[misc]
     """Runs ``plan`` on ``network``; ``history`` holds the metrics of the steps that were taken.
 
     PeftTrainer asks for the next batch when a step was dispatched. That is the one moment at which the step
     can be waited for, measured and told of without the lag of PeftTrainer's own hooks.
+
+    Args:
+        network: what is trained.
+        optimizer: how.
+        plan: on what.
+        reporter: is told of each step.
+        keeper: of checkpoints and states.
+        ledger: of the steps that were taken; holds those up to ``state``.
+        state: what to go on from; None for the beginning.
     """
 
-    network: SupervisedLlama
-    optimizer: optax.GradientTransformation
-    plan: LoopPlan
-    reporter: Reporter
-    history: list[StepMetrics] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        # Steps end when there is no next batch; Tunix's own limit would bring its progress bar with it.
-        self._trainer = _Trainer(
-            self.network, self.optimizer, TrainingConfig(eval_every_n_steps=_NEVER, max_steps=None)
+    def __init__(
+        self,
+        network: SupervisedLlama,
+        optimizer: optax.GradientTransformation,
+        plan: LoopPlan,
+        reporter: Reporter,
+        keeper: Keeper,
+        ledger: Ledger,
+        state: SavedState | None = None,
+    ) -> None:
+        self.plan = plan
+        self.history: list[StepMetrics] = [] if state is None else list(state.history)
+        self._reporter = reporter
+        self._keeper = keeper
+        self._ledger = ledger
+        self._trainer = StepTrainer(
+            network, optimizer, parts=plan.parts, hooks=self, dispatched=self._on_dispatched
         )
-        self._trainer.dispatched = self._dispatched
-        self._trainer.with_loss_fn(loss, has_aux=True)
-        self._trainer.with_data_hooks(self)
+        if state is not None:
+            self._trainer.restore(state)
+        losses = (entry.validation_loss for entry in self.history)
+        self._validations = Validations(plan.early_stopping, (loss for loss in losses if loss is not None))
+        self._saved = 0 if state is None else state.step
+        self._compiled = False
         self._fed: Batch | None = None
-        self._result: dict[str, jax.Array] = {}
+        self._result: StepResult = {}
         self._started = 0.0
         self._durations: deque[float] = deque(maxlen=_ETA_STEPS)
-        self._order = hashlib.sha256()
-
-    @property
-    def data_order_digest(self) -> str:
-        """Digest of the ids of the examples that were fed: for each batch a line with its rows of ids."""
-        return f"sha256:{self._order.hexdigest()}"
 
     def run(self, mesh: jax.sharding.Mesh) -> None:
-        """Train to the last step.
+        """Train to the last step, or on to it. A cancelled job leaves checkpoint and state of its last step.
 
         Raises:
             FailedPrecondition: LOSS_NOT_FINITE, naming the step and the examples of its batch.
+            ResourceExhausted: STORAGE_FULL, naming the file.
             JobCancelled: between two steps.
         """
-        self.reporter.stage("compiling")
         with mesh:
-            self._trainer.train(())
+            try:
+                if self.history:
+                    self._take_up()
+                self._reporter.stage("compiling")
+                self._trainer.train(())
+            except JobCancelled:
+                if self.history and self.history[-1].step != self._saved:
+                    self._save(state=True)
+                raise
 
-    def load_next_train_batch(self, train_ctx: Any) -> dict[str, Any] | None:
+    def load_next_train_batch(self, train_ctx: Any) -> Any:
         """Finish the step that was dispatched last, if any, and give the arrays of the next batch."""
         step: int = train_ctx.iter_steps
         if self._fed is not None:
             self._finish(step, self._fed)
-        if step == self.plan.max_steps:
+        if self._over(step):
             return None
-        self.reporter.check_cancelled()
+        self._reporter.check_cancelled()
         self._fed = self.plan.train.batch(step)
-        self._order.update(canonical_json(self._fed.example_ids) + b"\n")
         self._started = time.monotonic()
         return self._fed.arrays
 
@@ -119,72 +139,115 @@ class TrainingLoop(DataHooks):  # type: ignore[misc]
         """Nothing: validation is run by ``validate``, which weighs batches by their tokens."""
         del train_ctx
 
-    def validate(self) -> float:
-        """Mean cross-entropy in nats over all supervised tokens of the validation split."""
-        _, evaluate = self._trainer.jit_train_and_eval_step(cache_nnx_graph=True)
+    def validate(self, source: BatchSource) -> float:
+        """Mean cross-entropy in nats over all supervised tokens of one pass over ``source``."""
+        total = source.batches_per_epoch
+        self._reporter.stage("validating", total, "batches")
         nll, weight = 0.0, 0.0
-        for batch in self._validation_batches():
-            _, sums = evaluate(sharding_utils.shard_input(batch.arrays, _DATA_AXES))
-            nll += float(sums["nll_sum"])
-            weight += float(sums["weight_sum"])
-        return nll / weight
+        for index in range(total):
+            summed, tokens = self._trainer.nll(source.batch(index))
+            nll += summed
+            weight += tokens
+            self._reporter.progress(index + 1, total)
+        return nll / max(weight, 1.0)
 
-    def _dispatched(self, result: dict[str, jax.Array]) -> None:
+    def _over(self, step: int) -> bool:
+        return step == self.plan.max_steps or self._validations.exhausted
+
+    def _on_dispatched(self, result: StepResult) -> None:
         self._result = result
-        if not self.history:
+        if not self._compiled:
             # Dispatch of the first step returns when it is compiled, and the computation goes on.
+            self._compiled = True
             self._started = time.monotonic()
-            self.reporter.stage("training", self.plan.max_steps, "steps")
+            self._training()
+
+    def _training(self) -> None:
+        self._reporter.stage("training", self.plan.max_steps, "steps")
 
     def _finish(self, step: int, batch: Batch) -> None:
         mean, grad_norm = float(self._result["loss"]), float(self._result["grad_norm"])
         duration = time.monotonic() - self._started
         self._require_finite(step, mean, grad_norm, batch)
-        if step == 2:
+        if len(self._durations) == 1:
             # The first step touches fresh memory and is no measure of those to come.
             self._durations.clear()
         self._durations.append(duration)
-        eta = (self.plan.max_steps - step) * sum(self._durations) / len(self._durations)
-        metrics = StepMetrics(
-            step=step,
-            loss=mean,
-            learning_rate=float(np.asarray(self.plan.learning_rate(step - 1))),
-            grad_norm=grad_norm,
-            supervised_tokens=batch.supervised_tokens,
-            tokens=batch.tokens,
-            tokens_per_second=batch.tokens / duration,
-            step_duration_s=duration,
-            eta_s=eta,
-            validation_loss=self._validation_loss(step),
+        self._ledger.add(step)
+        self.history.append(
+            StepMetrics(
+                step=step,
+                epoch=step / self.plan.train.batches_per_epoch,
+                loss=mean,
+                learning_rate=float(np.asarray(self.plan.learning_rate(step - 1))),
+                grad_norm=grad_norm,
+                supervised_tokens=batch.supervised_tokens,
+                tokens=batch.tokens,
+                tokens_per_second=batch.tokens / duration,
+                supervised_tokens_per_second=batch.supervised_tokens / duration,
+                step_duration_s=duration,
+                eta_s=(self.plan.max_steps - step) * sum(self._durations) / len(self._durations),
+            )
         )
-        self.history.append(metrics)
-        self.reporter.metrics(metrics)
-        self.reporter.progress(step, self.plan.max_steps, eta)
+        self._complete(step)
+
+    def _complete(self, step: int) -> None:
+        """Validate and save after a step, as is due, and tell of it."""
+        best = False
+        try:
+            if self._validation_due(step):
+                assert self.plan.validation is not None
+                value = self.validate(self.plan.validation)
+                self.history[-1] = self.history[-1].model_copy(update={"validation_loss": value})
+                best = self._validations.take(value) and self.plan.keep_best
+        finally:
+            # A job that is cancelled while it validates has taken the step all the same.
+            self._reporter.metrics(self.history[-1])
+        interval = self.plan.checkpoint_interval_steps
+        due = self._over(step) or bool(interval and step % interval == 0)
+        if due or best:
+            self._save(state=due, best=best)
+        if (due or best or self._validation_due(step)) and not self._over(step):
+            self._training()
+        self._reporter.progress(step, self.plan.max_steps, self.history[-1].eta_s)
+
+    def _take_up(self) -> None:
+        """Do what was left after the step of the state that was restored."""
+        last = self.history[-1]
+        if self._validation_due(last.step) and last.validation_loss is None:
+            self._complete(last.step)
+            return
+        losses = [entry.validation_loss for entry in self.history if entry.validation_loss is not None]
+        lowest = last.validation_loss is not None and losses.index(min(losses)) == len(losses) - 1
+        self._keeper.found(last.step, best=lowest and self.plan.keep_best)
+
+    def _save(self, *, state: bool, best: bool = False) -> None:
+        """Save the last step. The state comes last: a job that goes on from it finds its checkpoint there."""
+        self._keeper.checkpoint(self.history, best=best)
+        if state:
+            self._keeper.state(self._trainer.saved(tuple(self.history)))
+        self._saved = self.history[-1].step
+
+    def _validation_due(self, step: int) -> bool:
+        interval = self.plan.validation_interval_steps
+        last = step == self.plan.max_steps
+        return self.plan.validation is not None and (last or bool(interval and step % interval == 0))
 
     def _require_finite(self, step: int, mean: float, grad_norm: float, batch: Batch) -> None:
         if math.isfinite(mean) and math.isfinite(grad_norm):
             return
         ids = [name for row in batch.example_ids for name in row]
+        epoch, index = divmod(step - 1, self.plan.train.batches_per_epoch)
+        good = f"; the last good checkpoint is that of step {self._saved}" if self._saved else ""
         raise FailedPrecondition(
             f"step {step}: loss is {mean} and gradient norm {grad_norm}; lower the learning rate, or look at "
-            f"the {len(ids)} examples of its batch, the first of which is {ids[0]}",
+            f"the {len(ids)} examples of its batch (batch {index + 1} of epoch {epoch + 1}), the first of "
+            f"which is {ids[0]}{good}",
             reason="LOSS_NOT_FINITE",
-            metadata={"step": str(step), "first_example_id": ids[0]},
+            metadata={
+                "step": str(step),
+                "epoch": str(epoch + 1),
+                "batch": str(index + 1),
+                "first_example_id": ids[0],
+            },
         )
-
-    def _validation_loss(self, step: int) -> float | None:
-        last, interval = step == self.plan.max_steps, self.plan.validation_interval_steps
-        if self.plan.validation is None or not (last or (interval and step % interval == 0)):
-            return None
-        value = self.validate()
-        self.reporter.stage("training", self.plan.max_steps, "steps")
-        return value
-
-    def _validation_batches(self) -> Iterator[Batch]:
-        if self.plan.validation is None:
-            return
-        total = self.plan.validation_batches
-        self.reporter.stage("validating", total, "batches")
-        for index in range(total):
-            yield self.plan.validation.batch(index)
-            self.reporter.progress(index + 1, total)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from tunix.models.llama3 import model as llama3
+from tunix.sft.utils import is_lora_enabled
 
 from tunix_rt_kit.models.llama import load_model
 from tunix_rt_kit.models.lora import apply_lora
@@ -24,7 +25,11 @@ class SupervisedLlama(llama3.Llama3):  # type: ignore[misc]
 
     Over a big vocabulary the head costs as much as several layers, and most positions of a row (prompts,
     padding) are not learned.
+
+    ``computing_dtype`` names the type in which it computes, whatever that of the weights that are trained.
     """
+
+    computing_dtype: str
 
     def __call__(
         self,
@@ -48,20 +53,25 @@ class SupervisedLlama(llama3.Llama3):  # type: ignore[misc]
 
 
 def build_network(
-    folder: Path, *, dtype: Dtype, lora: LoraConfig, seed: int, mesh: jax.sharding.Mesh
+    folder: Path, *, dtype: Dtype, lora: LoraConfig | None, seed: int, mesh: jax.sharding.Mesh
 ) -> SupervisedLlama:
-    """Load a base model and give it a fresh adapter, kept in float32 whatever the model's type.
+    """Load a base model and give it a fresh adapter, or, without ``lora``, have all its weights trained.
 
-    Adam's steps are smaller than half a bfloat16 unit of the weights that they change.
+    What is trained is kept in float32 whatever ``dtype`` it computes in: Adam's steps are smaller than half a
+    bfloat16 unit of the weights that they change.
 
     Raises:
         FailedPrecondition: BASE_MODEL_UNSUPPORTED.
     """
     with mesh:
-        model = load_model(folder, dtype=dtype, mesh=mesh)
+        model: Any = load_model(folder, dtype="float32" if lora is None else dtype, mesh=mesh)
         # qwix intercepts the class's __call__, so it has to be the right one before the adapter is applied.
         model.__class__ = SupervisedLlama
-        network: SupervisedLlama = apply_lora(
+        model.computing_dtype = dtype
+        network: SupervisedLlama = model
+        if lora is None:
+            return network
+        network = apply_lora(
             model,
             rank=lora.rank,
             alpha=lora.alpha,
@@ -71,6 +81,11 @@ def build_network(
         adapter = nnx.state(network, nnx.LoRAParam)
         nnx.update(network, jax.tree.map(lambda weight: weight.astype(jnp.float32), adapter))
     return network
+
+
+def trained_type(model: nnx.Module) -> type[nnx.Variable[Any]]:
+    """The kind of variables that are trained: the adapter's if the model has one, else all parameters."""
+    return nnx.LoRAParam if is_lora_enabled(model) else nnx.Param
 
 
 def loss(
@@ -85,15 +100,15 @@ def loss(
     """Mean cross-entropy in nats over the supervised tokens, in float32 from integer labels.
 
     The arguments are the arrays of ``batches.Batch``. A token attends to those of its own segment that are
-    not after it. The adapter is cast to the base model's type before use.
+    not after it. The weights that are trained are cast to the model's computing type before use.
 
     Returns:
         The mean, and ``nll_sum`` and ``weight_sum``, whose ratio it is.
     """
-    dtype = model.embedder.input_embedding.dtype
-    graph, *states = nnx.split(model, nnx.LoRAParam, ...)
-    adapter, base = states
-    computing = nnx.merge(graph, jax.tree.map(lambda weight: weight.astype(dtype), adapter), base)
+    graph, *states = nnx.split(model, trained_type(model), ...)
+    trained, frozen = states
+    cast = jax.tree.map(lambda weight: weight.astype(model.computing_dtype), trained)
+    computing = nnx.merge(graph, cast, frozen)
     length = tokens.shape[1]
     same_segment = segments[:, :, None] == segments[:, None, :]
     mask = same_segment & jnp.tril(jnp.ones((length, length), jnp.bool_))
@@ -101,7 +116,7 @@ def loss(
     nll = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
     nll_sum: jax.Array = (nll * weights).sum()
     weight_sum = weights.sum()
-    return nll_sum / weight_sum, {"nll_sum": nll_sum, "weight_sum": weight_sum}
+    return nll_sum / jnp.maximum(weight_sum, 1.0), {"nll_sum": nll_sum, "weight_sum": weight_sum}
 
 
 def _seed_of(seed: int, purpose: str) -> int:

@@ -13,7 +13,7 @@ from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.models.tokenizer import ModelTokenizer, load_tokenizer
 from tunix_rt_kit.supervision import TextExample, TokenExample
 from tunix_rt_trainer.turn_markers import require_single_tokens
-from tunix_rt_trainer.worker.examples import read_examples, tokenize
+from tunix_rt_trainer.worker.examples import check_examples, read_examples, tokenize
 
 
 @pytest.fixture(scope="module")
@@ -25,14 +25,9 @@ def tokens_of(
     tokenizer: ModelTokenizer, *examples: TextExample, max_length: int = 64, vocab_size: int = 259
 ) -> list[TokenExample]:
     told: list[tuple[int, int]] = []
-    made = tokenize(
-        examples,
-        tokenizer,
-        max_length=max_length,
-        vocab_size=vocab_size,
-        end_id=tokenizer.eos_id(),
-        split="train",
-        progress=lambda done, total: told.append((done, total)),
+    made = tokenize(examples, tokenizer, progress=lambda done, total: told.append((done, total)))
+    check_examples(
+        made, max_length=max_length, vocab_size=vocab_size, end_id=tokenizer.eos_id(), split="train"
     )
     assert told[-1] == (len(examples), len(examples))
     return made

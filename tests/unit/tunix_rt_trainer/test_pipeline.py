@@ -11,49 +11,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from support.job_folder import OPTIMIZER, SPEC, JobFolder
 from support.tiny_model import make_tiny_model
-from support.training import CHATML, rows, write_rows
-from tunix_rt_kit.artifacts import canonical_json
+from support.training import CHATML, rows
 from tunix_rt_kit.errors import DomainError
-from tunix_rt_kit.jobs import JobCancelled, JobDir
+from tunix_rt_kit.jobs import JobCancelled
 from tunix_rt_kit.models.llama import load_model, make_mesh
 from tunix_rt_kit.models.lora import load_adapter
 from tunix_rt_kit.models.store import ModelStore
-from tunix_rt_trainer.model import (
-    ChatTemplateFields,
-    LoraConfig,
-    OptimizerConfig,
-    SplitFile,
-    TrainingInput,
-    TrainingManifest,
-    TrainingSpec,
-    WorkerSpec,
-)
-from tunix_rt_trainer.worker.pipeline import run
-
-OPTIMIZER = OptimizerConfig(
-    learning_rate=0.02,
-    schedule="linear",
-    warmup_steps=0,
-    weight_decay=0.0,
-    beta1=0.9,
-    beta2=0.999,
-    epsilon=1e-8,
-    max_grad_norm=1.0,
-)
-SPEC = TrainingSpec(
-    base_model="tiny",
-    dataset="datasets/sums@1",
-    lora=LoraConfig(rank=4, alpha=8.0, target_modules=("q_proj", "v_proj", "up_proj", "down_proj")),
-    optimizer=OPTIMIZER,
-    max_steps=6,
-    rows_per_batch=4,
-    max_length=128,
-    packing=True,
-    dtype="bfloat16",
-    seed=11,
-    validation_interval_steps=4,
-)
 
 
 @pytest.fixture(scope="module")
@@ -63,51 +28,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class Folder:
-    """A job's folder, and what the job left in it."""
-
-    def __init__(self, path: Path, models: Path, **changed: Any) -> None:
-        self.path = path
-        self.train, self.held_out = rows(40), rows(6, start=40)
-        train = SplitFile(digest=write_rows(path / "data" / "train.jsonl", self.train), row_count=40)
-        validation = write_rows(path / "data" / "validation.jsonl", self.held_out)
-        inputs = TrainingInput(
-            dataset_digest="sha256:d",
-            chat_template=ChatTemplateFields(builtin="chatml"),
-            chat_template_digest=CHATML.digest,
-            turn_markers=CHATML.markers,
-            train=train,
-            validation=SplitFile(digest=validation, row_count=6),
-        )
-        worker = WorkerSpec(
-            job_name="trainingJobs/a",
-            spec=SPEC.model_copy(update=changed),
-            inputs=inputs.model_copy(update={"turn_markers": changed.pop("markers", CHATML.markers)}),
-            attempt=1,
-            models_dir=str(models),
-            train_file="data/train.jsonl",
-            validation_file="data/validation.jsonl",
-            code_revision="0.0.0+test",
-        )
-        (path / "spec.json").write_bytes(canonical_json(worker.model_dump(mode="json")))
-        self.job = JobDir(path)
-
-    def events(self, kind: str) -> list[dict[str, Any]]:
-        lines = (self.path / "events.jsonl").read_text().splitlines()
-        return [event for event in map(json.loads, lines) if event["kind"] == kind]
-
-    @property
-    def checkpoint(self) -> Path:
-        (told,) = self.events("checkpoint")
-        return self.path / str(told["folder"])
-
-    def manifest(self) -> TrainingManifest:
-        return TrainingManifest.model_validate_json((self.checkpoint / "manifest.json").read_bytes())
-
-
-def trained(path: Path, models: Path, **changed: Any) -> Folder:
-    folder = Folder(path, models, **changed)
-    run(folder.job)
+def trained(path: Path, models: Path, **changed: Any) -> JobFolder:
+    folder = JobFolder(path, models, **changed)
+    folder.train()
     return folder
 
 
@@ -118,12 +41,12 @@ def refused(path: Path, models: Path, **changed: Any) -> DomainError:
 
 
 @pytest.fixture(scope="module")
-def learned(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Folder:
+def learned(tmp_path_factory: pytest.TempPathFactory, models: Path) -> JobFolder:
     """A job that was done."""
     return trained(tmp_path_factory.mktemp("learned"), models)
 
 
-def test_a_job_learns_and_tells_each_step_without_a_lag(learned: Folder) -> None:
+def test_a_job_learns_and_tells_each_step_without_a_lag(learned: JobFolder) -> None:
     metrics = learned.events("metrics")
     assert [entry["step"] for entry in metrics] == [1, 2, 3, 4, 5, 6]
     losses = [entry["loss"] for entry in metrics]
@@ -148,10 +71,11 @@ def test_a_job_learns_and_tells_each_step_without_a_lag(learned: Folder) -> None
     ]
 
 
-def test_the_checkpoint_holds_adapter_metrics_and_manifest(learned: Folder, models: Path) -> None:
+def test_the_checkpoint_holds_adapter_metrics_and_manifest(learned: JobFolder, models: Path) -> None:
     assert {file.name for file in learned.checkpoint.iterdir()} == {
         "adapter_config.json",
         "adapter_model.safetensors",
+        "ledger.jsonl",
         "metrics.jsonl",
         "manifest.json",
     }
@@ -181,14 +105,14 @@ def test_the_checkpoint_holds_adapter_metrics_and_manifest(learned: Folder, mode
     assert manifest.data_order_digest.startswith("sha256:")
 
 
-def test_an_equal_job_leaves_equal_bytes(tmp_path: Path, models: Path, learned: Folder) -> None:
+def test_an_equal_job_leaves_equal_bytes(tmp_path: Path, models: Path, learned: JobFolder) -> None:
     again = trained(tmp_path, models)
-    for name in ("adapter_model.safetensors", "adapter_config.json", "metrics.jsonl"):
-        assert (learned.checkpoint / name).read_bytes() == (again.checkpoint / name).read_bytes()
-    assert learned.manifest() == again.manifest()
+    assert learned.contents() == again.contents()
 
 
-def test_another_seed_and_float32_make_another_adapter(tmp_path: Path, models: Path, learned: Folder) -> None:
+def test_another_seed_and_float32_make_another_adapter(
+    tmp_path: Path, models: Path, learned: JobFolder
+) -> None:
     other = trained(tmp_path, models, seed=12, dtype="float32")
     assert learned.manifest().data_order_digest != other.manifest().data_order_digest
     weights = "adapter_model.safetensors"
@@ -205,17 +129,14 @@ def test_left_out_steps_mean_one_pass(tmp_path: Path, models: Path) -> None:
 
 
 def test_a_cancelled_job_leaves_the_checkpoint_of_its_last_step(tmp_path: Path, models: Path) -> None:
-    folder = Folder(tmp_path, models, max_steps=1_000)
-    emit = folder.job.emit
+    folder = JobFolder(tmp_path, models, max_steps=1_000)
 
-    def cancel_after_two(kind: str, **fields: Any) -> None:
-        emit(kind, **fields)
+    def cancel_after_two(kind: str, fields: dict[str, Any]) -> None:
         if kind == "metrics" and fields["step"] == 2:
             (tmp_path / "cancel").touch()
 
-    folder.job.emit = cancel_after_two  # type: ignore[method-assign]
     with pytest.raises(JobCancelled):
-        run(folder.job)
+        folder.train(cancel_after_two)
     assert [entry["step"] for entry in folder.events("metrics")] == [1, 2]
     assert folder.checkpoint.name == "2"
     assert len((folder.checkpoint / "metrics.jsonl").read_text().splitlines()) == 2

@@ -1,0 +1,71 @@
+"""Folders that are there wholly or not at all, and what a full disk is called."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from tunix_rt_kit.artifacts.store import storage_error
+
+_PARTIAL = ".partial"
+_OS_ERROR = re.compile(r"os error (\d+)")
+
+
+@contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Turns a failure of the file system into the domain error that names ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, str(path)) from error
+    except SafetensorError as error:
+        # safetensors writes by itself and tells of the system's error in its text alone.
+        number = _OS_ERROR.search(str(error))
+        if number is None:
+            raise
+        code = int(number[1])
+        raise storage_error(OSError(code, os.strerror(code)), str(path)) from error
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """An empty folder to fill, which becomes ``path`` when the block ends well and its bytes are on the disk.
+
+    What was at ``path`` is replaced. When the block fails, nothing of it stays, so that there is room again.
+
+    Raises:
+        ResourceExhausted: STORAGE_FULL, and the other errors of a file system, naming ``path``.
+    """
+    partial = path.with_name(f"{path.name}{_PARTIAL}")
+    with storing(path):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            yield partial
+            for entry in (*sorted(partial.rglob("*")), partial):
+                _sync(entry)
+            shutil.rmtree(path, ignore_errors=True)
+            partial.rename(path)
+            _sync(path.parent)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+def is_partial(path: Path) -> bool:
+    """Whether a folder was being filled when its writer was killed."""
+    return path.name.endswith(_PARTIAL)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

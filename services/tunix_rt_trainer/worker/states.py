@@ -1,0 +1,161 @@
+"""Resumable states of a job: all that the steps to come depend on, to the bit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import jax
+import numpy as np
+from flax import nnx
+from safetensors.numpy import load_file, save_file
+
+from tunix_rt_kit.artifacts import canonical_json, digest_file
+from tunix_rt_trainer.model import StepMetrics
+from tunix_rt_trainer.worker.durable import is_partial, new_folder
+
+FOLDER: Final = "states"
+_KEPT: Final = 2
+_FORMAT: Final = 1
+_MANIFEST: Final = "state.json"
+_HISTORY: Final = "history.json"
+_TENSORS: Final = ("trained", "optimizer")
+
+Tensors = Mapping[str, np.ndarray[Any, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class SavedState:
+    """What a job knew after a step: ``history`` ends with the metrics of that step.
+
+    ``trained`` are the weights that training changes, ``optimizer`` is the optimizer's state; both by path.
+    """
+
+    history: tuple[StepMetrics, ...]
+    trained: Tensors
+    optimizer: Tensors
+
+    @property
+    def step(self) -> int:
+        """The step after which it was taken."""
+        return self.history[-1].step
+
+
+class StateStore:
+    """The states of a job in folders ``<root>/<step>``, of which the latest two are kept.
+
+    Args:
+        root: made when there is something to write.
+        identity: what must be equal for a state to be this job's; values of JSON.
+        log: is told which states cannot be used, and why.
+    """
+
+    def __init__(self, root: Path, identity: Mapping[str, Any], log: Callable[[str], None]) -> None:
+        self._root = root
+        self._identity = json.loads(canonical_json(dict(identity)))
+        self._log = log
+        self._valid: list[int] = []
+
+    def latest(self) -> SavedState | None:
+        """The latest state that is whole and fits, or None."""
+        for folder in sorted(self._folders(), key=_step, reverse=True):
+            try:
+                state = self._read(folder)
+            except _UnusableError as error:
+                self._log(f"the state of step {folder.name} is passed over: {error}")
+                continue
+            self._valid = [state.step]
+            return state
+        return None
+
+    def write(self, state: SavedState) -> None:
+        """Keep ``state``, unless it is there; states that are neither it nor the one before are removed.
+
+        Raises:
+            ResourceExhausted: STORAGE_FULL; the states that were there stay.
+        """
+        if state.step in self._valid:
+            return
+        with new_folder(self._root / str(state.step)) as folder:
+            (folder / _HISTORY).write_bytes(
+                canonical_json([entry.model_dump(mode="json", exclude_none=True) for entry in state.history])
+            )
+            for name in _TENSORS:
+                save_file(dict(getattr(state, name)), folder / f"{name}.safetensors")
+            digests = {file.name: digest_file(file) for file in sorted(folder.iterdir())}
+            manifest = {
+                "format": _FORMAT,
+                "step": state.step,
+                "identity": self._identity,
+                "files": digests,
+            }
+            (folder / _MANIFEST).write_bytes(canonical_json(manifest))
+        self._valid = [*self._valid, state.step][-_KEPT:]
+        for other in self._root.iterdir():
+            if other.name not in map(str, self._valid):
+                shutil.rmtree(other, ignore_errors=True)
+
+    def _folders(self) -> list[Path]:
+        if not self._root.is_dir():
+            return []
+        return [entry for entry in self._root.iterdir() if not is_partial(entry) and entry.name.isdigit()]
+
+    def _read(self, folder: Path) -> SavedState:
+        try:
+            manifest = json.loads((folder / _MANIFEST).read_bytes())
+            files: dict[str, str] = manifest["files"]
+            expected = {_HISTORY, *(f"{name}.safetensors" for name in _TENSORS)}
+            damaged = [name for name in expected if digest_file(folder / name) != files[name]]
+            if damaged:
+                raise _UnusableError(f"{damaged[0]} is damaged")
+            differing = [
+                name for name, value in self._identity.items() if manifest["identity"].get(name) != value
+            ]
+            if manifest["format"] != _FORMAT or differing:
+                raise _UnusableError(f"it was written with another {', '.join(differing) or 'format'}")
+            history = json.loads((folder / _HISTORY).read_bytes())
+            trained, optimizer = (load_file(folder / f"{name}.safetensors") for name in _TENSORS)
+            return SavedState(
+                history=tuple(StepMetrics.model_validate(entry) for entry in history),
+                trained=trained,
+                optimizer=optimizer,
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise _UnusableError(f"it cannot be read: {type(error).__name__}: {error}") from error
+
+
+class _UnusableError(Exception):
+    """Why a state cannot be used."""
+
+
+def tensors_of(state: nnx.State[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    """The arrays of a state by path, on the host."""
+    return {name: np.asarray(variable[...], order="C") for name, variable in _variables(state).items()}
+
+
+def put_tensors(state: nnx.State[Any, Any], tensors: Tensors) -> None:
+    """Set the variables of a state to ``tensors``, each on the devices where it is.
+
+    The buffers are JAX's own, as those of a step's result are, so that they may be donated.
+    """
+    variables = _variables(state)
+    if variables.keys() != tensors.keys():
+        name = sorted(variables.keys() ^ tensors.keys())[0]
+        raise ValueError(f"the state and the model differ in {name}")
+    for name, variable in variables.items():
+        now: jax.Array = variable[...]
+        if (now.shape, now.dtype) != (tensors[name].shape, tensors[name].dtype):
+            raise ValueError(f"{name} has shape {tensors[name].shape}, not {now.shape}")
+        variable[...] = jax.device_put(tensors[name], now.sharding, may_alias=False)
+
+
+def _variables(state: nnx.State[Any, Any]) -> dict[str, nnx.Variable[jax.Array]]:
+    return {"/".join(map(str, path)): variable for path, variable in nnx.to_flat_state(state)}
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name)

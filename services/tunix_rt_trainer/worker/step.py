@@ -1,0 +1,129 @@
+"""One optimizer step: Tunix's PeftTrainer, with the gradient of a whole batch computed part by part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from tunix.sft import sharding_utils
+from tunix.sft.hooks import DataHooks
+from tunix.sft.peft_trainer import PeftTrainer, TrainingConfig
+
+from tunix_rt_trainer.model import StepMetrics
+from tunix_rt_trainer.worker.batches import Batch
+from tunix_rt_trainer.worker.network import SupervisedLlama, loss, trained_type
+from tunix_rt_trainer.worker.states import SavedState, put_tensors, tensors_of
+
+_NEVER = 1 << 62
+
+StepResult = Mapping[str, jax.Array]
+
+
+class StepTrainer(PeftTrainer):  # type: ignore[misc]
+    """PeftTrainer whose step splits its batch, tells what came of it at once, and can be saved to the bit.
+
+    Args:
+        network: what is trained.
+        optimizer: how.
+        parts: into how many parts the arrays of a batch are split, see ``batches.Batch``.
+        hooks: gives the batches; training ends when there is no next one.
+        dispatched: called with loss and gradient norm when a step was dispatched, which may be before they
+            are computed.
+    """
+
+    def __init__(
+        self,
+        network: SupervisedLlama,
+        optimizer: optax.GradientTransformation,
+        *,
+        parts: int,
+        hooks: DataHooks,
+        dispatched: Callable[[StepResult], None],
+    ) -> None:
+        # Rows are the first axis of a batch, or the second one behind its parts.
+        self._axes = ("fsdp",) if parts == 1 else (None, "fsdp")
+        # Steps end when there is no next batch; Tunix's own limit would bring its progress bar with it.
+        config = TrainingConfig(eval_every_n_steps=_NEVER, max_steps=None, data_sharding_axis=self._axes)
+        super().__init__(network, optimizer, config)
+        self._parts = parts
+        self._dispatched = dispatched
+        self.with_loss_fn(loss, has_aux=True)
+        self.with_data_hooks(hooks)
+
+    def create_train_step_fn(self) -> Callable[..., tuple[Any, Any, Any]]:
+        def step(model: SupervisedLlama, optimizer: nnx.Optimizer[Any], inputs: Any) -> tuple[Any, Any, Any]:
+            mean, gradient = mean_gradient(model, inputs, self._parts)
+            norm = optax.global_norm(gradient)
+            optimizer.update(model, gradient)
+            return mean, {"loss": mean, "grad_norm": norm}, norm
+
+        return step
+
+    def nll(self, batch: Batch) -> tuple[float, float]:
+        """Negative log-likelihood in nats summed over a batch of one part, and over how many tokens."""
+        _, evaluate = self.jit_train_and_eval_step(cache_nnx_graph=True)
+        _, sums = evaluate(sharding_utils.shard_input(batch.arrays, ("fsdp",)))
+        return float(sums["nll_sum"]), float(sums["weight_sum"])
+
+    def saved(self, history: tuple[StepMetrics, ...]) -> SavedState:
+        """What is needed to go on after the last step of ``history``, which was the last one taken."""
+        return SavedState(
+            history=history,
+            trained=tensors_of(nnx.state(self.model, trained_type(self.model))),
+            optimizer=tensors_of(nnx.state(self.optimizer)),
+        )
+
+    def restore(self, state: SavedState) -> None:
+        """Go on after the step of ``state``; to be called before training begins."""
+        for module, kind, tensors in (
+            (self.model, trained_type(self.model), state.trained),
+            (self.optimizer, ..., state.optimizer),
+        ):
+            values = nnx.state(module, kind)
+            put_tensors(values, tensors)
+            nnx.update(module, values)
+        self._train_steps = self._iter_steps = state.step
+
+    def _post_process_train_step(self, aux: StepResult) -> None:
+        self._dispatched(aux)
+
+
+def mean_gradient(
+    model: SupervisedLlama, arrays: Mapping[str, Any], parts: int
+) -> tuple[jax.Array, nnx.State[Any, Any]]:
+    """Loss of a batch and its gradient by the weights that are trained, both in float32.
+
+    The parts' sums are added up and divided once by the number of supervised tokens of all parts, so the
+    result does not depend on how tokens are spread over parts, as a mean of the parts' means would.
+
+    Args:
+        model: the network.
+        arrays: of ``batches.Batch``.
+        parts: how many parts they have.
+    """
+    graph, *states = nnx.split(model, trained_type(model), ...)
+    trained, frozen = states
+
+    def sums(trained: Any, part: Mapping[str, Any]) -> tuple[jax.Array, jax.Array]:
+        _, summed = loss(nnx.merge(graph, trained, frozen), **part)
+        return summed["nll_sum"], summed["weight_sum"]
+
+    of_part = jax.value_and_grad(sums, has_aux=True)
+    if parts == 1:
+        (nll, weight), gradient = of_part(trained, arrays)
+    else:
+
+        def add(total: Any, part: Any) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, of_part(trained, part)), None
+
+        zero = jnp.zeros((), jnp.float32)
+        nothing = jax.tree.map(lambda weight: jnp.zeros(weight.shape, jnp.float32), trained)
+        ((nll, weight), gradient), _ = jax.lax.scan(add, ((zero, zero), nothing), arrays)
+    # A batch without a supervised token has nothing to divide, and its gradient is zero.
+    count = jnp.maximum(weight, np.float32(1))
+    return nll / count, jax.tree.map(lambda summed: summed / count, gradient)
