@@ -17,7 +17,7 @@ from support.tiny_model import make_tiny_model
 from tunix_rt import v1
 from tunix_rt_evaluator.settings import EvaluatorSettings
 from tunix_rt_evaluator.wiring import build, migrate
-from tunix_rt_kit.models.llama import load_model, make_mesh
+from tunix_rt_kit.models.loader import load_model, make_mesh
 from tunix_rt_kit.models.lora import apply_lora, save_adapter
 from tunix_rt_kit.models.store import ModelStore
 

@@ -1,4 +1,4 @@
-"""A random Llama of a few hundred kilobytes as a Hugging Face folder: tests train and generate in seconds."""
+"""A random model of a few hundred kilobytes as a Hugging Face folder: tests train and generate in seconds."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 from tokenizers.pre_tokenizers import ByteLevel
@@ -20,7 +21,39 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
+NULL: Any = object()
+"""Stands for null in a ``config``, where None leaves an entry out."""
+
 _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+
+
+_GEMMA = {
+    "hidden_act": None,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "query_pre_attn_scalar": 24,
+    "rms_norm_eps": 1e-6,
+    "sliding_window": 8,
+}
+_FAMILIES: Mapping[str, Mapping[str, Any]] = {
+    "llama": {},
+    "qwen2": {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "rms_norm_eps": 1e-6},
+    "qwen3": {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "rms_norm_eps": 1e-6},
+    "gemma2": _GEMMA
+    | {
+        "architectures": ["Gemma2ForCausalLM"],
+        "attn_logit_softcapping": 5.0,
+        "final_logit_softcapping": 3.0,
+        "model_type": "gemma2",
+    },
+    "gemma3": _GEMMA
+    | {
+        "architectures": ["Gemma3ForCausalLM"],
+        "model_type": "gemma3_text",
+        "rope_local_base_freq": 1000.0,
+        "rope_theta": 50000.0,
+        "sliding_window_pattern": 2,
+    },
+}
 
 
 def make_tiny_model(
@@ -30,8 +63,10 @@ def make_tiny_model(
     config: Mapping[str, Any] | None = None,
     shards: int = 1,
     scale: float = 0.08,
+    family: str = "llama",
+    dtype: str = "float32",
 ) -> Path:
-    """Write a tiny random Llama into ``folder`` and return it; the same arguments make the same bytes.
+    """Write a tiny random model into ``folder`` and return it; the same arguments make the same bytes.
 
     Every byte is a token, and the three ChatML specials come first (``<|im_end|>`` ends a turn).
 
@@ -41,11 +76,13 @@ def make_tiny_model(
         config: entries of ``config.json`` to set, or to leave out where the value is None.
         shards: number of safetensors files; with more than one there is an index.
         scale: standard deviation of the weights.
+        family: one of ``tunix_rt_kit.models.families.FAMILIES``.
+        dtype: type of the weights.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / "config.json", _config(config or {}))
+    _write_json(folder / "config.json", _config(_FAMILIES[family] | dict(config or {})))
     _write_tokenizer(folder)
-    _write_weights(folder, seed, shards, scale)
+    _write_weights(folder, seed, shards, scale, dtype)
     return folder
 
 
@@ -69,7 +106,8 @@ def _config(overrides: Mapping[str, Any]) -> dict[str, Any]:
         "torch_dtype": "float32",
         "vocab_size": len(SPECIAL_TOKENS) + 256,
     }
-    return {name: value for name, value in (values | dict(overrides)).items() if value is not None}
+    values |= overrides
+    return {name: None if value is NULL else value for name, value in values.items() if value is not None}
 
 
 def _write_tokenizer(folder: Path) -> None:
@@ -97,12 +135,15 @@ def _write_tokenizer(folder: Path) -> None:
     _write_json(folder / "tokenizer_config.json", names)
 
 
-def _write_weights(folder: Path, seed: int, shards: int, scale: float) -> None:
+def _write_weights(folder: Path, seed: int, shards: int, scale: float, dtype: str) -> None:
     random = np.random.default_rng(seed)
+    config = read_config(folder)
+    # Gemma keeps the weights of its norms less 1.
+    norm = np.float32(0.0 if config.family.startswith("gemma") else 1.0)
     tensors = {}
-    for name, shape in read_config(folder).tensor_shapes().items():
+    for name, shape in config.tensor_shapes().items():
         noise = random.standard_normal(shape, dtype=np.float32) * np.float32(scale)
-        tensors[name] = noise + np.float32(1.0) if "norm" in name else noise
+        tensors[name] = (noise + norm if "norm" in name else noise).astype(ml_dtypes.finfo(dtype).dtype)
     if shards == 1:
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         return

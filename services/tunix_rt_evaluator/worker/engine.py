@@ -1,4 +1,4 @@
-"""Greedy generation with a Tunix Llama: one compiled prefill and one compiled decode loop for each batch
+"""Greedy generation with a Tunix model: one compiled prefill and one compiled decode loop for each batch
 shape.
 
 Tunix's own Sampler is not used: it computes logits at every position of the prompt, rounds them to the
@@ -19,11 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 from flax import nnx
-from tunix.models.llama3 import model as llama3
 
 from tunix_rt_evaluator.worker.batches import CHUNK, Batch, Shape
+from tunix_rt_kit.models.networks import Caches, Decoder
 
-ENGINE_REVISION: Final = 1
+ENGINE_REVISION: Final = 2
 """Raised whenever this module could write other tokens than before."""
 
 _STEPS_BETWEEN_CHECKS: Final = 16
@@ -39,15 +39,14 @@ class Cursor(NamedTuple):
     """Where a batch of B rows stands, with P prompt columns and N new tokens at most.
 
     ``step`` [] counts the columns of ``tokens`` [B, N] that are filled; ``counts`` [B] how many of them are
-    the row's own; ``done`` [B] says that a row has stopped; ``cache`` holds by layer ``k`` and ``v`` [B, P
-    + N, KV heads, head dim] and ``end_index`` [B].
+    the row's own; ``done`` [B] says that a row has stopped; ``cache`` has P + N columns.
     """
 
     step: jax.Array
     tokens: jax.Array
     counts: jax.Array
     done: jax.Array
-    cache: dict[str, dict[str, jax.Array]]
+    cache: Caches
 
 
 class Rows(NamedTuple):
@@ -72,7 +71,7 @@ class Engine:
 
     Args:
         model: without LoRA, on ``mesh``.
-        mesh: see ``tunix_rt_kit.models.llama.make_mesh``.
+        mesh: see ``tunix_rt_kit.models.loader.make_mesh``.
         stop_ids: at most 4 tokens, each of which ends a row.
         pad_id: fills prompts; nothing attends to it.
         context_length: most tokens of a row, prompt included.
@@ -80,7 +79,7 @@ class Engine:
 
     def __init__(
         self,
-        model: llama3.Llama3,
+        model: Decoder,
         mesh: jax.sharding.Mesh,
         *,
         stop_ids: Sequence[int],
@@ -162,13 +161,17 @@ def _prefill(graph: Any, shape: Shape, state: Any, tokens: jax.Array, rows: Rows
         columns = column + jnp.arange(CHUNK)
         part = jax.lax.dynamic_slice_in_dim(tokens, column, CHUNK, axis=1)
         positions = jnp.maximum(columns[None, :] - start[:, None], 0)
-        last, cache = _layers(model, part, positions, cache, _mask(shape, start, columns))
-        return column + CHUNK, last, cache
+        hidden, cache = model.hidden_states(part, positions, cache, _mask(shape, start, columns))
+        return column + CHUNK, hidden[:, -1], cache
 
-    hidden = jnp.zeros((shape.rows, model.config.embed_dim), model.embedder.input_embedding.dtype)
+    dtype = model.embedder.input_embedding.dtype
+    hidden = jnp.zeros((shape.rows, model.description.hidden_size), dtype)
+    cache = model.init_cache(shape.rows, shape.prompt_length + shape.max_new_tokens, dtype)
+    for layer in cache.values():
+        layer["end_index"] = jnp.full(shape.rows, first, jnp.int32)
     # Columns that are padding in every row are not read, so a prompt costs what it is long.
     _, hidden, cache = jax.lax.while_loop(
-        lambda carry: carry[0] < shape.prompt_length, read, (first, hidden, _empty_cache(model, shape, first))
+        lambda carry: carry[0] < shape.prompt_length, read, (first, hidden, cache)
     )
     cursor = Cursor(
         step=jnp.int32(0),
@@ -177,7 +180,7 @@ def _prefill(graph: Any, shape: Shape, state: Any, tokens: jax.Array, rows: Rows
         done=jnp.zeros(shape.rows, bool),
         cache=cache,
     )
-    return _appended(cursor, _logits(model, hidden), cache, rows)
+    return _appended(cursor, model.head(hidden), cache, rows)
 
 
 def _decode(graph: Any, shape: Shape, state: Any, cursor: Cursor, rows: Rows, until: jax.Array) -> Cursor:
@@ -190,8 +193,8 @@ def _decode(graph: Any, shape: Shape, state: Any, cursor: Cursor, rows: Rows, un
         column = shape.prompt_length + cursor.step - 1
         positions = (rows.lengths + cursor.step - 1)[:, None]
         mask = _mask(shape, start, column[None])
-        hidden, cache = _layers(model, last[:, None], positions, cursor.cache, mask)
-        return _appended(cursor, _logits(model, hidden), cache, rows)
+        hidden, cache = model.hidden_states(last[:, None], positions, cursor.cache, mask)
+        return _appended(cursor, model.head(hidden[:, -1]), cache, rows)
 
     def more(cursor: Cursor) -> jax.Array:
         return (cursor.step < until) & ~jnp.all(cursor.done)
@@ -214,45 +217,8 @@ def _appended(cursor: Cursor, logits: jax.Array, cache: Any, rows: Rows) -> Curs
     )
 
 
-def _layers(
-    model: llama3.Llama3, tokens: jax.Array, positions: jax.Array, cache: Any, mask: jax.Array
-) -> tuple[jax.Array, Any]:
-    """The normalised hidden state [B, D] at the last of ``tokens`` [B, T], and the cache with them in it."""
-    x = model.embedder.encode(tokens)
-    filled = {}
-    for index, layer in enumerate(model.layers):
-        name = f"layer_{index}"
-        filled[name], x = layer(x, positions, cache[name], mask)
-    return model.final_norm(x)[:, -1], filled
-
-
-def _logits(model: llama3.Llama3, hidden: jax.Array) -> jax.Array:
-    """Float32 logits [B, V] of hidden states [B, D]."""
-    if model.config.weight_tying:
-        head, axis = model.embedder.input_embedding[...], 1
-    else:
-        head, axis = model.lm_head.w[...], 0
-    # Rounding logits to bfloat16 would make many of them equal, and the choice between them arbitrary.
-    contracted = (((1,), (axis,)), ((), ()))
-    return jax.lax.dot_general(hidden, head, contracted, preferred_element_type=jnp.float32)
-
-
 def _mask(shape: Shape, start: jax.Array, columns: jax.Array) -> jax.Array:
     """[B, T, P + N]: from each of the T ``columns``, what is not after it and not padding before ``start``
     [B]."""
     keys = jnp.arange(shape.prompt_length + shape.max_new_tokens)
     return (keys[None, None, :] <= columns[None, :, None]) & (keys[None, None, :] >= start[:, None, None])
-
-
-def _empty_cache(model: llama3.Llama3, shape: Shape, first: jax.Array) -> dict[str, dict[str, jax.Array]]:
-    """A cache whose next column to be written is ``first``."""
-    config, dtype = model.config, model.embedder.input_embedding.dtype
-    size = (shape.rows, shape.prompt_length + shape.max_new_tokens, config.num_kv_heads, config.head_dim)
-    return {
-        f"layer_{index}": {
-            "k": jnp.zeros(size, dtype),
-            "v": jnp.zeros(size, dtype),
-            "end_index": jnp.full(shape.rows, first, jnp.int32),
-        }
-        for index in range(config.num_layers)
-    }

@@ -26,7 +26,7 @@ from tunix_rt_evaluator.worker.weights import load_weights
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.jobs import JobDir
-from tunix_rt_kit.models.llama import make_mesh
+from tunix_rt_kit.models.loader import make_mesh
 from tunix_rt_kit.models.runtime import device, package_versions, runtime_settings
 from tunix_rt_kit.models.store import BaseModelInfo, ModelStore
 from tunix_rt_kit.models.tokenizer import ModelTokenizer, load_tokenizer

@@ -9,15 +9,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from tunix.models.llama3 import model as llama3
 
-from tunix_rt_kit.models.llama import load_model
+from tunix_rt_kit.models.loader import load_model
 from tunix_rt_kit.models.lora import CONFIG_FILE, load_adapter
+from tunix_rt_kit.models.networks import Decoder
 
 _A, _B = "_lora_a", "_lora_b"
 
 
-def load_weights(folder: Path, adapter: Path | None, *, dtype: str, mesh: jax.sharding.Mesh) -> llama3.Llama3:
+def load_weights(folder: Path, adapter: Path | None, *, dtype: str, mesh: jax.sharding.Mesh) -> Decoder:
     """The model in ``folder``, with ``adapter`` (PEFT's layout) merged into its weights.
 
     Merged, a tuned model runs by the same programs and as fast as its base. The products are added in
@@ -36,7 +36,7 @@ def load_weights(folder: Path, adapter: Path | None, *, dtype: str, mesh: jax.sh
         return nnx.merge(graph, jax.tree.map(lambda value: value.astype(jnp.dtype(dtype)), state))
 
 
-def _merge(base: llama3.Llama3, adapted: llama3.Llama3, scale: float) -> None:
+def _merge(base: Decoder, adapted: Decoder, scale: float) -> None:
     """Add ``scale * A B`` to each weight of ``base`` that has a pair in ``adapted``."""
     plain: dict[Any, Any] = dict(nnx.iter_modules(base))
     for path, module in nnx.iter_modules(adapted):

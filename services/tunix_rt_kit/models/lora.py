@@ -1,4 +1,4 @@
-"""LoRA on a Tunix Llama: application through qwix, and adapters in PEFT's format."""
+"""LoRA on a Tunix model: application through qwix, and adapters in PEFT's format."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import qwix
 from flax import nnx
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
-from tunix.models.llama3 import model as llama3
 
 from tunix_rt_kit.errors import DataLoss, InvalidArgument
+from tunix_rt_kit.models.networks import Decoder
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
@@ -32,19 +31,19 @@ _PARENTS = {
     "down_proj": ("mlp", "mlp", "kernel"),
 }
 TARGET_MODULES = tuple(_PARENTS)
-"""Every linear projection of a Llama layer, by its Hugging Face name."""
+"""Every linear projection of a layer, of any family, by its Hugging Face name."""
 
 _PREFIX = "base_model.model.model.layers"
 
 
 def apply_lora(
-    model: llama3.Llama3,
+    model: Decoder,
     *,
     rank: int,
     alpha: float,
     target_modules: Sequence[str] = TARGET_MODULES,
     seed: int,
-) -> llama3.Llama3:
+) -> Decoder:
     """A copy of ``model`` with fresh LoRA weights (A random, B zero, so that it computes the same).
 
     Args:
@@ -59,19 +58,13 @@ def apply_lora(
     """
     _check(rank, alpha, target_modules)
     provider = qwix.LoraProvider(module_path=f".*/({'|'.join(target_modules)})", rank=rank, alpha=alpha)
-    # qwix runs the model once to find the weights; one token is enough for that.
-    one = jnp.zeros((1, 1), jnp.int32)
-    inputs = {
-        "input_tokens": one,
-        "positions": one,
-        "cache": None,
-        "attention_mask": jnp.ones((1, 1, 1), bool),
-    }
-    adapted: llama3.Llama3 = qwix.apply_lora_to_model(model, provider, rngs=nnx.Rngs(params=seed), **inputs)
+    # qwix runs the model once to find the weights.
+    inputs = model.get_model_input()
+    adapted: Decoder = qwix.apply_lora_to_model(model, provider, rngs=nnx.Rngs(params=seed), **inputs)
     return adapted
 
 
-def save_adapter(model: llama3.Llama3, folder: Path, *, alpha: float, base_model: str) -> None:
+def save_adapter(model: Decoder, folder: Path, *, alpha: float, base_model: str) -> None:
     """Write the LoRA weights of ``model`` as ``peft`` names them, with ``adapter_config.json``.
 
     The bits of the weights are kept, and the same weights make the same bytes.
@@ -112,7 +105,7 @@ def save_adapter(model: llama3.Llama3, folder: Path, *, alpha: float, base_model
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def load_adapter(model: llama3.Llama3, folder: Path) -> llama3.Llama3:
+def load_adapter(model: Decoder, folder: Path) -> Decoder:
     """A copy of ``model`` with the LoRA weights that ``save_adapter`` (or ``peft``) wrote.
 
     Args:
@@ -137,7 +130,7 @@ def load_adapter(model: llama3.Llama3, folder: Path) -> llama3.Llama3:
     return adapted
 
 
-def _pairs(model: llama3.Llama3) -> Iterator[tuple[str, nnx.LoRAParam[jax.Array], nnx.LoRAParam[jax.Array]]]:
+def _pairs(model: Decoder) -> Iterator[tuple[str, nnx.LoRAParam[jax.Array], nnx.LoRAParam[jax.Array]]]:
     for index, layer in enumerate(model.layers):
         for name, (hf_parent, parent, weight) in _PARENTS.items():
             projection = getattr(getattr(layer, parent), name)

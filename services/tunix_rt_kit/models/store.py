@@ -15,7 +15,6 @@ from tunix_rt_kit.artifacts import digest_bytes, digest_file, digest_json
 from tunix_rt_kit.errors import FailedPrecondition, NotFound
 from tunix_rt_kit.models.catalog import CATALOG, CatalogEntry
 from tunix_rt_kit.models.hf_folder import (
-    LlamaConfig,
     check_weights,
     read_config,
     read_special_tokens,
@@ -138,7 +137,7 @@ class ModelStore:
         )
 
     def _describe(self, model_id: str, folder: Path, license_name: str | None = None) -> BaseModelInfo:
-        config: LlamaConfig = read_config(folder)
+        config = read_config(folder)
         tokens = read_special_tokens(folder)
         check_weights(folder, config)
         shards = {file.name: self.digest(file) for file in weight_files(folder)}
@@ -147,7 +146,7 @@ class ModelStore:
             id=model_id,
             path=folder,
             pulled=True,
-            family="llama",
+            family=config.family,
             parameter_count=config.parameter_count(),
             license=license_name,
             context_length=config.context_length,

@@ -9,7 +9,8 @@ from typing import Any, Final
 from tokenizers import Tokenizer
 
 from tunix_rt_kit.errors import FailedPrecondition, InvalidArgument
-from tunix_rt_kit.models.hf_folder import SpecialTokens, read_special_tokens, unsupported
+from tunix_rt_kit.models.families import unsupported
+from tunix_rt_kit.models.hf_folder import SpecialTokens, read_special_tokens
 
 # The module of what a library in Rust raises when it gives up, which is no Exception.
 _PANICS: Final = "pyo3_runtime"

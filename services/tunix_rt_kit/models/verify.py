@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from tunix_rt_kit.models.llama import load_model, logits, make_mesh
+from tunix_rt_kit.models.loader import load_model, logits, make_mesh
 from tunix_rt_kit.models.reference import PROMPTS, Reference, transformers_logits
 from tunix_rt_kit.models.runtime import package_versions
 from tunix_rt_kit.models.tokenizer import load_tokenizer

@@ -15,10 +15,10 @@ from tunix.sft.hooks import DataHooks
 
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.jobs import JobCancelled
+from tunix_rt_kit.models.networks import Decoder
 from tunix_rt_trainer.model import EarlyStopping, StepMetrics
 from tunix_rt_trainer.worker.batches import Batch, BatchSource
 from tunix_rt_trainer.worker.ledger import Ledger
-from tunix_rt_trainer.worker.network import SupervisedLlama
 from tunix_rt_trainer.worker.reporter import Reporter
 from tunix_rt_trainer.worker.states import SavedState
 from tunix_rt_trainer.worker.step import StepResult, StepTrainer
@@ -77,7 +77,7 @@ class TrainingLoop(DataHooks):  # type: ignore[misc]
 
     def __init__(
         self,
-        network: SupervisedLlama,
+        network: Decoder,
         optimizer: optax.GradientTransformation,
         plan: LoopPlan,
         reporter: Reporter,

@@ -1,4 +1,4 @@
-"""The network that is trained, a Tunix Llama with LoRA, and its loss."""
+"""The network that is trained, a Tunix model with LoRA, and its loss."""
 
 from __future__ import annotations
 
@@ -10,51 +10,19 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from tunix.models.llama3 import model as llama3
 from tunix.sft.utils import is_lora_enabled
 
-from tunix_rt_kit.models.llama import load_model
+from tunix_rt_kit.models.loader import load_model
 from tunix_rt_kit.models.lora import apply_lora
+from tunix_rt_kit.models.networks import Decoder
 from tunix_rt_trainer.model import Dtype, LoraConfig
 
 Loss = tuple[jax.Array, dict[str, jax.Array]]
 
 
-class SupervisedLlama(llama3.Llama3):  # type: ignore[misc]
-    """Tunix's Llama with an LM head that is computed at chosen positions alone.
-
-    Over a big vocabulary the head costs as much as several layers, and most positions of a row (prompts,
-    padding) are not learned.
-
-    ``computing_dtype`` names the type in which it computes, whatever that of the weights that are trained.
-    """
-
-    computing_dtype: str
-
-    def __call__(
-        self,
-        input_tokens: jax.Array,
-        positions: jax.Array,
-        cache: Any,
-        attention_mask: jax.Array,
-        supervised: jax.Array | None = None,
-    ) -> tuple[jax.Array, Any]:
-        """As Tunix's Llama, but [K, vocabulary] logits if ``supervised`` [K] names tokens of the B * L."""
-        if supervised is None:
-            whole: tuple[jax.Array, Any] = super().__call__(input_tokens, positions, cache, attention_mask)
-            return whole
-        hidden = self.embedder.encode(input_tokens)
-        for layer in self.layers:
-            _, hidden = layer(hidden, positions, None, attention_mask)
-        chosen = self.final_norm(hidden.reshape(-1, hidden.shape[-1])[supervised])
-        if self.config.weight_tying:
-            return self.embedder.decode(chosen), None
-        return self.lm_head(chosen[None])[0], None
-
-
 def build_network(
     folder: Path, *, dtype: Dtype, lora: LoraConfig | None, seed: int, mesh: jax.sharding.Mesh
-) -> SupervisedLlama:
+) -> Decoder:
     """Load a base model and give it a fresh adapter, or, without ``lora``, have all its weights trained.
 
     What is trained is kept in float32 whatever ``dtype`` it computes in: Adam's steps are smaller than half a
@@ -64,13 +32,10 @@ def build_network(
         FailedPrecondition: BASE_MODEL_UNSUPPORTED.
     """
     with mesh:
-        model: Any = load_model(folder, dtype="float32" if lora is None else dtype, mesh=mesh)
-        # qwix intercepts the class's __call__, so it has to be the right one before the adapter is applied.
-        model.__class__ = SupervisedLlama
+        model = load_model(folder, dtype="float32" if lora is None else dtype, mesh=mesh)
         model.computing_dtype = dtype
-        network: SupervisedLlama = model
         if lora is None:
-            return network
+            return model
         network = apply_lora(
             model,
             rank=lora.rank,
@@ -89,7 +54,7 @@ def trained_type(model: nnx.Module) -> type[nnx.Variable[Any]]:
 
 
 def loss(
-    model: SupervisedLlama,
+    model: Decoder,
     tokens: jax.Array,
     positions: jax.Array,
     segments: jax.Array,

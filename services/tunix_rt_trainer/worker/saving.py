@@ -10,10 +10,10 @@ from typing import Any, Final
 
 from tunix_rt_kit.artifacts import canonical_json
 from tunix_rt_kit.models.lora import save_adapter
+from tunix_rt_kit.models.networks import Decoder
 from tunix_rt_trainer.model import StepMetrics, TrainingManifest, WorkerSpec
 from tunix_rt_trainer.worker.durable import new_folder
 from tunix_rt_trainer.worker.ledger import Ledger
-from tunix_rt_trainer.worker.network import SupervisedLlama
 from tunix_rt_trainer.worker.reporter import Reporter
 from tunix_rt_trainer.worker.states import SavedState, StateStore
 
@@ -31,7 +31,7 @@ class JobKeeper:
     """
 
     worker: WorkerSpec
-    network: SupervisedLlama
+    network: Decoder
     manifest: TrainingManifest
     ledger: Ledger
     states: StateStore

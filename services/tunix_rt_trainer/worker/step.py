@@ -14,9 +14,10 @@ from tunix.sft import sharding_utils
 from tunix.sft.hooks import DataHooks
 from tunix.sft.peft_trainer import PeftTrainer, TrainingConfig
 
+from tunix_rt_kit.models.networks import Decoder
 from tunix_rt_trainer.model import StepMetrics
 from tunix_rt_trainer.worker.batches import Batch
-from tunix_rt_trainer.worker.network import SupervisedLlama, loss, trained_type
+from tunix_rt_trainer.worker.network import loss, trained_type
 from tunix_rt_trainer.worker.states import SavedState, put_tensors, tensors_of
 
 _NEVER = 1 << 62
@@ -38,7 +39,7 @@ class StepTrainer(PeftTrainer):  # type: ignore[misc]
 
     def __init__(
         self,
-        network: SupervisedLlama,
+        network: Decoder,
         optimizer: optax.GradientTransformation,
         *,
         parts: int,
@@ -56,7 +57,7 @@ class StepTrainer(PeftTrainer):  # type: ignore[misc]
         self.with_data_hooks(hooks)
 
     def create_train_step_fn(self) -> Callable[..., tuple[Any, Any, Any]]:
-        def step(model: SupervisedLlama, optimizer: nnx.Optimizer[Any], inputs: Any) -> tuple[Any, Any, Any]:
+        def step(model: Decoder, optimizer: nnx.Optimizer[Any], inputs: Any) -> tuple[Any, Any, Any]:
             mean, gradient = mean_gradient(model, inputs, self._parts)
             norm = optax.global_norm(gradient)
             optimizer.update(model, gradient)
@@ -94,7 +95,7 @@ class StepTrainer(PeftTrainer):  # type: ignore[misc]
 
 
 def mean_gradient(
-    model: SupervisedLlama, arrays: Mapping[str, Any], parts: int
+    model: Decoder, arrays: Mapping[str, Any], parts: int
 ) -> tuple[jax.Array, nnx.State[Any, Any]]:
     """Loss of a batch and its gradient by the weights that are trained, both in float32.
 

@@ -15,7 +15,7 @@ from tunix_rt_evaluator.worker.batches import Prompt, plan_batches
 from tunix_rt_evaluator.worker.engine import Engine, Output
 from tunix_rt_evaluator.worker.weights import load_weights
 from tunix_rt_kit.jobs import JobCancelled
-from tunix_rt_kit.models.llama import load_model, logits, make_mesh
+from tunix_rt_kit.models.loader import load_model, logits, make_mesh
 from tunix_rt_kit.models.lora import apply_lora, load_adapter, save_adapter
 
 CONTEXT = 128

@@ -12,11 +12,12 @@ import pytest
 from flax import nnx
 
 from support.tiny_model import make_tiny_model
-from tunix_rt_kit.models.llama import load_model, logits, make_mesh
+from tunix_rt_kit.models.loader import load_model, logits, make_mesh
+from tunix_rt_kit.models.networks import Decoder
 from tunix_rt_kit.supervision import TokenExample
 from tunix_rt_trainer.model import Dtype, LoraConfig
 from tunix_rt_trainer.worker.batches import Batch, BatchSource
-from tunix_rt_trainer.worker.network import SupervisedLlama, build_network, loss
+from tunix_rt_trainer.worker.network import build_network, loss
 from tunix_rt_trainer.worker.packing import BatchPlan
 
 LORA = LoraConfig(rank=4, alpha=8.0, target_modules=("q_proj", "v_proj", "down_proj"))
@@ -31,7 +32,7 @@ def example(name: str, prompt: int, response: int) -> TokenExample:
 EXAMPLES = [example("a", 5, 4), example("bb", 7, 6), example("ccc", 3, 9), example("dddd", 10, 8)]
 
 
-def network(folder: Path, *, seed: int = 1, dtype: Dtype = "float32") -> SupervisedLlama:
+def network(folder: Path, *, seed: int = 1, dtype: Dtype = "float32") -> Decoder:
     return build_network(folder, dtype=dtype, lora=LORA, seed=seed, mesh=make_mesh())
 
 
@@ -48,9 +49,9 @@ def batch(examples: list[TokenExample], *, packing: bool = True) -> Batch:
     return BatchSource(examples, plan, row_length=LENGTH, pad_id=0, steps=1).batch(0)
 
 
-def mean_loss(model: SupervisedLlama, given: Batch) -> tuple[float, int]:
+def mean_loss(model: Decoder, given: Batch) -> tuple[float, int]:
     @nnx.jit
-    def run(model: SupervisedLlama, arrays: dict[str, Any]) -> Any:
+    def run(model: Decoder, arrays: dict[str, Any]) -> Any:
         return loss(model, **arrays)
 
     with make_mesh():
@@ -97,7 +98,7 @@ def test_the_adapter_is_float32_and_alone_gets_gradients(tmp_path: Path, dtype: 
     arrays = batch(EXAMPLES).arrays
 
     @nnx.jit
-    def gradients(model: SupervisedLlama) -> Any:
+    def gradients(model: Decoder) -> Any:
         return nnx.grad(loss, argnums=nnx.DiffState(0, nnx.LoRAParam), has_aux=True)(
             model, *(jnp.asarray(value) for value in arrays.values())
         )[0]

@@ -24,7 +24,8 @@ from support.numpy_llama import numpy_logits
 from support.tiny_model import make_tiny_model
 from tunix_rt_kit.artifacts import digest_file
 from tunix_rt_kit.errors import FailedPrecondition
-from tunix_rt_kit.models import llama, rope
+from tunix_rt_kit.models import loader
+from tunix_rt_kit.models.families import ModelConfig, Rope
 from tunix_rt_kit.models.golden import Golden, main, make_golden, max_difference
 from tunix_rt_kit.models.tokenizer import load_tokenizer
 from tunix_rt_kit.models.verify import verify
@@ -47,7 +48,7 @@ def tiny_untied(folder: Path) -> Path:
 def run(model: Any, mesh: jax.sharding.Mesh, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
     ids = jnp.asarray([tokens], jnp.int32)
     with mesh:
-        return np.asarray(llama.logits(model, ids, jnp.ones_like(ids, bool))[0])
+        return np.asarray(loader.logits(model, ids, jnp.ones_like(ids, bool))[0])
 
 
 def run_all(
@@ -60,7 +61,7 @@ def run_all(
         ids[row, : len(tokens)] = tokens
         mask[row, : len(tokens)] = True
     with mesh:
-        return np.asarray(llama.logits(model, jnp.asarray(ids), jnp.asarray(mask)))
+        return np.asarray(loader.logits(model, jnp.asarray(ids), jnp.asarray(mask)))
 
 
 def read_golden(name: str) -> Golden:
@@ -69,19 +70,18 @@ def read_golden(name: str) -> Golden:
 
 def worst(folder: Path, golden: Golden) -> float:
     assert golden.weights == {file.name: digest_file(file) for file in sorted(folder.glob("*.safetensors"))}
-    mesh = llama.make_mesh()
-    model = llama.load_model(folder, dtype="float32", mesh=mesh)
+    mesh = loader.make_mesh()
+    model = loader.load_model(folder, dtype="float32", mesh=mesh)
     found = run_all(model, mesh, [prompt.tokens for prompt in golden.prompts])
     return max(max_difference(p, logits) for p, logits in zip(golden.prompts, found, strict=True))
 
 
 @pytest.fixture
 def tunix_rope(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Tunix as it is, without the binding of the RoPE base."""
-    monkeypatch.setattr(llama, "bind_rope_theta", rope.unbind_rope_theta)
+    """Tunix as it is: it turns every Llama by a base of 1e6."""
+    monkeypatch.setattr(ModelConfig, "rope_of", lambda *_: Rope(1e6))
     jax.clear_caches()  # type: ignore[no-untyped-call]
     yield
-    rope.bind_rope_theta()
     jax.clear_caches()  # type: ignore[no-untyped-call]
 
 
@@ -101,8 +101,8 @@ def test_smollm2_continues_text_as_llama_cpp_does_from_the_same_gguf(smollm2: Pu
     # llama.cpp rounds activations to 8 bits, so that near ties may fall the other way; with Q and K in the
     # wrong order fewer than 60% agree.
     prompts = json.loads((GOLDENS / "smollm2_llama_cpp.json").read_text("utf-8"))["prompts"][:4]
-    mesh = llama.make_mesh()
-    model = llama.load_model(smollm2.folder, dtype="float32", mesh=mesh)
+    mesh = loader.make_mesh()
+    model = loader.load_model(smollm2.folder, dtype="float32", mesh=mesh)
     found = run_all(model, mesh, [prompt["tokens"] for prompt in prompts]).argmax(-1)
     agree = [row[: len(p["next"])] == p["next"] for row, p in zip(found, prompts, strict=True)]
     assert np.concatenate(agree).mean() > 0.9
@@ -124,9 +124,9 @@ def test_any_plain_llama_agrees_with_numpy(tmp_path: Path, config: dict[str, Any
 
 
 def test_models_with_different_rope_bases_live_side_by_side(tmp_path: Path) -> None:
-    mesh = llama.make_mesh()
+    mesh = loader.make_mesh()
     folders = [make_tiny_model(tmp_path / f"{t}", config={"rope_theta": t}, scale=0.2) for t in (10.0, 1e6)]
-    models = [llama.load_model(folder, dtype="float32", mesh=mesh) for folder in folders]
+    models = [loader.load_model(folder, dtype="float32", mesh=mesh) for folder in folders]
     tokens = load_tokenizer(folders[0]).encode(PROMPT)
     for folder, model in zip(folders, models, strict=True):
         np.testing.assert_allclose(run(model, mesh, tokens), next(numpy_logits(folder, [tokens])), atol=1e-4)
@@ -141,22 +141,22 @@ def test_verify_reports_a_difference(tmp_path: Path) -> None:
 
 
 def test_padding_does_not_change_the_logits_of_what_comes_before(tiny: Path) -> None:
-    mesh = llama.make_mesh()
-    model = llama.load_model(tiny, dtype="float32", mesh=mesh)
+    mesh = loader.make_mesh()
+    model = loader.load_model(tiny, dtype="float32", mesh=mesh)
     tokens = load_tokenizer(tiny).encode(PROMPT)
     padded = jnp.asarray([tokens + [0] * 9, tokens[:5] + [0] * (len(tokens) + 4)], jnp.int32)
     mask = np.zeros(padded.shape, bool)
     mask[0, : len(tokens)] = mask[1, :5] = True
     with mesh:
-        both = np.asarray(llama.logits(model, padded, jnp.asarray(mask)))
+        both = np.asarray(loader.logits(model, padded, jnp.asarray(mask)))
     alone = run(model, mesh, tokens)
     np.testing.assert_allclose(both[0, : len(tokens)], alone, atol=1e-5)
     np.testing.assert_allclose(both[1, :5], alone[:5], atol=1e-5)
 
 
 def test_weights_are_cast_to_the_type_asked_for(tiny: Path) -> None:
-    mesh = llama.make_mesh()
-    leaves = jax.tree.leaves(nnx.state(llama.load_model(tiny, dtype="bfloat16", mesh=mesh)))
+    mesh = loader.make_mesh()
+    leaves = jax.tree.leaves(nnx.state(loader.load_model(tiny, dtype="bfloat16", mesh=mesh)))
     assert {str(leaf.dtype) for leaf in leaves} == {"bfloat16"}
 
 

@@ -146,10 +146,19 @@ def test_folder_without_a_needed_file_is_refused(tiny: Path, file: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
-        ({"architectures": ["Qwen3ForCausalLM"]}, "architectures"),
+        ({"architectures": ["Qwen3MoeForCausalLM"]}, "architectures"),
         ({"architectures": None}, "architectures"),
-        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope_scaling"),
-        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling"),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope_scaling.low_freq_factor"),
+        (
+            {"rope_scaling": {"type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 4}},
+            "rope_scaling.low_freq_factor",
+        ),
+        ({"rope_scaling": {"type": "linear"}}, "rope_scaling.factor"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope_scaling"),
+        ({"rope_scaling": "yarn"}, "rope_scaling"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        ({"head_dim": 15}, "head_dim"),
+        ({"tie_word_embeddings": "yes"}, "tie_word_embeddings"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rope_parameters"),
         ({"attention_bias": True}, "attention_bias"),
         ({"mlp_bias": True}, "mlp_bias"),

@@ -1,0 +1,147 @@
+"""Reads the fields of a ``config.json``, and refuses by name and value those that cannot be honoured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, cast
+
+from tunix_rt_kit.errors import FailedPrecondition
+from tunix_rt_kit.models.families.config import Rope, RopeKind
+
+_ROPE_KINDS: Final = ("default", "linear", "llama3")
+
+
+def unsupported(folder: Path, field: str, found: Any, wanted: str) -> FailedPrecondition:
+    """The error for a folder whose ``field`` is not what is supported."""
+    return FailedPrecondition(
+        f"{folder}: {field} is {found!r}; {wanted}",
+        reason="BASE_MODEL_UNSUPPORTED",
+        metadata={"path": str(folder), "field": field},
+    )
+
+
+class Fields:
+    """The entries of a ``config.json``, or of an object in it. An entry that is null counts as absent.
+
+    Every method that reads one raises FailedPrecondition (BASE_MODEL_UNSUPPORTED) that names it.
+    """
+
+    def __init__(self, folder: Path, values: Mapping[str, Any], prefix: str = "") -> None:
+        self._folder = folder
+        self._named = frozenset(values)
+        self._values = {name: value for name, value in values.items() if value is not None}
+        self._prefix = prefix
+
+    def __contains__(self, field: str) -> bool:
+        return field in self._values
+
+    def named(self, field: str) -> bool:
+        """Whether the file has the entry, be it null."""
+        return field in self._named
+
+    def raw(self, field: str, default: Any = None) -> Any:
+        """The value as it stands."""
+        return self._values.get(field, default)
+
+    def count(self, field: str, default: int | None = None) -> int:
+        """A positive integer."""
+        value = self._values.get(field, default)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise self.refusal(field, value, "it must be a positive integer")
+        return value
+
+    def number(self, field: str, default: float | None = None) -> float:
+        """A positive, finite number."""
+        value = self._values.get(field, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise self.refusal(field, value, "it must be a positive number")
+        return float(value)
+
+    def optional_number(self, field: str) -> float | None:
+        """As ``number``, or None where it is absent."""
+        return self.number(field) if field in self._values else None
+
+    def flag(self, field: str, *, default: bool) -> bool:
+        """True or false."""
+        value = self._values.get(field, default)
+        if not isinstance(value, bool):
+            raise self.refusal(field, value, "it must be true or false")
+        return value
+
+    def require(self, field: str, wanted: Any) -> None:
+        """Refuse every value but ``wanted``; absence is as good."""
+        value = self._values.get(field, wanted)
+        if value != wanted:
+            raise self.refusal(field, value, f"only {wanted!r} is supported")
+
+    def refuse(self, field: str) -> None:
+        """Refuse any value that says something."""
+        if self._values.get(field):
+            raise self.refusal(field, self._values[field], "it is not supported; it must be absent")
+
+    def refusal(self, field: str, found: Any, wanted: str) -> FailedPrecondition:
+        """The error for ``field``, to raise."""
+        return unsupported(self._folder, f"{self._prefix}{field}", found, wanted)
+
+    def inner(self, field: str) -> Fields:
+        """The entries of the object ``field``, none where it is absent."""
+        value = self._values.get(field, {})
+        if not isinstance(value, dict):
+            raise self.refusal(field, value, "it must be an object")
+        return Fields(self._folder, value, f"{self._prefix}{field}.")
+
+    def windowed_layers(self, layers: int, default: Sequence[bool]) -> tuple[bool, ...]:
+        """For each layer whether ``layer_types`` gives it a sliding window."""
+        kinds = self._values.get("layer_types")
+        if kinds is None:
+            return tuple(default)
+        known = {"sliding_attention": True, "full_attention": False}
+        if not isinstance(kinds, list) or len(kinds) != layers or not all(kind in known for kind in kinds):
+            raise self.refusal(
+                "layer_types", kinds, f"it must name {layers} layers, each one of {', '.join(known)}"
+            )
+        return tuple(known[kind] for kind in kinds)
+
+    def heads(self, *, default_head_dim: int | None = None) -> tuple[int, int, int]:
+        """Query heads, key-value heads and the size of a head, as they must be for grouped attention."""
+        heads = self.count("num_attention_heads")
+        kv_heads = self.count("num_key_value_heads", heads)
+        if heads % kv_heads:
+            raise self.refusal("num_key_value_heads", kv_heads, f"it must divide {heads} attention heads")
+        head_dim = self.count("head_dim", default_head_dim or max(self.count("hidden_size") // heads, 1))
+        if head_dim % 2:
+            raise self.refusal("head_dim", head_dim, "it must be even, for rotary positions")
+        return heads, kv_heads, head_dim
+
+    def rope(self, *, default_theta: float = 10_000.0) -> Rope:
+        """The rotary embedding, in the spelling of older files (``rope_theta`` and ``rope_scaling``) or of
+        newer ones (``rope_parameters``)."""
+        field = "rope_scaling" if self._values.get("rope_scaling") else "rope_parameters"
+        theta = self.number("rope_theta", default_theta)
+        self.require("partial_rotary_factor", 1.0)
+        return self._rope(field, theta, self.count("max_position_embeddings"))
+
+    def rope_for(self, field: str, *, theta: float) -> Rope:
+        """The rotary embedding that the object ``field`` describes, of base ``theta`` unless it names one."""
+        return self._rope(field, theta, None)
+
+    def _rope(self, field: str, theta: float, context: int | None) -> Rope:
+        inner = self.inner(field)
+        kind = inner.raw("rope_type", inner.raw("type", "default"))
+        if kind not in _ROPE_KINDS:
+            raise self.refusal(
+                field, self._values[field], f"its rope_type must be one of {', '.join(_ROPE_KINDS)}"
+            )
+        inner.require("partial_rotary_factor", 1.0)
+        theta = inner.number("rope_theta", theta)
+        if kind == "default":
+            return Rope(theta)
+        if kind == "linear":
+            return Rope(theta, "linear", inner.number("factor"))
+        low, high = inner.number("low_freq_factor"), inner.number("high_freq_factor")
+        if low >= high:
+            raise inner.refusal("low_freq_factor", low, f"it must be below high_freq_factor ({high})")
+        original = inner.number("original_max_position_embeddings", context)
+        return Rope(theta, cast(RopeKind, kind), inner.number("factor"), low, high, original)

@@ -1,0 +1,107 @@
+"""Loads a Hugging Face folder as a Tunix model of its family, and runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+from flax import nnx
+from safetensors import safe_open
+from tunix.sft import utils as sft_utils
+
+from tunix_rt_kit.models.families import ModelConfig, unsupported
+from tunix_rt_kit.models.hf_folder import check_weights, read_config, weight_files
+from tunix_rt_kit.models.networks import NETWORKS, Decoder, is_transposed
+
+# By size in bytes: the unsigned integer that holds a float, and the bits of its magnitude.
+_BITS = {2: (np.uint16, 0x7FFF), 4: (np.uint32, 0x7FFFFFFF)}
+_FIRST_NOT_FINITE = {"bfloat16": 0x7F80, "float16": 0x7C00, "float32": 0x7F800000}
+
+
+def make_mesh() -> jax.sharding.Mesh:
+    """The mesh of one device that Tunix's sharding rules expect; use it as ``with make_mesh():``."""
+    axis_types = (jax.sharding.AxisType.Auto,) * 2
+    return jax.make_mesh((1, 1), ("fsdp", "tp"), axis_types=axis_types, devices=jax.devices()[:1])
+
+
+def load_model(path: Path | str, *, dtype: str, mesh: jax.sharding.Mesh) -> Decoder:
+    """Load the weights of a Hugging Face folder.
+
+    Only the files that belong to the model are read, in any mix of types and any number of shards.
+
+    Args:
+        path: the folder.
+        dtype: ``bfloat16`` or ``float32``; the weights are cast to it.
+        mesh: with the axes ``fsdp`` and ``tp``, see ``make_mesh``.
+
+    Raises:
+        FailedPrecondition: BASE_MODEL_UNSUPPORTED, naming the field or the tensor that is wrong.
+    """
+    folder = Path(path)
+    config = read_config(folder)
+    check_weights(folder, config)
+    wanted = jnp.dtype(dtype)
+    network = NETWORKS[config.family]
+    with mesh:
+        abstract = nnx.eval_shape(lambda: network(config, dtype=wanted, rngs=nnx.Rngs(params=0)))
+    graph, state = nnx.split(abstract)
+    empty, shardings = _by_path(state), _by_path(nnx.get_named_sharding(state, mesh))
+    weights = {}
+    for name, value in _tensors(folder, config):
+        key = network.path_of(name)
+        laid_out = (value.T if is_transposed(name) else value).reshape(empty[key].shape)
+        weights[key] = jax.device_put(laid_out.astype(wanted), shardings[key])
+    filled = jax.tree_util.tree_map_with_path(lambda at, _: weights[_key(at)], state.to_pure_dict())
+    model: Decoder = nnx.merge(graph, filled)
+    model.computing_dtype = dtype
+    return model
+
+
+@nnx.jit
+def logits(model: Decoder, tokens: jax.Array, mask: jax.Array) -> jax.Array:
+    """Next-token logits of right-padded sequences.
+
+    Args:
+        model: a model of any family, with or without LoRA.
+        tokens: [batch, length] int32.
+        mask: [batch, length] bool, true where there is a token and false at padding.
+
+    Returns:
+        [batch, length, vocabulary] in float32; undefined at padding.
+    """
+    positions = sft_utils.build_positions_from_mask(mask)
+    attention_mask = sft_utils.make_causal_attn_mask(mask)
+    output: jax.Array = model(tokens, positions, None, attention_mask)[0]
+    return output
+
+
+def _tensors(folder: Path, config: ModelConfig) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    wanted = config.tensor_shapes()
+    for file in weight_files(folder):
+        with safe_open(file, framework="numpy") as tensors:  # type: ignore[no-untyped-call]
+            for name in tensors.keys():  # noqa: SIM118
+                if name in wanted:
+                    value: npt.NDArray[Any] = tensors.get_tensor(name)
+                    _require_finite(folder, name, value)
+                    yield name, value
+
+
+def _require_finite(folder: Path, name: str, value: npt.NDArray[Any]) -> None:
+    # Comparing bits costs a quarter of what numpy's isfinite costs, which knows bfloat16 by casting alone.
+    kind, magnitude = _BITS[value.dtype.itemsize]
+    if value.size and (value.view(kind) & kind(magnitude)).max() >= _FIRST_NOT_FINITE[value.dtype.name]:
+        count = int((~np.isfinite(value.astype(np.float32))).sum())
+        raise unsupported(folder, name, f"{count} of {value.size} values", "each must be a finite number")
+
+
+def _by_path(state: Any) -> dict[str, Any]:
+    return {_key(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state.to_pure_dict())}
+
+
+def _key(path: tuple[Any, ...]) -> str:
+    return ".".join(str(entry.key) for entry in path)

@@ -1,0 +1,145 @@
+"""Attention of every family: what Tunix's own modules get wrong is put right here, once.
+
+Of google-tunix 0.1.7, measured against ``transformers``:
+
+- Llama and Qwen3 turn by a base of 1e6 whatever ``ModelConfig.rope_theta`` says, and Gemma 2 by 1e4; none
+  but Gemma 3 knows a scaling.
+- Gemma 2 compares a sliding window in positions with columns of keys, which differ in packed and in
+  left-padded rows; Gemma 3's window is wrong where several tokens are read behind a filled cache.
+- Gemma divides scores by the square root of the head's size, whatever ``query_pre_attn_scalar`` says, and
+  takes their softmax in the model's type.
+- Gemma keeps keys and values in one weight, so that LoRA would give both the same A, which ``peft`` has no
+  way to say.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from tunix.models.llama3 import model as llama3
+
+from tunix_rt_kit.models.families import ModelConfig, Rope
+
+Cache = dict[str, jax.Array]
+"""Of one layer: ``k`` and ``v`` [B, S, KV heads, head dim], and ``end_index`` [B], the next column."""
+
+
+class Attention(nnx.Module):
+    """Grouped-query attention, with projections named and laid out as Tunix's Llama has them.
+
+    Args:
+        config: of the model.
+        layer: which layer it is of, from 0.
+        norms: those of queries and keys, where the family has them.
+        rngs: for the fresh weights.
+    """
+
+    def __init__(
+        self, config: ModelConfig, layer: int, norms: tuple[nnx.Module, nnx.Module] | None, *, rngs: nnx.Rngs
+    ) -> None:
+        width, size = config.hidden_size, config.head_dim
+        shardings = llama3.ShardingConfig.get_default_sharding()
+
+        def project(equation: str, shape: tuple[int, ...], sharding: tuple[str | None, ...]) -> nnx.Module:
+            module: nnx.Module = llama3.Einsum(equation, shape, rngs=rngs, sharding=sharding)
+            return module
+
+        self.q_proj = project("BTD,DNH->BTNH", (width, config.num_heads, size), shardings.q_weight_dnh)
+        self.k_proj = project("BSD,DKH->BSKH", (width, config.num_kv_heads, size), shardings.kv_weight_dnh)
+        self.v_proj = project("BSD,DKH->BSKH", (width, config.num_kv_heads, size), shardings.kv_weight_dnh)
+        self.o_proj = project("BTNH,NHD->BTD", (config.num_heads, size, width), shardings.o_weight_nhd)
+        if config.attention_bias:
+            self.q_bias = nnx.Param(jnp.zeros((config.num_heads, size)), sharding=("tp", None))
+            self.k_bias = nnx.Param(jnp.zeros((config.num_kv_heads, size)), sharding=("tp", None))
+            self.v_bias = nnx.Param(jnp.zeros((config.num_kv_heads, size)), sharding=("tp", None))
+        if norms is not None:
+            self.q_norm, self.k_norm = norms
+        self.config = config
+        self.layer = layer
+
+    def __call__(
+        self, x: jax.Array, positions: jax.Array, cache: Cache | None, mask: jax.Array
+    ) -> tuple[Cache | None, jax.Array]:
+        """Attend from each of the T tokens of ``x`` to the S columns that ``mask`` allows.
+
+        Args:
+            x: [B, T, D].
+            positions: [B, T], what the rotary embedding counts; it restarts in each packed segment.
+            cache: what came before, or None; S is T without one.
+            mask: [B, T, S] bool. A sliding window is taken off it here: it counts columns, which within a
+                segment are as far apart as positions.
+        """
+        query, key, value = self._projected(x)
+        frequencies = self.config.rope_of(self.layer)
+        query = rotated(query, positions, frequencies)
+        key = rotated(key, positions, frequencies)
+        first: jax.Array | int = 0
+        filled = None
+        if cache is not None:
+            first = cache["end_index"][0]
+            start = (0, first % cache["k"].shape[1], 0, 0)
+            key = jax.lax.dynamic_update_slice(cache["k"], key.astype(cache["k"].dtype), start)
+            value = jax.lax.dynamic_update_slice(cache["v"], value.astype(cache["v"].dtype), start)
+            filled = {"k": key, "v": value, "end_index": cache["end_index"] + x.shape[1]}
+        window = self.config.window_of(self.layer)
+        if window is not None:
+            mask = mask & _within(window, first, x.shape[1], mask.shape[-1])
+        scale, softcap = self.config.query_scale, self.config.attention_softcap
+        output = attend(query, key, value, mask, scale=scale, softcap=softcap)
+        return filled, self.o_proj(output)
+
+    def _projected(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        query, key, value = self.q_proj(x), self.k_proj(x), self.v_proj(x)
+        if self.config.attention_bias:
+            query, key, value = query + self.q_bias[...], key + self.k_bias[...], value + self.v_bias[...]
+        if self.config.query_key_norm:
+            query, key = self.q_norm(query), self.k_norm(key)
+        return query, key, value
+
+
+def rotated(x: jax.Array, positions: jax.Array, rope: Rope) -> jax.Array:
+    """Turn each half-split pair of ``x`` [B, T, N, H] by its frequency times ``positions`` [B, T]."""
+    frequencies = jnp.asarray(rope.inverse_frequencies(x.shape[-1]), jnp.float32)
+    angles = positions[..., None, None].astype(jnp.float32) * frequencies
+    sine, cosine = jnp.sin(angles), jnp.cos(angles)
+    first, second = jnp.split(x, 2, axis=-1)
+    turned = [first * cosine - second * sine, second * cosine + first * sine]
+    return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+
+
+def attend(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: jax.Array,
+    *,
+    scale: float,
+    softcap: float | None,
+) -> jax.Array:
+    """Values [B, T, N, H] weighted by the softmax of the scores, which is taken in float32.
+
+    Args:
+        query: [B, T, N, H].
+        key: [B, S, K, H]; K divides N.
+        value: as ``key``.
+        mask: [B, T, S] bool.
+        scale: of the scores.
+        softcap: bounds them, see ``ModelConfig``.
+    """
+    batch, length, heads, size = query.shape
+    grouped = query.reshape(batch, length, key.shape[2], heads // key.shape[2], size)
+    scores = jnp.einsum("BTKGH,BSKH->BKGTS", grouped, key, preferred_element_type=jnp.float32) * scale
+    if softcap is not None:
+        scores = jnp.tanh(scores / softcap) * softcap
+    scores = jnp.where(mask[:, None, None], scores, llama3.K_MASK)
+    shares = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
+    return jnp.einsum("BKGTS,BSKH->BTKGH", shares, value).reshape(query.shape)
+
+
+def _within(window: int, first: Any, queries: int, keys: int) -> jax.Array:
+    """[1, T, S]: the columns less than ``window`` before the query's, the first of which is ``first``."""
+    inside: jax.Array = (first + jnp.arange(queries)[:, None] - jnp.arange(keys)[None] < window)[None]
+    return inside
