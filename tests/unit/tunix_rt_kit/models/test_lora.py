@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 import pytest
-from flax import nnx
 from safetensors.numpy import load_file, save_file
 
+from support.adapters import lora_parameters, with_random_lora
 from support.numpy_llama import numpy_logits
 from support.tiny_model import make_tiny_model
 from tunix_rt_kit.errors import DataLoss, InvalidArgument
@@ -38,21 +38,6 @@ def logits(model: Any) -> npt.NDArray[Any]:
     tokens = jnp.asarray([list(TEXT.encode())], jnp.int32)
     with MESH:
         return np.asarray(loader.logits(model, tokens, jnp.ones_like(tokens, bool)))
-
-
-def trained(model: Any, **settings: Any) -> Any:
-    """The model with LoRA weights that are no longer fresh."""
-    adapted = apply_lora(model, **({"rank": 4, "alpha": 8.0, "seed": 0} | settings))
-    random = np.random.default_rng(0)
-    for _, parameter in lora_parameters(adapted):
-        noise = random.standard_normal(parameter.shape, np.float32) * 0.1
-        parameter[...] = jnp.asarray(noise, parameter.dtype)
-    return adapted
-
-
-def lora_parameters(model: Any) -> list[tuple[str, Any]]:
-    found = [(path, v) for path, v in nnx.iter_graph(model) if isinstance(v, nnx.LoRAParam)]
-    return sorted((".".join(map(str, path)), v) for path, v in found)
 
 
 def bits(model: Any) -> dict[str, bytes]:
@@ -93,7 +78,7 @@ def test_only_the_targets_get_a_pair(tiny: Path) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_adapter_comes_back_to_the_bit(tiny: Path, tmp_path: Path, dtype: str) -> None:
     base = load(tiny, dtype)
-    adapted = trained(base)
+    adapted = with_random_lora(base)
     save_adapter(adapted, tmp_path / "adapter", alpha=8.0, base_model="tiny")
     restored = load_adapter(base, tmp_path / "adapter")
     assert bits(restored) == bits(adapted)
@@ -104,7 +89,7 @@ def test_adapter_comes_back_to_the_bit(tiny: Path, tmp_path: Path, dtype: str) -
 def test_same_weights_make_the_same_files(tiny: Path, tmp_path: Path) -> None:
     base = load(tiny, "bfloat16")
     for name in ("a", "b"):
-        save_adapter(trained(base), tmp_path / name, alpha=8.0, base_model="tiny")
+        save_adapter(with_random_lora(base), tmp_path / name, alpha=8.0, base_model="tiny")
     for file in (WEIGHTS_FILE, CONFIG_FILE):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
@@ -112,10 +97,11 @@ def test_same_weights_make_the_same_files(tiny: Path, tmp_path: Path) -> None:
 def test_adapter_means_what_peft_means_by_it(tmp_path: Path) -> None:
     """Base weights plus ``alpha / r * B @ A``, by PEFT's names, make the same model."""
     folder = make_tiny_model(tmp_path / "base", config={"num_key_value_heads": 1, "head_dim": 32}, scale=0.2)
-    adapted = trained(load(folder), target_modules=["q_proj", "k_proj", "o_proj", "up_proj", "down_proj"])
+    targets = ["q_proj", "k_proj", "o_proj", "up_proj", "down_proj"]
+    adapted = with_random_lora(load(folder), target_modules=targets)
     save_adapter(adapted, tmp_path / "adapter", alpha=8.0, base_model=str(folder))
     config = json.loads((tmp_path / "adapter" / CONFIG_FILE).read_text())
-    assert config["target_modules"] == ["q_proj", "k_proj", "o_proj", "up_proj", "down_proj"]
+    assert config["target_modules"] == targets
     assert (config["r"], config["lora_alpha"], config["peft_type"]) == (4, 8.0, "LORA")
     adapter = load_file(tmp_path / "adapter" / WEIGHTS_FILE)
     merged = load_file(folder / "model.safetensors")
@@ -128,7 +114,7 @@ def test_adapter_means_what_peft_means_by_it(tmp_path: Path) -> None:
 
 
 def test_float32_adapter_runs_on_a_bfloat16_model(tiny: Path, tmp_path: Path) -> None:
-    save_adapter(trained(load(tiny)), tmp_path / "adapter", alpha=8.0, base_model="tiny")
+    save_adapter(with_random_lora(load(tiny)), tmp_path / "adapter", alpha=8.0, base_model="tiny")
     restored = load_adapter(load(tiny, "bfloat16"), tmp_path / "adapter")
     assert {str(parameter.dtype) for _, parameter in lora_parameters(restored)} == {"bfloat16"}
     assert str(logits(restored).dtype) == "float32"
@@ -157,7 +143,7 @@ def test_model_without_lora_has_no_adapter(tiny: Path, tmp_path: Path) -> None:
 @pytest.fixture
 def adapter(tiny: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "adapter"
-    save_adapter(trained(load(tiny)), folder, alpha=8.0, base_model="tiny")
+    save_adapter(with_random_lora(load(tiny)), folder, alpha=8.0, base_model="tiny")
     return folder
 
 
@@ -182,6 +168,9 @@ def test_adapter_of_another_model_is_refused(adapter: Path, tmp_path: Path) -> N
         ("target_modules", ".*_proj"),
         ("bias", "all"),
         ("use_dora", True),
+        ("fan_in_fan_out", True),
+        ("rank_pattern", {"q_proj": 2}),
+        ("r", None),
     ],
 )
 def test_adapter_of_another_kind_is_refused(tiny: Path, adapter: Path, field: str, value: Any) -> None:

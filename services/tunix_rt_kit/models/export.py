@@ -1,0 +1,203 @@
+"""Writes whole models as Hugging Face folders: an adapter merged into its base, with numpy alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from tunix_rt_kit.errors import AlreadyExists
+from tunix_rt_kit.models import tensor_files
+from tunix_rt_kit.models.adapter import Adapter, read_adapter
+from tunix_rt_kit.models.families import unsupported
+from tunix_rt_kit.models.hf_folder import (
+    INDEX_FILE,
+    check_weights,
+    read_config,
+    weight_files,
+)
+
+_COMPANIONS: Final = (
+    "LICENSE",
+    "NOTICE",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "config.json",
+    "generation_config.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+)
+_JSON_STYLE: Final[dict[str, Any]] = {"indent": 2, "ensure_ascii": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """What a model was trained to read and to end with: a chat template (Jinja source) and the token that
+    ends a turn."""
+
+    chat_template: str
+    eos_token: str
+
+
+def merge_adapter(
+    base: Path,
+    adapter: Path,
+    out: Path,
+    *,
+    conversation: Conversation | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write the model in ``base`` with ``adapter`` merged into its weights to the new folder ``out``.
+
+    Each weight W becomes W + alpha / r * B A, added in float32 and rounded once to the type that W has.
+    Shards, their types and every other tensor stay as they are. ``out`` appears whole or not at all.
+
+    Args:
+        base: a Hugging Face folder.
+        adapter: in the format of ``peft``.
+        out: must not exist.
+        conversation: see ``write_companions``.
+        progress: called with (weights merged, weights in all).
+
+    Raises:
+        FailedPrecondition: BASE_MODEL_UNSUPPORTED.
+        DataLoss: ADAPTER_INVALID.
+        InvalidArgument: ADAPTER_MISMATCH, naming the tensor or the setting.
+        AlreadyExists: EXPORT_EXISTS.
+        OSError: ``out`` cannot be written.
+    """
+    config = read_config(base)
+    check_weights(base, config)
+    read = read_adapter(adapter)
+    changes = {
+        f"{module}.weight": _merging(read, module, shape)
+        for module, shape in _modules(config.tensor_shapes())
+        if read.targets(module)
+    }
+    read.require_all_taken()
+    done = 0
+
+    def counted(change: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def change_and_count(weight: Any) -> Any:
+            nonlocal done
+            done += 1
+            if progress is not None:
+                progress(done, len(changes))
+            return change(weight)
+
+        return change_and_count
+
+    with new_folder(out) as folder:
+        for file in weight_files(base):
+            tensor_files.rewrite(
+                file, folder / file.name, {name: counted(change) for name, change in changes.items()}
+            )
+        if (base / INDEX_FILE).is_file():
+            shutil.copyfile(base / INDEX_FILE, folder / INDEX_FILE)
+        write_companions(base, folder, conversation)
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder to fill that gets the name ``out`` when the context ends well, and is removed otherwise.
+
+    Raises:
+        AlreadyExists: EXPORT_EXISTS.
+    """
+    if out.exists():
+        raise AlreadyExists(
+            f"{out} exists already; name a folder that does not",
+            reason="EXPORT_EXISTS",
+            metadata={"path": str(out)},
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as staging:
+        folder = Path(staging) / "folder"
+        folder.mkdir()
+        yield folder
+        folder.rename(out)
+
+
+def write_companions(base: Path, folder: Path, conversation: Conversation | None = None) -> None:
+    """Copy what belongs to a model beside its weights: configuration, tokenizer, licence.
+
+    With a ``conversation``, its template takes the place of the base model's and its end of turn becomes the
+    EOS of tokenizer and generation; what ended a generation before ends it still.
+
+    Raises:
+        FailedPrecondition: BASE_MODEL_UNSUPPORTED, the end of turn is no token of the model.
+    """
+    for name in _COMPANIONS:
+        if (base / name).is_file():
+            shutil.copyfile(base / name, folder / name)
+    if conversation is None:
+        return
+    eos = conversation.eos_token
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    _update(
+        folder / "tokenizer_config.json",
+        {"chat_template": conversation.chat_template, "eos_token": eos},
+    )
+    if (folder / "special_tokens_map.json").is_file():
+        _update(folder / "special_tokens_map.json", {"eos_token": eos})
+    generation = folder / "generation_config.json"
+    before = _read(generation) if generation.is_file() else {}
+    known = before.get("eos_token_id", _read(folder / "config.json").get("eos_token_id"))
+    known = known if isinstance(known, list) else [known]
+    ids = [_token_id(base, eos)]
+    ids += [token for token in known if token is not None and token not in ids]
+    _update(generation, {"eos_token_id": ids[0] if len(ids) == 1 else ids})
+
+
+def _modules(shapes: dict[str, tuple[int, ...]]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    for name, shape in shapes.items():
+        if name.endswith("_proj.weight"):
+            yield name.removesuffix(".weight"), shape
+
+
+def _merging(
+    adapter: Adapter, module: str, shape: tuple[int, ...]
+) -> Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]:
+    a, b = adapter.take(module, inputs=shape[1], outputs=shape[0])
+    scale = np.float32(adapter.alpha / adapter.rank)
+
+    def merge(weight: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        merged: npt.NDArray[np.float32] = b.astype(np.float32) @ a.astype(np.float32)
+        merged *= scale
+        merged += weight.astype(np.float32)
+        return merged
+
+    return merge
+
+
+def _token_id(base: Path, token: str) -> int:
+    tokenizer = _read(base / "tokenizer.json")
+    for added in tokenizer.get("added_tokens", []):
+        if added["content"] == token:
+            return int(added["id"])
+    vocabulary = tokenizer.get("model", {}).get("vocab", {})
+    if isinstance(vocabulary, dict) and token in vocabulary:
+        return int(vocabulary[token])
+    raise unsupported(base, "eos_token", token, "tokenizer.json must have this token")
+
+
+def _update(path: Path, changes: dict[str, Any]) -> None:
+    value = (_read(path) if path.is_file() else {}) | changes
+    path.write_text(json.dumps(value, **_JSON_STYLE) + "\n", encoding="utf-8")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return value
