@@ -48,6 +48,21 @@ class Attempt:
         return self._facts.exit_code is not None
 
     @property
+    def step(self) -> int:
+        """The last step that the child told of, in this attempt or before the one that it goes on from."""
+        metrics = self._facts.latest_metrics
+        return (self._facts.resumed_from_step or 0) if metrics is None else metrics.step
+
+    @property
+    def died(self) -> bool:
+        """Whether a signal ended the child, for no cancellation, before it could tell why."""
+        self._read()
+        code = self.process.poll()
+        told = self._facts.exit_code is not None or self._facts.error is not None
+        running = self._repository.get(self.job.id).state is JobState.RUNNING
+        return code is not None and code < 0 and not told and running
+
+    @property
     def interrupted(self) -> bool:
         """Whether the child was asked to stop by somebody else than this service."""
         self._read()
@@ -67,22 +82,26 @@ class Attempt:
             self._repository.save(self.job.id, update)
             self._saved, self._saved_at = update, now
 
-    def give_back(self) -> None:
-        """Put the job back into the queue, or call it cancelled if that was asked for."""
+    def give_back(self) -> bool:
+        """Put the job back into the queue, or call it cancelled if that was asked for; returns whether it is
+        in the queue."""
         change = self._repository.change_state
-        if not change(self.job.id, [JobState.RUNNING], JobState.QUEUED):
-            change(self.job.id, [JobState.CANCELLING], JobState.CANCELLED)
+        if change(self.job.id, [JobState.RUNNING], JobState.QUEUED):
+            return True
+        change(self.job.id, [JobState.CANCELLING], JobState.CANCELLED)
+        return False
 
-    def finish(self) -> None:
-        """Store the end of the job, whose child has ended."""
+    def finish(self, deaths: int = 1) -> None:
+        """Store the end of the job, whose child has ended; ``deaths`` is how often in a row one has died."""
         self.collect(at_once=True)
         change = self._repository.change_state
         if self._facts.exit_code == 0:
             change(self.job.id, UNDER_WAY, JobState.SUCCEEDED)
+            self._folders.discard_states(self.job.id)
         elif self._facts.error is None and change(self.job.id, [JobState.CANCELLING], JobState.CANCELLED):
             return
         else:
-            change(self.job.id, UNDER_WAY, JobState.FAILED, error=self._error())
+            change(self.job.id, UNDER_WAY, JobState.FAILED, error=self._error(deaths))
 
     def _read(self) -> None:
         events = self.process.events(self._events)
@@ -106,7 +125,7 @@ class Attempt:
             return ()
         return (*attempts[:-1], attempts[-1].model_copy(update={"resumed_from_step": step}))
 
-    def _error(self) -> JobError:
+    def _error(self, deaths: int) -> JobError:
         told = self._facts.error
         if told is not None and told.code != "INTERNAL":
             return told
@@ -114,11 +133,12 @@ class Attempt:
         log = {"log_tail": "\n".join(lines)[-_LOG_CHARACTERS:]}
         if told is not None:
             return told.model_copy(update={"metadata": {**told.metadata, **log}})
+        again = f", {deaths} times in a row without a new step" if deaths > 1 else ""
         last = f"; its last line of output: {lines[-1].strip()[:300]}" if lines else ""
         return JobError(
             code="INTERNAL",
             reason="WORKER_DIED",
-            message=f"the training process {_end_of(self.process.poll())}{last}",
+            message=f"the training process {_end_of(self.process.poll())}{again}{last}",
             metadata=log,
         )
 

@@ -18,7 +18,7 @@ from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.models.hf_folder import WEIGHTS_FILE
 from tunix_rt_kit.models.tokenizer import ModelTokenizer, load_tokenizer
-from tunix_rt_trainer.job_folders import WEIGHT_FILES
+from tunix_rt_trainer.job_folders import is_weights
 from tunix_rt_trainer.model import BaseModelSummary, Checkpoint, CheckpointFile, ExportFormat
 
 _TEMPLATE_FILE: Final = "chat_template.jinja"
@@ -87,7 +87,7 @@ class CheckpointExporter:
                 reason="EXPORT_FORMAT_UNSUITABLE",
                 metadata={"format": "peft"},
             )
-        return [file for file in checkpoint.files if file.path in WEIGHT_FILES]
+        return [file for file in checkpoint.files if is_weights(file.path)]
 
     def _whole_model(self, checkpoint: Checkpoint) -> Sequence[CheckpointFile]:
         base = self._base_folder(checkpoint)

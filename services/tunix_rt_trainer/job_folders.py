@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,9 +23,11 @@ from tunix_rt_trainer.model import (
 from tunix_rt_trainer.service import QueuedJob, job_name
 
 WORKER_MODULE: Final = "tunix_rt_trainer.worker"
-WEIGHT_FILES: Final = ("adapter_config.json", "adapter_model.safetensors")
 METRICS_FILE: Final = "metrics.jsonl"
+LEDGER_FILE: Final = "ledger.jsonl"
 MANIFEST_FILE: Final = "manifest.json"
+_RECORDS: Final = (METRICS_FILE, LEDGER_FILE)
+_STATES: Final = "states"
 _TRAIN_FILE: Final = "data/train.jsonl"
 _VALIDATION_FILE: Final = "data/validation.jsonl"
 
@@ -36,6 +39,7 @@ class JobFolders:
         root: made when the first job needs it.
         artifacts: where data comes from and checkpoints go.
         models_dir: folder of the base models.
+        cache_dir: folder of what jobs share.
         environment: added to a child's environment.
         code_revision: for manifests.
         metrics_to: where metrics go beside the events.
@@ -47,6 +51,7 @@ class JobFolders:
         artifacts: ArtifactStore,
         *,
         models_dir: Path,
+        cache_dir: Path,
         environment: Mapping[str, str],
         code_revision: str,
         metrics_to: tuple[MetricsSink, ...] = (),
@@ -54,6 +59,7 @@ class JobFolders:
         self._root = root
         self._artifacts = artifacts
         self._models_dir = models_dir
+        self._cache_dir = cache_dir
         self._environment = dict(environment)
         self._code_revision = code_revision
         self._metrics_to = metrics_to
@@ -83,6 +89,7 @@ class JobFolders:
             validation_file=_VALIDATION_FILE if inputs.validation is not None else None,
             code_revision=self._code_revision,
             metrics_to=self._metrics_to,
+            cache_dir=str(self._cache_dir),
         )
         try:
             process.start(spec.model_dump(mode="json"))
@@ -98,7 +105,9 @@ class JobFolders:
         """
         at = self._root / queued.job.id / folder
         try:
-            files = [self._stored(at, path) for path in (*WEIGHT_FILES, METRICS_FILE)]
+            found = {file.name for file in at.iterdir()} - {MANIFEST_FILE}
+            paths = [*sorted(filter(is_weights, found)), *(name for name in _RECORDS if name in found)]
+            files = [self._stored(at, path) for path in paths]
             manifest_file = self._stored(at, MANIFEST_FILE)
             manifest = TrainingManifest.model_validate_json((at / MANIFEST_FILE).read_bytes())
         except OSError as error:
@@ -106,13 +115,17 @@ class JobFolders:
         return Checkpoint(
             job_id=queued.job.id,
             step=step,
-            digest=digest_json({file.path: file.digest for file in files if file.path in WEIGHT_FILES}),
+            digest=digest_json({file.path: file.digest for file in files if is_weights(file.path)}),
             files=tuple(files),
             manifest=manifest,
             manifest_file=manifest_file,
             chat_template=queued.inputs.chat_template,
             create_time=datetime.now(UTC),
         )
+
+    def discard_states(self, job_id: str) -> None:
+        """Remove what a job would go on from; it has succeeded."""
+        shutil.rmtree(self._root / job_id / _STATES, ignore_errors=True)
 
     def lines(self, job_id: str) -> FolderLines:
         """Reads on in the metrics and log lines of a job."""
@@ -121,6 +134,11 @@ class JobFolders:
     def _stored(self, folder: Path, path: str) -> CheckpointFile:
         artifact = self._artifacts.put_file(folder / path)
         return CheckpointFile(path=path, size_bytes=artifact.size, digest=artifact.digest, uri=artifact.uri)
+
+
+def is_weights(path: str) -> bool:
+    """Whether a file of a checkpoint belongs to its weights, not to the records of how they came about."""
+    return path not in (*_RECORDS, MANIFEST_FILE)
 
 
 class FolderLines:

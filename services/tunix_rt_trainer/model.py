@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from fractions import Fraction
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
@@ -108,14 +106,6 @@ class TrainingSpec(Value):
     keep_best_checkpoint: bool = False
     early_stopping: EarlyStopping | None = None
     mesh: MeshShape = MeshShape()
-
-    def steps(self, batches_per_epoch: int) -> int:
-        """Optimizer steps: ``max_steps``, or what ``epochs`` (left out: 1) takes, rounded up."""
-        if self.max_steps is not None:
-            return self.max_steps
-        # As it was written: in binary, 0.1 of 30 batches is more than 3.
-        epochs = Fraction(repr(1.0 if self.epochs is None else self.epochs))
-        return math.ceil(epochs * batches_per_epoch)
 
 
 class TrainingSpecDraft(Value):

@@ -32,10 +32,12 @@ def steps_per_epoch(rows_per_epoch: int, rows_per_batch: int) -> int:
     return -(-rows_per_epoch // min(rows_per_batch, rows_per_epoch))
 
 
-def step_count(epochs: float, per_epoch: int) -> int:
-    """Optimizer steps of ``epochs`` passes, a part of a step counted as a whole one."""
+def step_count(spec: TrainingSpec, per_epoch: int) -> int:
+    """Optimizer steps: ``max_steps``, or those of ``epochs`` passes, a part of a step counted as a whole."""
+    if spec.max_steps is not None:
+        return spec.max_steps
     # 0.1 passes of 30 steps are 3 steps, though 0.1 * 30 is a little more than 3.
-    return max(1, math.ceil(round(epochs * per_epoch, 9)))
+    return max(1, math.ceil(round((spec.epochs or 1.0) * per_epoch, 9)))
 
 
 def planned(spec: TrainingSpec, model: BaseModelShape, findings: Mapping[str, SplitFindings]) -> TrainingPlan:
@@ -43,7 +45,7 @@ def planned(spec: TrainingSpec, model: BaseModelShape, findings: Mapping[str, Sp
     train, validation = findings[TRAIN_SPLIT], findings.get(VALIDATION_SPLIT)
     rows = train.packed_rows if spec.packing else train.row_count
     per_epoch = steps_per_epoch(rows, spec.rows_per_batch)
-    steps = spec.max_steps or step_count(spec.epochs or 1.0, per_epoch)
+    steps = step_count(spec, per_epoch)
     trainable = trainable_parameters(spec, model)
     learned = train.supervised_tokens / (rows * spec.max_length)
     return TrainingPlan(

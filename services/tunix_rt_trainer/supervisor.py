@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
@@ -19,6 +20,9 @@ _log = get_logger("tunix_rt.trainer")
 
 _POLL_S: Final = 0.1
 _SHUTDOWN_S: Final = 2.0
+_MOST_DEATHS: Final = 3
+# Of the time to stop, what a child has to save how far it has come; the rest is for storing what it told.
+_SAVING_SHARE: Final = 0.7
 
 
 class Supervisor:
@@ -30,6 +34,8 @@ class Supervisor:
         self._slots = slots
         self._runner: JobRunner | None = None
         self._end_at_once: set[str] = set()
+        self._deaths: dict[str, _Deaths] = {}
+        self._saving_s = 0.0
 
     def start(self) -> None:
         """Take up the jobs that an earlier server did not finish, oldest first."""
@@ -38,7 +44,8 @@ class Supervisor:
             self._runner.submit(job.id)
 
     def stop(self, grace_s: float) -> None:
-        """End the children; their jobs go back to the queue."""
+        """Have the children save how far they have come, end them, and put their jobs back into the queue."""
+        self._saving_s = grace_s * _SAVING_SHARE
         if self._runner is not None:
             left = self._runner.stop(grace_s)
             if left:
@@ -47,7 +54,8 @@ class Supervisor:
     def submit(self, job_id: str) -> None:
         """Put a job at the end of the queue. While the server stops, the next one will find it there."""
         if self._runner is not None and not self._runner.stopping.is_set():
-            self._runner.submit(job_id)
+            # A job that is resumed may not have left its slot yet.
+            self._runner.submit(job_id, again=True)
 
     def stop_job(self, job_id: str, *, at_once: bool) -> None:
         """Ask a running job to stop at its next step, or end it at once."""
@@ -66,14 +74,23 @@ class Supervisor:
         return self._runner is not None and self._runner.stopping.is_set()
 
     def _run(self, job_id: str, cancelled: threading.Event) -> None:
+        try:
+            while self._attempted(job_id, cancelled):
+                pass
+        finally:
+            self._end_at_once.discard(job_id)
+            self._deaths.pop(job_id, None)
+
+    def _attempted(self, job_id: str, cancelled: threading.Event) -> bool:
+        """Make one attempt at a job, or see to the end of one; returns whether another is to follow."""
         process = self._folders.process(job_id)
         try:
             queued = self._begin(job_id, process)
-            if queued is not None:
-                self._watch(Attempt(self._repository, self._folders, queued, process), cancelled)
+            if queued is None:
+                return False
+            return self._watch(Attempt(self._repository, self._folders, queued, process), cancelled)
         finally:
             process.kill()
-            self._end_at_once.discard(job_id)
 
     def _begin(self, job_id: str, process: WorkerProcess) -> QueuedJob | None:
         """Start a job's child, or take over the one that an earlier server started; None if there is
@@ -85,6 +102,10 @@ class Supervisor:
             attempt = Attempt(self._repository, self._folders, queued, process)
             if process.poll() is None or attempt.told_its_end:
                 return queued
+            # What it told before it died is not told again.
+            attempt.collect(at_once=True)
+            queued = self._repository.queued(job_id)
+            job = queued.job
             if job.state is JobState.CANCELLING:
                 change(job_id, [job.state], JobState.CANCELLED)
                 return None
@@ -99,23 +120,46 @@ class Supervisor:
         self._folders.start(process, QueuedJob(started, queued.inputs))
         return QueuedJob(started, queued.inputs)
 
-    def _watch(self, attempt: Attempt, cancelled: threading.Event) -> None:
+    def _watch(self, attempt: Attempt, cancelled: threading.Event) -> bool:
         process, job_id = attempt.process, attempt.job.id
         while process.poll() is None:
             if self._stopping:
-                process.kill()
-                attempt.give_back()
-                return
+                self._save_and_end(attempt)
+                return False
             if job_id in self._end_at_once:
                 process.kill()
             elif cancelled.is_set() or attempt.job.state is JobState.CANCELLING:
                 process.request_cancel()
             attempt.collect()
             time.sleep(_POLL_S)
+        if attempt.died and self._goes_on(attempt):
+            return attempt.give_back()
         if attempt.interrupted and self._stops_soon():
+            attempt.collect(at_once=True)
             attempt.give_back()
         else:
+            attempt.finish(self._deaths[job_id].in_a_row if job_id in self._deaths else 1)
+        return False
+
+    def _save_and_end(self, attempt: Attempt) -> None:
+        attempt.process.request_cancel()
+        attempt.process.wait(self._saving_s)
+        attempt.process.kill()
+        if attempt.told_its_end and not attempt.interrupted:
             attempt.finish()
+            return
+        attempt.collect(at_once=True)
+        attempt.give_back()
+
+    def _goes_on(self, attempt: Attempt) -> bool:
+        """Whether a job whose child was killed is tried again: not for ever without a step forward."""
+        attempt.collect(at_once=True)
+        deaths = self._deaths.setdefault(attempt.job.id, _Deaths())
+        deaths.count(attempt.step)
+        _log.warning(
+            "worker_died", job=attempt.job.id, step=attempt.step, deaths=deaths.in_a_row, most=_MOST_DEATHS
+        )
+        return deaths.in_a_row < _MOST_DEATHS
 
     def _stops_soon(self) -> bool:
         """Whether the server is told to stop within moments, as when a whole machine is shut down."""
@@ -130,3 +174,15 @@ class Supervisor:
                 code=error.code, reason=error.reason, message=error.message, metadata=error.metadata
             )
         self._repository.change_state(job_id, [JobState.QUEUED, *UNDER_WAY], JobState.FAILED, error=failure)
+
+
+@dataclass
+class _Deaths:
+    """How often a job's child was killed in a row without a new step."""
+
+    in_a_row: int = 0
+    furthest: int = -1
+
+    def count(self, step: int) -> None:
+        self.in_a_row = 1 if step > self.furthest else self.in_a_row + 1
+        self.furthest = max(step, self.furthest)

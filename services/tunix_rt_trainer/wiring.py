@@ -30,11 +30,13 @@ def build(settings: TrainerSettings, stopping: asyncio.Event) -> BuiltService:
     database = Database(settings.database)
     repository = SqlJobRepository(database)
     artifacts = ArtifactStore(settings.artifacts)
+    cache_dir = settings.data_dir.absolute() / "cache"
     folders = JobFolders(
         settings.data_dir.absolute() / "training-jobs",
         artifacts,
         models_dir=settings.models,
-        environment=child_environment(settings.data_dir / "cache" / "jax"),
+        cache_dir=cache_dir,
+        environment=child_environment(cache_dir / "jax"),
         code_revision=code_revision(),
         metrics_to=settings.sinks,
     )

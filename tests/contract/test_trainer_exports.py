@@ -48,6 +48,12 @@ class World:
                 job = event.training_job
         return job
 
+    async def stepped(self, job: v1.TrainingJob) -> None:
+        """Wait for the first step; a job that has not begun is cancelled without an attempt."""
+        async for event in self.trainer.WatchTrainingJob(v1.WatchTrainingJobRequest(name=job.name)):
+            if event.HasField("metrics"):
+                return
+
     async def export(self, checkpoint: str, format_: Any) -> v1.CheckpointExport:
         request = v1.ExportCheckpointRequest(name=checkpoint, format=format_)
         made: v1.CheckpointExport = await self.trainer.ExportCheckpoint(request)
@@ -164,6 +170,7 @@ async def cancel(world: World, job: v1.TrainingJob) -> v1.TrainingJob:
 
 async def test_a_cancelled_job_goes_on(world: World) -> None:
     job = await world.job(script.WAIT_ONCE)
+    await world.stepped(job)
     await cancel(world, job)
     job = await world.ended(job)
     assert job.state == v1.TrainingJob.STATE_CANCELLED

@@ -44,6 +44,7 @@ class JobRunner:
         self._changed = threading.Condition()
         self._queue: deque[str] = deque()
         self._running: dict[str, threading.Event] = {}
+        self._again: set[str] = set()
         self._threads = [
             threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True)
             for number in range(slots)
@@ -51,13 +52,19 @@ class JobRunner:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, job_id: str) -> None:
+    def submit(self, job_id: str, *, again: bool = False) -> None:
         """Put a job at the end of the queue; nothing happens if it is queued or running. RuntimeError after
-        ``stop``."""
+        ``stop``.
+
+        With ``again`` one that is running comes there once it has ended.
+        """
         with self._changed:
             if self.stopping.is_set():
                 raise RuntimeError("the runner is stopping")
-            if job_id not in self._queue and job_id not in self._running:
+            if job_id in self._running:
+                if again:
+                    self._again.add(job_id)
+            elif job_id not in self._queue:
                 self._queue.append(job_id)
                 self._changed.notify()
 
@@ -107,6 +114,10 @@ class JobRunner:
             finally:
                 with self._changed:
                     del self._running[job_id]
+                    if job_id in self._again:
+                        self._again.remove(job_id)
+                        self._queue.append(job_id)
+                        self._changed.notify()
 
     def _take(self) -> tuple[str, threading.Event] | None:
         with self._changed:

@@ -11,6 +11,7 @@ from tunix_rt_kit.models.store import BaseModelInfo
 from tunix_rt_kit.models.tokenizer import load_tokenizer
 from tunix_rt_kit.supervision import TokenExample, Tokenizer
 from tunix_rt_trainer.model import TRAIN_SPLIT, VALIDATION_SPLIT, SplitFile, WorkerSpec
+from tunix_rt_trainer.plan import step_count
 from tunix_rt_trainer.turn_markers import require_single_tokens
 from tunix_rt_trainer.worker.batches import BatchSource
 from tunix_rt_trainer.worker.examples import check_examples, read_examples, tokenize
@@ -42,7 +43,7 @@ class DataPreparation:
         self._tokenizer, self._end_id, self._pad_id = tokenizer, end_id, tokenizer.pad_id()
         train = self._examples(self.worker.train_file, inputs.train, TRAIN_SPLIT)
         train_plan = self._batch_plan(train, spec.rows_per_batch, packing=spec.packing)
-        steps = spec.steps(train_plan.batches_per_epoch)
+        steps = step_count(spec, train_plan.batches_per_epoch)
         self._check_warmup(steps)
         self.reporter.max_steps(steps)
         self._tell(train, train_plan, steps)

@@ -90,6 +90,19 @@ def test_a_job_is_not_queued_twice(jobs: Jobs) -> None:
     until(lambda: jobs.ended == ["a", "b", "a"])
 
 
+def test_a_job_that_runs_is_queued_again_where_that_is_asked_for(jobs: Jobs) -> None:
+    runner = jobs.open()
+    runner.submit("a")
+    until(lambda: jobs.started == ["a"])
+    runner.submit("b")
+    runner.submit("a", again=True)
+    runner.submit("a", again=True)
+    jobs.release.set()
+    until(lambda: jobs.ended == ["a", "b", "a"])
+    until(lambda: runner.active() == [])
+    assert jobs.started == ["a", "b", "a"]
+
+
 def test_cancel_dequeues_signals_or_knows_nothing(jobs: Jobs) -> None:
     runner = jobs.open()
     runner.submit("a")
