@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Protocol
 
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.artifacts.store import storage_error
-from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import FailedPrecondition
-from tunix_rt_kit.models.hf_folder import WEIGHTS_FILE
-from tunix_rt_kit.models.tokenizer import ModelTokenizer, load_tokenizer
 from tunix_rt_trainer.job_folders import is_weights
-from tunix_rt_trainer.model import BaseModelSummary, Checkpoint, CheckpointFile, ExportFormat
-
-_TEMPLATE_FILE: Final = "chat_template.jinja"
-_TOKENIZER_CONFIG: Final = "tokenizer_config.json"
-_GENERATION_CONFIG: Final = "generation_config.json"
-_COPIED: Final = ("config.json", "tokenizer.json", "special_tokens_map.json")
+from tunix_rt_trainer.model import (
+    BaseModelSummary,
+    ChatTemplateFields,
+    Checkpoint,
+    CheckpointFile,
+    ExportFormat,
+)
 
 
 class Exports(Protocol):
@@ -90,25 +86,19 @@ class CheckpointExporter:
         return [file for file in checkpoint.files if is_weights(file.path)]
 
     def _whole_model(self, checkpoint: Checkpoint) -> Sequence[CheckpointFile]:
+        if checkpoint.manifest.spec.lora is None:
+            return [file for file in checkpoint.files if is_weights(file.path)]
         base = self._base_folder(checkpoint)
         try:
             self._work_dir.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self._work_dir) as work:
-                out = Path(work) / "model"
-                out.mkdir()
-                self._write_weights(checkpoint, base, Path(work) / "checkpoint", out)
-                _write_companions(base, out, ChatTemplate(**checkpoint.chat_template.model_dump()))
+                adapter, out = Path(work) / "adapter", Path(work) / "model"
+                for file in self._adapter(checkpoint):
+                    self._artifacts.copy_to(file.digest, adapter / file.path)
+                _merge(base, adapter, out, checkpoint.chat_template)
                 return [self._stored(path) for path in sorted(out.iterdir())]
         except OSError as error:
             raise storage_error(error, str(self._work_dir)) from error
-
-    def _write_weights(self, checkpoint: Checkpoint, base: Path, own: Path, out: Path) -> None:
-        for file in checkpoint.files:
-            self._artifacts.copy_to(file.digest, own / file.path)
-        if checkpoint.manifest.spec.lora is None:
-            shutil.move(own / WEIGHTS_FILE, out / WEIGHTS_FILE)
-        else:
-            _merge(base, own, out)
 
     def _base_folder(self, checkpoint: Checkpoint) -> Path:
         manifest = checkpoint.manifest
@@ -129,45 +119,12 @@ class CheckpointExporter:
         )
 
 
-def _merge(base: Path, adapter: Path, out: Path) -> None:
+def _merge(base: Path, adapter: Path, out: Path, template: ChatTemplateFields) -> None:
     # In a process of its own: a server holds no arrays, and what it takes is given back.
-    command = [sys.executable, "-m", "tunix_rt_kit.models.merge", str(base), str(adapter), str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "tunix_rt_kit.models.export", str(base), str(adapter), str(out)]
+    done = subprocess.run(
+        command, input=template.model_dump_json(), capture_output=True, text=True, check=False
+    )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise FailedPrecondition(f"the adapter cannot be merged: {last}", reason="EXPORT_FAILED")
-
-
-def _write_companions(base: Path, out: Path, template: ChatTemplate) -> None:
-    """What a model needs beside its weights, so that it is asked and ended as it was in training."""
-    for name in _COPIED:
-        if (base / name).is_file():
-            shutil.copyfile(base / name, out / name)
-    (out / _TEMPLATE_FILE).write_text(template.jinja_source(), encoding="utf-8")
-    tokenizer = load_tokenizer(base)
-    config = _read(base / _TOKENIZER_CONFIG) | {"eos_token": template.end_of_turn}
-    # The template stands in its own file, which programs read first.
-    config.pop("chat_template", None)
-    if template.start_of_text:
-        config["bos_token"] = template.start_of_text
-    _write(out / _TOKENIZER_CONFIG, config)
-    _write(out / _GENERATION_CONFIG, _read(base / _GENERATION_CONFIG) | _endings(tokenizer, template))
-
-
-def _endings(tokenizer: ModelTokenizer, template: ChatTemplate) -> dict[str, Any]:
-    end = tokenizer.token_id(template.end_of_turn)
-    start = tokenizer.token_id(template.start_of_text) if template.start_of_text else tokenizer.bos_id()
-    ids = list(dict.fromkeys(number for number in (end, tokenizer.eos_id()) if number is not None))
-    found = {"bos_token_id": start, "eos_token_id": ids, "pad_token_id": tokenizer.pad_id()}
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return value
-
-
-def _write(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")

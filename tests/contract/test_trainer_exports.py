@@ -124,7 +124,7 @@ async def test_a_whole_model_brings_the_template_and_the_end_that_it_was_trained
     assert text == CHATML.render(messages, add_generation_prompt=True)
     assert tokenizer.eos_token == CHATML.end_of_turn
     generation = json.loads((tmp_path / "tuned" / "generation_config.json").read_text())
-    assert generation["eos_token_id"][0] == tokenizer.convert_tokens_to_ids(CHATML.end_of_turn)
+    assert generation["eos_token_id"] == tokenizer.convert_tokens_to_ids(CHATML.end_of_turn)
 
 
 async def test_an_export_is_made_once(world: World, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -10,11 +9,11 @@ import time
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from tunix_rt_kit.artifacts import canonical_json
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.jobs import JobCancelled, JobDir, run_worker
+from tunix_rt_kit.models.adapter import write_adapter
 from tunix_rt_kit.models.store import ModelStore
 from tunix_rt_trainer.model import StepMetrics, TrainingManifest, WorkerSpec
 
@@ -22,6 +21,7 @@ SUCCEED, WAIT, DEAF, REFUSE, DIE, CRASH, WAIT_ONCE, BUG = range(8)
 STEPS = 3
 RANK, SCALE = 4096, 0.5
 _WIDTH = 64
+_LAYERS = 2
 
 
 def work(job: JobDir) -> None:
@@ -73,8 +73,7 @@ def step(job: JobDir, number: int) -> None:
 def checkpoint(job: JobDir, worker: WorkerSpec, number: int) -> None:
     folder = job.path / "checkpoints" / str(number)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(_adapter(), folder / "adapter_model.safetensors")
-    (folder / "adapter_config.json").write_text(json.dumps({"r": RANK, "lora_alpha": RANK * SCALE}))
+    write_adapter(folder, _pairs(), rank=RANK, alpha=RANK * SCALE, base_model=worker.spec.base_model)
     (folder / "metrics.jsonl").write_text('{"step":1}\n')
     base = ModelStore(worker.models_dir).resolve(worker.spec.base_model)
     manifest = TrainingManifest(
@@ -97,13 +96,15 @@ def checkpoint(job: JobDir, worker: WorkerSpec, number: int) -> None:
     job.emit("checkpoint", step=number, folder=f"checkpoints/{number}")
 
 
-def _adapter() -> dict[str, np.ndarray[Any, Any]]:
-    """A pair for one projection of ``support.tiny_model``, wide enough that it is sent in several pieces."""
+def _pairs() -> dict[str, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+    """A and B for one kind of projection of ``support.tiny_model``, so wide that they are sent in pieces."""
     random = np.random.default_rng(1)
-    name = "base_model.model.model.layers.0.self_attn.q_proj"
     return {
-        f"{name}.lora_A.weight": random.standard_normal((RANK, _WIDTH), dtype=np.float32),
-        f"{name}.lora_B.weight": random.standard_normal((_WIDTH, RANK), dtype=np.float32),
+        f"model.layers.{layer}.self_attn.q_proj": (
+            random.standard_normal((RANK, _WIDTH), dtype=np.float32),
+            random.standard_normal((_WIDTH, RANK), dtype=np.float32),
+        )
+        for layer in range(_LAYERS)
     }
 
 

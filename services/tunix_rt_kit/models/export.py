@@ -1,20 +1,26 @@
-"""Writes whole models as Hugging Face folders: an adapter merged into its base, with numpy alone."""
+"""Writes whole models as Hugging Face folders: an adapter merged into its base, with numpy alone.
+
+``python -m tunix_rt_kit.models.export BASE ADAPTER OUT`` does it in a process of its own, and reads from its
+input, as JSON, the fields of the ``ChatTemplate`` that the adapter was trained with.
+"""
 
 from __future__ import annotations
 
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from tunix_rt_kit.errors import AlreadyExists
+from tunix_rt_kit.chat import ChatTemplate
+from tunix_rt_kit.errors import AlreadyExists, DomainError
 from tunix_rt_kit.models import tensor_files
 from tunix_rt_kit.models.adapter import Adapter, read_adapter
 from tunix_rt_kit.models.families import unsupported
@@ -44,11 +50,17 @@ _JSON_STYLE: Final[dict[str, Any]] = {"indent": 2, "ensure_ascii": False}
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """What a model was trained to read and to end with: a chat template (Jinja source) and the token that
-    ends a turn."""
+    """What a model was trained to read and to end with: a chat template (Jinja source), the token that ends a
+    turn, and the one that begins a text, empty to leave what the model has."""
 
     chat_template: str
     eos_token: str
+    bos_token: str = ""
+
+    @classmethod
+    def by(cls, template: ChatTemplate) -> Self:
+        """The conversation of a template."""
+        return cls(template.jinja_source(), template.end_of_turn, template.start_of_text)
 
 
 def merge_adapter(
@@ -146,12 +158,12 @@ def write_companions(base: Path, folder: Path, conversation: Conversation | None
         return
     eos = conversation.eos_token
     (folder / "chat_template.jinja").unlink(missing_ok=True)
-    _update(
-        folder / "tokenizer_config.json",
-        {"chat_template": conversation.chat_template, "eos_token": eos},
-    )
+    tokens = {"eos_token": eos}
+    if conversation.bos_token:
+        tokens["bos_token"] = conversation.bos_token
+    _update(folder / "tokenizer_config.json", {"chat_template": conversation.chat_template, **tokens})
     if (folder / "special_tokens_map.json").is_file():
-        _update(folder / "special_tokens_map.json", {"eos_token": eos})
+        _update(folder / "special_tokens_map.json", tokens)
     generation = folder / "generation_config.json"
     before = _read(generation) if generation.is_file() else {}
     known = before.get("eos_token_id", _read(folder / "config.json").get("eos_token_id"))
@@ -201,3 +213,19 @@ def _update(path: Path, changes: dict[str, Any]) -> None:
 def _read(path: Path) -> dict[str, Any]:
     value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return value
+
+
+def main(folders: list[str]) -> int:
+    """Merge; an error is one line on stderr."""
+    base, adapter, out = map(Path, folders)
+    try:
+        template = ChatTemplate.model_validate_json(sys.stdin.read())
+        merge_adapter(base, adapter, out, conversation=Conversation.by(template))
+    except (DomainError, OSError) as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -33,7 +33,7 @@ def run(job: JobDir) -> None:
     """
     worker = WorkerSpec.model_validate(job.spec)
     spec, reporter = worker.spec, Reporter(job)
-    if spec.method != "lora":
+    if spec.method == "qlora":
         raise Unimplemented(f"spec.method: {spec.method} is not there yet", reason="METHOD_UNIMPLEMENTED")
     mesh = make_mesh(spec.mesh)
     model = _ensure_model(worker, reporter)
@@ -46,7 +46,7 @@ def run(job: JobDir) -> None:
     reporter.stage("loading the model")
     with advising(spec):
         network = build_network(model.path, dtype=spec.dtype, lora=spec.lora, seed=spec.seed, mesh=mesh)
-        keeper = JobKeeper(worker, network, manifest, ledger, states, job.path, reporter)
+        keeper = JobKeeper(worker, network, manifest, ledger, states, model.path, job.path, reporter)
         optimizer = make_optimizer(spec.optimizer, plan.max_steps)
         TrainingLoop(network, optimizer, plan, reporter, keeper, ledger, state).run(mesh)
 

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from tunix_rt_kit.artifacts import canonical_json
+from tunix_rt_kit.chat import ChatTemplate
+from tunix_rt_kit.models.export import Conversation
 from tunix_rt_kit.models.lora import save_adapter
 from tunix_rt_kit.models.networks import Decoder
+from tunix_rt_kit.models.saver import save_model
 from tunix_rt_trainer.model import StepMetrics, TrainingManifest, WorkerSpec
 from tunix_rt_trainer.worker.durable import new_folder
 from tunix_rt_trainer.worker.ledger import Ledger
@@ -27,7 +30,8 @@ _TIMED: Final = {"tokens_per_second", "supervised_tokens_per_second", "step_dura
 class JobKeeper:
     """Writes into the job's folder and tells of it.
 
-    ``manifest`` is that of each checkpoint but for the order of the data.
+    ``manifest`` is that of each checkpoint but for the order of the data; ``base`` is the folder of the base
+    model.
     """
 
     worker: WorkerSpec
@@ -35,6 +39,7 @@ class JobKeeper:
     manifest: TrainingManifest
     ledger: Ledger
     states: StateStore
+    base: Path
     job_folder: Path
     reporter: Reporter
 
@@ -67,8 +72,15 @@ class JobKeeper:
 
     def _weights(self, folder: Path) -> None:
         lora = self.worker.spec.lora
-        assert lora is not None
-        save_adapter(self.network, folder, alpha=lora.alpha, base_model=self.worker.spec.base_model)
+        if lora is not None:
+            save_adapter(self.network, folder, alpha=lora.alpha, base_model=self.worker.spec.base_model)
+            return
+        template = ChatTemplate(**self.worker.inputs.chat_template.model_dump())
+        whole = folder / "model"
+        save_model(self.network, whole, base=self.base, conversation=Conversation.by(template))
+        for file in whole.iterdir():
+            file.rename(folder / file.name)
+        whole.rmdir()
 
 
 def identity(manifest: TrainingManifest, worker: WorkerSpec) -> Mapping[str, Any]:
