@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 import jax
 import numpy as np
@@ -14,9 +15,14 @@ from flax import nnx
 
 from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_kit.models.adapter import CONFIG_FILE, TARGET_MODULES, WEIGHTS_FILE, read_adapter, write_adapter
+from tunix_rt_kit.models.families import ModelConfig
 from tunix_rt_kit.models.networks import Decoder
 
 __all__ = ["CONFIG_FILE", "TARGET_MODULES", "WEIGHTS_FILE", "apply_lora", "load_adapter", "save_adapter"]
+
+Quantization = Literal["nf4"]
+
+_MOST_OF_A_TILE: Final = 64
 
 
 def apply_lora(
@@ -26,6 +32,8 @@ def apply_lora(
     alpha: float,
     target_modules: Sequence[str] = TARGET_MODULES,
     seed: int,
+    quantization: Quantization | None = None,
+    tile_size: int | None = None,
 ) -> Decoder:
     """A copy of ``model`` with fresh LoRA weights (A random, B zero, so that it computes the same).
 
@@ -35,12 +43,21 @@ def apply_lora(
         alpha: the pair's product is scaled by ``alpha / rank``.
         target_modules: the projections that get a pair, of ``TARGET_MODULES``.
         seed: seed of A.
+        quantization: ``nf4`` keeps the weights of those projections in 4 bits of a normal distribution's
+            quantiles (QLoRA, https://arxiv.org/abs/2305.14314), or None as they are. On a CPU each takes a
+            byte.
+        tile_size: how many inputs share a scale; it must divide ``hidden_size``, ``intermediate_size`` and
+            ``head_dim``. None takes the greatest power of two that does, at most 64.
 
     Raises:
         InvalidArgument: LORA_INVALID, naming the argument that is wrong.
     """
     _check(rank, alpha, target_modules)
-    provider = qwix.LoraProvider(module_path=f".*/({'|'.join(target_modules)})", rank=rank, alpha=alpha)
+    quantized: dict[str, Any] = {}
+    if quantization is not None:
+        quantized = {"weight_qtype": quantization, "tile_size": _tile(model.description, tile_size)}
+    modules = f".*/({'|'.join(target_modules)})"
+    provider = qwix.LoraProvider(module_path=modules, rank=rank, alpha=alpha, **quantized)
     # qwix runs the model once to find the weights.
     inputs = model.get_model_input()
     adapted: Decoder = qwix.apply_lora_to_model(model, provider, rngs=nnx.Rngs(params=seed), **inputs)
@@ -67,12 +84,13 @@ def save_adapter(model: Decoder, folder: Path, *, alpha: float, base_model: str)
     write_adapter(folder, pairs, rank=rank, alpha=alpha, base_model=base_model)
 
 
-def load_adapter(model: Decoder, folder: Path) -> Decoder:
+def load_adapter(model: Decoder, folder: Path, *, quantization: Quantization | None = None) -> Decoder:
     """A copy of ``model`` with the LoRA weights that ``save_adapter`` (or ``peft``) wrote.
 
     Args:
         model: the base model, without LoRA; the adapter's weights are cast to its type.
         folder: with ``adapter_model.safetensors`` and ``adapter_config.json``.
+        quantization: of the base model's weights, see ``apply_lora``.
 
     Raises:
         DataLoss: ADAPTER_INVALID, a file is missing or cannot be read.
@@ -80,7 +98,9 @@ def load_adapter(model: Decoder, folder: Path) -> Decoder:
     """
     adapter = read_adapter(folder)
     rank, targets = adapter.rank, adapter.target_modules
-    adapted = apply_lora(model, rank=rank, alpha=adapter.alpha, target_modules=targets, seed=0)
+    adapted = apply_lora(
+        model, rank=rank, alpha=adapter.alpha, target_modules=targets, seed=0, quantization=quantization
+    )
     for module, a, b in _pairs(adapted):
         tensors = adapter.take(module, a.size // rank, b.size // rank)
         for parameter, tensor in zip((a, b), tensors, strict=True):
@@ -110,6 +130,23 @@ def _placed(tensor: npt.NDArray[Any], parameter: nnx.LoRAParam[jax.Array]) -> ja
     value = np.ascontiguousarray(tensor.T).reshape(parameter.shape).astype(parameter.dtype)
     placed: jax.Array = jax.device_put(value, parameter[...].sharding)
     return placed
+
+
+def _tile(config: ModelConfig, wanted: int | None) -> int:
+    inputs = {
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "head_dim": config.head_dim,
+    }
+    common = math.gcd(*inputs.values())
+    if wanted is None:
+        # The greatest power of two that divides it.
+        wanted = min(common & -common, _MOST_OF_A_TILE)
+    for name, size in inputs.items():
+        if wanted < 1 or size % wanted:
+            problem = f"tile_size is {wanted}; it must divide {name} ({size})"
+            raise InvalidArgument(problem, reason="LORA_INVALID", metadata={"field": "tile_size"})
+    return wanted
 
 
 def _check(rank: int, alpha: float, target_modules: Sequence[str]) -> None:

@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 import pytest
+import qwix
+from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 from support.adapters import lora_parameters, with_random_lora
@@ -17,6 +20,7 @@ from support.numpy_llama import numpy_logits
 from support.tiny_model import make_tiny_model
 from tunix_rt_kit.errors import DataLoss, InvalidArgument
 from tunix_rt_kit.models import loader
+from tunix_rt_kit.models.families import FAMILIES
 from tunix_rt_kit.models.lora import (
     CONFIG_FILE,
     TARGET_MODULES,
@@ -189,3 +193,60 @@ def test_damaged_adapter_is_named(tiny: Path, adapter: Path, file: str) -> None:
     (adapter / file).unlink()
     with pytest.raises(DataLoss, match=f"adapter in {adapter} cannot be read"):
         load_adapter(load(tiny), adapter)
+
+
+PROJECTIONS = {"q_proj": ("attn", "w"), "o_proj": ("attn", "w"), "down_proj": ("mlp", "kernel")}
+
+
+def projection(layer: Any, name: str) -> tuple[Any, str]:
+    parent, weight = PROJECTIONS[name]
+    return getattr(getattr(layer, parent), name), weight
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_quantised_weights_are_small_and_near_and_of_the_targets_alone(tmp_path: Path, family: str) -> None:
+    base = load(make_tiny_model(tmp_path / "base", family=family))
+    adapted = apply_lora(
+        base, rank=4, alpha=8.0, seed=0, quantization="nf4", target_modules=list(PROJECTIONS)
+    )
+    plain = nnx.clone(base)
+    for layer, quantised in zip(plain.layers, adapted.layers, strict=True):
+        for name in PROJECTIONS:
+            (module, weight), (stored, _) = projection(layer, name), projection(quantised, name)
+            array, before = getattr(stored, weight).value.array, getattr(module, weight)[...]
+            assert str(array.qvalue.dtype) == "uint4"
+            assert array.qvalue.nbytes + array.scale.nbytes < 0.35 * before.nbytes
+            restored = qwix.dequantize(array)
+            # Half the mean distance of two quantiles, for weights of a normal distribution.
+            assert 0 < float(jnp.abs(restored - before).mean()) < 0.1 * float(before.std())
+            getattr(module, weight)[...] = restored
+    # What is computed is what the stored weights mean, and all other weights are as they were.
+    np.testing.assert_allclose(logits(adapted), logits(plain), atol=1e-4)
+    difference = np.abs(logits(adapted) - logits(base))
+    assert 0 < difference.mean() < 0.25 * logits(base).std()
+
+
+def test_an_adapter_on_quantised_weights_learns_and_is_saved_like_any_other(
+    tiny: Path, tmp_path: Path
+) -> None:
+    base = load(tiny, "bfloat16")
+    adapted = with_random_lora(base, quantization="nf4")
+    tokens = jnp.asarray([list(TEXT.encode())], jnp.int32)
+
+    def total(model: Any) -> Any:
+        return (loader.logits(model, tokens, jnp.ones_like(tokens, bool)) ** 2).sum()
+
+    with MESH:
+        gradients = jax.tree.leaves(nnx.grad(total, argnums=nnx.DiffState(0, nnx.LoRAParam))(adapted))
+    assert len(gradients) == len(lora_parameters(adapted))
+    assert all(bool(jnp.isfinite(leaf).all()) and bool((leaf != 0).any()) for leaf in gradients)
+    save_adapter(adapted, tmp_path / "adapter", alpha=8.0, base_model="tiny")
+    assert bits(load_adapter(base, tmp_path / "adapter")) == bits(adapted)
+    restored = load_adapter(base, tmp_path / "adapter", quantization="nf4")
+    np.testing.assert_array_equal(logits(restored), logits(adapted))
+    assert not np.array_equal(logits(restored), logits(load_adapter(base, tmp_path / "adapter")))
+
+
+def test_a_tile_that_does_not_fit_is_named(tiny: Path) -> None:
+    with pytest.raises(InvalidArgument, match=r"tile_size is 32; it must divide head_dim \(16\)"):
+        apply_lora(load(tiny), rank=4, alpha=8.0, seed=0, quantization="nf4", tile_size=32)
