@@ -54,17 +54,18 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         FailedPrecondition: BASE_MODEL_UNSUPPORTED, there is none or one is missing.
     """
-    if (folder / INDEX_FILE).is_file():
-        names = sorted(set(_read_json(folder, INDEX_FILE).get("weight_map", {}).values()))
-    else:
-        names = [WEIGHTS_FILE]
-    files = [folder / name for name in names]
-    for file in files:
-        if not file.is_file() or file.parent != folder:
-            raise _missing(folder, file.name)
-    if not files:
-        raise unsupported(folder, f"{INDEX_FILE}: weight_map", {}, "it must name the files of the weights")
-    return files
+    if not (folder / INDEX_FILE).is_file():
+        if not (folder / WEIGHTS_FILE).is_file():
+            raise _missing(folder, WEIGHTS_FILE)
+        return [folder / WEIGHTS_FILE]
+    weight_map = _read_json(folder, INDEX_FILE).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        field = f"{INDEX_FILE}: weight_map"
+        raise unsupported(folder, field, weight_map, "it must name the file of each tensor")
+    for tensor, name in sorted(weight_map.items()):
+        if not isinstance(name, str) or Path(name).name != name or not (folder / name).is_file():
+            raise _missing(folder, f"{name}, where {INDEX_FILE} says that tensor {tensor} is")
+    return [folder / name for name in sorted(set(weight_map.values()))]
 
 
 def check_weights(folder: Path, config: ModelConfig) -> None:

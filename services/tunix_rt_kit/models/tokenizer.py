@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from tunix_rt_kit.errors import FailedPrecondition, InvalidArgument
 from tunix_rt_kit.models.families import unsupported
-from tunix_rt_kit.models.hf_folder import SpecialTokens, read_special_tokens
+from tunix_rt_kit.models.hf_folder import SpecialTokens, read_config, read_special_tokens
 
 # The module of what a library in Rust raises when it gives up, which is no Exception.
 _PANICS: Final = "pyo3_runtime"
@@ -77,6 +77,36 @@ class ModelTokenizer(TextTokenizer):
         """Id of a token for padding: never the end token, whose loss and whose end would be masked away."""
         return self._pad
 
+    def require_embeddings(self, count: int, folder: Path) -> None:
+        """Refuse a vocabulary that is bigger than the ``count`` embeddings of the model in ``folder``.
+
+        Special tokens beyond them are let through where nothing here writes them: Gemma 3's text models have
+        one for images.
+
+        Raises:
+            FailedPrecondition: BASE_MODEL_UNSUPPORTED, naming a token that has no embedding.
+        """
+        if self.vocab_size <= count:
+            return
+        unused = {
+            token.content
+            for index, token in self._tokenizer.get_added_tokens_decoder().items()
+            if token.special and index not in {self._bos, self._eos, self._pad}
+        }
+        beyond = [
+            (index, token)
+            for token, index in self._tokenizer.get_vocab(with_added_tokens=True).items()
+            if index >= count and token not in unused
+        ]
+        if beyond:
+            index, token = min(beyond)
+            raise unsupported(
+                folder,
+                f"tokenizer.json: id of {token!r}",
+                index,
+                f"config.json has vocab_size {count}, and {len(beyond)} tokens have no embedding",
+            )
+
     def _declared(self, token: str | None, field: str, folder: Path) -> int | None:
         if token is None:
             return None
@@ -108,11 +138,14 @@ def load_tokenizer(path: Path | str) -> ModelTokenizer:
     """Load the tokenizer of a Hugging Face folder.
 
     Raises:
-        FailedPrecondition: BASE_MODEL_UNSUPPORTED, naming the file or token that is missing.
+        FailedPrecondition: BASE_MODEL_UNSUPPORTED, naming the file or token that is missing, or a token that
+            the model has no embedding for.
     """
     folder = Path(path)
     special = read_special_tokens(folder)
-    return ModelTokenizer(Tokenizer.from_file(str(folder / "tokenizer.json")), special, folder)
+    tokenizer = ModelTokenizer(Tokenizer.from_file(str(folder / "tokenizer.json")), special, folder)
+    tokenizer.require_embeddings(read_config(folder).vocab_size, folder)
+    return tokenizer
 
 
 def parse_tokenizer(data: bytes) -> TextTokenizer:

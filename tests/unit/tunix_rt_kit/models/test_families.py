@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from flax import nnx
+from safetensors.numpy import load_file, save_file
 from tunix.models.gemma import model as gemma2
 from tunix.models.gemma3 import model as gemma3
 from tunix.models.llama3 import model as llama3
@@ -25,6 +26,7 @@ from tunix.models.qwen3 import model as qwen3
 from support.tiny_families import VARIANTS, make_variant
 from support.tiny_model import make_tiny_model
 from tunix_rt_kit.artifacts import digest_file
+from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.models.families import FAMILIES
 from tunix_rt_kit.models.golden import Golden, max_difference
 from tunix_rt_kit.models.hf_folder import read_config
@@ -151,3 +153,18 @@ def test_a_model_computes_on_a_mesh_of_its_own_shape(tmp_path: Path) -> None:
         assert read_config(tmp_path / family).parameter_count() == sum(
             leaf.size for leaf in jax.tree.leaves(nnx.state(model))
         )
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_weight_that_is_no_number_is_named_by_its_tensor(tmp_path: Path, dtype: str, value: float) -> None:
+    folder = make_tiny_model(tmp_path / "model", dtype=dtype, shards=2)
+    for file in folder.glob("*.safetensors"):
+        tensors = load_file(file)
+        if (name := "model.layers.1.mlp.up_proj.weight") in tensors:
+            tensors[name][7, 3] = value
+            save_file(tensors, file)
+    with pytest.raises(FailedPrecondition) as caught:
+        load_model(folder, dtype="bfloat16", mesh=MESH)
+    assert caught.value.metadata["field"] == name
+    assert f"{name} is {value}; each of its 8192 values must be a finite number" in str(caught.value)

@@ -213,6 +213,21 @@ def test_broken_json_and_broken_weights_are_named(tiny: Path) -> None:
         store.resolve(str(tiny))
 
 
+def test_a_missing_shard_is_named_with_a_tensor_that_it_held(tmp_path: Path) -> None:
+    folder = make_tiny_model(tmp_path / "mine", shards=3)
+    store = ModelStore(tmp_path)
+    (folder / "model-00002-of-00003.safetensors").unlink()
+    with pytest.raises(FailedPrecondition) as caught:
+        store.resolve("mine")
+    assert "it has no model-00002-of-00003.safetensors, where" in str(caught.value)
+    assert "says that tensor model.layers.0.mlp.down_proj.weight is" in str(caught.value)
+    index = folder / "model.safetensors.index.json"
+    for damaged in ({}, [], {"model.norm.weight": "../other.safetensors"}, {"model.norm.weight": 3}):
+        edit(index, weight_map=damaged)
+        with pytest.raises(FailedPrecondition, match=r"model\.safetensors\.index\.json"):
+            store.resolve("mine")
+
+
 def test_unusable_folder_does_not_spoil_the_list(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("WARNING")
     make_tiny_model(tmp_path / "good")

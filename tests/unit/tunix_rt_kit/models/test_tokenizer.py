@@ -104,3 +104,33 @@ def test_an_interruption_is_not_taken_for_an_invalid_file(monkeypatch: pytest.Mo
     monkeypatch.setattr("tunix_rt_kit.models.tokenizer.Tokenizer.from_buffer", interrupted)
     with pytest.raises(KeyboardInterrupt):
         parse_tokenizer(b"{}")
+
+
+def add_token(folder: Path, content: str, *, special: bool) -> None:
+    path = folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": special}
+    size = len(tokenizer["model"]["vocab"])
+    tokenizer["added_tokens"].append({"id": size, "content": content, **flags})
+    path.write_text(json.dumps(tokenizer))
+
+
+def test_a_vocabulary_bigger_than_the_embedding_is_refused_with_a_token(tmp_path: Path) -> None:
+    folder = make_tiny_model(tmp_path / "small", config={"vocab_size": 200})
+    with pytest.raises(FailedPrecondition) as caught:
+        load_tokenizer(folder)
+    assert caught.value.metadata["field"].startswith("tokenizer.json: id of ")
+    assert "is 200; config.json has vocab_size 200, and 59 tokens have no embedding" in str(caught.value)
+
+
+def test_a_token_that_only_text_could_write_must_have_an_embedding(tmp_path: Path) -> None:
+    folder = make_tiny_model(tmp_path / "tiny")
+    add_token(folder, "<image>", special=True)
+    assert load_tokenizer(folder).vocab_size == 260
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"pad_token": "<image>"}))
+    with pytest.raises(FailedPrecondition, match="id of '<image>' is 259"):
+        load_tokenizer(folder)
+    add_token(make_tiny_model(tmp_path / "plain"), "word", special=False)
+    with pytest.raises(FailedPrecondition, match="id of 'word' is 259"):
+        load_tokenizer(tmp_path / "plain")
