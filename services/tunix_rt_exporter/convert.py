@@ -119,7 +119,8 @@ def source_trace(trace: v1.Trace) -> SourceTrace:
         prompt=trace.prompt,
         steps=[{"i": step.i, "type": step.type, "content": step.content} for step in trace.steps],
         final_answer=trace.final_answer,
-        metadata=plain_struct(trace.metadata),
+        # To look into an empty struct takes as long as to read two steps.
+        metadata=plain_struct(trace.metadata) if trace.HasField("metadata") else {},
     )
 
 

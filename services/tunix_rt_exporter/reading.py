@@ -103,4 +103,4 @@ def split_group(rule: SplitGroup, prompt: str, metadata: dict[str, Any]) -> str:
 
 
 def _texts(trace: SourceTrace) -> list[str]:
-    return [trace.prompt, *(step["content"] for step in trace.steps), trace.final_answer]
+    return [trace.prompt, *[step["content"] for step in trace.steps], trace.final_answer]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Any, Final
 
 from tunix_rt_exporter.model import ReasoningStyle, SourceTrace
-from tunix_rt_kit.artifacts import canonical_json, canonical_string
-from tunix_rt_kit.chat import ChatTemplate, Message, gemma_it, trace_messages
+from tunix_rt_kit.artifacts import CanonicalPart, canonical_json, canonical_line
+from tunix_rt_kit.chat import ChatTemplate, gemma_it, render_response
 from tunix_rt_kit.errors import InvalidArgument
 
 # What is wrong with one row; anything else is wrong with the template, and so with all of them.
@@ -55,44 +54,34 @@ class RowRenderer:
                 yield from self.render([trace])
 
     def _all(self, traces: Sequence[SourceTrace]) -> list[RenderedRow]:
-        conversations = [self._messages(trace) for trace in traces]
-        examples = self._template.split_examples(conversations)
-        whole_texts: Iterable[str | None] = repeat(None)
-        if self._template != self._gemma:
-            whole_texts = [
-                self._gemma.render(messages).removeprefix(gemma_it.BOS) for messages in conversations
-            ]
+        turns = [(trace.prompt, self._response(trace)) for trace in traces]
+        examples = self._template.split_turns(turns)
+        in_gemma = examples if self._template == self._gemma else self._gemma.split_turns(turns)
         return [
-            _row(trace, prompt, response, whole_text)
-            for trace, (prompt, response), whole_text in zip(traces, examples, whole_texts, strict=False)
+            _row(trace, prompt, response, asked.removeprefix(gemma_it.BOS) + replied)
+            for trace, (prompt, response), (asked, replied) in zip(traces, examples, in_gemma, strict=True)
         ]
 
-    def _messages(self, trace: SourceTrace) -> tuple[Message, Message]:
+    def _response(self, trace: SourceTrace) -> str:
         contents = [step["content"] for step in trace.steps]
-        return trace_messages(trace.prompt, contents, trace.final_answer, self._style)
+        return render_response(contents, trace.final_answer, self._style)
 
 
-def _row(trace: SourceTrace, prompt: str, response: str, whole_text: str | None) -> RenderedRow:
-    """The row of a trace; without a ``whole_text``, that is the prompt and the response in Gemma's turns."""
-    # The canonical JSON of rows whose keys are known is put together from that of their values.
-    text = canonical_string
+def _row(trace: SourceTrace, prompt: str, response: str, whole_text: str) -> RenderedRow:
     row_id = trace.digest.hex()
-    asked, replied = text(prompt), text(response)
-    whole = text(whole_text) if whole_text is not None else _joined(asked, replied)
-    steps = ",".join(
-        [
-            f'{{"content":{text(step["content"])},"i":{step["i"]},"type":{text(step["type"])}}}'
-            for step in trace.steps
-        ]
-    )
-    metadata = canonical_json(trace.metadata).decode()
-    traced = _with_source(metadata, trace.metadata, row_id)
-    shared = f'{{"final_answer":{text(trace.final_answer)},"id":"{row_id}","metadata":{metadata},"prompts":'
+    metadata = canonical_json(trace.metadata)
+    shared = {"final_answer": trace.final_answer, "id": row_id, "metadata": CanonicalPart(metadata)}
+    example = {
+        "id": row_id,
+        "metadata": CanonicalPart(_with_source(metadata, trace.metadata, row_id)),
+        "prompt": prompt,
+        "response": response,
+    }
     return RenderedRow(
         (
-            f'{shared}{text(trace.prompt)},"trace_steps":[{steps}]}}\n'.encode(),
-            f"{shared}{whole}}}\n".encode(),
-            f'{{"id":"{row_id}","metadata":{traced},"prompt":{asked},"response":{replied}}}\n'.encode(),
+            canonical_line({**shared, "prompts": trace.prompt, "trace_steps": trace.steps}),
+            canonical_line({**shared, "prompts": whole_text}),
+            canonical_line(example),
         ),
         len(trace.steps),
         len(prompt),
@@ -100,15 +89,10 @@ def _row(trace: SourceTrace, prompt: str, response: str, whole_text: str | None)
     )
 
 
-def _joined(prompt: str, response: str) -> str:
-    """Two canonical strings as one, without the opening of the sequence."""
-    return f'"{prompt[1:-1].removeprefix(gemma_it.BOS)}{response[1:]}'
-
-
-def _with_source(canonical: str, metadata: dict[str, Any], row_id: str) -> str:
+def _with_source(canonical: bytes, metadata: dict[str, Any], row_id: str) -> bytes:
     """The canonical form of metadata with the id of the trace in it."""
     if not metadata:
-        return f'{{"{_SOURCE}":"{row_id}"}}'
+        return f'{{"{_SOURCE}":"{row_id}"}}'.encode()
     if max(metadata) < _SOURCE:
-        return f'{canonical[:-1]},"{_SOURCE}":"{row_id}"}}'
-    return canonical_json({**metadata, _SOURCE: row_id}).decode()
+        return canonical[:-1] + f',"{_SOURCE}":"{row_id}"}}'.encode()
+    return canonical_json({**metadata, _SOURCE: row_id})

@@ -151,15 +151,11 @@ class RowSpool:
         """The report's line for a row that was dropped when it was added."""
         return self.lines(row)[0]
 
-    def lines(self, row: int) -> list[bytes]:
+    def lines(self, row: int) -> tuple[bytes, bytes, bytes]:
         """A row's line in each format."""
-        lengths = self._lengths[row * len(FORMATS) : (row + 1) * len(FORMATS)]
+        first, second, third = self._lengths[row * len(FORMATS) : (row + 1) * len(FORMATS)]
         try:
-            data = os.pread(self._reader, sum(lengths), self._offsets[row])
+            data = os.pread(self._reader, first + second + third, self._offsets[row])
         except OSError as error:
             raise storage_error(error, str(self._path)) from error
-        found, start = [], 0
-        for length in lengths:
-            found.append(data[start : start + length])
-            start += length
-        return found
+        return data[:first], data[first : first + second], data[first + second :]

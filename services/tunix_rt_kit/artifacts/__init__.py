@@ -1,8 +1,9 @@
 """Canonical JSON, digests and the content-addressed artifact store."""
 
 from tunix_rt_kit.artifacts.canonical import (
+    CanonicalPart,
     canonical_json,
-    canonical_string,
+    canonical_line,
     check_digest,
     digest_bytes,
     digest_file,
@@ -14,8 +15,9 @@ __all__ = [
     "Artifact",
     "ArtifactStore",
     "ArtifactWriter",
+    "CanonicalPart",
     "canonical_json",
-    "canonical_string",
+    "canonical_line",
     "check_digest",
     "digest_bytes",
     "digest_file",

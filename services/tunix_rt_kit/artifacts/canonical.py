@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable
-from json.encoder import encode_basestring
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,8 +18,8 @@ _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 _MAX_INTEGER: Final = (1 << 53) - 1
 
 
-# The canonical JSON of a text without lone surrogates, to put lines together from parts.
-canonical_string: Final[Callable[[str], str]] = encode_basestring
+CanonicalPart = orjson.Fragment
+"""Canonical JSON that ``canonical_line`` takes over as it is."""
 
 
 def canonical_json(obj: Any) -> bytes:
@@ -39,6 +38,23 @@ def canonical_json(obj: Any) -> bytes:
                 pass  # Too deep for it, or without a canonical form: the next line knows which.
         return rfc8785.dumps(obj)
     except (rfc8785.CanonicalizationError, UnicodeEncodeError, RecursionError) as error:
+        raise InvalidArgument(
+            f"value has no canonical JSON form: {error}", reason="JSON_NOT_CANONICAL"
+        ) from error
+
+
+def canonical_line(fields: Mapping[str, Any]) -> bytes:
+    """The canonical JSON of an object whose fields are known, and a line break; many times faster.
+
+    Args:
+        fields: under ASCII keys texts, integers of 32 bits, ``CanonicalPart``s, and lists and dicts of these.
+            Nothing else is checked than that texts have no lone surrogates.
+
+    Raises InvalidArgument(JSON_NOT_CANONICAL).
+    """
+    try:
+        return orjson.dumps(fields, option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
+    except orjson.JSONEncodeError as error:
         raise InvalidArgument(
             f"value has no canonical JSON form: {error}", reason="JSON_NOT_CANONICAL"
         ) from error

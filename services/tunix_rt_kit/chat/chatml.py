@@ -23,4 +23,5 @@ FORMAT: Final = TextFormat(
     markers=(_START, _END),
     generation_prompt=f"{_START}assistant\n",
     conversation=_conversation,
+    trims=False,
 )

@@ -160,6 +160,30 @@ class ChatTemplate(BaseModel):
         )
         return [_split(prompt, full) for prompt, full in zip(texts[::2], texts[1::2], strict=True)]
 
+    def split_turns(self, turns: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        """`split_examples` of conversations that are a user's text and the assistant's reply to it.
+
+        Many times faster where the template is built in. Raises as `split_examples`.
+        """
+        known = BUILTIN_FORMATS[self.builtin] if self.builtin is not None else None
+        # No control text holds a line break, so none stands across two texts.
+        together = "\n".join(text for turn in turns for text in turn)
+        if known is None or any(marker in together for marker in known.markers):
+            return self.split_examples([_exchange(asked, reply) for asked, reply in turns])
+        opening, between, closing = self._around
+        if known.trims:
+            turns = [(asked.strip(), reply.strip()) for asked, reply in turns]
+        return [(f"{opening}{asked}{between}", f"{reply}{closing}") for asked, reply in turns]
+
+    @cached_property
+    def _around(self) -> tuple[str, str, str]:
+        """What a built-in template writes before a user's text, between it and the reply, and behind that."""
+        probe = "\ue000"
+        prompt, response = self.split_example(_exchange(probe, probe))
+        # A system instruction, which may hold anything, stands before.
+        opening, _, between = prompt.rpartition(probe)
+        return opening, between, response.removeprefix(probe)
+
     def _split_built_in(
         self, conversations: Sequence[Sequence[Message]], opening: str
     ) -> list[tuple[str, str]]:
@@ -230,6 +254,10 @@ class ChatTemplate(BaseModel):
         if not self.system_instruction or messages[0].role == "system":
             return messages
         return (Message(role="system", content=self.system_instruction), *messages)
+
+
+def _exchange(asked: str, reply: str) -> tuple[Message, Message]:
+    return Message(role="user", content=asked), Message(role="assistant", content=reply)
 
 
 def _split(prompt: str, full: str) -> tuple[str, str]:

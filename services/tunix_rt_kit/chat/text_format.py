@@ -19,6 +19,7 @@ class TextFormat:
         generation_prompt: what opens the turn that the model is to write.
         conversation: all turns, in order, without ``bos``.
         system_turn: whether a system instruction has a turn of its own.
+        trims: whether user's and assistant's texts are written without the white space at their ends.
     """
 
     bos: str
@@ -27,3 +28,4 @@ class TextFormat:
     generation_prompt: str
     conversation: Callable[[Sequence[Message]], str]
     system_turn: bool = True
+    trims: bool = True

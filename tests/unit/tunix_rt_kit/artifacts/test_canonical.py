@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from tunix_rt_kit.artifacts import canonical_json, check_digest, digest_bytes, digest_file, digest_json
+from tunix_rt_kit.artifacts import (
+    CanonicalPart,
+    canonical_json,
+    canonical_line,
+    check_digest,
+    digest_bytes,
+    digest_file,
+    digest_json,
+)
 from tunix_rt_kit.errors import InvalidArgument
 
 
@@ -36,6 +44,16 @@ def test_the_order_of_keys_changes_nothing() -> None:
 def test_what_has_no_canonical_form_is_refused(value: Any) -> None:
     with pytest.raises(InvalidArgument) as caught:
         canonical_json({"value": [value]})
+    assert caught.value.reason == "JSON_NOT_CANONICAL"
+
+
+def test_a_line_is_the_canonical_json_of_its_fields() -> None:
+    fields = {"b": [{"y": 2, "x": '\x7f\u2028\n"'}], "a": -(2**31), "\x7f": "\u20ac/"}
+    part = canonical_json({"z": 1.50, "\ufb33": 1e21})
+    assert canonical_line(fields) == canonical_json(fields) + b"\n"
+    assert canonical_line({"b": CanonicalPart(part), "a": "x"}) == b'{"a":"x","b":%b}\n' % part
+    with pytest.raises(InvalidArgument) as caught:
+        canonical_line({"a": ["\ud800"]})
     assert caught.value.reason == "JSON_NOT_CANONICAL"
 
 

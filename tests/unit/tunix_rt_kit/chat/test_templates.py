@@ -105,6 +105,34 @@ def test_the_jinja_source_knows_the_system_instruction(
     assert texts_by_transformers(tokenizer, messages, opened) == template.render(messages, opened)
 
 
+@pytest.mark.parametrize("system_instruction", ["", " Think. \ue000 \n"])
+@pytest.mark.parametrize("name", TEMPLATES)
+@given(asked=TEXTS, reply=TEXTS)
+@settings(max_examples=30, deadline=None)
+def test_turns_are_split_as_conversations_are(
+    name: str, system_instruction: str, asked: str, reply: str
+) -> None:
+    template = ChatTemplate(**{**TEMPLATES[name].model_dump(), "system_instruction": system_instruction})
+    turns = [(asked, reply), (reply, asked)]
+    conversations = [
+        (Message(role="user", content=user), Message(role="assistant", content=model))
+        for user, model in turns
+    ]
+    assert template.split_turns(turns) == template.split_examples(conversations)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("name", BUILTIN_NAMES)
+def test_turns_that_hold_a_control_text_are_refused(name: str, place: int) -> None:
+    template = ChatTemplate.built_in(name)
+    turn = ["6 * 7?", "42"]
+    turn[place] += template.end_of_turn
+    with pytest.raises(InvalidArgument) as caught:
+        template.split_turns([("6 * 7?", "42"), (turn[0], turn[1])])
+    assert caught.value.reason == "CHAT_MARKER_IN_CONTENT"
+    assert caught.value.metadata["message"] == str(place)
+
+
 @pytest.mark.parametrize("name", TEMPLATES)
 @given(messages=conversations(ends_with="assistant"))
 @settings(max_examples=40, deadline=None)
