@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -10,7 +11,13 @@ from sqlalchemy import ColumnElement, Row, Select, delete, func, insert, or_, se
 from sqlalchemy.orm import Session
 
 from tunix_rt_kit.database import Database, RequestLog, bulk_insert
-from tunix_rt_kit.errors import DomainError, FailedPrecondition, NotFound
+from tunix_rt_kit.errors import (
+    DomainError,
+    FailedPrecondition,
+    FieldViolation,
+    InvalidArgument,
+    NotFound,
+)
 from tunix_rt_kit.serving.resources import new_id
 from tunix_rt_trace_store.filters import conditions
 from tunix_rt_trace_store.model import (
@@ -35,6 +42,7 @@ _COLUMNS: Final = (
     traces.c.create_time,
     traces.c.encoded,
 )
+_DIGITS: Final = re.compile(r"[0-9a-f]{12,64}")
 _CREATED, _EXISTING = "+", "="
 
 
@@ -70,7 +78,10 @@ class SqlTraceRepository:
         ]
 
     def get(self, trace_id: str, field: str = "name") -> StoredTrace:
-        """One trace; raises NotFound (TRACE_NOT_FOUND, TRACE_DELETED)."""
+        """One trace, by its id or by digits of its content digest (see ``_own_id``).
+
+        Raises NotFound (TRACE_NOT_FOUND, TRACE_DELETED), InvalidArgument(TRACE_AMBIGUOUS).
+        """
         with self._database.read() as session:
             return _get(session, trace_id, field)
 
@@ -154,8 +165,9 @@ class SqlTraceRepository:
             )
 
     def scores(self, trace_id: str, criterion: str, before: int | None, limit: int) -> ScorePage:
-        """Up to ``limit`` scores of a trace, newest first, behind ``before``; raises NotFound as ``get``."""
+        """Up to ``limit`` scores of a trace, newest first, behind ``before``; raises as ``get``."""
         with self._database.read() as session:
+            trace_id = _own_id(session, trace_id, "trace")
             sequence = session.scalar(select(traces.c.sequence).where(traces.c.id == trace_id))
             if sequence is None:
                 raise _not_found(session, trace_id, "trace")
@@ -301,7 +313,33 @@ def _rows(where: list[ColumnElement[bool]], low: int, high: int) -> Select[Any]:
     return select(*_COLUMNS).where(*where, traces.c.sequence.between(low, high))
 
 
+def _own_id(session: Session, trace_id: str, field: str) -> str:
+    """The id of the oldest trace whose content digest begins with ``trace_id``, if that is 12 to 64 digits.
+
+    They are hex digits, which no id is. So the rows of datasets, whose ids are content digests, lead to
+    traces. What begins no digest is given back as it is. Raises InvalidArgument(TRACE_AMBIGUOUS).
+    """
+    if not _DIGITS.fullmatch(trace_id):
+        return trace_id
+    here = _begins(traces.c.content_digest, trace_id)
+    digests = session.scalars(select(traces.c.content_digest).where(here).distinct().limit(2)).all()
+    if len(digests) > 1:
+        named = " or ".join(sorted(digest.hex() for digest in digests))
+        description = f"is traces/{trace_id}, which may be {named}; more digits would be right"
+        raise InvalidArgument(
+            f"{field}: {description}",
+            reason="TRACE_AMBIGUOUS",
+            violations=[FieldViolation(field, description)],
+        )
+    return session.scalar(select(traces.c.id).where(here).order_by(traces.c.sequence).limit(1)) or trace_id
+
+
+def _begins(digest: ColumnElement[bytes], digits: str) -> ColumnElement[bool]:
+    return digest.between(bytes.fromhex(digits.ljust(64, "0")), bytes.fromhex(digits.ljust(64, "f")))
+
+
 def _get(session: Session, trace_id: str, field: str) -> StoredTrace:
+    trace_id = _own_id(session, trace_id, field)
     row = session.execute(select(*_COLUMNS).where(traces.c.id == trace_id)).one_or_none()
     if row is None:
         raise _not_found(session, trace_id, field)
@@ -315,7 +353,10 @@ def _stored(row: Sequence[Any]) -> StoredTrace:
 
 def _not_found(session: Session, trace_id: str, field: str) -> DomainError:
     name = f"traces/{trace_id}"
-    row = session.execute(select(tombstones).where(tombstones.c.id == trace_id)).one_or_none()
+    here = tombstones.c.id == trace_id
+    if _DIGITS.fullmatch(trace_id):
+        here = _begins(tombstones.c.content_digest, trace_id)
+    row = session.execute(select(tombstones).where(here).limit(1)).one_or_none()
     if row is None:
         return NotFound(f"{field}: {name} does not exist", reason="TRACE_NOT_FOUND", metadata={"name": name})
     when = row.delete_time.isoformat()

@@ -163,9 +163,10 @@ class TraceStoreService:
         """
         trace_id = parse_name(TRACE_NAME, name)
         chosen = _checked_criteria(criteria)
-        content = self._decode(self._repository.get(trace_id).encoded)
+        trace = self._repository.get(trace_id)
+        content = self._decode(trace.encoded)
         now = datetime.now(UTC)
-        given = [Score(trace_id, criterion, *CRITERIA[criterion](content), now) for criterion in chosen]
+        given = [Score(trace.id, criterion, *CRITERIA[criterion](content), now) for criterion in chosen]
         self._repository.add_scores(given, None, "name")
         return given
 

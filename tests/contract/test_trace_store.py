@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
+from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -266,6 +268,38 @@ async def test_names_that_lead_nowhere(store: Any) -> None:
             error = await refused(call)
             assert (error.code, error.reason) == (code, reason)
             assert error.message.startswith(field)
+
+
+async def test_a_trace_is_found_by_digits_of_its_content_digest(store: Any) -> None:
+    first, other, second = (await create(store, trace(0), trace(1), trace(0))).results
+    digits = first.content_digest.removeprefix("sha256:")
+    for name in (f"traces/{digits}", f"traces/{digits[:12]}"):
+        assert (await store.GetTrace(v1.GetTraceRequest(name=name))).name == first.name
+        scores = (await store.ScoreTrace(v1.ScoreTraceRequest(name=name))).scores
+        assert [score.trace for score in scores] == [first.name]
+        compared = await store.CompareTraces(v1.CompareTracesRequest(base=other.name, other=name))
+        assert compared.other.trace.name == first.name
+        assert (await store.ListScores(v1.ListScoresRequest(trace=name))).scores[0] == scores[0]
+    for name in (f"traces/{digits[:11]}", f"traces/{digits[1:]}"):
+        assert (await refused(store.GetTrace(v1.GetTraceRequest(name=name)))).reason == "TRACE_NOT_FOUND"
+    # Which of several is meant by a deletion must be said.
+    by_content = v1.DeleteTraceRequest(name=f"traces/{digits}")
+    assert (await refused(store.DeleteTrace(by_content))).reason == "TRACE_NOT_FOUND"
+    await store.DeleteTrace(v1.DeleteTraceRequest(name=first.name))
+    assert (await store.GetTrace(v1.GetTraceRequest(name=f"traces/{digits}"))).name == second.name
+    await store.DeleteTrace(v1.DeleteTraceRequest(name=second.name))
+    gone = await refused(store.GetTrace(v1.GetTraceRequest(name=f"traces/{digits}")))
+    assert (gone.reason, gone.metadata["content_digest"]) == ("TRACE_DELETED", first.content_digest)
+
+
+async def test_digits_of_several_contents_are_refused(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunix_rt_trace_store.repository._DIGITS", re.compile("[0-9a-f]{1,64}"))
+    results = (await create(store, *[trace(i) for i in range(17)])).results
+    first = Counter(result.content_digest[7] for result in results).most_common(1)[0][0]
+    error = await refused(store.GetTrace(v1.GetTraceRequest(name=f"traces/{first}")))
+    assert (error.code, error.reason, fields(error)) == ("INVALID_ARGUMENT", "TRACE_AMBIGUOUS", ["name"])
+    named = re.findall("[0-9a-f]{64}", error.message)
+    assert len(set(named) & {result.content_digest[7:] for result in results}) == 2
 
 
 async def test_pages_are_newest_first_and_complete(store: Any) -> None:

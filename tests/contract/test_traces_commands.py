@@ -252,6 +252,16 @@ def test_named_traces_are_scored_and_shown_with_their_scores(run: Run, client: C
     assert "0 stored, 1 skipped" in run("import", "-", input=json.dumps(document)).stdout
 
 
+def test_a_row_of_a_dataset_leads_to_its_trace(run: Run, client: Client) -> None:
+    import_traces(client, [trace(1), trace(2)])
+    stored = next(iter(client.trace_store.list_traces()))
+    for digest in (stored.content_digest, stored.content_digest[7:], stored.content_digest[7:19]):
+        assert json.loads(run("show", digest, "--json").stdout)["name"] == stored.name
+    assert json.loads(run("score", stored.content_digest, "--json").stdout)[0]["trace"] == stored.name
+    run("delete", stored.content_digest[7:19], "--yes")
+    assert stored.name not in names(client)
+
+
 def test_the_latest_score_of_each_criterion_is_shown(run: Run, client: Client) -> None:
     import_traces(client, [trace(1)])
     (name,) = names(client)

@@ -19,6 +19,11 @@ def resource_name(collection: str, given: str) -> str:
     return f"{collection}/{given}"
 
 
+def trace_name(given: str) -> str:
+    """The name of a trace given by name or id, or by its content digest or a row's id, whole or shortened."""
+    return resource_name("traces", given.removeprefix("sha256:"))
+
+
 def dataset_name(given: str) -> str:
     """The name of a dataset given as ID, ID@VERSION or datasets/ID@VERSION; the version defaults to 1."""
     name = resource_name("datasets", given)

@@ -174,7 +174,9 @@ class GetTraceRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """`traces/{trace}`."""
+    """`traces/{trace}`. Where {trace} is 12 to 64 hex digits, as no id is, they are the first of a content digest, which is the id of a dataset's
+    row too: then the oldest trace of that content is returned, under its own name.
+    """
     def __init__(
         self,
         *,
@@ -389,7 +391,7 @@ class ScoreTraceRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     CRITERIA_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """`traces/{trace}`."""
+    """`traces/{trace}`, as in GetTraceRequest."""
     @_builtins.property
     def criteria(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Built-in criteria: "structure" (half for step count up to 10, half for mean step length up to 500 characters), and "answer"
@@ -498,7 +500,7 @@ class ListScoresRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     trace: _builtins.str
-    """The trace, `traces/{trace}`."""
+    """The trace, `traces/{trace}`, as in GetTraceRequest."""
     criterion: _builtins.str
     """Only the scores of this criterion; all of them when empty."""
     page_size: _builtins.int
@@ -558,9 +560,9 @@ class CompareTracesRequest(_message.Message):
     BASE_FIELD_NUMBER: _builtins.int
     OTHER_FIELD_NUMBER: _builtins.int
     base: _builtins.str
-    """The trace that is compared against, `traces/{trace}`."""
+    """The trace that is compared against, `traces/{trace}`, as in GetTraceRequest."""
     other: _builtins.str
-    """The trace that is compared, `traces/{trace}`."""
+    """The trace that is compared, `traces/{trace}`, as in GetTraceRequest."""
     def __init__(
         self,
         *,

@@ -16,7 +16,7 @@ from rich.text import Text
 from tunix_rt import v1
 from tunix_rt.cli import tables
 from tunix_rt.cli.command import command
-from tunix_rt.cli.resources import resource_name, short_name
+from tunix_rt.cli.resources import short_name, trace_name
 from tunix_rt.cli.session import Session
 from tunix_rt.cli.traces.app import app
 
@@ -45,7 +45,7 @@ def compare(
     other: Annotated[str, typer.Argument(metavar="OTHER", help="The trace compared.")],
 ) -> None:
     """Set two traces side by side: their scores, and their steps aligned, with the differences marked."""
-    names = resource_name("traces", base), resource_name("traces", other)
+    names = trace_name(base), trace_name(other)
     with session.connect() as client:
         compared = client.trace_store.compare_traces(*names)
     if session.as_json:

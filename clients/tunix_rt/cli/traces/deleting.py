@@ -9,7 +9,7 @@ import typer
 
 from tunix_rt.cli import text
 from tunix_rt.cli.command import command
-from tunix_rt.cli.resources import resource_name, short_name
+from tunix_rt.cli.resources import short_name, trace_name
 from tunix_rt.cli.session import Session
 from tunix_rt.cli.traces.app import app
 from tunix_rt.errors import NotFoundError
@@ -36,12 +36,13 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Delete traces. Ids and digests stay on record; snapshots that held them can be streamed no more."""
-    wanted = list(dict.fromkeys(resource_name("traces", name) for name in names))
+    wanted = list(dict.fromkeys(trace_name(name) for name in names))
     if not yes and not can_ask():
         raise typer.BadParameter("there is no terminal to ask on; --yes deletes without asking")
     with session.connect() as client:
         # All names are looked up before the first trace is gone, so that a wrong one deletes nothing.
-        traces = [client.trace_store.get_trace(name) for name in wanted]
+        found = {trace.name: trace for trace in map(client.trace_store.get_trace, wanted)}
+        traces = list(found.values())
         if not yes:
             for trace in traces[:_SHOWN]:
                 line = f"{short_name(trace.name)}  {text.one_line(trace.prompt, 60)}"
@@ -50,7 +51,7 @@ def delete(
                 session.err.print(f"and {text.counted(len(traces) - _SHOWN, 'more', 'more')}")
             typer.confirm(f"Delete {text.counted(len(traces), 'trace')} for good?", abort=True, err=True)
         deleted: list[str] = []
-        for name in wanted:
+        for name in found:
             try:
                 client.trace_store.delete_trace(name)
             except NotFoundError:

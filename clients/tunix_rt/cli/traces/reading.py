@@ -14,7 +14,7 @@ from tunix_rt import Client, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command
 from tunix_rt.cli.filter_options import FilterOptions
-from tunix_rt.cli.resources import resource_name, short_name
+from tunix_rt.cli.resources import short_name, trace_name
 from tunix_rt.cli.session import Session, as_document
 from tunix_rt.cli.traces.app import app
 
@@ -87,16 +87,24 @@ def list_(
             )
 
 
-@command(app, "show", example="tunix-rt traces show traces/$TRACE")
+@command(
+    app,
+    "show",
+    example=(
+        "tunix-rt traces show traces/$TRACE",
+        "tunix-rt traces show 3f1b0c6a9d52",
+    ),
+)
 def show(
     session: Session,
-    name: Annotated[str, typer.Argument(metavar="TRACE", help="The trace's name or id.")],
+    name: Annotated[
+        str, typer.Argument(metavar="TRACE", help="Its name or id, or the id of a dataset's row.")
+    ],
 ) -> None:
     """Show one trace with its steps and its latest scores."""
-    wanted = resource_name("traces", name)
     with session.connect() as client:
-        trace = client.trace_store.get_trace(wanted)
-        page = next(client.trace_store.list_scores(wanted, page_size=_SCORES_READ).pages())
+        trace = client.trace_store.get_trace(trace_name(name))
+        page = next(client.trace_store.list_scores(trace.name, page_size=_SCORES_READ).pages())
     # The newest come first.
     latest: dict[str, v1.TraceScore] = {}
     for score in page.scores:

@@ -16,7 +16,7 @@ from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command
 from tunix_rt.cli.filter_options import FilterOptions
 from tunix_rt.cli.progress import Bar
-from tunix_rt.cli.resources import resource_name, short_name
+from tunix_rt.cli.resources import short_name, trace_name
 from tunix_rt.cli.session import Session, as_document
 from tunix_rt.cli.traces.app import app
 from tunix_rt.errors import FailedPreconditionError, NotFoundError
@@ -68,7 +68,7 @@ def score(
     if [bool(names), condition is not None, every].count(True) != 1:
         raise typer.BadParameter("say which traces: by their names, by a filter such as --source, or --all")
     if names:
-        _score_named(session, [resource_name("traces", name) for name in names], criteria)
+        _score_named(session, [trace_name(name) for name in names], criteria)
     else:
         _score_many(session, condition, criteria)
 
