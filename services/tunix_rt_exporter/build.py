@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -74,9 +75,9 @@ class DatasetBuild:
     def run(self, traces: Iterable[Sequence[SourceTrace]]) -> BuildResult:
         """Build from the matching traces of the snapshot.
 
-        Raises FailedPrecondition(DATASET_EMPTY) if no row is left, or none for the split "train";
-        InvalidArgument if the chat template fails; and what the stores and ``report`` raise. Nothing is
-        visible before the end.
+        Raises FailedPrecondition: DATASET_EMPTY if no row is left, or none for the split "train", and
+        SPLIT_GROUP_MISSING if no trace has the metadata field of the spec; InvalidArgument if the chat
+        template fails; and what the stores and ``report`` raise. Nothing is visible before the end.
         """
         with ExitStack() as stack:
             spool = stack.enter_context(RowSpool(self._folder / "rows", self._spec.seed))
@@ -151,14 +152,15 @@ class DatasetBuild:
         return reader.read(traces, self._report)
 
     def _write_report(self, spool: RowSpool, arrangement: Arrangement) -> StoredFile | None:
-        lines = report_lines(spool, arrangement)
-        first = next(lines, None)
-        if first is None:
+        total = len(arrangement.marked) + sum(len(replaced.rows) for replaced in arrangement.replaced)
+        if not total:
             return None
+        lines, done = report_lines(spool, arrangement), 0
         with self._store.writer() as writer:
-            writer.write(first)
-            for line in lines:
-                writer.write(line)
+            while batch := list(islice(lines, WRITE_BATCH)):
+                writer.write(b"".join(batch))
+                done += len(batch)
+                self._report(Progress(stage="writing dropped rows", completed=done, total=total, unit="rows"))
         return _file("dropped.jsonl", writer.artifact)
 
     def _check_rows(self, arrangement: Arrangement, dropped: Sequence[DroppedRows]) -> None:

@@ -13,12 +13,16 @@ from tunix_rt_exporter.similarity import Signatures
 from tunix_rt_exporter.spool import RowSpool
 from tunix_rt_kit.artifacts import canonical_json
 from tunix_rt_kit.chat import ChatTemplate
+from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.text import normalised
 
 BATCH: Final = 256
 
 # A word of its own, which no text of a trace holds, so that texts can be normalised in one go.
 _BETWEEN: Final = " \0 "
+
+_KEYS_KEPT: Final = 1_000
+_KEYS_NAMED: Final = 10
 
 Report = Callable[[Progress], None]
 
@@ -48,12 +52,18 @@ class TraceReader:
         self._eval_sets = eval_sets
         self._items = EvalIndex(eval_sets, spec.decontamination.ngram_words) if eval_sets else None
         self._group = spec.split_group
+        self._grouped = spec.split_group.metadata_field is None
+        self._keys: set[str] = set()
         self._spool = spool
         self._near = near
         self._apart = apart
 
     def read(self, traces: Iterable[Sequence[SourceTrace]], report: Report) -> int:
-        """Take all traces, by parts; returns how many. Raises InvalidArgument if the template fails."""
+        """Take all traces, by parts; returns how many.
+
+        Raises InvalidArgument if the template fails, and FailedPrecondition(SPLIT_GROUP_MISSING) if none of
+        the traces has the metadata field that groups are made by.
+        """
         count = 0
         report(Progress(stage="reading traces"))
         for part in traces:
@@ -62,9 +72,13 @@ class TraceReader:
                 self._add(batch)
                 count += len(batch)
                 report(Progress(stage="reading traces", completed=count))
+        if count and not self._grouped:
+            raise self._no_groups(count)
         return count
 
     def _add(self, batch: Sequence[SourceTrace]) -> None:
+        if not self._grouped:
+            self._look_for_groups(batch)
         matches: Sequence[EvalMatch | None] = [None] * len(batch)
         if self._items is not None:
             matches = self._items.matches([_texts(trace) for trace in batch])
@@ -93,6 +107,21 @@ class TraceReader:
         }
         line = note(trace.digest, CONTAMINATED, **fields)
         self._spool.add_dropped(trace, FIRST_EVAL_SET + match.eval_set, line)
+
+    def _look_for_groups(self, batch: Sequence[SourceTrace]) -> None:
+        self._grouped = any(self._group.metadata_field in trace.metadata for trace in batch)
+        for trace in batch:
+            if len(self._keys) < _KEYS_KEPT:
+                self._keys.update(trace.metadata)
+
+    def _no_groups(self, count: int) -> FailedPrecondition:
+        field, named = self._group.metadata_field, ", ".join(map(repr, sorted(self._keys)[:_KEYS_NAMED]))
+        right = f"one of {named} would be right" if named else "they have no metadata to group by"
+        return FailedPrecondition(
+            f"spec.split_group.metadata_field: is {field!r}, which none of the {count} traces has; {right}",
+            reason="SPLIT_GROUP_MISSING",
+            metadata={"metadata_field": field or "", "trace_count": str(count)},
+        )
 
 
 def split_group(rule: SplitGroup, prompt: str, metadata: dict[str, Any]) -> str:

@@ -161,6 +161,8 @@ def test_a_dataset_is_exported_audited_and_refused_where_it_does_not_fit(
     table = pq.read_table(tmp_path / "train.parquet")
     assert table.column("messages").to_pylist() == [row["messages"] for row in rows]
 
+    _, err = shell("dataset", "show", "audited")
+    assert "tokens are counted by" in err
     shown, err = shell("dataset", "show", "audited", "--audit", "tiny", "--max-length", "64")
     assert "audit: counting tokens" in err
     assert "longer than 64 tokens" in shown
@@ -168,11 +170,15 @@ def test_a_dataset_is_exported_audited_and_refused_where_it_does_not_fit(
     train = json.loads(out)["splits"][0]
     assert int(train["row_count"]) == len(rows)
     assert int(train["truncated"]["row_count"]) > 0
-    shown, _ = shell("dataset", "show", "audited")
+    shown, err = shell("dataset", "show", "audited")
     assert "AUDIT FOR" in shown
+    assert "tokens are counted by" not in err
     _, err = shell("train", "start", "-d", "audited", "-m", "tiny", "--max-length", "64", exit_code=1)
     assert "longer than max_length of 64 tokens" in err
-    assert train["truncated"]["example_row_ids"][0] in err
+    row_id = train["truncated"]["example_row_ids"][0]
+    assert row_id in err
+    out, _ = shell("traces", "show", row_id, "--json")
+    assert json.loads(out)["content_digest"] == f"sha256:{row_id}"
 
 
 def test_bad_input_is_one_clear_line_and_leaves_nothing(shell: Shell, tmp_path: Path) -> None:

@@ -239,6 +239,8 @@ def show(
         supervision.print_audit(session.out, audits[0])
     else:
         supervision.print_audits(session.out, audits)
+    if found.digest and not audits:
+        session.say(f"tokens are counted by: tunix-rt dataset show {short_name(name)} --audit BASE_MODEL")
 
 
 @command(

@@ -427,7 +427,9 @@ class SplitGroup(_message.Message):
     prompt: _builtins.bool
     """The normalised prompt. Must be true when set."""
     metadata_field: _builtins.str
-    """The value of this metadata field, such as "conversation_id"; the normalised prompt for a trace that has no such field."""
+    """The value of this metadata field, such as "conversation_id"; the normalised prompt for a trace that has no such field. If none of the
+    traces has it, the build fails with FAILED_PRECONDITION, reason SPLIT_GROUP_MISSING.
+    """
     near_duplicate_threshold: _builtins.float
     """Jaccard similarity of prompts, 0.5 to 0.95, from which two rows must not be in different splits: of two that would be, one is dropped, as
     "split_conflict". Left out: prompts that are merely similar may be in different splits.
@@ -633,7 +635,9 @@ Global___DroppedRows: _TypeAlias = DroppedRows  # noqa: Y015
 
 @_typing.final
 class DatasetStatistics(_message.Message):
-    """Figures over all the rows of a dataset."""
+    """Figures over all the rows of a dataset. Tokens are not among them: their number hangs on a tokenizer, and a dataset has none. A
+    SupervisionAudit counts them for a base model.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -21,6 +21,7 @@ from tunix_rt_exporter.model import BuildResult, Parent, Progress, SourceTrace
 from tunix_rt_exporter.similarity import Signatures
 from tunix_rt_exporter.stored_rows import parent_of
 from tunix_rt_kit.artifacts import ArtifactStore
+from tunix_rt_kit.errors import FailedPrecondition
 
 STORY = (
     "On the first day of the fair {who} sold {count} jars of plum jam at the long table near the gate, and "
@@ -177,6 +178,44 @@ def test_rows_of_one_conversation_share_a_split(folder: Path) -> None:
     assert len(set.union(*by_conversation)) == 2
     plain = placed(folder, built(folder, [traces], splits=HALVES))
     assert all(splits[trace.digest.hex()] == plain[trace.digest.hex()] for trace in traces[70:])
+
+
+@pytest.mark.parametrize(
+    ("metadata", "right"),
+    [
+        ({"turn": 1, "conversation": "a"}, "one of 'conversation', 'turn' would be right"),
+        ({}, "they have no metadata to group by"),
+    ],
+)
+def test_a_group_key_of_no_trace_is_refused(tmp_path: Path, metadata: dict[str, Any], right: str) -> None:
+    traces = [source(number, metadata=metadata) for number in range(3)]
+    with pytest.raises(FailedPrecondition) as caught:
+        built(tmp_path, [traces[:2], traces[2:]], split_group={"metadata_field": "conversaton"})
+    assert caught.value.reason == "SPLIT_GROUP_MISSING"
+    problem = "is 'conversaton', which none of the 3 traces has"
+    assert caught.value.message == f"spec.split_group.metadata_field: {problem}; {right}"
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_one_trace_with_the_group_key_is_enough(tmp_path: Path) -> None:
+    traces = [source(number, metadata={"k": 1} if number == 299 else {}) for number in range(300)]
+    assert built(tmp_path, [traces], split_group={"metadata_field": "k"}).trace_count == 300
+
+
+def test_the_report_of_dropped_rows_can_be_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ended(Exception):
+        pass
+
+    def end(progress: Progress) -> None:
+        if progress.stage == "writing dropped rows" and progress.completed == 4:
+            assert progress.total == 9
+            raise Ended
+
+    monkeypatch.setattr("tunix_rt_exporter.build.WRITE_BATCH", 2)
+    traces = [source(0, metadata={"copy": number}) for number in range(10)]
+    with pytest.raises(Ended):
+        built(tmp_path, [traces], splits=[{"split": "train", "fraction": 1}], report=end)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"duplicate" in path.read_bytes()]
 
 
 @pytest.mark.parametrize("case", [NEAR, APART])
