@@ -58,7 +58,6 @@ def load_model(path: Path | str, *, dtype: str, mesh: jax.sharding.Mesh) -> Deco
         weights[key] = jax.device_put(laid_out.astype(wanted), shardings[key])
     filled = jax.tree_util.tree_map_with_path(lambda at, _: weights[_key(at)], state.to_pure_dict())
     model: Decoder = nnx.merge(graph, filled)
-    model.computing_dtype = dtype
     return model
 
 

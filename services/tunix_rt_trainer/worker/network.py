@@ -1,51 +1,73 @@
-"""The network that is trained, a Tunix model with LoRA, and its loss."""
+"""The network that is trained, a Tunix model with or without LoRA, and its loss."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 from tunix.sft.utils import is_lora_enabled
 
 from tunix_rt_kit.models.loader import load_model
 from tunix_rt_kit.models.lora import apply_lora
 from tunix_rt_kit.models.networks import Decoder
-from tunix_rt_trainer.model import Dtype, LoraConfig
+from tunix_rt_kit.models.networks.llama import Llama
+from tunix_rt_trainer.model import Dtype, Method, Remat, TrainingSpec
+from tunix_rt_trainer.worker import llama_forward, tunix_forward
+from tunix_rt_trainer.worker.products import cross_entropy
 
 Loss = tuple[jax.Array, dict[str, jax.Array]]
 
 
-def build_network(
-    folder: Path, *, dtype: Dtype, lora: LoraConfig | None, seed: int, mesh: jax.sharding.Mesh
-) -> Decoder:
-    """Load a base model and give it a fresh adapter, or, without ``lora``, have all its weights trained.
+@dataclass(frozen=True, slots=True)
+class Computation:
+    """How the loss of a network is computed: in which type, with which LoRA scale (alpha over rank; 1 without
+    LoRA), and what layers recompute."""
 
-    What is trained is kept in float32 whatever ``dtype`` it computes in: Adam's steps are smaller than half a
+    dtype: Dtype
+    lora_scale: float
+    remat: Remat
+
+
+def build_network(folder: Path, spec: TrainingSpec, mesh: jax.sharding.Mesh) -> Decoder:
+    """Load a base model and give it a fresh adapter, or, for the method "full", have all its weights trained.
+
+    What is trained is kept in float32 whatever type it computes in: Adam's steps are smaller than half a
     bfloat16 unit of the weights that they change.
 
     Raises:
         FailedPrecondition: BASE_MODEL_UNSUPPORTED.
+        InvalidArgument: LORA_INVALID, naming what does not fit the model.
     """
+    lora = spec.lora
     with mesh:
-        model = load_model(folder, dtype="float32" if lora is None else dtype, mesh=mesh)
-        model.computing_dtype = dtype
-        if lora is None:
-            return model
-        network = apply_lora(
-            model,
-            rank=lora.rank,
-            alpha=lora.alpha,
-            target_modules=lora.target_modules,
-            seed=_seed_of(seed, "adapter"),
-        )
-        adapter = nnx.state(network, nnx.LoRAParam)
-        nnx.update(network, jax.tree.map(lambda weight: weight.astype(jnp.float32), adapter))
+        network = load_model(folder, dtype="float32" if lora is None else spec.dtype, mesh=mesh)
+        if lora is not None:
+            network = apply_lora(
+                network,
+                rank=lora.rank,
+                alpha=lora.alpha,
+                target_modules=lora.target_modules,
+                seed=_seed_of(spec.seed, "adapter"),
+                quantization=_QUANTIZATION[spec.method],
+            )
+            adapter = nnx.state(network, nnx.LoRAParam)
+            nnx.update(network, jax.tree.map(lambda weight: weight.astype(jnp.float32), adapter))
+    scale = 1.0 if lora is None else lora.alpha / lora.rank
+    set_computation(network, Computation(spec.dtype, scale, spec.remat))
     return network
+
+
+_QUANTIZATION: dict[Method, Any] = {"lora": None, "qlora": "nf4"}
+
+
+def set_computation(network: Any, computation: Computation) -> None:
+    """Tell ``loss`` how to compute that of a network; it has to be told once."""
+    network.computation = computation
 
 
 def trained_type(model: nnx.Module) -> type[nnx.Variable[Any]]:
@@ -65,23 +87,43 @@ def loss(
     """Mean cross-entropy in nats over the supervised tokens, in float32 from integer labels.
 
     The arguments are the arrays of ``batches.Batch``. A token attends to those of its own segment that are
-    not after it. The weights that are trained are cast to the model's computing type before use.
+    not after it.
 
     Returns:
         The mean, and ``nll_sum`` and ``weight_sum``, whose ratio it is.
     """
-    graph, *states = nnx.split(model, trained_type(model), ...)
-    trained, frozen = states
-    cast = jax.tree.map(lambda weight: weight.astype(model.computing_dtype), trained)
-    computing = nnx.merge(graph, cast, frozen)
     length = tokens.shape[1]
     same_segment = segments[:, :, None] == segments[:, None, :]
     mask = same_segment & jnp.tril(jnp.ones((length, length), jnp.bool_))
-    logits, _ = computing(tokens, positions, None, mask, supervised)
-    nll = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
-    nll_sum: jax.Array = (nll * weights).sum()
+    logits = supervised_logits(model, tokens, positions, mask, supervised)
+    nll_sum: jax.Array = (cross_entropy(logits, labels) * weights).sum()
     weight_sum = weights.sum()
     return nll_sum / jnp.maximum(weight_sum, 1.0), {"nll_sum": nll_sum, "weight_sum": weight_sum}
+
+
+def supervised_logits(
+    model: Any, tokens: jax.Array, positions: jax.Array, mask: jax.Array, supervised: jax.Array
+) -> jax.Array:
+    """[K, vocabulary] logits in float32 after the tokens that ``supervised`` [K] names of the B * L.
+
+    Over a big vocabulary the head costs as much as several layers, and most positions of a row (prompts,
+    padding) are not learned. Llama has a forward computation of our own; other families run Tunix's layers.
+    Weights that are trained are cast to the computing type before use.
+    """
+    computation: Computation = model.computation
+    given = tokens, positions, mask, supervised
+    if not is_lora_enabled(model):
+        model = _cast(model, computation.dtype)
+    if isinstance(model, Llama):
+        return llama_forward.supervised_logits(
+            model, *given, lora_scale=computation.lora_scale, remat=computation.remat
+        )
+    return tunix_forward.supervised_logits(model, *given, remat=computation.remat)
+
+
+def _cast(model: Any, dtype: Dtype) -> Any:
+    graph, state = nnx.split(model)
+    return nnx.merge(graph, jax.tree.map(lambda weight: weight.astype(dtype), state))
 
 
 def _seed_of(seed: int, purpose: str) -> int:

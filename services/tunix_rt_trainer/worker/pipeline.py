@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import jax
 
-from tunix_rt_kit.errors import Unimplemented
 from tunix_rt_kit.jobs import JobDir
 from tunix_rt_kit.models import runtime
 from tunix_rt_kit.models.store import BaseModelInfo, ModelStore
@@ -33,8 +32,6 @@ def run(job: JobDir) -> None:
     """
     worker = WorkerSpec.model_validate(job.spec)
     spec, reporter = worker.spec, Reporter(job)
-    if spec.method == "qlora":
-        raise Unimplemented(f"spec.method: {spec.method} is not there yet", reason="METHOD_UNIMPLEMENTED")
     mesh = make_mesh(spec.mesh)
     model = _ensure_model(worker, reporter)
     plan = DataPreparation(worker, model, job.path, reporter).plan()
@@ -45,7 +42,7 @@ def run(job: JobDir) -> None:
     ledger = Ledger(job.path / LEDGER_FILE, plan.train, 0 if state is None else state.step)
     reporter.stage("loading the model")
     with advising(spec):
-        network = build_network(model.path, dtype=spec.dtype, lora=spec.lora, seed=spec.seed, mesh=mesh)
+        network = build_network(model.path, spec, mesh)
         keeper = JobKeeper(worker, network, manifest, ledger, states, model.path, job.path, reporter)
         optimizer = make_optimizer(spec.optimizer, plan.max_steps)
         TrainingLoop(network, optimizer, plan, reporter, keeper, ledger, state).run(mesh)

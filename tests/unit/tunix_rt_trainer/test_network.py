@@ -12,6 +12,7 @@ import pytest
 from flax import nnx
 
 from support.tiny_model import make_tiny_model
+from support.training_specs import SPEC
 from tunix_rt_kit.models.loader import load_model, logits, make_mesh
 from tunix_rt_kit.models.networks import Decoder
 from tunix_rt_kit.supervision import TokenExample
@@ -33,7 +34,8 @@ EXAMPLES = [example("a", 5, 4), example("bb", 7, 6), example("ccc", 3, 9), examp
 
 
 def network(folder: Path, *, seed: int = 1, dtype: Dtype = "float32") -> Decoder:
-    return build_network(folder, dtype=dtype, lora=LORA, seed=seed, mesh=make_mesh())
+    spec = SPEC.model_copy(update={"lora": LORA, "seed": seed, "dtype": dtype})
+    return build_network(folder, spec, make_mesh())
 
 
 def batch(examples: list[TokenExample], *, packing: bool = True) -> Batch:

@@ -20,8 +20,7 @@ class Decoder(nnx.Module):
 
     A family's class inherits from this and from Tunix's class, in this order. ``description`` is what was
     read from ``config.json``; ``paths`` maps the name of a tensor within a layer, as Hugging Face has it, to
-    its path within Tunix's layer, ``final_norm_path`` is that of the last norm. ``computing_dtype`` names the
-    type that weights which are trained are cast to before use.
+    its path within Tunix's layer, ``final_norm_path`` is that of the last norm.
     """
 
     paths: ClassVar[Mapping[str, str]] = {
@@ -36,7 +35,6 @@ class Decoder(nnx.Module):
     final_norm_path: ClassVar[str] = "final_norm.w"
 
     description: ModelConfig
-    computing_dtype: str
     embedder: Any
     layers: Any
     final_norm: Any
