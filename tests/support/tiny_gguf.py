@@ -1,4 +1,4 @@
-"""A tiny Llama as a GGUF file in a wheel: what a catalogued base model is, in a few hundred kilobytes."""
+"""A tiny model as a GGUF file, and in a wheel, as a catalogued base model is, in a few hundred kilobytes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ from safetensors.numpy import load_file
 
 from support.tiny_model import CHAT_TEMPLATE
 from tunix_rt_kit.models.catalog import CatalogEntry
+from tunix_rt_kit.models.families import ModelConfig
 from tunix_rt_kit.models.hf_folder import read_config
 
 PACKAGE, VERSION = "tiny-llama-weights", "1.0"
 _MEMBER = "tiny_llama_weights/tiny.gguf"
 _NAMES = {
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
     "self_attn.q_proj": "attn_q",
     "self_attn.k_proj": "attn_k",
     "self_attn.v_proj": "attn_v",
@@ -49,10 +52,11 @@ def interleave_rotary(weight: np.ndarray[Any, Any], heads: int) -> np.ndarray[An
 def write_gguf(model: Path, path: Path, **metadata: Any) -> Path:
     """Write the tiny model in the Hugging Face folder ``model`` as GGUF, unquantised.
 
-    ``metadata`` replaces header entries: ``pre`` (pre-tokenizer), ``architecture``, ``rope_scaling``.
+    ``metadata`` replaces header entries: ``pre`` (pre-tokenizer), ``architecture``, ``rope_scaling``; and
+    ``rope_factors``, which are the tensor of that name.
     """
     config = read_config(model)
-    writer = gguf.GGUFWriter(path, metadata.get("architecture", "llama"))
+    writer = gguf.GGUFWriter(path, metadata.get("architecture", config.family))
     writer.add_block_count(config.num_layers)
     writer.add_context_length(config.context_length)
     writer.add_embedding_length(config.hidden_size)
@@ -65,8 +69,14 @@ def write_gguf(model: Path, path: Path, **metadata: Any) -> Path:
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
     if "rope_scaling" in metadata:
-        writer.add_rope_scaling_type(metadata["rope_scaling"])
-    tokens = list(json.loads((model / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"])
+        writer.add_rope_scaling_type(gguf.RopeScalingType(metadata["rope_scaling"]))
+        writer.add_rope_scaling_factor(4.0)
+    if "rope_factors" in metadata:
+        writer.add_tensor("rope_freqs.weight", np.asarray(metadata["rope_factors"], np.float32))
+    vocabulary = json.loads((model / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    tokens = sorted(vocabulary, key=vocabulary.__getitem__)
+    # Two bytes that no test writes give their places to what the merges make.
+    tokens[-2:] = ["ab", "bc"]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(metadata.get("pre", "smollm"))
     writer.add_token_list(tokens)
@@ -77,7 +87,7 @@ def write_gguf(model: Path, path: Path, **metadata: Any) -> Path:
     writer.add_unk_token_id(0)
     writer.add_pad_token_id(2)
     writer.add_chat_template(CHAT_TEMPLATE)
-    _add_tensors(writer, model, config.num_heads, config.num_kv_heads)
+    _add_tensors(writer, model, config)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -123,17 +133,18 @@ def make_wheel(model: Path, folder: Path) -> tuple[Path, CatalogEntry]:
     return wheel, entry
 
 
-def _add_tensors(writer: gguf.GGUFWriter, model: Path, heads: int, kv_heads: int) -> None:
+def _add_tensors(writer: gguf.GGUFWriter, model: Path, config: ModelConfig) -> None:
     top = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight"}
     top["lm_head.weight"] = "output.weight"
     for name, tensor in load_file(model / "model.safetensors").items():
         if name in top:
             writer.add_tensor(top[name], tensor)
             continue
-        _, _, layer, kind = name.removesuffix(".weight").split(".", 3)
+        inner, what = name.rsplit(".", 1)
+        _, _, layer, kind = inner.split(".", 3)
         value = tensor
-        if kind.endswith("q_proj"):
-            value = interleave_rotary(tensor, heads)
-        elif kind.endswith("k_proj"):
-            value = interleave_rotary(tensor, kv_heads)
-        writer.add_tensor(f"blk.{layer}.{_NAMES[kind]}.weight", value)
+        if config.family == "llama" and kind.endswith("q_proj"):
+            value = interleave_rotary(tensor, config.num_heads)
+        elif config.family == "llama" and kind.endswith("k_proj"):
+            value = interleave_rotary(tensor, config.num_kv_heads)
+        writer.add_tensor(f"blk.{layer}.{_NAMES[kind]}.{what}", value)

@@ -1,4 +1,4 @@
-"""Turns a Llama GGUF file into a Hugging Face folder: the same bytes from the same file on every machine."""
+"""Turns a GGUF file into a Hugging Face folder: the same bytes from the same file on every machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from tunix_rt_kit.errors import InvalidArgument
+from tunix_rt_kit.models.gguf_header import GgufMetadata, model_config, refusal
 from tunix_rt_kit.models.gguf_tokenizer import tokenizer_config, tokenizer_json
 
 _PLAIN_NAMES = {
@@ -32,28 +32,13 @@ _LAYER_NAMES = {
     "ffn_gate": "mlp.gate_proj",
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
     "attn_norm": "input_layernorm",
     "ffn_norm": "post_attention_layernorm",
 }
-_LAYER_TENSOR = re.compile(r"blk\.(\d+)\.([a-z_]+)\.weight")
-
-
-class GgufMetadata:
-    """The key-value header of a GGUF file, with errors that name the missing key."""
-
-    def __init__(self, reader: gguf.GGUFReader) -> None:
-        self._fields = reader.fields
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """The value of ``key``, or ``default``."""
-        field = self._fields.get(key)
-        return default if field is None else field.contents()
-
-    def __getitem__(self, key: str) -> Any:
-        value = self.get(key)
-        if value is None:
-            raise InvalidArgument(f"GGUF file has no metadata {key!r}", reason="GGUF_UNSUPPORTED")
-        return value
+_LAYER_TENSOR = re.compile(r"blk\.(\d+)\.([a-z_]+)\.(weight|bias)")
+_ROPE_FACTORS = "rope_freqs.weight"
 
 
 def convert_gguf(gguf_path: Path, folder: Path, progress: Callable[[int, int], None]) -> None:
@@ -64,7 +49,7 @@ def convert_gguf(gguf_path: Path, folder: Path, progress: Callable[[int, int], N
     start from the very same weights.
 
     Args:
-        gguf_path: a GGUF file of the ``llama`` architecture.
+        gguf_path: a GGUF file of the architecture ``llama``, ``qwen2`` or ``qwen3``.
         folder: an existing folder.
         progress: called with (tensors done, tensors in all).
 
@@ -74,13 +59,18 @@ def convert_gguf(gguf_path: Path, folder: Path, progress: Callable[[int, int], N
     """
     reader = gguf.GGUFReader(str(gguf_path))
     metadata = GgufMetadata(reader)
-    if metadata["general.architecture"] != "llama":
-        raise InvalidArgument(
-            f"GGUF architecture is {metadata['general.architecture']!r}; only 'llama' is understood",
-            reason="GGUF_UNSUPPORTED",
-        )
-    tied = all(tensor.name != "output.weight" for tensor in reader.tensors)
-    _write_json(folder / "config.json", llama_config(metadata, tied=tied))
+    by_name = {tensor.name: tensor for tensor in reader.tensors}
+    if "token_embd.weight" not in by_name:
+        raise refusal("GGUF file has no tensor 'token_embd.weight'")
+    factors = by_name.get(_ROPE_FACTORS)
+    config = model_config(
+        metadata,
+        tied="output.weight" not in by_name,
+        # GGUF names the fastest axis first.
+        vocab_size=int(by_name["token_embd.weight"].shape[1]),
+        rope_factors=None if factors is None else factors.data.tolist(),
+    )
+    _write_json(folder / "config.json", config)
     _write_json(folder / "generation_config.json", _generation_config(metadata))
     _write_json(folder / "tokenizer_config.json", tokenizer_config(metadata))
     (folder / "tokenizer.json").write_text(tokenizer_json(metadata), encoding="utf-8")
@@ -89,46 +79,6 @@ def convert_gguf(gguf_path: Path, folder: Path, progress: Callable[[int, int], N
         weights[name] = tensor.astype(ml_dtypes.bfloat16)
         progress(done, len(reader.tensors))
     _save_weights(weights, folder / "model.safetensors")
-
-
-def llama_config(metadata: GgufMetadata, *, tied: bool) -> dict[str, Any]:
-    """The Hugging Face config of the model that a GGUF header describes."""
-    if metadata.get("llama.rope.scaling.type", "none") != "none":
-        raise InvalidArgument(
-            "GGUF file uses RoPE scaling, which is not understood", reason="GGUF_UNSUPPORTED"
-        )
-    heads = metadata["llama.attention.head_count"]
-    width = metadata["llama.embedding_length"]
-    head_dim = metadata.get("llama.attention.key_length", width // heads)
-    if metadata["llama.rope.dimension_count"] != head_dim:
-        raise InvalidArgument("GGUF file rotates only a part of each head", reason="GGUF_UNSUPPORTED")
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "attention_bias": False,
-        "attention_dropout": 0.0,
-        "bos_token_id": metadata["tokenizer.ggml.bos_token_id"],
-        "eos_token_id": metadata["tokenizer.ggml.eos_token_id"],
-        "head_dim": head_dim,
-        "hidden_act": "silu",
-        "hidden_size": width,
-        "initializer_range": 0.02,
-        "intermediate_size": metadata["llama.feed_forward_length"],
-        "max_position_embeddings": metadata["llama.context_length"],
-        "mlp_bias": False,
-        "model_type": "llama",
-        "num_attention_heads": heads,
-        "num_hidden_layers": metadata["llama.block_count"],
-        "num_key_value_heads": metadata["llama.attention.head_count_kv"],
-        "pretraining_tp": 1,
-        # The header holds float32; its shortest decimal form is what the publisher wrote.
-        "rms_norm_eps": float(str(np.float32(metadata["llama.attention.layer_norm_rms_epsilon"]))),
-        "rope_scaling": None,
-        "rope_theta": float(str(np.float32(metadata["llama.rope.freq_base"]))),
-        "tie_word_embeddings": tied,
-        "torch_dtype": "bfloat16",
-        "use_cache": True,
-        "vocab_size": metadata["llama.vocab_size"],
-    }
 
 
 def unpermute_rotary(weight: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.float32]:
@@ -148,30 +98,33 @@ def unpermute_rotary(weight: npt.NDArray[np.float32], heads: int) -> npt.NDArray
 def _tensors(
     reader: gguf.GGUFReader, metadata: GgufMetadata
 ) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
-    query_heads = metadata["llama.attention.head_count"]
-    key_heads = metadata["llama.attention.head_count_kv"]
+    prefix = metadata.architecture
+    query_heads = metadata[f"{prefix}.attention.head_count"]
+    heads = {"attn_q": query_heads, "attn_k": metadata.get(f"{prefix}.attention.head_count_kv", query_heads)}
     for tensor in reader.tensors:
+        if tensor.name == _ROPE_FACTORS:
+            continue
         weight = gguf.dequantize(tensor.data, tensor.tensor_type)
         if tensor.name in _PLAIN_NAMES:
             yield _PLAIN_NAMES[tensor.name], weight
             continue
         match = _LAYER_TENSOR.fullmatch(tensor.name)
         if match is None or match[2] not in _LAYER_NAMES:
-            raise InvalidArgument(f"GGUF tensor {tensor.name!r} is not understood", reason="GGUF_UNSUPPORTED")
-        layer, kind = match.groups()
-        if kind == "attn_q":
-            weight = unpermute_rotary(weight, query_heads)
-        elif kind == "attn_k":
-            weight = unpermute_rotary(weight, key_heads)
-        yield f"model.layers.{layer}.{_LAYER_NAMES[kind]}.weight", weight
+            raise refusal(f"GGUF tensor {tensor.name!r} is not understood")
+        layer, kind, what = match.groups()
+        # llama.cpp reorders Llama's alone: it rotates the others in halves, as Hugging Face does.
+        if prefix == "llama" and kind in heads:
+            weight = unpermute_rotary(weight, heads[kind])
+        yield f"model.layers.{layer}.{_LAYER_NAMES[kind]}.{what}", weight
 
 
 def _generation_config(metadata: GgufMetadata) -> dict[str, Any]:
-    return {
-        "bos_token_id": metadata["tokenizer.ggml.bos_token_id"],
+    ids = {
+        "bos_token_id": metadata.get("tokenizer.ggml.bos_token_id"),
         "eos_token_id": metadata["tokenizer.ggml.eos_token_id"],
-        "pad_token_id": metadata["tokenizer.ggml.padding_token_id"],
+        "pad_token_id": metadata.get("tokenizer.ggml.padding_token_id"),
     }
+    return {name: token for name, token in ids.items() if token is not None}
 
 
 def _save_weights(weights: dict[str, npt.NDArray[Any]], path: Path) -> None:

@@ -7,6 +7,13 @@ from typing import Any, Protocol
 
 from tunix_rt_kit.errors import InvalidArgument
 
+# How text is cut before merging, by llama.cpp's name. The pattern is published with Qwen2 and Llama 3, which
+# differ in how many digits stay together.
+_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_DIGITS_TOGETHER = {"qwen2": "", "llama-bpe": "{1,3}"}
 # llama.cpp's number for a control token in ``tokenizer.ggml.token_type``.
 _CONTROL = 3
 _ADDED_FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
@@ -28,15 +35,17 @@ def tokenizer_json(metadata: Metadata) -> str:
     Written out here, not by the ``tokenizers`` package, so that its bytes do not change with that package.
 
     ``tokenizer.ggml.pre`` names how text is cut before merging. ``smollm`` is: every digit apart, then
-    GPT-2's own pattern, no space put in front.
+    GPT-2's own pattern, no space put in front. Qwen's text is composed (NFC) before; Llama 3 takes a word
+    that is a token without merging.
 
     Raises:
         InvalidArgument: GGUF_UNSUPPORTED, for another kind of vocabulary.
     """
     kind, pre = metadata["tokenizer.ggml.model"], metadata["tokenizer.ggml.pre"]
-    if (kind, pre) != ("gpt2", "smollm"):
+    if kind != "gpt2" or pre not in {"smollm", *_DIGITS_TOGETHER}:
         raise InvalidArgument(
-            f"GGUF tokenizer is {kind!r} with pre-tokenizer {pre!r}; only 'gpt2' with 'smollm' is understood",
+            f"GGUF tokenizer is {kind!r} with pre-tokenizer {pre!r}; understood is 'gpt2' with one of "
+            f"{', '.join(['smollm', *_DIGITS_TOGETHER])}",
             reason="GGUF_UNSUPPORTED",
         )
     tokens: list[str] = metadata["tokenizer.ggml.tokens"]
@@ -46,11 +55,8 @@ def tokenizer_json(metadata: Metadata) -> str:
         "truncation": None,
         "padding": None,
         "added_tokens": added,
-        "normalizer": None,
-        "pre_tokenizer": {
-            "type": "Sequence",
-            "pretokenizers": [{"type": "Digits", "individual_digits": True}, _BYTE_LEVEL],
-        },
+        "normalizer": {"type": "NFC"} if pre == "qwen2" else None,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": _cutting(pre)},
         "post_processor": None,
         "decoder": _BYTE_LEVEL,
         "model": {
@@ -61,7 +67,7 @@ def tokenizer_json(metadata: Metadata) -> str:
             "end_of_word_suffix": None,
             "fuse_unk": False,
             "byte_fallback": False,
-            "ignore_merges": False,
+            "ignore_merges": pre == "llama-bpe",
             "vocab": {token: i for i, token in enumerate(tokens)},
             "merges": metadata["tokenizer.ggml.merges"],
         },
@@ -73,23 +79,32 @@ def tokenizer_config(metadata: Metadata) -> dict[str, Any]:
     """The ``tokenizer_config.json``; the class is the one that takes ``tokenizer.json`` as it is."""
     tokens: list[str] = metadata["tokenizer.ggml.tokens"]
 
-    def token(name: str) -> str:
-        index: int = metadata[f"tokenizer.ggml.{name}_token_id"]
-        return tokens[index]
+    def token(name: str) -> str | None:
+        index: int | None = metadata.get(f"tokenizer.ggml.{name}_token_id")
+        return None if index is None else tokens[index]
 
-    return {
+    config = {
         "add_bos_token": bool(metadata.get("tokenizer.ggml.add_bos_token", False)),
         "add_prefix_space": False,
         "additional_special_tokens": [tokens[i] for i in _control_ids(metadata)],
         "bos_token": token("bos"),
-        "chat_template": metadata["tokenizer.chat_template"],
+        "chat_template": metadata.get("tokenizer.chat_template"),
         "clean_up_tokenization_spaces": False,
         "eos_token": token("eos"),
-        "model_max_length": metadata["llama.context_length"],
+        "model_max_length": metadata[f"{metadata['general.architecture']}.context_length"],
         "pad_token": token("padding"),
         "tokenizer_class": "PreTrainedTokenizerFast",
         "unk_token": token("unknown"),
     }
+    return {name: value for name, value in config.items() if value is not None}
+
+
+def _cutting(pre: str) -> list[dict[str, Any]]:
+    if pre == "smollm":
+        return [{"type": "Digits", "individual_digits": True}, _BYTE_LEVEL]
+    pattern = {"Regex": _WORDS % _DIGITS_TOGETHER[pre]}
+    words = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
+    return [words, _BYTE_LEVEL | {"use_regex": False}]
 
 
 def _control_ids(metadata: Metadata) -> list[int]:

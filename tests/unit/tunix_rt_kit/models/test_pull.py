@@ -184,8 +184,10 @@ def test_models_folder_that_cannot_be_written_is_named(wheel: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({"architecture": "qwen3"}, "architecture is 'qwen3'"),
-        ({"pre": "llama-bpe"}, "pre-tokenizer 'llama-bpe'"),
+        ({"architecture": "gemma2"}, "architecture is 'gemma2'; understood are llama, qwen2, qwen3"),
+        ({"pre": "gpt-4o"}, "pre-tokenizer 'gpt-4o'"),
+        ({"rope_scaling": "yarn"}, "RoPE scaling 'yarn'"),
+        ({"rope_factors": [1.0, 1.0, 2.0, 8.0, 8.0, 8.0, 8.0, 8.0]}, "rope_freqs"),
     ],
 )
 def test_gguf_of_another_kind_is_refused(tmp_path: Path, metadata: dict[str, str], message: str) -> None:

@@ -1,0 +1,81 @@
+"""GGUF files of each family that is understood, as Hugging Face folders."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from tokenizers import Tokenizer
+
+from support.tiny_gguf import write_gguf
+from support.tiny_model import make_tiny_model
+from tunix_rt_kit.models.families import Rope
+from tunix_rt_kit.models.gguf_convert import convert_gguf
+from tunix_rt_kit.models.hf_folder import check_weights, read_config
+from tunix_rt_kit.models.tokenizer import load_tokenizer
+
+
+def converted(tmp_path: Path, family: str, config: dict[str, Any], **metadata: Any) -> tuple[Path, Path]:
+    model = make_tiny_model(tmp_path / "model", family=family, config=config)
+    path = write_gguf(model, tmp_path / "model.gguf", **metadata)
+    (tmp_path / "out").mkdir()
+    convert_gguf(path, tmp_path / "out", lambda _done, _total: None)
+    return model, tmp_path / "out"
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(
+    ("family", "pre", "config"),
+    [
+        ("llama", "llama-bpe", {"rope_theta": 500000.0}),
+        ("qwen2", "qwen2", {"rope_theta": 1000000.0}),
+        ("qwen3", "qwen2", {"head_dim": 32, "num_key_value_heads": 1}),
+    ],
+)
+def test_a_model_comes_back_in_bfloat16(
+    tmp_path: Path, family: str, pre: str, config: dict[str, Any], tied: bool
+) -> None:
+    model, out = converted(tmp_path, family, config | {"tie_word_embeddings": tied}, pre=pre)
+    assert read_config(out) == read_config(model)
+    check_weights(out, read_config(out))
+    before, after = load_file(model / "model.safetensors"), load_file(out / "model.safetensors")
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        np.testing.assert_array_equal(after[name], tensor.astype(ml_dtypes.bfloat16))
+    assert load_tokenizer(out).encode("<|im_start|>a") == load_tokenizer(model).encode("<|im_start|>a")
+
+
+def test_the_scaling_of_llama_31_is_known_by_its_factors(tmp_path: Path) -> None:
+    scaled = Rope(500000.0, "llama3", 32.0, 1.0, 4.0, 8192.0)
+    plain = Rope(500000.0).inverse_frequencies(16)
+    factors = [a / b for a, b in zip(plain, scaled.inverse_frequencies(16), strict=True)]
+    config = {"rope_theta": 500000.0}
+    model, out = converted(tmp_path, "llama", config, pre="llama-bpe", rope_factors=factors)
+    assert read_config(out) == replace(read_config(model), rope=scaled)
+
+
+def test_linear_scaling_is_kept(tmp_path: Path) -> None:
+    model, out = converted(tmp_path, "qwen2", {}, pre="qwen2", rope_scaling="linear")
+    assert read_config(out) == replace(read_config(model), rope=Rope(10000.0, "linear", 4.0))
+
+
+@pytest.mark.parametrize(
+    ("pre", "text", "parts"),
+    [
+        ("smollm", "It's 1234", ["It", "'s", " ", "1", "2", "3", "4"]),
+        ("qwen2", "It's 1234\n\nnew", ["It", "'s", " ", "1", "2", "3", "4", "\n\n", "new"]),
+        ("llama-bpe", "It's 1234\n\nnew", ["It", "'s", " ", "123", "4", "\n\n", "new"]),
+    ],
+)
+def test_text_is_cut_as_its_family_cuts_it(tmp_path: Path, pre: str, text: str, parts: list[str]) -> None:
+    _, out = converted(tmp_path, "llama", {}, pre=pre)
+    tokenizer = Tokenizer.from_file(str(out / "tokenizer.json"))
+    found = [text[slice(*span)] for _, span in tokenizer.pre_tokenizer.pre_tokenize_str(text)]
+    assert found == parts
+    assert json.loads((out / "tokenizer.json").read_text())["model"]["ignore_merges"] == (pre == "llama-bpe")
