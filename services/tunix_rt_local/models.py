@@ -17,12 +17,13 @@ MODELS = "models"
 
 
 def pull(name: str, data_dir: Path, progress: Callable[[str, int, int], None] | None = None) -> Path:
-    """Fetch a catalogued base model into ``data_dir`` unless it is there; returns its folder.
+    """Fetch a catalogued base model, one of the hub (``hf://organisation/name``) or a GGUF file into
+    ``data_dir`` unless it is there; returns its folder.
 
     ``progress`` gets the stage, and how much of it is done of how much. Raises TunixRtError.
     """
     try:
-        return Path(ModelStore(data_dir / MODELS).ensure(name, progress).path)
+        return Path(ModelStore(data_dir / MODELS).ensure(_named(name), progress).path)
     except DomainError as error:
         raise _client_error(error) from error
 
@@ -33,9 +34,14 @@ def verify(name: str, data_dir: Path) -> VerifyReport:
     from tunix_rt_kit.models.verify import verify as verify_folder
 
     try:
-        return verify_folder(ModelStore(data_dir / MODELS).resolve(name).path)
+        return verify_folder(ModelStore(data_dir / MODELS).resolve(_named(name)).path)
     except DomainError as error:
         raise _client_error(error) from error
+
+
+def _named(name: str) -> str:
+    """A file may be named from where the user stands."""
+    return str(Path(name).absolute()) if name.endswith(".gguf") else name
 
 
 def _client_error(error: DomainError) -> Exception:

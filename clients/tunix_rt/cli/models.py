@@ -15,7 +15,12 @@ from tunix_rt.cli.session import Session
 
 app = group("Fetch, list and verify base models.")
 
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The base model's id.")]
+NameArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", help="The base model's id, hf://ORGANISATION/NAME[@REVISION], or a .gguf file."
+    ),
+]
 _BYTE_STAGES = ("download", "verify", "extract")
 
 
@@ -44,7 +49,15 @@ def list_(session: Session) -> None:
     tables.print_table(session.out, rows, "no base models")
 
 
-@command(app, "pull", example="tunix-rt models pull smollm2-135m-instruct")
+@command(
+    app,
+    "pull",
+    example=(
+        "tunix-rt models pull smollm2-135m-instruct",
+        "tunix-rt models pull hf://Qwen/Qwen3-0.6B",
+        "tunix-rt models pull downloads/model.Q8_0.gguf",
+    ),
+)
 def pull(session: Session, name: NameArgument) -> None:
     """Fetch a base model into this computer's data folder, once, whatever --server says."""
     folder = pull_with_progress(session, name, session.data_dir)

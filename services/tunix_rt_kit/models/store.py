@@ -20,7 +20,8 @@ from tunix_rt_kit.models.hf_folder import (
     read_special_tokens,
     weight_files,
 )
-from tunix_rt_kit.models.pull import Progress, pull
+from tunix_rt_kit.models.pull import Progress, pull, pull_source
+from tunix_rt_kit.models.sources import Source, source_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -78,7 +79,8 @@ class ModelStore:
         return catalogued + others
 
     def resolve(self, base_model: str) -> BaseModelInfo:
-        """What ``base_model`` means: a catalogued id, the name of a folder here, or a folder's absolute path.
+        """What ``base_model`` means: a catalogued id, the name of a folder here, a folder's absolute path, or
+        a source (see ``sources.source_of``) that was pulled before.
 
         A catalogued model that is not there yet is returned with ``pulled`` false.
 
@@ -88,6 +90,9 @@ class ModelStore:
         """
         if base_model in CATALOG:
             return self._catalogued(CATALOG[base_model])
+        source = source_of(base_model, self.digest)
+        if source is not None:
+            return self._pulled(base_model, source)
         if Path(base_model).is_absolute():
             folder = Path(os.path.normpath(base_model))
             if folder.is_dir():
@@ -96,14 +101,17 @@ class ModelStore:
             return self._describe(base_model, self._dir / base_model)
         known = sorted({*CATALOG, *(folder.name for folder in self._folders())})
         raise NotFound(
-            f"base model {base_model!r} is unknown; known: {', '.join(known)}, or the absolute path of a "
-            "Hugging Face folder",
+            f"base model {base_model!r} is unknown; known: {', '.join(known)}, the absolute path of a "
+            "Hugging Face folder or of a .gguf file, or hf://organisation/name",
             reason="BASE_MODEL_UNKNOWN",
             metadata={"base_model": base_model},
         )
 
     def ensure(self, base_model: str, progress: Progress | None = None) -> BaseModelInfo:
-        """As ``resolve``, but an absent catalogued model is pulled first; raises as both do."""
+        """As ``resolve``, but an absent catalogued model or source is pulled first; raises as both do."""
+        source = source_of(base_model, self.digest)
+        if source is not None:
+            pull_source(source, self._dir, progress)
         info = self.resolve(base_model)
         if not info.pulled:
             pull(info.id, self._dir, progress)
@@ -135,6 +143,17 @@ class ModelStore:
             context_length=entry.context_length,
             vocab_size=entry.vocab_size,
         )
+
+    def _pulled(self, base_model: str, source: Source) -> BaseModelInfo:
+        folder = self._dir / source.folder_name
+        if not folder.is_dir():
+            raise NotFound(
+                f"base model {base_model!r} is not on this host yet; run there: tunix-rt models pull "
+                f"{base_model}",
+                reason="BASE_MODEL_UNKNOWN",
+                metadata={"base_model": base_model},
+            )
+        return self._describe(base_model, folder)
 
     def _describe(self, model_id: str, folder: Path, license_name: str | None = None) -> BaseModelInfo:
         config = read_config(folder)

@@ -130,7 +130,7 @@ def test_unknown_name_is_refused_with_what_is_known(tmp_path: Path, name: str) -
         ModelStore(tmp_path / "models").resolve(name)
     assert caught.value.reason == "BASE_MODEL_UNKNOWN"
     assert repr(name) in str(caught.value)
-    assert f"known: mine, {SMOLLM2}, or the absolute path" in str(caught.value)
+    assert f"known: mine, {SMOLLM2}, the absolute path" in str(caught.value)
 
 
 @pytest.mark.parametrize(
