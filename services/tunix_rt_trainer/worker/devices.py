@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import jax
 
 from tunix_rt_kit.errors import FailedPrecondition
@@ -26,3 +29,23 @@ def make_mesh(shape: MeshShape) -> jax.sharding.Mesh:
     return jax.make_mesh(
         (shape.fsdp, shape.tp), ("fsdp", "tp"), axis_types=axis_types, devices=devices[:wanted]
     )
+
+
+@contextmanager
+def dividing(shape: MeshShape) -> Iterator[None]:
+    """Around what lays arrays out on the devices.
+
+    Raises:
+        FailedPrecondition: MESH_INVALID, a size of the model is no multiple of the devices that share it.
+    """
+    try:
+        yield
+    except ValueError as error:
+        # JAX keeps the class to itself.
+        if type(error).__name__ != "IndivisibleError":
+            raise
+        raise FailedPrecondition(
+            f"spec.mesh: fsdp {shape.fsdp} x tp {shape.tp} does not divide the model: {error}",
+            reason="MESH_INVALID",
+            metadata={"fsdp": str(shape.fsdp), "tp": str(shape.tp)},
+        ) from error

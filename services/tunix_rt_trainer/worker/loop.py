@@ -93,8 +93,7 @@ class TrainingLoop(DataHooks):  # type: ignore[misc]
         self._trainer = StepTrainer(
             network, optimizer, parts=plan.parts, hooks=self, dispatched=self._on_dispatched
         )
-        if state is not None:
-            self._trainer.restore(state)
+        self._state = state
         losses = (entry.validation_loss for entry in self.history)
         self._validations = Validations(plan.early_stopping, (loss for loss in losses if loss is not None))
         self._saved = 0 if state is None else state.step
@@ -114,7 +113,9 @@ class TrainingLoop(DataHooks):  # type: ignore[misc]
         """
         with mesh:
             try:
-                if self.history:
+                if self._state is not None:
+                    self._trainer.restore(self._state, mesh)
+                    self._state = None
                     self._take_up()
                 self._reporter.stage("compiling")
                 self._trainer.train(())
@@ -198,6 +199,8 @@ class TrainingLoop(DataHooks):  # type: ignore[misc]
             if self._validation_due(step):
                 assert self.plan.validation is not None
                 value = self.validate(self.plan.validation)
+                if not math.isfinite(value):
+                    raise self._not_finite(step, f"the validation loss is {value}")
                 self.history[-1] = self.history[-1].model_copy(update={"validation_loss": value})
                 best = self._validations.take(value) and self.plan.keep_best
         finally:
@@ -223,6 +226,8 @@ class TrainingLoop(DataHooks):  # type: ignore[misc]
 
     def _save(self, *, state: bool, best: bool = False) -> None:
         """Save the last step. The state comes last: a job that goes on from it finds its checkpoint there."""
+        if not self._trainer.weights_are_finite():
+            raise self._not_finite(self.history[-1].step, "weights are no longer finite")
         self._keeper.checkpoint(self.history, best=best)
         if state:
             self._keeper.state(self._trainer.saved(tuple(self.history)))
@@ -238,16 +243,20 @@ class TrainingLoop(DataHooks):  # type: ignore[misc]
             return
         ids = [name for row in batch.example_ids for name in row]
         epoch, index = divmod(step - 1, self.plan.train.batches_per_epoch)
-        good = f"; the last good checkpoint is that of step {self._saved}" if self._saved else ""
-        raise FailedPrecondition(
-            f"step {step}: loss is {mean} and gradient norm {grad_norm}; lower the learning rate, or look at "
-            f"the {len(ids)} examples of its batch (batch {index + 1} of epoch {epoch + 1}), the first of "
-            f"which is {ids[0]}{good}",
+        raise self._not_finite(
+            step,
+            f"loss is {mean} and gradient norm {grad_norm}",
+            f", or look at the {len(ids)} examples of its batch (batch {index + 1} of epoch {epoch + 1}), "
+            f"the first of which is {ids[0]}",
+            epoch=str(epoch + 1),
+            batch=str(index + 1),
+            first_example_id=ids[0],
+        )
+
+    def _not_finite(self, step: int, what: str, more: str = "", **facts: str) -> FailedPrecondition:
+        before = f"; the last checkpoint is that of step {self._saved}" if self._saved else ""
+        return FailedPrecondition(
+            f"step {step}: {what}; lower the learning rate{more}{before}",
             reason="LOSS_NOT_FINITE",
-            metadata={
-                "step": str(step),
-                "epoch": str(epoch + 1),
-                "batch": str(index + 1),
-                "first_example_id": ids[0],
-            },
+            metadata={"step": str(step), **facts},
         )

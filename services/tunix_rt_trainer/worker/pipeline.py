@@ -9,7 +9,7 @@ from tunix_rt_kit.models import runtime
 from tunix_rt_kit.models.store import BaseModelInfo, ModelStore
 from tunix_rt_trainer.model import TrainingManifest, WorkerSpec
 from tunix_rt_trainer.worker.data import DataPreparation
-from tunix_rt_trainer.worker.devices import make_mesh
+from tunix_rt_trainer.worker.devices import dividing, make_mesh
 from tunix_rt_trainer.worker.ledger import Ledger
 from tunix_rt_trainer.worker.loop import LoopPlan, TrainingLoop
 from tunix_rt_trainer.worker.memory import advising
@@ -17,6 +17,7 @@ from tunix_rt_trainer.worker.network import build_network
 from tunix_rt_trainer.worker.optimizer import make_optimizer
 from tunix_rt_trainer.worker.reporter import Reporter
 from tunix_rt_trainer.worker.saving import LEDGER_FILE, JobKeeper, identity
+from tunix_rt_trainer.worker.sinks import MetricsSinks
 from tunix_rt_trainer.worker.states import FOLDER, SavedState, StateStore
 
 
@@ -41,11 +42,24 @@ def run(job: JobDir) -> None:
     _tell_where_it_begins(worker, state, reporter)
     ledger = Ledger(job.path / LEDGER_FILE, plan.train, 0 if state is None else state.step)
     reporter.stage("loading the model")
-    with advising(spec):
+    with advising(spec), dividing(spec.mesh), _sinks(worker, job, state, reporter):
         network = build_network(model.path, spec, mesh)
         keeper = JobKeeper(worker, network, manifest, ledger, states, model.path, job.path, reporter)
         optimizer = make_optimizer(spec.optimizer, plan.max_steps)
         TrainingLoop(network, optimizer, plan, reporter, keeper, ledger, state).run(mesh)
+
+
+def _sinks(worker: WorkerSpec, job: JobDir, state: SavedState | None, reporter: Reporter) -> MetricsSinks:
+    sinks = MetricsSinks(
+        worker.metrics_to,
+        job.path,
+        worker.job_name,
+        worker.spec,
+        tell=reporter.log,
+        resumed=0 if state is None else state.step,
+    )
+    reporter.listen(sinks.write)
+    return sinks
 
 
 def _tell_where_it_begins(worker: WorkerSpec, state: SavedState | None, reporter: Reporter) -> None:

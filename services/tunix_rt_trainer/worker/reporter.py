@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from tunix_rt_kit.jobs import JobDir
 from tunix_rt_trainer.model import Progress, StepMetrics
@@ -21,6 +22,11 @@ class Reporter:
         self._job = job
         self._progress = Progress(stage="")
         self._written = 0.0
+        self._listeners: list[Callable[[StepMetrics], None]] = []
+
+    def listen(self, listener: Callable[[StepMetrics], None]) -> None:
+        """Have the metrics of each step told to ``listener`` too."""
+        self._listeners.append(listener)
 
     def attempt(self, number: int) -> None:
         """Begin an attempt; what was told before belongs to an earlier one."""
@@ -54,6 +60,8 @@ class Reporter:
     def metrics(self, metrics: StepMetrics) -> None:
         """Tell what a step measured."""
         self._job.emit("metrics", **metrics.model_dump(mode="json", exclude_none=True))
+        for listener in self._listeners:
+            listener(metrics)
 
     def log(self, line: str) -> None:
         """Tell people something."""

@@ -71,6 +71,11 @@ class StepTrainer(PeftTrainer):  # type: ignore[misc]
         _, sums = evaluate(sharding_utils.shard_input(batch.arrays, ("fsdp",)))
         return float(sums["nll_sum"]), float(sums["weight_sum"])
 
+    def weights_are_finite(self) -> bool:
+        """Whether no weight that is trained has overflowed."""
+        weights = tensors_of(nnx.state(self.model, trained_type(self.model)))
+        return all(bool(np.isfinite(value).all()) for value in weights.values())
+
     def saved(self, history: tuple[StepMetrics, ...]) -> SavedState:
         """What is needed to go on after the last step of ``history``, which was the last one taken."""
         return SavedState(
@@ -79,8 +84,10 @@ class StepTrainer(PeftTrainer):  # type: ignore[misc]
             optimizer=tensors_of(nnx.state(self.optimizer)),
         )
 
-    def restore(self, state: SavedState) -> None:
+    def restore(self, state: SavedState, mesh: jax.sharding.Mesh) -> None:
         """Go on after the step of ``state``; to be called before training begins."""
+        # Until then Tunix leaves the optimizer on one device, and values must come to where it will be.
+        self._shard_optimizer(mesh)
         for module, kind, tensors in (
             (self.model, trained_type(self.model), state.trained),
             (self.optimizer, ..., state.optimizer),

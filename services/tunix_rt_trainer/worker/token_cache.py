@@ -53,7 +53,7 @@ class TokenCache:
             return None
         ids = json.loads(arrays["ids"].tobytes())
         tokens, ends, prompts = (arrays[name].tolist() for name in ("tokens", "ends", "prompts"))
-        starts = [0, *ends[:-1]]
+        starts = [0, *ends][:-1]
         return [
             TokenExample(name, tuple(tokens[start:end]), prompt)
             for name, start, end, prompt in zip(ids, starts, ends, prompts, strict=True)
