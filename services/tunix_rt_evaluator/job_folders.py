@@ -1,4 +1,4 @@
-"""The folder of an evaluation's child process: the adapter it loads, and the events it leaves."""
+"""The folder of an evaluation's child process: the weights it loads, and the events it leaves."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from tunix_rt_kit.errors import DataLoss
 from tunix_rt_kit.jobs import WorkerProcess
 
 WORKER_MODULE: Final = "tunix_rt_evaluator.worker"
-ADAPTER_FILES: Final = ("adapter_config.json", "adapter_model.safetensors")
-_ADAPTER: Final = "adapter"
+_ADAPTER_FILES: Final = ("adapter_config.json", "adapter_model.safetensors")
+_MODEL_FILES: Final = ("config.json",)
+_RECORDS: Final = ("ledger.jsonl", "metrics.jsonl")
+_CHECKPOINT: Final = "checkpoint"
 
 
 class JobFolders:
@@ -28,7 +30,7 @@ class JobFolders:
 
     Args:
         root: made when the first evaluation needs it.
-        artifacts: where adapters come from.
+        artifacts: where checkpoints come from.
         models_dir: folder of the base models.
         environment: added to a child's environment.
         code_revision: for manifests.
@@ -54,7 +56,7 @@ class JobFolders:
         return WorkerProcess(WORKER_MODULE, self._root / evaluation_id, env=self._environment)
 
     def prepare(self, evaluation: Evaluation, items: Sequence[EvalItem], attempt: int) -> WorkerSpec:
-        """Put the adapter into the evaluation's folder and tell what its child is to do.
+        """Put the checkpoint into the evaluation's folder and tell what its child is to do.
 
         Raises:
             DataLoss: a file of the checkpoint is missing or damaged.
@@ -62,13 +64,13 @@ class JobFolders:
         """
         checkpoint = evaluation.inputs.checkpoint
         if checkpoint is not None:
-            self._place(checkpoint, self._root / evaluation.id / _ADAPTER)
+            self._place(checkpoint, self._root / evaluation.id / _CHECKPOINT)
         return WorkerSpec(
             evaluation=evaluation_name(evaluation.id),
             attempt=attempt,
             base_model=evaluation.inputs.base_model,
             models_dir=str(self._models_dir),
-            adapter_dir=_ADAPTER if checkpoint else None,
+            checkpoint_dir=_CHECKPOINT if checkpoint else None,
             base_weights_digest=checkpoint.base_weights_digest if checkpoint else None,
             chat_template=evaluation.spec.chat_template,
             decoding=evaluation.spec.decoding,
@@ -78,12 +80,13 @@ class JobFolders:
         )
 
     def _place(self, checkpoint: CheckpointInput, folder: Path) -> None:
-        files = {file.path: file for file in checkpoint.files}
-        for path in ADAPTER_FILES:
+        files = {file.path: file for file in checkpoint.files if file.path not in _RECORDS}
+        for path in _MODEL_FILES if _MODEL_FILES[0] in files else _ADAPTER_FILES:
             if path not in files:
                 raise DataLoss(
                     f"{checkpoint.name} has no file {path!r}",
                     reason="CHECKPOINT_INCOMPLETE",
                     metadata={"checkpoint": checkpoint.name, "path": path},
                 )
-            self._artifacts.copy_to(files[path].digest, folder / path)
+        for path, file in files.items():
+            self._artifacts.copy_to(file.digest, folder / path)

@@ -367,8 +367,8 @@ class WorkerItem(Value):
 class WorkerSpec(Value):
     """What the child process is told.
 
-    ``attempt`` counts from 1. ``adapter_dir`` is a folder with an adapter in PEFT's layout, or None for the
-    base model alone. ``base_weights_digest`` is what the adapter was trained on. Without a
+    ``attempt`` counts from 1. ``checkpoint_dir`` is a folder with an adapter in PEFT's layout or a whole
+    model, or None for the base model alone. ``base_weights_digest`` is what it was trained from. Without a
     ``chat_template`` the model's own is used.
     """
 
@@ -376,7 +376,7 @@ class WorkerSpec(Value):
     attempt: int
     base_model: str
     models_dir: str
-    adapter_dir: str | None
+    checkpoint_dir: str | None
     base_weights_digest: str | None
     chat_template: ChatTemplateFields | None
     decoding: Decoding

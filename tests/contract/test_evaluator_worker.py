@@ -17,6 +17,7 @@ from support.tiny_model import make_tiny_model
 from tunix_rt import v1
 from tunix_rt_evaluator.settings import EvaluatorSettings
 from tunix_rt_evaluator.wiring import build, migrate
+from tunix_rt_kit.models.export import merge_adapter
 from tunix_rt_kit.models.loader import load_model, make_mesh
 from tunix_rt_kit.models.lora import apply_lora, save_adapter
 from tunix_rt_kit.models.store import ModelStore
@@ -91,7 +92,7 @@ async def test_base_and_adapter_are_answered_the_same_each_time_and_compared(
 ) -> None:
     digest = ModelStore(settings.models).resolve("tiny").weights_digest or ""
     adapter = make_adapter(settings, tmp_path / "adapter")
-    checkpoint = trainer[0].add(5, adapter=adapter, base_weights_digest=digest)
+    checkpoint = trainer[0].add(5, weights=adapter, base_weights_digest=digest)
 
     base = await run(evaluator, base_model="tiny")
     assert base.state == v1.Evaluation.STATE_SUCCEEDED, base.error
@@ -115,3 +116,20 @@ async def test_base_and_adapter_are_answered_the_same_each_time_and_compared(
         v1.CompareEvaluationsRequest(base=base.name, candidate=tuned.name)
     )
     assert report.overall.base.item_count == len(ITEMS)
+
+
+async def test_a_checkpoint_of_all_weights_answers_as_the_same_weights_by_adapter(
+    evaluator: Any, settings: EvaluatorSettings, trainer: tuple[FakeTrainer, str], tmp_path: Path
+) -> None:
+    digest = ModelStore(settings.models).resolve("tiny").weights_digest or ""
+    adapter = make_adapter(settings, tmp_path / "adapter")
+    merge_adapter(settings.models / "tiny", adapter, tmp_path / "whole")
+    by_adapter = await run(
+        evaluator, checkpoint=trainer[0].add(5, weights=adapter, base_weights_digest=digest)
+    )
+    whole = await run(
+        evaluator, checkpoint=trainer[0].add(6, weights=tmp_path / "whole", base_weights_digest=digest)
+    )
+    assert whole.state == v1.Evaluation.STATE_SUCCEEDED, whole.error
+    assert await outputs(evaluator, whole) == await outputs(evaluator, by_adapter)
+    assert "adapter" not in whole.manifest.runtime_settings

@@ -32,18 +32,18 @@ class FakeTrainer(v1.TrainerServicer):
         self,
         step: int,
         *,
-        adapter: Path | None = None,
+        weights: Path | None = None,
         base_model: str = "tiny",
         base_weights_digest: str = "sha256:w",
         template: ChatTemplate = CHATML,
         losses: tuple[float, ...] = (3.0, 2.0, 1.5),
     ) -> str:
-        """Add a checkpoint with the files of ``adapter`` (or some bytes), and return its name."""
+        """Add a checkpoint with the files of the folder ``weights`` (or some bytes), and return its name."""
         name = f"trainingJobs/job/checkpoints/{step}"
-        contents = {
-            file: (adapter / file).read_bytes() if adapter else f"{file} {step}".encode()
-            for file in ("adapter_config.json", "adapter_model.safetensors")
-        }
+        files = ("adapter_config.json", "adapter_model.safetensors")
+        contents = {file: f"{file} {step}".encode() for file in files}
+        if weights is not None:
+            contents = {file.name: file.read_bytes() for file in weights.iterdir()}
         contents["metrics.jsonl"] = b"".join(
             json.dumps(
                 {
@@ -59,7 +59,7 @@ class FakeTrainer(v1.TrainerServicer):
             + b"\n"
             for number, loss in enumerate(losses, start=1)
         )
-        files = [self._file(path, data) for path, data in contents.items()]
+        stored = [self._file(path, data) for path, data in contents.items()]
         message = v1.ChatTemplate(
             bos_token=template.bos_token,
             eos_token=template.eos_token,
@@ -74,7 +74,7 @@ class FakeTrainer(v1.TrainerServicer):
             name=name,
             step=step,
             digest=digest_json({"step": step}),
-            files=files,
+            files=stored,
             manifest=v1.TrainingManifest(
                 training_job="trainingJobs/job",
                 spec=v1.TrainingSpec(base_model=base_model, dataset="datasets/d@1"),

@@ -70,7 +70,7 @@ def written(job: JobDir) -> set[str]:
 
 def answer(spec: WorkerSpec, item: WorkerItem) -> Generation:
     _, base, candidate = (item.prompt + "||").split("|")[:3]
-    output = candidate if spec.adapter_dir else base
+    output = candidate if spec.checkpoint_dir else base
     failed = output == "FAIL"
     text = item.prompt + (spec.chat_template.system_instruction if spec.chat_template else "")
     return Generation(

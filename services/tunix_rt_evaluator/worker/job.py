@@ -22,7 +22,7 @@ from tunix_rt_evaluator.stop_tokens import stop_ids
 from tunix_rt_evaluator.worker.batches import Batch, plan_batches
 from tunix_rt_evaluator.worker.engine import Engine, Output, engine_name
 from tunix_rt_evaluator.worker.prompts import read_prompts, token_digest
-from tunix_rt_evaluator.worker.weights import load_weights
+from tunix_rt_evaluator.worker.weights import is_adapter, load_weights
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.jobs import JobDir
@@ -49,11 +49,11 @@ def evaluate(job: JobDir) -> None:
         batch_size=spec.decoding.batch_size,
         max_new_tokens=spec.decoding.max_new_tokens,
     )
-    adapter = None if spec.adapter_dir is None else job.path / spec.adapter_dir
+    checkpoint = None if spec.checkpoint_dir is None else job.path / spec.checkpoint_dir
     _report(job, "stage", Progress(stage="loading the model"))
     mesh = make_mesh()
-    model = load_weights(info.path, adapter, dtype=spec.dtype, mesh=mesh)
-    _emit_facts(job, spec, info, template)
+    model = load_weights(info.path, checkpoint, dtype=spec.dtype, mesh=mesh)
+    _emit_facts(job, spec, info, template, merged=checkpoint is not None and is_adapter(checkpoint))
     engine = Engine(
         model, mesh, stop_ids=stops, pad_id=tokenizer.pad_id(), context_length=info.context_length
     )
@@ -110,8 +110,10 @@ def _template(spec: WorkerSpec, info: BaseModelInfo) -> ChatTemplate:
     )
 
 
-def _emit_facts(job: JobDir, spec: WorkerSpec, info: BaseModelInfo, template: ChatTemplate) -> None:
-    adapter = {} if spec.adapter_dir is None else {"adapter": "merged in float32"}
+def _emit_facts(
+    job: JobDir, spec: WorkerSpec, info: BaseModelInfo, template: ChatTemplate, *, merged: bool
+) -> None:
+    adapter = {"adapter": "merged in float32"} if merged else {}
     facts = ModelFacts(
         base_weights_digest=info.weights_digest or "",
         tokenizer_digest=info.tokenizer_digest or "",

@@ -1,4 +1,4 @@
-"""The weights that are evaluated: a base model, or a base model with an adapter merged into it."""
+"""The weights that are evaluated: a base model's, or those of a checkpoint."""
 
 from __future__ import annotations
 
@@ -17,23 +17,29 @@ from tunix_rt_kit.models.networks import Decoder
 _A, _B = "_lora_a", "_lora_b"
 
 
-def load_weights(folder: Path, adapter: Path | None, *, dtype: str, mesh: jax.sharding.Mesh) -> Decoder:
-    """The model in ``folder``, with ``adapter`` (PEFT's layout) merged into its weights.
+def load_weights(folder: Path, checkpoint: Path | None, *, dtype: str, mesh: jax.sharding.Mesh) -> Decoder:
+    """The base model in ``folder``, or a model that was trained from it.
 
-    Merged, a tuned model runs by the same programs and as fast as its base. The products are added in
-    float32 and rounded to ``dtype`` once.
+    ``checkpoint`` is a folder with a whole model in Hugging Face's layout, or with an adapter in PEFT's,
+    which is merged into the base model's weights: a tuned model then runs by the same programs and as fast as
+    its base. The products are added in float32 and rounded to ``dtype`` once.
 
     Raises what ``load_model`` and ``load_adapter`` raise.
     """
-    if adapter is None:
-        return load_model(folder, dtype=dtype, mesh=mesh)
+    if checkpoint is None or not is_adapter(checkpoint):
+        return load_model(checkpoint or folder, dtype=dtype, mesh=mesh)
     base = load_model(folder, dtype="float32", mesh=mesh)
-    config = json.loads((adapter / CONFIG_FILE).read_text(encoding="utf-8"))
+    config = json.loads((checkpoint / CONFIG_FILE).read_text(encoding="utf-8"))
     with mesh:
-        adapted = load_adapter(base, adapter)
+        adapted = load_adapter(base, checkpoint)
         _merge(base, adapted, float(config["lora_alpha"]) / int(config["r"]))
         graph, state = nnx.split(base)
         return nnx.merge(graph, jax.tree.map(lambda value: value.astype(jnp.dtype(dtype)), state))
+
+
+def is_adapter(checkpoint: Path) -> bool:
+    """Whether the folder of a checkpoint has an adapter in it, and no whole model."""
+    return (checkpoint / CONFIG_FILE).is_file()
 
 
 def _merge(base: Decoder, adapted: Decoder, scale: float) -> None:

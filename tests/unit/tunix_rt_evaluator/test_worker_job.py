@@ -39,7 +39,7 @@ def worker_spec(models_dir: Path, **changes: Any) -> WorkerSpec:
         attempt=1,
         base_model="tiny",
         models_dir=str(models_dir),
-        adapter_dir=None,
+        checkpoint_dir=None,
         base_weights_digest=None,
         chat_template=ChatTemplateFields(builtin="chatml"),
         decoding=Decoding(max_new_tokens=24, batch_size=4),
