@@ -8,15 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tunix.models.llama3 import model as llama3
 
 from support.tiny_model import make_tiny_model
 from tunix_rt_evaluator.worker.batches import Prompt, plan_batches
 from tunix_rt_evaluator.worker.engine import Engine, Output
 from tunix_rt_evaluator.worker.weights import load_weights
 from tunix_rt_kit.jobs import JobCancelled
+from tunix_rt_kit.models.families import FAMILIES
 from tunix_rt_kit.models.loader import load_model, logits, make_mesh
 from tunix_rt_kit.models.lora import apply_lora, load_adapter, save_adapter
+from tunix_rt_kit.models.networks import Decoder
 
 CONTEXT = 128
 NEW = 20
@@ -35,7 +36,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="module")
-def model(folder: Path, mesh: jax.sharding.Mesh) -> llama3.Llama3:
+def model(folder: Path, mesh: jax.sharding.Mesh) -> Decoder:
     return load_model(folder, dtype="float32", mesh=mesh)
 
 
@@ -48,7 +49,7 @@ def some_prompts(*lengths: int) -> list[Prompt]:
 
 
 def generate(
-    model: llama3.Llama3,
+    model: Decoder,
     mesh: jax.sharding.Mesh,
     prompts: list[Prompt],
     *,
@@ -65,7 +66,7 @@ def generate(
     return outputs
 
 
-def one_by_one(model: llama3.Llama3, prompt: Prompt, count: int) -> tuple[int, ...]:
+def one_by_one(model: Decoder, prompt: Prompt, count: int) -> tuple[int, ...]:
     ids = list(prompt.ids)
     for _ in range(count):
         tokens = np.zeros((1, CONTEXT), np.int32)
@@ -76,7 +77,7 @@ def one_by_one(model: llama3.Llama3, prompt: Prompt, count: int) -> tuple[int, .
 
 
 def test_batched_and_padded_it_writes_what_the_model_writes_token_by_token(
-    model: llama3.Llama3, mesh: jax.sharding.Mesh
+    model: Decoder, mesh: jax.sharding.Mesh
 ) -> None:
     prompts = some_prompts(3, 17, 32, 33, 40, 64, 65, 101)
     outputs = generate(model, mesh, prompts, rows=2)
@@ -84,9 +85,19 @@ def test_batched_and_padded_it_writes_what_the_model_writes_token_by_token(
         assert outputs[prompt.item_id] == Output(one_by_one(model, prompt, NEW), stopped=False)
 
 
-def test_a_row_stops_at_a_stop_token_while_others_go_on(
-    model: llama3.Llama3, mesh: jax.sharding.Mesh
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "llama"])
+def test_models_of_the_other_families_write_what_they_write_token_by_token(
+    tmp_path: Path, mesh: jax.sharding.Mesh, family: str
 ) -> None:
+    """Windows of 8 tokens are shorter than every prompt, and prompts are padded on the left."""
+    other = load_model(make_tiny_model(tmp_path, family=family, scale=0.2), dtype="float32", mesh=mesh)
+    prompts = some_prompts(17, 40, 65)
+    outputs = generate(other, mesh, prompts, rows=3, new=8)
+    for prompt in prompts:
+        assert outputs[prompt.item_id].ids == one_by_one(other, prompt, 8)
+
+
+def test_a_row_stops_at_a_stop_token_while_others_go_on(model: Decoder, mesh: jax.sharding.Mesh) -> None:
     prompts = some_prompts(5, 9, 21)
     free = generate(model, mesh, prompts, rows=4)
     stop = free["p1"].ids[6]
@@ -98,17 +109,17 @@ def test_a_row_stops_at_a_stop_token_while_others_go_on(
     assert len(stopped["p1"].ids) <= 7
 
 
-def test_a_row_ends_at_the_end_of_the_context(model: llama3.Llama3, mesh: jax.sharding.Mesh) -> None:
+def test_a_row_ends_at_the_end_of_the_context(model: Decoder, mesh: jax.sharding.Mesh) -> None:
     outputs = generate(model, mesh, some_prompts(CONTEXT - 1, CONTEXT - 5, 8), rows=3)
     assert [len(outputs[f"p{number}"].ids) for number in range(3)] == [1, 5, NEW]
 
 
-def test_one_new_token_needs_no_decoding(model: llama3.Llama3, mesh: jax.sharding.Mesh) -> None:
+def test_one_new_token_needs_no_decoding(model: Decoder, mesh: jax.sharding.Mesh) -> None:
     prompts = some_prompts(6)
     assert generate(model, mesh, prompts, rows=1, new=1)["p0"].ids == one_by_one(model, prompts[0], 1)
 
 
-def test_a_run_ends_when_the_check_raises(model: llama3.Llama3, mesh: jax.sharding.Mesh) -> None:
+def test_a_run_ends_when_the_check_raises(model: Decoder, mesh: jax.sharding.Mesh) -> None:
     engine = Engine(model, mesh, stop_ids=NO_STOP, pad_id=0, context_length=CONTEXT)
     (batch,) = plan_batches(some_prompts(6), batch_size=1, max_new_tokens=40)
     engine.compile(batch.shape)

@@ -5,6 +5,9 @@ The goldens come from ``python -m support.tiny_families``; ``tests/peers`` makes
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -144,15 +147,48 @@ def test_in_bfloat16_the_logits_are_near_and_float32(tmp_path: Path, family: str
     assert 0 < error.mean() < 0.02 * exact[0, :97].std()
 
 
-def test_a_model_computes_on_a_mesh_of_its_own_shape(tmp_path: Path) -> None:
-    """Every weight has a place on the axes ``fsdp`` and ``tp``."""
+def test_every_weight_is_counted_and_has_a_place_on_the_mesh(tmp_path: Path) -> None:
     for family in FAMILIES:
         model = load_model(make_tiny_model(tmp_path / family, family=family), dtype="float32", mesh=MESH)
-        for leaf in jax.tree.leaves(nnx.state(model)):
-            assert set(leaf.sharding.mesh.axis_names) == {"fsdp", "tp"}
-        assert read_config(tmp_path / family).parameter_count() == sum(
-            leaf.size for leaf in jax.tree.leaves(nnx.state(model))
-        )
+        leaves = jax.tree.leaves(nnx.state(model))
+        assert all(set(leaf.sharding.mesh.axis_names) == {"fsdp", "tp"} for leaf in leaves)
+        assert read_config(tmp_path / family).parameter_count() == sum(leaf.size for leaf in leaves)
+
+
+ON_FOUR_DEVICES = """
+import sys
+import jax, jax.numpy as jnp, numpy as np
+from flax import nnx
+from tunix_rt_kit.models.loader import load_model, logits, make_mesh
+
+tokens = jnp.asarray([range(40, 72), range(72, 104)])
+types = (jax.sharding.AxisType.Auto,) * 2
+for folder in sys.argv[1:]:
+    found = []
+    for mesh in (make_mesh(), jax.make_mesh((2, 2), ("fsdp", "tp"), axis_types=types)):
+        model = load_model(folder, dtype="float32", mesh=mesh)
+        with mesh:
+            found.append(np.asarray(logits(model, tokens, jnp.ones_like(tokens, bool))))
+    split = sum(not leaf.is_fully_replicated for leaf in jax.tree.leaves(nnx.state(model)))
+    print(float(np.abs(found[0] - found[1]).max()), split, len(jax.tree.leaves(nnx.state(model))))
+"""
+
+
+def test_split_over_devices_a_model_computes_the_same(tmp_path: Path) -> None:
+    config = {"vocab_size": 260}
+    folders = [str(make_tiny_model(tmp_path / name, family=name, config=config)) for name in FAMILIES]
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "JAX_PLATFORMS": "cpu",
+    }
+    command = [sys.executable, "-c", ON_FOUR_DEVICES, *folders]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    rows = [line.split() for line in found.splitlines()]
+    assert len(rows) == len(FAMILIES)
+    for difference, split, weights in rows:
+        assert float(difference) < 1e-4
+        # All but the norms of heads.
+        assert int(split) >= int(weights) - 4
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
