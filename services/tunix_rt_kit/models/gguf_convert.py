@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 
 from tunix_rt_kit.models.gguf_header import GgufMetadata, model_config, refusal
 from tunix_rt_kit.models.gguf_tokenizer import tokenizer_config, tokenizer_json
+from tunix_rt_kit.models.hf_folder import read_config
 
 _PLAIN_NAMES = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -74,8 +75,11 @@ def convert_gguf(gguf_path: Path, folder: Path, progress: Callable[[int, int], N
     _write_json(folder / "generation_config.json", _generation_config(metadata))
     _write_json(folder / "tokenizer_config.json", tokenizer_config(metadata))
     (folder / "tokenizer.json").write_text(tokenizer_json(metadata), encoding="utf-8")
+    expected = read_config(folder).tensor_shapes()
     weights: dict[str, npt.NDArray[Any]] = {}
-    for done, (name, tensor) in enumerate(_tensors(reader, metadata), start=1):
+    for done, (gguf_name, name, tensor) in enumerate(_tensors(reader, metadata), start=1):
+        if tensor.shape != expected.get(name):
+            raise refusal(f"GGUF tensor {gguf_name!r} of shape {list(tensor.shape)} is not understood")
         weights[name] = tensor.astype(ml_dtypes.bfloat16)
         progress(done, len(reader.tensors))
     _save_weights(weights, folder / "model.safetensors")
@@ -104,7 +108,8 @@ def unpermute_rotary(weight: npt.NDArray[np.float32], heads: int) -> npt.NDArray
 
 def _tensors(
     reader: gguf.GGUFReader, metadata: GgufMetadata
-) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
+) -> Iterator[tuple[str, str, npt.NDArray[np.float32]]]:
+    """Of each tensor its name in the file, Hugging Face's, and its values as Hugging Face orders them."""
     prefix = metadata.architecture
     query_heads = metadata[f"{prefix}.attention.head_count"]
     heads = {"attn_q": query_heads, "attn_k": metadata.get(f"{prefix}.attention.head_count_kv", query_heads)}
@@ -113,16 +118,16 @@ def _tensors(
             continue
         weight = gguf.dequantize(tensor.data, tensor.tensor_type)
         if tensor.name in _PLAIN_NAMES:
-            yield _PLAIN_NAMES[tensor.name], weight
+            yield tensor.name, _PLAIN_NAMES[tensor.name], weight
             continue
         match = _LAYER_TENSOR.fullmatch(tensor.name)
         if match is None or match[2] not in _LAYER_NAMES:
             raise refusal(f"GGUF tensor {tensor.name!r} is not understood")
         layer, kind, what = match.groups()
         # llama.cpp reorders Llama's alone: it rotates the others in halves, as Hugging Face does.
-        if prefix == "llama" and kind in heads:
+        if prefix == "llama" and kind in heads and what == "weight":
             weight = unpermute_rotary(weight, heads[kind])
-        yield f"model.layers.{layer}.{_LAYER_NAMES[kind]}.{what}", weight
+        yield tensor.name, f"model.layers.{layer}.{_LAYER_NAMES[kind]}.{what}", weight
 
 
 def _generation_config(metadata: GgufMetadata) -> dict[str, Any]:

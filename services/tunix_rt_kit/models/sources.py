@@ -9,7 +9,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -65,7 +66,8 @@ class HubSource:
             for name in sorted(files, key=lambda name: (name != "config.json", files[name], name)):
                 hub.hf_hub_download(self.repository, name, revision=found.sha, local_dir=folder)
                 if name == "config.json":
-                    read_config(folder)
+                    with _named_as(self, folder):
+                        read_config(folder)
                 done += files[name]
                 report("download", done, total)
         except (hub.errors.RepositoryNotFoundError, hub.errors.RevisionNotFoundError) as error:
@@ -86,9 +88,11 @@ class HubSource:
                 reason="MODEL_DOWNLOAD_FAILED",
                 metadata={"base_model": str(self)},
             ) from error
-        check_weights(folder, read_config(folder))
-        read_special_tokens(folder)
-        _clean(folder)
+        with _named_as(self, folder):
+            check_weights(folder, read_config(folder))
+            read_special_tokens(folder)
+        # What the hub's client keeps beside its downloads.
+        shutil.rmtree(folder / ".cache", ignore_errors=True)
         _write_source(folder, {"repository": self.repository, "revision": self.revision, "commit": found.sha})
         return folder
 
@@ -113,11 +117,13 @@ class GgufSource:
 
         Raises:
             InvalidArgument: GGUF_UNSUPPORTED.
-            FailedPrecondition: EXTRA_MISSING.
+            FailedPrecondition: EXTRA_MISSING or BASE_MODEL_UNSUPPORTED.
         """
         folder = staging / "folder"
         folder.mkdir()
         converter()(self.path, folder, lambda done, total: report("convert", done, total))
+        with _named_as(self, folder):
+            check_weights(folder, read_config(folder))
         _write_source(folder, {"file": self.path.name, "digest": self.digest})
         return folder
 
@@ -187,9 +193,15 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _clean(folder: Path) -> None:
-    """Remove what the hub's client keeps beside its downloads."""
-    shutil.rmtree(folder / ".cache", ignore_errors=True)
+@contextmanager
+def _named_as(source: Source, folder: Path) -> Iterator[None]:
+    """Let errors name the source, not the folder that it is fetched into, which nobody asked for."""
+    try:
+        yield
+    except FailedPrecondition as error:
+        message = error.message.replace(str(folder), str(source))
+        metadata = error.metadata | {"path": str(source)}
+        raise FailedPrecondition(message, reason=error.reason, metadata=metadata) from error
 
 
 def _write_source(folder: Path, facts: dict[str, Any]) -> None:

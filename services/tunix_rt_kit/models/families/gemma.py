@@ -106,14 +106,16 @@ def _softcap(fields: Fields, field: str, default: float) -> float | None:
 
 def _gemma3_ropes(fields: Fields) -> tuple[Rope, Rope]:
     """Of layers that see all tokens, and of those with a window."""
-    if "rope_parameters" in fields:
-        both = fields.inner("rope_parameters")
-        return (
-            both.rope_for("full_attention", theta=_GLOBAL_THETA),
-            both.rope_for("sliding_attention", theta=_LOCAL_THETA),
-        )
-    local = Rope(fields.number("rope_local_base_freq", _LOCAL_THETA))
-    return fields.rope_for("rope_scaling", theta=fields.number("rope_theta", _GLOBAL_THETA)), local
+    theta = fields.number("rope_theta", _GLOBAL_THETA)
+    local_theta = fields.number("rope_local_base_freq", _LOCAL_THETA)
+    if "rope_parameters" not in fields:
+        return fields.rope_for("rope_scaling", theta=theta), Rope(local_theta)
+    fields.refuse("rope_scaling")
+    value, kinds = fields.raw("rope_parameters"), ("full_attention", "sliding_attention")
+    both = fields.inner("rope_parameters")
+    if not set(value) <= set(kinds):
+        raise fields.refusal("rope_parameters", value, f"it must have no entries but {' and '.join(kinds)}")
+    return both.rope_for(kinds[0], theta=theta), both.rope_for(kinds[1], theta=local_theta)
 
 
 GEMMA2 = Family("gemma2", "Gemma2ForCausalLM", read_gemma2)

@@ -53,6 +53,16 @@ def read_alone(folder: Path, config: dict[str, Any]) -> ModelConfig:
             "rope_parameters.sliding_attention",
         ),
         ("gemma3", {"rope_local_base_freq": 0}, "rope_local_base_freq"),
+        ("gemma3", {"rope_parameters": {"rope_type": "linear", "factor": 8.0}}, "rope_parameters"),
+        ("gemma3", {"rope_parameters": 7}, "rope_parameters"),
+        (
+            "gemma3",
+            {
+                "rope_parameters": {"full_attention": {}},
+                "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+            },
+            "rope_scaling",
+        ),
         ("gemma3", {"sliding_window_pattern": 0}, "sliding_window_pattern"),
     ],
 )

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 
 from support.tiny_gguf import write_gguf
 from support.tiny_model import make_tiny_model
+from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_kit.models.families import Rope
 from tunix_rt_kit.models.gguf_convert import convert_gguf
 from tunix_rt_kit.models.hf_folder import check_weights, read_config
@@ -79,3 +80,13 @@ def test_text_is_cut_as_its_family_cuts_it(tmp_path: Path, pre: str, text: str, 
     found = [text[slice(*span)] for _, span in tokenizer.pre_tokenizer.pre_tokenize_str(text)]
     assert found == parts
     assert json.loads((out / "tokenizer.json").read_text())["model"]["ignore_merges"] == (pre == "llama-bpe")
+
+
+def test_a_tensor_that_the_family_has_no_place_for_is_named(tmp_path: Path) -> None:
+    model = make_tiny_model(tmp_path / "model", family="qwen2")
+    path = write_gguf(model, tmp_path / "x.gguf", architecture="llama")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(
+        InvalidArgument, match=r"tensor 'blk\.0\.attn_k\.bias' of shape \[32\] is not understood"
+    ):
+        convert_gguf(path, tmp_path / "out", lambda _done, _total: None)
