@@ -1,0 +1,173 @@
+"""A trainer as a process of its own, which a test can kill and start again, and the children of its jobs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import psutil
+
+from support.store_process import environment
+from support.threaded import free_address
+from tunix_rt import v1
+from tunix_rt_kit.serving.channels import open_channel
+
+PATIENCE_S = 240.0
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    """Wait until a condition holds; AssertionError(``what``) when that takes minutes."""
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.03)
+
+
+class TrainerProcess:
+    """``python -m tunix_rt_trainer serve`` on one address and one data folder; started by ``with``."""
+
+    def __init__(self, data_dir: Path, exporter: str) -> None:
+        self.data_dir = data_dir
+        address = free_address()
+        self._address = address
+        self._options = ["--listen", address, "--data-dir", str(data_dir), "--exporter-target", exporter]
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel = open_channel(address, retried=["tunix_rt.v1.Trainer"])
+        self.stub = v1.TrainerStub(self._channel)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._channel.close()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(30)
+
+    def start(self) -> None:
+        """Start the server and wait until it listens."""
+        command = [sys.executable, "-m", "tunix_rt_trainer", "serve", *self._options]
+        with (self.data_dir / "server.log").open("ab") as log:
+            self._process = process = subprocess.Popen(command, env=environment(), stderr=log)
+        host, _, port = self._address.rpartition(":")
+
+        def listens() -> bool:
+            assert process.poll() is None, (self.data_dir / "server.log").read_text()
+            with suppress(OSError):
+                socket.create_connection((host, int(port)), timeout=1).close()
+                return True
+            return False
+
+        wait_for(listens, "the server does not listen")
+
+    def kill(self) -> None:
+        """End the server as ``kill -9`` does; the children of its jobs go on."""
+        self.end(signal.SIGKILL)
+
+    def end(self, number: signal.Signals) -> int:
+        """Send the server a signal, and return its exit code."""
+        assert self._process is not None
+        self._process.send_signal(number)
+        return self._process.wait(60)
+
+    def create(self, **spec: Any) -> v1.TrainingJob:
+        """Start a job on the dataset of ``support.training`` with a tiny model."""
+        values: dict[str, Any] = {
+            "base_model": "tiny",
+            "dataset": "datasets/sums@1",
+            "max_steps": 40,
+            "seed": 7,
+            "lora": v1.LoraConfig(rank=4),
+            "optimizer": v1.OptimizerConfig(learning_rate=0.01),
+        }
+        return self.stub.CreateTrainingJob(
+            v1.CreateTrainingJobRequest(spec=v1.TrainingSpec(**(values | spec)))
+        )
+
+    def get(self, job: v1.TrainingJob) -> v1.TrainingJob:
+        """The job as it is now."""
+        return self.stub.GetTrainingJob(v1.GetTrainingJobRequest(name=job.name))
+
+    def done(self, job: v1.TrainingJob) -> v1.TrainingJob:
+        """The job, once it has succeeded."""
+        latest = job
+
+        def succeeded() -> bool:
+            nonlocal latest
+            # The channel may still be waiting before it connects to a new server.
+            with suppress(grpc.RpcError):
+                latest = self.get(job)
+            assert latest.state not in (v1.TrainingJob.STATE_FAILED, v1.TrainingJob.STATE_CANCELLED), latest
+            return latest.state == v1.TrainingJob.STATE_SUCCEEDED
+
+        wait_for(succeeded, f"the job stayed {latest}")
+        return latest
+
+    def checkpoint(self, job: v1.TrainingJob) -> v1.Checkpoint:
+        """The latest checkpoint of a job."""
+        return self.stub.GetCheckpoint(v1.GetCheckpointRequest(name=job.checkpoint))
+
+    def child(self, job: v1.TrainingJob) -> ChildProcess:
+        """The child of a job."""
+        return ChildProcess(self.data_dir / "training-jobs" / job.name.removeprefix("trainingJobs/"))
+
+
+class ChildProcess:
+    """The child of a job, known by the job's folder alone, so that no server is needed to watch it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id; None while there is no child, or none that runs."""
+        try:
+            pid = int(json.loads((self.folder / "worker.pid").read_bytes())["pid"])
+            alive = psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        except (FileNotFoundError, psutil.NoSuchProcess):
+            return None
+        return pid if alive else None
+
+    @property
+    def step(self) -> int:
+        """The last step that the present attempt has told of; 0 before its first one."""
+        for line in reversed(self._lines()):
+            event = json.loads(line)
+            if event["kind"] == "metrics":
+                return int(event["step"])
+            if event["kind"] == "attempt":
+                break
+        return 0
+
+    def kill(self) -> bool:
+        """End it as ``kill -9`` does; returns whether it ran."""
+        pid = self.pid
+        if pid is None:
+            return False
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        return True
+
+    def _lines(self) -> list[bytes]:
+        try:
+            data = (self.folder / "events.jsonl").read_bytes()
+        except FileNotFoundError:
+            return []
+        return data[: data.rfind(b"\n") + 1].splitlines()
