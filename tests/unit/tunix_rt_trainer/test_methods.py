@@ -1,4 +1,4 @@
-"""Jobs of every method and family: they learn, and one that was ended goes on to the same bytes."""
+"""What jobs of other methods and families leave, and that they go on to the same bytes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from tunix_rt_kit.models.loader import load_model, logits, make_mesh
 from tunix_rt_kit.models.lora import load_adapter
 
 STEPS = 4
+FULL: dict[str, Any] = {"method": "full", "lora": None, "base_model": "tiny"}
 JOBS: dict[str, dict[str, Any]] = {
-    "full": {"method": "full", "lora": None, "base_model": "tiny"},
-    "full in bfloat16": {"method": "full", "lora": None, "base_model": "tiny", "dtype": "bfloat16"},
-    "qlora": {"method": "qlora", "base_model": "tiny"},
+    "full in bfloat16": {**FULL, "dtype": "bfloat16"},
     "qwen2": {"base_model": "qwen2_tied_float16"},
     "gemma3": {"base_model": "gemma3_scaled", "dtype": "bfloat16"},
 }
@@ -60,7 +59,7 @@ def test_a_job_learns_and_goes_on_to_the_same_bytes(
 
 
 def test_all_weights_are_a_model_that_computes_otherwise_than_its_base(tmp_path: Path, models: Path) -> None:
-    job = JobFolder(tmp_path / "job", models, max_steps=2, **JOBS["full"])
+    job = JobFolder(tmp_path / "job", models, max_steps=2, **FULL)
     job.train()
     assert {"config.json", "model.safetensors", "tokenizer.json", "ledger.jsonl"} <= set(job.contents())
     tokens = np.asarray([[5, 6, 7, 8]], np.int32)
@@ -74,7 +73,7 @@ def test_all_weights_are_a_model_that_computes_otherwise_than_its_base(tmp_path:
 
 
 def test_an_adapter_beside_four_bits_fits_the_base_model(tmp_path: Path, models: Path) -> None:
-    job = JobFolder(tmp_path / "job", models, max_steps=2, **JOBS["qlora"])
+    job = JobFolder(tmp_path / "job", models, max_steps=2, method="qlora")
     job.train()
     mesh = make_mesh()
     with mesh:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,11 @@ WEIGHTS = "adapter_model.safetensors"
 PLANS: dict[str, dict[str, Any]] = {
     "packed": {"gradient_accumulation_steps": 2},
     "unpacked": {"packing": False, "max_length": 64, "keep_best_checkpoint": True},
+    "full": {"method": "full", "lora": None, "gradient_accumulation_steps": 2},
+    "qlora": {"method": "qlora"},
 }
 Seen = Callable[[str, dict[str, Any]], None]
+Uninterrupted = Callable[[str], tuple[dict[str, Any], JobFolder]]
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +43,17 @@ def job(path: Path, models: Path, **changed: Any) -> JobFolder:
     return JobFolder(path, models, **(values | changed))
 
 
-@pytest.fixture(scope="module", params=sorted(PLANS))
-def uninterrupted(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, models: Path
-) -> tuple[dict[str, Any], JobFolder]:
-    """The plan of a job, and the folder of one that nothing came across."""
-    folder = job(tmp_path_factory.mktemp("uninterrupted"), models, **PLANS[request.param])
-    folder.train()
-    return PLANS[request.param], folder
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Uninterrupted:
+    """By name a plan of a job, and the folder of one that nothing came across."""
+
+    @cache
+    def run(name: str) -> tuple[dict[str, Any], JobFolder]:
+        folder = job(tmp_path_factory.mktemp("uninterrupted"), models, **PLANS[name])
+        folder.train()
+        return PLANS[name], folder
+
+    return run
 
 
 def kill_at(kind: str, count: int = 1) -> Seen:
@@ -83,13 +90,15 @@ def losses(folder: JobFolder) -> dict[int, dict[str, Any]]:
     return found
 
 
+@pytest.mark.parametrize("name", PLANS)
 def test_a_job_that_is_killed_again_and_again_ends_in_the_same_bytes(
     tmp_path: Path,
     models: Path,
-    uninterrupted: tuple[dict[str, Any], JobFolder],
+    uninterrupted: Uninterrupted,
     monkeypatch: pytest.MonkeyPatch,
+    name: str,
 ) -> None:
-    plan, whole = uninterrupted
+    plan, whole = uninterrupted(name)
     folder = job(tmp_path, models, **plan)
     killed(folder, kill_at("metrics", 2))
     killed(folder, kill_at("metrics", 5))
@@ -115,9 +124,9 @@ def test_a_job_that_is_killed_again_and_again_ends_in_the_same_bytes(
 
 
 def test_a_job_that_ended_tells_of_its_checkpoint_again(
-    uninterrupted: tuple[dict[str, Any], JobFolder],
+    uninterrupted: Uninterrupted,
 ) -> None:
-    _, whole = uninterrupted
+    _, whole = uninterrupted("packed")
     before, told = whole.contents(), whole.events("checkpoint")
     whole.next_attempt()
     whole.train()
@@ -129,9 +138,9 @@ def test_a_job_that_ended_tells_of_its_checkpoint_again(
 
 
 def test_a_job_that_is_cancelled_while_it_validates_has_taken_its_step(
-    tmp_path: Path, models: Path, uninterrupted: tuple[dict[str, Any], JobFolder]
+    tmp_path: Path, models: Path, uninterrupted: Uninterrupted
 ) -> None:
-    plan, whole = uninterrupted
+    plan, whole = uninterrupted("packed")
     folder = job(tmp_path, models, **plan)
 
     def cancel_in_validation(kind: str, fields: dict[str, Any]) -> None:
@@ -150,9 +159,9 @@ def test_a_job_that_is_cancelled_while_it_validates_has_taken_its_step(
 
 
 def test_a_full_disk_fails_the_job_and_keeps_what_it_had(
-    tmp_path: Path, models: Path, uninterrupted: tuple[dict[str, Any], JobFolder]
+    tmp_path: Path, models: Path, uninterrupted: Uninterrupted
 ) -> None:
-    plan, whole = uninterrupted
+    plan, whole = uninterrupted("packed")
     folder = job(tmp_path, models, **plan)
     killed(folder, kill_at("metrics", 5))
     with largest_file(30_000), pytest.raises(DomainError) as caught:
@@ -166,9 +175,9 @@ def test_a_full_disk_fails_the_job_and_keeps_what_it_had(
 
 
 def test_damaged_states_cost_steps_but_not_the_result(
-    tmp_path: Path, models: Path, uninterrupted: tuple[dict[str, Any], JobFolder]
+    tmp_path: Path, models: Path, uninterrupted: Uninterrupted
 ) -> None:
-    plan, whole = uninterrupted
+    plan, whole = uninterrupted("packed")
     folder = job(tmp_path, models, **plan)
     killed(folder, kill_at("metrics", 8))
     for step in (6, 3):
