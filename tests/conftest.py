@@ -11,11 +11,14 @@ from support.postgres import fresh_database, postgres_server
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """How far the tests in tests/robustness go: a few seconds each unless told otherwise."""
+    """How far the tests in tests/robustness and simulations go: a few seconds each unless told otherwise."""
     group = parser.getgroup("tunix-rt")
     group.addoption("--kills", type=int, default=3, help="how often a server is killed (default: 3)")
     group.addoption(
         "--writer-traces", type=int, default=100, help="traces of each of 16 writers (default: 100)"
+    )
+    group.addoption(
+        "--draws", type=int, default=1000, help="comparisons simulated for an interval (default: 1,000)"
     )
 
 

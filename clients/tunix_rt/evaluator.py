@@ -6,7 +6,8 @@ Every method raises ``TunixRtError`` or one of its classes; ``timeout`` is in se
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Final
 
 import grpc
 
@@ -15,6 +16,9 @@ from tunix_rt.files import atomic_file
 from tunix_rt.rpc.caller import AsyncCaller, Caller, fresh
 from tunix_rt.rpc.download import receive, receive_async, receive_bytes, receive_bytes_async
 from tunix_rt.rpc.pager import AsyncPager, Pager
+
+COMPARE_TIMEOUT_S: Final = 180.0
+"""A comparison reads all rows of the candidate's training data, once."""
 
 
 class EvaluatorClient:
@@ -100,15 +104,31 @@ class EvaluatorClient:
         return Pager(fetch, lambda page: page.results, page_token)
 
     def compare_evaluations(
-        self, base: str, candidate: str, *, timeout: float | None = None
+        self,
+        base: str,
+        candidate: str,
+        *,
+        more_bases: Sequence[str] = (),
+        more_candidates: Sequence[str] = (),
+        waivers: Sequence[str] = (),
+        timeout: float | None = COMPARE_TIMEOUT_S,
     ) -> v1.ComparisonReport:
-        """Compare two finished evaluations item by item.
+        """Compare finished evaluations item by item, one a side or several training seeds.
+
+        ``waivers`` are differences besides the model that are let pass, such as "dtype".
 
         Raises:
-            NotFoundError: either is not there.
-            FailedPreconditionError: the two differ in more than the model; every difference is named.
+            NotFoundError: one is not there.
+            InvalidArgumentError: a waiver is unknown, or two seeds of a side are of the same weights.
+            FailedPreconditionError: they differ in more than the model; every difference is named.
         """
-        request = v1.CompareEvaluationsRequest(base=base, candidate=candidate)
+        request = v1.CompareEvaluationsRequest(
+            base=base,
+            candidate=candidate,
+            more_bases=more_bases,
+            more_candidates=more_candidates,
+            waivers=waivers,
+        )
         return self._caller.unary(self._stub.CompareEvaluations, request, timeout)
 
     def get_comparison_report(self, name: str, *, timeout: float | None = None) -> v1.ComparisonReport:
@@ -230,10 +250,23 @@ class AsyncEvaluatorClient:
         return AsyncPager(fetch, lambda page: page.results, page_token)
 
     async def compare_evaluations(
-        self, base: str, candidate: str, *, timeout: float | None = None
+        self,
+        base: str,
+        candidate: str,
+        *,
+        more_bases: Sequence[str] = (),
+        more_candidates: Sequence[str] = (),
+        waivers: Sequence[str] = (),
+        timeout: float | None = COMPARE_TIMEOUT_S,
     ) -> v1.ComparisonReport:
-        """Compare two finished evaluations item by item."""
-        request = v1.CompareEvaluationsRequest(base=base, candidate=candidate)
+        """Compare finished evaluations item by item, one a side or several training seeds."""
+        request = v1.CompareEvaluationsRequest(
+            base=base,
+            candidate=candidate,
+            more_bases=more_bases,
+            more_candidates=more_candidates,
+            waivers=waivers,
+        )
         return await self._caller.unary(self._stub.CompareEvaluations, request, timeout)
 
     async def get_comparison_report(self, name: str, *, timeout: float | None = None) -> v1.ComparisonReport:

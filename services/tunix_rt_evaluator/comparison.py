@@ -1,170 +1,214 @@
-"""Two evaluations of the same questions, item by item. Pure functions."""
+"""Two sides that answered the same questions, item by item. Pure functions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Final
 
-from tunix_rt_evaluator.model import (
+from tunix_rt_evaluator.comparison_model import (
     CategoryDifference,
     ComparisonContent,
-    Evaluation,
+    Contamination,
     Flip,
-    ItemResult,
-    Manifest,
+    OutcomeBounds,
+    PairedDifference,
+    Run,
+    SeedSummary,
     TrainingStep,
+    Waiver,
 )
-from tunix_rt_evaluator.names import evaluation_name
-from tunix_rt_evaluator.statistics import grouped, paired_difference, verdict
+from tunix_rt_evaluator.model import Evaluation, ItemResult
+from tunix_rt_evaluator.paired import holm, paired_difference, score_difference, seed_summary
+from tunix_rt_evaluator.soundness import common_items, manifest_of
+from tunix_rt_evaluator.statistics import grouped
+from tunix_rt_evaluator.verdicts import decide
 from tunix_rt_kit.artifacts import digest_json
-from tunix_rt_kit.errors import FailedPrecondition, FieldViolation
 
-REPORT_REVISION: Final = 1
+REPORT_REVISION: Final = 2
 """Raised whenever a report on the same evaluations would say something else."""
+NO_TRAINING_DATA: Final = Contamination(state="NOT_APPLICABLE")
 
-_NAMED: Final = 3
 
+def report_id(
+    bases: Sequence[Evaluation], candidates: Sequence[Evaluation], *, looked_up: bool = True
+) -> str:
+    """The id of the report on finished evaluations: 32 hex digits of their manifests' digests.
 
-def report_id(base: Evaluation, candidate: Evaluation) -> str:
-    """The id of the report on two finished evaluations: 32 hex digits of their manifests' digests."""
+    Further seeds of a side may come in any order. ``looked_up`` is whether it is known what the training
+    data gives away: a report that lacks this is another one.
+    """
+
+    def side(evaluations: Sequence[Evaluation]) -> list[str]:
+        first, *others = (
+            digest_json(manifest_of(evaluation).model_dump(mode="json")) for evaluation in evaluations
+        )
+        return [first, *sorted(others)]
+
     compared_digests = {
-        "base": _manifest_digest(base),
-        "candidate": _manifest_digest(candidate),
+        "base": side(bases),
+        "candidate": side(candidates),
+        "looked_up": looked_up,
         "revision": REPORT_REVISION,
     }
     return digest_json(compared_digests).removeprefix("sha256:")[:32]
 
 
-def check_sound(
-    base: Evaluation,
-    base_results: Sequence[ItemResult],
-    candidate: Evaluation,
-    candidate_results: Sequence[ItemResult],
-) -> None:
-    """Raise FailedPrecondition(COMPARISON_UNSOUND) unless both answered the same questions in the same way.
-
-    Every difference that could explain one in accuracy, other than the model, is a field violation.
-    """
-    found = [
-        FieldViolation(field, f"base has {_shown(one)}, candidate has {_shown(other)}")
-        for field, one, other in _settings(_manifest(base), _manifest(candidate))
-        if one != other
-    ]
-    found += _item_differences(base_results, candidate_results)
-    if not found:
-        return
-    names = ", ".join(violation.field for violation in found)
-    raise FailedPrecondition(
-        f"{evaluation_name(base.id)} and {evaluation_name(candidate.id)} cannot be compared: they differ "
-        f"in {names}",
-        reason="COMPARISON_UNSOUND",
-        metadata={"base": evaluation_name(base.id), "candidate": evaluation_name(candidate.id)},
-        violations=found,
-    )
-
-
 def compared(
-    base: Evaluation,
-    base_results: Sequence[ItemResult],
-    candidate: Evaluation,
-    candidate_results: Sequence[ItemResult],
+    bases: Sequence[Run],
+    candidates: Sequence[Run],
+    *,
+    clusters: Mapping[str, str] | None = None,
+    waivers: tuple[Waiver, ...] = (),
+    contamination: Contamination = NO_TRAINING_DATA,
     training: Sequence[TrainingStep] = (),
 ) -> ComparisonContent:
-    """Compare two evaluations that ``check_sound`` let through.
+    """Compare two sides that ``check_sound`` let through.
 
-    ``training`` holds the metrics of the candidate's training, for the report.
+    Args:
+        bases: the base, and further training seeds of it.
+        candidates: the candidate, and further training seeds of it.
+        clusters: the cluster of each item by its id; items that are left out stand for themselves.
+        waivers: what differs and was let pass.
+        contamination: the items that the training data gives away; ``clean`` is filled in here.
+        training: the metrics of the candidate's training.
     """
-    pairs = list(_paired(base_results, candidate_results))
-    overall = paired_difference([_verdicts(pair) for pair in pairs])
-    by_category = grouped((before.category, _verdicts((before, after))) for before, after in pairs)
-    gained = [Flip(base=one, candidate=two) for one, two in pairs if _verdicts((one, two)) == (False, True)]
-    lost = [Flip(base=one, candidate=two) for one, two in pairs if _verdicts((one, two)) == (True, False)]
+    runs = (*bases, *candidates)
+    digests = common_items(runs)
+    first = bases[0].results
+
+    def clusters_of(chosen: Sequence[str]) -> list[str]:
+        return [(clusters or {}).get(first[digest].item_id, "") for digest in chosen]
+
+    def difference(chosen: Sequence[str]) -> PairedDifference:
+        return paired_difference(
+            [_values(run, chosen, right) for run in bases],
+            [_values(run, chosen, right) for run in candidates],
+            clusters_of(chosen),
+        )
+
+    overall = difference(digests)
+    given_away = {found.item_id: found for found in contamination.items}
+    clean = [digest for digest in digests if first[digest].item_id not in given_away]
+    contamination = contamination.model_copy(
+        update={
+            "items": tuple(
+                given_away[first[digest].item_id] for digest in digests if digest not in set(clean)
+            ),
+            "clean": difference(clean) if 0 < len(clean) < len(digests) else None,
+        }
+    )
+    bounds = _bounds(bases, candidates)
+    seeds = _seeds(bases, candidates, digests)
+    verdict, reasons = decide(overall, bounds, contamination, seeds)
     return ComparisonContent(
-        base=base,
-        candidate=candidate,
-        verdict=verdict(overall),
+        base=bases[0].evaluation,
+        candidate=candidates[0].evaluation,
+        more_bases=tuple(run.evaluation for run in bases[1:]),
+        more_candidates=tuple(run.evaluation for run in candidates[1:]),
+        verdict=verdict,
+        verdict_reasons=reasons,
         overall=overall,
-        categories=tuple(
-            CategoryDifference(category=category, difference=paired_difference(verdicts))
-            for category, verdicts in by_category.items()
-        ),
-        flips=(*gained, *lost),
+        categories=_categories(grouped((first[digest].category, digest) for digest in digests), difference),
+        flips=tuple(_flips(bases[0], candidates[0], digests)),
         training=tuple(training),
+        waivers=waivers,
+        bounds=bounds,
+        contamination=contamination,
+        seeds=seeds,
+        scores=score_difference(
+            [_values(run, digests, score) for run in bases],
+            [_values(run, digests, score) for run in candidates],
+            clusters_of(digests),
+        ),
+        base_output_tokens=_lengths(bases[0], digests),
+        candidate_output_tokens=_lengths(candidates[0], digests),
     )
 
 
-def _settings(base: Manifest, candidate: Manifest) -> Iterator[tuple[str, object, object]]:
-    yield "eval_set", base.eval_set_digest, candidate.eval_set_digest
-    yield "chat_template", base.chat_template_digest, candidate.chat_template_digest
-    for field in ("max_new_tokens", "batch_size"):
-        yield (
-            f"decoding.{field}",
-            getattr(base.spec.decoding, field),
-            getattr(candidate.spec.decoding, field),
+def right(result: ItemResult) -> float:
+    """1 for a right answer, else 0."""
+    return float(result.verdict.correct)
+
+
+def score(result: ItemResult) -> float:
+    """How right an answer is, 0 to 1."""
+    return right(result) if result.verdict.score is None else result.verdict.score
+
+
+def _values(run: Run, digests: Sequence[str], value: Callable[[ItemResult], float]) -> list[float]:
+    return [value(run.results[digest]) for digest in digests]
+
+
+def _lengths(run: Run, digests: Sequence[str]) -> tuple[int, ...]:
+    return tuple(run.results[digest].generation.output_tokens for digest in digests)
+
+
+def _categories(
+    groups: Mapping[str, Sequence[str]], difference: Callable[[Sequence[str]], PairedDifference]
+) -> tuple[CategoryDifference, ...]:
+    found = {category: difference(digests) for category, digests in groups.items()}
+    adjusted = holm([entry.p_value for entry in found.values()])
+    return tuple(
+        CategoryDifference(category=category, difference=entry, adjusted_p_value=p_value)
+        for (category, entry), p_value in zip(found.items(), adjusted, strict=True)
+    )
+
+
+def _flips(base: Run, candidate: Run, digests: Sequence[str]) -> Iterator[Flip]:
+    """Those that went right, then those that went wrong."""
+    pairs = [(base.results[digest], candidate.results[digest]) for digest in digests]
+    for wanted in (True, False):
+        for before, after in pairs:
+            if before.verdict.correct is not wanted and after.verdict.correct is wanted:
+                yield Flip(base=before, candidate=after)
+
+
+def _seeds(bases: Sequence[Run], candidates: Sequence[Run], digests: Sequence[str]) -> SeedSummary | None:
+    if len(bases) == len(candidates) == 1:
+        return None
+
+    def accuracies(runs: Sequence[Run]) -> list[float]:
+        return [sum(_values(run, digests, right)) / len(digests) for run in runs]
+
+    return seed_summary(accuracies(bases), accuracies(candidates))
+
+
+def _bounds(bases: Sequence[Run], candidates: Sequence[Run]) -> OutcomeBounds:
+    """Over all items that any run has a result of."""
+    runs = (*bases, *candidates)
+    digests = sorted(set(chain.from_iterable(run.results for run in runs)))
+    results = [[run.results.get(digest) for run in runs] for digest in digests]
+
+    def mean(side: Sequence[Run], unsettled: float, *, truncated: bool) -> float:
+        values = [
+            unsettled if result is None or not _settled(result, truncated=truncated) else right(result)
+            for run in side
+            for result in map(run.results.get, digests)
+        ]
+        return sum(values) / len(values)
+
+    def difference(candidate_gets: float, *, truncated: bool) -> float:
+        return mean(candidates, candidate_gets, truncated=truncated) - mean(
+            bases, 1.0 - candidate_gets, truncated=truncated
         )
-    yield "dtype", base.spec.dtype, candidate.spec.dtype
-    yield "graders", ", ".join(base.graders), ", ".join(candidate.graders)
-    yield "engine", base.engine, candidate.engine
+
+    def count(unsettled: Callable[[ItemResult | None], bool]) -> int:
+        return sum(any(map(unsettled, row)) for row in results)
+
+    return OutcomeBounds(
+        unsettled_count=count(lambda result: result is None or not _settled(result, truncated=False)),
+        worst=difference(0.0, truncated=False),
+        best=difference(1.0, truncated=False),
+        truncated_count=count(
+            lambda result: result is not None and result.generation.finish_reason == "length"
+        ),
+        worst_with_truncated=difference(0.0, truncated=True),
+        best_with_truncated=difference(1.0, truncated=True),
+    )
 
 
-def _item_differences(
-    base: Sequence[ItemResult], candidate: Sequence[ItemResult]
-) -> Iterator[FieldViolation]:
-    before, after = _by_digest(base), _by_digest(candidate)
-    single = [result.item_id for result in (*base, *candidate) if not _in_both(result, before, after)]
-    if single:
-        yield FieldViolation(
-            "items", f"{len(single)} items are in one of them only, such as {_examples(single)}"
-        )
-    asked_otherwise = [
-        result.item_id
-        for digest, result in before.items()
-        if digest in after and result.generation.prompt_token_digest != _tokens(after[digest])
-    ]
-    if asked_otherwise:
-        yield FieldViolation(
-            "prompt_tokens",
-            f"{len(asked_otherwise)} prompts were read as other tokens, such as {_examples(asked_otherwise)}",
-        )
-
-
-def _paired(
-    base: Sequence[ItemResult], candidate: Sequence[ItemResult]
-) -> Iterator[tuple[ItemResult, ItemResult]]:
-    after = _by_digest(candidate)
-    for result in sorted(base, key=lambda entry: entry.item_id):
-        yield result, after[result.item_digest]
-
-
-def _by_digest(results: Sequence[ItemResult]) -> dict[str, ItemResult]:
-    return {result.item_digest: result for result in results}
-
-
-def _in_both(result: ItemResult, before: Mapping[str, ItemResult], after: Mapping[str, ItemResult]) -> bool:
-    return result.item_digest in before and result.item_digest in after
-
-
-def _tokens(result: ItemResult) -> str:
-    return result.generation.prompt_token_digest
-
-
-def _verdicts(pair: tuple[ItemResult, ItemResult]) -> tuple[bool, bool]:
-    return pair[0].verdict.correct, pair[1].verdict.correct
-
-
-def _examples(ids: Sequence[str]) -> str:
-    return ", ".join(repr(item_id) for item_id in ids[:_NAMED])
-
-
-def _shown(value: object) -> str:
-    return str(value) or "none"
-
-
-def _manifest(evaluation: Evaluation) -> Manifest:
-    if evaluation.manifest is None:
-        raise ValueError(f"evaluation {evaluation.id} has no manifest")
-    return evaluation.manifest
-
-
-def _manifest_digest(evaluation: Evaluation) -> str:
-    return digest_json(_manifest(evaluation).model_dump(mode="json"))
+def _settled(result: ItemResult, *, truncated: bool) -> bool:
+    """Whether an answer is what it is; ``truncated``: one that was cut counts as not settled too."""
+    reason = result.generation.finish_reason
+    return reason != "failed" and not (truncated and reason == "length")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from google.protobuf.duration_pb2 import Duration
@@ -11,7 +11,6 @@ from tunix_rt import v1
 from tunix_rt_evaluator.model import (
     Accuracy,
     ChatTemplateFields,
-    ComparisonReport,
     Dtype,
     EvalItem,
     EvalSet,
@@ -24,17 +23,12 @@ from tunix_rt_evaluator.model import (
     ItemResult,
     Manifest,
     NumericGrader,
-    PairedDifference,
     Progress,
     StoredFile,
     Summary,
-    TrainingStep,
-    VerdictName,
 )
-from tunix_rt_evaluator.names import eval_set_name, evaluation_name, report_name
-from tunix_rt_evaluator.service import DocumentFormat
+from tunix_rt_evaluator.names import eval_set_name, evaluation_name
 from tunix_rt_kit.chat import ChatTemplate
-from tunix_rt_kit.errors import FieldViolation, InvalidArgument
 from tunix_rt_kit.serving.messages import failure_status, plain_struct, timestamp
 
 _DTYPES: Final[Mapping[int, Dtype]] = {
@@ -46,29 +40,11 @@ _DTYPE_NUMBERS: Final[Mapping[Dtype, v1.Dtype.ValueType]] = {
     "bfloat16": v1.DTYPE_BFLOAT16,
     "float32": v1.DTYPE_FLOAT32,
 }
-_FORMATS: Final[Mapping[int, DocumentFormat]] = {
-    v1.REPORT_FORMAT_UNSPECIFIED: "markdown",
-    v1.REPORT_FORMAT_MARKDOWN: "markdown",
-    v1.REPORT_FORMAT_JSON: "json",
-    v1.REPORT_FORMAT_HTML: "html",
-}
-_MEDIA_TYPES: Final[Mapping[DocumentFormat, str]] = {
-    "markdown": "text/markdown",
-    "json": "application/json",
-    "html": "text/html",
-}
 _REASONS: Final[Mapping[FinishReason, v1.FinishReason.ValueType]] = {
     "stop": v1.FINISH_REASON_STOP,
     "length": v1.FINISH_REASON_LENGTH,
     "failed": v1.FINISH_REASON_FAILED,
 }
-_VERDICTS: Final[Mapping[VerdictName, v1.ComparisonReport.Verdict.ValueType]] = {
-    "IMPROVED": v1.ComparisonReport.VERDICT_IMPROVED,
-    "REGRESSED": v1.ComparisonReport.VERDICT_REGRESSED,
-    "NO_EVIDENCE": v1.ComparisonReport.VERDICT_NO_EVIDENCE,
-}
-# Room for the rest of a report in a message of 4 MiB.
-_FLIP_BYTES: Final = 3 << 20
 
 
 def eval_set_draft(eval_set: v1.EvalSet) -> EvalSetDraft:
@@ -167,72 +143,6 @@ def result_message(result: ItemResult) -> v1.EvaluationResult:
     )
 
 
-def report_page(
-    reports: Iterable[ComparisonReport], next_page_token: str
-) -> v1.ListComparisonReportsResponse:
-    """One page, without flips and training metrics."""
-    return v1.ListComparisonReportsResponse(
-        comparison_reports=map(_report_facts, reports), next_page_token=next_page_token
-    )
-
-
-def report_message(report: ComparisonReport) -> v1.ComparisonReport:
-    """A comparison report, with as many flips as fit in a message."""
-    content = report.content
-    message = _report_facts(report)
-    message.training_metrics.extend(_training_step(step) for step in content.training)
-    size = message.ByteSize()
-    for entry in content.flips:
-        flip = v1.Flip(base=result_message(entry.base), candidate=result_message(entry.candidate))
-        size += flip.ByteSize() + 8
-        if size > _FLIP_BYTES:
-            break
-        message.flips.append(flip)
-    return message
-
-
-def _report_facts(report: ComparisonReport) -> v1.ComparisonReport:
-    content = report.content
-    return v1.ComparisonReport(
-        name=report_name(report.id),
-        digest=report.digest,
-        base=evaluation_message(content.base),
-        candidate=evaluation_message(content.candidate),
-        verdict=_VERDICTS[content.verdict],
-        overall=_difference(content.overall),
-        categories=[
-            v1.CategoryDifference(category=entry.category, difference=_difference(entry.difference))
-            for entry in content.categories
-        ],
-        create_time=timestamp(report.create_time),
-    )
-
-
-def document_format(number: int) -> DocumentFormat:
-    """Raises InvalidArgument(REPORT_FORMAT_INVALID) for a number that the contract does not name."""
-    known = _FORMATS.get(number)
-    if known is None:
-        description = f"is {number}; one of {', '.join(v1.ReportFormat.keys())} would be right"
-        raise InvalidArgument(
-            f"format: {description}",
-            reason="REPORT_FORMAT_INVALID",
-            violations=[FieldViolation("format", description)],
-        )
-    return known
-
-
-def document_header(document: StoredFile, format_: DocumentFormat) -> v1.ReadComparisonReportResponse:
-    """The first message of a download."""
-    return v1.ReadComparisonReportResponse(
-        header=v1.DownloadHeader(
-            size_bytes=document.size_bytes,
-            digest=document.digest,
-            media_type=_MEDIA_TYPES[format_],
-            file_name=document.path,
-        )
-    )
-
-
 def _item_fields(item: v1.EvalItem) -> Mapping[str, Any]:
     kind = item.grader.WhichOneof("kind")
     grader: dict[str, Any] | None = None if kind is None else {"kind": kind}
@@ -316,9 +226,9 @@ def _summary(summary: Summary | None) -> v1.EvaluationSummary | None:
     if summary is None:
         return None
     return v1.EvaluationSummary(
-        overall=_accuracy(summary.overall),
+        overall=accuracy_message(summary.overall),
         categories=[
-            v1.CategoryAccuracy(category=entry.category, accuracy=_accuracy(entry.accuracy))
+            v1.CategoryAccuracy(category=entry.category, accuracy=accuracy_message(entry.accuracy))
             for entry in summary.categories
         ],
         truncated_count=summary.truncated_count,
@@ -339,33 +249,19 @@ def _file(file: StoredFile | None) -> v1.ArtifactFile | None:
     return None if file is None else v1.ArtifactFile(**file.model_dump())
 
 
-def _accuracy(accuracy: Accuracy) -> v1.Accuracy:
+def accuracy_message(accuracy: Accuracy) -> v1.Accuracy:
+    """An accuracy with its interval."""
     return v1.Accuracy(
         item_count=accuracy.item_count,
         correct_count=accuracy.correct_count,
         accuracy=accuracy.accuracy,
-        interval=_interval(accuracy.interval),
+        interval=interval_message(accuracy.interval),
     )
 
 
-def _interval(interval: Interval) -> v1.Interval:
+def interval_message(interval: Interval) -> v1.Interval:
+    """An interval of confidence."""
     return v1.Interval(lower=interval.lower, upper=interval.upper, confidence=interval.confidence)
-
-
-def _difference(difference: PairedDifference) -> v1.PairedDifference:
-    return v1.PairedDifference(
-        base=_accuracy(difference.base),
-        candidate=_accuracy(difference.candidate),
-        difference=difference.difference,
-        interval=_interval(difference.interval),
-        gained_count=difference.gained_count,
-        lost_count=difference.lost_count,
-        p_value=difference.p_value,
-    )
-
-
-def _training_step(step: TrainingStep) -> v1.TrainingMetrics:
-    return v1.TrainingMetrics(**step.model_dump())
 
 
 def _duration(seconds: float) -> Duration:

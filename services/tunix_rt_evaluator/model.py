@@ -198,6 +198,8 @@ class CheckpointInput(Value):
     dataset_digest: str
     base_weights_digest: str
     chat_template: ChatTemplateFields
+    # Empty where an older evaluator admitted the evaluation.
+    dataset: str = ""
 
 
 class BaseModelFacts(Value):
@@ -270,10 +272,14 @@ class Generation(Value):
 
 
 class Verdict(Value):
-    """A grade: the answer that was read out of an output ("" if none), and whether it is right."""
+    """A grade: the answer that was read out of an output ("" if none), and whether it is right.
+
+    ``score`` (0 to 1) is how right it is, of graders that tell; None: 1 or 0.
+    """
 
     extracted_answer: str
     correct: bool
+    score: float | None = None
 
 
 class ItemResult(Value):
@@ -383,73 +389,3 @@ class WorkerSpec(Value):
     dtype: Dtype
     items: tuple[WorkerItem, ...]
     code_revision: str
-
-
-VerdictName = Literal["IMPROVED", "REGRESSED", "NO_EVIDENCE"]
-
-
-class PairedDifference(Value):
-    """Two accuracies over the same items; ``difference`` is the candidate's minus the base's.
-
-    ``interval`` is Newcombe's (1998, method 10), ``p_value`` that of the exact McNemar test, two-sided.
-    """
-
-    base: Accuracy
-    candidate: Accuracy
-    difference: float
-    interval: Interval
-    gained_count: int
-    lost_count: int
-    p_value: float
-
-
-class CategoryDifference(Value):
-    """The difference in one category; "" holds the items without one."""
-
-    category: str
-    difference: PairedDifference
-
-
-class Flip(Value):
-    """An item whose verdict changed: what each side answered."""
-
-    base: ItemResult
-    candidate: ItemResult
-
-
-class TrainingStep(Value):
-    """What one step of the candidate's training measured, as its checkpoint recorded it; nats a token."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    step: int
-    loss: float
-    learning_rate: float = 0.0
-    grad_norm: float = 0.0
-    supervised_tokens: int = 0
-    tokens: int = 0
-    validation_loss: float | None = None
-
-
-class ComparisonContent(Value):
-    """A comparison report as it is stored: everything but its name, its digest and its time.
-
-    ``base`` and ``candidate`` are ended evaluations with their summary and manifest.
-    """
-
-    base: Evaluation
-    candidate: Evaluation
-    verdict: VerdictName
-    overall: PairedDifference
-    categories: tuple[CategoryDifference, ...]
-    flips: tuple[Flip, ...]
-    training: tuple[TrainingStep, ...] = ()
-
-
-class ComparisonReport(Value):
-    """A stored comparison report; ``digest`` is that of its content's canonical JSON."""
-
-    id: str
-    digest: str
-    create_time: datetime
-    content: ComparisonContent

@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 
 from pydantic import ValidationError
 
-from tunix_rt_evaluator.model import ComparisonContent, StoredFile, TrainingStep
+from tunix_rt_evaluator.comparison_model import ComparisonContent, TrainingStep
+from tunix_rt_evaluator.comparisons import StoredReport
+from tunix_rt_evaluator.model import StoredFile
 from tunix_rt_evaluator.names import report_name
-from tunix_rt_evaluator.service import StoredReport
 from tunix_rt_kit.artifacts import ArtifactStore, canonical_json
 from tunix_rt_kit.errors import DataLoss
 
@@ -34,7 +35,7 @@ class ReportStore:
             documents[name] = StoredFile(
                 path=kind.file_name, size_bytes=file.size, digest=file.digest, uri=file.uri
             )
-        return StoredReport(report_id, stored.digest, documents, datetime.now(UTC))
+        return StoredReport(report_id, stored.digest, documents, datetime.now(UTC), content)
 
     def content(self, digest: str) -> ComparisonContent:
         """The content of a stored report."""

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from pydantic import BaseModel, TypeAdapter
-from sqlalchemy import Row, and_, insert, or_, select, update
+from sqlalchemy import and_, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from tunix_rt_evaluator.model import (
@@ -28,8 +28,8 @@ from tunix_rt_evaluator.model import (
     Summary,
 )
 from tunix_rt_evaluator.names import eval_set_name, evaluation_name
-from tunix_rt_evaluator.service import RequestKey, StoredReport
-from tunix_rt_evaluator.tables import VERSION_TABLE, eval_sets, evaluations, reports, requests, results
+from tunix_rt_evaluator.service import RequestKey
+from tunix_rt_evaluator.tables import VERSION_TABLE, eval_sets, evaluations, requests, results
 from tunix_rt_kit.database import Database, RequestLog, transaction_lock
 from tunix_rt_kit.errors import AlreadyExists, NotFound
 
@@ -209,35 +209,6 @@ class SqlEvaluationRepository:
             rows = session.execute(query.order_by(results.c.item_id)).scalars()
             return [ItemResult.model_validate(value) for value in rows]
 
-    def report(self, report_id: str) -> StoredReport | None:
-        """One comparison report, or None."""
-        with self._database.read() as session:
-            row = session.execute(select(reports).where(reports.c.id == report_id)).one_or_none()
-        return None if row is None else _report(row)
-
-    def reports(self, after: str | None, limit: int) -> Sequence[StoredReport]:
-        """Up to ``limit`` comparison reports, ordered by id, with ids above ``after``."""
-        query = select(reports).order_by(reports.c.id).limit(limit)
-        if after is not None:
-            query = query.where(reports.c.id > after)
-        with self._database.read() as session:
-            return [_report(row) for row in session.execute(query)]
-
-    def add_report(self, report: StoredReport) -> None:
-        """Store a comparison report unless it is there."""
-        with self._database.write() as session:
-            transaction_lock(session, f"comparison report {report.id}")
-            if session.execute(select(reports.c.id).where(reports.c.id == report.id)).first() is None:
-                documents = {name: _dump(file) for name, file in report.documents.items()}
-                session.execute(
-                    insert(reports).values(
-                        id=report.id,
-                        digest=report.digest,
-                        documents=documents,
-                        create_time=report.create_time,
-                    )
-                )
-
     def _once(self, session: Session, request: RequestKey, create: Any) -> str:
         result, _ = self._requests.once(
             session,
@@ -247,11 +218,6 @@ class SqlEvaluationRepository:
             create=create,
         )
         return str(result)
-
-
-def _report(row: Row[Any]) -> StoredReport:
-    documents = {name: StoredFile.model_validate(file) for name, file in row.documents.items()}
-    return StoredReport(row.id, row.digest, documents, row.create_time)
 
 
 def _bind(session: Session, eval_set: EvalSet) -> None:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from tunix_rt_evaluator.admission import check_weights, checked_spec, with_template
-from tunix_rt_evaluator.comparison import check_sound, compared, report_id
 from tunix_rt_evaluator.eval_sets import checked_items, items_digest
 from tunix_rt_evaluator.model import (
     BaseModelFacts,
     ChatTemplateFields,
     CheckpointInput,
-    ComparisonContent,
-    ComparisonReport,
     EvalSet,
     EvalSetDraft,
     Evaluation,
@@ -24,21 +21,13 @@ from tunix_rt_evaluator.model import (
     EvaluationState,
     EvaluationUpdate,
     ItemResult,
-    StoredFile,
-    TrainingStep,
 )
-from tunix_rt_evaluator.names import EVAL_SET_NAME, EVALUATION_NAME, REPORT_NAME, report_name
+from tunix_rt_evaluator.names import EVAL_SET_NAME, EVALUATION_NAME
 from tunix_rt_kit.artifacts import digest_json
-from tunix_rt_kit.errors import FailedPrecondition, FieldViolation, InvalidArgument, NotFound
 from tunix_rt_kit.serving.paging import decode_page_token, encode_page_token, page_size
 from tunix_rt_kit.serving.resources import new_id, parse_name
 
-DocumentFormat = Literal["markdown", "json", "html"]
 T = TypeVar("T")
-
-METRICS_FILE: Final = "metrics.jsonl"
-# Of a page: the evaluations of each report are in it.
-MAX_REPORTS: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +64,6 @@ class EvaluationRepository(Protocol):
         self, evaluation_id: str, after: str | None, limit: int
     ) -> tuple[Sequence[ItemResult], bool]: ...
     def all_results(self, evaluation_id: str) -> Sequence[ItemResult]: ...
-    def report(self, report_id: str) -> StoredReport | None: ...
-    def reports(self, after: str | None, limit: int) -> Sequence[StoredReport]: ...
-    def add_report(self, report: StoredReport) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class StoredReport:
-    """Where a comparison report is kept: ``digest`` names its content, ``documents`` its renderings by
-    format."""
-
-    id: str
-    digest: str
-    documents: Mapping[str, StoredFile]
-    create_time: datetime
 
 
 class Checkpoints(Protocol):
@@ -118,22 +93,6 @@ class JobQueue(Protocol):
         """Ask a running one to stop at its next opportunity, or end it at once."""
 
 
-class Reports(Protocol):
-    """Keeps reports as documents."""
-
-    def store(self, report_id: str, content: ComparisonContent) -> StoredReport:
-        """Render and store a report."""
-
-    def content(self, digest: str) -> ComparisonContent:
-        """The content of a stored report."""
-
-    def training(self, file: StoredFile) -> tuple[TrainingStep, ...]:
-        """The training metrics in a checkpoint's file."""
-
-    def chunks(self, document: StoredFile, offset: int) -> Iterator[bytes]:
-        """A document's bytes from ``offset`` on."""
-
-
 class EvaluatorService:
     """The use cases. Every method raises InvalidArgument that names each wrong field, NotFound, and what
     the ports raise."""
@@ -144,13 +103,11 @@ class EvaluatorService:
         checkpoints: Checkpoints,
         models: BaseModels,
         queue: JobQueue,
-        reports: Reports,
     ) -> None:
         self._repository = repository
         self._checkpoints = checkpoints
         self._models = models
         self._queue = queue
-        self._reports = reports
 
     def create_eval_set(self, draft: EvalSetDraft, request_id: str) -> EvalSet:
         """Store an eval set; the same id and items give the stored one, other items are AlreadyExists."""
@@ -179,7 +136,7 @@ class EvaluatorService:
         position = decode_page_token(page_token, listing)
         before = (position["time"], position["id"]) if position else None
         found = self._repository.newest_eval_sets(before, limit + 1)
-        return _page(
+        return page_of(
             found, limit, listing, lambda entry: {"time": entry.create_time.isoformat(), "id": entry.id}
         )
 
@@ -221,7 +178,7 @@ class EvaluatorService:
         listing = digest_json({"method": "ListEvaluations"})
         position = decode_page_token(page_token, listing)
         found = self._repository.newest(position["id"] if position else None, limit + 1)
-        return _page(found, limit, listing, lambda evaluation: {"id": evaluation.id})
+        return page_of(found, limit, listing, lambda evaluation: {"id": evaluation.id})
 
     def cancel_evaluation(self, name: str) -> Evaluation:
         """Ask an evaluation to stop; asked again, it is ended at once. An ended one stays as it is."""
@@ -247,90 +204,11 @@ class EvaluatorService:
         )
         return found, "" if last else encode_page_token({"id": found[-1].item_id}, listing)
 
-    def compare(self, base: str, candidate: str) -> ComparisonReport:
-        """Compare two finished evaluations; comparing again gives the same report.
 
-        Raises FailedPrecondition: EVALUATION_NOT_SUCCEEDED; COMPARISON_UNSOUND, naming all that differs.
-        """
-        first, second = self._succeeded(base, "base"), self._succeeded(candidate, "candidate")
-        identity = report_id(first, second)
-        stored = self._repository.report(identity)
-        if stored is None:
-            before, after = self._repository.all_results(first.id), self._repository.all_results(second.id)
-            check_sound(first, before, second, after)
-            content = compared(first, before, second, after, self._training(second))
-            self._repository.add_report(self._reports.store(identity, content))
-        return self._report(identity)
-
-    def get_report(self, name: str) -> ComparisonReport:
-        """One comparison report."""
-        return self._report(parse_name(REPORT_NAME, name))
-
-    def list_reports(self, size: int, page_token: str) -> tuple[Sequence[ComparisonReport], str]:
-        """One page, ordered by id, and the token of the next page (empty on the last)."""
-        limit = min(page_size(size), MAX_REPORTS)
-        listing = digest_json({"method": "ListComparisonReports"})
-        position = decode_page_token(page_token, listing)
-        found = self._repository.reports(position["id"] if position else None, limit + 1)
-        kept, token = _page(found, limit, listing, lambda report: {"id": report.id})
-        return [self._read(stored) for stored in kept], token
-
-    def read_report(
-        self, name: str, format_: DocumentFormat, offset: int
-    ) -> tuple[StoredFile, Iterator[bytes]]:
-        """A report as a document, and its bytes from ``offset`` on."""
-        stored = self._stored_report(parse_name(REPORT_NAME, name))
-        document = stored.documents[format_]
-        if not 0 <= offset <= document.size_bytes:
-            description = f"{offset} is outside the document, which has {document.size_bytes} bytes"
-            raise InvalidArgument(
-                f"offset: {description}",
-                reason="OFFSET_INVALID",
-                violations=[FieldViolation("offset", description)],
-            )
-        return document, self._reports.chunks(document, offset)
-
-    def _succeeded(self, name: str, field: str) -> Evaluation:
-        evaluation = self._repository.get(parse_name(EVALUATION_NAME, name, field))
-        if evaluation.state is not EvaluationState.SUCCEEDED:
-            raise FailedPrecondition(
-                f"{field}: {name} is {evaluation.state}; only one that SUCCEEDED can be compared",
-                reason="EVALUATION_NOT_SUCCEEDED",
-                metadata={"evaluation": name, "state": evaluation.state},
-            )
-        return evaluation
-
-    def _training(self, evaluation: Evaluation) -> tuple[TrainingStep, ...]:
-        checkpoint = evaluation.inputs.checkpoint
-        files = checkpoint.files if checkpoint else ()
-        file = next((file for file in files if file.path == METRICS_FILE), None)
-        return self._reports.training(file) if file else ()
-
-    def _stored_report(self, identity: str) -> StoredReport:
-        stored = self._repository.report(identity)
-        if stored is None:
-            raise NotFound(
-                f"name: {report_name(identity)} does not exist",
-                reason="COMPARISON_REPORT_NOT_FOUND",
-                metadata={"name": report_name(identity)},
-            )
-        return stored
-
-    def _report(self, identity: str) -> ComparisonReport:
-        return self._read(self._stored_report(identity))
-
-    def _read(self, stored: StoredReport) -> ComparisonReport:
-        return ComparisonReport(
-            id=stored.id,
-            digest=stored.digest,
-            create_time=stored.create_time,
-            content=self._reports.content(stored.digest),
-        )
-
-
-def _page(
+def page_of(
     found: Sequence[T], limit: int, listing: str, position: Callable[[T], Mapping[str, Any]]
 ) -> tuple[Sequence[T], str]:
+    """The first ``limit`` of what was found, and the token of the next page (empty on the last)."""
     if len(found) <= limit:
         return found, ""
     kept = found[:limit]

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from tunix_rt import v1
-from tunix_rt_evaluator import convert
+from tunix_rt_evaluator import convert, convert_comparison
+from tunix_rt_evaluator.comparisons import ComparisonService
 from tunix_rt_evaluator.service import EvaluatorService
 from tunix_rt_kit.serving.blocking import iterate_blocking, run_blocking
 from tunix_rt_kit.serving.watch import watch_state
@@ -17,8 +18,11 @@ from tunix_rt_kit.serving.watch import watch_state
 class EvaluatorServicer(v1.EvaluatorServicer):
     """Serves ``tunix_rt.v1.Evaluator``; watches end when ``stopping`` is set."""
 
-    def __init__(self, service: EvaluatorService, stopping: asyncio.Event) -> None:
+    def __init__(
+        self, service: EvaluatorService, comparisons: ComparisonService, stopping: asyncio.Event
+    ) -> None:
         self._service = service
+        self._comparisons = comparisons
         self._stopping = stopping
 
     async def CreateEvalSet(self, request: v1.CreateEvalSetRequest, context: Any) -> v1.EvalSet:
@@ -85,29 +89,35 @@ class EvaluatorServicer(v1.EvaluatorServicer):
     async def CompareEvaluations(
         self, request: v1.CompareEvaluationsRequest, context: Any
     ) -> v1.ComparisonReport:
-        return await run_blocking(
-            lambda: convert.report_message(self._service.compare(request.base, request.candidate))
-        )
+        def call() -> v1.ComparisonReport:
+            draft = convert_comparison.comparison_draft(request)
+            return convert_comparison.report_message(self._comparisons.compare(draft))
+
+        return await run_blocking(call)
 
     async def GetComparisonReport(
         self, request: v1.GetComparisonReportRequest, context: Any
     ) -> v1.ComparisonReport:
-        return await run_blocking(lambda: convert.report_message(self._service.get_report(request.name)))
+        return await run_blocking(
+            lambda: convert_comparison.report_message(self._comparisons.get_report(request.name))
+        )
 
     async def ListComparisonReports(
         self, request: v1.ListComparisonReportsRequest, context: Any
     ) -> v1.ListComparisonReportsResponse:
         return await run_blocking(
-            lambda: convert.report_page(*self._service.list_reports(request.page_size, request.page_token))
+            lambda: convert_comparison.report_page(
+                *self._comparisons.list_reports(request.page_size, request.page_token)
+            )
         )
 
     async def ReadComparisonReport(
         self, request: v1.ReadComparisonReportRequest, context: Any
     ) -> AsyncIterator[v1.ReadComparisonReportResponse]:
         def messages() -> Iterator[v1.ReadComparisonReportResponse]:
-            format_ = convert.document_format(request.format)
-            document, chunks = self._service.read_report(request.name, format_, request.offset)
-            yield convert.document_header(document, format_)
+            format_ = convert_comparison.document_format(request.format)
+            document, chunks = self._comparisons.read_report(request.name, format_, request.offset)
+            yield convert_comparison.document_header(document, format_)
             for chunk in chunks:
                 yield v1.ReadComparisonReportResponse(chunk=chunk)
 

@@ -11,12 +11,17 @@ from tunix_rt_kit.serving.settings import Address, ServerSettings
 
 
 class EvaluatorSettings(ServerSettings):
-    """Where to serve, where evaluations, models and artifacts are kept, and whom to ask for checkpoints."""
+    """Where to serve, where evaluations, models and artifacts are kept, and whom to ask for checkpoints and
+    training data."""
 
     model_config = SettingsConfigDict(env_prefix="TUNIX_RT_EVALUATOR_")
 
     listen: Address = Field("127.0.0.1:50054", description="address to serve on, host:port; port 0 picks one")
     trainer_target: Address = Field("127.0.0.1:50053", description="address of the trainer, host:port")
+    exporter_target: Address = Field(
+        "127.0.0.1:50052",
+        description="address of the exporter, host:port; it is asked what training data gives away",
+    )
     data_dir: Path = Field(Path("data"), description="folder of evaluations, caches and the SQLite database")
     database_url: str = Field(
         "", description="postgresql://... or sqlite:///...; empty means evaluator.db in the data folder"

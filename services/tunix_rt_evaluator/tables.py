@@ -71,6 +71,8 @@ reports: Final = Table(
     Column("digest", String(71), nullable=False),
     Column("documents", CanonicalJson, nullable=False),
     Column("create_time", UtcDateTime, nullable=False),
+    # The content without what grows with its items, for lists; a report of an older version has none.
+    Column("facts", CanonicalJson),
 )
 
 requests: Final = request_log_table(metadata, "evaluator_requests")

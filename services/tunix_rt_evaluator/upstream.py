@@ -1,10 +1,11 @@
-"""The trainer, as the evaluator sees it."""
+"""The trainer and the exporter, as the evaluator sees them."""
 
 from __future__ import annotations
 
 import grpc
 
 from tunix_rt import v1
+from tunix_rt_evaluator.comparison_model import GivenAway
 from tunix_rt_evaluator.convert import chat_template_fields
 from tunix_rt_evaluator.model import CheckpointInput, StoredFile
 from tunix_rt_evaluator.templates import chat_template
@@ -12,7 +13,11 @@ from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.serving.status import domain_error
 
 TRAINER = "tunix_rt.v1.Trainer"
+TRAINING_SPLIT = "train"
+"""The split of a dataset that the trainer learns from."""
 _TIMEOUT_S = 20.0
+# Reads all rows of a dataset.
+_AUDIT_TIMEOUT_S = 120.0
 
 
 class TrainerCheckpoints:
@@ -49,10 +54,43 @@ class TrainerCheckpoints:
             digest=checkpoint.digest,
             files=tuple(_stored(file) for file in checkpoint.files),
             manifest_digest=checkpoint.manifest_file.digest,
+            dataset=manifest.spec.dataset,
             dataset_digest=manifest.dataset_digest,
             base_weights_digest=manifest.base_weights_digest,
             chat_template=fields,
         )
+
+
+class ExporterTrainingData:
+    """Datasets of the exporter behind ``channel``."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._stub = v1.ExporterStub(channel)
+
+    def given_away(self, dataset: str, eval_set: str) -> list[GivenAway]:
+        """The items of an eval set that rows of the training split give away, by the exporter's own rule.
+
+        Raises:
+            NotFound: DATASET_NOT_FOUND, EVAL_SET_NOT_FOUND.
+            FailedPrecondition: DATASET_NOT_READY.
+            Unavailable: UPSTREAM_UNAVAILABLE or UPSTREAM_DEADLINE.
+        """
+        request = v1.AuditContaminationRequest(name=dataset, eval_set=eval_set)
+        try:
+            parts = list(self._stub.AuditContamination(request, timeout=_AUDIT_TIMEOUT_S))
+        except grpc.RpcError as error:
+            raise domain_error(error, "the exporter") from error
+        return [
+            GivenAway(
+                item_id=row.eval_item,
+                dataset=dataset,
+                row_id=row.row_id,
+                match=v1.ContaminatedRow.Match.Name(row.match).removeprefix("MATCH_").lower(),
+            )
+            for part in parts
+            for row in part.rows
+            if row.split == TRAINING_SPLIT
+        ]
 
 
 def _stored(file: v1.ArtifactFile) -> StoredFile:

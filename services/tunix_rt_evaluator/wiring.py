@@ -6,14 +6,16 @@ import asyncio
 
 from tunix_rt import v1
 from tunix_rt_evaluator.base_models import HostBaseModels
+from tunix_rt_evaluator.comparisons import ComparisonService
 from tunix_rt_evaluator.job_folders import JobFolders
+from tunix_rt_evaluator.report_repository import SqlReportRepository
 from tunix_rt_evaluator.reports import ReportStore
 from tunix_rt_evaluator.repository import SqlEvaluationRepository
 from tunix_rt_evaluator.service import EvaluatorService
 from tunix_rt_evaluator.servicer import EvaluatorServicer
 from tunix_rt_evaluator.settings import EvaluatorSettings
 from tunix_rt_evaluator.supervisor import Supervisor
-from tunix_rt_evaluator.upstream import TRAINER, TrainerCheckpoints
+from tunix_rt_evaluator.upstream import TRAINER, ExporterTrainingData, TrainerCheckpoints
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.artifacts.store import storage_error
 from tunix_rt_kit.database import Database
@@ -39,15 +41,18 @@ def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
         code_revision=code_revision(),
     )
     supervisor = Supervisor(repository, folders, artifacts, settings.slots)
-    channel = open_channel(settings.trainer_target, retried=[TRAINER])
+    trainer = open_channel(settings.trainer_target, retried=[TRAINER])
+    exporter = open_channel(settings.exporter_target)
     service = EvaluatorService(
         repository,
-        TrainerCheckpoints(channel),
+        TrainerCheckpoints(trainer),
         HostBaseModels(settings.models),
         supervisor,
-        ReportStore(artifacts),
     )
-    servicer = EvaluatorServicer(service, stopping)
+    comparisons = ComparisonService(
+        repository, SqlReportRepository(database), ReportStore(artifacts), ExporterTrainingData(exporter)
+    )
+    servicer = EvaluatorServicer(service, comparisons, stopping)
 
     def start() -> None:
         make_data_dir(settings)
@@ -57,7 +62,8 @@ def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
 
     def stop() -> None:
         supervisor.stop(settings.shutdown_grace_s)
-        channel.close()
+        trainer.close()
+        exporter.close()
         database.close()
 
     return BuiltService(

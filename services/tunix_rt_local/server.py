@@ -119,7 +119,9 @@ def _build(data_dir: Path, address: str, stop: asyncio.Event) -> list[BuiltServi
                 stop,
             ),
             build_trainer(TrainerSettings(data_dir=data_dir, exporter_target=address), stop),
-            build_evaluator(EvaluatorSettings(data_dir=data_dir, trainer_target=address), stop),
+            build_evaluator(
+                EvaluatorSettings(data_dir=data_dir, trainer_target=address, exporter_target=address), stop
+            ),
         ]
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]

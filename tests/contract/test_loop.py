@@ -39,7 +39,12 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
         evaluator_target=targets.evaluator,
     )
     trainer = TrainerSettings(listen=targets.trainer, data_dir=data, exporter_target=targets.exporter)
-    evaluator = EvaluatorSettings(listen=targets.evaluator, data_dir=data, trainer_target=targets.trainer)
+    evaluator = EvaluatorSettings(
+        listen=targets.evaluator,
+        data_dir=data,
+        trainer_target=targets.trainer,
+        exporter_target=targets.exporter,
+    )
     with (
         real_server(lambda stopping: build_trace_store(trace_store, stopping), targets.trace_store),
         real_server(lambda stopping: build_exporter(exporter, stopping), targets.exporter),
@@ -86,6 +91,9 @@ def test_a_loop_runs_on_real_services_and_a_second_run_repeats_nothing(
     asked = {item.prompt for item in client.evaluator.get_eval_set(result.eval_set.name).items}
     learned = client.exporter.read_dataset(result.dataset.name, "train", format=v1.DATASET_FORMAT_TRACE)
     assert not asked & {json.loads(line)["prompts"] for line in learned.splitlines()}
+    looked_up = result.report.contamination
+    assert looked_up.state == v1.Contamination.STATE_LOOKED_UP
+    assert (list(looked_up.datasets), looked_up.item_count) == ([result.dataset.name], 0)
     files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert b"<html" in files["report.html"].lower()
     assert json.loads(files["report.json"])
@@ -145,6 +153,9 @@ def test_a_leak_is_followed_to_checkpoints_and_reports(client: Client, tmp_path:
     assert list(leak.checkpoints) == [result.checkpoint.name]
     assert list(leak.evaluations) == [result.evaluation_after.name]
     assert list(leak.reports) == [result.report.name]
+    learned = {row.eval_item for row in leak.learned_rows}
+    assert {item.item_id for item in result.report.contamination.items} == learned
+    assert result.report.contamination.item_count == len(learned)
     assert (result.dataset.name, 60, 60) in seen
     exact = v1.Decontamination(ngram_words=0)
     assert not list(leaking_datasets(client, "evalSets/asked", decontamination=exact))

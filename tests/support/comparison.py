@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from tunix_rt_evaluator.comparison import compared
+from tunix_rt_evaluator.comparison_model import ComparisonContent, Run, TrainingStep
 from tunix_rt_evaluator.model import (
     ChatTemplateFields,
     CheckpointInput,
-    ComparisonContent,
     Decoding,
     EvalItem,
     Evaluation,
@@ -22,7 +22,6 @@ from tunix_rt_evaluator.model import (
     ModelFacts,
     NumericGrader,
     StoredFile,
-    TrainingStep,
 )
 from tunix_rt_evaluator.results import graded, manifest, summarise
 from tunix_rt_kit.artifacts import digest_bytes
@@ -148,9 +147,7 @@ def some_comparison(count: int = 120, steps: int = 39) -> ComparisonContent:
         for step in range(1, steps + 1)
     ]
     return compared(
-        finished("0199aa10-0000-7000-8000-000000000001", base),
-        base,
-        finished("0199aa10-0000-7000-8000-000000000002", tuned, checkpoint=True),
-        tuned,
-        training,
+        [Run.of(finished("0199aa10-0000-7000-8000-000000000001", base), base)],
+        [Run.of(finished("0199aa10-0000-7000-8000-000000000002", tuned, checkpoint=True), tuned)],
+        training=training,
     )

@@ -72,8 +72,14 @@ from tunix_rt.v1.evaluation_pb2 import (
 from tunix_rt.v1.comparison_report_pb2 import (
     ComparisonReport as ComparisonReport,
     PairedDifference as PairedDifference,
+    ScoreDifference as ScoreDifference,
     CategoryDifference as CategoryDifference,
     Flip as Flip,
+    Waiver as Waiver,
+    OutcomeBounds as OutcomeBounds,
+    Contamination as Contamination,
+    GivenAwayItem as GivenAwayItem,
+    SeedSummary as SeedSummary,
 )
 from tunix_rt.v1.trace_pb2 import (
     Trace as Trace,

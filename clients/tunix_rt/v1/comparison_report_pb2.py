@@ -29,7 +29,7 @@ from tunix_rt.v1 import evaluation_pb2 as tunix__rt_dot_v1_dot_evaluation__pb2
 from tunix_rt.v1 import training_job_pb2 as tunix__rt_dot_v1_dot_training__job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#tunix_rt/v1/comparison_report.proto\x12\x0btunix_rt.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ctunix_rt/v1/evaluation.proto\x1a\x1etunix_rt/v1/training_job.proto\"\xbd\x05\n\x10\x43omparisonReport\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06\x64igest\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12+\n\x04\x62\x61se\x18\x03 \x01(\x0b\x32\x17.tunix_rt.v1.EvaluationB\x04\xe2\x41\x01\x03\x12\x30\n\tcandidate\x18\x04 \x01(\x0b\x32\x17.tunix_rt.v1.EvaluationB\x04\xe2\x41\x01\x03\x12<\n\x07verdict\x18\x05 \x01(\x0e\x32%.tunix_rt.v1.ComparisonReport.VerdictB\x04\xe2\x41\x01\x03\x12\x34\n\x07overall\x18\x06 \x01(\x0b\x32\x1d.tunix_rt.v1.PairedDifferenceB\x04\xe2\x41\x01\x03\x12\x39\n\ncategories\x18\x07 \x03(\x0b\x32\x1f.tunix_rt.v1.CategoryDifferenceB\x04\xe2\x41\x01\x03\x12&\n\x05\x66lips\x18\x08 \x03(\x0b\x32\x11.tunix_rt.v1.FlipB\x04\xe2\x41\x01\x03\x12<\n\x10training_metrics\x18\t \x03(\x0b\x32\x1c.tunix_rt.v1.TrainingMetricsB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"h\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x14\n\x10VERDICT_IMPROVED\x10\x01\x12\x15\n\x11VERDICT_REGRESSED\x10\x02\x12\x17\n\x13VERDICT_NO_EVIDENCE\x10\x03:j\xea\x41g\n\x19tunix-rt/ComparisonReport\x12%comparisonReports/{comparison_report}*\x11\x63omparisonReports2\x10\x63omparisonReport\"\xd9\x01\n\x10PairedDifference\x12#\n\x04\x62\x61se\x18\x01 \x01(\x0b\x32\x15.tunix_rt.v1.Accuracy\x12(\n\tcandidate\x18\x02 \x01(\x0b\x32\x15.tunix_rt.v1.Accuracy\x12\x12\n\ndifference\x18\x03 \x01(\x01\x12\'\n\x08interval\x18\x04 \x01(\x0b\x32\x15.tunix_rt.v1.Interval\x12\x14\n\x0cgained_count\x18\x05 \x01(\x05\x12\x12\n\nlost_count\x18\x06 \x01(\x05\x12\x0f\n\x07p_value\x18\x07 \x01(\x01\"Y\n\x12\x43\x61tegoryDifference\x12\x10\n\x08\x63\x61tegory\x18\x01 \x01(\t\x12\x31\n\ndifference\x18\x02 \x01(\x0b\x32\x1d.tunix_rt.v1.PairedDifference\"e\n\x04\x46lip\x12+\n\x04\x62\x61se\x18\x01 \x01(\x0b\x32\x1d.tunix_rt.v1.EvaluationResult\x12\x30\n\tcandidate\x18\x02 \x01(\x0b\x32\x1d.tunix_rt.v1.EvaluationResultb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#tunix_rt/v1/comparison_report.proto\x12\x0btunix_rt.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ctunix_rt/v1/evaluation.proto\x1a\x1etunix_rt/v1/training_job.proto\"\xda\x08\n\x10\x43omparisonReport\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06\x64igest\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12+\n\x04\x62\x61se\x18\x03 \x01(\x0b\x32\x17.tunix_rt.v1.EvaluationB\x04\xe2\x41\x01\x03\x12\x30\n\tcandidate\x18\x04 \x01(\x0b\x32\x17.tunix_rt.v1.EvaluationB\x04\xe2\x41\x01\x03\x12<\n\x07verdict\x18\x05 \x01(\x0e\x32%.tunix_rt.v1.ComparisonReport.VerdictB\x04\xe2\x41\x01\x03\x12\x34\n\x07overall\x18\x06 \x01(\x0b\x32\x1d.tunix_rt.v1.PairedDifferenceB\x04\xe2\x41\x01\x03\x12\x39\n\ncategories\x18\x07 \x03(\x0b\x32\x1f.tunix_rt.v1.CategoryDifferenceB\x04\xe2\x41\x01\x03\x12&\n\x05\x66lips\x18\x08 \x03(\x0b\x32\x11.tunix_rt.v1.FlipB\x04\xe2\x41\x01\x03\x12<\n\x10training_metrics\x18\t \x03(\x0b\x32\x1c.tunix_rt.v1.TrainingMetricsB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x30\n\nmore_bases\x18\x0b \x03(\tB\x1c\xe2\x41\x01\x03\xfa\x41\x15\n\x13tunix-rt/Evaluation\x12\x35\n\x0fmore_candidates\x18\x0c \x03(\tB\x1c\xe2\x41\x01\x03\xfa\x41\x15\n\x13tunix-rt/Evaluation\x12\x1d\n\x0fverdict_reasons\x18\r \x03(\tB\x04\xe2\x41\x01\x03\x12*\n\x07waivers\x18\x0e \x03(\x0b\x32\x13.tunix_rt.v1.WaiverB\x04\xe2\x41\x01\x03\x12\x30\n\x06\x62ounds\x18\x0f \x01(\x0b\x32\x1a.tunix_rt.v1.OutcomeBoundsB\x04\xe2\x41\x01\x03\x12\x37\n\rcontamination\x18\x10 \x01(\x0b\x32\x1a.tunix_rt.v1.ContaminationB\x04\xe2\x41\x01\x03\x12-\n\x05seeds\x18\x11 \x01(\x0b\x32\x18.tunix_rt.v1.SeedSummaryB\x04\xe2\x41\x01\x03\x12\x32\n\x06scores\x18\x12 \x01(\x0b\x32\x1c.tunix_rt.v1.ScoreDifferenceB\x04\xe2\x41\x01\x03\"\x82\x01\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x14\n\x10VERDICT_IMPROVED\x10\x01\x12\x15\n\x11VERDICT_REGRESSED\x10\x02\x12\x17\n\x13VERDICT_NO_EVIDENCE\x10\x03\x12\x18\n\x14VERDICT_INCONCLUSIVE\x10\x04:j\xea\x41g\n\x19tunix-rt/ComparisonReport\x12%comparisonReports/{comparison_report}*\x11\x63omparisonReports2\x10\x63omparisonReport\"\xdd\x02\n\x10PairedDifference\x12#\n\x04\x62\x61se\x18\x01 \x01(\x0b\x32\x15.tunix_rt.v1.Accuracy\x12(\n\tcandidate\x18\x02 \x01(\x0b\x32\x15.tunix_rt.v1.Accuracy\x12\x12\n\ndifference\x18\x03 \x01(\x01\x12\'\n\x08interval\x18\x04 \x01(\x0b\x32\x15.tunix_rt.v1.Interval\x12\x14\n\x0cgained_count\x18\x05 \x01(\x05\x12\x12\n\nlost_count\x18\x06 \x01(\x05\x12\x0f\n\x07p_value\x18\x07 \x01(\x01\x12\x0c\n\x04test\x18\x08 \x01(\t\x12\x17\n\x0finterval_method\x18\t \x01(\t\x12&\n\x19minimum_detectable_effect\x18\n \x01(\x01H\x00\x88\x01\x01\x12\x15\n\rcluster_count\x18\x0b \x01(\x05\x42\x1c\n\x1a_minimum_detectable_effect\"\x80\x01\n\x0fScoreDifference\x12\x0c\n\x04\x62\x61se\x18\x01 \x01(\x01\x12\x11\n\tcandidate\x18\x02 \x01(\x01\x12\x12\n\ndifference\x18\x03 \x01(\x01\x12\'\n\x08interval\x18\x04 \x01(\x0b\x32\x15.tunix_rt.v1.Interval\x12\x0f\n\x07p_value\x18\x05 \x01(\x01\"\x8d\x01\n\x12\x43\x61tegoryDifference\x12\x10\n\x08\x63\x61tegory\x18\x01 \x01(\t\x12\x31\n\ndifference\x18\x02 \x01(\x0b\x32\x1d.tunix_rt.v1.PairedDifference\x12\x1d\n\x10\x61\x64justed_p_value\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\x13\n\x11_adjusted_p_value\"e\n\x04\x46lip\x12+\n\x04\x62\x61se\x18\x01 \x01(\x0b\x32\x1d.tunix_rt.v1.EvaluationResult\x12\x30\n\tcandidate\x18\x02 \x01(\x0b\x32\x1d.tunix_rt.v1.EvaluationResult\"-\n\x06Waiver\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\"\x99\x01\n\rOutcomeBounds\x12\x17\n\x0funsettled_count\x18\x01 \x01(\x05\x12\r\n\x05worst\x18\x02 \x01(\x01\x12\x0c\n\x04\x62\x65st\x18\x03 \x01(\x01\x12\x17\n\x0ftruncated_count\x18\x04 \x01(\x05\x12\x1c\n\x14worst_with_truncated\x18\x05 \x01(\x01\x12\x1b\n\x13\x62\x65st_with_truncated\x18\x06 \x01(\x01\"\xb7\x02\n\rContamination\x12/\n\x05state\x18\x01 \x01(\x0e\x32 .tunix_rt.v1.Contamination.State\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x10\n\x08\x64\x61tasets\x18\x03 \x03(\t\x12)\n\x05items\x18\x04 \x03(\x0b\x32\x1a.tunix_rt.v1.GivenAwayItem\x12\x12\n\nitem_count\x18\x05 \x01(\x05\x12,\n\x05\x63lean\x18\x06 \x01(\x0b\x32\x1d.tunix_rt.v1.PairedDifference\"f\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14STATE_NOT_APPLICABLE\x10\x01\x12\x13\n\x0fSTATE_LOOKED_UP\x10\x02\x12\x17\n\x13STATE_NOT_LOOKED_UP\x10\x03\"P\n\rGivenAwayItem\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12\x0e\n\x06row_id\x18\x03 \x01(\t\x12\r\n\x05match\x18\x04 \x01(\t\"\xa4\x02\n\x0bSeedSummary\x12\x0c\n\x04\x62\x61se\x18\x01 \x03(\x01\x12\x11\n\tcandidate\x18\x02 \x03(\x01\x12\x11\n\tbase_mean\x18\x03 \x01(\x01\x12\x16\n\x0e\x63\x61ndidate_mean\x18\x04 \x01(\x01\x12\x18\n\x0b\x62\x61se_spread\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x1d\n\x10\x63\x61ndidate_spread\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\ndifference\x18\x07 \x01(\x01\x12\'\n\x08interval\x18\x08 \x01(\x0b\x32\x15.tunix_rt.v1.Interval\x12\x14\n\x07p_value\x18\t \x01(\x01H\x02\x88\x01\x01\x12\x0c\n\x04test\x18\n \x01(\tB\x0e\n\x0c_base_spreadB\x13\n\x11_candidate_spreadB\n\n\x08_p_valueb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -56,16 +56,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COMPARISONREPORT'].fields_by_name['training_metrics']._serialized_options = b'\342A\001\003'
   _globals['_COMPARISONREPORT'].fields_by_name['create_time']._loaded_options = None
   _globals['_COMPARISONREPORT'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
+  _globals['_COMPARISONREPORT'].fields_by_name['more_bases']._loaded_options = None
+  _globals['_COMPARISONREPORT'].fields_by_name['more_bases']._serialized_options = b'\342A\001\003\372A\025\n\023tunix-rt/Evaluation'
+  _globals['_COMPARISONREPORT'].fields_by_name['more_candidates']._loaded_options = None
+  _globals['_COMPARISONREPORT'].fields_by_name['more_candidates']._serialized_options = b'\342A\001\003\372A\025\n\023tunix-rt/Evaluation'
+  _globals['_COMPARISONREPORT'].fields_by_name['verdict_reasons']._loaded_options = None
+  _globals['_COMPARISONREPORT'].fields_by_name['verdict_reasons']._serialized_options = b'\342A\001\003'
+  _globals['_COMPARISONREPORT'].fields_by_name['waivers']._loaded_options = None
+  _globals['_COMPARISONREPORT'].fields_by_name['waivers']._serialized_options = b'\342A\001\003'
+  _globals['_COMPARISONREPORT'].fields_by_name['bounds']._loaded_options = None
+  _globals['_COMPARISONREPORT'].fields_by_name['bounds']._serialized_options = b'\342A\001\003'
+  _globals['_COMPARISONREPORT'].fields_by_name['contamination']._loaded_options = None
+  _globals['_COMPARISONREPORT'].fields_by_name['contamination']._serialized_options = b'\342A\001\003'
+  _globals['_COMPARISONREPORT'].fields_by_name['seeds']._loaded_options = None
+  _globals['_COMPARISONREPORT'].fields_by_name['seeds']._serialized_options = b'\342A\001\003'
+  _globals['_COMPARISONREPORT'].fields_by_name['scores']._loaded_options = None
+  _globals['_COMPARISONREPORT'].fields_by_name['scores']._serialized_options = b'\342A\001\003'
   _globals['_COMPARISONREPORT']._loaded_options = None
   _globals['_COMPARISONREPORT']._serialized_options = b'\352Ag\n\031tunix-rt/ComparisonReport\022%comparisonReports/{comparison_report}*\021comparisonReports2\020comparisonReport'
   _globals['_COMPARISONREPORT']._serialized_start=208
-  _globals['_COMPARISONREPORT']._serialized_end=909
-  _globals['_COMPARISONREPORT_VERDICT']._serialized_start=697
-  _globals['_COMPARISONREPORT_VERDICT']._serialized_end=801
-  _globals['_PAIREDDIFFERENCE']._serialized_start=912
-  _globals['_PAIREDDIFFERENCE']._serialized_end=1129
-  _globals['_CATEGORYDIFFERENCE']._serialized_start=1131
-  _globals['_CATEGORYDIFFERENCE']._serialized_end=1220
-  _globals['_FLIP']._serialized_start=1222
-  _globals['_FLIP']._serialized_end=1323
+  _globals['_COMPARISONREPORT']._serialized_end=1322
+  _globals['_COMPARISONREPORT_VERDICT']._serialized_start=1084
+  _globals['_COMPARISONREPORT_VERDICT']._serialized_end=1214
+  _globals['_PAIREDDIFFERENCE']._serialized_start=1325
+  _globals['_PAIREDDIFFERENCE']._serialized_end=1674
+  _globals['_SCOREDIFFERENCE']._serialized_start=1677
+  _globals['_SCOREDIFFERENCE']._serialized_end=1805
+  _globals['_CATEGORYDIFFERENCE']._serialized_start=1808
+  _globals['_CATEGORYDIFFERENCE']._serialized_end=1949
+  _globals['_FLIP']._serialized_start=1951
+  _globals['_FLIP']._serialized_end=2052
+  _globals['_WAIVER']._serialized_start=2054
+  _globals['_WAIVER']._serialized_end=2099
+  _globals['_OUTCOMEBOUNDS']._serialized_start=2102
+  _globals['_OUTCOMEBOUNDS']._serialized_end=2255
+  _globals['_CONTAMINATION']._serialized_start=2258
+  _globals['_CONTAMINATION']._serialized_end=2569
+  _globals['_CONTAMINATION_STATE']._serialized_start=2467
+  _globals['_CONTAMINATION_STATE']._serialized_end=2569
+  _globals['_GIVENAWAYITEM']._serialized_start=2571
+  _globals['_GIVENAWAYITEM']._serialized_end=2651
+  _globals['_SEEDSUMMARY']._serialized_start=2654
+  _globals['_SEEDSUMMARY']._serialized_end=2946
 # @@protoc_insertion_point(module_scope)

@@ -37,11 +37,15 @@ class ComparisonReport(_message.Message):
         VERDICT_UNSPECIFIED: ComparisonReport._Verdict.ValueType  # 0
         """Never sent."""
         VERDICT_IMPROVED: ComparisonReport._Verdict.ValueType  # 1
-        """Better: McNemar's p-value is below 0.05 and more items went right than went wrong."""
+        """Better: the p-value over all items is below 0.05, the difference is above 0, and nothing speaks against it."""
         VERDICT_REGRESSED: ComparisonReport._Verdict.ValueType  # 2
-        """Worse: the p-value is below 0.05 and more items went wrong than went right."""
+        """Worse: the p-value is below 0.05, the difference is below 0, and nothing speaks against it."""
         VERDICT_NO_EVIDENCE: ComparisonReport._Verdict.ValueType  # 3
-        """Neither was shown."""
+        """Neither was shown: the p-value is 0.05 or more."""
+        VERDICT_INCONCLUSIVE: ComparisonReport._Verdict.ValueType  # 4
+        """The p-value is below 0.05, but the difference is gone or turned over the items that no training data gives away, or would
+        be had the items that failed or are missing gone the other way; or the test over training seeds is not below 0.05.
+        """
 
     class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
         """What the evidence says about the candidate, at the 5% level."""
@@ -49,11 +53,15 @@ class ComparisonReport(_message.Message):
     VERDICT_UNSPECIFIED: ComparisonReport.Verdict.ValueType  # 0
     """Never sent."""
     VERDICT_IMPROVED: ComparisonReport.Verdict.ValueType  # 1
-    """Better: McNemar's p-value is below 0.05 and more items went right than went wrong."""
+    """Better: the p-value over all items is below 0.05, the difference is above 0, and nothing speaks against it."""
     VERDICT_REGRESSED: ComparisonReport.Verdict.ValueType  # 2
-    """Worse: the p-value is below 0.05 and more items went wrong than went right."""
+    """Worse: the p-value is below 0.05, the difference is below 0, and nothing speaks against it."""
     VERDICT_NO_EVIDENCE: ComparisonReport.Verdict.ValueType  # 3
-    """Neither was shown."""
+    """Neither was shown: the p-value is 0.05 or more."""
+    VERDICT_INCONCLUSIVE: ComparisonReport.Verdict.ValueType  # 4
+    """The p-value is below 0.05, but the difference is gone or turned over the items that no training data gives away, or would
+    be had the items that failed or are missing gone the other way; or the test over training seeds is not below 0.05.
+    """
 
     NAME_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
@@ -65,6 +73,14 @@ class ComparisonReport(_message.Message):
     FLIPS_FIELD_NUMBER: _builtins.int
     TRAINING_METRICS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    MORE_BASES_FIELD_NUMBER: _builtins.int
+    MORE_CANDIDATES_FIELD_NUMBER: _builtins.int
+    VERDICT_REASONS_FIELD_NUMBER: _builtins.int
+    WAIVERS_FIELD_NUMBER: _builtins.int
+    BOUNDS_FIELD_NUMBER: _builtins.int
+    CONTAMINATION_FIELD_NUMBER: _builtins.int
+    SEEDS_FIELD_NUMBER: _builtins.int
+    SCORES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `comparisonReports/{comparison_report}`; made from the digests of what is compared."""
     digest: _builtins.str
@@ -85,12 +101,12 @@ class ComparisonReport(_message.Message):
 
     @_builtins.property
     def categories(self) -> _containers.RepeatedCompositeFieldContainer[Global___CategoryDifference]:
-        """The same for each category, ordered by category. Their p-values are not corrected for there being several."""
+        """The same for each category, ordered by category."""
 
     @_builtins.property
     def flips(self) -> _containers.RepeatedCompositeFieldContainer[Global___Flip]:
-        """Items whose verdict changed, ordered by item id: first those that went right, then those that went wrong. No more
-        than fit into a message; ReadComparisonReport gives all.
+        """Items whose verdict changed between `base` and `candidate`, ordered by item id: first those that went right, then those that
+        went wrong. No more than fit into a message; ReadComparisonReport gives all.
         """
 
     @_builtins.property
@@ -100,6 +116,38 @@ class ComparisonReport(_message.Message):
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
+
+    @_builtins.property
+    def more_bases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Evaluations of further training seeds of the base, `evaluations/{evaluation}`."""
+
+    @_builtins.property
+    def more_candidates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Evaluations of further training seeds of the candidate, `evaluations/{evaluation}`."""
+
+    @_builtins.property
+    def verdict_reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Why the verdict is not a plain one, each a sentence's part."""
+
+    @_builtins.property
+    def waivers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Waiver]:
+        """What the sides differ in besides the model, as the caller let it pass."""
+
+    @_builtins.property
+    def bounds(self) -> Global___OutcomeBounds:
+        """The difference with the answers that are not settled at their worst and at their best."""
+
+    @_builtins.property
+    def contamination(self) -> Global___Contamination:
+        """Whether the training data gave items away."""
+
+    @_builtins.property
+    def seeds(self) -> Global___SeedSummary:
+        """The accuracies over several training seeds; unset for one seed a side."""
+
+    @_builtins.property
+    def scores(self) -> Global___ScoreDifference:
+        """The difference of mean scores; set where a grader gave scores between 0 and 1."""
 
     def __init__(
         self,
@@ -114,10 +162,18 @@ class ComparisonReport(_message.Message):
         flips: _abc.Iterable[Global___Flip] | None = ...,
         training_metrics: _abc.Iterable[_training_job_pb2.TrainingMetrics] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        more_bases: _abc.Iterable[_builtins.str] | None = ...,
+        more_candidates: _abc.Iterable[_builtins.str] | None = ...,
+        verdict_reasons: _abc.Iterable[_builtins.str] | None = ...,
+        waivers: _abc.Iterable[Global___Waiver] | None = ...,
+        bounds: Global___OutcomeBounds | None = ...,
+        contamination: Global___Contamination | None = ...,
+        seeds: Global___SeedSummary | None = ...,
+        scores: Global___ScoreDifference | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "candidate", b"candidate", "create_time", b"create_time", "overall", b"overall"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "bounds", b"bounds", "candidate", b"candidate", "contamination", b"contamination", "create_time", b"create_time", "overall", b"overall", "scores", b"scores", "seeds", b"seeds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "candidate", b"candidate", "categories", b"categories", "create_time", b"create_time", "digest", b"digest", "flips", b"flips", "name", b"name", "overall", b"overall", "training_metrics", b"training_metrics", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "bounds", b"bounds", "candidate", b"candidate", "categories", b"categories", "contamination", b"contamination", "create_time", b"create_time", "digest", b"digest", "flips", b"flips", "more_bases", b"more_bases", "more_candidates", b"more_candidates", "name", b"name", "overall", b"overall", "scores", b"scores", "seeds", b"seeds", "training_metrics", b"training_metrics", "verdict", b"verdict", "verdict_reasons", b"verdict_reasons", "waivers", b"waivers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -136,6 +192,10 @@ class PairedDifference(_message.Message):
     GAINED_COUNT_FIELD_NUMBER: _builtins.int
     LOST_COUNT_FIELD_NUMBER: _builtins.int
     P_VALUE_FIELD_NUMBER: _builtins.int
+    TEST_FIELD_NUMBER: _builtins.int
+    INTERVAL_METHOD_FIELD_NUMBER: _builtins.int
+    MINIMUM_DETECTABLE_EFFECT_FIELD_NUMBER: _builtins.int
+    CLUSTER_COUNT_FIELD_NUMBER: _builtins.int
     difference: _builtins.float
     """Candidate's accuracy minus the base's."""
     gained_count: _builtins.int
@@ -143,7 +203,17 @@ class PairedDifference(_message.Message):
     lost_count: _builtins.int
     """Items right before and wrong after."""
     p_value: _builtins.float
-    """Two-sided p-value of the exact McNemar test."""
+    """Two-sided p-value of `test`."""
+    test: _builtins.str
+    """The test: "exact McNemar" for one evaluation a side, no clusters and items that are right or wrong; else "permutation" (of the
+    sides of whole clusters; with several seeds, of the items' means).
+    """
+    interval_method: _builtins.str
+    """How the interval was made: "Newcombe" (1998, method 10) where the test is McNemar's, else "clustered t" or "t"."""
+    minimum_detectable_effect: _builtins.float
+    """The least true difference that such a comparison shows four times in five at the 5% level; unset where nothing varied."""
+    cluster_count: _builtins.int
+    """Clusters that the items belong to; 0 where each item stands for itself."""
     @_builtins.property
     def base(self) -> _evaluation_pb2.Accuracy:
         """Accuracy of the base evaluation."""
@@ -154,7 +224,7 @@ class PairedDifference(_message.Message):
 
     @_builtins.property
     def interval(self) -> _evaluation_pb2.Interval:
-        """95% interval of the difference of paired proportions (Newcombe 1998, method 10)."""
+        """95% interval of the difference, by `interval_method`."""
 
     def __init__(
         self,
@@ -166,14 +236,60 @@ class PairedDifference(_message.Message):
         gained_count: _builtins.int = ...,
         lost_count: _builtins.int = ...,
         p_value: _builtins.float = ...,
+        test: _builtins.str = ...,
+        interval_method: _builtins.str = ...,
+        minimum_detectable_effect: _builtins.float | None = ...,
+        cluster_count: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "candidate", b"candidate", "interval", b"interval"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_minimum_detectable_effect", b"_minimum_detectable_effect", "base", b"base", "candidate", b"candidate", "interval", b"interval", "minimum_detectable_effect", b"minimum_detectable_effect"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "candidate", b"candidate", "difference", b"difference", "gained_count", b"gained_count", "interval", b"interval", "lost_count", b"lost_count", "p_value", b"p_value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_minimum_detectable_effect", b"_minimum_detectable_effect", "base", b"base", "candidate", b"candidate", "cluster_count", b"cluster_count", "difference", b"difference", "gained_count", b"gained_count", "interval", b"interval", "interval_method", b"interval_method", "lost_count", b"lost_count", "minimum_detectable_effect", b"minimum_detectable_effect", "p_value", b"p_value", "test", b"test"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__minimum_detectable_effect: _TypeAlias = _typing.Literal["minimum_detectable_effect"]  # noqa: Y015
+    _WhichOneofArgType__minimum_detectable_effect: _TypeAlias = _typing.Literal["_minimum_detectable_effect", b"_minimum_detectable_effect"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__minimum_detectable_effect) -> _WhichOneofReturnType__minimum_detectable_effect | None: ...
+
+Global___PairedDifference: _TypeAlias = PairedDifference  # noqa: Y015
+
+@_typing.final
+class ScoreDifference(_message.Message):
+    """Two mean scores over the same items."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BASE_FIELD_NUMBER: _builtins.int
+    CANDIDATE_FIELD_NUMBER: _builtins.int
+    DIFFERENCE_FIELD_NUMBER: _builtins.int
+    INTERVAL_FIELD_NUMBER: _builtins.int
+    P_VALUE_FIELD_NUMBER: _builtins.int
+    base: _builtins.float
+    """Mean score of the base, 0 to 1."""
+    candidate: _builtins.float
+    """Mean score of the candidate."""
+    difference: _builtins.float
+    """Candidate's mean score minus the base's."""
+    p_value: _builtins.float
+    """Two-sided p-value of the permutation test of the sides of whole clusters."""
+    @_builtins.property
+    def interval(self) -> _evaluation_pb2.Interval:
+        """95% t interval of the difference, robust to clusters."""
+
+    def __init__(
+        self,
+        *,
+        base: _builtins.float = ...,
+        candidate: _builtins.float = ...,
+        difference: _builtins.float = ...,
+        interval: _evaluation_pb2.Interval | None = ...,
+        p_value: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "candidate", b"candidate", "difference", b"difference", "interval", b"interval", "p_value", b"p_value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PairedDifference: _TypeAlias = PairedDifference  # noqa: Y015
+Global___ScoreDifference: _TypeAlias = ScoreDifference  # noqa: Y015
 
 @_typing.final
 class CategoryDifference(_message.Message):
@@ -183,8 +299,11 @@ class CategoryDifference(_message.Message):
 
     CATEGORY_FIELD_NUMBER: _builtins.int
     DIFFERENCE_FIELD_NUMBER: _builtins.int
+    ADJUSTED_P_VALUE_FIELD_NUMBER: _builtins.int
     category: _builtins.str
     """The category; empty for items without one."""
+    adjusted_p_value: _builtins.float
+    """Its p-value adjusted for there being several categories (Holm 1979)."""
     @_builtins.property
     def difference(self) -> Global___PairedDifference:
         """Its difference."""
@@ -194,12 +313,15 @@ class CategoryDifference(_message.Message):
         *,
         category: _builtins.str = ...,
         difference: Global___PairedDifference | None = ...,
+        adjusted_p_value: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["difference", b"difference"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_adjusted_p_value", b"_adjusted_p_value", "adjusted_p_value", b"adjusted_p_value", "difference", b"difference"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "difference", b"difference"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adjusted_p_value", b"_adjusted_p_value", "adjusted_p_value", b"adjusted_p_value", "category", b"category", "difference", b"difference"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__adjusted_p_value: _TypeAlias = _typing.Literal["adjusted_p_value"]  # noqa: Y015
+    _WhichOneofArgType__adjusted_p_value: _TypeAlias = _typing.Literal["_adjusted_p_value", b"_adjusted_p_value"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__adjusted_p_value) -> _WhichOneofReturnType__adjusted_p_value | None: ...
 
 Global___CategoryDifference: _TypeAlias = CategoryDifference  # noqa: Y015
 
@@ -232,3 +354,255 @@ class Flip(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Flip: _TypeAlias = Flip  # noqa: Y015
+
+@_typing.final
+class Waiver(_message.Message):
+    """A difference between the sides, besides the model, that the caller let pass."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """What differs, as in the request's `waivers`."""
+    description: _builtins.str
+    """What each side has."""
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        description: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Waiver: _TypeAlias = Waiver  # noqa: Y015
+
+@_typing.final
+class OutcomeBounds(_message.Message):
+    """The difference between the sides if the answers that are not settled had all gone one way."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNSETTLED_COUNT_FIELD_NUMBER: _builtins.int
+    WORST_FIELD_NUMBER: _builtins.int
+    BEST_FIELD_NUMBER: _builtins.int
+    TRUNCATED_COUNT_FIELD_NUMBER: _builtins.int
+    WORST_WITH_TRUNCATED_FIELD_NUMBER: _builtins.int
+    BEST_WITH_TRUNCATED_FIELD_NUMBER: _builtins.int
+    unsettled_count: _builtins.int
+    """Items that failed in, or are missing from, any of the evaluations."""
+    worst: _builtins.float
+    """The difference with those wrong for the candidate and right for the base."""
+    best: _builtins.float
+    """The difference with those right for the candidate and wrong for the base."""
+    truncated_count: _builtins.int
+    """Items with an answer that was cut in any of the evaluations. Such an answer counts as what it is."""
+    worst_with_truncated: _builtins.float
+    """As `worst`, with the answers that were cut among those not settled."""
+    best_with_truncated: _builtins.float
+    """As `best`, with the answers that were cut among those not settled."""
+    def __init__(
+        self,
+        *,
+        unsettled_count: _builtins.int = ...,
+        worst: _builtins.float = ...,
+        best: _builtins.float = ...,
+        truncated_count: _builtins.int = ...,
+        worst_with_truncated: _builtins.float = ...,
+        best_with_truncated: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["best", b"best", "best_with_truncated", b"best_with_truncated", "truncated_count", b"truncated_count", "unsettled_count", b"unsettled_count", "worst", b"worst", "worst_with_truncated", b"worst_with_truncated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OutcomeBounds: _TypeAlias = OutcomeBounds  # noqa: Y015
+
+@_typing.final
+class Contamination(_message.Message):
+    """What the data that the checkpoints learned from gives away of the eval set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Contamination._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: Contamination._State.ValueType  # 0
+        """Never sent."""
+        STATE_NOT_APPLICABLE: Contamination._State.ValueType  # 1
+        """No evaluation is of a checkpoint."""
+        STATE_LOOKED_UP: Contamination._State.ValueType  # 2
+        """It was looked up."""
+        STATE_NOT_LOOKED_UP: Contamination._State.ValueType  # 3
+        """It could not be looked up; `reason` says why. Comparing again tries again."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """Whether it was looked up."""
+
+    STATE_UNSPECIFIED: Contamination.State.ValueType  # 0
+    """Never sent."""
+    STATE_NOT_APPLICABLE: Contamination.State.ValueType  # 1
+    """No evaluation is of a checkpoint."""
+    STATE_LOOKED_UP: Contamination.State.ValueType  # 2
+    """It was looked up."""
+    STATE_NOT_LOOKED_UP: Contamination.State.ValueType  # 3
+    """It could not be looked up; `reason` says why. Comparing again tries again."""
+
+    STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DATASETS_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    ITEM_COUNT_FIELD_NUMBER: _builtins.int
+    CLEAN_FIELD_NUMBER: _builtins.int
+    state: Global___Contamination.State.ValueType
+    """Whether it was looked up."""
+    reason: _builtins.str
+    """Why it was not."""
+    item_count: _builtins.int
+    """Number of items given away."""
+    @_builtins.property
+    def datasets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The datasets, `datasets/{dataset_id}@{version}`; their training splits count."""
+
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___GivenAwayItem]:
+        """The items given away, ordered by id, each with the first row that does so; at most 100, `item_count` of all."""
+
+    @_builtins.property
+    def clean(self) -> Global___PairedDifference:
+        """The difference over the other items; unset where none or all were given away."""
+
+    def __init__(
+        self,
+        *,
+        state: Global___Contamination.State.ValueType = ...,
+        reason: _builtins.str = ...,
+        datasets: _abc.Iterable[_builtins.str] | None = ...,
+        items: _abc.Iterable[Global___GivenAwayItem] | None = ...,
+        item_count: _builtins.int = ...,
+        clean: Global___PairedDifference | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["clean", b"clean"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clean", b"clean", "datasets", b"datasets", "item_count", b"item_count", "items", b"items", "reason", b"reason", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Contamination: _TypeAlias = Contamination  # noqa: Y015
+
+@_typing.final
+class GivenAwayItem(_message.Message):
+    """An item of an eval set that a row of training data gives away."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    DATASET_FIELD_NUMBER: _builtins.int
+    ROW_ID_FIELD_NUMBER: _builtins.int
+    MATCH_FIELD_NUMBER: _builtins.int
+    item_id: _builtins.str
+    """Id of the item."""
+    dataset: _builtins.str
+    """The dataset, `datasets/{dataset_id}@{version}`."""
+    row_id: _builtins.str
+    """Id of the row."""
+    match: _builtins.str
+    """How they match: "exact", "contained", "ngram" or "numbers", as `ContaminatedRow.Match` has them."""
+    def __init__(
+        self,
+        *,
+        item_id: _builtins.str = ...,
+        dataset: _builtins.str = ...,
+        row_id: _builtins.str = ...,
+        match: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "item_id", b"item_id", "match", b"match", "row_id", b"row_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GivenAwayItem: _TypeAlias = GivenAwayItem  # noqa: Y015
+
+@_typing.final
+class SeedSummary(_message.Message):
+    """Accuracies of several training seeds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BASE_FIELD_NUMBER: _builtins.int
+    CANDIDATE_FIELD_NUMBER: _builtins.int
+    BASE_MEAN_FIELD_NUMBER: _builtins.int
+    CANDIDATE_MEAN_FIELD_NUMBER: _builtins.int
+    BASE_SPREAD_FIELD_NUMBER: _builtins.int
+    CANDIDATE_SPREAD_FIELD_NUMBER: _builtins.int
+    DIFFERENCE_FIELD_NUMBER: _builtins.int
+    INTERVAL_FIELD_NUMBER: _builtins.int
+    P_VALUE_FIELD_NUMBER: _builtins.int
+    TEST_FIELD_NUMBER: _builtins.int
+    base_mean: _builtins.float
+    """Mean of `base`."""
+    candidate_mean: _builtins.float
+    """Mean of `candidate`."""
+    base_spread: _builtins.float
+    """Standard deviation of `base`; unset for a single one."""
+    candidate_spread: _builtins.float
+    """Standard deviation of `candidate`; unset for a single one."""
+    difference: _builtins.float
+    """`candidate_mean` minus `base_mean`."""
+    p_value: _builtins.float
+    """Two-sided p-value of `test`; unset where the seeds do not differ."""
+    test: _builtins.str
+    """"Welch t" for several seeds a side, "one-sample t" where one side has a single one, which is taken as it is."""
+    @_builtins.property
+    def base(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Accuracy of each base evaluation, in the order of the request."""
+
+    @_builtins.property
+    def candidate(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Accuracy of each candidate evaluation."""
+
+    @_builtins.property
+    def interval(self) -> _evaluation_pb2.Interval:
+        """95% interval of the difference over seeds; unset where the seeds do not differ."""
+
+    def __init__(
+        self,
+        *,
+        base: _abc.Iterable[_builtins.float] | None = ...,
+        candidate: _abc.Iterable[_builtins.float] | None = ...,
+        base_mean: _builtins.float = ...,
+        candidate_mean: _builtins.float = ...,
+        base_spread: _builtins.float | None = ...,
+        candidate_spread: _builtins.float | None = ...,
+        difference: _builtins.float = ...,
+        interval: _evaluation_pb2.Interval | None = ...,
+        p_value: _builtins.float | None = ...,
+        test: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_base_spread", b"_base_spread", "_candidate_spread", b"_candidate_spread", "_p_value", b"_p_value", "base_spread", b"base_spread", "candidate_spread", b"candidate_spread", "interval", b"interval", "p_value", b"p_value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_spread", b"_base_spread", "_candidate_spread", b"_candidate_spread", "_p_value", b"_p_value", "base", b"base", "base_mean", b"base_mean", "base_spread", b"base_spread", "candidate", b"candidate", "candidate_mean", b"candidate_mean", "candidate_spread", b"candidate_spread", "difference", b"difference", "interval", b"interval", "p_value", b"p_value", "test", b"test"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__base_spread: _TypeAlias = _typing.Literal["base_spread"]  # noqa: Y015
+    _WhichOneofArgType__base_spread: _TypeAlias = _typing.Literal["_base_spread", b"_base_spread"]  # noqa: Y015
+    _WhichOneofReturnType__candidate_spread: _TypeAlias = _typing.Literal["candidate_spread"]  # noqa: Y015
+    _WhichOneofArgType__candidate_spread: _TypeAlias = _typing.Literal["_candidate_spread", b"_candidate_spread"]  # noqa: Y015
+    _WhichOneofReturnType__p_value: _TypeAlias = _typing.Literal["p_value"]  # noqa: Y015
+    _WhichOneofArgType__p_value: _TypeAlias = _typing.Literal["_p_value", b"_p_value"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__base_spread) -> _WhichOneofReturnType__base_spread | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__candidate_spread) -> _WhichOneofReturnType__candidate_spread | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__p_value) -> _WhichOneofReturnType__p_value | None: ...
+
+Global___SeedSummary: _TypeAlias = SeedSummary  # noqa: Y015

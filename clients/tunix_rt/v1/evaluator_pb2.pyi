@@ -369,19 +369,39 @@ class CompareEvaluationsRequest(_message.Message):
 
     BASE_FIELD_NUMBER: _builtins.int
     CANDIDATE_FIELD_NUMBER: _builtins.int
+    WAIVERS_FIELD_NUMBER: _builtins.int
+    MORE_BASES_FIELD_NUMBER: _builtins.int
+    MORE_CANDIDATES_FIELD_NUMBER: _builtins.int
     base: _builtins.str
     """The evaluation compared against, `evaluations/{evaluation}`."""
     candidate: _builtins.str
     """The evaluation compared, `evaluations/{evaluation}`."""
+    @_builtins.property
+    def waivers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Differences besides the model that are let pass, and stand on the report: "eval_set", "items", "prompt_tokens", "chat_template",
+        "decoding", "dtype", "graders", "engine".
+        """
+
+    @_builtins.property
+    def more_bases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Evaluations of further training seeds of the base, at most 31, each of other weights."""
+
+    @_builtins.property
+    def more_candidates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Evaluations of further training seeds of the candidate, at most 31, each of other weights."""
+
     def __init__(
         self,
         *,
         base: _builtins.str = ...,
         candidate: _builtins.str = ...,
+        waivers: _abc.Iterable[_builtins.str] | None = ...,
+        more_bases: _abc.Iterable[_builtins.str] | None = ...,
+        more_candidates: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "candidate", b"candidate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "candidate", b"candidate", "more_bases", b"more_bases", "more_candidates", b"more_candidates", "waivers", b"waivers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

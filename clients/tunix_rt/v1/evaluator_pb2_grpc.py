@@ -173,7 +173,8 @@ class EvaluatorServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CompareEvaluations(self, request, context):
-        """Compares two finished evaluations. Refused, every reason named, unless both answered the same questions in the same way.
+        """Compares finished evaluations, one a side or several training seeds. Refused, every reason named, unless all answered the same questions in the
+        same way, or the caller waives what differs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

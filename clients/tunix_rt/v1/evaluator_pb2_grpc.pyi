@@ -55,7 +55,9 @@ class EvaluatorStub:
     ListEvaluationItems: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.ListEvaluationItemsRequest, _evaluator_pb2.ListEvaluationItemsResponse]
     """Lists the item results of an evaluation a page at a time, ordered by item id."""
     CompareEvaluations: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.CompareEvaluationsRequest, _comparison_report_pb2.ComparisonReport]
-    """Compares two finished evaluations. Refused, every reason named, unless both answered the same questions in the same way."""
+    """Compares finished evaluations, one a side or several training seeds. Refused, every reason named, unless all answered the same questions in the
+    same way, or the caller waives what differs.
+    """
     GetComparisonReport: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.GetComparisonReportRequest, _comparison_report_pb2.ComparisonReport]
     """Returns one comparison report."""
     ListComparisonReports: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.ListComparisonReportsRequest, _evaluator_pb2.ListComparisonReportsResponse]
@@ -87,7 +89,9 @@ class EvaluatorAsyncStub(EvaluatorStub):
     ListEvaluationItems: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.ListEvaluationItemsRequest, _evaluator_pb2.ListEvaluationItemsResponse]  # type: ignore[assignment]
     """Lists the item results of an evaluation a page at a time, ordered by item id."""
     CompareEvaluations: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.CompareEvaluationsRequest, _comparison_report_pb2.ComparisonReport]  # type: ignore[assignment]
-    """Compares two finished evaluations. Refused, every reason named, unless both answered the same questions in the same way."""
+    """Compares finished evaluations, one a side or several training seeds. Refused, every reason named, unless all answered the same questions in the
+    same way, or the caller waives what differs.
+    """
     GetComparisonReport: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.GetComparisonReportRequest, _comparison_report_pb2.ComparisonReport]  # type: ignore[assignment]
     """Returns one comparison report."""
     ListComparisonReports: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.ListComparisonReportsRequest, _evaluator_pb2.ListComparisonReportsResponse]  # type: ignore[assignment]
@@ -176,7 +180,9 @@ class EvaluatorServicer(metaclass=_abc_1.ABCMeta):
         request: _evaluator_pb2.CompareEvaluationsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_comparison_report_pb2.ComparisonReport, _abc.Awaitable[_comparison_report_pb2.ComparisonReport]]:
-        """Compares two finished evaluations. Refused, every reason named, unless both answered the same questions in the same way."""
+        """Compares finished evaluations, one a side or several training seeds. Refused, every reason named, unless all answered the same questions in the
+        same way, or the caller waives what differs.
+        """
 
     @_abc_1.abstractmethod
     def GetComparisonReport(

@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from tunix_rt_evaluator.model import Accuracy, CategoryDifference, ComparisonContent, TrainingStep
+from tunix_rt_evaluator.comparison_model import CategoryDifference, ComparisonContent, TrainingStep
+from tunix_rt_evaluator.model import Accuracy
 from tunix_rt_evaluator.report import words
 
 # Colours that stand for a variable of the page's style sheet, since matplotlib knows none.
@@ -24,6 +25,7 @@ _COLOURS: Final = {
 _INK, _MUTED, _LINE, _BASE, _CANDIDATE = _COLOURS
 _MARKERS: Final = {_BASE: "o", _CANDIDATE: "D"}
 _WIDTH: Final = 7.2
+_MOST_BINS: Final = 40
 
 
 def accuracy_chart(content: ComparisonContent) -> str:
@@ -100,6 +102,30 @@ def loss_chart(steps: Sequence[TrainingStep]) -> str:
         axes.grid(axis="y", color=_LINE, linewidth=0.8, zorder=0)
 
     return _svg("loss", 2.5, draw, "Loss by training step")
+
+
+def length_chart(base: Sequence[int], candidate: Sequence[int]) -> str:
+    """How many answers have how many tokens."""
+    import numpy as np
+    from matplotlib.ticker import MaxNLocator
+
+    edges = np.histogram_bin_edges([*base, *candidate], bins="auto")
+    if len(edges) > _MOST_BINS:
+        edges = np.histogram_bin_edges([*base, *candidate], bins=_MOST_BINS)
+
+    def draw(axes: Any) -> None:
+        for lengths, colour, label in ((base, _BASE, "base"), (candidate, _CANDIDATE, "candidate")):
+            axes.hist(lengths, edges, histtype="stepfilled", color=colour, alpha=0.25, zorder=2)
+            axes.hist(lengths, edges, histtype="step", color=colour, linewidth=1.8, label=label, zorder=3)
+        axes.legend(frameon=False, fontsize=10, labelcolor=_INK)
+        axes.set_xlabel("tokens", color=_MUTED)
+        axes.set_ylabel("answers", color=_MUTED)
+        axes.set_xlim(left=min(0.0, float(edges[0])))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(nbins=7, integer=True))
+        axes.grid(axis="y", color=_LINE, linewidth=0.8, zorder=0)
+
+    return _svg("lengths", 2.3, draw, "Number of answers by their length in tokens")
 
 
 def _whisker(axes: Any, accuracy: Accuracy, row: float, colour: str) -> None:

@@ -1,23 +1,27 @@
-"""A report as one HTML file that needs nothing else: style and charts are in it, and no script."""
+"""A report as one HTML file that needs nothing else: style, charts and the script that filters are in it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from tunix_rt_evaluator.model import ComparisonContent
+from tunix_rt_evaluator.comparison_model import ComparisonContent, Flip
+from tunix_rt_evaluator.model import ItemResult
 from tunix_rt_evaluator.report import charts, words
+from tunix_rt_evaluator.report.differences import Part, differences
+from tunix_rt_evaluator.verdicts import POLICY
 
 
 def render_html(name: str, digest: str, content: ComparisonContent) -> str:
     """The report as one HTML document."""
-    gained = [flip for flip in content.flips if flip.candidate.verdict.correct]
-    lost = [flip for flip in content.flips if not flip.candidate.verdict.correct]
     drawn = {"accuracy": charts.accuracy_chart(content)}
     if len(content.categories) > 1:
         drawn["categories"] = charts.category_chart(content.categories)
+    if content.base_output_tokens and content.candidate_output_tokens:
+        drawn["lengths"] = charts.length_chart(content.base_output_tokens, content.candidate_output_tokens)
     if content.training:
         drawn["loss"] = charts.loss_chart(content.training)
     return _template().render(
@@ -27,10 +31,21 @@ def render_html(name: str, digest: str, content: ComparisonContent) -> str:
         overall=content.overall,
         words=words,
         facts=words.provenance(content),
-        sections=(("gained", "Went right", gained), ("lost", "Went wrong", lost)),
+        policy=POLICY,
+        flips=content.flips,
+        gained_count=sum(flip.candidate.verdict.correct for flip in content.flips),
+        flip_categories=sorted({flip.base.category for flip in content.flips}),
+        sides=_sides,
         # Drawn here from numbers and escaped labels, so it is markup and not text.
         charts={key: Markup(svg) for key, svg in drawn.items()},
     )
+
+
+def _sides(flip: Flip) -> Iterator[tuple[str, ItemResult, Sequence[Part]]]:
+    before, after = (result.generation for result in (flip.base, flip.candidate))
+    one, two = differences(before.output, after.output)
+    yield "Base", flip.base, [Part(before.error, False)] if before.error else one
+    yield "Candidate", flip.candidate, [Part(after.error, False)] if after.error else two
 
 
 @cache

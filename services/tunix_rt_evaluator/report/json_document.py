@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tunix_rt_evaluator.model import ComparisonContent
+from tunix_rt_evaluator.comparison_model import ComparisonContent
 
 
 def render_json(name: str, digest: str, content: ComparisonContent) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from tunix_rt_evaluator.model import ComparisonContent, Flip, ItemResult
+from tunix_rt_evaluator.comparison_model import ComparisonContent, Contamination, Flip
+from tunix_rt_evaluator.model import ItemResult
 from tunix_rt_evaluator.report import words
+from tunix_rt_evaluator.verdicts import POLICY
 
 _FENCE = re.compile(r"`{3,}")
 
@@ -16,23 +18,32 @@ def render_markdown(name: str, digest: str, content: ComparisonContent) -> str:
     parts = [
         f"# Comparison report: {words.VERDICTS[content.verdict].lower()}",
         words.headline(content),
+        *words.reasons(content),
+        *(f"> {_escaped(notice)}" for notice in words.notices(content)),
         f"Base: `{words.model_name(content.base)}`. Candidate: `{words.model_name(content.candidate)}`.",
         "## Accuracy",
         _accuracy(content),
     ]
+    if content.scores is not None:
+        parts += ["## Scores", words.score_sentence(content.scores)]
+    if content.seeds is not None:
+        rows = words.seed_rows(content.seeds)
+        parts += ["## Training seeds", _table(("", "Accuracies", "Mean", "Standard deviation"), rows)]
+        parts.append(words.seed_test(content.seeds))
     if len(content.categories) > 1:
-        parts += [
-            "## By category",
-            "The p-values are not corrected for there being several.",
-            _categories(content),
-        ]
+        parts += ["## By category", words.HOLM, _categories(content)]
+    if content.contamination is not None and content.contamination.items:
+        parts += ["## Items that the training data gives away", _given_away(content.contamination)]
     if content.training:
         parts += ["## Training", _training(content)]
     gained = [flip for flip in content.flips if flip.candidate.verdict.correct]
     lost = [flip for flip in content.flips if not flip.candidate.verdict.correct]
+    if content.seeds is not None:
+        parts.append("The items below are those of the first evaluation of each side.")
     parts += _flips(f"## Went right ({len(gained)})", gained)
     parts += _flips(f"## Went wrong ({len(lost)})", lost)
     parts += ["## Provenance", f"Report `{name}`, content `{digest}`.", _provenance(content)]
+    parts += ["## How the verdict is reached", _escaped(POLICY)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -42,20 +53,32 @@ def _accuracy(content: ComparisonContent) -> str:
         ("Right", words.fraction(overall.base), words.fraction(overall.candidate)),
         ("Accuracy", words.percent(overall.base.accuracy), words.percent(overall.candidate.accuracy)),
         (
-            "95% interval (Wilson)",
+            f"95% interval ({words.accuracy_interval(content)})",
             words.share_range(overall.base.interval),
             words.share_range(overall.candidate.interval),
         ),
         *words.counted(content),
     ]
-    return "\n\n".join(
-        [
-            _table(("", "Base", "Candidate"), rows),
-            f"Difference: {words.points(overall.difference)} points, 95% interval (Newcombe, paired) "
-            f"{words.point_range(overall.interval)}. {overall.gained_count} items went right, "
-            f"{overall.lost_count} went wrong; exact McNemar p-value {words.p_value(overall.p_value)}.",
-        ]
-    )
+    parts = [
+        _table(("", "Base", "Candidate"), rows),
+        f"Difference: {words.points(overall.difference)} points, 95% interval "
+        f"({words.interval_name(overall)}) {words.point_range(overall.interval)}. "
+        f"{overall.gained_count} items went right, {overall.lost_count} went wrong; {words.tested(overall)}. "
+        f"Least true difference that would be shown four times in five: {words.detectable(overall)}.",
+    ]
+    bounds = words.bounds(content)
+    if bounds:
+        header = ("Answers that are not settled", "Items", "Difference at worst to at best, points")
+        parts.append(_table(header, bounds))
+    return "\n\n".join(parts)
+
+
+def _given_away(contamination: Contamination) -> str:
+    rows = [
+        (f"`{_inline(entry.item_id)}`", f"`{entry.dataset}`", f"`{_inline(entry.row_id)}`", entry.match)
+        for entry in contamination.items
+    ]
+    return _table(("Item", "Dataset", "Row", "Match"), rows)
 
 
 def _categories(content: ComparisonContent) -> str:
@@ -68,10 +91,11 @@ def _categories(content: ComparisonContent) -> str:
             words.points(entry.difference.difference),
             f"{entry.difference.gained_count} / {entry.difference.lost_count}",
             words.p_value(entry.difference.p_value),
+            words.adjusted(entry),
         )
         for entry in content.categories
     ]
-    return _table(("Category", "Items", "Base", "Candidate", "Points", "Right / wrong", "p"), rows)
+    return _table(("Category", "Items", "Base", "Candidate", "Points", "Right / wrong", "p", "p, Holm"), rows)
 
 
 def _training(content: ComparisonContent) -> str:

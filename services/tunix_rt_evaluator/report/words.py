@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from tunix_rt_evaluator.model import (
-    Accuracy,
+from tunix_rt_evaluator.comparison_model import (
+    CategoryDifference,
     ComparisonContent,
-    Evaluation,
-    Interval,
+    Contamination,
+    PairedDifference,
+    ScoreDifference,
+    SeedSummary,
     VerdictName,
 )
+from tunix_rt_evaluator.model import Accuracy, Evaluation, Interval
 from tunix_rt_evaluator.names import eval_set_name, evaluation_name
 
 VERDICTS: Final[dict[VerdictName, str]] = {
     "IMPROVED": "Improved",
     "REGRESSED": "Regressed",
     "NO_EVIDENCE": "No evidence of a difference",
+    "INCONCLUSIVE": "Inconclusive",
 }
+HOLM: Final = "The last column adjusts the p-values for there being several (Holm)."
 _SMALLEST_P: Final = 0.0001
 
 
@@ -85,13 +90,156 @@ def category_name(category: str) -> str:
 def headline(content: ComparisonContent) -> str:
     """What was found, in one sentence."""
     overall = content.overall
-    return (
-        f"The candidate answered {fraction(overall.candidate)} items right, the base "
-        f"{fraction(overall.base)}: "
-        f"{points(overall.difference)} percentage points (95% interval {point_range(overall.interval)}), "
-        "exact "
-        f"McNemar p {p_relation(overall.p_value)}."
+    found = (
+        f"The candidate answered {fraction(overall.candidate)} items right, the base {fraction(overall.base)}"
+        if content.seeds is None
+        else f"{fraction(overall.candidate)} answers of the candidate's seeds are right, "
+        f"{fraction(overall.base)} of the base's"
     )
+    return (
+        f"{found}: {points(overall.difference)} percentage points "
+        f"(95% interval {point_range(overall.interval)}), {tested(overall)}."
+    )
+
+
+def tested(difference: PairedDifference) -> str:
+    """The test and its p-value: ``exact McNemar p = 0.012``."""
+    name = "exact McNemar" if difference.test == "exact McNemar" else "permutation test"
+    return f"{name} p {p_relation(difference.p_value)}"
+
+
+def test_name(difference: PairedDifference) -> str:
+    """The test as a heading."""
+    return "Exact McNemar test" if difference.test == "exact McNemar" else "Permutation test"
+
+
+def items_of(difference: PairedDifference) -> str:
+    """What is counted as having gone right or wrong."""
+    several = difference.candidate.item_count != difference.base.item_count
+    return "items on average" if several else "items"
+
+
+def and_more(evaluations: Sequence[Evaluation]) -> str:
+    """Further training seeds beside the one that is named."""
+    if not evaluations:
+        return ""
+    return f" and {len(evaluations)} further {'seed' if len(evaluations) == 1 else 'seeds'}"
+
+
+def interval_name(difference: PairedDifference) -> str:
+    """How the interval of a difference was made."""
+    if difference.interval_method == "Newcombe":
+        return "Newcombe, paired"
+    if difference.interval_method == "t":
+        return "paired t"
+    return f"paired t, {difference.cluster_count} clusters"
+
+
+def notices(content: ComparisonContent) -> list[str]:
+    """What a reader must know before believing the headline."""
+    found = [f"Waived by the caller: {waiver.description}." for waiver in content.waivers]
+    contamination = content.contamination
+    if contamination is not None and contamination.state == "NOT_LOOKED_UP":
+        found.append(
+            "Whether the training data gives items away was not looked up: "
+            f"{contamination.reason}. Comparing again tries again."
+        )
+    if contamination is not None and contamination.items:
+        found.append(given_away(contamination))
+    return found
+
+
+def given_away(contamination: Contamination) -> str:
+    """What the training data gives away, and the result over the other items."""
+    found = (
+        f"The training data ({', '.join(contamination.datasets)}) gives {len(contamination.items)} "
+        f"{'item' if len(contamination.items) == 1 else 'items'} away."
+    )
+    clean = contamination.clean
+    if clean is None:
+        return f"{found} No other item is left."
+    return (
+        f"{found} Over the other {clean.base.item_count}: {percent(clean.base.accuracy)} before, "
+        f"{percent(clean.candidate.accuracy)} after, {points(clean.difference)} points "
+        f"(95% interval {point_range(clean.interval)}), {tested(clean)}."
+    )
+
+
+def reasons(content: ComparisonContent) -> list[str]:
+    """Why the verdict is what it is, as sentences."""
+    return [f"{reason[:1].upper()}{reason[1:]}." for reason in content.verdict_reasons]
+
+
+def detectable(difference: PairedDifference) -> str:
+    """The least true difference that would have been shown four times in five."""
+    effect = difference.detectable
+    return "unknown: nothing varied" if effect is None else f"{100 * effect:.1f} points"
+
+
+def bounds(content: ComparisonContent) -> list[tuple[str, str, str]]:
+    """The difference with answers that are not settled at worst and at best: (what, how many, range)."""
+    found = content.bounds
+    if found is None:
+        return []
+    rows = []
+    if found.unsettled_count:
+        shown = f"{points(found.worst)} to {points(found.best)}"
+        rows.append(("Failed or missing", str(found.unsettled_count), shown))
+    if found.truncated_count:
+        shown = f"{points(found.worst_with_truncated)} to {points(found.best_with_truncated)}"
+        label = "Cut, failed or missing" if found.unsettled_count else "Cut at the most new tokens"
+        rows.append((label, _sum(found.truncated_count, found.unsettled_count), shown))
+    return rows
+
+
+def _sum(first: int, second: int) -> str:
+    return f"{first} + {second}" if second else str(first)
+
+
+def adjusted(entry: CategoryDifference) -> str:
+    """Holm's p-value of a category."""
+    return "" if entry.adjusted_p_value is None else p_value(entry.adjusted_p_value)
+
+
+def accuracy_interval(content: ComparisonContent) -> str:
+    """How the intervals of the accuracies were made."""
+    return "Wilson" if content.seeds is None else "Wilson for one seed, else t over items"
+
+
+def score_sentence(scores: ScoreDifference) -> str:
+    """The mean scores and their difference, in one sentence."""
+    return (
+        f"Mean score {scores.base:.3f} before, {scores.candidate:.3f} after: {scores.difference:+.3f} "
+        f"(95% t interval {scores.interval.lower:+.3f} to {scores.interval.upper:+.3f}), permutation test "
+        f"p {p_relation(scores.p_value)}."
+    )
+
+
+def seed_rows(seeds: SeedSummary) -> list[tuple[str, str, str, str]]:
+    """The accuracies over training seeds: (side, seeds, mean, spread)."""
+    sides = (
+        ("Base", seeds.base, seeds.base_mean, seeds.base_spread),
+        ("Candidate", seeds.candidate, seeds.candidate_mean, seeds.candidate_spread),
+    )
+    return [
+        (
+            side,
+            ", ".join(map(percent, accuracies)),
+            percent(mean),
+            "one seed" if spread is None else f"{100 * spread:.1f} points",
+        )
+        for side, accuracies, mean, spread in sides
+    ]
+
+
+def seed_test(seeds: SeedSummary) -> str:
+    """The difference over seeds and its test, in one sentence."""
+    found = f"Difference of the means: {points(seeds.difference)} points"
+    if seeds.p_value is None or seeds.interval is None:
+        return f"{found}. The seeds of a side do not differ, so there is nothing to test by."
+    name = "Welch's t test" if seeds.test == "Welch t" else "one-sample t test"
+    found += f", 95% interval {point_range(seeds.interval)}"
+    return f"{found}; {name} over seeds p {p_relation(seeds.p_value)}."
 
 
 def model_name(evaluation: Evaluation) -> str:
@@ -119,14 +267,16 @@ def provenance(content: ComparisonContent) -> list[Fact]:
     """Everything that could change the result, side by side."""
     base, candidate = dict(_facts(content.base)), dict(_facts(content.candidate))
     labels = list(dict.fromkeys([*base, *candidate]))
-    return [Fact(label, base.get(label, ""), candidate.get(label, "")) for label in labels]
+    facts = [Fact(label, base.get(label, ""), candidate.get(label, "")) for label in labels]
+    if content.more_bases or content.more_candidates:
+        facts.insert(1, Fact("Further seeds", _names(content.more_bases), _names(content.more_candidates)))
+    return facts
 
 
 def _facts(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
     manifest = evaluation.manifest
     if manifest is None:
         return
-    decoding = manifest.spec.decoding
     yield "Evaluation", evaluation_name(evaluation.id)
     yield "Model", model_name(evaluation)
     yield "Base model", evaluation.inputs.base_model
@@ -141,7 +291,7 @@ def _facts(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
     yield "Results digest", manifest.results_digest
     if evaluation.manifest_file is not None:
         yield "Evaluation manifest digest", evaluation.manifest_file.digest
-    yield "Decoding", f"greedy, at most {decoding.max_new_tokens} new tokens, {decoding.batch_size} at a time"
+    yield "Decoding", _pairs({name: str(value) for name, value in manifest.spec.decoding})
     yield "Type of weights", manifest.spec.dtype
     yield "Graders", ", ".join(manifest.graders)
     yield "Engine", manifest.engine
@@ -149,6 +299,12 @@ def _facts(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
     yield "tunix-rt", manifest.code_revision
     yield "Packages", _pairs(manifest.package_versions)
     yield "Runtime settings", _pairs(manifest.runtime_settings)
+
+
+def _names(evaluations: Sequence[Evaluation]) -> str:
+    return ", ".join(
+        f"{evaluation_name(evaluation.id)} ({model_name(evaluation)})" for evaluation in evaluations
+    )
 
 
 def _pairs(values: Mapping[str, str]) -> str:

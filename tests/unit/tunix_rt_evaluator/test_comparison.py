@@ -2,78 +2,139 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
 from support.comparison import answered, finished, some_comparison, some_items
-from tunix_rt_evaluator.comparison import check_sound, compared, report_id
-from tunix_rt_evaluator.model import Evaluation, ItemResult
-from tunix_rt_kit.errors import FailedPrecondition
+from tunix_rt_evaluator.comparison import compared, report_id
+from tunix_rt_evaluator.comparison_model import Contamination, GivenAway, Reason, Run
+from tunix_rt_evaluator.model import ItemResult
+from tunix_rt_evaluator.paired import holm
+from tunix_rt_evaluator.soundness import REASONS, check_sound, checked_waivers
+from tunix_rt_kit.errors import FailedPrecondition, InvalidArgument
 
 ITEMS = some_items(12)
 BASE = [answered(item, number, right=number < 4, style="plain") for number, item in enumerate(ITEMS)]
 TUNED = [answered(item, number, right=number > 1, style="tuned") for number, item in enumerate(ITEMS)]
 
 
-def unsound(first: Evaluation, before: list[ItemResult], second: Evaluation, after: list[ItemResult]) -> Any:
+def unsound(*runs: Run, waived: frozenset[Reason] = frozenset()) -> Any:
     with pytest.raises(FailedPrecondition) as caught:
-        check_sound(first, before, second, after)
+        check_sound(runs, waived)
     assert caught.value.reason == "COMPARISON_UNSOUND"
     return caught.value
 
 
-def with_manifest(evaluation: Evaluation, changes: Mapping[str, Any]) -> Evaluation:
+def with_manifest(run: Run, changes: Mapping[str, Any]) -> Run:
+    evaluation = run.evaluation
     assert evaluation.manifest is not None
-    return evaluation.model_copy(update={"manifest": evaluation.manifest.model_copy(update=changes)})
+    manifest = evaluation.manifest.model_copy(update=changes)
+    return Run(evaluation.model_copy(update={"manifest": manifest}), run.results)
+
+
+def base(results: Sequence[ItemResult] = BASE, **spec: Any) -> Run:
+    return Run.of(finished("a", results, **spec), results)
+
+
+def tuned(results: Sequence[ItemResult] = TUNED, **spec: Any) -> Run:
+    return Run.of(finished("b", results, **spec), results)
 
 
 def test_the_same_questions_asked_in_the_same_way_may_be_compared() -> None:
-    check_sound(finished("a", BASE), BASE, finished("b", TUNED, checkpoint=True), TUNED)
+    assert check_sound([base(), tuned(checkpoint=True)]) == ()
 
 
-@pytest.mark.parametrize(
-    ("changes", "field"),
-    [
-        ({"eval_set_digest": "sha256:x"}, "eval_set"),
-        ({"chat_template_digest": "sha256:x"}, "chat_template"),
-        ({"graders": ("numeric/2",)}, "graders"),
-        ({"engine": "tunix/9"}, "engine"),
-    ],
-)
+CHANGES = [
+    ({"eval_set_digest": "sha256:x"}, "eval_set"),
+    ({"chat_template_digest": "sha256:x"}, "chat_template"),
+    ({"graders": ("numeric/2",)}, "graders"),
+    ({"engine": "tunix/9"}, "engine"),
+]
+
+
+@pytest.mark.parametrize(("changes", "field"), CHANGES)
 def test_each_difference_is_named_with_both_values(changes: dict[str, Any], field: str) -> None:
-    first, second = finished("a", BASE), finished("b", TUNED)
-    error = unsound(first, BASE, with_manifest(second, changes), TUNED)
+    error = unsound(base(), with_manifest(tuned(), changes))
     assert [violation.field for violation in error.violations] == [field]
     (value,) = changes.values()
     assert (value if isinstance(value, str) else value[0]) in error.violations[0].description
 
 
+@pytest.mark.parametrize(("changes", "field"), CHANGES)
+def test_each_difference_can_be_waived_and_stands_on_the_report(
+    changes: dict[str, Any], field: Reason
+) -> None:
+    runs = [base(), with_manifest(tuned(), changes)]
+    waivers = check_sound(runs, frozenset({field}))
+    assert [waiver.reason for waiver in waivers] == [field]
+    assert "candidate has" in waivers[0].description
+    assert compared(runs[:1], runs[1:], waivers=waivers).waivers == waivers
+    others: frozenset[Reason] = frozenset(REASONS) - {field}
+    unsound(*runs, waived=others)
+
+
+def test_what_does_not_differ_is_not_waived() -> None:
+    assert check_sound([base(), tuned()], frozenset(REASONS)) == ()
+
+
+@pytest.mark.parametrize("wrong", [["everything"], ["dtype", "Engine"], [""]])
+def test_an_unknown_waiver_is_refused_by_its_place(wrong: list[str]) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        checked_waivers(wrong)
+    assert [violation.field for violation in caught.value.violations] == [f"waivers[{len(wrong) - 1}]"]
+    assert "prompt_tokens" in caught.value.message
+
+
 def test_decoding_and_type_are_part_of_the_question() -> None:
-    other = finished("b", TUNED, decoding={"max_new_tokens": 7, "batch_size": 3}, dtype="float32")
-    error = unsound(finished("a", BASE), BASE, other, TUNED)
+    other = tuned(decoding={"max_new_tokens": 7, "batch_size": 3}, dtype="float32")
+    error = unsound(base(), other)
     assert [violation.field for violation in error.violations] == [
         "decoding.max_new_tokens",
         "decoding.batch_size",
         "dtype",
     ]
+    waivers = check_sound([base(), other], frozenset[Reason]({"decoding", "dtype"}))
+    assert [waiver.reason for waiver in waivers] == ["decoding", "decoding", "dtype"]
 
 
 def test_prompts_that_became_other_tokens_are_named() -> None:
     odd = [*TUNED[:-1], answered(ITEMS[-1], 11, right=True, style="tuned", tokens="other")]
-    error = unsound(finished("a", BASE), BASE, finished("b", odd), odd)
+    error = unsound(base(), tuned(odd))
     assert [violation.field for violation in error.violations] == ["prompt_tokens"]
     assert "item-011" in error.violations[0].description
 
 
-def test_an_item_that_one_of_them_lacks_is_named() -> None:
-    error = unsound(finished("a", BASE), BASE, finished("b", TUNED[1:]), TUNED[1:])
-    assert "items" in [violation.field for violation in error.violations]
+def test_an_item_that_one_of_them_lacks_is_named_and_bounds_say_what_it_could_change() -> None:
+    runs = [base(), tuned(TUNED[1:])]
+    assert "items" in [violation.field for violation in unsound(*runs).violations]
+    waivers = check_sound(runs, frozenset[Reason]({"items"}))
+    content = compared(runs[:1], runs[1:], waivers=waivers)
+    assert content.overall.base.item_count == 11
+    assert content.bounds is not None
+    # 10 of 12 right after, or 11 with the missing item; 4 before. Item 0 was right before.
+    assert content.bounds.unsettled_count == 1
+    assert content.bounds.worst == pytest.approx(10 / 12 - 4 / 12)
+    assert content.bounds.best == pytest.approx(11 / 12 - 4 / 12)
+
+
+def test_nothing_in_common_is_nothing_to_compare() -> None:
+    with pytest.raises(FailedPrecondition) as caught:
+        check_sound([base(BASE[:3]), tuned(TUNED[3:])], frozenset(REASONS))
+    assert caught.value.reason == "COMPARISON_EMPTY"
+
+
+def test_every_seed_is_held_to_the_base() -> None:
+    seeds = [tuned(), with_manifest(tuned(), {"engine": "tunix/9"})]
+    error = unsound(base(), *seeds)
+    assert [violation.field for violation in error.violations] == ["engine"]
+    assert "evaluations/b has tunix/9" in error.violations[0].description
 
 
 def test_flips_come_right_ones_first_and_by_item() -> None:
-    content = compared(finished("a", BASE), BASE[::-1], finished("b", TUNED), TUNED)
+    content = compared([base(BASE[::-1])], [tuned()])
     assert [flip.base.item_id for flip in content.flips] == [
         *[f"item-{number:03d}" for number in range(4, 12)],
         "item-000",
@@ -84,14 +145,141 @@ def test_flips_come_right_ones_first_and_by_item() -> None:
     assert list(per_category) == sorted(per_category)
     assert sum(entry.gained_count for entry in per_category.values()) == 8
     assert sum(entry.base.item_count for entry in per_category.values()) == 12
+    raw = [entry.difference.p_value for entry in content.categories]
+    assert [entry.adjusted_p_value for entry in content.categories] == holm(raw)
 
 
 def test_a_report_is_named_by_what_it_compares() -> None:
-    first, second = finished("a", BASE), finished("b", TUNED)
-    assert report_id(first, second) == report_id(finished("a", BASE), finished("b", TUNED))
-    assert report_id(first, second) != report_id(second, first)
-    assert len(report_id(first, second)) == 32
+    first, second, third = finished("a", BASE), finished("b", TUNED), finished("c", TUNED[:5])
+    assert report_id([first], [second]) == report_id([finished("a", BASE)], [finished("b", TUNED)])
+    assert report_id([first], [second, third]) != report_id([first], [second])
+    assert report_id([first], [second]) != report_id([second], [first])
+    assert report_id([first], [second]) != report_id([first], [second], looked_up=False)
+    assert len(report_id([first], [second])) == 32
 
 
 def test_the_example_improved() -> None:
     assert some_comparison().verdict == "IMPROVED"
+
+
+# Clusters, seeds, answers that are not settled, contamination
+
+
+def many(right: Callable[[int], bool], style: str = "plain", count: int = 60) -> list[ItemResult]:
+    return [
+        answered(item, number, right=right(number), style=style)
+        for number, item in enumerate(some_items(count))
+    ]
+
+
+def never(_: int) -> bool:
+    return False
+
+
+def changed(result: ItemResult, **generation: Any) -> ItemResult:
+    return result.model_copy(update={"generation": result.generation.model_copy(update=generation)})
+
+
+def test_clusters_make_the_test_and_the_interval_wider() -> None:
+    before, after = base(many(never)), tuned(many(lambda number: number % 10 < 2, "tuned"))
+    alone = compared([before], [after]).overall
+    clusters = {f"item-{number:03d}": f"source {number % 10}" for number in range(60)}
+    together = compared([before], [after], clusters=clusters).overall
+    assert (alone.test, alone.interval_method, alone.cluster_count) == ("exact McNemar", "Newcombe", 0)
+    assert (together.test, together.interval_method, together.cluster_count) == (
+        "permutation",
+        "clustered t",
+        10,
+    )
+    # All items of two sources of ten were gained: two signs that can change, so 4 ways, 2 of them as far off.
+    assert together.p_value == 0.5
+    assert together.interval.lower < alone.interval.lower < together.difference
+    assert compared([before], [after], clusters=clusters).verdict == "NO_EVIDENCE"
+
+
+def test_several_seeds_give_mean_spread_and_a_test_over_seeds() -> None:
+    before = base(many(lambda number: number < 20))
+    seeds = [
+        tuned(many(lambda number, most=most: number < most, "tuned"))  # type: ignore[misc]
+        for most in (40, 41, 43)
+    ]
+    content = compared([before], seeds)
+    assert content.seeds is not None
+    assert content.seeds.candidate == pytest.approx((40 / 60, 41 / 60, 43 / 60))
+    assert content.seeds.candidate_mean == pytest.approx(124 / 180)
+    assert content.seeds.candidate_spread == pytest.approx(np.std([40 / 60, 41 / 60, 43 / 60], ddof=1))
+    assert (content.seeds.base_spread, content.seeds.test) == (None, "one-sample t")
+    assert content.overall.test == "permutation"
+    assert content.overall.difference == pytest.approx(124 / 180 - 20 / 60)
+    assert (content.overall.candidate.item_count, content.overall.candidate.correct_count) == (180, 124)
+    assert content.verdict == "IMPROVED"
+    assert [entry.id for entry in content.more_candidates] == ["b", "b"]
+
+
+def test_seeds_that_scatter_are_inconclusive() -> None:
+    before = base(many(lambda number: number < 20))
+    seeds = [tuned(many(lambda number, most=most: number < most, "tuned")) for most in (18, 60)]  # type: ignore[misc]
+    content = compared([before], seeds)
+    assert content.overall.p_value < 0.05
+    assert content.verdict == "INCONCLUSIVE"
+    assert "over the training seeds the test gives p" in content.verdict_reasons[0]
+
+
+def test_items_that_failed_make_a_verdict_inconclusive_when_they_could_turn_it() -> None:
+    after = many(lambda number: number < 12, "tuned")
+    failed = [
+        changed(result, finish_reason="failed", output="") if number >= 48 else result
+        for number, result in enumerate(many(never))
+    ]
+    content = compared([base(failed)], [tuned(after)])
+    assert content.overall.p_value < 0.05
+    assert content.bounds is not None
+    assert (content.bounds.unsettled_count, content.bounds.worst) == (12, 0.0)
+    assert content.verdict == "INCONCLUSIVE"
+    one_less = [*failed[:48], *many(never)[48:49], *failed[49:]]
+    assert compared([base(one_less)], [tuned(after)]).verdict == "IMPROVED"
+
+
+def test_answers_that_were_cut_are_bounded_apart_and_count_as_what_they_are() -> None:
+    cut = [changed(result, finish_reason="length") for result in many(never)]
+    content = compared([base(cut)], [tuned(many(lambda number: number < 12, "tuned"))])
+    assert content.verdict == "IMPROVED"
+    assert content.bounds is not None
+    assert (content.bounds.unsettled_count, content.bounds.truncated_count) == (0, 60)
+    assert content.bounds.worst == content.bounds.best == pytest.approx(0.2)
+    assert (content.bounds.worst_with_truncated, content.bounds.best_with_truncated) == pytest.approx(
+        (0.2 - 1.0, 0.2)
+    )
+
+
+def given_away(numbers: Iterable[int]) -> Contamination:
+    return Contamination(
+        state="LOOKED_UP",
+        datasets=("datasets/d@1",),
+        items=tuple(
+            GivenAway(item_id=f"item-{number:03d}", dataset="datasets/d@1", row_id="r", match="exact")
+            for number in numbers
+        ),
+    )
+
+
+def test_the_result_is_repeated_over_the_items_that_were_not_given_away() -> None:
+    before, after = base(many(never)), tuned(many(lambda number: number < 20, "tuned"))
+    content = compared([before], [after], contamination=given_away(range(10)))
+    assert content.contamination is not None
+    assert content.contamination.clean is not None
+    assert content.contamination.clean.base.item_count == 50
+    assert content.contamination.clean.gained_count == 10
+    assert content.verdict == "IMPROVED"
+    all_gone = compared([before], [after], contamination=given_away(range(20)))
+    assert all_gone.verdict == "INCONCLUSIVE"
+    assert "20 items away" in all_gone.verdict_reasons[0]
+    nothing_left = compared([before], [after], contamination=given_away(range(60)))
+    assert nothing_left.verdict == "INCONCLUSIVE"
+    assert nothing_left.verdict_reasons == ("the training data gives every item away",)
+
+
+def test_items_that_were_not_compared_are_not_counted_as_given_away() -> None:
+    content = compared([base()], [tuned()], contamination=given_away([5, 500]))
+    assert content.contamination is not None
+    assert [entry.item_id for entry in content.contamination.items] == ["item-005"]

@@ -15,9 +15,10 @@ import pytest
 
 from support.comparison import answered, finished, some_comparison, some_items
 from tunix_rt_evaluator.comparison import compared
-from tunix_rt_evaluator.model import ComparisonContent, EvalItem, ItemResult, NumericGrader
+from tunix_rt_evaluator.comparison_model import ComparisonContent, Run
+from tunix_rt_evaluator.model import EvalItem, ItemResult, NumericGrader
 from tunix_rt_evaluator.report import DOCUMENTS, words
-from tunix_rt_evaluator.report.charts import accuracy_chart, category_chart, loss_chart
+from tunix_rt_evaluator.report.charts import accuracy_chart, category_chart, length_chart, loss_chart
 
 NAME, DIGEST = "comparisonReports/abc", "sha256:content"
 TESTS = Path(__file__).parents[2]
@@ -30,6 +31,10 @@ def content() -> ComparisonContent:
 
 def render(kind: str, content: ComparisonContent) -> str:
     return DOCUMENTS[kind].render(NAME, DIGEST, content)
+
+
+def run(name: str, results: list[ItemResult]) -> Run:
+    return Run.of(finished(name, results), results)
 
 
 def hostile() -> ComparisonContent:
@@ -46,9 +51,7 @@ def hostile() -> ComparisonContent:
     text = "</pre><script>alert(2)</script>\n````\nAnswer: 4"
     after = after.model_copy(update={"generation": after.generation.model_copy(update={"output": text})})
     others = [answered(other, 1, right=True, style="plain") for other in some_items(2)]
-    return compared(
-        finished("a", [before, *others]), [before, *others], finished("b", [after, *others]), [after, *others]
-    )
+    return compared([run("a", [before, *others])], [run("b", [after, *others])])
 
 
 class Balance(HTMLParser):
@@ -83,12 +86,13 @@ class Balance(HTMLParser):
 
 
 @pytest.mark.parametrize("make", [some_comparison, hostile])
-def test_html_is_one_file_without_scripts(make: type[ComparisonContent]) -> None:
+def test_html_is_one_file_that_loads_nothing(make: type[ComparisonContent]) -> None:
     text = render("html", make())
     page = Balance()
     page.feed(text)
     assert not page.open
-    assert "script" not in page.tags
+    # Its own script, and none that an item brought.
+    assert text.count("<script") == text.count("</script") == 1
     assert not page.loaded
     assert len(page.ids) == len(set(page.ids))
     outside = re.sub(r'xmlns(:\w+)?="[^"]+"', "", text)
@@ -98,12 +102,13 @@ def test_html_is_one_file_without_scripts(make: type[ComparisonContent]) -> None
 
 def test_html_holds_the_findings_every_flip_and_every_digest(content: ComparisonContent) -> None:
     text = render("html", content)
-    assert text.count("<svg") == 3
+    assert text.count("<svg") == 4
     assert words.headline(content) in html.unescape(text)
+    plain = html.unescape(re.sub(r"</?mark>", "", text))
     for flip in content.flips:
         assert html.escape(flip.base.prompt) in text
         for result in (flip.base, flip.candidate):
-            assert result.generation.output in html.unescape(text)
+            assert result.generation.output in plain
     for digest in digests(content):
         assert digest in text
     assert "prefers-color-scheme: dark" in text
@@ -169,7 +174,12 @@ def test_another_process_writes_the_same_bytes(kind: str, content: ComparisonCon
 
 
 def test_charts_are_svg_in_the_colours_of_the_page(content: ComparisonContent) -> None:
-    drawn = [accuracy_chart(content), category_chart(content.categories), loss_chart(content.training)]
+    drawn = [
+        accuracy_chart(content),
+        category_chart(content.categories),
+        loss_chart(content.training),
+        length_chart(content.base_output_tokens, content.candidate_output_tokens),
+    ]
     for svg in drawn:
         root = ET.fromstring(svg)
         assert root.tag.endswith("svg")
@@ -184,12 +194,13 @@ def test_charts_are_svg_in_the_colours_of_the_page(content: ComparisonContent) -
 def test_a_comparison_of_two_base_models_has_no_training_and_one_category_no_table() -> None:
     items = [item.model_copy(update={"category": ""}) for item in some_items(5)]
     results: list[ItemResult] = [answered(item, 0, right=True, style="plain") for item in items]
-    same = compared(finished("a", results), results, finished("b", results), results)
+    same = compared([run("a", results)], [run("b", results)])
     text = render("html", same)
-    assert text.count("<svg") == 1
+    assert text.count("<svg") == 2
     assert "Training of the candidate" not in text
     assert "By category" not in text
-    assert text.count("No item.") == 2
+    assert "No item went right or wrong." in text
+    assert "<script" not in text
     assert "p = 1" in text
 
 
