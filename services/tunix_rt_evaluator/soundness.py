@@ -41,7 +41,7 @@ def check_sound(runs: Sequence[Run], waived: frozenset[Reason] = frozenset()) ->
         for other in others
         for reason, field, description in _differences(base, other, several=len(others) > 1)
     ]
-    refused = [violation for reason, violation in found if reason not in waived]
+    refused = [(reason, violation) for reason, violation in found if reason not in waived]
     if refused:
         _refuse(base.evaluation, [other.evaluation for other in others], refused)
     if not common_items(runs):
@@ -62,14 +62,18 @@ def common_items(runs: Sequence[Run]) -> list[str]:
     return sorted(shared, key=lambda digest: first[digest].item_id)
 
 
-def _refuse(base: Evaluation, others: Sequence[Evaluation], refused: Sequence[FieldViolation]) -> None:
-    fields = ", ".join(dict.fromkeys(violation.field for violation in refused))
+def _refuse(
+    base: Evaluation, others: Sequence[Evaluation], refused: Sequence[tuple[Reason, FieldViolation]]
+) -> None:
+    fields = ", ".join(dict.fromkeys(violation.field for _, violation in refused))
+    reasons = ", ".join(dict.fromkeys(reason for reason, _ in refused))
     names = ", ".join(evaluation_name(other.id) for other in others)
     raise FailedPrecondition(
-        f"{evaluation_name(base.id)} and {names} cannot be compared: they differ in {fields}",
+        f"{evaluation_name(base.id)} and {names} cannot be compared: they differ in {fields} "
+        f"(what would have to be waived: {reasons})",
         reason="COMPARISON_UNSOUND",
-        metadata={"base": evaluation_name(base.id), "candidate": names},
-        violations=refused,
+        metadata={"base": evaluation_name(base.id), "candidate": names, "waivers": reasons},
+        violations=[violation for _, violation in refused],
     )
 
 

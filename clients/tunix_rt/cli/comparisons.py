@@ -4,34 +4,54 @@ from __future__ import annotations
 
 import tempfile
 import webbrowser
-from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console, Group, RenderableType
-from rich.panel import Panel
-from rich.text import Text
 
 from tunix_rt import Client, v1
-from tunix_rt.cli import tables, text
+from tunix_rt.answers import answer_traces
+from tunix_rt.cli import text
 from tunix_rt.cli.command import command, single
-from tunix_rt.cli.evaluations import model_label
+from tunix_rt.cli.comparison_view import print_comparison
 from tunix_rt.cli.resources import resource_name
 from tunix_rt.cli.session import Session
+from tunix_rt.cli.traces.storing import Duplicates, store
+from tunix_rt.gate import gate_failure
 
 app = single()
+
+GATE_FAILED = 3
+"""Exit code where the comparison was made and its gate does not let the candidate through."""
 
 _FILES = {
     "report.md": v1.REPORT_FORMAT_MARKDOWN,
     "report.json": v1.REPORT_FORMAT_JSON,
     "report.html": v1.REPORT_FORMAT_HTML,
 }
-_VERDICTS = {
-    v1.ComparisonReport.VERDICT_IMPROVED: ("improved", "bold green"),
-    v1.ComparisonReport.VERDICT_REGRESSED: ("regressed", "bold red"),
-    v1.ComparisonReport.VERDICT_NO_EVIDENCE: ("no evidence of a difference", "bold yellow"),
-}
+_GATE = "Gate, for CI"
+_SOUND = "What is compared"
+
+
+class Waivable(StrEnum):
+    """Differences between the sides, besides the model, that can be let pass."""
+
+    EVAL_SET = "eval_set"
+    ITEMS = "items"
+    PROMPT_TOKENS = "prompt_tokens"
+    CHAT_TEMPLATE = "chat_template"
+    DECODING = "decoding"
+    DTYPE = "dtype"
+    GRADERS = "graders"
+    ENGINE = "engine"
+
+
+class FailOn(StrEnum):
+    """Verdicts that a gate does not let through."""
+
+    REGRESSED = "regressed"
+    NOT_IMPROVED = "not-improved"
 
 
 @command(
@@ -39,7 +59,9 @@ _VERDICTS = {
     "compare",
     example=(
         "tunix-rt compare $BEFORE $AFTER -o report --open",
-        "tunix-rt compare evaluations/$BEFORE evaluations/$AFTER --json",
+        "tunix-rt compare $BEFORE $SEED1 --more-candidate $SEED2 --more-candidate $SEED3",
+        "tunix-rt compare $BEFORE $AFTER --waive dtype --json",
+        "tunix-rt compare $BEFORE $AFTER --fail-on regressed --max-drop 0.02",
     ),
 )
 def compare(
@@ -56,16 +78,76 @@ def compare(
     flips: Annotated[
         int, typer.Option("--flips", min=0, help="Items shown whose verdict changed, each way.")
     ] = 3,
+    store_traces: Annotated[
+        bool,
+        typer.Option(
+            "--store-traces",
+            help='Store what was answered as traces of source "evaluation", each once, for `traces compare`.',
+        ),
+    ] = False,
+    more_bases: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--more-base",
+            metavar="EVALUATION",
+            help="A further training seed of BASE (may be repeated).",
+            rich_help_panel=_SOUND,
+        ),
+    ] = None,
+    more_candidates: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--more-candidate",
+            metavar="EVALUATION",
+            help="A further training seed of CANDIDATE (may be repeated).",
+            rich_help_panel=_SOUND,
+        ),
+    ] = None,
+    waive: Annotated[
+        list[Waivable] | None,
+        typer.Option(
+            "--waive",
+            help="Compare although the sides differ in this; it stands on the report (may be repeated).",
+            rich_help_panel=_SOUND,
+        ),
+    ] = None,
+    fail_on: Annotated[
+        FailOn | None,
+        typer.Option(
+            "--fail-on",
+            help=f"Exit with code {GATE_FAILED} on this outcome; inconclusive below 0 counts as regressed.",
+            rich_help_panel=_GATE,
+        ),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            "--max-drop",
+            min=0.0,
+            max=1.0,
+            help=f"Exit with code {GATE_FAILED} if the accuracy fell by more: 0.02 is two points.",
+            rich_help_panel=_GATE,
+        ),
+    ] = None,
 ) -> None:
-    """Compare two evaluations of one eval set, item by item."""
-    names = resource_name("evaluations", base), resource_name("evaluations", candidate)
+    """Compare two evaluations of one eval set, item by item, or several training seeds of each.
+
+    A comparison is refused where the sides were not asked the same questions in the same way.
+    """
+    first, second = resource_name("evaluations", base), resource_name("evaluations", candidate)
+    bases = [resource_name("evaluations", given) for given in more_bases or []]
+    candidates = [resource_name("evaluations", given) for given in more_candidates or []]
     with session.connect() as client:
-        report = client.evaluator.compare_evaluations(*names)
+        report = client.evaluator.compare_evaluations(
+            first, second, more_bases=bases, more_candidates=candidates, waivers=[*map(str, waive or [])]
+        )
         folder = output
         if folder is None and open_report:
             folder = Path(tempfile.mkdtemp(prefix="tunix-rt-report-"))
         if folder is not None:
             write_report(client, report.name, folder)
+        if store_traces:
+            _store_traces(session, client, [first, *bases, second, *candidates])
     if session.as_json:
         session.print_message(report)
     else:
@@ -74,6 +156,10 @@ def compare(
         session.say(f"report written to {folder / 'report.html'}")
         if open_report:
             webbrowser.open((folder / "report.html").absolute().as_uri())
+    failure = gate_failure(report, fail_on=fail_on.value if fail_on else None, max_drop=max_drop)
+    if failure is not None:
+        session.fail([f"gate: {failure}"])
+        raise typer.Exit(GATE_FAILED)
 
 
 def write_report(client: Client, name: str, folder: Path) -> None:
@@ -82,98 +168,10 @@ def write_report(client: Client, name: str, folder: Path) -> None:
         client.evaluator.download_comparison_report(name, folder / file, format=format)
 
 
-def print_comparison(console: Console, report: v1.ComparisonReport, *, flips: int = 3) -> None:
-    """The headline, the categories and some of the flips of a comparison."""
-    console.print(headline(report))
-    if len(report.categories) > 1:
-        console.print(_categories(report))
-    for line in _flips(report, flips):
-        console.print(line)
-
-
-def headline(report: v1.ComparisonReport) -> Panel:
-    """Accuracy before and after with intervals, the difference, its p-value and the verdict, in a frame."""
-    overall = report.overall
-    verdict, style = _VERDICTS.get(report.verdict, ("unknown", ""))
-    rows = tables.facts(
-        [
-            (
-                label,
-                Text.assemble(
-                    (text.percent(accuracy.accuracy), "bold"), (_accuracy_tail(accuracy, spec), "dim")
-                ),
-            )
-            for label, accuracy, spec in (
-                ("before", overall.base, report.base.spec),
-                ("after", overall.candidate, report.candidate.spec),
-            )
-        ]
-        + [
-            (
-                "difference",
-                Text.assemble(
-                    (text.signed_points(overall.difference), "bold"),
-                    (
-                        f"  95% interval {text.signed_points(overall.interval.lower)} to "
-                        f"{text.signed_points(overall.interval.upper)}",
-                        "dim",
-                    ),
-                ),
-            ),
-            (
-                "evidence",
-                f"{text.p_value(overall.p_value)} (exact McNemar): {overall.gained_count} went right, "
-                f"{overall.lost_count} went wrong",
-            ),
-        ]
-    )
-    return Panel(
-        Group(Text(f"Verdict: {verdict}", style=style), Text(), rows),
-        title=Text(report.name),
-        title_align="left",
-        border_style=style.removeprefix("bold "),
-        padding=(1, 2),
-        expand=False,
-    )
-
-
-def _accuracy_tail(accuracy: v1.Accuracy, spec: v1.EvaluationSpec) -> str:
-    bounds = text.interval(accuracy.interval.lower, accuracy.interval.upper)
-    return (
-        f"  {accuracy.correct_count}/{accuracy.item_count} right, 95% interval {bounds}, {model_label(spec)}"
-    )
-
-
-def _categories(report: v1.ComparisonReport) -> RenderableType:
-    rows = tables.table("CATEGORY", ">ITEMS", ">BEFORE", ">AFTER", ">DIFFERENCE", ">P")
-    for entry in report.categories:
-        difference = entry.difference
-        tables.add_row(
-            rows,
-            entry.category or "none",
-            text.count(difference.base.item_count),
-            text.percent(difference.base.accuracy),
-            text.percent(difference.candidate.accuracy),
-            text.signed_points(difference.difference),
-            text.p_value(difference.p_value).removeprefix("p = "),
+def _store_traces(session: Session, client: Client, evaluations: list[str]) -> None:
+    for name in evaluations:
+        result = store(session, client, answer_traces(client, name), None, Duplicates.SKIP)
+        session.say(
+            f"answers of {name}: {text.counted(result.created, 'trace')} stored, "
+            f"{text.count(result.skipped)} stored already"
         )
-    return rows
-
-
-def _flips(report: v1.ComparisonReport, most: int) -> Iterator[RenderableType]:
-    for heading, style, went_right in (("went right", "green", True), ("went wrong", "red", False)):
-        found = [flip for flip in report.flips if flip.candidate.correct is went_right]
-        if not found or not most:
-            continue
-        shown = f"{heading}: {len(found)}" + (f", the first {most}" if len(found) > most else "")
-        yield Text(shown, style=f"bold {style}")
-        for flip in found[:most]:
-            yield tables.facts(
-                [
-                    (flip.base.item_id, text.one_line(flip.base.prompt, 300)),
-                    ("  accepted", " | ".join(flip.base.accepted_answers)),
-                    ("  before", text.one_line(flip.base.output, 300) or "(nothing)"),
-                    ("  after", text.one_line(flip.candidate.output, 300) or "(nothing)"),
-                ]
-            )
-            yield Text()

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from tunix_rt import Client, v1
 from tunix_rt.cli import tables, text
-from tunix_rt.cli.comparisons import print_comparison
+from tunix_rt.cli.comparison_view import print_comparison
 from tunix_rt.cli.job_progress import LOSSES, STEPS, StageBars, metrics_line
 from tunix_rt.cli.progress import Reporter
 from tunix_rt.cli.session import Session

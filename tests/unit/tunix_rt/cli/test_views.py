@@ -12,7 +12,7 @@ from rich.console import Console
 
 from tunix_rt import v1
 from tunix_rt.cli import tables
-from tunix_rt.cli.comparisons import print_comparison
+from tunix_rt.cli.comparison_view import print_comparison
 from tunix_rt.cli.dataset_audit import print_leaks
 from tunix_rt.cli.dataset_view import print_dataset, print_dropped
 from tunix_rt.cli.evaluations import print_evaluation

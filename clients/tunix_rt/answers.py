@@ -1,0 +1,86 @@
+"""What a model answered, as traces: to look at step by step, and to compare with ``CompareTraces``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from tunix_rt import v1
+from tunix_rt.client import Client
+from tunix_rt.formats.chat import paragraphs
+from tunix_rt.formats.rows import MAX_STEP, MAX_STEPS, MAX_TEXT, TRACE_VERSION
+
+SOURCE: Final = "evaluation"
+"""The source of traces that were made of answers."""
+
+_HEADING: Final = re.compile(r"\A\s*(?:<think>|Reasoning:)\s*")
+_LABEL: Final = "Answer:"
+_NUMBERED: Final = re.compile(r"^[ \t]*\d{1,4}[.)][ \t]+", re.MULTILINE)
+
+
+def answer_traces(client: Client, evaluation: str) -> Iterator[v1.Trace]:
+    """What was answered in ``evaluations/{evaluation}``, a trace for each item, ordered by item id.
+
+    The metadata names the evaluation, the eval set, the model and the item, and holds the whole output, its
+    grade and an accepted answer. Items for which nothing was generated are left out. The same evaluation
+    always gives the same traces.
+
+    Raises:
+        NotFoundError: there is no such evaluation.
+    """
+    found = client.evaluator.get_evaluation(evaluation)
+    for result in client.evaluator.list_evaluation_items(evaluation, page_size=1000):
+        if result.output.strip():
+            yield answer_trace(found, result)
+
+
+def answer_trace(evaluation: v1.Evaluation, result: v1.EvaluationResult) -> v1.Trace:
+    """One answer as a trace; ``result.output`` is not empty."""
+    output = result.output.replace("\0", "\ufffd")
+    reasoning, label, answer = output.rpartition(_LABEL)
+    if not label:
+        reasoning, answer = output, result.extracted_answer.replace("\0", "\ufffd")
+    steps = list(_steps(reasoning)) or list(_pieces([output]))
+    trace = v1.Trace(
+        trace_version=TRACE_VERSION,
+        prompt=result.prompt,
+        steps=[v1.TraceStep(i=i, type="reason", content=text) for i, text in enumerate(steps[:MAX_STEPS])],
+        final_answer=(answer.strip() or output.strip())[:MAX_TEXT],
+        source=SOURCE,
+    )
+    trace.metadata.update(
+        {
+            "evaluation": evaluation.name,
+            "eval_set": evaluation.spec.eval_set,
+            "model": evaluation.spec.checkpoint or evaluation.spec.base_model,
+            "item": result.item_id,
+            "item_digest": result.item_digest,
+            "correct": result.correct,
+            "grader": result.grader,
+            "output": output,
+        }
+    )
+    if result.category:
+        trace.metadata["category"] = result.category
+    if result.accepted_answers:
+        # Where the trace store's criterion "answer" looks.
+        trace.metadata["reference_answer"] = result.accepted_answers[0]
+    return trace
+
+
+def _steps(reasoning: str) -> Iterator[str]:
+    """Numbered lines where there are some, else paragraphs."""
+    text = _HEADING.sub("", reasoning).replace("</think>", "\n\n")
+    starts = [match.start() for match in _NUMBERED.finditer(text)]
+    if starts:
+        parts = [text[: starts[0]], *(text[a:b] for a, b in zip(starts, [*starts[1:], None], strict=True))]
+        yield from _pieces(_NUMBERED.sub("", part) for part in parts)
+    else:
+        yield from _pieces(paragraphs(text))
+
+
+def _pieces(texts: Iterable[str]) -> Iterator[str]:
+    """The texts that hold something, cut where they are longer than a step may be."""
+    for text in map(str.strip, texts):
+        yield from (text[start : start + MAX_STEP] for start in range(0, len(text), MAX_STEP))

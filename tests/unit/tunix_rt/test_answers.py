@@ -1,0 +1,79 @@
+"""Answers as traces."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from google.protobuf.json_format import MessageToDict
+
+from tunix_rt import v1
+from tunix_rt.answers import answer_trace
+from tunix_rt.formats.rows import MAX_STEP
+
+EVALUATION = v1.Evaluation(
+    name="evaluations/e",
+    spec=v1.EvaluationSpec(eval_set="evalSets/s", checkpoint="trainingJobs/j/checkpoints/4"),
+)
+
+
+def made_of(output: str, **values: Any) -> v1.Trace:
+    result = v1.EvaluationResult(
+        item_id="q1",
+        item_digest="sha256:q",
+        prompt="What is 2 + 3?",
+        output=output,
+        accepted_answers=["5", "five"],
+        correct=True,
+        grader="numeric/1",
+        **values,
+    )
+    return answer_trace(EVALUATION, result)
+
+
+@pytest.mark.parametrize(
+    ("output", "steps", "answer"),
+    [
+        ("Reasoning:\n1. Two and three.\n2. That is 5.\nAnswer: 5", ["Two and three.", "That is 5."], "5"),
+        ("<think>\nTwo and three.\n\nThat is 5.</think>\nAnswer: 5", ["Two and three.", "That is 5."], "5"),
+        ("First this:\n1) add\n   both\n2) done\nAnswer: 5", ["First this:", "add\n   both", "done"], "5"),
+        ("Answer: 4\nNo.\nAnswer: 5", ["Answer: 4\nNo."], "5"),
+        ("Answer: 5", ["Answer: 5"], "5"),
+        ("The sum is 5.", ["The sum is 5."], "The sum is 5."),
+        ("Answer:", ["Answer:"], "Answer:"),
+        ("a\0b", ["a\ufffdb"], "a\ufffdb"),
+    ],
+)
+def test_reasoning_becomes_steps(output: str, steps: list[str], answer: str) -> None:
+    trace = made_of(output)
+    assert [step.content for step in trace.steps] == steps
+    assert [step.i for step in trace.steps] == list(range(len(steps)))
+    assert trace.final_answer == answer
+
+
+def test_without_a_label_the_graders_reading_is_the_answer() -> None:
+    assert made_of("The sum is 5.", extracted_answer="5").final_answer == "5"
+
+
+def test_a_trace_says_what_it_was_made_of() -> None:
+    trace = made_of("Answer: 5", category="sums")
+    assert (trace.source, trace.prompt) == ("evaluation", "What is 2 + 3?")
+    assert MessageToDict(trace.metadata) == {
+        "evaluation": "evaluations/e",
+        "eval_set": "evalSets/s",
+        "model": "trainingJobs/j/checkpoints/4",
+        "item": "q1",
+        "item_digest": "sha256:q",
+        "correct": True,
+        "grader": "numeric/1",
+        "output": "Answer: 5",
+        "category": "sums",
+        "reference_answer": "5",
+    }
+
+
+def test_a_long_text_is_cut_into_steps_and_nothing_is_lost() -> None:
+    text = "x" * (2 * MAX_STEP + 5)
+    trace = made_of(f"{text}\nAnswer: 5")
+    assert [len(step.content) for step in trace.steps] == [MAX_STEP, MAX_STEP, 5]
+    assert trace.metadata["output"] == f"{text}\nAnswer: 5"
