@@ -170,7 +170,7 @@ def test_the_terminal_says_what_speaks_against_a_verdict(run: Run, services: Fak
             candidate_spread=0.014,
             p_value=0.07,
             test="one-sample t",
-        )  # fmt: skip
+        )
     )
     shown = run("a", "b").stdout
     for part in (
