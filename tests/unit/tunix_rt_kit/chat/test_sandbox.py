@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 
 import pytest
@@ -94,10 +95,9 @@ def test_code_that_no_signal_stops_is_killed() -> None:
 
 def test_a_child_that_was_killed_is_started_again(sandbox: JinjaSandbox) -> None:
     assert render(sandbox, "a") == "a"
-    child = sandbox._child
-    assert child is not None
-    child.kill()
-    child.wait()
+    assert sandbox.pid is not None
+    os.kill(sandbox.pid, signal.SIGKILL)
+    os.waitpid(sandbox.pid, 0)
     assert render(sandbox, "b") == "b"
 
 
@@ -117,14 +117,14 @@ def test_threads_share_one_sandbox(sandbox: JinjaSandbox) -> None:
 
 def _pid_seen_by_a_fork(sandbox: JinjaSandbox, queue: multiprocessing.Queue[int]) -> None:
     sandbox.render("x", [HELLO])
-    assert sandbox._child is not None
-    queue.put(sandbox._child.pid)
+    assert sandbox.pid is not None
+    queue.put(sandbox.pid)
     sandbox.close()
 
 
 def test_a_forked_process_has_its_own_child(sandbox: JinjaSandbox) -> None:
     render(sandbox, "x")
-    assert sandbox._child is not None
+    assert sandbox.pid is not None
     context = multiprocessing.get_context("fork")
     queue: multiprocessing.Queue[int] = context.Queue()
     process = context.Process(target=_pid_seen_by_a_fork, args=(sandbox, queue))
@@ -132,6 +132,6 @@ def test_a_forked_process_has_its_own_child(sandbox: JinjaSandbox) -> None:
     pid = queue.get(timeout=20)
     process.join(20)
     assert process.exitcode == 0
-    assert pid != sandbox._child.pid
+    assert pid != sandbox.pid
     assert render(sandbox, "mine") == "mine"
-    os.kill(sandbox._child.pid, 0)
+    os.kill(sandbox.pid, 0)

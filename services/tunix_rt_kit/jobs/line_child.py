@@ -1,0 +1,124 @@
+"""A child process that answers one line for each line it is given, and is ended when it takes too long."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+_START_SECONDS: Final = 60.0
+_STOP_SECONDS: Final = 1.0
+
+
+class ChildGone(Exception):
+    """The child ended instead of answering, most likely for want of memory."""
+
+
+class ChildTooSlow(Exception):
+    """The child had not answered in time and was killed."""
+
+
+class ChildNotStarted(Exception):
+    """The child did not say that it is ready."""
+
+
+class LineChild:
+    """Runs ``script`` with this Python at the first exchange, and again after it had to be killed. Safe for
+    threads.
+
+    The script says one line when it is ready, and then answers each line of its standard input with one. A
+    process that was forked has a child of its own.
+
+    Args:
+        script: a file; its own folder is not put onto the module path.
+        environment: added to that of this process. Sets are iterated in one order whatever it holds.
+    """
+
+    def __init__(self, script: Path, *, environment: Mapping[str, str] | None = None) -> None:
+        self._script = script
+        # A fixed hash seed keeps sets in one order.
+        self._environment = {"PYTHONHASHSEED": "0", **(environment or {})}
+        self._lock = threading.Lock()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._owner = 0
+        self._unread = b""
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the child, None before the first exchange."""
+        return None if self._child is None else self._child.pid
+
+    def exchange(self, request: bytes, seconds: float) -> bytes:
+        """The answer to one line (given and returned without its end), within ``seconds`` of wall time.
+
+        Raises ChildGone, ChildTooSlow, ChildNotStarted; the next exchange starts another child.
+        """
+        with self._lock:
+            child = self._running()
+            assert child.stdin is not None
+            try:
+                child.stdin.write(request + b"\n")
+                child.stdin.flush()
+                return self._read_line(child, seconds)
+            except (BrokenPipeError, EOFError):
+                self.close()
+                raise ChildGone from None
+            except TimeoutError:
+                child.kill()
+                self.close()
+                raise ChildTooSlow from None
+
+    def close(self) -> None:
+        """End the child, if there is one; the next exchange starts another."""
+        child, self._child, self._unread = self._child, None, b""
+        if child is None or self._owner != os.getpid():
+            return
+        assert child.stdin is not None
+        assert child.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.close()
+        try:
+            child.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+        child.stdout.close()
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._child is not None and self._owner == os.getpid() and self._child.poll() is None:
+            return self._child
+        self.close()
+        child = subprocess.Popen(
+            [sys.executable, "-P", str(self._script)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **self._environment},
+        )
+        self._child, self._owner = child, os.getpid()
+        try:
+            self._read_line(child, _START_SECONDS)
+        except (EOFError, TimeoutError):
+            self.close()
+            raise ChildNotStarted from None
+        return child
+
+    def _read_line(self, child: subprocess.Popen[bytes], seconds: float) -> bytes:
+        assert child.stdout is not None
+        deadline = time.monotonic() + seconds
+        while b"\n" not in self._unread:
+            ready, _, _ = select.select([child.stdout], [], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                raise TimeoutError
+            data = os.read(child.stdout.fileno(), 1 << 20)
+            if not data:
+                raise EOFError
+            self._unread += data
+        line, _, self._unread = self._unread.partition(b"\n")
+        return line
