@@ -133,7 +133,7 @@ def right(result: ItemResult) -> float:
 
 def score(result: ItemResult) -> float:
     """How right an answer is, 0 to 1."""
-    return right(result) if result.verdict.score is None else result.verdict.score
+    return result.verdict.value
 
 
 def _values(run: Run, digests: Sequence[str], value: Callable[[ItemResult], float]) -> list[float]:
@@ -209,6 +209,8 @@ def _bounds(bases: Sequence[Run], candidates: Sequence[Run]) -> OutcomeBounds:
 
 
 def _settled(result: ItemResult, *, truncated: bool) -> bool:
-    """Whether an answer is what it is; ``truncated``: one that was cut counts as not settled too."""
+    """Whether it is known what an answer is worth; ``truncated``: one that was cut counts as not settled."""
     reason = result.generation.finish_reason
-    return reason != "failed" and not (truncated and reason == "length")
+    if reason == "failed" or result.verdict.error:
+        return False
+    return not (truncated and reason == "length")

@@ -91,7 +91,8 @@ class Waiver(Value):
 
 class OutcomeBounds(Value):
     """The difference if answers that are not settled had gone as badly, or as well, for the candidate as they
-    can: those of items that failed or that one side lacks, and besides them those that were cut."""
+    can: those of items that failed, that could not be graded
+    or that one side lacks, and besides them those that were cut."""
 
     unsettled_count: int
     worst: float

@@ -274,12 +274,20 @@ class Generation(Value):
 class Verdict(Value):
     """A grade: the answer that was read out of an output ("" if none), and whether it is right.
 
-    ``score`` (0 to 1) is how right it is, of graders that tell; None: 1 or 0.
+    ``score``, between 0 and 1, is None for graders that know only right and wrong. ``error`` says why there
+    could be no grade; it then counts as wrong. ``explanation`` is what the grader says of the answer.
     """
 
     extracted_answer: str
     correct: bool
     score: float | None = None
+    error: str = ""
+    explanation: str = ""
+
+    @property
+    def value(self) -> float:
+        """The score; 1 or 0 where there is none."""
+        return float(self.correct) if self.score is None else self.score
 
 
 class ItemResult(Value):

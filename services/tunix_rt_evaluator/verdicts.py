@@ -16,9 +16,9 @@ from tunix_rt_evaluator.paired import SIGNIFICANCE
 
 POLICY: Final = (
     "Improved or regressed: the test over all items gives p < 0.05, and nothing speaks against it. "
-    "Inconclusive: p < 0.05, but the difference would be gone or turned if the items that failed or are "
-    "missing had gone the other way, or it is gone or turned over the items that no training data gives "
-    "away, or the test over training seeds does not give p < 0.05 too. "
+    "Inconclusive: p < 0.05, but the difference would be gone or turned if the items that failed, were "
+    "not graded or are missing had gone the other way, or it is gone or turned over the items that no "
+    "training data gives away, or the test over training seeds does not give p < 0.05 too. "
     "No evidence: p is 0.05 or more; that does not show that both are equally good."
 )
 """The policy of ``decide``, for reports and people. Answers that were cut count as what they are."""
@@ -46,8 +46,8 @@ def _against(
     hardest = bounds.worst if up else bounds.best
     if bounds.unsettled_count and not _same_way(hardest, up):
         yield (
-            f"{bounds.unsettled_count} items failed or are missing on a side; had they gone the other way, "
-            f"the difference would be {100 * hardest:+.1f} points"
+            f"{bounds.unsettled_count} items failed, were not graded or are missing on a side; had they gone "
+            f"the other way, the difference would be {100 * hardest:+.1f} points"
         )
     clean = contamination.clean
     if contamination.items and clean is None:

@@ -102,7 +102,7 @@ def _further(report: v1.ComparisonReport) -> Iterator[tuple[str, str]]:
     if bounds.unsettled_count:
         yield (
             "not settled",
-            f"{text.counted(bounds.unsettled_count, 'item')} failed or missing: "
+            f"{text.counted(bounds.unsettled_count, 'item')} failed, not graded or missing: "
             f"{text.signed_points(bounds.worst)} at worst, {text.signed_points(bounds.best)} at best",
         )
 

@@ -44,7 +44,7 @@ class ComparisonReport(_message.Message):
         """Neither was shown: the p-value is 0.05 or more."""
         VERDICT_INCONCLUSIVE: ComparisonReport._Verdict.ValueType  # 4
         """The p-value is below 0.05, but the difference is gone or turned over the items that no training data gives away, or would
-        be had the items that failed or are missing gone the other way; or the test over training seeds is not below 0.05.
+        be had the items that failed, were not graded or are missing gone the other way; or the test over training seeds is not below 0.05.
         """
 
     class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
@@ -60,7 +60,7 @@ class ComparisonReport(_message.Message):
     """Neither was shown: the p-value is 0.05 or more."""
     VERDICT_INCONCLUSIVE: ComparisonReport.Verdict.ValueType  # 4
     """The p-value is below 0.05, but the difference is gone or turned over the items that no training data gives away, or would
-    be had the items that failed or are missing gone the other way; or the test over training seeds is not below 0.05.
+    be had the items that failed, were not graded or are missing gone the other way; or the test over training seeds is not below 0.05.
     """
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -394,7 +394,7 @@ class OutcomeBounds(_message.Message):
     WORST_WITH_TRUNCATED_FIELD_NUMBER: _builtins.int
     BEST_WITH_TRUNCATED_FIELD_NUMBER: _builtins.int
     unsettled_count: _builtins.int
-    """Items that failed in, or are missing from, any of the evaluations."""
+    """Items that failed or were not graded in, or are missing from, any of the evaluations."""
     worst: _builtins.float
     """The difference with those wrong for the candidate and right for the base."""
     best: _builtins.float

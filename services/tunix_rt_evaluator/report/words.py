@@ -184,10 +184,12 @@ def bounds(content: ComparisonContent) -> list[tuple[str, str, str]]:
     rows = []
     if found.unsettled_count:
         shown = f"{points(found.worst)} to {points(found.best)}"
-        rows.append(("Failed or missing", str(found.unsettled_count), shown))
+        rows.append(("Failed, not graded or missing", str(found.unsettled_count), shown))
     if found.truncated_count:
         shown = f"{points(found.worst_with_truncated)} to {points(found.best_with_truncated)}"
-        label = "Cut, failed or missing" if found.unsettled_count else "Cut at the most new tokens"
+        label = (
+            "Cut, failed, not graded or missing" if found.unsettled_count else "Cut at the most new tokens"
+        )
         rows.append((label, _sum(found.truncated_count, found.unsettled_count), shown))
     return rows
 

@@ -240,6 +240,21 @@ def test_items_that_failed_make_a_verdict_inconclusive_when_they_could_turn_it()
     assert compared([base(one_less)], [tuned(after)]).verdict == "IMPROVED"
 
 
+def test_answers_that_could_not_be_graded_are_not_settled_and_scores_are_compared_by_their_means() -> None:
+    def with_verdict(result: ItemResult, **values: Any) -> ItemResult:
+        return result.model_copy(update={"verdict": result.verdict.model_copy(update=values)})
+
+    before = [with_verdict(result, score=0.25) for result in many(never)]
+    after = many(lambda number: number < 12, "tuned")
+    after[59] = with_verdict(after[59], error="the judge is not there")
+    content = compared([base(before)], [tuned(after)])
+    assert content.scores is not None
+    assert (content.scores.base, content.scores.candidate) == pytest.approx((0.25, 0.2))
+    assert content.bounds is not None
+    assert (content.bounds.unsettled_count, content.bounds.best) == (1, pytest.approx(13 / 60))
+    assert compared([base(many(never))], [tuned(many(never))]).scores is None
+
+
 def test_answers_that_were_cut_are_bounded_apart_and_count_as_what_they_are() -> None:
     cut = [changed(result, finish_reason="length") for result in many(never)]
     content = compared([base(cut)], [tuned(many(lambda number: number < 12, "tuned"))])

@@ -176,7 +176,7 @@ def test_the_terminal_says_what_speaks_against_a_verdict(run: Run, services: Fak
     for part in (
         "Verdict: inconclusive", "3 items failed or are missing on a side.",
         "waived: dtype: base has float32, candidate has bfloat16",
-        "3 items failed or missing: -13.0 points at worst, +1.0 points at best",
+        "3 items failed, not graded or missing: -13.0 points at worst, +1.0 points at best",
         "the training data (datasets/d@1) gives 2 items away", "-9.0 points over 98, p = 0.020",
         "50.0% before, 41.0% (sd 1.4 of 2) after; p = 0.070 (one-sample t)", "11.1 points",
     ):  # fmt: skip
