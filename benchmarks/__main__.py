@@ -21,6 +21,7 @@ MODULES: Final = {
     "trace-scale": "benchmarks.trace_scale",
     "dataset-build": "benchmarks.dataset_build",
     "decontamination": "benchmarks.decontamination",
+    "training": "benchmarks.training",
 }
 
 
@@ -36,7 +37,7 @@ def main(argv: Sequence[str]) -> None:
 def _parsed(argv: Sequence[str]) -> tuple[list[str], Options]:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Measures trace store and exporter beside their peers; see docs/performance.md.",
+        description="Measures the services beside their peers; see docs/performance.md.",
         epilog="example: python -m benchmarks trace-import --data gsm8k_train.jsonl --databases postgresql",
     )
     parser.add_argument(
@@ -61,13 +62,28 @@ def _parsed(argv: Sequence[str]) -> tuple[list[str], Options]:
         default="",
         help="server whose user may create databases; left out, one is started from the wheel",
     )
+    parser.add_argument(
+        "--base-model",
+        type=Path,
+        metavar="DIR",
+        help="Hugging Face folder of a Llama to train; left out, SmolLM2-135M-Instruct is pulled",
+    )
     given = parser.parse_args(argv)
     unknown = [name for name in given.names if name not in MODULES]
     if unknown:
         parser.error(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(MODULES)}")
     if given.data is not None and not given.data.is_file():
         parser.error(f"--data: {given.data} is not a file")
-    options = Options(given.data, given.count, given.repeats, tuple(given.databases), given.postgres_url)
+    if given.base_model is not None and not (given.base_model / "config.json").is_file():
+        parser.error(f"--base-model: {given.base_model} has no config.json")
+    options = Options(
+        given.data,
+        given.count,
+        given.repeats,
+        tuple(given.databases),
+        given.postgres_url,
+        given.base_model,
+    )
     return given.names or list(MODULES), options
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Final
 
 import psutil
@@ -61,6 +64,14 @@ class CpuMeter:
         return seconds
 
 
+def peer_environment() -> dict[str, str]:
+    """The environment of a peer's process: this one's, with our sources, and no hub to ask."""
+    root = str(Path(__file__).resolve().parents[1])
+    variables = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}
+    path = os.pathsep.join([root, *filter(None, sys.path)])
+    return {**variables, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+
+
 @contextmanager
 def peak_rss(processes: Mapping[str, psutil.Process]) -> Iterator[dict[str, float]]:
     """The largest resident set of each process in MB (10^6 bytes), sampled until the block ends."""
@@ -70,7 +81,8 @@ def peak_rss(processes: Mapping[str, psutil.Process]) -> Iterator[dict[str, floa
     def sample() -> None:
         while True:
             for name, process in processes.items():
-                peaks[name] = max(peaks[name], round(process.memory_info().rss / 1e6, 1))
+                with suppress(psutil.NoSuchProcess):
+                    peaks[name] = max(peaks[name], round(process.memory_info().rss / 1e6, 1))
             if done.wait(_SAMPLE_S):
                 return
 

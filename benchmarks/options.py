@@ -16,7 +16,7 @@ class Options:
     ``data``: a file that ``tunix_rt.formats.read_traces`` reads, repeated as often as needed; None for
     generated traces. ``count``: traces; None for the benchmark's own number. ``repeats``: of each
     measurement, whose median counts. ``postgres_url``: a server whose user may create databases; empty for
-    one of the run's own.
+    one of the run's own. ``base_model``: a Hugging Face folder to train; None for the one of the catalogue.
     """
 
     data: Path | None = None
@@ -24,3 +24,4 @@ class Options:
     repeats: int = 3
     dialects: tuple[Dialect, ...] = ("postgresql", "sqlite")
     postgres_url: str = ""
+    base_model: Path | None = None
