@@ -93,15 +93,47 @@ class EvaluatorClient:
         return self._caller.stream(self._stub.WatchEvaluation, v1.WatchEvaluationRequest(name=name))
 
     def list_evaluation_items(
-        self, parent: str, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
+        self,
+        parent: str,
+        *,
+        filter: v1.EvaluationItemFilter | None = None,
+        page_size: int = 0,
+        page_token: str = "",
+        timeout: float | None = None,
     ) -> Pager[v1.EvaluationResult, v1.ListEvaluationItemsResponse]:
-        """What was answered to each item of the evaluation ``parent``, ordered by item id."""
+        """What was answered to each item of the evaluation ``parent`` that ``filter`` lets through, ordered
+        by item id."""
 
         def fetch(token: str) -> v1.ListEvaluationItemsResponse:
-            request = v1.ListEvaluationItemsRequest(parent=parent, page_size=page_size, page_token=token)
+            request = v1.ListEvaluationItemsRequest(
+                parent=parent, filter=filter, page_size=page_size, page_token=token
+            )
             return self._caller.unary(self._stub.ListEvaluationItems, request, timeout)
 
         return Pager(fetch, lambda page: page.results, page_token)
+
+    def regrade_evaluation(
+        self,
+        name: str,
+        *,
+        eval_set: str = "",
+        grader: v1.Grader | None = None,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> v1.Evaluation:
+        """Grade the answers of a finished evaluation again, as an evaluation of its own that is put into a
+        queue; ``tunix_rt.jobs.wait_for_evaluation`` waits for its end.
+
+        Raises:
+            InvalidArgumentError: the grader is wrong, or does not fit the items.
+            NotFoundError: the evaluation or the eval set is not there.
+            FailedPreconditionError: it did not succeed, the eval set asks other questions, or a judge is
+                needed and the evaluator has none.
+        """
+        request = v1.RegradeEvaluationRequest(
+            name=name, eval_set=eval_set, grader=grader, request_id=fresh(request_id)
+        )
+        return self._caller.unary(self._stub.RegradeEvaluation, request, timeout)
 
     def compare_evaluations(
         self,
@@ -239,15 +271,39 @@ class AsyncEvaluatorClient:
         return self._caller.stream(self._stub.WatchEvaluation, v1.WatchEvaluationRequest(name=name))
 
     def list_evaluation_items(
-        self, parent: str, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
+        self,
+        parent: str,
+        *,
+        filter: v1.EvaluationItemFilter | None = None,
+        page_size: int = 0,
+        page_token: str = "",
+        timeout: float | None = None,
     ) -> AsyncPager[v1.EvaluationResult, v1.ListEvaluationItemsResponse]:
-        """What was answered to each item of the evaluation ``parent``, ordered by item id."""
+        """What was answered to each item of the evaluation ``parent`` that ``filter`` lets through, ordered
+        by item id."""
 
         async def fetch(token: str) -> v1.ListEvaluationItemsResponse:
-            request = v1.ListEvaluationItemsRequest(parent=parent, page_size=page_size, page_token=token)
+            request = v1.ListEvaluationItemsRequest(
+                parent=parent, filter=filter, page_size=page_size, page_token=token
+            )
             return await self._caller.unary(self._stub.ListEvaluationItems, request, timeout)
 
         return AsyncPager(fetch, lambda page: page.results, page_token)
+
+    async def regrade_evaluation(
+        self,
+        name: str,
+        *,
+        eval_set: str = "",
+        grader: v1.Grader | None = None,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> v1.Evaluation:
+        """Grade the answers of a finished evaluation again, as an evaluation of its own."""
+        request = v1.RegradeEvaluationRequest(
+            name=name, eval_set=eval_set, grader=grader, request_id=fresh(request_id)
+        )
+        return await self._caller.unary(self._stub.RegradeEvaluation, request, timeout)
 
     async def compare_evaluations(
         self,

@@ -8,6 +8,7 @@ from typing import Any, Final
 from google.protobuf.duration_pb2 import Duration
 
 from tunix_rt import v1
+from tunix_rt_evaluator.convert_graders import grader_fields, grader_message
 from tunix_rt_evaluator.model import (
     Accuracy,
     ChatTemplateFields,
@@ -20,15 +21,18 @@ from tunix_rt_evaluator.model import (
     EvaluationSpecDraft,
     FinishReason,
     Interval,
+    ItemFilter,
     ItemResult,
     Manifest,
-    NumericGrader,
     Progress,
+    Regrade,
+    RegradeDraft,
     StoredFile,
     Summary,
 )
 from tunix_rt_evaluator.names import eval_set_name, evaluation_name
 from tunix_rt_kit.chat import ChatTemplate
+from tunix_rt_kit.errors import FieldViolation, InvalidArgument
 from tunix_rt_kit.serving.messages import failure_status, plain_struct, timestamp
 
 _DTYPES: Final[Mapping[int, Dtype]] = {
@@ -45,6 +49,7 @@ _REASONS: Final[Mapping[FinishReason, v1.FinishReason.ValueType]] = {
     "length": v1.FINISH_REASON_LENGTH,
     "failed": v1.FINISH_REASON_FAILED,
 }
+_FINISHED: Final[Mapping[int, FinishReason]] = {number: reason for reason, number in _REASONS.items()}
 
 
 def eval_set_draft(eval_set: v1.EvalSet) -> EvalSetDraft:
@@ -84,6 +89,31 @@ def evaluation_spec_draft(spec: v1.EvaluationSpec) -> EvaluationSpecDraft:
     )
 
 
+def regrade_draft(request: v1.RegradeEvaluationRequest) -> RegradeDraft:
+    """What a client wants graded again, unchecked."""
+    grader = grader_fields(request.grader) if request.HasField("grader") else None
+    return RegradeDraft(evaluation=request.name, eval_set=request.eval_set, grader=grader)
+
+
+def item_filter(message: v1.EvaluationItemFilter) -> ItemFilter:
+    """Which results a client wants; raises InvalidArgument(FILTER_INVALID) for an unknown finish reason."""
+    reason = message.finish_reason
+    if reason and reason not in _FINISHED:
+        description = f"is {reason}; one of {', '.join(v1.FinishReason.keys())} would be right"
+        raise InvalidArgument(
+            f"filter.finish_reason: {description}",
+            reason="FILTER_INVALID",
+            violations=[FieldViolation("filter.finish_reason", description)],
+        )
+    return ItemFilter(
+        correct=message.correct if message.HasField("correct") else None,
+        category=message.category if message.HasField("category") else None,
+        finish_reason=_FINISHED.get(reason),
+        grader=message.grader or None,
+        ungraded=message.ungraded if message.HasField("ungraded") else None,
+    )
+
+
 def chat_template_fields(message: v1.ChatTemplate) -> ChatTemplateFields:
     """A chat template's fields, unchecked."""
     return ChatTemplateFields(
@@ -112,6 +142,8 @@ def evaluation_message(evaluation: Evaluation) -> v1.Evaluation:
             for timing in evaluation.stage_timings
         ],
     )
+    if evaluation.inputs.regrade is not None:
+        message.regrade.CopyFrom(_regrade(evaluation.inputs.regrade))
     if evaluation.start_time is not None:
         message.start_time.CopyFrom(timestamp(evaluation.start_time))
     if evaluation.end_time is not None:
@@ -140,19 +172,18 @@ def result_message(result: ItemResult) -> v1.EvaluationResult:
         grader=result.grader,
         latency=_duration(generation.seconds),
         error=generation.error,
+        score=result.verdict.value,
+        grade_error=result.verdict.error,
+        explanation=result.verdict.explanation,
     )
 
 
 def _item_fields(item: v1.EvalItem) -> Mapping[str, Any]:
-    kind = item.grader.WhichOneof("kind")
-    grader: dict[str, Any] | None = None if kind is None else {"kind": kind}
-    if grader is not None and item.grader.numeric.HasField("tolerance"):
-        grader["tolerance"] = item.grader.numeric.tolerance
     return {
         "id": item.id,
         "prompt": item.prompt,
         "accepted_answers": tuple(item.accepted_answers),
-        "grader": grader,
+        "grader": grader_fields(item.grader) if item.HasField("grader") else None,
         "category": item.category,
         "difficulty": item.difficulty,
         "cluster": item.cluster,
@@ -161,15 +192,11 @@ def _item_fields(item: v1.EvalItem) -> Mapping[str, Any]:
 
 
 def _item(item: EvalItem) -> v1.EvalItem:
-    if isinstance(item.grader, NumericGrader):
-        grader = v1.Grader(numeric=v1.NumericGrader(tolerance=item.grader.tolerance))
-    else:
-        grader = v1.Grader(text=v1.TextGrader())
     message = v1.EvalItem(
         id=item.id,
         prompt=item.prompt,
         accepted_answers=item.accepted_answers,
-        grader=grader,
+        grader=grader_message(item.grader),
         category=item.category,
         difficulty=item.difficulty,
         cluster=item.cluster,
@@ -235,14 +262,25 @@ def _summary(summary: Summary | None) -> v1.EvaluationSummary | None:
         generated_tokens=summary.generated_tokens,
         tokens_per_second=summary.tokens_per_second,
         failed_count=summary.failed_count,
+        ungraded_count=summary.ungraded_count,
+        mean_score=summary.overall.accuracy if summary.mean_score is None else summary.mean_score,
     )
 
 
 def _manifest(manifest: Manifest | None) -> v1.EvaluationManifest | None:
     if manifest is None:
         return None
-    plain = manifest.model_dump(exclude={"spec"})
-    return v1.EvaluationManifest(spec=_spec(manifest.spec), **plain)
+    plain = manifest.model_dump(exclude={"spec", "regrade"})
+    regrade = _regrade(manifest.regrade) if manifest.regrade else None
+    return v1.EvaluationManifest(spec=_spec(manifest.spec), regrade=regrade, **plain)
+
+
+def _regrade(regrade: Regrade) -> v1.Regrade:
+    return v1.Regrade(
+        source=evaluation_name(regrade.source),
+        grader=grader_message(regrade.grader) if regrade.grader else None,
+        source_results_digest=regrade.source_results_digest,
+    )
 
 
 def _file(file: StoredFile | None) -> v1.ArtifactFile | None:

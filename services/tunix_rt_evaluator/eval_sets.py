@@ -7,14 +7,14 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from tunix_rt_evaluator.graders import read_number
+from tunix_rt_evaluator.grading import Grading
+from tunix_rt_evaluator.grading.numbers import read_number
 from tunix_rt_evaluator.model import (
     MAX_DESCRIPTION,
     MAX_EVAL_SET_BYTES,
     MAX_ITEMS,
     EvalItem,
     EvalSetDraft,
-    NumericGrader,
 )
 from tunix_rt_kit.artifacts import digest_json
 from tunix_rt_kit.errors import InvalidArgument
@@ -26,7 +26,7 @@ EVAL_SET_INVALID: Final = "EVAL_SET_INVALID"
 _ITEMS: Final = TypeAdapter(tuple[EvalItem, ...])
 
 
-def checked_items(draft: EvalSetDraft) -> tuple[EvalItem, ...]:
+def checked_items(draft: EvalSetDraft, grading: Grading) -> tuple[EvalItem, ...]:
     """The items of an eval set, ordered by id, every limit checked.
 
     An item without a grader gets the numeric one if every accepted answer is a number, else the text one.
@@ -52,6 +52,11 @@ def checked_items(draft: EvalSetDraft) -> tuple[EvalItem, ...]:
         f"are {draft.size_bytes:,} bytes encoded; at most {MAX_EVAL_SET_BYTES:,} would be right",
     )
     wrong.raise_if_any(EVAL_SET_INVALID)
+    for index, item in enumerate(draft.items):
+        grader = item.get("grader")
+        known = grader is None or grader["kind"] in grading.kinds
+        wrong.check(known, f"eval_set.items[{index}].grader", grading.unknown_kind)
+    wrong.raise_if_any(EVAL_SET_INVALID)
     items: tuple[EvalItem, ...] = ()
     try:
         items = _ITEMS.validate_python([_with_grader(item) for item in draft.items])
@@ -59,7 +64,7 @@ def checked_items(draft: EvalSetDraft) -> tuple[EvalItem, ...]:
         for location, description in field_problems(error):
             wrong.add(field_path(("eval_set", "items", *location)), description)
     _check_duplicates(items, wrong)
-    _check_contents(items, wrong)
+    _check_contents(items, grading, wrong)
     wrong.raise_if_any(EVAL_SET_INVALID)
     return tuple(sorted(items, key=lambda item: item.id))
 
@@ -95,18 +100,12 @@ def _check_duplicates(items: Sequence[EvalItem], wrong: Violations) -> None:
             )
 
 
-def _check_contents(items: Sequence[EvalItem], wrong: Violations) -> None:
+def _check_contents(items: Sequence[EvalItem], grading: Grading, wrong: Violations) -> None:
     for index, item in enumerate(items):
         try:
             # Not of a dump: pydantic writes infinity as null.
             digest_json(dict(item.metadata))
         except InvalidArgument as error:
             wrong.add(f"eval_set.items[{index}].metadata", error.message)
-        if not isinstance(item.grader, NumericGrader):
-            continue
-        for number, answer in enumerate(item.accepted_answers):
-            wrong.check(
-                read_number(answer) is not None,
-                f"eval_set.items[{index}].accepted_answers[{number}]",
-                f"is {answer[:60]!r}, which is not one number; the numeric grader of {item.id!r} needs one",
-            )
+        for path, description in grading.problems(item):
+            wrong.add(field_path(("eval_set", "items", index, *path)), description)

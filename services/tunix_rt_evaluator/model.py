@@ -11,6 +11,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tunix_rt_evaluator.grader_settings import Grader
+
 Dtype = Literal["bfloat16", "float32"]
 FinishReason = Literal["stop", "length", "failed"]
 
@@ -37,22 +39,6 @@ class _Checked(Value):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class NumericGrader(_Checked):
-    """Right when the answer's number is within ``tolerance`` (absolute) of an accepted one."""
-
-    kind: Literal["numeric"] = "numeric"
-    tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-
-
-class TextGrader(_Checked):
-    """Right when the answer, normalised, equals an accepted one."""
-
-    kind: Literal["text"] = "text"
-
-
-Grader = Annotated[NumericGrader | TextGrader, Field(discriminator="kind")]
-
-
 _Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
 _Label = Annotated[str, Field(max_length=64)]
 
@@ -63,7 +49,7 @@ class EvalItem(_Checked):
     # No NUL: the id is a column of its own, and PostgreSQL keeps none.
     id: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00]+$")]
     prompt: _Text
-    accepted_answers: Annotated[tuple[_Text, ...], Field(min_length=1, strict=False)]
+    accepted_answers: Annotated[tuple[_Text, ...], Field(strict=False)]
     grader: Grader
     category: _Label = ""
     difficulty: _Label = ""
@@ -107,6 +93,37 @@ class Decoding(Value):
 
     max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS
     batch_size: int = DEFAULT_BATCH_SIZE
+
+
+@dataclass(frozen=True, slots=True)
+class RegradeDraft:
+    """What a caller wants graded again, unchecked; names are resource names, "" and None were left out."""
+
+    evaluation: str
+    eval_set: str
+    grader: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ItemFilter:
+    """Which results are wanted: those that meet every condition that is not None."""
+
+    correct: bool | None = None
+    category: str | None = None
+    finish_reason: FinishReason | None = None
+    grader: str | None = None
+    ungraded: bool | None = None
+
+    def takes(self, result: ItemResult) -> bool:
+        """Whether a result meets every condition."""
+        found = (
+            (self.correct, result.verdict.correct),
+            (self.category, result.category),
+            (self.finish_reason, result.generation.finish_reason),
+            (self.grader, result.grader.partition("/")[0]),
+            (self.ungraded, bool(result.verdict.error)),
+        )
+        return all(wanted is None or wanted == value for wanted, value in found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,12 +229,24 @@ class BaseModelFacts(Value):
     chat_template: ChatTemplateFields | None = None
 
 
+class Regrade(Value):
+    """Where the answers of an evaluation come from that only graded them.
+
+    ``source`` is the id of the evaluation that holds them, ``grader`` what replaced the items' own graders.
+    """
+
+    source: str
+    grader: Grader | None = None
+    source_results_digest: str = ""
+
+
 class EvaluationInput(Value):
     """What an evaluation was given when it was admitted, kept so that it can be started again."""
 
     eval_set_digest: str
     base_model: str
     checkpoint: CheckpointInput | None = None
+    regrade: Regrade | None = None
 
 
 class Interval(Value):
@@ -253,6 +282,9 @@ class Summary(Value):
     failed_count: int
     generated_tokens: int
     tokens_per_second: float
+    ungraded_count: int = 0
+    # None in what was stored before there were scores.
+    mean_score: float | None = None
 
 
 class Generation(Value):
@@ -336,6 +368,7 @@ class Manifest(Value):
     runtime_settings: Mapping[str, str]
     device: str
     code_revision: str
+    regrade: Regrade | None = None
 
 
 class Evaluation(Value):

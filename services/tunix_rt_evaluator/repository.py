@@ -19,6 +19,7 @@ from tunix_rt_evaluator.model import (
     EvaluationSpec,
     EvaluationState,
     EvaluationUpdate,
+    ItemFilter,
     ItemResult,
     JobError,
     Manifest,
@@ -36,6 +37,8 @@ from tunix_rt_kit.errors import AlreadyExists, NotFound
 _UNFINISHED: Final = [state.value for state in EvaluationState if not state.ended]
 # What fits in one message of 4 MiB.
 _PAGE_BYTES: Final = 7 << 19
+_ROWS: Final = 200
+_ALL_ITEMS: Final = ItemFilter()
 _ITEMS: Final = TypeAdapter(tuple[EvalItem, ...])
 _STAGES: Final = TypeAdapter(tuple[StageTiming, ...])
 _NO_CHANGES: Final = EvaluationUpdate()
@@ -131,11 +134,12 @@ class SqlEvaluationRepository:
         with self._database.read() as session:
             return [_evaluation(row) for row in session.execute(query)]
 
-    def unfinished(self) -> Sequence[str]:
-        """Ids of the evaluations that have not ended, oldest first."""
-        query = select(evaluations.c.id).where(evaluations.c.state.in_(_UNFINISHED))
+    def unfinished(self, *, regrades: bool = False) -> Sequence[str]:
+        """Ids of the evaluations that have not ended, oldest first: of those that generate, or only grade."""
+        query = select(evaluations.c.id, evaluations.c.inputs).where(evaluations.c.state.in_(_UNFINISHED))
         with self._database.read() as session:
-            return list(session.execute(query.order_by(evaluations.c.id)).scalars())
+            rows = session.execute(query.order_by(evaluations.c.id))
+            return [row.id for row in rows if bool(row.inputs.get("regrade")) is regrades]
 
     def change_state(
         self,
@@ -185,21 +189,27 @@ class SqlEvaluationRepository:
             session.execute(insert(results), rows)
 
     def results_page(
-        self, evaluation_id: str, after: str | None, limit: int
+        self, evaluation_id: str, after: str | None, limit: int, wanted: ItemFilter = _ALL_ITEMS
     ) -> tuple[Sequence[ItemResult], bool]:
-        """Up to ``limit`` results that fit in one message, by item id and after ``after``; whether they are
-        the last."""
+        """Up to ``limit`` wanted results that fit in one message, by item id and after ``after``; whether
+        they are the last."""
         query = select(results.c.result).where(results.c.evaluation_id == evaluation_id)
         if after is not None:
             query = query.where(results.c.item_id > after)
         found: list[ItemResult] = []
         size = 0
         with self._database.read() as session:
-            for (value,) in session.execute(query.order_by(results.c.item_id).limit(limit + 1)):
+            ordered = query.order_by(results.c.item_id)
+            if wanted == _ALL_ITEMS:
+                ordered = ordered.limit(limit + 1)
+            for (value,) in session.execute(ordered.execution_options(yield_per=_ROWS)):
+                result = ItemResult.model_validate(value)
+                if not wanted.takes(result):
+                    continue
                 size += len(json.dumps(value, ensure_ascii=False).encode())
                 if found and (len(found) == limit or size > _PAGE_BYTES):
                     return found, False
-                found.append(ItemResult.model_validate(value))
+                found.append(result)
         return found, True
 
     def all_results(self, evaluation_id: str) -> Sequence[ItemResult]:

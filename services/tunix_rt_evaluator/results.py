@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from tunix_rt_evaluator.eval_sets import item_digest
-from tunix_rt_evaluator.graders import VERSIONS, grade
+from tunix_rt_evaluator.grading import Grading
 from tunix_rt_evaluator.model import (
     EvalItem,
     Evaluation,
@@ -21,25 +21,26 @@ from tunix_rt_evaluator.model import (
 from tunix_rt_evaluator.statistics import accuracy, by_category
 from tunix_rt_kit.artifacts import digest_json
 
+_NOTHING: Final = Verdict(extracted_answer="", correct=False)
 
-def graded(item: EvalItem, generation: Generation) -> ItemResult:
-    """The result of one item. Where nothing was generated it is wrong."""
-    failed = generation.finish_reason == "failed"
-    verdict = (
-        Verdict(extracted_answer="", correct=False)
-        if failed
-        else grade(item.grader, item.accepted_answers, generation.output)
-    )
-    return ItemResult(
-        item_id=item.id,
-        item_digest=item_digest(item),
-        category=item.category,
-        prompt=item.prompt,
-        accepted_answers=item.accepted_answers,
-        grader=VERSIONS[item.grader.kind],
-        generation=generation,
-        verdict=verdict,
-    )
+
+def graded(answers: Sequence[tuple[EvalItem, Generation]], grading: Grading) -> list[ItemResult]:
+    """The results of items, in order. Where nothing was generated an item is wrong."""
+    written = [(item, entry.output) for item, entry in answers if entry.finish_reason != "failed"]
+    verdicts = iter(grading.grade_all(written))
+    return [
+        ItemResult(
+            item_id=item.id,
+            item_digest=item_digest(item),
+            category=item.category,
+            prompt=item.prompt,
+            accepted_answers=item.accepted_answers,
+            grader=grading.version(item.grader),
+            generation=entry,
+            verdict=_NOTHING if entry.finish_reason == "failed" else next(verdicts),
+        )
+        for item, entry in answers
+    ]
 
 
 def summarise(results: Sequence[ItemResult]) -> Summary:
@@ -55,6 +56,8 @@ def summarise(results: Sequence[ItemResult]) -> Summary:
         failed_count=sum(generation.finish_reason == "failed" for generation in generations),
         generated_tokens=tokens,
         tokens_per_second=tokens / seconds if seconds else 0.0,
+        ungraded_count=sum(bool(result.verdict.error) for result in results),
+        mean_score=sum(result.verdict.value for result in results) / len(results) if results else 0.0,
     )
 
 
@@ -90,6 +93,22 @@ def manifest(
         runtime_settings=facts.runtime_settings,
         device=facts.device,
         code_revision=facts.code_revision,
+    )
+
+
+def regraded_manifest(
+    source: Manifest, evaluation: Evaluation, name: str, results: Sequence[ItemResult]
+) -> Manifest:
+    """What the manifest of ``source`` becomes where its answers were graded again as ``evaluation``."""
+    return source.model_copy(
+        update={
+            "evaluation": name,
+            "spec": source.spec.model_copy(update={"eval_set": evaluation.spec.eval_set}),
+            "eval_set_digest": evaluation.inputs.eval_set_digest,
+            "graders": tuple(sorted({result.grader for result in results})),
+            "results_digest": results_digest(results),
+            "regrade": evaluation.inputs.regrade,
+        }
     )
 
 

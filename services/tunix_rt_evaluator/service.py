@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
 from tunix_rt_evaluator.admission import check_weights, checked_spec, with_template
 from tunix_rt_evaluator.eval_sets import checked_items, items_digest
+from tunix_rt_evaluator.grading import Grading
 from tunix_rt_evaluator.model import (
     BaseModelFacts,
     ChatTemplateFields,
@@ -20,9 +21,12 @@ from tunix_rt_evaluator.model import (
     EvaluationSpecDraft,
     EvaluationState,
     EvaluationUpdate,
+    ItemFilter,
     ItemResult,
+    RegradeDraft,
 )
 from tunix_rt_evaluator.names import EVAL_SET_NAME, EVALUATION_NAME
+from tunix_rt_evaluator.regrade_admission import check_judge, checked_regrade
 from tunix_rt_kit.artifacts import digest_json
 from tunix_rt_kit.serving.paging import decode_page_token, encode_page_token, page_size
 from tunix_rt_kit.serving.resources import new_id, parse_name
@@ -49,7 +53,7 @@ class EvaluationRepository(Protocol):
     def create(self, evaluation: Evaluation, request: RequestKey) -> str: ...
     def get(self, evaluation_id: str) -> Evaluation: ...
     def newest(self, before: str | None, limit: int) -> Sequence[Evaluation]: ...
-    def unfinished(self) -> Sequence[str]: ...
+    def unfinished(self, *, regrades: bool = ...) -> Sequence[str]: ...
     def change_state(
         self,
         evaluation_id: str,
@@ -61,7 +65,7 @@ class EvaluationRepository(Protocol):
     def answered(self, evaluation_id: str) -> set[str]: ...
     def add_results(self, evaluation_id: str, results: Sequence[ItemResult]) -> None: ...
     def results_page(
-        self, evaluation_id: str, after: str | None, limit: int
+        self, evaluation_id: str, after: str | None, limit: int, wanted: ItemFilter = ...
     ) -> tuple[Sequence[ItemResult], bool]: ...
     def all_results(self, evaluation_id: str) -> Sequence[ItemResult]: ...
 
@@ -103,15 +107,17 @@ class EvaluatorService:
         checkpoints: Checkpoints,
         models: BaseModels,
         queue: JobQueue,
+        grading: Grading,
     ) -> None:
         self._repository = repository
         self._checkpoints = checkpoints
         self._models = models
         self._queue = queue
+        self._grading = grading
 
     def create_eval_set(self, draft: EvalSetDraft, request_id: str) -> EvalSet:
         """Store an eval set; the same id and items give the stored one, other items are AlreadyExists."""
-        items = checked_items(draft)
+        items = checked_items(draft, self._grading)
         digest = items_digest(items)
         eval_set = EvalSet(
             id=draft.id,
@@ -148,6 +154,7 @@ class EvaluatorService:
         if known is not None:
             return self._repository.get(known)
         eval_set = self._repository.eval_set(spec.eval_set)
+        check_judge(eval_set.items or (), self._grading)
         checkpoint = self._checkpoints.get(spec.checkpoint) if spec.checkpoint else None
         base_model = checkpoint.base_model if checkpoint else spec.base_model or ""
         model = self._models.resolve(base_model)
@@ -192,15 +199,35 @@ class EvaluatorService:
             self._queue.stop_job(evaluation_id, at_once=again)
         return self._repository.get(evaluation_id)
 
-    def list_items(self, parent: str, size: int, page_token: str) -> tuple[Sequence[ItemResult], str]:
-        """One page of results, by item id, and the token of the next page (empty on the last)."""
+    def regrade_evaluation(self, draft: RegradeDraft, request_id: str) -> Evaluation:
+        """Put the answers of a finished evaluation into the queue to be graded again, once for each request
+        id.
+
+        Raises:
+            FailedPrecondition: EVALUATION_NOT_SUCCEEDED, EVAL_SET_MISMATCH, JUDGE_NOT_CONFIGURED.
+            InvalidArgument: GRADER_INVALID, also for a grader that does not fit the items.
+        """
+        wanted = checked_regrade(draft, self._repository, self._grading)
+        request = RequestKey("RegradeEvaluation", request_id, digest_json(wanted.identity))
+        known = self._repository.requested(request) if request_id else None
+        if known is not None:
+            return self._repository.get(known)
+        evaluation = wanted.evaluation(self._grading)
+        stored = self._repository.create(evaluation, request)
+        self._queue.submit(stored)
+        return self._repository.get(stored)
+
+    def list_items(
+        self, parent: str, size: int, page_token: str, wanted: ItemFilter
+    ) -> tuple[Sequence[ItemResult], str]:
+        """One page of the wanted results, by item id, and the token of the next page (empty on the last)."""
         evaluation_id = parse_name(EVALUATION_NAME, parent, "parent")
         limit = page_size(size)
-        listing = digest_json({"method": "ListEvaluationItems", "parent": parent})
+        listing = digest_json({"method": "ListEvaluationItems", "parent": parent, "filter": asdict(wanted)})
         position = decode_page_token(page_token, listing)
         self._repository.get(evaluation_id)
         found, last = self._repository.results_page(
-            evaluation_id, position["id"] if position else None, limit
+            evaluation_id, position["id"] if position else None, limit, wanted
         )
         return found, "" if last else encode_page_token({"id": found[-1].item_id}, listing)
 

@@ -82,9 +82,21 @@ class EvaluatorServicer(v1.EvaluatorServicer):
     ) -> v1.ListEvaluationItemsResponse:
         return await run_blocking(
             lambda: convert.result_page(
-                *self._service.list_items(request.parent, request.page_size, request.page_token)
+                *self._service.list_items(
+                    request.parent,
+                    request.page_size,
+                    request.page_token,
+                    convert.item_filter(request.filter),
+                )
             )
         )
+
+    async def RegradeEvaluation(self, request: v1.RegradeEvaluationRequest, context: Any) -> v1.Evaluation:
+        def call() -> v1.Evaluation:
+            draft = convert.regrade_draft(request)
+            return convert.evaluation_message(self._service.regrade_evaluation(draft, request.request_id))
+
+        return await run_blocking(call)
 
     async def CompareEvaluations(
         self, request: v1.CompareEvaluationsRequest, context: Any

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from tunix_rt_kit.serving.settings import Address, ServerSettings
@@ -35,6 +35,20 @@ class EvaluatorSettings(ServerSettings):
     slots: int = Field(
         1, ge=1, le=64, description="how many evaluations run at once; one per device is right"
     )
+    judge_url: str = Field(
+        "",
+        pattern=r"^(https?://\S+)?$",
+        description="base of an OpenAI-compatible API whose models grade answers, such as "
+        "http://localhost:8000/v1; empty: none",
+    )
+    judge_api_key: SecretStr = Field(
+        SecretStr(""), description="key for that API; better by the environment than by a flag"
+    )
+    judge_timeout_s: float = Field(60.0, gt=0, le=3_600, description="how long a judge may take to answer")
+    judge_retries: int = Field(
+        3, ge=0, le=20, description="how often a judge is asked again that gave no answer, 429 or 5xx"
+    )
+    judge_concurrency: int = Field(8, ge=1, le=256, description="how many answers a judge is asked at once")
 
     @property
     def database(self) -> str:

@@ -9,7 +9,9 @@ import time
 from datetime import UTC, datetime
 from typing import Final
 
+from tunix_rt_evaluator.endings import failure, success
 from tunix_rt_evaluator.events import AttemptFacts
+from tunix_rt_evaluator.grading import Grading
 from tunix_rt_evaluator.job_folders import JobFolders
 from tunix_rt_evaluator.model import (
     EvalItem,
@@ -17,19 +19,16 @@ from tunix_rt_evaluator.model import (
     EvaluationState,
     EvaluationUpdate,
     JobError,
-    StoredFile,
 )
 from tunix_rt_evaluator.names import evaluation_name
-from tunix_rt_evaluator.results import graded, manifest, summarise
+from tunix_rt_evaluator.results import graded, manifest
 from tunix_rt_evaluator.service import EvaluationRepository
-from tunix_rt_kit.artifacts import ArtifactStore, canonical_json
-from tunix_rt_kit.errors import DomainError
+from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.jobs import JobRunner, WorkerProcess
 from tunix_rt_kit.serving.logging import get_logger
 
 _log = get_logger("tunix_rt.evaluator")
 
-MANIFEST_FILE: Final = "manifest.json"
 _POLL_S: Final = 0.1
 _LOOK_S: Final = 0.5
 _LOG_LINES: Final = 20
@@ -45,6 +44,7 @@ class Supervisor:
         repository: where evaluations are kept.
         folders: where their children work.
         artifacts: where manifests go.
+        grading: grades what they answer.
         slots: how many run at once.
     """
 
@@ -53,11 +53,13 @@ class Supervisor:
         repository: EvaluationRepository,
         folders: JobFolders,
         artifacts: ArtifactStore,
+        grading: Grading,
         slots: int,
     ) -> None:
         self._repository = repository
         self._folders = folders
         self._artifacts = artifacts
+        self._grading = grading
         self._slots = slots
         self._runner: JobRunner | None = None
         self._end_at_once: set[str] = set()
@@ -148,7 +150,7 @@ class Supervisor:
 
     def _make_run(self, evaluation: Evaluation, process: WorkerProcess) -> _Run:
         items = self._repository.eval_set(evaluation.spec.eval_set).items or ()
-        return _Run(self._repository, self._artifacts, evaluation, items, process)
+        return _Run(self._repository, self._artifacts, self._grading, evaluation, items, process)
 
     def _give_back(self, run: _Run, process: WorkerProcess) -> None:
         """The server stops: end the child and leave the evaluation to the next server."""
@@ -161,17 +163,11 @@ class Supervisor:
             run.change([EvaluationState.RUNNING], EvaluationState.QUEUED)
 
     def _on_error(self, evaluation_id: str, error: Exception) -> None:
-        known = isinstance(error, DomainError)
-        failure = JobError(
-            code=error.code if isinstance(error, DomainError) else "INTERNAL",
-            reason=error.reason if isinstance(error, DomainError) else "INTERNAL",
-            message=str(error) if known else "the evaluation failed for a reason that is in the server's log",
-        )
         self._repository.change_state(
             evaluation_id,
             [EvaluationState.QUEUED, *_UNDER_WAY],
             EvaluationState.FAILED,
-            EvaluationUpdate(error=failure),
+            failure(error),
         )
 
 
@@ -182,6 +178,7 @@ class _Run:
         self,
         repository: EvaluationRepository,
         artifacts: ArtifactStore,
+        grading: Grading,
         evaluation: Evaluation,
         items: tuple[EvalItem, ...],
         process: WorkerProcess,
@@ -189,6 +186,7 @@ class _Run:
         self.items = items
         self._repository = repository
         self._artifacts = artifacts
+        self._grading = grading
         self._evaluation = evaluation
         self._process = process
         self._by_id = {item.id: item for item in items}
@@ -215,9 +213,8 @@ class _Run:
         fresh = [entry for entry in self._facts.new_generations if entry.item_id not in self._stored]
         self._facts.new_generations.clear()
         if fresh:
-            self._repository.add_results(
-                self._evaluation.id, [graded(self._by_id[entry.item_id], entry) for entry in fresh]
-            )
+            answers = [(self._by_id[entry.item_id], entry) for entry in fresh]
+            self._repository.add_results(self._evaluation.id, graded(answers, self._grading))
             self._stored |= {entry.item_id for entry in fresh}
         return bool(events)
 
@@ -246,15 +243,9 @@ class _Run:
             raise RuntimeError("the worker ended well without saying what it ran")
         results = self._repository.all_results(evaluation.id)
         complete = manifest(evaluation, evaluation_name(evaluation.id), evaluation.inputs, facts, results)
-        stored = self._artifacts.put_bytes(canonical_json(complete.model_dump(mode="json")))
+        result = success(self._artifacts, complete, results)
         update = self._update().model_copy(
-            update={
-                "summary": summarise(results),
-                "manifest": complete,
-                "manifest_file": StoredFile(
-                    path=MANIFEST_FILE, size_bytes=stored.size, digest=stored.digest, uri=stored.uri
-                ),
-            }
+            update={name: getattr(result, name) for name in ("summary", "manifest", "manifest_file")}
         )
         self._repository.change_state(evaluation.id, list(_UNDER_WAY), EvaluationState.SUCCEEDED, update)
 

@@ -7,7 +7,9 @@ import asyncio
 from tunix_rt import v1
 from tunix_rt_evaluator.base_models import HostBaseModels
 from tunix_rt_evaluator.comparisons import ComparisonService
+from tunix_rt_evaluator.grading import Grading, JudgeEndpoint
 from tunix_rt_evaluator.job_folders import JobFolders
+from tunix_rt_evaluator.regrading import JobQueues, Regrader
 from tunix_rt_evaluator.report_repository import SqlReportRepository
 from tunix_rt_evaluator.reports import ReportStore
 from tunix_rt_evaluator.repository import SqlEvaluationRepository
@@ -40,14 +42,17 @@ def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
         environment=child_environment(data_dir / "cache" / "jax"),
         code_revision=code_revision(),
     )
-    supervisor = Supervisor(repository, folders, artifacts, settings.slots)
+    grading = Grading(judge_endpoint(settings))
+    supervisor = Supervisor(repository, folders, artifacts, grading, settings.slots)
+    regrader = Regrader(repository, artifacts, grading)
     trainer = open_channel(settings.trainer_target, retried=[TRAINER])
     exporter = open_channel(settings.exporter_target)
     service = EvaluatorService(
         repository,
         TrainerCheckpoints(trainer),
         HostBaseModels(settings.models),
-        supervisor,
+        JobQueues(repository, supervisor, regrader),
+        grading,
     )
     comparisons = ComparisonService(
         repository, SqlReportRepository(database), ReportStore(artifacts), ExporterTrainingData(exporter)
@@ -59,9 +64,12 @@ def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
         if database.dialect == "sqlite":
             repository.migrate()
         supervisor.start()
+        regrader.start()
 
     def stop() -> None:
+        regrader.stop(settings.shutdown_grace_s)
         supervisor.stop(settings.shutdown_grace_s)
+        grading.close()
         trainer.close()
         exporter.close()
         database.close()
@@ -70,6 +78,17 @@ def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
         ServiceRegistration(FULL_NAME, lambda server: v1.add_EvaluatorServicer_to_server(servicer, server)),
         start,
         stop,
+    )
+
+
+def judge_endpoint(settings: EvaluatorSettings) -> JudgeEndpoint:
+    """Where judges run, as the settings say."""
+    return JudgeEndpoint(
+        url=settings.judge_url,
+        api_key=settings.judge_api_key.get_secret_value(),
+        timeout_s=settings.judge_timeout_s,
+        retries=settings.judge_retries,
+        concurrency=settings.judge_concurrency,
     )
 
 

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 
 from tunix_rt_evaluator.comparison import compared
 from tunix_rt_evaluator.comparison_model import ComparisonContent, Run, TrainingStep
+from tunix_rt_evaluator.grader_settings import NumericGrader
+from tunix_rt_evaluator.grading import Grading
 from tunix_rt_evaluator.model import (
     ChatTemplateFields,
     CheckpointInput,
@@ -20,7 +22,6 @@ from tunix_rt_evaluator.model import (
     Generation,
     ItemResult,
     ModelFacts,
-    NumericGrader,
     StoredFile,
 )
 from tunix_rt_evaluator.results import graded, manifest, summarise
@@ -28,6 +29,7 @@ from tunix_rt_kit.artifacts import digest_bytes
 from tunix_rt_kit.chat import ChatTemplate
 
 CATEGORIES = ("addition", "multi_step", "percent", "word_problem")
+GRADING = Grading()
 _TEMPLATE = ChatTemplateFields(builtin="chatml")
 
 
@@ -63,7 +65,7 @@ def answered(item: EvalItem, number: int, *, right: bool, style: str, tokens: st
         finish_reason="stop",
         seconds=0.05,
     )
-    return graded(item, generation)
+    return graded([(item, generation)], GRADING)[0]
 
 
 def finished(

@@ -1,13 +1,15 @@
-"""`tunix-rt evalset`: import and look at sets of questions."""
+"""`tunix-rt evalset`: import, generate and look at sets of questions."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from io import BytesIO
 from itertools import islice
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -15,11 +17,19 @@ from rich.table import Table
 from tunix_rt import Client, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, group
+from tunix_rt.cli.files import write_lines
+from tunix_rt.cli.problem_options import ProblemOptions
 from tunix_rt.cli.resources import dataset_name, resource_name, short_name
 from tunix_rt.cli.session import Session
-from tunix_rt.formats import BUILTIN, eval_items_from_traces, read_eval_items, read_traces
+from tunix_rt.formats import (
+    BUILTIN,
+    eval_items_from_traces,
+    read_eval_items,
+    read_grader_text,
+    read_traces,
+)
 
-app = group("Import and look at sets of questions.")
+app = group("Import, generate and look at sets of questions.")
 
 
 class Format(StrEnum):
@@ -30,14 +40,6 @@ class Format(StrEnum):
     GSM8K = "gsm8k"
 
 
-class GraderKind(StrEnum):
-    """How answers of questions that come from traces are graded."""
-
-    NUMERIC = "numeric"
-    TEXT = "text"
-    AUTO = "auto"
-
-
 @command(
     app,
     "import",
@@ -45,6 +47,7 @@ class GraderKind(StrEnum):
         "tunix-rt evalset import general eval_v1",
         "tunix-rt evalset import arithmetic-test --from-dataset arithmetic@1 --split test --limit 100",
         "tunix-rt evalset import gsm8k-40 gsm8k_test.jsonl --format gsm8k --limit 40",
+        "tunix-rt evalset import algebra traces.jsonl --format native --grader math",
     ),
 )
 def import_(
@@ -69,23 +72,59 @@ def import_(
     split: Annotated[str, typer.Option("--split", help="With --from-dataset: which split.")] = "test",
     limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="Most items taken.")] = None,
     grader: Annotated[
-        GraderKind, typer.Option("--grader", help="For items that come from traces: how answers are graded.")
-    ] = GraderKind.NUMERIC,
+        str,
+        typer.Option(
+            "--grader",
+            help="For items that come from traces, how answers are graded: the name of a kind, JSON such as "
+            '{"kind": "numeric", "tolerance": 0.1}, or auto.',
+        ),
+    ] = "numeric",
     description: Annotated[str, typer.Option("--description", help="What it is for.")] = "",
 ) -> None:
     """Store an eval set from a file, from the built-in questions or from a dataset's held-out split."""
     if (file is None) == (from_dataset is None):
         raise typer.BadParameter("give a FILE or --from-dataset, one of the two")
-    items = [] if file is None else _file_items(file, format, limit, grader)
+    wanted = grader_option(grader)
+    items = [] if file is None else _file_items(session, file, format, limit, wanted)
     with session.connect() as client:
         if from_dataset is not None:
-            items = _dataset_items(client, dataset_name(from_dataset), split, limit, grader)
-        wanted = v1.EvalSet(eval_set_id=eval_set, description=description, items=items)
-        stored = client.evaluator.create_eval_set(eval_set=wanted)
-    if session.as_json:
-        session.print_message(stored)
-    else:
-        session.out.print(f"{stored.name}: {text.counted(stored.item_count, 'item')}, digest {stored.digest}")
+            items = _dataset_items(session, client, dataset_name(from_dataset), split, limit, wanted)
+        _store(session, client, v1.EvalSet(eval_set_id=eval_set, description=description, items=items))
+
+
+@command(
+    app,
+    "generate",
+    example=(
+        "tunix-rt evalset generate arithmetic-200 --count 200 --start 512",
+        "tunix-rt evalset generate hard-units --count 50 --families units --difficulty hard",
+        "tunix-rt evalset generate mine --count 100 --output items.jsonl",
+    ),
+)
+def generate(
+    session: Session,
+    eval_set: Annotated[str, typer.Argument(metavar="ID", help="The id that it gets, for ever.")],
+    problems: ProblemOptions,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, max=10_000, help="How many items.")] = 100,
+    description: Annotated[str, typer.Option("--description", help="What it is for.")] = "",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write JSON lines here (- for stdout) instead of storing."),
+    ] = None,
+) -> None:
+    """Make arithmetic and word problems, and store them as an eval set.
+
+    With the seed, families and difficulty of `traces generate`, --start leaves out what it has made.
+    """
+    lines = [json.dumps(problem.to_eval_item()) for problem in problems.generated(count)]
+    if output is not None:
+        written = write_lines(output, lines)
+        if str(output) != "-":
+            session.say(f"{text.counted(written, 'item')} written to {output}")
+        return
+    items = read_eval_items(BytesIO("\n".join(lines).encode()))
+    with session.connect() as client:
+        _store(session, client, v1.EvalSet(eval_set_id=eval_set, description=description, items=items))
 
 
 @command(app, "list", example="tunix-rt evalset list")
@@ -160,15 +199,59 @@ def _items(items: Sequence[v1.EvalItem]) -> Table:
     return rows
 
 
-def _file_items(file: str, format: Format, limit: int | None, grader: GraderKind) -> list[v1.EvalItem]:
+def grader_option(given: str) -> v1.Grader | Literal["auto"]:
+    """A grader as it is typed; raises typer.BadParameter."""
+    if given == "auto":
+        return "auto"
+    try:
+        return read_grader_text(given)
+    except ValueError as error:
+        raise typer.BadParameter(f"--grader: {error}") from None
+
+
+def _store(session: Session, client: Client, eval_set: v1.EvalSet) -> None:
+    stored = client.evaluator.create_eval_set(eval_set=eval_set)
+    if session.as_json:
+        session.print_message(stored)
+    else:
+        session.out.print(f"{stored.name}: {text.counted(stored.item_count, 'item')}, digest {stored.digest}")
+
+
+def _file_items(
+    session: Session, file: str, format: Format, limit: int | None, grader: v1.Grader | Literal["auto"]
+) -> list[v1.EvalItem]:
     if format is Format.ITEMS:
         return read_eval_items(file)[:limit]
-    traces = read_traces(file, "gsm8k" if format is Format.GSM8K else "native")
-    return eval_items_from_traces(traces, limit, grader.value)
+    return _trace_items(
+        session, read_traces(file, "gsm8k" if format is Format.GSM8K else "native"), limit, grader
+    )
 
 
 def _dataset_items(
-    client: Client, dataset: str, split: str, limit: int | None, grader: GraderKind
+    session: Session,
+    client: Client,
+    dataset: str,
+    split: str,
+    limit: int | None,
+    grader: v1.Grader | Literal["auto"],
 ) -> list[v1.EvalItem]:
     rows = client.exporter.read_dataset(dataset, split, format=v1.DATASET_FORMAT_TRACE)
-    return eval_items_from_traces(read_traces(BytesIO(rows), "dataset"), limit, grader.value)
+    return _trace_items(session, read_traces(BytesIO(rows), "dataset"), limit, grader)
+
+
+def _trace_items(
+    session: Session, traces: Iterable[v1.Trace], limit: int | None, grader: v1.Grader | Literal["auto"]
+) -> list[v1.EvalItem]:
+    """The questions of traces; says how many had a prompt that was there already."""
+    taken = 0
+
+    def counted() -> Iterator[v1.Trace]:
+        nonlocal taken
+        for trace in traces:
+            taken += 1
+            yield trace
+
+    items = eval_items_from_traces(counted(), limit, grader)
+    if repeated := taken - len(items):
+        session.say(f"{text.counted(repeated, 'trace')} left out: their prompts were there already")
+    return items

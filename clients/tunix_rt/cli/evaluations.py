@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import islice
 from typing import Annotated
 
@@ -21,6 +20,8 @@ from tunix_rt.cli.waiting import waiting_for
 
 app = group("Look at evaluations, item by item.")
 evaluate_app = single()
+
+_ROUNDING = 1e-9
 
 EvaluationArgument = Annotated[str, typer.Argument(metavar="EVALUATION", help="The evaluation's name or id.")]
 
@@ -102,8 +103,8 @@ def evaluate(
         evaluation = client.evaluator.create_evaluation(spec=spec)
         if not detach:
             session.say(f"evaluation {short_name(evaluation.name)}")
-            evaluation = _wait(session, client, evaluation.name)
-    _show(session, evaluation)
+            evaluation = wait(session, client, evaluation.name)
+    show_evaluation(session, evaluation)
 
 
 @command(app, "list", example="tunix-rt evaluation list")
@@ -140,35 +141,7 @@ def show(session: Session, evaluation: EvaluationArgument) -> None:
     name = resource_name("evaluations", evaluation)
     with session.connect() as client:
         found = client.evaluator.get_evaluation(name)
-    _show(session, found)
-
-
-@command(app, "items", example="tunix-rt evaluation items $EVALUATION --wrong --limit 5")
-def items(
-    session: Session,
-    evaluation: EvaluationArgument,
-    wrong: Annotated[bool, typer.Option("--wrong", help="Only answers that are wrong.")] = False,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Most items shown.")] = 20,
-) -> None:
-    """Show what the model answered, and the grades."""
-    name = resource_name("evaluations", evaluation)
-    with session.connect() as client:
-        found = islice(_results(client, name, wrong=wrong), limit)
-        if session.as_json:
-            session.print_messages(found)
-            return
-        rows = tables.table("ITEM", "!GRADE", "~PROMPT", "~OUTPUT", "ANSWER", "ACCEPTED")
-        for result in found:
-            tables.add_row(
-                rows,
-                result.item_id,
-                Text("right", style="green") if result.correct else Text("wrong", style="red"),
-                text.one_line(result.prompt, 160),
-                text.one_line(result.output, 240),
-                text.one_line(result.extracted_answer, 24) or "-",
-                text.one_line(" | ".join(result.accepted_answers), 24),
-            )
-    tables.print_table(session.out, rows, "no items")
+    show_evaluation(session, found)
 
 
 @command(app, "watch", example="tunix-rt evaluation watch $EVALUATION --server localhost:50050")
@@ -176,8 +149,8 @@ def watch(session: Session, evaluation: EvaluationArgument) -> None:
     """Follow an evaluation until it ends."""
     name = resource_name("evaluations", evaluation)
     with session.connect() as client:
-        ended = _wait(session, client, name)
-    _show(session, ended)
+        ended = wait(session, client, name)
+    show_evaluation(session, ended)
 
 
 @command(app, "cancel", example="tunix-rt evaluation cancel $EVALUATION --server localhost:50050")
@@ -186,7 +159,7 @@ def cancel(session: Session, evaluation: EvaluationArgument) -> None:
     name = resource_name("evaluations", evaluation)
     with session.connect() as client:
         found = client.evaluator.cancel_evaluation(name)
-    _show(session, found)
+    show_evaluation(session, found)
 
 
 def model_label(spec: v1.EvaluationSpec) -> str:
@@ -194,19 +167,15 @@ def model_label(spec: v1.EvaluationSpec) -> str:
     return short_name(spec.checkpoint) if spec.checkpoint else spec.base_model
 
 
-def _results(client: Client, name: str, *, wrong: bool) -> Iterator[v1.EvaluationResult]:
-    for result in client.evaluator.list_evaluation_items(name):
-        if not (wrong and result.correct):
-            yield result
-
-
-def _wait(session: Session, client: Client, name: str) -> v1.Evaluation:
+def wait(session: Session, client: Client, name: str) -> v1.Evaluation:
+    """Wait for the end of an evaluation, showing how far it has come."""
     look = f"tunix-rt evaluation watch {short_name(name)}"
     with session.progress() as progress, waiting_for(session, "evaluation", look):
         return jobs.wait_for_evaluation(client, name, on_update=evaluation_progress(progress))
 
 
-def _show(session: Session, evaluation: v1.Evaluation) -> None:
+def show_evaluation(session: Session, evaluation: v1.Evaluation) -> None:
+    """Print an evaluation, as JSON if that is wanted."""
     if session.as_json:
         session.print_message(evaluation)
     else:
@@ -223,6 +192,12 @@ def print_evaluation(console: Console, evaluation: v1.Evaluation) -> None:
                 ("evaluation", evaluation.name),
                 ("state", tables.state(v1.Evaluation.State.Name(evaluation.state))),
                 ("error", evaluation.error.message),
+                (
+                    "graded again",
+                    f"the answers of {short_name(evaluation.regrade.source)}"
+                    if evaluation.HasField("regrade")
+                    else "",
+                ),
                 ("eval set", f"{short_name(spec.eval_set)} ({text.short_digest(manifest.eval_set_digest)})"),
                 ("model", model_label(spec)),
                 (
@@ -244,6 +219,20 @@ def print_evaluation(console: Console, evaluation: v1.Evaluation) -> None:
                     if summary.failed_count
                     else "",
                 ),
+                (
+                    "not graded",
+                    f"{text.counted(summary.ungraded_count, 'answer')}, counted as wrong; "
+                    "evaluation items --ungraded says why"
+                    if summary.ungraded_count
+                    else "",
+                ),
+                (
+                    "mean score",
+                    f"{summary.mean_score:.3f}"
+                    if done and abs(summary.mean_score - summary.overall.accuracy) > _ROUNDING
+                    else "",
+                ),
+                ("graders", ", ".join(manifest.graders)),
                 ("speed", f"{summary.tokens_per_second:,.0f} tokens/s" if done else ""),
                 ("stages", tables.stage_line(evaluation.stage_timings)),
                 ("template", text.short_digest(manifest.chat_template_digest) if done else ""),

@@ -3,6 +3,7 @@
 from tunix_rt.formats.compression import Source, compressing, is_compressed, name_of
 from tunix_rt.formats.errors import FormatError
 from tunix_rt.formats.eval_items import BUILTIN, GraderName, eval_items_from_traces, read_eval_items
+from tunix_rt.formats.graders import GRADER_KINDS, read_grader, read_grader_text
 from tunix_rt.formats.parquet import is_parquet, row_count
 from tunix_rt.formats.traces import (
     BadLine,
@@ -16,6 +17,7 @@ from tunix_rt.formats.traces import (
 
 __all__ = [
     "BUILTIN",
+    "GRADER_KINDS",
     "BadLine",
     "FormatError",
     "GraderName",
@@ -28,6 +30,8 @@ __all__ = [
     "is_parquet",
     "name_of",
     "read_eval_items",
+    "read_grader",
+    "read_grader_text",
     "read_records",
     "read_traces",
     "row_count",

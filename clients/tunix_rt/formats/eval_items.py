@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tunix_rt import v1
 from tunix_rt.formats.compression import Source, name_of
 from tunix_rt.formats.errors import FormatError
+from tunix_rt.formats.graders import NEED_NO_ANSWER, read_grader
 from tunix_rt.formats.lines import check_values, parse_line, read_lines, struct_of
 from tunix_rt.schema import one_line
 
@@ -30,8 +31,8 @@ class _ItemRow(BaseModel):
 
     id: Annotated[str, Field(min_length=1, max_length=128)]
     prompt: _LongText
-    accepted_answers: Annotated[list[_LongText], Field(min_length=1)]
-    grader: Literal["numeric", "text"]
+    accepted_answers: list[_LongText] = Field(default_factory=list)
+    grader: Any
     tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     category: _Label = ""
     difficulty: _Label = ""
@@ -42,8 +43,9 @@ class _ItemRow(BaseModel):
 def read_eval_items(source: Source) -> list[v1.EvalItem]:
     """The items of a file of JSON lines, or of the built-in set ``eval_v1``.
 
-    A line holds ``id``, ``prompt``, ``accepted_answers``, ``grader`` ("numeric" or "text"), and, if wanted,
-    ``tolerance`` (numeric), ``category``, ``difficulty``, ``cluster`` and ``metadata``.
+    A line holds ``id``, ``prompt``, ``accepted_answers`` (unless the grader can do without), ``grader`` (see
+    ``read_grader``), and, if wanted, ``tolerance`` (numeric), ``category``, ``difficulty``, ``cluster`` and
+    ``metadata``.
 
     Raises:
         FormatError: names the file, the line and every wrong field; an id or a prompt stands twice; there is
@@ -56,23 +58,22 @@ def read_eval_items(source: Source) -> list[v1.EvalItem]:
 
 
 def eval_items_from_traces(
-    traces: Iterable[v1.Trace], limit: int | None = None, grader: GraderName = "numeric"
+    traces: Iterable[v1.Trace], limit: int | None = None, grader: GraderName | v1.Grader = "numeric"
 ) -> list[v1.EvalItem]:
     """Questions out of traces: each prompt, with the final answer as the accepted one.
 
     An item's id is made from its prompt, so that the same question has the same id in every set. Of traces
-    with the same prompt the first counts. Category and difficulty come from the metadata
-    (``category`` or ``family``, ``difficulty``).
+    with the same prompt the first counts. Category, difficulty and cluster come from the metadata
+    (``category`` or ``family``, ``difficulty``, ``cluster``).
 
     Args:
         traces: where they come from; read no further than ``limit`` needs.
         limit: most items; None for all.
-        grader: how answers are graded; ``auto`` grades an answer that is a number as one, others as text.
+        grader: how answers are graded, by name or with settings; ``auto`` grades an answer that is a number
+            as one, others as text.
     """
     items: dict[str, v1.EvalItem] = {}
     for trace in traces:
-        if limit is not None and len(items) >= limit:
-            break
         key = hashlib.sha256(trace.prompt.encode()).hexdigest()[:16]
         if key not in items:
             items[key] = v1.EvalItem(
@@ -82,7 +83,10 @@ def eval_items_from_traces(
                 grader=_grader(grader, trace.final_answer),
                 category=_fact(trace, "category") or _fact(trace, "family"),
                 difficulty=_fact(trace, "difficulty"),
+                cluster=_fact(trace, "cluster", 128),
             )
+        if limit is not None and len(items) >= limit:
+            break
     return list(items.values())
 
 
@@ -102,8 +106,17 @@ def _read(source: Source, file: str) -> list[v1.EvalItem]:
 
 
 def _item(row: _ItemRow, number: int, file: str) -> v1.EvalItem:
-    if row.tolerance is not None and row.grader != "numeric":
-        raise FormatError(number, f"tolerance: is only for the numeric grader, not {row.grader}", file=file)
+    try:
+        grader = read_grader(row.grader)
+    except ValueError as error:
+        raise FormatError(number, f"grader: {error}", file=file) from None
+    kind = grader.WhichOneof("kind") or ""
+    if row.tolerance is not None and kind != "numeric":
+        raise FormatError(number, f"tolerance: is only for the numeric grader, not {kind}", file=file)
+    if not row.accepted_answers and kind not in NEED_NO_ANSWER:
+        raise FormatError(
+            number, f"accepted_answers: needs at least 1; the {kind} grader compares with them", file=file
+        )
     found = check_values(row.metadata or {}, ("metadata",))
     if found:
         raise FormatError(number, one_line([found]), file=file, field_violations=[found])
@@ -111,7 +124,7 @@ def _item(row: _ItemRow, number: int, file: str) -> v1.EvalItem:
         id=row.id,
         prompt=row.prompt,
         accepted_answers=row.accepted_answers,
-        grader=_grader(row.grader, ""),
+        grader=grader,
         category=row.category,
         difficulty=row.difficulty,
         cluster=row.cluster,
@@ -122,12 +135,14 @@ def _item(row: _ItemRow, number: int, file: str) -> v1.EvalItem:
     return item
 
 
-def _grader(name: GraderName, answer: str) -> v1.Grader:
+def _grader(name: GraderName | v1.Grader, answer: str) -> v1.Grader:
+    if isinstance(name, v1.Grader):
+        return name
     if name == "numeric" or (name == "auto" and _NUMBER.fullmatch(answer.strip())):
         return v1.Grader(numeric=v1.NumericGrader())
     return v1.Grader(text=v1.TextGrader())
 
 
-def _fact(trace: v1.Trace, key: str) -> str:
+def _fact(trace: v1.Trace, key: str, most: int = 64) -> str:
     value = trace.metadata.fields.get(key)
-    return value.string_value[:64] if value is not None else ""
+    return value.string_value[:most] if value is not None else ""

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from tunix_rt.v1 import dataset_pb2 as _dataset_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -96,7 +97,9 @@ class EvalItem(_message.Message):
     """Items with the same cluster share a source and are not independent. At most 128 characters; empty for none."""
     @_builtins.property
     def accepted_answers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Answers that count as right, at least one. 1-50,000 characters each."""
+        """Answers that count as right; any of them does. 1-50,000 characters each. At least one, unless the grader is one of `format`,
+        `json_schema` and `judge`, which can do without.
+        """
 
     @_builtins.property
     def grader(self) -> Global___Grader:
@@ -128,12 +131,23 @@ Global___EvalItem: _TypeAlias = EvalItem  # noqa: Y015
 
 @_typing.final
 class Grader(_message.Message):
-    """How an answer is graded."""
+    """How an answer is graded. Unless its kind says otherwise, a grader looks at the answer that it reads out of the output: what follows the
+    last `Answer:` or `####` or stands in the last `\\boxed{}`; else what follows the last "the answer is"; else the whole output.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NUMERIC_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
+    SET_FIELD_NUMBER: _builtins.int
+    MATH_FIELD_NUMBER: _builtins.int
+    MULTIPLE_CHOICE_FIELD_NUMBER: _builtins.int
+    REGEX_FIELD_NUMBER: _builtins.int
+    CONTAINS_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    TOKEN_F1_FIELD_NUMBER: _builtins.int
+    JSON_SCHEMA_FIELD_NUMBER: _builtins.int
+    JUDGE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def numeric(self) -> Global___NumericGrader:
         """Numbers."""
@@ -142,17 +156,62 @@ class Grader(_message.Message):
     def text(self) -> Global___TextGrader:
         """Texts."""
 
+    @_builtins.property
+    def set(self) -> Global___SetGrader:
+        """Several values, in any order."""
+
+    @_builtins.property
+    def math(self) -> Global___MathGrader:
+        """Mathematics."""
+
+    @_builtins.property
+    def multiple_choice(self) -> Global___MultipleChoiceGrader:
+        """One of several options."""
+
+    @_builtins.property
+    def regex(self) -> Global___RegexGrader:
+        """Patterns."""
+
+    @_builtins.property
+    def contains(self) -> Global___ContainsGrader:
+        """Words that must occur."""
+
+    @_builtins.property
+    def format(self) -> Global___FormatGrader:
+        """The form of a whole output."""
+
+    @_builtins.property
+    def token_f1(self) -> Global___TokenF1Grader:
+        """How many words are shared."""
+
+    @_builtins.property
+    def json_schema(self) -> Global___JsonSchemaGrader:
+        """JSON."""
+
+    @_builtins.property
+    def judge(self) -> Global___JudgeGrader:
+        """What another model says."""
+
     def __init__(
         self,
         *,
         numeric: Global___NumericGrader | None = ...,
         text: Global___TextGrader | None = ...,
+        set: Global___SetGrader | None = ...,
+        math: Global___MathGrader | None = ...,
+        multiple_choice: Global___MultipleChoiceGrader | None = ...,
+        regex: Global___RegexGrader | None = ...,
+        contains: Global___ContainsGrader | None = ...,
+        format: Global___FormatGrader | None = ...,
+        token_f1: Global___TokenF1Grader | None = ...,
+        json_schema: Global___JsonSchemaGrader | None = ...,
+        judge: Global___JudgeGrader | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "numeric", b"numeric", "text", b"text"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["contains", b"contains", "format", b"format", "json_schema", b"json_schema", "judge", b"judge", "kind", b"kind", "math", b"math", "multiple_choice", b"multiple_choice", "numeric", b"numeric", "regex", b"regex", "set", b"set", "text", b"text", "token_f1", b"token_f1"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "numeric", b"numeric", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contains", b"contains", "format", b"format", "json_schema", b"json_schema", "judge", b"judge", "kind", b"kind", "math", b"math", "multiple_choice", b"multiple_choice", "numeric", b"numeric", "regex", b"regex", "set", b"set", "text", b"text", "token_f1", b"token_f1"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["numeric", "text"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["numeric", "text", "set", "math", "multiple_choice", "regex", "contains", "format", "token_f1", "json_schema", "judge"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -160,24 +219,47 @@ Global___Grader: _TypeAlias = Grader  # noqa: Y015
 
 @_typing.final
 class NumericGrader(_message.Message):
-    """Right when the answer's number equals an accepted number. Reads thousands separators, decimals, fractions, percent and a currency sign or unit."""
+    """Right when the answer's number equals an accepted number. Reads thousands separators, decimals, fractions, mixed numbers, powers of ten,
+    percent and a currency sign. Several numbers that are offered side by side, as in "5 or 6", must all be right.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TOLERANCE_FIELD_NUMBER: _builtins.int
+    RELATIVE_TOLERANCE_FIELD_NUMBER: _builtins.int
+    UNITS_FIELD_NUMBER: _builtins.int
+    UNIT_REQUIRED_FIELD_NUMBER: _builtins.int
     tolerance: _builtins.float
     """Greatest allowed absolute difference, at least 0. Left out: 0."""
+    relative_tolerance: _builtins.float
+    """Greatest allowed difference by the accepted number, at least 0; the larger of the two tolerances counts. Left out: 0."""
+    unit_required: _builtins.bool
+    """Whether one of `units` must be there."""
+    @_builtins.property
+    def units(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Units that the number may have, such as "kg", "kilograms" or "$". With any, a number with another known unit is wrong. At most 32 of at
+        most 32 characters; capital letters matter in units of one or two characters. Nothing is converted.
+        """
+
     def __init__(
         self,
         *,
         tolerance: _builtins.float | None = ...,
+        relative_tolerance: _builtins.float | None = ...,
+        units: _abc.Iterable[_builtins.str] | None = ...,
+        unit_required: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_tolerance", b"_tolerance", "tolerance", b"tolerance"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_relative_tolerance", b"_relative_tolerance", "_tolerance", b"_tolerance", "relative_tolerance", b"relative_tolerance", "tolerance", b"tolerance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tolerance", b"_tolerance", "tolerance", b"tolerance"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_relative_tolerance", b"_relative_tolerance", "_tolerance", b"_tolerance", "relative_tolerance", b"relative_tolerance", "tolerance", b"tolerance", "unit_required", b"unit_required", "units", b"units"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__relative_tolerance: _TypeAlias = _typing.Literal["relative_tolerance"]  # noqa: Y015
+    _WhichOneofArgType__relative_tolerance: _TypeAlias = _typing.Literal["_relative_tolerance", b"_relative_tolerance"]  # noqa: Y015
     _WhichOneofReturnType__tolerance: _TypeAlias = _typing.Literal["tolerance"]  # noqa: Y015
     _WhichOneofArgType__tolerance: _TypeAlias = _typing.Literal["_tolerance", b"_tolerance"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__relative_tolerance) -> _WhichOneofReturnType__relative_tolerance | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__tolerance) -> _WhichOneofReturnType__tolerance | None: ...
 
 Global___NumericGrader: _TypeAlias = NumericGrader  # noqa: Y015
@@ -198,3 +280,244 @@ class TextGrader(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TextGrader: _TypeAlias = TextGrader  # noqa: Y015
+
+@_typing.final
+class SetGrader(_message.Message):
+    """Right when the answer's entries are those of an accepted answer, in any order: "2, 3 and 5" is "5; 2; 3". Entries stand between commas,
+    semicolons, line breaks, "and" and "or", braces and brackets around them aside; they are compared as numbers, or else as normalised texts.
+    The score is the F1 of the entries.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetGrader: _TypeAlias = SetGrader  # noqa: Y015
+
+@_typing.final
+class MathGrader(_message.Message):
+    """Right when the answer is mathematically equal to an accepted one, by `math-verify`: LaTeX or plain, expressions, sets, intervals,
+    equations.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MathGrader: _TypeAlias = MathGrader  # noqa: Y015
+
+@_typing.final
+class MultipleChoiceGrader(_message.Message):
+    """Right when the answer names the right one of `options`, by its letter or by its text. Accepted answers are letters or options."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def options(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The options, A first. 2-26, all different, 1-1,000 characters each."""
+
+    def __init__(
+        self,
+        *,
+        options: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MultipleChoiceGrader: _TypeAlias = MultipleChoiceGrader  # noqa: Y015
+
+@_typing.final
+class RegexGrader(_message.Message):
+    """Right when a pattern is found. Accepted answers are the patterns, in the syntax of Python's `regex` package, at most 1,000 characters each.
+    A pattern that takes longer than a second gives no grade.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FULL_MATCH_FIELD_NUMBER: _builtins.int
+    IGNORE_CASE_FIELD_NUMBER: _builtins.int
+    WHOLE_OUTPUT_FIELD_NUMBER: _builtins.int
+    full_match: _builtins.bool
+    """Whether a pattern must match the whole answer, not a part of it."""
+    ignore_case: _builtins.bool
+    """Whether capital and small letters are the same."""
+    whole_output: _builtins.bool
+    """Look at the whole output, not at the answer alone."""
+    def __init__(
+        self,
+        *,
+        full_match: _builtins.bool = ...,
+        ignore_case: _builtins.bool = ...,
+        whole_output: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["full_match", b"full_match", "ignore_case", b"ignore_case", "whole_output", b"whole_output"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegexGrader: _TypeAlias = RegexGrader  # noqa: Y015
+
+@_typing.final
+class ContainsGrader(_message.Message):
+    """Right when the answer contains an accepted answer. Spaces are made single; the rest is compared as it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALL_FIELD_NUMBER: _builtins.int
+    CASE_SENSITIVE_FIELD_NUMBER: _builtins.int
+    WHOLE_WORDS_FIELD_NUMBER: _builtins.int
+    WHOLE_OUTPUT_FIELD_NUMBER: _builtins.int
+    all: _builtins.bool
+    """Whether all accepted answers must occur, not any of them. The score is then the share that does."""
+    case_sensitive: _builtins.bool
+    """Whether capital and small letters differ."""
+    whole_words: _builtins.bool
+    """Whether only whole words count: "cat" is then not in "concatenate"."""
+    whole_output: _builtins.bool
+    """Look at the whole output, not at the answer alone."""
+    def __init__(
+        self,
+        *,
+        all: _builtins.bool = ...,
+        case_sensitive: _builtins.bool = ...,
+        whole_words: _builtins.bool = ...,
+        whole_output: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "case_sensitive", b"case_sensitive", "whole_output", b"whole_output", "whole_words", b"whole_words"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContainsGrader: _TypeAlias = ContainsGrader  # noqa: Y015
+
+@_typing.final
+class FormatGrader(_message.Message):
+    """Right when the whole output has the form in which datasets write reasoning: see ReasoningStyle. Accepted answers are not looked at."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASONING_STYLE_FIELD_NUMBER: _builtins.int
+    MIN_STEPS_FIELD_NUMBER: _builtins.int
+    reasoning_style: _dataset_pb2.ReasoningStyle.ValueType
+    """The form."""
+    min_steps: _builtins.int
+    """Fewest reasoning steps, 0-1,000, for REASONING_STYLE_NUMBERED. Left out: 1."""
+    def __init__(
+        self,
+        *,
+        reasoning_style: _dataset_pb2.ReasoningStyle.ValueType = ...,
+        min_steps: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_steps", b"_min_steps", "min_steps", b"min_steps"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_steps", b"_min_steps", "min_steps", b"min_steps", "reasoning_style", b"reasoning_style"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__min_steps: _TypeAlias = _typing.Literal["min_steps"]  # noqa: Y015
+    _WhichOneofArgType__min_steps: _TypeAlias = _typing.Literal["_min_steps", b"_min_steps"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_steps) -> _WhichOneofReturnType__min_steps | None: ...
+
+Global___FormatGrader: _TypeAlias = FormatGrader  # noqa: Y015
+
+@_typing.final
+class TokenF1Grader(_message.Message):
+    """Right when the answer shares enough words with an accepted one. Words are compared without case, punctuation and articles. The score is
+    the F1 of the words with the nearest accepted answer.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    threshold: _builtins.float
+    """Least score that is right, above 0 and at most 1. Left out: 0.5."""
+    def __init__(
+        self,
+        *,
+        threshold: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "threshold", b"threshold"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "threshold", b"threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__threshold: _TypeAlias = _typing.Literal["threshold"]  # noqa: Y015
+    _WhichOneofArgType__threshold: _TypeAlias = _typing.Literal["_threshold", b"_threshold"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__threshold) -> _WhichOneofReturnType__threshold | None: ...
+
+Global___TokenF1Grader: _TypeAlias = TokenF1Grader  # noqa: Y015
+
+@_typing.final
+class JsonSchemaGrader(_message.Message):
+    """Right when the answer is JSON, bare or in a code block, that `schema` allows, and where there are accepted answers, equal to one of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEMA_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def schema(self) -> _struct_pb2.Struct:
+        """A JSON Schema; its `$schema` names the draft, 2020-12 unless it does. References to other documents are not followed. At most 64 KiB."""
+
+    def __init__(
+        self,
+        *,
+        schema: _struct_pb2.Struct | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["schema", b"schema"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["schema", b"schema"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JsonSchemaGrader: _TypeAlias = JsonSchemaGrader  # noqa: Y015
+
+@_typing.final
+class JudgeGrader(_message.Message):
+    """Right when a model says so. Where that model runs is a setting of the evaluator; it decodes at temperature 0."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name at the judge's endpoint, 1-256 characters without spaces."""
+    prompt: _builtins.str
+    """What it is asked: a text with `{question}` and `{answer}`, and with `{accepted}` where the accepted answers are to be shown. What form its
+    reply is to have is added. At most 20,000 characters. Left out: a prompt of the evaluator's own, which shows all three.
+    """
+    threshold: _builtins.float
+    """Least grade that is right, above 0 and at most 1, for a judge that gives grades between 0 and 1. Left out: 0.5."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        prompt: _builtins.str = ...,
+        threshold: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "threshold", b"threshold"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "model", b"model", "prompt", b"prompt", "threshold", b"threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__threshold: _TypeAlias = _typing.Literal["threshold"]  # noqa: Y015
+    _WhichOneofArgType__threshold: _TypeAlias = _typing.Literal["_threshold", b"_threshold"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__threshold) -> _WhichOneofReturnType__threshold | None: ...
+
+Global___JudgeGrader: _TypeAlias = JudgeGrader  # noqa: Y015

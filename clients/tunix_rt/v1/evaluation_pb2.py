@@ -29,11 +29,12 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from tunix_rt.v1 import artifact_pb2 as tunix__rt_dot_v1_dot_artifact__pb2
 from tunix_rt.v1 import chat_template_pb2 as tunix__rt_dot_v1_dot_chat__template__pb2
+from tunix_rt.v1 import eval_set_pb2 as tunix__rt_dot_v1_dot_eval__set__pb2
 from tunix_rt.v1 import progress_pb2 as tunix__rt_dot_v1_dot_progress__pb2
 from tunix_rt.v1 import training_job_pb2 as tunix__rt_dot_v1_dot_training__job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctunix_rt/v1/evaluation.proto\x12\x0btunix_rt.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1atunix_rt/v1/artifact.proto\x1a\x1ftunix_rt/v1/chat_template.proto\x1a\x1atunix_rt/v1/progress.proto\x1a\x1etunix_rt/v1/training_job.proto\"\xd9\x06\n\nEvaluation\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12)\n\x04spec\x18\x02 \x01(\x0b\x32\x1b.tunix_rt.v1.EvaluationSpec\x12\x32\n\x05state\x18\x03 \x01(\x0e\x32\x1d.tunix_rt.v1.Evaluation.StateB\x04\xe2\x41\x01\x03\x12\'\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.StatusB\x04\xe2\x41\x01\x03\x12-\n\x08progress\x18\x05 \x01(\x0b\x32\x15.tunix_rt.v1.ProgressB\x04\xe2\x41\x01\x03\x12\x35\n\x07summary\x18\x06 \x01(\x0b\x32\x1e.tunix_rt.v1.EvaluationSummaryB\x04\xe2\x41\x01\x03\x12\x37\n\x08manifest\x18\x07 \x01(\x0b\x32\x1f.tunix_rt.v1.EvaluationManifestB\x04\xe2\x41\x01\x03\x12\x36\n\rmanifest_file\x18\x08 \x01(\x0b\x32\x19.tunix_rt.v1.ArtifactFileB\x04\xe2\x41\x01\x03\x12\x1b\n\rattempt_count\x18\t \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\nstart_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x32\n\x08\x65nd_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\rstage_timings\x18\r \x03(\x0b\x32\x18.tunix_rt.v1.StageTimingB\x04\xe2\x41\x01\x03\"\x95\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_QUEUED\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x14\n\x10STATE_CANCELLING\x10\x03\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x04\x12\x10\n\x0cSTATE_FAILED\x10\x05\x12\x13\n\x0fSTATE_CANCELLED\x10\x06:K\xea\x41H\n\x13tunix-rt/Evaluation\x12\x18\x65valuations/{evaluation}*\x0b\x65valuations2\nevaluation\"\xf0\x01\n\x0e\x45valuationSpec\x12+\n\x08\x65val_set\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10tunix-rt/EvalSet\x12\x14\n\nbase_model\x18\x02 \x01(\tH\x00\x12\x14\n\ncheckpoint\x18\x03 \x01(\tH\x00\x12\x30\n\rchat_template\x18\x04 \x01(\x0b\x32\x19.tunix_rt.v1.ChatTemplate\x12\'\n\x08\x64\x65\x63oding\x18\x05 \x01(\x0b\x32\x15.tunix_rt.v1.Decoding\x12!\n\x05\x64type\x18\x06 \x01(\x0e\x32\x12.tunix_rt.v1.DtypeB\x07\n\x05model\"b\n\x08\x44\x65\x63oding\x12\x1b\n\x0emax_new_tokens\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x17\n\nbatch_size\x18\x02 \x01(\x05H\x01\x88\x01\x01\x42\x11\n\x0f_max_new_tokensB\r\n\x0b_batch_size\"\xd2\x01\n\x11\x45valuationSummary\x12&\n\x07overall\x18\x01 \x01(\x0b\x32\x15.tunix_rt.v1.Accuracy\x12\x31\n\ncategories\x18\x02 \x03(\x0b\x32\x1d.tunix_rt.v1.CategoryAccuracy\x12\x17\n\x0ftruncated_count\x18\x03 \x01(\x05\x12\x18\n\x10generated_tokens\x18\x04 \x01(\x03\x12\x19\n\x11tokens_per_second\x18\x05 \x01(\x01\x12\x14\n\x0c\x66\x61iled_count\x18\x06 \x01(\x05\"p\n\x08\x41\x63\x63uracy\x12\x12\n\nitem_count\x18\x01 \x01(\x05\x12\x15\n\rcorrect_count\x18\x02 \x01(\x05\x12\x10\n\x08\x61\x63\x63uracy\x18\x03 \x01(\x01\x12\'\n\x08interval\x18\x04 \x01(\x0b\x32\x15.tunix_rt.v1.Interval\"M\n\x10\x43\x61tegoryAccuracy\x12\x10\n\x08\x63\x61tegory\x18\x01 \x01(\t\x12\'\n\x08\x61\x63\x63uracy\x18\x02 \x01(\x0b\x32\x15.tunix_rt.v1.Accuracy\"<\n\x08Interval\x12\r\n\x05lower\x18\x01 \x01(\x01\x12\r\n\x05upper\x18\x02 \x01(\x01\x12\x12\n\nconfidence\x18\x03 \x01(\x01\"\xf7\x02\n\x10\x45valuationResult\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\x13\n\x0bitem_digest\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x03 \x01(\t\x12\x0e\n\x06prompt\x18\x04 \x01(\t\x12\x1b\n\x13prompt_token_digest\x18\x05 \x01(\t\x12\x15\n\rprompt_tokens\x18\x06 \x01(\x05\x12\x0e\n\x06output\x18\x07 \x01(\t\x12\x15\n\routput_tokens\x18\x08 \x01(\x05\x12\x30\n\rfinish_reason\x18\t \x01(\x0e\x32\x19.tunix_rt.v1.FinishReason\x12\x18\n\x10\x65xtracted_answer\x18\n \x01(\t\x12\x18\n\x10\x61\x63\x63\x65pted_answers\x18\x0b \x03(\t\x12\x0f\n\x07\x63orrect\x18\x0c \x01(\x08\x12\x0e\n\x06grader\x18\r \x01(\t\x12*\n\x07latency\x18\x0e \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x65rror\x18\x0f \x01(\t\"\x86\x05\n\x12\x45valuationManifest\x12\x12\n\nevaluation\x18\x01 \x01(\t\x12)\n\x04spec\x18\x02 \x01(\x0b\x32\x1b.tunix_rt.v1.EvaluationSpec\x12\x17\n\x0f\x65val_set_digest\x18\x03 \x01(\t\x12\x1b\n\x13\x62\x61se_weights_digest\x18\x04 \x01(\t\x12\x18\n\x10tokenizer_digest\x18\x05 \x01(\t\x12\x19\n\x11\x63heckpoint_digest\x18\x06 \x01(\t\x12 \n\x18training_manifest_digest\x18\x07 \x01(\t\x12\x16\n\x0e\x64\x61taset_digest\x18\x08 \x01(\t\x12\x1c\n\x14\x63hat_template_digest\x18\t \x01(\t\x12\x0f\n\x07graders\x18\n \x03(\t\x12\x0e\n\x06\x65ngine\x18\x0b \x01(\t\x12\x16\n\x0eresults_digest\x18\x0c \x01(\t\x12N\n\x10package_versions\x18\r \x03(\x0b\x32\x34.tunix_rt.v1.EvaluationManifest.PackageVersionsEntry\x12N\n\x10runtime_settings\x18\x0e \x03(\x0b\x32\x34.tunix_rt.v1.EvaluationManifest.RuntimeSettingsEntry\x12\x0e\n\x06\x64\x65vice\x18\x0f \x01(\t\x12\x15\n\rcode_revision\x18\x10 \x01(\t\x1a\x36\n\x14PackageVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x36\n\x14RuntimeSettingsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*y\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x18\n\x14\x46INISH_REASON_FAILED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctunix_rt/v1/evaluation.proto\x12\x0btunix_rt.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1atunix_rt/v1/artifact.proto\x1a\x1ftunix_rt/v1/chat_template.proto\x1a\x1atunix_rt/v1/eval_set.proto\x1a\x1atunix_rt/v1/progress.proto\x1a\x1etunix_rt/v1/training_job.proto\"\x86\x07\n\nEvaluation\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12)\n\x04spec\x18\x02 \x01(\x0b\x32\x1b.tunix_rt.v1.EvaluationSpec\x12\x32\n\x05state\x18\x03 \x01(\x0e\x32\x1d.tunix_rt.v1.Evaluation.StateB\x04\xe2\x41\x01\x03\x12\'\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.StatusB\x04\xe2\x41\x01\x03\x12-\n\x08progress\x18\x05 \x01(\x0b\x32\x15.tunix_rt.v1.ProgressB\x04\xe2\x41\x01\x03\x12\x35\n\x07summary\x18\x06 \x01(\x0b\x32\x1e.tunix_rt.v1.EvaluationSummaryB\x04\xe2\x41\x01\x03\x12\x37\n\x08manifest\x18\x07 \x01(\x0b\x32\x1f.tunix_rt.v1.EvaluationManifestB\x04\xe2\x41\x01\x03\x12\x36\n\rmanifest_file\x18\x08 \x01(\x0b\x32\x19.tunix_rt.v1.ArtifactFileB\x04\xe2\x41\x01\x03\x12\x1b\n\rattempt_count\x18\t \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\nstart_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x32\n\x08\x65nd_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\rstage_timings\x18\r \x03(\x0b\x32\x18.tunix_rt.v1.StageTimingB\x04\xe2\x41\x01\x03\x12+\n\x07regrade\x18\x0e \x01(\x0b\x32\x14.tunix_rt.v1.RegradeB\x04\xe2\x41\x01\x03\"\x95\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_QUEUED\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x14\n\x10STATE_CANCELLING\x10\x03\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x04\x12\x10\n\x0cSTATE_FAILED\x10\x05\x12\x13\n\x0fSTATE_CANCELLED\x10\x06:K\xea\x41H\n\x13tunix-rt/Evaluation\x12\x18\x65valuations/{evaluation}*\x0b\x65valuations2\nevaluation\"\x81\x01\n\x07Regrade\x12,\n\x06source\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13tunix-rt/Evaluation\x12#\n\x06grader\x18\x02 \x01(\x0b\x32\x13.tunix_rt.v1.Grader\x12#\n\x15source_results_digest\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\"\xf0\x01\n\x0e\x45valuationSpec\x12+\n\x08\x65val_set\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10tunix-rt/EvalSet\x12\x14\n\nbase_model\x18\x02 \x01(\tH\x00\x12\x14\n\ncheckpoint\x18\x03 \x01(\tH\x00\x12\x30\n\rchat_template\x18\x04 \x01(\x0b\x32\x19.tunix_rt.v1.ChatTemplate\x12\'\n\x08\x64\x65\x63oding\x18\x05 \x01(\x0b\x32\x15.tunix_rt.v1.Decoding\x12!\n\x05\x64type\x18\x06 \x01(\x0e\x32\x12.tunix_rt.v1.DtypeB\x07\n\x05model\"b\n\x08\x44\x65\x63oding\x12\x1b\n\x0emax_new_tokens\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x17\n\nbatch_size\x18\x02 \x01(\x05H\x01\x88\x01\x01\x42\x11\n\x0f_max_new_tokensB\r\n\x0b_batch_size\"\xfe\x01\n\x11\x45valuationSummary\x12&\n\x07overall\x18\x01 \x01(\x0b\x32\x15.tunix_rt.v1.Accuracy\x12\x31\n\ncategories\x18\x02 \x03(\x0b\x32\x1d.tunix_rt.v1.CategoryAccuracy\x12\x17\n\x0ftruncated_count\x18\x03 \x01(\x05\x12\x18\n\x10generated_tokens\x18\x04 \x01(\x03\x12\x19\n\x11tokens_per_second\x18\x05 \x01(\x01\x12\x14\n\x0c\x66\x61iled_count\x18\x06 \x01(\x05\x12\x16\n\x0eungraded_count\x18\x07 \x01(\x05\x12\x12\n\nmean_score\x18\x08 \x01(\x01\"p\n\x08\x41\x63\x63uracy\x12\x12\n\nitem_count\x18\x01 \x01(\x05\x12\x15\n\rcorrect_count\x18\x02 \x01(\x05\x12\x10\n\x08\x61\x63\x63uracy\x18\x03 \x01(\x01\x12\'\n\x08interval\x18\x04 \x01(\x0b\x32\x15.tunix_rt.v1.Interval\"M\n\x10\x43\x61tegoryAccuracy\x12\x10\n\x08\x63\x61tegory\x18\x01 \x01(\t\x12\'\n\x08\x61\x63\x63uracy\x18\x02 \x01(\x0b\x32\x15.tunix_rt.v1.Accuracy\"<\n\x08Interval\x12\r\n\x05lower\x18\x01 \x01(\x01\x12\r\n\x05upper\x18\x02 \x01(\x01\x12\x12\n\nconfidence\x18\x03 \x01(\x01\"\xb0\x03\n\x10\x45valuationResult\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\x13\n\x0bitem_digest\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x03 \x01(\t\x12\x0e\n\x06prompt\x18\x04 \x01(\t\x12\x1b\n\x13prompt_token_digest\x18\x05 \x01(\t\x12\x15\n\rprompt_tokens\x18\x06 \x01(\x05\x12\x0e\n\x06output\x18\x07 \x01(\t\x12\x15\n\routput_tokens\x18\x08 \x01(\x05\x12\x30\n\rfinish_reason\x18\t \x01(\x0e\x32\x19.tunix_rt.v1.FinishReason\x12\x18\n\x10\x65xtracted_answer\x18\n \x01(\t\x12\x18\n\x10\x61\x63\x63\x65pted_answers\x18\x0b \x03(\t\x12\x0f\n\x07\x63orrect\x18\x0c \x01(\x08\x12\x0e\n\x06grader\x18\r \x01(\t\x12*\n\x07latency\x18\x0e \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x65rror\x18\x0f \x01(\t\x12\r\n\x05score\x18\x10 \x01(\x01\x12\x13\n\x0bgrade_error\x18\x11 \x01(\t\x12\x13\n\x0b\x65xplanation\x18\x12 \x01(\t\"\xad\x05\n\x12\x45valuationManifest\x12\x12\n\nevaluation\x18\x01 \x01(\t\x12)\n\x04spec\x18\x02 \x01(\x0b\x32\x1b.tunix_rt.v1.EvaluationSpec\x12\x17\n\x0f\x65val_set_digest\x18\x03 \x01(\t\x12\x1b\n\x13\x62\x61se_weights_digest\x18\x04 \x01(\t\x12\x18\n\x10tokenizer_digest\x18\x05 \x01(\t\x12\x19\n\x11\x63heckpoint_digest\x18\x06 \x01(\t\x12 \n\x18training_manifest_digest\x18\x07 \x01(\t\x12\x16\n\x0e\x64\x61taset_digest\x18\x08 \x01(\t\x12\x1c\n\x14\x63hat_template_digest\x18\t \x01(\t\x12\x0f\n\x07graders\x18\n \x03(\t\x12\x0e\n\x06\x65ngine\x18\x0b \x01(\t\x12\x16\n\x0eresults_digest\x18\x0c \x01(\t\x12N\n\x10package_versions\x18\r \x03(\x0b\x32\x34.tunix_rt.v1.EvaluationManifest.PackageVersionsEntry\x12N\n\x10runtime_settings\x18\x0e \x03(\x0b\x32\x34.tunix_rt.v1.EvaluationManifest.RuntimeSettingsEntry\x12\x0e\n\x06\x64\x65vice\x18\x0f \x01(\t\x12\x15\n\rcode_revision\x18\x10 \x01(\t\x12%\n\x07regrade\x18\x11 \x01(\x0b\x32\x14.tunix_rt.v1.Regrade\x1a\x36\n\x14PackageVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x36\n\x14RuntimeSettingsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*y\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x18\n\x14\x46INISH_REASON_FAILED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -64,38 +65,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EVALUATION'].fields_by_name['end_time']._serialized_options = b'\342A\001\003'
   _globals['_EVALUATION'].fields_by_name['stage_timings']._loaded_options = None
   _globals['_EVALUATION'].fields_by_name['stage_timings']._serialized_options = b'\342A\001\003'
+  _globals['_EVALUATION'].fields_by_name['regrade']._loaded_options = None
+  _globals['_EVALUATION'].fields_by_name['regrade']._serialized_options = b'\342A\001\003'
   _globals['_EVALUATION']._loaded_options = None
   _globals['_EVALUATION']._serialized_options = b'\352AH\n\023tunix-rt/Evaluation\022\030evaluations/{evaluation}*\013evaluations2\nevaluation'
+  _globals['_REGRADE'].fields_by_name['source']._loaded_options = None
+  _globals['_REGRADE'].fields_by_name['source']._serialized_options = b'\342A\001\002\372A\025\n\023tunix-rt/Evaluation'
+  _globals['_REGRADE'].fields_by_name['source_results_digest']._loaded_options = None
+  _globals['_REGRADE'].fields_by_name['source_results_digest']._serialized_options = b'\342A\001\003'
   _globals['_EVALUATIONSPEC'].fields_by_name['eval_set']._loaded_options = None
   _globals['_EVALUATIONSPEC'].fields_by_name['eval_set']._serialized_options = b'\342A\001\002\372A\022\n\020tunix-rt/EvalSet'
   _globals['_EVALUATIONMANIFEST_PACKAGEVERSIONSENTRY']._loaded_options = None
   _globals['_EVALUATIONMANIFEST_PACKAGEVERSIONSENTRY']._serialized_options = b'8\001'
   _globals['_EVALUATIONMANIFEST_RUNTIMESETTINGSENTRY']._loaded_options = None
   _globals['_EVALUATIONMANIFEST_RUNTIMESETTINGSENTRY']._serialized_options = b'8\001'
-  _globals['_FINISHREASON']._serialized_start=3014
-  _globals['_FINISHREASON']._serialized_end=3135
-  _globals['_EVALUATION']._serialized_start=317
-  _globals['_EVALUATION']._serialized_end=1174
-  _globals['_EVALUATION_STATE']._serialized_start=948
-  _globals['_EVALUATION_STATE']._serialized_end=1097
-  _globals['_EVALUATIONSPEC']._serialized_start=1177
-  _globals['_EVALUATIONSPEC']._serialized_end=1417
-  _globals['_DECODING']._serialized_start=1419
-  _globals['_DECODING']._serialized_end=1517
-  _globals['_EVALUATIONSUMMARY']._serialized_start=1520
-  _globals['_EVALUATIONSUMMARY']._serialized_end=1730
-  _globals['_ACCURACY']._serialized_start=1732
-  _globals['_ACCURACY']._serialized_end=1844
-  _globals['_CATEGORYACCURACY']._serialized_start=1846
-  _globals['_CATEGORYACCURACY']._serialized_end=1923
-  _globals['_INTERVAL']._serialized_start=1925
-  _globals['_INTERVAL']._serialized_end=1985
-  _globals['_EVALUATIONRESULT']._serialized_start=1988
-  _globals['_EVALUATIONRESULT']._serialized_end=2363
-  _globals['_EVALUATIONMANIFEST']._serialized_start=2366
-  _globals['_EVALUATIONMANIFEST']._serialized_end=3012
-  _globals['_EVALUATIONMANIFEST_PACKAGEVERSIONSENTRY']._serialized_start=2902
-  _globals['_EVALUATIONMANIFEST_PACKAGEVERSIONSENTRY']._serialized_end=2956
-  _globals['_EVALUATIONMANIFEST_RUNTIMESETTINGSENTRY']._serialized_start=2958
-  _globals['_EVALUATIONMANIFEST_RUNTIMESETTINGSENTRY']._serialized_end=3012
+  _globals['_FINISHREASON']._serialized_start=3359
+  _globals['_FINISHREASON']._serialized_end=3480
+  _globals['_EVALUATION']._serialized_start=345
+  _globals['_EVALUATION']._serialized_end=1247
+  _globals['_EVALUATION_STATE']._serialized_start=1021
+  _globals['_EVALUATION_STATE']._serialized_end=1170
+  _globals['_REGRADE']._serialized_start=1250
+  _globals['_REGRADE']._serialized_end=1379
+  _globals['_EVALUATIONSPEC']._serialized_start=1382
+  _globals['_EVALUATIONSPEC']._serialized_end=1622
+  _globals['_DECODING']._serialized_start=1624
+  _globals['_DECODING']._serialized_end=1722
+  _globals['_EVALUATIONSUMMARY']._serialized_start=1725
+  _globals['_EVALUATIONSUMMARY']._serialized_end=1979
+  _globals['_ACCURACY']._serialized_start=1981
+  _globals['_ACCURACY']._serialized_end=2093
+  _globals['_CATEGORYACCURACY']._serialized_start=2095
+  _globals['_CATEGORYACCURACY']._serialized_end=2172
+  _globals['_INTERVAL']._serialized_start=2174
+  _globals['_INTERVAL']._serialized_end=2234
+  _globals['_EVALUATIONRESULT']._serialized_start=2237
+  _globals['_EVALUATIONRESULT']._serialized_end=2669
+  _globals['_EVALUATIONMANIFEST']._serialized_start=2672
+  _globals['_EVALUATIONMANIFEST']._serialized_end=3357
+  _globals['_EVALUATIONMANIFEST_PACKAGEVERSIONSENTRY']._serialized_start=3247
+  _globals['_EVALUATIONMANIFEST_PACKAGEVERSIONSENTRY']._serialized_end=3301
+  _globals['_EVALUATIONMANIFEST_RUNTIMESETTINGSENTRY']._serialized_start=3303
+  _globals['_EVALUATIONMANIFEST_RUNTIMESETTINGSENTRY']._serialized_end=3357
 # @@protoc_insertion_point(module_scope)

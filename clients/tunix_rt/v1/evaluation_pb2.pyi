@@ -13,6 +13,7 @@ from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
 from tunix_rt.v1 import artifact_pb2 as _artifact_pb2
 from tunix_rt.v1 import chat_template_pb2 as _chat_template_pb2
+from tunix_rt.v1 import eval_set_pb2 as _eval_set_pb2
 from tunix_rt.v1 import progress_pb2 as _progress_pb2
 from tunix_rt.v1 import training_job_pb2 as _training_job_pb2
 import builtins as _builtins
@@ -112,6 +113,7 @@ class Evaluation(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     STAGE_TIMINGS_FIELD_NUMBER: _builtins.int
+    REGRADE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `evaluations/{evaluation}`; the server chooses the id."""
     state: Global___Evaluation.State.ValueType
@@ -158,6 +160,10 @@ class Evaluation(_message.Message):
     def stage_timings(self) -> _containers.RepeatedCompositeFieldContainer[_training_job_pb2.StageTiming]:
         """Wall time of each finished stage, in order."""
 
+    @_builtins.property
+    def regrade(self) -> Global___Regrade:
+        """Set where nothing was generated: the answers of another evaluation were graded again."""
+
     def __init__(
         self,
         *,
@@ -174,14 +180,47 @@ class Evaluation(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         stage_timings: _abc.Iterable[_training_job_pb2.StageTiming] | None = ...,
+        regrade: Global___Regrade | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "manifest", b"manifest", "manifest_file", b"manifest_file", "progress", b"progress", "spec", b"spec", "start_time", b"start_time", "summary", b"summary"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "manifest", b"manifest", "manifest_file", b"manifest_file", "progress", b"progress", "regrade", b"regrade", "spec", b"spec", "start_time", b"start_time", "summary", b"summary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "manifest", b"manifest", "manifest_file", b"manifest_file", "name", b"name", "progress", b"progress", "spec", b"spec", "stage_timings", b"stage_timings", "start_time", b"start_time", "state", b"state", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "manifest", b"manifest", "manifest_file", b"manifest_file", "name", b"name", "progress", b"progress", "regrade", b"regrade", "spec", b"spec", "stage_timings", b"stage_timings", "start_time", b"start_time", "state", b"state", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Evaluation: _TypeAlias = Evaluation  # noqa: Y015
+
+@_typing.final
+class Regrade(_message.Message):
+    """Where the answers of an evaluation come from that only graded them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    GRADER_FIELD_NUMBER: _builtins.int
+    SOURCE_RESULTS_DIGEST_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """The evaluation whose answers were graded again, `evaluations/{evaluation}`."""
+    source_results_digest: _builtins.str
+    """Digest of the results that `source` had."""
+    @_builtins.property
+    def grader(self) -> _eval_set_pb2.Grader:
+        """The grader that every item was given in place of its own, if one was."""
+
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+        grader: _eval_set_pb2.Grader | None = ...,
+        source_results_digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["grader", b"grader"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grader", b"grader", "source", b"source", "source_results_digest", b"source_results_digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Regrade: _TypeAlias = Regrade  # noqa: Y015
 
 @_typing.final
 class EvaluationSpec(_message.Message):
@@ -276,6 +315,8 @@ class EvaluationSummary(_message.Message):
     GENERATED_TOKENS_FIELD_NUMBER: _builtins.int
     TOKENS_PER_SECOND_FIELD_NUMBER: _builtins.int
     FAILED_COUNT_FIELD_NUMBER: _builtins.int
+    UNGRADED_COUNT_FIELD_NUMBER: _builtins.int
+    MEAN_SCORE_FIELD_NUMBER: _builtins.int
     truncated_count: _builtins.int
     """Answers that were cut at `max_new_tokens`."""
     generated_tokens: _builtins.int
@@ -284,6 +325,10 @@ class EvaluationSummary(_message.Message):
     """`generated_tokens` by the wall time of generation, compilation left out."""
     failed_count: _builtins.int
     """Items that no answer could be generated for; they count as wrong."""
+    ungraded_count: _builtins.int
+    """Answers that could not be graded, see `EvaluationResult.grade_error`; they count as wrong."""
+    mean_score: _builtins.float
+    """Mean of all items' scores. Differs from the accuracy only where a grader gives scores between 0 and 1."""
     @_builtins.property
     def overall(self) -> Global___Accuracy:
         """Accuracy over all items."""
@@ -301,10 +346,12 @@ class EvaluationSummary(_message.Message):
         generated_tokens: _builtins.int = ...,
         tokens_per_second: _builtins.float = ...,
         failed_count: _builtins.int = ...,
+        ungraded_count: _builtins.int = ...,
+        mean_score: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["overall", b"overall"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["categories", b"categories", "failed_count", b"failed_count", "generated_tokens", b"generated_tokens", "overall", b"overall", "tokens_per_second", b"tokens_per_second", "truncated_count", b"truncated_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["categories", b"categories", "failed_count", b"failed_count", "generated_tokens", b"generated_tokens", "mean_score", b"mean_score", "overall", b"overall", "tokens_per_second", b"tokens_per_second", "truncated_count", b"truncated_count", "ungraded_count", b"ungraded_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -425,6 +472,9 @@ class EvaluationResult(_message.Message):
     GRADER_FIELD_NUMBER: _builtins.int
     LATENCY_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    GRADE_ERROR_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
     """Id of the item."""
     item_digest: _builtins.str
@@ -448,9 +498,17 @@ class EvaluationResult(_message.Message):
     correct: _builtins.bool
     """True when the answer is right."""
     grader: _builtins.str
-    """The grader and its version, such as "numeric/1"."""
+    """The grader and all that its verdict depends on besides the item: its version, the versions of libraries that grade, a judge's model and
+    the digest of its prompt. Such as "numeric/2", "regex/1 regex=2026.11.15" or "judge/1 model=m prompt=sha256:...".
+    """
     error: _builtins.str
     """Why nothing was generated, such as a prompt longer than the model's context. Such an item counts as wrong."""
+    score: _builtins.float
+    """Between 0 and 1: of graders that give one, such as token F1 and judges; else 1 for a right answer and 0 for a wrong one."""
+    grade_error: _builtins.str
+    """Why the answer could not be graded, such as a judge that cannot be reached. Such an item counts as wrong."""
+    explanation: _builtins.str
+    """What the grader says of the answer, such as a judge's words or where a schema is not met. At most 2,000 characters."""
     @_builtins.property
     def accepted_answers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The accepted answers of the item."""
@@ -477,10 +535,13 @@ class EvaluationResult(_message.Message):
         grader: _builtins.str = ...,
         latency: _duration_pb2.Duration | None = ...,
         error: _builtins.str = ...,
+        score: _builtins.float = ...,
+        grade_error: _builtins.str = ...,
+        explanation: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["latency", b"latency"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_answers", b"accepted_answers", "category", b"category", "correct", b"correct", "error", b"error", "extracted_answer", b"extracted_answer", "finish_reason", b"finish_reason", "grader", b"grader", "item_digest", b"item_digest", "item_id", b"item_id", "latency", b"latency", "output", b"output", "output_tokens", b"output_tokens", "prompt", b"prompt", "prompt_token_digest", b"prompt_token_digest", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_answers", b"accepted_answers", "category", b"category", "correct", b"correct", "error", b"error", "explanation", b"explanation", "extracted_answer", b"extracted_answer", "finish_reason", b"finish_reason", "grade_error", b"grade_error", "grader", b"grader", "item_digest", b"item_digest", "item_id", b"item_id", "latency", b"latency", "output", b"output", "output_tokens", b"output_tokens", "prompt", b"prompt", "prompt_token_digest", b"prompt_token_digest", "prompt_tokens", b"prompt_tokens", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -548,10 +609,11 @@ class EvaluationManifest(_message.Message):
     RUNTIME_SETTINGS_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
     CODE_REVISION_FIELD_NUMBER: _builtins.int
+    REGRADE_FIELD_NUMBER: _builtins.int
     evaluation: _builtins.str
     """The evaluation, `evaluations/{evaluation}`."""
     eval_set_digest: _builtins.str
-    """Digest of the eval set."""
+    """Digest of the eval set as it was graded: of its items, each with the grader that was used."""
     base_weights_digest: _builtins.str
     """Digest of the base model's weights."""
     tokenizer_digest: _builtins.str
@@ -578,7 +640,7 @@ class EvaluationManifest(_message.Message):
 
     @_builtins.property
     def graders(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Graders used and their versions."""
+        """Graders used and their versions, see `EvaluationResult.grader`."""
 
     @_builtins.property
     def package_versions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -587,6 +649,10 @@ class EvaluationManifest(_message.Message):
     @_builtins.property
     def runtime_settings(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """JAX and XLA settings, by name."""
+
+    @_builtins.property
+    def regrade(self) -> Global___Regrade:
+        """Where the answers come from, for an evaluation that only graded them."""
 
     def __init__(
         self,
@@ -607,10 +673,11 @@ class EvaluationManifest(_message.Message):
         runtime_settings: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         device: _builtins.str = ...,
         code_revision: _builtins.str = ...,
+        regrade: Global___Regrade | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["regrade", b"regrade", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_weights_digest", b"base_weights_digest", "chat_template_digest", b"chat_template_digest", "checkpoint_digest", b"checkpoint_digest", "code_revision", b"code_revision", "dataset_digest", b"dataset_digest", "device", b"device", "engine", b"engine", "eval_set_digest", b"eval_set_digest", "evaluation", b"evaluation", "graders", b"graders", "package_versions", b"package_versions", "results_digest", b"results_digest", "runtime_settings", b"runtime_settings", "spec", b"spec", "tokenizer_digest", b"tokenizer_digest", "training_manifest_digest", b"training_manifest_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_weights_digest", b"base_weights_digest", "chat_template_digest", b"chat_template_digest", "checkpoint_digest", b"checkpoint_digest", "code_revision", b"code_revision", "dataset_digest", b"dataset_digest", "device", b"device", "engine", b"engine", "eval_set_digest", b"eval_set_digest", "evaluation", b"evaluation", "graders", b"graders", "package_versions", b"package_versions", "regrade", b"regrade", "results_digest", b"results_digest", "runtime_settings", b"runtime_settings", "spec", b"spec", "tokenizer_digest", b"tokenizer_digest", "training_manifest_digest", b"training_manifest_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

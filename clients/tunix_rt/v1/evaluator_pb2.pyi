@@ -312,26 +312,81 @@ class ListEvaluationItemsRequest(_message.Message):
     PARENT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """The evaluation, `evaluations/{evaluation}`."""
     page_size: _builtins.int
     """Most results in the answer; 0 means 50, more than 1,000 means 1,000. The answer also stops short of 4 MiB."""
     page_token: _builtins.str
     """`next_page_token` of the page before."""
+    @_builtins.property
+    def filter(self) -> Global___EvaluationItemFilter:
+        """Which results; left out: all."""
+
     def __init__(
         self,
         *,
         parent: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: Global___EvaluationItemFilter | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListEvaluationItemsRequest: _TypeAlias = ListEvaluationItemsRequest  # noqa: Y015
+
+@_typing.final
+class EvaluationItemFilter(_message.Message):
+    """Which results of an evaluation are wanted: those that meet every condition that is set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CORRECT_FIELD_NUMBER: _builtins.int
+    CATEGORY_FIELD_NUMBER: _builtins.int
+    FINISH_REASON_FIELD_NUMBER: _builtins.int
+    GRADER_FIELD_NUMBER: _builtins.int
+    UNGRADED_FIELD_NUMBER: _builtins.int
+    correct: _builtins.bool
+    """Only right answers, or only wrong ones."""
+    category: _builtins.str
+    """Only those of this category; the empty one holds the items without one."""
+    finish_reason: _evaluation_pb2.FinishReason.ValueType
+    """Only those whose generation stopped so."""
+    grader: _builtins.str
+    """Only those of this kind of grader, such as "numeric"."""
+    ungraded: _builtins.bool
+    """Only answers that could not be graded, or only those that could."""
+    def __init__(
+        self,
+        *,
+        correct: _builtins.bool | None = ...,
+        category: _builtins.str | None = ...,
+        finish_reason: _evaluation_pb2.FinishReason.ValueType = ...,
+        grader: _builtins.str = ...,
+        ungraded: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_category", b"_category", "_correct", b"_correct", "_ungraded", b"_ungraded", "category", b"category", "correct", b"correct", "ungraded", b"ungraded"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_category", b"_category", "_correct", b"_correct", "_ungraded", b"_ungraded", "category", b"category", "correct", b"correct", "finish_reason", b"finish_reason", "grader", b"grader", "ungraded", b"ungraded"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__category: _TypeAlias = _typing.Literal["category"]  # noqa: Y015
+    _WhichOneofArgType__category: _TypeAlias = _typing.Literal["_category", b"_category"]  # noqa: Y015
+    _WhichOneofReturnType__correct: _TypeAlias = _typing.Literal["correct"]  # noqa: Y015
+    _WhichOneofArgType__correct: _TypeAlias = _typing.Literal["_correct", b"_correct"]  # noqa: Y015
+    _WhichOneofReturnType__ungraded: _TypeAlias = _typing.Literal["ungraded"]  # noqa: Y015
+    _WhichOneofArgType__ungraded: _TypeAlias = _typing.Literal["_ungraded", b"_ungraded"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__category) -> _WhichOneofReturnType__category | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__correct) -> _WhichOneofReturnType__correct | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ungraded) -> _WhichOneofReturnType__ungraded | None: ...
+
+Global___EvaluationItemFilter: _TypeAlias = EvaluationItemFilter  # noqa: Y015
 
 @_typing.final
 class ListEvaluationItemsResponse(_message.Message):
@@ -360,6 +415,42 @@ class ListEvaluationItemsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListEvaluationItemsResponse: _TypeAlias = ListEvaluationItemsResponse  # noqa: Y015
+
+@_typing.final
+class RegradeEvaluationRequest(_message.Message):
+    """Request of RegradeEvaluation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    EVAL_SET_FIELD_NUMBER: _builtins.int
+    GRADER_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The evaluation whose answers are graded, `evaluations/{evaluation}`. It must have succeeded."""
+    eval_set: _builtins.str
+    """The eval set to grade by, `evalSets/{eval_set}`, with the same ids and prompts. Left out: the evaluation's own."""
+    request_id: _builtins.str
+    """Makes a retry safe: 1-64 characters chosen by the caller."""
+    @_builtins.property
+    def grader(self) -> _eval_set_pb2.Grader:
+        """A grader for every item. Left out: each item's own."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        eval_set: _builtins.str = ...,
+        grader: _eval_set_pb2.Grader | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["grader", b"grader"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["eval_set", b"eval_set", "grader", b"grader", "name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegradeEvaluationRequest: _TypeAlias = RegradeEvaluationRequest  # noqa: Y015
 
 @_typing.final
 class CompareEvaluationsRequest(_message.Message):

@@ -83,6 +83,11 @@ class EvaluatorStub:
                 request_serializer=tunix__rt_dot_v1_dot_evaluator__pb2.ListEvaluationItemsRequest.SerializeToString,
                 response_deserializer=tunix__rt_dot_v1_dot_evaluator__pb2.ListEvaluationItemsResponse.FromString,
                 _registered_method=True)
+        self.RegradeEvaluation = channel.unary_unary(
+                '/tunix_rt.v1.Evaluator/RegradeEvaluation',
+                request_serializer=tunix__rt_dot_v1_dot_evaluator__pb2.RegradeEvaluationRequest.SerializeToString,
+                response_deserializer=tunix__rt_dot_v1_dot_evaluation__pb2.Evaluation.FromString,
+                _registered_method=True)
         self.CompareEvaluations = channel.unary_unary(
                 '/tunix_rt.v1.Evaluator/CompareEvaluations',
                 request_serializer=tunix__rt_dot_v1_dot_evaluator__pb2.CompareEvaluationsRequest.SerializeToString,
@@ -172,6 +177,13 @@ class EvaluatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RegradeEvaluation(self, request, context):
+        """Grades the answers of a finished evaluation again, without generating any, as an evaluation of its own that is put into a queue.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CompareEvaluations(self, request, context):
         """Compares finished evaluations, one a side or several training seeds. Refused, every reason named, unless all answered the same questions in the
         same way, or the caller waives what differs.
@@ -248,6 +260,11 @@ def add_EvaluatorServicer_to_server(servicer, server):
                     servicer.ListEvaluationItems,
                     request_deserializer=tunix__rt_dot_v1_dot_evaluator__pb2.ListEvaluationItemsRequest.FromString,
                     response_serializer=tunix__rt_dot_v1_dot_evaluator__pb2.ListEvaluationItemsResponse.SerializeToString,
+            ),
+            'RegradeEvaluation': grpc.unary_unary_rpc_method_handler(
+                    servicer.RegradeEvaluation,
+                    request_deserializer=tunix__rt_dot_v1_dot_evaluator__pb2.RegradeEvaluationRequest.FromString,
+                    response_serializer=tunix__rt_dot_v1_dot_evaluation__pb2.Evaluation.SerializeToString,
             ),
             'CompareEvaluations': grpc.unary_unary_rpc_method_handler(
                     servicer.CompareEvaluations,
@@ -514,6 +531,33 @@ class Evaluator:
             '/tunix_rt.v1.Evaluator/ListEvaluationItems',
             tunix__rt_dot_v1_dot_evaluator__pb2.ListEvaluationItemsRequest.SerializeToString,
             tunix__rt_dot_v1_dot_evaluator__pb2.ListEvaluationItemsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RegradeEvaluation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tunix_rt.v1.Evaluator/RegradeEvaluation',
+            tunix__rt_dot_v1_dot_evaluator__pb2.RegradeEvaluationRequest.SerializeToString,
+            tunix__rt_dot_v1_dot_evaluation__pb2.Evaluation.FromString,
             options,
             channel_credentials,
             insecure,

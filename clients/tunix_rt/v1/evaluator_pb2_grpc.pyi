@@ -54,6 +54,8 @@ class EvaluatorStub:
     """Streams an evaluation's state, the present one first, until it has ended."""
     ListEvaluationItems: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.ListEvaluationItemsRequest, _evaluator_pb2.ListEvaluationItemsResponse]
     """Lists the item results of an evaluation a page at a time, ordered by item id."""
+    RegradeEvaluation: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.RegradeEvaluationRequest, _evaluation_pb2.Evaluation]
+    """Grades the answers of a finished evaluation again, without generating any, as an evaluation of its own that is put into a queue."""
     CompareEvaluations: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.CompareEvaluationsRequest, _comparison_report_pb2.ComparisonReport]
     """Compares finished evaluations, one a side or several training seeds. Refused, every reason named, unless all answered the same questions in the
     same way, or the caller waives what differs.
@@ -88,6 +90,8 @@ class EvaluatorAsyncStub(EvaluatorStub):
     """Streams an evaluation's state, the present one first, until it has ended."""
     ListEvaluationItems: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.ListEvaluationItemsRequest, _evaluator_pb2.ListEvaluationItemsResponse]  # type: ignore[assignment]
     """Lists the item results of an evaluation a page at a time, ordered by item id."""
+    RegradeEvaluation: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.RegradeEvaluationRequest, _evaluation_pb2.Evaluation]  # type: ignore[assignment]
+    """Grades the answers of a finished evaluation again, without generating any, as an evaluation of its own that is put into a queue."""
     CompareEvaluations: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.CompareEvaluationsRequest, _comparison_report_pb2.ComparisonReport]  # type: ignore[assignment]
     """Compares finished evaluations, one a side or several training seeds. Refused, every reason named, unless all answered the same questions in the
     same way, or the caller waives what differs.
@@ -173,6 +177,14 @@ class EvaluatorServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_evaluator_pb2.ListEvaluationItemsResponse, _abc.Awaitable[_evaluator_pb2.ListEvaluationItemsResponse]]:
         """Lists the item results of an evaluation a page at a time, ordered by item id."""
+
+    @_abc_1.abstractmethod
+    def RegradeEvaluation(
+        self,
+        request: _evaluator_pb2.RegradeEvaluationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_evaluation_pb2.Evaluation, _abc.Awaitable[_evaluation_pb2.Evaluation]]:
+        """Grades the answers of a finished evaluation again, without generating any, as an evaluation of its own that is put into a queue."""
 
     @_abc_1.abstractmethod
     def CompareEvaluations(

@@ -239,6 +239,26 @@ def test_eval_items_are_read_with_all_their_fields() -> None:
     assert other.grader.WhichOneof("kind") == "text"
 
 
+def test_graders_are_read_with_their_settings() -> None:
+    graders: list[Any] = [
+        "math",
+        {"kind": "multiple_choice", "options": ["x", "y"]},
+        {"kind": "json_schema", "schema": {"type": "object", "minProperties": 1}},
+        {"kind": "format", "reasoning_style": "answer-only"},
+        {"kind": "numeric", "relative_tolerance": 0.1, "units": ["kg"], "unit_required": True},
+    ]
+    rows = [ITEM | {"id": str(n), "prompt": str(n), "grader": grader} for n, grader in enumerate(graders)]
+    del rows[3]["accepted_answers"]
+    read = [item.grader for item in read_eval_items(lines(*rows))]
+    assert [grader.WhichOneof("kind") for grader in read] == [
+        *("math", "multiple_choice", "json_schema", "format", "numeric")
+    ]
+    assert list(read[1].multiple_choice.options) == ["x", "y"]
+    assert read[2].json_schema.schema["minProperties"] == 1
+    assert read[3].format.reasoning_style == v1.REASONING_STYLE_ANSWER_ONLY
+    assert (read[4].numeric.relative_tolerance, read[4].numeric.unit_required) == (0.1, True)
+
+
 def test_the_built_in_eval_set_is_read_by_its_name() -> None:
     items = read_eval_items("eval_v1")
     assert len(items) == 25
@@ -250,7 +270,27 @@ def test_the_built_in_eval_set_is_read_by_its_name() -> None:
     [
         ([ITEM, ITEM | {"prompt": "x"}], "line 2: id: is the same as on line 1"),
         ([ITEM, ITEM | {"id": "x"}], "line 2: prompt: is the same as on line 1"),
-        ([ITEM | {"grader": "fuzzy"}], "grader: is 'fuzzy' (a string); it should be 'numeric' or 'text'"),
+        (
+            [ITEM | {"grader": "fuzzy"}],
+            "grader: kind is 'fuzzy', which is no grader; known are contains, format",
+        ),
+        (
+            [ITEM | {"grader": "numerik"}],
+            "grader: kind is 'numerik', which is no grader; did you mean 'numeric'?",
+        ),
+        ([ITEM | {"grader": 3}], "grader: is 3; the name of a kind"),
+        ([ITEM | {"grader": {}}], "grader: kind is missing; one of numeric, text"),
+        (
+            [ITEM | {"grader": {"kind": "numeric", "tol": 1}}],
+            "grader: tol is no setting of the numeric grader",
+        ),
+        (
+            [ITEM | {"grader": {"kind": "text", "tol": 1}}],
+            "tol is no setting of the text grader; it has none",
+        ),
+        ([ITEM | {"grader": {"kind": "numeric", "tolerance": "x"}}], "grader: tolerance is 'x': "),
+        ([ITEM | {"grader": {"kind": "format", "reasoning_style": "odd"}}], "reasoning_style is 'odd'"),
+        ([{key: value for key, value in ITEM.items() if key != "grader"}], "grader: is missing"),
         ([ITEM | {"grader": "text", "tolerance": 1}], "tolerance: is only for the numeric grader"),
         ([ITEM | {"tolerance": -1}], "tolerance: is -1"),
         ([ITEM | {"accepted_answers": []}], "accepted_answers: needs at least 1"),

@@ -16,7 +16,8 @@ import pytest
 from support.comparison import answered, finished, some_comparison, some_items
 from tunix_rt_evaluator.comparison import compared
 from tunix_rt_evaluator.comparison_model import ComparisonContent, Run
-from tunix_rt_evaluator.model import EvalItem, ItemResult, NumericGrader
+from tunix_rt_evaluator.grader_settings import NumericGrader
+from tunix_rt_evaluator.model import EvalItem, ItemResult
 from tunix_rt_evaluator.report import DOCUMENTS, words
 from tunix_rt_evaluator.report.charts import accuracy_chart, category_chart, length_chart, loss_chart
 

@@ -35,8 +35,8 @@ def test_every_command_of_the_loop_is_there() -> None:
         "traces generate", "traces import", "traces list", "traces show",
         "dataset build", "dataset list", "dataset show", "dataset export",
         "train start", "train watch", "train list", "train show", "train cancel",
-        "evalset import", "evalset list", "evalset show",
-        "evaluate", "evaluation list", "evaluation show", "compare",
+        "evalset import", "evalset generate", "evalset list", "evalset show",
+        "evaluate", "evaluation list", "evaluation show", "evaluation items", "evaluation regrade", "compare",
         "loop run", "up", "demo", "doctor",
     }  # fmt: skip
 

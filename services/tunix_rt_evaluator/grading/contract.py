@@ -1,0 +1,47 @@
+"""What a kind of grader is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from tunix_rt_evaluator.model import Verdict
+
+Problem: TypeAlias = tuple[tuple[str | int, ...], str]
+"""What is wrong with an item, and where: a path below it, such as ``("grader", "options", 1)``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a grader may know of an item besides its own settings."""
+
+    prompt: str
+    accepted: Sequence[str]
+
+
+def no_problems(_settings: Any, _accepted: Sequence[str]) -> Iterable[Problem]:
+    """Of a kind whose settings can only be wrong in ways that their types tell."""
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class GraderKind:
+    """One kind of grader.
+
+    Args:
+        version: names the kind and all that a verdict depends on besides the item, such as ``numeric/2``. It
+            is part of an evaluation's identity: it must change whenever a verdict could.
+        grade: the verdict on a model's whole output; raises CannotGrade.
+        problems: what is wrong with an item's settings and accepted answers.
+        needs_accepted: whether an item must have an accepted answer.
+    """
+
+    version: Callable[[Any], str]
+    grade: Callable[[Any, Question, str], Verdict]
+    problems: Callable[[Any, Sequence[str]], Iterable[Problem]] = no_problems
+    needs_accepted: bool = True
+
+
+class CannotGrade(Exception):
+    """There is no verdict on an answer; the message says why in one line."""

@@ -1,0 +1,61 @@
+"""Regular expressions, with a limit on how long one may take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from importlib import metadata
+from typing import Final
+
+import regex
+
+from tunix_rt_evaluator.grader_settings import RegexGrader
+from tunix_rt_evaluator.grading.answers import read_answer
+from tunix_rt_evaluator.grading.contract import CannotGrade, GraderKind, Problem, Question
+from tunix_rt_evaluator.model import Verdict
+
+VERSION: Final = f"regex/1 regex={metadata.version('regex')}"
+MATCH_SECONDS: Final = 1.0
+_MAX_PATTERN: Final = 1_000
+
+
+def grade(settings: RegexGrader, question: Question, output: str) -> Verdict:
+    """Right when a pattern matches; what it matched is the answer. Raises CannotGrade if one is too slow."""
+    text = output if settings.whole_output else read_answer(output).text
+    for pattern in question.accepted:
+        compiled = _compiled(pattern, settings.ignore_case)
+        find = compiled.fullmatch if settings.full_match else compiled.search
+        try:
+            match = find(text, timeout=MATCH_SECONDS, concurrent=True)
+        except TimeoutError:
+            raise CannotGrade(f"the pattern {pattern[:60]!r} is not done after {MATCH_SECONDS:g} s") from None
+        except MemoryError:
+            raise CannotGrade(f"the pattern {pattern[:60]!r} needs too much memory") from None
+        if match is not None:
+            return Verdict(extracted_answer=match.group(), correct=True)
+    return Verdict(extracted_answer=text.partition("\n")[0].strip(), correct=False)
+
+
+@lru_cache(maxsize=256)
+def _compiled(pattern: str, ignore_case: bool) -> regex.Pattern[str]:
+    return regex.compile(pattern, regex.IGNORECASE if ignore_case else 0)
+
+
+def _problems(settings: RegexGrader, accepted: Sequence[str]) -> Iterator[Problem]:
+    for number, pattern in enumerate(accepted):
+        if len(pattern) > _MAX_PATTERN:
+            yield (
+                ("accepted_answers", number),
+                f"is a pattern of {len(pattern):,} characters; at most {_MAX_PATTERN:,} would be right",
+            )
+            continue
+        try:
+            _compiled(pattern, settings.ignore_case)
+        except (regex.error, RecursionError, OverflowError, MemoryError) as error:
+            yield (
+                ("accepted_answers", number),
+                f"is {pattern[:60]!r}, which is no regular expression: {error}",
+            )
+
+
+KIND: Final = GraderKind(version=lambda _: VERSION, grade=grade, problems=_problems)

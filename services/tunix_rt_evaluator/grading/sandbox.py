@@ -1,0 +1,43 @@
+"""Runs what may never end, symbolic mathematics and schemas written by others, in a child with bounded time
+and memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from tunix_rt_evaluator.grading.contract import CannotGrade
+from tunix_rt_kit.jobs.line_child import ChildGone, ChildNotStarted, ChildTooSlow, LineChild
+
+SECONDS: Final = 10.0
+"""Wall time of one task."""
+
+
+class GradingSandbox:
+    """One child process for all tasks, started at the first and again after it had to be killed. Safe for
+    threads."""
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self._seconds = SECONDS if seconds is None else seconds
+        self._child = LineChild(Path(__file__).with_name("sandbox_worker.py"))
+
+    def run(self, task: str, **values: Any) -> Mapping[str, Any]:
+        """What ``sandbox_worker`` answers to a task; raises CannotGrade when it takes too long or fails."""
+        request = json.dumps({"task": task, **values}).encode()
+        try:
+            reply: Mapping[str, Any] = json.loads(self._child.exchange(request, self._seconds))
+        except ChildTooSlow:
+            raise CannotGrade(f"it is not done after {self._seconds:g} s") from None
+        except ChildGone:
+            raise CannotGrade("the process that does it ended, most likely for want of memory") from None
+        except ChildNotStarted:
+            raise CannotGrade("the process that does it did not start; the server's log says why") from None
+        if "error" in reply:
+            raise CannotGrade(str(reply["error"]))
+        return reply
+
+    def close(self) -> None:
+        """End the child, if there is one."""
+        self._child.close()

@@ -1,0 +1,87 @@
+"""JSON that a schema allows."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from functools import partial
+from importlib import metadata
+from typing import Any, Final
+
+from tunix_rt_evaluator.grader_settings import JsonSchemaGrader
+from tunix_rt_evaluator.grading.answers import read_answer
+from tunix_rt_evaluator.grading.contract import CannotGrade, GraderKind, Problem, Question
+from tunix_rt_evaluator.grading.sandbox import GradingSandbox
+from tunix_rt_evaluator.model import Verdict
+from tunix_rt_kit.artifacts import canonical_json
+from tunix_rt_kit.errors import InvalidArgument
+
+VERSION: Final = f"json_schema/1 jsonschema={metadata.version('jsonschema')}"
+_MAX_SCHEMA_BYTES: Final = 64 << 10
+_FENCE: Final = re.compile(r"```(?:json|JSON)?[^\S\n]*\n(.*?)```", re.DOTALL)
+_NO_VALUE: Final = object()
+
+
+def kind(sandbox: GradingSandbox) -> GraderKind:
+    """The kind, which checks in ``sandbox``: a schema may hold a pattern that runs for ever."""
+    return GraderKind(
+        version=lambda _: VERSION, grade=partial(_grade, sandbox), problems=_problems, needs_accepted=False
+    )
+
+
+def _grade(sandbox: GradingSandbox, settings: JsonSchemaGrader, question: Question, output: str) -> Verdict:
+    text, value = _read(output)
+    if value is _NO_VALUE:
+        return Verdict(extracted_answer="", correct=False, explanation="the answer is not JSON")
+    try:
+        problem = sandbox.run("schema", schema=dict(settings.schema_), value=value)["problem"]
+    except CannotGrade as error:
+        raise CannotGrade(f"checking the answer by the schema: {error}") from None
+    if not problem and question.accepted and all(value != json.loads(entry) for entry in question.accepted):
+        problem = "the schema allows it, but it is none of the accepted answers"
+    return Verdict(extracted_answer=text, correct=not problem, explanation=problem)
+
+
+def _read(output: str) -> tuple[str, Any]:
+    """The JSON of an answer, of its last code block or all of it; or else of the whole output."""
+    for text in dict.fromkeys((read_answer(output).text, output)):
+        blocks = _FENCE.findall(text)
+        for candidate in (*blocks[-1:], text):
+            try:
+                return candidate.strip(), json.loads(candidate, parse_constant=_refuse)
+            except (ValueError, RecursionError):
+                continue
+    return "", _NO_VALUE
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _problems(settings: JsonSchemaGrader, accepted: Sequence[str]) -> Iterator[Problem]:
+    import jsonschema
+
+    schema = dict(settings.schema_)
+    if not schema:
+        yield ("grader", "schema"), "is empty, and would allow anything; a JSON Schema would be right"
+        return
+    try:
+        size = len(canonical_json(schema))
+    except InvalidArgument as error:
+        yield ("grader", "schema"), error.message
+        return
+    if size > _MAX_SCHEMA_BYTES:
+        yield ("grader", "schema"), f"has {size:,} bytes; at most {_MAX_SCHEMA_BYTES:,} would be right"
+        return
+    draft = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+    try:
+        draft.check_schema(schema, format_checker=draft.FORMAT_CHECKER)
+    except jsonschema.exceptions.SchemaError as error:
+        place = ".".join(str(part) for part in error.absolute_path)
+        yield ("grader", "schema"), f"is no JSON Schema: {place + ': ' if place else ''}{error.message[:300]}"
+    for number, entry in enumerate(accepted):
+        try:
+            json.loads(entry, parse_constant=_refuse)
+        except (ValueError, RecursionError) as error:
+            yield ("accepted_answers", number), f"is {entry[:60]!r}, which is not JSON: {error}"

@@ -1,0 +1,208 @@
+"""Grades the answers of an evaluation again: what is asked for, and the queue that does it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Final, Protocol
+
+from tunix_rt_evaluator.endings import failure, success
+from tunix_rt_evaluator.grading import Grading
+from tunix_rt_evaluator.model import (
+    Evaluation,
+    EvaluationState,
+    EvaluationUpdate,
+    ItemResult,
+    Progress,
+    Regrade,
+    StageTiming,
+)
+from tunix_rt_evaluator.names import evaluation_name
+from tunix_rt_evaluator.regrade_admission import regraded_items
+from tunix_rt_evaluator.results import graded, regraded_manifest
+from tunix_rt_evaluator.service import EvaluationRepository
+from tunix_rt_kit.artifacts import ArtifactStore
+from tunix_rt_kit.jobs import JobRunner
+from tunix_rt_kit.serving.logging import get_logger
+
+_log = get_logger("tunix_rt.evaluator")
+
+_PAGE: Final = 200
+_SAVE_S: Final = 0.5
+_SAVE_ITEMS: Final = 64
+_OPEN: Final = (EvaluationState.QUEUED, EvaluationState.RUNNING, EvaluationState.CANCELLING)
+
+
+class Regrader:
+    """The queue of evaluations that only grade; they wait for no device.
+
+    Args:
+        repository: where evaluations are kept.
+        artifacts: where manifests go.
+        grading: the graders.
+    """
+
+    def __init__(self, repository: EvaluationRepository, artifacts: ArtifactStore, grading: Grading) -> None:
+        self._repository = repository
+        self._artifacts = artifacts
+        self._grading = grading
+        self._runner: JobRunner | None = None
+
+    def start(self) -> None:
+        """Take up what an earlier server did not finish, oldest first."""
+        self._runner = JobRunner(1, self._run, on_error=self._on_error, name="regrade")
+        for evaluation_id in self._repository.unfinished(regrades=True):
+            self._runner.submit(evaluation_id)
+
+    def stop(self, grace_s: float) -> None:
+        """Stop; what is not done goes on with the next server, and keeps what was graded."""
+        if self._runner is not None and (left := self._runner.stop(grace_s)):
+            _log.info("regrades_left", evaluations=left)
+
+    def submit(self, evaluation_id: str) -> None:
+        """Put one at the end of the queue. While the server stops, the next one will find it there."""
+        if self._runner is not None and not self._runner.stopping.is_set():
+            self._runner.submit(evaluation_id)
+
+    def stop_job(self, evaluation_id: str) -> None:
+        """Ask a running one to stop."""
+        if self._runner is not None:
+            self._runner.cancel(evaluation_id)
+
+    def _run(self, evaluation_id: str, cancelled: threading.Event) -> None:
+        evaluation = self._begin(evaluation_id)
+        if evaluation is None or evaluation.inputs.regrade is None:
+            return
+        work = _Work(self._repository, self._grading, evaluation, evaluation.inputs.regrade)
+        for stored in work.chunks():
+            if self._runner is not None and self._runner.stopping.is_set():
+                work.flush()
+                self._change(evaluation_id, EvaluationState.RUNNING, EvaluationState.QUEUED)
+                return
+            if cancelled.is_set() or (stored and self._state(evaluation_id) is EvaluationState.CANCELLING):
+                work.flush()
+                update = work.update(ended=True)
+                self._repository.change_state(evaluation_id, _OPEN, EvaluationState.CANCELLED, update)
+                return
+        work.flush()
+        source = self._repository.get(evaluation.inputs.regrade.source).manifest
+        if source is None:
+            raise RuntimeError(f"evaluation {evaluation.inputs.regrade.source} has no manifest")
+        results = self._repository.all_results(evaluation_id)
+        manifest = regraded_manifest(source, evaluation, evaluation_name(evaluation_id), results)
+        result = success(self._artifacts, manifest, results)
+        done = work.update(ended=True)
+        update = result.model_copy(update={"progress": done.progress, "stage_timings": done.stage_timings})
+        self._repository.change_state(evaluation_id, _OPEN, EvaluationState.SUCCEEDED, update)
+
+    def _begin(self, evaluation_id: str) -> Evaluation | None:
+        evaluation = self._repository.get(evaluation_id)
+        if evaluation.state is EvaluationState.CANCELLING:
+            self._change(evaluation_id, EvaluationState.CANCELLING, EvaluationState.CANCELLED)
+            return None
+        attempt = EvaluationUpdate(attempt_count=evaluation.attempt_count + 1, start_time=datetime.now(UTC))
+        expected = [EvaluationState.QUEUED, EvaluationState.RUNNING]
+        begun = self._repository.change_state(evaluation_id, expected, EvaluationState.RUNNING, attempt)
+        return evaluation if begun else None
+
+    def _change(self, evaluation_id: str, expected: EvaluationState, state: EvaluationState) -> None:
+        self._repository.change_state(evaluation_id, [expected], state)
+
+    def _state(self, evaluation_id: str) -> EvaluationState:
+        return self._repository.get(evaluation_id).state
+
+    def _on_error(self, evaluation_id: str, error: Exception) -> None:
+        self._repository.change_state(evaluation_id, _OPEN, EvaluationState.FAILED, failure(error))
+
+
+class _Work:
+    """The grading of one evaluation's items, those aside that have a result already."""
+
+    def __init__(
+        self, repository: EvaluationRepository, grading: Grading, evaluation: Evaluation, regrade: Regrade
+    ) -> None:
+        items = regraded_items(repository.eval_set(evaluation.spec.eval_set), regrade.grader)
+        self._repository = repository
+        self._grading = grading
+        self._id = evaluation.id
+        self._source = regrade.source
+        self._items = {item.id: item for item in items}
+        self._done = repository.answered(evaluation.id)
+        self._before = len(self._done)
+        self._began = self._saved = time.monotonic()
+        self._fresh: list[ItemResult] = []
+
+    def chunks(self) -> Iterator[bool]:
+        """Grade a few items at a time, yielding after each time whether they were stored."""
+        for results in self._pending():
+            answers = [(self._items[result.item_id], result.generation) for result in results]
+            self._fresh += graded(answers, self._grading)
+            due = len(self._fresh) >= _SAVE_ITEMS or time.monotonic() - self._saved >= _SAVE_S
+            if due:
+                self.flush()
+            yield due
+
+    def flush(self) -> None:
+        """Store what was graded and not stored yet, and how far it has come."""
+        if self._fresh:
+            self._repository.add_results(self._id, self._fresh)
+            self._done |= {result.item_id for result in self._fresh}
+            self._fresh = []
+        self._repository.save(self._id, self.update())
+        self._saved = time.monotonic()
+
+    def update(self, *, ended: bool = False) -> EvaluationUpdate:
+        """How far it has come."""
+        seconds = time.monotonic() - self._began
+        total, done = len(self._items), len(self._done)
+        eta = seconds / max(done - self._before, 1) * (total - done)
+        progress = Progress(stage="grading", completed=done, total=total, unit="items", eta_s=eta)
+        timings = (StageTiming(stage="grading", duration_s=seconds),) if ended else None
+        return EvaluationUpdate(progress=progress, stage_timings=timings)
+
+    def _pending(self) -> Iterator[Sequence[ItemResult]]:
+        """The source's results that are not graded yet, as many at a time as judges are asked at once."""
+        size, after, last = self._grading.concurrency, None, False
+        while not last:
+            page, last = self._repository.results_page(self._source, after, _PAGE)
+            after = page[-1].item_id if page else None
+            left = [result for result in page if result.item_id not in self._done]
+            for at in range(0, len(left), size):
+                yield left[at : at + size]
+
+
+class GeneratingQueue(Protocol):
+    """The queue of evaluations that generate."""
+
+    def submit(self, evaluation_id: str) -> None: ...
+    def stop_job(self, evaluation_id: str, *, at_once: bool) -> None: ...
+
+
+class JobQueues:
+    """Sends each evaluation to the queue that does its kind of work."""
+
+    def __init__(
+        self, repository: EvaluationRepository, generating: GeneratingQueue, regrader: Regrader
+    ) -> None:
+        self._repository = repository
+        self._generating = generating
+        self._regrader = regrader
+
+    def submit(self, evaluation_id: str) -> None:
+        """Put one that was stored at the end of its queue."""
+        if self._only_grades(evaluation_id):
+            self._regrader.submit(evaluation_id)
+        else:
+            self._generating.submit(evaluation_id)
+
+    def stop_job(self, evaluation_id: str, *, at_once: bool) -> None:
+        """Ask a running one to stop at its next opportunity, or end it at once."""
+        if self._only_grades(evaluation_id):
+            self._regrader.stop_job(evaluation_id)
+        else:
+            self._generating.stop_job(evaluation_id, at_once=at_once)
+
+    def _only_grades(self, evaluation_id: str) -> bool:
+        return self._repository.get(evaluation_id).inputs.regrade is not None

@@ -1,0 +1,199 @@
+"""`tunix-rt evalset` and `evaluation` against the real evaluator, on both databases; no model runs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from support import scripted_evaluator as script
+from support.threaded import real_server
+from support.tiny_model import make_tiny_model
+from tunix_rt import Client
+from tunix_rt.cli.main import app
+from tunix_rt.generate import generate_traces
+from tunix_rt_evaluator import job_folders
+from tunix_rt_evaluator.settings import EvaluatorSettings
+from tunix_rt_evaluator.wiring import build, migrate
+
+TESTS = Path(__file__).parents[1]
+Run = Callable[..., Result]
+ROWS: list[dict[str, Any]] = [
+    {"id": "a", "prompt": "A?|Answer: 5 kg|", "accepted_answers": ["5"], "category": "mass",
+     "grader": {"kind": "numeric", "units": ["kg"], "unit_required": True}},
+    {"id": "b", "prompt": "B?|Answer: London|", "accepted_answers": ["A"],
+     "grader": {"kind": "multiple_choice", "options": ["Paris", "London"]}},
+    {"id": "c", "prompt": "C?|Answer: the cat|", "accepted_answers": ["the cat sat"], "grader": "token_f1"},
+    {"id": "d", "prompt": "D?|LONG|", "accepted_answers": ["1"], "grader": "numeric"},
+    {"id": "e", "prompt": "E?|FAIL|", "accepted_answers": ["1"], "grader": "numeric"},
+    {"id": "f", "prompt": f"F?|{'a' * 3_000}c|", "accepted_answers": ["(a|aa|b?a)+$"], "grader": "regex"},
+]  # fmt: skip
+
+
+@pytest.fixture
+def client(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    monkeypatch.setattr(job_folders, "WORKER_MODULE", "support.scripted_evaluator")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]))
+    make_tiny_model(tmp_path / "models" / "tiny")
+    options = EvaluatorSettings(listen="127.0.0.1:0", database_url=database_url, data_dir=tmp_path)
+    migrate(options)
+
+    def service(stopping: asyncio.Event) -> Any:
+        return build(options, stopping)
+
+    with real_server(service) as address, Client(address) as client:
+        yield client
+
+
+@pytest.fixture
+def run(client: Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TUNIX_RT_SERVER", client.targets.evaluator)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def invoke(*arguments: str, exit_code: int = 0) -> Result:
+        result = CliRunner().invoke(app, list(arguments))
+        assert result.exit_code == exit_code, result.output
+        return result
+
+    return invoke
+
+
+@pytest.fixture
+def evaluation(run: Run, tmp_path: Path) -> str:
+    """The id of an evaluation of ``ROWS``."""
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    run("evalset", "import", "rows", "rows.jsonl")
+    tokens = str(script.SUCCEED)
+    out = run("evaluate", "-e", "rows", "-m", "tiny", "--max-new-tokens", tokens, "--json").stdout
+    return str(json.loads(out)["name"]).partition("/")[2]
+
+
+def ids(result: Result) -> list[str]:
+    return [entry["item_id"] for entry in json.loads(result.stdout)]
+
+
+def test_items_are_filtered(run: Run, evaluation: str) -> None:
+    def found(*options: str) -> list[str]:
+        return ids(run("evaluation", "items", evaluation, "--json", *options))
+
+    assert found() == ["a", "b", "c", "d", "e", "f"]
+    assert found("--right") == ["a", "c"]
+    assert found("--wrong", "--limit", "2") == ["b", "d"]
+    assert found("--category", "mass") == ["a"]
+    assert found("--category", "", "--right") == ["c"]
+    assert found("--cut-short") == ["d"]
+    assert found("--failed") == ["e"]
+    assert found("--ungraded") == ["f"]
+    assert found("--grader", "numeric", "--wrong") == ["d", "e"]
+    shown = run("evaluation", "items", evaluation, "--ungraded").stdout
+    assert "ungraded" in shown
+    assert "is not done after 1 s" in shown
+    assert "right 0.67" in run("evaluation", "items", evaluation, "--right").stdout
+    run("evaluation", "items", evaluation, "--wrong", "--right", exit_code=2)
+    run("evaluation", "items", evaluation, "--cut-short", "--failed", exit_code=2)
+    wrong = run("evaluation", "items", evaluation, "--grader", "numerik", exit_code=2)
+    assert "did you mean 'numeric'?" in wrong.output
+
+
+def test_an_evaluation_is_graded_again(run: Run, evaluation: str, client: Client) -> None:
+    result = run("evaluation", "regrade", evaluation)
+    assert f"the answers of {evaluation}" in result.stdout
+    assert "2 of 6 right" in result.stdout
+    assert "1 answer, counted as wrong; evaluation items --ungraded says why" in result.stdout
+    assert "mean score" in result.stdout
+    made = json.loads(run("evaluation", "regrade", evaluation, "--grader", "contains", "--json").stdout)
+    assert list(made["regrade"]["grader"]) == ["contains"]
+    assert made["manifest"]["graders"] == ["contains/1"]
+    assert ids(run("evaluation", "items", made["name"], "--right", "--json")) == ["a"]
+    detached = run(
+        "evaluation", "regrade", evaluation, "--grader", '{"kind": "contains", "all": true}', "--detach"
+    )
+    assert "contains" not in detached.stderr
+    assert len(list(client.evaluator.list_evaluations())) == 4
+
+
+def test_a_wrong_regrade_is_refused_in_one_line(run: Run, evaluation: str) -> None:
+    wrong = run("evaluation", "regrade", evaluation, "--grader", "numerik", exit_code=2)
+    assert "--grader: kind is 'numerik', which is no grader; did you mean 'numeric'?" in wrong.output
+    wrong = run("evaluation", "regrade", evaluation, "--grader", "{", exit_code=2)
+    assert "--grader: is no JSON" in wrong.output
+    wrong = run("evaluation", "regrade", evaluation, "--grader", "numeric", exit_code=1)
+    assert (
+        "error: grader: does not fit item 'b': its accepted_answers[0] is 'A', which is not one number"
+        in wrong.stderr
+    )
+    wrong = run("evaluation", "regrade", evaluation, "--eval-set", "none", exit_code=1)
+    assert "evalSets/none does not exist" in wrong.stderr
+    wrong = run("evaluation", "regrade", "none", exit_code=1)
+    assert "evaluations/none does not exist" in wrong.stderr
+
+
+def test_generated_problems_become_an_eval_set(run: Run, client: Client) -> None:
+    result = run("evalset", "generate", "made", "--count", "12", "--seed", "3", "--start", "20")
+    assert "evalSets/made: 12 items" in result.stdout
+    items = client.evaluator.get_eval_set("evalSets/made").items
+    traces = [*generate_traces(20, 3)]
+    assert not {item.prompt for item in items} & {trace.prompt for trace in traces}
+    wanted = {trace.prompt: trace.final_answer for trace in generate_traces(12, 3, start=20)}
+    assert {item.prompt: item.accepted_answers[0] for item in items} == wanted
+    assert {item.grader.WhichOneof("kind") for item in items} == {"numeric"}
+    run("evalset", "generate", "made", "--count", "12", "--seed", "3", "--start", "20", "-o", "made.jsonl")
+    assert "evalSets/again: 12 items" in run("evalset", "import", "again", "made.jsonl").stdout
+    first, second = client.evaluator.list_eval_sets()
+    assert first.digest == second.digest
+    wrong = run("evalset", "generate", "x", "--families", "none", exit_code=2)
+    assert "families has 'none'" in wrong.output
+
+
+def test_gsm8k_lines_become_an_eval_set(run: Run, client: Client, tmp_path: Path) -> None:
+    rows = [
+        {"question": "One?", "answer": "It is <<1+1=2>>2.\n#### 2"},
+        {"question": "Two?", "answer": "Many.\n#### 1,200"},
+        {"question": "One?", "answer": "Again.\n#### 2"},
+    ]
+    (tmp_path / "gsm.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = run("evalset", "import", "gsm", "gsm.jsonl", "--format", "gsm8k")
+    assert "1 trace left out: their prompts were there already" in result.stderr
+    items = client.evaluator.get_eval_set("evalSets/gsm").items
+    assert sorted(list(item.accepted_answers) for item in items) == [["1200"], ["2"]]
+    assert {item.grader.WhichOneof("kind") for item in items} == {"numeric"}
+    run("evalset", "import", "gsm-math", "gsm.jsonl", "--format", "gsm8k", "--grader", "math")
+    items = client.evaluator.get_eval_set("evalSets/gsm-math").items
+    assert {item.grader.WhichOneof("kind") for item in items} == {"math"}
+    wrong = run("evalset", "import", "x", "gsm.jsonl", "-f", "gsm8k", "--grader", "fuzzy", exit_code=2)
+    assert "--grader: kind is 'fuzzy', which is no grader; known are contains" in wrong.output
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (
+            ROWS[5] | {"accepted_answers": ["("]},
+            "eval_set.items[0].accepted_answers[0]: is '(', which is no regular",
+        ),
+        (
+            ROWS[1] | {"accepted_answers": ["C"]},
+            "eval_set.items[0].accepted_answers[0]: is 'C'; a letter from A to B",
+        ),
+        (ROWS[0] | {"accepted_answers": []}, "line 1: accepted_answers: needs at least 1"),
+        (ROWS[0] | {"grader": "numerik"}, "line 1: grader: kind is 'numerik', which is no grader"),
+    ],
+)
+def test_a_wrong_item_is_refused_in_one_line(
+    run: Run, client: Client, tmp_path: Path, row: dict[str, Any], said: str
+) -> None:
+    (tmp_path / "x.jsonl").write_text(json.dumps(row))
+    assert said in run("evalset", "import", "x", "x.jsonl", exit_code=1).stderr
+    assert list(client.evaluator.list_eval_sets()) == []
+
+
+def test_an_empty_file_is_no_eval_set(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text("")
+    assert "holds no eval items" in run("evalset", "import", "x", "x.jsonl", exit_code=1).stderr

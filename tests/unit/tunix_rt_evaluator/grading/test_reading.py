@@ -1,0 +1,127 @@
+"""Reading answers and numbers out of texts, hostile ones included."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunix_rt_evaluator.grading import Grading
+from tunix_rt_evaluator.grading.answers import read_answer
+from tunix_rt_evaluator.grading.normal_text import normalise
+from tunix_rt_evaluator.grading.numbers import find_numbers, plain, read_number
+from tunix_rt_evaluator.model import EvalItem
+from tunix_rt_kit.chat.reasoning import render_response
+
+GRADING = Grading()
+LINE = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1, max_size=40).filter(
+    lambda text: text.strip() == text and len(text.splitlines()) == 1
+)
+
+
+@pytest.mark.parametrize(
+    "text", ["12", "-1/2", "2 1/2", "50%", "$1,000", "12 cm", "1e3", "10 000", "3 Million"]
+)
+def test_a_text_that_is_one_number(text: str) -> None:
+    assert read_number(text) is not None
+
+
+@pytest.mark.parametrize("text", ["", "twelve", "5 or 6", "3,5", "3:30", "1/0", "H2O", "10 000 of 20"])
+def test_a_text_that_is_not_one_number(text: str) -> None:
+    assert read_number(text) is None
+
+
+def test_several_numbers_are_read_from_left_to_right() -> None:
+    values = [number.value for number in find_numbers("1,000 then 3/4, -2 and 1e2")]
+    assert values == [1000, Fraction(3, 4), -2, 100]
+
+
+@given(st.integers(-(10**15), 10**15), st.sampled_from([",", "\u202f", "\u00a0", "'", "_"]))
+def test_grouped_thousands_are_the_number(value: int, separator: str) -> None:
+    written = f"{value:,}".replace(",", separator)
+    number = read_number(f"Answer: {written} eggs")
+    assert number is not None
+    assert number.value == value
+
+
+@given(st.decimals(allow_nan=False, allow_infinity=False, places=4, min_value=-(10**9), max_value=10**9))
+def test_a_decimal_is_its_own_value(value: object) -> None:
+    number = read_number(f"{value:f}")
+    assert number is not None
+    assert number.value == Fraction(str(value))
+
+
+# What grows with the square of the length takes hours here, not the second or two of what does not.
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("1 " * 100_000, 100_000),
+        ("1" + " " * 200_000, 1),
+        ("1," * 100_000, 100_000),
+        ("9" * 200_000, 0),
+        ("1/" * 100_000, 100_000),
+        ("1. " * 100_000, 100_000),
+        ("1'" * 100_000, 100_000),
+        ("negative " * 100_000, 0),
+        ("\\frac" * 100_000, 0),
+    ],
+    ids=["spaces", "spaces after", "commas", "digits", "fractions", "dots", "apostrophes", "words", "latex"],
+)
+def test_a_long_hostile_text_is_read_to_its_end(text: str, count: int) -> None:
+    assert len(find_numbers(text)) == count
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "part", ["Answer:", "####1 ", "\\boxed{", "the answer is ", "*", "final ", "\n\n", "{", "(A) "]
+)
+@pytest.mark.parametrize(
+    "kind", ["numeric", "text", "set", "multiple_choice", "format", "token_f1", "contains"]
+)
+def test_a_long_hostile_answer_is_graded(part: str, kind: str) -> None:
+    settings = {"options": ["1", "2"]} if kind == "multiple_choice" else {}
+    item = EvalItem(id="q", prompt="?", accepted_answers=("1",), grader={"kind": kind, **settings})
+    assert GRADING.grade(item, part * 50_000).error == ""
+
+
+def test_normalising_twice_changes_nothing() -> None:
+    for text in ("The  \u201cBeatles\u201d!", "(A)", "$5.", "an a", "\ufb01sh", "..."):
+        assert normalise(normalise(text)) == normalise(text)
+
+
+@given(st.lists(LINE, min_size=1, max_size=4), LINE)
+def test_what_a_dataset_writes_has_the_form_and_its_answer_is_read(steps: list[str], answer: str) -> None:
+    text = render_response(steps, answer)
+    item = EvalItem(
+        id="q", prompt="?", accepted_answers=(), grader={"kind": "format", "min_steps": len(steps)}
+    )
+    verdict = GRADING.grade(item, text)
+    assert verdict.correct, verdict.explanation
+    if "nswer" not in answer.lower() and "####" not in answer and "boxed" not in answer:
+        assert read_answer(text).text == answer
+
+
+def test_plain_text_stays_as_it_is() -> None:
+    for text in ("no numbers here", "3 of 4", "a-b", "x^2"):
+        assert plain(text) == text
+
+
+def test_every_answer_of_the_own_eval_set_is_right_by_its_grader() -> None:
+    path = Path(__file__).parents[4] / "clients" / "tunix_rt" / "data" / "eval_v1.jsonl"
+    for line in path.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        grader = {"kind": row["grader"]} | ({"tolerance": row["tolerance"]} if "tolerance" in row else {})
+        item = EvalItem(
+            id=row["id"], prompt=row["prompt"], accepted_answers=row["accepted_answers"], grader=grader
+        )
+        assert list(GRADING.problems(item)) == []
+        for answer in item.accepted_answers:
+            assert GRADING.grade(item, f"Reasoning:\n1. It is so.\nAnswer: {answer}").correct, (
+                item.id,
+                answer,
+            )

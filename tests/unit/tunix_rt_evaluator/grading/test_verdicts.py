@@ -1,0 +1,512 @@
+"""What counts as the same answer, a row a case: (accepted, the model's whole output, right or wrong)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from tunix_rt_evaluator.grading import Grading
+from tunix_rt_evaluator.model import EvalItem, Verdict
+
+R, W = True, False
+GRADING = Grading()
+
+EXACT = [
+    # How the answer is marked
+    ("18", "Reasoning:\n1. 16 - 3 - 4 = 9\n2. 9 * 2 = 18\nAnswer: 18", R),
+    ("18", "Answer: 19", W),
+    ("18", "18", R),
+    ("18", "The answer is 18.", R),
+    ("18", "the final answer is: 18", R),
+    ("18", "Final Answer: 18", R),
+    ("18", "FINAL ANSWER: 18", R),
+    ("18", "ANSWER: 18", R),
+    ("18", "answer: 18", R),
+    ("18", "**Answer**: 18", R),
+    ("18", "**Answer:** $18", R),
+    ("18", "**Final Answer:** 18", R),
+    ("18", "Answer: **18**", R),
+    ("18", "Answer:\n18", R),
+    ("18", "The answer: 18", R),
+    ("18", "16 - 7 = 9, and twice that is 18\n#### 18", R),
+    ("18", "#### 18 eggs for 3 people", R),
+    ("18", "#### Step 1\nAdd 9.\nAnswer: 18", R),
+    ("18", r"Answer: \boxed{18}", R),
+    ("18", r"So we get $\boxed{18}$. It took 3 steps.", R),
+    ("18", r"So we get $\fbox{18}$.", R),
+    ("18", r"First \boxed{9}, then \boxed{18}", R),
+    ("18", r"The answer is $\boxed{18}$. I hope that helps 100%.", R),
+    ("18", r"Answer: 18, from \boxed{", R),
+    ("18", "Answer: $18$", R),
+    ("18", "Therefore, 18 is the answer.", R),
+    ("18", "First 9,\nthen 18", R),
+    ("18", "Answer: 9\nNo, wait.\nAnswer: 18", R),
+    ("18", "Answer: 18\n\nQuestion: What is 3 + 4?", R),
+    ("18", "Answer: 18\nThe answer is easy: 3 steps.", R),
+    ("18", "The answer is 18. Let me check: 9 * 2 is 18, for 4 hens.", R),
+    ("18", "Answer: nothing yet\n18", R),
+    ("18", "Answer:", W),
+    ("18", "", W),
+    ("18", "   \n", W),
+    ("18", "eighteen", W),
+    # Several numbers
+    ("18", "Answer: 9 * 2 = 18", R),
+    ("18", "Answer: 9 + 9 \u2248 18", R),
+    ("18", "Answer: 18 eggs at $2 each", R),
+    ("18", "Answer: 18 (that is 9 times 2)", R),
+    ("18", "Answer: (18)", R),
+    ("18", "Answer: In 5 days, 18", R),
+    ("18", "Answer: In 2019 she sold 18", R),
+    ("18", "18 is what I get, or 20", W),
+    ("18", "Answer: 18 or 20", W),
+    ("18", "Answer: 20 or 18", W),
+    ("18", "Answer: about 17 or 18", W),
+    ("18", "Answer: 17, 18", W),
+    ("18", "Answer: 17 to 18", W),
+    ("18", "Answer: 18 to 20 eggs", W),
+    ("18", "Answer: 18 or 18.0", R),
+    ("3", "Answer: 3 hours and 20 minutes", W),
+    ("5", "Answer: 10-5", R),
+    ("-5", "Answer: 10-5", W),
+    ("18", "Answer: 1 8", W),
+    # Trailing words and units
+    ("18", "Answer: 18 eggs", R),
+    ("18", "Answer: 18kg", R),
+    ("18", "Answer: 18 m^2", R),
+    ("18", "Answer: 18 cm2", R),
+    ("18", "Answer: 18 m\u00b2", R),
+    ("18", r"Answer: 18\text{ cm}", R),
+    ("18", r"Answer: $18\,\mathrm{kg}$", R),
+    ("18", "Answer: 18.", R),
+    ("18", "Answer: 18!", R),
+    ("18", "Answer: 180", W),
+    ("7", "Answer: the 7th", R),
+    ("2", "Answer: H2O", W),
+    ("90", "Answer: 90\u00b0", R),
+    # Signs
+    ("18", "Answer: -18", W),
+    ("-18", "Answer: -18", R),
+    ("-18", "Answer: \u221218", R),
+    ("-18", "Answer: \u201318", R),
+    ("-18", "Answer: negative 18", R),
+    ("-18", "Answer: minus 18", R),
+    ("-18", "Answer: 18", W),
+    ("18", "Answer: +18", R),
+    ("-5", "Answer: x = -5", R),
+    ("-5", "Answer: -$5", R),
+    ("-5", "Answer: $-5", R),
+    ("2", "Answer: 7 minus 5 is 2", R),
+    # Currency
+    ("18", "Answer: $18", R),
+    ("18", r"Answer: \$18", R),
+    ("18", "Answer: 18 dollars", R),
+    ("18", "Answer: \u00a318.00", R),
+    ("18", "Answer: \u20b918", R),
+    ("18.5", "Answer: $18.50 per hour", R),
+    ("1250.5", "Answer: \u20ac1,250.50 a month", R),
+    # Thousands
+    ("1234", "Answer: 1,234", R),
+    ("1,234", "Answer: 1234", R),
+    ("1234", "Answer: 1,234, exactly", R),
+    ("1234567.5", "Answer: $1,234,567.50", R),
+    ("1234567", "Answer: 1 234 567", R),
+    ("10000", "Answer: 10 000 people", R),
+    ("10000", "Answer: 10\u202f000", R),
+    ("10000", "Answer: 10\u00a0000", R),
+    ("1234567", "Answer: 1'234'567", R),
+    ("1234567", "Answer: 1\u2019234\u2019567", R),
+    ("1234567", "Answer: 1_234_567", R),
+    ("1234567", "Answer: 1.234.567", R),
+    ("1234.56", "Answer: 1.234,56", R),
+    ("1234567.89", "Answer: 1.234.567,89", R),
+    ("100000", "Answer: 1,00,000", R),
+    ("1234567", "Answer: 12,34,567", R),
+    ("1234", r"Answer: $1{,}234$", R),
+    ("1234", r"Answer: $1\,234$", R),
+    ("1.234", "Answer: 1.234", R),
+    ("1234", "Answer: 1.234", W),
+    ("12", "Answer: 1,2", W),
+    # Decimals
+    ("18", "Answer: 18.0", R),
+    ("18", "Answer: 18.000", R),
+    ("18", "Answer: 18.01", W),
+    ("0.5", "Answer: 0.5", R),
+    ("0.5", "Answer: .5", R),
+    ("0.5", "Answer: 0.50", R),
+    ("0.30", "Answer: 0.3", R),
+    ("0.333", "Answer: 1/3", W),
+    # Fractions and mixed numbers
+    ("0.5", "Answer: 1/2", R),
+    ("0.5", "Answer: 1 / 2", R),
+    ("0.5", "Answer: \u00bd", R),
+    ("0.5", r"Answer: \frac{1}{2}", R),
+    ("0.5", r"Answer: $\dfrac{1}{2}$", R),
+    ("0.5", r"Answer: $\frac12$", R),
+    ("-0.5", r"Answer: $-\frac{1}{2}$", R),
+    ("1/2", "Answer: 2/4", R),
+    ("1/3", "Answer: 0.3333", W),
+    ("2.5", "Answer: 2 1/2", R),
+    ("2 1/2", "Answer: 5/2", R),
+    ("2.5", "Answer: 2\u00bd", R),
+    ("2.5", r"Answer: $2\frac{1}{2}$", R),
+    ("-2.5", "Answer: -2 1/2", R),
+    ("2.5", "Answer: 5/2 hours", R),
+    ("500", "Answer: 1,000/2", R),
+    ("0", "Answer: 0/7", R),
+    ("3", "Answer: 3/0", W),
+    # Percent
+    ("0.5", "Answer: 50%", R),
+    ("0.5", "Answer: 0.5 or 50%", R),
+    ("0.5", "Answer: 0.5 (50%)", R),
+    ("0.5", "Answer: 0.5 or 60%", W),
+    ("0.5", "Answer: 50 percent", R),
+    ("0.5", "Answer: 50 per cent", R),
+    ("0.5", r"Answer: 50\%", R),
+    ("0.5", "Answer: 0.5%", R),  # a percentage may be asked for: 0.5% is 0.5 too
+    ("60", "Answer: 60%", R),
+    ("60%", "Answer: 60", R),
+    ("60%", "Answer: 0.6", R),
+    ("60%", "Answer: 0.6%", W),
+    ("60%", "Answer: 60 %", R),
+    ("12.5%", "Answer: 1/8", R),
+    ("6", "Answer: 60%", W),
+    # Powers of ten, and words for them
+    ("1500", "Answer: 1.5 x 10^3", R),
+    ("1500", r"Answer: $1.5 \times 10^{3}$", R),
+    ("1500", r"Answer: $1.5 \cdot 10^3$", R),
+    ("1500", "Answer: 1.5 \u00d7 10\u00b3", R),
+    ("1500", "Answer: 1.5e3", R),
+    ("1500", "Answer: 1.5E+03", R),
+    ("1500", "Answer: 1.5*10**3", R),
+    ("0.015", "Answer: 1.5 \u00d7 10^{-2}", R),
+    ("0.015", "Answer: 1.5\u00d710\u207b\u00b2", R),
+    ("1000", "Answer: 10^3", R),
+    ("1.5e3", "Answer: 1500", R),
+    ("1500000", "Answer: 1.5 million", R),
+    ("$1.5 million", "Answer: 1,500,000", R),
+    ("1.5 million", "Answer: 1,500 thousand", R),
+    ("5 million", "Answer: 5 thousand", W),
+    # Nonsense
+    ("9", "Answer: " + "9" * 5000, W),
+]
+
+# (settings, accepted, output, right or wrong)
+TOLERANT = [
+    ({"tolerance": 0.001}, "1/3", "Answer: 0.3333", R),
+    ({"tolerance": 0.001}, "1/3", "Answer: 0.335", W),
+    ({"tolerance": 0.05}, "153.9", "Answer: 153.94 square centimetres", R),
+    ({"tolerance": 0.05}, "153.9", "Answer: 153.95", R),  # exactly on the edge
+    ({"tolerance": 0.05}, "153.9", "Answer: 153.96", W),
+    ({"tolerance": 0.3}, "0.1", "Answer: 0.4", R),
+    ({"tolerance": 0.01}, "0.5", "Answer: 50.4%", R),
+    ({"relative_tolerance": 0.01}, "1000", "Answer: 1010", R),
+    ({"relative_tolerance": 0.01}, "1000", "Answer: 1010.1", W),
+    ({"relative_tolerance": 0.01}, "-1000", "Answer: -990", R),
+    ({"relative_tolerance": 0.01}, "0", "Answer: 0.001", W),
+    ({"relative_tolerance": 0.01, "tolerance": 0.5}, "10", "Answer: 10.5", R),
+    ({"units": ["kg", "kilograms"]}, "5", "Answer: 5 kg", R),
+    ({"units": ["kg", "kilograms"]}, "5", "Answer: 5kg", R),
+    ({"units": ["kg", "kilograms"]}, "5", "Answer: 5 Kilograms of rice", R),
+    ({"units": ["kg", "kilograms"]}, "5", "Answer: 5", R),
+    ({"units": ["kg", "kilograms"]}, "5", "Answer: 5 in total", R),
+    ({"units": ["kg", "kilograms"]}, "5", "Answer: 5 g", W),
+    ({"units": ["kg", "kilograms"]}, "5", "Answer: 5 pounds", W),
+    ({"units": ["kg"]}, "5", "Answer: 6 kg", W),
+    ({"units": ["kg"], "unit_required": True}, "5", "Answer: 5", W),
+    ({"units": ["kg"], "unit_required": True}, "5", "Answer: 5 kg", R),
+    ({"units": ["kg"], "unit_required": True}, "5", r"Answer: $5\text{ kg}$", R),
+    ({"units": ["kg"], "unit_required": True}, "5", "Answer: 5 kgs", W),
+    ({"units": ["m"]}, "5", "Answer: 5 m", R),
+    ({"units": ["m"]}, "5", "Answer: 5 m/s", W),
+    ({"units": ["m"]}, "5", "Answer: 5 m^2", W),
+    ({"units": ["m"]}, "5", "Answer: 5 m\u00b2", W),
+    ({"units": ["m\u00b2", "square metres"]}, "5", "Answer: 5 m^2", R),
+    ({"units": ["m\u00b2", "square metres"]}, "5", "Answer: 5 square metres", R),
+    ({"units": ["mW"]}, "5", "Answer: 5 MW", W),
+    ({"units": ["$", "dollars"], "unit_required": True}, "5", "Answer: $5", R),
+    ({"units": ["$", "dollars"], "unit_required": True}, "5", "Answer: 5 dollars", R),
+    ({"units": ["$", "dollars"]}, "5", "Answer: \u20ac5", W),
+    ({"units": ["%"], "unit_required": True}, "50", "Answer: 50%", R),
+    ({"units": ["%"], "unit_required": True}, "50", "Answer: 50", W),
+    ({"units": ["kg"]}, "50", "Answer: 50%", W),
+]
+
+TEXT = [
+    ("Paris", "Answer: Paris", R),
+    ("Paris", "Answer: paris.", R),
+    ("Paris", "Answer: **Paris**", R),
+    ("Paris", "**Answer:** Paris", R),
+    ("Paris", 'Answer: "Paris"!', R),
+    ("Paris", "Paris", R),
+    ("Paris", "Answer: Paris\nThat was easy.", R),
+    ("Paris", "Reasoning:\n1. France\nAnswer:   Paris  ", R),
+    ("Paris", "The answer is Paris.", R),
+    ("Paris", "The answer is Paris. It lies on the Seine.", R),
+    ("Paris", r"\boxed{\text{Paris}}", R),
+    ("Paris", r"\boxed{Paris}", R),
+    ("Paris", "The capital is Paris.", W),
+    ("Paris", "Answer: Paris, Texas", W),
+    ("Paris", "Answer: Pari", W),
+    ("Paris", "Answer:", W),
+    ("Paris", "", W),
+    ("carbon dioxide", "Answer: Carbon\u00a0 dioxide", R),
+    ("CO2", "Answer: CO\u2082", R),
+    ("Au", "Answer: AU", R),
+    ("The Beatles", "Answer: Beatles", R),
+    ("Beatles", "Answer: the Beatles", R),
+    ("vitamin a", "Answer: Vitamin A.", R),
+    ("vitamin", "Answer: Vitamin A.", W),
+    ("A", "Answer: (A)", R),
+    ("A", "Answer: B", W),
+    ("it's", "Answer: It\u2019s", R),
+    ("rock 'n' roll", "Answer: rock \u2018n\u2019 roll", R),
+    ("stra\u00dfe", "Answer: STRASSE", R),
+    ("\ufb01sh", "Answer: fish", R),
+    ("3", "Answer: three", W),
+    ("!", "Answer: !", R),
+    ("one\ntwo", "Answer: one\ntwo", R),
+]
+
+SETS = [
+    ("2, 3, 5", "Answer: 2, 3 and 5", R),
+    ("2, 3, 5", "Answer: 5; 3; 2", R),
+    ("2, 3, 5", "Answer: {2, 3, 5}", R),
+    ("2, 3, 5", "Answer: [5,3,2]", R),
+    ("2, 3, 5", r"Answer: $\{2, 3, 5\}$", R),
+    ("2, 3, 5", "Answer: 2\n3\n5", R),
+    ("2, 3, 5", "Answer: 2.0, 3, 10/2.", R),
+    ("2, 3, 5", "Answer: 2, 3", W),
+    ("2, 3, 5", "Answer: 2, 3, 5, 7", W),
+    ("2, 3, 5", "Answer: 2, 3, 4", W),
+    ("1,000, 2,000", "Answer: 2,000 and 1,000", R),
+    ("red, green", "Answer: Green and red", R),
+    ("red, green", "Answer: red, the green", R),
+    ("red, green", "Answer: red, blue", W),
+    ("x = 1 or x = -1", "Answer: x = -1, x = 1", R),
+    ("7", "Answer: 7", R),
+    ("7", "", W),
+]
+
+MATHEMATICS = [
+    (r"\frac{1}{2}", "Answer: 0.5", R),
+    (r"\frac{1}{2}", r"\boxed{\frac{2}{4}}", R),
+    ("x^2 - 1", "Answer: (x - 1)(x + 1)", R),
+    ("x^2 - 1", r"Answer: $(x+1)(x-1)$", R),
+    ("x^2 - 1", r"Answer: x^2 + 1", W),
+    (r"2\sqrt{2}", r"Answer: $\sqrt{8}$", R),
+    (r"2\sqrt{2}", r"Answer: 2.8284271247", R),
+    (r"2\sqrt{2}", "Answer: 2", W),
+    (r"\frac{\sqrt{3}}{3}", r"Answer: \frac{1}{\sqrt{3}}", R),
+    ("[0, 1)", r"Answer: $[0,1)$", R),
+    ("[0, 1)", r"Answer: $[0,1]$", W),
+    (r"\{1, 2\}", r"Answer: $\{2, 1\}$", R),
+    ("(1, 2)", "Answer: (1, 2)", R),
+    ("(1, 2)", "Answer: (2, 1)", W),
+    ("x = 3", "Answer: 3", R),
+    (r"\pi", r"Answer: $\pi$", R),
+    (r"\frac{\pi}{2}", r"So it is $\frac{\pi}{2}$.", R),
+    ("1234", "Answer: 1,234", R),
+    ("3", "Answer:", W),
+    ("3", "", W),
+]
+
+CITIES = ["Paris", "London", "New York", "Rome"]
+CHOICES = [
+    ("A", "Answer: A", R),
+    ("A", "Answer: (A)", R),
+    ("A", "Answer: A.", R),
+    ("A", "Answer: A)", R),
+    ("A", "Answer: [A]", R),
+    ("A", "Answer: **A**", R),
+    ("A", "Answer: a", R),
+    ("A", "Answer: (a)", R),
+    ("A", r"\boxed{A}", R),
+    ("A", r"Answer: $\boxed{A}$", R),
+    ("A", "Answer: A. Paris", R),
+    ("A", "Answer: (A) Paris", R),
+    ("A", "Answer: A: Paris, as everybody knows", R),
+    ("A", "Answer: A, since it lies on the Seine", R),
+    ("A", "Answer: Option A", R),
+    ("A", "The answer is A.", R),
+    ("A", "The answer is (A).", R),
+    ("A", "The correct answer is option (A), not the others", R),
+    ("A", "A", R),
+    ("A", "Answer: Paris", R),
+    ("A", "Answer: paris.", R),
+    ("Paris", "Answer: A", R),
+    ("A", "I think that it is Paris.", R),
+    ("A", "(B) is in England, so it must be something else.\n(A)", W),
+    ("A", "It must be (A), by the Seine.", R),
+    ("C", "Answer: New York", R),
+    ("C", "Answer: C) New York", R),
+    ("A", "Answer: B", W),
+    ("A", "Answer: A or B", W),
+    ("A", "Answer: A and B", W),
+    ("A", "Answer: (A) or (B)", W),
+    ("A", "Answer: Paris or London", W),
+    ("A", "Answer: E", W),
+    ("A", "Answer: A city in France", W),
+    ("A", "I do not know", W),
+    ("A", "", W),
+]
+
+REGEX = [
+    ({}, r"\d{3}-\d{4}", "Answer: call 555-1234 now", R),
+    ({}, r"\d{3}-\d{4}", "Answer: 5551234", W),
+    ({"full_match": True}, r"\d{3}-\d{4}", "Answer: 555-1234", R),
+    ({"full_match": True}, r"\d{3}-\d{4}", "Answer: call 555-1234", W),
+    ({}, "paris", "Answer: Paris", W),
+    ({"ignore_case": True}, "paris", "Answer: Paris", R),
+    ({}, "^Reasoning:", "Reasoning:\n1. x\nAnswer: y", W),
+    ({"whole_output": True}, "^Reasoning:", "Reasoning:\n1. x\nAnswer: y", R),
+    ({}, r"\p{Lu}\w+", "Answer: \u00c9mile", R),
+]
+
+CONTAINS = [
+    ({}, ["cat"], "Answer: A Cat sat.", R),
+    ({}, ["cat"], "Answer: concatenate", R),
+    ({"whole_words": True}, ["cat"], "Answer: concatenate", W),
+    ({"whole_words": True}, ["cat"], "Answer: the cat.", R),
+    ({"case_sensitive": True}, ["cat"], "Answer: Cat", W),
+    ({}, ["cat", "dog"], "Answer: a dog", R),
+    ({"all": True}, ["cat", "dog"], "Answer: a dog", W),
+    ({"all": True}, ["cat", "dog"], "Answer: a dog and a cat", R),
+    ({}, ["New  York"], "Answer: in new\nyork", R),
+    ({}, ["London"], "It is not London.\nAnswer: Paris", W),
+    ({"whole_output": True}, ["London"], "It is not London.\nAnswer: Paris", R),
+]
+
+FORMAT = [
+    ({}, "Reasoning:\n1. One.\n2. Two.\nAnswer: 3", R),
+    ({}, "Reasoning:\n1. One.\nAnswer: 3\n", R),
+    ({}, "Reasoning:\n1. One.\n3. Two.\nAnswer: 3", W),
+    ({}, "Reasoning:\nOne.\nAnswer: 3", W),
+    ({}, "Reasoning:\n1. One.\nAnswer:", W),
+    ({}, "Reasoning:\n1. One.\n3", W),
+    ({}, "1. One.\nAnswer: 3", W),
+    ({}, "Answer: 3", W),
+    ({}, "Reasoning:\n1. One.\nAnswer: 3\nQuestion: more?", W),
+    ({}, "Reasoning:\nAnswer: 3", W),
+    ({"min_steps": 0}, "Answer: 3", R),
+    ({"min_steps": 2}, "Reasoning:\n1. One.\nAnswer: 3", W),
+    ({"min_steps": 2}, "Reasoning:\n1. One.\n2. Two.\nAnswer: 3", R),
+    ({"reasoning_style": "answer-only"}, "Answer: 3", R),
+    ({"reasoning_style": "answer-only"}, "So:\nAnswer: 3", W),
+    ({"reasoning_style": "answer-only"}, "3", W),
+]
+
+PERSON = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "age": {"type": "integer", "minimum": 0}},
+    "required": ["name"],
+}
+JSON = [
+    ({"schema": PERSON}, [], '{"name": "Ada", "age": 36}', R),
+    ({"schema": PERSON}, [], 'Answer: {"name": "Ada"}', R),
+    ({"schema": PERSON}, [], 'Here it is:\n```json\n{"name": "Ada"}\n```\nDone.', R),
+    ({"schema": PERSON}, [], '```\n{"name": "Ada"}\n```', R),
+    ({"schema": PERSON}, [], '{"age": 36}', W),
+    ({"schema": PERSON}, [], '{"name": "Ada", "age": -1}', W),
+    ({"schema": PERSON}, [], '{"name": "Ada"', W),
+    ({"schema": PERSON}, [], "Ada", W),
+    ({"schema": PERSON}, [], "", W),
+    ({"schema": PERSON}, ['{"age": 36, "name": "Ada"}'], '{"name": "Ada", "age": 36.0}', R),
+    ({"schema": PERSON}, ['{"name": "Ada"}'], '{"name": "Bob"}', W),
+    ({"schema": {"type": "number"}}, [], "NaN", W),
+]
+
+F1 = [
+    ({}, "the cat sat", "Answer: The cat sat.", 1.0, R),
+    ({}, "the cat sat", "Answer: a cat", 2 / 3, R),
+    ({}, "the cat sat on it", "Answer: cat", 0.4, W),
+    ({"threshold": 0.4}, "the cat sat on it", "Answer: cat", 0.4, R),
+    ({}, "cat cat", "Answer: cat", 2 / 3, R),
+    ({}, "cat", "Answer: dog", 0.0, W),
+    ({}, "cat", "", 0.0, W),
+    ({}, "the", "Answer: a", 0.0, W),
+]
+
+
+def graded(kind: str, accepted: list[str], output: str, **settings: Any) -> Verdict:
+    """The verdict of a grader of ``kind`` with ``settings``."""
+    item = EvalItem(id="q", prompt="?", accepted_answers=tuple(accepted), grader={"kind": kind, **settings})
+    assert list(GRADING.problems(item)) == []
+    return GRADING.grade(item, output)
+
+
+def cases() -> Iterator[tuple[str, Mapping[str, Any], list[str], str, bool]]:
+    """Every row, as (kind, settings, accepted answers, output, right or wrong)."""
+    plain = {"numeric": EXACT, "text": TEXT, "set": SETS, "math": MATHEMATICS}
+    for kind, rows in plain.items():
+        yield from ((kind, {}, [accepted], output, right) for accepted, output, right in rows)
+    for accepted, output, right in CHOICES:
+        yield "multiple_choice", {"options": CITIES}, [accepted], output, right
+    for kind, some in {"numeric": TOLERANT, "regex": REGEX}.items():
+        yield from ((kind, settings, [accepted], output, right) for settings, accepted, output, right in some)
+    for kind, listed in {"contains": CONTAINS, "json_schema": JSON}.items():
+        yield from ((kind, settings, accepted, output, right) for settings, accepted, output, right in listed)
+    yield from (("format", settings, [], output, right) for settings, output, right in FORMAT)
+    for settings, accepted, output, _, right in F1:
+        yield "token_f1", settings, [accepted], output, right
+
+
+CASES = list(cases())
+
+
+@pytest.mark.parametrize(("kind", "settings", "accepted", "output", "right"), CASES)
+def test_verdict(
+    kind: str, settings: Mapping[str, Any], accepted: list[str], output: str, right: bool
+) -> None:
+    verdict = graded(kind, accepted, output, **settings)
+    assert (verdict.correct, verdict.error) == (right, "")
+
+
+def test_the_table_is_long_enough_and_no_row_stands_twice() -> None:
+    assert len(CASES) >= 150
+    assert len({repr(case) for case in CASES}) == len(CASES)
+    # Of each kind there are right ones and wrong ones: none says the same to everything.
+    for kind in {case[0] for case in CASES}:
+        assert {right for kind_, *_, right in CASES if kind_ == kind} == {True, False}
+
+
+@pytest.mark.parametrize(("settings", "accepted", "output", "score", "right"), F1)
+def test_words_in_common_give_a_score(
+    settings: Mapping[str, Any], accepted: str, output: str, score: float, right: bool
+) -> None:
+    verdict = graded("token_f1", [accepted], output, **settings)
+    assert verdict.score == pytest.approx(score)
+    assert verdict.correct is right
+
+
+def test_entries_and_words_in_part_give_a_score_in_part() -> None:
+    assert graded("set", ["2, 3, 5"], "Answer: 2, 3").score == pytest.approx(0.8)
+    assert graded("contains", ["cat", "dog"], "Answer: a dog", all=True).score == 0.5
+    assert graded("numeric", ["2"], "Answer: 2").score is None
+
+
+def test_any_accepted_answer_is_right() -> None:
+    assert graded("text", ["gold", "Au"], "Answer: au").correct
+    assert graded("numeric", ["1/4", "25%"], "Answer: 0.25").correct
+    assert graded("math", ["x", "y"], "Answer: $y$").correct
+    assert graded("set", ["1, 2", "3, 4"], "Answer: 4, 3").correct
+
+
+def test_the_answer_that_was_read_is_shown() -> None:
+    assert graded("numeric", ["7"], "Answer: about $1,250.50 a month").extracted_answer == "$1,250.50"
+    assert graded("numeric", ["7"], "Answer: 5 or 6").extracted_answer == "5 or 6"
+    assert graded("numeric", ["7"], "nothing").extracted_answer == ""
+    assert graded("text", ["x"], "Answer: **Paris.**\nBye").extracted_answer == "**Paris.**"
+    assert graded("multiple_choice", ["A"], "Answer: london", options=CITIES).extracted_answer == "B"
+    assert graded("math", ["7"], "So it is $\\frac{1}{2}$.").extracted_answer == "1/2"
+    assert graded("regex", [r"\d+"], "Answer: call 42").extracted_answer == "42"
+
+
+def test_what_is_wrong_with_a_form_or_a_document_is_told() -> None:
+    wrong = graded("format", [], "Reasoning:\n1. One.\n3. Two.\nAnswer: 3")
+    assert wrong.explanation == "line 3 is not step 2, '2. ...'"
+    wrong = graded("json_schema", [], '{"name": 3}', schema=PERSON)
+    assert wrong.explanation == "$.name: 3 is not of type 'string'"
+    wrong = graded("numeric", ["5"], "Answer: 5 g", units=["kg"])
+    assert wrong.explanation == "the number is right, its unit is not"
