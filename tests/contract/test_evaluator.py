@@ -335,7 +335,7 @@ async def test_a_checkpoint_is_asked_in_its_own_template_with_its_own_files(
     assert done.manifest.checkpoint_digest == known.digest
     assert done.manifest.training_manifest_digest == known.manifest_file.digest
     assert done.manifest.dataset_digest == "sha256:d"
-    folder = settings.data_dir / "evaluations" / done.name.removeprefix("evaluations/") / "adapter"
+    folder = settings.data_dir / "evaluations" / done.name.removeprefix("evaluations/") / "checkpoint"
     assert (folder / "adapter_model.safetensors").read_bytes() == b"adapter_model.safetensors 7"
 
 
