@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tunix_rt_local
 from support.tiny_model import make_tiny_model
-from tunix_rt import Client
+from tunix_rt import Client, v1
 from tunix_rt.loop import LoopConfig, run_loop
 
 LOOP = {
@@ -35,6 +35,7 @@ def test_the_whole_loop_runs_and_a_second_run_on_a_new_folder_ends_in_the_same_d
                 for evaluation in (result.report.base, result.report.candidate)
             ]
         assert len(losses) == 3
+        assert result.report.contamination.state == v1.Contamination.STATE_LOOKED_UP
         assert "<html" in (tmp_path / f"{run}-out" / "report.html").read_text()
         summaries.append((losses, digests, answers))
     assert summaries[0] == summaries[1]

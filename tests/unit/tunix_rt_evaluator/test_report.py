@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,7 +16,8 @@ import pytest
 
 from support.comparison import answered, finished, some_comparison, some_items
 from tunix_rt_evaluator.comparison import compared
-from tunix_rt_evaluator.comparison_model import ComparisonContent, Run
+from tunix_rt_evaluator.comparison_model import ComparisonContent, ComparisonReport, Run
+from tunix_rt_evaluator.convert_comparison import report_message
 from tunix_rt_evaluator.grader_settings import NumericGrader
 from tunix_rt_evaluator.model import EvalItem, ItemResult
 from tunix_rt_evaluator.report import DOCUMENTS, words
@@ -23,6 +25,7 @@ from tunix_rt_evaluator.report.charts import accuracy_chart, category_chart, len
 
 NAME, DIGEST = "comparisonReports/abc", "sha256:content"
 TESTS = Path(__file__).parents[2]
+FIRST_REVISION = {"base", "candidate", "verdict", "overall", "categories", "flips", "training"}
 
 
 @pytest.fixture(scope="module")
@@ -226,6 +229,24 @@ def test_points_have_a_sign(value: float, text: str) -> None:
 )
 def test_p_values_have_two_digits(value: float, text: str) -> None:
     assert words.p_relation(value) == text
+
+
+def test_a_report_of_the_first_revision_can_still_be_read(content: ComparisonContent) -> None:
+    old = content.model_dump(mode="json", include=FIRST_REVISION)
+    for entry in (old["overall"], *(category["difference"] for category in old["categories"])):
+        for field in ("test", "interval_method", "detectable", "cluster_count"):
+            del entry[field]
+    for category in old["categories"]:
+        del category["adjusted_p_value"]
+    read = ComparisonContent.model_validate(old)
+    assert read.overall.test == "exact McNemar"
+    assert len(read.flips) == len(content.flips)
+    made = datetime(2026, 1, 1, tzinfo=UTC)
+    message = report_message(ComparisonReport(id="r", digest=DIGEST, create_time=made, content=read))
+    assert len(message.flips) == len(content.flips)
+    assert not message.HasField("contamination")
+    assert not message.categories[0].HasField("adjusted_p_value")
+    assert "<svg" in render("html", read)
 
 
 def digests(content: ComparisonContent) -> set[str]:
