@@ -211,7 +211,10 @@ def test_several_seeds_give_mean_spread_and_a_test_over_seeds() -> None:
     assert (content.seeds.base_spread, content.seeds.test) == (None, "one-sample t")
     assert content.overall.test == "permutation"
     assert content.overall.difference == pytest.approx(124 / 180 - 20 / 60)
-    assert (content.overall.candidate.item_count, content.overall.candidate.correct_count) == (180, 124)
+    candidate = content.overall.candidate
+    assert (candidate.item_count, candidate.correct_count) == (180, 124)
+    assert candidate.accuracy == pytest.approx(124 / 180)
+    assert candidate.interval.lower < candidate.accuracy < candidate.interval.upper
     assert content.verdict == "IMPROVED"
     assert [entry.id for entry in content.more_candidates] == ["b", "b"]
 
