@@ -6,8 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from support.postgres import fresh_database, postgres_server
+
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("tunix-rt", deadline=None)
+settings.load_profile("tunix-rt")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -9,6 +9,7 @@ from typing import Final
 from tunix_rt_kit.jobs import WorkerProcess
 from tunix_rt_trainer.events import AttemptFacts
 from tunix_rt_trainer.job_folders import JobFolders
+from tunix_rt_trainer.memory import OUT_OF_MEMORY, advice, processes_killed_for_memory, rows_at_a_time
 from tunix_rt_trainer.model import JobError, JobState, TrainingAttempt, TrainingJob
 from tunix_rt_trainer.service import JobRepository, JobUpdate, QueuedJob
 
@@ -35,6 +36,7 @@ class Attempt:
         self._events = 0
         self._saved: JobUpdate | None = None
         self._saved_at = 0.0
+        self._killed_before = processes_killed_for_memory()
 
     @property
     def job(self) -> TrainingJob:
@@ -61,6 +63,13 @@ class Attempt:
         told = self._facts.exit_code is not None or self._facts.error is not None
         running = self._repository.get(self.job.id).state is JobState.RUNNING
         return code is not None and code < 0 and not told and running
+
+    @property
+    def killed_for_memory(self) -> bool:
+        """Whether it was the system that killed the child, because memory ran out."""
+        before, now = self._killed_before, processes_killed_for_memory()
+        more = before is not None and now is not None and now > before
+        return more and self.process.poll() == -signal.SIGKILL
 
     @property
     def interrupted(self) -> bool:
@@ -129,6 +138,14 @@ class Attempt:
         told = self._facts.error
         if told is not None and told.code != "INTERNAL":
             return told
+        if told is None and self.killed_for_memory:
+            spec = self.job.spec
+            return JobError(
+                code="RESOURCE_EXHAUSTED",
+                reason=OUT_OF_MEMORY,
+                message="the system ran out of memory and killed the training process, which computed "
+                f"{rows_at_a_time(spec)}; {advice(spec)}",
+            )
         lines = [line for line in self.process.log_tail(_LOG_LINES) if line.strip()]
         log = {"log_tail": "\n".join(lines)[-_LOG_CHARACTERS:]}
         if told is not None:

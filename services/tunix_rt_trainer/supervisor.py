@@ -20,7 +20,8 @@ _log = get_logger("tunix_rt.trainer")
 
 _POLL_S: Final = 0.1
 _SHUTDOWN_S: Final = 2.0
-_MOST_DEATHS: Final = 3
+_MOST_DEATHS: Final = 10
+_HUNG_S: Final = 300.0
 # Of the time to stop, what a child has to save how far it has come; the rest is for storing what it told.
 _SAVING_SHARE: Final = 0.7
 
@@ -128,6 +129,9 @@ class Supervisor:
                 return False
             if job_id in self._end_at_once:
                 process.kill()
+            elif process.silent_s() > _HUNG_S:
+                _log.warning("worker_hung", job=job_id, silent_s=_HUNG_S)
+                process.kill()
             elif cancelled.is_set() or attempt.job.state is JobState.CANCELLING:
                 process.request_cancel()
             attempt.collect()
@@ -152,14 +156,15 @@ class Supervisor:
         attempt.give_back()
 
     def _goes_on(self, attempt: Attempt) -> bool:
-        """Whether a job whose child was killed is tried again: not for ever without a step forward."""
+        """Whether a job whose child was killed is tried again: not for ever without a step forward, and not
+        into the same lack of memory."""
         attempt.collect(at_once=True)
         deaths = self._deaths.setdefault(attempt.job.id, _Deaths())
         deaths.count(attempt.step)
         _log.warning(
             "worker_died", job=attempt.job.id, step=attempt.step, deaths=deaths.in_a_row, most=_MOST_DEATHS
         )
-        return deaths.in_a_row < _MOST_DEATHS
+        return deaths.in_a_row < _MOST_DEATHS and not attempt.killed_for_memory
 
     def _stops_soon(self) -> bool:
         """Whether the server is told to stop within moments, as when a whole machine is shut down."""

@@ -24,7 +24,7 @@ from support.training import CHATML, FakeExporter, exporting, rows
 from tunix_rt import v1
 from tunix_rt_kit.artifacts import ArtifactStore, digest_json
 from tunix_rt_kit.chat import ChatTemplate
-from tunix_rt_trainer import job_folders
+from tunix_rt_trainer import attempt, job_folders, supervisor
 from tunix_rt_trainer.settings import TrainerSettings
 from tunix_rt_trainer.wiring import build, migrate
 
@@ -528,7 +528,10 @@ async def test_what_the_worker_refuses_is_the_error_of_the_job(trainer: Any) -> 
     assert job.HasField("end_time")
 
 
-async def test_a_worker_that_is_killed_each_time_fails_its_job_with_its_last_output(trainer: Any) -> None:
+async def test_a_worker_that_is_killed_each_time_fails_its_job_with_its_last_output(
+    trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "_MOST_DEATHS", 3)
     job = await until(trainer, await create(trainer, script.DIE), ended)
     assert job.state == v1.TrainingJob.STATE_FAILED
     assert job.attempt_count == 3
@@ -550,6 +553,27 @@ async def test_the_job_of_a_worker_that_was_killed_goes_on_in_another(
     job = await until(trainer, job, ended)
     assert (job.state, job.attempt_count) == (v1.TrainingJob.STATE_SUCCEEDED, 2)
     assert (await until(trainer, following, ended)).state == v1.TrainingJob.STATE_SUCCEEDED
+
+
+async def test_a_worker_that_the_system_kills_for_memory_fails_its_job_at_once(
+    trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = itertools.count()
+    monkeypatch.setattr(attempt, "processes_killed_for_memory", lambda: next(counts))
+    job = await until(trainer, await create(trainer, script.DIE), ended)
+    assert (job.state, job.attempt_count) == (v1.TrainingJob.STATE_FAILED, 1)
+    assert error_info(job).reason == "OUT_OF_MEMORY"
+    assert "8 rows of 256 tokens at a time; a smaller rows_per_batch" in job.error.message
+
+
+async def test_the_job_of_a_worker_that_hangs_goes_on_in_another(
+    trainer: Any, settings: TrainerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "_HUNG_S", 5.0)
+    job = await until(trainer, await create(trainer, script.WAIT_ONCE), at_first_step)
+    os.kill(worker_pid(settings, job), signal.SIGSTOP)
+    job = await until(trainer, job, ended)
+    assert (job.state, job.attempt_count) == (v1.TrainingJob.STATE_SUCCEEDED, 2)
 
 
 async def test_a_worker_that_exits_or_raises_fails_its_job_with_its_last_output(trainer: Any) -> None:

@@ -23,14 +23,11 @@ def kills(request: pytest.FixtureRequest) -> int:
 
 
 def moments(kills: int, chosen: random.Random) -> list[int]:
-    """At which step to kill, or 0 for soon after a child has started; two of these never follow each other,
-    for a job whose child dies three times without a new step has failed."""
+    """At which step to kill, or 0 for soon after a child has started."""
     early = kills // 3
     at_steps = sorted(chosen.sample(range(1, STEPS), kills - early))
     before = set(chosen.sample(range(len(at_steps)), early))
-    return [
-        moment for index, step in enumerate(at_steps) for moment in ([0, step] if index in before else [step])
-    ]
+    return [at for index, step in enumerate(at_steps) for at in ([0, step] if index in before else [step])]
 
 
 def test_a_job_ends_in_the_same_bytes_however_often_server_and_child_are_killed(
@@ -39,8 +36,9 @@ def test_a_job_ends_in_the_same_bytes_however_often_server_and_child_are_killed(
     chosen = random.Random(kills)
     make_tiny_model(tmp_path / "models" / "tiny")
     spec = {
-        "rows_per_batch": 40,
-        "max_length": 64,
+        # Steps that take long enough to be hit.
+        "rows_per_batch": 60,
+        "max_length": 128,
         "packing": False,
         "gradient_accumulation_steps": 2,
         "checkpoint_interval_steps": 2,
@@ -53,19 +51,22 @@ def test_a_job_ends_in_the_same_bytes_however_often_server_and_child_are_killed(
             job = trainer.create(**spec)
             child, killed = trainer.child(job), {"server": 0, "child": 0, "both": 0}
             for step in moments(kills, chosen):
-                wait_for(lambda: child.pid is not None, "no child was started")
-                wait_for(lambda step=step: child.step >= step, f"step {step} was not reached")  # type: ignore[misc]
+                wait_for(
+                    lambda step=step: child.pid is not None and child.step >= step,  # type: ignore[misc]
+                    f"step {step} was not reached",
+                )
                 time.sleep(chosen.uniform(0, 0.1 if step else 5.0))
                 target = chosen.choice(sorted(killed))
                 if target != "server":
-                    assert child.kill(), (tmp_path / "server.log").read_text()
+                    wait_for(child.kill, "there was no child to kill")
                 if target != "child":
                     trainer.kill()
-                    trainer.start()
+                    # The child goes on meanwhile, and is not spared.
+                    trainer.start(wait=False)
                 killed[target] += 1
             job = trainer.done(job)
             assert sum(killed.values()) == kills
-            assert job.attempt_count == 1 + killed["child"] + killed["both"]
+            assert job.attempt_count >= 1 + killed["child"] + killed["both"]
             one, other = trainer.checkpoint(whole), trainer.checkpoint(job)
             assert (one.step, one.digest) == (other.step, other.digest)
             assert files(one) == files(other)

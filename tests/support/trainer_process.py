@@ -26,12 +26,12 @@ from tunix_rt_kit.serving.channels import open_channel
 PATIENCE_S = 240.0
 
 
-def wait_for(condition: Callable[[], bool], what: str) -> None:
+def wait_for(condition: Callable[[], bool], what: str, *, pause_s: float = 0.03) -> None:
     """Wait until a condition holds; AssertionError(``what``) when that takes minutes."""
     end = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < end, what
-        time.sleep(0.03)
+        time.sleep(pause_s)
 
 
 class TrainerProcess:
@@ -60,9 +60,11 @@ class TrainerProcess:
         if self._process is not None:
             self._process.kill()
             self._process.wait(30)
+        for folder in (self.data_dir / "training-jobs").glob("*"):
+            ChildProcess(folder).kill()
 
-    def start(self) -> None:
-        """Start the server and wait until it listens."""
+    def start(self, *, wait: bool = True) -> None:
+        """Start the server and, unless told otherwise, wait until it listens."""
         command = [sys.executable, "-m", "tunix_rt_trainer", "serve", *self._options]
         with (self.data_dir / "server.log").open("ab") as log:
             self._process = process = subprocess.Popen(command, env=environment(), stderr=log)
@@ -75,7 +77,8 @@ class TrainerProcess:
                 return True
             return False
 
-        wait_for(listens, "the server does not listen")
+        if wait:
+            wait_for(listens, "the server does not listen")
 
     def kill(self) -> None:
         """End the server as ``kill -9`` does; the children of its jobs go on."""
@@ -117,7 +120,7 @@ class TrainerProcess:
             assert latest.state not in (v1.TrainingJob.STATE_FAILED, v1.TrainingJob.STATE_CANCELLED), latest
             return latest.state == v1.TrainingJob.STATE_SUCCEEDED
 
-        wait_for(succeeded, f"the job stayed {latest}")
+        wait_for(succeeded, f"the job stayed {latest}", pause_s=0.3)
         return latest
 
     def checkpoint(self, job: v1.TrainingJob) -> v1.Checkpoint:
@@ -148,12 +151,15 @@ class ChildProcess:
     @property
     def step(self) -> int:
         """The last step that the present attempt has told of; 0 before its first one."""
+        step = 0
         for line in reversed(self._lines()):
             event = json.loads(line)
             if event["kind"] == "metrics":
-                return int(event["step"])
-            if event["kind"] == "attempt":
-                break
+                step = max(step, event["step"])
+            elif event["kind"] == "attempt":
+                # The child of a new attempt tells nothing for a while.
+                present = json.loads((self.folder / "spec.json").read_bytes())["attempt"]
+                return step if event["number"] == present else 0
         return 0
 
     def kill(self) -> bool:

@@ -6,9 +6,11 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,6 +20,8 @@ from filelock import FileLock, Timeout
 from tunix_rt_kit.artifacts.canonical import canonical_json
 from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.jobs import files
+
+_BEAT_S = 1.0
 
 
 class JobCancelled(Exception):
@@ -96,6 +100,9 @@ def run_worker(work: Callable[[JobDir], None], argv: Sequence[str] | None = None
         return 4
     with lock:
         _stop_on_sigterm(job)
+        # The server that started this process may have been killed before it could.
+        files.record_pid(job.path, os.getpid())
+        threading.Thread(target=_beat, args=(job.path / files.HEARTBEAT,), daemon=True).start()
         code = _carry_out(work, job)
         job.emit("exit", code=code)
     return code
@@ -122,6 +129,15 @@ def _carry_out(work: Callable[[JobDir], None], job: JobDir) -> int:
         job.emit("error", code="INTERNAL", reason="WORKER_FAILED", message=message, metadata={})
         return 1
     return 0
+
+
+def _beat(path: Path) -> None:
+    """Touch ``path`` for as long as this process can run."""
+    while True:
+        # A full disk is told of by whoever has something to write.
+        with suppress(OSError):
+            path.touch()
+        time.sleep(_BEAT_S)
 
 
 def _stop_on_sigterm(job: JobDir) -> None:

@@ -6,12 +6,17 @@ import os
 import uuid
 from pathlib import Path
 
+import psutil
+
+from tunix_rt_kit.artifacts.canonical import canonical_json
+
 SPEC = "spec.json"
 EVENTS = "events.jsonl"
 LOG = "worker.log"
 PID = "worker.pid"
 LOCK = "worker.lock"
 CANCEL = "cancel"
+HEARTBEAT = "heartbeat"
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -25,3 +30,10 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def record_pid(folder: Path, pid: int) -> None:
+    """Write down that the process ``pid`` does the job, with its start, for ids are given anew. Raises
+    OSError, and psutil.NoSuchProcess if it has ended."""
+    record = {"pid": pid, "start_time": psutil.Process(pid).create_time()}
+    write_atomically(folder / PID, canonical_json(record))

@@ -1,8 +1,9 @@
 """The parent's side of a job: a child process in a folder of its own.
 
 The folder holds ``spec.json`` (what to do), ``events.jsonl`` (one canonical JSON line per event of the
-child), ``worker.log`` (its output), ``worker.pid`` (so that another server process can adopt it) and
-``cancel`` (the wish that it stops). The child outlives the server that started it.
+child), ``worker.log`` (its output), ``worker.pid`` (so that another server process can adopt it),
+``heartbeat`` (touched every second while the child can run) and ``cancel`` (the wish that it stops). The
+child outlives the server that started it.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class WorkerProcess:
         self._child: subprocess.Popen[bytes] | None = None
         self._adopted: psutil.Process | None = None
         self._read_to = (0, 0)
+        self._beat = (0, 0.0)
 
     def start(self, spec: Mapping[str, Any]) -> None:
         """Write the spec and start the child. A wish to cancel from an earlier run is forgotten; events and
@@ -56,7 +58,8 @@ class WorkerProcess:
         if self.running:
             raise RuntimeError(f"the worker in {self.path} is already running")
         self.path.mkdir(parents=True, exist_ok=True)
-        (self.path / files.CANCEL).unlink(missing_ok=True)
+        for told_before in (files.CANCEL, files.HEARTBEAT):
+            (self.path / told_before).unlink(missing_ok=True)
         files.write_atomically(self.path / files.SPEC, canonical_json(dict(spec)))
         with (self.path / files.LOG).open("ab") as log:
             self._child = subprocess.Popen(
@@ -68,9 +71,7 @@ class WorkerProcess:
                 env={**os.environ, **self._env},
             )
         self._adopted = None
-        started = psutil.Process(self._child.pid).create_time()
-        record = {"pid": self._child.pid, "start_time": started}
-        files.write_atomically(self.path / files.PID, canonical_json(record))
+        files.record_pid(self.path, self._child.pid)
 
     def adopt(self) -> bool:
         """Take over the child that another process started in this folder; returns whether it still runs."""
@@ -109,6 +110,18 @@ class WorkerProcess:
         while (code := self.poll()) is None and time.monotonic() < end:
             time.sleep(0.02)
         return code
+
+    def silent_s(self) -> float:
+        """Seconds since the child's heartbeat was last seen to change, by those who called this; 0 before it
+        has one. A child that is stopped or stuck is silent, one that computes is not."""
+        now = time.monotonic()
+        try:
+            beat = (self.path / files.HEARTBEAT).stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0.0
+        if beat != self._beat[0]:
+            self._beat = (beat, now)
+        return now - self._beat[1]
 
     def request_cancel(self) -> None:
         """Ask the child to stop at its next opportunity; its JobDir then says ``cancel_requested``."""

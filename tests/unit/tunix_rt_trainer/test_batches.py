@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tunix_rt_kit.supervision import TokenExample
 from tunix_rt_trainer.worker.batches import BatchSource
@@ -21,7 +25,9 @@ C = example("c", [10, 11, 12, 13, 14, 15], [16, 17, 18, 19])
 PROMPTLESS = example("p", [], [20, 21, 22])
 
 
-def source(*examples: TokenExample, packing: bool = True, steps: int = 1, rows: int = 4) -> BatchSource:
+def source(
+    *examples: TokenExample, packing: bool = True, steps: int = 1, rows: int = 4, **changed: int
+) -> BatchSource:
     plan = BatchPlan(
         [row.id for row in examples],
         [len(row.ids) for row in examples],
@@ -31,7 +37,7 @@ def source(*examples: TokenExample, packing: bool = True, steps: int = 1, rows: 
         seed=0,
         dataset_digest="sha256:d",
     )
-    return BatchSource(examples, plan, row_length=LENGTH, pad_id=PAD, steps=steps)
+    return BatchSource(examples, plan, row_length=LENGTH, pad_id=PAD, steps=steps, **changed)
 
 
 def test_rows_hold_examples_side_by_side_and_padding_after_them() -> None:
@@ -93,3 +99,54 @@ def test_the_last_batch_of_an_epoch_is_filled_with_empty_rows() -> None:
     assert last.arrays["tokens"].shape == (4, LENGTH)
     assert np.all(last.arrays["tokens"][1:] == PAD)
     assert not last.arrays["segments"][1:].any()
+
+
+# Tokens of prompts and responses that fit into a row together.
+sizes_of_examples = st.lists(
+    st.integers(0, LENGTH - 2).flatmap(
+        lambda prompt: st.tuples(st.just(prompt), st.integers(2, LENGTH - prompt))
+    ),
+    min_size=1,
+    max_size=24,
+)
+
+
+@given(
+    sizes_of_examples,
+    st.sampled_from([1, 2, 4]),
+    st.sampled_from([1, 2]),
+    st.booleans(),
+    st.integers(0, 5),
+)
+def test_parts_hold_the_rows_of_the_whole_batch_whatever_step_is_asked_for_first(
+    sizes: list[tuple[int, int]], parts: int, row_multiple: int, packing: bool, asked_before: int
+) -> None:
+    examples = [
+        example(f"e{number}", [1 + number] * prompt, [100 + number] * response)
+        for number, (prompt, response) in enumerate(sizes)
+    ]
+    whole = source(*examples, packing=packing, steps=6)
+    split = source(*examples, packing=packing, steps=6, parts=parts, row_multiple=row_multiple)
+    split.batch(asked_before)
+    for step in range(6):
+        one, other = whole.batch(step), split.batch(step)
+        assert one.example_ids == other.example_ids == split.example_ids(step)
+        assert (one.tokens, one.supervised_tokens) == (other.tokens, other.supervised_tokens)
+        rows = other.arrays["tokens"].reshape(-1, LENGTH)
+        count = len(one.example_ids)
+        assert rows[:count].tolist() == one.arrays["tokens"][:count].tolist()
+        assert np.all(rows[count:] == PAD)
+        assert len(rows) % (parts * row_multiple) == 0
+        assert learned(one.arrays, 1) == learned(other.arrays, parts)
+
+
+def learned(arrays: Any, parts: int) -> list[tuple[int, int]]:
+    """Each token that is learned, after the token before it."""
+    shaped = {name: value if parts > 1 else value[None] for name, value in arrays.items()}
+    found = []
+    for part in range(parts):
+        flat, used = shaped["tokens"][part].reshape(-1), int(shaped["weights"][part].sum())
+        for at, label in zip(shaped["supervised"][part][:used], shaped["labels"][part][:used], strict=True):
+            assert flat[at + 1] == label
+            found.append((int(flat[at]), int(label)))
+    return found
