@@ -10,7 +10,7 @@ from tunix_rt_kit.jobs import WorkerProcess
 from tunix_rt_trainer.events import AttemptFacts
 from tunix_rt_trainer.job_folders import JobFolders
 from tunix_rt_trainer.memory import OUT_OF_MEMORY, advice, processes_killed_for_memory, rows_at_a_time
-from tunix_rt_trainer.model import JobError, JobState, TrainingAttempt, TrainingJob
+from tunix_rt_trainer.model import JobError, JobState, StepMetrics, TrainingAttempt, TrainingJob
 from tunix_rt_trainer.service import JobRepository, JobUpdate, QueuedJob
 
 UNDER_WAY: Final = (JobState.RUNNING, JobState.CANCELLING)
@@ -122,11 +122,17 @@ class Attempt:
         counted = facts.max_steps is not None and spec.max_steps is None
         return JobUpdate(
             progress=facts.progress,
-            latest_metrics=facts.latest_metrics,
+            latest_metrics=self._latest_metrics(),
             stage_timings=facts.stage_timings,
             spec=spec.model_copy(update={"max_steps": facts.max_steps}) if counted else None,
             attempts=self._attempts(),
         )
+
+    def _latest_metrics(self) -> StepMetrics | None:
+        if self._facts.latest_metrics is None and self._facts.resumed_from_step:
+            # Until its first step, those of the attempt that it goes on from.
+            return self.job.latest_metrics
+        return self._facts.latest_metrics
 
     def _attempts(self) -> tuple[TrainingAttempt, ...]:
         attempts, step = self.job.attempts, self._facts.resumed_from_step

@@ -1,0 +1,101 @@
+"""What is stored of an attempt while its child tells of it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from support.job_folder import SPEC
+from tunix_rt_kit.jobs import JobDir, WorkerProcess
+from tunix_rt_trainer.attempt import Attempt
+from tunix_rt_trainer.job_folders import JobFolders
+from tunix_rt_trainer.model import JobState, StepMetrics, TrainingAttempt, TrainingInput, TrainingJob
+from tunix_rt_trainer.service import JobRepository, JobUpdate, QueuedJob
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+METRICS = StepMetrics(
+    step=6,
+    loss=1.5,
+    learning_rate=0.1,
+    grad_norm=1.0,
+    supervised_tokens=1,
+    tokens=2,
+    tokens_per_second=2.0,
+    step_duration_s=1.0,
+    eta_s=0.0,
+)
+
+
+class Repository:
+    """Holds one job, and what was saved of it."""
+
+    def __init__(self, job: TrainingJob) -> None:
+        self.job = job
+        self.saved: list[JobUpdate] = []
+
+    def get(self, job_id: str) -> TrainingJob:
+        assert job_id == self.job.id
+        return self.job
+
+    def save(self, job_id: str, update_: JobUpdate) -> None:
+        assert job_id == self.job.id
+        self.saved.append(update_)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> tuple[Repository, Attempt, JobDir]:
+    job = TrainingJob(
+        id="a",
+        spec=SPEC,
+        state=JobState.RUNNING,
+        latest_metrics=METRICS,
+        dataset_digest="sha256:d",
+        chat_template_digest="sha256:c",
+        attempt_count=2,
+        attempts=(
+            TrainingAttempt(number=1, start_time=NOW),
+            TrainingAttempt(number=2, start_time=NOW),
+        ),
+        create_time=NOW,
+    )
+    repository = Repository(job)
+    attempt = Attempt(
+        cast("JobRepository", repository),
+        cast("JobFolders", None),
+        QueuedJob(job, cast("TrainingInput", None)),
+        WorkerProcess("none", tmp_path),
+    )
+    folder = JobDir(tmp_path)
+    folder.emit("attempt", number=2)
+    return repository, attempt, folder
+
+
+def test_a_resumed_attempt_shows_the_metrics_of_the_one_before_until_its_first_step(
+    world: tuple[Repository, Attempt, JobDir],
+) -> None:
+    repository, attempt, folder = world
+    folder.emit("resumed", step=5)
+    attempt.collect(at_once=True)
+    assert repository.saved[-1].latest_metrics == METRICS
+    assert [entry.resumed_from_step for entry in repository.saved[-1].attempts] == [0, 5]
+    assert attempt.step == 5
+    told: dict[str, Any] = METRICS.model_copy(update={"loss": 1.25}).model_dump(
+        mode="json", exclude_none=True
+    )
+    folder.emit("metrics", **told)
+    attempt.collect(at_once=True)
+    assert repository.saved[-1].latest_metrics == after
+    assert attempt.step == 6
+
+
+def test_an_attempt_from_the_beginning_shows_none_before_its_first_step(
+    world: tuple[Repository, Attempt, JobDir],
+) -> None:
+    repository, attempt, folder = world
+    folder.emit("stage", stage="loading the model", completed=0, total=0, unit="")
+    attempt.collect(at_once=True)
+    assert repository.saved[-1].latest_metrics is None
+    assert repository.saved[-1].attempts == ()
