@@ -82,9 +82,8 @@ def test_a_resumed_attempt_shows_the_metrics_of_the_one_before_until_its_first_s
     assert repository.saved[-1].latest_metrics == METRICS
     assert [entry.resumed_from_step for entry in repository.saved[-1].attempts] == [0, 5]
     assert attempt.step == 5
-    told: dict[str, Any] = METRICS.model_copy(update={"loss": 1.25}).model_dump(
-        mode="json", exclude_none=True
-    )
+    after = METRICS.model_copy(update={"loss": 1.25})
+    told: dict[str, Any] = after.model_dump(mode="json", exclude_none=True)
     folder.emit("metrics", **told)
     attempt.collect(at_once=True)
     assert repository.saved[-1].latest_metrics == after
