@@ -106,6 +106,7 @@ class Training:
             ),
             "ratio_to_tunix": round(ours / speed["tunix"], 2),
             "memory_over_tunix": round(memory["tunix_rt"] / memory["tunix"], 2),
+            "time_outside_steps_over_steps": round(median(job.outside_steps for job in self._jobs), 4),
             "float32_loss_difference_to_trl": self.loss_difference(),
         }
         if len(self._jobs) > 1:

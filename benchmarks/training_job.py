@@ -35,9 +35,13 @@ _LONGEST_S: Final = 7_200.0
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a job measured, and the folder of its last checkpoint."""
+    """What a job measured, and the folder of its last checkpoint.
+
+    ``outside_steps`` is the time between two steps (batches, events) over the time of the steps.
+    """
 
     answer: Answer
+    outside_steps: float
     checkpoint: Path
 
     @property
@@ -81,7 +85,8 @@ def tunables() -> str:
 
 def _job(process: WorkerProcess, task: Task, peak_rss_mb: float) -> Job:
     events = process.events()
-    steps = [event for event in events if event["kind"] == "metrics"][task.warmup :]
+    told = [event for event in events if event["kind"] == "metrics"]
+    steps = told[task.warmup :]
     (*_, checkpoint) = (event["folder"] for event in events if event["kind"] == "checkpoint")
     measured = Answer(
         [step["step_duration_s"] for step in steps],
@@ -89,7 +94,9 @@ def _job(process: WorkerProcess, task: Task, peak_rss_mb: float) -> Job:
         [step["loss"] for step in steps],
         peak_rss_mb,
     )
-    return Job(measured, process.path / checkpoint)
+    computing = sum(step["step_duration_s"] for step in told[1:])
+    elapsed = told[-1]["time"] - told[0]["time"]
+    return Job(measured, elapsed / computing - 1 if computing else 0.0, process.path / checkpoint)
 
 
 def _spec(task: Task, steps: int, file: SplitFile) -> dict[str, Any]:

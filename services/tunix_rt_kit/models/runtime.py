@@ -5,6 +5,7 @@ Imports no model library until ``device`` or ``runtime_settings`` is called, so 
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import subprocess
@@ -106,6 +107,15 @@ def child_environment(cache_dir: Path) -> dict[str, str]:
     if _GPU_DEVICE.exists() and _GPU_FLAG not in flags:
         variables["XLA_FLAGS"] = f"{flags} --{_GPU_FLAG}=true".strip()
     return variables
+
+
+def give_back_memory() -> None:
+    """Give the memory that this process has freed back to the system, where the C library is glibc.
+
+    Compiling takes as much as a training step does, in heaps that a step cannot use.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _git_revision(root: Path) -> str:

@@ -16,6 +16,7 @@ from tunix.sft.hooks import DataHooks
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.jobs import JobCancelled
 from tunix_rt_kit.models.networks import Decoder
+from tunix_rt_kit.models.runtime import give_back_memory
 from tunix_rt_trainer.model import EarlyStopping, StepMetrics
 from tunix_rt_trainer.worker.batches import Batch, BatchSource
 from tunix_rt_trainer.worker.ledger import Ledger
@@ -159,6 +160,7 @@ class TrainingLoop(DataHooks):  # type: ignore[misc]
         self._result = result
         if not self._compiled:
             # Dispatch of the first step returns when it is compiled, and the computation goes on.
+            give_back_memory()
             self._compiled = True
             self._started = time.monotonic()
             self._training()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -66,3 +70,25 @@ def test_a_child_with_a_gpu_computes_deterministically_unless_told_otherwise(
     assert runtime.child_environment(tmp_path).get("XLA_FLAGS") == expected
     monkeypatch.setattr(runtime, "_GPU_DEVICE", tmp_path / "none")
     assert "XLA_FLAGS" not in runtime.child_environment(tmp_path)
+
+
+_FREES = """
+import psutil
+from tunix_rt_kit.models import runtime
+
+# Too small to be mapped one by one; the last one keeps the heap from shrinking by itself.
+blocks = [bytearray(100_000) for _ in range(2_000)]
+del blocks[:-1]
+before = psutil.Process().memory_info().rss
+runtime.give_back_memory()
+print(before - psutil.Process().memory_info().rss)
+"""
+
+
+def test_freed_memory_is_given_back(tmp_path: Path) -> None:
+    environment = {**os.environ, **runtime.child_environment(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", _FREES], env=environment, capture_output=True, text=True, check=True
+    )
+    given_back = int(done.stdout)
+    assert given_back > 100_000_000 or platform.libc_ver()[0] != "glibc"
