@@ -18,6 +18,7 @@ from tunix_rt_evaluator.model import Verdict
 VERSION: Final = "numeric/2"
 
 _RESULT: Final = re.compile(r"[=\u2248\u2192]")
+_LIST_NUMBER: Final = re.compile(r"^[ \t]*\d{1,3}[.)](?=[ \t]+\S)", re.MULTILINE)
 _REMARK: Final = re.compile(r"\([^()]*\)")
 _BARE_START: Final = re.compile(r"[\s*_$\\(\[{\"'~\u2248]*")
 _OPERATOR: Final = re.compile(r"[-+*\u00d7\u00f7^]|\b(?:plus|minus|times)\b")
@@ -46,12 +47,12 @@ def grade(settings: NumericGrader, question: Question, output: str) -> Verdict:
 def read_numbers(answer: Answer) -> tuple[str, list[Number]]:
     """The number that an answer is, or all that it offers side by side, and the plain text they stand in.
 
-    Of several lines without a label it is the last one. Else the first line with a number counts: what
-    follows its last equals sign, remarks in brackets left out; there the first number, if the line begins
-    with it, else the last.
+    Of several lines without a label it is the last one that does not number a line. Else the first line with
+    a number counts: what follows its last equals sign, remarks in brackets left out; there the first number,
+    if the line begins with it, else the last.
     """
     if not answer.labelled and "\n" in answer.text:
-        text = plain(answer.text)
+        text = plain(_LIST_NUMBER.sub("", answer.text))
         return text, find_in_plain(text)[-1:]
     for line in answer.text.splitlines():
         text = plain(line)
