@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Final
 
@@ -60,7 +60,7 @@ class JudgeEndpoint:
     """
 
     url: str = ""
-    api_key: str = ""
+    api_key: str = field(default="", repr=False)
     timeout_s: float = 60.0
     retries: int = 3
     concurrency: int = 8
@@ -175,9 +175,9 @@ def _short(text: str) -> str:
 def _problems(settings: JudgeGrader, accepted: Sequence[str]) -> Iterator[Problem]:
     if not settings.prompt:
         return
-    for field in ("{question}", "{answer}"):
-        if field not in settings.prompt:
-            yield ("grader", "prompt"), f"does not hold {field}, which stands for what the judge must see"
+    for needed in ("{question}", "{answer}"):
+        if needed not in settings.prompt:
+            yield ("grader", "prompt"), f"does not hold {needed}, which stands for what the judge must see"
     if accepted and "{accepted}" not in settings.prompt:
         yield (
             ("grader", "prompt"),

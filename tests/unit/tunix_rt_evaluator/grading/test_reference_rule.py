@@ -1,8 +1,9 @@
-"""The numeric grader beside GSM8K's own rule, on answers that a model really gave.
+"""The numeric grader beside GSM8K's own rule, on answers that models really gave.
 
-``gsm8k_outputs.jsonl`` holds 500 answers of a fine-tuned SmolLM2-135M to GSM8K questions, at most 128 tokens
-each, with the gold answers (GSM8K, MIT licence). The rule reads what follows ``####``; these answers mark
-theirs with ``Answer:``, which is written as ``####`` for it.
+``model_outputs.jsonl`` holds, with the gold answers, 500 answers of a SmolLM2-135M, fine-tuned for 20 steps,
+to questions of GSM8K (MIT licence), at most 128 tokens each, and 327 answers of other such models to
+generated problems. The rule reads what follows ``####``; these answers mark theirs with ``Answer:``, which is
+written as ``####`` for it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ import pytest
 from tunix_rt_evaluator.grading import Grading
 from tunix_rt_evaluator.model import EvalItem
 
-OUTPUTS = Path(__file__).with_name("gsm8k_outputs.jsonl")
+OUTPUTS = Path(__file__).with_name("model_outputs.jsonl")
 GRADING = Grading()
 # Of the rule in GSM8K's repository: the first number after the mark, commas removed, compared as text.
 MARKED = re.compile(r"#### (-?[0-9.,]+)")
@@ -28,6 +28,7 @@ MARKED = re.compile(r"#### (-?[0-9.,]+)")
 class Case:
     """One answer: the gold one, what the rule reads, and both verdicts."""
 
+    questions: str
     gold: str
     read: str | None
     by_rule: bool
@@ -47,22 +48,31 @@ def cases() -> list[Case]:
         item = EvalItem(id="q", prompt="?", accepted_answers=(row["gold"],), grader={"kind": "numeric"})
         read = reference(row["output"])
         by_rule = read is not None and read == row["gold"].replace(",", "")
-        found.append(Case(row["gold"], read, by_rule, GRADING.grade(item, row["output"]).correct))
+        found.append(
+            Case(row["questions"], row["gold"], read, by_rule, GRADING.grade(item, row["output"]).correct)
+        )
     return found
 
 
 def test_what_the_rule_calls_right_is_right(cases: list[Case]) -> None:
-    assert len(cases) == 500
     right = [case for case in cases if case.by_rule]
-    assert len(right) >= 20
+    assert len(right) > 90
     assert all(case.ours for case in right)
 
 
-def test_each_disagreement_has_one_of_two_reasons(cases: list[Case]) -> None:
-    other = [case for case in cases if case.by_rule != case.ours]
-    written_otherwise = [case for case in other if case.read is not None]
-    assert all(Fraction(case.read or "") == Fraction(case.gold) for case in written_otherwise)
-    # No mark at all: the rule gives up, and we take the last number of a text, which may be right by chance.
-    unmarked = [case for case in other if case.read is None]
-    assert len(written_otherwise) + len(unmarked) == len(other)
+def test_marked_answers_get_the_same_verdict_unless_a_number_is_written_otherwise(cases: list[Case]) -> None:
+    marked = [case for case in cases if case.read is not None]
+    assert len(marked) > 350
+    (other,) = [case for case in marked if case.by_rule != case.ours]
+    # The rule compares texts.
+    assert (other.gold, other.read, other.ours) == ("7", "7.00", True)
+
+
+def test_of_500_answers_to_gsm8k_only_unmarked_ones_get_another_verdict(cases: list[Case]) -> None:
+    gsm8k = [case for case in cases if case.questions == "gsm8k"]
+    assert len(gsm8k) == 500
+    other = [case for case in gsm8k if case.by_rule != case.ours and case.read is None]
+    # They were cut before they came to an answer: the rule gives up, and we take the last number, which is
+    # the right one by chance.
     assert len(other) <= 10
+    assert all(case.ours for case in other)
