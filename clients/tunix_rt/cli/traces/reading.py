@@ -102,8 +102,9 @@ def show(
     ],
 ) -> None:
     """Show one trace with its steps and its latest scores."""
+    wanted = trace_name(name)
     with session.connect() as client:
-        trace = client.trace_store.get_trace(trace_name(name))
+        trace = client.trace_store.get_trace(wanted)
         page = next(client.trace_store.list_scores(trace.name, page_size=_SCORES_READ).pages())
     # The newest come first.
     latest: dict[str, v1.TraceScore] = {}
