@@ -8,25 +8,15 @@ from typing import Any, cast
 
 import pytest
 
-from support.job_folder import SPEC
+from support.training_specs import SPEC, metrics
 from tunix_rt_kit.jobs import JobDir, WorkerProcess
 from tunix_rt_trainer.attempt import Attempt
 from tunix_rt_trainer.job_folders import JobFolders
-from tunix_rt_trainer.model import JobState, StepMetrics, TrainingAttempt, TrainingInput, TrainingJob
+from tunix_rt_trainer.model import JobState, TrainingAttempt, TrainingInput, TrainingJob
 from tunix_rt_trainer.service import JobRepository, JobUpdate, QueuedJob
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-METRICS = StepMetrics(
-    step=6,
-    loss=1.5,
-    learning_rate=0.1,
-    grad_norm=1.0,
-    supervised_tokens=1,
-    tokens=2,
-    tokens_per_second=2.0,
-    step_duration_s=1.0,
-    eta_s=0.0,
-)
+METRICS = metrics(6)
 
 
 class Repository:

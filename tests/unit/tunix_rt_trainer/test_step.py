@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from tunix_rt_kit.models.llama import make_mesh
 
 from support.tiny_model import make_tiny_model
+from support.training_specs import SPEC
+from tunix_rt_kit.models.loader import make_mesh
 from tunix_rt_kit.supervision import TokenExample
 from tunix_rt_trainer.model import LoraConfig
 from tunix_rt_trainer.worker.batches import Batch, BatchSource
@@ -51,7 +52,7 @@ def batch(parts: int) -> Batch:
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> nnx.Module:
     folder = make_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
-    made = build_network(folder, dtype="float32", lora=LORA, seed=1, mesh=make_mesh())
+    made = build_network(folder, SPEC.model_copy(update={"lora": LORA}), make_mesh())
     # B is zero at first, which would hide the gradient of A.
     state = nnx.state(made, nnx.LoRAParam)
     nnx.update(made, jax.tree.map(lambda weight: weight + 0.02, state))
