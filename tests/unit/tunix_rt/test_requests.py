@@ -60,13 +60,18 @@ def sample(field: FieldDescriptor) -> Any:
     """A value for a field that is not its default."""
     if field.type == FieldDescriptor.TYPE_MESSAGE:
         message = GetMessageClass(field.message_type)()
-        scalar = next(
-            inner for inner in field.message_type.fields if inner.type != FieldDescriptor.TYPE_MESSAGE
-        )
-        if scalar.is_repeated:
-            getattr(message, scalar.name).extend(sample(scalar))
+        fields = field.message_type.fields
+        scalars = (inner for inner in fields if inner.type != FieldDescriptor.TYPE_MESSAGE)
+        # One that holds nothing but messages, such as a grader, gets the first of them.
+        inner = next(scalars, fields[0] if fields else None)
+        if inner is None:
+            message.SetInParent()
+        elif inner.is_repeated:
+            getattr(message, inner.name).extend(sample(inner))
+        elif inner.type == FieldDescriptor.TYPE_MESSAGE:
+            getattr(message, inner.name).CopyFrom(sample(inner))
         else:
-            setattr(message, scalar.name, sample(scalar))
+            setattr(message, inner.name, sample(inner))
         return [message] if field.is_repeated else message
     value = field.name if field.type == FieldDescriptor.TYPE_STRING else 1
     return [value] if field.is_repeated else value
