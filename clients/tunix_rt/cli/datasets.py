@@ -240,7 +240,11 @@ def show(
     else:
         supervision.print_audits(session.out, audits)
     if found.digest and not audits:
-        session.say(f"tokens are counted by: tunix-rt dataset show {short_name(name)} --audit BASE_MODEL")
+        session.out.print(
+            f"tokens are counted by: tunix-rt dataset show {short_name(name)} --audit BASE_MODEL",
+            style="dim",
+            highlight=False,
+        )
 
 
 @command(
