@@ -89,7 +89,8 @@ def _memory(
     }[spec.method]
     return {
         "process": _PROCESS_BYTES,
-        "base weights": base,
+        # A step stacks the weights of all layers for its loop over them.
+        "base weights": 2 * base,
         "trained weights, gradients and optimizer": trainable * _FLOAT32 * (2 + _ADAM_MOMENTS),
         "activations": int(tokens * _activation_bytes(spec, model)),
         "logits": int(tokens * min(1.0, learned)) * model.vocab_size * _FLOAT32 * _LOGIT_COPIES,
