@@ -89,4 +89,10 @@ class JobFolders:
                     metadata={"checkpoint": checkpoint.name, "path": path},
                 )
         for path, file in files.items():
+            if Path(path).name != path:
+                raise DataLoss(
+                    f"{checkpoint.name} has a file {path!r}; a plain file name would be right",
+                    reason="CHECKPOINT_INVALID",
+                    metadata={"checkpoint": checkpoint.name, "path": path},
+                )
             self._artifacts.copy_to(file.digest, folder / path)

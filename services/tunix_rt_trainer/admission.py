@@ -27,6 +27,7 @@ from tunix_rt_trainer.model import (
     TrainingSpec,
     TrainingSpecDraft,
 )
+from tunix_rt_trainer.plan import planned_steps
 from tunix_rt_trainer.unlearnable import NO_END, NO_RESPONSE, refusal, too_long
 
 TARGET_MODULES: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -144,6 +145,15 @@ def check_validation(spec: TrainingSpec, inputs: TrainingInput) -> None:
         wrong.check(
             not asked, field, f"needs a split {VALIDATION_SPLIT!r}, which {spec.dataset} does not have"
         )
+    wrong.raise_if_any(SPEC_INVALID)
+
+
+def check_warmup(spec: TrainingSpec, findings: Mapping[str, SplitFindings]) -> None:
+    """Raises InvalidArgument(TRAINING_SPEC_INVALID) if the warm-up is as long as the training."""
+    steps, warmup = planned_steps(spec, findings[TRAIN_SPLIT]), spec.optimizer.warmup_steps
+    wrong = Violations()
+    problem = f"{warmup} is not below the {steps} steps that the job would take"
+    wrong.check(warmup < steps, "spec.optimizer.warmup_steps", problem)
     wrong.raise_if_any(SPEC_INVALID)
 
 

@@ -6,6 +6,7 @@ import signal
 import time
 from typing import Final
 
+from tunix_rt_kit.errors import NotFound
 from tunix_rt_kit.jobs import WorkerProcess
 from tunix_rt_trainer.events import AttemptFacts
 from tunix_rt_trainer.job_folders import JobFolders
@@ -37,6 +38,7 @@ class Attempt:
         self._saved: JobUpdate | None = None
         self._saved_at = 0.0
         self._killed_before = processes_killed_for_memory()
+        self._killed_here = False
 
     @property
     def job(self) -> TrainingJob:
@@ -64,12 +66,17 @@ class Attempt:
         running = self._repository.get(self.job.id).state is JobState.RUNNING
         return code is not None and code < 0 and not told and running
 
+    def kill(self) -> None:
+        """End the child at once."""
+        self._killed_here = True
+        self.process.kill()
+
     @property
     def killed_for_memory(self) -> bool:
         """Whether it was the system that killed the child, because memory ran out."""
         before, now = self._killed_before, processes_killed_for_memory()
         more = before is not None and now is not None and now > before
-        return more and self.process.poll() == -signal.SIGKILL
+        return more and not self._killed_here and self.process.poll() == -signal.SIGKILL
 
     @property
     def interrupted(self) -> bool:
@@ -80,11 +87,15 @@ class Attempt:
 
     def collect(self, *, at_once: bool = False) -> None:
         """Store what the child told since the last call; progress twice a second at most."""
+        if self.process.poll() is None:
+            # What the system killed while this child lived was another process.
+            self._killed_before = processes_killed_for_memory()
         self._read()
         while self._facts.new_checkpoints:
             written = self._facts.new_checkpoints[0]
-            stored = self._folders.store_checkpoint(self._queued, written.step, written.folder)
-            self._repository.add_checkpoint(stored, best=written.best)
+            if not self._is_stored(written.step):
+                stored = self._folders.store_checkpoint(self._queued, written.step, written.folder)
+                self._repository.add_checkpoint(stored, best=written.best)
             self._facts.new_checkpoints.pop(0)
         update, now = self._update(), time.monotonic()
         if update != self._saved and (at_once or now - self._saved_at >= _SAVE_S):
@@ -111,6 +122,15 @@ class Attempt:
             return
         else:
             change(self.job.id, UNDER_WAY, JobState.FAILED, error=self._error(deaths))
+
+    def _is_stored(self, step: int) -> bool:
+        """Whether an earlier server stored the checkpoint of this attempt at ``step``."""
+        attempts = self.job.attempts
+        try:
+            stored = self._repository.checkpoint(self.job.id, step)
+        except NotFound:
+            return False
+        return bool(attempts) and stored.create_time >= attempts[-1].start_time
 
     def _read(self) -> None:
         events = self.process.events(self._events)

@@ -40,10 +40,15 @@ def step_count(spec: TrainingSpec, per_epoch: int) -> int:
     return max(1, math.ceil(round((spec.epochs or 1.0) * per_epoch, 9)))
 
 
+def planned_steps(spec: TrainingSpec, train: SplitFindings) -> int:
+    """Optimizer steps of a job on a split that was audited."""
+    return step_count(spec, steps_per_epoch(_rows(spec, train), spec.rows_per_batch))
+
+
 def planned(spec: TrainingSpec, model: BaseModelShape, findings: Mapping[str, SplitFindings]) -> TrainingPlan:
     """The plan of a job that was admitted."""
     train, validation = findings[TRAIN_SPLIT], findings.get(VALIDATION_SPLIT)
-    rows = train.packed_rows if spec.packing else train.row_count
+    rows = _rows(spec, train)
     per_epoch = steps_per_epoch(rows, spec.rows_per_batch)
     steps = step_count(spec, per_epoch)
     trainable = trainable_parameters(spec, model)
@@ -61,6 +66,10 @@ def planned(spec: TrainingSpec, model: BaseModelShape, findings: Mapping[str, Sp
         base_parameters=model.parameter_count,
         memory_bytes=_memory(spec, model, trainable, learned, rows),
     )
+
+
+def _rows(spec: TrainingSpec, train: SplitFindings) -> int:
+    return train.packed_rows if spec.packing else train.row_count
 
 
 def trainable_parameters(spec: TrainingSpec, model: BaseModelShape) -> int:

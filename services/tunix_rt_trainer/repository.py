@@ -146,6 +146,9 @@ class SqlJobRepository:
         values = checkpoint.model_dump(mode="json", exclude={"create_time"})
         with self._database.write() as session:
             same = (checkpoints.c.job_id == job_id, checkpoints.c.step == step)
+            before = session.execute(select(checkpoints.c.digest).where(*same)).scalar_one_or_none()
+            if before != checkpoint.digest:
+                session.execute(delete(exports).where(exports.c.job_id == job_id, exports.c.step == step))
             session.execute(delete(checkpoints).where(*same))
             session.execute(insert(checkpoints).values(**values, create_time=checkpoint.create_time))
             latest: dict[str, Any] = {"checkpoint_step": step}

@@ -15,6 +15,7 @@ from tunix_rt_trainer.admission import (
     check_model,
     check_supervision,
     check_validation,
+    check_warmup,
     checked_spec,
     training_input,
 )
@@ -241,6 +242,7 @@ class TrainerService:
             return inputs, {}
         findings = self._datasets.audit(spec.dataset, model.id, model.tokenizer_file, spec.max_length)
         check_supervision(spec, inputs, findings)
+        check_warmup(spec, findings)
         return inputs, findings
 
     def get_job(self, name: str) -> TrainingJob:

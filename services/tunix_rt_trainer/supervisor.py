@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TypeVar
 
-from tunix_rt_kit.errors import DomainError
+from tunix_rt_kit.errors import Aborted, DomainError, Unavailable
 from tunix_rt_kit.jobs import JobRunner, WorkerProcess
 from tunix_rt_kit.serving.logging import get_logger
 from tunix_rt_trainer.attempt import UNDER_WAY, Attempt
@@ -16,12 +17,16 @@ from tunix_rt_trainer.job_folders import FolderLines, JobFolders
 from tunix_rt_trainer.model import JobError, JobState, TrainingAttempt
 from tunix_rt_trainer.service import JobRepository, QueuedJob
 
+T = TypeVar("T")
+
 _log = get_logger("tunix_rt.trainer")
 
 _POLL_S: Final = 0.1
 _SHUTDOWN_S: Final = 2.0
 _MOST_DEATHS: Final = 10
 _HUNG_S: Final = 300.0
+_STORAGE_S: Final = 1.0
+_AWAY: Final = (Aborted, Unavailable)
 # Of the time to stop, what a child has to save how far it has come; the rest is for storing what it told.
 _SAVING_SHARE: Final = 0.7
 
@@ -76,7 +81,7 @@ class Supervisor:
 
     def _run(self, job_id: str, cancelled: threading.Event) -> None:
         try:
-            while self._attempted(job_id, cancelled):
+            while self._attempted(job_id, cancelled) and not self._stopping:
                 pass
         finally:
             self._end_at_once.discard(job_id)
@@ -86,7 +91,7 @@ class Supervisor:
         """Make one attempt at a job, or see to the end of one; returns whether another is to follow."""
         process = self._folders.process(job_id)
         try:
-            queued = self._begin(job_id, process)
+            queued = self._insist(lambda: self._begin(job_id, process))
             if queued is None:
                 return False
             return self._watch(Attempt(self._repository, self._folders, queued, process), cancelled)
@@ -101,9 +106,9 @@ class Supervisor:
         if job.state in UNDER_WAY:
             process.adopt()
             attempt = Attempt(self._repository, self._folders, queued, process)
-            if process.poll() is None or attempt.told_its_end:
+            if process.poll() is None or (attempt.told_its_end and not attempt.interrupted):
                 return queued
-            # What it told before it died is not told again.
+            # What it told before it ended is not told again.
             attempt.collect(at_once=True)
             queued = self._repository.queued(job_id)
             job = queued.job
@@ -128,22 +133,43 @@ class Supervisor:
                 self._save_and_end(attempt)
                 return False
             if job_id in self._end_at_once:
-                process.kill()
+                attempt.kill()
             elif process.silent_s() > _HUNG_S:
                 _log.warning("worker_hung", job=job_id, silent_s=_HUNG_S)
-                process.kill()
+                attempt.kill()
             elif cancelled.is_set() or attempt.job.state is JobState.CANCELLING:
                 process.request_cancel()
-            attempt.collect()
+            try:
+                attempt.collect()
+            except _AWAY as error:
+                # What a child tells waits in its folder.
+                _log.warning("storage_away", job=job_id, error=str(error))
+                time.sleep(_STORAGE_S)
             time.sleep(_POLL_S)
-        if attempt.died and self._goes_on(attempt):
-            return attempt.give_back()
-        if attempt.interrupted and self._stops_soon():
-            attempt.collect(at_once=True)
-            attempt.give_back()
-        else:
-            attempt.finish(self._deaths[job_id].in_a_row if job_id in self._deaths else 1)
+        return self._ended(attempt)
+
+    def _ended(self, attempt: Attempt) -> bool:
+        """Store how an attempt ended; returns whether another is to follow."""
+        job_id = attempt.job.id
+        self._insist(lambda: attempt.collect(at_once=True))
+        if self._insist(lambda: attempt.died) and self._goes_on(attempt):
+            return self._insist(attempt.give_back)
+        if self._insist(lambda: attempt.interrupted):
+            return self._insist(attempt.give_back) and not self._stops_soon()
+        deaths = self._deaths[job_id].in_a_row if job_id in self._deaths else 1
+        self._insist(lambda: attempt.finish(deaths))
         return False
+
+    def _insist(self, act: Callable[[], T]) -> T:
+        """What ``act`` returns, once database and artifact store can be reached; raises what they raise when
+        the server stops before."""
+        while True:
+            try:
+                return act()
+            except _AWAY as error:
+                if self._runner is None or self._runner.stopping.wait(_STORAGE_S):
+                    raise
+                _log.warning("storage_away", error=str(error))
 
     def _save_and_end(self, attempt: Attempt) -> None:
         attempt.process.request_cancel()
@@ -158,7 +184,6 @@ class Supervisor:
     def _goes_on(self, attempt: Attempt) -> bool:
         """Whether a job whose child was killed is tried again: not for ever without a step forward, and not
         into the same lack of memory."""
-        attempt.collect(at_once=True)
         deaths = self._deaths.setdefault(attempt.job.id, _Deaths())
         deaths.count(attempt.step)
         _log.warning(
@@ -178,7 +203,10 @@ class Supervisor:
             failure = JobError(
                 code=error.code, reason=error.reason, message=error.message, metadata=error.metadata
             )
-        self._repository.change_state(job_id, [JobState.QUEUED, *UNDER_WAY], JobState.FAILED, error=failure)
+        open_states = [JobState.QUEUED, *UNDER_WAY]
+        self._insist(
+            lambda: self._repository.change_state(job_id, open_states, JobState.FAILED, error=failure)
+        )
 
 
 @dataclass

@@ -97,7 +97,7 @@ class TrainingLoop(DataHooks):  # type: ignore[misc]
         self._state = state
         losses = (entry.validation_loss for entry in self.history)
         self._validations = Validations(plan.early_stopping, (loss for loss in losses if loss is not None))
-        self._saved = 0 if state is None else state.step
+        self._saved = self._stated = 0 if state is None else state.step
         self._compiled = False
         self._fed: Batch | None = None
         self._result: StepResult = {}
@@ -121,8 +121,7 @@ class TrainingLoop(DataHooks):  # type: ignore[misc]
                 self._reporter.stage("compiling")
                 self._trainer.train(())
             except JobCancelled:
-                if self.history and self.history[-1].step != self._saved:
-                    self._save(state=True)
+                self._save_where_it_stands()
                 raise
 
     def load_next_train_batch(self, train_ctx: Any) -> Any:
@@ -231,9 +230,21 @@ class TrainingLoop(DataHooks):  # type: ignore[misc]
         if not self._trainer.weights_are_finite():
             raise self._not_finite(self.history[-1].step, "weights are no longer finite")
         self._keeper.checkpoint(self.history, best=best)
-        if state:
-            self._keeper.state(self._trainer.saved(tuple(self.history)))
         self._saved = self.history[-1].step
+        if state:
+            self._save_state()
+
+    def _save_where_it_stands(self) -> None:
+        """Save of the last step what is not saved yet: the best one leaves a checkpoint without a state."""
+        last = self.history[-1].step if self.history else 0
+        if last != self._saved:
+            self._save(state=True)
+        elif last != self._stated:
+            self._save_state()
+
+    def _save_state(self) -> None:
+        self._keeper.state(self._trainer.saved(tuple(self.history)))
+        self._stated = self.history[-1].step
 
     def _validation_due(self, step: int) -> bool:
         interval = self.plan.validation_interval_steps

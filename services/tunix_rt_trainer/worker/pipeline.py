@@ -40,23 +40,27 @@ def run(job: JobDir) -> None:
     states = StateStore(job.path / FOLDER, identity(manifest, worker), reporter.log)
     state = states.latest()
     _tell_where_it_begins(worker, state, reporter)
-    ledger = Ledger(job.path / LEDGER_FILE, plan.train, 0 if state is None else state.step)
+    step = 0 if state is None else state.step
+    ledger = Ledger(job.path / LEDGER_FILE, plan.train, step)
     reporter.stage("loading the model")
-    with advising(spec), dividing(spec.mesh), _sinks(worker, job, state, reporter):
+    with advising(spec), dividing(spec.mesh), _sinks(worker, job, step, reporter):
         network = build_network(model.path, spec, mesh)
         keeper = JobKeeper(worker, network, manifest, ledger, states, model.path, job.path, reporter)
         optimizer = make_optimizer(spec.optimizer, plan.max_steps)
-        TrainingLoop(network, optimizer, plan, reporter, keeper, ledger, state).run(mesh)
+        loop = TrainingLoop(network, optimizer, plan, reporter, keeper, ledger, state)
+        # It holds as much as weights and optimizer take.
+        del state
+        loop.run(mesh)
 
 
-def _sinks(worker: WorkerSpec, job: JobDir, state: SavedState | None, reporter: Reporter) -> MetricsSinks:
+def _sinks(worker: WorkerSpec, job: JobDir, resumed: int, reporter: Reporter) -> MetricsSinks:
     sinks = MetricsSinks(
         worker.metrics_to,
         job.path,
         worker.job_name,
         worker.spec,
         tell=reporter.log,
-        resumed=0 if state is None else state.step,
+        resumed=resumed,
     )
     reporter.listen(sinks.write)
     return sinks

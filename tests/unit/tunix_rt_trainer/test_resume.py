@@ -262,3 +262,20 @@ def test_epochs_may_be_fractions_and_are_told_of(tmp_path: Path, models: Path) -
     assert [event["epoch"] for event in folder.events("metrics")] == [0.1, 0.2, 0.3]
     assert all(event["supervised_tokens_per_second"] > 0 for event in folder.events("metrics"))
     assert folder.manifest().spec.max_steps == 3
+
+
+def test_a_job_that_is_cancelled_as_its_best_checkpoint_was_saved_goes_on_after_it(
+    tmp_path: Path, models: Path
+) -> None:
+    folder = job(tmp_path, models, keep_best_checkpoint=True, checkpoint_interval_steps=0, max_steps=4)
+
+    def cancel_after_best(kind: str, fields: dict[str, Any]) -> None:
+        if kind == "checkpoint" and fields["best"]:
+            (tmp_path / "cancel").touch()
+
+    with pytest.raises(JobCancelled):
+        folder.train(cancel_after_best)
+    assert [event["step"] for event in folder.events("checkpoint")] == [2]
+    folder.next_attempt()
+    folder.train()
+    assert [event["step"] for event in folder.events("resumed")] == [2]

@@ -57,7 +57,7 @@ def export(
         making = progress.bar(f"making {format.value} files")
         made = client.trainer.export_checkpoint(name, _FORMATS[format])
         making.finish()
-        _download(session, client, made, output)
+        _download(session, client, made, output.absolute())
     if session.as_json:
         session.print_message(made)
     else:
@@ -82,8 +82,11 @@ def _download(session: Session, client: Client, made: v1.CheckpointExport, outpu
                 done += file.size_bytes
                 bar.update(done)
             bar.finish()
-        if output.is_dir():
-            output.rmdir()
-        temporary.rename(output)
+        if not output.is_dir():
+            temporary.rename(output)
+            return
+        # It may be the folder that the shell is in.
+        for part in temporary.iterdir():
+            part.rename(output / part.name)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
