@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ import numpy.typing as npt
 
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import AlreadyExists, DomainError
-from tunix_rt_kit.models import tensor_files
+from tunix_rt_kit.models import durable, tensor_files
 from tunix_rt_kit.models.adapter import Adapter, read_adapter
 from tunix_rt_kit.models.families import unsupported
 from tunix_rt_kit.models.hf_folder import (
@@ -88,7 +87,7 @@ def merge_adapter(
         DataLoss: ADAPTER_INVALID.
         InvalidArgument: ADAPTER_MISMATCH, naming the tensor or the setting.
         AlreadyExists: EXPORT_EXISTS.
-        OSError: ``out`` cannot be written.
+        ResourceExhausted: STORAGE_FULL, and the other errors of a file system, naming ``out``.
     """
     config = read_config(base)
     check_weights(base, config)
@@ -127,6 +126,7 @@ def new_folder(out: Path) -> Iterator[Path]:
 
     Raises:
         AlreadyExists: EXPORT_EXISTS.
+        ResourceExhausted: STORAGE_FULL, and the other errors of a file system, naming ``out``.
     """
     if out.exists():
         raise AlreadyExists(
@@ -134,12 +134,8 @@ def new_folder(out: Path) -> Iterator[Path]:
             reason="EXPORT_EXISTS",
             metadata={"path": str(out)},
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as staging:
-        folder = Path(staging) / "folder"
-        folder.mkdir()
+    with durable.new_folder(out) as folder:
         yield folder
-        folder.rename(out)
 
 
 def write_companions(base: Path, folder: Path, conversation: Conversation | None = None) -> None:

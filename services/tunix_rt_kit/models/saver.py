@@ -33,7 +33,7 @@ def save_model(model: Decoder, out: Path, *, base: Path, conversation: Conversat
     Raises:
         InvalidArgument: EXPORT_INVALID, the model has an adapter.
         AlreadyExists: EXPORT_EXISTS.
-        OSError: ``out`` cannot be written.
+        ResourceExhausted: STORAGE_FULL, and the other errors of a file system, naming ``out``.
     """
     if nnx.state(model, nnx.LoRAParam):
         raise InvalidArgument(

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 from tunix_rt_kit.artifacts import canonical_json
+from tunix_rt_kit.models.durable import storing
 from tunix_rt_trainer.worker.batches import BatchSource
-from tunix_rt_trainer.worker.durable import storing
 
 
 class Ledger:

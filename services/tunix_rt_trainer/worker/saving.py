@@ -10,12 +10,12 @@ from typing import Any, Final
 
 from tunix_rt_kit.artifacts import canonical_json
 from tunix_rt_kit.chat import ChatTemplate
+from tunix_rt_kit.models.durable import new_folder
 from tunix_rt_kit.models.export import Conversation
 from tunix_rt_kit.models.lora import save_adapter
 from tunix_rt_kit.models.networks import Decoder
 from tunix_rt_kit.models.saver import save_model
 from tunix_rt_trainer.model import StepMetrics, TrainingManifest, WorkerSpec
-from tunix_rt_trainer.worker.durable import new_folder
 from tunix_rt_trainer.worker.ledger import Ledger
 from tunix_rt_trainer.worker.reporter import Reporter
 from tunix_rt_trainer.worker.states import SavedState, StateStore

@@ -15,8 +15,8 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 from tunix_rt_kit.artifacts import canonical_json, digest_file
+from tunix_rt_kit.models.durable import is_partial, new_folder
 from tunix_rt_trainer.model import StepMetrics
-from tunix_rt_trainer.worker.durable import is_partial, new_folder
 
 FOLDER: Final = "states"
 _KEPT: Final = 2

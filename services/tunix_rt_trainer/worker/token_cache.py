@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from tunix_rt_kit.artifacts import digest_json
+from tunix_rt_kit.models.durable import storing
 from tunix_rt_kit.supervision import TokenExample
-from tunix_rt_trainer.worker.durable import storing
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 

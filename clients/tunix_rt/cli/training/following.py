@@ -12,9 +12,9 @@ from tunix_rt.cli import tables
 from tunix_rt.cli.command import command
 from tunix_rt.cli.resources import resource_name, short_name
 from tunix_rt.cli.session import Session
-from tunix_rt.cli.training.app import JobArgument, app
+from tunix_rt.cli.training.app import DetachOption, JobArgument, app
 from tunix_rt.cli.training.views import show_training_job
-from tunix_rt.cli.training.waiting import follow, wait_for_job
+from tunix_rt.cli.training.waiting import check_detached, follow, wait_for_job
 
 
 @command(app, "watch", example="tunix-rt train watch $JOB --server localhost:50050")
@@ -79,13 +79,10 @@ def cancel(session: Session, job: JobArgument) -> None:
 def resume(
     session: Session,
     job: JobArgument,
-    detach: Annotated[
-        bool, typer.Option("--detach", help="Do not wait for the job (with a server only).")
-    ] = False,
+    detach: DetachOption = False,
 ) -> None:
     """Go on with a failed or cancelled job from its latest checkpoint, and wait for it."""
-    if detach and session.embedded:
-        raise typer.BadParameter("--detach needs a server: the embedded one ends with this command")
+    check_detached(session, detach)
     name = resource_name("trainingJobs", job)
     with session.connect() as client:
         resumed = follow(session, client, client.trainer.resume_training_job(name), detach=detach)

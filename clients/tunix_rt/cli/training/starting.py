@@ -11,9 +11,9 @@ from tunix_rt.cli.command import command
 from tunix_rt.cli.resources import dataset_name
 from tunix_rt.cli.session import Session
 from tunix_rt.cli.spec_options import DTYPES, METHODS, REMATS, SCHEDULES, Dtype, Method, Remat, Schedule
-from tunix_rt.cli.training.app import app
+from tunix_rt.cli.training.app import DetachOption, app
 from tunix_rt.cli.training.views import print_training_plan, show_training_job
-from tunix_rt.cli.training.waiting import follow
+from tunix_rt.cli.training.waiting import check_detached, follow
 
 _LORA = "LoRA adapter"
 _OPTIMIZER = "Optimizer"
@@ -193,13 +193,10 @@ def start(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, show what the job would do, and stop there.")
     ] = False,
-    detach: Annotated[
-        bool, typer.Option("--detach", help="Do not wait for the job (with a server only).")
-    ] = False,
+    detach: DetachOption = False,
 ) -> None:
     """Train on a dataset, and wait for it."""
-    if detach and session.embedded:
-        raise typer.BadParameter("--detach needs a server: the embedded one ends with this command")
+    check_detached(session, detach)
     spec = v1.TrainingSpec(
         base_model=base_model,
         dataset=dataset_name(dataset),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import typer
+
 from tunix_rt import Client, jobs, v1
 from tunix_rt.cli.job_progress import training_progress
 from tunix_rt.cli.resources import short_name
@@ -16,6 +18,12 @@ def wait_for_job(session: Session, client: Client, name: str, *, show_log: bool 
         return jobs.wait_for_training_job(
             client, name, on_event=training_progress(progress, show_log=show_log)
         )
+
+
+def check_detached(session: Session, detach: bool) -> None:
+    """Raise typer.BadParameter for ``detach`` without a server that goes on."""
+    if detach and session.embedded:
+        raise typer.BadParameter("--detach needs a server: the embedded one ends with this command")
 
 
 def follow(session: Session, client: Client, job: v1.TrainingJob, *, detach: bool) -> v1.TrainingJob:

@@ -115,6 +115,21 @@ class Fields:
             raise self.refusal("head_dim", head_dim, "it must be even, for rotary positions")
         return heads, kv_heads, head_dim
 
+    def sizes(self, *, default_head_dim: int | None = None) -> dict[str, Any]:
+        """What every family reads alike, by the names of ``ModelConfig``."""
+        heads, kv_heads, head_dim = self.heads(default_head_dim=default_head_dim)
+        return {
+            "num_layers": self.count("num_hidden_layers"),
+            "vocab_size": self.count("vocab_size"),
+            "hidden_size": self.count("hidden_size"),
+            "intermediate_size": self.count("intermediate_size"),
+            "num_heads": heads,
+            "num_kv_heads": kv_heads,
+            "head_dim": head_dim,
+            "rms_norm_eps": self.number("rms_norm_eps", 1e-6),
+            "context_length": self.count("max_position_embeddings"),
+        }
+
     def rope(self, *, default_theta: float = 10_000.0) -> Rope:
         """The rotary embedding, in the spelling of older files (``rope_theta`` and ``rope_scaling``) or of
         newer ones (``rope_parameters``)."""

@@ -67,18 +67,9 @@ def _gemma(
     logit_softcap: float | None,
     query_key_norm: bool,
 ) -> ModelConfig:
-    heads, kv_heads, head_dim = fields.heads(default_head_dim=_HEAD_DIM)
     return ModelConfig(
+        **fields.sizes(default_head_dim=_HEAD_DIM),
         family=family,
-        num_layers=fields.count("num_hidden_layers"),
-        vocab_size=fields.count("vocab_size"),
-        hidden_size=fields.count("hidden_size"),
-        intermediate_size=fields.count("intermediate_size"),
-        num_heads=heads,
-        num_kv_heads=kv_heads,
-        head_dim=head_dim,
-        rms_norm_eps=fields.number("rms_norm_eps", 1e-6),
-        context_length=fields.count("max_position_embeddings"),
         tied=True,
         rope=rope,
         layer_norms=LAYER_NORMS,

@@ -33,22 +33,14 @@ def plain_decoder(
         query_key_norm: whether queries and keys are normalised.
         head_dim: what its absence means, ``hidden_size / num_attention_heads`` if None.
     """
-    heads, kv_heads, head_dim = fields.heads(default_head_dim=head_dim)
+    sizes = fields.sizes(default_head_dim=head_dim)
     return ModelConfig(
+        **sizes,
         family=family,
-        num_layers=fields.count("num_hidden_layers"),
-        vocab_size=fields.count("vocab_size"),
-        hidden_size=fields.count("hidden_size"),
-        intermediate_size=fields.count("intermediate_size"),
-        num_heads=heads,
-        num_kv_heads=kv_heads,
-        head_dim=head_dim,
-        rms_norm_eps=fields.number("rms_norm_eps", 1e-6),
-        context_length=fields.count("max_position_embeddings"),
         tied=fields.flag("tie_word_embeddings", default=False),
         rope=fields.rope(),
         layer_norms=LAYER_NORMS,
-        query_scale=head_dim**-0.5,
+        query_scale=sizes["head_dim"] ** -0.5,
         attention_bias=attention_bias,
         query_key_norm=query_key_norm,
     )

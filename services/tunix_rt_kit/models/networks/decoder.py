@@ -139,3 +139,15 @@ class Decoder(nnx.Module):
 def is_transposed(name: str) -> bool:
     """Whether Tunix keeps the tensor as [inputs..., outputs...], not as Hugging Face's [outputs, inputs]."""
     return name.endswith("_proj.weight") or name == "lm_head.weight"
+
+
+def tunix_sizes(config: ModelConfig) -> dict[str, int]:
+    """The sizes of a model by the names that all of Tunix's configurations have for them."""
+    return {
+        "num_layers": config.num_layers,
+        "embed_dim": config.hidden_size,
+        "hidden_dim": config.intermediate_size,
+        "num_heads": config.num_heads,
+        "head_dim": config.head_dim,
+        "num_kv_heads": config.num_kv_heads,
+    }

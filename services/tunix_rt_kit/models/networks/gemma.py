@@ -12,7 +12,7 @@ from tunix.models.gemma3 import model as gemma3
 
 from tunix_rt_kit.models.families import ModelConfig
 from tunix_rt_kit.models.networks.attention import Attention
-from tunix_rt_kit.models.networks.decoder import Decoder
+from tunix_rt_kit.models.networks.decoder import Decoder, tunix_sizes
 
 _SHARED_PATHS = {
     "self_attn.q_norm.weight": "attn.q_norm.scale",
@@ -91,13 +91,8 @@ def _mend(model: Any, norms: tuple[str, ...], rngs: nnx.Rngs) -> None:
 def _gemma2_config(config: ModelConfig) -> gemma2.ModelConfig:
     local, everywhere = gemma2.AttentionType.LOCAL_SLIDING, gemma2.AttentionType.GLOBAL
     return gemma2.ModelConfig(
-        num_layers=config.num_layers,
+        **tunix_sizes(config),
         num_embed=config.vocab_size,
-        embed_dim=config.hidden_size,
-        hidden_dim=config.intermediate_size,
-        num_heads=config.num_heads,
-        head_dim=config.head_dim,
-        num_kv_heads=config.num_kv_heads,
         final_logit_softcap=config.logit_softcap,
         use_post_attn_norm=True,
         use_post_ffw_norm=True,
@@ -110,13 +105,8 @@ def _gemma2_config(config: ModelConfig) -> gemma2.ModelConfig:
 def _gemma3_config(config: ModelConfig, dtype: Any) -> gemma3.ModelConfig:
     local = config.local_rope or config.rope
     return gemma3.ModelConfig(
-        num_layers=config.num_layers,
+        **tunix_sizes(config),
         num_embed=config.vocab_size,
-        embed_dim=config.hidden_size,
-        hidden_dim=config.intermediate_size,
-        num_heads=config.num_heads,
-        head_dim=config.head_dim,
-        num_kv_heads=config.num_kv_heads,
         # Tunix asks for one even where no layer has a window.
         sliding_window_size=config.window or config.context_length,
         local_base_frequency=local.theta,

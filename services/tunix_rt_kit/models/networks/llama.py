@@ -9,7 +9,7 @@ from tunix.models.llama3 import model as llama3
 
 from tunix_rt_kit.models.families import ModelConfig
 from tunix_rt_kit.models.networks.attention import Attention
-from tunix_rt_kit.models.networks.decoder import Decoder
+from tunix_rt_kit.models.networks.decoder import Decoder, tunix_sizes
 
 
 class Llama(Decoder, llama3.Llama3):  # type: ignore[misc]
@@ -25,13 +25,8 @@ class Llama(Decoder, llama3.Llama3):  # type: ignore[misc]
 
 def _tunix_config(config: ModelConfig) -> llama3.ModelConfig:
     return llama3.ModelConfig(
-        num_layers=config.num_layers,
+        **tunix_sizes(config),
         vocab_size=config.vocab_size,
-        embed_dim=config.hidden_size,
-        hidden_dim=config.intermediate_size,
-        num_heads=config.num_heads,
-        head_dim=config.head_dim,
-        num_kv_heads=config.num_kv_heads,
         rope_theta=config.rope.theta,
         norm_eps=config.rms_norm_eps,
         weight_tying=config.tied,

@@ -11,7 +11,7 @@ from tunix.models.qwen3 import model as qwen3
 
 from tunix_rt_kit.models.families import ModelConfig
 from tunix_rt_kit.models.networks.attention import Attention, Cache
-from tunix_rt_kit.models.networks.decoder import Decoder
+from tunix_rt_kit.models.networks.decoder import Decoder, tunix_sizes
 
 
 class Qwen2(Decoder, qwen2.Qwen2):  # type: ignore[misc]
@@ -71,13 +71,8 @@ class _Qwen3Attention(Attention):
 
 def _tunix_config(config: ModelConfig, kind: Any, dtype: Any) -> Any:
     return kind(
-        num_layers=config.num_layers,
+        **tunix_sizes(config),
         vocab_size=config.vocab_size,
-        embed_dim=config.hidden_size,
-        hidden_dim=config.intermediate_size,
-        num_heads=config.num_heads,
-        head_dim=config.head_dim,
-        num_kv_heads=config.num_kv_heads,
         rope_theta=config.rope.theta,
         norm_eps=config.rms_norm_eps,
         use_tied_embedding=config.tied,
