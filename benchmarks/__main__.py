@@ -22,6 +22,8 @@ MODULES: Final = {
     "dataset-build": "benchmarks.dataset_build",
     "decontamination": "benchmarks.decontamination",
     "training": "benchmarks.training",
+    "training-service": "benchmarks.training_service",
+    "generation": "benchmarks.generation",
 }
 
 

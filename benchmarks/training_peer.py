@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import resource
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-from benchmarks.measure import peer_environment
+from benchmarks import peers
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,21 +57,14 @@ class Answer:
 
 
 def ask(module: str, task: Task, tunables: str) -> Answer:
-    """Run ``python -m MODULE`` on the task, with ``GLIBC_TUNABLES`` as given.
-
-    Raises RuntimeError with the last lines of its output if it fails.
-    """
-    environment = peer_environment() | ({"GLIBC_TUNABLES": tunables} if tunables else {})
-    command = [sys.executable, "-m", module, json.dumps(asdict(task))]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{module} ended with {done.returncode}:\n{done.stderr[-2_000:]}")
-    return Answer(**json.loads(done.stdout.splitlines()[-1]))
+    """What a peer answers to the task, with ``GLIBC_TUNABLES`` as given; raises as ``peers.ask``."""
+    variables = {"GLIBC_TUNABLES": tunables} if tunables else {}
+    return Answer(**peers.ask(module, asdict(task), variables))
 
 
-def told(argv: Sequence[str]) -> Task:
+def told() -> Task:
     """The task, in the peer's process."""
-    values: dict[str, Any] = json.loads(argv[1])
+    values = peers.told()
     return Task(**values | {"target_modules": tuple(values["target_modules"])})
 
 
@@ -85,9 +73,5 @@ def answer(task: Task, ends: Sequence[float], tokens: Sequence[int], losses: Seq
     first = 0 if task.steps else task.warmup
     seconds = [end - start for start, end in pairwise(ends)]
     count = len(seconds)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    made = Answer(seconds[first:], list(tokens[first:count]), list(losses[first:count]), round(peak / 1e6, 1))
-    print(json.dumps(asdict(made)), flush=True)
-    # Threads of the libraries need not be waited for.
-    sys.stdout.flush()
-    os._exit(0)
+    made = Answer(seconds[first:], list(tokens[first:count]), list(losses[first:count]), peers.peak_rss_mb())
+    peers.answer(asdict(made))

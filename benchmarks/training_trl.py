@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -112,5 +111,5 @@ def _with_adapter(model: Any, task: Task) -> PeftModel:
 
 
 if __name__ == "__main__":
-    given = told(sys.argv)
+    given = told()
     answer(given, *train(given))

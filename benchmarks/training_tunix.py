@@ -5,26 +5,21 @@ Its rows are padded, and its loss is the default one.
 
 from __future__ import annotations
 
-import json
 import random
-import sys
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import qwix
 from flax import nnx
-from tunix.models.llama3 import model as llama3
-from tunix.models.llama3 import params as llama3_params
 from tunix.sft import utils
 from tunix.sft.peft_trainer import PeftTrainer, TrainingConfig, TrainingInput
 
 from benchmarks.training_peer import Task, answer, told
+from benchmarks.tunix_llama import config_of, load, mesh_of_one
 
 
 class _Clock:
@@ -47,13 +42,11 @@ class _Clock:
 
 def train(task: Task) -> tuple[Sequence[float], Sequence[int], Sequence[float]]:
     """Train as a task says; returns the arguments of ``training_peer.answer``."""
-    axis_types = (jax.sharding.AxisType.Auto,) * 2
-    mesh = jax.make_mesh((1, 1), ("fsdp", "tp"), axis_types=axis_types)
     examples = task.examples()
     steps = task.warmup + -(-len(examples) // task.rows_per_batch)
     tokens: list[int] = []
     clock = _Clock()
-    with mesh:
+    with mesh_of_one() as mesh:
         config = TrainingConfig(eval_every_n_steps=1 << 30, max_steps=steps, max_inflight_computations=1)
         trainer = PeftTrainer(
             _model(task, mesh), optax.adamw(task.learning_rate, weight_decay=0.0), config
@@ -64,23 +57,7 @@ def train(task: Task) -> tuple[Sequence[float], Sequence[int], Sequence[float]]:
 
 
 def _model(task: Task, mesh: jax.sharding.Mesh) -> Any:
-    folder = Path(task.base_model)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    shape = llama3.ModelConfig(
-        num_layers=config["num_hidden_layers"],
-        vocab_size=config["vocab_size"],
-        embed_dim=config["hidden_size"],
-        hidden_dim=config["intermediate_size"],
-        num_heads=config["num_attention_heads"],
-        head_dim=config["head_dim"],
-        num_kv_heads=config["num_key_value_heads"],
-        rope_theta=config["rope_theta"],
-        norm_eps=config["rms_norm_eps"],
-        weight_tying=config["tie_word_embeddings"],
-    )
-    model = llama3_params.create_model_from_safe_tensors(
-        str(folder), shape, mesh, dtype=jnp.dtype(task.dtype)
-    )
+    model = load(task.base_model, config_of(task.base_model), mesh, task.dtype)
     modules = "|".join(f".*{name}" for name in task.target_modules)
     provider = qwix.LoraProvider(module_path=modules, rank=task.rank, alpha=task.alpha)
     return qwix.apply_lora_to_model(model, provider, rngs=nnx.Rngs(params=0), **model.get_model_input())
@@ -114,5 +91,5 @@ def _model_input(batch: TrainingInput) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    given = told(sys.argv)
+    given = told()
     answer(given, *train(given))
