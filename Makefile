@@ -17,7 +17,7 @@ demo: .venv/.local ## traces -> dataset -> Tunix SFT -> evaluation before and af
 
 test: .venv/.dev ## run all tests, on SQLite and on a PostgreSQL that comes as a wheel, and measure coverage
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses logical --dist loadfile --cov --cov-report=term $(PYTEST_ARGS)
 
 test-peers: .venv/.peers ## tests with torch: datasets and trl take the exports as they are, Tunix computes what transformers does
 	$(BIN)/python -m pytest tests/peers $(PYTEST_ARGS)
@@ -47,7 +47,7 @@ bench: .venv/.bench ## run the benchmarks and print their figures; BENCH_ARGS="t
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 clean: ## remove what make built: .venv, caches, the demo's output
-	rm -rf .venv $(DEMO_DIR) .coverage .coverage.* .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv $(DEMO_DIR) .coverage .coverage.* .mypy_cache .ruff_cache .hypothesis .import_linter_cache .jax_cache
 
 # The stamps are newer than what they were made from, so that a second run starts at once.
 .venv/bin/python:

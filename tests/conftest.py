@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,14 @@ import pytest
 from hypothesis import settings
 
 from support.postgres import fresh_database, postgres_server
+
+# JAX reads these when it is imported. Tests, and the processes that they start, compile the same programs
+# many times over otherwise.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".jax_cache"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
+# pytest-xdist sets it, and lines would be broken where they are not without.
+os.environ.pop("COLUMNS", None)
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("tunix-rt", deadline=None)

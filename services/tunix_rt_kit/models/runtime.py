@@ -91,20 +91,28 @@ def code_revision() -> str:
     return f"{version}+{revision}" if revision else version
 
 
+def on_gpu() -> bool:
+    """Whether this host has an NVIDIA GPU."""
+    return _GPU_DEVICE.exists()
+
+
 def child_environment(cache_dir: Path) -> dict[str, str]:
     """Environment variables for a child that runs a model.
 
-    Compiled programs are kept in ``cache_dir``. On a GPU, operations that give other bits at each run are
-    left out, unless ``XLA_FLAGS`` says something about that already.
+    Compiled programs are kept in ``cache_dir``, or where JAX's own variable says. On a GPU, operations that
+    give other bits at each run are left out, unless ``XLA_FLAGS`` says something about that already.
     """
     variables = {
-        "JAX_COMPILATION_CACHE_DIR": str(cache_dir.absolute()),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+        name: os.environ.get(name, value)
+        for name, value in (
+            ("JAX_COMPILATION_CACHE_DIR", str(cache_dir.absolute())),
+            ("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5"),
+        )
     }
     if platform.libc_ver()[0] == "glibc" and "GLIBC_TUNABLES" not in os.environ:
         variables["GLIBC_TUNABLES"] = _MALLOC
     flags = os.environ.get("XLA_FLAGS", "")
-    if _GPU_DEVICE.exists() and _GPU_FLAG not in flags:
+    if on_gpu() and _GPU_FLAG not in flags:
         variables["XLA_FLAGS"] = f"{flags} --{_GPU_FLAG}=true".strip()
     return variables
 

@@ -49,9 +49,12 @@ def test_a_child_keeps_its_compiled_programs_and_a_given_malloc_setting(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.arena_max=1")
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     variables = runtime.child_environment(tmp_path)
     assert variables["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path)
     assert "GLIBC_TUNABLES" not in variables
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/elsewhere")
+    assert runtime.child_environment(tmp_path)["JAX_COMPILATION_CACHE_DIR"] == "/elsewhere"
 
 
 @pytest.mark.parametrize(
