@@ -67,6 +67,12 @@ class JobDir:
         """Act from now on as if the parent had asked the job to stop."""
         self._told_to_end = True
 
+    def close(self) -> None:
+        """Nothing more will be emitted."""
+        if self._events >= 0:
+            os.close(self._events)
+            self._events = -1
+
     def _open_events(self) -> int:
         path = self.path / files.EVENTS
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
@@ -77,35 +83,58 @@ class JobDir:
 
 
 def run_worker(work: Callable[[JobDir], None], argv: Sequence[str] | None = None) -> int:
-    """Do a job as a child process: ``sys.exit(run_worker(main))`` in the module that ``WorkerProcess``
+    """Do jobs as a child process: ``sys.exit(run_worker(main))`` in the module that ``WorkerProcess``
     starts.
 
-    Takes the folder from the first argument, keeps a second child out of it, and calls ``work``. Its last
-    event is ``{"kind": "exit", "code": ...}`` with the exit code that is returned: 0 when ``work`` came
-    back, 3 when it raised JobCancelled, 1 when it failed. A failure is an event of its own before that:
-    ``{"kind": "error", "code", "reason", "message", "metadata"}``; any exception but a domain error has the
-    reason WORKER_FAILED, and its traceback is in the log. SIGTERM asks the job to stop; a second one ends
-    the process at once.
+    Takes the folder of a job from the first argument and does that job; then, of each line of its standard
+    input, as long as there is one, the job in the folder that it names. Returns the exit code of the last.
+
+    Keeps a second child out of a job's folder, and calls ``work``. The job's last event is ``{"kind": "exit",
+    "code": ...}``: 0 when ``work`` came back, 3 when it raised JobCancelled, 1 when it failed. A failure is
+    an event of its own before that: ``{"kind": "error", "code", "reason", "message", "metadata"}``; any
+    exception but a domain error has the reason WORKER_FAILED, and its traceback is in the log. SIGTERM asks
+    the job to stop; a second one ends the process at once.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if len(arguments) != 1:
         print("usage: python -m MODULE JOB_DIR", file=sys.stderr)
         return 2
-    job = JobDir(arguments[0])
+    code = _do(work, JobDir(arguments[0]))
+    while folder := sys.stdin.readline().rstrip("\n"):
+        job = JobDir(folder)
+        _write_log_to(job.path / files.LOG)
+        code = _do(work, job)
+    return code
+
+
+def _do(work: Callable[[JobDir], None], job: JobDir) -> int:
     try:
         lock = FileLock(job.path / files.LOCK)
         lock.acquire(timeout=0)
     except Timeout:
         print(f"another worker has the job in {job.path}", file=sys.stderr)
         return 4
+    ended = threading.Event()
     with lock:
         _stop_on_sigterm(job)
         # The server that started this process may have been killed before it could.
         files.record_pid(job.path, os.getpid())
-        threading.Thread(target=_beat, args=(job.path / files.HEARTBEAT,), daemon=True).start()
+        threading.Thread(target=_beat, args=(job.path / files.HEARTBEAT, ended), daemon=True).start()
         code = _carry_out(work, job)
-        job.emit("exit", code=code)
+        ended.set()
+    # Whoever sees this event may have another process take up the job, or give this one the next.
+    job.emit("exit", code=code)
+    job.close()
     return code
+
+
+def _write_log_to(path: Path) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
+    os.close(descriptor)
 
 
 def _carry_out(work: Callable[[JobDir], None], job: JobDir) -> int:
@@ -131,13 +160,13 @@ def _carry_out(work: Callable[[JobDir], None], job: JobDir) -> int:
     return 0
 
 
-def _beat(path: Path) -> None:
-    """Touch ``path`` for as long as this process can run."""
-    while True:
+def _beat(path: Path, ended: threading.Event) -> None:
+    """Touch ``path`` for as long as this process can run, until the job has ended."""
+    while not ended.is_set():
         # A full disk is told of by whoever has something to write.
         with suppress(OSError):
             path.touch()
-        time.sleep(_BEAT_S)
+        ended.wait(_BEAT_S)
 
 
 def _stop_on_sigterm(job: JobDir) -> None:

@@ -26,6 +26,7 @@ from tunix_rt_kit.jobs import files
 
 KILLED = -int(signal.SIGKILL)
 _SAME_START_S = 2.0
+_END_S = 10.0
 _TAIL_BYTES = 256 * 1024
 
 
@@ -36,22 +37,29 @@ class WorkerProcess:
         module: what Python runs.
         job_dir: the job's folder; ``start`` makes it.
         env: added to this process's environment for the child.
+        kept: the child waits for a further job when it has done this one, see ``KeptChild``.
     """
 
     def __init__(
-        self, module: str, job_dir: str | os.PathLike[str], *, env: Mapping[str, str] | None = None
+        self,
+        module: str,
+        job_dir: str | os.PathLike[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        kept: bool = False,
     ) -> None:
         self.module = module
         self.path = Path(job_dir)
         self._env = dict(env or {})
+        self._kept = kept
         self._child: subprocess.Popen[bytes] | None = None
         self._adopted: psutil.Process | None = None
         self._read_to = (0, 0)
         self._beat = (0, 0.0)
 
-    def start(self, spec: Mapping[str, Any]) -> None:
-        """Write the spec and start the child. A wish to cancel from an earlier run is forgotten; events and
-        log go on.
+    def start(self, spec: Mapping[str, Any], child: KeptChild | None = None) -> None:
+        """Write the spec and start the child, or give the job to one that waits for a job. A wish to cancel
+        from an earlier run is forgotten; events and log go on.
 
         Raises OSError if the folder cannot be written, and RuntimeError if the child is already running.
         """
@@ -61,17 +69,30 @@ class WorkerProcess:
         for told_before in (files.CANCEL, files.HEARTBEAT):
             (self.path / told_before).unlink(missing_ok=True)
         files.write_atomically(self.path / files.SPEC, canonical_json(dict(spec)))
+        self._child = child.take(self.path) if child else None
+        if self._child is None:
+            self._child = self._started()
+        self._adopted = None
+        files.record_pid(self.path, self._child.pid)
+
+    def _started(self) -> subprocess.Popen[bytes]:
         with (self.path / files.LOG).open("ab") as log:
-            self._child = subprocess.Popen(
+            return subprocess.Popen(
                 [sys.executable, "-m", self.module, str(self.path.absolute())],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if self._kept else subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 env={**os.environ, **self._env},
             )
-        self._adopted = None
-        files.record_pid(self.path, self._child.pid)
+
+    def release(self) -> KeptChild | None:
+        """The child, which has done this job and waits for another; None if it does not."""
+        child = self._child
+        if child is None or child.stdin is None or child.poll() is not None:
+            return None
+        self._child = None
+        return KeptChild(child)
 
     def adopt(self) -> bool:
         """Take over the child that another process started in this folder; returns whether it still runs."""
@@ -167,6 +188,41 @@ class WorkerProcess:
         except (FileNotFoundError, psutil.NoSuchProcess):
             return None
         return process if same else None
+
+
+class KeptChild:
+    """A child that has done a job, and waits for the next on its standard input.
+
+    It ends when nobody holds that any more: with this process, or when this object is closed.
+    """
+
+    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+        self._child = child
+
+    def take(self, job_dir: Path) -> subprocess.Popen[bytes] | None:
+        """Give it the job in a folder; returns the child, or None if it has ended."""
+        stdin = self._child.stdin
+        if stdin is None or self._child.poll() is not None:
+            return None
+        try:
+            stdin.write(f"{job_dir.absolute()}\n".encode())
+            stdin.flush()
+        except OSError:
+            self.close()
+            return None
+        return self._child
+
+    def close(self) -> None:
+        """Let it end, and end it if it does not."""
+        if self._child.stdin is not None:
+            with suppress(OSError):
+                self._child.stdin.close()
+        try:
+            self._child.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            with suppress(ProcessLookupError):
+                os.killpg(self._child.pid, signal.SIGKILL)
+            self._child.wait()
 
 
 def _alive(process: psutil.Process) -> bool:

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from tunix_rt_kit.errors import InvalidArgument
-from tunix_rt_kit.jobs import JobDir, WorkerProcess
+from tunix_rt_kit.jobs import JobDir, KeptChild, WorkerProcess
 
 ENVIRONMENT = {"PYTHONPATH": os.pathsep.join(sys.path)}
 PATIENCE_S = 20.0
@@ -195,3 +195,77 @@ def test_an_event_that_json_cannot_hold_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgument):
         JobDir(tmp_path).emit("loss", value=float("nan"))
     assert not (tmp_path / "events.jsonl").exists()
+
+
+def ended(worker: WorkerProcess) -> bool:
+    return kinds(worker)[-1:] == ["exit"]
+
+
+def kept_after_a_job(folder: Path) -> tuple[WorkerProcess, KeptChild]:
+    first = WorkerProcess("support.worker", folder, env=ENVIRONMENT, kept=True)
+    first.start({"what": "count", "events": 1})
+    until(lambda: ended(first))
+    child = first.release()
+    assert child is not None
+    return first, child
+
+
+def test_a_kept_child_does_the_next_job_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    first, child = kept_after_a_job(tmp_path / "first")
+    second = WorkerProcess("support.worker", tmp_path / "second", env=ENVIRONMENT, kept=True)
+    second.start({"what": "fail", "events": 2}, child)
+    until(lambda: ended(second))
+    assert kinds(first) == ["step", "exit"]
+    assert kinds(second) == ["step", "step", "error", "exit"]
+    assert [event["code"] for event in second.events() if event["kind"] == "exit"] == [1]
+    assert first.log_tail() == ["working on count"]
+    assert second.log_tail()[0] == "working on fail"
+    pids = [json.loads((folder.path / "worker.pid").read_text())["pid"] for folder in (first, second)]
+    assert pids[0] == pids[1] == second.pid
+    second.kill()
+    assert not psutil.pid_exists(pids[0])
+
+
+def test_a_kept_child_can_be_told_to_stop_its_second_job(tmp_path: Path) -> None:
+    _, child = kept_after_a_job(tmp_path / "first")
+    second = WorkerProcess("support.worker", tmp_path / "second", env=ENVIRONMENT, kept=True)
+    second.start({"what": "wait"}, child)
+    until(lambda: kinds(second) == ["waiting"])
+    assert second.pid is not None
+    os.kill(second.pid, signal.SIGTERM)
+    until(lambda: ended(second))
+    assert [event["code"] for event in second.events() if event["kind"] == "exit"] == [3]
+    second.kill()
+
+
+def test_a_kept_child_that_has_ended_is_replaced(tmp_path: Path) -> None:
+    first, child = kept_after_a_job(tmp_path / "first")
+    child.close()
+    second = WorkerProcess("support.worker", tmp_path / "second", env=ENVIRONMENT)
+    second.start({"what": "count", "events": 1}, child)
+    assert second.wait(PATIENCE_S) == 0
+    assert not first.running
+
+
+def test_a_child_that_is_not_kept_cannot_be_released(worker: WorkerProcess) -> None:
+    worker.start({"what": "count"})
+    assert worker.wait(PATIENCE_S) == 0
+    assert worker.release() is None
+
+
+def test_a_kept_child_ends_with_its_server(tmp_path: Path) -> None:
+    script = (
+        "import sys, time; from tunix_rt_kit.jobs import WorkerProcess\n"
+        "worker = WorkerProcess('support.worker', sys.argv[1], kept=True)\n"
+        "worker.start({'what': 'count'})\n"
+        "while not worker.events(): time.sleep(0.02)\n"
+        "print(worker.pid, flush=True)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "job")],
+        env={**os.environ, **ENVIRONMENT},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    until(lambda: not psutil.pid_exists(int(done.stdout)))
