@@ -68,6 +68,17 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(set(weight_map.values()))]
 
 
+def stored_dtype(folder: Path) -> str:
+    """The narrower of ``bfloat16`` and ``float32`` that holds every weight as it is stored.
+
+    Raises:
+        FailedPrecondition: BASE_MODEL_UNSUPPORTED, a weight file is missing or damaged.
+    """
+    headers = (_safetensors_header(folder, file) for file in weight_files(folder))
+    types = {tensor["dtype"] for header in headers for tensor in header.values()}
+    return "bfloat16" if types == {"BF16"} else "float32"
+
+
 def check_weights(folder: Path, config: ModelConfig) -> None:
     """Compare the headers of the weight files with what ``config`` asks for.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 import qwix
@@ -18,7 +19,15 @@ from tunix_rt_kit.models.adapter import CONFIG_FILE, TARGET_MODULES, WEIGHTS_FIL
 from tunix_rt_kit.models.families import ModelConfig
 from tunix_rt_kit.models.networks import Decoder
 
-__all__ = ["CONFIG_FILE", "TARGET_MODULES", "WEIGHTS_FILE", "apply_lora", "load_adapter", "save_adapter"]
+__all__ = [
+    "CONFIG_FILE",
+    "TARGET_MODULES",
+    "WEIGHTS_FILE",
+    "apply_lora",
+    "load_adapter",
+    "merge_lora",
+    "save_adapter",
+]
 
 Quantization = Literal["nf4"]
 
@@ -107,6 +116,35 @@ def load_adapter(model: Decoder, folder: Path, *, quantization: Quantization | N
             parameter[...] = _placed(tensor, parameter)
     adapter.require_all_taken()
     return adapted
+
+
+def merge_lora(model: Decoder, folder: Path, *, dtype: str) -> Decoder:
+    """A copy of ``model`` with an adapter's products added to its weights, without LoRA.
+
+    The sums are made in float32 and rounded to ``dtype`` once.
+
+    Args:
+        model: as for ``load_adapter``, whose errors this raises too.
+        folder: as for ``load_adapter``.
+        dtype: of every weight of the copy.
+    """
+    adapter, wanted = read_adapter(folder), jnp.dtype(dtype)
+    shapes = model.description.tensor_shapes()
+    # Merging what was split would share the variables, and the base model change with them.
+    merged: Decoder = nnx.clone(model)
+    for index, layer in enumerate(merged.layers):
+        for name in adapter.target_modules:
+            hf_parent, parent, attribute = _home(name)
+            module = f"model.layers.{index}.{hf_parent}.{name}"
+            outputs, inputs = shapes[f"{module}.weight"]
+            a, b = (jnp.asarray(value, jnp.float32) for value in adapter.take(module, inputs, outputs))
+            weight = getattr(getattr(getattr(layer, parent), name), attribute)
+            product = (a.T @ b.T).reshape(weight.shape) * (adapter.alpha / adapter.rank)
+            weight[...] = (weight[...].astype(jnp.float32) + product).astype(wanted)
+    adapter.require_all_taken()
+    graph, state = nnx.split(merged)
+    rounded: Decoder = nnx.merge(graph, jax.tree.map(lambda value: value.astype(wanted), state))
+    return rounded
 
 
 def _pairs(model: Decoder) -> Iterator[tuple[str, nnx.LoRAParam[jax.Array], nnx.LoRAParam[jax.Array]]]:

@@ -14,6 +14,7 @@ Of google-tunix 0.1.7, measured against ``transformers``:
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -24,7 +25,9 @@ from tunix.models.llama3 import model as llama3
 from tunix_rt_kit.models.families import ModelConfig, Rope
 
 Cache = dict[str, jax.Array]
-"""Of one layer: ``k`` and ``v`` [B, S, KV heads, head dim], and ``end_index`` [B], the next column."""
+"""Of one layer: ``k`` and ``v`` [B, KV heads, S, head dim], and ``end_index`` [B], each row's next column.
+
+Tunix puts the columns before the heads; a product over them would first have to be turned round."""
 
 
 class Attention(nnx.Module):
@@ -35,6 +38,8 @@ class Attention(nnx.Module):
         layer: which layer it is of, from 0.
         norms: those of queries and keys, where the family has them.
         rngs: for the fresh weights.
+
+    ``wide`` says that products are summed in float32, see ``Decoder.sum_in_float32``.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class Attention(nnx.Module):
             self.q_norm, self.k_norm = norms
         self.config = config
         self.layer = layer
+        self.wide = False
 
     def __call__(
         self, x: jax.Array, positions: jax.Array, cache: Cache | None, mask: jax.Array
@@ -75,29 +81,38 @@ class Attention(nnx.Module):
         query, key, value = self._projected(x)
         frequencies = self.config.rope_of(self.layer)
         query = rotated(query, positions, frequencies)
-        key = rotated(key, positions, frequencies)
-        first: jax.Array | int = 0
+        key, value = rotated(key, positions, frequencies).swapaxes(1, 2), value.swapaxes(1, 2)
+        first = jnp.zeros(x.shape[0], jnp.int32)
         filled = None
         if cache is not None:
-            first = cache["end_index"][0]
-            start = (0, first % cache["k"].shape[1], 0, 0)
-            key = jax.lax.dynamic_update_slice(cache["k"], key.astype(cache["k"].dtype), start)
-            value = jax.lax.dynamic_update_slice(cache["v"], value.astype(cache["v"].dtype), start)
-            filled = {"k": key, "v": value, "end_index": cache["end_index"] + x.shape[1]}
+            first = cache["end_index"]
+            key, value = _written(cache["k"], key, first), _written(cache["v"], value, first)
+            filled = {"k": key, "v": value, "end_index": first + x.shape[1]}
         window = self.config.window_of(self.layer)
         if window is not None:
             mask = mask & _within(window, first, x.shape[1], mask.shape[-1])
         scale, softcap = self.config.query_scale, self.config.attention_softcap
-        output = attend(query, key, value, mask, scale=scale, softcap=softcap)
-        return filled, self.o_proj(output)
+        output = attend(query, key, value, mask, scale=scale, softcap=softcap, wide=self.wide)
+        return filled, self._product(self.o_proj, output)
 
     def _projected(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        query, key, value = self.q_proj(x), self.k_proj(x), self.v_proj(x)
+        query, key, value = (self._product(each, x) for each in (self.q_proj, self.k_proj, self.v_proj))
         if self.config.attention_bias:
             query, key, value = query + self.q_bias[...], key + self.k_bias[...], value + self.v_bias[...]
         if self.config.query_key_norm:
             query, key = self.q_norm(query), self.k_norm(key)
         return query, key, value
+
+    def _product(self, projection: Any, x: jax.Array) -> jax.Array:
+        if not self.wide:
+            output: jax.Array = projection(x)
+            return output
+        weight = projection.w[...]
+        # The output's weights have two axes of inputs, the other projections' one.
+        inputs = x.ndim - 2
+        size = math.prod(weight.shape[:inputs])
+        flat = jax.lax.dot(x.reshape(-1, size), weight.reshape(size, -1), preferred_element_type=jnp.float32)
+        return flat.astype(x.dtype).reshape(*x.shape[:2], *weight.shape[inputs:])
 
 
 def rotated(x: jax.Array, positions: jax.Array, rope: Rope) -> jax.Array:
@@ -118,28 +133,50 @@ def attend(
     *,
     scale: float,
     softcap: float | None,
+    wide: bool = False,
 ) -> jax.Array:
     """Values [B, T, N, H] weighted by the softmax of the scores, which is taken in float32.
 
     Args:
         query: [B, T, N, H].
-        key: [B, S, K, H]; K divides N.
+        key: [B, K, S, H]; K divides N.
         value: as ``key``.
         mask: [B, T, S] bool.
         scale: of the scores.
         softcap: bounds them, see ``ModelConfig``.
+        wide: whether values are summed in float32, as scores are.
     """
     batch, length, heads, size = query.shape
-    grouped = query.reshape(batch, length, key.shape[2], heads // key.shape[2], size)
-    scores = jnp.einsum("BTKGH,BSKH->BKGTS", grouped, key, preferred_element_type=jnp.float32) * scale
+    groups, kv_heads = heads // key.shape[1], key.shape[1]
+    # The queries of a group of heads as rows of one matrix: XLA has no product of bfloat16 into float32 on a
+    # CPU for what has more than one axis of rows.
+    grouped = query.reshape(batch, length, kv_heads, groups, size).transpose(0, 2, 3, 1, 4)
+    rows = grouped.reshape(batch, kv_heads, groups * length, size).astype(key.dtype)
+    scores = jnp.einsum("bkrh,bksh->bkrs", rows, key, preferred_element_type=jnp.float32) * scale
     if softcap is not None:
         scores = jnp.tanh(scores / softcap) * softcap
+    scores = scores.reshape(batch, kv_heads, groups, length, -1)
     scores = jnp.where(mask[:, None, None], scores, llama3.K_MASK)
     shares = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-    return jnp.einsum("BKGTS,BSKH->BTKGH", shares, value).reshape(query.shape)
+    shares = shares.reshape(batch, kv_heads, groups * length, -1)
+    summed = jnp.float32 if wide else None
+    mixed = jnp.einsum("bkrs,bksh->bkrh", shares, value, preferred_element_type=summed).astype(query.dtype)
+    back = mixed.reshape(batch, kv_heads, groups, length, size).transpose(0, 3, 1, 2, 4)
+    return back.reshape(query.shape)
 
 
-def _within(window: int, first: Any, queries: int, keys: int) -> jax.Array:
-    """[1, T, S]: the columns less than ``window`` before the query's, the first of which is ``first``."""
-    inside: jax.Array = (first + jnp.arange(queries)[:, None] - jnp.arange(keys)[None] < window)[None]
+def _written(cache: jax.Array, new: jax.Array, first: jax.Array) -> jax.Array:
+    """``cache`` [B, K, S, H] with ``new`` [B, K, T, H] in each row, from its column ``first`` [B] on."""
+
+    def write(row: jax.Array, part: jax.Array, column: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_slice_in_dim(row, part, column, axis=1)
+
+    written: jax.Array = jax.vmap(write)(cache, new.astype(cache.dtype), first)
+    return written
+
+
+def _within(window: int, first: jax.Array, queries: int, keys: int) -> jax.Array:
+    """[B, T, S]: the columns less than ``window`` before the query's, the first of which is ``first`` [B]."""
+    columns = first[:, None, None] + jnp.arange(queries)[:, None]
+    inside: jax.Array = columns - jnp.arange(keys) < window
     return inside

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tunix_rt_kit.models.families import ModelConfig
+from tunix_rt_kit.models.networks.attention import Attention
 
 Caches = dict[str, dict[str, jax.Array]]
-"""``layer_0``, ``layer_1`` and so on to the cache of that layer, as Tunix lays it out."""
+"""``layer_0``, ``layer_1`` and so on to the cache of that layer, see ``attention.Cache``."""
 
 
 class Decoder(nnx.Module):
@@ -104,9 +105,21 @@ class Decoder(nnx.Module):
         cap = self.description.logit_softcap
         return logits if cap is None else jnp.tanh(logits / cap) * cap
 
+    def sum_in_float32(self) -> None:
+        """Have every product of activations and weights summed in float32 and rounded once.
+
+        A CPU computes such products of bfloat16 two to four times as fast as those that are summed in
+        bfloat16. Their automatic gradients would mix types, so this is for models that are only run.
+        """
+        for _, module in nnx.iter_modules(self):
+            if isinstance(module, nnx.Linear):
+                module.dot_general = _dot_in_float32
+            elif isinstance(module, Attention):
+                module.wide = True
+
     def init_cache(self, batch_size: int, cache_size: int, dtype: Any) -> Caches:
         """An empty cache for ``batch_size`` rows of ``cache_size`` tokens."""
-        shape = (batch_size, cache_size, self.description.num_kv_heads, self.description.head_dim)
+        shape = (batch_size, self.description.num_kv_heads, cache_size, self.description.head_dim)
         return {
             f"layer_{index}": {
                 "k": jnp.zeros(shape, dtype),
@@ -134,6 +147,11 @@ class Decoder(nnx.Module):
             "lm_head.weight": "lm_head.w",
         }
         return outer[name]
+
+
+def _dot_in_float32(x: jax.Array, y: jax.Array, dimensions: Any, **_: Any) -> jax.Array:
+    wide = jax.lax.dot_general(x, y, dimensions, preferred_element_type=jnp.float32)
+    return wide.astype(x.dtype)
 
 
 def is_transposed(name: str) -> bool:
