@@ -120,6 +120,7 @@ from tunix_rt.v1.evaluation_pb2 import (
     CategoryAccuracy as CategoryAccuracy,
     Interval as Interval,
     EvaluationResult as EvaluationResult,
+    Sample as Sample,
     EvaluationManifest as EvaluationManifest,
     FinishReason as FinishReason,
     FINISH_REASON_UNSPECIFIED as FINISH_REASON_UNSPECIFIED,

@@ -199,14 +199,14 @@ class PairedDifference(_message.Message):
     difference: _builtins.float
     """Candidate's accuracy minus the base's."""
     gained_count: _builtins.int
-    """Items wrong before and right after."""
+    """Items wrong before and right after; with several samples or seeds, those answered better on average."""
     lost_count: _builtins.int
-    """Items right before and wrong after."""
+    """Items right before and wrong after; with several samples or seeds, those answered worse on average."""
     p_value: _builtins.float
     """Two-sided p-value of `test`."""
     test: _builtins.str
     """The test: "exact McNemar" for one evaluation a side, no clusters and items that are right or wrong; else "permutation" (of the
-    sides of whole clusters; with several seeds, of the items' means).
+    sides of whole clusters; with several samples or seeds, of the items' means).
     """
     interval_method: _builtins.str
     """How the interval was made: "Newcombe" (1998, method 10) where the test is McNemar's, else "clustered t" or "t"."""
@@ -335,11 +335,11 @@ class Flip(_message.Message):
     CANDIDATE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def base(self) -> _evaluation_pb2.EvaluationResult:
-        """What the base answered."""
+        """What the base answered, without log-probabilities."""
 
     @_builtins.property
     def candidate(self) -> _evaluation_pb2.EvaluationResult:
-        """What the candidate answered."""
+        """What the candidate answered, without log-probabilities."""
 
     def __init__(
         self,

@@ -229,12 +229,17 @@ class NumericGrader(_message.Message):
     RELATIVE_TOLERANCE_FIELD_NUMBER: _builtins.int
     UNITS_FIELD_NUMBER: _builtins.int
     UNIT_REQUIRED_FIELD_NUMBER: _builtins.int
+    MARKED_FIELD_NUMBER: _builtins.int
     tolerance: _builtins.float
     """Greatest allowed absolute difference, at least 0. Left out: 0."""
     relative_tolerance: _builtins.float
     """Greatest allowed difference by the accepted number, at least 0; the larger of the two tolerances counts. Left out: 0."""
     unit_required: _builtins.bool
     """Whether one of `units` must be there."""
+    marked: _builtins.bool
+    """Whether the answer must be marked: follow `Answer:`, `####` or "the answer is", or stand in `\\boxed{}`. Else the last number of a text
+    that marks none counts.
+    """
     @_builtins.property
     def units(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Units that the number may have, such as "kg", "kilograms" or "$". With any, a number with another known unit is wrong. At most 32 of at
@@ -248,10 +253,11 @@ class NumericGrader(_message.Message):
         relative_tolerance: _builtins.float | None = ...,
         units: _abc.Iterable[_builtins.str] | None = ...,
         unit_required: _builtins.bool = ...,
+        marked: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_relative_tolerance", b"_relative_tolerance", "_tolerance", b"_tolerance", "relative_tolerance", b"relative_tolerance", "tolerance", b"tolerance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_relative_tolerance", b"_relative_tolerance", "_tolerance", b"_tolerance", "relative_tolerance", b"relative_tolerance", "tolerance", b"tolerance", "unit_required", b"unit_required", "units", b"units"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_relative_tolerance", b"_relative_tolerance", "_tolerance", b"_tolerance", "marked", b"marked", "relative_tolerance", b"relative_tolerance", "tolerance", b"tolerance", "unit_required", b"unit_required", "units", b"units"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__relative_tolerance: _TypeAlias = _typing.Literal["relative_tolerance"]  # noqa: Y015
     _WhichOneofArgType__relative_tolerance: _TypeAlias = _typing.Literal["_relative_tolerance", b"_relative_tolerance"]  # noqa: Y015

@@ -231,20 +231,28 @@ class EvaluationSpec(_message.Message):
     EVAL_SET_FIELD_NUMBER: _builtins.int
     BASE_MODEL_FIELD_NUMBER: _builtins.int
     CHECKPOINT_FIELD_NUMBER: _builtins.int
+    ENDPOINT_MODEL_FIELD_NUMBER: _builtins.int
     CHAT_TEMPLATE_FIELD_NUMBER: _builtins.int
     DECODING_FIELD_NUMBER: _builtins.int
     DTYPE_FIELD_NUMBER: _builtins.int
+    FRESH_FIELD_NUMBER: _builtins.int
     eval_set: _builtins.str
     """The eval set, `evalSets/{eval_set}`."""
     base_model: _builtins.str
     """A base model: its id, or the absolute path of a Hugging Face folder on the evaluator's host."""
     checkpoint: _builtins.str
     """A checkpoint, `trainingJobs/{training_job}/checkpoints/{checkpoint}`, put onto its base model."""
+    endpoint_model: _builtins.str
+    """A model by the name that the evaluator's endpoint has for it, an OpenAI-compatible API. That renders prompts with its own chat template."""
     dtype: _training_job_pb2.Dtype.ValueType
-    """Type of weights and activations."""
+    """Type of weights and activations. Left out: bfloat16. Refused with an endpoint's model, which has its own."""
+    fresh: _builtins.bool
+    """Generate every answer, also those that the evaluator has kept from an earlier evaluation with the same weights, prompts and decoding."""
     @_builtins.property
     def chat_template(self) -> _chat_template_pb2.ChatTemplate:
-        """How prompts are rendered. Left out: the checkpoint's, or the base model's own. One that differs from the checkpoint's is refused."""
+        """How prompts are rendered. Left out: the checkpoint's, or the base model's own. One that differs from the checkpoint's is refused, and any
+        with an endpoint's model, which has its own.
+        """
 
     @_builtins.property
     def decoding(self) -> Global___Decoding:
@@ -256,15 +264,17 @@ class EvaluationSpec(_message.Message):
         eval_set: _builtins.str = ...,
         base_model: _builtins.str = ...,
         checkpoint: _builtins.str = ...,
+        endpoint_model: _builtins.str = ...,
         chat_template: _chat_template_pb2.ChatTemplate | None = ...,
         decoding: Global___Decoding | None = ...,
         dtype: _training_job_pb2.Dtype.ValueType = ...,
+        fresh: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "chat_template", b"chat_template", "checkpoint", b"checkpoint", "decoding", b"decoding", "model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "chat_template", b"chat_template", "checkpoint", b"checkpoint", "decoding", b"decoding", "endpoint_model", b"endpoint_model", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "chat_template", b"chat_template", "checkpoint", b"checkpoint", "decoding", b"decoding", "dtype", b"dtype", "eval_set", b"eval_set", "model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "chat_template", b"chat_template", "checkpoint", b"checkpoint", "decoding", b"decoding", "dtype", b"dtype", "endpoint_model", b"endpoint_model", "eval_set", b"eval_set", "fresh", b"fresh", "model", b"model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_model: _TypeAlias = _typing.Literal["base_model", "checkpoint"]  # noqa: Y015
+    _WhichOneofReturnType_model: _TypeAlias = _typing.Literal["base_model", "checkpoint", "endpoint_model"]  # noqa: Y015
     _WhichOneofArgType_model: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_model) -> _WhichOneofReturnType_model | None: ...
 
@@ -272,34 +282,74 @@ Global___EvaluationSpec: _TypeAlias = EvaluationSpec  # noqa: Y015
 
 @_typing.final
 class Decoding(_message.Message):
-    """How answers are generated: greedily, the most probable token at each step."""
+    """How answers are generated."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MAX_NEW_TOKENS_FIELD_NUMBER: _builtins.int
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_FIELD_NUMBER: _builtins.int
+    TOP_P_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    LOG_PROBABILITIES_FIELD_NUMBER: _builtins.int
     max_new_tokens: _builtins.int
     """Most tokens of an answer, 1-8,192. Left out: 128."""
     batch_size: _builtins.int
-    """Prompts that are generated together, 1-256; rounding may depend on it. Left out: 16."""
+    """Answers that are under way together, 1-256. Left out: 16."""
+    temperature: _builtins.float
+    """0 takes the most probable token at each step. Above 0, up to 5: logits are divided by it and a token is drawn. Left out: 0."""
+    top_p: _builtins.float
+    """Tokens are drawn from the most probable ones whose probabilities sum to this, above 0 and up to 1; needs a temperature. Left out: 1."""
+    seed: _builtins.int
+    """What is drawn depends on it, the prompt's tokens and the number of the sample, and on no other item; needs a temperature. Left out: 0."""
+    samples: _builtins.int
+    """Answers of each item, 1-64; more than one needs a temperature. Left out: 1."""
+    log_probabilities: _builtins.bool
+    """Keep the log-probability of each token of an answer; `max_new_tokens` times `samples` may then be 131,072 at most."""
     def __init__(
         self,
         *,
         max_new_tokens: _builtins.int | None = ...,
         batch_size: _builtins.int | None = ...,
+        temperature: _builtins.float | None = ...,
+        top_p: _builtins.float | None = ...,
+        seed: _builtins.int | None = ...,
+        samples: _builtins.int | None = ...,
+        log_probabilities: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_max_new_tokens", b"_max_new_tokens", "batch_size", b"batch_size", "max_new_tokens", b"max_new_tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_log_probabilities", b"_log_probabilities", "_max_new_tokens", b"_max_new_tokens", "_samples", b"_samples", "_seed", b"_seed", "_temperature", b"_temperature", "_top_p", b"_top_p", "batch_size", b"batch_size", "log_probabilities", b"log_probabilities", "max_new_tokens", b"max_new_tokens", "samples", b"samples", "seed", b"seed", "temperature", b"temperature", "top_p", b"top_p"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_max_new_tokens", b"_max_new_tokens", "batch_size", b"batch_size", "max_new_tokens", b"max_new_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_log_probabilities", b"_log_probabilities", "_max_new_tokens", b"_max_new_tokens", "_samples", b"_samples", "_seed", b"_seed", "_temperature", b"_temperature", "_top_p", b"_top_p", "batch_size", b"batch_size", "log_probabilities", b"log_probabilities", "max_new_tokens", b"max_new_tokens", "samples", b"samples", "seed", b"seed", "temperature", b"temperature", "top_p", b"top_p"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_size: _TypeAlias = _typing.Literal["batch_size"]  # noqa: Y015
     _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015
+    _WhichOneofReturnType__log_probabilities: _TypeAlias = _typing.Literal["log_probabilities"]  # noqa: Y015
+    _WhichOneofArgType__log_probabilities: _TypeAlias = _typing.Literal["_log_probabilities", b"_log_probabilities"]  # noqa: Y015
     _WhichOneofReturnType__max_new_tokens: _TypeAlias = _typing.Literal["max_new_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_new_tokens: _TypeAlias = _typing.Literal["_max_new_tokens", b"_max_new_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__samples: _TypeAlias = _typing.Literal["samples"]  # noqa: Y015
+    _WhichOneofArgType__samples: _TypeAlias = _typing.Literal["_samples", b"_samples"]  # noqa: Y015
+    _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
+    _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    _WhichOneofReturnType__temperature: _TypeAlias = _typing.Literal["temperature"]  # noqa: Y015
+    _WhichOneofArgType__temperature: _TypeAlias = _typing.Literal["_temperature", b"_temperature"]  # noqa: Y015
+    _WhichOneofReturnType__top_p: _TypeAlias = _typing.Literal["top_p"]  # noqa: Y015
+    _WhichOneofArgType__top_p: _TypeAlias = _typing.Literal["_top_p", b"_top_p"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__batch_size) -> _WhichOneofReturnType__batch_size | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__log_probabilities) -> _WhichOneofReturnType__log_probabilities | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_new_tokens) -> _WhichOneofReturnType__max_new_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__samples) -> _WhichOneofReturnType__samples | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature) -> _WhichOneofReturnType__temperature | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__top_p) -> _WhichOneofReturnType__top_p | None: ...
 
 Global___Decoding: _TypeAlias = Decoding  # noqa: Y015
 
@@ -317,18 +367,30 @@ class EvaluationSummary(_message.Message):
     FAILED_COUNT_FIELD_NUMBER: _builtins.int
     UNGRADED_COUNT_FIELD_NUMBER: _builtins.int
     MEAN_SCORE_FIELD_NUMBER: _builtins.int
+    CACHED_COUNT_FIELD_NUMBER: _builtins.int
+    ANY_CORRECT_COUNT_FIELD_NUMBER: _builtins.int
+    WORST_CORRECT_COUNT_FIELD_NUMBER: _builtins.int
+    BEST_CORRECT_COUNT_FIELD_NUMBER: _builtins.int
     truncated_count: _builtins.int
     """Answers that were cut at `max_new_tokens`."""
     generated_tokens: _builtins.int
-    """Tokens that were generated."""
+    """Tokens of all answers."""
     tokens_per_second: _builtins.float
-    """`generated_tokens` by the wall time of generation, compilation left out."""
+    """Tokens by the wall time in which they were generated; compilation, and what was kept from earlier evaluations, are left out."""
     failed_count: _builtins.int
     """Items that no answer could be generated for; they count as wrong."""
     ungraded_count: _builtins.int
     """Answers that could not be graded, see `EvaluationResult.grade_error`; they count as wrong."""
     mean_score: _builtins.float
-    """Mean of all items' scores. Differs from the accuracy only where a grader gives scores between 0 and 1."""
+    """Mean of all items' scores. Differs from the accuracy only where a grader gives scores between 0 and 1, or where items have several samples."""
+    cached_count: _builtins.int
+    """Items that all answers of were kept from an earlier evaluation."""
+    any_correct_count: _builtins.int
+    """Items that at least one sample answered right."""
+    worst_correct_count: _builtins.int
+    """Items that would be right if every one that failed, could not be graded or was cut short were wrong."""
+    best_correct_count: _builtins.int
+    """Items that would be right if every one of those were right."""
     @_builtins.property
     def overall(self) -> Global___Accuracy:
         """Accuracy over all items."""
@@ -348,10 +410,14 @@ class EvaluationSummary(_message.Message):
         failed_count: _builtins.int = ...,
         ungraded_count: _builtins.int = ...,
         mean_score: _builtins.float = ...,
+        cached_count: _builtins.int = ...,
+        any_correct_count: _builtins.int = ...,
+        worst_correct_count: _builtins.int = ...,
+        best_correct_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["overall", b"overall"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["categories", b"categories", "failed_count", b"failed_count", "generated_tokens", b"generated_tokens", "mean_score", b"mean_score", "overall", b"overall", "tokens_per_second", b"tokens_per_second", "truncated_count", b"truncated_count", "ungraded_count", b"ungraded_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["any_correct_count", b"any_correct_count", "best_correct_count", b"best_correct_count", "cached_count", b"cached_count", "categories", b"categories", "failed_count", b"failed_count", "generated_tokens", b"generated_tokens", "mean_score", b"mean_score", "overall", b"overall", "tokens_per_second", b"tokens_per_second", "truncated_count", b"truncated_count", "ungraded_count", b"ungraded_count", "worst_correct_count", b"worst_correct_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -368,14 +434,14 @@ class Accuracy(_message.Message):
     ACCURACY_FIELD_NUMBER: _builtins.int
     INTERVAL_FIELD_NUMBER: _builtins.int
     item_count: _builtins.int
-    """Number of items."""
+    """Number of items; in a comparison with several samples of an item or several seeds, of answers."""
     correct_count: _builtins.int
-    """Items answered right."""
+    """Items answered right, or answers that are right."""
     accuracy: _builtins.float
     """`correct_count` / `item_count`."""
     @_builtins.property
     def interval(self) -> Global___Interval:
-        """Wilson's 95% score interval of the accuracy."""
+        """Wilson's 95% score interval of the accuracy; of several answers of each item, a t interval over the items."""
 
     def __init__(
         self,
@@ -475,6 +541,9 @@ class EvaluationResult(_message.Message):
     SCORE_FIELD_NUMBER: _builtins.int
     GRADE_ERROR_FIELD_NUMBER: _builtins.int
     EXPLANATION_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    LOG_PROBABILITIES_FIELD_NUMBER: _builtins.int
+    CACHED_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
     """Id of the item."""
     item_digest: _builtins.str
@@ -484,19 +553,19 @@ class EvaluationResult(_message.Message):
     prompt: _builtins.str
     """The prompt as the eval set has it."""
     prompt_token_digest: _builtins.str
-    """Digest of the token ids that the model read."""
+    """Digest of the token ids that the model read; those of an endpoint's model are not known, and it is of the messages that it was sent."""
     prompt_tokens: _builtins.int
-    """Number of tokens that the model read."""
+    """Number of tokens that the model read; 0 where an endpoint does not tell."""
     output: _builtins.str
     """The whole text that the model wrote."""
     output_tokens: _builtins.int
-    """Number of tokens it wrote, the one that closes the turn included."""
+    """Number of tokens it wrote, the one that closes the turn included; 0 where an endpoint does not tell. With several samples: the first one's, as `output` and `finish_reason`."""
     finish_reason: Global___FinishReason.ValueType
     """Why it stopped."""
     extracted_answer: _builtins.str
     """The answer that was read out of the output; empty when there is none."""
     correct: _builtins.bool
-    """True when the answer is right."""
+    """True when the answer is right; of several samples, when more than half of them are."""
     grader: _builtins.str
     """The grader and all that its verdict depends on besides the item: its version, the versions of libraries that grade, a judge's model and
     the digest of its prompt. Such as "numeric/2", "regex/1 regex=2026.11.15" or "judge/1 model=m prompt=sha256:...".
@@ -504,11 +573,15 @@ class EvaluationResult(_message.Message):
     error: _builtins.str
     """Why nothing was generated, such as a prompt longer than the model's context. Such an item counts as wrong."""
     score: _builtins.float
-    """Between 0 and 1: of graders that give one, such as token F1 and judges; else 1 for a right answer and 0 for a wrong one."""
+    """Between 0 and 1: of graders that give one, such as token F1 and judges; else 1 for a right answer and 0 for a wrong one. Of several samples:
+    their mean.
+    """
     grade_error: _builtins.str
     """Why the answer could not be graded, such as a judge that cannot be reached. Such an item counts as wrong."""
     explanation: _builtins.str
     """What the grader says of the answer, such as a judge's words or where a schema is not met. At most 2,000 characters."""
+    cached: _builtins.bool
+    """True when nothing was generated because every answer was kept from an earlier evaluation."""
     @_builtins.property
     def accepted_answers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The accepted answers of the item."""
@@ -516,6 +589,14 @@ class EvaluationResult(_message.Message):
     @_builtins.property
     def latency(self) -> _duration_pb2.Duration:
         """Wall time of the batch in which it was generated, divided by the batch's size."""
+
+    @_builtins.property
+    def samples(self) -> _containers.RepeatedCompositeFieldContainer[Global___Sample]:
+        """Every answer in order, where the evaluation asked for several; the first is `output`."""
+
+    @_builtins.property
+    def log_probabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Natural logarithm of the probability that the model gave each token of `output`, before temperature and top-p; only where asked for."""
 
     def __init__(
         self,
@@ -538,14 +619,73 @@ class EvaluationResult(_message.Message):
         score: _builtins.float = ...,
         grade_error: _builtins.str = ...,
         explanation: _builtins.str = ...,
+        samples: _abc.Iterable[Global___Sample] | None = ...,
+        log_probabilities: _abc.Iterable[_builtins.float] | None = ...,
+        cached: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["latency", b"latency"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_answers", b"accepted_answers", "category", b"category", "correct", b"correct", "error", b"error", "explanation", b"explanation", "extracted_answer", b"extracted_answer", "finish_reason", b"finish_reason", "grade_error", b"grade_error", "grader", b"grader", "item_digest", b"item_digest", "item_id", b"item_id", "latency", b"latency", "output", b"output", "output_tokens", b"output_tokens", "prompt", b"prompt", "prompt_token_digest", b"prompt_token_digest", "prompt_tokens", b"prompt_tokens", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_answers", b"accepted_answers", "cached", b"cached", "category", b"category", "correct", b"correct", "error", b"error", "explanation", b"explanation", "extracted_answer", b"extracted_answer", "finish_reason", b"finish_reason", "grade_error", b"grade_error", "grader", b"grader", "item_digest", b"item_digest", "item_id", b"item_id", "latency", b"latency", "log_probabilities", b"log_probabilities", "output", b"output", "output_tokens", b"output_tokens", "prompt", b"prompt", "prompt_token_digest", b"prompt_token_digest", "prompt_tokens", b"prompt_tokens", "samples", b"samples", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EvaluationResult: _TypeAlias = EvaluationResult  # noqa: Y015
+
+@_typing.final
+class Sample(_message.Message):
+    """One of several answers to an item."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    FINISH_REASON_FIELD_NUMBER: _builtins.int
+    EXTRACTED_ANSWER_FIELD_NUMBER: _builtins.int
+    CORRECT_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    GRADE_ERROR_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    LOG_PROBABILITIES_FIELD_NUMBER: _builtins.int
+    output: _builtins.str
+    """The whole text that the model wrote."""
+    output_tokens: _builtins.int
+    """Number of tokens it wrote, the one that closes the turn included."""
+    finish_reason: Global___FinishReason.ValueType
+    """Why it stopped."""
+    extracted_answer: _builtins.str
+    """The answer that was read out of the output; empty when there is none."""
+    correct: _builtins.bool
+    """True when the answer is right."""
+    score: _builtins.float
+    """Between 0 and 1, as `EvaluationResult.score` of one answer."""
+    grade_error: _builtins.str
+    """Why the answer could not be graded."""
+    explanation: _builtins.str
+    """What the grader says of the answer."""
+    @_builtins.property
+    def log_probabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """As `EvaluationResult.log_probabilities`."""
+
+    def __init__(
+        self,
+        *,
+        output: _builtins.str = ...,
+        output_tokens: _builtins.int = ...,
+        finish_reason: Global___FinishReason.ValueType = ...,
+        extracted_answer: _builtins.str = ...,
+        correct: _builtins.bool = ...,
+        score: _builtins.float = ...,
+        grade_error: _builtins.str = ...,
+        explanation: _builtins.str = ...,
+        log_probabilities: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correct", b"correct", "explanation", b"explanation", "extracted_answer", b"extracted_answer", "finish_reason", b"finish_reason", "grade_error", b"grade_error", "log_probabilities", b"log_probabilities", "output", b"output", "output_tokens", b"output_tokens", "score", b"score"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Sample: _TypeAlias = Sample  # noqa: Y015
 
 @_typing.final
 class EvaluationManifest(_message.Message):
@@ -615,9 +755,9 @@ class EvaluationManifest(_message.Message):
     eval_set_digest: _builtins.str
     """Digest of the eval set as it was graded: of its items, each with the grader that was used."""
     base_weights_digest: _builtins.str
-    """Digest of the base model's weights."""
+    """Digest of the base model's weights; empty for an endpoint's model, of which only the name is known."""
     tokenizer_digest: _builtins.str
-    """Digest of its tokenizer."""
+    """Digest of its tokenizer; empty for an endpoint's model."""
     checkpoint_digest: _builtins.str
     """Digest of the checkpoint's weights; empty for a base model."""
     training_manifest_digest: _builtins.str
@@ -625,13 +765,13 @@ class EvaluationManifest(_message.Message):
     dataset_digest: _builtins.str
     """Digest of the dataset that the checkpoint was trained on; empty for a base model."""
     chat_template_digest: _builtins.str
-    """Digest of the chat template."""
+    """Digest of the chat template; empty for an endpoint's model."""
     engine: _builtins.str
-    """The engine that generated and its version, such as "tunix/0.1.7"."""
+    """The engine that generated and its version, such as "tunix/0.1.7", or "openai/3.57.0 b6700-1a2b3c4d" for an endpoint that names its own."""
     results_digest: _builtins.str
     """Digest of all item results, without times."""
     device: _builtins.str
-    """Platform and kind of the device."""
+    """Platform and kind of the device; empty for an endpoint's model."""
     code_revision: _builtins.str
     """Version and source revision of tunix-rt."""
     @_builtins.property
@@ -648,7 +788,7 @@ class EvaluationManifest(_message.Message):
 
     @_builtins.property
     def runtime_settings(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """JAX and XLA settings, by name."""
+        """JAX and XLA settings, by name; of an endpoint what it calls itself and its model."""
 
     @_builtins.property
     def regrade(self) -> Global___Regrade:

@@ -355,7 +355,7 @@ class EvaluationItemFilter(_message.Message):
     category: _builtins.str
     """Only those of this category; the empty one holds the items without one."""
     finish_reason: _evaluation_pb2.FinishReason.ValueType
-    """Only those whose generation stopped so."""
+    """Only those with an answer that stopped so."""
     grader: _builtins.str
     """Only those of this kind of grader, such as "numeric"."""
     ungraded: _builtins.bool
