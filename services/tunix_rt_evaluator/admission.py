@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final, get_args
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, get_args
 
 from tunix_rt_evaluator.model import (
-    DEFAULT_BATCH_SIZE,
-    DEFAULT_MAX_NEW_TOKENS,
     MAX_BATCH_SIZE,
+    MAX_LOGGED_TOKENS,
     MAX_NEW_TOKENS,
+    MAX_SAMPLES,
+    MAX_TEMPERATURE,
     BaseModelFacts,
     CheckpointInput,
     Decoding,
@@ -25,6 +27,7 @@ from tunix_rt_kit.serving.validation import Violations
 
 SPEC_INVALID: Final = "EVALUATION_SPEC_INVALID"
 _MAX_BASE_MODEL: Final = 4_096
+_MAX_ENDPOINT_MODEL: Final = 256
 _DTYPES: Final[tuple[Dtype, ...]] = get_args(Dtype)
 
 
@@ -40,34 +43,94 @@ def checked_spec(draft: EvaluationSpecDraft) -> EvaluationSpec:
     wrong = Violations()
     if draft.checkpoint is not None:
         parse_names(CHECKPOINT_NAME, draft.checkpoint, "spec.checkpoint")
+    elif draft.endpoint_model is not None:
+        _check_endpoint_model(draft, wrong)
     else:
         wrong.check(
             bool(draft.base_model) and len(draft.base_model or "") <= _MAX_BASE_MODEL,
             "spec.base_model",
-            "is empty or too long; the id of a base model, or a checkpoint, would be right",
+            "is empty or too long; a base model's id, a checkpoint or an endpoint's model would be right",
         )
-    tokens = DEFAULT_MAX_NEW_TOKENS if draft.max_new_tokens is None else draft.max_new_tokens
-    rows = DEFAULT_BATCH_SIZE if draft.batch_size is None else draft.batch_size
-    for field, value, most in (
-        ("max_new_tokens", tokens, MAX_NEW_TOKENS),
-        ("batch_size", rows, MAX_BATCH_SIZE),
-    ):
-        wrong.check(1 <= value <= most, f"spec.decoding.{field}", f"is {value}; 1 to {most:,} would be right")
-    dtype = next((known for known in _DTYPES if known == draft.dtype), None)
-    wrong.check(
-        dtype is not None, "spec.dtype", f"is {draft.dtype}; one of {', '.join(_DTYPES)} would be right"
-    )
+    decoding = _decoding(draft.decoding, wrong)
+    asked = draft.dtype or _DTYPES[0]
+    dtype = next((known for known in _DTYPES if known == asked), None)
+    wrong.check(dtype is not None, "spec.dtype", f"is {asked}; one of {', '.join(_DTYPES)} would be right")
     wrong.raise_if_any(SPEC_INVALID)
     if draft.chat_template is not None:
         chat_template(draft.chat_template)
     return EvaluationSpec(
         eval_set=eval_set,
-        base_model=draft.base_model if draft.checkpoint is None else None,
+        base_model=draft.base_model,
         checkpoint=draft.checkpoint,
+        endpoint_model=draft.endpoint_model,
         chat_template=draft.chat_template,
-        decoding=Decoding(max_new_tokens=tokens, batch_size=rows),
-        dtype=dtype or "bfloat16",
+        decoding=decoding,
+        dtype=dtype if draft.endpoint_model is None else None,
+        fresh=draft.fresh,
     )
+
+
+def _check_endpoint_model(draft: EvaluationSpecDraft, wrong: Violations) -> None:
+    name = draft.endpoint_model or ""
+    wrong.check(
+        bool(name.strip()) and len(name) <= _MAX_ENDPOINT_MODEL and name.isprintable(),
+        "spec.endpoint_model",
+        f"is {name[:_MAX_ENDPOINT_MODEL]!r}; the endpoint's name for a model, of 1 to {_MAX_ENDPOINT_MODEL} "
+        "characters, would be right",
+    )
+    for field, given in (("chat_template", draft.chat_template), ("dtype", draft.dtype)):
+        wrong.check(
+            given is None,
+            f"spec.{field}",
+            "is given, but an endpoint has its own for its models; leave it out",
+        )
+
+
+def check_endpoint(spec: EvaluationSpec, *, configured: bool) -> None:
+    """Raise FailedPrecondition(ENDPOINT_NOT_CONFIGURED) if an endpoint's model is to be evaluated and the
+    evaluator knows no endpoint."""
+    if spec.endpoint_model is None or configured:
+        return
+    raise FailedPrecondition(
+        f"spec.endpoint_model: {spec.endpoint_model!r} runs behind an endpoint, and this evaluator has none; "
+        "start it with --endpoint-url or TUNIX_RT_EVALUATOR_ENDPOINT_URL, such as http://localhost:8000/v1",
+        reason="ENDPOINT_NOT_CONFIGURED",
+        metadata={"endpoint_model": spec.endpoint_model, "setting": "endpoint_url"},
+    )
+
+
+def _decoding(given: Mapping[str, Any], wrong: Violations) -> Decoding:
+    """The settings with their defaults; of each, the first rule that it breaks goes to ``wrong``."""
+    decoding = Decoding(**given)
+    named: set[str] = set()
+    for field, right, description in _rules(decoding):
+        if not right and field not in named:
+            named.add(field)
+            value = getattr(decoding, field)
+            wrong.add(f"spec.decoding.{field}", f"is {value}; {description} would be right")
+    return decoding
+
+
+def _rules(decoding: Decoding) -> Iterator[tuple[str, bool, str]]:
+    """Of each rule the field, whether it is kept, and what would be right."""
+    tokens, samples = decoding.max_new_tokens, decoding.samples
+    yield "max_new_tokens", 1 <= tokens <= MAX_NEW_TOKENS, f"1 to {MAX_NEW_TOKENS:,}"
+    yield "batch_size", 1 <= decoding.batch_size <= MAX_BATCH_SIZE, f"1 to {MAX_BATCH_SIZE}"
+    yield "temperature", 0 <= decoding.temperature <= MAX_TEMPERATURE, f"0 to {MAX_TEMPERATURE:g}"
+    yield "top_p", 0 < decoding.top_p <= 1, "above 0 and up to 1"
+    yield "seed", 0 <= decoding.seed < 1 << 32, "0 to 4,294,967,295"
+    yield "samples", 1 <= samples <= MAX_SAMPLES, f"1 to {MAX_SAMPLES}"
+    if decoding.temperature == 0:
+        yield "top_p", decoding.top_p == 1, "1, or a temperature above 0, as nothing is drawn,"
+        yield "seed", decoding.seed == 0, "0, or a temperature above 0, as nothing is drawn,"
+        yield "samples", samples == 1, "1, or a temperature above 0, as greedy answers are all equal,"
+    if decoding.log_probabilities and 1 <= tokens <= MAX_NEW_TOKENS:
+        yield (
+            "samples",
+            samples * tokens <= MAX_LOGGED_TOKENS,
+            f"{MAX_LOGGED_TOKENS // tokens} at most with log-probabilities of {tokens:,} tokens, so that an "
+            "item fits in a message,",
+        )
 
 
 def with_template(

@@ -18,7 +18,7 @@ from tunix_rt_evaluator.comparison_model import (
     TrainingStep,
     Waiver,
 )
-from tunix_rt_evaluator.model import Evaluation, ItemResult
+from tunix_rt_evaluator.model import Evaluation, ItemResult, Verdict
 from tunix_rt_evaluator.paired import holm, paired_difference, score_difference, seed_summary
 from tunix_rt_evaluator.soundness import common_items, manifest_of
 from tunix_rt_evaluator.statistics import grouped
@@ -82,9 +82,7 @@ def compared(
 
     def difference(chosen: Sequence[str]) -> PairedDifference:
         return paired_difference(
-            [_values(run, chosen, right) for run in bases],
-            [_values(run, chosen, right) for run in candidates],
-            clusters_of(chosen),
+            _rows(bases, chosen, right), _rows(candidates, chosen, right), clusters_of(chosen)
         )
 
     overall = difference(digests)
@@ -117,31 +115,40 @@ def compared(
         contamination=contamination,
         seeds=seeds,
         scores=score_difference(
-            [_values(run, digests, score) for run in bases],
-            [_values(run, digests, score) for run in candidates],
-            clusters_of(digests),
+            _rows(bases, digests, score), _rows(candidates, digests, score), clusters_of(digests)
         ),
         base_output_tokens=_lengths(bases[0], digests),
         candidate_output_tokens=_lengths(candidates[0], digests),
     )
 
 
-def right(result: ItemResult) -> float:
+def right(verdict: Verdict) -> float:
     """1 for a right answer, else 0."""
-    return float(result.verdict.correct)
+    return float(verdict.correct)
 
 
-def score(result: ItemResult) -> float:
+def score(verdict: Verdict) -> float:
     """How right an answer is, 0 to 1."""
-    return result.verdict.value
+    return verdict.value
 
 
-def _values(run: Run, digests: Sequence[str], value: Callable[[ItemResult], float]) -> list[float]:
-    return [value(run.results[digest]) for digest in digests]
+def _rows(
+    runs: Sequence[Run], digests: Sequence[str], value: Callable[[Verdict], float]
+) -> list[list[float]]:
+    """For each sample of each run the value of every item; an item that failed has the same in all."""
+    return [
+        [value(verdicts[sample % len(verdicts)]) for verdicts in answered]
+        for answered in ([run.results[digest].each for digest in digests] for run in runs)
+        for sample in range(max(map(len, answered), default=1))
+    ]
 
 
 def _lengths(run: Run, digests: Sequence[str]) -> tuple[int, ...]:
-    return tuple(run.results[digest].generation.output_tokens for digest in digests)
+    """The lengths of all answers."""
+    generations = [run.results[digest].generation for digest in digests]
+    return tuple(
+        answer.output_tokens for generation in generations for answer in generation.answers or (generation,)
+    )
 
 
 def _categories(
@@ -161,7 +168,15 @@ def _flips(base: Run, candidate: Run, digests: Sequence[str]) -> Iterator[Flip]:
     for wanted in (True, False):
         for before, after in pairs:
             if before.verdict.correct is not wanted and after.verdict.correct is wanted:
-                yield Flip(base=before, candidate=after)
+                yield Flip(base=_texts_of(before), candidate=_texts_of(after))
+
+
+def _texts_of(result: ItemResult) -> ItemResult:
+    """A result without log-probabilities, which nobody reads side by side."""
+    generation = result.generation
+    more = tuple(answer.model_copy(update={"log_probabilities": ()}) for answer in generation.more)
+    texts = generation.model_copy(update={"log_probabilities": (), "more": more})
+    return result.model_copy(update={"generation": texts})
 
 
 def _seeds(bases: Sequence[Run], candidates: Sequence[Run], digests: Sequence[str]) -> SeedSummary | None:
@@ -169,7 +184,8 @@ def _seeds(bases: Sequence[Run], candidates: Sequence[Run], digests: Sequence[st
         return None
 
     def accuracies(runs: Sequence[Run]) -> list[float]:
-        return [sum(_values(run, digests, right)) / len(digests) for run in runs]
+        rows = [_rows([run], digests, right) for run in runs]
+        return [sum(map(sum, values)) / (len(values) * len(digests)) for values in rows]
 
     return seed_summary(accuracies(bases), accuracies(candidates))
 
@@ -182,9 +198,9 @@ def _bounds(bases: Sequence[Run], candidates: Sequence[Run]) -> OutcomeBounds:
 
     def mean(side: Sequence[Run], unsettled: float, *, truncated: bool) -> float:
         values = [
-            unsettled if result is None or not _settled(result, truncated=truncated) else right(result)
+            _worth(run.results.get(digest), unsettled, truncated=truncated)
             for run in side
-            for result in map(run.results.get, digests)
+            for digest in digests
         ]
         return sum(values) / len(values)
 
@@ -197,20 +213,32 @@ def _bounds(bases: Sequence[Run], candidates: Sequence[Run]) -> OutcomeBounds:
         return sum(any(map(unsettled, row)) for row in results)
 
     return OutcomeBounds(
-        unsettled_count=count(lambda result: result is None or not _settled(result, truncated=False)),
+        unsettled_count=count(lambda result: result is None or not all(_settled(result, truncated=False))),
         worst=difference(0.0, truncated=False),
         best=difference(1.0, truncated=False),
         truncated_count=count(
-            lambda result: result is not None and result.generation.finish_reason == "length"
+            lambda result: result is not None and "length" in result.generation.finish_reasons
         ),
         worst_with_truncated=difference(0.0, truncated=True),
         best_with_truncated=difference(1.0, truncated=True),
     )
 
 
-def _settled(result: ItemResult, *, truncated: bool) -> bool:
-    """Whether it is known what an answer is worth; ``truncated``: one that was cut counts as not settled."""
-    reason = result.generation.finish_reason
-    if reason == "failed" or result.verdict.error:
-        return False
-    return not (truncated and reason == "length")
+def _worth(result: ItemResult | None, unsettled: float, *, truncated: bool) -> float:
+    """The share of an item's answers that are right, where those that are not settled count so much."""
+    if result is None:
+        return unsettled
+    values = [
+        right(verdict) if known else unsettled
+        for verdict, known in zip(result.each, _settled(result, truncated=truncated), strict=True)
+    ]
+    return sum(values) / len(values)
+
+
+def _settled(result: ItemResult, *, truncated: bool) -> list[bool]:
+    """Whether it is known what each answer is worth; ``truncated``: those that were cut count as not
+    settled."""
+    return [
+        not (verdict.error or (truncated and answer.finish_reason == "length"))
+        for answer, verdict in zip(result.generation.answers, result.each, strict=False)
+    ] or [False]

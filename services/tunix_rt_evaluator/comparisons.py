@@ -249,7 +249,10 @@ def _check_seeds(evaluations: Sequence[Evaluation], fields: Sequence[str]) -> No
     seen: dict[str, str] = {}
     for evaluation, field in zip(evaluations, fields, strict=True):
         manifest = manifest_of(evaluation)
-        weights = manifest.checkpoint_digest or manifest.base_weights_digest
+        # Of an endpoint's model only the name is known.
+        weights = (
+            manifest.checkpoint_digest or manifest.base_weights_digest or manifest.spec.endpoint_model or ""
+        )
         earlier = seen.setdefault(weights, field)
         if earlier != field:
             raise _invalid(

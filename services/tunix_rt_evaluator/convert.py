@@ -36,7 +36,6 @@ from tunix_rt_kit.errors import FieldViolation, InvalidArgument
 from tunix_rt_kit.serving.messages import failure_status, plain_struct, timestamp
 
 _DTYPES: Final[Mapping[int, Dtype]] = {
-    v1.DTYPE_UNSPECIFIED: "bfloat16",
     v1.DTYPE_BFLOAT16: "bfloat16",
     v1.DTYPE_FLOAT32: "float32",
 }
@@ -77,15 +76,15 @@ def eval_set_message(eval_set: EvalSet) -> v1.EvalSet:
 
 def evaluation_spec_draft(spec: v1.EvaluationSpec) -> EvaluationSpecDraft:
     """What a client asks for, unchecked."""
-    decoding = spec.decoding
     return EvaluationSpecDraft(
         eval_set=spec.eval_set,
         base_model=spec.base_model if spec.HasField("base_model") else None,
         checkpoint=spec.checkpoint if spec.HasField("checkpoint") else None,
         chat_template=chat_template_fields(spec.chat_template) if spec.HasField("chat_template") else None,
-        max_new_tokens=decoding.max_new_tokens if decoding.HasField("max_new_tokens") else None,
-        batch_size=decoding.batch_size if decoding.HasField("batch_size") else None,
-        dtype=_DTYPES.get(spec.dtype, str(spec.dtype)),
+        decoding={field.name: value for field, value in spec.decoding.ListFields()},
+        dtype=_DTYPES.get(spec.dtype, str(spec.dtype)) if spec.dtype else None,
+        endpoint_model=spec.endpoint_model if spec.HasField("endpoint_model") else None,
+        fresh=spec.fresh,
     )
 
 
@@ -175,6 +174,22 @@ def result_message(result: ItemResult) -> v1.EvaluationResult:
         score=result.verdict.value,
         grade_error=result.verdict.error,
         explanation=result.verdict.explanation,
+        samples=[
+            v1.Sample(
+                output=answer.output,
+                output_tokens=answer.output_tokens,
+                finish_reason=_REASONS[answer.finish_reason],
+                extracted_answer=verdict.extracted_answer,
+                correct=verdict.correct,
+                score=verdict.value,
+                grade_error=verdict.error,
+                explanation=verdict.explanation,
+                log_probabilities=answer.log_probabilities,
+            )
+            for answer, verdict in zip(generation.answers, result.verdicts, strict=False)
+        ],
+        log_probabilities=generation.log_probabilities,
+        cached=generation.cached,
     )
 
 
@@ -209,13 +224,14 @@ def _item(item: EvalItem) -> v1.EvalItem:
 def _spec(spec: EvaluationSpec) -> v1.EvaluationSpec:
     message = v1.EvaluationSpec(
         eval_set=eval_set_name(spec.eval_set),
-        decoding=v1.Decoding(
-            max_new_tokens=spec.decoding.max_new_tokens, batch_size=spec.decoding.batch_size
-        ),
-        dtype=_DTYPE_NUMBERS[spec.dtype],
+        decoding=v1.Decoding(**dict(spec.decoding)),
+        dtype=_DTYPE_NUMBERS[spec.dtype] if spec.dtype else v1.DTYPE_UNSPECIFIED,
+        fresh=spec.fresh,
     )
     if spec.checkpoint is not None:
         message.checkpoint = spec.checkpoint
+    elif spec.endpoint_model is not None:
+        message.endpoint_model = spec.endpoint_model
     else:
         message.base_model = spec.base_model or ""
     if spec.chat_template is not None:
@@ -264,7 +280,15 @@ def _summary(summary: Summary | None) -> v1.EvaluationSummary | None:
         failed_count=summary.failed_count,
         ungraded_count=summary.ungraded_count,
         mean_score=summary.overall.accuracy if summary.mean_score is None else summary.mean_score,
+        cached_count=summary.cached_count,
+        any_correct_count=_or(summary.any_correct_count, summary.overall.correct_count),
+        worst_correct_count=_or(summary.worst_correct_count, summary.overall.correct_count),
+        best_correct_count=_or(summary.best_correct_count, summary.overall.correct_count),
     )
+
+
+def _or(value: int | None, default: int) -> int:
+    return default if value is None else value
 
 
 def _manifest(manifest: Manifest | None) -> v1.EvaluationManifest | None:

@@ -15,14 +15,12 @@ _Threshold = Annotated[float, Field(gt=0, le=1)]
 _Tolerance = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class _Settings(BaseModel):
-    """Settings that are held to the contract's limits.
+class Grown(BaseModel):
+    """A value with fields, those in ``added``, that came after values of its kind had been stored.
 
-    Those in ``added`` came after items of the kind had been stored: at their default they are not written,
-    so that the digest of an item that does not use them stays what it was.
+    At their default they are not written, so that digests of what does not use them stay what they were.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     added: ClassVar[frozenset[str]] = frozenset()
 
     @model_serializer(mode="wrap")
@@ -32,10 +30,19 @@ class _Settings(BaseModel):
         return {name: value for name, value in write(self).items() if name not in unused}
 
 
-class NumericGrader(_Settings):
-    """Right when the answer's number is near enough to an accepted one; ``units`` may or must be there."""
+class _Settings(Grown):
+    """Settings that are held to the contract's limits."""
 
-    added = frozenset({"relative_tolerance", "units", "unit_required"})
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class NumericGrader(_Settings):
+    """Right when the answer's number is near enough to an accepted one; ``units`` may or must be there.
+
+    With ``marked`` the last number of a text that marks no answer does not count.
+    """
+
+    added = frozenset({"relative_tolerance", "units", "unit_required", "marked"})
 
     kind: Literal["numeric"] = "numeric"
     tolerance: _Tolerance = 0.0
@@ -45,6 +52,7 @@ class NumericGrader(_Settings):
         Field(max_length=MAX_UNITS, strict=False),
     ] = ()
     unit_required: bool = False
+    marked: bool = False
 
 
 class TextGrader(_Settings):

@@ -6,14 +6,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from tunix_rt_evaluator.admission import check_endpoint
 from tunix_rt_evaluator.model import (
     CheckpointInput,
+    EndpointFields,
     EvalItem,
     Evaluation,
     WorkerItem,
     WorkerSpec,
 )
 from tunix_rt_evaluator.names import evaluation_name
+from tunix_rt_evaluator.openai_endpoint import API_KEY_VARIABLE, Endpoint
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.errors import DataLoss
 from tunix_rt_kit.jobs import WorkerProcess
@@ -31,9 +34,11 @@ class JobFolders:
     Args:
         root: made when the first evaluation needs it.
         artifacts: where checkpoints come from.
+        endpoint: where models run that are evaluated by name. Children get its key by their environment.
         models_dir: folder of the base models.
         environment: added to a child's environment.
         code_revision: for manifests.
+        responses: the file of the answers that are kept.
     """
 
     def __init__(
@@ -41,27 +46,33 @@ class JobFolders:
         root: Path,
         artifacts: ArtifactStore,
         *,
+        endpoint: Endpoint,
         models_dir: Path,
         environment: Mapping[str, str],
         code_revision: str,
+        responses: Path,
     ) -> None:
         self._root = root
         self._artifacts = artifacts
         self._models_dir = models_dir
-        self._environment = dict(environment)
+        self._environment = {**environment, API_KEY_VARIABLE: endpoint.api_key}
+        self._endpoint = endpoint
         self._code_revision = code_revision
+        self._responses = responses
 
-    def process(self, evaluation_id: str) -> WorkerProcess:
-        """The child of an evaluation, not started."""
-        return WorkerProcess(WORKER_MODULE, self._root / evaluation_id, env=self._environment)
+    def process(self, evaluation_id: str, *, kept: bool) -> WorkerProcess:
+        """The child of an evaluation, not started; ``kept`` as for ``WorkerProcess``."""
+        return WorkerProcess(WORKER_MODULE, self._root / evaluation_id, env=self._environment, kept=kept)
 
     def prepare(self, evaluation: Evaluation, items: Sequence[EvalItem], attempt: int) -> WorkerSpec:
         """Put the checkpoint into the evaluation's folder and tell what its child is to do.
 
         Raises:
             DataLoss: a file of the checkpoint is missing or damaged.
+            FailedPrecondition: ENDPOINT_NOT_CONFIGURED.
             DomainError: the folder cannot be written.
         """
+        check_endpoint(evaluation.spec, configured=bool(self._endpoint.url))
         checkpoint = evaluation.inputs.checkpoint
         if checkpoint is not None:
             self._place(checkpoint, self._root / evaluation.id / _CHECKPOINT)
@@ -70,14 +81,23 @@ class JobFolders:
             attempt=attempt,
             base_model=evaluation.inputs.base_model,
             models_dir=str(self._models_dir),
+            endpoint=self._endpoint_fields(evaluation),
             checkpoint_dir=_CHECKPOINT if checkpoint else None,
             base_weights_digest=checkpoint.base_weights_digest if checkpoint else None,
             chat_template=evaluation.spec.chat_template,
             decoding=evaluation.spec.decoding,
-            dtype=evaluation.spec.dtype,
+            dtype=evaluation.spec.dtype or "bfloat16",
             items=tuple(WorkerItem(id=item.id, prompt=item.prompt) for item in items),
             code_revision=self._code_revision,
+            checkpoint_digest=checkpoint.digest if checkpoint else "",
+            responses=None if evaluation.spec.fresh else str(self._responses),
         )
+
+    def _endpoint_fields(self, evaluation: Evaluation) -> EndpointFields | None:
+        if evaluation.spec.endpoint_model is None:
+            return None
+        endpoint = self._endpoint
+        return EndpointFields(url=endpoint.url, timeout_s=endpoint.timeout_s, retries=endpoint.retries)
 
     def _place(self, checkpoint: CheckpointInput, folder: Path) -> None:
         files = {file.path: file for file in checkpoint.files if file.path not in _RECORDS}

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tunix_rt_evaluator.grader_settings import Grader
+from tunix_rt_evaluator.grader_settings import Grader, Grown
 
 Dtype = Literal["bfloat16", "float32"]
 FinishReason = Literal["stop", "length", "failed"]
@@ -22,6 +22,12 @@ MAX_DESCRIPTION: Final = 1_000
 MAX_EVAL_SET_BYTES: Final = 15 << 18
 MAX_NEW_TOKENS: Final = 8_192
 MAX_BATCH_SIZE: Final = 256
+MAX_TEMPERATURE: Final = 5.0
+MAX_SAMPLES: Final = 64
+# Of an item, all its samples together: 8 bytes each in a message.
+MAX_LOGGED_TOKENS: Final = 1 << 17
+# A message of 4 MiB, less what is around one result.
+MAX_RESULT_BYTES: Final = (4 << 20) - (1 << 16)
 DEFAULT_MAX_NEW_TOKENS: Final = 128
 DEFAULT_BATCH_SIZE: Final = 16
 CONFIDENCE: Final = 0.95
@@ -38,6 +44,10 @@ class _Checked(Value):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
+
+# Of an encoded result: its digests, numbers and times, and what stands before each of its texts.
+_RESULT_BYTES: Final = 512
+_FIELD_BYTES: Final = 32
 
 _Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
 _Label = Annotated[str, Field(max_length=64)]
@@ -88,11 +98,22 @@ class ChatTemplateFields(Value):
     system_instruction: str = ""
 
 
-class Decoding(Value):
-    """Greedy decoding: at most ``max_new_tokens`` an answer, ``batch_size`` prompts at a time."""
+class Decoding(Grown, Value):
+    """At most ``max_new_tokens`` an answer, ``batch_size`` answers at a time, ``samples`` of each item.
+
+    ``temperature`` 0 is greedy; else tokens are drawn, by ``seed``, from the most probable ones whose
+    probabilities sum to ``top_p``.
+    """
+
+    added = frozenset({"temperature", "top_p", "seed", "samples", "log_probabilities"})
 
     max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS
     batch_size: int = DEFAULT_BATCH_SIZE
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    samples: int = 1
+    log_probabilities: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +140,12 @@ class ItemFilter:
         found = (
             (self.correct, result.verdict.correct),
             (self.category, result.category),
-            (self.finish_reason, result.generation.finish_reason),
             (self.grader, result.grader.partition("/")[0]),
             (self.ungraded, bool(result.verdict.error)),
         )
-        return all(wanted is None or wanted == value for wanted, value in found)
+        return all(wanted is None or wanted == value for wanted, value in found) and (
+            self.finish_reason is None or self.finish_reason in result.generation.finish_reasons
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,23 +156,31 @@ class EvaluationSpecDraft:
     base_model: str | None
     checkpoint: str | None
     chat_template: ChatTemplateFields | None
-    max_new_tokens: int | None
-    batch_size: int | None
+    decoding: Mapping[str, Any]
     dtype: str | None
+    endpoint_model: str | None = None
+    fresh: bool = False
 
 
-class EvaluationSpec(Value):
-    """What is evaluated: ``base_model`` or ``checkpoint`` (a resource name) on ``eval_set`` (an id).
+class EvaluationSpec(Grown, Value):
+    """What is evaluated on ``eval_set`` (an id): ``base_model``, ``checkpoint`` (a resource name) or
+    ``endpoint_model``.
 
-    ``chat_template`` is None only while the base model's own is meant and the model is not on this host yet.
+    ``chat_template`` is None for an endpoint's model, and while the base model's own is meant and the model
+    is not on this host yet. ``fresh`` leaves out what was kept from earlier evaluations.
     """
+
+    added = frozenset({"endpoint_model", "fresh"})
 
     eval_set: str
     base_model: str | None = None
     checkpoint: str | None = None
+    endpoint_model: str | None = None
     chat_template: ChatTemplateFields | None = None
     decoding: Decoding = Decoding()
-    dtype: Dtype = "bfloat16"
+    # None for an endpoint's model, whose is not known.
+    dtype: Dtype | None = "bfloat16"
+    fresh: bool = False
 
 
 class EvaluationState(StrEnum):
@@ -241,7 +271,10 @@ class Regrade(Value):
 
 
 class EvaluationInput(Value):
-    """What an evaluation was given when it was admitted, kept so that it can be started again."""
+    """What an evaluation was given when it was admitted, kept so that it can be started again.
+
+    ``base_model`` is the name of the endpoint's model where there is one.
+    """
 
     eval_set_digest: str
     base_model: str
@@ -285,22 +318,54 @@ class Summary(Value):
     ungraded_count: int = 0
     # None in what was stored before there were scores.
     mean_score: float | None = None
+    cached_count: int = 0
+    # None in what was stored before there were samples.
+    any_correct_count: int | None = None
+    # Right answers if those that failed, were not graded or were cut short were all wrong, or all right.
+    worst_correct_count: int | None = None
+    best_correct_count: int | None = None
 
 
-class Generation(Value):
-    """What a model wrote for one item; ``seconds`` is the item's share of its batch's wall time.
+class Answer(Grown, Value):
+    """One text that a model wrote; ``log_probabilities`` of its tokens only where they were asked for."""
 
-    ``prompt_tokens`` and ``prompt_token_digest`` are 0 and empty where the prompt could not be rendered.
+    added = frozenset({"log_probabilities"})
+
+    output: str
+    output_tokens: int
+    finish_reason: FinishReason
+    log_probabilities: tuple[float, ...] = ()
+
+
+class Generation(Answer):
+    """What a model wrote for one item: the first answer, and ``more`` where several were asked for.
+
+    ``seconds`` is the wall time that the item took of its engine's, of all its answers. ``kept_tokens`` are
+    those of its answers that were kept from an earlier evaluation, ``cached`` says that all were.
+    ``prompt_tokens`` and ``prompt_token_digest`` are 0 and empty where the prompt
+    could not be rendered.
     """
+
+    added = frozenset({"log_probabilities", "more", "cached", "kept_tokens"})
 
     item_id: str
     prompt_tokens: int
     prompt_token_digest: str
-    output: str
-    output_tokens: int
-    finish_reason: FinishReason
     error: str = ""
     seconds: float = 0.0
+    more: tuple[Answer, ...] = ()
+    cached: bool = False
+    kept_tokens: int = 0
+
+    @property
+    def answers(self) -> tuple[Answer, ...]:
+        """Every answer, in order; none where the item failed."""
+        return () if self.finish_reason == "failed" else (self, *self.more)
+
+    @property
+    def finish_reasons(self) -> frozenset[FinishReason]:
+        """Why its answers stopped."""
+        return frozenset({self.finish_reason, *(answer.finish_reason for answer in self.more)})
 
 
 class Verdict(Value):
@@ -322,8 +387,13 @@ class Verdict(Value):
         return float(self.correct) if self.score is None else self.score
 
 
-class ItemResult(Value):
-    """What a model answered to one item, and its grade."""
+class ItemResult(Grown, Value):
+    """What a model answered to one item, and its grade.
+
+    ``verdicts`` are those of every answer where there are several; ``verdict`` then sums them up.
+    """
+
+    added = frozenset({"verdicts"})
 
     item_id: str
     item_digest: str
@@ -333,14 +403,46 @@ class ItemResult(Value):
     grader: str
     generation: Generation
     verdict: Verdict
+    verdicts: tuple[Verdict, ...] = ()
+
+    @property
+    def each(self) -> tuple[Verdict, ...]:
+        """The verdict on every answer, in order; a single one where the item failed."""
+        return self.verdicts or (self.verdict,)
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is an answer that came to its end by itself, and every one could be graded."""
+        answers = self.generation.answers
+        whole = bool(answers) and all(answer.finish_reason == "stop" for answer in answers)
+        return whole and not any(verdict.error for verdict in self.each)
+
+    @property
+    def size_bytes(self) -> int:
+        """Upper bound of its encoded size, in which the first of several answers stands twice."""
+        answers = [self.generation, *(self.generation.answers if self.verdicts else ())]
+        verdicts = [self.verdict, *self.verdicts]
+        texts = [self.item_id, self.category, self.prompt, self.grader, self.generation.error]
+        texts += self.accepted_answers
+        texts += [answer.output for answer in answers]
+        for verdict in verdicts:
+            texts += [verdict.extracted_answer, verdict.error, verdict.explanation]
+        return (
+            sum(len(text.encode()) + _FIELD_BYTES for text in texts)
+            + sum(8 * len(answer.log_probabilities) + _FIELD_BYTES for answer in answers)
+            + _RESULT_BYTES
+        )
 
 
 class ModelFacts(Value):
-    """What a worker found: the model, and everything about itself that can change a result."""
+    """What a worker found: the model, and everything about itself that can change a result.
+
+    Of an endpoint's model digests and device are empty, and there is no chat template.
+    """
 
     base_weights_digest: str
     tokenizer_digest: str
-    chat_template: ChatTemplateFields
+    chat_template: ChatTemplateFields | None
     chat_template_digest: str
     engine: str
     package_versions: Mapping[str, str]
@@ -404,6 +506,18 @@ class EvaluationUpdate(Value):
     manifest_file: StoredFile | None = None
 
 
+class EndpointFields(Value):
+    """Where an OpenAI-compatible API is, and how it is asked; its key goes by the environment.
+
+    ``timeout_s`` is how long one request may take, ``retries`` how often one is tried again that got no
+    answer, a 429 or a 5xx.
+    """
+
+    url: str
+    timeout_s: float
+    retries: int
+
+
 class WorkerItem(Value):
     """One question as the worker needs it."""
 
@@ -415,8 +529,10 @@ class WorkerSpec(Value):
     """What the child process is told.
 
     ``attempt`` counts from 1. ``checkpoint_dir`` is a folder with an adapter in PEFT's layout or a whole
-    model, or None for the base model alone. ``base_weights_digest`` is what it was trained from. Without a
-    ``chat_template`` the model's own is used.
+    model, or None for the base model alone, and ``checkpoint_digest`` that of its weights.
+    ``base_weights_digest`` is what it was trained from. Without a ``chat_template`` the model's own is used.
+    ``responses`` is the file of the answers that are kept, None to generate every one. With an ``endpoint``
+    the model ``base_model`` is asked there.
     """
 
     evaluation: str
@@ -430,3 +546,6 @@ class WorkerSpec(Value):
     dtype: Dtype
     items: tuple[WorkerItem, ...]
     code_revision: str
+    checkpoint_digest: str = ""
+    responses: str | None = None
+    endpoint: EndpointFields | None = None

@@ -206,7 +206,7 @@ class SqlEvaluationRepository:
                 result = ItemResult.model_validate(value)
                 if not wanted.takes(result):
                     continue
-                size += len(json.dumps(value, ensure_ascii=False).encode())
+                size += result.size_bytes
                 if found and (len(found) == limit or size > _PAGE_BYTES):
                     return found, False
                 found.append(result)

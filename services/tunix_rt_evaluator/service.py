@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
-from tunix_rt_evaluator.admission import check_weights, checked_spec, with_template
+from tunix_rt_evaluator.admission import check_endpoint, check_weights, checked_spec, with_template
 from tunix_rt_evaluator.eval_sets import checked_items, items_digest
 from tunix_rt_evaluator.grading import Grading
 from tunix_rt_evaluator.model import (
@@ -18,6 +18,7 @@ from tunix_rt_evaluator.model import (
     EvalSetDraft,
     Evaluation,
     EvaluationInput,
+    EvaluationSpec,
     EvaluationSpecDraft,
     EvaluationState,
     EvaluationUpdate,
@@ -108,12 +109,15 @@ class EvaluatorService:
         models: BaseModels,
         queue: JobQueue,
         grading: Grading,
+        *,
+        has_endpoint: bool = False,
     ) -> None:
         self._repository = repository
         self._checkpoints = checkpoints
         self._models = models
         self._queue = queue
         self._grading = grading
+        self._has_endpoint = has_endpoint
 
     def create_eval_set(self, draft: EvalSetDraft, request_id: str) -> EvalSet:
         """Store an eval set; the same id and items give the stored one, other items are AlreadyExists."""
@@ -155,13 +159,11 @@ class EvaluatorService:
             return self._repository.get(known)
         eval_set = self._repository.eval_set(spec.eval_set)
         check_judge(eval_set.items or (), self._grading)
+        check_endpoint(spec, configured=self._has_endpoint)
         checkpoint = self._checkpoints.get(spec.checkpoint) if spec.checkpoint else None
-        base_model = checkpoint.base_model if checkpoint else spec.base_model or ""
-        model = self._models.resolve(base_model)
-        check_weights(model, checkpoint)
-        spec = with_template(spec, model, checkpoint)
-        if spec.chat_template is not None:
-            self._models.check_template(model, spec.chat_template)
+        base_model = checkpoint.base_model if checkpoint else spec.base_model or spec.endpoint_model or ""
+        if spec.endpoint_model is None:
+            spec = self._with_template(spec, base_model, checkpoint)
         evaluation = Evaluation(
             id=new_id(),
             spec=spec,
@@ -174,6 +176,17 @@ class EvaluatorService:
         stored = self._repository.create(evaluation, request)
         self._queue.submit(stored)
         return self._repository.get(stored)
+
+    def _with_template(
+        self, spec: EvaluationSpec, base_model: str, checkpoint: CheckpointInput | None
+    ) -> EvaluationSpec:
+        """The spec with its chat template, for a model that is or comes onto this host."""
+        model = self._models.resolve(base_model)
+        check_weights(model, checkpoint)
+        spec = with_template(spec, model, checkpoint)
+        if spec.chat_template is not None:
+            self._models.check_template(model, spec.chat_template)
+        return spec
 
     def get_evaluation(self, name: str) -> Evaluation:
         """One evaluation."""

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
+from tunix_rt_evaluator.openai_endpoint import Endpoint, check_url
 from tunix_rt_kit.serving.settings import Address, ServerSettings
+
+
+def _url_or_none(url: str) -> str:
+    return check_url(url) if url else ""
 
 
 class EvaluatorSettings(ServerSettings):
@@ -35,6 +41,13 @@ class EvaluatorSettings(ServerSettings):
     slots: int = Field(
         1, ge=1, le=64, description="how many evaluations run at once; one per device is right"
     )
+    keep_model_s: float | None = Field(
+        None,
+        ge=0,
+        le=86_400,
+        description="how long a model stays loaded after an evaluation, in seconds; left out: 60, and 0 on a "
+        "GPU, whose memory the next program needs",
+    )
     judge_url: str = Field(
         "",
         pattern=r"^(https?://\S+)?$",
@@ -49,6 +62,20 @@ class EvaluatorSettings(ServerSettings):
         3, ge=0, le=20, description="how often a judge is asked again that gave no answer, 429 or 5xx"
     )
     judge_concurrency: int = Field(8, ge=1, le=256, description="how many answers a judge is asked at once")
+    endpoint_url: Annotated[str, AfterValidator(_url_or_none)] = Field(
+        "",
+        description="base of an OpenAI-compatible API whose models are evaluated, such as "
+        "http://localhost:8000/v1; empty: none",
+    )
+    endpoint_api_key: SecretStr = Field(
+        SecretStr(""), description="key for that API; better by the environment than by a flag"
+    )
+    endpoint_timeout_s: float = Field(
+        600.0, gt=0, le=3_600, description="how long the endpoint may take for one answer"
+    )
+    endpoint_retries: int = Field(
+        3, ge=0, le=20, description="how often the endpoint is asked again that gave no answer, 429 or 5xx"
+    )
 
     @property
     def database(self) -> str:
@@ -64,3 +91,13 @@ class EvaluatorSettings(ServerSettings):
     def models(self) -> Path:
         """The folder of base models with its default filled in."""
         return (self.models_dir or self.data_dir / "models").absolute()
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where models run that are evaluated by name."""
+        return Endpoint(
+            url=self.endpoint_url,
+            api_key=self.endpoint_api_key.get_secret_value(),
+            timeout_s=self.endpoint_timeout_s,
+            retries=self.endpoint_retries,
+        )

@@ -108,8 +108,10 @@ def _differences(base: Run, other: Run, *, several: bool) -> Iterator[tuple[Reas
 def _settings(manifest: Manifest) -> Iterator[tuple[Reason, str, object]]:
     yield "eval_set", "eval_set", manifest.eval_set_digest
     yield "chat_template", "chat_template", manifest.chat_template_digest
-    for field, value in manifest.spec.decoding.model_dump(mode="json").items():
-        yield "decoding", f"decoding.{field}", value
+    for field, value in manifest.spec.decoding:
+        # Whether it is kept how likely a token was changes no token.
+        if field != "log_probabilities":
+            yield "decoding", f"decoding.{field}", value
     yield "dtype", "dtype", manifest.spec.dtype
     yield "graders", "graders", ", ".join(manifest.graders)
     yield "engine", "engine", manifest.engine

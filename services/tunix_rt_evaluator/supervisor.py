@@ -13,6 +13,7 @@ from tunix_rt_evaluator.endings import failure, success
 from tunix_rt_evaluator.events import AttemptFacts
 from tunix_rt_evaluator.grading import Grading
 from tunix_rt_evaluator.job_folders import JobFolders
+from tunix_rt_evaluator.kept_children import KeptChildren
 from tunix_rt_evaluator.model import (
     EvalItem,
     Evaluation,
@@ -34,6 +35,7 @@ _LOOK_S: Final = 0.5
 _LOG_LINES: Final = 20
 _LOG_CHARACTERS: Final = 4_000
 _CANCELLED_CODE: Final = 3
+_END_S: Final = 10.0
 _UNDER_WAY: Final = (EvaluationState.RUNNING, EvaluationState.CANCELLING)
 
 
@@ -46,6 +48,7 @@ class Supervisor:
         artifacts: where manifests go.
         grading: grades what they answer.
         slots: how many run at once.
+        kept: children that hold a model for the next evaluation.
     """
 
     def __init__(
@@ -55,8 +58,10 @@ class Supervisor:
         artifacts: ArtifactStore,
         grading: Grading,
         slots: int,
+        kept: KeptChildren,
     ) -> None:
         self._repository = repository
+        self._kept = kept
         self._folders = folders
         self._artifacts = artifacts
         self._grading = grading
@@ -74,6 +79,7 @@ class Supervisor:
         """End the children; their evaluations go back to the queue and keep what was answered."""
         if self._runner is not None and (left := self._runner.stop(grace_s)):
             _log.info("evaluations_left", evaluations=left)
+        self._kept.close()
 
     def submit(self, evaluation_id: str) -> None:
         """Put one at the end of the queue. While the server stops, the next one will find it there."""
@@ -88,13 +94,14 @@ class Supervisor:
             self._runner.cancel(evaluation_id)
 
     def _run(self, evaluation_id: str, cancelled: threading.Event) -> None:
-        process = self._folders.process(evaluation_id)
+        process = self._folders.process(evaluation_id, kept=self._kept.keeps)
+        run = None
         try:
             run = self._begin(evaluation_id, process)
             if run is None:
                 return
             unsaved, looked = False, 0.0
-            while process.poll() is None:
+            while process.poll() is None and not run.told_its_end:
                 unsaved |= run.collect()
                 if self._stopping:
                     self._give_back(run, process)
@@ -113,8 +120,19 @@ class Supervisor:
                 time.sleep(_POLL_S)
             run.finish(asked_to_stop=cancelled.is_set())
         finally:
-            process.kill()
+            self._keep_or_kill(process, run)
             self._end_at_once.discard(evaluation_id)
+
+    def _keep_or_kill(self, process: WorkerProcess, run: _Run | None) -> None:
+        if run is not None and run.told_its_end:
+            child = process.release()
+            if child is not None and run.did_well and run.local_model:
+                self._kept.give(run.local_model, child)
+                return
+            if child is not None:
+                child.close()
+            process.wait(_END_S)
+        process.kill()
 
     @property
     def _stopping(self) -> bool:
@@ -145,7 +163,8 @@ class Supervisor:
         evaluation = evaluation.model_copy(update={"attempt_count": attempt})
         run = self._make_run(evaluation, process)
         spec = self._folders.prepare(evaluation, run.items, attempt)
-        process.start(spec.model_dump(mode="json"))
+        child = self._kept.take(run.local_model) if run.local_model else None
+        process.start(spec.model_dump(mode="json"), child)
         return run
 
     def _make_run(self, evaluation: Evaluation, process: WorkerProcess) -> _Run:
@@ -200,6 +219,17 @@ class _Run:
         return self._facts.exit_code is not None
 
     @property
+    def did_well(self) -> bool:
+        """Whether the child of this attempt ended by itself, all done."""
+        return self._facts.exit_code == 0
+
+    @property
+    def local_model(self) -> str:
+        """The base model that the child loads; empty if it loads none."""
+        spec = self._evaluation.spec
+        return "" if spec.endpoint_model is not None else self._evaluation.inputs.base_model
+
+    @property
     def cancelling(self) -> bool:
         """Whether the evaluation was asked to stop, by whichever server."""
         return self._repository.get(self._evaluation.id).state is EvaluationState.CANCELLING
@@ -229,7 +259,7 @@ class _Run:
     def finish(self, *, asked_to_stop: bool) -> None:
         """The child has ended: store how."""
         self.collect()
-        code = self._process.poll()
+        code = self._facts.exit_code if self.told_its_end else self._process.poll()
         if code == 0 and len(self._stored) == len(self.items):
             self._succeed()
         elif code == _CANCELLED_CODE or self.cancelling or asked_to_stop:

@@ -9,6 +9,7 @@ from tunix_rt_evaluator.base_models import HostBaseModels
 from tunix_rt_evaluator.comparisons import ComparisonService
 from tunix_rt_evaluator.grading import Grading, JudgeEndpoint
 from tunix_rt_evaluator.job_folders import JobFolders
+from tunix_rt_evaluator.kept_children import KeptChildren
 from tunix_rt_evaluator.regrading import JobQueues, Regrader
 from tunix_rt_evaluator.report_repository import SqlReportRepository
 from tunix_rt_evaluator.reports import ReportStore
@@ -38,12 +39,15 @@ def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
     folders = JobFolders(
         data_dir / "evaluations",
         artifacts,
+        endpoint=settings.endpoint,
         models_dir=settings.models,
         environment=child_environment(data_dir / "cache" / "jax"),
         code_revision=code_revision(),
+        responses=data_dir / "cache" / "responses.db",
     )
     grading = Grading(judge_endpoint(settings))
-    supervisor = Supervisor(repository, folders, artifacts, grading, settings.slots)
+    kept = KeptChildren(settings.slots, settings.keep_model_s)
+    supervisor = Supervisor(repository, folders, artifacts, grading, settings.slots, kept)
     regrader = Regrader(repository, artifacts, grading)
     trainer = open_channel(settings.trainer_target, retried=[TRAINER])
     exporter = open_channel(settings.exporter_target)
@@ -53,6 +57,7 @@ def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
         HostBaseModels(settings.models),
         JobQueues(repository, supervisor, regrader),
         grading,
+        has_endpoint=bool(settings.endpoint_url),
     )
     comparisons = ComparisonService(
         repository, SqlReportRepository(database), ReportStore(artifacts), ExporterTrainingData(exporter)

@@ -19,7 +19,7 @@ from tunix_rt_trace_store.wiring import build, migrate
 
 
 class FakeEvaluator(v1.EvaluatorServicer):
-    """Two evaluations with answers to the same 30 questions; the last of each failed."""
+    """Two evaluations with answers to the same 30 questions, the last of each failed; one with samples."""
 
     def GetEvaluation(self, request: v1.GetEvaluationRequest, _: Any) -> v1.Evaluation:
         spec = v1.EvaluationSpec(eval_set="evalSets/s", base_model=f"model of {request.name}")
@@ -32,6 +32,11 @@ class FakeEvaluator(v1.EvaluatorServicer):
             last = number if request.parent == "evaluations/b" else number + 1
             return "" if number == 29 else f"Reasoning:\n1. Think.\n2. So {last}.\nAnswer: {last}"
 
+        if request.parent == "evaluations/sampled":
+            samples = [v1.Sample(output=f"Answer: {one}", correct=one == "7") for one in ("7", "8", "7")]
+            samples.append(v1.Sample())
+            result = v1.EvaluationResult(item_id="q7", prompt="Say 7.", output="Answer: 7", samples=samples)
+            return v1.ListEvaluationItemsResponse(results=[result])
         return v1.ListEvaluationItemsResponse(
             results=[
                 v1.EvaluationResult(
@@ -94,3 +99,19 @@ def test_answers_are_stored_once_and_can_be_compared_step_by_step(client: Client
         for trace in (base, candidate)
     }
     assert scores == {base.name: 0.0, candidate.name: 100.0}
+
+
+def test_each_sample_is_stored_and_can_be_found_by_its_number(client: Client) -> None:
+    result = import_traces(client, answer_traces(client, "evaluations/sampled"))
+    # Two samples of an item may say the same, and one said nothing.
+    assert (result.created, result.skipped) == (3, 0)
+    again = import_traces(client, answer_traces(client, "evaluations/sampled"))
+    assert (again.created, again.skipped) == (0, 3)
+    wanted = v1.TraceFilter(
+        metadata=[
+            v1.MetadataCondition(key="item", equals=Value(string_value="q7")),
+            v1.MetadataCondition(key="sample", equals=Value(number_value=1)),
+        ]
+    )
+    (found,) = client.trace_store.list_traces(filter=wanted)
+    assert (found.final_answer, found.metadata["correct"]) == ("8", False)

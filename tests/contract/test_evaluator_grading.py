@@ -14,7 +14,7 @@ import pytest
 
 from support import scripted_evaluator as script
 from support.evaluating import FOUR, create, ended, eval_set, item, items_of, run, until
-from support.fake_judge import FakeJudge, Reply, completion, judging
+from support.fake_endpoint import FakeEndpoint, Reply, answering, completion
 from support.serving import fields, refused, served
 from support.tiny_model import make_tiny_model
 from tunix_rt import v1
@@ -80,14 +80,14 @@ class Gate:
 
 
 @pytest.fixture
-def judge() -> Iterator[tuple[FakeJudge, Gate]]:
+def judge() -> Iterator[tuple[FakeEndpoint, Gate]]:
     gate = Gate()
-    with judging(gate.answer) as made:
+    with answering(gate.answer) as made:
         yield made, gate
         gate.open.set()
 
 
-def judged(settings: EvaluatorSettings, judge: FakeJudge) -> EvaluatorSettings:
+def judged(settings: EvaluatorSettings, judge: FakeEndpoint) -> EvaluatorSettings:
     """The settings with a judge that is asked four answers at a time, once each."""
     return settings.model_copy(
         update={"judge_url": judge.url, "judge_concurrency": 4, "judge_retries": 0, "judge_timeout_s": 20.0}
@@ -401,7 +401,7 @@ def many(count: int) -> list[v1.EvalItem]:
 
 
 async def test_a_judge_grades_with_its_model_and_prompt_recorded(
-    settings: EvaluatorSettings, judge: tuple[FakeJudge, Gate]
+    settings: EvaluatorSettings, judge: tuple[FakeEndpoint, Gate]
 ) -> None:
     async with running(judged(settings, judge[0])) as evaluator:
         await evaluator.CreateEvalSet(eval_set(many(9)))
@@ -437,7 +437,7 @@ async def test_a_judge_that_is_down_fails_grades_and_not_the_evaluation(settings
 
 
 async def test_a_regrade_tells_its_progress_and_keeps_what_it_graded_when_cancelled(
-    settings: EvaluatorSettings, judge: tuple[FakeJudge, Gate]
+    settings: EvaluatorSettings, judge: tuple[FakeEndpoint, Gate]
 ) -> None:
     fake, gate = judge
     async with running(judged(settings, fake)) as evaluator:
@@ -457,7 +457,7 @@ async def test_a_regrade_tells_its_progress_and_keeps_what_it_graded_when_cancel
 
 
 async def test_a_stopped_server_leaves_a_regrade_to_the_next_one(
-    settings: EvaluatorSettings, judge: tuple[FakeJudge, Gate]
+    settings: EvaluatorSettings, judge: tuple[FakeEndpoint, Gate]
 ) -> None:
     fake, gate = judge
     known = judged(settings, fake)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ async def test_base_and_adapter_are_answered_the_same_each_time_and_compared(
 
     base = await run(evaluator, base_model="tiny")
     assert base.state == v1.Evaluation.STATE_SUCCEEDED, base.error
-    again = await run(evaluator, base_model="tiny")
+    again = await run(evaluator, base_model="tiny", fresh=True)
     tuned = await run(evaluator, checkpoint=checkpoint)
     assert base.manifest.results_digest == again.manifest.results_digest
     assert await outputs(evaluator, base) == await outputs(evaluator, again)
@@ -111,11 +112,49 @@ async def test_base_and_adapter_are_answered_the_same_each_time_and_compared(
         "generating",
     ]
     assert base.summary.tokens_per_second > 0
+    # One process did all three, one after the other.
+    assert len({worker_pid(settings, evaluation) for evaluation in (base, again, tuned)}) == 1
 
     report = await evaluator.CompareEvaluations(
         v1.CompareEvaluationsRequest(base=base.name, candidate=tuned.name)
     )
     assert report.overall.base.item_count == len(ITEMS)
+
+
+async def test_answers_are_kept_for_the_next_evaluation_unless_they_are_wanted_fresh(
+    evaluator: Any,
+) -> None:
+    first = await run(evaluator, base_model="tiny")
+    kept = await run(evaluator, base_model="tiny")
+    other = await run(evaluator, base_model="tiny", decoding=v1.Decoding(max_new_tokens=19, batch_size=4))
+    assert [done.summary.cached_count for done in (first, kept, other)] == [0, len(ITEMS), 0]
+    assert kept.manifest.results_digest == first.manifest.results_digest
+    assert [timing.stage for timing in kept.stage_timings] == ["generating"]
+    request = v1.ListEvaluationItemsRequest(parent=kept.name)
+    assert all(result.cached for result in (await evaluator.ListEvaluationItems(request)).results)
+    report = await evaluator.CompareEvaluations(
+        v1.CompareEvaluationsRequest(base=first.name, candidate=kept.name)
+    )
+    assert report.overall.base.correct_count == report.overall.candidate.correct_count
+
+
+async def test_samples_are_drawn_by_the_seed(evaluator: Any) -> None:
+    drawn = {"max_new_tokens": 16, "batch_size": 4, "temperature": 1.0, "samples": 3}
+    one, two, other = [
+        await run(evaluator, base_model="tiny", fresh=True, decoding=v1.Decoding(seed=seed, **drawn))
+        for seed in (1, 1, 2)
+    ]
+    assert one.manifest.results_digest == two.manifest.results_digest != other.manifest.results_digest
+    request = v1.ListEvaluationItemsRequest(parent=one.name)
+    for result in (await evaluator.ListEvaluationItems(request)).results:
+        assert len(result.samples) == 3
+        assert result.samples[0].output == result.output
+        assert len({sample.output for sample in result.samples}) == 3
+
+
+def worker_pid(settings: EvaluatorSettings, evaluation: v1.Evaluation) -> int:
+    folder = settings.data_dir / "evaluations" / evaluation.name.rpartition("/")[2]
+    return int(json.loads((folder / "worker.pid").read_text())["pid"])
 
 
 async def test_a_checkpoint_of_all_weights_answers_as_the_same_weights_by_adapter(

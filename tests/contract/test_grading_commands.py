@@ -135,6 +135,84 @@ def test_a_wrong_regrade_is_refused_in_one_line(run: Run, evaluation: str) -> No
     assert "evaluations/none does not exist" in wrong.stderr
 
 
+def test_samples_are_asked_for_shown_and_listed(run: Run, client: Client, tmp_path: Path) -> None:
+    rows = [
+        {
+            "id": "a",
+            "prompt": "A?|Answer: 1~no~Answer: 1~Answer: 2|",
+            "accepted_answers": ["1"],
+            "grader": "numeric",
+        },
+        {
+            "id": "b",
+            "prompt": "Kept?|no~Answer: 1~Answer: 1|",
+            "accepted_answers": ["1"],
+            "grader": "numeric",
+        },
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run("evalset", "import", "rows", "rows.jsonl")
+    shown = run(
+        "evaluate", "-e", "rows", "-m", "tiny", "--max-new-tokens", str(script.SUCCEED), "--logprobs",
+        "--temperature", "0.7", "--top-p", "0.9", "--seed", "3", "--samples", "4", "--fresh",
+    ).stdout  # fmt: skip
+    told = " ".join(shown.split())
+    for part in (
+        "sampled at temperature 0.7, top-p 0.9, seed 3, 4 samples of each item, at most 100 tokens",
+        "0 of 2 right",
+        "any sample right 2 items",
+        "mean score 0.500",
+        "kept 1 item taken from earlier evaluations",
+    ):
+        assert part in told
+    [made] = client.evaluator.list_evaluations()
+    assert made.spec.fresh
+    assert made.spec.decoding.log_probabilities
+    listed = json.loads(run("evaluation", "items", made.name, "--json").stdout)
+    assert [len(entry["samples"]) for entry in listed] == [4, 4]
+    assert listed[0]["samples"][3]["extracted_answer"] == "2"
+    assert listed[0]["samples"][3]["log_probabilities"] == [-0.5, -0.25, -1.5, 0.0]
+    plain = run("evaluation", "items", made.name).stdout
+    assert "sample" not in plain
+    assert "wrong 0.50" in plain
+    lines = run("evaluation", "items", made.name, "--samples").stdout.splitlines()
+    rows_of = [line.split() for line in lines if line.lstrip().startswith("sample ")]
+    assert [row[2] for row in rows_of] == [
+        "right",
+        "wrong",
+        "right",
+        "wrong",
+        "wrong",
+        "right",
+        "right",
+        "wrong",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            ["--samples", "4"],
+            "spec.decoding.samples: is 4; 1, or a temperature above 0, as greedy answers are",
+        ),
+        (["--top-p", "0.5"], "spec.decoding.top_p: is 0.5; 1, or a temperature above 0"),
+        (["--temperature", "-1"], "spec.decoding.temperature: is -1.0; 0 to 5 would be right"),
+        (
+            ["--temperature", "1", "--seed", "-1"],
+            "spec.decoding.seed: is -1; 0 to 4,294,967,295 would be right",
+        ),
+        (["--temperature", "1", "--samples", str(1 << 40)], "out of range"),
+    ],
+)
+def test_sampling_that_contradicts_itself_is_refused_in_one_line(
+    run: Run, evaluation: str, client: Client, options: list[str], said: str
+) -> None:
+    result = run("evaluate", "-e", "rows", "-m", "tiny", *options, exit_code=1)
+    assert said in result.stderr
+    assert [made.name for made in client.evaluator.list_evaluations()] == [f"evaluations/{evaluation}"]
+
+
 def test_generated_problems_become_an_eval_set(run: Run, client: Client) -> None:
     result = run("evalset", "generate", "made", "--count", "12", "--seed", "3", "--start", "20")
     assert "evalSets/made: 12 items" in result.stdout

@@ -11,6 +11,7 @@ from tunix_rt_evaluator.comparison_model import ComparisonContent, Run, Training
 from tunix_rt_evaluator.grader_settings import NumericGrader
 from tunix_rt_evaluator.grading import Grading
 from tunix_rt_evaluator.model import (
+    Answer,
     ChatTemplateFields,
     CheckpointInput,
     Decoding,
@@ -66,6 +67,19 @@ def answered(item: EvalItem, number: int, *, right: bool, style: str, tokens: st
         seconds=0.05,
     )
     return graded([(item, generation)], GRADING)[0]
+
+
+def sampled(item: EvalItem, number: int, *, right: int, samples: int) -> ItemResult:
+    """The result of an item of whose samples so many are right, the last ones."""
+    answers = [
+        answered(item, number, right=place >= samples - right, style="tuned").generation
+        for place in range(samples)
+    ]
+    more = tuple(
+        Answer.model_validate({name: getattr(entry, name) for name in Answer.model_fields})
+        for entry in answers[1:]
+    )
+    return graded([(item, answers[0].model_copy(update={"more": more}))], GRADING)[0]
 
 
 def finished(

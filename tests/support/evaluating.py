@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
+from google.rpc import error_details_pb2
+
 from support import scripted_evaluator as script
+from support.serving import served
 from tunix_rt import v1
+from tunix_rt_evaluator.settings import EvaluatorSettings
+from tunix_rt_evaluator.wiring import build
 
 State = v1.Evaluation
+
+
+@asynccontextmanager
+async def running(settings: EvaluatorSettings) -> AsyncIterator[Any]:
+    """A stub of an evaluator, as long as the block lasts."""
+    stop = asyncio.Event()
+    async with served(build(settings, stop), stop=stop) as channel:
+        yield v1.EvaluatorStub(channel)
 
 
 def item(number: int, base: str = "", candidate: str = "", **values: Any) -> v1.EvalItem:
@@ -84,3 +98,10 @@ async def document(
     request = v1.ReadComparisonReportRequest(name=report.name, format=format_, offset=offset)
     parts = [part async for part in evaluator.ReadComparisonReport(request)]
     return parts[0].header, b"".join(part.chunk for part in parts[1:])
+
+
+def error_info(evaluation: v1.Evaluation) -> error_details_pb2.ErrorInfo:
+    """Why one failed."""
+    info = error_details_pb2.ErrorInfo()
+    assert evaluation.error.details[0].Unpack(info)
+    return info

@@ -1,6 +1,8 @@
 """A worker that acts out an evaluation without a model.
 
-The most new tokens of its spec say how it goes. A prompt is ``question|base's output|candidate's output``.
+The most new tokens of its spec say how it goes. A prompt is ``question|base's output|candidate's output``. An
+output is ``one~two~three`` where samples differ: they take turns. The answers to a question that begins with
+``Kept`` are said to come from an earlier evaluation.
 """
 
 from __future__ import annotations
@@ -10,7 +12,14 @@ import signal
 import sys
 import time
 
-from tunix_rt_evaluator.model import ChatTemplateFields, Generation, ModelFacts, WorkerItem, WorkerSpec
+from tunix_rt_evaluator.model import (
+    Answer,
+    ChatTemplateFields,
+    Generation,
+    ModelFacts,
+    WorkerItem,
+    WorkerSpec,
+)
 from tunix_rt_kit.artifacts import digest_bytes
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import FailedPrecondition
@@ -70,18 +79,29 @@ def written(job: JobDir) -> set[str]:
 
 def answer(spec: WorkerSpec, item: WorkerItem) -> Generation:
     _, base, candidate = (item.prompt + "||").split("|")[:3]
-    output = candidate if spec.checkpoint_dir else base
-    failed = output == "FAIL"
+    texts = (candidate if spec.checkpoint_dir else base).split("~")
+    failed = texts == ["FAIL"]
+    first, *more = [sample(spec, texts[number % len(texts)]) for number in range(spec.decoding.samples)]
+    nothing = Answer(output="", output_tokens=0, finish_reason="failed")
     text = item.prompt + (spec.chat_template.system_instruction if spec.chat_template else "")
     return Generation(
         item_id=item.id,
         prompt_tokens=7,
         prompt_token_digest=digest_bytes(text.encode()),
-        output="" if failed else output,
-        output_tokens=0 if failed else 4,
-        finish_reason="failed" if failed else "length" if output == "LONG" else "stop",
+        **(nothing if failed else first).model_dump(),
         error="it does not fit" if failed else "",
         seconds=0.25,
+        more=() if failed else tuple(more),
+        cached=item.prompt.startswith("Kept"),
+    )
+
+
+def sample(spec: WorkerSpec, text: str) -> Answer:
+    return Answer(
+        output=text,
+        output_tokens=4,
+        finish_reason="length" if text == "LONG" else "stop",
+        log_probabilities=(-0.5, -0.25, -1.5, 0.0) if spec.decoding.log_probabilities else (),
     )
 
 

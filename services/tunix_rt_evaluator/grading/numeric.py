@@ -28,8 +28,9 @@ _OR: Final = re.compile(r"(?:^|[\s,;])or[\s*_$\\(]*$", re.IGNORECASE)
 
 def grade(settings: NumericGrader, question: Question, output: str) -> Verdict:
     """Right when the number that the answer is, or all that it offers side by side, are accepted ones."""
-    text, numbers = read_numbers(read_answer(output))
-    if not numbers:
+    answer = read_answer(output)
+    text, numbers = read_numbers(answer)
+    if not numbers or (settings.marked and not answer.labelled):
         return Verdict(extracted_answer="", correct=False)
     accepted = [number for entry in question.accepted if (number := read_number(entry)) is not None]
     # By its decimal digits: the float 0.3 is a little less than 0.3.

@@ -64,7 +64,8 @@ def _words(before: str, after: str) -> tuple[list[Part], list[Part]]:
 def _joined(parts: Sequence[Part]) -> Iterator[Part]:
     """Neighbours of one kind as one part. Space behind a change is not marked, unless it is all that is."""
     pending, changed = "", False
-    for part in [*parts, Part("", False)]:
+    # An empty part, where the other text has something more, keeps no neighbours apart.
+    for part in [*(part for part in parts if part.text), Part("", False)]:
         if pending and part.changed is not changed:
             kept = pending.rstrip() if changed and pending.strip() else pending
             yield Part(kept, changed)

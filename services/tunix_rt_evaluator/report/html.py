@@ -32,7 +32,9 @@ def render_html(name: str, digest: str, content: ComparisonContent) -> str:
         words=words,
         facts=words.provenance(content),
         policy=POLICY,
-        flips=content.flips,
+        flips=[
+            Flip(base=words.shown(flip.base), candidate=words.shown(flip.candidate)) for flip in content.flips
+        ],
         gained_count=sum(flip.candidate.verdict.correct for flip in content.flips),
         flip_categories=sorted({flip.base.category for flip in content.flips}),
         sides=_sides,
@@ -42,7 +44,7 @@ def render_html(name: str, digest: str, content: ComparisonContent) -> str:
 
 
 def _sides(flip: Flip) -> Iterator[tuple[str, ItemResult, Sequence[Part]]]:
-    before, after = (result.generation for result in (flip.base, flip.candidate))
+    before, after = flip.base.generation, flip.candidate.generation
     one, two = differences(before.output, after.output)
     yield "Base", flip.base, [Part(before.error, False)] if before.error else one
     yield "Candidate", flip.candidate, [Part(after.error, False)] if after.error else two

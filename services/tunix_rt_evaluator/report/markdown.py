@@ -18,6 +18,7 @@ def render_markdown(name: str, digest: str, content: ComparisonContent) -> str:
     parts = [
         f"# Comparison report: {words.VERDICTS[content.verdict].lower()}",
         words.headline(content),
+        *filter(None, [words.drawn(content)]),
         *words.reasons(content),
         *(f"> {_escaped(notice)}" for notice in words.notices(content)),
         f"Base: `{words.model_name(content.base)}`. Candidate: `{words.model_name(content.candidate)}`.",
@@ -63,7 +64,7 @@ def _accuracy(content: ComparisonContent) -> str:
         _table(("", "Base", "Candidate"), rows),
         f"Difference: {words.points(overall.difference)} points, 95% interval "
         f"({words.interval_name(overall)}) {words.point_range(overall.interval)}. "
-        f"{overall.gained_count} items went right, {overall.lost_count} went wrong; {words.tested(overall)}. "
+        f"{words.changed(content)}; {words.tested(overall)}. "
         f"Least true difference that would be shown four times in five: {words.detectable(overall)}.",
     ]
     bounds = words.bounds(content)
@@ -95,7 +96,10 @@ def _categories(content: ComparisonContent) -> str:
         )
         for entry in content.categories
     ]
-    return _table(("Category", "Items", "Base", "Candidate", "Points", "Right / wrong", "p", "p, Holm"), rows)
+    header = (
+        "Category", words.counted_as(content), "Base", "Candidate", "Points", "Right / wrong", "p", "p, Holm",
+    )  # fmt: skip
+    return _table(header, rows)
 
 
 def _training(content: ComparisonContent) -> str:
@@ -116,9 +120,9 @@ def _flips(heading: str, flips: Sequence[Flip]) -> list[str]:
             _block(flip.base.prompt),
             f"Accepted: {accepted}",
             f"Base answered {_answer(flip.base)}:",
-            _block(flip.base.generation.output),
+            _block(words.shown(flip.base).generation.output),
             f"Candidate answered {_answer(flip.candidate)}:",
-            _block(flip.candidate.generation.output),
+            _block(words.shown(flip.candidate).generation.output),
         ]
     return parts
 
@@ -126,8 +130,9 @@ def _flips(heading: str, flips: Sequence[Flip]) -> list[str]:
 def _answer(result: ItemResult) -> str:
     if result.generation.error:
         return f"nothing ({_escaped(result.generation.error)})"
-    answer = result.verdict.extracted_answer
-    return f"`{_inline(answer)}`" if answer else "nothing that could be read"
+    answer = words.shown(result).verdict.extracted_answer
+    of_all = f" ({words.right_samples(result)})" if result.verdicts else ""
+    return (f"`{_inline(answer)}`" if answer else "nothing that could be read") + of_all
 
 
 def _provenance(content: ComparisonContent) -> str:

@@ -15,7 +15,7 @@ from tunix_rt_evaluator.comparison_model import (
     SeedSummary,
     VerdictName,
 )
-from tunix_rt_evaluator.model import Accuracy, Evaluation, Interval
+from tunix_rt_evaluator.model import Accuracy, Answer, Decoding, Evaluation, Interval, ItemResult
 from tunix_rt_evaluator.names import eval_set_name, evaluation_name
 
 VERDICTS: Final[dict[VerdictName, str]] = {
@@ -26,6 +26,7 @@ VERDICTS: Final[dict[VerdictName, str]] = {
 }
 HOLM: Final = "The last column adjusts the p-values for there being several (Holm)."
 _SMALLEST_P: Final = 0.0001
+_GREEDY: Final = "greedy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +91,13 @@ def category_name(category: str) -> str:
 def headline(content: ComparisonContent) -> str:
     """What was found, in one sentence."""
     overall = content.overall
-    found = (
-        f"The candidate answered {fraction(overall.candidate)} items right, the base {fraction(overall.base)}"
-        if content.seeds is None
-        else f"{fraction(overall.candidate)} answers of the candidate's seeds are right, "
-        f"{fraction(overall.base)} of the base's"
-    )
+    answers, of_base = fraction(overall.candidate), fraction(overall.base)
+    if content.seeds is not None:
+        found = f"{answers} answers of the candidate's seeds are right, {of_base} of the base's"
+    elif most_samples(content) > 1:
+        found = f"{answers} answers of the candidate are right, {of_base} of the base's"
+    else:
+        found = f"The candidate answered {answers} items right, the base {of_base}"
     return (
         f"{found}: {points(overall.difference)} percentage points "
         f"(95% interval {point_range(overall.interval)}), {tested(overall)}."
@@ -113,10 +115,73 @@ def test_name(difference: PairedDifference) -> str:
     return "Exact McNemar test" if difference.test == "exact McNemar" else "Permutation test"
 
 
-def items_of(difference: PairedDifference) -> str:
+def most_samples(content: ComparisonContent) -> int:
+    """How many answers of an item there are on the side that has more."""
+    return max(decoding.samples for decoding in _decodings(content))
+
+
+def drawn(content: ComparisonContent) -> str:
+    """How answers were drawn, in one sentence; empty where both sides took the most probable tokens."""
+    base, candidate = map(_drawn, _decodings(content))
+    if base == candidate:
+        return "" if base == _GREEDY else f"{base}."
+    return f"Base: {base}. Candidate: {candidate}."
+
+
+def _decodings(content: ComparisonContent) -> tuple[Decoding, Decoding]:
+    return content.base.spec.decoding, content.candidate.spec.decoding
+
+
+def _drawn(decoding: Decoding) -> str:
+    if not decoding.temperature:
+        return _GREEDY
+    samples = f"{decoding.samples} sample" if decoding.samples == 1 else f"{decoding.samples} samples"
+    top_p = f", top-p {decoding.top_p:g}" if decoding.top_p < 1 else ""
+    return f"{samples} of each item at temperature {decoding.temperature:g}{top_p}, seed {decoding.seed}"
+
+
+def items_of(content: ComparisonContent) -> str:
     """What is counted as having gone right or wrong."""
-    several = difference.candidate.item_count != difference.base.item_count
+    overall = content.overall
+    several = overall.candidate.item_count != overall.base.item_count or most_samples(content) > 1
     return "items on average" if several else "items"
+
+
+def changed(content: ComparisonContent) -> str:
+    """How many items went which way."""
+    overall = content.overall
+    if most_samples(content) > 1:
+        return f"{overall.gained_count} items are better on average, {overall.lost_count} worse"
+    return f"{overall.gained_count} items went right, {overall.lost_count} went wrong"
+
+
+def counted_as(content: ComparisonContent) -> str:
+    """The heading over numbers of answers."""
+    return "Items" if most_samples(content) == 1 else "Answers"
+
+
+def shown(result: ItemResult) -> ItemResult:
+    """A result whose first answer is one to show: of several, the first that has the item's verdict."""
+    for answer, verdict in zip(result.generation.answers, result.verdicts, strict=False):
+        if verdict.correct == result.verdict.correct:
+            first = {name: getattr(answer, name) for name in Answer.model_fields}
+            return result.model_copy(
+                update={
+                    "generation": result.generation.model_copy(update=first),
+                    "verdict": result.verdict.model_copy(
+                        update={"extracted_answer": verdict.extracted_answer}
+                    ),
+                }
+            )
+    return result
+
+
+def right_samples(result: ItemResult) -> str:
+    """``3 of 8 samples right``; empty where there is one answer."""
+    if not result.verdicts:
+        return ""
+    right = sum(verdict.correct for verdict in result.verdicts)
+    return f"{right} of {len(result.verdicts)} samples right"
 
 
 def and_more(evaluations: Sequence[Evaluation]) -> str:
@@ -205,6 +270,8 @@ def adjusted(entry: CategoryDifference) -> str:
 
 def accuracy_interval(content: ComparisonContent) -> str:
     """How the intervals of the accuracies were made."""
+    if most_samples(content) > 1:
+        return "t over items"
     return "Wilson" if content.seeds is None else "Wilson for one seed, else t over items"
 
 
@@ -246,7 +313,8 @@ def seed_test(seeds: SeedSummary) -> str:
 
 def model_name(evaluation: Evaluation) -> str:
     """What was evaluated, for people."""
-    return evaluation.spec.checkpoint or evaluation.spec.base_model or ""
+    spec = evaluation.spec
+    return spec.checkpoint or spec.endpoint_model or spec.base_model or ""
 
 
 def counted(content: ComparisonContent) -> list[tuple[str, str, str]]:
@@ -279,22 +347,26 @@ def _facts(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
     manifest = evaluation.manifest
     if manifest is None:
         return
+    unknown = "not known" if manifest.spec.endpoint_model else ""
     yield "Evaluation", evaluation_name(evaluation.id)
     yield "Model", model_name(evaluation)
-    yield "Base model", evaluation.inputs.base_model
+    yield "Base model", "" if manifest.spec.endpoint_model else evaluation.inputs.base_model
     yield "Eval set", eval_set_name(manifest.spec.eval_set)
     yield "Eval set digest", manifest.eval_set_digest
-    yield "Base weights digest", manifest.base_weights_digest
-    yield "Tokenizer digest", manifest.tokenizer_digest
+    yield "Base weights digest", manifest.base_weights_digest or unknown
+    yield "Tokenizer digest", manifest.tokenizer_digest or unknown
     yield "Checkpoint digest", manifest.checkpoint_digest
     yield "Training manifest digest", manifest.training_manifest_digest
     yield "Dataset digest", manifest.dataset_digest
-    yield "Chat template digest", manifest.chat_template_digest
+    yield "Chat template digest", manifest.chat_template_digest or unknown
     yield "Results digest", manifest.results_digest
     if evaluation.manifest_file is not None:
         yield "Evaluation manifest digest", evaluation.manifest_file.digest
-    yield "Decoding", _pairs({name: str(value) for name, value in manifest.spec.decoding})
-    yield "Type of weights", manifest.spec.dtype
+    yield (
+        "Decoding",
+        _pairs({name: str(value) for name, value in manifest.spec.decoding.model_dump().items()}),
+    )
+    yield "Type of weights", manifest.spec.dtype or unknown
     yield "Graders", ", ".join(manifest.graders)
     yield "Engine", manifest.engine
     yield "Device", manifest.device

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from tunix_rt_evaluator.worker.job import evaluate
+from tunix_rt_evaluator.worker.job import Evaluations
 from tunix_rt_kit.jobs import run_worker
 
 if __name__ == "__main__":
-    sys.exit(run_worker(evaluate))
+    sys.exit(run_worker(Evaluations().evaluate))

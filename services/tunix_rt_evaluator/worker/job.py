@@ -7,61 +7,176 @@ Events, besides those that ``run_worker`` writes:
 - ``progress``: a Progress. How far the stage has come.
 - ``facts``: ``facts``, a ModelFacts: what is being run.
 - ``item``: ``generation``, a Generation. Items that were written by an earlier attempt are not written
-  again, and batches that are whole are not generated again.
+  again, nor generated.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from tunix_rt_evaluator.model import ChatTemplateFields, Generation, ModelFacts, Progress, WorkerSpec
-from tunix_rt_evaluator.stop_tokens import stop_ids
-from tunix_rt_evaluator.worker.batches import Batch, plan_batches
-from tunix_rt_evaluator.worker.engine import Engine, Output, engine_name
-from tunix_rt_evaluator.worker.prompts import read_prompts, token_digest
-from tunix_rt_evaluator.worker.weights import is_adapter, load_weights
-from tunix_rt_kit.chat import ChatTemplate
-from tunix_rt_kit.errors import FailedPrecondition
+from tunix_rt_evaluator.model import Answer, Generation, Progress, WorkerSpec
+from tunix_rt_evaluator.worker.engine import Completion, Engine, Prompt, Request
+from tunix_rt_evaluator.worker.prompts import failed_generation
+from tunix_rt_evaluator.worker.responses import Responses
 from tunix_rt_kit.jobs import JobDir
-from tunix_rt_kit.models.loader import make_mesh
-from tunix_rt_kit.models.runtime import device, package_versions, runtime_settings
-from tunix_rt_kit.models.store import BaseModelInfo, ModelStore
-from tunix_rt_kit.models.tokenizer import ModelTokenizer, load_tokenizer
 
 _EVENTS = "events.jsonl"
 
 
-def evaluate(job: JobDir) -> None:
-    """Do the job; raises JobCancelled when it was told to stop, and DomainError when it cannot be done."""
-    spec = WorkerSpec.model_validate(job.spec)
-    done = _written_items(job.path)
-    job.emit("attempt", number=spec.attempt)
-    info = _pull(job, spec)
-    template = _template(spec, info)
-    tokenizer = load_tokenizer(info.path)
-    stops = stop_ids(template, tokenizer)
-    prompts, failed = read_prompts(spec.items, template, tokenizer, context_length=info.context_length)
-    batches = plan_batches(
-        prompts,
-        batch_size=spec.decoding.batch_size,
-        max_new_tokens=spec.decoding.max_new_tokens,
+class Evaluations:
+    """Does evaluations one after the other; a model that the next one needs too stays loaded."""
+
+    def __init__(self) -> None:
+        self._loaded: object | None = None
+
+    def evaluate(self, job: JobDir) -> None:
+        """Do a job; raises JobCancelled when it was told to stop, and DomainError when it cannot be done."""
+        spec = WorkerSpec.model_validate(job.spec)
+        done = _written_items(job.path)
+        job.emit("attempt", number=spec.attempt)
+        telling = _Telling(job)
+        engine = self._engine(spec, job.path, telling)
+        prompts, failed = engine.read(spec.items)
+        _Run(job, spec, engine, telling, prompts, done).carry_out(failed)
+
+    def _engine(self, spec: WorkerSpec, folder: Path, telling: _Telling) -> Engine:
+        if spec.endpoint is not None:
+            from tunix_rt_evaluator.worker.endpoint import open_endpoint
+
+            telling.report("asking the endpoint", 0, 0, "")
+            return open_endpoint(spec, telling.check)
+        # A model library takes seconds to load, which an endpoint needs none of.
+        from tunix_rt_evaluator.worker.local import Loaded, LocalEngine
+
+        if not isinstance(self._loaded, Loaded):
+            self._loaded = Loaded()
+        checkpoint = None if spec.checkpoint_dir is None else folder / spec.checkpoint_dir
+        return LocalEngine(spec, checkpoint, self._loaded, telling.report)
+
+
+class _Telling:
+    """Writes how far the work has come: a new stage, or progress within it."""
+
+    def __init__(self, job: JobDir) -> None:
+        self._job = job
+        self._stage = ""
+
+    def check(self) -> None:
+        """Raises JobCancelled if the job was told to stop."""
+        self._job.check_cancelled()
+
+    def report(self, stage: str, completed: int, total: int, unit: str, eta_s: float | None = None) -> None:
+        """Raises as ``check``."""
+        self.check()
+        progress = Progress(stage=stage, completed=completed, total=total, unit=unit, eta_s=eta_s)
+        kind = "progress" if stage == self._stage else "stage"
+        self._stage = stage
+        self._job.emit(kind, **progress.model_dump(mode="json", exclude_none=True))
+
+
+class _Run:
+    """The requests of one attempt, and the items that they belong to."""
+
+    def __init__(
+        self,
+        job: JobDir,
+        spec: WorkerSpec,
+        engine: Engine,
+        telling: _Telling,
+        prompts: Sequence[Prompt],
+        done: set[str],
+    ) -> None:
+        self._job = job
+        self._spec = spec
+        self._engine = engine
+        self._telling = telling
+        self._prompts = [prompt for prompt in prompts if prompt.item_id not in done]
+        self._done = done
+        self._answers: dict[str, dict[int, Completion]] = {}
+        self._kept: Responses | None = None
+        if spec.responses is not None and engine.keeps:
+            self._kept = Responses(Path(spec.responses), engine.identity)
+
+    def carry_out(self, failed: Iterable[Generation]) -> None:
+        """Write an item for each prompt, and those that failed before they were one."""
+        self._job.emit("facts", facts=self._engine.facts.model_dump(mode="json"))
+        for generation in failed:
+            if generation.item_id not in self._done:
+                self._write(generation)
+        wanted = [Request(prompt, n) for prompt in self._prompts for n in range(self._spec.decoding.samples)]
+        open_requests = list(self._not_kept(wanted))
+        if open_requests:
+            self._engine.prepare(self._telling.report)
+        self._generate(open_requests)
+        if self._kept is not None and self._kept.broken:
+            print(f"answers are not kept: {self._kept.broken}", flush=True)
+
+    def _not_kept(self, requests: Iterable[Request]) -> Iterator[Request]:
+        """The requests that must be completed; the others' items are written."""
+        for request in requests:
+            answer = self._kept.find(request) if self._kept is not None else None
+            if answer is None:
+                yield request
+            else:
+                self._take(Completion(request, answer, 0.0, cached=True))
+
+    def _generate(self, requests: Sequence[Request]) -> None:
+        if not requests:
+            self._report(0.0)
+            return
+        self._report(None)
+        began = time.perf_counter()
+        completions = self._engine.complete(requests, self._job.check_cancelled)
+        for completed, completion in enumerate(completions, start=1):
+            if self._kept is not None and completion.answer is not None:
+                self._kept.keep(completion.request, completion.answer)
+            self._take(completion)
+            elapsed = time.perf_counter() - began
+            self._report(elapsed / completed * (len(requests) - completed))
+
+    def _report(self, eta_s: float | None) -> None:
+        self._telling.report("generating", len(self._done), len(self._spec.items), "items", eta_s)
+
+    def _take(self, completion: Completion) -> None:
+        prompt = completion.request.prompt
+        answers = self._answers.setdefault(prompt.item_id, {})
+        answers[completion.request.sample] = completion
+        if len(answers) == self._spec.decoding.samples:
+            whole = self._answers.pop(prompt.item_id)
+            self._write(_generation(prompt, [whole[sample] for sample in sorted(whole)]))
+
+    def _write(self, generation: Generation) -> None:
+        self._job.emit("item", generation=generation.model_dump(mode="json"))
+        self._done.add(generation.item_id)
+
+
+def _generation(prompt: Prompt, completions: Sequence[Completion]) -> Generation:
+    """The result of an item. One answer that failed fails the item: a mean over fewer would be another."""
+    seconds = sum(completion.seconds for completion in completions)
+    answers: list[Answer] = []
+    for completion in completions:
+        if completion.answer is None:
+            failed = failed_generation(prompt.item_id, prompt.ids, prompt.digest, completion.error)
+            return failed.model_copy(update={"seconds": seconds})
+        answers.append(completion.answer)
+    first, *more = answers
+    return Generation(
+        **first.model_dump(),
+        item_id=prompt.item_id,
+        prompt_tokens=len(prompt.ids) or completions[0].prompt_tokens,
+        prompt_token_digest=prompt.digest,
+        seconds=seconds,
+        more=tuple(more),
+        cached=all(completion.cached for completion in completions),
+        kept_tokens=sum(
+            answer.output_tokens
+            for answer, completion in zip(answers, completions, strict=True)
+            if completion.cached
+        ),
     )
-    checkpoint = None if spec.checkpoint_dir is None else job.path / spec.checkpoint_dir
-    _report(job, "stage", Progress(stage="loading the model"))
-    mesh = make_mesh()
-    model = load_weights(info.path, checkpoint, dtype=spec.dtype, mesh=mesh)
-    _emit_facts(job, spec, info, template, merged=checkpoint is not None and is_adapter(checkpoint))
-    engine = Engine(
-        model, mesh, stop_ids=stops, pad_id=tokenizer.pad_id(), context_length=info.context_length
-    )
-    open_batches = [batch for batch in batches if any(prompt.item_id not in done for prompt in batch.prompts)]
-    _compile(job, engine, open_batches)
-    _emit(job, [result for result in failed if result.item_id not in done])
-    done |= {result.item_id for result in failed}
-    _generate(job, engine, open_batches, tokenizer, done, total=len(spec.items))
 
 
 def _written_items(folder: Path) -> set[str]:
@@ -71,117 +186,3 @@ def _written_items(folder: Path) -> set[str]:
     lines = path.read_bytes().split(b"\n")[:-1]
     events = (json.loads(line) for line in lines if b'"kind":"item"' in line)
     return {str(event["generation"]["item_id"]) for event in events if event["kind"] == "item"}
-
-
-def _pull(job: JobDir, spec: WorkerSpec) -> BaseModelInfo:
-    store = ModelStore(spec.models_dir)
-    info = store.resolve(spec.base_model)
-    if not info.pulled:
-        stage = "pulling the model"
-        _report(job, "stage", Progress(stage=stage, unit="bytes"))
-
-        def report(_: str, completed: int, total: int) -> None:
-            _report(job, "progress", Progress(stage=stage, completed=completed, total=total, unit="bytes"))
-
-        info = store.ensure(spec.base_model, report)
-    expected = spec.base_weights_digest
-    if expected is not None and info.weights_digest != expected:
-        raise FailedPrecondition(
-            f"base model {spec.base_model!r} is here with weights {info.weights_digest}; the checkpoint "
-            "was trained "
-            f"on {expected}",
-            reason="BASE_MODEL_MISMATCH",
-            metadata={"base_model": spec.base_model},
-        )
-    return info
-
-
-def _template(spec: WorkerSpec, info: BaseModelInfo) -> ChatTemplate:
-    if spec.chat_template is not None:
-        return ChatTemplate.model_validate(spec.chat_template.model_dump())
-    if info.chat_template is None or info.eos_token is None:
-        raise FailedPrecondition(
-            f"base model {info.id!r} has no chat template of its own; name one, such as the built-in chatml",
-            reason="CHAT_TEMPLATE_MISSING",
-            metadata={"base_model": info.id},
-        )
-    return ChatTemplate.from_jinja(
-        info.chat_template, eos_token=info.eos_token, bos_token=info.bos_token or ""
-    )
-
-
-def _emit_facts(
-    job: JobDir, spec: WorkerSpec, info: BaseModelInfo, template: ChatTemplate, *, merged: bool
-) -> None:
-    adapter = {"adapter": "merged in float32"} if merged else {}
-    facts = ModelFacts(
-        base_weights_digest=info.weights_digest or "",
-        tokenizer_digest=info.tokenizer_digest or "",
-        chat_template=ChatTemplateFields.model_validate(template.model_dump()),
-        chat_template_digest=template.digest,
-        engine=engine_name(),
-        package_versions=package_versions(),
-        runtime_settings=runtime_settings() | adapter,
-        device=device(),
-        code_revision=spec.code_revision,
-    )
-    job.emit("facts", facts=facts.model_dump(mode="json"))
-
-
-def _compile(job: JobDir, engine: Engine, batches: Sequence[Batch]) -> None:
-    shapes = list(dict.fromkeys(batch.shape for batch in batches))
-    progress = Progress(stage="compiling", total=len(shapes), unit="programs")
-    _report(job, "stage", progress)
-    for number, shape in enumerate(shapes, start=1):
-        engine.compile(shape)
-        _report(job, "progress", progress.model_copy(update={"completed": number}))
-
-
-def _generate(
-    job: JobDir,
-    engine: Engine,
-    batches: Sequence[Batch],
-    tokenizer: ModelTokenizer,
-    done: set[str],
-    total: int,
-) -> None:
-    progress = Progress(stage="generating", completed=len(done), total=total, unit="items")
-    _report(job, "stage", progress)
-    started = time.perf_counter()
-    for number, batch in enumerate(batches, start=1):
-        begun = time.perf_counter()
-        outputs = engine.run(batch, job.check_cancelled)
-        share = (time.perf_counter() - begun) / len(batch.prompts)
-        results = _results(batch, outputs, tokenizer, share)
-        _emit(job, [result for result in results if result.item_id not in done])
-        done |= {result.item_id for result in results}
-        eta = (time.perf_counter() - started) / number * (len(batches) - number)
-        _report(job, "progress", progress.model_copy(update={"completed": len(done), "eta_s": eta}))
-
-
-def _results(
-    batch: Batch, outputs: Sequence[Output], tokenizer: ModelTokenizer, seconds: float
-) -> list[Generation]:
-    return [
-        Generation(
-            item_id=prompt.item_id,
-            prompt_tokens=len(prompt.ids),
-            prompt_token_digest=token_digest(prompt.ids),
-            output=tokenizer.decode(output.ids[:-1] if output.stopped else output.ids),
-            output_tokens=len(output.ids),
-            finish_reason="stop" if output.stopped else "length",
-            seconds=seconds,
-        )
-        for prompt, output in zip(batch.prompts, outputs, strict=True)
-    ]
-
-
-def _emit(job: JobDir, results: Sequence[Generation]) -> None:
-    for result in results:
-        job.emit("item", generation=result.model_dump(mode="json"))
-
-
-def _report(job: JobDir, kind: str, progress: Progress) -> None:
-    """Tell how far the work has come; raises JobCancelled if the job was told to stop."""
-    job.check_cancelled()
-    job.emit(kind, **progress.model_dump(mode="json", exclude_none=True))

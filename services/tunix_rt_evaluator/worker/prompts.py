@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from tunix_rt_evaluator.model import Generation, WorkerItem
-from tunix_rt_evaluator.worker.batches import Prompt
+from tunix_rt_evaluator.worker.engine import Prompt
 from tunix_rt_kit.artifacts import digest_json
 from tunix_rt_kit.chat import ChatTemplate, Message
 from tunix_rt_kit.errors import InvalidArgument
@@ -42,20 +42,18 @@ def read_prompts(
         except InvalidArgument as error:
             if error.reason not in _ITEM_REASONS:
                 raise
-            failed.append(_failed(item.id, (), error.message))
+            failed.append(failed_generation(item.id, (), "", error.message))
             continue
         ids = tuple(tokenizer.encode(text))
+        digest = token_digest(ids)
         if len(ids) >= context_length:
-            failed.append(
-                _failed(
-                    item.id,
-                    ids,
-                    f"the prompt has {len(ids)} tokens; the model's context of {context_length} leaves no "
-                    "room for an answer",
-                )
+            problem = (
+                f"the prompt has {len(ids)} tokens; the model's context of {context_length} leaves no room "
+                "for an answer"
             )
+            failed.append(failed_generation(item.id, ids, digest, problem))
         else:
-            prompts.append(Prompt(item.id, ids))
+            prompts.append(Prompt(item.id, text, ids, digest))
     return prompts, failed
 
 
@@ -64,11 +62,12 @@ def token_digest(ids: Sequence[int]) -> str:
     return digest_json(list(ids))
 
 
-def _failed(item_id: str, ids: Sequence[int], error: str) -> Generation:
+def failed_generation(item_id: str, ids: Sequence[int], digest: str, error: str) -> Generation:
+    """The result of an item that there is no answer to; ``digest`` is that of its prompt."""
     return Generation(
         item_id=item_id,
         prompt_tokens=len(ids),
-        prompt_token_digest=token_digest(ids) if ids else "",
+        prompt_token_digest=digest,
         output="",
         output_tokens=0,
         finish_reason="failed",

@@ -77,3 +77,29 @@ def test_a_long_text_is_cut_into_steps_and_nothing_is_lost() -> None:
     trace = made_of(f"{text}\nAnswer: 5")
     assert [len(step.content) for step in trace.steps] == [MAX_STEP, MAX_STEP, 5]
     assert trace.metadata["output"] == f"{text}\nAnswer: 5"
+
+
+def test_each_sample_is_a_trace_that_says_which_it_is() -> None:
+    result = v1.EvaluationResult(
+        item_id="q1",
+        prompt="What is 2 + 3?",
+        output="Answer: 5",
+        correct=True,
+        samples=[
+            v1.Sample(output="Answer: 5", correct=True),
+            v1.Sample(output="It is 6.", extracted_answer="6"),
+        ],
+    )
+    first, second = (answer_trace(EVALUATION, result, sample) for sample in range(2))
+    assert (first.final_answer, second.final_answer) == ("5", "6")
+    assert (first.metadata["sample"], second.metadata["sample"]) == (0, 1)
+    assert (first.metadata["correct"], second.metadata["correct"]) == (True, False)
+    assert second.metadata["output"] == "It is 6."
+    assert "sample" not in made_of("Answer: 5").metadata
+
+
+def test_a_trace_names_an_endpoints_model() -> None:
+    spec = v1.EvaluationSpec(eval_set="evalSets/s", endpoint_model="qwen3-8b")
+    result = v1.EvaluationResult(item_id="q1", prompt="What is 2 + 3?", output="Answer: 5")
+    trace = answer_trace(v1.Evaluation(name="evaluations/e", spec=spec), result)
+    assert trace.metadata["model"] == "qwen3-8b"

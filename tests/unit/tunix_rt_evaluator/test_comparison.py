@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from support.comparison import answered, finished, some_comparison, some_items
+from support.comparison import answered, finished, sampled, some_comparison, some_items
 from tunix_rt_evaluator.comparison import compared, report_id
 from tunix_rt_evaluator.comparison_model import Contamination, GivenAway, Reason, Run
-from tunix_rt_evaluator.model import ItemResult
+from tunix_rt_evaluator.model import Decoding, ItemResult
 from tunix_rt_evaluator.paired import holm
 from tunix_rt_evaluator.soundness import REASONS, check_sound, checked_waivers
 from tunix_rt_kit.errors import FailedPrecondition, InvalidArgument
@@ -301,3 +301,82 @@ def test_items_that_were_not_compared_are_not_counted_as_given_away() -> None:
     content = compared([base()], [tuned()], contamination=given_away([5, 500]))
     assert content.contamination is not None
     assert [entry.item_id for entry in content.contamination.items] == ["item-005"]
+
+
+# Several samples of each item
+
+
+DRAWN = Decoding(temperature=0.7, samples=4)
+
+
+def drawn(right: Callable[[int], int], count: int = 40) -> list[ItemResult]:
+    """Results of items of whose four samples so many are right."""
+    return [
+        sampled(item, number, right=right(number), samples=4) for number, item in enumerate(some_items(count))
+    ]
+
+
+def test_the_share_of_right_samples_is_what_an_item_counts() -> None:
+    before, after = drawn(lambda number: number % 3), drawn(lambda number: number % 3 + 1)
+    content = compared([base(before, decoding=DRAWN)], [tuned(after, decoding=DRAWN)])
+    overall = content.overall
+    shares = [number % 3 / 4 for number in range(40)]
+    assert overall.base.accuracy == pytest.approx(np.mean(shares))
+    assert (overall.base.item_count, overall.base.correct_count) == (160, sum(n % 3 for n in range(40)))
+    assert overall.difference == pytest.approx(0.25)
+    assert (overall.test, overall.interval_method) == ("permutation", "t")
+    assert (overall.gained_count, overall.lost_count) == (40, 0)
+    # Only those with 2 of 4 before and 3 of 4 after have another verdict.
+    assert [flip.base.item_id for flip in content.flips] == [f"item-{n:03d}" for n in range(2, 40, 3)]
+    assert content.scores is None
+    assert content.verdict == "IMPROVED"
+    assert len(content.base_output_tokens) == 160
+
+
+def test_what_samples_show_is_not_what_their_majority_shows() -> None:
+    # By majority nothing changes; the candidate is right three times as often all the same.
+    before, after = drawn(lambda _: 0), drawn(lambda _: 2)
+    content = compared([base(before, decoding=DRAWN)], [tuned(after, decoding=DRAWN)])
+    assert not content.flips
+    assert content.verdict == "IMPROVED"
+
+
+def test_samples_that_were_cut_or_not_graded_are_bounded_one_by_one() -> None:
+    before, after = drawn(lambda _: 2), drawn(lambda _: 2)
+    cut = after[0].generation.more[0].model_copy(update={"finish_reason": "length"})
+    after[0] = changed(after[0], more=(cut, *after[0].generation.more[1:]))
+    lost = after[1].verdicts[0].model_copy(update={"error": "the judge is not there"})
+    after[1] = after[1].model_copy(update={"verdicts": (lost, *after[1].verdicts[1:])})
+    bounds = compared([base(before, decoding=DRAWN)], [tuned(after, decoding=DRAWN)]).bounds
+    assert bounds is not None
+    assert (bounds.unsettled_count, bounds.truncated_count) == (1, 1)
+    # One of 160 answers each; both are wrong as they stand.
+    assert (bounds.worst, bounds.best) == pytest.approx((0.0, 1 / 160))
+    assert (bounds.worst_with_truncated, bounds.best_with_truncated) == pytest.approx((0.0, 2 / 160))
+
+
+def test_an_item_that_failed_is_wrong_in_every_sample() -> None:
+    before, after = drawn(lambda _: 4), drawn(lambda _: 4)
+    failed = sampled(some_items(1)[0], 0, right=0, samples=1)
+    after[0] = changed(failed, finish_reason="failed", output="")
+    content = compared([base(before, decoding=DRAWN)], [tuned(after, decoding=DRAWN)])
+    assert (content.overall.candidate.correct_count, content.overall.candidate.item_count) == (156, 160)
+    assert content.overall.difference == pytest.approx(-1 / 40)
+    assert content.bounds is not None
+    assert content.bounds.unsettled_count == 1
+
+
+def test_seeds_of_samples_have_an_accuracy_each() -> None:
+    seeds = [tuned(drawn(lambda _, n=n: n), decoding=DRAWN) for n in (1, 2, 4)]  # type: ignore[misc]
+    content = compared([base(drawn(lambda _: 0), decoding=DRAWN)], seeds)
+    assert content.seeds is not None
+    assert content.seeds.candidate == (0.25, 0.5, 1.0)
+    assert content.overall.candidate.item_count == 3 * 160
+
+
+def test_how_answers_are_drawn_is_part_of_the_question_and_what_is_kept_of_them_is_not() -> None:
+    other = DRAWN.model_copy(update={"seed": 1, "temperature": 1.0, "log_probabilities": True})
+    error = unsound(base(decoding=DRAWN), tuned(decoding=other))
+    assert [violation.field for violation in error.violations] == ["decoding.temperature", "decoding.seed"]
+    same = DRAWN.model_copy(update={"log_probabilities": True})
+    assert check_sound([base(decoding=DRAWN), tuned(decoding=same, fresh=True)]) == ()

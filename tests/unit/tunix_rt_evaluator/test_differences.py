@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tunix_rt_evaluator.report.differences import Part, differences
@@ -50,6 +50,7 @@ def test_very_long_texts_are_marked_coarsely(unit: str) -> None:
 
 
 @given(st.text("ab 1.\n", max_size=60), st.text("ab 1.\n", max_size=60))
+@example("\n\n.1", "1\n\n\n1")
 def test_nothing_is_lost_and_what_is_not_marked_is_in_both(before: str, after: str) -> None:
     one, two = differences(before, after)
     assert "".join(part.text for part in one) == before

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from support.comparison import answered, finished, some_comparison, some_items
+from support.comparison import answered, finished, sampled, some_comparison, some_items
 from tunix_rt_evaluator.comparison import compared
 from tunix_rt_evaluator.comparison_model import ComparisonContent, ComparisonReport, Run
 from tunix_rt_evaluator.convert_comparison import report_message
 from tunix_rt_evaluator.grader_settings import NumericGrader
-from tunix_rt_evaluator.model import EvalItem, ItemResult
+from tunix_rt_evaluator.model import Decoding, EvalItem, ItemResult
 from tunix_rt_evaluator.report import DOCUMENTS, words
 from tunix_rt_evaluator.report.charts import accuracy_chart, category_chart, length_chart, loss_chart
 
@@ -256,3 +256,37 @@ def digests(content: ComparisonContent) -> set[str]:
         values = evaluation.manifest.model_dump()
         found |= {value for name, value in values.items() if name.endswith("_digest") and value}
     return found
+
+
+@pytest.mark.parametrize("kind", ["markdown", "html"])
+def test_a_report_on_samples_says_how_they_were_drawn_and_shows_one_that_stands_for_its_item(
+    kind: str,
+) -> None:
+    decoding = Decoding(temperature=0.7, top_p=0.95, samples=4, seed=3)
+    sides = [
+        [sampled(item, number, right=right, samples=4) for number, item in enumerate(some_items(8))]
+        for right in (1, 3)
+    ]
+    base, candidate = (
+        Run.of(finished(name, results, decoding=decoding), results)
+        for name, results in zip(("a", "b"), sides, strict=True)
+    )
+    content = compared([base], [candidate])
+    text = html.unescape(re.sub(r"</?mark>", "", render(kind, content)))
+    assert "4 samples of each item at temperature 0.7, top-p 0.95, seed 3" in text
+    assert "24 of 32 answers of the candidate are right, 8 of 32 of the base's" in text
+    assert "1 of 4 samples right" in text
+    assert "3 of 4 samples right" in text
+    assert "Wilson" not in text
+    assert "on average" in text
+    # The first sample of the candidate is wrong; shown is the first that is right, as the item is.
+    assert sides[1][5].verdicts[0].correct is False
+    assert sides[1][5].generation.more[0].output in text
+
+
+def test_a_report_on_greedy_answers_says_nothing_of_samples(content: ComparisonContent) -> None:
+    for kind in ("markdown", "html"):
+        text = render(kind, content)
+        assert "sample" not in text
+        assert "temperature" not in text
+        assert "batch_size 16, max_new_tokens 128" in text

@@ -1,18 +1,22 @@
-"""Greedy generation against the model run token by token, and adapters merged against adapters applied."""
+"""Generation in slots against the model run token by token, and adapters merged against adapters applied."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from support.tiny_model import make_tiny_model
-from tunix_rt_evaluator.worker.batches import Prompt, plan_batches
-from tunix_rt_evaluator.worker.engine import Engine, Output
-from tunix_rt_evaluator.worker.weights import load_weights
+from tunix_rt_evaluator.model import Decoding
+from tunix_rt_evaluator.worker.engine import Prompt, Request
+from tunix_rt_evaluator.worker.prompts import token_digest
+from tunix_rt_evaluator.worker.slots import Generator, Output, Programs, bucket
+from tunix_rt_evaluator.worker.weights import BaseWeights
 from tunix_rt_kit.jobs import JobCancelled
 from tunix_rt_kit.models.families import FAMILIES
 from tunix_rt_kit.models.loader import load_model, logits, make_mesh
@@ -40,89 +44,153 @@ def model(folder: Path, mesh: jax.sharding.Mesh) -> Decoder:
     return load_model(folder, dtype="float32", mesh=mesh)
 
 
+@pytest.fixture(scope="module")
+def compiled(model: Decoder, mesh: jax.sharding.Mesh) -> Programs:
+    return Programs(nnx.split(model)[0], "float32", mesh)
+
+
 def some_prompts(*lengths: int) -> list[Prompt]:
     random = np.random.default_rng(11)
-    return [
-        Prompt(f"p{number}", tuple(int(i) for i in random.integers(3, 259, length)))
-        for number, length in enumerate(lengths)
-    ]
+    found = []
+    for number, length in enumerate(lengths):
+        ids = tuple(int(i) for i in random.integers(3, 259, length))
+        found.append(Prompt(f"p{number}", "", ids, token_digest(ids)))
+    return found
 
 
-def generate(
+def generator(
     model: Decoder,
-    mesh: jax.sharding.Mesh,
-    prompts: list[Prompt],
+    compiled: Programs,
     *,
-    rows: int,
     stops: tuple[int, ...] = NO_STOP,
-    new: int = NEW,
-) -> dict[str, Output]:
-    engine = Engine(model, mesh, stop_ids=stops, pad_id=0, context_length=CONTEXT)
-    outputs = {}
-    for batch in plan_batches(prompts, batch_size=rows, max_new_tokens=new):
-        engine.compile(batch.shape)
-        results = engine.run(batch, lambda: None)
-        outputs |= {prompt.item_id: result for prompt, result in zip(batch.prompts, results, strict=True)}
-    return outputs
+    longest: int = 101,
+    **decoding: Any,
+) -> Generator:
+    settings = Decoding(**({"max_new_tokens": NEW, "batch_size": 2} | decoding))
+    return Generator(
+        nnx.split(model)[1],
+        compiled,
+        settings,
+        stop_ids=stops,
+        pad_id=0,
+        context_length=CONTEXT,
+        longest=longest,
+    )
+
+
+def answers(found: Generator, prompts: list[Prompt], samples: int = 1) -> dict[tuple[str, int], Output]:
+    requests = [Request(prompt, sample) for prompt in prompts for sample in range(samples)]
+    outputs = list(found.run(requests, lambda: None))
+    assert len(outputs) == len(requests)
+    return {(output.request.prompt.item_id, output.request.sample): output for output in outputs}
 
 
 def one_by_one(model: Decoder, prompt: Prompt, count: int) -> tuple[int, ...]:
     ids = list(prompt.ids)
     for _ in range(count):
-        tokens = np.zeros((1, CONTEXT), np.int32)
-        tokens[0, : len(ids)] = ids
-        mask = np.arange(CONTEXT)[None] < len(ids)
-        ids.append(int(jnp.argmax(logits(model, jnp.asarray(tokens), jnp.asarray(mask))[0, len(ids) - 1])))
+        ids.append(int(jnp.argmax(next_logits(model, ids))))
     return tuple(ids[len(prompt.ids) :])
 
 
-def test_batched_and_padded_it_writes_what_the_model_writes_token_by_token(
-    model: Decoder, mesh: jax.sharding.Mesh
+def next_logits(model: Decoder, ids: list[int]) -> jax.Array:
+    tokens = np.zeros((1, CONTEXT), np.int32)
+    tokens[0, : len(ids)] = ids
+    mask = np.arange(CONTEXT)[None] < len(ids)
+    return logits(model, jnp.asarray(tokens), jnp.asarray(mask))[0, len(ids) - 1]
+
+
+LENGTHS = (3, 17, 32, 33, 40, 64, 65, 101)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 16])
+def test_however_many_rows_it_writes_what_the_model_writes_token_by_token(
+    model: Decoder, compiled: Programs, rows: int
 ) -> None:
-    prompts = some_prompts(3, 17, 32, 33, 40, 64, 65, 101)
-    outputs = generate(model, mesh, prompts, rows=2)
+    prompts = some_prompts(*LENGTHS)
+    found = answers(generator(model, compiled, batch_size=rows), prompts)
     for prompt in prompts:
-        assert outputs[prompt.item_id] == Output(one_by_one(model, prompt, NEW), stopped=False)
+        output = found[prompt.item_id, 0]
+        assert (output.ids, output.stopped) == (one_by_one(model, prompt, NEW), False)
 
 
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name != "llama"])
 def test_models_of_the_other_families_write_what_they_write_token_by_token(
     tmp_path: Path, mesh: jax.sharding.Mesh, family: str
 ) -> None:
-    """Windows of 8 tokens are shorter than every prompt, and prompts are padded on the left."""
+    """Windows of 8 tokens are shorter than every prompt."""
     other = load_model(make_tiny_model(tmp_path, family=family, scale=0.2), dtype="float32", mesh=mesh)
     prompts = some_prompts(17, 40, 65)
-    outputs = generate(other, mesh, prompts, rows=3, new=8)
+    programs = Programs(nnx.split(other)[0], "float32", mesh)
+    found = answers(generator(other, programs, longest=65, max_new_tokens=8), prompts)
     for prompt in prompts:
-        assert outputs[prompt.item_id].ids == one_by_one(other, prompt, 8)
+        assert found[prompt.item_id, 0].ids == one_by_one(other, prompt, 8)
 
 
-def test_a_row_stops_at_a_stop_token_while_others_go_on(model: Decoder, mesh: jax.sharding.Mesh) -> None:
-    prompts = some_prompts(5, 9, 21)
-    free = generate(model, mesh, prompts, rows=4)
-    stop = free["p1"].ids[6]
-    stopped = generate(model, mesh, prompts, rows=4, stops=(stop, 7_777_777))
+@pytest.mark.parametrize("temperature", [0.0, 0.9], ids=["greedy", "drawn"])
+def test_not_a_bit_of_an_answer_depends_on_its_neighbours_or_its_row(
+    model: Decoder, compiled: Programs, temperature: float
+) -> None:
+    prompts = some_prompts(*LENGTHS)
+    made = generator(
+        model, compiled, batch_size=4, temperature=temperature, log_probabilities=True, stops=(7, 9, 44)
+    )
+    together = answers(made, prompts)
+    for some in (prompts[:3], prompts[::-1][:5], [prompts[4]]):
+        for key, output in answers(made, some).items():
+            assert output.ids == together[key].ids
+            assert output.log_probabilities == together[key].log_probabilities
+
+
+def test_an_answer_ends_at_a_stop_token_and_its_row_takes_the_next_prompt(
+    model: Decoder, compiled: Programs
+) -> None:
+    prompts = some_prompts(5, 9, 21, 30, 12, 7)
+    free = answers(generator(model, compiled), prompts)
+    stop = free["p1", 0].ids[6]
+    stopped = answers(generator(model, compiled, stops=(stop, 7_777_777)), prompts)
     for name, output in free.items():
         at = output.ids.index(stop) + 1 if stop in output.ids else NEW
-        assert stopped[name] == Output(output.ids[:at], stopped=stop in output.ids)
-    assert stopped["p1"].stopped
-    assert len(stopped["p1"].ids) <= 7
+        assert (stopped[name].ids, stopped[name].stopped) == (output.ids[:at], stop in output.ids)
+    assert stopped["p1", 0].stopped
+    assert len(stopped["p1", 0].ids) <= 7
 
 
-def test_a_row_ends_at_the_end_of_the_context(model: Decoder, mesh: jax.sharding.Mesh) -> None:
-    outputs = generate(model, mesh, some_prompts(CONTEXT - 1, CONTEXT - 5, 8), rows=3)
-    assert [len(outputs[f"p{number}"].ids) for number in range(3)] == [1, 5, NEW]
+def test_an_answer_ends_at_the_end_of_the_context(model: Decoder, compiled: Programs) -> None:
+    prompts = some_prompts(CONTEXT - 1, CONTEXT - 5, 8)
+    found = answers(generator(model, compiled, longest=CONTEXT - 1), prompts)
+    assert [len(found[f"p{number}", 0].ids) for number in range(3)] == [1, 5, NEW]
 
 
-def test_one_new_token_needs_no_decoding(model: Decoder, mesh: jax.sharding.Mesh) -> None:
-    prompts = some_prompts(6)
-    assert generate(model, mesh, prompts, rows=1, new=1)["p0"].ids == one_by_one(model, prompts[0], 1)
+def test_one_new_token_needs_no_decoding(model: Decoder, compiled: Programs) -> None:
+    prompts = some_prompts(6, 9, 12)
+    found = answers(generator(model, compiled, max_new_tokens=1), prompts)
+    assert [found[f"p{number}", 0].ids for number in range(3)] == [
+        one_by_one(model, prompt, 1) for prompt in prompts
+    ]
 
 
-def test_a_run_ends_when_the_check_raises(model: Decoder, mesh: jax.sharding.Mesh) -> None:
-    engine = Engine(model, mesh, stop_ids=NO_STOP, pad_id=0, context_length=CONTEXT)
-    (batch,) = plan_batches(some_prompts(6), batch_size=1, max_new_tokens=40)
-    engine.compile(batch.shape)
+def test_log_probabilities_are_those_of_the_model(model: Decoder, compiled: Programs) -> None:
+    (prompt,) = some_prompts(19)
+    found = answers(generator(model, compiled, log_probabilities=True, temperature=0.7, seed=3), [prompt])
+    output, ids = found["p0", 0], list(prompt.ids)
+    assert len(output.log_probabilities) == NEW
+    for token, log in zip(output.ids, output.log_probabilities, strict=True):
+        assert log == pytest.approx(float(jax.nn.log_softmax(next_logits(model, ids))[token]), abs=1e-4)
+        ids.append(token)
+
+
+def test_samples_differ_by_number_and_seed_and_are_the_same_again(model: Decoder, compiled: Programs) -> None:
+    prompts = some_prompts(11, 23)
+    first = answers(generator(model, compiled, temperature=1.0, seed=1), prompts, samples=3)
+    again = answers(generator(model, compiled, temperature=1.0, seed=1), prompts[::-1], samples=3)
+    other = answers(generator(model, compiled, temperature=1.0, seed=2), prompts, samples=3)
+    assert {key: output.ids for key, output in first.items()} == {
+        key: output.ids for key, output in again.items()
+    }
+    assert len({output.ids for output in [*first.values(), *other.values()]}) == 12
+
+
+def test_a_run_ends_when_the_check_raises(model: Decoder, compiled: Programs) -> None:
     checks = []
 
     def check() -> None:
@@ -131,7 +199,14 @@ def test_a_run_ends_when_the_check_raises(model: Decoder, mesh: jax.sharding.Mes
             raise JobCancelled
 
     with pytest.raises(JobCancelled):
-        engine.run(batch, check)
+        list(generator(model, compiled).run([Request(prompt) for prompt in some_prompts(6, 7, 8, 9)], check))
+
+
+def test_buckets_are_few_multiples_of_the_chunk_and_hold_the_length() -> None:
+    assert [bucket(length) for length in (1, 32, 33, 65, 97, 129, 200, 300)] == [
+        32, 32, 64, 96, 128, 192, 256, 384,
+    ]  # fmt: skip
+    assert all(bucket(length) >= length for length in range(1, 3000))
 
 
 def test_a_merged_adapter_computes_what_the_applied_one_computes(
@@ -150,7 +225,7 @@ def test_a_merged_adapter_computes_what_the_applied_one_computes(
                 b = getattr(projection, f"{name}_lora_b")
                 b[...] = jnp.asarray(random.normal(size=b.shape, scale=0.1), jnp.float32)
     save_adapter(tuned, tmp_path, alpha=8.0, base_model="m")
-    merged = load_weights(folder, tmp_path, dtype="float32", mesh=mesh)
+    merged = BaseWeights(folder, mesh).model(tmp_path, "float32")
     applied = load_adapter(load_model(folder, dtype="float32", mesh=mesh), tmp_path)
     tokens = jnp.asarray(np.random.default_rng(1).integers(3, 259, (2, 24)), jnp.int32)
     mask = jnp.ones((2, 24), bool)
@@ -164,8 +239,8 @@ def test_merged_weights_have_the_type_that_was_asked_for(
 ) -> None:
     tuned = apply_lora(load_model(folder, dtype="float32", mesh=mesh), rank=2, alpha=2.0, seed=0)
     save_adapter(tuned, tmp_path, alpha=2.0, base_model="m")
-    merged = load_weights(folder, tmp_path, dtype="bfloat16", mesh=mesh)
-    base = load_weights(folder, None, dtype="bfloat16", mesh=mesh)
+    merged = BaseWeights(folder, mesh).model(tmp_path, "bfloat16")
+    base = BaseWeights(folder, mesh).model(None, "bfloat16")
     assert merged.layers[0].attn.q_proj.w.dtype == jnp.bfloat16
     # B is still zero, so merging changed nothing.
     assert jnp.array_equal(merged.layers[1].mlp.up_proj.kernel[...], base.layers[1].mlp.up_proj.kernel[...])

@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from tunix_rt_evaluator.events import AttemptFacts
@@ -17,10 +19,13 @@ from tunix_rt_evaluator.model import (
     WorkerItem,
     WorkerSpec,
 )
-from tunix_rt_evaluator.worker.job import evaluate
+from tunix_rt_evaluator.worker import weights
+from tunix_rt_evaluator.worker.job import Evaluations
 from tunix_rt_kit.artifacts import canonical_json
 from tunix_rt_kit.errors import FailedPrecondition, NotFound
 from tunix_rt_kit.jobs import JobDir, WorkerProcess
+from tunix_rt_kit.models.loader import load_model, make_mesh
+from tunix_rt_kit.models.lora import apply_lora, save_adapter
 from tunix_rt_kit.models.runtime import child_environment
 
 TIMEOUT_S = 240.0
@@ -104,7 +109,7 @@ def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(
 def test_a_run_reports_its_stages_and_what_it_ran(models_dir: Path, tmp_path: Path) -> None:
     spec = worker_spec(models_dir, chat_template=None)
     job = make_job(tmp_path, spec)
-    evaluate(job)
+    Evaluations().evaluate(job)
     told = AttemptFacts(1)
     told.take([json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()])
     # The last stage ends with the process, which this is not.
@@ -119,18 +124,102 @@ def test_a_run_reports_its_stages_and_what_it_ran(models_dir: Path, tmp_path: Pa
     assert facts.code_revision == "test"
 
 
+def generations(folder: Path) -> list[Generation]:
+    lines = (folder / "events.jsonl").read_text().splitlines()
+    events = [json.loads(line) for line in lines]
+    found = [Generation.model_validate(event["generation"]) for event in events if event["kind"] == "item"]
+    return sorted(found, key=lambda generation: generation.item_id)
+
+
+def timeless(found: list[Generation]) -> list[Generation]:
+    return [
+        generation.model_copy(update={"seconds": 0.0, "cached": False, "kept_tokens": 0})
+        for generation in found
+    ]
+
+
+def run(folder: Path, spec: WorkerSpec, evaluations: Evaluations) -> list[Generation]:
+    folder.mkdir()
+    evaluations.evaluate(make_job(folder, spec))
+    return generations(folder)
+
+
+def test_kept_answers_are_those_that_were_made_and_need_no_model(models_dir: Path, tmp_path: Path) -> None:
+    spec = worker_spec(models_dir, responses=str(tmp_path / "cache" / "responses.db"))
+    evaluations = Evaluations()
+    made = run(tmp_path / "made", spec, evaluations)
+    again = run(tmp_path / "again", spec.model_copy(update={"evaluation": "evaluations/f"}), evaluations)
+    assert not any(generation.cached for generation in made)
+    assert all(generation.cached for generation in again if generation.finish_reason != "failed")
+    assert timeless(again) == timeless(made)
+    stages = [json.loads(line) for line in (tmp_path / "again" / "events.jsonl").read_text().splitlines()]
+    assert [event["stage"] for event in stages if event["kind"] == "stage"] == ["generating"]
+    fresh = run(tmp_path / "fresh", spec.model_copy(update={"responses": None}), evaluations)
+    assert not any(generation.cached for generation in fresh)
+    assert timeless(fresh) == timeless(made)
+
+
+def test_one_process_puts_adapters_onto_a_base_that_stays_loaded(
+    models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads = []
+    load = weights.load_model
+    monkeypatch.setattr(weights, "load_model", lambda *args, **kw: loads.append(args) or load(*args, **kw))
+    plain = worker_spec(models_dir)
+    one, two = (adapter(models_dir / "tiny", tmp_path / name, seed) for name, seed in (("a", 1), ("b", 2)))
+    evaluations = Evaluations()
+    base = run(tmp_path / "base", plain, evaluations)
+    tuned = [
+        run(
+            tmp_path / f"tuned-{number}",
+            plain.model_copy(update={"checkpoint_dir": str(folder)}),
+            evaluations,
+        )
+        for number, folder in enumerate((one, two, one))
+    ]
+    back = run(tmp_path / "back", plain, evaluations)
+    assert len(loads) == 1
+    assert timeless(tuned[0]) == timeless(tuned[2])
+    assert timeless(back) == timeless(base)
+    texts = [[generation.output for generation in found] for found in (base, *tuned[:2])]
+    assert texts[0] != texts[1] != texts[2] != texts[0]
+    alone = run(tmp_path / "alone", plain.model_copy(update={"checkpoint_dir": str(two)}), Evaluations())
+    assert timeless(alone) == timeless(tuned[1])
+
+
+def test_several_samples_of_each_item_are_one_result(models_dir: Path, tmp_path: Path) -> None:
+    decoding = Decoding(max_new_tokens=12, batch_size=4, temperature=1.0, samples=3, log_probabilities=True)
+    found = run(tmp_path / "job", worker_spec(models_dir, decoding=decoding), Evaluations())
+    whole = [generation for generation in found if generation.finish_reason != "failed"]
+    assert len(whole) == 20
+    for generation in whole:
+        assert len(generation.answers) == 3
+        assert len({answer.output for answer in generation.answers}) == 3
+        assert all(len(answer.log_probabilities) == answer.output_tokens for answer in generation.answers)
+
+
+def adapter(base: Path, folder: Path, seed: int) -> Path:
+    tuned = apply_lora(load_model(base, dtype="float32", mesh=make_mesh()), rank=4, alpha=8.0, seed=seed)
+    random = np.random.default_rng(seed)
+    for layer in tuned.layers:
+        b = layer.mlp.down_proj.kernel_lora_b
+        b[...] = jnp.asarray(random.normal(size=b.shape, scale=0.3), jnp.float32)
+    save_adapter(tuned, folder, alpha=8.0, base_model="tiny")
+    return folder
+
+
 def test_other_weights_than_the_checkpoint_was_trained_on_are_refused(
     models_dir: Path, tmp_path: Path
 ) -> None:
     job = make_job(tmp_path, worker_spec(models_dir, base_weights_digest="sha256:" + "0" * 64))
     with pytest.raises(FailedPrecondition) as caught:
-        evaluate(job)
+        Evaluations().evaluate(job)
     assert caught.value.reason == "BASE_MODEL_MISMATCH"
 
 
 def test_an_unknown_base_model_is_named(models_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(NotFound) as caught:
-        evaluate(make_job(tmp_path, worker_spec(models_dir, base_model="nobody")))
+        Evaluations().evaluate(make_job(tmp_path, worker_spec(models_dir, base_model="nobody")))
     assert "nobody" in caught.value.message
 
 

@@ -109,7 +109,7 @@ def test_server_that_is_not_there(nowhere: str) -> None:
         (("dataset", "build", "d", "--split", "train=2"), 2, "NAME=FRACTION"),
         (("train", "start", "-d", "d", "-m", "m", "--detach"), 2, "--detach needs a server"),
         (("train", "start", "-d", "d"), 2, "--base-model"),
-        (("evaluate", "-e", "x"), 2, "one of the two"),
+        (("evaluate", "-e", "x"), 2, "one of the three"),
         (("evaluate", "-e", "x", "-m", "m", "--system", "s"), 2, "--system goes with"),
         (("evalset", "import", "x"), 2, "one of the two"),
         (("evalset", "import", "x", "nope.jsonl"), 1, "error: nope.jsonl: no such file"),

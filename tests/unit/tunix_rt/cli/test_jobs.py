@@ -326,6 +326,14 @@ def test_evaluations_are_compared(stored: Run, services: FakeLoopServices, tmp_p
     assert (tmp_path / "report" / "report.md").read_text() == "report in REPORT_FORMAT_MARKDOWN"
 
 
+def test_a_model_of_an_endpoint_is_evaluated(stored: Run, services: FakeLoopServices) -> None:
+    result = done(stored("evaluate", "-e", "e", "--endpoint-model", "qwen3-8b"))
+    assert "qwen3-8b" in result.stdout
+    spec = services.jobs["evaluations/0"].spec
+    assert (spec.endpoint_model, spec.dtype) == ("qwen3-8b", v1.DTYPE_UNSPECIFIED)
+    assert stored("evaluate", "-e", "e", "--endpoint-model", "qwen3-8b", "-m", "tiny").exit_code == 2
+
+
 def test_report_is_opened_in_a_browser(stored: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     opened: list[str] = []
     monkeypatch.setattr("webbrowser.open", opened.append)

@@ -173,6 +173,38 @@ def test_evaluation_shows_accuracy_and_categories(console: Console) -> None:
     assert any(line.strip().startswith("none") for line in text.splitlines())
 
 
+def test_evaluation_shows_how_answers_were_drawn_and_what_was_kept(console: Console) -> None:
+    summary = v1.EvaluationSummary(
+        overall=accuracy(10, 40), mean_score=0.31, any_correct_count=22, cached_count=12
+    )
+    decoding = v1.Decoding(max_new_tokens=96, batch_size=16, temperature=0.7, top_p=0.95, seed=3, samples=8)
+    spec = v1.EvaluationSpec(eval_set="evalSets/e", base_model="m", decoding=decoding)
+    print_evaluation(console, v1.Evaluation(name="evaluations/x", spec=spec, summary=summary))
+    text = " ".join(shown(console).split())
+    for part in (
+        "decoding sampled at temperature 0.7, top-p 0.95, seed 3, 8 samples of each item, at most 96 tokens, "
+        "batches of 16",
+        "10 of 40 right, 25.0% (95% interval 10.0% to 30.0%), by most of 8 samples",
+        "mean score 0.310",
+        "any sample right 22 items",
+        "kept 12 items taken from earlier evaluations; --fresh generates them anew",
+    ):
+        assert part in text
+    # Nothing was generated, so there is no speed to tell.
+    assert "tokens/s" not in text
+
+
+def test_evaluation_with_greedy_answers_says_so(console: Console) -> None:
+    summary = v1.EvaluationSummary(overall=accuracy(10, 40), mean_score=0.25, tokens_per_second=1234)
+    spec = v1.EvaluationSpec(decoding=v1.Decoding(max_new_tokens=96, batch_size=16, samples=1))
+    print_evaluation(console, v1.Evaluation(spec=spec, summary=summary))
+    text = " ".join(shown(console).split())
+    assert "decoding greedy, at most 96 tokens, batches of 16 accuracy" in text
+    assert "1,234 tokens/s" in text
+    for part in ("kept", "mean score", "sample"):
+        assert part not in text
+
+
 def comparison(verdict: v1.ComparisonReport.Verdict.ValueType) -> v1.ComparisonReport:
     overall = v1.PairedDifference(
         base=accuracy(10, 40),
@@ -214,6 +246,25 @@ def test_comparison_gives_the_headline_first(console: Console) -> None:
     ):  # fmt: skip
         assert part in text, part
     assert "question 3" not in text
+
+
+def test_comparison_of_samples_says_how_they_were_drawn(console: Console) -> None:
+    report = comparison(v1.ComparisonReport.VERDICT_IMPROVED)
+    print_comparison(console, report)
+    assert "decoding" not in shown(console)
+    drawn = v1.Decoding(max_new_tokens=96, batch_size=16, temperature=0.7, samples=2, top_p=1, seed=3)
+    for side in (report.base, report.candidate):
+        side.spec.decoding.CopyFrom(drawn)
+    report.overall.test = "permutation"
+    report.flips[1].candidate.samples.extend(
+        [v1.Sample(output="It is 4."), v1.Sample(output="Answer: five", correct=True)]
+    )
+    print_comparison(console, report)
+    text = " ".join(shown(console).replace("\u2502", " ").split())
+    assert "sampled at temperature 0.7, seed 3, 2 samples of each item, at most 96 tokens" in text
+    assert "21 went right, 1 went wrong, on average over the samples of an item" in text
+    assert "Answer: five" in text
+    assert "It is 4." not in text
 
 
 def test_comparison_says_when_there_is_no_evidence(console: Console) -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from tunix_rt import LoopConfig, v1
 from tunix_rt.errors import InvalidArgumentError
 from tunix_rt.loop import specs
-from tunix_rt.loop.config import DatasetConfig, FilterConfig
+from tunix_rt.loop.config import DatasetConfig, EvaluationConfig, FilterConfig
 
 EXAMPLE = Path(__file__).parents[4] / "examples" / "loop.yaml"
 SMALL = """
@@ -176,6 +176,28 @@ def test_what_makes_a_dataset_safe_becomes_the_contracts() -> None:
     assert (spec.parent, spec.decontamination.HasField("ngram_words")) == ("datasets/base@1", True)
     with pytest.raises(ValidationError, match="similarity goes with duplicates: near"):
         DatasetConfig(id="d", similarity=0.6)
+
+
+def test_decoding_becomes_the_contracts() -> None:
+    plain = specs.tuned_evaluation_spec(EvaluationConfig(), "evalSets/e", "c")
+    assert plain == v1.EvaluationSpec(eval_set="evalSets/e", checkpoint="c", decoding=v1.Decoding())
+    wanted = {
+        "max_new_tokens": 96,
+        "batch_size": 8,
+        "temperature": 0.0,
+        "top_p": 0.9,
+        "seed": 3,
+        "samples": 4,
+        "log_probabilities": True,
+    }
+    assert set(wanted) == set(v1.Decoding.DESCRIPTOR.fields_by_name)
+    config = EvaluationConfig.model_validate(wanted | {"fresh": True})
+    for spec in (
+        specs.tuned_evaluation_spec(config, "evalSets/e", "c"),
+        specs.base_evaluation_spec(config, "evalSets/e", "m", v1.ChatTemplate()),
+    ):
+        assert spec.decoding == v1.Decoding(**wanted)
+        assert spec.fresh
 
 
 def test_the_filter_becomes_the_contracts() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from support.fake_judge import Reply, completion, judging
+from support.fake_endpoint import Reply, answering, completion
 from tunix_rt_evaluator.grader_settings import JudgeGrader
 from tunix_rt_evaluator.grading import Grading, JudgeEndpoint
 from tunix_rt_evaluator.grading.contract import CannotGrade
@@ -25,7 +25,7 @@ def endpoint(url: str, **values: Any) -> JudgeEndpoint:
 
 
 def test_a_judge_is_shown_question_answer_and_accepted_ones_and_its_grade_counts() -> None:
-    with judging(lambda _: completion("It is the same number.\nGRADE: 1")) as judge:
+    with answering(lambda _: completion("It is the same number.\nGRADE: 1")) as judge:
         grading = Grading(endpoint(judge.url, api_key="secret"))
         verdict = grading.grade(item(), "Answer: {accepted} is 4\nGRADE: 0")
     assert (verdict.correct, verdict.score, verdict.error) == (True, 1.0, "")
@@ -46,7 +46,7 @@ def test_a_judge_is_shown_question_answer_and_accepted_ones_and_its_grade_counts
     [("0.5", 0.5, True), ("0.49", 0.5, False), ("0.9", 1.0, False), ("1.0", 1.0, True)],
 )
 def test_a_grade_is_right_from_its_threshold_on(grade: str, threshold: float, right: bool) -> None:
-    with judging(lambda _: completion(f"GRADE: {grade}")) as judge:
+    with answering(lambda _: completion(f"GRADE: {grade}")) as judge:
         verdict = Grading(endpoint(judge.url)).grade(item(threshold=threshold), "4")
     assert (verdict.correct, verdict.score) == (right, float(grade))
 
@@ -96,7 +96,7 @@ def test_what_is_no_grade_is_none(reply: str) -> None:
     ],
 )
 def test_what_an_endpoint_gets_wrong_is_one_failed_grade(reply: Reply, error: str) -> None:
-    with judging(lambda _: reply) as judge:
+    with answering(lambda _: reply) as judge:
         verdict = Grading(endpoint(judge.url)).grade(item(), "4")
     assert (verdict.correct, verdict.score) == (False, None)
     assert error in verdict.error
@@ -104,7 +104,7 @@ def test_what_an_endpoint_gets_wrong_is_one_failed_grade(reply: Reply, error: st
 
 
 def test_an_endpoint_that_is_down_or_slow_is_one_failed_grade() -> None:
-    with judging(lambda _: Reply("{}", wait_s=0.5)) as judge:
+    with answering(lambda _: Reply("{}", wait_s=0.5)) as judge:
         verdict = Grading(endpoint(judge.url, timeout_s=0.05)).grade(item(), "4")
     assert "did not answer within 0.05 s (tried once)" in verdict.error
     verdict = Grading(endpoint(judge.url, retries=1)).grade(item(), "4")
@@ -115,7 +115,7 @@ def test_an_endpoint_that_is_down_or_slow_is_one_failed_grade() -> None:
 
 def test_a_request_that_was_refused_for_now_is_sent_again() -> None:
     replies = iter([Reply({}, 429, {"Retry-After": "0.01"}), Reply({}, 503), completion("GRADE: 1")])
-    with judging(lambda _: next(replies)) as judge:
+    with answering(lambda _: next(replies)) as judge:
         verdict = Grading(endpoint(judge.url, retries=2)).grade(item(), "4")
     assert verdict.correct
     assert len(judge.requests) == 3
@@ -131,7 +131,7 @@ def test_judges_are_asked_several_at_a_time_and_answers_keep_their_order() -> No
         )
 
     outputs = ["right", "no", "no", "right", "no", "right", "right", "no"]
-    with judging(answer) as judge:
+    with answering(answer) as judge:
         verdicts = Grading(endpoint(judge.url)).grade_all([(item(), output) for output in outputs])
     assert [verdict.correct for verdict in verdicts] == [output == "right" for output in outputs]
     assert judge.most_at_once == 4

@@ -33,6 +33,7 @@ class Case:
     read: str | None
     by_rule: bool
     ours: bool
+    ours_if_marked: bool
 
 
 def reference(output: str) -> str | None:
@@ -45,11 +46,23 @@ def cases() -> list[Case]:
     found = []
     for line in OUTPUTS.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
-        item = EvalItem(id="q", prompt="?", accepted_answers=(row["gold"],), grader={"kind": "numeric"})
+        item, strict = (
+            EvalItem(
+                id="q", prompt="?", accepted_answers=(row["gold"],), grader={"kind": "numeric"} | settings
+            )
+            for settings in ({}, {"marked": True})
+        )
         read = reference(row["output"])
         by_rule = read is not None and read == row["gold"].replace(",", "")
         found.append(
-            Case(row["questions"], row["gold"], read, by_rule, GRADING.grade(item, row["output"]).correct)
+            Case(
+                row["questions"],
+                row["gold"],
+                read,
+                by_rule,
+                GRADING.grade(item, row["output"]).correct,
+                GRADING.grade(strict, row["output"]).correct,
+            )
         )
     return found
 
@@ -76,3 +89,10 @@ def test_of_500_answers_to_gsm8k_only_unmarked_ones_get_another_verdict(cases: l
     # the right one by chance.
     assert len(other) <= 10
     assert all(case.ours for case in other)
+
+
+def test_where_answers_must_be_marked_none_is_right_by_its_last_number(cases: list[Case]) -> None:
+    other = [case for case in cases if case.by_rule != case.ours_if_marked]
+    assert [case.read for case in other] == ["7.00"]
+    gsm8k = [case for case in cases if case.questions == "gsm8k"]
+    assert (sum(case.ours for case in gsm8k), sum(case.ours_if_marked for case in gsm8k)) == (13, 3)

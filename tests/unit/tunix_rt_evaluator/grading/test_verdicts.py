@@ -513,3 +513,23 @@ def test_what_is_wrong_with_a_form_or_a_document_is_told() -> None:
     assert wrong.explanation == "$.name: 3 is not of type 'string'"
     wrong = graded("numeric", ["5"], "Answer: 5 g", units=["kg"])
     assert wrong.explanation == "the number is right, its unit is not"
+
+
+@pytest.mark.parametrize(
+    ("output", "right"),
+    [
+        ("Answer: 18", R),
+        ("9 and 9 is\n#### 18", R),
+        (r"So it is $\boxed{18}$.", R),
+        ("The answer is 18.", R),
+        ("She has 18", W),
+        ("First 9,\nthen 18", W),
+        ("18", W),
+        ("Answer: 17\n18", W),
+    ],
+)
+def test_a_number_without_a_mark_does_not_count_where_answers_must_be_marked(
+    output: str, right: bool
+) -> None:
+    assert graded("numeric", ["18"], output, marked=True).correct is right
+    assert graded("numeric", ["18"], output).correct is (output != "Answer: 17\n18")

@@ -1,0 +1,261 @@
+"""An engine that others run: a model behind an OpenAI-compatible API.
+
+Imports no model library. What is not known of such a model stays empty: its weights, its tokenizer, its chat
+template.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from tunix_rt_evaluator.model import Answer, Generation, ModelFacts, WorkerItem, WorkerSpec
+from tunix_rt_evaluator.openai_endpoint import API_KEY_VARIABLE, Endpoint, EndpointError, one_line
+from tunix_rt_evaluator.worker.endpoint_faults import Faults, refusal
+from tunix_rt_evaluator.worker.endpoint_replies import Served, read_answer, read_prompt_tokens, read_served
+from tunix_rt_evaluator.worker.engine import Completion, Engine, Prompt, Report, Request
+from tunix_rt_kit.artifacts import digest_json
+from tunix_rt_kit.errors import FailedPrecondition
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+T = TypeVar("T")
+
+_LOOK_S: Final = 0.4
+_LISTING_S: Final = 10.0
+# Seeds stay positive in a signed integer of 32 bits; llama.cpp takes the largest unsigned one for "any".
+_SEED_MASK: Final = 0x7FFF_FFFF
+_GREETING: Final = "Hello."
+_GREETING_TOKENS: Final = 16
+
+
+def open_endpoint(spec: WorkerSpec, check: Callable[[], None] = lambda: None) -> Engine:
+    """The engine that asks ``spec.endpoint`` for the model ``spec.base_model``, after a first request to it.
+
+    Args:
+        spec: its endpoint's key is taken from the environment, ``API_KEY_VARIABLE``.
+        check: called at least every half second; what it raises ends the attempt.
+
+    Raises:
+        Unavailable: ENDPOINT_UNREACHABLE, ENDPOINT_FAILING.
+        FailedPrecondition: ENDPOINT_ACCESS_DENIED, ENDPOINT_MODEL_UNKNOWN, ENDPOINT_REQUEST_REFUSED,
+            ENDPOINT_REPLY_INVALID.
+    """
+    if spec.endpoint is None:
+        raise ValueError("the spec has no endpoint")
+    endpoint = Endpoint(api_key=os.environ.get(API_KEY_VARIABLE, ""), **spec.endpoint.model_dump())
+    engine = EndpointEngine(endpoint, spec)
+    engine.connect(check)
+    return engine
+
+
+@dataclass(slots=True)
+class _Clock:
+    """Shares wall time out among the requests under way: ``each`` is what one got that always was."""
+
+    at: float
+    each: float = 0.0
+
+    def tick(self, under_way: int) -> float:
+        """Count the time since the last tick, in which so many were under way."""
+        now = time.perf_counter()
+        self.each += (now - self.at) / max(1, under_way)
+        self.at = now
+        return self.each
+
+
+class EndpointEngine:
+    """Asks for each answer by a request of its own, ``decoding.batch_size`` at once."""
+
+    def __init__(self, endpoint: Endpoint, spec: WorkerSpec) -> None:
+        self._endpoint = endpoint
+        self._model = spec.base_model
+        self._decoding = spec.decoding
+        self._code_revision = spec.code_revision
+        self._served = Served()
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What the endpoint says of itself; its address is no part of it."""
+        version = metadata.version("openai")
+        served = self._served
+        told = {"endpoint_model": served.model, "endpoint_fingerprint": served.fingerprint}
+        return ModelFacts(
+            base_weights_digest="",
+            tokenizer_digest="",
+            chat_template=None,
+            chat_template_digest="",
+            engine=f"openai/{version}" + (f" {served.fingerprint}" if served.fingerprint else ""),
+            package_versions={"openai": version},
+            runtime_settings={name: value for name, value in told.items() if value},
+            device="",
+            code_revision=self._code_revision,
+        )
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """No key for answers: only a name tells which weights gave them."""
+        return {"engine": self.facts.engine}
+
+    @property
+    def keeps(self) -> bool:
+        """Answers are not kept: the same name may stand for other weights tomorrow."""
+        return False
+
+    def connect(self, check: Callable[[], None]) -> None:
+        """Find out what is served, and whether it answers; raises as ``open_endpoint``."""
+        with asyncio.Runner() as runner:
+            task = runner.get_loop().create_task(self._connect())
+            try:
+                while not task.done():
+                    check()
+                    runner.run(_some({task}))
+                self._served = task.result()
+            finally:
+                task.cancel()
+                runner.run(_ended([task]))
+
+    def read(self, items: Sequence[WorkerItem]) -> tuple[list[Prompt], list[Generation]]:
+        """A prompt for each item; which of them are too long, the endpoint says."""
+        return [Prompt(item.id, item.prompt, (), digest_json(_messages(item.prompt))) for item in items], []
+
+    def prepare(self, report: Report) -> None:
+        """Nothing: ``open_endpoint`` has found that the endpoint answers."""
+
+    def complete(self, requests: Sequence[Request], check: Callable[[], None]) -> Iterator[Completion]:
+        """Complete requests, each as soon as it is done.
+
+        Raises what ``open_endpoint`` raises when the endpoint stops answering: an error that does not concern
+        one request, or several in a row.
+        """
+        waiting, faults = deque(requests), Faults()
+        with asyncio.Runner() as runner:
+            client = self._client()
+            under_way: dict[asyncio.Task[tuple[Answer, int]], tuple[Request, float]] = {}
+            clock = _Clock(time.perf_counter())
+            try:
+                while waiting or under_way:
+                    began = clock.tick(len(under_way))
+                    while waiting and len(under_way) < self._decoding.batch_size:
+                        request = waiting.popleft()
+                        task = runner.get_loop().create_task(self._answer(client, request))
+                        under_way[task] = request, began
+                    check()
+                    done = runner.run(_some(under_way))
+                    now = clock.tick(len(under_way))
+                    for task in done:
+                        request, began = under_way.pop(task)
+                        yield _completion(request, task, now - began, faults)
+            finally:
+                for task in under_way:
+                    task.cancel()
+                # Closing the connections tells the server that nobody waits any more.
+                runner.run(_ended(under_way, client))
+
+    def _client(self) -> AsyncOpenAI:
+        from openai import AsyncOpenAI
+
+        return AsyncOpenAI(**self._endpoint.options)
+
+    async def _connect(self) -> Served:
+        # By a connection of its own: a server that cannot list its models may end that without a word.
+        async with self._client() as client:
+            self._check_name(await self._models(client))
+        body = self._body(_GREETING, seed=self._decoding.seed, most=_GREETING_TOKENS)
+        async with self._client() as client:
+            try:
+                with self._endpoint.explained():
+                    async with asyncio.timeout(self._endpoint.patience_s):
+                        reply = await client.chat.completions.create(**body)
+                    return read_served(reply, self._decoding)
+            except EndpointError as error:
+                raise refusal(error) from None
+
+    async def _models(self, client: AsyncOpenAI) -> list[list[str]]:
+        """The names of each model that is served; no model where the server does not tell at once."""
+        try:
+            with self._endpoint.explained():
+                async with asyncio.timeout(min(_LISTING_S, self._endpoint.timeout_s)):
+                    listed = await client.with_options(max_retries=0).models.list()
+                    return [
+                        [str(model.id), *(getattr(model, "aliases", None) or ())] for model in listed.data
+                    ]
+        except EndpointError:
+            # What is wrong with the endpoint, the request for an answer tells.
+            return []
+
+    def _check_name(self, models: Sequence[Sequence[str]]) -> None:
+        """A server of one model, such as llama.cpp's, answers for it whatever name it is asked by."""
+        if len(models) == 1 and self._model not in models[0]:
+            raise FailedPrecondition(
+                f"spec.endpoint_model: the endpoint at {self._endpoint.url} has no {self._model!r}, but "
+                f"{one_line(models[0][0])!r} alone",
+                reason="ENDPOINT_MODEL_UNKNOWN",
+                metadata={"endpoint_model": self._model},
+            )
+
+    async def _answer(self, client: AsyncOpenAI, request: Request) -> tuple[Answer, int]:
+        """The answer, and how many tokens the prompt had."""
+        body = self._body(request.prompt.text, seed=self._seed(request), most=self._decoding.max_new_tokens)
+        with self._endpoint.explained():
+            async with asyncio.timeout(self._endpoint.patience_s):
+                reply = await client.chat.completions.create(**body)
+            return read_answer(reply, self._decoding, self._served), read_prompt_tokens(reply)
+
+    def _body(self, text: str, *, seed: int, most: int) -> dict[str, Any]:
+        decoding = self._decoding
+        body: dict[str, Any] = {
+            "model": self._model,
+            "messages": _messages(text),
+            "max_tokens": min(most, decoding.max_new_tokens),
+            "temperature": decoding.temperature,
+            "seed": seed & _SEED_MASK,
+        }
+        if decoding.temperature > 0:
+            body["top_p"] = decoding.top_p
+        if decoding.log_probabilities:
+            body["logprobs"] = True
+        return body
+
+    def _seed(self, request: Request) -> int:
+        """Another one for each prompt and sample, and the same one each time."""
+        name = f"{request.prompt.digest}/{request.sample}".encode()
+        return self._decoding.seed + int.from_bytes(hashlib.sha256(name).digest()[:4], "big")
+
+
+def _messages(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
+def _completion(
+    request: Request, task: asyncio.Task[tuple[Answer, int]], seconds: float, faults: Faults
+) -> Completion:
+    error = task.exception()
+    if error is None:
+        faults.answered()
+        answer, prompt_tokens = task.result()
+        return Completion(request, answer, seconds, prompt_tokens=prompt_tokens)
+    if not isinstance(error, EndpointError):
+        raise error
+    faults.failed(error)
+    return Completion(request, None, seconds, str(error))
+
+
+async def _some(tasks: Collection[asyncio.Task[T]]) -> list[asyncio.Task[T]]:
+    """Those that are done after a while, or as soon as one is; in the order in which they were begun."""
+    done, _ = await asyncio.wait(tasks, timeout=_LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+    return [task for task in tasks if task in done]
+
+
+async def _ended(tasks: Collection[asyncio.Task[Any]], client: AsyncOpenAI | None = None) -> None:
+    await asyncio.gather(*tasks, return_exceptions=True)
+    if client is not None:
+        await client.close()

@@ -1,0 +1,105 @@
+"""What an endpoint's replies say. Anything may stand in them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tunix_rt_evaluator.model import Answer, Decoding
+from tunix_rt_evaluator.openai_endpoint import EndpointError, one_line, text_of
+
+# A text with more characters than this cannot be an answer of 8,192 tokens, and would not fit into a message.
+_MOST_CHARACTERS: Final = 200_000
+_MOST_TOKENS: Final = (1 << 31) - 1
+_MOST_NAME: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a server says that it runs: the name of the model, and its own version or configuration. Both may
+    be empty."""
+
+    model: str = ""
+    fingerprint: str = ""
+
+
+def read_served(reply: Any, decoding: Decoding) -> Served:
+    """What the first reply tells, whatever the model wrote.
+
+    Raises EndpointError where log-probabilities are wanted and there are none, and as
+    ``Endpoint.explained`` expects where it is no chat completion.
+    """
+    choice = reply.choices[0]
+    text_of(choice)
+    if decoding.log_probabilities:
+        _log_probabilities(choice, decoding)
+    return Served(_name(reply, "model"), _name(reply, "system_fingerprint"))
+
+
+def read_answer(reply: Any, decoding: Decoding, served: Served) -> Answer:
+    """What the model wrote; raises as ``read_served`` where that cannot be said."""
+    choice = reply.choices[0]
+    text, finished = text_of(choice), choice.finish_reason
+    if (model := _name(reply, "model")) != served.model:
+        raise EndpointError(
+            f"the reply is by the model {model!r}, and the first one was by {served.model!r}", "unusable"
+        )
+    if text is None and finished == "length" and _reasons(choice.message):
+        text = ""  # The tokens were used up before the answer began.
+    if text is None:
+        raise EndpointError(f"the reply holds no text and ends by {one_line(repr(finished))}", "unusable")
+    if finished not in ("stop", "length"):
+        raise EndpointError(
+            f"the reply ends by {one_line(repr(finished))}, which is neither 'stop' nor 'length'", "refused"
+        )
+    if len(text) > _MOST_CHARACTERS:
+        raise EndpointError(
+            f"the reply has {len(text):,} characters for at most {decoding.max_new_tokens:,} tokens",
+            "unusable",
+        )
+    return Answer(
+        output=text,
+        output_tokens=_tokens(reply, "completion_tokens"),
+        finish_reason=finished,
+        log_probabilities=_log_probabilities(choice, decoding) if decoding.log_probabilities else (),
+    )
+
+
+def read_prompt_tokens(reply: Any) -> int:
+    """How many tokens the prompt had; 0 where the server does not say."""
+    return _tokens(reply, "prompt_tokens")
+
+
+def _log_probabilities(choice: Any, decoding: Decoding) -> tuple[float, ...]:
+    entries = getattr(choice.logprobs, "content", None)
+    if entries is None:
+        raise EndpointError(
+            "the endpoint gives no log-probabilities; spec.decoding.log_probabilities must be left out",
+            "unusable",
+        )
+    found = tuple(float(entry.logprob) for entry in entries)
+    if len(found) > decoding.max_new_tokens or not all(map(math.isfinite, found)):
+        raise EndpointError(
+            f"the reply has {len(found):,} log-probabilities, some of which are no numbers or beyond the "
+            f"{decoding.max_new_tokens:,} tokens that were asked for",
+            "unusable",
+        )
+    return found
+
+
+def _tokens(reply: Any, field: str) -> int:
+    value = getattr(getattr(reply, "usage", None), field, None)
+    return value if isinstance(value, int) and 0 <= value <= _MOST_TOKENS else 0
+
+
+def _reasons(message: Any) -> bool:
+    """Whether a server that keeps reasoning apart put some there."""
+    return any(isinstance(getattr(message, name, None), str) for name in ("reasoning_content", "reasoning"))
+
+
+def _name(reply: Any, field: str) -> str:
+    """A name that can be shown; empty where there is none."""
+    value = getattr(reply, field, None)
+    text = value if isinstance(value, str) else ""
+    return "".join(character for character in text if character.isprintable())[:_MOST_NAME]

@@ -1,0 +1,195 @@
+"""The engine that runs a model in this process, through Tunix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from flax import nnx
+
+from tunix_rt_evaluator.model import (
+    Answer,
+    ChatTemplateFields,
+    Generation,
+    ModelFacts,
+    WorkerItem,
+    WorkerSpec,
+)
+from tunix_rt_evaluator.stop_tokens import stop_ids
+from tunix_rt_evaluator.worker.engine import Completion, Prompt, Report, Request
+from tunix_rt_evaluator.worker.prompts import read_prompts
+from tunix_rt_evaluator.worker.slots import REVISION, Generator, Output, Programs, bucket
+from tunix_rt_evaluator.worker.weights import BaseWeights, is_adapter
+from tunix_rt_kit.chat import ChatTemplate
+from tunix_rt_kit.errors import FailedPrecondition
+from tunix_rt_kit.models.loader import make_mesh
+from tunix_rt_kit.models.runtime import device, package_versions, runtime_settings
+from tunix_rt_kit.models.store import BaseModelInfo, ModelStore
+from tunix_rt_kit.models.tokenizer import load_tokenizer
+
+
+def engine_name() -> str:
+    """The engine and its version, such as ``tunix/0.1.7-slots.3``."""
+    return f"tunix/{metadata.version('google-tunix')}-slots.{REVISION}"
+
+
+class Loaded:
+    """The base model that this process holds between evaluations, and what was compiled for it."""
+
+    def __init__(self) -> None:
+        self._mesh = make_mesh()
+        self._key: tuple[Path, str | None] | None = None
+        self._base: BaseWeights | None = None
+        self._programs: list[Programs] = []
+
+    def state(self, info: BaseModelInfo, checkpoint: Path | None, dtype: str) -> tuple[Any, Programs]:
+        """The weights to evaluate, and the programs of their structure.
+
+        Raises what ``BaseWeights`` raises.
+        """
+        if self._base is None or self._key != (info.path, info.weights_digest):
+            self._base, self._programs = None, []
+            self._base = BaseWeights(info.path, self._mesh)
+            self._key = info.path, info.weights_digest
+        graph, state = nnx.split(self._base.model(checkpoint, dtype))
+        for programs in self._programs:
+            if programs.graph == graph and programs.dtype == dtype:
+                return state, programs
+        self._programs.append(Programs(graph, dtype, self._mesh))
+        return state, self._programs[-1]
+
+
+class LocalEngine:
+    """Tunix's model of a base model or a checkpoint; see ``tunix_rt_evaluator.worker.engine.Engine``.
+
+    Args:
+        spec: what is evaluated.
+        checkpoint: the folder of its checkpoint.
+        loaded: what this process holds.
+        report: told of a pull.
+
+    Raises:
+        FailedPrecondition: BASE_MODEL_MISMATCH, CHAT_TEMPLATE_MISSING, CHAT_TEMPLATE_MISMATCH.
+        DomainError: the base model cannot be had, see ``ModelStore``.
+    """
+
+    keeps = True
+
+    def __init__(self, spec: WorkerSpec, checkpoint: Path | None, loaded: Loaded, report: Report) -> None:
+        self._spec = spec
+        self._checkpoint = checkpoint
+        self._loaded = loaded
+        self._info = _pulled(spec, report)
+        self._template = _template(spec, self._info)
+        self._tokenizer = load_tokenizer(self._info.path)
+        self._stops = stop_ids(self._template, self._tokenizer)
+        self._longest = 1
+        self._generator: Generator | None = None
+
+    @property
+    def facts(self) -> ModelFacts:
+        """See ``Engine``."""
+        merged = self._checkpoint is not None and is_adapter(self._checkpoint)
+        return ModelFacts(
+            base_weights_digest=self._info.weights_digest or "",
+            tokenizer_digest=self._info.tokenizer_digest or "",
+            chat_template=ChatTemplateFields.model_validate(self._template.model_dump()),
+            chat_template_digest=self._template.digest,
+            engine=engine_name(),
+            package_versions=package_versions(),
+            runtime_settings=runtime_settings() | ({"adapter": "merged in float32"} if merged else {}),
+            device=device(),
+            code_revision=self._spec.code_revision,
+        )
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """See ``Engine``; settled once the prompts were read, as the sizes of arrays hang on the longest."""
+        facts, decoding = self.facts, self._spec.decoding
+        return {
+            "engine": facts.engine,
+            "packages": dict(facts.package_versions),
+            "settings": dict(facts.runtime_settings),
+            "device": facts.device,
+            "base_weights": facts.base_weights_digest,
+            "checkpoint": self._spec.checkpoint_digest,
+            "dtype": self._spec.dtype,
+            "tokenizer": facts.tokenizer_digest,
+            "chat_template": facts.chat_template_digest,
+            "stops": list(self._stops),
+            "decoding": decoding.model_dump(mode="json", exclude={"samples"}),
+            "prompt_length": bucket(self._longest),
+        }
+
+    def read(self, items: Sequence[WorkerItem]) -> tuple[list[Prompt], list[Generation]]:
+        """See ``Engine``; raises InvalidArgument(CHAT_TEMPLATE_INVALID)."""
+        prompts, failed = read_prompts(
+            items, self._template, self._tokenizer, context_length=self._info.context_length
+        )
+        self._longest = max((len(prompt.ids) for prompt in prompts), default=1)
+        return prompts, failed
+
+    def prepare(self, report: Report) -> None:
+        """See ``Engine``; raises what ``BaseWeights`` raises."""
+        report("loading the model", 0, 0, "")
+        state, programs = self._loaded.state(self._info, self._checkpoint, self._spec.dtype)
+        report("compiling", 0, 0, "")
+        self._generator = Generator(
+            state,
+            programs,
+            self._spec.decoding,
+            stop_ids=self._stops,
+            pad_id=self._tokenizer.pad_id(),
+            context_length=self._info.context_length,
+            longest=self._longest,
+        )
+
+    def complete(self, requests: Sequence[Request], check: Callable[[], None]) -> Iterator[Completion]:
+        """See ``Engine``."""
+        if self._generator is None:
+            raise RuntimeError("prepare comes before complete")
+        for output in self._generator.run(requests, check):
+            yield Completion(output.request, self._answer(output), output.seconds)
+
+    def _answer(self, output: Output) -> Answer:
+        return Answer(
+            output=self._tokenizer.decode(output.ids[:-1] if output.stopped else output.ids),
+            output_tokens=len(output.ids),
+            finish_reason="stop" if output.stopped else "length",
+            log_probabilities=output.log_probabilities,
+        )
+
+
+def _pulled(spec: WorkerSpec, report: Report) -> BaseModelInfo:
+    store = ModelStore(spec.models_dir)
+    info = store.resolve(spec.base_model)
+    if not info.pulled:
+        info = store.ensure(
+            spec.base_model,
+            lambda _, completed, total: report("pulling the model", completed, total, "bytes"),
+        )
+    expected = spec.base_weights_digest
+    if expected is not None and info.weights_digest != expected:
+        raise FailedPrecondition(
+            f"base model {spec.base_model!r} is here with weights {info.weights_digest}; the checkpoint "
+            f"was trained on {expected}",
+            reason="BASE_MODEL_MISMATCH",
+            metadata={"base_model": spec.base_model},
+        )
+    return info
+
+
+def _template(spec: WorkerSpec, info: BaseModelInfo) -> ChatTemplate:
+    if spec.chat_template is not None:
+        return ChatTemplate.model_validate(spec.chat_template.model_dump())
+    if info.chat_template is None or info.eos_token is None:
+        raise FailedPrecondition(
+            f"base model {info.id!r} has no chat template of its own; name one, such as the built-in chatml",
+            reason="CHAT_TEMPLATE_MISSING",
+            metadata={"base_model": info.id},
+        )
+    return ChatTemplate.from_jinja(
+        info.chat_template, eos_token=info.eos_token, bos_token=info.bos_token or ""
+    )

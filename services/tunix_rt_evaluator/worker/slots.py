@@ -1,0 +1,231 @@
+"""Generation in slots: whichever row has ended its answer is given the next prompt.
+
+Tunix's own Sampler is not used: it computes logits at every position of the prompt, rounds them to the
+model's type, cannot be stopped inside a batch, and lets every row wait for the longest answer. The layers are
+Tunix's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+from flax import nnx
+
+from tunix_rt_evaluator.model import Decoding
+from tunix_rt_evaluator.worker.engine import Request
+from tunix_rt_evaluator.worker.programs import CHUNK, Admission, Rows, Settings, Shape, admit, go_on, idle
+from tunix_rt_kit.artifacts import canonical_json
+
+REVISION: Final = 3
+"""Raised whenever other tokens could be written than before."""
+
+_STEPS_BETWEEN_CHECKS: Final = 16
+_STOPS: Final = 4
+_ADMITTED_SHARE: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """New tokens of one answer, the one that stopped it included, and their log-probabilities if they were
+    asked for; ``seconds`` is the share that the answer had of the time of all rows."""
+
+    request: Request
+    ids: tuple[int, ...]
+    log_probabilities: tuple[float, ...]
+    stopped: bool
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Place:
+    """A request that a row works at."""
+
+    request: Request
+    seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Programs:
+    """Compiled programs by the shape that they are for, kept while models change: weights are arguments.
+
+    Args:
+        graph: the structure that the models share.
+        dtype: the type of their weights.
+        mesh: see ``tunix_rt_kit.models.loader.make_mesh``.
+    """
+
+    graph: Any
+    dtype: str
+    mesh: jax.sharding.Mesh
+    _made: dict[Shape, tuple[Any, Any, Any]] = field(default_factory=dict)
+
+    def get(self, shape: Shape, state: Any) -> tuple[Any, Any, Any]:
+        """The programs ``idle()``, ``admit(state, settings, rows, admission)`` and ``go_on(state, settings,
+        rows, steps, enough)``, compiled if they are not yet."""
+        if shape not in self._made:
+            self._made[shape] = self._compiled(shape, state)
+        return self._made[shape]
+
+    def _compiled(self, shape: Shape, state: Any) -> tuple[Any, Any, Any]:
+        with self.mesh:
+            empty = jax.jit(partial(self._call, idle, shape)).lower(state).compile()
+            rows = jax.eval_shape(partial(self._call, idle, shape), state)
+            settings = jax.eval_shape(lambda: _settings((), Decoding()))
+            admission = jax.eval_shape(lambda: _admission([], shape, 0, [], [], 1))
+            number = jax.eval_shape(lambda: jnp.int32(0))
+            read = jax.jit(partial(self._call, admit, shape), donate_argnums=2)
+            run = jax.jit(partial(self._call, go_on, shape), donate_argnums=2)
+            return (
+                empty,
+                read.lower(state, settings, rows, admission).compile(),
+                run.lower(state, settings, rows, number, number).compile(),
+            )
+
+    def _call(self, function: Callable[..., Any], shape: Shape, state: Any, *arguments: Any) -> Any:
+        return function(nnx.merge(self.graph, state), shape, *arguments)
+
+
+class Generator:
+    """Completes requests with one model.
+
+    Args:
+        state: the model's weights, without LoRA.
+        programs: of its structure.
+        decoding: how.
+        stop_ids: at most 4 tokens, each of which ends an answer.
+        pad_id: fills prompts; nothing attends to it.
+        context_length: most tokens of a sequence, prompt included.
+        longest: tokens of the longest prompt.
+    """
+
+    def __init__(
+        self,
+        state: Any,
+        programs: Programs,
+        decoding: Decoding,
+        *,
+        stop_ids: Sequence[int],
+        pad_id: int,
+        context_length: int,
+        longest: int,
+    ) -> None:
+        self._state = state
+        self._decoding = decoding
+        self._stops = tuple(stop_ids)
+        self._pad_id = pad_id
+        self._context_length = context_length
+        self._settings = _settings(stop_ids, decoding)
+        self._shape = Shape(
+            rows=decoding.batch_size,
+            admitted=max(1, decoding.batch_size // _ADMITTED_SHARE),
+            prompt_length=bucket(longest),
+            max_new_tokens=min(decoding.max_new_tokens, context_length),
+            draws=decoding.temperature > 0,
+            log_probabilities=decoding.log_probabilities,
+        )
+        self._idle, self._admit, self._go_on = programs.get(self._shape, state)
+
+    def run(self, requests: Sequence[Request], check: Callable[[], None]) -> Iterator[Output]:
+        """Complete the requests, each as soon as it is done.
+
+        Args:
+            requests: with prompts of at most ``longest`` tokens.
+            check: called every few steps; what it raises ends the run.
+        """
+        # Long prompts first: what is admitted together is of like length, and the last to end are short.
+        queue = deque(sorted(requests, key=lambda request: -len(request.prompt.ids)))
+        places: dict[int, _Place] = {}
+        rows: Rows = self._idle(self._state)
+        while queue or places:
+            check()
+            started = time.perf_counter()
+            rows = self._fill(rows, queue, places)
+            # Reading prompts one by one costs more than a few idle rows do.
+            enough = min(self._shape.admitted, len(queue)) or self._shape.rows
+            rows = self._go_on(
+                self._state, self._settings, rows, np.int32(_STEPS_BETWEEN_CHECKS), np.int32(enough)
+            )
+            done = np.asarray(rows.done)
+            share = (time.perf_counter() - started) / len(places)
+            for place in places.values():
+                place.seconds += share
+            ended = [row for row in places if done[row]]
+            if ended:
+                yield from self._outputs(rows, {row: places.pop(row) for row in ended})
+
+    def _fill(self, rows: Rows, queue: deque[Request], places: dict[int, _Place]) -> Rows:
+        free = [row for row in range(self._shape.rows) if row not in places]
+        while queue and len(free) >= min(self._shape.admitted, len(queue)):
+            taken = [queue.popleft() for _ in range(min(self._shape.admitted, len(queue)))]
+            given, free = free[: len(taken)], free[len(taken) :]
+            places.update(zip(given, map(_Place, taken), strict=True))
+            limits = [self._limit(request) for request in taken]
+            admission = _admission(taken, self._shape, self._pad_id, given, limits, self._decoding.seed)
+            rows = self._admit(self._state, self._settings, rows, admission)
+        return rows
+
+    def _limit(self, request: Request) -> int:
+        return min(self._shape.max_new_tokens, self._context_length - len(request.prompt.ids))
+
+    def _outputs(self, rows: Rows, places: Mapping[int, _Place]) -> Iterator[Output]:
+        tokens, counts, logs = (np.asarray(value) for value in (rows.tokens, rows.counts, rows.logs))
+        for row, place in places.items():
+            count = int(counts[row])
+            ids = tuple(int(token) for token in tokens[row, :count])
+            kept = tuple(float(log) for log in logs[row, :count])
+            yield Output(place.request, ids, kept, ids[-1] in self._stops, place.seconds)
+
+
+def bucket(length: int) -> int:
+    """The least of 32, 64, 96, 128, 192, 256, 384, ... that is not below ``length``.
+
+    Few shapes mean few compilations, and steps of at most a half mean that little of the cache is padding.
+    """
+    found = CHUNK
+    while found < length:
+        grown = found * 3 // 2 if found & (found - 1) == 0 else found * 4 // 3
+        found = -(-grown // CHUNK) * CHUNK
+    return found
+
+
+def _settings(stop_ids: Sequence[int], decoding: Decoding) -> Settings:
+    stops = np.full(_STOPS, -1, np.int32)
+    stops[: len(stop_ids)] = stop_ids
+    return Settings(jnp.asarray(stops), jnp.float32(decoding.temperature or 1.0), jnp.float32(decoding.top_p))
+
+
+def _admission(
+    requests: Sequence[Request],
+    shape: Shape,
+    pad_id: int,
+    rows: Sequence[int],
+    limits: Sequence[int],
+    seed: int,
+) -> Admission:
+    """Unused places hold a prompt of one token, for a row that there is not."""
+    size = shape.admitted
+    tokens = np.full((size, shape.prompt_length), pad_id, np.int32)
+    lengths, most = np.ones(size, np.int32), np.ones(size, np.int32)
+    keys, places = np.zeros((size, 2), np.uint32), np.full(size, shape.rows, np.int32)
+    for at, request in enumerate(requests):
+        ids = request.prompt.ids
+        tokens[at, : len(ids)] = ids
+        lengths[at], most[at], places[at] = len(ids), limits[at], rows[at]
+        keys[at] = _key(seed, request)
+    return Admission(*(jnp.asarray(value) for value in (tokens, lengths, most, keys, places)))
+
+
+def _key(seed: int, request: Request) -> npt.NDArray[np.uint32]:
+    """The key of an answer: of the seed, the prompt's tokens and the sample's number, and nothing else."""
+    named = canonical_json({"seed": seed, "prompt": request.prompt.digest, "sample": request.sample})
+    return np.frombuffer(hashlib.sha256(named).digest()[:8], ">u4").astype(np.uint32)

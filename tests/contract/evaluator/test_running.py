@@ -1,0 +1,176 @@
+"""How evaluations run: watched, cancelled, failed, and taken up by the next server."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support import scripted_evaluator as script
+from support.checkpoints import FakeTrainer
+from support.evaluating import FOUR, create, ended, error_info, eval_set, get, items_of, run, running, until
+from tunix_rt import v1
+from tunix_rt_evaluator.model import EvaluationState, EvaluationUpdate, WorkerSpec
+from tunix_rt_evaluator.repository import SqlEvaluationRepository
+from tunix_rt_evaluator.settings import EvaluatorSettings
+from tunix_rt_kit.database import Database
+from tunix_rt_kit.jobs import WorkerProcess
+
+State = v1.Evaluation
+
+
+async def test_watching_begins_with_the_present_and_ends_with_the_end(evaluator: Any) -> None:
+    await evaluator.CreateEvalSet(eval_set(FOUR))
+    made = await create(evaluator)
+    states = [entry async for entry in evaluator.WatchEvaluation(v1.WatchEvaluationRequest(name=made.name))]
+    assert states[-1].state == State.STATE_SUCCEEDED
+    assert states[-1] == await get(evaluator, made)
+    again = [entry async for entry in evaluator.WatchEvaluation(v1.WatchEvaluationRequest(name=made.name))]
+    assert again == [states[-1]]
+    with pytest.raises(Exception, match="does not exist"):
+        async for _ in evaluator.WatchEvaluation(v1.WatchEvaluationRequest(name="evaluations/none")):
+            pass
+
+
+async def test_progress_is_told_while_it_runs(evaluator: Any) -> None:
+    await evaluator.CreateEvalSet(eval_set(FOUR))
+    made = await create(evaluator, script.WAIT)
+    now = await until(evaluator, made, lambda entry: entry.progress.completed == 2)
+    assert now.state == State.STATE_RUNNING
+    assert (now.progress.stage, now.progress.total, now.progress.unit) == ("generating", 4, "items")
+    assert now.progress.eta.seconds == 1
+    await evaluator.CancelEvaluation(v1.CancelEvaluationRequest(name=made.name))
+    await until(evaluator, made, ended)
+
+
+async def test_a_cancelled_evaluation_keeps_what_was_answered(evaluator: Any) -> None:
+    await evaluator.CreateEvalSet(eval_set(FOUR))
+    made = await create(evaluator, script.WAIT)
+    await until(evaluator, made, lambda entry: entry.progress.completed == 2)
+    asked = await evaluator.CancelEvaluation(v1.CancelEvaluationRequest(name=made.name))
+    assert asked.state in (State.STATE_CANCELLING, State.STATE_CANCELLED)
+    done = await until(evaluator, made, ended)
+    assert done.state == State.STATE_CANCELLED
+    assert not done.HasField("summary")
+    assert [result.item_id for result in await items_of(evaluator, done)] == ["q1", "q2"]
+    assert await evaluator.CancelEvaluation(v1.CancelEvaluationRequest(name=made.name)) == done
+
+
+async def test_a_queued_evaluation_is_cancelled_at_once_and_never_runs(evaluator: Any) -> None:
+    await evaluator.CreateEvalSet(eval_set(FOUR))
+    first = await create(evaluator, script.WAIT)
+    await until(evaluator, first, lambda entry: entry.state == State.STATE_RUNNING)
+    second = await create(evaluator)
+    done = await evaluator.CancelEvaluation(v1.CancelEvaluationRequest(name=second.name))
+    assert done.state == State.STATE_CANCELLED
+    await evaluator.CancelEvaluation(v1.CancelEvaluationRequest(name=first.name))
+    await until(evaluator, first, ended)
+    assert (await get(evaluator, second)).attempt_count == 0
+
+
+async def test_cancelling_again_ends_a_worker_that_does_not_listen(evaluator: Any) -> None:
+    await evaluator.CreateEvalSet(eval_set(FOUR))
+    made = await create(evaluator, script.DEAF)
+    await until(evaluator, made, lambda entry: entry.progress.completed == 2)
+    for _ in range(2):
+        await evaluator.CancelEvaluation(v1.CancelEvaluationRequest(name=made.name))
+    assert (await until(evaluator, made, ended)).state == State.STATE_CANCELLED
+
+
+@pytest.mark.parametrize(
+    ("plan", "reason", "text"),
+    [
+        (script.REFUSE, "BASE_MODEL_MISMATCH", "not this model"),
+        (script.DIE, "WORKER_CRASHED", "SIGKILL"),
+        (script.CRASH, "WORKER_CRASHED", "the end is near"),
+        (script.BUG, "WORKER_FAILED", "no such luck"),
+        (script.FORGET, "WORKER_INCOMPLETE", "1 of 4"),
+    ],
+)
+async def test_a_failure_says_why(evaluator: Any, plan: int, reason: str, text: str) -> None:
+    await evaluator.CreateEvalSet(eval_set(FOUR))
+    done = await until(evaluator, await create(evaluator, plan), ended)
+    assert done.state == State.STATE_FAILED
+    assert error_info(done).reason == reason
+    assert text in done.error.message
+    # The next one runs all the same.
+    assert (await run(evaluator)).summary.overall.item_count == 4
+
+
+async def test_a_missing_adapter_file_fails_the_evaluation(
+    evaluator: Any, checkpoint: str, trainer: tuple[FakeTrainer, str]
+) -> None:
+    await evaluator.CreateEvalSet(eval_set(FOUR))
+    file = next(entry for entry in trainer[0].checkpoints[checkpoint].files if "safetensors" in entry.path)
+    Path(file.uri.removeprefix("file://")).unlink()
+    done = await until(evaluator, await create(evaluator, checkpoint=checkpoint), ended)
+    assert done.state == State.STATE_FAILED
+    assert error_info(done).reason == "ARTIFACT_MISSING"
+
+
+async def test_a_stopped_server_leaves_its_evaluation_to_the_next_one(
+    settings: EvaluatorSettings,
+) -> None:
+    async with running(settings) as first:
+        await first.CreateEvalSet(eval_set(FOUR))
+        made = await create(first, script.WAIT_ONCE)
+        waiting = await create(first)
+        await until(first, made, lambda entry: entry.progress.completed == 2)
+        before = await items_of(first, made)
+    async with running(settings) as second:
+        done = await until(second, made, ended)
+        assert done.state == State.STATE_SUCCEEDED
+        assert done.attempt_count == 2
+        results = await items_of(second, done)
+        assert len(results) == 4
+        assert results[:2] == before
+        assert (await until(second, waiting, ended)).state == State.STATE_SUCCEEDED
+
+
+async def test_a_child_that_outlived_its_server_is_taken_over(settings: EvaluatorSettings) -> None:
+    async with running(settings) as first:
+        await first.CreateEvalSet(eval_set(FOUR))
+        made = await create(first, script.WAIT_ONCE)
+        await until(first, made, lambda entry: entry.progress.completed == 2)
+    # As a server leaves things that was killed in the second attempt.
+    folder = settings.data_dir / "evaluations" / made.name.removeprefix("evaluations/")
+    spec = WorkerSpec.model_validate_json((folder / "spec.json").read_bytes())
+    database = Database(settings.database)
+    assert SqlEvaluationRepository(database).change_state(
+        made.name.removeprefix("evaluations/"),
+        [EvaluationState.QUEUED],
+        EvaluationState.RUNNING,
+        EvaluationUpdate(attempt_count=2),
+    )
+    database.close()
+    orphan = WorkerProcess("support.scripted_evaluator", folder)
+    orphan.start(spec.model_copy(update={"attempt": 2}).model_dump(mode="json"))
+    async with running(settings) as second:
+        done = await until(second, made, ended)
+        assert done.state == State.STATE_SUCCEEDED
+        assert done.attempt_count == 2
+        assert len(await items_of(second, done)) == 4
+    assert orphan.wait(10.0) == 0
+
+
+async def test_watches_end_when_the_server_stops(settings: EvaluatorSettings) -> None:
+    async with running(settings) as first:
+        await first.CreateEvalSet(eval_set(FOUR))
+        made = await create(first, script.WAIT)
+        await until(first, made, lambda entry: entry.progress.completed == 2)
+        seen: list[v1.Evaluation] = []
+
+        async def watch() -> None:
+            async for entry in first.WatchEvaluation(v1.WatchEvaluationRequest(name=made.name)):
+                seen.append(entry)
+
+        watching = asyncio.ensure_future(watch())
+        while not seen:
+            await asyncio.sleep(0.02)
+    await asyncio.gather(watching, return_exceptions=True)
+    assert seen[-1].state == State.STATE_RUNNING
+    async with running(settings) as second:
+        await second.CancelEvaluation(v1.CancelEvaluationRequest(name=made.name))
+        assert (await until(second, made, ended)).state == State.STATE_CANCELLED

@@ -1,0 +1,212 @@
+"""From answers to results: several answers of an item, and what makes the digests that identify them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunix_rt_evaluator.comparison import report_id
+from tunix_rt_evaluator.convert import result_message
+from tunix_rt_evaluator.grader_settings import ContainsGrader, NumericGrader, TextGrader
+from tunix_rt_evaluator.grading import Grading
+from tunix_rt_evaluator.model import (
+    Answer,
+    ChatTemplateFields,
+    Decoding,
+    EvalItem,
+    Evaluation,
+    EvaluationInput,
+    EvaluationSpec,
+    EvaluationState,
+    Generation,
+    ItemResult,
+    ModelFacts,
+    Verdict,
+)
+from tunix_rt_evaluator.results import graded, manifest, results_digest, summarise
+from tunix_rt_kit.artifacts import digest_json
+
+GRADING = Grading()
+FIVE = EvalItem(id="q1", prompt="What is 2 + 3?", accepted_answers=("5",), grader=NumericGrader())
+SIX = EvalItem(
+    id="q2", prompt="What is 2 + 4?", accepted_answers=("6",), grader=NumericGrader(), category="sums"
+)
+
+
+def answered(*outputs: str, item: str = "q1", **values: Any) -> Generation:
+    """What was generated for an item: an answer of four tokens for each output."""
+    first, *more = [
+        Answer(output=output, output_tokens=4, finish_reason="stop", log_probabilities=(-1.0,) * 4)
+        for output in outputs
+    ]
+    fields = {"item_id": item, "prompt_tokens": 7, "prompt_token_digest": "sha256:p", "seconds": 0.25}
+    return Generation.model_validate(first.model_dump() | {"more": tuple(more)} | fields | values)
+
+
+def before_there_were_samples() -> list[ItemResult]:
+    right = Generation(
+        item_id="q1",
+        prompt_tokens=7,
+        prompt_token_digest="sha256:p",
+        output="Answer: 5",
+        output_tokens=4,
+        finish_reason="stop",
+        seconds=0.25,
+    )
+    failed = Generation(
+        item_id="q2",
+        prompt_tokens=0,
+        prompt_token_digest="",
+        output="",
+        output_tokens=0,
+        finish_reason="failed",
+        error="it does not fit",
+    )
+    return graded([(FIVE, right), (SIX, failed)], GRADING)
+
+
+def test_what_uses_nothing_new_has_the_digests_that_it_had() -> None:
+    # Each was worked out by the version that knew one greedy answer of each item and nothing else.
+    results = before_there_were_samples()
+    spec = EvaluationSpec(
+        eval_set="sums", base_model="tiny", decoding=Decoding(max_new_tokens=96, batch_size=8)
+    )
+    assert (
+        results_digest(results) == "sha256:5a4a8eea2a66918e121285b715aafc49388f3f65b8e7b1e38b6179941f1892b4"
+    )
+    # By it a request that is made again is known.
+    assert digest_json(spec.model_dump(mode="json")) == (
+        "sha256:8fb0874621d951f6bfec19856dca5a449286202ad72e6aace987afa8abc20607"
+    )
+    evaluation = Evaluation(
+        id="e",
+        spec=spec,
+        inputs=EvaluationInput(eval_set_digest="sha256:s", base_model="tiny"),
+        state=EvaluationState.SUCCEEDED,
+        create_time=datetime(2026, 1, 2, tzinfo=UTC),
+    )
+    facts = ModelFacts(
+        base_weights_digest="sha256:w",
+        tokenizer_digest="sha256:t",
+        chat_template=ChatTemplateFields(builtin="chatml"),
+        chat_template_digest="sha256:c",
+        engine="scripted/1",
+        package_versions={},
+        runtime_settings={},
+        device="cpu",
+        code_revision="r",
+    )
+    complete = manifest(evaluation, "evaluations/e", evaluation.inputs, facts, results)
+    assert digest_json(complete.model_dump(mode="json")) == (
+        "sha256:c2fe8f47648abcfcc27420ac7727a3262c5cb31f5050c0ea19975d4b314cf830"
+    )
+    evaluation = evaluation.model_copy(update={"manifest": complete})
+    assert report_id([evaluation], [evaluation]) == "e28209ebf76dd4e062dd692cf97befd6"
+
+
+def test_every_sample_and_log_probability_is_in_the_digest_and_no_time_is() -> None:
+    def digest(generation: Generation) -> str:
+        return results_digest(graded([(FIVE, generation)], GRADING))
+
+    one = digest(answered("Answer: 5", "Answer: 6"))
+    assert digest(answered("Answer: 5", "Answer: 6", seconds=9.0, cached=True)) == one
+    others = [
+        answered("Answer: 5"),
+        answered("Answer: 5", "Answer: 7"),
+        answered("Answer: 6", "Answer: 5"),
+        answered("Answer: 5", "Answer: 6", log_probabilities=(-1.0, -1.0, -1.0, -2.0)),
+    ]
+    assert len({one, *map(digest, others)}) == 5
+
+
+def test_a_stored_result_comes_back_as_it_was() -> None:
+    generations = [answered("Answer: 5", "no", "5"), answered("5", cached=True, log_probabilities=())]
+    for result in graded([(FIVE, entry) for entry in generations], GRADING):
+        assert ItemResult.model_validate(result.model_dump(mode="json")) == result
+
+
+@pytest.mark.parametrize(
+    ("outputs", "correct", "score"),
+    [
+        (["Answer: 5"], True, 1.0),
+        (["Answer: 5", "no"], False, 0.5),
+        (["no", "Answer: 5", "5"], True, 2 / 3),
+        (["no", "nothing"], False, 0.0),
+    ],
+)
+def test_an_item_is_right_when_more_than_half_of_its_samples_are(
+    outputs: list[str], correct: bool, score: float
+) -> None:
+    (result,) = graded([(FIVE, answered(*outputs))], GRADING)
+    assert (result.verdict.correct, result.verdict.value) == (correct, pytest.approx(score))
+    assert len(result.verdicts) == (len(outputs) if len(outputs) > 1 else 0)
+
+
+def test_scores_between_0_and_1_are_averaged_over_the_samples() -> None:
+    item = EvalItem(id="q1", prompt="?", accepted_answers=("a", "b"), grader=ContainsGrader(all=True))
+    (result,) = graded([(item, answered("a and b", "a", "neither"))], GRADING)
+    assert [verdict.value for verdict in result.verdicts] == [1.0, 0.5, 0.0]
+    assert (result.verdict.value, result.verdict.correct) == (0.5, False)
+
+
+def test_samples_are_graded_in_their_places_beside_items_that_failed() -> None:
+    failed = before_there_were_samples()[1].generation
+    entries = [
+        (SIX, failed.model_copy(update={"item_id": "q2"})),
+        (FIVE, answered("5", "6")),
+        (SIX, answered("5", "6", item="q2")),
+    ]
+    results = graded(entries, GRADING)
+    assert [[verdict.correct for verdict in result.each] for result in results] == [
+        [False],
+        [True, False],
+        [False, True],
+    ]
+    summary = summarise(results)
+    assert (summary.failed_count, summary.any_correct_count) == (1, 2)
+    assert summary.mean_score == pytest.approx(1 / 3)
+
+
+def test_bounds_let_what_is_not_settled_go_either_way() -> None:
+    cut = {"finish_reason": "length"}
+    right, wrong = answered("5"), answered("6")
+    failed = before_there_were_samples()[1].generation.model_copy(update={"item_id": "q1"})
+    entries = [right, right.model_copy(update=cut), wrong, wrong.model_copy(update=cut), failed]
+    summary = summarise(graded([(FIVE, entry) for entry in entries], GRADING))
+    assert (summary.worst_correct_count, summary.overall.correct_count, summary.best_correct_count) == (
+        1, 2, 4,
+    )  # fmt: skip
+
+
+def test_speed_is_that_of_what_was_generated() -> None:
+    made, kept = answered("5", "6", seconds=2.0), answered("5", "5", cached=True, seconds=0.0)
+    partly = made.model_copy(update={"kept_tokens": 4})
+    assert summarise(graded([(FIVE, partly)], GRADING)).tokens_per_second == 2.0
+    summary = summarise(graded([(FIVE, made), (FIVE, kept)], GRADING))
+    assert (summary.generated_tokens, summary.tokens_per_second, summary.cached_count) == (16, 4.0, 1)
+    assert summarise(graded([(FIVE, kept)], GRADING)).tokens_per_second == 0.0
+
+
+_TEXTS = st.text(max_size=60)
+
+
+@given(
+    outputs=st.lists(_TEXTS, min_size=1, max_size=5),
+    prompt=st.text(min_size=1, max_size=60),
+    said=_TEXTS,
+    logs=st.lists(st.floats(-1e9, 0.0), max_size=20),
+)
+def test_a_message_is_never_larger_than_its_result_says(
+    outputs: list[str], prompt: str, said: str, logs: list[float]
+) -> None:
+    item = EvalItem(id="q1", prompt=prompt, accepted_answers=("x",), grader=TextGrader(), category=said)
+    (result,) = graded([(item, answered(*outputs, log_probabilities=tuple(logs * 40)))], GRADING)
+    verdict = Verdict(extracted_answer=said, correct=False, error=said, explanation=said)
+    result = result.model_copy(
+        update={"verdict": verdict, "verdicts": tuple(verdict for _ in result.verdicts)}
+    )
+    assert result_message(result).ByteSize() <= result.size_bytes
