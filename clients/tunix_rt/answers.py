@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from tunix_rt import v1
@@ -20,27 +20,33 @@ _NUMBERED: Final = re.compile(r"^[ \t]*\d{1,4}[.)][ \t]+", re.MULTILINE)
 
 
 def answer_traces(client: Client, evaluation: str) -> Iterator[v1.Trace]:
-    """What was answered in ``evaluations/{evaluation}``, a trace for each item, ordered by item id.
+    """What was answered in ``evaluations/{evaluation}``, a trace for each answer, ordered by item id.
 
     The metadata names the evaluation, the eval set, the model and the item, and holds the whole output, its
-    grade and an accepted answer. Items for which nothing was generated are left out. The same evaluation
-    always gives the same traces.
+    grade and an accepted answer; of several samples of an item also which one it is, from 0. Items for which
+    nothing was generated are left out. The same evaluation always gives the same traces.
 
     Raises:
         NotFoundError: there is no such evaluation.
     """
     found = client.evaluator.get_evaluation(evaluation)
     for result in client.evaluator.list_evaluation_items(evaluation, page_size=1000):
-        if result.output.strip():
-            yield answer_trace(found, result)
+        samples: Sequence[int | None] = range(len(result.samples)) or [None]
+        for sample in samples:
+            if _answered(result, sample).output.strip():
+                yield answer_trace(found, result, sample)
 
 
-def answer_trace(evaluation: v1.Evaluation, result: v1.EvaluationResult) -> v1.Trace:
-    """One answer as a trace; ``result.output`` is not empty."""
-    output = result.output.replace("\0", "\ufffd")
+def answer_trace(
+    evaluation: v1.Evaluation, result: v1.EvaluationResult, sample: int | None = None
+) -> v1.Trace:
+    """One answer as a trace, of several samples that with the index ``sample``; its output is not empty."""
+    answered = _answered(result, sample)
+    output = answered.output.replace("\0", "\ufffd")
     reasoning, label, answer = output.rpartition(_LABEL)
     if not label:
-        reasoning, answer = output, result.extracted_answer.replace("\0", "\ufffd")
+        reasoning, answer = output, answered.extracted_answer.replace("\0", "\ufffd")
+    spec = evaluation.spec
     steps = list(_steps(reasoning)) or list(_pieces([output]))
     trace = v1.Trace(
         trace_version=TRACE_VERSION,
@@ -52,21 +58,27 @@ def answer_trace(evaluation: v1.Evaluation, result: v1.EvaluationResult) -> v1.T
     trace.metadata.update(
         {
             "evaluation": evaluation.name,
-            "eval_set": evaluation.spec.eval_set,
-            "model": evaluation.spec.checkpoint or evaluation.spec.base_model,
+            "eval_set": spec.eval_set,
+            "model": spec.checkpoint or spec.endpoint_model or spec.base_model,
             "item": result.item_id,
             "item_digest": result.item_digest,
-            "correct": result.correct,
+            "correct": answered.correct,
             "grader": result.grader,
             "output": output,
         }
     )
+    if sample is not None:
+        trace.metadata["sample"] = sample
     if result.category:
         trace.metadata["category"] = result.category
     if result.accepted_answers:
         # Where the trace store's criterion "answer" looks.
         trace.metadata["reference_answer"] = result.accepted_answers[0]
     return trace
+
+
+def _answered(result: v1.EvaluationResult, sample: int | None) -> v1.EvaluationResult | v1.Sample:
+    return result if sample is None else result.samples[sample]
 
 
 def _steps(reasoning: str) -> Iterator[str]:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from tunix_rt import v1
 from tunix_rt.cli import tables, text
-from tunix_rt.cli.evaluations import model_label
+from tunix_rt.cli.evaluations import GREEDY, decoding_text, model_label
 
 _VERDICTS = {
     v1.ComparisonReport.VERDICT_IMPROVED: ("improved", "bold green"),
@@ -63,7 +63,7 @@ def headline(report: v1.ComparisonReport) -> Panel:
             (
                 "evidence",
                 f"{text.p_value(overall.p_value)} ({overall.test or 'exact McNemar'}): "
-                f"{overall.gained_count} went right, {overall.lost_count} went wrong",
+                f"{overall.gained_count} went right, {overall.lost_count} went wrong{_averaged(report)}",
             ),
             *_further(report),
         ]
@@ -82,6 +82,9 @@ def headline(report: v1.ComparisonReport) -> Panel:
 def _further(report: v1.ComparisonReport) -> Iterator[tuple[str, str]]:
     """What else the evidence says: power, seeds, the clean subset, answers that are not settled."""
     overall, bounds, seeds = report.overall, report.bounds, report.seeds
+    before, after = (decoding_text(side.spec.decoding) for side in (report.base, report.candidate))
+    if before != after or not before.startswith(GREEDY):
+        yield "decoding", before if before == after else f"{before}; then {after}"
     if overall.HasField("minimum_detectable_effect"):
         effect = 100 * overall.minimum_detectable_effect
         yield "power", f"a true difference of {effect:.1f} points would be shown four times in five"
@@ -105,6 +108,11 @@ def _further(report: v1.ComparisonReport) -> Iterator[tuple[str, str]]:
             f"{text.counted(bounds.unsettled_count, 'item')} failed, not graded or missing: "
             f"{text.signed_points(bounds.worst)} at worst, {text.signed_points(bounds.best)} at best",
         )
+
+
+def _averaged(report: v1.ComparisonReport) -> str:
+    samples = max(side.spec.decoding.samples for side in (report.base, report.candidate))
+    return ", on average over the samples of an item" if samples > 1 else ""
 
 
 def _spread(spread: float, accuracies: Sequence[float]) -> str:
@@ -162,8 +170,14 @@ def _flips(report: v1.ComparisonReport, most: int) -> Iterator[RenderableType]:
                 [
                     (flip.base.item_id, text.one_line(flip.base.prompt, 300)),
                     ("  accepted", " | ".join(flip.base.accepted_answers)),
-                    ("  before", text.one_line(flip.base.output, 300) or "(nothing)"),
-                    ("  after", text.one_line(flip.candidate.output, 300) or "(nothing)"),
+                    ("  before", _answer(flip.base)),
+                    ("  after", _answer(flip.candidate)),
                 ]
             )
             yield Text()
+
+
+def _answer(result: v1.EvaluationResult) -> str:
+    """What was answered; of several samples the first that has the item's verdict."""
+    samples = (sample.output for sample in result.samples if sample.correct == result.correct)
+    return text.one_line(next(samples, result.output), 300) or "(nothing)"

@@ -28,6 +28,7 @@ __all__ = ["app"]
         "tunix-rt evaluation items $EVALUATION --wrong --limit 5",
         "tunix-rt evaluation items $EVALUATION --category units --cut-short",
         "tunix-rt evaluation items $EVALUATION --ungraded --json",
+        "tunix-rt evaluation items $EVALUATION --wrong --samples",
     ),
 )
 def items(
@@ -42,13 +43,17 @@ def items(
         str, typer.Option("--grader", help="Only items of this kind of grader, such as numeric.")
     ] = "",
     cut_short: Annotated[
-        bool, typer.Option("--cut-short", help="Only answers that reached --max-new-tokens.")
+        bool, typer.Option("--cut-short", help="Only items with an answer that reached --max-new-tokens.")
     ] = False,
     failed: Annotated[
         bool, typer.Option("--failed", help="Only items that nothing was generated for.")
     ] = False,
     ungraded: Annotated[
         bool, typer.Option("--ungraded", help="Only answers that could not be graded, and why.")
+    ] = False,
+    samples: Annotated[
+        bool,
+        typer.Option("--samples", help="Show every sample of an item, below it; JSON always holds them."),
     ] = False,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Most items shown.")] = 20,
 ) -> None:
@@ -75,7 +80,7 @@ def items(
         if session.as_json:
             session.print_messages(found)
             return
-        _print_items(session, list(found))
+        _print_items(session, list(found), samples=samples)
 
 
 @command(
@@ -125,7 +130,7 @@ def regrade(
     show_evaluation(session, made)
 
 
-def _print_items(session: Session, found: Sequence[v1.EvaluationResult]) -> None:
+def _print_items(session: Session, found: Sequence[v1.EvaluationResult], *, samples: bool) -> None:
     rows = tables.table("ITEM", "!GRADE", "~PROMPT", "~OUTPUT", "~ANSWER", "ACCEPTED")
     for result in found:
         tables.add_row(
@@ -137,11 +142,21 @@ def _print_items(session: Session, found: Sequence[v1.EvaluationResult]) -> None
             text.one_line(result.grade_error or result.error or result.extracted_answer, 160) or "-",
             text.one_line(" | ".join(result.accepted_answers), 24),
         )
+        for number, sample in enumerate(result.samples if samples else ()):
+            tables.add_row(
+                rows,
+                f"  sample {number}",
+                _grade(sample),
+                "",
+                text.one_line(sample.output, 240),
+                text.one_line(sample.grade_error or sample.extracted_answer, 160) or "-",
+                "",
+            )
     tables.print_table(session.out, rows, "no items")
 
 
-def _grade(result: v1.EvaluationResult) -> Text:
-    if result.grade_error:
+def _grade(answer: v1.EvaluationResult | v1.Sample) -> Text:
+    if answer.grade_error:
         return Text("ungraded", style="yellow")
-    score = "" if result.score in (0.0, 1.0) else f" {result.score:.2f}"
-    return Text(f"right{score}", style="green") if result.correct else Text(f"wrong{score}", style="red")
+    score = "" if answer.score in (0.0, 1.0) else f" {answer.score:.2f}"
+    return Text(f"right{score}", style="green") if answer.correct else Text(f"wrong{score}", style="red")

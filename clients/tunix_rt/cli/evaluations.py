@@ -22,6 +22,8 @@ app = group("Look at evaluations, item by item.")
 evaluate_app = single()
 
 _ROUNDING = 1e-9
+_SAMPLING = "Sampling"
+GREEDY = "greedy"
 
 EvaluationArgument = Annotated[str, typer.Argument(metavar="EVALUATION", help="The evaluation's name or id.")]
 
@@ -32,6 +34,8 @@ EvaluationArgument = Annotated[str, typer.Argument(metavar="EVALUATION", help="T
     example=(
         "tunix-rt evaluate --eval-set arithmetic-test --base-model smollm2-135m-instruct",
         "tunix-rt evaluate --eval-set arithmetic-test --checkpoint $JOB",
+        "tunix-rt evaluate --eval-set arithmetic-test --checkpoint $JOB --temperature 0.7 --samples 8",
+        "tunix-rt evaluate --eval-set arithmetic-test --endpoint-model qwen3-8b",
     ),
 )
 def evaluate(
@@ -47,6 +51,14 @@ def evaluate(
         str | None,
         typer.Option(
             "--checkpoint", "-c", help="A checkpoint, or a training job, whose latest one is meant."
+        ),
+    ] = None,
+    endpoint_model: Annotated[
+        str | None,
+        typer.Option(
+            "--endpoint-model",
+            help="A model of an OpenAI-compatible server, such as llama.cpp, vLLM or Ollama, by its name "
+            "there; TUNIX_RT_EVALUATOR_ENDPOINT_URL says to the evaluator where that is.",
         ),
     ] = None,
     template: Annotated[
@@ -68,18 +80,54 @@ def evaluate(
         int | None, typer.Option("--max-new-tokens", help="Most tokens of an answer. \\[default: 128]")
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", help="Prompts generated together. \\[default: 16]")
+        int | None, typer.Option("--batch-size", help="Answers generated together. \\[default: 16]")
     ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            "--temperature",
+            help="Draw tokens at this temperature, up to 5; 0 takes the most probable ones. \\[default: 0]",
+            rich_help_panel=_SAMPLING,
+        ),
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(
+            "--top-p",
+            help="Draw from the most probable tokens that sum to this. \\[default: 1]",
+            rich_help_panel=_SAMPLING,
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", help="What is drawn hangs on it. \\[default: 0]", rich_help_panel=_SAMPLING),
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            "--samples",
+            help="Answers of each item, up to 64; more than 1 needs a temperature. \\[default: 1]",
+            rich_help_panel=_SAMPLING,
+        ),
+    ] = None,
+    logprobs: Annotated[
+        bool, typer.Option("--logprobs", help="Keep the log-probability of each token.")
+    ] = False,
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", help="Generate answers anew that are kept from an earlier evaluation."),
+    ] = False,
     dtype: Annotated[
-        Dtype, typer.Option("--dtype", help="Type of weights and activations.")
-    ] = Dtype.BFLOAT16,
+        Dtype | None,
+        typer.Option("--dtype", help="Type of weights and activations. \\[default: bfloat16]"),
+    ] = None,
     detach: Annotated[
         bool, typer.Option("--detach", help="Do not wait for it (with a server only).")
     ] = False,
 ) -> None:
-    """Let a base model or a checkpoint answer an eval set, grade its answers and say how many were right."""
-    if (base_model is None) == (checkpoint is None):
-        raise typer.BadParameter("give --base-model or --checkpoint, one of the two")
+    """Let a model answer an eval set, grade its answers and say how many were right."""
+    if sum(model is not None for model in (base_model, checkpoint, endpoint_model)) != 1:
+        raise typer.BadParameter("give --base-model, --checkpoint or --endpoint-model, one of the three")
     if detach and session.embedded:
         raise typer.BadParameter("--detach needs a server: the embedded one ends with this command")
     if system and template is None:
@@ -87,11 +135,23 @@ def evaluate(
     with session.connect() as client:
         spec = v1.EvaluationSpec(
             eval_set=resource_name("evalSets", eval_set),
-            decoding=v1.Decoding(max_new_tokens=max_new_tokens, batch_size=batch_size),
-            dtype=DTYPES[dtype],
+            decoding=v1.Decoding(
+                max_new_tokens=max_new_tokens,
+                batch_size=batch_size,
+                temperature=temperature,
+                top_p=top_p,
+                seed=seed,
+                samples=samples,
+                log_probabilities=logprobs or None,
+            ),
+            fresh=fresh,
         )
+        if dtype is not None:
+            spec.dtype = DTYPES[dtype]
         if base_model is not None:
             spec.base_model = base_model
+        elif endpoint_model is not None:
+            spec.endpoint_model = endpoint_model
         elif checkpoint is not None:
             spec.checkpoint = checkpoint_name(client, checkpoint)
         if template is not None:
@@ -164,7 +224,7 @@ def cancel(session: Session, evaluation: EvaluationArgument) -> None:
 
 def model_label(spec: v1.EvaluationSpec) -> str:
     """The model that a spec names, as people call it."""
-    return short_name(spec.checkpoint) if spec.checkpoint else spec.base_model
+    return short_name(spec.checkpoint) if spec.checkpoint else spec.endpoint_model or spec.base_model
 
 
 def wait(session: Session, client: Client, name: str) -> v1.Evaluation:
@@ -200,12 +260,22 @@ def print_evaluation(console: Console, evaluation: v1.Evaluation) -> None:
                 ),
                 ("eval set", f"{short_name(spec.eval_set)} ({text.short_digest(manifest.eval_set_digest)})"),
                 ("model", model_label(spec)),
+                ("decoding", decoding_text(spec.decoding)),
                 (
-                    "decoding",
-                    f"greedy, at most {spec.decoding.max_new_tokens} tokens, "
-                    f"batches of {spec.decoding.batch_size}",
+                    "kept",
+                    f"{text.counted(summary.cached_count, 'item')} taken from earlier evaluations; "
+                    "--fresh generates them anew"
+                    if summary.cached_count and not evaluation.HasField("regrade")
+                    else "",
                 ),
-                ("accuracy", Text(accuracy_text(summary.overall), style="bold") if done else ""),
+                ("accuracy", Text(_accuracy_of(evaluation), style="bold") if done else ""),
+                (
+                    "any sample right",
+                    f"{text.counted(summary.any_correct_count, 'item')}"
+                    if done and spec.decoding.samples > 1
+                    else "",
+                ),
+                ("bounds", _bounds_text(summary)),
                 (
                     "cut short",
                     f"{text.counted(summary.truncated_count, 'answer')}; "
@@ -229,11 +299,18 @@ def print_evaluation(console: Console, evaluation: v1.Evaluation) -> None:
                 (
                     "mean score",
                     f"{summary.mean_score:.3f}"
-                    if done and abs(summary.mean_score - summary.overall.accuracy) > _ROUNDING
+                    if done
+                    and (
+                        spec.decoding.samples > 1
+                        or abs(summary.mean_score - summary.overall.accuracy) > _ROUNDING
+                    )
                     else "",
                 ),
                 ("graders", ", ".join(manifest.graders)),
-                ("speed", f"{summary.tokens_per_second:,.0f} tokens/s" if done else ""),
+                (
+                    "speed",
+                    f"{summary.tokens_per_second:,.0f} tokens/s" if summary.tokens_per_second else "",
+                ),
                 ("stages", tables.stage_line(evaluation.stage_timings)),
                 ("template", text.short_digest(manifest.chat_template_digest) if done else ""),
                 ("answers", manifest.results_digest),
@@ -253,6 +330,34 @@ def print_evaluation(console: Console, evaluation: v1.Evaluation) -> None:
                 text.interval(accuracy.interval.lower, accuracy.interval.upper),
             )
         console.print(rows)
+
+
+def decoding_text(decoding: v1.Decoding) -> str:
+    """Such as `greedy, at most 96 tokens, batches of 16`, or how and how often answers are drawn."""
+    how = GREEDY
+    if decoding.temperature:
+        top_p = f", top-p {decoding.top_p:g}" if decoding.top_p < 1 else ""
+        how = f"sampled at temperature {decoding.temperature:g}{top_p}, seed {decoding.seed}"
+        if decoding.samples > 1:
+            how += f", {decoding.samples} samples of each item"
+    return f"{how}, at most {decoding.max_new_tokens} tokens, batches of {decoding.batch_size}"
+
+
+def _accuracy_of(evaluation: v1.Evaluation) -> str:
+    found = accuracy_text(evaluation.summary.overall)
+    samples = evaluation.spec.decoding.samples
+    return f"{found}, by most of {samples} samples" if samples > 1 else found
+
+
+def _bounds_text(summary: v1.EvaluationSummary) -> str:
+    """The accuracy with what is not settled all wrong and all right; empty where all is."""
+    count, low, high = summary.overall.item_count, summary.worst_correct_count, summary.best_correct_count
+    if low == high:
+        return ""
+    return (
+        f"{text.percent(low / count)} to {text.percent(high / count)}, had answers that were cut short, "
+        "not run or not graded all been wrong, or all right"
+    )
 
 
 def accuracy_text(accuracy: v1.Accuracy) -> str:

@@ -188,7 +188,13 @@ class EvaluationConfig(_Section):
 
     max_new_tokens: Int32 | None = None
     batch_size: Int32 | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: Int64 | None = None
+    samples: Int32 | None = None
+    log_probabilities: bool | None = None
     dtype: Dtype | None = None
+    fresh: bool = False
 
 
 class LoopConfig(_Section):

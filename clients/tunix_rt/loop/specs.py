@@ -125,13 +125,18 @@ def base_evaluation_spec(
         chat_template=template,
         decoding=_decoding(config),
         dtype=_dtype(config.dtype),
+        fresh=config.fresh,
     )
 
 
 def tuned_evaluation_spec(config: EvaluationConfig, eval_set: str, checkpoint: str) -> v1.EvaluationSpec:
     """The evaluation after training, in the checkpoint's own template."""
     return v1.EvaluationSpec(
-        eval_set=eval_set, checkpoint=checkpoint, decoding=_decoding(config), dtype=_dtype(config.dtype)
+        eval_set=eval_set,
+        checkpoint=checkpoint,
+        decoding=_decoding(config),
+        dtype=_dtype(config.dtype),
+        fresh=config.fresh,
     )
 
 
@@ -180,7 +185,7 @@ def _optimizer(config: OptimizerSettings) -> v1.OptimizerConfig:
 
 
 def _decoding(config: EvaluationConfig) -> v1.Decoding:
-    return v1.Decoding(max_new_tokens=config.max_new_tokens, batch_size=config.batch_size)
+    return v1.Decoding(**config.model_dump(exclude={"dtype", "fresh"}))
 
 
 def _dtype(name: str | None) -> v1.Dtype.ValueType:
