@@ -30,6 +30,8 @@ BASE_MODEL: Final = "smollm2-135m-instruct"
 STEPS: Final = 12
 WARMUP: Final = 2
 _EXAMPLES: Final = 512
+# Characters of a trace that is sure to fit into 256 tokens.
+_LONGEST: Final = 500
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -65,13 +67,18 @@ def _told(side: str, seconds: Sequence[float]) -> float:
 
 
 def _dataset(client: Client, options: Options) -> str:
-    import_traces(client, data.traces(replace(options, count=None), _EXAMPLES))
+    traces = data.traces(replace(options, count=None), _EXAMPLES)
+    import_traces(client, [trace for trace in traces if _characters(trace) <= _LONGEST])
     spec = v1.DatasetSpec(
         dataset_id="benchmark",
         splits=[v1.SplitFraction(split="train", fraction=1.0)],
         chat_template=v1.ChatTemplate(builtin="chatml"),
     )
     return jobs.wait_for_dataset(client, client.exporter.create_dataset(spec).name).name
+
+
+def _characters(trace: v1.Trace) -> int:
+    return len(trace.prompt) + sum(len(step.content) for step in trace.steps) + len(trace.final_answer)
 
 
 def _job(client: Client, dataset: str, base: Path, steps: int) -> tuple[str, list[float]]:
