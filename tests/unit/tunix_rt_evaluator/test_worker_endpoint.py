@@ -179,15 +179,21 @@ def test_as_many_requests_are_under_way_as_the_batch_size_says() -> None:
     assert endpoint.most_at_once == 4
 
 
-def test_answers_come_as_they_are_done() -> None:
-    gate = threading.Event()
+def slow_until(gate: threading.Event) -> Callable[[str], Reply]:
+    """Answers the prompt "slow" when the gate opens, and others at once."""
 
     def answer(prompt: str) -> Reply:
         if prompt == "slow":
             gate.wait(20)
         return completion(prompt)
 
-    with answering(answer) as endpoint:
+    return answer
+
+
+def test_answers_come_as_they_are_done() -> None:
+    gate = threading.Event()
+
+    with answering(slow_until(gate)) as endpoint:
         engine = open_endpoint(spec(endpoint.url))
         coming = engine.complete(asked(["slow", "fast"])(engine), nothing)
         first = next(coming)
@@ -303,12 +309,7 @@ def test_what_goes_wrong_with_one_request_is_the_failure_of_one_item(
 def test_a_server_that_does_not_answer_one_request_in_time_fails_that_item() -> None:
     gate = threading.Event()
 
-    def answer(prompt: str) -> Reply:
-        if prompt == "slow":
-            gate.wait(20)
-        return completion(prompt)
-
-    with answering(answer) as endpoint:
+    with answering(slow_until(gate)) as endpoint:
         slow, fast = run(endpoint.url, ["slow", "fast"], timeout_s=0.5)
         gate.set()
     assert "did not answer within 0.5 s (tried once)" in slow.error
