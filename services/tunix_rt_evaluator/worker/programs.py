@@ -7,6 +7,7 @@ that a row computes the same wherever and beside whomever it stands.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,8 +16,8 @@ import jax.numpy as jnp
 from tunix_rt_evaluator.worker import drawing
 from tunix_rt_kit.models.networks import Caches, Decoder
 
-CHUNK = 32
-"""Prompts are read this many tokens at a time; a padded prompt is a multiple of it."""
+_CHUNKS = (64, 48, 32)
+"""Prompts are read by as many tokens at a time as the first of these that divides their padded length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Shape:
     Args:
         rows: answers that are under way together.
         admitted: rows that are given a prompt at once, at most ``rows``.
-        prompt_length: tokens of a padded prompt.
+        prompt_length: tokens of a padded prompt, a multiple of 32.
         max_new_tokens: most tokens of an answer.
         draws: whether tokens are drawn, or the most probable ones taken.
         log_probabilities: whether those of tokens are kept.
@@ -43,6 +44,11 @@ class Shape:
     def columns(self) -> int:
         """Columns of the cache."""
         return self.prompt_length + self.max_new_tokens
+
+    @property
+    def chunk(self) -> int:
+        """Tokens of a prompt that are read at a time."""
+        return next(chunk for chunk in _CHUNKS if self.prompt_length % chunk == 0)
 
 
 class Settings(NamedTuple):
@@ -111,7 +117,7 @@ def admit(model: Decoder, shape: Shape, settings: Settings, rows: Rows, admissio
         counts=rows.counts.at[at].set(zeros, mode="drop"),
         limits=rows.limits.at[at].set(admission.limits, mode="drop"),
         keys=rows.keys.at[at].set(admission.keys, mode="drop"),
-        cache=jax.tree.map(lambda all_, new: all_.at[at].set(new, mode="drop"), rows.cache, cache),
+        cache=jax.tree.map(partial(_put, at), rows.cache, cache),
     )
     fresh = _Chosen(*(value[at] for value in (rows.keys, rows.counts, rows.limits)))
     token, log, done = _choose(model.head(hidden), shape, settings, fresh)
@@ -171,29 +177,34 @@ class _Chosen(NamedTuple):
 
 
 def _read(model: Decoder, shape: Shape, admission: Admission) -> tuple[jax.Array, Caches]:
-    """Hidden states [A, D] of the last token of each prompt, and a cache of A rows with the prompts in it."""
-    admitted, last = shape.admitted, admission.lengths - 1
-    keys = jnp.arange(shape.columns)
+    """Hidden states [A, D] of the last token of each prompt, and a cache of A rows and P columns."""
+    admitted, chunk, last = shape.admitted, shape.chunk, admission.lengths - 1
+    keys = jnp.arange(shape.prompt_length)
 
     def read(carry: tuple[jax.Array, jax.Array, Any]) -> tuple[jax.Array, jax.Array, Any]:
         first, hidden, cache = carry
-        columns = first + jnp.arange(CHUNK)
-        part = jax.lax.dynamic_slice_in_dim(admission.tokens, first, CHUNK, axis=1)
-        mask = jnp.broadcast_to(keys[None] <= columns[:, None], (admitted, CHUNK, shape.columns))
-        positions = jnp.broadcast_to(columns, (admitted, CHUNK))
+        columns = first + jnp.arange(chunk)
+        part = jax.lax.dynamic_slice_in_dim(admission.tokens, first, chunk, axis=1)
+        mask = jnp.broadcast_to(keys[None] <= columns[:, None], (admitted, chunk, shape.prompt_length))
+        positions = jnp.broadcast_to(columns, (admitted, chunk))
         found, cache = model.hidden_states(part, positions, cache, mask)
-        within = jnp.clip(last - first, 0, CHUNK - 1)
+        within = jnp.clip(last - first, 0, chunk - 1)
         mine = jnp.take_along_axis(found, within[:, None, None], axis=1)[:, 0]
-        hidden = jnp.where((last // CHUNK == first // CHUNK)[:, None], mine, hidden)
-        return first + CHUNK, hidden, cache
+        hidden = jnp.where((last // chunk == first // chunk)[:, None], mine, hidden)
+        return first + chunk, hidden, cache
 
     hidden = jnp.zeros((admitted, model.description.hidden_size), _dtype(model))
-    cache = model.init_cache(admitted, shape.columns, _cache_dtype(model))
+    cache = model.init_cache(admitted, shape.prompt_length, _cache_dtype(model))
     # No chunk is read that is padding in every row, so a prompt costs what it is long.
     _, hidden, cache = jax.lax.while_loop(
         lambda carry: carry[0] < admission.lengths.max(), read, (jnp.int32(0), hidden, cache)
     )
     return hidden, cache
+
+
+def _put(rows: jax.Array, all_: jax.Array, new: jax.Array) -> jax.Array:
+    """An array of ``all_`` rows with those of ``new``, which may be smaller, at the start of ``rows``."""
+    return all_.at[(rows, *(slice(size) for size in new.shape[1:]))].set(new, mode="drop")
 
 
 def _choose(

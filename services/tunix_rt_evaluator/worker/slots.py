@@ -23,15 +23,20 @@ from flax import nnx
 
 from tunix_rt_evaluator.model import Decoding
 from tunix_rt_evaluator.worker.engine import Request
-from tunix_rt_evaluator.worker.programs import CHUNK, Admission, Rows, Settings, Shape, admit, go_on, idle
+from tunix_rt_evaluator.worker.programs import Admission, Rows, Settings, Shape, admit, go_on, idle
 from tunix_rt_kit.artifacts import canonical_json
 
-REVISION: Final = 3
+REVISION: Final = 4
 """Raised whenever other tokens could be written than before."""
 
 _STEPS_BETWEEN_CHECKS: Final = 16
 _STOPS: Final = 4
-_ADMITTED_SHARE: Final = 4
+_ADMITTED_SHARE: Final = 8
+_SHORTEST: Final = 32
+# With fewer rows XLA sums in another order on a CPU, and one rounded bit makes another answer.
+_FEWEST_ROWS_ON_CPU: Final = 16
+# Two prompts fill a CPU's products as well as more do, and more would wait for each other.
+_ADMITTED_ON_CPU: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +130,10 @@ class Generator:
         self._pad_id = pad_id
         self._context_length = context_length
         self._settings = _settings(stop_ids, decoding)
+        rows, admitted = _sizes(decoding.batch_size)
         self._shape = Shape(
-            rows=decoding.batch_size,
-            admitted=max(1, decoding.batch_size // _ADMITTED_SHARE),
+            rows=rows,
+            admitted=admitted,
             prompt_length=bucket(longest),
             max_new_tokens=min(decoding.max_new_tokens, context_length),
             draws=decoding.temperature > 0,
@@ -191,11 +197,18 @@ def bucket(length: int) -> int:
 
     Few shapes mean few compilations, and steps of at most a half mean that little of the cache is padding.
     """
-    found = CHUNK
+    found = _SHORTEST
     while found < length:
         grown = found * 3 // 2 if found & (found - 1) == 0 else found * 4 // 3
-        found = -(-grown // CHUNK) * CHUNK
+        found = -(-grown // _SHORTEST) * _SHORTEST
     return found
+
+
+def _sizes(batch_size: int) -> tuple[int, int]:
+    """How many rows there are, and how many of them are given a prompt at once."""
+    if jax.default_backend() == "cpu":
+        return max(batch_size, _FEWEST_ROWS_ON_CPU), _ADMITTED_ON_CPU
+    return batch_size, max(1, batch_size // _ADMITTED_SHARE)
 
 
 def _settings(stop_ids: Sequence[int], decoding: Decoding) -> Settings:

@@ -99,18 +99,33 @@ def next_logits(model: Decoder, ids: list[int]) -> jax.Array:
     return logits(model, jnp.asarray(tokens), jnp.asarray(mask))[0, len(ids) - 1]
 
 
-LENGTHS = (3, 17, 32, 33, 40, 64, 65, 101)
+LENGTHS = (3, 17, 32, 33, 40, 64, 65, 101, 1, 16, 31, 48, 66, 80, 96, 100, 2, 50, 7, 90)
 
 
-@pytest.mark.parametrize("rows", [1, 2, 5, 16])
+@pytest.fixture(scope="module")
+def expected(model: Decoder) -> dict[str, tuple[int, ...]]:
+    return {prompt.item_id: one_by_one(model, prompt, NEW) for prompt in some_prompts(*LENGTHS)}
+
+
+@pytest.mark.parametrize("rows", [1, 24])
 def test_however_many_rows_it_writes_what_the_model_writes_token_by_token(
-    model: Decoder, compiled: Programs, rows: int
+    model: Decoder, compiled: Programs, expected: dict[str, tuple[int, ...]], rows: int
 ) -> None:
-    prompts = some_prompts(*LENGTHS)
-    found = answers(generator(model, compiled, batch_size=rows), prompts)
-    for prompt in prompts:
-        output = found[prompt.item_id, 0]
-        assert (output.ids, output.stopped) == (one_by_one(model, prompt, NEW), False)
+    found = answers(generator(model, compiled, batch_size=rows), some_prompts(*LENGTHS))
+    assert {name: output.ids for (name, _), output in found.items()} == expected
+    assert not any(output.stopped for output in found.values())
+
+
+def test_not_a_bit_of_an_answer_in_bfloat16_depends_on_the_batch_size(
+    folder: Path, mesh: jax.sharding.Mesh
+) -> None:
+    rounded = BaseWeights(folder, mesh).model(None, "bfloat16")
+    programs, prompts = Programs(nnx.split(rounded)[0], "bfloat16", mesh), some_prompts(*LENGTHS)
+    of_sizes = []
+    for rows in (16, 1, 3, 9, 24):
+        found = answers(generator(rounded, programs, batch_size=rows, log_probabilities=True), prompts)
+        of_sizes.append({name: (output.ids, output.log_probabilities) for name, output in found.items()})
+    assert all(found == of_sizes[0] for found in of_sizes)
 
 
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name != "llama"])
@@ -135,7 +150,7 @@ def test_not_a_bit_of_an_answer_depends_on_its_neighbours_or_its_row(
         model, compiled, batch_size=4, temperature=temperature, log_probabilities=True, stops=(7, 9, 44)
     )
     together = answers(made, prompts)
-    for some in (prompts[:3], prompts[::-1][:5], [prompts[4]]):
+    for some in (prompts[:3], prompts[::-1][:18], [prompts[4]]):
         for key, output in answers(made, some).items():
             assert output.ids == together[key].ids
             assert output.log_probabilities == together[key].log_probabilities
@@ -144,7 +159,7 @@ def test_not_a_bit_of_an_answer_depends_on_its_neighbours_or_its_row(
 def test_an_answer_ends_at_a_stop_token_and_its_row_takes_the_next_prompt(
     model: Decoder, compiled: Programs
 ) -> None:
-    prompts = some_prompts(5, 9, 21, 30, 12, 7)
+    prompts = some_prompts(5, 9, 21, 30, 12, 7, *range(40, 70))
     free = answers(generator(model, compiled), prompts)
     stop = free["p1", 0].ids[6]
     stopped = answers(generator(model, compiled, stops=(stop, 7_777_777)), prompts)
@@ -202,7 +217,7 @@ def test_a_run_ends_when_the_check_raises(model: Decoder, compiled: Programs) ->
         list(generator(model, compiled).run([Request(prompt) for prompt in some_prompts(6, 7, 8, 9)], check))
 
 
-def test_buckets_are_few_multiples_of_the_chunk_and_hold_the_length() -> None:
+def test_buckets_are_few_multiples_of_32_and_hold_the_length() -> None:
     assert [bucket(length) for length in (1, 32, 33, 65, 97, 129, 200, 300)] == [
         32, 32, 64, 96, 128, 192, 256, 384,
     ]  # fmt: skip

@@ -25,9 +25,10 @@ from tunix.models.llama3 import model as llama3
 from tunix_rt_kit.models.families import ModelConfig, Rope
 
 Cache = dict[str, jax.Array]
-"""Of one layer: ``k`` and ``v`` [B, KV heads, S, head dim], and ``end_index`` [B], each row's next column.
+"""Of one layer: ``k`` [B, KV heads, head dim, S], ``v`` [B, KV heads, S, head dim], and ``end_index`` [B],
+each row's next column.
 
-Tunix puts the columns before the heads; a product over them would first have to be turned round."""
+Tunix puts the columns before the heads; a product with either would first have to be turned round."""
 
 
 class Attention(nnx.Module):
@@ -81,12 +82,12 @@ class Attention(nnx.Module):
         query, key, value = self._projected(x)
         frequencies = self.config.rope_of(self.layer)
         query = rotated(query, positions, frequencies)
-        key, value = rotated(key, positions, frequencies).swapaxes(1, 2), value.swapaxes(1, 2)
+        key, value = rotated(key, positions, frequencies).transpose(0, 2, 3, 1), value.swapaxes(1, 2)
         first = jnp.zeros(x.shape[0], jnp.int32)
         filled = None
         if cache is not None:
             first = cache["end_index"]
-            key, value = _written(cache["k"], key, first), _written(cache["v"], value, first)
+            key, value = _written(cache["k"], key, first, 3), _written(cache["v"], value, first, 2)
             filled = {"k": key, "v": value, "end_index": first + x.shape[1]}
         window = self.config.window_of(self.layer)
         if window is not None:
@@ -139,8 +140,8 @@ def attend(
 
     Args:
         query: [B, T, N, H].
-        key: [B, K, S, H]; K divides N.
-        value: as ``key``.
+        key: [B, K, H, S]; K divides N.
+        value: [B, K, S, H].
         mask: [B, T, S] bool.
         scale: of the scores.
         softcap: bounds them, see ``ModelConfig``.
@@ -152,7 +153,7 @@ def attend(
     # CPU for what has more than one axis of rows.
     grouped = query.reshape(batch, length, kv_heads, groups, size).transpose(0, 2, 3, 1, 4)
     rows = grouped.reshape(batch, kv_heads, groups * length, size).astype(key.dtype)
-    scores = jnp.einsum("bkrh,bksh->bkrs", rows, key, preferred_element_type=jnp.float32) * scale
+    scores = jnp.einsum("bkrh,bkhs->bkrs", rows, key, preferred_element_type=jnp.float32) * scale
     if softcap is not None:
         scores = jnp.tanh(scores / softcap) * softcap
     scores = scores.reshape(batch, kv_heads, groups, length, -1)
@@ -165,11 +166,11 @@ def attend(
     return back.reshape(query.shape)
 
 
-def _written(cache: jax.Array, new: jax.Array, first: jax.Array) -> jax.Array:
-    """``cache`` [B, K, S, H] with ``new`` [B, K, T, H] in each row, from its column ``first`` [B] on."""
+def _written(cache: jax.Array, new: jax.Array, first: jax.Array, axis: int) -> jax.Array:
+    """``cache`` with ``new`` in each row from its column ``first`` [B] on; ``axis`` is the columns'."""
 
     def write(row: jax.Array, part: jax.Array, column: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_update_slice_in_dim(row, part, column, axis=1)
+        return jax.lax.dynamic_update_slice_in_dim(row, part, column, axis=axis - 1)
 
     written: jax.Array = jax.vmap(write)(cache, new.astype(cache.dtype), first)
     return written

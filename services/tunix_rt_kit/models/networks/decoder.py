@@ -119,11 +119,11 @@ class Decoder(nnx.Module):
 
     def init_cache(self, batch_size: int, cache_size: int, dtype: Any) -> Caches:
         """An empty cache for ``batch_size`` rows of ``cache_size`` tokens."""
-        shape = (batch_size, self.description.num_kv_heads, cache_size, self.description.head_dim)
+        heads, size = self.description.num_kv_heads, self.description.head_dim
         return {
             f"layer_{index}": {
-                "k": jnp.zeros(shape, dtype),
-                "v": jnp.zeros(shape, dtype),
+                "k": jnp.zeros((batch_size, heads, size, cache_size), dtype),
+                "v": jnp.zeros((batch_size, heads, cache_size, size), dtype),
                 "end_index": jnp.zeros(batch_size, jnp.int32),
             }
             for index in range(self.description.num_layers)
