@@ -441,6 +441,7 @@ class ModelFacts(Value):
     """
 
     base_weights_digest: str
+    base_config_digest: str = ""
     tokenizer_digest: str
     chat_template: ChatTemplateFields | None
     chat_template_digest: str
@@ -451,13 +452,16 @@ class ModelFacts(Value):
     code_revision: str
 
 
-class Manifest(Value):
+class Manifest(Grown, Value):
     """Everything that can change the result of an evaluation."""
+
+    added = frozenset({"base_config_digest"})
 
     evaluation: str
     spec: EvaluationSpec
     eval_set_digest: str
     base_weights_digest: str
+    base_config_digest: str = ""
     tokenizer_digest: str
     checkpoint_digest: str
     training_manifest_digest: str

@@ -132,6 +132,7 @@ def manifest(
         spec=evaluation.spec.model_copy(update={"chat_template": facts.chat_template}),
         eval_set_digest=inputs.eval_set_digest,
         base_weights_digest=facts.base_weights_digest,
+        base_config_digest=facts.base_config_digest,
         tokenizer_digest=facts.tokenizer_digest,
         checkpoint_digest=checkpoint.digest if checkpoint else "",
         training_manifest_digest=checkpoint.manifest_digest if checkpoint else "",

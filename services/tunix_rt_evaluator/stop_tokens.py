@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from tunix_rt_kit.chat import ChatTemplate
@@ -21,8 +22,9 @@ class Tokenizer(Protocol):
         """The id of the model's own end token."""
 
 
-def stop_ids(template: ChatTemplate, tokenizer: Tokenizer) -> tuple[int, ...]:
-    """The tokens at which generation stops: the template's end of turn and the model's own end token.
+def stop_ids(template: ChatTemplate, tokenizer: Tokenizer, of_model: Sequence[int] = ()) -> tuple[int, ...]:
+    """The tokens at which generation stops: the template's end of turn, the tokenizer's end token and those
+    ``of_model``, see ``hf_folder.read_stop_ids``.
 
     Raises:
         FailedPrecondition: CHAT_TEMPLATE_MISMATCH, a control text of the template is no single token here.
@@ -43,4 +45,4 @@ def stop_ids(template: ChatTemplate, tokenizer: Tokenizer) -> tuple[int, ...]:
             reason="CHAT_TEMPLATE_MISMATCH",
             metadata={"marker": template.end_of_turn},
         )
-    return tuple(sorted({ids[0], tokenizer.eos_id()}))
+    return tuple(sorted({ids[0], tokenizer.eos_id(), *of_model}))

@@ -750,6 +750,7 @@ class EvaluationManifest(_message.Message):
     DEVICE_FIELD_NUMBER: _builtins.int
     CODE_REVISION_FIELD_NUMBER: _builtins.int
     REGRADE_FIELD_NUMBER: _builtins.int
+    BASE_CONFIG_DIGEST_FIELD_NUMBER: _builtins.int
     evaluation: _builtins.str
     """The evaluation, `evaluations/{evaluation}`."""
     eval_set_digest: _builtins.str
@@ -774,6 +775,8 @@ class EvaluationManifest(_message.Message):
     """Platform and kind of the device; empty for an endpoint's model."""
     code_revision: _builtins.str
     """Version and source revision of tunix-rt."""
+    base_config_digest: _builtins.str
+    """Digest of the base model's `config.json`; empty for an endpoint's model."""
     @_builtins.property
     def spec(self) -> Global___EvaluationSpec:
         """The spec with every default filled in."""
@@ -814,10 +817,11 @@ class EvaluationManifest(_message.Message):
         device: _builtins.str = ...,
         code_revision: _builtins.str = ...,
         regrade: Global___Regrade | None = ...,
+        base_config_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["regrade", b"regrade", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_weights_digest", b"base_weights_digest", "chat_template_digest", b"chat_template_digest", "checkpoint_digest", b"checkpoint_digest", "code_revision", b"code_revision", "dataset_digest", b"dataset_digest", "device", b"device", "engine", b"engine", "eval_set_digest", b"eval_set_digest", "evaluation", b"evaluation", "graders", b"graders", "package_versions", b"package_versions", "regrade", b"regrade", "results_digest", b"results_digest", "runtime_settings", b"runtime_settings", "spec", b"spec", "tokenizer_digest", b"tokenizer_digest", "training_manifest_digest", b"training_manifest_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_config_digest", b"base_config_digest", "base_weights_digest", b"base_weights_digest", "chat_template_digest", b"chat_template_digest", "checkpoint_digest", b"checkpoint_digest", "code_revision", b"code_revision", "dataset_digest", b"dataset_digest", "device", b"device", "engine", b"engine", "eval_set_digest", b"eval_set_digest", "evaluation", b"evaluation", "graders", b"graders", "package_versions", b"package_versions", "regrade", b"regrade", "results_digest", b"results_digest", "runtime_settings", b"runtime_settings", "spec", b"spec", "tokenizer_digest", b"tokenizer_digest", "training_manifest_digest", b"training_manifest_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

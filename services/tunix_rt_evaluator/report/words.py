@@ -354,6 +354,7 @@ def _facts(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
     yield "Eval set", eval_set_name(manifest.spec.eval_set)
     yield "Eval set digest", manifest.eval_set_digest
     yield "Base weights digest", manifest.base_weights_digest or unknown
+    yield "Base configuration digest", manifest.base_config_digest or unknown
     yield "Tokenizer digest", manifest.tokenizer_digest or unknown
     yield "Checkpoint digest", manifest.checkpoint_digest
     yield "Training manifest digest", manifest.training_manifest_digest

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,9 +25,16 @@ from tunix_rt_evaluator.worker.prompts import read_prompts
 from tunix_rt_evaluator.worker.slots import REVISION, Generator, Output, Programs, bucket
 from tunix_rt_evaluator.worker.weights import BaseWeights, is_adapter
 from tunix_rt_kit.chat import ChatTemplate
-from tunix_rt_kit.errors import FailedPrecondition
+from tunix_rt_kit.errors import FailedPrecondition, ResourceExhausted
+from tunix_rt_kit.models.hf_folder import read_stop_ids
 from tunix_rt_kit.models.loader import make_mesh
-from tunix_rt_kit.models.runtime import device, package_versions, runtime_settings
+from tunix_rt_kit.models.runtime import (
+    device,
+    lack_of_memory,
+    package_versions,
+    processor,
+    runtime_settings,
+)
 from tunix_rt_kit.models.store import BaseModelInfo, ModelStore
 from tunix_rt_kit.models.tokenizer import load_tokenizer
 
@@ -40,7 +49,7 @@ class Loaded:
 
     def __init__(self) -> None:
         self._mesh = make_mesh()
-        self._key: tuple[Path, str | None] | None = None
+        self._key: tuple[Path, str | None, str | None] | None = None
         self._base: BaseWeights | None = None
         self._programs: list[Programs] = []
 
@@ -49,10 +58,10 @@ class Loaded:
 
         Raises what ``BaseWeights`` raises.
         """
-        if self._base is None or self._key != (info.path, info.weights_digest):
+        key = info.path, info.weights_digest, info.config_digest
+        if self._base is None or self._key != key:
             self._base, self._programs = None, []
-            self._base = BaseWeights(info.path, self._mesh)
-            self._key = info.path, info.weights_digest
+            self._base, self._key = BaseWeights(info.path, self._mesh), key
         graph, state = nnx.split(self._base.model(checkpoint, dtype))
         for programs in self._programs:
             if programs.graph == graph and programs.dtype == dtype:
@@ -84,7 +93,7 @@ class LocalEngine:
         self._info = _pulled(spec, report)
         self._template = _template(spec, self._info)
         self._tokenizer = load_tokenizer(self._info.path)
-        self._stops = stop_ids(self._template, self._tokenizer)
+        self._stops = stop_ids(self._template, self._tokenizer, read_stop_ids(self._info.path))
         self._longest = 1
         self._generator: Generator | None = None
 
@@ -94,6 +103,7 @@ class LocalEngine:
         merged = self._checkpoint is not None and is_adapter(self._checkpoint)
         return ModelFacts(
             base_weights_digest=self._info.weights_digest or "",
+            base_config_digest=self._info.config_digest or "",
             tokenizer_digest=self._info.tokenizer_digest or "",
             chat_template=ChatTemplateFields.model_validate(self._template.model_dump()),
             chat_template_digest=self._template.digest,
@@ -113,7 +123,10 @@ class LocalEngine:
             "packages": dict(facts.package_versions),
             "settings": dict(facts.runtime_settings),
             "device": facts.device,
+            "processor": processor(),
+            "code": facts.code_revision,
             "base_weights": facts.base_weights_digest,
+            "base_config": facts.base_config_digest,
             "checkpoint": self._spec.checkpoint_digest,
             "dtype": self._spec.dtype,
             "tokenizer": facts.tokenizer_digest,
@@ -132,26 +145,51 @@ class LocalEngine:
         return prompts, failed
 
     def prepare(self, report: Report) -> None:
-        """See ``Engine``; raises what ``BaseWeights`` raises."""
+        """See ``Engine``; raises what ``BaseWeights.model`` raises, and ResourceExhausted(OUT_OF_MEMORY)."""
         report("loading the model", 0, 0, "")
-        state, programs = self._loaded.state(self._info, self._checkpoint, self._spec.dtype)
+        with self._advising():
+            state, programs = self._loaded.state(self._info, self._checkpoint, self._spec.dtype)
         report("compiling", 0, 0, "")
-        self._generator = Generator(
-            state,
-            programs,
-            self._spec.decoding,
-            stop_ids=self._stops,
-            pad_id=self._tokenizer.pad_id(),
-            context_length=self._info.context_length,
-            longest=self._longest,
-        )
+        with self._advising():
+            self._generator = Generator(
+                state,
+                programs,
+                self._spec.decoding,
+                stop_ids=self._stops,
+                pad_id=self._tokenizer.pad_id(),
+                context_length=self._info.context_length,
+                longest=self._longest,
+            )
 
     def complete(self, requests: Sequence[Request], check: Callable[[], None]) -> Iterator[Completion]:
-        """See ``Engine``."""
+        """See ``Engine``; raises ResourceExhausted(OUT_OF_MEMORY)."""
         if self._generator is None:
             raise RuntimeError("prepare comes before complete")
-        for output in self._generator.run(requests, check):
-            yield Completion(output.request, self._answer(output), output.seconds)
+        with self._advising():
+            for output in self._generator.run(requests, check):
+                yield self._completion(output)
+
+    @contextmanager
+    def _advising(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            detail = lack_of_memory(error)
+            if detail is None:
+                raise
+            decoding = self._spec.decoding
+            raise ResourceExhausted(
+                f"{self._spec.dtype} weights and {decoding.batch_size} answers of up to "
+                f"{decoding.max_new_tokens} tokens do not fit into the device's memory; a smaller "
+                f"decoding.batch_size or decoding.max_new_tokens takes less ({detail})",
+                reason="OUT_OF_MEMORY",
+            ) from error
+
+    def _completion(self, output: Output) -> Completion:
+        if all(map(math.isfinite, output.log_probabilities)):
+            return Completion(output.request, self._answer(output), output.seconds)
+        error = "the model's log-probabilities are no finite numbers: its weights overflow in this type"
+        return Completion(output.request, None, output.seconds, error)
 
     def _answer(self, output: Output) -> Answer:
         return Answer(

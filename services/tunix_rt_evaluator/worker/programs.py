@@ -29,6 +29,7 @@ class Shape:
         admitted: rows that are given a prompt at once, at most ``rows``.
         prompt_length: tokens of a padded prompt, a multiple of 32.
         max_new_tokens: most tokens of an answer.
+        columns: of the cache.
         draws: whether tokens are drawn, or the most probable ones taken.
         log_probabilities: whether those of tokens are kept.
     """
@@ -37,13 +38,9 @@ class Shape:
     admitted: int
     prompt_length: int
     max_new_tokens: int
+    columns: int
     draws: bool
     log_probabilities: bool
-
-    @property
-    def columns(self) -> int:
-        """Columns of the cache."""
-        return self.prompt_length + self.max_new_tokens
 
     @property
     def chunk(self) -> int:
@@ -52,7 +49,7 @@ class Shape:
 
 
 class Settings(NamedTuple):
-    """What may change without compiling again: the tokens that ``stops`` [4] an answer (-1 in unused slots),
+    """What may change without compiling again: the tokens that ``stops`` [10] an answer (-1 in unused slots),
     ``temperature`` [] and ``top_p`` []."""
 
     stops: jax.Array

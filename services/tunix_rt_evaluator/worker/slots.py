@@ -25,12 +25,13 @@ from tunix_rt_evaluator.model import Decoding
 from tunix_rt_evaluator.worker.engine import Request
 from tunix_rt_evaluator.worker.programs import Admission, Rows, Settings, Shape, admit, go_on, idle
 from tunix_rt_kit.artifacts import canonical_json
+from tunix_rt_kit.models.hf_folder import MOST_STOPS
 
 REVISION: Final = 4
 """Raised whenever other tokens could be written than before."""
 
 _STEPS_BETWEEN_CHECKS: Final = 16
-_STOPS: Final = 4
+_STOPS: Final = MOST_STOPS + 2
 _ADMITTED_SHARE: Final = 8
 _SHORTEST: Final = 32
 # With fewer rows XLA sums in another order on a CPU, and one rounded bit makes another answer.
@@ -107,7 +108,7 @@ class Generator:
         state: the model's weights, without LoRA.
         programs: of its structure.
         decoding: how.
-        stop_ids: at most 4 tokens, each of which ends an answer.
+        stop_ids: at most 10 tokens, each of which ends an answer.
         pad_id: fills prompts; nothing attends to it.
         context_length: most tokens of a sequence, prompt included.
         longest: tokens of the longest prompt.
@@ -136,6 +137,7 @@ class Generator:
             admitted=admitted,
             prompt_length=bucket(longest),
             max_new_tokens=min(decoding.max_new_tokens, context_length),
+            columns=max(bucket(longest), min(bucket(longest) + decoding.max_new_tokens, context_length)),
             draws=decoding.temperature > 0,
             log_probabilities=decoding.log_probabilities,
         )

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from tunix_rt_kit.models.hf_folder import stored_dtype
-from tunix_rt_kit.models.loader import load_model
+from tunix_rt_kit.models.loader import load_model, rebuilt
 from tunix_rt_kit.models.lora import CONFIG_FILE, merge_lora
 from tunix_rt_kit.models.networks import Decoder
 
@@ -17,14 +16,14 @@ from tunix_rt_kit.models.networks import Decoder
 class BaseWeights:
     """A base model that stays loaded, as exactly as it is stored, while adapters come and go.
 
-    An adapter is merged: a tuned model then runs by the same programs and as fast as its base.
-
-    Raises what ``load_model`` raises.
+    An adapter is merged: a tuned model then runs by the same programs and as fast as its base. A checkpoint
+    that is a whole model needs no base, and has none loaded.
     """
 
     def __init__(self, folder: Path, mesh: jax.sharding.Mesh) -> None:
+        self._folder = folder
         self._mesh = mesh
-        self._model = load_model(folder, dtype=stored_dtype(folder), mesh=mesh)
+        self._loaded: Decoder | None = None
 
     def model(self, checkpoint: Path | None, dtype: str) -> Decoder:
         """The base model, or one that was trained from it, with weights of ``dtype``.
@@ -33,22 +32,24 @@ class BaseWeights:
 
         Raises what ``load_model`` and ``merge_lora`` raise.
         """
-        model = self._trained(checkpoint, dtype) if checkpoint else self._cast(dtype)
+        model = self._made(checkpoint, dtype)
         model.sum_in_float32()
         return model
 
-    def _trained(self, checkpoint: Path, dtype: str) -> Decoder:
-        if not is_adapter(checkpoint):
+    def _made(self, checkpoint: Path | None, dtype: str) -> Decoder:
+        if checkpoint is not None and not is_adapter(checkpoint):
             return load_model(checkpoint, dtype=dtype, mesh=self._mesh)
+        base = self._base()
         with self._mesh:
-            return merge_lora(self._model, checkpoint, dtype=dtype)
+            if checkpoint is not None:
+                return merge_lora(base, checkpoint, dtype=dtype)
+            return rebuilt(base, nnx.state(base).to_pure_dict(), dtype=dtype)
 
-    def _cast(self, dtype: str) -> Decoder:
-        wanted = jnp.dtype(dtype)
-        with self._mesh:
-            graph, state = nnx.split(self._model)
-            model: Decoder = nnx.merge(graph, jax.tree.map(lambda value: value.astype(wanted), state))
-            return model
+    def _base(self) -> Decoder:
+        if self._loaded is None:
+            dtype = stored_dtype(self._folder)
+            self._loaded = load_model(self._folder, dtype=dtype, mesh=self._mesh)
+        return self._loaded
 
 
 def is_adapter(checkpoint: Path) -> bool:

@@ -40,6 +40,7 @@ class Adapter:
 
         Raises:
             InvalidArgument: ADAPTER_MISMATCH, naming the tensor that is missing or has another shape.
+            DataLoss: ADAPTER_INVALID, naming the tensor that holds what is no finite number.
         """
         shapes = {_A: (self.rank, inputs), _B: (outputs, self.rank)}
         pair = []
@@ -50,6 +51,12 @@ class Adapter:
                 raise mismatch(f"tensor {name!r} is missing", name)
             if tensor.shape != shape:
                 raise mismatch(f"tensor {name!r} has shape {list(tensor.shape)}, not {list(shape)}", name)
+            if not np.isfinite(tensor.astype(np.float32)).all():
+                raise DataLoss(
+                    f"adapter tensor {name!r} holds values that are no finite numbers",
+                    reason="ADAPTER_INVALID",
+                    metadata={"field": name},
+                )
             pair.append(tensor)
         return pair[0], pair[1]
 

@@ -14,6 +14,10 @@ from tunix_rt_kit.models.families import Fields, ModelConfig, family_of, unsuppo
 
 INDEX_FILE = "model.safetensors.index.json"
 WEIGHTS_FILE = "model.safetensors"
+MOST_STOPS = 8
+"""Tokens that may end an answer by ``generation_config.json``."""
+
+_GENERATION_FILE = "generation_config.json"
 _DTYPES = frozenset({"BF16", "F16", "F32"})
 _MAX_HEADER_BYTES = 100 << 20
 _PREFIX_BYTES = 8
@@ -126,6 +130,22 @@ def read_special_tokens(folder: Path) -> SpecialTokens:
         unk_token=token("unk_token"),
         chat_template=template,
     )
+
+
+def read_stop_ids(folder: Path) -> tuple[int, ...]:
+    """The tokens that end an answer by ``eos_token_id`` of ``generation_config.json``; none without the file.
+
+    Raises:
+        FailedPrecondition: BASE_MODEL_UNSUPPORTED, the field is no token id or list of such.
+    """
+    if not (folder / _GENERATION_FILE).is_file():
+        return ()
+    value = _read_json(folder, _GENERATION_FILE).get("eos_token_id")
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    if len(ids) > MOST_STOPS or not all(type(one) is int and one >= 0 for one in ids):
+        wanted = f"it must be a token id, or a list of at most {MOST_STOPS}"
+        raise unsupported(folder, f"{_GENERATION_FILE}: eos_token_id", value, wanted)
+    return tuple(ids)
 
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:

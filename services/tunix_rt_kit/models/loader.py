@@ -48,8 +48,7 @@ def load_model(path: Path | str, *, dtype: str, mesh: jax.sharding.Mesh) -> Deco
     wanted = jnp.dtype(dtype)
     network = NETWORKS[config.family]
     with mesh:
-        abstract = nnx.eval_shape(lambda: network(config, dtype=wanted, rngs=nnx.Rngs(params=0)))
-    graph, state = nnx.split(abstract)
+        graph, state = nnx.split(_empty(config, dtype))
     empty, shardings = _by_path(state), _by_path(nnx.get_named_sharding(state, mesh))
     weights = {}
     for name, value in _tensors(folder, config):
@@ -59,6 +58,22 @@ def load_model(path: Path | str, *, dtype: str, mesh: jax.sharding.Mesh) -> Deco
     filled = jax.tree_util.tree_map_with_path(lambda at, _: weights[_key(at)], state.to_pure_dict())
     model: Decoder = nnx.merge(graph, filled)
     return model
+
+
+def rebuilt(model: Decoder, weights: Any, *, dtype: str) -> Decoder:
+    """The model that ``load_model`` would have made with other weights, and in another type.
+
+    Modules of some families compute in the type that they were made for, whatever that of their weights is.
+
+    Args:
+        model: without LoRA; it stays as it is.
+        weights: nested as those of ``nnx.state(model).to_pure_dict()``; an array of type ``dtype`` is shared.
+        dtype: see ``load_model``.
+    """
+    wanted = jnp.dtype(dtype)
+    cast = jax.tree.map(lambda value: value.astype(wanted), weights)
+    made: Decoder = nnx.merge(nnx.graphdef(_empty(model.description, dtype)), cast)
+    return made
 
 
 @nnx.jit
@@ -77,6 +92,12 @@ def logits(model: Decoder, tokens: jax.Array, mask: jax.Array) -> jax.Array:
     attention_mask = sft_utils.make_causal_attn_mask(mask)
     output: jax.Array = model(tokens, positions, None, attention_mask)[0]
     return output
+
+
+def _empty(config: ModelConfig, dtype: str) -> Decoder:
+    network, wanted = NETWORKS[config.family], jnp.dtype(dtype)
+    empty: Decoder = nnx.eval_shape(lambda: network(config, dtype=wanted, rngs=nnx.Rngs(params=0)))
+    return empty
 
 
 def _tensors(folder: Path, config: ModelConfig) -> Iterator[tuple[str, npt.NDArray[Any]]]:

@@ -17,6 +17,7 @@ from flax import nnx
 from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_kit.models.adapter import CONFIG_FILE, TARGET_MODULES, WEIGHTS_FILE, read_adapter, write_adapter
 from tunix_rt_kit.models.families import ModelConfig
+from tunix_rt_kit.models.loader import rebuilt
 from tunix_rt_kit.models.networks import Decoder
 
 __all__ = [
@@ -119,32 +120,32 @@ def load_adapter(model: Decoder, folder: Path, *, quantization: Quantization | N
 
 
 def merge_lora(model: Decoder, folder: Path, *, dtype: str) -> Decoder:
-    """A copy of ``model`` with an adapter's products added to its weights, without LoRA.
+    """``model`` in another type with an adapter's products added to its weights, without LoRA.
 
-    The sums are made in float32 and rounded to ``dtype`` once.
+    The sums are made in float32 and rounded to ``dtype`` once. What stays as it is may be shared.
 
     Args:
         model: as for ``load_adapter``, whose errors this raises too.
         folder: as for ``load_adapter``.
-        dtype: of every weight of the copy.
+        dtype: what the merged model's weights are, and what it computes in.
     """
     adapter, wanted = read_adapter(folder), jnp.dtype(dtype)
     shapes = model.description.tensor_shapes()
-    # Merging what was split would share the variables, and the base model change with them.
-    merged: Decoder = nnx.clone(model)
-    for index, layer in enumerate(merged.layers):
+    weights = nnx.state(model).to_pure_dict()
+    for index, layer in weights["layers"].items():
         for name in adapter.target_modules:
             hf_parent, parent, attribute = _home(name)
             module = f"model.layers.{index}.{hf_parent}.{name}"
             outputs, inputs = shapes[f"{module}.weight"]
             a, b = (jnp.asarray(value, jnp.float32) for value in adapter.take(module, inputs, outputs))
-            weight = getattr(getattr(getattr(layer, parent), name), attribute)
-            product = (a.T @ b.T).reshape(weight.shape) * (adapter.alpha / adapter.rank)
-            weight[...] = (weight[...].astype(jnp.float32) + product).astype(wanted)
+            projection = layer[parent][name]
+            weight = projection[attribute]
+            # A GPU would round the factors to 10 bits otherwise.
+            product = jnp.matmul(a.T, b.T, precision="highest").reshape(weight.shape)
+            scaled = product * (adapter.alpha / adapter.rank)
+            projection[attribute] = (weight.astype(jnp.float32) + scaled).astype(wanted)
     adapter.require_all_taken()
-    graph, state = nnx.split(merged)
-    rounded: Decoder = nnx.merge(graph, jax.tree.map(lambda value: value.astype(wanted), state))
-    return rounded
+    return rebuilt(model, weights, dtype=dtype)
 
 
 def _pairs(model: Decoder) -> Iterator[tuple[str, nnx.LoRAParam[jax.Array], nnx.LoRAParam[jax.Array]]]:

@@ -117,6 +117,30 @@ def child_environment(cache_dir: Path) -> dict[str, str]:
     return variables
 
 
+def lack_of_memory(error: Exception) -> str | None:
+    """The first line of what is said by an error that means that memory ran out, on a device or here; None of
+    any other error."""
+    import jax
+
+    detail = str(error)
+    ran_out = isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in detail
+    if not ran_out and not isinstance(error, MemoryError):
+        return None
+    return next(iter(detail.splitlines()), "")[:200] or "no more memory"
+
+
+def processor() -> str:
+    """The processor's model and how many cores this process may use: XLA compiles for the one, and divides
+    work by the other."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{next(iter(names), platform.processor() or platform.machine())}, {cores} cores"
+
+
 def give_back_memory() -> None:
     """Give the memory that this process has freed back to the system, where the C library is glibc.
 

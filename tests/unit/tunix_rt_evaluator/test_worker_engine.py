@@ -1,4 +1,4 @@
-"""Generation in slots against the model run token by token, and adapters merged against adapters applied."""
+"""Generation in slots against the model run token by token."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from tunix_rt_evaluator.worker.weights import BaseWeights
 from tunix_rt_kit.jobs import JobCancelled
 from tunix_rt_kit.models.families import FAMILIES
 from tunix_rt_kit.models.loader import load_model, logits, make_mesh
-from tunix_rt_kit.models.lora import apply_lora, load_adapter, save_adapter
 from tunix_rt_kit.models.networks import Decoder
 
 CONTEXT = 128
@@ -222,40 +221,3 @@ def test_buckets_are_few_multiples_of_32_and_hold_the_length() -> None:
         32, 32, 64, 96, 128, 192, 256, 384,
     ]  # fmt: skip
     assert all(bucket(length) >= length for length in range(1, 3000))
-
-
-def test_a_merged_adapter_computes_what_the_applied_one_computes(
-    folder: Path, mesh: jax.sharding.Mesh, tmp_path: Path
-) -> None:
-    base = load_model(folder, dtype="float32", mesh=mesh)
-    with mesh:
-        tuned = apply_lora(base, rank=4, alpha=8.0, seed=1)
-        random = np.random.default_rng(0)
-        for layer in tuned.layers:
-            for projection, name in (
-                (layer.attn.q_proj, "w"),
-                (layer.attn.o_proj, "w"),
-                (layer.mlp.down_proj, "kernel"),
-            ):
-                b = getattr(projection, f"{name}_lora_b")
-                b[...] = jnp.asarray(random.normal(size=b.shape, scale=0.1), jnp.float32)
-    save_adapter(tuned, tmp_path, alpha=8.0, base_model="m")
-    merged = BaseWeights(folder, mesh).model(tmp_path, "float32")
-    applied = load_adapter(load_model(folder, dtype="float32", mesh=mesh), tmp_path)
-    tokens = jnp.asarray(np.random.default_rng(1).integers(3, 259, (2, 24)), jnp.int32)
-    mask = jnp.ones((2, 24), bool)
-    expected = logits(applied, tokens, mask)
-    assert float(jnp.abs(expected - logits(base, tokens, mask)).max()) > 0.05
-    assert float(jnp.abs(expected - logits(merged, tokens, mask)).max()) < 1e-4
-
-
-def test_merged_weights_have_the_type_that_was_asked_for(
-    folder: Path, mesh: jax.sharding.Mesh, tmp_path: Path
-) -> None:
-    tuned = apply_lora(load_model(folder, dtype="float32", mesh=mesh), rank=2, alpha=2.0, seed=0)
-    save_adapter(tuned, tmp_path, alpha=2.0, base_model="m")
-    merged = BaseWeights(folder, mesh).model(tmp_path, "bfloat16")
-    base = BaseWeights(folder, mesh).model(None, "bfloat16")
-    assert merged.layers[0].attn.q_proj.w.dtype == jnp.bfloat16
-    # B is still zero, so merging changed nothing.
-    assert jnp.array_equal(merged.layers[1].mlp.up_proj.kernel[...], base.layers[1].mlp.up_proj.kernel[...])

@@ -195,6 +195,16 @@ def test_damaged_adapter_is_named(tiny: Path, adapter: Path, file: str) -> None:
         load_adapter(load(tiny), adapter)
 
 
+def test_an_adapter_of_no_numbers_is_named_by_its_tensor(tiny: Path, adapter: Path) -> None:
+    tensors = load_file(adapter / WEIGHTS_FILE)
+    name = sorted(tensors)[2]
+    tensors[name] = np.full_like(tensors[name], np.nan)
+    save_file(tensors, adapter / WEIGHTS_FILE)
+    with pytest.raises(DataLoss, match=name) as caught:
+        load_adapter(load(tiny), adapter)
+    assert caught.value.reason == "ADAPTER_INVALID"
+
+
 PROJECTIONS = {"q_proj": ("attn", "w"), "o_proj": ("attn", "w"), "down_proj": ("mlp", "kernel")}
 
 
