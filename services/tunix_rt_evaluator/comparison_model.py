@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
@@ -201,6 +201,6 @@ class Run:
     results: dict[str, ItemResult]
 
     @classmethod
-    def of(cls, evaluation: Evaluation, results: Sequence[ItemResult]) -> Run:
+    def of(cls, evaluation: Evaluation, results: Iterable[ItemResult]) -> Run:
         """A run of an evaluation's results."""
         return cls(evaluation, {result.item_digest: result for result in results})

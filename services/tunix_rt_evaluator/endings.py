@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
-from tunix_rt_evaluator.model import EvaluationUpdate, ItemResult, JobError, Manifest, StoredFile
-from tunix_rt_evaluator.results import summarise
+from tunix_rt_evaluator.model import EvaluationUpdate, JobError, Manifest, StoredFile, Summary
 from tunix_rt_kit.artifacts import ArtifactStore, canonical_json
 from tunix_rt_kit.errors import DomainError
 
 MANIFEST_FILE: Final = "manifest.json"
 
 
-def success(artifacts: ArtifactStore, manifest: Manifest, results: Sequence[ItemResult]) -> EvaluationUpdate:
+def success(artifacts: ArtifactStore, manifest: Manifest, summary: Summary) -> EvaluationUpdate:
     """The result of one that went well; its manifest is put into the artifact store."""
     stored = artifacts.put_bytes(canonical_json(manifest.model_dump(mode="json")))
     return EvaluationUpdate(
-        summary=summarise(results),
+        summary=summary,
         manifest=manifest,
         manifest_file=StoredFile(
             path=MANIFEST_FILE, size_bytes=stored.size, digest=stored.digest, uri=stored.uri

@@ -15,8 +15,9 @@ _ENVELOPE = {"kind", "time"}
 class AttemptFacts:
     """The facts of one attempt, folded from events, and the items of all attempts.
 
-    ``new_generations`` holds what nobody has taken yet. ``exit_code`` is None while the child has not told
-    its end.
+    ``new_generations`` holds what nobody has taken yet. ``changed``, if it is not empty, says why an attempt
+    answered all items anew, so that those told of before count no more; whoever takes it clears it.
+    ``exit_code`` is None while the child has not told its end.
     """
 
     attempt: int
@@ -25,6 +26,7 @@ class AttemptFacts:
     error: JobError | None = None
     exit_code: int | None = None
     new_generations: list[Generation] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._current = False
@@ -43,7 +45,10 @@ class AttemptFacts:
                 self.new_generations.append(Generation.model_validate(event["generation"]))
             elif event["kind"] == "attempt":
                 self._current = event["number"] == self.attempt
-            elif self._current:
+            elif event["kind"] == "facts" and event.get("changed"):
+                self.new_generations.clear()
+                self.changed = list(event["changed"])
+            if self._current:
                 self._take(event)
 
     def _take(self, event: Mapping[str, Any]) -> None:

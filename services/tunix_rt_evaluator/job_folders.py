@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -92,6 +93,16 @@ class JobFolders:
             checkpoint_digest=checkpoint.digest if checkpoint else "",
             responses=None if evaluation.spec.fresh else str(self._responses),
         )
+
+    def discard_checkpoint(self, evaluation_id: str) -> None:
+        """Remove the copy of a checkpoint; the next attempt, if there is one, makes another."""
+        shutil.rmtree(self._root / evaluation_id / _CHECKPOINT, ignore_errors=True)
+
+    def discard_checkpoints(self, unfinished: Collection[str]) -> None:
+        """Remove the copies that evaluations left which are not among ``unfinished``."""
+        for copy in self._root.glob(f"*/{_CHECKPOINT}"):
+            if copy.parent.name not in unfinished:
+                self.discard_checkpoint(copy.parent.name)
 
     def _endpoint_fields(self, evaluation: Evaluation) -> EndpointFields | None:
         if evaluation.spec.endpoint_model is None:

@@ -20,7 +20,9 @@ class _Idle:
 
 
 class KeptChildren:
-    """At most ``most`` children that wait for a job, each for ``keep_s`` seconds; safe for threads.
+    """Children that wait for a job, each for ``keep_s`` seconds; safe for threads.
+
+    With those that have a job there are at most ``most``.
 
     ``keep_s`` 0 keeps none; None is 60 s, and on a GPU 0, whose memory the next program needs.
     """
@@ -36,18 +38,17 @@ class KeptChildren:
         """Whether any child is kept."""
         return self._keep_s > 0
 
-    def take(self, model: str) -> KeptChild | None:
-        """A child that holds ``model``, for a job; room is made where there is none."""
+    def take(self, model: str, running: int = 1) -> KeptChild | None:
+        """A child that holds ``model``, for a job; room is made for those ``running``, this one included."""
         with self._lock:
             found = next((idle for idle in self._idle if idle.model == model), None)
             if found is not None:
                 self._idle.remove(found)
                 found.timer.cancel()
-                return found.child
-            crowding = self._idle[: max(0, len(self._idle) - self._most + 1)]
+            crowding = self._idle[: max(0, len(self._idle) + running - self._most)]
         for idle in crowding:
             self._end(idle)
-        return None
+        return found.child if found is not None else None
 
     def give(self, model: str, child: KeptChild) -> None:
         """Keep a child that holds ``model`` and has done its job."""

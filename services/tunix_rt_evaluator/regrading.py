@@ -21,7 +21,7 @@ from tunix_rt_evaluator.model import (
 )
 from tunix_rt_evaluator.names import evaluation_name
 from tunix_rt_evaluator.regrade_admission import regraded_items
-from tunix_rt_evaluator.results import graded, regraded_manifest
+from tunix_rt_evaluator.results import Totals, graded, regraded_manifest
 from tunix_rt_evaluator.service import EvaluationRepository
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.jobs import JobRunner
@@ -90,9 +90,9 @@ class Regrader:
         source = self._repository.get(evaluation.inputs.regrade.source).manifest
         if source is None:
             raise RuntimeError(f"evaluation {evaluation.inputs.regrade.source} has no manifest")
-        results = self._repository.all_results(evaluation_id)
-        manifest = regraded_manifest(source, evaluation, evaluation_name(evaluation_id), results)
-        result = success(self._artifacts, manifest, results)
+        totals = Totals.of(self._repository.all_results(evaluation_id))
+        manifest = regraded_manifest(source, evaluation, evaluation_name(evaluation_id), totals)
+        result = success(self._artifacts, manifest, totals.summary)
         done = work.update(ended=True)
         update = result.model_copy(update={"progress": done.progress, "stage_timings": done.stage_timings})
         self._repository.change_state(evaluation_id, _OPEN, EvaluationState.SUCCEEDED, update)

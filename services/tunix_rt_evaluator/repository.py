@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from pydantic import BaseModel, TypeAdapter
-from sqlalchemy import and_, insert, or_, select, update
+from sqlalchemy import and_, delete, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from tunix_rt_evaluator.model import (
@@ -188,6 +188,11 @@ class SqlEvaluationRepository:
         with self._database.write() as session:
             session.execute(insert(results), rows)
 
+    def drop_results(self, evaluation_id: str) -> None:
+        """Forget all results of an evaluation."""
+        with self._database.write() as session:
+            session.execute(delete(results).where(results.c.evaluation_id == evaluation_id))
+
     def results_page(
         self, evaluation_id: str, after: str | None, limit: int, wanted: ItemFilter = _ALL_ITEMS
     ) -> tuple[Sequence[ItemResult], bool]:
@@ -212,12 +217,13 @@ class SqlEvaluationRepository:
                 found.append(result)
         return found, True
 
-    def all_results(self, evaluation_id: str) -> Sequence[ItemResult]:
-        """All results, ordered by item id."""
+    def all_results(self, evaluation_id: str) -> Iterator[ItemResult]:
+        """All results, ordered by item id; a few at a time are in memory."""
         query = select(results.c.result).where(results.c.evaluation_id == evaluation_id)
         with self._database.read() as session:
-            rows = session.execute(query.order_by(results.c.item_id)).scalars()
-            return [ItemResult.model_validate(value) for value in rows]
+            ordered = query.order_by(results.c.item_id).execution_options(yield_per=_ROWS)
+            for value in session.execute(ordered).scalars():
+                yield ItemResult.model_validate(value)
 
     def _once(self, session: Session, request: RequestKey, create: Any) -> str:
         result, _ = self._requests.once(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import Any, Final
+from typing import Final, Self
 
 from tunix_rt_evaluator.eval_sets import item_digest
 from tunix_rt_evaluator.grading import Grading
@@ -21,7 +22,7 @@ from tunix_rt_evaluator.model import (
     Verdict,
 )
 from tunix_rt_evaluator.statistics import accuracy, by_category
-from tunix_rt_kit.artifacts import digest_json
+from tunix_rt_kit.artifacts import ListDigest
 
 _OF_THIS_RUN: Final = {"seconds", "cached", "kept_tokens"}
 _NOTHING: Final = Verdict(extracted_answer="", correct=False)
@@ -84,38 +85,82 @@ def _summed_up(verdicts: Sequence[Verdict]) -> Verdict:
     )
 
 
-def summarise(results: Sequence[ItemResult]) -> Summary:
-    """Accuracy over all items and by category. Items that failed or were cut count as what their answer
-    is."""
-    generations = [result.generation for result in results]
-    answers = [answer for generation in generations for answer in generation.answers]
-    made = [generation for generation in generations if not generation.cached]
-    seconds = sum(generation.seconds for generation in made)
-    tokens = sum(_tokens(generation) - generation.kept_tokens for generation in made)
-    return Summary(
-        overall=accuracy(sum(result.verdict.correct for result in results), len(results)),
-        categories=by_category((result.category, result.verdict.correct) for result in results),
-        truncated_count=sum(answer.finish_reason == "length" for answer in answers),
-        failed_count=sum(generation.finish_reason == "failed" for generation in generations),
-        generated_tokens=sum(_tokens(generation) for generation in generations),
-        tokens_per_second=tokens / seconds if seconds else 0.0,
-        ungraded_count=sum(bool(verdict.error) for result in results for verdict in result.each),
-        mean_score=sum(result.verdict.value for result in results) / len(results) if results else 0.0,
-        cached_count=sum(generation.cached for generation in generations),
-        any_correct_count=sum(any(verdict.correct for verdict in result.each) for result in results),
-        worst_correct_count=sum(result.verdict.correct and result.settled for result in results),
-        best_correct_count=sum(result.verdict.correct or not result.settled for result in results),
-    )
+class Totals:
+    """What the results of an evaluation come to, taken one by one in the order of their items' ids.
 
+    Items that failed or were cut count as what their answer is. No time is in the digest, nor what was kept.
+    """
 
-def _tokens(generation: Generation) -> int:
-    return sum(answer.output_tokens for answer in generation.answers)
+    def __init__(self) -> None:
+        self._last = ""
+        self._digest = ListDigest()
+        self._graders: set[str] = set()
+        self._verdicts: list[tuple[str, bool]] = []
+        self._scores: list[float] = []
+        self._seconds: list[float] = []
+        self._counts: Counter[str] = Counter()
 
+    @classmethod
+    def of(cls, results: Iterable[ItemResult]) -> Self:
+        """The totals of all results."""
+        totals = cls()
+        for result in results:
+            totals.take(result)
+        return totals
 
-def results_digest(results: Sequence[ItemResult]) -> str:
-    """Digest of all results in the order of their items' ids, without times and what was kept of them."""
-    ordered = sorted(results, key=lambda result: result.item_id)
-    return digest_json([_timeless(result) for result in ordered])
+    def take(self, result: ItemResult) -> None:
+        """Count one; raises ValueError if its item comes before the last one's."""
+        if result.item_id < self._last:
+            raise ValueError(f"the result of {result.item_id!r} came after that of {self._last!r}")
+        self._last = result.item_id
+        self._digest.add(result.model_dump(mode="json", exclude={"generation": _OF_THIS_RUN}))
+        self._graders.add(result.grader)
+        self._verdicts.append((result.category, result.verdict.correct))
+        self._scores.append(result.verdict.value)
+        generation, settled = result.generation, result.settled
+        tokens = sum(answer.output_tokens for answer in generation.answers)
+        if not generation.cached:
+            self._seconds.append(generation.seconds)
+            self._counts["made_tokens"] += tokens - generation.kept_tokens
+        self._counts.update(
+            truncated=sum(answer.finish_reason == "length" for answer in generation.answers),
+            failed=generation.finish_reason == "failed",
+            tokens=tokens,
+            ungraded=sum(bool(verdict.error) for verdict in result.each),
+            cached=generation.cached,
+            any_correct=any(verdict.correct for verdict in result.each),
+            worst_correct=result.verdict.correct and settled,
+            best_correct=result.verdict.correct or not settled,
+        )
+
+    @property
+    def digest(self) -> str:
+        """Digest of all results."""
+        return self._digest.value
+
+    @property
+    def graders(self) -> tuple[str, ...]:
+        """The versions of all graders, in order."""
+        return tuple(sorted(self._graders))
+
+    @property
+    def summary(self) -> Summary:
+        """Accuracy over all items and by category."""
+        counts, items, seconds = self._counts, len(self._verdicts), sum(self._seconds)
+        return Summary(
+            overall=accuracy(sum(correct for _, correct in self._verdicts), items),
+            categories=by_category(self._verdicts),
+            truncated_count=counts["truncated"],
+            failed_count=counts["failed"],
+            generated_tokens=counts["tokens"],
+            tokens_per_second=counts["made_tokens"] / seconds if seconds else 0.0,
+            ungraded_count=counts["ungraded"],
+            mean_score=sum(self._scores) / items if items else 0.0,
+            cached_count=counts["cached"],
+            any_correct_count=counts["any_correct"],
+            worst_correct_count=counts["worst_correct"],
+            best_correct_count=counts["best_correct"],
+        )
 
 
 def manifest(
@@ -123,7 +168,7 @@ def manifest(
     name: str,
     inputs: EvaluationInput,
     facts: ModelFacts,
-    results: Sequence[ItemResult],
+    totals: Totals,
 ) -> Manifest:
     """Everything that could change the result of a finished evaluation called ``name``."""
     checkpoint = inputs.checkpoint
@@ -138,9 +183,9 @@ def manifest(
         training_manifest_digest=checkpoint.manifest_digest if checkpoint else "",
         dataset_digest=checkpoint.dataset_digest if checkpoint else "",
         chat_template_digest=facts.chat_template_digest,
-        graders=tuple(sorted({result.grader for result in results})),
+        graders=totals.graders,
         engine=facts.engine,
-        results_digest=results_digest(results),
+        results_digest=totals.digest,
         package_versions=facts.package_versions,
         runtime_settings=facts.runtime_settings,
         device=facts.device,
@@ -148,21 +193,15 @@ def manifest(
     )
 
 
-def regraded_manifest(
-    source: Manifest, evaluation: Evaluation, name: str, results: Sequence[ItemResult]
-) -> Manifest:
+def regraded_manifest(source: Manifest, evaluation: Evaluation, name: str, totals: Totals) -> Manifest:
     """What the manifest of ``source`` becomes where its answers were graded again as ``evaluation``."""
     return source.model_copy(
         update={
             "evaluation": name,
             "spec": source.spec.model_copy(update={"eval_set": evaluation.spec.eval_set}),
             "eval_set_digest": evaluation.inputs.eval_set_digest,
-            "graders": tuple(sorted({result.grader for result in results})),
-            "results_digest": results_digest(results),
+            "graders": totals.graders,
+            "results_digest": totals.digest,
             "regrade": evaluation.inputs.regrade,
         }
     )
-
-
-def _timeless(result: ItemResult) -> Mapping[str, Any]:
-    return result.model_dump(mode="json", exclude={"generation": _OF_THIS_RUN})

@@ -6,6 +6,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -22,7 +23,7 @@ from tunix_rt_evaluator.model import (
     JobError,
 )
 from tunix_rt_evaluator.names import evaluation_name
-from tunix_rt_evaluator.results import graded, manifest
+from tunix_rt_evaluator.results import Totals, graded, manifest
 from tunix_rt_evaluator.service import EvaluationRepository
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.jobs import JobRunner, WorkerProcess
@@ -32,6 +33,7 @@ _log = get_logger("tunix_rt.evaluator")
 
 _POLL_S: Final = 0.1
 _LOOK_S: Final = 0.5
+_MOST_BYTES: Final = 1 << 23
 _LOG_LINES: Final = 20
 _LOG_CHARACTERS: Final = 4_000
 _CANCELLED_CODE: Final = 3
@@ -72,7 +74,9 @@ class Supervisor:
     def start(self) -> None:
         """Take up the evaluations that an earlier server did not finish, oldest first."""
         self._runner = JobRunner(self._slots, self._run, on_error=self._on_error, name="evaluation")
-        for evaluation_id in self._repository.unfinished():
+        unfinished = self._repository.unfinished()
+        self._folders.discard_checkpoints(unfinished)
+        for evaluation_id in unfinished:
             self._runner.submit(evaluation_id)
 
     def stop(self, grace_s: float) -> None:
@@ -121,6 +125,7 @@ class Supervisor:
             run.finish(asked_to_stop=cancelled.is_set())
         finally:
             self._keep_or_kill(process, run)
+            self._folders.discard_checkpoint(evaluation_id)
             self._end_at_once.discard(evaluation_id)
 
     def _keep_or_kill(self, process: WorkerProcess, run: _Run | None) -> None:
@@ -144,7 +149,7 @@ class Supervisor:
         if evaluation.state in _UNDER_WAY:
             process.adopt()
             run = self._make_run(evaluation, process)
-            run.collect()
+            run.collect_all()
             if process.poll() is None or run.told_its_end:
                 return run
             if evaluation.state is EvaluationState.CANCELLING:
@@ -162,8 +167,11 @@ class Supervisor:
             return None
         evaluation = evaluation.model_copy(update={"attempt_count": attempt})
         run = self._make_run(evaluation, process)
+        run.collect_all()
+        run.forget_unless_told()
         spec = self._folders.prepare(evaluation, run.items, attempt)
-        child = self._kept.take(run.local_model) if run.local_model else None
+        running = len(self._runner.active()) if self._runner is not None else 1
+        child = self._kept.take(run.local_model, running) if run.local_model else None
         process.start(spec.model_dump(mode="json"), child)
         return run
 
@@ -174,7 +182,7 @@ class Supervisor:
     def _give_back(self, run: _Run, process: WorkerProcess) -> None:
         """The server stops: end the child and leave the evaluation to the next server."""
         process.kill()
-        run.collect()
+        run.collect_all()
         if run.cancelling:
             run.save()
             run.change([EvaluationState.CANCELLING], EvaluationState.CANCELLED)
@@ -235,11 +243,14 @@ class _Run:
         return self._repository.get(self._evaluation.id).state is EvaluationState.CANCELLING
 
     def collect(self) -> bool:
-        """Take in what the child told since the last call, grading its answers; whether there was
+        """Take in some of what the child told since the last call, grading its answers; whether there was
         anything."""
-        events = self._process.events(self._read)
+        events = self._process.events(self._read, _MOST_BYTES)
         self._read += len(events)
         self._facts.take(events)
+        if self._facts.changed:
+            self._start_over(self._facts.changed)
+            self._facts.changed = []
         fresh = [entry for entry in self._facts.new_generations if entry.item_id not in self._stored]
         self._facts.new_generations.clear()
         if fresh:
@@ -247,6 +258,22 @@ class _Run:
             self._repository.add_results(self._evaluation.id, graded(answers, self._grading))
             self._stored |= {entry.item_id for entry in fresh}
         return bool(events)
+
+    def collect_all(self) -> None:
+        """Take in all that the child told since the last call."""
+        while self.collect():
+            pass
+
+    def forget_unless_told(self) -> None:
+        """Before an attempt: what is stored counts only if the folder still says which engine it is of."""
+        if self._stored and not self._read:
+            self._start_over(["the folder of the evaluation was lost"])
+
+    def _start_over(self, changed: Sequence[str]) -> None:
+        """All items are answered anew, as another engine may answer now: nothing that is stored counts."""
+        _log.warning("evaluation_started_over", evaluation=self._evaluation.id, changed=changed)
+        self._repository.drop_results(self._evaluation.id)
+        self._stored.clear()
 
     def save(self) -> None:
         """Store how far the evaluation has come."""
@@ -258,7 +285,7 @@ class _Run:
 
     def finish(self, *, asked_to_stop: bool) -> None:
         """The child has ended: store how."""
-        self.collect()
+        self.collect_all()
         code = self._facts.exit_code if self.told_its_end else self._process.poll()
         if code == 0 and len(self._stored) == len(self.items):
             self._succeed()
@@ -271,9 +298,9 @@ class _Run:
         evaluation, facts = self._evaluation, self._facts.facts
         if facts is None:
             raise RuntimeError("the worker ended well without saying what it ran")
-        results = self._repository.all_results(evaluation.id)
-        complete = manifest(evaluation, evaluation_name(evaluation.id), evaluation.inputs, facts, results)
-        result = success(self._artifacts, complete, results)
+        totals = Totals.of(self._repository.all_results(evaluation.id))
+        complete = manifest(evaluation, evaluation_name(evaluation.id), evaluation.inputs, facts, totals)
+        result = success(self._artifacts, complete, totals.summary)
         update = self._update().model_copy(
             update={name: getattr(result, name) for name in ("summary", "manifest", "manifest_file")}
         )

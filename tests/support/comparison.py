@@ -25,7 +25,7 @@ from tunix_rt_evaluator.model import (
     ModelFacts,
     StoredFile,
 )
-from tunix_rt_evaluator.results import graded, manifest, summarise
+from tunix_rt_evaluator.results import Totals, graded, manifest
 from tunix_rt_kit.artifacts import digest_bytes
 from tunix_rt_kit.chat import ChatTemplate
 
@@ -131,11 +131,12 @@ def finished(
         device="cpu x86_64",
         code_revision="0.1.0+0123456789ab",
     )
-    complete = manifest(evaluation, f"evaluations/{name}", evaluation.inputs, facts, results)
+    totals = Totals.of(sorted(results, key=lambda result: result.item_id))
+    complete = manifest(evaluation, f"evaluations/{name}", evaluation.inputs, facts, totals)
     return evaluation.model_copy(
         update={
             "manifest": complete,
-            "summary": summarise(results),
+            "summary": totals.summary,
             "manifest_file": StoredFile(
                 path="manifest.json", size_bytes=2, digest=digest_bytes(name.encode())
             ),

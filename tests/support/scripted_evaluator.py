@@ -2,7 +2,8 @@
 
 The most new tokens of its spec say how it goes. A prompt is ``question|base's output|candidate's output``. An
 output is ``one~two~three`` where samples differ: they take turns. The answers to a question that begins with
-``Kept`` are said to come from an earlier evaluation.
+``Kept`` are said to come from an earlier evaluation. After the first attempt of ``UPGRADE`` another engine
+runs, which answers as the candidate does.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.jobs import JobDir, run_worker
 
-SUCCEED, WAIT, DEAF, REFUSE, DIE, CRASH, WAIT_ONCE, BUG, FORGET = range(100, 109)
+SUCCEED, WAIT, DEAF, REFUSE, DIE, CRASH, WAIT_ONCE, BUG, FORGET, UPGRADE = range(100, 110)
 OWN = ChatTemplateFields(jinja="{{ messages[0].content }}", eos_token="<|im_end|>")
 
 
@@ -37,14 +38,15 @@ def work(job: JobDir) -> None:
     print("about to answer", flush=True)
     if plan == REFUSE:
         raise FailedPrecondition("not this model", reason="BASE_MODEL_MISMATCH", metadata={"x": "y"})
-    job.emit("facts", facts=facts(spec).model_dump(mode="json"))
+    done = written(job)
+    changed = ["engine: scripted/1 before, scripted/2 now"] if upgraded(spec) and done else []
+    job.emit("facts", facts=facts(spec).model_dump(mode="json"), changed=changed)
     total = len(spec.items)
     job.emit("stage", stage="generating", completed=0, total=total, unit="items")
     if plan == BUG:
         raise RuntimeError("no such luck")
-    done = written(job)
     for number, item in enumerate(spec.items, start=1):
-        if item.id not in done:
+        if changed or item.id not in done:
             job.emit("item", generation=answer(spec, item).model_dump(mode="json"))
         job.emit(
             "progress",
@@ -66,10 +68,14 @@ def interrupt(job: JobDir, plan: int, attempt: int) -> None:
     if plan == CRASH:
         print("the end is near", flush=True)
         os._exit(7)
-    while plan in (WAIT, DEAF) or (plan == WAIT_ONCE and attempt == 1):
+    while plan in (WAIT, DEAF) or (plan in (WAIT_ONCE, UPGRADE) and attempt == 1):
         if plan != DEAF:
             job.check_cancelled()
         time.sleep(0.02)
+
+
+def upgraded(spec: WorkerSpec) -> bool:
+    return spec.decoding.max_new_tokens == UPGRADE and spec.attempt > 1
 
 
 def written(job: JobDir) -> set[str]:
@@ -79,7 +85,7 @@ def written(job: JobDir) -> set[str]:
 
 def answer(spec: WorkerSpec, item: WorkerItem) -> Generation:
     _, base, candidate = (item.prompt + "||").split("|")[:3]
-    texts = (candidate if spec.checkpoint_dir else base).split("~")
+    texts = (candidate if spec.checkpoint_dir or upgraded(spec) else base).split("~")
     failed = texts == ["FAIL"]
     first, *more = [sample(spec, texts[number % len(texts)]) for number in range(spec.decoding.samples)]
     nothing = Answer(output="", output_tokens=0, finish_reason="failed")
@@ -112,7 +118,7 @@ def facts(spec: WorkerSpec) -> ModelFacts:
         tokenizer_digest="sha256:t",
         chat_template=fields,
         chat_template_digest=ChatTemplate.model_validate(fields.model_dump()).digest,
-        engine="scripted/1",
+        engine="scripted/2" if upgraded(spec) else "scripted/1",
         package_versions={"jax": "1"},
         runtime_settings={"XLA_FLAGS": "none"},
         device="cpu",

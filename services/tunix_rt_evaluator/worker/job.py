@@ -5,25 +5,29 @@ Events, besides those that ``run_worker`` writes:
 - ``attempt``: ``number``. What follows belongs to this attempt.
 - ``stage``: a Progress. A stage begins, and the one before has ended.
 - ``progress``: a Progress. How far the stage has come.
-- ``facts``: ``facts``, a ModelFacts: what is being run.
-- ``item``: ``generation``, a Generation. Items that were written by an earlier attempt are not written
-  again, nor generated.
+- ``facts``: ``facts``, a ModelFacts: what is being run; ``identity``, a digest of all that its answers depend
+  on; ``changed``, what differs from the attempt before. Where it names anything, the items of all earlier
+  attempts count no more, and are written again.
+- ``item``: ``generation``, a Generation. Items that an earlier attempt wrote with the same engine are not
+  written again, nor generated.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 from tunix_rt_evaluator.model import Answer, Generation, Progress, WorkerSpec
+from tunix_rt_evaluator.worker.earlier import Earlier, described
 from tunix_rt_evaluator.worker.engine import Completion, Engine, Prompt, Request
 from tunix_rt_evaluator.worker.prompts import failed_generation
 from tunix_rt_evaluator.worker.responses import Responses
 from tunix_rt_kit.jobs import JobDir
 
-_EVENTS = "events.jsonl"
+_EVENTS: Final = "events.jsonl"
+_LOOKS_BETWEEN_CHECKS: Final = 256
 
 
 class Evaluations:
@@ -35,11 +39,12 @@ class Evaluations:
     def evaluate(self, job: JobDir) -> None:
         """Do a job; raises JobCancelled when it was told to stop, and DomainError when it cannot be done."""
         spec = WorkerSpec.model_validate(job.spec)
-        done = _written_items(job.path)
+        earlier = Earlier(job.path / _EVENTS)
         job.emit("attempt", number=spec.attempt)
         telling = _Telling(job)
         engine = self._engine(spec, job.path, telling)
         prompts, failed = engine.read(spec.items)
+        done = _tell_facts(job, engine, telling, earlier)
         _Run(job, spec, engine, telling, prompts, done).carry_out(failed)
 
     def _engine(self, spec: WorkerSpec, folder: Path, telling: _Telling) -> Engine:
@@ -68,13 +73,29 @@ class _Telling:
         """Raises JobCancelled if the job was told to stop."""
         self._job.check_cancelled()
 
-    def report(self, stage: str, completed: int, total: int, unit: str, eta_s: float | None = None) -> None:
+    def report(self, stage: str, completed: int, total: int, unit: str) -> None:
         """Raises as ``check``."""
         self.check()
+        self.tell(stage, completed, total, unit)
+
+    def tell(self, stage: str, completed: int, total: int, unit: str, eta_s: float | None = None) -> None:
+        """As ``report``, whether or not the job was told to stop."""
         progress = Progress(stage=stage, completed=completed, total=total, unit=unit, eta_s=eta_s)
         kind = "progress" if stage == self._stage else "stage"
         self._stage = stage
         self._job.emit(kind, **progress.model_dump(mode="json", exclude_none=True))
+
+
+def _tell_facts(job: JobDir, engine: Engine, telling: _Telling, earlier: Earlier) -> set[str]:
+    """Tell what is run; returns the items that need no further answer."""
+    now = described(engine)
+    changed = earlier.changes(now)
+    if changed:
+        print(f"all items are answered anew: {'; '.join(changed)}", flush=True)
+        names = ", ".join(change.partition(":")[0] for change in changed)
+        telling.report(f"starting over: another {names}", 0, 0, "")
+    job.emit("facts", **now, changed=changed)
+    return set() if changed else earlier.items
 
 
 class _Run:
@@ -96,49 +117,50 @@ class _Run:
         self._prompts = [prompt for prompt in prompts if prompt.item_id not in done]
         self._done = done
         self._answers: dict[str, dict[int, Completion]] = {}
-        self._kept: Responses | None = None
-        if spec.responses is not None and engine.keeps:
-            self._kept = Responses(Path(spec.responses), engine.identity)
 
     def carry_out(self, failed: Iterable[Generation]) -> None:
         """Write an item for each prompt, and those that failed before they were one."""
-        self._job.emit("facts", facts=self._engine.facts.model_dump(mode="json"))
         for generation in failed:
             if generation.item_id not in self._done:
                 self._write(generation)
         wanted = [Request(prompt, n) for prompt in self._prompts for n in range(self._spec.decoding.samples)]
-        open_requests = list(self._not_kept(wanted))
-        if open_requests:
-            self._engine.prepare(self._telling.report)
-        self._generate(open_requests)
-        if self._kept is not None and self._kept.broken:
-            print(f"answers are not kept: {self._kept.broken}", flush=True)
+        if self._spec.responses is None or not self._engine.keeps:
+            self._complete(wanted, None)
+            return
+        with Responses(Path(self._spec.responses), self._engine.identity) as kept:
+            self._complete(list(self._not_kept(wanted, kept)), kept)
+        if kept.broken:
+            print(f"answers are not kept: {kept.broken}", flush=True)
 
-    def _not_kept(self, requests: Iterable[Request]) -> Iterator[Request]:
+    def _not_kept(self, requests: Sequence[Request], kept: Responses) -> Iterator[Request]:
         """The requests that must be completed; the others' items are written."""
-        for request in requests:
-            answer = self._kept.find(request) if self._kept is not None else None
+        for number, request in enumerate(requests):
+            if number and number % _LOOKS_BETWEEN_CHECKS == 0:
+                self._telling.report("looking up kept answers", number, len(requests), "answers")
+            answer = kept.find(request)
             if answer is None:
                 yield request
             else:
                 self._take(Completion(request, answer, 0.0, cached=True))
 
-    def _generate(self, requests: Sequence[Request]) -> None:
+    def _complete(self, requests: Sequence[Request], kept: Responses | None) -> None:
         if not requests:
-            self._report(0.0)
+            self._tell(0.0)
             return
-        self._report(None)
+        self._engine.prepare(self._telling.report)
+        self._tell(None)
         began = time.perf_counter()
         completions = self._engine.complete(requests, self._job.check_cancelled)
         for completed, completion in enumerate(completions, start=1):
-            if self._kept is not None and completion.answer is not None:
-                self._kept.keep(completion.request, completion.answer)
+            if kept is not None and completion.answer is not None:
+                kept.keep(completion.request, completion.answer)
             self._take(completion)
             elapsed = time.perf_counter() - began
-            self._report(elapsed / completed * (len(requests) - completed))
+            # The engine alone asks whether to stop: others may have ended in the same step.
+            self._tell(elapsed / completed * (len(requests) - completed))
 
-    def _report(self, eta_s: float | None) -> None:
-        self._telling.report("generating", len(self._done), len(self._spec.items), "items", eta_s)
+    def _tell(self, eta_s: float | None) -> None:
+        self._telling.tell("generating", len(self._done), len(self._spec.items), "items", eta_s)
 
     def _take(self, completion: Completion) -> None:
         prompt = completion.request.prompt
@@ -177,12 +199,3 @@ def _generation(prompt: Prompt, completions: Sequence[Completion]) -> Generation
             if completion.cached
         ),
     )
-
-
-def _written_items(folder: Path) -> set[str]:
-    path = folder / _EVENTS
-    if not path.exists():
-        return set()
-    lines = path.read_bytes().split(b"\n")[:-1]
-    events = (json.loads(line) for line in lines if b'"kind":"item"' in line)
-    return {str(event["generation"]["item_id"]) for event in events if event["kind"] == "item"}

@@ -2,6 +2,7 @@
 
 from tunix_rt_kit.artifacts.canonical import (
     CanonicalPart,
+    ListDigest,
     canonical_json,
     canonical_line,
     check_digest,
@@ -16,6 +17,7 @@ __all__ = [
     "ArtifactStore",
     "ArtifactWriter",
     "CanonicalPart",
+    "ListDigest",
     "canonical_json",
     "canonical_line",
     "check_digest",

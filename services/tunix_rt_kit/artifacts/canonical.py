@@ -83,6 +83,27 @@ def digest_json(obj: Any) -> str:
     return digest_bytes(canonical_json(obj))
 
 
+class ListDigest:
+    """The digest that ``digest_json`` gives a list, of entries that come one by one."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256(b"[")
+        self._separator = b""
+
+    def add(self, entry: Any) -> None:
+        """The next entry; raises as ``canonical_json``."""
+        data = canonical_json(entry)
+        self._hash.update(self._separator + data)
+        self._separator = b","
+
+    @property
+    def value(self) -> str:
+        """The digest of a list of what has come so far."""
+        whole = self._hash.copy()
+        whole.update(b"]")
+        return f"sha256:{whole.hexdigest()}"
+
+
 def digest_file(path: str | os.PathLike[str]) -> str:
     """Digest of a local file's bytes; raises OSError if it cannot be read."""
     with Path(path).open("rb") as file:

@@ -22,6 +22,7 @@ from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.jobs import files
 
 _BEAT_S = 1.0
+_LOCKED = 4
 
 
 class JobCancelled(Exception):
@@ -77,8 +78,7 @@ class JobDir:
         path = self.path / files.EVENTS
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         # A child killed in the middle of a line left its beginning; the next event must not be glued to it.
-        data = path.read_bytes()
-        os.ftruncate(descriptor, data.rfind(b"\n") + 1)
+        os.ftruncate(descriptor, files.line_start(descriptor, os.fstat(descriptor).st_size))
         return descriptor
 
 
@@ -93,14 +93,15 @@ def run_worker(work: Callable[[JobDir], None], argv: Sequence[str] | None = None
     "code": ...}``: 0 when ``work`` came back, 3 when it raised JobCancelled, 1 when it failed. A failure is
     an event of its own before that: ``{"kind": "error", "code", "reason", "message", "metadata"}``; any
     exception but a domain error has the reason WORKER_FAILED, and its traceback is in the log. SIGTERM asks
-    the job to stop; a second one ends the process at once.
+    the job to stop; a second one ends the process at once. Where another child has the folder nothing can be
+    told there: the process ends, with 4.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if len(arguments) != 1:
         print("usage: python -m MODULE JOB_DIR", file=sys.stderr)
         return 2
     code = _do(work, JobDir(arguments[0]))
-    while folder := sys.stdin.readline().rstrip("\n"):
+    while code != _LOCKED and (folder := sys.stdin.readline().rstrip("\n")):
         job = JobDir(folder)
         _write_log_to(job.path / files.LOG)
         code = _do(work, job)
@@ -113,7 +114,7 @@ def _do(work: Callable[[JobDir], None], job: JobDir) -> int:
         lock.acquire(timeout=0)
     except Timeout:
         print(f"another worker has the job in {job.path}", file=sys.stderr)
-        return 4
+        return _LOCKED
     ended = threading.Event()
     with lock:
         _stop_on_sigterm(job)

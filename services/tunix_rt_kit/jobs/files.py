@@ -17,6 +17,7 @@ PID = "worker.pid"
 LOCK = "worker.lock"
 CANCEL = "cancel"
 HEARTBEAT = "heartbeat"
+_BLOCK = 1 << 16
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -37,3 +38,14 @@ def record_pid(folder: Path, pid: int) -> None:
     OSError, and psutil.NoSuchProcess if it has ended."""
     record = {"pid": pid, "start_time": psutil.Process(pid).create_time()}
     write_atomically(folder / PID, canonical_json(record))
+
+
+def line_start(descriptor: int, position: int) -> int:
+    """Where in a file the line begins that ``position`` lies in: after the last line break before it."""
+    while position:
+        begin = max(0, position - _BLOCK)
+        found = os.pread(descriptor, position - begin, begin).rfind(b"\n")
+        if found >= 0:
+            return begin + found + 1
+        position = begin
+    return 0

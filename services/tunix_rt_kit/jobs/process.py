@@ -120,9 +120,9 @@ class WorkerProcess:
             return self._child.poll()
         if self._adopted is not None and _alive(self._adopted):
             return None
-        last = self.events()[-1:]
-        if last and last[0]["kind"] == "exit":
-            return int(last[0]["code"])
+        last = self._last_event()
+        if last is not None and last["kind"] == "exit":
+            return int(last["code"])
         return KILLED
 
     def wait(self, timeout_s: float) -> int | None:
@@ -162,23 +162,34 @@ class WorkerProcess:
             return log.read().decode("utf-8", "replace").splitlines()[-lines:]
         return []
 
-    def events(self, from_line: int = 0) -> list[dict[str, Any]]:
+    def events(self, from_line: int = 0, most_bytes: int = -1) -> list[dict[str, Any]]:
         """The child's events from number ``from_line`` on (the first is 0), as far as they are wholly
-        written.
+        written, and no more than lie in ``most_bytes`` (-1: all) and in the line that these end in.
 
         Reading on where the last call ended costs only what is new.
         """
         line, offset = self._read_to if self._read_to[0] == from_line else (0, 0)
+        if line < from_line:
+            most_bytes = -1
         try:
             with (self.path / files.EVENTS).open("rb") as file:
                 file.seek(offset)
-                data = file.read()
+                data = file.read(most_bytes) + file.readline()
         except FileNotFoundError:
             return []
         whole = data[: data.rfind(b"\n") + 1]
         rows = whole.splitlines()
         self._read_to = (line + len(rows), offset + len(whole))
         return [json.loads(row) for row in rows[max(0, from_line - line) :]]
+
+    def _last_event(self) -> dict[str, Any] | None:
+        with suppress(FileNotFoundError), (self.path / files.EVENTS).open("rb") as file:
+            end = files.line_start(file.fileno(), os.fstat(file.fileno()).st_size)
+            if end:
+                file.seek(files.line_start(file.fileno(), end - 1))
+                event: dict[str, Any] = json.loads(file.readline())
+                return event
+        return None
 
     def _recorded(self) -> psutil.Process | None:
         try:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from support import scripted_evaluator as script
 from support.checkpoints import FakeTrainer
 from support.evaluating import FOUR, create, ended, error_info, eval_set, get, items_of, run, running, until
+from support.tiny_model import make_tiny_model
 from tunix_rt import v1
 from tunix_rt_evaluator.model import EvaluationState, EvaluationUpdate, WorkerSpec
 from tunix_rt_evaluator.repository import SqlEvaluationRepository
@@ -129,6 +133,28 @@ async def test_a_stopped_server_leaves_its_evaluation_to_the_next_one(
         assert (await until(second, waiting, ended)).state == State.STATE_SUCCEEDED
 
 
+@pytest.mark.parametrize("lost", [False, True], ids=["upgraded", "folder lost"])
+async def test_results_are_all_of_the_engine_that_the_manifest_names(
+    settings: EvaluatorSettings, lost: bool
+) -> None:
+    async with running(settings) as first:
+        await first.CreateEvalSet(eval_set(FOUR))
+        made = await create(first, script.UPGRADE)
+        await until(first, made, lambda entry: entry.progress.completed == 2)
+        assert [result.output for result in await items_of(first, made)] == ["Answer: 1", "Answer: 3"]
+    if lost:
+        shutil.rmtree(settings.data_dir / "evaluations" / made.name.removeprefix("evaluations/"))
+    async with running(settings) as second:
+        done = await until(second, made, ended)
+        assert done.state == State.STATE_SUCCEEDED, done.error
+        assert done.manifest.engine == "scripted/2"
+        results = await items_of(second, done)
+        assert [result.output for result in results] == [
+            item.prompt.split("|")[2] for item in FOUR
+        ]  # What the other engine says.
+        assert done.summary.overall.item_count == 4
+
+
 async def test_a_child_that_outlived_its_server_is_taken_over(settings: EvaluatorSettings) -> None:
     async with running(settings) as first:
         await first.CreateEvalSet(eval_set(FOUR))
@@ -153,6 +179,59 @@ async def test_a_child_that_outlived_its_server_is_taken_over(settings: Evaluato
         assert done.attempt_count == 2
         assert len(await items_of(second, done)) == 4
     assert orphan.wait(10.0) == 0
+
+
+async def test_the_copy_of_a_checkpoint_goes_when_its_evaluation_has_ended(
+    settings: EvaluatorSettings, checkpoint: str
+) -> None:
+    def copies() -> list[Path]:
+        return sorted(settings.data_dir.glob("evaluations/*/checkpoint"))
+
+    async with running(settings) as first:
+        await first.CreateEvalSet(eval_set(FOUR))
+        done = await run(first, checkpoint=checkpoint)
+        for plan in (script.DIE, script.REFUSE):
+            await until(first, await create(first, plan, checkpoint=checkpoint), ended)
+        waiting = await create(first, script.WAIT, checkpoint=checkpoint)
+        await until(first, waiting, lambda entry: entry.progress.completed == 2)
+        (copy,) = copies()
+        assert copy.parent.name == waiting.name.removeprefix("evaluations/")
+        assert (copy / "adapter_model.safetensors").read_bytes() == b"adapter_model.safetensors 7"
+    # What an earlier version left goes with the next start.
+    left = copy.parent.with_name(done.name.removeprefix("evaluations/")) / "checkpoint"
+    left.mkdir()
+    (left / "model.safetensors").write_bytes(b"weights")
+    async with running(settings) as second:
+        assert left not in copies()
+        await second.CancelEvaluation(v1.CancelEvaluationRequest(name=waiting.name))
+        await until(second, waiting, ended)
+        for _ in range(600):
+            if not copies():
+                break
+            await asyncio.sleep(0.05)
+        assert not copies()
+
+
+async def test_no_more_models_are_in_memory_than_there_are_slots(settings: EvaluatorSettings) -> None:
+    def worker(evaluation: v1.Evaluation) -> int:
+        folder = settings.data_dir / "evaluations" / evaluation.name.removeprefix("evaluations/")
+        return int(json.loads((folder / "worker.pid").read_bytes())["pid"])
+
+    for model in ("second", "third"):
+        make_tiny_model(settings.models / model)
+    two = settings.model_copy(update={"slots": 2, "keep_model_s": 60.0})
+    async with running(two) as evaluator:
+        await evaluator.CreateEvalSet(eval_set(FOUR))
+        others = [await create(evaluator, script.WAIT, base_model="second")]
+        idle = worker(await run(evaluator))
+        assert psutil.pid_exists(idle)
+        others.append(await create(evaluator, script.WAIT, base_model="third"))
+        for other in others:
+            await until(evaluator, other, lambda entry: entry.progress.completed == 2)
+        assert not psutil.pid_exists(idle)
+        for other in others:
+            await evaluator.CancelEvaluation(v1.CancelEvaluationRequest(name=other.name))
+            await until(evaluator, other, ended)
 
 
 async def test_watches_end_when_the_server_stops(settings: EvaluatorSettings) -> None:

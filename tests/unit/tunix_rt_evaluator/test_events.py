@@ -56,3 +56,26 @@ def test_items_of_every_attempt_count_and_the_rest_only_of_this_one() -> None:
         ("loading the model", 2.5),
         ("generating", 2.0),
     ]
+
+
+def test_items_before_a_change_of_engine_count_no_more() -> None:
+    facts = AttemptFacts(3)
+    facts.take([event("attempt", 0.0, number=1), item("a"), item("b"), event("attempt", 1.0, number=2)])
+    described = {
+        "base_weights_digest": "w",
+        "tokenizer_digest": "t",
+        "chat_template": None,
+        "chat_template_digest": "",
+        "engine": "e",
+        "package_versions": {},
+        "runtime_settings": {},
+        "device": "cpu",
+        "code_revision": "r",
+    }
+    facts.take([event("facts", 2.0, facts=described, changed=["engine: d before, e now"]), item("b")])
+    assert [entry.item_id for entry in facts.new_generations] == ["b"]
+    assert facts.changed == ["engine: d before, e now"]
+    assert facts.facts is None
+    facts.take([event("attempt", 3.0, number=3), event("facts", 4.0, facts=described, changed=[]), item("c")])
+    assert [entry.item_id for entry in facts.new_generations] == ["b", "c"]
+    assert facts.facts is not None

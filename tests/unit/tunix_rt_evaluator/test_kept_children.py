@@ -35,6 +35,18 @@ def test_a_job_of_another_model_has_the_room() -> None:
     assert mine.closed
 
 
+def test_children_that_run_take_the_room_of_those_that_wait() -> None:
+    kept, children = KeptChildren(3, 60.0), [child() for _ in range(3)]
+    for name, each in zip("abc", children, strict=True):
+        kept.give(name, each)
+    assert kept.take("c", running=1) is children[2]
+    assert not any(each.closed for each in children)
+    assert kept.take("d", running=2) is None
+    assert [each.closed for each in children] == [True, False, False]
+    assert kept.take("b", running=3) is children[1]
+    assert not children[1].closed
+
+
 def test_the_oldest_goes_when_there_are_too_many() -> None:
     kept, children = KeptChildren(2, 60.0), [child() for _ in range(3)]
     for name, each in zip("abc", children, strict=True):

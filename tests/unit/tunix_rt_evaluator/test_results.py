@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,9 +26,10 @@ from tunix_rt_evaluator.model import (
     Generation,
     ItemResult,
     ModelFacts,
+    Summary,
     Verdict,
 )
-from tunix_rt_evaluator.results import graded, manifest, results_digest, summarise
+from tunix_rt_evaluator.results import Totals, graded, manifest
 from tunix_rt_kit.artifacts import digest_json
 
 GRADING = Grading()
@@ -45,6 +47,10 @@ def answered(*outputs: str, item: str = "q1", **values: Any) -> Generation:
     ]
     fields = {"item_id": item, "prompt_tokens": 7, "prompt_token_digest": "sha256:p", "seconds": 0.25}
     return Generation.model_validate(first.model_dump() | {"more": tuple(more)} | fields | values)
+
+
+def summarise(results: Iterable[ItemResult]) -> Summary:
+    return Totals.of(results).summary
 
 
 def before_there_were_samples() -> list[ItemResult]:
@@ -75,8 +81,8 @@ def test_what_uses_nothing_new_has_the_digests_that_it_had() -> None:
     spec = EvaluationSpec(
         eval_set="sums", base_model="tiny", decoding=Decoding(max_new_tokens=96, batch_size=8)
     )
-    assert (
-        results_digest(results) == "sha256:5a4a8eea2a66918e121285b715aafc49388f3f65b8e7b1e38b6179941f1892b4"
+    assert Totals.of(results).digest == (
+        "sha256:5a4a8eea2a66918e121285b715aafc49388f3f65b8e7b1e38b6179941f1892b4"
     )
     # By it a request that is made again is known.
     assert digest_json(spec.model_dump(mode="json")) == (
@@ -100,7 +106,7 @@ def test_what_uses_nothing_new_has_the_digests_that_it_had() -> None:
         device="cpu",
         code_revision="r",
     )
-    complete = manifest(evaluation, "evaluations/e", evaluation.inputs, facts, results)
+    complete = manifest(evaluation, "evaluations/e", evaluation.inputs, facts, Totals.of(results))
     assert digest_json(complete.model_dump(mode="json")) == (
         "sha256:c2fe8f47648abcfcc27420ac7727a3262c5cb31f5050c0ea19975d4b314cf830"
     )
@@ -110,7 +116,7 @@ def test_what_uses_nothing_new_has_the_digests_that_it_had() -> None:
 
 def test_every_sample_and_log_probability_is_in_the_digest_and_no_time_is() -> None:
     def digest(generation: Generation) -> str:
-        return results_digest(graded([(FIVE, generation)], GRADING))
+        return Totals.of(graded([(FIVE, generation)], GRADING)).digest
 
     one = digest(answered("Answer: 5", "Answer: 6"))
     assert digest(answered("Answer: 5", "Answer: 6", seconds=9.0, cached=True)) == one
@@ -121,6 +127,11 @@ def test_every_sample_and_log_probability_is_in_the_digest_and_no_time_is() -> N
         answered("Answer: 5", "Answer: 6", log_probabilities=(-1.0, -1.0, -1.0, -2.0)),
     ]
     assert len({one, *map(digest, others)}) == 5
+
+
+def test_results_out_of_order_have_no_digest() -> None:
+    with pytest.raises(ValueError, match="'q1' came after that of 'q2'"):
+        Totals.of(reversed(before_there_were_samples()))
 
 
 def test_a_stored_result_comes_back_as_it_was() -> None:
@@ -166,7 +177,7 @@ def test_samples_are_graded_in_their_places_beside_items_that_failed() -> None:
         [True, False],
         [False, True],
     ]
-    summary = summarise(results)
+    summary = summarise(sorted(results, key=lambda result: result.item_id))
     assert (summary.failed_count, summary.any_correct_count) == (1, 2)
     assert summary.mean_score == pytest.approx(1 / 3)
 

@@ -19,11 +19,11 @@ from tunix_rt_evaluator.model import (
     WorkerItem,
     WorkerSpec,
 )
-from tunix_rt_evaluator.worker import weights
+from tunix_rt_evaluator.worker import local, weights
 from tunix_rt_evaluator.worker.job import Evaluations
 from tunix_rt_kit.artifacts import canonical_json
 from tunix_rt_kit.errors import FailedPrecondition, NotFound
-from tunix_rt_kit.jobs import JobDir, WorkerProcess
+from tunix_rt_kit.jobs import JobCancelled, JobDir, WorkerProcess
 from tunix_rt_kit.models.loader import load_model, make_mesh
 from tunix_rt_kit.models.lora import apply_lora, save_adapter
 from tunix_rt_kit.models.runtime import child_environment
@@ -90,15 +90,15 @@ def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(
     killed.kill()
     # Cut inside the last batch, and inside a line, as a kill can.
     events = tmp_path / "killed" / "events.jsonl"
-    lines = [line for line in events.read_bytes().splitlines() if b'"item"' in line]
-    assert 0 < len(lines) <= len(spec.items)
-    events.write_bytes(b"\n".join(lines[:6]) + b"\n" + lines[-1][:40])
+    cut_after(events, 6)
+    events.write_bytes(events.read_bytes() + b'{"generation":{"cached":false,"error')
     assert killed.wait(1.0) is not None
     again = start(tmp_path / "killed", spec.model_copy(update={"attempt": 2}), cache_dir)
     assert again.wait(TIMEOUT_S) == 0, again.log_tail()
     assert answers(again) == expected
     facts = AttemptFacts(2)
     facts.take(again.events())
+    assert not facts.changed
     assert facts.progress is not None
     assert (facts.progress.stage, facts.progress.completed) == ("generating", len(spec.items))
     assert len(facts.new_generations) == len(spec.items)
@@ -106,17 +106,66 @@ def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(
     assert facts.exit_code == 0
 
 
+def cut_after(events: Path, items: int) -> None:
+    """Let events end with the item of that number, or their last one."""
+    left = items
+    kept = []
+    for line in events.read_bytes().splitlines(keepends=True):
+        if left and line.endswith(b"\n"):
+            kept.append(line)
+            left -= b'"kind":"item"' in line
+    assert left < items
+    events.write_bytes(b"".join(kept))
+
+
+def told(folder: Path, attempt: int) -> AttemptFacts:
+    facts = AttemptFacts(attempt)
+    facts.take([json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()])
+    return facts
+
+
+@pytest.mark.parametrize("differing", ["engine", "identity", "unknown"])
+def test_what_another_engine_answered_before_is_answered_anew(
+    models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, differing: str
+) -> None:
+    spec = worker_spec(models_dir)
+    run(tmp_path / "job", spec, Evaluations())
+    events = tmp_path / "job" / "events.jsonl"
+    cut_after(events, 6)
+    if differing == "engine":
+        monkeypatch.setattr(local, "engine_name", lambda: "tunix/other")
+    elif differing == "identity":
+        monkeypatch.setattr(local, "stop_ids", lambda *_: (1,))
+    else:
+        lines = [line for line in events.read_bytes().splitlines(keepends=True) if b'"facts"' not in line]
+        events.write_bytes(b"".join(lines))
+    again = make_job(tmp_path / "job", spec.model_copy(update={"attempt": 2}))
+    Evaluations().evaluate(again)
+    facts = told(tmp_path / "job", 2)
+    (change,) = facts.changed
+    assert change.startswith("engine: " if differing == "unknown" else f"{differing}: ")
+    assert change.endswith(" before, tunix/other now") == (differing == "engine")
+    assert facts.stage_timings[0].stage == f"starting over: another {change.partition(':')[0]}"
+    # Each item once: what came before the change counts no more.
+    ids = [generation.item_id for generation in facts.new_generations]
+    assert sorted(ids) == sorted(item.id for item in spec.items)
+    # The engine of the second attempt goes on with what it wrote.
+    size = len(generations(tmp_path / "job"))
+    Evaluations().evaluate(make_job(tmp_path / "job", spec.model_copy(update={"attempt": 3})))
+    assert len(generations(tmp_path / "job")) == size
+    assert told(tmp_path / "job", 3).stage_timings == ()
+
+
 def test_a_run_reports_its_stages_and_what_it_ran(models_dir: Path, tmp_path: Path) -> None:
     spec = worker_spec(models_dir, chat_template=None)
     job = make_job(tmp_path, spec)
     Evaluations().evaluate(job)
-    told = AttemptFacts(1)
-    told.take([json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()])
+    attempt = told(tmp_path, 1)
     # The last stage ends with the process, which this is not.
-    assert [timing.stage for timing in told.stage_timings] == STAGES[:-1]
-    assert told.progress is not None
-    assert told.progress.eta_s == 0
-    facts = told.facts
+    assert [timing.stage for timing in attempt.stage_timings] == STAGES[:-1]
+    assert attempt.progress is not None
+    assert attempt.progress.eta_s == 0
+    facts = attempt.facts
     assert facts is not None
     assert facts.engine.startswith("tunix/")
     assert facts.chat_template.jinja is not None
@@ -157,6 +206,53 @@ def test_kept_answers_are_those_that_were_made_and_need_no_model(models_dir: Pat
     fresh = run(tmp_path / "fresh", spec.model_copy(update={"responses": None}), evaluations)
     assert not any(generation.cached for generation in fresh)
     assert timeless(fresh) == timeless(made)
+
+
+class StoppedBy(JobDir):
+    """A job that is told to stop when it has written an event of a kind."""
+
+    def __init__(self, folder: Path, spec: WorkerSpec, kind: str) -> None:
+        folder.mkdir()
+        super().__init__(make_job(folder, spec).path)
+        self._kind = kind
+
+    def emit(self, kind: str, **fields: Any) -> None:
+        super().emit(kind, **fields)
+        if kind == self._kind:
+            self.end_soon()
+
+
+def test_a_run_that_is_told_to_stop_writes_and_keeps_what_had_ended(models_dir: Path, tmp_path: Path) -> None:
+    # All rows end their answers in the same step, and the first of them is written before the others.
+    spec = worker_spec(
+        models_dir, decoding=Decoding(max_new_tokens=1), responses=str(tmp_path / "responses.db")
+    )
+    spec = spec.model_copy(update={"items": spec.items[:-1]})
+    evaluations = Evaluations()
+    with pytest.raises(JobCancelled):
+        evaluations.evaluate(StoppedBy(tmp_path / "stopped", spec, "item"))
+    found = generations(tmp_path / "stopped")
+    assert 1 < len(found) < len(spec.items)
+    next_run = run(tmp_path / "next", spec, evaluations)
+    assert len([generation for generation in next_run if generation.cached]) >= len(found)
+
+
+def test_looking_up_many_answers_is_told_of_and_can_be_stopped(models_dir: Path, tmp_path: Path) -> None:
+    spec = worker_spec(
+        models_dir,
+        decoding=Decoding(max_new_tokens=1, temperature=1.0, samples=64),
+        responses=str(tmp_path / "responses.db"),
+    )
+    spec = spec.model_copy(update={"items": spec.items[:9]})
+    evaluations = Evaluations()
+    run(tmp_path / "made", spec, evaluations)
+    run(tmp_path / "kept", spec, evaluations)
+    assert [timing.stage for timing in told(tmp_path / "kept", 1).stage_timings] == [
+        "looking up kept answers"
+    ]
+    with pytest.raises(JobCancelled):
+        evaluations.evaluate(StoppedBy(tmp_path / "stopped", spec, "facts"))
+    assert 0 < len(generations(tmp_path / "stopped")) < len(spec.items)
 
 
 def test_one_process_puts_adapters_onto_a_base_that_stays_loaded(

@@ -183,9 +183,10 @@ def test_nothing_is_adopted_where_no_worker_ran_or_its_number_went_to_another_pr
     assert not worker.adopt()
 
 
-def test_a_line_that_a_killed_child_left_half_written_is_dropped(worker: WorkerProcess) -> None:
+@pytest.mark.parametrize("size", [4, 300_000])
+def test_a_line_that_a_killed_child_left_half_written_is_dropped(worker: WorkerProcess, size: int) -> None:
     worker.path.mkdir()
-    (worker.path / "events.jsonl").write_bytes(b'{"kind":"old","time":1}\n{"kind":"torn')
+    (worker.path / "events.jsonl").write_bytes(b'{"kind":"old","time":1}\n{"kind":"' + b"t" * size)
     assert kinds(worker) == ["old"]
     JobDir(worker.path).emit("new")
     assert kinds(worker) == ["old", "new"]
@@ -245,6 +246,36 @@ def test_a_kept_child_that_has_ended_is_replaced(tmp_path: Path) -> None:
     second.start({"what": "count", "events": 1}, child)
     assert second.wait(PATIENCE_S) == 0
     assert not first.running
+
+
+def test_events_are_read_a_few_at_a_time_where_few_bytes_are_asked_for(tmp_path: Path) -> None:
+    job = JobDir(tmp_path)
+    for number in range(5):
+        job.emit("step", number=number)
+    worker = WorkerProcess("support.worker", tmp_path)
+    read: list[Any] = []
+    while fresh := worker.events(len(read), 1):
+        assert len(fresh) == 1
+        read += fresh
+    assert [event["number"] for event in read] == [0, 1, 2, 3, 4]
+    assert [event["number"] for event in worker.events(2, 1)] == [2, 3, 4]
+
+
+def test_a_kept_child_ends_where_another_has_the_folder(tmp_path: Path) -> None:
+    busy = WorkerProcess("support.worker", tmp_path / "busy", env=ENVIRONMENT)
+    busy.start({"what": "wait"})
+    until(lambda: kinds(busy) == ["waiting"])
+    first = WorkerProcess("support.worker", tmp_path / "busy", env=ENVIRONMENT, kept=True)
+    first.start({"what": "count"})
+    assert first.wait(PATIENCE_S) == 4
+    _, child = kept_after_a_job(tmp_path / "first")
+    second = WorkerProcess("support.worker", tmp_path / "busy", env=ENVIRONMENT, kept=True)
+    second.start({"what": "count"}, child)
+    assert second.wait(PATIENCE_S) == 4
+    assert second.log_tail(1)[0].startswith("another worker has the job in")
+    assert kinds(busy) == ["waiting"]
+    assert busy.running
+    busy.kill()
 
 
 def test_a_child_that_is_not_kept_cannot_be_released(worker: WorkerProcess) -> None:
