@@ -11,6 +11,8 @@ from tunix_rt_evaluator.model import (
     MAX_NEW_TOKENS,
     MAX_SAMPLES,
     MAX_TEMPERATURE,
+    MIN_TEMPERATURE,
+    MIN_TOP_P,
     BaseModelFacts,
     CheckpointInput,
     Decoding,
@@ -116,8 +118,13 @@ def _rules(decoding: Decoding) -> Iterator[tuple[str, bool, str]]:
     tokens, samples = decoding.max_new_tokens, decoding.samples
     yield "max_new_tokens", 1 <= tokens <= MAX_NEW_TOKENS, f"1 to {MAX_NEW_TOKENS:,}"
     yield "batch_size", 1 <= decoding.batch_size <= MAX_BATCH_SIZE, f"1 to {MAX_BATCH_SIZE}"
-    yield "temperature", 0 <= decoding.temperature <= MAX_TEMPERATURE, f"0 to {MAX_TEMPERATURE:g}"
-    yield "top_p", 0 < decoding.top_p <= 1, "above 0 and up to 1"
+    drawn = MIN_TEMPERATURE <= decoding.temperature <= MAX_TEMPERATURE
+    yield (
+        "temperature",
+        decoding.temperature == 0 or drawn,
+        f"0, or {MIN_TEMPERATURE:g} to {MAX_TEMPERATURE:g},",
+    )
+    yield "top_p", MIN_TOP_P <= decoding.top_p <= 1, f"{MIN_TOP_P:f} to 1"
     yield "seed", 0 <= decoding.seed < 1 << 32, "0 to 4,294,967,295"
     yield "samples", 1 <= samples <= MAX_SAMPLES, f"1 to {MAX_SAMPLES}"
     if decoding.temperature == 0:

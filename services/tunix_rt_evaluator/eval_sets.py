@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from tunix_rt_evaluator.grading import Grading
 from tunix_rt_evaluator.grading.numbers import read_number
 from tunix_rt_evaluator.model import (
+    MAX_ACCEPTED_ANSWERS,
     MAX_DESCRIPTION,
     MAX_EVAL_SET_BYTES,
     MAX_ITEMS,
@@ -53,6 +54,13 @@ def checked_items(draft: EvalSetDraft, grading: Grading) -> tuple[EvalItem, ...]
     )
     wrong.raise_if_any(EVAL_SET_INVALID)
     for index, item in enumerate(draft.items):
+        # Not in EvalItem: sets that were stored before there was this limit must stay readable.
+        accepted = len(item["accepted_answers"])
+        wrong.check(
+            accepted <= MAX_ACCEPTED_ANSWERS,
+            f"eval_set.items[{index}].accepted_answers",
+            f"holds {accepted:,} answers; at most {MAX_ACCEPTED_ANSWERS} would be right",
+        )
         grader = item.get("grader")
         known = grader is None or grader["kind"] in grading.kinds
         wrong.check(known, f"eval_set.items[{index}].grader", grading.unknown_kind)

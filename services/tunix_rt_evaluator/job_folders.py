@@ -35,7 +35,8 @@ class JobFolders:
     Args:
         root: made when the first evaluation needs it.
         artifacts: where checkpoints come from.
-        endpoint: where models run that are evaluated by name. Children get its key by their environment.
+        endpoint: where models run that are evaluated by name. A child that asks there gets its key by its
+            environment, and no other child does.
         models_dir: folder of the base models.
         environment: added to a child's environment.
         code_revision: for manifests.
@@ -56,14 +57,18 @@ class JobFolders:
         self._root = root
         self._artifacts = artifacts
         self._models_dir = models_dir
-        self._environment = {**environment, API_KEY_VARIABLE: endpoint.api_key}
+        self._environment = dict(environment)
         self._endpoint = endpoint
         self._code_revision = code_revision
         self._responses = responses
 
-    def process(self, evaluation_id: str, *, kept: bool) -> WorkerProcess:
+    def process(self, evaluation: Evaluation, *, kept: bool) -> WorkerProcess:
         """The child of an evaluation, not started; ``kept`` as for ``WorkerProcess``."""
-        return WorkerProcess(WORKER_MODULE, self._root / evaluation_id, env=self._environment, kept=kept)
+        asks = evaluation.spec.endpoint_model is not None
+        # Empty for the others: the server's own environment may hold the key, and they inherit that.
+        key = {API_KEY_VARIABLE: self._endpoint.api_key if asks else ""}
+        environment = {**self._environment, **key}
+        return WorkerProcess(WORKER_MODULE, self._root / evaluation.id, env=environment, kept=kept)
 
     def prepare(self, evaluation: Evaluation, items: Sequence[EvalItem], attempt: int) -> WorkerSpec:
         """Put the checkpoint into the evaluation's folder and tell what its child is to do.

@@ -18,10 +18,14 @@ FinishReason = Literal["stop", "length", "failed"]
 
 MAX_ITEMS: Final = 10_000
 MAX_TEXT: Final = 50_000
+MAX_ACCEPTED_ANSWERS: Final = 256
 MAX_DESCRIPTION: Final = 1_000
 MAX_EVAL_SET_BYTES: Final = 15 << 18
 MAX_NEW_TOKENS: Final = 8_192
 MAX_BATCH_SIZE: Final = 256
+# Far below these they are 0 in float32, and nothing can be drawn.
+MIN_TEMPERATURE: Final = 0.001
+MIN_TOP_P: Final = 0.000_001
 MAX_TEMPERATURE: Final = 5.0
 MAX_SAMPLES: Final = 64
 # Of an item, all its samples together: 8 bytes each in a message.
@@ -514,7 +518,7 @@ class EndpointFields(Value):
     """Where an OpenAI-compatible API is, and how it is asked; its key goes by the environment.
 
     ``timeout_s`` is how long one request may take, ``retries`` how often one is tried again that got no
-    answer, a 429 or a 5xx.
+    answer or a 5xx.
     """
 
     url: str

@@ -3,9 +3,12 @@ answer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar, Final, Literal
 from urllib.parse import urlsplit
 
@@ -26,14 +29,27 @@ _CANNOT_CONNECT: Final = ("ConnectError", "ConnectTimeout", "ProxyError", "Unsup
 # The package waits as long as a server tells it to, up to this.
 _LONGEST_RETRY_AFTER_S: Final = 120.0
 _SHOWN: Final = 160
+# What the package and those who read a reply raise of JSON that is no chat completion.
+_UNREADABLE: Final = (
+    AttributeError,
+    LookupError,
+    OverflowError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 
 class EndpointError(Exception):
-    """Why an endpoint gave no answer, in one line without its key."""
+    """Why an endpoint gave no answer, in one line without its key.
 
-    def __init__(self, message: str, failure: Failure) -> None:
+    ``retry_after_s`` is how long a busy one wants to be left alone, in seconds; None where it does not say.
+    """
+
+    def __init__(self, message: str, failure: Failure, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.failure: Failure = failure
+        self.retry_after_s = retry_after_s
 
 
 @dataclass(frozen=True)
@@ -91,24 +107,30 @@ class Endpoint:
             connected = type(cause).__name__ not in _CANNOT_CONNECT
             happened = "breaks off the connection" if connected else "cannot be reached"
             raise EndpointError(
-                f"{where} {happened} ({self._tries}): {self._safe(str(cause) or type(cause).__name__)}",
+                f"{where} {happened} ({self._tries}): {self.shown(str(cause) or type(cause).__name__)}",
                 "broken" if connected else "unreachable",
             ) from None
         except openai.RateLimitError as error:
             raise EndpointError(
-                f"{where} takes no more requests now: 429 ({self._tries}): {self._safe(_said(error))}", "busy"
+                f"{where} takes no more requests now: 429: {self.shown(_said(error))}",
+                "busy",
+                _retry_after_s(error.response.headers),
             ) from None
         except openai.APIStatusError as error:
             status = error.status_code
             failure = _STATUSES.get(status, "broken" if status >= 500 else "refused")
-            raise EndpointError(f"{where} answers {status}: {self._safe(_said(error))}", failure) from None
-        except (openai.OpenAIError, ValueError, AttributeError, LookupError, TypeError, RecursionError):
+            raise EndpointError(f"{where} answers {status}: {self.shown(_said(error))}", failure) from None
+        except (openai.OpenAIError, *_UNREADABLE):
             # The package hands on whatever JSON, or text, a server sends with status 200.
             raise EndpointError(f"{where} answers what is no chat completion", "nonsense") from None
 
-    def _safe(self, text: str) -> str:
-        """The beginning of what a server said, without the key."""
-        return one_line(text.replace(self.api_key, "***") if self.api_key else text)
+    def without_key(self, text: str) -> str:
+        """What a server said, as it may be stored."""
+        return text.replace(self.api_key, "***") if self.api_key else text
+
+    def shown(self, text: str) -> str:
+        """The beginning of what a server said, in one line without the key."""
+        return one_line(self.without_key(text))
 
     @property
     def _tries(self) -> str:
@@ -150,3 +172,16 @@ def _said(error: Any) -> str:
     if isinstance(said, str) and said.strip():
         return said
     return str(error.response.text).strip() or "nothing else"
+
+
+def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """How long a server wants to be left alone: seconds or a date (RFC 9110, 10.2.3); None where it says
+    nothing of use."""
+    said = headers.get("Retry-After", "")
+    seconds = 0.0
+    try:
+        seconds = float(said)
+    except ValueError:
+        with suppress(ValueError, OverflowError, LookupError, OSError):
+            seconds = parsedate_to_datetime(said).timestamp() - time.time()
+    return seconds if 0 < seconds < math.inf else None

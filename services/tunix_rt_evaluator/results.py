@@ -39,7 +39,14 @@ def graded(answers: Sequence[tuple[EvalItem, Generation]], grading: Grading) -> 
 
 
 def _result(item: EvalItem, entry: Generation, verdicts: Sequence[Verdict], grading: Grading) -> ItemResult:
-    result = ItemResult(
+    result = _whole(item, entry, verdicts, grading)
+    if result.size_bytes <= MAX_RESULT_BYTES:
+        return result
+    return _whole(item, _too_long(entry, result.size_bytes), (), grading)
+
+
+def _whole(item: EvalItem, entry: Generation, verdicts: Sequence[Verdict], grading: Grading) -> ItemResult:
+    return ItemResult(
         item_id=item.id,
         item_digest=item_digest(item),
         category=item.category,
@@ -50,9 +57,6 @@ def _result(item: EvalItem, entry: Generation, verdicts: Sequence[Verdict], grad
         verdict=_summed_up(verdicts),
         verdicts=tuple(verdicts) if len(verdicts) > 1 else (),
     )
-    if result.size_bytes <= MAX_RESULT_BYTES:
-        return result
-    return _result(item, _too_long(entry, result.size_bytes), (), grading)
 
 
 def _too_long(entry: Generation, size: int) -> Generation:

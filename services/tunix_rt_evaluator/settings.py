@@ -74,7 +74,11 @@ class EvaluatorSettings(ServerSettings):
         600.0, gt=0, le=3_600, description="how long the endpoint may take for one answer"
     )
     endpoint_retries: int = Field(
-        3, ge=0, le=20, description="how often the endpoint is asked again that gave no answer, 429 or 5xx"
+        3,
+        ge=0,
+        le=20,
+        description="how often a request to the endpoint is tried again that got no answer or a 5xx; after a "
+        "429 it waits for its turn",
     )
 
     @property

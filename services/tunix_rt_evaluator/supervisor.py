@@ -98,10 +98,11 @@ class Supervisor:
             self._runner.cancel(evaluation_id)
 
     def _run(self, evaluation_id: str, cancelled: threading.Event) -> None:
-        process = self._folders.process(evaluation_id, kept=self._kept.keeps)
+        evaluation = self._repository.get(evaluation_id)
+        process = self._folders.process(evaluation, kept=self._kept.keeps)
         run = None
         try:
-            run = self._begin(evaluation_id, process)
+            run = self._begin(evaluation, process)
             if run is None:
                 return
             unsaved, looked = False, 0.0
@@ -143,9 +144,8 @@ class Supervisor:
     def _stopping(self) -> bool:
         return self._runner is not None and self._runner.stopping.is_set()
 
-    def _begin(self, evaluation_id: str, process: WorkerProcess) -> _Run | None:
+    def _begin(self, evaluation: Evaluation, process: WorkerProcess) -> _Run | None:
         """Start an evaluation's child, or take over the one that an earlier server started."""
-        evaluation = self._repository.get(evaluation_id)
         if evaluation.state in _UNDER_WAY:
             process.adopt()
             run = self._make_run(evaluation, process)
@@ -159,7 +159,7 @@ class Supervisor:
             run.change([evaluation.state], EvaluationState.QUEUED)
         attempt = evaluation.attempt_count + 1
         if not self._repository.change_state(
-            evaluation_id,
+            evaluation.id,
             [EvaluationState.QUEUED],
             EvaluationState.RUNNING,
             EvaluationUpdate(attempt_count=attempt, start_time=datetime.now(UTC)),

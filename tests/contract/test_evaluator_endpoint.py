@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from pydantic import SecretStr
 
@@ -19,6 +20,7 @@ from support.serving import fields, refused, served
 from support.tiny_model import make_tiny_model
 from tunix_rt import v1
 from tunix_rt_evaluator import job_folders
+from tunix_rt_evaluator.openai_endpoint import API_KEY_VARIABLE
 from tunix_rt_evaluator.settings import EvaluatorSettings
 from tunix_rt_evaluator.wiring import build, migrate
 
@@ -248,6 +250,33 @@ async def test_an_endpoints_model_and_a_local_one_are_compared_only_where_that_i
     wanted.waivers.extend(waivers)
     report = await evaluator.CompareEvaluations(wanted)
     assert sorted(waiver.reason for waiver in report.waivers) == waivers
+
+
+def environments() -> list[dict[str, str]]:
+    """Those of the evaluation children of this process."""
+    children = psutil.Process().children()
+    return [child.environ() for child in children if "evaluations" in child.cmdline()[-1]]
+
+
+async def test_the_key_reaches_the_child_that_asks_and_no_other(
+    settings: EvaluatorSettings, endpoint: FakeEndpoint, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As a server has it whose key came by the environment.
+    monkeypatch.setenv(API_KEY_VARIABLE, KEY)
+    make_tiny_model(settings.models / "tiny")
+    async with running(settings.model_copy(update={"keep_model_s": 60.0})) as evaluator:
+        with monkeypatch.context() as scripted:
+            scripted.setattr(job_folders, "WORKER_MODULE", "support.scripted_evaluator")
+            await run(evaluator)
+        (local,) = environments()
+        assert KEY not in local.values()
+        model.open.clear()
+        made = await create(evaluator, endpoint_model="m")
+        await until(evaluator, made, lambda _: endpoint.requests)
+        assert KEY in [environment[API_KEY_VARIABLE] for environment in environments()]
+        model.open.set()
+        assert (await until(evaluator, made, ended)).state == State.STATE_SUCCEEDED
+    assert {request["key"] for request in endpoint.requests} == {f"Bearer {KEY}"}
 
 
 async def test_answers_of_an_endpoint_are_graded_again(evaluator: Any, endpoint: FakeEndpoint) -> None:

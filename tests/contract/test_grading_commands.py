@@ -197,7 +197,7 @@ def test_samples_are_asked_for_shown_and_listed(run: Run, client: Client, tmp_pa
             "spec.decoding.samples: is 4; 1, or a temperature above 0, as greedy answers are",
         ),
         (["--top-p", "0.5"], "spec.decoding.top_p: is 0.5; 1, or a temperature above 0"),
-        (["--temperature", "-1"], "spec.decoding.temperature: is -1.0; 0 to 5 would be right"),
+        (["--temperature", "-1"], "spec.decoding.temperature: is -1.0; 0, or 0.001 to 5, would be right"),
         (
             ["--temperature", "1", "--seed", "-1"],
             "spec.decoding.seed: is -1; 0 to 4,294,967,295 would be right",

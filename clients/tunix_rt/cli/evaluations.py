@@ -86,7 +86,8 @@ def evaluate(
         float | None,
         typer.Option(
             "--temperature",
-            help="Draw tokens at this temperature, up to 5; 0 takes the most probable ones. \\[default: 0]",
+            help="Draw tokens at this temperature, 0.001 to 5; 0 takes the most probable ones. "
+            "\\[default: 0]",
             rich_help_panel=_SAMPLING,
         ),
     ] = None,
@@ -94,7 +95,7 @@ def evaluate(
         float | None,
         typer.Option(
             "--top-p",
-            help="Draw from the most probable tokens that sum to this. \\[default: 1]",
+            help="Draw from the most probable tokens that sum to this, 0.000001 to 1. \\[default: 1]",
             rich_help_panel=_SAMPLING,
         ),
     ] = None,

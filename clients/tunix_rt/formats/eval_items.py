@@ -31,7 +31,7 @@ class _ItemRow(BaseModel):
 
     id: Annotated[str, Field(min_length=1, max_length=128)]
     prompt: _LongText
-    accepted_answers: list[_LongText] = Field(default_factory=list)
+    accepted_answers: Annotated[list[_LongText], Field(max_length=256)] = Field(default_factory=list)
     grader: Any
     tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     category: _Label = ""

@@ -97,8 +97,8 @@ class EvalItem(_message.Message):
     """Items with the same cluster share a source and are not independent. At most 128 characters; empty for none."""
     @_builtins.property
     def accepted_answers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Answers that count as right; any of them does. 1-50,000 characters each. At least one, unless the grader is one of `format`,
-        `json_schema` and `judge`, which can do without.
+        """Answers that count as right; any of them does. 1-50,000 characters each, at most 256. At least one, unless the grader is one of
+        `format`, `json_schema` and `judge`, which can do without.
         """
 
     @_builtins.property

@@ -11,14 +11,15 @@ import hashlib
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tunix_rt_evaluator.model import Answer, Generation, ModelFacts, WorkerItem, WorkerSpec
-from tunix_rt_evaluator.openai_endpoint import API_KEY_VARIABLE, Endpoint, EndpointError, one_line
+from tunix_rt_evaluator.openai_endpoint import API_KEY_VARIABLE, Endpoint, EndpointError
 from tunix_rt_evaluator.worker.endpoint_faults import Faults, refusal
+from tunix_rt_evaluator.worker.endpoint_pace import Pace
 from tunix_rt_evaluator.worker.endpoint_replies import Served, read_answer, read_prompt_tokens, read_served
 from tunix_rt_evaluator.worker.engine import Completion, Engine, Prompt, Report, Request
 from tunix_rt_kit.artifacts import digest_json
@@ -73,7 +74,7 @@ class _Clock:
 
 
 class EndpointEngine:
-    """Asks for each answer by a request of its own, ``decoding.batch_size`` at once."""
+    """Asks for each answer by a request of its own, at most ``decoding.batch_size`` at once."""
 
     def __init__(self, endpoint: Endpoint, spec: WorkerSpec) -> None:
         self._endpoint = endpoint
@@ -131,39 +132,47 @@ class EndpointEngine:
         """Nothing: ``open_endpoint`` has found that the endpoint answers."""
 
     def complete(self, requests: Sequence[Request], check: Callable[[], None]) -> Iterator[Completion]:
-        """Complete requests, each as soon as it is done.
+        """Complete requests, each as soon as it is done. One that is refused for now waits for its next turn.
 
         Raises what ``open_endpoint`` raises when the endpoint stops answering: an error that does not concern
         one request, or several in a row.
         """
         waiting, faults = deque(requests), Faults()
+        pace = Pace(self._decoding.batch_size, self._endpoint.patience_s)
         with asyncio.Runner() as runner:
-            client = self._client()
+            client = self._client(_once_where_busy)
             under_way: dict[asyncio.Task[tuple[Answer, int]], tuple[Request, float]] = {}
             clock = _Clock(time.perf_counter())
             try:
                 while waiting or under_way:
                     began = clock.tick(len(under_way))
-                    while waiting and len(under_way) < self._decoding.batch_size:
+                    for _ in range(min(len(waiting), pace.room(len(under_way)))):
                         request = waiting.popleft()
                         task = runner.get_loop().create_task(self._answer(client, request))
                         under_way[task] = request, began
                     check()
-                    done = runner.run(_some(under_way))
+                    done = runner.run(_some(under_way, pace.pause_s))
                     now = clock.tick(len(under_way))
+                    taken = len(under_way) - sum(_busy(task) is not None for task in done)
                     for task in done:
                         request, began = under_way.pop(task)
-                        yield _completion(request, task, now - began, faults)
+                        busy = _busy(task)
+                        if busy is not None and pace.refused(taken, busy.retry_after_s):
+                            waiting.append(request)
+                        else:
+                            yield _completion(request, task, now - began, faults, pace)
             finally:
                 for task in under_way:
                     task.cancel()
                 # Closing the connections tells the server that nobody waits any more.
                 runner.run(_ended(under_way, client))
 
-    def _client(self) -> AsyncOpenAI:
-        from openai import AsyncOpenAI
+    def _client(self, *hooks: Callable[[Any], Awaitable[None]]) -> AsyncOpenAI:
+        """A client; ``hooks`` see each response before it does."""
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
-        return AsyncOpenAI(**self._endpoint.options)
+        http_client = DefaultAsyncHttpxClient(event_hooks={"response": list(hooks)})
+        return AsyncOpenAI(**self._endpoint.options, http_client=http_client)
 
     async def _connect(self) -> Served:
         # By a connection of its own: a server that cannot list its models may end that without a word.
@@ -175,7 +184,7 @@ class EndpointEngine:
                 with self._endpoint.explained():
                     async with asyncio.timeout(self._endpoint.patience_s):
                         reply = await client.chat.completions.create(**body)
-                    return read_served(reply, self._decoding)
+                    return read_served(reply, self._decoding, self._endpoint.without_key)
             except EndpointError as error:
                 raise refusal(error) from None
 
@@ -197,7 +206,7 @@ class EndpointEngine:
         if len(models) == 1 and self._model not in models[0]:
             raise FailedPrecondition(
                 f"spec.endpoint_model: the endpoint at {self._endpoint.url} has no {self._model!r}, but "
-                f"{one_line(models[0][0])!r} alone",
+                f"{self._endpoint.shown(models[0][0])!r} alone",
                 reason="ENDPOINT_MODEL_UNKNOWN",
                 metadata={"endpoint_model": self._model},
             )
@@ -208,7 +217,8 @@ class EndpointEngine:
         with self._endpoint.explained():
             async with asyncio.timeout(self._endpoint.patience_s):
                 reply = await client.chat.completions.create(**body)
-            return read_answer(reply, self._decoding, self._served), read_prompt_tokens(reply)
+            answer = read_answer(reply, self._decoding, self._served, self._endpoint.without_key)
+            return answer, read_prompt_tokens(reply)
 
     def _body(self, text: str, *, seed: int, most: int) -> dict[str, Any]:
         decoding = self._decoding
@@ -235,12 +245,25 @@ def _messages(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": text}]
 
 
+async def _once_where_busy(response: Any) -> None:
+    """Keeps the package from trying a 429 again by itself: it would hold the place of another request."""
+    if response.status_code == 429:
+        response.headers["x-should-retry"] = "false"
+
+
+def _busy(task: asyncio.Task[Any]) -> EndpointError | None:
+    """The error of a request that the endpoint was too busy for."""
+    error = task.exception()
+    return error if isinstance(error, EndpointError) and error.failure == "busy" else None
+
+
 def _completion(
-    request: Request, task: asyncio.Task[tuple[Answer, int]], seconds: float, faults: Faults
+    request: Request, task: asyncio.Task[tuple[Answer, int]], seconds: float, faults: Faults, pace: Pace
 ) -> Completion:
     error = task.exception()
     if error is None:
         faults.answered()
+        pace.answered()
         answer, prompt_tokens = task.result()
         return Completion(request, answer, seconds, prompt_tokens=prompt_tokens)
     if not isinstance(error, EndpointError):
@@ -249,9 +272,16 @@ def _completion(
     return Completion(request, None, seconds, str(error))
 
 
-async def _some(tasks: Collection[asyncio.Task[T]]) -> list[asyncio.Task[T]]:
-    """Those that are done after a while, or as soon as one is; in the order in which they were begun."""
-    done, _ = await asyncio.wait(tasks, timeout=_LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+async def _some(tasks: Collection[asyncio.Task[T]], pause_s: float = 0.0) -> list[asyncio.Task[T]]:
+    """Those that are done after a while, or as soon as one is; in the order in which they were begun.
+
+    A pause that ends earlier ends the while.
+    """
+    while_s = min(_LOOK_S, pause_s or _LOOK_S)
+    if not tasks:
+        await asyncio.sleep(while_s)
+        return []
+    done, _ = await asyncio.wait(tasks, timeout=while_s, return_when=asyncio.FIRST_COMPLETED)
     return [task for task in tasks if task in done]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,6 +15,9 @@ _MOST_CHARACTERS: Final = 200_000
 _MOST_TOKENS: Final = (1 << 31) - 1
 _MOST_NAME: Final = 256
 
+Cleared = Callable[[str], str]
+"""Takes out of a server's text what must not be shown, see ``Endpoint.without_key``."""
+
 
 @dataclass(frozen=True, slots=True)
 class Served:
@@ -24,7 +28,7 @@ class Served:
     fingerprint: str = ""
 
 
-def read_served(reply: Any, decoding: Decoding) -> Served:
+def read_served(reply: Any, decoding: Decoding, cleared: Cleared) -> Served:
     """What the first reply tells, whatever the model wrote.
 
     Raises EndpointError where log-probabilities are wanted and there are none, and as
@@ -34,25 +38,24 @@ def read_served(reply: Any, decoding: Decoding) -> Served:
     text_of(choice)
     if decoding.log_probabilities:
         _log_probabilities(choice, decoding)
-    return Served(_name(reply, "model"), _name(reply, "system_fingerprint"))
+    return Served(_name(reply, "model", cleared), _name(reply, "system_fingerprint", cleared))
 
 
-def read_answer(reply: Any, decoding: Decoding, served: Served) -> Answer:
+def read_answer(reply: Any, decoding: Decoding, served: Served, cleared: Cleared) -> Answer:
     """What the model wrote; raises as ``read_served`` where that cannot be said."""
     choice = reply.choices[0]
     text, finished = text_of(choice), choice.finish_reason
-    if (model := _name(reply, "model")) != served.model:
+    ended = one_line(repr(cleared(str(finished))))
+    if (model := _name(reply, "model", cleared)) != served.model:
         raise EndpointError(
             f"the reply is by the model {model!r}, and the first one was by {served.model!r}", "unusable"
         )
     if text is None and finished == "length" and _reasons(choice.message):
         text = ""  # The tokens were used up before the answer began.
     if text is None:
-        raise EndpointError(f"the reply holds no text and ends by {one_line(repr(finished))}", "unusable")
+        raise EndpointError(f"the reply holds no text and ends by {ended}", "unusable")
     if finished not in ("stop", "length"):
-        raise EndpointError(
-            f"the reply ends by {one_line(repr(finished))}, which is neither 'stop' nor 'length'", "refused"
-        )
+        raise EndpointError(f"the reply ends by {ended}, which is neither 'stop' nor 'length'", "refused")
     if len(text) > _MOST_CHARACTERS:
         raise EndpointError(
             f"the reply has {len(text):,} characters for at most {decoding.max_new_tokens:,} tokens",
@@ -98,8 +101,8 @@ def _reasons(message: Any) -> bool:
     return any(isinstance(getattr(message, name, None), str) for name in ("reasoning_content", "reasoning"))
 
 
-def _name(reply: Any, field: str) -> str:
+def _name(reply: Any, field: str, cleared: Cleared) -> str:
     """A name that can be shown; empty where there is none."""
     value = getattr(reply, field, None)
     text = value if isinstance(value, str) else ""
-    return "".join(character for character in text if character.isprintable())[:_MOST_NAME]
+    return cleared("".join(filter(str.isprintable, text)))[:_MOST_NAME]

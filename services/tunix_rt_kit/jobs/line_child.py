@@ -9,12 +9,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 _START_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 1.0
+# What a Python needs to start and to find its packages, and coverage to measure it. A server's environment
+# holds keys, too, which code by others must not see.
+_PASSED_ON: Final = frozenset(
+    {
+        *("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LC_CTYPE"),
+        *("PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"),
+        "COVERAGE_PROCESS_CONFIG",
+    }
+)
 
 
 class ChildGone(Exception):
@@ -34,17 +42,15 @@ class LineChild:
     threads.
 
     The script says one line when it is ready, and then answers each line of its standard input with one. A
-    process that was forked has a child of its own.
+    process that was forked has a child of its own. Of this process's environment the script gets only what
+    a Python needs, and it iterates sets in one order.
 
     Args:
         script: a file; its own folder is not put onto the module path.
-        environment: added to that of this process. Sets are iterated in one order whatever it holds.
     """
 
-    def __init__(self, script: Path, *, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, script: Path) -> None:
         self._script = script
-        # A fixed hash seed keeps sets in one order.
-        self._environment = {"PYTHONHASHSEED": "0", **(environment or {})}
         self._lock = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
         self._owner = 0
@@ -99,7 +105,7 @@ class LineChild:
             [sys.executable, "-P", str(self._script)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, **self._environment},
+            env=_environment(),
         )
         self._child, self._owner = child, os.getpid()
         try:
@@ -122,3 +128,9 @@ class LineChild:
             self._unread += data
         line, _, self._unread = self._unread.partition(b"\n")
         return line
+
+
+def _environment() -> dict[str, str]:
+    passed_on = {name: value for name, value in os.environ.items() if name in _PASSED_ON}
+    # A fixed hash seed keeps sets in one order.
+    return {**passed_on, "PYTHONHASHSEED": "0"}

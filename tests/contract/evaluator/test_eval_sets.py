@@ -62,6 +62,10 @@ async def test_an_eval_sets_request_id_is_bound_to_its_body(evaluator: Any) -> N
         ([item(1), item(2, prompt=item(1).prompt)], ["eval_set.items[1].prompt"]),
         ([item(1, accepted_answers=[])], ["eval_set.items[0].accepted_answers"]),
         ([item(1, accepted_answers=["1", ""])], ["eval_set.items[0].accepted_answers[1]"]),
+        (
+            [item(1), item(2, accepted_answers=[str(n) for n in range(257)])],
+            ["eval_set.items[1].accepted_answers"],
+        ),
         ([item(1, id=""), item(2, prompt="")], ["eval_set.items[0].id", "eval_set.items[1].prompt"]),
         ([item(1, id="x" * 129)], ["eval_set.items[0].id"]),
         ([item(1, id="a\0b")], ["eval_set.items[0].id"]),
@@ -89,6 +93,15 @@ async def test_a_wrong_eval_set_is_refused_by_field(
     assert (error.code, error.reason) == ("INVALID_ARGUMENT", "EVAL_SET_INVALID")
     assert fields(error) == wrong
     assert not (await evaluator.ListEvalSets(v1.ListEvalSetsRequest())).eval_sets
+
+
+async def test_an_item_may_have_so_many_accepted_answers_and_no_more(evaluator: Any) -> None:
+    most = [str(number) for number in range(256)]
+    made = await evaluator.CreateEvalSet(eval_set([item(1, accepted_answers=most)]))
+    assert list(made.items[0].accepted_answers) == most
+    wrong = [item(1, accepted_answers=["1"] * 130_000)]
+    error = await refused(evaluator.CreateEvalSet(eval_set(wrong, "other")))
+    assert "holds 130,000 answers; at most 256 would be right" in error.message
 
 
 async def test_a_duplicate_names_the_item_that_it_repeats(evaluator: Any) -> None:

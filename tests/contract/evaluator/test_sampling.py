@@ -162,12 +162,16 @@ async def test_pages_of_long_samples_stay_below_the_message_limit(evaluator: Any
 @pytest.mark.parametrize(
     ("decoding", "wrong"),
     [
-        ({"temperature": -0.1}, {"temperature": "0 to 5"}),
-        ({"temperature": 5.1}, {"temperature": "0 to 5"}),
-        ({"temperature": float("nan")}, {"temperature": "0 to 5"}),
-        ({"temperature": 1, "top_p": 0}, {"top_p": "above 0 and up to 1"}),
-        ({"temperature": 1, "top_p": 1.01}, {"top_p": "above 0 and up to 1"}),
-        ({"temperature": 1, "top_p": float("nan")}, {"top_p": "above 0 and up to 1"}),
+        ({"temperature": -0.1}, {"temperature": "0, or 0.001 to 5,"}),
+        ({"temperature": 5.1}, {"temperature": "0, or 0.001 to 5,"}),
+        ({"temperature": 1e-46}, {"temperature": "is 1e-46; 0, or 0.001 to 5,"}),
+        ({"temperature": 0.00099}, {"temperature": "0, or 0.001 to 5,"}),
+        ({"temperature": float("nan")}, {"temperature": "0, or 0.001 to 5,"}),
+        ({"temperature": 1, "top_p": 0}, {"top_p": "0.000001 to 1"}),
+        ({"temperature": 1, "top_p": 1e-46}, {"top_p": "is 1e-46; 0.000001 to 1"}),
+        ({"temperature": 1, "top_p": 0.00000099}, {"top_p": "0.000001 to 1"}),
+        ({"temperature": 1, "top_p": 1.01}, {"top_p": "0.000001 to 1"}),
+        ({"temperature": 1, "top_p": float("nan")}, {"top_p": "0.000001 to 1"}),
         ({"temperature": 1, "seed": -1}, {"seed": "0 to 4,294,967,295"}),
         ({"temperature": 1, "seed": 1 << 32}, {"seed": "0 to 4,294,967,295"}),
         ({"temperature": 1, "samples": 0}, {"samples": "1 to 64"}),
@@ -181,7 +185,7 @@ async def test_pages_of_long_samples_stay_below_the_message_limit(evaluator: Any
         ),
         (
             {"temperature": 9, "top_p": 2, "seed": -2, "samples": 99, "log_probabilities": True},
-            {"temperature": "0 to 5", "top_p": "up to 1", "seed": "0 to", "samples": "1 to 64"},
+            {"temperature": "0.001 to 5", "top_p": "to 1", "seed": "0 to", "samples": "1 to 64"},
         ),
     ],
 )
@@ -200,6 +204,7 @@ async def test_wrong_sampling_is_refused_by_field(
 @pytest.mark.parametrize(
     "decoding",
     [
+        {"temperature": 0.001, "top_p": 0.5},
         {"temperature": 5, "top_p": 1e-6, "seed": (1 << 32) - 1, "samples": 64, "max_new_tokens": 8192},
         {"temperature": 0, "top_p": 1, "seed": 0, "samples": 1, "log_probabilities": True},
         {"temperature": 1, "samples": 16, "max_new_tokens": 8192, "log_probabilities": True},

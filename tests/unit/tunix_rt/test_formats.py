@@ -294,6 +294,7 @@ def test_the_built_in_eval_set_is_read_by_its_name() -> None:
         ([ITEM | {"grader": "text", "tolerance": 1}], "tolerance: is only for the numeric grader"),
         ([ITEM | {"tolerance": -1}], "tolerance: is -1"),
         ([ITEM | {"accepted_answers": []}], "accepted_answers: needs at least 1"),
+        ([ITEM | {"accepted_answers": ["2"] * 257}], "accepted_answers: has more than 256 entries"),
         ([ITEM | {"answers": []}], "answers: unknown key; did you mean 'accepted_answers'?"),
         ([], "holds no eval items"),
     ],

@@ -221,3 +221,11 @@ def test_a_message_is_never_larger_than_its_result_says(
         update={"verdict": verdict, "verdicts": tuple(verdict for _ in result.verdicts)}
     )
     assert result_message(result).ByteSize() <= result.size_bytes
+
+
+def test_an_item_whose_own_texts_are_too_long_fails_by_itself() -> None:
+    # Such as an eval set has that was stored before there was a limit to the number of accepted answers.
+    item = EvalItem(id="q1", prompt="?", accepted_answers=("5",) * 130_000, grader=TextGrader())
+    (result,) = graded([(item, answered("Answer: 5"))], GRADING)
+    assert (result.generation.finish_reason, result.verdict.correct) == ("failed", False)
+    assert result_message(result).ByteSize() < 4 << 20

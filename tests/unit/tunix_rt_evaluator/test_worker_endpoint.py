@@ -8,15 +8,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from email.utils import formatdate
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from support.fake_endpoint import FakeEndpoint, Reply, answering, completion
 from tunix_rt_evaluator.model import Decoding, EndpointFields, WorkerItem, WorkerSpec
-from tunix_rt_evaluator.openai_endpoint import API_KEY_VARIABLE
+from tunix_rt_evaluator.openai_endpoint import API_KEY_VARIABLE, Endpoint, EndpointError
 from tunix_rt_evaluator.worker.endpoint import open_endpoint
 from tunix_rt_evaluator.worker.endpoint_faults import GIVE_UP_AFTER
+from tunix_rt_evaluator.worker.endpoint_replies import Served, read_answer
 from tunix_rt_evaluator.worker.engine import Completion, Request
 from tunix_rt_kit.errors import DomainError, FailedPrecondition, Unavailable
 from tunix_rt_kit.jobs import JobCancelled
@@ -145,7 +148,9 @@ def test_log_probabilities_are_read_where_they_are_asked_for() -> None:
     assert done.answer.log_probabilities == (-0.5, -1.25)
 
 
-@pytest.mark.parametrize("logprobs", [None, {"content": 5}, [-0.5] * 129, [float("nan")], ["x"], [None]])
+@pytest.mark.parametrize(
+    "logprobs", [None, {"content": 5}, [-0.5] * 129, [float("nan")], [10**400], ["x"], [None]]
+)
 def test_what_are_no_log_probabilities_fail_the_item(logprobs: Any) -> None:
     def given(values: Any) -> Reply:
         if isinstance(values, list):
@@ -156,6 +161,15 @@ def test_what_are_no_log_probabilities_fail_the_item(logprobs: Any) -> None:
         (done,) = run(endpoint.url, ["a"], log_probabilities=True)
     assert done.answer is None
     assert "log-probabilities" in done.error or NONSENSE in done.error
+
+
+def test_a_log_probability_that_no_float_can_hold_fails_the_item() -> None:
+    # The package that is installed keeps such a number back; another version may hand it on.
+    logprobs = SimpleNamespace(content=[SimpleNamespace(logprob=-(10**400))])
+    message = SimpleNamespace(content="x")
+    choice = SimpleNamespace(message=message, finish_reason="stop", logprobs=logprobs)
+    with pytest.raises(EndpointError, match=NONSENSE), Endpoint("http://localhost/v1").explained():
+        read_answer(SimpleNamespace(choices=[choice]), Decoding(log_probabilities=True), Served(), str)
 
 
 def test_a_server_that_gives_no_log_probabilities_is_refused_before_the_first_item() -> None:
@@ -261,10 +275,6 @@ def test_a_request_that_was_refused_for_now_is_sent_again() -> None:
         (Reply({"detail": "not that"}, 422), """answers 422: {"detail": "not that"}"""),
         (Reply({"error": "not that"}, 422), "answers 422: not that"),
         (Reply("", 502), "answers 502: nothing else"),
-        (
-            said("slow down", 429),
-            "takes no more requests now: 429 (tried once): slow down",
-        ),
         (Reply("secret is no key", 403), "answers 403: *** is no key"),
         (Reply(drop=True), "breaks off the connection (tried once): "),
         (
@@ -291,6 +301,9 @@ def test_a_request_that_was_refused_for_now_is_sent_again() -> None:
             "the reply is by the model 'another', and the first one was by 'm'",
         ),
         (completion("x" * 300_000), "the reply has 300,000 characters for at most 128 tokens"),
+        (completion("x", "no secret"), "the reply ends by 'no ***', which is neither 'stop' nor"),
+        (completion(None, "secret"), "the reply holds no text and ends by '***'"),
+        (completion("x", model="se\ncret"), "the reply is by the model '***', and the first one was by 'm'"),
     ],
 )
 def test_what_goes_wrong_with_one_request_is_the_failure_of_one_item(
@@ -304,6 +317,76 @@ def test_what_goes_wrong_with_one_request_is_the_failure_of_one_item(
     assert bad.answer is None
     assert before.answer is not None
     assert after.answer is not None
+
+
+def admitting(most: int) -> Callable[[str], Reply]:
+    """Takes so many prompts at once, answers each after a while, and refuses the others for now."""
+    places = threading.Semaphore(most)
+
+    def answer(prompt: str) -> Reply:
+        if not places.acquire(blocking=False):
+            return said("slow down", 429)
+        time.sleep(0.1)
+        places.release()
+        return completion(prompt)
+
+    return answer
+
+
+def test_a_server_that_takes_few_requests_at_once_answers_every_one() -> None:
+    prompts = [str(number) for number in range(96)]
+    with answering(to_items(admitting(4))) as endpoint:
+        done = run(endpoint.url, prompts, batch_size=48)
+    assert [entry.answer.output for entry in done if entry.answer] == prompts
+    # What was refused was not sent again and again: fewer were sent at once.
+    assert len(items_asked(endpoint)) < 2 * len(prompts)
+
+
+@pytest.mark.parametrize(
+    "form", [lambda at: f"{at - time.time():.3f}", lambda at: formatdate(at, usegmt=True)]
+)
+def test_a_busy_server_is_left_alone_for_as_long_as_it_says(form: Callable[[int], str]) -> None:
+    opens = 0
+    too_early = []
+
+    def answer(prompt: str) -> Reply:
+        nonlocal opens
+        if not opens:
+            opens = int(time.time()) + 3
+            return Reply({}, 429, {"Retry-After": form(opens)})
+        if time.time() < opens - 0.1:
+            too_early.append(prompt)
+        return completion(prompt)
+
+    with answering(to_items(answer)) as endpoint:
+        done = run(endpoint.url, list("abc"), batch_size=1)
+    assert [entry.error for entry in done] == [""] * 3
+    assert not too_early
+
+
+@pytest.mark.parametrize("said_to_wait", ["0", "-1", "nan", "inf", "soon"])
+def test_a_wait_that_means_nothing_is_left_out(said_to_wait: str) -> None:
+    replies = iter([Reply({}, 429, {"Retry-After": said_to_wait}), completion("x")])
+    with answering(to_items(lambda _: next(replies))) as endpoint:
+        (done,) = run(endpoint.url, ["a"])
+    assert done.answer is not None
+
+
+def test_a_prompt_that_is_always_too_much_for_now_fails_its_item_alone() -> None:
+    replies = to_items(lambda prompt: said("too large", 429) if prompt == "bad" else completion(prompt))
+    with answering(replies) as endpoint:
+        before, bad, after = run(endpoint.url, ["a", "bad", "b"], timeout_s=0.5)
+    assert bad.answer is None
+    assert bad.error.endswith("takes no more requests now: 429: too large")
+    assert before.answer is not None
+    assert after.answer is not None
+
+
+def test_a_server_that_answers_none_any_more_as_it_is_busy_fails_the_evaluation() -> None:
+    with answering(to_items(lambda _: said("no quota", 429))) as endpoint:
+        error = refused(lambda: run(endpoint.url, ["x"] * (2 * GIVE_UP_AFTER), timeout_s=0.5, batch_size=1))
+    assert (type(error), error.reason) == (Unavailable, "ENDPOINT_FAILING")
+    assert "429: no quota" in error.message
 
 
 def test_a_server_that_does_not_answer_one_request_in_time_fails_that_item() -> None:
@@ -458,6 +541,20 @@ def test_the_facts_hold_what_the_server_says_and_no_address() -> None:
     assert facts.package_versions["openai"] in facts.engine
     assert "127.0.0.1" not in facts.model_dump_json()
     assert not engine.keeps
+
+
+def test_a_key_that_the_server_sends_back_is_in_no_facts_and_no_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(API_KEY_VARIABLE, "secret")
+    names = {"model": "m-of-secret", "system_fingerprint": "b-secret"}
+    with answering(lambda _: completion("x", **names)) as endpoint:
+        facts = open_endpoint(spec(endpoint.url)).facts
+    assert facts.runtime_settings == {"endpoint_model": "m-of-***", "endpoint_fingerprint": "b-***"}
+    assert "secret" not in facts.model_dump_json()
+    with answering(lambda _: completion("x"), models=["m-of-secret"]) as endpoint:
+        error = refused(lambda: run(endpoint.url, ["a"]))
+    assert "but 'm-of-***' alone" in error.message
 
 
 def test_the_engine_needs_no_model_library() -> None:

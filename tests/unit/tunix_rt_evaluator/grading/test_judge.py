@@ -91,7 +91,7 @@ def test_what_is_no_grade_is_none(reply: str) -> None:
         (Reply({"choices": []}), "answers what is no chat completion"),
         (Reply({"error": {"message": "no such model"}}, 404), "answers 404:"),
         (Reply({"error": {"message": "boom"}}, 500), "answers 500:"),
-        (Reply({"error": {"message": "slow down"}}, 429), "takes no more requests now: 429 (tried once)"),
+        (Reply({"error": {"message": "slow down"}}, 429), "takes no more requests now: 429: slow down"),
         (Reply({}, 401), "answers 401:"),
     ],
 )
