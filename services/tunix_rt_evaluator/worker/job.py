@@ -25,6 +25,7 @@ from tunix_rt_evaluator.worker.engine import Completion, Engine, Prompt, Request
 from tunix_rt_evaluator.worker.prompts import failed_generation
 from tunix_rt_evaluator.worker.responses import Responses
 from tunix_rt_kit.jobs import JobDir
+from tunix_rt_kit.models.runtime import give_back_memory
 
 _EVENTS: Final = "events.jsonl"
 _LOOKS_BETWEEN_CHECKS: Final = 256
@@ -38,6 +39,13 @@ class Evaluations:
 
     def evaluate(self, job: JobDir) -> None:
         """Do a job; raises JobCancelled when it was told to stop, and DomainError when it cannot be done."""
+        try:
+            self._evaluate(job)
+        finally:
+            # A process that waits for the next job would hold what generating took.
+            give_back_memory()
+
+    def _evaluate(self, job: JobDir) -> None:
         spec = WorkerSpec.model_validate(job.spec)
         earlier = Earlier(job.path / _EVENTS)
         job.emit("attempt", number=spec.attempt)
