@@ -8,9 +8,10 @@ from typing import Final
 
 from tunix_rt_kit.errors import NotFound
 from tunix_rt_kit.jobs import WorkerProcess
+from tunix_rt_kit.models.runtime import OUT_OF_MEMORY
 from tunix_rt_trainer.events import AttemptFacts
 from tunix_rt_trainer.job_folders import JobFolders
-from tunix_rt_trainer.memory import OUT_OF_MEMORY, advice, processes_killed_for_memory, rows_at_a_time
+from tunix_rt_trainer.memory import advice, processes_killed_for_memory, rows_at_a_time
 from tunix_rt_trainer.model import JobError, JobState, StepMetrics, TrainingAttempt, TrainingJob
 from tunix_rt_trainer.service import JobRepository, JobUpdate, QueuedJob
 

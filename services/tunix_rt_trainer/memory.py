@@ -7,7 +7,6 @@ from typing import Final
 
 from tunix_rt_trainer.model import TrainingSpec
 
-OUT_OF_MEMORY: Final = "OUT_OF_MEMORY"
 _COUNTERS: Final = Path("/proc/vmstat")
 
 

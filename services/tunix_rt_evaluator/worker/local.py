@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,12 +24,12 @@ from tunix_rt_evaluator.worker.prompts import read_prompts
 from tunix_rt_evaluator.worker.slots import REVISION, Generator, Output, Programs, bucket
 from tunix_rt_evaluator.worker.weights import BaseWeights, is_adapter
 from tunix_rt_kit.chat import ChatTemplate
-from tunix_rt_kit.errors import FailedPrecondition, ResourceExhausted
+from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.models.hf_folder import read_stop_ids
 from tunix_rt_kit.models.loader import make_mesh
 from tunix_rt_kit.models.runtime import (
+    advising,
     device,
-    lack_of_memory,
     package_versions,
     processor,
     runtime_settings,
@@ -147,10 +146,10 @@ class LocalEngine:
     def prepare(self, report: Report) -> None:
         """See ``Engine``; raises what ``BaseWeights.model`` raises, and ResourceExhausted(OUT_OF_MEMORY)."""
         report("loading the model", 0, 0, "")
-        with self._advising():
+        with advising(self._too_much):
             state, programs = self._loaded.state(self._info, self._checkpoint, self._spec.dtype)
         report("compiling", 0, 0, "")
-        with self._advising():
+        with advising(self._too_much):
             self._generator = Generator(
                 state,
                 programs,
@@ -165,25 +164,18 @@ class LocalEngine:
         """See ``Engine``; raises ResourceExhausted(OUT_OF_MEMORY)."""
         if self._generator is None:
             raise RuntimeError("prepare comes before complete")
-        with self._advising():
+        with advising(self._too_much):
             for output in self._generator.run(requests, check):
                 yield self._completion(output)
 
-    @contextmanager
-    def _advising(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            detail = lack_of_memory(error)
-            if detail is None:
-                raise
-            decoding = self._spec.decoding
-            raise ResourceExhausted(
-                f"{self._spec.dtype} weights and {decoding.batch_size} answers of up to "
-                f"{decoding.max_new_tokens} tokens do not fit into the device's memory; a smaller "
-                f"decoding.batch_size or decoding.max_new_tokens takes less ({detail})",
-                reason="OUT_OF_MEMORY",
-            ) from error
+    @property
+    def _too_much(self) -> str:
+        decoding = self._spec.decoding
+        return (
+            f"{self._spec.dtype} weights and {decoding.batch_size} answers of up to "
+            f"{decoding.max_new_tokens} tokens do not fit into the device's memory; a smaller "
+            "decoding.batch_size or decoding.max_new_tokens takes less"
+        )
 
     def _completion(self, output: Output) -> Completion:
         if all(map(math.isfinite, output.log_probabilities)):

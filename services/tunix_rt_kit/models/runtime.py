@@ -9,10 +9,16 @@ import ctypes
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import Final
+
+from tunix_rt_kit.errors import ResourceExhausted
+
+OUT_OF_MEMORY: Final = "OUT_OF_MEMORY"
 
 PACKAGES = (
     "flax",
@@ -117,16 +123,25 @@ def child_environment(cache_dir: Path) -> dict[str, str]:
     return variables
 
 
-def lack_of_memory(error: Exception) -> str | None:
-    """The first line of what is said by an error that means that memory ran out, on a device or here; None of
-    any other error."""
-    import jax
+@contextmanager
+def advising(problem: str) -> Iterator[None]:
+    """Turns a lack of memory, on a device or here, into an error that says ``problem``: what
+    does not fit, and what takes less.
 
-    detail = str(error)
-    ran_out = isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in detail
-    if not ran_out and not isinstance(error, MemoryError):
-        return None
-    return next(iter(detail.splitlines()), "")[:200] or "no more memory"
+    Raises:
+        ResourceExhausted: OUT_OF_MEMORY.
+    """
+    try:
+        yield
+    except Exception as error:
+        import jax
+
+        detail = str(error)
+        ran_out = isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in detail
+        if not ran_out and not isinstance(error, MemoryError):
+            raise
+        first = next(iter(detail.splitlines()), "")[:200]
+        raise ResourceExhausted(f"{problem} ({first or 'no more memory'})", reason=OUT_OF_MEMORY) from error
 
 
 def processor() -> str:

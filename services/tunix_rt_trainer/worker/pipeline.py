@@ -7,12 +7,12 @@ import jax
 from tunix_rt_kit.jobs import JobDir
 from tunix_rt_kit.models import runtime
 from tunix_rt_kit.models.store import BaseModelInfo, ModelStore
+from tunix_rt_trainer.memory import advice, rows_at_a_time
 from tunix_rt_trainer.model import TrainingManifest, WorkerSpec
 from tunix_rt_trainer.worker.data import DataPreparation
 from tunix_rt_trainer.worker.devices import dividing, make_mesh
 from tunix_rt_trainer.worker.ledger import Ledger
 from tunix_rt_trainer.worker.loop import LoopPlan, TrainingLoop
-from tunix_rt_trainer.worker.memory import advising
 from tunix_rt_trainer.worker.network import build_network
 from tunix_rt_trainer.worker.optimizer import make_optimizer
 from tunix_rt_trainer.worker.reporter import Reporter
@@ -43,7 +43,8 @@ def run(job: JobDir) -> None:
     step = 0 if state is None else state.step
     ledger = Ledger(job.path / LEDGER_FILE, plan.train, step)
     reporter.stage("loading the model")
-    with advising(spec), dividing(spec.mesh), _sinks(worker, job, step, reporter):
+    problem = f"{rows_at_a_time(spec)} do not fit into the device's memory; {advice(spec)}"
+    with runtime.advising(problem), dividing(spec.mesh), _sinks(worker, job, step, reporter):
         network = build_network(model.path, spec, mesh)
         keeper = JobKeeper(worker, network, manifest, ledger, states, model.path, job.path, reporter)
         optimizer = make_optimizer(spec.optimizer, plan.max_steps)
