@@ -91,6 +91,7 @@ class Regrader:
         if source is None:
             raise RuntimeError(f"evaluation {evaluation.inputs.regrade.source} has no manifest")
         totals = Totals.of(self._repository.all_results(evaluation_id))
+        totals.require_grade()
         manifest = regraded_manifest(source, evaluation, evaluation_name(evaluation_id), totals)
         result = success(self._artifacts, manifest, totals.summary)
         done = work.update(ended=True)

@@ -23,6 +23,7 @@ from tunix_rt_evaluator.model import (
 )
 from tunix_rt_evaluator.statistics import accuracy, by_category
 from tunix_rt_kit.artifacts import ListDigest
+from tunix_rt_kit.errors import FailedPrecondition
 
 _OF_THIS_RUN: Final = {"seconds", "cached", "kept_tokens"}
 _NOTHING: Final = Verdict(extracted_answer="", correct=False)
@@ -103,6 +104,7 @@ class Totals:
         self._scores: list[float] = []
         self._seconds: list[float] = []
         self._counts: Counter[str] = Counter()
+        self._unanswered = self._ungraded = ""
 
     @classmethod
     def of(cls, results: Iterable[ItemResult]) -> Self:
@@ -120,6 +122,7 @@ class Totals:
         self._digest.add(result.model_dump(mode="json", exclude={"generation": _OF_THIS_RUN}))
         self._graders.add(result.grader)
         self._verdicts.append((result.category, result.verdict.correct))
+        self._take_failure(result)
         self._scores.append(result.verdict.value)
         generation, settled = result.generation, result.settled
         tokens = sum(answer.output_tokens for answer in generation.answers)
@@ -136,6 +139,30 @@ class Totals:
             worst_correct=result.verdict.correct and settled,
             best_correct=result.verdict.correct or not settled,
         )
+
+    def _take_failure(self, result: ItemResult) -> None:
+        failed = result.generation.finish_reason == "failed"
+        without = failed or all(verdict.error for verdict in result.each)
+        self._counts["without_grade"] += without
+        if failed:
+            self._unanswered = self._unanswered or f"{result.item_id!r}: {result.generation.error}"
+        elif without:
+            self._ungraded = self._ungraded or f"{result.item_id!r}: {result.verdict.error}"
+
+    def require_answer(self) -> None:
+        """Raises FailedPrecondition(NOTHING_ANSWERED) if every item failed: that is no model's accuracy."""
+        if self._counts["failed"] == len(self._verdicts) > 0:
+            raise FailedPrecondition(
+                f"no item was answered; the first, {self._unanswered}", reason="NOTHING_ANSWERED"
+            )
+
+    def require_grade(self) -> None:
+        """Raises FailedPrecondition(NOTHING_GRADED) if no answer to any item could be graded."""
+        if self._counts["without_grade"] == len(self._verdicts) > 0:
+            raise FailedPrecondition(
+                f"no answer could be graded; the first, {self._ungraded or self._unanswered}",
+                reason="NOTHING_GRADED",
+            )
 
     @property
     def digest(self) -> str:

@@ -28,7 +28,8 @@ def wilson(correct: float, total: float, confidence: float = CONFIDENCE) -> tupl
     if not total:
         return 0.0, 1.0
     lower, upper = proportion_confint(correct, total, alpha=1.0 - confidence, method="wilson")
-    return max(0.0, float(lower)), min(1.0, float(upper))
+    # What is left of rounding is no part of the interval.
+    return (float(lower) if correct else 0.0), (float(upper) if correct < total else 1.0)
 
 
 def by_category(verdicts: Iterable[tuple[str, bool]]) -> tuple[CategoryAccuracy, ...]:

@@ -26,6 +26,7 @@ from tunix_rt_evaluator.names import evaluation_name
 from tunix_rt_evaluator.results import Totals, graded, manifest
 from tunix_rt_evaluator.service import EvaluationRepository
 from tunix_rt_kit.artifacts import ArtifactStore
+from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.jobs import JobRunner, WorkerProcess
 from tunix_rt_kit.serving.logging import get_logger
 
@@ -299,6 +300,11 @@ class _Run:
         if facts is None:
             raise RuntimeError("the worker ended well without saying what it ran")
         totals = Totals.of(self._repository.all_results(evaluation.id))
+        try:
+            totals.require_answer()
+        except FailedPrecondition as error:
+            self._end(EvaluationState.FAILED, failure(error).error)
+            return
         complete = manifest(evaluation, evaluation_name(evaluation.id), evaluation.inputs, facts, totals)
         result = success(self._artifacts, complete, totals.summary)
         update = self._update().model_copy(

@@ -20,7 +20,7 @@ from tunix_rt_exporter.settings import ExporterSettings
 from tunix_rt_exporter.wiring import build as build_exporter
 from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.serving.server import ServiceRegistration, StartError, running_server, serve
-from tunix_rt_kit.serving.settings import ServerSettings, check_address
+from tunix_rt_kit.serving.settings import ServerSettings, check_address, setting_problems
 from tunix_rt_kit.serving.wiring import BuiltService, opened
 from tunix_rt_local.data_folder import held
 from tunix_rt_trace_store.settings import TraceStoreSettings
@@ -124,9 +124,10 @@ def _build(data_dir: Path, address: str, stop: asyncio.Event) -> list[BuiltServi
             ),
         ]
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        where = ".".join(map(str, problem["loc"]))
-        raise StartError(f"a setting of the environment is wrong: {where}: {problem['msg']}") from error
+        kinds = (TraceStoreSettings, ExporterSettings, TrainerSettings, EvaluatorSettings)
+        kind = next(kind for kind in kinds if kind.__name__ == error.title)
+        problems = "; ".join(setting_problems(kind, error))
+        raise StartError(f"a setting of the environment is wrong: {problems}") from error
 
 
 def _run_embedded(data_dir: Path, address: str, ready: Future[Callable[[], None]]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from support import scripted_evaluator as script
-from support.evaluating import FOUR, create, ended, eval_set, item, items_of, run, until
+from support.evaluating import FOUR, create, ended, error_info, eval_set, get, item, items_of, run, until
 from support.fake_endpoint import FakeEndpoint, Reply, answering, completion
 from support.serving import fields, refused, served
 from support.tiny_model import make_tiny_model
@@ -421,6 +421,19 @@ async def test_an_evaluation_that_needs_a_judge_is_refused_where_there_is_none(e
     await evaluator.CreateEvalSet(eval_set([item(1, grader={"judge": {"model": "m"}})]))
     error = await refused(create(evaluator))
     assert (error.code, error.reason) == ("FAILED_PRECONDITION", "JUDGE_NOT_CONFIGURED")
+
+
+async def test_grading_again_without_any_grade_has_failed_and_shows_why(settings: EvaluatorSettings) -> None:
+    down = settings.model_copy(update={"judge_url": "http://127.0.0.1:9/v1", "judge_retries": 0})
+    async with running(down) as evaluator:
+        await evaluator.CreateEvalSet(eval_set([item(1, "Answer: 1"), item(2, "FAIL")]))
+        source = await run(evaluator)
+        made = await regrade(evaluator, source, grader={"judge": {"model": "m"}})
+        done = await until(evaluator, made, ended)
+        assert done.state == State.STATE_FAILED
+        assert error_info(done).reason == "NOTHING_GRADED"
+        assert "no answer could be graded; the first, 'q1': the judge at" in done.error.message
+        assert await get(evaluator, source) == source
 
 
 async def test_a_judge_that_is_down_fails_grades_and_not_the_evaluation(settings: EvaluatorSettings) -> None:

@@ -79,6 +79,12 @@ def ids(result: Result) -> list[str]:
     return [entry["item_id"] for entry in json.loads(result.stdout)]
 
 
+def test_a_grader_for_traces_is_refused_with_items(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "items.jsonl").write_text(json.dumps(ROWS[0]) + "\n")
+    result = run("evalset", "import", "mine", "items.jsonl", "--grader", "math", exit_code=2)
+    assert "--grader is for traces" in result.stderr
+
+
 def test_items_are_filtered(run: Run, evaluation: str) -> None:
     def found(*options: str) -> list[str]:
         return ids(run("evaluation", "items", evaluation, "--json", *options))

@@ -85,6 +85,15 @@ def test_a_data_folder_that_cannot_be_made_is_one_clear_error(tmp_path: Path) ->
         pass
 
 
+def test_a_wrong_setting_of_the_environment_is_named_with_its_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNIX_RT_EVALUATOR_ENDPOINT_URL", "foo")
+    named = "endpoint_url: 'foo' is not accepted: http://.* environment TUNIX_RT_EVALUATOR_ENDPOINT_URL"
+    with pytest.raises(Exception, match=named), tunix_rt_local.embedded(tmp_path):
+        pass
+
+
 def test_up_serves_until_it_is_told_to_stop_and_frees_the_folder(
     serving: tuple[subprocess.Popen[str], str, Path],
 ) -> None:

@@ -134,6 +134,8 @@ def compare(
 
     A comparison is refused where the sides were not asked the same questions in the same way.
     """
+    if output is not None and output.exists() and not output.is_dir():
+        raise typer.BadParameter(f"--output: {output} is a file; a folder would be right")
     first, second = resource_name("evaluations", base), resource_name("evaluations", candidate)
     bases = [resource_name("evaluations", given) for given in more_bases or []]
     candidates = [resource_name("evaluations", given) for given in more_candidates or []]

@@ -72,19 +72,21 @@ def import_(
     split: Annotated[str, typer.Option("--split", help="With --from-dataset: which split.")] = "test",
     limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="Most items taken.")] = None,
     grader: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--grader",
             help="For items that come from traces, how answers are graded: the name of a kind, JSON such as "
-            '{"kind": "numeric", "tolerance": 0.1}, or auto.',
+            '{"kind": "numeric", "tolerance": 0.1}, or auto. \\[default: numeric]',
         ),
-    ] = "numeric",
+    ] = None,
     description: Annotated[str, typer.Option("--description", help="What it is for.")] = "",
 ) -> None:
     """Store an eval set from a file, from the built-in questions or from a dataset's held-out split."""
     if (file is None) == (from_dataset is None):
         raise typer.BadParameter("give a FILE or --from-dataset, one of the two")
-    wanted = grader_option(grader)
+    if grader is not None and file is not None and format is Format.ITEMS:
+        raise typer.BadParameter("--grader is for traces; an item has its grader in its own line")
+    wanted = grader_option(grader or "numeric")
     items = [] if file is None else _file_items(session, file, format, limit, wanted)
     with session.connect() as client:
         if from_dataset is not None:

@@ -286,7 +286,8 @@ def print_evaluation(console: Console, evaluation: v1.Evaluation) -> None:
                 ),
                 (
                     "not run",
-                    f"{text.counted(summary.failed_count, 'item')}, counted as wrong"
+                    f"{text.counted(summary.failed_count, 'item')}, counted as wrong; "
+                    "evaluation items --failed says why"
                     if summary.failed_count
                     else "",
                 ),

@@ -104,4 +104,5 @@ def interval(lower: float, upper: float) -> str:
 
 def signed_points(difference: float) -> str:
     """A difference of two shares in percentage points, such as `+22.5 points`."""
-    return f"{100 * difference:+.1f} points"
+    # Adding 0 makes a zero positive.
+    return f"{round(100 * difference, 1) + 0.0:+.1f} points"

@@ -87,12 +87,13 @@ def load_settings(
         )
         return settings_type(_cli_settings_source=source)
     except ValidationError as error:
-        raise SettingsInvalid("; ".join(_lines(settings_type, error))) from error
+        raise SettingsInvalid("; ".join(setting_problems(settings_type, error))) from error
     except SettingsError as error:
         raise SettingsInvalid(" ".join(str(error).split())) from error
 
 
-def _lines(settings_type: type[BaseSettings], error: ValidationError) -> list[str]:
+def setting_problems(settings_type: type[BaseSettings], error: ValidationError) -> list[str]:
+    """A line for each wrong setting: its name, its value, what would be right, and where it is given."""
     prefix = settings_type.model_config.get("env_prefix", "")
     lines = []
     for problem in error.errors(include_url=False):

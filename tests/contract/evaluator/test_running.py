@@ -13,7 +13,19 @@ import pytest
 
 from support import scripted_evaluator as script
 from support.checkpoints import FakeTrainer
-from support.evaluating import FOUR, create, ended, error_info, eval_set, get, items_of, run, running, until
+from support.evaluating import (
+    FOUR,
+    create,
+    ended,
+    error_info,
+    eval_set,
+    get,
+    item,
+    items_of,
+    run,
+    running,
+    until,
+)
 from support.tiny_model import make_tiny_model
 from tunix_rt import v1
 from tunix_rt_evaluator.model import EvaluationState, EvaluationUpdate, WorkerSpec
@@ -101,6 +113,16 @@ async def test_a_failure_says_why(evaluator: Any, plan: int, reason: str, text: 
     assert text in done.error.message
     # The next one runs all the same.
     assert (await run(evaluator)).summary.overall.item_count == 4
+
+
+async def test_an_evaluation_without_any_answer_has_failed_and_shows_why(evaluator: Any) -> None:
+    await evaluator.CreateEvalSet(eval_set([item(number, "FAIL") for number in range(1, 4)]))
+    done = await until(evaluator, await create(evaluator), ended)
+    assert done.state == State.STATE_FAILED
+    assert error_info(done).reason == "NOTHING_ANSWERED"
+    assert done.error.message == "no item was answered; the first, 'q1': it does not fit"
+    assert not done.HasField("summary")
+    assert [result.error for result in await items_of(evaluator, done)] == ["it does not fit"] * 3
 
 
 async def test_a_missing_adapter_file_fails_the_evaluation(

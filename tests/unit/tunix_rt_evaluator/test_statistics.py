@@ -21,6 +21,12 @@ def test_wilson_interval_of_published_examples(correct: int, total: int, lower: 
     assert wilson(correct, total) == pytest.approx((lower, upper), abs=5e-5)
 
 
+@pytest.mark.parametrize("total", [1, 3, 7, 25])
+def test_an_interval_ends_at_0_or_1_where_all_are_alike(total: int) -> None:
+    assert wilson(0, total)[0] == 0.0
+    assert wilson(total, total)[1] == 1.0
+
+
 def test_nothing_is_known_of_no_items() -> None:
     empty = accuracy(0, 0)
     assert (empty.interval.lower, empty.interval.upper, empty.accuracy) == (0.0, 1.0, 0.0)

@@ -129,6 +129,14 @@ def test_the_gate_says_why_in_one_line_after_the_report_is_written(
         assert "50.0% before, 40.0% after, p = 0.01" in said[0]
 
 
+def test_a_report_is_no_file(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "report.md").write_text("mine")
+    result = run("a", "b", "--output", "report.md")
+    assert result.exit_code == 2
+    assert "--output: report.md is a file; a folder would be right" in result.stderr
+    assert (tmp_path / "report.md").read_text() == "mine"
+
+
 def test_the_gate_leaves_the_json_as_it_is(run: Run) -> None:
     result = run("a", "b", "--json", "--fail-on", "regressed")
     assert result.exit_code == 3

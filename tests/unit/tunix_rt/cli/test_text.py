@@ -62,6 +62,7 @@ def test_counts_and_shares() -> None:
     assert text.counted(7473, "trace") == "7,473 traces"
     assert text.percent(0.2451) == "24.5%"
     assert text.signed_points(-0.0123) == "-1.2 points"
+    assert text.signed_points(-0.0001) == "+0.0 points"
     assert text.interval(0.1, 0.25) == "10.0% to 25.0%"
 
 
