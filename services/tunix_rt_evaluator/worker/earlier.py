@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from tunix_rt_evaluator.worker.engine import Engine
-from tunix_rt_kit.artifacts import digest_json
 
 # A job goes on under a server that was updated meanwhile; the template stands there by its digest.
 _LEFT_OUT: Final = {"code_revision", "chat_template"}
@@ -16,11 +15,8 @@ _OF_USE: Final = (b'"kind":"item"', b'"kind":"facts"')
 
 
 def described(engine: Engine) -> dict[str, Any]:
-    """What an attempt tells of its engine once the prompts were read: facts, and a digest of its identity."""
-    return {
-        "facts": engine.facts.model_dump(mode="json"),
-        "identity": digest_json(dict(engine.identity)),
-    }
+    """What an attempt tells of its engine once the prompts were read: its facts and its identity."""
+    return {"facts": engine.facts.model_dump(mode="json"), "identity": dict(engine.identity)}
 
 
 class Earlier:
@@ -51,21 +47,23 @@ class Earlier:
         if not self.items:
             return []
         before = self._engine
-        if not before:
+        if "identity" not in before:
             return ["engine: nothing says which one it was"]
-        old, new = _flat(before["facts"]), _flat(now["facts"])
-        found = [
-            f"{name}: {old.get(name, 'nothing')} before, {new.get(name, 'nothing')} now"
-            for name in sorted(old.keys() | new.keys())
-            if old.get(name) != new.get(name)
-        ]
-        if not found and before.get("identity") != now["identity"]:
-            found = [f"identity: {before.get('identity', 'unknown')} before, {now['identity']} now"]
-        return found
+        # Facts have names that users know; an identity holds what is no fact, such as the stop tokens.
+        return _different(before["facts"], now["facts"]) or _different(before["identity"], now["identity"])
+
+
+def _different(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    old, new = _flat(before), _flat(now)
+    return [
+        f"{name}: {old.get(name, 'nothing')} before, {new.get(name, 'nothing')} now"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
 
 
 def _flat(facts: Mapping[str, Any]) -> dict[str, str]:
-    """Facts by name, those of a group as ``group.name``."""
+    """Values by name, those of a group as ``group.name``."""
     flat: dict[str, str] = {}
     for name, value in facts.items():
         if name in _LEFT_OUT:

@@ -5,7 +5,7 @@ Events, besides those that ``run_worker`` writes:
 - ``attempt``: ``number``. What follows belongs to this attempt.
 - ``stage``: a Progress. A stage begins, and the one before has ended.
 - ``progress``: a Progress. How far the stage has come.
-- ``facts``: ``facts``, a ModelFacts: what is being run; ``identity``, a digest of all that its answers depend
+- ``facts``: ``facts``, a ModelFacts: what is being run; ``identity``, all that its answers depend
   on; ``changed``, what differs from the attempt before. Where it names anything, the items of all earlier
   attempts count no more, and are written again.
 - ``item``: ``generation``, a Generation. Items that an earlier attempt wrote with the same engine are not

@@ -123,7 +123,7 @@ class LocalEngine:
             "settings": dict(facts.runtime_settings),
             "device": facts.device,
             "processor": processor(),
-            "code": facts.code_revision,
+            "code_revision": facts.code_revision,
             "base_weights": facts.base_weights_digest,
             "base_config": facts.base_config_digest,
             "checkpoint": self._spec.checkpoint_digest,
@@ -148,8 +148,7 @@ class LocalEngine:
         report("loading the model", 0, 0, "")
         with advising(self._too_much):
             state, programs = self._loaded.state(self._info, self._checkpoint, self._spec.dtype)
-        report("compiling", 0, 0, "")
-        with advising(self._too_much):
+            report("compiling", 0, 0, "")
             self._generator = Generator(
                 state,
                 programs,

@@ -124,7 +124,7 @@ def told(folder: Path, attempt: int) -> AttemptFacts:
     return facts
 
 
-@pytest.mark.parametrize("differing", ["engine", "identity", "unknown"])
+@pytest.mark.parametrize("differing", ["engine", "stops", "unknown", "older"])
 def test_what_another_engine_answered_before_is_answered_anew(
     models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, differing: str
 ) -> None:
@@ -134,8 +134,11 @@ def test_what_another_engine_answered_before_is_answered_anew(
     cut_after(events, 6)
     if differing == "engine":
         monkeypatch.setattr(local, "engine_name", lambda: "tunix/other")
-    elif differing == "identity":
+    elif differing == "stops":
         monkeypatch.setattr(local, "stop_ids", lambda *_: (1,))
+    elif differing == "older":
+        # A version that told of facts alone.
+        events.write_bytes(events.read_bytes().replace(b'"identity":', b'"ignored":'))
     else:
         lines = [line for line in events.read_bytes().splitlines(keepends=True) if b'"facts"' not in line]
         events.write_bytes(b"".join(lines))
@@ -143,7 +146,7 @@ def test_what_another_engine_answered_before_is_answered_anew(
     Evaluations().evaluate(again)
     facts = told(tmp_path / "job", 2)
     (change,) = facts.changed
-    assert change.startswith("engine: " if differing == "unknown" else f"{differing}: ")
+    assert change.startswith("engine: " if differing in ("unknown", "older") else f"{differing}: ")
     assert change.endswith(" before, tunix/other now") == (differing == "engine")
     assert facts.stage_timings[0].stage == f"starting over: another {change.partition(':')[0]}"
     # Each item once: what came before the change counts no more.
@@ -154,6 +157,16 @@ def test_what_another_engine_answered_before_is_answered_anew(
     Evaluations().evaluate(make_job(tmp_path / "job", spec.model_copy(update={"attempt": 3})))
     assert len(generations(tmp_path / "job")) == size
     assert told(tmp_path / "job", 3).stage_timings == ()
+
+
+def test_another_revision_of_this_code_goes_on(models_dir: Path, tmp_path: Path) -> None:
+    spec = worker_spec(models_dir)
+    made = run(tmp_path / "job", spec, Evaluations())
+    cut_after(tmp_path / "job" / "events.jsonl", 6)
+    again = spec.model_copy(update={"attempt": 2, "code_revision": "newer"})
+    Evaluations().evaluate(make_job(tmp_path / "job", again))
+    assert not told(tmp_path / "job", 2).changed
+    assert timeless(generations(tmp_path / "job")) == timeless(made)
 
 
 def test_a_run_reports_its_stages_and_what_it_ran(models_dir: Path, tmp_path: Path) -> None:
