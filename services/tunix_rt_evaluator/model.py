@@ -372,18 +372,22 @@ class Generation(Answer):
         return frozenset({self.finish_reason, *(answer.finish_reason for answer in self.more)})
 
 
-class Verdict(Value):
+class Verdict(Grown, Value):
     """A grade: the answer that was read out of an output ("" if none), and whether it is right.
 
     ``score``, between 0 and 1, is None for graders that know only right and wrong. ``error`` says why there
     could be no grade; it then counts as wrong. ``explanation`` is what the grader says of the answer.
+    ``unmarked`` says that it rests on an answer that no mark showed.
     """
+
+    added = frozenset({"unmarked"})
 
     extracted_answer: str
     correct: bool
     score: float | None = None
     error: str = ""
     explanation: str = ""
+    unmarked: bool = False
 
     @property
     def value(self) -> float:

@@ -32,7 +32,11 @@ _NOTHING: Final = Verdict(extracted_answer="", correct=False)
 def graded(answers: Sequence[tuple[EvalItem, Generation]], grading: Grading) -> list[ItemResult]:
     """The results of items, in order. Where nothing was generated an item is wrong, and so it is where its
     answers are together too long for a message."""
-    written = [(item, answer.output) for item, entry in answers for answer in entry.answers]
+    written = [
+        (item, answer.output, answer.finish_reason == "length")
+        for item, entry in answers
+        for answer in entry.answers
+    ]
     verdicts = iter(grading.grade_all(written))
     return [
         _result(item, entry, list(islice(verdicts, len(entry.answers))), grading) for item, entry in answers

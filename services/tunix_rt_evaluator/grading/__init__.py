@@ -93,21 +93,23 @@ class Grading:
             # In the contract the settings stand in the field of their kind.
             yield (path[0], item.grader.kind, *path[1:]) if path[0] == "grader" else path, description
 
-    def grade(self, item: EvalItem, output: str) -> Verdict:
-        """The verdict on a model's whole text. Where there can be none, it is wrong and says why."""
-        question = Question(item.prompt, item.accepted_answers)
+    def grade(self, item: EvalItem, output: str, *, cut: bool = False) -> Verdict:
+        """The verdict on a model's whole text, ``cut`` at the most new tokens or not. Where there can be
+        none, it is wrong and says why."""
+        question = Question(item.prompt, item.accepted_answers, cut)
         try:
             verdict = self._kinds[item.grader.kind].grade(item.grader, question, output)
         except CannotGrade as error:
             return Verdict(extracted_answer="", correct=False, error=str(error)[:MAX_EXPLANATION])
         return verdict.model_copy(update={"explanation": verdict.explanation[:MAX_EXPLANATION]})
 
-    def grade_all(self, answers: Sequence[tuple[EvalItem, str]]) -> list[Verdict]:
-        """The verdicts on many answers, in order; judges are asked several at a time."""
-        if not any(item.grader.kind == "judge" for item, _ in answers):
-            return [self.grade(item, output) for item, output in answers]
+    def grade_all(self, answers: Sequence[tuple[EvalItem, str, bool]]) -> list[Verdict]:
+        """The verdicts on many answers, each an item, an output and whether that was cut, in order; judges
+        are asked several at a time."""
+        if not any(item.grader.kind == "judge" for item, *_ in answers):
+            return [self.grade(item, output, cut=cut) for item, output, cut in answers]
         with ThreadPoolExecutor(self._endpoint.concurrency, "grading") as pool:
-            return list(pool.map(lambda answer: self.grade(*answer), answers))
+            return list(pool.map(lambda answer: self.grade(answer[0], answer[1], cut=answer[2]), answers))
 
     def close(self) -> None:
         """End what runs beside this process."""

@@ -14,10 +14,14 @@ Problem: TypeAlias = tuple[tuple[str | int, ...], str]
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a grader may know of an item besides its own settings."""
+    """What a grader may know of an item besides its own settings, and of the output besides its text.
+
+    ``cut`` says that the output ended at the most new tokens, and not by itself.
+    """
 
     prompt: str
     accepted: Sequence[str]
+    cut: bool = False
 
 
 def no_problems(_settings: Any, _accepted: Sequence[str]) -> Iterable[Problem]:

@@ -132,7 +132,7 @@ def test_judges_are_asked_several_at_a_time_and_answers_keep_their_order() -> No
 
     outputs = ["right", "no", "no", "right", "no", "right", "right", "no"]
     with answering(answer) as judge:
-        verdicts = Grading(endpoint(judge.url)).grade_all([(item(), output) for output in outputs])
+        verdicts = Grading(endpoint(judge.url)).grade_all([(item(), output, False) for output in outputs])
     assert [verdict.correct for verdict in verdicts] == [output == "right" for output in outputs]
     assert judge.most_at_once == 4
 
