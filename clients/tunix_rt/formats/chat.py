@@ -2,18 +2,20 @@
 
 Messages are OpenAI's (``role``, ``content``) or ShareGPT's (``from``, ``value``). A trace holds one question
 and one answer; a chat of several turns is refused, for of its earlier turns nothing would reach the model.
+White space is content: texts are kept to the byte, but for line breaks that touch a mark of the reasoning.
 """
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Final
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from tunix_rt import v1
 from tunix_rt.formats import rows
+from tunix_rt.formats.learning import says_no, unlearned
 from tunix_rt.formats.lines import parse_line
+from tunix_rt.formats.paragraphs import paragraphs
 
 _ROLES: Final = {
     "system": "system",
@@ -30,7 +32,8 @@ _REASONING: Final = ("reasoning_content", "reasoning", "thinking")
 _NOT_KEPT: Final = ("tool_calls", "function_call", "tool_call_id", "audio", "images", "refusal")
 _OPEN: Final = "<think>"
 _CLOSE: Final = "</think>"
-_PARAGRAPHS: Final = re.compile(r"\n[ \t\r]*\n\s*")
+# They belong to the mark that they touch, not to the text: templates write them, and take them away again.
+_BREAKS: Final = "\r\n"
 
 
 class _Message(BaseModel):
@@ -55,18 +58,9 @@ def chat(line: bytes, number: int, file: str) -> v1.Trace:
 
     The reasoning is ``reasoning_content`` of the assistant's message, or ``<think>...</think>`` before its
     answer; each paragraph becomes a step. A system message, and whatever else stands on the line, goes into
-    the metadata.
+    the metadata. What says that the answer, or the line, is not to be learned is refused: a trace is.
     """
     return _Chat(parse_line(_ChatRow, line, number, file), number, file).trace(line)
-
-
-def paragraphs(text: str) -> list[str]:
-    """The parts of a text between blank lines; neighbours stay together if there are more than 1,000."""
-    parts = [part for part in _PARAGRAPHS.split(text.strip()) if part]
-    together = -(-len(parts) // rows.MAX_STEPS)
-    if together <= 1:
-        return parts
-    return ["\n\n".join(parts[start : start + together]) for start in range(0, len(parts), together)]
 
 
 class _Chat:
@@ -79,6 +73,7 @@ class _Chat:
 
     def trace(self, line: bytes) -> v1.Trace:
         roles = [self._role(index) for index in range(len(self._row.messages))]
+        self._check_learned(roles)
         self._check_turns(roles)
         user, assistant = len(roles) - 2, len(roles) - 1
         prompt = self._text(user)
@@ -89,7 +84,8 @@ class _Chat:
             if len(text) > rows.MAX_STEP:
                 raise self._wrong(
                     f"{where}.reasoning",
-                    f"has {len(text):,} characters without a blank line; a step has up to {rows.MAX_STEP:,}",
+                    f"has {len(text):,} characters without a blank line between paragraphs; a step has up to "
+                    f"{rows.MAX_STEP:,}",
                 )
         for index, text in ((user, prompt), (assistant, answer)):
             if len(text) > rows.MAX_TEXT:
@@ -117,6 +113,23 @@ class _Chat:
                 f"is {given[:60]!r}; a trace is made of a system, a user and an assistant turn",
             )
         return role
+
+    def _check_learned(self, roles: list[str]) -> None:
+        for index, role in enumerate(roles):
+            extra = self._row.messages[index].model_extra or {}
+            for key, value in extra.items() if role == "assistant" else ():
+                if unlearned(key, value):
+                    raise self._unlearnable(f"messages[{index}].{key}", value)
+        for key, value in (self._row.model_extra or {}).items():
+            if says_no(key, value):
+                raise self._unlearnable(key, value)
+
+    def _unlearnable(self, field: str, value: Any) -> Exception:
+        return self._wrong(
+            field,
+            f"is {repr(value)[:60]}, but the answer of a trace is learned whole; leave out what is not to be "
+            "learned",
+        )
 
     def _check_turns(self, roles: list[str]) -> None:
         if roles in (["user", "assistant"], ["system", "user", "assistant"]):
@@ -148,7 +161,7 @@ class _Chat:
                 f"{where}.content", "is missing" if content is None else "is no string and no list of texts"
             )
         if not content.strip() and not may_be_empty:
-            raise self._wrong(f"{where}.content", "is empty")
+            raise self._wrong(f"{where}.content", "is empty" if not content else "is white space alone")
         return content
 
     def _part(self, part: Any, where: str) -> str:
@@ -172,7 +185,7 @@ class _Chat:
             )
         if not answer.strip():
             raise self._wrong(f"{where}.content", "has no answer behind the reasoning")
-        return reasoning, answer.strip()
+        return reasoning, answer
 
     def _reasoning(self, index: int) -> str:
         extra = self._row.messages[index].model_extra or {}
@@ -197,7 +210,7 @@ class _Chat:
             raise self._wrong(where, f"has text before {mark}; the reasoning comes first")
         # Some models are given the opening mark with the question, and write the closing one alone.
         reasoning, _, answer = rest.partition(_CLOSE)
-        return reasoning, answer
+        return reasoning.strip(_BREAKS), answer.lstrip(_BREAKS)
 
     def _facts(self, roles: list[str]) -> tuple[str, dict[str, Any]]:
         """The source, and the metadata: the line's own, the system message, and all else on the line."""

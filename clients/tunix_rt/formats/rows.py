@@ -102,8 +102,9 @@ def gsm8k(line: bytes, number: int, file: str) -> v1.Trace:
     row = parse_line(_Gsm8kRow, line, number, file)
     reasoning, mark, final = row.answer.rpartition(_FINAL)
     final_answer = final.strip().replace(",", "")
-    written = [text.strip() for text in reasoning.splitlines()]
-    lines = [text for text in written if text]
+    # A blank before the mark parts it from the text.
+    written = [text.removesuffix("\r") for text in reasoning.rstrip(" ").split("\n")]
+    lines = [text for text in written if text.strip()]
     problem = ""
     if not mark or not final_answer:
         problem = f"does not end in `{_FINAL} N`"

@@ -184,6 +184,18 @@ def test_gsm8k_answers_become_steps() -> None:
     assert not read.metadata.fields
 
 
+def test_gsm8k_lines_keep_their_white_space_and_end_at_line_feeds_alone() -> None:
+    answer = "a\u2028b\x85c\x0bd\x0ce\x1cf\n\tif x:\r\n\t\ty \n \nso #### 7"
+    (read,) = read_traces(lines({"question": " q\n", "answer": answer}))
+    assert [step.content for step in read.steps] == [
+        "a\u2028b\x85c\x0bd\x0ce\x1cf",
+        "\tif x:",
+        "\t\ty ",
+        "so",
+    ]
+    assert (read.prompt, read.final_answer) == (" q\n", "7")
+
+
 @pytest.mark.parametrize(
     ("answer", "said"),
     [

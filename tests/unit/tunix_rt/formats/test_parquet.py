@@ -79,6 +79,7 @@ def test_columns_are_named_and_the_rest_is_not_read() -> None:
         ([["a", "b c"]], ["a", "b c"]),
         ([[{"i": 4, "type": "t", "content": "a"}]], ["a"]),
         ([b"a\n\nb"], ["a", "b"]),
+        (["all:\n\tcc a.c\n\n\t./a\n\nb "], ["all:\n\tcc a.c\n\n\t./a", "b "]),
     ],
 )
 def test_steps_are_a_text_or_a_list_of_texts_or_of_steps(solution: Any, expected: list[str]) -> None:
