@@ -13,10 +13,10 @@ from tunix_rt_evaluator.model import (
     MAX_TEMPERATURE,
     MIN_TEMPERATURE,
     MIN_TOP_P,
+    AskedDtype,
     BaseModelFacts,
     CheckpointInput,
     Decoding,
-    Dtype,
     EvaluationSpec,
     EvaluationSpecDraft,
 )
@@ -30,7 +30,7 @@ from tunix_rt_kit.serving.validation import Violations
 SPEC_INVALID: Final = "EVALUATION_SPEC_INVALID"
 _MAX_BASE_MODEL: Final = 4_096
 _MAX_ENDPOINT_MODEL: Final = 256
-_DTYPES: Final[tuple[Dtype, ...]] = get_args(Dtype)
+_DTYPES: Final[tuple[AskedDtype, ...]] = get_args(AskedDtype)
 
 
 def checked_spec(draft: EvaluationSpecDraft) -> EvaluationSpec:

@@ -11,8 +11,8 @@ from tunix_rt import v1
 from tunix_rt_evaluator.convert_graders import grader_fields, grader_message
 from tunix_rt_evaluator.model import (
     Accuracy,
+    AskedDtype,
     ChatTemplateFields,
-    Dtype,
     EvalItem,
     EvalSet,
     EvalSetDraft,
@@ -35,14 +35,12 @@ from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import FieldViolation, InvalidArgument
 from tunix_rt_kit.serving.messages import failure_status, plain_struct, timestamp
 
-_DTYPES: Final[Mapping[int, Dtype]] = {
-    v1.DTYPE_BFLOAT16: "bfloat16",
-    v1.DTYPE_FLOAT32: "float32",
-}
-_DTYPE_NUMBERS: Final[Mapping[Dtype, v1.Dtype.ValueType]] = {
+_DTYPE_NUMBERS: Final[Mapping[AskedDtype, v1.Dtype.ValueType]] = {
+    "auto": v1.DTYPE_AUTO,
     "bfloat16": v1.DTYPE_BFLOAT16,
     "float32": v1.DTYPE_FLOAT32,
 }
+_DTYPES: Final[Mapping[int, AskedDtype]] = {number: name for name, number in _DTYPE_NUMBERS.items()}
 _REASONS: Final[Mapping[FinishReason, v1.FinishReason.ValueType]] = {
     "stop": v1.FINISH_REASON_STOP,
     "length": v1.FINISH_REASON_LENGTH,

@@ -92,7 +92,7 @@ class JobFolders:
             base_weights_digest=checkpoint.base_weights_digest if checkpoint else None,
             chat_template=evaluation.spec.chat_template,
             decoding=evaluation.spec.decoding,
-            dtype=evaluation.spec.dtype or "bfloat16",
+            dtype=evaluation.spec.dtype,
             items=tuple(WorkerItem(id=item.id, prompt=item.prompt) for item in items),
             code_revision=self._code_revision,
             checkpoint_digest=checkpoint.digest if checkpoint else "",

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tunix_rt_evaluator.grader_settings import Grader, Grown
 
 Dtype = Literal["bfloat16", "float32"]
+AskedDtype = Literal["auto", "bfloat16", "float32"]
 FinishReason = Literal["stop", "length", "failed"]
 
 MAX_ITEMS: Final = 10_000
@@ -182,8 +183,8 @@ class EvaluationSpec(Grown, Value):
     endpoint_model: str | None = None
     chat_template: ChatTemplateFields | None = None
     decoding: Decoding = Decoding()
-    # None for an endpoint's model, whose is not known.
-    dtype: Dtype | None = "bfloat16"
+    # None for an endpoint's model, whose is not known; "auto" until the child has chosen.
+    dtype: AskedDtype | None = "auto"
     fresh: bool = False
 
 
@@ -442,22 +443,31 @@ class ItemResult(Grown, Value):
         )
 
 
-class ModelFacts(Value):
+class ModelFacts(Grown, Value):
     """What a worker found: the model, and everything about itself that can change a result.
 
-    Of an endpoint's model digests and device are empty, and there is no chat template.
+    Of an endpoint's model digests and device are empty, and there is neither a chat template nor a type.
     """
+
+    added = frozenset({"dtype"})
 
     base_weights_digest: str
     base_config_digest: str = ""
     tokenizer_digest: str
     chat_template: ChatTemplateFields | None
     chat_template_digest: str
+    dtype: Dtype | None = None
     engine: str
     package_versions: Mapping[str, str]
     runtime_settings: Mapping[str, str]
     device: str
     code_revision: str
+
+    def completed(self, spec: EvaluationSpec) -> EvaluationSpec:
+        """``spec`` with what was left to the worker."""
+        return spec.model_copy(
+            update={"chat_template": self.chat_template, "dtype": self.dtype or spec.dtype}
+        )
 
 
 class Manifest(Grown, Value):
@@ -555,7 +565,8 @@ class WorkerSpec(Value):
     base_weights_digest: str | None
     chat_template: ChatTemplateFields | None
     decoding: Decoding
-    dtype: Dtype
+    # None for an endpoint's model.
+    dtype: AskedDtype | None
     items: tuple[WorkerItem, ...]
     code_revision: str
     checkpoint_digest: str = ""

@@ -231,6 +231,7 @@ class SqlEvaluationRepository:
             method=request.method,
             request_id=request.request_id,
             request_digest=request.digest,
+            earlier_digest=request.earlier_digest,
             create=create,
         )
         return str(result)

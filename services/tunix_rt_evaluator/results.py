@@ -209,7 +209,7 @@ def manifest(
     checkpoint = inputs.checkpoint
     return Manifest(
         evaluation=name,
-        spec=evaluation.spec.model_copy(update={"chat_template": facts.chat_template}),
+        spec=facts.completed(evaluation.spec),
         eval_set_digest=inputs.eval_set_digest,
         base_weights_digest=facts.base_weights_digest,
         base_config_digest=facts.base_config_digest,

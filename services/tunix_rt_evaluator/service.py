@@ -37,11 +37,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class RequestKey:
-    """What makes a create the same one: its method, its request id, and a digest of its body."""
+    """What makes a create the same one: its method, its request id, and a digest of its body, or the one by
+    which an earlier release knew the same body."""
 
     method: str
     request_id: str
     digest: str
+    earlier_digest: str = ""
 
 
 class EvaluationRepository(Protocol):
@@ -154,7 +156,12 @@ class EvaluatorService:
     def create_evaluation(self, draft: EvaluationSpecDraft, request_id: str) -> Evaluation:
         """Put an evaluation into the queue, once for each request id."""
         spec = checked_spec(draft)
-        request = RequestKey("CreateEvaluation", request_id, digest_json(spec.model_dump(mode="json")))
+        body = spec.model_dump(mode="json")
+        # A type that was left out was bfloat16 before hosts chose it.
+        earlier = body | {"dtype": "bfloat16"} if spec.dtype == "auto" else body
+        request = RequestKey(
+            "CreateEvaluation", request_id, digest_json({"spec": body}), digest_json(earlier)
+        )
         known = self._repository.requested(request) if request_id else None
         if known is not None:
             return self._repository.get(known)

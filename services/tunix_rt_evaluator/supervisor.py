@@ -320,7 +320,7 @@ class _Run:
         facts = self._facts
         spec = self._evaluation.spec
         if facts.facts is not None:
-            spec = spec.model_copy(update={"chat_template": facts.facts.chat_template})
+            spec = facts.facts.completed(spec)
         return EvaluationUpdate(spec=spec, progress=facts.progress, stage_timings=facts.stage_timings)
 
     def _failure(self, code: int | None) -> JobError:

@@ -12,9 +12,9 @@ from tunix_rt_kit.serving.validation import Violations
 from tunix_rt_trainer.model import (
     TRAIN_SPLIT,
     VALIDATION_SPLIT,
+    AskedDtype,
     BaseModelSummary,
     DatasetInput,
-    Dtype,
     EarlyStopping,
     LoraConfig,
     MeshShape,
@@ -77,7 +77,7 @@ def checked_spec(draft: TrainingSpecDraft) -> TrainingSpec:
         gradient_accumulation_steps=parts,
         max_length=length,
         packing=draft.packing is not False,
-        dtype=_named(draft.dtype, Dtype),
+        dtype=_named(draft.dtype, AskedDtype),
         remat=_named(draft.remat, Remat),
         seed=draft.seed,
         validation_interval_steps=interval,
@@ -192,7 +192,7 @@ def _check_texts(draft: TrainingSpecDraft, wrong: Violations) -> None:
         f"{draft.dataset[:120]!r} is not of the form datasets/{{dataset_id}}@{{version}}",
     )
     for field, value, known in (
-        ("spec.dtype", draft.dtype, get_args(Dtype)),
+        ("spec.dtype", draft.dtype, get_args(AskedDtype)),
         ("spec.method", draft.method, get_args(Method)),
         ("spec.remat", draft.remat, get_args(Remat)),
         ("spec.optimizer.schedule", draft.schedule, get_args(Schedule)),

@@ -140,12 +140,12 @@ class Attempt:
 
     def _update(self) -> JobUpdate:
         facts, spec = self._facts, self.job.spec
-        counted = facts.max_steps is not None and spec.max_steps is None
+        filled_in = spec.model_copy(update=facts.filled_in)
         return JobUpdate(
             progress=facts.progress,
             latest_metrics=self._latest_metrics(),
             stage_timings=facts.stage_timings,
-            spec=spec.model_copy(update={"max_steps": facts.max_steps}) if counted else None,
+            spec=None if filled_in == spec else filled_in,
             attempts=self._attempts(),
         )
 

@@ -26,7 +26,8 @@ from tunix_rt_trainer.model import (
 )
 
 _DTYPES: Final[Mapping[int, str]] = {
-    v1.DTYPE_UNSPECIFIED: "bfloat16",
+    v1.DTYPE_UNSPECIFIED: "auto",
+    v1.DTYPE_AUTO: "auto",
     v1.DTYPE_BFLOAT16: "bfloat16",
     v1.DTYPE_FLOAT32: "float32",
 }

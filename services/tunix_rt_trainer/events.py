@@ -25,14 +25,15 @@ class WrittenCheckpoint:
 class AttemptFacts:
     """The facts of one attempt, folded from events; those of other attempts are passed over.
 
-    ``resumed_from_step`` is None until the attempt has told it. ``new_checkpoints`` holds those that nobody
-    has taken yet. ``exit_code`` is None while the child has not told its end.
+    ``filled_in`` holds the fields of the spec that the child chose, ``resumed_from_step`` is None until the
+    attempt has told it. ``new_checkpoints`` holds those that nobody has taken yet. ``exit_code`` is None
+    while the child has not told its end.
     """
 
     attempt: int
     progress: Progress | None = None
     latest_metrics: StepMetrics | None = None
-    max_steps: int | None = None
+    filled_in: Mapping[str, Any] = field(default_factory=dict)
     error: JobError | None = None
     exit_code: int | None = None
     resumed_from_step: int | None = None
@@ -68,7 +69,7 @@ class AttemptFacts:
         elif kind == "metrics":
             self.latest_metrics = StepMetrics.model_validate(fields)
         elif kind == "plan":
-            self.max_steps = fields["max_steps"]
+            self.filled_in = fields
         elif kind == "checkpoint":
             self.new_checkpoints.append(WrittenCheckpoint(**fields))
         elif kind == "resumed":

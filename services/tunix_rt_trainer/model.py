@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
-Dtype = Literal["bfloat16", "float32"]
+AskedDtype = Literal["auto", "bfloat16", "float32"]
 Schedule = Literal["constant", "linear", "cosine"]
 Method = Literal["lora", "qlora", "full"]
 Remat = Literal["none", "dots", "full"]
@@ -83,7 +83,8 @@ class TrainingSpec(Value):
     """What to train, with every default filled in.
 
     ``lora`` is None exactly when ``method`` is "full". ``max_steps`` None means ``epochs`` passes over the
-    training split, and is replaced when the worker has counted them. A batch of ``rows_per_batch`` rows is
+    training split, and is replaced when the worker has counted them; ``dtype`` "auto" is replaced when it has
+    chosen. A batch of ``rows_per_batch`` rows is
     computed in ``gradient_accumulation_steps`` parts.
     """
 
@@ -98,7 +99,7 @@ class TrainingSpec(Value):
     gradient_accumulation_steps: int = 1
     max_length: int
     packing: bool
-    dtype: Dtype
+    dtype: AskedDtype
     remat: Remat = "dots"
     seed: Seed
     validation_interval_steps: int
@@ -137,7 +138,7 @@ class TrainingSpecDraft(Value):
     gradient_accumulation_steps: int | None = None
     max_length: int | None = None
     packing: bool | None = None
-    dtype: str = "bfloat16"
+    dtype: str = "auto"
     remat: str = "dots"
     seed: int = 0
     validation_interval_steps: int | None = None

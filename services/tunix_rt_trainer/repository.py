@@ -206,6 +206,7 @@ class SqlJobRepository:
             method=request.method,
             request_id=request.request_id,
             request_digest=request.digest,
+            earlier_digest=request.earlier_digest,
             create=create,
         )
         return result

@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol, cast, get_args
 
 from tunix_rt_kit.artifacts import digest_json
 from tunix_rt_kit.errors import FailedPrecondition, FieldViolation, InvalidArgument, NotFound
+from tunix_rt_kit.models.runtime import fast_dtype, on_gpu
 from tunix_rt_kit.serving.paging import decode_page_token, encode_page_token, page_size
 from tunix_rt_kit.serving.resources import format_name, new_id, parse_name, parse_names
 from tunix_rt_trainer.admission import (
@@ -48,11 +49,13 @@ CHECKPOINT_NAME: Final = "trainingJobs/{training_job}/checkpoints/{checkpoint}"
 
 @dataclass(frozen=True, slots=True)
 class RequestKey:
-    """What makes a create the same one: its method, its request id, and a digest of its body."""
+    """What makes a create the same one: its method, its request id, and a digest of its body, or the one by
+    which an earlier release knew the same body."""
 
     method: str
     request_id: str
     digest: str
+    earlier_digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +199,12 @@ class TrainerService:
     def create_job(self, draft: TrainingSpecDraft, request_id: str) -> TrainingJob:
         """Put a job into the queue, once for each request id."""
         spec = checked_spec(draft)
-        request = RequestKey("CreateTrainingJob", request_id, digest_json(spec.model_dump(mode="json")))
+        body = spec.model_dump(mode="json")
+        # A type that was left out was bfloat16 before hosts chose it.
+        earlier = body | {"dtype": "bfloat16"} if spec.dtype == "auto" else body
+        request = RequestKey(
+            "CreateTrainingJob", request_id, digest_json({"spec": body}), digest_json(earlier)
+        )
         known = self._repository.requested(request) if request_id else None
         if known is not None:
             return self._repository.get(known)
@@ -219,6 +227,10 @@ class TrainerService:
         Raises FailedPrecondition: BASE_MODEL_NOT_PULLED, there is no tokenizer on the host to count with.
         """
         spec = checked_spec(draft)
+        if spec.dtype == "auto":
+            # The job's child decides by the device that it finds, which takes a model library to look at.
+            likely = fast_dtype("gpu" if on_gpu() else "cpu")
+            spec = spec.model_copy(update={"dtype": likely})
         model = self._models.resolve(spec.base_model)
         if model.tokenizer_file is None:
             raise FailedPrecondition(

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from tunix_rt_evaluator.wiring import build, migrate
 from tunix_rt_kit.models.export import merge_adapter
 from tunix_rt_kit.models.loader import load_model, make_mesh
 from tunix_rt_kit.models.lora import apply_lora, save_adapter
+from tunix_rt_kit.models.runtime import fast_dtype
 from tunix_rt_kit.models.store import ModelStore
 
 ITEMS = [
@@ -104,6 +106,8 @@ async def test_base_and_adapter_are_answered_the_same_each_time_and_compared(
     assert await outputs(evaluator, tuned) != await outputs(evaluator, base)
     assert base.manifest.base_weights_digest == tuned.manifest.base_weights_digest == digest
     assert base.manifest.engine.startswith("tunix/")
+    fast = v1.Dtype.Value(f"DTYPE_{fast_dtype(jax.default_backend()).upper()}")
+    assert {run.dtype for done in (base, again, tuned) for run in (done.spec, done.manifest.spec)} == {fast}
     assert base.manifest.package_versions["jax"]
     assert tuned.manifest.runtime_settings["adapter"] == "merged in float32"
     assert [timing.stage for timing in base.stage_timings] == [

@@ -14,6 +14,7 @@ from support.serving import refused, served
 from support.tiny_model import make_tiny_model
 from support.training import FakeExporter, exporting, rows
 from tunix_rt import v1
+from tunix_rt_kit.models import runtime
 from tunix_rt_kit.models.store import ModelStore
 from tunix_rt_kit.models.tokenizer import load_tokenizer
 from tunix_rt_kit.supervision import encode, pack, parse_example
@@ -91,12 +92,20 @@ async def test_a_plan_counts_what_is_learned(world: World) -> None:
 
 async def test_what_saves_memory_lowers_the_estimate(world: World) -> None:
     async def memory(**spec: Any) -> int:
-        return sum((await world.plan(**spec)).memory_bytes.values())
+        return sum((await world.plan(**{"dtype": v1.DTYPE_BFLOAT16} | spec)).memory_bytes.values())
 
     usual = await memory()
     assert await memory(remat=v1.REMAT_POLICY_FULL) < usual < await memory(remat=v1.REMAT_POLICY_NONE)
     assert await memory(gradient_accumulation_steps=4) < usual < await memory(dtype=v1.DTYPE_FLOAT32)
     assert await memory(method=v1.TUNING_METHOD_QLORA) < usual < await memory(method=v1.TUNING_METHOD_FULL)
+
+
+async def test_a_plan_says_which_type_this_host_finds_fast(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "_GPU_DEVICE", Path("/nowhere"))
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_max_isa=AVX2")
+    assert (await world.plan()).spec.dtype == v1.DTYPE_FLOAT32
 
 
 async def test_a_plan_refuses_what_a_job_would_be_refused_for(world: World) -> None:

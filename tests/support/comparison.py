@@ -125,6 +125,7 @@ def finished(
         tokenizer_digest=digest_bytes(b"tokenizer"),
         chat_template=_TEMPLATE,
         chat_template_digest=ChatTemplate.built_in("chatml").digest,
+        dtype="bfloat16" if evaluation.spec.dtype == "auto" else evaluation.spec.dtype,
         engine="tunix/0.1.7-greedy.1",
         package_versions={"jax": "0.10.2", "google-tunix": "0.1.7"},
         runtime_settings={"jax_enable_x64": "False"} | ({"adapter": "merged"} if checkpoint else {}),

@@ -118,6 +118,7 @@ def facts(spec: WorkerSpec) -> ModelFacts:
         tokenizer_digest="sha256:t",
         chat_template=fields,
         chat_template_digest=ChatTemplate.model_validate(fields.model_dump()).digest,
+        dtype="bfloat16" if spec.dtype == "auto" else spec.dtype,
         engine="scripted/2" if upgraded(spec) else "scripted/1",
         package_versions={"jax": "1"},
         runtime_settings={"XLA_FLAGS": "none"},

@@ -25,11 +25,11 @@ _LAYERS = 2
 
 
 def work(job: JobDir) -> None:
-    worker = WorkerSpec.model_validate(job.spec)
+    worker = with_dtype(WorkerSpec.model_validate(job.spec))
     plan = worker.spec.seed
     job.emit("attempt", number=worker.attempt)
     job.emit("stage", stage="preparing data", completed=0, total=0, unit="")
-    job.emit("plan", max_steps=STEPS)
+    job.emit("plan", max_steps=STEPS, dtype=worker.spec.dtype)
     job.emit("log", line=f"attempt {worker.attempt} of {worker.spec.dataset}")
     print("about to train", flush=True)
     if plan == REFUSE:
@@ -52,6 +52,12 @@ def work(job: JobDir) -> None:
     for number in range(2, STEPS + 1):
         step(job, number)
     checkpoint(job, worker, STEPS)
+
+
+def with_dtype(worker: WorkerSpec) -> WorkerSpec:
+    if worker.spec.dtype != "auto":
+        return worker
+    return worker.model_copy(update={"spec": worker.spec.model_copy(update={"dtype": "float32"})})
 
 
 def step(job: JobDir, number: int) -> None:

@@ -15,7 +15,7 @@ from tunix_rt.cli.command import command, group, single
 from tunix_rt.cli.job_progress import evaluation_progress
 from tunix_rt.cli.resources import checkpoint_name, resource_name, short_name
 from tunix_rt.cli.session import Session
-from tunix_rt.cli.spec_options import DTYPES, Dtype, chat_template
+from tunix_rt.cli.spec_options import DTYPE_HELP, DTYPES, Dtype, chat_template
 from tunix_rt.cli.waiting import waiting_for
 
 app = group("Look at evaluations, item by item.")
@@ -120,7 +120,7 @@ def evaluate(
     ] = False,
     dtype: Annotated[
         Dtype | None,
-        typer.Option("--dtype", help="Type of weights and activations. \\[default: bfloat16]"),
+        typer.Option("--dtype", help=DTYPE_HELP + " \\[default: auto]"),
     ] = None,
     detach: Annotated[
         bool, typer.Option("--detach", help="Do not wait for it (with a server only).")

@@ -14,8 +14,9 @@ _BUILTIN_TEMPLATES = ("gemma-it", "chatml", "llama-3")
 
 
 class Dtype(StrEnum):
-    """A floating-point type of weights and activations."""
+    """A floating-point type of weights and activations; ``auto`` is what is fast on the computing host."""
 
+    AUTO = "auto"
     BFLOAT16 = "bfloat16"
     FLOAT32 = "float32"
 
@@ -62,7 +63,15 @@ class DatasetFormat(StrEnum):
     CHAT_PARQUET = "chat_parquet"
 
 
-DTYPES = {Dtype.BFLOAT16: v1.DTYPE_BFLOAT16, Dtype.FLOAT32: v1.DTYPE_FLOAT32}
+DTYPES = {
+    Dtype.AUTO: v1.DTYPE_AUTO,
+    Dtype.BFLOAT16: v1.DTYPE_BFLOAT16,
+    Dtype.FLOAT32: v1.DTYPE_FLOAT32,
+}
+DTYPE_HELP = (
+    "Type of weights and activations; auto: float32 where the host's processor has no bfloat16 instructions, "
+    "else bfloat16."
+)
 METHODS = {
     Method.LORA: v1.TUNING_METHOD_LORA,
     Method.QLORA: v1.TUNING_METHOD_QLORA,

@@ -25,7 +25,7 @@ Int64 = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Seed = Annotated[int, Field(ge=0, le=2**64 - 1)]
 Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Similarity = Annotated[float, Field(ge=0.5, le=0.95)]
-Dtype = Literal["bfloat16", "float32"]
+Dtype = Literal["auto", "bfloat16", "float32"]
 
 
 class _Section(BaseModel):

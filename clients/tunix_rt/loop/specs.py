@@ -36,7 +36,7 @@ _DEDUPLICATION = {
     "near": v1.Deduplication.METHOD_NEAR,
     "identical": v1.Deduplication.METHOD_IDENTICAL,
 }
-_DTYPES = {"bfloat16": v1.DTYPE_BFLOAT16, "float32": v1.DTYPE_FLOAT32}
+_DTYPES = {"auto": v1.DTYPE_AUTO, "bfloat16": v1.DTYPE_BFLOAT16, "float32": v1.DTYPE_FLOAT32}
 _SCHEDULES = {
     "constant": v1.LEARNING_RATE_SCHEDULE_CONSTANT,
     "linear": v1.LEARNING_RATE_SCHEDULE_LINEAR,

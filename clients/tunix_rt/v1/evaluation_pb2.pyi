@@ -245,7 +245,7 @@ class EvaluationSpec(_message.Message):
     endpoint_model: _builtins.str
     """A model by the name that the evaluator's endpoint has for it, an OpenAI-compatible API. That renders prompts with its own chat template."""
     dtype: _training_job_pb2.Dtype.ValueType
-    """Type of weights and activations. Left out: bfloat16. Refused with an endpoint's model, which has its own."""
+    """Type of weights and activations. Left out: DTYPE_AUTO. Refused with an endpoint's model, which has its own."""
     fresh: _builtins.bool
     """Generate every answer, also those that the evaluator has kept from an earlier evaluation with the same weights, prompts and decoding."""
     @_builtins.property

@@ -30,21 +30,29 @@ class _Dtype:
 class _DtypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Dtype.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     DTYPE_UNSPECIFIED: _Dtype.ValueType  # 0
-    """Same as DTYPE_BFLOAT16."""
+    """Same as DTYPE_AUTO."""
     DTYPE_BFLOAT16: _Dtype.ValueType  # 1
     """16 bits, 8 of them exponent."""
     DTYPE_FLOAT32: _Dtype.ValueType  # 2
     """32 bits."""
+    DTYPE_AUTO: _Dtype.ValueType  # 3
+    """What is fast on the host that computes: float32 on a processor without bfloat16 instructions, else bfloat16. Once it has begun,
+    the spec says which one it is.
+    """
 
 class Dtype(_Dtype, metaclass=_DtypeEnumTypeWrapper):
     """A floating-point type of weights and activations."""
 
 DTYPE_UNSPECIFIED: Dtype.ValueType  # 0
-"""Same as DTYPE_BFLOAT16."""
+"""Same as DTYPE_AUTO."""
 DTYPE_BFLOAT16: Dtype.ValueType  # 1
 """16 bits, 8 of them exponent."""
 DTYPE_FLOAT32: Dtype.ValueType  # 2
 """32 bits."""
+DTYPE_AUTO: Dtype.ValueType  # 3
+"""What is fast on the host that computes: float32 on a processor without bfloat16 instructions, else bfloat16. Once it has begun,
+the spec says which one it is.
+"""
 Global___Dtype: _TypeAlias = Dtype  # noqa: Y015
 
 class _TuningMethod:
@@ -435,7 +443,7 @@ class TrainingSpec(_message.Message):
     packing: _builtins.bool
     """Put several examples into a row, kept apart by the attention mask. Left out: true."""
     dtype: Global___Dtype.ValueType
-    """Type of weights and activations; the adapter and the loss are kept in float32."""
+    """Type of weights and activations; the adapter and the loss are kept in float32. Left out: DTYPE_AUTO."""
     seed: _builtins.int
     """Seed of the adapter's first values and of the data order."""
     validation_interval_steps: _builtins.int

@@ -29,6 +29,7 @@ from tunix_rt_kit.models.hf_folder import read_stop_ids
 from tunix_rt_kit.models.loader import make_mesh
 from tunix_rt_kit.models.runtime import (
     advising,
+    chosen_dtype,
     device,
     package_versions,
     processor,
@@ -89,6 +90,7 @@ class LocalEngine:
         self._spec = spec
         self._checkpoint = checkpoint
         self._loaded = loaded
+        self._dtype = chosen_dtype(spec.dtype or "auto")
         self._info = _pulled(spec, report)
         self._template = _template(spec, self._info)
         self._tokenizer = load_tokenizer(self._info.path)
@@ -106,6 +108,7 @@ class LocalEngine:
             tokenizer_digest=self._info.tokenizer_digest or "",
             chat_template=ChatTemplateFields.model_validate(self._template.model_dump()),
             chat_template_digest=self._template.digest,
+            dtype=self._dtype,
             engine=engine_name(),
             package_versions=package_versions(),
             runtime_settings=runtime_settings() | ({"adapter": "merged in float32"} if merged else {}),
@@ -127,7 +130,7 @@ class LocalEngine:
             "base_weights": facts.base_weights_digest,
             "base_config": facts.base_config_digest,
             "checkpoint": self._spec.checkpoint_digest,
-            "dtype": self._spec.dtype,
+            "dtype": self._dtype,
             "tokenizer": facts.tokenizer_digest,
             "chat_template": facts.chat_template_digest,
             "stops": list(self._stops),
@@ -147,7 +150,7 @@ class LocalEngine:
         """See ``Engine``; raises what ``BaseWeights.model`` raises, and ResourceExhausted(OUT_OF_MEMORY)."""
         report("loading the model", 0, 0, "")
         with advising(self._too_much):
-            state, programs = self._loaded.state(self._info, self._checkpoint, self._spec.dtype)
+            state, programs = self._loaded.state(self._info, self._checkpoint, self._dtype)
             report("compiling", 0, 0, "")
             self._generator = Generator(
                 state,
@@ -171,7 +174,7 @@ class LocalEngine:
     def _too_much(self) -> str:
         decoding = self._spec.decoding
         return (
-            f"{self._spec.dtype} weights and {decoding.batch_size} answers of up to "
+            f"{self._dtype} weights and {decoding.batch_size} answers of up to "
             f"{decoding.max_new_tokens} tokens do not fit into the device's memory; a smaller "
             "decoding.batch_size or decoding.max_new_tokens takes less"
         )

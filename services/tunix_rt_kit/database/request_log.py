@@ -60,6 +60,7 @@ class RequestLog:
         request_id: str,
         request_digest: str,
         create: Callable[[], Result],
+        earlier_digest: str = "",
     ) -> tuple[Result, bool]:
         """Call ``create`` unless this request was carried out before; returns its result, and whether it
         was called.
@@ -73,6 +74,7 @@ class RequestLog:
             request_id: the caller's id; empty means that ``create`` is called in any case.
             request_digest: digest of everything in the request that decides the result.
             create: makes the resource and returns its name.
+            earlier_digest: the digest that an earlier release stored for the same request, if it differs.
 
         Raises:
             AlreadyExists: REQUEST_ID_REUSED, the id belongs to a request with another content.
@@ -88,7 +90,7 @@ class RequestLog:
             )
         ).one_or_none()
         if row is not None:
-            if row.request_digest != request_digest:
+            if row.request_digest not in (request_digest, earlier_digest):
                 raise AlreadyExists(
                     f"request_id: {request_id!r} was used for another {method}; use a new one",
                     reason="REQUEST_ID_REUSED",

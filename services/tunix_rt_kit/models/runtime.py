@@ -8,15 +8,19 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from tunix_rt_kit.errors import ResourceExhausted
+
+Dtype = Literal["bfloat16", "float32"]
+"""A type of weights and activations."""
 
 OUT_OF_MEMORY: Final = "OUT_OF_MEMORY"
 
@@ -53,6 +57,11 @@ _MALLOC = (
 _GPU_FLAG = "xla_gpu_deterministic_ops"
 _GPU_DEVICE = Path("/dev/nvidiactl")
 
+_PROCESSOR_FACTS = Path("/proc/cpuinfo")
+_BFLOAT16_FLAGS: Final = frozenset({"avx512_bf16", "amx_bf16"})
+_MAX_ISA: Final = re.compile(r"--xla_cpu_max_isa=(\w+)")
+_ISAS_WITHOUT_BFLOAT16: Final = frozenset({"SSE4_2", "AVX", "AVX2", "AVX512", "AVX512_VNNI"})
+
 
 def package_versions(names: Sequence[str] = PACKAGES) -> dict[str, str]:
     """Version of each package of ``names`` that is installed, by name."""
@@ -80,6 +89,29 @@ def device() -> str:
     first = jax.devices()[0]
     kind = platform.machine() if first.platform == "cpu" else first.device_kind
     return f"{first.platform} {kind}"
+
+
+def fast_dtype(platform: str) -> Dtype:
+    """The type in which this host trains and generates faster.
+
+    A processor without instructions for bfloat16 emulates them, and so does XLA where ``XLA_FLAGS`` keeps it
+    from using them.
+
+    Args:
+        platform: where it computes, as JAX calls it: "cpu", "gpu", "tpu".
+    """
+    limits = _MAX_ISA.findall(os.environ.get("XLA_FLAGS", ""))
+    limited = bool(limits) and limits[-1].upper() in _ISAS_WITHOUT_BFLOAT16
+    flags = set(_processor_fact("flags").split())
+    emulated = platform == "cpu" and (limited or not flags & _BFLOAT16_FLAGS)
+    return "float32" if emulated else "bfloat16"
+
+
+def chosen_dtype(asked: Dtype | Literal["auto"]) -> Dtype:
+    """The type that was asked for; of "auto", ``fast_dtype`` of the device that JAX computes on."""
+    import jax
+
+    return fast_dtype(jax.default_backend()) if asked == "auto" else asked
 
 
 @cache
@@ -147,13 +179,18 @@ def advising(problem: str) -> Iterator[None]:
 def processor() -> str:
     """The processor's model and how many cores this process may use: XLA compiles for the one, and divides
     work by the other."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{next(iter(names), platform.processor() or platform.machine())}, {cores} cores"
+    name = _processor_fact("model name") or platform.processor() or platform.machine()
+    return f"{name}, {cores} cores"
+
+
+def _processor_fact(name: str) -> str:
+    """What Linux tells of the first processor; empty where it tells nothing."""
+    try:
+        lines = _PROCESSOR_FACTS.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(f"{name}\t")), "")
 
 
 def give_back_memory() -> None:

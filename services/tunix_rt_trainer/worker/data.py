@@ -45,7 +45,7 @@ class DataPreparation:
         train_plan = self._batch_plan(train, spec.rows_per_batch, packing=spec.packing)
         steps = step_count(spec, train_plan.batches_per_epoch)
         self._check_warmup(steps)
-        self.reporter.max_steps(steps)
+        self.reporter.plan(steps, spec.dtype)
         self._tell(train, train_plan, steps)
         return LoopPlan(
             train=self._source(train, train_plan, steps, parts=spec.gradient_accumulation_steps),

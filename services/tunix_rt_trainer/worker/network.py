@@ -16,7 +16,8 @@ from tunix_rt_kit.models.loader import load_model
 from tunix_rt_kit.models.lora import apply_lora
 from tunix_rt_kit.models.networks import Decoder
 from tunix_rt_kit.models.networks.llama import Llama
-from tunix_rt_trainer.model import Dtype, Method, Remat, TrainingSpec
+from tunix_rt_kit.models.runtime import Dtype, chosen_dtype
+from tunix_rt_trainer.model import Method, Remat, TrainingSpec
 from tunix_rt_trainer.worker import llama_forward, tunix_forward
 from tunix_rt_trainer.worker.products import cross_entropy
 
@@ -43,9 +44,9 @@ def build_network(folder: Path, spec: TrainingSpec, mesh: jax.sharding.Mesh) -> 
         FailedPrecondition: BASE_MODEL_UNSUPPORTED.
         InvalidArgument: LORA_INVALID, naming what does not fit the model.
     """
-    lora = spec.lora
+    lora, dtype = spec.lora, chosen_dtype(spec.dtype)
     with mesh:
-        network = load_model(folder, dtype="float32" if lora is None else spec.dtype, mesh=mesh)
+        network = load_model(folder, dtype="float32" if lora is None else dtype, mesh=mesh)
         if lora is not None:
             network = apply_lora(
                 network,
@@ -58,7 +59,7 @@ def build_network(folder: Path, spec: TrainingSpec, mesh: jax.sharding.Mesh) -> 
             adapter = nnx.state(network, nnx.LoRAParam)
             nnx.update(network, jax.tree.map(lambda weight: weight.astype(jnp.float32), adapter))
     scale = 1.0 if lora is None else lora.alpha / lora.rank
-    set_computation(network, Computation(spec.dtype, scale, spec.remat))
+    set_computation(network, Computation(dtype, scale, spec.remat))
     return network
 
 

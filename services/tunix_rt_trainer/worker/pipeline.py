@@ -31,8 +31,8 @@ def run(job: JobDir) -> None:
         DomainError: what is wrong with model, data or settings.
         JobCancelled: the job was cancelled.
     """
-    worker = WorkerSpec.model_validate(job.spec)
-    spec, reporter = worker.spec, Reporter(job)
+    worker, reporter = _with_dtype(WorkerSpec.model_validate(job.spec)), Reporter(job)
+    spec = worker.spec
     mesh = make_mesh(spec.mesh)
     model = _ensure_model(worker, reporter)
     plan = DataPreparation(worker, model, job.path, reporter).plan()
@@ -52,6 +52,11 @@ def run(job: JobDir) -> None:
         # It holds as much as weights and optimizer take.
         del state
         loop.run(mesh)
+
+
+def _with_dtype(worker: WorkerSpec) -> WorkerSpec:
+    dtype = runtime.chosen_dtype(worker.spec.dtype)
+    return worker.model_copy(update={"spec": worker.spec.model_copy(update={"dtype": dtype})})
 
 
 def _sinks(worker: WorkerSpec, job: JobDir, resumed: int, reporter: Reporter) -> MetricsSinks:

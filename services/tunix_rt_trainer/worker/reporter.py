@@ -53,9 +53,9 @@ class Reporter:
             self._written = now
             self._job.emit("progress", **self._progress.model_dump(mode="json", exclude_none=True))
 
-    def max_steps(self, steps: int) -> None:
-        """Tell how many optimizer steps there will be."""
-        self._job.emit("plan", max_steps=steps)
+    def plan(self, max_steps: int, dtype: str) -> None:
+        """Tell how many optimizer steps there will be, and in which type they are computed."""
+        self._job.emit("plan", max_steps=max_steps, dtype=dtype)
 
     def metrics(self, metrics: StepMetrics) -> None:
         """Tell what a step measured."""

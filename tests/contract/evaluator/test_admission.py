@@ -25,7 +25,7 @@ async def test_defaults_are_filled_in(evaluator: Any) -> None:
     )
     assert made.spec.decoding.max_new_tokens == 128
     assert made.spec.decoding.batch_size == 16
-    assert made.spec.dtype == v1.DTYPE_BFLOAT16
+    assert made.spec.dtype == v1.DTYPE_AUTO
     assert made.spec.chat_template.jinja
     assert made.spec.chat_template.eos_token == "<|im_end|>"
     assert made.spec.chat_template.digest.startswith("sha256:")
@@ -184,6 +184,8 @@ async def test_an_evaluations_request_id_is_bound_to_its_body(evaluator: Any) ->
     await evaluator.CreateEvalSet(eval_set(FOUR))
     first = await create(evaluator, request_id="r")
     assert (await create(evaluator, request_id="r")).name == first.name
-    error = await refused(create(evaluator, request_id="r", dtype=v1.DTYPE_FLOAT32))
-    assert (error.code, error.reason) == ("ALREADY_EXISTS", "REQUEST_ID_REUSED")
+    for dtype in (v1.DTYPE_BFLOAT16, v1.DTYPE_FLOAT32):
+        error = await refused(create(evaluator, request_id="r", dtype=dtype))
+        assert (error.code, error.reason) == ("ALREADY_EXISTS", "REQUEST_ID_REUSED")
+    assert (await create(evaluator, request_id="r", dtype=v1.DTYPE_AUTO)).name == first.name
     assert len((await evaluator.ListEvaluations(v1.ListEvaluationsRequest())).evaluations) == 1

@@ -8,15 +8,19 @@ import math
 from typing import Any
 
 import pytest
+from sqlalchemy import select, update
 
 from support import scripted_trainer as script
 from support.serving import fields, refused
 from support.tiny_model import make_tiny_model
-from support.trainer_jobs import create, get, running
+from support.trainer_jobs import create, ended, get, running, until
 from support.training import CHATML, FakeExporter, rows
 from tunix_rt import v1
+from tunix_rt_kit.artifacts import digest_json
 from tunix_rt_kit.chat import ChatTemplate
+from tunix_rt_kit.database import Database
 from tunix_rt_trainer.settings import TrainerSettings
+from tunix_rt_trainer.tables import jobs, requests
 
 
 async def test_a_job_gets_every_default(trainer: Any) -> None:
@@ -34,7 +38,7 @@ async def test_a_job_gets_every_default(trainer: Any) -> None:
     assert (optimizer.beta1, optimizer.beta2, optimizer.epsilon) == (0.9, 0.999, 1e-8)
     assert (optimizer.schedule, optimizer.warmup_steps) == (v1.LEARNING_RATE_SCHEDULE_LINEAR, 0)
     assert (spec.rows_per_batch, spec.max_length, spec.packing) == (8, 256, True)
-    assert (spec.dtype, spec.validation_interval_steps) == (v1.DTYPE_BFLOAT16, 0)
+    assert (spec.dtype, spec.validation_interval_steps) == (v1.DTYPE_AUTO, 0)
     assert (spec.method, spec.remat) == (v1.TUNING_METHOD_LORA, v1.REMAT_POLICY_DOTS)
     assert (spec.epochs, spec.gradient_accumulation_steps) == (1.0, 1)
     assert (spec.checkpoint_interval_steps, spec.keep_best_checkpoint) == (50, False)
@@ -231,6 +235,32 @@ async def test_a_request_id_makes_one_job(trainer: Any, exporter: tuple[FakeExpo
     error = await refused(create(trainer, request_id="not an id"))
     assert (error.code, fields(error)) == ("INVALID_ARGUMENT", ["request_id"])
     assert len((await trainer.ListTrainingJobs(v1.ListTrainingJobsRequest())).training_jobs) == 2
+
+
+async def test_a_type_that_is_left_out_is_auto_and_one_that_is_named_is_another_request(trainer: Any) -> None:
+    first = await until(trainer, await create(trainer, request_id="one"), ended)
+    assert first.spec.dtype == v1.DTYPE_FLOAT32
+    again = await create(trainer, request_id="one", dtype=v1.DTYPE_AUTO)
+    assert (again.name, again.spec.dtype) == (first.name, v1.DTYPE_FLOAT32)
+    for named in (v1.DTYPE_BFLOAT16, v1.DTYPE_FLOAT32):
+        error = await refused(create(trainer, request_id="one", dtype=named))
+        assert error.reason == "REQUEST_ID_REUSED"
+
+
+async def test_a_request_that_an_earlier_release_took_is_known(
+    trainer: Any, settings: TrainerSettings
+) -> None:
+    """It took a type that was left out for bfloat16."""
+    first = await create(trainer, script.WAIT, request_id="one", dtype=v1.DTYPE_BFLOAT16)
+    database = Database(settings.database)
+    with database.write() as session:
+        (spec,) = session.execute(select(jobs.c.spec)).scalars()
+        session.execute(update(requests).values(request_digest=digest_json(spec)))
+    for asked in (v1.DTYPE_UNSPECIFIED, v1.DTYPE_AUTO, v1.DTYPE_BFLOAT16):
+        again = await create(trainer, script.WAIT, request_id="one", dtype=asked)
+        assert (again.name, again.spec.dtype) == (first.name, v1.DTYPE_BFLOAT16)
+    error = await refused(create(trainer, script.WAIT, request_id="one", dtype=v1.DTYPE_FLOAT32))
+    assert error.reason == "REQUEST_ID_REUSED"
 
 
 async def test_the_same_request_at_the_same_time_makes_one_job(trainer: Any) -> None:

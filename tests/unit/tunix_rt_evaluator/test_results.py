@@ -78,9 +78,8 @@ def before_there_were_samples() -> list[ItemResult]:
 def test_what_uses_nothing_new_has_the_digests_that_it_had() -> None:
     # Each was worked out by the version that knew one greedy answer of each item and nothing else.
     results = before_there_were_samples()
-    spec = EvaluationSpec(
-        eval_set="sums", base_model="tiny", decoding=Decoding(max_new_tokens=96, batch_size=8)
-    )
+    decoding = Decoding(max_new_tokens=96, batch_size=8)
+    spec = EvaluationSpec(eval_set="sums", base_model="tiny", decoding=decoding, dtype="bfloat16")
     assert Totals.of(results).digest == (
         "sha256:5a4a8eea2a66918e121285b715aafc49388f3f65b8e7b1e38b6179941f1892b4"
     )

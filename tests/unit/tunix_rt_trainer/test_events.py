@@ -61,7 +61,7 @@ def test_only_the_attempt_that_is_followed_counts() -> None:
     assert (facts.progress, facts.latest_metrics, facts.exit_code) == (None, None, None)
     assert (facts.stage_timings, facts.new_checkpoints) == ((), [])
     facts.take([event("attempt", number=2), event("plan", max_steps=7), event("metrics", **METRICS)])
-    assert facts.max_steps == 7
+    assert facts.filled_in == {"max_steps": 7}
     assert facts.latest_metrics is not None
     assert facts.latest_metrics.loss == 2.5
 

@@ -18,6 +18,7 @@ from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.jobs import JobCancelled
 from tunix_rt_kit.models.loader import load_model, make_mesh
 from tunix_rt_kit.models.lora import load_adapter
+from tunix_rt_kit.models.runtime import fast_dtype
 from tunix_rt_kit.models.store import ModelStore
 
 
@@ -119,11 +120,13 @@ def test_another_seed_and_float32_make_another_adapter(
     assert (learned.checkpoint / weights).read_bytes() != (other.checkpoint / weights).read_bytes()
 
 
-def test_left_out_steps_mean_one_pass(tmp_path: Path, models: Path) -> None:
-    folder = trained(tmp_path, models, max_steps=None, packing=False, max_length=64)
-    assert folder.events("plan")[0]["max_steps"] == 10
+def test_left_out_steps_mean_one_pass_and_auto_what_is_fast_here(tmp_path: Path, models: Path) -> None:
+    folder = trained(tmp_path, models, max_steps=None, dtype="auto", packing=False, max_length=64)
+    (plan,) = folder.events("plan")
+    assert (plan["max_steps"], plan["dtype"]) == (10, fast_dtype(jax.default_backend()))
     assert len(folder.events("metrics")) == 10
-    assert folder.manifest().spec.max_steps == 10
+    filled_in = {"max_steps": 10, "dtype": plan["dtype"]}
+    assert folder.manifest().spec == folder.worker.spec.model_copy(update=filled_in)
     (line,) = (event["line"] for event in folder.events("log") if "examples in" in event["line"])
     assert line.startswith("40 examples in 40 rows of 64 tokens")
 

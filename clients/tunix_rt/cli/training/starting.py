@@ -10,7 +10,17 @@ from tunix_rt import v1
 from tunix_rt.cli.command import command
 from tunix_rt.cli.resources import dataset_name
 from tunix_rt.cli.session import Session
-from tunix_rt.cli.spec_options import DTYPES, METHODS, REMATS, SCHEDULES, Dtype, Method, Remat, Schedule
+from tunix_rt.cli.spec_options import (
+    DTYPE_HELP,
+    DTYPES,
+    METHODS,
+    REMATS,
+    SCHEDULES,
+    Dtype,
+    Method,
+    Remat,
+    Schedule,
+)
 from tunix_rt.cli.training.app import DetachOption, app
 from tunix_rt.cli.training.views import print_training_plan, show_training_job
 from tunix_rt.cli.training.waiting import check_detached, follow
@@ -95,9 +105,7 @@ def start(
     packing: Annotated[
         bool, typer.Option("--packing/--no-packing", help="Put several examples into a row.")
     ] = True,
-    dtype: Annotated[
-        Dtype, typer.Option("--dtype", help="Type of weights and activations.")
-    ] = Dtype.BFLOAT16,
+    dtype: Annotated[Dtype, typer.Option("--dtype", help=DTYPE_HELP)] = Dtype.AUTO,
     seed: Annotated[
         int, typer.Option("--seed", min=0, help="Of the adapter's first values and the data order.")
     ] = 0,

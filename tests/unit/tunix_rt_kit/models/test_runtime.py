@@ -34,6 +34,45 @@ def test_device_is_named() -> None:
     assert runtime.device().split()[0] == jax.devices()[0].platform
 
 
+@pytest.mark.parametrize(
+    ("cpuinfo", "xla_flags", "platform", "dtype"),
+    [
+        ("flags\t\t: fpu avx2 avx512_bf16\n", "", "cpu", "bfloat16"),
+        ("flags\t\t: amx_bf16\n", "", "cpu", "bfloat16"),
+        ("flags\t\t: fpu avx2 avx512f\n", "", "cpu", "float32"),
+        ("flags\t\t: avx512_bf16\n", "--xla_cpu_max_isa=AVX2", "cpu", "float32"),
+        ("flags\t\t: avx512_bf16\n", "--xla_cpu_max_isa=avx512_vnni --xla_dump_to=d", "cpu", "float32"),
+        ("flags\t\t: avx512_bf16\n", "--xla_cpu_max_isa=AVX512_BF16", "cpu", "bfloat16"),
+        ("flags\t\t: avx512_bf16\n", "--xla_cpu_max_isa=AVX2 --xla_cpu_max_isa=AMX", "cpu", "bfloat16"),
+        ("flags\t\t: avx2\n", "--xla_cpu_max_isa=AMX", "cpu", "float32"),
+        ("Features\t: asimd bf16\n", "", "cpu", "float32"),
+        (None, "", "cpu", "float32"),
+        ("flags\t\t: avx2\n", "", "gpu", "bfloat16"),
+        ("flags\t\t: avx2\n", "--xla_cpu_max_isa=AVX2", "tpu", "bfloat16"),
+    ],
+)
+def test_a_host_computes_in_float32_where_bfloat16_would_be_emulated(
+    cpuinfo: str | None,
+    xla_flags: str,
+    platform: str,
+    dtype: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    facts = tmp_path / "cpuinfo"
+    if cpuinfo is not None:
+        facts.write_text(cpuinfo)
+    monkeypatch.setattr(runtime, "_PROCESSOR_FACTS", facts)
+    monkeypatch.setenv("XLA_FLAGS", xla_flags)
+    assert runtime.fast_dtype(platform) == dtype
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    assert [runtime.chosen_dtype(asked) for asked in ("auto", "bfloat16", "float32")] == [
+        dtype,
+        "bfloat16",
+        "float32",
+    ]
+
+
 def test_a_given_revision_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNIX_RT_REVISION", "abc123")
     assert runtime.code_revision().endswith("+abc123")
