@@ -237,7 +237,7 @@ async def test_scores_explanations_and_failed_grades_are_kept(evaluator: Any) ->
     assert [results[f"q{n}"].score for n in (1, 2, 3)] == [1.0, 0.0, pytest.approx(2 / 3)]
     assert results["q4"].explanation == "$: 'b' is a required property"
     assert results["q5"].grade_error == "the pattern '(a|aa|b?a)+$' is not done after 1 s"
-    assert results["q5"].grader.startswith("regex/1 regex=")
+    assert results["q5"].grader.startswith("regex/2 regex=")
     summary = done.summary
     assert (summary.overall.correct_count, summary.overall.item_count) == (2, 7)
     assert (summary.failed_count, summary.ungraded_count, summary.truncated_count) == (1, 1, 1)
@@ -413,7 +413,7 @@ async def test_a_judge_grades_with_its_model_and_prompt_recorded(
     assert done.summary.mean_score == pytest.approx((5 + 4 * 0.25) / 9)
     assert results[0].explanation == "So be it.\nGRADE: 1"
     (grader,) = done.manifest.graders
-    assert grader.startswith("judge/1 model=m prompt=sha256:")
+    assert grader.startswith("judge/2 model=m prompt=sha256:")
     assert len(judge[0].requests) == 9
 
 

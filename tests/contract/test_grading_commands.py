@@ -116,7 +116,7 @@ def test_an_evaluation_is_graded_again(run: Run, evaluation: str, client: Client
     assert "mean score" in result.stdout
     made = json.loads(run("evaluation", "regrade", evaluation, "--grader", "contains", "--json").stdout)
     assert list(made["regrade"]["grader"]) == ["contains"]
-    assert made["manifest"]["graders"] == ["contains/1"]
+    assert made["manifest"]["graders"] == ["contains/2"]
     assert ids(run("evaluation", "items", made["name"], "--right", "--json")) == ["a"]
     detached = run(
         "evaluation", "regrade", evaluation, "--grader", '{"kind": "contains", "all": true}', "--detach"

@@ -1,7 +1,7 @@
 r"""Reads the answer out of a model's text.
 
 ``Answer:`` is how our own datasets write it (``tunix_rt_kit.chat.reasoning``), ``####`` how GSM8K does,
-``\boxed{}`` how MATH does, and "the answer is" how people do.
+``\boxed{}`` how MATH does, ``<answer>`` how R1 does, and "the answer is" how people do, in many languages.
 """
 
 from __future__ import annotations
@@ -10,22 +10,31 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from tunix_rt_evaluator.grading.languages import ANSWER, FINAL, IS
+
 _LABEL: Final = re.compile(
-    r"""
+    rf"""
     (?P<bold>\*\*|__)?
     (?: \b(?:Final\s+)?(?:Answer|ANSWER)
       | (?i:\bfinal\s+answer)
-      | (?im:^[^\w\n]*(?:the\s+)?answer)
+      | (?im:^[^\w\n]*(?:the\s+)?(?:(?:correct|right|best)\s+)?answer)
+      | (?i:{ANSWER}{FINAL})
     )
     (?:(?P=bold))?\s*[:\uff1a](?:[ \t]*(?P=bold))?
-    | \#{4}(?=[^\S\n]*[-+\u2212$\u20ac\u00a3]?\s?\.?\d)
+    | \#{{4}}(?=[^\S\n]*(?:[-+\u2212$\u20ac\u00a3]?\s?\.?\d|\(?[A-Z]\)?[^\S\n]*$))
+    | (?i:<(?P<tag>(?:final[_-]?)?answer)>)
     """,
-    re.VERBOSE,
+    re.VERBOSE | re.MULTILINE,
 )
 _BOXED: Final = re.compile(r"\\(?:f?boxed)\s*\{")
 _WORDS: Final = re.compile(r"\s*\\(?:text|textbf|mathrm)\s*\{([^{}]*)\}\s*")
 _SAID: Final = re.compile(
-    r"(?i)\banswer(?:\s+(?:is|was|would\s+be|should\s+be|must\s+be)\b|\s*[=\u2192])\s*:?(?:\s*that\b)?"
+    rf"""
+    \banswer(?:\ (?:to|for)\ (?:the|this|that|your)\ \w+)?
+      (?:\s+(?:is|was|would\s+be|should\s+be|must\s+be)\b|['\u2019]s\b|\s*[=\u2192])\s*:?(?:\s*that\b)?
+    | {ANSWER}{FINAL}\s*{IS}\s*[:\uff1a]?
+    """,
+    re.VERBOSE | re.IGNORECASE,
 )
 
 
@@ -44,14 +53,17 @@ class Answer:
 
 
 def read_answer(output: str) -> Answer:
-    """What follows the last ``Answer:`` or ``####`` or stands in the last boxed; without any of those what
-    follows the last "the answer is"; without that the whole text."""
+    """What follows the last ``Answer:`` or ``####`` or stands in the last boxed or ``<answer>``; without any
+    of those what follows the last "the answer is"; without that the whole text."""
     label = _last(_LABEL, output)
     if (boxed := _last_boxed(output, label.end() if label else 0)) is not None:
         words = _WORDS.fullmatch(boxed)
         return Answer((words[1] if words else boxed).strip(), labelled=True)
     if label is not None:
-        return Answer(output[label.end() :].strip(), labelled=True)
+        text = output[label.end() :]
+        if label["tag"]:
+            text = re.split(f"(?i)</{label['tag']}>", text, maxsplit=1)[0]
+        return Answer(text.strip(), labelled=True)
     if (said := _last(_SAID, output)) is not None:
         return Answer(output[said.end() :].strip(), labelled=True, in_sentence=True)
     return Answer(output.strip(), labelled=False)

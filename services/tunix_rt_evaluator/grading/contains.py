@@ -10,7 +10,7 @@ from tunix_rt_evaluator.grading.answers import read_answer
 from tunix_rt_evaluator.grading.contract import GraderKind, Question
 from tunix_rt_evaluator.model import Verdict
 
-VERSION: Final = "contains/1"
+VERSION: Final = "contains/2"
 
 
 def grade(settings: ContainsGrader, question: Question, output: str) -> Verdict:

@@ -34,7 +34,7 @@ class GraderKind:
     """One kind of grader.
 
     Args:
-        version: names the kind and all that a verdict depends on besides the item, such as ``numeric/2``. It
+        version: names the kind and all that a verdict depends on besides the item, such as ``numeric/3``. It
             is part of an evaluation's identity: it must change whenever a verdict could.
         grade: the verdict on a model's whole output; raises CannotGrade.
         problems: what is wrong with an item's settings and accepted answers.

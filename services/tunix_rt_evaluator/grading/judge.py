@@ -18,7 +18,7 @@ from tunix_rt_kit.artifacts import digest_bytes
 if TYPE_CHECKING:
     from openai import OpenAI
 
-NAME: Final = "judge/1"
+NAME: Final = "judge/2"
 OWN_PROMPT: Final = """\
 Grade an answer to a question.
 

@@ -13,7 +13,7 @@ from tunix_rt_evaluator.grading.normal_text import normalise
 from tunix_rt_evaluator.grading.sandbox import GradingSandbox
 from tunix_rt_evaluator.model import Verdict
 
-VERSION: Final = f"math/1 math-verify={metadata.version('math-verify')} sympy={metadata.version('sympy')}"
+VERSION: Final = f"math/2 math-verify={metadata.version('math-verify')} sympy={metadata.version('sympy')}"
 _MAX_ANSWER: Final = 2_000
 
 

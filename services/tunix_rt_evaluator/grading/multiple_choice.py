@@ -13,7 +13,7 @@ from tunix_rt_evaluator.grading.contract import GraderKind, Problem, Question
 from tunix_rt_evaluator.grading.normal_text import normalise
 from tunix_rt_evaluator.model import Verdict
 
-VERSION: Final = "multiple_choice/1"
+VERSION: Final = "multiple_choice/2"
 
 _MARKUP: Final = r"[\s*_$\"'`]{0,8}"
 # "A" alone, "(A)", "A." and the like; not the article of "A banana", which has a word behind it.

@@ -15,7 +15,7 @@ from tunix_rt_evaluator.grading.numbers import Number, find_in_plain, plain, rea
 from tunix_rt_evaluator.grading.units import has_right_unit
 from tunix_rt_evaluator.model import Verdict
 
-VERSION: Final = "numeric/2"
+VERSION: Final = "numeric/3"
 
 _RESULT: Final = re.compile(r"[=\u2248\u2192]")
 _LIST_NUMBER: Final = re.compile(r"^[ \t]*\d{1,3}[.)](?=[ \t]+\S)", re.MULTILINE)

@@ -14,7 +14,7 @@ from tunix_rt_evaluator.grading.answers import read_answer
 from tunix_rt_evaluator.grading.contract import CannotGrade, GraderKind, Problem, Question
 from tunix_rt_evaluator.model import Verdict
 
-VERSION: Final = f"regex/1 regex={metadata.version('regex')}"
+VERSION: Final = f"regex/2 regex={metadata.version('regex')}"
 MATCH_SECONDS: Final = 1.0
 _MAX_PATTERN: Final = 1_000
 

@@ -17,7 +17,7 @@ from tunix_rt_evaluator.model import Verdict
 from tunix_rt_kit.artifacts import canonical_json
 from tunix_rt_kit.errors import InvalidArgument
 
-VERSION: Final = f"json_schema/1 jsonschema={metadata.version('jsonschema')}"
+VERSION: Final = f"json_schema/2 jsonschema={metadata.version('jsonschema')}"
 _MAX_SCHEMA_BYTES: Final = 64 << 10
 _FENCE: Final = re.compile(r"```(?:json|JSON)?[^\S\n]*\n(.*?)```", re.DOTALL)
 _NO_VALUE: Final = object()

@@ -15,7 +15,7 @@ from tunix_rt_evaluator.grading.numbers import read_number
 from tunix_rt_evaluator.grading.overlap import f1
 from tunix_rt_evaluator.model import Verdict
 
-VERSION: Final = "set/1"
+VERSION: Final = "set/2"
 
 # A comma between digits is one of thousands, unless a space follows it.
 _BETWEEN: Final = re.compile(

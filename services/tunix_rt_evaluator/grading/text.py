@@ -11,7 +11,7 @@ from tunix_rt_evaluator.grading.contract import GraderKind, Question
 from tunix_rt_evaluator.grading.normal_text import normalise
 from tunix_rt_evaluator.model import Verdict
 
-VERSION: Final = "text/2"
+VERSION: Final = "text/3"
 _SENTENCE_END: Final = re.compile(r"[.!?](?:\s|$)")
 
 

@@ -13,7 +13,7 @@ from tunix_rt_evaluator.grading.contract import GraderKind, Question
 from tunix_rt_evaluator.grading.overlap import f1
 from tunix_rt_evaluator.model import Verdict
 
-VERSION: Final = "token_f1/1"
+VERSION: Final = "token_f1/2"
 _ARTICLES: Final = frozenset(("a", "an", "the"))
 _NO_WORD: Final = re.compile(r"[^\w\s]|_")
 

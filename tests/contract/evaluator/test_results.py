@@ -37,7 +37,7 @@ async def test_an_evaluation_answers_grades_and_sums_up(evaluator: Any, settings
     manifest = done.manifest
     assert manifest.evaluation == done.name
     assert manifest.eval_set_digest == stored.digest
-    assert manifest.graders == ["numeric/2"]
+    assert manifest.graders == ["numeric/3"]
     assert manifest.engine == "scripted/1"
     assert manifest.chat_template_digest == done.spec.chat_template.digest
     assert manifest.checkpoint_digest == ""
@@ -55,7 +55,7 @@ async def test_item_results_hold_what_was_asked_answered_and_graded(evaluator: A
     assert list(right.accepted_answers) == ["1"]
     assert right.finish_reason == v1.FINISH_REASON_STOP
     assert right.latency.ToMilliseconds() == 250
-    assert right.grader == "numeric/2"
+    assert right.grader == "numeric/3"
     assert (results["q3"].correct, results["q3"].extracted_answer) == (False, "")
     failed = results["q5"]
     assert (failed.correct, failed.finish_reason, failed.error) == (

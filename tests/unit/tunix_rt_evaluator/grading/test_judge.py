@@ -141,6 +141,6 @@ def test_model_and_prompt_are_in_the_graders_identity() -> None:
     version = Grading().version
     own, spelled_out = version(item().grader), version(item(prompt=OWN_PROMPT).grader)
     assert own == spelled_out
-    assert own.startswith("judge/1 model=m prompt=sha256:")
+    assert own.startswith("judge/2 model=m prompt=sha256:")
     others = [item(model="n"), item(prompt="{question} {accepted} {answer}")]
     assert len({own, *(version(other.grader) for other in others)}) == 3

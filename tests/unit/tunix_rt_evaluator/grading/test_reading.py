@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 (letters of other scripts are meant)
 """Reading answers and numbers out of texts, hostile ones included."""
 
 from __future__ import annotations
@@ -92,6 +93,51 @@ def test_a_long_hostile_answer_is_graded(part: str, kind: str) -> None:
 def test_normalising_twice_changes_nothing() -> None:
     for text in ("The  \u201cBeatles\u201d!", "(A)", "$5.", "an a", "\ufb01sh", "..."):
         assert normalise(normalise(text)) == normalise(text)
+
+
+MARKED = [
+    ("Antwort: C", "C"),
+    ("**Antwort:** C", "C"),
+    ("Die richtige Antwort lautet C", "C"),
+    ("Réponse : C", "C"),
+    ("La bonne réponse est C", "C"),
+    ("La respuesta correcta: C", "C"),
+    ("La respuesta es C", "C"),
+    ("A resposta final é: C", "C"),
+    ("La risposta è C", "C"),
+    ("Antwoord: C", "C"),
+    ("Odpowiedź: C", "C"),
+    ("Cevap: C", "C"),
+    ("Đáp án: C", "C"),
+    ("Правильный ответ: 5", "5"),
+    ("Ответ — 5", "5"),
+    ("答案：C", "C"),
+    ("正确答案是C", "C"),
+    ("回答：C", "C"),
+    ("答えはCです", "Cです"),
+    ("정답: C", "C"),
+    ("정답은 C입니다", "C입니다"),
+    ("الإجابة: C", "C"),
+    ("الإجابة الصحيحة هي C", "C"),
+    ("उत्तर: 5", "5"),
+    ("The correct answer: C", "C"),
+    ("The answer's C", "C"),
+    ("The answer to the question is C", "C"),
+    ("<answer>C</answer> is what I say", "C"),
+    ("<think>x</think><answer>\n\\boxed{C}\n</answer>", "C"),
+    ("#### C", "C"),
+]
+
+
+@pytest.mark.parametrize(("output", "text"), MARKED)
+def test_answers_are_marked_in_many_ways_and_languages(output: str, text: str) -> None:
+    answer = read_answer(f"First, some words.\n{output}")
+    assert (answer.text, answer.labelled) == (text, True)
+
+
+@pytest.mark.parametrize("text", ["#### A car", "Responses: 5", "Answers: 5", "I answered 5 of them"])
+def test_what_only_looks_like_a_mark_is_none(text: str) -> None:
+    assert not read_answer(text).labelled
 
 
 @given(st.lists(LINE, min_size=1, max_size=4), LINE)
