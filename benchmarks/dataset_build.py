@@ -22,7 +22,7 @@ from benchmarks.options import Options
 from benchmarks.processes import exporter, trace_store
 from tunix_rt import Client, jobs, v1
 from tunix_rt.importing import import_traces
-from tunix_rt_kit.chat import trace_text
+from tunix_rt_kit.chat import ChatTemplate, gemma_it, render_response
 
 COUNT: Final = 30_000
 MOST_FOR_PEER: Final = 100_000
@@ -110,8 +110,12 @@ def _peer(messages: Iterator[v1.Trace]) -> float:
         for number, trace in enumerate(messages)
     ]
 
+    gemma = ChatTemplate.built_in("gemma-it")
+
     def rendered(row: dict[str, Any]) -> dict[str, str]:
-        return {"prompts": trace_text("gemma-it", row["prompt"], row["steps"], row["final_answer"])}
+        turn = (row["prompt"], render_response(row["steps"], row["final_answer"]))
+        ((prompt, response),) = gemma.split_turns([turn])
+        return {"prompts": prompt.removeprefix(gemma_it.BOS) + response}
 
     with tempfile.TemporaryDirectory(prefix="tunix-rt-bench-") as folder:
         begun = time.perf_counter()

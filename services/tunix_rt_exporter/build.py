@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from tunix_rt_exporter.arrange import Arrangement, Rules, arrange, distribution
-from tunix_rt_exporter.dropped import copies, dropped_rows, lasting_counts, report_lines
+from tunix_rt_exporter.dropped import copies, dropped_rows, lasting_counts, refusal, report_lines
 from tunix_rt_exporter.manifest import builder_versions, manifest
 from tunix_rt_exporter.model import (
     FORMATS,
@@ -30,6 +30,7 @@ from tunix_rt_exporter.model import (
 from tunix_rt_exporter.reading import TraceReader
 from tunix_rt_exporter.similarity import Signatures
 from tunix_rt_exporter.spool import RowSpool
+from tunix_rt_exporter.templates import template_facts
 from tunix_rt_kit.artifacts import Artifact, ArtifactStore, canonical_json
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import FailedPrecondition
@@ -75,8 +76,9 @@ class DatasetBuild:
     def run(self, traces: Iterable[Sequence[SourceTrace]]) -> BuildResult:
         """Build from the matching traces of the snapshot.
 
-        Raises FailedPrecondition: DATASET_EMPTY if no row is left, or none for the split "train", and
-        SPLIT_GROUP_MISSING if no trace has the metadata field of the spec; InvalidArgument if the chat
+        Raises FailedPrecondition: DATASET_EMPTY if no row is left, or none for the split "train",
+        SPLIT_GROUP_MISSING if no trace has the metadata field of the spec, and TARGET_LOST or
+        ROWS_UNRENDERABLE if rows cannot be written and the spec refuses that; InvalidArgument if the chat
         template fails; and what the stores and ``report`` raise. Nothing is visible before the end.
         """
         with ExitStack() as stack:
@@ -88,6 +90,8 @@ class DatasetBuild:
                 raise _empty(f"no trace of snapshot {self._spec.as_of} matches the filter")
             self._report(Progress(stage="comparing rows", total=trace_count, unit="rows"))
             arrangement = arrange(spool, rules, self._report)
+            if self._spec.unwritable_rows == "refuse" and (refused := refusal(spool, arrangement)):
+                raise refused
             dropped = dropped_rows(spool, arrangement, self._eval_sets)
             lasting = lasting_counts(spool, arrangement, self._eval_sets)
             self._check_rows(arrangement, dropped)
@@ -121,6 +125,7 @@ class DatasetBuild:
             dropped_rows=report,
             parent_digest=parent_digest,
             builder_versions=builder_versions(),
+            template_facts=template_facts(self._template),
         )
 
     def _rules(self, stack: ExitStack) -> Rules:

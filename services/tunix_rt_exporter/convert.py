@@ -28,6 +28,7 @@ from tunix_rt_exporter.model import (
     SplitFiles,
     SplitGroup,
     StoredFile,
+    UnwritableRows,
 )
 from tunix_rt_exporter.templates import chat_template
 from tunix_rt_kit.errors import FieldViolation, InvalidArgument
@@ -45,6 +46,15 @@ _STYLES: Final[Mapping[int, ReasoningStyle]] = {
 _STYLE_NUMBERS: Final[Mapping[ReasoningStyle, v1.ReasoningStyle.ValueType]] = {
     "numbered": v1.REASONING_STYLE_NUMBERED,
     "answer-only": v1.REASONING_STYLE_ANSWER_ONLY,
+}
+_UNWRITABLE: Final[Mapping[int, UnwritableRows]] = {
+    v1.UNWRITABLE_ROWS_UNSPECIFIED: "drop",
+    v1.UNWRITABLE_ROWS_DROP: "drop",
+    v1.UNWRITABLE_ROWS_REFUSE: "refuse",
+}
+_UNWRITABLE_NUMBERS: Final[Mapping[UnwritableRows, v1.UnwritableRows.ValueType]] = {
+    "drop": v1.UNWRITABLE_ROWS_DROP,
+    "refuse": v1.UNWRITABLE_ROWS_REFUSE,
 }
 _METHODS: Final[Mapping[int, DeduplicationMethod]] = {
     v1.Deduplication.METHOD_UNSPECIFIED: "exact",
@@ -95,6 +105,9 @@ def spec_fields(spec: v1.DatasetSpec) -> dict[str, Any]:
         "split_group": _split_group_fields(spec.split_group),
         "decontamination": decontamination_fields(spec.decontamination),
         "parent": spec.parent,
+        "unwritable_rows": _known(
+            _UNWRITABLE, spec.unwritable_rows, "spec.unwritable_rows", v1.UnwritableRows.keys()
+        ),
     }
     if spec.splits:
         fields["splits"] = [{"split": entry.split, "fraction": entry.fraction} for entry in spec.splits]
@@ -277,6 +290,7 @@ def _spec_message(spec: DatasetSpec) -> v1.DatasetSpec:
         split_group=_split_group_message(spec.split_group),
         decontamination=v1.Decontamination(ngram_words=spec.decontamination.ngram_words),
         parent=spec.parent,
+        unwritable_rows=_UNWRITABLE_NUMBERS[spec.unwritable_rows],
     )
 
 
@@ -300,6 +314,7 @@ def _add_result(message: v1.Dataset, result: BuildResult) -> None:
     message.builder_versions.update(result.builder_versions)
     if result.dropped_rows is not None:
         message.dropped_rows.CopyFrom(_file_message(result.dropped_rows))
+    message.template_facts.CopyFrom(v1.TemplateFacts(**result.template_facts.model_dump()))
     message.trace_count = result.trace_count
     message.dropped.extend(v1.DroppedRows(**entry.model_dump()) for entry in result.dropped)
     statistics = result.statistics

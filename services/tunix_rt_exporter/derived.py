@@ -8,7 +8,7 @@ them.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from tunix_rt_exporter.locks import LockPerKey
@@ -16,13 +16,14 @@ from tunix_rt_exporter.model import BuildResult, Dataset, DatasetFormat, SplitFi
 from tunix_rt_exporter.ports import DerivedFiles
 from tunix_rt_exporter.templates import chat_template
 from tunix_rt_kit.artifacts import Artifact, ArtifactStore, canonical_json
-from tunix_rt_kit.chat import trace_messages
+from tunix_rt_kit.chat import Message
 from tunix_rt_kit.errors import DataLoss
 
-_SOURCES: Final[Mapping[DatasetFormat, DatasetFormat]] = {
-    "chat": "trace",
-    "training_example_parquet": "training_example",
-    "chat_parquet": "chat",
+# Of a chat, the trace has the question and the training example the reply, which is thus what is trained on.
+_SOURCES: Final[Mapping[DatasetFormat, Sequence[DatasetFormat]]] = {
+    "chat": ("trace", "training_example"),
+    "training_example_parquet": ("training_example",),
+    "chat_parquet": ("chat",),
 }
 _PARQUET: Final = "_parquet"
 _BATCH_BYTES: Final = 1 << 20
@@ -64,8 +65,8 @@ class DatasetFiles:
         bound = self._bound.find(result.digest, path)
         if bound is not None and self._store.exists(bound.digest):
             return bound
-        source = self.get(dataset, result, split, _SOURCES[kind])
-        made = self._derive(dataset, source, kind)
+        sources = [self.get(dataset, result, split, source) for source in _SOURCES[kind]]
+        made = self._derive(dataset, sources, kind)
         file = StoredFile(path=path, size_bytes=made.size, digest=made.digest, uri=made.uri)
         kept = self._bound.bind(result.digest, file)
         if kept.digest != file.digest:
@@ -77,8 +78,8 @@ class DatasetFiles:
             )
         return kept
 
-    def _derive(self, dataset: Dataset, source: StoredFile, kind: DatasetFormat) -> Artifact:
-        rows = map(json.loads, self._store.iter_lines(source.digest))
+    def _derive(self, dataset: Dataset, sources: Sequence[StoredFile], kind: DatasetFormat) -> Artifact:
+        rows, *others = (map(json.loads, self._store.iter_lines(source.digest)) for source in sources)
         with self._store.writer() as writer:
             if kind.endswith(_PARQUET):
                 # Not at the top: it is heavy, and most exporters are never asked for Parquet.
@@ -86,7 +87,7 @@ class DatasetFiles:
 
                 write_parquet(writer, kind.removesuffix(_PARQUET), rows)
             else:
-                for block in _blocks(_chat_row(dataset, rows)):
+                for block in _blocks(_chat_rows(dataset, rows, *others)):
                     writer.write(block)
         return writer.artifact
 
@@ -97,14 +98,16 @@ def file_name(split: str, kind: DatasetFormat) -> str:
     return f"{split}/{base}.{'jsonl' if base == kind else 'parquet'}"
 
 
-def _chat_row(dataset: Dataset, traces: Iterator[dict[str, Any]]) -> Iterator[bytes]:
-    template, style = chat_template(dataset.spec.chat_template), dataset.spec.reasoning_style
-    for trace in traces:
-        steps = [step["content"] for step in trace["trace_steps"]]
-        turns = trace_messages(trace["prompts"], steps, trace["final_answer"], style)
+def _chat_rows(
+    dataset: Dataset, traces: Iterator[dict[str, Any]], examples: Iterator[dict[str, Any]]
+) -> Iterator[bytes]:
+    template = chat_template(dataset.spec.chat_template)
+    for trace, example in zip(traces, examples, strict=True):
+        asked = Message(role="user", content=trace["prompts"])
+        replied = Message(role="assistant", content=template.frame.reply(example["response"]))
         messages = [
             {"role": message.role, "content": message.content}
-            for message in template.with_system_instruction(turns)
+            for message in template.with_system_instruction((asked, replied))
         ]
         metadata = {**trace["metadata"], "source_trace_id": trace["id"]}
         yield canonical_json({"id": trace["id"], "messages": messages, "metadata": metadata}) + b"\n"

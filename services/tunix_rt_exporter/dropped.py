@@ -7,6 +7,7 @@ not in it, and neither are rows that were merely not selected.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -14,16 +15,19 @@ import numpy as np
 
 from tunix_rt_exporter.arrange import DUPLICATE, NEAR_DUPLICATE, SPLIT_CONFLICT, Arrangement
 from tunix_rt_exporter.model import DroppedRows, EvalPrompts
+from tunix_rt_exporter.rows import TARGET_LOST, UNRENDERABLE
 from tunix_rt_exporter.spool import RowSpool
 from tunix_rt_kit.artifacts import canonical_json
+from tunix_rt_kit.errors import FailedPrecondition
 
 CONTAMINATED: Final = "contaminated"
-UNRENDERABLE: Final = "unrenderable"
 SELECTION: Final = "selection"
-UNRENDERABLE_MARK: Final = 1
-FIRST_EVAL_SET: Final = 2
+MARKS: Final = {UNRENDERABLE: 1, TARGET_LOST: 2}
+FIRST_EVAL_SET: Final = 8
+_NAMED: Final = 5
 _REASONS: Final = {
     UNRENDERABLE: "a text holds a control text of the chat template",
+    TARGET_LOST: "the chat template does not write the prompt, the reasoning or the answer as it is",
     SELECTION: "not selected",
     DUPLICATE: "prompt, steps and answer are those of another row after normalisation",
     NEAR_DUPLICATE: "a near-duplicate of another row",
@@ -45,6 +49,36 @@ def report_lines(spool: RowSpool, arrangement: Arrangement) -> Iterator[bytes]:
         order = np.argsort(digests[replaced.rows], kind="stable")
         for row, kept in zip(replaced.rows[order].tolist(), replaced.kept[order].tolist(), strict=True):
             yield note(spool.digest(row), replaced.stage, kept=spool.digest(kept).hex())
+
+
+def refusal(spool: RowSpool, arrangement: Arrangement) -> FailedPrecondition | None:
+    """The error that names the rows which the chat template cannot write as they are; None if it can all."""
+    marks = spool.marks[arrangement.marked]
+    found = {stage: arrangement.marked[marks == mark].tolist() for stage, mark in MARKS.items()}
+    if not any(found.values()):
+        return None
+    told = [
+        f"{len(rows)} as {stage} ({', '.join(_named(spool, row) for row in rows[:_NAMED])}"
+        f"{', ...' if len(rows) > _NAMED else ''})"
+        for stage, rows in found.items()
+        if rows
+    ]
+    return FailedPrecondition(
+        f"spec.unwritable_rows is UNWRITABLE_ROWS_REFUSE, and there are some: {'; '.join(told)}",
+        reason="TARGET_LOST" if found[TARGET_LOST] else "ROWS_UNRENDERABLE",
+        metadata={stage: str(len(rows)) for stage, rows in found.items()},
+    )
+
+
+def _named(spool: RowSpool, row: int) -> str:
+    """A dropped row by the beginning of its id, and what is wrong with it."""
+    fields = json.loads(spool.note(row))
+    facts = [_told(fields[name]) for name in sorted(fields.keys() - {"id", "stage"})]
+    return f"{fields['id'][:12]}: {', '.join(facts)}"
+
+
+def _told(fact: Any) -> str:
+    return " and ".join(fact) if isinstance(fact, list) else str(fact)[:100]
 
 
 def dropped_rows(
@@ -80,7 +114,7 @@ def _counts(
         (CONTAMINATED, eval_set, marked.get(number, 0))
         for number, eval_set in enumerate(eval_sets, start=FIRST_EVAL_SET)
     ]
-    entries.append((UNRENDERABLE, None, marked.get(UNRENDERABLE_MARK, 0)))
+    entries += [(stage, None, marked.get(mark, 0)) for stage, mark in MARKS.items()]
     entries += [(part.stage, None, len(part.rows)) for part in arrangement.replaced]
     entries.append((SELECTION, None, arrangement.unselected))
     return [entry for entry in entries if entry[2]]

@@ -15,7 +15,7 @@ from typing import Any, Final
 from tunix_rt_exporter.model import DatasetSpec, EvalPrompts, SplitFiles, Statistics
 
 MANIFEST_FORMAT: Final = "tunix-rt/dataset/3"
-ROW_FORMATS: Final = {"trace": 1, "tunix_sft": 1, "training_example": 1}
+ROW_FORMATS: Final = {"trace": 1, "tunix_sft": 2, "training_example": 2}
 # Raised when a rule begins to decide otherwise about any row.
 RULE_VERSIONS: Final = {
     "contamination": 2,
@@ -23,6 +23,7 @@ RULE_VERSIONS: Final = {
     "near_duplicates": 2,
     "order": 1,
     "splits": 1,
+    "unwritable": 2,
 }
 _PACKAGES: Final = ("tunix-rt", "numpy", "datasketch", "jinja2")
 _SPEC_FIELDS: Final = {

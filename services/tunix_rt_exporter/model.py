@@ -17,6 +17,7 @@ MAX_SEED: Final = (1 << 64) - 1
 TRAIN: Final = "train"
 
 ReasoningStyle = Literal["numbered", "answer-only"]
+UnwritableRows = Literal["drop", "refuse"]
 DeduplicationMethod = Literal["exact", "near", "identical"]
 DatasetFormat = Literal[
     "trace", "tunix_sft", "training_example", "chat", "training_example_parquet", "chat_parquet"
@@ -163,6 +164,8 @@ class DatasetSpec(Value):
         str, Field(pattern=r"^(datasets/[a-z0-9][a-z0-9._-]{0,63}@[a-z0-9][a-z0-9._-]{0,31})?$")
     ] = ""
 
+    unwritable_rows: UnwritableRows = "drop"
+
     @property
     def key(self) -> str:
         """``{dataset_id}@{version}``."""
@@ -247,6 +250,18 @@ class Statistics(Value):
     response_characters: Distribution
 
 
+class TemplateFacts(Value):
+    """What the build found out about its chat template.
+
+    ``required_tokens`` must each be one token of a model that the dataset is for, ``control_texts`` stand in
+    no row, and ``losses`` says in words which hostile texts the template does not write as they are.
+    """
+
+    required_tokens: tuple[str, ...] = ()
+    control_texts: tuple[str, ...] = ()
+    losses: tuple[str, ...] = ()
+
+
 class BuildResult(Value):
     """What a build made. ``digest`` is that of the manifest, and so the dataset's."""
 
@@ -259,6 +274,7 @@ class BuildResult(Value):
     dropped_rows: StoredFile | None = None
     parent_digest: str = ""
     builder_versions: Mapping[str, str] = Field(default_factory=dict)
+    template_facts: TemplateFacts = TemplateFacts()
 
 
 class Dataset(Value):

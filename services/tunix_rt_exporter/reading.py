@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from tunix_rt_exporter.contamination import EvalIndex, EvalMatch
-from tunix_rt_exporter.dropped import CONTAMINATED, FIRST_EVAL_SET, UNRENDERABLE, UNRENDERABLE_MARK, note
+from tunix_rt_exporter.dropped import CONTAMINATED, FIRST_EVAL_SET, MARKS, note
 from tunix_rt_exporter.model import DatasetSpec, EvalPrompts, Progress, SourceTrace, SplitGroup
-from tunix_rt_exporter.rows import RowRenderer
+from tunix_rt_exporter.rows import RowRenderer, Unwritable
 from tunix_rt_exporter.similarity import Signatures
 from tunix_rt_exporter.spool import RowSpool
 from tunix_rt_kit.artifacts import canonical_json
@@ -87,8 +87,9 @@ class TraceReader:
         for trace, match in zip(batch, matches, strict=True):
             if match is not None:
                 self._add_contaminated(trace, match)
-            elif (row := next(rows)) is None:
-                self._spool.add_dropped(trace, UNRENDERABLE_MARK, note(trace.digest, UNRENDERABLE))
+            elif isinstance(row := next(rows), Unwritable):
+                line = note(trace.digest, row.stage, **row.facts)
+                self._spool.add_dropped(trace, MARKS[row.stage], line)
             else:
                 text = normalised(_BETWEEN.join(_texts(trace)))
                 prompt = "" if text.startswith("\0") else text.partition(_BETWEEN)[0]

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from tunix_rt_exporter.model import ReasoningStyle, SourceTrace
 from tunix_rt_kit.artifacts import CanonicalPart, canonical_json, canonical_line
-from tunix_rt_kit.chat import ChatTemplate, gemma_it, render_response
+from tunix_rt_kit.chat import ChatTemplate, LostText, gemma_it, render_response
 from tunix_rt_kit.errors import InvalidArgument
 
+UNRENDERABLE: Final = "unrenderable"
+TARGET_LOST: Final = "target_lost"
 # What is wrong with one row; anything else is wrong with the template, and so with all of them.
-_ROW_REASONS: Final = frozenset({"CHAT_MARKER_IN_CONTENT", "CHAT_MESSAGES_INVALID"})
-
-
+_ROW_REASONS: Final = frozenset({"CHAT_MARKER_IN_CONTENT", "CHAT_MESSAGES_INVALID", "CHAT_TEMPLATE_PREFIX"})
 _SOURCE: Final = "source_trace_id"
+
+Turn = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,39 +31,74 @@ class RenderedRow:
     response_characters: int
 
 
+@dataclass(frozen=True, slots=True)
+class Unwritable:
+    """Why a trace cannot be a row: the stage that drops it, and what is wrong with it."""
+
+    stage: str
+    facts: Mapping[str, Any]
+
+
 class RowRenderer:
     """Writes traces as rows, by one chat template and reasoning style."""
 
     def __init__(self, template: ChatTemplate, style: ReasoningStyle) -> None:
         self._template = template
         self._style: ReasoningStyle = style
-        # Writes the whole texts of the format tunix_sft.
-        self._gemma = ChatTemplate.built_in("gemma-it", system_instruction=template.system_instruction)
+        # Of the format tunix_sft, which trims nothing.
+        gemma = ChatTemplate.built_in("gemma-it", system_instruction=template.system_instruction)
+        self._gemma = gemma.frame
+        held = {*template.control_texts, *gemma.control_texts}
+        # The longest first, so that it is the one that is named.
+        self._held = re.compile("|".join(map(re.escape, sorted(held, key=lambda text: (-len(text), text)))))
 
-    def render(self, traces: Sequence[SourceTrace]) -> Iterator[RenderedRow | None]:
-        """The row of each trace, in order; None for a trace that the template cannot take.
+    def render(self, traces: Sequence[SourceTrace]) -> Iterator[RenderedRow | Unwritable]:
+        """The row of each trace, in order, or why it has none: what a row teaches is what its trace says.
 
         Raises InvalidArgument if it is the template that fails.
         """
+        turns = [(trace.prompt, self._response(trace)) for trace in traces]
+        held = [self._held.search("\n".join(turn)) for turn in turns]
+        clean = [turn for turn, found in zip(turns, held, strict=True) if found is None]
+        examples = self._examples(clean)
+        for trace, turn, found in zip(traces, turns, held, strict=True):
+            yield (
+                self._row(trace, turn, next(examples))
+                if found is None
+                else Unwritable(UNRENDERABLE, {"control_text": found[0]})
+            )
+
+    def _examples(self, turns: Sequence[Turn]) -> Iterator[Turn | Unwritable]:
         try:
-            yield from self._all(traces)
+            yield from self._template.split_turns(turns)
         except InvalidArgument as error:
             if error.reason not in _ROW_REASONS:
                 raise
-            if len(traces) == 1:
-                yield None
+            if len(turns) == 1:
+                yield Unwritable(UNRENDERABLE, {"problem": error.message})
                 return
-            for trace in traces:
-                yield from self.render([trace])
+            for turn in turns:
+                yield from self._examples([turn])
 
-    def _all(self, traces: Sequence[SourceTrace]) -> list[RenderedRow]:
-        turns = [(trace.prompt, self._response(trace)) for trace in traces]
-        examples = self._template.split_turns(turns)
-        in_gemma = examples if self._template == self._gemma else self._gemma.split_turns(turns)
-        return [
-            _row(trace, prompt, response, asked.removeprefix(gemma_it.BOS) + replied)
-            for trace, (prompt, response), (asked, replied) in zip(traces, examples, in_gemma, strict=True)
-        ]
+    def _row(self, trace: SourceTrace, turn: Turn, example: Turn | Unwritable) -> RenderedRow | Unwritable:
+        if isinstance(example, Unwritable):
+            return example
+        lost = self._template.frame.lost(turn, example)
+        if lost is not None:
+            return Unwritable(TARGET_LOST, {"lost": self._parts(trace, lost, example[1])})
+        gemma, (asked, reply) = self._gemma, turn
+        opening = gemma.opening.removeprefix(gemma_it.BOS)
+        return _row(trace, *example, f"{opening}{asked}{gemma.between}{reply}{gemma.closing}")
+
+    def _parts(self, trace: SourceTrace, lost: LostText, response: str) -> list[str]:
+        """What of the trace is lost: its prompt, or of its reply what the response does not hold."""
+        if lost == "prompt":
+            return ["prompt"]
+        parts = {"answer": [trace.final_answer]}
+        if self._style != "answer-only":
+            parts["reasoning"] = [step["content"] for step in trace.steps]
+        missing = [name for name, texts in parts.items() if any(text not in response for text in texts)]
+        return missing or ["reply"]
 
     def _response(self, trace: SourceTrace) -> str:
         contents = [step["content"] for step in trace.steps]

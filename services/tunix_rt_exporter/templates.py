@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tunix_rt_exporter.model import ChatTemplateFields
-from tunix_rt_kit.chat import ChatTemplate
+from tunix_rt_exporter.model import ChatTemplateFields, TemplateFacts
+from tunix_rt_kit.chat import ChatTemplate, losses
 
 
 def chat_template(fields: ChatTemplateFields) -> ChatTemplate:
@@ -18,4 +18,13 @@ def chat_template(fields: ChatTemplateFields) -> ChatTemplate:
     known = ChatTemplate.built_in(fields.builtin or "", system_instruction=fields.system_instruction)
     return ChatTemplate(
         **{**known.model_dump(), "bos_token": fields.bos_token, "eos_token": fields.eos_token}
+    )
+
+
+def template_facts(template: ChatTemplate) -> TemplateFacts:
+    """What a dataset says about its chat template; raises InvalidArgument if the template fails."""
+    return TemplateFacts(
+        required_tokens=template.markers,
+        control_texts=template.control_texts,
+        losses=tuple(losses(template)),
     )

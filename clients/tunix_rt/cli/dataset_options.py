@@ -10,6 +10,13 @@ import typer
 from tunix_rt import v1
 
 
+class Unwritable(StrEnum):
+    """What becomes of rows that the chat template cannot write as they are."""
+
+    DROP = "drop"
+    REFUSE = "refuse"
+
+
 class Duplicates(StrEnum):
     """Which traces count as duplicates of each other."""
 
@@ -24,6 +31,15 @@ _METHODS = {
     Duplicates.IDENTICAL: v1.Deduplication.METHOD_IDENTICAL,
 }
 
+UNWRITABLE = {Unwritable.DROP: v1.UNWRITABLE_ROWS_DROP, Unwritable.REFUSE: v1.UNWRITABLE_ROWS_REFUSE}
+
+UnwritableOption = Annotated[
+    Unwritable,
+    typer.Option(
+        "--unwritable",
+        help="Rows that the template cannot write as they are: drop and name them, or refuse the build.",
+    ),
+]
 DuplicatesOption = Annotated[
     Duplicates,
     typer.Option(

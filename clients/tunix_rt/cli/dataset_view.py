@@ -35,6 +35,8 @@ def print_dataset(console: Console, dataset: v1.Dataset) -> None:
                 ),
                 ("seed", str(spec.seed)),
                 ("template", f"{template.builtin or 'jinja'} ({text.short_digest(template.digest)})"),
+                ("serves", _served(dataset.template_facts)),
+                ("template loses", "; ".join(dataset.template_facts.losses)),
                 ("system", template.system_instruction),
                 (
                     "parent",
@@ -105,8 +107,8 @@ def print_dropped(console: Console, report: Sequence[Any]) -> None:
             row["id"][:12],
             row["stage"],
             matched or kept,
-            row.get("match", ""),
-            row.get("matched_text", ""),
+            row.get("match", "") or ", ".join(row.get("lost", [])),
+            row.get("matched_text", "") or row.get("control_text", "") or row.get("problem", ""),
         )
     console.print(rows)
     if len(report) > _ROWS_SHOWN:
@@ -130,6 +132,12 @@ class _Beginning(io.BytesIO):
         if self._lines > _ROWS_SHOWN:
             raise _Enough
         return written
+
+
+def _served(facts: v1.TemplateFacts) -> str:
+    if not facts.required_tokens:
+        return ""
+    return f"models that have as one token each: {', '.join(facts.required_tokens)}"
 
 
 def _duplicates(rule: v1.Deduplication) -> str:

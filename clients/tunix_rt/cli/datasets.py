@@ -14,6 +14,7 @@ from tunix_rt.cli import supervision, tables, text
 from tunix_rt.cli.command import command, group
 from tunix_rt.cli.dataset_audit import run_audit
 from tunix_rt.cli.dataset_options import (
+    UNWRITABLE,
     Duplicates,
     DuplicatesOption,
     GroupByOption,
@@ -21,6 +22,8 @@ from tunix_rt.cli.dataset_options import (
     NgramOption,
     ParentOption,
     SimilarityOption,
+    Unwritable,
+    UnwritableOption,
     decontamination,
     deduplication,
     split_group,
@@ -105,6 +108,7 @@ def build(
     group_by: GroupByOption = "",
     keep_apart: KeepApartOption = None,
     parent: ParentOption = "",
+    unwritable: UnwritableOption = Unwritable.DROP,
 ) -> None:
     """Build a dataset: traces selected, split and rendered, bound to its name for ever."""
     dataset_id, _, version = dataset.removeprefix("datasets/").partition("@")
@@ -122,6 +126,7 @@ def build(
         deduplication=deduplication(duplicates, similarity),
         split_group=split_group(group_by, keep_apart),
         parent=dataset_name(parent) if parent else "",
+        unwritable_rows=UNWRITABLE[unwritable],
     )
     with session.connect() as client:
         if template or system:

@@ -92,6 +92,7 @@ class DatasetConfig(_Section):
     group_by: str = ""
     keep_apart: Similarity | None = None
     parent: str = ""
+    unwritable_rows: Literal["drop", "refuse"] = "drop"
 
     @model_validator(mode="after")
     def _check_selection(self) -> Self:

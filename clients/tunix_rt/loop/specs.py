@@ -37,6 +37,7 @@ _DEDUPLICATION = {
     "identical": v1.Deduplication.METHOD_IDENTICAL,
 }
 _DTYPES = {"auto": v1.DTYPE_AUTO, "bfloat16": v1.DTYPE_BFLOAT16, "float32": v1.DTYPE_FLOAT32}
+_UNWRITABLE = {"drop": v1.UNWRITABLE_ROWS_DROP, "refuse": v1.UNWRITABLE_ROWS_REFUSE}
 _SCHEDULES = {
     "constant": v1.LEARNING_RATE_SCHEDULE_CONSTANT,
     "linear": v1.LEARNING_RATE_SCHEDULE_LINEAR,
@@ -86,6 +87,7 @@ def dataset_spec(config: DatasetConfig, template: v1.ChatTemplate, eval_sets: li
         deduplication=v1.Deduplication(method=_DEDUPLICATION[config.duplicates], threshold=config.similarity),
         split_group=_split_group(config),
         parent=config.parent,
+        unwritable_rows=_UNWRITABLE[config.unwritable_rows],
     )
 
 

@@ -64,6 +64,7 @@ from tunix_rt.v1.trace_pb2 import (
 )
 from tunix_rt.v1.dataset_pb2 import (
     Dataset as Dataset,
+    TemplateFacts as TemplateFacts,
     DatasetSpec as DatasetSpec,
     Deduplication as Deduplication,
     SplitGroup as SplitGroup,
@@ -82,6 +83,10 @@ from tunix_rt.v1.dataset_pb2 import (
     HistogramBin as HistogramBin,
     AuditedRows as AuditedRows,
     PackingEfficiency as PackingEfficiency,
+    UnwritableRows as UnwritableRows,
+    UNWRITABLE_ROWS_UNSPECIFIED as UNWRITABLE_ROWS_UNSPECIFIED,
+    UNWRITABLE_ROWS_DROP as UNWRITABLE_ROWS_DROP,
+    UNWRITABLE_ROWS_REFUSE as UNWRITABLE_ROWS_REFUSE,
     ReasoningStyle as ReasoningStyle,
     REASONING_STYLE_UNSPECIFIED as REASONING_STYLE_UNSPECIFIED,
     REASONING_STYLE_NUMBERED as REASONING_STYLE_NUMBERED,

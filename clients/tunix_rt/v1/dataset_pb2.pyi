@@ -26,6 +26,30 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _UnwritableRows:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UnwritableRowsEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UnwritableRows.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    UNWRITABLE_ROWS_UNSPECIFIED: _UnwritableRows.ValueType  # 0
+    """Same as UNWRITABLE_ROWS_DROP."""
+    UNWRITABLE_ROWS_DROP: _UnwritableRows.ValueType  # 1
+    """They are dropped, counted and named."""
+    UNWRITABLE_ROWS_REFUSE: _UnwritableRows.ValueType  # 2
+    """The build fails with FAILED_PRECONDITION, reason TARGET_LOST or ROWS_UNRENDERABLE, and names the first of them."""
+
+class UnwritableRows(_UnwritableRows, metaclass=_UnwritableRowsEnumTypeWrapper):
+    """What becomes of rows that the chat template cannot write as they are: the stages "unrenderable" and "target_lost"."""
+
+UNWRITABLE_ROWS_UNSPECIFIED: UnwritableRows.ValueType  # 0
+"""Same as UNWRITABLE_ROWS_DROP."""
+UNWRITABLE_ROWS_DROP: UnwritableRows.ValueType  # 1
+"""They are dropped, counted and named."""
+UNWRITABLE_ROWS_REFUSE: UnwritableRows.ValueType  # 2
+"""The build fails with FAILED_PRECONDITION, reason TARGET_LOST or ROWS_UNRENDERABLE, and names the first of them."""
+Global___UnwritableRows: _TypeAlias = UnwritableRows  # noqa: Y015
+
 class _ReasoningStyle:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -35,7 +59,7 @@ class _ReasoningStyleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason
     REASONING_STYLE_UNSPECIFIED: _ReasoningStyle.ValueType  # 0
     """Same as REASONING_STYLE_NUMBERED."""
     REASONING_STYLE_NUMBERED: _ReasoningStyle.ValueType  # 1
-    """"Reasoning:", the steps numbered from 1, one a line, then "Answer: ..."."""
+    """"Reasoning:", the steps numbered from 1, each on lines of its own, then "Answer: ...". Steps and answer are written to the byte."""
     REASONING_STYLE_ANSWER_ONLY: _ReasoningStyle.ValueType  # 2
     """"Answer: ..." alone."""
 
@@ -45,7 +69,7 @@ class ReasoningStyle(_ReasoningStyle, metaclass=_ReasoningStyleEnumTypeWrapper):
 REASONING_STYLE_UNSPECIFIED: ReasoningStyle.ValueType  # 0
 """Same as REASONING_STYLE_NUMBERED."""
 REASONING_STYLE_NUMBERED: ReasoningStyle.ValueType  # 1
-""""Reasoning:", the steps numbered from 1, one a line, then "Answer: ..."."""
+""""Reasoning:", the steps numbered from 1, each on lines of its own, then "Answer: ...". Steps and answer are written to the byte."""
 REASONING_STYLE_ANSWER_ONLY: ReasoningStyle.ValueType  # 2
 """"Answer: ..." alone."""
 Global___ReasoningStyle: _TypeAlias = ReasoningStyle  # noqa: Y015
@@ -61,7 +85,7 @@ class _DatasetFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Dataset
     DATASET_FORMAT_TRACE: _DatasetFormat.ValueType  # 1
     """{id, prompts, trace_steps, final_answer, metadata}."""
     DATASET_FORMAT_TUNIX_SFT: _DatasetFormat.ValueType  # 2
-    """{id, prompts, final_answer, metadata}, `prompts` being the whole text in Gemma-IT turns."""
+    """{id, prompts, final_answer, metadata}, `prompts` being the whole text in Gemma-IT turns, in which nothing is trimmed."""
     DATASET_FORMAT_TRAINING_EXAMPLE: _DatasetFormat.ValueType  # 3
     """One TrainingExample a row: {id, prompt, response, metadata}, rendered by the spec's chat template."""
     DATASET_FORMAT_CHAT: _DatasetFormat.ValueType  # 4
@@ -81,7 +105,7 @@ DATASET_FORMAT_UNSPECIFIED: DatasetFormat.ValueType  # 0
 DATASET_FORMAT_TRACE: DatasetFormat.ValueType  # 1
 """{id, prompts, trace_steps, final_answer, metadata}."""
 DATASET_FORMAT_TUNIX_SFT: DatasetFormat.ValueType  # 2
-"""{id, prompts, final_answer, metadata}, `prompts` being the whole text in Gemma-IT turns."""
+"""{id, prompts, final_answer, metadata}, `prompts` being the whole text in Gemma-IT turns, in which nothing is trimmed."""
 DATASET_FORMAT_TRAINING_EXAMPLE: DatasetFormat.ValueType  # 3
 """One TrainingExample a row: {id, prompt, response, metadata}, rendered by the spec's chat template."""
 DATASET_FORMAT_CHAT: DatasetFormat.ValueType  # 4
@@ -176,6 +200,7 @@ class Dataset(_message.Message):
     DROPPED_ROWS_FIELD_NUMBER: _builtins.int
     PARENT_DIGEST_FIELD_NUMBER: _builtins.int
     BUILDER_VERSIONS_FIELD_NUMBER: _builtins.int
+    TEMPLATE_FACTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `datasets/{dataset_id}@{version}`."""
     state: Global___Dataset.State.ValueType
@@ -209,7 +234,8 @@ class Dataset(_message.Message):
     @_builtins.property
     def dropped(self) -> _containers.RepeatedCompositeFieldContainer[Global___DroppedRows]:
         """How many rows each stage dropped: "duplicate", "near_duplicate", "contaminated", "unrenderable" (a text holds a control text of a chat
-        template), "split_conflict" (a row of another split is too much like it), "selection".
+        template, or the template refuses it), "target_lost" (the template does not write the prompt, the reasoning or the answer as the trace has
+        it), "split_conflict" (a row of another split is too much like it), "selection".
         """
 
     @_builtins.property
@@ -238,6 +264,10 @@ class Dataset(_message.Message):
     def builder_versions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Versions of the software that built it, by package. Not part of the digest; the versions of its rules, which can change a row, are."""
 
+    @_builtins.property
+    def template_facts(self) -> Global___TemplateFacts:
+        """What the build found out about its chat template. Not part of the digest. Unset in datasets that were built before there was such a thing."""
+
     def __init__(
         self,
         *,
@@ -258,14 +288,53 @@ class Dataset(_message.Message):
         dropped_rows: _artifact_pb2.ArtifactFile | None = ...,
         parent_digest: _builtins.str = ...,
         builder_versions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        template_facts: Global___TemplateFacts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "dropped_rows", b"dropped_rows", "end_time", b"end_time", "error", b"error", "manifest", b"manifest", "progress", b"progress", "spec", b"spec", "start_time", b"start_time", "statistics", b"statistics"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "dropped_rows", b"dropped_rows", "end_time", b"end_time", "error", b"error", "manifest", b"manifest", "progress", b"progress", "spec", b"spec", "start_time", b"start_time", "statistics", b"statistics", "template_facts", b"template_facts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["builder_versions", b"builder_versions", "create_time", b"create_time", "digest", b"digest", "dropped", b"dropped", "dropped_rows", b"dropped_rows", "end_time", b"end_time", "error", b"error", "manifest", b"manifest", "name", b"name", "parent_digest", b"parent_digest", "progress", b"progress", "spec", b"spec", "splits", b"splits", "start_time", b"start_time", "state", b"state", "statistics", b"statistics", "trace_count", b"trace_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["builder_versions", b"builder_versions", "create_time", b"create_time", "digest", b"digest", "dropped", b"dropped", "dropped_rows", b"dropped_rows", "end_time", b"end_time", "error", b"error", "manifest", b"manifest", "name", b"name", "parent_digest", b"parent_digest", "progress", b"progress", "spec", b"spec", "splits", b"splits", "start_time", b"start_time", "state", b"state", "statistics", b"statistics", "template_facts", b"template_facts", "trace_count", b"trace_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Dataset: _TypeAlias = Dataset  # noqa: Y015
+
+@_typing.final
+class TemplateFacts(_message.Message):
+    """What can be said of a chat template without a tokenizer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUIRED_TOKENS_FIELD_NUMBER: _builtins.int
+    CONTROL_TEXTS_FIELD_NUMBER: _builtins.int
+    LOSSES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def required_tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Texts that mark turns. A model that the dataset is for has each of them as one token."""
+
+    @_builtins.property
+    def control_texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Texts that no row holds, since the template writes them around texts: the ones above, and others of their kind in Jinja source."""
+
+    @_builtins.property
+    def losses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Hostile texts that the template does not write as they are, in words, such as "white space at the end of a reply". Each row is looked at, and
+        one that is not written as it is is dropped, or the build refused: see `DatasetSpec.unwritable_rows`.
+        """
+
+    def __init__(
+        self,
+        *,
+        required_tokens: _abc.Iterable[_builtins.str] | None = ...,
+        control_texts: _abc.Iterable[_builtins.str] | None = ...,
+        losses: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["control_texts", b"control_texts", "losses", b"losses", "required_tokens", b"required_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TemplateFacts: _TypeAlias = TemplateFacts  # noqa: Y015
 
 @_typing.final
 class DatasetSpec(_message.Message):
@@ -287,6 +356,7 @@ class DatasetSpec(_message.Message):
     SPLIT_GROUP_FIELD_NUMBER: _builtins.int
     DECONTAMINATION_FIELD_NUMBER: _builtins.int
     PARENT_FIELD_NUMBER: _builtins.int
+    UNWRITABLE_ROWS_FIELD_NUMBER: _builtins.int
     dataset_id: _builtins.str
     """The dataset's name: 1-64 of a-z, 0-9, '-', '_', '.', beginning with a letter or digit."""
     version: _builtins.str
@@ -302,6 +372,8 @@ class DatasetSpec(_message.Message):
     must be dropped, so under the same deduplication they stay as long as filter, eval sets and selection take them. Its seed,
     splits and split group must be the same.
     """
+    unwritable_rows: Global___UnwritableRows.ValueType
+    """What becomes of rows that the chat template cannot write as they are."""
     @_builtins.property
     def filter(self) -> _trace_pb2.TraceFilter:
         """Which traces."""
@@ -351,10 +423,11 @@ class DatasetSpec(_message.Message):
         split_group: Global___SplitGroup | None = ...,
         decontamination: Global___Decontamination | None = ...,
         parent: _builtins.str = ...,
+        unwritable_rows: Global___UnwritableRows.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chat_template", b"chat_template", "decontamination", b"decontamination", "deduplication", b"deduplication", "filter", b"filter", "selection", b"selection", "split_group", b"split_group"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "chat_template", b"chat_template", "dataset_id", b"dataset_id", "decontamination", b"decontamination", "deduplication", b"deduplication", "eval_sets", b"eval_sets", "filter", b"filter", "parent", b"parent", "reasoning_style", b"reasoning_style", "seed", b"seed", "selection", b"selection", "split_group", b"split_group", "splits", b"splits", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "chat_template", b"chat_template", "dataset_id", b"dataset_id", "decontamination", b"decontamination", "deduplication", b"deduplication", "eval_sets", b"eval_sets", "filter", b"filter", "parent", b"parent", "reasoning_style", b"reasoning_style", "seed", b"seed", "selection", b"selection", "split_group", b"split_group", "splits", b"splits", "unwritable_rows", b"unwritable_rows", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

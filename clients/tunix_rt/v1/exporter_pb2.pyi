@@ -269,7 +269,8 @@ class ReadDroppedRowsResponse(_message.Message):
     CHUNK_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
     """Bytes of the file, at most 1 MiB. A line is {id, stage}, and with it `kept` (the row that was kept instead), or `eval_set`, `eval_item`,
-    `match` ("exact", "contained", "ngram" or "numbers") and `matched_text`.
+    `match` ("exact", "contained", "ngram" or "numbers") and `matched_text`, or `control_text` (that a text holds), `problem` (why the
+    chat template refuses it) or `lost` (which of "prompt", "reasoning" and "answer" it does not write as they are, or "reply").
     """
     @_builtins.property
     def header(self) -> _artifact_pb2.DownloadHeader:

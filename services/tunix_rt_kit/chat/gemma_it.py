@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Final
 
 from tunix_rt_kit.chat.messages import Message, check_alternation
-from tunix_rt_kit.chat.reasoning import ReasoningStyle, render_response
 from tunix_rt_kit.chat.text_format import TextFormat
 
 BOS: Final = "<bos>"
@@ -54,19 +53,6 @@ def conversation(messages: Sequence[Message]) -> str:
     return user_turn(first.content, system_instruction=system) + "".join(
         turn("model" if message.role == "assistant" else "user", message.content) for message in rest
     )
-
-
-def trace_prompt(
-    prompt: str,
-    steps: Sequence[str],
-    final_answer: str,
-    *,
-    system_instruction: str | None = None,
-    style: ReasoningStyle = "numbered",
-) -> str:
-    """A whole trace as one text: the user's turn with the prompt, the model's with reasoning and answer."""
-    asked = user_turn(prompt, system_instruction=system_instruction)
-    return asked + model_turn(render_response(steps, final_answer, style))
 
 
 FORMAT: Final = TextFormat(

@@ -1,4 +1,4 @@
-"""How a trace's reasoning is written in the text that a model learns, and how the answer is read back.
+"""How a trace's reasoning and answer are written in the text that a model learns.
 
 The style ``numbered``::
 
@@ -25,25 +25,22 @@ REASONING_HEADING: Final = "Reasoning:"
 ANSWER_LABEL: Final = "Answer:"
 
 
-def numbered_steps(steps: Sequence[str]) -> str:
-    """The steps numbered from 1, one a line; a line break inside a step becomes a space."""
-    return "\n".join([f"{number}. {_one_line(step)}".rstrip() for number, step in enumerate(steps, start=1)])
-
-
 def render_response(steps: Sequence[str], final_answer: str, style: ReasoningStyle = "numbered") -> str:
-    """The text of a model's turn: reasoning and answer, trimmed, without any chat marker.
+    """The text of a model's turn: reasoning and answer to the byte, without any chat marker.
 
-    With no steps ``numbered`` is the answer line alone. Raises InvalidArgument (REASONING_STYLE_UNKNOWN).
+    A step of several lines keeps them. With no steps ``numbered`` is the answer alone. Raises
+    InvalidArgument (REASONING_STYLE_UNKNOWN).
     """
-    answer = f"{ANSWER_LABEL} {final_answer.strip()}".rstrip()
-    if style == "answer-only":
+    if style not in REASONING_STYLES:
+        raise InvalidArgument(
+            f"reasoning_style is {style!r}; one of {', '.join(REASONING_STYLES)} would be right",
+            reason="REASONING_STYLE_UNKNOWN",
+        )
+    answer = f"{ANSWER_LABEL} {final_answer}"
+    if style == "answer-only" or not steps:
         return answer
-    if style == "numbered":
-        return f"{REASONING_HEADING}\n{numbered_steps(steps)}\n{answer}" if steps else answer
-    raise InvalidArgument(
-        f"reasoning_style is {style!r}; one of {', '.join(REASONING_STYLES)} would be right",
-        reason="REASONING_STYLE_UNKNOWN",
-    )
+    numbered = [f"{number}. {step}" for number, step in enumerate(steps, start=1)]
+    return "\n".join([REASONING_HEADING, *numbered, answer])
 
 
 def trace_messages(
@@ -52,13 +49,3 @@ def trace_messages(
     """A trace as two messages: the user's prompt and the assistant's response."""
     response = render_response(steps, final_answer, style)
     return Message(role="user", content=prompt), Message(role="assistant", content=response)
-
-
-def extract_answer(text: str) -> str:
-    """The answer in a model's text: what follows the last ``Answer:``; the whole text if there is none."""
-    return text.rpartition(ANSWER_LABEL)[2].strip()
-
-
-def _one_line(text: str) -> str:
-    lines = text.splitlines()
-    return text.strip() if len(lines) == 1 else " ".join(line.strip() for line in lines if line.strip())

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from tunix_rt_kit.artifacts import digest_json
 from tunix_rt_kit.chat import chatml, gemma_it, jinja_source, llama3
+from tunix_rt_kit.chat.frame import Frame
 from tunix_rt_kit.chat.messages import Message, check_no_markers, invalid_messages
 from tunix_rt_kit.chat.parsing import parse_conversation
 from tunix_rt_kit.chat.sandbox import SANDBOX
@@ -27,6 +28,8 @@ BUILTIN_FORMATS: Final[Mapping[BuiltinName, TextFormat]] = {
 MAX_SYSTEM_INSTRUCTION_CHARS: Final = 20_000
 _BUILTIN_REVISION: Final = 1
 """Part of the digest: raised whenever a built-in template starts to write a different text."""
+_PROBE: Final = "\ue000"
+"""Stands for a text; a private-use character that no template writes by itself."""
 
 
 class ChatTemplate(BaseModel):
@@ -170,19 +173,34 @@ class ChatTemplate(BaseModel):
         together = "\n".join(text for turn in turns for text in turn)
         if known is None or any(marker in together for marker in known.markers):
             return self.split_examples([_exchange(asked, reply) for asked, reply in turns])
-        opening, between, closing = self._around
+        opening, between, closing = self.frame.opening, self.frame.between, self.frame.closing
         if known.trims:
             turns = [(asked.strip(), reply.strip()) for asked, reply in turns]
         return [(f"{opening}{asked}{between}", f"{reply}{closing}") for asked, reply in turns]
 
     @cached_property
-    def _around(self) -> tuple[str, str, str]:
-        """What a built-in template writes before a user's text, between it and the reply, and behind that."""
-        probe = "\ue000"
-        prompt, response = self.split_example(_exchange(probe, probe))
+    def frame(self) -> Frame:
+        """What the template writes around a user's text and the reply to it; raises as `split_examples`."""
+        prompt, response = self.split_example(_exchange(_PROBE, _PROBE))
         # A system instruction, which may hold anything, stands before.
-        opening, _, between = prompt.rpartition(probe)
-        return opening, between, response.removeprefix(probe)
+        opening, asked, between = prompt.rpartition(_PROBE)
+        before, replied, closing = response.partition(_PROBE)
+        if not (asked and replied):
+            raise _invalid("chat_template drops the text of a message")
+        return Frame(opening, between, before, closing)
+
+    @cached_property
+    def control_texts(self) -> tuple[str, ...]:
+        """Texts that a message must not hold: ``markers``, and what of their kind Jinja source writes too.
+
+        Raises as `split_examples`.
+        """
+        if self.builtin is not None:
+            return self.markers
+        # A system instruction may speak of anything, such as tags.
+        instruction = _PROBE if self.system_instruction else ""
+        plain = ChatTemplate.model_validate({**self.model_dump(), "system_instruction": instruction})
+        return tuple(dict.fromkeys((*self.markers, *plain.frame.control_texts())))
 
     def _split_built_in(
         self, conversations: Sequence[Sequence[Message]], opening: str

@@ -125,6 +125,9 @@ def test_messages_under_the_plain_template_are_the_training_example(
     steps: list[str],
     answer: str,
 ) -> None:
+    if name != "chatml":
+        # They trim, and a row that is not written as it is is dropped.
+        answer = answer.strip() or "42"
     trace = source(
         0,
         prompt=prompt,

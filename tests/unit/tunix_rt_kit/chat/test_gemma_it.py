@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
 from syrupy.assertion import SnapshotAssertion
 
-from tunix_rt_kit.chat import BUILTIN_NAMES, Message, ReasoningStyle, gemma_it, trace_text
-from tunix_rt_kit.errors import InvalidArgument
-
-PROMPT = "A box holds 12 eggs. How many eggs do 3 boxes hold?"
-STEPS = ["One box holds 12 eggs.", "3 boxes hold 3 * 12 = 36 eggs."]
-ANSWER = "36"
+from tunix_rt_kit.chat import Message, gemma_it
 
 
 def test_turns(snapshot: SnapshotAssertion) -> None:
@@ -29,28 +23,3 @@ def test_conversation(snapshot: SnapshotAssertion) -> None:
         Message(role="user", content="Bye"),
     ]
     assert gemma_it.conversation(messages) == snapshot
-
-
-@pytest.mark.parametrize("style", ["numbered", "answer-only"])
-def test_whole_trace(snapshot: SnapshotAssertion, style: ReasoningStyle) -> None:
-    text = gemma_it.trace_prompt(PROMPT, STEPS, ANSWER, system_instruction="Show your work.", style=style)
-    assert text == snapshot
-
-
-@pytest.mark.parametrize("name", BUILTIN_NAMES)
-def test_whole_trace_by_name(snapshot: SnapshotAssertion, name: str) -> None:
-    assert trace_text(name, PROMPT, STEPS, ANSWER) == snapshot
-    assert trace_text(name, PROMPT, STEPS, ANSWER, system_instruction="Show your work.") == snapshot
-
-
-def test_by_name_and_directly_are_the_same_text() -> None:
-    system = "Show your work."
-    assert trace_text("gemma-it", PROMPT, STEPS, ANSWER) == gemma_it.trace_prompt(PROMPT, STEPS, ANSWER)
-    assert trace_text("gemma-it", PROMPT, STEPS, ANSWER, system_instruction=system) == gemma_it.trace_prompt(
-        PROMPT, STEPS, ANSWER, system_instruction=system
-    )
-
-
-def test_unknown_name() -> None:
-    with pytest.raises(InvalidArgument, match="'alpaca'; one of gemma-it, chatml, llama-3"):
-        trace_text("alpaca", PROMPT, STEPS, ANSWER)
