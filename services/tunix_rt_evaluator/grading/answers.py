@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from tunix_rt_evaluator.grading.languages import ANSWER, FINAL, IS
@@ -27,6 +28,12 @@ _LABEL: Final = re.compile(
     re.VERBOSE | re.MULTILINE,
 )
 _BOXED: Final = re.compile(r"\\(?:f?boxed)\s*\{")
+# An escaped one is a brace of its own, as of a set, and closes nothing.
+_BRACE: Final = re.compile(r"\\.|[{}]", re.DOTALL)
+# Between boxes that are offered side by side, as in \boxed{1} or \boxed{2}.
+_BESIDE: Final = re.compile(
+    r"[\s$]*(?:[,;]|,?\s*(?:and|or|\\text\s*\{\s*(?:and|or)\s*\}))[\s$]*", re.IGNORECASE
+)
 _WORDS: Final = re.compile(r"\s*\\(?:text|textbf|mathrm)\s*\{([^{}]*)\}\s*")
 _SAID: Final = re.compile(
     rf"""
@@ -40,11 +47,15 @@ _SAID: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer in a text: whether a label marked it, and whether that was only a phrase in a sentence."""
+    """The answer in a text: whether a label marked it, and whether that was only a phrase in a sentence.
+
+    It is empty where a mark was set and no answer followed, or where it was cut off.
+    """
 
     text: str
     labelled: bool
     in_sentence: bool = False
+    boxed: bool = False
 
     @property
     def first_line(self) -> str:
@@ -53,12 +64,14 @@ class Answer:
 
 
 def read_answer(output: str) -> Answer:
-    """What follows the last ``Answer:`` or ``####`` or stands in the last boxed or ``<answer>``; without any
-    of those what follows the last "the answer is"; without that the whole text."""
+    """What follows the last ``Answer:`` or ``####``, or stands in ``<answer>`` or the last boxed, or in several
+    side by side; without any of those what follows the last "the answer is"; without that the whole text.
+
+    The last mark counts, even where the text ends before its answer does.
+    """
     label = _last(_LABEL, output)
     if (boxed := _last_boxed(output, label.end() if label else 0)) is not None:
-        words = _WORDS.fullmatch(boxed)
-        return Answer((words[1] if words else boxed).strip(), labelled=True)
+        return Answer(boxed, labelled=True, boxed=True)
     if label is not None:
         text = output[label.end() :]
         if label["tag"]:
@@ -77,17 +90,32 @@ def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
 
 
 def _last_boxed(text: str, start: int) -> str | None:
-    """What the last closed ``\\boxed{...}`` that begins at ``start`` or later holds, braces in it paired."""
-    opened = [match.end() for match in _BOXED.finditer(text, start)]
-    return next(
-        (inside for begin in reversed(opened[-3:]) if (inside := _braced(text, begin)) is not None), None
-    )
+    r"""What the last ``\boxed{...}`` from ``start`` on holds, and those beside it; "" where it is not closed,
+    None where there is none."""
+    opened = list(_BOXED.finditer(text, start))
+    if not opened:
+        return None
+    inside = _braced(text, opened[-1].end(), len(text))
+    if inside is None:
+        return ""
+    found = [inside]
+    for before, box in reversed(list(pairwise(opened))):
+        inside = _braced(text, before.end(), box.start())
+        if inside is None or not _BESIDE.fullmatch(text, before.end() + len(inside) + 1, box.start()):
+            break
+        found.append(inside)
+    return ", ".join(_words(entry) for entry in reversed(dict.fromkeys(found)))
 
 
-def _braced(text: str, begin: int) -> str | None:
+def _words(boxed: str) -> str:
+    words = _WORDS.fullmatch(boxed)
+    return (words[1] if words else boxed).strip()
+
+
+def _braced(text: str, begin: int, end: int) -> str | None:
     depth = 1
-    for at in range(begin, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[at], 0)
+    for brace in _BRACE.finditer(text, begin, end):
+        depth += {"{": 1, "}": -1}.get(brace[0], 0)
         if not depth:
-            return text[begin:at]
+            return text[begin : brace.start()]
     return None

@@ -12,6 +12,32 @@ from tunix_rt_evaluator.model import Verdict
 
 VERSION: Final = "contains/2"
 
+# What before or behind a digit makes it part of another number. Between two words a hyphen is no sign.
+_BEFORE_NUMBER: Final = re.compile(
+    r"""(?: \d\.? | \. | \d\s?/\s? | \^\{?
+      | \b(?:minus|negative)\s
+      | (?: (?<![\w)\]}.]) | (?<=\d[eE]) ) [-\u2212\u2013\u00b1] [$\u20ac\u00a3]?
+      | (?: ^ | [=(] ) \s? [-\u2212\u00b1] \s [$\u20ac\u00a3]?
+    )\Z""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_THOUSANDS: Final = re.compile(r"\d,\Z")
+_GROUP: Final = re.compile(r"\d{3}(?!\d)")
+_PROSE: Final = re.compile(r"[^\W\d_]{2}")
+_BEHIND_NUMBER: Final = re.compile(
+    r"""\d | \.\d | ,\d{3}(?!\d) | \s?/\s?\d | \s?\\?% | \spercent\b | \sper\scent\b
+      | \^ | \*\* | [\u00b2\u00b3\u00b9\u2070-\u207f] | e[-+]?\d | !(?=\s?[-+*/=^!)])""",
+    re.VERBOSE | re.IGNORECASE,
+)
+# What before or behind a word makes another one of it: .NET, -x; C#, C++, A-, Node.js, can't.
+_BEFORE_WORD: Final = re.compile(r"(?<!\w)\.\Z")
+_BEFORE_LETTER: Final = re.compile(r"(?<![\w)\]}])[-\u2212]\Z")
+_BEHIND_WORD: Final = re.compile(
+    r"\# | \+(?!\s*\w) | [-\u2212](?!\s*\w) | 't\b | \.(?=\w)", re.VERBOSE | re.IGNORECASE
+)
+_PRIME: Final = re.compile(r"['\u2032\u2033](?!\w)")
+_NEAR: Final = 12
+
 
 def grade(settings: ContainsGrader, question: Question, output: str) -> Verdict:
     """Right when any of the accepted answers occurs, or all do; the score is then the share that does."""
@@ -26,9 +52,40 @@ def _occurs(entry: str, text: str, settings: ContainsGrader) -> bool:
     wanted, given = " ".join(entry.split()), " ".join(text.split())
     if not settings.case_sensitive:
         wanted, given = wanted.casefold(), given.casefold()
-    if not settings.whole_words:
-        return wanted in given
-    return re.search(rf"(?<!\w){re.escape(wanted)}(?!\w)", given) is not None
+    at = given.find(wanted)
+    while at >= 0:
+        if not _of_another(wanted, given, at, settings.whole_words):
+            return True
+        at = given.find(wanted, at + 1)
+    return False
+
+
+def _of_another(wanted: str, given: str, start: int, whole_words: bool) -> bool:
+    """Whether what occurs at ``start`` is part of another number, or with ``whole_words`` of another word."""
+    end = start + len(wanted)
+    before, behind = given[max(0, start - _NEAR) : start], given[end : end + _NEAR]
+    if wanted[:1].isdigit() and (
+        _BEFORE_NUMBER.search(before) or (_THOUSANDS.search(before) and _GROUP.match(wanted))
+    ):
+        return True
+    if wanted[-1:].isdigit() and (
+        _BEHIND_NUMBER.match(behind) or (behind[:1] == "!" and not _PROSE.search(given))
+    ):
+        return True
+    return whole_words and _of_another_word(wanted, before, behind)
+
+
+def _of_another_word(wanted: str, before: str, behind: str) -> bool:
+    if before[-1:].isalnum() or before[-1:] == "_" or behind[:1].isalnum() or behind[:1] == "_":
+        return True
+    letter = len(wanted) == 1 and wanted.isalpha()
+    if letter and (_BEFORE_LETTER.search(before) or (before[-1:] != "'" and _PRIME.match(behind))):
+        return True
+    return bool(
+        (wanted[:1].isalpha() and _BEFORE_WORD.search(before))
+        or (wanted[-1:].isalpha() and _BEHIND_WORD.match(behind))
+        or (behind[:1] and behind[0] in "#+" and behind[0] == wanted[-1])
+    )
 
 
 KIND: Final = GraderKind(version=lambda _: VERSION, grade=grade)

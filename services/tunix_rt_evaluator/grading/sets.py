@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from fractions import Fraction
-from typing import Final
+from typing import Final, TypeAlias
 
 from tunix_rt_evaluator.grader_settings import SetGrader
 from tunix_rt_evaluator.grading.answers import read_answer
 from tunix_rt_evaluator.grading.contract import GraderKind, Question
 from tunix_rt_evaluator.grading.normal_text import normalise
-from tunix_rt_evaluator.grading.numbers import read_number
+from tunix_rt_evaluator.grading.numbers import find_in_plain, plain
 from tunix_rt_evaluator.grading.overlap import f1
 from tunix_rt_evaluator.model import Verdict
 
 VERSION: Final = "set/2"
 
+Entry: TypeAlias = Fraction | str | tuple["Entry", ...] | frozenset["Entry"]
+
 # A comma between digits is one of thousands, unless a space follows it.
 _BETWEEN: Final = re.compile(
     r"\s*(?:;|\n|,(?=\s)|,(?!\d{3}(?!\d))|(?<!\d),)\s*(?:(?:and|or)\s)?|\s+(?:and|or|&)\s+", re.IGNORECASE
 )
-_BRACKETS: Final = {"{": "}", "[": "]", "(": ")"}
+_BRACKET: Final = re.compile(r"[\[({})\]]")
+_PAIRS: Final = ("{}", "[]", "()")
+_BULLET: Final = re.compile(r"\s*(?:[-*\u2022]|\d{1,3}[.)])\s+(?=\S)")
+_BOTH_SIGNS: Final = re.compile(r"[\s$]*(?:\u00b1|\\pm|\+/-)\s*")
+_AROUND_OPERATOR: Final = re.compile(r"\s*([=<>\u2260\u2264\u2265])\s*")
+_AROUND_NUMBER: Final = " \t$\\"
+_MAX_DEPTH: Final = 20
 
 
 def grade(_settings: SetGrader, question: Question, output: str) -> Verdict:
@@ -37,18 +46,74 @@ def grade(_settings: SetGrader, question: Question, output: str) -> Verdict:
     return Verdict(extracted_answer=shown, correct=best == 1.0, score=best)
 
 
-def entries(text: str) -> Counter[Fraction | str]:
-    """The entries of a text: numbers where they are some, else normalised texts; each counts once."""
-    inside = text.strip().strip("$").strip()
-    inside = inside.replace("\\{", "{").replace("\\}", "}").rstrip(".")
-    while inside[:1] in _BRACKETS and inside.endswith(_BRACKETS[inside[:1]]):
-        inside = inside[1:-1].strip()
-    return Counter({_value(part) for part in _BETWEEN.split(inside) if part.strip()})
+def entries(text: str) -> Counter[Entry]:
+    """The entries of a text: numbers where they are some, pairs and sets within it, else normalised texts;
+    each counts once."""
+    inside = _without_bullets(text.replace("\\{", "{").replace("\\}", "}")).strip()
+    inside = re.sub(r"(?<!\.)\.$", "", inside.strip("$").strip()).strip("$").strip()
+    if _pair(inside):
+        inside = inside[1:-1]
+    return Counter({value for part in _parts(inside) for value in _values(part)})
 
 
-def _value(part: str) -> Fraction | str:
-    number = read_number(part)
-    return normalise(part) if number is None else number.value * number.factor
+def _without_bullets(text: str) -> str:
+    lines = [line for line in text.split("\n") if line.strip()]
+    if len(lines) > 1 and all(_BULLET.match(line) for line in lines):
+        return "\n".join(_BULLET.sub("", line, count=1) for line in lines)
+    return text
+
+
+def _parts(text: str) -> list[str]:
+    """The text split at what separates entries, brackets in it kept whole."""
+    parts, begin, depths = [], 0, _depths(text)
+    for between in _BETWEEN.finditer(text):
+        if depths[between.start()] == 0:
+            parts.append(text[begin : between.start()])
+            begin = between.end()
+    return [part for part in (*parts, text[begin:]) if part.strip()]
+
+
+def _depths(text: str) -> list[int]:
+    """How many brackets stand open before each character."""
+    depths, depth = [], 0
+    for character in text:
+        depth -= character in "})]"
+        depths.append(max(depth, 0))
+        depth = max(depth, 0) + (character in "{([")
+    return depths
+
+
+def _pair(text: str) -> str:
+    """The brackets that enclose the whole, such as "()"; "" where there are none."""
+    pair = text[:1] + text[-1:]
+    return pair if pair in _PAIRS and all(depth > 0 for depth in _depths(text)[1:-1]) else ""
+
+
+def _values(part: str, depth: int = 0) -> Iterator[Entry]:
+    """What an entry means: two values where it has both signs."""
+    if sign := _BOTH_SIGNS.match(part):
+        value = _number(part[sign.end() :])
+        if value is not None:
+            yield from (value, -value)
+            return
+    yield _value(part.strip(), depth)
+
+
+def _value(part: str, depth: int) -> Entry:
+    if (pair := _pair(part)) and depth < _MAX_DEPTH:
+        inner = [value for each in _parts(part[1:-1]) for value in _values(each, depth + 1)]
+        return frozenset(inner) if pair == "{}" else (pair, *inner)
+    number = _number(part)
+    return normalise(_AROUND_OPERATOR.sub(r"\1", part)) if number is None else number
+
+
+def _number(part: str) -> Fraction | None:
+    """The number that the whole of ``part`` is."""
+    text = plain(part).strip(_AROUND_NUMBER)
+    numbers = find_in_plain(text)
+    if len(numbers) != 1 or numbers[0].text != text:
+        return None
+    return numbers[0].value * numbers[0].factor
 
 
 KIND: Final = GraderKind(version=lambda _: VERSION, grade=grade)

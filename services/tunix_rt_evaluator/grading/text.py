@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 from tunix_rt_evaluator.grader_settings import TextGrader
 from tunix_rt_evaluator.grading.answers import Answer, read_answer
 from tunix_rt_evaluator.grading.contract import GraderKind, Question
-from tunix_rt_evaluator.grading.normal_text import normalise
+from tunix_rt_evaluator.grading.normal_text import SENTENCE_END, normalise
 from tunix_rt_evaluator.model import Verdict
 
 VERSION: Final = "text/3"
-_SENTENCE_END: Final = re.compile(r"[.!?](?:\s|$)")
 
 
 def grade(_settings: TextGrader, question: Question, output: str) -> Verdict:
@@ -28,7 +26,7 @@ def grade(_settings: TextGrader, question: Question, output: str) -> Verdict:
 def _readings(answer: Answer) -> tuple[str, ...]:
     if not answer.in_sentence:
         return answer.text, answer.first_line
-    return answer.text, answer.first_line, _SENTENCE_END.split(answer.text, maxsplit=1)[0]
+    return answer.text, answer.first_line, SENTENCE_END.split(answer.text, maxsplit=1)[0]
 
 
 KIND: Final = GraderKind(version=lambda _: VERSION, grade=grade)

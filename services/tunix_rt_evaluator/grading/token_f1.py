@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
 from typing import Final
 
 from tunix_rt_evaluator.grader_settings import TokenF1Grader
 from tunix_rt_evaluator.grading.answers import read_answer
 from tunix_rt_evaluator.grading.contract import GraderKind, Question
+from tunix_rt_evaluator.grading.normal_text import without_variants
 from tunix_rt_evaluator.grading.overlap import f1
 from tunix_rt_evaluator.model import Verdict
 
 VERSION: Final = "token_f1/2"
 _ARTICLES: Final = frozenset(("a", "an", "the"))
 _NO_WORD: Final = re.compile(r"[^\w\s]|_")
+_MINUSES: Final = str.maketrans({"\u2212": "-", "\u2013": "-", "\u2019": "'", "\u2018": "'"})
+_BRACKETED: Final = re.compile(r"(?<!\S)\(([^()\[\]]*)\)(?=[\s.,;:!?]|$)")
+_WORD: Final = re.compile(r"[^\W\d_]{2}")
+# n! is one, Yes! is none.
+_FACTORIAL: Final = 2
+_QUOTES: Final = "\"'`*_"
+_BEFORE: Final = "\"'`*_\u201c\u201e\u00ab\u00bf\u00a1"
+_BEHIND: Final = '"`*_\u201c\u201d\u00bb,;:.?'
+# What means another thing without its signs: numbers, formulas, a letter with a sign, C# and C++.
+_SIGNED: Final = re.compile(r".*[\d\\^=<>].*|-[^\W\d_]{1,3}|[^\W\d_]['\u2032!]*|[^\W\d_]+(?:\#|\++)")
 
 
 def grade(settings: TokenF1Grader, question: Question, output: str) -> Verdict:
@@ -27,9 +37,27 @@ def grade(settings: TokenF1Grader, question: Question, output: str) -> Verdict:
 
 
 def words(text: str) -> Counter[str]:
-    """The words of a text (Rajpurkar et al. 2016): small letters, no punctuation, no articles."""
-    folded = _NO_WORD.sub("", unicodedata.normalize("NFKC", text).casefold())
-    return Counter(word for word in folded.split() if word not in _ARTICLES)
+    """The words of a text (Rajpurkar et al. 2016): small letters, no punctuation, no articles. Where signs
+    carry meaning, as in numbers and formulas, they stay."""
+    folded = without_variants(text).casefold().translate(_MINUSES)
+    folded = _BRACKETED.sub(_without_brackets, folded)
+    return Counter(word for token in folded.split() if (word := _word(token)) and word not in _ARTICLES)
+
+
+def _without_brackets(bracketed: re.Match[str]) -> str:
+    """A remark, or a value alone; a pair or an interval keeps its brackets."""
+    inside = bracketed[1]
+    return f" {inside} " if "," not in inside or _WORD.search(inside) else bracketed[0]
+
+
+def _word(token: str) -> str:
+    bare = token.rstrip(_BEHIND)
+    if bare[:1] in _QUOTES and bare[-1:] == bare[:1]:
+        bare = bare.strip(bare[:1])
+    bare = bare.lstrip(_BEFORE).rstrip(_BEHIND)
+    if bare.endswith("!") and not bare[-2:-1].isdigit() and len(bare) > _FACTORIAL:
+        bare = bare.rstrip("!")
+    return bare if _SIGNED.fullmatch(bare) else _NO_WORD.sub("", bare)
 
 
 KIND: Final = GraderKind(version=lambda _: VERSION, grade=grade)
