@@ -1,13 +1,19 @@
-"""Texts compared as people read them."""
+"""Texts as people compare and read them."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import Final
 
 # What a byte of ASCII becomes: a small letter, and a space for what Python takes for white space.
 _SMALL: Final = "".join(" " if chr(code).isspace() else chr(code).lower() for code in range(128))
 _ASCII: Final = _SMALL.encode() + bytes(128)
+# What a terminal, an editor or a browser obeys instead of showing: control characters but for the line feed
+# and the tab, Unicode's Bidi_Control characters (UAX #9), and line separators.
+_OBEYED: Final = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufff9-\ufffb]"
+)
 
 
 def normalised(text: str) -> str:
@@ -17,3 +23,17 @@ def normalised(text: str) -> str:
         plain = text.encode().translate(_ASCII).strip()
         return (b" ".join(plain.split()) if b"  " in plain else plain).decode()
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def visible(text: str) -> str:
+    r"""The text, with what a reader's program would obey as an escape that can be read, such as ``\x1b``."""
+    return _OBEYED.sub(lambda match: _escape(ord(match[0])), text)
+
+
+def visible_json(text: str) -> str:
+    r"""A JSON document with such characters as ``\uXXXX``: it says the same when it is read."""
+    return _OBEYED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def _escape(code: int) -> str:
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

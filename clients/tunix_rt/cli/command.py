@@ -13,10 +13,12 @@ from typing import Any
 
 import typer
 
+from tunix_rt.cli.console import visible
 from tunix_rt.cli.failures import describe
 from tunix_rt.cli.options import DataDirOption, JsonOption, ServerOption, SharedOptions, VerboseOption
 from tunix_rt.cli.session import Session
 from tunix_rt.cli.text import examples
+from tunix_rt.cli.typed import TypedNames
 
 _SHARED: tuple[tuple[str, Any, Any], ...] = (
     ("server", ServerOption, None),
@@ -68,7 +70,7 @@ def command(
             for name, options in together.items():
                 own = {field.name: arguments.pop(field.name) for field in dataclasses.fields(options)}
                 arguments[name] = options(**own)
-            with _reported(session):
+            with _reported(session, ctx):
                 function(session, **arguments)
 
         _declare(run, function, hints)
@@ -112,16 +114,19 @@ def _options(parameter: inspect.Parameter) -> Iterator[inspect.Parameter]:
 
 
 @contextmanager
-def _reported(session: Session) -> Iterator[None]:
+def _reported(session: Session, ctx: typer.Context) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
         session.fail(["interrupted"])
         raise typer.Exit(_INTERRUPTED) from None
-    except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
+    except typer.BadParameter as error:
+        error.message = visible(error.message)
+        raise
+    except (typer.Exit, typer.Abort, BrokenPipeError):
         raise
     except Exception as error:
         if session.verbose > 1:
-            traceback.print_exc()
-        session.fail(describe(error))
+            session.err.print(traceback.format_exc(), soft_wrap=True)
+        session.fail(describe(error, TypedNames(ctx.command.params)))
         raise typer.Exit(1) from None

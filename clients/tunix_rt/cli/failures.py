@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from tunix_rt.cli.typed import TypedNames
 
-def describe(error: BaseException) -> list[str]:
-    """The lines for one error; the first says what happened, further ones name each wrong field."""
+
+def describe(error: BaseException, typed: TypedNames | None = None) -> list[str]:
+    """The lines for one error; the first says what happened, further ones name each wrong field.
+
+    Fields that an option of the command fills are called by the option, which ``typed`` knows.
+    """
     if isinstance(error, ModuleNotFoundError) and error.name:
         return [missing_module(error.name)]
     if _is_own(error):
         # Domain errors of services call them violations.
         violations: Any = getattr(error, "field_violations", ()) or getattr(error, "violations", ())
-        return list(_with_fields(str(error), violations))
+        return list(_with_fields(str(error), violations, typed or TypedNames()))
     if type(error).__module__.startswith("pydantic"):
         return list(_pydantic(error))
     if isinstance(error, OSError):
@@ -39,12 +44,17 @@ def _is_own(error: BaseException) -> bool:
     return any(base.__module__.partition(".")[0].startswith("tunix_rt") for base in type(error).__mro__)
 
 
-def _with_fields(message: str, violations: Sequence[Any]) -> Iterator[str]:
-    yield message
+def _with_fields(message: str, violations: Sequence[Any], typed: TypedNames) -> Iterator[str]:
+    names = {violation.field: typed.of_field(violation.field) for violation in violations if violation.field}
+    # The longest first: a path may begin as another one does.
+    for field in sorted(names, key=len, reverse=True):
+        message = message.replace(f"{field}: ", f"{names[field]}: ")
+    yield typed.in_sentence(message)
     if len(violations) == 1 and violations[0].description in message:
         return
     for violation in violations:
-        yield f"  {violation.field}: {violation.description}"
+        name = names.get(violation.field, violation.field)
+        yield f"  {name}: {typed.in_sentence(violation.description)}"
 
 
 def _pydantic(error: Any) -> Iterator[str]:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from tunix_rt.cli.console import standard_streams
 from tunix_rt.cli.options import DataDirOption, JsonOption, ServerOption, SharedOptions, VerboseOption
 from tunix_rt.cli.text import examples
 
@@ -128,5 +129,10 @@ def _leave_on_sigterm(signal_number: int, frame: object) -> NoReturn:  # noqa: A
 
 def main() -> None:
     """Entry point of `tunix-rt`. A SIGTERM unwinds the stack, so that an embedded server stops cleanly."""
+    standard_streams()
     signal.signal(signal.SIGTERM, _leave_on_sigterm)
-    app(prog_name="tunix-rt")
+    try:
+        app(prog_name="tunix-rt")
+    except OSError as error:
+        # Help and version are written by typer, whose output may have no room either.
+        raise SystemExit(f"error: {error.strerror or error}") from None

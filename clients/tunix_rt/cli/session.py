@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
+from tunix_rt.cli.console import SafeConsole, visible, visible_json
 from tunix_rt.cli.options import SharedOptions
 
 if TYPE_CHECKING:
@@ -20,9 +17,6 @@ if TYPE_CHECKING:
 
     from tunix_rt import Client
     from tunix_rt.cli.progress import Reporter
-
-# A table that goes into a pipe or a file has no window to fit into.
-_PIPED_WIDTH = 160
 
 
 class Session:
@@ -39,8 +33,8 @@ class Session:
         self.data_dir = (resolved.data_dir or _default_data_dir()).expanduser().absolute()
         self.as_json = resolved.as_json
         self.verbose = resolved.verbose
-        self.out = _console(sys.stdout)
-        self.err = _console(sys.stderr)
+        self.out = SafeConsole(sys.stdout)
+        self.err = SafeConsole(sys.stderr)
 
     @property
     def embedded(self) -> bool:
@@ -94,8 +88,7 @@ class Session:
 
     def print_json(self, document: Any) -> None:
         """One JSON document on stdout."""
-        json.dump(document, sys.stdout, ensure_ascii=False, indent=2)
-        sys.stdout.write("\n")
+        sys.stdout.write(visible_json(document, sys.stdout.encoding) + "\n")
 
     def print_message(self, message: Message) -> None:
         """A message of the contract as JSON."""
@@ -105,7 +98,7 @@ class Session:
         """Messages of the contract as one JSON array, written as they come."""
         separator = "[\n  "
         for message in messages:
-            body = json.dumps(as_document(message), ensure_ascii=False, indent=2).replace("\n", "\n  ")
+            body = visible_json(as_document(message), sys.stdout.encoding).replace("\n", "\n  ")
             sys.stdout.write(separator + body)
             separator = ",\n  "
         sys.stdout.write("[]\n" if separator == "[\n  " else "\n]\n")
@@ -116,12 +109,9 @@ class Session:
         What an embedded server warns of, such as a job that failed, the command says itself.
         """
         levels = (logging.ERROR, logging.INFO, logging.DEBUG)
-        logging.basicConfig(
-            level=levels[min(self.verbose, 2)],
-            format="%(levelname).1s %(name)s: %(message)s",
-            stream=sys.stderr,
-            force=True,
-        )
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(_VisibleFormatter("%(levelname).1s %(name)s: %(message)s"))
+        logging.basicConfig(level=levels[min(self.verbose, 2)], handlers=[handler], force=True)
         if not self.verbose:
             # A command that ends early breaks off calls of its embedded server: gRPC prints a traceback.
             logging.getLogger("grpc").setLevel(logging.CRITICAL)
@@ -140,6 +130,6 @@ def _default_data_dir() -> Path:
     return user_data_path("tunix-rt", appauthor=False)
 
 
-def _console(stream: Any) -> Console:
-    width = None if stream.isatty() or "COLUMNS" in os.environ else _PIPED_WIDTH
-    return Console(file=stream, width=width, highlight=False)
+class _VisibleFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))

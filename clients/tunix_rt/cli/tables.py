@@ -13,6 +13,7 @@ from rich.text import Text
 
 from tunix_rt import v1
 from tunix_rt.cli import text
+from tunix_rt.cli.console import visible
 
 _STATE_STYLES = {
     "SUCCEEDED": "green",
@@ -46,7 +47,7 @@ def table(*columns: str) -> Table:
 
 def add_row(made: Table, *cells: str | Text) -> None:
     """A row whose strings stand as they are: no markup is read in them."""
-    row = [cell if isinstance(cell, Text) else Text(cell) for cell in cells]
+    row = [cell if isinstance(cell, Text) else Text(visible(cell)) for cell in cells]
     for cell, column in zip(row, made.columns, strict=True):
         # A column that may wrap is the first to give way; its cells are cut all the same.
         cell.no_wrap = column.overflow != "fold"
@@ -70,9 +71,9 @@ def facts(rows: Iterable[tuple[str, RenderableType]]) -> Table:
     for name, value in rows:
         if isinstance(value, str):
             if value:
-                sheet.add_row(name, Text(value))
+                sheet.add_row(visible(name), Text(visible(value)))
         else:
-            sheet.add_row(name, value)
+            sheet.add_row(visible(name), value)
     return sheet
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,9 @@ MAX_LINE_BYTES: Final = 8 * 1024 * 1024
 _MAX_DEPTH: Final = 30
 _MAX_INTEGER: Final = 2**53
 _BOM: Final = b"\xef\xbb\xbf"
+# A byte-order mark, or the zeros beside the ASCII that a line of JSON begins with.
+_UTF_32: Final = re.compile(rb"\xff\xfe\0\0|\0\0\xfe\xff|[{\[\s]\0\0\0|\0\0\0[{\[\s]")
+_UTF_16: Final = re.compile(rb"\xff\xfe|\xfe\xff|[{\[\s]\0|\0[{\[\s]")
 _NEWLINES: Final = (b"\n", "\n")
 _AS_LINES: Final = (
     "; each line must hold one object: `jq -c .` makes lines of documents, `jq -c '.[]'` of an array"
@@ -38,13 +42,15 @@ def read_lines(source: Source) -> Iterator[tuple[int, bytes]]:
     ``keys_of`` refuse it.
 
     Raises:
-        FormatError: the source cannot be opened or read.
+        FormatError: the source cannot be opened or read, or is encoded as UTF-16 or UTF-32.
     """
     with read_failures(name_of(source)), opened(source) as file:
         number = 0
         while raw := file.readline(MAX_LINE_BYTES + 1):
             number += 1
             line = raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw
+            if number == 1:
+                _check_encoding(line, name_of(source))
             if len(raw) > MAX_LINE_BYTES and raw[-1:] not in _NEWLINES:
                 yield number, line
                 while (rest := file.readline(MAX_LINE_BYTES)) and rest[-1:] not in _NEWLINES:
@@ -158,6 +164,19 @@ def _number(value: float) -> float:
     return value
 
 
+def _check_encoding(first: bytes, file: str) -> None:
+    """Refuse what is encoded as UTF-16 or UTF-32, by its byte-order mark or the zeros in its ASCII."""
+    if _UTF_32.match(first):
+        encoding = "UTF-32"
+    elif _UTF_16.match(first):
+        encoding = "UTF-16"
+    else:
+        return
+    raise FormatError(
+        0, f"is {encoding}, expected UTF-8; convert it with: iconv -f {encoding} -t UTF-8", file=file
+    )
+
+
 def _check_length(line: bytes, number: int, file: str) -> None:
     if len(line) > MAX_LINE_BYTES:
         raise FormatError(number, "is longer than 8 MiB", file=file)
@@ -171,7 +190,10 @@ def _why_not_json(line: bytes) -> str:
         return f"not UTF-8 at byte {error.start + 1}"
     except json.JSONDecodeError as error:
         # A value that the next line goes on with ends where this line does.
-        hint = _AS_LINES if error.pos >= len(error.doc.rstrip()) else ""
+        goes_on = error.pos >= len(error.doc.rstrip())
+        # A second document on the line is what several ones look like without line breaks between them.
+        second = error.msg == "Extra data" and error.doc[error.pos :].lstrip(", ")[:1] in ("{", "[")
+        hint = _AS_LINES if goes_on or second else ""
         return f"not JSON: {error.msg} at character {error.pos + 1}{hint}"
     except (ValueError, RecursionError) as error:
         return f"not JSON: {error}"

@@ -13,6 +13,7 @@ from typing import Any, Final
 from tunix_rt_evaluator.comparison_model import CategoryDifference, ComparisonContent, TrainingStep
 from tunix_rt_evaluator.model import Accuracy
 from tunix_rt_evaluator.report import words
+from tunix_rt_kit.text import visible
 
 # Colours that stand for a variable of the page's style sheet, since matplotlib knows none.
 _COLOURS: Final = {
@@ -70,7 +71,7 @@ def category_chart(categories: Sequence[CategoryDifference]) -> str:
                     clip_on=False,
                 )
         labels = [
-            f"{words.category_name(entry.category)} ({entry.difference.base.item_count})"
+            f"{visible(words.category_name(entry.category))} ({entry.difference.base.item_count})"
             for entry in reversed(categories)
         ]
         axes.set_yticks(range(len(categories)), labels)

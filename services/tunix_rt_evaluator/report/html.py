@@ -13,6 +13,7 @@ from tunix_rt_evaluator.model import ItemResult
 from tunix_rt_evaluator.report import charts, words
 from tunix_rt_evaluator.report.differences import Part, differences
 from tunix_rt_evaluator.verdicts import POLICY
+from tunix_rt_kit.text import visible
 
 
 def render_html(name: str, digest: str, content: ComparisonContent) -> str:
@@ -43,6 +44,11 @@ def render_html(name: str, digest: str, content: ComparisonContent) -> str:
     )
 
 
+def _shown(value: object) -> object:
+    """A value as the page shows it, with what a browser would obey in a text written out."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def _sides(flip: Flip) -> Iterator[tuple[str, ItemResult, Sequence[Part]]]:
     before, after = flip.base.generation, flip.candidate.generation
     one, two = differences(before.output, after.output)
@@ -58,5 +64,6 @@ def _template() -> Template:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_shown,
     )
     return environment.get_template("report.html.j2")

@@ -9,6 +9,7 @@ from tunix_rt_evaluator.comparison_model import ComparisonContent, Contamination
 from tunix_rt_evaluator.model import ItemResult
 from tunix_rt_evaluator.report import words
 from tunix_rt_evaluator.verdicts import POLICY
+from tunix_rt_kit.text import visible
 
 _FENCE = re.compile(r"`{3,}")
 
@@ -45,7 +46,7 @@ def render_markdown(name: str, digest: str, content: ComparisonContent) -> str:
     parts += _flips(f"## Went wrong ({len(lost)})", lost)
     parts += ["## Provenance", f"Report `{name}`, content `{digest}`.", _provenance(content)]
     parts += ["## How the verdict is reached", _escaped(POLICY)]
-    return "\n\n".join(parts) + "\n"
+    return visible("\n\n".join(parts)) + "\n"
 
 
 def _accuracy(content: ComparisonContent) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import structlog
 
 from tunix_rt_kit.serving.context import current_request_id
+from tunix_rt_kit.text import visible
 
 LogFormat = Literal["json", "console"]
 
@@ -24,6 +25,11 @@ def _add_request_id(
     if request_id:
         event.setdefault("request_id", request_id)
     return event
+
+
+def _show_values(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """What is logged of a request may hold escape sequences; the renderer's own colours come after this."""
+    return {key: visible(value) if isinstance(value, str) else value for key, value in event.items()}
 
 
 _SHARED: list[structlog.typing.Processor] = [
@@ -42,7 +48,11 @@ def configure_logging(level: str = "info", log_format: LogFormat = "json") -> No
     renderers: list[structlog.typing.Processor] = (
         [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
         if log_format == "json"
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        else [
+            structlog.processors.format_exc_info,
+            _show_values,
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+        ]
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(

@@ -154,6 +154,20 @@ def test_nothing_breaks_out_of_the_markdown() -> None:
     assert len(re.split(r"(?<!\\)\|", body)) == len(re.split(r"(?<!\\)\|", header))
 
 
+@pytest.mark.parametrize("kind", ["html", "markdown", "json"])
+def test_a_report_shows_escape_sequences_and_orders_of_reading_as_text(kind: str) -> None:
+    attack = "\x1b[2J\x9b31m \u202egnp.exe\u2066 \x7f"
+    item = EvalItem(
+        id=f"i{attack}", prompt=attack, accepted_answers=("4",), grader=NumericGrader(), category=attack
+    )
+    before, after = (answered(item, 0, right=right, style=attack) for right in (False, True))
+    other = answered(some_items(1)[0], 1, right=True, style="plain")
+    text = render(kind, compared([run("a", [before, other])], [run("b", [after, other])]))
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]", text)
+    assert ("\\u001b" if kind == "json" else "\\x1b") in text
+    assert "\\u202egnp.exe" in text
+
+
 def test_json_is_the_whole_content(content: ComparisonContent) -> None:
     values = json.loads(render("json", content))
     assert (values.pop("name"), values.pop("digest")) == (NAME, DIGEST)

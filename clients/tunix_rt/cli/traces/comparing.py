@@ -16,6 +16,7 @@ from rich.text import Text
 from tunix_rt import v1
 from tunix_rt.cli import tables
 from tunix_rt.cli.command import command
+from tunix_rt.cli.console import visible
 from tunix_rt.cli.resources import short_name, trace_name
 from tunix_rt.cli.session import Session
 from tunix_rt.cli.traces.app import app
@@ -71,12 +72,18 @@ def _side_by_side(compared: v1.CompareTracesResponse) -> Table:
     for name in (base.name, other.name):
         sheet.add_column(Text(short_name(name)), ratio=1, overflow="fold")
     same_prompt, same_answer = base.prompt == other.prompt, compared.same_final_answer
-    _add(sheet, _same(same_prompt), "prompt", Text(base.prompt), Text(other.prompt))
+    _add(sheet, _same(same_prompt), "prompt", Text(visible(base.prompt)), Text(visible(other.prompt)))
     sheet.add_section()
     for row in compared.alignment:
         _add(sheet, row.relation, "step", _step(base, row, "base_index"), _step(other, row, "other_index"))
     sheet.add_section()
-    _add(sheet, _same(same_answer), "answer", Text(base.final_answer), Text(other.final_answer))
+    _add(
+        sheet,
+        _same(same_answer),
+        "answer",
+        Text(visible(base.final_answer)),
+        Text(visible(other.final_answer)),
+    )
     return sheet
 
 
@@ -88,7 +95,7 @@ def _step(trace: v1.Trace, row: v1.StepAlignment, side: str) -> Text | None:
     if not row.HasField(side):  # type: ignore[arg-type]
         return None
     step = trace.steps[getattr(row, side)]
-    return Text.assemble((f"{step.i} {step.type}  ", "dim"), step.content)
+    return Text.assemble((f"{step.i} {visible(step.type)}  ", "dim"), visible(step.content))
 
 
 def _add(

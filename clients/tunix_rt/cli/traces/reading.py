@@ -13,6 +13,7 @@ from rich.text import Text
 from tunix_rt import Client, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command
+from tunix_rt.cli.console import visible
 from tunix_rt.cli.filter_options import FilterOptions
 from tunix_rt.cli.resources import short_name, trace_name
 from tunix_rt.cli.session import Session, as_document
@@ -122,7 +123,8 @@ def show(
 def trace_panel(trace: v1.Trace, scores: Sequence[v1.TraceScore] = ()) -> Panel:
     """A trace as it is read: prompt, numbered steps, answer, and its facts and scores below."""
     steps = tables.facts(
-        (f"{step.i}", Text.assemble((f"{step.type}  ", "dim"), step.content)) for step in trace.steps
+        (f"{step.i}", Text.assemble((f"{visible(step.type)}  ", "dim"), visible(step.content)))
+        for step in trace.steps
     )
     metadata = as_document(trace.metadata)
     sheet = tables.facts(
@@ -138,11 +140,11 @@ def trace_panel(trace: v1.Trace, scores: Sequence[v1.TraceScore] = ()) -> Panel:
     )
     return Panel(
         Group(
-            Text(trace.prompt),
+            Text(visible(trace.prompt)),
             Text(),
             steps,
             Text(),
-            Text.assemble(("Answer  ", "bold"), trace.final_answer),
+            Text.assemble(("Answer  ", "bold"), visible(trace.final_answer)),
             Text(),
             sheet,
         ),

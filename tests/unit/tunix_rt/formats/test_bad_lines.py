@@ -77,3 +77,25 @@ def test_half_a_character_is_called_so() -> None:
     assert (
         str(read.error) == 'line 1: not JSON: "\\ud800" is half of a character, and the other half is missing'
     )
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+def test_another_encoding_is_named_with_what_converts_it(encoding: str) -> None:
+    file = io.BytesIO(b"\n".join(GOOD).decode().encode(encoding))
+    with pytest.raises(FormatError) as refused:
+        list(read_records(file))
+    assert f"iconv -f {encoding[:6].upper()} -t UTF-8" in str(refused.value)
+    assert refused.value.line == 0
+
+
+@pytest.mark.parametrize("between", [b"", b" ", b", ", b"\t"])
+def test_documents_behind_each_other_get_the_hint_that_an_array_gets(between: bytes) -> None:
+    for line in (GOOD[0] + between + GOOD[1], b"[" + GOOD[0] + b"," + GOOD[1] + b"]"):
+        (read,) = records(line)
+        assert "jq -c ." in str(read.error)
+
+
+def test_what_follows_a_document_and_is_none_gets_no_hint() -> None:
+    (read,) = records(GOOD[0] + b" // a comment")
+    assert "Extra data" in str(read.error)
+    assert "jq" not in str(read.error)

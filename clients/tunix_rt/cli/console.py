@@ -1,0 +1,105 @@
+"""Where commands write: consoles that show what data holds and never obey it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable
+from typing import Any, Final, TextIO
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
+
+# What a terminal obeys instead of showing: control characters but for the line feed and the tab, and the
+# Bidi_Control characters of Unicode (UAX #9), which change the order in which a line is read. The line and
+# paragraph separators, which some programs break lines at, go with them.
+_OBEYED: Final = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufff9-\ufffb]"
+)
+# A table that goes into a pipe or a file has no window to fit into.
+_PIPED_WIDTH: Final = 160
+
+
+def visible(text: str) -> str:
+    r"""The text, with what a terminal would obey as an escape that can be read, such as ``\x1b``."""
+    return _OBEYED.sub(lambda match: _escape(match[0]), text)
+
+
+def visible_json(document: Any, encoding: str) -> str:
+    r"""A document as JSON for a stream of this encoding.
+
+    What a terminal would obey, and all but ASCII where the encoding is none of Unicode's, is written
+    ``\uXXXX``: the values are the same when it is read.
+    """
+    unicode = encoding.lower().startswith("utf")
+    text = json.dumps(document, ensure_ascii=not unicode, indent=2)
+    return _OBEYED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+class SafeConsole(Console):
+    """A console on which texts stand as they are: no markup, no emoji codes, no escape sequences."""
+
+    def __init__(self, file: TextIO) -> None:
+        # Without a window, or in one that says it has no columns, lines are as long as in a file.
+        width = None if file.isatty() or "COLUMNS" in os.environ else _PIPED_WIDTH
+        super().__init__(file=file, width=width, highlight=False, markup=False, emoji=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """The text, with what a terminal would obey written out."""
+        return super().render_str(visible(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """What is rendered of anything, with what a terminal would obey written out."""
+        shown = _visible_text(renderable) if isinstance(renderable, Text) else renderable
+        for segment in super().render(shown, options):
+            if segment.control or not _OBEYED.search(segment.text):
+                yield segment
+            else:
+                yield Segment(visible(segment.text), segment.style)
+
+
+def _visible_text(text: Text) -> Text:
+    places = [place for match in _OBEYED.finditer(text.plain) for place in match.span()]
+    if not places:
+        return text
+    shown = text.blank_copy()
+    for part in text.divide(places):
+        if _OBEYED.fullmatch(part.plain):
+            written = Text(visible(part.plain))
+            for span in part.spans:
+                written.stylize(span.style)
+            shown.append_text(written)
+        else:
+            shown.append_text(part)
+    return shown
+
+
+def standard_streams() -> None:
+    """Make standard streams that anything can be written to.
+
+    One that was closed becomes the null device: else the next file that is opened, such as a database, gets
+    its number, and what is printed goes into that. A character that the terminal's encoding does not have is
+    written as its escape. A window without columns is as wide as a window whose width is not known.
+    """
+    for variable in ("COLUMNS", "TERMINAL_WIDTH"):
+        if not os.environ.get(variable, "0").strip("0"):
+            os.environ.pop(variable, None)
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8"))
+        elif number and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")

@@ -1,0 +1,79 @@
+"""An error names the option that a person typed, not the field of the contract behind it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import typer
+
+from tunix_rt import v1
+from tunix_rt.cli.datasets import app as datasets
+from tunix_rt.cli.evaluations import evaluate_app
+from tunix_rt.cli.failures import describe
+from tunix_rt.cli.training import app as training
+from tunix_rt.cli.typed import TypedNames
+from tunix_rt.errors import FieldViolation, InvalidArgumentError
+
+
+def names(app: typer.Typer, command: str = "") -> TypedNames:
+    found: Any = typer.main.get_command(app)
+    return TypedNames((found.commands[command] if command else found).params)
+
+
+TRAIN, BUILD, EVALUATE = names(training, "start"), names(datasets, "build"), names(evaluate_app)
+
+
+@pytest.mark.parametrize(
+    ("command", "field", "typed"),
+    [
+        (TRAIN, "spec.lora.rank", "--rank"),
+        (TRAIN, "spec.gradient_accumulation_steps", "--gradient-accumulation"),
+        (TRAIN, "spec.early_stopping.patience", "--early-stopping"),
+        (TRAIN, "spec.lora.target_modules[2]", "--target-module"),
+        (TRAIN, "spec.optimizer.learning_rate", "--learning-rate"),
+        (BUILD, "spec.dataset_id", "ID"),
+        (BUILD, "spec.splits[0].fraction", "--split"),
+        (BUILD, "spec.filter.metadata[1].key", "--where"),
+        (BUILD, "spec.deduplication.threshold", "--similarity"),
+        (BUILD, "spec.split_group.near_duplicate_threshold", "--keep-apart"),
+        (BUILD, "spec.chat_template.system_instruction", "--system"),
+        (BUILD, "spec.chat_template.jinja", "--template"),
+        (BUILD, "items[3].seed", "items[3].seed"),
+        (EVALUATE, "spec.decoding.log_probabilities", "--logprobs"),
+        (EVALUATE, "spec.no_option", "spec.no_option"),
+    ],
+)
+def test_a_field_is_called_by_its_option(command: TypedNames, field: str, typed: str) -> None:
+    assert command.of_field(field) == typed
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [(TRAIN, v1.TrainingSpec), (BUILD, v1.DatasetSpec), (EVALUATE, v1.EvaluationSpec)],
+)
+def test_every_field_that_a_command_fills_has_its_option(command: TypedNames, message: Any) -> None:
+    # No option of `dataset build` chooses all traces: that is what it does without one.
+    unnamed = {
+        field.name
+        for field in message.DESCRIPTOR.fields
+        if command.of_field(f"spec.{field.name}").startswith("spec.")
+    }
+    inner = {"lora", "optimizer", "mesh", "early_stopping", "decoding", "filter", "deduplication"}
+    assert unnamed <= inner | {"selection", "split_group", "decontamination", "version"}
+
+
+def test_every_line_of_an_error_says_what_was_typed() -> None:
+    error = InvalidArgumentError(
+        "spec.epochs: is 2, beside max_steps (and 1 more)",
+        field_violations=[
+            FieldViolation("spec.epochs", "is 2, beside max_steps"),
+            FieldViolation("spec.lora.rank", "is 'target_modules'; rank is a number"),
+        ],
+    )
+    assert describe(error, TRAIN) == [
+        "--epochs: is 2, beside --max-steps (and 1 more)",
+        "  --epochs: is 2, beside --max-steps",
+        "  --rank: is 'target_modules'; rank is a number",
+    ]
+    assert describe(error)[0] == "spec.epochs: is 2, beside max_steps (and 1 more)"
