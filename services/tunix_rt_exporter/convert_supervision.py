@@ -65,5 +65,7 @@ def _split(split: SplitSupervision) -> v1.SplitSupervision:
         truncated=v1.AuditedRows(**split.truncated.model_dump()),
         unsupervised=v1.AuditedRows(**split.unsupervised.model_dump()),
         end_unsupervised=v1.AuditedRows(**split.end_unsupervised.model_dump()),
+        target_lost=v1.AuditedRows(**split.target_lost.model_dump()),
+        special_token=v1.AuditedRows(**split.special_token.model_dump()),
         packing=[v1.PackingEfficiency(**entry.model_dump()) for entry in split.packing],
     )

@@ -24,10 +24,10 @@ from tunix_rt_kit.models.tokenizer import TextTokenizer, parse_tokenizer
 from tunix_rt_kit.serving.paging import decode_page_token, encode_page_token, page_size
 from tunix_rt_kit.serving.resources import parse_names
 from tunix_rt_kit.serving.validation import Violations
-from tunix_rt_kit.supervision import SplitAudit, SplitSupervision
+from tunix_rt_kit.supervision import ExampleEncoder, SplitAudit, SplitSupervision
 
 AUDIT_NAME: Final = "datasets/{dataset_id}@{version}/supervisionAudits/{audit}"
-REPORT_FORMAT: Final = "tunix-rt/supervision-audit/1"
+REPORT_FORMAT: Final = "tunix-rt/supervision-audit/2"
 DEFAULT_LENGTH: Final = 256
 MAX_LENGTH: Final = 1 << 20
 MAX_PACKING_LENGTHS: Final = 16
@@ -117,7 +117,9 @@ class SupervisionAudits:
         question = checked(asked)
         dataset, result = self._complete_dataset(question.dataset)
         key = question.model_dump(mode="json", exclude={"dataset"})
-        audit_id = digest_json({**key, "dataset_digest": result.digest}).removeprefix("sha256:")[:_ID_DIGITS]
+        # The format too: an audit of an older one did not look for all that this one does.
+        whole = {**key, "dataset_digest": result.digest, "format": REPORT_FORMAT}
+        audit_id = digest_json(whole).removeprefix("sha256:")[:_ID_DIGITS]
         audit = self._repository.find(result.digest, audit_id)
         if audit is None:
             lock = self._locks.of((result.digest, audit_id))
@@ -137,6 +139,7 @@ class SupervisionAudits:
     ) -> Generator[Progress, None, StoredAudit]:
         tokenizer = self._tokenizer(question.tokenizer_digest)
         end_id = _end_id(dataset, question, tokenizer)
+        encoder = ExampleEncoder(tokenizer, chat_template(dataset.spec.chat_template).frame)
         total, done, progress = sum(split.row_count for split in result.splits), 0, _Throttle()
         audits, splits = [], []
         for split in result.splits:
@@ -144,7 +147,7 @@ class SupervisionAudits:
             audits.append(audit)
             file = split.files["training_example"]
             lines = self._artifacts.iter_lines(file.digest)
-            for count in audit.read(lines, file.path, tokenizer):
+            for count in audit.read(lines, file.path, encoder):
                 yield from progress.of("counting tokens", done + count, total, "rows")
             done += split.row_count
         for number, audit in enumerate(audits):

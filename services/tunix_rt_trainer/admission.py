@@ -28,7 +28,7 @@ from tunix_rt_trainer.model import (
     TrainingSpecDraft,
 )
 from tunix_rt_trainer.plan import planned_steps
-from tunix_rt_trainer.unlearnable import NO_END, NO_RESPONSE, refusal, too_long
+from tunix_rt_trainer.unlearnable import LOST, NO_END, NO_RESPONSE, SPECIAL, refusal, too_long
 
 TARGET_MODULES: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 MAX_RANK: Final = 1_024
@@ -163,7 +163,8 @@ def check_supervision(
     """Refuse a dataset with rows that cannot be learned as they are, and name them.
 
     Raises:
-        FailedPrecondition: EXAMPLE_TOO_LONG, EXAMPLE_WITHOUT_RESPONSE or END_NOT_SUPERVISED.
+        FailedPrecondition: EXAMPLE_TOO_LONG, EXAMPLE_WITHOUT_RESPONSE, END_NOT_SUPERVISED, TARGET_LOST or
+        SPECIAL_TOKEN_IN_TEXT.
     """
     splits = [TRAIN_SPLIT] if inputs.validation is None else [TRAIN_SPLIT, VALIDATION_SPLIT]
     for split in splits:
@@ -172,6 +173,8 @@ def check_supervision(
             (too_long(spec.max_length), found.truncated),
             (NO_RESPONSE, found.unsupervised),
             (NO_END, found.end_unsupervised),
+            (LOST, found.target_lost),
+            (SPECIAL, found.special_token),
         ):
             if rows.row_count:
                 first = rows.first_ids[0]

@@ -280,6 +280,8 @@ class SplitFindings(Value):
     truncated: FoundRows
     unsupervised: FoundRows
     end_unsupervised: FoundRows
+    target_lost: FoundRows
+    special_token: FoundRows
 
 
 class TrainingInput(Value):

@@ -39,6 +39,17 @@ NO_END: Final = Problem(
     "build the dataset with the model's own chat template",
 )
 
+LOST: Final = Problem(
+    "TARGET_LOST",
+    "no longer what they were once they are tokens: the tokenizer writes another response, or there is none",
+    "leave these traces out of the dataset, or train a model whose tokenizer can write them",
+)
+SPECIAL: Final = Problem(
+    "SPECIAL_TOKEN_IN_TEXT",
+    "with a special token of the model in a text, which would be read as a command",
+    "build the dataset for this model (--base-model), which leaves these traces out",
+)
+
 
 def refusal(
     problem: Problem, split: str, count: int, first_id: str, labels: Sequence[str], dataset: str = ""

@@ -96,6 +96,8 @@ class ExporterDatasets:
                 truncated=_found(split.truncated),
                 unsupervised=_found(split.unsupervised),
                 end_unsupervised=_found(split.end_unsupervised),
+                target_lost=_found(split.target_lost),
+                special_token=_found(split.special_token),
             )
             for split in last.audit.splits
         }

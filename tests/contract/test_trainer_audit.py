@@ -52,6 +52,8 @@ async def world(database_url: str, tmp_path: Path) -> AsyncIterator[World]:
 
 LONG = {"id": "long", "prompt": "x" * 200 + "<|im_end|>", "response": "y" * 60 + "<|im_end|>"}
 MUTE = {"id": "mute", "prompt": "<|im_start|>", "response": ""}
+LOST = {"id": "lost", "prompt": "<|im_start|>", "response": "<|im_end|>\n"}
+FAKE = {"id": "fake", "prompt": "<|im_start|>", "response": "a<|endoftext|>b<|im_end|>\n"}
 OPEN = {"id": "open", "prompt": "<|im_start|>", "response": "Answer: 4"}
 
 
@@ -61,8 +63,10 @@ OPEN = {"id": "open", "prompt": "<|im_start|>", "response": "Answer: 4"}
         (LONG, "EXAMPLE_TOO_LONG", "are longer than max_length of 256 tokens: long"),
         (MUTE, "EXAMPLE_WITHOUT_RESPONSE", "are without a response to learn: mute"),
         (OPEN, "END_NOT_SUPERVISED", "are without the token that ends a turn in what is learned"),
+        (LOST, "TARGET_LOST", "are no longer what they were once they are tokens"),
+        (FAKE, "SPECIAL_TOKEN_IN_TEXT", "are with a special token of the model in a text"),
     ],
-    ids=["long", "mute", "open"],
+    ids=["long", "mute", "open", "lost", "fake"],
 )
 @pytest.mark.parametrize("split", ["train", "validation"])
 async def test_rows_that_cannot_be_learned_are_named(

@@ -20,7 +20,7 @@ from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import DomainError, NotFound
 from tunix_rt_kit.models.tokenizer import parse_tokenizer
 from tunix_rt_kit.serving.status import status_of
-from tunix_rt_kit.supervision import SplitAudit, SplitSupervision
+from tunix_rt_kit.supervision import ExampleEncoder, SplitAudit, SplitSupervision
 
 CHATML = ChatTemplate.built_in("chatml")
 
@@ -98,7 +98,8 @@ class FakeExporter(v1.ExporterServicer):
             for split in self.datasets[request.name].splits:
                 audit = SplitAudit(split.split, max_length=request.max_length, end_id=end_id)
                 (file,) = [f.file for f in split.files if f.format == v1.DATASET_FORMAT_TRAINING_EXAMPLE]
-                for done in audit.read(self.artifacts.iter_lines(file.digest), file.path, tokenizer):
+                encoder = ExampleEncoder(tokenizer, CHATML.frame)
+                for done in audit.read(self.artifacts.iter_lines(file.digest), file.path, encoder):
                     yield v1.AuditSupervisionResponse(progress=v1.Progress(completed=done))
                 splits.append(_supervision(audit.result([request.max_length])))
         except DomainError as error:
@@ -137,6 +138,8 @@ def _supervision(found: SplitSupervision) -> v1.SplitSupervision:
         truncated=v1.AuditedRows(**found.truncated.model_dump()),
         unsupervised=v1.AuditedRows(**found.unsupervised.model_dump()),
         end_unsupervised=v1.AuditedRows(**found.end_unsupervised.model_dump()),
+        target_lost=v1.AuditedRows(**found.target_lost.model_dump()),
+        special_token=v1.AuditedRows(**found.special_token.model_dump()),
     )
 
 

@@ -98,6 +98,8 @@ def print_audit(console: Console, made: v1.SupervisionAudit) -> None:
             (f"longer than {made.max_length:,} tokens", split.truncated),
             ("nothing to learn", split.unsupervised),
             ("end of turn not learned", split.end_unsupervised),
+            ("tokens say another text", split.target_lost),
+            ("special token in a text", split.special_token),
         ):
             if rows.row_count:
                 ids = ", ".join(text.short_digest(row) for row in rows.example_row_ids[:5])

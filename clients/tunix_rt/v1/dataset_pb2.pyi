@@ -962,6 +962,8 @@ class SplitSupervision(_message.Message):
     UNSUPERVISED_FIELD_NUMBER: _builtins.int
     END_UNSUPERVISED_FIELD_NUMBER: _builtins.int
     PACKING_FIELD_NUMBER: _builtins.int
+    TARGET_LOST_FIELD_NUMBER: _builtins.int
+    SPECIAL_TOKEN_FIELD_NUMBER: _builtins.int
     split: _builtins.str
     """The split's name."""
     row_count: _builtins.int
@@ -990,6 +992,14 @@ class SplitSupervision(_message.Message):
     def packing(self) -> _containers.RepeatedCompositeFieldContainer[Global___PackingEfficiency]:
         """How well the rows fill packed sequences, for each length that was asked about; packed as the trainer does, longer rows cut off."""
 
+    @_builtins.property
+    def target_lost(self) -> Global___AuditedRows:
+        """Rows whose supervised tokens do not say the text of the response, but for how accents are composed, or whose response holds no reply."""
+
+    @_builtins.property
+    def special_token(self) -> Global___AuditedRows:
+        """Rows of which a text holds a special token of the tokenizer, beside those that the chat template writes."""
+
     def __init__(
         self,
         *,
@@ -1002,10 +1012,12 @@ class SplitSupervision(_message.Message):
         unsupervised: Global___AuditedRows | None = ...,
         end_unsupervised: Global___AuditedRows | None = ...,
         packing: _abc.Iterable[Global___PackingEfficiency] | None = ...,
+        target_lost: Global___AuditedRows | None = ...,
+        special_token: Global___AuditedRows | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end_unsupervised", b"end_unsupervised", "truncated", b"truncated", "unsupervised", b"unsupervised"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_unsupervised", b"end_unsupervised", "special_token", b"special_token", "target_lost", b"target_lost", "truncated", b"truncated", "unsupervised", b"unsupervised"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_unsupervised", b"end_unsupervised", "packing", b"packing", "row_count", b"row_count", "split", b"split", "supervised_token_count", b"supervised_token_count", "supervised_tokens", b"supervised_tokens", "token_count", b"token_count", "truncated", b"truncated", "unsupervised", b"unsupervised"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_unsupervised", b"end_unsupervised", "packing", b"packing", "row_count", b"row_count", "special_token", b"special_token", "split", b"split", "supervised_token_count", b"supervised_token_count", "supervised_tokens", b"supervised_tokens", "target_lost", b"target_lost", "token_count", b"token_count", "truncated", b"truncated", "unsupervised", b"unsupervised"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

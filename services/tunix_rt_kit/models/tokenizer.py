@@ -40,6 +40,17 @@ class TextTokenizer:
         found = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [list(encoding.ids) for encoding in found]
 
+    def decode_batch(self, sequences: Sequence[Sequence[int]]) -> list[str]:
+        """``decode`` of many sequences at once."""
+        texts = self._tokenizer.decode_batch([list(ids) for ids in sequences], skip_special_tokens=False)
+        return [str(text) for text in texts]
+
+    @property
+    def special_tokens(self) -> dict[int, str]:
+        """By id, the tokens by which a model controls a conversation and which are no text."""
+        added = self._tokenizer.get_added_tokens_decoder()
+        return {index: str(token.content) for index, token in added.items() if token.special}
+
     def decode(self, ids: Sequence[int], **_: Any) -> str:
         """Text of token ids, markers included."""
         return str(self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=False))

@@ -8,12 +8,22 @@ from tunix_rt_kit.supervision.audit import (
     SplitAudit,
     SplitSupervision,
 )
-from tunix_rt_kit.supervision.examples import TextExample, TokenExample, Tokenizer, encode, parse_example
+from tunix_rt_kit.supervision.examples import (
+    ExampleEncoder,
+    Fault,
+    TextExample,
+    TokenExample,
+    Tokenizer,
+    encode,
+    parse_example,
+)
 from tunix_rt_kit.supervision.packing import pack
 
 __all__ = [
     "MAX_NAMED_ROWS",
     "AuditedRows",
+    "ExampleEncoder",
+    "Fault",
     "HistogramBin",
     "PackingEfficiency",
     "SplitAudit",

@@ -9,7 +9,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
-from tunix_rt_kit.supervision.examples import TokenExample, Tokenizer, encode, parse_example
+from tunix_rt_kit.supervision.examples import ExampleEncoder, Fault, TokenExample, parse_example
 from tunix_rt_kit.supervision.packing import pack
 
 MAX_NAMED_ROWS: Final = 20
@@ -48,7 +48,8 @@ class SplitSupervision(_Value):
 
     ``token_count``, ``supervised_token_count`` and the histogram are over whole rows; ``truncated`` are those
     with more than the greatest length, ``unsupervised`` and ``end_unsupervised`` are told of rows cut off
-    there. The histogram's bins are 0, 1, 2 to 3, 4 to 7 and so on, from the first to the last that has rows.
+    there, ``target_lost`` and ``special_token`` are the faults of ``TokenExample``. The histogram's bins are
+    0, 1, 2 to 3, 4 to 7 and so on, from the first to the last that has rows.
     """
 
     split: str
@@ -60,6 +61,8 @@ class SplitSupervision(_Value):
     unsupervised: AuditedRows
     end_unsupervised: AuditedRows
     packing: tuple[PackingEfficiency, ...]
+    target_lost: AuditedRows = AuditedRows()
+    special_token: AuditedRows = AuditedRows()
 
 
 class SplitAudit:
@@ -79,15 +82,16 @@ class SplitAudit:
         self._supervised = 0
         self._bins: dict[int, int] = {}
         self._truncated, self._unsupervised, self._end = _Found(), _Found(), _Found()
+        self._faults: dict[Fault, _Found] = {"target_lost": _Found(), "special_token": _Found()}
 
-    def read(self, lines: Iterable[bytes], file: str, tokenizer: Tokenizer) -> Iterator[int]:
+    def read(self, lines: Iterable[bytes], file: str, encoder: ExampleEncoder) -> Iterator[int]:
         """Take the lines of a file of training examples; yields now and then how many were taken.
 
         Raises DataLoss: EXAMPLES_CORRUPT, naming ``file`` and the line.
         """
         numbered = enumerate(lines, 1)
         while batch := list(islice(numbered, _BATCH)):
-            self.add(encode([parse_example(line, file, number) for number, line in batch], tokenizer))
+            self.add(encoder.encode([parse_example(line, file, number) for number, line in batch]))
             yield batch[-1][0]
 
     def add(self, rows: Iterable[TokenExample]) -> None:
@@ -102,6 +106,8 @@ class SplitAudit:
             self._truncated.note(row.id, len(row.ids) > self._max_length)
             self._unsupervised.note(row.id, not learned)
             self._end.note(row.id, self._end_id not in learned)
+            for fault, found in self._faults.items():
+                found.note(row.id, row.fault == fault)
 
     def result(self, packing_lengths: Sequence[int]) -> SplitSupervision:
         """What was found; a row that is longer than a packed sequence is cut off at its end."""
@@ -115,6 +121,8 @@ class SplitAudit:
             unsupervised=self._unsupervised.rows(),
             end_unsupervised=self._end.rows(),
             packing=tuple(self._packed(length) for length in packing_lengths),
+            target_lost=self._faults["target_lost"].rows(),
+            special_token=self._faults["special_token"].rows(),
         )
 
     def _histogram(self) -> tuple[HistogramBin, ...]:

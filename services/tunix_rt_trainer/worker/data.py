@@ -9,7 +9,7 @@ from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import DomainError, FailedPrecondition
 from tunix_rt_kit.models.store import BaseModelInfo
 from tunix_rt_kit.models.tokenizer import load_tokenizer
-from tunix_rt_kit.supervision import TokenExample, Tokenizer
+from tunix_rt_kit.supervision import ExampleEncoder, TokenExample
 from tunix_rt_trainer.model import TRAIN_SPLIT, VALIDATION_SPLIT, SplitFile, WorkerSpec
 from tunix_rt_trainer.plan import step_count
 from tunix_rt_trainer.turn_markers import require_single_tokens
@@ -36,11 +36,13 @@ class DataPreparation:
         spec, inputs = self.worker.spec, self.worker.inputs
         self._check_length()
         tokenizer = load_tokenizer(self.model.path)
-        end_of_turn = ChatTemplate(**inputs.chat_template.model_dump()).end_of_turn
+        template = ChatTemplate(**inputs.chat_template.model_dump())
+        end_of_turn = template.end_of_turn
         require_single_tokens((*inputs.turn_markers, end_of_turn), tokenizer, spec.base_model)
         end_id = tokenizer.token_id(end_of_turn)
         assert end_id is not None
-        self._tokenizer, self._end_id, self._pad_id = tokenizer, end_id, tokenizer.pad_id()
+        self._encoder = ExampleEncoder(tokenizer, template.frame)
+        self._end_id, self._pad_id = end_id, tokenizer.pad_id()
         train = self._examples(self.worker.train_file, inputs.train, TRAIN_SPLIT)
         train_plan = self._batch_plan(train, spec.rows_per_batch, packing=spec.packing)
         steps = step_count(spec, train_plan.batches_per_epoch)
@@ -91,6 +93,9 @@ class DataPreparation:
             self.reporter.log(f"took the tokens of {len(found)} examples from {kept.name[:12]} in the cache")
             return found
         tokens = self._tokenized(path, digest)
+        if any(row.fault for row in tokens):
+            # They will be refused, and what is kept has no place for the reason.
+            return tokens
         try:
             cache.write(kept, tokens)
         except DomainError as error:
@@ -98,8 +103,7 @@ class DataPreparation:
         return tokens
 
     def _tokenized(self, path: Path, digest: str) -> list[TokenExample]:
-        tokenizer: Tokenizer = self._tokenizer
-        return tokenize(read_examples(path, digest), tokenizer, progress=self.reporter.progress)
+        return tokenize(read_examples(path, digest), self._encoder, progress=self.reporter.progress)
 
     def _batch_plan(self, examples: list[TokenExample], rows: int, *, packing: bool) -> BatchPlan:
         return BatchPlan(

@@ -7,8 +7,17 @@ from pathlib import Path
 
 from tunix_rt_kit.artifacts import digest_file
 from tunix_rt_kit.errors import DataLoss
-from tunix_rt_kit.supervision import TextExample, TokenExample, Tokenizer, encode, parse_example
-from tunix_rt_trainer.unlearnable import NAMED, NO_END, NO_RESPONSE, Problem, refusal, too_long
+from tunix_rt_kit.supervision import ExampleEncoder, TextExample, TokenExample, parse_example
+from tunix_rt_trainer.unlearnable import (
+    LOST,
+    NAMED,
+    NO_END,
+    NO_RESPONSE,
+    SPECIAL,
+    Problem,
+    refusal,
+    too_long,
+)
 
 _CHUNK = 512
 
@@ -31,12 +40,12 @@ def read_examples(path: Path, digest: str) -> list[TextExample]:
 
 
 def tokenize(
-    examples: Sequence[TextExample], tokenizer: Tokenizer, *, progress: Callable[[int, int], None]
+    examples: Sequence[TextExample], encoder: ExampleEncoder, *, progress: Callable[[int, int], None]
 ) -> list[TokenExample]:
     """The examples as tokens; ``progress`` is called with (done, total)."""
     tokens: list[TokenExample] = []
     for start in range(0, len(examples), _CHUNK):
-        tokens += encode(examples[start : start + _CHUNK], tokenizer)
+        tokens += encoder.encode(examples[start : start + _CHUNK])
         progress(len(tokens), len(examples))
     return tokens
 
@@ -54,8 +63,9 @@ def check_examples(
         split: the split's name, for messages.
 
     Raises:
-        FailedPrecondition: EXAMPLE_TOO_LONG, EXAMPLE_WITHOUT_RESPONSE, TOKEN_OUT_OF_VOCABULARY or
-        END_NOT_SUPERVISED; each says how many examples are wrong and names the first of them.
+        FailedPrecondition: EXAMPLE_TOO_LONG, EXAMPLE_WITHOUT_RESPONSE, TOKEN_OUT_OF_VOCABULARY,
+        END_NOT_SUPERVISED, TARGET_LOST or SPECIAL_TOKEN_IN_TEXT; each says how many examples are wrong and
+        names the first of them.
     """
     _refuse(
         too_long(max_length),
@@ -71,6 +81,8 @@ def check_examples(
     _refuse(unknown, split, ((r.id, f"token {max(r.ids)}") for r in examples if max(r.ids) >= vocab_size))
     learned = ((r.id, r.ids[r.first_supervised :]) for r in examples)
     _refuse(NO_END, split, ((row_id, "no end") for row_id, ids in learned if end_id not in ids))
+    for problem, fault in ((LOST, "target_lost"), (SPECIAL, "special_token")):
+        _refuse(problem, split, ((r.id, f"{len(r.ids)} tokens") for r in examples if r.fault == fault))
 
 
 def _refuse(problem: Problem, split: str, wrong: Iterable[tuple[str, str]]) -> None:

@@ -25,7 +25,8 @@ class TokenCache:
     """Splits as tokens under one folder, which may be shared by jobs at the same time and emptied at any.
 
     A file's name is a digest of the split's file (whose texts the chat template has already rendered), of the
-    tokenizer and of the version of ``tokenizers``. Length is no part of it, for nothing is cut off.
+    tokenizer and of the version of ``tokenizers``. Length is no part of it, for nothing is cut off. Only
+    examples without a fault are kept.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -34,7 +35,7 @@ class TokenCache:
     def path(self, file_digest: str, tokenizer_digest: str) -> Path:
         """Where the tokens of a split's file lie or would lie."""
         made_from = {
-            "format": 1,
+            "format": 2,
             "file": file_digest,
             "tokenizer": tokenizer_digest,
             "tokenizers": metadata.version("tokenizers"),

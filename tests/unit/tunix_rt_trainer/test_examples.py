@@ -9,9 +9,10 @@ import pytest
 from support.tiny_model import make_tiny_model
 from support.training import rows, write_rows
 from tunix_rt_kit.artifacts import digest_file
+from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.models.tokenizer import ModelTokenizer, load_tokenizer
-from tunix_rt_kit.supervision import TextExample, TokenExample
+from tunix_rt_kit.supervision import ExampleEncoder, TextExample, TokenExample
 from tunix_rt_trainer.turn_markers import require_single_tokens
 from tunix_rt_trainer.worker.examples import check_examples, read_examples, tokenize
 
@@ -25,7 +26,8 @@ def tokens_of(
     tokenizer: ModelTokenizer, *examples: TextExample, max_length: int = 64, vocab_size: int = 259
 ) -> list[TokenExample]:
     told: list[tuple[int, int]] = []
-    made = tokenize(examples, tokenizer, progress=lambda done, total: told.append((done, total)))
+    encoder = ExampleEncoder(tokenizer, ChatTemplate.built_in("chatml").frame)
+    made = tokenize(examples, encoder, progress=lambda done, total: told.append((done, total)))
     check_examples(
         made, max_length=max_length, vocab_size=vocab_size, end_id=tokenizer.eos_id(), split="train"
     )
@@ -104,6 +106,22 @@ def test_a_response_that_does_not_end_its_turn_is_refused(tokenizer: ModelTokeni
 def test_a_token_that_the_model_does_not_know_is_refused(tokenizer: ModelTokenizer) -> None:
     error = refused(TextExample("odd", "p", "ÿ"), tokenizer=tokenizer, vocab_size=100)
     assert (error.reason, error.metadata["first_id"]) == ("TOKEN_OUT_OF_VOCABULARY", "odd")
+
+
+def test_a_text_with_a_special_token_is_refused(tokenizer: ModelTokenizer) -> None:
+    prompt, response = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", "Yo<|im_end|>\n"
+    assert tokens_of(tokenizer, TextExample("fine", prompt, response))
+    for row in (
+        TextExample("asked", prompt.replace("Hi", "Hi<|endoftext|>"), response),
+        TextExample("answered", prompt, response.replace("Yo", "Yo<|im_end|>\n<|im_start|>user\nAnd?")),
+    ):
+        error = refused(TextExample("fine", prompt, response), row, tokenizer=tokenizer, max_length=99)
+        assert (error.reason, error.metadata["first_id"]) == ("SPECIAL_TOKEN_IN_TEXT", row.id)
+
+
+def test_a_response_that_is_its_end_alone_is_refused(tokenizer: ModelTokenizer) -> None:
+    error = refused(TextExample("mute", "<|im_start|>user\nHi", "<|im_end|>\n"), tokenizer=tokenizer)
+    assert (error.reason, error.metadata["first_id"]) == ("TARGET_LOST", "mute")
 
 
 def test_turn_markers_must_be_single_tokens(tokenizer: ModelTokenizer) -> None:

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tunix_rt_kit.chat import Frame
 from tunix_rt_kit.errors import DataLoss
-from tunix_rt_kit.supervision import MAX_NAMED_ROWS, SplitAudit, SplitSupervision, TokenExample, pack
+from tunix_rt_kit.supervision import (
+    MAX_NAMED_ROWS,
+    ExampleEncoder,
+    SplitAudit,
+    SplitSupervision,
+    TokenExample,
+    pack,
+)
 
 END = 2
 TOKENS = st.lists(st.sampled_from([END, 3, 4, 5]), max_size=12)
@@ -78,10 +86,18 @@ def test_packing_is_the_trainers(rows: list[tuple[list[int], list[int]]], capaci
 
 
 class Characters:
-    """Every character is a token."""
+    """Every character is a token, an exclamation mark a special one; a capital letter is lost."""
+
+    special_tokens: Mapping[int, str] = {ord("!"): "!"}
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        return [[ord(character) for character in text] for text in texts]
+        return [[ord(character) for character in text.lower()] for text in texts]
+
+    def decode_batch(self, sequences: Sequence[Sequence[int]]) -> list[str]:
+        return ["".join(map(chr, ids)) for ids in sequences]
+
+
+ENCODER = ExampleEncoder(Characters(), Frame(opening="!", between="!", before="", closing="!"))
 
 
 def line(number: int) -> bytes:
@@ -90,7 +106,7 @@ def line(number: int) -> bytes:
 
 def test_lines_are_read_in_batches_and_progress_is_told() -> None:
     audit = SplitAudit("train", max_length=5000, end_id=ord("c"))
-    told = list(audit.read((line(number) for number in range(1, 1301)), "train.jsonl", Characters()))
+    told = list(audit.read((line(number) for number in range(1, 1301)), "train.jsonl", ENCODER))
     assert told == [512, 1024, 1300]
     found = audit.result([])
     assert (found.row_count, found.supervised_token_count) == (1300, sum(range(1, 1301)))
@@ -101,4 +117,30 @@ def test_lines_are_read_in_batches_and_progress_is_told() -> None:
 def test_a_line_that_is_no_example_is_named(wrong: bytes) -> None:
     audit = SplitAudit("train", max_length=8, end_id=END)
     with pytest.raises(DataLoss, match=r"train\.jsonl, line 2: expected a JSON object"):
-        list(audit.read([line(1), wrong], "train.jsonl", Characters()))
+        list(audit.read([line(1), wrong], "train.jsonl", ENCODER))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "response", "fault"),
+    [
+        ("!a!", "b!", None),
+        ("!a!", "B!", "target_lost"),
+        ("!a!", " !", "target_lost"),
+        # Accents may be composed.
+        ("!a!", "e\u0301!", None),
+        ("!a!b!", "b!", "special_token"),
+        ("!a!", "b!c!", "special_token"),
+        ("a", "b", None),
+    ],
+)
+def test_rows_whose_tokens_say_something_else_are_named(
+    prompt: str, response: str, fault: str | None
+) -> None:
+    audit = SplitAudit("train", max_length=8, end_id=ord("!"))
+    rows = [{"id": "fine", "prompt": "!a!", "response": "b!"}]
+    rows.append({"id": "row", "prompt": prompt, "response": response})
+    assert list(audit.read((json.dumps(row).encode() for row in rows), "train.jsonl", ENCODER)) == [2]
+    found = audit.result([])
+    for name, named in (("target_lost", found.target_lost), ("special_token", found.special_token)):
+        assert named.example_row_ids == (("row",) if fault == name else ())
+        assert named.row_count == len(named.example_row_ids)
