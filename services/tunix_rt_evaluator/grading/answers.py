@@ -64,8 +64,9 @@ class Answer:
 
 
 def read_answer(output: str) -> Answer:
-    """What follows the last ``Answer:`` or ``####``, or stands in ``<answer>`` or the last boxed, or in several
-    side by side; without any of those what follows the last "the answer is"; without that the whole text.
+    """What follows the last ``Answer:`` or ``####``, or stands in ``<answer>`` or the last boxed, or in
+    several side by side; without any of those what follows the last "the answer is"; without that the whole
+    text.
 
     The last mark counts, even where the text ends before its answer does.
     """
