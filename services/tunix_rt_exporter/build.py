@@ -20,6 +20,7 @@ from tunix_rt_exporter.model import (
     DatasetSpec,
     DroppedRows,
     EvalPrompts,
+    Notice,
     Parent,
     Progress,
     SourceTrace,
@@ -27,6 +28,7 @@ from tunix_rt_exporter.model import (
     Statistics,
     StoredFile,
 )
+from tunix_rt_exporter.notices import notices
 from tunix_rt_exporter.reading import TraceReader
 from tunix_rt_exporter.similarity import Signatures
 from tunix_rt_exporter.spool import RowSpool
@@ -50,6 +52,7 @@ class DatasetBuild:
         store: where the files go.
         folder: an empty local folder for the rows while they are sorted.
         parent: the dataset that the spec names as such.
+        other_eval_sets: gives those that the spec does not name; may raise DomainError, which is noticed.
         report: is told of progress after each batch, and may raise to end the build.
     """
 
@@ -63,6 +66,7 @@ class DatasetBuild:
         folder: Path,
         report: Report,
         parent: Parent | None = None,
+        other_eval_sets: Callable[[], Iterable[EvalPrompts]] = tuple,
     ) -> None:
         self._spec = spec
         self._template = template
@@ -72,6 +76,7 @@ class DatasetBuild:
         self._folder = folder
         self._report = report
         self._parent = parent
+        self._other_eval_sets = other_eval_sets
 
     def run(self, traces: Iterable[Sequence[SourceTrace]]) -> BuildResult:
         """Build from the matching traces of the snapshot.
@@ -98,6 +103,7 @@ class DatasetBuild:
             splits = self._write(spool, arrangement)
             report = self._write_report(spool, arrangement)
             figures = spool.figures[arrangement.rows]
+            found = self._notices(spool, arrangement)
         statistics = Statistics(
             steps=distribution(figures[:, 0]),
             prompt_characters=distribution(figures[:, 1]),
@@ -126,6 +132,7 @@ class DatasetBuild:
             parent_digest=parent_digest,
             builder_versions=builder_versions(),
             template_facts=template_facts(self._template),
+            notices=found,
         )
 
     def _rules(self, stack: ExitStack) -> Rules:
@@ -168,6 +175,11 @@ class DatasetBuild:
                 self._report(Progress(stage="writing dropped rows", completed=done, total=total, unit="rows"))
         return _file("dropped.jsonl", writer.artifact)
 
+    def _notices(self, spool: RowSpool, arrangement: Arrangement) -> tuple[Notice, ...]:
+        names = [split.split for split in self._spec.splits]
+        found = notices(spool, arrangement, names, self._other_eval_sets, self._report)
+        return tuple(found)
+
     def _check_rows(self, arrangement: Arrangement, dropped: Sequence[DroppedRows]) -> None:
         counts = Counter(arrangement.splits.tolist())
         for number, split in enumerate(self._spec.splits):
@@ -177,7 +189,7 @@ class DatasetBuild:
                     f"{split.fraction:g}"
                 )
         if not len(arrangement.rows):
-            why = ", ".join(f"{entry.row_count} as {entry.stage}" for entry in dropped)
+            why = ", ".join(f"{entry.row_count} as {entry.stage} ({entry.reason})" for entry in dropped)
             raise _empty(f"every matching trace was dropped: {why}")
 
     def _write(self, spool: RowSpool, arrangement: Arrangement) -> list[SplitFiles]:

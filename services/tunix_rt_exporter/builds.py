@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from tunix_rt_exporter.build import DatasetBuild
-from tunix_rt_exporter.model import BuildResult, Dataset, DatasetState, Failure, Parent, Progress
+from tunix_rt_exporter.model import (
+    BuildResult,
+    Dataset,
+    DatasetState,
+    EvalPrompts,
+    Failure,
+    Parent,
+    Progress,
+)
 from tunix_rt_exporter.ports import DatasetRepository, EvalSetSource, TraceSource
 from tunix_rt_exporter.stored_rows import parent_of
 from tunix_rt_exporter.templates import chat_template
@@ -165,12 +173,18 @@ class Builds:
                 spec,
                 template=chat_template(spec.chat_template),
                 eval_sets=[self._eval_sets.prompts(name) for name in spec.eval_sets],
+                other_eval_sets=lambda: self._other_eval_sets(spec.eval_sets),
                 store=self._artifacts,
                 folder=folder,
                 report=self._reporter(dataset.build_id, check),
                 parent=self._parent(spec.parent),
             )
             return build.run(self._traces.traces(spec.filter, spec.as_of, pause))
+
+    def _other_eval_sets(self, named: Collection[str]) -> Iterator[EvalPrompts]:
+        for name in self._eval_sets.names():
+            if name not in named:
+                yield self._eval_sets.prompts(name)
 
     def _parent(self, name: str) -> Parent | None:
         if not name:

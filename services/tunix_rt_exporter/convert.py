@@ -22,6 +22,8 @@ from tunix_rt_exporter.model import (
     DeduplicationMethod,
     Distribution,
     Download,
+    ModelAnswers,
+    Notice,
     Progress,
     ReasoningStyle,
     SourceTrace,
@@ -30,6 +32,7 @@ from tunix_rt_exporter.model import (
     StoredFile,
     UnwritableRows,
 )
+from tunix_rt_exporter.reading import MODEL_ANSWERS_SOURCE
 from tunix_rt_exporter.templates import chat_template
 from tunix_rt_kit.errors import FieldViolation, InvalidArgument
 from tunix_rt_kit.serving.messages import failure_status, plain_struct, timestamp
@@ -55,6 +58,14 @@ _UNWRITABLE: Final[Mapping[int, UnwritableRows]] = {
 _UNWRITABLE_NUMBERS: Final[Mapping[UnwritableRows, v1.UnwritableRows.ValueType]] = {
     "drop": v1.UNWRITABLE_ROWS_DROP,
     "refuse": v1.UNWRITABLE_ROWS_REFUSE,
+}
+_MODEL_ANSWERS: Final[Mapping[int, ModelAnswers]] = {
+    v1.MODEL_ANSWERS_DROP: "drop",
+    v1.MODEL_ANSWERS_KEEP: "keep",
+}
+_MODEL_ANSWERS_NUMBERS: Final[Mapping[ModelAnswers, v1.ModelAnswers.ValueType]] = {
+    "drop": v1.MODEL_ANSWERS_DROP,
+    "keep": v1.MODEL_ANSWERS_KEEP,
 }
 _METHODS: Final[Mapping[int, DeduplicationMethod]] = {
     v1.Deduplication.METHOD_UNSPECIFIED: "exact",
@@ -108,6 +119,7 @@ def spec_fields(spec: v1.DatasetSpec) -> dict[str, Any]:
         "unwritable_rows": _known(
             _UNWRITABLE, spec.unwritable_rows, "spec.unwritable_rows", v1.UnwritableRows.keys()
         ),
+        "model_answers": _model_answers(spec),
     }
     if spec.splits:
         fields["splits"] = [{"split": entry.split, "fraction": entry.fraction} for entry in spec.splits]
@@ -134,6 +146,7 @@ def source_trace(trace: v1.Trace) -> SourceTrace:
         final_answer=trace.final_answer,
         # To look into an empty struct takes as long as to read two steps.
         metadata=plain_struct(trace.metadata) if trace.HasField("metadata") else {},
+        source=trace.source,
     )
 
 
@@ -257,6 +270,12 @@ def _selection_message(spec: DatasetSpec) -> v1.Selection:
     return v1.Selection(latest=count) if spec.selection.strategy == "latest" else v1.Selection(random=count)
 
 
+def _model_answers(spec: v1.DatasetSpec) -> ModelAnswers:
+    if spec.model_answers == v1.MODEL_ANSWERS_UNSPECIFIED:
+        return "keep" if MODEL_ANSWERS_SOURCE in spec.filter.sources else "drop"
+    return _known(_MODEL_ANSWERS, spec.model_answers, "spec.model_answers", v1.ModelAnswers.keys())
+
+
 def _template_fields(template: v1.ChatTemplate) -> dict[str, Any]:
     kind = template.WhichOneof("template")
     return {
@@ -291,6 +310,7 @@ def _spec_message(spec: DatasetSpec) -> v1.DatasetSpec:
         decontamination=v1.Decontamination(ngram_words=spec.decontamination.ngram_words),
         parent=spec.parent,
         unwritable_rows=_UNWRITABLE_NUMBERS[spec.unwritable_rows],
+        model_answers=_MODEL_ANSWERS_NUMBERS[spec.model_answers],
     )
 
 
@@ -314,6 +334,7 @@ def _add_result(message: v1.Dataset, result: BuildResult) -> None:
     message.builder_versions.update(result.builder_versions)
     if result.dropped_rows is not None:
         message.dropped_rows.CopyFrom(_file_message(result.dropped_rows))
+    message.notices.extend(_notice_message(notice) for notice in result.notices)
     message.template_facts.CopyFrom(v1.TemplateFacts(**result.template_facts.model_dump()))
     message.trace_count = result.trace_count
     message.dropped.extend(v1.DroppedRows(**entry.model_dump()) for entry in result.dropped)
@@ -324,6 +345,15 @@ def _add_result(message: v1.Dataset, result: BuildResult) -> None:
             prompt_characters=_distribution_message(statistics.prompt_characters),
             response_characters=_distribution_message(statistics.response_characters),
         )
+    )
+
+
+def _notice_message(notice: Notice) -> v1.DatasetNotice:
+    return v1.DatasetNotice(
+        kind=v1.DatasetNotice.Kind.Value(f"KIND_{notice.kind.upper()}"),
+        split=notice.split,
+        reason=notice.reason,
+        rows=v1.AuditedRows(row_count=notice.row_count, example_row_ids=notice.example_row_ids),
     )
 
 

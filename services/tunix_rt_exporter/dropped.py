@@ -22,11 +22,14 @@ from tunix_rt_kit.errors import FailedPrecondition
 
 CONTAMINATED: Final = "contaminated"
 SELECTION: Final = "selection"
-MARKS: Final = {UNRENDERABLE: 1, TARGET_LOST: 2}
+MODEL_ANSWER: Final = "model_answer"
+MARKS: Final = {UNRENDERABLE: 1, TARGET_LOST: 2, MODEL_ANSWER: 3}
+_UNWRITABLE: Final = (UNRENDERABLE, TARGET_LOST)
 FIRST_EVAL_SET: Final = 8
 _NAMED: Final = 5
 _REASONS: Final = {
     UNRENDERABLE: "a text holds a control text of the chat template",
+    MODEL_ANSWER: "a model's answer in an evaluation",
     TARGET_LOST: "the chat template does not write the prompt, the reasoning or the answer as it is",
     SELECTION: "not selected",
     DUPLICATE: "prompt, steps and answer are those of another row after normalisation",
@@ -54,7 +57,7 @@ def report_lines(spool: RowSpool, arrangement: Arrangement) -> Iterator[bytes]:
 def refusal(spool: RowSpool, arrangement: Arrangement) -> FailedPrecondition | None:
     """The error that names the rows which the chat template cannot write as they are; None if it can all."""
     marks = spool.marks[arrangement.marked]
-    found = {stage: arrangement.marked[marks == mark].tolist() for stage, mark in MARKS.items()}
+    found = {stage: arrangement.marked[marks == MARKS[stage]].tolist() for stage in _UNWRITABLE}
     if not any(found.values()):
         return None
     told = [

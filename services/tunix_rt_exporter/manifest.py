@@ -20,6 +20,7 @@ ROW_FORMATS: Final = {"trace": 1, "tunix_sft": 2, "training_example": 2}
 RULE_VERSIONS: Final = {
     "contamination": 2,
     "duplicates": 1,
+    "model_answers": 1,
     "near_duplicates": 2,
     "order": 1,
     "splits": 1,
@@ -36,6 +37,7 @@ _SPEC_FIELDS: Final = {
     "deduplication",
     "split_group",
     "decontamination",
+    "model_answers",
 }
 
 

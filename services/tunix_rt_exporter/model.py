@@ -18,6 +18,8 @@ TRAIN: Final = "train"
 
 ReasoningStyle = Literal["numbered", "answer-only"]
 UnwritableRows = Literal["drop", "refuse"]
+ModelAnswers = Literal["drop", "keep"]
+NoticeKind = Literal["reference_answer", "eval_prompt", "eval_sets_unknown"]
 DeduplicationMethod = Literal["exact", "near", "identical"]
 DatasetFormat = Literal[
     "trace", "tunix_sft", "training_example", "chat", "training_example_parquet", "chat_parquet"
@@ -165,6 +167,8 @@ class DatasetSpec(Value):
     ] = ""
 
     unwritable_rows: UnwritableRows = "drop"
+    # As it was before there was a choice; whoever asks now gets another default from ``convert``.
+    model_answers: ModelAnswers = "keep"
 
     @property
     def key(self) -> str:
@@ -250,6 +254,16 @@ class Statistics(Value):
     response_characters: Distribution
 
 
+class Notice(Value):
+    """Rows of one split, kept, that a person should know of: how many, and the ids of the first."""
+
+    kind: NoticeKind
+    split: str
+    reason: str
+    row_count: int
+    example_row_ids: tuple[str, ...]
+
+
 class TemplateFacts(Value):
     """What the build found out about its chat template.
 
@@ -275,6 +289,7 @@ class BuildResult(Value):
     parent_digest: str = ""
     builder_versions: Mapping[str, str] = Field(default_factory=dict)
     template_facts: TemplateFacts = TemplateFacts()
+    notices: tuple[Notice, ...] = ()
 
 
 class Dataset(Value):
@@ -303,6 +318,7 @@ class SourceTrace:
     steps: list[dict[str, Any]]
     final_answer: str
     metadata: dict[str, Any]
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)

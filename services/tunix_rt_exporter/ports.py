@@ -46,6 +46,9 @@ class TraceSource(Protocol):
 class EvalSetSource(Protocol):
     """The evaluator."""
 
+    def names(self) -> Iterator[str]:
+        """The names of all eval sets, newest first; raises Unavailable."""
+
     def prompts(self, name: str) -> EvalPrompts:
         """The prompts of an eval set; raises NotFound (EVAL_SET_NOT_FOUND), Unavailable."""
 

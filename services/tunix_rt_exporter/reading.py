@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from tunix_rt_exporter.contamination import EvalIndex, EvalMatch
-from tunix_rt_exporter.dropped import CONTAMINATED, FIRST_EVAL_SET, MARKS, note
+from tunix_rt_exporter.dropped import CONTAMINATED, FIRST_EVAL_SET, MARKS, MODEL_ANSWER, note
 from tunix_rt_exporter.model import DatasetSpec, EvalPrompts, Progress, SourceTrace, SplitGroup
-from tunix_rt_exporter.rows import RowRenderer, Unwritable
+from tunix_rt_exporter.notices import disagrees
+from tunix_rt_exporter.rows import RenderedRow, RowRenderer, Unwritable
 from tunix_rt_exporter.similarity import Signatures
 from tunix_rt_exporter.spool import RowSpool
 from tunix_rt_kit.artifacts import canonical_json
@@ -17,6 +18,9 @@ from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.text import normalised
 
 BATCH: Final = 256
+MODEL_ANSWERS_SOURCE: Final = "evaluation"
+"""The source of traces that were made of a model's answers."""
+_EVALUATION: Final = "evaluations/"
 
 # A word of its own, which no text of a trace holds, so that texts can be normalised in one go.
 _BETWEEN: Final = " \0 "
@@ -49,6 +53,7 @@ class TraceReader:
         apart: Signatures | None,
     ) -> None:
         self._renderer = RowRenderer(template, spec.reasoning_style)
+        self._drops_answers = spec.model_answers == "drop"
         self._eval_sets = eval_sets
         self._items = EvalIndex(eval_sets, spec.decontamination.ngram_words) if eval_sets else None
         self._group = spec.split_group
@@ -79,25 +84,38 @@ class TraceReader:
     def _add(self, batch: Sequence[SourceTrace]) -> None:
         if not self._grouped:
             self._look_for_groups(batch)
-        matches: Sequence[EvalMatch | None] = [None] * len(batch)
+        taken = [trace for trace in batch if not self._drops(trace)]
+        found: Sequence[EvalMatch | None] = [None] * len(taken)
         if self._items is not None:
-            matches = self._items.matches([_texts(trace) for trace in batch])
-        clean = [trace for trace, match in zip(batch, matches, strict=True) if match is None]
-        rows = self._renderer.render(clean)
-        for trace, match in zip(batch, matches, strict=True):
-            if match is not None:
+            found = self._items.matches([_texts(trace) for trace in taken])
+        matches = iter(found)
+        rows = self._renderer.render(
+            [trace for trace, match in zip(taken, found, strict=True) if match is None]
+        )
+        for trace in batch:
+            if self._drops(trace):
+                self._spool.add_dropped(trace, MARKS[MODEL_ANSWER], note(trace.digest, MODEL_ANSWER))
+            elif (match := next(matches)) is not None:
                 self._add_contaminated(trace, match)
-            elif isinstance(row := next(rows), Unwritable):
-                line = note(trace.digest, row.stage, **row.facts)
-                self._spool.add_dropped(trace, MARKS[row.stage], line)
             else:
-                text = normalised(_BETWEEN.join(_texts(trace)))
-                prompt = "" if text.startswith("\0") else text.partition(_BETWEEN)[0]
-                self._spool.add(trace, split_group(self._group, prompt, trace.metadata), text, row)
+                self._add_row(trace, next(rows))
         if self._near is not None:
             self._near.add(["\n".join(_texts(trace)) for trace in batch])
         if self._apart is not None:
             self._apart.add([trace.prompt for trace in batch])
+
+    def _drops(self, trace: SourceTrace) -> bool:
+        return self._drops_answers and is_model_answer(trace)
+
+    def _add_row(self, trace: SourceTrace, row: RenderedRow | Unwritable) -> None:
+        if isinstance(row, Unwritable):
+            line = note(trace.digest, row.stage, **row.facts)
+            self._spool.add_dropped(trace, MARKS[row.stage], line)
+            return
+        text = normalised(_BETWEEN.join(_texts(trace)))
+        prompt = "" if text.startswith("\0") else text.partition(_BETWEEN)[0]
+        group = split_group(self._group, prompt, trace.metadata)
+        self._spool.add(trace, group, text, row, prompt=prompt, disagrees=disagrees(trace))
 
     def _add_contaminated(self, trace: SourceTrace, match: EvalMatch) -> None:
         fields = {
@@ -123,6 +141,13 @@ class TraceReader:
             reason="SPLIT_GROUP_MISSING",
             metadata={"metadata_field": field or "", "trace_count": str(count)},
         )
+
+
+def is_model_answer(trace: SourceTrace) -> bool:
+    """Whether a trace was made of what a model answered in an evaluation."""
+    evaluation = trace.metadata.get("evaluation")
+    named = isinstance(evaluation, str) and evaluation.startswith(_EVALUATION)
+    return named or trace.source == MODEL_ANSWERS_SOURCE
 
 
 def split_group(rule: SplitGroup, prompt: str, metadata: dict[str, Any]) -> str:

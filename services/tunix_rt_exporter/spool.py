@@ -1,4 +1,4 @@
-"""The rows of a build on their way: lines in a file, keys in memory (about 130 bytes a row)."""
+"""The rows of a build on their way: lines in a file, keys in memory (about 140 bytes a row)."""
 
 from __future__ import annotations
 
@@ -24,6 +24,11 @@ KEPT: Final = 0
 _BUFFER_BYTES: Final = 4 << 20
 
 
+def prompt_key(prompt: str) -> bytes:
+    """8 bytes that stand for a normalised prompt."""
+    return hashlib.blake2b(prompt.encode(), digest_size=8).digest()
+
+
 class RowSpool:
     """Takes rows in any order and gives their lines back in any other.
 
@@ -42,6 +47,8 @@ class RowSpool:
         self._orders = bytearray()
         self._texts = bytearray()
         self._groups = bytearray()
+        self._prompts = bytearray()
+        self._disagreeing = bytearray()
         self._sequences = array("q")
         self._marks = array("h")
         self._offsets = array("q")
@@ -66,7 +73,9 @@ class RowSpool:
         finally:
             self._path.unlink(missing_ok=True)
 
-    def add(self, trace: SourceTrace, group: str, text: str, row: RenderedRow) -> None:
+    def add(
+        self, trace: SourceTrace, group: str, text: str, row: RenderedRow, *, prompt: str, disagrees: bool
+    ) -> None:
         """Take one row.
 
         Args:
@@ -74,22 +83,27 @@ class RowSpool:
             group: rows of one group share a split.
             text: rows of one text may count as duplicates.
             row: its lines and figures.
+            prompt: its normalised prompt.
+            disagrees: whether its answer is another than its reference answer.
         """
-        self._add_keys(trace, group, text, KEPT)
+        self._add_keys(trace, group, text, KEPT, prompt)
+        self._disagreeing.append(disagrees)
         self._write(row.lines)
         self._figures.extend((row.steps, row.prompt_characters, row.response_characters))
 
     def add_dropped(self, trace: SourceTrace, mark: int, note: bytes) -> None:
         """Take a row that is dropped for the reason ``mark``, and a line for the report (see ``note``)."""
-        self._add_keys(trace, "", "", mark)
+        self._add_keys(trace, "", "", mark, "")
+        self._disagreeing.append(False)
         self._write((note,) + (b"",) * (len(FORMATS) - 1))
         self._figures.extend((0, 0, 0))
 
-    def _add_keys(self, trace: SourceTrace, group: str, text: str, mark: int) -> None:
+    def _add_keys(self, trace: SourceTrace, group: str, text: str, mark: int, prompt: str) -> None:
         self._keys += trace.digest
         self._orders += hashlib.sha256(self._order_salt + trace.digest).digest()[:16]
         self._groups += hashlib.sha256(self._split_salt + group.encode()).digest()[:8]
         self._texts += hashlib.blake2b(text.encode(), digest_size=16).digest()
+        self._prompts += prompt_key(prompt)
         self._sequences.append(trace.sequence)
         self._marks.append(mark)
         self._offsets.append(self._end)
@@ -127,6 +141,16 @@ class RowSpool:
     def groups(self) -> Unsigned:
         """What a row's split hangs on, [rows]: a hash of seed and group."""
         return np.frombuffer(self._groups, dtype=">u8").astype(np.uint64)
+
+    @property
+    def prompt_keys(self) -> Unsigned:
+        """The same for rows of the same normalised prompt, [rows]; see ``prompt_key``."""
+        return np.frombuffer(self._prompts, dtype=">u8").astype(np.uint64)
+
+    @property
+    def disagreeing(self) -> npt.NDArray[np.bool_]:
+        """Whether each row's answer is another than its reference answer, [rows]."""
+        return np.frombuffer(self._disagreeing, dtype=np.bool_)
 
     @property
     def sequences(self) -> Integers:

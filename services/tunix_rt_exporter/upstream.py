@@ -21,6 +21,7 @@ RETRIED: Final = ("tunix_rt.v1.TraceStore/ListTraces", "tunix_rt.v1.Evaluator/Ge
 _TIMEOUT_S: Final = 30.0
 _PAUSE_S: Final = 0.5
 _IDLE_S: Final = 0.2
+_PAGE: Final = 1_000
 T = TypeVar("T")
 
 
@@ -112,6 +113,16 @@ class GrpcEvalSetSource:
 
     def __init__(self, channel: grpc.Channel) -> None:
         self._stub = v1.EvaluatorStub(channel)
+
+    def names(self) -> Iterator[str]:
+        request = v1.ListEvalSetsRequest(page_size=_PAGE)
+        while True:
+            with _translated("the evaluator", ""):
+                found = self._stub.ListEvalSets(request, timeout=_TIMEOUT_S)
+            yield from (entry.name for entry in found.eval_sets)
+            if not found.next_page_token:
+                return
+            request.page_token = found.next_page_token
 
     def prompts(self, name: str) -> EvalPrompts:
         try:

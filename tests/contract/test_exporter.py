@@ -679,3 +679,40 @@ async def test_a_trace_store_that_is_not_there(tmp_path: Path) -> None:
         error = await refused(v1.ExporterStub(channel).CreateDataset(v1.CreateDatasetRequest(spec=spec)))
         assert (error.code, error.reason) == ("UNAVAILABLE", "UPSTREAM_UNAVAILABLE")
         assert "trace store" in error.message
+
+
+async def test_answers_of_models_are_left_out_unless_they_are_named(world: Exporting) -> None:
+    await world.add([trace(number) for number in range(40)])
+    await world.add([trace(50 + number, source="evaluation") for number in range(5)])
+    dataset = await world.build("plain")
+    assert dataset.spec.model_answers == v1.MODEL_ANSWERS_DROP
+    assert [(drop.stage, drop.row_count) for drop in dataset.dropped] == [("model_answer", 5)]
+    for dataset_id, spec, rows in (
+        ("named", {"filter": v1.TraceFilter(sources=["evaluation", "tests"])}, 45),
+        ("kept", {"model_answers": v1.MODEL_ANSWERS_KEEP}, 45),
+        ("dropped", {"filter": v1.TraceFilter(sources=["evaluation", "tests"])} | {"model_answers": 1}, 40),
+    ):
+        dataset = await world.build(dataset_id, **spec)
+        assert sum(split.row_count for split in dataset.splits) == rows
+        kept = v1.MODEL_ANSWERS_KEEP if rows == 45 else v1.MODEL_ANSWERS_DROP
+        assert dataset.spec.model_answers == kept
+
+
+async def test_prompts_of_eval_sets_that_nobody_named_are_noticed(world: Exporting) -> None:
+    world.eval_sets.known |= {"evalSets/other": ["what is 3 + 1?"], "evalSets/named": ["What is 4 + 1?"]}
+    await world.add(
+        [trace(number, metadata={"reference_answer": str(number + (number > 1))}) for number in range(9)]
+    )
+    train = [v1.SplitFraction(split="train", fraction=1)]
+    dataset = await world.build(eval_sets=["evalSets/named"], splits=train)
+    told = [(notice.kind, notice.split, notice.reason, notice.rows.row_count) for notice in dataset.notices]
+    assert told == [
+        (
+            v1.DatasetNotice.KIND_REFERENCE_ANSWER,
+            "train",
+            "the answer is not the metadata's reference_answer",
+            2,
+        ),
+        (v1.DatasetNotice.KIND_EVAL_PROMPT, "train", "the prompt stands in evalSets/other", 1),
+    ]
+    assert len(dataset.notices[1].rows.example_row_ids) == 1

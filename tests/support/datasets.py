@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ def built(
     *,
     parent: Parent | None = None,
     report: Callable[[Progress], None] = lambda _: None,
+    other_eval_sets: Callable[[], Iterable[EvalPrompts]] = tuple,
     **spec: Any,
 ) -> BuildResult:
     """What comes of a build whose traces arrive in ``parts``."""
@@ -62,6 +63,7 @@ def built(
             folder=Path(own),
             report=report,
             parent=parent,
+            other_eval_sets=other_eval_sets,
         )
         return build.run(parts)
 

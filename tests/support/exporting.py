@@ -30,6 +30,9 @@ class EvalSets(v1.EvaluatorServicer):
     def __init__(self) -> None:
         self.known: dict[str, list[str]] = {}
 
+    async def ListEvalSets(self, request: v1.ListEvalSetsRequest, context: Any) -> v1.ListEvalSetsResponse:
+        return v1.ListEvalSetsResponse(eval_sets=[v1.EvalSet(name=name) for name in self.known])
+
     async def GetEvalSet(self, request: v1.GetEvalSetRequest, context: Any) -> v1.EvalSet:
         if request.name not in self.known:
             raise NotFound("no such eval set", reason="EVAL_SET_NOT_FOUND")

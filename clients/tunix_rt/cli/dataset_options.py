@@ -40,6 +40,13 @@ UnwritableOption = Annotated[
         help="Rows that the template cannot write as they are: drop and name them, or refuse the build.",
     ),
 ]
+ModelAnswersOption = Annotated[
+    bool,
+    typer.Option(
+        "--model-answers",
+        help="Take what models answered in evaluations too, as --source evaluation does.",
+    ),
+]
 DuplicatesOption = Annotated[
     Duplicates,
     typer.Option(

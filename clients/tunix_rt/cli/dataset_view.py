@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -16,6 +16,7 @@ from tunix_rt.cli.resources import short_name
 from tunix_rt.errors import DataLossError
 
 _ROWS_SHOWN = 10
+_NAMED = 5
 
 
 def print_dataset(console: Console, dataset: v1.Dataset) -> None:
@@ -70,6 +71,8 @@ def print_dataset(console: Console, dataset: v1.Dataset) -> None:
         for row in dropped:
             tables.add_row(left_out, row.stage, text.count(row.row_count), row.reason)
         console.print(left_out)
+    if dataset.notices:
+        _print_notices(console, dataset.notices)
     figures = tables.table("PER ROW", ">MIN", ">MEAN", ">MEDIAN", ">P95", ">MAX")
     statistics = dataset.statistics
     for label, spread in (
@@ -80,6 +83,17 @@ def print_dataset(console: Console, dataset: v1.Dataset) -> None:
         values = (spread.minimum, spread.mean, spread.median, spread.p95, spread.maximum)
         tables.add_row(figures, label, *(f"{value:,.1f}".removesuffix(".0") for value in values))
     console.print(figures)
+
+
+def _print_notices(console: Console, notices: Iterable[v1.DatasetNotice]) -> None:
+    """What the build noticed about rows that it kept, with the first of them."""
+    noticed = tables.table("NOTICED IN", ">ROWS", "~WHAT", "~FIRST OF THEM")
+    for notice in notices:
+        rows = notice.rows
+        ids = ", ".join(row[:12] for row in rows.example_row_ids[:_NAMED])
+        more = ", ..." if rows.row_count > _NAMED else ""
+        tables.add_row(noticed, notice.split or "-", text.count(rows.row_count), notice.reason, ids + more)
+    console.print(noticed)
 
 
 def first_dropped(client: Client, name: str) -> list[Any]:

@@ -19,6 +19,7 @@ from tunix_rt.cli.dataset_options import (
     DuplicatesOption,
     GroupByOption,
     KeepApartOption,
+    ModelAnswersOption,
     NgramOption,
     ParentOption,
     SimilarityOption,
@@ -108,6 +109,7 @@ def build(
     group_by: GroupByOption = "",
     keep_apart: KeepApartOption = None,
     parent: ParentOption = "",
+    model_answers: ModelAnswersOption = False,
     unwritable: UnwritableOption = Unwritable.DROP,
 ) -> None:
     """Build a dataset: traces selected, split and rendered, bound to its name for ever."""
@@ -127,6 +129,7 @@ def build(
         split_group=split_group(group_by, keep_apart),
         parent=dataset_name(parent) if parent else "",
         unwritable_rows=UNWRITABLE[unwritable],
+        model_answers=v1.MODEL_ANSWERS_KEEP if model_answers else v1.MODEL_ANSWERS_UNSPECIFIED,
     )
     with session.connect() as client:
         if template or system:

@@ -93,6 +93,7 @@ class DatasetConfig(_Section):
     keep_apart: Similarity | None = None
     parent: str = ""
     unwritable_rows: Literal["drop", "refuse"] = "drop"
+    model_answers: bool = False
 
     @model_validator(mode="after")
     def _check_selection(self) -> Self:

@@ -88,6 +88,7 @@ def dataset_spec(config: DatasetConfig, template: v1.ChatTemplate, eval_sets: li
         split_group=_split_group(config),
         parent=config.parent,
         unwritable_rows=_UNWRITABLE[config.unwritable_rows],
+        model_answers=v1.MODEL_ANSWERS_KEEP if config.model_answers else v1.MODEL_ANSWERS_UNSPECIFIED,
     )
 
 

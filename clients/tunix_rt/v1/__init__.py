@@ -64,6 +64,7 @@ from tunix_rt.v1.trace_pb2 import (
 )
 from tunix_rt.v1.dataset_pb2 import (
     Dataset as Dataset,
+    DatasetNotice as DatasetNotice,
     TemplateFacts as TemplateFacts,
     DatasetSpec as DatasetSpec,
     Deduplication as Deduplication,
@@ -83,6 +84,10 @@ from tunix_rt.v1.dataset_pb2 import (
     HistogramBin as HistogramBin,
     AuditedRows as AuditedRows,
     PackingEfficiency as PackingEfficiency,
+    ModelAnswers as ModelAnswers,
+    MODEL_ANSWERS_UNSPECIFIED as MODEL_ANSWERS_UNSPECIFIED,
+    MODEL_ANSWERS_DROP as MODEL_ANSWERS_DROP,
+    MODEL_ANSWERS_KEEP as MODEL_ANSWERS_KEEP,
     UnwritableRows as UnwritableRows,
     UNWRITABLE_ROWS_UNSPECIFIED as UNWRITABLE_ROWS_UNSPECIFIED,
     UNWRITABLE_ROWS_DROP as UNWRITABLE_ROWS_DROP,

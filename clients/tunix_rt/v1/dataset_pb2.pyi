@@ -26,6 +26,32 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _ModelAnswers:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ModelAnswersEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ModelAnswers.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MODEL_ANSWERS_UNSPECIFIED: _ModelAnswers.ValueType  # 0
+    """MODEL_ANSWERS_KEEP if the filter's sources name "evaluation", else MODEL_ANSWERS_DROP."""
+    MODEL_ANSWERS_DROP: _ModelAnswers.ValueType  # 1
+    """They are dropped, as "model_answer"."""
+    MODEL_ANSWERS_KEEP: _ModelAnswers.ValueType  # 2
+    """They are rows like others. In datasets that were built before there was a choice, they are."""
+
+class ModelAnswers(_ModelAnswers, metaclass=_ModelAnswersEnumTypeWrapper):
+    """Whether traces that hold what a model answered in an evaluation become rows. They have the source "evaluation", or name an evaluation
+    (`evaluations/...`) as `evaluation` in their metadata.
+    """
+
+MODEL_ANSWERS_UNSPECIFIED: ModelAnswers.ValueType  # 0
+"""MODEL_ANSWERS_KEEP if the filter's sources name "evaluation", else MODEL_ANSWERS_DROP."""
+MODEL_ANSWERS_DROP: ModelAnswers.ValueType  # 1
+"""They are dropped, as "model_answer"."""
+MODEL_ANSWERS_KEEP: ModelAnswers.ValueType  # 2
+"""They are rows like others. In datasets that were built before there was a choice, they are."""
+Global___ModelAnswers: _TypeAlias = ModelAnswers  # noqa: Y015
+
 class _UnwritableRows:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -200,6 +226,7 @@ class Dataset(_message.Message):
     DROPPED_ROWS_FIELD_NUMBER: _builtins.int
     PARENT_DIGEST_FIELD_NUMBER: _builtins.int
     BUILDER_VERSIONS_FIELD_NUMBER: _builtins.int
+    NOTICES_FIELD_NUMBER: _builtins.int
     TEMPLATE_FACTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `datasets/{dataset_id}@{version}`."""
@@ -235,7 +262,7 @@ class Dataset(_message.Message):
     def dropped(self) -> _containers.RepeatedCompositeFieldContainer[Global___DroppedRows]:
         """How many rows each stage dropped: "duplicate", "near_duplicate", "contaminated", "unrenderable" (a text holds a control text of a chat
         template, or the template refuses it), "target_lost" (the template does not write the prompt, the reasoning or the answer as the trace has
-        it), "split_conflict" (a row of another split is too much like it), "selection".
+        it), "model_answer" (a model's answer in an evaluation), "split_conflict" (a row of another split is too much like it), "selection".
         """
 
     @_builtins.property
@@ -265,6 +292,10 @@ class Dataset(_message.Message):
         """Versions of the software that built it, by package. Not part of the digest; the versions of its rules, which can change a row, are."""
 
     @_builtins.property
+    def notices(self) -> _containers.RepeatedCompositeFieldContainer[Global___DatasetNotice]:
+        """What the build noticed about rows that it kept. Not part of the digest: it hangs on the eval sets that there were."""
+
+    @_builtins.property
     def template_facts(self) -> Global___TemplateFacts:
         """What the build found out about its chat template. Not part of the digest. Unset in datasets that were built before there was such a thing."""
 
@@ -288,15 +319,79 @@ class Dataset(_message.Message):
         dropped_rows: _artifact_pb2.ArtifactFile | None = ...,
         parent_digest: _builtins.str = ...,
         builder_versions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        notices: _abc.Iterable[Global___DatasetNotice] | None = ...,
         template_facts: Global___TemplateFacts | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "dropped_rows", b"dropped_rows", "end_time", b"end_time", "error", b"error", "manifest", b"manifest", "progress", b"progress", "spec", b"spec", "start_time", b"start_time", "statistics", b"statistics", "template_facts", b"template_facts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["builder_versions", b"builder_versions", "create_time", b"create_time", "digest", b"digest", "dropped", b"dropped", "dropped_rows", b"dropped_rows", "end_time", b"end_time", "error", b"error", "manifest", b"manifest", "name", b"name", "parent_digest", b"parent_digest", "progress", b"progress", "spec", b"spec", "splits", b"splits", "start_time", b"start_time", "state", b"state", "statistics", b"statistics", "template_facts", b"template_facts", "trace_count", b"trace_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["builder_versions", b"builder_versions", "create_time", b"create_time", "digest", b"digest", "dropped", b"dropped", "dropped_rows", b"dropped_rows", "end_time", b"end_time", "error", b"error", "manifest", b"manifest", "name", b"name", "notices", b"notices", "parent_digest", b"parent_digest", "progress", b"progress", "spec", b"spec", "splits", b"splits", "start_time", b"start_time", "state", b"state", "statistics", b"statistics", "template_facts", b"template_facts", "trace_count", b"trace_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Dataset: _TypeAlias = Dataset  # noqa: Y015
+
+@_typing.final
+class DatasetNotice(_message.Message):
+    """Rows of one split that a person should know of."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[DatasetNotice._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: DatasetNotice._Kind.ValueType  # 0
+        """Never sent."""
+        KIND_REFERENCE_ANSWER: DatasetNotice._Kind.ValueType  # 1
+        """The metadata's `reference_answer` is not the final answer: as texts after normalisation, and as numbers."""
+        KIND_EVAL_PROMPT: DatasetNotice._Kind.ValueType  # 2
+        """The prompt, after normalisation, is that of an item of an eval set which the spec does not name."""
+        KIND_EVAL_SETS_UNKNOWN: DatasetNotice._Kind.ValueType  # 3
+        """No rows: the evaluator could not be asked for its eval sets, or only for some of them."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """What is the matter with them."""
+
+    KIND_UNSPECIFIED: DatasetNotice.Kind.ValueType  # 0
+    """Never sent."""
+    KIND_REFERENCE_ANSWER: DatasetNotice.Kind.ValueType  # 1
+    """The metadata's `reference_answer` is not the final answer: as texts after normalisation, and as numbers."""
+    KIND_EVAL_PROMPT: DatasetNotice.Kind.ValueType  # 2
+    """The prompt, after normalisation, is that of an item of an eval set which the spec does not name."""
+    KIND_EVAL_SETS_UNKNOWN: DatasetNotice.Kind.ValueType  # 3
+    """No rows: the evaluator could not be asked for its eval sets, or only for some of them."""
+
+    KIND_FIELD_NUMBER: _builtins.int
+    SPLIT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    kind: Global___DatasetNotice.Kind.ValueType
+    """What is the matter."""
+    split: _builtins.str
+    """The split that the rows are in; empty for KIND_EVAL_SETS_UNKNOWN."""
+    reason: _builtins.str
+    """The same in words."""
+    @_builtins.property
+    def rows(self) -> Global___AuditedRows:
+        """The rows: how many, and the first of them."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___DatasetNotice.Kind.ValueType = ...,
+        split: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        rows: Global___AuditedRows | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rows", b"rows"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "reason", b"reason", "rows", b"rows", "split", b"split"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DatasetNotice: _TypeAlias = DatasetNotice  # noqa: Y015
 
 @_typing.final
 class TemplateFacts(_message.Message):
@@ -357,6 +452,7 @@ class DatasetSpec(_message.Message):
     DECONTAMINATION_FIELD_NUMBER: _builtins.int
     PARENT_FIELD_NUMBER: _builtins.int
     UNWRITABLE_ROWS_FIELD_NUMBER: _builtins.int
+    MODEL_ANSWERS_FIELD_NUMBER: _builtins.int
     dataset_id: _builtins.str
     """The dataset's name: 1-64 of a-z, 0-9, '-', '_', '.', beginning with a letter or digit."""
     version: _builtins.str
@@ -374,6 +470,8 @@ class DatasetSpec(_message.Message):
     """
     unwritable_rows: Global___UnwritableRows.ValueType
     """What becomes of rows that the chat template cannot write as they are."""
+    model_answers: Global___ModelAnswers.ValueType
+    """Whether what models answered becomes rows."""
     @_builtins.property
     def filter(self) -> _trace_pb2.TraceFilter:
         """Which traces."""
@@ -424,10 +522,11 @@ class DatasetSpec(_message.Message):
         decontamination: Global___Decontamination | None = ...,
         parent: _builtins.str = ...,
         unwritable_rows: Global___UnwritableRows.ValueType = ...,
+        model_answers: Global___ModelAnswers.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chat_template", b"chat_template", "decontamination", b"decontamination", "deduplication", b"deduplication", "filter", b"filter", "selection", b"selection", "split_group", b"split_group"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "chat_template", b"chat_template", "dataset_id", b"dataset_id", "decontamination", b"decontamination", "deduplication", b"deduplication", "eval_sets", b"eval_sets", "filter", b"filter", "parent", b"parent", "reasoning_style", b"reasoning_style", "seed", b"seed", "selection", b"selection", "split_group", b"split_group", "splits", b"splits", "unwritable_rows", b"unwritable_rows", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "chat_template", b"chat_template", "dataset_id", b"dataset_id", "decontamination", b"decontamination", "deduplication", b"deduplication", "eval_sets", b"eval_sets", "filter", b"filter", "model_answers", b"model_answers", "parent", b"parent", "reasoning_style", b"reasoning_style", "seed", b"seed", "selection", b"selection", "split_group", b"split_group", "splits", b"splits", "unwritable_rows", b"unwritable_rows", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

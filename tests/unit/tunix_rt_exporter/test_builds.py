@@ -66,6 +66,9 @@ class Upstream:
             pause(0.3)
             yield [source(number)]
 
+    def names(self) -> Iterator[str]:
+        return iter(())
+
     def prompts(self, name: str) -> EvalPrompts:
         return EvalPrompts(name, "", {})
 
