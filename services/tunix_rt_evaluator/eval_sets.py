@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from tunix_rt_evaluator.grading import Grading
 from tunix_rt_evaluator.grading.numbers import read_number
@@ -24,7 +24,6 @@ from tunix_rt_kit.serving.resources import check_id
 from tunix_rt_kit.serving.validation import Violations
 
 EVAL_SET_INVALID: Final = "EVAL_SET_INVALID"
-_ITEMS: Final = TypeAdapter(tuple[EvalItem, ...])
 
 
 def checked_items(draft: EvalSetDraft, grading: Grading) -> tuple[EvalItem, ...]:
@@ -65,12 +64,16 @@ def checked_items(draft: EvalSetDraft, grading: Grading) -> tuple[EvalItem, ...]
         known = grader is None or grader["kind"] in grading.kinds
         wrong.check(known, f"eval_set.items[{index}].grader", grading.unknown_kind)
     wrong.raise_if_any(EVAL_SET_INVALID)
-    items: tuple[EvalItem, ...] = ()
-    try:
-        items = _ITEMS.validate_python([_with_grader(item) for item in draft.items])
-    except ValidationError as error:
-        for location, description in field_problems(error):
-            wrong.add(field_path(("eval_set", "items", *location)), description)
+    items: list[EvalItem] = []
+    for index, fields in enumerate(draft.items):
+        try:
+            items.append(EvalItem.model_validate(_with_grader(fields)))
+        except ValidationError as error:
+            for location, description in field_problems(error):
+                wrong.add(field_path(("eval_set", "items", index, *location)), description)
+        if wrong.enough:
+            break
+    wrong.raise_if_any(EVAL_SET_INVALID)
     _check_duplicates(items, wrong)
     _check_contents(items, grading, wrong)
     wrong.raise_if_any(EVAL_SET_INVALID)
@@ -110,6 +113,8 @@ def _check_duplicates(items: Sequence[EvalItem], wrong: Violations) -> None:
 
 def _check_contents(items: Sequence[EvalItem], grading: Grading, wrong: Violations) -> None:
     for index, item in enumerate(items):
+        if wrong.enough:
+            return
         try:
             # Not of a dump: pydantic writes infinity as null.
             digest_json(dict(item.metadata))

@@ -39,12 +39,13 @@ _RELATIONS: Final[Mapping[Relation, v1.StepAlignment.Relation.ValueType]] = {
 
 def draft(trace: v1.Trace) -> TraceDraft:
     """What a client wrote, unchecked, without the server's fields and those that the contract lacks."""
+    fields = _content(trace)
     written = v1.Trace()
     written.CopyFrom(trace)
     for field in _OUTPUT_ONLY:
         written.ClearField(field)
     written.DiscardUnknownFields()
-    return TraceDraft(_content(written), written.SerializeToString(deterministic=True))
+    return TraceDraft(fields, written.SerializeToString(deterministic=True))
 
 
 def content(encoded: bytes) -> TraceContent:

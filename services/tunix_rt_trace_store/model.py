@@ -102,7 +102,7 @@ class TraceContent(TypedDict):
     source: Annotated[str, Field(max_length=64), AfterValidator(_no_nul)]
 
 
-TRACE_CONTENTS: Final = TypeAdapter(list[TraceContent])
+TRACE_CONTENT: Final = TypeAdapter(TraceContent)
 
 
 @dataclass(frozen=True, slots=True)

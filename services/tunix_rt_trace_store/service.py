@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
@@ -14,7 +14,6 @@ from tunix_rt_kit.serving.resources import parse_name
 from tunix_rt_kit.serving.validation import Violations
 from tunix_rt_kit.text import normalised
 from tunix_rt_trace_store.alignment import align
-from tunix_rt_trace_store.content import rendered
 from tunix_rt_trace_store.model import (
     Comparison,
     CreateResult,
@@ -29,7 +28,7 @@ from tunix_rt_trace_store.model import (
     TraceFilter,
 )
 from tunix_rt_trace_store.scoring import CRITERIA
-from tunix_rt_trace_store.validation import checked_contents, checked_filter, checked_scores
+from tunix_rt_trace_store.validation import checked_filter, checked_scores, checked_traces
 
 TRACE_NAME: Final = "traces/{trace}"
 STREAM_BATCH: Final = 1_000
@@ -93,18 +92,17 @@ class TraceStoreService:
 
     def create_trace(self, draft: TraceDraft, request_id: str) -> StoredTrace:
         """Store one trace, once for each request id."""
-        (content,) = checked_contents([draft], "trace")
-        trace = rendered(content, draft.encoded)
+        (trace,) = checked_traces([draft], 1, "trace")
         request = RequestKey("CreateTrace", request_id, trace.content_digest)
         (result,) = self._repository.create([trace], "keep", request)
         return self._repository.get(result.id)
 
     def create_traces(
-        self, drafts: Sequence[TraceDraft], policy: DuplicatePolicy, request_id: str
+        self, drafts: Iterable[TraceDraft], count: int, policy: DuplicatePolicy, request_id: str
     ) -> list[CreateResult]:
-        """Store a batch, all or nothing, once for each request id; one result for each draft, in order."""
-        contents = checked_contents(drafts, "traces[{}]")
-        batch = [rendered(content, draft.encoded) for content, draft in zip(contents, drafts, strict=True)]
+        """Store a batch of ``count``, all or nothing, once for each request id; one result for each draft, in
+        order."""
+        batch = checked_traces(drafts, count, "traces[{}]")
         body = digest_json({"policy": policy, "traces": [trace.content_digest for trace in batch]})
         return self._repository.create(batch, policy, RequestKey("BatchCreateTraces", request_id, body))
 

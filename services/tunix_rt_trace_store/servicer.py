@@ -32,8 +32,9 @@ class TraceStoreServicer(v1.TraceStoreServicer):
     ) -> v1.BatchCreateTracesResponse:
         def call() -> v1.BatchCreateTracesResponse:
             policy = convert.duplicate_policy(request.duplicate_policy)
-            drafts = [convert.draft(trace) for trace in request.traces]
-            return convert.create_response(self._service.create_traces(drafts, policy, request.request_id))
+            drafts = map(convert.draft, request.traces)
+            results = self._service.create_traces(drafts, len(request.traces), policy, request.request_id)
+            return convert.create_response(results)
 
         return await run_blocking(call)
 

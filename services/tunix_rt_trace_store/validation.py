@@ -2,55 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
 from tunix_rt_kit.serving.field_errors import field_path, field_problems
 from tunix_rt_kit.serving.validation import Violations
+from tunix_rt_trace_store.content import rendered
 from tunix_rt_trace_store.model import (
     MAX_BATCH,
     MAX_TRACE_BYTES,
     SCORE_DRAFTS,
-    TRACE_CONTENTS,
+    TRACE_CONTENT,
+    NewTrace,
     ScoreDraft,
-    TraceContent,
     TraceDraft,
     TraceFilter,
 )
 
 
-def checked_contents(drafts: Sequence[TraceDraft], path: str) -> list[TraceContent]:
-    """The contents of ``drafts``, every limit checked.
+def checked_traces(drafts: Iterable[TraceDraft], count: int, path: str) -> list[NewTrace]:
+    """Traces ready to be stored, every limit checked.
 
     Args:
-        drafts: the traces as they arrived.
+        drafts: the traces as they arrived, so many as ``count`` says; one that nobody needs to look at is not
+            taken.
+        count: how many there are.
         path: where a trace stands in the request: ``trace``, or ``traces[{}]`` for those of a batch.
 
-    Raises InvalidArgument: BATCH_SIZE_INVALID, TRACE_INVALID with every wrong field.
+    Raises InvalidArgument: BATCH_SIZE_INVALID, TRACE_INVALID with the wrong fields.
     """
     violations = Violations()
     violations.check(
-        1 <= len(drafts) <= MAX_BATCH,
-        "traces",
-        f"holds {len(drafts)} traces; 1 to {MAX_BATCH:,} would be right",
+        1 <= count <= MAX_BATCH, "traces", f"holds {count:,} traces; 1 to {MAX_BATCH:,} would be right"
     )
     violations.raise_if_any("BATCH_SIZE_INVALID")
+    traces: list[NewTrace] = []
     for index, draft in enumerate(drafts):
+        size, place = len(draft.encoded), path.format(index)
         violations.check(
-            len(draft.encoded) <= MAX_TRACE_BYTES,
-            path.format(index),
-            f"is {len(draft.encoded):,} bytes encoded; at most {MAX_TRACE_BYTES:,} would be right",
+            size <= MAX_TRACE_BYTES,
+            place,
+            f"is {size:,} bytes encoded; at most {MAX_TRACE_BYTES:,} would be right",
         )
-    contents: list[TraceContent] = []
-    try:
-        contents = TRACE_CONTENTS.validate_python([draft.content for draft in drafts], strict=True)
-    except ValidationError as error:
-        for location, description in field_problems(error):
-            violations.add(f"{path.format(location[0])}.{field_path(location[1:])}", description)
+        try:
+            content = TRACE_CONTENT.validate_python(draft.content, strict=True)
+        except ValidationError as error:
+            for location, description in field_problems(error):
+                violations.add(f"{place}.{field_path(location)}", description)
+        if violations.enough:
+            break
+        if not violations.found:
+            traces.append(rendered(content, draft.encoded))
     violations.raise_if_any("TRACE_INVALID")
-    return contents
+    return traces
 
 
 def checked_scores(drafts: Sequence[Mapping[str, Any]], reserved: Collection[str]) -> list[ScoreDraft]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -167,5 +168,35 @@ async def test_a_thousand_wrong_traces_make_one_readable_error(store: Any) -> No
     )
     assert (error.code, error.reason) == ("INVALID_ARGUMENT", "TRACE_INVALID")
     assert fields(error)[0] == "traces[0].trace_version"
-    assert int(error.metadata["violations_omitted"]) + len(error.violations) == 4_000
+    assert "and at least 999 more" in error.message
+    # Nobody reads as many as there are, and the next ones come with the next attempt.
+    assert int(error.metadata["violations_omitted"]) + len(error.violations) == 1_000
+    assert await stored(store) == []
+
+
+@pytest.mark.parametrize("method", ["BatchCreateTraces", "WriteScores"])
+async def test_a_call_with_two_million_entries_costs_next_to_nothing(
+    channel: grpc.aio.Channel, method: str
+) -> None:
+    call = channel.unary_unary(f"/tunix_rt.v1.TraceStore/{method}")
+    began = time.process_time()
+    error = await refused(call(b"\x0a\x00" * 2_000_000))
+    assert (error.code, error.reason) == ("INVALID_ARGUMENT", "TOO_MANY_ENTRIES")
+    # One took half a minute of the server once.
+    assert time.process_time() - began < 2
+
+
+async def test_small_traces_with_very_many_empty_steps_are_refused_at_once(store: Any) -> None:
+    trace = v1.Trace(steps=[v1.TraceStep()] * 1_000)
+    began = time.process_time()
+    error = await refused(store.BatchCreateTraces(v1.BatchCreateTracesRequest(traces=[trace] * 1_000)))
+    assert (error.code, error.reason) == ("INVALID_ARGUMENT", "TRACE_INVALID")
+    assert time.process_time() - began < 5
+
+
+async def test_metadata_of_very_many_values_is_refused(store: Any) -> None:
+    odd = trace(1)
+    odd.metadata.update({"values": [None] * 200_000})
+    error = await refused(store.CreateTrace(v1.CreateTraceRequest(trace=odd)))
+    assert (error.code, error.reason) == ("INVALID_ARGUMENT", "TOO_MANY_ENTRIES")
     assert await stored(store) == []

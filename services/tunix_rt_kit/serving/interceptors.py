@@ -1,4 +1,5 @@
-"""What surrounds every RPC: the request context with its access log line, and the translation of errors.
+"""What surrounds every RPC: the request context with its access log line, the bounds of requests, and the
+translation of errors.
 
 Both wrap all four kinds of handlers, whose behaviours must be coroutine functions or async generators.
 """
@@ -17,13 +18,16 @@ from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from tunix_rt_kit.errors import DomainError, InvalidArgument
+from tunix_rt_kit.errors import DomainError
+from tunix_rt_kit.serving.blocking import run_blocking
+from tunix_rt_kit.serving.bounds import check_bounds, malformed
 from tunix_rt_kit.serving.context import REQUEST_ID_KEY, begin_request, current_request_id
 from tunix_rt_kit.serving.logging import get_logger
 from tunix_rt_kit.serving.status import ERROR_DOMAIN, status_of
 
 _log = get_logger("tunix_rt.serving")
 _QUIET = ("/grpc.health.", "/grpc.reflection.")
+_LARGE = 1 << 16  # bytes
 
 if TYPE_CHECKING:  # generic only in the stubs
     _Interceptor = grpc.aio.ServerInterceptor[Any, Any]
@@ -72,8 +76,9 @@ class RequestContextInterceptor(_Interceptor):
 
 class ErrorInterceptor(_Interceptor):
     """Turns domain errors into a canonical code with ErrorInfo and BadRequest, and anything else into a bland
-    INTERNAL whose request id leads to the traceback in the log. Bytes that are no message of the method's
-    type are INVALID_ARGUMENT (REQUEST_MALFORMED)."""
+    INTERNAL whose request id leads to the traceback in the log. Requests are decoded here: bytes that are no
+    message of the method's type are INVALID_ARGUMENT (REQUEST_MALFORMED), and so are more entries than
+    ``check_bounds`` lets pass (TOO_MANY_ENTRIES)."""
 
     async def intercept_service(
         self,
@@ -84,11 +89,18 @@ class ErrorInterceptor(_Interceptor):
         if handler is None:
             return None
         method: str = handler_call_details.method
+        decode = _decoder(handler.request_deserializer)
+
+        async def received(data: Any) -> Any:
+            if handler.request_streaming:
+                return _decoded_stream(data, decode)
+            # While a large one is decoded, others are served.
+            return await run_blocking(decode, data) if len(data) > _LARGE else decode(data)
 
         def unary(behavior: Behavior) -> Behavior:
             async def call(request: Any, context: Any) -> Any:
                 try:
-                    return await _result(behavior(_checked(request), context))
+                    return await _result(behavior(await received(request), context))
                 except Exception as error:
                     await _abort(error, method, context)
 
@@ -97,47 +109,37 @@ class ErrorInterceptor(_Interceptor):
         def stream(behavior: Behavior) -> Behavior:
             async def call(request: Any, context: Any) -> AsyncIterator[Any]:
                 try:
-                    async for response in _responses(behavior(_checked(request), context)):
+                    async for response in _responses(behavior(await received(request), context)):
                         yield response
                 except Exception as error:
                     await _abort(error, method, context)
 
             return call
 
-        return _rewrapped(handler, unary, stream, _tolerant(handler.request_deserializer))
+        return _rewrapped(handler, unary, stream, decoded=False)
 
 
-class _Malformed:
-    """Stands for a request whose bytes could not be decoded."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-
-
-def _tolerant(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
-    if deserialize is None:
-        return None
+def _decoder(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Decodes a request whose bounds hold, or raises InvalidArgument."""
+    # What gRPC is given is the bound method FromString of a message's class.
+    descriptor = getattr(getattr(deserialize, "__self__", None), "DESCRIPTOR", None)
 
     def decode(data: bytes) -> Any:
+        if descriptor is not None:
+            check_bounds(descriptor, data)
         try:
             return deserialize(data)
         except (DecodeError, ValueError) as error:
-            return _Malformed(error)
+            raise malformed() from error
 
     return decode
 
 
-def _checked(request: Any) -> Any:
-    if isinstance(request, _Malformed):
-        raise InvalidArgument(
-            "the request is not a message of this method's type", reason="REQUEST_MALFORMED"
-        ) from request.error
-    return _checked_stream(request) if hasattr(request, "__aiter__") else request
-
-
-async def _checked_stream(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+async def _decoded_stream(
+    requests: AsyncIterator[bytes], decode: Callable[[bytes], Any]
+) -> AsyncIterator[Any]:
     async for request in requests:
-        yield _checked(request)
+        yield decode(request)
 
 
 async def _result(answer: Any) -> Any:
@@ -203,10 +205,12 @@ def _rewrapped(
     handler: Handler,
     unary: Callable[[Behavior], Behavior],
     stream: Callable[[Behavior], Behavior],
-    deserializer: Callable[[bytes], Any] | None = None,
+    *,
+    decoded: bool = True,
 ) -> Handler:
+    """The handler with its behaviour wrapped; where it is not ``decoded``, that gets requests as bytes."""
     codec = {
-        "request_deserializer": deserializer or handler.request_deserializer,
+        "request_deserializer": handler.request_deserializer if decoded else None,
         "response_serializer": handler.response_serializer,
     }
     if handler.request_streaming and handler.response_streaming:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from tunix_rt_kit.errors import FieldViolation, InvalidArgument
+
+MOST: Final = 1_000
+"""Wrong fields that are worth looking for: an error names the first few of them."""
 
 
 @dataclass(slots=True)
 class Violations:
-    """Collects every wrong field of a request, so that one error names them all."""
+    """Collects the wrong fields of a request, so that one error names them all."""
 
     found: list[FieldViolation] = field(default_factory=list)
 
@@ -23,6 +27,11 @@ class Violations:
     def add(self, field_path: str, description: str) -> None:
         """Note a violation of the field at ``field_path``."""
         self.found.append(FieldViolation(field_path, description))
+
+    @property
+    def enough(self) -> bool:
+        """Whether so many are wrong that nobody looks for more."""
+        return len(self.found) >= MOST
 
     def raise_if_any(
         self, reason: str, message: str = "", *, metadata: Mapping[str, str] | None = None
@@ -41,5 +50,6 @@ class Violations:
         if message:
             line = f"{message}: {line}"
         if len(self.found) > 1:
-            line += f" (and {len(self.found) - 1} more)"
+            least = "at least " if self.enough else ""
+            line += f" (and {least}{len(self.found) - 1:,} more)"
         raise InvalidArgument(line, reason=reason, metadata=metadata, violations=self.found)
