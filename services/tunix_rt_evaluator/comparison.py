@@ -91,7 +91,7 @@ def compared(
     contamination = contamination.model_copy(
         update={
             "items": tuple(
-                given_away[first[digest].item_id] for digest in digests if digest not in set(clean)
+                given_away[first[digest].item_id] for digest in digests if first[digest].item_id in given_away
             ),
             "clean": difference(clean) if 0 < len(clean) < len(digests) else None,
         }

@@ -18,6 +18,7 @@ from tunix_rt_evaluator.model import (
     EvalSetDraft,
 )
 from tunix_rt_kit.artifacts import digest_json
+from tunix_rt_kit.callers import check
 from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_kit.serving.field_errors import field_path, field_problems
 from tunix_rt_kit.serving.resources import check_id
@@ -66,6 +67,7 @@ def checked_items(draft: EvalSetDraft, grading: Grading) -> tuple[EvalItem, ...]
     wrong.raise_if_any(EVAL_SET_INVALID)
     items: list[EvalItem] = []
     for index, fields in enumerate(draft.items):
+        check()
         try:
             items.append(EvalItem.model_validate(_with_grader(fields)))
         except ValidationError as error:
@@ -113,6 +115,7 @@ def _check_duplicates(items: Sequence[EvalItem], wrong: Violations) -> None:
 
 def _check_contents(items: Sequence[EvalItem], grading: Grading, wrong: Violations) -> None:
     for index, item in enumerate(items):
+        check()
         if wrong.enough:
             return
         try:

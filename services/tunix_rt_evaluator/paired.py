@@ -15,6 +15,7 @@ from tunix_rt_evaluator.comparison_model import (
 )
 from tunix_rt_evaluator.model import CONFIDENCE, Accuracy, Interval
 from tunix_rt_evaluator.statistics import accuracy, wilson
+from tunix_rt_kit.callers import check
 
 if TYPE_CHECKING:
     import numpy as np
@@ -136,9 +137,15 @@ def permutation_p(differences: Floats, groups: NDArray[np.intp]) -> float:
     if len(sums) == 1:
         # SciPy wants two. Either sign is as far from 0.
         return 1.0
+
+    def total(changed: Floats, axis: int) -> Floats:
+        check()
+        sums_of: Floats = changed.sum(axis=axis)
+        return sums_of
+
     found = permutation_test(
         (sums,),
-        lambda x, axis: x.sum(axis=axis),
+        total,
         permutation_type="samples",
         vectorized=True,
         n_resamples=RESAMPLES,

@@ -31,6 +31,7 @@ from tunix_rt_evaluator.model import (
 from tunix_rt_evaluator.names import eval_set_name, evaluation_name
 from tunix_rt_evaluator.service import RequestKey
 from tunix_rt_evaluator.tables import VERSION_TABLE, eval_sets, evaluations, requests, results
+from tunix_rt_kit.callers import check
 from tunix_rt_kit.database import Database, RequestLog, transaction_lock
 from tunix_rt_kit.errors import AlreadyExists, NotFound
 
@@ -208,6 +209,7 @@ class SqlEvaluationRepository:
             if wanted == _ALL_ITEMS:
                 ordered = ordered.limit(limit + 1)
             for (value,) in session.execute(ordered.execution_options(yield_per=_ROWS)):
+                check()
                 result = ItemResult.model_validate(value)
                 if not wanted.takes(result):
                     continue
@@ -223,6 +225,7 @@ class SqlEvaluationRepository:
         with self._database.read() as session:
             ordered = query.order_by(results.c.item_id).execution_options(yield_per=_ROWS)
             for value in session.execute(ordered).scalars():
+                check()
                 yield ItemResult.model_validate(value)
 
     def _once(self, session: Session, request: RequestKey, create: Any) -> str:

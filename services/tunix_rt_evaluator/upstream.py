@@ -10,6 +10,7 @@ from tunix_rt_evaluator.convert import chat_template_fields
 from tunix_rt_evaluator.model import CheckpointInput, StoredFile
 from tunix_rt_evaluator.templates import chat_template
 from tunix_rt_kit.errors import FailedPrecondition
+from tunix_rt_kit.serving.channels import answer_of, answers_of
 from tunix_rt_kit.serving.status import domain_error
 
 TRAINER = "tunix_rt.v1.Trainer"
@@ -35,7 +36,7 @@ class TrainerCheckpoints:
             FailedPrecondition: CHAT_TEMPLATE_MISMATCH, trainer and evaluator read the template differently.
         """
         try:
-            checkpoint = self._stub.GetCheckpoint(v1.GetCheckpointRequest(name=name), timeout=_TIMEOUT_S)
+            checkpoint = answer_of(self._stub.GetCheckpoint, v1.GetCheckpointRequest(name=name), _TIMEOUT_S)
         except grpc.RpcError as error:
             raise domain_error(error, "the trainer") from error
         manifest = checkpoint.manifest
@@ -77,7 +78,7 @@ class ExporterTrainingData:
         """
         request = v1.AuditContaminationRequest(name=dataset, eval_set=eval_set)
         try:
-            parts = list(self._stub.AuditContamination(request, timeout=_AUDIT_TIMEOUT_S))
+            parts = list(answers_of(self._stub.AuditContamination, request, _AUDIT_TIMEOUT_S))
         except grpc.RpcError as error:
             raise domain_error(error, "the exporter") from error
         return [

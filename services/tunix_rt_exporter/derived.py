@@ -16,6 +16,7 @@ from tunix_rt_exporter.model import BuildResult, Dataset, DatasetFormat, SplitFi
 from tunix_rt_exporter.ports import DerivedFiles
 from tunix_rt_exporter.templates import chat_template
 from tunix_rt_kit.artifacts import Artifact, ArtifactStore, canonical_json
+from tunix_rt_kit.callers import holding
 from tunix_rt_kit.chat import Message
 from tunix_rt_kit.errors import DataLoss
 
@@ -55,7 +56,7 @@ class DatasetFiles:
         if kind in split.files:
             return split.files[kind]
         path = file_name(split.split, kind)
-        with self._locks.of((result.digest, path)):
+        with holding(self._locks.of((result.digest, path))):
             return self._bound_or_made(dataset, result, split, kind)
 
     def _bound_or_made(

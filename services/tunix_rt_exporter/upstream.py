@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from itertools import islice
 from typing import Final, TypeVar
 
 import grpc
@@ -15,6 +16,7 @@ from tunix_rt_exporter import convert
 from tunix_rt_exporter.model import EvalPrompts, SourceTrace
 from tunix_rt_exporter.ports import Filter
 from tunix_rt_kit.errors import DomainError, FieldViolation, InvalidArgument, NotFound, Unavailable
+from tunix_rt_kit.serving.channels import answer_of, answers_of
 from tunix_rt_kit.serving.status import domain_error
 
 RETRIED: Final = ("tunix_rt.v1.TraceStore/ListTraces", "tunix_rt.v1.Evaluator/GetEvalSet")
@@ -40,20 +42,20 @@ class GrpcTraceSource:
     def resolve(self, wanted: Filter, as_of: int) -> int:
         request = v1.StreamTracesRequest(filter=convert.trace_filter(wanted), as_of=as_of)
         with _translated("the trace store", "spec."):
-            return _first(self._stub.StreamTraces(request, timeout=_TIMEOUT_S), 1)[0].header.as_of
+            return _first(answers_of(self._stub.StreamTraces, request, _TIMEOUT_S), 1)[0].header.as_of
 
     def unchanged_since(self, wanted: Filter, as_of: int) -> bool:
         newest = v1.ListTracesRequest(filter=convert.trace_filter(wanted), page_size=1)
         snapshot = v1.StreamTracesRequest(filter=convert.trace_filter(wanted), as_of=as_of)
         try:
             with _translated("the trace store", "spec."):
-                found = self._stub.ListTraces(newest, timeout=_TIMEOUT_S).traces
+                found = answer_of(self._stub.ListTraces, newest, _TIMEOUT_S).traces
                 if any(trace.sequence > as_of for trace in found):
                     return False
                 # A score that was written since may have changed what matches.
                 if wanted.get("scores") and self.resolve(wanted, 0) != as_of:
                     return False
-                _first(self._stub.StreamTraces(snapshot, timeout=_TIMEOUT_S), 2)
+                _first(answers_of(self._stub.StreamTraces, snapshot, _TIMEOUT_S), 2)
         except DomainError as error:
             if error.reason in {"SNAPSHOT_INCOMPLETE", "AS_OF_INVALID"}:
                 return False
@@ -127,7 +129,7 @@ class GrpcEvalSetSource:
     def prompts(self, name: str) -> EvalPrompts:
         try:
             with _translated("the evaluator", ""):
-                found = self._stub.GetEvalSet(v1.GetEvalSetRequest(name=name), timeout=_TIMEOUT_S)
+                found = answer_of(self._stub.GetEvalSet, v1.GetEvalSetRequest(name=name), _TIMEOUT_S)
         except NotFound as error:
             raise NotFound(
                 f"{name} does not exist", reason="EVAL_SET_NOT_FOUND", metadata={"name": name}
@@ -147,11 +149,11 @@ def _result(waiting: Future[T], idle: Callable[[], None]) -> T:
             idle()
 
 
-def _first(call: grpc.CallIterator[v1.StreamTracesResponse], count: int) -> list[v1.StreamTracesResponse]:
-    try:
-        return [response for _, response in zip(range(count), call, strict=False)]
-    finally:
-        call.cancel()  # type: ignore[no-untyped-call]
+def _first(
+    responses: Generator[v1.StreamTracesResponse, None, None], count: int
+) -> list[v1.StreamTracesResponse]:
+    with closing(responses):
+        return list(islice(responses, count))
 
 
 @contextmanager

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import SequenceMatcher
+from difflib import Match, SequenceMatcher
+from typing import Any
 
+from tunix_rt_kit.callers import check
 from tunix_rt_trace_store.model import StepPair, TraceStep
 
 
@@ -14,7 +16,7 @@ def align(base: Sequence[TraceStep], other: Sequence[TraceStep]) -> list[StepPai
     Two steps are the same when kind and text are, white space aside. Where both have steps that differ, they
     are paired in order as changed, and what is left over on one side stands alone.
     """
-    matcher = SequenceMatcher(None, _keys(base), _keys(other), autojunk=False)
+    matcher = _Matcher(None, _keys(base), _keys(other), autojunk=False)
     pairs: list[StepPair] = []
     for tag, base_from, base_to, other_from, other_to in matcher.get_opcodes():
         paired = min(base_to - base_from, other_to - other_from)
@@ -23,6 +25,14 @@ def align(base: Sequence[TraceStep], other: Sequence[TraceStep]) -> list[StepPai
         pairs += [StepPair("only_base", index, None) for index in range(base_from + paired, base_to)]
         pairs += [StepPair("only_other", None, index) for index in range(other_from + paired, other_to)]
     return pairs
+
+
+class _Matcher(SequenceMatcher[tuple[str, str]]):
+    """Ends when its caller has left: a thousand steps that are much alike can take ten seconds and more."""
+
+    def find_longest_match(self, *where: Any, **named: Any) -> Match:
+        check()
+        return super().find_longest_match(*where, **named)
 
 
 def _keys(steps: Sequence[TraceStep]) -> list[tuple[str, str]]:

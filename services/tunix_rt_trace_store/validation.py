@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from tunix_rt_kit.callers import check
 from tunix_rt_kit.serving.field_errors import field_path, field_problems
 from tunix_rt_kit.serving.validation import Violations
 from tunix_rt_trace_store.content import rendered
@@ -40,6 +41,7 @@ def checked_traces(drafts: Iterable[TraceDraft], count: int, path: str) -> list[
     violations.raise_if_any("BATCH_SIZE_INVALID")
     traces: list[NewTrace] = []
     for index, draft in enumerate(drafts):
+        check()
         size, place = len(draft.encoded), path.format(index)
         violations.check(
             size <= MAX_TRACE_BYTES,

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.artifacts.store import storage_error
+from tunix_rt_kit.callers import check, ended_by_leaving, holding
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_trainer.job_folders import is_weights
 from tunix_rt_trainer.model import (
@@ -67,7 +68,7 @@ class CheckpointExporter:
         """
         if format_ == "peft":
             return self._adapter(checkpoint)
-        with self._lock:
+        with holding(self._lock):
             known = self._exports.export(checkpoint.job_id, checkpoint.step, format_)
             if known is not None and all(self._artifacts.exists(file.digest) for file in known):
                 return known
@@ -122,9 +123,16 @@ class CheckpointExporter:
 def _merge(base: Path, adapter: Path, out: Path, template: ChatTemplateFields) -> None:
     # In a process of its own: a server holds no arrays, and what it takes is given back.
     command = [sys.executable, "-m", "tunix_rt_kit.models.export", str(base), str(adapter), str(out)]
-    done = subprocess.run(
-        command, input=template.model_dump_json(), capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe, text=True)
+    with process:
+        try:
+            with ended_by_leaving(process.kill):
+                _, errors = process.communicate(template.model_dump_json())
+                check()
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode:
+        last = (errors.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
         raise FailedPrecondition(f"the adapter cannot be merged: {last}", reason="EXPORT_FAILED")

@@ -9,6 +9,7 @@ import grpc
 from tunix_rt import v1
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import FailedPrecondition
+from tunix_rt_kit.serving.channels import answer_of, answers_of
 from tunix_rt_kit.serving.status import domain_error
 from tunix_rt_trainer.model import (
     ChatTemplateFields,
@@ -39,7 +40,7 @@ class ExporterDatasets:
             FailedPrecondition: CHAT_TEMPLATE_MISMATCH, exporter and trainer read the template differently.
         """
         try:
-            dataset = self._stub.GetDataset(v1.GetDatasetRequest(name=name), timeout=_TIMEOUT_S)
+            dataset = answer_of(self._stub.GetDataset, v1.GetDatasetRequest(name=name), _TIMEOUT_S)
         except grpc.RpcError as error:
             raise domain_error(error, "the exporter") from error
         fields = chat_template_fields(dataset.spec.chat_template)
@@ -84,7 +85,7 @@ class ExporterDatasets:
             tokenizer=v1.ArtifactFile(**tokenizer.model_dump()),
         )
         try:
-            *_, last = self._stub.AuditSupervision(request, timeout=_AUDIT_TIMEOUT_S)
+            *_, last = answers_of(self._stub.AuditSupervision, request, _AUDIT_TIMEOUT_S)
         except grpc.RpcError as error:
             raise domain_error(error, "the exporter") from error
         return {

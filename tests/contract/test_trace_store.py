@@ -16,7 +16,7 @@ import pytest
 from google.protobuf.struct_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from support.serving import fields, refused, served
+from support.serving import assert_ends_when_left, fields, refused, served
 from support.traces import step, trace
 from tunix_rt import v1
 from tunix_rt_kit.artifacts import digest_json
@@ -713,3 +713,14 @@ async def test_postgresql_must_be_migrated_first(postgres_url: str, tmp_path: Pa
         service.start()
     service.stop()
     assert caught.value.reason == "DATABASE_NOT_MIGRATED"
+
+
+async def test_a_long_comparison_ends_when_its_client_has_left(store: Any) -> None:
+    # Much alike and never the same: some ten seconds.
+    alike = [["x"] * 1_000, ["x", "y"] * 500]
+    made = await create(
+        store, *(trace(1, steps=[step(place, word) for place, word in enumerate(side)]) for side in alike)
+    )
+    base, other = (result.name for result in made.results)
+    call = store.CompareTraces(v1.CompareTracesRequest(base=base, other=other))
+    await assert_ends_when_left(call)

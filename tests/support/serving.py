@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -43,6 +44,17 @@ async def refused(call: Awaitable[Any]) -> DomainError:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
     return domain_error(caught.value, "the service")
+
+
+async def assert_ends_when_left(call: Any) -> None:
+    """Leave a call that keeps this process, its server, busy: a second later it must not be any more."""
+    await asyncio.sleep(0.5)
+    assert not call.done()
+    call.cancel()
+    await asyncio.sleep(1.0)
+    before = time.process_time()
+    await asyncio.sleep(0.5)
+    assert time.process_time() - before < 0.25
 
 
 def fields(error: DomainError) -> list[str]:

@@ -9,6 +9,8 @@ from difflib import SequenceMatcher
 from itertools import zip_longest
 from typing import Final
 
+from tunix_rt_kit.callers import check
+
 # With the space behind them: half as many to compare.
 _WORDS: Final = re.compile(r"\s+|(?:\d+(?:[.,]\d+)*|\w+|[^\w\s])\s*")
 _LINES: Final = re.compile(r"[^\n]*\n|[^\n]+")
@@ -30,6 +32,7 @@ def differences(before: str, after: str) -> tuple[list[Part], list[Part]]:
     Lines are matched first. Lines in the same place that do not match are compared by words, very long ones
     as a whole; so a report with thousands of answers is written in seconds.
     """
+    check()
     one, two = _LINES.findall(before), _LINES.findall(after)
     first: list[Part] = []
     second: list[Part] = []

@@ -23,6 +23,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from tunix_rt_kit.artifacts.canonical import check_digest
+from tunix_rt_kit.callers import check
 from tunix_rt_kit.errors import (
     DataLoss,
     DomainError,
@@ -102,6 +103,7 @@ class ArtifactStore:
         """Store a copy of a local file; raises OSError if the file itself cannot be read."""
         with Path(path).open("rb") as source, self.writer() as writer:
             while chunk := source.read(CHUNK_SIZE):
+                check()
                 writer.write(chunk)
         return writer.artifact
 
@@ -140,6 +142,7 @@ class ArtifactStore:
             hasher = hashlib.sha256()
             with _translated(self.uri(digest)):
                 while chunk := file.read(CHUNK_SIZE):
+                    check()
                     hasher.update(chunk)
                 file.seek(0)
             self._verify(digest, hasher.hexdigest())
@@ -179,6 +182,7 @@ class ArtifactStore:
         position, held, hasher = 0, b"", hashlib.sha256()
         with self._open_raw(digest) as file:
             while True:
+                check()
                 with _translated(self.uri(digest)):
                     chunk = file.read(chunk_size)
                 if not chunk:
@@ -199,7 +203,10 @@ class ArtifactStore:
         rest = b""
         for chunk in self.iter_chunks(digest):
             *lines, rest = (rest + chunk).split(b"\n")
-            yield from lines
+            for line in lines:
+                # Who reads them may take long over each.
+                check()
+                yield line
         if rest:
             yield rest
 

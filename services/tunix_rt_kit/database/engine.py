@@ -15,6 +15,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import Session
 
+from tunix_rt_kit.callers import check, current_caller, ended_by_leaving
 from tunix_rt_kit.database.failures import translated
 from tunix_rt_kit.errors import DataLoss, InvalidArgument
 
@@ -62,7 +63,12 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session whose reads all see the database at one moment; nothing that it writes is kept."""
-        with translated(self.where), Session(self._reader, expire_on_commit=False) as session:
+        check()
+        with (
+            translated(self.where),
+            Session(self._reader, expire_on_commit=False) as session,
+            _interruptible(session),
+        ):
             yield session
 
     @contextmanager
@@ -71,15 +77,15 @@ class Database:
 
         On SQLite it holds the write lock from its start, so what it reads cannot change under it; on
         PostgreSQL it is READ COMMITTED: use ``transaction_lock``, constraints or SELECT FOR UPDATE. Do not
-        nest.
+        nest. A call that has committed something is carried to its end, whether its caller waits or not.
         """
-        with (
-            translated(self.where),
-            self._turn,
-            Session(self._writer, expire_on_commit=False) as session,
-            session.begin(),
-        ):
-            yield session
+        with translated(self.where), self._turn, Session(self._writer, expire_on_commit=False) as session:
+            check()
+            with session.begin(), _interruptible(session):
+                yield session
+        caller = current_caller()
+        if caller is not None:
+            caller.bind()
 
     def upgrade(self, script_location: str, version_table: str, revision: str = "head") -> None:
         """Bring the schema to ``revision`` in one transaction; servers that start at once take turns.
@@ -123,6 +129,19 @@ class Database:
                     f"migration of {self.where} would leave rows of {broken[0][0]} that refer to nothing",
                     reason="DATABASE_CORRUPT",
                 )
+
+
+@contextmanager
+def _interruptible(session: Session) -> Iterator[None]:
+    """Break off what the database does for a caller who leaves; raises CallerLeft then."""
+    if current_caller() is None:
+        yield
+        return
+    driver: Any = session.connection().connection.driver_connection
+    # SQLite's; psycopg asks the server, by another connection.
+    interrupt = driver.interrupt if hasattr(driver, "interrupt") else driver.cancel_safe
+    with ended_by_leaving(interrupt):
+        yield
 
 
 def transaction_lock(session: Session, key: str) -> None:

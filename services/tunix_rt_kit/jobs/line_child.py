@@ -12,8 +12,11 @@ import time
 from pathlib import Path
 from typing import Final
 
+from tunix_rt_kit.callers import CallerLeft, check, holding
+
 _START_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 1.0
+_LOOK_SECONDS: Final = 0.25
 # What a Python needs to start and to find its packages, and coverage to measure it. A server's environment
 # holds keys, too, which code by others must not see.
 _PASSED_ON: Final = frozenset(
@@ -64,9 +67,10 @@ class LineChild:
     def exchange(self, request: bytes, seconds: float) -> bytes:
         """The answer to one line (given and returned without its end), within ``seconds`` of wall time.
 
-        Raises ChildGone, ChildTooSlow, ChildNotStarted; the next exchange starts another child.
+        Raises ChildGone, ChildTooSlow, ChildNotStarted; the next exchange starts another child. So it does
+        after a caller who left while the child was busy.
         """
-        with self._lock:
+        with holding(self._lock):
             child = self._running()
             assert child.stdin is not None
             try:
@@ -80,6 +84,10 @@ class LineChild:
                 child.kill()
                 self.close()
                 raise ChildTooSlow from None
+            except CallerLeft:
+                child.kill()
+                self.close()
+                raise
 
     def close(self) -> None:
         """End the child, if there is one; the next exchange starts another."""
@@ -113,15 +121,22 @@ class LineChild:
         except (EOFError, TimeoutError):
             self.close()
             raise ChildNotStarted from None
+        except CallerLeft:
+            self.close()
+            raise
         return child
 
     def _read_line(self, child: subprocess.Popen[bytes], seconds: float) -> bytes:
         assert child.stdout is not None
         deadline = time.monotonic() + seconds
         while b"\n" not in self._unread:
-            ready, _, _ = select.select([child.stdout], [], [], max(0.0, deadline - time.monotonic()))
+            left = max(0.0, deadline - time.monotonic())
+            ready, _, _ = select.select([child.stdout], [], [], min(left, _LOOK_SECONDS))
             if not ready:
-                raise TimeoutError
+                check()
+                if left <= _LOOK_SECONDS:
+                    raise TimeoutError
+                continue
             data = os.read(child.stdout.fileno(), 1 << 20)
             if not data:
                 raise EOFError

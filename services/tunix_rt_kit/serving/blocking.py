@@ -11,6 +11,7 @@ from functools import cache
 from itertools import islice
 from typing import ParamSpec, TypeVar
 
+from tunix_rt_kit.callers import current_caller, for_nobody
 from tunix_rt_kit.serving.context import current_service
 
 MAX_THREADS = 16
@@ -23,12 +24,19 @@ async def run_blocking(function: Callable[P, T], *args: P.args, **kwargs: P.kwar
     """Run ``function`` in a worker thread with this task's context variables, at most ``MAX_THREADS`` at once
     for each service.
 
-    If the awaiting task is cancelled, the function still runs to its end: what it commits stays committed.
+    If the awaiting task is cancelled, as it is when a client goes away, the caller has left: the function
+    ends where it looks for that (``tunix_rt_kit.callers``). What it has committed stays committed.
     """
     context = contextvars.copy_context()
-    return await asyncio.get_running_loop().run_in_executor(
-        _executor(current_service()), lambda: context.run(function, *args, **kwargs)
-    )
+    try:
+        return await asyncio.get_running_loop().run_in_executor(
+            _executor(current_service()), lambda: context.run(function, *args, **kwargs)
+        )
+    except asyncio.CancelledError:
+        caller = current_caller()
+        if caller is not None:
+            caller.leave()
+        raise
 
 
 @cache
@@ -60,4 +68,5 @@ async def iterate_blocking(make: Callable[[], Iterator[T]], *, batch: int = 1) -
             for item in items:
                 yield item
     finally:
-        await run_blocking(close)
+        with for_nobody():
+            await run_blocking(close)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import grpc
+from google.protobuf.message import Message
 
+from tunix_rt_kit.callers import ended_by_leaving
 from tunix_rt_kit.serving.settings import MEBIBYTE
 
 MAX_MESSAGE_BYTES = 4 * MEBIBYTE
@@ -47,6 +49,26 @@ def channel_options(retried: Sequence[str] = ()) -> list[tuple[str, Any]]:
     if retried:
         options.append(("grpc.service_config", json.dumps(_service_config(retried))))
     return options
+
+
+def answer_of(method: Any, request: Message, timeout: float) -> Any:
+    """What another service answers to ``method`` of a stub; raises grpc.RpcError.
+
+    The call ends when nobody waits any more for the one that it is made in.
+    """
+    call = method.future(request, timeout=timeout)
+    with ended_by_leaving(call.cancel):
+        return call.result()
+
+
+def answers_of(method: Any, request: Message, timeout: float | None = None) -> Generator[Any, None, None]:
+    """As ``answer_of``, for a stream; it ends too when nobody reads on."""
+    call = method(request, timeout=timeout)
+    try:
+        with ended_by_leaving(call.cancel):
+            yield from call
+    finally:
+        call.cancel()
 
 
 def _service_config(retried: Sequence[str]) -> dict[str, Any]:

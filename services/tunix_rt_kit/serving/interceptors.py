@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from tunix_rt_kit.callers import begin_call
 from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.serving.blocking import run_blocking
 from tunix_rt_kit.serving.bounds import check_bounds, malformed
@@ -181,6 +182,7 @@ async def _abort(error: Exception, method: str, context: Any) -> None:
 @contextmanager
 def _request(method: str, offered: str, context: Any) -> Iterator[None]:
     request_id = begin_request(offered, method)
+    begin_call()
     context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
     started = time.perf_counter()
     code = ""
