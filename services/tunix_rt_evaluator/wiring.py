@@ -80,7 +80,11 @@ def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
         database.close()
 
     return BuiltService(
-        ServiceRegistration(FULL_NAME, lambda server: v1.add_EvaluatorServicer_to_server(servicer, server)),
+        ServiceRegistration(
+            FULL_NAME,
+            lambda server: v1.add_EvaluatorServicer_to_server(servicer, server),
+            ends=(regrader.stop, supervisor.stop),
+        ),
         start,
         stop,
     )

@@ -31,7 +31,6 @@ from tunix_rt_kit.serving.logging import get_logger
 
 _log = get_logger("tunix_rt.exporter")
 _PROGRESS_S: Final = 0.25
-_STOP_S: Final = 30.0
 _FIRST_RETRY_S: Final = 0.2
 _LONGEST_RETRY_S: Final = 5.0
 _LIVE: Final = (DatasetState.RUNNING, DatasetState.CANCELLING)
@@ -89,9 +88,9 @@ class Builds:
             self._repository.move(dataset.build_id, {DatasetState.RUNNING}, DatasetState.QUEUED)
             self._runner.submit(dataset.build_id)
 
-    def stop(self) -> None:
-        """End the running builds; they begin again with the next server."""
-        self._runner.stop(_STOP_S)
+    def stop(self, grace_s: float) -> None:
+        """End the running builds, within so many seconds; they begin again with the next server."""
+        self._runner.stop(grace_s)
 
     def submit(self, build_id: str) -> None:
         """Put a queued build at the end of the queue."""

@@ -62,13 +62,13 @@ def build(settings: ExporterSettings, stopping: asyncio.Event) -> BuiltService:
         builds.start()
 
     def stop() -> None:
-        builds.stop()
+        builds.stop(settings.shutdown_grace_s)
         trace_store.close()
         evaluator.close()
         database.close()
 
     registration = ServiceRegistration(
-        FULL_NAME, lambda server: v1.add_ExporterServicer_to_server(servicer, server)
+        FULL_NAME, lambda server: v1.add_ExporterServicer_to_server(servicer, server), ends=(builds.stop,)
     )
     return BuiltService(registration, start, stop)
 

@@ -65,7 +65,11 @@ def build(settings: TrainerSettings, stopping: asyncio.Event) -> BuiltService:
         database.close()
 
     return BuiltService(
-        ServiceRegistration(FULL_NAME, lambda server: v1.add_TrainerServicer_to_server(servicer, server)),
+        ServiceRegistration(
+            FULL_NAME,
+            lambda server: v1.add_TrainerServicer_to_server(servicer, server),
+            ends=(supervisor.stop,),
+        ),
         start,
         stop,
     )

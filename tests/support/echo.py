@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,6 +11,7 @@ import grpc
 from google.protobuf.wrappers_pb2 import StringValue
 
 from tunix_rt_kit.errors import FieldViolation, InvalidArgument, NotFound
+from tunix_rt_kit.serving.blocking import run_blocking
 from tunix_rt_kit.serving.server import ServiceRegistration
 
 FULL_NAME = "tunix_rt.test.Echo"
@@ -43,6 +45,8 @@ async def unary_unary(request: StringValue, context: Any) -> StringValue:
         await asyncio.sleep(0.3)
     if request.value == "hang":
         await asyncio.sleep(60)
+    if request.value == "stuck":
+        await run_blocking(time.sleep, 60)
     return StringValue(value=act(request.value))
 
 

@@ -6,6 +6,7 @@ purpose only, so that they answer at once.
 
 from __future__ import annotations
 
+import faulthandler
 import signal
 from dataclasses import dataclass
 from importlib import import_module
@@ -22,6 +23,8 @@ from tunix_rt.cli.text import examples
 _LOOP = "The loop"
 _STAGES = "Its stages, one at a time"
 _HOST = "This computer"
+_LEAVE_S = 15.0
+_STANDARD_ERROR = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +127,14 @@ def root(
 
 
 def _leave_on_sigterm(signal_number: int, frame: object) -> NoReturn:  # noqa: ARG001
+    # For a thread of an embedded server that is stuck, which Python would wait for.
+    faulthandler.dump_traceback_later(_LEAVE_S, exit=True, file=_STANDARD_ERROR)
     raise SystemExit(128 + signal_number)
 
 
 def main() -> None:
-    """Entry point of `tunix-rt`. A SIGTERM unwinds the stack, so that an embedded server stops cleanly."""
+    """Entry point of `tunix-rt`. A SIGTERM unwinds the stack, so that an embedded server stops cleanly; if
+    that takes too long, the process ends at once."""
     standard_streams()
     signal.signal(signal.SIGTERM, _leave_on_sigterm)
     try:

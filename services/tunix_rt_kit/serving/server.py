@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from tunix_rt_kit.serving.blocking import run_blocking
 from tunix_rt_kit.serving.interceptors import ErrorInterceptor, RequestContextInterceptor
 from tunix_rt_kit.serving.logging import get_logger
 from tunix_rt_kit.serving.settings import ServerSettings
 
 _log = get_logger("tunix_rt.serving")
+# Of the time to stop, what calls and jobs have; the rest is for what must be left in order.
+_SHARE: Final = 0.8
+_LEAST_S: Final = 2.0
+_STANDARD_ERROR: Final = 2
 
 
 class StartError(Exception):
@@ -30,11 +36,13 @@ class ServiceRegistration:
 
     ``full_name`` is its protobuf name (``tunix_rt.v1.TraceStore``, for health and reflection); ``add``
     registers its servicer, for example ``lambda server: add_TraceStoreServicer_to_server(servicer,
-    server)``.
+    server)``. Each of ``ends`` ends jobs, within the seconds that it is given, while the last calls are
+    served; it blocks, and nothing happens if they have ended.
     """
 
     full_name: str
     add: Callable[[grpc.aio.Server], None]
+    ends: Sequence[Callable[[float], None]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +59,8 @@ async def running_server(
 ) -> AsyncIterator[RunningServer]:
     """Serve inside the ``async with`` block.
 
-    At its end health says NOT_SERVING, ``stop`` is set (so that watches end), and calls in flight get
-    ``settings.shutdown_grace_s`` seconds. Raises StartError if the address cannot be bound.
+    At its end health says NOT_SERVING, ``stop`` is set (so that watches end), and calls and jobs get most of
+    ``settings.shutdown_grace_s``. Raises StartError if the address cannot be bound.
     """
     stop = stop or asyncio.Event()
     server = grpc.aio.server(
@@ -74,7 +82,11 @@ async def running_server(
     finally:
         await checks.enter_graceful_shutdown()
         stop.set()
-        await server.stop(settings.shutdown_grace_s)
+        grace_s = settings.shutdown_grace_s * _SHARE
+        jobs = [run_blocking(end, grace_s) for service in services for end in service.ends]
+        for outcome in await asyncio.gather(server.stop(grace_s), *jobs, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                _log.error("stop_failed", exc_info=outcome)
         _log.info("stopped", address=address)
 
 
@@ -87,11 +99,14 @@ async def serve(
 ) -> None:
     """Serve until ``stop`` is set or SIGTERM or SIGINT comes; a second signal ends the process at once.
 
+    After a signal the process ends within ``settings.shutdown_grace_s``, or two seconds where that is less:
+    if a thread is stuck so that it cannot end well, with code 1 and every thread's stack on standard error.
+
     Must run in the main thread. ``on_ready`` is called with the bound address. Raises StartError as
     ``running_server``.
     """
     stop = stop or asyncio.Event()
-    with _stopped_by_signals(stop):
+    with _stopped_by_signals(stop, settings.shutdown_grace_s):
         async with running_server(settings, services, stop=stop) as running:
             if on_ready is not None:
                 on_ready(running.address)
@@ -125,7 +140,7 @@ def _bind(server: grpc.aio.Server, listen: str) -> str:
 
 
 @contextmanager
-def _stopped_by_signals(stop: asyncio.Event) -> Iterator[None]:
+def _stopped_by_signals(stop: asyncio.Event, grace_s: float) -> Iterator[None]:
     loop = asyncio.get_running_loop()
     signals = (signal.SIGTERM, signal.SIGINT)
 
@@ -135,6 +150,8 @@ def _stopped_by_signals(stop: asyncio.Event) -> Iterator[None]:
 
     def end(name: str) -> None:
         _log.info("stopping", signal=name)
+        # By a thread that needs nothing of Python: one that is stuck would keep the process for ever.
+        faulthandler.dump_traceback_later(max(grace_s, _LEAST_S), exit=True, file=_STANDARD_ERROR)
         restore()
         stop.set()
 

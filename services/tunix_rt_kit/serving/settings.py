@@ -57,7 +57,10 @@ class ServerSettings(BaseSettings):
         "json", description="one JSON object a line, or for people"
     )
     shutdown_grace_s: float = Field(
-        10.0, ge=0, le=3600, description="seconds that running calls get to end when the server stops"
+        10.0,
+        ge=0,
+        le=3600,
+        description="seconds within which the server ends when it is told to; calls and jobs get most of it",
     )
     max_message_bytes: int = Field(
         4 * MEBIBYTE, ge=1024, le=1 << 30, description="largest message taken or sent, in bytes"

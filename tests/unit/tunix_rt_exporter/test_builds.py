@@ -108,7 +108,7 @@ class World:
 def world(tmp_path: Path) -> Iterator[World]:
     world = World(tmp_path)
     yield world
-    world.builds.stop()
+    world.builds.stop(30.0)
     world.database.close()
 
 
@@ -148,7 +148,7 @@ def test_a_server_that_stops_while_the_database_is_away_leaves_the_build_to_the_
     world.upstream.between = world.database.away.set
     world.builds.submit(world.create().build_id)
     world.until(lambda: world.database.refused >= 4)
-    world.builds.stop()
+    world.builds.stop(30.0)
     assert world.state() is DatasetState.RUNNING
 
 

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -292,6 +293,23 @@ def test_a_signal_ends_the_process_gracefully(number: int) -> None:
     assert out == "taken down\n"
     events = [json.loads(entry)["event"] for entry in err.splitlines()]
     assert events == ["stopping", "stopped"]
+
+
+async def test_a_signal_ends_the_process_whatever_a_thread_does() -> None:
+    process = launch("--listen", "127.0.0.1:0", "--shutdown-grace-s", "1")
+    assert process.stderr is not None
+    address = json.loads(process.stderr.readline())["address"]
+    async with open_aio_channel(address) as channel:
+        call = asyncio.ensure_future(echo.call(channel, "UnaryUnary", "stuck"))
+        await asyncio.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        _, err = await asyncio.to_thread(process.communicate, timeout=20)
+        assert time.monotonic() - began < 4
+        assert process.returncode == 1
+        assert "run_blocking" not in err and "Thread 0x" in err
+        with pytest.raises(grpc.aio.AioRpcError):
+            await call
 
 
 def test_bad_settings_and_a_failed_start_are_one_line_each() -> None:
