@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,11 @@ from support.postgres import fresh_database, postgres_server
 # JAX reads these when it is imported. Tests, and the processes that they start, compile the same programs
 # many times over otherwise.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".jax_cache"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# A program of a test is compiled once and runs for milliseconds: most of what tests cost is its compilation,
+# and this halves it. Tests marked ``optimized`` compile as users do.
+_QUICK = "JAX_DISABLE_MOST_OPTIMIZATIONS"
+os.environ.setdefault(_QUICK, "1")
 
 # pytest-xdist sets it, and lines would be broken where they are not without.
 os.environ.pop("COLUMNS", None)
@@ -34,6 +39,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--draws", type=int, default=1000, help="comparisons simulated for an interval (default: 1,000)"
     )
+
+
+@pytest.fixture(autouse=True)
+def _optimized(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Lets a test marked ``optimized``, and the processes that it starts, compile as users do."""
+    if request.node.get_closest_marker("optimized") is None:
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(_QUICK, raising=False)
+        _compile(optimized=True)
+        yield
+    _compile(optimized=False)
+
+
+def _compile(*, optimized: bool) -> None:
+    """What this process compiled the other way is forgotten."""
+    if jax := sys.modules.get("jax"):
+        jax.config.update("jax_disable_most_optimizations", not optimized)
+        jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

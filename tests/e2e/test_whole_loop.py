@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 import tunix_rt_local
 from support.tiny_model import make_tiny_model
 from tunix_rt import Client, v1
@@ -18,6 +20,7 @@ LOOP = {
 }
 
 
+@pytest.mark.optimized
 def test_the_whole_loop_runs_and_a_second_run_on_a_new_folder_ends_in_the_same_digests(
     tmp_path: Path,
 ) -> None:

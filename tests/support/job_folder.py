@@ -26,7 +26,7 @@ from tunix_rt_trainer.worker.pipeline import run
 
 OPTIMIZER = OptimizerConfig(
     learning_rate=0.02,
-    schedule="linear",
+    schedule="constant",
     warmup_steps=0,
     weight_decay=0.0,
     beta1=0.9,
@@ -34,6 +34,8 @@ OPTIMIZER = OptimizerConfig(
     epsilon=1e-8,
     max_grad_norm=1.0,
 )
+"""Its program is that of jobs of any number of steps, and is compiled once for them all."""
+LINEAR = OPTIMIZER.model_copy(update={"schedule": "linear"})
 SPEC = TrainingSpec(
     base_model="tiny",
     dataset="datasets/sums@1",
@@ -43,7 +45,7 @@ SPEC = TrainingSpec(
     rows_per_batch=4,
     max_length=128,
     packing=True,
-    dtype="bfloat16",
+    dtype="float32",
     seed=11,
     validation_interval_steps=4,
 )

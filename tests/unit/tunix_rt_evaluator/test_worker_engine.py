@@ -115,6 +115,7 @@ def test_however_many_rows_it_writes_what_the_model_writes_token_by_token(
     assert not any(output.stopped for output in found.values())
 
 
+@pytest.mark.optimized
 def test_not_a_bit_of_an_answer_in_bfloat16_depends_on_the_batch_size(
     folder: Path, mesh: jax.sharding.Mesh
 ) -> None:
@@ -140,6 +141,7 @@ def test_models_of_the_other_families_write_what_they_write_token_by_token(
         assert found[prompt.item_id, 0].ids == one_by_one(other, prompt, 8)
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("temperature", [0.0, 0.9], ids=["greedy", "drawn"])
 def test_not_a_bit_of_an_answer_depends_on_its_neighbours_or_its_row(
     model: Decoder, compiled: Programs, temperature: float

@@ -28,7 +28,7 @@ root = Path(sys.argv[1])
 
 
 def trained(name, kill_at=0, **spec):
-    folder = JobFolder(root / name, root / "models", max_steps=3, dtype="float32", **spec)
+    folder = JobFolder(root / name, root / "models", max_steps=3, **spec)
 
     def before(kind, fields):
         if kind == "metrics" and fields["step"] == kill_at:
@@ -77,6 +77,7 @@ def in_a_process(script: str, *arguments: str, **variables: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.optimized
 def test_a_job_on_four_devices_learns_what_it_learns_on_one_and_goes_on_to_the_bit(tmp_path: Path) -> None:
     # As many rows of embeddings as two devices can share.
     make_tiny_model(tmp_path / "models" / "tiny", config={"vocab_size": 260})

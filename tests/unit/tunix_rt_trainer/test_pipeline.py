@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from support.job_folder import OPTIMIZER, SPEC, JobFolder
+from support.job_folder import LINEAR, OPTIMIZER, SPEC, JobFolder
 from support.tiny_model import make_tiny_model
 from support.training import CHATML, rows
 from tunix_rt_kit.errors import DomainError
@@ -44,7 +44,7 @@ def refused(path: Path, models: Path, **changed: Any) -> DomainError:
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory: pytest.TempPathFactory, models: Path) -> JobFolder:
     """A job that was done."""
-    return trained(tmp_path_factory.mktemp("learned"), models)
+    return trained(tmp_path_factory.mktemp("learned"), models, optimizer=LINEAR)
 
 
 def test_a_job_learns_and_tells_each_step_without_a_lag(learned: JobFolder) -> None:
@@ -91,7 +91,7 @@ def test_the_checkpoint_holds_adapter_metrics_and_manifest(learned: JobFolder, m
     assert [line["loss"] for line in lines] == [entry["loss"] for entry in learned.events("metrics")]
     assert not {"tokens_per_second", "eta_s", "step_duration_s"} & set(lines[0])
     manifest, base = learned.manifest(), ModelStore(models).resolve("tiny")
-    assert manifest.spec == SPEC
+    assert manifest.spec == SPEC.model_copy(update={"optimizer": LINEAR})
     assert manifest.training_job == "trainingJobs/a"
     assert (manifest.base_weights_digest, manifest.tokenizer_digest, manifest.base_config_digest) == (
         base.weights_digest,
@@ -107,14 +107,12 @@ def test_the_checkpoint_holds_adapter_metrics_and_manifest(learned: JobFolder, m
 
 
 def test_an_equal_job_leaves_equal_bytes(tmp_path: Path, models: Path, learned: JobFolder) -> None:
-    again = trained(tmp_path, models)
+    again = trained(tmp_path, models, optimizer=LINEAR)
     assert learned.contents() == again.contents()
 
 
-def test_another_seed_and_float32_make_another_adapter(
-    tmp_path: Path, models: Path, learned: JobFolder
-) -> None:
-    other = trained(tmp_path, models, seed=12, dtype="float32")
+def test_another_seed_makes_another_adapter(tmp_path: Path, models: Path, learned: JobFolder) -> None:
+    other = trained(tmp_path, models, seed=12, optimizer=LINEAR)
     assert learned.manifest().data_order_digest != other.manifest().data_order_digest
     weights = "adapter_model.safetensors"
     assert (learned.checkpoint / weights).read_bytes() != (other.checkpoint / weights).read_bytes()

@@ -136,7 +136,7 @@ def test_the_model_is_tunixs_own(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_in_bfloat16_the_logits_are_near_and_float32(tmp_path: Path, family: str) -> None:
-    folder = make_tiny_model(tmp_path / family, family=family)
+    folder = make_tiny_model(tmp_path / family, family=family, config={"num_hidden_layers": 1})
     row = Row([range(3, 100)])
     exact, _ = run(load_model(folder, dtype="float32", mesh=MESH), [row], [0])
     model = load_model(folder, dtype="bfloat16", mesh=MESH)
@@ -175,7 +175,7 @@ for folder in sys.argv[1:]:
 
 
 def test_split_over_devices_a_model_computes_the_same(tmp_path: Path) -> None:
-    config = {"vocab_size": 260}
+    config = {"vocab_size": 260, "num_hidden_layers": 1}
     folders = [str(make_tiny_model(tmp_path / name, family=name, config=config)) for name in FAMILIES]
     environment = os.environ | {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
@@ -188,7 +188,7 @@ def test_split_over_devices_a_model_computes_the_same(tmp_path: Path) -> None:
     for difference, split, weights in rows:
         assert float(difference) < 1e-4
         # All but the norms of heads.
-        assert int(split) >= int(weights) - 4
+        assert int(split) >= int(weights) - 2
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
