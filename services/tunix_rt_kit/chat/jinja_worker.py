@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import resource
 import signal
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from types import FrameType
 from typing import Any, NoReturn
@@ -28,7 +30,9 @@ import jinja2.parser
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-MEMORY_LIMIT_BYTES = 1 << 30
+MEMORY_LIMIT_BYTES = 512 << 20
+KILLED_AFTER_SECONDS = 1.0
+SHOWN = 500
 COMPILED_TEMPLATES = 16
 
 
@@ -111,19 +115,41 @@ def _out_of_time(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise OutOfTime
 
 
+@contextlib.contextmanager
+def _limited_to(seconds: float) -> Iterator[None]:
+    """End the block after so much CPU time by OutOfTime.
+
+    What no signal interrupts, such as one huge power or a regular expression that runs wild, is ended a
+    moment later, and this process with it.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    # Counted from the start of the process, in whole seconds.
+    at_the_latest = math.ceil(time.process_time() + seconds + KILLED_AFTER_SECONDS)
+    resource.setrlimit(resource.RLIMIT_CPU, (at_the_latest, hard))
+    signal.setitimer(signal.ITIMER_PROF, seconds, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
+
+
 def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     """Render ``request["renderings"]`` (each a mapping of variables) with ``request["source"]``.
+
+    All of them together get ``cpu_seconds`` of CPU time, and write at most ``max_chars`` characters.
 
     Returns ``{"texts": [...]}``, or for the first that fails ``{"error": line, "kind": ...}``, where kind is
     ``template`` or ``messages``.
     """
     seconds = float(request["cpu_seconds"])
     max_chars = int(request["max_chars"])
-    texts = []
+    texts: list[str] = []
     try:
-        for variables in request["renderings"]:
-            signal.setitimer(signal.ITIMER_PROF, seconds, seconds)
-            texts.append(_render(_compiled(request["source"]), variables, max_chars))
+        with _limited_to(seconds):
+            for variables in request["renderings"]:
+                left = max_chars - sum(map(len, texts))
+                texts.append(_render(_compiled(request["source"]), variables, left))
     except Refused as error:
         return {"kind": "messages", "error": f"the chat template refuses the conversation: {error}"}
     except OutOfTime:
@@ -137,9 +163,7 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     except jinja2.TemplateSyntaxError as error:
         return {"kind": "template", "error": f"does not parse: line {error.lineno}: {error.message}"}
     except Exception as error:  # whatever a template can make Python raise is the template's fault
-        return {"kind": "template", "error": f"fails: {type(error).__name__}: {error}"}
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
+        return {"kind": "template", "error": f"fails: {type(error).__name__}: {str(error)[:SHOWN]}"}
     return {"texts": texts}
 
 
@@ -147,6 +171,8 @@ def _limit_memory() -> None:
     # macOS refuses to lower this limit; the time limits hold there all the same.
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
+    # One that is ended for its time leaves no image of its memory.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -29,7 +30,14 @@ _PASSED_ON: Final = frozenset(
 
 
 class ChildGone(Exception):
-    """The child ended instead of answering, most likely for want of memory."""
+    """The child ended instead of answering, most likely for want of memory.
+
+    ``out_of_time`` where the system ended it, as its limit of CPU time was reached.
+    """
+
+    def __init__(self, *, out_of_time: bool = False) -> None:
+        super().__init__()
+        self.out_of_time = out_of_time
 
 
 class ChildTooSlow(Exception):
@@ -79,7 +87,7 @@ class LineChild:
                 return self._read_line(child, seconds)
             except (BrokenPipeError, EOFError):
                 self.close()
-                raise ChildGone from None
+                raise ChildGone(out_of_time=child.returncode == -signal.SIGXCPU) from None
             except TimeoutError:
                 child.kill()
                 self.close()
@@ -129,20 +137,22 @@ class LineChild:
     def _read_line(self, child: subprocess.Popen[bytes], seconds: float) -> bytes:
         assert child.stdout is not None
         deadline = time.monotonic() + seconds
-        while b"\n" not in self._unread:
+        parts, data = [], self._unread
+        while b"\n" not in data:
+            parts.append(data)
             left = max(0.0, deadline - time.monotonic())
             ready, _, _ = select.select([child.stdout], [], [], min(left, _LOOK_SECONDS))
             if not ready:
                 check()
                 if left <= _LOOK_SECONDS:
                     raise TimeoutError
+                data = b""
                 continue
             data = os.read(child.stdout.fileno(), 1 << 20)
             if not data:
                 raise EOFError
-            self._unread += data
-        line, _, self._unread = self._unread.partition(b"\n")
-        return line
+        end, _, self._unread = data.partition(b"\n")
+        return b"".join([*parts, end])
 
 
 def _environment() -> dict[str, str]:

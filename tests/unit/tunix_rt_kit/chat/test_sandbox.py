@@ -7,9 +7,10 @@ import os
 import signal
 import threading
 
+import psutil
 import pytest
 
-from tunix_rt_kit.chat.sandbox import MAX_RENDERED_CHARS, MAX_SOURCE_BYTES, JinjaSandbox
+from tunix_rt_kit.chat.sandbox import CHILDREN, MAX_RENDERED_CHARS, MAX_SOURCE_BYTES, JinjaSandbox
 from tunix_rt_kit.errors import InvalidArgument
 
 HELLO = {"messages": [{"role": "user", "content": "<b>héllo</b>"}], "add_generation_prompt": False}
@@ -61,9 +62,9 @@ def test_what_templates_need_works(sandbox: JinjaSandbox, source: str, text: str
         ("{{ messages[0].update(role='x') }}", "reaches for 'update'"),
         ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "1 s of CPU"),
         ("{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}", "nests too deep"),
-        ("{{ 'x' * 10000000000 }}", "1024 MiB of memory"),
-        ("{{ ('x' * 99999).replace('x', 'x' * 99999) }}", "1024 MiB of memory"),
-        ("{{ '%*d' | format(2000000000, 1) }}", "1024 MiB of memory"),
+        ("{{ 'x' * 10000000000 }}", "512 MiB of memory"),
+        ("{{ ('x' * 99999).replace('x', 'x' * 99999) }}", "512 MiB of memory"),
+        ("{{ '%*d' | format(2000000000, 1) }}", "512 MiB of memory"),
         ("{% for i in range(9999) %}{{ 'x' * 1000 }}{% endfor %}", f"more than {MAX_RENDERED_CHARS} char"),
         ("x" * (MAX_SOURCE_BYTES + 1), f"longer than {MAX_SOURCE_BYTES} bytes"),
     ],
@@ -85,12 +86,50 @@ def test_a_template_may_refuse_a_conversation(sandbox: JinjaSandbox) -> None:
     assert caught.value.reason == "CHAT_MESSAGES_INVALID"
 
 
-def test_code_that_no_signal_stops_is_killed() -> None:
-    sandbox = JinjaSandbox(cpu_seconds=0.1, wall_seconds=0.5)
-    with pytest.raises(InvalidArgument, match=r"is not done after 0\.6 s"):
-        render(sandbox, "{% set a = range(99999) | list %}{{ ([a + [1]] * 99999).count(a + [2]) }}")
+NO_SIGNAL_STOPS = "{% set a = range(99999) | list %}{{ ([a + [1]] * 99999).count(a + [2]) }}"
+
+
+@pytest.mark.parametrize(
+    ("wall_seconds", "problem"), [(0.5, r"is not done after 0\.6 s$"), (60.0, "0.1 s of CPU time")]
+)
+def test_code_that_no_signal_stops_is_killed(wall_seconds: float, problem: str) -> None:
+    sandbox = JinjaSandbox(cpu_seconds=0.1, wall_seconds=wall_seconds)
+    with pytest.raises(InvalidArgument, match=problem):
+        render(sandbox, NO_SIGNAL_STOPS)
     assert render(sandbox, "again") == "again"
     sandbox.close()
+
+
+def test_nobody_waits_for_another_ones_template_that_hangs() -> None:
+    sandbox = JinjaSandbox(cpu_seconds=30.0)
+    render(sandbox, "a child that is there")
+    hung: list[InvalidArgument] = []
+
+    def hang() -> None:
+        try:
+            render(sandbox, NO_SIGNAL_STOPS)
+        except InvalidArgument as error:
+            hung.append(error)
+
+    threads = [threading.Thread(target=hang) for _ in range(CHILDREN - 1)]
+    for thread in threads:
+        thread.start()
+    assert [render(sandbox, str(number)) for number in range(9)] == list("012345678")
+    assert not hung
+    for child in psutil.Process().children():
+        if "jinja_worker.py" in child.cmdline()[-1]:
+            child.kill()
+    for thread in threads:
+        thread.join()
+    assert len(hung) == CHILDREN - 1
+    sandbox.close()
+
+
+def test_all_that_a_request_holds_is_bounded_together(sandbox: JinjaSandbox) -> None:
+    many = [{"text": "x" * 200_000}] * 3
+    assert sandbox.render("{{ text }}", many) == ["x" * 200_000] * 3
+    with pytest.raises(InvalidArgument, match=f"more than {MAX_RENDERED_CHARS} characters"):
+        sandbox.render("{{ text * 20 }}", many)
 
 
 def test_a_child_that_was_killed_is_started_again(sandbox: JinjaSandbox) -> None:
