@@ -92,7 +92,11 @@ def _describe(detail: ErrorDetails, model: type[BaseModel]) -> str:
 def _shown(value: object) -> str:
     if value is None:
         return "null"
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:
+        # Python writes no integer of thousands of digits.
+        text = "enormous"
     if len(text) > _SHOWN:
         text = text[: _SHOWN - 3] + "..."
     name = _NAMES.get(type(value))

@@ -9,7 +9,10 @@ from pathlib import Path
 import typer
 
 from tunix_rt import Client, v1
+from tunix_rt.files import read_text
 
+# A tokenizer_config.json lists every special token.
+_MAX_TEMPLATE_FILE_BYTES = 8 << 20
 _BUILTIN_TEMPLATES = ("gemma-it", "chatml", "llama-3")
 
 
@@ -148,14 +151,20 @@ def _model_template(client: Client, name: str) -> v1.ChatTemplate:
 
 def _file_template(path: Path, bos_token: str, eos_token: str) -> v1.ChatTemplate:
     try:
-        source = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise typer.BadParameter(f"the chat template {path} cannot be read: {error}") from None
+        source = read_text(path, _MAX_TEMPLATE_FILE_BYTES)
+    except OSError as error:
+        raise typer.BadParameter(
+            f"the chat template {path} cannot be read: {error.strerror or error}"
+        ) from None
     if path.suffix == ".json":
         try:
             config = json.loads(source)
             source = config["chat_template"]
-        except (ValueError, KeyError, TypeError):
+            if isinstance(source, list):
+                source = {entry["name"]: entry["template"] for entry in source}["default"]
+            # Half of a character is no text that a message could carry.
+            str.encode(source)
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise typer.BadParameter(
                 f"{path} is no tokenizer_config.json with a chat_template in it"
             ) from None

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final, TypeAlias, cast
 
+from tunix_rt.files import refuse_device
 from tunix_rt.formats.errors import FormatError
 
 Source: TypeAlias = str | os.PathLike[str] | IO[bytes] | IO[str]
@@ -39,7 +40,7 @@ def opened(source: Source) -> Iterator[IO[bytes] | IO[str]]:
     """The content of ``source``, decompressed as it is read.
 
     Raises FormatError for a name that ends in .gz or .zst over other content, and for Zstandard when
-    ``zstandard`` is not installed; OSError and EOFError as reading does.
+    ``zstandard`` is not installed; OSError and EOFError as reading does, and OSError for a device.
     """
     with _raw(source) as raw:
         if isinstance(raw, io.TextIOBase):
@@ -69,9 +70,11 @@ def _raw(source: Source) -> Iterator[IO[bytes] | IO[str]]:
     if not isinstance(source, str | os.PathLike):
         yield source
     elif source == "-":
+        refuse_device(sys.stdin.buffer)
         yield sys.stdin.buffer
     else:
         with Path(source).open("rb", buffering=_BUFFER) as file:
+            refuse_device(file)
             yield file
 
 

@@ -10,6 +10,7 @@ from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any, Final
 
+from tunix_rt.files import open_regular
 from tunix_rt.formats.compression import INSTALL, PARQUET, Source, name_of
 from tunix_rt.formats.errors import FormatError
 from tunix_rt.formats.lines import read_failures
@@ -36,7 +37,7 @@ def is_parquet(source: Source) -> bool:
         # Of a named pipe, what is looked at is gone.
         if not Path(source).is_file():
             return False
-        with Path(source).open("rb") as file:
+        with open_regular(source) as file:
             return file.read(len(PARQUET)) == PARQUET
     if not source.seekable():
         return False
@@ -86,11 +87,12 @@ def _file(source: Source) -> Iterator[Any]:
             0, f"reading Parquet needs pyarrow; install it with: {INSTALL}", file=name
         ) from None
     try:
-        with (
-            read_failures(name),
-            pq.ParquetFile(source, buffer_size=_READ_BYTES, pre_buffer=False) as file,
-        ):
-            yield file
+        with read_failures(name):
+            if isinstance(source, str | os.PathLike):
+                # pyarrow waits for whoever writes into a pipe. It reads faster by name than through a file.
+                open_regular(source).close()
+            with pq.ParquetFile(source, buffer_size=_READ_BYTES, pre_buffer=False) as file:
+                yield file
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise FormatError(0, f"cannot be read as Parquet: {error}", file=name) from error
 

@@ -15,10 +15,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from tunix_rt.errors import FieldViolation, InvalidArgumentError
+from tunix_rt.files import read_text
 from tunix_rt.formats import GraderName, TraceFormat
 from tunix_rt.schema import one_line, violations_of
 
 DEFAULT_SPLITS: Final = ("train", "validation", "test")
+_MAX_FILE_BYTES: Final = 256 << 10
+_MAX_DEPTH: Final = 64
 
 Int32 = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Int64 = Annotated[int, Field(ge=0, le=2**63 - 1)]
@@ -236,12 +239,15 @@ class LoopConfig(_Section):
         """
         file = Path(path)
         try:
-            document = yaml.load(file.read_bytes(), Loader=_UniqueKeyLoader)
+            document = yaml.load(read_text(file, _MAX_FILE_BYTES), Loader=_Loader)
         except FileNotFoundError:
             raise _invalid(file, "no such file") from None
         except OSError as error:
             raise _invalid(file, f"cannot be read: {error.strerror or error}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except RecursionError:
+            raise _invalid(file, "not YAML: it nests too deep") from None
+        except Exception as error:
+            # Whatever its constructors make of a value that is none of its type.
             raise _invalid(file, f"not YAML: {_where(error)}") from error
         if not isinstance(document, Mapping):
             raise _invalid(file, "expected settings, such as `name: my-loop`")
@@ -262,18 +268,47 @@ class LoopConfig(_Section):
         return self.model_copy(update=changes)
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML without objects, and without the second of two equal keys silently winning."""
+class _Loader(yaml.SafeLoader):
+    """YAML without objects, without the second of two equal keys silently winning, and without what makes
+    much work of a small file: aliases of aliases, and brackets within brackets."""
+
+    def fetch_flow_collection_start(self, TokenClass: type[yaml.Token]) -> None:
+        super().fetch_flow_collection_start(TokenClass)
+        if self.flow_level > _MAX_DEPTH:
+            raise RecursionError
+
+    def construct_document(self, node: yaml.Node) -> Any:
+        self._check_size(node, {})
+        return super().construct_document(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
-            if key.value in seen:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"key {key.value!r} stands twice", key.start_mark
                 )
-            seen.add(key.value)
+            seen.add(str(key.value))
         return super().construct_mapping(node, deep)
+
+    def _check_size(self, node: yaml.Node, sizes: dict[int, int]) -> int:
+        """The characters of a node, those of an alias each time that it stands."""
+        if isinstance(node, yaml.ScalarNode):
+            return len(node.value) + 1
+        if id(node) not in sizes:
+            # Of an alias within what it stands for there is no end.
+            sizes[id(node)] = _MAX_FILE_BYTES
+            inner = (
+                [part for pair in node.value for part in pair]
+                if isinstance(node, yaml.MappingNode)
+                else node.value
+            )
+            sizes[id(node)] = 1 + sum(self._check_size(part, sizes) for part in inner)
+        if sizes[id(node)] > _MAX_FILE_BYTES:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"its aliases stand for more than {_MAX_FILE_BYTES:,} characters", node.start_mark
+            )
+        return sizes[id(node)]
 
 
 def _where(error: Exception) -> str:

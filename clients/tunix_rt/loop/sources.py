@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from tunix_rt import v1
 from tunix_rt.client import Client
 from tunix_rt.errors import FailedPreconditionError, InvalidArgumentError
+from tunix_rt.files import open_regular
 from tunix_rt.formats import BUILTIN, eval_items_from_traces, read_eval_items, read_traces, trace_from_json
 from tunix_rt.generate import generate_traces
 from tunix_rt.loop.config import DatasetConfig, EvalSetConfig, GenerateConfig, TracesConfig
@@ -32,7 +33,8 @@ def import_key(config: TracesConfig) -> str:
     if config.file is None:
         return digest_of(config.model_dump_json(include={"generate", "duplicates"}))
     try:
-        with config.file.open("rb") as file:
+        # It is read again for the import.
+        with open_regular(config.file) as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InvalidArgumentError(

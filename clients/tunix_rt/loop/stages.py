@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 from tunix_rt import jobs, v1
 from tunix_rt.client import Client
 from tunix_rt.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
-from tunix_rt.files import write_atomically
+from tunix_rt.files import read_text, write_atomically
 from tunix_rt.importing import ImportResult, import_traces
 from tunix_rt.loop import specs
 from tunix_rt.loop.config import LoopConfig
@@ -38,6 +38,7 @@ from tunix_rt.loop.sources import (
 
 MAX_ATTEMPTS: Final = 100
 _STATE_FILE: Final = "loop-state.json"
+_MAX_STATE_BYTES: Final = 1 << 20
 _REPORTS: Final = {
     "report.md": v1.REPORT_FORMAT_MARKDOWN,
     "report.json": v1.REPORT_FORMAT_JSON,
@@ -140,7 +141,7 @@ class Loop:
     def _known_import(self) -> ImportResult | None:
         """The result of this import if it is done and the store still has what it stored."""
         try:
-            note = json.loads((self._output / _STATE_FILE).read_bytes())["import"]
+            note = json.loads(read_text(self._output / _STATE_FILE, _MAX_STATE_BYTES))["import"]
             result = ImportResult(**note["result"])
             if note["key"] != self._import_key:
                 return None

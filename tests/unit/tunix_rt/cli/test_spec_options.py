@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -74,9 +75,29 @@ def test_template_from_a_tokenizer_configuration(tmp_path: Path) -> None:
     assert chat_template(CLIENT, f"file:{path}") == v1.ChatTemplate(
         jinja="x", bos_token="<s>", eos_token="</s>"
     )
-    path.write_text("{}")
-    with pytest.raises(typer.BadParameter, match="with a chat_template in it"):
-        chat_template(CLIENT, f"file:{path}")
+    named = [{"name": "tools", "template": "no"}, {"name": "default", "template": "yes"}]
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps({"chat_template": named}).encode())
+    assert chat_template(CLIENT, f"file:{path}").jinja == "yes"
+    for wrong in ("{}", "[]", "[" * 100_000, '{"chat_template": 7}', '{"chat_template": "\\ud800"}'):
+        path.write_text(wrong)
+        with pytest.raises(typer.BadParameter, match="with a chat_template in it"):
+            chat_template(CLIENT, f"file:{path}")
+
+
+def test_template_from_what_is_no_file_of_text(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "latin").write_bytes(b"caf\xe9")
+    (tmp_path / "large").touch()
+    os.truncate(tmp_path / "large", 1 << 40)
+    for given, problem in {
+        tmp_path / "pipe": "is a pipe",
+        "/dev/zero": "is a pipe or a device",
+        tmp_path: "is a folder",
+        tmp_path / "latin": "is not UTF-8 at byte 4",
+        tmp_path / "large": "is larger than",
+    }.items():
+        with pytest.raises(typer.BadParameter, match=problem):
+            chat_template(CLIENT, f"file:{given}")
 
 
 def test_names_are_completed() -> None:

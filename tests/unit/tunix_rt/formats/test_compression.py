@@ -47,6 +47,19 @@ def test_a_pipe_is_decompressed(monkeypatch: pytest.MonkeyPatch, kind: str) -> N
     assert list(read_traces("-")) == TRACES
 
 
+def test_a_device_that_never_ends_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "link.jsonl").symlink_to("/dev/zero")
+    for source in ("/dev/zero", tmp_path / "link.jsonl"):
+        with pytest.raises(FormatError, match="is a device; give a file or a pipe"):
+            list(read_traces(source))
+        with pytest.raises(FormatError, match="give a regular file"):
+            list(read_traces(source, "parquet"))
+    with Path("/dev/zero").open() as zeros:
+        monkeypatch.setattr("sys.stdin", zeros)
+        with pytest.raises(FormatError, match="standard input: cannot be read: is a device"):
+            list(read_traces("-"))
+
+
 @kinds
 def test_a_named_pipe_is_read_from_its_first_byte(tmp_path: Path, kind: str) -> None:
     os.mkfifo(tmp_path / "pipe")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,9 @@ name: small
 dataset: {id: d}
 training: {base_model: m}
 """
+BOMB = "a: &a [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]\n" for before, name in pairwise("abcdefghi")
+)
 
 
 def write(folder: Path, text: str) -> Path:
@@ -128,6 +133,17 @@ def test_the_example_and_the_demo_are_right() -> None:
         ),
         (SMALL + "name: again", "not YAML: line 5, column 1: key 'name' stands twice"),
         ("name: [", "not YAML: line 1, column 8"),
+        ("name: " + "[" * 5_000, "not YAML: it nests too deep"),
+        ("- " * 5_000, "not YAML: it nests too deep"),
+        (SMALL + "x: &x [*x]", "not YAML: line 5, column 4: its aliases stand for more than 262,144"),
+        (SMALL + BOMB, "not YAML: line 10, column 4: its aliases stand for more than 262,144"),
+        (SMALL + "x: 2024-13-01", "not YAML: month must be"),
+        (SMALL + "x: !!int ''", "not YAML"),
+        (SMALL + "x: !!timestamp x", "not YAML"),
+        (SMALL + f"x: {'9' * 5_000}", "not YAML: Exceeds the limit"),
+        (SMALL + "? [a]\n: b", "not YAML: line 5, column 3: found unhashable key"),
+        (SMALL.replace("id: d", f"id: d, seed: 0x{'f' * 9_000}"), "dataset.seed: is enormous"),
+        ("#" * 300_000, "cannot be read: is larger than 262,144 bytes"),
         ("- a", "expected settings, such as"),
         ("", "expected settings, such as"),
     ],
@@ -141,6 +157,24 @@ def test_a_wrong_setting_is_one_clear_line(tmp_path: Path, text: str, said: str)
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgumentError, match=r"nope\.yaml: no such file"):
         LoopConfig.from_yaml(tmp_path / "nope.yaml")
+
+
+def test_what_is_no_file_of_text_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9")
+    for path, problem in {
+        tmp_path / "pipe.yaml": "is a pipe",
+        Path("/dev/zero"): "is a pipe or a device",
+        tmp_path: "is a folder",
+        tmp_path / "latin.yaml": "is not UTF-8 at byte 10",
+    }.items():
+        with pytest.raises(InvalidArgumentError, match=f"cannot be read: {problem}"):
+            LoopConfig.from_yaml(path)
+
+
+def test_an_alias_and_a_byte_order_mark_are_read(tmp_path: Path) -> None:
+    file = write(tmp_path, "\ufeff" + SMALL.replace("id: d", "id: &name d, version: *name"))
+    assert LoopConfig.from_yaml(file).dataset.version == "d"
 
 
 def test_objects_in_yaml_are_refused(tmp_path: Path) -> None:
