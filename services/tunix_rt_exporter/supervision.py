@@ -20,6 +20,7 @@ from tunix_rt_kit.errors import (
     InvalidArgument,
     NotFound,
 )
+from tunix_rt_kit.models.hf_folder import MAX_TOKENIZER_BYTES
 from tunix_rt_kit.models.tokenizer import TextTokenizer, parse_tokenizer
 from tunix_rt_kit.serving.paging import decode_page_token, encode_page_token, page_size
 from tunix_rt_kit.serving.resources import parse_names
@@ -32,7 +33,6 @@ DEFAULT_LENGTH: Final = 256
 MAX_LENGTH: Final = 1 << 20
 MAX_PACKING_LENGTHS: Final = 16
 MAX_BASE_MODEL: Final = 4_096
-MAX_TOKENIZER_BYTES: Final = 256 << 20
 _PROGRESS_S: Final = 0.25
 _ID_DIGITS: Final = 32
 

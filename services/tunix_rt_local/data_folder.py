@@ -12,6 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from tunix_rt.errors import FailedPreconditionError
+from tunix_rt_kit.regular_files import read_json
 
 _LOCK = "server.lock"
 _HOLDER = "server.json"
@@ -83,7 +84,7 @@ def _locked(data_dir: Path) -> Iterator[None]:
 
 def _in_use(data_dir: Path) -> DataDirLocked:
     try:
-        holder = json.loads((data_dir / _HOLDER).read_text())
+        holder = read_json(data_dir / _HOLDER)
         facts = {"pid": str(holder["pid"]), "address": str(holder["address"])}
         who = f"the server at {facts['address']} (process {facts['pid']}); use --server {facts['address']}"
     except (OSError, ValueError, KeyError, TypeError):

@@ -11,6 +11,7 @@ from typing import Any, Final
 from tunix_rt_kit.artifacts import ArtifactStore, digest_json
 from tunix_rt_kit.artifacts.store import storage_error
 from tunix_rt_kit.jobs import WorkerProcess
+from tunix_rt_kit.regular_files import read_bytes
 from tunix_rt_trainer.events import numbered_lines
 from tunix_rt_trainer.model import (
     Checkpoint,
@@ -26,6 +27,7 @@ WORKER_MODULE: Final = "tunix_rt_trainer.worker"
 METRICS_FILE: Final = "metrics.jsonl"
 LEDGER_FILE: Final = "ledger.jsonl"
 MANIFEST_FILE: Final = "manifest.json"
+_MAX_MANIFEST_BYTES: Final = 64 << 20
 _RECORDS: Final = (METRICS_FILE, LEDGER_FILE)
 _STATES: Final = "states"
 _TRAIN_FILE: Final = "data/train.jsonl"
@@ -109,7 +111,9 @@ class JobFolders:
             paths = [*sorted(filter(is_weights, found)), *(name for name in _RECORDS if name in found)]
             files = [self._stored(at, path) for path in paths]
             manifest_file = self._stored(at, MANIFEST_FILE)
-            manifest = TrainingManifest.model_validate_json((at / MANIFEST_FILE).read_bytes())
+            manifest = TrainingManifest.model_validate_json(
+                read_bytes(at / MANIFEST_FILE, _MAX_MANIFEST_BYTES)
+            )
         except OSError as error:
             raise storage_error(error, str(at)) from error
         return Checkpoint(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tunix_rt_evaluator.worker.engine import Engine
+from tunix_rt_kit.regular_files import open_regular
 
 # A job goes on under a server that was updated meanwhile; the template stands there by its digest.
 _LEFT_OUT: Final = {"code_revision", "chat_template"}
@@ -27,7 +28,7 @@ class Earlier:
         self._engine: Mapping[str, Any] = {}
         if not events.exists():
             return
-        with events.open("rb") as file:
+        with open_regular(events) as file:
             for line in file:
                 # A line without its end is one that a killed process left.
                 if line.endswith(b"\n") and any(kind in line for kind in _OF_USE):

@@ -94,7 +94,9 @@ class LocalEngine:
         self._info = _pulled(spec, report)
         self._template = _template(spec, self._info)
         self._tokenizer = load_tokenizer(self._info.path)
-        self._stops = stop_ids(self._template, self._tokenizer, read_stop_ids(self._info.path))
+        self._stops = stop_ids(
+            self._template, self._tokenizer, read_stop_ids(self._info.path, self._info.vocab_size)
+        )
         self._longest = 1
         self._generator: Generator | None = None
 
@@ -141,7 +143,11 @@ class LocalEngine:
     def read(self, items: Sequence[WorkerItem]) -> tuple[list[Prompt], list[Generation]]:
         """See ``Engine``; raises InvalidArgument(CHAT_TEMPLATE_INVALID)."""
         prompts, failed = read_prompts(
-            items, self._template, self._tokenizer, context_length=self._info.context_length
+            items,
+            self._template,
+            self._tokenizer,
+            context_length=self._info.context_length,
+            vocab_size=self._info.vocab_size,
         )
         self._longest = max((len(prompt.ids) for prompt in prompts), default=1)
         return prompts, failed

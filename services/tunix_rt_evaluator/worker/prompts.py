@@ -13,7 +13,7 @@ from tunix_rt_kit.chat import ChatTemplate, Message
 from tunix_rt_kit.errors import InvalidArgument
 
 # Reasons that concern one prompt; any other means that the template itself cannot be used.
-_ITEM_REASONS = frozenset({"CHAT_MARKER_IN_CONTENT", "CHAT_MESSAGES_INVALID"})
+_ITEM_REASONS = frozenset({"CHAT_MARKER_IN_CONTENT", "CHAT_MESSAGES_INVALID", "TOKENIZER_INVALID"})
 
 
 class Tokenizer(Protocol):
@@ -24,12 +24,18 @@ class Tokenizer(Protocol):
 
 
 def read_prompts(
-    items: Sequence[WorkerItem], template: ChatTemplate, tokenizer: Tokenizer, *, context_length: int
+    items: Sequence[WorkerItem],
+    template: ChatTemplate,
+    tokenizer: Tokenizer,
+    *,
+    context_length: int,
+    vocab_size: int,
 ) -> tuple[list[Prompt], list[Generation]]:
     """The prompts that can be run, and for each item that cannot its failed result.
 
-    An item fails when the template refuses its text, or when its prompt leaves no room in the context for
-    even one new token. Nothing is cut.
+    An item fails when the template or the tokenizer refuses its text, when the model has no embedding for a
+    token of its prompt (it knows the first ``vocab_size``), or when the prompt leaves no room in the context
+    for even one new token. Nothing is cut.
 
     Raises:
         InvalidArgument: CHAT_TEMPLATE_INVALID, the template itself is at fault.
@@ -39,22 +45,34 @@ def read_prompts(
     for item in items:
         try:
             text = template.render([Message(role="user", content=item.prompt)], add_generation_prompt=True)
+            ids = tuple(tokenizer.encode(text))
         except InvalidArgument as error:
             if error.reason not in _ITEM_REASONS:
                 raise
             failed.append(failed_generation(item.id, (), "", error.message))
             continue
-        ids = tuple(tokenizer.encode(text))
         digest = token_digest(ids)
-        if len(ids) >= context_length:
-            problem = (
-                f"the prompt has {len(ids)} tokens; the model's context of {context_length} leaves no room "
-                "for an answer"
-            )
+        problem = _problem(ids, context_length, vocab_size)
+        if problem:
             failed.append(failed_generation(item.id, ids, digest, problem))
         else:
             prompts.append(Prompt(item.id, text, ids, digest))
     return prompts, failed
+
+
+def _problem(ids: Sequence[int], context_length: int, vocab_size: int) -> str:
+    """Why a prompt cannot be run; empty if it can."""
+    if not ids:
+        return "the prompt has no tokens"
+    # What has no embedding would be taken for the last token that has one.
+    if max(ids) >= vocab_size:
+        return (
+            f"the prompt has token {max(ids)}; the model, which knows {vocab_size}, has no embedding for it"
+        )
+    if len(ids) >= context_length:
+        room = f"the model's context of {context_length} leaves no room for an answer"
+        return f"the prompt has {len(ids)} tokens; {room}"
+    return ""
 
 
 def token_digest(ids: Sequence[int]) -> str:

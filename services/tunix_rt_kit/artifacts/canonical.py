@@ -6,13 +6,13 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
 import orjson
 import rfc8785
 
 from tunix_rt_kit.errors import InvalidArgument
+from tunix_rt_kit.regular_files import open_regular
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 _MAX_INTEGER: Final = (1 << 53) - 1
@@ -105,8 +105,8 @@ class ListDigest:
 
 
 def digest_file(path: str | os.PathLike[str]) -> str:
-    """Digest of a local file's bytes; raises OSError if it cannot be read."""
-    with Path(path).open("rb") as file:
+    """Digest of a regular local file's bytes; raises OSError if it cannot be read."""
+    with open_regular(path) as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 

@@ -33,6 +33,7 @@ from tunix_rt_kit.errors import (
     ResourceExhausted,
     Unavailable,
 )
+from tunix_rt_kit.regular_files import open_regular
 
 CHUNK_SIZE = 1 << 20
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -100,8 +101,8 @@ class ArtifactStore:
         return writer.artifact
 
     def put_file(self, path: str | os.PathLike[str]) -> Artifact:
-        """Store a copy of a local file; raises OSError if the file itself cannot be read."""
-        with Path(path).open("rb") as source, self.writer() as writer:
+        """Store a copy of a regular local file; raises OSError if the file itself cannot be read."""
+        with open_regular(path) as source, self.writer() as writer:
             while chunk := source.read(CHUNK_SIZE):
                 check()
                 writer.write(chunk)
@@ -234,7 +235,7 @@ class ArtifactStore:
         path = self._path(digest)
         with _translated(self._uri(path)):
             try:
-                return cast(BinaryIO, self._fs.open(path, "rb"))
+                return open_regular(path) if self._local else cast(BinaryIO, self._fs.open(path, "rb"))
             except FileNotFoundError as error:
                 raise self._missing(digest) from error
 

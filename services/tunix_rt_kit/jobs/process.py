@@ -23,6 +23,7 @@ import psutil
 
 from tunix_rt_kit.artifacts.canonical import canonical_json
 from tunix_rt_kit.jobs import files
+from tunix_rt_kit.regular_files import open_regular, read_json
 
 KILLED = -int(signal.SIGKILL)
 _SAME_START_S = 2.0
@@ -157,7 +158,7 @@ class WorkerProcess:
 
     def log_tail(self, lines: int = 20) -> list[str]:
         """The last lines of what the child wrote to its output."""
-        with suppress(FileNotFoundError), (self.path / files.LOG).open("rb") as log:
+        with suppress(FileNotFoundError), open_regular(self.path / files.LOG) as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
             return log.read().decode("utf-8", "replace").splitlines()[-lines:]
         return []
@@ -172,7 +173,7 @@ class WorkerProcess:
         if line < from_line:
             most_bytes = -1
         try:
-            with (self.path / files.EVENTS).open("rb") as file:
+            with open_regular(self.path / files.EVENTS) as file:
                 file.seek(offset)
                 data = file.read(most_bytes) + file.readline()
         except FileNotFoundError:
@@ -183,7 +184,7 @@ class WorkerProcess:
         return [json.loads(row) for row in rows[max(0, from_line - line) :]]
 
     def _last_event(self) -> dict[str, Any] | None:
-        with suppress(FileNotFoundError), (self.path / files.EVENTS).open("rb") as file:
+        with suppress(FileNotFoundError), open_regular(self.path / files.EVENTS) as file:
             end = files.line_start(file.fileno(), os.fstat(file.fileno()).st_size)
             if end:
                 file.seek(files.line_start(file.fileno(), end - 1))
@@ -193,7 +194,7 @@ class WorkerProcess:
 
     def _recorded(self) -> psutil.Process | None:
         try:
-            record = json.loads((self.path / files.PID).read_bytes())
+            record = read_json(self.path / files.PID)
             process = psutil.Process(int(record["pid"]))
             same = abs(process.create_time() - float(record["start_time"])) < _SAME_START_S
         except (FileNotFoundError, psutil.NoSuchProcess):

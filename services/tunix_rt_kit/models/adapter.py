@@ -13,6 +13,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from tunix_rt_kit.errors import DataLoss, InvalidArgument
+from tunix_rt_kit.models.tensor_header import read_header
+from tunix_rt_kit.regular_files import UnfitFile, read_json
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
@@ -23,6 +25,8 @@ PREFIX = "base_model.model."
 """What ``peft`` puts in front of the base model's names."""
 
 _A, _B = ".lora_A.weight", ".lora_B.weight"
+_MAX_RANK = 1 << 16
+_MAX_ALPHA = 1e9
 _PARTIAL = ("rank_pattern", "alpha_pattern", "layers_to_transform", "layer_replication", "target_parameters")
 
 
@@ -122,7 +126,10 @@ def read_adapter(folder: Path) -> Adapter:
         InvalidArgument: ADAPTER_MISMATCH, it is an adapter of a kind that is not supported.
     """
     try:
-        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        config = read_json(folder / CONFIG_FILE)
+        if not isinstance(config, dict):
+            raise UnfitFile("is no JSON object", folder / CONFIG_FILE)
+        read_header(folder / WEIGHTS_FILE)
         tensors = load_file(folder / WEIGHTS_FILE)
     except (OSError, ValueError, SafetensorError) as error:
         raise DataLoss(
@@ -147,9 +154,21 @@ def read_adapter(folder: Path) -> Adapter:
     for field in ("r", "lora_alpha", "target_modules"):
         if config.get(field) is None:
             raise mismatch(f"{CONFIG_FILE} has no {field}", field)
-    if isinstance(config.get("target_modules"), str):
-        raise mismatch("target_modules is a pattern; it must be a list of names", "target_modules")
+    _check_values(config)
     return Adapter(config, tensors)
+
+
+def _check_values(config: Mapping[str, Any]) -> None:
+    rank, alpha, targets = config["r"], config["lora_alpha"], config["target_modules"]
+    if type(rank) is not int or not 1 <= rank <= _MAX_RANK:
+        raise mismatch(f"r is {rank!r:.80}; it must be an integer from 1 to {_MAX_RANK}", "r")
+    if type(alpha) not in (int, float) or not 0 < alpha < _MAX_ALPHA:
+        raise mismatch(f"lora_alpha is {alpha!r:.80}; it must be a positive number", "lora_alpha")
+    if isinstance(targets, str):
+        raise mismatch("target_modules is a pattern; it must be a list of names", "target_modules")
+    if not isinstance(targets, list) or not all(name in TARGET_MODULES for name in targets):
+        known = ", ".join(TARGET_MODULES)
+        raise mismatch(f"target_modules is {targets!r:.80}; it must name some of {known}", "target_modules")
 
 
 def mismatch(message: str, field: str) -> InvalidArgument:

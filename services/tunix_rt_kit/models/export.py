@@ -6,6 +6,7 @@ input, as JSON, the fields of the ``ChatTemplate`` that the adapter was trained 
 
 from __future__ import annotations
 
+import codecs
 import json
 import shutil
 import sys
@@ -22,13 +23,17 @@ from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import AlreadyExists, DomainError
 from tunix_rt_kit.models import durable, tensor_files
 from tunix_rt_kit.models.adapter import Adapter, read_adapter
-from tunix_rt_kit.models.families import unsupported
+from tunix_rt_kit.models.families import CONFIG_FILE, unsupported
 from tunix_rt_kit.models.hf_folder import (
     INDEX_FILE,
+    MAX_TOKENIZER_BYTES,
+    TOKENIZER_FILE,
     check_weights,
     read_config,
+    reading,
     weight_files,
 )
+from tunix_rt_kit.regular_files import read_bytes, read_json
 
 _COMPANIONS: Final = (
     "LICENSE",
@@ -116,7 +121,7 @@ def merge_adapter(
                 file, folder / file.name, {name: counted(change) for name, change in changes.items()}
             )
         if (base / INDEX_FILE).is_file():
-            shutil.copyfile(base / INDEX_FILE, folder / INDEX_FILE)
+            _copy(base, INDEX_FILE, folder)
         write_companions(base, folder, conversation)
 
 
@@ -149,7 +154,7 @@ def write_companions(base: Path, folder: Path, conversation: Conversation | None
     """
     for name in _COMPANIONS:
         if (base / name).is_file():
-            shutil.copyfile(base / name, folder / name)
+            _copy(base, name, folder)
     if conversation is None:
         return
     eos = conversation.eos_token
@@ -162,7 +167,7 @@ def write_companions(base: Path, folder: Path, conversation: Conversation | None
         _update(folder / "special_tokens_map.json", tokens)
     generation = folder / "generation_config.json"
     before = _read(generation) if generation.is_file() else {}
-    known = before.get("eos_token_id", _read(folder / "config.json").get("eos_token_id"))
+    known = before.get("eos_token_id", _read(folder / CONFIG_FILE).get("eos_token_id"))
     known = known if isinstance(known, list) else [known]
     ids = [_token_id(base, eos)]
     ids += [token for token in known if token is not None and token not in ids]
@@ -191,7 +196,7 @@ def _merging(
 
 
 def _token_id(base: Path, token: str) -> int:
-    tokenizer = _read(base / "tokenizer.json")
+    tokenizer = _read(base / TOKENIZER_FILE)
     for added in tokenizer.get("added_tokens", []):
         if added["content"] == token:
             return int(added["id"])
@@ -207,8 +212,19 @@ def _update(path: Path, changes: dict[str, Any]) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    with reading(path.parent, path.name):
+        value: dict[str, Any] = read_json(path, MAX_TOKENIZER_BYTES)
     return value
+
+
+def _copy(base: Path, name: str, folder: Path) -> None:
+    if not name.endswith((".json", ".jinja")):
+        shutil.copyfile(base / name, folder / name)
+        return
+    with reading(base, name):
+        data = read_bytes(base / name, MAX_TOKENIZER_BYTES)
+    # transformers takes a byte-order mark for an error.
+    (folder / name).write_bytes(data.removeprefix(codecs.BOM_UTF8))
 
 
 def main(folders: list[str]) -> int:

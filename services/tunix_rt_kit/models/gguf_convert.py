@@ -17,8 +17,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from tunix_rt_kit.models.gguf_header import GgufMetadata, model_config, refusal
+from tunix_rt_kit.models.gguf_layout import check_layout
 from tunix_rt_kit.models.gguf_tokenizer import tokenizer_config, tokenizer_json
 from tunix_rt_kit.models.hf_folder import read_config
+from tunix_rt_kit.regular_files import UnfitFile
 
 _PLAIN_NAMES = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -68,8 +70,8 @@ def convert_gguf(gguf_path: Path, folder: Path, progress: Callable[[int, int], N
         metadata,
         tied="output.weight" not in by_name,
         # GGUF names the fastest axis first.
-        vocab_size=int(by_name["token_embd.weight"].shape[1]),
-        rope_factors=None if factors is None else factors.data.tolist(),
+        vocab_size=int(by_name["token_embd.weight"].shape[-1]),
+        rope_factors=None if factors is None else factors.data.ravel().tolist(),
     )
     _write_json(folder / "config.json", config)
     _write_json(folder / "generation_config.json", _generation_config(metadata))
@@ -77,18 +79,23 @@ def convert_gguf(gguf_path: Path, folder: Path, progress: Callable[[int, int], N
     (folder / "tokenizer.json").write_text(tokenizer_json(metadata), encoding="utf-8")
     expected = read_config(folder).tensor_shapes()
     weights: dict[str, npt.NDArray[Any]] = {}
-    for done, (gguf_name, name, tensor) in enumerate(_tensors(reader, metadata), start=1):
+    for done, (gguf_name, name, tensor, heads) in enumerate(_tensors(reader, metadata), start=1):
         if tensor.shape != expected.get(name):
             raise refusal(f"GGUF tensor {gguf_name!r} of shape {list(tensor.shape)} is not understood")
-        weights[name] = tensor.astype(ml_dtypes.bfloat16)
+        ordered = tensor if heads is None else unpermute_rotary(tensor, heads)
+        weights[name] = ordered.astype(ml_dtypes.bfloat16)
         progress(done, len(reader.tensors))
     _save_weights(weights, folder / "model.safetensors")
 
 
 def _opened(path: Path) -> gguf.GGUFReader:
     try:
+        check_layout(path)
         return gguf.GGUFReader(str(path))
-    except (ValueError, IndexError, KeyError, UnicodeDecodeError) as error:
+    except UnfitFile as error:
+        raise refusal(f"{path} {error.strerror}") from error
+    except (ValueError, LookupError, ArithmeticError, TypeError) as error:
+        # Whatever its library makes of types and places that are not there.
         raise refusal(f"{path} is not a GGUF file that can be read: {error}") from error
 
 
@@ -108,33 +115,40 @@ def unpermute_rotary(weight: npt.NDArray[np.float32], heads: int) -> npt.NDArray
 
 def _tensors(
     reader: gguf.GGUFReader, metadata: GgufMetadata
-) -> Iterator[tuple[str, str, npt.NDArray[np.float32]]]:
-    """Of each tensor its name in the file, Hugging Face's, and its values as Hugging Face orders them."""
+) -> Iterator[tuple[str, str, npt.NDArray[np.float32], int | None]]:
+    """Of each tensor its name in the file, Hugging Face's, its values, and the heads whose rows llama.cpp put
+    into another order."""
     prefix = metadata.architecture
-    query_heads = metadata[f"{prefix}.attention.head_count"]
-    heads = {"attn_q": query_heads, "attn_k": metadata.get(f"{prefix}.attention.head_count_kv", query_heads)}
+    query_heads = metadata.count(f"{prefix}.attention.head_count")
+    key_heads = metadata.count(f"{prefix}.attention.head_count_kv", query_heads)
+    heads = {"attn_q": query_heads, "attn_k": key_heads}
     for tensor in reader.tensors:
         if tensor.name == _ROPE_FACTORS:
             continue
-        weight = gguf.dequantize(tensor.data, tensor.tensor_type)
+        try:
+            weight = gguf.dequantize(tensor.data, tensor.tensor_type)
+        except (NotImplementedError, ValueError) as error:
+            raise refusal(
+                f"GGUF tensor {tensor.name!r} of type {tensor.tensor_type.name}: {error}"
+            ) from error
         if tensor.name in _PLAIN_NAMES:
-            yield tensor.name, _PLAIN_NAMES[tensor.name], weight
+            yield tensor.name, _PLAIN_NAMES[tensor.name], weight, None
             continue
         match = _LAYER_TENSOR.fullmatch(tensor.name)
         if match is None or match[2] not in _LAYER_NAMES:
             raise refusal(f"GGUF tensor {tensor.name!r} is not understood")
         layer, kind, what = match.groups()
         # llama.cpp reorders Llama's alone: it rotates the others in halves, as Hugging Face does.
-        if prefix == "llama" and kind in heads and what == "weight":
-            weight = unpermute_rotary(weight, heads[kind])
-        yield tensor.name, f"model.layers.{layer}.{_LAYER_NAMES[kind]}.{what}", weight
+        reordered = prefix == "llama" and what == "weight"
+        name = f"model.layers.{layer}.{_LAYER_NAMES[kind]}.{what}"
+        yield tensor.name, name, weight, heads.get(kind) if reordered else None
 
 
 def _generation_config(metadata: GgufMetadata) -> dict[str, Any]:
     ids = {
-        "bos_token_id": metadata.get("tokenizer.ggml.bos_token_id"),
-        "eos_token_id": metadata["tokenizer.ggml.eos_token_id"],
-        "pad_token_id": metadata.get("tokenizer.ggml.padding_token_id"),
+        "bos_token_id": metadata.token_id("bos"),
+        "eos_token_id": metadata.token_id("eos", required=True),
+        "pad_token_id": metadata.token_id("padding"),
     }
     return {name: token for name, token in ids.items() if token is not None}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Final
 
 import gguf
@@ -20,10 +21,13 @@ _ARCHITECTURES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
 # What Llama 3.1, 3.2 and 3.3 were published with, but for the factor.
 _LLAMA3: Final = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 _CLOSE: Final = 1e-3
+# llama.cpp's number for a control token in ``tokenizer.ggml.token_type``.
+_CONTROL: Final = 3
+_SHOWN: Final = 120
 
 
 class GgufMetadata:
-    """The key-value header of a GGUF file, with errors that name the missing key."""
+    """The key-value header of a GGUF file, with errors that name the key that is missing or wrong."""
 
     def __init__(self, reader: gguf.GGUFReader) -> None:
         self._fields = reader.fields
@@ -31,13 +35,70 @@ class GgufMetadata:
     def get(self, key: str, default: Any = None) -> Any:
         """The value of ``key``, or ``default``."""
         field = self._fields.get(key)
-        return default if field is None else field.contents()
+        try:
+            return default if field is None else field.contents()
+        except UnicodeDecodeError as error:
+            raise refusal(f"GGUF metadata {key!r} is not UTF-8: {error}") from error
 
     def __getitem__(self, key: str) -> Any:
         value = self.get(key)
         if value is None:
             raise refusal(f"GGUF file has no metadata {key!r}")
         return value
+
+    def count(self, key: str, default: int | None = None) -> int:
+        """A positive integer."""
+        value = self[key] if default is None else self.get(key, default)
+        if type(value) is not int or value < 1:
+            raise self._wrong(key, value, "a positive integer")
+        return value
+
+    def number(self, key: str) -> float:
+        """A positive number, as its publisher wrote it: the shortest decimal form of the header's float32."""
+        value = self[key]
+        if type(value) not in (int, float) or not 0 < value < float(np.finfo(np.float32).max):
+            raise self._wrong(key, value, "a positive number")
+        return float(str(np.float32(value)))
+
+    def text(self, key: str, default: str | None = None) -> str:
+        """A text."""
+        value = self[key] if default is None else self.get(key, default)
+        if not isinstance(value, str):
+            raise self._wrong(key, value, "a text")
+        return value
+
+    def texts(self, key: str) -> list[str]:
+        """A list of texts."""
+        values = self[key]
+        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+            raise self._wrong(key, values, "a list of texts")
+        return values
+
+    def token_id(self, name: str, *, required: bool = False) -> int | None:
+        """The id of a special token, or None."""
+        key = f"tokenizer.ggml.{name}_token_id"
+        value = self[key] if required else self.get(key)
+        if value is not None and (type(value) is not int or not 0 <= value < len(self.tokens)):
+            raise self._wrong(key, value, f"the id of one of {len(self.tokens)} tokens")
+        return value
+
+    @cached_property
+    def tokens(self) -> list[str]:
+        """The vocabulary, by id."""
+        key = "tokenizer.ggml.tokens"
+        tokens = self.texts(key)
+        if len(set(tokens)) < len(tokens):
+            raise self._wrong(key, tokens, "a list in which no token stands twice")
+        return tokens
+
+    @cached_property
+    def control_ids(self) -> list[int]:
+        """The ids of the tokens that are no text."""
+        key = "tokenizer.ggml.token_type"
+        types = self[key]
+        if not isinstance(types, list) or len(types) != len(self.tokens):
+            raise self._wrong(key, types, f"a list for {len(self.tokens)} tokens")
+        return [index for index, kind in enumerate(types) if kind == _CONTROL]
 
     @property
     def architecture(self) -> str:
@@ -46,13 +107,17 @@ class GgufMetadata:
         Raises:
             InvalidArgument: GGUF_UNSUPPORTED, it is not understood.
         """
-        name: str = self["general.architecture"]
+        name = self.text("general.architecture")
         if name not in _ARCHITECTURES:
             known = ", ".join(_ARCHITECTURES)
             raise refusal(
                 f"GGUF architecture is {name!r}; understood are {known}. Use the model's Hugging Face folder"
             )
         return name
+
+    @staticmethod
+    def _wrong(key: str, value: Any, wanted: str) -> InvalidArgument:
+        return refusal(f"GGUF metadata {key!r} is {value!r:.{_SHOWN}}; it must be {wanted}")
 
 
 def refusal(message: str) -> InvalidArgument:
@@ -76,29 +141,28 @@ def model_config(
     """
     prefix = metadata.architecture
     architecture, facts = _ARCHITECTURES[prefix]
-    heads = metadata[f"{prefix}.attention.head_count"]
-    width = metadata[f"{prefix}.embedding_length"]
-    head_dim = metadata.get(f"{prefix}.attention.key_length", width // heads)
+    heads = metadata.count(f"{prefix}.attention.head_count")
+    width = metadata.count(f"{prefix}.embedding_length")
+    head_dim = metadata.count(f"{prefix}.attention.key_length", max(width // heads, 1))
     if metadata.get(f"{prefix}.rope.dimension_count", head_dim) != head_dim:
         raise refusal("GGUF file rotates only a part of each head")
-    # The header holds float32; its shortest decimal form is what the publisher wrote.
-    theta = float(str(np.float32(metadata[f"{prefix}.rope.freq_base"])))
+    theta = metadata.number(f"{prefix}.rope.freq_base")
     config = {
         "architectures": [architecture],
         "attention_dropout": 0.0,
-        "bos_token_id": metadata.get("tokenizer.ggml.bos_token_id"),
-        "eos_token_id": metadata["tokenizer.ggml.eos_token_id"],
+        "bos_token_id": metadata.token_id("bos"),
+        "eos_token_id": metadata.token_id("eos", required=True),
         "head_dim": head_dim,
         "hidden_act": "silu",
         "hidden_size": width,
         "initializer_range": 0.02,
-        "intermediate_size": metadata[f"{prefix}.feed_forward_length"],
-        "max_position_embeddings": metadata[f"{prefix}.context_length"],
+        "intermediate_size": metadata.count(f"{prefix}.feed_forward_length"),
+        "max_position_embeddings": metadata.count(f"{prefix}.context_length"),
         "model_type": prefix,
         "num_attention_heads": heads,
-        "num_hidden_layers": metadata[f"{prefix}.block_count"],
-        "num_key_value_heads": metadata.get(f"{prefix}.attention.head_count_kv", heads),
-        "rms_norm_eps": float(str(np.float32(metadata[f"{prefix}.attention.layer_norm_rms_epsilon"]))),
+        "num_hidden_layers": metadata.count(f"{prefix}.block_count"),
+        "num_key_value_heads": metadata.count(f"{prefix}.attention.head_count_kv", heads),
+        "rms_norm_eps": metadata.number(f"{prefix}.attention.layer_norm_rms_epsilon"),
         "rope_scaling": _rope_scaling(metadata, Rope(theta), head_dim, rope_factors),
         "rope_theta": theta,
         "tie_word_embeddings": tied,
@@ -117,10 +181,12 @@ def _rope_scaling(
     if kind not in ("none", "linear"):
         raise refusal(f"GGUF file uses RoPE scaling {kind!r}, which is not understood")
     if kind == "linear":
-        return {"rope_type": "linear", "factor": float(metadata[f"{prefix}.rope.scaling.factor"])}
+        return {"rope_type": "linear", "factor": metadata.number(f"{prefix}.rope.scaling.factor")}
     if factors is None:
         return None
-    factor = float(max(factors))
+    factor = float(max(factors, default=0.0))
+    if not _CLOSE < factor < 1 / _CLOSE:
+        raise refusal(f"GGUF file has rope_freqs of up to {factor:g}, which are not understood")
     scaled = Rope(plain.theta, "llama3", factor, 1.0, 4.0, 8192.0).inverse_frequencies(head_dim)
     expected = [a / b for a, b in zip(plain.inverse_frequencies(head_dim), scaled, strict=True)]
     if len(factors) != len(expected) or not np.allclose(factors, expected, rtol=_CLOSE):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Protocol
+from typing import Any
 
-from tunix_rt_kit.errors import InvalidArgument
+from tunix_rt_kit.models.gguf_header import GgufMetadata, refusal
 
 # How text is cut before merging, by llama.cpp's name. The pattern is published with Qwen2 and Llama 3, which
 # differ in how many digits stay together.
@@ -14,22 +14,11 @@ _WORDS = (
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _DIGITS_TOGETHER = {"qwen2": "", "llama-bpe": "{1,3}"}
-# llama.cpp's number for a control token in ``tokenizer.ggml.token_type``.
-_CONTROL = 3
 _ADDED_FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
 _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 
 
-class Metadata(Protocol):
-    """Reads values of a GGUF header."""
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """The value of ``key``, or ``default``."""
-
-    def __getitem__(self, key: str) -> Any: ...
-
-
-def tokenizer_json(metadata: Metadata) -> str:
+def tokenizer_json(metadata: GgufMetadata) -> str:
     """The ``tokenizer.json`` of a GPT-2-style vocabulary.
 
     Written out here, not by the ``tokenizers`` package, so that its bytes do not change with that package.
@@ -41,15 +30,14 @@ def tokenizer_json(metadata: Metadata) -> str:
     Raises:
         InvalidArgument: GGUF_UNSUPPORTED, for another kind of vocabulary.
     """
-    kind, pre = metadata["tokenizer.ggml.model"], metadata["tokenizer.ggml.pre"]
+    kind, pre = metadata.text("tokenizer.ggml.model"), metadata.text("tokenizer.ggml.pre")
     if kind != "gpt2" or pre not in {"smollm", *_DIGITS_TOGETHER}:
-        raise InvalidArgument(
+        raise refusal(
             f"GGUF tokenizer is {kind!r} with pre-tokenizer {pre!r}; understood is 'gpt2' with one of "
-            f"{', '.join(['smollm', *_DIGITS_TOGETHER])}",
-            reason="GGUF_UNSUPPORTED",
+            f"{', '.join(['smollm', *_DIGITS_TOGETHER])}"
         )
-    tokens: list[str] = metadata["tokenizer.ggml.tokens"]
-    added = [{"id": i, "content": tokens[i], **_ADDED_FLAGS} for i in _control_ids(metadata)]
+    tokens = metadata.tokens
+    added = [{"id": i, "content": tokens[i], **_ADDED_FLAGS} for i in metadata.control_ids]
     tokenizer = {
         "version": "1.0",
         "truncation": None,
@@ -69,29 +57,29 @@ def tokenizer_json(metadata: Metadata) -> str:
             "byte_fallback": False,
             "ignore_merges": pre == "llama-bpe",
             "vocab": {token: i for i, token in enumerate(tokens)},
-            "merges": metadata["tokenizer.ggml.merges"],
+            "merges": metadata.texts("tokenizer.ggml.merges"),
         },
     }
     return json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":"))
 
 
-def tokenizer_config(metadata: Metadata) -> dict[str, Any]:
+def tokenizer_config(metadata: GgufMetadata) -> dict[str, Any]:
     """The ``tokenizer_config.json``; the class is the one that takes ``tokenizer.json`` as it is."""
-    tokens: list[str] = metadata["tokenizer.ggml.tokens"]
+    tokens = metadata.tokens
 
     def token(name: str) -> str | None:
-        index: int | None = metadata.get(f"tokenizer.ggml.{name}_token_id")
+        index = metadata.token_id(name)
         return None if index is None else tokens[index]
 
     config = {
         "add_bos_token": bool(metadata.get("tokenizer.ggml.add_bos_token", False)),
         "add_prefix_space": False,
-        "additional_special_tokens": [tokens[i] for i in _control_ids(metadata)],
+        "additional_special_tokens": [tokens[i] for i in metadata.control_ids],
         "bos_token": token("bos"),
-        "chat_template": metadata.get("tokenizer.chat_template"),
+        "chat_template": metadata.text("tokenizer.chat_template", "") or None,
         "clean_up_tokenization_spaces": False,
         "eos_token": token("eos"),
-        "model_max_length": metadata[f"{metadata['general.architecture']}.context_length"],
+        "model_max_length": metadata.count(f"{metadata.architecture}.context_length"),
         "pad_token": token("padding"),
         "tokenizer_class": "PreTrainedTokenizerFast",
         "unk_token": token("unknown"),
@@ -105,8 +93,3 @@ def _cutting(pre: str) -> list[dict[str, Any]]:
     pattern = {"Regex": _WORDS % _DIGITS_TOGETHER[pre]}
     words = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
     return [words, _BYTE_LEVEL | {"use_regex": False}]
-
-
-def _control_ids(metadata: Metadata) -> list[int]:
-    types: list[int] = metadata["tokenizer.ggml.token_type"]
-    return [i for i, kind in enumerate(types) if kind == _CONTROL]

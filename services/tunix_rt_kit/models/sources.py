@@ -121,8 +121,8 @@ class GgufSource:
         """
         folder = staging / "folder"
         folder.mkdir()
-        converter()(self.path, folder, lambda done, total: report("convert", done, total))
         with _named_as(self, folder):
+            converter()(self.path, folder, lambda done, total: report("convert", done, total))
             check_weights(folder, read_config(folder))
         _write_source(folder, {"file": self.path.name, "digest": self.digest})
         return folder
@@ -148,9 +148,12 @@ def source_of(base_model: str, digest: Callable[[Path], str] = digest_file) -> S
         return HubSource(f"{match[1]}/{match[2]}", match[3] or "main")
     path = Path(os.path.normpath(base_model))
     if path.suffix == ".gguf" and path.is_absolute():
-        if not path.is_file():
-            raise _unknown(base_model, "there is no such file")
-        return GgufSource(path, digest(path))
+        try:
+            return GgufSource(path, digest(path))
+        except FileNotFoundError:
+            raise _unknown(base_model, "there is no such file") from None
+        except OSError as error:
+            raise _unknown(base_model, error.strerror or str(error)) from error
     return None
 
 

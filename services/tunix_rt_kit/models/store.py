@@ -14,14 +14,19 @@ from pydantic import BaseModel, ConfigDict
 from tunix_rt_kit.artifacts import digest_bytes, digest_file, digest_json
 from tunix_rt_kit.errors import FailedPrecondition, NotFound
 from tunix_rt_kit.models.catalog import CATALOG, CatalogEntry
+from tunix_rt_kit.models.families import CONFIG_FILE
 from tunix_rt_kit.models.hf_folder import (
+    TOKENIZER_FILE,
     check_weights,
     read_config,
     read_special_tokens,
+    read_stop_ids,
+    reading,
     weight_files,
 )
 from tunix_rt_kit.models.pull import Progress, pull, pull_source
 from tunix_rt_kit.models.sources import Source, source_of
+from tunix_rt_kit.regular_files import read_json
 
 _LOG = logging.getLogger(__name__)
 
@@ -68,15 +73,18 @@ class ModelStore:
         self._dir = Path(models_dir).absolute()
 
     def list(self) -> Sequence[BaseModelInfo]:
-        """Every catalogued model, pulled or not, then the other usable folders, each group by name."""
-        catalogued = [self._catalogued(CATALOG[name]) for name in sorted(CATALOG)]
-        others = []
-        for folder in self._folders():
+        """Every catalogued model, pulled or not, then the other folders, each group by name.
+
+        What cannot be used is left out, and named in the log.
+        """
+        found = []
+        for name in [*sorted(CATALOG), *(folder.name for folder in self._folders())]:
             try:
-                others.append(self._describe(folder.name, folder))
+                known = CATALOG.get(name)
+                found.append(self._catalogued(known) if known else self._describe(name, self._dir / name))
             except FailedPrecondition as error:
                 _LOG.warning("folder is not a usable base model: %s", error)
-        return catalogued + others
+        return found
 
     def resolve(self, base_model: str) -> BaseModelInfo:
         """What ``base_model`` means: a catalogued id, the name of a folder here, a folder's absolute path, or
@@ -95,7 +103,7 @@ class ModelStore:
             return self._pulled(base_model, source)
         if Path(base_model).is_absolute():
             folder = Path(os.path.normpath(base_model))
-            if folder.is_dir():
+            if _is_folder(folder):
                 return self._describe(str(folder), folder)
         elif base_model in {folder.name for folder in self._folders()}:
             return self._describe(base_model, self._dir / base_model)
@@ -119,14 +127,14 @@ class ModelStore:
         return info
 
     def _folders(self) -> Sequence[Path]:
-        if not self._dir.is_dir():
+        if not _is_folder(self._dir):
             return []
         return sorted(
             entry
             for entry in self._dir.iterdir()
             if entry.name not in CATALOG
             and not entry.name.startswith(".")
-            and (entry / "config.json").is_file()
+            and os.path.lexists(entry / CONFIG_FILE)
         )
 
     def _catalogued(self, entry: CatalogEntry) -> BaseModelInfo:
@@ -159,7 +167,11 @@ class ModelStore:
         config = read_config(folder)
         tokens = read_special_tokens(folder)
         check_weights(folder, config)
-        shards = {file.name: self.digest(file) for file in weight_files(folder)}
+        read_stop_ids(folder, config.vocab_size)
+        shards = {file.name: self._digest(folder, file.name) for file in weight_files(folder)}
+        with reading(folder, CONFIG_FILE):
+            # Small, and not worth remembering.
+            config_digest = digest_file(folder / CONFIG_FILE)
         special = {"bos": tokens.bos_token, "eos": tokens.eos_token, "pad": tokens.pad_token}
         return BaseModelInfo(
             id=model_id,
@@ -171,13 +183,17 @@ class ModelStore:
             context_length=config.context_length,
             vocab_size=config.vocab_size,
             weights_digest=next(iter(shards.values())) if len(shards) == 1 else digest_json(shards),
-            tokenizer_digest=digest_json({"tokenizer": self.digest(folder / "tokenizer.json"), **special}),
-            config_digest=digest_file(folder / "config.json"),
+            tokenizer_digest=digest_json({"tokenizer": self._digest(folder, TOKENIZER_FILE), **special}),
+            config_digest=config_digest,
             chat_template=tokens.chat_template,
             bos_token=tokens.bos_token,
             eos_token=tokens.eos_token,
             pad_token=tokens.pad_token,
         )
+
+    def _digest(self, folder: Path, name: str) -> str:
+        with reading(folder, name):
+            return self.digest(folder / name)
 
     def digest(self, file: Path) -> str:
         """Digest of a file, remembered under the models folder while its size and times stay the same."""
@@ -185,8 +201,8 @@ class ModelStore:
         key = [str(file), stat.st_size, stat.st_mtime_ns, stat.st_ino]
         memo = self._dir / ".digests" / digest_bytes(str(file).encode()).removeprefix("sha256:")
         try:
-            known = json.loads(memo.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            known = read_json(memo)
+        except OSError:
             known = {}
         if known.get("key") == key:
             return str(known["digest"])
@@ -196,6 +212,14 @@ class ModelStore:
         except OSError as error:
             _LOG.info("digest of %s is not remembered: %s", file, error)
         return digest
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        # A name that is too long, or a folder above it that nobody may look into.
+        return False
 
 
 def _write_atomically(path: Path, text: str) -> None:

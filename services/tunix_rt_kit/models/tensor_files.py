@@ -1,8 +1,4 @@
-"""Safetensors files, read and written tensor by tensor, so that only one of them is in memory.
-
-The format: 8 bytes of little-endian length, a JSON header of that length, then the tensors' bytes:
-https://huggingface.co/docs/safetensors
-"""
+"""Safetensors files, read and written tensor by tensor, so that only one of them is in memory."""
 
 from __future__ import annotations
 
@@ -17,12 +13,14 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from tunix_rt_kit.models.tensor_header import read_header
+from tunix_rt_kit.regular_files import open_regular
+
 _DTYPES: Final[dict[str, Any]] = {
     "BF16": np.dtype(ml_dtypes.bfloat16),
     "F16": np.dtype(np.float16),
     "F32": np.dtype(np.float32),
 }
-_PREFIX_BYTES = 8
 _ALIGNMENT = 8
 
 
@@ -40,12 +38,11 @@ class TensorSpec:
 
 
 def read_specs(file: Path) -> dict[str, TensorSpec]:
-    """The tensors of a file by name. The file must be whole, see ``hf_folder.check_weights``."""
-    header, _ = _header(file)
+    """The tensors of a file by name; raises as ``read_header``."""
     return {
-        name: TensorSpec(entry["dtype"], tuple(entry["shape"]))
-        for name, entry in header.items()
-        if name != "__metadata__" and entry["dtype"] in _DTYPES
+        name: TensorSpec(tensor.dtype, tensor.shape)
+        for name, tensor in read_header(file).items()
+        if tensor.dtype in _DTYPES
     }
 
 
@@ -55,20 +52,16 @@ def rewrite(file: Path, target: Path, changes: Mapping[str, Callable[[npt.NDArra
     What a function returns, of the same shape, is rounded to the type that the tensor had.
 
     Raises:
-        OSError: ``target`` cannot be written.
+        OSError: ``file`` cannot be read (see ``read_header``), or ``target`` cannot be written.
     """
-    header, start = _header(file)
-    ordered = sorted(
-        (entry["data_offsets"], name) for name, entry in header.items() if name != "__metadata__"
-    )
-    specs = read_specs(file)
-    with file.open("rb") as source, target.open("wb") as sink:
-        sink.write(source.read(start))
-        for (begin, end), name in ordered:
-            data = source.read(end - begin)
+    tensors = read_header(file)
+    with open_regular(file) as source, target.open("wb") as sink:
+        sink.write(source.read(min((tensor.begin for tensor in tensors.values()), default=-1)))
+        for name, tensor in tensors.items():
+            data = source.read(tensor.end - tensor.begin)
             if name in changes:
-                dtype = _DTYPES[specs[name].dtype]
-                value = np.frombuffer(data, dtype).reshape(specs[name].shape)
+                dtype = _DTYPES[tensor.dtype]
+                value = np.frombuffer(data, dtype).reshape(tensor.shape)
                 data = np.ascontiguousarray(changes[name](value)).astype(dtype).tobytes()
             sink.write(data)
 
@@ -101,11 +94,3 @@ def write(target: Path, specs: Mapping[str, TensorSpec], tensors: Callable[[str]
             value = tensors(name).astype(_DTYPES[specs[name].dtype])
             assert value.shape == specs[name].shape, name
             sink.write(np.ascontiguousarray(value).tobytes())
-
-
-def _header(file: Path) -> tuple[dict[str, Any], int]:
-    """The header, and the byte at which the tensors begin."""
-    with file.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(_PREFIX_BYTES))
-        header: dict[str, Any] = json.loads(stream.read(length))
-    return header, _PREFIX_BYTES + length

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import codecs
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from tokenizers import Tokenizer
 
 from tunix_rt_kit.errors import FailedPrecondition, InvalidArgument
-from tunix_rt_kit.models.families import unsupported
-from tunix_rt_kit.models.hf_folder import SpecialTokens, read_config, read_special_tokens
+from tunix_rt_kit.models.families import unfit, unsupported
+from tunix_rt_kit.models.hf_folder import (
+    MAX_TOKENIZER_BYTES,
+    TOKENIZER_FILE,
+    SpecialTokens,
+    read_config,
+    read_special_tokens,
+    reading,
+)
+from tunix_rt_kit.regular_files import read_bytes
 
 # The module of what a library in Rust raises when it gives up, which is no Exception.
 _PANICS: Final = "pyo3_runtime"
@@ -31,13 +41,18 @@ class TextTokenizer:
         return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
 
     def encode(self, text: str, **_: Any) -> list[int]:
-        """Token ids of ``text``; markers such as ``<|im_end|>`` in it become their one token."""
-        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        """Token ids of ``text``; markers such as ``<|im_end|>`` in it become their one token.
+
+        Raises InvalidArgument: TOKENIZER_INVALID, the file has no token for what it makes of the text.
+        """
+        with _failures("cannot be used"):
+            return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """``encode`` of many texts at once."""
-        # The fast one leaves out where in the text a token stands, which nothing here asks.
-        found = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        with _failures("cannot be used"):
+            # The fast one leaves out where in the text a token stands, which nothing here asks.
+            found = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [list(encoding.ids) for encoding in found]
 
     def decode_batch(self, sequences: Sequence[Sequence[int]]) -> list[str]:
@@ -97,7 +112,9 @@ class ModelTokenizer(TextTokenizer):
         Raises:
             FailedPrecondition: BASE_MODEL_UNSUPPORTED, naming a token that has no embedding.
         """
-        if self.vocab_size <= count:
+        # Ids may leave gaps, so that a few tokens can have high ones; those of a text are checked with it.
+        declared = [index for index in (self._bos, self._eos, self._pad) if index is not None]
+        if self.vocab_size <= count and max(declared) < count:
             return
         unused = {
             token.content
@@ -149,24 +166,38 @@ def load_tokenizer(path: Path | str) -> ModelTokenizer:
     """Load the tokenizer of a Hugging Face folder.
 
     Raises:
-        FailedPrecondition: BASE_MODEL_UNSUPPORTED, naming the file or token that is missing, or a token that
-            the model has no embedding for.
+        FailedPrecondition: BASE_MODEL_UNSUPPORTED, naming the file or token that is missing or wrong, or a
+            token that the model has no embedding for.
     """
     folder = Path(path)
     special = read_special_tokens(folder)
-    tokenizer = ModelTokenizer(Tokenizer.from_file(str(folder / "tokenizer.json")), special, folder)
+    with reading(folder, TOKENIZER_FILE):
+        data = read_bytes(folder / TOKENIZER_FILE, MAX_TOKENIZER_BYTES)
+    try:
+        tokenizer = ModelTokenizer(_parsed(data), special, folder)
+    except InvalidArgument as error:
+        raise unfit(folder, TOKENIZER_FILE, error.message) from error
     tokenizer.require_embeddings(read_config(folder).vocab_size, folder)
     return tokenizer
 
 
 def parse_tokenizer(data: bytes) -> TextTokenizer:
     """The tokenizer of a ``tokenizer.json``; raises InvalidArgument (TOKENIZER_INVALID)."""
+    return TextTokenizer(_parsed(data))
+
+
+def _parsed(data: bytes) -> Tokenizer:
+    with _failures("is not a tokenizer.json that can be read"):
+        return Tokenizer.from_buffer(data.removeprefix(codecs.BOM_UTF8))
+
+
+@contextmanager
+def _failures(problem: str) -> Iterator[None]:
+    """Around a call of the library: what it raises, or gives up with, becomes InvalidArgument."""
     try:
-        return TextTokenizer(Tokenizer.from_buffer(data))
+        yield
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__module__ != _PANICS:
             raise
         # The library raises nothing narrower.
-        raise InvalidArgument(
-            f"is not a tokenizer.json that can be read: {str(error)[:200]}", reason="TOKENIZER_INVALID"
-        ) from error
+        raise InvalidArgument(f"{problem}: {str(error)[:200]}", reason="TOKENIZER_INVALID") from error

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from tunix_rt_kit.regular_files import read_text
 from tunix_rt_trainer.model import MetricsSink, StepMetrics, TrainingSpec
 
 _CLOSE_S: Final = 15.0
@@ -59,7 +60,7 @@ class MLflow:
         self._client = mlflow.MlflowClient()
         memo = folder / "mlflow-run"
         if memo.is_file():
-            self._run = memo.read_text(encoding="utf-8")
+            self._run = read_text(memo)
             self._client.update_run(self._run, status="RUNNING")
             return
         experiment = mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", _PROJECT))

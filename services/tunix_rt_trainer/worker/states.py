@@ -16,11 +16,13 @@ from safetensors.numpy import load_file, save_file
 
 from tunix_rt_kit.artifacts import canonical_json, digest_file
 from tunix_rt_kit.models.durable import is_partial, new_folder
+from tunix_rt_kit.regular_files import read_json
 from tunix_rt_trainer.model import StepMetrics
 
 FOLDER: Final = "states"
 _KEPT: Final = 2
 _FORMAT: Final = 1
+_MOST_BYTES: Final = 1 << 30
 _MANIFEST: Final = "state.json"
 _HISTORY: Final = "history.json"
 _TENSORS: Final = ("trained", "optimizer")
@@ -106,7 +108,7 @@ class StateStore:
 
     def _read(self, folder: Path) -> SavedState:
         try:
-            manifest = json.loads((folder / _MANIFEST).read_bytes())
+            manifest = read_json(folder / _MANIFEST, _MOST_BYTES)
             files: dict[str, str] = manifest["files"]
             expected = {_HISTORY, *(f"{name}.safetensors" for name in _TENSORS)}
             damaged = [name for name in expected if digest_file(folder / name) != files[name]]
@@ -117,7 +119,7 @@ class StateStore:
             ]
             if manifest["format"] != _FORMAT or differing:
                 raise _UnusableError(f"it was written with another {', '.join(differing) or 'format'}")
-            history = json.loads((folder / _HISTORY).read_bytes())
+            history = read_json(folder / _HISTORY, _MOST_BYTES)
             trained, optimizer = (load_file(folder / f"{name}.safetensors") for name in _TENSORS)
             return SavedState(
                 history=tuple(StepMetrics.model_validate(entry) for entry in history),

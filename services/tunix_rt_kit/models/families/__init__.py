@@ -11,9 +11,19 @@ from typing import Any
 from tunix_rt_kit.models.families import gemma, llama, qwen
 from tunix_rt_kit.models.families.config import ModelConfig, Rope
 from tunix_rt_kit.models.families.family import Family
-from tunix_rt_kit.models.families.fields import Fields, unsupported
+from tunix_rt_kit.models.families.fields import CONFIG_FILE, Fields, unfit, unsupported
 
-__all__ = ["FAMILIES", "Family", "Fields", "ModelConfig", "Rope", "family_of", "unsupported"]
+__all__ = [
+    "CONFIG_FILE",
+    "FAMILIES",
+    "Family",
+    "Fields",
+    "ModelConfig",
+    "Rope",
+    "family_of",
+    "unfit",
+    "unsupported",
+]
 
 FAMILIES: dict[str, Family] = {
     family.name: family for family in (llama.FAMILY, qwen.QWEN2, qwen.QWEN3, gemma.GEMMA2, gemma.GEMMA3)
@@ -36,4 +46,4 @@ def family_of(folder: Path, architectures: Any) -> Family:
     wanted = f"it must name one of {known}"
     if architectures == [_MULTIMODAL]:
         wanted = f"models of text and images are not supported; {wanted}"
-    raise unsupported(folder, "architectures", architectures, wanted)
+    raise unsupported(folder, "architectures", architectures, wanted, file=CONFIG_FILE)

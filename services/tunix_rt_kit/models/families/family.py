@@ -13,12 +13,14 @@ from tunix_rt_kit.models.families.fields import Fields
 class Family:
     """A family of models.
 
-    ``architecture`` is its name in ``config.json``; ``read`` turns the fields of that file into a
-    ``ModelConfig`` and raises FailedPrecondition (BASE_MODEL_UNSUPPORTED) for one that cannot be honoured.
+    ``architecture`` and ``model_type`` are its names in ``config.json``; ``read`` turns the fields of that
+    file into a ``ModelConfig`` and raises FailedPrecondition (BASE_MODEL_UNSUPPORTED) for one that cannot be
+    honoured.
     """
 
     name: str
     architecture: str
+    model_type: str
     read: Callable[[Fields], ModelConfig]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
@@ -10,13 +9,32 @@ from typing import Any, Final, cast
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.models.families.config import Rope, RopeKind
 
+CONFIG_FILE: Final = "config.json"
 _ROPE_KINDS: Final = ("default", "linear", "llama3")
+_SHOWN: Final = 200
+# Beyond any model there is; what is computed from larger ones would fill the memory before a weight is read.
+_MOST: Final = {
+    "num_hidden_layers": 1 << 10,
+    "num_attention_heads": 1 << 12,
+    "head_dim": 1 << 13,
+    "vocab_size": 1 << 24,
+    "hidden_size": 1 << 20,
+    "intermediate_size": 1 << 22,
+}
+_MOST_TOKENS: Final = 1 << 30
+_LEAST, _GREATEST = 1e-12, 1e12
 
 
-def unsupported(folder: Path, field: str, found: Any, wanted: str) -> FailedPrecondition:
-    """The error for a folder whose ``field`` is not what is supported."""
+def unsupported(folder: Path, field: str, found: Any, wanted: str, *, file: str = "") -> FailedPrecondition:
+    """The error for a folder whose ``field``, of ``file`` where that is not said by it, is not what is
+    supported."""
+    return unfit(folder, field, f"is {found!r:.{_SHOWN}}; {wanted}", file=file)
+
+
+def unfit(folder: Path, field: str, problem: str, *, file: str = "") -> FailedPrecondition:
+    """The error for a folder with a ``problem`` in ``field``, which may be a file."""
     return FailedPrecondition(
-        f"{folder}: {field} is {found!r}; {wanted}",
+        f"{folder}: {file and f'{file}: '}{field} {problem}",
         reason="BASE_MODEL_UNSUPPORTED",
         metadata={"path": str(folder), "field": field},
     )
@@ -46,17 +64,19 @@ class Fields:
         return self._values.get(field, default)
 
     def count(self, field: str, default: int | None = None) -> int:
-        """A positive integer."""
-        value = self._values.get(field, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise self.refusal(field, value, "it must be a positive integer")
+        """A positive integer, of a size that a model can have."""
+        value, most = self._values.get(field, default), _MOST.get(field, _MOST_TOKENS)
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+            raise self.refusal(field, value, f"it must be a positive integer, at most {most:,}")
         return value
 
     def number(self, field: str, default: float | None = None) -> float:
-        """A positive, finite number."""
+        """A positive number, neither so small nor so large that nothing can be computed with it."""
         value = self._values.get(field, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-            raise self.refusal(field, value, "it must be a positive number")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not _LEAST <= value <= _GREATEST:
+            raise self.refusal(
+                field, value, f"it must be a positive number, from {_LEAST:g} to {_GREATEST:g}"
+            )
         return float(value)
 
     def optional_number(self, field: str) -> float | None:
@@ -83,7 +103,7 @@ class Fields:
 
     def refusal(self, field: str, found: Any, wanted: str) -> FailedPrecondition:
         """The error for ``field``, to raise."""
-        return unsupported(self._folder, f"{self._prefix}{field}", found, wanted)
+        return unsupported(self._folder, f"{self._prefix}{field}", found, wanted, file=CONFIG_FILE)
 
     def inner(self, field: str) -> Fields:
         """The entries of the object ``field``, none where it is absent."""
@@ -98,7 +118,11 @@ class Fields:
         if kinds is None:
             return tuple(default)
         known = {"sliding_attention": True, "full_attention": False}
-        if not isinstance(kinds, list) or len(kinds) != layers or not all(kind in known for kind in kinds):
+        if (
+            not isinstance(kinds, list)
+            or len(kinds) != layers
+            or not all(isinstance(kind, str) and kind in known for kind in kinds)
+        ):
             raise self.refusal(
                 "layer_types", kinds, f"it must name {layers} layers, each one of {', '.join(known)}"
             )
@@ -133,10 +157,14 @@ class Fields:
     def rope(self, *, default_theta: float = 10_000.0) -> Rope:
         """The rotary embedding, in the spelling of older files (``rope_theta`` and ``rope_scaling``) or of
         newer ones (``rope_parameters``)."""
-        field = "rope_scaling" if self._values.get("rope_scaling") else "rope_parameters"
+        older, newer = self._values.get("rope_scaling"), self._values.get("rope_parameters")
+        if older and newer and older != newer:
+            raise self.refusal("rope_parameters", newer, f"it contradicts rope_scaling, which is {older}")
         theta = self.number("rope_theta", default_theta)
         self.require("partial_rotary_factor", 1.0)
-        return self._rope(field, theta, self.count("max_position_embeddings"))
+        return self._rope(
+            "rope_scaling" if older else "rope_parameters", theta, self.count("max_position_embeddings")
+        )
 
     def rope_for(self, field: str, *, theta: float) -> Rope:
         """The rotary embedding that the object ``field`` describes, of base ``theta`` unless it names one."""
@@ -144,8 +172,9 @@ class Fields:
 
     def _rope(self, field: str, theta: float, context: int | None) -> Rope:
         inner = self.inner(field)
-        kind = inner.raw("rope_type", inner.raw("type", "default"))
-        if kind not in _ROPE_KINDS:
+        named = "rope_type" if "rope_type" in inner or "type" not in inner else "type"
+        kind = inner.raw(named, "default")
+        if kind not in _ROPE_KINDS or (named not in inner and "factor" in inner):
             raise self.refusal(
                 field, self._values[field], f"its rope_type must be one of {', '.join(_ROPE_KINDS)}"
             )
@@ -159,4 +188,7 @@ class Fields:
         if low >= high:
             raise inner.refusal("low_freq_factor", low, f"it must be below high_freq_factor ({high})")
         original = inner.number("original_max_position_embeddings", context)
+        if "original_max_position_embeddings" in self:
+            # Said beside the object, it goes before what the object says: so transformers has it.
+            original = self.number("original_max_position_embeddings")
         return Rope(theta, cast(RopeKind, kind), inner.number("factor"), low, high, original)

@@ -109,5 +109,5 @@ def _gemma3_ropes(fields: Fields) -> tuple[Rope, Rope]:
     return both.rope_for(kinds[0], theta=theta), both.rope_for(kinds[1], theta=local_theta)
 
 
-GEMMA2 = Family("gemma2", "Gemma2ForCausalLM", read_gemma2)
-GEMMA3 = Family("gemma3", "Gemma3ForCausalLM", read_gemma3)
+GEMMA2 = Family("gemma2", "Gemma2ForCausalLM", "gemma2", read_gemma2)
+GEMMA3 = Family("gemma3", "Gemma3ForCausalLM", "gemma3_text", read_gemma3)

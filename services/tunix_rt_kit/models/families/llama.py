@@ -46,4 +46,4 @@ def plain_decoder(
     )
 
 
-FAMILY = Family("llama", "LlamaForCausalLM", read)
+FAMILY = Family("llama", "LlamaForCausalLM", "llama", read)

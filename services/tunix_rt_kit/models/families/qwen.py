@@ -34,5 +34,5 @@ def _refuse(fields: Fields) -> None:
         raise fields.refusal("layer_types", fields.raw("layer_types"), "only 'full_attention' is supported")
 
 
-QWEN2 = Family("qwen2", "Qwen2ForCausalLM", read_qwen2)
-QWEN3 = Family("qwen3", "Qwen3ForCausalLM", read_qwen3)
+QWEN2 = Family("qwen2", "Qwen2ForCausalLM", "qwen2", read_qwen2)
+QWEN3 = Family("qwen3", "Qwen3ForCausalLM", "qwen3", read_qwen3)

@@ -126,6 +126,16 @@ def test_template_and_end_of_turn_of_the_training_go_with_the_model(tmp_path: Pa
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["adapter", "base", "out"]
 
 
+def test_an_export_has_no_byte_order_mark_which_transformers_takes_for_an_error(tmp_path: Path) -> None:
+    base = make_tiny_model(tmp_path / "base")
+    adapter, _ = adapter_for(base, tmp_path / "adapter")
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (base / name).write_bytes(b"\xef\xbb\xbf" + (base / name).read_bytes())
+    merge_adapter(base, adapter, tmp_path / "out", conversation=Conversation(CHAT_TEMPLATE, "<|im_end|>"))
+    for file in (tmp_path / "out").glob("*.json"):
+        json.loads(file.read_text("utf-8"))
+
+
 def test_an_adapter_of_another_model_is_refused_by_tensor(tmp_path: Path) -> None:
     base = make_tiny_model(tmp_path / "base")
     deeper = make_tiny_model(tmp_path / "deeper", config={"num_hidden_layers": 3})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,15 +12,18 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
 from support.tiny_gguf import write_gguf
 from support.tiny_model import make_tiny_model
-from tunix_rt_kit.errors import InvalidArgument
+from tunix_rt_kit.errors import FailedPrecondition, InvalidArgument
 from tunix_rt_kit.models.families import Rope
 from tunix_rt_kit.models.gguf_convert import convert_gguf
 from tunix_rt_kit.models.hf_folder import check_weights, read_config
+from tunix_rt_kit.models.sources import GgufSource
 from tunix_rt_kit.models.tokenizer import load_tokenizer
 
 
@@ -80,6 +85,56 @@ def test_text_is_cut_as_its_family_cuts_it(tmp_path: Path, pre: str, text: str, 
     found = [text[slice(*span)] for _, span in tokenizer.pre_tokenizer.pre_tokenize_str(text)]
     assert found == parts
     assert json.loads((out / "tokenizer.json").read_text())["model"]["ignore_merges"] == (pre == "llama-bpe")
+
+
+def test_a_damaged_file_is_refused_by_what_is_wrong(tmp_path: Path) -> None:
+    whole = write_gguf(make_tiny_model(tmp_path / "model"), tmp_path / "whole.gguf").read_bytes()
+    file, refused = tmp_path / "x.gguf", set[str]()
+
+    @settings(max_examples=80)
+    @given(st.data())
+    def check(data: st.DataObject) -> None:
+        # Behind the vocabulary, whose tokens are all alike, the numbers of the tensors follow.
+        place = data.draw(st.integers(0, 1_100) | st.integers(len(whole) - 300_000, len(whole)))
+        wild = data.draw(
+            st.binary(min_size=1, max_size=8)
+            | st.sampled_from([b"\xff" * 8, bytes(7) + b"\x40", bytes(8), b"\x09\0\0\0"])
+        )
+        damaged = bytearray(whole)
+        damaged[place : place + len(wild)] = wild
+        if data.draw(st.booleans()):
+            del damaged[data.draw(st.integers(0, len(damaged))) :]
+        file.write_bytes(damaged)
+        out = Path(tempfile.mkdtemp(dir=tmp_path))
+        try:
+            GgufSource(file, "sha256:0").fetch(out, lambda *_: None)
+        except (InvalidArgument, FailedPrecondition) as error:
+            assert error.reason in ("GGUF_UNSUPPORTED", "BASE_MODEL_UNSUPPORTED")
+            assert str(out) not in error.message
+            refused.add(error.message.replace(str(file), ""))
+
+    check()
+    assert len(refused) > 10
+
+
+@pytest.mark.parametrize(
+    ("counts", "problem"),
+    [
+        ((1 << 60, 1), "promises 1 entries and"),
+        ((0, 1 << 60), "promises 1152921504606846976 entries"),
+        ((1, 0), "lies outside the file"),
+    ],
+)
+def test_a_header_that_promises_too_much_is_refused_at_once(
+    tmp_path: Path, counts: tuple[int, int], problem: str
+) -> None:
+    (tmp_path / "x.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, *counts))
+    with pytest.raises(InvalidArgument, match=problem):
+        convert_gguf(tmp_path / "x.gguf", tmp_path, lambda _done, _total: None)
+    endless = struct.pack("<Q1sIIQ", 1, b"a", 9, 4, 1 << 40)
+    (tmp_path / "x.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + endless)
+    with pytest.raises(InvalidArgument, match="arrays of 1099511627776 values"):
+        convert_gguf(tmp_path / "x.gguf", tmp_path, lambda _done, _total: None)
 
 
 def test_a_tensor_that_the_family_has_no_place_for_is_named(tmp_path: Path) -> None:

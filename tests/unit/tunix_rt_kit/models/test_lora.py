@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from support.numpy_llama import numpy_logits
 from support.tiny_model import make_tiny_model
 from tunix_rt_kit.errors import DataLoss, InvalidArgument
 from tunix_rt_kit.models import loader
+from tunix_rt_kit.models.adapter import read_adapter, write_adapter
 from tunix_rt_kit.models.families import FAMILIES
 from tunix_rt_kit.models.lora import (
     CONFIG_FILE,
@@ -183,6 +185,36 @@ def test_adapter_of_another_kind_is_refused(tiny: Path, adapter: Path, field: st
     with pytest.raises(InvalidArgument, match=field) as caught:
         load_adapter(load(tiny), adapter)
     assert caught.value.metadata["field"] == field
+
+
+def test_adapter_with_values_that_none_can_have_is_refused(tmp_path: Path) -> None:
+    pair = np.ones((2, 4), np.float32), np.ones((4, 2), np.float32)
+    write_adapter(tmp_path, {"model.layers.0.mlp.up_proj": pair}, rank=2, alpha=1.0, base_model="x")
+    config = json.loads((tmp_path / CONFIG_FILE).read_text())
+    assert read_adapter(tmp_path).rank == 2
+    for field, value in [
+        ("r", "2"),
+        ("r", True),
+        ("r", 10**9),
+        ("lora_alpha", float("nan")),
+        ("lora_alpha", [1]),
+        ("target_modules", [["up_proj"]]),
+        ("target_modules", ["lm_head"]),
+        ("target_modules", {"up_proj": 1}),
+    ]:
+        (tmp_path / CONFIG_FILE).write_text(json.dumps(config | {field: value}))
+        with pytest.raises(InvalidArgument, match=field) as caught:
+            read_adapter(tmp_path)
+        assert caught.value.metadata["field"] == field
+    for damaged in (b"[]", b"\xff\xfe", b"[" * 100_000):
+        (tmp_path / CONFIG_FILE).write_bytes(damaged)
+        with pytest.raises(DataLoss, match="cannot be read"):
+            read_adapter(tmp_path)
+    (tmp_path / CONFIG_FILE).write_text(json.dumps(config))
+    (tmp_path / WEIGHTS_FILE).unlink()
+    os.mkfifo(tmp_path / WEIGHTS_FILE)
+    with pytest.raises(DataLoss, match="is a named pipe"):
+        read_adapter(tmp_path)
 
 
 @pytest.mark.parametrize("file", [WEIGHTS_FILE, CONFIG_FILE])

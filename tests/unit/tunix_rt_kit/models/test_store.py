@@ -8,7 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 
 from support.base_model import Pulled
 from support.tiny_gguf import make_wheel
@@ -16,6 +20,7 @@ from support.tiny_model import CHAT_TEMPLATE, make_tiny_model
 from tunix_rt_kit.artifacts import digest_file, digest_json
 from tunix_rt_kit.errors import FailedPrecondition, NotFound
 from tunix_rt_kit.models import CATALOG, ModelStore
+from tunix_rt_kit.models.hf_folder import SpecialTokens, read_special_tokens
 
 SMOLLM2 = "smollm2-135m-instruct"
 
@@ -121,7 +126,87 @@ def test_chat_template_is_read_in_each_of_its_spellings(tmp_path: Path) -> None:
     assert store.resolve("mine").chat_template == "from a file"
 
 
-@pytest.mark.parametrize("name", ["nope", "", ".", "..", "../outside", ".hidden", "/nowhere/at/all", "mine/"])
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
+    folder = make_tiny_model(tmp_path / "mine")
+    (folder / "generation_config.json").write_text('{"eos_token_id": 2}')
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    store = ModelStore(tmp_path)
+    before = store.resolve("mine")
+    for name in ("config.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"):
+        (folder / name).write_bytes(b"\xef\xbb\xbf" + (folder / name).read_bytes())
+    assert store.resolve("mine") == before.model_copy(
+        update={"config_digest": digest_file(folder / "config.json")}
+    )
+    assert before.chat_template == "{{ messages }}"
+
+
+def test_a_tied_head_may_be_stored_twice_if_it_is_the_same(tmp_path: Path) -> None:
+    folder = make_tiny_model(tmp_path / "mine")
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    embedding = tensors["model.embed_tokens.weight"]
+    store = ModelStore(tmp_path)
+    save_file(tensors | {"lm_head.weight": embedding}, file)
+    assert store.resolve("mine").parameter_count == sum(tensor.size for tensor in tensors.values())
+    other = embedding.copy()
+    other[-1, -1] += 1
+    for head in (other, embedding.astype(np.float16), embedding[:-1]):
+        save_file(tensors | {"lm_head.weight": head}, file)
+        with pytest.raises(FailedPrecondition, match=r"holds a lm_head\.weight that is not") as caught:
+            store.resolve("mine")
+        assert caught.value.metadata["field"] == "tie_word_embeddings"
+    save_file(tensors | {"lm_head.weight": other}, file)
+    edit(folder / "config.json", tie_word_embeddings=False)
+    assert store.resolve("mine").pulled
+
+
+def test_a_damaged_catalogued_model_is_refused_and_spoils_no_list(tmp_path: Path) -> None:
+    make_tiny_model(tmp_path / SMOLLM2)
+    make_tiny_model(tmp_path / "good")
+    (tmp_path / SMOLLM2 / "model.safetensors").write_bytes(b"")
+    with pytest.raises(FailedPrecondition, match=r"model\.safetensors"):
+        ModelStore(tmp_path).resolve(SMOLLM2)
+    assert [info.id for info in ModelStore(tmp_path).list()] == ["good"]
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=5,
+)
+FIELDS = ("bos_token", "eos_token", "pad_token", "unk_token", "chat_template", "content", "name", "template")
+
+
+@settings(max_examples=80)
+@given(
+    st.dictionaries(
+        st.sampled_from(FIELDS[:5]),
+        ANYTHING
+        | st.fixed_dictionaries({"content": ANYTHING})
+        | st.lists(st.dictionaries(st.sampled_from(FIELDS[5:]), st.just("default") | ANYTHING), max_size=2),
+    )
+    | ANYTHING,
+)
+def test_any_tokenizer_config_is_read_as_texts_or_refused_by_field(
+    tmp_path_factory: pytest.TempPathFactory, document: Any
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "any"
+    folder.mkdir(exist_ok=True)
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "tokenizer_config.json").write_text(json.dumps(document))
+    try:
+        found = read_special_tokens(folder)
+    except FailedPrecondition as error:
+        assert error.metadata["field"].startswith("tokenizer_config.json")
+        return
+    for name in SpecialTokens.__dataclass_fields__:
+        value = getattr(found, name)
+        assert value is None or isinstance(value.encode(), bytes)
+
+
+@pytest.mark.parametrize(
+    "name", ["nope", "", ".", "..", "../outside", ".hidden", "/nowhere/at/all", "mine/", "/" + "a" * 300]
+)
 def test_unknown_name_is_refused_with_what_is_known(tmp_path: Path, name: str) -> None:
     make_tiny_model(tmp_path / "outside")
     make_tiny_model(tmp_path / "models" / "mine")
