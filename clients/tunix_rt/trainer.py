@@ -41,6 +41,14 @@ class TrainerClient:
 
         return Pager(fetch, lambda page: page.base_models, page_token)
 
+    def get_base_model(self, base_model: str, *, timeout: float | None = None) -> v1.BaseModel:
+        """One base model: by id, by the absolute path of a folder on the trainer's host, or as it was pulled.
+
+        Raises NotFoundError if there is none, FailedPreconditionError if it cannot be used.
+        """
+        request = v1.GetBaseModelRequest(base_model=base_model)
+        return self._caller.unary(self._stub.GetBaseModel, request, timeout)
+
     def plan_training_job(
         self, spec: v1.TrainingSpec, *, timeout: float | None = ADMISSION
     ) -> v1.TrainingPlan:
@@ -190,6 +198,11 @@ class AsyncTrainerClient:
             return await self._caller.unary(self._stub.ListBaseModels, request, timeout)
 
         return AsyncPager(fetch, lambda page: page.base_models, page_token)
+
+    async def get_base_model(self, base_model: str, *, timeout: float | None = None) -> v1.BaseModel:
+        """One base model."""
+        request = v1.GetBaseModelRequest(base_model=base_model)
+        return await self._caller.unary(self._stub.GetBaseModel, request, timeout)
 
     async def plan_training_job(
         self, spec: v1.TrainingSpec, *, timeout: float | None = ADMISSION

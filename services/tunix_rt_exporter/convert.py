@@ -120,6 +120,7 @@ def spec_fields(spec: v1.DatasetSpec) -> dict[str, Any]:
             _UNWRITABLE, spec.unwritable_rows, "spec.unwritable_rows", v1.UnwritableRows.keys()
         ),
         "model_answers": _model_answers(spec),
+        "special_tokens": tuple(spec.special_tokens),
     }
     if spec.splits:
         fields["splits"] = [{"split": entry.split, "fraction": entry.fraction} for entry in spec.splits]
@@ -311,6 +312,7 @@ def _spec_message(spec: DatasetSpec) -> v1.DatasetSpec:
         parent=spec.parent,
         unwritable_rows=_UNWRITABLE_NUMBERS[spec.unwritable_rows],
         model_answers=_MODEL_ANSWERS_NUMBERS[spec.model_answers],
+        special_tokens=spec.special_tokens,
     )
 
 

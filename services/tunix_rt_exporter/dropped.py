@@ -28,7 +28,7 @@ _UNWRITABLE: Final = (UNRENDERABLE, TARGET_LOST)
 FIRST_EVAL_SET: Final = 8
 _NAMED: Final = 5
 _REASONS: Final = {
-    UNRENDERABLE: "a text holds a control text of the chat template",
+    UNRENDERABLE: "a text holds a control text or a special token, or the template refuses it",
     MODEL_ANSWER: "a model's answer in an evaluation",
     TARGET_LOST: "the chat template does not write the prompt, the reasoning or the answer as it is",
     SELECTION: "not selected",
@@ -67,7 +67,7 @@ def refusal(spool: RowSpool, arrangement: Arrangement) -> FailedPrecondition | N
         if rows
     ]
     return FailedPrecondition(
-        f"spec.unwritable_rows is UNWRITABLE_ROWS_REFUSE, and there are some: {'; '.join(told)}",
+        f"rows cannot be written as they are, which the spec refuses: {'; '.join(told)}",
         reason="TARGET_LOST" if found[TARGET_LOST] else "ROWS_UNRENDERABLE",
         metadata={stage: str(len(rows)) for stage, rows in found.items()},
     )

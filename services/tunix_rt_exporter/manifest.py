@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from tunix_rt_exporter.model import DatasetSpec, EvalPrompts, SplitFiles, Statistics
 
-MANIFEST_FORMAT: Final = "tunix-rt/dataset/3"
+MANIFEST_FORMAT: Final = "tunix-rt/dataset/4"
 ROW_FORMATS: Final = {"trace": 1, "tunix_sft": 2, "training_example": 2}
 # Raised when a rule begins to decide otherwise about any row.
 RULE_VERSIONS: Final = {
@@ -38,6 +38,7 @@ _SPEC_FIELDS: Final = {
     "split_group",
     "decontamination",
     "model_answers",
+    "special_tokens",
 }
 
 

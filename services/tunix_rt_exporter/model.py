@@ -169,6 +169,11 @@ class DatasetSpec(Value):
     unwritable_rows: UnwritableRows = "drop"
     # As it was before there was a choice; whoever asks now gets another default from ``convert``.
     model_answers: ModelAnswers = "keep"
+    special_tokens: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=128)], ...],
+        Field(max_length=4_096),
+        AfterValidator(lambda texts: tuple(sorted(set(texts)))),
+    ] = ()
 
     @property
     def key(self) -> str:

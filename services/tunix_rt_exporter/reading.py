@@ -52,7 +52,7 @@ class TraceReader:
         near: Signatures | None,
         apart: Signatures | None,
     ) -> None:
-        self._renderer = RowRenderer(template, spec.reasoning_style)
+        self._renderer = RowRenderer(template, spec.reasoning_style, spec.special_tokens)
         self._drops_answers = spec.model_answers == "drop"
         self._eval_sets = eval_sets
         self._items = EvalIndex(eval_sets, spec.decontamination.ngram_words) if eval_sets else None

@@ -40,15 +40,20 @@ class Unwritable:
 
 
 class RowRenderer:
-    """Writes traces as rows, by one chat template and reasoning style."""
+    """Writes traces as rows, by one chat template and reasoning style.
 
-    def __init__(self, template: ChatTemplate, style: ReasoningStyle) -> None:
+    No text may hold a control text of the template, or one of ``special_tokens``.
+    """
+
+    def __init__(
+        self, template: ChatTemplate, style: ReasoningStyle, special_tokens: Sequence[str] = ()
+    ) -> None:
         self._template = template
         self._style: ReasoningStyle = style
         # Of the format tunix_sft, which trims nothing.
         gemma = ChatTemplate.built_in("gemma-it", system_instruction=template.system_instruction)
         self._gemma = gemma.frame
-        held = {*template.control_texts, *gemma.control_texts}
+        held = {*template.control_texts, *gemma.control_texts, *special_tokens}
         # The longest first, so that it is the one that is named.
         self._held = re.compile("|".join(map(re.escape, sorted(held, key=lambda text: (-len(text), text)))))
 
@@ -94,10 +99,10 @@ class RowRenderer:
         """What of the trace is lost: its prompt, or of its reply what the response does not hold."""
         if lost == "prompt":
             return ["prompt"]
-        parts = {"answer": [trace.final_answer]}
-        if self._style != "answer-only":
-            parts["reasoning"] = [step["content"] for step in trace.steps]
-        missing = [name for name, texts in parts.items() if any(text not in response for text in texts)]
+        reply = self._template.frame.reply(response)
+        missing = [] if reply.endswith(trace.final_answer) else ["answer"]
+        if self._style != "answer-only" and any(step["content"] not in reply for step in trace.steps):
+            missing.append("reasoning")
         return missing or ["reply"]
 
     def _response(self, trace: SourceTrace) -> str:

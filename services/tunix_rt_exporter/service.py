@@ -215,6 +215,13 @@ def checked_spec(fields: dict[str, Any]) -> DatasetSpec:
     spec = _checked(DatasetSpec, fields, ("spec",), "SPEC_INVALID")
     with naming("spec.chat_template"):
         chat_template(spec.chat_template).check()
+        for token in spec.special_tokens:
+            if token in spec.chat_template.system_instruction:
+                raise _invalid(
+                    "CHAT_MARKER_IN_CONTENT",
+                    "spec.chat_template.system_instruction",
+                    f"holds {token!r}, one of spec.special_tokens",
+                )
     return spec
 
 

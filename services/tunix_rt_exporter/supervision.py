@@ -261,7 +261,8 @@ def _end_id(dataset: Dataset, question: AuditQuestion, tokenizer: TextTokenizer)
     if end_id is None:
         raise FailedPrecondition(
             f"the dataset's chat template ends a turn with {marker!r}, which is not one token of "
-            f"{question.base_model}'s tokenizer; build the dataset with the chat template of the model",
+            f"{question.base_model}'s tokenizer; build it for this model: tunix-rt dataset build "
+            f"DATASET@NEW_VERSION --base-model {question.base_model}",
             reason="CHAT_TEMPLATE_MISMATCH",
             metadata={"base_model": question.base_model, "marker": marker},
         )

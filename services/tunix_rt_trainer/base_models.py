@@ -12,7 +12,7 @@ from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.models.hf_folder import read_config
 from tunix_rt_kit.models.store import BaseModelInfo, ModelStore
-from tunix_rt_kit.models.tokenizer import load_tokenizer
+from tunix_rt_kit.models.tokenizer import load_tokenizer, parse_tokenizer
 from tunix_rt_trainer.model import (
     BaseModelShape,
     BaseModelSummary,
@@ -33,9 +33,10 @@ class HostBaseModels:
     def __init__(self, models_dir: Path, artifacts: ArtifactStore) -> None:
         self._store = ModelStore(models_dir)
         self._artifacts = artifacts
+        self._special: dict[str, tuple[str, ...]] = {}
 
     def list(self) -> Sequence[BaseModelSummary]:
-        """All of them, without ``tokenizer_file`` where the artifact store cannot take it."""
+        """All of them, without what the tokenizer tells where the artifact store cannot take it."""
         return [self._listed(info) for info in self._store.list()]
 
     def resolve(self, base_model: str) -> BaseModelSummary:
@@ -87,15 +88,22 @@ class HostBaseModels:
         try:
             return self._summary(info)
         except DomainError as error:
-            _LOG.warning("the tokenizer of %s is not in the artifact store: %s", info.id, error)
-            return _summary(info, None)
+            _LOG.warning("the tokenizer of %s is not known: %s", info.id, error)
+            return _summary(info, None, ())
 
     def _summary(self, info: BaseModelInfo) -> BaseModelSummary:
-        file = self._tokenizer_file(info.path) if info.pulled else None
-        return _summary(info, file)
+        if not info.pulled:
+            return _summary(info, None, ())
+        file = self._tokenizer_file(info.path)
+        if file.digest not in self._special:
+            tokenizer = parse_tokenizer((info.path / TOKENIZER_FILE).read_bytes())
+            self._special[file.digest] = tuple(text for _, text in sorted(tokenizer.special_tokens.items()))
+        return _summary(info, file, self._special[file.digest])
 
 
-def _summary(info: BaseModelInfo, tokenizer_file: CheckpointFile | None) -> BaseModelSummary:
+def _summary(
+    info: BaseModelInfo, tokenizer_file: CheckpointFile | None, special_tokens: tuple[str, ...]
+) -> BaseModelSummary:
     fields, digest = None, ""
     if info.chat_template and info.eos_token:
         template = ChatTemplate.from_jinja(
@@ -115,4 +123,5 @@ def _summary(info: BaseModelInfo, tokenizer_file: CheckpointFile | None) -> Base
         tokenizer_file=tokenizer_file,
         chat_template=fields,
         chat_template_digest=digest,
+        special_tokens=special_tokens,
     )

@@ -109,7 +109,7 @@ def base_models_response(
 ) -> v1.ListBaseModelsResponse:
     """One page of base models."""
     return v1.ListBaseModelsResponse(
-        base_models=[_base_model(model) for model in models], next_page_token=next_page_token
+        base_models=[base_model_message(model) for model in models], next_page_token=next_page_token
     )
 
 
@@ -237,7 +237,8 @@ def _given(message: Any, *names: str) -> dict[str, Any]:
     return {name: getattr(message, name) for name in names if message.HasField(name)}
 
 
-def _base_model(model: BaseModelSummary) -> v1.BaseModel:
+def base_model_message(model: BaseModelSummary) -> v1.BaseModel:
+    """A base model."""
     message = v1.BaseModel(
         name=f"baseModels/{model.id}",
         base_model=model.id,
@@ -248,6 +249,7 @@ def _base_model(model: BaseModelSummary) -> v1.BaseModel:
         license=model.license,
         weights_digest=model.weights_digest,
         tokenizer_digest=model.tokenizer_digest,
+        special_tokens=model.special_tokens,
     )
     if model.tokenizer_file is not None:
         message.tokenizer_file.CopyFrom(_file(model.tokenizer_file))

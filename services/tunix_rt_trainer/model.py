@@ -359,7 +359,7 @@ class BaseModelSummary(Value):
     """A base model; what is unknown until it is on the host is empty or 0.
 
     ``path`` is its folder, ``chat_template`` its own template, if it has one, with its digest,
-    ``tokenizer_file`` its tokenizer.json in the artifact store.
+    ``tokenizer_file`` its tokenizer.json in the artifact store, ``special_tokens`` those that are no text.
     """
 
     id: str
@@ -374,6 +374,7 @@ class BaseModelSummary(Value):
     tokenizer_file: CheckpointFile | None
     chat_template: ChatTemplateFields | None
     chat_template_digest: str
+    special_tokens: tuple[str, ...] = ()
 
 
 class JobLine(Value):

@@ -196,6 +196,10 @@ class TrainerService:
         rest = [model for model in models if position is None or model.id > position["id"]]
         return _page(rest[: limit + 1], limit, listing, lambda model: {"id": model.id})
 
+    def get_base_model(self, base_model: str) -> BaseModelSummary:
+        """One base model; raises NotFound(BASE_MODEL_UNKNOWN), FailedPrecondition(BASE_MODEL_UNSUPPORTED)."""
+        return self._models.resolve(base_model)
+
     def create_job(self, draft: TrainingSpecDraft, request_id: str) -> TrainingJob:
         """Put a job into the queue, once for each request id."""
         spec = checked_spec(draft)

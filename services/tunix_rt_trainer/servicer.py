@@ -34,6 +34,11 @@ class TrainerServicer(v1.TrainerServicer):
 
         return await run_blocking(call)
 
+    async def GetBaseModel(self, request: v1.GetBaseModelRequest, context: Any) -> v1.BaseModel:
+        return await run_blocking(
+            lambda: convert.base_model_message(self._service.get_base_model(request.base_model))
+        )
+
     async def CreateTrainingJob(self, request: v1.CreateTrainingJobRequest, context: Any) -> v1.TrainingJob:
         def call() -> v1.TrainingJob:
             job = self._service.create_job(convert.draft(request.spec), request.request_id)

@@ -25,7 +25,8 @@ def require_single_tokens(markers: Iterable[str], vocabulary: Vocabulary, base_m
         if vocabulary.token_id(marker) is None:
             raise FailedPrecondition(
                 f"the dataset's chat template marks turns with {marker!r}, which is not one token of "
-                f"{base_model}'s tokenizer; build the dataset with the chat template of the model",
+                f"{base_model}'s tokenizer; build it for this model: tunix-rt dataset build "
+                f"DATASET@NEW_VERSION --base-model {base_model}",
                 reason="CHAT_TEMPLATE_MISMATCH",
                 metadata={"base_model": base_model, "marker": marker},
             )

@@ -36,7 +36,7 @@ NO_RESPONSE: Final = Problem(
 NO_END: Final = Problem(
     "END_NOT_SUPERVISED",
     "without the token that ends a turn in what is learned, so the model would not learn to stop",
-    "build the dataset with the model's own chat template",
+    "build the dataset for this model (tunix-rt dataset build --base-model), with its own chat template",
 )
 
 LOST: Final = Problem(
@@ -47,7 +47,7 @@ LOST: Final = Problem(
 SPECIAL: Final = Problem(
     "SPECIAL_TOKEN_IN_TEXT",
     "with a special token of the model in a text, which would be read as a command",
-    "build the dataset for this model (--base-model), which leaves these traces out",
+    "build the dataset for this model (tunix-rt dataset build --base-model), which leaves these traces out",
 )
 
 

@@ -154,7 +154,8 @@ def test_a_dataset_is_exported_audited_and_refused_where_it_does_not_fit(
     shell: Shell, tmp_path: Path
 ) -> None:
     shell("traces", "generate", "--count", "40", "--seed", "4")
-    shell("dataset", "build", "audited", "--template", "model:tiny")
+    built, _ = shell("dataset", "build", "audited", "--base-model", "tiny")
+    assert "<|im_start|>, <|im_end|>; here: tiny" in " ".join(built.split())
     shell("dataset", "export", "audited", "--format", "chat", "-o", "train.jsonl")
     shell("dataset", "export", "audited", "--format", "chat_parquet", "-o", "train.parquet")
     rows = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]

@@ -160,8 +160,21 @@ class FakeLoopServices(v1.TraceStoreServicer, v1.ExporterServicer, v1.TrainerSer
         return b"\n".join(lines)
 
     # Training.
+    def GetBaseModel(self, request: v1.GetBaseModelRequest, context: Any) -> v1.BaseModel:
+        models = self.ListBaseModels(v1.ListBaseModelsRequest(), context).base_models
+        known = {model.base_model: model for model in models}
+        if request.base_model not in known:
+            message = f"base model {request.base_model!r} is unknown; known: {', '.join(known)}"
+            context.abort(grpc.StatusCode.NOT_FOUND, message)
+        return known[request.base_model]
+
     def ListBaseModels(self, _: v1.ListBaseModelsRequest, __: Any) -> v1.ListBaseModelsResponse:
-        model = v1.BaseModel(base_model="tiny", tokenizer_file=v1.ArtifactFile(digest="sha256:k"))
+        model = v1.BaseModel(
+            base_model="tiny",
+            available=True,
+            tokenizer_file=v1.ArtifactFile(digest="sha256:k"),
+            special_tokens=["</s>", "<pad>"],
+        )
         if self.template_known:
             model.chat_template.CopyFrom(
                 v1.ChatTemplate(jinja="{{ x }}", eos_token="</s>", digest="sha256:t")

@@ -13,14 +13,29 @@ from rich.console import Console
 from tunix_rt import Client, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.resources import short_name
-from tunix_rt.errors import DataLossError
+from tunix_rt.errors import DataLossError, TunixRtError
 
 _ROWS_SHOWN = 10
 _NAMED = 5
 
 
-def print_dataset(console: Console, dataset: v1.Dataset) -> None:
-    """A dataset as a sheet of facts and tables of its splits, of what was left out and of its figures."""
+def fitting_models(client: Client, dataset: v1.Dataset) -> list[str] | None:
+    """The base models on the trainer's host that a dataset serves; None if that cannot be told now."""
+    required = set(dataset.template_facts.required_tokens)
+    if not required:
+        return None
+    try:
+        models = [model for model in client.trainer.list_base_models() if model.available]
+    except TunixRtError:
+        return None
+    return [model.base_model for model in models if required <= set(model.special_tokens)] if models else None
+
+
+def print_dataset(console: Console, dataset: v1.Dataset, models: Sequence[str] | None = None) -> None:
+    """A dataset as a sheet of facts and tables of its splits, of what was left out and of its figures.
+
+    ``models`` are the base models of this server that it serves.
+    """
     spec = dataset.spec
     template = spec.chat_template
     console.print(
@@ -36,7 +51,7 @@ def print_dataset(console: Console, dataset: v1.Dataset) -> None:
                 ),
                 ("seed", str(spec.seed)),
                 ("template", f"{template.builtin or 'jinja'} ({text.short_digest(template.digest)})"),
-                ("serves", _served(dataset.template_facts)),
+                ("serves", _served(dataset.template_facts, models)),
                 ("template loses", "; ".join(dataset.template_facts.losses)),
                 ("system", template.system_instruction),
                 (
@@ -148,10 +163,11 @@ class _Beginning(io.BytesIO):
         return written
 
 
-def _served(facts: v1.TemplateFacts) -> str:
+def _served(facts: v1.TemplateFacts, models: Sequence[str] | None) -> str:
     if not facts.required_tokens:
         return ""
-    return f"models that have as one token each: {', '.join(facts.required_tokens)}"
+    here = "" if models is None else f"; here: {', '.join(models) or 'none'}"
+    return f"models that have as one token each: {', '.join(facts.required_tokens)}{here}"
 
 
 def _duplicates(rule: v1.Deduplication) -> str:

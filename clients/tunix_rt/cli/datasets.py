@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,7 +30,7 @@ from tunix_rt.cli.dataset_options import (
     deduplication,
     split_group,
 )
-from tunix_rt.cli.dataset_view import first_dropped, print_dataset, print_dropped
+from tunix_rt.cli.dataset_view import first_dropped, fitting_models, print_dataset, print_dropped
 from tunix_rt.cli.files import output_stream
 from tunix_rt.cli.filter_options import FilterOptions
 from tunix_rt.cli.job_progress import dataset_progress
@@ -41,6 +42,7 @@ from tunix_rt.cli.spec_options import (
     DatasetFormat,
     ReasoningStyle,
     chat_template,
+    known_base_model,
 )
 from tunix_rt.cli.waiting import waiting_for
 from tunix_rt.errors import DataLossError, NotFoundError
@@ -53,7 +55,7 @@ _AUDITS_SHOWN = 5
     app,
     "build",
     example=(
-        "tunix-rt dataset build arithmetic --source generator --template model:smollm2-135m-instruct",
+        "tunix-rt dataset build arithmetic --source generator --base-model smollm2-135m-instruct",
         "tunix-rt dataset build gsm8k@2 --source gsm8k --random 1000 --split train=0.9 --split test=0.1",
         "tunix-rt dataset build gsm8k@3 --duplicates near --keep-apart 0.8 --eval-set gsm8k-test",
     ),
@@ -78,11 +80,20 @@ def build(
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of row order, selection and splits.")] = 0,
+    base_model: Annotated[
+        str | None,
+        typer.Option(
+            "--base-model",
+            help="The model that it is for, by name or folder: its chat template is the default, and traces "
+            "that hold one of its special tokens are left out.",
+        ),
+    ] = None,
     template: Annotated[
         str | None,
         typer.Option(
             "--template",
-            help="Chat template: gemma-it, chatml, llama-3, model:NAME or file:PATH. \\[default: gemma-it]",
+            help="Chat template: gemma-it, chatml, llama-3, model:NAME, model:FOLDER or file:PATH. "
+            "\\[default: the base model's, else gemma-it]",
         ),
     ] = None,
     system: Annotated[
@@ -132,6 +143,10 @@ def build(
         model_answers=v1.MODEL_ANSWERS_KEEP if model_answers else v1.MODEL_ANSWERS_UNSPECIFIED,
     )
     with session.connect() as client:
+        if base_model:
+            model = known_base_model(client, base_model)
+            spec.special_tokens.extend(model.special_tokens)
+            template = template or f"model:{base_model}"
         if template or system:
             spec.chat_template.CopyFrom(
                 chat_template(
@@ -148,7 +163,8 @@ def build(
             waiting_for(session, "build", f"tunix-rt dataset show {short_name(created.name)}"),
         ):
             built = jobs.wait_for_dataset(client, created.name, on_update=dataset_progress(progress))
-    _show(session, built)
+        models = fitting_models(client, built)
+    _show(session, built, models)
 
 
 @command(app, "list", example="tunix-rt dataset list --json")
@@ -226,6 +242,7 @@ def show(
                 ]
         elif found.digest and not session.as_json:
             audits = list(islice(client.exporter.list_supervision_audits(name), _AUDITS_SHOWN))
+        models = None if session.as_json else fitting_models(client, found)
         report: list[Any] = []
         unread = ""
         if not session.as_json and found.dropped_rows.size_bytes:
@@ -236,7 +253,7 @@ def show(
     if session.as_json:
         session.print_message(found if audit is None else audits[0])
         return
-    print_dataset(session.out, found)
+    print_dataset(session.out, found, models)
     if report:
         print_dropped(session.out, report)
     if unread:
@@ -363,8 +380,8 @@ def _split(given: str) -> v1.SplitFraction:
     return v1.SplitFraction(split=name, fraction=fraction)
 
 
-def _show(session: Session, dataset: v1.Dataset) -> None:
+def _show(session: Session, dataset: v1.Dataset, models: Sequence[str] | None) -> None:
     if session.as_json:
         session.print_message(dataset)
     else:
-        print_dataset(session.out, dataset)
+        print_dataset(session.out, dataset, models)

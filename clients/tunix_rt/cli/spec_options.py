@@ -9,6 +9,7 @@ from pathlib import Path
 import typer
 
 from tunix_rt import Client, v1
+from tunix_rt.errors import NotFoundError
 from tunix_rt.files import read_text
 
 # A tokenizer_config.json lists every special token.
@@ -109,16 +110,16 @@ def chat_template(
 ) -> v1.ChatTemplate:
     """The chat template that ``given`` stands for.
 
-    ``given`` is `gemma-it`, `chatml`, `llama-3`, `model:NAME` (that base model's own) or
-    `file:PATH` (Jinja source with ``bos_token`` and ``eos_token``, or a `tokenizer_config.json` that holds
-    all three). Raises typer.BadParameter for anything else, a model without a template and a file that
-    cannot be read as one.
+    ``given`` is `gemma-it`, `chatml`, `llama-3`, `model:NAME` (that base model's own; NAME may be a folder
+    on the trainer's host) or `file:PATH` (Jinja source with ``bos_token`` and ``eos_token``, or a
+    `tokenizer_config.json` that holds all three). Raises typer.BadParameter for anything else, a model
+    without a template and a file that cannot be read as one.
     """
     kind, _, value = given.partition(":")
     if given in _BUILTIN_TEMPLATES:
         template = v1.ChatTemplate(builtin=given)
     elif kind == "model" and value:
-        template = _model_template(client, value)
+        template = model_template(known_base_model(client, value))
     elif kind == "file" and value:
         template = _file_template(Path(value), bos_token, eos_token)
     else:
@@ -129,24 +130,33 @@ def chat_template(
     return template
 
 
-def _model_template(client: Client, name: str) -> v1.ChatTemplate:
-    models = list(client.trainer.list_base_models())
-    for model in models:
-        if model.base_model != name:
-            continue
-        if model.HasField("chat_template"):
-            template = v1.ChatTemplate()
-            template.CopyFrom(model.chat_template)
-            template.ClearField("digest")
-            return template
-        if not model.available:
-            raise typer.BadParameter(
-                f"{name} is not on the trainer's host yet, so its chat template is not known; "
-                f"fetch it with: tunix-rt models pull {name}"
-            )
-        raise typer.BadParameter(f"{name} has no chat template of its own; give another --template")
-    known = ", ".join(model.base_model for model in models) or "none"
-    raise typer.BadParameter(f"{name!r} is no base model of this server; known: {known}")
+def known_base_model(client: Client, name: str) -> v1.BaseModel:
+    """The base model of that id, or in that folder of the trainer's host.
+
+    Raises typer.BadParameter if there is none, or if it is not on the host yet.
+    """
+    try:
+        model = client.trainer.get_base_model(name)
+    except NotFoundError as error:
+        raise typer.BadParameter(error.message) from None
+    if not model.available:
+        raise typer.BadParameter(
+            f"{name} is not on the trainer's host yet, so its chat template and its tokenizer are not known; "
+            f"fetch it with: tunix-rt models pull {name}"
+        )
+    return model
+
+
+def model_template(model: v1.BaseModel) -> v1.ChatTemplate:
+    """The own chat template of a base model. Raises typer.BadParameter if it has none."""
+    if not model.HasField("chat_template"):
+        raise typer.BadParameter(
+            f"{model.base_model} has no chat template of its own; give another --template"
+        )
+    template = v1.ChatTemplate()
+    template.CopyFrom(model.chat_template)
+    template.ClearField("digest")
+    return template
 
 
 def _file_template(path: Path, bos_token: str, eos_token: str) -> v1.ChatTemplate:

@@ -11,6 +11,7 @@ from tunix_rt import Client, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.job_progress import StageBars
 from tunix_rt.cli.progress import Reporter
+from tunix_rt.cli.spec_options import known_base_model
 
 _BAR_WIDTH = 30
 
@@ -122,17 +123,9 @@ def _print_histogram(console: Console, split: v1.SplitSupervision) -> None:
 
 
 def _tokenizer(client: Client, base_model: str) -> v1.ArtifactFile:
-    models = {model.base_model: model for model in client.trainer.list_base_models()}
-    if base_model not in models:
-        known = ", ".join(models) or "none"
-        raise typer.BadParameter(f"{base_model!r} is no base model of this server; known: {known}")
-    model = models[base_model]
+    model = known_base_model(client, base_model)
     if not model.HasField("tokenizer_file"):
-        if model.available:
-            problem = "cannot be put into the artifact store now; the trainer's log says why"
-            raise typer.BadParameter(f"the tokenizer of {base_model} {problem}")
         raise typer.BadParameter(
-            f"{base_model} is not on the trainer's host yet, so its tokenizer is not known; "
-            f"fetch it with: tunix-rt models pull {base_model}"
+            f"the tokenizer of {base_model} cannot be put into the artifact store now; see the trainer's log"
         )
     return model.tokenizer_file

@@ -29,10 +29,12 @@ _PARAMETERS: Final = {
     "reasoning_style": "style",
     "scores": "min_score",
     "sources": "source",
+    "special_tokens": "base_model",
     "split_group.near_duplicate_threshold": "keep_apart",
     "splits": "split",
     "system_instruction": "system",
     "target_modules": "target_module",
+    "unwritable_rows": "unwritable",
     "validation_interval_steps": "validation_interval",
     "waivers": "waive",
 }

@@ -75,7 +75,11 @@ class FilterConfig(_Section):
 
 
 class DatasetConfig(_Section):
-    """What the dataset is made of. ``chat_template: model`` is the base model's own template."""
+    """What the dataset is made of.
+
+    ``chat_template: model`` is the base model's own; then traces that hold one of its special tokens are left
+    out too.
+    """
 
     id: str
     version: str = ""
@@ -85,7 +89,7 @@ class DatasetConfig(_Section):
     random: Annotated[int, Field(ge=1, le=2**63 - 1)] | None = None
     splits: dict[str, float] | None = None
     seed: Seed = 0
-    chat_template: Literal["gemma-it", "chatml", "llama-3", "model"] = "gemma-it"
+    chat_template: Literal["gemma-it", "chatml", "llama-3", "model"] = "model"
     system_instruction: str = ""
     reasoning_style: Literal["numbered", "answer-only"] = "numbered"
     eval_sets: list[str] = []

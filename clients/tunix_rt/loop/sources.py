@@ -43,20 +43,31 @@ def import_key(config: TracesConfig) -> str:
     return digest_of(content, config.format, config.duplicates)
 
 
-def chat_template(config: DatasetConfig, base_model: str, client: Client) -> v1.ChatTemplate:
-    """The template of dataset, training and evaluations; raises FailedPreconditionError if unknown."""
+def chat_template(
+    config: DatasetConfig, base_model: str, client: Client
+) -> tuple[v1.ChatTemplate, Sequence[str]]:
+    """The template of dataset, training and evaluations, and the texts that it forbids besides its own.
+
+    Raises FailedPreconditionError if the base model's is wanted and not known, NotFoundError if there is no
+    such model.
+    """
     if config.chat_template != "model":
-        return v1.ChatTemplate(builtin=config.chat_template, system_instruction=config.system_instruction)
-    for model in client.trainer.list_base_models():
-        if model.base_model == base_model and model.HasField("chat_template"):
-            template = v1.ChatTemplate()
-            template.CopyFrom(model.chat_template)
-            template.ClearField("digest")
-            template.system_instruction = config.system_instruction
-            return template
+        template = v1.ChatTemplate(builtin=config.chat_template, system_instruction=config.system_instruction)
+        return template, ()
+    model = client.trainer.get_base_model(base_model)
+    if model.HasField("chat_template"):
+        template = v1.ChatTemplate()
+        template.CopyFrom(model.chat_template)
+        template.ClearField("digest")
+        template.system_instruction = config.system_instruction
+        return template, model.special_tokens
     raise FailedPreconditionError(
-        f"dataset.chat_template is 'model', but the trainer has no chat template of {base_model!r}: fetch it "
-        f"with `tunix-rt models pull {base_model}`, or name gemma-it, chatml or llama-3",
+        f"dataset.chat_template is 'model', but the trainer has no chat template of {base_model!r}: "
+        + (
+            "it has none of its own; name gemma-it, chatml or llama-3"
+            if model.available
+            else f"fetch it with `tunix-rt models pull {base_model}`, or name gemma-it, chatml or llama-3"
+        ),
         reason="CHAT_TEMPLATE_UNKNOWN",
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from google.protobuf.json_format import ParseDict
@@ -67,7 +68,9 @@ def trace_filter(config: FilterConfig) -> v1.TraceFilter:
     return message
 
 
-def dataset_spec(config: DatasetConfig, template: v1.ChatTemplate, eval_sets: list[str]) -> v1.DatasetSpec:
+def dataset_spec(
+    config: DatasetConfig, template: v1.ChatTemplate, special_tokens: Sequence[str], eval_sets: list[str]
+) -> v1.DatasetSpec:
     """What to build; ``eval_sets`` are kept out of it besides those that the config names."""
     return v1.DatasetSpec(
         dataset_id=config.id,
@@ -81,6 +84,7 @@ def dataset_spec(config: DatasetConfig, template: v1.ChatTemplate, eval_sets: li
         ],
         seed=config.seed,
         chat_template=template,
+        special_tokens=special_tokens,
         reasoning_style=_STYLES[config.reasoning_style],
         eval_sets=list(dict.fromkeys([*config.eval_sets, *eval_sets])),
         decontamination=v1.Decontamination(ngram_words=config.ngram_words),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -65,12 +65,12 @@ class Loop:
         """As ``tunix_rt.loop.run_loop``."""
         self._prepare_output()
         config = self._config
-        template = chat_template(config.dataset, config.training.base_model, self._client)
+        template, special = chat_template(config.dataset, config.training.base_model, self._client)
         imported = self._import()
         eval_set = None
         if config.eval_set.held_out_split is None:
             eval_set = self._eval_set(None)
-        dataset = self._dataset(template, [eval_set.name] if eval_set else [])
+        dataset = self._dataset(template, special, [eval_set.name] if eval_set else [])
         if eval_set is None:
             eval_set = self._eval_set(dataset)
         before = self._evaluation(
@@ -150,8 +150,10 @@ class Loop:
             return None
         return result
 
-    def _dataset(self, template: v1.ChatTemplate, eval_sets: list[str]) -> v1.Dataset:
-        spec = specs.dataset_spec(self._config.dataset, template, eval_sets)
+    def _dataset(
+        self, template: v1.ChatTemplate, special_tokens: Sequence[str], eval_sets: list[str]
+    ) -> v1.Dataset:
+        spec = specs.dataset_spec(self._config.dataset, template, special_tokens, eval_sets)
         with self._stage("dataset"):
             job = self._created(
                 "dataset",
@@ -165,7 +167,10 @@ class Loop:
                 )
             rows = ", ".join(f"{split.split} {split.row_count:,}" for split in job.splits)
             self._emit(
-                "dataset", "finished" if fresh else "skipped", resource=job.name, message=f"rows: {rows}"
+                "dataset",
+                "finished" if fresh else "skipped",
+                resource=job.name,
+                message=f"rows: {rows}{_noticed(job)}",
             )
         return job
 
@@ -294,6 +299,16 @@ class Loop:
     def _emit(self, stage: Stage, kind: Any, **facts: Any) -> None:
         if self._on_event is not None:
             self._on_event(LoopEvent(stage, kind, **facts))
+
+
+def _noticed(dataset: v1.Dataset) -> str:
+    """What was noticed of the rows that are learned."""
+    told = [
+        f"; of {notice.rows.row_count:,} in train {notice.reason}"
+        for notice in dataset.notices
+        if notice.split == "train"
+    ]
+    return "".join(told)
 
 
 def _told(result: ImportResult) -> str:

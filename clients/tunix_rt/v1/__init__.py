@@ -243,6 +243,7 @@ from tunix_rt.v1.trace_store_pb2_grpc import (
 from tunix_rt.v1.trainer_pb2 import (
     ListBaseModelsRequest as ListBaseModelsRequest,
     ListBaseModelsResponse as ListBaseModelsResponse,
+    GetBaseModelRequest as GetBaseModelRequest,
     CreateTrainingJobRequest as CreateTrainingJobRequest,
     PlanTrainingJobRequest as PlanTrainingJobRequest,
     GetTrainingJobRequest as GetTrainingJobRequest,

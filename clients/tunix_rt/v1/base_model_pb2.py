@@ -27,7 +27,7 @@ from tunix_rt.v1 import artifact_pb2 as tunix__rt_dot_v1_dot_artifact__pb2
 from tunix_rt.v1 import chat_template_pb2 as tunix__rt_dot_v1_dot_chat__template__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctunix_rt/v1/base_model.proto\x12\x0btunix_rt.v1\x1a\x19google/api/resource.proto\x1a\x1atunix_rt/v1/artifact.proto\x1a\x1ftunix_rt/v1/chat_template.proto\"\xf2\x02\n\tBaseModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nbase_model\x18\x02 \x01(\t\x12\x11\n\tavailable\x18\x03 \x01(\x08\x12\x0e\n\x06\x66\x61mily\x18\x04 \x01(\t\x12\x17\n\x0fparameter_count\x18\x05 \x01(\x03\x12\x16\n\x0e\x63ontext_length\x18\x06 \x01(\x05\x12\x0f\n\x07license\x18\x07 \x01(\t\x12\x16\n\x0eweights_digest\x18\x08 \x01(\t\x12\x18\n\x10tokenizer_digest\x18\t \x01(\t\x12\x30\n\rchat_template\x18\n \x01(\x0b\x32\x19.tunix_rt.v1.ChatTemplate\x12\x31\n\x0etokenizer_file\x18\x0b \x01(\x0b\x32\x19.tunix_rt.v1.ArtifactFile:G\xea\x41\x44\n\x12tunix-rt/BaseModel\x12\x17\x62\x61seModels/{base_model}*\nbaseModels2\tbaseModelb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctunix_rt/v1/base_model.proto\x12\x0btunix_rt.v1\x1a\x19google/api/resource.proto\x1a\x1atunix_rt/v1/artifact.proto\x1a\x1ftunix_rt/v1/chat_template.proto\"\x8a\x03\n\tBaseModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nbase_model\x18\x02 \x01(\t\x12\x11\n\tavailable\x18\x03 \x01(\x08\x12\x0e\n\x06\x66\x61mily\x18\x04 \x01(\t\x12\x17\n\x0fparameter_count\x18\x05 \x01(\x03\x12\x16\n\x0e\x63ontext_length\x18\x06 \x01(\x05\x12\x0f\n\x07license\x18\x07 \x01(\t\x12\x16\n\x0eweights_digest\x18\x08 \x01(\t\x12\x18\n\x10tokenizer_digest\x18\t \x01(\t\x12\x30\n\rchat_template\x18\n \x01(\x0b\x32\x19.tunix_rt.v1.ChatTemplate\x12\x31\n\x0etokenizer_file\x18\x0b \x01(\x0b\x32\x19.tunix_rt.v1.ArtifactFile\x12\x16\n\x0especial_tokens\x18\x0c \x03(\t:G\xea\x41\x44\n\x12tunix-rt/BaseModel\x12\x17\x62\x61seModels/{base_model}*\nbaseModels2\tbaseModelb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,5 +37,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BASEMODEL']._loaded_options = None
   _globals['_BASEMODEL']._serialized_options = b'\352AD\n\022tunix-rt/BaseModel\022\027baseModels/{base_model}*\nbaseModels2\tbaseModel'
   _globals['_BASEMODEL']._serialized_start=134
-  _globals['_BASEMODEL']._serialized_end=504
+  _globals['_BASEMODEL']._serialized_end=528
 # @@protoc_insertion_point(module_scope)

@@ -3,8 +3,10 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from tunix_rt.v1 import artifact_pb2 as _artifact_pb2
 from tunix_rt.v1 import chat_template_pb2 as _chat_template_pb2
 import builtins as _builtins
@@ -35,6 +37,7 @@ class BaseModel(_message.Message):
     TOKENIZER_DIGEST_FIELD_NUMBER: _builtins.int
     CHAT_TEMPLATE_FIELD_NUMBER: _builtins.int
     TOKENIZER_FILE_FIELD_NUMBER: _builtins.int
+    SPECIAL_TOKENS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `baseModels/{base_model}`."""
     base_model: _builtins.str
@@ -61,6 +64,10 @@ class BaseModel(_message.Message):
     def tokenizer_file(self) -> _artifact_pb2.ArtifactFile:
         """The tokenizer's file (tokenizer.json) in the artifact store, for AuditSupervision. Unset while the store cannot be written."""
 
+    @_builtins.property
+    def special_tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Texts of the tokens that control a conversation and are no text, ordered by id."""
+
     def __init__(
         self,
         *,
@@ -75,10 +82,11 @@ class BaseModel(_message.Message):
         tokenizer_digest: _builtins.str = ...,
         chat_template: _chat_template_pb2.ChatTemplate | None = ...,
         tokenizer_file: _artifact_pb2.ArtifactFile | None = ...,
+        special_tokens: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chat_template", b"chat_template", "tokenizer_file", b"tokenizer_file"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "base_model", b"base_model", "chat_template", b"chat_template", "context_length", b"context_length", "family", b"family", "license", b"license", "name", b"name", "parameter_count", b"parameter_count", "tokenizer_digest", b"tokenizer_digest", "tokenizer_file", b"tokenizer_file", "weights_digest", b"weights_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "base_model", b"base_model", "chat_template", b"chat_template", "context_length", b"context_length", "family", b"family", "license", b"license", "name", b"name", "parameter_count", b"parameter_count", "special_tokens", b"special_tokens", "tokenizer_digest", b"tokenizer_digest", "tokenizer_file", b"tokenizer_file", "weights_digest", b"weights_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

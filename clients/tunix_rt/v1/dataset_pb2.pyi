@@ -453,6 +453,7 @@ class DatasetSpec(_message.Message):
     PARENT_FIELD_NUMBER: _builtins.int
     UNWRITABLE_ROWS_FIELD_NUMBER: _builtins.int
     MODEL_ANSWERS_FIELD_NUMBER: _builtins.int
+    SPECIAL_TOKENS_FIELD_NUMBER: _builtins.int
     dataset_id: _builtins.str
     """The dataset's name: 1-64 of a-z, 0-9, '-', '_', '.', beginning with a letter or digit."""
     version: _builtins.str
@@ -504,6 +505,12 @@ class DatasetSpec(_message.Message):
     def decontamination(self) -> Global___Decontamination:
         """How traces are compared with the items of `eval_sets`. Left out: exactly, and by 13 words in a row."""
 
+    @_builtins.property
+    def special_tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Texts that no trace may hold: the special tokens of the model that the dataset is for, as `BaseModel.special_tokens` names them, at most 4,096.
+        A trace that holds one is dropped as "unrenderable". Kept sorted, each once.
+        """
+
     def __init__(
         self,
         *,
@@ -523,10 +530,11 @@ class DatasetSpec(_message.Message):
         parent: _builtins.str = ...,
         unwritable_rows: Global___UnwritableRows.ValueType = ...,
         model_answers: Global___ModelAnswers.ValueType = ...,
+        special_tokens: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chat_template", b"chat_template", "decontamination", b"decontamination", "deduplication", b"deduplication", "filter", b"filter", "selection", b"selection", "split_group", b"split_group"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "chat_template", b"chat_template", "dataset_id", b"dataset_id", "decontamination", b"decontamination", "deduplication", b"deduplication", "eval_sets", b"eval_sets", "filter", b"filter", "model_answers", b"model_answers", "parent", b"parent", "reasoning_style", b"reasoning_style", "seed", b"seed", "selection", b"selection", "split_group", b"split_group", "splits", b"splits", "unwritable_rows", b"unwritable_rows", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "chat_template", b"chat_template", "dataset_id", b"dataset_id", "decontamination", b"decontamination", "deduplication", b"deduplication", "eval_sets", b"eval_sets", "filter", b"filter", "model_answers", b"model_answers", "parent", b"parent", "reasoning_style", b"reasoning_style", "seed", b"seed", "selection", b"selection", "special_tokens", b"special_tokens", "split_group", b"split_group", "splits", b"splits", "unwritable_rows", b"unwritable_rows", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -30,13 +30,15 @@ from tunix_rt.v1 import checkpoint_pb2 as tunix__rt_dot_v1_dot_checkpoint__pb2
 from tunix_rt.v1 import training_job_pb2 as tunix__rt_dot_v1_dot_training__job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tunix_rt/v1/trainer.proto\x12\x0btunix_rt.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1atunix_rt/v1/artifact.proto\x1a\x1ctunix_rt/v1/base_model.proto\x1a\x1ctunix_rt/v1/checkpoint.proto\x1a\x1etunix_rt/v1/training_job.proto\">\n\x15ListBaseModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"^\n\x16ListBaseModelsResponse\x12+\n\x0b\x62\x61se_models\x18\x01 \x03(\x0b\x32\x16.tunix_rt.v1.BaseModel\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"]\n\x18\x43reateTrainingJobRequest\x12-\n\x04spec\x18\x01 \x01(\x0b\x32\x19.tunix_rt.v1.TrainingSpecB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"G\n\x16PlanTrainingJobRequest\x12-\n\x04spec\x18\x01 \x01(\x0b\x32\x19.tunix_rt.v1.TrainingSpecB\x04\xe2\x41\x01\x02\"D\n\x15GetTrainingJobRequest\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14tunix-rt/TrainingJob\"@\n\x17ListTrainingJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"d\n\x18ListTrainingJobsResponse\x12/\n\rtraining_jobs\x18\x01 \x03(\x0b\x32\x18.tunix_rt.v1.TrainingJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"G\n\x18\x43\x61ncelTrainingJobRequest\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14tunix-rt/TrainingJob\"G\n\x18ResumeTrainingJobRequest\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14tunix-rt/TrainingJob\"[\n\x17WatchTrainingJobRequest\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14tunix-rt/TrainingJob\x12\x13\n\x0b\x61\x66ter_event\x18\x02 \x01(\x03\"\xc3\x01\n\x18WatchTrainingJobResponse\x12\r\n\x05\x65vent\x18\x01 \x01(\x03\x12\x30\n\x0ctraining_job\x18\x02 \x01(\x0b\x32\x18.tunix_rt.v1.TrainingJobH\x00\x12/\n\x07metrics\x18\x03 \x01(\x0b\x32\x1c.tunix_rt.v1.TrainingMetricsH\x00\x12\x12\n\x08log_line\x18\x04 \x01(\tH\x00\x12\x19\n\x0f\x63heckpoint_step\x18\x05 \x01(\x03H\x00\x42\x06\n\x04part\"n\n\x16ListCheckpointsRequest\x12-\n\x06parent\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14tunix-rt/TrainingJob\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"`\n\x17ListCheckpointsResponse\x12,\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x17.tunix_rt.v1.Checkpoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"B\n\x14GetCheckpointRequest\x12*\n\x04name\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13tunix-rt/Checkpoint\"z\n\x17\x45xportCheckpointRequest\x12*\n\x04name\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13tunix-rt/Checkpoint\x12\x33\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x1d.tunix_rt.v1.CheckpointFormatB\x04\xe2\x41\x01\x02\"\x9a\x01\n\x19ReadCheckpointFileRequest\x12*\n\x04name\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13tunix-rt/Checkpoint\x12\x12\n\x04path\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12-\n\x06\x66ormat\x18\x04 \x01(\x0e\x32\x1d.tunix_rt.v1.CheckpointFormat\"d\n\x1aReadCheckpointFileResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1b.tunix_rt.v1.DownloadHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part2\xba\x08\n\x07Trainer\x12Y\n\x0eListBaseModels\x12\".tunix_rt.v1.ListBaseModelsRequest\x1a#.tunix_rt.v1.ListBaseModelsResponse\x12Q\n\x0fPlanTrainingJob\x12#.tunix_rt.v1.PlanTrainingJobRequest\x1a\x19.tunix_rt.v1.TrainingPlan\x12T\n\x11\x43reateTrainingJob\x12%.tunix_rt.v1.CreateTrainingJobRequest\x1a\x18.tunix_rt.v1.TrainingJob\x12N\n\x0eGetTrainingJob\x12\".tunix_rt.v1.GetTrainingJobRequest\x1a\x18.tunix_rt.v1.TrainingJob\x12_\n\x10ListTrainingJobs\x12$.tunix_rt.v1.ListTrainingJobsRequest\x1a%.tunix_rt.v1.ListTrainingJobsResponse\x12T\n\x11\x43\x61ncelTrainingJob\x12%.tunix_rt.v1.CancelTrainingJobRequest\x1a\x18.tunix_rt.v1.TrainingJob\x12T\n\x11ResumeTrainingJob\x12%.tunix_rt.v1.ResumeTrainingJobRequest\x1a\x18.tunix_rt.v1.TrainingJob\x12\x61\n\x10WatchTrainingJob\x12$.tunix_rt.v1.WatchTrainingJobRequest\x1a%.tunix_rt.v1.WatchTrainingJobResponse0\x01\x12\\\n\x0fListCheckpoints\x12#.tunix_rt.v1.ListCheckpointsRequest\x1a$.tunix_rt.v1.ListCheckpointsResponse\x12K\n\rGetCheckpoint\x12!.tunix_rt.v1.GetCheckpointRequest\x1a\x17.tunix_rt.v1.Checkpoint\x12W\n\x10\x45xportCheckpoint\x12$.tunix_rt.v1.ExportCheckpointRequest\x1a\x1d.tunix_rt.v1.CheckpointExport\x12g\n\x12ReadCheckpointFile\x12&.tunix_rt.v1.ReadCheckpointFileRequest\x1a\'.tunix_rt.v1.ReadCheckpointFileResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tunix_rt/v1/trainer.proto\x12\x0btunix_rt.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1atunix_rt/v1/artifact.proto\x1a\x1ctunix_rt/v1/base_model.proto\x1a\x1ctunix_rt/v1/checkpoint.proto\x1a\x1etunix_rt/v1/training_job.proto\">\n\x15ListBaseModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"^\n\x16ListBaseModelsResponse\x12+\n\x0b\x62\x61se_models\x18\x01 \x03(\x0b\x32\x16.tunix_rt.v1.BaseModel\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"/\n\x13GetBaseModelRequest\x12\x18\n\nbase_model\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"]\n\x18\x43reateTrainingJobRequest\x12-\n\x04spec\x18\x01 \x01(\x0b\x32\x19.tunix_rt.v1.TrainingSpecB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"G\n\x16PlanTrainingJobRequest\x12-\n\x04spec\x18\x01 \x01(\x0b\x32\x19.tunix_rt.v1.TrainingSpecB\x04\xe2\x41\x01\x02\"D\n\x15GetTrainingJobRequest\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14tunix-rt/TrainingJob\"@\n\x17ListTrainingJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"d\n\x18ListTrainingJobsResponse\x12/\n\rtraining_jobs\x18\x01 \x03(\x0b\x32\x18.tunix_rt.v1.TrainingJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"G\n\x18\x43\x61ncelTrainingJobRequest\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14tunix-rt/TrainingJob\"G\n\x18ResumeTrainingJobRequest\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14tunix-rt/TrainingJob\"[\n\x17WatchTrainingJobRequest\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14tunix-rt/TrainingJob\x12\x13\n\x0b\x61\x66ter_event\x18\x02 \x01(\x03\"\xc3\x01\n\x18WatchTrainingJobResponse\x12\r\n\x05\x65vent\x18\x01 \x01(\x03\x12\x30\n\x0ctraining_job\x18\x02 \x01(\x0b\x32\x18.tunix_rt.v1.TrainingJobH\x00\x12/\n\x07metrics\x18\x03 \x01(\x0b\x32\x1c.tunix_rt.v1.TrainingMetricsH\x00\x12\x12\n\x08log_line\x18\x04 \x01(\tH\x00\x12\x19\n\x0f\x63heckpoint_step\x18\x05 \x01(\x03H\x00\x42\x06\n\x04part\"n\n\x16ListCheckpointsRequest\x12-\n\x06parent\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14tunix-rt/TrainingJob\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"`\n\x17ListCheckpointsResponse\x12,\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x17.tunix_rt.v1.Checkpoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"B\n\x14GetCheckpointRequest\x12*\n\x04name\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13tunix-rt/Checkpoint\"z\n\x17\x45xportCheckpointRequest\x12*\n\x04name\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13tunix-rt/Checkpoint\x12\x33\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x1d.tunix_rt.v1.CheckpointFormatB\x04\xe2\x41\x01\x02\"\x9a\x01\n\x19ReadCheckpointFileRequest\x12*\n\x04name\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13tunix-rt/Checkpoint\x12\x12\n\x04path\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12-\n\x06\x66ormat\x18\x04 \x01(\x0e\x32\x1d.tunix_rt.v1.CheckpointFormat\"d\n\x1aReadCheckpointFileResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1b.tunix_rt.v1.DownloadHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part2\x84\t\n\x07Trainer\x12Y\n\x0eListBaseModels\x12\".tunix_rt.v1.ListBaseModelsRequest\x1a#.tunix_rt.v1.ListBaseModelsResponse\x12H\n\x0cGetBaseModel\x12 .tunix_rt.v1.GetBaseModelRequest\x1a\x16.tunix_rt.v1.BaseModel\x12Q\n\x0fPlanTrainingJob\x12#.tunix_rt.v1.PlanTrainingJobRequest\x1a\x19.tunix_rt.v1.TrainingPlan\x12T\n\x11\x43reateTrainingJob\x12%.tunix_rt.v1.CreateTrainingJobRequest\x1a\x18.tunix_rt.v1.TrainingJob\x12N\n\x0eGetTrainingJob\x12\".tunix_rt.v1.GetTrainingJobRequest\x1a\x18.tunix_rt.v1.TrainingJob\x12_\n\x10ListTrainingJobs\x12$.tunix_rt.v1.ListTrainingJobsRequest\x1a%.tunix_rt.v1.ListTrainingJobsResponse\x12T\n\x11\x43\x61ncelTrainingJob\x12%.tunix_rt.v1.CancelTrainingJobRequest\x1a\x18.tunix_rt.v1.TrainingJob\x12T\n\x11ResumeTrainingJob\x12%.tunix_rt.v1.ResumeTrainingJobRequest\x1a\x18.tunix_rt.v1.TrainingJob\x12\x61\n\x10WatchTrainingJob\x12$.tunix_rt.v1.WatchTrainingJobRequest\x1a%.tunix_rt.v1.WatchTrainingJobResponse0\x01\x12\\\n\x0fListCheckpoints\x12#.tunix_rt.v1.ListCheckpointsRequest\x1a$.tunix_rt.v1.ListCheckpointsResponse\x12K\n\rGetCheckpoint\x12!.tunix_rt.v1.GetCheckpointRequest\x1a\x17.tunix_rt.v1.Checkpoint\x12W\n\x10\x45xportCheckpoint\x12$.tunix_rt.v1.ExportCheckpointRequest\x1a\x1d.tunix_rt.v1.CheckpointExport\x12g\n\x12ReadCheckpointFile\x12&.tunix_rt.v1.ReadCheckpointFileRequest\x1a\'.tunix_rt.v1.ReadCheckpointFileResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tunix_rt.v1.trainer_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_GETBASEMODELREQUEST'].fields_by_name['base_model']._loaded_options = None
+  _globals['_GETBASEMODELREQUEST'].fields_by_name['base_model']._serialized_options = b'\342A\001\002'
   _globals['_CREATETRAININGJOBREQUEST'].fields_by_name['spec']._loaded_options = None
   _globals['_CREATETRAININGJOBREQUEST'].fields_by_name['spec']._serialized_options = b'\342A\001\002'
   _globals['_PLANTRAININGJOBREQUEST'].fields_by_name['spec']._loaded_options = None
@@ -65,36 +67,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTBASEMODELSREQUEST']._serialized_end=284
   _globals['_LISTBASEMODELSRESPONSE']._serialized_start=286
   _globals['_LISTBASEMODELSRESPONSE']._serialized_end=380
-  _globals['_CREATETRAININGJOBREQUEST']._serialized_start=382
-  _globals['_CREATETRAININGJOBREQUEST']._serialized_end=475
-  _globals['_PLANTRAININGJOBREQUEST']._serialized_start=477
-  _globals['_PLANTRAININGJOBREQUEST']._serialized_end=548
-  _globals['_GETTRAININGJOBREQUEST']._serialized_start=550
-  _globals['_GETTRAININGJOBREQUEST']._serialized_end=618
-  _globals['_LISTTRAININGJOBSREQUEST']._serialized_start=620
-  _globals['_LISTTRAININGJOBSREQUEST']._serialized_end=684
-  _globals['_LISTTRAININGJOBSRESPONSE']._serialized_start=686
-  _globals['_LISTTRAININGJOBSRESPONSE']._serialized_end=786
-  _globals['_CANCELTRAININGJOBREQUEST']._serialized_start=788
-  _globals['_CANCELTRAININGJOBREQUEST']._serialized_end=859
-  _globals['_RESUMETRAININGJOBREQUEST']._serialized_start=861
-  _globals['_RESUMETRAININGJOBREQUEST']._serialized_end=932
-  _globals['_WATCHTRAININGJOBREQUEST']._serialized_start=934
-  _globals['_WATCHTRAININGJOBREQUEST']._serialized_end=1025
-  _globals['_WATCHTRAININGJOBRESPONSE']._serialized_start=1028
-  _globals['_WATCHTRAININGJOBRESPONSE']._serialized_end=1223
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=1225
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=1335
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=1337
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=1433
-  _globals['_GETCHECKPOINTREQUEST']._serialized_start=1435
-  _globals['_GETCHECKPOINTREQUEST']._serialized_end=1501
-  _globals['_EXPORTCHECKPOINTREQUEST']._serialized_start=1503
-  _globals['_EXPORTCHECKPOINTREQUEST']._serialized_end=1625
-  _globals['_READCHECKPOINTFILEREQUEST']._serialized_start=1628
-  _globals['_READCHECKPOINTFILEREQUEST']._serialized_end=1782
-  _globals['_READCHECKPOINTFILERESPONSE']._serialized_start=1784
-  _globals['_READCHECKPOINTFILERESPONSE']._serialized_end=1884
-  _globals['_TRAINER']._serialized_start=1887
-  _globals['_TRAINER']._serialized_end=2969
+  _globals['_GETBASEMODELREQUEST']._serialized_start=382
+  _globals['_GETBASEMODELREQUEST']._serialized_end=429
+  _globals['_CREATETRAININGJOBREQUEST']._serialized_start=431
+  _globals['_CREATETRAININGJOBREQUEST']._serialized_end=524
+  _globals['_PLANTRAININGJOBREQUEST']._serialized_start=526
+  _globals['_PLANTRAININGJOBREQUEST']._serialized_end=597
+  _globals['_GETTRAININGJOBREQUEST']._serialized_start=599
+  _globals['_GETTRAININGJOBREQUEST']._serialized_end=667
+  _globals['_LISTTRAININGJOBSREQUEST']._serialized_start=669
+  _globals['_LISTTRAININGJOBSREQUEST']._serialized_end=733
+  _globals['_LISTTRAININGJOBSRESPONSE']._serialized_start=735
+  _globals['_LISTTRAININGJOBSRESPONSE']._serialized_end=835
+  _globals['_CANCELTRAININGJOBREQUEST']._serialized_start=837
+  _globals['_CANCELTRAININGJOBREQUEST']._serialized_end=908
+  _globals['_RESUMETRAININGJOBREQUEST']._serialized_start=910
+  _globals['_RESUMETRAININGJOBREQUEST']._serialized_end=981
+  _globals['_WATCHTRAININGJOBREQUEST']._serialized_start=983
+  _globals['_WATCHTRAININGJOBREQUEST']._serialized_end=1074
+  _globals['_WATCHTRAININGJOBRESPONSE']._serialized_start=1077
+  _globals['_WATCHTRAININGJOBRESPONSE']._serialized_end=1272
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=1274
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=1384
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=1386
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=1482
+  _globals['_GETCHECKPOINTREQUEST']._serialized_start=1484
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=1550
+  _globals['_EXPORTCHECKPOINTREQUEST']._serialized_start=1552
+  _globals['_EXPORTCHECKPOINTREQUEST']._serialized_end=1674
+  _globals['_READCHECKPOINTFILEREQUEST']._serialized_start=1677
+  _globals['_READCHECKPOINTFILEREQUEST']._serialized_end=1831
+  _globals['_READCHECKPOINTFILERESPONSE']._serialized_start=1833
+  _globals['_READCHECKPOINTFILERESPONSE']._serialized_end=1933
+  _globals['_TRAINER']._serialized_start=1936
+  _globals['_TRAINER']._serialized_end=3092
 # @@protoc_insertion_point(module_scope)

@@ -77,6 +77,28 @@ class ListBaseModelsResponse(_message.Message):
 Global___ListBaseModelsResponse: _TypeAlias = ListBaseModelsResponse  # noqa: Y015
 
 @_typing.final
+class GetBaseModelRequest(_message.Message):
+    """Request of GetBaseModel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BASE_MODEL_FIELD_NUMBER: _builtins.int
+    base_model: _builtins.str
+    """An id, the absolute path of a Hugging Face folder on the trainer's host, or a source that was pulled there."""
+    def __init__(
+        self,
+        *,
+        base_model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBaseModelRequest: _TypeAlias = GetBaseModelRequest  # noqa: Y015
+
+@_typing.final
 class CreateTrainingJobRequest(_message.Message):
     """Request of CreateTrainingJob."""
 

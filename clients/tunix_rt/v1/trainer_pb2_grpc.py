@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from tunix_rt.v1 import base_model_pb2 as tunix__rt_dot_v1_dot_base__model__pb2
 from tunix_rt.v1 import checkpoint_pb2 as tunix__rt_dot_v1_dot_checkpoint__pb2
 from tunix_rt.v1 import trainer_pb2 as tunix__rt_dot_v1_dot_trainer__pb2
 from tunix_rt.v1 import training_job_pb2 as tunix__rt_dot_v1_dot_training__job__pb2
@@ -41,6 +42,11 @@ class TrainerStub:
                 '/tunix_rt.v1.Trainer/ListBaseModels',
                 request_serializer=tunix__rt_dot_v1_dot_trainer__pb2.ListBaseModelsRequest.SerializeToString,
                 response_deserializer=tunix__rt_dot_v1_dot_trainer__pb2.ListBaseModelsResponse.FromString,
+                _registered_method=True)
+        self.GetBaseModel = channel.unary_unary(
+                '/tunix_rt.v1.Trainer/GetBaseModel',
+                request_serializer=tunix__rt_dot_v1_dot_trainer__pb2.GetBaseModelRequest.SerializeToString,
+                response_deserializer=tunix__rt_dot_v1_dot_base__model__pb2.BaseModel.FromString,
                 _registered_method=True)
         self.PlanTrainingJob = channel.unary_unary(
                 '/tunix_rt.v1.Trainer/PlanTrainingJob',
@@ -105,6 +111,13 @@ class TrainerServicer:
 
     def ListBaseModels(self, request, context):
         """Lists the base models: those on the host and those that can be fetched.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetBaseModel(self, request, context):
+        """Returns one base model, by any value that `base_model` fields take: also a folder on the trainer's host.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -196,6 +209,11 @@ def add_TrainerServicer_to_server(servicer, server):
                     request_deserializer=tunix__rt_dot_v1_dot_trainer__pb2.ListBaseModelsRequest.FromString,
                     response_serializer=tunix__rt_dot_v1_dot_trainer__pb2.ListBaseModelsResponse.SerializeToString,
             ),
+            'GetBaseModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBaseModel,
+                    request_deserializer=tunix__rt_dot_v1_dot_trainer__pb2.GetBaseModelRequest.FromString,
+                    response_serializer=tunix__rt_dot_v1_dot_base__model__pb2.BaseModel.SerializeToString,
+            ),
             'PlanTrainingJob': grpc.unary_unary_rpc_method_handler(
                     servicer.PlanTrainingJob,
                     request_deserializer=tunix__rt_dot_v1_dot_trainer__pb2.PlanTrainingJobRequest.FromString,
@@ -280,6 +298,33 @@ class Trainer:
             '/tunix_rt.v1.Trainer/ListBaseModels',
             tunix__rt_dot_v1_dot_trainer__pb2.ListBaseModelsRequest.SerializeToString,
             tunix__rt_dot_v1_dot_trainer__pb2.ListBaseModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBaseModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tunix_rt.v1.Trainer/GetBaseModel',
+            tunix__rt_dot_v1_dot_trainer__pb2.GetBaseModelRequest.SerializeToString,
+            tunix__rt_dot_v1_dot_base__model__pb2.BaseModel.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from tunix_rt.v1 import base_model_pb2 as _base_model_pb2
 from tunix_rt.v1 import checkpoint_pb2 as _checkpoint_pb2
 from tunix_rt.v1 import trainer_pb2 as _trainer_pb2
 from tunix_rt.v1 import training_job_pb2 as _training_job_pb2
@@ -37,6 +38,8 @@ class TrainerStub:
     def __new__(cls, channel: _aio.Channel) -> TrainerAsyncStub: ...
     ListBaseModels: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ListBaseModelsRequest, _trainer_pb2.ListBaseModelsResponse]
     """Lists the base models: those on the host and those that can be fetched."""
+    GetBaseModel: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.GetBaseModelRequest, _base_model_pb2.BaseModel]
+    """Returns one base model, by any value that `base_model` fields take: also a folder on the trainer's host."""
     PlanTrainingJob: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.PlanTrainingJobRequest, _training_job_pb2.TrainingPlan]
     """Checks a spec as CreateTrainingJob does and works out what the job would do, without creating it."""
     CreateTrainingJob: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.CreateTrainingJobRequest, _training_job_pb2.TrainingJob]
@@ -69,6 +72,8 @@ class TrainerAsyncStub(TrainerStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListBaseModels: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ListBaseModelsRequest, _trainer_pb2.ListBaseModelsResponse]  # type: ignore[assignment]
     """Lists the base models: those on the host and those that can be fetched."""
+    GetBaseModel: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetBaseModelRequest, _base_model_pb2.BaseModel]  # type: ignore[assignment]
+    """Returns one base model, by any value that `base_model` fields take: also a folder on the trainer's host."""
     PlanTrainingJob: _aio.UnaryUnaryMultiCallable[_trainer_pb2.PlanTrainingJobRequest, _training_job_pb2.TrainingPlan]  # type: ignore[assignment]
     """Checks a spec as CreateTrainingJob does and works out what the job would do, without creating it."""
     CreateTrainingJob: _aio.UnaryUnaryMultiCallable[_trainer_pb2.CreateTrainingJobRequest, _training_job_pb2.TrainingJob]  # type: ignore[assignment]
@@ -104,6 +109,14 @@ class TrainerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.ListBaseModelsResponse, _abc.Awaitable[_trainer_pb2.ListBaseModelsResponse]]:
         """Lists the base models: those on the host and those that can be fetched."""
+
+    @_abc_1.abstractmethod
+    def GetBaseModel(
+        self,
+        request: _trainer_pb2.GetBaseModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_base_model_pb2.BaseModel, _abc.Awaitable[_base_model_pb2.BaseModel]]:
+        """Returns one base model, by any value that `base_model` fields take: also a folder on the trainer's host."""
 
     @_abc_1.abstractmethod
     def PlanTrainingJob(

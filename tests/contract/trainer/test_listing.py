@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from support.serving import fields, refused
@@ -21,6 +22,22 @@ async def test_base_models_are_listed_by_id_whether_they_are_on_the_host_or_not(
     assert tiny.tokenizer_digest.startswith("sha256:")
     own = ChatTemplate.from_jinja(tiny.chat_template.jinja, bos_token="<|im_start|>", eos_token="<|im_end|>")
     assert tiny.chat_template.digest == own.digest
+
+
+async def test_a_base_model_is_found_by_its_id_and_by_its_folder(trainer: Any, tmp_path: Path) -> None:
+    listed = (await trainer.ListBaseModels(v1.ListBaseModelsRequest())).base_models
+    by_id = await trainer.GetBaseModel(v1.GetBaseModelRequest(base_model="tiny"))
+    assert by_id == listed[1]
+    assert list(by_id.special_tokens) == ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    folder = str(tmp_path / "models" / "tiny")
+    by_folder = await trainer.GetBaseModel(v1.GetBaseModelRequest(base_model=folder))
+    assert by_folder.base_model == folder
+    assert (by_folder.chat_template, by_folder.tokenizer_file) == (by_id.chat_template, by_id.tokenizer_file)
+    absent = await trainer.GetBaseModel(v1.GetBaseModelRequest(base_model="smollm2-135m-instruct"))
+    assert (absent.available, len(absent.special_tokens)) == (False, 0)
+    for unknown in ("", "nothing", str(tmp_path / "nowhere")):
+        error = await refused(trainer.GetBaseModel(v1.GetBaseModelRequest(base_model=unknown)))
+        assert (error.code, error.reason) == ("NOT_FOUND", "BASE_MODEL_UNKNOWN")
 
 
 async def test_base_models_come_by_pages(trainer: Any) -> None:

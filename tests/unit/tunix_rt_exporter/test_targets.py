@@ -210,3 +210,13 @@ def test_a_step_of_several_lines_keeps_them(tmp_path: Path) -> None:
     result = built(tmp_path, [[trace]], splits=ONLY_TRAIN, chat_template=fields("chatml"))
     (row,) = map(json.loads, read(tmp_path, result, "train", "training_example").splitlines())
     assert row["response"] == f"Reasoning:\n1. {INDENTED}\nAnswer: \tdone<|im_end|>\n"
+
+
+def test_a_text_with_a_special_token_of_the_model_is_dropped(tmp_path: Path) -> None:
+    traces = [source(1), source(2, final_answer="cat <filename>"), source(3, prompt="<|endoftext|>")]
+    tokens = ["<|endoftext|>", "<filename>", "<|endoftext|>"]
+    spec: dict[str, Any] = {"chat_template": fields("chatml"), "splits": ONLY_TRAIN}
+    result = built(tmp_path, [traces], special_tokens=tokens, **spec)
+    assert [(entry.stage, entry.row_count) for entry in result.dropped] == [("unrenderable", 2)]
+    assert result.digest == built(tmp_path, [traces], special_tokens=tokens[1:], **spec).digest
+    assert not built(tmp_path, [traces], **spec).dropped

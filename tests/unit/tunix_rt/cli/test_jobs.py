@@ -42,7 +42,7 @@ def done(result: Result) -> Result:
 def stored(run: Run) -> Run:
     """Traces, a dataset and an eval set are there."""
     done(run("traces", "generate", "--count", "20"))
-    done(run("dataset", "build", "d", "--template", "model:tiny", "--system", "Think."))
+    done(run("dataset", "build", "d", "--base-model", "tiny", "--system", "Think."))
     done(run("evalset", "import", "e", "--from-dataset", "d", "--split", "test", "--limit", "3"))
     return run
 
@@ -58,7 +58,25 @@ def test_dataset_is_built_with_the_given_spec(stored: Run, services: FakeLoopSer
     assert spec.chat_template == v1.ChatTemplate(
         jinja="{{ x }}", eos_token="</s>", system_instruction="Think."
     )
+    assert spec.special_tokens == ["</s>", "<pad>"]
     assert spec.reasoning_style == v1.REASONING_STYLE_NUMBERED
+    assert spec.model_answers == v1.MODEL_ANSWERS_UNSPECIFIED
+    done(stored("dataset", "build", "plain", "--template", "model:tiny", "--unwritable", "refuse"))
+    spec = services.jobs["datasets/plain@1"].spec
+    assert (spec.chat_template.jinja, len(spec.special_tokens)) == ("{{ x }}", 0)
+    assert spec.unwritable_rows == v1.UNWRITABLE_ROWS_REFUSE
+    done(
+        stored("dataset", "build", "mixed", "--base-model", "tiny", "--template", "chatml", "--model-answers")
+    )
+    spec = services.jobs["datasets/mixed@1"].spec
+    assert (spec.chat_template.builtin, list(spec.special_tokens)) == ("chatml", ["</s>", "<pad>"])
+    assert spec.model_answers == v1.MODEL_ANSWERS_KEEP
+    for option in ("--base-model", "--template"):
+        refused = stored(
+            "dataset", "build", "far", option, "far" if option == "--base-model" else "model:far"
+        )
+        assert refused.exit_code == 2
+        assert "tunix-rt models pull far" in " ".join(refused.stderr.split())
     result = done(
         stored("dataset", "build", "other@2", "--random", "5", "--split", "train=0.9", "--split", "test=0.1",
                "--seed", "3", "--source", "generator", "--style", "answer-only", "--eval-set", "e", "--json")
@@ -172,7 +190,7 @@ def test_dataset_is_audited_and_the_audit_shown_afterwards(stored: Run) -> None:
 
 @pytest.mark.parametrize(
     ("model", "problem"),
-    [("none", "is no base model of this server; known: tiny, far"), ("far", "models pull far")],
+    [("none", "base model 'none' is unknown; known: tiny, far"), ("far", "models pull far")],
 )
 def test_audit_needs_a_model_whose_tokenizer_is_known(stored: Run, model: str, problem: str) -> None:
     result = stored("dataset", "show", "d@1", "--audit", model)

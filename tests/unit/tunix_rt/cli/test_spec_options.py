@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +13,26 @@ import typer
 from tunix_rt import v1
 from tunix_rt.cli.resources import checkpoint_name, dataset_name, resource_name, short_name
 from tunix_rt.cli.spec_options import chat_template
+from tunix_rt.errors import NotFoundError
 
 
 class Trainer:
     """Answers as the client's trainer does."""
 
-    def list_base_models(self) -> Iterator[v1.BaseModel]:
+    def get_base_model(self, base_model: str) -> v1.BaseModel:
         own = v1.ChatTemplate(jinja="{{ messages }}", eos_token="<|im_end|>", digest="sha256:00")
-        yield v1.BaseModel(base_model="ready", available=True, chat_template=own)
-        yield v1.BaseModel(base_model="bare", available=True)
-        yield v1.BaseModel(base_model="absent")
+        known = {
+            "ready": v1.BaseModel(base_model="ready", available=True, chat_template=own),
+            "/models/mine": v1.BaseModel(base_model="/models/mine", available=True, chat_template=own),
+            "bare": v1.BaseModel(base_model="bare", available=True),
+            "absent": v1.BaseModel(base_model="absent"),
+        }
+        if base_model not in known:
+            raise NotFoundError(
+                f"base model {base_model!r} is unknown; known: {', '.join(known)}",
+                reason="BASE_MODEL_UNKNOWN",
+            )
+        return known[base_model]
 
     def get_training_job(self, name: str) -> v1.TrainingJob:
         step = "trainingJobs/done/checkpoints/40" if name == "trainingJobs/done" else ""
@@ -43,8 +52,9 @@ def test_builtin_template_with_system_instruction() -> None:
 
 
 def test_template_of_a_model_is_its_own_without_the_digest() -> None:
-    made = chat_template(CLIENT, "model:ready")
-    assert made == v1.ChatTemplate(jinja="{{ messages }}", eos_token="<|im_end|>")
+    for name in ("ready", "/models/mine"):
+        made = chat_template(CLIENT, f"model:{name}")
+        assert made == v1.ChatTemplate(jinja="{{ messages }}", eos_token="<|im_end|>")
 
 
 @pytest.mark.parametrize(
@@ -52,7 +62,7 @@ def test_template_of_a_model_is_its_own_without_the_digest() -> None:
     [
         ("model:absent", "tunix-rt models pull absent"),
         ("model:bare", "bare has no chat template of its own"),
-        ("model:other", "known: ready, bare, absent"),
+        ("model:other", "'other' is unknown; known: ready, "),
         ("alpaca", "gemma-it, chatml, llama-3, model:NAME or file:PATH"),
         ("model:", "is no chat template"),
         ("file:/no/such/file", "cannot be read"),

@@ -191,7 +191,7 @@ def test_input_files_are_meant_from_the_folder_of_the_yaml(tmp_path: Path) -> No
 
 
 def test_what_makes_a_dataset_safe_becomes_the_contracts() -> None:
-    plain = specs.dataset_spec(DatasetConfig(id="d"), v1.ChatTemplate(), [])
+    plain = specs.dataset_spec(DatasetConfig(id="d"), v1.ChatTemplate(), (), [])
     assert plain.deduplication == v1.Deduplication(method=v1.Deduplication.METHOD_EXACT)
     assert plain.split_group == v1.SplitGroup(prompt=True)
     assert (plain.parent, plain.decontamination.HasField("ngram_words")) == ("", False)
@@ -204,7 +204,7 @@ def test_what_makes_a_dataset_safe_becomes_the_contracts() -> None:
         "ngram_words": 0,
         "parent": "datasets/base@1",
     }
-    spec = specs.dataset_spec(DatasetConfig.model_validate(document), v1.ChatTemplate(), [])
+    spec = specs.dataset_spec(DatasetConfig.model_validate(document), v1.ChatTemplate(), (), [])
     assert spec.deduplication == v1.Deduplication(method=v1.Deduplication.METHOD_NEAR, threshold=0.6)
     assert spec.split_group == v1.SplitGroup(metadata_field="talk", near_duplicate_threshold=0.7)
     assert (spec.parent, spec.decontamination.HasField("ngram_words")) == ("datasets/base@1", True)

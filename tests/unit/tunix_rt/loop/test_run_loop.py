@@ -237,7 +237,6 @@ def test_the_models_own_chat_template_is_taken_from_the_trainer(
 ) -> None:
     dataset = {
         "id": "d",
-        "chat_template": "model",
         "system_instruction": "Think.",
         "splits": {"train": 0.8, "test": 0.2},
     }
@@ -245,9 +244,15 @@ def test_the_models_own_chat_template_is_taken_from_the_trainer(
     assert result.dataset.spec.chat_template == v1.ChatTemplate(
         jinja="{{ x }}", eos_token="</s>", system_instruction="Think."
     )
+    assert result.dataset.spec.special_tokens == ["</s>", "<pad>"]
+    named, _ = run(config(tmp_path, dataset=dataset | {"chat_template": "chatml", "version": "2"}), client)
+    assert not named.dataset.spec.special_tokens
     services.template_known = False
-    with pytest.raises(FailedPreconditionError, match="tunix-rt models pull tiny"):
+    with pytest.raises(FailedPreconditionError, match="'tiny': it has none of its own; name gemma-it"):
         run(config(tmp_path, dataset=dataset), client)
+    far = {"base_model": "far"}
+    with pytest.raises(FailedPreconditionError, match="tunix-rt models pull far"):
+        run(config(tmp_path, dataset=dataset, training=far), client)
 
 
 def test_a_loop_that_cannot_write_its_results_does_not_begin(
