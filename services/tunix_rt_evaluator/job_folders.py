@@ -21,6 +21,7 @@ from tunix_rt_evaluator.openai_endpoint import API_KEY_VARIABLE, Endpoint
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.errors import DataLoss
 from tunix_rt_kit.jobs import WorkerProcess
+from tunix_rt_kit.jobs.environment import passed_on
 
 WORKER_MODULE: Final = "tunix_rt_evaluator.worker"
 _ADAPTER_FILES: Final = ("adapter_config.json", "adapter_model.safetensors")
@@ -64,10 +65,9 @@ class JobFolders:
 
     def process(self, evaluation: Evaluation, *, kept: bool) -> WorkerProcess:
         """The child of an evaluation, not started; ``kept`` as for ``WorkerProcess``."""
-        asks = evaluation.spec.endpoint_model is not None
-        # Empty for the others: the server's own environment may hold the key, and they inherit that.
-        key = {API_KEY_VARIABLE: self._endpoint.api_key if asks else ""}
-        environment = {**self._environment, **key}
+        environment = self._environment
+        if evaluation.spec.endpoint_model is not None:
+            environment = environment | passed_on("network") | {API_KEY_VARIABLE: self._endpoint.api_key}
         return WorkerProcess(WORKER_MODULE, self._root / evaluation.id, env=environment, kept=kept)
 
     def prepare(self, evaluation: Evaluation, items: Sequence[EvalItem], attempt: int) -> WorkerSpec:

@@ -71,9 +71,15 @@ def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
         supervisor.start()
         regrader.start()
 
+    def end_regrades() -> None:
+        regrader.stop(settings.calls_and_jobs_s)
+
+    def end_evaluations() -> None:
+        supervisor.stop(settings.calls_and_jobs_s)
+
     def stop() -> None:
-        regrader.stop(settings.shutdown_grace_s)
-        supervisor.stop(settings.shutdown_grace_s)
+        end_regrades()
+        end_evaluations()
         grading.close()
         trainer.close()
         exporter.close()
@@ -83,7 +89,7 @@ def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
         ServiceRegistration(
             FULL_NAME,
             lambda server: v1.add_EvaluatorServicer_to_server(servicer, server),
-            ends=(regrader.stop, supervisor.stop),
+            ends=(end_regrades, end_evaluations),
         ),
         start,
         stop,

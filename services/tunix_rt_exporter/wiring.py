@@ -61,14 +61,17 @@ def build(settings: ExporterSettings, stopping: asyncio.Event) -> BuiltService:
             repository.migrate()
         builds.start()
 
+    def end_jobs() -> None:
+        builds.stop(settings.calls_and_jobs_s)
+
     def stop() -> None:
-        builds.stop(settings.shutdown_grace_s)
+        end_jobs()
         trace_store.close()
         evaluator.close()
         database.close()
 
     registration = ServiceRegistration(
-        FULL_NAME, lambda server: v1.add_ExporterServicer_to_server(servicer, server), ends=(builds.stop,)
+        FULL_NAME, lambda server: v1.add_ExporterServicer_to_server(servicer, server), ends=(end_jobs,)
     )
     return BuiltService(registration, start, stop)
 

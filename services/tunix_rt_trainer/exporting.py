@@ -14,6 +14,7 @@ from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.artifacts.store import storage_error
 from tunix_rt_kit.callers import check, ended_by_leaving, holding
 from tunix_rt_kit.errors import FailedPrecondition
+from tunix_rt_kit.jobs.environment import passed_on
 from tunix_rt_trainer.job_folders import is_weights
 from tunix_rt_trainer.model import (
     BaseModelSummary,
@@ -124,7 +125,9 @@ def _merge(base: Path, adapter: Path, out: Path, template: ChatTemplateFields) -
     # In a process of its own: a server holds no arrays, and what it takes is given back.
     command = [sys.executable, "-m", "tunix_rt_kit.models.export", str(base), str(adapter), str(out)]
     pipe = subprocess.PIPE
-    process = subprocess.Popen(command, stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe, text=True)
+    process = subprocess.Popen(
+        command, stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe, text=True, env=passed_on("models")
+    )
     with process:
         try:
             with ended_by_leaving(process.kill):

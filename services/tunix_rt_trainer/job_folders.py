@@ -11,6 +11,7 @@ from typing import Any, Final
 from tunix_rt_kit.artifacts import ArtifactStore, digest_json
 from tunix_rt_kit.artifacts.store import storage_error
 from tunix_rt_kit.jobs import WorkerProcess
+from tunix_rt_kit.jobs.environment import Group, passed_on
 from tunix_rt_kit.regular_files import read_bytes
 from tunix_rt_trainer.events import numbered_lines
 from tunix_rt_trainer.model import (
@@ -62,7 +63,9 @@ class JobFolders:
         self._artifacts = artifacts
         self._models_dir = models_dir
         self._cache_dir = cache_dir
-        self._environment = dict(environment)
+        # The libraries of these services have settings, keys and proxies of their own.
+        groups: list[Group] = [name for name in ("mlflow", "wandb") if name in metrics_to]
+        self._environment = {**environment, **(passed_on("network", *groups) if groups else {})}
         self._code_revision = code_revision
         self._metrics_to = metrics_to
 

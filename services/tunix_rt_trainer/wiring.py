@@ -59,8 +59,11 @@ def build(settings: TrainerSettings, stopping: asyncio.Event) -> BuiltService:
             repository.migrate()
         supervisor.start()
 
+    def end_jobs() -> None:
+        supervisor.stop(settings.calls_and_jobs_s)
+
     def stop() -> None:
-        supervisor.stop(settings.shutdown_grace_s)
+        end_jobs()
         exporter.close()
         database.close()
 
@@ -68,7 +71,7 @@ def build(settings: TrainerSettings, stopping: asyncio.Event) -> BuiltService:
         ServiceRegistration(
             FULL_NAME,
             lambda server: v1.add_TrainerServicer_to_server(servicer, server),
-            ends=(supervisor.stop,),
+            ends=(end_jobs,),
         ),
         start,
         stop,

@@ -14,19 +14,11 @@ from pathlib import Path
 from typing import Final
 
 from tunix_rt_kit.callers import CallerLeft, check, holding
+from tunix_rt_kit.jobs.environment import passed_on
 
 _START_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 0.25
-# What a Python needs to start and to find its packages, and coverage to measure it. A server's environment
-# holds keys, too, which code by others must not see.
-_PASSED_ON: Final = frozenset(
-    {
-        *("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LC_CTYPE"),
-        *("PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"),
-        "COVERAGE_PROCESS_CONFIG",
-    }
-)
 
 
 class ChildGone(Exception):
@@ -121,7 +113,8 @@ class LineChild:
             [sys.executable, "-P", str(self._script)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=_environment(),
+            # A fixed hash seed keeps sets in one order.
+            env={**passed_on(), "PYTHONHASHSEED": "0"},
         )
         self._child, self._owner = child, os.getpid()
         try:
@@ -153,9 +146,3 @@ class LineChild:
                 raise EOFError
         end, _, self._unread = data.partition(b"\n")
         return b"".join([*parts, end])
-
-
-def _environment() -> dict[str, str]:
-    passed_on = {name: value for name, value in os.environ.items() if name in _PASSED_ON}
-    # A fixed hash seed keeps sets in one order.
-    return {**passed_on, "PYTHONHASHSEED": "0"}

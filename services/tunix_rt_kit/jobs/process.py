@@ -23,6 +23,7 @@ import psutil
 
 from tunix_rt_kit.artifacts.canonical import canonical_json
 from tunix_rt_kit.jobs import files
+from tunix_rt_kit.jobs.environment import passed_on
 from tunix_rt_kit.regular_files import open_regular, read_json
 
 KILLED = -int(signal.SIGKILL)
@@ -37,7 +38,7 @@ class WorkerProcess:
     Args:
         module: what Python runs.
         job_dir: the job's folder; ``start`` makes it.
-        env: added to this process's environment for the child.
+        env: added to what each child gets of this process's environment (``passed_on``).
         kept: the child waits for a further job when it has done this one, see ``KeptChild``.
     """
 
@@ -84,7 +85,7 @@ class WorkerProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={**os.environ, **self._env},
+                env={**passed_on(), **self._env},
             )
 
     def release(self) -> KeptChild | None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from tunix_rt_kit.errors import ResourceExhausted
+from tunix_rt_kit.jobs.environment import passed_on
 
 Dtype = Literal["bfloat16", "float32"]
 """A type of weights and activations."""
@@ -135,12 +136,13 @@ def on_gpu() -> bool:
 
 
 def child_environment(cache_dir: Path) -> dict[str, str]:
-    """Environment variables for a child that runs a model.
+    """Environment variables for a child that runs a model, those of this process included.
 
     Compiled programs are kept in ``cache_dir``, or where JAX's own variable says. On a GPU, operations that
     give other bits at each run are left out, unless ``XLA_FLAGS`` says something about that already.
     """
-    variables = {
+    variables = passed_on("models")
+    variables |= {
         name: os.environ.get(name, value)
         for name, value in (
             ("JAX_COMPILATION_CACHE_DIR", str(cache_dir.absolute())),

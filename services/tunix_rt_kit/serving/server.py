@@ -20,8 +20,6 @@ from tunix_rt_kit.serving.logging import get_logger
 from tunix_rt_kit.serving.settings import ServerSettings
 
 _log = get_logger("tunix_rt.serving")
-# Of the time to stop, what calls and jobs have; the rest is for what must be left in order.
-_SHARE: Final = 0.8
 _LEAST_S: Final = 2.0
 _STANDARD_ERROR: Final = 2
 
@@ -36,13 +34,13 @@ class ServiceRegistration:
 
     ``full_name`` is its protobuf name (``tunix_rt.v1.TraceStore``, for health and reflection); ``add``
     registers its servicer, for example ``lambda server: add_TraceStoreServicer_to_server(servicer,
-    server)``. Each of ``ends`` ends jobs, within the seconds that it is given, while the last calls are
-    served; it blocks, and nothing happens if they have ended.
+    server)``. Each of ``ends`` ends jobs, within ``calls_and_jobs_s`` of the service's settings, while the
+    last calls are served; it blocks, and nothing happens if they have ended.
     """
 
     full_name: str
     add: Callable[[grpc.aio.Server], None]
-    ends: Sequence[Callable[[float], None]] = ()
+    ends: Sequence[Callable[[], None]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +80,9 @@ async def running_server(
     finally:
         await checks.enter_graceful_shutdown()
         stop.set()
-        grace_s = settings.shutdown_grace_s * _SHARE
-        jobs = [run_blocking(end, grace_s) for service in services for end in service.ends]
-        for outcome in await asyncio.gather(server.stop(grace_s), *jobs, return_exceptions=True):
+        calls = server.stop(settings.calls_and_jobs_s)
+        jobs = [run_blocking(end) for service in services for end in service.ends]
+        for outcome in await asyncio.gather(calls, *jobs, return_exceptions=True):
             if isinstance(outcome, Exception):
                 _log.error("stop_failed", exc_info=outcome)
         _log.info("stopped", address=address)

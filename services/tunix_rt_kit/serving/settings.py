@@ -66,6 +66,11 @@ class ServerSettings(BaseSettings):
         4 * MEBIBYTE, ge=1024, le=1 << 30, description="largest message taken or sent, in bytes"
     )
 
+    @property
+    def calls_and_jobs_s(self) -> float:
+        """Of the time to stop, what running calls and jobs have; in the rest all else is left in order."""
+        return self.shutdown_grace_s * 0.8
+
 
 class SettingsInvalid(Exception):
     """The flags or the environment hold a bad value; the message is one line that names it."""
