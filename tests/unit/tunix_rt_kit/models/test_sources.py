@@ -74,7 +74,7 @@ def test_a_model_that_cannot_be_run_is_refused_before_its_weights_are_fetched(
     folder, asked = hub
     config = json.loads((folder / "config.json").read_text()) | {"use_sliding_window": True}
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(FailedPrecondition, match=f"^{NAME}@main: use_sliding_window is True"):
+    with pytest.raises(FailedPrecondition, match=f"^{NAME}@main: config.json: use_sliding_window is True"):
         ModelStore(tmp_path / "models").ensure(NAME)
     assert asked == ["config.json"]
     assert not [path for path in (tmp_path / "models").iterdir() if path.suffix != ".lock"]
