@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from support.tiny_model import make_tiny_model
 
 
 @pytest.fixture(scope="session")
-def smollm2() -> Iterator[Pulled]:
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pulled]:
     """SmolLM2-135M-Instruct, pulled once for the session."""
-    with pulled_smollm2() as pulled:
+    own = tmp_path_factory.getbasetemp()
+    # A worker of pytest-xdist has a folder in that of the session.
+    with pulled_smollm2(own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) as pulled:
         yield pulled
 
 
