@@ -24,7 +24,8 @@ def answer_traces(client: Client, evaluation: str) -> Iterator[v1.Trace]:
 
     The metadata names the evaluation, the eval set, the model and the item, and holds the whole output, its
     grade and an accepted answer; of several samples of an item also which one it is, from 0. Items for which
-    nothing was generated are left out. The same evaluation always gives the same traces.
+    nothing was generated are left out, and so is reasoning without an answer. The same evaluation always
+    gives the same traces.
 
     Raises:
         NotFoundError: there is no such evaluation.
@@ -33,26 +34,32 @@ def answer_traces(client: Client, evaluation: str) -> Iterator[v1.Trace]:
     for result in client.evaluator.list_evaluation_items(evaluation, page_size=1000):
         samples: Sequence[int | None] = range(len(result.samples)) or [None]
         for sample in samples:
-            if _answered(result, sample).output.strip():
+            if _has_answer(_answered(result, sample)):
                 yield answer_trace(found, result, sample)
 
 
 def answer_trace(
     evaluation: v1.Evaluation, result: v1.EvaluationResult, sample: int | None = None
 ) -> v1.Trace:
-    """One answer as a trace, of several samples that with the index ``sample``; its output is not empty."""
+    """One answer as a trace, of several samples that with the index ``sample``; it is not empty.
+
+    Its reasoning becomes steps, and so does what stands in the answer itself before ``Answer:``.
+    """
     answered = _answered(result, sample)
-    output = answered.output.replace("\0", "\ufffd")
-    reasoning, label, answer = output.rpartition(_LABEL)
+    output, reasoning, text = (
+        part.replace("\0", "\ufffd")
+        for part in (answered.output, answered.reasoning, answered.answer or answered.output)
+    )
+    before, label, answer = text.rpartition(_LABEL)
     if not label:
-        reasoning, answer = output, answered.extracted_answer.replace("\0", "\ufffd")
+        before, answer = "" if reasoning else text, answered.extracted_answer.replace("\0", "\ufffd")
     spec = evaluation.spec
-    steps = list(_steps(reasoning)) or list(_pieces([output]))
+    steps = [*_steps(reasoning), *_steps(before)] or list(_pieces([text]))
     trace = v1.Trace(
         trace_version=TRACE_VERSION,
         prompt=result.prompt,
         steps=[v1.TraceStep(i=i, type="reason", content=text) for i, text in enumerate(steps[:MAX_STEPS])],
-        final_answer=(answer.strip() or output.strip())[:MAX_TEXT],
+        final_answer=(answer.strip() or text.strip())[:MAX_TEXT],
         source=SOURCE,
     )
     trace.metadata.update(
@@ -79,6 +86,13 @@ def answer_trace(
 
 def _answered(result: v1.EvaluationResult, sample: int | None) -> v1.EvaluationResult | v1.Sample:
     return result if sample is None else result.samples[sample]
+
+
+def _has_answer(answered: v1.EvaluationResult | v1.Sample) -> bool:
+    """Whether there is more than reasoning; of a sample whose texts were left out, whether one was read."""
+    if answered.reasoning_state == v1.REASONING_STATE_CLOSED:
+        return bool(answered.answer.strip() or answered.extracted_answer)
+    return answered.reasoning_state != v1.REASONING_STATE_UNCLOSED and bool(answered.output.strip())
 
 
 def _steps(reasoning: str) -> Iterator[str]:

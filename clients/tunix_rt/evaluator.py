@@ -118,6 +118,7 @@ class EvaluatorClient:
         *,
         eval_set: str = "",
         grader: v1.Grader | None = None,
+        reasoning_marks: v1.ReasoningMarks | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> v1.Evaluation:
@@ -125,13 +126,17 @@ class EvaluatorClient:
         queue; ``tunix_rt.jobs.wait_for_evaluation`` waits for its end.
 
         Raises:
-            InvalidArgumentError: the grader is wrong, or does not fit the items.
+            InvalidArgumentError: the grader is wrong, or does not fit the items; or the marks are wrong.
             NotFoundError: the evaluation or the eval set is not there.
             FailedPreconditionError: it did not succeed, the eval set asks other questions, or a judge is
                 needed and the evaluator has none.
         """
         request = v1.RegradeEvaluationRequest(
-            name=name, eval_set=eval_set, grader=grader, request_id=fresh(request_id)
+            name=name,
+            eval_set=eval_set,
+            grader=grader,
+            reasoning_marks=reasoning_marks,
+            request_id=fresh(request_id),
         )
         return self._caller.unary(self._stub.RegradeEvaluation, request, timeout)
 
@@ -296,12 +301,17 @@ class AsyncEvaluatorClient:
         *,
         eval_set: str = "",
         grader: v1.Grader | None = None,
+        reasoning_marks: v1.ReasoningMarks | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> v1.Evaluation:
         """Grade the answers of a finished evaluation again, as an evaluation of its own."""
         request = v1.RegradeEvaluationRequest(
-            name=name, eval_set=eval_set, grader=grader, request_id=fresh(request_id)
+            name=name,
+            eval_set=eval_set,
+            grader=grader,
+            reasoning_marks=reasoning_marks,
+            request_id=fresh(request_id),
         )
         return await self._caller.unary(self._stub.RegradeEvaluation, request, timeout)
 

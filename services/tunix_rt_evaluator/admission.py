@@ -21,6 +21,7 @@ from tunix_rt_evaluator.model import (
     EvaluationSpecDraft,
 )
 from tunix_rt_evaluator.names import CHECKPOINT_NAME, EVAL_SET_NAME
+from tunix_rt_evaluator.reasoning.marks import checked_marks
 from tunix_rt_evaluator.templates import chat_template
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import FailedPrecondition
@@ -57,6 +58,7 @@ def checked_spec(draft: EvaluationSpecDraft) -> EvaluationSpec:
     asked = draft.dtype or _DTYPES[0]
     dtype = next((known for known in _DTYPES if known == asked), None)
     wrong.check(dtype is not None, "spec.dtype", f"is {asked}; one of {', '.join(_DTYPES)} would be right")
+    marks = checked_marks(draft.reasoning_marks, wrong, "spec.reasoning_marks")
     wrong.raise_if_any(SPEC_INVALID)
     if draft.chat_template is not None:
         chat_template(draft.chat_template)
@@ -69,6 +71,7 @@ def checked_spec(draft: EvaluationSpecDraft) -> EvaluationSpec:
         decoding=decoding,
         dtype=dtype if draft.endpoint_model is None else None,
         fresh=draft.fresh,
+        reasoning_marks=marks,
     )
 
 

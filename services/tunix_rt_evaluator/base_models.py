@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from tunix_rt_evaluator.model import BaseModelFacts, ChatTemplateFields
 from tunix_rt_evaluator.stop_tokens import stop_ids
 from tunix_rt_kit.chat import ChatTemplate
+from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.models.store import ModelStore
-from tunix_rt_kit.models.tokenizer import load_tokenizer
+from tunix_rt_kit.models.tokenizer import ModelTokenizer, load_tokenizer
 
 
 class HostBaseModels:
@@ -37,6 +40,26 @@ class HostBaseModels:
             weights_digest=info.weights_digest,
             chat_template=template,
         )
+
+    def token_counter(self, base_model: str) -> Callable[[str], int | None]:
+        """Counts the tokens of texts for a model, whose tokenizer is loaded for the first of them.
+
+        What it returns gives None where the model is not on this host, or cannot be used.
+        """
+
+        @cache
+        def tokenizer() -> ModelTokenizer | None:
+            try:
+                info = self._store.resolve(base_model)
+                return load_tokenizer(info.path) if info.pulled else None
+            except DomainError:
+                return None
+
+        def count(text: str) -> int | None:
+            found = tokenizer()
+            return None if found is None else len(found.encode(text))
+
+        return count
 
     def check_template(self, model: BaseModelFacts, template: ChatTemplateFields) -> None:
         """Raise FailedPrecondition(CHAT_TEMPLATE_MISMATCH) for a control text that is no token of the model.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Final
+from typing import Final, NamedTuple
 
 from tunix_rt_evaluator.comparison_model import (
     CategoryDifference,
@@ -13,9 +13,12 @@ from tunix_rt_evaluator.comparison_model import (
     Flip,
     OutcomeBounds,
     PairedDifference,
+    PartTokens,
     Run,
     SeedSummary,
     TrainingStep,
+    UnmarkedAnswers,
+    VerdictName,
     Waiver,
 )
 from tunix_rt_evaluator.model import Evaluation, ItemResult, Verdict
@@ -25,8 +28,10 @@ from tunix_rt_evaluator.statistics import grouped
 from tunix_rt_evaluator.verdicts import decide
 from tunix_rt_kit.artifacts import digest_json
 
-REPORT_REVISION: Final = 2
+REPORT_REVISION: Final = 3
 """Raised whenever a report on the same evaluations would say something else."""
+Value = Callable[[Verdict], float]
+"""What a verdict is worth, 0 to 1."""
 NO_TRAINING_DATA: Final = Contamination(state="NOT_APPLICABLE")
 
 
@@ -80,25 +85,30 @@ def compared(
     def clusters_of(chosen: Sequence[str]) -> list[str]:
         return [(clusters or {}).get(first[digest].item_id, "") for digest in chosen]
 
-    def difference(chosen: Sequence[str]) -> PairedDifference:
+    def difference(chosen: Sequence[str], value: Value = right) -> PairedDifference:
         return paired_difference(
-            _rows(bases, chosen, right), _rows(candidates, chosen, right), clusters_of(chosen)
+            _rows(bases, chosen, value), _rows(candidates, chosen, value), clusters_of(chosen)
         )
 
-    overall = difference(digests)
     given_away = {found.item_id: found for found in contamination.items}
     clean = [digest for digest in digests if first[digest].item_id not in given_away]
-    contamination = contamination.model_copy(
-        update={
-            "items": tuple(
-                given_away[first[digest].item_id] for digest in digests if first[digest].item_id in given_away
-            ),
-            "clean": difference(clean) if 0 < len(clean) < len(digests) else None,
-        }
+    items = tuple(
+        given_away[first[digest].item_id] for digest in digests if first[digest].item_id in given_away
     )
-    bounds = _bounds(bases, candidates)
-    seeds = _seeds(bases, candidates, digests)
-    verdict, reasons = decide(overall, bounds, contamination, seeds)
+
+    def evidence(value: Value) -> _Evidence:
+        of_clean = difference(clean, value) if 0 < len(clean) < len(digests) else None
+        return _Evidence(
+            difference(digests, value),
+            _bounds(bases, candidates, value),
+            contamination.model_copy(update={"items": items, "clean": of_clean}),
+            _seeds(bases, candidates, digests, value),
+        )
+
+    found = evidence(right)
+    verdict, reasons = found.verdict
+    base_parts, candidate_parts = _parts(bases[0], digests), _parts(candidates[0], digests)
+    reasoned = base_parts.reasoning_count or candidate_parts.reasoning_count
     return ComparisonContent(
         base=bases[0].evaluation,
         candidate=candidates[0].evaluation,
@@ -106,20 +116,37 @@ def compared(
         more_candidates=tuple(run.evaluation for run in candidates[1:]),
         verdict=verdict,
         verdict_reasons=reasons,
-        overall=overall,
+        overall=found.overall,
         categories=_categories(grouped((first[digest].category, digest) for digest in digests), difference),
         flips=tuple(_flips(bases[0], candidates[0], digests)),
         training=tuple(training),
         waivers=waivers,
-        bounds=bounds,
-        contamination=contamination,
-        seeds=seeds,
+        bounds=found.bounds,
+        contamination=found.contamination,
+        seeds=found.seeds,
         scores=score_difference(
             _rows(bases, digests, score), _rows(candidates, digests, score), clusters_of(digests)
         ),
         base_output_tokens=_lengths(bases[0], digests),
         candidate_output_tokens=_lengths(candidates[0], digests),
+        unmarked=_unmarked(bases, candidates, digests, evidence),
+        base_parts=base_parts if reasoned else None,
+        candidate_parts=candidate_parts if reasoned else None,
     )
+
+
+class _Evidence(NamedTuple):
+    """What a verdict is reached by."""
+
+    overall: PairedDifference
+    bounds: OutcomeBounds
+    contamination: Contamination
+    seeds: SeedSummary | None
+
+    @property
+    def verdict(self) -> tuple[VerdictName, tuple[str, ...]]:
+        """The verdict, and the reasons for it where it is not plain."""
+        return decide(*self)
 
 
 def right(verdict: Verdict) -> float:
@@ -127,14 +154,17 @@ def right(verdict: Verdict) -> float:
     return float(verdict.correct)
 
 
+def right_and_marked(verdict: Verdict) -> float:
+    """1 for a right answer that does not rest on one that no mark showed, else 0."""
+    return float(verdict.correct and not verdict.unmarked)
+
+
 def score(verdict: Verdict) -> float:
     """How right an answer is, 0 to 1."""
     return verdict.value
 
 
-def _rows(
-    runs: Sequence[Run], digests: Sequence[str], value: Callable[[Verdict], float]
-) -> list[list[float]]:
+def _rows(runs: Sequence[Run], digests: Sequence[str], value: Value) -> list[list[float]]:
     """For each sample of each run the value of every item; an item that failed has the same in all."""
     return [
         [value(verdicts[sample % len(verdicts)]) for verdicts in answered]
@@ -148,6 +178,57 @@ def _lengths(run: Run, digests: Sequence[str]) -> tuple[int, ...]:
     generations = [run.results[digest].generation for digest in digests]
     return tuple(
         answer.output_tokens for generation in generations for answer in generation.answers or (generation,)
+    )
+
+
+def _parts(run: Run, digests: Sequence[str]) -> PartTokens:
+    """The tokens of all answers, in their two parts."""
+    results = [run.results[digest] for digest in digests]
+    parts = [entry for result in results for entry in result.parts]
+    tokens = [entry.tokens for entry in parts]
+    known = [count for count in tokens if count is not None]
+    reasoning = sum(known) if len(known) == len(tokens) else None
+    total = sum(answer.output_tokens for result in results for answer in result.generation.answers)
+    return PartTokens(
+        answer_count=len(parts),
+        reasoning_count=sum(entry.state != "none" for entry in parts),
+        unclosed_count=sum(entry.state == "unclosed" for entry in parts),
+        reasoning_tokens=reasoning,
+        answer_tokens=None if reasoning is None else total - reasoning,
+    )
+
+
+def _unmarked(
+    bases: Sequence[Run],
+    candidates: Sequence[Run],
+    digests: Sequence[str],
+    evidence: Callable[[Value], _Evidence],
+) -> UnmarkedAnswers | None:
+    """What rests on answers that no mark showed; None where nothing does."""
+
+    def resting(runs: Sequence[Run]) -> tuple[int, int]:
+        found = [
+            verdict
+            for run in runs
+            for digest in digests
+            for verdict in run.results[digest].each
+            if verdict.unmarked
+        ]
+        return len(found), sum(verdict.correct for verdict in found)
+
+    base, candidate = resting(bases), resting(candidates)
+    if not base[0] and not candidate[0]:
+        return None
+    without = evidence(right_and_marked)
+    verdict, reasons = without.verdict
+    return UnmarkedAnswers(
+        base_count=base[0],
+        base_correct_count=base[1],
+        candidate_count=candidate[0],
+        candidate_correct_count=candidate[1],
+        without=without.overall,
+        verdict=verdict,
+        verdict_reasons=reasons,
     )
 
 
@@ -179,18 +260,20 @@ def _texts_of(result: ItemResult) -> ItemResult:
     return result.model_copy(update={"generation": texts})
 
 
-def _seeds(bases: Sequence[Run], candidates: Sequence[Run], digests: Sequence[str]) -> SeedSummary | None:
+def _seeds(
+    bases: Sequence[Run], candidates: Sequence[Run], digests: Sequence[str], value: Value
+) -> SeedSummary | None:
     if len(bases) == len(candidates) == 1:
         return None
 
     def accuracies(runs: Sequence[Run]) -> list[float]:
-        rows = [_rows([run], digests, right) for run in runs]
+        rows = [_rows([run], digests, value) for run in runs]
         return [sum(map(sum, values)) / (len(values) * len(digests)) for values in rows]
 
     return seed_summary(accuracies(bases), accuracies(candidates))
 
 
-def _bounds(bases: Sequence[Run], candidates: Sequence[Run]) -> OutcomeBounds:
+def _bounds(bases: Sequence[Run], candidates: Sequence[Run], value: Value) -> OutcomeBounds:
     """Over all items that any run has a result of."""
     runs = (*bases, *candidates)
     digests = sorted(set(chain.from_iterable(run.results for run in runs)))
@@ -198,7 +281,7 @@ def _bounds(bases: Sequence[Run], candidates: Sequence[Run]) -> OutcomeBounds:
 
     def mean(side: Sequence[Run], unsettled: float, *, truncated: bool) -> float:
         values = [
-            _worth(run.results.get(digest), unsettled, truncated=truncated)
+            _worth(run.results.get(digest), value, unsettled, truncated=truncated)
             for run in side
             for digest in digests
         ]
@@ -224,12 +307,12 @@ def _bounds(bases: Sequence[Run], candidates: Sequence[Run]) -> OutcomeBounds:
     )
 
 
-def _worth(result: ItemResult | None, unsettled: float, *, truncated: bool) -> float:
+def _worth(result: ItemResult | None, value: Value, unsettled: float, *, truncated: bool) -> float:
     """The share of an item's answers that are right, where those that are not settled count so much."""
     if result is None:
         return unsettled
     values = [
-        right(verdict) if known else unsettled
+        value(verdict) if known else unsettled
         for verdict, known in zip(result.each, _settled(result, truncated=truncated), strict=True)
     ]
     return sum(values) / len(values)

@@ -18,7 +18,15 @@ SeedTestName = Literal["Welch t", "one-sample t"]
 LookupState = Literal["NOT_APPLICABLE", "LOOKED_UP", "NOT_LOOKED_UP"]
 
 Reason = Literal[
-    "eval_set", "items", "prompt_tokens", "chat_template", "decoding", "dtype", "graders", "engine"
+    "eval_set",
+    "items",
+    "prompt_tokens",
+    "chat_template",
+    "decoding",
+    "dtype",
+    "reasoning",
+    "graders",
+    "engine",
 ]
 
 
@@ -142,6 +150,29 @@ class SeedSummary(Value):
     test: SeedTestName
 
 
+class UnmarkedAnswers(Value):
+    """Verdicts that rest on an answer that no mark showed, all of a side's runs together, and those of them
+    that are right; and what the comparison would be if all of them were wrong."""
+
+    base_count: int
+    base_correct_count: int
+    candidate_count: int
+    candidate_correct_count: int
+    without: PairedDifference
+    verdict: VerdictName
+    verdict_reasons: tuple[str, ...] = ()
+
+
+class PartTokens(Value):
+    """What a side's first run wrote, in its two parts. Tokens are None where some could not be counted."""
+
+    answer_count: int
+    reasoning_count: int
+    unclosed_count: int
+    reasoning_tokens: int | None
+    answer_tokens: int | None
+
+
 class ComparisonContent(Value):
     """A comparison report as it is stored: everything but its name, its digest and its time.
 
@@ -166,6 +197,11 @@ class ComparisonContent(Value):
     scores: ScoreDifference | None = None
     base_output_tokens: tuple[int, ...] = ()
     candidate_output_tokens: tuple[int, ...] = ()
+    # None where nothing rests on such answers, and in reports that were made before they were told apart.
+    unmarked: UnmarkedAnswers | None = None
+    # None where neither side wrote reasoning.
+    base_parts: PartTokens | None = None
+    candidate_parts: PartTokens | None = None
 
 
 LEFT_OUT_OF_LISTS: Final = {"flips", "training", "base_output_tokens", "candidate_output_tokens"}

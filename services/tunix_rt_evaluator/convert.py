@@ -19,10 +19,7 @@ from tunix_rt_evaluator.model import (
     Evaluation,
     EvaluationSpec,
     EvaluationSpecDraft,
-    FinishReason,
     Interval,
-    ItemFilter,
-    ItemResult,
     Manifest,
     Progress,
     Regrade,
@@ -31,8 +28,8 @@ from tunix_rt_evaluator.model import (
     Summary,
 )
 from tunix_rt_evaluator.names import eval_set_name, evaluation_name
+from tunix_rt_evaluator.reasoning_model import ReasoningMarks
 from tunix_rt_kit.chat import ChatTemplate
-from tunix_rt_kit.errors import FieldViolation, InvalidArgument
 from tunix_rt_kit.serving.messages import failure_status, plain_struct, timestamp
 
 _DTYPE_NUMBERS: Final[Mapping[AskedDtype, v1.Dtype.ValueType]] = {
@@ -41,12 +38,6 @@ _DTYPE_NUMBERS: Final[Mapping[AskedDtype, v1.Dtype.ValueType]] = {
     "float32": v1.DTYPE_FLOAT32,
 }
 _DTYPES: Final[Mapping[int, AskedDtype]] = {number: name for name, number in _DTYPE_NUMBERS.items()}
-_REASONS: Final[Mapping[FinishReason, v1.FinishReason.ValueType]] = {
-    "stop": v1.FINISH_REASON_STOP,
-    "length": v1.FINISH_REASON_LENGTH,
-    "failed": v1.FINISH_REASON_FAILED,
-}
-_FINISHED: Final[Mapping[int, FinishReason]] = {number: reason for reason, number in _REASONS.items()}
 
 
 def eval_set_draft(eval_set: v1.EvalSet) -> EvalSetDraft:
@@ -83,32 +74,28 @@ def evaluation_spec_draft(spec: v1.EvaluationSpec) -> EvaluationSpecDraft:
         dtype=_DTYPES.get(spec.dtype, str(spec.dtype)) if spec.dtype else None,
         endpoint_model=spec.endpoint_model if spec.HasField("endpoint_model") else None,
         fresh=spec.fresh,
+        reasoning_marks=_marks_fields(spec),
     )
 
 
 def regrade_draft(request: v1.RegradeEvaluationRequest) -> RegradeDraft:
     """What a client wants graded again, unchecked."""
     grader = grader_fields(request.grader) if request.HasField("grader") else None
-    return RegradeDraft(evaluation=request.name, eval_set=request.eval_set, grader=grader)
-
-
-def item_filter(message: v1.EvaluationItemFilter) -> ItemFilter:
-    """Which results a client wants; raises InvalidArgument(FILTER_INVALID) for an unknown finish reason."""
-    reason = message.finish_reason
-    if reason and reason not in _FINISHED:
-        description = f"is {reason}; one of {', '.join(v1.FinishReason.keys())} would be right"
-        raise InvalidArgument(
-            f"filter.finish_reason: {description}",
-            reason="FILTER_INVALID",
-            violations=[FieldViolation("filter.finish_reason", description)],
-        )
-    return ItemFilter(
-        correct=message.correct if message.HasField("correct") else None,
-        category=message.category if message.HasField("category") else None,
-        finish_reason=_FINISHED.get(reason),
-        grader=message.grader or None,
-        ungraded=message.ungraded if message.HasField("ungraded") else None,
+    return RegradeDraft(
+        evaluation=request.name,
+        eval_set=request.eval_set,
+        grader=grader,
+        reasoning_marks=_marks_fields(request),
     )
+
+
+def _marks_fields(
+    message: v1.EvaluationSpec | v1.RegradeEvaluationRequest,
+) -> Mapping[str, Any] | None:
+    """Of the marks of reasoning those fields that were set, unchecked; None where there are none at all."""
+    if not message.HasField("reasoning_marks"):
+        return None
+    return {field.name: value for field, value in message.reasoning_marks.ListFields()}
 
 
 def chat_template_fields(message: v1.ChatTemplate) -> ChatTemplateFields:
@@ -135,7 +122,7 @@ def evaluation_message(evaluation: Evaluation) -> v1.Evaluation:
         attempt_count=evaluation.attempt_count,
         create_time=timestamp(evaluation.create_time),
         stage_timings=[
-            v1.StageTiming(stage=timing.stage, duration=_duration(timing.duration_s))
+            v1.StageTiming(stage=timing.stage, duration=duration_message(timing.duration_s))
             for timing in evaluation.stage_timings
         ],
     )
@@ -148,47 +135,6 @@ def evaluation_message(evaluation: Evaluation) -> v1.Evaluation:
     if (error := evaluation.error) is not None:
         message.error.CopyFrom(failure_status(error.code, error.reason, error.message, error.metadata))
     return message
-
-
-def result_message(result: ItemResult) -> v1.EvaluationResult:
-    """What was answered to one item."""
-    generation = result.generation
-    return v1.EvaluationResult(
-        item_id=result.item_id,
-        item_digest=result.item_digest,
-        category=result.category,
-        prompt=result.prompt,
-        prompt_token_digest=generation.prompt_token_digest,
-        prompt_tokens=generation.prompt_tokens,
-        output=generation.output,
-        output_tokens=generation.output_tokens,
-        finish_reason=_REASONS[generation.finish_reason],
-        extracted_answer=result.verdict.extracted_answer,
-        accepted_answers=result.accepted_answers,
-        correct=result.verdict.correct,
-        grader=result.grader,
-        latency=_duration(generation.seconds),
-        error=generation.error,
-        score=result.verdict.value,
-        grade_error=result.verdict.error,
-        explanation=result.verdict.explanation,
-        samples=[
-            v1.Sample(
-                output=answer.output,
-                output_tokens=answer.output_tokens,
-                finish_reason=_REASONS[answer.finish_reason],
-                extracted_answer=verdict.extracted_answer,
-                correct=verdict.correct,
-                score=verdict.value,
-                grade_error=verdict.error,
-                explanation=verdict.explanation,
-                log_probabilities=answer.log_probabilities,
-            )
-            for answer, verdict in zip(generation.answers, result.verdicts, strict=False)
-        ],
-        log_probabilities=generation.log_probabilities,
-        cached=generation.cached,
-    )
 
 
 def _item_fields(item: v1.EvalItem) -> Mapping[str, Any]:
@@ -225,6 +171,7 @@ def _spec(spec: EvaluationSpec) -> v1.EvaluationSpec:
         decoding=v1.Decoding(**dict(spec.decoding)),
         dtype=_DTYPE_NUMBERS[spec.dtype] if spec.dtype else v1.DTYPE_UNSPECIFIED,
         fresh=spec.fresh,
+        reasoning_marks=_marks(spec.reasoning_marks),
     )
     if spec.checkpoint is not None:
         message.checkpoint = spec.checkpoint
@@ -235,6 +182,19 @@ def _spec(spec: EvaluationSpec) -> v1.EvaluationSpec:
     if spec.chat_template is not None:
         message.chat_template.CopyFrom(_chat_template(spec.chat_template))
     return message
+
+
+def _marks(marks: ReasoningMarks | None) -> v1.ReasoningMarks | None:
+    """Marks of reasoning; what is empty was not asked for."""
+    if marks is None:
+        return None
+    return v1.ReasoningMarks(
+        name=marks.name or None,
+        start=marks.start or None,
+        end=marks.end or None,
+        opened=marks.opened,
+        revision=marks.revision,
+    )
 
 
 def _chat_template(fields: ChatTemplateFields) -> v1.ChatTemplate:
@@ -259,7 +219,7 @@ def _progress(progress: Progress | None) -> v1.Progress | None:
         completed=progress.completed,
         total=progress.total,
         unit=progress.unit,
-        eta=None if progress.eta_s is None else _duration(progress.eta_s),
+        eta=None if progress.eta_s is None else duration_message(progress.eta_s),
     )
 
 
@@ -282,6 +242,11 @@ def _summary(summary: Summary | None) -> v1.EvaluationSummary | None:
         any_correct_count=_or(summary.any_correct_count, summary.overall.correct_count),
         worst_correct_count=_or(summary.worst_correct_count, summary.overall.correct_count),
         best_correct_count=_or(summary.best_correct_count, summary.overall.correct_count),
+        reasoning_count=summary.reasoning_count,
+        unclosed_reasoning_count=summary.unclosed_reasoning_count,
+        reasoning_tokens=summary.reasoning_tokens,
+        unmarked_count=summary.unmarked_count,
+        unmarked_correct_count=summary.unmarked_correct_count,
     )
 
 
@@ -324,7 +289,8 @@ def interval_message(interval: Interval) -> v1.Interval:
     return v1.Interval(lower=interval.lower, upper=interval.upper, confidence=interval.confidence)
 
 
-def _duration(seconds: float) -> Duration:
+def duration_message(seconds: float) -> Duration:
+    """A time in seconds, to the nanosecond."""
     duration = Duration()
     duration.FromNanoseconds(round(seconds * 1e9))
     return duration
@@ -341,11 +307,4 @@ def evaluation_page(evaluations: Sequence[Evaluation], next_page_token: str) -> 
     """One page."""
     return v1.ListEvaluationsResponse(
         evaluations=[evaluation_message(entry) for entry in evaluations], next_page_token=next_page_token
-    )
-
-
-def result_page(results: Sequence[ItemResult], next_page_token: str) -> v1.ListEvaluationItemsResponse:
-    """One page."""
-    return v1.ListEvaluationItemsResponse(
-        results=[result_message(entry) for entry in results], next_page_token=next_page_token
     )

@@ -17,6 +17,7 @@ from tunix_rt_evaluator.comparison_model import (
     ScoreDifference,
     SeedSummary,
     TrainingStep,
+    UnmarkedAnswers,
     VerdictName,
 )
 from tunix_rt_evaluator.comparisons import DocumentFormat
@@ -24,8 +25,8 @@ from tunix_rt_evaluator.convert import (
     accuracy_message,
     evaluation_message,
     interval_message,
-    result_message,
 )
+from tunix_rt_evaluator.convert_results import result_message
 from tunix_rt_evaluator.model import StoredFile
 from tunix_rt_evaluator.names import evaluation_name, report_name
 from tunix_rt_kit.errors import FieldViolation, InvalidArgument
@@ -124,6 +125,17 @@ def _content(content: ComparisonContent) -> v1.ComparisonReport:
         contamination=_contamination(content.contamination),
         seeds=_seeds(content.seeds),
         scores=_scores(content.scores),
+        unmarked=_unmarked(content.unmarked),
+    )
+
+
+def _unmarked(unmarked: UnmarkedAnswers | None) -> v1.UnmarkedAnswers | None:
+    if unmarked is None:
+        return None
+    return v1.UnmarkedAnswers(
+        **unmarked.model_dump(exclude={"without", "verdict"}),
+        without=_difference(unmarked.without),
+        verdict=_VERDICTS[unmarked.verdict],
     )
 
 

@@ -15,7 +15,9 @@ _ENVELOPE = {"kind", "time"}
 class AttemptFacts:
     """The facts of one attempt, folded from events, and the items of all attempts.
 
-    ``new_generations`` holds what nobody has taken yet. ``changed``, if it is not empty, says why an attempt
+    ``told`` is what the latest attempt runs that told of its model, this one or an earlier.
+    ``new_generations`` holds what nobody has taken yet, all of it by what ``told`` says.
+    ``changed``, if it is not empty, says why an attempt
     answered all items anew, so that those told of before count no more; whoever takes it clears it.
     ``exit_code`` is None while the child has not told its end.
     """
@@ -23,6 +25,7 @@ class AttemptFacts:
     attempt: int
     progress: Progress | None = None
     facts: ModelFacts | None = None
+    told: ModelFacts | None = None
     error: JobError | None = None
     exit_code: int | None = None
     new_generations: list[Generation] = field(default_factory=list)
@@ -45,9 +48,11 @@ class AttemptFacts:
                 self.new_generations.append(Generation.model_validate(event["generation"]))
             elif event["kind"] == "attempt":
                 self._current = event["number"] == self.attempt
-            elif event["kind"] == "facts" and event.get("changed"):
-                self.new_generations.clear()
-                self.changed = list(event["changed"])
+            elif event["kind"] == "facts":
+                self.told = ModelFacts.model_validate(event["facts"])
+                if event.get("changed"):
+                    self.new_generations.clear()
+                    self.changed = list(event["changed"])
             if self._current:
                 self._take(event)
 
@@ -61,7 +66,7 @@ class AttemptFacts:
         if kind == "stage":
             self._stage = (fields["stage"], event["time"])
         elif kind == "facts":
-            self.facts = ModelFacts.model_validate(fields["facts"])
+            self.facts = self.told
         elif kind == "error":
             self.error = JobError.model_validate(fields)
         elif kind == "exit":

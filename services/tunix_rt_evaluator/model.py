@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from itertools import repeat
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from tunix_rt_evaluator.grader_settings import Grader, Grown
+from tunix_rt_evaluator.reasoning_model import Parts, ReasoningMarks, Split
 
 Dtype = Literal["bfloat16", "float32"]
 AskedDtype = Literal["auto", "bfloat16", "float32"]
@@ -128,6 +130,7 @@ class RegradeDraft:
     evaluation: str
     eval_set: str
     grader: Mapping[str, Any] | None
+    reasoning_marks: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +142,7 @@ class ItemFilter:
     finish_reason: FinishReason | None = None
     grader: str | None = None
     ungraded: bool | None = None
+    unclosed_reasoning: bool | None = None
 
     def takes(self, result: ItemResult) -> bool:
         """Whether a result meets every condition."""
@@ -147,6 +151,7 @@ class ItemFilter:
             (self.category, result.category),
             (self.grader, result.grader.partition("/")[0]),
             (self.ungraded, bool(result.verdict.error)),
+            (self.unclosed_reasoning, any(parts.state == "unclosed" for parts in result.parts)),
         )
         return all(wanted is None or wanted == value for wanted, value in found) and (
             self.finish_reason is None or self.finish_reason in result.generation.finish_reasons
@@ -165,6 +170,7 @@ class EvaluationSpecDraft:
     dtype: str | None
     endpoint_model: str | None = None
     fresh: bool = False
+    reasoning_marks: Mapping[str, Any] | None = None
 
 
 class EvaluationSpec(Grown, Value):
@@ -172,10 +178,12 @@ class EvaluationSpec(Grown, Value):
     ``endpoint_model``.
 
     ``chat_template`` is None for an endpoint's model, and while the base model's own is meant and the model
-    is not on this host yet. ``fresh`` leaves out what was kept from earlier evaluations.
+    is not on this host yet. ``fresh`` leaves out what was kept from earlier evaluations. ``reasoning_marks``
+    are those that are asked for, None to go by the template; of an evaluation that has a manifest the
+    resolved ones, and None if it was made before reasoning was split off.
     """
 
-    added = frozenset({"endpoint_model", "fresh"})
+    added = frozenset({"endpoint_model", "fresh", "reasoning_marks"})
 
     eval_set: str
     base_model: str | None = None
@@ -186,6 +194,7 @@ class EvaluationSpec(Grown, Value):
     # None for an endpoint's model, whose is not known; "auto" until the child has chosen.
     dtype: AskedDtype | None = "auto"
     fresh: bool = False
+    reasoning_marks: ReasoningMarks | None = None
 
 
 class EvaluationState(StrEnum):
@@ -329,17 +338,42 @@ class Summary(Value):
     # Right answers if those that failed, were not graded or were cut short were all wrong, or all right.
     worst_correct_count: int | None = None
     best_correct_count: int | None = None
+    # Answers with reasoning, those whose reasoning was never closed, and the tokens of all reasoning: None
+    # where some of it could not be counted.
+    reasoning_count: int = 0
+    unclosed_reasoning_count: int = 0
+    reasoning_tokens: int | None = 0
+    # Verdicts that rest on an answer that no mark showed, and those of them that are right.
+    unmarked_count: int = 0
+    unmarked_correct_count: int = 0
 
 
 class Answer(Grown, Value):
-    """One text that a model wrote; ``log_probabilities`` of its tokens only where they were asked for."""
+    """One text that a model wrote; ``log_probabilities`` of its tokens only where they were asked for.
 
-    added = frozenset({"log_probabilities"})
+    ``reasoning`` is what an endpoint gave apart from it, ``reasoning_tokens`` what it told of that.
+    """
+
+    added = frozenset({"log_probabilities", "reasoning", "reasoning_tokens"})
 
     output: str
     output_tokens: int
     finish_reason: FinishReason
     log_probabilities: tuple[float, ...] = ()
+    reasoning: str = ""
+    reasoning_tokens: int | None = None
+
+    def parts(self, found: Split | None) -> Parts:
+        """Its reasoning and its answer as texts, where ``found`` is how it was split."""
+        if found is None:
+            return Parts("", self.output, "none", 0)
+        own = [self.output[begin:end] for begin, end in found.reasoning]
+        return Parts(
+            "\n\n".join(filter(None, [self.reasoning, *own])),
+            self.output[found.answer[0] : found.answer[1]],
+            "closed" if found.closed else "unclosed",
+            found.tokens,
+        )
 
 
 class Generation(Answer):
@@ -351,7 +385,7 @@ class Generation(Answer):
     could not be rendered.
     """
 
-    added = frozenset({"log_probabilities", "more", "cached", "kept_tokens"})
+    added = Answer.added | {"more", "cached", "kept_tokens"}
 
     item_id: str
     prompt_tokens: int
@@ -399,10 +433,11 @@ class Verdict(Grown, Value):
 class ItemResult(Grown, Value):
     """What a model answered to one item, and its grade.
 
-    ``verdicts`` are those of every answer where there are several; ``verdict`` then sums them up.
+    ``verdicts`` are those of every answer where there are several; ``verdict`` then sums them up. ``splits``
+    say of every answer where its reasoning stands, None of one without; none at all where no answer has any.
     """
 
-    added = frozenset({"verdicts"})
+    added = frozenset({"verdicts", "splits"})
 
     item_id: str
     item_digest: str
@@ -413,6 +448,15 @@ class ItemResult(Grown, Value):
     generation: Generation
     verdict: Verdict
     verdicts: tuple[Verdict, ...] = ()
+    splits: tuple[Split | None, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Parts, ...]:
+        """Reasoning and answer of everything that was written, in order; nothing where the item failed."""
+        answers = self.generation.answers
+        return tuple(
+            answer.parts(found) for answer, found in zip(answers, self.splits or repeat(None), strict=False)
+        )
 
     @property
     def each(self) -> tuple[Verdict, ...]:
@@ -427,8 +471,22 @@ class ItemResult(Grown, Value):
         return whole and not any(verdict.error for verdict in self.each)
 
     @property
+    def told_parts(self) -> tuple[bool, bool]:
+        """Whether a message holds the first answer in its two parts besides its output, and whether it holds
+        the reasoning ones of several so: all of it has to fit."""
+        first, samples = self._parts_bytes
+        room = MAX_RESULT_BYTES - self._whole_bytes
+        return first <= room, first + samples <= room
+
+    @property
     def size_bytes(self) -> int:
         """Upper bound of its encoded size, in which the first of several answers stands twice."""
+        return self._whole_bytes + sum(
+            size for size, told in zip(self._parts_bytes, self.told_parts, strict=True) if told
+        )
+
+    @property
+    def _whole_bytes(self) -> int:
         answers = [self.generation, *(self.generation.answers if self.verdicts else ())]
         verdicts = [self.verdict, *self.verdicts]
         texts = [self.item_id, self.category, self.prompt, self.grader, self.generation.error]
@@ -441,6 +499,17 @@ class ItemResult(Grown, Value):
             + sum(8 * len(answer.log_probabilities) + _FIELD_BYTES for answer in answers)
             + _RESULT_BYTES
         )
+
+    @property
+    def _parts_bytes(self) -> tuple[int, int]:
+        """Of the first answer in its two parts, and of all the samples that hold reasoning."""
+        every = self.parts
+        first, *_ = [*map(_bytes_of, every[:1]), 0]
+        return first, sum(_bytes_of(parts) for parts in every if parts.state != "none" and self.verdicts)
+
+
+def _bytes_of(parts: Parts) -> int:
+    return sum(len(text.encode()) + _FIELD_BYTES for text in (parts.reasoning, parts.answer))
 
 
 class ModelFacts(Grown, Value):

@@ -21,6 +21,8 @@ from tunix_rt_evaluator.model import (
     RegradeDraft,
 )
 from tunix_rt_evaluator.names import EVAL_SET_NAME, EVALUATION_NAME, eval_set_name, evaluation_name
+from tunix_rt_evaluator.reasoning.marks import checked_marks
+from tunix_rt_evaluator.reasoning_model import ReasoningMarks
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.serving.field_errors import field_path, field_problems
 from tunix_rt_kit.serving.resources import new_id, parse_name
@@ -45,14 +47,17 @@ class CheckedRegrade:
     source: Evaluation
     eval_set: EvalSet
     grader: Grader | None
+    marks: ReasoningMarks | None = None
 
     @property
     def identity(self) -> Mapping[str, Any]:
         """What makes a request the same one."""
+        marks = {"reasoning_marks": self.marks.model_dump(mode="json")} if self.marks else {}
         return {
             "source": self.source.id,
             "eval_set": self.eval_set.id,
             "grader": self.grader.model_dump(mode="json") if self.grader else None,
+            **marks,
         }
 
     def evaluation(self, grading: Grading) -> Evaluation:
@@ -68,7 +73,12 @@ class CheckedRegrade:
         )
         return Evaluation(
             id=new_id(),
-            spec=source.spec.model_copy(update={"eval_set": self.eval_set.id}),
+            spec=source.spec.model_copy(
+                update={
+                    "eval_set": self.eval_set.id,
+                    "reasoning_marks": self.marks or source.spec.reasoning_marks,
+                }
+            ),
             inputs=source.inputs.model_copy(
                 update={"eval_set_digest": items_digest(items), "regrade": regrade}
             ),
@@ -83,7 +93,7 @@ def checked_regrade(draft: RegradeDraft, stored: Stored, grading: Grading) -> Ch
     Raises:
         NotFound: the evaluation or the eval set is not there.
         FailedPrecondition: EVALUATION_NOT_SUCCEEDED, EVAL_SET_MISMATCH.
-        InvalidArgument: RESOURCE_NAME_INVALID, GRADER_INVALID.
+        InvalidArgument: RESOURCE_NAME_INVALID, GRADER_INVALID, REASONING_MARKS_INVALID.
     """
     source = stored.get(parse_name(EVALUATION_NAME, draft.evaluation))
     if source.state is not EvaluationState.SUCCEEDED:
@@ -94,12 +104,15 @@ def checked_regrade(draft: RegradeDraft, stored: Stored, grading: Grading) -> Ch
             metadata={"evaluation": name, "state": source.state},
         )
     grader = checked_grader(draft.grader, grading)
+    wrong = Violations()
+    marks = checked_marks(draft.reasoning_marks, wrong, "reasoning_marks")
+    wrong.raise_if_any("REASONING_MARKS_INVALID")
     answered = stored.eval_set(source.spec.eval_set)
     if not draft.eval_set:
-        return CheckedRegrade(source, answered, grader)
+        return CheckedRegrade(source, answered, grader, marks)
     wanted = stored.eval_set(parse_name(EVAL_SET_NAME, draft.eval_set, "eval_set"))
     check_same_questions(answered, wanted)
-    return CheckedRegrade(source, wanted, grader)
+    return CheckedRegrade(source, wanted, grader, marks)
 
 
 def checked_grader(fields: Mapping[str, Any] | None, grading: Grading) -> Grader | None:

@@ -20,6 +20,8 @@ from tunix_rt_evaluator.model import (
     StageTiming,
 )
 from tunix_rt_evaluator.names import evaluation_name
+from tunix_rt_evaluator.reasoning.marks import is_current, resolved_marks
+from tunix_rt_evaluator.reasoning.split import Splitter, Splitters
 from tunix_rt_evaluator.regrade_admission import regraded_items
 from tunix_rt_evaluator.results import Totals, graded, regraded_manifest
 from tunix_rt_evaluator.service import EvaluationRepository
@@ -42,12 +44,20 @@ class Regrader:
         repository: where evaluations are kept.
         artifacts: where manifests go.
         grading: the graders.
+        splitters: tells reasoning from what is graded.
     """
 
-    def __init__(self, repository: EvaluationRepository, artifacts: ArtifactStore, grading: Grading) -> None:
+    def __init__(
+        self,
+        repository: EvaluationRepository,
+        artifacts: ArtifactStore,
+        grading: Grading,
+        splitters: Splitters,
+    ) -> None:
         self._repository = repository
         self._artifacts = artifacts
         self._grading = grading
+        self._splitters = splitters
         self._runner: JobRunner | None = None
 
     def start(self) -> None:
@@ -75,7 +85,8 @@ class Regrader:
         evaluation = self._begin(evaluation_id)
         if evaluation is None or evaluation.inputs.regrade is None:
             return
-        work = _Work(self._repository, self._grading, evaluation, evaluation.inputs.regrade)
+        splitter = self._splitters.of(evaluation, evaluation.spec.chat_template)
+        work = _Work(self._repository, self._grading, splitter, evaluation, evaluation.inputs.regrade)
         for stored in work.chunks():
             if self._runner is not None and self._runner.stopping.is_set():
                 work.flush()
@@ -103,10 +114,17 @@ class Regrader:
         if evaluation.state is EvaluationState.CANCELLING:
             self._change(evaluation_id, EvaluationState.CANCELLING, EvaluationState.CANCELLED)
             return None
-        attempt = EvaluationUpdate(attempt_count=evaluation.attempt_count + 1, start_time=datetime.now(UTC))
+        if not is_current(evaluation.spec.reasoning_marks):
+            # What an earlier version graded is graded again.
+            self._repository.drop_results(evaluation_id)
+        marks = resolved_marks(evaluation.spec.reasoning_marks, evaluation.spec.chat_template)
+        spec = evaluation.spec.model_copy(update={"reasoning_marks": marks})
+        attempt = EvaluationUpdate(
+            spec=spec, attempt_count=evaluation.attempt_count + 1, start_time=datetime.now(UTC)
+        )
         expected = [EvaluationState.QUEUED, EvaluationState.RUNNING]
         begun = self._repository.change_state(evaluation_id, expected, EvaluationState.RUNNING, attempt)
-        return evaluation if begun else None
+        return evaluation.model_copy(update={"spec": spec}) if begun else None
 
     def _change(self, evaluation_id: str, expected: EvaluationState, state: EvaluationState) -> None:
         self._repository.change_state(evaluation_id, [expected], state)
@@ -122,11 +140,17 @@ class _Work:
     """The grading of one evaluation's items, those aside that have a result already."""
 
     def __init__(
-        self, repository: EvaluationRepository, grading: Grading, evaluation: Evaluation, regrade: Regrade
+        self,
+        repository: EvaluationRepository,
+        grading: Grading,
+        splitter: Splitter,
+        evaluation: Evaluation,
+        regrade: Regrade,
     ) -> None:
         items = regraded_items(repository.eval_set(evaluation.spec.eval_set), regrade.grader)
         self._repository = repository
         self._grading = grading
+        self._splitter = splitter
         self._id = evaluation.id
         self._source = regrade.source
         self._items = {item.id: item for item in items}
@@ -139,7 +163,7 @@ class _Work:
         """Grade a few items at a time, yielding after each time whether they were stored."""
         for results in self._pending():
             answers = [(self._items[result.item_id], result.generation) for result in results]
-            self._fresh += graded(answers, self._grading)
+            self._fresh += graded(answers, self._grading, self._splitter)
             due = len(self._fresh) >= _SAVE_ITEMS or time.monotonic() - self._saved >= _SAVE_S
             if due:
                 self.flush()

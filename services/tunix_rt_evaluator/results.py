@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from itertools import islice
-from typing import Final, Self
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, Self
 
 from tunix_rt_evaluator.eval_sets import item_digest
 from tunix_rt_evaluator.grading import Grading
 from tunix_rt_evaluator.model import (
     MAX_RESULT_BYTES,
+    Answer,
     EvalItem,
     Evaluation,
     EvaluationInput,
@@ -21,36 +21,86 @@ from tunix_rt_evaluator.model import (
     Summary,
     Verdict,
 )
+from tunix_rt_evaluator.reasoning.split import Splitter
+from tunix_rt_evaluator.reasoning_model import Parts, ReasoningMarks, Split
 from tunix_rt_evaluator.statistics import accuracy, by_category
 from tunix_rt_kit.artifacts import ListDigest
 from tunix_rt_kit.errors import FailedPrecondition
 
-_OF_THIS_RUN: Final = {"seconds", "cached", "kept_tokens"}
+# Nothing in them says what was answered; the tokens of a text are counted where its model is at hand.
+_OF_THIS_RUN: Final[Mapping[str, Any]] = {
+    "generation": {"seconds", "cached", "kept_tokens"},
+    "splits": {"__all__": {"tokens"}},
+}
+UNCLOSED: Final = "its reasoning was never closed, so that there is no answer"
+"""What the verdict on such an answer explains."""
 _NOTHING: Final = Verdict(extracted_answer="", correct=False)
 
 
-def graded(answers: Sequence[tuple[EvalItem, Generation]], grading: Grading) -> list[ItemResult]:
-    """The results of items, in order. Where nothing was generated an item is wrong, and so it is where its
-    answers are together too long for a message."""
+class _Written(NamedTuple):
+    """One answer to an item, and where its reasoning stands."""
+
+    item: EvalItem
+    answer: Answer
+    split: Split | None
+
+    @property
+    def text(self) -> str:
+        """What is graded."""
+        return self.answer.parts(self.split).answer
+
+    @property
+    def refused(self) -> Verdict | None:
+        """The verdict where there is no answer behind reasoning, which nothing needs to be asked for."""
+        if self.split is None or (self.split.closed and self.text.strip()):
+            return None
+        why = "nothing stands behind its reasoning" if self.split.closed else UNCLOSED
+        return _NOTHING.model_copy(update={"explanation": why})
+
+
+def graded(
+    answers: Sequence[tuple[EvalItem, Generation]], grading: Grading, splitter: Splitter
+) -> list[ItemResult]:
+    """The results of items, in order; what is graded is what ``splitter`` leaves of each answer.
+
+    Where nothing was generated an item is wrong, and so it is where its answers are together too long for a
+    message.
+    """
     written = [
-        (item, answer.output, answer.finish_reason == "length")
+        [_Written(item, answer, splitter.split(answer)) for answer in entry.answers]
         for item, entry in answers
-        for answer in entry.answers
     ]
-    verdicts = iter(grading.grade_all(written))
+    to_grade = [one for of_item in written for one in of_item if one.refused is None]
+    grades = iter(
+        grading.grade_all([(one.item, one.text, one.answer.finish_reason == "length") for one in to_grade])
+    )
+    verdicts = [[one.refused or next(grades) for one in of_item] for of_item in written]
     return [
-        _result(item, entry, list(islice(verdicts, len(entry.answers))), grading) for item, entry in answers
+        _result(item, entry, of_item, [one.split for one in of_written], grading)
+        for (item, entry), of_item, of_written in zip(answers, verdicts, written, strict=True)
     ]
 
 
-def _result(item: EvalItem, entry: Generation, verdicts: Sequence[Verdict], grading: Grading) -> ItemResult:
-    result = _whole(item, entry, verdicts, grading)
+def _result(
+    item: EvalItem,
+    entry: Generation,
+    verdicts: Sequence[Verdict],
+    splits: Sequence[Split | None],
+    grading: Grading,
+) -> ItemResult:
+    result = _whole(item, entry, verdicts, splits, grading)
     if result.size_bytes <= MAX_RESULT_BYTES:
         return result
-    return _whole(item, _too_long(entry, result.size_bytes), (), grading)
+    return _whole(item, _too_long(entry, result.size_bytes), (), (), grading)
 
 
-def _whole(item: EvalItem, entry: Generation, verdicts: Sequence[Verdict], grading: Grading) -> ItemResult:
+def _whole(
+    item: EvalItem,
+    entry: Generation,
+    verdicts: Sequence[Verdict],
+    splits: Sequence[Split | None],
+    grading: Grading,
+) -> ItemResult:
     return ItemResult(
         item_id=item.id,
         item_digest=item_digest(item),
@@ -61,6 +111,7 @@ def _whole(item: EvalItem, entry: Generation, verdicts: Sequence[Verdict], gradi
         generation=entry,
         verdict=_summed_up(verdicts),
         verdicts=tuple(verdicts) if len(verdicts) > 1 else (),
+        splits=tuple(splits) if any(splits) else (),
     )
 
 
@@ -109,6 +160,7 @@ class Totals:
         self._seconds: list[float] = []
         self._counts: Counter[str] = Counter()
         self._unanswered = self._ungraded = ""
+        self._reasoning_tokens: int | None = 0
 
     @classmethod
     def of(cls, results: Iterable[ItemResult]) -> Self:
@@ -123,7 +175,7 @@ class Totals:
         if result.item_id < self._last:
             raise ValueError(f"the result of {result.item_id!r} came after that of {self._last!r}")
         self._last = result.item_id
-        self._digest.add(result.model_dump(mode="json", exclude={"generation": _OF_THIS_RUN}))
+        self._digest.add(result.model_dump(mode="json", exclude=dict(_OF_THIS_RUN)))
         self._graders.add(result.grader)
         self._verdicts.append((result.category, result.verdict.correct))
         self._take_failure(result)
@@ -133,6 +185,7 @@ class Totals:
         if not generation.cached:
             self._seconds.append(generation.seconds)
             self._counts["made_tokens"] += tokens - generation.kept_tokens
+        self._take_reasoning(result.parts)
         self._counts.update(
             truncated=sum(answer.finish_reason == "length" for answer in generation.answers),
             failed=generation.finish_reason == "failed",
@@ -142,7 +195,18 @@ class Totals:
             any_correct=any(verdict.correct for verdict in result.each),
             worst_correct=result.verdict.correct and settled,
             best_correct=result.verdict.correct or not settled,
+            unmarked=sum(verdict.unmarked for verdict in result.each),
+            unmarked_correct=sum(verdict.unmarked and verdict.correct for verdict in result.each),
         )
+
+    def _take_reasoning(self, answers: Sequence[Parts]) -> None:
+        for parts in answers:
+            self._counts["reasoning"] += parts.state != "none"
+            self._counts["unclosed_reasoning"] += parts.state == "unclosed"
+            if self._reasoning_tokens is not None:
+                self._reasoning_tokens = (
+                    None if parts.tokens is None else self._reasoning_tokens + parts.tokens
+                )
 
     def _take_failure(self, result: ItemResult) -> None:
         failed = result.generation.finish_reason == "failed"
@@ -195,6 +259,11 @@ class Totals:
             any_correct_count=counts["any_correct"],
             worst_correct_count=counts["worst_correct"],
             best_correct_count=counts["best_correct"],
+            reasoning_count=counts["reasoning"],
+            unclosed_reasoning_count=counts["unclosed_reasoning"],
+            reasoning_tokens=self._reasoning_tokens,
+            unmarked_count=counts["unmarked"],
+            unmarked_correct_count=counts["unmarked_correct"],
         )
 
 
@@ -203,13 +272,15 @@ def manifest(
     name: str,
     inputs: EvaluationInput,
     facts: ModelFacts,
+    marks: ReasoningMarks,
     totals: Totals,
 ) -> Manifest:
-    """Everything that could change the result of a finished evaluation called ``name``."""
+    """Everything that could change the result of a finished evaluation called ``name``, whose outputs were
+    split by ``marks``."""
     checkpoint = inputs.checkpoint
     return Manifest(
         evaluation=name,
-        spec=facts.completed(evaluation.spec),
+        spec=facts.completed(evaluation.spec).model_copy(update={"reasoning_marks": marks}),
         eval_set_digest=inputs.eval_set_digest,
         base_weights_digest=facts.base_weights_digest,
         base_config_digest=facts.base_config_digest,
@@ -233,7 +304,12 @@ def regraded_manifest(source: Manifest, evaluation: Evaluation, name: str, total
     return source.model_copy(
         update={
             "evaluation": name,
-            "spec": source.spec.model_copy(update={"eval_set": evaluation.spec.eval_set}),
+            "spec": source.spec.model_copy(
+                update={
+                    "eval_set": evaluation.spec.eval_set,
+                    "reasoning_marks": evaluation.spec.reasoning_marks,
+                }
+            ),
             "eval_set_digest": evaluation.inputs.eval_set_digest,
             "graders": totals.graders,
             "results_digest": totals.digest,

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from tunix_rt import v1
-from tunix_rt_evaluator import convert, convert_comparison
+from tunix_rt_evaluator import convert, convert_comparison, convert_results
 from tunix_rt_evaluator.comparisons import ComparisonService
 from tunix_rt_evaluator.service import EvaluatorService
 from tunix_rt_kit.serving.blocking import iterate_blocking, run_blocking
@@ -81,12 +81,12 @@ class EvaluatorServicer(v1.EvaluatorServicer):
         self, request: v1.ListEvaluationItemsRequest, context: Any
     ) -> v1.ListEvaluationItemsResponse:
         return await run_blocking(
-            lambda: convert.result_page(
+            lambda: convert_results.result_page(
                 *self._service.list_items(
                     request.parent,
                     request.page_size,
                     request.page_token,
-                    convert.item_filter(request.filter),
+                    convert_results.item_filter(request.filter),
                 )
             )
         )

@@ -8,6 +8,7 @@ from typing import Final, get_args
 from tunix_rt_evaluator.comparison_model import Reason, Run, Waiver
 from tunix_rt_evaluator.model import Evaluation, ItemResult, Manifest
 from tunix_rt_evaluator.names import evaluation_name
+from tunix_rt_evaluator.reasoning.marks import described
 from tunix_rt_kit.errors import FailedPrecondition, FieldViolation, InvalidArgument
 
 REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
@@ -113,6 +114,7 @@ def _settings(manifest: Manifest) -> Iterator[tuple[Reason, str, object]]:
         if field != "log_probabilities":
             yield "decoding", f"decoding.{field}", value
     yield "dtype", "dtype", manifest.spec.dtype
+    yield "reasoning", "reasoning_marks", described(manifest.spec.reasoning_marks)
     yield "graders", "graders", ", ".join(manifest.graders)
     yield "engine", "engine", manifest.engine
 

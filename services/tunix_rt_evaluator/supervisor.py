@@ -23,6 +23,8 @@ from tunix_rt_evaluator.model import (
     JobError,
 )
 from tunix_rt_evaluator.names import evaluation_name
+from tunix_rt_evaluator.reasoning.marks import is_current
+from tunix_rt_evaluator.reasoning.split import Splitter, Splitters
 from tunix_rt_evaluator.results import Totals, graded, manifest
 from tunix_rt_evaluator.service import EvaluationRepository
 from tunix_rt_kit.artifacts import ArtifactStore
@@ -52,6 +54,7 @@ class Supervisor:
         grading: grades what they answer.
         slots: how many run at once.
         kept: children that hold a model for the next evaluation.
+        splitters: tells reasoning from what is graded.
     """
 
     def __init__(
@@ -62,9 +65,11 @@ class Supervisor:
         grading: Grading,
         slots: int,
         kept: KeptChildren,
+        splitters: Splitters,
     ) -> None:
         self._repository = repository
         self._kept = kept
+        self._splitters = splitters
         self._folders = folders
         self._artifacts = artifacts
         self._grading = grading
@@ -178,7 +183,9 @@ class Supervisor:
 
     def _make_run(self, evaluation: Evaluation, process: WorkerProcess) -> _Run:
         items = self._repository.eval_set(evaluation.spec.eval_set).items or ()
-        return _Run(self._repository, self._artifacts, self._grading, evaluation, items, process)
+        return _Run(
+            self._repository, self._artifacts, self._grading, self._splitters, evaluation, items, process
+        )
 
     def _give_back(self, run: _Run, process: WorkerProcess) -> None:
         """The server stops: end the child and leave the evaluation to the next server."""
@@ -207,6 +214,7 @@ class _Run:
         repository: EvaluationRepository,
         artifacts: ArtifactStore,
         grading: Grading,
+        splitters: Splitters,
         evaluation: Evaluation,
         items: tuple[EvalItem, ...],
         process: WorkerProcess,
@@ -220,6 +228,11 @@ class _Run:
         self._by_id = {item.id: item for item in items}
         self._facts = AttemptFacts(evaluation.attempt_count)
         self._read = 0
+        self._splitters = splitters
+        self._splitter: Splitter | None = None
+        if not is_current(evaluation.spec.reasoning_marks):
+            # What an earlier version graded is graded again: the folder has all that was written.
+            repository.drop_results(evaluation.id)
         self._stored = repository.answered(evaluation.id)
 
     @property
@@ -256,9 +269,20 @@ class _Run:
         self._facts.new_generations.clear()
         if fresh:
             answers = [(self._by_id[entry.item_id], entry) for entry in fresh]
-            self._repository.add_results(self._evaluation.id, graded(answers, self._grading))
+            self._repository.add_results(
+                self._evaluation.id, graded(answers, self._grading, self._make_splitter())
+            )
             self._stored |= {entry.item_id for entry in fresh}
         return bool(events)
+
+    def _make_splitter(self) -> Splitter:
+        """The one for what this evaluation's children write; all of them use one chat template."""
+        if self._splitter is None:
+            spec, told = self._evaluation.spec, self._facts.told
+            self._splitter = self._splitters.of(
+                self._evaluation, told.chat_template if told is not None else spec.chat_template
+            )
+        return self._splitter
 
     def collect_all(self) -> None:
         """Take in all that the child told since the last call."""
@@ -305,7 +329,10 @@ class _Run:
         except FailedPrecondition as error:
             self._end(EvaluationState.FAILED, failure(error).error)
             return
-        complete = manifest(evaluation, evaluation_name(evaluation.id), evaluation.inputs, facts, totals)
+        marks = self._make_splitter().marks
+        complete = manifest(
+            evaluation, evaluation_name(evaluation.id), evaluation.inputs, facts, marks, totals
+        )
         result = success(self._artifacts, complete, totals.summary)
         update = self._update().model_copy(
             update={name: getattr(result, name) for name in ("summary", "manifest", "manifest_file")}
@@ -320,7 +347,8 @@ class _Run:
         facts = self._facts
         spec = self._evaluation.spec
         if facts.facts is not None:
-            spec = facts.facts.completed(spec)
+            marks = self._make_splitter().marks
+            spec = facts.facts.completed(spec).model_copy(update={"reasoning_marks": marks})
         return EvaluationUpdate(spec=spec, progress=facts.progress, stage_timings=facts.stage_timings)
 
     def _failure(self, code: int | None) -> JobError:

@@ -10,6 +10,7 @@ from tunix_rt_evaluator.comparisons import ComparisonService
 from tunix_rt_evaluator.grading import Grading, JudgeEndpoint
 from tunix_rt_evaluator.job_folders import JobFolders
 from tunix_rt_evaluator.kept_children import KeptChildren
+from tunix_rt_evaluator.reasoning.split import Splitters
 from tunix_rt_evaluator.regrading import JobQueues, Regrader
 from tunix_rt_evaluator.report_repository import SqlReportRepository
 from tunix_rt_evaluator.reports import ReportStore
@@ -47,14 +48,16 @@ def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
     )
     grading = Grading(judge_endpoint(settings))
     kept = KeptChildren(settings.slots, settings.keep_model_s)
-    supervisor = Supervisor(repository, folders, artifacts, grading, settings.slots, kept)
-    regrader = Regrader(repository, artifacts, grading)
+    models = HostBaseModels(settings.models)
+    splitters = Splitters(models.token_counter)
+    supervisor = Supervisor(repository, folders, artifacts, grading, settings.slots, kept, splitters)
+    regrader = Regrader(repository, artifacts, grading, splitters)
     trainer = open_channel(settings.trainer_target, retried=[TRAINER])
     exporter = open_channel(settings.exporter_target)
     service = EvaluatorService(
         repository,
         TrainerCheckpoints(trainer),
-        HostBaseModels(settings.models),
+        models,
         JobQueues(repository, supervisor, regrader),
         grading,
         has_endpoint=bool(settings.endpoint_url),

@@ -25,12 +25,16 @@ from tunix_rt_evaluator.model import (
     ModelFacts,
     StoredFile,
 )
+from tunix_rt_evaluator.reasoning.marks import resolved_marks
+from tunix_rt_evaluator.reasoning.split import Splitter
 from tunix_rt_evaluator.results import Totals, graded, manifest
 from tunix_rt_kit.artifacts import digest_bytes
 from tunix_rt_kit.chat import ChatTemplate
 
 CATEGORIES = ("addition", "multi_step", "percent", "word_problem")
 GRADING = Grading()
+SPLITTER = Splitter(resolved_marks(None, None), lambda text: len(text.split()))
+"""Splits by `<think>` and takes a word for a token."""
 _TEMPLATE = ChatTemplateFields(builtin="chatml")
 
 
@@ -66,7 +70,7 @@ def answered(item: EvalItem, number: int, *, right: bool, style: str, tokens: st
         finish_reason="stop",
         seconds=0.05,
     )
-    return graded([(item, generation)], GRADING)[0]
+    return graded([(item, generation)], GRADING, SPLITTER)[0]
 
 
 def sampled(item: EvalItem, number: int, *, right: int, samples: int) -> ItemResult:
@@ -79,7 +83,7 @@ def sampled(item: EvalItem, number: int, *, right: int, samples: int) -> ItemRes
         Answer.model_validate({name: getattr(entry, name) for name in Answer.model_fields})
         for entry in answers[1:]
     )
-    return graded([(item, answers[0].model_copy(update={"more": more}))], GRADING)[0]
+    return graded([(item, answers[0].model_copy(update={"more": more}))], GRADING, SPLITTER)[0]
 
 
 def finished(
@@ -133,7 +137,7 @@ def finished(
         code_revision="0.1.0+0123456789ab",
     )
     totals = Totals.of(sorted(results, key=lambda result: result.item_id))
-    complete = manifest(evaluation, f"evaluations/{name}", evaluation.inputs, facts, totals)
+    complete = manifest(evaluation, f"evaluations/{name}", evaluation.inputs, facts, SPLITTER.marks, totals)
     return evaluation.model_copy(
         update={
             "manifest": complete,

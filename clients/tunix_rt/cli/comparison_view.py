@@ -10,7 +10,7 @@ from rich.text import Text
 
 from tunix_rt import v1
 from tunix_rt.cli import tables, text
-from tunix_rt.cli.evaluations import GREEDY, decoding_text, model_label
+from tunix_rt.cli.evaluation_view import GREEDY, decoding_text, model_label
 
 _VERDICTS = {
     v1.ComparisonReport.VERDICT_IMPROVED: ("improved", "bold green"),
@@ -109,6 +109,35 @@ def _further(report: v1.ComparisonReport) -> Iterator[tuple[str, str]]:
             f"{text.signed_points(bounds.worst)} at worst, {text.signed_points(bounds.best)} at best",
         )
 
+    if report.base.summary.reasoning_count or report.candidate.summary.reasoning_count:
+        yield (
+            "reasoning",
+            f"{_reasoned(report.base.summary)} before, {_reasoned(report.candidate.summary)} after",
+        )
+    if report.HasField("unmarked"):
+        unmarked = report.unmarked
+        verdict, _ = _VERDICTS.get(unmarked.verdict, ("unknown", ""))
+        yield (
+            "unmarked",
+            f"on answers that nothing marks rest {unmarked.base_count:,} verdicts before "
+            f"({unmarked.base_correct_count:,} right) and {unmarked.candidate_count:,} after "
+            f"({unmarked.candidate_correct_count:,} right); were those wrong: "
+            f"{text.signed_points(unmarked.without.difference)}, "
+            f"{text.p_value(unmarked.without.p_value)}, {verdict}",
+        )
+
+
+def _reasoned(summary: v1.EvaluationSummary) -> str:
+    """How many tokens an answer's reasoning took, and how many were never closed."""
+    tokens = "unknown tokens"
+    if summary.HasField("reasoning_tokens") and summary.reasoning_count:
+        tokens = f"{summary.reasoning_tokens / summary.reasoning_count:,.0f} tokens"
+    if not summary.reasoning_count:
+        return "none"
+    return (
+        f"{tokens} in each of {summary.reasoning_count:,} ({summary.unclosed_reasoning_count:,} never closed)"
+    )
+
 
 def _averaged(report: v1.ComparisonReport) -> str:
     samples = max(side.spec.decoding.samples for side in (report.base, report.candidate))
@@ -179,5 +208,8 @@ def _flips(report: v1.ComparisonReport, most: int) -> Iterator[RenderableType]:
 
 def _answer(result: v1.EvaluationResult) -> str:
     """What was answered; of several samples the first that has the item's verdict."""
-    samples = (sample.output for sample in result.samples if sample.correct == result.correct)
-    return text.one_line(next(samples, result.output), 300) or "(nothing)"
+    samples = (sample for sample in result.samples if sample.correct == result.correct)
+    shown: v1.EvaluationResult | v1.Sample = next(samples, result)
+    if shown.reasoning_state == v1.REASONING_STATE_UNCLOSED:
+        return "(reasoning, never closed)"
+    return text.one_line(shown.answer or shown.output, 300) or "(nothing)"

@@ -15,6 +15,7 @@ from tunix_rt.cli.command import command
 from tunix_rt.cli.evaluations import EvaluationArgument, app, show_evaluation, wait
 from tunix_rt.cli.resources import resource_name, short_name
 from tunix_rt.cli.session import Session
+from tunix_rt.cli.spec_options import ReasoningMarksOption, marks_of
 from tunix_rt.formats import GRADER_KINDS, read_grader_text
 from tunix_rt.schema import nearest
 
@@ -48,6 +49,9 @@ def items(
     failed: Annotated[
         bool, typer.Option("--failed", help="Only items that nothing was generated for.")
     ] = False,
+    unclosed: Annotated[
+        bool, typer.Option("--unclosed", help="Only items with reasoning that was never closed.")
+    ] = False,
     ungraded: Annotated[
         bool, typer.Option("--ungraded", help="Only answers that could not be graded, and why.")
     ] = False,
@@ -71,6 +75,8 @@ def items(
         wanted.correct = right
     if ungraded:
         wanted.ungraded = True
+    if unclosed:
+        wanted.unclosed_reasoning = True
     if cut_short or failed:
         wanted.finish_reason = v1.FINISH_REASON_LENGTH if cut_short else v1.FINISH_REASON_FAILED
     name = resource_name("evaluations", evaluation)
@@ -90,6 +96,7 @@ def items(
         "tunix-rt evaluation regrade $EVALUATION",
         "tunix-rt evaluation regrade $EVALUATION --eval-set arithmetic-test-corrected",
         """tunix-rt evaluation regrade $EVALUATION --grader '{"kind": "numeric", "tolerance": 0.5}'""",
+        "tunix-rt evaluation regrade $EVALUATION --reasoning-marks reasoning",
     ),
 )
 def regrade(
@@ -105,6 +112,7 @@ def regrade(
         str | None,
         typer.Option("--grader", help="Grade every item so: the name of a kind, or JSON with its settings."),
     ] = None,
+    reasoning_marks: ReasoningMarksOption = None,
     detach: Annotated[
         bool, typer.Option("--detach", help="Do not wait for it (with a server only).")
     ] = False,
@@ -122,7 +130,10 @@ def regrade(
     name = resource_name("evaluations", evaluation)
     with session.connect() as client:
         made = client.evaluator.regrade_evaluation(
-            name, eval_set=resource_name("evalSets", eval_set) if eval_set else "", grader=wanted
+            name,
+            eval_set=resource_name("evalSets", eval_set) if eval_set else "",
+            grader=wanted,
+            reasoning_marks=marks_of(reasoning_marks),
         )
         if not detach:
             session.say(f"evaluation {short_name(made.name)}")
@@ -138,7 +149,7 @@ def _print_items(session: Session, found: Sequence[v1.EvaluationResult], *, samp
             result.item_id,
             _grade(result),
             text.one_line(result.prompt, 160),
-            text.one_line(result.output, 240),
+            _output(result),
             text.one_line(result.grade_error or result.error or result.extracted_answer, 160) or "-",
             text.one_line(" | ".join(result.accepted_answers), 24),
         )
@@ -148,11 +159,21 @@ def _print_items(session: Session, found: Sequence[v1.EvaluationResult], *, samp
                 f"  sample {number}",
                 _grade(sample),
                 "",
-                text.one_line(sample.output, 240),
+                _output(sample),
                 text.one_line(sample.grade_error or sample.extracted_answer, 160) or "-",
                 "",
             )
     tables.print_table(session.out, rows, "no items")
+
+
+def _output(answer: v1.EvaluationResult | v1.Sample) -> str:
+    """What was written: the answer, and in its place how much reasoning there is."""
+    if answer.reasoning_state not in (v1.REASONING_STATE_CLOSED, v1.REASONING_STATE_UNCLOSED):
+        return text.one_line(answer.output, 240)
+    told = f"{answer.reasoning_tokens:,} tokens of " if answer.HasField("reasoning_tokens") else ""
+    if answer.reasoning_state == v1.REASONING_STATE_UNCLOSED:
+        return text.one_line(f"({told}reasoning, never closed) {answer.reasoning or answer.output}", 240)
+    return text.one_line(f"({told}reasoning) {answer.answer}", 240)
 
 
 def _grade(answer: v1.EvaluationResult | v1.Sample) -> Text:

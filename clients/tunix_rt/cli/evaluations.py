@@ -6,24 +6,21 @@ from itertools import islice
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from tunix_rt import Client, jobs, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, group, single
+from tunix_rt.cli.evaluation_view import model_label, print_evaluation
 from tunix_rt.cli.job_progress import evaluation_progress
 from tunix_rt.cli.resources import checkpoint_name, resource_name, short_name
 from tunix_rt.cli.session import Session
-from tunix_rt.cli.spec_options import DTYPE_HELP, DTYPES, Dtype, chat_template
+from tunix_rt.cli.spec_options import DTYPE_HELP, DTYPES, Dtype, ReasoningMarksOption, chat_template, marks_of
 from tunix_rt.cli.waiting import waiting_for
 
 app = group("Look at evaluations, item by item.")
 evaluate_app = single()
 
-_ROUNDING = 1e-9
 _SAMPLING = "Sampling"
-GREEDY = "greedy"
 
 EvaluationArgument = Annotated[str, typer.Argument(metavar="EVALUATION", help="The evaluation's name or id.")]
 
@@ -36,6 +33,7 @@ EvaluationArgument = Annotated[str, typer.Argument(metavar="EVALUATION", help="T
         "tunix-rt evaluate --eval-set arithmetic-test --checkpoint $JOB",
         "tunix-rt evaluate --eval-set arithmetic-test --checkpoint $JOB --temperature 0.7 --samples 8",
         "tunix-rt evaluate --eval-set arithmetic-test --endpoint-model qwen3-8b",
+        "tunix-rt evaluate --eval-set arithmetic-test --endpoint-model magistral --reasoning-marks THINK",
     ),
 )
 def evaluate(
@@ -114,6 +112,7 @@ def evaluate(
     logprobs: Annotated[
         bool, typer.Option("--logprobs", help="Keep the log-probability of each token.")
     ] = False,
+    reasoning_marks: ReasoningMarksOption = None,
     fresh: Annotated[
         bool,
         typer.Option("--fresh", help="Generate answers anew that are kept from an earlier evaluation."),
@@ -146,6 +145,7 @@ def evaluate(
                 log_probabilities=logprobs or None,
             ),
             fresh=fresh,
+            reasoning_marks=marks_of(reasoning_marks),
         )
         if dtype is not None:
             spec.dtype = DTYPES[dtype]
@@ -223,11 +223,6 @@ def cancel(session: Session, evaluation: EvaluationArgument) -> None:
     show_evaluation(session, found)
 
 
-def model_label(spec: v1.EvaluationSpec) -> str:
-    """The model that a spec names, as people call it."""
-    return short_name(spec.checkpoint) if spec.checkpoint else spec.endpoint_model or spec.base_model
-
-
 def wait(session: Session, client: Client, name: str) -> v1.Evaluation:
     """Wait for the end of an evaluation, showing how far it has come."""
     look = f"tunix-rt evaluation watch {short_name(name)}"
@@ -241,131 +236,3 @@ def show_evaluation(session: Session, evaluation: v1.Evaluation) -> None:
         session.print_message(evaluation)
     else:
         print_evaluation(session.out, evaluation)
-
-
-def print_evaluation(console: Console, evaluation: v1.Evaluation) -> None:
-    """An evaluation as a sheet of facts and a table of its categories."""
-    spec, summary, manifest = evaluation.spec, evaluation.summary, evaluation.manifest
-    done = evaluation.HasField("summary")
-    console.print(
-        tables.facts(
-            [
-                ("evaluation", evaluation.name),
-                ("state", tables.state(v1.Evaluation.State.Name(evaluation.state))),
-                ("error", evaluation.error.message),
-                (
-                    "graded again",
-                    f"the answers of {short_name(evaluation.regrade.source)}"
-                    if evaluation.HasField("regrade")
-                    else "",
-                ),
-                ("eval set", f"{short_name(spec.eval_set)} ({text.short_digest(manifest.eval_set_digest)})"),
-                ("model", model_label(spec)),
-                ("decoding", decoding_text(spec.decoding)),
-                (
-                    "kept",
-                    f"{text.counted(summary.cached_count, 'item')} taken from earlier evaluations; "
-                    "--fresh generates them anew"
-                    if summary.cached_count and not evaluation.HasField("regrade")
-                    else "",
-                ),
-                ("accuracy", Text(_accuracy_of(evaluation), style="bold") if done else ""),
-                (
-                    "any sample right",
-                    f"{text.counted(summary.any_correct_count, 'item')}"
-                    if done and spec.decoding.samples > 1
-                    else "",
-                ),
-                ("bounds", _bounds_text(summary)),
-                (
-                    "cut short",
-                    f"{text.counted(summary.truncated_count, 'answer')}; "
-                    "with a larger --max-new-tokens they may come to an end"
-                    if summary.truncated_count
-                    else "",
-                ),
-                (
-                    "not run",
-                    f"{text.counted(summary.failed_count, 'item')}, counted as wrong; "
-                    "evaluation items --failed says why"
-                    if summary.failed_count
-                    else "",
-                ),
-                (
-                    "not graded",
-                    f"{text.counted(summary.ungraded_count, 'answer')}, counted as wrong; "
-                    "evaluation items --ungraded says why"
-                    if summary.ungraded_count
-                    else "",
-                ),
-                (
-                    "mean score",
-                    f"{summary.mean_score:.3f}"
-                    if done
-                    and (
-                        spec.decoding.samples > 1
-                        or abs(summary.mean_score - summary.overall.accuracy) > _ROUNDING
-                    )
-                    else "",
-                ),
-                ("graders", ", ".join(manifest.graders)),
-                (
-                    "speed",
-                    f"{summary.tokens_per_second:,.0f} tokens/s" if summary.tokens_per_second else "",
-                ),
-                ("stages", tables.stage_line(evaluation.stage_timings)),
-                ("template", text.short_digest(manifest.chat_template_digest) if done else ""),
-                ("answers", manifest.results_digest),
-                ("created", tables.moment(evaluation.create_time)),
-            ]
-        )
-    )
-    if len(summary.categories) > 1:
-        rows = tables.table("CATEGORY", ">CORRECT", ">ACCURACY", "95% INTERVAL")
-        for entry in summary.categories:
-            accuracy = entry.accuracy
-            tables.add_row(
-                rows,
-                entry.category or "none",
-                f"{accuracy.correct_count}/{accuracy.item_count}",
-                text.percent(accuracy.accuracy),
-                text.interval(accuracy.interval.lower, accuracy.interval.upper),
-            )
-        console.print(rows)
-
-
-def decoding_text(decoding: v1.Decoding) -> str:
-    """Such as `greedy, at most 96 tokens, batches of 16`, or how and how often answers are drawn."""
-    how = GREEDY
-    if decoding.temperature:
-        top_p = f", top-p {decoding.top_p:g}" if decoding.top_p < 1 else ""
-        how = f"sampled at temperature {decoding.temperature:g}{top_p}, seed {decoding.seed}"
-        if decoding.samples > 1:
-            how += f", {decoding.samples} samples of each item"
-    return f"{how}, at most {decoding.max_new_tokens} tokens, batches of {decoding.batch_size}"
-
-
-def _accuracy_of(evaluation: v1.Evaluation) -> str:
-    found = accuracy_text(evaluation.summary.overall)
-    samples = evaluation.spec.decoding.samples
-    return f"{found}, by most of {samples} samples" if samples > 1 else found
-
-
-def _bounds_text(summary: v1.EvaluationSummary) -> str:
-    """The accuracy with what is not settled all wrong and all right; empty where all is."""
-    count, low, high = summary.overall.item_count, summary.worst_correct_count, summary.best_correct_count
-    if low == high:
-        return ""
-    return (
-        f"{text.percent(low / count)} to {text.percent(high / count)}, had answers that were cut short, "
-        "not run or not graded all been wrong, or all right"
-    )
-
-
-def accuracy_text(accuracy: v1.Accuracy) -> str:
-    """Such as `31 of 120 right, 25.8% (95% interval 18.8% to 34.3%)`."""
-    bounds = text.interval(accuracy.interval.lower, accuracy.interval.upper)
-    return (
-        f"{accuracy.correct_count:,} of {accuracy.item_count:,} right, {text.percent(accuracy.accuracy)} "
-        f"(95% interval {bounds})"
-    )

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from tunix_rt import Client, v1
 from tunix_rt.errors import NotFoundError
 from tunix_rt.files import read_text
+from tunix_rt.formats import read_marks_text
 
 # A tokenizer_config.json lists every special token.
 _MAX_TEMPLATE_FILE_BYTES = 8 << 20
@@ -128,6 +130,26 @@ def chat_template(
         )
     template.system_instruction = system_instruction
     return template
+
+
+ReasoningMarksOption = Annotated[
+    str | None,
+    typer.Option(
+        "--reasoning-marks",
+        metavar="NAME|JSON",
+        help="What opens and closes reasoning, which is not graded: think, reasoning, THINK, "
+        """another name, none, or JSON such as '{"start": "<a>", "end": "</a>"}'. """
+        "\\[default: as the chat template has it, else think]",
+    ),
+]
+
+
+def marks_of(given: str | None) -> v1.ReasoningMarks | None:
+    """The marks of reasoning that ``given`` stands for; raises typer.BadParameter."""
+    try:
+        return None if given is None else read_marks_text(given)
+    except ValueError as error:
+        raise typer.BadParameter(f"--reasoning-marks: {error}") from None
 
 
 def known_base_model(client: Client, name: str) -> v1.BaseModel:

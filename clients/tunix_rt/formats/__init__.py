@@ -4,6 +4,7 @@ from tunix_rt.formats.compression import Source, compressing, is_compressed, nam
 from tunix_rt.formats.errors import FormatError
 from tunix_rt.formats.eval_items import BUILTIN, GraderName, eval_items_from_traces, read_eval_items
 from tunix_rt.formats.graders import GRADER_KINDS, read_grader, read_grader_text
+from tunix_rt.formats.marks import read_marks, read_marks_text
 from tunix_rt.formats.parquet import is_parquet, row_count
 from tunix_rt.formats.traces import (
     BadLine,
@@ -32,6 +33,8 @@ __all__ = [
     "read_eval_items",
     "read_grader",
     "read_grader_text",
+    "read_marks",
+    "read_marks_text",
     "read_records",
     "read_traces",
     "row_count",

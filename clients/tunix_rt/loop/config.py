@@ -12,11 +12,19 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from tunix_rt.errors import FieldViolation, InvalidArgumentError
 from tunix_rt.files import read_text
-from tunix_rt.formats import GraderName, TraceFormat
+from tunix_rt.formats import GraderName, TraceFormat, read_marks
 from tunix_rt.schema import one_line, violations_of
 
 DEFAULT_SPLITS: Final = ("train", "validation", "test")
@@ -203,7 +211,15 @@ class EvaluationConfig(_Section):
     samples: Int32 | None = None
     log_probabilities: bool | None = None
     dtype: Dtype | None = None
+    reasoning_marks: str | dict[str, JsonValue] | None = None
     fresh: bool = False
+
+    @field_validator("reasoning_marks")
+    @classmethod
+    def _check_marks(cls, marks: object) -> object:
+        if marks is not None:
+            read_marks(marks)
+        return marks
 
 
 class LoopConfig(_Section):

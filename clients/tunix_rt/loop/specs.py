@@ -9,6 +9,7 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Value
 
 from tunix_rt import v1
+from tunix_rt.formats import read_marks
 from tunix_rt.loop.config import (
     DatasetConfig,
     EarlyStoppingSettings,
@@ -133,6 +134,7 @@ def base_evaluation_spec(
         decoding=_decoding(config),
         dtype=_dtype(config.dtype),
         fresh=config.fresh,
+        reasoning_marks=_marks(config),
     )
 
 
@@ -144,6 +146,7 @@ def tuned_evaluation_spec(config: EvaluationConfig, eval_set: str, checkpoint: s
         decoding=_decoding(config),
         dtype=_dtype(config.dtype),
         fresh=config.fresh,
+        reasoning_marks=_marks(config),
     )
 
 
@@ -192,7 +195,11 @@ def _optimizer(config: OptimizerSettings) -> v1.OptimizerConfig:
 
 
 def _decoding(config: EvaluationConfig) -> v1.Decoding:
-    return v1.Decoding(**config.model_dump(exclude={"dtype", "fresh"}))
+    return v1.Decoding(**config.model_dump(exclude={"dtype", "fresh", "reasoning_marks"}))
+
+
+def _marks(config: EvaluationConfig) -> v1.ReasoningMarks | None:
+    return None if config.reasoning_marks is None else read_marks(config.reasoning_marks)
 
 
 def _dtype(name: str | None) -> v1.Dtype.ValueType:

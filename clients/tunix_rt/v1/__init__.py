@@ -125,6 +125,7 @@ from tunix_rt.v1.evaluation_pb2 import (
     Evaluation as Evaluation,
     Regrade as Regrade,
     EvaluationSpec as EvaluationSpec,
+    ReasoningMarks as ReasoningMarks,
     Decoding as Decoding,
     EvaluationSummary as EvaluationSummary,
     Accuracy as Accuracy,
@@ -138,9 +139,15 @@ from tunix_rt.v1.evaluation_pb2 import (
     FINISH_REASON_STOP as FINISH_REASON_STOP,
     FINISH_REASON_LENGTH as FINISH_REASON_LENGTH,
     FINISH_REASON_FAILED as FINISH_REASON_FAILED,
+    ReasoningState as ReasoningState,
+    REASONING_STATE_UNSPECIFIED as REASONING_STATE_UNSPECIFIED,
+    REASONING_STATE_NONE as REASONING_STATE_NONE,
+    REASONING_STATE_CLOSED as REASONING_STATE_CLOSED,
+    REASONING_STATE_UNCLOSED as REASONING_STATE_UNCLOSED,
 )
 from tunix_rt.v1.comparison_report_pb2 import (
     ComparisonReport as ComparisonReport,
+    UnmarkedAnswers as UnmarkedAnswers,
     PairedDifference as PairedDifference,
     ScoreDifference as ScoreDifference,
     CategoryDifference as CategoryDifference,

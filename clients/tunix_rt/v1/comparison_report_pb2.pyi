@@ -81,6 +81,7 @@ class ComparisonReport(_message.Message):
     CONTAMINATION_FIELD_NUMBER: _builtins.int
     SEEDS_FIELD_NUMBER: _builtins.int
     SCORES_FIELD_NUMBER: _builtins.int
+    UNMARKED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `comparisonReports/{comparison_report}`; made from the digests of what is compared."""
     digest: _builtins.str
@@ -149,6 +150,10 @@ class ComparisonReport(_message.Message):
     def scores(self) -> Global___ScoreDifference:
         """The difference of mean scores; set where a grader gave scores between 0 and 1."""
 
+    @_builtins.property
+    def unmarked(self) -> Global___UnmarkedAnswers:
+        """What rests on answers that no mark showed; unset where nothing does."""
+
     def __init__(
         self,
         *,
@@ -170,14 +175,65 @@ class ComparisonReport(_message.Message):
         contamination: Global___Contamination | None = ...,
         seeds: Global___SeedSummary | None = ...,
         scores: Global___ScoreDifference | None = ...,
+        unmarked: Global___UnmarkedAnswers | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "bounds", b"bounds", "candidate", b"candidate", "contamination", b"contamination", "create_time", b"create_time", "overall", b"overall", "scores", b"scores", "seeds", b"seeds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "bounds", b"bounds", "candidate", b"candidate", "contamination", b"contamination", "create_time", b"create_time", "overall", b"overall", "scores", b"scores", "seeds", b"seeds", "unmarked", b"unmarked"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "bounds", b"bounds", "candidate", b"candidate", "categories", b"categories", "contamination", b"contamination", "create_time", b"create_time", "digest", b"digest", "flips", b"flips", "more_bases", b"more_bases", "more_candidates", b"more_candidates", "name", b"name", "overall", b"overall", "scores", b"scores", "seeds", b"seeds", "training_metrics", b"training_metrics", "verdict", b"verdict", "verdict_reasons", b"verdict_reasons", "waivers", b"waivers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "bounds", b"bounds", "candidate", b"candidate", "categories", b"categories", "contamination", b"contamination", "create_time", b"create_time", "digest", b"digest", "flips", b"flips", "more_bases", b"more_bases", "more_candidates", b"more_candidates", "name", b"name", "overall", b"overall", "scores", b"scores", "seeds", b"seeds", "training_metrics", b"training_metrics", "unmarked", b"unmarked", "verdict", b"verdict", "verdict_reasons", b"verdict_reasons", "waivers", b"waivers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ComparisonReport: _TypeAlias = ComparisonReport  # noqa: Y015
+
+@_typing.final
+class UnmarkedAnswers(_message.Message):
+    """Verdicts that rest on an answer that nothing marked, such as the last number of a text, and the comparison with all of them wrong."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BASE_COUNT_FIELD_NUMBER: _builtins.int
+    BASE_CORRECT_COUNT_FIELD_NUMBER: _builtins.int
+    CANDIDATE_COUNT_FIELD_NUMBER: _builtins.int
+    CANDIDATE_CORRECT_COUNT_FIELD_NUMBER: _builtins.int
+    WITHOUT_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    VERDICT_REASONS_FIELD_NUMBER: _builtins.int
+    base_count: _builtins.int
+    """Such verdicts of the base; of several seeds, of all."""
+    base_correct_count: _builtins.int
+    """Those of them that are right."""
+    candidate_count: _builtins.int
+    """Such verdicts of the candidate."""
+    candidate_correct_count: _builtins.int
+    """Those of them that are right."""
+    verdict: Global___ComparisonReport.Verdict.ValueType
+    """What the evidence would say then."""
+    @_builtins.property
+    def without(self) -> Global___PairedDifference:
+        """The difference and its test with every one of them wrong."""
+
+    @_builtins.property
+    def verdict_reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Why that is not a plain one, each a sentence's part."""
+
+    def __init__(
+        self,
+        *,
+        base_count: _builtins.int = ...,
+        base_correct_count: _builtins.int = ...,
+        candidate_count: _builtins.int = ...,
+        candidate_correct_count: _builtins.int = ...,
+        without: Global___PairedDifference | None = ...,
+        verdict: Global___ComparisonReport.Verdict.ValueType = ...,
+        verdict_reasons: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["without", b"without"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_correct_count", b"base_correct_count", "base_count", b"base_count", "candidate_correct_count", b"candidate_correct_count", "candidate_count", b"candidate_count", "verdict", b"verdict", "verdict_reasons", b"verdict_reasons", "without", b"without"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnmarkedAnswers: _TypeAlias = UnmarkedAnswers  # noqa: Y015
 
 @_typing.final
 class PairedDifference(_message.Message):

@@ -131,7 +131,8 @@ Global___EvalItem: _TypeAlias = EvalItem  # noqa: Y015
 
 @_typing.final
 class Grader(_message.Message):
-    """How an answer is graded. Unless its kind says otherwise, a grader looks at the answer that it reads out of the output: what follows the
+    """How an answer is graded. Reasoning is split off first (`EvaluationSpec.reasoning_marks`): no grader sees it, and "output" is what is left.
+    Unless its kind says otherwise, a grader looks at the answer that it reads out of the output: what follows the
     last `Answer:` or `####` or stands in the last `\\boxed{}`; else what follows the last "the answer is"; else the whole output.
     """
 

@@ -55,6 +55,34 @@ FINISH_REASON_FAILED: FinishReason.ValueType  # 3
 """Nothing was generated; the result's `error` says why."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
+class _ReasoningState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReasoningStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReasoningState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REASONING_STATE_UNSPECIFIED: _ReasoningState.ValueType  # 0
+    """Never sent."""
+    REASONING_STATE_NONE: _ReasoningState.ValueType  # 1
+    """It holds none: all of it is the answer."""
+    REASONING_STATE_CLOSED: _ReasoningState.ValueType  # 2
+    """The reasoning was closed."""
+    REASONING_STATE_UNCLOSED: _ReasoningState.ValueType  # 3
+    """The reasoning was never closed, or an endpoint gave no answer with it: there is no answer, and the verdict is wrong."""
+
+class ReasoningState(_ReasoningState, metaclass=_ReasoningStateEnumTypeWrapper):
+    """Whether an output holds reasoning, and whether that came to its end."""
+
+REASONING_STATE_UNSPECIFIED: ReasoningState.ValueType  # 0
+"""Never sent."""
+REASONING_STATE_NONE: ReasoningState.ValueType  # 1
+"""It holds none: all of it is the answer."""
+REASONING_STATE_CLOSED: ReasoningState.ValueType  # 2
+"""The reasoning was closed."""
+REASONING_STATE_UNCLOSED: ReasoningState.ValueType  # 3
+"""The reasoning was never closed, or an endpoint gave no answer with it: there is no answer, and the verdict is wrong."""
+Global___ReasoningState: _TypeAlias = ReasoningState  # noqa: Y015
+
 @_typing.final
 class Evaluation(_message.Message):
     """One run of a model over an eval set."""
@@ -236,6 +264,7 @@ class EvaluationSpec(_message.Message):
     DECODING_FIELD_NUMBER: _builtins.int
     DTYPE_FIELD_NUMBER: _builtins.int
     FRESH_FIELD_NUMBER: _builtins.int
+    REASONING_MARKS_FIELD_NUMBER: _builtins.int
     eval_set: _builtins.str
     """The eval set, `evalSets/{eval_set}`."""
     base_model: _builtins.str
@@ -258,6 +287,13 @@ class EvaluationSpec(_message.Message):
     def decoding(self) -> Global___Decoding:
         """How answers are generated."""
 
+    @_builtins.property
+    def reasoning_marks(self) -> Global___ReasoningMarks:
+        """How reasoning is told from the answer, which alone is graded. Left out: the pair of which the chat template or its system instruction
+        holds both marks, else `<think>` and `</think>`. Of an evaluation that has a manifest: what was used; unset if it was made before
+        reasoning was split off.
+        """
+
     def __init__(
         self,
         *,
@@ -269,16 +305,77 @@ class EvaluationSpec(_message.Message):
         decoding: Global___Decoding | None = ...,
         dtype: _training_job_pb2.Dtype.ValueType = ...,
         fresh: _builtins.bool = ...,
+        reasoning_marks: Global___ReasoningMarks | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "chat_template", b"chat_template", "checkpoint", b"checkpoint", "decoding", b"decoding", "endpoint_model", b"endpoint_model", "model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "chat_template", b"chat_template", "checkpoint", b"checkpoint", "decoding", b"decoding", "endpoint_model", b"endpoint_model", "model", b"model", "reasoning_marks", b"reasoning_marks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "chat_template", b"chat_template", "checkpoint", b"checkpoint", "decoding", b"decoding", "dtype", b"dtype", "endpoint_model", b"endpoint_model", "eval_set", b"eval_set", "fresh", b"fresh", "model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "chat_template", b"chat_template", "checkpoint", b"checkpoint", "decoding", b"decoding", "dtype", b"dtype", "endpoint_model", b"endpoint_model", "eval_set", b"eval_set", "fresh", b"fresh", "model", b"model", "reasoning_marks", b"reasoning_marks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_model: _TypeAlias = _typing.Literal["base_model", "checkpoint", "endpoint_model"]  # noqa: Y015
     _WhichOneofArgType_model: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_model) -> _WhichOneofReturnType_model | None: ...
 
 Global___EvaluationSpec: _TypeAlias = EvaluationSpec  # noqa: Y015
+
+@_typing.final
+class ReasoningMarks(_message.Message):
+    """What opens and what closes reasoning in the text that a model writes: a pair with a name, or two marks of one's own."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    OPENED_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """A pair by its name: "think" (`<think>`, `</think>`), "thinking", "thought", "reasoning" (the same with those words), "begin_of_thought"
+    (`<|begin_of_thought|>`, `<|end_of_thought|>`), "THINK" (`[THINK]`, `[/THINK]`), "seed_think" (`<seed:think>`), "START_THINKING"
+    (`<|START_THINKING|>`, `<|END_THINKING|>`), "harmony" (gpt-oss), "granite" (`Here is my thought process:`, `Here is my response:`),
+    "kimi" (`◁think▷`), "inner_prefix" (`<|inner_prefix|>`), "gemma4" (`<|channel>thought`, `<channel|>`); or "none": nothing is
+    reasoning, and the whole output is graded.
+    """
+    start: _builtins.str
+    """The mark that opens reasoning: 1-100 printable characters without white space around them. Neither mark may hold the other."""
+    end: _builtins.str
+    """The mark that closes it."""
+    opened: _builtins.bool
+    """Whether the prompt opens the reasoning, so that an output begins within it. Left out: as the chat template does; false for an
+    endpoint's model, whose template is not known.
+    """
+    revision: _builtins.int
+    """Revision of the rule by which outputs were split."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str | None = ...,
+        start: _builtins.str | None = ...,
+        end: _builtins.str | None = ...,
+        opened: _builtins.bool | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_end", b"_end", "_name", b"_name", "_opened", b"_opened", "_start", b"_start", "end", b"end", "name", b"name", "opened", b"opened", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end", b"_end", "_name", b"_name", "_opened", b"_opened", "_start", b"_start", "end", b"end", "name", b"name", "opened", b"opened", "revision", b"revision", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__end: _TypeAlias = _typing.Literal["end"]  # noqa: Y015
+    _WhichOneofArgType__end: _TypeAlias = _typing.Literal["_end", b"_end"]  # noqa: Y015
+    _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
+    _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
+    _WhichOneofReturnType__opened: _TypeAlias = _typing.Literal["opened"]  # noqa: Y015
+    _WhichOneofArgType__opened: _TypeAlias = _typing.Literal["_opened", b"_opened"]  # noqa: Y015
+    _WhichOneofReturnType__start: _TypeAlias = _typing.Literal["start"]  # noqa: Y015
+    _WhichOneofArgType__start: _TypeAlias = _typing.Literal["_start", b"_start"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__end) -> _WhichOneofReturnType__end | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__opened) -> _WhichOneofReturnType__opened | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__start) -> _WhichOneofReturnType__start | None: ...
+
+Global___ReasoningMarks: _TypeAlias = ReasoningMarks  # noqa: Y015
 
 @_typing.final
 class Decoding(_message.Message):
@@ -371,6 +468,11 @@ class EvaluationSummary(_message.Message):
     ANY_CORRECT_COUNT_FIELD_NUMBER: _builtins.int
     WORST_CORRECT_COUNT_FIELD_NUMBER: _builtins.int
     BEST_CORRECT_COUNT_FIELD_NUMBER: _builtins.int
+    REASONING_COUNT_FIELD_NUMBER: _builtins.int
+    UNCLOSED_REASONING_COUNT_FIELD_NUMBER: _builtins.int
+    REASONING_TOKENS_FIELD_NUMBER: _builtins.int
+    UNMARKED_COUNT_FIELD_NUMBER: _builtins.int
+    UNMARKED_CORRECT_COUNT_FIELD_NUMBER: _builtins.int
     truncated_count: _builtins.int
     """Answers that were cut at `max_new_tokens`."""
     generated_tokens: _builtins.int
@@ -391,6 +493,16 @@ class EvaluationSummary(_message.Message):
     """Items that would be right if every one that failed, could not be graded or was cut short were wrong."""
     best_correct_count: _builtins.int
     """Items that would be right if every one of those were right."""
+    reasoning_count: _builtins.int
+    """Answers whose output holds reasoning."""
+    unclosed_reasoning_count: _builtins.int
+    """Those whose reasoning was never closed: there is no answer, so they are wrong. One that was cut is in `truncated_count` as well."""
+    reasoning_tokens: _builtins.int
+    """Tokens of all reasoning, the marks included; the rest of `generated_tokens` is that of the answers. Unset where some could not be counted."""
+    unmarked_count: _builtins.int
+    """Verdicts that rest on an answer that no mark showed, see `EvaluationResult.unmarked`."""
+    unmarked_correct_count: _builtins.int
+    """Those of them that are right."""
     @_builtins.property
     def overall(self) -> Global___Accuracy:
         """Accuracy over all items."""
@@ -414,12 +526,19 @@ class EvaluationSummary(_message.Message):
         any_correct_count: _builtins.int = ...,
         worst_correct_count: _builtins.int = ...,
         best_correct_count: _builtins.int = ...,
+        reasoning_count: _builtins.int = ...,
+        unclosed_reasoning_count: _builtins.int = ...,
+        reasoning_tokens: _builtins.int | None = ...,
+        unmarked_count: _builtins.int = ...,
+        unmarked_correct_count: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["overall", b"overall"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_reasoning_tokens", b"_reasoning_tokens", "overall", b"overall", "reasoning_tokens", b"reasoning_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["any_correct_count", b"any_correct_count", "best_correct_count", b"best_correct_count", "cached_count", b"cached_count", "categories", b"categories", "failed_count", b"failed_count", "generated_tokens", b"generated_tokens", "mean_score", b"mean_score", "overall", b"overall", "tokens_per_second", b"tokens_per_second", "truncated_count", b"truncated_count", "ungraded_count", b"ungraded_count", "worst_correct_count", b"worst_correct_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reasoning_tokens", b"_reasoning_tokens", "any_correct_count", b"any_correct_count", "best_correct_count", b"best_correct_count", "cached_count", b"cached_count", "categories", b"categories", "failed_count", b"failed_count", "generated_tokens", b"generated_tokens", "mean_score", b"mean_score", "overall", b"overall", "reasoning_count", b"reasoning_count", "reasoning_tokens", b"reasoning_tokens", "tokens_per_second", b"tokens_per_second", "truncated_count", b"truncated_count", "unclosed_reasoning_count", b"unclosed_reasoning_count", "ungraded_count", b"ungraded_count", "unmarked_correct_count", b"unmarked_correct_count", "unmarked_count", b"unmarked_count", "worst_correct_count", b"worst_correct_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__reasoning_tokens: _TypeAlias = _typing.Literal["reasoning_tokens"]  # noqa: Y015
+    _WhichOneofArgType__reasoning_tokens: _TypeAlias = _typing.Literal["_reasoning_tokens", b"_reasoning_tokens"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reasoning_tokens) -> _WhichOneofReturnType__reasoning_tokens | None: ...
 
 Global___EvaluationSummary: _TypeAlias = EvaluationSummary  # noqa: Y015
 
@@ -544,6 +663,11 @@ class EvaluationResult(_message.Message):
     SAMPLES_FIELD_NUMBER: _builtins.int
     LOG_PROBABILITIES_FIELD_NUMBER: _builtins.int
     CACHED_FIELD_NUMBER: _builtins.int
+    REASONING_FIELD_NUMBER: _builtins.int
+    ANSWER_FIELD_NUMBER: _builtins.int
+    REASONING_STATE_FIELD_NUMBER: _builtins.int
+    REASONING_TOKENS_FIELD_NUMBER: _builtins.int
+    UNMARKED_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
     """Id of the item."""
     item_digest: _builtins.str
@@ -557,7 +681,7 @@ class EvaluationResult(_message.Message):
     prompt_tokens: _builtins.int
     """Number of tokens that the model read; 0 where an endpoint does not tell."""
     output: _builtins.str
-    """The whole text that the model wrote."""
+    """The whole text that the model wrote. An endpoint's model may have written reasoning besides, which stands in `reasoning` alone."""
     output_tokens: _builtins.int
     """Number of tokens it wrote, the one that closes the turn included; 0 where an endpoint does not tell. With several samples: the first one's, as `output` and `finish_reason`."""
     finish_reason: Global___FinishReason.ValueType
@@ -582,6 +706,16 @@ class EvaluationResult(_message.Message):
     """What the grader says of the answer, such as a judge's words or where a schema is not met. At most 2,000 characters."""
     cached: _builtins.bool
     """True when nothing was generated because every answer was kept from an earlier evaluation."""
+    reasoning: _builtins.str
+    """What `output` holds of reasoning, and what an endpoint gave as such. Left out, as `answer` is, where the message would be too large."""
+    answer: _builtins.str
+    """What was graded: all of `output` but the reasoning, its marks and the blank lines around them."""
+    reasoning_state: Global___ReasoningState.ValueType
+    """Whether there is reasoning, and whether it was closed."""
+    reasoning_tokens: _builtins.int
+    """Number of `output_tokens` that are reasoning, its marks included. Unset where that is not known."""
+    unmarked: _builtins.bool
+    """True when the verdict rests on an answer that nothing marked, such as the last number of a text."""
     @_builtins.property
     def accepted_answers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The accepted answers of the item."""
@@ -622,12 +756,19 @@ class EvaluationResult(_message.Message):
         samples: _abc.Iterable[Global___Sample] | None = ...,
         log_probabilities: _abc.Iterable[_builtins.float] | None = ...,
         cached: _builtins.bool = ...,
+        reasoning: _builtins.str = ...,
+        answer: _builtins.str = ...,
+        reasoning_state: Global___ReasoningState.ValueType = ...,
+        reasoning_tokens: _builtins.int | None = ...,
+        unmarked: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["latency", b"latency"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_reasoning_tokens", b"_reasoning_tokens", "latency", b"latency", "reasoning_tokens", b"reasoning_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_answers", b"accepted_answers", "cached", b"cached", "category", b"category", "correct", b"correct", "error", b"error", "explanation", b"explanation", "extracted_answer", b"extracted_answer", "finish_reason", b"finish_reason", "grade_error", b"grade_error", "grader", b"grader", "item_digest", b"item_digest", "item_id", b"item_id", "latency", b"latency", "log_probabilities", b"log_probabilities", "output", b"output", "output_tokens", b"output_tokens", "prompt", b"prompt", "prompt_token_digest", b"prompt_token_digest", "prompt_tokens", b"prompt_tokens", "samples", b"samples", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reasoning_tokens", b"_reasoning_tokens", "accepted_answers", b"accepted_answers", "answer", b"answer", "cached", b"cached", "category", b"category", "correct", b"correct", "error", b"error", "explanation", b"explanation", "extracted_answer", b"extracted_answer", "finish_reason", b"finish_reason", "grade_error", b"grade_error", "grader", b"grader", "item_digest", b"item_digest", "item_id", b"item_id", "latency", b"latency", "log_probabilities", b"log_probabilities", "output", b"output", "output_tokens", b"output_tokens", "prompt", b"prompt", "prompt_token_digest", b"prompt_token_digest", "prompt_tokens", b"prompt_tokens", "reasoning", b"reasoning", "reasoning_state", b"reasoning_state", "reasoning_tokens", b"reasoning_tokens", "samples", b"samples", "score", b"score", "unmarked", b"unmarked"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__reasoning_tokens: _TypeAlias = _typing.Literal["reasoning_tokens"]  # noqa: Y015
+    _WhichOneofArgType__reasoning_tokens: _TypeAlias = _typing.Literal["_reasoning_tokens", b"_reasoning_tokens"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reasoning_tokens) -> _WhichOneofReturnType__reasoning_tokens | None: ...
 
 Global___EvaluationResult: _TypeAlias = EvaluationResult  # noqa: Y015
 
@@ -646,6 +787,11 @@ class Sample(_message.Message):
     GRADE_ERROR_FIELD_NUMBER: _builtins.int
     EXPLANATION_FIELD_NUMBER: _builtins.int
     LOG_PROBABILITIES_FIELD_NUMBER: _builtins.int
+    REASONING_FIELD_NUMBER: _builtins.int
+    ANSWER_FIELD_NUMBER: _builtins.int
+    REASONING_STATE_FIELD_NUMBER: _builtins.int
+    REASONING_TOKENS_FIELD_NUMBER: _builtins.int
+    UNMARKED_FIELD_NUMBER: _builtins.int
     output: _builtins.str
     """The whole text that the model wrote."""
     output_tokens: _builtins.int
@@ -662,6 +808,16 @@ class Sample(_message.Message):
     """Why the answer could not be graded."""
     explanation: _builtins.str
     """What the grader says of the answer."""
+    reasoning: _builtins.str
+    """As `EvaluationResult.reasoning`. Left out of all samples, as `answer` is, where the message would be too large."""
+    answer: _builtins.str
+    """As `EvaluationResult.answer`; left out as well where that is all of `output`."""
+    reasoning_state: Global___ReasoningState.ValueType
+    """As `EvaluationResult.reasoning_state`."""
+    reasoning_tokens: _builtins.int
+    """As `EvaluationResult.reasoning_tokens`."""
+    unmarked: _builtins.bool
+    """As `EvaluationResult.unmarked`."""
     @_builtins.property
     def log_probabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """As `EvaluationResult.log_probabilities`."""
@@ -678,12 +834,19 @@ class Sample(_message.Message):
         grade_error: _builtins.str = ...,
         explanation: _builtins.str = ...,
         log_probabilities: _abc.Iterable[_builtins.float] | None = ...,
+        reasoning: _builtins.str = ...,
+        answer: _builtins.str = ...,
+        reasoning_state: Global___ReasoningState.ValueType = ...,
+        reasoning_tokens: _builtins.int | None = ...,
+        unmarked: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_reasoning_tokens", b"_reasoning_tokens", "reasoning_tokens", b"reasoning_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["correct", b"correct", "explanation", b"explanation", "extracted_answer", b"extracted_answer", "finish_reason", b"finish_reason", "grade_error", b"grade_error", "log_probabilities", b"log_probabilities", "output", b"output", "output_tokens", b"output_tokens", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reasoning_tokens", b"_reasoning_tokens", "answer", b"answer", "correct", b"correct", "explanation", b"explanation", "extracted_answer", b"extracted_answer", "finish_reason", b"finish_reason", "grade_error", b"grade_error", "log_probabilities", b"log_probabilities", "output", b"output", "output_tokens", b"output_tokens", "reasoning", b"reasoning", "reasoning_state", b"reasoning_state", "reasoning_tokens", b"reasoning_tokens", "score", b"score", "unmarked", b"unmarked"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__reasoning_tokens: _TypeAlias = _typing.Literal["reasoning_tokens"]  # noqa: Y015
+    _WhichOneofArgType__reasoning_tokens: _TypeAlias = _typing.Literal["_reasoning_tokens", b"_reasoning_tokens"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reasoning_tokens) -> _WhichOneofReturnType__reasoning_tokens | None: ...
 
 Global___Sample: _TypeAlias = Sample  # noqa: Y015
 

@@ -350,6 +350,7 @@ class EvaluationItemFilter(_message.Message):
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     GRADER_FIELD_NUMBER: _builtins.int
     UNGRADED_FIELD_NUMBER: _builtins.int
+    UNCLOSED_REASONING_FIELD_NUMBER: _builtins.int
     correct: _builtins.bool
     """Only right answers, or only wrong ones."""
     category: _builtins.str
@@ -360,6 +361,8 @@ class EvaluationItemFilter(_message.Message):
     """Only those of this kind of grader, such as "numeric"."""
     ungraded: _builtins.bool
     """Only answers that could not be graded, or only those that could."""
+    unclosed_reasoning: _builtins.bool
+    """Only those with an answer whose reasoning was never closed, or only the others."""
     def __init__(
         self,
         *,
@@ -368,21 +371,26 @@ class EvaluationItemFilter(_message.Message):
         finish_reason: _evaluation_pb2.FinishReason.ValueType = ...,
         grader: _builtins.str = ...,
         ungraded: _builtins.bool | None = ...,
+        unclosed_reasoning: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_category", b"_category", "_correct", b"_correct", "_ungraded", b"_ungraded", "category", b"category", "correct", b"correct", "ungraded", b"ungraded"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_category", b"_category", "_correct", b"_correct", "_unclosed_reasoning", b"_unclosed_reasoning", "_ungraded", b"_ungraded", "category", b"category", "correct", b"correct", "unclosed_reasoning", b"unclosed_reasoning", "ungraded", b"ungraded"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_category", b"_category", "_correct", b"_correct", "_ungraded", b"_ungraded", "category", b"category", "correct", b"correct", "finish_reason", b"finish_reason", "grader", b"grader", "ungraded", b"ungraded"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_category", b"_category", "_correct", b"_correct", "_unclosed_reasoning", b"_unclosed_reasoning", "_ungraded", b"_ungraded", "category", b"category", "correct", b"correct", "finish_reason", b"finish_reason", "grader", b"grader", "unclosed_reasoning", b"unclosed_reasoning", "ungraded", b"ungraded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__category: _TypeAlias = _typing.Literal["category"]  # noqa: Y015
     _WhichOneofArgType__category: _TypeAlias = _typing.Literal["_category", b"_category"]  # noqa: Y015
     _WhichOneofReturnType__correct: _TypeAlias = _typing.Literal["correct"]  # noqa: Y015
     _WhichOneofArgType__correct: _TypeAlias = _typing.Literal["_correct", b"_correct"]  # noqa: Y015
+    _WhichOneofReturnType__unclosed_reasoning: _TypeAlias = _typing.Literal["unclosed_reasoning"]  # noqa: Y015
+    _WhichOneofArgType__unclosed_reasoning: _TypeAlias = _typing.Literal["_unclosed_reasoning", b"_unclosed_reasoning"]  # noqa: Y015
     _WhichOneofReturnType__ungraded: _TypeAlias = _typing.Literal["ungraded"]  # noqa: Y015
     _WhichOneofArgType__ungraded: _TypeAlias = _typing.Literal["_ungraded", b"_ungraded"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__category) -> _WhichOneofReturnType__category | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__correct) -> _WhichOneofReturnType__correct | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__unclosed_reasoning) -> _WhichOneofReturnType__unclosed_reasoning | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ungraded) -> _WhichOneofReturnType__ungraded | None: ...
 
@@ -426,6 +434,7 @@ class RegradeEvaluationRequest(_message.Message):
     EVAL_SET_FIELD_NUMBER: _builtins.int
     GRADER_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REASONING_MARKS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The evaluation whose answers are graded, `evaluations/{evaluation}`. It must have succeeded."""
     eval_set: _builtins.str
@@ -436,6 +445,12 @@ class RegradeEvaluationRequest(_message.Message):
     def grader(self) -> _eval_set_pb2.Grader:
         """A grader for every item. Left out: each item's own."""
 
+    @_builtins.property
+    def reasoning_marks(self) -> _evaluation_pb2.ReasoningMarks:
+        """How reasoning is told from the answer. Left out: as in the evaluation; of one that was made before reasoning was split off, as
+        `EvaluationSpec.reasoning_marks` says.
+        """
+
     def __init__(
         self,
         *,
@@ -443,10 +458,11 @@ class RegradeEvaluationRequest(_message.Message):
         eval_set: _builtins.str = ...,
         grader: _eval_set_pb2.Grader | None = ...,
         request_id: _builtins.str = ...,
+        reasoning_marks: _evaluation_pb2.ReasoningMarks | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["grader", b"grader"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["grader", b"grader", "reasoning_marks", b"reasoning_marks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["eval_set", b"eval_set", "grader", b"grader", "name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["eval_set", b"eval_set", "grader", b"grader", "name", b"name", "reasoning_marks", b"reasoning_marks", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -470,7 +486,7 @@ class CompareEvaluationsRequest(_message.Message):
     @_builtins.property
     def waivers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Differences besides the model that are let pass, and stand on the report: "eval_set", "items", "prompt_tokens", "chat_template",
-        "decoding", "dtype", "graders", "engine".
+        "decoding", "dtype", "reasoning", "graders", "engine".
         """
 
     @_builtins.property

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cache
+from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from tunix_rt_evaluator.comparison_model import ComparisonContent, Flip
 from tunix_rt_evaluator.model import ItemResult
+from tunix_rt_evaluator.reasoning_model import Parts
 from tunix_rt_evaluator.report import charts, words
 from tunix_rt_evaluator.report.differences import Part, differences
+from tunix_rt_evaluator.report.provenance import provenance
 from tunix_rt_evaluator.verdicts import POLICY
 from tunix_rt_kit.text import visible
+
+_NOTHING: Final = Parts("", "", "none", 0)
 
 
 def render_html(name: str, digest: str, content: ComparisonContent) -> str:
@@ -31,7 +36,7 @@ def render_html(name: str, digest: str, content: ComparisonContent) -> str:
         content=content,
         overall=content.overall,
         words=words,
-        facts=words.provenance(content),
+        facts=provenance(content),
         policy=POLICY,
         flips=[
             Flip(base=words.shown(flip.base), candidate=words.shown(flip.candidate)) for flip in content.flips
@@ -49,11 +54,16 @@ def _shown(value: object) -> object:
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def _sides(flip: Flip) -> Iterator[tuple[str, ItemResult, Sequence[Part]]]:
-    before, after = flip.base.generation, flip.candidate.generation
-    one, two = differences(before.output, after.output)
-    yield "Base", flip.base, [Part(before.error, False)] if before.error else one
-    yield "Candidate", flip.candidate, [Part(after.error, False)] if after.error else two
+def _sides(flip: Flip) -> Iterator[tuple[str, ItemResult, Parts | None, Sequence[Part]]]:
+    """Of each side its name, its result, its reasoning if it has some, and its answer in parts."""
+    both = [next(iter(result.parts), _NOTHING) for result in (flip.base, flip.candidate)]
+    marked = differences(both[0].answer, both[1].answer)
+    for side, result, parts, answer in zip(
+        ("Base", "Candidate"), (flip.base, flip.candidate), both, marked, strict=True
+    ):
+        error = result.generation.error
+        reasoned = None if parts.state == "none" else parts
+        yield side, result, reasoned, [Part(error, False)] if error else answer
 
 
 @cache

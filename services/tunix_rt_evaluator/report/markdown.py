@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from tunix_rt_evaluator.comparison_model import ComparisonContent, Contamination, Flip
 from tunix_rt_evaluator.model import ItemResult
+from tunix_rt_evaluator.reasoning_model import Parts
 from tunix_rt_evaluator.report import words
+from tunix_rt_evaluator.report.provenance import provenance
 from tunix_rt_evaluator.verdicts import POLICY
 from tunix_rt_kit.text import visible
 
@@ -68,6 +70,7 @@ def _accuracy(content: ComparisonContent) -> str:
         f"{words.changed(content)}; {words.tested(overall)}. "
         f"Least true difference that would be shown four times in five: {words.detectable(overall)}.",
     ]
+    parts += filter(None, [words.unmarked(content)])
     bounds = words.bounds(content)
     if bounds:
         header = ("Answers that are not settled", "Items", "Difference at worst to at best, points")
@@ -121,11 +124,20 @@ def _flips(heading: str, flips: Sequence[Flip]) -> list[str]:
             _block(flip.base.prompt),
             f"Accepted: {accepted}",
             f"Base answered {_answer(flip.base)}:",
-            _block(words.shown(flip.base).generation.output),
+            *_output(flip.base),
             f"Candidate answered {_answer(flip.candidate)}:",
-            _block(words.shown(flip.candidate).generation.output),
+            *_output(flip.candidate),
         ]
     return parts
+
+
+def _output(result: ItemResult) -> Iterator[str]:
+    """What was written: reasoning folded, and the answer."""
+    for parts in words.shown(result).parts[:1] or (Parts("", "", "none", 0),):
+        if parts.state != "none":
+            label = words.reasoning_label(parts)
+            yield f"<details><summary>{label}</summary>\n\n{_block(parts.reasoning)}\n\n</details>"
+        yield _block(parts.answer)
 
 
 def _answer(result: ItemResult) -> str:
@@ -137,7 +149,7 @@ def _answer(result: ItemResult) -> str:
 
 
 def _provenance(content: ComparisonContent) -> str:
-    rows = [(fact.label, f"`{fact.base}`", f"`{fact.candidate}`") for fact in words.provenance(content)]
+    rows = [(fact.label, f"`{fact.base}`", f"`{fact.candidate}`") for fact in provenance(content)]
     blank = [tuple("" if cell == "``" else cell for cell in row) for row in rows]
     return _table(("", "Base", "Candidate"), blank)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from tunix_rt_evaluator.comparison_model import (
@@ -11,12 +10,13 @@ from tunix_rt_evaluator.comparison_model import (
     ComparisonContent,
     Contamination,
     PairedDifference,
+    PartTokens,
     ScoreDifference,
     SeedSummary,
     VerdictName,
 )
 from tunix_rt_evaluator.model import Accuracy, Answer, Decoding, Evaluation, Interval, ItemResult
-from tunix_rt_evaluator.names import eval_set_name, evaluation_name
+from tunix_rt_evaluator.reasoning_model import Parts
 
 VERDICTS: Final[dict[VerdictName, str]] = {
     "IMPROVED": "Improved",
@@ -27,20 +27,6 @@ VERDICTS: Final[dict[VerdictName, str]] = {
 HOLM: Final = "The last column adjusts the p-values for there being several (Holm)."
 _SMALLEST_P: Final = 0.0001
 _GREEDY: Final = "greedy"
-
-
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """A row of the provenance table; ``same`` where base and candidate agree."""
-
-    label: str
-    base: str
-    candidate: str
-
-    @property
-    def same(self) -> bool:
-        """Whether both sides say the same."""
-        return self.base == self.candidate
 
 
 def percent(share: float) -> str:
@@ -162,11 +148,12 @@ def counted_as(content: ComparisonContent) -> str:
 
 def shown(result: ItemResult) -> ItemResult:
     """A result whose first answer is one to show: of several, the first that has the item's verdict."""
-    for answer, verdict in zip(result.generation.answers, result.verdicts, strict=False):
+    for number, (answer, verdict) in enumerate(zip(result.generation.answers, result.verdicts, strict=False)):
         if verdict.correct == result.verdict.correct:
             first = {name: getattr(answer, name) for name in Answer.model_fields}
             return result.model_copy(
                 update={
+                    "splits": result.splits[number : number + 1],
                     "generation": result.generation.model_copy(update=first),
                     "verdict": result.verdict.model_copy(
                         update={"extracted_answer": verdict.extracted_answer}
@@ -330,57 +317,63 @@ def counted(content: ComparisonContent) -> list[tuple[str, str, str]]:
         ),
         ("Could not be run", str(base.failed_count), str(candidate.failed_count)),
         ("Tokens written", f"{base.generated_tokens:,}", f"{candidate.generated_tokens:,}"),
+        *_counted_parts(content.base_parts, content.candidate_parts),
     ]
 
 
-def provenance(content: ComparisonContent) -> list[Fact]:
-    """Everything that could change the result, side by side."""
-    base, candidate = dict(_facts(content.base)), dict(_facts(content.candidate))
-    labels = list(dict.fromkeys([*base, *candidate]))
-    facts = [Fact(label, base.get(label, ""), candidate.get(label, "")) for label in labels]
-    if content.more_bases or content.more_candidates:
-        facts.insert(1, Fact("Further seeds", _names(content.more_bases), _names(content.more_candidates)))
-    return facts
-
-
-def _facts(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
-    manifest = evaluation.manifest
-    if manifest is None:
+def _counted_parts(base: PartTokens | None, candidate: PartTokens | None) -> Iterator[tuple[str, str, str]]:
+    """The same of reasoning and answers, where a side wrote reasoning."""
+    if base is None or candidate is None:
         return
-    unknown = "not known" if manifest.spec.endpoint_model else ""
-    yield "Evaluation", evaluation_name(evaluation.id)
-    yield "Model", model_name(evaluation)
-    yield "Base model", "" if manifest.spec.endpoint_model else evaluation.inputs.base_model
-    yield "Eval set", eval_set_name(manifest.spec.eval_set)
-    yield "Eval set digest", manifest.eval_set_digest
-    yield "Base weights digest", manifest.base_weights_digest or unknown
-    yield "Base configuration digest", manifest.base_config_digest or unknown
-    yield "Tokenizer digest", manifest.tokenizer_digest or unknown
-    yield "Checkpoint digest", manifest.checkpoint_digest
-    yield "Training manifest digest", manifest.training_manifest_digest
-    yield "Dataset digest", manifest.dataset_digest
-    yield "Chat template digest", manifest.chat_template_digest or unknown
-    yield "Results digest", manifest.results_digest
-    if evaluation.manifest_file is not None:
-        yield "Evaluation manifest digest", evaluation.manifest_file.digest
+    yield "Reasoning never closed, wrong", str(base.unclosed_count), str(candidate.unclosed_count)
+    yield "Answers with reasoning", _share(base), _share(candidate)
     yield (
-        "Decoding",
-        _pairs({name: str(value) for name, value in manifest.spec.decoding.model_dump().items()}),
+        "Tokens of reasoning",
+        _tokens(base.reasoning_tokens, base.answer_count),
+        _tokens(candidate.reasoning_tokens, candidate.answer_count),
     )
-    yield "Type of weights", manifest.spec.dtype or unknown
-    yield "Graders", ", ".join(manifest.graders)
-    yield "Engine", manifest.engine
-    yield "Device", manifest.device
-    yield "tunix-rt", manifest.code_revision
-    yield "Packages", _pairs(manifest.package_versions)
-    yield "Runtime settings", _pairs(manifest.runtime_settings)
-
-
-def _names(evaluations: Sequence[Evaluation]) -> str:
-    return ", ".join(
-        f"{evaluation_name(evaluation.id)} ({model_name(evaluation)})" for evaluation in evaluations
+    yield (
+        "Tokens of answers",
+        _tokens(base.answer_tokens, base.answer_count),
+        _tokens(candidate.answer_tokens, candidate.answer_count),
     )
 
 
-def _pairs(values: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in sorted(values.items()))
+def _share(parts: PartTokens) -> str:
+    return f"{parts.reasoning_count} of {parts.answer_count}"
+
+
+def _tokens(count: int | None, answers: int) -> str:
+    """A total with the mean of an answer."""
+    if count is None:
+        return "not known"
+    return f"{count:,} ({count / answers:,.1f} each)" if answers else "0"
+
+
+def unmarked(content: ComparisonContent) -> str:
+    """How many verdicts rest on answers that no mark showed, and what would be found without them; empty
+    where none does."""
+    found = content.unmarked
+    if found is None:
+        return ""
+    without = found.without
+    counts = [
+        f"{count} verdicts {when} ({right} right)"
+        for count, right, when in (
+            (found.base_count, found.base_correct_count, "before"),
+            (found.candidate_count, found.candidate_correct_count, "after"),
+        )
+    ]
+    return (
+        f"{' and '.join(counts)} rest on an answer that nothing marks, such as the last number of a text. "
+        f"Were all of those wrong: {VERDICTS[found.verdict].lower()}, "
+        f"{percent(without.base.accuracy)} before, {percent(without.candidate.accuracy)} after, "
+        f"{points(without.difference)} points (95% interval {point_range(without.interval)}), "
+        f"{tested(without)}."
+    )
+
+
+def reasoning_label(parts: Parts) -> str:
+    """The heading over reasoning."""
+    tokens = "" if parts.tokens is None else f", {parts.tokens:,} tokens"
+    return f"Reasoning{tokens}{', never closed' if parts.state == 'unclosed' else ''}"

@@ -15,6 +15,9 @@ _MOST_CHARACTERS: Final = 200_000
 _MOST_TOKENS: Final = (1 << 31) - 1
 _MOST_NAME: Final = 256
 
+# vLLM, llama.cpp, SGLang and DeepSeek have the first one, OpenRouter, Ollama and newer ones the second.
+_REASONING_FIELDS: Final = ("reasoning_content", "reasoning")
+
 Cleared = Callable[[str], str]
 """Takes out of a server's text what must not be shown, see ``Endpoint.without_key``."""
 
@@ -50,15 +53,16 @@ def read_answer(reply: Any, decoding: Decoding, served: Served, cleared: Cleared
         raise EndpointError(
             f"the reply is by the model {model!r}, and the first one was by {served.model!r}", "unusable"
         )
-    if text is None and finished == "length" and _reasons(choice.message):
-        text = ""  # The tokens were used up before the answer began.
+    reasoning, reasoned = _reasoning(choice.message), _reasoning_tokens(reply)
+    if text is None and (reasoning or reasoned or (finished == "length" and reasoning is not None)):
+        text = ""  # Nothing came behind the reasoning, most often because the tokens were used up.
     if text is None:
         raise EndpointError(f"the reply holds no text and ends by {ended}", "unusable")
     if finished not in ("stop", "length"):
         raise EndpointError(f"the reply ends by {ended}, which is neither 'stop' nor 'length'", "refused")
-    if len(text) > _MOST_CHARACTERS:
+    if (characters := len(text) + len(reasoning or "")) > _MOST_CHARACTERS:
         raise EndpointError(
-            f"the reply has {len(text):,} characters for at most {decoding.max_new_tokens:,} tokens",
+            f"the reply has {characters:,} characters for at most {decoding.max_new_tokens:,} tokens",
             "unusable",
         )
     return Answer(
@@ -66,6 +70,8 @@ def read_answer(reply: Any, decoding: Decoding, served: Served, cleared: Cleared
         output_tokens=_tokens(reply, "completion_tokens"),
         finish_reason=finished,
         log_probabilities=_log_probabilities(choice, decoding) if decoding.log_probabilities else (),
+        reasoning=reasoning or "",
+        reasoning_tokens=reasoned,
     )
 
 
@@ -92,13 +98,27 @@ def _log_probabilities(choice: Any, decoding: Decoding) -> tuple[float, ...]:
 
 
 def _tokens(reply: Any, field: str) -> int:
-    value = getattr(getattr(reply, "usage", None), field, None)
-    return value if isinstance(value, int) and 0 <= value <= _MOST_TOKENS else 0
+    return _count(getattr(getattr(reply, "usage", None), field, None)) or 0
 
 
-def _reasons(message: Any) -> bool:
-    """Whether a server that keeps reasoning apart put some there."""
-    return any(isinstance(getattr(message, name, None), str) for name in ("reasoning_content", "reasoning"))
+def _reasoning_tokens(reply: Any) -> int | None:
+    """How many tokens of the answer's were reasoning, where the server says that there were some."""
+    details = getattr(getattr(reply, "usage", None), "completion_tokens_details", None)
+    return _count(getattr(details, "reasoning_tokens", None)) or None
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and 0 <= value <= _MOST_TOKENS else None
+
+
+def _reasoning(message: Any) -> str | None:
+    """What a server that keeps reasoning apart put there; None of one that does not."""
+    given = [getattr(message, name, None) for name in _REASONING_FIELDS]
+    texts = [text for text in given if isinstance(text, str)]
+    found = next(filter(None, texts), "") if texts else None
+    if found:
+        found.encode()  # As in ``text_of``.
+    return found
 
 
 def _name(reply: Any, field: str, cleared: Cleared) -> str:

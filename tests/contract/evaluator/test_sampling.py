@@ -157,8 +157,8 @@ async def test_pages_of_long_samples_stay_below_the_message_limit(
         pages.append(len(page.results))
         token = page.next_page_token
     assert sum(pages) == items
-    # The first sample of each stands twice in a message, and the prompt holds the text too.
-    assert max(pages) == (7 << 19) // (90_000 * (samples + 2))
+    # The first sample of each stands three times in a message, and the prompt holds the text too.
+    assert max(pages) == (7 << 19) // (90_000 * (samples + 3))
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,7 @@ def test_a_report_shows_escape_sequences_and_orders_of_reading_as_text(kind: str
 def test_json_is_the_whole_content(content: ComparisonContent) -> None:
     values = json.loads(render("json", content))
     assert (values.pop("name"), values.pop("digest")) == (NAME, DIGEST)
+    assert values.pop("parts").keys() == {flip.base.item_id for flip in content.flips}
     assert ComparisonContent.model_validate(values) == content
 
 

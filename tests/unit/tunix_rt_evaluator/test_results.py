@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.comparison import SPLITTER
 from tunix_rt_evaluator.comparison import report_id
-from tunix_rt_evaluator.convert import result_message
+from tunix_rt_evaluator.convert_results import result_message
 from tunix_rt_evaluator.grader_settings import ContainsGrader, NumericGrader, TextGrader
 from tunix_rt_evaluator.grading import Grading
 from tunix_rt_evaluator.model import (
@@ -72,7 +73,7 @@ def before_there_were_samples() -> list[ItemResult]:
         finish_reason="failed",
         error="it does not fit",
     )
-    results = graded([(FIVE, right), (SIX, failed)], GRADING)
+    results = graded([(FIVE, right), (SIX, failed)], GRADING, SPLITTER)
     return [result.model_copy(update={"grader": "numeric/2"}) for result in results]
 
 
@@ -106,17 +107,22 @@ def test_what_uses_nothing_new_has_the_digests_that_it_had() -> None:
         device="cpu",
         code_revision="r",
     )
-    complete = manifest(evaluation, "evaluations/e", evaluation.inputs, facts, Totals.of(results))
-    assert digest_json(complete.model_dump(mode="json")) == (
+    complete = manifest(
+        evaluation, "evaluations/e", evaluation.inputs, facts, SPLITTER.marks, Totals.of(results)
+    )
+    # What is new in it is how reasoning is split off, by which such an evaluation differs from one of before.
+    before = complete.model_copy(update={"spec": complete.spec.model_copy(update={"reasoning_marks": None})})
+    assert digest_json(before.model_dump(mode="json")) == (
         "sha256:c2fe8f47648abcfcc27420ac7727a3262c5cb31f5050c0ea19975d4b314cf830"
     )
+    assert complete.spec.reasoning_marks == SPLITTER.marks
     evaluation = evaluation.model_copy(update={"manifest": complete})
-    assert report_id([evaluation], [evaluation]) == "e28209ebf76dd4e062dd692cf97befd6"
+    assert report_id([evaluation], [evaluation]) == "93d1cda5511fa94f8ee842999c9f6ad4"
 
 
 def test_every_sample_and_log_probability_is_in_the_digest_and_no_time_is() -> None:
     def digest(generation: Generation) -> str:
-        return Totals.of(graded([(FIVE, generation)], GRADING)).digest
+        return Totals.of(graded([(FIVE, generation)], GRADING, SPLITTER)).digest
 
     one = digest(answered("Answer: 5", "Answer: 6"))
     assert digest(answered("Answer: 5", "Answer: 6", seconds=9.0, cached=True)) == one
@@ -136,7 +142,7 @@ def test_results_out_of_order_have_no_digest() -> None:
 
 def test_a_stored_result_comes_back_as_it_was() -> None:
     generations = [answered("Answer: 5", "no", "5"), answered("5", cached=True, log_probabilities=())]
-    for result in graded([(FIVE, entry) for entry in generations], GRADING):
+    for result in graded([(FIVE, entry) for entry in generations], GRADING, SPLITTER):
         assert ItemResult.model_validate(result.model_dump(mode="json")) == result
 
 
@@ -152,14 +158,14 @@ def test_a_stored_result_comes_back_as_it_was() -> None:
 def test_an_item_is_right_when_more_than_half_of_its_samples_are(
     outputs: list[str], correct: bool, score: float
 ) -> None:
-    (result,) = graded([(FIVE, answered(*outputs))], GRADING)
+    (result,) = graded([(FIVE, answered(*outputs))], GRADING, SPLITTER)
     assert (result.verdict.correct, result.verdict.value) == (correct, pytest.approx(score))
     assert len(result.verdicts) == (len(outputs) if len(outputs) > 1 else 0)
 
 
 def test_scores_between_0_and_1_are_averaged_over_the_samples() -> None:
     item = EvalItem(id="q1", prompt="?", accepted_answers=("a", "b"), grader=ContainsGrader(all=True))
-    (result,) = graded([(item, answered("a and b", "a", "neither"))], GRADING)
+    (result,) = graded([(item, answered("a and b", "a", "neither"))], GRADING, SPLITTER)
     assert [verdict.value for verdict in result.verdicts] == [1.0, 0.5, 0.0]
     assert (result.verdict.value, result.verdict.correct) == (0.5, False)
 
@@ -171,7 +177,7 @@ def test_samples_are_graded_in_their_places_beside_items_that_failed() -> None:
         (FIVE, answered("5", "6")),
         (SIX, answered("5", "6", item="q2")),
     ]
-    results = graded(entries, GRADING)
+    results = graded(entries, GRADING, SPLITTER)
     assert [[verdict.correct for verdict in result.each] for result in results] == [
         [False],
         [True, False],
@@ -187,7 +193,7 @@ def test_bounds_let_what_is_not_settled_go_either_way() -> None:
     right, wrong = answered("5"), answered("6")
     failed = before_there_were_samples()[1].generation.model_copy(update={"item_id": "q1"})
     entries = [right, right.model_copy(update=cut), wrong, wrong.model_copy(update=cut), failed]
-    summary = summarise(graded([(FIVE, entry) for entry in entries], GRADING))
+    summary = summarise(graded([(FIVE, entry) for entry in entries], GRADING, SPLITTER))
     assert (summary.worst_correct_count, summary.overall.correct_count, summary.best_correct_count) == (
         1, 2, 4,
     )  # fmt: skip
@@ -196,10 +202,10 @@ def test_bounds_let_what_is_not_settled_go_either_way() -> None:
 def test_speed_is_that_of_what_was_generated() -> None:
     made, kept = answered("5", "6", seconds=2.0), answered("5", "5", cached=True, seconds=0.0)
     partly = made.model_copy(update={"kept_tokens": 4})
-    assert summarise(graded([(FIVE, partly)], GRADING)).tokens_per_second == 2.0
-    summary = summarise(graded([(FIVE, made), (FIVE, kept)], GRADING))
+    assert summarise(graded([(FIVE, partly)], GRADING, SPLITTER)).tokens_per_second == 2.0
+    summary = summarise(graded([(FIVE, made), (FIVE, kept)], GRADING, SPLITTER))
     assert (summary.generated_tokens, summary.tokens_per_second, summary.cached_count) == (16, 4.0, 1)
-    assert summarise(graded([(FIVE, kept)], GRADING)).tokens_per_second == 0.0
+    assert summarise(graded([(FIVE, kept)], GRADING, SPLITTER)).tokens_per_second == 0.0
 
 
 _TEXTS = st.text(max_size=60)
@@ -215,7 +221,7 @@ def test_a_message_is_never_larger_than_its_result_says(
     outputs: list[str], prompt: str, said: str, logs: list[float]
 ) -> None:
     item = EvalItem(id="q1", prompt=prompt, accepted_answers=("x",), grader=TextGrader(), category=said)
-    (result,) = graded([(item, answered(*outputs, log_probabilities=tuple(logs * 40)))], GRADING)
+    (result,) = graded([(item, answered(*outputs, log_probabilities=tuple(logs * 40)))], GRADING, SPLITTER)
     verdict = Verdict(extracted_answer=said, correct=False, error=said, explanation=said)
     result = result.model_copy(
         update={"verdict": verdict, "verdicts": tuple(verdict for _ in result.verdicts)}
@@ -226,6 +232,6 @@ def test_a_message_is_never_larger_than_its_result_says(
 def test_an_item_whose_own_texts_are_too_long_fails_by_itself() -> None:
     # Such as an eval set has that was stored before there was a limit to the number of accepted answers.
     item = EvalItem(id="q1", prompt="?", accepted_answers=("5",) * 130_000, grader=TextGrader())
-    (result,) = graded([(item, answered("Answer: 5"))], GRADING)
+    (result,) = graded([(item, answered("Answer: 5"))], GRADING, SPLITTER)
     assert (result.generation.finish_reason, result.verdict.correct) == ("failed", False)
     assert result_message(result).ByteSize() < 4 << 20

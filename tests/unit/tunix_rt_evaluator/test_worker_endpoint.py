@@ -420,6 +420,53 @@ def test_an_answer_that_did_not_begin_for_all_the_reasoning_was_cut() -> None:
         (done,) = run(endpoint.url, ["a"])
     assert done.answer is not None
     assert (done.answer.output, done.answer.finish_reason, done.answer.output_tokens) == ("", "length", 9)
+    assert done.answer.reasoning == "Hm."
+
+
+@pytest.mark.parametrize(
+    ("content", "message", "details", "wanted"),
+    [
+        ("4", {"reasoning_content": "2 + 2"}, {"reasoning_tokens": 7}, ("4", "2 + 2", 7)),
+        ("4", {"reasoning": "2 + 2"}, None, ("4", "2 + 2", None)),
+        (
+            "4",
+            {"reasoning_content": "2 + 2", "reasoning": "2 + 2"},
+            {"reasoning_tokens": 0},
+            ("4", "2 + 2", None),
+        ),
+        ("4", {"reasoning_content": None, "reasoning": {"effort": "low"}}, None, ("4", "", None)),
+        ("4", {}, {"reasoning_tokens": 7}, ("4", "", 7)),
+        # A server may give all of a text as reasoning that was never closed.
+        (None, {"reasoning_content": "It is 4."}, None, ("", "It is 4.", None)),
+        (None, {}, {"reasoning_tokens": 7}, ("", "", 7)),
+    ],
+)
+def test_reasoning_that_a_server_splits_off_is_kept_apart(
+    content: str | None, message: dict[str, Any], details: Any, wanted: tuple[str, str, int | None]
+) -> None:
+    usage = {"completion_tokens": 9, "completion_tokens_details": details}
+    with answering(lambda _: completion(content, message=message, usage=usage)) as endpoint:
+        (done,) = run(endpoint.url, ["a"])
+    assert done.answer is not None
+    assert (done.answer.output, done.answer.reasoning, done.answer.reasoning_tokens) == wanted
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, {}),
+        (None, {"reasoning_content": ""}),
+        ("4", {"reasoning_content": "\ud800"}),
+        ("4" * 100_000, {"reasoning_content": "5" * 100_001}),
+    ],
+)
+def test_a_reply_without_a_text_that_can_be_kept_fails_its_item(
+    content: str | None, message: dict[str, Any]
+) -> None:
+    replies = iter([completion("yes"), completion(content, message=message)])
+    with answering(lambda _: next(replies)) as endpoint:
+        (done,) = run(endpoint.url, ["a"])
+    assert (done.answer, bool(done.error)) == (None, True)
 
 
 @pytest.mark.parametrize("usage", [None, {}, {"completion_tokens": -1}, {"completion_tokens": "x"}, 5])

@@ -1,0 +1,1 @@
+"""Tells reasoning from the answer in what a model wrote; see docs/adr/0029."""
