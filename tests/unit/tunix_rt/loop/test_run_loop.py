@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import tunix_rt
 from support.fake_loop import FakeLoopServices
 from support.threaded import fake_server
 from support.traces import trace
@@ -23,6 +24,7 @@ from tunix_rt.errors import (
 from tunix_rt.formats import trace_to_json
 from tunix_rt.loop.progress import TrainingProgress
 
+EMPTY = Path(tunix_rt.__file__).with_name("py.typed")
 ALL = ["import", "dataset", "eval_set", "evaluation_before", "training", "evaluation_after", "comparison"]
 
 
@@ -270,7 +272,8 @@ def test_a_loop_that_cannot_write_its_results_does_not_begin(
     [
         ({"file": "/nope.jsonl"}, "traces.file /nope.jsonl: cannot be read: No such file"),
         ({"generate": {"count": 5, "families": ["poetry"]}}, "traces.generate: .*poetry"),
-        ({"file": "/dev/null"}, "/dev/null holds no traces"),
+        ({"file": "/dev/null"}, "traces.file /dev/null: cannot be read: is a pipe or a device"),
+        ({"file": str(EMPTY)}, f"{EMPTY} holds no traces"),
     ],
 )
 def test_traces_that_cannot_be_had_are_named(
