@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from support import scripted_evaluator as script
 from support.checkpoints import CHATML, FakeTrainer
 from support.evaluating import FOUR, create, ended, eval_set, run, running, until
+from support.malformed_models import malformed
 from support.serving import fields, refused
 from support.tiny_model import make_tiny_model
 from tunix_rt import v1
@@ -189,3 +191,16 @@ async def test_an_evaluations_request_id_is_bound_to_its_body(evaluator: Any) ->
         assert (error.code, error.reason) == ("ALREADY_EXISTS", "REQUEST_ID_REUSED")
     assert (await create(evaluator, request_id="r", dtype=v1.DTYPE_AUTO)).name == first.name
     assert len((await evaluator.ListEvaluations(v1.ListEvaluationsRequest())).evaluations) == 1
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_model_whose_files_are_malformed_is_refused_by_name(evaluator: Any, tmp_path: Path) -> None:
+    await evaluator.CreateEvalSet(eval_set(FOUR))
+    kinds = ("stops", "config.json is", "weights", "another head")
+    for name, folder, words in malformed(tmp_path / "models"):
+        if name.startswith(kinds):
+            error = await refused(create(evaluator, base_model=str(folder)))
+            assert (error.code, error.reason) == ("FAILED_PRECONDITION", "BASE_MODEL_UNSUPPORTED"), name
+            assert all(word in error.message for word in words), name
+    listed = await evaluator.ListEvaluations(v1.ListEvaluationsRequest())
+    assert not listed.evaluations
