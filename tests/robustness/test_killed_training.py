@@ -13,8 +13,6 @@ from support.trainer_process import TrainerProcess, wait_for
 from support.training import exporting, rows
 from tunix_rt import v1
 
-STEPS = 40
-
 
 @pytest.fixture
 def kills(request: pytest.FixtureRequest) -> int:
@@ -22,10 +20,10 @@ def kills(request: pytest.FixtureRequest) -> int:
     return number
 
 
-def moments(kills: int, chosen: random.Random) -> list[int]:
+def moments(kills: int, steps: int, chosen: random.Random) -> list[int]:
     """At which step to kill, or 0 for soon after a child has started."""
     early = kills // 3
-    at_steps = sorted(chosen.sample(range(1, STEPS), kills - early))
+    at_steps = sorted(chosen.sample(range(1, steps), kills - early))
     before = set(chosen.sample(range(len(at_steps)), early))
     return [at for index, step in enumerate(at_steps) for at in ([0, step] if index in before else [step])]
 
@@ -33,9 +31,10 @@ def moments(kills: int, chosen: random.Random) -> list[int]:
 def test_a_job_ends_in_the_same_bytes_however_often_server_and_child_are_killed(
     tmp_path: Path, kills: int
 ) -> None:
-    chosen = random.Random(kills)
+    chosen, steps = random.Random(kills), 12 + kills
     make_tiny_model(tmp_path / "models" / "tiny")
     spec = {
+        "max_steps": steps,
         # Steps that take long enough to be hit.
         "rows_per_batch": 60,
         "max_length": 128,
@@ -50,7 +49,7 @@ def test_a_job_ends_in_the_same_bytes_however_often_server_and_child_are_killed(
             whole = trainer.done(trainer.create(**spec))
             job = trainer.create(**spec)
             child, killed = trainer.child(job), {"server": 0, "child": 0, "both": 0}
-            for step in moments(kills, chosen):
+            for step in moments(kills, steps, chosen):
                 wait_for(
                     lambda step=step: child.pid is not None and child.step >= step,  # type: ignore[misc]
                     f"step {step} was not reached",
@@ -71,7 +70,7 @@ def test_a_job_ends_in_the_same_bytes_however_often_server_and_child_are_killed(
             assert (one.step, one.digest) == (other.step, other.digest)
             assert files(one) == files(other)
             assert one.manifest.data_order_digest == other.manifest.data_order_digest
-            assert [step for step, _ in losses(trainer, whole)] == list(range(1, STEPS + 1))
+            assert [step for step, _ in losses(trainer, whole)] == list(range(1, steps + 1))
             # A step that was taken again measured the same again.
             assert dict(losses(trainer, job)) == dict(losses(trainer, whole))
             assert set(losses(trainer, job)) == set(losses(trainer, whole))
