@@ -323,7 +323,8 @@ async def test_nothing_left_and_an_empty_train_split_fail(world: Exporting) -> N
     leaked = await world.build("leaked", eval_sets=["evalSets/a"])
     assert failure(leaked) == (
         "DATASET_EMPTY",
-        "the dataset would be empty: every matching trace was dropped: 1 as contaminated",
+        "the dataset would be empty: every matching trace was dropped: 1 as contaminated (gives away an "
+        "item of evalSets/a)",
     )
     small = await world.build("small", splits=[split("train", 1e-9), split("rest", 1 - 1e-9)])
     assert failure(small)[0] == "DATASET_EMPTY"

@@ -175,7 +175,7 @@ def test_a_dataset_is_exported_audited_and_refused_where_it_does_not_fit(
     assert "AUDIT FOR" in shown
     assert "tokens are counted by" not in shown
     _, err = shell("train", "start", "-d", "audited", "-m", "tiny", "--max-length", "64", exit_code=1)
-    assert "longer than max_length of 64 tokens" in err
+    assert "longer than --max-length of 64 tokens" in err
     row_id = train["truncated"]["example_row_ids"][0]
     assert row_id in err
     out, _ = shell("traces", "show", row_id, "--json")
