@@ -53,8 +53,10 @@ def some_items(count: int = 120) -> list[EvalItem]:
     ]
 
 
-def answered(item: EvalItem, number: int, *, right: bool, style: str, tokens: str = "t") -> ItemResult:
-    """The result of an item that was answered right or wrong."""
+def answered(
+    item: EvalItem, number: int, *, right: bool, style: str, tokens: str = "t", thought: str = ""
+) -> ItemResult:
+    """The result of an item that was answered right or wrong, behind a thought if there is one."""
     value = int(item.accepted_answers[0]) + (0 if right else 1 + number % 5)
     output = (
         f"Reasoning:\n1. {number + 3} + {2 * number + 1} = {value}\nAnswer: {value}"
@@ -65,7 +67,7 @@ def answered(item: EvalItem, number: int, *, right: bool, style: str, tokens: st
         item_id=item.id,
         prompt_tokens=40,
         prompt_token_digest=digest_bytes(f"{tokens} {item.id}".encode()),
-        output=output,
+        output=f"<think>{thought}</think>{output}" if thought else output,
         output_tokens=len(output) // 4,
         finish_reason="stop",
         seconds=0.05,

@@ -8,7 +8,7 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 
 from tunix_rt import v1
-from tunix_rt.answers import answer_trace
+from tunix_rt.answers import answer_trace, answer_traces
 from tunix_rt.formats.rows import MAX_STEP
 
 EVALUATION = v1.Evaluation(
@@ -103,3 +103,55 @@ def test_a_trace_names_an_endpoints_model() -> None:
     result = v1.EvaluationResult(item_id="q1", prompt="What is 2 + 3?", output="Answer: 5")
     trace = answer_trace(v1.Evaluation(name="evaluations/e", spec=spec), result)
     assert trace.metadata["model"] == "qwen3-8b"
+
+
+@pytest.mark.parametrize(
+    ("reasoning", "answer", "steps", "final"),
+    [
+        ("Two and three.\n\nThat is 6?", "5", ["Two and three.", "That is 6?"], "5"),
+        ("Is it 6?", "So:\nAnswer: 5", ["Is it 6?", "So:"], "5"),
+        ("", "The sum is 5.", ["The sum is 5."], "5"),
+    ],
+)
+def test_reasoning_that_was_split_off_becomes_steps(
+    reasoning: str, answer: str, steps: list[str], final: str
+) -> None:
+    trace = made_of(
+        f"<think>{reasoning}</think>{answer}",
+        reasoning=reasoning,
+        answer=answer,
+        reasoning_state=v1.REASONING_STATE_CLOSED,
+        extracted_answer="5",
+    )
+    assert [step.content for step in trace.steps] == steps
+    assert trace.final_answer == final
+
+
+@pytest.mark.parametrize(
+    ("state", "answer", "wanted"),
+    [
+        (v1.REASONING_STATE_CLOSED, "5", 1),
+        (v1.REASONING_STATE_CLOSED, "", 0),
+        (v1.REASONING_STATE_UNCLOSED, "", 0),
+        (v1.REASONING_STATE_NONE, "", 1),
+    ],
+)
+def test_reasoning_without_an_answer_is_no_trace(
+    state: v1.ReasoningState.ValueType, answer: str, wanted: int
+) -> None:
+    result = v1.EvaluationResult(
+        item_id="q1", prompt="2 + 3?", output="<think>6?", answer=answer, reasoning_state=state
+    )
+
+    class Evaluator:
+        def get_evaluation(self, _: str) -> v1.Evaluation:
+            return EVALUATION
+
+        def list_evaluation_items(self, *_: Any, **__: Any) -> list[v1.EvaluationResult]:
+            return [result]
+
+    class Client:
+        evaluator = Evaluator()
+
+    client: Any = Client()
+    assert len(list(answer_traces(client, "evaluations/e"))) == wanted

@@ -13,6 +13,7 @@ from tunix_rt_evaluator.comparison import compared, report_id
 from tunix_rt_evaluator.comparison_model import Contamination, GivenAway, Reason, Run
 from tunix_rt_evaluator.model import Decoding, ItemResult
 from tunix_rt_evaluator.paired import holm
+from tunix_rt_evaluator.report import DOCUMENTS, words
 from tunix_rt_evaluator.soundness import REASONS, check_sound, checked_waivers
 from tunix_rt_kit.errors import FailedPrecondition, InvalidArgument
 
@@ -380,3 +381,50 @@ def test_how_answers_are_drawn_is_part_of_the_question_and_what_is_kept_of_them_
     assert [violation.field for violation in error.violations] == ["decoding.temperature", "decoding.seed"]
     same = DRAWN.model_copy(update={"log_probabilities": True})
     assert check_sound([base(decoding=DRAWN), tuned(decoding=same, fresh=True)]) == ()
+
+
+def resting(results: Sequence[ItemResult], unmarked: int) -> list[ItemResult]:
+    """The same with the verdicts on the last items that are right resting on unmarked answers."""
+    right = [result.item_id for result in results if result.verdict.correct][-unmarked:] if unmarked else []
+    return [
+        result.model_copy(
+            update={"verdict": result.verdict.model_copy(update={"unmarked": result.item_id in right})}
+        )
+        for result in results
+    ]
+
+
+def test_a_comparison_says_what_rests_on_unmarked_answers_and_what_is_found_without_them() -> None:
+    many = some_items(40)
+    before = [answered(item, number, right=number < 10, style="tuned") for number, item in enumerate(many)]
+    after = [answered(item, number, right=number < 30, style="tuned") for number, item in enumerate(many)]
+    content = compared([base(resting(before, 0))], [tuned(resting(after, 20))])
+    assert content.verdict == "IMPROVED"
+    found = content.unmarked
+    assert found is not None
+    assert (found.base_count, found.candidate_count, found.candidate_correct_count) == (0, 20, 20)
+    assert (found.without.difference, found.verdict) == (0.0, "NO_EVIDENCE")
+    sentence = words.unmarked(content)
+    assert "20 verdicts after (20 right) rest on an answer that nothing marks" in sentence
+    assert "no evidence of a difference, 25.0% before, 25.0% after" in sentence
+    for kind in ("markdown", "html"):
+        assert sentence in DOCUMENTS[kind].render("comparisonReports/a", "sha256:a", content)
+    plain = compared([base(resting(before, 0))], [tuned(resting(after, 0))])
+    assert (plain.unmarked, words.unmarked(plain)) == (None, "")
+
+
+def test_tokens_of_reasoning_are_counted_on_each_side() -> None:
+    thought = [
+        answered(item, number, right=True, style="tuned", thought="a b c d")
+        for number, item in enumerate(ITEMS)
+    ]
+    content = compared([base()], [tuned(thought)])
+    assert content.base_parts is not None
+    assert content.candidate_parts is not None
+    assert (content.base_parts.reasoning_count, content.base_parts.reasoning_tokens) == (0, 0)
+    assert content.candidate_parts.reasoning_count == content.candidate_parts.answer_count == len(ITEMS)
+    # Four words and the marks around them.
+    assert content.candidate_parts.reasoning_tokens == 4 * len(ITEMS)
+    rows = {label: (before, after) for label, before, after in words.counted(content)}
+    assert rows["Tokens of reasoning"] == ("0 (0.0 each)", "48 (4.0 each)")
+    assert compared([base()], [tuned()]).base_parts is None

@@ -352,6 +352,16 @@ def test_a_model_of_an_endpoint_is_evaluated(stored: Run, services: FakeLoopServ
     assert stored("evaluate", "-e", "e", "--endpoint-model", "qwen3-8b", "-m", "tiny").exit_code == 2
 
 
+def test_marks_of_reasoning_can_be_given(stored: Run, services: FakeLoopServices) -> None:
+    given = '{"start": "<a>", "end": "</a>"}'
+    done(stored("evaluate", "-e", "e", "-m", "tiny", "--reasoning-marks", given))
+    assert services.jobs["evaluations/0"].spec.reasoning_marks == v1.ReasoningMarks(start="<a>", end="</a>")
+    for wrong, said in (('{"stat": "<a>"}', "did you mean 'start'?"), ("{", "is no JSON")):
+        refused = stored("evaluate", "-e", "e", "-m", "tiny", "--reasoning-marks", wrong)
+        assert refused.exit_code == 2
+        assert said in " ".join(refused.stderr.replace("│", " ").split())
+
+
 def test_report_is_opened_in_a_browser(stored: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     opened: list[str] = []
     monkeypatch.setattr("webbrowser.open", opened.append)

@@ -15,7 +15,7 @@ from tunix_rt.cli import tables
 from tunix_rt.cli.comparison_view import print_comparison
 from tunix_rt.cli.dataset_audit import print_leaks
 from tunix_rt.cli.dataset_view import print_dataset, print_dropped
-from tunix_rt.cli.evaluations import print_evaluation
+from tunix_rt.cli.evaluation_view import print_evaluation
 from tunix_rt.cli.options import SharedOptions
 from tunix_rt.cli.session import Session, as_document
 from tunix_rt.cli.traces.reading import trace_panel
@@ -286,3 +286,26 @@ def test_a_list_is_one_json_array(capsys: pytest.CaptureFixture[str]) -> None:
     assert [trace["name"] for trace in json.loads(capsys.readouterr().out)] == ["traces/0", "traces/1"]
     session.print_messages(iter(()))
     assert json.loads(capsys.readouterr().out) == []
+
+
+def test_evaluation_shows_what_was_reasoning_and_what_nothing_marks(console: Console) -> None:
+    summary = v1.EvaluationSummary(
+        overall=accuracy(10, 40),
+        generated_tokens=9_000,
+        reasoning_count=30,
+        reasoning_tokens=6_000,
+        unclosed_reasoning_count=2,
+        unmarked_count=7,
+        unmarked_correct_count=5,
+    )
+    marks = v1.ReasoningMarks(name="think", start="<think>", end="</think>", opened=True, revision=1)
+    manifest = v1.EvaluationManifest(spec=v1.EvaluationSpec(reasoning_marks=marks))
+    print_evaluation(console, v1.Evaluation(name="evaluations/x", summary=summary, manifest=manifest))
+    text = " ".join(shown(console).split())
+    for part in (
+        "reasoning in 30 answers: 6,000 of 9,000 tokens, 200 each",
+        "never closed the reasoning of 2 answers, counted as wrong",
+        "unmarked 7 verdicts (5 right) on an answer that nothing marks",
+        "reasoning marks <think> to </think>, opened by the prompt",
+    ):
+        assert part in text

@@ -255,3 +255,17 @@ def test_the_filter_becomes_the_contracts() -> None:
     assert message.scores[0] == v1.ScoreCondition(criterion="structure", minimum=20)
     assert message.created_from.ToJsonString() == "2026-01-01T00:00:00Z"
     assert not message.HasField("created_before")
+
+
+def test_marks_of_reasoning_are_a_name_or_two_texts(tmp_path: Path) -> None:
+    def spec(marks: str) -> v1.EvaluationSpec:
+        config = LoopConfig.from_yaml(write(tmp_path, f"{SMALL}evaluation: {{reasoning_marks: {marks}}}\n"))
+        return specs.tuned_evaluation_spec(config.evaluation, "evalSets/e", "trainingJobs/j/checkpoints/1")
+
+    assert spec("THINK").reasoning_marks == v1.ReasoningMarks(name="THINK")
+    marks = v1.ReasoningMarks(start="<a>", end="", opened=True)
+    assert spec("{start: <a>, end: '', opened: true}").reasoning_marks == marks
+    assert not specs.tuned_evaluation_spec(EvaluationConfig(), "e", "c").HasField("reasoning_marks")
+    for wrong, said in (("{begin: <a>}", "begin is no setting"), ("{start: 5}", "start is 5; a text")):
+        text = f"{SMALL}evaluation: {{reasoning_marks: {wrong}}}\n"
+        assert said in refused(tmp_path, text)
