@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from tunix_rt_evaluator.endings import failure, success
 from tunix_rt_evaluator.grading import Grading
@@ -27,9 +27,12 @@ from tunix_rt_evaluator.results import Totals, graded, regraded_manifest
 from tunix_rt_evaluator.service import EvaluationRepository
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.jobs import JobRunner
+from tunix_rt_kit.jobs.runner import AWAY
 from tunix_rt_kit.serving.logging import get_logger
 
 _log = get_logger("tunix_rt.evaluator")
+
+T = TypeVar("T")
 
 _PAGE: Final = 200
 _SAVE_S: Final = 0.5
@@ -82,6 +85,10 @@ class Regrader:
             self._runner.cancel(evaluation_id)
 
     def _run(self, evaluation_id: str, cancelled: threading.Event) -> None:
+        # Again from the start: what was stored is not graded twice.
+        self._insist(lambda: self._regrade(evaluation_id, cancelled))
+
+    def _regrade(self, evaluation_id: str, cancelled: threading.Event) -> None:
         evaluation = self._begin(evaluation_id)
         if evaluation is None or evaluation.inputs.regrade is None:
             return
@@ -133,7 +140,20 @@ class Regrader:
         return self._repository.get(evaluation_id).state
 
     def _on_error(self, evaluation_id: str, error: Exception) -> None:
-        self._repository.change_state(evaluation_id, _OPEN, EvaluationState.FAILED, failure(error))
+        if not left_to_the_next(self._runner, error):
+            failed = failure(error)
+            self._insist(
+                lambda: self._repository.change_state(evaluation_id, _OPEN, EvaluationState.FAILED, failed)
+            )
+
+    def _insist(self, act: Callable[[], T]) -> T:
+        return act() if self._runner is None else self._runner.insist(act)
+
+
+def left_to_the_next(runner: JobRunner | None, error: Exception) -> bool:
+    """Whether a job is no failure, but one that the next server takes up: this one stops, and the database
+    is away."""
+    return runner is not None and runner.stopping.is_set() and isinstance(error, AWAY)
 
 
 class _Work:
@@ -215,9 +235,9 @@ class JobQueues:
         self._generating = generating
         self._regrader = regrader
 
-    def submit(self, evaluation_id: str) -> None:
-        """Put one that was stored at the end of its queue."""
-        if self._only_grades(evaluation_id):
+    def submit(self, evaluation_id: str, *, only_grades: bool) -> None:
+        """Put one that was stored at the end of its queue; asks no database, which may be away by now."""
+        if only_grades:
             self._regrader.submit(evaluation_id)
         else:
             self._generating.submit(evaluation_id)

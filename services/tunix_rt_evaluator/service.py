@@ -94,8 +94,8 @@ class BaseModels(Protocol):
 class JobQueue(Protocol):
     """Runs evaluations."""
 
-    def submit(self, evaluation_id: str) -> None:
-        """Put one that was stored at the end of the queue."""
+    def submit(self, evaluation_id: str, *, only_grades: bool) -> None:
+        """Put one that was stored at the end of the queue of its kind; it may be there already."""
 
     def stop_job(self, evaluation_id: str, *, at_once: bool) -> None:
         """Ask a running one to stop at its next opportunity, or end it at once."""
@@ -164,6 +164,7 @@ class EvaluatorService:
         )
         known = self._repository.requested(request) if request_id else None
         if known is not None:
+            self._queue.submit(known, only_grades=False)
             return self._repository.get(known)
         eval_set = self._repository.eval_set(spec.eval_set)
         check_judge(eval_set.items or (), self._grading)
@@ -182,7 +183,7 @@ class EvaluatorService:
             create_time=datetime.now(UTC),
         )
         stored = self._repository.create(evaluation, request)
-        self._queue.submit(stored)
+        self._queue.submit(stored, only_grades=False)
         return self._repository.get(stored)
 
     def _with_template(
@@ -232,10 +233,11 @@ class EvaluatorService:
         request = RequestKey("RegradeEvaluation", request_id, digest_json(wanted.identity))
         known = self._repository.requested(request) if request_id else None
         if known is not None:
+            self._queue.submit(known, only_grades=True)
             return self._repository.get(known)
         evaluation = wanted.evaluation(self._grading)
         stored = self._repository.create(evaluation, request)
-        self._queue.submit(stored)
+        self._queue.submit(stored, only_grades=True)
         return self._repository.get(stored)
 
     def list_items(

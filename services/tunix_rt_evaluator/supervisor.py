@@ -6,9 +6,10 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 from tunix_rt_evaluator.endings import failure, success
 from tunix_rt_evaluator.events import AttemptFacts
@@ -20,17 +21,22 @@ from tunix_rt_evaluator.model import (
     Evaluation,
     EvaluationState,
     EvaluationUpdate,
+    ItemResult,
     JobError,
 )
 from tunix_rt_evaluator.names import evaluation_name
 from tunix_rt_evaluator.reasoning.marks import is_current
 from tunix_rt_evaluator.reasoning.split import Splitter, Splitters
+from tunix_rt_evaluator.regrading import left_to_the_next
 from tunix_rt_evaluator.results import Totals, graded, manifest
 from tunix_rt_evaluator.service import EvaluationRepository
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.jobs import JobRunner, WorkerProcess
+from tunix_rt_kit.jobs.runner import AWAY, AWAY_S
 from tunix_rt_kit.serving.logging import get_logger
+
+T = TypeVar("T")
 
 _log = get_logger("tunix_rt.evaluator")
 
@@ -104,32 +110,38 @@ class Supervisor:
             self._runner.cancel(evaluation_id)
 
     def _run(self, evaluation_id: str, cancelled: threading.Event) -> None:
-        evaluation = self._repository.get(evaluation_id)
+        evaluation = self._insist(lambda: self._repository.get(evaluation_id))
         process = self._folders.process(evaluation, kept=self._kept.keeps)
         run = None
         try:
-            run = self._begin(evaluation, process)
+            run = self._insist(lambda: self._begin(self._repository.get(evaluation_id), process))
             if run is None:
                 return
             unsaved, looked = False, 0.0
             while process.poll() is None and not run.told_its_end:
-                unsaved |= run.collect()
                 if self._stopping:
                     self._give_back(run, process)
                     return
-                if time.monotonic() - looked >= _LOOK_S:
-                    looked = time.monotonic()
-                    if unsaved:
-                        run.save()
-                        unsaved = False
-                    if run.cancelling:
-                        cancelled.set()
+                try:
+                    unsaved |= run.collect()
+                    if time.monotonic() - looked >= _LOOK_S:
+                        looked = time.monotonic()
+                        if unsaved:
+                            run.save()
+                            unsaved = False
+                        if run.cancelling:
+                            cancelled.set()
+                except AWAY as error:
+                    # What the child tells waits in its folder.
+                    _log.warning("storage_away", evaluation=evaluation_id, error=str(error))
+                    unsaved = True
+                    time.sleep(AWAY_S)
                 if evaluation_id in self._end_at_once:
                     process.kill()
                 elif cancelled.is_set():
                     process.request_cancel()
                 time.sleep(_POLL_S)
-            run.finish(asked_to_stop=cancelled.is_set())
+            self._insist(partial(run.finish, asked_to_stop=cancelled.is_set()))
         finally:
             self._keep_or_kill(process, run)
             self._folders.discard_checkpoint(evaluation_id)
@@ -198,12 +210,15 @@ class Supervisor:
             run.change([EvaluationState.RUNNING], EvaluationState.QUEUED)
 
     def _on_error(self, evaluation_id: str, error: Exception) -> None:
-        self._repository.change_state(
-            evaluation_id,
-            [EvaluationState.QUEUED, *_UNDER_WAY],
-            EvaluationState.FAILED,
-            failure(error),
+        if left_to_the_next(self._runner, error):
+            return
+        unfinished, update = [EvaluationState.QUEUED, *_UNDER_WAY], failure(error)
+        self._insist(
+            lambda: self._repository.change_state(evaluation_id, unfinished, EvaluationState.FAILED, update)
         )
+
+    def _insist(self, act: Callable[[], T]) -> T:
+        return act() if self._runner is None else self._runner.insist(act)
 
 
 class _Run:
@@ -234,6 +249,8 @@ class _Run:
             # What an earlier version graded is graded again: the folder has all that was written.
             repository.drop_results(evaluation.id)
         self._stored = repository.answered(evaluation.id)
+        self._unstored: list[ItemResult] = []
+        self._unsure = False
 
     @property
     def told_its_end(self) -> bool:
@@ -269,11 +286,21 @@ class _Run:
         self._facts.new_generations.clear()
         if fresh:
             answers = [(self._by_id[entry.item_id], entry) for entry in fresh]
-            self._repository.add_results(
-                self._evaluation.id, graded(answers, self._grading, self._make_splitter())
-            )
-            self._stored |= {entry.item_id for entry in fresh}
+            self._unstored += graded(answers, self._grading, self._make_splitter())
+        self._store()
         return bool(events)
+
+    def _store(self) -> None:
+        """Store what was graded. Where the database goes away meanwhile, the next call does, and looks first
+        whether it was stored all the same."""
+        if self._unstored and self._unsure:
+            self._stored = self._repository.answered(self._evaluation.id)
+            self._unstored = [result for result in self._unstored if result.item_id not in self._stored]
+        if self._unstored:
+            self._unsure = True
+            self._repository.add_results(self._evaluation.id, self._unstored)
+            self._stored |= {result.item_id for result in self._unstored}
+        self._unsure, self._unstored = False, []
 
     def _make_splitter(self) -> Splitter:
         """The one for what this evaluation's children write; all of them use one chat template."""
@@ -299,6 +326,7 @@ class _Run:
         _log.warning("evaluation_started_over", evaluation=self._evaluation.id, changed=changed)
         self._repository.drop_results(self._evaluation.id)
         self._stored.clear()
+        self._unstored.clear()
 
     def save(self) -> None:
         """Store how far the evaluation has come."""

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
-from tunix_rt_kit.errors import Aborted, DomainError, Unavailable
+from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.jobs import JobRunner, WorkerProcess
+from tunix_rt_kit.jobs.runner import AWAY, AWAY_S
 from tunix_rt_kit.serving.logging import get_logger
 from tunix_rt_trainer.attempt import UNDER_WAY, Attempt
 from tunix_rt_trainer.job_folders import FolderLines, JobFolders
@@ -25,8 +26,6 @@ _POLL_S: Final = 0.1
 _SHUTDOWN_S: Final = 2.0
 _MOST_DEATHS: Final = 10
 _HUNG_S: Final = 300.0
-_STORAGE_S: Final = 1.0
-_AWAY: Final = (Aborted, Unavailable)
 # Of the time to stop, what a child has to save how far it has come; the rest is for storing what it told.
 _SAVING_SHARE: Final = 0.7
 
@@ -141,10 +140,10 @@ class Supervisor:
                 process.request_cancel()
             try:
                 attempt.collect()
-            except _AWAY as error:
+            except AWAY as error:
                 # What a child tells waits in its folder.
                 _log.warning("storage_away", job=job_id, error=str(error))
-                time.sleep(_STORAGE_S)
+                time.sleep(AWAY_S)
             time.sleep(_POLL_S)
         return self._ended(attempt)
 
@@ -163,13 +162,7 @@ class Supervisor:
     def _insist(self, act: Callable[[], T]) -> T:
         """What ``act`` returns, once database and artifact store can be reached; raises what they raise when
         the server stops before."""
-        while True:
-            try:
-                return act()
-            except _AWAY as error:
-                if self._runner is None or self._runner.stopping.wait(_STORAGE_S):
-                    raise
-                _log.warning("storage_away", error=str(error))
+        return act() if self._runner is None else self._runner.insist(act)
 
     def _save_and_end(self, attempt: Attempt) -> None:
         attempt.process.request_cancel()

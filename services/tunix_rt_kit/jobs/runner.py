@@ -6,11 +6,18 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Literal
+from typing import Final, Literal, TypeVar
 
+from tunix_rt_kit.errors import Aborted, Unavailable
 from tunix_rt_kit.serving.logging import get_logger
 
 _log = get_logger("tunix_rt.jobs")
+
+AWAY: Final = (Aborted, Unavailable)
+"""What a database or an artifact store raises that may be there again in a moment."""
+AWAY_S: Final = 1.0
+
+T = TypeVar("T")
 
 Cancellation = Literal["dequeued", "signalled", "unknown"]
 
@@ -82,6 +89,17 @@ class JobRunner:
                 self._running[job_id].set()
                 return "signalled"
         return "unknown"
+
+    def insist(self, act: Callable[[], T]) -> T:
+        """What ``act`` returns, once the database and the artifact store can be reached; raises what it
+        raises when the runner stops before."""
+        while True:
+            try:
+                return act()
+            except AWAY as error:
+                _log.warning("storage_away", error=str(error))
+                if self.stopping.wait(AWAY_S):
+                    raise
 
     def active(self) -> list[str]:
         """The ids of the jobs that run now."""

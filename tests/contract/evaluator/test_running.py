@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from tunix_rt_evaluator.model import EvaluationState, EvaluationUpdate, WorkerSp
 from tunix_rt_evaluator.repository import SqlEvaluationRepository
 from tunix_rt_evaluator.settings import EvaluatorSettings
 from tunix_rt_kit.database import Database
+from tunix_rt_kit.errors import Unavailable
 from tunix_rt_kit.jobs import WorkerProcess
 
 State = v1.Evaluation
@@ -275,3 +277,60 @@ async def test_watches_end_when_the_server_stops(settings: EvaluatorSettings) ->
     async with running(settings) as second:
         await second.CancelEvaluation(v1.CancelEvaluationRequest(name=made.name))
         assert (await until(second, made, ended)).state == State.STATE_CANCELLED
+
+
+class Away:
+    """A repository's methods, each of which fails now and then, before or after it has done its work."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+        self.failed: set[tuple[str, str]] = set()
+        for name in names:
+            monkeypatch.setattr(SqlEvaluationRepository, name, self._method(name))
+
+    def _fail_once(self, name: str, when: str) -> None:
+        if (name, when) not in self.failed:
+            self.failed.add((name, when))
+            raise Unavailable("the database is away", reason="DATABASE_UNAVAILABLE")
+
+    def _method(self, name: str) -> Any:
+        real = getattr(SqlEvaluationRepository, name)
+
+        def method(repository: SqlEvaluationRepository, *values: Any, **named: Any) -> Any:
+            # Calls of clients may fail: what the queue's threads ask must not.
+            ours = threading.current_thread().name.startswith("evaluation")
+            if ours:
+                self._fail_once(name, "before")
+            answer = real(repository, *values, **named)
+            if ours:
+                self._fail_once(name, "after")
+            return answer
+
+        return method
+
+
+async def test_an_evaluation_goes_on_in_its_child_while_the_database_is_away(
+    evaluator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunix_rt_kit.jobs.runner.AWAY_S", 0.05)
+    monkeypatch.setattr("tunix_rt_evaluator.supervisor.AWAY_S", 0.05)
+    await evaluator.CreateEvalSet(eval_set(FOUR))
+    away = Away(monkeypatch, "add_results", "save", "change_state", "get", "all_results")
+    done = await until(evaluator, await create(evaluator), ended)
+    assert done.state == State.STATE_SUCCEEDED, done
+    assert len(await items_of(evaluator, done)) == 4
+    assert {"add_results", "change_state", "get"} <= {name for name, _ in away.failed}
+
+
+async def test_a_failure_is_stored_once_the_database_is_back(
+    evaluator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunix_rt_kit.jobs.runner.AWAY_S", 0.05)
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError("a bug")
+
+    await evaluator.CreateEvalSet(eval_set(FOUR))
+    monkeypatch.setattr(SqlEvaluationRepository, "answered", broken)
+    Away(monkeypatch, "change_state")
+    done = await until(evaluator, await create(evaluator), ended)
+    assert done.state == State.STATE_FAILED
