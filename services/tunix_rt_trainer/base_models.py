@@ -12,7 +12,7 @@ from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.models.hf_folder import read_config
 from tunix_rt_kit.models.store import BaseModelInfo, ModelStore
-from tunix_rt_kit.models.tokenizer import load_tokenizer, parse_tokenizer
+from tunix_rt_kit.models.tokenizer import load_tokenizer, read_tokenizer
 from tunix_rt_trainer.model import (
     BaseModelShape,
     BaseModelSummary,
@@ -96,7 +96,7 @@ class HostBaseModels:
             return _summary(info, None, ())
         file = self._tokenizer_file(info.path)
         if file.digest not in self._special:
-            tokenizer = parse_tokenizer((info.path / TOKENIZER_FILE).read_bytes())
+            tokenizer = read_tokenizer(info.path)
             self._special[file.digest] = tuple(text for _, text in sorted(tokenizer.special_tokens.items()))
         return _summary(info, file, self._special[file.digest])
 

@@ -171,19 +171,28 @@ def load_tokenizer(path: Path | str) -> ModelTokenizer:
     """
     folder = Path(path)
     special = read_special_tokens(folder)
-    with reading(folder, TOKENIZER_FILE):
-        data = read_bytes(folder / TOKENIZER_FILE, MAX_TOKENIZER_BYTES)
-    try:
-        tokenizer = ModelTokenizer(_parsed(data), special, folder)
-    except InvalidArgument as error:
-        raise unfit(folder, TOKENIZER_FILE, error.message) from error
+    tokenizer = ModelTokenizer(_read(folder), special, folder)
     tokenizer.require_embeddings(read_config(folder).vocab_size, folder)
     return tokenizer
+
+
+def read_tokenizer(folder: Path) -> TextTokenizer:
+    """What ``tokenizer.json`` of a folder says, alone; raises FailedPrecondition (BASE_MODEL_UNSUPPORTED)."""
+    return TextTokenizer(_read(folder))
 
 
 def parse_tokenizer(data: bytes) -> TextTokenizer:
     """The tokenizer of a ``tokenizer.json``; raises InvalidArgument (TOKENIZER_INVALID)."""
     return TextTokenizer(_parsed(data))
+
+
+def _read(folder: Path) -> Tokenizer:
+    with reading(folder, TOKENIZER_FILE):
+        data = read_bytes(folder / TOKENIZER_FILE, MAX_TOKENIZER_BYTES)
+    try:
+        return _parsed(data)
+    except InvalidArgument as error:
+        raise unfit(folder, TOKENIZER_FILE, error.message) from error
 
 
 def _parsed(data: bytes) -> Tokenizer:
