@@ -141,7 +141,7 @@ class EndpointEngine:
         pace = Pace(self._decoding.batch_size, self._endpoint.patience_s)
         with asyncio.Runner() as runner:
             client = self._client(_once_where_busy)
-            under_way: dict[asyncio.Task[tuple[Answer, int]], tuple[Request, float]] = {}
+            under_way: dict[asyncio.Task[tuple[Answer, int]], tuple[Request, float, float]] = {}
             clock = _Clock(time.perf_counter())
             try:
                 while waiting or under_way:
@@ -149,18 +149,18 @@ class EndpointEngine:
                     for _ in range(min(len(waiting), pace.room(len(under_way)))):
                         request = waiting.popleft()
                         task = runner.get_loop().create_task(self._answer(client, request))
-                        under_way[task] = request, began
+                        under_way[task] = request, began, time.perf_counter()
                     check()
                     done = runner.run(_some(under_way, pace.pause_s))
                     now = clock.tick(len(under_way))
                     taken = len(under_way) - sum(_busy(task) is not None for task in done)
                     for task in done:
-                        request, began = under_way.pop(task)
+                        request, began, sent_at = under_way.pop(task)
                         busy = _busy(task)
                         if busy is not None and pace.refused(taken, busy.retry_after_s):
                             waiting.append(request)
                         else:
-                            yield _completion(request, task, now - began, faults, pace)
+                            yield _completion(request, task, now - began, sent_at, faults, pace)
             finally:
                 for task in under_way:
                     task.cancel()
@@ -258,7 +258,12 @@ def _busy(task: asyncio.Task[Any]) -> EndpointError | None:
 
 
 def _completion(
-    request: Request, task: asyncio.Task[tuple[Answer, int]], seconds: float, faults: Faults, pace: Pace
+    request: Request,
+    task: asyncio.Task[tuple[Answer, int]],
+    seconds: float,
+    sent_at: float,
+    faults: Faults,
+    pace: Pace,
 ) -> Completion:
     error = task.exception()
     if error is None:
@@ -268,7 +273,7 @@ def _completion(
         return Completion(request, answer, seconds, prompt_tokens=prompt_tokens)
     if not isinstance(error, EndpointError):
         raise error
-    faults.failed(error)
+    faults.failed(error, sent_at)
     return Completion(request, None, seconds, str(error))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from typing import Final
 
 from tunix_rt_evaluator.openai_endpoint import EndpointError, Failure
@@ -47,23 +49,29 @@ class Faults:
     """Counts failures.
 
     A prompt may be refused for what it is, such as one that is too long. Everything else is the endpoint's
-    fault, and nothing would be learned by asking it a thousand times.
+    fault, and nothing would be learned by asking it a thousand times. Requests that were under way together
+    and failed together are one failure: an endpoint that starts anew refuses all of them at once.
     """
 
     def __init__(self) -> None:
         self._in_a_row = 0
+        self._last_at = -math.inf
 
     def answered(self) -> None:
         """An answer came."""
         self._in_a_row = 0
 
-    def failed(self, error: EndpointError) -> None:
-        """A request failed in the end; raises what ends the evaluation if others would fail as well."""
+    def failed(self, error: EndpointError, sent_at: float) -> None:
+        """A request failed in the end that was sent at ``sent_at`` by ``time.perf_counter``; raises what ends
+        the evaluation if others would fail as well."""
         if error.failure == "refused":
             return
-        self._in_a_row += 1
         if error.failure in _AT_ONCE:
             raise refusal(error)
+        if sent_at < self._last_at:
+            return
+        self._last_at = time.perf_counter()
+        self._in_a_row += 1
         if self._in_a_row >= GIVE_UP_AFTER:
             ended = refusal(error)
             raise type(ended)(

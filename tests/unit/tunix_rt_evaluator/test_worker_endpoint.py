@@ -611,3 +611,19 @@ def test_the_engine_needs_no_model_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_requests_that_fail_together_are_one_failure_in_a_row() -> None:
+    burst = 2 * GIVE_UP_AFTER
+    down = threading.Barrier(burst)
+
+    def reply(prompt: str) -> Reply:
+        if prompt == "x":
+            down.wait(10)
+            return Reply({}, 503)
+        return completion("y")
+
+    with answering(to_items(reply)) as endpoint:
+        done = run(endpoint.url, ["x"] * burst + ["good"] * 3, batch_size=burst)
+    assert [bool(entry.error) for entry in done].count(True) == burst
+    assert len(done) == burst + 3
