@@ -29,6 +29,7 @@ from tunix_rt_kit.models.runtime import give_back_memory
 
 _EVENTS: Final = "events.jsonl"
 _LOOKS_BETWEEN_CHECKS: Final = 256
+_TELL_S: Final = 0.25
 
 
 class Evaluations:
@@ -76,6 +77,7 @@ class _Telling:
     def __init__(self, job: JobDir) -> None:
         self._job = job
         self._stage = ""
+        self._told_at = 0.0
 
     def check(self) -> None:
         """Raises JobCancelled if the job was told to stop."""
@@ -87,7 +89,12 @@ class _Telling:
         self.tell(stage, completed, total, unit)
 
     def tell(self, stage: str, completed: int, total: int, unit: str, eta_s: float | None = None) -> None:
-        """As ``report``, whether or not the job was told to stop."""
+        """As ``report``, whether or not the job was told to stop; nothing new of a stage more often than four
+        times a second, but for its end."""
+        now = time.monotonic()
+        if stage == self._stage and completed < total and now - self._told_at < _TELL_S:
+            return
+        self._told_at = now
         progress = Progress(stage=stage, completed=completed, total=total, unit=unit, eta_s=eta_s)
         kind = "progress" if stage == self._stage else "stage"
         self._stage = stage

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from email.utils import formatdate
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,8 +23,9 @@ from tunix_rt_evaluator.worker.endpoint import open_endpoint
 from tunix_rt_evaluator.worker.endpoint_faults import GIVE_UP_AFTER
 from tunix_rt_evaluator.worker.endpoint_replies import Served, read_answer
 from tunix_rt_evaluator.worker.engine import Completion, Request
+from tunix_rt_evaluator.worker.job import Evaluations
 from tunix_rt_kit.errors import DomainError, FailedPrecondition, Unavailable
-from tunix_rt_kit.jobs import JobCancelled
+from tunix_rt_kit.jobs import JobCancelled, JobDir
 
 SPOKE_FIRST = "Hello."
 NONSENSE = "answers what is no chat completion"
@@ -627,3 +630,18 @@ def test_requests_that_fail_together_are_one_failure_in_a_row() -> None:
         done = run(endpoint.url, ["x"] * burst + ["good"] * 3, batch_size=burst)
     assert [bool(entry.error) for entry in done].count(True) == burst
     assert len(done) == burst + 3
+
+
+def test_progress_is_told_now_and_then_and_not_for_each_of_many_answers(tmp_path: Path) -> None:
+    with answering(lambda _: completion("y")) as endpoint:
+        items = tuple(WorkerItem(id=str(number), prompt="a") for number in range(200))
+        given = spec(endpoint.url, batch_size=16).model_copy(update={"items": items})
+        (tmp_path / "spec.json").write_text(given.model_dump_json())
+        began = time.monotonic()
+        Evaluations().evaluate(JobDir(tmp_path))
+        seconds = time.monotonic() - began
+    events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    told = [event for event in events if event["kind"] == "progress"]
+    assert len(told) <= 4 * seconds + 2
+    assert [event["kind"] for event in events].count("item") == 200
+    assert (told[-1]["completed"], told[-1]["total"]) == (200, 200)
