@@ -22,6 +22,7 @@ from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.errors import DataLoss
 from tunix_rt_kit.jobs import WorkerProcess
 from tunix_rt_kit.jobs.environment import passed_on
+from tunix_rt_kit.models.runtime import pulling_environment
 
 WORKER_MODULE: Final = "tunix_rt_evaluator.worker"
 _ADAPTER_FILES: Final = ("adapter_config.json", "adapter_model.safetensors")
@@ -68,6 +69,8 @@ class JobFolders:
         environment = self._environment
         if evaluation.spec.endpoint_model is not None:
             environment = environment | passed_on("network") | {API_KEY_VARIABLE: self._endpoint.api_key}
+        else:
+            environment = environment | pulling_environment(self._models_dir, evaluation.inputs.base_model)
         return WorkerProcess(WORKER_MODULE, self._root / evaluation.id, env=environment, kept=kept)
 
     def prepare(self, evaluation: Evaluation, items: Sequence[EvalItem], attempt: int) -> WorkerSpec:

@@ -283,10 +283,11 @@ class _Run:
             self._start_over(self._facts.changed)
             self._facts.changed = []
         fresh = [entry for entry in self._facts.new_generations if entry.item_id not in self._stored]
-        self._facts.new_generations.clear()
         if fresh:
             answers = [(self._by_id[entry.item_id], entry) for entry in fresh]
             self._unstored += graded(answers, self._grading, self._make_splitter())
+        # Not before they are graded: that may fail for now, and nobody would read them again.
+        self._facts.new_generations.clear()
         self._store()
         return bool(events)
 

@@ -79,6 +79,8 @@ def _unknown(reason: str) -> Notice:
 
 def _number(text: str) -> Decimal | None:
     try:
-        return Decimal(text.replace(",", "")) if len(text) <= _LONGEST_NUMBER else None
+        number = Decimal(text.replace(",", "")) if len(text) <= _LONGEST_NUMBER else None
     except InvalidOperation:
         return None
+    # "sNaN" is one for Decimal, and raises when it is compared.
+    return number if number is not None and number.is_finite() else None

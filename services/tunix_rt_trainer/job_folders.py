@@ -12,6 +12,7 @@ from tunix_rt_kit.artifacts import ArtifactStore, digest_json
 from tunix_rt_kit.artifacts.store import storage_error
 from tunix_rt_kit.jobs import WorkerProcess
 from tunix_rt_kit.jobs.environment import Group, passed_on
+from tunix_rt_kit.models.runtime import pulling_environment
 from tunix_rt_kit.regular_files import read_bytes
 from tunix_rt_trainer.events import numbered_lines
 from tunix_rt_trainer.model import (
@@ -97,7 +98,9 @@ class JobFolders:
             cache_dir=str(self._cache_dir),
         )
         try:
-            process.start(spec.model_dump(mode="json"))
+            process.start(
+                spec.model_dump(mode="json"), env=pulling_environment(self._models_dir, job.spec.base_model)
+            )
         except OSError as error:
             raise storage_error(error, str(process.path)) from error
 

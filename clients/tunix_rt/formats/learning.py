@@ -46,8 +46,8 @@ def says_no(key: str, value: Any) -> bool:
     Other facts may stand there: a weight in grams, the loss that some model had.
     """
     if key in _MASKED:
-        return value is True
-    return key in _LEARNED and (value is False or (key == "weight" and _is_number(value) and value <= 0))
+        return _is_number(value, 1)
+    return key in _LEARNED and (value is False or (key != "loss" and _is_number(value) and value <= 0))
 
 
 def _is_number(value: Any, wanted: int | None = None) -> bool:

@@ -52,25 +52,24 @@ def _occurs(entry: str, text: str, settings: ContainsGrader) -> bool:
     wanted, given = " ".join(entry.split()), " ".join(text.split())
     if not settings.case_sensitive:
         wanted, given = wanted.casefold(), given.casefold()
-    at = given.find(wanted)
+    at, prose = given.find(wanted), _PROSE.search(given) is not None
     while at >= 0:
-        if not _of_another(wanted, given, at, settings.whole_words):
+        if not _of_another(wanted, given, at, whole_words=settings.whole_words, prose=prose):
             return True
         at = given.find(wanted, at + 1)
     return False
 
 
-def _of_another(wanted: str, given: str, start: int, whole_words: bool) -> bool:
-    """Whether what occurs at ``start`` is part of another number, or with ``whole_words`` of another word."""
+def _of_another(wanted: str, given: str, start: int, *, whole_words: bool, prose: bool) -> bool:
+    """Whether what occurs at ``start`` is part of another number, or with ``whole_words`` of another word;
+    in ``prose`` an exclamation mark ends a sentence."""
     end = start + len(wanted)
     before, behind = given[max(0, start - _NEAR) : start], given[end : end + _NEAR]
     if wanted[:1].isdigit() and (
         _BEFORE_NUMBER.search(before) or (_THOUSANDS.search(before) and _GROUP.match(wanted))
     ):
         return True
-    if wanted[-1:].isdigit() and (
-        _BEHIND_NUMBER.match(behind) or (behind[:1] == "!" and not _PROSE.search(given))
-    ):
+    if wanted[-1:].isdigit() and (_BEHIND_NUMBER.match(behind) or (behind[:1] == "!" and not prose)):
         return True
     return whole_words and _of_another_word(wanted, before, behind)
 

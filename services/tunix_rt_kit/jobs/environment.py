@@ -6,9 +6,9 @@ from __future__ import annotations
 import os
 from typing import Final, Literal
 
-Group = Literal["models", "network", "mlflow", "wandb"]
-"""What a child does besides running Python: compute with a model library, call others over HTTP, report to a
-tracking service."""
+Group = Literal["models", "network", "packages", "mlflow", "wandb"]
+"""What a child does besides running Python: compute with a model library, call others over HTTP, fetch
+packages with pip, report to a tracking service."""
 
 # Names, and beginnings of names that end in "_". Names are compared in upper case, as proxies have both.
 _PYTHON: Final = (
@@ -54,6 +54,7 @@ _GROUPS: Final[dict[Group, tuple[str, ...]]] = {
         *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
         *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
     ),
+    "packages": ("PIP_", "NETRC"),
     "mlflow": ("MLFLOW_", "DATABRICKS_"),
     "wandb": ("WANDB_", "NETRC"),
 }

@@ -59,9 +59,11 @@ class WorkerProcess:
         self._read_to = (0, 0)
         self._beat = (0, 0.0)
 
-    def start(self, spec: Mapping[str, Any], child: KeptChild | None = None) -> None:
-        """Write the spec and start the child, or give the job to one that waits for a job. A wish to cancel
-        from an earlier run is forgotten; events and log go on.
+    def start(
+        self, spec: Mapping[str, Any], child: KeptChild | None = None, *, env: Mapping[str, str] | None = None
+    ) -> None:
+        """Write the spec and start the child, with ``env`` added to its environment too, or give the job to
+        one that waits for a job. A wish to cancel from an earlier run is forgotten; events and log go on.
 
         Raises OSError if the folder cannot be written, and RuntimeError if the child is already running.
         """
@@ -73,11 +75,11 @@ class WorkerProcess:
         files.write_atomically(self.path / files.SPEC, canonical_json(dict(spec)))
         self._child = child.take(self.path) if child else None
         if self._child is None:
-            self._child = self._started()
+            self._child = self._started(env or {})
         self._adopted = None
         files.record_pid(self.path, self._child.pid)
 
-    def _started(self) -> subprocess.Popen[bytes]:
+    def _started(self, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
         with (self.path / files.LOG).open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", self.module, str(self.path.absolute())],
@@ -85,7 +87,7 @@ class WorkerProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={**passed_on(), **self._env},
+                env={**passed_on(), **self._env, **env},
             )
 
     def release(self) -> KeptChild | None:

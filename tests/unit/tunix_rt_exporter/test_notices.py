@@ -72,6 +72,7 @@ def test_a_spec_of_before_keeps_them_and_its_row_rule() -> None:
         ("12", True, False),
         ("12", ["12"], False),
         ("NaN", "nan", False),
+        ("sNaN", "12", True),
         ("1e9999999999", "1e9999999998", True),
         ("9" * 5_000, "8" * 5_000, True),
     ],

@@ -177,7 +177,18 @@ def test_an_answer_that_is_not_to_be_learned_is_refused_by_name(key: str, value:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("weight", 0), ("weight", -1), ("train", False), ("loss", False), ("masked", True)]
+    ("key", "value"),
+    [
+        *(
+            ("weight", 0),
+            ("weight", -1),
+            ("train", False),
+            ("train", 0),
+            ("trainable", 0),
+            ("loss_weight", 0),
+        ),
+        *(("loss", False), ("masked", True), ("masked", 1)),
+    ],
 )
 def test_a_line_that_is_not_to_be_learned_is_refused_by_name(key: str, value: Any) -> None:
     with pytest.raises(FormatError, match=f"{key}: is {value!r}, but the answer"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,12 @@ def test_a_pattern_that_takes_for_ever_is_one_failed_grade() -> None:
     verdict = GRADING.grade(item("regex", [r"(a|aa|b?a)+$"]), "a" * 5_000 + "c")
     assert not verdict.correct
     assert verdict.error == "the pattern '(a|aa|b?a)+$' is not done after 1 s"
+
+
+def test_a_megabyte_of_what_is_only_nearly_the_answer_is_graded_at_once() -> None:
+    began = time.process_time()
+    assert not GRADING.grade(item("contains", ["5"]), "5! " * 340_000).correct
+    assert time.process_time() - began < 5
 
 
 def test_mathematics_that_takes_for_ever_is_one_failed_grade(monkeypatch: pytest.MonkeyPatch) -> None:

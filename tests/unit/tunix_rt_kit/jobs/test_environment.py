@@ -16,7 +16,7 @@ from tunix_rt_evaluator.model import Evaluation, EvaluationInput, EvaluationSpec
 from tunix_rt_evaluator.openai_endpoint import API_KEY_VARIABLE, Endpoint
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.jobs import WorkerProcess
-from tunix_rt_kit.models.runtime import child_environment
+from tunix_rt_kit.models.runtime import child_environment, pulling_environment
 from tunix_rt_trainer.job_folders import JobFolders as TrainingFolders
 from tunix_rt_trainer.model import MetricsSink
 
@@ -26,7 +26,7 @@ SECRETS = {
         *("TUNIX_RT_EVALUATOR_JUDGE_API_KEY", "TUNIX_RT_EVALUATOR_ENDPOINT_API_KEY", "NVIDIA_API_KEY"),
         *("TUNIX_RT_TRAINER_DATABASE_URL", "TUNIX_RT_EVALUATOR_DATABASE_URL", "PGPASSWORD", "TF_TOKEN_x"),
         *("AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "OPENAI_API_KEY", "WANDB_API_KEY", "MLFLOW_TRACKING_PASSWORD"),
-        *("https_proxy", "LANGUAGES", "PATHOLOGY"),
+        *("https_proxy", "PIP_INDEX_URL", "LANGUAGES", "PATHOLOGY"),
     )
 }
 NEEDED = {
@@ -64,7 +64,7 @@ def evaluation(**model: str) -> Kind:
             responses=folder / "responses.db",
         )
         spec = EvaluationSpec.model_construct(endpoint_model=model.get("endpoint_model"))
-        inputs = EvaluationInput.model_construct()
+        inputs = EvaluationInput.model_construct(base_model=model.get("base_model", "a-folder"))
         state = EvaluationState.QUEUED
         asked = Evaluation.model_construct(id="evaluation", spec=spec, inputs=inputs, state=state)
         return folders.process(asked, kept=False)
@@ -81,6 +81,12 @@ def evaluation(**model: str) -> Kind:
             training("mlflow"), {"MLFLOW_TRACKING_PASSWORD", "https_proxy"}, False, id="training-mlflow"
         ),
         pytest.param(evaluation(), set(), False, id="evaluation"),
+        pytest.param(
+            evaluation(base_model="smollm2-135m-instruct"),
+            {"PIP_INDEX_URL", "https_proxy"},
+            False,
+            id="evaluation-that-pulls",
+        ),
         pytest.param(evaluation(endpoint_model="m"), {"https_proxy"}, True, id="evaluation-endpoint"),
     ],
 )
@@ -106,3 +112,14 @@ def test_a_child_gets_what_it_needs_and_no_more(
     assert NEEDED.items() <= environment.items()
     assert ("the endpoint's key" in environment.values()) is asks
     assert (API_KEY_VARIABLE in environment) is asks
+
+
+def test_a_child_is_told_how_to_pull_a_model_only_while_it_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", "of an index")
+    catalogued = "smollm2-135m-instruct"
+    assert pulling_environment(tmp_path, catalogued)["PIP_INDEX_URL"] == "of an index"
+    assert pulling_environment(tmp_path, str(tmp_path)) == {}
+    (tmp_path / catalogued).mkdir()
+    assert pulling_environment(tmp_path, catalogued) == {}
