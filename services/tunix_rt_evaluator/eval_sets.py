@@ -8,7 +8,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from tunix_rt_evaluator.grading import Grading
-from tunix_rt_evaluator.grading.numbers import read_number
+from tunix_rt_evaluator.grading.statements import read_number
 from tunix_rt_evaluator.model import (
     MAX_ACCEPTED_ANSWERS,
     MAX_DESCRIPTION,

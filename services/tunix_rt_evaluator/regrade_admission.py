@@ -61,9 +61,14 @@ class CheckedRegrade:
         }
 
     def evaluation(self, grading: Grading) -> Evaluation:
-        """A new evaluation that only grades; raises as ``checked_regrade`` where the graders do not fit."""
+        """A new evaluation that only grades; raises as ``checked_regrade`` where the grader does not fit.
+
+        The items' own graders were checked when the set was stored. Where a rule is stricter by now, an item
+        is not graded and says why; it does not keep the others from being graded.
+        """
         items = regraded_items(self.eval_set, self.grader)
-        check_grader_fits(items, grading)
+        if self.grader is not None:
+            check_grader_fits(items, grading)
         check_judge(items, grading)
         source = self.source
         regrade = Regrade(

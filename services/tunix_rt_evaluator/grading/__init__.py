@@ -29,6 +29,7 @@ from tunix_rt_evaluator.grading.sandbox import GradingSandbox
 from tunix_rt_evaluator.model import EvalItem, Verdict
 
 MAX_EXPLANATION: Final = 2_000
+_CUT: Final = "the output was cut before a mark showed an answer"
 
 
 class Grading:
@@ -96,12 +97,21 @@ class Grading:
     def grade(self, item: EvalItem, output: str, *, cut: bool = False) -> Verdict:
         """The verdict on a model's whole text, ``cut`` at the most new tokens or not. Where there can be
         none, it is wrong and says why."""
+        kind = self._kinds[item.grader.kind]
+        marked = kind.marked(item.grader, output)
+        if cut and not marked:
+            return Verdict(extracted_answer="", correct=False, explanation=_CUT)
         question = Question(item.prompt, item.accepted_answers, cut)
         try:
-            verdict = self._kinds[item.grader.kind].grade(item.grader, question, output)
+            verdict = kind.grade(item.grader, question, output)
         except CannotGrade as error:
             return Verdict(extracted_answer="", correct=False, error=str(error)[:MAX_EXPLANATION])
-        return verdict.model_copy(update={"explanation": verdict.explanation[:MAX_EXPLANATION]})
+        return verdict.model_copy(
+            update={
+                "explanation": verdict.explanation[:MAX_EXPLANATION],
+                "unmarked": not marked and bool(verdict.extracted_answer),
+            }
+        )
 
     def grade_all(self, answers: Sequence[tuple[EvalItem, str, bool]]) -> list[Verdict]:
         """The verdicts on many answers, each an item, an output and whether that was cut, in order; judges

@@ -27,7 +27,7 @@ _LABEL: Final = re.compile(
     """,
     re.VERBOSE | re.MULTILINE,
 )
-_BOXED: Final = re.compile(r"\\(?:f?boxed)\s*\{")
+_BOXED: Final = re.compile(r"\\(?:f?boxed|fbox)\s*\{")
 # An escaped one is a brace of its own, as of a set, and closes nothing.
 _BRACE: Final = re.compile(r"\\.|[{}]", re.DOTALL)
 # Between boxes that are offered side by side, as in \boxed{1} or \boxed{2}.

@@ -87,4 +87,8 @@ def _of_another_word(wanted: str, before: str, behind: str) -> bool:
     )
 
 
-KIND: Final = GraderKind(version=lambda _: VERSION, grade=grade)
+KIND: Final = GraderKind(
+    version=lambda _: VERSION,
+    grade=grade,
+    marked=lambda settings, output: settings.whole_output or read_answer(output).labelled,
+)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from tunix_rt_evaluator.grading.answers import read_answer
 from tunix_rt_evaluator.model import Verdict
 
 Problem: TypeAlias = tuple[tuple[str | int, ...], str]
@@ -24,6 +25,11 @@ class Question:
     cut: bool = False
 
 
+def needs_no_mark(_settings: Any, _output: str) -> bool:
+    """Of a kind that looks at the whole output."""
+    return True
+
+
 def no_problems(_settings: Any, _accepted: Sequence[str]) -> Iterable[Problem]:
     """Of a kind whose settings can only be wrong in ways that their types tell."""
     return ()
@@ -39,12 +45,15 @@ class GraderKind:
         grade: the verdict on a model's whole output; raises CannotGrade.
         problems: what is wrong with an item's settings and accepted answers.
         needs_accepted: whether an item must have an accepted answer.
+        marked: whether an output shows by a mark what its answer is. An answer that no mark shows counts only
+            in an output that came to its end by itself. Kinds that look at the whole output need no mark.
     """
 
     version: Callable[[Any], str]
     grade: Callable[[Any, Question, str], Verdict]
     problems: Callable[[Any, Sequence[str]], Iterable[Problem]] = no_problems
     needs_accepted: bool = True
+    marked: Callable[[Any, str], bool] = lambda _, output: read_answer(output).labelled
 
 
 class CannotGrade(Exception):

@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from tunix_rt_evaluator.grader_settings import FormatGrader
-from tunix_rt_evaluator.grading.contract import GraderKind, Question
+from tunix_rt_evaluator.grading.contract import GraderKind, Question, needs_no_mark
 from tunix_rt_evaluator.model import Verdict
 from tunix_rt_kit.chat.reasoning import ANSWER_LABEL, REASONING_HEADING
 
@@ -42,4 +42,4 @@ def _body_problem(body: list[str], settings: FormatGrader) -> str:
     return f"it has {steps} steps, at least {least} would be right" if steps < least else ""
 
 
-KIND: Final = GraderKind(version=lambda _: VERSION, grade=grade, needs_accepted=False)
+KIND: Final = GraderKind(version=lambda _: VERSION, grade=grade, needs_accepted=False, marked=needs_no_mark)

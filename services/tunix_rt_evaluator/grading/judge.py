@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from tunix_rt_evaluator.grader_settings import JudgeGrader
 from tunix_rt_evaluator.grading.answers import read_answer
-from tunix_rt_evaluator.grading.contract import CannotGrade, GraderKind, Problem, Question
+from tunix_rt_evaluator.grading.contract import CannotGrade, GraderKind, Problem, Question, needs_no_mark
 from tunix_rt_evaluator.model import Verdict
 from tunix_rt_evaluator.openai_endpoint import Endpoint, EndpointError, one_line, text_of
 from tunix_rt_kit.artifacts import digest_bytes
@@ -87,7 +87,11 @@ class JudgeEndpoint(Endpoint):
 def kind(endpoint: JudgeEndpoint) -> GraderKind:
     """The kind, which asks ``endpoint``."""
     return GraderKind(
-        version=version, grade=partial(_grade, endpoint), problems=_problems, needs_accepted=False
+        version=version,
+        grade=partial(_grade, endpoint),
+        problems=_problems,
+        needs_accepted=False,
+        marked=needs_no_mark,
     )
 
 

@@ -1,52 +1,34 @@
-r"""Reads numbers out of a text, exactly, as fractions.
+r"""Reads numbers as they are spelled, exactly, as fractions. What may stand around one, ``statements`` knows.
 
 Reads thousands separators (comma, typographic spaces, apostrophe, underscore, ``1.234.567``, ``1.234,56``,
 ``1,00,000``, LaTeX's ``{,}``), decimals, fractions and mixed numbers (``3/4``, ``2 1/2``, one half as a sign,
-LaTeX's), powers of ten, words such as million, percent and a currency sign. A digit that belongs to a word or
-to a unit such as m^2 is no number.
+LaTeX's), powers of ten, words such as million, ``5k``, percent and a currency sign, in the digits of any
+script. A digit that belongs to a word or to a unit such as m^2 is no number.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
-CURRENCY: Final = "$\u20ac\u00a3\u00a5\u20b9"
-_SPACES: Final = "\u00a0\u2009\u202f"
-_SEPARATORS: Final = rf"[,'\u2019_{_SPACES}]"
-_MINUSES: Final = str.maketrans(
-    {"\u2212": "-", "\u2013": "-", "\u2012": "-", "\ufe63": "-", "\uff0d": "-", "\u2044": "/"}
-)
-_VULGAR: Final = re.compile(r"(\d?)([\u00bc-\u00be\u2150-\u215e\u2189])")
-_SUPERSCRIPTS: Final = "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079"
-_SUPERSCRIPT_POWER: Final = re.compile(rf"(?<=10)([\u207b\u207a]?)([{_SUPERSCRIPTS}]+)")
-_LATEX_FRACTION: Final = re.compile(
-    r"(\d?)\\[dt]?frac\s*(?:\{\s*(-?\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d)\s*(\d)(?!\d))"
-)
-_LATEX_TEXT: Final = re.compile(r"\\(?:text|mathrm|mbox|textbf)\s*\{([^{}]*)\}")
-_LATEX: Final = (
-    ("{,}", ","),
-    (r"\,", "\u2009"),
-    (r"\!", ""),
-    (r"\$", "$"),
-    (r"\times", "\u00d7"),
-    (r"\cdot", "\u00d7"),
-)
-# A space separates thousands only where nothing else in the text is a number.
-_SPACED: Final = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?!\d)")
-_SAID_NEGATIVE: Final = re.compile(rf"(?i)\bnegative\s+(?=[{CURRENCY}]?\d)|^\W*minus\s+(?=[{CURRENCY}]?\d)")
+from tunix_rt_evaluator.grading.languages import PERCENT, SCALES
+from tunix_rt_evaluator.grading.spelling import CURRENCY, LETTER, SPACES, plain
 
+_SEPARATORS: Final = rf"[,'\u2019_{SPACES}]"
 _DIGITS: Final = rf"""(?:
     \d{{1,3}}(?:{_SEPARATORS}\d{{3}})+(?!,?\d)     # 1,234,567
   | \d{{1,2}}(?:,\d{{2}})+,\d{{3}}(?!,?\d)          # 12,34,567
   | \d+
 )"""
+_POWER: Final = r"10\s*(?:\^|\*\*)\s*(?:\{{\s*(?P<{0}>[-+]?\d{{1,3}})\s*\}}|(?P<bare_{0}>[-+]?\d{{1,3}}))"
+_SCALE: Final = "|".join(words for _, words in sorted(SCALES.items(), reverse=True))
+_SCALE_WORD: Final = re.compile(_SCALE, re.VERBOSE | re.IGNORECASE)
+_LETTERS: Final = {"k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
 _NUMBER: Final = re.compile(
     rf"""
-    (?<![\w.^])                       # not inside a word, a version or an exponent
+    (?<!{LETTER})(?<![.^])(?<![\^_]\{{)(?<!\^-)(?<!\^\{{-)  # not inside a word, a version or an exponent
     (?P<sign>[-+](?=[{CURRENCY}]?\.?\d))?
     (?P<currency>[{CURRENCY}])?
     (?P<inner>(?<=[{CURRENCY}])[-+])?
@@ -55,72 +37,78 @@ _NUMBER: Final = re.compile(
       |
       (?P<top>{_DIGITS})\s*/\s*(?P<bottom>-?{_DIGITS})(?![\d/]|\.\d)
       |
-      (?P<dotted>\d{{1,3}}(?:\.\d{{3}}){{2,}}(?:,\d+)?|\d{{1,3}}(?:\.\d{{3}})+,\d{{1,2}})(?![.,]?\d)
+      (?P<dotted>\d{{1,3}}(?:\.\d{{3}}){{2,}}(?:,\d+)?|\d{{1,3}}(?:\.\d{{3}})+,\d{{1,2}}
+        |\d{{1,3}}(?:[{SPACES}]\d{{3}})+,\d+)(?![.,]?\d)
       |
-      10\s*(?:\^|\*\*)\s*\{{?(?P<power_of_ten>[-+]?\d{{1,3}})\}}?
+      {_POWER.format("power_of_ten")}
+      |
+      (?<!\d,)(?P<comma>0,\d+|[1-9]\d*,(?:\d{{1,2}}|\d{{4,}}))(?![.,]?\d)
       |
       (?P<decimal>{_DIGITS}(?:\.\d+)?|\.\d+)
-      (?:[eE](?P<exponent>[-+]?\d{{1,3}})(?![\w.])|\s*[xX\u00d7*]\s*10\s*(?:\^|\*\*)\s*\{{?(?P<power>[-+]?\d{{1,3}})\}}?)?
+      (?:[eE](?P<exponent>[-+]?\d{{1,3}})(?![\w.])|\s*[xX\u00d7*]\s*{_POWER.format("power")})?
     )
-    (?P<factor>\s*(?:\\?%|(?i:percent\b|per\ cent\b))|\s+(?i:hundred|thousand|million|billion|trillion)\b)?
+    (?P<scale>
+        \s*(?:\\?%|\u2030|(?i:{PERCENT})(?!{LETTER}))
+      | [^\S\n]*-?(?i:(?:{_SCALE})(?!{LETTER})(?:[^\S\n]*(?:{_SCALE})(?!{LETTER}))?)
+      | (?:[kKMBT]|(?(currency)[mb]|(?!)))(?!{LETTER})
+    )?
     """,
     re.VERBOSE,
 )
-_FACTORS: Final = {
-    "hundred": 10**2,
-    "thousand": 10**3,
-    "million": 10**6,
-    "billion": 10**9,
-    "trillion": 10**12,
-}
 _MAX_DIGITS: Final = 400
 _AFTER: Final = 64
+_PERCENT: Final = Fraction(1, 100)
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
     """A number as it was read.
 
-    ``value`` is what stands before a percent sign or a word such as million, ``factor`` what that means (1
-    without one); ``currency`` is a sign before it, ``after`` what follows, up to the end of the line and at
-    most 64 characters; ``start`` and ``end`` tell where it stands in the plain text (see ``plain``).
+    ``value`` is what stands before a percent sign or a word such as million, ``scale`` that sign or word and
+    ``factor`` what it means (1 without one); ``currency`` is a sign before it, ``after`` what follows, up to
+    the end of the line and at most 64 characters; ``start`` and ``end`` tell where it stands in the plain
+    text (see ``spelling.plain``). ``ratio`` holds the two numbers of a fraction. ``comma`` says that a lone
+    comma was taken for a decimal one, though it may as well stand between two numbers.
     """
 
     text: str
     value: Fraction
     factor: Fraction = Fraction(1)
+    scale: str = ""
     currency: str = ""
     after: str = ""
     start: int = 0
     end: int = 0
+    ratio: tuple[int, int] | None = None
+    comma: bool = False
+
+    @property
+    def meant(self) -> Fraction:
+        """Its value, percent and words such as million taken into account."""
+        return self.value * self.factor
+
+    @property
+    def is_percent(self) -> bool:
+        """Whether it counts hundredths."""
+        return self.factor == _PERCENT
 
     def equals(self, accepted: Number, tolerance: Fraction, relative: Fraction = Fraction(0)) -> bool:
         """Whether both mean the same within ``tolerance``, or ``relative`` times the accepted number.
 
-        50% is 0.5, and also 50, since a question may ask for a percentage; but 50% is never 0.5%. So with
-        millions.
+        50% is 0.5, and also 50, since a question may ask for a percentage; but 0.5% is not 0.5, which is a
+        share more often than a percentage.
         """
-        if self.factor == accepted.factor:
+        if self.is_percent and accepted.is_percent:
             pairs = [(self.value, accepted.value)]
-        elif 1 not in (self.factor, accepted.factor):
-            pairs = [(self.value * self.factor, accepted.value * accepted.factor)]
         else:
-            pairs = [
-                (mine, theirs)
-                for mine in (self.value, self.value * self.factor)
-                for theirs in (accepted.value, accepted.value * accepted.factor)
-            ]
+            pairs = [(self.meant, accepted.meant)]
+            if (self.is_percent or accepted.is_percent) and abs(accepted.value) > 1 < abs(self.value):
+                pairs.append((self.value, accepted.value))
         return any(abs(mine - theirs) <= max(tolerance, relative * abs(theirs)) for mine, theirs in pairs)
 
 
-def read_number(text: str) -> Number | None:
-    """The number that ``text`` is, sign, currency and unit allowed; None unless there is exactly one."""
-    numbers = find_numbers(text)
-    return numbers[0] if len(numbers) == 1 else None
-
-
 def find_numbers(text: str) -> list[Number]:
-    """Every number in ``text``, from left to right."""
+    """Every number in ``text``, from left to right, whatever stands around it."""
     return find_in_plain(plain(text))
 
 
@@ -134,48 +122,17 @@ def find_in_plain(text: str) -> list[Number]:
                 Number(
                     text=match.group().strip(),
                     value=value,
-                    factor=_factor(match["factor"]),
+                    factor=_factor(match["scale"]),
+                    scale=(match["scale"] or "").strip(" -"),
                     currency=match["currency"] or "",
                     after=text[match.end() : match.end() + _AFTER].partition("\n")[0],
                     start=match.start(),
                     end=match.end(),
+                    ratio=_ratio(match),
+                    comma=match["comma"] is not None,
                 )
             )
     return found
-
-
-def plain(text: str) -> str:
-    """``text`` with fractions, powers, signs and thousands in their plain spelling."""
-    text = text.translate(_MINUSES)
-    if "\\" in text or "{,}" in text:
-        text = _LATEX_TEXT.sub(r" \1", text)
-        text = _LATEX_FRACTION.sub(lambda m: _joined(m[1], f"{m[2] or m[4]}/{m[3] or m[5]}"), text)
-        for latex, spelled in _LATEX:
-            text = text.replace(latex, spelled)
-    text = _VULGAR.sub(lambda m: _joined(m[1], unicodedata.normalize("NFKC", m[2])), text)
-    text = _SUPERSCRIPT_POWER.sub(_power, text)
-    text = _SAID_NEGATIVE.sub("-", text)
-    spaced = _SPACED.search(text)
-    if (
-        spaced
-        and not _has_digit(text[: spaced.start()])
-        and not _has_digit(text[spaced.end() :].lstrip(".,0123456789"))
-    ):
-        text = text[: spaced.start()] + spaced.group().replace(" ", "\u2009") + text[spaced.end() :]
-    return text
-
-
-def _has_digit(text: str) -> bool:
-    return any(character.isdigit() for character in text)
-
-
-def _power(match: re.Match[str]) -> str:
-    sign = "-" if match[1] == "\u207b" else ""
-    return f"^{sign}{''.join(str(_SUPERSCRIPTS.index(digit)) for digit in match[2])}"
-
-
-def _joined(whole: str, fraction: str) -> str:
-    return f"{whole} {fraction}".lstrip().replace("\u2044", "/")
 
 
 def _value(match: re.Match[str]) -> Fraction | None:
@@ -188,24 +145,46 @@ def _value(match: re.Match[str]) -> Fraction | None:
 
 def _unsigned(match: re.Match[str]) -> Fraction | None:
     if match["whole"] is not None:
-        bottom = int(match["bottom2"])
-        return int(match["whole"]) + Fraction(int(match["top2"]), bottom) if bottom else None
+        top, bottom = int(match["top2"]), int(match["bottom2"])
+        return int(match["whole"]) + Fraction(top, bottom) if top < bottom else None
     if match["top"] is not None:
-        bottom = _integer(match["bottom"])
-        return Fraction(_integer(match["top"]), bottom) if bottom else None
+        top, bottom = _integer(match["top"]), _integer(match["bottom"])
+        # 05/01 is a date.
+        padded = (match["top"].startswith("0") and top) or match["bottom"].lstrip("-").startswith("0")
+        return None if padded else Fraction(top, bottom)
     if match["dotted"] is not None:
-        return Fraction(match["dotted"].replace(".", "").replace(",", "."))
-    if match["power_of_ten"] is not None:
-        return Fraction(10) ** int(match["power_of_ten"])
+        digits = re.sub(rf"[.{SPACES}]", "", match["dotted"])
+        return Fraction(digits.replace(",", "."))
+    if match["comma"] is not None:
+        return Fraction(match["comma"].replace(",", "."))
+    power = match["power_of_ten"] or match["bare_power_of_ten"]
+    if power is not None:
+        return Fraction(10) ** int(power)
     digits = re.sub(_SEPARATORS, "", match["decimal"])
-    return Fraction(digits) * Fraction(10) ** int(match["exponent"] or match["power"] or 0)
+    return Fraction(digits) * Fraction(10) ** int(
+        match["exponent"] or match["power"] or match["bare_power"] or 0
+    )
+
+
+def _ratio(match: re.Match[str]) -> tuple[int, int] | None:
+    return None if match["top"] is None else (_integer(match["top"]), _integer(match["bottom"]))
 
 
 def _integer(digits: str) -> int:
     return int(re.sub(_SEPARATORS, "", digits))
 
 
-def _factor(written: str | None) -> Fraction:
-    if written is None:
+def _factor(scale: str | None) -> Fraction:
+    if scale is None:
         return Fraction(1)
-    return Fraction(_FACTORS.get(written.strip().lower(), Fraction(1, 100)))
+    words = scale.strip(" -\u00a0\u2009\u202f")
+    if words in ("%", r"\%") or re.fullmatch(PERCENT, words, re.VERBOSE | re.IGNORECASE):
+        return _PERCENT
+    if words == "\u2030":
+        return Fraction(1, 1000)
+    if len(words) == 1 and words.lower() in _LETTERS:
+        return Fraction(_LETTERS[words.lower()])
+    factor = Fraction(1)
+    for word in _SCALE_WORD.findall(words):
+        factor *= next(by for by, one in SCALES.items() if re.fullmatch(one, word, _SCALE_WORD.flags))
+    return factor

@@ -2,90 +2,101 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
-from itertools import pairwise
 from typing import Final
 
 from tunix_rt_evaluator.grader_settings import NumericGrader
-from tunix_rt_evaluator.grading.answers import Answer, read_answer
-from tunix_rt_evaluator.grading.contract import GraderKind, Problem, Question
-from tunix_rt_evaluator.grading.numbers import Number, find_in_plain, plain, read_number
-from tunix_rt_evaluator.grading.units import has_right_unit
+from tunix_rt_evaluator.grading.answers import read_answer
+from tunix_rt_evaluator.grading.contract import CannotGrade, GraderKind, Problem, Question
+from tunix_rt_evaluator.grading.numbers import Number, find_numbers
+from tunix_rt_evaluator.grading.statements import Statement, read_number, read_statement
+from tunix_rt_evaluator.grading.units import has_right_unit, units_differ
 from tunix_rt_evaluator.model import Verdict
 
 VERSION: Final = "numeric/3"
 
-_RESULT: Final = re.compile(r"[=\u2248\u2192]")
 _LIST_NUMBER: Final = re.compile(r"^[ \t]*\d{1,3}[.)](?=[ \t]+\S)", re.MULTILINE)
-_REMARK: Final = re.compile(r"\([^()]*\)")
-_BARE_START: Final = re.compile(r"[\s*_$\\(\[{\"'~\u2248]*")
-_OPERATOR: Final = re.compile(r"[-+*\u00d7\u00f7^]|\b(?:plus|minus|times)\b")
-_OFFERED: Final = re.compile(r"^[\s,;&/]+$|(?:^|[\s,;])(?:or|and|to)[\s*_$\\(]*$", re.IGNORECASE)
-_OR: Final = re.compile(r"(?:^|[\s,;])or[\s*_$\\(]*$", re.IGNORECASE)
 
 
 def grade(settings: NumericGrader, question: Question, output: str) -> Verdict:
-    """Right when the number that the answer is, or all that it offers side by side, are accepted ones."""
-    answer = read_answer(output)
-    text, numbers = read_numbers(answer)
-    if not numbers or (settings.marked and not answer.labelled):
-        return Verdict(extracted_answer="", correct=False)
+    """Right when the numbers that the answer gives, which is one as a rule, are accepted ones."""
     accepted = [number for entry in question.accepted if (number := read_number(entry)) is not None]
+    if not accepted:
+        raise CannotGrade(f"the accepted answer {question.accepted[0][:60]!r} is not one number")
+    answer = read_answer(output)
+    if settings.marked and not answer.labelled:
+        return Verdict(extracted_answer="", correct=False, explanation="no mark shows an answer")
+    statement = (
+        read_statement(answer.text, units=settings.units)
+        if answer.labelled
+        else _unmarked(output, question, settings.units)
+    )
+    numbers = [_in_unit(number, settings.units) for number in statement.numbers]
+    why = statement.why or _copied(numbers, question, accepted)
+    if why or not numbers:
+        explanation = why and f"{statement.shown[:60]!r} counts as no number: {why}"
+        return Verdict(extracted_answer="", correct=False, explanation=explanation)
     # By its decimal digits: the float 0.3 is a little less than 0.3.
     tolerance, relative = Fraction(repr(settings.tolerance)), Fraction(repr(settings.relative_tolerance))
-    equal = all(any(number.equals(wanted, tolerance, relative) for wanted in accepted) for number in numbers)
-    last = numbers[-1]
-    unit = not settings.units or has_right_unit(last, settings.units, required=settings.unit_required)
+    equal = [[one for one in accepted if number.equals(one, tolerance, relative)] for number in numbers]
+    right = all(equal)
+    unit = not settings.units or has_right_unit(numbers[-1], settings.units, required=settings.unit_required)
+    if not settings.units:
+        unit = all(
+            any(not units_differ(number, one) for one in same)
+            for number, same in zip(numbers, equal, strict=True)
+        )
     return Verdict(
-        extracted_answer=text[numbers[0].start : last.end].strip(),
-        correct=equal and unit,
-        explanation="the number is right, its unit is not" if equal and not unit else "",
+        extracted_answer=statement.shown,
+        correct=right and unit,
+        explanation="the number is right, its unit is not" if right and not unit else "",
     )
 
 
-def read_numbers(answer: Answer) -> tuple[str, list[Number]]:
-    """The number that an answer is, or all that it offers side by side, and the plain text they stand in.
+def _unmarked(output: str, question: Question, units: Sequence[str]) -> Statement:
+    """The number that the last sentence with one gives, where nothing marks an answer.
 
-    Of several lines without a label it is the last one that does not number a line. Else the first line with
-    a number counts: what follows its last equals sign, remarks in brackets left out; there the first number,
-    if the line begins with it, else the last.
+    What the question says itself is no answer to it, unless it is all that the output says.
     """
-    if not answer.labelled and "\n" in answer.text:
-        text = plain(_LIST_NUMBER.sub("", answer.text))
-        return text, find_in_plain(text)[-1:]
-    for line in answer.text.splitlines():
-        text = plain(line)
-        numbers = find_in_plain(text)
-        if numbers:
-            return _of_line(text, numbers)
-    return "", []
+    lines = output.split("\n") if "\n" in output.strip() else [output.strip()]
+    text = output if len(lines) == 1 else _LIST_NUMBER.sub("", output)
+    statement = read_statement(text, units=units, last=True)
+    if statement.alone and len(lines) == 1:
+        return statement
+    told = _numbers_of(question)
+    for number in statement.numbers:
+        if number.ratio is not None and math.gcd(*number.ratio) > 1:
+            return replace(statement, numbers=(), why="nothing marks it, and it is an unfinished division")
+        if _key(number) in told:
+            return replace(statement, numbers=(), why="nothing marks it, and it stands in the question")
+    return statement
 
 
-def _of_line(text: str, numbers: Sequence[Number]) -> tuple[str, list[Number]]:
-    for shorter in _shortened(text):
-        if found := find_in_plain(shorter):
-            text, numbers = shorter, found
-    if len(numbers) == 1:
-        return text, list(numbers)
-    between = [text[left.end : right.start] for left, right in pairwise(numbers)]
-    begins = _BARE_START.fullmatch(text[: numbers[0].start]) and not _OPERATOR.search(between[0])
-    if begins:
-        count = 1 + next((at for at, gap in enumerate(between) if not _OFFERED.search(gap)), len(between))
-        return text, list(numbers[:count])
-    joined = next((at for at, gap in enumerate(reversed(between)) if not _OR.search(gap)), len(between))
-    return text, list(numbers[-1 - joined :])
+def _copied(numbers: Sequence[Number], question: Question, accepted: Sequence[Number]) -> str:
+    """Why a fraction is no answer that the question holds as well: it is a division that was not done."""
+    fractions = {number.ratio for number in numbers if number.ratio} - {number.ratio for number in accepted}
+    if fractions and fractions & _numbers_of(question):
+        return "it is copied from the question"
+    return ""
 
 
-def _shortened(text: str) -> Iterator[str]:
-    result = _RESULT.split(text)[-1]
-    if result != text:
-        yield result
-        text = result if find_in_plain(result) else text
-    without = _REMARK.sub(" ", text)
-    if without != text:
-        yield without
+def _numbers_of(question: Question) -> set[Fraction | tuple[int, int]]:
+    return {_key(number) for number in find_numbers(question.prompt.replace("\u00f7", "/"))}
+
+
+def _key(number: Number) -> Fraction | tuple[int, int]:
+    return number.meant if number.ratio is None else number.ratio
+
+
+def _in_unit(number: Number, units: Sequence[str]) -> Number:
+    """Where a word such as million is the unit that is asked for, the number before it counts."""
+    if number.scale in units and not number.is_percent:
+        return replace(number, factor=Fraction(1))
+    return number
 
 
 def _problems(settings: NumericGrader, accepted: Sequence[str]) -> Iterator[Problem]:

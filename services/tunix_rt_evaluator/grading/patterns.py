@@ -58,4 +58,9 @@ def _problems(settings: RegexGrader, accepted: Sequence[str]) -> Iterator[Proble
             )
 
 
-KIND: Final = GraderKind(version=lambda _: VERSION, grade=grade, problems=_problems)
+KIND: Final = GraderKind(
+    version=lambda _: VERSION,
+    grade=grade,
+    problems=_problems,
+    marked=lambda settings, output: settings.whole_output or read_answer(output).labelled,
+)

@@ -26,8 +26,17 @@ _NO_VALUE: Final = object()
 def kind(sandbox: GradingSandbox) -> GraderKind:
     """The kind, which checks in ``sandbox``: a schema may hold a pattern that runs for ever."""
     return GraderKind(
-        version=lambda _: VERSION, grade=partial(_grade, sandbox), problems=_problems, needs_accepted=False
+        version=lambda _: VERSION,
+        grade=partial(_grade, sandbox),
+        problems=_problems,
+        needs_accepted=False,
+        marked=lambda _, output: read_answer(output).labelled or _shows_its_end(output),
     )
+
+
+def _shows_its_end(output: str) -> bool:
+    """Whether JSON is closed by its own signs; a number may go on."""
+    return _read(output)[0].endswith(("}", "]", '"'))
 
 
 def _grade(sandbox: GradingSandbox, settings: JsonSchemaGrader, question: Question, output: str) -> Verdict:

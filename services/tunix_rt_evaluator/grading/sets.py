@@ -12,8 +12,9 @@ from tunix_rt_evaluator.grader_settings import SetGrader
 from tunix_rt_evaluator.grading.answers import read_answer
 from tunix_rt_evaluator.grading.contract import GraderKind, Question
 from tunix_rt_evaluator.grading.normal_text import normalise
-from tunix_rt_evaluator.grading.numbers import find_in_plain, plain
+from tunix_rt_evaluator.grading.numbers import find_in_plain
 from tunix_rt_evaluator.grading.overlap import f1
+from tunix_rt_evaluator.grading.spelling import plain
 from tunix_rt_evaluator.model import Verdict
 
 VERSION: Final = "set/2"

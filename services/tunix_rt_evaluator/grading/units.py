@@ -4,28 +4,98 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from fractions import Fraction
 from typing import Final
 
-from tunix_rt_evaluator.grading.numbers import CURRENCY, Number
+from tunix_rt_evaluator.grading.numbers import Number
+from tunix_rt_evaluator.grading.spelling import CURRENCY
 
-# Units that a number may be given in by mistake: beside an accepted one they are wrong. "in" is none: it is a
-# word far more often.
-_NAMES: Final = """
-mm cm dm m km inch inches ft foot feet yd yard yards mi mile miles metre metres meter meters
-millimetre millimetres millimeter millimeters centimetre centimetres centimeter centimeters
-kilometre kilometres kilometer kilometers
-mg g kg t gram grams kilogram kilograms milligram milligrams ton tons tonne tonnes lb lbs oz ounce ounces
-ms s sec secs second seconds min mins minute minutes h hr hrs hour hours day days week weeks month months
+# Units that a number may be given in by mistake, one in all its spellings a line: beside another one they are
+# wrong. "in" is none: it is a word far more often.
+_UNITS: Final = """
+mm millimetre millimetres millimeter millimeters
+cm centimetre centimetres centimeter centimeters
+dm
+m metre metres meter meters
+km kilometre kilometres kilometer kilometers
+inch inches
+ft foot feet
+yd yard yards
+mi mile miles
+mg milligram milligrams
+g gram grams
+kg kilogram kilograms
+t ton tons tonne tonnes
+lb lbs pound pounds
+oz ounce ounces
+ms
+s sec secs second seconds
+min mins minute minutes
+h hr hrs hour hours
+day days
+week weeks
+month months
 year years
-ml cl dl l litre litres liter liters millilitre millilitres milliliter milliliters gallon gallons
-km/h kmh kph mph m/s ft/s m^2 m^3 cm^2 cm^3 km^2 m2 m3 cm2 cm3 km2
-pound pounds dollar dollars cent cents euro euros usd eur gbp
-v mv kv w kw mw j kj n kn pa kpa hz khz mhz ghz b kb mb gb tb bytes bits
-degree degrees radian radians percent
+ml millilitre millilitres milliliter milliliters
+cl
+dl
+l litre litres liter liters
+gallon gallons
+km/h kmh kph
+mph
+m/s
+ft/s
+m^2 m2
+m^3 m3
+cm^2 cm2
+cm^3 cm3
+km^2 km2
+$ dollar dollars usd
+cent cents \u00a2
+\u20ac euro euros eur
+\u00a3 gbp pound pounds
+\u00a5 yen yuan
+\u20b9 rupee rupees inr
+v
+mv
+kv
+w
+kw
+mw
+j
+kj
+n
+kn
+pa
+kpa
+hz
+khz
+mhz
+ghz
+b bytes
+kb
+mb
+gb
+tb
+bits
+\u00b0 degree degrees
+\u00b0c
+\u00b0f
+radian radians
+% percent
+am
+pm
+bc bce
+ad ce
 """
-_KNOWN: Final = frozenset(_NAMES.split())
-_WORD: Final = re.compile(r"[^\W\d_][\w/^\u00b2\u00b3]*|\u00b0[CF]?|[%\u00b5][^\W\d_]*")
+_LINES: Final = [frozenset(line.split()) for line in _UNITS.strip().splitlines()]
+_PERCENT: Final = frozenset(("%", "percent"))
+GLUED_UNIT: Final = (
+    r"(?-i:(?:[mcdk]?m|[mk]?g|[mcd]?[lL]|ms|[kM]?[VW]|k[JN]|k?Pa|[kMG]?Hz|[KMGT]B|s|h|min|sec|hrs?|days?|ft|yd|mi|lbs?|oz|mph|km/?h"
+    r"|kph|am|pm|\u03a9|\u00b0[CFK]?|\u2103|\u2109|\u00a2|euros?|USD|EUR|in)"
+    r"(?:\^?\{?-?[23]\}?|[\u00b2\u00b3])?)"
+)
+"""A unit as it stands behind a number without a space, as a part of a regular expression."""
+_WORD: Final = re.compile(r"[^\W\d_][\w/^\u00b2\u00b3]*|\u00b0[CF]?|[%\u00b5\u00a2][^\W\d_]*")
 _CASE_MATTERS: Final = 2
 _POWERS: Final = str.maketrans({"\u00b2": "^2", "\u00b3": "^3"})
 
@@ -34,32 +104,49 @@ def has_right_unit(number: Number, units: Sequence[str], *, required: bool) -> b
     """Whether ``number`` has one of ``units``, or unless one is required, none at all."""
     if any(_is_there(number, unit) for unit in units):
         return True
-    return not required and not _has_known_unit(number)
+    return not required and not _known_units(number)
+
+
+def units_differ(number: Number, accepted: Number) -> bool:
+    """Whether both have known units, and none in common; percent is none of them here."""
+    mine, theirs = _known_units(number) - {_PERCENT}, _known_units(accepted) - {_PERCENT}
+    return bool(mine and theirs) and not mine & theirs
+
+
+def unit_length(number: Number, units: Sequence[str]) -> int:
+    """How many characters behind ``number`` are one of ``units``, spaces before it included; 0 for none."""
+    text = _begin(number.after)
+    skipped = len(number.after) - len(text)
+    return max((skipped + length for unit in units if (length := _length(text, unit))), default=0)
 
 
 def _is_there(number: Number, unit: str) -> bool:
-    if unit == number.currency or (unit.lower() in ("%", "percent") and _is_percent(number)):
+    if unit in (number.currency, number.scale) or (unit.lower() in ("%", "percent") and number.is_percent):
         return True
-    text, wanted = _begin(number.after), unit.translate(_POWERS)
-    if len(wanted) > _CASE_MATTERS:
-        text, wanted = text.casefold(), wanted.casefold()
-    # What goes on, as in m/s or m^2, is another unit.
-    return text.startswith(wanted) and not re.match(r"[\w/^]", text[len(wanted) :])
+    return bool(_length(_begin(number.after), unit))
 
 
-def _has_known_unit(number: Number) -> bool:
-    if number.currency or _is_percent(number):
-        return True
-    text = _begin(number.after)
-    word = _WORD.match(text)
-    return text[:1] in tuple(CURRENCY) or (
-        word is not None and (word[0].casefold() in _KNOWN or word[0][0] == "\u00b0")
-    )
+def _length(text: str, unit: str) -> int:
+    """How many characters ``unit`` has where ``text`` begins with it, powers in either spelling; else 0."""
+    if len(unit) > _CASE_MATTERS:
+        text, unit = text.casefold(), unit.casefold()
+    for spelled in (unit, unit.translate(_POWERS), unit.replace("^2", "\u00b2").replace("^3", "\u00b3")):
+        # What goes on, as in m/s or m^2, is another unit.
+        if text.startswith(spelled) and not re.match(r"[\w/^]", text[len(spelled) :]):
+            return len(spelled)
+    return 0
 
 
-def _is_percent(number: Number) -> bool:
-    return number.factor == Fraction(1, 100)
+def _known_units(number: Number) -> set[frozenset[str]]:
+    """The known units that a number has, each in all its spellings."""
+    found = {number.currency, "%" if number.is_percent else ""}
+    text = _begin(number.after).translate(_POWERS)
+    if word := _WORD.match(text):
+        found |= {word[0].casefold(), word[0][0] if word[0][0] == "\u00b0" else ""}
+    elif text[:1] in tuple(CURRENCY):
+        found.add(text[0])
+    return {line for line in _LINES if line & found}
 
 
 def _begin(after: str) -> str:
-    return after.translate(_POWERS).lstrip(" \t\u00a0\u2009\u202f-*_~\\")
+    return after.lstrip(" \t\u00a0\u2009\u202f-*_~\\")

@@ -190,7 +190,7 @@ def test_samples_are_graded_in_their_places_beside_items_that_failed() -> None:
 
 def test_bounds_let_what_is_not_settled_go_either_way() -> None:
     cut = {"finish_reason": "length"}
-    right, wrong = answered("5"), answered("6")
+    right, wrong = answered("Answer: 5"), answered("Answer: 6")
     failed = before_there_were_samples()[1].generation.model_copy(update={"item_id": "q1"})
     entries = [right, right.model_copy(update=cut), wrong, wrong.model_copy(update=cut), failed]
     summary = summarise(graded([(FIVE, entry) for entry in entries], GRADING, SPLITTER))

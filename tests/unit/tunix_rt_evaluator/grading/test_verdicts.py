@@ -84,7 +84,7 @@ EXACT = [
     ("18", "Answer: 18 to 20 eggs", W),
     ("18", "Answer: 18 or 18.0", R),
     ("3", "Answer: 3 hours and 20 minutes", W),
-    ("5", "Answer: 10-5", R),
+    ("5", "Answer: 10-5", W),  # a range, or a subtraction that was not done
     ("-5", "Answer: 10-5", W),
     ("18", "Answer: 1 8", W),
     # Trailing words and units
@@ -96,7 +96,8 @@ EXACT = [
     ("18", r"Answer: 18\text{ cm}", R),
     ("18", r"Answer: $18\,\mathrm{kg}$", R),
     ("18", "Answer: 18.", R),
-    ("18", "Answer: 18!", R),
+    ("18", "Answer: 18!", W),  # a factorial, for all that can be seen
+    ("18", "Answer: 18 eggs!", R),
     ("18", "Answer: 180", W),
     ("7", "Answer: the 7th", R),
     ("2", "Answer: H2O", W),
@@ -180,7 +181,7 @@ EXACT = [
     ("0.5", "Answer: 50 percent", R),
     ("0.5", "Answer: 50 per cent", R),
     ("0.5", r"Answer: 50\%", R),
-    ("0.5", "Answer: 0.5%", R),  # a percentage may be asked for: 0.5% is 0.5 too
+    ("0.5", "Answer: 0.5%", W),  # a share more often than a percentage
     ("60", "Answer: 60%", R),
     ("60%", "Answer: 60", R),
     ("60%", "Answer: 0.6", R),

@@ -1,0 +1,149 @@
+r"""One spelling for what is written in many: digits of any script, full-width signs, LaTeX's spaces and text
+commands, Markdown's emphasis."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Final
+
+from tunix_rt_evaluator.grading.languages import COPULA, MINUS, UNSPACED_MINUS
+
+CURRENCY: Final = "$\u20ac\u00a3\u00a5\u20b9\u20a9\u20bd\u20ba\u20ab\u20aa\u0e3f\u20b4\u20b1"
+SPACES: Final = "\u00a0\u2009\u202f"
+UNSPACED: Final = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3"
+"""Letters of scripts that stand beside a number without a space, as parts of a character class."""
+LETTER: Final = rf"[^\W{UNSPACED}]"
+"""A character of a word, a digit included, in a script that sets words apart."""
+
+_INVISIBLE: Final = "\u00ad\u061c\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u2061\u2062\u2063\u2064"
+_SIGNS: Final = str.maketrans(
+    {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}
+    | dict.fromkeys(map(ord, _INVISIBLE))
+    | dict.fromkeys(map(ord, "\u2212\u2013\u2012\u2010\u2011\ufe63"), "-")
+    | dict.fromkeys(map(ord, "\u2044\u2215"), "/")
+    | dict.fromkeys(map(ord, "\u3002\uff61\u066b"), ".")
+    | dict.fromkeys(map(ord, "\u3001\u060c\u066c\ufe50"), ",")
+    | dict.fromkeys(map(ord, "\u22c5\u00b7\u2219\u2217"), "\u00d7")
+    | dict.fromkeys(map(ord, "\u2007\u2008\u2005\u2006\u205f"), "\u2009")
+    | {0x066A: "%", 0x061B: ";", 0x061F: "?", 0x2236: ":", 0x3000: " ", 0x02BC: "'"}
+)
+_OTHER_DIGIT: Final = re.compile(r"(?![0-9])\d")
+_VULGAR: Final = re.compile(r"(\d?)([\u00bc-\u00be\u2150-\u215e\u2189])")
+_SUPERSCRIPTS: Final = "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079"
+_SUPERSCRIPT_POWER: Final = re.compile(rf"(?<=10)([\u207b\u207a]?)([{_SUPERSCRIPTS}]+)")
+_ABROAD: Final = re.compile(rf"\b(?:US|AU?|CA?|HK|NZ|NT|S|R)(?=[{CURRENCY}])")
+_CODE: Final = re.compile(r"\b(USD|EUR|GBP|CHF|INR|JPY|CNY|RMB|RM|Rs\.?)(?=\d)")
+
+_HALF_OF_DAY: Final = re.compile(r"\b([apAP])\.\s?[mM]\.")
+
+_TEXT_COMMAND: Final = re.compile(
+    r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mathsf|mathtt|mbox|hbox|bm|boldsymbol|underline|emph)"
+    r"\s*\{([^{}]*)\}"
+)
+_LATEX_FRACTION: Final = re.compile(
+    r"(\d?)\\[cdt]?frac\s*(?:\{\s*(-?\d+)\s*\}\s*\{\s*(-?\d+)\s*\}|(\d)\s*(\d)(?!\d))"
+)
+_LATEX_SPACE: Final = re.compile(r"\\(?:[ ,;:>]|thinspace|nobreakspace\b)|(?<=\d)~(?=[\s\d\\])")
+_LATEX_NOTHING: Final = re.compile(
+    r"\\(?:!|left|right|displaystyle|textstyle|q?quad|[Bb]igg?[lr]?|phantom\{\})(?![A-Za-z])|\\\\\s*$"
+)
+_LATEX_MATH: Final = re.compile(
+    r"\\\((.{0,1000}?)\\\)|\\\[(.{0,1000}?)\\\]|\$\$([^$]{0,1000})\$\$|\$(?![\s$])([^$\n]*?)(?<![\s\\])\$(?!\d)",
+    re.DOTALL,
+)
+_LATEX_SIGN: Final = re.compile(r"\\([A-Za-z]+)(?![A-Za-z])\s*")
+_LATEX_SIGNS: Final = {
+    **dict.fromkeys(("times", "cdot", "ast"), "\u00d7"),
+    **dict.fromkeys(("approx", "simeq", "sim", "thickapprox"), "\u2248"),
+    **dict.fromkeys(
+        ("to", "implies", "rightarrow", "longrightarrow", "Rightarrow", "Longrightarrow"), "\u21d2"
+    ),
+    **dict.fromkeys(("le", "leq", "leqslant", "lt"), "\u2264"),
+    **dict.fromkeys(("ge", "geq", "geqslant", "gt"), "\u2265"),
+    **dict.fromkeys(("ne", "neq"), "\u2260"),
+    **dict.fromkeys(("ldots", "dots", "cdots"), "\u2026"),
+    **{"pm": "\u00b1", "mp": "\u2213", "div": "\u00f7", "pi": "\u03c0", "sqrt": "\u221a", "infty": "\u221e"},
+    **{"colon": ":", "degree": "\u00b0", "therefore": "\u2234 ", "pounds": "\u00a3", "euro": "\u20ac"},
+}
+_DEGREES: Final = re.compile(r"\^\s*\{?\s*\\circ\s*\}?")
+_RELATIONS: Final = (
+    (re.compile(r"<=(?!>)|=<"), "\u2264"),
+    (re.compile(r">="), "\u2265"),
+    (re.compile(r"!=|=/=|<>"), "\u2260"),
+    (re.compile(r"[-=]+>"), "\u21d2"),
+    (re.compile(r"\+/-|\+-|-\+"), "\u00b1"),
+)
+_EMPHASIS: Final = (
+    re.compile(r"(?<![\w*])(\*{1,3})(?=[^\s*])([^*\n]*?)(?<=[^\s*])\1(?![\w*])"),
+    re.compile(r"(?<!\w)(_{1,3})(?=[^\s_])([^_\n]*?)(?<=[^\s_])\1(?!\w)"),
+    re.compile(r"(`{1,3})([^`\n]*)\1"),
+)
+# A space separates thousands only where nothing else in the text is a number.
+_SPACED: Final = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?!\d)")
+_NEGATIVE: Final = re.compile(rf"(?:\b(?i:negative)\s+|{UNSPACED_MINUS}\s*)(?=[{CURRENCY}]?\.?\d)")
+_LEADING_MINUS: Final = re.compile(
+    rf"""
+    (^\W{{0,12}} | (?:[:(\u2248] | {COPULA})[ \t]*)
+    (?:{MINUS}[ \t]* | -[ \t]+)
+    (?=[{CURRENCY}]?\.?\d)
+    """,
+    re.VERBOSE | re.IGNORECASE | re.MULTILINE,
+)
+
+
+def plain(text: str) -> str:
+    """``text`` with digits, fractions, powers, signs and thousands in their plain spelling, and without what
+    only sets it in type."""
+    if not text.isascii():
+        text = _OTHER_DIGIT.sub(lambda match: str(unicodedata.decimal(match[0])), text.translate(_SIGNS))
+        text = _VULGAR.sub(lambda m: _joined(m[1], unicodedata.normalize("NFKC", m[2])), text)
+        text = _SUPERSCRIPT_POWER.sub(_power, text)
+    if "\\" in text or "$" in text or "{" in text or "~" in text:
+        text = _without_latex(text)
+    for mark in _EMPHASIS:
+        text = mark.sub(r"\2", text)
+    for relation, sign in _RELATIONS:
+        text = relation.sub(sign, text)
+    text = _HALF_OF_DAY.sub(r"\1m", text)
+    text = _CODE.sub(r"\1 ", _ABROAD.sub("", text))
+    text = _LEADING_MINUS.sub(r"\1-", _NEGATIVE.sub("-", text))
+    return _without_spaces_of_thousands(text)
+
+
+def _without_latex(text: str) -> str:
+    for _ in range(3):
+        text = _TEXT_COMMAND.sub(lambda m: " " + m[1].replace("~", " "), text)
+    text = _LATEX_NOTHING.sub("", _LATEX_SPACE.sub("\u2009", text))
+    text = _DEGREES.sub("\u00b0", text.replace("{,}", ",").replace(r"\%", "%"))
+    # What is a dollar's sign must not be taken for the begin of a formula.
+    text = _LATEX_MATH.sub(
+        lambda m: next(filter(None, m.groups()), "").strip(), text.replace(r"\$", "\ue8ff")
+    )
+    text = _LATEX_FRACTION.sub(lambda m: _joined(m[1], f"{m[2] or m[4]}/{m[3] or m[5]}"), text)
+    text = _LATEX_SIGN.sub(lambda m: _LATEX_SIGNS.get(m[1], m[0]), text)
+    return text.replace("\ue8ff", "$")
+
+
+def _without_spaces_of_thousands(text: str) -> str:
+    spaced = _SPACED.search(text)
+    if (
+        spaced is None
+        or _has_digit(text[: spaced.start()])
+        or _has_digit(text[spaced.end() :].lstrip(".,0123456789"))
+    ):
+        return text
+    return text[: spaced.start()] + spaced.group().replace(" ", "\u2009") + text[spaced.end() :]
+
+
+def _has_digit(text: str) -> bool:
+    return any(character.isdigit() for character in text)
+
+
+def _power(match: re.Match[str]) -> str:
+    sign = "-" if match[1] == "\u207b" else ""
+    return f"^{sign}{''.join(str(_SUPERSCRIPTS.index(digit)) for digit in match[2])}"
+
+
+def _joined(whole: str, fraction: str) -> str:
+    return f"{whole} {fraction}".lstrip().replace("\u2044", "/")

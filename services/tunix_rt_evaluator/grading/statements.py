@@ -1,0 +1,283 @@
+r"""Which numbers a text gives: what may stand around a number, and what makes another number of it.
+
+The grammar. One sentence counts. Around its number may stand words, a unit, a sign of currency, brackets or
+quotation marks around the whole, what it is equal to (``x = 5``, ``9 * 2 = 18``, ``The sum is 5``), a reason
+behind "because" and its kin, a remark in brackets, what is denied (``It is not 6, it is 5``), and numbers
+that only tell when, where or for what (``In 2019 she sold 18``, ``18 eggs for 3 people``). Several numbers
+besides these are all given. Whatever else touches a number (an operator, a root, a variable, a bound, a
+range, a ratio, a condition) makes the text one that gives none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from typing import Final
+
+from tunix_rt_evaluator.grading.languages import (
+    COMPARED,
+    CONCLUSION,
+    CONDITION,
+    COPULA,
+    NEGATION,
+    REASON,
+)
+from tunix_rt_evaluator.grading.neighbours import FIRST, MAX_NUMBERS, N, NoNumber, Place, pattern, shown
+from tunix_rt_evaluator.grading.numbers import Number, find_in_plain
+from tunix_rt_evaluator.grading.spelling import LETTER, plain
+from tunix_rt_evaluator.grading.units import unit_length
+
+_MAX_LENGTH: Final = 1_000
+_MAX_LINE: Final = 4 * _MAX_LENGTH
+_DIGIT: Final = re.compile("[\\d\u00bc-\u00be\u2150-\u215e\u2189]")
+# A digit outside of numbers, words and exponents, such as those of 1/0.
+_STRAY_DIGIT: Final = re.compile(rf"(?<!{LETTER})(?<!\^)(?<!\^[-{{])(?<!\^{{-)\d")
+_SENTENCE_END: Final = re.compile(r"(?<=[.!?])\s+")
+_ABBREVIATION: Final = re.compile(r"\b(?:no|nr|vs|approx|ca|min|max)\.$", re.IGNORECASE)
+_LISTED: Final = re.compile(r"^\s*1[.)]\s+\S")
+
+_BULLET: Final = re.compile(r"^\s*[*\u2022\u2023\u25e6\u2234]\s+")
+_OPENING: Final = "([\"'\u201c\u2018\u300c\u300e\u00ab\u3010"
+_CLOSING: Final = ")]\"'\u201d\u2019\u300d\u300f\u00bb\u3011"
+_REMARK: Final = re.compile(r"(?<=\S)[^\S\n]+\([^()]*\)")
+_CHANGING_REMARK: Final = pattern(
+    rf"""
+    \b(?:or|mod|modulo|base|binary|hex\w*|octal|negative|minus|plus|times|if)\b | [\u00b1<>\u2264\u2265]
+    | {COMPARED}
+    """
+)
+_REASON: Final = pattern(rf"[\s,;:(-]{REASON} | \s[-\u2014]+\s+(?=[^\W\d_]{{2}}) | :\s+(?!{N})")
+_LEADING_REASON: Final = pattern(rf"\s*{REASON}[^,]*,")
+_CONDITION: Final = pattern(CONDITION)
+_CONCLUSION: Final = pattern(CONCLUSION)
+_NEGATION: Final = pattern(NEGATION)
+_CLAUSE: Final = pattern(
+    r"[,;](?=\s|\D) | \b(?:but|however|actually|sondern|mais(?!\ (?:de|que|do)\b)|sino|mas|ma)\b"
+)
+_INSTEAD: Final = pattern(r"\b(?:and\ not|rather\ than|instead\ of|as\ opposed\ to)\b")
+_AND: Final = pattern(r"\b(?:or|and|nor|oder|und|ou|et|o|y|e)\b|&")
+_GOES_ON: Final = pattern(rf"\s*(?:{_AND.pattern})")
+_RESULT: Final = pattern(rf"{COPULA} | [=\u2248\u21d2\u2192]")
+_COMPUTED: Final = re.compile(rf"(?:{N}|[\s$(+*/^\u00d7\u00f7.)-])+")
+_CONTEXT: Final = pattern(
+    rf"""
+    (?: \b(?:in|at|for|after|before|on|by|with|per|during|within|among|across|every|each|against)
+      | (?:{N}|\beach|\bone)\s+of )
+    \s+ (?:(?:the|a|an|his|her|their|its|all|first|last|next|these|those|other|only)\s+){{0,2}}$
+    """
+)
+
+# Behind what gives the number: x in "5 = x", "the answer" in "5 is the answer".
+_SOLVED: Final = pattern(r"[^\W\d_]?|(?:\s*[^\W\d_'\u2019-]{1,20}){0,6}")
+_LETTER: Final = pattern(r"(?<![^\W\d_])[a-z\u0370-\u03ff](?![^\W\d_])")
+_EQUATION_SIDE: Final = pattern(rf"(?:{_LETTER.pattern}|{N}|[-+*/^()|\u221a\u00d7\u00f7{{}}_\s\d])*$")
+_OPERATION: Final = re.compile(rf"{N}|[-+*/^|\u221a\u00d7\u00f7]")
+_UNKNOWN: Final = pattern(rf"\s*[a-z](?:_\{{?\w+\}}?|_{N}|\s*\(\s*{N}?\s*\))?\s*")
+_ALONE: Final = pattern(rf"[\s(\"'\u201c\[]* {N} [\s\u00b0%]* (?:[^\W\d_]+[\s.^]*){{0,3}} [\s.)\"'\u201d\]]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What a text gives: ``numbers``, none where it gives none that can be read, and the plain ``text`` that
+    they stand in. ``why`` says what stands in the way, and ``alone`` whether there is nothing but one number
+    and up to three words behind it, its unit."""
+
+    text: str
+    numbers: tuple[Number, ...] = ()
+    why: str = ""
+    alone: bool = False
+
+    @property
+    def shown(self) -> str:
+        """The numbers as they stand in the text, or the text where there are none."""
+        if not self.numbers:
+            return self.text
+        return self.text[self.numbers[0].start : self.numbers[-1].end].strip()
+
+
+@lru_cache(maxsize=4_096)
+def read_number(text: str) -> Number | None:
+    """The number that ``text`` is, sign, currency, unit and words allowed; None unless there is exactly one.
+
+    A lone comma that may stand between two numbers, as in ``3,5``, makes it none.
+    """
+    statement = read_statement(text) if len(text) <= _MAX_LENGTH and len(text.split("\n")) == 1 else None
+    if statement is None or len(statement.numbers) != 1 or statement.numbers[0].comma:
+        return None
+    return statement.numbers[0] if len(find_in_plain(statement.text)) == 1 else None
+
+
+def read_statement(text: str, *, units: Sequence[str] = (), last: bool = False) -> Statement:
+    """What the first sentence of ``text`` that holds a digit gives, or the last such. ``units`` may stand
+    behind numbers, whatever else their letters may mean."""
+    lines = (line for line in (reversed if last else iter)(text.splitlines()) if _DIGIT.search(line))
+    line = plain(_within_bounds(next(lines, ""), last))
+    sentences = [sentence for sentence in _sentences(line) if _DIGIT.search(sentence)]
+    if not sentences:
+        return Statement("")
+    return _read(sentences[-1 if last else 0], line, units)
+
+
+def _within_bounds(line: str, last: bool) -> str:
+    """The begin or the end of a long line, in which no sentence that is short enough is cut."""
+    if len(line) <= _MAX_LINE:
+        return line
+    return line[-_MAX_LINE:].partition(" ")[2] if last else line[:_MAX_LINE].rpartition(" ")[0]
+
+
+def _sentences(line: str) -> Iterator[str]:
+    start = 0
+    for end in _SENTENCE_END.finditer(line):
+        if not _ABBREVIATION.search(line[start : end.start()][-8:]):
+            yield line[start : end.start()]
+            start = end.end()
+    yield line[start:]
+
+
+def _read(sentence: str, line: str, units: Sequence[str]) -> Statement:
+    numbers = find_in_plain(sentence)
+    try:
+        if len(sentence) > _MAX_LENGTH or len(numbers) > MAX_NUMBERS:
+            raise NoNumber("it is too long")
+        if _LISTED.match(sentence) or (sentence != line and _LISTED.match(line)):
+            raise NoNumber("it looks like the first entry of a list")
+        shape = _shape(sentence, numbers, units)
+        given = [numbers[ord(one) - FIRST] for one in _given(shape, numbers)]
+    except NoNumber as error:
+        return Statement(sentence, why=str(error))
+    alone = sentence == line and _ALONE.fullmatch(shape) is not None
+    return Statement(sentence, tuple(given), alone=alone)
+
+
+def _shape(sentence: str, numbers: Sequence[Number], units: Sequence[str]) -> str:
+    """The sentence with a single character for each number and its unit, if it is one of ``units``."""
+    parts, end = [], 0
+    for place, number in enumerate(numbers):
+        parts += [sentence[end : number.start], chr(FIRST + place)]
+        end = number.end + unit_length(number, units)
+    shape = "".join([*parts, sentence[end:]])
+    if not numbers or _STRAY_DIGIT.search(shape):
+        raise NoNumber("it has digits that are no number")
+    return shape
+
+
+def _given(shape: str, numbers: Sequence[Number]) -> str:
+    """The characters of the numbers that a shape gives; raises NoNumber."""
+    shape = _unwrapped(_without_remarks(_BULLET.sub("", shape), numbers))
+    shape = _without_reasons(shape)
+    if _CONDITION.search(shape):
+        raise NoNumber("it holds only under a condition")
+    values = computed = ""
+    contexts: list[Place] = []
+    denied, trouble = False, None
+    for clause in _clauses(shape):
+        denied = bool(_NEGATION.search(clause)) or (denied and bool(_GOES_ON.match(clause)))
+        if denied or not re.search(N, clause):
+            continue
+        try:
+            found, told, by_computing = _clause_numbers(clause)
+        except NoNumber as error:
+            trouble = error
+            continue
+        # For a conclusion, what stands before it was only the way; so are steps for the last result.
+        if found and _CONCLUSION.match(clause.lstrip()):
+            values, trouble = "", None
+        elif by_computing and values == computed:
+            values = ""
+        values += found
+        contexts += told
+        computed = values if by_computing else computed
+    if trouble is not None:
+        raise trouble
+    if not values and len(contexts) == 1:
+        values = contexts[0].checked()
+    if not values:
+        raise NoNumber("it gives no number")
+    return values
+
+
+def _without_remarks(shape: str, numbers: Sequence[Number]) -> str:
+    def checked(match: re.Match[str]) -> str:
+        inside = match[0].strip()[1:-1].strip()
+        if _CHANGING_REMARK.search(inside):
+            return match[0]
+        before = re.search(rf"({N})\W*$", shape[: match.start()])
+        if before and re.fullmatch(N, inside):
+            one, other = numbers[ord(before[1]) - FIRST], numbers[ord(inside) - FIRST]
+            return "" if one.equals(other, Fraction(0)) else match[0]
+        return ""
+
+    without = _REMARK.sub(checked, shape)
+    return without if re.search(N, without) else shape
+
+
+def _unwrapped(shape: str) -> str:
+    """Without brackets and quotation marks around the whole, or around a number alone."""
+    shape = shape.strip()
+    while (
+        len(shape) > 1
+        and (place := _OPENING.find(shape[0])) >= 0
+        and shape.rstrip(".")[-1] == _CLOSING[place]
+        and not re.search(rf"[,;{re.escape(shape[0])}]", shape[1:])
+    ):
+        shape = shape.rstrip(".")[1:-1].strip()
+    for opening, closing in zip(_OPENING, _CLOSING, strict=True):
+        shape = re.sub(
+            rf"(?<![^\s=:]){re.escape(opening)}\s*({N})\s*{re.escape(closing)}(?![^\s.,;:?])", r"\1", shape
+        )
+    return shape
+
+
+def _without_reasons(shape: str) -> str:
+    shape = _LEADING_REASON.sub("", shape, count=1)
+    for reason in _REASON.finditer(shape):
+        if re.search(N, shape[: reason.start()]):
+            return shape[: reason.start()]
+    return shape
+
+
+def _clauses(shape: str) -> Iterator[str]:
+    """What stands between commas, "but" and conclusions, and where each has its own verb, between "and"s."""
+    starts = {match.start() for begin in (_CONCLUSION, _INSTEAD) for match in begin.finditer(shape)}
+    ends = {match.start(): match.end() for match in _CLAUSE.finditer(shape)}
+    pieces, begin = [], 0
+    for cut in sorted(starts | set(ends)):
+        pieces.append(shape[begin:cut])
+        begin = ends.get(cut, cut)
+    for piece in [*pieces, shape[begin:]]:
+        sides = _AND.split(piece)
+        own = sum(bool(_RESULT.search(side)) and bool(re.search(N, side)) for side in sides)
+        yield from sides if own > 1 else [piece]
+
+
+def _clause_numbers(clause: str) -> tuple[str, list[Place], bool]:
+    """The numbers that a clause gives, those that only tell when or for what, and whether it computes."""
+    sides = _RESULT.split(clause)
+    at = max(place for place, side in enumerate(sides) if re.search(N, side))
+    if not all(_SOLVED.fullmatch(side.strip(" .?!")) for side in sides[at + 1 :]):
+        raise NoNumber("more is said of it")
+    left = sides[at - 1] if at else ""
+    _check_unknown(left)
+    # 7 = 5 gives both; 22/7 \u2248 3.14 gives what it was rounded to.
+    alone = re.fullmatch(rf"[\s(\"']*{N}[\s)\"']*", left) and "\u2248" not in clause
+    places = [
+        Place(side[: match.start()], match[0], side[match.end() :])
+        for side in (sides[at - 1 : at + 1] if alone else [sides[at]])
+        for match in re.finditer(N, side)
+    ]
+    contexts = [place for place in places if _CONTEXT.search(place.before)]
+    values = "".join(place.checked() for place in places if place not in contexts)
+    return values, contexts, bool(re.search(N, left) and _COMPUTED.fullmatch(left))
+
+
+def _check_unknown(left: str) -> None:
+    """2x = 10 says what 2x is, and not what x is."""
+    side = _EQUATION_SIDE.search(left)
+    if side is None or _UNKNOWN.fullmatch(side[0]):
+        return
+    variables = set(_LETTER.findall(side[0]))
+    if len(variables) == 1 and _OPERATION.search(side[0]):
+        raise NoNumber(f"{shown(left)} is more than an unknown")
