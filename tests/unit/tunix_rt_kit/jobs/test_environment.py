@@ -32,6 +32,7 @@ SECRETS = {
 NEEDED = {
     "XLA_FLAGS": "--xla_cpu_max_isa=AVX2", "JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "0",
     "TMPDIR": "/tmp", "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8",
+    "PYTHONUSERBASE": "/nowhere",
 }  # fmt: skip
 Kind = Callable[[Path], WorkerProcess]
 
