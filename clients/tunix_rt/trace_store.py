@@ -251,6 +251,20 @@ class TraceStoreClient:
         request = v1.ScoreTraceRequest(name=name, criteria=criteria)
         return self._caller.unary(self._stub.ScoreTrace, request, timeout)
 
+    def batch_score_traces(
+        self, names: Iterable[str], *, criteria: Sequence[str] = (), timeout: float | None = None
+    ) -> v1.BatchScoreTracesResponse:
+        """Score 1-500 traces as ``score_trace`` does, and store the scores together.
+
+        A trace that cannot be scored has ``reason`` and ``message`` in its result instead of scores. Very
+        large scores may end the results before the last name: send the rest again.
+
+        Raises:
+            InvalidArgumentError: a name is malformed, a criterion is unknown, or there are too many names.
+        """
+        request = v1.BatchScoreTracesRequest(names=names, criteria=criteria)
+        return self._caller.unary(self._stub.BatchScoreTraces, request, timeout)
+
     def write_scores(
         self, scores: Iterable[v1.TraceScore], *, request_id: str | None = None, timeout: float | None = None
     ) -> v1.WriteScoresResponse:
@@ -372,6 +386,13 @@ class AsyncTraceStoreClient:
         """Score one trace by built-in criteria and store the scores."""
         request = v1.ScoreTraceRequest(name=name, criteria=criteria)
         return await self._caller.unary(self._stub.ScoreTrace, request, timeout)
+
+    async def batch_score_traces(
+        self, names: Iterable[str], *, criteria: Sequence[str] = (), timeout: float | None = None
+    ) -> v1.BatchScoreTracesResponse:
+        """Score 1-500 traces by built-in criteria, and store the scores together."""
+        request = v1.BatchScoreTracesRequest(names=names, criteria=criteria)
+        return await self._caller.unary(self._stub.BatchScoreTraces, request, timeout)
 
     async def write_scores(
         self, scores: Iterable[v1.TraceScore], *, request_id: str | None = None, timeout: float | None = None

@@ -18,6 +18,7 @@ from tunix_rt_trace_store.model import (
     Relation,
     Score,
     ScoredTrace,
+    ScoreResult,
     StoredTrace,
     TraceContent,
     TraceDraft,
@@ -134,6 +135,20 @@ def stream_part(traces: Iterable[StoredTrace]) -> v1.StreamTracesResponse:
 def score_response(scores: Iterable[Score]) -> v1.ScoreTraceResponse:
     """The scores that one call gave."""
     return v1.ScoreTraceResponse(scores=[_score(score) for score in scores])
+
+
+def batch_score_response(results: Iterable[ScoreResult]) -> v1.BatchScoreTracesResponse:
+    """What became of each trace that was to be scored."""
+    return v1.BatchScoreTracesResponse(
+        results=[
+            v1.BatchScoreTracesResult(
+                scores=[_score(score) for score in result.scores],
+                reason=result.reason,
+                message=result.message,
+            )
+            for result in results
+        ]
+    )
 
 
 def score_fields(scores: Iterable[v1.TraceScore]) -> list[dict[str, Any]]:

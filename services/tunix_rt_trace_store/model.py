@@ -19,6 +19,8 @@ from typing_extensions import TypedDict
 
 MAX_TRACE_BYTES: Final = 1 << 20
 MAX_BATCH: Final = 1_000
+MAX_SCORED: Final = 500
+TRACE_NAME: Final = "traces/{trace}"
 MAX_INT32: Final = (1 << 31) - 1
 # A message is read to a depth of 100, and a trace stands deeper in some answers than in the request.
 MAX_DEPTH: Final = 30
@@ -210,6 +212,16 @@ class Score:
     value: float
     details: dict[str, Any]
     create_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreResult:
+    """What became of one trace that was to be scored: its scores, or the name of the reason and the reason in
+    words."""
+
+    scores: Sequence[Score] = ()
+    reason: str = ""
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)

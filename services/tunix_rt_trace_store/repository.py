@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -84,6 +84,17 @@ class SqlTraceRepository:
         """
         with self._database.read() as session:
             return _get(session, trace_id, field)
+
+    def each(self, trace_ids: Sequence[str], field: str) -> Iterator[StoredTrace | DomainError]:
+        """The traces in order, one at a time, each as ``get`` finds it, or what it raises; ``field`` is
+        formatted with the place of each."""
+        with self._database.read() as session:
+            for index, trace_id in enumerate(trace_ids):
+                try:
+                    found: StoredTrace | DomainError = _get(session, trace_id, field.format(index))
+                except (NotFound, InvalidArgument) as error:
+                    found = error
+                yield found
 
     def last_sequence(self) -> int:
         """The number of the latest commit, 0 in an empty store."""

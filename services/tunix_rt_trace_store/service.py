@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
-from tunix_rt_kit.artifacts import digest_json
-from tunix_rt_kit.errors import FieldViolation, InvalidArgument
+from tunix_rt_kit.artifacts import canonical_json, digest_json
+from tunix_rt_kit.callers import check
+from tunix_rt_kit.errors import DomainError, FailedPrecondition, FieldViolation, InvalidArgument, NotFound
 from tunix_rt_kit.serving.paging import decode_page_token, encode_page_token, page_size
 from tunix_rt_kit.serving.resources import parse_name
 from tunix_rt_kit.serving.validation import Violations
 from tunix_rt_kit.text import normalised
 from tunix_rt_trace_store.alignment import align
 from tunix_rt_trace_store.model import (
+    TRACE_NAME,
     Comparison,
     CreateResult,
     Criterion,
@@ -22,18 +24,21 @@ from tunix_rt_trace_store.model import (
     NewTrace,
     Score,
     ScoredTrace,
+    ScoreResult,
     StoredTrace,
     TraceContent,
     TraceDraft,
     TraceFilter,
 )
 from tunix_rt_trace_store.scoring import CRITERIA
-from tunix_rt_trace_store.validation import checked_filter, checked_scores, checked_traces
+from tunix_rt_trace_store.validation import checked_filter, checked_scores, checked_trace_ids, checked_traces
 
-TRACE_NAME: Final = "traces/{trace}"
 STREAM_BATCH: Final = 1_000
 # Each may have details of 16 KiB, and a page must fit in 4 MiB.
 SCORE_PAGE: Final = 200
+# What the scores of one answer may take, of 4 MiB, and what one takes beside its details.
+_ANSWER_BYTES: Final = 7 << 19
+_SCORE_BYTES: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,7 @@ class TraceRepository(Protocol):
         self, batch: Sequence[NewTrace], policy: DuplicatePolicy, request: RequestKey
     ) -> list[CreateResult]: ...
     def get(self, trace_id: str, field: str = "name") -> StoredTrace: ...
+    def each(self, trace_ids: Sequence[str], field: str) -> Iterator[StoredTrace | DomainError]: ...
     def last_sequence(self) -> int: ...
     def newest(self, wanted: TraceFilter, before: int | None, limit: int) -> Page: ...
     def snapshot_part(self, wanted: TraceFilter, after: int, as_of: int, limit: int) -> Page: ...
@@ -162,11 +168,52 @@ class TraceStoreService:
         trace_id = parse_name(TRACE_NAME, name)
         chosen = _checked_criteria(criteria)
         trace = self._repository.get(trace_id)
-        content = self._decode(trace.encoded)
-        now = datetime.now(UTC)
-        given = [Score(trace.id, criterion, *CRITERIA[criterion](content), now) for criterion in chosen]
+        given = self._scores(trace, chosen)
         self._repository.add_scores(given, None, "name")
         return given
+
+    def score_traces(self, names: Sequence[str], criteria: Sequence[str]) -> list[ScoreResult]:
+        """Score traces as ``score_trace`` does, and store the scores of them all together.
+
+        One result for each name, in order, as far as they fit in one message, at least one.
+        """
+        trace_ids = checked_trace_ids(names)
+        chosen = _checked_criteria(criteria)
+        while True:
+            results = self._score_results(trace_ids, chosen)
+            try:
+                given = [score for result in results for score in result.scores]
+                if given:
+                    self._repository.add_scores(given, None, "names")
+                return results
+            except NotFound:
+                # One was deleted since it was read: now that is its result.
+                continue
+
+    def _score_results(self, trace_ids: Sequence[str], criteria: Sequence[Criterion]) -> list[ScoreResult]:
+        results: list[ScoreResult] = []
+        used = 0
+        for trace in self._repository.each(trace_ids, "names[{}]"):
+            check()
+            result = self._score_result(trace, criteria)
+            used += sum(_SCORE_BYTES + len(canonical_json(score.details)) for score in result.scores)
+            if results and used > _ANSWER_BYTES:
+                break
+            results.append(result)
+        return results
+
+    def _score_result(self, trace: StoredTrace | DomainError, criteria: Sequence[Criterion]) -> ScoreResult:
+        if isinstance(trace, DomainError):
+            return ScoreResult(reason=trace.reason, message=trace.message)
+        try:
+            return ScoreResult(self._scores(trace, criteria))
+        except FailedPrecondition as error:
+            return ScoreResult(reason=error.reason, message=error.message)
+
+    def _scores(self, trace: StoredTrace, criteria: Sequence[Criterion]) -> list[Score]:
+        content = self._decode(trace.encoded)
+        now = datetime.now(UTC)
+        return [Score(trace.id, criterion, *CRITERIA[criterion](content), now) for criterion in criteria]
 
     def write_scores(self, fields: Sequence[Mapping[str, Any]], request_id: str) -> int:
         """Store scores of the caller's, all or nothing, once for each request id; returns how many."""

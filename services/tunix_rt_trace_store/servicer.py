@@ -74,6 +74,15 @@ class TraceStoreServicer(v1.TraceStoreServicer):
 
         return await run_blocking(call)
 
+    async def BatchScoreTraces(
+        self, request: v1.BatchScoreTracesRequest, context: Any
+    ) -> v1.BatchScoreTracesResponse:
+        def call() -> v1.BatchScoreTracesResponse:
+            results = self._service.score_traces(request.names, request.criteria)
+            return convert.batch_score_response(results)
+
+        return await run_blocking(call)
+
     async def WriteScores(self, request: v1.WriteScoresRequest, context: Any) -> v1.WriteScoresResponse:
         def call() -> v1.WriteScoresResponse:
             fields = convert.score_fields(request.scores)

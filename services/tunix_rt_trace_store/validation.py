@@ -8,14 +8,18 @@ from typing import Any
 from pydantic import ValidationError
 
 from tunix_rt_kit.callers import check
+from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_kit.serving.field_errors import field_path, field_problems
+from tunix_rt_kit.serving.resources import parse_name
 from tunix_rt_kit.serving.validation import Violations
 from tunix_rt_trace_store.content import rendered
 from tunix_rt_trace_store.model import (
     MAX_BATCH,
+    MAX_SCORED,
     MAX_TRACE_BYTES,
     SCORE_DRAFTS,
     TRACE_CONTENT,
+    TRACE_NAME,
     NewTrace,
     ScoreDraft,
     TraceDraft,
@@ -87,6 +91,28 @@ def checked_scores(drafts: Sequence[Mapping[str, Any]], reserved: Collection[str
         )
     violations.raise_if_any("SCORE_INVALID")
     return scores
+
+
+def checked_trace_ids(names: Sequence[str]) -> list[str]:
+    """The ids of traces that are to be scored.
+
+    Raises InvalidArgument: BATCH_SIZE_INVALID, RESOURCE_NAME_INVALID with every wrong name.
+    """
+    violations = Violations()
+    violations.check(
+        1 <= len(names) <= MAX_SCORED,
+        "names",
+        f"holds {len(names):,} names; 1 to {MAX_SCORED} would be right",
+    )
+    violations.raise_if_any("BATCH_SIZE_INVALID")
+    trace_ids: list[str] = []
+    for index, name in enumerate(names):
+        try:
+            trace_ids.append(parse_name(TRACE_NAME, name, f"names[{index}]"))
+        except InvalidArgument as error:
+            violations.found.extend(error.violations)
+    violations.raise_if_any("RESOURCE_NAME_INVALID")
+    return trace_ids
 
 
 def checked_filter(fields: Mapping[str, Any]) -> TraceFilter:

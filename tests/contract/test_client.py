@@ -64,6 +64,8 @@ def test_every_call_of_the_trace_store(client: Client) -> None:
     assert list(calls.stream_traces()) == [first, other]
     scores = calls.score_trace(first.name, criteria=["structure", "answer"]).scores
     assert [score.criterion for score in scores] == ["structure", "answer"]
+    (result,) = calls.batch_score_traces([other.name], criteria=["structure"]).results
+    assert [score.trace for score in result.scores] == [other.name]
     own = v1.TraceScore(trace=other.name, criterion="judge", value=0.5)
     assert calls.write_scores([own]).written_count == 1
     assert [score.value for score in calls.list_scores(other.name, criterion="judge")] == [0.5]
@@ -94,10 +96,12 @@ async def test_every_call_of_the_trace_store_in_asyncio(async_client: AsyncClien
     assert await stream.start() == 2
     assert [found.name async for found in stream] == names[::-1]
     assert (await calls.score_trace(first.name)).scores[0].criterion == "structure"
+    (result,) = (await calls.batch_score_traces([first.name])).results
+    assert result.scores[0].criterion == "structure"
     own = v1.TraceScore(trace=first.name, criterion="judge", value=0.5)
     assert (await calls.write_scores([own])).written_count == 1
     listed = [score.criterion async for score in calls.list_scores(first.name, page_size=1)]
-    assert listed == ["judge", "structure"]
+    assert listed == ["judge", "structure", "structure"]
     assert (await calls.compare_traces(*names)).base.trace.name == names[0]
     await calls.delete_trace(first.name)
     with pytest.raises(NotFoundError):

@@ -526,6 +526,82 @@ async def test_bad_criteria(store: Any) -> None:
     assert (error.code, error.reason) == ("FAILED_PRECONDITION", "REFERENCE_ANSWER_MISSING")
 
 
+async def test_a_batch_is_scored_as_each_trace_is_alone(store: Any) -> None:
+    made = await create(
+        store,
+        trace(1, metadata={"reference_answer": 2}),
+        trace(2, metadata={"reference_answer": 5}),
+        trace(3, metadata={"no": "reference"}),
+        trace(4, metadata={"reference_answer": 8}),
+    )
+    names = [result.name for result in made.results]
+    digest = f"traces/{made.results[0].content_digest.removeprefix('sha256:')[:20]}"
+    await store.DeleteTrace(v1.DeleteTraceRequest(name=names[3]))
+    wanted = [*names, digest, names[0], "traces/01a2131f-0bad-747b-9465-14ddd66bd8a2"]
+    for criteria in ([], ["answer"], ["answer", "structure"]):
+        before = [await listed_scores(store, name) for name in names[:3]]
+        request = v1.BatchScoreTracesRequest(names=wanted, criteria=criteria)
+        results = (await store.BatchScoreTraces(request)).results
+        assert len(results) == len(wanted)
+        # It was one commit, of what the results say.
+        for name, earlier in zip(names[:3], before, strict=True):
+            added = [(s.criterion, s.value) for r in results for s in r.scores if s.trace == name]
+            assert await listed_scores(store, name) == added[::-1] + earlier
+        for name, result in zip(wanted, results, strict=True):
+            alone = v1.ScoreTraceRequest(name=name, criteria=criteria)
+            if result.reason:
+                error = await refused(store.ScoreTrace(alone))
+                assert (result.reason, list(result.scores)) == (error.reason, [])
+                assert error.message.removeprefix("name: ") in result.message
+            else:
+                scores = list((await store.ScoreTrace(alone)).scores)
+                for score in [*scores, *result.scores]:
+                    score.ClearField("create_time")
+                assert list(result.scores) == scores
+
+
+async def test_a_batch_of_scores_is_one_commit(store: Any) -> None:
+    made = await create(store, trace(1), trace(2), trace(3))
+    names = [result.name for result in made.results]
+    await store.BatchScoreTraces(v1.BatchScoreTracesRequest(names=names))
+    assert (await stream(store))[0] == 4
+    missing = v1.BatchScoreTracesRequest(names=["traces/0192f3a0-0000-7000-8000-000000000000"])
+    assert [r.reason for r in (await store.BatchScoreTraces(missing)).results] == ["TRACE_NOT_FOUND"]
+    assert (await stream(store))[0] == 4
+
+
+async def test_a_bad_batch_of_scores_stores_none(store: Any) -> None:
+    name = (await create(store, trace(1))).results[0].name
+    for count in (0, 501):
+        error = await refused(store.BatchScoreTraces(v1.BatchScoreTracesRequest(names=[name] * count)))
+        assert (error.reason, fields(error)) == ("BATCH_SIZE_INVALID", ["names"])
+    error = await refused(store.BatchScoreTraces(v1.BatchScoreTracesRequest(names=[name, "", "traces/A"])))
+    assert (error.reason, fields(error)) == ("RESOURCE_NAME_INVALID", ["names[1]", "names[2]"])
+    odd = v1.BatchScoreTracesRequest(names=[name], criteria=["answer", "beauty"])
+    error = await refused(store.BatchScoreTraces(odd))
+    assert (error.reason, fields(error)) == ("CRITERION_INVALID", ["criteria[1]"])
+    assert await listed_scores(store, name) == []
+
+
+async def test_results_that_would_not_fit_in_a_message_are_left_for_the_next_call(store: Any) -> None:
+    long = "語" * 50_000
+    made = [
+        (await create(store, trace(number, final_answer=long, metadata={"reference_answer": long}))).results[
+            0
+        ]
+        for number in range(20)
+    ]
+    left = [result.name for result in made]
+    answers = 0
+    while left:
+        answer = await store.BatchScoreTraces(v1.BatchScoreTracesRequest(names=left, criteria=["answer"]))
+        assert [result.scores[0].trace for result in answer.results] == left[: len(answer.results)]
+        left = left[len(answer.results) :]
+        answers += 1
+    assert answers > 1
+    assert [len(await listed_scores(store, result.name)) for result in made] == [1] * 20
+
+
 def own_score(name: str, criterion: str = "judge", value: float = 0.5, **details: Any) -> v1.TraceScore:
     score = v1.TraceScore(trace=name, criterion=criterion, value=value)
     score.details.update(details)

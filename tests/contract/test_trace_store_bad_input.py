@@ -174,7 +174,7 @@ async def test_a_thousand_wrong_traces_make_one_readable_error(store: Any) -> No
     assert await stored(store) == []
 
 
-@pytest.mark.parametrize("method", ["BatchCreateTraces", "WriteScores"])
+@pytest.mark.parametrize("method", ["BatchCreateTraces", "BatchScoreTraces", "WriteScores"])
 async def test_a_call_with_two_million_entries_costs_next_to_nothing(
     channel: grpc.aio.Channel, method: str
 ) -> None:

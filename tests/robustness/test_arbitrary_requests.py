@@ -54,7 +54,7 @@ PLACES = [f"traces/{number:036}" for number in range(3)]
 
 
 def trace_store_words(field: str) -> st.SearchStrategy[str]:
-    if field in {"name", "base", "other", "trace"}:
+    if field in {"name", "names", "base", "other", "trace"}:
         return st.sampled_from([*PLACES, "traces/0192f3a0-0000-7000-8000-000000000000"])
     return st.sampled_from(["structure", "answer", "number", "a"])
 
@@ -81,6 +81,9 @@ class Shadow:
             self.newest += 1
         elif method.name == "ScoreTrace":
             self.newest += 1
+        elif method.name == "BatchScoreTraces":
+            results = v1.BatchScoreTracesResponse.FromString(answer).results
+            self.newest += any(result.scores for result in results)
         elif method.name == "WriteScores":
             request_id = v1.WriteScoresRequest.FromString(request).request_id
             # As for traces: an id that was used before stores nothing more.

@@ -437,6 +437,96 @@ class ScoreTraceResponse(_message.Message):
 Global___ScoreTraceResponse: _TypeAlias = ScoreTraceResponse  # noqa: Y015
 
 @_typing.final
+class BatchScoreTracesRequest(_message.Message):
+    """Request of BatchScoreTraces."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMES_FIELD_NUMBER: _builtins.int
+    CRITERIA_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """1-500 names, `traces/{trace}`, as in GetTraceRequest. One that is malformed refuses them all; every malformed one is named."""
+
+    @_builtins.property
+    def criteria(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in ScoreTraceRequest."""
+
+    def __init__(
+        self,
+        *,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+        criteria: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["criteria", b"criteria", "names", b"names"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchScoreTracesRequest: _TypeAlias = BatchScoreTracesRequest  # noqa: Y015
+
+@_typing.final
+class BatchScoreTracesResponse(_message.Message):
+    """Response of BatchScoreTraces."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchScoreTracesResult]:
+        """One result for each name, in the same order, as far as they fit in 4 MiB, at least one. The names behind the last result were not
+        looked at: send them again.
+        """
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___BatchScoreTracesResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchScoreTracesResponse: _TypeAlias = BatchScoreTracesResponse  # noqa: Y015
+
+@_typing.final
+class BatchScoreTracesResult(_message.Message):
+    """What became of one trace of a batch: the scores that ScoreTrace gives, or the error."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCORES_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Why the trace could not be scored, the reason of ScoreTrace's error: TRACE_NOT_FOUND, TRACE_DELETED, TRACE_AMBIGUOUS or
+    REFERENCE_ANSWER_MISSING. Empty when it was.
+    """
+    message: _builtins.str
+    """The reason in words."""
+    @_builtins.property
+    def scores(self) -> _containers.RepeatedCompositeFieldContainer[_trace_pb2.TraceScore]:
+        """One score for each criterion, in the order of the request; none when the trace could not be scored."""
+
+    def __init__(
+        self,
+        *,
+        scores: _abc.Iterable[_trace_pb2.TraceScore] | None = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "reason", b"reason", "scores", b"scores"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchScoreTracesResult: _TypeAlias = BatchScoreTracesResult  # noqa: Y015
+
+@_typing.final
 class WriteScoresRequest(_message.Message):
     """Request of WriteScores. At most 4 MiB encoded."""
 

@@ -72,6 +72,11 @@ class TraceStoreStub:
                 request_serializer=tunix__rt_dot_v1_dot_trace__store__pb2.ScoreTraceRequest.SerializeToString,
                 response_deserializer=tunix__rt_dot_v1_dot_trace__store__pb2.ScoreTraceResponse.FromString,
                 _registered_method=True)
+        self.BatchScoreTraces = channel.unary_unary(
+                '/tunix_rt.v1.TraceStore/BatchScoreTraces',
+                request_serializer=tunix__rt_dot_v1_dot_trace__store__pb2.BatchScoreTracesRequest.SerializeToString,
+                response_deserializer=tunix__rt_dot_v1_dot_trace__store__pb2.BatchScoreTracesResponse.FromString,
+                _registered_method=True)
         self.WriteScores = channel.unary_unary(
                 '/tunix_rt.v1.TraceStore/WriteScores',
                 request_serializer=tunix__rt_dot_v1_dot_trace__store__pb2.WriteScoresRequest.SerializeToString,
@@ -143,6 +148,14 @@ class TraceStoreServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchScoreTraces(self, request, context):
+        """Scores a batch of traces by built-in criteria and stores the scores together. A trace that cannot be scored has its reason in its result,
+        and does not keep the others from being scored.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WriteScores(self, request, context):
         """Stores scores that the caller worked out, all of them or none. Earlier scores of the same trace and criterion stay on record.
         """
@@ -201,6 +214,11 @@ def add_TraceStoreServicer_to_server(servicer, server):
                     servicer.ScoreTrace,
                     request_deserializer=tunix__rt_dot_v1_dot_trace__store__pb2.ScoreTraceRequest.FromString,
                     response_serializer=tunix__rt_dot_v1_dot_trace__store__pb2.ScoreTraceResponse.SerializeToString,
+            ),
+            'BatchScoreTraces': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchScoreTraces,
+                    request_deserializer=tunix__rt_dot_v1_dot_trace__store__pb2.BatchScoreTracesRequest.FromString,
+                    response_serializer=tunix__rt_dot_v1_dot_trace__store__pb2.BatchScoreTracesResponse.SerializeToString,
             ),
             'WriteScores': grpc.unary_unary_rpc_method_handler(
                     servicer.WriteScores,
@@ -408,6 +426,33 @@ class TraceStore:
             '/tunix_rt.v1.TraceStore/ScoreTrace',
             tunix__rt_dot_v1_dot_trace__store__pb2.ScoreTraceRequest.SerializeToString,
             tunix__rt_dot_v1_dot_trace__store__pb2.ScoreTraceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchScoreTraces(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tunix_rt.v1.TraceStore/BatchScoreTraces',
+            tunix__rt_dot_v1_dot_trace__store__pb2.BatchScoreTracesRequest.SerializeToString,
+            tunix__rt_dot_v1_dot_trace__store__pb2.BatchScoreTracesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,10 @@ class TraceStoreStub:
     """Deletes one trace. Its id, content digest and source stay on record."""
     ScoreTrace: _grpc.UnaryUnaryMultiCallable[_trace_store_pb2.ScoreTraceRequest, _trace_store_pb2.ScoreTraceResponse]
     """Scores one trace by built-in criteria and stores the scores."""
+    BatchScoreTraces: _grpc.UnaryUnaryMultiCallable[_trace_store_pb2.BatchScoreTracesRequest, _trace_store_pb2.BatchScoreTracesResponse]
+    """Scores a batch of traces by built-in criteria and stores the scores together. A trace that cannot be scored has its reason in its result,
+    and does not keep the others from being scored.
+    """
     WriteScores: _grpc.UnaryUnaryMultiCallable[_trace_store_pb2.WriteScoresRequest, _trace_store_pb2.WriteScoresResponse]
     """Stores scores that the caller worked out, all of them or none. Earlier scores of the same trace and criterion stay on record."""
     ListScores: _grpc.UnaryUnaryMultiCallable[_trace_store_pb2.ListScoresRequest, _trace_store_pb2.ListScoresResponse]
@@ -79,6 +83,10 @@ class TraceStoreAsyncStub(TraceStoreStub):
     """Deletes one trace. Its id, content digest and source stay on record."""
     ScoreTrace: _aio.UnaryUnaryMultiCallable[_trace_store_pb2.ScoreTraceRequest, _trace_store_pb2.ScoreTraceResponse]  # type: ignore[assignment]
     """Scores one trace by built-in criteria and stores the scores."""
+    BatchScoreTraces: _aio.UnaryUnaryMultiCallable[_trace_store_pb2.BatchScoreTracesRequest, _trace_store_pb2.BatchScoreTracesResponse]  # type: ignore[assignment]
+    """Scores a batch of traces by built-in criteria and stores the scores together. A trace that cannot be scored has its reason in its result,
+    and does not keep the others from being scored.
+    """
     WriteScores: _aio.UnaryUnaryMultiCallable[_trace_store_pb2.WriteScoresRequest, _trace_store_pb2.WriteScoresResponse]  # type: ignore[assignment]
     """Stores scores that the caller worked out, all of them or none. Earlier scores of the same trace and criterion stay on record."""
     ListScores: _aio.UnaryUnaryMultiCallable[_trace_store_pb2.ListScoresRequest, _trace_store_pb2.ListScoresResponse]  # type: ignore[assignment]
@@ -146,6 +154,16 @@ class TraceStoreServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_trace_store_pb2.ScoreTraceResponse, _abc.Awaitable[_trace_store_pb2.ScoreTraceResponse]]:
         """Scores one trace by built-in criteria and stores the scores."""
+
+    @_abc_1.abstractmethod
+    def BatchScoreTraces(
+        self,
+        request: _trace_store_pb2.BatchScoreTracesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trace_store_pb2.BatchScoreTracesResponse, _abc.Awaitable[_trace_store_pb2.BatchScoreTracesResponse]]:
+        """Scores a batch of traces by built-in criteria and stores the scores together. A trace that cannot be scored has its reason in its result,
+        and does not keep the others from being scored.
+        """
 
     @_abc_1.abstractmethod
     def WriteScores(

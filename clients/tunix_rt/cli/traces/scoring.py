@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import islice
 from typing import Annotated, Final
 
 import typer
@@ -19,10 +20,13 @@ from tunix_rt.cli.progress import Bar
 from tunix_rt.cli.resources import short_name, trace_name
 from tunix_rt.cli.session import Session, as_document
 from tunix_rt.cli.traces.app import app
-from tunix_rt.errors import FailedPreconditionError, NotFoundError
+from tunix_rt.errors import FailedPreconditionError
 
-_IN_FLIGHT: Final = 8
+_BATCH: Final = 500
+_IN_FLIGHT: Final = 2
 _NO_REFERENCE: Final = "REFERENCE_ANSWER_MISSING"
+# Of a trace that was deleted since the stream of names began.
+_GONE: Final = {"TRACE_NOT_FOUND", "TRACE_DELETED"}
 
 
 class Criterion(StrEnum):
@@ -151,7 +155,7 @@ def _summaries(scores: Iterable[v1.TraceScore]) -> dict[str, _Summary]:
 
 
 class _Run:
-    """Scores any number of traces, some at once, in bounded memory."""
+    """Scores any number of traces, some batches at once, in bounded memory."""
 
     def __init__(self, client: Client, criteria: list[str], bar: Bar) -> None:
         self._client = client
@@ -162,41 +166,47 @@ class _Run:
 
     def scores(self, names: Iterable[str]) -> Iterator[v1.TraceScore]:
         """The scores, in the order of the names."""
-        waiting: deque[Future[tuple[Sequence[v1.TraceScore], bool]]] = deque()
+        left = iter(names)
+        waiting: deque[Future[list[v1.BatchScoreTracesResult]]] = deque()
         pool = ThreadPoolExecutor(_IN_FLIGHT, thread_name_prefix="tunix-rt-score")
         try:
-            for name in names:
-                if len(waiting) >= 2 * _IN_FLIGHT:
+            while batch := list(islice(left, _BATCH)):
+                if len(waiting) >= _IN_FLIGHT:
                     yield from self._take(waiting.popleft())
-                waiting.append(pool.submit(self._score, name))
+                waiting.append(pool.submit(self._score, batch))
             while waiting:
                 yield from self._take(waiting.popleft())
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _take(self, future: Future[tuple[Sequence[v1.TraceScore], bool]]) -> Sequence[v1.TraceScore]:
-        scores, complete = future.result()
-        self.without_reference += not complete
-        self._done += 1
+    def _take(self, future: Future[list[v1.BatchScoreTracesResult]]) -> Iterator[v1.TraceScore]:
+        results = future.result()
+        self._done += len(results)
         self._bar.update(self._done)
-        return scores
+        for result in results:
+            self.without_reference += result.reason == _NO_REFERENCE
+            yield from result.scores
 
-    def _score(self, name: str) -> tuple[Sequence[v1.TraceScore], bool]:
-        """The scores of one trace, and whether all criteria could be applied."""
-        try:
-            return self._ask(name, self._criteria), True
-        except FailedPreconditionError as error:
-            if error.reason != _NO_REFERENCE:
-                raise
+    def _score(self, names: Sequence[str]) -> list[v1.BatchScoreTracesResult]:
+        """One result for each trace; one without a reference answer has the scores of the other criteria."""
+        results = self._ask(names, self._criteria)
+        without = [index for index, result in enumerate(results) if result.reason == _NO_REFERENCE]
         others = [criterion for criterion in self._criteria if criterion != Criterion.ANSWER]
-        return (self._ask(name, others) if others else ()), False
+        if without and others:
+            again = self._ask([names[index] for index in without], others)
+            for index, result in zip(without, again, strict=True):
+                results[index].scores.extend(result.scores)
+        return results
 
-    def _ask(self, name: str, criteria: Sequence[str]) -> Sequence[v1.TraceScore]:
-        try:
-            return self._client.trace_store.score_trace(name, criteria=criteria).scores
-        except NotFoundError:
-            # It was deleted since the stream began.
-            return ()
+    def _ask(self, names: Sequence[str], criteria: Sequence[str]) -> list[v1.BatchScoreTracesResult]:
+        results: list[v1.BatchScoreTracesResult] = []
+        while len(results) < len(names):
+            answer = self._client.trace_store.batch_score_traces(names[len(results) :], criteria=criteria)
+            results += answer.results
+        for result in results:
+            if result.reason and result.reason != _NO_REFERENCE and result.reason not in _GONE:
+                raise FailedPreconditionError(result.message, reason=result.reason)
+        return results
 
 
 def _figure(value: object) -> str:
