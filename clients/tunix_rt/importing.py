@@ -137,16 +137,17 @@ def import_traces(
         client: where to.
         traces: read as they are needed, in the calling thread.
         duplicate_policy: ``skip`` leaves out content that is already stored, ``keep`` stores it again.
-        batch_size: 1-1,000.
+        batch_size: 1-1,000. With an ``import_id``, batches are as full as they can be, whatever it says.
         in_flight: batches on their way at once, at least 1. More than 1 may store batches out of order.
         on_progress: called in the calling thread after each batch, with the counts so far.
         on_waiting: called once, in another thread, when the server has not answered a batch for a moment,
             with the seconds for which a batch is tried.
         on_refused: called in the calling thread for each trace that the server refuses, in order, before
             ``on_progress``; the rest of its batch is stored. Left out: such a trace ends the import.
-        import_id: the same id, traces and ``batch_size`` as in an earlier import store nothing twice, even
-            with ``keep``, as long as no trace was refused: it is whole batches that are known again. Left
-            out, this import stands for itself.
+        import_id: the same id and traces as in an earlier import, however much of that was done, store
+            nothing twice, even with ``keep``, as long as no trace was refused: it is whole batches that are
+            known again, so that where they end depends on the traces alone. Left out, this import stands for
+            itself.
 
     Raises:
         ImportStoppedError: a trace was refused, could not be read, or the server stayed away.
@@ -157,8 +158,9 @@ def import_traces(
     if duplicate_policy not in _POLICIES:
         raise InvalidArgumentError(f"duplicate_policy {duplicate_policy!r}: expected 'skip' or 'keep'")
     name = import_id or uuid.uuid4().hex
+    size = MAX_BATCH if import_id else batch_size
     run = _Import(client, _POLICIES[duplicate_policy], name, on_progress, on_refused, on_waiting)
-    return run.store(traces, batch_size, in_flight)
+    return run.store(traces, size, in_flight)
 
 
 class _Import:

@@ -1,7 +1,7 @@
 """``python -m support.trace_writer ADDRESS NUMBER COUNT`` imports traces as one of many writers.
 
-The same writer's import has the same id and traces whenever it is started. A line on standard output tells
-each batch that was answered.
+It makes one import of every few; each has the same id and traces whenever the writer is started. A line on
+standard output tells each that was answered.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ BATCH = 10
 
 def main(address: str, writer: int, count: int) -> None:
     with Client(address) as client:
-        import_traces(
-            client,
-            (trace(writer * count + index) for index in range(count)),
-            duplicate_policy="keep",
-            batch_size=BATCH,
-            import_id=f"writer-{writer}",
-            on_progress=lambda result: print(result.read, flush=True),
-        )
+        for first in range(0, count, BATCH):
+            import_traces(
+                client,
+                (trace(writer * count + index) for index in range(first, min(first + BATCH, count))),
+                duplicate_policy="keep",
+                import_id=f"writer-{writer}-{first}",
+            )
+            print(first + BATCH, flush=True)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from support.threaded import fake_server
 from support.traces import trace
@@ -134,10 +137,35 @@ def test_an_answer_that_was_lost_does_not_store_a_batch_twice(client: Client, st
 
 def test_the_same_import_id_sends_the_same_request_ids(client: Client, store: Store) -> None:
     for _ in range(2):
-        import_traces(client, [trace(1), trace(2)], batch_size=1, import_id="mine", duplicate_policy="keep")
+        import_traces(client, [trace(1), trace(2)], import_id="mine", duplicate_policy="keep")
+    assert len(store.batches) == 1
+    import_traces(client, [trace(1), trace(3)], import_id="mine", duplicate_policy="keep")
     assert len(store.batches) == 2
-    import_traces(client, [trace(1), trace(3)], batch_size=1, import_id="mine", duplicate_policy="keep")
-    assert len(store.batches) == 3
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    count=st.sampled_from([1, 999, 1000, 1001, 2300]),
+    done=st.integers(0, 2300),
+    sizes=st.tuples(st.integers(1, 1000), st.integers(1, 1000)),
+    large=st.booleans(),
+)
+def test_an_import_that_goes_on_with_another_batch_size_stores_nothing_twice(
+    client: Client, store: Store, count: int, done: int, sizes: tuple[int, int], large: bool
+) -> None:
+    store.batches.clear()
+    # Of the large ones fewer than a thousand fit in a message.
+    content = "x" * 9_000 if large else "x"
+    traces = [trace(number, steps=[v1.TraceStep(type="t", content=content)]) for number in range(count)]
+
+    def broken_off() -> Iterator[v1.Trace]:
+        yield from traces[:done]
+        raise KeyboardInterrupt
+
+    with contextlib.suppress(KeyboardInterrupt):
+        import_traces(client, broken_off(), batch_size=sizes[0], import_id="mine", duplicate_policy="keep")
+    import_traces(client, traces, batch_size=sizes[1], import_id="mine", duplicate_policy="keep")
+    assert store.stored == sorted(entry.prompt for entry in traces)
 
 
 def test_imports_without_an_id_stand_for_themselves(client: Client, store: Store) -> None:
