@@ -132,7 +132,7 @@ def test_a_wrong_regrade_is_refused_in_one_line(run: Run, evaluation: str) -> No
     assert "--grader: is no JSON" in wrong.output
     wrong = run("evaluation", "regrade", evaluation, "--grader", "numeric", exit_code=1)
     assert (
-        "error: grader: does not fit item 'b': its accepted_answers[0] is 'A', which is not one number"
+        "error: --grader: does not fit item 'b': its accepted_answers[0] is 'A', which is not one number"
         in wrong.stderr
     )
     wrong = run("evaluation", "regrade", evaluation, "--eval-set", "none", exit_code=1)
@@ -200,13 +200,13 @@ def test_samples_are_asked_for_shown_and_listed(run: Run, client: Client, tmp_pa
     [
         (
             ["--samples", "4"],
-            "spec.decoding.samples: is 4; 1, or a temperature above 0, as greedy answers are",
+            "--samples: is 4; 1, or a temperature above 0, as greedy answers are",
         ),
-        (["--top-p", "0.5"], "spec.decoding.top_p: is 0.5; 1, or a temperature above 0"),
-        (["--temperature", "-1"], "spec.decoding.temperature: is -1.0; 0, or 0.001 to 5, would be right"),
+        (["--top-p", "0.5"], "--top-p: is 0.5; 1, or a temperature above 0"),
+        (["--temperature", "-1"], "--temperature: is -1.0; 0, or 0.001 to 5, would be right"),
         (
             ["--temperature", "1", "--seed", "-1"],
-            "spec.decoding.seed: is -1; 0 to 4,294,967,295 would be right",
+            "--seed: is -1; 0 to 4,294,967,295 would be right",
         ),
         (["--temperature", "1", "--samples", str(1 << 40)], "out of range"),
     ],
@@ -260,11 +260,11 @@ def test_gsm8k_lines_become_an_eval_set(run: Run, client: Client, tmp_path: Path
     [
         (
             ROWS[5] | {"accepted_answers": ["("]},
-            "eval_set.items[0].accepted_answers[0]: is '(', which is no regular",
+            "x.jsonl, line 1: accepted_answers[0]: is '(', which is no regular",
         ),
         (
             ROWS[1] | {"accepted_answers": ["C"]},
-            "eval_set.items[0].accepted_answers[0]: is 'C'; a letter from A to B",
+            "x.jsonl, line 1: accepted_answers[0]: is 'C'; a letter from A to B",
         ),
         (ROWS[0] | {"accepted_answers": []}, "line 1: accepted_answers: needs at least 1"),
         (ROWS[0] | {"grader": "numerik"}, "line 1: grader: kind is 'numerik', which is no grader"),
@@ -276,6 +276,30 @@ def test_a_wrong_item_is_refused_in_one_line(
     (tmp_path / "x.jsonl").write_text(json.dumps(row))
     assert said in run("evalset", "import", "x", "x.jsonl", exit_code=1).stderr
     assert list(client.evaluator.list_eval_sets()) == []
+
+
+NATIVE = {"trace_version": "1", "steps": [{"i": 0, "type": "reason", "content": "So it is."}]}
+
+
+def test_an_answer_that_the_grader_cannot_read_is_refused_by_its_line(
+    run: Run, client: Client, tmp_path: Path
+) -> None:
+    rows = [
+        NATIVE | {"prompt": f"{answer}?", "final_answer": answer}
+        for answer in ["5", "1,200", r"\sqrt{2}", "5", "x>5", "101_2", r"\frac{\pi}{6}"]
+    ]
+    (tmp_path / "x.jsonl").write_text("\n\n".join(json.dumps(row) for row in rows))
+    refused = run("evalset", "import", "x", "x.jsonl", "--format", "native", exit_code=1).stderr
+    assert r"x.jsonl, line 5: accepted_answers[0]: is '\\sqrt{2}', which is not one number" in refused
+    named = [line.split(":")[0].strip() for line in refused.splitlines() if line.startswith("  ")]
+    assert named == ["line 5", "line 9", "line 11", "line 13"]
+    assert list(client.evaluator.list_eval_sets()) == []
+    said = run("evalset", "import", "x", "x.jsonl", "--format", "native", "--grader", "auto").stdout
+    assert "evalSets/x: 6 items" in said
+    items = client.evaluator.get_eval_set("evalSets/x").items
+    kinds = {item.accepted_answers[0]: item.grader.WhichOneof("kind") for item in items}
+    numbers = dict.fromkeys(["5", "1,200"], "numeric")
+    assert kinds == numbers | dict.fromkeys([r"\sqrt{2}", "x>5", "101_2", r"\frac{\pi}{6}"], "math")
 
 
 def test_an_empty_file_is_no_eval_set(run: Run, tmp_path: Path) -> None:

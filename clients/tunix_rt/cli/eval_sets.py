@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from io import BytesIO
 from itertools import islice
@@ -21,12 +22,18 @@ from tunix_rt.cli.files import write_lines
 from tunix_rt.cli.problem_options import ProblemOptions
 from tunix_rt.cli.resources import dataset_name, resource_name, short_name
 from tunix_rt.cli.session import Session
+from tunix_rt.errors import InvalidArgumentError
 from tunix_rt.formats import (
     BUILTIN,
+    FormatError,
+    Record,
+    error_of_lines,
     eval_items_from_traces,
+    name_of,
+    numbered_eval_items,
     read_eval_items,
     read_grader_text,
-    read_traces,
+    read_records,
 )
 
 app = group("Import, generate and look at sets of questions.")
@@ -76,7 +83,8 @@ def import_(
         typer.Option(
             "--grader",
             help="For items that come from traces, how answers are graded: the name of a kind, JSON such as "
-            '{"kind": "numeric", "tolerance": 0.1}, or auto. \\[default: numeric]',
+            '{"kind": "numeric", "tolerance": 0.1}, or auto: numeric for numbers, math for mathematics, '
+            "text for the rest. \\[default: numeric]",
         ),
     ] = None,
     description: Annotated[str, typer.Option("--description", help="What it is for.")] = "",
@@ -87,11 +95,11 @@ def import_(
     if grader is not None and file is not None and format is Format.ITEMS:
         raise typer.BadParameter("--grader is for traces; an item has its grader in its own line")
     wanted = grader_option(grader or "numeric")
-    items = [] if file is None else _file_items(session, file, format, limit, wanted)
+    read = None if file is None else _file_items(session, file, format, limit, wanted)
     with session.connect() as client:
         if from_dataset is not None:
-            items = _dataset_items(session, client, dataset_name(from_dataset), split, limit, wanted)
-        _store(session, client, v1.EvalSet(eval_set_id=eval_set, description=description, items=items))
+            read = _dataset_items(session, client, dataset_name(from_dataset), split, limit, wanted)
+        _store(session, client, eval_set, description, read or _Read("", [], []))
 
 
 @command(
@@ -126,7 +134,7 @@ def generate(
         return
     items = read_eval_items(BytesIO("\n".join(lines).encode()))
     with session.connect() as client:
-        _store(session, client, v1.EvalSet(eval_set_id=eval_set, description=description, items=items))
+        _store(session, client, eval_set, description, _Read("", items, []))
 
 
 @command(app, "list", example="tunix-rt evalset list")
@@ -211,8 +219,21 @@ def grader_option(given: str) -> v1.Grader | Literal["auto"]:
         raise typer.BadParameter(f"--grader: {error}") from None
 
 
-def _store(session: Session, client: Client, eval_set: v1.EvalSet) -> None:
-    stored = client.evaluator.create_eval_set(eval_set=eval_set)
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """Items, and the line of the file that each was read from, if it was read from one."""
+
+    file: str
+    items: Sequence[v1.EvalItem]
+    lines: Sequence[int]
+
+
+def _store(session: Session, client: Client, eval_set_id: str, description: str, read: _Read) -> None:
+    eval_set = v1.EvalSet(eval_set_id=eval_set_id, description=description, items=read.items)
+    try:
+        stored = client.evaluator.create_eval_set(eval_set=eval_set)
+    except InvalidArgumentError as error:
+        raise error_of_lines(error, read.file, read.lines) from error
     if session.as_json:
         session.print_message(stored)
     else:
@@ -221,12 +242,12 @@ def _store(session: Session, client: Client, eval_set: v1.EvalSet) -> None:
 
 def _file_items(
     session: Session, file: str, format: Format, limit: int | None, grader: v1.Grader | Literal["auto"]
-) -> list[v1.EvalItem]:
+) -> _Read:
     if format is Format.ITEMS:
-        return read_eval_items(file)[:limit]
-    return _trace_items(
-        session, read_traces(file, "gsm8k" if format is Format.GSM8K else "native"), limit, grader
-    )
+        numbered = numbered_eval_items(file)[:limit]
+        return _Read(name_of(file), [item for _, item in numbered], [line for line, _ in numbered])
+    records = read_records(file, "gsm8k" if format is Format.GSM8K else "native")
+    return _trace_items(session, name_of(file), records, limit, grader)
 
 
 def _dataset_items(
@@ -236,24 +257,32 @@ def _dataset_items(
     split: str,
     limit: int | None,
     grader: v1.Grader | Literal["auto"],
-) -> list[v1.EvalItem]:
+) -> _Read:
     rows = client.exporter.read_dataset(dataset, split, format=v1.DATASET_FORMAT_TRACE)
-    return _trace_items(session, read_traces(BytesIO(rows), "dataset"), limit, grader)
+    return _trace_items(session, f"{dataset} {split}", read_records(BytesIO(rows), "dataset"), limit, grader)
 
 
 def _trace_items(
-    session: Session, traces: Iterable[v1.Trace], limit: int | None, grader: v1.Grader | Literal["auto"]
-) -> list[v1.EvalItem]:
+    session: Session,
+    file: str,
+    records: Iterable[Record],
+    limit: int | None,
+    grader: v1.Grader | Literal["auto"],
+) -> _Read:
     """The questions of traces; says how many had a prompt that was there already."""
     taken = 0
+    lines: dict[str, int] = {}
 
-    def counted() -> Iterator[v1.Trace]:
+    def traces() -> Iterator[v1.Trace]:
         nonlocal taken
-        for trace in traces:
+        for record in records:
+            if record.trace is None:
+                raise record.error or FormatError(record.number, "holds no trace", file=file)
             taken += 1
-            yield trace
+            lines.setdefault(record.trace.prompt, record.number)
+            yield record.trace
 
-    items = eval_items_from_traces(counted(), limit, grader)
+    items = eval_items_from_traces(traces(), limit, grader)
     if repeated := taken - len(items):
         session.say(f"{text.counted(repeated, 'trace')} left out: their prompts were there already")
-    return items
+    return _Read(file, items, [lines[item.prompt] for item in items])

@@ -2,8 +2,15 @@
 
 from tunix_rt.formats.compression import Source, compressing, is_compressed, name_of
 from tunix_rt.formats.errors import FormatError
-from tunix_rt.formats.eval_items import BUILTIN, GraderName, eval_items_from_traces, read_eval_items
-from tunix_rt.formats.graders import GRADER_KINDS, read_grader, read_grader_text
+from tunix_rt.formats.eval_items import (
+    BUILTIN,
+    GraderName,
+    error_of_lines,
+    eval_items_from_traces,
+    numbered_eval_items,
+    read_eval_items,
+)
+from tunix_rt.formats.graders import GRADER_KINDS, grader_for, read_grader, read_grader_text
 from tunix_rt.formats.marks import read_marks, read_marks_text
 from tunix_rt.formats.parquet import is_parquet, row_count
 from tunix_rt.formats.traces import (
@@ -26,10 +33,13 @@ __all__ = [
     "Source",
     "TraceFormat",
     "compressing",
+    "error_of_lines",
     "eval_items_from_traces",
+    "grader_for",
     "is_compressed",
     "is_parquet",
     "name_of",
+    "numbered_eval_items",
     "read_eval_items",
     "read_grader",
     "read_grader_text",

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import resources
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from tunix_rt import v1
+from tunix_rt.errors import FieldViolation, InvalidArgumentError
 from tunix_rt.formats.compression import Source, name_of
 from tunix_rt.formats.errors import FormatError
-from tunix_rt.formats.graders import NEED_NO_ANSWER, read_grader
+from tunix_rt.formats.graders import NEED_NO_ANSWER, grader_for, read_grader
 from tunix_rt.formats.lines import check_values, parse_line, read_lines, struct_of
 from tunix_rt.schema import one_line
 
-GraderName: TypeAlias = Literal["numeric", "text", "auto"]
+GraderName: TypeAlias = Literal["numeric", "math", "text", "auto"]
 
 BUILTIN: Final = "eval_v1"
-_NUMBER = re.compile(r"[-+]?(\d[\d,]*(\.\d+)?|\.\d+)(\s*/\s*\d+)?\s*%?")
+_ITEM: Final = re.compile(r"(?:eval_set\.)?items\[(\d+)\]\.?(.*)", re.DOTALL)
+_SHOWN: Final = 20
 
 _LongText = Annotated[str, Field(min_length=1, max_length=50_000)]
 _Label = Annotated[str, Field(max_length=64)]
@@ -51,10 +53,47 @@ def read_eval_items(source: Source) -> list[v1.EvalItem]:
         FormatError: names the file, the line and every wrong field; an id or a prompt stands twice; there is
             no item at all.
     """
+    return [item for _, item in numbered_eval_items(source)]
+
+
+def numbered_eval_items(source: Source) -> list[tuple[int, v1.EvalItem]]:
+    """As ``read_eval_items``, each item with the number of its line, from 1."""
     if source == BUILTIN:
         with resources.files("tunix_rt").joinpath("data/eval_v1.jsonl").open("rb") as file:
             return _read(file, BUILTIN)
     return _read(source, name_of(source))
+
+
+def error_of_lines(error: InvalidArgumentError, file: str, lines: Sequence[int]) -> InvalidArgumentError:
+    """An error of a server about an eval set, as one of the lines that its items were read from.
+
+    Args:
+        error: what the server said.
+        file: the name of what was read.
+        lines: the line of each item, in order.
+
+    Returns:
+        A FormatError that names the line and the field of each wrong item; the error as it is where it is
+        about something else.
+    """
+    found = [
+        (lines[int(match[1])], FieldViolation(match[2] or "item", violation.description))
+        for violation in error.field_violations
+        if (match := _ITEM.fullmatch(violation.field)) and int(match[1]) < len(lines)
+    ]
+    if not found:
+        return error
+    (first, wrong), *others = sorted(found, key=lambda entry: entry[0])
+    more = f" (and {len(others):,} more)" if others else ""
+    return FormatError(
+        first,
+        f"{wrong.field}: {wrong.description}{more}",
+        file=file,
+        field_violations=[
+            FieldViolation(f"line {line}: {entry.field}", entry.description)
+            for line, entry in [(first, wrong), *others][:_SHOWN]
+        ],
+    )
 
 
 def eval_items_from_traces(
@@ -70,7 +109,7 @@ def eval_items_from_traces(
         traces: where they come from; read no further than ``limit`` needs.
         limit: most items; None for all.
         grader: how answers are graded, by name or with settings; ``auto`` grades an answer that is a number
-            as one, others as text.
+            as one, mathematics as ``math``, others as text (see ``grader_for``).
     """
     items: dict[str, v1.EvalItem] = {}
     for trace in traces:
@@ -90,8 +129,8 @@ def eval_items_from_traces(
     return list(items.values())
 
 
-def _read(source: Source, file: str) -> list[v1.EvalItem]:
-    items: list[v1.EvalItem] = []
+def _read(source: Source, file: str) -> list[tuple[int, v1.EvalItem]]:
+    items: list[tuple[int, v1.EvalItem]] = []
     seen: dict[tuple[str, str], int] = {}
     for number, line in read_lines(source):
         row = parse_line(_ItemRow, line, number, file)
@@ -99,7 +138,7 @@ def _read(source: Source, file: str) -> list[v1.EvalItem]:
             first = seen.setdefault((field, value), number)
             if first != number:
                 raise FormatError(number, f"{field}: is the same as on line {first}", file=file)
-        items.append(_item(row, number, file))
+        items.append((number, _item(row, number, file)))
     if not items:
         raise FormatError(0, "holds no eval items", file=file)
     return items
@@ -138,9 +177,7 @@ def _item(row: _ItemRow, number: int, file: str) -> v1.EvalItem:
 def _grader(name: GraderName | v1.Grader, answer: str) -> v1.Grader:
     if isinstance(name, v1.Grader):
         return name
-    if name == "numeric" or (name == "auto" and _NUMBER.fullmatch(answer.strip())):
-        return v1.Grader(numeric=v1.NumericGrader())
-    return v1.Grader(text=v1.TextGrader())
+    return read_grader(grader_for(answer) if name == "auto" else name)
 
 
 def _fact(trace: v1.Trace, key: str, most: int = 64) -> str:

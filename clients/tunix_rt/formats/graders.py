@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.json_format import ParseDict, ParseError
@@ -19,6 +20,32 @@ GRADER_KINDS: Final = tuple(_KINDS)
 NEED_NO_ANSWER: Final = frozenset(("format", "json_schema", "judge"))
 """The kinds that can do without an accepted answer."""
 _SHOWN: Final = 60
+
+_DOLLARS: Final = re.compile(r"^\$(.*[^\\])\$$", re.DOTALL)
+_VULGAR: Final = "\u00bc-\u00be\u2150-\u215e"
+_NUMBER: Final = re.compile(
+    r"[-+\u2212]?(?:\\?\$|[\u20ac\u00a3])?"
+    r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d{1,3}(?:[ \u00a0\u202f]\d{3})+|\d+(?:\.\d+)?|\.\d+)"
+    rf"(?:[eE][-+]?\d{{1,2}})?(?:\s*/\s*[1-9]\d*|[{_VULGAR}])?\s*(?:\\?%|\u20ac)?\.?|[{_VULGAR}]"
+)
+# A command or an escaped brace; a power or an index; a relation; an operator between operands; a factor; a
+# bracket around several values; a list of numbers; a factorial, a derivative, a sign before a letter; signs
+# that mean nothing else.
+_MATHEMATICS: Final = re.compile(
+    r"\\[A-Za-z{}]|\w\s*\^|\w_\{?\w|[=<>\u2260\u2264\u2265]"
+    r"|[\w)]\s*[-+*/\u2212\u00d7\u00f7\u00b7]\s*[\w(]|(?<![^\W_])\d+(?:\.\d+)?\s?[a-jln-z](?![^\W_])"
+    r"|^[(\[{][^()]*,.*[)\]}]$|^-?[\d./]+(?:,\s*-?[\d./]+)+$|\d!|^[a-z]'+$|^[-+\u2212][a-z]$"
+    r"|[\u221a\u03c0\u221e\u00b1\u222a\u2229\u2208\u00b2\u00b3]"
+)
+_COMMAND: Final = re.compile(r"\\[A-Za-z]+")
+_MATHS_WORD: Final = re.compile(
+    r"\b(?:sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi|max|min|mod|gcd|lcm|and|or|inf)\b"
+)
+_WORD: Final = re.compile(r"[^\W\d_]{3,}|(?<![^\W\d_])[A-Z]{2,}|[^\W\d_]+\d|\+\+")
+# Dates, times, versions, scores, telephone numbers and names such as A-B.
+_NO_MATHEMATICS: Final = re.compile(
+    r"\d+(?:\s*[-:/.\u2013]\s*\d+)+|[^\W\d_]{2,}\s*[-/]\s*[^\W\d_]{2,}|[A-Z]+\s*[-/]\s*[A-Z]+"
+)
 
 
 def read_grader(written: object) -> v1.Grader:
@@ -50,6 +77,24 @@ def read_grader(written: object) -> v1.Grader:
         except ParseError as error:
             raise ValueError(f"{name} is {_shown(value)}: {str(error).rpartition(': ')[2]}") from None
     return grader
+
+
+def grader_for(answer: str) -> Literal["numeric", "math", "text"]:
+    """The kind of grader for an accepted answer: ``numeric`` where it is a number as everybody writes one,
+    ``math`` where it is mathematics otherwise, else ``text``."""
+    bare = _DOLLARS.sub(r"\1", answer.strip())
+    if _NUMBER.fullmatch(bare):
+        return "numeric"
+    return "math" if _is_mathematics(bare) else "text"
+
+
+def _is_mathematics(text: str) -> bool:
+    symbols = _COMMAND.sub(" ", text)
+    return (
+        _MATHEMATICS.search(text) is not None
+        and _WORD.search(_MATHS_WORD.sub(" ", symbols)) is None
+        and _NO_MATHEMATICS.fullmatch(text) is None
+    )
 
 
 def read_grader_text(text: str) -> v1.Grader:

@@ -220,8 +220,10 @@ Global___Grader: _TypeAlias = Grader  # noqa: Y015
 
 @_typing.final
 class NumericGrader(_message.Message):
-    """Right when the answer's number equals an accepted number. Reads thousands separators, decimals, fractions, mixed numbers, powers of ten,
-    percent and a currency sign. Several numbers that are offered side by side, as in "5 or 6", must all be right.
+    """Right when the answer is a number that equals an accepted number. Reads thousands separators, decimals, fractions, mixed numbers, powers of
+    ten, words such as million, percent and a currency sign, in the digits of any script. Several numbers that are offered side by side, as in
+    "5 or 6", must all be right. A number in a root, a power, a factor, a bound, a range, a ratio or a denial is none, and an accepted answer that
+    is not one number is refused.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -238,8 +240,8 @@ class NumericGrader(_message.Message):
     unit_required: _builtins.bool
     """Whether one of `units` must be there."""
     marked: _builtins.bool
-    """Whether the answer must be marked: follow `Answer:`, `####` or "the answer is", or stand in `\\boxed{}`. Else the last number of a text
-    that marks none counts.
+    """Whether the answer must be marked: follow `Answer:`, `####` or "the answer is", or stand in `\\boxed{}`. Else the number that the last
+    sentence with one gives counts, unless the output was cut or the question has that number too.
     """
     @_builtins.property
     def units(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

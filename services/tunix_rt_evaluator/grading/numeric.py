@@ -106,7 +106,8 @@ def _problems(settings: NumericGrader, accepted: Sequence[str]) -> Iterator[Prob
         if read_number(answer) is None:
             yield (
                 ("accepted_answers", number),
-                f"is {answer[:60]!r}, which is not one number; the numeric grader needs one",
+                f"is {answer[:60]!r}, which is not one number, as the numeric grader needs; math "
+                "reads expressions, and text compares what is written",
             )
 
 
