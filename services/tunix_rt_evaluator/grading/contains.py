@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Final
 
 from tunix_rt_evaluator.grader_settings import ContainsGrader
@@ -52,12 +53,17 @@ def _occurs(entry: str, text: str, settings: ContainsGrader) -> bool:
     wanted, given = " ".join(entry.split()), " ".join(text.split())
     if not settings.case_sensitive:
         wanted, given = wanted.casefold(), given.casefold()
+    return next(places(wanted, given, whole_words=settings.whole_words), None) is not None
+
+
+def places(wanted: str, given: str, *, whole_words: bool) -> Iterator[int]:
+    """Where a text occurs in another one and is not part of another number, or with ``whole_words`` of
+    another word."""
     at, prose = given.find(wanted), _PROSE.search(given) is not None
     while at >= 0:
-        if not _of_another(wanted, given, at, whole_words=settings.whole_words, prose=prose):
-            return True
+        if not _of_another(wanted, given, at, whole_words=whole_words, prose=prose):
+            yield at
         at = given.find(wanted, at + 1)
-    return False
 
 
 def _of_another(wanted: str, given: str, start: int, *, whole_words: bool, prose: bool) -> bool:

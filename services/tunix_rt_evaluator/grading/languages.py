@@ -133,3 +133,15 @@ CONDITION: Final = r"""
   | \b(?:если|иначе|إذا)\b | 如果 | 若 | もし | 만약
 )"""
 """What makes a value hold only sometimes."""
+
+CORRECTION: Final = r"""
+(?: \b(?:wait|actually|correction|scratch\ that|on\ second\ thoughts?|my\ mistake|i\ mean|i\ meant
+      | i\ made\ an?\ (?:\w+\ )?(?:mistake|error)|let\ me\ correct
+      | (?:that|this)(?:['’]s|\ is|\ was)\ (?:wrong|incorrect|not\ (?:right|correct))
+      | warte|moment\ mal|eigentlich|en\ fait|attendez|en\ realidad|espera|na\ verdade|espere
+      | in\ realtà|aspetta
+      | подожди(?:те)?|на\ самом\ деле )\b
+  | ^\W*(?:no|nope|hmm+|sorry|oops|nein|non|нет)\b\s*[,.!:—–-]
+  | 等等 | 不对 | 不對 | 其实 | 待って | やっぱり | 아니
+)"""
+"""What begins a correction, which counts for more than what stands before it."""
