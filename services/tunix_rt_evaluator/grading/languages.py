@@ -84,7 +84,7 @@ NEGATION: Final = r"""
       | niet|geen|nie|değil | ليس|ليست|غير|خطأ
     )\b (?!\ (?:doubt|problem)\b)
   | n['’]t\b | \bn['’]
-  | 不 | 非 | 没 | 沒 | 未 | 无 | 無 | 错 | 錯 | 排除 | ない | 間違 | 아니 | 않 | 틀
+  | 不 | 非 | 没 | 沒 | 未 | 无 | 無 | 错 | 錯 | 排除 | ない | 間違 | 아니 | 아닙 | 않 | 틀
 )"""
 """What denies the value or the option that stands in the same clause."""
 

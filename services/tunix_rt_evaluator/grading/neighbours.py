@@ -62,6 +62,10 @@ _CHANGED_BEFORE: Final = pattern(
       | \b(?:plus|minus|times|less|half|quarter|third|double|twice|triple|thrice|past|base|power|to\ the)
       | \b(?:{_MATHS}|{_MONTH}|{_OF}|{_SCALE})
       | \b(?:divided|multiplied|multiply|divide|divisible|reduced|increased)\ by | \\[a-z]+
+      | \b(?:wurzel(?:\ aus)?|h\u00e4lfte\ von|doppelte\ von|racine\ de|moiti\u00e9\ de|double\ de
+          |ra[i\u00ed]z\ de|mitad\ de|doble\ de|metade\ de|dobro\ de|met\u00e0\ di|doppio\ di) | \u6839\u53f7 | \u96f6\u4e0b
+      | \b(?:loss|decrease|drop|reduction|deficit|debt|one)\ of\ [{CURRENCY}]? | \b(?:close|rounded)\ to
+      | \b(?:in|on|by|from|see)\ (?:the\ )?(?:step|section|equation|page|chapter|figure|table|line)\ \(?
     )
     (?:\ (?:the|a|an|about|approximately|roughly|around|exactly|just|only|number))*\s*$
     """
@@ -80,6 +84,7 @@ _CHANGED_AFTER: Final = pattern(
     | [\s-]+ (?: {_PARTS} | {_MATHS} | {_MONTH} | {_SCALE}
         | plus|minus|squared|cubed|twice|doubled?|tripled?|halved|base|point|odd|ish|raised
         | to\ the\ power|out\ of|at\ (?:least|most)|tops|max(?:imum)?|min(?:imum)? )\b
+    | [\s-]+ (?:(?:decimal|significant)\b|digits?\b) | \s*R\d
     | [\s-]+ (?!a\ [^\W\d_]{{2}} | [dl]['\u2019] | (?-i:I)\ | {GLUED_UNIT}(?!{LETTER}))
         [a-z\u0370-\u03ff](?![^\W_])
     """

@@ -22,6 +22,7 @@ from tunix_rt_evaluator.grading.languages import (
     CONCLUSION,
     CONDITION,
     COPULA,
+    CORRECTION,
     NEGATION,
     REASON,
 )
@@ -46,14 +47,16 @@ _REMARK: Final = re.compile(r"(?<=\S)[^\S\n]+\([^()]*\)")
 _CHANGING_REMARK: Final = pattern(
     rf"""
     \b(?:or|mod|modulo|base|binary|hex\w*|octal|negative|minus|plus|times|if)\b | [\u00b1<>\u2264\u2265]
-    | {COMPARED}
+    | {COMPARED} | {CORRECTION}
     """
 )
 _REASON: Final = pattern(rf"[\s,;:(-]{REASON} | \s[-\u2014]+\s+(?=[^\W\d_]{{2}}) | :\s+(?!{N})")
 _LEADING_REASON: Final = pattern(rf"\s*{REASON}[^,]*,")
 _CONDITION: Final = pattern(CONDITION)
 _CONCLUSION: Final = pattern(CONCLUSION)
-_NEGATION: Final = pattern(NEGATION)
+_NEGATION: Final = pattern(rf"{NEGATION} | \b(?:undefined|unknown|undetermined|depends)\b")
+_CORRECTION: Final = pattern(CORRECTION)
+_LINES_CORRECTED: Final = 3
 _CLAUSE: Final = pattern(
     r"[,;](?=\s|\D) | \b(?:but|however|actually|sondern|mais(?!\ (?:de|que|do)\b)|sino|mas|ma)\b"
 )
@@ -118,7 +121,19 @@ def read_statement(text: str, *, units: Sequence[str] = (), last: bool = False) 
     sentences = [sentence for sentence in _sentences(line) if _DIGIT.search(sentence)]
     if not sentences:
         return Statement("")
+    if not last and _corrected(text):
+        return Statement(sentences[0], why="it is corrected behind it")
     return _read(sentences[-1 if last else 0], line, units)
+
+
+def _corrected(text: str) -> bool:
+    """Whether a sentence behind the first one takes it back and says another number."""
+    lines = [_within_bounds(line, last=False) for line in text[:_MAX_LINE].splitlines() if line.strip()]
+    sentences = [sentence for line in lines[:_LINES_CORRECTED] for sentence in _sentences(line)][1:]
+    return any(
+        _CORRECTION.search(sentence) and _DIGIT.search(" ".join(sentences[place : place + 2]))
+        for place, sentence in enumerate(sentences)
+    )
 
 
 def _within_bounds(line: str, last: bool) -> str:

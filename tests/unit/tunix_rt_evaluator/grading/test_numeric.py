@@ -203,6 +203,18 @@ def test_a_number_as_people_write_it(accepted: str, text: str) -> None:
         ("5 pm", "5 am"),
         ("3", "3 4/2"),
         ("5", "05/01"),
+        ("18", "18\nWait, that's wrong. It should be 20."),
+        ("18", "18. Actually, it is 20."),
+        ("18", "18 (actually 20)"),
+        ("5", "undefined for x = 5"),
+        ("5", "a 5-digit number"),
+        ("5", "3.14159, rounded to 5 decimal places"),
+        ("5", "in step 5"),
+        ("5", "given by equation 5"),
+        ("5", "a loss of $5"),
+        ("5", "5 R2"),
+        ("5", "Wurzel aus 5"),
+        ("5", "la moiti\u00e9 de 5"),
     ],
 )
 def test_what_may_be_another_number_is_wrong(accepted: str, text: str) -> None:
