@@ -15,7 +15,7 @@ VERSION: Final = "contains/2"
 
 # What before or behind a digit makes it part of another number. Between two words a hyphen is no sign.
 _BEFORE_NUMBER: Final = re.compile(
-    r"""(?: \d\.? | \. | \d\s?/\s? | \^\{?
+    r"""(?: \d\.? | \. | \u221a\s? | [\u00bc-\u00be\u2150-\u215e] | \d\s?/\s? | \^\{?
       | \b(?:minus|negative)\s
       | (?: (?<![\w)\]}.]) | (?<=\d[eE]) ) [-\u2212\u2013\u00b1] [$\u20ac\u00a3]?
       | (?: ^ | [=(] ) \s? [-\u2212\u00b1] \s [$\u20ac\u00a3]?
@@ -27,7 +27,9 @@ _GROUP: Final = re.compile(r"\d{3}(?!\d)")
 _PROSE: Final = re.compile(r"[^\W\d_]{2}")
 _BEHIND_NUMBER: Final = re.compile(
     r"""\d | \.\d | ,\d{3}(?!\d) | \s?/\s?\d | \s?\\?% | \spercent\b | \sper\scent\b
-      | \^ | \*\* | [\u00b2\u00b3\u00b9\u2070-\u207f] | e[-+]?\d | !(?=\s?[-+*/=^!)])""",
+      | \^ | \*\* | [\u00b2\u00b3\u00b9\u2070-\u207f] | e[-+]?\d | k(?!\w) | :\d
+      | \s?[\u00bc-\u00be\u2150-\u215e] | \s\d+/\d | \s?[\u00d7*x]\s?10\b
+      | \s(?:dozen|hundred|thousand|million|billion|trillion)s?\b | !(?=\s?[-+*/=^!)])""",
     re.VERBOSE | re.IGNORECASE,
 )
 # What before or behind a word makes another one of it: .NET, -x; C#, C++, A-, Node.js, can't.

@@ -63,7 +63,8 @@ _CHANGED_BEFORE: Final = pattern(
       | \b(?:{_MATHS}|{_MONTH}|{_OF}|{_SCALE})
       | \b(?:divided|multiplied|multiply|divide|divisible|reduced|increased)\ by | \\[a-z]+
       | \b(?:wurzel(?:\ aus)?|h\u00e4lfte\ von|doppelte\ von|racine\ de|moiti\u00e9\ de|double\ de
-          |ra[i\u00ed]z\ de|mitad\ de|doble\ de|metade\ de|dobro\ de|met\u00e0\ di|doppio\ di) | \u6839\u53f7 | \u96f6\u4e0b
+          |ra[i\u00ed]z\ de|mitad\ de
+          |doble\ de|metade\ de|dobro\ de|met\u00e0\ di|doppio\ di) | \u6839\u53f7 | \u96f6\u4e0b
       | \b(?:loss|decrease|drop|reduction|deficit|debt|one)\ of\ [{CURRENCY}]? | \b(?:close|rounded)\ to
       | \b(?:in|on|by|from|see)\ (?:the\ )?(?:step|section|equation|page|chapter|figure|table|line)\ \(?
     )
