@@ -39,6 +39,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--draws", type=int, default=1000, help="comparisons simulated for an interval (default: 1,000)"
     )
+    group.addoption(
+        "--formulas", type=int, default=100, help="pairs of formulas compared by SymPy (default: 100)"
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -312,7 +312,7 @@ Global___SetGrader: _TypeAlias = SetGrader  # noqa: Y015
 
 @_typing.final
 class MathGrader(_message.Message):
-    """Right when the answer is mathematically equal to an accepted one, by `math-verify`: LaTeX or plain, expressions, sets, intervals,
+    """Right when the answer is mathematically equal to an accepted one: LaTeX or plain, expressions, sets, intervals, tuples, matrices,
     equations.
     """
 

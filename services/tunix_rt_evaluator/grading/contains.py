@@ -15,7 +15,7 @@ VERSION: Final = "contains/2"
 
 # What before or behind a digit makes it part of another number. Between two words a hyphen is no sign.
 _BEFORE_NUMBER: Final = re.compile(
-    r"""(?: \d\.? | \. | \u221a\s? | [\u00bc-\u00be\u2150-\u215e] | \d\s?/\s? | \^\{?
+    r"""(?: \d\.? | \. | \u221a\s? | [\u00bc-\u00be\u2150-\u215e] | \d\s?/\s? | \^\{? | [\w)]\*\*
       | \b(?:minus|negative)\s
       | (?: (?<![\w)\]}.]) | (?<=\d[eE]) ) [-\u2212\u2013\u00b1] [$\u20ac\u00a3]?
       | (?: ^ | [=(] ) \s? [-\u2212\u00b1] \s [$\u20ac\u00a3]?
@@ -27,7 +27,7 @@ _GROUP: Final = re.compile(r"\d{3}(?!\d)")
 _PROSE: Final = re.compile(r"[^\W\d_]{2}")
 _BEHIND_NUMBER: Final = re.compile(
     r"""\d | \.\d | ,\d{3}(?!\d) | \s?/\s?\d | \s?\\?% | \spercent\b | \sper\scent\b
-      | \^ | \*\* | [\u00b2\u00b3\u00b9\u2070-\u207f] | e[-+]?\d | k(?!\w) | :\d
+      | \^ | \*\*[\w(-] | [\u00b2\u00b3\u00b9\u2070-\u207f] | e[-+]?\d | k(?!\w) | :\d
       | \s?[\u00bc-\u00be\u2150-\u215e] | \s\d+/\d | \s?[\u00d7*x]\s?10\b
       | \s(?:dozen|hundred|thousand|million|billion|trillion)s?\b | !(?=\s?[-+*/=^!)])""",
     re.VERBOSE | re.IGNORECASE,
@@ -36,7 +36,7 @@ _BEHIND_NUMBER: Final = re.compile(
 _BEFORE_WORD: Final = re.compile(r"(?<!\w)\.\Z")
 _BEFORE_LETTER: Final = re.compile(r"(?<![\w)\]}])[-\u2212]\Z")
 _BEHIND_WORD: Final = re.compile(
-    r"\# | \+(?!\s*\w) | [-\u2212](?!\s*\w) | 't\b | \.(?=\w)", re.VERBOSE | re.IGNORECASE
+    r"\# | \+(?!\w) | [-\u2212](?!\w) | 't\b | \.(?=\w)", re.VERBOSE | re.IGNORECASE
 )
 _PRIME: Final = re.compile(r"['\u2032\u2033](?!\w)")
 _NEAR: Final = 12
@@ -73,7 +73,7 @@ def _of_another(wanted: str, given: str, start: int, *, whole_words: bool, prose
     in ``prose`` an exclamation mark ends a sentence."""
     end = start + len(wanted)
     before, behind = given[max(0, start - _NEAR) : start], given[end : end + _NEAR]
-    if wanted[:1].isdigit() and (
+    if wanted.removeprefix(".")[:1].isdigit() and (
         _BEFORE_NUMBER.search(before) or (_THOUSANDS.search(before) and _GROUP.match(wanted))
     ):
         return True
@@ -91,7 +91,7 @@ def _of_another_word(wanted: str, before: str, behind: str) -> bool:
     return bool(
         (wanted[:1].isalpha() and _BEFORE_WORD.search(before))
         or (wanted[-1:].isalpha() and _BEHIND_WORD.match(behind))
-        or (behind[:1] and behind[0] in "#+" and behind[0] == wanted[-1])
+        or (behind[:1] in ("#", "+", "'", "!") and behind[:1] == wanted[-1:])
     )
 
 

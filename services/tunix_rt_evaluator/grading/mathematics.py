@@ -1,50 +1,110 @@
-"""Mathematical equality, by math-verify and SymPy."""
+"""Mathematical equality: of what is read as a whole, and computed exactly."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Sequence
 from functools import partial
 from importlib import metadata
-from typing import Final
+from typing import Any, Final
 
+from tunix_rt_evaluator.formulas.reading import read
+from tunix_rt_evaluator.formulas.spelling import MAX_CHARACTERS
+from tunix_rt_evaluator.formulas.tree import Unreadable
 from tunix_rt_evaluator.grader_settings import MathGrader
-from tunix_rt_evaluator.grading.answers import read_answer
-from tunix_rt_evaluator.grading.contract import CannotGrade, GraderKind, Question
-from tunix_rt_evaluator.grading.normal_text import normalise
+from tunix_rt_evaluator.grading.answers import Answer, read_answer
+from tunix_rt_evaluator.grading.contract import CannotGrade, GraderKind, Problem, Question
+from tunix_rt_evaluator.grading.normal_text import SENTENCE_END
 from tunix_rt_evaluator.grading.sandbox import GradingSandbox
 from tunix_rt_evaluator.model import Verdict
 
-VERSION: Final = f"math/2 math-verify={metadata.version('math-verify')} sympy={metadata.version('sympy')}"
-_MAX_ANSWER: Final = 2_000
+VERSION: Final = f"math/3 mpmath={metadata.version('mpmath')} sympy={metadata.version('sympy')}"
+
+_EMPHASIS: Final = re.compile(r"(\*\*|__|\*|`)(?=\S)(.+?)(?<=\S)\1")
+_OPENING: Final = re.compile(
+    r"""(?:
+      (?:so|thus|therefore|hence|then|and|finally|clearly)\b,?\s*
+    | (?:we\ (?:get|have|find|obtain|conclude\ that)|it\ follows\ that)\b\s*
+    | (?:this\ (?:gives|is|equals)|it(?:\ is|'s|\ equals))\b\s*
+    | the\ (?:(?:final|correct|exact|simplified)\ )?
+      (?:answer|result|value|solution|sum|product|expression|set|interval|probability)s?
+      (?:\ (?:of|to|for)\ [^,.;:]{1,60}?)?\ (?:is|are|equals?|=)\s*:?\s*
+    | (?:equal(?:s|\ to)|exactly|is|are|=)\s*:?\s*
+    )+""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_REASON: Final = re.compile(r",?\s+(?:because|since)\b.*", re.DOTALL)
+_DISPLAY: Final = r"(?:\$\$(.+?)\$\$|\\\[(.+?)\\\])"
+_BEGINS_DISPLAYED: Final = re.compile(rf"\s*{_DISPLAY}", re.DOTALL)
+_ENDS_DISPLAYED: Final = re.compile(rf"{_DISPLAY}\s*\.?\s*\Z", re.DOTALL)
 
 
 def kind(sandbox: GradingSandbox) -> GraderKind:
     """The kind, which computes in ``sandbox``."""
-    return GraderKind(version=lambda _: VERSION, grade=partial(_grade, sandbox))
+    return GraderKind(version=lambda _: VERSION, grade=partial(_grade, sandbox), problems=_problems)
 
 
 def _grade(sandbox: GradingSandbox, _settings: MathGrader, question: Question, output: str) -> Verdict:
-    """Right when the answer equals an accepted one; what is written alike is equal without computing."""
+    """Right when the answer, which is read as a whole, means what an accepted one does."""
     answer = read_answer(output)
-    shown = answer.first_line if answer.labelled else answer.text[-_MAX_ANSWER:]
-    if shown and any(normalise(shown) == normalise(text) for text in question.accepted):
-        return Verdict(extracted_answer=shown, correct=True)
-    if not shown:
-        return Verdict(extracted_answer="", correct=False)
-    # Math-verify looks for formulas; a bare one is taken whole only where it is marked as one.
-    readings = [_marked(shown), shown] if answer.labelled else [shown]
+    unmarked = not answer.labelled
+    readings = [text for text in dict.fromkeys(_readings(answer)) if 0 < len(text) <= MAX_CHARACTERS]
+    if not readings or (unmarked and question.cut):
+        return Verdict(extracted_answer="", correct=False, unmarked=unmarked)
     try:
-        reply = sandbox.run(
-            "math",
-            accepted=[_marked(text) for text in question.accepted],
-            answers=[text[:_MAX_ANSWER] for text in readings],
-        )
+        copied = [text for text in readings if _is_copied(text, question.prompt)]
+        reply = sandbox.run("math", accepted=list(question.accepted), answers=readings, copied=copied)
     except CannotGrade as error:
-        raise CannotGrade(f"comparing {shown[:60]!r} with the accepted answers: {error}") from None
-    return Verdict(extracted_answer=shown if answer.labelled else reply["read"], correct=reply["correct"])
+        raise CannotGrade(f"comparing {readings[0][:60]!r} with the accepted answers: {error}") from None
+    return Verdict(
+        extracted_answer=reply["read"] if unmarked else readings[0],
+        correct=reply["correct"],
+        explanation=reply["why"],
+        unmarked=unmarked,
+    )
 
 
-def _marked(text: str) -> str:
-    bare = text.strip().rstrip(".").strip()
-    if bare.startswith("$") and bare.count("$") == 1:
-        bare = bare[1:]
-    return bare if "$" in bare or "\\boxed" in bare or "\\(" in bare or "\\[" in bare else f"${bare}$"
+def _readings(answer: Answer) -> Iterator[str]:
+    """Texts that may be the whole answer, the longest first: a box as it is; of a line, it all, a sentence of
+    it, and either without what only introduces or explains it. Marked it is the first line, else the last."""
+    if answer.boxed:
+        yield answer.text
+        return
+    pattern, part = (
+        (_BEGINS_DISPLAYED.match, slice(0, 1))
+        if answer.labelled
+        else (_ENDS_DISPLAYED.search, slice(-1, None))
+    )
+    near = answer.text[: 2 * MAX_CHARACTERS] if answer.labelled else answer.text[-2 * MAX_CHARACTERS :]
+    lines = [line.strip() for line in near.split("\n") if line.strip()]
+    for line in lines[part]:
+        bare = _EMPHASIS.sub(r"\2", line)
+        sentences = [sentence.strip() for sentence in SENTENCE_END.split(bare) if sentence.strip()]
+        for text in (line, bare, *sentences[part]):
+            yield from _without_introduction(text)
+    if displayed := pattern(near):
+        yield displayed[1] or displayed[2]
+
+
+def _without_introduction(text: str) -> Iterator[str]:
+    for shorter in (text, _REASON.sub("", text)):
+        yield shorter
+        if opening := _OPENING.match(shorter):
+            yield shorter[opening.end() :]
+
+
+def _is_copied(text: str, prompt: str) -> bool:
+    """Whether the question holds a text as well."""
+    plain = [re.sub(r"[\s$]", "", each) for each in (text, prompt)]
+    return plain[0].strip(".") in plain[1]
+
+
+def _problems(_settings: Any, accepted: Sequence[str]) -> Iterator[Problem]:
+    for number, text in enumerate(accepted):
+        try:
+            read(text)
+        except Unreadable as error:
+            yield (
+                ("accepted_answers", number),
+                f"is {text[:60]!r}, which the math grader cannot read: {error}",
+            )

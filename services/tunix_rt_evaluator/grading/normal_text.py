@@ -32,8 +32,9 @@ _SENTENCE_MARKS: Final = ".!?\u3002\uff01\uff1f"
 _FACTORIAL: Final = re.compile(r"(?:[\d)\]}]|\b\w)[!\uff01]$")
 # Python's names such as __init__ are no emphasis.
 _NAME: Final = re.compile(r"__[a-z0-9_]+__")
-SENTENCE_END: Final = re.compile(r"(?:[.?]|(?<![\d)\]}])(?<!\b\w)!)(?=\s|$)")
-"""Where a sentence ends; an exclamation mark behind a digit, a bracket or a single letter is a factorial."""
+SENTENCE_END: Final = re.compile(r"(?:\.|(?<![\d)\]}])(?<!\b\w)!)(?=\s|$)")
+"""Where a statement ends. An exclamation mark behind a digit, a bracket or a single letter is a factorial;
+what ends in a question mark states nothing."""
 
 
 def normalise(text: str) -> str:
@@ -68,8 +69,7 @@ def _without_enclosing(text: str) -> str:
             text.startswith(begin)
             and text.endswith(end)
             and inside.strip()
-            and begin not in inside
-            and end not in inside
+            and not any(mark in inside.strip(begin[0] + end[0]) for mark in (begin, end))
             and not _NAME.fullmatch(text)
         ):
             return inside.strip()

@@ -6,6 +6,7 @@ Run as a file. It reads one JSON request a line from standard input and answers 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -16,32 +17,70 @@ from collections.abc import Mapping
 from typing import Any
 
 import jsonschema
-from math_verify import parse, verify
 from referencing import Registry
 from referencing.exceptions import Unresolvable
+
+from tunix_rt_evaluator.formulas.computing import TooLarge, Undefined
+from tunix_rt_evaluator.formulas.equality import equal
+from tunix_rt_evaluator.formulas.reading import read, same_spelling
+from tunix_rt_evaluator.formulas.scalars import Unproven
+from tunix_rt_evaluator.formulas.tree import Call, Mixed, Node, Unreadable
 
 MEMORY_LIMIT_BYTES = 2 << 30
 SHOWN = 200
 
 
 def mathematics(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Whether one of ``answers`` (readings of one answer, the first that can be read counts) equals one of
-    ``accepted``; ``read`` is how it was read."""
-    accepted = [_formulas(text) for text in request["accepted"]]
-    unread = [text for text, parsed in zip(request["accepted"], accepted, strict=True) if not parsed]
-    if unread:
-        return {"error": f"the accepted answer {unread[0][:SHOWN]!r} is no mathematics that can be read"}
-    for text in request["answers"]:
-        answer = _formulas(text)
-        if answer:
-            correct = any(verify(gold, answer, timeout_seconds=None) for gold in accepted)
-            return {"correct": correct, "read": str(answer[0])[:SHOWN]}
-    return {"correct": False, "read": ""}
+    """Whether one of ``answers``, which are readings of one answer, means what one of ``accepted`` does.
+
+    ``read`` is the reading that does, or the first one that can be read, and ``why`` what is wrong with it.
+    One of ``copied`` is right only if an accepted one is written so: it says no more than the question did.
+    """
+    accepted, answers = request["accepted"], request["answers"]
+    for text in answers:
+        if any(same_spelling(text, wanted) for wanted in accepted):
+            return {"correct": True, "read": text[:SHOWN], "why": ""}
+    doubts: list[str] = []
+    trees = [tree_of(text) for text in answers]
+    # A formula among words is the better reading where there is a whole one.
+    read_ones = [text for text, tree in zip(answers, trees, strict=True) if not isinstance(tree, str)]
+    whole = [text for text in read_ones if not isinstance(tree_of(text), Mixed)]
+    reasons = [] if read_ones else [tree for tree in trees if isinstance(tree, str)]
+    for wanted in accepted:
+        gold = tree_of(wanted)
+        if isinstance(gold, str):
+            return {
+                "error": f"the accepted answer {wanted[:SHOWN]!r} is no mathematics that can be read: {gold}"
+            }
+        for text, answer in zip(answers, trees, strict=True):
+            if isinstance(answer, str):
+                continue
+            try:
+                if not equal(gold, answer):
+                    continue
+                # What is to be computed is no answer yet; a number or a word is one all the same.
+                if gold == answer or text not in request["copied"] or not isinstance(answer, Call):
+                    return {"correct": True, "read": text[:SHOWN], "why": ""}
+                reasons.append("it only repeats the question")
+            except (Unreadable, Undefined) as error:
+                reasons.append(str(error))
+            except (TooLarge, Unproven) as error:
+                doubts.append(str(error))
+    if doubts:
+        return {"error": doubts[0]}
+    why = reasons[-1] if reasons else ""
+    if reasons and not read_ones:
+        why = f"it is no mathematics that can be read: {why}"
+    return {"correct": False, "read": next(iter(whole or read_ones), "")[:SHOWN], "why": why}
 
 
-def _formulas(text: str) -> list[Any]:
-    """The readings of a text that are formulas: where there is none, Math-verify gives the text back."""
-    return [entry for entry in parse(text, parsing_timeout=None) if not isinstance(entry, str)]
+@functools.lru_cache(maxsize=4096)
+def tree_of(text: str) -> Node | str:
+    """The tree of a text, or why there is none."""
+    try:
+        return read(text)
+    except Unreadable as error:
+        return str(error)
 
 
 def schema(request: Mapping[str, Any]) -> dict[str, Any]:

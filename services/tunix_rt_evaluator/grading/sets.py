@@ -28,9 +28,9 @@ _BETWEEN: Final = re.compile(
 _BRACKET: Final = re.compile(r"[\[({})\]]")
 _PAIRS: Final = ("{}", "[]", "()")
 _BULLET: Final = re.compile(r"\s*(?:[-*\u2022]|\d{1,3}[.)])\s+(?=\S)")
-_BOTH_SIGNS: Final = re.compile(r"[\s$]*(?:\u00b1|\\pm|\+/-)\s*")
+_BOTH_SIGNS: Final = re.compile(r"(?:\u00b1|\\pm|\+/-)\s*")
 _AROUND_OPERATOR: Final = re.compile(r"\s*([=<>\u2260\u2264\u2265])\s*")
-_AROUND_NUMBER: Final = " \t$\\"
+_AROUND_NUMBER: Final = " \t\\"
 _MAX_DEPTH: Final = 20
 
 
@@ -51,10 +51,16 @@ def entries(text: str) -> Counter[Entry]:
     """The entries of a text: numbers where they are some, pairs and sets within it, else normalised texts;
     each counts once."""
     inside = _without_bullets(text.replace("\\{", "{").replace("\\}", "}")).strip()
-    inside = re.sub(r"(?<!\.)\.$", "", inside.strip("$").strip()).strip("$").strip()
+    inside = _without_dollars(re.sub(r"(?<!\.)\.$", "", inside)).strip()
+    inside = re.sub(r"(?<!\.)\.$", "", inside)
     if _pair(inside):
         inside = inside[1:-1]
     return Counter({value for part in _parts(inside) for value in _values(part)})
+
+
+def _without_dollars(text: str) -> str:
+    """Without the signs around a formula; a single one is a currency's."""
+    return text.strip("$") if len(text) > 1 and text[0] == text[-1] == "$" else text
 
 
 def _without_bullets(text: str) -> str:
@@ -92,12 +98,13 @@ def _pair(text: str) -> str:
 
 def _values(part: str, depth: int = 0) -> Iterator[Entry]:
     """What an entry means: two values where it has both signs."""
+    part = _without_dollars(part.strip()).strip()
     if sign := _BOTH_SIGNS.match(part):
         value = _number(part[sign.end() :])
-        if value is not None:
+        if isinstance(value, Fraction):
             yield from (value, -value)
             return
-    yield _value(part.strip(), depth)
+    yield _value(part, depth)
 
 
 def _value(part: str, depth: int) -> Entry:
@@ -108,13 +115,14 @@ def _value(part: str, depth: int) -> Entry:
     return normalise(_AROUND_OPERATOR.sub(r"\1", part)) if number is None else number
 
 
-def _number(part: str) -> Fraction | None:
-    """The number that the whole of ``part`` is."""
+def _number(part: str) -> Entry | None:
+    """The number that the whole of ``part`` is, with its currency where it has one."""
     text = plain(part).strip(_AROUND_NUMBER)
     numbers = find_in_plain(text)
     if len(numbers) != 1 or numbers[0].text != text:
         return None
-    return numbers[0].value * numbers[0].factor
+    value = numbers[0].value * numbers[0].factor
+    return (numbers[0].currency, value) if numbers[0].currency else value
 
 
 KIND: Final = GraderKind(version=lambda _: VERSION, grade=grade)

@@ -19,13 +19,13 @@ _NO_WORD: Final = re.compile(r"[^\w\s]|_")
 _MINUSES: Final = str.maketrans({"\u2212": "-", "\u2013": "-", "\u2019": "'", "\u2018": "'"})
 _BRACKETED: Final = re.compile(r"(?<!\S)\(([^()\[\]]*)\)(?=[\s.,;:!?]|$)")
 _WORD: Final = re.compile(r"[^\W\d_]{2}")
-# n! is one, Yes! is none.
-_FACTORIAL: Final = 2
 _QUOTES: Final = "\"'`*_"
 _BEFORE: Final = "\"'`*_\u201c\u201e\u00ab\u00bf\u00a1"
 _BEHIND: Final = '"`*_\u201c\u201d\u00bb,;:.?'
-# What means another thing without its signs: numbers, formulas, a letter with a sign, C# and C++.
-_SIGNED: Final = re.compile(r".*[\d\\^=<>].*|-[^\W\d_]{1,3}|[^\W\d_]['\u2032!]*|[^\W\d_]+(?:\#|\++)")
+# What means another thing without its signs: numbers, formulas, a letter with a sign, C#, C++, .NET, @name.
+_SIGNED: Final = re.compile(
+    r".*[\d\\^=<>|~+\u00b1\u00d7\u00f7\u221a\u00b0$\u20ac\u00a3].*|-[^\W\d_]{1,3}|[^\W\d_][-'\u2032!]*|[^\W\d_]+\#|[.@\#]\w+"
+)
 
 
 def grade(settings: TokenF1Grader, question: Question, output: str) -> Verdict:
@@ -41,7 +41,9 @@ def words(text: str) -> Counter[str]:
     carry meaning, as in numbers and formulas, they stay."""
     folded = without_variants(text).casefold().translate(_MINUSES)
     folded = _BRACKETED.sub(_without_brackets, folded)
-    return Counter(word for token in folded.split() if (word := _word(token)) and word not in _ARTICLES)
+    found = [word for token in folded.split() if (word := _word(token))]
+    # An answer may be a single letter, or an article itself.
+    return Counter([word for word in found if word not in _ARTICLES] or found)
 
 
 def _without_brackets(bracketed: re.Match[str]) -> str:
@@ -55,8 +57,9 @@ def _word(token: str) -> str:
     if bare[:1] in _QUOTES and bare[-1:] == bare[:1]:
         bare = bare.strip(bare[:1])
     bare = bare.lstrip(_BEFORE).rstrip(_BEHIND)
-    if bare.endswith("!") and not bare[-2:-1].isdigit() and len(bare) > _FACTORIAL:
-        bare = bare.rstrip("!")
+    said = bare.rstrip("!")
+    if len(said) > 1 and not said[-1].isdigit():
+        bare = said
     return bare if _SIGNED.fullmatch(bare) else _NO_WORD.sub("", bare)
 
 

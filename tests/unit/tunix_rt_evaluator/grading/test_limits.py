@@ -35,12 +35,28 @@ def test_a_megabyte_of_what_is_only_nearly_the_answer_is_graded_at_once() -> Non
 def test_mathematics_that_takes_for_ever_is_one_failed_grade(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "SECONDS", 1.0)
     grading = Grading()
-    verdict = grading.grade(item("math", ["3"]), "Answer: $9^{9^{9^{9}}}$")
+    many = [f"(x+1)^{{{power}}}" for power in range(2, 120)]
+    accepted, given = (rf"\{{{','.join(powers)}\}}" for powers in (many, [*reversed(many), "1"]))
+    verdict = grading.grade(item("math", [accepted]), f"Answer: {given}")
     assert not verdict.correct
-    assert verdict.error == "comparing '$9^{9^{9^{9}}}$' with the accepted answers: it is not done after 1 s"
+    assert verdict.error.endswith("with the accepted answers: it is not done after 1 s")
     # The child was killed; the next answer has another.
     assert grading.grade(item("math", [r"\frac{1}{2}"]), "Answer: 0.5").correct
     grading.close()
+
+
+@pytest.mark.parametrize("text", ["9^{9^{9^{9}}}", "12!^{12!}", "((9!)!)!", "2^{-10^9}"])
+def test_a_number_that_is_too_large_is_one_failed_grade(text: str) -> None:
+    verdict = GRADING.grade(item("math", ["12"]), rf"\boxed{{{text}}}")
+    assert not verdict.correct
+    assert verdict.error.endswith("a number in it is too large or too small to be computed")
+    assert GRADING.grade(item("math", [text]), rf"\boxed{{{text}}}").correct
+
+
+def test_what_no_one_can_read_is_wrong_and_says_why() -> None:
+    verdict = GRADING.grade(item("math", ["12"]), r"\boxed{\int_0^1 x dx}")
+    assert (verdict.correct, verdict.error) == (False, "")
+    assert verdict.explanation == r"it is no mathematics that can be read: \int is not read"
 
 
 def test_a_schema_whose_pattern_takes_for_ever_is_one_failed_grade(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,6 +98,11 @@ class GradingSandboxBlock:
 WRONG = [
     (item("numeric", ["one"]), ["accepted_answers[0]"], "is 'one', which is not one number"),
     (item("numeric", ["1"], unit_required=True), ["grader.numeric.unit_required"], "is set without units"),
+    (
+        item("math", ["1/2", r"\frac{1}{2", "1/2x"]),
+        ["accepted_answers[1]", "accepted_answers[2]"],
+        r"is '\\frac{1}{2', which the math grader cannot read: it ends too early",
+    ),
     (item("text", []), ["accepted_answers"], "is empty; the text grader of 'q' needs at least one"),
     (
         item("regex", ["(", "ok", "x" * 1_001]),

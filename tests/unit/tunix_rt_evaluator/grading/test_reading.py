@@ -84,7 +84,7 @@ def test_a_long_hostile_text_is_read_to_its_end(text: str, count: int) -> None:
     "part", ["Answer:", "####1 ", "\\boxed{", "the answer is ", "*", "final ", "\n\n", "{", "(A) "]
 )
 @pytest.mark.parametrize(
-    "kind", ["numeric", "text", "set", "multiple_choice", "format", "token_f1", "contains"]
+    "kind", ["numeric", "text", "set", "math", "multiple_choice", "format", "token_f1", "contains"]
 )
 def test_a_long_hostile_answer_is_graded(part: str, kind: str) -> None:
     settings = {"options": ["1", "2"]} if kind == "multiple_choice" else {}

@@ -311,6 +311,7 @@ TEXT = [
     ("Paris", "Answer: \uff30aris\u3002", R),
     ("Paris", "Answer: ~~Paris~~", W),
     ("Paris", "Answer: not Paris", W),
+    ("Paris", "The answer is Paris? No, London.", W),
     ('"A" or "B"', 'Answer: "A" or "B"', R),
     ('A" or "B', 'Answer: "A" or "B"', W),
     ("new york", "Answer: New\u2028York", R),
@@ -372,7 +373,7 @@ MATHEMATICS = [
     ("x^2 - 1", r"Answer: $(x+1)(x-1)$", R),
     ("x^2 - 1", r"Answer: x^2 + 1", W),
     (r"2\sqrt{2}", r"Answer: $\sqrt{8}$", R),
-    (r"2\sqrt{2}", r"Answer: 2.8284271247", R),
+    (r"2\sqrt{2}", r"Answer: 2.8284271247", W),
     (r"2\sqrt{2}", "Answer: 2", W),
     (r"\frac{\sqrt{3}}{3}", r"Answer: \frac{1}{\sqrt{3}}", R),
     ("[0, 1)", r"Answer: $[0,1)$", R),
@@ -380,6 +381,40 @@ MATHEMATICS = [
     (r"\{1, 2\}", r"Answer: $\{2, 1\}$", R),
     ("(1, 2)", "Answer: (1, 2)", R),
     ("(1, 2)", "Answer: (2, 1)", W),
+    ("-5", r"\boxed{5}", W),
+    ("5", r"\boxed{-5}", W),
+    ("-x", r"\boxed{x}", W),
+    (r"-\frac12", r"\boxed{\frac12}", W),
+    ("(1,2)", r"\boxed{\{1,2\}}", W),
+    (r"\{1,2\}", r"\boxed{(1,2)}", W),
+    ("5!", r"\boxed{5}", W),
+    ("5", r"\boxed{5!}", W),
+    ("y'", r"\boxed{y}", W),
+    ("5", r"\boxed{5\%}", W),
+    ("12", r"\boxed{12!^2}", W),
+    (r"\$36", r"\boxed{36}", R),
+    (r"\$36", r"\boxed{\$36}", R),
+    (r"\$36", "Answer: $36", R),
+    (r"\$36", r"\boxed{-36}", W),
+    (r"\frac{3}{4}", "Answer: \u00be", R),
+    ("\u00be", r"\boxed{0.75}", R),
+    (r"\text{Evelyn}", "Answer: Evelyn", R),
+    (r"\text{Evelyn}", r"\boxed{\text{Evelyn}}", R),
+    ("1, 2", r"\boxed{1} and \boxed{2}", R),
+    ("2", r"\boxed{1} and \boxed{2}", W),
+    ("2", r"\boxed{2}, or rather \boxed{3", W),
+    (r"\frac{1}{2}", "Answer: **0.5**", R),
+    (r"\frac{1}{2}", r"The answer is $\frac12$. That was easy.", R),
+    (r"\frac{1}{2}", r"The answer is $\frac12$, because $2\cdot\frac12=1$.", R),
+    (r"\frac{1}{2}", "Answer:\n\\[\n x = \\frac{1}{2}\n\\]\nas we wanted", R),
+    (r"\frac{1}{2}", "Answer: not 0.5", W),
+    (r"\frac{1}{2}", "Answer: 0.5? No, 0.6.", W),
+    (r"\frac{1}{2}", "Answer: more than 0.5", W),
+    (r"\frac{1}{2}", "Answer: 0.5 or 0.6", W),
+    ("12", r"First we add.\nTherefore, the answer is: 12.", R),
+    ("12", "We get x = 12.", R),
+    ("12", "There are 12 of them, or so.", W),
+    ("x^2", "It depends.\n\\[ x\\cdot x \\]", R),
     ("x = 3", "Answer: 3", R),
     (r"\pi", r"Answer: $\pi$", R),
     (r"\frac{\pi}{2}", r"So it is $\frac{\pi}{2}$.", R),
@@ -678,6 +713,23 @@ def test_words_in_common_give_a_score(
     assert verdict.correct is right
 
 
+def test_an_unmarked_formula_counts_where_the_model_came_to_its_end_and_wrote_it_itself() -> None:
+    def of(prompt: str, output: str, *, cut: bool = False) -> Verdict:
+        item = EvalItem(id="q", prompt=prompt, accepted_answers=("8",), grader={"kind": "math"})
+        return GRADING.grade(item, output, cut=cut)
+
+    assert of("What is 48 / 6?", "So it is 8.").correct
+    assert of("What is 48 / 6?", "So it is 8.").unmarked
+    assert not of("What is 48 / 6?", "So it is 8.", cut=True).correct
+    assert not of("What is 48 / 6?", "48/6").correct
+    assert not of("What is $48 / 6$?", "It is $48/6$.").correct
+    copied = of("What is 48 / 6?", r"\boxed{48/6}")
+    assert (copied.correct, copied.explanation) == (False, "it only repeats the question")
+    assert of("What is 48 / 6?", r"\boxed{16/2}").correct
+    assert of("Is it 7 or 8?", "8").correct
+    assert not of("What is 48 / 6?", r"\boxed{8}").unmarked
+
+
 def test_entries_and_words_in_part_give_a_score_in_part() -> None:
     assert graded("set", ["2, 3, 5"], "Answer: 2, 3").score == pytest.approx(0.8)
     assert graded("contains", ["cat", "dog"], "Answer: a dog", all=True).score == 0.5
@@ -697,7 +749,8 @@ def test_the_answer_that_was_read_is_shown() -> None:
     assert graded("numeric", ["7"], "nothing").extracted_answer == ""
     assert graded("text", ["x"], "Answer: **Paris.**\nBye").extracted_answer == "**Paris.**"
     assert graded("multiple_choice", ["A"], "Answer: london", options=CITIES).extracted_answer == "B"
-    assert graded("math", ["7"], "So it is $\\frac{1}{2}$.").extracted_answer == "1/2"
+    assert graded("math", ["7"], "So it is $\\frac{1}{2}$.").extracted_answer == "$\\frac{1}{2}$."
+    assert graded("math", ["7"], "So it is $\\frac{1}{2}$.").unmarked
     assert graded("regex", [r"\d+"], "Answer: call 42").extracted_answer == "42"
 
 
