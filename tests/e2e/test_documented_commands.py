@@ -25,7 +25,7 @@ from support.tiny_model import SPECIAL_TOKENS, make_tiny_model
 from tunix_rt import Client, v1
 from tunix_rt.cli.main import app
 from tunix_rt.generate import generate_traces
-from tunix_rt.jobs import wait_for_evaluation
+from tunix_rt.jobs import wait_for_evaluation, wait_for_training_job
 
 MODEL = "smollm2-135m-instruct"
 VOCABULARY = 1000
@@ -147,10 +147,16 @@ class Reader:
             while self._jobs()[0].state != v1.TrainingJob.STATE_CANCELLED:
                 time.sleep(0.05)
         elif "SEED3" in shown.words:
-            # Jobs on other datasets stand for jobs with other seeds.
-            trained = dict.fromkeys(job.checkpoint for job in self._jobs() if job.checkpoint)
-            for checkpoint in [*trained][1:3]:
-                self._evaluate(checkpoint)
+            # Three jobs on one dataset stand for jobs with three seeds; one of them is evaluated already.
+            spec = v1.TrainingSpec(base_model=MODEL, dataset="datasets/arithmetic@2", max_steps=1)
+            wait_for_training_job(self.client, self.client.trainer.create_training_job(spec).name)
+            known = self._evaluation("AFTER").spec
+            for job in self._jobs():
+                if job.spec.dataset == spec.dataset and job.checkpoint not in ("", known.checkpoint):
+                    another = v1.EvaluationSpec()
+                    another.CopyFrom(known)
+                    another.checkpoint = job.checkpoint
+                    wait_for_evaluation(self.client, self.client.evaluator.create_evaluation(another).name)
         elif "mine-corrected" in shown.words:
             items = self.client.evaluator.get_eval_set(self._evaluations()[0].spec.eval_set).items
             self.client.evaluator.create_eval_set(v1.EvalSet(eval_set_id="mine-corrected", items=items))
@@ -182,11 +188,9 @@ class Reader:
         before = [
             one for one in greedy if one.spec.base_model and one.spec.eval_set == after[0].spec.eval_set
         ]
-        return (
-            before[0]
-            if word == "BEFORE"
-            else after[int(word.removeprefix("SEED")) - 1 if word != "AFTER" else 0]
-        )
+        if word == "BEFORE":
+            return before[0]
+        return after[0] if word == "AFTER" else after[int(word.removeprefix("SEED")) - 1]
 
     def _evaluations(self) -> list[v1.Evaluation]:
         """Those that generated their answers, the newest first."""
@@ -200,12 +204,6 @@ class Reader:
         """Two whose final answer can be scored against a reference."""
         known = v1.TraceFilter(metadata=[v1.MetadataCondition(key="reference_answer", exists=True)])
         return list(islice(self.client.trace_store.list_traces(filter=known, page_size=2), 2))
-
-    def _evaluate(self, checkpoint: str) -> None:
-        spec = v1.EvaluationSpec()
-        spec.CopyFrom(self._evaluation("AFTER").spec)
-        spec.checkpoint = checkpoint
-        wait_for_evaluation(self.client, self.client.evaluator.create_evaluation(spec).name)
 
 
 def test_every_command_of_the_pages_runs_as_it_stands(

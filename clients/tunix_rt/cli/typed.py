@@ -58,7 +58,7 @@ class TypedNames:
     def of_field(self, path: str) -> str:
         """What was typed for the field at ``path``, such as ``spec.lora.rank``; else the path."""
         parts = _INDEX.sub("", path).split(".")
-        if parts[0] in _RECORDS:
+        if any(part in _RECORDS for part in parts):
             return path
         return next((shown for name in _tails(parts) if (shown := self._of(name))), path)
 

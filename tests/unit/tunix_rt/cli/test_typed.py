@@ -40,6 +40,7 @@ TRAIN, BUILD, EVALUATE = names(training, "start"), names(datasets, "build"), nam
         (BUILD, "spec.chat_template.system_instruction", "--system"),
         (BUILD, "spec.chat_template.jinja", "--template"),
         (BUILD, "items[3].seed", "items[3].seed"),
+        (EVALUATE, "eval_set.items[3].accepted_answers[0]", "eval_set.items[3].accepted_answers[0]"),
         (EVALUATE, "spec.decoding.log_probabilities", "--logprobs"),
         (EVALUATE, "spec.no_option", "spec.no_option"),
     ],
