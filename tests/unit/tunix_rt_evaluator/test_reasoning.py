@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any, Final
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tunix_rt_evaluator.grader_settings import (
@@ -251,6 +251,8 @@ _PLAIN = st.text(
 def test_a_verdict_does_not_depend_on_what_stands_in_closed_reasoning(
     first: str, second: str, answer: str, form: str
 ) -> None:
+    # Where nothing replaces it, what was taken back is the answer, and no reasoning.
+    assume(answer.strip() or form != "an answer taken back")
     marks, write = FORMS[form]
     question = EvalItem(id="q1", prompt="?", accepted_answers=("12",), grader=NumericGrader())
     # Marks of one's own that a thought may hold would end it.
