@@ -206,6 +206,7 @@ class Reader:
         return list(islice(self.client.trace_store.list_traces(filter=known, page_size=2), 2))
 
 
+@pytest.mark.timeout(1500)
 def test_every_command_of_the_pages_runs_as_it_stands(
     server: str, traces: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
