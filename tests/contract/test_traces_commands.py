@@ -110,7 +110,7 @@ def test_an_export_takes_a_filter_and_a_snapshot_and_goes_to_stdout(run: Run, cl
 def test_an_export_that_fails_leaves_what_was_there(run: Run, client: Client, tmp_path: Path) -> None:
     import_traces(client, [trace(0)])
     (tmp_path / "t.jsonl").write_text("mine")
-    assert "as_of: is 99" in run("export", "-o", "t.jsonl", "--as-of", "99", exit_code=1).stderr
+    assert "--as-of: is 99" in run("export", "-o", "t.jsonl", "--as-of", "99", exit_code=1).stderr
     assert (tmp_path / "t.jsonl").read_text() == "mine"
     assert run("export", "-o", ".", exit_code=1).stderr == "error: .: is a folder; give a file\n"
     assert not list(tmp_path.glob(".t.jsonl*"))
@@ -236,7 +236,7 @@ def test_pages_of_a_listing_join_without_gap(run: Run, client: Client) -> None:
         arguments = ["list", "--limit", "3", "--json", "--page-token", token]
     assert seen == names(client)[::-1]
     refused = run("list", "--source", "x", "--page-token", arguments[-1], exit_code=1)
-    assert "page_token" in refused.stderr
+    assert "--page-token" in refused.stderr
 
 
 def test_named_traces_are_scored_and_shown_with_their_scores(run: Run, client: Client) -> None:
