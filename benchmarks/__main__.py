@@ -1,6 +1,7 @@
 """Runs the benchmarks: ``python -m benchmarks [NAME ...]``; all of them without a name.
 
-Each prints one JSON object on standard output, and its figures line by line on standard error.
+Each prints one JSON object on standard output, and its figures line by line on standard error,
+behind a line that names the processor.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.options import Options
+from tunix_rt_kit.models.runtime import processor, vector_instructions
 
 MODULES: Final = {
     "trace-import": "benchmarks.trace_import",
@@ -29,11 +31,13 @@ MODULES: Final = {
 
 def main(argv: Sequence[str]) -> None:
     names, options = _parsed(argv)
+    here = f"{processor()} ({vector_instructions()})"
+    print(f"processor  {here}", file=sys.stderr)
     for name in names:
         figures = importlib.import_module(MODULES[name]).run(options)
         for path, value in _flat(figures):
             print(f"{name}  {path:<44} {value}", file=sys.stderr)
-        print(json.dumps({"benchmark": name, **figures}), flush=True)
+        print(json.dumps({"benchmark": name, "processor": here, **figures}), flush=True)
 
 
 def _parsed(argv: Sequence[str]) -> tuple[list[str], Options]:

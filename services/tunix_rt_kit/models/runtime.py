@@ -60,6 +60,7 @@ _GPU_FLAG = "xla_gpu_deterministic_ops"
 _GPU_DEVICE = Path("/dev/nvidiactl")
 
 _PROCESSOR_FACTS = Path("/proc/cpuinfo")
+_VECTOR_INSTRUCTIONS: Final = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 _BFLOAT16_FLAGS: Final = frozenset({"avx512_bf16", "amx_bf16"})
 _MAX_ISA: Final = re.compile(r"--xla_cpu_max_isa=(\w+)")
 _ISAS_WITHOUT_BFLOAT16: Final = frozenset({"SSE4_2", "AVX", "AVX2", "AVX512", "AVX512_VNNI"})
@@ -192,6 +193,15 @@ def processor() -> str:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     name = _processor_fact("model name") or platform.processor() or platform.machine()
     return f"{name}, {cores} cores"
+
+
+def vector_instructions() -> str:
+    """Those of the processor's instruction sets that decide how fast a model computes, such as ``avx2``.
+
+    Linux alone tells; elsewhere the text is empty.
+    """
+    known = _processor_fact("flags").split()
+    return " ".join(name for name in _VECTOR_INSTRUCTIONS if name in known)
 
 
 def _processor_fact(name: str) -> str:
