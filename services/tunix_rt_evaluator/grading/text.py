@@ -7,10 +7,13 @@ from typing import Final
 from tunix_rt_evaluator.grader_settings import TextGrader
 from tunix_rt_evaluator.grading.answers import Answer, read_answer
 from tunix_rt_evaluator.grading.contract import GraderKind, Question
+from tunix_rt_evaluator.grading.languages import CORRECTION
+from tunix_rt_evaluator.grading.neighbours import pattern
 from tunix_rt_evaluator.grading.normal_text import SENTENCE_END, normalise
 from tunix_rt_evaluator.model import Verdict
 
 VERSION: Final = "text/3"
+_CORRECTED: Final = pattern(rf"[.!?\s*]*(?:{CORRECTION})")
 
 
 def grade(_settings: TextGrader, question: Question, output: str) -> Verdict:
@@ -19,6 +22,10 @@ def grade(_settings: TextGrader, question: Question, output: str) -> Verdict:
     wanted = {normalise(text) for text in question.accepted}
     for candidate in _readings(answer):
         if candidate and normalise(candidate) in wanted:
+            if _CORRECTED.match(answer.text[len(candidate) :]):
+                return Verdict(
+                    extracted_answer=candidate, correct=False, explanation="it is corrected behind it"
+                )
             return Verdict(extracted_answer=candidate, correct=True)
     return Verdict(extracted_answer=answer.first_line, correct=False)
 

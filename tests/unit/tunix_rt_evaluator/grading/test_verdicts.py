@@ -251,6 +251,9 @@ TOLERANT = [
 ]
 
 TEXT = [
+    ("Paris", "Answer: Paris\nWait, that's wrong. It is London.", W),
+    ("Paris", "The answer is Paris. Actually, it is London.", W),
+    ("Paris", "Answer: Paris\nIt lies on the Seine.", R),
     ("Paris", "Answer: Paris", R),
     ("Paris", "Answer: paris.", R),
     ("Paris", "Answer: **Paris**", R),
