@@ -78,7 +78,7 @@ def _without_enclosing(text: str) -> str:
 
 def _without_mark(text: str) -> str:
     """Without one sentence mark; several in a row say more than that a sentence ends."""
-    before = text[:-1]
+    before = text[:-1].rstrip()
     if not before or text[-1] not in _SENTENCE_MARKS or before[-1] in _SENTENCE_MARKS:
         return text
-    return text if _FACTORIAL.search(text) else before.rstrip()
+    return text if _FACTORIAL.search(text) else before

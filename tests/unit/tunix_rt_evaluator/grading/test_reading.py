@@ -81,7 +81,7 @@ def test_a_long_hostile_text_is_read_to_its_end(text: str, count: int) -> None:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    "part", ["Answer:", "####1 ", "\\boxed{", "the answer is ", "*", "final ", "\n\n", "{", "(A) "]
+    "part", ["Answer:", "####1 ", "\\boxed{", "the answer is ", "*", "final ", "\n\n", "{", "(A) ", ". "]
 )
 @pytest.mark.parametrize(
     "kind", ["numeric", "text", "set", "math", "multiple_choice", "format", "token_f1", "contains"]
