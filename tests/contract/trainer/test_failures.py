@@ -132,7 +132,8 @@ async def test_a_job_outlives_a_moment_without_its_database(
     trainer: Any, settings: TrainerSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = await until(trainer, await create(trainer, script.WAIT_ONCE), at_first_step)
-    monkeypatch.setattr(supervisor, "_STORAGE_S", 0.05)
+    monkeypatch.setattr("tunix_rt_kit.jobs.runner.AWAY_S", 0.05)
+    monkeypatch.setattr(supervisor, "AWAY_S", 0.05)
     away = itertools.count()
     for name in ("save", "change_state"):
         original = getattr(SqlJobRepository, name)
