@@ -43,6 +43,7 @@ class Waivable(StrEnum):
     CHAT_TEMPLATE = "chat_template"
     DECODING = "decoding"
     DTYPE = "dtype"
+    REASONING = "reasoning"
     GRADERS = "graders"
     ENGINE = "engine"
 
