@@ -86,7 +86,7 @@ class Regrader:
 
     def _run(self, evaluation_id: str, cancelled: threading.Event) -> None:
         # Again from the start: what was stored is not graded twice.
-        self._insist(lambda: self._regrade(evaluation_id, cancelled))
+        self._insist(lambda: self._regrade(evaluation_id, cancelled), cancelled)
 
     def _regrade(self, evaluation_id: str, cancelled: threading.Event) -> None:
         evaluation = self._begin(evaluation_id)
@@ -140,20 +140,21 @@ class Regrader:
         return self._repository.get(evaluation_id).state
 
     def _on_error(self, evaluation_id: str, error: Exception) -> None:
-        if not left_to_the_next(self._runner, error):
-            failed = failure(error)
-            self._insist(
-                lambda: self._repository.change_state(evaluation_id, _OPEN, EvaluationState.FAILED, failed)
-            )
+        store_end(self._repository, evaluation_id, error)
 
-    def _insist(self, act: Callable[[], T]) -> T:
-        return act() if self._runner is None else self._runner.insist(act)
+    def _insist(self, act: Callable[[], T], cancelled: threading.Event) -> T:
+        return act() if self._runner is None else self._runner.insist(act, cancelled)
 
 
-def left_to_the_next(runner: JobRunner | None, error: Exception) -> bool:
-    """Whether a job is no failure, but one that the next server takes up: this one stops, and the database
-    is away."""
-    return runner is not None and runner.stopping.is_set() and isinstance(error, AWAY)
+def store_end(repository: EvaluationRepository, evaluation_id: str, error: Exception) -> None:
+    """Store that an evaluation ended by an error of this server: that it failed, or, where it was asked to
+    stop and what it needs is away, that it was cancelled."""
+    change = repository.change_state
+    if isinstance(error, AWAY) and change(
+        evaluation_id, [EvaluationState.CANCELLING], EvaluationState.CANCELLED
+    ):
+        return
+    change(evaluation_id, _OPEN, EvaluationState.FAILED, failure(error))
 
 
 class _Work:

@@ -27,7 +27,7 @@ from tunix_rt_evaluator.model import (
 from tunix_rt_evaluator.names import evaluation_name
 from tunix_rt_evaluator.reasoning.marks import is_current
 from tunix_rt_evaluator.reasoning.split import Splitter, Splitters
-from tunix_rt_evaluator.regrading import left_to_the_next
+from tunix_rt_evaluator.regrading import store_end
 from tunix_rt_evaluator.results import Totals, graded, manifest
 from tunix_rt_evaluator.service import EvaluationRepository
 from tunix_rt_kit.artifacts import ArtifactStore
@@ -110,13 +110,15 @@ class Supervisor:
             self._runner.cancel(evaluation_id)
 
     def _run(self, evaluation_id: str, cancelled: threading.Event) -> None:
-        evaluation = self._insist(lambda: self._repository.get(evaluation_id))
+        evaluation = self._insist(lambda: self._repository.get(evaluation_id), cancelled)
         process = self._folders.process(evaluation, kept=self._kept.keeps)
         run = None
         try:
-            run = self._insist(lambda: self._begin(self._repository.get(evaluation_id), process))
-            if run is None:
+            begin = partial(self._begin, evaluation_id, process)
+            if (run := self._insist(begin, cancelled)) is None:
                 return
+            if evaluation.state is EvaluationState.CANCELLING:
+                cancelled.set()
             unsaved, looked = False, 0.0
             while process.poll() is None and not run.told_its_end:
                 if self._stopping:
@@ -141,7 +143,7 @@ class Supervisor:
                 elif cancelled.is_set():
                     process.request_cancel()
                 time.sleep(_POLL_S)
-            self._insist(partial(run.finish, asked_to_stop=cancelled.is_set()))
+            self._insist(partial(run.finish, asked_to_stop=cancelled.is_set()), cancelled)
         finally:
             self._keep_or_kill(process, run)
             self._folders.discard_checkpoint(evaluation_id)
@@ -162,8 +164,9 @@ class Supervisor:
     def _stopping(self) -> bool:
         return self._runner is not None and self._runner.stopping.is_set()
 
-    def _begin(self, evaluation: Evaluation, process: WorkerProcess) -> _Run | None:
+    def _begin(self, evaluation_id: str, process: WorkerProcess) -> _Run | None:
         """Start an evaluation's child, or take over the one that an earlier server started."""
+        evaluation = self._repository.get(evaluation_id)
         if evaluation.state in _UNDER_WAY:
             process.adopt()
             run = self._make_run(evaluation, process)
@@ -210,15 +213,10 @@ class Supervisor:
             run.change([EvaluationState.RUNNING], EvaluationState.QUEUED)
 
     def _on_error(self, evaluation_id: str, error: Exception) -> None:
-        if left_to_the_next(self._runner, error):
-            return
-        unfinished, update = [EvaluationState.QUEUED, *_UNDER_WAY], failure(error)
-        self._insist(
-            lambda: self._repository.change_state(evaluation_id, unfinished, EvaluationState.FAILED, update)
-        )
+        store_end(self._repository, evaluation_id, error)
 
-    def _insist(self, act: Callable[[], T]) -> T:
-        return act() if self._runner is None else self._runner.insist(act)
+    def _insist(self, act: Callable[[], T], cancelled: threading.Event) -> T:
+        return act() if self._runner is None else self._runner.insist(act, cancelled)
 
 
 class _Run:

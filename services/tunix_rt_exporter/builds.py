@@ -27,12 +27,11 @@ from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.artifacts.store import storage_error
 from tunix_rt_kit.errors import DomainError, FailedPrecondition
 from tunix_rt_kit.jobs import JobRunner
+from tunix_rt_kit.jobs.runner import AWAY
 from tunix_rt_kit.serving.logging import get_logger
 
 _log = get_logger("tunix_rt.exporter")
 _PROGRESS_S: Final = 0.25
-_FIRST_RETRY_S: Final = 0.2
-_LONGEST_RETRY_S: Final = 5.0
 _LIVE: Final = (DatasetState.RUNNING, DatasetState.CANCELLING)
 T = TypeVar("T")
 
@@ -105,28 +104,26 @@ class Builds:
 
     def _run(self, build_id: str, cancelled: threading.Event) -> None:
         # RUNNING too: a database that went away may have kept the move whose answer it did not give.
-        waiting = {DatasetState.QUEUED, DatasetState.RUNNING}
+        waiting, move = {DatasetState.QUEUED, DatasetState.RUNNING}, self._repository.move
         with suppress(BuildInterrupted):
-            if self._move(build_id, waiting, DatasetState.RUNNING):
-                dataset = self._patiently(lambda: self._repository.by_build(build_id))
-                if dataset is not None:
-                    self._run_dataset(dataset, cancelled)
+            try:
+                if not self._patiently(lambda: move(build_id, waiting, DatasetState.RUNNING), cancelled):
+                    return
+                dataset = self._patiently(lambda: self._repository.by_build(build_id), cancelled)
+                if dataset is None:
+                    return
+                result = self._build(dataset, cancelled)
+            except BuildCancelled:
+                self._end(build_id, _LIVE, DatasetState.CANCELLED)
+            except BuildInterrupted:
+                self._end(build_id, {DatasetState.RUNNING}, DatasetState.QUEUED)
+                self._end(build_id, {DatasetState.CANCELLING}, DatasetState.CANCELLED)
+            except DomainError as error:
+                self._fail(build_id, Failure(code=error.code, **_facts(error)))
+            else:
+                self._end(build_id, _LIVE, DatasetState.SUCCEEDED, result=result)
 
-    def _run_dataset(self, dataset: Dataset, cancelled: threading.Event) -> None:
-        build_id = dataset.build_id
-        try:
-            result = self._build(dataset, cancelled)
-        except BuildCancelled:
-            self._move(build_id, _LIVE, DatasetState.CANCELLED)
-        except BuildInterrupted:
-            self._move(build_id, {DatasetState.RUNNING}, DatasetState.QUEUED)
-            self._move(build_id, {DatasetState.CANCELLING}, DatasetState.CANCELLED)
-        except DomainError as error:
-            self._fail(build_id, Failure(code=error.code, **_facts(error)))
-        else:
-            self._move(build_id, _LIVE, DatasetState.SUCCEEDED, result=result)
-
-    def _move(
+    def _end(
         self,
         build_id: str,
         states: Collection[DatasetState],
@@ -134,22 +131,23 @@ class Builds:
         *,
         failure: Failure | None = None,
         result: BuildResult | None = None,
-    ) -> bool:
-        return self._patiently(
-            lambda: self._repository.move(build_id, states, to, failure=failure, result=result)
-        )
+    ) -> None:
+        """Store how a build ended, as soon as that can be stored; raises BuildInterrupted if the server stops
+        before."""
+        try:
+            self._runner.record(
+                lambda: self._repository.move(build_id, states, to, failure=failure, result=result)
+            )
+        except DomainError as error:
+            raise BuildInterrupted from error
 
-    def _patiently(self, ask: Callable[[], T]) -> T:
-        """What the database answers once it can; raises BuildInterrupted if the server stops before."""
-        pause = _FIRST_RETRY_S
-        while True:
-            try:
-                return ask()
-            except DomainError as error:
-                _log.warning("build_waits_for_the_database", reason=error.reason, message=error.message)
-                if self._runner.stopping.wait(pause):
-                    raise BuildInterrupted from error
-                pause = min(2 * pause, _LONGEST_RETRY_S)
+    def _patiently(self, ask: Callable[[], T], cancelled: threading.Event) -> T:
+        """What the database answers once it can; raises BuildInterrupted or BuildCancelled if the server or
+        the build is to stop before, and DomainError for what will not pass by itself."""
+        try:
+            return self._runner.insist(ask, cancelled)
+        except AWAY as error:
+            raise (BuildInterrupted if self._runner.stopping.is_set() else BuildCancelled) from error
 
     def _build(self, dataset: Dataset, cancelled: threading.Event) -> BuildResult:
         spec = dataset.spec
@@ -176,7 +174,7 @@ class Builds:
                 store=self._artifacts,
                 folder=folder,
                 report=self._reporter(dataset.build_id, check),
-                parent=self._parent(spec.parent),
+                parent=self._parent(spec.parent, cancelled),
             )
             return build.run(self._traces.traces(spec.filter, spec.as_of, pause))
 
@@ -185,11 +183,11 @@ class Builds:
             if name not in named:
                 yield self._eval_sets.prompts(name)
 
-    def _parent(self, name: str) -> Parent | None:
+    def _parent(self, name: str, cancelled: threading.Event) -> Parent | None:
         if not name:
             return None
         dataset_id, _, version = name.removeprefix("datasets/").partition("@")
-        dataset = self._patiently(lambda: self._repository.find(dataset_id, version))
+        dataset = self._patiently(lambda: self._repository.find(dataset_id, version), cancelled)
         if dataset is None or dataset.result is None:
             raise FailedPrecondition(f"the parent {name} is not complete", reason="DATASET_NOT_READY")
         return parent_of(self._artifacts, dataset.result)
@@ -228,7 +226,7 @@ class Builds:
 
     def _fail(self, build_id: str, failure: Failure) -> None:
         _log.warning("build_failed", build=build_id, reason=failure.reason, message=failure.message)
-        self._move(build_id, _LIVE, DatasetState.FAILED, failure=failure)
+        self._end(build_id, {DatasetState.QUEUED, *_LIVE}, DatasetState.FAILED, failure=failure)
 
 
 def _facts(error: DomainError) -> dict[str, object]:

@@ -90,9 +90,11 @@ class Supervisor:
         """Make one attempt at a job, or see to the end of one; returns whether another is to follow."""
         process = self._folders.process(job_id)
         try:
-            queued = self._insist(lambda: self._begin(job_id, process))
+            queued = self._insist(lambda: self._begin(job_id, process), cancelled)
             if queued is None:
                 return False
+            if queued.job.state is JobState.CANCELLING:
+                cancelled.set()
             return self._watch(Attempt(self._repository, self._folders, queued, process), cancelled)
         finally:
             process.kill()
@@ -136,7 +138,7 @@ class Supervisor:
             elif process.silent_s() > _HUNG_S:
                 _log.warning("worker_hung", job=job_id, silent_s=_HUNG_S)
                 attempt.kill()
-            elif cancelled.is_set() or attempt.job.state is JobState.CANCELLING:
+            elif cancelled.is_set():
                 process.request_cancel()
             try:
                 attempt.collect()
@@ -145,24 +147,22 @@ class Supervisor:
                 _log.warning("storage_away", job=job_id, error=str(error))
                 time.sleep(AWAY_S)
             time.sleep(_POLL_S)
-        return self._ended(attempt)
+        return self._ended(attempt, cancelled)
 
-    def _ended(self, attempt: Attempt) -> bool:
+    def _ended(self, attempt: Attempt, cancelled: threading.Event) -> bool:
         """Store how an attempt ended; returns whether another is to follow."""
         job_id = attempt.job.id
-        self._insist(lambda: attempt.collect(at_once=True))
-        if self._insist(lambda: attempt.died) and self._goes_on(attempt):
-            return self._insist(attempt.give_back)
-        if self._insist(lambda: attempt.interrupted):
-            return self._insist(attempt.give_back) and not self._stops_soon()
+        self._insist(lambda: attempt.collect(at_once=True), cancelled)
+        if self._insist(lambda: attempt.died, cancelled) and self._goes_on(attempt):
+            return self._insist(attempt.give_back, cancelled)
+        if self._insist(lambda: attempt.interrupted, cancelled):
+            return self._insist(attempt.give_back, cancelled) and not self._stops_soon()
         deaths = self._deaths[job_id].in_a_row if job_id in self._deaths else 1
-        self._insist(lambda: attempt.finish(deaths))
+        self._insist(lambda: attempt.finish(deaths), cancelled)
         return False
 
-    def _insist(self, act: Callable[[], T]) -> T:
-        """What ``act`` returns, once database and artifact store can be reached; raises what they raise when
-        the server stops before."""
-        return act() if self._runner is None else self._runner.insist(act)
+    def _insist(self, act: Callable[[], T], cancelled: threading.Event) -> T:
+        return act() if self._runner is None else self._runner.insist(act, cancelled)
 
     def _save_and_end(self, attempt: Attempt) -> None:
         attempt.process.request_cancel()
@@ -196,10 +196,11 @@ class Supervisor:
             failure = JobError(
                 code=error.code, reason=error.reason, message=error.message, metadata=error.metadata
             )
-        open_states = [JobState.QUEUED, *UNDER_WAY]
-        self._insist(
-            lambda: self._repository.change_state(job_id, open_states, JobState.FAILED, error=failure)
-        )
+        change = self._repository.change_state
+        if isinstance(error, AWAY) and change(job_id, [JobState.CANCELLING], JobState.CANCELLED):
+            # It was to stop, and what it had left to store found no store.
+            return
+        change(job_id, [JobState.QUEUED, *UNDER_WAY], JobState.FAILED, error=failure)
 
 
 @dataclass

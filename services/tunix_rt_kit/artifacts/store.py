@@ -38,6 +38,8 @@ from tunix_rt_kit.regular_files import open_regular
 CHUNK_SIZE = 1 << 20
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
+# A file where a folder should be, and paths that no file can have.
+_UNUSABLE = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,11 @@ def storage_error(error: OSError, where: str) -> DomainError:
     detail = error.strerror or str(error)
     if error.errno in _FULL:
         return ResourceExhausted(f"no space left to write {where}: {detail}", reason="STORAGE_FULL")
-    if error.errno in _READ_ONLY:
+    # Those of a remote store may have no number.
+    if error.errno in _READ_ONLY or isinstance(error, PermissionError):
         return FailedPrecondition(f"no permission to use {where}: {detail}", reason="STORAGE_READ_ONLY")
+    if error.errno in _UNUSABLE:
+        return FailedPrecondition(f"{where} cannot be used: {detail}", reason="STORAGE_UNUSABLE")
     return Unavailable(f"storage failed at {where}: {detail}", reason="STORAGE_UNAVAILABLE")
 
 
@@ -74,9 +79,10 @@ class ArtifactStore:
         root_uri: a folder as a path or an fsspec URI (``file:///data/artifacts``, ``s3://bucket/prefix``). It
             is made on the first write.
 
-    Every method raises ResourceExhausted(STORAGE_FULL), FailedPrecondition(STORAGE_READ_ONLY) or
-    Unavailable(STORAGE_UNAVAILABLE) when the file system fails, and InvalidArgument(DIGEST_INVALID) for a
-    digest that is not ``sha256:<64 hex>``. Safe to use from several threads and processes at once.
+    Every method raises ResourceExhausted(STORAGE_FULL), FailedPrecondition(STORAGE_READ_ONLY,
+    STORAGE_UNUSABLE) or Unavailable(STORAGE_UNAVAILABLE) when the file system fails, and
+    InvalidArgument(DIGEST_INVALID) for a digest that is not ``sha256:<64 hex>``. Safe to use from several
+    threads and processes at once.
     """
 
     def __init__(self, root_uri: str | os.PathLike[str]) -> None:

@@ -39,6 +39,7 @@ _POSTGRES: dict[str, tuple[type[DomainError], str, str]] = {
     "40": (Aborted, "DATABASE_CONFLICT", "undid the transaction because of another one"),
     "42501": (FailedPrecondition, "DATABASE_REFUSED", "denied permission"),
     "42P01": (FailedPrecondition, "DATABASE_NOT_MIGRATED", "lacks a table; it must be migrated first"),
+    "42703": (FailedPrecondition, "DATABASE_NOT_MIGRATED", "lacks a column; it must be migrated first"),
     "53100": (ResourceExhausted, "DATABASE_FULL", "is full"),
     "53200": (ResourceExhausted, "DATABASE_FULL", "is out of memory"),
     "53": (Unavailable, "DATABASE_BUSY", "has no free resources"),
@@ -81,6 +82,8 @@ def domain_error(error: DBAPIError, where: str) -> DomainError | None:
         entry = _SQLITE.get("_".join(str(sqlite_name).split("_")[:2]))
         if entry is None and detail.startswith("no such table"):
             entry = _POSTGRES["42P01"]
+        elif entry is None and ("no such column" in detail or "has no column named" in detail):
+            entry = _POSTGRES["42703"]
     elif isinstance(original, psycopg.Error):
         entry = _by_sqlstate(original.sqlstate, error.connection_invalidated or "connect" in detail)
     if entry is None:

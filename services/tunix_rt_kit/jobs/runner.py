@@ -8,7 +8,18 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Literal, TypeVar
 
-from tunix_rt_kit.errors import Aborted, Unavailable
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    sleep_using_event,
+    stop_after_delay,
+    stop_when_event_set,
+    wait_exponential,
+)
+from tenacity.stop import stop_base
+
+from tunix_rt_kit.errors import Aborted, DomainError, Unavailable
 from tunix_rt_kit.serving.logging import get_logger
 
 _log = get_logger("tunix_rt.jobs")
@@ -16,6 +27,9 @@ _log = get_logger("tunix_rt.jobs")
 AWAY: Final = (Aborted, Unavailable)
 """What a database or an artifact store raises that may be there again in a moment."""
 AWAY_S: Final = 1.0
+_FIRST_PAUSE_S: Final = 0.1
+# What a cancelled job may wait for what it depends on, to store how far it had come.
+_CANCELLED_S: Final = 5.0
 
 T = TypeVar("T")
 
@@ -31,7 +45,10 @@ class JobRunner:
         event, and
             at the runner's ``stopping``, several times a second: a cancelled job has failed to finish,
             while a job that sees ``stopping`` should leave things so that it can go on later.
-        on_error: is told of whatever ``run`` raises, after it was logged.
+        on_error: is told of whatever ``run`` raises, after it was logged; told again, every second, as long
+        as it
+            raises a domain error itself, for else nothing would say how the job ended. It is not told when
+            the runner stops and what a job needs is away: that job can go on later.
         name: for threads and log lines.
     """
 
@@ -90,16 +107,32 @@ class JobRunner:
                 return "signalled"
         return "unknown"
 
-    def insist(self, act: Callable[[], T]) -> T:
-        """What ``act`` returns, once the database and the artifact store can be reached; raises what it
-        raises when the runner stops before."""
-        while True:
-            try:
-                return act()
-            except AWAY as error:
-                _log.warning("storage_away", error=str(error))
-                if self.stopping.wait(AWAY_S):
-                    raise
+    def insist(self, act: Callable[[], T], cancelled: threading.Event) -> T:
+        """What ``act`` returns, once the database and the artifact store can be reached.
+
+        Raises what ``act`` raises: at once what will not pass by itself; what says that something is away
+        when the runner stops, or a few seconds after ``act`` was first tried if ``cancelled`` is set.
+        """
+        given_up = stop_when_event_set(cancelled) & stop_after_delay(_CANCELLED_S)
+        return self._tried(act, AWAY, given_up)
+
+    def record(self, act: Callable[[], T]) -> T:
+        """What ``act``, which stores how a job ended, returns once it can, whichever domain error is in its
+        way; raises that when the runner stops before."""
+        return self._tried(act, (DomainError,))
+
+    def _tried(
+        self, act: Callable[[], T], errors: tuple[type[DomainError], ...], given_up: stop_base | None = None
+    ) -> T:
+        stopping = stop_when_event_set(self.stopping)
+        return Retrying(
+            retry=retry_if_exception_type(errors),
+            wait=wait_exponential(_FIRST_PAUSE_S, max=AWAY_S),
+            stop=stopping if given_up is None else stopping | given_up,
+            sleep=sleep_using_event(self.stopping),
+            before_sleep=_log_away,
+            reraise=True,
+        )(act)
 
     def active(self) -> list[str]:
         """The ids of the jobs that run now."""
@@ -147,7 +180,14 @@ class JobRunner:
             return job_id, cancelled
 
     def _tell(self, job_id: str, error: Exception) -> None:
+        if self.stopping.is_set() and isinstance(error, AWAY):
+            return
         try:
-            self._on_error(job_id, error)
+            self.record(lambda: self._on_error(job_id, error))
         except Exception as second:
             _log.error("job_failure_not_recorded", job=job_id, exc_info=second)
+
+
+def _log_away(state: RetryCallState) -> None:
+    if state.outcome is not None:
+        _log.warning("storage_away", tries=state.attempt_number, error=str(state.outcome.exception()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import shutil
 import threading
@@ -33,8 +34,9 @@ from tunix_rt_evaluator.model import EvaluationState, EvaluationUpdate, WorkerSp
 from tunix_rt_evaluator.reasoning.split import Splitter, Splitters
 from tunix_rt_evaluator.repository import SqlEvaluationRepository
 from tunix_rt_evaluator.settings import EvaluatorSettings
+from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.database import Database
-from tunix_rt_kit.errors import Unavailable
+from tunix_rt_kit.errors import ResourceExhausted, Unavailable
 from tunix_rt_kit.jobs import WorkerProcess
 
 State = v1.Evaluation
@@ -312,7 +314,6 @@ class Away:
 async def test_an_evaluation_goes_on_in_its_child_while_the_database_is_away(
     evaluator: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tunix_rt_kit.jobs.runner.AWAY_S", 0.05)
     monkeypatch.setattr("tunix_rt_evaluator.supervisor.AWAY_S", 0.05)
     await evaluator.CreateEvalSet(eval_set(FOUR))
     away = Away(monkeypatch, "add_results", "save", "change_state", "get", "all_results")
@@ -333,8 +334,6 @@ async def test_an_evaluation_goes_on_in_its_child_while_the_database_is_away(
 async def test_a_failure_is_stored_once_the_database_is_back(
     evaluator: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tunix_rt_kit.jobs.runner.AWAY_S", 0.05)
-
     def broken(*_: Any) -> None:
         raise RuntimeError("a bug")
 
@@ -343,3 +342,46 @@ async def test_a_failure_is_stored_once_the_database_is_back(
     Away(monkeypatch, "change_state")
     done = await until(evaluator, await create(evaluator), ended)
     assert done.state == State.STATE_FAILED
+
+
+async def test_a_cancel_ends_the_waiting_for_an_artifact_store_that_stays_away(
+    evaluator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunix_rt_kit.jobs.runner._CANCELLED_S", 0.2)
+    tried = threading.Event()
+
+    def away(*_: Any) -> None:
+        tried.set()
+        raise Unavailable("the artifact store is away", reason="STORAGE_UNAVAILABLE")
+
+    monkeypatch.setattr(ArtifactStore, "put_bytes", away)
+    await evaluator.CreateEvalSet(eval_set(FOUR))
+    made = await create(evaluator)
+    await asyncio.to_thread(tried.wait, 30)
+    assert (await get(evaluator, made)).state == State.STATE_RUNNING
+    await evaluator.CancelEvaluation(v1.CancelEvaluationRequest(name=made.name))
+    done = await until(evaluator, made, ended)
+    assert done.state == State.STATE_CANCELLED
+    assert len(await items_of(evaluator, done)) == 4
+
+
+async def test_a_database_that_takes_nothing_for_good_fails_the_evaluation_by_name_once_it_can(
+    evaluator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await evaluator.CreateEvalSet(eval_set(FOUR))
+    full = itertools.count()
+    change_state = SqlEvaluationRepository.change_state
+
+    def add_results(*_: Any) -> None:
+        raise ResourceExhausted("the database is full", reason="DATABASE_FULL")
+
+    def fail_a_while(repository: Any, evaluation_id: str, expected: Any, state: Any, *more: Any) -> bool:
+        if state is EvaluationState.FAILED and next(full) < 2:
+            raise ResourceExhausted("the database is full", reason="DATABASE_FULL")
+        return change_state(repository, evaluation_id, expected, state, *more)
+
+    monkeypatch.setattr(SqlEvaluationRepository, "add_results", add_results)
+    monkeypatch.setattr(SqlEvaluationRepository, "change_state", fail_a_while)
+    done = await until(evaluator, await create(evaluator), ended)
+    assert (done.state, error_info(done).reason) == (State.STATE_FAILED, "DATABASE_FULL")
+    assert next(full) == 3

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,13 @@ import pytest
 
 from support import scripted_trainer as script
 from support.serving import refused
-from support.trainer_jobs import at_first_step, create, ended, error_info, until, worker_pid
+from support.trainer_jobs import at_first_step, create, ended, error_info, get, until, worker_pid
 from support.training import FakeExporter
 from tunix_rt import v1
-from tunix_rt_kit.errors import Unavailable
+from tunix_rt_kit.artifacts import ArtifactStore
+from tunix_rt_kit.errors import FailedPrecondition, Unavailable
 from tunix_rt_trainer import attempt, supervisor
+from tunix_rt_trainer.model import JobState
 from tunix_rt_trainer.repository import SqlJobRepository
 from tunix_rt_trainer.settings import TrainerSettings
 
@@ -132,7 +136,6 @@ async def test_a_job_outlives_a_moment_without_its_database(
     trainer: Any, settings: TrainerSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = await until(trainer, await create(trainer, script.WAIT_ONCE), at_first_step)
-    monkeypatch.setattr("tunix_rt_kit.jobs.runner.AWAY_S", 0.05)
     monkeypatch.setattr(supervisor, "AWAY_S", 0.05)
     away = itertools.count()
     for name in ("save", "change_state"):
@@ -148,3 +151,44 @@ async def test_a_job_outlives_a_moment_without_its_database(
     done = await until(trainer, job, ended)
     assert (done.state, done.attempt_count) == (v1.TrainingJob.STATE_SUCCEEDED, 2)
     assert next(away) > 4
+
+
+async def test_a_cancel_ends_the_waiting_for_an_artifact_store_that_stays_away(
+    trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunix_rt_kit.jobs.runner._CANCELLED_S", 0.2)
+    monkeypatch.setattr(supervisor, "AWAY_S", 0.05)
+    tried = threading.Event()
+
+    def away(*_: Any) -> None:
+        tried.set()
+        raise Unavailable("the artifact store is away", reason="STORAGE_UNAVAILABLE")
+
+    made = await create(trainer)
+    monkeypatch.setattr(ArtifactStore, "put_file", away)
+    await asyncio.to_thread(tried.wait, 30)
+    assert (await get(trainer, made)).state == v1.TrainingJob.STATE_RUNNING
+    await trainer.CancelTrainingJob(v1.CancelTrainingJobRequest(name=made.name))
+    assert (await until(trainer, made, ended)).state == v1.TrainingJob.STATE_CANCELLED
+
+
+async def test_a_database_that_takes_nothing_for_good_fails_the_job_by_name_once_it_can(
+    trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused_writes = itertools.count()
+    change_state = SqlJobRepository.change_state
+    read_only = FailedPrecondition("the database is read-only", reason="DATABASE_READ_ONLY")
+
+    def save(*_: Any) -> None:
+        raise read_only
+
+    def fail_a_while(repository: Any, job_id: str, expected: Any, state: Any, **more: Any) -> bool:
+        if state is JobState.FAILED and next(refused_writes) < 2:
+            raise read_only
+        return change_state(repository, job_id, expected, state, **more)
+
+    monkeypatch.setattr(SqlJobRepository, "save", save)
+    monkeypatch.setattr(SqlJobRepository, "change_state", fail_a_while)
+    done = await until(trainer, await create(trainer), ended)
+    assert (done.state, error_info(done).reason) == (v1.TrainingJob.STATE_FAILED, "DATABASE_READ_ONLY")
+    assert next(refused_writes) == 3

@@ -178,6 +178,7 @@ def test_a_missing_file_is_named(store: ArtifactStore, tmp_path: Path, how: str)
     [
         (errno.ENOSPC, ResourceExhausted, "STORAGE_FULL"),
         (errno.EROFS, FailedPrecondition, "STORAGE_READ_ONLY"),
+        (errno.ENOTDIR, FailedPrecondition, "STORAGE_UNUSABLE"),
         (errno.EIO, Unavailable, "STORAGE_UNAVAILABLE"),
     ],
 )
@@ -201,7 +202,7 @@ def test_a_failing_disk_is_one_clear_error_and_leaves_nothing(
 
 def test_a_root_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(Unavailable, match="file"):
+    with pytest.raises(FailedPrecondition, match="file"):
         ArtifactStore(tmp_path / "file").put_bytes(DATA)
 
 

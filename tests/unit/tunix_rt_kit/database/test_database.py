@@ -319,6 +319,13 @@ def test_a_table_that_is_not_there_means_not_migrated(database_url: str) -> None
     database.close()
 
 
+@pytest.mark.parametrize("statement", ["SELECT wanted FROM items", "INSERT INTO items (wanted) VALUES (1)"])
+def test_a_column_that_is_not_there_means_not_migrated(database: Database, statement: str) -> None:
+    with pytest.raises(FailedPrecondition, match="lacks a column") as caught, database.write() as session:
+        session.execute(text(statement))
+    assert caught.value.reason == "DATABASE_NOT_MIGRATED"
+
+
 def test_unreachable_databases(tmp_path: Path) -> None:
     for url in (
         f"sqlite:///{tmp_path / 'no' / 'folder.db'}",

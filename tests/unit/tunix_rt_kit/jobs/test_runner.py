@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tunix_rt_kit.errors import ResourceExhausted, Unavailable
 from tunix_rt_kit.jobs import JobRunner
 
 PATIENCE_S = 10.0
@@ -148,6 +149,88 @@ def test_stop_does_not_wait_longer_than_its_grace() -> None:
     assert runner.stop(0.05) == ["stubborn"]
     assert runner.active() == ["stubborn"]
     release.set()
+
+
+class Storage:
+    """Fails as it is told, so many times (-1: always)."""
+
+    def __init__(self, error: Exception, times: int = -1) -> None:
+        self.error = error
+        self.left = times
+        self.calls = 0
+
+    def __call__(self) -> str:
+        self.calls += 1
+        if self.left:
+            self.left -= 1
+            raise self.error
+        return "stored"
+
+
+AWAY_NOW = Unavailable("storage is away", reason="STORAGE_UNAVAILABLE")
+FULL = ResourceExhausted("no space left", reason="STORAGE_FULL")
+
+
+def test_what_is_away_is_waited_for_and_what_will_not_pass_is_not(jobs: Jobs) -> None:
+    away, full = Storage(AWAY_NOW, 2), Storage(FULL, 2)
+    assert jobs.open().insist(away, threading.Event()) == "stored"
+    assert away.calls == 3
+    with pytest.raises(ResourceExhausted, match="no space left"):
+        jobs.open().insist(full, threading.Event())
+    assert full.calls == 1
+
+
+def test_a_cancel_ends_the_waiting_after_a_moment(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunix_rt_kit.jobs.runner._CANCELLED_S", 0.3)
+    away, cancelled = Storage(AWAY_NOW), threading.Event()
+    threading.Timer(0.2, cancelled.set).start()
+    with pytest.raises(Unavailable, match="storage is away"):
+        jobs.open().insist(away, cancelled)
+    assert cancelled.is_set() and away.calls > 2
+    # What was asked to stop before still has a moment to store what it did.
+    assert jobs.open().insist(Storage(AWAY_NOW, 1), cancelled) == "stored"
+
+
+def test_a_stop_ends_the_waiting_at_once(jobs: Jobs) -> None:
+    away = Storage(AWAY_NOW)
+    threading.Timer(0.1, lambda: jobs.open().stop(0.0)).start()
+    with pytest.raises(Unavailable):
+        jobs.open().insist(away, threading.Event())
+    full = Storage(FULL)
+    with pytest.raises(ResourceExhausted):
+        jobs.open().record(full)
+    assert full.calls == 1
+
+
+def test_the_end_of_a_job_is_told_until_it_is_stored() -> None:
+    store, told = Storage(FULL, 3), []
+
+    def fail(job_id: str, _: threading.Event) -> None:
+        raise ValueError(job_id)
+
+    def on_error(job_id: str, error: Exception) -> None:
+        told.append((job_id, str(error), store()))
+
+    runner = JobRunner(1, fail, on_error=on_error)
+    runner.submit("a")
+    until(lambda: told == [("a", "a", "stored")])
+    assert store.calls == 4
+    runner.stop(PATIENCE_S)
+
+
+@pytest.mark.parametrize("error", [AWAY_NOW, FULL])
+def test_a_job_that_found_its_storage_away_when_the_server_stops_can_go_on_later(error: Exception) -> None:
+    told: list[str] = []
+
+    def wait(_: str, __: threading.Event) -> None:
+        runner.stopping.wait(PATIENCE_S)
+        raise error
+
+    runner = JobRunner(1, wait, on_error=lambda job_id, _: told.append(job_id))
+    runner.submit("a")
+    until(lambda: runner.active() == ["a"])
+    assert runner.stop(PATIENCE_S) == []
+    assert told == ([] if error is AWAY_NOW else ["a"])
 
 
 def test_no_slots_is_a_mistake() -> None:
