@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -46,16 +48,25 @@ class Client:
             ``trace-store=HOST:PORT,exporter=...`` for all four, ``Targets``, or None for the environment
             variable ``TUNIX_RT_SERVER``.
         timeout: seconds that a call other than a stream may take, unless it is given its own.
+        on_waiting: called once, in any thread, with the address of a server that has not answered for some
+            seconds, be it away or busy.
 
     Raises:
         InvalidArgumentError: ``server`` is none of these.
     """
 
-    def __init__(self, server: str | Targets | None = None, *, timeout: float = 30.0) -> None:
+    def __init__(
+        self,
+        server: str | Targets | None = None,
+        *,
+        timeout: float = 30.0,
+        on_waiting: Callable[[str], None] | None = None,
+    ) -> None:
         self.targets = resolve_targets(server)
         self._channels = {target: open_channel(target) for target in self.targets.distinct()}
+        told = None if on_waiting is None else _once(on_waiting)
         trace_store, exporter, trainer, evaluator = (
-            (self._channels[target], Caller(target, timeout))
+            (self._channels[target], Caller(target, timeout, told))
             for target in (
                 self.targets.trace_store,
                 self.targets.exporter,
@@ -85,10 +96,21 @@ class Client:
         self.close()
 
 
+def _once(tell: Callable[[str], None]) -> Callable[[str], None]:
+    first = threading.Lock()
+
+    def told(target: str) -> None:
+        if first.acquire(blocking=False):
+            tell(target)
+
+    return told
+
+
 class AsyncClient:
     """Asyncio access to the four services: the methods of ``Client``, awaited or iterated with ``async for``.
 
-    Make it inside the event loop that uses it. Arguments and errors are those of ``Client``.
+    Make it inside the event loop that uses it. Arguments and errors are those of ``Client``, but for
+    ``on_waiting``.
     """
 
     def __init__(self, server: str | Targets | None = None, *, timeout: float = 30.0) -> None:

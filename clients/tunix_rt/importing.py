@@ -27,8 +27,6 @@ from tunix_rt.rpc.channel import MAX_MESSAGE_BYTES
 MAX_BATCH: Final = 1_000
 # Seconds for which a batch is tried again while the server is away.
 PATIENCE: Final = 120.0
-# Seconds without an answer after which ``on_waiting`` is called.
-_LATE_S: Final = 1.5
 # What stands before the length of each trace: the number of the field, and the wire type of a message.
 _TRACES_TAG: Final = v1.BatchCreateTracesRequest.TRACES_FIELD_NUMBER << 3 | 2
 # Room in a message for the request id and the policy.
@@ -125,7 +123,6 @@ def import_traces(
     in_flight: int = 2,
     on_progress: Callable[[ImportResult], None] | None = None,
     on_refused: Callable[[RefusedTrace], None] | None = None,
-    on_waiting: Callable[[float], None] | None = None,
     import_id: str | None = None,
 ) -> ImportResult:
     """Store traces, however many, in bounded memory.
@@ -140,8 +137,6 @@ def import_traces(
         batch_size: 1-1,000. With an ``import_id``, batches are as full as they can be, whatever it says.
         in_flight: batches on their way at once, at least 1. More than 1 may store batches out of order.
         on_progress: called in the calling thread after each batch, with the counts so far.
-        on_waiting: called once, in another thread, when the server has not answered a batch for a moment,
-            with the seconds for which a batch is tried.
         on_refused: called in the calling thread for each trace that the server refuses, in order, before
             ``on_progress``; the rest of its batch is stored. Left out: such a trace ends the import.
         import_id: the same id and traces as in an earlier import, however much of that was done, store
@@ -159,7 +154,7 @@ def import_traces(
         raise InvalidArgumentError(f"duplicate_policy {duplicate_policy!r}: expected 'skip' or 'keep'")
     name = import_id or uuid.uuid4().hex
     size = MAX_BATCH if import_id else batch_size
-    run = _Import(client, _POLICIES[duplicate_policy], name, on_progress, on_refused, on_waiting)
+    run = _Import(client, _POLICIES[duplicate_policy], name, on_progress, on_refused)
     return run.store(traces, size, in_flight)
 
 
@@ -171,15 +166,12 @@ class _Import:
         import_id: str,
         on_progress: Callable[[ImportResult], None] | None,
         on_refused: Callable[[RefusedTrace], None] | None,
-        on_waiting: Callable[[float], None] | None,
     ) -> None:
         self._client = client
         self._policy = policy
         self._id = import_id
         self._on_progress = on_progress
         self._on_refused = on_refused
-        self._on_waiting = on_waiting
-        self._told = threading.Event()
         self._result = ImportResult()
         self._stop = threading.Event()
         self._waiting: deque[tuple[_Batch, Future[_Outcome]]] = deque()
@@ -248,26 +240,15 @@ class _Import:
         request = self._request(first, traces)
         give_up = time.monotonic() + PATIENCE
         pause = 0.2
-        late = threading.Timer(_LATE_S, self._tell_waiting)
-        late.daemon = True
-        late.start()
-        try:
-            while True:
-                try:
-                    return self._client.trace_store.batch_create_encoded_traces(request)
-                except _PASSING:
-                    if time.monotonic() + pause > give_up:
-                        raise
-                    if self._stop.wait(pause):
-                        raise
-                pause = min(pause * 2, 5.0)
-        finally:
-            late.cancel()
-
-    def _tell_waiting(self) -> None:
-        if self._on_waiting is not None and not self._told.is_set():
-            self._told.set()
-            self._on_waiting(PATIENCE)
+        while True:
+            try:
+                return self._client.trace_store.batch_create_encoded_traces(request)
+            except _PASSING:
+                if time.monotonic() + pause > give_up:
+                    raise
+                if self._stop.wait(pause):
+                    raise
+            pause = min(pause * 2, 5.0)
 
     def _request(self, first: int, traces: list[bytes]) -> bytes:
         body = b"".join(traces)

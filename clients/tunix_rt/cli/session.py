@@ -50,7 +50,7 @@ class Session:
             with self.embedded_client(self.data_dir) as client:
                 yield client
             return
-        with Client(self.server) as client:
+        with Client(self.server, on_waiting=self._say_waiting) as client:
             yield client
 
     @contextmanager
@@ -78,6 +78,10 @@ class Session:
         """A line for people on stderr; nothing with --json."""
         if not self.as_json:
             self.err.print(text, highlight=False)
+
+    def _say_waiting(self, server: str) -> None:
+        # With --json too: standard output stays the document alone.
+        self.err.print(f"waiting for the server at {server}, which gives no answer yet; stop with Ctrl-C")
 
     def fail(self, lines: Iterable[str]) -> None:
         """Prints an error on stderr, its first line behind `error:`."""

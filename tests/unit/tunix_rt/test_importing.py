@@ -257,12 +257,3 @@ def test_nothing_to_import_is_nothing_sent(client: Client, store: Store) -> None
 def test_arguments_out_of_range_are_named(client: Client, arguments: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgumentError, match=next(iter(arguments))):
         import_traces(client, [trace(1)], **arguments)
-
-
-def test_an_import_that_waits_for_a_server_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tunix_rt.importing.PATIENCE", 3.0)
-    told: list[float] = []
-    # Nobody listens there.
-    with Client("127.0.0.1:1") as client, pytest.raises(ImportStoppedError):
-        import_traces(client, [v1.Trace(prompt="a")] * 2, batch_size=1, on_waiting=told.append)
-    assert told == [3.0]

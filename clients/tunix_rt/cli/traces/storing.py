@@ -48,9 +48,6 @@ def store(
                 bad.answered(so_far)
             bar.update(so_far.read)
 
-        def waiting(seconds: float) -> None:
-            session.say(f"waiting for the server, which does not answer; a batch is tried for {seconds:g} s")
-
         try:
             result = import_traces(
                 client,
@@ -58,7 +55,6 @@ def store(
                 duplicate_policy=duplicates.value,
                 on_progress=show,
                 on_refused=bad.refused if bad is not None else None,
-                on_waiting=waiting,
             )
         except ImportStoppedError as stopped:
             bar.stop("stopped")
