@@ -32,7 +32,7 @@ class Slow(v1.TraceStoreServicer):
 
     def BatchCreateTraces(self, request: v1.BatchCreateTracesRequest, _: Any) -> v1.BatchCreateTracesResponse:
         time.sleep(3 * SILENT_S)
-        created = v1.BatchCreateTracesResult(status=v1.BatchCreateTracesResult.STATUS_CREATED)
+        created = v1.BatchCreateTracesResult(created=True)
         return v1.BatchCreateTracesResponse(results=[created] * len(request.traces))
 
     def StreamTraces(self, _: v1.StreamTracesRequest, __: Any) -> Iterator[v1.StreamTracesResponse]:
