@@ -19,6 +19,7 @@ from tunix_rt_evaluator.formulas.tree import (
 )
 
 _END: Final = Token("end")
+_ENDS: Final = 2
 _MATRICES: Final = frozenset(["matrix", "pmatrix", "bmatrix", "Bmatrix", "smallmatrix", "array", "vmatrix"])
 
 
@@ -88,7 +89,12 @@ class Brackets:
     def _brackets(self) -> Node:
         opening = self._take().kind
         items, connector = self._inside()
-        closing = self._take(")", "]").kind
+        closing = self._take(")", "]", "[").kind
+        if closing == "[":
+            # [0, 1[ is what others write as [0, 1).
+            if len(items) != _ENDS:
+                self._fail()
+            closing = ")"
         if connector in ("and", "or"):
             return Listing(tuple(items), connector)
         if len(items) > 1:
@@ -102,8 +108,16 @@ class Brackets:
     def _group(self) -> Node:
         self._take("{")
         items, connector = self._inside()
+        node = self._divided(items[0] if len(items) == 1 else Listing(tuple(items), connector))
         self._take("}")
-        return items[0] if len(items) == 1 else Listing(tuple(items), connector)
+        return node
+
+    def _divided(self, above: Node) -> Node:
+        """What ``above`` is, or with what stands below it behind \\over or \\choose."""
+        if not self._next_is("over", "choose"):
+            return above
+        kind = self._take().kind
+        return call("divide" if kind == "over" else "binomial", above, self._sum())
 
     def _set(self) -> Node:
         self._take("lset")
@@ -118,7 +132,7 @@ class Brackets:
 
     def _builder(self) -> Node:
         name = self._take("name").text
-        domain = None
+        domain: Node | None = None
         if self._next_is("in"):
             self._take()
             domain = self._atom()
@@ -126,9 +140,7 @@ class Brackets:
         items, connector = self._inside()
         self._take("rset")
         condition = items[0] if len(items) == 1 else Listing(tuple(items), connector)
-        if domain not in (None, Symbol("mathbb R")):
-            raise Unreadable("the set in it is of other numbers than the real ones")
-        return Builder(name, condition)
+        return Builder(name, condition, None if domain == Symbol("mathbb R") else domain)
 
     def _vector(self) -> Node:
         self._take("langle")

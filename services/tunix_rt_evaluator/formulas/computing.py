@@ -21,6 +21,7 @@ UNKNOWN_BASE: Final = "log"
 MAX_BITS: Final = 60_000
 """Of an exact number, above and below the line, and of the exponent of 2 of any other."""
 _MAX_FACTORIAL: Final = 4_000
+_MAX_GAMMA_BITS: Final = 1_024  # more take seconds
 _MAX_DETERMINANT: Final = 25
 _SQUARE: Final = 2
 # By the name that mpmath gives them.
@@ -226,7 +227,9 @@ class Computer:
         if abs(self._number(value)) > _MAX_FACTORIAL:
             raise TooLarge
         if not isinstance(value, Fraction) or value.denominator != 1:
-            return self._context.gamma(self._number(value) + 1)
+            if self._context.prec > _MAX_GAMMA_BITS:
+                raise TooLarge
+            return self._noted(self._context.gamma(self._number(value) + 1))
         if value < 0:
             raise Undefined("it is the factorial of a negative number")
         return Fraction(math.factorial(int(value)))

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Final
 
-from tunix_rt_evaluator.formulas.meanings import DEGREE, Meaning, Named, Values, meaning, rows_of
+from tunix_rt_evaluator.formulas.meanings import (
+    DEGREE,
+    Meaning,
+    Named,
+    Values,
+    meaning,
+    rows_of,
+    without_numbers,
+)
 from tunix_rt_evaluator.formulas.regions import region_of
-from tunix_rt_evaluator.formulas.scalars import equal_values, proportional
+from tunix_rt_evaluator.formulas.scalars import equal_values, names_in, proportional
 from tunix_rt_evaluator.formulas.tree import (
     SCALARS,
+    Builder,
     Call,
     Congruence,
     Constant,
@@ -18,6 +28,7 @@ from tunix_rt_evaluator.formulas.tree import (
     Matrix,
     Mixed,
     Node,
+    Number,
     Quantity,
     Ratio,
     Relation,
@@ -44,6 +55,9 @@ def equal(left: Node, right: Node) -> bool:
 def _same(left: Meaning, right: Meaning) -> bool:
     if left == right:
         return True
+    numbered = without_numbers(left), without_numbers(right)
+    if None in numbered:
+        left, right = numbered[0] or left, numbered[1] or right
     for compare in (_by_region, _by_name, _as_values, _as_quantities):
         if (found := compare(left, right)) is not None:
             return found
@@ -67,7 +81,10 @@ def _same_structure(left: Meaning, right: Meaning) -> bool:
     if isinstance(left, Ratio) and isinstance(right, Ratio):
         return _all_same(left.items, right.items)
     if isinstance(left, Congruence) and isinstance(right, Congruence):
-        return equal(left.modulus, right.modulus) and equal(left.statement, right.statement)
+        return equal(left.modulus, right.modulus) and _same_residues(left, right)
+    if isinstance(left, Builder) and isinstance(right, Builder):
+        domains = left.domain, right.domain
+        return left.name == right.name and domains[0] == domains[1] and equal(left.condition, right.condition)
     if isinstance(left, SetOperation) and isinstance(right, SetOperation):
         pairs = [(left.left, right.left), (left.right, right.right)]
         turned = [(left.left, right.right), (left.right, right.left)]
@@ -78,6 +95,23 @@ def _same_structure(left: Meaning, right: Meaning) -> bool:
     if isinstance(left, Listing) and isinstance(right, Listing):
         return left.connector == right.connector and _matched(left.items, right.items)
     return False
+
+
+def _same_residues(left: Congruence, right: Congruence) -> bool:
+    """Of one modulus: x is 2 modulo 5 where it is 7."""
+    sides = [
+        one.statement.sides
+        if isinstance(one.statement, Relation) and one.statement.signs == ("equiv",)
+        else ()
+        for one in (left, right)
+    ]
+    numbers = [
+        pair[1] for pair in sides if len(pair) == 2 and isinstance(pair[1], SCALARS) and not names_in(pair[1])
+    ]
+    if len(numbers) == 2 and sides[0][0] == sides[1][0] and not names_in(left.modulus):
+        rests = [Call("mod", (number, left.modulus)) for number in numbers]
+        return equal_values(*rests)
+    return equal(left.statement, right.statement)
 
 
 def _by_region(left: Meaning, right: Meaning) -> bool | None:
@@ -148,9 +182,18 @@ def _as_quantities(left: Meaning, right: Meaning) -> bool | None:
         return left.unit == right.unit and equal_values(left.value, right.value)
     if not isinstance(right, SCALARS):
         return False
-    if equal_values(left.value, right):
+    if equal_values(left.value, right) or _same_letters(left, right):
         return True
     return left.unit == DEGREE and equal_values(Call("degrees", (left.value,)), right)
+
+
+def _same_letters(quantity: Quantity, other: Node) -> bool:
+    """Whether the letters of a unit were read as variables, as in 9.8 m/s^2."""
+    product = quantity.value
+    for part in quantity.unit.split("*"):
+        name, _, power = part.partition("^")
+        product = Call("multiply", (product, Call("power", (Symbol(name), Number(Fraction(power))))))
+    return all(len(name) == 1 for name in names_in(product)) and equal_values(product, other)
 
 
 def _same_words(left: Meaning, right: Meaning) -> bool:

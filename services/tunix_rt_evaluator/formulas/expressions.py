@@ -13,7 +13,9 @@ from tunix_rt_evaluator.formulas.tree import (
     Node,
     Number,
     Set,
+    SetOperation,
     Symbol,
+    Tuple,
     Unreadable,
 )
 
@@ -39,6 +41,9 @@ class Expressions(Brackets):
         while self._next_is("+", "-", "pm", "mp"):
             sign = self._take().kind
             right = self._signed() if self._next_is("+", "-") else self._product()
+            if sign == "-" and isinstance(right, Set) and _is_set(left):
+                left = SetOperation("difference", left, right)
+                continue
             if sign == "-":
                 sign, right = "+", call("negative", right)
             left = call("add" if sign == "+" else sign, left, right)
@@ -60,8 +65,11 @@ class Expressions(Brackets):
             if self._next_is("*"):
                 self._take()
                 left, divided = call("multiply", left, self._signed_power()), False
+            elif self._next_is("cross"):
+                self._take()
+                left = call("the product of vectors or sets", left, self._signed_power())
             elif self._next_is("/"):
-                if self._open_ended:
+                if self._open_ended and self._peek(1).kind != "function":
                     raise Unreadable(
                         "the slash behind the function in it may divide its argument or its value"
                     )
@@ -97,6 +105,8 @@ class Expressions(Brackets):
                     node = self._degrees(node)
                 elif isinstance(node, Matrix):
                     node = self._transposed(node)
+                elif isinstance(node, Symbol) and self._is_order():
+                    raise Unreadable("the number in brackets in it may be an exponent or count derivatives")
                 else:
                     node, powered = call("power", node, self._exponent()), True
             elif self._next_is("degree"):
@@ -113,6 +123,10 @@ class Expressions(Brackets):
                 node = call("percent", node)
             else:
                 return node
+
+    def _is_order(self) -> bool:
+        """Whether a number in brackets stands here as an exponent, as in y^{(4)}."""
+        return [self._peek(ahead).kind for ahead in range(5)] == ["{", "(", "number", ")", "}"]
 
     def _is_degree(self) -> bool:
         for length, kinds in ((1, ["circ"]), (3, ["{", "circ", "}"])):
@@ -362,6 +376,11 @@ class Expressions(Brackets):
         if name == "lg" or base is not None:
             return call("log", *arguments, base if base is not None else Number(Fraction(10)))
         return call({"abs": "absolute"}.get(name, name), *arguments)
+
+
+def _is_set(node: Node) -> bool:
+    named = isinstance(node, Symbol) and node.name.startswith("mathbb")
+    return named or isinstance(node, (Set, SetOperation, Tuple))
 
 
 def _begins_with_d(node: Node) -> bool:

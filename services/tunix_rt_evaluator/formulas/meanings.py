@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from typing import Any, Final, TypeAlias, cast
 
-from tunix_rt_evaluator.formulas.scalars import equal_values, names_in
+from tunix_rt_evaluator.formulas.regions import region_of
+from tunix_rt_evaluator.formulas.scalars import equal_values, names_in, sign_of_infinity
 from tunix_rt_evaluator.formulas.tree import (
     SCALARS,
     Call,
@@ -20,11 +22,14 @@ from tunix_rt_evaluator.formulas.tree import (
     Symbol,
     Tuple,
     Unreadable,
+    Words,
     walk,
 )
 
 DEGREE: Final = "degree^1"
 _UNITS: Final = {"degrees": DEGREE, "celsius": "degree_celsius^1", "fahrenheit": "degree_fahrenheit^1"}
+# Other letters with numbers are rather the terms of a sequence.
+_SOLVED_FOR: Final = re.compile(r"(?:x|z|t|lambda)(?=_)")
 _OPPOSITE: Final = {"pm": "mp", "mp": "pm"}
 
 
@@ -64,6 +69,11 @@ def meaning(node: Node) -> Meaning:
 
 def _of_listing(listing: Listing) -> Meaning:
     items = _flat([meaning(item) for item in listing.items])
+    if listing.connector == "or" and all(isinstance(item, (Symbol, Words)) for item in items):
+        # Of numbers all are meant, of statements and of things one.
+        return listing
+    if listing.connector == "or" and any(map(_is_interval, items)) and region_of(listing):
+        return listing
     if isinstance(items[0], Named):
         # x = 1, 2 gives both to x.
         first = items[0].name
@@ -71,6 +81,28 @@ def _of_listing(listing: Listing) -> Meaning:
         if all(bare):
             items = [items[0], *(Named(first, item) for item in items[1:])]
     return listing if any(isinstance(item, Relation) for item in items) else _gathered(items)
+
+
+def _is_interval(item: Meaning) -> bool:
+    """Whether it is an interval, and can be no pair."""
+    if not isinstance(item, Tuple):
+        return False
+    return item.opening + item.closing != "()" or any(map(sign_of_infinity, item.items))
+
+
+def without_numbers(found: Meaning) -> Named | None:
+    """What x may be, of values that are only numbered, as in x_1 = 2, x_2 = 3; None of any others."""
+    if not isinstance(found, Values):
+        return None
+    values = {
+        item.name.name: item.value
+        for item in found.items
+        if isinstance(item, Named) and isinstance(item.name, Symbol)
+    }
+    letter = _SOLVED_FOR.match(min(values, default=""))
+    if letter is None or set(values) != {f"{letter[0]}_{at}" for at in range(1, len(found.items) + 1)}:
+        return None
+    return Named(Symbol(letter[0]), Values(tuple(values.values())))
 
 
 def _gathered(items: Sequence[Meaning]) -> Meaning:
@@ -109,7 +141,7 @@ def _with_sign(node: Node, *, upper: bool) -> Node:
 def _changed(value: Any, *, upper: bool) -> Any:
     if isinstance(value, tuple):
         return tuple(_changed(each, upper=upper) for each in value)
-    return value if isinstance(value, (str, Fraction)) else _with_sign(value, upper=upper)
+    return value if value is None or isinstance(value, (str, Fraction)) else _with_sign(value, upper=upper)
 
 
 def _with_unit(node: Node) -> Node:

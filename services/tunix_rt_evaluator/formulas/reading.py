@@ -8,6 +8,7 @@ from typing import Final
 
 from tunix_rt_evaluator.formulas.brackets import call, scalar
 from tunix_rt_evaluator.formulas.expressions import Expressions
+from tunix_rt_evaluator.formulas.regions import ALL_REAL
 from tunix_rt_evaluator.formulas.spelling import SCALES, Token, tokens_of
 from tunix_rt_evaluator.formulas.tree import (
     SCALARS,
@@ -32,7 +33,23 @@ _FULL_STOP: Final = re.compile(r"(?<!\.)\.(\s*(?:\$+|\\[)\]])?\s*)$")
 _PROSE: Final = re.compile(r"(?=.*[^\W\d_]{2})[^\W\d_]+(?:[\s,.'\u2019-]+[^\W\d_]+)*[.]?", re.DOTALL)
 _SEPARATORS: Final = frozenset((",", ";", "comma", "and", "or"))
 _CLOSERS: Final = frozenset(
-    (")", "]", "}", "rset", "rangle", "end", "&", "row", "rfloor", "rceil", "norm", "|")
+    (
+        ")",
+        "]",
+        "}",
+        "rset",
+        "rangle",
+        "end",
+        "&",
+        "row",
+        "rfloor",
+        "rceil",
+        "norm",
+        "|",
+        "over",
+        "choose",
+        "[",
+    )
 )
 _RELATIONS: Final = frozenset(("=", "!=", "<", ">", "<=", ">=", "~", "equiv", "in"))
 _SIGNS: Final = frozenset(("+", "-", "=", "<", ">", "<=", ">=", ",", ":", "*", "/"))
@@ -41,6 +58,8 @@ _SIGNS: Final = frozenset(("+", "-", "=", "<", ">", "<=", ">=", ",", ":", "*", "
 def read(text: str) -> Node:
     """The tree of a text, one full stop at its end left out; raises Unreadable."""
     text = _FULL_STOP.sub(r"\1", text.strip())
+    if text.casefold() in ALL_REAL:
+        return Words(text)
     try:
         tokens = _without_braces(tokens_of(text))
         if not tokens:
@@ -86,9 +105,10 @@ class _Statements(Expressions):
     def whole(self) -> Node:
         """All tokens as one."""
         items, connector = self._listing()
+        node = self._divided(items[0] if len(items) == 1 else Listing(tuple(items), connector))
         if self._at < len(self._tokens):
             self._fail()
-        return items[0] if len(items) == 1 else Listing(tuple(items), connector)
+        return node
 
     def _listing(self) -> tuple[list[Node], str]:
         items = [self._statement()]
@@ -157,7 +177,10 @@ class _Statements(Expressions):
         items = [node]
         while self._next_is(":"):
             self._take()
+            minutes, begin = self._peek(), self._at
             items.append(self._term())
+            if minutes.text.startswith("0") and self._at > begin + 1:
+                raise Unreadable("what stands behind the time in it is not read")
         return Ratio(tuple(items))
 
     def _term(self) -> Node:
@@ -173,8 +196,8 @@ class _Statements(Expressions):
             if word in SCALES:
                 self._take()
                 node = call("multiply", node, Number(Fraction(SCALES[word])))
-            elif word in ("percent", "per cent"):
-                self._take()
+            elif word == "percent" or [word, self._peek(1).text] == ["per", "cent"]:
+                self._at += 1 if word == "percent" else 2
                 node = call("percent", node)
             else:
                 return self._with_unit(node)
@@ -196,17 +219,25 @@ class _Statements(Expressions):
 
     def _with_unit(self, node: Node) -> Node:
         begin, spelled, best, end = self._at, "", None, self._at
-        while self._next_is("word") or (spelled and self._next_is("/", "name")):
+        while (
+            self._next_is("word")
+            or (spelled and self._next_is("/", "name"))
+            or (spelled and self._next_is("*") and self._peek(1).kind == "word")
+        ):
             token = self._take()
+            if token.kind == "*":
+                token = self._take()
             if token.kind == "name" and not spelled.endswith("/"):
                 break
             spelled += "/" if token.kind == "/" else f" {token.text}"
             if self._next_is("^") and not spelled.endswith("/"):
                 self._take()
                 exponent = self._exponent()
+                sign = "-" if isinstance(exponent, Call) and exponent.name == "negative" else ""
+                exponent = exponent.arguments[0] if sign and isinstance(exponent, Call) else exponent
                 if not isinstance(exponent, Number):
                     break
-                spelled += f"^{exponent.value}"
+                spelled += f"^{sign}{exponent.value}"
             if (unit := unit_of(spelled)) is not None:
                 best, end = unit, self._at
         self._at = begin if best is None else end

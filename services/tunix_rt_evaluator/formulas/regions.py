@@ -20,6 +20,7 @@ from tunix_rt_evaluator.formulas.tree import (
     SetOperation,
     Symbol,
     Tuple,
+    Words,
 )
 
 Cut: TypeAlias = tuple[Node, int]
@@ -38,6 +39,8 @@ _OPERATIONS: Final[dict[str, Callable[[bool, bool], bool]]] = {
     "and": lambda left, right: left and right,
 }
 _PAIR: Final = 2
+ALL_REAL: Final = ("all real numbers", "all reals", "the real numbers", "the set of all real numbers")
+"""In words, what the line is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +67,13 @@ def region_of(node: Node) -> Region | None:
     if isinstance(node, Set):
         points = [_point(item) for item in node.items]
         return None if None in points else _joined("", [point for point in points if point], "union")
-    if node == Symbol("mathbb R"):
+    if node == Symbol("mathbb R") or (isinstance(node, Words) and node.text.casefold() in ALL_REAL):
         return Region("", _LINE)
     if isinstance(node, SetOperation):
         return _of_both(region_of(node.left), region_of(node.right), node.name)
     if isinstance(node, Builder):
+        if node.domain is not None:
+            return None
         found = region_of(node.condition)
         return Region("", found.cuts) if found and found.name == node.name else None
     if isinstance(node, Listing) and node.connector != ",":
@@ -129,8 +134,11 @@ def _half_line(left: Node, sign: str, right: Node) -> Region | None:
     if not isinstance(left, Symbol):
         left, right = right, left
         sign = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}.get(sign, sign)
-    if not isinstance(left, Symbol) or not _is_place(right) or sign_of_infinity(right):
+    if not isinstance(left, Symbol) or not _is_place(right):
         return None
+    if infinite := sign_of_infinity(right):
+        # All numbers are below infinity; none is more than it, or it.
+        return Region(left.name, _LINE) if (sign, infinite) in (("<", 1), (">", -1)) else None
     cuts: dict[str, Sequence[Cut]] = {
         "<": (_BEGIN, (right, 0)),
         "<=": (_BEGIN, (right, 1)),

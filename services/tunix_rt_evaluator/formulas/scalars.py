@@ -183,7 +183,8 @@ def _samples(
             except TooLarge:
                 too_large = True
                 break
-            if bits >= needed or all(value is None or isinstance(value, Fraction) for value in values):
+            # What seems to be undefined may only have too few digits.
+            if bits >= needed or all(isinstance(value, Fraction) for value in values):
                 if any(value is not None for value in values):
                     found += 1
                     yield computer, values[0], values[1]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
@@ -41,8 +42,22 @@ _RAISED_FRACTION: Final = re.compile(f"([{_RAISED}]+)[/\u2044]([\u2080-\u2089]+)
 _RAISED_RUN: Final = re.compile(f"[{_RAISED}\u207a\u207b\u207d\u207e\u207f\u2071]+")
 _LOWERED_RUN: Final = re.compile("[\u2080-\u208e\u2090-\u209c]+")
 _OTHER_FORMS: Final = ("<wide>", "<narrow>", "<font>")
-_BARE_FRACTION: Final = re.compile(r"\\([dtc]?frac|binom)\s*(\d)\s*(\d)(?![\d.])")
-_BARE_NUMERATOR: Final = re.compile(r"\\([dtc]?frac|binom)\s*(\d)\s*(?=[{\\])")
+_BARE_FRACTION: Final = re.compile(r"\\([dtc]?frac|[dt]?binom)\s*(\d)\s*(\d)(?![\d.])")
+_BARE_NUMERATOR: Final = re.compile(r"\\([dtc]?frac|[dt]?binom)\s*(\d)\s*(?=[{\\])")
+_BRACED_POINT: Final = re.compile(r"(?<=\d)\{\.\}(?=\d)")
+_TYPED_VECTOR: Final = re.compile(r"\s*<([^<>=]*,[^<>=]*)>\s*")
+_BASED_IN_BRACKETS: Final = re.compile(
+    r"(?<![A-Za-z}])(?:\\left)?\(\s*(\d[0-9A-F]*)\s*(?:\\right)?\)\s*(?=_\s*\{?\s*\d)"
+)
+_HEXADECIMAL: Final = re.compile(r"([A-F][0-9A-F]+)\s*_\s*(?:\{\s*16\s*\}|16)(?!\d)")
+_HALF_OF_DAY: Final = re.compile(r"([aApP])\.?([mM])(?![a-zA-Z])\.?")
+_BEHIND_TIME: Final = re.compile(r"\d:\d\d\s*$")
+_OBJECT: Final = r"\\(?:vec|overrightarrow|hat|mathbf|boldsymbol|bm|mathbb|mathcal)(?![a-zA-Z])"
+_BEHIND_OBJECT: Final = re.compile(rf"{_OBJECT}\s*(?:\{{[^{{}}]*\}}|\w)\s*\Z")
+_BEFORE_OBJECT: Final = re.compile(rf"\s*{_OBJECT}")
+_NEAR: Final = 60
+_CODES: Final = {"USD": "dollar", "EUR": "euro", "GBP": "gbp"}
+_BEFORE_NUMBER: Final = re.compile(r"[\s~]*\\?\$?\s*\d")
 _LAYOUT: Final = re.compile(
     r"""(?: \s | ~ | \\[,;:!>\ ] | \\[()\[\]]
       | \\(?:left|middle|right)(?![a-zA-Z])(?!\s*\.)
@@ -56,6 +71,8 @@ _ROW: Final = re.compile(r"\\\\(?:\[[^\[\]]*\])?")
 _COMMAND: Final = re.compile(r"\\(?:([a-zA-Z]+)|(.))", re.DOTALL)
 _ENVIRONMENT: Final = re.compile(r"\s*\{([a-zA-Z]+)\*?\}(?:\s*\{[lcr|\s]*\})?")
 _FIGURE: Final = re.compile(r"\s*([A-Z]{1,4})(?![a-zA-Z])")
+_AMOUNT: Final = re.compile(r"[-+]?[\d.,/]+[\s~\\]*")
+_LATIN: Final = re.compile("[a-zA-Z]+")
 _LETTERS: Final = re.compile(r"[^\W\d_]+")
 _GLUED: Final = re.compile(r"(a(?:rc)?(?:sin|cos|tan)|sinh?|cosh?|tanh?|ln|log)([a-zA-Z])")
 _NUMBER: Final = re.compile(r"\.?\d")
@@ -107,6 +124,10 @@ def _plain(text: str) -> str:
     if "\\begin" not in text:
         # As it is written in JSON and in programs.
         text = re.sub(r"\\\\(?=[a-zA-Z{}])", r"\\", text)
+    text = _BRACED_POINT.sub(".", text)
+    if typed := _TYPED_VECTOR.fullmatch(text):
+        text = rf"\langle {typed[1]} \rangle"
+    text = _BASED_IN_BRACKETS.sub(r"\1", text)
     text = _BARE_FRACTION.sub(r"\\\1{\2}{\3}", text)
     text = _BARE_NUMERATOR.sub(r"\\\1{\2}", text)
     dollars = re.findall(r"(?<!\\)\$", text)
@@ -152,10 +173,24 @@ class _Cutter:
             in_brackets = bool(self._open) and self._open[-1] != "{"
             value, end = read_numeral(text, at, in_brackets=in_brackets)
             self._add("number", text[at:end], end=end, value=value, literal=text[at:end].isdigit())
+        elif (hexadecimal := _HEXADECIMAL.match(text, at)) and not self._behind("name", "number"):
+            value = Fraction(int(hexadecimal[1], 16))
+            self._add("number", hexadecimal[0], end=hexadecimal.end(), value=value)
+        elif (half := _HALF_OF_DAY.match(text, at)) and self._is_time(half[0]):
+            self._add("word", f"{half[1]}m".lower(), end=half.end())
         elif letters := _LETTERS.match(text, at):
             self._letters(letters[0])
         else:
             self._sign()
+
+    def _behind(self, *kinds: str) -> bool:
+        return bool(self._tokens) and self._tokens[-1].kind in kinds
+
+    def _is_time(self, half: str) -> bool:
+        """Whether am or pm says which half of a day is meant; ``2am`` is a product."""
+        if _BEHIND_TIME.search(self._text, max(0, self._at - _NEAR), self._at):
+            return True
+        return self._behind("number") and (self._spaced or half.isupper() or "." in half)
 
     def _add(
         self, kind: str, text: str = "", *, end: int, value: Fraction = Fraction(0), literal: bool = False
@@ -173,7 +208,10 @@ class _Cutter:
             self._held(name, end)
         elif name in ACCENTS:
             content, end = self._content(end)
-            self._add("name", f"{ACCENTS[name]} {content}", end=end)
+            accent = "bar" if name == "overline" and len(content) == 1 else ACCENTS[name]
+            self._add("name", f"{accent} {content}", end=end)
+        elif name == "times" and self._is_between_objects(end):
+            self._add("cross", end=end)
         elif name in ("begin", "end"):
             if (environment := _ENVIRONMENT.match(self._text, end)) is None:
                 raise Unreadable(f"no environment stands behind \\{name}")
@@ -187,6 +225,11 @@ class _Cutter:
             self._add("name", name.removeprefix("var"), end=end)
         else:
             raise Unreadable(f"\\{name} is not read")
+
+    def _is_between_objects(self, end: int) -> bool:
+        """Whether vectors or sets stand on both sides, whose order then matters."""
+        before = _BEHIND_OBJECT.search(self._text, max(0, self._at - _NEAR), self._at)
+        return before is not None and _BEFORE_OBJECT.match(self._text, end) is not None
 
     def _content(self, at: int) -> tuple[str, int]:
         """What a command holds, in braces or one letter, without spaces around it."""
@@ -206,22 +249,34 @@ class _Cutter:
     def _held(self, name: str, at: int) -> None:
         """What a command such as \\text holds: words, a unit, or mathematics in other letters."""
         content, end = self._content(at)
-        if name not in ("boxed", "fbox", "underline") and (
-            unit_of(content) or (_holds_words(content) and content not in TYPED)
-        ):
-            self._add("word", content, end=end)
+        if half := _HALF_OF_DAY.fullmatch(content):
+            self._add("word", f"{half[1]}m".lower(), end=end)
             return
+        if name == "operatorname" and COMMANDS.get(content, ("",))[0] == "function":
+            self._add(*COMMANDS[content], end=end)
+            return
+        words = name not in ("boxed", "fbox", "underline") and (
+            unit_of(content) or (_holds_words(content) and content not in TYPED)
+        )
         try:
             inner = tokens_of(content) if content else []
         except Unreadable:
-            if name.startswith("text"):
-                self._add("word", content, end=end)
-                return
-            raise
+            if not words and not name.startswith("text"):
+                raise
+            inner, words = [], content
+        if words and not _is_formula(content, inner):
+            self._add("word", content, end=end)
+            return
         self._tokens += [Token("{", spaced=self._spaced), *inner, Token("}")] if len(inner) > 1 else inner
         self._spaced, self._at = not inner, end
 
     def _letters(self, run: str) -> None:
+        if run in _CODES and _BEFORE_NUMBER.match(self._text, self._at + len(run)):
+            self._add("currency", _CODES[run], end=self._text.index(run, self._at) + len(run))
+            return
+        latin = _LATIN.match(run)
+        if latin and len(latin[0]) < len(run) and _greek(run[len(latin[0])]):
+            run = latin[0]
         end = self._at + len(run)
         if run in TYPED or run.lower() == "infinity":
             kind, text = TYPED[run.lower() if run not in TYPED else run]
@@ -259,6 +314,8 @@ class _Cutter:
         if len(run) > _PRODUCT:
             return not _GLUED.fullmatch(run)
         alone = before in _STANDS_ALONE and _ENDS_ITEM.match(self._text, end) is not None
+        if run.lower() in ("sq", "cu") and before in _ENDS_OPERAND:
+            return True
         beside = before == "word" or _LETTERS.match(self._text[end:].lstrip()[: _PRODUCT + 1]) is not None
         return (alone or beside) and not _VOWELS.isdisjoint(run)
 
@@ -278,6 +335,14 @@ class _Cutter:
             if sign is None:
                 raise Unreadable(f"{text[at]!r} is not read")
             self._add(SIGNS[sign], end=at + len(sign))
+
+
+def _is_formula(text: str, tokens: Sequence[Token]) -> bool:
+    """Whether words in a command are those of a quantity, or of a list, and not prose."""
+    if tokens and (amount := _AMOUNT.match(text)) and unit_of(text[amount.end() :]):
+        return True
+    kinds = {token.kind for token in tokens}
+    return bool(kinds & {"and", "or"}) and kinds <= {"number", "word", "and", "or", ","}
 
 
 def _holds_words(text: str) -> bool:

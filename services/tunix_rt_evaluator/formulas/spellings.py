@@ -71,6 +71,12 @@ currency:dollar $
 currency:gbp pounds
 currency:euro euro
 comma quad qquad
+over over
+choose choose
+function:tan tg
+function:cot ctg
+function:arctan arctg
+function:csc cosec
 name:T top
 name:l ell"""
 )
@@ -137,6 +143,10 @@ def _signs() -> dict[int, str]:
         "*": "\u2217",
         "/": "\u2215\u2044",
         "|": "\u2223",
+        ":": "\u2236",
+        r"\text{cent}": "\u00a2",
+        r"\angle ": "\u2220",
+        r"\triangle ": "\u25b3",
         "'": "\u2032\u2019",
         "''": "\u2033",
         r"\cdot ": "\u00b7\u22c5\u2219",

@@ -67,10 +67,11 @@ class Set:
 
 @dataclass(frozen=True, slots=True)
 class Builder:
-    """All ``name`` for which ``condition`` holds."""
+    """All ``name`` for which ``condition`` holds, of ``domain`` where it is not that of the real numbers."""
 
     name: str
     condition: Node
+    domain: Node | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,5 +187,5 @@ def _nodes(value: object) -> Iterator[Node]:
     if isinstance(value, tuple):
         for each in value:
             yield from _nodes(each)
-    elif not isinstance(value, (str, Fraction)):
+    elif value is not None and not isinstance(value, (str, Fraction)):
         yield value  # type: ignore[misc]

@@ -66,6 +66,56 @@ unit
 point
 person people persons
 student
+child children kids
+girl
+boy
+man men
+woman women
+friend
+worker
+way
+time
+solution
+number
+integer
+digit
+side
+face
+edge
+vertex vertices
+triangle
+apple
+orange
+book
+page
+ball
+marble
+coin
+card
+box boxes
+bag
+egg
+cookie
+candy candies
+pencil
+ticket
+game
+goal
+dot
+tree
+flower
+car
+house
+dog
+cat
+fish
+animal
+word
+letter
+item
+piece
+step
+mark
 """
 _CASE_MATTERS: Final = 2
 _POWERS: Final = {"square": 2, "sq": 2, "squared": 2, "cubic": 3, "cu": 3, "cubed": 3}

@@ -76,7 +76,38 @@ xy ## x\cdot y ## x y ## yx
 1.5 \text{ million} ## 1500000 ## 1,500,000
 \overline{AB} ## \overline{AB}
 f(x)=x^2 ## x^2
-x \equiv 5 \pmod{7} ## x\equiv 5\pmod 7 ## x ≡ 5 (mod 7)
+x \equiv 5 \pmod{7} ## x\equiv 5\pmod 7 ## x ≡ 5 (mod 7) ## x\equiv12\pmod7
+3.5 ## 3{.}5 ## {7 \over 2} ## 7 \over 2
+{6 \choose 3} ## \binom63 ## \tbinom63 ## 20
+\frac{n!}{k!(n-k)!} ## \binom{n}{k}
+n(n+1)/2 ## \binom{n+1}{2}
+x^{\frac23} ## \sqrt[3]{x^2} ## (\sqrt[3]{x})^2
+\tan x ## \sin x/\cos x ## \operatorname{tg}x ## \tg x
+2\cos\theta ## 2cosθ ## 2 cos θ
+[2,\infty[ ## [2,\infty) ## 2\le x<\infty ## \infty>x\ge2
+(-\infty,\infty) ## ℝ ## all real numbers ## \text{all real numbers} ## -\infty<x<\infty
+(-\infty,-1]\cup[1,\infty) ## (-\infty,-1] \text{ or } [1,\infty)
+\mathbb{R}-\{3\} ## x\ne3
+\{n\in\mathbb{Z}:n>0\} ## \{n\in\mathbb{Z}\mid n>0\}
+x_1=1,x_2=2 ## x=1,2 ## \{1,2\} ## x_2=2, x_1=1
+0.333... ## 0.333\ldots ## 0.3333… ## \frac13
+0.1666... ## 1/6
+0.142857142857\ldots ## \frac17
+FF_{16} ## 255 ## 255_{10}
+(101)_2 ## 5
+USD 1250 ## \$1250 ## 1250 USD
+99¢ ## 99 cents
+5\text{ km/h} ## 5\;\text{km}\,\text{h}^{-1} ## \text{5 km/h}
+9.8\text{ m/s}^2 ## 9.8 m/s^2 ## 9.8\,\text{m}\cdot\text{s}^{-2}
+12 sq units ## 12\text{ square units}
+25 per cent ## 25\% ## 1/4
+10\text{ ways} ## 10 ways ## \text{10 ways}
+10:30 am ## 10:30 AM ## 10:30\text{ a.m.} ## 10:30am
+5\text{ PM} ## 5 pm ## 5 p.m.
+\text{red and blue} ## red and blue ## blue and red
+\overline{z} ## \bar z
+\langle1,2\rangle ## <1,2>
+3:5 ## 3∶5
 """
 # In a row no two mean the same.
 _UNEQUAL = r"""
@@ -130,6 +161,26 @@ x=5,y=6 ## 5,6
 \sqrt{2}+10^{-300} ## \sqrt{2}
 |x-1000| ## 1000-x ## x-1000
 \{(1,2)\} ## \{(2,1)\} ## (1,2)
+10:00 am ## 10:00 pm ## 10:00 a ## 10:00
+5 pm ## 5 am ## 5 ## 5pm
+\text{A and B} ## \text{A or B} ## A ## B
+p\land q ## p\lor q ## p
+red or blue ## red and blue ## red
+\vec{a}\times\vec{b} ## \vec{b}\times\vec{a} ## \vec{a}\cdot\vec{b}
+\mathbf{a}\times\mathbf{b} ## \mathbf{b}\times\mathbf{a}
+A1_{16} ## A ## B1_{16} ## 1A_{16}
+f^{(2)}(x) ## f^2(x) ## f(x)
+(-\infty,1] \text{ or } [2,\infty) ## (-\infty,1] \text{ or } [3,\infty) ## (-\infty,\infty)
+x_1=1,x_2=2 ## x_1=2,x_2=1 ## x_1=1,x_3=2
+a_1=1,a_2=2 ## a_1=2,a_2=1 ## 2,1
+[1,2[ ## [1,2] ## ]1,2[ ## ]1,2]
+-\infty<x<3 ## -\infty<x\le3 ## x>3
+\{n\in\mathbb{Z}:n>0\} ## \{n\in\mathbb{Q}:n>0\} ## (0,\infty) ## \{n\in\mathbb{Z}:n>1\}
+x\equiv5\pmod7 ## x\equiv-5\pmod7 ## y\equiv5\pmod7 ## x\equiv5\pmod8
+0.333 ## 0.333... ## 3.14... ## 0.33...
+\mathbb{R}-\{3\} ## \mathbb{R}-\{2\} ## \mathbb{Z}-\{3\}
+10\text{ ways} ## 10\text{ sides} ## 11\text{ ways}
+5 times as many ## 5 ## 5 boxes of 6
 """
 # What is no mathematics, or may be read in two ways, equals nothing but itself.
 _UNREADABLE = r"""
