@@ -8,6 +8,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from tunix_rt_evaluator.grading import Grading
+from tunix_rt_evaluator.grading.mathematics import is_mathematics
 from tunix_rt_evaluator.grading.statements import read_number
 from tunix_rt_evaluator.model import (
     MAX_ACCEPTED_ANSWERS,
@@ -30,7 +31,8 @@ EVAL_SET_INVALID: Final = "EVAL_SET_INVALID"
 def checked_items(draft: EvalSetDraft, grading: Grading) -> tuple[EvalItem, ...]:
     """The items of an eval set, ordered by id, every limit checked.
 
-    An item without a grader gets the numeric one if every accepted answer is a number, else the text one.
+    An item without a grader gets the numeric one if every accepted answer is a number, math if every one is a
+    number or mathematics, else the text one.
 
     Raises:
         InvalidArgument: RESOURCE_ID_INVALID, or EVAL_SET_INVALID that names every wrong field.
@@ -97,8 +99,10 @@ def _with_grader(item: Mapping[str, Any]) -> Mapping[str, Any]:
     if item.get("grader") is not None:
         return item
     answers = item["accepted_answers"]
-    numeric = bool(answers) and all(read_number(answer) is not None for answer in answers)
-    return {**item, "grader": {"kind": "numeric" if numeric else "text"}}
+    numbers = [read_number(answer) is not None for answer in answers]
+    formulas = [number or is_mathematics(answer) for number, answer in zip(numbers, answers, strict=True)]
+    kind = "numeric" if all(numbers) else "math" if all(formulas) else "text"
+    return {**item, "grader": {"kind": kind if answers else "text"}}
 
 
 def _check_duplicates(items: Sequence[EvalItem], wrong: Violations) -> None:

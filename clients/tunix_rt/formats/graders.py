@@ -26,7 +26,7 @@ _VULGAR: Final = "\u00bc-\u00be\u2150-\u215e"
 _NUMBER: Final = re.compile(
     r"[-+\u2212]?(?:\\?\$|[\u20ac\u00a3])?"
     r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d{1,3}(?:[ \u00a0\u202f]\d{3})+|\d+(?:\.\d+)?|\.\d+)"
-    rf"(?:[eE][-+]?\d{{1,2}})?(?:\s*/\s*[1-9]\d*|[{_VULGAR}])?\s*(?:\\?%|\u20ac)?\.?|[{_VULGAR}]"
+    rf"(?:[eE][-+]?\d{{1,2}})?(?:\s*/\s*[1-9]\d*|[{_VULGAR}])?\s*(?:\\?%|[\u20ac\u00b0])?\.?|[{_VULGAR}]"
 )
 # A command or an escaped brace; a power or an index; a relation; an operator between operands; a factor; a
 # bracket around several values; a list of numbers; a factorial, a derivative, a sign before a letter; signs
@@ -35,9 +35,10 @@ _MATHEMATICS: Final = re.compile(
     r"\\[A-Za-z{}]|\w\s*\^|\w_\{?\w|[=<>\u2260\u2264\u2265]"
     r"|[\w)]\s*[-+*/\u2212\u00d7\u00f7\u00b7]\s*[\w(]|(?<![^\W_])\d+(?:\.\d+)?\s?[a-jln-z](?![^\W_])"
     r"|^[(\[{][^()]*,.*[)\]}]$|^-?[\d./]+(?:,\s*-?[\d./]+)+$|\d!|^[a-z]'+$|^[-+\u2212][a-z]$"
-    r"|[\u221a\u03c0\u221e\u00b1\u222a\u2229\u2208\u00b2\u00b3]"
+    r"|\b(?:sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt)\s*(?:\(|\d|[a-z](?![^\W_]))|^-?pi$|^\|[^|]+\|$"
+    r"|[\u221a\u03c0\u221e\u00b1\u222a\u2229\u2208\u2205\u00b2\u00b3]"
 )
-_COMMAND: Final = re.compile(r"\\[A-Za-z]+")
+_COMMAND: Final = re.compile(r"\\(?:begin|end)\s*\{[A-Za-z]+\*?\}|\\[A-Za-z]+")
 _MATHS_WORD: Final = re.compile(
     r"\b(?:sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi|max|min|mod|gcd|lcm|and|or|inf)\b"
 )

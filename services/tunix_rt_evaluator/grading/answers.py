@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
+from tunix_rt_evaluator.grading.afterwords import is_asserted
 from tunix_rt_evaluator.grading.languages import ANSWER, FINAL, IS
 
 _LABEL: Final = re.compile(
@@ -35,6 +36,8 @@ _BESIDE: Final = re.compile(
     r"[\s$]*(?:[,;]|,?\s*(?:and|or|\\text\s*\{\s*(?:and|or)\s*\}))[\s$]*", re.IGNORECASE
 )
 _WORDS: Final = re.compile(r"\s*\\(?:text|textbf|mathrm)\s*\{([^{}]*)\}\s*")
+_CLOSED: Final = re.compile(r"</(?:final[_-]?)?answer>", re.IGNORECASE)
+_NEAR: Final = 200
 _SAID: Final = re.compile(
     rf"""
     \banswer(?:\ (?:to|for)\ (?:the|this|that|your)\ \w+)?
@@ -49,13 +52,17 @@ _SAID: Final = re.compile(
 class Answer:
     """The answer in a text: whether a label marked it, and whether that was only a phrase in a sentence.
 
-    It is empty where a mark was set and no answer followed, or where it was cut off.
+    It is empty where a mark was set and no answer followed, where it was cut off, or where the sentence
+    denies, doubts or only quotes it. ``rest`` is what stands behind a box or a closing tag, and ``before``
+    what stands before it on its line, without a label.
     """
 
     text: str
     labelled: bool
     in_sentence: bool = False
     boxed: bool = False
+    rest: str = ""
+    before: str = ""
 
     @property
     def first_line(self) -> str:
@@ -72,25 +79,33 @@ def read_answer(output: str) -> Answer:
     """
     label = _last(_LABEL, output)
     if (boxed := _last_boxed(output, label.end() if label else 0)) is not None:
-        return Answer(boxed, labelled=True, boxed=True)
+        return boxed
     if label is not None:
-        text = output[label.end() :]
+        text, rest = output[label.end() :], ""
         if label["tag"]:
-            text = re.split(f"(?i)</{label['tag']}>", text, maxsplit=1)[0]
-        return Answer(text.strip(), labelled=True)
+            text, *behind = _CLOSED.split(text, maxsplit=1)
+            rest = "".join(behind)
+        return Answer(text.strip(), labelled=True, rest=rest)
     if (said := _last(_SAID, output)) is not None:
-        return Answer(output[said.end() :].strip(), labelled=True, in_sentence=True)
+        before = _near(output, said.start())
+        text = output[said.end() :].strip() if is_asserted(before) else ""
+        return Answer(text, labelled=True, in_sentence=True, before=before + said[0])
     return Answer(output.strip(), labelled=False)
 
 
+def _near(text: str, end: int) -> str:
+    """What stands before ``end`` on its line."""
+    return text[max(0, end - _NEAR) : end].rpartition("\n")[2]
+
+
 def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
-    found = None
-    for match in pattern.finditer(text):
-        found = match
-    return found
+    for match in reversed(list(pattern.finditer(text))):
+        if pattern is not _LABEL or match["tag"] or is_asserted(_near(text, match.start())):
+            return match
+    return None
 
 
-def _last_boxed(text: str, start: int) -> str | None:
+def _last_boxed(text: str, start: int) -> Answer | None:
     r"""What the last ``\boxed{...}`` from ``start`` on holds, and those beside it; "" where it is not closed,
     None where there is none."""
     opened = list(_BOXED.finditer(text, start))
@@ -98,14 +113,16 @@ def _last_boxed(text: str, start: int) -> str | None:
         return None
     inside = _braced(text, opened[-1].end(), len(text))
     if inside is None:
-        return ""
+        return Answer("", labelled=True, boxed=True)
+    rest = text[opened[-1].end() + len(inside) + 1 :]
     found = [inside]
     for before, box in reversed(list(pairwise(opened))):
         inside = _braced(text, before.end(), box.start())
         if inside is None or not _BESIDE.fullmatch(text, before.end() + len(inside) + 1, box.start()):
             break
         found.append(inside)
-    return ", ".join(_words(entry) for entry in reversed(dict.fromkeys(found)))
+    joined = ", ".join(_words(entry) for entry in reversed(dict.fromkeys(found)))
+    return Answer(joined, labelled=True, boxed=True, rest=rest, before=_near(text, opened[0].start()))
 
 
 def _words(boxed: str) -> str:

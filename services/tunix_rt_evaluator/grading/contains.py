@@ -3,35 +3,53 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Final
+import unicodedata
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
 
 from tunix_rt_evaluator.grader_settings import ContainsGrader
 from tunix_rt_evaluator.grading.answers import read_answer
-from tunix_rt_evaluator.grading.contract import GraderKind, Question
+from tunix_rt_evaluator.grading.contract import GraderKind, Problem, Question
+from tunix_rt_evaluator.grading.languages import MINUS, PERCENT, SCALES, UNSPACED_MINUS
+from tunix_rt_evaluator.grading.normal_text import without_variants
+from tunix_rt_evaluator.grading.spelling import CURRENCY, LETTER
+from tunix_rt_evaluator.grading.units import GLUED_UNIT
 from tunix_rt_evaluator.model import Verdict
 
 VERSION: Final = "contains/2"
 
-# What before or behind a digit makes it part of another number. Between two words a hyphen is no sign.
+_VULGAR: Final = "[\u00bc-\u00be\u2150-\u215e\u2189]"
+_INDICES: Final = "\u00b2\u00b3\u00b9\u2070-\u209c"
+_SCALE: Final = "|".join(SCALES.values())
+
+# What before or behind a number makes it part of another one: only units may touch it. Between two words a
+# hyphen is no sign.
 _BEFORE_NUMBER: Final = re.compile(
-    r"""(?: \d\.? | \. | \u221a\s? | [\u00bc-\u00be\u2150-\u215e] | \d\s?/\s? | \^\{? | [\w)]\*\*
-      | \b(?:minus|negative)\s
-      | (?: (?<![\w)\]}.]) | (?<=\d[eE]) ) [-\u2212\u2013\u00b1] [$\u20ac\u00a3]?
-      | (?: ^ | [=(] ) \s? [-\u2212\u00b1] \s [$\u20ac\u00a3]?
+    rf"""(?: \d\.? | \. | \u221a\s? | {_VULGAR} | \d\s?/\s? | \^\{{? | _\{{? | [\w)]\*\* | {LETTER}
+      | [{_INDICES}]
+      | \b(?:negative|{MINUS})\s | {UNSPACED_MINUS} | \\[a-z]+\s?\{{?
+      | (?: (?<![\w)\]}}.]) | (?<=\d[eE]) ) [-\u2212\u2013\u00b1] [{CURRENCY}]?
+      | (?: ^ | [=(] ) \s? [-\u2212\u00b1] \s [{CURRENCY}]?
     )\Z""",
     re.VERBOSE | re.IGNORECASE,
 )
-_THOUSANDS: Final = re.compile(r"\d,\Z")
+# A sign between two values is none of the number behind it.
+_BEFORE_SIGN: Final = re.compile(r"(?: [\w)\]}] | [\d)\]}]\s | (?<!\w)[^\W\d_]\s )\Z", re.VERBOSE)
+_THOUSANDS: Final = re.compile(r"\d[,'\u2019_ \u00a0\u2009\u202f]\Z")
+_SIGNED: Final = re.compile(r"[-+\u2212\u00b1]\s?\S")
+_NUMBER: Final = re.compile(rf"[-+\u2212\u00b1\s{CURRENCY}(]*\.?\d")
 _GROUP: Final = re.compile(r"\d{3}(?!\d)")
 _PROSE: Final = re.compile(r"[^\W\d_]{2}")
 _BEHIND_NUMBER: Final = re.compile(
-    r"""\d | \.\d | ,\d{3}(?!\d) | \s?/\s?\d | \s?\\?% | \spercent\b | \sper\scent\b
-      | \^ | \*\*[\w(-] | [\u00b2\u00b3\u00b9\u2070-\u207f] | e[-+]?\d | k(?!\w) | :\d
-      | \s?[\u00bc-\u00be\u2150-\u215e] | \s\d+/\d | \s?[\u00d7*x]\s?10\b
-      | \s(?:dozen|hundred|thousand|million|billion|trillion)s?\b | !(?=\s?[-+*/=^!)])""",
+    rf"""\d | \.\d | [,'\u2019_ \u00a0\u2009\u202f]\d{{3}}(?!\d) | \s?/\s?[\d{{(]
+      | \s?(?:\\?%|\u2030|(?:{PERCENT})(?!\w)) | \^ | _[\w{{] | \*\*[\w(-] | [{_INDICES}] | :\d | \(
+      | (?!{GLUED_UNIT}(?!\w)|(?:st|nd|rd|th)s?(?!\w)){LETTER}
+      | \s?{_VULGAR} | \s\d+/\d | \s?[\u00d7*x]\s?10\b | [-\s]*(?:{_SCALE})(?!{LETTER})
+      | !(?=\s?[-+*/=^!)]) | \s?[\u221a\u03c0] | \s?\\(?:sqrt|pi|frac|times|cdot)""",
     re.VERBOSE | re.IGNORECASE,
 )
+# What capital letters say: 5m is five metres, and 5M five million.
+_BEHIND_NUMBER_AS_WRITTEN: Final = re.compile(r"(?:[KMBT]|mn|bn|tn)(?!\w)")
 # What before or behind a word makes another one of it: .NET, -x; C#, C++, A-, Node.js, can't.
 _BEFORE_WORD: Final = re.compile(r"(?<!\w)\.\Z")
 _BEFORE_LETTER: Final = re.compile(r"(?<![\w)\]}])[-\u2212]\Z")
@@ -39,7 +57,8 @@ _BEHIND_WORD: Final = re.compile(
     r"\# | \+(?!\w) | [-\u2212](?!\w) | 't\b | \.(?=\w)", re.VERBOSE | re.IGNORECASE
 )
 _PRIME: Final = re.compile(r"['\u2032\u2033](?!\w)")
-_NEAR: Final = 12
+_NEAR: Final = 24
+_MAX_PLACES: Final = 2_000
 
 
 def grade(settings: ContainsGrader, question: Question, output: str) -> Verdict:
@@ -53,17 +72,24 @@ def grade(settings: ContainsGrader, question: Question, output: str) -> Verdict:
 
 def _occurs(entry: str, text: str, settings: ContainsGrader) -> bool:
     wanted, given = " ".join(entry.split()), " ".join(text.split())
+    written = given
     if not settings.case_sensitive:
         wanted, given = wanted.casefold(), given.casefold()
-    return next(places(wanted, given, whole_words=settings.whole_words), None) is not None
+    return next(places(wanted, given, written, whole_words=settings.whole_words), None) is not None
 
 
-def places(wanted: str, given: str, *, whole_words: bool) -> Iterator[int]:
+def places(wanted: str, given: str, written: str = "", *, whole_words: bool) -> Iterator[int]:
     """Where a text occurs in another one and is not part of another number, or with ``whole_words`` of
-    another word."""
+    another word. ``written`` is the other one before its capital letters became small."""
     at, prose = given.find(wanted), _PROSE.search(given) is not None
-    while at >= 0:
-        if not _of_another(wanted, given, at, whole_words=whole_words, prose=prose):
+    # Some letters become two, such as the German sharp s.
+    written = written if len(written) == len(given) else given
+    for _ in range(_MAX_PLACES):
+        if at < 0:
+            return
+        of_another = _of_another(wanted, given, at, whole_words=whole_words, prose=prose)
+        end = at + len(wanted)
+        if not of_another and not (wanted[-1:].isdigit() and _BEHIND_NUMBER_AS_WRITTEN.match(written, end)):
             yield at
         at = given.find(wanted, at + 1)
 
@@ -77,7 +103,14 @@ def _of_another(wanted: str, given: str, start: int, *, whole_words: bool, prose
         _BEFORE_NUMBER.search(before) or (_THOUSANDS.search(before) and _GROUP.match(wanted))
     ):
         return True
-    if wanted[-1:].isdigit() and (_BEHIND_NUMBER.match(behind) or (behind[:1] == "!" and not prose)):
+    if _SIGNED.match(wanted) and _BEFORE_SIGN.search(before):
+        return True
+    # Digits at the end of a name, as of cat5, are no number.
+    if (
+        _NUMBER.match(wanted)
+        and wanted[-1:].isdigit()
+        and (_BEHIND_NUMBER.match(behind) or (behind[:1] == "!" and not prose))
+    ):
         return True
     return whole_words and _of_another_word(wanted, before, behind)
 
@@ -95,8 +128,24 @@ def _of_another_word(wanted: str, before: str, behind: str) -> bool:
     )
 
 
+def _problems(_settings: Any, accepted: Sequence[str]) -> Iterator[Problem]:
+    for number, text in enumerate(accepted):
+        if not any(_says(character) for character in without_variants(text)):
+            yield (
+                ("accepted_answers", number),
+                f"is {text[:60]!r}, which nearly any answer holds; a text with a letter, a digit or a symbol "
+                "would be right",
+            )
+
+
+def _says(character: str) -> bool:
+    """Whether a character is more than punctuation, space or markup."""
+    return unicodedata.category(character)[0] in "LNS" and character not in "$^`~|<>"
+
+
 KIND: Final = GraderKind(
     version=lambda _: VERSION,
     grade=grade,
+    problems=_problems,
     marked=lambda settings, output: settings.whole_output or read_answer(output).labelled,
 )

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from tunix_rt_evaluator.formulas.reading import read
 from tunix_rt_evaluator.formulas.spelling import MAX_CHARACTERS
-from tunix_rt_evaluator.formulas.tree import Unreadable
+from tunix_rt_evaluator.formulas.tree import Listing, Mixed, Node, Ratio, Symbol, Unreadable, Words
 from tunix_rt_evaluator.grader_settings import MathGrader
 from tunix_rt_evaluator.grading.answers import Answer, read_answer
 from tunix_rt_evaluator.grading.contract import CannotGrade, GraderKind, Problem, Question
@@ -34,6 +34,15 @@ _OPENING: Final = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _REASON: Final = re.compile(r",?\s+(?:because|since)\b.*", re.DOTALL)
+_FUNCTIONS: Final = re.compile(
+    r"\\(?:begin|end|mathbb|mathrm|text)\s*\{[A-Za-z]+\*?\}|\\[A-Za-z]+"
+    r"|\b(?:sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|max|min|mod|gcd|lcm|pi|inf)\b"
+)
+# Words, but for those between equations.
+_PROSE: Final = re.compile(r"[^\W\d_]{3,}|^[^=<>]*\b(?:or|and)\b[^=<>]*$")
+_NO_MATHEMATICS: Final = re.compile(
+    r"\d+(?:\s*[-:/.\u2013]\s*\d+)+|[^\W\d_]{2,}\s*[-/]\s*[^\W\d_]{2,}|[A-Z]+\s*[-/]\s*[A-Z]+"
+)
 _DISPLAY: Final = r"(?:\$\$(.+?)\$\$|\\\[(.+?)\\\])"
 _BEGINS_DISPLAYED: Final = re.compile(rf"\s*{_DISPLAY}", re.DOTALL)
 _ENDS_DISPLAYED: Final = re.compile(rf"{_DISPLAY}\s*\.?\s*\Z", re.DOTALL)
@@ -97,6 +106,25 @@ def _is_copied(text: str, prompt: str) -> bool:
     """Whether the question holds a text as well."""
     plain = [re.sub(r"[\s$]", "", each) for each in (text, prompt)]
     return plain[0].strip(".") in plain[1]
+
+
+def is_mathematics(text: str) -> bool:
+    """Whether a text says something that this grader reads and that is more than a word, a name, or figures
+    such as a time, a date or a score."""
+    if _NO_MATHEMATICS.fullmatch(text.strip()) or _PROSE.search(_FUNCTIONS.sub(" ", text)):
+        return False
+    try:
+        return _is_formula(read(text))
+    except Unreadable:
+        return False
+
+
+def _is_formula(node: Node) -> bool:
+    if isinstance(node, Listing):
+        return all(map(_is_formula, node.items))
+    return not isinstance(node, Words | Mixed | Ratio) and not (
+        isinstance(node, Symbol) and node.name.isalpha()
+    )
 
 
 def _problems(_settings: Any, accepted: Sequence[str]) -> Iterator[Problem]:

@@ -17,11 +17,14 @@ from tunix_rt_evaluator.model import Verdict
 VERSION: Final = f"regex/2 regex={metadata.version('regex')}"
 MATCH_SECONDS: Final = 1.0
 _MAX_PATTERN: Final = 1_000
+_UNLIKE: Final = ("7", "q", "Z", "-", "\u00a7", "\u0416", "\u7b54", "some words, then 12.5!")
 
 
 def grade(settings: RegexGrader, question: Question, output: str) -> Verdict:
     """Right when a pattern matches; what it matched is the answer. Raises CannotGrade if one is too slow."""
     text = output if settings.whole_output else read_answer(output).text
+    if not text.strip():
+        return Verdict(extracted_answer="", correct=False)
     for pattern in question.accepted:
         compiled = _compiled(pattern, settings.ignore_case)
         find = compiled.fullmatch if settings.full_match else compiled.search
@@ -56,6 +59,21 @@ def _problems(settings: RegexGrader, accepted: Sequence[str]) -> Iterator[Proble
                 ("accepted_answers", number),
                 f"is {pattern[:60]!r}, which is no regular expression: {error}",
             )
+            continue
+        if _allows_all(pattern, settings):
+            yield ("accepted_answers", number), f"is {pattern[:60]!r}, which matches any text"
+
+
+def _allows_all(pattern: str, settings: RegexGrader) -> bool:
+    """Whether a pattern that asks for nothing, and rules nothing out, matches texts that share nothing."""
+    if "(?!" in pattern or "(?<!" in pattern:
+        return False
+    compiled = _compiled(pattern, settings.ignore_case)
+    find = compiled.fullmatch if settings.full_match else compiled.search
+    try:
+        return all(find(text, timeout=MATCH_SECONDS) for text in _UNLIKE)
+    except (TimeoutError, MemoryError):
+        return False
 
 
 KIND: Final = GraderKind(

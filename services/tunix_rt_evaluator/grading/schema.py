@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from functools import partial
 from importlib import metadata
 from typing import Any, Final
@@ -47,9 +48,29 @@ def _grade(sandbox: GradingSandbox, settings: JsonSchemaGrader, question: Questi
         problem = sandbox.run("schema", schema=dict(settings.schema_), value=value)["problem"]
     except CannotGrade as error:
         raise CannotGrade(f"checking the answer by the schema: {error}") from None
-    if not problem and question.accepted and all(value != json.loads(entry) for entry in question.accepted):
+    exact = _exactly(text)
+    if not problem and question.accepted and all(exact != _exactly(entry) for entry in question.accepted):
         problem = "the schema allows it, but it is none of the accepted answers"
     return Verdict(extracted_answer=text, correct=not problem, explanation=problem)
+
+
+def _exactly(text: str) -> Any:
+    """JSON as it is compared: numbers by all of their digits, and ``true`` is not 1."""
+    return _distinct(json.loads(text, parse_int=Decimal, parse_float=Decimal))
+
+
+def _distinct(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _distinct(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_distinct(each) for each in value]
+    return ("boolean", value) if isinstance(value, bool) else value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a name stands twice in an object")
+    return dict(pairs)
 
 
 def _read(output: str) -> tuple[str, Any]:
@@ -58,7 +79,9 @@ def _read(output: str) -> tuple[str, Any]:
         blocks = _FENCE.findall(text)
         for candidate in (*blocks[-1:], text):
             try:
-                return candidate.strip(), json.loads(candidate, parse_constant=_refuse)
+                return candidate.strip(), json.loads(
+                    candidate, parse_constant=_refuse, object_pairs_hook=_once
+                )
             except (ValueError, RecursionError):
                 continue
     return "", _NO_VALUE
@@ -91,6 +114,6 @@ def _problems(settings: JsonSchemaGrader, accepted: Sequence[str]) -> Iterator[P
         yield ("grader", "schema"), f"is no JSON Schema: {place + ': ' if place else ''}{error.message[:300]}"
     for number, entry in enumerate(accepted):
         try:
-            json.loads(entry, parse_constant=_refuse)
+            json.loads(entry, parse_constant=_refuse, object_pairs_hook=_once)
         except (ValueError, RecursionError) as error:
             yield ("accepted_answers", number), f"is {entry[:60]!r}, which is not JSON: {error}"

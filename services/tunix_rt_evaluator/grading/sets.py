@@ -1,16 +1,22 @@
-"""Several values in any order."""
+"""Several values in any order.
+
+Braces, or none, hold values in any order. Parentheses hold them in order, as of a point, and so do square
+brackets around two values, which may be an interval: neither is what a set is. Square brackets around others
+are a list as programs print it.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from tunix_rt_evaluator.grader_settings import SetGrader
+from tunix_rt_evaluator.grading.afterwords import objection
 from tunix_rt_evaluator.grading.answers import read_answer
-from tunix_rt_evaluator.grading.contract import GraderKind, Question
+from tunix_rt_evaluator.grading.contract import GraderKind, Problem, Question
 from tunix_rt_evaluator.grading.normal_text import normalise
 from tunix_rt_evaluator.grading.numbers import find_in_plain
 from tunix_rt_evaluator.grading.overlap import f1
@@ -26,25 +32,30 @@ _BETWEEN: Final = re.compile(
     r"\s*(?:;|\n|,(?=\s)|,(?!\d{3}(?!\d))|(?<!\d),)\s*(?:(?:and|or)\s)?|\s+(?:and|or|&)\s+", re.IGNORECASE
 )
 _BRACKET: Final = re.compile(r"[\[({})\]]")
-_PAIRS: Final = ("{}", "[]", "()")
+_PAIRS: Final = ("{}", "[]", "()", "[)", "(]")
 _BULLET: Final = re.compile(r"\s*(?:[-*\u2022]|\d{1,3}[.)])\s+(?=\S)")
 _BOTH_SIGNS: Final = re.compile(r"(?:\u00b1|\\pm|\+/-)\s*")
 _AROUND_OPERATOR: Final = re.compile(r"\s*([=<>\u2260\u2264\u2265])\s*")
 _AROUND_NUMBER: Final = " \t\\"
 _MAX_DEPTH: Final = 20
+# Of two entries in square brackets, a text that is no end of an interval.
+_LISTED: Final = re.compile(r"""["'].+["']|[^\W\d_]{2,}(?:[\s-]+[^\W\d_]+)*""")
 
 
 def grade(_settings: SetGrader, question: Question, output: str) -> Verdict:
-    """Right when the answer's entries, or those of its first line, are an accepted answer's."""
+    """Right when the answer's entries are an accepted answer's: all of its text, or its first line where what
+    follows is neither an entry more nor takes it back."""
     answer = read_answer(output)
     wanted = [entries(text) for text in question.accepted]
-    best, shown = 0.0, answer.first_line
+    best, shown, why = 0.0, answer.first_line, ""
     for text in dict.fromkeys((answer.text, answer.first_line)):
         given = entries(text)
         score = max((f1(given, each) for each in wanted), default=0.0)
-        if score > best:
-            best, shown = score, text
-    return Verdict(extracted_answer=shown, correct=best == 1.0, score=best)
+        if not given or score <= best:
+            continue
+        why = objection(answer.text.removeprefix(text) + answer.rest)
+        best, shown = 0.0 if why else score, text
+    return Verdict(extracted_answer=shown, correct=best == 1.0, score=best, explanation=why)
 
 
 def entries(text: str) -> Counter[Entry]:
@@ -53,9 +64,19 @@ def entries(text: str) -> Counter[Entry]:
     inside = _without_bullets(text.replace("\\{", "{").replace("\\}", "}")).strip()
     inside = _without_dollars(re.sub(r"(?<!\.)\.$", "", inside)).strip()
     inside = re.sub(r"(?<!\.)\.$", "", inside)
-    if _pair(inside):
+    if _pair(inside) and not _ordered(inside):
         inside = inside[1:-1]
     return Counter({value for part in _parts(inside) for value in _values(part)})
+
+
+def _ordered(text: str) -> bool:
+    """Whether brackets around the whole keep values in order: those of a point, a tuple or an interval."""
+    parts = _parts(text[1:-1])
+    if _pair(text) == "{}" or len(parts) < 2:
+        return False
+    return _pair(text) != "[]" or (
+        len(parts) == 2 and not all(_LISTED.fullmatch(part.strip()) for part in parts)
+    )
 
 
 def _without_dollars(text: str) -> str:
@@ -91,7 +112,7 @@ def _depths(text: str) -> list[int]:
 
 
 def _pair(text: str) -> str:
-    """The brackets that enclose the whole, such as "()"; "" where there are none."""
+    """The brackets that enclose the whole, such as "()" or "[)"; "" where there are none."""
     pair = text[:1] + text[-1:]
     return pair if pair in _PAIRS and all(depth > 0 for depth in _depths(text)[1:-1]) else ""
 
@@ -112,7 +133,10 @@ def _value(part: str, depth: int) -> Entry:
         inner = [value for each in _parts(part[1:-1]) for value in _values(each, depth + 1)]
         return frozenset(inner) if pair == "{}" else (pair, *inner)
     number = _number(part)
-    return normalise(_AROUND_OPERATOR.sub(r"\1", part)) if number is None else number
+    if number is not None:
+        return number
+    # What ends in a question mark states nothing.
+    return normalise(_AROUND_OPERATOR.sub(r"\1", part)) + "?" * part.endswith(("?", "\uff1f"))
 
 
 def _number(part: str) -> Entry | None:
@@ -125,4 +149,18 @@ def _number(part: str) -> Entry | None:
     return (numbers[0].currency, value) if numbers[0].currency else value
 
 
-KIND: Final = GraderKind(version=lambda _: VERSION, grade=grade)
+def _problems(_settings: Any, accepted: Sequence[str]) -> Iterator[Problem]:
+    for number, text in enumerate(accepted):
+        inside = _without_dollars(text.replace("\\{", "{").replace("\\}", "}").strip())
+        if _pair(inside) != "{}" and _pair(inside) and len(_parts(inside[1:-1])) > 1:
+            yield (
+                ("accepted_answers", number),
+                f"is {text[:60]!r}, whose brackets give its values an order, as those of a tuple or an "
+                "interval; for the set grader, values between commas or in braces would be right, and math "
+                "compares tuples and intervals",
+            )
+        elif not any(re.search(r"\w", str(entry)) for entry in entries(text)):
+            yield ("accepted_answers", number), f"is {text[:60]!r}, which holds no entry"
+
+
+KIND: Final = GraderKind(version=lambda _: VERSION, grade=grade, problems=_problems)

@@ -147,3 +147,13 @@ def _power(match: re.Match[str]) -> str:
 
 def _joined(whole: str, fraction: str) -> str:
     return f"{whole} {fraction}".lstrip().replace("\u2044", "/")
+
+
+def without_type(text: str) -> str:
+    """``text`` without LaTeX's text commands and signs of a formula, and without emphasis; all else stays."""
+    for _ in range(3):
+        text = _TEXT_COMMAND.sub(r"\1", text)
+    text = _LATEX_MATH.sub(lambda m: next(filter(None, m.groups()), "").strip(), text)
+    for mark in _EMPHASIS:
+        text = mark.sub(r"\2", text)
+    return text

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import Final
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
 
 from tunix_rt_evaluator.grader_settings import TokenF1Grader
 from tunix_rt_evaluator.grading.answers import read_answer
-from tunix_rt_evaluator.grading.contract import GraderKind, Question
+from tunix_rt_evaluator.grading.contract import GraderKind, Problem, Question
 from tunix_rt_evaluator.grading.normal_text import without_variants
 from tunix_rt_evaluator.grading.overlap import f1
 from tunix_rt_evaluator.model import Verdict
@@ -63,4 +64,15 @@ def _word(token: str) -> str:
     return bare if _SIGNED.fullmatch(bare) else _NO_WORD.sub("", bare)
 
 
-KIND: Final = GraderKind(version=lambda _: VERSION, grade=grade)
+def _problems(_settings: Any, accepted: Sequence[str]) -> Iterator[Problem]:
+    for number, text in enumerate(accepted):
+        found = words(text)
+        # An article alone is one only as a letter.
+        if all(word in _ARTICLES and len(word) > 1 for word in found):
+            yield (
+                ("accepted_answers", number),
+                f"is {text[:60]!r}, of which punctuation and articles leave no word to compare",
+            )
+
+
+KIND: Final = GraderKind(version=lambda _: VERSION, grade=grade, problems=_problems)

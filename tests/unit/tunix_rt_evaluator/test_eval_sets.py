@@ -104,6 +104,13 @@ MATHEMATICS = [
     r"1,2",
     r"2\sqrt{3}",
     r"x_1",
+    r"\sin x",
+    r"sin x",
+    r"log 2",
+    r"\begin{pmatrix}1\\2\end{pmatrix}",
+    r"\frac{\pi}{6}",
+    r"(3,\infty)",
+    r"101_2",
     r"$x + 1$",
 ]
 TEXTS = [
@@ -140,6 +147,28 @@ TEXTS = [
 )
 def test_the_grader_is_chosen_by_the_answer(kind: str, answers: list[str]) -> None:
     assert {answer: grader_for(answer) for answer in answers} == dict.fromkeys(answers, kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "answers"), [("numeric", NUMBERS), ("math", MATHEMATICS), ("text", TEXTS)], ids=str
+)
+def test_a_server_chooses_the_grader_where_none_is_said(kind: str, answers: list[str]) -> None:
+    # What the numeric grader reads is a number for the server, also with a unit or an unknown.
+    answers = [answer for answer in answers if answer and answer not in ("5 km", "5k", "x = 3", r"90^\circ")]
+    items = [item(number, answer) | {"grader": None} for number, answer in enumerate(answers)]
+    found = {each.accepted_answers[0]: each.grader.kind for each in checked_items(draft(items), GRADING)}
+    assert found == dict.fromkeys(answers, kind)
+
+
+def test_a_server_chooses_mathematics_where_some_answers_are_numbers() -> None:
+    (both,) = checked_items(
+        draft([{**item(1, "1"), "accepted_answers": ("0.5", r"\sqrt 2"), "grader": None}]), GRADING
+    )
+    assert both.grader.kind == "math"
+    (words,) = checked_items(
+        draft([{**item(1, "1"), "accepted_answers": ("0.5", "half"), "grader": None}]), GRADING
+    )
+    assert words.grader.kind == "text"
 
 
 def test_what_is_chosen_for_a_number_can_be_read_as_one() -> None:

@@ -141,6 +141,38 @@ WRONG = [
         ["accepted_answers[0]"],
         "is '{', which is not JSON",
     ),
+    (
+        item("set", ["(1, 2)", "1, 2", "[0, 1)", "{(1, 2)}", "[1, 2, 3]", "(7)"]),
+        ["accepted_answers[0]", "accepted_answers[2]", "accepted_answers[4]"],
+        "is '(1, 2)', whose brackets give its values an order",
+    ),
+    (item("set", [" ,"]), ["accepted_answers[0]"], "which holds no entry"),
+    (
+        item("contains", [" ", ".", "$", "5", "+", "\U0001f600"]),
+        ["accepted_answers[0]", "accepted_answers[1]", "accepted_answers[2]"],
+        "is ' ', which nearly any answer holds",
+    ),
+    (
+        item("token_f1", ["the", "...", "a", "the cat"]),
+        ["accepted_answers[0]", "accepted_answers[1]"],
+        "leave no word to compare",
+    ),
+    (
+        item("regex", [".*", "x*", r"[\s\S]", r"^(?!.*no)", r"\d+"]),
+        ["accepted_answers[0]", "accepted_answers[1]", "accepted_answers[2]"],
+        "is '.*', which matches any text",
+    ),
+    (item("text", ["\u200b"]), ["accepted_answers[0]"], "which holds no text"),
+    (
+        item("json_schema", ['{"a": 1, "a": 2}'], schema={"type": "object"}),
+        ["accepted_answers[0]"],
+        "a name stands twice in an object",
+    ),
+    (
+        item("multiple_choice", ["C"], options=["O", "A", "B"]),
+        ["grader.multiple_choice.options[1]", "grader.multiple_choice.options[2]"],
+        "is 'A', the letter of another option",
+    ),
     (item("judge", [], model="m", prompt="{question}?"), ["grader.judge.prompt"], "does not hold {answer}"),
     (
         item("judge", ["1"], model="m", prompt="{question}{answer}"),

@@ -1,0 +1,248 @@
+"""Which option a text gives.
+
+The grammar is closed. A clause gives the option that it names where each of its other words is one of
+those by which people say what they choose (``choice_words``), ``I think that the answer is B``; a clause
+with any other word only mentions it. What is denied is not given. A conclusion (``so B``), a correction
+(``wait, it is C``) and what is set against another option (``not B, but C``) replace what stands before
+them. Two options are no answer, nor is one that is asked, given under a condition, doubted, put into
+somebody else's mouth, or named beside another one later on. What explains a choice may name other options
+where it denies them, or their texts in a sentence of its own that speaks of the matter.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Final
+
+from tunix_rt_evaluator.grading.afterwords import doubted, is_asserted, objection, until_next
+from tunix_rt_evaluator.grading.answers import Answer
+from tunix_rt_evaluator.grading.choice_marks import L, M, cleaned, entry, place, shape_of
+from tunix_rt_evaluator.grading.choice_words import CONTRAST, QUESTION, UNSPACED_WORDS, WORDS
+from tunix_rt_evaluator.grading.doubts import CERTAIN, HEARSAY
+from tunix_rt_evaluator.grading.languages import CONCLUSION, CONDITION, CORRECTION, NEGATION, REASON
+from tunix_rt_evaluator.grading.neighbours import pattern
+from tunix_rt_evaluator.grading.spelling import UNSPACED
+
+_MAX_LENGTH: Final = 2_000
+_SENTENCE: Final = re.compile("(?<=[.!?\u2026])[\\s\"'\u201d\u2019)\\]*_]+|(?<=[\u3002\uff01\uff1f])")
+_ASKED: Final = re.compile("[?\uff1f\u061f]")
+_CLAUSE: Final = pattern(
+    "[,;:.?!()\u2014\u2013\uff0c\uff1b\uff1a\u3001\u3002\u2026] | \\s-\\s"
+    rf"| (?={CONTRAST}) | (?={CONCLUSION})"
+    r"| (?=\b(?:and\ not|et\ non|y\ no|und\ nicht|rather\ than|instead\ of|as\ opposed\ to|unlike|over)\b)"
+)
+_OR: Final = "(?:and|or|nor|und|oder|et|ou|y|o|e|\u548c|\u6216|\u3068)"
+_LISTED: Final = pattern(rf"({M})\s*[,\u3001\uff0c]\s*(?:{_OR}\s+)?(?:(?:option|choice|letter)\s+)?(?={M})")
+_RESTATED: Final = pattern(rf"({M})\s*(?:is|means|=|:|[-\u2013\u2014]|,|\()?\s*[\"'(]*({M})[\"')]*")
+_BUT_FOR: Final = pattern(r"\b(?:all|any\w*|every\w*|none|nothing)(?:\s+of\s+\w+)?\s+(?:but|save)\b")
+_NO: Final = pattern(
+    r"^\W*(?:no|nope|nein|non|\u043d\u0435\u0442)\b\s*[,.!:\u2014\u2013]|^\W*\u4e0d[\uff0c\u3002,]"
+)
+_DENIED: Final = pattern(
+    rf"{NEGATION} | \b(?:doubt\w*|unlikely|hardly|avoid\w*|opposite|complement|distractors?"
+    r"|zweif\w+|bezweif\w+)\b"
+    r"| [\u274c\u2717\u2718\u2716]"
+)
+_HEARSAY: Final = pattern(HEARSAY)
+_CERTAIN: Final = pattern(CERTAIN)
+_NEGATED: Final = pattern(NEGATION)
+_CONDITION: Final = pattern(CONDITION)
+_CONCLUSION: Final = pattern(CONCLUSION)
+_CORRECTION: Final = pattern(CORRECTION)
+_CONTRAST: Final = pattern(CONTRAST)
+_REASON: Final = pattern(rf"(?:^|[\s,;]){REASON}")
+_QUESTION: Final = pattern(rf"{QUESTION} | ^[\s\"'(*]*(?:is|are|would|should|ist|est)\s+{M}")
+_SETTLED: Final = pattern(
+    r"\b(?:answer|option|choice|correct|right|antwort|l\u00f6sung|richtig|r\u00e9ponse|respuesta|risposta|resposta"
+    r"|\u043e\u0442\u0432\u0435\u0442)\b | \u7b54\u6848 | \u6b63\u786e | \u9009 | \u6b63\u89e3 | \uc815\ub2f5"
+)
+_OTHERS: Final = pattern(
+    r"\b(?:others?|the\ rest|remaining|andere\w*|autres|otr[ao]s|altre|outr[ao]s)\b"
+    r"| \u5176\u4ed6 | \u5176\u5b83"
+)
+_SIGNS: Final = re.compile(
+    "[\\s\"'\u201c\u201d\u2018\u2019\u201e\u00ab\u00bb\u300c\u300d()\\[\\]{}*_`|#>=\u2192."
+    "\u2705\u2713\u2714\u2611\ufe0f\u00a1$-]*"
+)
+_WORD: Final = re.compile(rf"[^\W{UNSPACED}]+(?:'[^\W{UNSPACED}]+)*")
+_RUN: Final = re.compile(f"[{UNSPACED}]+")
+_UNSPACED: Final = pattern(f"{UNSPACED_WORDS}*")
+_PHRASE: Final = pattern(r"\bwhat\s+(?=(?:i|we)\b)|\bcan\s+only\s+be\b|100\s?%")
+_JUDGES: Final = pattern(
+    r"\b(?:i|me|my|we|you|your|ich|je|yo|eu|io|better|best|correct|right|true|answers?|choices?|options?|prefer\w*)\b"
+)
+_FACT_WORDS: Final = 4
+_FEW_WORDS: Final = 4
+
+
+@dataclass(slots=True)
+class _Reading:
+    """What was read so far: the option that is given, those that are denied or only named, whether several
+    are given, and whether what is given is doubted, or only somebody else's."""
+
+    chosen: int | None = None
+    refused: set[int] = field(default_factory=set)
+    named: set[int] = field(default_factory=set)
+    several: bool = False
+    doubted: bool = False
+    quoted: bool = False
+
+    def give(self, at: int, *, replaces: bool, settles: bool, concludes: bool) -> None:
+        if replaces:
+            self.chosen, self.several, self.named = at, False, set()
+            self.refused.discard(at)
+            self.doubted &= not concludes
+            self.quoted = False
+        elif self.chosen is None:
+            self.chosen = at
+            self.several |= at in self.refused or bool(self.named - {at} - self.refused and not settles)
+        else:
+            self.several |= self.chosen != at or at in self.refused
+
+    def deny(self, found: set[int]) -> None:
+        self.refused |= found
+        self.several |= self.chosen in found
+
+    def mention(self, found: set[int]) -> None:
+        if self.chosen is None:
+            self.named |= found
+        else:
+            self.several |= bool(found - {self.chosen} - self.refused)
+
+    def line(self, shape: str) -> None:
+        """Read a line on its own."""
+        listed = entry(shape)
+        if listed is None or self.chosen is None:
+            for sentence in _SENTENCE.split(shape):
+                self.sentence(sentence)
+            return
+        # "A. Incorrect, because ..." speaks of an option, behind the answer.
+        at, said = listed
+        if _DENIED.search(_CLAUSE.split(said)[0]):
+            self.deny({at})
+        elif at != self.chosen and not _is_fact(said):
+            self.mention({at})
+        for sentence in _SENTENCE.split(said):
+            if re.search(M, sentence) and not _DENIED.search(sentence):
+                self.sentence(sentence)
+
+    def sentence(self, text: str) -> None:
+        text = _CERTAIN.sub(" ", text)
+        found = _places(text)
+        if not found:
+            self._unmarked(text)
+            return
+        if _ASKED.search(text):
+            self.mention(found)
+            self.several |= self.chosen is not None
+            return
+        reason = next((one for one in _REASON.finditer(text) if re.search(M, text[: one.start()])), None)
+        said = text[: reason.start()] if reason else text
+        if _CONDITION.search(said):
+            self.mention(found)
+            self.doubted = True
+            return
+        corrects = bool(_CORRECTION.search(said))
+        said = _RESTATED.sub(_one, _BUT_FOR.sub("except", _NO.sub("", said)))
+        for clause in _CLAUSE.split(_LISTED.sub(r"\1 and ", said)):
+            self._clause(clause, corrects=corrects)
+        if reason:
+            self._because(text[reason.end() :])
+
+    def _because(self, why: str) -> None:
+        if re.search(M, why):
+            self.sentence(why)
+        else:
+            self.doubted |= doubted(why) or bool(_CORRECTION.search(why) or _ASKED.search(why))
+
+    def _unmarked(self, text: str) -> None:
+        if not re.search(r"\w", text):
+            return
+        if self.chosen is None:
+            self.doubted |= doubted(_CORRECTION.sub(" ", text))
+        elif not _OTHERS.search(text):
+            self.doubted |= bool(objection(text))
+
+    def _clause(self, text: str, *, corrects: bool) -> None:
+        found = _places(text)
+        bare = _CORRECTION.sub(" ", text)
+        if not found:
+            words = len(_WORD.findall(bare)) or len("".join(_RUN.findall(bare))) // 2
+            self.quoted |= bool(_HEARSAY.search(bare))
+            self.doubted |= doubted(bare)
+            self.doubted |= bool(_NEGATED.search(bare)) and words < _FEW_WORDS and not _OTHERS.search(bare)
+        elif _DENIED.search(bare):
+            self.deny(found)
+        elif len(found) > 1:
+            self.several = True
+            self.mention(found)
+        elif _gives(bare):
+            concludes = _CONCLUSION.match(text.lstrip()) is not None
+            contrast = bool(_CONTRAST.search(bare)) and (self.chosen is None or self.chosen in self.refused)
+            settles = _SETTLED.search(bare) is not None
+            replaces = corrects or concludes or contrast
+            self.give(found.pop(), replaces=replaces, settles=settles, concludes=concludes or corrects)
+        elif self.chosen is None or re.search(L, text) or not _is_fact(text):
+            self.mention(found)
+            self.doubted |= self.chosen is not None and (doubted(bare) or bool(_HEARSAY.search(bare)))
+
+
+def choice(answer: Answer, options: Sequence[str]) -> int | None:
+    """The place of the option that an answer gives; None if it gives none, or several."""
+    if (answer.labelled and not answer.text) or (answer.boxed and not is_asserted(answer.before)):
+        return None
+    text = answer.text + (f"\n{answer.rest}" if answer.rest else "")
+    if answer.in_sentence:
+        text = f"{_SENTENCE.split(answer.before)[-1]} {text}"
+    text = text[:_MAX_LENGTH] if answer.labelled else text[-_MAX_LENGTH:]
+    bare = [cleaned(option) for option in options]
+    lines = [line for line in cleaned(until_next(text)).split("\n") if re.search(r"\w", line)]
+    reading = _Reading()
+    for alone, run in groupby((shape_of(line, bare) for line in lines), key=_alone):
+        shapes = list(run)
+        found = [place(mark) for shape in shapes for mark in re.findall(M, shape)]
+        if alone and len(set(found)) > 1:
+            # The options, one after the other, say nothing; some of them are several answers.
+            if found != list(range(len(found))):
+                reading.mention(set(found))
+            continue
+        for shape in shapes:
+            reading.line(shape)
+    return None if reading.several or reading.doubted or reading.quoted else reading.chosen
+
+
+def _alone(shape: str) -> bool:
+    return re.fullmatch(rf"[\W_]*{M}[\W_]*", shape) is not None and not _ASKED.search(shape)
+
+
+def _places(text: str) -> set[int]:
+    return {place(mark) for mark in re.findall(M, text)}
+
+
+def _one(pair: re.Match[str]) -> str:
+    return pair[1] if place(pair[1]) == place(pair[2]) else pair[0]
+
+
+def _gives(clause: str) -> bool:
+    """Whether a clause says nothing but that its option is chosen."""
+    said = _PHRASE.sub(" ", clause.replace("\u2019", "'"))
+    if _QUESTION.search(said):
+        return False
+    said = re.sub(M, " ", _CONTRAST.sub(" ", said)).lower()
+    words = [word for word in _WORD.findall(said) if word not in WORDS]
+    return (
+        all(part in WORDS for word in words for part in word.split("'"))
+        and all(_UNSPACED.fullmatch(run) for run in _RUN.findall(said))
+        and _SIGNS.fullmatch(_RUN.sub(" ", _WORD.sub(" ", said))) is not None
+    )
+
+
+def _is_fact(said: str) -> bool:
+    """Whether a sentence speaks of the matter and not of the choice."""
+    words = len(_WORD.findall(said)) + len("".join(_RUN.findall(said))) // 2
+    return words >= _FACT_WORDS and not (
+        _JUDGES.search(said) or doubted(said) or _CORRECTION.search(said) or _HEARSAY.search(said)
+    )
