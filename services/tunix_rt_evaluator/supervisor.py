@@ -42,7 +42,10 @@ _log = get_logger("tunix_rt.evaluator")
 
 _POLL_S: Final = 0.1
 _LOOK_S: Final = 0.5
-_MOST_BYTES: Final = 1 << 23
+# What is read of a child's events, and how many of the answers in them are graded, before progress is stored
+# and a wish to cancel is looked for.
+_MOST_BYTES: Final = 1 << 18
+_MOST_GRADED: Final = 128
 _LOG_LINES: Final = 20
 _LOG_CHARACTERS: Final = 4_000
 _CANCELLED_CODE: Final = 3
@@ -119,13 +122,14 @@ class Supervisor:
                 return
             if evaluation.state is EvaluationState.CANCELLING:
                 cancelled.set()
-            unsaved, looked = False, 0.0
-            while process.poll() is None and not run.told_its_end:
+            unsaved, looked, more = False, 0.0, True
+            while not run.told_its_end and (more or process.poll() is None):
                 if self._stopping:
                     self._give_back(run, process)
                     return
                 try:
-                    unsaved |= run.collect()
+                    more = run.collect()
+                    unsaved |= more
                     if time.monotonic() - looked >= _LOOK_S:
                         looked = time.monotonic()
                         if unsaved:
@@ -136,14 +140,18 @@ class Supervisor:
                 except AWAY as error:
                     # What the child tells waits in its folder.
                     _log.warning("storage_away", evaluation=evaluation_id, error=str(error))
-                    unsaved = True
+                    unsaved = more = True
                     time.sleep(AWAY_S)
                 if evaluation_id in self._end_at_once:
                     process.kill()
-                elif cancelled.is_set():
+                    break
+                if cancelled.is_set():
                     process.request_cancel()
-                time.sleep(_POLL_S)
-            self._insist(partial(run.finish, asked_to_stop=cancelled.is_set()), cancelled)
+                if not more:
+                    time.sleep(_POLL_S)
+            end_at_once = evaluation_id in self._end_at_once
+            finish = partial(run.finish, asked_to_stop=cancelled.is_set(), at_once=end_at_once)
+            self._insist(finish, cancelled)
         finally:
             self._keep_or_kill(process, run)
             self._folders.discard_checkpoint(evaluation_id)
@@ -252,8 +260,8 @@ class _Run:
 
     @property
     def told_its_end(self) -> bool:
-        """Whether the child of this attempt ended by itself."""
-        return self._facts.exit_code is not None
+        """Whether the child of this attempt ended by itself, and all that it told was taken in."""
+        return self._facts.exit_code is not None and not self._facts.new_generations
 
     @property
     def did_well(self) -> bool:
@@ -274,20 +282,26 @@ class _Run:
     def collect(self) -> bool:
         """Take in some of what the child told since the last call, grading its answers; whether there was
         anything."""
-        events = self._process.events(self._read, _MOST_BYTES)
-        self._read += len(events)
-        self._facts.take(events)
-        if self._facts.changed:
-            self._start_over(self._facts.changed)
-            self._facts.changed = []
-        fresh = [entry for entry in self._facts.new_generations if entry.item_id not in self._stored]
+        waiting = self._facts.new_generations
+        if not waiting:
+            events = self._process.events(self._read, _MOST_BYTES)
+            self._read += len(events)
+            self._facts.take(events)
+            if self._facts.changed:
+                self._start_over(self._facts.changed)
+                self._facts.changed = []
+            if not events:
+                self._store()
+                return False
+        now = waiting[:_MOST_GRADED]
+        fresh = [entry for entry in now if entry.item_id not in self._stored]
         if fresh:
             answers = [(self._by_id[entry.item_id], entry) for entry in fresh]
             self._unstored += graded(answers, self._grading, self._make_splitter())
         # Not before they are graded: that may fail for now, and nobody would read them again.
-        self._facts.new_generations.clear()
+        del waiting[: len(now)]
         self._store()
-        return bool(events)
+        return True
 
     def _store(self) -> None:
         """Store what was graded. Where the database goes away meanwhile, the next call does, and looks first
@@ -335,9 +349,12 @@ class _Run:
         """Change the evaluation's state."""
         self._repository.change_state(self._evaluation.id, expected, state)
 
-    def finish(self, *, asked_to_stop: bool) -> None:
-        """The child has ended: store how."""
-        self.collect_all()
+    def finish(self, *, asked_to_stop: bool, at_once: bool) -> None:
+        """The child has ended: store how; ``at_once`` without what is not graded yet."""
+        if at_once:
+            self._store()
+        else:
+            self.collect_all()
         code = self._facts.exit_code if self.told_its_end else self._process.poll()
         if code == 0 and len(self._stored) == len(self.items):
             self._succeed()

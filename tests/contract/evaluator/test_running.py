@@ -7,6 +7,7 @@ import itertools
 import json
 import shutil
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from support.evaluating import (
 )
 from support.tiny_model import make_tiny_model
 from tunix_rt import v1
+from tunix_rt_evaluator.grading import Grading
 from tunix_rt_evaluator.model import EvaluationState, EvaluationUpdate, WorkerSpec
 from tunix_rt_evaluator.reasoning.split import Splitter, Splitters
 from tunix_rt_evaluator.repository import SqlEvaluationRepository
@@ -385,3 +387,27 @@ async def test_a_database_that_takes_nothing_for_good_fails_the_evaluation_by_na
     done = await until(evaluator, await create(evaluator), ended)
     assert (done.state, error_info(done).reason) == (State.STATE_FAILED, "DATABASE_FULL")
     assert next(full) == 3
+
+
+async def test_many_answers_that_come_at_once_are_graded_a_few_at_a_time(
+    evaluator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that progress is seen, and a wish to stop: the worker is done long before they are graded."""
+    monkeypatch.setattr("tunix_rt_evaluator.supervisor._MOST_GRADED", 2)
+    grade_all = Grading.grade_all
+
+    def slow(grading: Grading, answers: Any) -> Any:
+        time.sleep(0.2)
+        return grade_all(grading, answers)
+
+    await evaluator.CreateEvalSet(eval_set([item(n, "x" * 20_000 + f" Answer: {n}") for n in range(40)]))
+    assert len(await items_of(evaluator, await run(evaluator))) == 40
+    monkeypatch.setattr(Grading, "grade_all", slow)
+    made, completed = await create(evaluator), set()
+    async for state in evaluator.WatchEvaluation(v1.WatchEvaluationRequest(name=made.name)):
+        completed.add(state.progress.completed)
+        if len(completed) == 3:
+            for _ in range(2):
+                await evaluator.CancelEvaluation(v1.CancelEvaluationRequest(name=made.name))
+    assert state.state == State.STATE_CANCELLED
+    assert 0 < len(await items_of(evaluator, made)) < 40
