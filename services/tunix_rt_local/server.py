@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
@@ -31,10 +32,12 @@ from tunix_rt_trainer.wiring import build as build_trainer
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedServer:
-    """A server inside this process: ``address`` is what ``tunix_rt.Client`` takes."""
+    """A server inside this process: ``address`` is what ``tunix_rt.Client`` takes. It ends within ``grace_s``
+    seconds unless a thread is stuck."""
 
     address: str
     data_dir: Path
+    grace_s: float
 
 
 @contextmanager
@@ -51,15 +54,16 @@ def embedded(data_dir: Path) -> Iterator[EmbeddedServer]:
     """
     with held(data_dir) as announce, _socket() as address:
         ready: Future[Callable[[], None]] = Future()
-        thread = threading.Thread(
-            target=_run_embedded, args=(data_dir, address, ready), name="tunix-rt-embedded", daemon=True
-        )
-        thread.start()
         with _translated():
+            settings = _settings(data_dir, address)
+            thread = threading.Thread(
+                target=_run_embedded, args=(settings, ready), name="tunix-rt-embedded", daemon=True
+            )
+            thread.start()
             end = ready.result()
         try:
             announce(address)
-            yield EmbeddedServer(address, data_dir)
+            yield EmbeddedServer(address, data_dir, settings.grace_s)
         finally:
             end()
             thread.join()
@@ -92,37 +96,55 @@ def serve_forever(
         async def run() -> None:
             stop = asyncio.Event()
             # The services reach one another through the socket, whatever the address for everybody is.
-            async with _serving(data_dir, inner, stop) as services:
-                await serve(ServerSettings(listen=listen), services, stop=stop, on_ready=ready)
+            async with _serving(settings, stop) as services:
+                everybody = ServerSettings(listen=listen)
+                grace_s = max(everybody.shutdown_grace_s, settings.grace_s)
+                everybody = everybody.model_copy(update={"shutdown_grace_s": grace_s})
+                await serve(everybody, services, stop=stop, on_ready=ready)
 
         with _translated():
+            settings = _settings(data_dir, inner)
             asyncio.run(run())
 
 
+class _Settings(NamedTuple):
+    address: str
+    trace_store: TraceStoreSettings
+    exporter: ExporterSettings
+    trainer: TrainerSettings
+    evaluator: EvaluatorSettings
+
+    @property
+    def grace_s(self) -> float:
+        """Within how many seconds all of them end: their jobs have what each service's own settings say."""
+        return max(settings.shutdown_grace_s for settings in self[1:])
+
+
 @asynccontextmanager
-async def _serving(
-    data_dir: Path, address: str, stop: asyncio.Event
-) -> AsyncIterator[Sequence[ServiceRegistration]]:
-    async with (
-        opened(*_build(data_dir, address, stop)) as services,
-        running_server(ServerSettings(listen=address, shutdown_grace_s=2.0), services, stop=stop),
-    ):
+async def _serving(settings: _Settings, stop: asyncio.Event) -> AsyncIterator[Sequence[ServiceRegistration]]:
+    inner = ServerSettings(listen=settings.address, shutdown_grace_s=2.0)
+    async with opened(*_build(settings, stop)) as services, running_server(inner, services, stop=stop):
         yield services
 
 
-def _build(data_dir: Path, address: str, stop: asyncio.Event) -> list[BuiltService]:
+def _build(settings: _Settings, stop: asyncio.Event) -> list[BuiltService]:
+    return [
+        build_trace_store(settings.trace_store, stop),
+        build_exporter(settings.exporter, stop),
+        build_trainer(settings.trainer, stop),
+        build_evaluator(settings.evaluator, stop),
+    ]
+
+
+def _settings(data_dir: Path, address: str) -> _Settings:
     try:
-        return [
-            build_trace_store(TraceStoreSettings(data_dir=data_dir), stop),
-            build_exporter(
-                ExporterSettings(data_dir=data_dir, trace_store_target=address, evaluator_target=address),
-                stop,
-            ),
-            build_trainer(TrainerSettings(data_dir=data_dir, exporter_target=address), stop),
-            build_evaluator(
-                EvaluatorSettings(data_dir=data_dir, trainer_target=address, exporter_target=address), stop
-            ),
-        ]
+        return _Settings(
+            address,
+            TraceStoreSettings(data_dir=data_dir),
+            ExporterSettings(data_dir=data_dir, trace_store_target=address, evaluator_target=address),
+            TrainerSettings(data_dir=data_dir, exporter_target=address),
+            EvaluatorSettings(data_dir=data_dir, trainer_target=address, exporter_target=address),
+        )
     except ValidationError as error:
         kinds = (TraceStoreSettings, ExporterSettings, TrainerSettings, EvaluatorSettings)
         kind = next(kind for kind in kinds if kind.__name__ == error.title)
@@ -130,10 +152,10 @@ def _build(data_dir: Path, address: str, stop: asyncio.Event) -> list[BuiltServi
         raise StartError(f"a setting of the environment is wrong: {problems}") from error
 
 
-def _run_embedded(data_dir: Path, address: str, ready: Future[Callable[[], None]]) -> None:
+def _run_embedded(settings: _Settings, ready: Future[Callable[[], None]]) -> None:
     async def run() -> None:
         stop = asyncio.Event()
-        async with _serving(data_dir, address, stop):
+        async with _serving(settings, stop):
             loop = asyncio.get_running_loop()
             ready.set_result(lambda: _stop_from_any_thread(loop, stop))
             await stop.wait()

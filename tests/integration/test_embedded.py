@@ -15,6 +15,8 @@ import pytest
 
 import tunix_rt_local
 from tunix_rt import Client, v1
+from tunix_rt.cli.options import SharedOptions
+from tunix_rt.cli.session import Session, leave_on_sigterm
 from tunix_rt.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 
 
@@ -92,6 +94,18 @@ def test_a_wrong_setting_of_the_environment_is_named_with_its_value(
     named = "endpoint_url: 'foo' is not accepted: http://.* environment TUNIX_RT_EVALUATOR_ENDPOINT_URL"
     with pytest.raises(Exception, match=named), tunix_rt_local.embedded(tmp_path):
         pass
+
+
+def test_a_command_that_is_told_to_end_waits_for_its_embedded_server_as_long_as_that_may_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("faulthandler.dump_traceback_later", lambda seconds, **_: waits.append(seconds))
+    monkeypatch.setenv("TUNIX_RT_TRAINER_SHUTDOWN_GRACE_S", "40")
+    session = Session(SharedOptions(server=None, data_dir=tmp_path, as_json=False, verbose=0))
+    with pytest.raises(SystemExit, match="143"), session.embedded_client(tmp_path):
+        leave_on_sigterm(signal.SIGTERM, None)
+    assert [seconds > 40 for seconds in waits] == [True]
 
 
 def test_up_serves_until_it_is_told_to_stop_and_frees_the_folder(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -47,6 +48,9 @@ async def unary_unary(request: StringValue, context: Any) -> StringValue:
         await asyncio.sleep(60)
     if request.value == "stuck":
         await run_blocking(time.sleep, 60)
+    if request.value == "locked":
+        # Backtracks for hours, and holds the interpreter's lock meanwhile.
+        await run_blocking(re.match, "(a+)+$", "a" * 60 + "b")
     return StringValue(value=act(request.value))
 
 

@@ -6,25 +6,23 @@ purpose only, so that they answer at once.
 
 from __future__ import annotations
 
-import faulthandler
 import signal
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from tunix_rt.cli.console import standard_streams
 from tunix_rt.cli.options import DataDirOption, JsonOption, ServerOption, SharedOptions, VerboseOption
+from tunix_rt.cli.session import leave_on_sigterm
 from tunix_rt.cli.text import examples
 
 _LOOP = "The loop"
 _STAGES = "Its stages, one at a time"
 _HOST = "This computer"
-_LEAVE_S = 15.0
-_STANDARD_ERROR = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,17 +124,11 @@ def root(
     ctx.obj = SharedOptions(server=server, data_dir=data_dir, as_json=as_json, verbose=verbose)
 
 
-def _leave_on_sigterm(signal_number: int, frame: object) -> NoReturn:  # noqa: ARG001
-    # For a thread of an embedded server that is stuck, which Python would wait for.
-    faulthandler.dump_traceback_later(_LEAVE_S, exit=True, file=_STANDARD_ERROR)
-    raise SystemExit(128 + signal_number)
-
-
 def main() -> None:
     """Entry point of `tunix-rt`. A SIGTERM unwinds the stack, so that an embedded server stops cleanly; if
-    that takes too long, the process ends at once."""
+    that takes much longer than the server's grace, the process ends at once."""
     standard_streams()
-    signal.signal(signal.SIGTERM, _leave_on_sigterm)
+    signal.signal(signal.SIGTERM, leave_on_sigterm)
     try:
         app(prog_name="tunix-rt")
     except OSError as error:

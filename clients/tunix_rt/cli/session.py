@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from tunix_rt.cli.console import SafeConsole, visible, visible_json
 from tunix_rt.cli.options import SharedOptions
@@ -17,6 +18,21 @@ if TYPE_CHECKING:
 
     from tunix_rt import Client
     from tunix_rt.cli.progress import Reporter
+
+
+# Of the embedded servers of this process.
+_graces_s: list[float] = []
+_MARGIN_S: Final = 5.0
+_STANDARD_ERROR: Final = 2
+
+
+def leave_on_sigterm(signal_number: int, frame: object) -> NoReturn:  # noqa: ARG001
+    """Handle SIGTERM: unwind the stack, and end the process a few seconds after an embedded server should
+    have."""
+    # For a thread of the server that is stuck, which Python would wait for.
+    seconds = max(_graces_s, default=0.0) + _MARGIN_S
+    faulthandler.dump_traceback_later(seconds, exit=True, file=_STANDARD_ERROR)
+    raise SystemExit(128 + signal_number)
 
 
 class Session:
@@ -64,6 +80,7 @@ class Session:
         from tunix_rt import Client
 
         with tunix_rt_local.embedded(data_dir) as server, Client(server.address) as client:
+            _graces_s.append(server.grace_s)
             yield client
 
     def progress(self) -> Reporter:

@@ -18,9 +18,12 @@ from tunix_rt_kit.serving.blocking import run_blocking
 from tunix_rt_kit.serving.interceptors import ErrorInterceptor, RequestContextInterceptor
 from tunix_rt_kit.serving.logging import get_logger
 from tunix_rt_kit.serving.settings import ServerSettings
+from tunix_rt_kit.serving.watchdog import killed_when_late
 
 _log = get_logger("tunix_rt.serving")
 _LEAST_S: Final = 2.0
+# Before a process is killed that could not end itself.
+_LAST_S: Final = 0.5
 _STANDARD_ERROR: Final = 2
 
 
@@ -98,7 +101,8 @@ async def serve(
     """Serve until ``stop`` is set or SIGTERM or SIGINT comes; a second signal ends the process at once.
 
     After a signal the process ends within ``settings.shutdown_grace_s``, or two seconds where that is less:
-    if a thread is stuck so that it cannot end well, with code 1 and every thread's stack on standard error.
+    if a thread is stuck so that it cannot end well, with code 1 and every thread's stack on standard error;
+    half a second later by SIGKILL if it is stuck with the interpreter's lock held and SIGTERM came.
 
     Must run in the main thread. ``on_ready`` is called with the bound address. Raises StartError as
     ``running_server``.
@@ -155,7 +159,8 @@ def _stopped_by_signals(stop: asyncio.Event, grace_s: float) -> Iterator[None]:
 
     for number in signals:
         loop.add_signal_handler(number, end, number.name)
-    try:
-        yield
-    finally:
-        restore()
+    with killed_when_late(max(grace_s, _LEAST_S) + _LAST_S):
+        try:
+            yield
+        finally:
+            restore()

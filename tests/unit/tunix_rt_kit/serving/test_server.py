@@ -11,10 +11,11 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import grpc
+import psutil
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from google.rpc import error_details_pb2
@@ -252,7 +253,7 @@ async def test_a_failed_call_becomes_the_same_domain_error_in_the_calling_servic
 
 MAIN = """
 import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from support import echo
 from tunix_rt_kit.serving.main import run_service
 from tunix_rt_kit.serving.settings import ServerSettings
@@ -310,6 +311,37 @@ async def test_a_signal_ends_the_process_whatever_a_thread_does() -> None:
         assert "run_blocking" not in err and "Thread 0x" in err
         with pytest.raises(grpc.aio.AioRpcError):
             await call
+
+
+async def test_sigterm_ends_the_process_also_while_the_interpreters_lock_is_held() -> None:
+    process = launch("--listen", "127.0.0.1:0", "--shutdown-grace-s", "1")
+    assert process.stderr is not None
+    address = json.loads(process.stderr.readline())["address"]
+    (watchdog,) = psutil.Process(process.pid).children()
+    async with open_aio_channel(address) as channel:
+        call = asyncio.ensure_future(echo.call(channel, "UnaryUnary", "locked"))
+        await asyncio.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        await asyncio.to_thread(process.communicate, timeout=20)
+        assert time.monotonic() - began < 4
+        assert process.returncode == -signal.SIGKILL
+        with pytest.raises(grpc.aio.AioRpcError):
+            await call
+    with suppress(psutil.NoSuchProcess):
+        watchdog.wait(5)
+    assert not watchdog.is_running()
+
+
+def test_a_server_whose_watchdog_was_killed_serves_on_and_ends_well() -> None:
+    process = launch("--listen", "127.0.0.1:0")
+    assert process.stderr is not None
+    process.stderr.readline()
+    for child in psutil.Process(process.pid).children():
+        child.kill()
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (0, "taken down\n"), err
 
 
 def test_bad_settings_and_a_failed_start_are_one_line_each() -> None:
