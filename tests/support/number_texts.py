@@ -451,6 +451,9 @@ CHANGED = [
     "#^-",
     "#^+",
     "#_+",
+    "# more than Bob",
+    "a + b = #",
+    "m+n=#",
 ]
 """Texts that hold a number, and are not it."""
 
@@ -531,8 +534,6 @@ AROUND = [
     "→ #",
     "=> #",
     ": #",
-    "a + b = #",
-    "m+n=#",
     "f(2) = #",
     "P(A) = #",
     "x_1 = #",
@@ -573,7 +574,6 @@ AROUND = [
     "#-year",
     "# years old",
     "# more eggs",
-    "# more than Bob",
     "# left",
     "# are left",
     "# eggs are left",

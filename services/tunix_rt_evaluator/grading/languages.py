@@ -31,7 +31,8 @@ IS: Final = r"""
 
 COPULA: Final = r"""
 (?: \b(?:
-        is|are|was|were|be|equals?|makes?|gives?|totals?|becomes?|comes?\ to|amounts?\ to|adds?\ up\ to
+        is|are|was|were|be|equals?(?:\ to)?|makes?|gives?|totals|becomes?|comes?\ to|amounts?\ to
+      | adds?\ up\ to
       | ist|sind|war|lautet|beträgt|ergibt
       | est|sont|vaut|fait|égale
       | es|son|é|são|è|sono|fa
@@ -116,7 +117,8 @@ UNSPACED_CHANGES: Final = r"""
 """What changes the number beside it, in scripts that do not set words apart."""
 
 REASON: Final = r"""
-(?: \b(?:because|since|due\ to|given|as|which|where|who|that\ is|that['’]s|i\.e\.|e\.g\.|namely|considering
+(?: \b(?:because|since|due\ to|(?<!\bis\ )given|as|which|where|who|that\ is|that['’]s|i\.e|e\.g
+      |namely|considering
       |weil|denn|da|car|parce\ que|puisque|porque|pues|pois|perch[ée]|потому|так\ как|لأن)\b
   | 因为 | 因為 | 由于 | 由於 | なぜなら | 왜냐하면
 )"""
@@ -129,7 +131,8 @@ CONCLUSION: Final = r"""
 """What begins a conclusion, for which what stands before was only the way."""
 
 CONDITION: Final = r"""
-(?: \b(?:if|when|unless|otherwise|else|depending|assuming|provided|wenn|falls|sonst|si|se|sinon)\b
+(?: \b(?:if|when|unless|otherwise|else|depending|assuming|provided|as\ [a-z](?=\W)
+      |wenn|falls|sonst|si|se|sinon)\b
   | \b(?:если|иначе|إذا)\b | 如果 | 若 | もし | 만약
 )"""
 """What makes a value hold only sometimes."""

@@ -1,4 +1,5 @@
-r"""What may stand directly beside a number, and what makes another number of it."""
+r"""What may stand beside a number that is the answer: before it a closed list, behind it a unit or what is
+counted, in plain words."""
 
 from __future__ import annotations
 
@@ -6,9 +7,19 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from tunix_rt_evaluator.grading.languages import COMPARED, UNSPACED_CHANGES
+from tunix_rt_evaluator.grading.amounts import (
+    BEHIND,
+    CHANGE,
+    FILLER,
+    FIRST_BEHIND,
+    LEAD,
+    NUMBER_WORD,
+    UNSPACED_BEHIND,
+    UNSPACED_LEAD,
+)
+from tunix_rt_evaluator.grading.languages import COMPARED, COPULA, UNSPACED_CHANGES
 from tunix_rt_evaluator.grading.spelling import CURRENCY, LETTER, UNSPACED
-from tunix_rt_evaluator.grading.units import GLUED_UNIT
+from tunix_rt_evaluator.grading.units import COMPOUND_UNIT, GLUED_UNIT
 
 # In the shape of a sentence each number is one character, which says by its place in this range which it is.
 FIRST: Final = 0xE000
@@ -22,72 +33,60 @@ def pattern(text: str) -> re.Pattern[str]:
     return re.compile(text, re.VERBOSE | re.IGNORECASE)
 
 
-_MATHS: Final = (
-    r"(?:log|ln|sin|cos|tan|cot|sec|exp|sqrt|pi|abs|floor|ceil|round|gcd|lcm|mod|modulo|factorial)"
-)
-_MONTH: Final = (
-    r"(?:jan(?:uary)?|feb(?:ruary)?|march|april|june|july|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
-    r"|nov(?:ember)?|dec(?:ember)?|(?-i:May))"
-)
-_OF: Final = (
-    r"(?:(?:root|square|cube|sum|product|difference|quotient|opposite|inverse|reciprocal|multiples?|powers?"
-    r"|factors?|factorial|logarithm|remainder|average|mean|percent|half|third|quarter|fraction|negative)\ of)"
-)
-_PARTS: Final = (
-    r"(?:half|halves|thirds?|quarters?|fourths?|fifths?|sixths?|sevenths?|eighths?|ninths?|tenths?"
-    r"|hundredths|thousandths)"
-)
-_SCALE: Final = r"(?:dozens?|hundreds?|thousands?|millions?|billions?|trillions?)"
-_MORE: Final = (
-    r"(?:more|less|so|fewer|higher|lower|above|below|greater|over|under|older|younger|later|earlier|up"
-    r"|counting|change|some)"
-)
-_BETWEEN: Final = (
-    r"(?:to|by|in|of|out\ of|at|for|on|with|from|over|under|against|after|before|past|vs|versus|choose"
-    r"|through|thru|every|each|until|till|per|plus|minus|times|divided\ by|multiplied\ by"
-    r"|bis|\u00e0|at\u00e9|hasta|\u0434\u043e)"
-)
-_VARIABLE: Final = r"(?<![^\W\d_])(?<!['\u2019])[b-df-hj-np-xz\u0370-\u03ff](?![^\W\d_])"
 _RAISED: Final = "\u00b2\u00b3\u00b9\u2070-\u209c\u1d62-\u1d6a"
+# Signs that only adorn.
+_ORNAMENT: Final = (
+    "\u2705\u2713\u2714\u2611\u2b50\u2728\u27a1\ufe0f\U0001f389\U0001f60a\U0001f642\U0001f600\U0001f604\U0001f449"
+    "\U0001f3af\U0001f44d"
+)
+_SHORT: Final = (
+    "(?:of|in|at|by|on|to|is|an|it|us|we|he|me|my|so|no|pm|am|as|do|de|da|di|du|la|le|el|al|en|em|un|au|im|zu"
+    "|os|po|na|za|qu|\u0432|\u043d\u0430|\u0443|\u0438\u0437"
+    "|kg|km|cm|mm|ml|ft|lb|oz|gb|mb|hr|pc|z\u0142|kr|cu|sq|ui)"
+)
+_LETTER: Final = rf"(?:(?![{UNSPACED}])[^\W\d_])"
+_WORD: Final = (
+    rf"(?:(?:sq|cu)\.|{_SHORT}(?![^\W\d_])|(?<=\s)[aAI](?=\s)"
+    rf"|(?:[dl]['\u2019])?{_LETTER}{{3,}}(?:['\u2019.-]{_LETTER}+)*['\u2019]?(?:\^\{{?[1-4]\}}?)?)"
+)
+_OFTEN: Final = (
+    "(?:total|profit|sum|average|mean|price|cost|discount|distance|score|salary|income|speed|amount|balance"
+    "|weight)"
+)
 
 _BEFORE: Final = pattern(
     rf"""
-    (?: ^ | [=\u2248~:\u21d2\u2192,;] | [{UNSPACED}] )$
-    | (?: ^ | [\w=\u2248~:\u21d2\u2192,;"')\]%&\u2026\u2014\u00b0{CURRENCY}] | (?<=\w)\. )\s+$
+    (?: ^ | [=\u2248:\u21d2\u2192] | (?:{LEAD}|{COPULA}) (?:\s+(?:{FILLER}))*\s
+      | ^(?:(?:{FILLER})\s+)*(?:{FILLER})\s | {UNSPACED_LEAD} )
+    [\s~{CURRENCY}]*[*\u2022~{_ORNAMENT}]?\s*$
     """
 )
 _CHANGED_BEFORE: Final = pattern(
     rf"""
-    (?: {COMPARED} | {_VARIABLE} | {UNSPACED_CHANGES} | [{_RAISED}] | {N}
-      | \b(?:plus|minus|times|less|half|quarter|third|double|twice|triple|thrice|past|base|power|to\ the)
-      | \b(?:{_MATHS}|{_MONTH}|{_OF}|{_SCALE})
-      | \b(?:divided|multiplied|multiply|divide|divisible|reduced|increased)\ by | \\[a-z]+
-      | \b(?:wurzel(?:\ aus)?|h\u00e4lfte\ von|doppelte\ von|racine\ de|moiti\u00e9\ de|double\ de
-          |ra[i\u00ed]z\ de|mitad\ de
-          |doble\ de|metade\ de|dobro\ de|met\u00e0\ di|doppio\ di) | \u6839\u53f7 | \u96f6\u4e0b
-      | \b(?:loss|decrease|drop|reduction|deficit|debt|one)\ of\ [{CURRENCY}]? | \b(?:close|rounded)\ to
-      | \b(?:in|on|by|from|see)\ (?:the\ )?(?:step|section|equation|page|chapter|figure|table|line)\ \(?
-    )
-    (?:\ (?:the|a|an|about|approximately|roughly|around|exactly|just|only|number))*\s*$
+      {COMPARED}\s*(?:(?:{FILLER})\s+)*$ | {CHANGE} | {UNSPACED_CHANGES}$ | [{_RAISED}]
+    | \b{NUMBER_WORD}\W+$ | \b{NUMBER_WORD}\s+(?:in|by|for|to)\s+$
+    | \b(?!{_OFTEN})\w+\s+of\s+(?:the\s+)?$
     """
 )
+_UNIT: Final = rf"(?:{GLUED_UNIT}|{COMPOUND_UNIT})(?!{LETTER})"
 _AFTER: Final = pattern(
     rf"""
-      $ | [.,;:](?=\s|$) | [=\u2248\u21d2\u2192&{CURRENCY}] | [-/][^\W\d_]{{2}}
-    | (?:st|nd|rd|th)s?(?!{LETTER}) | {GLUED_UNIT}(?!{LETTER}) | [{UNSPACED}]
-    | \s+ (?: $ | [^\W\d_] | [.,;:)&=\u2248\u21d2\u2192\u2014"'%\u00b0{CURRENCY}] )
+    (?: \s*(?:{_UNIT}) | \s?[{CURRENCY}] | (?:st|nd|rd|th)s?(?!{LETTER})
+      | -(?={_WORD}) | \s*o['\u2019]clock | \s*/\s*(?={_WORD}) | /- )?
+    (?: (?:\s+|(?<=[-/])) (?: {_WORD} | & | [{CURRENCY}%\u00b0] )
+      | / (?:{_UNIT}|{_WORD}) | [%\u00b0] (?!\s*{N}) | [{UNSPACED}] )*
+    (?:(?<=\w)!)? [\s.,:;%{_ORNAMENT}]* (?:\*\*|__)? \.?
     """
 )
 _CHANGED_AFTER: Final = pattern(
     rf"""
-      \s*:\s*{N} | \s*\u00b0\s*{N} | \s*(?:{UNSPACED_CHANGES}|[{_RAISED}]) | [^,;]*\bbelow\b
-    | [\s-]+ (?: (?:the\ )?{_BETWEEN}\.?[\s-]+{N} | (?:or|and)\ {_MORE}\b | and\ \w+[\ -]{_PARTS}\b )
-    | [\s-]+ (?: {_PARTS} | {_MATHS} | {_MONTH} | {_SCALE}
-        | plus|minus|squared|cubed|twice|doubled?|tripled?|halved|base|point|odd|ish|raised
-        | to\ the\ power|out\ of|at\ (?:least|most)|tops|max(?:imum)?|min(?:imum)? )\b
-    | [\s-]+ (?:(?:decimal|significant)\b|digits?\b) | \s*R\d
-    | [\s-]+ (?!a\ [^\W\d_]{{2}} | [dl]['\u2019] | (?-i:I)\ | {GLUED_UNIT}(?!{LETTER}))
-        [a-z\u0370-\u03ff](?![^\W_])
+      ^[\s-]* (?:(?:st|nd|rd|th)\s+(?:of\ )?)? (?:{FIRST_BEHIND}|{NUMBER_WORD}) \b
+    | [\s-](?:{CHANGE}|{BEHIND}) | ^\s*[!*\u2014-]+\s*$ | \s:\s*$ | (?<![^\W\d_])[{_RAISED}] | \bor\b
+    | \betc\b
+    | ^\s*(?:[\u7684\u306e\uc758\u6708\u65e5]|[{UNSPACED}]{{0,3}}{UNSPACED_CHANGES}) | {UNSPACED_BEHIND}
+    | ^\s*(?:in|per|by|of|to|on|with|from)\b[^,]*\bthese\b | \bthese\s+(?:more|others?)\b
+    | \b(?:per|each|every|a)\s+\w+\s+(?:for|in|over)\b.*\bthese\b | \beach\ of\ these
+    | \b(?:along|together)\s+with
     """
 )
 
@@ -107,9 +106,9 @@ class Place:
     def checked(self) -> str:
         """The number; raises NoNumber where what stands beside it makes another one of it."""
         if not _BEFORE.search(self.before) or _CHANGED_BEFORE.search(self.before):
-            raise NoNumber(f"{shown(self.before[-12:])} stands before a number and changes it")
-        if not _AFTER.match(self.after) or _CHANGED_AFTER.match(self.after):
-            raise NoNumber(f"{shown(self.after[:12])} stands behind a number and changes it")
+            raise NoNumber(f"{shown(self.before[-12:])} stands before a number and may change it")
+        if not _AFTER.fullmatch(self.after) or _CHANGED_AFTER.search(self.after):
+            raise NoNumber(f"{shown(self.after[:12])} stands behind a number and may change it")
         return self.number
 
 

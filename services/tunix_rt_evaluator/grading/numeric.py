@@ -68,7 +68,7 @@ def _unmarked(output: str, question: Question, units: Sequence[str]) -> Statemen
     if statement.alone and len(lines) == 1:
         return statement
     told = _numbers_of(question)
-    for number in statement.numbers:
+    for number in _results(statement.numbers):
         if number.ratio is not None and math.gcd(*number.ratio) > 1:
             return replace(statement, numbers=(), why="nothing marks it, and it is an unfinished division")
         if _key(number) in told:
@@ -78,10 +78,17 @@ def _unmarked(output: str, question: Question, units: Sequence[str]) -> Statemen
 
 def _copied(numbers: Sequence[Number], question: Question, accepted: Sequence[Number]) -> str:
     """Why a fraction is no answer that the question holds as well: it is a division that was not done."""
-    fractions = {number.ratio for number in numbers if number.ratio} - {number.ratio for number in accepted}
+    fractions = {number.ratio for number in _results(numbers) if number.ratio} - {
+        number.ratio for number in accepted
+    }
     if fractions and fractions & _numbers_of(question):
         return "it is copied from the question"
     return ""
+
+
+def _results(numbers: Sequence[Number]) -> Sequence[Number]:
+    """In 48/6 = 8 the fraction is what was computed."""
+    return [number for number in numbers if number.ratio is None] or numbers
 
 
 def _numbers_of(question: Question) -> set[Fraction | tuple[int, int]]:

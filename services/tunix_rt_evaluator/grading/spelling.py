@@ -35,6 +35,8 @@ _SUPERSCRIPT_POWER: Final = re.compile(rf"(?<=10)([\u207b\u207a]?)([{_SUPERSCRIP
 _ABROAD: Final = re.compile(rf"\b(?:US|AU?|CA?|HK|NZ|NT|S|R)(?=[{CURRENCY}])")
 _CODE: Final = re.compile(r"\b(USD|EUR|GBP|CHF|INR|JPY|CNY|RMB|RM|Rs\.?)(?=\d)")
 
+# GSM8K's annotations, as in <<9*2=18>>18.
+_CALCULATOR: Final = re.compile(r"<<[-+*/=().,\d\s]{1,200}>>")
 _HALF_OF_DAY: Final = re.compile(r"\b([apAP])\.\s?[mM]\.")
 
 _TEXT_COMMAND: Final = re.compile(
@@ -95,6 +97,7 @@ _LEADING_MINUS: Final = re.compile(
 def plain(text: str) -> str:
     """``text`` with digits, fractions, powers, signs and thousands in their plain spelling, and without what
     only sets it in type."""
+    text = _CALCULATOR.sub("", text)
     if not text.isascii():
         text = _OTHER_DIGIT.sub(lambda match: str(unicodedata.decimal(match[0])), text.translate(_SIGNS))
         text = _VULGAR.sub(lambda m: _joined(m[1], unicodedata.normalize("NFKC", m[2])), text)

@@ -1,11 +1,12 @@
 r"""Which numbers a text gives: what may stand around a number, and what makes another number of it.
 
-The grammar. One sentence counts. Around its number may stand words, a unit, a sign of currency, brackets or
-quotation marks around the whole, what it is equal to (``x = 5``, ``9 * 2 = 18``, ``The sum is 5``), a reason
-behind "because" and its kin, a remark in brackets, what is denied (``It is not 6, it is 5``), and numbers
-that only tell when, where or for what (``In 2019 she sold 18``, ``18 eggs for 3 people``). Several numbers
-besides these are all given. Whatever else touches a number (an operator, a root, a variable, a bound, a
-range, a ratio, a condition) makes the text one that gives none.
+The grammar. One sentence counts. Right before its number stands nothing, a sign of equality or currency, or
+a word of a closed list, such as a verb of being or having (``amounts.LEAD``); right behind it a unit or
+what is counted, in plain words (``neighbours``). What the number is said to be equal to is something
+computed, a name, or words for what is asked (``x = 5``, ``9 * 2 = 18``, ``The sum is 5``; ``equations``).
+Besides these only a reason behind "because" and its kin, a remark in brackets, how far it was rounded, what
+is denied (``It is not 6, it is 5``), and numbers that only tell when, where or for what (``In 2019 she sold
+18``, ``18 eggs for 3 people``). Whatever else stands there makes the text one that gives no number.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from itertools import pairwise
 from typing import Final
 
+from tunix_rt_evaluator.grading.amounts import BEHIND, CHANGE, FIRST_BEHIND, MONTH, SUPPOSED
+from tunix_rt_evaluator.grading.equations import SUM, check_predicate, check_subject
 from tunix_rt_evaluator.grading.languages import (
     COMPARED,
     CONCLUSION,
@@ -36,8 +40,11 @@ _MAX_LINE: Final = 4 * _MAX_LENGTH
 _DIGIT: Final = re.compile("[\\d\u00bc-\u00be\u2150-\u215e\u2189]")
 # A digit outside of numbers, words and exponents, such as those of 1/0.
 _STRAY_DIGIT: Final = re.compile(rf"(?<!{LETTER})(?<!\^)(?<!\^[-{{])(?<!\^{{-)\d")
-_SENTENCE_END: Final = re.compile(r"(?<=[.!?])\s+")
-_ABBREVIATION: Final = re.compile(r"\b(?:no|nr|vs|approx|ca|min|max)\.$", re.IGNORECASE)
+_SENTENCE_END: Final = pattern(rf"(?<=[.!?])\s+(?![=<>\u2260\u2264\u2265\u2248] | {MONTH}\b)")
+_SPACES: Final = re.compile(r"[^\S\n]{2,}")
+_STEP: Final = pattern(r"^\W*(?:step|schritt|\u00e9tape|paso)\s+\d+\W{1,4}")
+_A_NUMBER: Final = re.compile(r"\W*[\d.,]*\d\W*")
+_ABBREVIATION: Final = re.compile(r"\b(?:no|nr|vs|approx|ca|min|max|e\.g|i\.e|rs|sq|cu)\.$", re.IGNORECASE)
 _LISTED: Final = re.compile(r"^\s*1[.)]\s+\S")
 
 _BULLET: Final = re.compile(r"^\s*[*\u2022\u2023\u25e6\u2234]\s+")
@@ -46,10 +53,11 @@ _CLOSING: Final = ")]\"'\u201d\u2019\u300d\u300f\u00bb\u3011"
 _REMARK: Final = re.compile(r"(?<=\S)[^\S\n]+\([^()]*\)")
 _CHANGING_REMARK: Final = pattern(
     rf"""
-    \b(?:or|mod|modulo|base|binary|hex\w*|octal|negative|minus|plus|times|if)\b | [\u00b1<>\u2264\u2265]
-    | {COMPARED} | {CORRECTION}
+    [?\u00b1<>\u2264\u2265] | \b(?:or|base|each|{FIRST_BEHIND})\b | {NEGATION} | {COMPARED} | {CORRECTION}
+    | {CHANGE} | {BEHIND} | {SUPPOSED}
     """
 )
+_EXPLAINED: Final = pattern(rf"(?:{REASON}|=)")
 _REASON: Final = pattern(rf"[\s,;:(-]{REASON} | \s[-\u2014]+\s+(?=[^\W\d_]{{2}}) | :\s+(?!{N})")
 _LEADING_REASON: Final = pattern(rf"\s*{REASON}[^,]*,")
 _CONDITION: Final = pattern(CONDITION)
@@ -68,17 +76,28 @@ _COMPUTED: Final = re.compile(rf"(?:{N}|[\s$(+*/^\u00d7\u00f7.)-])+")
 _CONTEXT: Final = pattern(
     rf"""
     (?: \b(?:in|at|for|after|before|on|by|with|per|during|within|among|across|every|each|against)
-      | (?:{N}|\beach|\bone)\s+of )
+      | (?:{N}|\beach|\bone|\bend|\bstart|\brest)\s+of )
     \s+ (?:(?:the|a|an|his|her|their|its|all|first|last|next|these|those|other|only)\s+){{0,2}}$
     """
 )
 
-# Behind what gives the number: x in "5 = x", "the answer" in "5 is the answer".
-_SOLVED: Final = pattern(r"[^\W\d_]?|(?:\s*[^\W\d_'\u2019-]{1,20}){0,6}")
-_LETTER: Final = pattern(r"(?<![^\W\d_])[a-z\u0370-\u03ff](?![^\W\d_])")
-_EQUATION_SIDE: Final = pattern(rf"(?:{_LETTER.pattern}|{N}|[-+*/^()|\u221a\u00d7\u00f7{{}}_\s\d])*$")
-_OPERATION: Final = re.compile(rf"{N}|[-+*/^|\u221a\u00d7\u00f7]")
-_UNKNOWN: Final = pattern(rf"\s*[a-z](?:_\{{?\w+\}}?|_{N}|\s*\(\s*{N}?\s*\))?\s*")
+_CONTEXT_NUMBER: Final = pattern(rf"({_CONTEXT.pattern.replace('$', '')}){N}")
+_OR: Final = pattern(rf"\s+(?:or|oder|ou)\s+(?=(?:about|exactly|roughly)?\s*{N})")
+_ARROW: Final = pattern(r"(?<![^\W\d_])[a-z]\s*[\u21d2\u2192]")
+_TRAILING: Final = pattern(r"(?:\.\.+|\u2026|\betc\b\.?)\W*$")
+_SUPPOSED: Final = pattern(SUPPOSED)
+_JOINED: Final = pattern(r"\b(?:or|oder|ou|o)\b | [=\u2248\u21d2\u2192] | \b(?:i\.e\.|that\ is)")
+_PRECISION: Final = pattern(
+    rf"""
+    \s*[,(]?\s*
+    (?:(?:when|if|as)\s+)? (?:(?:rounded|correct|accurate|rounding|approximated)\s+(?:up\s+|down\s+|off\s+)?)?
+    (?: (?:to|\()\s*(?:{N}|two|three|four|one)\s*(?:decimals?(?:\s+places?)?|d\.?p\.?|places
+          |significant\s+(?:figures?|digits?)
+          |sig\.?\s*figs?\.?|s\.?f\.?)
+      | to\s+the\s+nearest\s+(?:whole\s+)?(?:{N}|[^\W\d_]+) )
+    (?:\)|(?![^\W\d_])) ,?
+    """
+)
 _ALONE: Final = pattern(rf"[\s(\"'\u201c\[]* {N} [\s\u00b0%]* (?:[^\W\d_]+[\s.^]*){{0,3}} [\s.)\"'\u201d\]]*")
 
 
@@ -117,12 +136,14 @@ def read_statement(text: str, *, units: Sequence[str] = (), last: bool = False) 
     """What the first sentence of ``text`` that holds a digit gives, or the last such. ``units`` may stand
     behind numbers, whatever else their letters may mean."""
     lines = (line for line in (reversed if last else iter)(text.splitlines()) if _DIGIT.search(line))
-    line = plain(_within_bounds(next(lines, ""), last))
+    line = _SPACES.sub(" ", plain(_within_bounds(next(lines, ""), last)))
     sentences = [sentence for sentence in _sentences(line) if _DIGIT.search(sentence)]
     if not sentences:
         return Statement("")
     if not last and _corrected(text):
         return Statement(sentences[0], why="it is corrected behind it")
+    if not last and any(_A_NUMBER.fullmatch(sentence) for sentence in sentences[1:]):
+        return Statement(sentences[0], why="another number stands behind it")
     return _read(sentences[-1 if last else 0], line, units)
 
 
@@ -153,6 +174,10 @@ def _sentences(line: str) -> Iterator[str]:
 
 
 def _read(sentence: str, line: str, units: Sequence[str]) -> Statement:
+    if sentence.count("**") % 2:
+        sentence = re.sub(r"\*\*(\W*)$", r"\1", sentence)
+    if _DIGIT.search(unnumbered := _STEP.sub("", sentence)):
+        sentence = unnumbered
     numbers = find_in_plain(sentence)
     try:
         if len(sentence) > _MAX_LENGTH or len(numbers) > MAX_NUMBERS:
@@ -181,10 +206,7 @@ def _shape(sentence: str, numbers: Sequence[Number], units: Sequence[str]) -> st
 
 def _given(shape: str, numbers: Sequence[Number]) -> str:
     """The characters of the numbers that a shape gives; raises NoNumber."""
-    shape = _unwrapped(_without_remarks(_BULLET.sub("", shape), numbers))
-    shape = _without_reasons(shape)
-    if _CONDITION.search(shape):
-        raise NoNumber("it holds only under a condition")
+    shape = _essence(shape, numbers)
     values = computed = ""
     contexts: list[Place] = []
     denied, trouble = False, None
@@ -211,19 +233,49 @@ def _given(shape: str, numbers: Sequence[Number]) -> str:
         values = contexts[0].checked()
     if not values:
         raise NoNumber("it gives no number")
+    _check_several(values, shape)
     return values
+
+
+def _essence(shape: str, numbers: Sequence[Number]) -> str:
+    """A shape without what only explains its numbers; raises NoNumber where it states none for certain."""
+    shape = _unwrapped(_without_remarks(_without_precision(_BULLET.sub("", shape)), numbers))
+    if _TRAILING.search(shape) or any(shape.count(pair[0]) != shape.count(pair[1]) for pair in ("()", "[]")):
+        raise NoNumber("it goes on")
+    if _ARROW.search(shape):
+        raise NoNumber("a name goes to it")
+    if supposed := _SUPPOSED.search(shape):
+        raise NoNumber(f"{shown(supposed[0])} says that it may be another, or none")
+    shape = _without_reasons(shape)
+    if _CONDITION.search(shape):
+        raise NoNumber("it holds only under a condition")
+    return shape
+
+
+def _check_several(values: str, shape: str) -> None:
+    """Several numbers must be one value in other words: 0.5 or 50%, and not 5 feet 5 inches."""
+    for one, other in pairwise(values):
+        between = shape[shape.index(one) + 1 : shape.index(other)]
+        if not _JOINED.search(between) or (re.search("[,;]", between) and "=" in between):
+            raise NoNumber("it gives several numbers")
+
+
+def _without_precision(shape: str) -> str:
+    """Without what only tells how far a number was rounded."""
+    without = _PRECISION.sub("", shape)
+    return without if re.search(N, without) else shape
 
 
 def _without_remarks(shape: str, numbers: Sequence[Number]) -> str:
     def checked(match: re.Match[str]) -> str:
         inside = match[0].strip()[1:-1].strip()
-        if _CHANGING_REMARK.search(inside):
-            return match[0]
         before = re.search(rf"({N})\W*$", shape[: match.start()])
         if before and re.fullmatch(N, inside):
             one, other = numbers[ord(before[1]) - FIRST], numbers[ord(inside) - FIRST]
             return "" if one.equals(other, Fraction(0)) else match[0]
-        return ""
+        if SUM.fullmatch(inside) or _EXPLAINED.match(inside):
+            return "" if not _CORRECTION.search(inside) else match[0]
+        return match[0] if re.search(N, inside) or _CHANGING_REMARK.search(inside) or not inside else ""
 
     without = _REMARK.sub(checked, shape)
     return without if re.search(N, without) else shape
@@ -250,6 +302,9 @@ def _without_reasons(shape: str) -> str:
     shape = _LEADING_REASON.sub("", shape, count=1)
     for reason in _REASON.finditer(shape):
         if re.search(N, shape[: reason.start()]):
+            behind = shape[reason.start() :].lstrip(" ,;-\u2014")
+            if _CORRECTION.search(behind) or _NEGATION.match(behind):
+                raise NoNumber("it is corrected behind it")
             return shape[: reason.start()]
     return shape
 
@@ -272,27 +327,27 @@ def _clause_numbers(clause: str) -> tuple[str, list[Place], bool]:
     """The numbers that a clause gives, those that only tell when or for what, and whether it computes."""
     sides = _RESULT.split(clause)
     at = max(place for place, side in enumerate(sides) if re.search(N, side))
-    if not all(_SOLVED.fullmatch(side.strip(" .?!")) for side in sides[at + 1 :]):
-        raise NoNumber("more is said of it")
+    # 8 = 5 + 3 says the value first.
+    while at and SUM.fullmatch(sides[at]) and re.search(N, sides[at - 1]):
+        at -= 1
+    predicate = " ".join(side.strip(" .!") for side in sides[at + 1 :] if not SUM.fullmatch(side))
+    check_predicate(predicate.strip(), sides[at])
+    for left in sides[:at]:
+        check_subject(left)
     left = sides[at - 1] if at else ""
-    _check_unknown(left)
     # 7 = 5 gives both; 22/7 \u2248 3.14 gives what it was rounded to.
     alone = re.fullmatch(rf"[\s(\"']*{N}[\s)\"']*", left) and "\u2248" not in clause
     places = [
-        Place(side[: match.start()], match[0], side[match.end() :])
+        Place(_told(part[: match.start()]), match[0], _told(part[match.end() :]))
         for side in (sides[at - 1 : at + 1] if alone else [sides[at]])
-        for match in re.finditer(N, side)
+        for part in _OR.split(side)
+        for match in re.finditer(N, part)
     ]
     contexts = [place for place in places if _CONTEXT.search(place.before)]
     values = "".join(place.checked() for place in places if place not in contexts)
     return values, contexts, bool(re.search(N, left) and _COMPUTED.fullmatch(left))
 
 
-def _check_unknown(left: str) -> None:
-    """2x = 10 says what 2x is, and not what x is."""
-    side = _EQUATION_SIDE.search(left)
-    if side is None or _UNKNOWN.fullmatch(side[0]):
-        return
-    variables = set(_LETTER.findall(side[0]))
-    if len(variables) == 1 and _OPERATION.search(side[0]):
-        raise NoNumber(f"{shown(left)} is more than an unknown")
+def _told(text: str) -> str:
+    """A text in which numbers that only tell when or for what are words."""
+    return _CONTEXT_NUMBER.sub(r"\1these", text)

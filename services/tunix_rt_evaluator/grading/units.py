@@ -95,6 +95,12 @@ GLUED_UNIT: Final = (
     r"(?:\^?\{?-?[23]\}?|[\u00b2\u00b3])?)"
 )
 """A unit as it stands behind a number without a space, as a part of a regular expression."""
+_SI: Final = (
+    r"(?:[mcdk]?m|[mk]?g|[mcd]?[lL]|m?s|h|[kMG]?[VWJN]|[kM]?Pa|[kMG]?eV|mol|[JNAVWCF]|k?\u03a9|k?cal|[kM]?Wh)"
+)
+_EXPONENT: Final = r"(?:\^?\{?-?[1-4]\}?|[\u00b2\u00b3])?"
+COMPOUND_UNIT: Final = rf"(?<=\s)(?-i:{_SI}{_EXPONENT}(?:\s?[\u00d7/]\s?\(?{_SI}{_EXPONENT}\)?)*)"
+"""A unit as it stands behind a number and a space, several of them multiplied and divided included."""
 _WORD: Final = re.compile(r"[^\W\d_][\w/^\u00b2\u00b3]*|\u00b0[CF]?|[%\u00b5\u00a2][^\W\d_]*")
 _CASE_MATTERS: Final = 2
 _POWERS: Final = str.maketrans({"\u00b2": "^2", "\u00b3": "^3"})

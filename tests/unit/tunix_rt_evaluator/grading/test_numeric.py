@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -129,6 +130,26 @@ def test_a_number_is_right_whatever_else_stands_around_it(number: str) -> None:
     assert [text for text in texts if right(f"-{number}", text) or right(f"{number}1", text)] == []
 
 
+def cases(name: str, between: str) -> Iterator[list[str]]:
+    lines = Path(__file__).with_name(name).read_text(encoding="utf-8").splitlines()
+    yield from (line.split(between) for line in lines[1:])
+
+
+def test_a_text_that_only_holds_the_number_is_not_right() -> None:
+    found = []
+    for *number, text in cases("not_the_number.txt", " => "):
+        accepted = number[0] if number and number[0].replace(".", "").isdigit() else "5"
+        text = text if accepted != "5" or not number else " => ".join([*number, text])
+        found += [text for mark in ("Answer: {}", "{}") if verdict(accepted, mark.format(text)).correct]
+    assert found == []
+
+
+def test_what_people_write_for_a_number_is_right() -> None:
+    texts = [(text.replace("\\n", "\n"), number) for text, number in cases("the_number.txt", " ## ")]
+    assert len(texts) > 500
+    assert [text for text, number in texts if not verdict(number, text).correct] == []
+
+
 @pytest.mark.parametrize("mark", MARKS)
 def test_every_mark_shows_a_number(mark: str) -> None:
     assert verdict("-18", f"First 9 and 7.\n{mark.format('-18')}").correct
@@ -232,7 +253,7 @@ def test_a_unit_may_be_spelled_in_several_ways() -> None:
 def test_why_an_answer_counts_as_no_number_is_said() -> None:
     said = verdict("5", "Answer: 5 ± 1")
     assert (said.extracted_answer, said.correct) == ("", False)
-    assert said.explanation == "'5 ± 1' counts as no number: '± #' stands behind a number and changes it"
+    assert said.explanation == "'5 ± 1' counts as no number: '± #' stands behind a number and may change it"
 
 
 # A question's own numbers, and answers that no mark shows: (prompt, accepted, output, cut, right, unmarked).
