@@ -16,9 +16,6 @@ import jax.numpy as jnp
 from tunix_rt_evaluator.worker import drawing
 from tunix_rt_kit.models.networks import Caches, Decoder
 
-_CHUNKS = (64, 48, 32)
-"""Prompts are read by as many tokens at a time as the first of these that divides their padded length."""
-
 
 @dataclass(frozen=True, slots=True)
 class Shape:
@@ -27,7 +24,8 @@ class Shape:
     Args:
         rows: answers that are under way together.
         admitted: rows that are given a prompt at once, at most ``rows``.
-        prompt_length: tokens of a padded prompt, a multiple of 32.
+        chunk: tokens of a prompt that are read at a time.
+        prompt_length: tokens of a padded prompt, a multiple of ``chunk``.
         max_new_tokens: most tokens of an answer.
         columns: of the cache.
         draws: whether tokens are drawn, or the most probable ones taken.
@@ -36,16 +34,12 @@ class Shape:
 
     rows: int
     admitted: int
+    chunk: int
     prompt_length: int
     max_new_tokens: int
     columns: int
     draws: bool
     log_probabilities: bool
-
-    @property
-    def chunk(self) -> int:
-        """Tokens of a prompt that are read at a time."""
-        return next(chunk for chunk in _CHUNKS if self.prompt_length % chunk == 0)
 
 
 class Settings(NamedTuple):

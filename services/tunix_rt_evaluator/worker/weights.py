@@ -33,7 +33,7 @@ class BaseWeights:
         Raises what ``load_model`` and ``merge_lora`` raise.
         """
         model = self._made(checkpoint, dtype)
-        model.sum_in_float32()
+        model.only_run()
         return model
 
     def _made(self, checkpoint: Path | None, dtype: str) -> Decoder:

@@ -31,7 +31,7 @@ def mesh() -> jax.sharding.Mesh:
 
 def loaded(folder: Path, dtype: str, mesh: jax.sharding.Mesh) -> Decoder:
     model = load_model(folder, dtype=dtype, mesh=mesh)
-    model.sum_in_float32()
+    model.only_run()
     return model
 
 

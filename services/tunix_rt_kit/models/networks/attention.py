@@ -15,6 +15,7 @@ Of google-tunix 0.1.7, measured against ``transformers``:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -31,6 +32,10 @@ each row's next column.
 Tunix puts the columns before the heads; a product with either would first have to be turned round."""
 
 
+Product = Callable[[jax.Array, jax.Array], jax.Array]
+"""Of rows [R, inputs] and weights, which it may want laid out in a way of its own, to [R, outputs]."""
+
+
 class Attention(nnx.Module):
     """Grouped-query attention, with projections named and laid out as Tunix's Llama has them.
 
@@ -40,7 +45,7 @@ class Attention(nnx.Module):
         norms: those of queries and keys, where the family has them.
         rngs: for the fresh weights.
 
-    ``wide`` says that products are summed in float32, see ``Decoder.sum_in_float32``.
+    ``product``, see ``Decoder.only_run``, replaces the projections' own products where it is set.
     """
 
     def __init__(
@@ -49,9 +54,8 @@ class Attention(nnx.Module):
         width, size = config.hidden_size, config.head_dim
         shardings = llama3.ShardingConfig.get_default_sharding()
 
-        def project(equation: str, shape: tuple[int, ...], sharding: tuple[str | None, ...]) -> nnx.Module:
-            module: nnx.Module = llama3.Einsum(equation, shape, rngs=rngs, sharding=sharding)
-            return module
+        def project(equation: str, shape: tuple[int, ...], sharding: tuple[str | None, ...]) -> Any:
+            return llama3.Einsum(equation, shape, rngs=rngs, sharding=sharding)
 
         self.q_proj = project("BTD,DNH->BTNH", (width, config.num_heads, size), shardings.q_weight_dnh)
         self.k_proj = project("BSD,DKH->BSKH", (width, config.num_kv_heads, size), shardings.kv_weight_dnh)
@@ -65,7 +69,7 @@ class Attention(nnx.Module):
             self.q_norm, self.k_norm = norms
         self.config = config
         self.layer = layer
-        self.wide = False
+        self.product: Product | None = None
 
     def __call__(
         self, x: jax.Array, positions: jax.Array, cache: Cache | None, mask: jax.Array
@@ -93,27 +97,28 @@ class Attention(nnx.Module):
         if window is not None:
             mask = mask & _within(window, first, x.shape[1], mask.shape[-1])
         scale, softcap = self.config.query_scale, self.config.attention_softcap
-        output = attend(query, key, value, mask, scale=scale, softcap=softcap, wide=self.wide)
-        return filled, self._product(self.o_proj, output)
+        output = attend(query, key, value, mask, scale=scale, softcap=softcap, wide=self.product is not None)
+        return filled, self._projection(self.o_proj, output, output.shape[2:])
 
     def _projected(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        query, key, value = (self._product(each, x) for each in (self.q_proj, self.k_proj, self.v_proj))
+        width = x.shape[2:]
+        query, key, value = (
+            self._projection(each, x, width) for each in (self.q_proj, self.k_proj, self.v_proj)
+        )
         if self.config.attention_bias:
             query, key, value = query + self.q_bias[...], key + self.k_bias[...], value + self.v_bias[...]
         if self.config.query_key_norm:
             query, key = self.q_norm(query), self.k_norm(key)
         return query, key, value
 
-    def _product(self, projection: Any, x: jax.Array) -> jax.Array:
-        if not self.wide:
+    def _projection(self, projection: Any, x: jax.Array, inputs: tuple[int, ...]) -> jax.Array:
+        if self.product is None:
             output: jax.Array = projection(x)
             return output
-        weight = projection.w[...]
-        # The output's weights have two axes of inputs, the other projections' one.
-        inputs = x.ndim - 2
-        size = math.prod(weight.shape[:inputs])
-        flat = jax.lax.dot(x.reshape(-1, size), weight.reshape(size, -1), preferred_element_type=jnp.float32)
-        return flat.astype(x.dtype).reshape(*x.shape[:2], *weight.shape[inputs:])
+        size = math.prod(inputs)
+        outputs = projection.shape[len(inputs) :]
+        flat = self.product(x.reshape(-1, size), projection.w[...])
+        return flat.reshape(*x.shape[:2], *outputs)
 
 
 def rotated(x: jax.Array, positions: jax.Array, rope: Rope) -> jax.Array:

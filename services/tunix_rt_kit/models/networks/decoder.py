@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from tunix_rt_kit.models.families import ModelConfig
-from tunix_rt_kit.models.networks.attention import Attention
+from tunix_rt_kit.models.networks.attention import Attention, Product
 
 Caches = dict[str, dict[str, jax.Array]]
 """``layer_0``, ``layer_1`` and so on to the cache of that layer, see ``attention.Cache``."""
@@ -40,6 +41,7 @@ class Decoder(nnx.Module):
     layers: Any
     final_norm: Any
     lm_head: Any
+    weights_first: bool = False
 
     def __call__(
         self,
@@ -96,26 +98,44 @@ class Decoder(nnx.Module):
         Rounded to bfloat16 many would be equal, and the choice between them arbitrary.
         """
         normed = self.final_norm(hidden)
-        if self.description.tied:
-            weight, axis = self.embedder.input_embedding[...], 1
+        tied = self.description.tied
+        weight = self.embedder.input_embedding[...] if tied else self.lm_head.w[...]
+        if self.weights_first:
+            logits = _rowwise(_by_weights_first, normed, weight)
         else:
-            weight, axis = self.lm_head.w[...], 0
-        contracted = (((normed.ndim - 1,), (axis,)), ((), ()))
-        logits = jax.lax.dot_general(normed, weight, contracted, preferred_element_type=jnp.float32)
+            contracted = (((normed.ndim - 1,), (1 if tied else 0,)), ((), ()))
+            logits = jax.lax.dot_general(normed, weight, contracted, preferred_element_type=jnp.float32)
         cap = self.description.logit_softcap
         return logits if cap is None else jnp.tanh(logits / cap) * cap
 
-    def sum_in_float32(self) -> None:
-        """Have every product of activations and weights summed in float32 and rounded once.
+    def only_run(self) -> None:
+        """Have products of activations and weights computed as fast as this host does them.
 
-        A CPU computes such products of bfloat16 two to four times as fast as those that are summed in
-        bfloat16. Their automatic gradients would mix types, so this is for models that are only run.
+        They are summed in float32 and rounded once: a CPU computes such products of bfloat16 two to four
+        times as fast as those that are summed in bfloat16. In float32 on a CPU the weights come first, and
+        are laid out anew for it: XLA packs the second factor for each product, which costs as much as the
+        product of a few rows. Automatic gradients would mix types, so this is for models that are only run.
         """
+        in_float32 = self.embedder.input_embedding.dtype == jnp.float32
+        self.weights_first = in_float32 and jax.default_backend() == "cpu"
+        product, linear = _PRODUCTS[self.weights_first]
         for _, module in nnx.iter_modules(self):
             if isinstance(module, nnx.Linear):
-                module.dot_general = _dot_in_float32
+                module.dot_general = linear
+                self._lay_out(module.kernel, 1)
             elif isinstance(module, Attention):
-                module.wide = True
+                module.product = product
+                for projection in (module.q_proj, module.k_proj, module.v_proj):
+                    self._lay_out(projection.w, 1)
+                self._lay_out(module.o_proj.w, 2)
+        if not self.description.tied:
+            self._lay_out(self.lm_head.w, 1)
+
+    def _lay_out(self, weights: Any, inputs: int) -> None:
+        """Make a matrix of weights, of whose axes the first are ``inputs``, as the products want it."""
+        value = weights[...]
+        matrix = value.reshape(math.prod(value.shape[:inputs]), -1)
+        weights.set_value(matrix.T if self.weights_first else matrix)
 
     def init_cache(self, batch_size: int, cache_size: int, dtype: Any) -> Caches:
         """An empty cache for ``batch_size`` rows of ``cache_size`` tokens."""
@@ -149,9 +169,37 @@ class Decoder(nnx.Module):
         return outer[name]
 
 
-def _dot_in_float32(x: jax.Array, y: jax.Array, dimensions: Any, **_: Any) -> jax.Array:
-    wide = jax.lax.dot_general(x, y, dimensions, preferred_element_type=jnp.float32)
-    return wide.astype(x.dtype)
+def _rowwise(product: Product, x: jax.Array, weights: jax.Array) -> jax.Array:
+    flat = product(x.reshape(-1, x.shape[-1]), weights)
+    return flat.reshape(*x.shape[:-1], -1)
+
+
+def _in_float32(x: jax.Array, weights: jax.Array) -> jax.Array:
+    """``weights`` are [inputs, outputs]."""
+    return jax.lax.dot(x, weights, preferred_element_type=jnp.float32).astype(x.dtype)
+
+
+def _by_weights_first(x: jax.Array, weights: jax.Array) -> jax.Array:
+    """``weights`` are [outputs, inputs]."""
+    columns = jax.lax.dot_general(weights, x, (((1,), (1,)), ((), ())))
+    # Without the barrier XLA has the product write rows, by which it loses what it gained.
+    written: jax.Array = jax.lax.optimization_barrier(columns)  # type: ignore[no-untyped-call]
+    return written.T
+
+
+def _linear_in_float32(x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> jax.Array:
+    return _rowwise(_in_float32, x, kernel)
+
+
+def _linear_by_weights_first(x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> jax.Array:
+    return _rowwise(_by_weights_first, x, kernel)
+
+
+# By whether weights come first. They are plain functions, so that the structures of two models are equal.
+_PRODUCTS: Final = {
+    False: (_in_float32, _linear_in_float32),
+    True: (_by_weights_first, _linear_by_weights_first),
+}
 
 
 def is_transposed(name: str) -> bool:
