@@ -1,10 +1,11 @@
 """LoRA training on a CPU, beside TRL's ``SFTTrainer`` and beside Tunix's ``PeftTrainer`` as it comes.
 
 Each side is a process of its own, in turns. All train the same examples, rank 16 on all seven projections,
-completions only, batches of 8 rows of 256 tokens, bfloat16. The steps of one epoch count, after 2 to warm up.
-The peers run with the memory allocator as it comes (``trl``, ``tunix``), and TRL also with the allocator's
-settings that the trainer gives its processes (``trl_same_malloc``). TRL trains padded rows and packed ones in
-the first turn; the faster goes on and counts.
+completions only, batches of 8 rows of 256 tokens, in the type that ``auto`` takes on this host. The steps
+of one epoch count, after 2 to warm up. The peers run with the memory allocator as it comes (``trl``,
+``tunix``), and TRL also with the allocator's settings that the trainer gives its processes
+(``trl_same_malloc``). TRL trains padded rows and packed ones in the first turn; the faster goes on and
+counts.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from benchmarks.options import Options
 from benchmarks.training_peer import Answer, Task, ask
 from tunix_rt_kit.chat import ChatTemplate, trace_messages
 from tunix_rt_kit.models import ModelStore
+from tunix_rt_kit.models.runtime import fast_dtype
 from tunix_rt_kit.models.tokenizer import load_tokenizer
 from tunix_rt_kit.supervision import TextExample, TokenExample, encode, pack
 from tunix_rt_trainer.worker.packing import BatchPlan
@@ -65,7 +67,7 @@ class Training:
             target_modules=_TARGETS,
             learning_rate=1e-3,
             warmup=2,
-            dtype="bfloat16",
+            dtype=fast_dtype("cpu"),
             packing=True,
         )
         self._jobs: list[training_job.Job] = []
@@ -96,6 +98,7 @@ class Training:
         ours = speed["tunix_rt"]
         figures = {
             "examples": len(self._texts),
+            "dtype": self._task.dtype,
             "repeats": self._repeats,
             "supervised_tokens_per_second": {name: round(value, 1) for name, value in speed.items()},
             "median_step_seconds": {

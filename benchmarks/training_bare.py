@@ -62,7 +62,8 @@ def main(folder: Path, steps: int) -> list[float]:
         optimizer = make_optimizer(spec.optimizer, plan.max_steps)
         trainer = StepTrainer(network, optimizer, parts=1, hooks=loop, dispatched=loop.dispatched)
         with mesh:
-            trainer.train(())
+            trainer.prepare(mesh, None)
+            trainer.train()
     return seconds_of(loop.ends)
 
 

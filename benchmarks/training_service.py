@@ -91,7 +91,6 @@ def _job(client: Client, dataset: str, base: Path, steps: int) -> tuple[str, lis
         rows_per_batch=8,
         max_length=256,
         packing=True,
-        dtype=v1.DTYPE_BFLOAT16,
     )
     job = client.trainer.create_training_job(spec)
     ends: list[float] = []

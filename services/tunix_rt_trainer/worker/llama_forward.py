@@ -17,9 +17,9 @@ from flax import nnx
 from tunix.models.llama3 import model as llama3
 
 from tunix_rt_kit.models.families import ModelConfig
-from tunix_rt_kit.models.networks.llama import Llama
 from tunix_rt_trainer.model import Remat
 from tunix_rt_trainer.worker.products import KEPT, adapted, as_bits, attention, dense, from_bits, kept
+from tunix_rt_trainer.worker.stacked import StackedLlama
 
 _PROJECTIONS: Final = {
     "q_proj": ("attn", "w"),
@@ -36,8 +36,8 @@ _ACTIVATIONS: Final = llama3.ShardingConfig.get_default_sharding().act_btd
 Weights = Mapping[str, Any]
 
 
-def supervised_logits(
-    model: Llama,
+def supervised_states(
+    model: StackedLlama,
     tokens: jax.Array,
     positions: jax.Array,
     mask: jax.Array,
@@ -46,7 +46,7 @@ def supervised_logits(
     lora_scale: float,
     remat: Remat,
 ) -> jax.Array:
-    """Next-token logits at some of the tokens.
+    """What the head makes next-token logits of, at some of the tokens.
 
     Args:
         model: with or without LoRA, its projections quantised by qwix or not.
@@ -58,29 +58,28 @@ def supervised_logits(
         remat: what to recompute.
 
     Returns:
-        [K, vocabulary] in float32.
+        [K, D] in the type of the model.
     """
     config = model.description
     rotation = _rotation(positions, config)
     layer = partial(_layer, config=config, lora_scale=lora_scale, rotation=rotation, mask=mask)
     # What has an adapter is frozen; bits have no gradients.
     packed = as_bits if nnx.state(model, nnx.LoRAParam) else _as_it_is
-    stacked = jax.tree.map(_stacked, *(_weights(each, packed) for each in model.layers))
-    hidden, _ = jax.lax.scan(_remat(layer, remat), model.embedder.encode(tokens), stacked)
-    chosen = _normed(
-        hidden.reshape(-1, config.hidden_size)[supervised], model.final_norm.w[...], config.rms_norm_eps
-    )
-    if config.tied:
-        return dense(chosen, model.embedder.input_embedding[...], 1)
-    return dense(chosen, model.lm_head.w[...])
+    weights = _weights(model.layers, packed)
+    hidden, _ = jax.lax.scan(_remat(layer, remat), model.embedder.encode(tokens), weights)
+    chosen = hidden.reshape(-1, config.hidden_size)[supervised]
+    return _normed(chosen, model.final_norm.w[...], config.rms_norm_eps)
+
+
+def head(model: StackedLlama) -> tuple[jax.Array, int]:
+    """The weights that make logits, and which of their axes is that of the states."""
+    if model.description.tied:
+        return model.embedder.input_embedding[...], 1
+    return model.lm_head.w[...], 0
 
 
 def _as_it_is(weight: jax.Array) -> jax.Array:
     return weight
-
-
-def _stacked(*each: jax.Array) -> jax.Array:
-    return jnp.stack(each)
 
 
 def _remat(layer: Any, remat: Remat) -> Any:
@@ -91,7 +90,7 @@ def _remat(layer: Any, remat: Remat) -> Any:
 
 
 def _weights(layer: llama3.DecoderLayer, packed: Callable[[jax.Array], jax.Array]) -> Weights:
-    """The weights of a layer, those of the base model as ``packed`` gives them."""
+    """The weights of all layers, those of the base model as ``packed`` gives them."""
     weights: dict[str, Any] = {
         "input_norm": packed(layer.input_layernorm.w[...]),
         "mlp_norm": packed(layer.post_attention_layernorm.w[...]),
@@ -118,19 +117,20 @@ def _layer(
 ) -> tuple[jax.Array, None]:
     weights = jax.tree.map(from_bits, weights)
     rows, length, width = hidden.shape
-    dtype, groups = hidden.dtype, config.num_heads // config.num_kv_heads
+    dtype = hidden.dtype
     project = partial(_project, weights, lora_scale)
 
     def heads(x: jax.Array) -> jax.Array:
-        """[B * L, N * D] -> [B, N, L, D]."""
-        return x.reshape(rows, length, -1, config.head_dim).swapaxes(1, 2)
+        """[B * L, H * G * D] -> [B, H, L, G, D], for each key-value head the G heads that share it."""
+        return x.reshape(rows, length, config.num_kv_heads, -1, config.head_dim).swapaxes(1, 2)
 
     x = hidden.reshape(-1, width)
     normed = _normed(x, weights["input_norm"], config.rms_norm_eps)
     q, k = (_rotated(heads(project(name, normed)), rotation) for name in ("q_proj", "k_proj"))
     q, k, v = (kept(each.astype(dtype)) for each in (q, k, heads(project("v_proj", normed))))
-    mixed = attention(q.reshape(rows, config.num_kv_heads, groups * length, -1), k, v, mask)
-    mixed = mixed.reshape(rows, config.num_heads, length, -1).swapaxes(1, 2).reshape(rows * length, -1)
+    q_rows, k_rows, v_rows = (each.reshape(*each.shape[:2], -1, config.head_dim) for each in (q, k, v))
+    mixed = attention(q_rows, k_rows, v_rows, mask)
+    mixed = mixed.reshape(q.shape).swapaxes(1, 2).reshape(rows * length, -1)
     x = kept((x + project("o_proj", mixed)).astype(dtype))
     normed = _normed(x, weights["mlp_norm"], config.rms_norm_eps)
     gate, up = (kept(project(name, normed).astype(dtype)) for name in ("gate_proj", "up_proj"))
@@ -159,9 +159,9 @@ def _normed(x: jax.Array, weight: jax.Array, epsilon: float) -> jax.Array:
 
 
 def _rotation(positions: jax.Array, config: ModelConfig) -> tuple[jax.Array, jax.Array]:
-    """Sine and cosine, [B, 1, L, D / 2]."""
+    """Sine and cosine, [B, 1, L, 1, D / 2]."""
     frequencies = jnp.asarray(config.rope.inverse_frequencies(config.head_dim), jnp.float32)
-    angles = positions[:, None, :, None] * frequencies
+    angles = positions[:, None, :, None, None] * frequencies
     return jnp.sin(angles), jnp.cos(angles)
 
 

@@ -50,8 +50,8 @@ class LoopPlan:
 class Keeper(Protocol):
     """Where checkpoints and states go; each raises ResourceExhausted(STORAGE_FULL)."""
 
-    def checkpoint(self, history: list[StepMetrics], *, best: bool) -> None:
-        """Leave the checkpoint of the last step of ``history`` and tell of it."""
+    def checkpoint(self, network: Decoder, history: list[StepMetrics], *, best: bool) -> None:
+        """Leave ``network`` as the checkpoint of the last step of ``history`` and tell of it."""
 
     def found(self, step: int, *, best: bool) -> None:
         """Tell once more of the checkpoint of ``step``, if it is still there."""
@@ -114,12 +114,12 @@ class TrainingLoop(DataHooks):  # type: ignore[misc]
         """
         with mesh:
             try:
+                self._trainer.prepare(mesh, self._state)
                 if self._state is not None:
-                    self._trainer.restore(self._state, mesh)
                     self._state = None
                     self._take_up()
                 self._reporter.stage("compiling")
-                self._trainer.train(())
+                self._trainer.train()
             except JobCancelled:
                 self._save_where_it_stands()
                 raise
@@ -229,7 +229,7 @@ class TrainingLoop(DataHooks):  # type: ignore[misc]
         """Save the last step. The state comes last: a job that goes on from it finds its checkpoint there."""
         if not self._trainer.weights_are_finite():
             raise self._not_finite(self.history[-1].step, "weights are no longer finite")
-        self._keeper.checkpoint(self.history, best=best)
+        self._keeper.checkpoint(self._trainer.network(), self.history, best=best)
         self._saved = self.history[-1].step
         if state:
             self._save_state()

@@ -19,7 +19,8 @@ from tunix_rt_kit.models.networks.llama import Llama
 from tunix_rt_kit.models.runtime import Dtype, chosen_dtype
 from tunix_rt_trainer.model import Method, Remat, TrainingSpec
 from tunix_rt_trainer.worker import llama_forward, tunix_forward
-from tunix_rt_trainer.worker.products import cross_entropy
+from tunix_rt_trainer.worker.products import cross_entropy, dense, frozen_head_nll, saves_arithmetic
+from tunix_rt_trainer.worker.stacked import StackedLlama
 
 Loss = tuple[jax.Array, dict[str, jax.Array]]
 
@@ -96,10 +97,21 @@ def loss(
     length = tokens.shape[1]
     same_segment = segments[:, :, None] == segments[:, None, :]
     mask = same_segment & jnp.tril(jnp.ones((length, length), jnp.bool_))
-    logits = supervised_logits(model, tokens, positions, mask, supervised)
-    nll_sum: jax.Array = (cross_entropy(logits, labels) * weights).sum()
+    given = tokens, positions, mask, supervised
+    nll_sum = _nll_sum(model, given, labels, weights)
     weight_sum = weights.sum()
     return nll_sum / jnp.maximum(weight_sum, 1.0), {"nll_sum": nll_sum, "weight_sum": weight_sum}
+
+
+def _nll_sum(model: Any, given: tuple[jax.Array, ...], labels: jax.Array, weights: jax.Array) -> jax.Array:
+    if isinstance(model, Llama | StackedLlama) and is_lora_enabled(model):
+        states, head, axis = _states_and_head(model, *given)
+        if saves_arithmetic(states):
+            return frozen_head_nll(states, head, labels, weights, axis)
+        logits = dense(states, head, axis)
+    else:
+        logits = supervised_logits(model, *given)
+    return (cross_entropy(logits, labels) * weights).sum()
 
 
 def supervised_logits(
@@ -111,20 +123,39 @@ def supervised_logits(
     padding) are not learned. Llama has a forward computation of our own; other families run Tunix's layers.
     Weights that are trained are cast to the computing type before use.
     """
-    computation: Computation = model.computation
-    given = tokens, positions, mask, supervised
-    if not is_lora_enabled(model):
-        model = _cast(model, computation.dtype)
-    if isinstance(model, Llama):
-        return llama_forward.supervised_logits(
-            model, *given, lora_scale=computation.lora_scale, remat=computation.remat
+    if not isinstance(model, Llama | StackedLlama):
+        model = _computing(model)
+        return tunix_forward.supervised_logits(
+            model, tokens, positions, mask, supervised, remat=model.computation.remat
         )
-    return tunix_forward.supervised_logits(model, *given, remat=computation.remat)
+    return dense(*_states_and_head(model, tokens, positions, mask, supervised))
 
 
-def _cast(model: Any, dtype: Dtype) -> Any:
+def _states_and_head(
+    model: Any, tokens: jax.Array, positions: jax.Array, mask: jax.Array, supervised: jax.Array
+) -> tuple[jax.Array, jax.Array, int]:
+    """Of a Llama what its head is given, the head's weights, and their axis for ``dense``."""
+    computation: Computation = model.computation
+    model = _computing(model)
+    stacked = model if isinstance(model, StackedLlama) else StackedLlama(model)
+    states = llama_forward.supervised_states(
+        stacked,
+        tokens,
+        positions,
+        mask,
+        supervised,
+        lora_scale=computation.lora_scale,
+        remat=computation.remat,
+    )
+    return states, *llama_forward.head(stacked)
+
+
+def _computing(model: Any) -> Any:
+    """The model with weights that are trained in the type that it computes in; an adapter is cast later."""
+    if is_lora_enabled(model):
+        return model
     graph, state = nnx.split(model)
-    return nnx.merge(graph, jax.tree.map(lambda weight: weight.astype(dtype), state))
+    return nnx.merge(graph, jax.tree.map(lambda weight: weight.astype(model.computation.dtype), state))
 
 
 def _seed_of(seed: int, purpose: str) -> int:

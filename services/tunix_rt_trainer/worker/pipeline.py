@@ -46,11 +46,11 @@ def run(job: JobDir) -> None:
     problem = f"{rows_at_a_time(spec)} do not fit into the device's memory; {advice(spec)}"
     with runtime.advising(problem), dividing(spec.mesh), _sinks(worker, job, step, reporter):
         network = build_network(model.path, spec, mesh)
-        keeper = JobKeeper(worker, network, manifest, ledger, states, model.path, job.path, reporter)
+        keeper = JobKeeper(worker, manifest, ledger, states, model.path, job.path, reporter)
         optimizer = make_optimizer(spec.optimizer, plan.max_steps)
         loop = TrainingLoop(network, optimizer, plan, reporter, keeper, ledger, state)
-        # It holds as much as weights and optimizer take.
-        del state
+        # They hold as much as weights and optimizer take.
+        del network, state
         loop.run(mesh)
 
 

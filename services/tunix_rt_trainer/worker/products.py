@@ -7,6 +7,7 @@ backward pass (its log-normaliser, as in arXiv:2205.14135) instead of the matrix
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, Final
 
@@ -19,6 +20,9 @@ KEPT: Final = "kept"
 """Name, for checkpoint policies, of what ``kept`` and ``attention`` keep for the backward pass."""
 
 _MASKED: Final = -1e30
+_BLOCK: Final = 64
+_MOST_BLOCKS: Final = 4
+_HEAD_TOKENS: Final = 256
 
 
 def as_bits(x: jax.Array) -> jax.Array:
@@ -85,15 +89,25 @@ def adapted(x: jax.Array, w: jax.Array, a: jax.Array, b: jax.Array, scale: float
 def _adapted_forward(
     x: jax.Array, w: jax.Array, a: jax.Array, b: jax.Array, scale: float
 ) -> tuple[jax.Array, Any]:
+    if saves_arithmetic(x):
+        return dot(x, _merged(w, a, b, scale), 1, 0), (x, w, a, b, None)
     inner = (dot(x, a.astype(x.dtype), 1, 0) * scale).astype(x.dtype)
     return dot(x, w, 1, 0) + dot(inner, b.astype(x.dtype), 1, 0), (x, w, a, b, inner)
+
+
+def _merged(w: jax.Array, a: jax.Array, b: jax.Array, scale: float) -> jax.Array:
+    return w + dot(a, b, 1, 0) * scale
 
 
 def _adapted_backward(scale: float, saved: Any, g: jax.Array) -> tuple[jax.Array, ...]:
     x, w, a, b, inner = saved
     g = g.astype(x.dtype)
     to_inner = (dot(g, b.astype(x.dtype), 1, 1) * scale).astype(x.dtype)
-    dx = dot(g, w, 1, 1) + dot(to_inner, a.astype(x.dtype), 1, 1)
+    if inner is None:
+        inner = dot(x, a, 1, 0) * scale
+        dx = dot(g, _merged(w, a, b, scale), 1, 1)
+    else:
+        dx = dot(g, w, 1, 1) + dot(to_inner, a.astype(x.dtype), 1, 1)
     da, db = _weight_gradient(x, to_inner), dot(inner, g, 0, 0)
     return dx.astype(x.dtype), _weight_gradient(x, g).astype(w.dtype), da.astype(a.dtype), db.astype(b.dtype)
 
@@ -102,18 +116,19 @@ adapted.defvjp(_adapted_forward, _adapted_backward)
 
 
 def attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
-    """Softmax attention of G query heads to each of H key-value heads.
+    """Causal softmax attention of G query heads to each of H key-value heads.
 
     Args:
-        q: [B, H, G * L, D], the queries of a group of heads one head after the other.
+        q: [B, H, L * G, D], the queries of a group of heads for a token one after the other.
         k: [B, H, L, D].
         v: [B, H, L, D].
-        mask: [B, L, L] bool, true where the query (second axis) attends to the key; each to one at least.
+        mask: [B, L, L] bool, true where the query (second axis) attends to the key; each to one at least, and
+            to none after it.
 
     Returns:
-        [B, H, G * L, D], in the type of ``v``.
+        [B, H, L * G, D], in the type of ``v``.
     """
-    return _attention(q, k, v, jnp.tile(mask, (1, q.shape[2] // k.shape[2], 1))[:, None])
+    return _attention(q, k, v, jnp.repeat(mask, q.shape[2] // k.shape[2], 1)[:, None])
 
 
 @jax.custom_vjp
@@ -126,25 +141,51 @@ def _scores(q: jax.Array, k: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def _attention_forward(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> tuple[jax.Array, Any]:
-    scores = _scores(q, k, mask)
-    peak = scores.max(-1, keepdims=True)
-    powers = jnp.exp(scores - peak)
-    total = powers.sum(-1, keepdims=True)
-    out = (_batched("bhij,bhjd->bhid", powers.astype(v.dtype), v) / total).astype(v.dtype)
-    out, normaliser = _named(out), _named(peak + jnp.log(total))
+    outs, normalisers = [], []
+    for queries, keys in _blocks(q, k):
+        scores = _scores(q[:, :, queries], k[:, :, keys], mask[:, :, queries, keys])
+        peak = scores.max(-1, keepdims=True)
+        powers = jnp.exp(scores - peak)
+        total = powers.sum(-1, keepdims=True)
+        out = _batched("bhij,bhjd->bhid", powers.astype(v.dtype), v[:, :, keys]) / total
+        outs.append(out.astype(v.dtype))
+        normalisers.append(peak + jnp.log(total))
+    out, normaliser = _named(jnp.concatenate(outs, 2)), _named(jnp.concatenate(normalisers, 2))
     return out, (q, k, v, mask, out, normaliser)
 
 
 def _attention_backward(saved: Any, g: jax.Array) -> tuple[jax.Array | None, ...]:
     q, k, v, mask, out, normaliser = saved
-    probabilities = jnp.exp(_scores(q, k, mask) - normaliser)
     correction = (g.astype(jnp.float32) * out.astype(jnp.float32)).sum(-1, keepdims=True)
-    ds = probabilities * (_batched("bhid,bhjd->bhij", g, v) - correction) * q.shape[-1] ** -0.5
-    ds = ds.astype(q.dtype)
-    dv = _batched("bhji,bhid->bhjd", _transposed(probabilities.astype(v.dtype)), g)
-    dq = _batched("bhij,bhjd->bhid", ds, k)
-    dk = _batched("bhji,bhid->bhjd", _transposed(ds), q)
-    return dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype), None
+    dqs, dk, dv = [], jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32)
+    for queries, keys in _blocks(q, k):
+        q_, g_, k_, v_ = q[:, :, queries], g[:, :, queries], k[:, :, keys], v[:, :, keys]
+        scores = _scores(q_, k_, mask[:, :, queries, keys])
+        probabilities = jnp.exp(scores - normaliser[:, :, queries])
+        ds = probabilities * (_batched("bhid,bhjd->bhij", g_, v_) - correction[:, :, queries])
+        ds = (ds * q.shape[-1] ** -0.5).astype(q.dtype)
+        dv = dv.at[:, :, keys].add(
+            _batched("bhji,bhid->bhjd", _transposed(probabilities.astype(v.dtype)), g_)
+        )
+        dqs.append(_batched("bhij,bhjd->bhid", ds, k_).astype(q.dtype))
+        dk = dk.at[:, :, keys].add(_batched("bhji,bhid->bhjd", _transposed(ds), q_))
+    return jnp.concatenate(dqs, 2), dk.astype(k.dtype), dv.astype(v.dtype), None
+
+
+def _blocks(q: jax.Array, k: jax.Array) -> Iterator[tuple[slice, slice]]:
+    """Queries that are computed at a time, and the keys that are not after them all."""
+    length, group = k.shape[2], q.shape[2] // k.shape[2]
+    count = max(1, min(_MOST_BLOCKS, length // _BLOCK)) if saves_arithmetic(q) else 1
+    size = -(-length // count)
+    for start in range(0, length, size):
+        stop = min(start + size, length)
+        yield slice(start * group, stop * group), slice(stop)
+
+
+def saves_arithmetic(x: jax.Array) -> bool:
+    """Whether fewer operations on smaller arrays are faster than more on larger ones: where operations are
+    slow, as in float32 on a CPU."""
+    return x.dtype == jnp.float32 and jax.default_backend() == "cpu"
 
 
 _attention.defvjp(_attention_forward, _attention_backward)
@@ -174,6 +215,60 @@ def _cross_entropy_backward(saved: Any, g: jax.Array) -> tuple[jax.Array, None]:
 
 
 cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def frozen_head_nll(
+    x: jax.Array, w: jax.Array, labels: jax.Array, weights: jax.Array, w_axis: int
+) -> jax.Array:
+    """``cross_entropy(dense(x, w, w_axis), labels)`` times ``weights``, summed; ``w`` has no gradient.
+
+    It is worked out for some tokens at a time, and their share of the gradient with it, so that logits are
+    never kept; and for no more tokens than the last one whose weight is not 0.
+    """
+    return _head_pass(x, w, labels, weights, w_axis, with_gradient=False)[0]
+
+
+def _head_pass(
+    x: jax.Array, w: jax.Array, labels: jax.Array, weights: jax.Array, w_axis: int, *, with_gradient: bool
+) -> tuple[jax.Array, jax.Array]:
+    """The sum, and its gradient by ``x``."""
+    count = x.shape[0]
+    size = min(_HEAD_TOKENS, count)
+    x, labels, weights = (
+        jnp.pad(each, [(0, -count % size)] + [(0, 0)] * (each.ndim - 1)) for each in (x, labels, weights)
+    )
+    used = jnp.max(jnp.where(weights != 0, jnp.arange(1, len(weights) + 1), 0))
+
+    def add(index: jax.Array, so_far: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        total, dx = so_far
+        x_, labels_, weights_ = (
+            lax.dynamic_slice_in_dim(each, index * size, size) for each in (x, labels, weights)
+        )
+        logits = dot(x_, w, 1, w_axis)
+        losses, saved = _cross_entropy_forward(logits, labels_)
+        if with_gradient:
+            g = _cross_entropy_backward(saved, weights_)[0]
+            dx = lax.dynamic_update_slice_in_dim(dx, dot(g, w, 1, 1 - w_axis), index * size, 0)
+        return total + (losses * weights_).sum(), dx
+
+    start = jnp.zeros((), jnp.float32), jnp.zeros(x.shape if with_gradient else (), x.dtype)
+    total, dx = lax.fori_loop(0, -(-used // size), add, start)
+    return total, dx[:count] if with_gradient else dx
+
+
+def _head_forward(
+    x: jax.Array, w: jax.Array, labels: jax.Array, weights: jax.Array, w_axis: int
+) -> tuple[jax.Array, jax.Array]:
+    return _head_pass(x, w, labels, weights, w_axis, with_gradient=True)
+
+
+def _head_backward(w_axis: int, dx: jax.Array, g: jax.Array) -> tuple[jax.Array | None, ...]:
+    del w_axis
+    return dx * g, None, None, None
+
+
+frozen_head_nll.defvjp(_head_forward, _head_backward)
 
 
 def _weight_gradient(x: jax.Array, g: jax.Array) -> jax.Array:

@@ -35,7 +35,6 @@ class JobKeeper:
     """
 
     worker: WorkerSpec
-    network: Decoder
     manifest: TrainingManifest
     ledger: Ledger
     states: StateStore
@@ -43,8 +42,8 @@ class JobKeeper:
     job_folder: Path
     reporter: Reporter
 
-    def checkpoint(self, history: list[StepMetrics], *, best: bool) -> None:
-        """Leave the checkpoint of the last step of ``history`` and tell of it.
+    def checkpoint(self, network: Decoder, history: list[StepMetrics], *, best: bool) -> None:
+        """Leave ``network`` as the checkpoint of the last step of ``history`` and tell of it.
 
         Raises:
             ResourceExhausted: STORAGE_FULL, and the other errors of a file system, naming the folder.
@@ -52,7 +51,7 @@ class JobKeeper:
         step = history[-1].step
         self.reporter.stage("saving")
         with new_folder(self.job_folder / _folder_of(step)) as folder:
-            self._weights(folder)
+            self._weights(network, folder)
             (folder / METRICS_FILE).write_bytes(b"".join(map(_metrics_line, history)))
             self.ledger.copy_to(folder / LEDGER_FILE)
             manifest = self.manifest.model_copy(update={"data_order_digest": self.ledger.data_order_digest})
@@ -70,14 +69,14 @@ class JobKeeper:
         """Keep what is needed to go on after a step; raises as ``checkpoint``."""
         self.states.write(state)
 
-    def _weights(self, folder: Path) -> None:
+    def _weights(self, network: Decoder, folder: Path) -> None:
         lora = self.worker.spec.lora
         if lora is not None:
-            save_adapter(self.network, folder, alpha=lora.alpha, base_model=self.worker.spec.base_model)
+            save_adapter(network, folder, alpha=lora.alpha, base_model=self.worker.spec.base_model)
             return
         template = ChatTemplate(**self.worker.inputs.chat_template.model_dump())
         whole = folder / "model"
-        save_model(self.network, whole, base=self.base, conversation=Conversation.by(template))
+        save_model(network, whole, base=self.base, conversation=Conversation.by(template))
         for file in whole.iterdir():
             file.rename(folder / file.name)
         whole.rmdir()

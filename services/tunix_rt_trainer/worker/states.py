@@ -21,7 +21,7 @@ from tunix_rt_trainer.model import StepMetrics
 
 FOLDER: Final = "states"
 _KEPT: Final = 2
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 _MOST_BYTES: Final = 1 << 30
 _MANIFEST: Final = "state.json"
 _HISTORY: Final = "history.json"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,9 +16,11 @@ from tunix.sft.hooks import DataHooks
 from tunix.sft.peft_trainer import PeftTrainer, TrainingConfig
 
 from tunix_rt_kit.models.networks import Decoder
+from tunix_rt_kit.models.networks.llama import Llama
 from tunix_rt_trainer.model import StepMetrics
 from tunix_rt_trainer.worker.batches import Batch
 from tunix_rt_trainer.worker.network import loss, trained_type
+from tunix_rt_trainer.worker.stacked import StackedLlama, unstacked
 from tunix_rt_trainer.worker.states import SavedState, put_tensors, tensors_of
 
 _NEVER = 1 << 62
@@ -50,46 +53,86 @@ class StepTrainer(PeftTrainer):  # type: ignore[misc]
         self._axes = ("fsdp",) if parts == 1 else (None, "fsdp")
         # Steps end when there is no next batch; Tunix's own limit would bring its progress bar with it.
         config = TrainingConfig(eval_every_n_steps=_NEVER, max_steps=None, data_sharding_axis=self._axes)
-        super().__init__(network, optimizer, config)
+        self._network = nnx.graphdef(network)
+        super().__init__(StackedLlama(network) if isinstance(network, Llama) else network, optimizer, config)
+        self._kind = trained_type(self.model)
+        self._evaluate: Callable[..., dict[str, jax.Array]] | None = None
         self._parts = parts
         self._dispatched = dispatched
         self.with_loss_fn(loss, has_aux=True)
         self.with_data_hooks(hooks)
 
-    def create_train_step_fn(self) -> Callable[..., tuple[Any, Any, Any]]:
-        def step(model: Decoder, optimizer: nnx.Optimizer[Any], inputs: Any) -> tuple[Any, Any, Any]:
+    def train(self) -> None:
+        """Take steps until there is no next batch."""
+        # The step is compiled here: Tunix would have it return the weights that stay as they are, as copies.
+        super().train((), skip_jit=True)
+
+    def create_train_step_fn(self) -> Callable[[Any], tuple[jax.Array, StepResult, jax.Array]]:
+        graph, *_ = self._split()
+        optimizer_graph = nnx.graphdef(self.optimizer)
+
+        @partial(jax.jit, donate_argnums=(0, 1))
+        def step(trained: Any, optimizing: Any, frozen: Any, inputs: Any) -> tuple[Any, ...]:
+            model = nnx.merge(graph, trained, frozen)
+            optimizer = nnx.merge(optimizer_graph, optimizing)
             mean, gradient = mean_gradient(model, inputs, self._parts)
             norm = optax.global_norm(gradient)
             optimizer.update(model, gradient)
+            return nnx.state(model, self._kind), nnx.state(optimizer), mean, norm
+
+        def take(inputs: Any) -> tuple[jax.Array, StepResult, jax.Array]:
+            _, trained, frozen = self._split()
+            trained, optimizing, mean, norm = step(trained, nnx.state(self.optimizer), frozen, inputs)
+            nnx.update(self.model, trained)
+            nnx.update(self.optimizer, optimizing)
             return mean, {"loss": mean, "grad_norm": norm}, norm
 
-        return step
+        return take
 
     def nll(self, batch: Batch) -> tuple[float, float]:
         """Negative log-likelihood in nats summed over a batch of one part, and over how many tokens."""
-        _, evaluate = self.jit_train_and_eval_step(cache_nnx_graph=True)
-        _, sums = evaluate(sharding_utils.shard_input(batch.arrays, ("fsdp",)))
+        graph, trained, frozen = self._split()
+        if self._evaluate is None:
+            self._evaluate = jax.jit(
+                lambda trained, frozen, inputs: loss(nnx.merge(graph, trained, frozen), **inputs)[1]
+            )
+        sums = self._evaluate(trained, frozen, sharding_utils.shard_input(batch.arrays, ("fsdp",)))
         return float(sums["nll_sum"]), float(sums["weight_sum"])
+
+    def _split(self) -> tuple[Any, Any, Any]:
+        """The model's structure, the weights that are trained, and all others."""
+        graph, *states = nnx.split(self.model, self._kind, ...)
+        trained, frozen = states
+        return graph, trained, frozen
+
+    def network(self) -> Decoder:
+        """The network as it is now; of weights that are not trained it may hold the shapes alone."""
+        if isinstance(self.model, StackedLlama):
+            return unstacked(self.model, self._network, self._kind)
+        model: Decoder = self.model
+        return model
 
     def weights_are_finite(self) -> bool:
         """Whether no weight that is trained has overflowed."""
-        weights = tensors_of(nnx.state(self.model, trained_type(self.model)))
+        weights = tensors_of(nnx.state(self.model, self._kind))
         return all(bool(np.isfinite(value).all()) for value in weights.values())
 
     def saved(self, history: tuple[StepMetrics, ...]) -> SavedState:
         """What is needed to go on after the last step of ``history``, which was the last one taken."""
         return SavedState(
             history=history,
-            trained=tensors_of(nnx.state(self.model, trained_type(self.model))),
+            trained=tensors_of(nnx.state(self.model, self._kind)),
             optimizer=tensors_of(nnx.state(self.optimizer)),
         )
 
-    def restore(self, state: SavedState, mesh: jax.sharding.Mesh) -> None:
-        """Go on after the step of ``state``; to be called before training begins."""
-        # Until then Tunix leaves the optimizer on one device, and values must come to where it will be.
+    def prepare(self, mesh: jax.sharding.Mesh, state: SavedState | None) -> None:
+        """Lay out on the devices what training needs there, to go on after the step of ``state`` if there is
+        one; to be called before training begins."""
         self._shard_optimizer(mesh)
+        if state is None:
+            return
         for module, kind, tensors in (
-            (self.model, trained_type(self.model), state.trained),
+            (self.model, self._kind, state.trained),
             (self.optimizer, ..., state.optimizer),
         ):
             values = nnx.state(module, kind)
