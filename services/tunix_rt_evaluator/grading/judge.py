@@ -13,6 +13,7 @@ from tunix_rt_evaluator.grading.answers import read_answer
 from tunix_rt_evaluator.grading.contract import CannotGrade, GraderKind, Problem, Question, needs_no_mark
 from tunix_rt_evaluator.model import Verdict
 from tunix_rt_evaluator.openai_endpoint import Endpoint, EndpointError, one_line, text_of
+from tunix_rt_evaluator.reasoning.split import answer_alone
 from tunix_rt_kit.artifacts import digest_bytes
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ GRADE: 1"""
 _GRADE: Final = re.compile(r"[*_`\s]*GRADE:[*_`\s]*(0(?:\.\d+)?|1(?:\.0+)?|\.\d+)[*_`\s.]*")
 _FIELDS: Final = re.compile(r"\{(question|accepted|answer)\}")
 _MAX_TOKENS: Final = 1_024
+_MAX_TOKENS_THINKING: Final = 8_192
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,24 @@ class JudgeEndpoint(Endpoint):
         return OpenAI(**self.options)
 
     def ask(self, model: str, prompt: str) -> str:
-        """What ``model`` replies to ``prompt`` at temperature 0; raises CannotGrade."""
+        """What ``model`` replies to ``prompt`` at temperature 0, its reasoning included; raises CannotGrade.
+
+        A model that is cut while it still thinks is asked once more, for a longer reply.
+        """
+        for limit in (_MAX_TOKENS, _MAX_TOKENS_THINKING):
+            text, cut = self._asked(model, prompt, limit)
+            if not cut:
+                break
+            if text.strip() and answer_alone(text) is not None:
+                raise CannotGrade(_cut(model, limit))
+        if cut:
+            raise CannotGrade(_cut(model, limit))
+        if not text.strip():
+            raise CannotGrade(f"the judge {model!r} replied nothing")
+        return text
+
+    def _asked(self, model: str, prompt: str, limit: int) -> tuple[str, bool]:
+        """What it replies within ``limit`` tokens, and whether that was cut there."""
         try:
             with self.explained():
                 reply = self.client.chat.completions.create(
@@ -71,17 +90,16 @@ class JudgeEndpoint(Endpoint):
                     messages=[{"role": "user", "content": prompt}],
                     temperature=0,
                     seed=0,
-                    max_tokens=_MAX_TOKENS,
+                    max_tokens=limit,
                 )
                 choice = reply.choices[0]
-                text, finished = text_of(choice), choice.finish_reason
+                return text_of(choice) or "", choice.finish_reason == "length"
         except EndpointError as error:
             raise CannotGrade(str(error)) from None
-        if not text or not text.strip():
-            raise CannotGrade(f"the judge {model!r} replied nothing")
-        if finished == "length":
-            raise CannotGrade(f"the judge {model!r} did not come to an end within {_MAX_TOKENS:,} tokens")
-        return text
+
+
+def _cut(model: str, limit: int) -> str:
+    return f"the judge {model!r} did not come to an end within {limit:,} tokens"
 
 
 def kind(endpoint: JudgeEndpoint) -> GraderKind:
@@ -120,7 +138,9 @@ def _grade(endpoint: JudgeEndpoint, settings: JudgeGrader, question: Question, o
     }
     # In one pass: what an answer holds is never taken for a field.
     prompt = _FIELDS.sub(lambda match: values[match[1]], _template(settings))
-    reply = endpoint.ask(settings.model, prompt)
+    reply = answer_alone(endpoint.ask(settings.model, prompt))
+    if reply is None:
+        raise CannotGrade(f"the judge {settings.model!r} did not end its reasoning")
     score = parse_grade(reply)
     return Verdict(
         extracted_answer=read_answer(output).first_line,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from tunix_rt_evaluator.model import ChatTemplateFields
@@ -16,6 +18,9 @@ NONE: Final = "none"
 """The name of no marks: all of an output is the answer."""
 DEFAULT: Final = "think"
 MAX_MARK: Final = 100
+
+
+_TAG: Final = re.compile(r"</?[a-zA-Z:_]+>")
 
 
 class Pair(NamedTuple):
@@ -95,6 +100,19 @@ def resolved_marks(asked: ReasoningMarks | None, template: ChatTemplateFields | 
     return ReasoningMarks(name=name, start=pair.start, end=pair.end, opened=opened, revision=REVISION)
 
 
+@lru_cache(maxsize=64)
+def pattern_of(*marks: str) -> re.Pattern[str]:
+    """What finds any of some marks, tags such as ``<think>`` in capitals as well."""
+    longest_first = sorted(marks, key=len, reverse=True)
+    parts = [f"(?i:{re.escape(mark)})" if _TAG.fullmatch(mark) else re.escape(mark) for mark in longest_first]
+    return re.compile("|".join(parts), re.ASCII)
+
+
+def same_mark(written: str, mark: str) -> bool:
+    """Whether what stands in an output is a mark."""
+    return pattern_of(mark).fullmatch(written) is not None
+
+
 def is_current(marks: ReasoningMarks | None) -> bool:
     """Whether these are resolved marks, by which outputs were split as they would be now."""
     return marks is not None and marks.revision == REVISION
@@ -143,8 +161,8 @@ def _check_own(asked: ReasoningMarks, wrong: Violations, field: str) -> None:
     if not all(sides.values()):
         return
     for side, other in (("start", "end"), ("end", "start")):
-        if sides[side] in sides[other]:
-            what = "equals" if asked.start == asked.end else "is a part of"
+        if pattern_of(sides[side]).search(sides[other]):
+            what = "equals" if len(asked.start) == len(asked.end) else "is a part of"
             wrong.add(
                 f"{field}.{side}",
                 f"is {sides[side][:MAX_MARK]!r} as the {side} mark, which {what} the {other} mark; two "
@@ -155,7 +173,10 @@ def _check_own(asked: ReasoningMarks, wrong: Violations, field: str) -> None:
 
 def _name_in(template: ChatTemplateFields | None) -> str:
     text = "" if template is None else f"{template.jinja or ''}\n{template.system_instruction}"
-    return next((name for name, pair in NAMED.items() if pair.start in text and pair.end in text), DEFAULT)
+    for name, pair in NAMED.items():
+        if pattern_of(pair.start).search(text) and pattern_of(pair.end).search(text):
+            return name
+    return DEFAULT
 
 
 def _opens(template: ChatTemplateFields, pair: Pair) -> bool:
@@ -165,4 +186,5 @@ def _opens(template: ChatTemplateFields, pair: Pair) -> bool:
         [Message(role="user", content=asked)], add_generation_prompt=True
     )
     behind = prompt.rpartition(asked)[2]
-    return behind.rfind(pair.start) > behind.rfind(pair.end)
+    last = max(pattern_of(pair.start, pair.end).finditer(behind), key=re.Match.end, default=None)
+    return last is not None and same_mark(last[0], pair.start)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Final, NamedTuple
 
 from tunix_rt_evaluator.model import Answer, ChatTemplateFields, Evaluation
-from tunix_rt_evaluator.reasoning.marks import NAMED, NONE, Pair, resolved_marks
+from tunix_rt_evaluator.reasoning.marks import NAMED, NONE, Pair, pattern_of, resolved_marks, same_mark
 from tunix_rt_evaluator.reasoning_model import ReasoningMarks, Span, Split
 
 _QUOTES: Final = {'"': '"', "'": "'", "`": "`", "\u201c": "\u201d", "\u2018": "\u2019", "\u00ab": "\u00bb"}
@@ -48,6 +48,18 @@ def split(output: str, marks: ReasoningMarks) -> Split | None:
         reasoning=_spans(output, (min(lead, piece.before), piece.before), (piece.behind, last)),
         answer=_trimmed(output, piece, NAMED.get(marks.name, Pair(marks.start, marks.end))),
     )
+
+
+def answer_alone(text: str) -> str | None:
+    """The answer in what a model wrote whose marks are not known: behind the reasoning of any pair with a
+    name; None where it ends within reasoning."""
+    for name, pair in NAMED.items():
+        found = split(text, ReasoningMarks(name=name, start=pair.start, end=pair.end, opened=False))
+        if found is not None:
+            if not found.closed:
+                return None
+            text = text[slice(*found.answer)]
+    return text
 
 
 class Splitter:
@@ -110,7 +122,7 @@ class _Scan:
         self._output = output
         self._start = marks.start
         self._inside = bool(marks.opened)
-        self._found = _pattern(marks.start, marks.end).finditer(output)
+        self._found = pattern_of(marks.start, marks.end).finditer(output)
 
     def pieces(self) -> tuple[bool, int, list[_Piece]]:
         """Whether it ends within reasoning, where that of its beginning begins, and the texts outside."""
@@ -119,7 +131,7 @@ class _Scan:
         lead = _leading(self._start, self._output)
         pieces: list[_Piece] = []
         for mark in self._found:
-            opens = mark.group() == self._start
+            opens = mark.end() - mark.start() == len(self._start) and same_mark(mark[0], self._start)
             if inside:
                 if opens or self._quoted_within(mark, since):
                     continue
@@ -168,16 +180,10 @@ class _Places:
         return self._spans[found] if found >= 0 and place < self._spans[found][1] else None
 
 
-@lru_cache(maxsize=16)
-def _pattern(start: str, end: str) -> re.Pattern[str]:
-    longest_first = sorted((start, end), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, longest_first)))
-
-
 def _leading(start: str, output: str) -> int:
     """Where the mark ends that an output begins with; 0 if it begins with none."""
     blank = len(output) - len(output.lstrip())
-    return blank + len(start) if output.startswith(start, blank) else 0
+    return blank + len(start) if same_mark(output[blank : blank + len(start)], start) else 0
 
 
 def _quoted(output: str, mark: re.Match[str]) -> bool:

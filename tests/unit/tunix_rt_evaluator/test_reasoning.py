@@ -85,6 +85,8 @@ FORMS: Final[Mapping[str, tuple[ReasoningMarks, Form]]] = {
     "opened by the prompt": (OPENED, lambda thought, answer: f"{thought}\n</think>\n\n{answer}"),
     "opened twice": (OPENED, lambda thought, answer: f"<think>\n{thought}\n</think>\n{answer}"),
     "never opened": (THINK, lambda thought, answer: f"{thought}\n</think>\n{answer}"),
+    "in capitals": (THINK, lambda thought, answer: f"<THINK>{thought}</Think>{answer}"),
+    "in capitals, never opened": (THINK, lambda thought, answer: f"{thought}</THINK>{answer}"),
     "nested": (
         THINK, lambda thought, answer: f"<think>As <think> says: {thought}</think>{answer}",
     ),
@@ -136,6 +138,7 @@ FORMS: Final[Mapping[str, tuple[ReasoningMarks, Form]]] = {
     ),
 }  # fmt: skip
 UNCLOSED_FORMS: Final[Mapping[str, tuple[ReasoningMarks, Form]]] = {
+    "in capitals and never closed": (THINK, lambda thought, _: f"<THINK>{thought}. But wait"),
     "never closed": (THINK, lambda thought, _: f"<think>{thought}. But wait"),
     "never closed after the prompt": (OPENED, lambda thought, answer: f"{thought} {answer}"),
     "its end only quoted": (THINK, lambda _, answer: f"<think>Close with '</think>'. {answer}"),
@@ -323,6 +326,7 @@ def template(behind: str, **values: Any) -> ChatTemplateFields:
         (None, template("<think>\n\n</think>\n\n"), "think", False),
         (None, template("{# [THINK] [/THINK] #}"), "THINK", False),
         (None, template("", system_instruction="Use <reasoning></reasoning>."), "reasoning", False),
+        (None, template("<THINK>\n{# </THINK> #}"), "think", True),
         (ReasoningMarks(name="thinking"), template("<think>\n"), "thinking", False),
         (ReasoningMarks(name="think"), template("<think>\n"), "think", True),
         (ReasoningMarks(opened=False), template("<think>\n"), "think", False),
@@ -353,6 +357,7 @@ def test_marks_are_those_that_are_asked_for_or_that_the_template_tells(
         ({"start": "<x>"}, "end", "is '' as the end mark; 1 to 100 printable"),
         ({"start": "<x>", "end": "<x>"}, "start", "is '<x>' as the start mark, which equals the end mark"),
         ({"start": "<x>", "end": "<x>>"}, "start", "which is a part of the end mark"),
+        ({"start": "<x>", "end": "<X>"}, "start", "is '<x>' as the start mark, which equals the end mark"),
         ({"start": "a<x>", "end": "<x>"}, "end", "which is a part of the start mark"),
         ({"start": " \t", "end": "</x>"}, "start", "without white space around them"),
         ({"start": "<x> ", "end": "</x>"}, "start", "without white space around them"),

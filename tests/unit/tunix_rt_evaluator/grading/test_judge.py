@@ -60,6 +60,38 @@ def test_a_grade_stands_on_the_last_line(reply: str, grade: float) -> None:
 
 
 @pytest.mark.parametrize(
+    ("reply", "right", "error"),
+    [
+        ("<think>GRADE: 0</think>GRADE: 1", True, ""),
+        ("<think>\nGRADE: 1\n</think>\n\nIt is another.\nGRADE: 0", False, ""),
+        ("It may be right.\nGRADE: 1\n</think>\nGRADE: 0", False, ""),
+        ("<THINK>GRADE: 0</THINK>\nGRADE: 1", True, ""),
+        ("[THINK]GRADE: 0[/THINK]GRADE: 1", True, ""),
+        ("<reasoning>GRADE: 1</reasoning>GRADE: 0", False, ""),
+        ("<think>Perhaps.\nGRADE: 1", False, "did not end its reasoning"),
+        ("GRADE: 1</think>", False, "is no grade"),
+    ],
+)
+def test_a_judge_that_thinks_is_read_by_its_answer(reply: str, right: bool, error: str) -> None:
+    with answering(lambda _: completion(reply)) as judge:
+        verdict = Grading(endpoint(judge.url)).grade(item(), "4")
+    assert verdict.correct is right
+    assert error in verdict.error
+    assert bool(error) == bool(verdict.error)
+    assert "<" not in verdict.explanation
+
+
+@pytest.mark.parametrize("first", [completion("<think>So", "length"), completion(None, "length")])
+def test_a_judge_that_is_cut_while_it_thinks_is_asked_for_a_longer_reply(first: Reply) -> None:
+    replies = iter([first, completion("<think>So it is.</think>GRADE: 1")])
+    with answering(lambda _: next(replies)) as judge:
+        assert Grading(endpoint(judge.url)).grade(item(), "4").correct
+    assert [asked["max_tokens"] for asked in judge.requests] == [1_024, 8_192]
+    with answering(lambda _: first) as judge:
+        assert "within 8,192 tokens" in Grading(endpoint(judge.url)).grade(item(), "4").error
+
+
+@pytest.mark.parametrize(
     "reply",
     [
         "",
