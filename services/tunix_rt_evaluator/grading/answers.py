@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Final
 
 from tunix_rt_evaluator.grading.afterwords import is_asserted
+from tunix_rt_evaluator.grading.boxes import last_boxed
 from tunix_rt_evaluator.grading.languages import ANSWER, FINAL, IS
 
 _LABEL: Final = re.compile(
@@ -28,14 +28,6 @@ _LABEL: Final = re.compile(
     """,
     re.VERBOSE | re.MULTILINE,
 )
-_BOXED: Final = re.compile(r"\\(?:f?boxed|fbox)\s*\{")
-# An escaped one is a brace of its own, as of a set, and closes nothing.
-_BRACE: Final = re.compile(r"\\.|[{}]", re.DOTALL)
-# Between boxes that are offered side by side, as in \boxed{1} or \boxed{2}.
-_BESIDE: Final = re.compile(
-    r"[\s$]*(?:[,;]|,?\s*(?:and|or|\\text\s*\{\s*(?:and|or)\s*\}))[\s$]*", re.IGNORECASE
-)
-_WORDS: Final = re.compile(r"\s*\\(?:text|textbf|mathrm)\s*\{([^{}]*)\}\s*")
 _CLOSED: Final = re.compile(r"</(?:final[_-]?)?answer>", re.IGNORECASE)
 _NEAR: Final = 200
 _SAID: Final = re.compile(
@@ -71,15 +63,17 @@ class Answer:
 
 
 def read_answer(output: str) -> Answer:
-    """What follows the last ``Answer:`` or ``####``, or stands in ``<answer>`` or the last boxed, or in
+    r"""What follows the last ``Answer:`` or ``####``, or stands in ``<answer>`` or the last boxed, or in
     several side by side; without any of those what follows the last "the answer is"; without that the whole
     text.
 
-    The last mark counts, even where the text ends before its answer does.
+    The last mark counts, even where the text ends before its answer does. Of a box that is a part of a
+    formula, such as ``-\boxed{5}``, that formula is the answer.
     """
     label = _last(_LABEL, output)
-    if (boxed := _last_boxed(output, label.end() if label else 0)) is not None:
-        return boxed
+    if (box := last_boxed(output, label.end() if label else 0)) is not None:
+        rest, before = output[box.end :], _near(output, box.begin)
+        return Answer(box.text, labelled=True, boxed=True, rest=rest, before=before)
     if label is not None:
         text, rest = output[label.end() :], ""
         if label["tag"]:
@@ -102,38 +96,4 @@ def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
     for match in reversed(list(pattern.finditer(text))):
         if pattern is not _LABEL or match["tag"] or is_asserted(_near(text, match.start())):
             return match
-    return None
-
-
-def _last_boxed(text: str, start: int) -> Answer | None:
-    r"""What the last ``\boxed{...}`` from ``start`` on holds, and those beside it; "" where it is not closed,
-    None where there is none."""
-    opened = list(_BOXED.finditer(text, start))
-    if not opened:
-        return None
-    inside = _braced(text, opened[-1].end(), len(text))
-    if inside is None:
-        return Answer("", labelled=True, boxed=True)
-    rest = text[opened[-1].end() + len(inside) + 1 :]
-    found = [inside]
-    for before, box in reversed(list(pairwise(opened))):
-        inside = _braced(text, before.end(), box.start())
-        if inside is None or not _BESIDE.fullmatch(text, before.end() + len(inside) + 1, box.start()):
-            break
-        found.append(inside)
-    joined = ", ".join(_words(entry) for entry in reversed(dict.fromkeys(found)))
-    return Answer(joined, labelled=True, boxed=True, rest=rest, before=_near(text, opened[0].start()))
-
-
-def _words(boxed: str) -> str:
-    words = _WORDS.fullmatch(boxed)
-    return (words[1] if words else boxed).strip()
-
-
-def _braced(text: str, begin: int, end: int) -> str | None:
-    depth = 1
-    for brace in _BRACE.finditer(text, begin, end):
-        depth += {"{": 1, "}": -1}.get(brace[0], 0)
-        if not depth:
-            return text[begin : brace.start()]
     return None

@@ -16,6 +16,7 @@ from tunix_rt_evaluator.grading.answers import Answer, read_answer
 from tunix_rt_evaluator.grading.contract import CannotGrade, GraderKind, Problem, Question
 from tunix_rt_evaluator.grading.normal_text import SENTENCE_END
 from tunix_rt_evaluator.grading.sandbox import GradingSandbox
+from tunix_rt_evaluator.grading.statements import is_corrected
 from tunix_rt_evaluator.model import Verdict
 
 VERSION: Final = f"math/3 mpmath={metadata.version('mpmath')} sympy={metadata.version('sympy')}"
@@ -27,13 +28,16 @@ _OPENING: Final = re.compile(
     | (?:we\ (?:get|have|find|obtain|conclude\ that)|it\ follows\ that)\b\s*
     | (?:this\ (?:gives|is|equals)|it(?:\ is|'s|\ equals))\b\s*
     | the\ (?:(?:final|correct|exact|simplified)\ )?
-      (?:answer|result|value|solution|sum|product|expression|set|interval|probability)s?
+      (?:answer|result|value|solution|sum|product|expression|set|interval|probability|total|point|area|volume
+        |perimeter|length|distance|cost|price|domain|range|slope|remainder|average|mean|median|ratio|angle|root)s?
       (?:\ (?:of|to|for)\ [^,.;:]{1,60}?)?\ (?:is|are|equals?|=)\s*:?\s*
     | (?:equal(?:s|\ to)|exactly|is|are|=)\s*:?\s*
     )+""",
     re.VERBOSE | re.IGNORECASE,
 )
-_REASON: Final = re.compile(r",?\s+(?:because|since)\b.*", re.DOTALL)
+_REASON: Final = re.compile(
+    r"(?:,?\s+(?:because|since)\b|,\s+which\b(?!.*(?:\bnot\b|n['\u2019]t|\bwrong|\bincorrect))).*", re.DOTALL
+)
 _FUNCTIONS: Final = re.compile(
     r"\\(?:begin|end|mathbb|mathrm|text)\s*\{[A-Za-z]+\*?\}|\\[A-Za-z]+"
     r"|\b(?:sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|max|min|mod|gcd|lcm|pi|inf)\b"
@@ -58,6 +62,8 @@ def _grade(sandbox: GradingSandbox, _settings: MathGrader, question: Question, o
     answer = read_answer(output)
     unmarked = not answer.labelled
     readings = [text for text in dict.fromkeys(_readings(answer)) if 0 < len(text) <= MAX_CHARACTERS]
+    if readings and not unmarked and not answer.boxed and is_corrected(answer.text):
+        return Verdict(extracted_answer="", correct=False, explanation="it is corrected behind it")
     if not readings or (unmarked and question.cut):
         return Verdict(extracted_answer="", correct=False, unmarked=unmarked)
     try:

@@ -140,14 +140,14 @@ def read_statement(text: str, *, units: Sequence[str] = (), last: bool = False) 
     sentences = [sentence for sentence in _sentences(line) if _DIGIT.search(sentence)]
     if not sentences:
         return Statement("")
-    if not last and _corrected(text):
+    if not last and is_corrected(text):
         return Statement(sentences[0], why="it is corrected behind it")
     if not last and any(_A_NUMBER.fullmatch(sentence) for sentence in sentences[1:]):
         return Statement(sentences[0], why="another number stands behind it")
     return _read(sentences[-1 if last else 0], line, units)
 
 
-def _corrected(text: str) -> bool:
+def is_corrected(text: str) -> bool:
     """Whether a sentence behind the first one takes it back and says another number."""
     lines = [_within_bounds(line, last=False) for line in text[:_MAX_LINE].splitlines() if line.strip()]
     sentences = [sentence for line in lines[:_LINES_CORRECTED] for sentence in _sentences(line)][1:]

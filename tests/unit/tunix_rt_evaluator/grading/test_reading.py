@@ -58,6 +58,53 @@ def test_a_decimal_is_its_own_value(value: object) -> None:
     assert number.value == Fraction(str(value))
 
 
+@pytest.mark.parametrize(
+    ("output", "text"),
+    [
+        # What touches a box, or stands in one formula with it, makes another value of it.
+        (r"So -\boxed{5}", "-5"),
+        (r"$-\boxed{5}$", "-5"),
+        (r"-$\boxed{5}$", "-5"),
+        (r"\boxed{5}\%", r"5\%"),
+        (r"$\boxed{5}$%", "5%"),
+        (r"$2\boxed{5}$", "2{5}"),
+        (r"$x > \boxed{5}$", "x > 5"),
+        (r"x \ne \boxed{5}", r"x \ne 5"),
+        (r"$\sqrt{\boxed{5}}$", r"\sqrt{5}"),
+        (r"$x^{\boxed{2}}$", "x^{2}"),
+        (r"$(\boxed{5}, 6)$", "(5, 6)"),
+        (r"$\boxed{5} \text{ or } 6$", r"5 \text{ or } 6"),
+        ("\\begin{align*}\nx &= 7\\\\\n&= -\\boxed{5}\n\\end{align*}", "= -5"),
+        # What only introduces or explains it does not.
+        (r"$2 + 3 = \boxed{5}$.", "5"),
+        (r"$\boxed{5} = x$", "5"),
+        (r"$\text{Answer: }\boxed{5}\text{ cm}$", "5"),
+        (r"$\therefore\ \large{\boxed{5}}.$", "5"),
+        ("\\[\n\\boxed{5}\n\\]", "5"),
+        (r"**\boxed{5}**", "5"),
+        (r"- \boxed{5}", "5"),
+        (r"> (\boxed{5})!", "5"),
+        (r"The answer is\boxed{5}cm", "5"),
+        (r"<answer>\boxed{5}</answer>", "5"),
+        (r"It costs $36, so \boxed{5}", "5"),
+        (r"Do not forget: \boxed{5}", "5"),
+        (r"\boxed{5} is not even", "5"),
+        # What is denied, or doubted, is no answer.
+        (r"The answer is not $\boxed{5}$", ""),
+        (r"\boxed{5} is not the answer", ""),
+        (r"$\boxed{5}$ is wrong", ""),
+        (r"\boxed{ }5", ""),
+        ("I do not think that the answer is 5", ""),
+        ("It is false that the answer is 5", ""),
+        ("I think that the answer is 5", "5"),
+    ],
+)
+def test_an_answer_is_read_with_what_makes_another_of_it(output: str, text: str) -> None:
+    answer = read_answer(output)
+    assert answer.labelled
+    assert answer.text == text
+
+
 # What grows with the square of the length takes hours here, not the second or two of what does not.
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
@@ -173,3 +220,25 @@ def test_every_answer_of_the_own_eval_set_is_right_by_its_grader() -> None:
                 item.id,
                 answer,
             )
+
+
+@pytest.mark.parametrize(
+    ("accepted", "output", "right"),
+    [
+        ("5", "Answer: 5. Actually, 6.", False),
+        ("5", "Answer: 5. Wait, no, it is 6.", False),
+        ("5", "The answer is $5$, which is prime.", True),
+        ("5", "The answer is $5$, which is not right.", False),
+        ("(1,2)", "The point is (1,2).", True),
+        ("36", "The total is $36.", True),
+        ("-5", "$x = -\\boxed{5}$", True),
+        ("5", "$x = -\\boxed{5}$", False),
+        ("x>5", "$x > \\boxed{5}$", True),
+        ("5", "$x > \\boxed{5}$", False),
+        ("5\\%", "$\\boxed{5}\\%$", True),
+        ("5", "$\\boxed{5}\\%$", False),
+    ],
+)
+def test_math_grades_what_a_text_says_in_the_end(accepted: str, output: str, right: bool) -> None:
+    item = EvalItem(id="q", prompt="?", accepted_answers=(accepted,), grader={"kind": "math"})
+    assert GRADING.grade(item, output).correct is right
