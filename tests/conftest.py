@@ -40,6 +40,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--draws", type=int, default=1000, help="comparisons simulated for an interval (default: 1,000)"
     )
     group.addoption(
+        "--pairs", type=int, default=100, help="pairs of each grader but math and numeric (default: 100)"
+    )
+    group.addoption(
         "--formulas", type=int, default=100, help="pairs of formulas compared by SymPy (default: 100)"
     )
 

@@ -36,6 +36,7 @@ _LEAD: Final = r"""
   | say|says|said|think|believe|guess|choose|chose|pick|select|take|go|suggest
   | leaves?|leaving|means?|matches|choice|options?|letter|answer|statement|only|namely|probably|likely
   | definitely|clearly|certainly|perhaps|maybe|possibly|both|either|neither|nor|doubt|of|to|on
+  | zweifel|doute|duda|dubbio|d\u00favida|w\u00fcrde|dirais|dir\u00eda|lo|il|s['\u2019]agit\ de
   | or|and|not|than|over|thought|prefer|while|although|though|whereas|since|i
   | between|in|at|with|for|but|except|unlike|because|although|if|so|thus|the|an?
   | correct|right|best|wrong|incorrect|eliminate|reject|rule\ out|actually|instead|rather|therefore|hence
@@ -67,7 +68,7 @@ _AFTER: Final = pattern(
           |might|may|could
           |can['\u2019]t|and|or|nor|but|not|rather|instead|it\ is|only|here|too|in|on|of|as|to|for|remains
           |correct|right|wrong|incorrect|false|true|definitely|i|probably
-          |richtig|korrekt|falsch|stimmt|correcte?|exacte?|juste|fausse?|corret[ao]|corrett[ao]|incorrect[ao]|correct[ao]|c|\u00e7a
+          |w\u00e4hlen|nehmen|sagen|sein|richtig|korrekt|falsch|stimmt|correcte?|exacte?|juste|fausse?|corret[ao]|corrett[ao]|incorrect[ao]|correct[ao]|c|\u00e7a
           |ist|w\u00e4re|scheint|oder|und|nicht|est|serait|semble|ou|et|es|ser\u00eda|parece|o|y|\u00e9|e
           |\u00e8|sino|sondern|mais)\b
       | {REASON} )
@@ -84,6 +85,8 @@ _SMALL: Final = pattern(
 _COMMAND: Final = re.compile(r"\\(?!text|math|bf|rm|quad|left|big)[a-z]+[^\w\\]*$|[\u00ac~]\s*$")
 _PAIR: Final = re.compile(rf"({L})[\s).:,\]\"'*_=\u2013\u2014-]{{1,6}}(?:is\s+)?\(?({T})\)?")
 _BEGINS: Final = re.compile(rf"^[\s>|*_\"'`#-]{{0,8}}({L})(?=[).:\]]\s+\w|\s*[-\u2013\u2014]\s+\w|\s+{T})")
+# Beside letters of scripts that set no words apart as well.
+_BOLD: Final = re.compile(r"(?<!\*)\*{1,3}(\(?[A-Za-z]\)?)\*{1,3}(?!\*)")
 _TAG: Final = re.compile(r"</?[a-zA-Z|][^<>\n]{0,40}>")
 
 
@@ -99,7 +102,7 @@ def index(letter: str) -> int:
 
 def cleaned(text: str) -> str:
     """A text without what only sets it in type: tags, LaTeX's text commands, emphasis, forms of letters."""
-    return without_type(_TAG.sub("", without_variants(text)))
+    return without_type(_BOLD.sub(r"\1", _TAG.sub("", without_variants(text))))
 
 
 def shape_of(line: str, options: Sequence[str]) -> str:
@@ -108,7 +111,7 @@ def shape_of(line: str, options: Sequence[str]) -> str:
         return chr(_BY_LETTER + alone)
     for at in sorted(range(len(options)), key=lambda at: -len(options[at])):
         wanted = normalise(options[at])
-        if len(wanted) == 1 and wanted.isalpha():
+        if len(wanted) == 1 and wanted.isalpha() and not re.match(f"[{UNSPACED}]", wanted):
             continue
         for start in reversed(list(places(wanted, line.lower(), whole_words=True))) if wanted else ():
             before, behind = line[:start], line[start + len(wanted) :]

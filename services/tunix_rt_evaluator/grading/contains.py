@@ -34,7 +34,9 @@ _BEFORE_NUMBER: Final = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 # A sign between two values is none of the number behind it.
-_BEFORE_SIGN: Final = re.compile(r"(?: [\w)\]}] | [\d)\]}]\s | (?<!\w)[^\W\d_]\s )\Z", re.VERBOSE)
+_BEFORE_SIGN: Final = re.compile(
+    r"(?: [\w)\]}] | \d\s | (?<!\(\w)[)\]}]\s | (?<!\w)[^\W\d_]\s )\Z", re.VERBOSE
+)
 _THOUSANDS: Final = re.compile(r"\d[,'\u2019_ \u00a0\u2009\u202f]\Z")
 _SIGNED: Final = re.compile(r"[-+\u2212\u00b1]\s?\S")
 _NUMBER: Final = re.compile(rf"[-+\u2212\u00b1\s{CURRENCY}(]*\.?\d")
