@@ -21,11 +21,9 @@ _GROUPED: Final = re.compile(
 _PLAIN: Final = re.compile(r"\d+")
 _DECIMALS: Final = re.compile(r"\.(\d+)")
 _REPEATING: Final = re.compile(r"\.(\d*)\\(?:overline|bar|dot)\s*(?:\{(\d+)\}|(\d))")
+_GOES_ON: Final = re.compile(r"\.(\d{3,60})\s*(?:\.{3}|\u2026|\\[lc]?dots(?:[bc](?![a-z]))?)(?!\s*\d)")
 # As many periods as leave no doubt of what goes on.
-_GOES_ON: Final = re.compile(
-    r"\.(?P<fixed>\d*?)(?P<period>\d{1,2}?)(?P=period){2,}\s*(?:\.{3}|\u2026|\\[lc]?dots(?:[bc](?![a-z]))?)(?!\s*\d)"
-    r"|\.(?P<first>\d*?)(?P<longer>\d{3,}?)(?P=longer)+\s*(?:\.{3}|\u2026|\\[lc]?dots(?![a-z]))(?!\s*\d)"
-)
+_PERIODS: Final = re.compile(r"(\d*?)(?:(\d{1,2}?)\2{2,}|(\d{3,}?)\3+)")
 _POWER_OF_TEN: Final = re.compile(r"(?:[eE]\d|E[-+]\d)\d*(?![\w.])")
 _POWER_BEHIND_DECIMALS: Final = re.compile(r"[eE][-+]?\d+(?![\w.])")
 _IN_BASE: Final = re.compile(
@@ -59,9 +57,8 @@ def read_numeral(text: str, at: int, *, in_brackets: bool) -> tuple[Fraction, in
     end = whole.end() if whole else at
     if repeating := _REPEATING.match(text, end):
         return _repeating(digits, repeating[1], repeating[2] or repeating[3]), repeating.end()
-    if goes_on := _GOES_ON.match(text[: end + MAX_DIGITS], end):
-        fixed, period = goes_on["fixed"] or goes_on["first"] or "", goes_on["period"] or goes_on["longer"]
-        return _repeating(digits, fixed, period), goes_on.end()
+    if (goes_on := _GOES_ON.match(text, end)) and (periods := _PERIODS.fullmatch(goes_on[1])):
+        return _repeating(digits, periods[1], periods[2] or periods[3]), goes_on.end()
     decimals = _DECIMALS.match(text, end)
     if decimals:
         end = decimals.end()

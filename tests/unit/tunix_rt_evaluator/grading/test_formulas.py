@@ -343,6 +343,8 @@ def test_where_math_verify_disagrees_it_is_known_why(pytestconfig: pytest.Config
 
 
 HOSTILE = [
+    "0." + "1" * 1900,
+    "0." + "12" * 900 + "...",
     "9^{9^{9^9}}",
     "12!^{12!}",
     "1000000!",
