@@ -147,11 +147,11 @@ CHANGE: Final = rf"""
 """What makes another amount of a number, or of what is said to be it."""
 
 BEHIND: Final = r"""
-(?: \b(?: less|fewer|lower|higher|extra|additional|short|shy|off|under
+(?: \b(?: out\ of|dozens?|less|fewer|lower|higher|extra|additional|short|shy|off|under
       |(?<!left\ )over(?!\ the\ (?:\w+\ )?(?:day|week|month|year)s?\b)|above|below|behind|ahead|beyond
   | beneath|upwards?|up|down|counting|change|something|some|others?|too|binary|hexadecimal|hex|octal|base
   | remainder|rem|residue|mille|bps|ppm|ppb|basis\ points?|debt|deficit|in\ the\ red
-      |at\ (?:the\ )?(?:best|worst|least|most)
+      |at\ (?:the\ )?(?:very\ )?(?:best|worst|least|most)
   | tops|max(?:imum)?|minimum|min\.|etc|else|guess|b\.?c\.?e?\.?|a\.?d\.?|the\ fourth|minus|und\ ein
   | before\ (?:\w+\ )?(?:tax|taxes|discount|shipping|tips?|fees)|taller|older|younger|heavier|longer
       |faster|larger|bigger
@@ -163,7 +163,7 @@ FIRST_BEHIND: Final = rf"""
 (?: {MONTH} | de\ {MONTH} | of\ {MONTH} | more\ (?:as|of|or)|and|or|tens?|scores?|gross|pairs?|couples?
       |odd|ish|point|comma|dozens?
   | hundreds?|thousands?|millions?|billions?|trillions?|log|ln|pi|et|und|y|e|plus|more\ and|other|rest
-      |reste|x|digits?|sided?|decimals?|significant
+      |reste|x|roots?|powers?|grade|digits?|sided?|decimals?|significant
 )"""
 """The same, only where it stands right behind the number."""
 
@@ -177,7 +177,8 @@ NUMBER_WORD: Final = r"""
 SUPPOSED: Final = r"""
 (?: \b(?:suppose[ds]?|supposing|assum\w+|(?:let|try|trying|test|say|take|consider)\ (?:[a-z]|\d+
       |[\ue000-\ue0c8])\b
-      | imagine|guess\w*|might|maybe|perhaps|possibly|probably|likely|possible|could\ be|may\ (?:be|well)
+      | imagine|guess\w*|might|maybe|perhaps|possibly|probably|likely|possible
+      | (?:could|can)\ be|used\ to|may\ (?:be|well)
       |either|whether
       | e\.?g|for\ (?:example|instance)|such\ as|unknown|undefined|undetermined|unsure|uncertain|n/a|none
       |nothing
@@ -196,3 +197,20 @@ SUPPOSED: Final = r"""
   | 可能|也许|或许|大概是|假设|假設|たぶん|多分|おそらく|かもしれ|아마|शायद
 )"""
 """What only supposes or tries a value, or says that there is none."""
+
+REFUSAL: Final = r"""
+(?: \b(?: as\ an?\ (?:ai|artificial|language\ model|assistant)
+      | (?:i|we|one)\ (?:cannot|can\ ?not|can['’]t|could\ not|couldn['’]t|am\ unable|am\ not\ able
+          |don['’]t\ know|do\ not\ know
+          |do\ not\ have|don['’]t\ have)
+      | i['’]m\ (?:unable|not\ (?:able|sure|certain)|sorry)
+      | (?:it\ is|it['’]s)\ (?:impossible|not\ possible|unclear)
+      | cannot\ be\ (?:determined|answered|solved|computed|calculated|known)
+      | (?:not\ enough|insufficient|missing)\ (?:information|data|context|details?)
+      | (?:need|provide|require)\ (?:\w+\ )?more\ (?:information|data|context|details?)
+      | ich\ (?:kann|weiß|bin)\ (?:\w+\ )?nicht | je\ ne\ (?:peux|sais|suis) | no\ (?:puedo|sé|es\ posible)
+      | não\ (?:posso|sei|é\ possível) | non\ (?:posso|so|è\ possibile) | не\ (?:могу|знаю) )\b
+  | 无法|無法|不能确定|我不知道|信息不足|わかりません|分かりません|できません
+  | 모르겠|알\ 수\ 없 | لا\ (?:أعرف|أستطيع|يمكن)
+)"""
+"""What refuses an answer, or says that there can be none."""

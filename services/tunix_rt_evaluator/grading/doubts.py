@@ -9,7 +9,8 @@ from typing import Final
 _SURE: Final = r"(?:sure|certain|convinced|confident|positive|persuaded)"
 
 DOUBT: Final = rf"""
-(?: \b(?: doubt\w*|dubious|unsure|uncertain\w*|unclear|undecided|unconvinced|skeptical|sceptical|hesita\w+
+(?: \b(?: doubt\w*|dubious|unlikely|improbable
+      |unsure|uncertain\w*|unclear|undecided|unconvinced|skeptical|sceptical|hesita\w+
       | (?:not|n['’]t|never|hardly|less\ than|far\ from)(?:\ \w+){{0,3}}\ {_SURE}
       | (?:not|n['’]t|cannot)(?:\ \w+)?\ (?:think\ so|know|tell|say|remember|recall|decide|agree|believe)
       | (?:not|n['’]t)\ (?:the|my|an?)\ (?:\w+\ )?(?:answer|choice|case)

@@ -117,7 +117,8 @@ UNSPACED_CHANGES: Final = r"""
 """What changes the number beside it, in scripts that do not set words apart."""
 
 REASON: Final = r"""
-(?: \b(?:because|since|due\ to|(?<!\bis\ )given|as|which|where|who|that\ is|that['’]s|i\.e|e\.g
+(?: \b(?:because|since|due\ to|(?<!\bis\ )given(?!\ [a-z](?![^\W_]))
+      |as|which|where|who|that\ is|that['’]s|i\.e|e\.g
       |namely|considering
       |weil|denn|da|car|parce\ que|puisque|porque|pues|pois|perch[ée]|потому|так\ как|لأن)\b
   | 因为 | 因為 | 由于 | 由於 | なぜなら | 왜냐하면
@@ -131,7 +132,7 @@ CONCLUSION: Final = r"""
 """What begins a conclusion, for which what stands before was only the way."""
 
 CONDITION: Final = r"""
-(?: \b(?:if|when|unless|otherwise|else|depending|assuming|provided|as\ [a-z](?=\W)
+(?: \b(?:if|when|unless|otherwise|else|depending|assuming|provided|(?:as|given)\ [a-z](?![^\W_])
       |wenn|falls|sonst|si|se|sinon)\b
   | \b(?:если|иначе|إذا)\b | 如果 | 若 | もし | 만약
 )"""

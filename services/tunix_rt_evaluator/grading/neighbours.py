@@ -51,7 +51,7 @@ _WORD: Final = (
 )
 _OFTEN: Final = (
     "(?:total|profit|sum|average|mean|price|cost|discount|distance|score|salary|income|speed|amount|balance"
-    "|weight)"
+    "|weight|answer|result|value|area|volume|perimeter|length|height|width|age|rate|count|probability)"
 )
 
 _BEFORE: Final = pattern(
@@ -65,7 +65,7 @@ _CHANGED_BEFORE: Final = pattern(
     rf"""
       {COMPARED}\s*(?:(?:{FILLER})\s+)*$ | {CHANGE} | {UNSPACED_CHANGES}$ | [{_RAISED}]
     | \b{NUMBER_WORD}\W+$ | \b{NUMBER_WORD}\s+(?:in|by|for|to)\s+$
-    | \b(?!{_OFTEN})\w+\s+of\s+(?:the\s+)?$
+    | \\[a-z]+\s*$ | \b(?!{_OFTEN})\w+\s+of\s+(?:the\s+)?$
     """
 )
 _UNIT: Final = rf"(?:{GLUED_UNIT}|{COMPOUND_UNIT})(?!{LETTER})"
@@ -85,9 +85,18 @@ _CHANGED_AFTER: Final = pattern(
     | \betc\b
     | ^\s*(?:[\u7684\u306e\uc758\u6708\u65e5]|[{UNSPACED}]{{0,3}}{UNSPACED_CHANGES}) | {UNSPACED_BEHIND}
     | ^\s*(?:in|per|by|of|to|on|with|from)\b[^,]*\bthese\b | \bthese\s+(?:more|others?)\b
-    | \b(?:per|each|every|a)\s+\w+\s+(?:for|in|over)\b.*\bthese\b | \beach\ of\ these
+    | \b(?:per|each|every|a)\s+\w+\s+(?:for|in|over)\b.*\bthese\b | \beach\ (?:of|for)\ these | \bevery\ these
     | \b(?:along|together)\s+with
     """
+)
+
+
+_OPERATED_BEFORE: Final = re.compile(
+    r"[-*+/^<>\u2212\u2264\u2265\u2260\u00b1\u2213\u221a\u00d7\u00f7|{\d]\s*$|(?<![^\W\d_])[a-z]$"
+)
+_OPERATED_AFTER: Final = re.compile(
+    r"\s*(?:[!?^*/+<>\u2264\u2265\u2260\u00b1\u00d7\u00f7|\u2026\u221a\u03c0%\u2030=]|\.[.\d]|[-\u2013\u2014~]\s*\$?\d"
+    r"|(?:to|and|through|out|bis|\u00e0|a)\s+\$?\d|\d|[a-z](?![^\W\d_]))"
 )
 
 
@@ -110,6 +119,16 @@ class Place:
         if not _AFTER.fullmatch(self.after) or _CHANGED_AFTER.search(self.after):
             raise NoNumber(f"{shown(self.after[:12])} stands behind a number and may change it")
         return self.number
+
+
+def changes_beside(before: str, after: str) -> str:
+    """What in the texts on either side of a boxed number makes another one of it, for people; "" for none."""
+    if changed := _CHANGED_BEFORE.search(before) or _OPERATED_BEFORE.search(before):
+        return f"{shown(changed[0])} stands before a number and may change it"
+    clause = re.sub(r"^\s*and\s+(?=\D*$)", " ", re.split(r"[.,;](?=\s|$)", after, maxsplit=1)[0])
+    if changed := _CHANGED_AFTER.search(clause) or _OPERATED_AFTER.match(after):
+        return f"{shown(changed[0])} stands behind a number and may change it"
+    return ""
 
 
 def shown(shape: str) -> str:

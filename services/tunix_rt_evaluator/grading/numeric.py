@@ -10,8 +10,11 @@ from fractions import Fraction
 from typing import Final
 
 from tunix_rt_evaluator.grader_settings import NumericGrader
+from tunix_rt_evaluator.grading.amounts import REFUSAL
 from tunix_rt_evaluator.grading.answers import read_answer
 from tunix_rt_evaluator.grading.contract import CannotGrade, GraderKind, Problem, Question
+from tunix_rt_evaluator.grading.marked import read_marked
+from tunix_rt_evaluator.grading.neighbours import pattern
 from tunix_rt_evaluator.grading.numbers import Number, find_numbers
 from tunix_rt_evaluator.grading.statements import Statement, read_number, read_statement
 from tunix_rt_evaluator.grading.units import has_right_unit, units_differ
@@ -19,6 +22,7 @@ from tunix_rt_evaluator.model import Verdict
 
 VERSION: Final = "numeric/3"
 
+_REFUSAL: Final = pattern(REFUSAL)
 _LIST_NUMBER: Final = re.compile(r"^[ \t]*\d{1,3}[.)](?=[ \t]+\S)", re.MULTILINE)
 
 
@@ -31,7 +35,7 @@ def grade(settings: NumericGrader, question: Question, output: str) -> Verdict:
     if settings.marked and not answer.labelled:
         return Verdict(extracted_answer="", correct=False, explanation="no mark shows an answer")
     statement = (
-        read_statement(answer.text, units=settings.units)
+        read_marked(answer, settings.units)
         if answer.labelled
         else _unmarked(output, question, settings.units)
     )
@@ -60,13 +64,18 @@ def grade(settings: NumericGrader, question: Question, output: str) -> Verdict:
 def _unmarked(output: str, question: Question, units: Sequence[str]) -> Statement:
     """The number that the last sentence with one gives, where nothing marks an answer.
 
-    What the question says itself is no answer to it, unless it is all that the output says.
+    What the question says itself is no answer to it, unless it is all that the output says, and there is none
+    in an output that refuses one.
     """
     lines = output.split("\n") if "\n" in output.strip() else [output.strip()]
     text = output if len(lines) == 1 else _LIST_NUMBER.sub("", output)
     statement = read_statement(text, units=units, last=True)
     if statement.alone and len(lines) == 1:
         return statement
+    if statement.numbers and (refused := _REFUSAL.search(output)):
+        return replace(
+            statement, numbers=(), why=f"nothing marks it, and {refused[0].strip()!r} refuses an answer"
+        )
     told = _numbers_of(question)
     for number in _results(statement.numbers):
         if number.ratio is not None and math.gcd(*number.ratio) > 1:

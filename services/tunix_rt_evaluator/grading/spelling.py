@@ -68,6 +68,7 @@ _LATEX_SIGNS: Final = {
     **{"pm": "\u00b1", "mp": "\u2213", "div": "\u00f7", "pi": "\u03c0", "sqrt": "\u221a", "infty": "\u221e"},
     **{"colon": ":", "degree": "\u00b0", "therefore": "\u2234 ", "pounds": "\u00a3", "euro": "\u20ac"},
 }
+_BRACED_DEGREES: Final = re.compile(r"\{(\d[\d.,]*)\}(?=\s*[\u00b0%])")
 _DEGREES: Final = re.compile(r"\^\s*\{?\s*\\circ\s*\}?")
 _RELATIONS: Final = (
     (re.compile(r"<=(?!>)|=<"), "\u2264"),
@@ -119,6 +120,7 @@ def _without_latex(text: str) -> str:
         text = _TEXT_COMMAND.sub(lambda m: " " + m[1].replace("~", " "), text)
     text = _LATEX_NOTHING.sub("", _LATEX_SPACE.sub("\u2009", text))
     text = _DEGREES.sub("\u00b0", text.replace("{,}", ",").replace(r"\%", "%"))
+    text = _BRACED_DEGREES.sub(r"\1", text)
     # What is a dollar's sign must not be taken for the begin of a formula.
     text = _LATEX_MATH.sub(
         lambda m: next(filter(None, m.groups()), "").strip(), text.replace(r"\$", "\ue8ff")

@@ -16,9 +16,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Final
 
+from tunix_rt_evaluator.grading.afterwords import doubted
 from tunix_rt_evaluator.grading.amounts import BEHIND, CHANGE, FIRST_BEHIND, MONTH, SUPPOSED
 from tunix_rt_evaluator.grading.equations import SUM, check_predicate, check_subject
 from tunix_rt_evaluator.grading.languages import (
@@ -44,7 +45,10 @@ _SENTENCE_END: Final = pattern(rf"(?<=[.!?])\s+(?![=<>\u2260\u2264\u2265\u2248] 
 _SPACES: Final = re.compile(r"[^\S\n]{2,}")
 _STEP: Final = pattern(r"^\W*(?:step|schritt|\u00e9tape|paso)\s+\d+\W{1,4}")
 _A_NUMBER: Final = re.compile(r"\W*[\d.,]*\d\W*")
-_ABBREVIATION: Final = re.compile(r"\b(?:no|nr|vs|approx|ca|min|max|e\.g|i\.e|rs|sq|cu)\.$", re.IGNORECASE)
+_ABBREVIATION: Final = re.compile(
+    r"\b(?:no|nr|vs|approx|ca|min|max|e\.g|i\.e|rs|sq|cu|ver|v|vol|ch|sec|fig|eq|pp?|pg|art|st|mr|mrs|dr|jr)\.$",
+    re.IGNORECASE,
+)
 _LISTED: Final = re.compile(r"^\s*1[.)]\s+\S")
 
 _BULLET: Final = re.compile(r"^\s*[*\u2022\u2023\u25e6\u2234]\s+")
@@ -64,6 +68,8 @@ _CONDITION: Final = pattern(CONDITION)
 _CONCLUSION: Final = pattern(CONCLUSION)
 _NEGATION: Final = pattern(rf"{NEGATION} | \b(?:undefined|unknown|undetermined|depends)\b")
 _CORRECTION: Final = pattern(CORRECTION)
+_AMOUNT: Final = pattern(rf"\W*(?:{CHANGE}|{BEHIND}|{COMPARED})")
+_RATIO: Final = re.compile(rf"{N}\s*:\s*{N}")
 _LINES_CORRECTED: Final = 3
 _CLAUSE: Final = pattern(
     r"[,;](?=\s|\D) | \b(?:but|however|actually|sondern|mais(?!\ (?:de|que|do)\b)|sino|mas|ma)\b"
@@ -83,6 +89,7 @@ _CONTEXT: Final = pattern(
 
 _CONTEXT_NUMBER: Final = pattern(rf"({_CONTEXT.pattern.replace('$', '')}){N}")
 _OR: Final = pattern(rf"\s+(?:or|oder|ou)\s+(?=(?:about|exactly|roughly)?\s*{N})")
+_KEY: Final = re.compile(r"\"\s*:")
 _ARROW: Final = pattern(r"(?<![^\W\d_])[a-z]\s*[\u21d2\u2192]")
 _TRAILING: Final = pattern(r"(?:\.\.+|\u2026|\betc\b\.?)\W*$")
 _SUPPOSED: Final = pattern(SUPPOSED)
@@ -142,19 +149,17 @@ def read_statement(text: str, *, units: Sequence[str] = (), last: bool = False) 
         return Statement("")
     if not last and is_corrected(text):
         return Statement(sentences[0], why="it is corrected behind it")
-    if not last and any(_A_NUMBER.fullmatch(sentence) for sentence in sentences[1:]):
+    following = [*sentences[1:], *islice(lines, 1)]
+    if not last and any(_A_NUMBER.fullmatch(sentence) for sentence in following):
         return Statement(sentences[0], why="another number stands behind it")
     return _read(sentences[-1 if last else 0], line, units)
 
 
 def is_corrected(text: str) -> bool:
-    """Whether a sentence behind the first one takes it back and says another number."""
+    """Whether a sentence behind the first one takes it back or doubts it."""
     lines = [_within_bounds(line, last=False) for line in text[:_MAX_LINE].splitlines() if line.strip()]
     sentences = [sentence for line in lines[:_LINES_CORRECTED] for sentence in _sentences(line)][1:]
-    return any(
-        _CORRECTION.search(sentence) and _DIGIT.search(" ".join(sentences[place : place + 2]))
-        for place, sentence in enumerate(sentences)
-    )
+    return any(_CORRECTION.search(sentence) or doubted(sentence) for sentence in sentences)
 
 
 def _within_bounds(line: str, last: bool) -> str:
@@ -212,6 +217,8 @@ def _given(shape: str, numbers: Sequence[Number]) -> str:
     denied, trouble = False, None
     for clause in _clauses(shape):
         denied = bool(_NEGATION.search(clause)) or (denied and bool(_GOES_ON.match(clause)))
+        if not re.search(N, clause) and _AMOUNT.match(clause):
+            raise NoNumber(f"{shown(clause)} may change it")
         if denied or not re.search(N, clause):
             continue
         try:
@@ -242,8 +249,14 @@ def _essence(shape: str, numbers: Sequence[Number]) -> str:
     shape = _unwrapped(_without_remarks(_without_precision(_BULLET.sub("", shape)), numbers))
     if _TRAILING.search(shape) or any(shape.count(pair[0]) != shape.count(pair[1]) for pair in ("()", "[]")):
         raise NoNumber("it goes on")
+    if _RATIO.search(shape):
+        raise NoNumber("it is a ratio or a time")
+    if len(_KEY.findall(shape)) > 1:
+        raise NoNumber("it has several fields")
     if _ARROW.search(shape):
         raise NoNumber("a name goes to it")
+    if doubted(_INSTEAD.sub(" ", shape)):
+        raise NoNumber("it is doubted")
     if supposed := _SUPPOSED.search(shape):
         raise NoNumber(f"{shown(supposed[0])} says that it may be another, or none")
     shape = _without_reasons(shape)

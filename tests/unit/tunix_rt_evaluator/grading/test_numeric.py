@@ -3,6 +3,7 @@
 # ruff: noqa: RUF001 (signs and letters of other scripts are meant)
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
@@ -141,7 +142,7 @@ def test_a_text_that_only_holds_the_number_is_not_right() -> None:
         accepted = number[0] if number and number[0].replace(".", "").isdigit() else "5"
         text = text if accepted != "5" or not number else " => ".join([*number, text])
         found += [text for mark in ("Answer: {}", "{}") if verdict(accepted, mark.format(text)).correct]
-    assert found == []
+    assert len(found) == 0, found
 
 
 def test_what_people_write_for_a_number_is_right() -> None:
@@ -150,10 +151,30 @@ def test_what_people_write_for_a_number_is_right() -> None:
     assert [text for text, number in texts if not verdict(number, text).correct] == []
 
 
+@pytest.mark.parametrize(("name", "correct"), [("marks_with_18.txt", True), ("marks_without_18.txt", False)])
+def test_of_several_marks_the_last_one_counts_and_what_stands_around_it(name: str, correct: bool) -> None:
+    outputs = [re.sub(r"\\n(?!eq)", "\n", output) for (output,) in cases(name, "\0")]
+    assert len(outputs) > 50
+    assert [output for output in outputs if verdict("18", output).correct is not correct] == []
+
+
 @pytest.mark.parametrize("mark", MARKS)
 def test_every_mark_shows_a_number(mark: str) -> None:
     assert verdict("-18", f"First 9 and 7.\n{mark.format('-18')}").correct
     assert not verdict("18", f"First 9 and 7.\n{mark.format('-18')}").correct
+
+
+@settings(max_examples=100)
+@given(st.lists(st.tuples(st.sampled_from(MARKS), st.integers(0, 9)), min_size=2, max_size=4))
+def test_the_last_of_several_marked_answers_counts_whatever_its_mark(marked: list[tuple[str, int]]) -> None:
+    output = "\n".join(mark.format(number) for mark, number in marked)
+    assert [number for number in range(10) if verdict(str(number), output).correct] == [marked[-1][1]]
+
+
+@pytest.mark.parametrize("output", [r"$-\boxed{5}$", r"-\boxed{5}", r"x = -\boxed{5}", r"\boxed{-5}^\circ"])
+def test_a_sign_or_a_unit_outside_of_a_box_belongs_to_it(output: str) -> None:
+    assert verdict("-5", output).correct
+    assert not verdict("5", output).correct
 
 
 SPELLED = [
@@ -265,6 +286,14 @@ UNMARKED = [
     ("So each bag holds 8 apples.", "8", True, False, False),
     ("So each bag holds 7 apples.", "8", False, False, True),
     ("8", "8", False, True, True),
+    ("I cannot answer, 8 is not enough information", "8", False, False, False),
+    ("I don't know if it is 8.", "8", False, False, False),
+    ("As an AI language model, I see 8 apples.", "8", False, False, False),
+    ("I'm sorry, I cannot help.\nThere are 8 apples.", "8", False, False, False),
+    ("It cannot be determined. It has 8 bags.", "8", False, False, False),
+    ("Ich kann das nicht sagen. Es sind 8 \u00c4pfel.", "8", False, False, False),
+    ("\u65e0\u6cd5\u56de\u7b54\u3002\u6709 8 \u4e2a\u3002", "8", False, False, False),
+    ("48 / 6 = 8", "8", False, True, True),
     ("8", "8", True, False, False),
     ("48/6", "8", False, False, False),
     ("Answer: 48/6", "8", False, False, False),
