@@ -68,7 +68,7 @@ _LATEX_SIGNS: Final = {
     **{"pm": "\u00b1", "mp": "\u2213", "div": "\u00f7", "pi": "\u03c0", "sqrt": "\u221a", "infty": "\u221e"},
     **{"colon": ":", "degree": "\u00b0", "therefore": "\u2234 ", "pounds": "\u00a3", "euro": "\u20ac"},
 }
-_BRACED_DEGREES: Final = re.compile(r"\{(\d[\d.,]*)\}(?=\s*[\u00b0%])")
+_BRACED_DEGREES: Final = re.compile(r"\{(-?\d[\d.,]*)\}(?=\s*[\u00b0%])")
 _DEGREES: Final = re.compile(r"\^\s*\{?\s*\\circ\s*\}?")
 _RELATIONS: Final = (
     (re.compile(r"<=(?!>)|=<"), "\u2264"),
