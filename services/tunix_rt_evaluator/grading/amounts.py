@@ -35,6 +35,13 @@ LEAD: Final = r"""
       |built|builds?
       | sees?|saw|seen|count(?:s|ed)?|draws?|drew|drawn|paint(?:s|ed)?|donat(?:es?|ed)|deposit(?:s|ed)?
       |withdr[ae]w
+      | typed?|climb(?:s|ed)|raised|borrow(?:s|ed)|lifted|hiked|jogged|biked|cycled|threw|shot|hit|poured
+      | packed|sewed
+      | knitted|wrapped|mailed|posted|recorded|taught|studied|practiced|learned|moved|loaded
+      |stacked|cut|shared|lent
+      | gained|swept|sewn|caught|hosted|visited|called|passed|issued|published|rented|leased|loaned
+      |invested|tipped
+      | (?:total|sum|number|count)\ to|(?:evaluates|simplifies|reduces|works\ out)\ to
       | put|puts|sen[dt]s?|add(?:s|ed)|download(?:s|ed)?|print(?:s|ed)?|wash(?:es|ed)?|clean(?:s|ed)?
       |cooks?|cooked
       | reach(?:es|ed)?|cover(?:s|ed)?|served?|serves|hire[sd]?|invit(?:es?|ed)|attend(?:s|ed)?|produced
@@ -128,7 +135,7 @@ CHANGE: Final = rf"""
 (?: \b(?: {FRACTION}
   | times|folds?|\w+fold|than|twice|thrice|double[ds]?|triple[ds]?|quadruple[ds]?|tripling|doubling
       |halve[ds]?
-  | squares?\ of|squared|cubed|cubes?\ of|(?:square|cube)?\ ?roots?\ of|raised|(?:to\ the\ )?powers?\ of
+  | squares?\ of|squared|cubed|cubes?\ of|(?:square|cube)?\ ?roots?\ of|raised\ to|(?:to\ the\ )?powers?\ of
       |to\ the\ power
   | factorial|logarithm|log|ln|exp|sqrt|a?(?:sin|cos|tan)h?|sine|cosine|tangent|abs|absolute|floor|ceil
       |mod(?:ulo)?|lim
@@ -147,7 +154,8 @@ CHANGE: Final = rf"""
 """What makes another amount of a number, or of what is said to be it."""
 
 BEHIND: Final = r"""
-(?: \b(?: out\ of|dozens?|less|fewer|lower|higher|extra|additional|short|shy|off|under
+(?: \b(?: almost|nearly|sometimes|usually|often|rarely|cases?|nan|null|todo|tb[da]|citation
+  | out\ of|dozens?|less|fewer|lower|higher|extra|additional|short|shy|off|under
       |(?<!left\ )over(?!\ the\ (?:\w+\ )?(?:day|week|month|year)s?\b)|above|below|behind|ahead|beyond
   | beneath|upwards?|up|down|counting|change|something|some|others?|too|binary|hexadecimal|hex|octal|base
   | remainder|rem|residue|mille|bps|ppm|ppb|basis\ points?|debt|deficit|in\ the\ red
@@ -178,7 +186,7 @@ SUPPOSED: Final = r"""
 (?: \b(?:suppose[ds]?|supposing|assum\w+|(?:let|try|trying|test|say|take|consider)\ (?:[a-z]|\d+
       |[\ue000-\ue0c8])\b
       | imagine|guess\w*|might|maybe|perhaps|possibly|probably|likely|possible
-      | (?:could|can)\ be|used\ to|may\ (?:be|well)
+      | (?:could|can)\ be|used\ to|depends?|may\ (?:be|well)
       |either|whether
       | e\.?g|for\ (?:example|instance)|such\ as|unknown|undefined|undetermined|unsure|uncertain|n/a|none
       |nothing

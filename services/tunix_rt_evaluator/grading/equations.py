@@ -22,11 +22,17 @@ _PREDICATE: Final = pattern(
 )
 _PLAIN_WORDS: Final = pattern(r"(?:[^\W\d_]{2,}(?:['\u2019-][^\W\d_]+)*(?:\s+|$)){1,6}")
 _OPERATOR: Final = (
-    rf"[-+*/^\u00d7\u00f7]|\b(?:plus|minus|times|divided\ by|multiplied\ by)\b|(?<={N}\ )x(?=\ {N})"
+    r"[-+*/^\u00d7\u00f7\u00b2\u00b3\u221a]|\b(?:plus|minus|times|divided\ by|multiplied\ by)\b"
+    rf"|(?<=\ )x(?=\ \$?{N})"
 )
-SUM: Final = pattern(rf"(?=[^=]*(?:{_OPERATOR})) (?:{N}|{_OPERATOR}|[\s$().])+")
+_EXPONENT: Final = r"(?<=\^)\{?\d+\}?|\{(?=[\ue000-\ue0c8]\})|(?<=[\ue000-\ue0c8])\}"
+SUM: Final = pattern(rf"(?=[^=]*(?:{_OPERATOR})) (?:{N}|{_OPERATOR}|{_EXPONENT}|[\s$().])+")
 """Something to compute, of numbers alone."""
-__SAID_SUM: Final = pattern(
+_COUNTED: Final = rf"(?:\s?(?:/\s?|per\s)?(?!{CHANGE})[^\W\d_]{{3,}}){{0,3}}"
+_SUM_OF_THINGS: Final = pattern(
+    rf"[\s$(]*{N}{_COUNTED}(?:\s*(?:{_OPERATOR})\s*[$(]*{N}{_COUNTED}\)*)+[\s)]*$"
+)
+_SAID_SUM: Final = pattern(
     rf"""(?:so|thus|then|and|therefore|hence|the|of|square|cube|root|half|twice|double|triple|a|third
       |quarter|two|three|product
     |sum|difference|quotient|more|less|than|by|to|from|squared|cubed|percent|{N}|{_OPERATOR}|[\s$(),.])+"""
@@ -40,6 +46,7 @@ _NAME: Final = pattern(
     (?: (?:[a-z\u0370-\u03ff]|\\[a-z]{2,7})(?:_\{?\w+\}?
       |_[\ue000-\ue0c8])? (?:\s*\([\s\w\ue000-\ue0c8,]*\))?
       | (?-i:[A-Z]{2,4}|[A-Z]+[a-z]+) )
+    (?:\s+(?:must|will|would|should|has\ to))?\s*
     """
 )
 _NO_NAME: Final = pattern(r"\\(?:int|sum|prod|lim|log|ln|sin|cos|tan|sqrt|exp|pm|frac|max|min)\b")
@@ -74,8 +81,10 @@ def check_subject(left: str) -> None:
     2x = 10 says what 2x is, and not what x is. Raises NoNumber.
     """
     left = left.strip(" \t$([*_#")
-    if not left or (__SAID_SUM.fullmatch(left) and re.search(N, left)):
+    if not left or (re.search(N, left) and (SUM.fullmatch(left) or _SAID_SUM.fullmatch(left))):
         return
+    if computed := _SUM_OF_THINGS.search(left):
+        left = left[: computed.start()]
     if _NAME.fullmatch(left) and not _NO_NAME.search(left):
         return
     if _SUBJECT_CHANGED.search(left):

@@ -46,7 +46,7 @@ _SHORT: Final = (
 )
 _LETTER: Final = rf"(?:(?![{UNSPACED}])[^\W\d_])"
 _WORD: Final = (
-    rf"(?:(?:sq|cu)\.|{_SHORT}(?![^\W\d_])|(?<=\s)[aAI](?=\s)"
+    rf"(?:(?:sq|cu)\.|{_SHORT}(?![^\W\d_])|(?<=\s)[aAI](?=\s)|(?-i:[A-Z]{{2}})(?![^\W\d_])"
     rf"|(?:[dl]['\u2019])?{_LETTER}{{3,}}(?:['\u2019.-]{_LETTER}+)*['\u2019]?(?:\^\{{?[1-4]\}}?)?)"
 )
 _OFTEN: Final = (
@@ -84,7 +84,8 @@ _CHANGED_AFTER: Final = pattern(
     | [\s-](?:{CHANGE}|{BEHIND}) | ^\s*[!*\u2014-]+\s*$ | \s:\s*$ | (?<![^\W\d_])[{_RAISED}] | \bor\b
     | \betc\b
     | ^\s*(?:[\u7684\u306e\uc758\u6708\u65e5]|[{UNSPACED}]{{0,3}}{UNSPACED_CHANGES}) | {UNSPACED_BEHIND}
-    | ^\s*(?:in|per|by|of|to|on|with|from)\b[^,]*\bthese\b | \bthese\s+(?:more|others?)\b
+    | ^\s*(?:in|per|by|of|to|on|with|from)\b[^,]*\bthese\b
+      (?!\s+(?:second|minute|hour|day|week|month|year)s?\b) | \bthese\s+(?:more|others?)\b
     | \b(?:per|each|every|a)\s+\w+\s+(?:for|in|over)\b.*\bthese\b | \beach\ (?:of|for)\ these | \bevery\ these
     | \b(?:along|together)\s+with
     """

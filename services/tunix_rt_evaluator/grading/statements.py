@@ -68,7 +68,10 @@ _CONDITION: Final = pattern(CONDITION)
 _CONCLUSION: Final = pattern(CONCLUSION)
 _NEGATION: Final = pattern(rf"{NEGATION} | \b(?:undefined|unknown|undetermined|depends)\b")
 _CORRECTION: Final = pattern(CORRECTION)
-_AMOUNT: Final = pattern(rf"\W*(?:{CHANGE}|{BEHIND}|{COMPARED})")
+_AMOUNT: Final = pattern(rf"\W*(?:(?:so|thus|then|hence)\W+)?(?:{CHANGE}|{BEHIND}|{COMPARED})")
+_BACKGROUND: Final = pattern(
+    r"\W*(?:after|before|once|during|by\ the|at\ the|from|out\ of|of\ the|with|for)\b"
+)
 _RATIO: Final = re.compile(rf"{N}\s*:\s*{N}")
 _LINES_CORRECTED: Final = 3
 _CLAUSE: Final = pattern(
@@ -215,8 +218,11 @@ def _given(shape: str, numbers: Sequence[Number]) -> str:
     values = computed = ""
     contexts: list[Place] = []
     denied, trouble = False, None
-    for clause in _clauses(shape):
+    clauses = [*_clauses(shape)]
+    for clause in clauses:
         denied = bool(_NEGATION.search(clause)) or (denied and bool(_GOES_ON.match(clause)))
+        if _BACKGROUND.match(clause) and clause is not clauses[-1]:
+            continue
         if not re.search(N, clause) and _AMOUNT.match(clause):
             raise NoNumber(f"{shown(clause)} may change it")
         if denied or not re.search(N, clause):
