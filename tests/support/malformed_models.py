@@ -187,7 +187,7 @@ _TOKENS: list[tuple[str, Any, str]] = [
     ("chat_template", [{"name": "default", "template": 7}], "text"),
     ("chat_template", "\ud83d", "halves"),
     ("chat_template", " \n", "Jinja"),
-    ("chat_template", "x" * 100_000, "bytes"),
+    ("chat_template", "x" * 300_000, "bytes"),
 ]
 
 

@@ -20,7 +20,7 @@ TOKENIZER_FILE: Final = "tokenizer.json"
 HEAD: Final = "lm_head.weight"
 EMBEDDING: Final = "model.embed_tokens.weight"
 MOST_STOPS: Final = 8
-"""Tokens that may end an answer by ``generation_config.json``."""
+"""Tokens that may end an answer by ``generation_config.json`` or ``config.json``."""
 MAX_TOKENIZER_BYTES: Final = 128 << 20
 """Size of a ``tokenizer.json``; the largest that are published have a third of it."""
 
@@ -32,7 +32,8 @@ _DTYPES: Final = frozenset({"BF16", "F16", "F32"})
 # Many times what published models have.
 _MAX_INDEX_BYTES: Final = 4 << 20
 _MAX_TOKENS_BYTES: Final = 8 << 20
-MAX_TEMPLATE_BYTES: Final = 64 << 10
+# More than is rendered: a model with such a template is of use with another one.
+MAX_TEMPLATE_BYTES: Final = 256 << 10
 _MAX_TOKEN_BYTES: Final = 1 << 10
 
 
@@ -147,19 +148,19 @@ def read_special_tokens(folder: Path) -> SpecialTokens:
 
 
 def read_stop_ids(folder: Path, vocab_size: int) -> tuple[int, ...]:
-    """The tokens that end an answer by ``eos_token_id`` of ``generation_config.json``; none without the file.
+    """The tokens that end an answer by ``eos_token_id`` of ``generation_config.json``, or where there is no
+    such file of ``config.json``, as in ``transformers``.
 
     Raises:
         FailedPrecondition: BASE_MODEL_UNSUPPORTED, the field is no token id below ``vocab_size`` or list of
             such.
     """
-    if not _is_there(folder / _GENERATION_FILE):
-        return ()
-    value = _json_object(folder, _GENERATION_FILE).get("eos_token_id")
+    file = _GENERATION_FILE if _is_there(folder / _GENERATION_FILE) else CONFIG_FILE
+    value = _json_object(folder, file).get("eos_token_id")
     ids = value if isinstance(value, list) else [] if value is None else [value]
     if len(ids) > MOST_STOPS or not all(type(one) is int and 0 <= one < vocab_size for one in ids):
         wanted = f"it must be a token id from 0 to {vocab_size - 1}, or a list of at most {MOST_STOPS}"
-        raise unsupported(folder, f"{_GENERATION_FILE}: eos_token_id", value, wanted)
+        raise unsupported(folder, f"{file}: eos_token_id", value, wanted)
     return tuple(ids)
 
 

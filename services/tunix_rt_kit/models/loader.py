@@ -8,19 +8,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import numpy.typing as npt
 from flax import nnx
 from safetensors import safe_open
 from tunix.sft import utils as sft_utils
 
-from tunix_rt_kit.models.families import ModelConfig, unsupported
+from tunix_rt_kit.models.families import ModelConfig
 from tunix_rt_kit.models.hf_folder import check_weights, read_config, weight_files
 from tunix_rt_kit.models.networks import NETWORKS, Decoder, is_transposed
-
-# By size in bytes: the unsigned integer that holds a float, and the bits of its magnitude.
-_BITS = {2: (np.uint16, 0x7FFF), 4: (np.uint32, 0x7FFFFFFF)}
-_FIRST_NOT_FINITE = {"bfloat16": 0x7F80, "float16": 0x7C00, "float32": 0x7F800000}
+from tunix_rt_kit.models.tensor_files import require_finite
 
 
 def make_mesh() -> jax.sharding.Mesh:
@@ -107,18 +103,8 @@ def _tensors(folder: Path, config: ModelConfig) -> Iterator[tuple[str, npt.NDArr
             for name in tensors.keys():  # noqa: SIM118
                 if name in wanted:
                     value: npt.NDArray[Any] = tensors.get_tensor(name)
-                    _require_finite(folder, name, value)
+                    require_finite(folder, name, value)
                     yield name, value
-
-
-def _require_finite(folder: Path, name: str, value: npt.NDArray[Any]) -> None:
-    # Comparing bits costs a quarter of what numpy's isfinite costs, which knows bfloat16 by casting alone.
-    kind, magnitude = _BITS[value.dtype.itemsize]
-    if value.size and (value.view(kind) & kind(magnitude)).max() >= _FIRST_NOT_FINITE[value.dtype.name]:
-        wide = value.astype(np.float32)
-        wrong = wide[~np.isfinite(wide)]
-        wanted = f"each of its {value.size} values must be a finite number, {wrong.size} are not"
-        raise unsupported(folder, name, float(wrong[0]), wanted)
 
 
 def _by_path(state: Any) -> dict[str, Any]:

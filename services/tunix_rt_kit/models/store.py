@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from tunix_rt_kit.artifacts import digest_bytes, digest_file, digest_json
 from tunix_rt_kit.errors import FailedPrecondition, NotFound
 from tunix_rt_kit.models.catalog import CATALOG, CatalogEntry
-from tunix_rt_kit.models.families import CONFIG_FILE
+from tunix_rt_kit.models.families import CONFIG_FILE, ModelConfig
 from tunix_rt_kit.models.hf_folder import (
     TOKENIZER_FILE,
     check_weights,
@@ -168,7 +168,7 @@ class ModelStore:
         tokens = read_special_tokens(folder)
         check_weights(folder, config)
         read_stop_ids(folder, config.vocab_size)
-        shards = {file.name: self._digest(folder, file.name) for file in weight_files(folder)}
+        shards = {file.name: self._digest_weights(file, config) for file in weight_files(folder)}
         with reading(folder, CONFIG_FILE):
             # Small, and not worth remembering.
             config_digest = digest_file(folder / CONFIG_FILE)
@@ -195,8 +195,21 @@ class ModelStore:
         with reading(folder, name):
             return self.digest(folder / name)
 
-    def digest(self, file: Path) -> str:
-        """Digest of a file, remembered under the models folder while its size and times stay the same."""
+    def _digest_weights(self, file: Path, config: ModelConfig) -> str:
+        def look() -> None:
+            # numpy takes a moment to import, which listing models that are known needs none of.
+            from tunix_rt_kit.models.tensor_files import require_finite_file
+
+            require_finite_file(file, config.tensor_shapes().keys())
+
+        with reading(file.parent, file.name):
+            return self.digest(file, look)
+
+    def digest(self, file: Path, look: Callable[[], None] = lambda: None) -> str:
+        """Digest of a file, remembered under the models folder while its size and times stay the same.
+
+        ``look`` is called before it is read for the first time; what that raises leaves nothing remembered.
+        """
         stat = file.stat()
         key = [str(file), stat.st_size, stat.st_mtime_ns, stat.st_ino]
         memo = self._dir / ".digests" / digest_bytes(str(file).encode()).removeprefix("sha256:")
@@ -206,6 +219,7 @@ class ModelStore:
             known = {}
         if known.get("key") == key:
             return str(known["digest"])
+        look()
         digest = digest_file(file)
         try:
             _write_atomically(memo, json.dumps({"key": key, "digest": digest}))

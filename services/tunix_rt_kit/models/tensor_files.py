@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +13,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from tunix_rt_kit.models.families import unsupported
 from tunix_rt_kit.models.tensor_header import read_header
 from tunix_rt_kit.regular_files import open_regular
 
@@ -22,6 +23,10 @@ _DTYPES: Final[dict[str, Any]] = {
     "F32": np.dtype(np.float32),
 }
 _ALIGNMENT = 8
+# By size in bytes: the unsigned integer that holds a float, and the bits of its magnitude.
+_BITS: Final[dict[int, Any]] = {2: (np.uint16, 0x7FFF), 4: (np.uint32, 0x7FFFFFFF)}
+_FIRST_NOT_FINITE: Final = {"bfloat16": 0x7F80, "float16": 0x7C00, "float32": 0x7F800000}
+_LOOKED_AT: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,39 @@ def read_specs(file: Path) -> dict[str, TensorSpec]:
         for name, tensor in read_header(file).items()
         if tensor.dtype in _DTYPES
     }
+
+
+def require_finite(folder: Path, name: str, value: npt.NDArray[Any]) -> None:
+    """Raise FailedPrecondition (BASE_MODEL_UNSUPPORTED) unless each value of a tensor is a finite number.
+
+    Args:
+        folder: of the model.
+        name: of the tensor.
+        value: bfloat16, float16 or float32.
+    """
+    # Comparing bits costs a quarter of what numpy's isfinite costs, which knows bfloat16 by casting alone.
+    kind, magnitude = _BITS[value.dtype.itemsize]
+    bits, least = value.reshape(-1).view(kind), _FIRST_NOT_FINITE[value.dtype.name]
+    for at in range(0, bits.size, _LOOKED_AT):
+        if (bits[at : at + _LOOKED_AT] & kind(magnitude)).max() >= least:
+            wide = value.astype(np.float32)
+            wrong = wide[~np.isfinite(wide)]
+            wanted = f"each of its {value.size} values must be a finite number, {wrong.size} are not"
+            raise unsupported(folder, name, float(wrong[0]), wanted)
+
+
+def require_finite_file(file: Path, names: Collection[str]) -> None:
+    """`require_finite` of the tensors of a file that ``names`` holds.
+
+    Raises:
+        OSError: ``file`` cannot be read (see ``read_header``).
+    """
+    for name, tensor in read_header(file).items():
+        if name in names and tensor.dtype in _DTYPES:
+            count = (tensor.end - tensor.begin) // int(_DTYPES[tensor.dtype].itemsize)
+            if count:
+                value = np.memmap(file, _DTYPES[tensor.dtype], "r", tensor.begin, (count,))
+                require_finite(file.parent, name, value)
 
 
 def rewrite(file: Path, target: Path, changes: Mapping[str, Callable[[npt.NDArray[Any]], Any]]) -> None:

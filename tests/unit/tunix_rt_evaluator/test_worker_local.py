@@ -75,10 +75,23 @@ def test_an_answer_ends_at_every_token_that_the_model_says_ends_one(base: Path) 
     assert ended[-1] == "stop"
 
 
+def test_the_configuration_of_the_model_says_what_ends_an_answer_where_that_of_generation_is_not_there(
+    base: Path,
+) -> None:
+    edit(base / "config.json", eos_token_id=[40, 41])
+    assert {40, 41} < set(engine(base).identity["stops"])
+    edit(base / "generation_config.json", eos_token_id=42)
+    stops = set(engine(base).identity["stops"])
+    assert 42 in stops and not {40, 41} & stops
+    edit(base / "generation_config.json", eos_token_id=None)
+    assert not {40, 41, 42} & set(engine(base).identity["stops"])
+
+
+@pytest.mark.parametrize("file", ["generation_config.json", "config.json"])
 @pytest.mark.parametrize("value", ["<|im_end|>", [1, -1], list(range(9)), 2.0, True])
-def test_end_tokens_that_are_none_are_named(base: Path, value: Any) -> None:
-    edit(base / "generation_config.json", eos_token_id=value)
-    with pytest.raises(FailedPrecondition, match="eos_token_id") as caught:
+def test_end_tokens_that_are_none_are_named(base: Path, file: str, value: Any) -> None:
+    edit(base / file, eos_token_id=value)
+    with pytest.raises(FailedPrecondition, match=f"{file}: eos_token_id") as caught:
         engine(base)
     assert caught.value.reason == "BASE_MODEL_UNSUPPORTED"
 

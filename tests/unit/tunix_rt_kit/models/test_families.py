@@ -30,6 +30,7 @@ from support.tiny_families import VARIANTS, make_variant
 from support.tiny_model import make_tiny_model
 from tunix_rt_kit.artifacts import digest_file
 from tunix_rt_kit.errors import FailedPrecondition
+from tunix_rt_kit.models import ModelStore
 from tunix_rt_kit.models.families import FAMILIES
 from tunix_rt_kit.models.golden import Golden, max_difference
 from tunix_rt_kit.models.hf_folder import read_config
@@ -200,7 +201,12 @@ def test_a_weight_that_is_no_number_is_named_by_its_tensor(tmp_path: Path, dtype
         if (name := "model.layers.1.mlp.up_proj.weight") in tensors:
             tensors[name][7, 3] = value
             save_file(tensors, file)
-    with pytest.raises(FailedPrecondition) as caught:
-        load_model(folder, dtype="bfloat16", mesh=MESH)
-    assert caught.value.metadata["field"] == name
-    assert f"{name} is {value}; each of its 8192 values must be a finite number" in str(caught.value)
+    store = ModelStore(tmp_path)
+    for read in (
+        lambda: load_model(folder, dtype="bfloat16", mesh=MESH),
+        *[lambda: store.resolve("model")] * 2,
+    ):
+        with pytest.raises(FailedPrecondition) as caught:
+            read()
+        assert caught.value.metadata["field"] == name
+        assert f"{name} is {value}; each of its 8192 values must be a finite number" in str(caught.value)

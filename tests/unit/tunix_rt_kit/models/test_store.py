@@ -18,7 +18,8 @@ from support.base_model import Pulled
 from support.tiny_gguf import make_wheel
 from support.tiny_model import CHAT_TEMPLATE, make_tiny_model
 from tunix_rt_kit.artifacts import digest_file, digest_json
-from tunix_rt_kit.errors import FailedPrecondition, NotFound
+from tunix_rt_kit.chat import ChatTemplate
+from tunix_rt_kit.errors import FailedPrecondition, InvalidArgument, NotFound
 from tunix_rt_kit.models import CATALOG, ModelStore
 from tunix_rt_kit.models.hf_folder import SpecialTokens, read_special_tokens
 
@@ -124,6 +125,15 @@ def test_chat_template_is_read_in_each_of_its_spellings(tmp_path: Path) -> None:
     assert store.resolve("mine").chat_template is None
     (folder / "chat_template.jinja").write_text("from a file")
     assert store.resolve("mine").chat_template == "from a file"
+
+
+def test_a_template_that_is_too_long_is_refused_where_it_is_rendered_alone(tmp_path: Path) -> None:
+    folder = make_tiny_model(tmp_path / "mine")
+    edit(folder / "tokenizer_config.json", chat_template="{# " + "x" * 100_000 + " #}" + CHAT_TEMPLATE)
+    source = ModelStore(tmp_path).resolve("mine").chat_template
+    assert source is not None and len(source) > 100_000
+    with pytest.raises(InvalidArgument, match="longer than 65536 bytes"):
+        ChatTemplate.from_jinja(source, eos_token="<|im_end|>").check()
 
 
 def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
