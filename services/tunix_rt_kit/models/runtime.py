@@ -148,7 +148,8 @@ def child_environment(cache_dir: Path) -> dict[str, str]:
         name: os.environ.get(name, value)
         for name, value in (
             ("JAX_COMPILATION_CACHE_DIR", str(cache_dir.absolute())),
-            ("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5"),
+            # The many small programs of a job take longer to compile together than its one large one.
+            ("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0"),
         )
     }
     if platform.libc_ver()[0] == "glibc" and "GLIBC_TUNABLES" not in os.environ:

@@ -89,8 +89,10 @@ def test_a_child_keeps_its_compiled_programs_and_a_given_malloc_setting(
 ) -> None:
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.arena_max=1")
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    monkeypatch.delenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
     variables = runtime.child_environment(tmp_path)
     assert variables["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path)
+    assert float(variables["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"]) == 0
     assert variables["GLIBC_TUNABLES"] == "glibc.malloc.arena_max=1"
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/elsewhere")
     assert runtime.child_environment(tmp_path)["JAX_COMPILATION_CACHE_DIR"] == "/elsewhere"
