@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tunix_rt import v1
+from tunix_rt.cli.spec_options import filled
 
 
 class Unwritable(StrEnum):
@@ -62,10 +63,11 @@ SimilarityOption = Annotated[
     ),
 ]
 GroupByOption = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--group-by",
         metavar="KEY",
+        callback=filled,
         help="Rows with the same value of this metadata field share a split. \\[default: same prompt]",
     ),
 ]
@@ -105,9 +107,9 @@ def deduplication(duplicates: Duplicates, similarity: float | None) -> v1.Dedupl
     return v1.Deduplication(method=_METHODS[duplicates], threshold=similarity)
 
 
-def split_group(field: str, similarity: float | None) -> v1.SplitGroup:
+def split_group(field: str | None, similarity: float | None) -> v1.SplitGroup:
     """Which rows share a split."""
-    if field:
+    if field is not None:
         return v1.SplitGroup(metadata_field=field, near_duplicate_threshold=similarity)
     return v1.SplitGroup(prompt=True, near_duplicate_threshold=similarity)
 

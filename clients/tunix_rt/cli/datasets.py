@@ -42,6 +42,7 @@ from tunix_rt.cli.spec_options import (
     DatasetFormat,
     ReasoningStyle,
     chat_template,
+    filled,
     known_base_model,
 )
 from tunix_rt.cli.waiting import waiting_for
@@ -84,6 +85,7 @@ def build(
         str | None,
         typer.Option(
             "--base-model",
+            callback=filled,
             help="The model that it is for, by name or folder: its chat template is the default, and traces "
             "that hold one of its special tokens are left out.",
         ),
@@ -92,6 +94,7 @@ def build(
         str | None,
         typer.Option(
             "--template",
+            callback=filled,
             help="Chat template: gemma-it, chatml, llama-3, model:NAME, model:FOLDER or file:PATH. "
             "\\[default: the base model's, else gemma-it]",
         ),
@@ -117,7 +120,7 @@ def build(
     ngram_words: NgramOption = None,
     duplicates: DuplicatesOption = Duplicates.EXACT,
     similarity: SimilarityOption = None,
-    group_by: GroupByOption = "",
+    group_by: GroupByOption = None,
     keep_apart: KeepApartOption = None,
     parent: ParentOption = "",
     model_answers: ModelAnswersOption = False,

@@ -132,6 +132,7 @@ def evaluate(
         raise typer.BadParameter("--detach needs a server: the embedded one ends with this command")
     if system and template is None:
         raise typer.BadParameter("--system goes with --template")
+    marks = marks_of(reasoning_marks)
     with session.connect() as client:
         spec = v1.EvaluationSpec(
             eval_set=resource_name("evalSets", eval_set),
@@ -145,7 +146,7 @@ def evaluate(
                 log_probabilities=logprobs or None,
             ),
             fresh=fresh,
-            reasoning_marks=marks_of(reasoning_marks),
+            reasoning_marks=marks,
         )
         if dtype is not None:
             spec.dtype = DTYPES[dtype]

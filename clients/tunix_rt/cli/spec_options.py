@@ -10,13 +10,14 @@ from typing import Annotated
 import typer
 
 from tunix_rt import Client, v1
-from tunix_rt.errors import NotFoundError
+from tunix_rt.errors import FailedPreconditionError, NotFoundError
 from tunix_rt.files import read_text
 from tunix_rt.formats import read_marks_text
 
 # A tokenizer_config.json lists every special token.
 _MAX_TEMPLATE_FILE_BYTES = 8 << 20
 _BUILTIN_TEMPLATES = ("gemma-it", "chatml", "llama-3")
+_TEMPLATE = "--template"
 
 
 class Dtype(StrEnum):
@@ -107,6 +108,14 @@ DATASET_FORMATS = {
 }
 
 
+def filled(value: str | None) -> str | None:
+    """The value of an option that may be left out, as its callback; raises typer.BadParameter if it is
+    empty."""
+    if value is not None and not value.strip():
+        raise typer.BadParameter("it is empty; give a value, or leave the option out")
+    return value
+
+
 def chat_template(
     client: Client, given: str, *, system_instruction: str = "", bos_token: str = "", eos_token: str = ""
 ) -> v1.ChatTemplate:
@@ -121,12 +130,13 @@ def chat_template(
     if given in _BUILTIN_TEMPLATES:
         template = v1.ChatTemplate(builtin=given)
     elif kind == "model" and value:
-        template = model_template(known_base_model(client, value))
+        template = model_template(known_base_model(client, value, _TEMPLATE))
     elif kind == "file" and value:
         template = _file_template(Path(value), bos_token, eos_token)
     else:
         raise typer.BadParameter(
-            f"{given!r} is no chat template; give {', '.join(_BUILTIN_TEMPLATES)}, model:NAME or file:PATH"
+            f"{given!r} is no chat template; give {', '.join(_BUILTIN_TEMPLATES)}, model:NAME or file:PATH",
+            param_hint=_TEMPLATE,
         )
     template.system_instruction = system_instruction
     return template
@@ -149,22 +159,23 @@ def marks_of(given: str | None) -> v1.ReasoningMarks | None:
     try:
         return None if given is None else read_marks_text(given)
     except ValueError as error:
-        raise typer.BadParameter(f"--reasoning-marks: {error}") from None
+        raise typer.BadParameter(str(error), param_hint="--reasoning-marks") from None
 
 
-def known_base_model(client: Client, name: str) -> v1.BaseModel:
-    """The base model of that id, or in that folder of the trainer's host.
+def known_base_model(client: Client, name: str, option: str = "--base-model") -> v1.BaseModel:
+    """The base model of that id, or in that folder of the trainer's host, as ``option`` names it.
 
-    Raises typer.BadParameter if there is none, or if it is not on the host yet.
+    Raises typer.BadParameter if there is none, if its files are not fit, or if it is not on the host yet.
     """
     try:
         model = client.trainer.get_base_model(name)
-    except NotFoundError as error:
-        raise typer.BadParameter(error.message) from None
+    except (NotFoundError, FailedPreconditionError) as error:
+        raise typer.BadParameter(error.message, param_hint=option) from None
     if not model.available:
         raise typer.BadParameter(
             f"{name} is not on the trainer's host yet, so its chat template and its tokenizer are not known; "
-            f"fetch it with: tunix-rt models pull {name}"
+            f"fetch it with: tunix-rt models pull {name}",
+            param_hint=option,
         )
     return model
 
@@ -173,7 +184,8 @@ def model_template(model: v1.BaseModel) -> v1.ChatTemplate:
     """The own chat template of a base model. Raises typer.BadParameter if it has none."""
     if not model.HasField("chat_template"):
         raise typer.BadParameter(
-            f"{model.base_model} has no chat template of its own; give another --template"
+            f"{model.base_model} has no chat template of its own; give another",
+            param_hint=_TEMPLATE,
         )
     template = v1.ChatTemplate()
     template.CopyFrom(model.chat_template)
@@ -186,7 +198,7 @@ def _file_template(path: Path, bos_token: str, eos_token: str) -> v1.ChatTemplat
         source = read_text(path, _MAX_TEMPLATE_FILE_BYTES)
     except OSError as error:
         raise typer.BadParameter(
-            f"the chat template {path} cannot be read: {error.strerror or error}"
+            f"the chat template {path} cannot be read: {error.strerror or error}", param_hint=_TEMPLATE
         ) from None
     if path.suffix == ".json":
         try:
@@ -198,7 +210,7 @@ def _file_template(path: Path, bos_token: str, eos_token: str) -> v1.ChatTemplat
             str.encode(source)
         except (ValueError, KeyError, TypeError, RecursionError):
             raise typer.BadParameter(
-                f"{path} is no tokenizer_config.json with a chat_template in it"
+                f"{path} is no tokenizer_config.json with a chat_template in it", param_hint=_TEMPLATE
             ) from None
         bos_token = bos_token or _token(config.get("bos_token"))
         eos_token = eos_token or _token(config.get("eos_token"))

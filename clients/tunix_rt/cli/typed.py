@@ -45,6 +45,10 @@ _INDEX: Final = re.compile(r"\[[^\]]*\]")
 _NAME: Final = re.compile(r"(?<![\w'\"./`-])[a-z0-9]+(?:_[a-z0-9]+)+(?![\w'\"/`(-]|\.\w)")
 
 
+# The path of a field before what is wrong with it, as the error of a job that failed has it.
+_PATH: Final = re.compile(r"(?<![\w'\"./`-])spec(?:\.[a-z0-9_]+)+(?=: )")
+
+
 class TypedNames:
     """Says options of one command in place of the fields of the contract that they fill.
 
@@ -64,6 +68,7 @@ class TypedNames:
 
     def in_sentence(self, sentence: str) -> str:
         """The sentence with options in place of fields' names."""
+        sentence = _PATH.sub(lambda match: self.of_field(match[0]), sentence)
         return _NAME.sub(lambda match: self._of(match[0]) or match[0], sentence)
 
     def _of(self, field: str) -> str:

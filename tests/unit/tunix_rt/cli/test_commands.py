@@ -107,6 +107,16 @@ def test_server_that_is_not_there(nowhere: str) -> None:
         (("train", "start", "-d", "d", "-m", "m", "--max-steps", "9" * 30), 1, "out of range"),
         (("compare", "datasets/x", "y"), 2, "evaluations/ID"),
         (("dataset", "build", "d", "--split", "train=2"), 2, "NAME=FRACTION"),
+        *[
+            (("dataset", "build", "d", option, ""), 2, f"Invalid value for '{option}': it is empty")
+            for option in ("--template", "--base-model", "--group-by")
+        ],
+        (("dataset", "build", "d", "--unwritable", "x"), 2, "Invalid value for '--unwritable': "),
+        (
+            ("evaluate", "-e", "x", "-m", "m", "--reasoning-marks", '{"start"'),
+            2,
+            "Invalid value for --reasoning-marks: is no JSON",
+        ),
         (("train", "start", "-d", "d", "-m", "m", "--detach"), 2, "--detach needs a server"),
         (("train", "start", "-d", "d"), 2, "--base-model"),
         (("evaluate", "-e", "x"), 2, "one of the three"),

@@ -69,8 +69,9 @@ def test_template_of_a_model_is_its_own_without_the_digest() -> None:
     ],
 )
 def test_bad_templates_are_named(given: str, message: str) -> None:
-    with pytest.raises(typer.BadParameter, match=message):
+    with pytest.raises(typer.BadParameter, match=message) as caught:
         chat_template(CLIENT, given)
+    assert caught.value.param_hint == "--template"
 
 
 def test_template_from_a_jinja_file(tmp_path: Path) -> None:

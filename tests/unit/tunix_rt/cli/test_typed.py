@@ -13,7 +13,7 @@ from tunix_rt.cli.evaluations import evaluate_app
 from tunix_rt.cli.failures import describe
 from tunix_rt.cli.training import app as training
 from tunix_rt.cli.typed import TypedNames
-from tunix_rt.errors import FieldViolation, InvalidArgumentError
+from tunix_rt.errors import FieldViolation, InvalidArgumentError, JobFailedError
 
 
 def names(app: typer.Typer, command: str = "") -> TypedNames:
@@ -78,3 +78,9 @@ def test_every_line_of_an_error_says_what_was_typed() -> None:
         "  --rank: is 'target_modules'; rank is a number",
     ]
     assert describe(error)[0] == "spec.epochs: is 2, beside max_steps (and 1 more)"
+
+
+def test_the_error_of_a_job_that_failed_says_what_was_typed() -> None:
+    message = "datasets/d@1 failed: spec.split_group.metadata_field: is 'spec.seed', which none has"
+    error = JobFailedError(message, resource=v1.Dataset())
+    assert describe(error, BUILD) == ["datasets/d@1 failed: --group-by: is 'spec.seed', which none has"]
