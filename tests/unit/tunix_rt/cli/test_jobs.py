@@ -76,7 +76,8 @@ def test_dataset_is_built_with_the_given_spec(stored: Run, services: FakeLoopSer
             "dataset", "build", "far", option, "far" if option == "--base-model" else "model:far"
         )
         assert refused.exit_code == 2
-        assert "tunix-rt models pull far" in " ".join(refused.stderr.split())
+        said = " ".join(refused.stderr.replace("│", " ").split())
+        assert f"Invalid value for {option}: far is not on" in said and "tunix-rt models pull far" in said
     result = done(
         stored("dataset", "build", "other@2", "--random", "5", "--split", "train=0.9", "--split", "test=0.1",
                "--seed", "3", "--source", "generator", "--style", "answer-only", "--eval-set", "e", "--json")
