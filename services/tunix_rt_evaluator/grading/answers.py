@@ -46,7 +46,8 @@ class Answer:
 
     It is empty where a mark was set and no answer followed, where it was cut off, or where the sentence
     denies, doubts or only quotes it. ``rest`` is what stands behind a box or a closing tag, and ``before``
-    what stands before it on its line, without a label.
+    what stands before it on its line, without a label. ``alone`` says that a box is the whole answer, and
+    not a part of it.
     """
 
     text: str
@@ -55,6 +56,7 @@ class Answer:
     boxed: bool = False
     rest: str = ""
     before: str = ""
+    alone: bool = True
 
     @property
     def first_line(self) -> str:
@@ -73,7 +75,7 @@ def read_answer(output: str) -> Answer:
     label = _last(_LABEL, output)
     if (box := last_boxed(output, label.end() if label else 0)) is not None:
         rest, before = output[box.end :], _near(output, box.begin)
-        return Answer(box.text, labelled=True, boxed=True, rest=rest, before=before)
+        return Answer(box.text, labelled=True, boxed=True, rest=rest, before=before, alone=box.alone)
     if label is not None:
         text, rest = output[label.end() :], ""
         if label["tag"]:

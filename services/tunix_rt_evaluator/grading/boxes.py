@@ -68,11 +68,13 @@ _DENIED_BEHIND: Final = re.compile(
 
 
 class Box(NamedTuple):
-    """What a box says, or several side by side, and where they begin and end in the text."""
+    """What a box says, or several side by side, and where they begin and end in the text; ``alone`` where
+    nothing outside of it belongs to what it says."""
 
     text: str
     begin: int
     end: int
+    alone: bool = True
 
 
 def last_boxed(text: str, start: int) -> Box | None:
@@ -94,7 +96,8 @@ def last_boxed(text: str, start: int) -> Box | None:
         found.append(inside)
         first = before
     if len(found) == 1:
-        return Box(_in_context(text, first, found[0]), first.start(), end)
+        said = _in_context(text, first, found[0])
+        return Box(said, first.start(), end, alone=said == _words(found[0]))
     return Box(", ".join(_words(entry) for entry in reversed(dict.fromkeys(found))), first.start(), end)
 
 

@@ -16,16 +16,24 @@ from tunix_rt_evaluator.grading.statements import Statement, is_corrected, read_
 
 _MAX_LENGTH: Final = 2_000
 _NEAR: Final = 200
-# A phrase that marks an answer as well, right before a number.
-_AGAIN: Final = pattern(
-    rf"""
+# A phrase that marks an answer as well.
+_PHRASE: Final = rf"""
     (?: \b(?:answer|(?:correct|right|true|actual|real|final|proper)\s+
         (?:value|result|total|number|amount|solution|one))
           (?:\s+(?:is|was|would\s+be|should\s+be|must\s+be)\b|['\u2019]s\b|\s*[=:\u2192])
       | (?:it|that|this)\s+(?:should|must|ought\s+to)\s+(?:be|have\s+been)\b
       | {ANSWER}{FINAL}\s*(?:{IS}|[:\uff1a]) )
     (?:\s+(?:in\s+fact|actually|really|instead|therefore|then|thus|about|exactly|just|simply))*
-    [\s:*_$(]*(?:[a-z]\s*=\s*)?
+    """
+_FORMULA_AGAIN: Final = pattern(
+    rf"""
+    {_PHRASE} [\s:*_]*
+    (?= [-+\u2212]?\s*(?:[$\\\d(\[{{]|[a-z]\b) | (?!one\s+of|first|last|other|next){NUMBER_WORD}\b )
+    """
+)
+_NUMBER_AGAIN: Final = pattern(
+    rf"""
+    {_PHRASE} [\s:*_$(]*(?:[a-z]\s*=\s*)?
     (?= [-+\u2212]?\s?[{CURRENCY}]?\.?\d | \\(?:d?frac|boxed|\$|[(\[])
       | (?!one\s+of|first|last|other|next){NUMBER_WORD}\b )
     """
@@ -51,20 +59,35 @@ def read_marked(answer: Answer, units: Sequence[str]) -> Statement:
     correct answer is 20" says 20. What is taken back behind its mark gives none, nor does a box that stands
     in something larger, as in ``-\\boxed{5}``.
     """
-    behind = until_next(f"{'' if answer.boxed else answer.text}\n{answer.rest}"[:_MAX_LENGTH])
-    again = [each for each in _AGAIN.finditer(behind) if _states(_line_before(behind, each.start()))]
-    if again:
-        return read_statement(behind[again[-1].end() :], units=units)
+    if again := _again(answer, _NUMBER_AGAIN):
+        return read_statement(again, units=units)
     if answer.in_sentence and (changed := _CHANGED.search(_CLAUSE.split(answer.before)[-1])):
         return Statement(answer.first_line, why=f"it is said of {changed[0].strip()!r} the answer")
     statement = read_statement(answer.text, units=units)
     if statement.why or not statement.numbers:
         return statement
-    if answer.boxed and (why := _around_box(answer)):
+    if why := around_box(answer):
         return Statement(statement.text, why=why)
-    if answer.rest and is_corrected(f"It is so.\n{until_next(answer.rest)}"):
+    if is_taken_back(answer):
         return Statement(statement.text, why="it is taken back behind it")
     return statement
+
+
+def said_again(answer: Answer) -> str:
+    """What a phrase that marks an answer as well says behind the mark that counts, from a number or a formula
+    on; "" where none does."""
+    return _again(answer, _FORMULA_AGAIN)
+
+
+def is_taken_back(answer: Answer) -> bool:
+    """Whether what stands behind a box or a closing tag corrects the answer in it."""
+    return bool(answer.rest) and is_corrected(f"It is so.\n{until_next(answer.rest)}")
+
+
+def _again(answer: Answer, phrase: re.Pattern[str]) -> str:
+    behind = until_next(f"{'' if answer.boxed else answer.text}\n{answer.rest}"[:_MAX_LENGTH])
+    found = [each for each in phrase.finditer(behind) if _states(_line_before(behind, each.start()))]
+    return behind[found[-1].end() :].strip() if found else ""
 
 
 def _line_before(text: str, end: int) -> str:
@@ -76,8 +99,10 @@ def _states(before: str) -> bool:
     return is_asserted(before) and not _CHANGED.search(_CLAUSE.split(before)[-1])
 
 
-def _around_box(answer: Answer) -> str:
-    """Why what stands beside a box leaves it no answer, "" where it stays one."""
+def around_box(answer: Answer) -> str:
+    """Why what stands beside a box leaves it no answer, "" where it stays one or there is no box."""
+    if not answer.boxed:
+        return ""
     before, after = answer.before, _BEHIND_BOX.sub("", answer.rest[:_NEAR].partition("\n")[0])
     while (shorter := _SET.sub("", before)) != before:
         before = shorter

@@ -14,6 +14,7 @@ from tunix_rt_evaluator.formulas.tree import Listing, Mixed, Node, Ratio, Symbol
 from tunix_rt_evaluator.grader_settings import MathGrader
 from tunix_rt_evaluator.grading.answers import Answer, read_answer
 from tunix_rt_evaluator.grading.contract import CannotGrade, GraderKind, Problem, Question
+from tunix_rt_evaluator.grading.marked import around_box, is_taken_back, said_again
 from tunix_rt_evaluator.grading.normal_text import SENTENCE_END
 from tunix_rt_evaluator.grading.sandbox import GradingSandbox
 from tunix_rt_evaluator.grading.statements import is_corrected
@@ -47,6 +48,9 @@ _PROSE: Final = re.compile(r"[^\W\d_]{3,}|^[^=<>]*\b(?:or|and)\b[^=<>]*$")
 _NO_MATHEMATICS: Final = re.compile(
     r"\d+(?:\s*[-:/.\u2013]\s*\d+)+|[^\W\d_]{2,}\s*[-/]\s*[^\W\d_]{2,}|[A-Z]+\s*[-/]\s*[A-Z]+"
 )
+_STRUCK_OUT: Final = "~~"
+# A line that is nothing but a number.
+_VALUE: Final = re.compile(r"[\s$*]*[-+\u2212]?[\d.,/]*\d[\s$*.]*")
 _DISPLAY: Final = r"(?:\$\$(.+?)\$\$|\\\[(.+?)\\\])"
 _BEGINS_DISPLAYED: Final = re.compile(rf"\s*{_DISPLAY}", re.DOTALL)
 _ENDS_DISPLAYED: Final = re.compile(rf"{_DISPLAY}\s*\.?\s*\Z", re.DOTALL)
@@ -60,10 +64,24 @@ def kind(sandbox: GradingSandbox) -> GraderKind:
 def _grade(sandbox: GradingSandbox, _settings: MathGrader, question: Question, output: str) -> Verdict:
     """Right when the answer, which is read as a whole, means what an accepted one does."""
     answer = read_answer(output)
+    verdict = _of_answer(sandbox, question, answer)
+    again = said_again(answer)
+    if not verdict.correct or not again:
+        return verdict
+    # Behind the mark that counts a sentence says an answer once more, which must be as right.
+    said = _of_answer(sandbox, question, Answer(again, labelled=True, in_sentence=True))
+    if said.correct:
+        return verdict
+    why = f"behind it the answer is said to be {again[:40]!r}"
+    return verdict.model_copy(update={"correct": False, "explanation": why})
+
+
+def _of_answer(sandbox: GradingSandbox, question: Question, answer: Answer) -> Verdict:
     unmarked = not answer.labelled
-    readings = [text for text in dict.fromkeys(_readings(answer)) if 0 < len(text) <= MAX_CHARACTERS]
-    if readings and not unmarked and not answer.boxed and is_corrected(answer.text):
-        return Verdict(extracted_answer="", correct=False, explanation="it is corrected behind it")
+    texts = dict.fromkeys(_readings(answer))
+    readings = [text for text in texts if 0 < len(text) <= MAX_CHARACTERS and _STRUCK_OUT not in text]
+    if readings and not unmarked and (why := _objection(answer)):
+        return Verdict(extracted_answer="", correct=False, explanation=why)
     if not readings or (unmarked and question.cut):
         return Verdict(extracted_answer="", correct=False, unmarked=unmarked)
     try:
@@ -77,6 +95,18 @@ def _grade(sandbox: GradingSandbox, _settings: MathGrader, question: Question, o
         explanation=reply["why"],
         unmarked=unmarked,
     )
+
+
+def _objection(answer: Answer) -> str:
+    """Why what stands around a marked answer leaves it none; "" where it stays one."""
+    if answer.alone and (why := around_box(answer)):
+        return why
+    if is_taken_back(answer) or (not answer.boxed and is_corrected(answer.text)):
+        return "it is corrected behind it"
+    lines = [line for line in answer.text.splitlines() if line.strip()]
+    if not answer.boxed and any(map(_VALUE.fullmatch, lines[1:2])):
+        return "another value stands behind it"
+    return ""
 
 
 def _readings(answer: Answer) -> Iterator[str]:
@@ -93,7 +123,7 @@ def _readings(answer: Answer) -> Iterator[str]:
     near = answer.text[: 2 * MAX_CHARACTERS] if answer.labelled else answer.text[-2 * MAX_CHARACTERS :]
     lines = [line.strip() for line in near.split("\n") if line.strip()]
     for line in lines[part]:
-        bare = _EMPHASIS.sub(r"\2", line)
+        bare = _EMPHASIS.sub(r"\2", line).removesuffix("**").strip()
         sentences = [sentence.strip() for sentence in SENTENCE_END.split(bare) if sentence.strip()]
         for text in (line, bare, *sentences[part]):
             yield from _without_introduction(text)

@@ -158,6 +158,12 @@ def test_of_several_marks_the_last_one_counts_and_what_stands_around_it(name: st
     assert [output for output in outputs if verdict("18", output).correct is not correct] == []
 
 
+def test_around_its_marks_math_is_as_strict() -> None:
+    outputs = [re.sub(r"\\n(?!eq)", "\n", output) for (output,) in cases("marks_without_18.txt", "\0")]
+    item = EvalItem(id="q", prompt="?", accepted_answers=("18",), grader={"kind": "math"})
+    assert [output for output in outputs if GRADING.grade(item, output, cut=False).correct] == []
+
+
 @pytest.mark.parametrize("mark", MARKS)
 def test_every_mark_shows_a_number(mark: str) -> None:
     assert verdict("-18", f"First 9 and 7.\n{mark.format('-18')}").correct
