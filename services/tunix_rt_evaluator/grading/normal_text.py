@@ -40,10 +40,12 @@ what ends in a question mark states nothing."""
 def normalise(text: str) -> str:
     """``text`` without case, with single spaces, and without quotation marks, Markdown emphasis or dollar
     signs around the whole, and one sentence mark at its end."""
-    bare = " ".join(without_variants(text).translate(_QUOTES).split())
+    folded = unicodedata.normalize("NFC", without_variants(text).translate(_QUOTES).casefold())
+    # Folded first: of one letter that becomes two, a mark behind it is no factorial.
+    bare = " ".join(folded.split())
     while (inside := _without_mark(_without_enclosing(bare))) != bare:
         bare = inside
-    return bare.casefold()
+    return bare
 
 
 def without_variants(text: str) -> str:

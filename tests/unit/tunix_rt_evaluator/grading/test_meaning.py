@@ -6,7 +6,7 @@ from itertools import permutations
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from tunix_rt_evaluator.grading import Grading
@@ -96,6 +96,7 @@ def test_quotation_marks_emphasis_and_space_around_the_whole_mean_nothing(
 
 
 @given(PLAIN)
+@example("ß!")
 def test_normalising_twice_changes_nothing(text: str) -> None:
     assert normalise(normalise(text)) == normalise(text)
 
