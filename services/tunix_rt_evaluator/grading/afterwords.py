@@ -35,6 +35,10 @@ _ABOUT_IT: Final = pattern(
 )
 _MANY_WORDS: Final = 6
 _MANY_CHARACTERS: Final = 12
+_GOES_ON: Final = pattern(
+    r"\W*(?:(?:or|and|also|plus|as\ well\ as|oder|und|auch|ou|et|aussi|o|y|tambi\u00e9n|e)\b"
+    r"|\u0438\u043b\u0438\b|\u6216|\u548c|\u8fd8\u6709|\u4ee5\u53ca)"
+)
 _BYE: Final = pattern(FAREWELL)
 _OFFER: Final = pattern(HELP)
 _WORD: Final = re.compile(rf"[^\W{UNSPACED}]+")
@@ -82,6 +86,8 @@ def objection(rest: str) -> str:
             continue
         if _CORRECTED.search(sentence) or doubted(sentence):
             return "it is taken back or doubted behind it"
+        if _GOES_ON.match(sentence):
+            return f"more stands behind it: {sentence[:40]!r}"
         if _QUESTION.search(sentence) and not _OFFER.search(sentence):
             return "it is questioned behind it"
         if len(_WORD.findall(sentence)) < _FEW_WORDS and len(_WORDLESS.findall(sentence)) < _FEW_CHARACTERS:

@@ -29,7 +29,7 @@ _ALONE: Final = re.compile(
 )
 _LETTER: Final = re.compile(
     rf"(?<![^\W{UNSPACED}])(?:\(\s*(?P<round>[A-Za-z])\s*\)|\[\s*(?P<square>[A-Za-z])\s*\]"
-    rf"|(?<![-+#'\u2019.^/\\!~\u00ac])(?P<bare>[A-Z])(?![^\W{UNSPACED}]|[-'\u2019/+#^]\S|[+#'\u2019*=<>]))"
+    rf"|(?<![-+#'\u2019.^/\\!~\u00ac\u00b0])(?P<bare>[A-Z])(?![^\W{UNSPACED}]|-(?!\s)|['\u2019/+#^]\S|[+#'\u2019*=<>]|\.\d))"
 )
 _LEAD: Final = r"""
     is|are|was|were|be|been|it|that|this|i['\u2019]d|it['\u2019]s|that['\u2019]s
@@ -55,6 +55,7 @@ _LEAD: Final = r"""
 _BEFORE: Final = pattern(
     rf"(?: ^ | [^\w\s'\u2019] | [{UNSPACED}{M[1:-1]}] | (?:^|[^\w'\u2019-])(?:{_LEAD}) )\W*$"
 )
+_BEGINNING: Final = re.compile(r"(?:^|[.!?:]\s+)(?:(?:the|an?)\s+)?$", re.IGNORECASE)
 _MARKS: Final = "\uff0c\u3002\uff1b\uff1a\u3001\uff01\uff1f\u2705\u2713\u2714\u2026"
 _NAMED: Final = pattern(
     r"\b(?:option|choice|letter|answer|antwort|letra|lettre|opci[o\u00f3]n|r[e\u00e9]ponse|respuesta)\W*$"
@@ -87,6 +88,7 @@ _PAIR: Final = re.compile(rf"({L})[\s).:,\]\"'*_=\u2013\u2014-]{{1,6}}(?:is\s+)?
 _BEGINS: Final = re.compile(rf"^[\s>|*_\"'`#-]{{0,8}}({L})(?=[).:\]]\s+\w|\s*[-\u2013\u2014]\s+\w|\s+{T})")
 # Beside letters of scripts that set no words apart as well.
 _BOLD: Final = re.compile(r"(?<!\*)\*{1,3}(\(?[A-Za-z]\)?)\*{1,3}(?!\*)")
+_STRUCK: Final = re.compile(r"</?(?:s|del|strike)\b[^<>\n]{0,40}>", re.IGNORECASE)
 _TAG: Final = re.compile(r"</?[a-zA-Z|][^<>\n]{0,40}>")
 
 
@@ -102,7 +104,7 @@ def index(letter: str) -> int:
 
 def cleaned(text: str) -> str:
     """A text without what only sets it in type: tags, LaTeX's text commands, emphasis, forms of letters."""
-    return without_type(_BOLD.sub(r"\1", _TAG.sub("", without_variants(text))))
+    return without_type(_BOLD.sub(r"\1", _TAG.sub("", _STRUCK.sub("~", without_variants(text)))))
 
 
 def shape_of(line: str, options: Sequence[str]) -> str:
@@ -115,7 +117,8 @@ def shape_of(line: str, options: Sequence[str]) -> str:
             continue
         for start in reversed(list(places(wanted, line.lower(), whole_words=True))) if wanted else ():
             before, behind = line[:start], line[start + len(wanted) :]
-            if _BEFORE.search(before[-_NEAR:]) and _AFTER.match(behind[:_NEAR]):
+            framed = _BEFORE.search(before[-_NEAR:]) and _AFTER.match(behind[:_NEAR])
+            if framed or _BEGINNING.search(before):
                 line = before + chr(_BY_TEXT + at) + behind
     for letter in reversed(list(_LETTER.finditer(line))):
         at, before, behind = (
@@ -123,10 +126,13 @@ def shape_of(line: str, options: Sequence[str]) -> str:
             line[: letter.start()],
             line[letter.end() :],
         )
-        if at < len(options) and (
-            letter["bare"] is None or _names(letter["bare"], before[-_NEAR:], behind[:_NEAR])
-        ):
+        if at >= len(options):
+            continue
+        if letter["bare"] is None or _names(letter["bare"], before[-_NEAR:], behind[:_NEAR]):
             line = before + chr(_BY_LETTER + at) + behind
+        elif letter["bare"] not in "AI" and not _COMMAND.search(before[-_NEAR:]):
+            # Of a letter that may be a part of a name, as of vitamin C, no more is said than of a text.
+            line = before + chr(_BY_TEXT + at) + behind
     line = _SMALL.sub(lambda one: _small(one, len(options)), line)
     line = _UNNAMED.sub(lambda one: _second(one, len(options)), line)
     return _PAIR.sub(lambda pair: pair[1] if place(pair[1]) == place(pair[2]) else pair[0], line)
@@ -163,7 +169,8 @@ def _names(letter: str, before: str, behind: str) -> bool:
 
 def _alone(line: str, options: Sequence[str]) -> int | None:
     """The option that is all of a line: its text, its letter, or one behind the other."""
-    if re.search(r"[?\uff1f]", line) and not any(option.strip().endswith("?") for option in options):
+    asked = re.search(r"[?\uff1f]", line) is not None
+    if asked and not any(option.strip().endswith("?") for option in options):
         return None
     wanted = normalise(line)
     for at, option in enumerate(options):
@@ -171,5 +178,5 @@ def _alone(line: str, options: Sequence[str]) -> int | None:
         texts = {normalise(f"{letter}{mark} {option}") for mark in ("", ".", ")", ":")}
         if wanted in texts | {normalise(option)}:
             return at
-    found = _ALONE.fullmatch(wanted)
+    found = None if asked else _ALONE.fullmatch(wanted)
     return index(found[1]) if found and index(found[1]) < len(options) else None

@@ -19,7 +19,8 @@ conclusion think believe say choose chose select selected chosen take go going o
 certain sure convinced vote settle question problem quiz item exercise above given listed provided following
 two three four five these those here all among from out means follows leaves leaving left remains remaining
 namely yes yeah ok okay well alright great now corresponds matches represents reads equals stands called
-labeled labelled marked let's very quite absolutely completely view opinion fact course elimination
+labeled labelled marked let's very pretty quite actually absolutely completely view opinion fact course
+elimination
 """
 _GERMAN: Final = """
 die der das den dem ist lautet wäre muss müsste sollte sein heißt antwort lösung option möglichkeit variante
@@ -38,9 +39,9 @@ probablement seule oui reste vraie avis
 """
 _SPANISH: Final = """
 la el lo es sería debe ser será respuesta correcta correcto opción alternativa letra elección inciso
-solución mejor verdadera única final yo elijo escojo selecciono creo pienso diría digo opto por marco que
-entonces así tanto consecuencia estoy seguro segura de claramente definitivamente probablemente seguramente
-ciertamente mi nuestra a esta pregunta para queda sí en
+solución mejor verdadera única final yo elegiría escogería elijo escojo selecciono creo pienso diría digo
+opto por marco que entonces así tanto consecuencia estoy seguro segura de claramente definitivamente
+probablemente seguramente ciertamente mi nuestra a esta pregunta para queda sí en
 """
 _OTHERS: Final = """
 il è sia risposta corretta giusta esatta opzione lettera scelta scelgo credo penso che direi quindi dunque

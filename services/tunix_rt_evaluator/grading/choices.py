@@ -12,7 +12,7 @@ where it denies them, or their texts in a sentence of its own that speaks of the
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Final
@@ -34,6 +34,8 @@ _CLAUSE: Final = pattern(
     rf"| (?={CONTRAST}) | (?={CONCLUSION})"
     r"| (?=\b(?:and\ not|et\ non|y\ no|und\ nicht|rather\ than|instead\ of|as\ opposed\ to|unlike|over)\b)"
 )
+_JOINS: Final = re.compile("\\s*[:\uff1a\u2013\u2014-]\\s*")
+_TRAILS: Final = re.compile(f"{M}[\\s\"')]*(?:\\.{{2,}}|\u2026)")
 _OR: Final = "(?:and|or|nor|und|oder|et|ou|y|o|e|\u548c|\u6216|\u3068)"
 _LISTED: Final = pattern(rf"({M})\s*[,\u3001\uff0c]\s*(?:{_OR}\s+)?(?:(?:option|choice|letter)\s+)?(?={M})")
 _RESTATED: Final = pattern(rf"({M})\s*(?:is|means|=|:|[-\u2013\u2014]|,|\()?\s*[\"'(]*({M})[\"')]*")
@@ -46,6 +48,10 @@ _DENIED: Final = pattern(
     r"|zweif\w+|bezweif\w+)\b"
     r"| [\u274c\u2717\u2718\u2716]"
 )
+_ALSO: Final = pattern(
+    r"\b(?:too|also|as\ well|equally|likewise|auch|ebenfalls|aussi|\u00e9galement|tambi\u00e9n|anche)\b"
+    r"| \u4e5f | \u540c\u6837"
+)
 _HEARSAY: Final = pattern(HEARSAY)
 _CERTAIN: Final = pattern(CERTAIN)
 _NEGATED: Final = pattern(NEGATION)
@@ -54,7 +60,7 @@ _CONCLUSION: Final = pattern(CONCLUSION)
 _CORRECTION: Final = pattern(CORRECTION)
 _CONTRAST: Final = pattern(CONTRAST)
 _REASON: Final = pattern(rf"(?:^|[\s,;]){REASON}")
-_QUESTION: Final = pattern(rf"{QUESTION} | ^[\s\"'(*]*(?:is|are|would|should|ist|est)\s+{M}")
+_QUESTION: Final = pattern(rf"{QUESTION} | ^[\s\"'(*]*(?:is|are|would|should|ist|est)\s+[\"'(*]*{M}")
 _SETTLED: Final = pattern(
     r"\b(?:answer|option|choice|correct|right|antwort|l\u00f6sung|richtig|r\u00e9ponse|respuesta|risposta|resposta"
     r"|\u043e\u0442\u0432\u0435\u0442)\b | \u7b54\u6848 | \u6b63\u786e | \u9009 | \u6b63\u89e3 | \uc815\ub2f5"
@@ -64,13 +70,17 @@ _OTHERS: Final = pattern(
     r"| \u5176\u4ed6 | \u5176\u5b83"
 )
 _SIGNS: Final = re.compile(
-    "[\\s\"'\u201c\u201d\u2018\u2019\u201e\u00ab\u00bb\u300c\u300d()\\[\\]{}*_`|#>=\u2192."
-    "\u2705\u2713\u2714\u2611\ufe0f\u00a1$-]*"
+    "[\\s\"'\u201c\u201d\u2018\u2019\u201e\u00ab\u00bb\u300c\u300d()\\[\\]{}*_`|#>=\u2192.:"
+    "\u2705\u2713\u2714\u2611\ufe0f\u00a1\uff1a\u2013\u2014$-]*"
 )
 _WORD: Final = re.compile(rf"[^\W{UNSPACED}]+(?:'[^\W{UNSPACED}]+)*")
 _RUN: Final = re.compile(f"[{UNSPACED}]+")
 _UNSPACED: Final = pattern(f"{UNSPACED_WORDS}*")
-_PHRASE: Final = pattern(r"\bwhat\s+(?=(?:i|we)\b)|\bcan\s+only\s+be\b|100\s?%")
+# A capital one is an option, or an article of what is none.
+_ARTICLE: Final = re.compile(
+    "\\bA\\b(?!\\s+(?:resposta|op\u00e7\u00e3o|alternativa|letra|correta|esta|minha)\\b)"
+)
+_PHRASE: Final = pattern(r"\bwhat\s+(?=(?:i|we)\b)|\bthere\s+is\b|\bcan\s+only\s+be\b|100\s?%")
 _JUDGES: Final = pattern(
     r"\b(?:i|me|my|we|you|your|ich|je|yo|eu|io|better|best|correct|right|true|answers?|choices?|options?|prefer\w*)\b"
 )
@@ -141,13 +151,13 @@ class _Reading:
             return
         reason = next((one for one in _REASON.finditer(text) if re.search(M, text[: one.start()])), None)
         said = text[: reason.start()] if reason else text
-        if _CONDITION.search(said):
+        if _CONDITION.search(said) or _TRAILS.search(said):
             self.mention(found)
             self.doubted = True
             return
         corrects = bool(_CORRECTION.search(said))
         said = _RESTATED.sub(_one, _BUT_FOR.sub("except", _NO.sub("", said)))
-        for clause in _CLAUSE.split(_LISTED.sub(r"\1 and ", said)):
+        for clause in _clauses(_LISTED.sub(r"\1 and ", said)):
             self._clause(clause, corrects=corrects)
         if reason:
             self._because(text[reason.end() :])
@@ -168,12 +178,14 @@ class _Reading:
 
     def _clause(self, text: str, *, corrects: bool) -> None:
         found = _places(text)
-        bare = _CORRECTION.sub(" ", text)
+        bare = _without_correction(text)
         if not found:
             words = len(_WORD.findall(bare)) or len("".join(_RUN.findall(bare))) // 2
             self.quoted |= bool(_HEARSAY.search(bare))
             self.doubted |= doubted(bare)
             self.doubted |= bool(_NEGATED.search(bare)) and words < _FEW_WORDS and not _OTHERS.search(bare)
+        elif self.chosen is not None and _ALSO.search(text) and not _DENIED.search(_ALSO.sub(" ", bare)):
+            self.several = True
         elif _DENIED.search(bare):
             self.deny(found)
         elif len(found) > 1:
@@ -214,6 +226,24 @@ def choice(answer: Answer, options: Sequence[str]) -> int | None:
     return None if reading.several or reading.doubted or reading.quoted else reading.chosen
 
 
+def _without_correction(clause: str) -> str:
+    """Without what begins a correction; behind an option such words deny it."""
+    mark = re.search(M, clause)
+    begin = clause[: mark.start()] if mark else clause
+    return _CORRECTION.sub(" ", begin) + clause[len(begin) :]
+
+
+def _clauses(said: str) -> Iterator[str]:
+    """The clauses of a sentence. A colon or a dash ends one only where an option stands before it."""
+    begin = 0
+    for cut in _CLAUSE.finditer(said):
+        piece = said[begin : cut.start()]
+        if not (_JOINS.fullmatch(cut[0]) and not re.search(M, piece)):
+            yield piece
+            begin = cut.end()
+    yield said[begin:]
+
+
 def _alone(shape: str) -> bool:
     return re.fullmatch(rf"[\W_]*{M}[\W_]*", shape) is not None and not _ASKED.search(shape)
 
@@ -229,7 +259,7 @@ def _one(pair: re.Match[str]) -> str:
 def _gives(clause: str) -> bool:
     """Whether a clause says nothing but that its option is chosen."""
     said = _PHRASE.sub(" ", clause.replace("\u2019", "'"))
-    if _QUESTION.search(said):
+    if _QUESTION.search(said) or _ARTICLE.search(said) or doubted(said):
         return False
     said = re.sub(M, " ", _CONTRAST.sub(" ", said)).lower()
     words = [word for word in _WORD.findall(said) if word not in WORDS]

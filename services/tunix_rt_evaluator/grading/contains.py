@@ -25,8 +25,8 @@ _SCALE: Final = "|".join(SCALES.values())
 # What before or behind a number makes it part of another one: only units may touch it. Between two words a
 # hyphen is no sign.
 _BEFORE_NUMBER: Final = re.compile(
-    rf"""(?: \d\.? | \. | \u221a\s? | {_VULGAR} | \d\s?/\s? | \^\{{? | _\{{? | [\w)]\*\* | {LETTER}
-      | [{_INDICES}]
+    rf"""(?: \d\.? | \. | \u221a\s? | {_VULGAR} | \d\s?[/\u2044\u00f7]\s? | \^\{{? | _\{{? | [\w)]\*\*
+      | {LETTER} | [{_INDICES}]
       | \b(?:negative|{MINUS})\s | {UNSPACED_MINUS} | \\[a-z]+\s?\{{?
       | (?: (?<![\w)\]}}.]) | (?<=\d[eE]) ) [-\u2212\u2013\u00b1] [{CURRENCY}]?
       | (?: ^ | [=(] ) \s? [-\u2212\u00b1] \s [{CURRENCY}]?
@@ -35,18 +35,24 @@ _BEFORE_NUMBER: Final = re.compile(
 )
 # A sign between two values is none of the number behind it.
 _BEFORE_SIGN: Final = re.compile(
-    r"(?: [\w)\]}] | \d\s | (?<!\(\w)[)\]}]\s | (?<!\w)[^\W\d_]\s )\Z", re.VERBOSE
+    r"(?: [\w)\]}+\u2212\u00b1-] | \d\s | (?<!\(\w)[)\]}]\s | (?<!\w)[^\W\d_]\s )\Z", re.VERBOSE
 )
 _THOUSANDS: Final = re.compile(r"\d[,'\u2019_ \u00a0\u2009\u202f]\Z")
 _SIGNED: Final = re.compile(r"[-+\u2212\u00b1]\s?\S")
 _NUMBER: Final = re.compile(rf"[-+\u2212\u00b1\s{CURRENCY}(]*\.?\d")
+# A formula is no part of a longer one, a fraction none of a mixed number, a unit none of another one.
+_EDGED: Final = re.compile(r"[+*/^=<>\\]")
+_PART_OF_MIXED: Final = re.compile(rf"\d+/\d|{_VULGAR}")
+_DIGIT_BEFORE: Final = re.compile(r"\d\s?\Z")
+_SIGN_BEFORE: Final = re.compile(r"(?<![\w)\]}])[-\u2212\u00b1]\s?\Z")
+_UNIT_GOES_ON: Final = re.compile(r"[/^]\w|\*\*|[\u00b2\u00b3]")
 _GROUP: Final = re.compile(r"\d{3}(?!\d)")
 _PROSE: Final = re.compile(r"[^\W\d_]{2}")
 _BEHIND_NUMBER: Final = re.compile(
-    rf"""\d | \.\d | [,'\u2019_ \u00a0\u2009\u202f]\d{{3}}(?!\d) | \s?/\s?[\d{{(]
+    rf"""\d | \.\d | [,'\u2019_ \u00a0\u2009\u202f]\d{{3}}(?!\d) | \s?[/\u2044\u00f7]\s?[\d{{(]
       | \s?(?:\\?%|\u2030|(?:{PERCENT})(?!\w)) | \^ | _[\w{{] | \*\*[\w(-] | [{_INDICES}] | :\d | \(
       | (?!{GLUED_UNIT}(?!\w)|(?:st|nd|rd|th)s?(?!\w)){LETTER}
-      | \s?{_VULGAR} | \s\d+/\d | \s?[\u00d7*x]\s?10\b | [-\s]*(?:{_SCALE})(?!{LETTER})
+      | \s?{_VULGAR} | \s\d+/\d | \s?[\u00d7*x\u00b7\u22c5]\s?10\b | [-\s]*(?:{_SCALE})(?!{LETTER})
       | !(?=\s?[-+*/=^!)]) | \s?[\u221a\u03c0] | \s?\\(?:sqrt|pi|frac|times|cdot)""",
     re.VERBOSE | re.IGNORECASE,
 )
@@ -106,6 +112,16 @@ def _of_another(wanted: str, given: str, start: int, *, whole_words: bool, prose
     ):
         return True
     if _SIGNED.match(wanted) and _BEFORE_SIGN.search(before):
+        return True
+    if _EDGED.search(wanted) and (before[-1:].isalnum() or behind[:1].isalnum()):
+        return True
+    if _PART_OF_MIXED.match(wanted) and _DIGIT_BEFORE.search(before):
+        return True
+    if wanted[:1] in tuple(CURRENCY) and _SIGN_BEFORE.search(before):
+        return True
+    if _NUMBER.match(wanted) and wanted[-1:].isalpha() and _UNIT_GOES_ON.match(behind):
+        return True
+    if wanted[-1:].isdigit() and behind[:1].isdigit():
         return True
     # Digits at the end of a name, as of cat5, are no number.
     if (

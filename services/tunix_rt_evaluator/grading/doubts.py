@@ -11,15 +11,16 @@ _SURE: Final = r"(?:sure|certain|convinced|confident|positive|persuaded)"
 DOUBT: Final = rf"""
 (?: \b(?: doubt\w*|dubious|unlikely|improbable
       |unsure|uncertain\w*|unclear|undecided|unconvinced|skeptical|sceptical|hesita\w+
-      | (?:not|n['’]t|never|hardly|less\ than|far\ from)(?:\ \w+){{0,3}}\ {_SURE}
-      | (?:not|n['’]t|cannot)(?:\ \w+)?\ (?:think\ so|know|tell|say|remember|recall|decide|agree|believe)
-      | (?:not|n['’]t)\ (?:the|my|an?)\ (?:\w+\ )?(?:answer|choice|case)
-      | (?:not|n['’]t)\ (?:(?:really|quite|exactly|at\ all|so)\W*$|true\b|correct\b|right\b|it\W*$)
+      | (?:not|\w+n['’]t|never|hardly|less\ than|far\ from)(?:\ \w+){{0,3}}\ {_SURE}
+      | (?:not|\w+n['’]t|cannot)(?:\ \w+)?\ (?:think\ so|know|tell|say|remember|recall|decide|agree|believe)
+      | (?:not|\w+n['’]t)\ (?:the|my|an?)\ (?:\w+\ )?(?:answer|choice|case)
+      | (?:not|\w+n['’]t)\ (?:(?:really|quite|exactly|at\ all|so)\W*$|true\b|correct\b|right\b|it\W*$)
       | no\ (?:idea|clue|way|chance|wonder)|beats\ me|who\ knows|god\ knows|hard\ to\ (?:say|tell)
       | maybe|perhaps|possibly|conceivably|supposedly|allegedly|presumably|or\ so
       | (?:it|that|this|i|he|she|they|which|answer)\ (?:might|may|could)\b
       | (?:just|only|wild|random|educated|pure|best|a)\ guess|guess(?:ing|ed)
       | kidding|joking|joke|jk|lol|sarcas\w+|ironic\w*|prank|hah?a(?:ha)*
+      | forgot\w*|left\ out|omitted|one\ more|another\ one|vergessen|oublié
       | mistaken|misread|misunderst\w+|misspoke|confus(?:ed|ing)
       | (?:my|a|the|bad|made)\ mistake|my\ (?:bad|error|fault)|apolog\w+|sorry|oops|whoops|hmm+|erm|err
       |uh+|wrong\ again
@@ -27,6 +28,12 @@ DOUBT: Final = rf"""
       | take\ (?:it|that|this)\ back|retract\w*|withdraw\w*|revise\w*|reconsider\w*|rethink\w*|recheck\w*
       | (?:change|changed|changing)\ my\ (?:mind|answer)|on\ the\ other\ hand|then\ again|come\ to\ think
       | disagree\w*|nonsense|rubbish|bogus|bullshit|as\ if|yeah\ right|if\ (?:only|at\ all|anything)
+      | a\ lie|lied|lying\ to|(?:not|\w+n['’]t)\ trust|grain\ of\ salt|(?:made|making)\ (?:it|this|that)\ up
+      |april\ fools?
+      | random\w*|arbitrar\w*|for\ now|tentative\w*|provisional\w*|(?!100\b)\d{{1,2}}\s?%\ {_SURE}|(?:low
+      |little|no|much|some
+      |\d+\s?%)\ (?:confidence|certainty)
+      | (?:confidence|probability|likelihood|chance)s?|etc|and\ so\ (?:on|forth)|among\ others|or\ at\ least
       | opposite|contrary|reverse\ is|untrue|false|wrong|incorrect\w*|erroneous|invalid|nope
       | (?:said|told|claim(?:s|ed)?)\ (?:nobody|no\ one)|instead|rather|or\ (?:is|was|was\ it|is\ it
       |maybe|not)
@@ -36,7 +43,7 @@ DOUBT: Final = rf"""
       |rate\ nur
       | falsch\w*|irr(?:e|tum|tümlich)\b|geirrt|vertan|quatsch|unsinn|scherz\w*|spaß|witz|verzeihung
       |entschuldigung
-      | doch\ nicht|eher|moment|halt|stimmt\ (?:so\ )?nicht|keine\ ahnung|weiß\ (?:es\ |ich\ )?nicht
+      | doch\ nicht|eher|moment|halt|stimmt(?:\ \w+)?\ nicht|usw|keine\ ahnung|weiß\ (?:es\ |ich\ )?nicht
       | (?:glaube|denke|meine)\ (?:ich\ |es\ )?(?:eher\ )?nicht|korrektur|besser\ gesagt|vielmehr
       |im\ gegenteil|ach\ nein
       )\b
@@ -79,6 +86,9 @@ HEARSAY: Final = r"""
         |can)
       | thought|believed|used\ to|once|at\ first|initially|originally|previously|tempt\w+|seem\w*
       |appear\w*|looks?\ like
+      | nobody|no\ one|niemand|personne|nadie|thinks|believes
+      | (?:one|people|you)\ (?:could|might|can)|(?:man|on|uno)\ (?:könnte|kann|pourrait|peut|podría|puede)
+      | könnte|dürfte|pourrait|podría|potrebbe|poderia
       | behaupte\w*|sag(?:t|te|en|ten)|meint\w*|angeblich|laut|zunächst|zuerst|hieß|scheint|scheinbar
       | dit|disent|disait|prétend\w*|selon|d['’]après|semble\w*|paraît|croyais|pensais
       | dice[ns]?|decía\w*|dijo|según|pretend\w*|parece\w*|creía|pensaba|dizem?|disse|segundo|parece
