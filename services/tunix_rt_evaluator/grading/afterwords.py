@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
-from tunix_rt_evaluator.grading.doubts import CERTAIN, DOUBT, FAREWELL, HEARSAY, HELP, WEAK
+from tunix_rt_evaluator.grading.doubts import CERTAIN, DOUBT, FAREWELL, HEARSAY, HELP, MORE, WEAK
 from tunix_rt_evaluator.grading.languages import CONDITION, CORRECTION, NEGATION
 from tunix_rt_evaluator.grading.neighbours import pattern
 from tunix_rt_evaluator.grading.spelling import UNSPACED
@@ -27,6 +27,7 @@ _SENTENCE: Final = re.compile(r"(?<=[.!?…])[\s\"'”’)\]*_]+|(?<=[。！？]
 _QUESTION: Final = re.compile(r"[?？؟]")  # noqa: RUF001
 _CORRECTED: Final = pattern(CORRECTION)
 _CERTAIN: Final = pattern(CERTAIN)
+_MORE: Final = pattern(MORE)
 _DOUBTED: Final = pattern(DOUBT)
 _WEAK: Final = pattern(WEAK)
 _ABOUT_IT: Final = pattern(
@@ -72,6 +73,11 @@ def doubted(sentence: str) -> bool:
     return not long or _ABOUT_IT.search(sentence) is not None
 
 
+def unsettled(sentence: str) -> bool:
+    """Whether a sentence beside an answer that is no number doubts it, or says that it is a part or a lot."""
+    return doubted(sentence) or _MORE.search(sentence) is not None
+
+
 def _sentences(text: str) -> Iterator[str]:
     for sentence in _SENTENCE.split(_TAG.sub(" ", until_next(text))):
         if re.search(r"\w", sentence):
@@ -84,7 +90,7 @@ def objection(rest: str) -> str:
     for sentence in islice(_sentences(rest[:_MAX_LENGTH]), _MAX_SENTENCES):
         if _BYE.fullmatch(sentence.strip(" .!*_:;-")):
             continue
-        if _CORRECTED.search(sentence) or doubted(sentence):
+        if _CORRECTED.search(sentence) or unsettled(sentence):
             return "it is taken back or doubted behind it"
         if _GOES_ON.match(sentence):
             return f"more stands behind it: {sentence[:40]!r}"

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Final
 
-from tunix_rt_evaluator.grading.afterwords import doubted, is_asserted, objection, until_next
+from tunix_rt_evaluator.grading.afterwords import is_asserted, objection, unsettled, until_next
 from tunix_rt_evaluator.grading.answers import Answer
 from tunix_rt_evaluator.grading.choice_marks import L, M, cleaned, entry, place, shape_of
 from tunix_rt_evaluator.grading.choice_words import CONTRAST, QUESTION, UNSPACED_WORDS, WORDS
@@ -166,13 +166,13 @@ class _Reading:
         if re.search(M, why):
             self.sentence(why)
         else:
-            self.doubted |= doubted(why) or bool(_CORRECTION.search(why) or _ASKED.search(why))
+            self.doubted |= unsettled(why) or bool(_CORRECTION.search(why) or _ASKED.search(why))
 
     def _unmarked(self, text: str) -> None:
         if not re.search(r"\w", text):
             return
         if self.chosen is None:
-            self.doubted |= doubted(_CORRECTION.sub(" ", text))
+            self.doubted |= unsettled(_CORRECTION.sub(" ", text))
         elif not _OTHERS.search(text):
             self.doubted |= bool(objection(text))
 
@@ -182,7 +182,7 @@ class _Reading:
         if not found:
             words = len(_WORD.findall(bare)) or len("".join(_RUN.findall(bare))) // 2
             self.quoted |= bool(_HEARSAY.search(bare))
-            self.doubted |= doubted(bare)
+            self.doubted |= unsettled(bare)
             self.doubted |= bool(_NEGATED.search(bare)) and words < _FEW_WORDS and not _OTHERS.search(bare)
         elif self.chosen is not None and _ALSO.search(text) and not _DENIED.search(_ALSO.sub(" ", bare)):
             self.several = True
@@ -199,7 +199,7 @@ class _Reading:
             self.give(found.pop(), replaces=replaces, settles=settles, concludes=concludes or corrects)
         elif self.chosen is None or re.search(L, text) or not _is_fact(text):
             self.mention(found)
-            self.doubted |= self.chosen is not None and (doubted(bare) or bool(_HEARSAY.search(bare)))
+            self.doubted |= self.chosen is not None and (unsettled(bare) or bool(_HEARSAY.search(bare)))
 
 
 def choice(answer: Answer, options: Sequence[str]) -> int | None:
@@ -259,7 +259,7 @@ def _one(pair: re.Match[str]) -> str:
 def _gives(clause: str) -> bool:
     """Whether a clause says nothing but that its option is chosen."""
     said = _PHRASE.sub(" ", clause.replace("\u2019", "'"))
-    if _QUESTION.search(said) or _ARTICLE.search(said) or doubted(said):
+    if _QUESTION.search(said) or _ARTICLE.search(said) or unsettled(said):
         return False
     said = re.sub(M, " ", _CONTRAST.sub(" ", said)).lower()
     words = [word for word in _WORD.findall(said) if word not in WORDS]
@@ -274,5 +274,5 @@ def _is_fact(said: str) -> bool:
     """Whether a sentence speaks of the matter and not of the choice."""
     words = len(_WORD.findall(said)) + len("".join(_RUN.findall(said))) // 2
     return words >= _FACT_WORDS and not (
-        _JUDGES.search(said) or doubted(said) or _CORRECTION.search(said) or _HEARSAY.search(said)
+        _JUDGES.search(said) or unsettled(said) or _CORRECTION.search(said) or _HEARSAY.search(said)
     )

@@ -20,7 +20,6 @@ DOUBT: Final = rf"""
       | (?:it|that|this|i|he|she|they|which|answer)\ (?:might|may|could)\b
       | (?:just|only|wild|random|educated|pure|best|a)\ guess|guess(?:ing|ed)
       | kidding|joking|joke|jk|lol|sarcas\w+|ironic\w*|prank|hah?a(?:ha)*
-      | forgot\w*|left\ out|omitted|one\ more|another\ one|vergessen|oublié
       | mistaken|misread|misunderst\w+|misspoke|confus(?:ed|ing)
       | (?:my|a|the|bad|made)\ mistake|my\ (?:bad|error|fault)|apolog\w+|sorry|oops|whoops|hmm+|erm|err
       |uh+|wrong\ again
@@ -30,10 +29,10 @@ DOUBT: Final = rf"""
       | disagree\w*|nonsense|rubbish|bogus|bullshit|as\ if|yeah\ right|if\ (?:only|at\ all|anything)
       | a\ lie|lied|lying\ to|(?:not|\w+n['’]t)\ trust|grain\ of\ salt|(?:made|making)\ (?:it|this|that)\ up
       |april\ fools?
-      | random\w*|arbitrar\w*|for\ now|tentative\w*|provisional\w*|(?!100\b)\d{{1,2}}\s?%\ {_SURE}|(?:low
+      | for\ now|tentative\w*|provisional\w*|(?!100\b)\d{{1,2}}\s?%\ {_SURE}|(?:low
       |little|no|much|some
       |\d+\s?%)\ (?:confidence|certainty)
-      | (?:confidence|probability|likelihood|chance)s?|etc|and\ so\ (?:on|forth)|among\ others|or\ at\ least
+      | or\ at\ least
       | opposite|contrary|reverse\ is|untrue|false|wrong|incorrect\w*|erroneous|invalid|nope
       | (?:said|told|claim(?:s|ed)?)\ (?:nobody|no\ one)|instead|rather|or\ (?:is|was|was\ it|is\ it
       |maybe|not)
@@ -43,7 +42,7 @@ DOUBT: Final = rf"""
       |rate\ nur
       | falsch\w*|irr(?:e|tum|tümlich)\b|geirrt|vertan|quatsch|unsinn|scherz\w*|spaß|witz|verzeihung
       |entschuldigung
-      | doch\ nicht|eher|moment|halt|stimmt(?:\ \w+)?\ nicht|usw|keine\ ahnung|weiß\ (?:es\ |ich\ )?nicht
+      | doch\ nicht|eher|moment|halt|stimmt(?:\ \w+)?\ nicht|keine\ ahnung|weiß\ (?:es\ |ich\ )?nicht
       | (?:glaube|denke|meine)\ (?:ich\ |es\ )?(?:eher\ )?nicht|korrektur|besser\ gesagt|vielmehr
       |im\ gegenteil|ach\ nein
       )\b
@@ -107,6 +106,13 @@ CERTAIN: Final = r"""
   | 毫无疑问 | 无疑 | 間違いなく | 의심할\ 여지\ 없이
 )"""
 """What says that there is no doubt."""
+
+MORE: Final = r"""
+(?: \b(?: forgot\w*|left\ out|omitted|one\ more|another\ one|vergessen|oublié|olvidé|etc|usw
+      | and\ so\ (?:on|forth)
+      | among\ others|random\w*|arbitrar\w*|zufällig|au\ hasard|al\ azar|confidence|likelihood )\b
+)"""
+"""What says of an answer that more belongs to it, or that it was drawn by lot."""
 
 WEAK: Final = r"""
 (?: \b(?: maybe|perhaps|possibly|conceivably|supposedly|allegedly|presumably|instead|rather|opposite
