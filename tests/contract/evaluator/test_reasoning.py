@@ -16,7 +16,7 @@ from tunix_rt_kit.database import Database
 
 THOUGHTS = [
     item(1, "<think>Answer: 2</think>\n\nAnswer: 1", "<think>Is it 2?</think>Answer: 1"),
-    item(2, "<think>The answer is 2. But wait", "<think>So it is 3</think>Answer: 2"),
+    item(2, "<think>The answer is 2. Let me check", "<think>So it is 3</think>Answer: 2"),
     item(3, "<reasoning>Answer: 4</reasoning> Answer: 3", "<reasoning>It is 3.</reasoning>It is 4."),
     item(4, "Answer: 4", "Answer: 4"),
 ]
@@ -191,7 +191,7 @@ async def test_a_report_folds_reasoning_and_counts_its_tokens(evaluator: Any, ch
     assert "Reasoning never closed, wrong" in page
     assert "Tokens of reasoning" in page
     assert "<details><summary>Reasoning" in texts[v1.REPORT_FORMAT_MARKDOWN]
-    assert '"reasoning": "The answer is 2. But wait"' in texts[v1.REPORT_FORMAT_JSON]
+    assert '"reasoning": "The answer is 2. Let me check"' in texts[v1.REPORT_FORMAT_JSON]
 
 
 async def test_what_an_earlier_version_graded_before_it_was_stopped_is_graded_again(
