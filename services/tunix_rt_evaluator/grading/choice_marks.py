@@ -29,7 +29,7 @@ _ALONE: Final = re.compile(
 )
 _LETTER: Final = re.compile(
     rf"(?<![^\W{UNSPACED}])(?:\(\s*(?P<round>[A-Za-z])\s*\)|\[\s*(?P<square>[A-Za-z])\s*\]"
-    rf"|(?<![-+#'\u2019.^/\\!~\u00ac\u00b0])(?P<bare>[A-Z])(?![^\W{UNSPACED}]|-(?!\s)|['\u2019/+#^]\S|[+#'\u2019*=<>]|\.\d))"
+    rf"|(?<![-+#'\u2019.^/\\!~\u00ac\u00b0])(?P<bare>[A-Z])(?![^\W{UNSPACED}]|-(?!\s)|['\u2019/+#^]\S|[+#'\u2019*=<>]|\.\d|\.[A-Za-z]\b))"
 )
 _LEAD: Final = r"""
     is|are|was|were|be|been|it|that|this|i['\u2019]d|it['\u2019]s|that['\u2019]s
@@ -157,7 +157,9 @@ def _second(letter: re.Match[str], count: int) -> str:
 
 def _names(letter: str, before: str, behind: str) -> bool:
     """Whether a letter names an option: not an article, a pronoun or a part of a name."""
-    if (letter == "A" and re.match(rf"\s+{T}", behind)) or (letter == "I" and re.match(r"\s+\w", behind)):
+    # In French "A car" may be "A because"; in English it is a car.
+    follows = {"A": rf"\s+(?:{T}|car\b)", "I": r"\s+\w"}.get(letter)
+    if follows and re.match(follows, behind):
         return False
     if _COMMAND.search(before):
         return False
