@@ -157,6 +157,6 @@ async def test_base_models_are_listed_while_the_artifact_store_cannot_be_written
     (tiny,) = [model for model in listed if model.available]
     assert (tiny.base_model, tiny.HasField("tokenizer_file")) == ("tiny", False)
     assert tiny.tokenizer_digest
-    assert (await refused(world.create())).reason == "STORAGE_UNAVAILABLE"
+    assert (await refused(world.create())).reason == "STORAGE_UNUSABLE"
     (tmp_path / "artifacts" / "tmp").unlink()
     assert (await world.create()).name
