@@ -141,6 +141,8 @@ class Supervisor:
                     # What the child tells waits in its folder.
                     _log.warning("storage_away", evaluation=evaluation_id, error=str(error))
                     unsaved = more = True
+                    if cancelled.is_set() and process.poll() is not None:
+                        break
                     time.sleep(AWAY_S)
                 if evaluation_id in self._end_at_once:
                     process.kill()
@@ -283,16 +285,19 @@ class _Run:
         """Take in some of what the child told since the last call, grading its answers; whether there was
         anything."""
         waiting = self._facts.new_generations
+        told = bool(waiting)
         if not waiting:
             events = self._process.events(self._read, _MOST_BYTES)
             self._read += len(events)
             self._facts.take(events)
-            if self._facts.changed:
-                self._start_over(self._facts.changed)
-                self._facts.changed = []
-            if not events:
-                self._store()
-                return False
+            told = bool(events)
+        # Also where the last call could not: until then what waits is another engine's.
+        if self._facts.changed:
+            self._start_over(self._facts.changed)
+            self._facts.changed = []
+        if not told:
+            self._store()
+            return False
         now = waiting[:_MOST_GRADED]
         fresh = [entry for entry in now if entry.item_id not in self._stored]
         if fresh:

@@ -26,15 +26,22 @@ def killed_when_late(grace_s: float) -> Iterator[None]:
     SIGTERM does what it did before.
     """
     reading, writing = os.pipe()
-    watching = subprocess.Popen(
-        [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(grace_s)],
-        stdin=reading,
-        stdout=subprocess.DEVNULL,
-        # The terminal's Ctrl-C is not for it.
-        start_new_session=True,
-        env={name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ},
-    )
-    os.close(reading)
+    try:
+        watching = subprocess.Popen(
+            [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(grace_s)],
+            stdin=reading,
+            stdout=subprocess.DEVNULL,
+            # The terminal's Ctrl-C is not for it.
+            start_new_session=True,
+            env={name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ},
+        )
+    except OSError:
+        # No process or no memory is left for it now: the server can do without.
+        os.close(writing)
+        yield
+        return
+    finally:
+        os.close(reading)
     # Its handler is of C and needs no lock: it writes where this process is, which wakes the other one.
     faulthandler.register(signal.SIGTERM, file=writing, all_threads=False, chain=True)
     try:
@@ -49,6 +56,8 @@ def killed_when_late(grace_s: float) -> Iterator[None]:
 
 
 def _watch(process: int, grace_s: float) -> None:
+    # A service manager may send it to all processes of the server at once.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if not os.read(0, 1 << 16):
         return
     end = time.monotonic() + grace_s

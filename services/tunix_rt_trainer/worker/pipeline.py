@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import jax
 
 from tunix_rt_kit.jobs import JobDir
@@ -51,6 +53,8 @@ def run(job: JobDir) -> None:
         loop = TrainingLoop(network, optimizer, plan, reporter, keeper, ledger, state)
         # They hold as much as weights and optimizer take.
         del network, state
+        # Modules refer to each other in circles.
+        gc.collect()
         loop.run(mesh)
 
 

@@ -48,7 +48,7 @@ def unstacked(model: StackedLlama, graph: nnx.GraphDef[Llama], kind: type[nnx.Va
         of_layer = _slice if isinstance(variable, kind) else _shape
         for index in range(model.description.num_layers):
             value = jax.tree.map(partial(of_layer, index), variable.get_value())
-            flat["layers", index, *path[1:]] = variable.replace(value)
+            flat["layers", index, *path[1:]] = _of_one_layer(variable.replace(value))
     return nnx.merge(graph, nnx.from_flat_state(flat))
 
 
@@ -57,6 +57,14 @@ def _lay_out(variable: nnx.Variable[Any]) -> None:
     names = variable.get_metadata().get("out_sharding")
     if names is not None:
         variable.set_metadata("out_sharding", (None, *names))
+
+
+def _of_one_layer(variable: nnx.Variable[Any]) -> nnx.Variable[Any]:
+    """Undo ``_lay_out``."""
+    names = variable.get_metadata().get("out_sharding")
+    if names is not None:
+        variable.set_metadata("out_sharding", tuple(names[1:]))
+    return variable
 
 
 def _slice(index: int, stacked: jax.Array) -> jax.Array:

@@ -132,10 +132,11 @@ class Decoder(nnx.Module):
             self._lay_out(self.lm_head.w, 1)
 
     def _lay_out(self, weights: Any, inputs: int) -> None:
-        """Make a matrix of weights, of whose axes the first are ``inputs``, as the products want it."""
-        value = weights[...]
-        matrix = value.reshape(math.prod(value.shape[:inputs]), -1)
-        weights.set_value(matrix.T if self.weights_first else matrix)
+        """Make weights whose first axes are ``inputs`` a matrix [outputs, inputs] where they come first;
+        else they stay as they are, and may be those of a model that stays loaded."""
+        if self.weights_first:
+            value = weights[...]
+            weights.set_value(value.reshape(math.prod(value.shape[:inputs]), -1).T)
 
     def init_cache(self, batch_size: int, cache_size: int, dtype: Any) -> Caches:
         """An empty cache for ``batch_size`` rows of ``cache_size`` tokens."""
@@ -175,7 +176,8 @@ def _rowwise(product: Product, x: jax.Array, weights: jax.Array) -> jax.Array:
 
 
 def _in_float32(x: jax.Array, weights: jax.Array) -> jax.Array:
-    """``weights`` are [inputs, outputs]."""
+    """``weights`` are [inputs, outputs], either on several axes."""
+    weights = weights.reshape(x.shape[-1], -1)
     return jax.lax.dot(x, weights, preferred_element_type=jnp.float32).astype(x.dtype)
 
 
