@@ -162,9 +162,13 @@ async def test_a_stopped_server_leaves_its_evaluation_to_the_next_one(
         assert (await until(second, waiting, ended)).state == State.STATE_SUCCEEDED
 
 
-@pytest.mark.parametrize("lost", [False, True], ids=["upgraded", "folder lost"])
+@pytest.mark.parametrize(
+    ("lost", "away"),
+    [(False, False), (True, False), (False, True)],
+    ids=["upgraded", "folder lost", "database away"],
+)
 async def test_results_are_all_of_the_engine_that_the_manifest_names(
-    settings: EvaluatorSettings, lost: bool
+    settings: EvaluatorSettings, lost: bool, away: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running(settings) as first:
         await first.CreateEvalSet(eval_set(FOUR))
@@ -173,6 +177,8 @@ async def test_results_are_all_of_the_engine_that_the_manifest_names(
         assert [result.output for result in await items_of(first, made)] == ["Answer: 1", "Answer: 3"]
     if lost:
         shutil.rmtree(settings.data_dir / "evaluations" / made.name.removeprefix("evaluations/"))
+    if away:
+        Away(monkeypatch, "drop_results")
     async with running(settings) as second:
         done = await until(second, made, ended)
         assert done.state == State.STATE_SUCCEEDED, done.error
