@@ -56,7 +56,7 @@ class Computer:
         self.served.append(data_dir)
         (data_dir / "server.db").touch()
         with fake_server(self.services.add) as address:
-            yield SimpleNamespace(address=address, data_dir=data_dir)
+            yield SimpleNamespace(address=address, data_dir=data_dir, grace_s=5.0)
 
     def serve_forever(self, data_dir: Path, listen: str, on_ready: Callable[[str], None]) -> None:
         self.served.append(data_dir)
