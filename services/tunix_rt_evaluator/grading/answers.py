@@ -23,7 +23,7 @@ _LABEL: Final = re.compile(
       | (?i:{ANSWER}{FINAL})
     )
     (?:(?P=bold))?\s*[:\uff1a](?:[ \t]*(?P=bold))?
-    | \#{{4}}(?=[^\S\n]*(?:[-+\u2212$\u20ac\u00a3]?\s?\.?\d|\(?[A-Z]\)?[^\S\n]*$))
+    | \#{{4}}(?=(?:[^\w\n]|\\[a-z]+|minus|negative|\u8d1f|\u8ca0)*\d|[^\S\n]*\(?[A-Z]\)?[^\S\n]*$)
     | (?i:<(?P<tag>(?:final[_-]?)?answer)>)
     """,
     re.VERBOSE | re.MULTILINE,
