@@ -90,7 +90,7 @@ def test_the_example_and_the_demo_are_right() -> None:
     with resources.as_file(resources.files("tunix_rt").joinpath("data/demo.yaml")) as demo:
         config = LoopConfig.from_yaml(demo)
     assert config.name == "demo"
-    assert (config.eval_set.limit or 0) >= 90
+    assert (config.eval_set.limit or 0) >= 100
 
 
 @pytest.mark.parametrize(
