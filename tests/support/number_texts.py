@@ -452,8 +452,6 @@ CHANGED = [
     "#^+",
     "#_+",
     "# more than Bob",
-    "a + b = #",
-    "m+n=#",
 ]
 """Texts that hold a number, and are not it."""
 
@@ -534,6 +532,8 @@ AROUND = [
     "→ #",
     "=> #",
     ": #",
+    "a + b = #",
+    "m+n=#",
     "f(2) = #",
     "P(A) = #",
     "x_1 = #",

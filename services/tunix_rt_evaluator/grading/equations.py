@@ -49,6 +49,10 @@ _NAME: Final = pattern(
     (?:\s+(?:must|will|would|should|has\ to))?\s*
     """
 )
+# What many questions ask for, as m + n. Of x and y, or with a number in it, it is an equation.
+_SUM_OF_NAMES: Final = pattern(
+    r"(?:(?:so|thus|then|and|therefore|hence|the|value|of)\s+)*([a-w])\s*\+\s*(?!\1)[a-w](?:\s*\+\s*[a-w])*\s*"
+)
 _NO_NAME: Final = pattern(r"\\(?:int|sum|prod|lim|log|ln|sin|cos|tan|sqrt|exp|pm|frac|max|min)\b")
 _SUBJECT_CHANGED: Final = pattern(
     rf"""
@@ -85,7 +89,7 @@ def check_subject(left: str) -> None:
         return
     if computed := _SUM_OF_THINGS.search(left):
         left = left[: computed.start()]
-    if _NAME.fullmatch(left) and not _NO_NAME.search(left):
+    if _SUM_OF_NAMES.fullmatch(left) or (_NAME.fullmatch(left) and not _NO_NAME.search(left)):
         return
     if _SUBJECT_CHANGED.search(left):
         raise NoNumber(f"{shown(left)} is more than an unknown")
