@@ -8,7 +8,7 @@ from pathlib import Path
 from flax import nnx
 
 from benchmarks.generation_peer import PAD, Task, answer, told
-from tunix_rt_evaluator.model import Decoding
+from tunix_rt_evaluator.evaluations.model import Decoding
 from tunix_rt_evaluator.worker.engine import Prompt, Request
 from tunix_rt_evaluator.worker.slots import Generator, Programs
 from tunix_rt_evaluator.worker.weights import BaseWeights

@@ -17,7 +17,7 @@ from benchmarks import peers
 from benchmarks.training_service import seconds_of
 from tunix_rt_kit.jobs import JobDir
 from tunix_rt_kit.models.store import ModelStore
-from tunix_rt_trainer.model import WorkerSpec
+from tunix_rt_trainer.jobs.model import WorkerSpec
 from tunix_rt_trainer.worker.batches import BatchSource
 from tunix_rt_trainer.worker.data import DataPreparation
 from tunix_rt_trainer.worker.devices import dividing, make_mesh

@@ -17,7 +17,7 @@ from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.jobs import WorkerProcess
 from tunix_rt_kit.models.runtime import child_environment
 from tunix_rt_kit.supervision import TextExample
-from tunix_rt_trainer.model import (
+from tunix_rt_trainer.jobs.model import (
     ChatTemplateFields,
     LoraConfig,
     OptimizerConfig,

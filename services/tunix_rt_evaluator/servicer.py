@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from tunix_rt import v1
-from tunix_rt_evaluator import convert, convert_comparison, convert_results
-from tunix_rt_evaluator.comparisons import ComparisonService
-from tunix_rt_evaluator.service import EvaluatorService
+from tunix_rt_evaluator.comparisons import convert as convert_comparison
+from tunix_rt_evaluator.comparisons.service import ComparisonService
+from tunix_rt_evaluator.evaluations import convert, convert_results
+from tunix_rt_evaluator.evaluations.service import EvaluatorService
 from tunix_rt_kit.serving.blocking import iterate_blocking, run_blocking
 from tunix_rt_kit.serving.watch import watch_state
 

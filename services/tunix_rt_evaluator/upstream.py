@@ -5,10 +5,10 @@ from __future__ import annotations
 import grpc
 
 from tunix_rt import v1
-from tunix_rt_evaluator.comparison_model import GivenAway
-from tunix_rt_evaluator.convert import chat_template_fields
-from tunix_rt_evaluator.model import CheckpointInput, StoredFile
-from tunix_rt_evaluator.templates import chat_template
+from tunix_rt_evaluator.comparisons.model import GivenAway
+from tunix_rt_evaluator.evaluations.convert import chat_template_fields
+from tunix_rt_evaluator.evaluations.model import CheckpointInput, StoredFile
+from tunix_rt_evaluator.evaluations.templates import chat_template
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.serving.channels import answer_of, answers_of
 from tunix_rt_kit.serving.status import domain_error

@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 
 from tunix_rt import v1
-from tunix_rt_evaluator.base_models import HostBaseModels
-from tunix_rt_evaluator.comparisons import ComparisonService
-from tunix_rt_evaluator.grading import Grading, JudgeEndpoint
-from tunix_rt_evaluator.job_folders import JobFolders
-from tunix_rt_evaluator.kept_children import KeptChildren
-from tunix_rt_evaluator.reasoning.split import Splitters
-from tunix_rt_evaluator.regrading import JobQueues, Regrader
-from tunix_rt_evaluator.report_repository import SqlReportRepository
-from tunix_rt_evaluator.reports import ReportStore
-from tunix_rt_evaluator.repository import SqlEvaluationRepository
-from tunix_rt_evaluator.service import EvaluatorService
+from tunix_rt_evaluator.comparisons.repository import SqlReportRepository
+from tunix_rt_evaluator.comparisons.service import ComparisonService
+from tunix_rt_evaluator.evaluations.base_models import HostBaseModels
+from tunix_rt_evaluator.evaluations.job_folders import JobFolders
+from tunix_rt_evaluator.evaluations.regrading import JobQueues, Regrader
+from tunix_rt_evaluator.evaluations.repository import SqlEvaluationRepository
+from tunix_rt_evaluator.evaluations.service import EvaluatorService
+from tunix_rt_evaluator.evaluations.supervisor import Supervisor
+from tunix_rt_evaluator.evaluations.warm_workers import KeptChildren
+from tunix_rt_evaluator.grading.reasoning.split import Splitters
+from tunix_rt_evaluator.grading.service import Grading, JudgeEndpoint
+from tunix_rt_evaluator.report.store import ReportStore
 from tunix_rt_evaluator.servicer import EvaluatorServicer
 from tunix_rt_evaluator.settings import EvaluatorSettings
-from tunix_rt_evaluator.supervisor import Supervisor
 from tunix_rt_evaluator.upstream import TRAINER, ExporterTrainingData, TrainerCheckpoints
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.artifacts.store import storage_error

@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from tunix_rt import v1
-from tunix_rt_exporter import convert, convert_supervision
-from tunix_rt_exporter.service import ExporterService
-from tunix_rt_exporter.supervision import SupervisionAudits
+from tunix_rt_exporter.audits import convert as convert_supervision
+from tunix_rt_exporter.audits.service import SupervisionAudits
+from tunix_rt_exporter.datasets import convert
+from tunix_rt_exporter.datasets.service import ExporterService
 from tunix_rt_kit.serving.blocking import iterate_blocking, run_blocking
 from tunix_rt_kit.serving.watch import watch_state
 

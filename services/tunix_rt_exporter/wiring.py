@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 
 from tunix_rt import v1
-from tunix_rt_exporter.builds import Builds
-from tunix_rt_exporter.derived import DatasetFiles
-from tunix_rt_exporter.derived_files import SqlDerivedFiles
-from tunix_rt_exporter.repository import SqlDatasetRepository
-from tunix_rt_exporter.service import ExporterService
+from tunix_rt_exporter.audits.repository import SqlAuditRepository
+from tunix_rt_exporter.audits.service import SupervisionAudits
+from tunix_rt_exporter.datasets.builds import Builds
+from tunix_rt_exporter.datasets.exports import DatasetFiles
+from tunix_rt_exporter.datasets.exports_repository import SqlDerivedFiles
+from tunix_rt_exporter.datasets.repository import SqlDatasetRepository
+from tunix_rt_exporter.datasets.service import ExporterService
 from tunix_rt_exporter.servicer import ExporterServicer
 from tunix_rt_exporter.settings import ExporterSettings
-from tunix_rt_exporter.supervision import SupervisionAudits
-from tunix_rt_exporter.supervision_repository import SqlAuditRepository
 from tunix_rt_exporter.upstream import RETRIED, GrpcEvalSetSource, GrpcTraceSource
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.artifacts.store import storage_error

@@ -9,11 +9,11 @@ from tunix_rt_kit.artifacts.store import storage_error
 from tunix_rt_kit.database import Database
 from tunix_rt_kit.serving.server import ServiceRegistration
 from tunix_rt_kit.serving.wiring import BuiltService
-from tunix_rt_trace_store import convert
-from tunix_rt_trace_store.repository import SqlTraceRepository
-from tunix_rt_trace_store.service import TraceStoreService
 from tunix_rt_trace_store.servicer import TraceStoreServicer
 from tunix_rt_trace_store.settings import TraceStoreSettings
+from tunix_rt_trace_store.traces import convert
+from tunix_rt_trace_store.traces.repository import SqlTraceRepository
+from tunix_rt_trace_store.traces.service import TraceStoreService
 
 FULL_NAME = "tunix_rt.v1.TraceStore"
 

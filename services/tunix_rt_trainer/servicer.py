@@ -10,9 +10,9 @@ from typing import Any
 
 from tunix_rt import v1
 from tunix_rt_kit.serving.blocking import iterate_blocking, run_blocking
-from tunix_rt_trainer import convert
-from tunix_rt_trainer.model import JobLine, TrainingJob
-from tunix_rt_trainer.service import TrainerService
+from tunix_rt_trainer.jobs import convert
+from tunix_rt_trainer.jobs.model import JobLine, TrainingJob
+from tunix_rt_trainer.jobs.service import TrainerService
 
 _WATCH_INTERVAL_S = 0.2
 

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from tunix_rt_kit.serving.settings import Address, ServerSettings
-from tunix_rt_trainer.model import MetricsSink
+from tunix_rt_trainer.jobs.model import MetricsSink
 
 _MODULES: Final[Mapping[MetricsSink, str]] = {
     "tensorboard": "tensorboardX",

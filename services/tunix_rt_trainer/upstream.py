@@ -11,7 +11,7 @@ from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.serving.channels import answer_of, answers_of
 from tunix_rt_kit.serving.status import domain_error
-from tunix_rt_trainer.model import (
+from tunix_rt_trainer.jobs.model import (
     ChatTemplateFields,
     CheckpointFile,
     DatasetInput,

@@ -12,14 +12,14 @@ from tunix_rt_kit.models.runtime import child_environment, code_revision
 from tunix_rt_kit.serving.channels import open_channel
 from tunix_rt_kit.serving.server import ServiceRegistration
 from tunix_rt_kit.serving.wiring import BuiltService
-from tunix_rt_trainer.base_models import HostBaseModels
-from tunix_rt_trainer.exporting import CheckpointExporter
-from tunix_rt_trainer.job_folders import JobFolders
-from tunix_rt_trainer.repository import SqlJobRepository
-from tunix_rt_trainer.service import TrainerService
+from tunix_rt_trainer.base_models.catalog import HostBaseModels
+from tunix_rt_trainer.checkpoints.export import CheckpointExporter
+from tunix_rt_trainer.jobs.job_folders import JobFolders
+from tunix_rt_trainer.jobs.repository import SqlJobRepository
+from tunix_rt_trainer.jobs.service import TrainerService
+from tunix_rt_trainer.jobs.supervisor import Supervisor
 from tunix_rt_trainer.servicer import TrainerServicer
 from tunix_rt_trainer.settings import TrainerSettings
-from tunix_rt_trainer.supervisor import Supervisor
 from tunix_rt_trainer.upstream import RETRIED, ExporterDatasets
 
 FULL_NAME = "tunix_rt.v1.Trainer"

@@ -21,8 +21,8 @@ from support.exporting import Exporting, exporting, real_store
 from support.serving import fields, refused, served
 from support.traces import step, trace
 from tunix_rt import v1
-from tunix_rt_exporter.model import DatasetState
-from tunix_rt_exporter.repository import SqlDatasetRepository
+from tunix_rt_exporter.datasets.model import DatasetState
+from tunix_rt_exporter.datasets.repository import SqlDatasetRepository
 from tunix_rt_exporter.settings import ExporterSettings
 from tunix_rt_exporter.wiring import build
 from tunix_rt_kit.artifacts import ArtifactStore, canonical_json

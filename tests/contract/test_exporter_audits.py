@@ -17,7 +17,7 @@ from support.serving import fields, refused
 from support.tiny_model import make_tiny_model
 from support.traces import step, trace
 from tunix_rt import v1
-from tunix_rt_exporter.supervision import SupervisionAudits
+from tunix_rt_exporter.audits.service import SupervisionAudits
 from tunix_rt_kit.artifacts import ArtifactStore, canonical_json
 from tunix_rt_kit.models.tokenizer import load_tokenizer
 

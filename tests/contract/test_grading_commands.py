@@ -18,7 +18,7 @@ from support.tiny_model import make_tiny_model
 from tunix_rt import Client
 from tunix_rt.cli.main import app
 from tunix_rt.generate import generate_traces
-from tunix_rt_evaluator import job_folders
+from tunix_rt_evaluator.evaluations import job_folders
 from tunix_rt_evaluator.settings import EvaluatorSettings
 from tunix_rt_evaluator.wiring import build, migrate
 

@@ -293,7 +293,7 @@ async def test_a_trace_is_found_by_digits_of_its_content_digest(store: Any) -> N
 
 
 async def test_digits_of_several_contents_are_refused(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tunix_rt_trace_store.repository._DIGITS", re.compile("[0-9a-f]{1,64}"))
+    monkeypatch.setattr("tunix_rt_trace_store.traces.repository._DIGITS", re.compile("[0-9a-f]{1,64}"))
     results = (await create(store, *[trace(i) for i in range(17)])).results
     first = Counter(result.content_digest[7] for result in results).most_common(1)[0][0]
     error = await refused(store.GetTrace(v1.GetTraceRequest(name=f"traces/{first}")))

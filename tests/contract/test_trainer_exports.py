@@ -20,7 +20,7 @@ from support.tiny_model import make_tiny_model
 from support.training import CHATML, exporting, rows
 from tunix_rt import v1
 from tunix_rt_kit.chat import Message
-from tunix_rt_trainer import job_folders
+from tunix_rt_trainer.jobs import job_folders
 from tunix_rt_trainer.settings import TrainerSettings
 from tunix_rt_trainer.wiring import build, migrate
 

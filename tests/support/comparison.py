@@ -6,11 +6,9 @@ import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from tunix_rt_evaluator.comparison import compared
-from tunix_rt_evaluator.comparison_model import ComparisonContent, Run, TrainingStep
-from tunix_rt_evaluator.grader_settings import NumericGrader
-from tunix_rt_evaluator.grading import Grading
-from tunix_rt_evaluator.model import (
+from tunix_rt_evaluator.comparisons.model import ComparisonContent, Run, TrainingStep
+from tunix_rt_evaluator.comparisons.pairing import compared
+from tunix_rt_evaluator.evaluations.model import (
     Answer,
     ChatTemplateFields,
     CheckpointInput,
@@ -25,9 +23,11 @@ from tunix_rt_evaluator.model import (
     ModelFacts,
     StoredFile,
 )
-from tunix_rt_evaluator.reasoning.marks import resolved_marks
-from tunix_rt_evaluator.reasoning.split import Splitter
-from tunix_rt_evaluator.results import Totals, graded, manifest
+from tunix_rt_evaluator.evaluations.results import Totals, graded, manifest
+from tunix_rt_evaluator.grading.reasoning.marks import resolved_marks
+from tunix_rt_evaluator.grading.reasoning.split import Splitter
+from tunix_rt_evaluator.grading.service import Grading
+from tunix_rt_evaluator.grading.settings import NumericGrader
 from tunix_rt_kit.artifacts import digest_bytes
 from tunix_rt_kit.chat import ChatTemplate
 

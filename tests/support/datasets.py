@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tunix_rt_exporter.build import DatasetBuild
-from tunix_rt_exporter.model import (
+from tunix_rt_exporter.datasets.build import DatasetBuild
+from tunix_rt_exporter.datasets.model import (
     BuildResult,
     DatasetFormat,
     DatasetSpec,
@@ -18,7 +18,7 @@ from tunix_rt_exporter.model import (
     Progress,
     SourceTrace,
 )
-from tunix_rt_exporter.templates import chat_template
+from tunix_rt_exporter.datasets.templates import chat_template
 from tunix_rt_kit.artifacts import ArtifactStore, digest_json
 
 

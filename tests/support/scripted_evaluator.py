@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 
-from tunix_rt_evaluator.model import (
+from tunix_rt_evaluator.evaluations.model import (
     Answer,
     ChatTemplateFields,
     Generation,

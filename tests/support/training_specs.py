@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tunix_rt_trainer.model import LoraConfig, OptimizerConfig, StepMetrics, TrainingSpec
+from tunix_rt_trainer.jobs.model import LoraConfig, OptimizerConfig, StepMetrics, TrainingSpec
 
 SPEC = TrainingSpec(
     base_model="tiny",

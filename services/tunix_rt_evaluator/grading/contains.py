@@ -7,14 +7,14 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from tunix_rt_evaluator.grader_settings import ContainsGrader
+from tunix_rt_evaluator.evaluations.model import Verdict
 from tunix_rt_evaluator.grading.answers import read_answer
 from tunix_rt_evaluator.grading.contract import GraderKind, Problem, Question
 from tunix_rt_evaluator.grading.languages import MINUS, PERCENT, SCALES, UNSPACED_MINUS
 from tunix_rt_evaluator.grading.normal_text import without_variants
+from tunix_rt_evaluator.grading.settings import ContainsGrader
 from tunix_rt_evaluator.grading.spelling import CURRENCY, LETTER
 from tunix_rt_evaluator.grading.units import GLUED_UNIT
-from tunix_rt_evaluator.model import Verdict
 
 VERSION: Final = "contains/2"
 

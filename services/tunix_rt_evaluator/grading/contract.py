@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from tunix_rt_evaluator.evaluations.model import Verdict
 from tunix_rt_evaluator.grading.answers import read_answer
-from tunix_rt_evaluator.model import Verdict
 
 Problem: TypeAlias = tuple[tuple[str | int, ...], str]
 """What is wrong with an item, and where: a path below it, such as ``("grader", "options", 1)``."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from tunix_rt_evaluator.grader_settings import FormatGrader
+from tunix_rt_evaluator.evaluations.model import Verdict
 from tunix_rt_evaluator.grading.contract import GraderKind, Question, needs_no_mark
-from tunix_rt_evaluator.model import Verdict
+from tunix_rt_evaluator.grading.settings import FormatGrader
 from tunix_rt_kit.chat.reasoning import ANSWER_LABEL, REASONING_HEADING
 
 VERSION: Final = "format/1"

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from tunix_rt_evaluator.grader_settings import JudgeGrader
+from tunix_rt_evaluator.evaluations.model import Verdict
 from tunix_rt_evaluator.grading.answers import read_answer
 from tunix_rt_evaluator.grading.contract import CannotGrade, GraderKind, Problem, Question, needs_no_mark
-from tunix_rt_evaluator.model import Verdict
+from tunix_rt_evaluator.grading.reasoning.split import answer_alone
+from tunix_rt_evaluator.grading.settings import JudgeGrader
 from tunix_rt_evaluator.openai_endpoint import Endpoint, EndpointError, one_line, text_of
-from tunix_rt_evaluator.reasoning.split import answer_alone
 from tunix_rt_kit.artifacts import digest_bytes
 
 if TYPE_CHECKING:

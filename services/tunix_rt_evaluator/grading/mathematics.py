@@ -8,17 +8,17 @@ from functools import partial
 from importlib import metadata
 from typing import Any, Final
 
-from tunix_rt_evaluator.formulas.reading import read
-from tunix_rt_evaluator.formulas.spelling import MAX_CHARACTERS
-from tunix_rt_evaluator.formulas.tree import Listing, Mixed, Node, Ratio, Symbol, Unreadable, Words
-from tunix_rt_evaluator.grader_settings import MathGrader
+from tunix_rt_evaluator.evaluations.model import Verdict
 from tunix_rt_evaluator.grading.answers import Answer, read_answer
 from tunix_rt_evaluator.grading.contract import CannotGrade, GraderKind, Problem, Question
+from tunix_rt_evaluator.grading.formulas.reading import read
+from tunix_rt_evaluator.grading.formulas.spelling import MAX_CHARACTERS
+from tunix_rt_evaluator.grading.formulas.tree import Listing, Mixed, Node, Ratio, Symbol, Unreadable, Words
 from tunix_rt_evaluator.grading.marked import around_box, is_taken_back, said_again
 from tunix_rt_evaluator.grading.normal_text import SENTENCE_END
 from tunix_rt_evaluator.grading.sandbox import GradingSandbox
+from tunix_rt_evaluator.grading.settings import MathGrader
 from tunix_rt_evaluator.grading.statements import is_corrected
-from tunix_rt_evaluator.model import Verdict
 
 VERSION: Final = f"math/3 mpmath={metadata.version('mpmath')} sympy={metadata.version('sympy')}"
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from string import ascii_uppercase
 from typing import Final
 
-from tunix_rt_evaluator.grader_settings import MultipleChoiceGrader
+from tunix_rt_evaluator.evaluations.model import Verdict
 from tunix_rt_evaluator.grading.answers import read_answer
 from tunix_rt_evaluator.grading.choice_marks import index
 from tunix_rt_evaluator.grading.choices import choice
 from tunix_rt_evaluator.grading.contract import GraderKind, Problem, Question
 from tunix_rt_evaluator.grading.normal_text import normalise
-from tunix_rt_evaluator.model import Verdict
+from tunix_rt_evaluator.grading.settings import MultipleChoiceGrader
 
 VERSION: Final = "multiple_choice/3"
 

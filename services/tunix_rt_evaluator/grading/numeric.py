@@ -9,16 +9,16 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Final
 
-from tunix_rt_evaluator.grader_settings import NumericGrader
+from tunix_rt_evaluator.evaluations.model import Verdict
 from tunix_rt_evaluator.grading.amounts import REFUSAL
 from tunix_rt_evaluator.grading.answers import read_answer
 from tunix_rt_evaluator.grading.contract import CannotGrade, GraderKind, Problem, Question
 from tunix_rt_evaluator.grading.marked import read_marked
 from tunix_rt_evaluator.grading.neighbours import pattern
 from tunix_rt_evaluator.grading.numbers import Number, find_numbers
+from tunix_rt_evaluator.grading.settings import NumericGrader
 from tunix_rt_evaluator.grading.statements import Statement, read_number, read_statement
 from tunix_rt_evaluator.grading.units import has_right_unit, units_differ
-from tunix_rt_evaluator.model import Verdict
 
 VERSION: Final = "numeric/3"
 

@@ -9,10 +9,10 @@ from typing import Final
 
 import regex
 
-from tunix_rt_evaluator.grader_settings import RegexGrader
+from tunix_rt_evaluator.evaluations.model import Verdict
 from tunix_rt_evaluator.grading.answers import read_answer
 from tunix_rt_evaluator.grading.contract import CannotGrade, GraderKind, Problem, Question
-from tunix_rt_evaluator.model import Verdict
+from tunix_rt_evaluator.grading.settings import RegexGrader
 
 VERSION: Final = f"regex/2 regex={metadata.version('regex')}"
 MATCH_SECONDS: Final = 1.0

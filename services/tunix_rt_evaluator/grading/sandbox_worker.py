@@ -20,11 +20,11 @@ import jsonschema
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
-from tunix_rt_evaluator.formulas.computing import TooLarge, Undefined
-from tunix_rt_evaluator.formulas.equality import equal
-from tunix_rt_evaluator.formulas.reading import read, same_spelling
-from tunix_rt_evaluator.formulas.scalars import Unproven
-from tunix_rt_evaluator.formulas.tree import Call, Mixed, Node, Unreadable
+from tunix_rt_evaluator.grading.formulas.computing import TooLarge, Undefined
+from tunix_rt_evaluator.grading.formulas.equality import equal
+from tunix_rt_evaluator.grading.formulas.reading import read, same_spelling
+from tunix_rt_evaluator.grading.formulas.scalars import Unproven
+from tunix_rt_evaluator.grading.formulas.tree import Call, Mixed, Node, Unreadable
 
 MEMORY_LIMIT_BYTES = 2 << 30
 SHOWN = 200

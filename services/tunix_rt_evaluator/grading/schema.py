@@ -10,11 +10,11 @@ from functools import partial
 from importlib import metadata
 from typing import Any, Final
 
-from tunix_rt_evaluator.grader_settings import JsonSchemaGrader
+from tunix_rt_evaluator.evaluations.model import Verdict
 from tunix_rt_evaluator.grading.answers import read_answer
 from tunix_rt_evaluator.grading.contract import CannotGrade, GraderKind, Problem, Question
 from tunix_rt_evaluator.grading.sandbox import GradingSandbox
-from tunix_rt_evaluator.model import Verdict
+from tunix_rt_evaluator.grading.settings import JsonSchemaGrader
 from tunix_rt_kit.artifacts import canonical_json
 from tunix_rt_kit.errors import InvalidArgument
 

@@ -13,15 +13,15 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any, Final, TypeAlias
 
-from tunix_rt_evaluator.grader_settings import SetGrader
+from tunix_rt_evaluator.evaluations.model import Verdict
 from tunix_rt_evaluator.grading.afterwords import objection
 from tunix_rt_evaluator.grading.answers import read_answer
 from tunix_rt_evaluator.grading.contract import GraderKind, Problem, Question
 from tunix_rt_evaluator.grading.normal_text import normalise
 from tunix_rt_evaluator.grading.numbers import find_in_plain
 from tunix_rt_evaluator.grading.overlap import f1
+from tunix_rt_evaluator.grading.settings import SetGrader
 from tunix_rt_evaluator.grading.spelling import plain
-from tunix_rt_evaluator.model import Verdict
 
 VERSION: Final = "set/2"
 

@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from tunix_rt_evaluator.grader_settings import TextGrader
+from tunix_rt_evaluator.evaluations.model import Verdict
 from tunix_rt_evaluator.grading.afterwords import objection
 from tunix_rt_evaluator.grading.answers import Answer, read_answer
 from tunix_rt_evaluator.grading.contract import GraderKind, Problem, Question
 from tunix_rt_evaluator.grading.normal_text import SENTENCE_END, normalise
-from tunix_rt_evaluator.model import Verdict
+from tunix_rt_evaluator.grading.settings import TextGrader
 
 VERSION: Final = "text/3"
 # As many characters as may stand around an accepted answer that is enclosed in marks.

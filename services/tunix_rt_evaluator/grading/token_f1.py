@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from tunix_rt_evaluator.grader_settings import TokenF1Grader
+from tunix_rt_evaluator.evaluations.model import Verdict
 from tunix_rt_evaluator.grading.answers import read_answer
 from tunix_rt_evaluator.grading.contract import GraderKind, Problem, Question
 from tunix_rt_evaluator.grading.normal_text import without_variants
 from tunix_rt_evaluator.grading.overlap import f1
-from tunix_rt_evaluator.model import Verdict
+from tunix_rt_evaluator.grading.settings import TokenF1Grader
 
 VERSION: Final = "token_f1/2"
 _ARTICLES: Final = frozenset(("a", "an", "the"))

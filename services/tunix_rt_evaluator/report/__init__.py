@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from tunix_rt_evaluator.comparison_model import ComparisonContent
+from tunix_rt_evaluator.comparisons.model import ComparisonContent
 from tunix_rt_evaluator.report.html import render_html
 from tunix_rt_evaluator.report.json_document import render_json
 from tunix_rt_evaluator.report.markdown import render_markdown

@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from tunix_rt_evaluator.comparison_model import CategoryDifference, ComparisonContent, TrainingStep
-from tunix_rt_evaluator.model import Accuracy
+from tunix_rt_evaluator.comparisons.model import CategoryDifference, ComparisonContent, TrainingStep
+from tunix_rt_evaluator.evaluations.model import Accuracy
 from tunix_rt_evaluator.report import words
 from tunix_rt_kit.text import visible
 

@@ -9,13 +9,13 @@ from typing import Final
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from tunix_rt_evaluator.comparison_model import ComparisonContent, Flip
-from tunix_rt_evaluator.model import ItemResult
-from tunix_rt_evaluator.reasoning_model import Parts
+from tunix_rt_evaluator.comparisons.model import ComparisonContent, Flip
+from tunix_rt_evaluator.comparisons.verdicts import POLICY
+from tunix_rt_evaluator.evaluations.model import ItemResult
+from tunix_rt_evaluator.grading.reasoning.model import Parts
 from tunix_rt_evaluator.report import charts, words
 from tunix_rt_evaluator.report.differences import Part, differences
 from tunix_rt_evaluator.report.provenance import provenance
-from tunix_rt_evaluator.verdicts import POLICY
 from tunix_rt_kit.text import visible
 
 _NOTHING: Final = Parts("", "", "none", 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
-from tunix_rt_evaluator.comparison_model import ComparisonContent
+from tunix_rt_evaluator.comparisons.model import ComparisonContent
 from tunix_rt_kit.text import visible_json
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from tunix_rt_evaluator.comparison_model import ComparisonContent
-from tunix_rt_evaluator.model import Evaluation
-from tunix_rt_evaluator.names import eval_set_name, evaluation_name
-from tunix_rt_evaluator.reasoning.marks import described
+from tunix_rt_evaluator.comparisons.model import ComparisonContent
+from tunix_rt_evaluator.evaluations.model import Evaluation
+from tunix_rt_evaluator.evaluations.names import eval_set_name, evaluation_name
+from tunix_rt_evaluator.grading.reasoning.marks import described
 from tunix_rt_evaluator.report.words import model_name
 
 

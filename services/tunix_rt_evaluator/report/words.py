@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from tunix_rt_evaluator.comparison_model import (
+from tunix_rt_evaluator.comparisons.model import (
     CategoryDifference,
     ComparisonContent,
     Contamination,
@@ -15,8 +15,8 @@ from tunix_rt_evaluator.comparison_model import (
     SeedSummary,
     VerdictName,
 )
-from tunix_rt_evaluator.model import Accuracy, Answer, Decoding, Evaluation, Interval, ItemResult
-from tunix_rt_evaluator.reasoning_model import Parts
+from tunix_rt_evaluator.evaluations.model import Accuracy, Answer, Decoding, Evaluation, Interval, ItemResult
+from tunix_rt_evaluator.grading.reasoning.model import Parts
 
 VERDICTS: Final[dict[VerdictName, str]] = {
     "IMPROVED": "Improved",

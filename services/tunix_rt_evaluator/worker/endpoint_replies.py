@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tunix_rt_evaluator.model import Answer, Decoding
+from tunix_rt_evaluator.evaluations.model import Answer, Decoding
 from tunix_rt_evaluator.openai_endpoint import EndpointError, one_line, text_of
 
 # A text with more characters than this cannot be an answer of 8,192 tokens, and would not fit into a message.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tunix_rt_evaluator.model import Answer, Generation, ModelFacts, WorkerItem
+from tunix_rt_evaluator.evaluations.model import Answer, Generation, ModelFacts, WorkerItem
 
 
 @dataclass(frozen=True, slots=True)

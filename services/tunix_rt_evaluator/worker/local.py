@@ -10,7 +10,7 @@ from typing import Any
 
 from flax import nnx
 
-from tunix_rt_evaluator.model import (
+from tunix_rt_evaluator.evaluations.model import (
     Answer,
     ChatTemplateFields,
     Generation,
@@ -18,7 +18,7 @@ from tunix_rt_evaluator.model import (
     WorkerItem,
     WorkerSpec,
 )
-from tunix_rt_evaluator.stop_tokens import stop_ids
+from tunix_rt_evaluator.evaluations.stop_tokens import stop_ids
 from tunix_rt_evaluator.worker.engine import Completion, Prompt, Report, Request
 from tunix_rt_evaluator.worker.prompts import read_prompts
 from tunix_rt_evaluator.worker.slots import REVISION, Generator, Output, Programs, bucket

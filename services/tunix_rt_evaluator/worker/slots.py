@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 from flax import nnx
 
-from tunix_rt_evaluator.model import Decoding
+from tunix_rt_evaluator.evaluations.model import Decoding
+from tunix_rt_evaluator.worker.compiled import Admission, Rows, Settings, Shape, admit, go_on, idle
 from tunix_rt_evaluator.worker.engine import Request
-from tunix_rt_evaluator.worker.programs import Admission, Rows, Settings, Shape, admit, go_on, idle
 from tunix_rt_kit.artifacts import canonical_json
 from tunix_rt_kit.models.hf_folder import MOST_STOPS
 

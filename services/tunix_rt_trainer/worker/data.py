@@ -10,9 +10,9 @@ from tunix_rt_kit.errors import DomainError, FailedPrecondition
 from tunix_rt_kit.models.store import BaseModelInfo
 from tunix_rt_kit.models.tokenizer import load_tokenizer
 from tunix_rt_kit.supervision import ExampleEncoder, TokenExample
-from tunix_rt_trainer.model import TRAIN_SPLIT, VALIDATION_SPLIT, SplitFile, WorkerSpec
-from tunix_rt_trainer.plan import step_count
-from tunix_rt_trainer.turn_markers import require_single_tokens
+from tunix_rt_trainer.base_models.turn_markers import require_single_tokens
+from tunix_rt_trainer.jobs.model import TRAIN_SPLIT, VALIDATION_SPLIT, SplitFile, WorkerSpec
+from tunix_rt_trainer.jobs.plan import step_count
 from tunix_rt_trainer.worker.batches import BatchSource
 from tunix_rt_trainer.worker.examples import check_examples, read_examples, tokenize
 from tunix_rt_trainer.worker.loop import LoopPlan

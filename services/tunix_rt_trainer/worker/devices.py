@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import jax
 
 from tunix_rt_kit.errors import FailedPrecondition
-from tunix_rt_trainer.model import MeshShape
+from tunix_rt_trainer.jobs.model import MeshShape
 
 
 def make_mesh(shape: MeshShape) -> jax.sharding.Mesh:

@@ -8,7 +8,7 @@ from pathlib import Path
 from tunix_rt_kit.artifacts import digest_file
 from tunix_rt_kit.errors import DataLoss
 from tunix_rt_kit.supervision import ExampleEncoder, TextExample, TokenExample, parse_example
-from tunix_rt_trainer.unlearnable import (
+from tunix_rt_trainer.jobs.unlearnable import (
     LOST,
     NAMED,
     NO_END,

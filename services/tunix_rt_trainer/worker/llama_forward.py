@@ -17,8 +17,8 @@ from flax import nnx
 from tunix.models.llama3 import model as llama3
 
 from tunix_rt_kit.models.families import ModelConfig
-from tunix_rt_trainer.model import Remat
-from tunix_rt_trainer.worker.products import KEPT, adapted, as_bits, attention, dense, from_bits, kept
+from tunix_rt_trainer.jobs.model import Remat
+from tunix_rt_trainer.worker.kernels import KEPT, adapted, as_bits, attention, dense, from_bits, kept
 from tunix_rt_trainer.worker.stacked import StackedLlama
 
 _PROJECTIONS: Final = {

@@ -17,7 +17,7 @@ from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.jobs import JobCancelled
 from tunix_rt_kit.models.networks import Decoder
 from tunix_rt_kit.models.runtime import give_back_memory
-from tunix_rt_trainer.model import EarlyStopping, StepMetrics
+from tunix_rt_trainer.jobs.model import EarlyStopping, StepMetrics
 from tunix_rt_trainer.worker.batches import Batch, BatchSource
 from tunix_rt_trainer.worker.ledger import Ledger
 from tunix_rt_trainer.worker.reporter import Reporter

@@ -17,9 +17,9 @@ from tunix_rt_kit.models.lora import apply_lora
 from tunix_rt_kit.models.networks import Decoder
 from tunix_rt_kit.models.networks.llama import Llama
 from tunix_rt_kit.models.runtime import Dtype, chosen_dtype
-from tunix_rt_trainer.model import Method, Remat, TrainingSpec
+from tunix_rt_trainer.jobs.model import Method, Remat, TrainingSpec
 from tunix_rt_trainer.worker import llama_forward, tunix_forward
-from tunix_rt_trainer.worker.products import cross_entropy, dense, frozen_head_nll, saves_arithmetic
+from tunix_rt_trainer.worker.kernels import cross_entropy, dense, frozen_head_nll, saves_arithmetic
 from tunix_rt_trainer.worker.stacked import StackedLlama
 
 Loss = tuple[jax.Array, dict[str, jax.Array]]

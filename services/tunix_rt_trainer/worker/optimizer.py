@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import optax
 
-from tunix_rt_trainer.model import OptimizerConfig
+from tunix_rt_trainer.jobs.model import OptimizerConfig
 
 
 def learning_rate(config: OptimizerConfig, max_steps: int) -> optax.Schedule:

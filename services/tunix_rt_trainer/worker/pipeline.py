@@ -9,8 +9,8 @@ import jax
 from tunix_rt_kit.jobs import JobDir
 from tunix_rt_kit.models import runtime
 from tunix_rt_kit.models.store import BaseModelInfo, ModelStore
-from tunix_rt_trainer.memory import advice, rows_at_a_time
-from tunix_rt_trainer.model import TrainingManifest, WorkerSpec
+from tunix_rt_trainer.jobs.memory import advice, rows_at_a_time
+from tunix_rt_trainer.jobs.model import TrainingManifest, WorkerSpec
 from tunix_rt_trainer.worker.data import DataPreparation
 from tunix_rt_trainer.worker.devices import dividing, make_mesh
 from tunix_rt_trainer.worker.ledger import Ledger

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from tunix_rt_kit.jobs import JobDir
-from tunix_rt_trainer.model import Progress, StepMetrics
+from tunix_rt_trainer.jobs.model import Progress, StepMetrics
 
 _MIN_INTERVAL_S = 0.25
 

@@ -15,7 +15,7 @@ from tunix_rt_kit.models.export import Conversation
 from tunix_rt_kit.models.lora import save_adapter
 from tunix_rt_kit.models.networks import Decoder
 from tunix_rt_kit.models.saver import save_model
-from tunix_rt_trainer.model import StepMetrics, TrainingManifest, WorkerSpec
+from tunix_rt_trainer.jobs.model import StepMetrics, TrainingManifest, WorkerSpec
 from tunix_rt_trainer.worker.ledger import Ledger
 from tunix_rt_trainer.worker.reporter import Reporter
 from tunix_rt_trainer.worker.states import SavedState, StateStore

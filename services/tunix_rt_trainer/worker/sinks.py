@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from tunix_rt_kit.regular_files import read_text
-from tunix_rt_trainer.model import MetricsSink, StepMetrics, TrainingSpec
+from tunix_rt_trainer.jobs.model import MetricsSink, StepMetrics, TrainingSpec
 
 _CLOSE_S: Final = 15.0
 _PROJECT: Final = "tunix-rt"

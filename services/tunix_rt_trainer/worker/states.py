@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from tunix_rt_kit.artifacts import canonical_json, digest_file
 from tunix_rt_kit.models.durable import is_partial, new_folder
 from tunix_rt_kit.regular_files import read_json
-from tunix_rt_trainer.model import StepMetrics
+from tunix_rt_trainer.jobs.model import StepMetrics
 
 FOLDER: Final = "states"
 _KEPT: Final = 2

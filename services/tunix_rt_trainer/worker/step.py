@@ -17,7 +17,7 @@ from tunix.sft.peft_trainer import PeftTrainer, TrainingConfig
 
 from tunix_rt_kit.models.networks import Decoder
 from tunix_rt_kit.models.networks.llama import Llama
-from tunix_rt_trainer.model import StepMetrics
+from tunix_rt_trainer.jobs.model import StepMetrics
 from tunix_rt_trainer.worker.batches import Batch
 from tunix_rt_trainer.worker.network import loss, trained_type
 from tunix_rt_trainer.worker.stacked import StackedLlama, unstacked

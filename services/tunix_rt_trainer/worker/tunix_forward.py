@@ -8,7 +8,7 @@ import jax
 from flax import nnx
 
 from tunix_rt_kit.models.networks import Decoder
-from tunix_rt_trainer.model import Remat
+from tunix_rt_trainer.jobs.model import Remat
 
 
 def supervised_logits(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from tunix_rt_trainer.model import EarlyStopping
+from tunix_rt_trainer.jobs.model import EarlyStopping
 
 
 class Validations:

@@ -31,10 +31,10 @@ from support.evaluating import (
 )
 from support.tiny_model import make_tiny_model
 from tunix_rt import v1
-from tunix_rt_evaluator.grading import Grading
-from tunix_rt_evaluator.model import EvaluationState, EvaluationUpdate, WorkerSpec
-from tunix_rt_evaluator.reasoning.split import Splitter, Splitters
-from tunix_rt_evaluator.repository import SqlEvaluationRepository
+from tunix_rt_evaluator.evaluations.model import EvaluationState, EvaluationUpdate, WorkerSpec
+from tunix_rt_evaluator.evaluations.repository import SqlEvaluationRepository
+from tunix_rt_evaluator.grading.reasoning.split import Splitter, Splitters
+from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_evaluator.settings import EvaluatorSettings
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.database import Database
@@ -322,7 +322,7 @@ class Away:
 async def test_an_evaluation_goes_on_in_its_child_while_the_database_is_away(
     evaluator: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tunix_rt_evaluator.supervisor.AWAY_S", 0.05)
+    monkeypatch.setattr("tunix_rt_evaluator.evaluations.supervisor.AWAY_S", 0.05)
     await evaluator.CreateEvalSet(eval_set(FOUR))
     away = Away(monkeypatch, "add_results", "save", "change_state", "get", "all_results")
     busy, splitter_of = iter([True]), Splitters.of
@@ -399,7 +399,7 @@ async def test_many_answers_that_come_at_once_are_graded_a_few_at_a_time(
     evaluator: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that progress is seen, and a wish to stop: the worker is done long before they are graded."""
-    monkeypatch.setattr("tunix_rt_evaluator.supervisor._MOST_GRADED", 2)
+    monkeypatch.setattr("tunix_rt_evaluator.evaluations.supervisor._MOST_GRADED", 2)
     grade_all = Grading.grade_all
 
     def slow(grading: Grading, answers: Any) -> Any:

@@ -12,7 +12,7 @@ import pytest
 from support.tiny_model import make_tiny_model
 from support.trainer_jobs import running
 from support.training import FakeExporter, exporting, rows
-from tunix_rt_trainer import job_folders
+from tunix_rt_trainer.jobs import job_folders
 from tunix_rt_trainer.settings import TrainerSettings
 from tunix_rt_trainer.wiring import migrate
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from support.comparison import answered, finished, sampled, some_comparison, some_items
-from tunix_rt_evaluator.comparison import compared, report_id
-from tunix_rt_evaluator.comparison_model import Contamination, GivenAway, Reason, Run
-from tunix_rt_evaluator.model import Decoding, ItemResult
-from tunix_rt_evaluator.paired import holm
+from tunix_rt_evaluator.comparisons.model import Contamination, GivenAway, Reason, Run
+from tunix_rt_evaluator.comparisons.paired_statistics import holm
+from tunix_rt_evaluator.comparisons.pairing import compared, report_id
+from tunix_rt_evaluator.comparisons.soundness import REASONS, check_sound, checked_waivers
+from tunix_rt_evaluator.evaluations.model import Decoding, ItemResult
 from tunix_rt_evaluator.report import DOCUMENTS, words
-from tunix_rt_evaluator.soundness import REASONS, check_sound, checked_waivers
 from tunix_rt_kit.errors import FailedPrecondition, InvalidArgument
 
 ITEMS = some_items(12)

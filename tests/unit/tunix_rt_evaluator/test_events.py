@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tunix_rt_evaluator.events import AttemptFacts
+from tunix_rt_evaluator.evaluations.events import AttemptFacts
 
 
 def item(name: str) -> dict[str, Any]:

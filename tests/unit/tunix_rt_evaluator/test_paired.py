@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tunix_rt_evaluator.paired import (
+from tunix_rt_evaluator.comparisons.accuracy import wilson
+from tunix_rt_evaluator.comparisons.paired_statistics import (
     cluster_numbers,
     clustered_error,
     detectable_effect,
@@ -23,7 +24,6 @@ from tunix_rt_evaluator.paired import (
     seed_summary,
     t_interval,
 )
-from tunix_rt_evaluator.statistics import wilson
 
 Floats = NDArray[np.float64]
 

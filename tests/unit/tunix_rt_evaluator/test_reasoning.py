@@ -11,7 +11,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tunix_rt_evaluator.grader_settings import (
+from tunix_rt_evaluator.evaluations.model import Answer, ChatTemplateFields, EvalItem, Generation, ItemResult
+from tunix_rt_evaluator.evaluations.results import UNCLOSED, Totals, graded
+from tunix_rt_evaluator.grading.reasoning.marks import NAMED, NONE, checked_marks, described, resolved_marks
+from tunix_rt_evaluator.grading.reasoning.model import Parts, ReasoningMarks
+from tunix_rt_evaluator.grading.reasoning.split import Splitter, split
+from tunix_rt_evaluator.grading.service import Grading
+from tunix_rt_evaluator.grading.settings import (
     ContainsGrader,
     FormatGrader,
     Grader,
@@ -24,12 +30,6 @@ from tunix_rt_evaluator.grader_settings import (
     TextGrader,
     TokenF1Grader,
 )
-from tunix_rt_evaluator.grading import Grading
-from tunix_rt_evaluator.model import Answer, ChatTemplateFields, EvalItem, Generation, ItemResult
-from tunix_rt_evaluator.reasoning.marks import NAMED, NONE, checked_marks, described, resolved_marks
-from tunix_rt_evaluator.reasoning.split import Splitter, split
-from tunix_rt_evaluator.reasoning_model import Parts, ReasoningMarks
-from tunix_rt_evaluator.results import UNCLOSED, Totals, graded
 from tunix_rt_kit.serving.validation import Violations
 
 GRADING = Grading()

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from support.comparison import answered, finished, sampled, some_comparison, some_items
-from tunix_rt_evaluator.comparison import compared
-from tunix_rt_evaluator.comparison_model import ComparisonContent, ComparisonReport, Run
-from tunix_rt_evaluator.convert_comparison import report_message
-from tunix_rt_evaluator.grader_settings import NumericGrader
-from tunix_rt_evaluator.model import Decoding, EvalItem, ItemResult
+from tunix_rt_evaluator.comparisons.convert import report_message
+from tunix_rt_evaluator.comparisons.model import ComparisonContent, ComparisonReport, Run
+from tunix_rt_evaluator.comparisons.pairing import compared
+from tunix_rt_evaluator.evaluations.model import Decoding, EvalItem, ItemResult
+from tunix_rt_evaluator.grading.settings import NumericGrader
 from tunix_rt_evaluator.report import DOCUMENTS, words
 from tunix_rt_evaluator.report.charts import accuracy_chart, category_chart, length_chart, loss_chart
 

@@ -11,11 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.comparison import SPLITTER
-from tunix_rt_evaluator.comparison import report_id
-from tunix_rt_evaluator.convert_results import result_message
-from tunix_rt_evaluator.grader_settings import ContainsGrader, NumericGrader, TextGrader
-from tunix_rt_evaluator.grading import Grading
-from tunix_rt_evaluator.model import (
+from tunix_rt_evaluator.comparisons.pairing import report_id
+from tunix_rt_evaluator.evaluations.convert_results import result_message
+from tunix_rt_evaluator.evaluations.model import (
     Answer,
     ChatTemplateFields,
     Decoding,
@@ -30,7 +28,9 @@ from tunix_rt_evaluator.model import (
     Summary,
     Verdict,
 )
-from tunix_rt_evaluator.results import Totals, graded, manifest
+from tunix_rt_evaluator.evaluations.results import Totals, graded, manifest
+from tunix_rt_evaluator.grading.service import Grading
+from tunix_rt_evaluator.grading.settings import ContainsGrader, NumericGrader, TextGrader
 from tunix_rt_kit.artifacts import digest_json
 
 GRADING = Grading()

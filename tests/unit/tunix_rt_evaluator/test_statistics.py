@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tunix_rt_evaluator.statistics import (
+from tunix_rt_evaluator.comparisons.accuracy import (
     accuracy,
     by_category,
     wilson,

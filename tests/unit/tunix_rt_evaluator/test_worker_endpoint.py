@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from support.fake_endpoint import FakeEndpoint, Reply, answering, completion
-from tunix_rt_evaluator.model import Decoding, EndpointFields, WorkerItem, WorkerSpec
+from tunix_rt_evaluator.evaluations.model import Decoding, EndpointFields, WorkerItem, WorkerSpec
 from tunix_rt_evaluator.openai_endpoint import API_KEY_VARIABLE, Endpoint, EndpointError
 from tunix_rt_evaluator.worker.endpoint import open_endpoint
 from tunix_rt_evaluator.worker.endpoint_faults import GIVE_UP_AFTER

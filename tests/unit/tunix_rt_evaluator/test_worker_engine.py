@@ -12,7 +12,7 @@ import pytest
 from flax import nnx
 
 from support.tiny_model import make_tiny_model
-from tunix_rt_evaluator.model import Decoding
+from tunix_rt_evaluator.evaluations.model import Decoding
 from tunix_rt_evaluator.worker.engine import Prompt, Request
 from tunix_rt_evaluator.worker.prompts import token_digest
 from tunix_rt_evaluator.worker.slots import Generator, Output, Programs, bucket

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tunix_rt_evaluator.events import AttemptFacts
-from tunix_rt_evaluator.model import (
+from tunix_rt_evaluator.evaluations.events import AttemptFacts
+from tunix_rt_evaluator.evaluations.model import (
     ChatTemplateFields,
     Decoding,
     Generation,

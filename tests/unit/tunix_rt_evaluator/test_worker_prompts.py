@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tunix_rt_evaluator.model import WorkerItem
-from tunix_rt_evaluator.stop_tokens import stop_ids
+from tunix_rt_evaluator.evaluations.model import WorkerItem
+from tunix_rt_evaluator.evaluations.stop_tokens import stop_ids
 from tunix_rt_evaluator.worker.prompts import read_prompts, token_digest
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import FailedPrecondition, InvalidArgument

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from support.datasets import source
-from tunix_rt_exporter.builds import Builds
-from tunix_rt_exporter.model import Dataset, DatasetSpec, DatasetState, EvalPrompts, SourceTrace
-from tunix_rt_exporter.ports import RequestKey
-from tunix_rt_exporter.repository import SqlDatasetRepository
+from tunix_rt_exporter.datasets.builds import Builds
+from tunix_rt_exporter.datasets.model import Dataset, DatasetSpec, DatasetState, EvalPrompts, SourceTrace
+from tunix_rt_exporter.datasets.ports import RequestKey
+from tunix_rt_exporter.datasets.repository import SqlDatasetRepository
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.database import Database
 from tunix_rt_kit.errors import Unavailable

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.datasets import built, eval_set, source
-from tunix_rt_exporter.contamination import EvalIndex, EvalMatch, MatchKind
+from tunix_rt_exporter.datasets.decontaminate import EvalIndex, EvalMatch, MatchKind
 from tunix_rt_kit.artifacts import ArtifactStore
 
 LONG = (

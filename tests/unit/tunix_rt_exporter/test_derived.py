@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from syrupy.assertion import SnapshotAssertion
 
 from support.datasets import built, source
-from tunix_rt_exporter import parquet
-from tunix_rt_exporter.derived import DatasetFiles
-from tunix_rt_exporter.model import (
+from tunix_rt_exporter.datasets import parquet
+from tunix_rt_exporter.datasets.exports import DatasetFiles
+from tunix_rt_exporter.datasets.model import (
     BuildResult,
     Dataset,
     DatasetFormat,

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from support.datasets import built, eval_set, read, source
-from tunix_rt_exporter.model import SourceTrace
+from tunix_rt_exporter.datasets.model import SourceTrace
 
 TRACES = [source(number) for number in range(40)]
 EVAL_SETS = [eval_set("a", "what is  3 + 1?", "x"), eval_set("b", "What is 3 + 1?", "What is 9 + 1?")]

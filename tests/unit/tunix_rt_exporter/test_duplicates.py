@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from support.datasets import built, read, source
-from tunix_rt_exporter import similarity
-from tunix_rt_exporter.model import BuildResult, Parent, Progress, SourceTrace
-from tunix_rt_exporter.similarity import Signatures
-from tunix_rt_exporter.stored_rows import parent_of
+from tunix_rt_exporter.datasets import deduplicate
+from tunix_rt_exporter.datasets.deduplicate import Signatures
+from tunix_rt_exporter.datasets.model import BuildResult, Parent, Progress, SourceTrace
+from tunix_rt_exporter.datasets.stored_rows import parent_of
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.errors import FailedPrecondition
 
@@ -211,7 +211,7 @@ def test_the_report_of_dropped_rows_can_be_ended(tmp_path: Path, monkeypatch: py
             assert progress.total == 9
             raise Ended
 
-    monkeypatch.setattr("tunix_rt_exporter.build.WRITE_BATCH", 2)
+    monkeypatch.setattr("tunix_rt_exporter.datasets.build.WRITE_BATCH", 2)
     traces = [source(0, metadata={"copy": number}) for number in range(10)]
     with pytest.raises(Ended):
         built(tmp_path, [traces], splits=[{"split": "train", "fraction": 1}], report=end)
@@ -222,7 +222,7 @@ def test_the_report_of_dropped_rows_can_be_ended(tmp_path: Path, monkeypatch: py
 def test_a_small_bound_on_buckets_leaves_order_without_a_part(
     folder: Path, case: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(similarity, "BUCKET_ROWS", 1)
+    monkeypatch.setattr(deduplicate, "BUCKET_ROWS", 1)
     expected = built(folder, [STORIES], **case)
     for step in (3, 7, 9):
         arrived = [STORIES[step * place % 40] for place in range(40)]
@@ -233,7 +233,7 @@ def test_a_small_bound_on_buckets_leaves_order_without_a_part(
 def reads(folder: Path, texts: list[str], split: bool, monkeypatch: pytest.MonkeyPatch) -> int:
     """How many signatures are read to compare these texts, every second one in another split."""
     count = 0
-    read_them = similarity._MappedSignatures.of
+    read_them = deduplicate._MappedSignatures.of
 
     def counted(self: Any, rows: Any, *columns: Any) -> Any:
         nonlocal count
@@ -246,7 +246,7 @@ def reads(folder: Path, texts: list[str], split: bool, monkeypatch: pytest.Monke
         Signatures(Path(own) / "s", 0.8) as signatures,
         monkeypatch.context() as patch,
     ):
-        patch.setattr(similarity._MappedSignatures, "of", counted)
+        patch.setattr(deduplicate._MappedSignatures, "of", counted)
         signatures.add(texts)
         signatures.rivals_kept(rows, rows % 2 if split else None)
     return count
@@ -256,7 +256,7 @@ def reads(folder: Path, texts: list[str], split: bool, monkeypatch: pytest.Monke
 def test_twice_the_rows_take_twice_the_comparisons(
     folder: Path, split: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(similarity, "BUCKET_ROWS", 16)
+    monkeypatch.setattr(deduplicate, "BUCKET_ROWS", 16)
     instruction = " ".join(f"say{place}" for place in range(30))
     own = range(0 if split else 8)
     texts = [f"{instruction} {[8 * number + k for k in own]}" for number in range(1600)]

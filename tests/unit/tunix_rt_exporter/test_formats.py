@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from syrupy.assertion import SnapshotAssertion
 
 from support.datasets import built, eval_set, read, source
-from tunix_rt_exporter.model import FORMATS, DatasetFormat, SourceTrace
-from tunix_rt_exporter.rows import RenderedRow, RowRenderer, Unwritable
+from tunix_rt_exporter.datasets.model import FORMATS, DatasetFormat, SourceTrace
+from tunix_rt_exporter.datasets.render import RenderedRow, RowRenderer, Unwritable
 from tunix_rt_kit.artifacts import ArtifactStore, canonical_json
 from tunix_rt_kit.chat import ChatTemplate, render_response, trace_messages
 from tunix_rt_kit.errors import FailedPrecondition
@@ -124,7 +124,7 @@ def test_an_empty_dataset_leaves_no_file(tmp_path: Path) -> None:
 def test_a_failure_while_rows_are_written_leaves_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tunix_rt_exporter.spool.RowSpool.lines", lambda *_: 1 / 0)
+    monkeypatch.setattr("tunix_rt_exporter.datasets.spool.RowSpool.lines", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         built(tmp_path, [TRACES])
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -3,7 +3,7 @@ from __future__ import annotations
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from tunix_rt_exporter.repository import SqlDatasetRepository
+from tunix_rt_exporter.datasets.repository import SqlDatasetRepository
 from tunix_rt_exporter.tables import VERSION_TABLE, metadata
 from tunix_rt_kit.database import Database
 

@@ -10,8 +10,8 @@ from typing import Any, Final
 import pytest
 
 from support.datasets import built, eval_set, source
-from tunix_rt_exporter.model import DatasetSpec, EvalPrompts, SourceTrace
-from tunix_rt_exporter.notices import disagrees
+from tunix_rt_exporter.datasets.model import DatasetSpec, EvalPrompts, SourceTrace
+from tunix_rt_exporter.datasets.notices import disagrees
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.errors import Unavailable
 

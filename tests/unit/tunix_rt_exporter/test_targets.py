@@ -14,8 +14,8 @@ import pytest
 
 from support.chat_templates import REPLY_FRAMES, template
 from support.datasets import built, read, source
-from tunix_rt_exporter.model import ReasoningStyle, SourceTrace
-from tunix_rt_exporter.rows import RenderedRow, RowRenderer, Unwritable
+from tunix_rt_exporter.datasets.model import ReasoningStyle, SourceTrace
+from tunix_rt_exporter.datasets.render import RenderedRow, RowRenderer, Unwritable
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.errors import FailedPrecondition
 

@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 
 from tunix_rt import v1
 from tunix_rt_kit.artifacts import digest_json
-from tunix_rt_trace_store import convert
-from tunix_rt_trace_store.content import rendered
-from tunix_rt_trace_store.model import TraceContent
+from tunix_rt_trace_store.traces import convert
+from tunix_rt_trace_store.traces.content import rendered
+from tunix_rt_trace_store.traces.model import TraceContent
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
-numbers = st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+# Adding 0.0 makes 0.0 of -0.0, which canonical JSON writes as 0 and messages tell from it.
+floats = st.floats(allow_nan=False, allow_infinity=False).map(lambda number: number + 0.0)
+numbers = st.integers(-(2**53) + 1, 2**53 - 1) | floats
 values = st.recursive(
     st.none() | st.booleans() | numbers | texts,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),

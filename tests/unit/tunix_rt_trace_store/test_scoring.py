@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from tunix_rt_kit.errors import FailedPrecondition
-from tunix_rt_trace_store.model import TraceContent
-from tunix_rt_trace_store.scoring import answer, structure
+from tunix_rt_trace_store.traces.model import TraceContent
+from tunix_rt_trace_store.traces.scoring import answer, structure
 
 
 def content(steps: list[str], final_answer: str = "4", **metadata: Any) -> TraceContent:

@@ -14,7 +14,7 @@ import pytest
 from support.store_process import environment
 from support.tiny_model import make_tiny_model
 from tunix_rt_kit.errors import DomainError
-from tunix_rt_trainer.model import MeshShape
+from tunix_rt_trainer.jobs.model import MeshShape
 from tunix_rt_trainer.worker.devices import make_mesh
 
 _TRAIN = """
@@ -22,7 +22,7 @@ import json, sys
 from pathlib import Path
 from support.job_folder import JobFolder, Killed
 from tunix_rt_kit.errors import DomainError
-from tunix_rt_trainer.model import MeshShape
+from tunix_rt_trainer.jobs.model import MeshShape
 
 root = Path(sys.argv[1])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tunix_rt_trainer.events import AttemptFacts, WrittenCheckpoint, numbered_lines
+from tunix_rt_trainer.jobs.events import AttemptFacts, WrittenCheckpoint, numbered_lines
 
 METRICS = {
     "step": 1,

@@ -17,7 +17,7 @@ from tunix_rt_kit.models.loader import load_model, logits, make_mesh
 from tunix_rt_kit.models.networks import Decoder
 from tunix_rt_kit.models.runtime import Dtype
 from tunix_rt_kit.supervision import TokenExample
-from tunix_rt_trainer.model import LoraConfig
+from tunix_rt_trainer.jobs.model import LoraConfig
 from tunix_rt_trainer.worker.batches import Batch, BatchSource
 from tunix_rt_trainer.worker.network import build_network, loss
 from tunix_rt_trainer.worker.packing import BatchPlan

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from tunix_rt_trainer.model import OptimizerConfig
+from tunix_rt_trainer.jobs.model import OptimizerConfig
 from tunix_rt_trainer.worker.optimizer import learning_rate, make_optimizer
 
 

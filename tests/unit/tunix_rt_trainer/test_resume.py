@@ -18,7 +18,7 @@ from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.jobs import JobCancelled
 from tunix_rt_kit.models.loader import load_model, logits, make_mesh
 from tunix_rt_kit.models.lora import load_adapter
-from tunix_rt_trainer.model import EarlyStopping
+from tunix_rt_trainer.jobs.model import EarlyStopping
 from tunix_rt_trainer.worker import states
 
 STEPS = 8

@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as arrays
 
 from support.job_folder import largest_file
 from tunix_rt_kit.errors import DomainError
-from tunix_rt_trainer.model import StepMetrics
+from tunix_rt_trainer.jobs.model import StepMetrics
 from tunix_rt_trainer.worker.states import SavedState, StateStore, put_tensors, tensors_of
 
 IDENTITY = {"spec": {"seed": "1"}, "package_versions": {"jax": "1"}}

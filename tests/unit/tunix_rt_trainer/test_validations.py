@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunix_rt_trainer.model import EarlyStopping
+from tunix_rt_trainer.jobs.model import EarlyStopping
 from tunix_rt_trainer.worker.validations import Validations
 
 losses = st.lists(st.floats(0, 10), max_size=30)

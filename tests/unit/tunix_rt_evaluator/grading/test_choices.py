@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tunix_rt_evaluator.grading import Grading
-from tunix_rt_evaluator.model import EvalItem
+from tunix_rt_evaluator.evaluations.model import EvalItem
+from tunix_rt_evaluator.grading.service import Grading
 
 GRADING = Grading()
 HERE = Path(__file__).parent

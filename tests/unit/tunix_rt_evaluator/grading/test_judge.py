@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from support.fake_endpoint import Reply, answering, completion
-from tunix_rt_evaluator.grader_settings import JudgeGrader
-from tunix_rt_evaluator.grading import Grading, JudgeEndpoint
+from tunix_rt_evaluator.evaluations.model import EvalItem
 from tunix_rt_evaluator.grading.contract import CannotGrade
 from tunix_rt_evaluator.grading.judge import OWN_PROMPT, parse_grade
-from tunix_rt_evaluator.model import EvalItem
+from tunix_rt_evaluator.grading.service import Grading, JudgeEndpoint
+from tunix_rt_evaluator.grading.settings import JudgeGrader
 
 
 def item(**settings: Any) -> EvalItem:

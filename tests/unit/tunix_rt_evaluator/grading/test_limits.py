@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from tunix_rt_evaluator.grading import Grading, sandbox
+from tunix_rt_evaluator.evaluations.model import EvalItem
+from tunix_rt_evaluator.grading import sandbox
 from tunix_rt_evaluator.grading.contract import CannotGrade
 from tunix_rt_evaluator.grading.sandbox import GradingSandbox
-from tunix_rt_evaluator.model import EvalItem
+from tunix_rt_evaluator.grading.service import Grading
 
 GRADING = Grading()
 

@@ -16,8 +16,8 @@ import pytest
 import regex
 
 from support.choice_texts import OPTION_SETS, gives, gives_none
-from tunix_rt_evaluator.grading import Grading
-from tunix_rt_evaluator.model import EvalItem
+from tunix_rt_evaluator.evaluations.model import EvalItem
+from tunix_rt_evaluator.grading.service import Grading
 
 GRADING = Grading()
 _WORDS: Final = "Paris London red green water oxygen gold dog cat house C C# C++ x y Node Node.js"

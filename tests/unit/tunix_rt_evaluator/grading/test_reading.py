@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunix_rt_evaluator.grading import Grading
+from tunix_rt_evaluator.evaluations.model import EvalItem
 from tunix_rt_evaluator.grading.answers import read_answer
 from tunix_rt_evaluator.grading.normal_text import normalise
 from tunix_rt_evaluator.grading.numbers import find_numbers
+from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_evaluator.grading.spelling import plain
 from tunix_rt_evaluator.grading.statements import read_number
-from tunix_rt_evaluator.model import EvalItem
 from tunix_rt_kit.chat.reasoning import render_response
 
 GRADING = Grading()

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tunix_rt_evaluator.grading import Grading
-from tunix_rt_evaluator.model import EvalItem
+from tunix_rt_evaluator.evaluations.model import EvalItem
+from tunix_rt_evaluator.grading.service import Grading
 
 OUTPUTS = Path(__file__).with_name("model_outputs.jsonl")
 GRADING = Grading()

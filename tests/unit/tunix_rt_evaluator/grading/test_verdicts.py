@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tunix_rt_evaluator.grading import Grading
-from tunix_rt_evaluator.model import EvalItem, Verdict
+from tunix_rt_evaluator.evaluations.model import EvalItem, Verdict
+from tunix_rt_evaluator.grading.service import Grading
 
 R, W = True, False
 GRADING = Grading()

@@ -11,14 +11,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tunix_rt_evaluator.job_folders import JobFolders as EvaluationFolders
-from tunix_rt_evaluator.model import Evaluation, EvaluationInput, EvaluationSpec, EvaluationState
+from tunix_rt_evaluator.evaluations.job_folders import JobFolders as EvaluationFolders
+from tunix_rt_evaluator.evaluations.model import Evaluation, EvaluationInput, EvaluationSpec, EvaluationState
 from tunix_rt_evaluator.openai_endpoint import API_KEY_VARIABLE, Endpoint
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.jobs import WorkerProcess
 from tunix_rt_kit.models.runtime import child_environment, pulling_environment
-from tunix_rt_trainer.job_folders import JobFolders as TrainingFolders
-from tunix_rt_trainer.model import MetricsSink
+from tunix_rt_trainer.jobs.job_folders import JobFolders as TrainingFolders
+from tunix_rt_trainer.jobs.model import MetricsSink
 
 SECRETS = {
     name: f"secret of {name}"

@@ -1,0 +1,1 @@
+"""Comparisons of two evaluations that asked the same items."""

@@ -1,0 +1,242 @@
+"""What the evaluator says of two sides that answered the same questions. Plain values, free of transport."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Literal
+
+from pydantic import ConfigDict
+
+from tunix_rt_evaluator.evaluations.model import Accuracy, Evaluation, Interval, ItemResult, Value
+
+VerdictName = Literal["IMPROVED", "REGRESSED", "NO_EVIDENCE", "INCONCLUSIVE"]
+TestName = Literal["exact McNemar", "permutation"]
+IntervalName = Literal["Newcombe", "clustered t", "t"]
+SeedTestName = Literal["Welch t", "one-sample t"]
+LookupState = Literal["NOT_APPLICABLE", "LOOKED_UP", "NOT_LOOKED_UP"]
+
+Reason = Literal[
+    "eval_set",
+    "items",
+    "prompt_tokens",
+    "chat_template",
+    "decoding",
+    "dtype",
+    "reasoning",
+    "graders",
+    "engine",
+]
+
+
+class PairedDifference(Value):
+    """Two accuracies over the same items; ``difference`` is the candidate's minus the base's.
+
+    ``p_value`` is two-sided. ``detectable`` is the least true difference that such a comparison shows four
+    times in five, None where nothing varied. ``cluster_count`` is 0 where every item stands for itself.
+    """
+
+    base: Accuracy
+    candidate: Accuracy
+    difference: float
+    interval: Interval
+    gained_count: int
+    lost_count: int
+    p_value: float
+    test: TestName = "exact McNemar"
+    interval_method: IntervalName = "Newcombe"
+    detectable: float | None = None
+    cluster_count: int = 0
+
+
+class ScoreDifference(Value):
+    """Two mean scores (0 to 1) over the same items, where some are neither 0 nor 1; by permutation test."""
+
+    base: float
+    candidate: float
+    difference: float
+    interval: Interval
+    p_value: float
+
+
+class CategoryDifference(Value):
+    """The difference in one category; "" holds the items without one. ``adjusted_p_value`` is Holm's, over
+    all categories of the report; None in reports that were made before it was worked out."""
+
+    category: str
+    difference: PairedDifference
+    adjusted_p_value: float | None = None
+
+
+class Flip(Value):
+    """An item whose verdict changed: what each side answered."""
+
+    base: ItemResult
+    candidate: ItemResult
+
+
+class TrainingStep(Value):
+    """What one step of the candidate's training measured, as its checkpoint recorded it; nats a token."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    step: int
+    loss: float
+    learning_rate: float = 0.0
+    grad_norm: float = 0.0
+    supervised_tokens: int = 0
+    tokens: int = 0
+    validation_loss: float | None = None
+
+
+class Waiver(Value):
+    """A difference in how the sides were asked that the caller let pass, and what it is."""
+
+    reason: Reason
+    description: str
+
+
+class OutcomeBounds(Value):
+    """The difference if answers that are not settled had gone as badly, or as well, for the candidate as they
+    can: those of items that failed, that could not be graded
+    or that one side lacks, and besides them those that were cut."""
+
+    unsettled_count: int
+    worst: float
+    best: float
+    truncated_count: int
+    worst_with_truncated: float
+    best_with_truncated: float
+
+
+class GivenAway(Value):
+    """An item that a row of the training data gives away, and how."""
+
+    item_id: str
+    dataset: str
+    row_id: str
+    match: str
+
+
+class Contamination(Value):
+    """Whether the training data gave items away; ``clean`` is the difference over the others, if any were.
+
+    ``reason`` says why nothing was looked up.
+    """
+
+    state: LookupState
+    reason: str = ""
+    datasets: tuple[str, ...] = ()
+    items: tuple[GivenAway, ...] = ()
+    clean: PairedDifference | None = None
+
+
+class SeedSummary(Value):
+    """Accuracies of several training seeds; ``spread`` is their standard deviation, None for one alone.
+
+    ``p_value`` and ``interval`` are None where the seeds do not differ, so that there is nothing to test by.
+    """
+
+    base: tuple[float, ...]
+    candidate: tuple[float, ...]
+    base_mean: float
+    candidate_mean: float
+    base_spread: float | None
+    candidate_spread: float | None
+    difference: float
+    interval: Interval | None
+    p_value: float | None
+    test: SeedTestName
+
+
+class UnmarkedAnswers(Value):
+    """Verdicts that rest on an answer that no mark showed, all of a side's runs together, and those of them
+    that are right; and what the comparison would be if all of them were wrong."""
+
+    base_count: int
+    base_correct_count: int
+    candidate_count: int
+    candidate_correct_count: int
+    without: PairedDifference
+    verdict: VerdictName
+    verdict_reasons: tuple[str, ...] = ()
+
+
+class PartTokens(Value):
+    """What a side's first run wrote, in its two parts. Tokens are None where some could not be counted."""
+
+    answer_count: int
+    reasoning_count: int
+    unclosed_count: int
+    reasoning_tokens: int | None
+    answer_tokens: int | None
+
+
+class ComparisonContent(Value):
+    """A comparison report as it is stored: everything but its name, its digest and its time.
+
+    ``base`` and ``candidate`` are ended evaluations with their summary and manifest; further ones of a side
+    are of other training seeds. Flips are those of the first of each side.
+    """
+
+    base: Evaluation
+    candidate: Evaluation
+    verdict: VerdictName
+    overall: PairedDifference
+    categories: tuple[CategoryDifference, ...]
+    flips: tuple[Flip, ...] = ()
+    training: tuple[TrainingStep, ...] = ()
+    more_bases: tuple[Evaluation, ...] = ()
+    more_candidates: tuple[Evaluation, ...] = ()
+    verdict_reasons: tuple[str, ...] = ()
+    waivers: tuple[Waiver, ...] = ()
+    bounds: OutcomeBounds | None = None
+    contamination: Contamination | None = None
+    seeds: SeedSummary | None = None
+    scores: ScoreDifference | None = None
+    base_output_tokens: tuple[int, ...] = ()
+    candidate_output_tokens: tuple[int, ...] = ()
+    # None where nothing rests on such answers, and in reports that were made before they were told apart.
+    unmarked: UnmarkedAnswers | None = None
+    # None where neither side wrote reasoning.
+    base_parts: PartTokens | None = None
+    candidate_parts: PartTokens | None = None
+
+
+LEFT_OUT_OF_LISTS: Final = {"flips", "training", "base_output_tokens", "candidate_output_tokens"}
+"""Fields of a report's content that grow with its items or steps."""
+
+
+class ComparisonReport(Value):
+    """A stored comparison report; ``digest`` is that of its content's canonical JSON.
+
+    ``content`` is None only in a list, of a report that was stored before lists were kept apart.
+    """
+
+    id: str
+    digest: str
+    create_time: datetime
+    content: ComparisonContent | None
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonDraft:
+    """What a caller wants compared, unchecked: names of evaluations, the first of each side first."""
+
+    bases: Sequence[str]
+    candidates: Sequence[str]
+    waivers: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """An evaluation with its results, by the digest of each item."""
+
+    evaluation: Evaluation
+    results: dict[str, ItemResult]
+
+    @classmethod
+    def of(cls, evaluation: Evaluation, results: Iterable[ItemResult]) -> Run:
+        """A run of an evaluation's results."""
+        return cls(evaluation, {result.item_digest: result for result in results})

@@ -1,0 +1,332 @@
+"""Two sides that answered the same questions, item by item. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Final, NamedTuple
+
+from tunix_rt_evaluator.comparisons.accuracy import grouped
+from tunix_rt_evaluator.comparisons.model import (
+    CategoryDifference,
+    ComparisonContent,
+    Contamination,
+    Flip,
+    OutcomeBounds,
+    PairedDifference,
+    PartTokens,
+    Run,
+    SeedSummary,
+    TrainingStep,
+    UnmarkedAnswers,
+    VerdictName,
+    Waiver,
+)
+from tunix_rt_evaluator.comparisons.paired_statistics import (
+    holm,
+    paired_difference,
+    score_difference,
+    seed_summary,
+)
+from tunix_rt_evaluator.comparisons.soundness import common_items, manifest_of
+from tunix_rt_evaluator.comparisons.verdicts import decide
+from tunix_rt_evaluator.evaluations.model import Evaluation, ItemResult, Verdict
+from tunix_rt_kit.artifacts import digest_json
+
+REPORT_REVISION: Final = 3
+"""Raised whenever a report on the same evaluations would say something else."""
+Value = Callable[[Verdict], float]
+"""What a verdict is worth, 0 to 1."""
+NO_TRAINING_DATA: Final = Contamination(state="NOT_APPLICABLE")
+
+
+def report_id(
+    bases: Sequence[Evaluation], candidates: Sequence[Evaluation], *, looked_up: bool = True
+) -> str:
+    """The id of the report on finished evaluations: 32 hex digits of their manifests' digests.
+
+    Further seeds of a side may come in any order. ``looked_up`` is whether it is known what the training
+    data gives away: a report that lacks this is another one.
+    """
+
+    def side(evaluations: Sequence[Evaluation]) -> list[str]:
+        first, *others = (
+            digest_json(manifest_of(evaluation).model_dump(mode="json")) for evaluation in evaluations
+        )
+        return [first, *sorted(others)]
+
+    compared_digests = {
+        "base": side(bases),
+        "candidate": side(candidates),
+        "looked_up": looked_up,
+        "revision": REPORT_REVISION,
+    }
+    return digest_json(compared_digests).removeprefix("sha256:")[:32]
+
+
+def compared(
+    bases: Sequence[Run],
+    candidates: Sequence[Run],
+    *,
+    clusters: Mapping[str, str] | None = None,
+    waivers: tuple[Waiver, ...] = (),
+    contamination: Contamination = NO_TRAINING_DATA,
+    training: Sequence[TrainingStep] = (),
+) -> ComparisonContent:
+    """Compare two sides that ``check_sound`` let through.
+
+    Args:
+        bases: the base, and further training seeds of it.
+        candidates: the candidate, and further training seeds of it.
+        clusters: the cluster of each item by its id; items that are left out stand for themselves.
+        waivers: what differs and was let pass.
+        contamination: the items that the training data gives away; ``clean`` is filled in here.
+        training: the metrics of the candidate's training.
+    """
+    runs = (*bases, *candidates)
+    digests = common_items(runs)
+    first = bases[0].results
+
+    def clusters_of(chosen: Sequence[str]) -> list[str]:
+        return [(clusters or {}).get(first[digest].item_id, "") for digest in chosen]
+
+    def difference(chosen: Sequence[str], value: Value = right) -> PairedDifference:
+        return paired_difference(
+            _rows(bases, chosen, value), _rows(candidates, chosen, value), clusters_of(chosen)
+        )
+
+    given_away = {found.item_id: found for found in contamination.items}
+    clean = [digest for digest in digests if first[digest].item_id not in given_away]
+    items = tuple(
+        given_away[first[digest].item_id] for digest in digests if first[digest].item_id in given_away
+    )
+
+    def evidence(value: Value) -> _Evidence:
+        of_clean = difference(clean, value) if 0 < len(clean) < len(digests) else None
+        return _Evidence(
+            difference(digests, value),
+            _bounds(bases, candidates, value),
+            contamination.model_copy(update={"items": items, "clean": of_clean}),
+            _seeds(bases, candidates, digests, value),
+        )
+
+    found = evidence(right)
+    verdict, reasons = found.verdict
+    base_parts, candidate_parts = _parts(bases[0], digests), _parts(candidates[0], digests)
+    reasoned = base_parts.reasoning_count or candidate_parts.reasoning_count
+    return ComparisonContent(
+        base=bases[0].evaluation,
+        candidate=candidates[0].evaluation,
+        more_bases=tuple(run.evaluation for run in bases[1:]),
+        more_candidates=tuple(run.evaluation for run in candidates[1:]),
+        verdict=verdict,
+        verdict_reasons=reasons,
+        overall=found.overall,
+        categories=_categories(grouped((first[digest].category, digest) for digest in digests), difference),
+        flips=tuple(_flips(bases[0], candidates[0], digests)),
+        training=tuple(training),
+        waivers=waivers,
+        bounds=found.bounds,
+        contamination=found.contamination,
+        seeds=found.seeds,
+        scores=score_difference(
+            _rows(bases, digests, score), _rows(candidates, digests, score), clusters_of(digests)
+        ),
+        base_output_tokens=_lengths(bases[0], digests),
+        candidate_output_tokens=_lengths(candidates[0], digests),
+        unmarked=_unmarked(bases, candidates, digests, evidence),
+        base_parts=base_parts if reasoned else None,
+        candidate_parts=candidate_parts if reasoned else None,
+    )
+
+
+class _Evidence(NamedTuple):
+    """What a verdict is reached by."""
+
+    overall: PairedDifference
+    bounds: OutcomeBounds
+    contamination: Contamination
+    seeds: SeedSummary | None
+
+    @property
+    def verdict(self) -> tuple[VerdictName, tuple[str, ...]]:
+        """The verdict, and the reasons for it where it is not plain."""
+        return decide(*self)
+
+
+def right(verdict: Verdict) -> float:
+    """1 for a right answer, else 0."""
+    return float(verdict.correct)
+
+
+def right_and_marked(verdict: Verdict) -> float:
+    """1 for a right answer that does not rest on one that no mark showed, else 0."""
+    return float(verdict.correct and not verdict.unmarked)
+
+
+def score(verdict: Verdict) -> float:
+    """How right an answer is, 0 to 1."""
+    return verdict.value
+
+
+def _rows(runs: Sequence[Run], digests: Sequence[str], value: Value) -> list[list[float]]:
+    """For each sample of each run the value of every item; an item that failed has the same in all."""
+    return [
+        [value(verdicts[sample % len(verdicts)]) for verdicts in answered]
+        for answered in ([run.results[digest].each for digest in digests] for run in runs)
+        for sample in range(max(map(len, answered), default=1))
+    ]
+
+
+def _lengths(run: Run, digests: Sequence[str]) -> tuple[int, ...]:
+    """The lengths of all answers."""
+    generations = [run.results[digest].generation for digest in digests]
+    return tuple(
+        answer.output_tokens for generation in generations for answer in generation.answers or (generation,)
+    )
+
+
+def _parts(run: Run, digests: Sequence[str]) -> PartTokens:
+    """The tokens of all answers, in their two parts."""
+    results = [run.results[digest] for digest in digests]
+    parts = [entry for result in results for entry in result.parts]
+    tokens = [entry.tokens for entry in parts]
+    known = [count for count in tokens if count is not None]
+    reasoning = sum(known) if len(known) == len(tokens) else None
+    total = sum(answer.output_tokens for result in results for answer in result.generation.answers)
+    return PartTokens(
+        answer_count=len(parts),
+        reasoning_count=sum(entry.state != "none" for entry in parts),
+        unclosed_count=sum(entry.state == "unclosed" for entry in parts),
+        reasoning_tokens=reasoning,
+        answer_tokens=None if reasoning is None else total - reasoning,
+    )
+
+
+def _unmarked(
+    bases: Sequence[Run],
+    candidates: Sequence[Run],
+    digests: Sequence[str],
+    evidence: Callable[[Value], _Evidence],
+) -> UnmarkedAnswers | None:
+    """What rests on answers that no mark showed; None where nothing does."""
+
+    def resting(runs: Sequence[Run]) -> tuple[int, int]:
+        found = [
+            verdict
+            for run in runs
+            for digest in digests
+            for verdict in run.results[digest].each
+            if verdict.unmarked
+        ]
+        return len(found), sum(verdict.correct for verdict in found)
+
+    base, candidate = resting(bases), resting(candidates)
+    if not base[0] and not candidate[0]:
+        return None
+    without = evidence(right_and_marked)
+    verdict, reasons = without.verdict
+    return UnmarkedAnswers(
+        base_count=base[0],
+        base_correct_count=base[1],
+        candidate_count=candidate[0],
+        candidate_correct_count=candidate[1],
+        without=without.overall,
+        verdict=verdict,
+        verdict_reasons=reasons,
+    )
+
+
+def _categories(
+    groups: Mapping[str, Sequence[str]], difference: Callable[[Sequence[str]], PairedDifference]
+) -> tuple[CategoryDifference, ...]:
+    found = {category: difference(digests) for category, digests in groups.items()}
+    adjusted = holm([entry.p_value for entry in found.values()])
+    return tuple(
+        CategoryDifference(category=category, difference=entry, adjusted_p_value=p_value)
+        for (category, entry), p_value in zip(found.items(), adjusted, strict=True)
+    )
+
+
+def _flips(base: Run, candidate: Run, digests: Sequence[str]) -> Iterator[Flip]:
+    """Those that went right, then those that went wrong."""
+    pairs = [(base.results[digest], candidate.results[digest]) for digest in digests]
+    for wanted in (True, False):
+        for before, after in pairs:
+            if before.verdict.correct is not wanted and after.verdict.correct is wanted:
+                yield Flip(base=_texts_of(before), candidate=_texts_of(after))
+
+
+def _texts_of(result: ItemResult) -> ItemResult:
+    """A result without log-probabilities, which nobody reads side by side."""
+    generation = result.generation
+    more = tuple(answer.model_copy(update={"log_probabilities": ()}) for answer in generation.more)
+    texts = generation.model_copy(update={"log_probabilities": (), "more": more})
+    return result.model_copy(update={"generation": texts})
+
+
+def _seeds(
+    bases: Sequence[Run], candidates: Sequence[Run], digests: Sequence[str], value: Value
+) -> SeedSummary | None:
+    if len(bases) == len(candidates) == 1:
+        return None
+
+    def accuracies(runs: Sequence[Run]) -> list[float]:
+        rows = [_rows([run], digests, value) for run in runs]
+        return [sum(map(sum, values)) / (len(values) * len(digests)) for values in rows]
+
+    return seed_summary(accuracies(bases), accuracies(candidates))
+
+
+def _bounds(bases: Sequence[Run], candidates: Sequence[Run], value: Value) -> OutcomeBounds:
+    """Over all items that any run has a result of."""
+    runs = (*bases, *candidates)
+    digests = sorted(set(chain.from_iterable(run.results for run in runs)))
+    results = [[run.results.get(digest) for run in runs] for digest in digests]
+
+    def mean(side: Sequence[Run], unsettled: float, *, truncated: bool) -> float:
+        values = [
+            _worth(run.results.get(digest), value, unsettled, truncated=truncated)
+            for run in side
+            for digest in digests
+        ]
+        return sum(values) / len(values)
+
+    def difference(candidate_gets: float, *, truncated: bool) -> float:
+        return mean(candidates, candidate_gets, truncated=truncated) - mean(
+            bases, 1.0 - candidate_gets, truncated=truncated
+        )
+
+    def count(unsettled: Callable[[ItemResult | None], bool]) -> int:
+        return sum(any(map(unsettled, row)) for row in results)
+
+    return OutcomeBounds(
+        unsettled_count=count(lambda result: result is None or not all(_settled(result, truncated=False))),
+        worst=difference(0.0, truncated=False),
+        best=difference(1.0, truncated=False),
+        truncated_count=count(
+            lambda result: result is not None and "length" in result.generation.finish_reasons
+        ),
+        worst_with_truncated=difference(0.0, truncated=True),
+        best_with_truncated=difference(1.0, truncated=True),
+    )
+
+
+def _worth(result: ItemResult | None, value: Value, unsettled: float, *, truncated: bool) -> float:
+    """The share of an item's answers that are right, where those that are not settled count so much."""
+    if result is None:
+        return unsettled
+    values = [
+        value(verdict) if known else unsettled
+        for verdict, known in zip(result.each, _settled(result, truncated=truncated), strict=True)
+    ]
+    return sum(values) / len(values)
+
+
+def _settled(result: ItemResult, *, truncated: bool) -> list[bool]:
+    """Whether it is known what each answer is worth; ``truncated``: those that were cut count as not
+    settled."""
+    return [
+        not (verdict.error or (truncated and answer.finish_reason == "length"))
+        for answer, verdict in zip(result.generation.answers, result.each, strict=False)
+    ] or [False]

@@ -1,0 +1,272 @@
+"""Comparisons of evaluations and their reports, as the evaluator serves them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Literal, Protocol
+
+from tunix_rt_evaluator.comparisons.model import (
+    ComparisonContent,
+    ComparisonDraft,
+    ComparisonReport,
+    Contamination,
+    GivenAway,
+    Run,
+    TrainingStep,
+)
+from tunix_rt_evaluator.comparisons.pairing import NO_TRAINING_DATA, compared, report_id
+from tunix_rt_evaluator.comparisons.soundness import check_sound, checked_waivers, manifest_of
+from tunix_rt_evaluator.evaluations.model import EvalSet, Evaluation, EvaluationState, ItemResult, StoredFile
+from tunix_rt_evaluator.evaluations.names import EVALUATION_NAME, REPORT_NAME, eval_set_name, report_name
+from tunix_rt_evaluator.evaluations.service import page_of
+from tunix_rt_kit.artifacts import digest_json
+from tunix_rt_kit.errors import (
+    DomainError,
+    FailedPrecondition,
+    FieldViolation,
+    InvalidArgument,
+    NotFound,
+)
+from tunix_rt_kit.serving.paging import decode_page_token, page_size
+from tunix_rt_kit.serving.resources import parse_name
+
+DocumentFormat = Literal["markdown", "json", "html"]
+
+METRICS_FILE: Final = "metrics.jsonl"
+# Of a page: the evaluations of each report are in it.
+MAX_REPORTS: Final = 100
+MAX_SEEDS: Final = 32
+"""Evaluations on one side of a comparison."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredReport:
+    """Where a comparison report is kept: ``digest`` names its content, ``documents`` its renderings by
+    format. ``facts`` is the content for lists, None where an older version stored it."""
+
+    id: str
+    digest: str
+    documents: Mapping[str, StoredFile]
+    create_time: datetime
+    facts: ComparisonContent | None
+
+
+class Evaluations(Protocol):
+    """Where evaluations are kept."""
+
+    def get(self, evaluation_id: str) -> Evaluation: ...
+    def all_results(self, evaluation_id: str) -> Iterator[ItemResult]: ...
+    def eval_set(self, eval_set_id: str) -> EvalSet: ...
+
+
+class ReportRepository(Protocol):
+    """Where it is remembered which reports there are."""
+
+    def report(self, report_id: str) -> StoredReport | None: ...
+    def reports(self, after: str | None, limit: int) -> Sequence[StoredReport]: ...
+    def add_report(self, report: StoredReport) -> None: ...
+
+
+class Reports(Protocol):
+    """Keeps reports as documents."""
+
+    def store(self, report_id: str, content: ComparisonContent) -> StoredReport:
+        """Render and store a report."""
+
+    def content(self, digest: str) -> ComparisonContent:
+        """The content of a stored report."""
+
+    def training(self, file: StoredFile) -> tuple[TrainingStep, ...]:
+        """The training metrics in a checkpoint's file."""
+
+    def chunks(self, document: StoredFile, offset: int) -> Iterator[bytes]:
+        """A document's bytes from ``offset`` on."""
+
+
+class TrainingData(Protocol):
+    """The datasets that checkpoints were trained on."""
+
+    def given_away(self, dataset: str, eval_set: str) -> Sequence[GivenAway]:
+        """The items of an eval set that the training split gives away; raises DomainError."""
+
+
+class ComparisonService:
+    """The use cases. Every method raises InvalidArgument that names each wrong field, NotFound, and what
+    the ports raise."""
+
+    def __init__(
+        self,
+        evaluations: Evaluations,
+        repository: ReportRepository,
+        reports: Reports,
+        training_data: TrainingData,
+    ) -> None:
+        self._evaluations = evaluations
+        self._repository = repository
+        self._reports = reports
+        self._training_data = training_data
+
+    def compare(self, draft: ComparisonDraft) -> ComparisonReport:
+        """Compare finished evaluations; comparing again gives the same report.
+
+        Raises FailedPrecondition: EVALUATION_NOT_SUCCEEDED; COMPARISON_UNSOUND, naming all that differs and
+        was not waived; COMPARISON_EMPTY.
+        """
+        waived = checked_waivers(draft.waivers)
+        bases, candidates = self._sides(draft)
+        runs = [
+            Run.of(evaluation, self._evaluations.all_results(evaluation.id))
+            for evaluation in (*bases, *candidates)
+        ]
+        waivers = check_sound(runs, waived)
+        identity = report_id(bases, candidates)
+        if self._repository.report(identity) is None:
+            contamination = self._contamination([*bases, *candidates])
+            looked_up = contamination.state != "NOT_LOOKED_UP"
+            identity = report_id(bases, candidates, looked_up=looked_up)
+            if self._repository.report(identity) is None:
+                content = compared(
+                    runs[: len(bases)],
+                    runs[len(bases) :],
+                    clusters=self._clusters(bases[0]),
+                    waivers=waivers,
+                    contamination=contamination,
+                    training=self._training(candidates[0]),
+                )
+                self._repository.add_report(self._reports.store(identity, content))
+        return self._read(self._stored_report(identity))
+
+    def get_report(self, name: str) -> ComparisonReport:
+        """One comparison report."""
+        return self._read(self._stored_report(parse_name(REPORT_NAME, name)))
+
+    def list_reports(self, size: int, page_token: str) -> tuple[Sequence[ComparisonReport], str]:
+        """One page, ordered by id, and the token of the next page (empty on the last).
+
+        Reads no artifact: contents are without what ``LEFT_OUT_OF_LISTS`` names.
+        """
+        limit = min(page_size(size), MAX_REPORTS)
+        listing = digest_json({"method": "ListComparisonReports"})
+        position = decode_page_token(page_token, listing)
+        found = self._repository.reports(position["id"] if position else None, limit + 1)
+        kept, token = page_of(found, limit, listing, lambda report: {"id": report.id})
+        return [_report(stored, stored.facts) for stored in kept], token
+
+    def read_report(
+        self, name: str, format_: DocumentFormat, offset: int
+    ) -> tuple[StoredFile, Iterator[bytes]]:
+        """A report as a document, and its bytes from ``offset`` on."""
+        stored = self._stored_report(parse_name(REPORT_NAME, name))
+        document = stored.documents[format_]
+        if not 0 <= offset <= document.size_bytes:
+            raise _invalid(
+                "OFFSET_INVALID",
+                "offset",
+                f"{offset} is outside the document, which has {document.size_bytes} bytes",
+            )
+        return document, self._reports.chunks(document, offset)
+
+    def _sides(self, draft: ComparisonDraft) -> tuple[list[Evaluation], list[Evaluation]]:
+        sides = []
+        for side, field, more in (
+            (draft.bases, "base", "more_bases"),
+            (draft.candidates, "candidate", "more_candidates"),
+        ):
+            if len(side) > MAX_SEEDS:
+                raise _invalid(
+                    "TOO_MANY_SEEDS", more, f"holds {len(side) - 1}; at most {MAX_SEEDS - 1} would be right"
+                )
+            fields = [field, *(f"{more}[{index}]" for index in range(len(side) - 1))]
+            found = [self._succeeded(name, where) for name, where in zip(side, fields, strict=True)]
+            _check_seeds(found, fields)
+            sides.append(found)
+        return sides[0], sides[1]
+
+    def _succeeded(self, name: str, field: str) -> Evaluation:
+        evaluation = self._evaluations.get(parse_name(EVALUATION_NAME, name, field))
+        if evaluation.state is not EvaluationState.SUCCEEDED:
+            raise FailedPrecondition(
+                f"{field}: {name} is {evaluation.state}; only one that SUCCEEDED can be compared",
+                reason="EVALUATION_NOT_SUCCEEDED",
+                metadata={"evaluation": name, "state": evaluation.state},
+            )
+        return evaluation
+
+    def _clusters(self, evaluation: Evaluation) -> Mapping[str, str]:
+        items = self._evaluations.eval_set(evaluation.spec.eval_set).items or ()
+        return {item.id: item.cluster for item in items}
+
+    def _contamination(self, evaluations: Sequence[Evaluation]) -> Contamination:
+        """What the data that any of the checkpoints learned from gives away."""
+        checkpoints = [entry.inputs.checkpoint for entry in evaluations if entry.inputs.checkpoint]
+        datasets = tuple(sorted({checkpoint.dataset for checkpoint in checkpoints}))
+        if not datasets:
+            return NO_TRAINING_DATA
+        eval_set = eval_set_name(evaluations[0].spec.eval_set)
+        found: dict[str, GivenAway] = {}
+        try:
+            for dataset in datasets:
+                if not dataset:
+                    return _not_looked_up("a checkpoint does not name its dataset", ())
+                for entry in self._training_data.given_away(dataset, eval_set):
+                    found.setdefault(entry.item_id, entry)
+        except DomainError as error:
+            return _not_looked_up(error.message, datasets)
+        return Contamination(
+            state="LOOKED_UP", datasets=datasets, items=tuple(found[key] for key in sorted(found))
+        )
+
+    def _training(self, evaluation: Evaluation) -> tuple[TrainingStep, ...]:
+        checkpoint = evaluation.inputs.checkpoint
+        files = checkpoint.files if checkpoint else ()
+        file = next((file for file in files if file.path == METRICS_FILE), None)
+        return self._reports.training(file) if file else ()
+
+    def _stored_report(self, identity: str) -> StoredReport:
+        stored = self._repository.report(identity)
+        if stored is None:
+            raise NotFound(
+                f"name: {report_name(identity)} does not exist",
+                reason="COMPARISON_REPORT_NOT_FOUND",
+                metadata={"name": report_name(identity)},
+            )
+        return stored
+
+    def _read(self, stored: StoredReport) -> ComparisonReport:
+        return _report(stored, self._reports.content(stored.digest))
+
+
+def _report(stored: StoredReport, content: ComparisonContent | None) -> ComparisonReport:
+    return ComparisonReport(
+        id=stored.id, digest=stored.digest, create_time=stored.create_time, content=content
+    )
+
+
+def _check_seeds(evaluations: Sequence[Evaluation], fields: Sequence[str]) -> None:
+    """Runs of one training seed are not several seeds: they would make the spread look smaller than it is."""
+    seen: dict[str, str] = {}
+    for evaluation, field in zip(evaluations, fields, strict=True):
+        manifest = manifest_of(evaluation)
+        # Of an endpoint's model only the name is known.
+        weights = (
+            manifest.checkpoint_digest or manifest.base_weights_digest or manifest.spec.endpoint_model or ""
+        )
+        earlier = seen.setdefault(weights, field)
+        if earlier != field:
+            raise _invalid(
+                "SEED_REPEATED",
+                field,
+                f"is of the same weights as {earlier}; one evaluation of each training seed would be right",
+            )
+
+
+def _not_looked_up(reason: str, datasets: tuple[str, ...]) -> Contamination:
+    return Contamination(state="NOT_LOOKED_UP", reason=reason, datasets=datasets)
+
+
+def _invalid(reason: str, field: str, description: str) -> InvalidArgument:
+    return InvalidArgument(
+        f"{field}: {description}", reason=reason, violations=[FieldViolation(field, description)]
+    )

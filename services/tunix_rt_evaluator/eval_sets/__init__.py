@@ -1,0 +1,1 @@
+"""Eval sets: questions with their graders, named by their content."""

@@ -1,0 +1,1 @@
+"""Evaluations: a model answers the items of an eval set, and the answers are graded."""

@@ -1,0 +1,310 @@
+"""Between the protobuf contract and the domain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from google.protobuf.duration_pb2 import Duration
+
+from tunix_rt import v1
+from tunix_rt_evaluator.evaluations.model import (
+    Accuracy,
+    AskedDtype,
+    ChatTemplateFields,
+    EvalItem,
+    EvalSet,
+    EvalSetDraft,
+    Evaluation,
+    EvaluationSpec,
+    EvaluationSpecDraft,
+    Interval,
+    Manifest,
+    Progress,
+    Regrade,
+    RegradeDraft,
+    StoredFile,
+    Summary,
+)
+from tunix_rt_evaluator.evaluations.names import eval_set_name, evaluation_name
+from tunix_rt_evaluator.grading.convert import grader_fields, grader_message
+from tunix_rt_evaluator.grading.reasoning.model import ReasoningMarks
+from tunix_rt_kit.chat import ChatTemplate
+from tunix_rt_kit.serving.messages import failure_status, plain_struct, timestamp
+
+_DTYPE_NUMBERS: Final[Mapping[AskedDtype, v1.Dtype.ValueType]] = {
+    "auto": v1.DTYPE_AUTO,
+    "bfloat16": v1.DTYPE_BFLOAT16,
+    "float32": v1.DTYPE_FLOAT32,
+}
+_DTYPES: Final[Mapping[int, AskedDtype]] = {number: name for name, number in _DTYPE_NUMBERS.items()}
+
+
+def eval_set_draft(eval_set: v1.EvalSet) -> EvalSetDraft:
+    """What a client wrote, unchecked."""
+    return EvalSetDraft(
+        id=eval_set.eval_set_id,
+        description=eval_set.description,
+        items=[_item_fields(item) for item in eval_set.items],
+        size_bytes=eval_set.ByteSize(),
+    )
+
+
+def eval_set_message(eval_set: EvalSet) -> v1.EvalSet:
+    """A stored eval set, with its items where it holds them."""
+    return v1.EvalSet(
+        name=eval_set_name(eval_set.id),
+        eval_set_id=eval_set.id,
+        description=eval_set.description,
+        items=[_item(item) for item in eval_set.items or ()],
+        item_count=eval_set.item_count,
+        digest=eval_set.digest,
+        create_time=timestamp(eval_set.create_time),
+    )
+
+
+def evaluation_spec_draft(spec: v1.EvaluationSpec) -> EvaluationSpecDraft:
+    """What a client asks for, unchecked."""
+    return EvaluationSpecDraft(
+        eval_set=spec.eval_set,
+        base_model=spec.base_model if spec.HasField("base_model") else None,
+        checkpoint=spec.checkpoint if spec.HasField("checkpoint") else None,
+        chat_template=chat_template_fields(spec.chat_template) if spec.HasField("chat_template") else None,
+        decoding={field.name: value for field, value in spec.decoding.ListFields()},
+        dtype=_DTYPES.get(spec.dtype, str(spec.dtype)) if spec.dtype else None,
+        endpoint_model=spec.endpoint_model if spec.HasField("endpoint_model") else None,
+        fresh=spec.fresh,
+        reasoning_marks=_marks_fields(spec),
+    )
+
+
+def regrade_draft(request: v1.RegradeEvaluationRequest) -> RegradeDraft:
+    """What a client wants graded again, unchecked."""
+    grader = grader_fields(request.grader) if request.HasField("grader") else None
+    return RegradeDraft(
+        evaluation=request.name,
+        eval_set=request.eval_set,
+        grader=grader,
+        reasoning_marks=_marks_fields(request),
+    )
+
+
+def _marks_fields(
+    message: v1.EvaluationSpec | v1.RegradeEvaluationRequest,
+) -> Mapping[str, Any] | None:
+    """Of the marks of reasoning those fields that were set, unchecked; None where there are none at all."""
+    if not message.HasField("reasoning_marks"):
+        return None
+    return {field.name: value for field, value in message.reasoning_marks.ListFields()}
+
+
+def chat_template_fields(message: v1.ChatTemplate) -> ChatTemplateFields:
+    """A chat template's fields, unchecked."""
+    return ChatTemplateFields(
+        builtin=message.builtin if message.HasField("builtin") else None,
+        jinja=message.jinja if message.HasField("jinja") else None,
+        bos_token=message.bos_token,
+        eos_token=message.eos_token,
+        system_instruction=message.system_instruction,
+    )
+
+
+def evaluation_message(evaluation: Evaluation) -> v1.Evaluation:
+    """A stored evaluation."""
+    message = v1.Evaluation(
+        name=evaluation_name(evaluation.id),
+        spec=_spec(evaluation.spec),
+        state=v1.Evaluation.State.Value(f"STATE_{evaluation.state.value}"),
+        progress=_progress(evaluation.progress),
+        summary=_summary(evaluation.summary),
+        manifest=_manifest(evaluation.manifest),
+        manifest_file=_file(evaluation.manifest_file),
+        attempt_count=evaluation.attempt_count,
+        create_time=timestamp(evaluation.create_time),
+        stage_timings=[
+            v1.StageTiming(stage=timing.stage, duration=duration_message(timing.duration_s))
+            for timing in evaluation.stage_timings
+        ],
+    )
+    if evaluation.inputs.regrade is not None:
+        message.regrade.CopyFrom(_regrade(evaluation.inputs.regrade))
+    if evaluation.start_time is not None:
+        message.start_time.CopyFrom(timestamp(evaluation.start_time))
+    if evaluation.end_time is not None:
+        message.end_time.CopyFrom(timestamp(evaluation.end_time))
+    if (error := evaluation.error) is not None:
+        message.error.CopyFrom(failure_status(error.code, error.reason, error.message, error.metadata))
+    return message
+
+
+def _item_fields(item: v1.EvalItem) -> Mapping[str, Any]:
+    return {
+        "id": item.id,
+        "prompt": item.prompt,
+        "accepted_answers": tuple(item.accepted_answers),
+        "grader": grader_fields(item.grader) if item.HasField("grader") else None,
+        "category": item.category,
+        "difficulty": item.difficulty,
+        "cluster": item.cluster,
+        "metadata": plain_struct(item.metadata),
+    }
+
+
+def _item(item: EvalItem) -> v1.EvalItem:
+    message = v1.EvalItem(
+        id=item.id,
+        prompt=item.prompt,
+        accepted_answers=item.accepted_answers,
+        grader=grader_message(item.grader),
+        category=item.category,
+        difficulty=item.difficulty,
+        cluster=item.cluster,
+    )
+    if item.metadata:
+        message.metadata.update(dict(item.metadata))
+    return message
+
+
+def _spec(spec: EvaluationSpec) -> v1.EvaluationSpec:
+    message = v1.EvaluationSpec(
+        eval_set=eval_set_name(spec.eval_set),
+        decoding=v1.Decoding(**dict(spec.decoding)),
+        dtype=_DTYPE_NUMBERS[spec.dtype] if spec.dtype else v1.DTYPE_UNSPECIFIED,
+        fresh=spec.fresh,
+        reasoning_marks=_marks(spec.reasoning_marks),
+    )
+    if spec.checkpoint is not None:
+        message.checkpoint = spec.checkpoint
+    elif spec.endpoint_model is not None:
+        message.endpoint_model = spec.endpoint_model
+    else:
+        message.base_model = spec.base_model or ""
+    if spec.chat_template is not None:
+        message.chat_template.CopyFrom(_chat_template(spec.chat_template))
+    return message
+
+
+def _marks(marks: ReasoningMarks | None) -> v1.ReasoningMarks | None:
+    """Marks of reasoning; what is empty was not asked for."""
+    if marks is None:
+        return None
+    return v1.ReasoningMarks(
+        name=marks.name or None,
+        start=marks.start or None,
+        end=marks.end or None,
+        opened=marks.opened,
+        revision=marks.revision,
+    )
+
+
+def _chat_template(fields: ChatTemplateFields) -> v1.ChatTemplate:
+    message = v1.ChatTemplate(
+        bos_token=fields.bos_token,
+        eos_token=fields.eos_token,
+        system_instruction=fields.system_instruction,
+        digest=ChatTemplate.model_validate(fields.model_dump()).digest,
+    )
+    if fields.builtin is not None:
+        message.builtin = fields.builtin
+    else:
+        message.jinja = fields.jinja or ""
+    return message
+
+
+def _progress(progress: Progress | None) -> v1.Progress | None:
+    if progress is None:
+        return None
+    return v1.Progress(
+        stage=progress.stage,
+        completed=progress.completed,
+        total=progress.total,
+        unit=progress.unit,
+        eta=None if progress.eta_s is None else duration_message(progress.eta_s),
+    )
+
+
+def _summary(summary: Summary | None) -> v1.EvaluationSummary | None:
+    if summary is None:
+        return None
+    return v1.EvaluationSummary(
+        overall=accuracy_message(summary.overall),
+        categories=[
+            v1.CategoryAccuracy(category=entry.category, accuracy=accuracy_message(entry.accuracy))
+            for entry in summary.categories
+        ],
+        truncated_count=summary.truncated_count,
+        generated_tokens=summary.generated_tokens,
+        tokens_per_second=summary.tokens_per_second,
+        failed_count=summary.failed_count,
+        ungraded_count=summary.ungraded_count,
+        mean_score=summary.overall.accuracy if summary.mean_score is None else summary.mean_score,
+        cached_count=summary.cached_count,
+        any_correct_count=_or(summary.any_correct_count, summary.overall.correct_count),
+        worst_correct_count=_or(summary.worst_correct_count, summary.overall.correct_count),
+        best_correct_count=_or(summary.best_correct_count, summary.overall.correct_count),
+        reasoning_count=summary.reasoning_count,
+        unclosed_reasoning_count=summary.unclosed_reasoning_count,
+        reasoning_tokens=summary.reasoning_tokens,
+        unmarked_count=summary.unmarked_count,
+        unmarked_correct_count=summary.unmarked_correct_count,
+    )
+
+
+def _or(value: int | None, default: int) -> int:
+    return default if value is None else value
+
+
+def _manifest(manifest: Manifest | None) -> v1.EvaluationManifest | None:
+    if manifest is None:
+        return None
+    plain = manifest.model_dump(exclude={"spec", "regrade"})
+    regrade = _regrade(manifest.regrade) if manifest.regrade else None
+    return v1.EvaluationManifest(spec=_spec(manifest.spec), regrade=regrade, **plain)
+
+
+def _regrade(regrade: Regrade) -> v1.Regrade:
+    return v1.Regrade(
+        source=evaluation_name(regrade.source),
+        grader=grader_message(regrade.grader) if regrade.grader else None,
+        source_results_digest=regrade.source_results_digest,
+    )
+
+
+def _file(file: StoredFile | None) -> v1.ArtifactFile | None:
+    return None if file is None else v1.ArtifactFile(**file.model_dump())
+
+
+def accuracy_message(accuracy: Accuracy) -> v1.Accuracy:
+    """An accuracy with its interval."""
+    return v1.Accuracy(
+        item_count=accuracy.item_count,
+        correct_count=accuracy.correct_count,
+        accuracy=accuracy.accuracy,
+        interval=interval_message(accuracy.interval),
+    )
+
+
+def interval_message(interval: Interval) -> v1.Interval:
+    """An interval of confidence."""
+    return v1.Interval(lower=interval.lower, upper=interval.upper, confidence=interval.confidence)
+
+
+def duration_message(seconds: float) -> Duration:
+    """A time in seconds, to the nanosecond."""
+    duration = Duration()
+    duration.FromNanoseconds(round(seconds * 1e9))
+    return duration
+
+
+def eval_set_page(eval_sets: Sequence[EvalSet], next_page_token: str) -> v1.ListEvalSetsResponse:
+    """One page."""
+    return v1.ListEvalSetsResponse(
+        eval_sets=[eval_set_message(entry) for entry in eval_sets], next_page_token=next_page_token
+    )
+
+
+def evaluation_page(evaluations: Sequence[Evaluation], next_page_token: str) -> v1.ListEvaluationsResponse:
+    """One page."""
+    return v1.ListEvaluationsResponse(
+        evaluations=[evaluation_message(entry) for entry in evaluations], next_page_token=next_page_token
+    )

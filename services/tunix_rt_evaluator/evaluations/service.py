@@ -1,0 +1,270 @@
+"""What the evaluator does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol, TypeVar
+
+from tunix_rt_evaluator.eval_sets.admission import checked_items, items_digest
+from tunix_rt_evaluator.evaluations.admission import (
+    check_endpoint,
+    check_weights,
+    checked_spec,
+    with_template,
+)
+from tunix_rt_evaluator.evaluations.model import (
+    BaseModelFacts,
+    ChatTemplateFields,
+    CheckpointInput,
+    EvalSet,
+    EvalSetDraft,
+    Evaluation,
+    EvaluationInput,
+    EvaluationSpec,
+    EvaluationSpecDraft,
+    EvaluationState,
+    EvaluationUpdate,
+    ItemFilter,
+    ItemResult,
+    RegradeDraft,
+)
+from tunix_rt_evaluator.evaluations.names import EVAL_SET_NAME, EVALUATION_NAME
+from tunix_rt_evaluator.evaluations.regrade_admission import check_judge, checked_regrade
+from tunix_rt_evaluator.grading.service import Grading
+from tunix_rt_kit.artifacts import digest_json
+from tunix_rt_kit.serving.paging import decode_page_token, encode_page_token, page_size
+from tunix_rt_kit.serving.resources import new_id, parse_name
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestKey:
+    """What makes a create the same one: its method, its request id, and a digest of its body, or the one by
+    which an earlier release knew the same body."""
+
+    method: str
+    request_id: str
+    digest: str
+    earlier_digest: str = ""
+
+
+class EvaluationRepository(Protocol):
+    """Where eval sets, evaluations and reports are kept."""
+
+    def create_eval_set(self, eval_set: EvalSet, request: RequestKey) -> str: ...
+    def eval_set(self, eval_set_id: str) -> EvalSet: ...
+    def newest_eval_sets(self, before: tuple[str, str] | None, limit: int) -> Sequence[EvalSet]: ...
+    def requested(self, request: RequestKey) -> str | None: ...
+    def create(self, evaluation: Evaluation, request: RequestKey) -> str: ...
+    def get(self, evaluation_id: str) -> Evaluation: ...
+    def newest(self, before: str | None, limit: int) -> Sequence[Evaluation]: ...
+    def unfinished(self, *, regrades: bool = ...) -> Sequence[str]: ...
+    def change_state(
+        self,
+        evaluation_id: str,
+        expected: Sequence[EvaluationState],
+        state: EvaluationState,
+        changes: EvaluationUpdate = ...,
+    ) -> bool: ...
+    def save(self, evaluation_id: str, changes: EvaluationUpdate) -> None: ...
+    def answered(self, evaluation_id: str) -> set[str]: ...
+    def add_results(self, evaluation_id: str, results: Sequence[ItemResult]) -> None: ...
+    def drop_results(self, evaluation_id: str) -> None: ...
+    def results_page(
+        self, evaluation_id: str, after: str | None, limit: int, wanted: ItemFilter = ...
+    ) -> tuple[Sequence[ItemResult], bool]: ...
+    def all_results(self, evaluation_id: str) -> Iterator[ItemResult]: ...
+
+
+class Checkpoints(Protocol):
+    """The trainer's checkpoints."""
+
+    def get(self, name: str) -> CheckpointInput:
+        """One checkpoint; raises NotFound, and Unavailable if the trainer cannot be reached."""
+
+
+class BaseModels(Protocol):
+    """The base models on this host, and those that can be fetched."""
+
+    def resolve(self, base_model: str) -> BaseModelFacts:
+        """What a name means; raises NotFound(BASE_MODEL_UNKNOWN), FailedPrecondition."""
+
+    def check_template(self, model: BaseModelFacts, template: ChatTemplateFields) -> None:
+        """Raises FailedPrecondition(CHAT_TEMPLATE_MISMATCH) for a control text that is no token."""
+
+
+class JobQueue(Protocol):
+    """Runs evaluations."""
+
+    def submit(self, evaluation_id: str, *, only_grades: bool) -> None:
+        """Put one that was stored at the end of the queue of its kind; it may be there already."""
+
+    def stop_job(self, evaluation_id: str, *, at_once: bool) -> None:
+        """Ask a running one to stop at its next opportunity, or end it at once."""
+
+
+class EvaluatorService:
+    """The use cases. Every method raises InvalidArgument that names each wrong field, NotFound, and what
+    the ports raise."""
+
+    def __init__(
+        self,
+        repository: EvaluationRepository,
+        checkpoints: Checkpoints,
+        models: BaseModels,
+        queue: JobQueue,
+        grading: Grading,
+        *,
+        has_endpoint: bool = False,
+    ) -> None:
+        self._repository = repository
+        self._checkpoints = checkpoints
+        self._models = models
+        self._queue = queue
+        self._grading = grading
+        self._has_endpoint = has_endpoint
+
+    def create_eval_set(self, draft: EvalSetDraft, request_id: str) -> EvalSet:
+        """Store an eval set; the same id and items give the stored one, other items are AlreadyExists."""
+        items = checked_items(draft, self._grading)
+        digest = items_digest(items)
+        eval_set = EvalSet(
+            id=draft.id,
+            description=draft.description,
+            digest=digest,
+            item_count=len(items),
+            create_time=datetime.now(UTC),
+            items=items,
+        )
+        body = digest_json({"id": draft.id, "description": draft.description, "items": digest})
+        request = RequestKey("CreateEvalSet", request_id, body)
+        return self._repository.eval_set(self._repository.create_eval_set(eval_set, request))
+
+    def get_eval_set(self, name: str) -> EvalSet:
+        """One eval set with its items."""
+        return self._repository.eval_set(parse_name(EVAL_SET_NAME, name))
+
+    def list_eval_sets(self, size: int, page_token: str) -> tuple[Sequence[EvalSet], str]:
+        """One page without items, newest first, and the token of the next page (empty on the last)."""
+        limit = page_size(size)
+        listing = digest_json({"method": "ListEvalSets"})
+        position = decode_page_token(page_token, listing)
+        before = (position["time"], position["id"]) if position else None
+        found = self._repository.newest_eval_sets(before, limit + 1)
+        return page_of(
+            found, limit, listing, lambda entry: {"time": entry.create_time.isoformat(), "id": entry.id}
+        )
+
+    def create_evaluation(self, draft: EvaluationSpecDraft, request_id: str) -> Evaluation:
+        """Put an evaluation into the queue, once for each request id."""
+        spec = checked_spec(draft)
+        body = spec.model_dump(mode="json")
+        # A type that was left out was bfloat16 before hosts chose it.
+        earlier = body | {"dtype": "bfloat16"} if spec.dtype == "auto" else body
+        request = RequestKey(
+            "CreateEvaluation", request_id, digest_json({"spec": body}), digest_json(earlier)
+        )
+        known = self._repository.requested(request) if request_id else None
+        if known is not None:
+            self._queue.submit(known, only_grades=False)
+            return self._repository.get(known)
+        eval_set = self._repository.eval_set(spec.eval_set)
+        check_judge(eval_set.items or (), self._grading)
+        check_endpoint(spec, configured=self._has_endpoint)
+        checkpoint = self._checkpoints.get(spec.checkpoint) if spec.checkpoint else None
+        base_model = checkpoint.base_model if checkpoint else spec.base_model or spec.endpoint_model or ""
+        if spec.endpoint_model is None:
+            spec = self._with_template(spec, base_model, checkpoint)
+        evaluation = Evaluation(
+            id=new_id(),
+            spec=spec,
+            inputs=EvaluationInput(
+                eval_set_digest=eval_set.digest, base_model=base_model, checkpoint=checkpoint
+            ),
+            state=EvaluationState.QUEUED,
+            create_time=datetime.now(UTC),
+        )
+        stored = self._repository.create(evaluation, request)
+        self._queue.submit(stored, only_grades=False)
+        return self._repository.get(stored)
+
+    def _with_template(
+        self, spec: EvaluationSpec, base_model: str, checkpoint: CheckpointInput | None
+    ) -> EvaluationSpec:
+        """The spec with its chat template, for a model that is or comes onto this host."""
+        model = self._models.resolve(base_model)
+        check_weights(model, checkpoint)
+        spec = with_template(spec, model, checkpoint)
+        if spec.chat_template is not None:
+            self._models.check_template(model, spec.chat_template)
+        return spec
+
+    def get_evaluation(self, name: str) -> Evaluation:
+        """One evaluation."""
+        return self._repository.get(parse_name(EVALUATION_NAME, name))
+
+    def list_evaluations(self, size: int, page_token: str) -> tuple[Sequence[Evaluation], str]:
+        """One page, newest first, and the token of the next page (empty on the last)."""
+        limit = page_size(size)
+        listing = digest_json({"method": "ListEvaluations"})
+        position = decode_page_token(page_token, listing)
+        found = self._repository.newest(position["id"] if position else None, limit + 1)
+        return page_of(found, limit, listing, lambda evaluation: {"id": evaluation.id})
+
+    def cancel_evaluation(self, name: str) -> Evaluation:
+        """Ask an evaluation to stop; asked again, it is ended at once. An ended one stays as it is."""
+        evaluation_id = parse_name(EVALUATION_NAME, name)
+        evaluation = self._repository.get(evaluation_id)
+        if evaluation.state.ended:
+            return evaluation
+        change = self._repository.change_state
+        if not change(evaluation_id, [EvaluationState.QUEUED], EvaluationState.CANCELLED):
+            again = not change(evaluation_id, [EvaluationState.RUNNING], EvaluationState.CANCELLING)
+            self._queue.stop_job(evaluation_id, at_once=again)
+        return self._repository.get(evaluation_id)
+
+    def regrade_evaluation(self, draft: RegradeDraft, request_id: str) -> Evaluation:
+        """Put the answers of a finished evaluation into the queue to be graded again, once for each request
+        id.
+
+        Raises:
+            FailedPrecondition: EVALUATION_NOT_SUCCEEDED, EVAL_SET_MISMATCH, JUDGE_NOT_CONFIGURED.
+            InvalidArgument: GRADER_INVALID, also for a grader that does not fit the items.
+        """
+        wanted = checked_regrade(draft, self._repository, self._grading)
+        request = RequestKey("RegradeEvaluation", request_id, digest_json(wanted.identity))
+        known = self._repository.requested(request) if request_id else None
+        if known is not None:
+            self._queue.submit(known, only_grades=True)
+            return self._repository.get(known)
+        evaluation = wanted.evaluation(self._grading)
+        stored = self._repository.create(evaluation, request)
+        self._queue.submit(stored, only_grades=True)
+        return self._repository.get(stored)
+
+    def list_items(
+        self, parent: str, size: int, page_token: str, wanted: ItemFilter
+    ) -> tuple[Sequence[ItemResult], str]:
+        """One page of the wanted results, by item id, and the token of the next page (empty on the last)."""
+        evaluation_id = parse_name(EVALUATION_NAME, parent, "parent")
+        limit = page_size(size)
+        listing = digest_json({"method": "ListEvaluationItems", "parent": parent, "filter": asdict(wanted)})
+        position = decode_page_token(page_token, listing)
+        self._repository.get(evaluation_id)
+        found, last = self._repository.results_page(
+            evaluation_id, position["id"] if position else None, limit, wanted
+        )
+        return found, "" if last else encode_page_token({"id": found[-1].item_id}, listing)
+
+
+def page_of(
+    found: Sequence[T], limit: int, listing: str, position: Callable[[T], Mapping[str, Any]]
+) -> tuple[Sequence[T], str]:
+    """The first ``limit`` of what was found, and the token of the next page (empty on the last)."""
+    if len(found) <= limit:
+        return found, ""
+    kept = found[:limit]
+    return kept, encode_page_token(position(kept[-1]), listing)

@@ -1,0 +1,44 @@
+"""Chat templates as they are sent, as values that render."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tunix_rt_evaluator.evaluations.model import ChatTemplateFields
+from tunix_rt_kit.chat import ChatTemplate
+from tunix_rt_kit.errors import FieldViolation, InvalidArgument
+
+MAX_SYSTEM_INSTRUCTION: Final = 20_000
+
+
+def chat_template(fields: ChatTemplateFields) -> ChatTemplate:
+    """The template that ``fields`` describe, tried on a small conversation.
+
+    Raises:
+        InvalidArgument: CHAT_TEMPLATE_INVALID, CHAT_TEMPLATE_UNKNOWN or CHAT_TEMPLATE_PREFIX.
+    """
+    if len(fields.system_instruction) > MAX_SYSTEM_INSTRUCTION:
+        description = (
+            f"has {len(fields.system_instruction):,} characters; at most {MAX_SYSTEM_INSTRUCTION:,} would "
+            "be right"
+        )
+        raise InvalidArgument(
+            f"chat_template.system_instruction: {description}",
+            reason="CHAT_TEMPLATE_INVALID",
+            violations=[FieldViolation("spec.chat_template.system_instruction", description)],
+        )
+    template = _unchecked(fields)
+    template.check()
+    return template
+
+
+def fields_of(template: ChatTemplate) -> ChatTemplateFields:
+    """A template as it is sent and stored."""
+    return ChatTemplateFields.model_validate(template.model_dump())
+
+
+def _unchecked(fields: ChatTemplateFields) -> ChatTemplate:
+    if fields.builtin is not None:
+        known = ChatTemplate.built_in(fields.builtin)
+        return ChatTemplate.model_validate({**fields.model_dump(), "builtin": known.builtin})
+    return ChatTemplate.model_validate(fields.model_dump())

@@ -1,0 +1,266 @@
+"""Whether two trees mean the same: the same kind of object, with equal parts."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Final
+
+from tunix_rt_evaluator.grading.formulas.meanings import (
+    DEGREE,
+    Meaning,
+    Named,
+    Values,
+    meaning,
+    rows_of,
+    without_numbers,
+)
+from tunix_rt_evaluator.grading.formulas.regions import region_of
+from tunix_rt_evaluator.grading.formulas.scalars import equal_values, names_in, proportional
+from tunix_rt_evaluator.grading.formulas.tree import (
+    SCALARS,
+    Builder,
+    Call,
+    Congruence,
+    Constant,
+    Listing,
+    Matrix,
+    Mixed,
+    Node,
+    Number,
+    Quantity,
+    Ratio,
+    Relation,
+    Set,
+    SetOperation,
+    Symbol,
+    Tuple,
+    Words,
+)
+
+_TURNED: Final = {">": "<", ">=": "<="}
+_SYMMETRIC: Final = frozenset(("=", "!=", "equiv"))
+
+
+def equal(left: Node, right: Node) -> bool:
+    """Whether two trees mean the same.
+
+    Raises Unreadable where one means nothing definite, Undefined where one has no value, TooLarge where one
+    cannot be computed, and Unproven where it is not known.
+    """
+    return left == right or _same(meaning(left), meaning(right))
+
+
+def _same(left: Meaning, right: Meaning) -> bool:
+    if left == right:
+        return True
+    numbered = without_numbers(left), without_numbers(right)
+    if None in numbered:
+        left, right = numbered[0] or left, numbered[1] or right
+    for compare in (_by_region, _by_name, _as_values, _as_quantities):
+        if (found := compare(left, right)) is not None:
+            return found
+    if isinstance(left, SCALARS) and isinstance(right, SCALARS):
+        return equal_values(left, right)
+    if isinstance(left, (Words, Mixed)) or isinstance(right, (Words, Mixed)):
+        return _same_words(left, right)
+    if type(left) is not type(right):
+        return False
+    return _same_structure(left, right)
+
+
+def _same_structure(left: Meaning, right: Meaning) -> bool:
+    """Of two of one kind."""
+    if isinstance(left, Tuple) and isinstance(right, Tuple):
+        brackets = (left.opening, left.closing) == (right.opening, right.closing)
+        return brackets and _all_same(left.items, right.items)
+    if isinstance(left, Matrix) and isinstance(right, Matrix):
+        widths = [len(matrix.rows[0]) for matrix in (left, right)]
+        return widths[0] == widths[1] and _all_same(rows_of(left), rows_of(right))
+    if isinstance(left, Ratio) and isinstance(right, Ratio):
+        return _all_same(left.items, right.items)
+    if isinstance(left, Congruence) and isinstance(right, Congruence):
+        return equal(left.modulus, right.modulus) and _same_residues(left, right)
+    if isinstance(left, Builder) and isinstance(right, Builder):
+        domains = left.domain, right.domain
+        return left.name == right.name and domains[0] == domains[1] and equal(left.condition, right.condition)
+    if isinstance(left, SetOperation) and isinstance(right, SetOperation):
+        pairs = [(left.left, right.left), (left.right, right.right)]
+        turned = [(left.left, right.right), (left.right, right.left)]
+        either = [pairs] if left.name == "difference" else [pairs, turned]
+        return left.name == right.name and any(all(equal(*pair) for pair in each) for each in either)
+    if isinstance(left, Relation) and isinstance(right, Relation):
+        return _same_relations(left, right)
+    if isinstance(left, Listing) and isinstance(right, Listing):
+        return left.connector == right.connector and _matched(left.items, right.items)
+    return False
+
+
+def _same_residues(left: Congruence, right: Congruence) -> bool:
+    """Of one modulus: x is 2 modulo 5 where it is 7."""
+    sides = [
+        one.statement.sides
+        if isinstance(one.statement, Relation) and one.statement.signs == ("equiv",)
+        else ()
+        for one in (left, right)
+    ]
+    numbers = [
+        pair[1] for pair in sides if len(pair) == 2 and isinstance(pair[1], SCALARS) and not names_in(pair[1])
+    ]
+    if len(numbers) == 2 and sides[0][0] == sides[1][0] and not names_in(left.modulus):
+        rests = [Call("mod", (number, left.modulus)) for number in numbers]
+        return equal_values(*rests)
+    return equal(left.statement, right.statement)
+
+
+def _by_region(left: Meaning, right: Meaning) -> bool | None:
+    """Sets of real numbers that are described in two ways."""
+    if type(left) is type(right) and isinstance(left, (Tuple, Set)):
+        return None
+    if isinstance(left, (*SCALARS, Named, Values)) and isinstance(right, (*SCALARS, Named, Values)):
+        return None
+    regions = [None if isinstance(side, (Named, Values)) else region_of(side) for side in (left, right)]
+    return regions[0].equals(regions[1]) if regions[0] and regions[1] else None
+
+
+def _by_name(left: Meaning, right: Meaning) -> bool | None:
+    """``x = 5`` is what 5 is, unless the other names something else."""
+    if isinstance(left, Named) and isinstance(right, Named):
+        if left.name == right.name:
+            return _same(left.value, right.value)
+        return _same_equations(left, right)
+    if isinstance(right, Named):
+        return _by_name(right, left)
+    if not isinstance(left, Named):
+        return None
+    if isinstance(right, Relation):
+        return _same_equations(left, right)
+    if isinstance(right, Values) and isinstance(left.name, Tuple) and isinstance(left.value, Tuple):
+        each = [Named(*pair) for pair in zip(left.name.items, left.value.items, strict=False)]
+        return len(left.name.items) == len(left.value.items) and _matched(each, right.items)
+    if isinstance(right, Values) and any(isinstance(item, Named) for item in right.items):
+        return False
+    return _same(left.value, right)
+
+
+def _same_equations(left: Meaning, right: Meaning) -> bool:
+    relations = []
+    for side in (left, right):
+        if isinstance(side, Named):
+            if not isinstance(side.value, SCALARS):
+                return False
+            side = Relation((side.name, side.value), ("=",))
+        relations.append(side)
+    first, second = relations
+    return isinstance(first, Relation) and isinstance(second, Relation) and _same_relations(first, second)
+
+
+def _as_values(left: Meaning, right: Meaning) -> bool | None:
+    """Several values in any order; a set holds each of them once."""
+    if isinstance(left, Set) and isinstance(right, Set):
+        return _matched(_distinct(left.items), _distinct(right.items))
+    if isinstance(right, Values) and not isinstance(left, Values):
+        return _as_values(right, left)
+    if not isinstance(left, Values):
+        return None
+    if isinstance(right, Set):
+        return len(_distinct(left.items)) == len(left.items) and _matched(left.items, _distinct(right.items))
+    if not isinstance(right, Values):
+        return False
+    named = {isinstance(item, Named) for item in (*left.items, *right.items)}
+    return len(named) == 1 and _matched(left.items, right.items)
+
+
+def _as_quantities(left: Meaning, right: Meaning) -> bool | None:
+    """A unit counts where both have one; degrees are a number as well."""
+    if isinstance(right, Quantity) and not isinstance(left, Quantity):
+        return _as_quantities(right, left)
+    if not isinstance(left, Quantity):
+        return None
+    if isinstance(right, Quantity):
+        return left.unit == right.unit and equal_values(left.value, right.value)
+    if not isinstance(right, SCALARS):
+        return False
+    if equal_values(left.value, right) or _same_letters(left, right):
+        return True
+    return left.unit == DEGREE and equal_values(Call("degrees", (left.value,)), right)
+
+
+def _same_letters(quantity: Quantity, other: Node) -> bool:
+    """Whether the letters of a unit were read as variables, as in 9.8 m/s^2."""
+    product = quantity.value
+    for part in quantity.unit.split("*"):
+        name, _, power = part.partition("^")
+        product = Call("multiply", (product, Call("power", (Symbol(name), Number(Fraction(power))))))
+    return all(len(name) == 1 for name in names_in(product)) and equal_values(product, other)
+
+
+def _same_words(left: Meaning, right: Meaning) -> bool:
+    if isinstance(left, Words) and isinstance(right, Words):
+        return _folded(left.text) == _folded(right.text)
+    if isinstance(left, Mixed) and isinstance(right, Mixed):
+        return _all_same(left.parts, right.parts)
+    words, other = (left, right) if isinstance(left, Words) else (right, left)
+    return isinstance(words, Words) and isinstance(other, (Symbol, Constant)) and words.text == other.name
+
+
+def _folded(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).casefold().split()).removesuffix(".")
+
+
+def _all_same(left: Sequence[Node], right: Sequence[Node]) -> bool:
+    return len(left) == len(right) and all(
+        equal(mine, theirs) for mine, theirs in zip(left, right, strict=True)
+    )
+
+
+def _matched(left: Sequence[Meaning], right: Sequence[Meaning]) -> bool:
+    """Whether each of one has another equal one of the other."""
+    rest = list(right)
+    for mine in left:
+        found = next((at for at, theirs in enumerate(rest) if _same(mine, theirs)), None)
+        if found is None:
+            return False
+        del rest[found]
+    return not rest
+
+
+def _distinct(items: Sequence[Meaning]) -> Sequence[Meaning]:
+    kept: list[Meaning] = []
+    for item in items:
+        if not any(_same(item, other) for other in kept):
+            kept.append(item)
+    return kept
+
+
+def _same_relations(left: Relation, right: Relation) -> bool:
+    rest = _links(right)
+    for mine in _links(left):
+        found = next((at for at, theirs in enumerate(rest) if _same_link(mine, theirs)), None)
+        if found is None:
+            return False
+        del rest[found]
+    return not rest
+
+
+def _links(relation: Relation) -> list[tuple[str, Node, Node]]:
+    """The signs of a chain with what stands left and right of each, "greater" turned to "less"."""
+    links = []
+    for left, sign, right in zip(relation.sides, relation.signs, relation.sides[1:], strict=False):
+        links.append((_TURNED[sign], right, left) if sign in _TURNED else (sign, left, right))
+    return links
+
+
+def _same_link(mine: tuple[str, Node, Node], theirs: tuple[str, Node, Node]) -> bool:
+    sign, left, right = mine
+    if sign != theirs[0]:
+        return False
+    if equal(left, theirs[1]) and equal(right, theirs[2]):
+        return True
+    if sign in _SYMMETRIC and equal(left, theirs[2]) and equal(right, theirs[1]):
+        return True
+    if sign in ("equiv", "in") or not all(isinstance(side, SCALARS) for side in (left, right, *theirs[1:])):
+        return False
+    differences = [Call("add", (a, Call("negative", (b,)))) for a, b in ((left, right), theirs[1:])]
+    return proportional(*differences, positive=sign not in _SYMMETRIC)

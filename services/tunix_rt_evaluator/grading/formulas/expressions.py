@@ -1,0 +1,389 @@
+"""Reads what stands for a number."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Final
+
+from tunix_rt_evaluator.grading.formulas.brackets import Brackets, call, determinant, scalar
+from tunix_rt_evaluator.grading.formulas.tree import (
+    Call,
+    Constant,
+    Matrix,
+    Node,
+    Number,
+    Set,
+    SetOperation,
+    Symbol,
+    Tuple,
+    Unreadable,
+)
+
+MAX_DEPTH: Final = 40
+_BEGINS_FACTOR: Final = frozenset(
+    ["name", "constant", "function", "(", "{", "frac", "sqrt", "surd", "binom", "lfloor", "lceil"]
+)
+_CONTINUES_ARGUMENT: Final = frozenset(["name", "constant", "frac"])
+_AMBIGUOUS_BEHIND_ARGUMENT: Final = frozenset(["(", "{", "sqrt", "surd", "binom", "lfloor", "lceil", "|"])
+_INVERSE: Final = frozenset(["sin", "cos", "tan"])
+_OF_SEVERAL: Final = frozenset(["gcd", "lcm", "max", "min"])
+_IN_PARENTHESES: Final = frozenset(["abs", "floor", "ceil", "gcd", "lcm", "max", "min"])
+_UNKNOWN_FUNCTIONS: Final = frozenset("fghFGH")
+_TEMPERATURES: Final = {"C": "celsius", "F": "fahrenheit"}
+_ZERO: Final = Number(Fraction(0))
+
+
+class Expressions(Brackets):
+    """Reads expressions off a list of tokens."""
+
+    def _sum(self) -> Node:
+        left = self._signed()
+        while self._next_is("+", "-", "pm", "mp"):
+            sign = self._take().kind
+            right = self._signed() if self._next_is("+", "-") else self._product()
+            if sign == "-" and isinstance(right, Set) and _is_set(left):
+                left = SetOperation("difference", left, right)
+                continue
+            if sign == "-":
+                sign, right = "+", call("negative", right)
+            left = call("add" if sign == "+" else sign, left, right)
+        return left
+
+    def _signed(self) -> Node:
+        if not self._next_is("+", "-", "pm", "mp"):
+            return self._product()
+        sign = self._take().kind
+        inner = self._signed() if self._next_is("+", "-") else self._product()
+        if sign == "+":
+            return scalar(inner)
+        return call("negative", inner) if sign == "-" else call(sign, _ZERO, inner)
+
+    def _product(self) -> Node:
+        left = self._power()
+        divided = False
+        while True:
+            if self._next_is("*"):
+                self._take()
+                left, divided = call("multiply", left, self._signed_power()), False
+            elif self._next_is("cross"):
+                self._take()
+                left = call("the product of vectors or sets", left, self._signed_power())
+            elif self._next_is("/"):
+                if self._open_ended and self._peek(1).kind != "function":
+                    raise Unreadable(
+                        "the slash behind the function in it may divide its argument or its value"
+                    )
+                self._take()
+                left, divided = call("divide", left, self._signed_power()), True
+            elif self._begins_factor():
+                if divided:
+                    raise Unreadable("what stands behind the divisor in it may belong to it or not")
+                left = call("multiply", left, self._power())
+            else:
+                return left
+
+    def _begins_factor(self) -> bool:
+        if self._next_is("(") and self._peek(1).kind == "mod":
+            return False
+        return self._peek().kind in _BEGINS_FACTOR or (self._next_is("|") and not self._bars)
+
+    def _signed_power(self) -> Node:
+        if self._next_is("-", "+"):
+            return (
+                call("negative", self._signed_power()) if self._take().kind == "-" else self._signed_power()
+            )
+        return self._power()
+
+    def _power(self) -> Node:
+        self._open_ended = False
+        node = self._atom()
+        powered = False
+        while True:
+            if self._next_is("^"):
+                self._take()
+                if self._is_degree():
+                    node = self._degrees(node)
+                elif isinstance(node, Matrix):
+                    node = self._transposed(node)
+                elif isinstance(node, Symbol) and self._is_order():
+                    raise Unreadable("the number in brackets in it may be an exponent or count derivatives")
+                else:
+                    node, powered = call("power", node, self._exponent()), True
+            elif self._next_is("degree"):
+                self._take()
+                node = self._degrees(node)
+            elif self._next_is("!"):
+                if powered:
+                    raise Unreadable(
+                        "the factorial behind the power in it may be of the exponent or of the whole"
+                    )
+                node = self._factorial(node)
+            elif self._next_is("%"):
+                self._take()
+                node = call("percent", node)
+            else:
+                return node
+
+    def _is_order(self) -> bool:
+        """Whether a number in brackets stands here as an exponent, as in y^{(4)}."""
+        return [self._peek(ahead).kind for ahead in range(5)] == ["{", "(", "number", ")", "}"]
+
+    def _is_degree(self) -> bool:
+        for length, kinds in ((1, ["circ"]), (3, ["{", "circ", "}"])):
+            if [self._peek(ahead).kind for ahead in range(length)] == kinds:
+                self._at += length
+                return True
+        return False
+
+    def _degrees(self, node: Node) -> Node:
+        if self._next_is("name") and self._peek().text in _TEMPERATURES:
+            return call(_TEMPERATURES[self._take().text], node)
+        return call("degrees", node)
+
+    def _transposed(self, matrix: Matrix) -> Node:
+        braced = self._next_is("{")
+        if braced:
+            self._take()
+        if self._take("name").text != "T":
+            raise Unreadable("it computes with a matrix")
+        if braced:
+            self._take("}")
+        return Matrix(tuple(zip(*matrix.rows, strict=True)))
+
+    def _exponent(self) -> Node:
+        if self._next_is("-", "+"):
+            sign = self._take().kind
+            return call("negative", self._exponent()) if sign == "-" else self._exponent()
+        node = self._letter() if self._next_is("name") else self._atom()
+        if self._next_is("^"):
+            self._take()
+            return call("power", node, self._exponent())
+        return node
+
+    def _factorial(self, node: Node) -> Node:
+        marks = 0
+        while self._next_is("!") and not (marks and self._peek().spaced):
+            self._take()
+            marks += 1
+        if marks > 2:
+            raise Unreadable("it has more than two exclamation marks")
+        return call("factorial" if marks == 1 else "double_factorial", node)
+
+    def _atom(self) -> Node:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise Unreadable(f"it nests deeper than {MAX_DEPTH} levels")
+        token = self._peek()
+        readers = {
+            "number": self._number,
+            "name": self._name,
+            "constant": lambda: Constant(self._take().text),
+            "emptyset": self._empty_set,
+            "(": self._brackets,
+            "[": self._brackets,
+            "{": self._group,
+            "lset": self._set,
+            "langle": self._vector,
+            "|": self._absolute,
+            "lfloor": lambda: self._between("floor", "rfloor"),
+            "lceil": lambda: self._between("ceil", "rceil"),
+            "norm": lambda: self._between("norm", "norm"),
+            "frac": lambda: self._of_two("divide"),
+            "binom": lambda: self._of_two("binomial"),
+            "sqrt": self._root,
+            "surd": self._surd,
+            "function": self._function,
+            "begin": self._matrix,
+        }
+        if token.kind not in readers:
+            self._fail()
+        node = readers[token.kind]()
+        self._depth -= 1
+        return node
+
+    def _number(self) -> Node:
+        whole = self._take()
+        number = Number(whole.value)
+        if not whole.literal:
+            return number
+        begin = self._at
+        if self._next_is("frac"):
+            fraction = self._atom()
+            assert isinstance(fraction, Call)
+            top, bottom = fraction.arguments
+            if not (isinstance(top, Number) and isinstance(bottom, Number)):
+                self._at = begin
+                return number
+        elif [self._peek(ahead).kind for ahead in range(3)] == ["number", "/", "number"]:
+            top, bottom = Number(self._peek().value), Number(self._peek(2).value)
+            self._at += 3
+        else:
+            return number
+        if not 0 < top.value < bottom.value or top.value.denominator * bottom.value.denominator != 1:
+            raise Unreadable("a whole number beside a fraction in it may be added or multiplied")
+        if self._next_is("^", "!", "/") or self._begins_factor():
+            raise Unreadable("what stands behind the mixed number in it may belong to its fraction or not")
+        return Number(whole.value + top.value / bottom.value)
+
+    def _empty_set(self) -> Node:
+        self._take()
+        return Set(())
+
+    def _letter(self) -> Node:
+        """A symbol by itself: an index, primes and arguments behind it belong to something else."""
+        text = self._take("name").text
+        return Constant(text) if text in ("e", "i") else Symbol(text)
+
+    def _name(self) -> Node:
+        text = letter = self._take("name").text
+        while True:
+            if self._next_is("_"):
+                self._take()
+                text += f"_{self._index()}"
+            elif primes := self._primes():
+                text += "'" * primes
+            else:
+                break
+        if text in _UNKNOWN_FUNCTIONS and self._is_inverse():
+            text += "^-1"
+        if self._next_is("(") and self._is_unknown_function(text):
+            self._take()
+            arguments, _ = self._inside()
+            self._take(")")
+            return Symbol(f"{text}{arguments!r}")
+        return Constant(text) if text in ("e", "i") and text == letter else Symbol(text)
+
+    def _is_inverse(self) -> bool:
+        """Whether -1 in braces and a bracket follow, as in f^{-1}(x)."""
+        ahead = [self._peek(ahead) for ahead in range(6)]
+        if [token.kind for token in ahead] != ["^", "{", "-", "number", "}", "("] or ahead[3].text != "1":
+            return False
+        self._at += 5
+        return True
+
+    def _is_unknown_function(self, text: str) -> bool:
+        if text[0] in _UNKNOWN_FUNCTIONS or text.endswith("'"):
+            return True
+        ahead = [self._peek(ahead).kind for ahead in range(4)]
+        alone = ahead[1] in ("name", "number") and ahead[2] == ")"
+        return alone and (text.isupper() or ahead[3] == "=")
+
+    def _primes(self) -> int:
+        """How many primes stand here, as signs or as an exponent."""
+        begin, count, braced = self._at, 0, False
+        if self._next_is("^") and self._peek(1).kind in ("'", "{"):
+            self._take()
+            braced = self._next_is("{")
+            self._at += braced
+        while self._next_is("'"):
+            self._take()
+            count += 1
+        if not count or (braced and not self._next_is("}")):
+            self._at = begin
+            return 0
+        self._at += braced
+        return count
+
+    def _index(self) -> str:
+        if self._next_is("number", "name"):
+            token = self._take()
+            return token.text
+        self._take("{")
+        parts = []
+        while not self._next_is("}"):
+            token = self._take("number", "name", "word", ",", "+", "-", "constant", "*", "/", "(", ")")
+            parts.append(token.text or token.kind)
+        self._take("}")
+        return "".join(parts)
+
+    def _of_two(self, name: str) -> Node:
+        self._take()
+        first, second = self._argument(), self._argument()
+        if _begins_with_d(first) and _begins_with_d(second):
+            raise Unreadable("a derivative is not read")
+        return call(name, first, second)
+
+    def _argument(self) -> Node:
+        token = self._peek()
+        if token.kind == "number" and not (token.literal and len(token.text) == 1):
+            raise Unreadable("a command in it takes one digit, and several stand there without braces")
+        return self._letter() if token.kind == "name" else self._atom()
+
+    def _root(self) -> Node:
+        self._take()
+        degree: Node = Number(Fraction(2))
+        if self._next_is("["):
+            self._take()
+            degree = self._sum()
+            self._take("]")
+        return call("root", self._letter() if self._next_is("name") else self._atom(), degree)
+
+    def _surd(self) -> Node:
+        degree = Number(Fraction(int(self._take().text)))
+        radicand = self._letter() if self._next_is("name") else self._atom()
+        if isinstance(radicand, Number) and self._next_is("name") and not self._peek().spaced:
+            raise Unreadable("the root in it may end before the letter or behind it")
+        return call("root", radicand, degree)
+
+    def _function(self) -> Node:
+        name = self._take().text
+        base = exponent = None
+        while self._next_is("_", "^"):
+            if self._take().kind == "_" and name == "log" and base is None:
+                base = self._argument_of_index()
+            elif self._tokens[self._at - 1].kind == "^" and exponent is None:
+                exponent = self._exponent()
+            else:
+                self._fail()
+        arguments = self._arguments(name)
+        if exponent in (Number(Fraction(-1)), Call("negative", (Number(Fraction(1)),))):
+            if name not in _INVERSE:
+                raise Unreadable(f"{name}^-1 in it may be the inverse or the reciprocal")
+            name, exponent = f"arc{name}", None
+        node = self._applied(name, arguments, base)
+        return node if exponent is None else call("power", node, exponent)
+
+    def _argument_of_index(self) -> Node:
+        return self._letter() if self._next_is("name") else self._atom()
+
+    def _arguments(self, name: str) -> list[Node]:
+        if self._next_is("(", "{", "lset"):
+            opening = self._take().kind
+            arguments, _ = self._inside()
+            self._take({"(": ")", "{": "}", "lset": "rset"}[opening])
+            if opening == "lset" and name not in _OF_SEVERAL:
+                self._fail()
+            return arguments
+        if name in _IN_PARENTHESES:
+            self._fail()
+        if self._next_is("|", "sqrt", "surd", "lfloor", "lceil"):
+            return [self._atom()]
+        argument = self._power()
+        while self._peek().kind in _CONTINUES_ARGUMENT:
+            argument = call("multiply", argument, self._power())
+        if self._peek().kind in _AMBIGUOUS_BEHIND_ARGUMENT and not (self._next_is("|") and self._bars):
+            raise Unreadable("what stands behind the function's argument in it may belong to it or not")
+        self._open_ended = True
+        return [argument]
+
+    def _applied(self, name: str, arguments: list[Node], base: Node | None) -> Node:
+        if name == "det" and len(arguments) == 1 and isinstance(arguments[0], Matrix):
+            return determinant(arguments[0])
+        if len(arguments) != 1 and name not in _OF_SEVERAL:
+            raise Unreadable(f"{name} in it has {len(arguments)} arguments")
+        if name == "exp":
+            return call("power", Constant("e"), *arguments)
+        if name == "lg" or base is not None:
+            return call("log", *arguments, base if base is not None else Number(Fraction(10)))
+        return call({"abs": "absolute"}.get(name, name), *arguments)
+
+
+def _is_set(node: Node) -> bool:
+    named = isinstance(node, Symbol) and node.name.startswith("mathbb")
+    return named or isinstance(node, (Set, SetOperation, Tuple))
+
+
+def _begins_with_d(node: Node) -> bool:
+    while isinstance(node, Call) and node.name in ("multiply", "power"):
+        node = node.arguments[0]
+    return node == Symbol("d")

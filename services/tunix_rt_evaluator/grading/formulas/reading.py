@@ -1,0 +1,253 @@
+"""Reads the tree of a text: all of it, in the one way that it can be read, or not at all."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from typing import Final
+
+from tunix_rt_evaluator.grading.formulas.brackets import call, scalar
+from tunix_rt_evaluator.grading.formulas.expressions import Expressions
+from tunix_rt_evaluator.grading.formulas.regions import ALL_REAL
+from tunix_rt_evaluator.grading.formulas.spelling import SCALES, Token, tokens_of
+from tunix_rt_evaluator.grading.formulas.tree import (
+    SCALARS,
+    Call,
+    Congruence,
+    Listing,
+    Mixed,
+    Node,
+    Number,
+    Quantity,
+    Ratio,
+    Relation,
+    SetOperation,
+    Tuple,
+    Unreadable,
+    Words,
+    shallow,
+)
+from tunix_rt_evaluator.grading.formulas.units import unit_of
+
+_FULL_STOP: Final = re.compile(r"(?<!\.)\.(\s*(?:\$+|\\[)\]])?\s*)$")
+_PROSE: Final = re.compile(r"(?=.*[^\W\d_]{2})[^\W\d_]+(?:[\s,.'\u2019-]+[^\W\d_]+)*[.]?", re.DOTALL)
+_SEPARATORS: Final = frozenset((",", ";", "comma", "and", "or"))
+_CLOSERS: Final = frozenset(
+    (
+        ")",
+        "]",
+        "}",
+        "rset",
+        "rangle",
+        "end",
+        "&",
+        "row",
+        "rfloor",
+        "rceil",
+        "norm",
+        "|",
+        "over",
+        "choose",
+        "[",
+    )
+)
+_RELATIONS: Final = frozenset(("=", "!=", "<", ">", "<=", ">=", "~", "equiv", "in"))
+_SIGNS: Final = frozenset(("+", "-", "=", "<", ">", "<=", ">=", ",", ":", "*", "/"))
+
+
+def read(text: str) -> Node:
+    """The tree of a text, one full stop at its end left out; raises Unreadable."""
+    text = _FULL_STOP.sub(r"\1", text.strip())
+    if text.casefold() in ALL_REAL:
+        return Words(text)
+    try:
+        tokens = _without_braces(tokens_of(text))
+        if not tokens:
+            raise Unreadable("it is empty")
+        return shallow(_Statements(tokens).whole())
+    except RecursionError:
+        raise Unreadable("it nests too deep") from None
+    except Unreadable:
+        if _PROSE.fullmatch(text):
+            return Words(text)
+        raise
+
+
+def same_spelling(left: str, right: str) -> bool:
+    """Whether two texts are written alike, but for what only lays out."""
+    try:
+        # A space between two exclamation marks makes two factorials of a double one.
+        spelled = [
+            [(token.kind, token.text, token.spaced and token.kind == "!") for token in tokens_of(text)]
+            for text in (left, right)
+        ]
+    except Unreadable:
+        return left.split() == right.split()
+    return spelled[0] == spelled[1]
+
+
+def _without_braces(tokens: list[Token]) -> list[Token]:
+    """Without braces around nothing or around one sign, as in ``{-}5``."""
+    kept: list[Token] = []
+    for token in tokens:
+        kept.append(token)
+        kinds = [each.kind for each in kept[-3:]]
+        if kinds[-2:] == ["{", "}"]:
+            del kept[-2:]
+        elif kinds[0] == "{" and kinds[-1] == "}" and kinds[1] in _SIGNS:
+            del kept[-1], kept[-2]
+    return kept
+
+
+class _Statements(Expressions):
+    """Reads statements: lists, relations, sets, quantities and words."""
+
+    def whole(self) -> Node:
+        """All tokens as one."""
+        items, connector = self._listing()
+        node = self._divided(items[0] if len(items) == 1 else Listing(tuple(items), connector))
+        if self._at < len(self._tokens):
+            self._fail()
+        return node
+
+    def _listing(self) -> tuple[list[Node], str]:
+        items = [self._statement()]
+        connectors = set()
+        while self._next_is(*_SEPARATORS):
+            while self._next_is(*_SEPARATORS):
+                kind = self._take().kind
+                connectors.add("," if kind in (";", "comma") else kind)
+            items.append(self._statement())
+        if {"and", "or"} <= connectors:
+            raise Unreadable("it has both 'and' and 'or'")
+        return items, (connectors - {","} or {","}).pop()
+
+    def _statement(self) -> Node:
+        parts: list[Node] = []
+        while not (self._next_is(*_SEPARATORS, *_CLOSERS) and parts) and self._at < len(self._tokens):
+            token = self._peek()
+            if token.kind == "word" and (len(token.text) > 1 or parts):
+                words = []
+                while self._next_is("word"):
+                    words.append(self._take().text)
+                parts.append(Words(" ".join(words)))
+            else:
+                if token.kind == "word":
+                    self._tokens[self._at] = Token("name", token.text, spaced=token.spaced)
+                if parts and not isinstance(parts[-1], (Words, Quantity)):
+                    self._fail()
+                parts.append(self._relation())
+        if not parts:
+            self._fail()
+        return parts[0] if len(parts) == 1 else Mixed(tuple(parts))
+
+    def _relation(self) -> Node:
+        # "= 5" leaves out what is 5.
+        if self._next_is("=", "~"):
+            self._take()
+        sides, signs = [self._side()], []
+        while self._next_is(*_RELATIONS):
+            signs.append(self._take().kind)
+            sides.append(self._side())
+        modulus = self._modulus()
+        if "equiv" in signs and modulus is None and isinstance(sides[-1], Call) and sides[-1].name == "mod":
+            sides[-1], modulus = sides[-1].arguments
+        node = Relation(tuple(sides), tuple(signs)) if signs else sides[0]
+        return node if modulus is None else Congruence(node, modulus)
+
+    def _modulus(self) -> Node | None:
+        if self._next_is("pmod"):
+            self._take()
+            return self._atom()
+        if self._next_is("(") and self._peek(1).kind == "mod":
+            self._at += 2
+            modulus = self._sum()
+            self._take(")")
+            return modulus
+        return None
+
+    def _side(self) -> Node:
+        node = self._term()
+        while self._next_is("union", "intersection", "difference", "mod"):
+            kind = self._take().kind
+            right = self._term()
+            node = call("mod", node, right) if kind == "mod" else SetOperation(kind, node, right)
+        if not self._next_is(":"):
+            return node
+        items = [node]
+        while self._next_is(":"):
+            self._take()
+            minutes, begin = self._peek(), self._at
+            items.append(self._term())
+            if minutes.text.startswith("0") and self._at > begin + 1:
+                raise Unreadable("what stands behind the time in it is not read")
+        return Ratio(tuple(items))
+
+    def _term(self) -> Node:
+        if self._next_is("]"):
+            return self._outward_interval()
+        if self._next_is("currency") or (self._next_is("-", "+") and self._peek(1).kind == "currency"):
+            return self._amount()
+        node = self._sum()
+        if self._next_is("currency"):
+            return Quantity(scalar(node), f"{self._take().text}^1")
+        while self._next_is("word") and isinstance(node, SCALARS):
+            word = self._peek().text
+            if word in SCALES:
+                self._take()
+                node = call("multiply", node, Number(Fraction(SCALES[word])))
+            elif word == "percent" or [word, self._peek(1).text] == ["per", "cent"]:
+                self._at += 1 if word == "percent" else 2
+                node = call("percent", node)
+            else:
+                return self._with_unit(node)
+        return node
+
+    def _amount(self) -> Node:
+        """A currency sign and a number, the sign of the number before or behind it."""
+        negative = False
+        if self._next_is("-", "+"):
+            negative = self._take().kind == "-"
+        unit = self._take("currency").text
+        number = self._with_scale(scalar(self._signed_power()))
+        return Quantity(call("negative", number) if negative else number, f"{unit}^1")
+
+    def _with_scale(self, node: Node) -> Node:
+        while self._next_is("word") and self._peek().text in SCALES:
+            node = call("multiply", node, Number(Fraction(SCALES[self._take().text])))
+        return node
+
+    def _with_unit(self, node: Node) -> Node:
+        begin, spelled, best, end = self._at, "", None, self._at
+        while (
+            self._next_is("word")
+            or (spelled and self._next_is("/", "name"))
+            or (spelled and self._next_is("*") and self._peek(1).kind == "word")
+        ):
+            token = self._take()
+            if token.kind == "*":
+                token = self._take()
+            if token.kind == "name" and not spelled.endswith("/"):
+                break
+            spelled += "/" if token.kind == "/" else f" {token.text}"
+            if self._next_is("^") and not spelled.endswith("/"):
+                self._take()
+                exponent = self._exponent()
+                sign = "-" if isinstance(exponent, Call) and exponent.name == "negative" else ""
+                exponent = exponent.arguments[0] if sign and isinstance(exponent, Call) else exponent
+                if not isinstance(exponent, Number):
+                    break
+                spelled += f"^{sign}{exponent.value}"
+            if (unit := unit_of(spelled)) is not None:
+                best, end = unit, self._at
+        self._at = begin if best is None else end
+        return node if best is None else Quantity(node, best)
+
+    def _outward_interval(self) -> Node:
+        """``]0, 1[`` is what others write as (0, 1)."""
+        self._take("]")
+        first = self._sum()
+        self._take(",", ";")
+        last = self._sum()
+        closing = self._take("[", "]", ")").kind
+        return Tuple("(", (first, last), ")" if closing == "[" else closing)

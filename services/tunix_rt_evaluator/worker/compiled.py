@@ -1,0 +1,224 @@
+"""What is compiled: rows are given a prompt, and all rows go on by some tokens.
+
+Column ``c`` of a row's key/value cache holds position ``c`` of its sequence, whatever other rows hold, so
+that a row computes the same wherever and beside whomever it stands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from tunix_rt_evaluator.worker import sampling
+from tunix_rt_kit.models.networks import Caches, Decoder
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What programs are compiled for.
+
+    Args:
+        rows: answers that are under way together.
+        admitted: rows that are given a prompt at once, at most ``rows``.
+        chunk: tokens of a prompt that are read at a time.
+        prompt_length: tokens of a padded prompt, a multiple of ``chunk``.
+        max_new_tokens: most tokens of an answer.
+        columns: of the cache.
+        draws: whether tokens are drawn, or the most probable ones taken.
+        log_probabilities: whether those of tokens are kept.
+    """
+
+    rows: int
+    admitted: int
+    chunk: int
+    prompt_length: int
+    max_new_tokens: int
+    columns: int
+    draws: bool
+    log_probabilities: bool
+
+
+class Settings(NamedTuple):
+    """What may change without compiling again: the tokens that ``stops`` [10] an answer (-1 in unused slots),
+    ``temperature`` [] and ``top_p`` []."""
+
+    stops: jax.Array
+    temperature: jax.Array
+    top_p: jax.Array
+
+
+class Rows(NamedTuple):
+    """R rows, each somewhere in an answer of its own, or idle.
+
+    ``last`` [R] is the newest token of each, which is not in the cache yet; ``filled`` [R] how many columns
+    of the cache are, and so its position. ``tokens`` [R, N] are the answer's so far, ``counts`` [R] how many
+    they are and ``limits`` [R] how many they may become; ``logs`` [R, N or 0] are their log-probabilities.
+    ``keys`` [R, 2] see ``sampling.drawn``. ``done`` [R] says that the answer is whole, or the row idle.
+    """
+
+    last: jax.Array
+    filled: jax.Array
+    tokens: jax.Array
+    counts: jax.Array
+    limits: jax.Array
+    logs: jax.Array
+    keys: jax.Array
+    done: jax.Array
+    cache: Caches
+
+
+class Admission(NamedTuple):
+    """Prompts for A rows: ``tokens`` [A, P] padded on the right, ``lengths`` [A], ``limits`` [A], ``keys``
+    [A, 2] as of ``Rows``, and which of the ``rows`` [A] take them; one that is out of range takes none."""
+
+    tokens: jax.Array
+    lengths: jax.Array
+    limits: jax.Array
+    keys: jax.Array
+    rows: jax.Array
+
+
+def idle(model: Decoder, shape: Shape) -> Rows:
+    """Rows that are all idle."""
+    rows, new = shape.rows, shape.max_new_tokens
+    return Rows(
+        last=jnp.zeros(rows, jnp.int32),
+        filled=jnp.zeros(rows, jnp.int32),
+        tokens=jnp.zeros((rows, new), jnp.int32),
+        counts=jnp.zeros(rows, jnp.int32),
+        limits=jnp.zeros(rows, jnp.int32),
+        logs=jnp.zeros((rows, new if shape.log_probabilities else 0), jnp.float32),
+        keys=jnp.zeros((rows, 2), jnp.uint32),
+        done=jnp.ones(rows, bool),
+        cache=model.init_cache(rows, shape.columns, _cache_dtype(model)),
+    )
+
+
+def admit(model: Decoder, shape: Shape, settings: Settings, rows: Rows, admission: Admission) -> Rows:
+    """Read prompts into rows and choose the first token of each."""
+    hidden, cache = _read(model, shape, admission)
+    at = admission.rows
+    zeros = jnp.zeros_like(at)
+    rows = rows._replace(
+        filled=rows.filled.at[at].set(admission.lengths, mode="drop"),
+        counts=rows.counts.at[at].set(zeros, mode="drop"),
+        limits=rows.limits.at[at].set(admission.limits, mode="drop"),
+        keys=rows.keys.at[at].set(admission.keys, mode="drop"),
+        cache=jax.tree.map(partial(_put, at), rows.cache, cache),
+    )
+    fresh = _Chosen(*(value[at] for value in (rows.keys, rows.counts, rows.limits)))
+    token, log, done = _choose(model.head(hidden), shape, settings, fresh)
+    return rows._replace(
+        last=rows.last.at[at].set(token, mode="drop"),
+        tokens=rows.tokens.at[at, zeros].set(token, mode="drop"),
+        logs=rows.logs.at[at, zeros].set(log, mode="drop") if shape.log_probabilities else rows.logs,
+        counts=rows.counts.at[at].set(1, mode="drop"),
+        done=rows.done.at[at].set(done, mode="drop"),
+    )
+
+
+def go_on(
+    model: Decoder, shape: Shape, settings: Settings, rows: Rows, steps: jax.Array, enough: jax.Array
+) -> Rows:
+    """Add a token to every row that is not done, at most ``steps`` times, until ``enough`` rows are done."""
+
+    def step(carry: tuple[jax.Array, Rows]) -> tuple[jax.Array, Rows]:
+        number, rows = carry
+        columns = jnp.arange(shape.columns)
+        mask = columns[None, None] <= rows.filled[:, None, None]
+        cache = _at(rows.cache, rows.filled)
+        hidden, filled = model.hidden_states(rows.last[:, None], rows.filled[:, None], cache, mask)
+        token, log, done = _choose(
+            model.head(hidden[:, 0]), shape, settings, _Chosen(rows.keys, rows.counts, rows.limits)
+        )
+        going = ~rows.done
+        # A row that is done writes behind its answer, where nobody looks.
+        at = jnp.where(going, rows.counts, shape.max_new_tokens)
+        every = jnp.arange(shape.rows)
+        rows = Rows(
+            last=jnp.where(going, token, rows.last),
+            filled=rows.filled + going,
+            tokens=rows.tokens.at[every, at].set(token, mode="drop"),
+            logs=rows.logs.at[every, at].set(log, mode="drop") if shape.log_probabilities else rows.logs,
+            counts=rows.counts + going,
+            limits=rows.limits,
+            keys=rows.keys,
+            done=rows.done | done,
+            cache=filled or {},
+        )
+        return number + 1, rows
+
+    def more(carry: tuple[jax.Array, Rows]) -> jax.Array:
+        return (carry[0] < steps) & (carry[1].done.sum() < enough)
+
+    result: Rows = jax.lax.while_loop(more, step, (jnp.int32(0), rows))[1]
+    return result
+
+
+class _Chosen(NamedTuple):
+    """Of each row that a token is chosen for: see ``Rows``."""
+
+    keys: jax.Array
+    counts: jax.Array
+    limits: jax.Array
+
+
+def _read(model: Decoder, shape: Shape, admission: Admission) -> tuple[jax.Array, Caches]:
+    """Hidden states [A, D] of the last token of each prompt, and a cache of A rows and P columns."""
+    admitted, chunk, last = shape.admitted, shape.chunk, admission.lengths - 1
+    keys = jnp.arange(shape.prompt_length)
+
+    def read(carry: tuple[jax.Array, jax.Array, Any]) -> tuple[jax.Array, jax.Array, Any]:
+        first, hidden, cache = carry
+        columns = first + jnp.arange(chunk)
+        part = jax.lax.dynamic_slice_in_dim(admission.tokens, first, chunk, axis=1)
+        mask = jnp.broadcast_to(keys[None] <= columns[:, None], (admitted, chunk, shape.prompt_length))
+        positions = jnp.broadcast_to(columns, (admitted, chunk))
+        found, cache = model.hidden_states(part, positions, cache, mask)
+        within = jnp.clip(last - first, 0, chunk - 1)
+        mine = jnp.take_along_axis(found, within[:, None, None], axis=1)[:, 0]
+        hidden = jnp.where((last // chunk == first // chunk)[:, None], mine, hidden)
+        return first + chunk, hidden, cache
+
+    hidden = jnp.zeros((admitted, model.description.hidden_size), _dtype(model))
+    cache = model.init_cache(admitted, shape.prompt_length, _cache_dtype(model))
+    # No chunk is read that is padding in every row, so a prompt costs what it is long.
+    _, hidden, cache = jax.lax.while_loop(
+        lambda carry: carry[0] < admission.lengths.max(), read, (jnp.int32(0), hidden, cache)
+    )
+    return hidden, cache
+
+
+def _put(rows: jax.Array, all_: jax.Array, new: jax.Array) -> jax.Array:
+    """An array of ``all_`` rows with those of ``new``, which may be smaller, at the start of ``rows``."""
+    return all_.at[(rows, *(slice(size) for size in new.shape[1:]))].set(new, mode="drop")
+
+
+def _choose(
+    logits: jax.Array, shape: Shape, settings: Settings, rows: _Chosen
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The next token of each row, its log-probability, and whether the answer is whole with it."""
+    if shape.draws:
+        token = sampling.drawn(logits, rows.keys, rows.counts, settings.temperature, settings.top_p)
+    else:
+        token = sampling.most_probable(logits)
+    log = sampling.log_probability(logits, token) if shape.log_probabilities else jnp.zeros(token.shape)
+    done = jnp.isin(token, settings.stops) | (rows.counts + 1 >= rows.limits)
+    return token, log, done
+
+
+def _at(cache: Caches, filled: jax.Array) -> Caches:
+    return {name: layer | {"end_index": filled} for name, layer in cache.items()}
+
+
+def _dtype(model: Decoder) -> Any:
+    return model.embedder.input_embedding.dtype
+
+
+def _cache_dtype(model: Decoder) -> Any:
+    """XLA converts all of a bfloat16 cache to float32 and back, on a CPU, to write one column of it."""
+    return jnp.float32 if jax.default_backend() == "cpu" else _dtype(model)

@@ -1,0 +1,287 @@
+"""Audits of what a model would learn of a dataset: made once for each question, then kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Protocol
+
+from pydantic import ConfigDict
+
+from tunix_rt_exporter.datasets.locks import LockPerKey
+from tunix_rt_exporter.datasets.model import BuildResult, Dataset, Progress, StoredFile, Value
+from tunix_rt_exporter.datasets.templates import chat_template
+from tunix_rt_kit.artifacts import ArtifactStore, canonical_json, digest_json
+from tunix_rt_kit.errors import (
+    FailedPrecondition,
+    FieldViolation,
+    InvalidArgument,
+    NotFound,
+)
+from tunix_rt_kit.models.hf_folder import MAX_TOKENIZER_BYTES
+from tunix_rt_kit.models.tokenizer import TextTokenizer, parse_tokenizer
+from tunix_rt_kit.serving.paging import decode_page_token, encode_page_token, page_size
+from tunix_rt_kit.serving.resources import parse_names
+from tunix_rt_kit.serving.validation import Violations
+from tunix_rt_kit.supervision import ExampleEncoder, SplitAudit, SplitSupervision
+
+AUDIT_NAME: Final = "datasets/{dataset_id}@{version}/supervisionAudits/{audit}"
+REPORT_FORMAT: Final = "tunix-rt/supervision-audit/2"
+DEFAULT_LENGTH: Final = 256
+MAX_LENGTH: Final = 1 << 20
+MAX_PACKING_LENGTHS: Final = 16
+MAX_BASE_MODEL: Final = 4_096
+_PROGRESS_S: Final = 0.25
+_ID_DIGITS: Final = 32
+
+
+class AuditQuestion(Value):
+    """What is asked of a dataset; ``tokenizer_digest`` is that of a tokenizer.json in the artifact store.
+
+    0 and an empty tuple stand for the defaults until ``checked``.
+    """
+
+    dataset: str
+    base_model: str
+    tokenizer_digest: str
+    max_length: int = 0
+    packing_lengths: tuple[int, ...] = ()
+
+
+class SupervisionAudit(Value):
+    """The answer. ``audit_id`` is made of the question, so the same question has the same id."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    audit_id: str
+    dataset_digest: str
+    base_model: str
+    tokenizer_digest: str
+    chat_template_digest: str
+    max_length: int
+    splits: tuple[SplitSupervision, ...]
+    report: StoredFile
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAudit:
+    """An audit as it is kept; ``number`` is its place in lists."""
+
+    number: int
+    create_time: datetime
+    audit: SupervisionAudit
+
+
+class AuditRepository(Protocol):
+    """Where audits are kept."""
+
+    def find(self, dataset_digest: str, audit_id: str) -> StoredAudit | None:
+        """The audit of a dataset, or None."""
+
+    def store(self, audit: SupervisionAudit) -> StoredAudit:
+        """Keep an audit, unless one of its id is there already; returns the one that is."""
+
+    def newest(self, dataset_digest: str, before: int | None, limit: int) -> list[StoredAudit]:
+        """Up to ``limit`` audits of a dataset, newest first, with number below ``before``."""
+
+
+class SupervisionAudits:
+    """The use cases about audits.
+
+    Args:
+        complete_dataset: gives a dataset that was built, by name, and what came of it; or raises.
+        artifacts: where the rows and tokenizers are, and where reports go.
+        repository: where audits are kept.
+    """
+
+    def __init__(
+        self,
+        complete_dataset: Callable[[str], tuple[Dataset, BuildResult]],
+        artifacts: ArtifactStore,
+        repository: AuditRepository,
+    ) -> None:
+        self._complete_dataset = complete_dataset
+        self._artifacts = artifacts
+        self._repository = repository
+        self._locks = LockPerKey()
+
+    def audit(self, asked: AuditQuestion) -> Iterator[Progress | StoredAudit]:
+        """Yields progress, and last the audit, which may have been there before, or is made for someone else.
+
+        Raises InvalidArgument (AUDIT_INVALID, TOKENIZER_INVALID) naming each wrong field, NotFound
+        (DATASET_NOT_FOUND, TOKENIZER_NOT_FOUND), FailedPrecondition (DATASET_NOT_READY,
+        CHAT_TEMPLATE_MISMATCH: what ends a turn is not one token), DataLoss for missing or damaged rows.
+        """
+        question = checked(asked)
+        dataset, result = self._complete_dataset(question.dataset)
+        key = question.model_dump(mode="json", exclude={"dataset"})
+        # The format too: an audit of an older one did not look for all that this one does.
+        whole = {**key, "dataset_digest": result.digest, "format": REPORT_FORMAT}
+        audit_id = digest_json(whole).removeprefix("sha256:")[:_ID_DIGITS]
+        audit = self._repository.find(result.digest, audit_id)
+        if audit is None:
+            lock = self._locks.of((result.digest, audit_id))
+            # Not to wait in one go: whoever makes the audit may need this very thread.
+            while not lock.acquire(timeout=_PROGRESS_S):
+                yield Progress(stage="waiting for the same audit", unit="rows")
+            try:
+                audit = self._repository.find(result.digest, audit_id)
+                if audit is None:
+                    audit = yield from self._made(dataset, result, question, audit_id)
+            finally:
+                lock.release()
+        yield audit
+
+    def _made(
+        self, dataset: Dataset, result: BuildResult, question: AuditQuestion, audit_id: str
+    ) -> Generator[Progress, None, StoredAudit]:
+        tokenizer = self._tokenizer(question.tokenizer_digest)
+        end_id = _end_id(dataset, question, tokenizer)
+        encoder = ExampleEncoder(tokenizer, chat_template(dataset.spec.chat_template).frame)
+        total, done, progress = sum(split.row_count for split in result.splits), 0, _Throttle()
+        audits, splits = [], []
+        for split in result.splits:
+            audit = SplitAudit(split.split, max_length=question.max_length, end_id=end_id)
+            audits.append(audit)
+            file = split.files["training_example"]
+            lines = self._artifacts.iter_lines(file.digest)
+            for count in audit.read(lines, file.path, encoder):
+                yield from progress.of("counting tokens", done + count, total, "rows")
+            done += split.row_count
+        for number, audit in enumerate(audits):
+            yield from progress.of("packing", number, len(audits), "splits")
+            splits.append(audit.result(question.packing_lengths))
+        return self._repository.store(self._stored(dataset, result, question, audit_id, tuple(splits)))
+
+    def get(self, name: str) -> tuple[str, StoredAudit]:
+        """The name of the dataset and the audit; raises NotFound(SUPERVISION_AUDIT_NOT_FOUND)."""
+        ids = parse_names(AUDIT_NAME, name)
+        dataset = name.rpartition("/supervisionAudits/")[0]
+        found = self._repository.find(self._complete_dataset(dataset)[1].digest, ids["audit"])
+        if found is None:
+            raise NotFound(
+                f"name: {name} does not exist", reason="SUPERVISION_AUDIT_NOT_FOUND", metadata={"name": name}
+            )
+        return dataset, found
+
+    def list(self, parent: str, size: int, page_token: str) -> tuple[Sequence[StoredAudit], str]:
+        """One page of a dataset's audits, newest first, and the token of the next (empty on the last)."""
+        limit = page_size(size)
+        listing = digest_json({"method": "ListSupervisionAudits", "parent": parent})
+        position = decode_page_token(page_token, listing)
+        digest = self._complete_dataset(parent)[1].digest
+        found = self._repository.newest(digest, position["number"] if position else None, limit + 1)
+        if len(found) <= limit:
+            return found, ""
+        return found[:limit], encode_page_token({"number": found[limit - 1].number}, listing)
+
+    def _tokenizer(self, digest: str) -> TextTokenizer:
+        field = "tokenizer.digest"
+        if not self._artifacts.exists(digest):
+            problem = (
+                f"{digest} is not in {self._artifacts.root_uri}; exporter and trainer must share a store"
+            )
+            raise NotFound(
+                f"{field}: {problem}",
+                reason="TOKENIZER_NOT_FOUND",
+                violations=[FieldViolation(field, problem)],
+            )
+        size = self._artifacts.stat(digest).size
+        try:
+            if size > MAX_TOKENIZER_BYTES:
+                raise InvalidArgument(
+                    f"has {size} bytes; at most {MAX_TOKENIZER_BYTES} are read", reason="TOKENIZER_INVALID"
+                )
+            return parse_tokenizer(self._artifacts.read_bytes(digest))
+        except InvalidArgument as error:
+            raise InvalidArgument(
+                f"{field}: {digest} {error.message}",
+                reason="TOKENIZER_INVALID",
+                violations=[FieldViolation(field, error.message)],
+            ) from error
+
+    def _stored(
+        self,
+        dataset: Dataset,
+        result: BuildResult,
+        question: AuditQuestion,
+        audit_id: str,
+        splits: tuple[SplitSupervision, ...],
+    ) -> SupervisionAudit:
+        facts = {
+            "dataset_digest": result.digest,
+            "base_model": question.base_model,
+            "tokenizer_digest": question.tokenizer_digest,
+            "chat_template_digest": chat_template(dataset.spec.chat_template).digest,
+            "max_length": question.max_length,
+        }
+        told = [split.model_dump(mode="json") for split in splits]
+        report = self._artifacts.put_bytes(canonical_json({"format": REPORT_FORMAT, **facts, "splits": told}))
+        file = StoredFile(
+            path=f"supervision-{audit_id}.json", size_bytes=report.size, digest=report.digest, uri=report.uri
+        )
+        return SupervisionAudit.model_validate(
+            {"audit_id": audit_id, **facts, "splits": splits, "report": file}
+        )
+
+
+def checked(asked: AuditQuestion) -> AuditQuestion:
+    """The question with its defaults filled in; raises InvalidArgument(AUDIT_INVALID)."""
+    wrong, right = Violations(), f"1 to {MAX_LENGTH:,} would be right"
+    name, length = asked.base_model, asked.max_length or DEFAULT_LENGTH
+    wrong.check(
+        0 < len(name) <= MAX_BASE_MODEL,
+        "base_model",
+        "is empty or too long; name a base model, see ListBaseModels",
+    )
+    wrong.check(1 <= length <= MAX_LENGTH, "max_length", f"is {length}; {right}")
+    lengths = asked.packing_lengths or (length,)
+    wrong.check(
+        len(lengths) <= MAX_PACKING_LENGTHS,
+        "packing_lengths",
+        f"has {len(lengths)} entries; at most {MAX_PACKING_LENGTHS} would be right",
+    )
+    for index, entry in enumerate(asked.packing_lengths[:MAX_PACKING_LENGTHS]):
+        wrong.check(1 <= entry <= MAX_LENGTH, f"packing_lengths[{index}]", f"is {entry}; {right}")
+    wrong.check(
+        bool(asked.tokenizer_digest),
+        "tokenizer.digest",
+        "is empty; BaseModel.tokenizer_file of the trainer names the tokenizer of a base model",
+    )
+    wrong.raise_if_any("AUDIT_INVALID")
+    changes = {"max_length": length, "packing_lengths": tuple(sorted(set(lengths)))}
+    return asked.model_copy(update=changes)
+
+
+def _end_id(dataset: Dataset, question: AuditQuestion, tokenizer: TextTokenizer) -> int:
+    marker = chat_template(dataset.spec.chat_template).end_of_turn
+    end_id = tokenizer.token_id(marker)
+    if end_id is None:
+        raise FailedPrecondition(
+            f"the dataset's chat template ends a turn with {marker!r}, which is not one token of "
+            f"{question.base_model}'s tokenizer; build it for this model: tunix-rt dataset build "
+            f"DATASET@NEW_VERSION --base-model {question.base_model}",
+            reason="CHAT_TEMPLATE_MISMATCH",
+            metadata={"base_model": question.base_model, "marker": marker},
+        )
+    return end_id
+
+
+class _Throttle:
+    """Tells progress a few times a second, and each new stage."""
+
+    def __init__(self) -> None:
+        self._began = self._told = time.monotonic()
+        self._stage = ""
+
+    def of(self, stage: str, done: int, total: int, unit: str) -> Iterator[Progress]:
+        now = time.monotonic()
+        if stage == self._stage and now - self._told < _PROGRESS_S and done < total:
+            return
+        if stage != self._stage:
+            self._stage, self._began = stage, self._told
+        self._told = now
+        eta_s = (now - self._began) / done * (total - done) if done else None
+        yield Progress(stage=stage, completed=done, total=total, unit=unit, eta_s=eta_s)

@@ -1,0 +1,1 @@
+"""Datasets: traces that were selected, deduplicated, decontaminated, split and rendered."""

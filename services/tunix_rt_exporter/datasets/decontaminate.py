@@ -1,0 +1,184 @@
+"""Finds rows that give away an item of an eval set.
+
+An item is given away by
+- a prompt that is equal to its own after normalisation;
+- a text that holds all its words in a row, where it has fewer than ``n``: it needs five words at least, and
+  what stands around them must not be a number or a sign: "What is 3 + 4 - 1" is not "What is 3 + 4";
+- a text that shares ``n`` words in a row with it (13 in Brown et al. 2020, arXiv:2005.14165, appendix C);
+- a prompt with the same numbers and signs in the same order and three quarters of its other words, where it
+  has eight words or more: names and turns of phrase were changed, the problem was not.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+import numpy as np
+
+from tunix_rt_exporter.datasets.model import EvalPrompts
+from tunix_rt_exporter.datasets.words import Hashes, Integers, WordHasher, WordRuns, is_arithmetic, words
+from tunix_rt_kit.text import normalised
+
+MIN_CONTAINED_WORDS: Final = 5
+MIN_REWORDED_WORDS: Final = 8
+REWORDED_SHARE: Final = 0.75
+# Words have any length, and eval sets may share very many numbers with a row.
+MAX_MATCHED_CHARACTERS: Final = 1_000
+
+
+class MatchKind(IntEnum):
+    """How a text and an item match, the surest way first."""
+
+    EXACT = 1
+    CONTAINED = 2
+    NGRAM = 3
+    NUMBERS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class EvalMatch:
+    """The item that a text gives away.
+
+    ``eval_set`` is its set's number, ``text`` the shared words, up to ``MAX_MATCHED_CHARACTERS``.
+    """
+
+    eval_set: int
+    item: str
+    kind: MatchKind
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Runs:
+    """Runs of one length: sorted hashes, and for each the item's number and where in the item it stands."""
+
+    hashes: Hashes
+    items: Integers
+    places: Integers
+
+
+class EvalIndex:
+    """The items of some eval sets, ready to be compared with many texts.
+
+    Args:
+        eval_sets: where an item of several is given away, the first of them counts, and in it the first id.
+        ngram_words: how many words in a row give an item away; 0 compares whole prompts alone.
+    """
+
+    def __init__(self, eval_sets: Sequence[EvalPrompts], ngram_words: int) -> None:
+        self._ngram_words = ngram_words
+        self._hasher = WordHasher()
+        self._exact: dict[str, tuple[int, str]] = {}
+        self._names: list[tuple[int, str]] = []
+        self._words: list[list[str]] = []
+        for number, eval_set in enumerate(eval_sets):
+            for item, prompt in sorted(eval_set.prompts.items()):
+                self._exact.setdefault(normalised(prompt), (number, item))
+                self._names.append((number, item))
+                self._words.append(words(prompt) if ngram_words else [])
+        self._runs = self._index() if ngram_words else {}
+        self._reworded: dict[tuple[str, ...], list[int]] = defaultdict(list)
+        for place, item_words in enumerate(self._words):
+            numbers = _numbers(item_words)
+            if numbers and len(item_words) >= MIN_REWORDED_WORDS:
+                self._reworded[numbers].append(place)
+
+    def matches(self, rows: Sequence[Sequence[str]]) -> list[EvalMatch | None]:
+        """The surest match of each row, None for a row that gives nothing away.
+
+        Args:
+            rows: the texts of each row, its prompt first; runs of words do not go from one to the next.
+        """
+        found: list[EvalMatch | None] = []
+        for texts in rows:
+            known = self._exact.get(normalised(texts[0]))
+            found.append(None if known is None else EvalMatch(*known, MatchKind.EXACT))
+        if not self._ngram_words:
+            return found
+        split = [[words(text) for text in texts] for texts in rows]
+        shared = self._shared(split) if self._runs else {}
+        return [
+            match or shared.get(row) or self._same_numbers(split[row][0]) for row, match in enumerate(found)
+        ]
+
+    def _index(self) -> dict[int, _Runs]:
+        entries: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        for item, item_words in enumerate(self._words):
+            if len(item_words) >= self._ngram_words:
+                places = range(len(item_words) - self._ngram_words + 1)
+                entries[self._ngram_words] += [(item, place) for place in places]
+            elif len(item_words) >= MIN_CONTAINED_WORDS:
+                entries[len(item_words)].append((item, 0))
+        if not entries:
+            return {}
+        every = self._hasher.runs(self._words)
+        hashed = every.runs(list(entries))
+        index = {}
+        for length, pairs in entries.items():
+            items, places = np.array(pairs, dtype=np.int64).T
+            hashes = hashed[length][every.starts[items] + places]
+            # Of equal runs the first item's comes first.
+            order = np.argsort(hashes, kind="stable")
+            index[length] = _Runs(hashes[order], items[order], places[order])
+        return index
+
+    def _same_numbers(self, prompt: Sequence[str]) -> EvalMatch | None:
+        candidates = self._reworded.get(_numbers(prompt), ())
+        if not candidates:
+            return None
+        counts = Counter(prompt)
+        for item in candidates:
+            wanted = [word for word in self._words[item] if not is_arithmetic(word)]
+            share = (Counter(wanted) & counts).total() / max(len(wanted), 1)
+            if share >= REWORDED_SHARE:
+                return EvalMatch(*self._names[item], MatchKind.NUMBERS, _joined(_numbers(prompt)))
+        return None
+
+    def _shared(self, rows: Sequence[Sequence[list[str]]]) -> dict[int, EvalMatch]:
+        """By number of row, the surest run of words that it shares with an item."""
+        owners = [row for row, texts in enumerate(rows) for _ in texts]
+        split = [text for texts in rows for text in texts]
+        every = self._hasher.runs(split)
+        best: dict[int, tuple[MatchKind, int, int, str]] = {}
+        for length, hashes in every.runs(list(self._runs)).items():
+            for place, entry in self._hits(every, hashes, length):
+                text = int(np.searchsorted(every.starts, place, side="right")) - 1
+                match = self._confirmed(split[text], place - int(every.starts[text]), length, entry)
+                if match is not None:
+                    row = owners[text]
+                    best[row] = min(best.get(row, match), match)
+        return {row: EvalMatch(*self._names[item], kind, text) for row, (kind, item, _, text) in best.items()}
+
+    def _hits(self, every: WordRuns, hashes: Hashes, length: int) -> list[tuple[int, int]]:
+        known = self._runs[length].hashes
+        entries = np.searchsorted(known, hashes)
+        entries[entries == len(known)] = 0
+        places = np.flatnonzero((known[entries] == hashes) & (every.left >= length))
+        return list(zip(places.tolist(), entries[places].tolist(), strict=True))
+
+    def _confirmed(
+        self, text: list[str], place: int, length: int, entry: int
+    ) -> tuple[MatchKind, int, int, str] | None:
+        runs = self._runs[length]
+        item, start = int(runs.items[entry]), int(runs.places[entry])
+        shared = text[place : place + length]
+        if self._words[item][start : start + length] != shared:
+            return None
+        if length == self._ngram_words:
+            return MatchKind.NGRAM, item, start, _joined(shared)
+        around = [*text[max(place - 1, 0) : place], *text[place + length : place + length + 1]]
+        if any(map(is_arithmetic, around)):
+            return None
+        return MatchKind.CONTAINED, item, start, _joined(shared)
+
+
+def _joined(shared: Sequence[str]) -> str:
+    return " ".join(shared)[:MAX_MATCHED_CHARACTERS]
+
+
+def _numbers(text: Sequence[str]) -> tuple[str, ...]:
+    return tuple(filter(is_arithmetic, text))

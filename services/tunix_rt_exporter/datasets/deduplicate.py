@@ -1,0 +1,256 @@
+"""Near-duplicates: MinHash signatures in a file, and the rows that stand too near to each other.
+
+Texts are sets of runs of three words, compared by Jaccard similarity as MinHash of 128 permutations estimates
+it (Broder 1997). Locality-sensitive hashing finds the pairs that are compared, by bands that catch at least
+80% of the pairs at the threshold, and nearly all above it. Where many texts share a bucket, each is compared
+with the first ``BUCKET_ROWS`` alone, so that the time grows with the rows and not with their square.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import mmap
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from tunix_rt_exporter.datasets.words import Hashes, Integers, WordHasher, words
+from tunix_rt_kit.artifacts.store import storage_error
+from tunix_rt_kit.text import normalised
+
+PERMUTATIONS: Final = 128
+SHINGLE_WORDS: Final = 3
+BUCKET_ROWS: Final = 256
+_SEED: Final = 1
+# A missed pair costs more than a comparison: false positives are compared and found out.
+_WEIGHTS: Final = (0.1, 0.9)
+_BUFFER_BYTES: Final = 1 << 20
+_CHUNK: Final = 1 << 14
+_COMPARED_AT_ONCE: Final = 64
+# A row of many large buckets takes about a millisecond.
+_ROWS_A_REPORT: Final = 128
+_MULTIPLIER: Final = np.uint64(6364136223846793005)
+
+Numbers = npt.NDArray[np.int32]
+Signature = npt.NDArray[np.uint32]
+
+
+class Signatures:
+    """The signatures of rows, one after the other in a file; 512 bytes a row there, none in memory.
+
+    Args:
+        path: the file; it must not exist, and is removed at the end.
+        threshold: the similarity from which texts are near-duplicates.
+
+    Raises ResourceExhausted, FailedPrecondition or Unavailable when the file system fails.
+    """
+
+    def __init__(self, path: Path, threshold: float) -> None:
+        # With it comes SciPy: 60 MB and half a second that most exporters never need.
+        from datasketch import MinHash, MinHashLSH
+
+        self._path = path
+        self._needed = math.ceil(threshold * PERMUTATIONS - 1e-9)
+        banding = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS, weights=_WEIGHTS)
+        self._bands, self._band_width = banding.b, banding.r
+        self._blank = MinHash(num_perm=PERMUTATIONS, seed=_SEED, hashfunc=int)
+        self._hasher = WordHasher()
+        try:
+            self._file = path.open("xb", buffering=_BUFFER_BYTES)
+        except OSError as error:
+            raise storage_error(error, str(path)) from error
+
+    def __enter__(self) -> Signatures:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._file.close()
+        finally:
+            self._path.unlink(missing_ok=True)
+
+    def add(self, texts: Sequence[str]) -> None:
+        """Take the texts of the next rows."""
+        every = self._hasher.runs([words(text) or [normalised(text)] for text in texts])
+        runs = every.runs(range(1, SHINGLE_WORDS + 1))
+        signatures = np.empty((len(texts), PERMUTATIONS), dtype=np.uint32)
+        for row, (start, end) in enumerate(itertools.pairwise(every.starts.tolist())):
+            # A text of fewer words is one shingle, that of all its words.
+            length = min(end - start, SHINGLE_WORDS)
+            signatures[row] = self._signature(runs[length][start : end - length + 1])
+        try:
+            self._file.write(signatures.tobytes())
+        except OSError as error:
+            raise storage_error(error, str(self._path)) from error
+
+    def rivals_kept(
+        self, rows: Integers, labels: Integers | None = None, report: Callable[[int], None] = lambda _: None
+    ) -> Integers:
+        """Which rows must go so that no two near-duplicates with different labels are left.
+
+        A row goes when a row before it that stays is its near-duplicate and has another label.
+
+        Args:
+            rows: numbers of rows in the order of ``add``, [n]; those that come first here stay first.
+            labels: the label of each of ``rows``, [n], few and from 0 on; None when all are different.
+            report: is told several times a second how many rows were gone through, and may raise to end it.
+
+        Returns:
+            For each of ``rows`` the row that stays instead of it, or -1 where it stays itself, [n].
+        """
+        instead = np.full(len(rows), -1, dtype=np.int64)
+        classes = 1 if labels is None else int(labels.max(initial=0)) + 1
+        if len(rows) < 2 or (labels is not None and classes < 2):
+            return instead
+        with self._mapped() as signatures:
+            places, buckets = self._buckets(signatures, rows, report)
+            kept = _KeptRows(places, buckets, classes)
+            bounds = np.flatnonzero(np.diff(places, prepend=-1, append=-1)).tolist()
+            for count, (start, end) in enumerate(itertools.pairwise(bounds)):
+                place = int(places[start])
+                if not count % _ROWS_A_REPORT:
+                    report(place)
+                label = None if labels is None else int(labels[place])
+                rivals = (rows[part] for part in kept.rivals(start, end, label))
+                near = self._first_near(signatures, int(rows[place]), rivals)
+                if near is None:
+                    kept.keep(start, end, label or 0)
+                else:
+                    instead[place] = near
+        return instead
+
+    def _signature(self, shingles: Hashes) -> Signature:
+        blank = self._blank.copy()
+        blank.update_batch((shingles >> np.uint64(32)).tolist())
+        return np.asarray(blank.hashvalues, dtype=np.uint32)
+
+    def _buckets(
+        self, signatures: _MappedSignatures, rows: Integers, report: Callable[[int], None]
+    ) -> tuple[Numbers, Numbers]:
+        """Places in ``rows`` and the buckets that they share with others, sorted by place."""
+        places: list[Numbers] = []
+        buckets: list[Numbers] = []
+        first = 0
+        # In the order of the file, since the order of ``rows`` would read it all at random.
+        order = np.argsort(rows)
+        for band in range(self._bands):
+            columns = slice(band * self._band_width, (band + 1) * self._band_width)
+            keys = np.zeros(len(rows), dtype=np.uint64)
+            for start in range(0, len(rows), _CHUNK):
+                report(0)
+                chunk = order[start : start + _CHUNK]
+                for column in signatures.of(rows[chunk], columns).T:
+                    keys[chunk] = keys[chunk] * _MULTIPLIER + column + np.uint64(1)
+            _, bucket, counts = np.unique(keys, return_inverse=True, return_counts=True)
+            shared = np.flatnonzero(counts[bucket] > 1)
+            # Numbered without gaps.
+            numbers = np.cumsum(counts > 1) - 1 + first
+            places.append(shared.astype(np.int32))
+            buckets.append(numbers[bucket[shared]].astype(np.int32))
+            first += int((counts > 1).sum())
+        by_place = np.argsort(np.concatenate(places), kind="stable")
+        return np.concatenate(places)[by_place], np.concatenate(buckets)[by_place]
+
+    def _first_near(self, signatures: _MappedSignatures, row: int, others: Iterator[Integers]) -> int | None:
+        """The first of ``others``, which come by parts, that is a near-duplicate of ``row``."""
+        for part in others:
+            both = signatures.of(np.concatenate([[row], part]))
+            equal = (both[1:] == both[0]).sum(axis=1)
+            near = np.flatnonzero(equal >= self._needed)
+            if len(near):
+                return int(part[near[0]])
+        return None
+
+    @contextmanager
+    def _mapped(self) -> Iterator[_MappedSignatures]:
+        try:
+            self._file.flush()
+            with self._path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapping:
+                signatures = _MappedSignatures(mapping)
+                try:
+                    yield signatures
+                finally:
+                    signatures.close()
+        except OSError as error:
+            raise storage_error(error, str(self._path)) from error
+
+
+class _MappedSignatures:
+    """Reads signatures from a mapped file, and gives its pages back to the system from time to time: they are
+    read again for next to nothing, and the process does not seem to hold what it only looked at."""
+
+    def __init__(self, mapping: mmap.mmap) -> None:
+        self._mapping = mapping
+        self._signatures = np.frombuffer(mapping, dtype=np.uint32).reshape(-1, PERMUTATIONS)
+        self._read = 0
+
+    def of(self, rows: Integers, columns: slice = slice(None)) -> Signature:
+        """The signatures of rows, or some columns of them, [rows, columns]."""
+        self._read += len(rows)
+        if self._read > _CHUNK:
+            self._mapping.madvise(mmap.MADV_DONTNEED)
+            self._read = len(rows)
+        return self._signatures[rows, columns]
+
+    def close(self) -> None:
+        """Let the mapping go; nothing can be read any more."""
+        del self._signatures
+
+
+class _KeptRows:
+    """The first rows that were kept of each bucket and label, as linked lists in flat arrays.
+
+    Args:
+        places, buckets: the entries, sorted by place: which row is in which bucket.
+        classes: how many labels there are.
+    """
+
+    def __init__(self, places: Numbers, buckets: Numbers, classes: int) -> None:
+        count = int(buckets.max(initial=-1)) + 1
+        self._places = array("i", places.tobytes())
+        self._buckets = array("i", buckets.tobytes())
+        self._classes = classes
+        self._heads = array("i", np.full(count * classes, -1, dtype=np.int32).tobytes())
+        self._nexts = array("i", bytes(4 * len(places)))
+        self._lengths = array("h", bytes(2 * count * classes))
+
+    def rivals(self, start: int, end: int, label: int | None) -> Iterator[list[int]]:
+        """Places of rows that were kept in one of the buckets of these entries under another label."""
+        found: set[int] = set()
+        part: list[int] = []
+        for entry in range(start, end):
+            slot = self._buckets[entry] * self._classes
+            for other in range(self._classes):
+                if other == label:
+                    continue
+                member = self._heads[slot + other]
+                while member >= 0:
+                    place = self._places[member]
+                    if place not in found:
+                        found.add(place)
+                        part.append(place)
+                    member = self._nexts[member]
+                if len(part) >= _COMPARED_AT_ONCE:
+                    yield part
+                    part = []
+        if part:
+            yield part
+
+    def keep(self, start: int, end: int, label: int) -> None:
+        """The row of these entries stays."""
+        for entry in range(start, end):
+            slot = self._buckets[entry] * self._classes + label
+            if self._lengths[slot] == BUCKET_ROWS:
+                continue
+            self._lengths[slot] += 1
+            self._nexts[entry] = self._heads[slot]
+            self._heads[slot] = entry

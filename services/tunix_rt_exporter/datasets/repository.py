@@ -1,0 +1,149 @@
+"""Datasets in the database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, and_, insert, select, update
+from sqlalchemy.orm import Session
+
+from tunix_rt_exporter.datasets.model import (
+    BuildResult,
+    Dataset,
+    DatasetSpec,
+    DatasetState,
+    Failure,
+    Progress,
+)
+from tunix_rt_exporter.datasets.ports import RequestKey
+from tunix_rt_exporter.tables import VERSION_TABLE, datasets, requests
+from tunix_rt_kit.database import Database, RequestLog, transaction_lock
+from tunix_rt_kit.serving.resources import new_id
+
+
+class SqlDatasetRepository:
+    """Datasets on SQLite or PostgreSQL; raises what ``Database`` raises besides what each method says."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._requests = RequestLog(requests)
+
+    def migrate(self) -> None:
+        """Bring the schema to the newest revision."""
+        self._database.upgrade("tunix_rt_exporter:migrations", VERSION_TABLE)
+
+    def create(self, spec: DatasetSpec, request: RequestKey, rebuild: Callable[[Dataset], bool]) -> Dataset:
+        def bind() -> str:
+            transaction_lock(session, f"dataset {spec.key}")
+            stored = _one(session, _named(spec.dataset_id, spec.version))
+            if stored is None:
+                values = {**_queued(spec), "dataset_id": spec.dataset_id, "version": spec.version}
+                session.execute(insert(datasets).values(values))
+            elif rebuild(stored):
+                session.execute(
+                    update(datasets).where(datasets.c.number == stored.number).values(_queued(spec))
+                )
+            return spec.key
+
+        with self._database.write() as session:
+            key, _ = self._requests.once(
+                session,
+                method="CreateDataset",
+                request_id=request.request_id,
+                request_digest=request.digest,
+                create=bind,
+            )
+            dataset_id, _, version = key.partition("@")
+            return _dataset(session.execute(select(datasets).where(_named(dataset_id, version))).one())
+
+    def find(self, dataset_id: str, version: str) -> Dataset | None:
+        with self._database.read() as session:
+            return _one(session, _named(dataset_id, version))
+
+    def by_build(self, build_id: str) -> Dataset | None:
+        with self._database.read() as session:
+            return _one(session, datasets.c.build_id == build_id)
+
+    def newest(self, before: int | None, limit: int) -> list[Dataset]:
+        query = select(datasets).order_by(datasets.c.number.desc()).limit(limit)
+        if before is not None:
+            query = query.where(datasets.c.number < before)
+        with self._database.read() as session:
+            return [_dataset(row) for row in session.execute(query)]
+
+    def in_states(self, states: Collection[DatasetState]) -> list[Dataset]:
+        query = select(datasets).where(datasets.c.state.in_(states)).order_by(datasets.c.create_time)
+        with self._database.read() as session:
+            return [_dataset(row) for row in session.execute(query)]
+
+    def move(
+        self,
+        build_id: str,
+        states: Collection[DatasetState],
+        to: DatasetState,
+        *,
+        failure: Failure | None = None,
+        result: BuildResult | None = None,
+    ) -> bool:
+        values: dict[str, Any] = {"state": to}
+        if to is DatasetState.QUEUED:
+            values |= {"start_time": None, "progress": None}
+        elif to is DatasetState.RUNNING:
+            values["start_time"] = datetime.now(UTC)
+        elif to.ended:
+            values["end_time"] = datetime.now(UTC)
+            values["failure"] = failure.model_dump(mode="json") if failure else None
+            if result is not None:
+                values |= {"result": result.model_dump(mode="json"), "digest": result.digest}
+        with self._database.write() as session:
+            moved = session.execute(
+                update(datasets)
+                .where(datasets.c.build_id == build_id, datasets.c.state.in_(states))
+                .values(values)
+                .returning(datasets.c.number)
+            ).all()
+        return bool(moved)
+
+    def set_progress(self, build_id: str, progress: Progress) -> None:
+        with self._database.write() as session:
+            session.execute(
+                update(datasets)
+                .where(datasets.c.build_id == build_id)
+                .values(progress=progress.model_dump(mode="json"))
+            )
+
+
+def _named(dataset_id: str, version: str) -> ColumnElement[bool]:
+    return and_(datasets.c.dataset_id == dataset_id, datasets.c.version == version)
+
+
+def _queued(spec: DatasetSpec) -> dict[str, Any]:
+    return {
+        "build_id": new_id(),
+        "state": DatasetState.QUEUED,
+        "spec": spec.model_dump(mode="json"),
+        "progress": None,
+        "failure": None,
+        "result": None,
+        "digest": None,
+        "create_time": datetime.now(UTC),
+        "start_time": None,
+        "end_time": None,
+    }
+
+
+def _one(session: Session, where: ColumnElement[bool]) -> Dataset | None:
+    row = session.execute(select(datasets).where(where)).one_or_none()
+    return None if row is None else _dataset(row)
+
+
+def _dataset(row: Row[Any]) -> Dataset:
+    return Dataset.model_validate(
+        {
+            name: value
+            for name, value in row._mapping.items()
+            if name not in {"dataset_id", "version", "digest"}
+        }
+    )

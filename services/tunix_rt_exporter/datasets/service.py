@@ -1,0 +1,278 @@
+"""What the exporter does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
+
+from pydantic import ValidationError
+
+from tunix_rt_exporter.audits.contamination import AuditPart, audit
+from tunix_rt_exporter.datasets.exports import DatasetFiles
+from tunix_rt_exporter.datasets.model import (
+    BuildResult,
+    Dataset,
+    DatasetFormat,
+    DatasetSpec,
+    DatasetState,
+    Decontamination,
+    Download,
+    StoredFile,
+    Value,
+)
+from tunix_rt_exporter.datasets.ports import DatasetRepository, EvalSetSource, RequestKey, TraceSource
+from tunix_rt_exporter.datasets.templates import chat_template
+from tunix_rt_kit.artifacts import ArtifactStore, digest_bytes, digest_json
+from tunix_rt_kit.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    FieldViolation,
+    InvalidArgument,
+    NotFound,
+)
+from tunix_rt_kit.serving.field_errors import field_path, field_problems
+from tunix_rt_kit.serving.paging import decode_page_token, encode_page_token, page_size
+from tunix_rt_kit.serving.resources import parse_names
+from tunix_rt_kit.serving.validation import Violations
+
+DATASET_NAME: Final = "datasets/{dataset_id}@{version}"
+ValueT = TypeVar("ValueT", bound=Value)
+
+CHUNK_BYTES: Final = 1 << 20
+# Without content, and so free to be built from another spec.
+_UNBOUND: Final = frozenset({DatasetState.FAILED, DatasetState.CANCELLED})
+
+
+class ExporterService:
+    """The use cases.
+
+    Args:
+        repository: where datasets are remembered.
+        traces: the trace store.
+        eval_sets: the evaluator.
+        artifacts: where the files of datasets are.
+        files: finds, and where need be makes, the file of a split in a format.
+        submit: puts a build (by its id) into the queue.
+        cancel: takes a build out of the queue, or tells it to stop.
+    """
+
+    def __init__(
+        self,
+        repository: DatasetRepository,
+        *,
+        traces: TraceSource,
+        eval_sets: EvalSetSource,
+        artifacts: ArtifactStore,
+        files: DatasetFiles,
+        submit: Callable[[str], None],
+        cancel: Callable[[str], None],
+    ) -> None:
+        self._repository = repository
+        self._traces = traces
+        self._eval_sets = eval_sets
+        self._artifacts = artifacts
+        self._files = files
+        self._submit = submit
+        self._cancel = cancel
+
+    def create_dataset(self, fields: dict[str, Any], request_id: str) -> Dataset:
+        """Start to build a dataset, or give back the one that is stored for the same spec.
+
+        Raises InvalidArgument (SPEC_INVALID, FILTER_INVALID, AS_OF_INVALID, CHAT_TEMPLATE_...) that names
+        each wrong field, NotFound(EVAL_SET_NOT_FOUND), AlreadyExists (DATASET_VERSION_BOUND,
+        REQUEST_ID_REUSED), Unavailable.
+        """
+        asked = checked_spec(fields)
+        request = RequestKey(request_id, digest_json(asked.model_dump(mode="json")))
+        for index, name in enumerate(asked.eval_sets):
+            with naming(f"spec.eval_sets[{index}]"):
+                self._eval_sets.prompts(name)
+        self._check_parent(asked)
+        spec = asked.model_copy(update={"as_of": self._snapshot(asked)})
+        dataset = self._repository.create(spec, request, lambda stored: _rebuilds(stored, spec))
+        if dataset.state is DatasetState.QUEUED:
+            self._submit(dataset.build_id)
+        return dataset
+
+    def get_dataset(self, name: str) -> Dataset:
+        """One dataset by its resource name; raises NotFound(DATASET_NOT_FOUND)."""
+        parts = parse_names(DATASET_NAME, name)
+        dataset = self._repository.find(parts["dataset_id"], parts["version"])
+        if dataset is None:
+            raise NotFound(
+                f"name: {name} does not exist", reason="DATASET_NOT_FOUND", metadata={"name": name}
+            )
+        return dataset
+
+    def list_datasets(self, size: int, page_token: str) -> tuple[Sequence[Dataset], str]:
+        """One page, newest first, and the token of the next page (empty on the last)."""
+        limit = page_size(size)
+        digest = digest_json({"method": "ListDatasets"})
+        position = decode_page_token(page_token, digest)
+        found = self._repository.newest(position["number"] if position else None, limit + 1)
+        if len(found) <= limit:
+            return found, ""
+        return found[:limit], encode_page_token({"number": found[limit - 1].number}, digest)
+
+    def cancel_dataset(self, name: str) -> Dataset:
+        """Ask a build to stop; one that has ended is returned as it is."""
+        dataset = self.get_dataset(name)
+        if not dataset.state.ended:
+            self._repository.move(dataset.build_id, {DatasetState.RUNNING}, DatasetState.CANCELLING)
+            self._repository.move(dataset.build_id, {DatasetState.QUEUED}, DatasetState.CANCELLED)
+            self._cancel(dataset.build_id)
+        return self.get_dataset(name)
+
+    def read_dataset(self, name: str, split: str, kind: DatasetFormat, offset: int) -> Download:
+        """One split in one format, from byte ``offset`` on. A derived format is made by its first reader.
+
+        Raises FailedPrecondition(DATASET_NOT_READY), InvalidArgument (SPLIT_UNKNOWN, OFFSET_INVALID), and
+        DataLoss if the file is gone or, at its end, if it is damaged.
+        """
+        dataset, result = self.complete_dataset(name)
+        splits = {entry.split: entry for entry in result.splits}
+        if split not in splits:
+            raise _invalid(
+                "SPLIT_UNKNOWN", "split", f"is {split!r}; one of {', '.join(splits)} would be right"
+            )
+        file = self._files.get(dataset, result, splits[split], kind)
+        return self._download(file, f"{dataset.spec.key}-{file.path.replace('/', '.')}", offset)
+
+    def read_dropped_rows(self, name: str, offset: int) -> Download:
+        """The report of what a build left out; empty when nothing was. Raises as ``read_dataset``."""
+        dataset, result = self.complete_dataset(name)
+        file = result.dropped_rows
+        if file is None:
+            file = StoredFile(path="dropped.jsonl", size_bytes=0, digest=digest_bytes(b""), uri="")
+        return self._download(file, f"{dataset.spec.key}-dropped.jsonl", offset)
+
+    def audit_contamination(
+        self, name: str, eval_set: str, decontamination: dict[str, Any]
+    ) -> Iterator[AuditPart]:
+        """The rows of a complete dataset that give away items of an eval set.
+
+        Raises FailedPrecondition(DATASET_NOT_READY), NotFound (DATASET_NOT_FOUND, EVAL_SET_NOT_FOUND),
+        InvalidArgument(DECONTAMINATION_INVALID), DataLoss, Unavailable.
+        """
+        rule = _checked(Decontamination, decontamination, ("decontamination",), "DECONTAMINATION_INVALID")
+        parse_names("evalSets/{eval_set}", eval_set, field="eval_set")
+        _, result = self.complete_dataset(name)
+        with naming("eval_set"):
+            items = self._eval_sets.prompts(eval_set)
+        yield from audit(self._artifacts, result, items, rule)
+
+    def complete_dataset(self, name: str) -> tuple[Dataset, BuildResult]:
+        """A dataset that was built, and what came of it; raises FailedPrecondition(DATASET_NOT_READY)."""
+        dataset = self.get_dataset(name)
+        if dataset.result is None:
+            raise FailedPrecondition(
+                f"{name} is {dataset.state.lower()} and cannot be read; only a dataset that succeeded can",
+                reason="DATASET_NOT_READY",
+                metadata={"name": name, "state": dataset.state},
+            )
+        return dataset, dataset.result
+
+    def _download(self, file: StoredFile, file_name: str, offset: int) -> Download:
+        if not 0 <= offset <= file.size_bytes:
+            raise _invalid(
+                "OFFSET_INVALID", "offset", f"is {offset}; 0 to {file.size_bytes} bytes would be right"
+            )
+        if not file.size_bytes:
+            return Download(file, file_name, iter(()))
+        self._artifacts.stat(file.digest)
+        return Download(file, file_name, self._artifacts.iter_chunks(file.digest, offset, CHUNK_BYTES))
+
+    def _check_parent(self, spec: DatasetSpec) -> None:
+        if not spec.parent:
+            return
+        with naming("spec.parent"):
+            parent, _ = self.complete_dataset(spec.parent)
+        for name in ("seed", "splits", "split_group"):
+            if getattr(parent.spec, name) != getattr(spec, name):
+                raise _invalid(
+                    "PARENT_SPLITS_DIFFER",
+                    f"spec.{name}",
+                    f"differs from that of {spec.parent}, whose rows would move to other splits; "
+                    f"{_shown(parent.spec.model_dump(mode='json')[name])} would be right",
+                )
+
+    def _snapshot(self, asked: DatasetSpec) -> int:
+        if not asked.as_of:
+            stored = self._repository.find(asked.dataset_id, asked.version)
+            if (
+                stored is not None
+                and stored.state not in _UNBOUND
+                and stored.spec.filter == asked.filter
+                and self._traces.unchanged_since(asked.filter, stored.spec.as_of)
+            ):
+                return stored.spec.as_of
+        return self._traces.resolve(asked.filter, asked.as_of)
+
+
+def checked_spec(fields: dict[str, Any]) -> DatasetSpec:
+    """The spec of a request, as far as it can be told without asking anyone; raises InvalidArgument."""
+    spec = _checked(DatasetSpec, fields, ("spec",), "SPEC_INVALID")
+    with naming("spec.chat_template"):
+        chat_template(spec.chat_template).check()
+        for token in spec.special_tokens:
+            if token in spec.chat_template.system_instruction:
+                raise _invalid(
+                    "CHAT_MARKER_IN_CONTENT",
+                    "spec.chat_template.system_instruction",
+                    f"holds {token!r}, one of spec.special_tokens",
+                )
+    return spec
+
+
+def _checked(kind: type[ValueT], fields: dict[str, Any], where: tuple[str, ...], reason: str) -> ValueT:
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        violations = Violations()
+        for location, description in field_problems(error):
+            if location == ("selection", "count"):
+                location = ("selection", fields["selection"]["strategy"])
+            violations.add(field_path((*where, *location)), description)
+        violations.raise_if_any(reason)
+        raise
+
+
+@contextmanager
+def naming(field: str) -> Iterator[None]:
+    """An error about the request that names no field yet is one of ``field``."""
+    try:
+        yield
+    except (InvalidArgument, NotFound, FailedPrecondition) as error:
+        if not error.violations:
+            error.violations = (FieldViolation(field, error.message),)
+        raise
+
+
+def _rebuilds(stored: Dataset, spec: DatasetSpec) -> bool:
+    if stored.state in _UNBOUND:
+        return True
+    before, after = stored.spec.model_dump(mode="json"), spec.model_dump(mode="json")
+    different = [name for name in after if before[name] != after[name]]
+    if not different:
+        return False
+    raise AlreadyExists(
+        f"datasets/{spec.key} is bound to another spec: {', '.join(different)} differ; use another version",
+        reason="DATASET_VERSION_BOUND",
+        metadata={"name": f"datasets/{spec.key}", "fields": ",".join(different)},
+        violations=[
+            FieldViolation(f"spec.{name}", f"is {_shown(after[name])}, but {_shown(before[name])} is stored")
+            for name in different
+        ],
+    )
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:80] + "..."
+
+
+def _invalid(reason: str, field: str, description: str) -> InvalidArgument:
+    return InvalidArgument(
+        f"{field}: {description}", reason=reason, violations=[FieldViolation(field, description)]
+    )

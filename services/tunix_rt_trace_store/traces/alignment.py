@@ -1,0 +1,39 @@
+"""Two lists of steps side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import Match, SequenceMatcher
+from typing import Any
+
+from tunix_rt_kit.callers import check
+from tunix_rt_trace_store.traces.model import StepPair, TraceStep
+
+
+def align(base: Sequence[TraceStep], other: Sequence[TraceStep]) -> list[StepPair]:
+    """Every step of both, in reading order.
+
+    Two steps are the same when kind and text are, white space aside. Where both have steps that differ, they
+    are paired in order as changed, and what is left over on one side stands alone.
+    """
+    matcher = _Matcher(None, _keys(base), _keys(other), autojunk=False)
+    pairs: list[StepPair] = []
+    for tag, base_from, base_to, other_from, other_to in matcher.get_opcodes():
+        paired = min(base_to - base_from, other_to - other_from)
+        for k in range(paired):
+            pairs.append(StepPair("same" if tag == "equal" else "changed", base_from + k, other_from + k))
+        pairs += [StepPair("only_base", index, None) for index in range(base_from + paired, base_to)]
+        pairs += [StepPair("only_other", None, index) for index in range(other_from + paired, other_to)]
+    return pairs
+
+
+class _Matcher(SequenceMatcher[tuple[str, str]]):
+    """Ends when its caller has left: a thousand steps that are much alike can take ten seconds and more."""
+
+    def find_longest_match(self, *where: Any, **named: Any) -> Match:
+        check()
+        return super().find_longest_match(*where, **named)
+
+
+def _keys(steps: Sequence[TraceStep]) -> list[tuple[str, str]]:
+    return [(step["type"], " ".join(step["content"].split())) for step in steps]

@@ -1,0 +1,232 @@
+"""Between the protobuf contract and the domain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, cast
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from tunix_rt import v1
+from tunix_rt_kit.errors import FieldViolation, InvalidArgument
+from tunix_rt_kit.serving.messages import plain_struct, plain_value, timestamp
+from tunix_rt_trace_store.traces.model import (
+    Comparison,
+    CreateResult,
+    DuplicatePolicy,
+    Relation,
+    Score,
+    ScoredTrace,
+    ScoreResult,
+    StoredTrace,
+    TraceContent,
+    TraceDraft,
+)
+
+_POLICIES: Final[Mapping[int, DuplicatePolicy]] = {
+    v1.DUPLICATE_POLICY_UNSPECIFIED: "keep",
+    v1.DUPLICATE_POLICY_KEEP: "keep",
+    v1.DUPLICATE_POLICY_SKIP: "skip",
+}
+_OUTPUT_ONLY: Final = ("name", "content_digest", "sequence", "create_time")
+_RELATIONS: Final[Mapping[Relation, v1.StepAlignment.Relation.ValueType]] = {
+    "same": v1.StepAlignment.RELATION_SAME,
+    "changed": v1.StepAlignment.RELATION_CHANGED,
+    "only_base": v1.StepAlignment.RELATION_ONLY_BASE,
+    "only_other": v1.StepAlignment.RELATION_ONLY_OTHER,
+}
+
+
+def draft(trace: v1.Trace) -> TraceDraft:
+    """What a client wrote, unchecked, without the server's fields and those that the contract lacks."""
+    fields = _content(trace)
+    written = v1.Trace()
+    written.CopyFrom(trace)
+    for field in _OUTPUT_ONLY:
+        written.ClearField(field)
+    written.DiscardUnknownFields()
+    return TraceDraft(fields, written.SerializeToString(deterministic=True))
+
+
+def content(encoded: bytes) -> TraceContent:
+    """The content of a trace in the form that is kept."""
+    return cast(TraceContent, _content(v1.Trace.FromString(encoded)))
+
+
+def _content(trace: v1.Trace) -> dict[str, Any]:
+    return {
+        "trace_version": trace.trace_version,
+        "prompt": trace.prompt,
+        "steps": [{"i": step.i, "type": step.type, "content": step.content} for step in trace.steps],
+        "final_answer": trace.final_answer,
+        "metadata": plain_struct(trace.metadata),
+        "source": trace.source,
+    }
+
+
+def duplicate_policy(policy: int) -> DuplicatePolicy:
+    """Raises InvalidArgument(DUPLICATE_POLICY_INVALID) for a number that the contract does not name."""
+    known = _POLICIES.get(policy)
+    if known is None:
+        description = f"is {policy}; one of {', '.join(v1.DuplicatePolicy.keys())} would be right"
+        raise InvalidArgument(
+            f"duplicate_policy: {description}",
+            reason="DUPLICATE_POLICY_INVALID",
+            violations=[FieldViolation("duplicate_policy", description)],
+        )
+    return known
+
+
+def filter_fields(wanted: v1.TraceFilter) -> dict[str, Any]:
+    """A filter's fields, unchecked but for its times; raises InvalidArgument(FILTER_INVALID)."""
+    return {
+        "sources": list(wanted.sources),
+        "metadata": [_metadata_condition(entry, index) for index, entry in enumerate(wanted.metadata)],
+        "created_from": _time(wanted, "created_from"),
+        "created_before": _time(wanted, "created_before"),
+        "prompt_contains": wanted.prompt_contains,
+        "scores": [{"criterion": entry.criterion, "minimum": entry.minimum} for entry in wanted.scores],
+    }
+
+
+def trace_message(trace: StoredTrace) -> v1.Trace:
+    """A stored trace."""
+    message = v1.Trace.FromString(trace.encoded)
+    message.name = f"traces/{trace.id}"
+    message.content_digest = trace.content_digest
+    message.sequence = trace.sequence
+    message.create_time.CopyFrom(timestamp(trace.create_time))
+    return message
+
+
+def create_response(results: Sequence[CreateResult]) -> v1.BatchCreateTracesResponse:
+    """What became of a batch."""
+    created = sum(result.created for result in results)
+    return v1.BatchCreateTracesResponse(
+        results=[
+            v1.BatchCreateTracesResult(
+                name=f"traces/{result.id}", content_digest=result.content_digest, created=result.created
+            )
+            for result in results
+        ],
+        created_count=created,
+        skipped_count=len(results) - created,
+    )
+
+
+def list_response(traces: Iterable[StoredTrace], next_page_token: str) -> v1.ListTracesResponse:
+    """One page."""
+    return v1.ListTracesResponse(
+        traces=[trace_message(trace) for trace in traces], next_page_token=next_page_token
+    )
+
+
+def stream_header(as_of: int) -> v1.StreamTracesResponse:
+    """The first message of a stream."""
+    return v1.StreamTracesResponse(header=v1.StreamTracesHeader(as_of=as_of))
+
+
+def stream_part(traces: Iterable[StoredTrace]) -> v1.StreamTracesResponse:
+    """A further message of a stream."""
+    return v1.StreamTracesResponse(batch=v1.TraceBatch(traces=[trace_message(trace) for trace in traces]))
+
+
+def score_response(scores: Iterable[Score]) -> v1.ScoreTraceResponse:
+    """The scores that one call gave."""
+    return v1.ScoreTraceResponse(scores=[_score(score) for score in scores])
+
+
+def batch_score_response(results: Iterable[ScoreResult]) -> v1.BatchScoreTracesResponse:
+    """What became of each trace that was to be scored."""
+    return v1.BatchScoreTracesResponse(
+        results=[
+            v1.BatchScoreTracesResult(
+                scores=[_score(score) for score in result.scores],
+                reason=result.reason,
+                message=result.message,
+            )
+            for result in results
+        ]
+    )
+
+
+def score_fields(scores: Iterable[v1.TraceScore]) -> list[dict[str, Any]]:
+    """Scores that a client wrote, unchecked."""
+    return [
+        {
+            "trace": score.trace,
+            "criterion": score.criterion,
+            "value": score.value,
+            "details": plain_struct(score.details),
+        }
+        for score in scores
+    ]
+
+
+def score_list_response(scores: Iterable[Score], next_page_token: str) -> v1.ListScoresResponse:
+    """One page of scores."""
+    return v1.ListScoresResponse(scores=[_score(score) for score in scores], next_page_token=next_page_token)
+
+
+def comparison_response(comparison: Comparison) -> v1.CompareTracesResponse:
+    """Two traces side by side."""
+    return v1.CompareTracesResponse(
+        base=_scored(comparison.base),
+        other=_scored(comparison.other),
+        alignment=[
+            v1.StepAlignment(
+                relation=_RELATIONS[pair.relation], base_index=pair.base_index, other_index=pair.other_index
+            )
+            for pair in comparison.alignment
+        ],
+        same_final_answer=comparison.same_final_answer,
+    )
+
+
+def _scored(scored: ScoredTrace) -> v1.ScoredTrace:
+    return v1.ScoredTrace(
+        trace=trace_message(scored.trace), scores=[_score(score) for score in scored.scores]
+    )
+
+
+def _score(score: Score) -> v1.TraceScore:
+    message = v1.TraceScore(
+        trace=f"traces/{score.trace_id}",
+        criterion=score.criterion,
+        value=score.value,
+        create_time=timestamp(score.create_time),
+    )
+    message.details.update(score.details)
+    return message
+
+
+def _metadata_condition(entry: v1.MetadataCondition, index: int) -> dict[str, Any]:
+    kind = entry.WhichOneof("condition")
+    if kind == "exists":
+        return {"key": entry.key, "kind": "exists", "value": entry.exists}
+    if kind is None or entry.equals.WhichOneof("kind") in {None, "struct_value", "list_value"}:
+        raise _invalid_filter(
+            f"filter.metadata[{index}].{kind or 'condition'}",
+            "needs a string, number, boolean or null in equals, or exists",
+        )
+    return {"key": entry.key, "kind": "equals", "value": plain_value(entry.equals)}
+
+
+def _time(wanted: v1.TraceFilter, field: Literal["created_from", "created_before"]) -> datetime | None:
+    if not wanted.HasField(field):
+        return None
+    moment: Timestamp = getattr(wanted, field)
+    try:
+        return moment.ToDatetime(UTC)
+    except (ValueError, OverflowError) as error:
+        raise _invalid_filter(
+            f"filter.{field}",
+            f"is {moment.seconds} s and {moment.nanos} ns; a time of the years 1 to 9999 would be right",
+        ) from error
+
+
+def _invalid_filter(field: str, description: str) -> InvalidArgument:
+    return InvalidArgument(
+        f"{field}: {description}", reason="FILTER_INVALID", violations=[FieldViolation(field, description)]
+    )

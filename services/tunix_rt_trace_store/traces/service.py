@@ -1,0 +1,293 @@
+"""What the trace store does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+from tunix_rt_kit.artifacts import canonical_json, digest_json
+from tunix_rt_kit.callers import check
+from tunix_rt_kit.errors import DomainError, FailedPrecondition, FieldViolation, InvalidArgument, NotFound
+from tunix_rt_kit.serving.paging import decode_page_token, encode_page_token, page_size
+from tunix_rt_kit.serving.resources import parse_name
+from tunix_rt_kit.serving.validation import Violations
+from tunix_rt_kit.text import normalised
+from tunix_rt_trace_store.traces.alignment import align
+from tunix_rt_trace_store.traces.model import (
+    TRACE_NAME,
+    Comparison,
+    CreateResult,
+    Criterion,
+    DuplicatePolicy,
+    NewTrace,
+    Score,
+    ScoredTrace,
+    ScoreResult,
+    StoredTrace,
+    TraceContent,
+    TraceDraft,
+    TraceFilter,
+)
+from tunix_rt_trace_store.traces.scoring import CRITERIA
+from tunix_rt_trace_store.traces.validation import (
+    checked_filter,
+    checked_scores,
+    checked_trace_ids,
+    checked_traces,
+)
+
+STREAM_BATCH: Final = 1_000
+# Each may have details of 16 KiB, and a page must fit in 4 MiB.
+SCORE_PAGE: Final = 200
+# What the scores of one answer may take, of 4 MiB, and what one takes beside its details.
+_ANSWER_BYTES: Final = 7 << 19
+_SCORE_BYTES: Final = 512
+
+
+@dataclass(frozen=True, slots=True)
+class RequestKey:
+    """What makes a create the same one: its method, its request id, and a digest of its body."""
+
+    method: str
+    request_id: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some traces, and whether they are the last ones."""
+
+    traces: Sequence[StoredTrace]
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ScorePage:
+    """Some scores, and the position behind which there are more (None: there are none)."""
+
+    scores: Sequence[Score]
+    next_before: int | None
+
+
+class TraceRepository(Protocol):
+    """Where traces are kept."""
+
+    def create(
+        self, batch: Sequence[NewTrace], policy: DuplicatePolicy, request: RequestKey
+    ) -> list[CreateResult]: ...
+    def get(self, trace_id: str, field: str = "name") -> StoredTrace: ...
+    def each(self, trace_ids: Sequence[str], field: str) -> Iterator[StoredTrace | DomainError]: ...
+    def last_sequence(self) -> int: ...
+    def newest(self, wanted: TraceFilter, before: int | None, limit: int) -> Page: ...
+    def snapshot_part(self, wanted: TraceFilter, after: int, as_of: int, limit: int) -> Page: ...
+    def delete(self, trace_id: str) -> None: ...
+    def add_scores(self, given: Sequence[Score], request: RequestKey | None, field: str) -> None: ...
+    def latest_scores(self, trace: StoredTrace) -> list[Score]: ...
+    def scores(self, trace_id: str, criterion: str, before: int | None, limit: int) -> ScorePage: ...
+
+
+class TraceStoreService:
+    """The use cases. Every method raises InvalidArgument that names each wrong field, NotFound, and what the
+    repository raises.
+
+    Args:
+        repository: where traces are kept.
+        decode: reads the content of a trace in the form that is kept.
+    """
+
+    def __init__(self, repository: TraceRepository, decode: Callable[[bytes], TraceContent]) -> None:
+        self._repository = repository
+        self._decode = decode
+
+    def create_trace(self, draft: TraceDraft, request_id: str) -> StoredTrace:
+        """Store one trace, once for each request id."""
+        (trace,) = checked_traces([draft], 1, "trace")
+        request = RequestKey("CreateTrace", request_id, trace.content_digest)
+        (result,) = self._repository.create([trace], "keep", request)
+        return self._repository.get(result.id)
+
+    def create_traces(
+        self, drafts: Iterable[TraceDraft], count: int, policy: DuplicatePolicy, request_id: str
+    ) -> list[CreateResult]:
+        """Store a batch of ``count``, all or nothing, once for each request id; one result for each draft, in
+        order."""
+        batch = checked_traces(drafts, count, "traces[{}]")
+        body = digest_json({"policy": policy, "traces": [trace.content_digest for trace in batch]})
+        return self._repository.create(batch, policy, RequestKey("BatchCreateTraces", request_id, body))
+
+    def get_trace(self, name: str) -> StoredTrace:
+        """One trace by its resource name."""
+        return self._repository.get(parse_name(TRACE_NAME, name))
+
+    def list_traces(
+        self, filter_fields: dict[str, Any], size: int, page_token: str
+    ) -> tuple[Sequence[StoredTrace], str]:
+        """One page, newest first, and the token of the next page (empty on the last)."""
+        wanted = checked_filter(filter_fields)
+        limit = page_size(size)
+        digest = digest_json({"method": "ListTraces", "filter": wanted.model_dump(mode="json")})
+        position = decode_page_token(page_token, digest)
+        page = self._repository.newest(wanted, position["sequence"] if position else None, limit)
+        if page.last:
+            return page.traces, ""
+        return page.traces, encode_page_token({"sequence": page.traces[-1].sequence}, digest)
+
+    def stream_traces(
+        self, filter_fields: dict[str, Any], as_of: int, after: int = 0
+    ) -> tuple[int, Iterator[Sequence[StoredTrace]]]:
+        """The snapshot's number, and its traces in the order of commits, by parts that fit in one message.
+
+        ``as_of`` 0 means the newest commit; only traces with a sequence greater than ``after`` come. The
+        parts raise FailedPrecondition(SNAPSHOT_INCOMPLETE) if traces among them have been deleted.
+        """
+        wanted = checked_filter(filter_fields)
+        newest = self._repository.last_sequence()
+        if not 0 <= as_of <= newest:
+            description = f"is {as_of}; the newest commit is {newest}, and 0 means that one"
+            raise InvalidArgument(
+                f"as_of: {description}",
+                reason="AS_OF_INVALID",
+                metadata={"newest": str(newest)},
+                violations=[FieldViolation("as_of", description)],
+            )
+        if after < 0:
+            raise InvalidArgument(
+                f"after_sequence: is {after}; the sequence of a trace, or 0, would be right",
+                reason="AFTER_SEQUENCE_INVALID",
+                violations=[FieldViolation("after_sequence", f"is {after}; at least 0 would be right")],
+            )
+        snapshot = as_of or newest
+        return snapshot, self._parts(wanted, after, snapshot)
+
+    def delete_trace(self, name: str) -> None:
+        """Delete one trace; its id and content digest stay on record."""
+        self._repository.delete(parse_name(TRACE_NAME, name))
+
+    def score_trace(self, name: str, criteria: Sequence[str]) -> list[Score]:
+        """Score one trace by built-in criteria (none: "structure") and store the scores.
+
+        Raises FailedPrecondition(REFERENCE_ANSWER_MISSING).
+        """
+        trace_id = parse_name(TRACE_NAME, name)
+        chosen = _checked_criteria(criteria)
+        trace = self._repository.get(trace_id)
+        given = self._scores(trace, chosen)
+        self._repository.add_scores(given, None, "name")
+        return given
+
+    def score_traces(self, names: Sequence[str], criteria: Sequence[str]) -> list[ScoreResult]:
+        """Score traces as ``score_trace`` does, and store the scores of them all together.
+
+        One result for each name, in order, as far as they fit in one message, at least one.
+        """
+        trace_ids = checked_trace_ids(names)
+        chosen = _checked_criteria(criteria)
+        while True:
+            results = self._score_results(trace_ids, chosen)
+            try:
+                given = [score for result in results for score in result.scores]
+                if given:
+                    self._repository.add_scores(given, None, "names")
+                return results
+            except NotFound:
+                # One was deleted since it was read: now that is its result.
+                continue
+
+    def _score_results(self, trace_ids: Sequence[str], criteria: Sequence[Criterion]) -> list[ScoreResult]:
+        results: list[ScoreResult] = []
+        used = 0
+        for trace in self._repository.each(trace_ids, "names[{}]"):
+            check()
+            result = self._score_result(trace, criteria)
+            used += sum(_SCORE_BYTES + len(canonical_json(score.details)) for score in result.scores)
+            if results and used > _ANSWER_BYTES:
+                break
+            results.append(result)
+        return results
+
+    def _score_result(self, trace: StoredTrace | DomainError, criteria: Sequence[Criterion]) -> ScoreResult:
+        if isinstance(trace, DomainError):
+            return ScoreResult(reason=trace.reason, message=trace.message)
+        try:
+            return ScoreResult(self._scores(trace, criteria))
+        except FailedPrecondition as error:
+            return ScoreResult(reason=error.reason, message=error.message)
+
+    def _scores(self, trace: StoredTrace, criteria: Sequence[Criterion]) -> list[Score]:
+        content = self._decode(trace.encoded)
+        now = datetime.now(UTC)
+        return [Score(trace.id, criterion, *CRITERIA[criterion](content), now) for criterion in criteria]
+
+    def write_scores(self, fields: Sequence[Mapping[str, Any]], request_id: str) -> int:
+        """Store scores of the caller's, all or nothing, once for each request id; returns how many."""
+        drafts = checked_scores(fields, CRITERIA)
+        now = datetime.now(UTC)
+        given = [
+            Score(
+                parse_name(TRACE_NAME, draft.trace, f"scores[{index}].trace"),
+                draft.criterion,
+                draft.value,
+                draft.details,
+                now,
+            )
+            for index, draft in enumerate(drafts)
+        ]
+        body = digest_json([draft.model_dump() for draft in drafts])
+        self._repository.add_scores(given, RequestKey("WriteScores", request_id, body), "scores[{}].trace")
+        return len(given)
+
+    def list_scores(
+        self, trace_name: str, criterion: str, size: int, page_token: str
+    ) -> tuple[Sequence[Score], str]:
+        """One page of a trace's scores, newest first, and the token of the next page (empty on the last)."""
+        trace_id = parse_name(TRACE_NAME, trace_name, "trace")
+        digest = digest_json({"method": "ListScores", "trace": trace_id, "criterion": criterion})
+        position = decode_page_token(page_token, digest)
+        page = self._repository.scores(
+            trace_id, criterion, position["before"] if position else None, min(page_size(size), SCORE_PAGE)
+        )
+        if page.next_before is None:
+            return page.scores, ""
+        return page.scores, encode_page_token({"before": page.next_before}, digest)
+
+    def compare_traces(self, base_name: str, other_name: str) -> Comparison:
+        """Two traces side by side, each with its latest scores."""
+        base_id = parse_name(TRACE_NAME, base_name, "base")
+        other_id = parse_name(TRACE_NAME, other_name, "other")
+        base, other = self._scored(base_id, "base"), self._scored(other_id, "other")
+        return Comparison(
+            base,
+            other,
+            align(base.content["steps"], other.content["steps"]),
+            normalised(base.content["final_answer"]) == normalised(other.content["final_answer"]),
+        )
+
+    def _scored(self, trace_id: str, field: str) -> ScoredTrace:
+        trace = self._repository.get(trace_id, field)
+        return ScoredTrace(trace, self._decode(trace.encoded), self._repository.latest_scores(trace))
+
+    def _parts(self, wanted: TraceFilter, after: int, as_of: int) -> Iterator[Sequence[StoredTrace]]:
+        last = False
+        while not last:
+            page = self._repository.snapshot_part(wanted, after, as_of, STREAM_BATCH)
+            last = page.last
+            if page.traces:
+                after = page.traces[-1].sequence
+                yield page.traces
+
+
+def _checked_criteria(criteria: Sequence[str]) -> list[Criterion]:
+    violations = Violations()
+    chosen: list[Criterion] = []
+    for index, name in enumerate(criteria or ["structure"]):
+        known = next((criterion for criterion in CRITERIA if criterion == name), None)
+        if known is None:
+            violations.add(f"criteria[{index}]", f"is {name!r}; one of {', '.join(CRITERIA)} would be right")
+        elif known in chosen:
+            violations.add(f"criteria[{index}]", f"is {name!r}, which stands there already")
+        else:
+            chosen.append(known)
+    violations.raise_if_any("CRITERION_INVALID")
+    return chosen

@@ -1,0 +1,127 @@
+"""Checks what arrives, and names every wrong field by its path in the request."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from tunix_rt_kit.callers import check
+from tunix_rt_kit.errors import InvalidArgument
+from tunix_rt_kit.serving.field_errors import field_path, field_problems
+from tunix_rt_kit.serving.resources import parse_name
+from tunix_rt_kit.serving.validation import Violations
+from tunix_rt_trace_store.traces.content import rendered
+from tunix_rt_trace_store.traces.model import (
+    MAX_BATCH,
+    MAX_SCORED,
+    MAX_TRACE_BYTES,
+    SCORE_DRAFTS,
+    TRACE_CONTENT,
+    TRACE_NAME,
+    NewTrace,
+    ScoreDraft,
+    TraceDraft,
+    TraceFilter,
+)
+
+
+def checked_traces(drafts: Iterable[TraceDraft], count: int, path: str) -> list[NewTrace]:
+    """Traces ready to be stored, every limit checked.
+
+    Args:
+        drafts: the traces as they arrived, so many as ``count`` says; one that nobody needs to look at is not
+            taken.
+        count: how many there are.
+        path: where a trace stands in the request: ``trace``, or ``traces[{}]`` for those of a batch.
+
+    Raises InvalidArgument: BATCH_SIZE_INVALID, TRACE_INVALID with the wrong fields.
+    """
+    violations = Violations()
+    violations.check(
+        1 <= count <= MAX_BATCH, "traces", f"holds {count:,} traces; 1 to {MAX_BATCH:,} would be right"
+    )
+    violations.raise_if_any("BATCH_SIZE_INVALID")
+    traces: list[NewTrace] = []
+    for index, draft in enumerate(drafts):
+        check()
+        size, place = len(draft.encoded), path.format(index)
+        violations.check(
+            size <= MAX_TRACE_BYTES,
+            place,
+            f"is {size:,} bytes encoded; at most {MAX_TRACE_BYTES:,} would be right",
+        )
+        try:
+            content = TRACE_CONTENT.validate_python(draft.content, strict=True)
+        except ValidationError as error:
+            for location, description in field_problems(error):
+                violations.add(f"{place}.{field_path(location)}", description)
+        if violations.enough:
+            break
+        if not violations.found:
+            traces.append(rendered(content, draft.encoded))
+    violations.raise_if_any("TRACE_INVALID")
+    return traces
+
+
+def checked_scores(drafts: Sequence[Mapping[str, Any]], reserved: Collection[str]) -> list[ScoreDraft]:
+    """Scores that a client writes, every limit checked; ``reserved`` criteria are the server's own.
+
+    Raises InvalidArgument: BATCH_SIZE_INVALID, SCORE_INVALID with every wrong field.
+    """
+    violations = Violations()
+    violations.check(
+        1 <= len(drafts) <= MAX_BATCH,
+        "scores",
+        f"holds {len(drafts)} scores; 1 to {MAX_BATCH:,} would be right",
+    )
+    violations.raise_if_any("BATCH_SIZE_INVALID")
+    scores: list[ScoreDraft] = []
+    try:
+        scores = SCORE_DRAFTS.validate_python(drafts, strict=True)
+    except ValidationError as error:
+        for location, description in field_problems(error):
+            violations.add(field_path(("scores", *location)), description)
+    for index, score in enumerate(scores):
+        violations.check(
+            score.criterion not in reserved,
+            f"scores[{index}].criterion",
+            f"is {score.criterion!r}, which ScoreTrace gives; a name of your own would be right",
+        )
+    violations.raise_if_any("SCORE_INVALID")
+    return scores
+
+
+def checked_trace_ids(names: Sequence[str]) -> list[str]:
+    """The ids of traces that are to be scored.
+
+    Raises InvalidArgument: BATCH_SIZE_INVALID, RESOURCE_NAME_INVALID with every wrong name.
+    """
+    violations = Violations()
+    violations.check(
+        1 <= len(names) <= MAX_SCORED,
+        "names",
+        f"holds {len(names):,} names; 1 to {MAX_SCORED} would be right",
+    )
+    violations.raise_if_any("BATCH_SIZE_INVALID")
+    trace_ids: list[str] = []
+    for index, name in enumerate(names):
+        try:
+            trace_ids.append(parse_name(TRACE_NAME, name, f"names[{index}]"))
+        except InvalidArgument as error:
+            violations.found.extend(error.violations)
+    violations.raise_if_any("RESOURCE_NAME_INVALID")
+    return trace_ids
+
+
+def checked_filter(fields: Mapping[str, Any]) -> TraceFilter:
+    """The filter of a request; raises InvalidArgument(FILTER_INVALID) with every wrong field."""
+    violations = Violations()
+    try:
+        return TraceFilter.model_validate(fields, strict=True)
+    except ValidationError as error:
+        for location, description in field_problems(error):
+            violations.add(field_path(("filter", *location)), description)
+    violations.raise_if_any("FILTER_INVALID")
+    raise AssertionError("a validation error without a problem")

@@ -1,0 +1,1 @@
+"""Base models on this host."""

@@ -1,0 +1,127 @@
+"""Base models on this host, without a model library."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from tunix_rt_kit.artifacts import ArtifactStore
+from tunix_rt_kit.chat import ChatTemplate
+from tunix_rt_kit.errors import DomainError
+from tunix_rt_kit.models.hf_folder import read_config
+from tunix_rt_kit.models.store import BaseModelInfo, ModelStore
+from tunix_rt_kit.models.tokenizer import load_tokenizer, read_tokenizer
+from tunix_rt_trainer.base_models.turn_markers import require_single_tokens
+from tunix_rt_trainer.jobs.model import (
+    BaseModelShape,
+    BaseModelSummary,
+    ChatTemplateFields,
+    CheckpointFile,
+    Projection,
+)
+
+_LOG: Final = logging.getLogger(__name__)
+TOKENIZER_FILE: Final = "tokenizer.json"
+_MATRIX: Final = 2
+
+
+class HostBaseModels:
+    """The base models of a ``ModelStore``, whose tokenizers are put into the artifact store."""
+
+    def __init__(self, models_dir: Path, artifacts: ArtifactStore) -> None:
+        self._store = ModelStore(models_dir)
+        self._artifacts = artifacts
+        self._special: dict[str, tuple[str, ...]] = {}
+
+    def list(self) -> Sequence[BaseModelSummary]:
+        """All of them, without what the tokenizer tells where the artifact store cannot take it."""
+        return [self._listed(info) for info in self._store.list()]
+
+    def resolve(self, base_model: str) -> BaseModelSummary:
+        """What a name means.
+
+        Raises:
+            NotFound: BASE_MODEL_UNKNOWN.
+            FailedPrecondition: BASE_MODEL_UNSUPPORTED.
+            DomainError: its tokenizer cannot be put into the artifact store.
+        """
+        return self._summary(self._store.resolve(base_model))
+
+    def check_template(self, model: BaseModelSummary, turn_markers: Sequence[str]) -> None:
+        """Raises FailedPrecondition(CHAT_TEMPLATE_MISMATCH) for a marker that is not a token of the model.
+
+        One that is not on the host yet is let through: the worker checks it.
+        """
+        if model.available:
+            require_single_tokens(turn_markers, load_tokenizer(model.path), model.id)
+
+    def shape(self, model: BaseModelSummary) -> BaseModelShape:
+        """Its sizes; raises FailedPrecondition(BASE_MODEL_UNSUPPORTED)."""
+        config = read_config(Path(model.path))
+        projections = [
+            Projection(module=name.split(".")[-2], inputs=shape[1], outputs=shape[0])
+            for name, shape in config.tensor_shapes().items()
+            if len(shape) == _MATRIX and ".layers." in name
+        ]
+        return BaseModelShape(
+            parameter_count=config.parameter_count(),
+            vocab_size=config.vocab_size,
+            hidden_size=config.hidden_size,
+            num_layers=config.num_layers,
+            num_heads=config.num_heads,
+            projections=tuple(projections),
+        )
+
+    def _tokenizer_file(self, folder: Path) -> CheckpointFile:
+        """Raises DomainError if the artifact store cannot be written."""
+        path = folder / TOKENIZER_FILE
+        digest = self._store.digest(path)
+        exists = self._artifacts.exists(digest)
+        stored = self._artifacts.stat(digest) if exists else self._artifacts.put_file(path)
+        return CheckpointFile(
+            path=TOKENIZER_FILE, size_bytes=stored.size, digest=stored.digest, uri=stored.uri
+        )
+
+    def _listed(self, info: BaseModelInfo) -> BaseModelSummary:
+        try:
+            return self._summary(info)
+        except DomainError as error:
+            _LOG.warning("the tokenizer of %s is not known: %s", info.id, error)
+            return _summary(info, None, ())
+
+    def _summary(self, info: BaseModelInfo) -> BaseModelSummary:
+        if not info.pulled:
+            return _summary(info, None, ())
+        file = self._tokenizer_file(info.path)
+        if file.digest not in self._special:
+            tokenizer = read_tokenizer(info.path)
+            self._special[file.digest] = tuple(text for _, text in sorted(tokenizer.special_tokens.items()))
+        return _summary(info, file, self._special[file.digest])
+
+
+def _summary(
+    info: BaseModelInfo, tokenizer_file: CheckpointFile | None, special_tokens: tuple[str, ...]
+) -> BaseModelSummary:
+    fields, digest = None, ""
+    if info.chat_template and info.eos_token:
+        template = ChatTemplate.from_jinja(
+            info.chat_template, bos_token=info.bos_token or "", eos_token=info.eos_token
+        )
+        fields, digest = ChatTemplateFields(**template.model_dump()), template.digest
+    return BaseModelSummary(
+        id=info.id,
+        available=info.pulled,
+        family=info.family,
+        parameter_count=info.parameter_count if info.pulled else 0,
+        context_length=info.context_length,
+        license=info.license or "",
+        weights_digest=info.weights_digest or "",
+        tokenizer_digest=info.tokenizer_digest or "",
+        path=str(info.path),
+        tokenizer_file=tokenizer_file,
+        chat_template=fields,
+        chat_template_digest=digest,
+        special_tokens=special_tokens,
+    )

@@ -1,0 +1,1 @@
+"""Training jobs: from their spec to the checkpoint."""

@@ -1,0 +1,277 @@
+"""Training jobs and checkpoints in the database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.orm import Session
+
+from tunix_rt_kit.database import Database, RequestLog
+from tunix_rt_kit.errors import NotFound
+from tunix_rt_trainer.jobs.model import (
+    ChatTemplateFields,
+    Checkpoint,
+    CheckpointFile,
+    ExportFormat,
+    JobError,
+    JobState,
+    Progress,
+    StageTiming,
+    StepMetrics,
+    TrainingAttempt,
+    TrainingInput,
+    TrainingJob,
+    TrainingManifest,
+    TrainingSpec,
+)
+from tunix_rt_trainer.jobs.service import JobUpdate, QueuedJob, RequestKey
+from tunix_rt_trainer.tables import VERSION_TABLE, checkpoints, exports, jobs, requests
+
+_ACTIVE = (JobState.QUEUED.value, JobState.RUNNING.value, JobState.CANCELLING.value)
+
+
+class SqlJobRepository:
+    """Jobs on SQLite or PostgreSQL; raises what ``Database`` raises besides what each method says.
+
+    A change of state names the states that it may follow, so of two at the same time one comes first.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._requests = RequestLog(requests)
+
+    def migrate(self) -> None:
+        """Bring the schema to the newest revision."""
+        self._database.upgrade("tunix_rt_trainer:migrations", VERSION_TABLE)
+
+    def requested(self, request: RequestKey) -> str | None:
+        """Id of the job that a request made before; raises AlreadyExists(REQUEST_ID_REUSED)."""
+        with self._database.write() as session:
+            known = session.execute(
+                select(requests.c.result).where(
+                    requests.c.method == request.method, requests.c.request_id == request.request_id
+                )
+            ).one_or_none()
+            if known is None:
+                return None
+            return self._once(session, request, str(known.result))
+
+    def create(self, job: TrainingJob, inputs: TrainingInput, request: RequestKey) -> str:
+        """Store a job, once for each request id, and return its id.
+
+        Raises AlreadyExists(REQUEST_ID_REUSED).
+        """
+        with self._database.write() as session:
+            return self._once(session, request, job.id, lambda: _insert(session, job, inputs))
+
+    def get(self, job_id: str) -> TrainingJob:
+        """One job; raises NotFound(TRAINING_JOB_NOT_FOUND)."""
+        with self._database.read() as session:
+            return _job(_row(session, job_id))
+
+    def queued(self, job_id: str) -> QueuedJob:
+        """What is needed to run a job; raises NotFound(TRAINING_JOB_NOT_FOUND)."""
+        with self._database.read() as session:
+            row = _row(session, job_id)
+        return QueuedJob(_job(row), TrainingInput.model_validate(row.inputs))
+
+    def newest(self, before: str | None, limit: int) -> Sequence[TrainingJob]:
+        """Up to ``limit`` jobs, newest first, with ids below ``before``."""
+        query = select(jobs).order_by(jobs.c.id.desc()).limit(limit)
+        if before is not None:
+            query = query.where(jobs.c.id < before)
+        with self._database.read() as session:
+            return [_job(row) for row in session.execute(query)]
+
+    def unfinished(self) -> Sequence[TrainingJob]:
+        """The jobs that have not ended, oldest first."""
+        with self._database.read() as session:
+            query = select(jobs).where(jobs.c.state.in_(_ACTIVE)).order_by(jobs.c.id)
+            return [_job(row) for row in session.execute(query)]
+
+    def change_state(
+        self,
+        job_id: str,
+        expected: Sequence[JobState],
+        state: JobState,
+        *,
+        attempts: Sequence[TrainingAttempt] = (),
+        error: JobError | None = None,
+    ) -> bool:
+        """Set a job's state if it is one of ``expected``; returns whether it was.
+
+        An ended job gets its end time. A queued one loses how it had ended, and what its last attempt told of
+        its progress. ``attempts``, if any, are all starts of the job, of which the last one has just begun.
+        """
+        values: dict[str, Any] = {"state": state.value}
+        if attempts:
+            values["attempt_count"] = attempts[-1].number
+            values["start_time"] = attempts[-1].start_time
+            values["attempts"] = [_dump(attempt) for attempt in attempts]
+        if error is not None:
+            values["error"] = error.model_dump(mode="json")
+        if state.ended:
+            values["end_time"] = datetime.now(UTC)
+        if state is JobState.QUEUED:
+            values |= {"progress": None, "stage_timings": [], "error": None, "end_time": None}
+        with self._database.write() as session:
+            changed = session.connection().execute(
+                update(jobs)
+                .where(jobs.c.id == job_id, jobs.c.state.in_([entry.value for entry in expected]))
+                .values(**values)
+            )
+        return changed.rowcount == 1
+
+    def save(self, job_id: str, update_: JobUpdate) -> None:
+        """Store how far a job has come."""
+        values: dict[str, Any] = {
+            "progress": _dump(update_.progress),
+            "latest_metrics": _dump(update_.latest_metrics),
+            "stage_timings": [_dump(timing) for timing in update_.stage_timings],
+        }
+        if update_.spec is not None:
+            values["spec"] = _dump(update_.spec)
+        if update_.attempts:
+            values["attempts"] = [_dump(attempt) for attempt in update_.attempts]
+        with self._database.write() as session:
+            session.execute(update(jobs).where(jobs.c.id == job_id).values(**values))
+
+    def add_checkpoint(self, checkpoint: Checkpoint, *, best: bool) -> None:
+        """Store a checkpoint as the job's latest, and as its best one if it is; one of the same step by an
+        earlier attempt is replaced."""
+        job_id, step = checkpoint.job_id, checkpoint.step
+        values = checkpoint.model_dump(mode="json", exclude={"create_time"})
+        with self._database.write() as session:
+            same = (checkpoints.c.job_id == job_id, checkpoints.c.step == step)
+            before = session.execute(select(checkpoints.c.digest).where(*same)).scalar_one_or_none()
+            if before != checkpoint.digest:
+                session.execute(delete(exports).where(exports.c.job_id == job_id, exports.c.step == step))
+            session.execute(delete(checkpoints).where(*same))
+            session.execute(insert(checkpoints).values(**values, create_time=checkpoint.create_time))
+            latest: dict[str, Any] = {"checkpoint_step": step}
+            if best:
+                latest["best_checkpoint_step"] = step
+            session.execute(update(jobs).where(jobs.c.id == job_id).values(**latest))
+
+    def checkpoint(self, job_id: str, step: int) -> Checkpoint:
+        """One checkpoint; raises NotFound(CHECKPOINT_NOT_FOUND)."""
+        with self._database.read() as session:
+            row = session.execute(
+                select(checkpoints).where(checkpoints.c.job_id == job_id, checkpoints.c.step == step)
+            ).one_or_none()
+        if row is None:
+            name = f"trainingJobs/{job_id}/checkpoints/{step}"
+            raise NotFound(
+                f"name: {name} does not exist", reason="CHECKPOINT_NOT_FOUND", metadata={"name": name}
+            )
+        return _checkpoint(row)
+
+    def export(self, job_id: str, step: int, format_: ExportFormat) -> Sequence[CheckpointFile] | None:
+        """The files of a checkpoint in a format, or None if it was not exported so."""
+        where = (exports.c.job_id == job_id, exports.c.step == step, exports.c.format == format_)
+        with self._database.read() as session:
+            files = session.execute(select(exports.c.files).where(*where)).scalar_one_or_none()
+        return None if files is None else [CheckpointFile.model_validate(entry) for entry in files]
+
+    def add_export(
+        self, job_id: str, step: int, format_: ExportFormat, files: Sequence[CheckpointFile]
+    ) -> None:
+        """Store the files of a checkpoint in a format, in place of those that were there."""
+        where = (exports.c.job_id == job_id, exports.c.step == step, exports.c.format == format_)
+        values = {"job_id": job_id, "step": step, "format": format_}
+        with self._database.write() as session:
+            session.execute(delete(exports).where(*where))
+            session.execute(insert(exports).values(**values, files=[_dump(file) for file in files]))
+
+    def latest_checkpoints(self, job_id: str, before: int | None, limit: int) -> Sequence[Checkpoint]:
+        """Up to ``limit`` checkpoints of a job, latest first, with steps below ``before``."""
+        query = select(checkpoints).where(checkpoints.c.job_id == job_id)
+        if before is not None:
+            query = query.where(checkpoints.c.step < before)
+        with self._database.read() as session:
+            rows = session.execute(query.order_by(checkpoints.c.step.desc()).limit(limit))
+            return [_checkpoint(row) for row in rows]
+
+    def _once(self, session: Session, request: RequestKey, job_id: str, write: Any = None) -> str:
+        def create() -> str:
+            if write is not None:
+                write()
+            return job_id
+
+        result, _ = self._requests.once(
+            session,
+            method=request.method,
+            request_id=request.request_id,
+            request_digest=request.digest,
+            earlier_digest=request.earlier_digest,
+            create=create,
+        )
+        return result
+
+
+def _insert(session: Session, job: TrainingJob, inputs: TrainingInput) -> None:
+    session.execute(
+        insert(jobs).values(
+            id=job.id,
+            state=job.state.value,
+            spec=_dump(job.spec),
+            inputs=_dump(inputs),
+            stage_timings=[],
+            attempt_count=0,
+            attempts=[],
+            create_time=job.create_time,
+        )
+    )
+
+
+def _row(session: Session, job_id: str) -> Any:
+    row = session.execute(select(jobs).where(jobs.c.id == job_id)).one_or_none()
+    if row is None:
+        name = f"trainingJobs/{job_id}"
+        raise NotFound(
+            f"name: {name} does not exist", reason="TRAINING_JOB_NOT_FOUND", metadata={"name": name}
+        )
+    return row
+
+
+def _job(row: Any) -> TrainingJob:
+    inputs = TrainingInput.model_validate(row.inputs)
+    return TrainingJob(
+        id=row.id,
+        spec=TrainingSpec.model_validate(row.spec),
+        state=JobState(row.state),
+        error=None if row.error is None else JobError.model_validate(row.error),
+        progress=None if row.progress is None else Progress.model_validate(row.progress),
+        latest_metrics=None if row.latest_metrics is None else StepMetrics.model_validate(row.latest_metrics),
+        dataset_digest=inputs.dataset_digest,
+        chat_template_digest=inputs.chat_template_digest,
+        checkpoint_step=row.checkpoint_step,
+        best_checkpoint_step=row.best_checkpoint_step,
+        attempt_count=row.attempt_count,
+        # Jobs from before attempts were recorded have none.
+        attempts=tuple(TrainingAttempt.model_validate(entry) for entry in row.attempts or ()),
+        create_time=row.create_time,
+        start_time=row.start_time,
+        end_time=row.end_time,
+        stage_timings=tuple(StageTiming.model_validate(entry) for entry in row.stage_timings),
+    )
+
+
+def _checkpoint(row: Any) -> Checkpoint:
+    return Checkpoint(
+        job_id=row.job_id,
+        step=row.step,
+        digest=row.digest,
+        files=tuple(CheckpointFile.model_validate(entry) for entry in row.files),
+        manifest=TrainingManifest.model_validate(row.manifest),
+        manifest_file=CheckpointFile.model_validate(row.manifest_file),
+        chat_template=ChatTemplateFields.model_validate(row.chat_template),
+        create_time=row.create_time,
+    )
+
+
+def _dump(value: Any) -> Any:
+    return None if value is None else value.model_dump(mode="json")

@@ -1,0 +1,384 @@
+"""What the trainer does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol, cast, get_args
+
+from tunix_rt_kit.artifacts import digest_json
+from tunix_rt_kit.errors import FailedPrecondition, FieldViolation, InvalidArgument, NotFound
+from tunix_rt_kit.models.runtime import fast_dtype, on_gpu
+from tunix_rt_kit.serving.paging import decode_page_token, encode_page_token, page_size
+from tunix_rt_kit.serving.resources import format_name, new_id, parse_name, parse_names
+from tunix_rt_trainer.jobs.admission import (
+    check_model,
+    check_supervision,
+    check_validation,
+    check_warmup,
+    checked_spec,
+    training_input,
+)
+from tunix_rt_trainer.jobs.model import (
+    BaseModelShape,
+    BaseModelSummary,
+    Checkpoint,
+    CheckpointFile,
+    DatasetInput,
+    ExportFormat,
+    JobError,
+    JobLine,
+    JobState,
+    Progress,
+    SplitFindings,
+    StageTiming,
+    StepMetrics,
+    TrainingAttempt,
+    TrainingInput,
+    TrainingJob,
+    TrainingPlan,
+    TrainingSpec,
+    TrainingSpecDraft,
+)
+from tunix_rt_trainer.jobs.plan import planned
+
+JOB_NAME: Final = "trainingJobs/{training_job}"
+CHECKPOINT_NAME: Final = "trainingJobs/{training_job}/checkpoints/{checkpoint}"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestKey:
+    """What makes a create the same one: its method, its request id, and a digest of its body, or the one by
+    which an earlier release knew the same body."""
+
+    method: str
+    request_id: str
+    digest: str
+    earlier_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedJob:
+    """A job and what it was given."""
+
+    job: TrainingJob
+    inputs: TrainingInput
+
+
+@dataclass(frozen=True, slots=True)
+class JobUpdate:
+    """How far a job has come.
+
+    ``spec`` is set where a default was filled in meanwhile, ``attempts`` where the present one has told what
+    it goes on from.
+    """
+
+    progress: Progress | None
+    latest_metrics: StepMetrics | None
+    stage_timings: tuple[StageTiming, ...]
+    spec: TrainingSpec | None = None
+    attempts: tuple[TrainingAttempt, ...] = ()
+
+
+class JobRepository(Protocol):
+    """Where jobs and checkpoints are kept."""
+
+    def requested(self, request: RequestKey) -> str | None: ...
+    def create(self, job: TrainingJob, inputs: TrainingInput, request: RequestKey) -> str: ...
+    def get(self, job_id: str) -> TrainingJob: ...
+    def queued(self, job_id: str) -> QueuedJob: ...
+    def newest(self, before: str | None, limit: int) -> Sequence[TrainingJob]: ...
+    def unfinished(self) -> Sequence[TrainingJob]: ...
+    def change_state(
+        self,
+        job_id: str,
+        expected: Sequence[JobState],
+        state: JobState,
+        *,
+        attempts: Sequence[TrainingAttempt] = (),
+        error: JobError | None = None,
+    ) -> bool: ...
+    def save(self, job_id: str, update_: JobUpdate) -> None: ...
+    def add_checkpoint(self, checkpoint: Checkpoint, *, best: bool) -> None: ...
+    def checkpoint(self, job_id: str, step: int) -> Checkpoint: ...
+    def latest_checkpoints(self, job_id: str, before: int | None, limit: int) -> Sequence[Checkpoint]: ...
+
+
+class Datasets(Protocol):
+    """The exporter's datasets."""
+
+    def get(self, name: str) -> DatasetInput:
+        """One dataset; raises NotFound, and Unavailable if the exporter cannot be reached."""
+
+    def audit(
+        self, name: str, base_model: str, tokenizer: CheckpointFile, max_length: int
+    ) -> Mapping[str, SplitFindings]:
+        """What an audit tells of each split; raises DomainError."""
+
+
+class BaseModels(Protocol):
+    """The base models on this host, and those that can be fetched."""
+
+    def list(self) -> Sequence[BaseModelSummary]:
+        """All of them."""
+
+    def resolve(self, base_model: str) -> BaseModelSummary:
+        """What a name means; raises NotFound(BASE_MODEL_UNKNOWN), FailedPrecondition."""
+
+    def shape(self, model: BaseModelSummary) -> BaseModelShape:
+        """The sizes of a model that is on the host; raises FailedPrecondition."""
+
+    def check_template(self, model: BaseModelSummary, turn_markers: Sequence[str]) -> None:
+        """Raises FailedPrecondition(CHAT_TEMPLATE_MISMATCH) for a marker that is not a token of a model."""
+
+
+class LineReader(Protocol):
+    """Reads on in the metrics and log lines of a job."""
+
+    def read(self) -> Sequence[JobLine]:
+        """The lines that came since the last call; the first call gives all."""
+
+
+class JobQueue(Protocol):
+    """Runs jobs."""
+
+    def submit(self, job_id: str) -> None:
+        """Put a job that was stored at the end of the queue."""
+
+    def stop_job(self, job_id: str, *, at_once: bool) -> None:
+        """Ask a running job to stop at its next step, or end it at once."""
+
+    def lines(self, job_id: str) -> LineReader:
+        """The metrics and log lines of a job."""
+
+
+class Exporter(Protocol):
+    """Makes checkpoints' files in other formats."""
+
+    def export(self, checkpoint: Checkpoint, format_: ExportFormat) -> Sequence[CheckpointFile]:
+        """The files; raises DomainError."""
+
+
+class Artifacts(Protocol):
+    """Where the files of checkpoints are kept."""
+
+    def iter_chunks(self, digest: str, offset: int = 0, chunk_size: int = ...) -> Iterator[bytes]:
+        """The content from a byte on; raises DataLoss if it is damaged."""
+
+
+class TrainerService:
+    """The use cases. Every method raises InvalidArgument that names each wrong field, NotFound, and what the
+    ports raise."""
+
+    def __init__(
+        self,
+        repository: JobRepository,
+        datasets: Datasets,
+        models: BaseModels,
+        queue: JobQueue,
+        artifacts: Artifacts,
+        exporter: Exporter,
+    ) -> None:
+        self._repository = repository
+        self._datasets = datasets
+        self._models = models
+        self._queue = queue
+        self._artifacts = artifacts
+        self._exporter = exporter
+
+    def list_base_models(self, size: int, page_token: str) -> tuple[Sequence[BaseModelSummary], str]:
+        """One page, by id, and the token of the next page (empty on the last)."""
+        limit = page_size(size)
+        listing = digest_json({"method": "ListBaseModels"})
+        position = decode_page_token(page_token, listing)
+        models = sorted(self._models.list(), key=lambda model: model.id)
+        rest = [model for model in models if position is None or model.id > position["id"]]
+        return _page(rest[: limit + 1], limit, listing, lambda model: {"id": model.id})
+
+    def get_base_model(self, base_model: str) -> BaseModelSummary:
+        """One base model; raises NotFound(BASE_MODEL_UNKNOWN), FailedPrecondition(BASE_MODEL_UNSUPPORTED)."""
+        return self._models.resolve(base_model)
+
+    def create_job(self, draft: TrainingSpecDraft, request_id: str) -> TrainingJob:
+        """Put a job into the queue, once for each request id."""
+        spec = checked_spec(draft)
+        body = spec.model_dump(mode="json")
+        # A type that was left out was bfloat16 before hosts chose it.
+        earlier = body | {"dtype": "bfloat16"} if spec.dtype == "auto" else body
+        request = RequestKey(
+            "CreateTrainingJob", request_id, digest_json({"spec": body}), digest_json(earlier)
+        )
+        known = self._repository.requested(request) if request_id else None
+        if known is not None:
+            return self._repository.get(known)
+        inputs = self._admit(spec, self._models.resolve(spec.base_model))[0]
+        job = TrainingJob(
+            id=new_id(),
+            spec=spec,
+            state=JobState.QUEUED,
+            dataset_digest=inputs.dataset_digest,
+            chat_template_digest=inputs.chat_template_digest,
+            create_time=datetime.now(UTC),
+        )
+        stored = self._repository.create(job, inputs, request)
+        self._queue.submit(stored)
+        return self._repository.get(stored)
+
+    def plan_job(self, draft: TrainingSpecDraft) -> TrainingPlan:
+        """What a job would do. The spec is checked as `create_job` checks it.
+
+        Raises FailedPrecondition: BASE_MODEL_NOT_PULLED, there is no tokenizer on the host to count with.
+        """
+        spec = checked_spec(draft)
+        if spec.dtype == "auto":
+            # The job's child decides by the device that it finds, which takes a model library to look at.
+            likely = fast_dtype("gpu" if on_gpu() else "cpu")
+            spec = spec.model_copy(update={"dtype": likely})
+        model = self._models.resolve(spec.base_model)
+        if model.tokenizer_file is None:
+            raise FailedPrecondition(
+                f"spec.base_model: {model.id} is not on the trainer's host yet, so its tokens cannot be "
+                f"counted; fetch it first: tunix-rt models pull {model.id}",
+                reason="BASE_MODEL_NOT_PULLED",
+                metadata={"base_model": model.id},
+            )
+        findings = self._admit(spec, model)[1]
+        return planned(spec, self._models.shape(model), findings)
+
+    def _admit(
+        self, spec: TrainingSpec, model: BaseModelSummary
+    ) -> tuple[TrainingInput, Mapping[str, SplitFindings]]:
+        check_model(spec, model)
+        inputs = training_input(self._datasets.get(spec.dataset))
+        check_validation(spec, inputs)
+        self._models.check_template(model, inputs.turn_markers)
+        if model.tokenizer_file is None:
+            # A model that is not on the host yet has no tokenizer to count with: then the worker checks.
+            return inputs, {}
+        findings = self._datasets.audit(spec.dataset, model.id, model.tokenizer_file, spec.max_length)
+        check_supervision(spec, inputs, findings)
+        check_warmup(spec, findings)
+        return inputs, findings
+
+    def get_job(self, name: str) -> TrainingJob:
+        """One job by its resource name."""
+        return self._repository.get(parse_name(JOB_NAME, name))
+
+    def list_jobs(self, size: int, page_token: str) -> tuple[Sequence[TrainingJob], str]:
+        """One page, newest first, and the token of the next page (empty on the last)."""
+        limit = page_size(size)
+        listing = digest_json({"method": "ListTrainingJobs"})
+        position = decode_page_token(page_token, listing)
+        found = self._repository.newest(position["id"] if position else None, limit + 1)
+        return _page(found, limit, listing, lambda job: {"id": job.id})
+
+    def cancel_job(self, name: str) -> TrainingJob:
+        """Ask a job to stop at its next step; asked again, it is ended at once. An ended job stays."""
+        job_id = parse_name(JOB_NAME, name)
+        job = self._repository.get(job_id)
+        if job.state.ended:
+            return job
+        change = self._repository.change_state
+        if not change(job_id, [JobState.QUEUED], JobState.CANCELLED):
+            again = not change(job_id, [JobState.RUNNING], JobState.CANCELLING)
+            self._queue.stop_job(job_id, at_once=again)
+        return self._repository.get(job_id)
+
+    def resume_job(self, name: str) -> TrainingJob:
+        """Put a failed or cancelled job into the queue again, to go on from its latest checkpoint. A job that
+        is queued or runs stays as it is.
+
+        Raises FailedPrecondition: TRAINING_JOB_SUCCEEDED, there is nothing left to do; TRAINING_JOB_STOPPING,
+        its cancellation is not done yet.
+        """
+        job_id = parse_name(JOB_NAME, name)
+        job = self._repository.get(job_id)
+        refusals = {
+            JobState.SUCCEEDED: ("TRAINING_JOB_SUCCEEDED", "has succeeded; there is nothing to go on with"),
+            JobState.CANCELLING: ("TRAINING_JOB_STOPPING", "is still being cancelled; ask again when it is"),
+        }
+        if job.state in refusals:
+            reason, problem = refusals[job.state]
+            raise FailedPrecondition(f"name: {name} {problem}", reason=reason, metadata={"name": name})
+        ended = [JobState.FAILED, JobState.CANCELLED]
+        if self._repository.change_state(job_id, ended, JobState.QUEUED):
+            self._queue.submit(job_id)
+        return self._repository.get(job_id)
+
+    def lines(self, name: str) -> LineReader:
+        """The metrics and log lines of a job."""
+        return self._queue.lines(self.get_job(name).id)
+
+    def list_checkpoints(self, parent: str, size: int, page_token: str) -> tuple[Sequence[Checkpoint], str]:
+        """One page of a job's checkpoints, latest first, and the token of the next page."""
+        job_id = parse_name(JOB_NAME, parent, "parent")
+        limit = page_size(size)
+        listing = digest_json({"method": "ListCheckpoints", "parent": parent})
+        position = decode_page_token(page_token, listing)
+        self._repository.get(job_id)
+        found = self._repository.latest_checkpoints(job_id, position["step"] if position else None, limit + 1)
+        return _page(found, limit, listing, lambda checkpoint: {"step": checkpoint.step})
+
+    def get_checkpoint(self, name: str) -> Checkpoint:
+        """One checkpoint by its resource name."""
+        ids = parse_names(CHECKPOINT_NAME, name)
+        step = ids["checkpoint"]
+        if not (step.isascii() and step.isdigit() and len(step) < 19):
+            raise NotFound(
+                f"name: {name} does not exist; a checkpoint's id is the number of its step",
+                reason="CHECKPOINT_NOT_FOUND",
+                metadata={"name": name},
+            )
+        return self._repository.checkpoint(ids["training_job"], int(step))
+
+    def export_checkpoint(self, name: str, format_: str) -> tuple[Checkpoint, Sequence[CheckpointFile]]:
+        """A checkpoint and its files in a format; raises what `CheckpointExporter.export` raises."""
+        checkpoint = self.get_checkpoint(name)
+        known = get_args(ExportFormat)
+        if format_ not in known:
+            description = f"{format_} is no format; one of {', '.join(known)} would be right"
+            raise InvalidArgument(
+                f"format: {description}",
+                reason="EXPORT_FORMAT_UNKNOWN",
+                violations=[FieldViolation("format", description)],
+            )
+        return checkpoint, self._exporter.export(checkpoint, cast("ExportFormat", format_))
+
+    def read_file(
+        self, name: str, path: str, offset: int, format_: str = ""
+    ) -> tuple[CheckpointFile, Iterator[bytes]]:
+        """A file of a checkpoint, as it was saved or in a format, and its bytes from ``offset`` on."""
+        if format_:
+            files: Sequence[CheckpointFile] = self.export_checkpoint(name, format_)[1]
+        else:
+            checkpoint = self.get_checkpoint(name)
+            files = [*checkpoint.files, checkpoint.manifest_file]
+        file = next((file for file in files if file.path == path), None)
+        if file is None:
+            known = ", ".join(file.path for file in files)
+            raise NotFound(
+                f"path: {name} has no file {path[:120]!r}; it has {known}",
+                reason="CHECKPOINT_FILE_NOT_FOUND",
+                metadata={"name": name, "path": path},
+            )
+        if not 0 <= offset <= file.size_bytes:
+            description = f"{offset} is outside the file, which has {file.size_bytes} bytes"
+            raise InvalidArgument(
+                f"offset: {description}",
+                reason="OFFSET_INVALID",
+                violations=[FieldViolation("offset", description)],
+            )
+        return file, self._artifacts.iter_chunks(file.digest, offset)
+
+
+def job_name(job_id: str) -> str:
+    """The resource name of a job."""
+    return format_name(JOB_NAME, job_id)
+
+
+def _page(found: Sequence[Any], limit: int, listing: str, position: Any) -> tuple[Sequence[Any], str]:
+    if len(found) <= limit:
+        return found, ""
+    kept = found[:limit]
+    return kept, encode_page_token(position(kept[-1]), listing)
