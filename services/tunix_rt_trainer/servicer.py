@@ -41,14 +41,14 @@ class TrainerServicer(v1.TrainerServicer):
 
     async def CreateTrainingJob(self, request: v1.CreateTrainingJobRequest, context: Any) -> v1.TrainingJob:
         def call() -> v1.TrainingJob:
-            job = self._service.create_job(convert.draft(request.spec), request.request_id)
+            job = self._service.create_job(convert.asked(request.spec), request.request_id)
             return convert.job_message(job)
 
         return await run_blocking(call)
 
     async def PlanTrainingJob(self, request: v1.PlanTrainingJobRequest, context: Any) -> v1.TrainingPlan:
         return await run_blocking(
-            lambda: convert.plan_message(self._service.plan_job(convert.draft(request.spec)))
+            lambda: convert.plan_message(self._service.plan_job(convert.asked(request.spec)))
         )
 
     async def GetTrainingJob(self, request: v1.GetTrainingJobRequest, context: Any) -> v1.TrainingJob:

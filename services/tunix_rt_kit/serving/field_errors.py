@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from tunix_rt_kit.serving.validation import Violations
+
 _SHOWN = 60
+
+T = TypeVar("T", bound=BaseModel)
 
 Location = tuple[int | str, ...]
 
@@ -20,8 +24,31 @@ def field_problems(error: ValidationError) -> Iterator[tuple[Location, str]]:
     hold a ``path``, a tuple that leads from the validated field to the wrong place in it.
     """
     for problem in error.errors():
+        if problem["type"] == "default_factory_not_called":
+            # It follows from the problem of another field.
+            continue
         inner: Location = tuple(problem.get("ctx", {}).get("path", ()))
         yield (*problem["loc"], *inner), _description(problem)
+
+
+def validated(kind: type[T], fields: Mapping[str, Any], path: str, wrong: Violations) -> T:
+    """``fields`` as a value of ``kind``; what is wrong is noted as the fields at ``path``.
+
+    Where something is wrong, the value has the right fields and the defaults of the others, and none where
+    there is no default: enough to look for what is wrong between the right fields.
+    """
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        for location, description in field_problems(error):
+            wrong.add(field_path((path, *location)), description)
+        bad = {problem["loc"][0] for problem in error.errors()}
+    right = {name: value for name, value in fields.items() if name not in bad}
+    for name, value in right.items():
+        field = kind.model_fields[name]
+        adapter: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, field])  # type: ignore[arg-type]
+        right[name] = adapter.validate_python(value)
+    return kind.model_construct(**right)
 
 
 def field_path(location: Sequence[int | str]) -> str:
@@ -47,6 +74,11 @@ def _description(problem: ErrorDetails) -> str:
         return f"is {value}; at least {limits['ge']} would be right"
     if kind == "less_than_equal":
         return f"is {value}; at most {limits['le']} would be right"
+    if kind == "less_than":
+        return f"is {value}; less than {limits['lt']} would be right"
+    if kind == "literal_error":
+        known = limits["expected"].replace("'", "").replace(" or ", ", ")
+        return f"is {_shown(value)}; one of {known} would be right"
     if kind == "greater_than":
         return f"is {value}; more than {limits['gt']} would be right"
     if kind == "finite_number":

@@ -28,6 +28,10 @@ class Violations:
         """Note a violation of the field at ``field_path``."""
         self.found.append(FieldViolation(field_path, description))
 
+    def names(self, *paths: str) -> bool:
+        """Whether a field at one of the paths, or inside it, is wrong."""
+        return any(violation.field.startswith(paths) for violation in self.found)
+
     @property
     def enough(self) -> bool:
         """Whether so many are wrong that nobody looks for more."""

@@ -69,6 +69,8 @@ def from_message(message: Message, kind: type[BaseModel]) -> dict[str, Any]:
         if expected is None or (field.has_presence and not message.HasField(field.name)):
             continue
         found = getattr(message, field.name)
+        if not (found or field.has_presence or expected.is_required()):
+            continue
         if field.type == _ENUM:
             if (text := _enum_text(field.enum_type, found, expected.annotation)) is not None:
                 read[field.name] = text

@@ -2,90 +2,58 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping
-from typing import Any, Final, TypeVar, get_args
+from typing import Any, Final
 
 from tunix_rt_kit.errors import FailedPrecondition, FieldViolation, InvalidArgument
+from tunix_rt_kit.serving.field_errors import validated
 from tunix_rt_kit.serving.validation import Violations
 from tunix_rt_trainer.jobs.model import (
+    MAX_ROWS,
     TRAIN_SPLIT,
     VALIDATION_SPLIT,
-    AskedDtype,
     BaseModelSummary,
     DatasetInput,
-    EarlyStopping,
-    LoraConfig,
-    MeshShape,
-    Method,
-    OptimizerConfig,
-    Remat,
-    Schedule,
     SplitFindings,
     TrainingInput,
     TrainingSpec,
-    TrainingSpecDraft,
 )
 from tunix_rt_trainer.jobs.plan import planned_steps
 from tunix_rt_trainer.jobs.unlearnable import LOST, NO_END, NO_RESPONSE, SPECIAL, refusal, too_long
 
-TARGET_MODULES: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-MAX_RANK: Final = 1_024
-MAX_ROWS: Final = 1_024
-MIN_LENGTH: Final = 16
-MAX_BASE_MODEL: Final = 4_096
-MAX_STEPS: Final = 1_000_000_000
-MAX_EPOCHS: Final = 10_000
-MAX_DEVICES: Final = 65_536
 SPEC_INVALID: Final = "TRAINING_SPEC_INVALID"
 
-T = TypeVar("T")
+# What a caller gets who leaves the field out; jobs before the field saved at the end alone.
+_CHECKPOINT_INTERVAL: Final = 50
 
-_DATASET: Final = re.compile(r"datasets/[a-z0-9][a-z0-9._-]{0,63}@[a-z0-9][a-z0-9._-]{0,31}")
 
-
-def checked_spec(draft: TrainingSpecDraft) -> TrainingSpec:
+def checked_spec(asked: Mapping[str, Any]) -> TrainingSpec:
     """The spec with every default filled in.
+
+    Args:
+        asked: the fields that a caller set, by their names in the contract.
 
     Raises:
         InvalidArgument: TRAINING_SPEC_INVALID, naming every wrong field as ``spec...``.
     """
     wrong = Violations()
-    _check_texts(draft, wrong)
-    lora = _lora(draft, wrong)
-    optimizer = _optimizer(draft, wrong)
-    length = _value(draft.max_length, 256)
-    wrong.check(length >= MIN_LENGTH, "spec.max_length", f"{length} is below {MIN_LENGTH}")
-    rows = _rows(draft, length, wrong)
-    parts = _parts(draft, rows, wrong)
-    epochs = _epochs(draft, optimizer, wrong)
-    interval = _interval(draft.validation_interval_steps, 0, "spec.validation_interval_steps", wrong)
-    saved = _interval(draft.checkpoint_interval_steps, 50, "spec.checkpoint_interval_steps", wrong)
-    stopping = _early_stopping(draft, interval, wrong)
-    mesh = _mesh(draft, rows // max(parts, 1), wrong)
+    fields = {"checkpoint_interval_steps": _CHECKPOINT_INTERVAL, **asked}
+    if fields.get("method") == "full":
+        given = fields.pop("lora", None)
+        wrong.check(not given, "spec.lora", "is given, but method full learns all weights, no adapter")
+        fields["lora"] = None
+    else:
+        fields.setdefault("lora", {})
+    tokens = fields.pop("tokens_per_batch", None)
+    if fields.get("max_steps") is None:
+        fields.setdefault("epochs", 1.0)
+    spec = validated(TrainingSpec, fields, "spec", wrong)
+    spec = _with_tokens(spec, tokens, "rows_per_batch" in asked, wrong)
+    _check_length(spec, asked, wrong)
+    _check_batch(spec, wrong)
+    _check_measured(spec, asked, wrong)
     wrong.raise_if_any(SPEC_INVALID)
-    return TrainingSpec(
-        base_model=draft.base_model,
-        dataset=draft.dataset,
-        method=_named(draft.method, Method),
-        lora=lora,
-        optimizer=optimizer,
-        max_steps=draft.max_steps,
-        epochs=epochs,
-        rows_per_batch=rows,
-        gradient_accumulation_steps=parts,
-        max_length=length,
-        packing=draft.packing is not False,
-        dtype=_named(draft.dtype, AskedDtype),
-        remat=_named(draft.remat, Remat),
-        seed=draft.seed,
-        validation_interval_steps=interval,
-        checkpoint_interval_steps=saved,
-        keep_best_checkpoint=draft.keep_best_checkpoint,
-        early_stopping=stopping,
-        mesh=mesh,
-    )
+    return spec
 
 
 def check_model(spec: TrainingSpec, model: BaseModelSummary) -> None:
@@ -181,180 +149,58 @@ def check_supervision(
                 raise refusal(problem, split, rows.row_count, first, rows.first_ids, spec.dataset)
 
 
-def _check_texts(draft: TrainingSpecDraft, wrong: Violations) -> None:
-    name = draft.base_model
-    if wrong.check(bool(name), "spec.base_model", "is empty; name a base model, see ListBaseModels"):
-        wrong.check(
-            len(name) <= MAX_BASE_MODEL and "\0" not in name,
-            "spec.base_model",
-            f"{name[:40]!r}... is not a base model's id and not a path",
-        )
-    wrong.check(
-        _DATASET.fullmatch(draft.dataset) is not None,
-        "spec.dataset",
-        f"{draft.dataset[:120]!r} is not of the form datasets/{{dataset_id}}@{{version}}",
-    )
-    for field, value, known in (
-        ("spec.dtype", draft.dtype, get_args(AskedDtype)),
-        ("spec.method", draft.method, get_args(Method)),
-        ("spec.remat", draft.remat, get_args(Remat)),
-        ("spec.optimizer.schedule", draft.schedule, get_args(Schedule)),
-    ):
-        wrong.check(value in known, field, f"{value} is unknown; one of {', '.join(known)} would be right")
-
-
-def _rows(draft: TrainingSpecDraft, length: int, wrong: Violations) -> int:
-    tokens, rows = draft.tokens_per_batch, _value(draft.rows_per_batch, 8)
+def _with_tokens(spec: TrainingSpec, tokens: int | None, rows_given: bool, wrong: Violations) -> TrainingSpec:
+    """The spec with as many rows in a batch as ``tokens`` fill."""
     if tokens is None:
-        wrong.check(1 <= rows <= MAX_ROWS, "spec.rows_per_batch", f"{rows} is not within 1 and {MAX_ROWS:,}")
-        return rows
-    field = "spec.tokens_per_batch"
+        return spec
+    field, length = "spec.tokens_per_batch", spec.max_length
     wrong.check(
-        draft.rows_per_batch is None,
+        not rows_given,
         field,
-        f"{tokens} is given beside rows_per_batch, which is {rows}; give one of them",
+        f"{tokens} is given beside rows_per_batch, which is {spec.rows_per_batch}; give one of them",
     )
-    right = length > 0 and tokens % length == 0 and 1 <= tokens // length <= MAX_ROWS
+    if wrong.names("spec.max_length"):
+        return spec
+    right = tokens % length == 0 and 1 <= tokens // length <= MAX_ROWS
     wrong.check(
         right, field, f"{tokens} is not a multiple of max_length ({length}), one to {MAX_ROWS:,} times that"
     )
-    return tokens // length if right else 1
+    return spec.model_copy(update={"rows_per_batch": tokens // length}) if right else spec
 
 
-def _parts(draft: TrainingSpecDraft, rows: int, wrong: Violations) -> int:
-    parts = _value(draft.gradient_accumulation_steps, 1)
-    wrong.check(
-        parts >= 1 and rows % parts == 0,
-        "spec.gradient_accumulation_steps",
-        f"{parts} does not divide the {rows} rows of a batch",
-    )
-    return parts
-
-
-def _epochs(draft: TrainingSpecDraft, optimizer: OptimizerConfig, wrong: Violations) -> float | None:
-    steps, epochs = draft.max_steps, draft.epochs
-    if epochs is not None:
+def _check_length(spec: TrainingSpec, asked: Mapping[str, Any], wrong: Violations) -> None:
+    """How long the training is."""
+    steps, warmup = spec.max_steps, spec.optimizer.warmup_steps
+    if "max_steps" in asked and "epochs" in asked:
+        problem = f"{asked['epochs']} is given beside max_steps, which is {asked['max_steps']}"
+        wrong.add("spec.epochs", f"{problem}; give one of them")
+    if steps is not None and not wrong.names("spec.max_steps", "spec.optimizer"):
         wrong.check(
-            math.isfinite(epochs) and 0 < epochs <= MAX_EPOCHS,
-            "spec.epochs",
-            f"{epochs} is not above 0 and at most {MAX_EPOCHS:,}",
+            warmup < steps,
+            "spec.optimizer.warmup_steps",
+            f"{warmup} is not below max_steps, which is {steps}",
         )
+
+
+def _check_batch(spec: TrainingSpec, wrong: Violations) -> None:
+    """How a batch is divided into microbatches, and those among devices."""
+    rows, parts, shared = spec.rows_per_batch, spec.gradient_accumulation_steps, spec.mesh.fsdp
+    divided = "spec.gradient_accumulation_steps"
+    if wrong.names("spec.rows_per_batch", "spec.tokens_per_batch", divided):
+        return
+    if not wrong.check(rows % parts == 0, divided, f"{parts} does not divide the {rows} rows of a batch"):
+        return
+    if not wrong.names("spec.mesh"):
         wrong.check(
-            steps is None,
-            "spec.epochs",
-            f"{epochs} is given beside max_steps, which is {steps}; give one of them",
+            rows // parts % shared == 0,
+            "spec.mesh.fsdp",
+            f"{shared} does not divide the {rows // parts} rows that are computed at a time",
         )
-    if steps is None:
-        return _value(epochs, 1.0)
-    wrong.check(
-        1 <= steps <= MAX_STEPS,
-        "spec.max_steps",
-        f"{steps} is not within 1 and {MAX_STEPS:,}; leave it out for one pass over the training split",
-    )
-    wrong.check(
-        optimizer.warmup_steps < max(steps, 1),
-        "spec.optimizer.warmup_steps",
-        f"{optimizer.warmup_steps} is not below max_steps, which is {steps}",
-    )
-    return None
 
 
-def _interval(value: int | None, default: int, field: str, wrong: Violations) -> int:
-    interval = _value(value, default)
-    wrong.check(interval >= 0, field, f"{interval} is negative; 0 means only at the end")
-    return interval
-
-
-def _early_stopping(draft: TrainingSpecDraft, interval: int, wrong: Violations) -> EarlyStopping | None:
-    for field, asked in (
-        ("spec.keep_best_checkpoint", draft.keep_best_checkpoint),
-        ("spec.early_stopping", draft.stops_early),
-    ):
-        wrong.check(
-            not asked or interval > 0, field, "needs validation_interval_steps above 0 to measure the loss"
-        )
-    if not draft.stops_early:
-        return None
-    patience, delta = _value(draft.patience, 3), _value(draft.min_delta, 0.0)
-    wrong.check(patience >= 1, "spec.early_stopping.patience", f"{patience} is below 1")
-    wrong.check(
-        math.isfinite(delta) and delta >= 0,
-        "spec.early_stopping.min_delta",
-        f"{delta} is not a number of at least 0",
-    )
-    return EarlyStopping(patience=patience, min_delta=delta)
-
-
-def _mesh(draft: TrainingSpecDraft, part_rows: int, wrong: Violations) -> MeshShape:
-    mesh = MeshShape(fsdp=_value(draft.fsdp, 1), tp=_value(draft.tp, 1))
-    for name, size in (("fsdp", mesh.fsdp), ("tp", mesh.tp)):
-        wrong.check(
-            1 <= size <= MAX_DEVICES, f"spec.mesh.{name}", f"{size} is not within 1 and {MAX_DEVICES:,}"
-        )
-    wrong.check(
-        mesh.fsdp < 1 or part_rows % mesh.fsdp == 0,
-        "spec.mesh.fsdp",
-        f"{mesh.fsdp} does not divide the {part_rows} rows that are computed at a time",
-    )
-    return mesh
-
-
-def _lora(draft: TrainingSpecDraft, wrong: Violations) -> LoraConfig | None:
-    if draft.method == "full":
-        wrong.check(
-            not draft.has_lora, "spec.lora", "is given, but method full learns all weights, no adapter"
-        )
-        return None
-    rank = _value(draft.rank, 16)
-    alpha = _value(draft.alpha, 2.0 * rank)
-    wrong.check(1 <= rank <= MAX_RANK, "spec.lora.rank", f"{rank} is not within 1 and {MAX_RANK:,}")
-    if draft.alpha is not None:
-        wrong.check(math.isfinite(alpha) and alpha > 0, "spec.lora.alpha", f"{alpha} is not above 0")
-    seen: set[str] = set()
-    for index, name in enumerate(draft.target_modules):
-        field = f"spec.lora.target_modules[{index}]"
-        known = wrong.check(
-            name in TARGET_MODULES, field, f"{name[:40]!r} is none of {', '.join(TARGET_MODULES)}"
-        )
-        if known:
-            wrong.check(name not in seen, field, f"{name!r} is named twice")
-        seen.add(name)
-    chosen = tuple(name for name in TARGET_MODULES if name in seen or not draft.target_modules)
-    return LoraConfig(rank=rank, alpha=alpha, target_modules=chosen)
-
-
-def _optimizer(draft: TrainingSpecDraft, wrong: Violations) -> OptimizerConfig:
-    rate = _value(draft.learning_rate, 1e-3)
-    warmup = _value(draft.warmup_steps, 0)
-    decay = _value(draft.weight_decay, 0.0)
-    epsilon = _value(draft.epsilon, 1e-8)
-    norm = _value(draft.max_grad_norm, 1.0)
-    betas = {"beta1": _value(draft.beta1, 0.9), "beta2": _value(draft.beta2, 0.999)}
-    prefix = "spec.optimizer."
-    wrong.check(0 < rate <= 1, f"{prefix}learning_rate", f"{rate} is not above 0 and at most 1")
-    wrong.check(warmup >= 0, f"{prefix}warmup_steps", f"{warmup} is negative")
-    for name, beta in betas.items():
-        wrong.check(0 <= beta < 1, f"{prefix}{name}", f"{beta} is not at least 0 and below 1")
-    wrong.check(math.isfinite(epsilon) and epsilon > 0, f"{prefix}epsilon", f"{epsilon} is not above 0")
-    for name, value in (("weight_decay", decay), ("max_grad_norm", norm)):
-        wrong.check(
-            math.isfinite(value) and value >= 0, f"{prefix}{name}", f"{value} is not a number of at least 0"
-        )
-    return OptimizerConfig(
-        learning_rate=rate,
-        schedule=_named(draft.schedule, Schedule),
-        warmup_steps=warmup,
-        weight_decay=decay,
-        epsilon=epsilon,
-        max_grad_norm=norm,
-        **betas,
-    )
-
-
-def _named(name: str, kind: Any) -> Any:
-    """``name``, or any of its kind where it is none: that was noted as wrong already."""
-    return name if name in get_args(kind) else get_args(kind)[0]
-
-
-def _value(value: T | None, default: T) -> T:
-    return default if value is None else value
+def _check_measured(spec: TrainingSpec, asked: Mapping[str, Any], wrong: Violations) -> None:
+    """Whether what is decided by the validation loss has one."""
+    if not spec.validation_interval_steps:
+        problem = "needs validation_interval_steps above 0 to measure the loss"
+        wrong.check(not spec.keep_best_checkpoint, "spec.keep_best_checkpoint", problem)
+        wrong.check("early_stopping" not in asked, "spec.early_stopping", problem)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic_core import PydanticCustomError
 
 AskedDtype = Literal["auto", "bfloat16", "float32"]
 Schedule = Literal["constant", "linear", "cosine"]
@@ -18,6 +20,12 @@ MetricsSink = Literal["tensorboard", "mlflow", "wandb"]
 # JSON holds integers up to 2**53 only; a seed has 64 bits.
 Seed = Annotated[int, Field(ge=0, lt=1 << 64), PlainSerializer(str, return_type=str, when_used="json")]
 
+TargetModule = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+TARGET_MODULES: Final = get_args(TargetModule)
+MAX_ROWS: Final = 1_024
+"""Rows that one optimizer step may learn from."""
 TRAIN_SPLIT = "train"
 VALIDATION_SPLIT = "validation"
 
@@ -26,6 +34,35 @@ class Value(BaseModel):
     """A value: never changed, unknown fields refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _in_order(modules: tuple[str, ...]) -> tuple[str, ...]:
+    for index, name in enumerate(modules):
+        if name in modules[:index]:
+            raise PydanticCustomError(
+                "twice", "{name} is named twice", {"path": (index,), "name": repr(name)}
+            )
+    return tuple(name for name in TARGET_MODULES if name in modules or not modules)
+
+
+def _base_model(name: str) -> str:
+    if not name:
+        raise PydanticCustomError("empty", "is empty; name a base model, see ListBaseModels")
+    if len(name) > 4_096 or "\0" in name:
+        raise PydanticCustomError(
+            "name", "{name}... is not a base model's id and not a path", {"name": repr(name[:40])}
+        )
+    return name
+
+
+def _dataset(name: str) -> str:
+    if not re.fullmatch(r"datasets/[a-z0-9][a-z0-9._-]{0,63}@[a-z0-9][a-z0-9._-]{0,31}", name):
+        raise PydanticCustomError(
+            "name",
+            "{name} is not of the form datasets/{{dataset_id}}@{{version}}",
+            {"name": repr(name[:120])},
+        )
+    return name
 
 
 class JobState(StrEnum):
@@ -45,110 +82,71 @@ class JobState(StrEnum):
 
 
 class LoraConfig(Value):
-    """A low-rank adapter (LoRA, arXiv:2106.09685); its product is scaled by ``alpha / rank``."""
+    """A low-rank adapter (LoRA, arXiv:2106.09685); its product is scaled by ``alpha / rank``.
 
-    rank: int
-    alpha: float
-    target_modules: tuple[str, ...]
+    ``target_modules`` stand in the order of a layer; none named means all seven.
+    """
+
+    rank: int = Field(16, ge=1, le=1_024)
+    alpha: Finite = Field(default_factory=lambda given: 2.0 * given["rank"], gt=0)
+    target_modules: Annotated[tuple[TargetModule, ...], AfterValidator(_in_order)] = TARGET_MODULES
 
 
 class OptimizerConfig(Value):
     """AdamW (arXiv:1711.05101) and its learning rate; ``max_grad_norm`` 0 means no clipping."""
 
-    learning_rate: float
-    schedule: Schedule
-    warmup_steps: int
-    weight_decay: float
-    beta1: float
-    beta2: float
-    epsilon: float
-    max_grad_norm: float
+    learning_rate: Finite = Field(1e-3, gt=0, le=1)
+    schedule: Schedule = "linear"
+    warmup_steps: int = Field(0, ge=0)
+    weight_decay: Finite = Field(0.0, ge=0)
+    beta1: Finite = Field(0.9, ge=0, lt=1)
+    beta2: Finite = Field(0.999, ge=0, lt=1)
+    epsilon: Finite = Field(1e-8, gt=0)
+    max_grad_norm: Finite = Field(1.0, ge=0)
 
 
 class EarlyStopping(Value):
     """Ends training after ``patience`` validations in a row whose loss fell by no more than ``min_delta``."""
 
-    patience: int
-    min_delta: float
+    patience: int = Field(3, ge=1)
+    min_delta: Finite = Field(0.0, ge=0)
 
 
 class MeshShape(Value):
     """How many devices share rows and slices of the weights (fsdp), and each layer's width (tp)."""
 
-    fsdp: int = 1
-    tp: int = 1
+    fsdp: int = Field(1, ge=1, le=65_536)
+    tp: int = Field(1, ge=1, le=65_536)
 
 
 class TrainingSpec(Value):
-    """What to train, with every default filled in.
+    """What to train. The limits and defaults of its fields stand here alone.
 
-    ``lora`` is None exactly when ``method`` is "full". ``max_steps`` None means ``epochs`` passes over the
-    training split, and is replaced when the worker has counted them; ``dtype`` "auto" is replaced when it has
-    chosen. A batch of ``rows_per_batch`` rows is
-    computed in ``gradient_accumulation_steps`` parts.
+    A field that the contract got later has here what the jobs before it did. ``lora`` is None exactly when
+    ``method`` is "full". ``max_steps`` None means ``epochs`` passes over the training split, and is replaced
+    when the worker has counted them; ``dtype`` "auto" is replaced when it has chosen. A batch of
+    ``rows_per_batch`` rows is computed in ``gradient_accumulation_steps`` microbatches.
     """
 
-    base_model: str
-    dataset: str
+    base_model: Annotated[str, AfterValidator(_base_model)]
+    dataset: Annotated[str, AfterValidator(_dataset)]
     method: Method = "lora"
     lora: LoraConfig | None
-    optimizer: OptimizerConfig
-    max_steps: int | None
-    epochs: float | None = None
-    rows_per_batch: int
-    gradient_accumulation_steps: int = 1
-    max_length: int
-    packing: bool
-    dtype: AskedDtype
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    max_steps: int | None = Field(None, ge=1, le=1_000_000_000)
+    epochs: Finite | None = Field(None, gt=0, le=10_000)
+    rows_per_batch: int = Field(8, ge=1, le=MAX_ROWS)
+    gradient_accumulation_steps: int = Field(1, ge=1)
+    max_length: int = Field(256, ge=16)
+    packing: bool = True
+    dtype: AskedDtype = "auto"
     remat: Remat = "dots"
-    seed: Seed
-    validation_interval_steps: int
-    checkpoint_interval_steps: int = 0
+    seed: Seed = 0
+    validation_interval_steps: int = Field(0, ge=0)
+    checkpoint_interval_steps: int = Field(0, ge=0)
     keep_best_checkpoint: bool = False
     early_stopping: EarlyStopping | None = None
     mesh: MeshShape = MeshShape()
-
-
-class TrainingSpecDraft(Value):
-    """What a caller asks for, unchecked; None where a field was left out.
-
-    ``schedule``, ``dtype``, ``method`` and ``remat`` hold a name of theirs or, for a number that the contract
-    does not name, its digits. ``has_lora`` tells whether an adapter was spoken of at all.
-    """
-
-    base_model: str = ""
-    dataset: str = ""
-    method: str = "lora"
-    has_lora: bool = False
-    rank: int | None = None
-    alpha: float | None = None
-    target_modules: tuple[str, ...] = ()
-    learning_rate: float | None = None
-    schedule: str = "linear"
-    warmup_steps: int | None = None
-    weight_decay: float | None = None
-    beta1: float | None = None
-    beta2: float | None = None
-    epsilon: float | None = None
-    max_grad_norm: float | None = None
-    max_steps: int | None = None
-    epochs: float | None = None
-    rows_per_batch: int | None = None
-    tokens_per_batch: int | None = None
-    gradient_accumulation_steps: int | None = None
-    max_length: int | None = None
-    packing: bool | None = None
-    dtype: str = "auto"
-    remat: str = "dots"
-    seed: int = 0
-    validation_interval_steps: int | None = None
-    checkpoint_interval_steps: int | None = None
-    keep_best_checkpoint: bool = False
-    stops_early: bool = False
-    patience: int | None = None
-    min_delta: float | None = None
-    fsdp: int | None = None
-    tp: int | None = None
 
 
 class Progress(Value):

@@ -39,7 +39,6 @@ from tunix_rt_trainer.jobs.model import (
     TrainingJob,
     TrainingPlan,
     TrainingSpec,
-    TrainingSpecDraft,
 )
 from tunix_rt_trainer.jobs.plan import planned
 
@@ -200,9 +199,9 @@ class TrainerService:
         """One base model; raises NotFound(BASE_MODEL_UNKNOWN), FailedPrecondition(BASE_MODEL_UNSUPPORTED)."""
         return self._models.resolve(base_model)
 
-    def create_job(self, draft: TrainingSpecDraft, request_id: str) -> TrainingJob:
+    def create_job(self, asked: Mapping[str, Any], request_id: str) -> TrainingJob:
         """Put a job into the queue, once for each request id."""
-        spec = checked_spec(draft)
+        spec = checked_spec(asked)
         body = spec.model_dump(mode="json")
         # A type that was left out was bfloat16 before hosts chose it.
         earlier = body | {"dtype": "bfloat16"} if spec.dtype == "auto" else body
@@ -225,12 +224,12 @@ class TrainerService:
         self._queue.submit(stored)
         return self._repository.get(stored)
 
-    def plan_job(self, draft: TrainingSpecDraft) -> TrainingPlan:
+    def plan_job(self, asked: Mapping[str, Any]) -> TrainingPlan:
         """What a job would do. The spec is checked as `create_job` checks it.
 
         Raises FailedPrecondition: BASE_MODEL_NOT_PULLED, there is no tokenizer on the host to count with.
         """
-        spec = checked_spec(draft)
+        spec = checked_spec(asked)
         if spec.dtype == "auto":
             # The job's child decides by the device that it finds, which takes a model library to look at.
             likely = fast_dtype("gpu" if on_gpu() else "cpu")
