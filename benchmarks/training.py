@@ -28,7 +28,7 @@ from tunix_rt_kit.models import ModelStore
 from tunix_rt_kit.models.runtime import fast_dtype
 from tunix_rt_kit.models.tokenizer import load_tokenizer
 from tunix_rt_kit.supervision import TextExample, TokenExample, encode, pack
-from tunix_rt_trainer.worker.packing import BatchPlan
+from tunix_rt_trainer.worker.batches import BatchPlan
 
 COUNT: Final = 256
 COMPARED_STEPS: Final = 5

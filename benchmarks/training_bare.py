@@ -20,11 +20,9 @@ from tunix_rt_kit.models.store import ModelStore
 from tunix_rt_trainer.jobs.model import WorkerSpec
 from tunix_rt_trainer.worker.batches import BatchSource
 from tunix_rt_trainer.worker.data import DataPreparation
-from tunix_rt_trainer.worker.devices import dividing, make_mesh
-from tunix_rt_trainer.worker.network import build_network
-from tunix_rt_trainer.worker.optimizer import make_optimizer
+from tunix_rt_trainer.worker.network import build_network, dividing, make_mesh
 from tunix_rt_trainer.worker.reporter import Reporter
-from tunix_rt_trainer.worker.step import StepResult, StepTrainer
+from tunix_rt_trainer.worker.step import StepResult, StepTrainer, make_optimizer
 
 
 class _Loop(DataHooks):  # type: ignore[misc]

@@ -22,7 +22,7 @@ from tunix_rt_trainer.jobs.model import (
     TrainingSpec,
     WorkerSpec,
 )
-from tunix_rt_trainer.worker.pipeline import run
+from tunix_rt_trainer.worker.train import run
 
 OPTIMIZER = OptimizerConfig(
     learning_rate=0.02,

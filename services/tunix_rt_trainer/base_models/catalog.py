@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.chat import ChatTemplate
-from tunix_rt_kit.errors import DomainError
+from tunix_rt_kit.errors import DomainError, FailedPrecondition
 from tunix_rt_kit.models.hf_folder import read_config
 from tunix_rt_kit.models.store import BaseModelInfo, ModelStore
 from tunix_rt_kit.models.tokenizer import load_tokenizer, read_tokenizer
-from tunix_rt_trainer.base_models.turn_markers import require_single_tokens
 from tunix_rt_trainer.jobs.model import (
     BaseModelShape,
     BaseModelSummary,
@@ -21,6 +20,31 @@ from tunix_rt_trainer.jobs.model import (
     CheckpointFile,
     Projection,
 )
+
+
+class Vocabulary(Protocol):
+    """The part of ``tunix_rt_kit.models.tokenizer.ModelTokenizer`` that is used."""
+
+    def token_id(self, token: str) -> int | None:
+        """The id of a token given as text."""
+
+
+def require_single_tokens(markers: Iterable[str], vocabulary: Vocabulary, base_model: str) -> None:
+    """Check that each text of a chat template that marks a turn is one token of the tokenizer.
+
+    Raises:
+        FailedPrecondition: CHAT_TEMPLATE_MISMATCH, naming the text and the base model.
+    """
+    for marker in markers:
+        if vocabulary.token_id(marker) is None:
+            raise FailedPrecondition(
+                f"the dataset's chat template marks turns with {marker!r}, which is not one token of "
+                f"{base_model}'s tokenizer; build it for this model: tunix-rt dataset build "
+                f"DATASET@NEW_VERSION --base-model {base_model}",
+                reason="CHAT_TEMPLATE_MISMATCH",
+                metadata={"base_model": base_model, "marker": marker},
+            )
+
 
 _LOG: Final = logging.getLogger(__name__)
 TOKENIZER_FILE: Final = "tokenizer.json"

@@ -19,7 +19,7 @@ from tunix_rt_trainer.jobs.model import (
     TrainingSpec,
 )
 from tunix_rt_trainer.jobs.plan import planned_steps
-from tunix_rt_trainer.jobs.unlearnable import LOST, NO_END, NO_RESPONSE, SPECIAL, refusal, too_long
+from tunix_rt_trainer.jobs.refusals import LOST, NO_END, NO_RESPONSE, SPECIAL, refusal, too_long
 
 SPEC_INVALID: Final = "TRAINING_SPEC_INVALID"
 

@@ -13,7 +13,7 @@ def main(job: JobDir) -> None:
     reporter = Reporter(job)
     reporter.attempt(job.spec["attempt"])
     reporter.stage("starting")
-    from tunix_rt_trainer.worker.pipeline import run
+    from tunix_rt_trainer.worker.train import run
 
     run(job)
 

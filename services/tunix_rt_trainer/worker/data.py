@@ -1,25 +1,203 @@
-"""From the files of a job to the plan of its batches."""
+"""The data of a job: read, tokenised, refused by name where it does not fit, and planned as batches."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import optax
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from tunix_rt_kit.artifacts import digest_file, digest_json
 from tunix_rt_kit.chat import ChatTemplate
-from tunix_rt_kit.errors import DomainError, FailedPrecondition
+from tunix_rt_kit.errors import DataLoss, DomainError, FailedPrecondition
+from tunix_rt_kit.models.durable import storing
 from tunix_rt_kit.models.store import BaseModelInfo
 from tunix_rt_kit.models.tokenizer import load_tokenizer
-from tunix_rt_kit.supervision import ExampleEncoder, TokenExample
-from tunix_rt_trainer.base_models.turn_markers import require_single_tokens
-from tunix_rt_trainer.jobs.model import TRAIN_SPLIT, VALIDATION_SPLIT, SplitFile, WorkerSpec
+from tunix_rt_kit.supervision import ExampleEncoder, TextExample, TokenExample, parse_example
+from tunix_rt_trainer.base_models.catalog import require_single_tokens
+from tunix_rt_trainer.jobs.model import TRAIN_SPLIT, VALIDATION_SPLIT, EarlyStopping, SplitFile, WorkerSpec
 from tunix_rt_trainer.jobs.plan import step_count
-from tunix_rt_trainer.worker.batches import BatchSource
-from tunix_rt_trainer.worker.examples import check_examples, read_examples, tokenize
-from tunix_rt_trainer.worker.loop import LoopPlan
-from tunix_rt_trainer.worker.optimizer import learning_rate
-from tunix_rt_trainer.worker.packing import BatchPlan
+from tunix_rt_trainer.jobs.refusals import (
+    LOST,
+    NAMED,
+    NO_END,
+    NO_RESPONSE,
+    SPECIAL,
+    Problem,
+    refusal,
+    too_long,
+)
+from tunix_rt_trainer.worker.batches import BatchPlan, BatchSource
 from tunix_rt_trainer.worker.reporter import Reporter
-from tunix_rt_trainer.worker.token_cache import TokenCache
+from tunix_rt_trainer.worker.step import learning_rate
+
+_CHUNK = 512
+
+
+def read_examples(path: Path, digest: str) -> list[TextExample]:
+    """The rows of a split's file of training examples.
+
+    Raises:
+        DataLoss: EXAMPLES_CORRUPT, the file's bytes are not those of ``digest``, or a line is not an example.
+    """
+    actual = digest_file(path)
+    if actual != digest:
+        raise DataLoss(
+            f"{path.name} has digest {actual}, expected {digest}",
+            reason="EXAMPLES_CORRUPT",
+            metadata={"file": path.name, "digest": digest, "actual_digest": actual},
+        )
+    with path.open(encoding="utf-8") as file:
+        return [parse_example(line, path.name, number) for number, line in enumerate(file, 1)]
+
+
+def tokenize(
+    examples: Sequence[TextExample], encoder: ExampleEncoder, *, progress: Callable[[int, int], None]
+) -> list[TokenExample]:
+    """The examples as tokens; ``progress`` is called with (done, total)."""
+    tokens: list[TokenExample] = []
+    for start in range(0, len(examples), _CHUNK):
+        tokens += encoder.encode(examples[start : start + _CHUNK])
+        progress(len(tokens), len(examples))
+    return tokens
+
+
+def check_examples(
+    examples: Sequence[TokenExample], *, max_length: int, vocab_size: int, end_id: int, split: str
+) -> None:
+    """Refuse examples that cannot be learned as they are.
+
+    Args:
+        examples: the rows of one split.
+        max_length: most tokens of an example.
+        vocab_size: rows of the model's embedding.
+        end_id: the token that ends a turn.
+        split: the split's name, for messages.
+
+    Raises:
+        FailedPrecondition: EXAMPLE_TOO_LONG, EXAMPLE_WITHOUT_RESPONSE, TOKEN_OUT_OF_VOCABULARY,
+        END_NOT_SUPERVISED, TARGET_LOST or SPECIAL_TOKEN_IN_TEXT; each says how many examples are wrong and
+        names the first of them.
+    """
+    _refuse(
+        too_long(max_length),
+        split,
+        ((r.id, f"{len(r.ids)} tokens") for r in examples if len(r.ids) > max_length),
+    )
+    _refuse(NO_RESPONSE, split, ((r.id, "no token to learn") for r in examples if r.supervised_tokens < 1))
+    unknown = Problem(
+        "TOKEN_OUT_OF_VOCABULARY",
+        f"with a token that the model, which knows {vocab_size}, has no embedding for",
+        "the base model's tokenizer and weights must belong together",
+    )
+    _refuse(unknown, split, ((r.id, f"token {max(r.ids)}") for r in examples if max(r.ids) >= vocab_size))
+    learned = ((r.id, r.ids[r.first_supervised :]) for r in examples)
+    _refuse(NO_END, split, ((row_id, "no end") for row_id, ids in learned if end_id not in ids))
+    for problem, fault in ((LOST, "target_lost"), (SPECIAL, "special_token")):
+        _refuse(problem, split, ((r.id, f"{len(r.ids)} tokens") for r in examples if r.fault == fault))
+
+
+def _refuse(problem: Problem, split: str, wrong: Iterable[tuple[str, str]]) -> None:
+    found = list(wrong)
+    if found:
+        labels = [f"{name} ({detail})" for name, detail in found[:NAMED]]
+        raise refusal(problem, split, len(found), found[0][0], labels)
+
+
+Arrays = Mapping[str, np.ndarray[Any, Any]]
+
+
+class TokenCache:
+    """Splits as tokens under one folder, which may be shared by jobs at the same time and emptied at any.
+
+    A file's name is a digest of the split's file (whose texts the chat template has already rendered), of the
+    tokenizer and of the version of ``tokenizers``. Length is no part of it, for nothing is cut off. Only
+    examples without a fault are kept.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def path(self, file_digest: str, tokenizer_digest: str) -> Path:
+        """Where the tokens of a split's file lie or would lie."""
+        made_from = {
+            "format": 2,
+            "file": file_digest,
+            "tokenizer": tokenizer_digest,
+            "tokenizers": metadata.version("tokenizers"),
+        }
+        return self._folder / f"{digest_json(made_from).removeprefix('sha256:')}.safetensors"
+
+    def read(self, path: Path) -> list[TokenExample] | None:
+        """The examples at ``path``; None if there are none, or if the file is damaged."""
+        try:
+            with safe_open(path, framework="numpy") as file:  # type: ignore[no-untyped-call]
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                told = file.metadata() or {}
+        except (OSError, SafetensorError):
+            return None
+        if told.get("content") != _digest(arrays):
+            return None
+        ids = json.loads(arrays["ids"].tobytes())
+        tokens, ends, prompts = (arrays[name].tolist() for name in ("tokens", "ends", "prompts"))
+        starts = [0, *ends][:-1]
+        return [
+            TokenExample(name, tuple(tokens[start:end]), prompt)
+            for name, start, end, prompt in zip(ids, starts, ends, prompts, strict=True)
+        ]
+
+    def write(self, path: Path, examples: Sequence[TokenExample]) -> None:
+        """Keep the examples at ``path``; raises ResourceExhausted(STORAGE_FULL) and the like."""
+        ids = json.dumps([row.id for row in examples]).encode()
+        arrays: dict[str, np.ndarray[Any, Any]] = {
+            "ids": np.frombuffer(ids, np.uint8),
+            "tokens": np.fromiter((token for row in examples for token in row.ids), np.int32),
+            "ends": np.cumsum([len(row.ids) for row in examples], dtype=np.int64),
+            "prompts": np.array([row.prompt_length for row in examples], np.int64),
+        }
+        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        with storing(path):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            try:
+                save_file(arrays, partial, metadata={"content": _digest(arrays)})
+                partial.replace(path)
+            finally:
+                partial.unlink(missing_ok=True)
+
+
+def _digest(arrays: Arrays) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(name.encode() + b"\0" + arrays[name].tobytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class LoopPlan:
+    """What to feed, when to measure the validation loss and when to save: at interval 0 only at the end.
+
+    ``parts`` is how many parts the batches of ``train`` have. ``keep_best`` saves the checkpoint of each step
+    whose validation loss is the lowest so far. ``early_stopping`` is None to train to the last step.
+    """
+
+    train: BatchSource
+    parts: int
+    validation: BatchSource | None
+    validation_interval_steps: int
+    checkpoint_interval_steps: int
+    keep_best: bool
+    early_stopping: EarlyStopping | None
+    max_steps: int
+    learning_rate: optax.Schedule
 
 
 @dataclass

@@ -1,8 +1,10 @@
-"""The network that is trained, a Tunix model with or without LoRA, and its loss."""
+"""The network that is trained, a Tunix model with or without LoRA on a mesh of devices, and its loss."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,15 +14,57 @@ import jax.numpy as jnp
 from flax import nnx
 from tunix.sft.utils import is_lora_enabled
 
+from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.models.loader import load_model
 from tunix_rt_kit.models.lora import apply_lora
 from tunix_rt_kit.models.networks import Decoder
 from tunix_rt_kit.models.networks.llama import Llama
 from tunix_rt_kit.models.runtime import Dtype, chosen_dtype
-from tunix_rt_trainer.jobs.model import Method, Remat, TrainingSpec
-from tunix_rt_trainer.worker import llama_forward, tunix_forward
+from tunix_rt_trainer.jobs.model import MeshShape, Method, Remat, TrainingSpec
+from tunix_rt_trainer.worker import forward
+from tunix_rt_trainer.worker.forward import StackedLlama
 from tunix_rt_trainer.worker.kernels import cross_entropy, dense, frozen_head_nll, saves_arithmetic
-from tunix_rt_trainer.worker.stacked import StackedLlama
+
+
+def make_mesh(shape: MeshShape) -> jax.sharding.Mesh:
+    """The first ``fsdp * tp`` devices as a mesh with these two axes; use it as ``with make_mesh(shape):``.
+
+    Raises:
+        FailedPrecondition: MESH_INVALID, there are not that many.
+    """
+    devices, wanted = jax.devices(), shape.fsdp * shape.tp
+    if wanted > len(devices):
+        raise FailedPrecondition(
+            f"spec.mesh: fsdp {shape.fsdp} x tp {shape.tp} takes {wanted} devices; this host has "
+            f"{len(devices)} ({devices[0].platform})",
+            reason="MESH_INVALID",
+            metadata={"wanted": str(wanted), "devices": str(len(devices))},
+        )
+    axis_types = (jax.sharding.AxisType.Auto,) * 2
+    return jax.make_mesh(
+        (shape.fsdp, shape.tp), ("fsdp", "tp"), axis_types=axis_types, devices=devices[:wanted]
+    )
+
+
+@contextmanager
+def dividing(shape: MeshShape) -> Iterator[None]:
+    """Around what lays arrays out on the devices.
+
+    Raises:
+        FailedPrecondition: MESH_INVALID, a size of the model is no multiple of the devices that share it.
+    """
+    try:
+        yield
+    except ValueError as error:
+        # JAX keeps the class to itself.
+        if type(error).__name__ != "IndivisibleError":
+            raise
+        raise FailedPrecondition(
+            f"spec.mesh: fsdp {shape.fsdp} x tp {shape.tp} does not divide the model: {error}",
+            reason="MESH_INVALID",
+            metadata={"fsdp": str(shape.fsdp), "tp": str(shape.tp)},
+        ) from error
+
 
 Loss = tuple[jax.Array, dict[str, jax.Array]]
 
@@ -125,7 +169,7 @@ def supervised_logits(
     """
     if not isinstance(model, Llama | StackedLlama):
         model = _computing(model)
-        return tunix_forward.supervised_logits(
+        return forward.supervised_logits(
             model, tokens, positions, mask, supervised, remat=model.computation.remat
         )
     return dense(*_states_and_head(model, tokens, positions, mask, supervised))
@@ -138,7 +182,7 @@ def _states_and_head(
     computation: Computation = model.computation
     model = _computing(model)
     stacked = model if isinstance(model, StackedLlama) else StackedLlama(model)
-    states = llama_forward.supervised_states(
+    states = forward.supervised_states(
         stacked,
         tokens,
         positions,
@@ -147,7 +191,7 @@ def _states_and_head(
         lora_scale=computation.lora_scale,
         remat=computation.remat,
     )
-    return states, *llama_forward.head(stacked)
+    return states, *forward.head(stacked)
 
 
 def _computing(model: Any) -> Any:

@@ -1,4 +1,4 @@
-"""One optimizer step: Tunix's PeftTrainer, with the gradient of a whole batch computed part by part."""
+"""One optimizer step: AdamW through optax, the gradient of a batch computed microbatch by microbatch."""
 
 from __future__ import annotations
 
@@ -17,11 +17,44 @@ from tunix.sft.peft_trainer import PeftTrainer, TrainingConfig
 
 from tunix_rt_kit.models.networks import Decoder
 from tunix_rt_kit.models.networks.llama import Llama
-from tunix_rt_trainer.jobs.model import StepMetrics
+from tunix_rt_trainer.jobs.model import OptimizerConfig, StepMetrics
 from tunix_rt_trainer.worker.batches import Batch
+from tunix_rt_trainer.worker.forward import StackedLlama, unstacked
 from tunix_rt_trainer.worker.network import loss, trained_type
-from tunix_rt_trainer.worker.stacked import StackedLlama, unstacked
 from tunix_rt_trainer.worker.states import SavedState, put_tensors, tensors_of
+
+
+def learning_rate(config: OptimizerConfig, max_steps: int) -> optax.Schedule:
+    """The learning rate of the update that follows ``n`` updates.
+
+    It rises on a line from 0 to the peak over the warm-up, then stays, or falls so that it would be 0 after
+    the last step.
+    """
+    peak, warmup = config.learning_rate, config.warmup_steps
+    remaining = max_steps - warmup
+    after = {
+        "constant": lambda: optax.constant_schedule(peak),
+        "linear": lambda: optax.linear_schedule(peak, 0.0, remaining),
+        "cosine": lambda: optax.cosine_decay_schedule(peak, remaining),
+    }[config.schedule]()
+    if not warmup:
+        return after
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup])
+
+
+def make_optimizer(config: OptimizerConfig, max_steps: int) -> optax.GradientTransformation:
+    """Clipping by global norm, if asked for, then AdamW."""
+    adamw = optax.adamw(
+        learning_rate(config, max_steps),
+        b1=config.beta1,
+        b2=config.beta2,
+        eps=config.epsilon,
+        weight_decay=config.weight_decay,
+    )
+    if not config.max_grad_norm:
+        return adamw
+    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), adamw)
+
 
 _NEVER = 1 << 62
 

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunix_rt_kit.supervision import TokenExample
-from tunix_rt_trainer.worker.batches import BatchSource
-from tunix_rt_trainer.worker.packing import BatchPlan
+from tunix_rt_trainer.worker.batches import BatchPlan, BatchSource
 
 LENGTH, PAD = 12, 99
 

@@ -15,7 +15,7 @@ from support.store_process import environment
 from support.tiny_model import make_tiny_model
 from tunix_rt_kit.errors import DomainError
 from tunix_rt_trainer.jobs.model import MeshShape
-from tunix_rt_trainer.worker.devices import make_mesh
+from tunix_rt_trainer.worker.network import make_mesh
 
 _TRAIN = """
 import json, sys

@@ -13,8 +13,8 @@ from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.models.tokenizer import ModelTokenizer, load_tokenizer
 from tunix_rt_kit.supervision import ExampleEncoder, TextExample, TokenExample
-from tunix_rt_trainer.base_models.turn_markers import require_single_tokens
-from tunix_rt_trainer.worker.examples import check_examples, read_examples, tokenize
+from tunix_rt_trainer.base_models.catalog import require_single_tokens
+from tunix_rt_trainer.worker.data import check_examples, read_examples, tokenize
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,8 @@ from tunix_rt_kit.models.networks import Decoder
 from tunix_rt_kit.models.runtime import Dtype
 from tunix_rt_kit.supervision import TokenExample
 from tunix_rt_trainer.jobs.model import LoraConfig
-from tunix_rt_trainer.worker.batches import Batch, BatchSource
+from tunix_rt_trainer.worker.batches import Batch, BatchPlan, BatchSource
 from tunix_rt_trainer.worker.network import build_network, loss
-from tunix_rt_trainer.worker.packing import BatchPlan
 
 LORA = LoraConfig(rank=4, alpha=8.0, target_modules=("q_proj", "v_proj", "down_proj"))
 LENGTH = 24

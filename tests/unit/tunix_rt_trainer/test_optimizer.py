@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from tunix_rt_trainer.jobs.model import OptimizerConfig
-from tunix_rt_trainer.worker.optimizer import learning_rate, make_optimizer
+from tunix_rt_trainer.worker.step import learning_rate, make_optimizer
 
 
 def config(**changed: object) -> OptimizerConfig:

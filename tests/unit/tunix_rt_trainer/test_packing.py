@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunix_rt_trainer.worker.packing import BatchPlan, seeded_order
+from tunix_rt_trainer.worker.batches import BatchPlan, seeded_order
 
 CAPACITY = 32
 lengths = st.lists(st.integers(1, CAPACITY), max_size=60)

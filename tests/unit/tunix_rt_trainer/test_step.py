@@ -16,9 +16,8 @@ from support.training_specs import SPEC
 from tunix_rt_kit.models.loader import make_mesh
 from tunix_rt_kit.supervision import TokenExample
 from tunix_rt_trainer.jobs.model import LoraConfig
-from tunix_rt_trainer.worker.batches import Batch, BatchSource
+from tunix_rt_trainer.worker.batches import Batch, BatchPlan, BatchSource
 from tunix_rt_trainer.worker.network import build_network
-from tunix_rt_trainer.worker.packing import BatchPlan
 from tunix_rt_trainer.worker.step import mean_gradient
 
 LENGTH = 24

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunix_rt_kit.supervision import TokenExample
-from tunix_rt_trainer.worker.token_cache import TokenCache
+from tunix_rt_trainer.worker.data import TokenCache
 
 examples = st.lists(
     st.builds(

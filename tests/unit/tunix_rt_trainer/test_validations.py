@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunix_rt_trainer.jobs.model import EarlyStopping
-from tunix_rt_trainer.worker.validations import Validations
+from tunix_rt_trainer.worker.train import Validations
 
 losses = st.lists(st.floats(0, 10), max_size=30)
 

@@ -1,11 +1,15 @@
-"""The training loop: fed, measured, validated and saved step by step."""
+"""The training process: from a spec, or from where an earlier attempt ended, to the checkpoint.
+
+It reads top to bottom: the job, its loop, and what its validation losses decide.
+"""
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import jax
@@ -14,37 +18,120 @@ import optax
 from tunix.sft.hooks import DataHooks
 
 from tunix_rt_kit.errors import FailedPrecondition
-from tunix_rt_kit.jobs import JobCancelled
+from tunix_rt_kit.jobs import JobCancelled, JobDir
+from tunix_rt_kit.models import runtime
 from tunix_rt_kit.models.networks import Decoder
 from tunix_rt_kit.models.runtime import give_back_memory
-from tunix_rt_trainer.jobs.model import EarlyStopping, StepMetrics
+from tunix_rt_kit.models.store import BaseModelInfo, ModelStore
+from tunix_rt_trainer.jobs.model import EarlyStopping, StepMetrics, TrainingManifest, WorkerSpec
+from tunix_rt_trainer.jobs.refusals import advice, rows_at_a_time
 from tunix_rt_trainer.worker.batches import Batch, BatchSource
-from tunix_rt_trainer.worker.ledger import Ledger
-from tunix_rt_trainer.worker.reporter import Reporter
-from tunix_rt_trainer.worker.states import SavedState
-from tunix_rt_trainer.worker.step import StepResult, StepTrainer
-from tunix_rt_trainer.worker.validations import Validations
+from tunix_rt_trainer.worker.data import DataPreparation, LoopPlan
+from tunix_rt_trainer.worker.network import build_network, dividing, make_mesh
+from tunix_rt_trainer.worker.reporter import Ledger, Reporter
+from tunix_rt_trainer.worker.sinks import MetricsSinks
+from tunix_rt_trainer.worker.states import FOLDER, LEDGER_FILE, JobKeeper, SavedState, StateStore, identity
+from tunix_rt_trainer.worker.step import StepResult, StepTrainer, make_optimizer
+
+
+def run(job: JobDir) -> None:
+    """Do the job of a folder; checkpoints are left under ``checkpoints/`` and told of by events.
+
+    It goes on from the latest whole state that an earlier attempt left in the folder and ends in the same
+    bytes as if there had been one attempt. A cancelled job leaves the checkpoint of its last step too.
+
+    Raises:
+        DomainError: what is wrong with model, data or settings.
+        JobCancelled: the job was cancelled.
+    """
+    worker, reporter = _with_dtype(WorkerSpec.model_validate(job.spec)), Reporter(job)
+    spec = worker.spec
+    mesh = make_mesh(spec.mesh)
+    model = _ensure_model(worker, reporter)
+    plan = DataPreparation(worker, model, job.path, reporter).plan()
+    manifest = _manifest(worker, model, plan, mesh)
+    states = StateStore(job.path / FOLDER, identity(manifest, worker), reporter.log)
+    state = states.latest()
+    _tell_where_it_begins(worker, state, reporter)
+    step = 0 if state is None else state.step
+    ledger = Ledger(job.path / LEDGER_FILE, plan.train, step)
+    reporter.stage("loading the model")
+    problem = f"{rows_at_a_time(spec)} do not fit into the device's memory; {advice(spec)}"
+    with runtime.advising(problem), dividing(spec.mesh), _sinks(worker, job, step, reporter):
+        network = build_network(model.path, spec, mesh)
+        keeper = JobKeeper(worker, manifest, ledger, states, model.path, job.path, reporter)
+        optimizer = make_optimizer(spec.optimizer, plan.max_steps)
+        loop = TrainingLoop(network, optimizer, plan, reporter, keeper, ledger, state)
+        # They hold as much as weights and optimizer take.
+        del network, state
+        # Modules refer to each other in circles.
+        gc.collect()
+        loop.run(mesh)
+
+
+def _with_dtype(worker: WorkerSpec) -> WorkerSpec:
+    dtype = runtime.chosen_dtype(worker.spec.dtype)
+    return worker.model_copy(update={"spec": worker.spec.model_copy(update={"dtype": dtype})})
+
+
+def _sinks(worker: WorkerSpec, job: JobDir, resumed: int, reporter: Reporter) -> MetricsSinks:
+    sinks = MetricsSinks(
+        worker.metrics_to,
+        job.path,
+        worker.job_name,
+        worker.spec,
+        tell=reporter.log,
+        resumed=resumed,
+    )
+    reporter.listen(sinks.write)
+    return sinks
+
+
+def _tell_where_it_begins(worker: WorkerSpec, state: SavedState | None, reporter: Reporter) -> None:
+    if state is not None:
+        reporter.resumed(state.step)
+        reporter.log(f"attempt {worker.attempt} goes on after step {state.step}")
+    elif worker.attempt > 1:
+        reporter.log(f"attempt {worker.attempt} starts from the beginning")
+
+
+def _ensure_model(worker: WorkerSpec, reporter: Reporter) -> BaseModelInfo:
+    current = ""
+
+    def pulled(stage: str, done: int, total: int) -> None:
+        nonlocal current
+        if stage != current:
+            current = stage
+            unit = "tensors" if stage == "convert" else "bytes"
+            reporter.stage(f"pulling the base model: {stage}", total, unit)
+        reporter.progress(done, total)
+
+    reporter.stage("checking the base model")
+    return ModelStore(worker.models_dir).ensure(worker.spec.base_model, pulled)
+
+
+def _manifest(
+    worker: WorkerSpec, model: BaseModelInfo, plan: LoopPlan, mesh: jax.sharding.Mesh
+) -> TrainingManifest:
+    return TrainingManifest(
+        training_job=worker.job_name,
+        spec=worker.spec.model_copy(update={"max_steps": plan.max_steps}),
+        dataset_digest=worker.inputs.dataset_digest,
+        train_file_digest=worker.inputs.train.digest,
+        base_weights_digest=model.weights_digest or "",
+        tokenizer_digest=model.tokenizer_digest or "",
+        base_config_digest=model.config_digest or "",
+        chat_template_digest=worker.inputs.chat_template_digest,
+        data_order_digest="",
+        package_versions=runtime.package_versions(),
+        runtime_settings=runtime.runtime_settings(),
+        device=runtime.device(),
+        mesh=dict(mesh.shape),
+        code_revision=worker.code_revision,
+    )
+
 
 _ETA_STEPS = 10
-
-
-@dataclass(frozen=True, slots=True)
-class LoopPlan:
-    """What to feed, when to measure the validation loss and when to save: at interval 0 only at the end.
-
-    ``parts`` is how many parts the batches of ``train`` have. ``keep_best`` saves the checkpoint of each step
-    whose validation loss is the lowest so far. ``early_stopping`` is None to train to the last step.
-    """
-
-    train: BatchSource
-    parts: int
-    validation: BatchSource | None
-    validation_interval_steps: int
-    checkpoint_interval_steps: int
-    keep_best: bool
-    early_stopping: EarlyStopping | None
-    max_steps: int
-    learning_rate: optax.Schedule
 
 
 class Keeper(Protocol):
@@ -273,3 +360,37 @@ class TrainingLoop(DataHooks):  # type: ignore[misc]
             reason="LOSS_NOT_FINITE",
             metadata={"step": str(step), **facts},
         )
+
+
+class Validations:
+    """Folds validation losses in the order in which they were measured.
+
+    Args:
+        stopping: when they end training; None for never.
+        losses: those that were measured already.
+    """
+
+    def __init__(self, stopping: EarlyStopping | None, losses: Iterable[float] = ()) -> None:
+        self._stopping = stopping
+        self._lowest = math.inf
+        self._reference = math.inf
+        self._without_fall = 0
+        for loss in losses:
+            self.take(loss)
+
+    def take(self, loss: float) -> bool:
+        """Count a loss; returns whether it is the lowest so far."""
+        lowest = loss < self._lowest
+        if lowest:
+            self._lowest = loss
+        # A slow fall must add up to more than min_delta, so it is measured from the last one that counted.
+        if loss < self._reference - (0.0 if self._stopping is None else self._stopping.min_delta):
+            self._reference, self._without_fall = loss, 0
+        else:
+            self._without_fall += 1
+        return lowest
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether training ends because the loss fell no more."""
+        return self._stopping is not None and self._without_fall >= self._stopping.patience

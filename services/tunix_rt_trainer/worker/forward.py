@@ -1,7 +1,8 @@
-"""The forward computation of Tunix's Llama as one scan over its layers, on the model's own parameters.
+"""The forward computation of Tunix's models, with a head at chosen tokens alone.
 
-Tunix's modules unrolled take three to five times as long to compile, and qwix's interception leaves the order
-and the type of each product to XLA. What is computed is the same; tests hold the two against each other.
+Llama is one scan over its stacked layers: Tunix's modules unrolled take three to five times as long to
+compile, and qwix's interception leaves the order and the type of each product to XLA. Other models run by
+their own layers. What is computed is the same; tests hold the two against each other.
 """
 
 from __future__ import annotations
@@ -17,9 +18,75 @@ from flax import nnx
 from tunix.models.llama3 import model as llama3
 
 from tunix_rt_kit.models.families import ModelConfig
+from tunix_rt_kit.models.networks import Decoder
+from tunix_rt_kit.models.networks.llama import Llama
 from tunix_rt_trainer.jobs.model import Remat
 from tunix_rt_trainer.worker.kernels import KEPT, adapted, as_bits, attention, dense, from_bits, kept
-from tunix_rt_trainer.worker.stacked import StackedLlama
+
+
+class StackedLlama(nnx.Module):
+    """A Llama whose ``layers`` is a single one that holds the weights of all, each behind an axis of layers.
+
+    A step so has nothing to stack, and the optimizer a few arrays to update instead of a few of each layer.
+    """
+
+    def __init__(self, model: Llama) -> None:
+        self.description = model.description
+        self.computation = model.computation
+        self.embedder = model.embedder
+        self.final_norm = model.final_norm
+        if not model.description.tied:
+            self.lm_head = model.lm_head
+        states = [nnx.state(layer) for layer in model.layers]
+        stacked = jax.tree.map(lambda *each: jnp.stack(each), *states)
+        for _, variable in nnx.to_flat_state(stacked):
+            _lay_out(variable)
+        self.layers = nnx.merge(nnx.graphdef(model.layers[0]), stacked)
+
+
+def unstacked(model: StackedLlama, graph: nnx.GraphDef[Llama], kind: type[nnx.Variable[Any]]) -> Llama:
+    """The Llama that ``model`` was made of, with the weights of today.
+
+    Args:
+        model: the stacked one.
+        graph: of the Llama that it was made of.
+        kind: of the variables that are wanted; of others the Llama has shapes alone.
+    """
+    flat: dict[tuple[Any, ...], nnx.Variable[Any]] = {}
+    for path, variable in nnx.to_flat_state(nnx.state(model)):
+        if path[0] != "layers":
+            flat[path] = variable
+            continue
+        of_layer = _slice if isinstance(variable, kind) else _shape
+        for index in range(model.description.num_layers):
+            value = jax.tree.map(partial(of_layer, index), variable.get_value())
+            flat["layers", index, *path[1:]] = _of_one_layer(variable.replace(value))
+    return nnx.merge(graph, nnx.from_flat_state(flat))
+
+
+def _lay_out(variable: nnx.Variable[Any]) -> None:
+    """Have a stacked variable laid out on the devices as each of its layers was."""
+    names = variable.get_metadata().get("out_sharding")
+    if names is not None:
+        variable.set_metadata("out_sharding", (None, *names))
+
+
+def _of_one_layer(variable: nnx.Variable[Any]) -> nnx.Variable[Any]:
+    """Undo ``_lay_out``."""
+    names = variable.get_metadata().get("out_sharding")
+    if names is not None:
+        variable.set_metadata("out_sharding", tuple(names[1:]))
+    return variable
+
+
+def _slice(index: int, stacked: jax.Array) -> jax.Array:
+    return stacked[index]
+
+
+def _shape(index: int, stacked: jax.Array) -> jax.ShapeDtypeStruct:
+    del index
+    return jax.ShapeDtypeStruct(stacked.shape[1:], stacked.dtype)  # type: ignore[no-untyped-call]
+
 
 _PROJECTIONS: Final = {
     "q_proj": ("attn", "w"),
@@ -169,3 +236,57 @@ def _rotated(x: jax.Array, rotation: tuple[jax.Array, jax.Array]) -> jax.Array:
     sin, cos = rotation
     first, second = jnp.split(x, 2, axis=-1)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+
+
+def supervised_logits(
+    model: Decoder,
+    tokens: jax.Array,
+    positions: jax.Array,
+    mask: jax.Array,
+    supervised: jax.Array,
+    *,
+    remat: Remat,
+) -> jax.Array:
+    """Next-token logits at some of the tokens.
+
+    Args:
+        model: of any family. Its adapter is cast to the type of its embedding before use.
+        tokens: [B, L].
+        positions: [B, L].
+        mask: [B, L, L], true where a token (second axis) attends to another.
+        supervised: [K], indices into the B * L tokens.
+        remat: what a layer keeps for the backward pass, see the contract.
+
+    Returns:
+        [K, vocabulary] in float32.
+    """
+    dtype = model.embedder.input_embedding.dtype
+    graph, *states = nnx.split(model, nnx.LoRAParam, ...)
+    adapter, rest = states
+    computing = nnx.merge(graph, jax.tree.map(lambda weight: weight.astype(dtype), adapter), rest)
+    if remat != "none":
+        for index, layer in enumerate(computing.layers):
+            computing.layers[index] = _Recomputed(layer, remat)
+    logits: jax.Array = computing(tokens, positions, None, mask, supervised)[0]
+    return logits
+
+
+class _Recomputed(nnx.Module):
+    """A layer that recomputes in the backward pass.
+
+    Tunix's own setting fails once qwix wrote into the layer, as its arrays then are of two trace levels.
+    """
+
+    def __init__(self, layer: nnx.Module, remat: Remat) -> None:
+        self.layer = layer
+        self.remat = remat
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        graph, state = nnx.split(self.layer)
+        policies = jax.checkpoint_policies
+        policy = policies.dots_with_no_batch_dims_saveable if self.remat == "dots" else None
+
+        def computed(state: Any, *args: Any, **kwargs: Any) -> Any:
+            return nnx.merge(graph, state)(*args, **kwargs)
+
+        return jax.checkpoint(computed, policy=policy)(state, *args, **kwargs)
