@@ -17,8 +17,8 @@ from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.jobs import WorkerProcess
 from tunix_rt_kit.models.runtime import child_environment
 from tunix_rt_kit.supervision import TextExample
+from tunix_rt_kit.values import ChatTemplateFields
 from tunix_rt_trainer.jobs.model import (
-    ChatTemplateFields,
     LoraConfig,
     OptimizerConfig,
     SplitFile,

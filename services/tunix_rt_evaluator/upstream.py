@@ -6,12 +6,12 @@ import grpc
 
 from tunix_rt import v1
 from tunix_rt_evaluator.comparisons.model import GivenAway
-from tunix_rt_evaluator.evaluations.convert import chat_template_fields
-from tunix_rt_evaluator.evaluations.model import CheckpointInput, StoredFile
+from tunix_rt_evaluator.evaluations.model import CheckpointInput
 from tunix_rt_evaluator.evaluations.templates import chat_template
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.serving.channels import answer_of, answers_of
 from tunix_rt_kit.serving.status import domain_error
+from tunix_rt_kit.values.messages import stored_file, template_fields
 
 TRAINER = "tunix_rt.v1.Trainer"
 TRAINING_SPLIT = "train"
@@ -40,7 +40,7 @@ class TrainerCheckpoints:
         except grpc.RpcError as error:
             raise domain_error(error, "the trainer") from error
         manifest = checkpoint.manifest
-        fields = chat_template_fields(checkpoint.chat_template)
+        fields = template_fields(checkpoint.chat_template)
         digest = chat_template(fields).digest
         if digest != manifest.chat_template_digest:
             raise FailedPrecondition(
@@ -53,7 +53,7 @@ class TrainerCheckpoints:
             name=checkpoint.name,
             base_model=manifest.spec.base_model,
             digest=checkpoint.digest,
-            files=tuple(_stored(file) for file in checkpoint.files),
+            files=tuple(stored_file(file) for file in checkpoint.files),
             manifest_digest=checkpoint.manifest_file.digest,
             dataset=manifest.spec.dataset,
             dataset_digest=manifest.dataset_digest,
@@ -92,7 +92,3 @@ class ExporterTrainingData:
             for row in part.rows
             if row.split == TRAINING_SPLIT
         ]
-
-
-def _stored(file: v1.ArtifactFile) -> StoredFile:
-    return StoredFile(path=file.path, size_bytes=file.size_bytes, digest=file.digest, uri=file.uri)

@@ -11,14 +11,9 @@ from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.serving.channels import answer_of, answers_of
 from tunix_rt_kit.serving.status import domain_error
-from tunix_rt_trainer.jobs.model import (
-    ChatTemplateFields,
-    CheckpointFile,
-    DatasetInput,
-    FoundRows,
-    SplitFile,
-    SplitFindings,
-)
+from tunix_rt_kit.values import StoredFile
+from tunix_rt_kit.values.messages import file_message, template_fields
+from tunix_rt_trainer.jobs.model import DatasetInput, FoundRows, SplitFile, SplitFindings
 
 RETRIED = ("tunix_rt.v1.Exporter/GetDataset", "tunix_rt.v1.Exporter/AuditSupervision")
 _TIMEOUT_S = 20.0
@@ -43,7 +38,7 @@ class ExporterDatasets:
             dataset = answer_of(self._stub.GetDataset, v1.GetDatasetRequest(name=name), _TIMEOUT_S)
         except grpc.RpcError as error:
             raise domain_error(error, "the exporter") from error
-        fields = chat_template_fields(dataset.spec.chat_template)
+        fields = template_fields(dataset.spec.chat_template)
         template = ChatTemplate(**fields.model_dump())
         stated = dataset.spec.chat_template.digest
         if stated and stated != template.digest:
@@ -69,7 +64,7 @@ class ExporterDatasets:
         )
 
     def audit(
-        self, name: str, base_model: str, tokenizer: CheckpointFile, max_length: int
+        self, name: str, base_model: str, tokenizer: StoredFile, max_length: int
     ) -> Mapping[str, SplitFindings]:
         """What an audit tells of the splits of a dataset, whose rows the exporter counts once.
 
@@ -82,7 +77,7 @@ class ExporterDatasets:
             base_model=base_model,
             max_length=max_length,
             packing_lengths=[max_length],
-            tokenizer=v1.ArtifactFile(**tokenizer.model_dump()),
+            tokenizer=file_message(tokenizer),
         )
         try:
             *_, last = answers_of(self._stub.AuditSupervision, request, _AUDIT_TIMEOUT_S)
@@ -106,14 +101,3 @@ class ExporterDatasets:
 
 def _found(rows: v1.AuditedRows) -> FoundRows:
     return FoundRows(row_count=rows.row_count, first_ids=tuple(rows.example_row_ids))
-
-
-def chat_template_fields(message: v1.ChatTemplate) -> ChatTemplateFields:
-    """A chat template's fields, unchecked."""
-    return ChatTemplateFields(
-        builtin=message.builtin if message.HasField("builtin") else None,
-        jinja=message.jinja if message.HasField("jinja") else None,
-        bos_token=message.bos_token,
-        eos_token=message.eos_token,
-        system_instruction=message.system_instruction,
-    )

@@ -21,7 +21,6 @@ from support.exporting import Exporting, exporting, real_store
 from support.serving import fields, refused, served
 from support.traces import step, trace
 from tunix_rt import v1
-from tunix_rt_exporter.datasets.model import DatasetState
 from tunix_rt_exporter.datasets.repository import SqlDatasetRepository
 from tunix_rt_exporter.settings import ExporterSettings
 from tunix_rt_exporter.wiring import build
@@ -30,6 +29,7 @@ from tunix_rt_kit.chat import ChatTemplate, Message
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.serving.server import ServiceRegistration
 from tunix_rt_kit.serving.wiring import BuiltService
+from tunix_rt_kit.values import JobState
 
 STATE = v1.Dataset.State
 EXAMPLE = v1.DATASET_FORMAT_TRAINING_EXAMPLE
@@ -639,10 +639,10 @@ async def test_a_database_that_stays_read_only_fails_the_build_by_name_once_it_c
     world: Exporting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also the build that had not begun, and one that is done and waits to be stored is not lost."""
-    moves: list[DatasetState] = []
+    moves: list[JobState] = []
     move = SqlDatasetRepository.move
 
-    def refuse(repository: Any, build_id: str, states: Any, to: DatasetState, **more: Any) -> bool:
+    def refuse(repository: Any, build_id: str, states: Any, to: JobState, **more: Any) -> bool:
         moves.append(to)
         if to is refused_to or moves.count(to) < 3:
             raise FailedPrecondition("the database is read-only", reason="DATABASE_READ_ONLY")
@@ -650,12 +650,12 @@ async def test_a_database_that_stays_read_only_fails_the_build_by_name_once_it_c
 
     await world.add([trace(number) for number in range(10)])
     monkeypatch.setattr(SqlDatasetRepository, "move", refuse)
-    refused_to: DatasetState | None = DatasetState.RUNNING
+    refused_to: JobState | None = JobState.RUNNING
     dataset = await asyncio.wait_for(world.build("begun"), 60)
     assert (dataset.state, failure(dataset)[0]) == (STATE.STATE_FAILED, "DATABASE_READ_ONLY")
-    moves[:], refused_to = [DatasetState.RUNNING] * 2, None
+    moves[:], refused_to = [JobState.RUNNING] * 2, None
     assert (await asyncio.wait_for(world.build("done"), 60)).state == STATE.STATE_SUCCEEDED
-    assert moves.count(DatasetState.SUCCEEDED) == 3
+    assert moves.count(JobState.SUCCEEDED) == 3
 
 
 async def test_a_build_does_not_wait_for_ever(tmp_path: Path) -> None:

@@ -10,18 +10,15 @@ from tunix_rt_evaluator.comparisons.model import ComparisonContent, Run, Trainin
 from tunix_rt_evaluator.comparisons.pairing import compared
 from tunix_rt_evaluator.evaluations.model import (
     Answer,
-    ChatTemplateFields,
     CheckpointInput,
     Decoding,
     EvalItem,
     Evaluation,
     EvaluationInput,
     EvaluationSpec,
-    EvaluationState,
     Generation,
     ItemResult,
     ModelFacts,
-    StoredFile,
 )
 from tunix_rt_evaluator.evaluations.results import Totals, graded, manifest
 from tunix_rt_evaluator.grading.reasoning.marks import resolved_marks
@@ -30,6 +27,7 @@ from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_evaluator.grading.settings import NumericGrader
 from tunix_rt_kit.artifacts import digest_bytes
 from tunix_rt_kit.chat import ChatTemplate
+from tunix_rt_kit.values import ChatTemplateFields, JobState, StoredFile
 
 CATEGORIES = ("addition", "multi_step", "percent", "word_problem")
 GRADING = Grading()
@@ -120,7 +118,7 @@ def finished(
         inputs=EvaluationInput(
             eval_set_digest=digest_bytes(b"items"), base_model="smollm2-135m-instruct", checkpoint=trained
         ),
-        state=EvaluationState.SUCCEEDED,
+        state=JobState.SUCCEEDED,
         create_time=moment,
         attempt_count=1,
         start_time=moment,

@@ -15,11 +15,11 @@ from tunix_rt_exporter.datasets.model import (
     DatasetSpec,
     EvalPrompts,
     Parent,
-    Progress,
     SourceTrace,
 )
 from tunix_rt_exporter.datasets.templates import chat_template
 from tunix_rt_kit.artifacts import ArtifactStore, digest_json
+from tunix_rt_kit.values import Progress
 
 
 def source(number: int, sequence: int | None = None, **changes: Any) -> SourceTrace:

@@ -12,8 +12,8 @@ from typing import Any
 from support.training import CHATML, rows, write_rows
 from tunix_rt_kit.artifacts import canonical_json
 from tunix_rt_kit.jobs import JobDir
+from tunix_rt_kit.values import ChatTemplateFields
 from tunix_rt_trainer.jobs.model import (
-    ChatTemplateFields,
     LoraConfig,
     OptimizerConfig,
     SplitFile,

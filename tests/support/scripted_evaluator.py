@@ -13,18 +13,12 @@ import signal
 import sys
 import time
 
-from tunix_rt_evaluator.evaluations.model import (
-    Answer,
-    ChatTemplateFields,
-    Generation,
-    ModelFacts,
-    WorkerItem,
-    WorkerSpec,
-)
+from tunix_rt_evaluator.evaluations.model import Answer, Generation, ModelFacts, WorkerItem, WorkerSpec
 from tunix_rt_kit.artifacts import digest_bytes
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.jobs import JobDir, run_worker
+from tunix_rt_kit.values import ChatTemplateFields
 
 SUCCEED, WAIT, DEAF, REFUSE, DIE, CRASH, WAIT_ONCE, BUG, FORGET, UPGRADE = range(100, 110)
 OWN = ChatTemplateFields(jinja="{{ messages[0].content }}", eos_token="<|im_end|>")

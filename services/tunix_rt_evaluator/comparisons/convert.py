@@ -27,10 +27,10 @@ from tunix_rt_evaluator.evaluations.convert import (
     interval_message,
 )
 from tunix_rt_evaluator.evaluations.convert_results import result_message
-from tunix_rt_evaluator.evaluations.model import StoredFile
 from tunix_rt_evaluator.evaluations.names import evaluation_name, report_name
 from tunix_rt_kit.errors import FieldViolation, InvalidArgument
-from tunix_rt_kit.serving.messages import timestamp
+from tunix_rt_kit.values import StoredFile
+from tunix_rt_kit.values.messages import timestamp
 
 _FORMATS: Final[Mapping[int, DocumentFormat]] = {
     v1.REPORT_FORMAT_UNSPECIFIED: "markdown",

@@ -9,7 +9,8 @@ from typing import Final, Literal
 
 from pydantic import ConfigDict
 
-from tunix_rt_evaluator.evaluations.model import Accuracy, Evaluation, Interval, ItemResult, Value
+from tunix_rt_evaluator.evaluations.model import Accuracy, Evaluation, Interval, ItemResult
+from tunix_rt_kit.values import Value
 
 VerdictName = Literal["IMPROVED", "REGRESSED", "NO_EVIDENCE", "INCONCLUSIVE"]
 TestName = Literal["exact McNemar", "permutation"]

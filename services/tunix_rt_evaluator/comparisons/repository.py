@@ -9,9 +9,9 @@ from sqlalchemy import Row, insert, select
 
 from tunix_rt_evaluator.comparisons.model import LEFT_OUT_OF_LISTS, ComparisonContent
 from tunix_rt_evaluator.comparisons.service import StoredReport
-from tunix_rt_evaluator.evaluations.model import StoredFile
 from tunix_rt_evaluator.tables import reports
 from tunix_rt_kit.database import Database, transaction_lock
+from tunix_rt_kit.values import StoredFile
 
 
 class SqlReportRepository:

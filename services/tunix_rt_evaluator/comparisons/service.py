@@ -18,10 +18,8 @@ from tunix_rt_evaluator.comparisons.model import (
 )
 from tunix_rt_evaluator.comparisons.pairing import NO_TRAINING_DATA, compared, report_id
 from tunix_rt_evaluator.comparisons.soundness import check_sound, checked_waivers, manifest_of
-from tunix_rt_evaluator.evaluations.model import EvalSet, Evaluation, EvaluationState, ItemResult, StoredFile
+from tunix_rt_evaluator.evaluations.model import EvalSet, Evaluation, ItemResult
 from tunix_rt_evaluator.evaluations.names import EVALUATION_NAME, REPORT_NAME, eval_set_name, report_name
-from tunix_rt_evaluator.evaluations.service import page_of
-from tunix_rt_kit.artifacts import digest_json
 from tunix_rt_kit.errors import (
     DomainError,
     FailedPrecondition,
@@ -29,8 +27,9 @@ from tunix_rt_kit.errors import (
     InvalidArgument,
     NotFound,
 )
-from tunix_rt_kit.serving.paging import decode_page_token, page_size
+from tunix_rt_kit.serving.paging import Paging
 from tunix_rt_kit.serving.resources import parse_name
+from tunix_rt_kit.values import JobState, Page, StoredFile
 
 DocumentFormat = Literal["markdown", "json", "html"]
 
@@ -142,17 +141,15 @@ class ComparisonService:
         """One comparison report."""
         return self._read(self._stored_report(parse_name(REPORT_NAME, name)))
 
-    def list_reports(self, size: int, page_token: str) -> tuple[Sequence[ComparisonReport], str]:
-        """One page, ordered by id, and the token of the next page (empty on the last).
+    def list_reports(self, size: int, page_token: str) -> Page[ComparisonReport]:
+        """One page, ordered by id.
 
         Reads no artifact: contents are without what ``LEFT_OUT_OF_LISTS`` names.
         """
-        limit = min(page_size(size), MAX_REPORTS)
-        listing = digest_json({"method": "ListComparisonReports"})
-        position = decode_page_token(page_token, listing)
-        found = self._repository.reports(position["id"] if position else None, limit + 1)
-        kept, token = page_of(found, limit, listing, lambda report: {"id": report.id})
-        return [_report(stored, stored.facts) for stored in kept], token
+        paging = Paging(size, page_token, most=MAX_REPORTS, method="ListComparisonReports")
+        found = self._repository.reports(paging.after("id"), paging.limit + 1)
+        kept, token = paging.page(found, lambda report: {"id": report.id})
+        return Page([_report(stored, stored.facts) for stored in kept], token)
 
     def read_report(
         self, name: str, format_: DocumentFormat, offset: int
@@ -186,7 +183,7 @@ class ComparisonService:
 
     def _succeeded(self, name: str, field: str) -> Evaluation:
         evaluation = self._evaluations.get(parse_name(EVALUATION_NAME, name, field))
-        if evaluation.state is not EvaluationState.SUCCEEDED:
+        if evaluation.state is not JobState.SUCCEEDED:
             raise FailedPrecondition(
                 f"{field}: {name} is {evaluation.state}; only one that SUCCEEDED can be compared",
                 reason="EVALUATION_NOT_SUCCEEDED",

@@ -13,7 +13,6 @@ from tunix_rt_evaluator.evaluations.model import (
     MAX_TEMPERATURE,
     MIN_TEMPERATURE,
     MIN_TOP_P,
-    AskedDtype,
     BaseModelFacts,
     CheckpointInput,
     Decoding,
@@ -27,6 +26,7 @@ from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.serving.resources import parse_name, parse_names
 from tunix_rt_kit.serving.validation import Violations
+from tunix_rt_kit.values import AskedDtype
 
 SPEC_INVALID: Final = "EVALUATION_SPEC_INVALID"
 _MAX_BASE_MODEL: Final = 4_096

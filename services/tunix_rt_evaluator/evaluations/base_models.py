@@ -6,12 +6,13 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from tunix_rt_evaluator.evaluations.model import BaseModelFacts, ChatTemplateFields
+from tunix_rt_evaluator.evaluations.model import BaseModelFacts
 from tunix_rt_evaluator.evaluations.stop_tokens import stop_ids
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.models.store import ModelStore
 from tunix_rt_kit.models.tokenizer import ModelTokenizer, load_tokenizer
+from tunix_rt_kit.values import ChatTemplateFields
 
 
 class HostBaseModels:

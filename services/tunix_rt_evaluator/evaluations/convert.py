@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from google.protobuf.duration_pb2 import Duration
-
 from tunix_rt import v1
 from tunix_rt_evaluator.evaluations.model import (
     Accuracy,
-    AskedDtype,
-    ChatTemplateFields,
     EvalItem,
     EvalSet,
     EvalSetDraft,
@@ -20,17 +16,24 @@ from tunix_rt_evaluator.evaluations.model import (
     EvaluationSpecDraft,
     Interval,
     Manifest,
-    Progress,
     Regrade,
     RegradeDraft,
-    StoredFile,
     Summary,
 )
 from tunix_rt_evaluator.evaluations.names import eval_set_name, evaluation_name
 from tunix_rt_evaluator.grading.convert import grader_fields, grader_message
 from tunix_rt_evaluator.grading.reasoning.model import ReasoningMarks
 from tunix_rt_kit.chat import ChatTemplate
-from tunix_rt_kit.serving.messages import failure_status, plain_struct, timestamp
+from tunix_rt_kit.values import AskedDtype, ChatTemplateFields
+from tunix_rt_kit.values.messages import (
+    failure_status,
+    file_message,
+    plain_struct,
+    template_fields,
+    template_message,
+    timestamp,
+    to_message,
+)
 
 _DTYPE_NUMBERS: Final[Mapping[AskedDtype, v1.Dtype.ValueType]] = {
     "auto": v1.DTYPE_AUTO,
@@ -69,7 +72,7 @@ def evaluation_spec_draft(spec: v1.EvaluationSpec) -> EvaluationSpecDraft:
         eval_set=spec.eval_set,
         base_model=spec.base_model if spec.HasField("base_model") else None,
         checkpoint=spec.checkpoint if spec.HasField("checkpoint") else None,
-        chat_template=chat_template_fields(spec.chat_template) if spec.HasField("chat_template") else None,
+        chat_template=template_fields(spec.chat_template) if spec.HasField("chat_template") else None,
         decoding={field.name: value for field, value in spec.decoding.ListFields()},
         dtype=_DTYPES.get(spec.dtype, str(spec.dtype)) if spec.dtype else None,
         endpoint_model=spec.endpoint_model if spec.HasField("endpoint_model") else None,
@@ -98,42 +101,30 @@ def _marks_fields(
     return {field.name: value for field, value in message.reasoning_marks.ListFields()}
 
 
-def chat_template_fields(message: v1.ChatTemplate) -> ChatTemplateFields:
-    """A chat template's fields, unchecked."""
-    return ChatTemplateFields(
-        builtin=message.builtin if message.HasField("builtin") else None,
-        jinja=message.jinja if message.HasField("jinja") else None,
-        bos_token=message.bos_token,
-        eos_token=message.eos_token,
-        system_instruction=message.system_instruction,
-    )
-
-
 def evaluation_message(evaluation: Evaluation) -> v1.Evaluation:
     """A stored evaluation."""
     message = v1.Evaluation(
         name=evaluation_name(evaluation.id),
         spec=_spec(evaluation.spec),
         state=v1.Evaluation.State.Value(f"STATE_{evaluation.state.value}"),
-        progress=_progress(evaluation.progress),
         summary=_summary(evaluation.summary),
         manifest=_manifest(evaluation.manifest),
-        manifest_file=_file(evaluation.manifest_file),
         attempt_count=evaluation.attempt_count,
         create_time=timestamp(evaluation.create_time),
-        stage_timings=[
-            v1.StageTiming(stage=timing.stage, duration=duration_message(timing.duration_s))
-            for timing in evaluation.stage_timings
-        ],
+        stage_timings=[to_message(timing, v1.StageTiming) for timing in evaluation.stage_timings],
     )
+    if evaluation.progress is not None:
+        message.progress.CopyFrom(to_message(evaluation.progress, v1.Progress))
+    if evaluation.manifest_file is not None:
+        message.manifest_file.CopyFrom(file_message(evaluation.manifest_file))
     if evaluation.inputs.regrade is not None:
         message.regrade.CopyFrom(_regrade(evaluation.inputs.regrade))
     if evaluation.start_time is not None:
         message.start_time.CopyFrom(timestamp(evaluation.start_time))
     if evaluation.end_time is not None:
         message.end_time.CopyFrom(timestamp(evaluation.end_time))
-    if (error := evaluation.error) is not None:
-        message.error.CopyFrom(failure_status(error.code, error.reason, error.message, error.metadata))
+    if evaluation.error is not None:
+        message.error.CopyFrom(failure_status(evaluation.error))
     return message
 
 
@@ -180,7 +171,7 @@ def _spec(spec: EvaluationSpec) -> v1.EvaluationSpec:
     else:
         message.base_model = spec.base_model or ""
     if spec.chat_template is not None:
-        message.chat_template.CopyFrom(_chat_template(spec.chat_template))
+        message.chat_template.CopyFrom(_template(spec.chat_template))
     return message
 
 
@@ -197,30 +188,8 @@ def _marks(marks: ReasoningMarks | None) -> v1.ReasoningMarks | None:
     )
 
 
-def _chat_template(fields: ChatTemplateFields) -> v1.ChatTemplate:
-    message = v1.ChatTemplate(
-        bos_token=fields.bos_token,
-        eos_token=fields.eos_token,
-        system_instruction=fields.system_instruction,
-        digest=ChatTemplate.model_validate(fields.model_dump()).digest,
-    )
-    if fields.builtin is not None:
-        message.builtin = fields.builtin
-    else:
-        message.jinja = fields.jinja or ""
-    return message
-
-
-def _progress(progress: Progress | None) -> v1.Progress | None:
-    if progress is None:
-        return None
-    return v1.Progress(
-        stage=progress.stage,
-        completed=progress.completed,
-        total=progress.total,
-        unit=progress.unit,
-        eta=None if progress.eta_s is None else duration_message(progress.eta_s),
-    )
+def _template(fields: ChatTemplateFields) -> v1.ChatTemplate:
+    return template_message(fields, ChatTemplate.model_validate(fields.model_dump()).digest)
 
 
 def _summary(summary: Summary | None) -> v1.EvaluationSummary | None:
@@ -270,10 +239,6 @@ def _regrade(regrade: Regrade) -> v1.Regrade:
     )
 
 
-def _file(file: StoredFile | None) -> v1.ArtifactFile | None:
-    return None if file is None else v1.ArtifactFile(**file.model_dump())
-
-
 def accuracy_message(accuracy: Accuracy) -> v1.Accuracy:
     """An accuracy with its interval."""
     return v1.Accuracy(
@@ -287,13 +252,6 @@ def accuracy_message(accuracy: Accuracy) -> v1.Accuracy:
 def interval_message(interval: Interval) -> v1.Interval:
     """An interval of confidence."""
     return v1.Interval(lower=interval.lower, upper=interval.upper, confidence=interval.confidence)
-
-
-def duration_message(seconds: float) -> Duration:
-    """A time in seconds, to the nanosecond."""
-    duration = Duration()
-    duration.FromNanoseconds(round(seconds * 1e9))
-    return duration
 
 
 def eval_set_page(eval_sets: Sequence[EvalSet], next_page_token: str) -> v1.ListEvalSetsResponse:

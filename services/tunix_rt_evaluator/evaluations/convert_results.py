@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from tunix_rt import v1
-from tunix_rt_evaluator.evaluations.convert import duration_message
 from tunix_rt_evaluator.evaluations.model import FinishReason, ItemFilter, ItemResult
 from tunix_rt_evaluator.grading.reasoning.model import Parts, ReasoningState
 from tunix_rt_kit.errors import FieldViolation, InvalidArgument
+from tunix_rt_kit.values.messages import duration
 
 _REASONS: Final[Mapping[FinishReason, v1.FinishReason.ValueType]] = {
     "stop": v1.FINISH_REASON_STOP,
@@ -62,7 +62,7 @@ def result_message(result: ItemResult) -> v1.EvaluationResult:
         accepted_answers=result.accepted_answers,
         correct=result.verdict.correct,
         grader=result.grader,
-        latency=duration_message(generation.seconds),
+        latency=duration(generation.seconds),
         error=generation.error,
         score=result.verdict.value,
         grade_error=result.verdict.error,

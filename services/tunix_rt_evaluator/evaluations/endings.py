@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from tunix_rt_evaluator.evaluations.model import EvaluationUpdate, JobError, Manifest, StoredFile, Summary
+from tunix_rt_evaluator.evaluations.model import EvaluationUpdate, Manifest, Summary
 from tunix_rt_kit.artifacts import ArtifactStore, canonical_json
 from tunix_rt_kit.errors import DomainError
+from tunix_rt_kit.values import JobError, StoredFile
 
 MANIFEST_FILE: Final = "manifest.json"
 

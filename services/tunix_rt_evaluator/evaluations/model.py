@@ -6,17 +6,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from itertools import repeat
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from tunix_rt_evaluator.grading.reasoning.model import Parts, ReasoningMarks, Split
 from tunix_rt_evaluator.grading.settings import Grader, Grown
+from tunix_rt_kit.values import (
+    AskedDtype,
+    ChatTemplateFields,
+    JobError,
+    JobState,
+    Progress,
+    StageTiming,
+    StoredFile,
+    Value,
+)
 
 Dtype = Literal["bfloat16", "float32"]
-AskedDtype = Literal["auto", "bfloat16", "float32"]
 FinishReason = Literal["stop", "length", "failed"]
 
 MAX_ITEMS: Final = 10_000
@@ -38,12 +46,6 @@ MAX_RESULT_BYTES: Final = (4 << 20) - (1 << 16)
 DEFAULT_MAX_NEW_TOKENS: Final = 128
 DEFAULT_BATCH_SIZE: Final = 16
 CONFIDENCE: Final = 0.95
-
-
-class Value(BaseModel):
-    """A value: never changed, unknown fields refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class _Checked(Value):
@@ -93,16 +95,6 @@ class EvalSet(Value):
     item_count: int
     create_time: datetime
     items: tuple[EvalItem, ...] | None = None
-
-
-class ChatTemplateFields(Value):
-    """A chat template as it is sent and stored; the kit's ``ChatTemplate`` renders it."""
-
-    builtin: str | None = None
-    jinja: str | None = None
-    bos_token: str = ""
-    eos_token: str = ""
-    system_instruction: str = ""
 
 
 class Decoding(Grown, Value):
@@ -195,57 +187,6 @@ class EvaluationSpec(Grown, Value):
     dtype: AskedDtype | None = "auto"
     fresh: bool = False
     reasoning_marks: ReasoningMarks | None = None
-
-
-class EvaluationState(StrEnum):
-    """Where an evaluation stands."""
-
-    QUEUED = "QUEUED"
-    RUNNING = "RUNNING"
-    CANCELLING = "CANCELLING"
-    SUCCEEDED = "SUCCEEDED"
-    FAILED = "FAILED"
-    CANCELLED = "CANCELLED"
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing can follow."""
-        return self in (EvaluationState.SUCCEEDED, EvaluationState.FAILED, EvaluationState.CANCELLED)
-
-
-class Progress(Value):
-    """How far a stage has come: ``completed`` of ``total`` (0: unknown) units; ``eta_s`` in seconds."""
-
-    stage: str
-    completed: int = 0
-    total: int = 0
-    unit: str = ""
-    eta_s: float | None = None
-
-
-class StageTiming(Value):
-    """Wall time of a finished stage in seconds."""
-
-    stage: str
-    duration_s: float
-
-
-class JobError(Value):
-    """Why an evaluation failed: the name of a canonical code, the reason, one clear line, further facts."""
-
-    code: str
-    reason: str
-    message: str
-    metadata: Mapping[str, str] = Field(default_factory=dict)
-
-
-class StoredFile(Value):
-    """A file in the artifact store."""
-
-    path: str
-    size_bytes: int
-    digest: str
-    uri: str = ""
 
 
 class CheckpointInput(Value):
@@ -570,7 +511,7 @@ class Evaluation(Value):
     id: str
     spec: EvaluationSpec
     inputs: EvaluationInput
-    state: EvaluationState
+    state: JobState
     create_time: datetime
     attempt_count: int = 0
     start_time: datetime | None = None

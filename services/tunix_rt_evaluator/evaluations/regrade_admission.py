@@ -10,14 +10,7 @@ from typing import Any, Final, Protocol
 from pydantic import TypeAdapter, ValidationError
 
 from tunix_rt_evaluator.eval_sets.admission import items_digest
-from tunix_rt_evaluator.evaluations.model import (
-    EvalItem,
-    EvalSet,
-    Evaluation,
-    EvaluationState,
-    Regrade,
-    RegradeDraft,
-)
+from tunix_rt_evaluator.evaluations.model import EvalItem, EvalSet, Evaluation, Regrade, RegradeDraft
 from tunix_rt_evaluator.evaluations.names import (
     EVAL_SET_NAME,
     EVALUATION_NAME,
@@ -32,6 +25,7 @@ from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.serving.field_errors import field_path, field_problems
 from tunix_rt_kit.serving.resources import new_id, parse_name
 from tunix_rt_kit.serving.validation import Violations
+from tunix_rt_kit.values import JobState
 
 GRADER_INVALID: Final = "GRADER_INVALID"
 _GRADER: Final[TypeAdapter[Grader]] = TypeAdapter(Grader)
@@ -92,7 +86,7 @@ class CheckedRegrade:
             inputs=source.inputs.model_copy(
                 update={"eval_set_digest": items_digest(items), "regrade": regrade}
             ),
-            state=EvaluationState.QUEUED,
+            state=JobState.QUEUED,
             create_time=datetime.now(UTC),
         )
 
@@ -106,7 +100,7 @@ def checked_regrade(draft: RegradeDraft, stored: Stored, grading: Grading) -> Ch
         InvalidArgument: RESOURCE_NAME_INVALID, GRADER_INVALID, REASONING_MARKS_INVALID.
     """
     source = stored.get(parse_name(EVALUATION_NAME, draft.evaluation))
-    if source.state is not EvaluationState.SUCCEEDED:
+    if source.state is not JobState.SUCCEEDED:
         name = evaluation_name(source.id)
         raise FailedPrecondition(
             f"name: {name} is {source.state}; only one that SUCCEEDED can be graded again",

@@ -9,15 +9,7 @@ from datetime import UTC, datetime
 from typing import Final, Protocol, TypeVar
 
 from tunix_rt_evaluator.evaluations.endings import failure, success
-from tunix_rt_evaluator.evaluations.model import (
-    Evaluation,
-    EvaluationState,
-    EvaluationUpdate,
-    ItemResult,
-    Progress,
-    Regrade,
-    StageTiming,
-)
+from tunix_rt_evaluator.evaluations.model import Evaluation, EvaluationUpdate, ItemResult, Regrade
 from tunix_rt_evaluator.evaluations.names import evaluation_name
 from tunix_rt_evaluator.evaluations.regrade_admission import regraded_items
 from tunix_rt_evaluator.evaluations.results import Totals, graded, regraded_manifest
@@ -29,6 +21,7 @@ from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.jobs import JobRunner
 from tunix_rt_kit.jobs.runner import AWAY
 from tunix_rt_kit.serving.logging import get_logger
+from tunix_rt_kit.values import JobState, Progress, StageTiming
 
 _log = get_logger("tunix_rt.evaluator")
 
@@ -37,7 +30,7 @@ T = TypeVar("T")
 _PAGE: Final = 200
 _SAVE_S: Final = 0.5
 _SAVE_ITEMS: Final = 64
-_OPEN: Final = (EvaluationState.QUEUED, EvaluationState.RUNNING, EvaluationState.CANCELLING)
+_OPEN: Final = (JobState.QUEUED, JobState.RUNNING, JobState.CANCELLING)
 
 
 class Regrader:
@@ -97,12 +90,12 @@ class Regrader:
         for stored in work.chunks():
             if self._runner is not None and self._runner.stopping.is_set():
                 work.flush()
-                self._change(evaluation_id, EvaluationState.RUNNING, EvaluationState.QUEUED)
+                self._change(evaluation_id, JobState.RUNNING, JobState.QUEUED)
                 return
-            if cancelled.is_set() or (stored and self._state(evaluation_id) is EvaluationState.CANCELLING):
+            if cancelled.is_set() or (stored and self._state(evaluation_id) is JobState.CANCELLING):
                 work.flush()
                 update = work.update(ended=True)
-                self._repository.change_state(evaluation_id, _OPEN, EvaluationState.CANCELLED, update)
+                self._repository.change_state(evaluation_id, _OPEN, JobState.CANCELLED, update)
                 return
         work.flush()
         source = self._repository.get(evaluation.inputs.regrade.source).manifest
@@ -114,12 +107,12 @@ class Regrader:
         result = success(self._artifacts, manifest, totals.summary)
         done = work.update(ended=True)
         update = result.model_copy(update={"progress": done.progress, "stage_timings": done.stage_timings})
-        self._repository.change_state(evaluation_id, _OPEN, EvaluationState.SUCCEEDED, update)
+        self._repository.change_state(evaluation_id, _OPEN, JobState.SUCCEEDED, update)
 
     def _begin(self, evaluation_id: str) -> Evaluation | None:
         evaluation = self._repository.get(evaluation_id)
-        if evaluation.state is EvaluationState.CANCELLING:
-            self._change(evaluation_id, EvaluationState.CANCELLING, EvaluationState.CANCELLED)
+        if evaluation.state is JobState.CANCELLING:
+            self._change(evaluation_id, JobState.CANCELLING, JobState.CANCELLED)
             return None
         if not is_current(evaluation.spec.reasoning_marks):
             # What an earlier version graded is graded again.
@@ -129,14 +122,14 @@ class Regrader:
         attempt = EvaluationUpdate(
             spec=spec, attempt_count=evaluation.attempt_count + 1, start_time=datetime.now(UTC)
         )
-        expected = [EvaluationState.QUEUED, EvaluationState.RUNNING]
-        begun = self._repository.change_state(evaluation_id, expected, EvaluationState.RUNNING, attempt)
+        expected = [JobState.QUEUED, JobState.RUNNING]
+        begun = self._repository.change_state(evaluation_id, expected, JobState.RUNNING, attempt)
         return evaluation.model_copy(update={"spec": spec}) if begun else None
 
-    def _change(self, evaluation_id: str, expected: EvaluationState, state: EvaluationState) -> None:
+    def _change(self, evaluation_id: str, expected: JobState, state: JobState) -> None:
         self._repository.change_state(evaluation_id, [expected], state)
 
-    def _state(self, evaluation_id: str) -> EvaluationState:
+    def _state(self, evaluation_id: str) -> JobState:
         return self._repository.get(evaluation_id).state
 
     def _on_error(self, evaluation_id: str, error: Exception) -> None:
@@ -150,11 +143,9 @@ def store_end(repository: EvaluationRepository, evaluation_id: str, error: Excep
     """Store that an evaluation ended by an error of this server: that it failed, or, where it was asked to
     stop and what it needs is away, that it was cancelled."""
     change = repository.change_state
-    if isinstance(error, AWAY) and change(
-        evaluation_id, [EvaluationState.CANCELLING], EvaluationState.CANCELLED
-    ):
+    if isinstance(error, AWAY) and change(evaluation_id, [JobState.CANCELLING], JobState.CANCELLED):
         return
-    change(evaluation_id, _OPEN, EvaluationState.FAILED, failure(error))
+    change(evaluation_id, _OPEN, JobState.FAILED, failure(error))
 
 
 class _Work:

@@ -17,25 +17,20 @@ from tunix_rt_evaluator.evaluations.model import (
     Evaluation,
     EvaluationInput,
     EvaluationSpec,
-    EvaluationState,
     EvaluationUpdate,
     ItemFilter,
     ItemResult,
-    JobError,
     Manifest,
-    Progress,
-    StageTiming,
-    StoredFile,
     Summary,
 )
 from tunix_rt_evaluator.evaluations.names import eval_set_name, evaluation_name
-from tunix_rt_evaluator.evaluations.service import RequestKey
 from tunix_rt_evaluator.tables import VERSION_TABLE, eval_sets, evaluations, requests, results
 from tunix_rt_kit.callers import check
 from tunix_rt_kit.database import Database, RequestLog, transaction_lock
 from tunix_rt_kit.errors import AlreadyExists, NotFound
+from tunix_rt_kit.values import JobError, JobState, Progress, RequestKey, StageTiming, StoredFile
 
-_UNFINISHED: Final = [state.value for state in EvaluationState if not state.ended]
+_UNFINISHED: Final = [state.value for state in JobState if not state.ended]
 # What fits in one message of 4 MiB.
 _PAGE_BYTES: Final = 7 << 19
 _ROWS: Final = 200
@@ -71,7 +66,7 @@ class SqlEvaluationRepository:
             return eval_set.id
 
         with self._database.write() as session:
-            return self._once(session, request, create)
+            return self._requests.once(session, request, create)[0]
 
     def eval_set(self, eval_set_id: str) -> EvalSet:
         """One eval set with its items; raises NotFound(EVAL_SET_NOT_FOUND)."""
@@ -98,13 +93,8 @@ class SqlEvaluationRepository:
 
     def requested(self, request: RequestKey) -> str | None:
         """Id of what a request made before; raises AlreadyExists(REQUEST_ID_REUSED)."""
-        with self._database.write() as session:
-            known = session.execute(
-                select(requests.c.result).where(
-                    requests.c.method == request.method, requests.c.request_id == request.request_id
-                )
-            ).one_or_none()
-            return None if known is None else self._once(session, request, lambda: str(known.result))
+        with self._database.read() as session:
+            return self._requests.made(session, request)
 
     def create(self, evaluation: Evaluation, request: RequestKey) -> str:
         """Store an evaluation, once for each request id, and return its id.
@@ -117,7 +107,7 @@ class SqlEvaluationRepository:
             return evaluation.id
 
         with self._database.write() as session:
-            return self._once(session, request, create)
+            return self._requests.once(session, request, create)[0]
 
     def get(self, evaluation_id: str) -> Evaluation:
         """One evaluation; raises NotFound(EVALUATION_NOT_FOUND)."""
@@ -145,8 +135,8 @@ class SqlEvaluationRepository:
     def change_state(
         self,
         evaluation_id: str,
-        expected: Sequence[EvaluationState],
-        state: EvaluationState,
+        expected: Sequence[JobState],
+        state: JobState,
         changes: EvaluationUpdate = _NO_CHANGES,
     ) -> bool:
         """Set an evaluation's state, and ``changes``, if it is one of ``expected``; returns whether it was.
@@ -156,7 +146,7 @@ class SqlEvaluationRepository:
         values: dict[str, Any] = {"state": state.value, **_changed(changes)}
         if state.ended:
             values["end_time"] = datetime.now(UTC)
-        if state is EvaluationState.QUEUED:
+        if state is JobState.QUEUED:
             values |= {"progress": None, "stage_timings": []}
         known = [entry.value for entry in expected]
         with self._database.write() as session:
@@ -228,17 +218,6 @@ class SqlEvaluationRepository:
                 check()
                 yield ItemResult.model_validate(value)
 
-    def _once(self, session: Session, request: RequestKey, create: Any) -> str:
-        result, _ = self._requests.once(
-            session,
-            method=request.method,
-            request_id=request.request_id,
-            request_digest=request.digest,
-            earlier_digest=request.earlier_digest,
-            create=create,
-        )
-        return str(result)
-
 
 def _bind(session: Session, eval_set: EvalSet) -> None:
     bound = session.execute(
@@ -299,7 +278,7 @@ def _evaluation(row: Any) -> Evaluation:
         id=row.id,
         spec=EvaluationSpec.model_validate(row.spec),
         inputs=EvaluationInput.model_validate(row.inputs),
-        state=EvaluationState(row.state),
+        state=JobState(row.state),
         create_time=row.create_time,
         attempt_count=row.attempt_count,
         start_time=row.start_time,

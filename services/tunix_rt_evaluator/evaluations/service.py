@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from tunix_rt_evaluator.eval_sets.admission import checked_items, items_digest
 from tunix_rt_evaluator.evaluations.admission import (
@@ -16,7 +16,6 @@ from tunix_rt_evaluator.evaluations.admission import (
 )
 from tunix_rt_evaluator.evaluations.model import (
     BaseModelFacts,
-    ChatTemplateFields,
     CheckpointInput,
     EvalSet,
     EvalSetDraft,
@@ -24,7 +23,6 @@ from tunix_rt_evaluator.evaluations.model import (
     EvaluationInput,
     EvaluationSpec,
     EvaluationSpecDraft,
-    EvaluationState,
     EvaluationUpdate,
     ItemFilter,
     ItemResult,
@@ -34,21 +32,11 @@ from tunix_rt_evaluator.evaluations.names import EVAL_SET_NAME, EVALUATION_NAME
 from tunix_rt_evaluator.evaluations.regrade_admission import check_judge, checked_regrade
 from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_kit.artifacts import digest_json
-from tunix_rt_kit.serving.paging import decode_page_token, encode_page_token, page_size
+from tunix_rt_kit.serving.paging import Paging
 from tunix_rt_kit.serving.resources import new_id, parse_name
+from tunix_rt_kit.values import ChatTemplateFields, JobState, Page, RequestKey
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class RequestKey:
-    """What makes a create the same one: its method, its request id, and a digest of its body, or the one by
-    which an earlier release knew the same body."""
-
-    method: str
-    request_id: str
-    digest: str
-    earlier_digest: str = ""
 
 
 class EvaluationRepository(Protocol):
@@ -65,8 +53,8 @@ class EvaluationRepository(Protocol):
     def change_state(
         self,
         evaluation_id: str,
-        expected: Sequence[EvaluationState],
-        state: EvaluationState,
+        expected: Sequence[JobState],
+        state: JobState,
         changes: EvaluationUpdate = ...,
     ) -> bool: ...
     def save(self, evaluation_id: str, changes: EvaluationUpdate) -> None: ...
@@ -147,16 +135,13 @@ class EvaluatorService:
         """One eval set with its items."""
         return self._repository.eval_set(parse_name(EVAL_SET_NAME, name))
 
-    def list_eval_sets(self, size: int, page_token: str) -> tuple[Sequence[EvalSet], str]:
-        """One page without items, newest first, and the token of the next page (empty on the last)."""
-        limit = page_size(size)
-        listing = digest_json({"method": "ListEvalSets"})
-        position = decode_page_token(page_token, listing)
-        before = (position["time"], position["id"]) if position else None
-        found = self._repository.newest_eval_sets(before, limit + 1)
-        return page_of(
-            found, limit, listing, lambda entry: {"time": entry.create_time.isoformat(), "id": entry.id}
-        )
+    def list_eval_sets(self, size: int, page_token: str) -> Page[EvalSet]:
+        """One page without items, newest first."""
+        paging = Paging(size, page_token, method="ListEvalSets")
+        time, last_id = paging.after("time"), paging.after("id")
+        before = None if time is None else (time, last_id)
+        found = self._repository.newest_eval_sets(before, paging.limit + 1)
+        return paging.page(found, lambda entry: {"time": entry.create_time.isoformat(), "id": entry.id})
 
     def create_evaluation(self, draft: EvaluationSpecDraft, request_id: str) -> Evaluation:
         """Put an evaluation into the queue, once for each request id."""
@@ -184,7 +169,7 @@ class EvaluatorService:
             inputs=EvaluationInput(
                 eval_set_digest=eval_set.digest, base_model=base_model, checkpoint=checkpoint
             ),
-            state=EvaluationState.QUEUED,
+            state=JobState.QUEUED,
             create_time=datetime.now(UTC),
         )
         stored = self._repository.create(evaluation, request)
@@ -206,13 +191,11 @@ class EvaluatorService:
         """One evaluation."""
         return self._repository.get(parse_name(EVALUATION_NAME, name))
 
-    def list_evaluations(self, size: int, page_token: str) -> tuple[Sequence[Evaluation], str]:
-        """One page, newest first, and the token of the next page (empty on the last)."""
-        limit = page_size(size)
-        listing = digest_json({"method": "ListEvaluations"})
-        position = decode_page_token(page_token, listing)
-        found = self._repository.newest(position["id"] if position else None, limit + 1)
-        return page_of(found, limit, listing, lambda evaluation: {"id": evaluation.id})
+    def list_evaluations(self, size: int, page_token: str) -> Page[Evaluation]:
+        """One page, newest first."""
+        paging = Paging(size, page_token, method="ListEvaluations")
+        found = self._repository.newest(paging.after("id"), paging.limit + 1)
+        return paging.page(found, lambda evaluation: {"id": evaluation.id})
 
     def cancel_evaluation(self, name: str) -> Evaluation:
         """Ask an evaluation to stop; asked again, it is ended at once. An ended one stays as it is."""
@@ -221,8 +204,8 @@ class EvaluatorService:
         if evaluation.state.ended:
             return evaluation
         change = self._repository.change_state
-        if not change(evaluation_id, [EvaluationState.QUEUED], EvaluationState.CANCELLED):
-            again = not change(evaluation_id, [EvaluationState.RUNNING], EvaluationState.CANCELLING)
+        if not change(evaluation_id, [JobState.QUEUED], JobState.CANCELLED):
+            again = not change(evaluation_id, [JobState.RUNNING], JobState.CANCELLING)
             self._queue.stop_job(evaluation_id, at_once=again)
         return self._repository.get(evaluation_id)
 
@@ -245,26 +228,10 @@ class EvaluatorService:
         self._queue.submit(stored, only_grades=True)
         return self._repository.get(stored)
 
-    def list_items(
-        self, parent: str, size: int, page_token: str, wanted: ItemFilter
-    ) -> tuple[Sequence[ItemResult], str]:
-        """One page of the wanted results, by item id, and the token of the next page (empty on the last)."""
+    def list_items(self, parent: str, size: int, page_token: str, wanted: ItemFilter) -> Page[ItemResult]:
+        """One page of the wanted results, by item id."""
         evaluation_id = parse_name(EVALUATION_NAME, parent, "parent")
-        limit = page_size(size)
-        listing = digest_json({"method": "ListEvaluationItems", "parent": parent, "filter": asdict(wanted)})
-        position = decode_page_token(page_token, listing)
+        paging = Paging(size, page_token, method="ListEvaluationItems", parent=parent, filter=asdict(wanted))
         self._repository.get(evaluation_id)
-        found, last = self._repository.results_page(
-            evaluation_id, position["id"] if position else None, limit, wanted
-        )
-        return found, "" if last else encode_page_token({"id": found[-1].item_id}, listing)
-
-
-def page_of(
-    found: Sequence[T], limit: int, listing: str, position: Callable[[T], Mapping[str, Any]]
-) -> tuple[Sequence[T], str]:
-    """The first ``limit`` of what was found, and the token of the next page (empty on the last)."""
-    if len(found) <= limit:
-        return found, ""
-    kept = found[:limit]
-    return kept, encode_page_token(position(kept[-1]), listing)
+        found, last = self._repository.results_page(evaluation_id, paging.after("id"), paging.limit, wanted)
+        return Page(found, "" if last else paging.token({"id": found[-1].item_id}))

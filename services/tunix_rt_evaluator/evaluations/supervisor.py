@@ -14,14 +14,7 @@ from typing import Final, TypeVar
 from tunix_rt_evaluator.evaluations.endings import failure, success
 from tunix_rt_evaluator.evaluations.events import AttemptFacts
 from tunix_rt_evaluator.evaluations.job_folders import JobFolders
-from tunix_rt_evaluator.evaluations.model import (
-    EvalItem,
-    Evaluation,
-    EvaluationState,
-    EvaluationUpdate,
-    ItemResult,
-    JobError,
-)
+from tunix_rt_evaluator.evaluations.model import EvalItem, Evaluation, EvaluationUpdate, ItemResult
 from tunix_rt_evaluator.evaluations.names import evaluation_name
 from tunix_rt_evaluator.evaluations.regrading import store_end
 from tunix_rt_evaluator.evaluations.results import Totals, graded, manifest
@@ -35,6 +28,7 @@ from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.jobs import JobRunner, WorkerProcess
 from tunix_rt_kit.jobs.runner import AWAY, AWAY_S
 from tunix_rt_kit.serving.logging import get_logger
+from tunix_rt_kit.values import JobError, JobState
 
 T = TypeVar("T")
 
@@ -50,7 +44,7 @@ _LOG_LINES: Final = 20
 _LOG_CHARACTERS: Final = 4_000
 _CANCELLED_CODE: Final = 3
 _END_S: Final = 10.0
-_UNDER_WAY: Final = (EvaluationState.RUNNING, EvaluationState.CANCELLING)
+_UNDER_WAY: Final = (JobState.RUNNING, JobState.CANCELLING)
 
 
 class Supervisor:
@@ -120,7 +114,7 @@ class Supervisor:
             begin = partial(self._begin, evaluation_id, process)
             if (run := self._insist(begin, cancelled)) is None:
                 return
-            if evaluation.state is EvaluationState.CANCELLING:
+            if evaluation.state is JobState.CANCELLING:
                 cancelled.set()
             unsaved, looked, more = False, 0.0, True
             while not run.told_its_end and (more or process.poll() is None):
@@ -183,16 +177,16 @@ class Supervisor:
             run.collect_all()
             if process.poll() is None or run.told_its_end:
                 return run
-            if evaluation.state is EvaluationState.CANCELLING:
+            if evaluation.state is JobState.CANCELLING:
                 run.save()
-                run.change([evaluation.state], EvaluationState.CANCELLED)
+                run.change([evaluation.state], JobState.CANCELLED)
                 return None
-            run.change([evaluation.state], EvaluationState.QUEUED)
+            run.change([evaluation.state], JobState.QUEUED)
         attempt = evaluation.attempt_count + 1
         if not self._repository.change_state(
             evaluation.id,
-            [EvaluationState.QUEUED],
-            EvaluationState.RUNNING,
+            [JobState.QUEUED],
+            JobState.RUNNING,
             EvaluationUpdate(attempt_count=attempt, start_time=datetime.now(UTC)),
         ):
             return None
@@ -218,9 +212,9 @@ class Supervisor:
         run.collect_all()
         if run.cancelling:
             run.save()
-            run.change([EvaluationState.CANCELLING], EvaluationState.CANCELLED)
+            run.change([JobState.CANCELLING], JobState.CANCELLED)
         else:
-            run.change([EvaluationState.RUNNING], EvaluationState.QUEUED)
+            run.change([JobState.RUNNING], JobState.QUEUED)
 
     def _on_error(self, evaluation_id: str, error: Exception) -> None:
         store_end(self._repository, evaluation_id, error)
@@ -279,7 +273,7 @@ class _Run:
     @property
     def cancelling(self) -> bool:
         """Whether the evaluation was asked to stop, by whichever server."""
-        return self._repository.get(self._evaluation.id).state is EvaluationState.CANCELLING
+        return self._repository.get(self._evaluation.id).state is JobState.CANCELLING
 
     def collect(self) -> bool:
         """Take in some of what the child told since the last call, grading its answers; whether there was
@@ -350,7 +344,7 @@ class _Run:
         """Store how far the evaluation has come."""
         self._repository.save(self._evaluation.id, self._update())
 
-    def change(self, expected: list[EvaluationState], state: EvaluationState) -> None:
+    def change(self, expected: list[JobState], state: JobState) -> None:
         """Change the evaluation's state."""
         self._repository.change_state(self._evaluation.id, expected, state)
 
@@ -364,9 +358,9 @@ class _Run:
         if code == 0 and len(self._stored) == len(self.items):
             self._succeed()
         elif code == _CANCELLED_CODE or self.cancelling or asked_to_stop:
-            self._end(EvaluationState.CANCELLED)
+            self._end(JobState.CANCELLED)
         else:
-            self._end(EvaluationState.FAILED, self._failure(code))
+            self._end(JobState.FAILED, self._failure(code))
 
     def _succeed(self) -> None:
         evaluation, facts = self._evaluation, self._facts.facts
@@ -376,7 +370,7 @@ class _Run:
         try:
             totals.require_answer()
         except FailedPrecondition as error:
-            self._end(EvaluationState.FAILED, failure(error).error)
+            self._end(JobState.FAILED, failure(error).error)
             return
         marks = self._make_splitter().marks
         complete = manifest(
@@ -386,9 +380,9 @@ class _Run:
         update = self._update().model_copy(
             update={name: getattr(result, name) for name in ("summary", "manifest", "manifest_file")}
         )
-        self._repository.change_state(evaluation.id, list(_UNDER_WAY), EvaluationState.SUCCEEDED, update)
+        self._repository.change_state(evaluation.id, list(_UNDER_WAY), JobState.SUCCEEDED, update)
 
-    def _end(self, state: EvaluationState, error: JobError | None = None) -> None:
+    def _end(self, state: JobState, error: JobError | None = None) -> None:
         update = self._update().model_copy(update={"error": error})
         self._repository.change_state(self._evaluation.id, list(_UNDER_WAY), state, update)
 

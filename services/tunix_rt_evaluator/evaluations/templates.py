@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from tunix_rt_evaluator.evaluations.model import ChatTemplateFields
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import FieldViolation, InvalidArgument
+from tunix_rt_kit.values import ChatTemplateFields
 
 MAX_SYSTEM_INSTRUCTION: Final = 20_000
 

@@ -9,7 +9,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from tunix_rt import v1
 from tunix_rt_evaluator.grading.settings import Grader
-from tunix_rt_kit.serving.messages import plain_struct
+from tunix_rt_kit.values.messages import plain_struct
 
 _STYLES: Final[Mapping[int, Literal["numbered", "answer-only"]]] = {
     v1.REASONING_STYLE_UNSPECIFIED: "numbered",

@@ -19,13 +19,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from tunix_rt_evaluator.evaluations.model import Answer, Generation, Progress, WorkerSpec
+from tunix_rt_evaluator.evaluations.model import Answer, Generation, WorkerSpec
 from tunix_rt_evaluator.worker.engine import Completion, Engine, Prompt, Request
 from tunix_rt_evaluator.worker.prompts import failed_generation
 from tunix_rt_evaluator.worker.responses import Responses
 from tunix_rt_evaluator.worker.resume import Earlier, described
 from tunix_rt_kit.jobs import JobDir
 from tunix_rt_kit.models.runtime import give_back_memory
+from tunix_rt_kit.values import Progress
 
 _EVENTS: Final = "events.jsonl"
 _LOOKS_BETWEEN_CHECKS: Final = 256

@@ -10,14 +10,7 @@ from typing import Any
 
 from flax import nnx
 
-from tunix_rt_evaluator.evaluations.model import (
-    Answer,
-    ChatTemplateFields,
-    Generation,
-    ModelFacts,
-    WorkerItem,
-    WorkerSpec,
-)
+from tunix_rt_evaluator.evaluations.model import Answer, Generation, ModelFacts, WorkerItem, WorkerSpec
 from tunix_rt_evaluator.evaluations.stop_tokens import stop_ids
 from tunix_rt_evaluator.worker.engine import Completion, Prompt, Report, Request
 from tunix_rt_evaluator.worker.prompts import read_prompts
@@ -37,6 +30,7 @@ from tunix_rt_kit.models.runtime import (
 )
 from tunix_rt_kit.models.store import BaseModelInfo, ModelStore
 from tunix_rt_kit.models.tokenizer import load_tokenizer
+from tunix_rt_kit.values import ChatTemplateFields
 
 
 def engine_name() -> str:

@@ -6,10 +6,9 @@ from collections.abc import Iterable
 
 from tunix_rt import v1
 from tunix_rt_exporter.audits.service import AuditQuestion, StoredAudit
-from tunix_rt_exporter.datasets.convert import progress_message
-from tunix_rt_exporter.datasets.model import Progress
-from tunix_rt_kit.serving.messages import timestamp
 from tunix_rt_kit.supervision import SplitSupervision
+from tunix_rt_kit.values import Progress
+from tunix_rt_kit.values.messages import file_message, timestamp, to_message
 
 
 def question(request: v1.AuditSupervisionRequest) -> AuditQuestion:
@@ -26,7 +25,7 @@ def question(request: v1.AuditSupervisionRequest) -> AuditQuestion:
 def audit_response(dataset: str, part: Progress | StoredAudit) -> v1.AuditSupervisionResponse:
     """One message of a running audit."""
     if isinstance(part, Progress):
-        return v1.AuditSupervisionResponse(progress=progress_message(part))
+        return v1.AuditSupervisionResponse(progress=to_message(part, v1.Progress))
     return v1.AuditSupervisionResponse(audit=audit_message(dataset, part))
 
 
@@ -41,7 +40,7 @@ def audit_message(dataset: str, stored: StoredAudit) -> v1.SupervisionAudit:
         chat_template_digest=audit.chat_template_digest,
         max_length=audit.max_length,
         splits=[_split(split) for split in audit.splits],
-        report=v1.ArtifactFile(**audit.report.model_dump()),
+        report=file_message(audit.report),
         create_time=timestamp(stored.create_time),
     )
 

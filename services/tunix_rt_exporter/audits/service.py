@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol
@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from pydantic import ConfigDict
 
 from tunix_rt_exporter.datasets.locks import LockPerKey
-from tunix_rt_exporter.datasets.model import BuildResult, Dataset, Progress, StoredFile, Value
+from tunix_rt_exporter.datasets.model import BuildResult, Dataset
 from tunix_rt_exporter.datasets.templates import chat_template
 from tunix_rt_kit.artifacts import ArtifactStore, canonical_json, digest_json
 from tunix_rt_kit.errors import (
@@ -22,10 +22,11 @@ from tunix_rt_kit.errors import (
 )
 from tunix_rt_kit.models.hf_folder import MAX_TOKENIZER_BYTES
 from tunix_rt_kit.models.tokenizer import TextTokenizer, parse_tokenizer
-from tunix_rt_kit.serving.paging import decode_page_token, encode_page_token, page_size
+from tunix_rt_kit.serving.paging import Paging
 from tunix_rt_kit.serving.resources import parse_names
 from tunix_rt_kit.serving.validation import Violations
 from tunix_rt_kit.supervision import ExampleEncoder, SplitAudit, SplitSupervision
+from tunix_rt_kit.values import Page, Progress, StoredFile, Value
 
 AUDIT_NAME: Final = "datasets/{dataset_id}@{version}/supervisionAudits/{audit}"
 REPORT_FORMAT: Final = "tunix-rt/supervision-audit/2"
@@ -166,16 +167,12 @@ class SupervisionAudits:
             )
         return dataset, found
 
-    def list(self, parent: str, size: int, page_token: str) -> tuple[Sequence[StoredAudit], str]:
-        """One page of a dataset's audits, newest first, and the token of the next (empty on the last)."""
-        limit = page_size(size)
-        listing = digest_json({"method": "ListSupervisionAudits", "parent": parent})
-        position = decode_page_token(page_token, listing)
+    def list(self, parent: str, size: int, page_token: str) -> Page[StoredAudit]:
+        """One page of a dataset's audits, newest first."""
+        paging = Paging(size, page_token, method="ListSupervisionAudits", parent=parent)
         digest = self._complete_dataset(parent)[1].digest
-        found = self._repository.newest(digest, position["number"] if position else None, limit + 1)
-        if len(found) <= limit:
-            return found, ""
-        return found[:limit], encode_page_token({"number": found[limit - 1].number}, listing)
+        found = self._repository.newest(digest, paging.after("number"), paging.limit + 1)
+        return paging.page(found, lambda audit: {"number": audit.number})
 
     def _tokenizer(self, digest: str) -> TextTokenizer:
         field = "tokenizer.digest"

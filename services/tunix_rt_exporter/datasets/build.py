@@ -22,11 +22,9 @@ from tunix_rt_exporter.datasets.model import (
     EvalPrompts,
     Notice,
     Parent,
-    Progress,
     SourceTrace,
     SplitFiles,
     Statistics,
-    StoredFile,
 )
 from tunix_rt_exporter.datasets.notices import notices
 from tunix_rt_exporter.datasets.select import TraceReader
@@ -36,6 +34,7 @@ from tunix_rt_exporter.datasets.templates import template_facts
 from tunix_rt_kit.artifacts import Artifact, ArtifactStore, canonical_json
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import FailedPrecondition
+from tunix_rt_kit.values import Progress, StoredFile
 
 WRITE_BATCH: Final = 1_000
 

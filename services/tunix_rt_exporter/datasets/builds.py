@@ -11,15 +11,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from tunix_rt_exporter.datasets.build import DatasetBuild
-from tunix_rt_exporter.datasets.model import (
-    BuildResult,
-    Dataset,
-    DatasetState,
-    EvalPrompts,
-    Failure,
-    Parent,
-    Progress,
-)
+from tunix_rt_exporter.datasets.model import BuildResult, Dataset, EvalPrompts, Parent
 from tunix_rt_exporter.datasets.ports import DatasetRepository, EvalSetSource, TraceSource
 from tunix_rt_exporter.datasets.stored_rows import parent_of
 from tunix_rt_exporter.datasets.templates import chat_template
@@ -29,10 +21,11 @@ from tunix_rt_kit.errors import DomainError, FailedPrecondition
 from tunix_rt_kit.jobs import JobRunner
 from tunix_rt_kit.jobs.runner import AWAY
 from tunix_rt_kit.serving.logging import get_logger
+from tunix_rt_kit.values import JobError, JobState, Progress
 
 _log = get_logger("tunix_rt.exporter")
 _PROGRESS_S: Final = 0.25
-_LIVE: Final = (DatasetState.RUNNING, DatasetState.CANCELLING)
+_LIVE: Final = (JobState.RUNNING, JobState.CANCELLING)
 T = TypeVar("T")
 
 
@@ -81,10 +74,10 @@ class Builds:
         except OSError as error:
             raise storage_error(error, str(self._folder)) from error
         self._artifacts.remove_stale()
-        for dataset in self._repository.in_states([DatasetState.CANCELLING]):
-            self._repository.move(dataset.build_id, {DatasetState.CANCELLING}, DatasetState.CANCELLED)
-        for dataset in self._repository.in_states([DatasetState.QUEUED, DatasetState.RUNNING]):
-            self._repository.move(dataset.build_id, {DatasetState.RUNNING}, DatasetState.QUEUED)
+        for dataset in self._repository.in_states([JobState.CANCELLING]):
+            self._repository.move(dataset.build_id, {JobState.CANCELLING}, JobState.CANCELLED)
+        for dataset in self._repository.in_states([JobState.QUEUED, JobState.RUNNING]):
+            self._repository.move(dataset.build_id, {JobState.RUNNING}, JobState.QUEUED)
             self._runner.submit(dataset.build_id)
 
     def stop(self, grace_s: float) -> None:
@@ -100,36 +93,36 @@ class Builds:
         """Take a build out of the queue, or tell it to stop."""
         if self._runner.cancel(build_id) == "unknown":
             # Nobody is left who would end it.
-            self._repository.move(build_id, {DatasetState.CANCELLING}, DatasetState.CANCELLED)
+            self._repository.move(build_id, {JobState.CANCELLING}, JobState.CANCELLED)
 
     def _run(self, build_id: str, cancelled: threading.Event) -> None:
         # RUNNING too: a database that went away may have kept the move whose answer it did not give.
-        waiting, move = {DatasetState.QUEUED, DatasetState.RUNNING}, self._repository.move
+        waiting, move = {JobState.QUEUED, JobState.RUNNING}, self._repository.move
         with suppress(BuildInterrupted):
             try:
-                if not self._patiently(lambda: move(build_id, waiting, DatasetState.RUNNING), cancelled):
+                if not self._patiently(lambda: move(build_id, waiting, JobState.RUNNING), cancelled):
                     return
                 dataset = self._patiently(lambda: self._repository.by_build(build_id), cancelled)
                 if dataset is None:
                     return
                 result = self._build(dataset, cancelled)
             except BuildCancelled:
-                self._end(build_id, _LIVE, DatasetState.CANCELLED)
+                self._end(build_id, _LIVE, JobState.CANCELLED)
             except BuildInterrupted:
-                self._end(build_id, {DatasetState.RUNNING}, DatasetState.QUEUED)
-                self._end(build_id, {DatasetState.CANCELLING}, DatasetState.CANCELLED)
+                self._end(build_id, {JobState.RUNNING}, JobState.QUEUED)
+                self._end(build_id, {JobState.CANCELLING}, JobState.CANCELLED)
             except DomainError as error:
-                self._fail(build_id, Failure(code=error.code, **_facts(error)))
+                self._fail(build_id, JobError(code=error.code, **_facts(error)))
             else:
-                self._end(build_id, _LIVE, DatasetState.SUCCEEDED, result=result)
+                self._end(build_id, _LIVE, JobState.SUCCEEDED, result=result)
 
     def _end(
         self,
         build_id: str,
-        states: Collection[DatasetState],
-        to: DatasetState,
+        states: Collection[JobState],
+        to: JobState,
         *,
-        failure: Failure | None = None,
+        failure: JobError | None = None,
         result: BuildResult | None = None,
     ) -> None:
         """Store how a build ended, as soon as that can be stored; raises BuildInterrupted if the server stops
@@ -222,11 +215,11 @@ class Builds:
     def _crashed(self, build_id: str, error: Exception) -> None:
         message = "internal error; the server's log says more"
         metadata = {"build_id": build_id, "type": type(error).__name__}
-        self._fail(build_id, Failure(code="INTERNAL", reason="INTERNAL", message=message, metadata=metadata))
+        self._fail(build_id, JobError(code="INTERNAL", reason="INTERNAL", message=message, metadata=metadata))
 
-    def _fail(self, build_id: str, failure: Failure) -> None:
+    def _fail(self, build_id: str, failure: JobError) -> None:
         _log.warning("build_failed", build=build_id, reason=failure.reason, message=failure.message)
-        self._end(build_id, {DatasetState.QUEUED, *_LIVE}, DatasetState.FAILED, failure=failure)
+        self._end(build_id, {JobState.QUEUED, *_LIVE}, JobState.FAILED, failure=failure)
 
 
 def _facts(error: DomainError) -> dict[str, object]:

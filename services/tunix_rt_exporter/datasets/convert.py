@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeVar
 
 from google.protobuf import json_format
-from google.protobuf.duration_pb2 import Duration
 
 from tunix_rt import v1
 from tunix_rt_exporter.audits.contamination import AuditPart
@@ -14,28 +13,32 @@ from tunix_rt_exporter.datasets.decontaminate import MatchKind
 from tunix_rt_exporter.datasets.model import (
     FORMATS,
     BuildResult,
-    ChatTemplateFields,
     Dataset,
     DatasetFormat,
     DatasetSpec,
-    DatasetState,
     DeduplicationMethod,
     Distribution,
     Download,
     ModelAnswers,
     Notice,
-    Progress,
     ReasoningStyle,
     SourceTrace,
     SplitFiles,
     SplitGroup,
-    StoredFile,
     UnwritableRows,
 )
 from tunix_rt_exporter.datasets.select import MODEL_ANSWERS_SOURCE
 from tunix_rt_exporter.datasets.templates import chat_template
 from tunix_rt_kit.errors import FieldViolation, InvalidArgument
-from tunix_rt_kit.serving.messages import failure_status, plain_struct, timestamp
+from tunix_rt_kit.values import ChatTemplateFields, JobState
+from tunix_rt_kit.values.messages import (
+    failure_status,
+    file_message,
+    plain_struct,
+    template_message,
+    timestamp,
+    to_message,
+)
 
 T = TypeVar("T")
 
@@ -164,9 +167,9 @@ def dataset_message(dataset: Dataset) -> v1.Dataset:
     if dataset.end_time is not None:
         message.end_time.CopyFrom(timestamp(dataset.end_time))
     if dataset.progress is not None:
-        message.progress.CopyFrom(progress_message(dataset.progress))
-    if dataset.failure is not None and dataset.state is DatasetState.FAILED:
-        message.error.CopyFrom(failure_status(**dataset.failure.model_dump()))
+        message.progress.CopyFrom(to_message(dataset.progress, v1.Progress))
+    if dataset.failure is not None and dataset.state is JobState.FAILED:
+        message.error.CopyFrom(failure_status(dataset.failure))
     if dataset.result is not None:
         _add_result(message, dataset.result)
     return message
@@ -289,7 +292,7 @@ def _template_fields(template: v1.ChatTemplate) -> dict[str, Any]:
 
 
 def _template_message(fields: ChatTemplateFields) -> v1.ChatTemplate:
-    return v1.ChatTemplate(**fields.model_dump(exclude_none=True), digest=chat_template(fields).digest)
+    return template_message(fields, chat_template(fields).digest)
 
 
 def _spec_message(spec: DatasetSpec) -> v1.DatasetSpec:
@@ -316,26 +319,14 @@ def _spec_message(spec: DatasetSpec) -> v1.DatasetSpec:
     )
 
 
-def progress_message(progress: Progress) -> v1.Progress:
-    """How far a stage has come."""
-    message = v1.Progress(
-        stage=progress.stage, completed=progress.completed, total=progress.total, unit=progress.unit
-    )
-    if progress.eta_s is not None:
-        eta = Duration()
-        eta.FromMilliseconds(round(progress.eta_s * 1000))
-        message.eta.CopyFrom(eta)
-    return message
-
-
 def _add_result(message: v1.Dataset, result: BuildResult) -> None:
     message.digest = result.digest
-    message.manifest.CopyFrom(_file_message(result.manifest))
+    message.manifest.CopyFrom(file_message(result.manifest))
     message.splits.extend(_split_message(split) for split in result.splits)
     message.parent_digest = result.parent_digest
     message.builder_versions.update(result.builder_versions)
     if result.dropped_rows is not None:
-        message.dropped_rows.CopyFrom(_file_message(result.dropped_rows))
+        message.dropped_rows.CopyFrom(file_message(result.dropped_rows))
     message.notices.extend(_notice_message(notice) for notice in result.notices)
     message.template_facts.CopyFrom(v1.TemplateFacts(**result.template_facts.model_dump()))
     message.trace_count = result.trace_count
@@ -364,14 +355,10 @@ def _split_message(split: SplitFiles) -> v1.DatasetSplit:
         split=split.split,
         row_count=split.row_count,
         files=[
-            v1.DatasetFile(format=_FORMAT_NUMBERS[kind], file=_file_message(split.files[kind]))
+            v1.DatasetFile(format=_FORMAT_NUMBERS[kind], file=file_message(split.files[kind]))
             for kind in FORMATS
         ],
     )
-
-
-def _file_message(file: StoredFile) -> v1.ArtifactFile:
-    return v1.ArtifactFile(**file.model_dump())
 
 
 def _distribution_message(spread: Distribution) -> v1.Distribution:

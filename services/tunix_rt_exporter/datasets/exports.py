@@ -12,13 +12,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from tunix_rt_exporter.datasets.locks import LockPerKey
-from tunix_rt_exporter.datasets.model import BuildResult, Dataset, DatasetFormat, SplitFiles, StoredFile
+from tunix_rt_exporter.datasets.model import BuildResult, Dataset, DatasetFormat, SplitFiles
 from tunix_rt_exporter.datasets.ports import DerivedFiles
 from tunix_rt_exporter.datasets.templates import chat_template
 from tunix_rt_kit.artifacts import Artifact, ArtifactStore, canonical_json
 from tunix_rt_kit.callers import holding
 from tunix_rt_kit.chat import Message
 from tunix_rt_kit.errors import DataLoss
+from tunix_rt_kit.values import StoredFile
 
 # Of a chat, the trace has the question and the training example the reply, which is thus what is trained on.
 _SOURCES: Final[Mapping[DatasetFormat, Sequence[DatasetFormat]]] = {

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
-from tunix_rt_exporter.datasets.model import StoredFile
 from tunix_rt_exporter.tables import derived_files
 from tunix_rt_kit.database import Database, transaction_lock
+from tunix_rt_kit.values import StoredFile
 
 
 class SqlDerivedFiles:

@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
+
+from tunix_rt_kit.values import ChatTemplateFields, JobError, JobState, Progress, Seed, StoredFile, Value
 
 MAX_COUNT: Final = (1 << 53) - 1
 MAX_SEED: Final = (1 << 64) - 1
@@ -27,19 +28,11 @@ DatasetFormat = Literal[
 FORMATS: Final[tuple[DatasetFormat, ...]] = ("trace", "tunix_sft", "training_example")
 """Written when a dataset is built, and named by its manifest; the others are derived from these."""
 
-# A seed of 64 bits is more than a JSON number can hold.
-Seed = Annotated[int, Field(ge=0, le=MAX_SEED), PlainSerializer(str, when_used="json")]
 Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 
 
 DEFAULT_THRESHOLD: Final = 0.8
 _MIN_NGRAM_WORDS: Final = 8
-
-
-class Value(BaseModel):
-    """A value: never changed, unknown fields refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Selection(Value):
@@ -98,16 +91,6 @@ class Decontamination(Value):
     """How traces are compared with eval items; 0 words means that only equal prompts match."""
 
     ngram_words: Annotated[int, Field(ge=0, le=64), AfterValidator(_enough_words)] = 13
-
-
-class ChatTemplateFields(Value):
-    """A chat template as it is sent and stored; the kit's ``ChatTemplate`` renders it."""
-
-    builtin: str | None = None
-    jinja: str | None = None
-    bos_token: str = ""
-    eos_token: str = ""
-    system_instruction: str = ""
 
 
 def _whole(splits: tuple[SplitFraction, ...]) -> tuple[SplitFraction, ...]:
@@ -179,50 +162,6 @@ class DatasetSpec(Value):
     def key(self) -> str:
         """``{dataset_id}@{version}``."""
         return f"{self.dataset_id}@{self.version}"
-
-
-class DatasetState(StrEnum):
-    """Where the build of a dataset stands."""
-
-    QUEUED = "QUEUED"
-    RUNNING = "RUNNING"
-    CANCELLING = "CANCELLING"
-    SUCCEEDED = "SUCCEEDED"
-    FAILED = "FAILED"
-    CANCELLED = "CANCELLED"
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing follows by itself."""
-        return self in {DatasetState.SUCCEEDED, DatasetState.FAILED, DatasetState.CANCELLED}
-
-
-class Progress(Value):
-    """How far a stage has come: ``completed`` of ``total`` (0: unknown) units; ``eta_s`` in seconds."""
-
-    stage: str
-    completed: int = 0
-    total: int = 0
-    unit: str = "traces"
-    eta_s: float | None = None
-
-
-class Failure(Value):
-    """Why a build failed: the name of a canonical code, the reason, one clear line, further facts."""
-
-    code: str
-    reason: str
-    message: str
-    metadata: Mapping[str, str] = Field(default_factory=dict)
-
-
-class StoredFile(Value):
-    """A file in the artifact store, and its path inside the dataset."""
-
-    path: str
-    size_bytes: int
-    digest: str
-    uri: str
 
 
 class SplitFiles(Value):
@@ -304,12 +243,12 @@ class Dataset(Value):
     number: int
     build_id: str
     spec: DatasetSpec
-    state: DatasetState
+    state: JobState
     create_time: datetime
     start_time: datetime | None = None
     end_time: datetime | None = None
     progress: Progress | None = None
-    failure: Failure | None = None
+    failure: JobError | None = None
     result: BuildResult | None = None
 
 

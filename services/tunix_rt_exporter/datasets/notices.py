@@ -10,11 +10,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from tunix_rt_exporter.datasets.model import EvalPrompts, Notice, NoticeKind, Progress, SourceTrace
+from tunix_rt_exporter.datasets.model import EvalPrompts, Notice, NoticeKind, SourceTrace
 from tunix_rt_exporter.datasets.split import Arrangement
 from tunix_rt_exporter.datasets.spool import RowSpool, prompt_key
 from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.text import normalised
+from tunix_rt_kit.values import Progress
 
 MAX_NAMED_ROWS: Final = 20
 MAX_EVAL_SETS: Final = 1_000

@@ -3,20 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tunix_rt_exporter.datasets.model import (
-    BuildResult,
-    Dataset,
-    DatasetSpec,
-    DatasetState,
-    EvalPrompts,
-    Failure,
-    Progress,
-    SourceTrace,
-    StoredFile,
-)
+from tunix_rt_exporter.datasets.model import BuildResult, Dataset, DatasetSpec, EvalPrompts, SourceTrace
+from tunix_rt_kit.values import JobError, JobState, Progress, RequestKey, StoredFile
 
 Filter = Mapping[str, Any]
 
@@ -53,14 +43,6 @@ class EvalSetSource(Protocol):
         """The prompts of an eval set; raises NotFound (EVAL_SET_NOT_FOUND), Unavailable."""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestKey:
-    """What makes a create the same one: its request id and a digest of its body."""
-
-    request_id: str
-    digest: str
-
-
 class DatasetRepository(Protocol):
     """Where datasets are remembered."""
 
@@ -77,16 +59,16 @@ class DatasetRepository(Protocol):
     def newest(self, before: int | None, limit: int) -> list[Dataset]:
         """Up to ``limit`` datasets, newest first, with number below ``before``."""
 
-    def in_states(self, states: Collection[DatasetState]) -> list[Dataset]:
+    def in_states(self, states: Collection[JobState]) -> list[Dataset]:
         """The datasets in one of these states, oldest first."""
 
     def move(
         self,
         build_id: str,
-        states: Collection[DatasetState],
-        to: DatasetState,
+        states: Collection[JobState],
+        to: JobState,
         *,
-        failure: Failure | None = None,
+        failure: JobError | None = None,
         result: BuildResult | None = None,
     ) -> bool:
         """Change the state of a build if it is one of ``states``; says whether it was."""

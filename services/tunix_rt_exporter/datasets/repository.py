@@ -9,18 +9,11 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, and_, insert, select, update
 from sqlalchemy.orm import Session
 
-from tunix_rt_exporter.datasets.model import (
-    BuildResult,
-    Dataset,
-    DatasetSpec,
-    DatasetState,
-    Failure,
-    Progress,
-)
-from tunix_rt_exporter.datasets.ports import RequestKey
+from tunix_rt_exporter.datasets.model import BuildResult, Dataset, DatasetSpec
 from tunix_rt_exporter.tables import VERSION_TABLE, datasets, requests
 from tunix_rt_kit.database import Database, RequestLog, transaction_lock
 from tunix_rt_kit.serving.resources import new_id
+from tunix_rt_kit.values import JobError, JobState, Progress, RequestKey
 
 
 class SqlDatasetRepository:
@@ -48,13 +41,7 @@ class SqlDatasetRepository:
             return spec.key
 
         with self._database.write() as session:
-            key, _ = self._requests.once(
-                session,
-                method="CreateDataset",
-                request_id=request.request_id,
-                request_digest=request.digest,
-                create=bind,
-            )
+            key, _ = self._requests.once(session, request, bind)
             dataset_id, _, version = key.partition("@")
             return _dataset(session.execute(select(datasets).where(_named(dataset_id, version))).one())
 
@@ -73,7 +60,7 @@ class SqlDatasetRepository:
         with self._database.read() as session:
             return [_dataset(row) for row in session.execute(query)]
 
-    def in_states(self, states: Collection[DatasetState]) -> list[Dataset]:
+    def in_states(self, states: Collection[JobState]) -> list[Dataset]:
         query = select(datasets).where(datasets.c.state.in_(states)).order_by(datasets.c.create_time)
         with self._database.read() as session:
             return [_dataset(row) for row in session.execute(query)]
@@ -81,16 +68,16 @@ class SqlDatasetRepository:
     def move(
         self,
         build_id: str,
-        states: Collection[DatasetState],
-        to: DatasetState,
+        states: Collection[JobState],
+        to: JobState,
         *,
-        failure: Failure | None = None,
+        failure: JobError | None = None,
         result: BuildResult | None = None,
     ) -> bool:
         values: dict[str, Any] = {"state": to}
-        if to is DatasetState.QUEUED:
+        if to is JobState.QUEUED:
             values |= {"start_time": None, "progress": None}
-        elif to is DatasetState.RUNNING:
+        elif to is JobState.RUNNING:
             values["start_time"] = datetime.now(UTC)
         elif to.ended:
             values["end_time"] = datetime.now(UTC)
@@ -122,7 +109,7 @@ def _named(dataset_id: str, version: str) -> ColumnElement[bool]:
 def _queued(spec: DatasetSpec) -> dict[str, Any]:
     return {
         "build_id": new_id(),
-        "state": DatasetState.QUEUED,
+        "state": JobState.QUEUED,
         "spec": spec.model_dump(mode="json"),
         "progress": None,
         "failure": None,

@@ -8,7 +8,7 @@ from typing import Any, Final
 from tunix_rt_exporter.datasets.decontaminate import EvalIndex, EvalMatch
 from tunix_rt_exporter.datasets.deduplicate import Signatures
 from tunix_rt_exporter.datasets.dropped import CONTAMINATED, FIRST_EVAL_SET, MARKS, MODEL_ANSWER, note
-from tunix_rt_exporter.datasets.model import DatasetSpec, EvalPrompts, Progress, SourceTrace, SplitGroup
+from tunix_rt_exporter.datasets.model import DatasetSpec, EvalPrompts, SourceTrace, SplitGroup
 from tunix_rt_exporter.datasets.notices import disagrees
 from tunix_rt_exporter.datasets.render import RenderedRow, RowRenderer, Unwritable
 from tunix_rt_exporter.datasets.spool import RowSpool
@@ -16,6 +16,7 @@ from tunix_rt_kit.artifacts import canonical_json
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.text import normalised
+from tunix_rt_kit.values import Progress
 
 BATCH: Final = 256
 MODEL_ANSWERS_SOURCE: Final = "evaluation"
@@ -70,13 +71,13 @@ class TraceReader:
         the traces has the metadata field that groups are made by.
         """
         count = 0
-        report(Progress(stage="reading traces"))
+        report(Progress(stage="reading traces", unit="traces"))
         for part in traces:
             for start in range(0, len(part), BATCH):
                 batch = part[start : start + BATCH]
                 self._add(batch)
                 count += len(batch)
-                report(Progress(stage="reading traces", completed=count))
+                report(Progress(stage="reading traces", completed=count, unit="traces"))
         if count and not self._grouped:
             raise self._no_groups(count)
         return count

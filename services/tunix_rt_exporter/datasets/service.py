@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
@@ -15,13 +15,10 @@ from tunix_rt_exporter.datasets.model import (
     Dataset,
     DatasetFormat,
     DatasetSpec,
-    DatasetState,
     Decontamination,
     Download,
-    StoredFile,
-    Value,
 )
-from tunix_rt_exporter.datasets.ports import DatasetRepository, EvalSetSource, RequestKey, TraceSource
+from tunix_rt_exporter.datasets.ports import DatasetRepository, EvalSetSource, TraceSource
 from tunix_rt_exporter.datasets.templates import chat_template
 from tunix_rt_kit.artifacts import ArtifactStore, digest_bytes, digest_json
 from tunix_rt_kit.errors import (
@@ -32,16 +29,17 @@ from tunix_rt_kit.errors import (
     NotFound,
 )
 from tunix_rt_kit.serving.field_errors import field_path, field_problems
-from tunix_rt_kit.serving.paging import decode_page_token, encode_page_token, page_size
+from tunix_rt_kit.serving.paging import Paging
 from tunix_rt_kit.serving.resources import parse_names
 from tunix_rt_kit.serving.validation import Violations
+from tunix_rt_kit.values import JobState, Page, RequestKey, StoredFile, Value
 
 DATASET_NAME: Final = "datasets/{dataset_id}@{version}"
 ValueT = TypeVar("ValueT", bound=Value)
 
 CHUNK_BYTES: Final = 1 << 20
 # Without content, and so free to be built from another spec.
-_UNBOUND: Final = frozenset({DatasetState.FAILED, DatasetState.CANCELLED})
+_UNBOUND: Final = frozenset({JobState.FAILED, JobState.CANCELLED})
 
 
 class ExporterService:
@@ -84,14 +82,14 @@ class ExporterService:
         REQUEST_ID_REUSED), Unavailable.
         """
         asked = checked_spec(fields)
-        request = RequestKey(request_id, digest_json(asked.model_dump(mode="json")))
+        request = RequestKey("CreateDataset", request_id, digest_json(asked.model_dump(mode="json")))
         for index, name in enumerate(asked.eval_sets):
             with naming(f"spec.eval_sets[{index}]"):
                 self._eval_sets.prompts(name)
         self._check_parent(asked)
         spec = asked.model_copy(update={"as_of": self._snapshot(asked)})
         dataset = self._repository.create(spec, request, lambda stored: _rebuilds(stored, spec))
-        if dataset.state is DatasetState.QUEUED:
+        if dataset.state is JobState.QUEUED:
             self._submit(dataset.build_id)
         return dataset
 
@@ -105,22 +103,18 @@ class ExporterService:
             )
         return dataset
 
-    def list_datasets(self, size: int, page_token: str) -> tuple[Sequence[Dataset], str]:
-        """One page, newest first, and the token of the next page (empty on the last)."""
-        limit = page_size(size)
-        digest = digest_json({"method": "ListDatasets"})
-        position = decode_page_token(page_token, digest)
-        found = self._repository.newest(position["number"] if position else None, limit + 1)
-        if len(found) <= limit:
-            return found, ""
-        return found[:limit], encode_page_token({"number": found[limit - 1].number}, digest)
+    def list_datasets(self, size: int, page_token: str) -> Page[Dataset]:
+        """One page, newest first."""
+        paging = Paging(size, page_token, method="ListDatasets")
+        found = self._repository.newest(paging.after("number"), paging.limit + 1)
+        return paging.page(found, lambda dataset: {"number": dataset.number})
 
     def cancel_dataset(self, name: str) -> Dataset:
         """Ask a build to stop; one that has ended is returned as it is."""
         dataset = self.get_dataset(name)
         if not dataset.state.ended:
-            self._repository.move(dataset.build_id, {DatasetState.RUNNING}, DatasetState.CANCELLING)
-            self._repository.move(dataset.build_id, {DatasetState.QUEUED}, DatasetState.CANCELLED)
+            self._repository.move(dataset.build_id, {JobState.RUNNING}, JobState.CANCELLING)
+            self._repository.move(dataset.build_id, {JobState.QUEUED}, JobState.CANCELLED)
             self._cancel(dataset.build_id)
         return self.get_dataset(name)
 

@@ -16,9 +16,10 @@ from typing import Final
 import numpy as np
 
 from tunix_rt_exporter.datasets.deduplicate import Signatures
-from tunix_rt_exporter.datasets.model import Distribution, Progress, Selection, SplitFraction
+from tunix_rt_exporter.datasets.model import Distribution, Selection, SplitFraction
 from tunix_rt_exporter.datasets.spool import KEPT, Digests, RowSpool
 from tunix_rt_exporter.datasets.words import Integers
+from tunix_rt_kit.values import Progress
 
 DUPLICATE: Final = "duplicate"
 NEAR_DUPLICATE: Final = "near_duplicate"

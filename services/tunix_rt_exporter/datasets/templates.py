@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from tunix_rt_exporter.datasets.model import ChatTemplateFields, TemplateFacts
+from tunix_rt_exporter.datasets.model import TemplateFacts
 from tunix_rt_kit.chat import ChatTemplate, losses
+from tunix_rt_kit.values import ChatTemplateFields
 
 
 def chat_template(fields: ChatTemplateFields) -> ChatTemplate:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import Column, MetaData, String, Table, insert, select
 from sqlalchemy.orm import Session
@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from tunix_rt_kit.database.engine import transaction_lock
 from tunix_rt_kit.database.types import CanonicalJson, UtcDateTime
 from tunix_rt_kit.errors import AlreadyExists, FieldViolation, InvalidArgument
+from tunix_rt_kit.values import RequestKey
 
 _RULE = "1 to 64 characters of A-Z, a-z, 0-9, dot, colon, underscore and hyphen; a UUID is best"
 _ACCEPTED = re.compile(r"[A-Za-z0-9._:-]{1,64}")
@@ -53,59 +54,64 @@ class RequestLog:
         self._table = table
 
     def once(
-        self,
-        session: Session,
-        *,
-        method: str,
-        request_id: str,
-        request_digest: str,
-        create: Callable[[], Result],
-        earlier_digest: str = "",
+        self, session: Session, request: RequestKey, create: Callable[[], Result]
     ) -> tuple[Result, bool]:
-        """Call ``create`` unless this request was carried out before; returns its result, and whether it
-        was called.
+        """Call ``create`` unless this request was carried out before.
 
         The result (a resource name, or a list of names) and what ``create`` writes are committed together,
         so a request is carried out once however often it is sent, also when two arrive at the same moment.
 
         Args:
             session: of a ``Database.write`` block.
-            method: the RPC, for example ``CreateTrace``; ids of different methods are different.
-            request_id: the caller's id; empty means that ``create`` is called in any case.
-            request_digest: digest of everything in the request that decides the result.
+            request: which request it is. Without an id ``create`` is called in any case.
             create: makes the resource and returns its name.
-            earlier_digest: the digest that an earlier release stored for the same request, if it differs.
+
+        Returns:
+            What ``create`` returned, now or the first time, and whether it was called now.
 
         Raises:
             AlreadyExists: REQUEST_ID_REUSED, the id belongs to a request with another content.
             InvalidArgument: REQUEST_ID_INVALID.
         """
-        if not check_request_id(request_id):
+        if not check_request_id(request.request_id):
             return create(), True
         table = self._table
-        transaction_lock(session, f"{table.name} {method} {request_id}")
-        row = session.execute(
-            select(table.c.request_digest, table.c.result).where(
-                table.c.method == method, table.c.request_id == request_id
-            )
-        ).one_or_none()
-        if row is not None:
-            if row.request_digest not in (request_digest, earlier_digest):
-                raise AlreadyExists(
-                    f"request_id: {request_id!r} was used for another {method}; use a new one",
-                    reason="REQUEST_ID_REUSED",
-                    metadata={"request_id": request_id, "method": method},
-                )
-            stored: Result = row.result
-            return stored, False
+        transaction_lock(session, f"{table.name} {request.method} {request.request_id}")
+        stored = self._result(session, request)
+        if stored is not None:
+            return cast(Result, stored), False
         result = create()
         session.execute(
             insert(table).values(
-                method=method,
-                request_id=request_id,
-                request_digest=request_digest,
+                method=request.method,
+                request_id=request.request_id,
+                request_digest=request.digest,
                 result=result,
                 create_time=datetime.now(UTC),
             )
         )
         return result, True
+
+    def made(self, session: Session, request: RequestKey) -> str | None:
+        """The name of what this request made, None if it was not carried out yet.
+
+        Raises AlreadyExists(REQUEST_ID_REUSED).
+        """
+        return cast(str | None, self._result(session, request))
+
+    def _result(self, session: Session, request: RequestKey) -> Any:
+        table = self._table
+        row = session.execute(
+            select(table.c.request_digest, table.c.result).where(
+                table.c.method == request.method, table.c.request_id == request.request_id
+            )
+        ).one_or_none()
+        if row is None:
+            return None
+        if row.request_digest not in (request.digest, request.earlier_digest):
+            raise AlreadyExists(
+                f"request_id: {request.request_id!r} was used for another {request.method}; use a new one",
+                reason="REQUEST_ID_REUSED",
+                metadata={"request_id": request.request_id, "method": request.method},
+            )
+        return row.result

@@ -6,11 +6,14 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
-from tunix_rt_kit.artifacts.canonical import canonical_json
+from tunix_rt_kit.artifacts.canonical import canonical_json, digest_json
 from tunix_rt_kit.errors import FieldViolation, InvalidArgument
+from tunix_rt_kit.values import Page
+
+T = TypeVar("T")
 
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 1000
@@ -58,6 +61,41 @@ def decode_page_token(token: str, filter_digest: str) -> dict[str, Any] | None:
         )
     position: dict[str, Any] = content["after"]
     return position
+
+
+class Paging:
+    """Which page of a listing a caller wants.
+
+    Args:
+        size: rows of the page, 0 for the default.
+        token: from the page before, empty for the first page.
+        most: rows of the largest page.
+        listing: what the listing is of (JSON values), such as ``method`` and ``parent``. A token belongs to
+            one listing.
+
+    Raises:
+        InvalidArgument: PAGE_SIZE_INVALID, PAGE_TOKEN_INVALID.
+    """
+
+    def __init__(self, size: int, token: str, *, most: int = MAX_PAGE_SIZE, **listing: Any) -> None:
+        self.limit = min(page_size(size), most)
+        self._listing = digest_json(listing)
+        self._position = decode_page_token(token, self._listing) or {}
+
+    def after(self, field: str) -> Any:
+        """This field of the last row of the page before; None on the first page."""
+        return self._position.get(field)
+
+    def page(self, found: Sequence[T], position: Callable[[T], Mapping[str, Any]]) -> Page[T]:
+        """The page, where ``found`` are its rows and at most one more, which tells that pages follow."""
+        if len(found) <= self.limit:
+            return Page(found, "")
+        kept = found[: self.limit]
+        return Page(kept, self.token(position(kept[-1])))
+
+    def token(self, position: Mapping[str, Any]) -> str:
+        """The token of the page after the row at ``position``."""
+        return encode_page_token(position, self._listing)
 
 
 def _checksum(payload: bytes) -> bytes:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import Enum
 from functools import cache
 from typing import Any, Final, TypeAlias, TypeVar, get_args
@@ -22,16 +22,28 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+from google.protobuf.struct_pb2 import Struct
+from google.protobuf.struct_pb2 import Value as StructValue
 from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc.code_pb2 import Code
+from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 from pydantic import BaseModel
 
-from tunix_rt_kit.serving.messages import failure_status, timestamp
+from tunix_rt import v1
+from tunix_rt_kit.errors import InvalidArgument
+from tunix_rt_kit.serving.status import ERROR_DOMAIN
+from tunix_rt_kit.values.model import ChatTemplateFields, JobError, StoredFile
 
 M = TypeVar("M", bound=Message)
 # The classes of descriptors hang on how protobuf was built.
 _Field: TypeAlias = Any
 
+MAX_VALUES: Final = 100_000
+"""Values in one free-form JSON object of a request."""
+
+_SAFE_INTEGER: Final = (1 << 53) - 1
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ENUM: Final = FieldDescriptor.TYPE_ENUM
 _MESSAGE: Final = FieldDescriptor.TYPE_MESSAGE
 
@@ -84,10 +96,98 @@ def from_message(message: Message, kind: type[BaseModel]) -> dict[str, Any]:
     return read
 
 
+def plain_struct(struct: Struct) -> dict[str, Any]:
+    """A Struct as plain JSON values. Whole numbers up to 2**53 - 1 are ints, values that are not set None.
+
+    Raises InvalidArgument(TOO_MANY_ENTRIES) if there are more than ``MAX_VALUES`` in it.
+    """
+    return _struct(struct, _Room())
+
+
+def plain_value(value: StructValue) -> Any:
+    """As ``plain_struct``, for one value."""
+    return _plain(value, _Room())
+
+
+class _Room:
+    """How many values may still come."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = MAX_VALUES
+
+    def take(self, number: int) -> None:
+        self.left -= number
+        if self.left < 0:
+            raise InvalidArgument(
+                f"an object of the request holds more than {MAX_VALUES:,} values; at most {MAX_VALUES:,} "
+                "would be right",
+                reason="TOO_MANY_ENTRIES",
+            )
+
+
+def _struct(struct: Struct, room: _Room) -> dict[str, Any]:
+    room.take(len(struct.fields))
+    return {key: _plain(value, room) for key, value in struct.fields.items()}
+
+
+def _plain(value: StructValue, room: _Room) -> Any:
+    kind = value.WhichOneof("kind")
+    if kind == "string_value":
+        return value.string_value
+    if kind == "number_value":
+        number = value.number_value
+        return int(number) if abs(number) <= _SAFE_INTEGER and number.is_integer() else number
+    if kind == "bool_value":
+        return value.bool_value
+    if kind == "struct_value":
+        return _struct(value.struct_value, room)
+    if kind == "list_value":
+        values = value.list_value.values
+        room.take(len(values))
+        return [_plain(item, room) for item in values]
+    return None
+
+
+def timestamp(moment: datetime) -> Timestamp:
+    """An aware moment as a Timestamp."""
+    # As Timestamp.FromDatetime, which takes longer than reading the trace that the moment belongs to.
+    since = moment - _EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1_000)
+
+
+def failure_status(error: JobError) -> Status:
+    """Why a job failed, as it stands in the job's ``error``."""
+    status = Status(code=Code.Value(error.code), message=error.message)
+    status.details.add().Pack(ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN, metadata=error.metadata))
+    return status
+
+
+def file_message(file: StoredFile) -> v1.ArtifactFile:
+    """A file in the artifact store."""
+    return to_message(file, v1.ArtifactFile)
+
+
+def stored_file(message: v1.ArtifactFile) -> StoredFile:
+    """A file of another service."""
+    return StoredFile.model_validate(from_message(message, StoredFile))
+
+
+def template_message(fields: ChatTemplateFields, digest: str) -> v1.ChatTemplate:
+    """A chat template with its digest."""
+    return to_message(fields, v1.ChatTemplate, digest=digest)
+
+
+def template_fields(message: v1.ChatTemplate) -> ChatTemplateFields:
+    """A chat template's fields, unchecked."""
+    return ChatTemplateFields.model_validate(from_message(message, ChatTemplateFields))
+
+
 def duration(seconds: float) -> Duration:
-    """Seconds as a Duration."""
+    """Seconds as a Duration, to the nanosecond."""
     message = Duration()
-    message.FromTimedelta(timedelta(seconds=seconds))
+    message.FromNanoseconds(round(seconds * 1e9))
     return message
 
 
@@ -128,7 +228,7 @@ def _sent(found: Any, field: _Field) -> Any:
     if kind is Duration:
         return duration(found)
     if kind is Status:
-        return failure_status(found.code, found.reason, found.message, found.metadata)
+        return failure_status(found)
     return to_message(found, kind)
 
 

@@ -19,6 +19,7 @@ from tunix_rt_kit.errors import (
     NotFound,
 )
 from tunix_rt_kit.serving.resources import new_id
+from tunix_rt_kit.values import RequestKey
 from tunix_rt_trace_store.tables import VERSION_TABLE, commits, requests, scores, tombstones, traces
 from tunix_rt_trace_store.traces.filters import conditions
 from tunix_rt_trace_store.traces.model import (
@@ -29,7 +30,7 @@ from tunix_rt_trace_store.traces.model import (
     StoredTrace,
     TraceFilter,
 )
-from tunix_rt_trace_store.traces.service import Page, RequestKey, ScorePage
+from tunix_rt_trace_store.traces.service import ScorePage, TracePart
 
 # What fits in one message of 4 MiB; each trace has a name, a digest and times of its own beside its content.
 _PAGE_BYTES: Final = 7 << 19
@@ -65,13 +66,7 @@ class SqlTraceRepository:
         Raises AlreadyExists(REQUEST_ID_REUSED).
         """
         with self._database.write() as session:
-            outcome, _ = self._requests.once(
-                session,
-                method=request.method,
-                request_id=request.request_id,
-                request_digest=request.digest,
-                create=lambda: _insert(session, batch, policy),
-            )
+            outcome, _ = self._requests.once(session, request, lambda: _insert(session, batch, policy))
         return [
             CreateResult(entry[1:], trace.content_digest, entry[0] == _CREATED)
             for entry, trace in zip(outcome, batch, strict=True)
@@ -101,7 +96,7 @@ class SqlTraceRepository:
         with self._database.read() as session:
             return _last_sequence(session)
 
-    def newest(self, wanted: TraceFilter, before: int | None, limit: int) -> Page:
+    def newest(self, wanted: TraceFilter, before: int | None, limit: int) -> TracePart:
         """Up to ``limit`` traces that fit in one message, newest first, with sequence below ``before``."""
         with self._database.read() as session:
             where = conditions(wanted, self._database.dialect)
@@ -109,7 +104,7 @@ class SqlTraceRepository:
                 where.append(traces.c.sequence < before)
             return _page(session, where, traces.c.sequence.desc(), limit)
 
-    def snapshot_part(self, wanted: TraceFilter, after: int, as_of: int, limit: int) -> Page:
+    def snapshot_part(self, wanted: TraceFilter, after: int, as_of: int, limit: int) -> TracePart:
         """Up to ``limit`` traces that fit in one message, in the order of commits, of the snapshot ``as_of``.
 
         Raises FailedPrecondition(SNAPSHOT_INCOMPLETE) if some that follow ``after``, and that the filter may
@@ -160,20 +155,14 @@ class SqlTraceRepository:
             )
             session.execute(delete(traces).where(traces.c.sequence == row.sequence))
 
-    def add_scores(self, given: Sequence[Score], request: RequestKey | None, field: str) -> None:
+    def add_scores(self, given: Sequence[Score], request: RequestKey, field: str) -> None:
         """Store scores, all or nothing, once for each request id.
 
         Raises NotFound as ``get``, with ``field`` formatted with the place of the first score whose trace is
         not there; AlreadyExists(REQUEST_ID_REUSED).
         """
         with self._database.write() as session:
-            self._requests.once(
-                session,
-                method=request.method if request else "",
-                request_id=request.request_id if request else "",
-                request_digest=request.digest if request else "",
-                create=lambda: _insert_scores(session, given, field),
-            )
+            self._requests.once(session, request, lambda: _insert_scores(session, given, field))
 
     def scores(self, trace_id: str, criterion: str, before: int | None, limit: int) -> ScorePage:
         """Up to ``limit`` scores of a trace, newest first, behind ``before``; raises as ``get``."""
@@ -302,7 +291,9 @@ def _next_sequence(session: Session, count: int) -> int:
     return number
 
 
-def _page(session: Session, where: list[ColumnElement[bool]], order: ColumnElement[Any], limit: int) -> Page:
+def _page(
+    session: Session, where: list[ColumnElement[bool]], order: ColumnElement[Any], limit: int
+) -> TracePart:
     # Sizes first: a thousand traces of 1 MiB must not be in memory at once.
     found = session.execute(
         select(traces.c.sequence, traces.c.size_bytes).where(*where).order_by(order).limit(limit + 1)
@@ -314,10 +305,10 @@ def _page(session: Session, where: list[ColumnElement[bool]], order: ColumnEleme
             break
         count += 1
     if not count:
-        return Page([], last=True)
+        return TracePart([], last=True)
     ends = (found[0][0], found[count - 1][0])
     rows = session.execute(_rows(where, min(ends), max(ends)).order_by(order)).all()
-    return Page([_stored(row) for row in rows], last=count == len(found))
+    return TracePart([_stored(row) for row in rows], last=count == len(found))
 
 
 def _rows(where: list[ColumnElement[bool]], low: int, high: int) -> Select[Any]:

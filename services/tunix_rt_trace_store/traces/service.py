@@ -10,10 +10,11 @@ from typing import Any, Final, Protocol
 from tunix_rt_kit.artifacts import canonical_json, digest_json
 from tunix_rt_kit.callers import check
 from tunix_rt_kit.errors import DomainError, FailedPrecondition, FieldViolation, InvalidArgument, NotFound
-from tunix_rt_kit.serving.paging import decode_page_token, encode_page_token, page_size
+from tunix_rt_kit.serving.paging import Paging
 from tunix_rt_kit.serving.resources import parse_name
 from tunix_rt_kit.serving.validation import Violations
 from tunix_rt_kit.text import normalised
+from tunix_rt_kit.values import NO_REQUEST_ID, Page, RequestKey
 from tunix_rt_trace_store.traces.alignment import align
 from tunix_rt_trace_store.traces.model import (
     TRACE_NAME,
@@ -47,16 +48,7 @@ _SCORE_BYTES: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
-class RequestKey:
-    """What makes a create the same one: its method, its request id, and a digest of its body."""
-
-    method: str
-    request_id: str
-    digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
+class TracePart:
     """Some traces, and whether they are the last ones."""
 
     traces: Sequence[StoredTrace]
@@ -80,10 +72,10 @@ class TraceRepository(Protocol):
     def get(self, trace_id: str, field: str = "name") -> StoredTrace: ...
     def each(self, trace_ids: Sequence[str], field: str) -> Iterator[StoredTrace | DomainError]: ...
     def last_sequence(self) -> int: ...
-    def newest(self, wanted: TraceFilter, before: int | None, limit: int) -> Page: ...
-    def snapshot_part(self, wanted: TraceFilter, after: int, as_of: int, limit: int) -> Page: ...
+    def newest(self, wanted: TraceFilter, before: int | None, limit: int) -> TracePart: ...
+    def snapshot_part(self, wanted: TraceFilter, after: int, as_of: int, limit: int) -> TracePart: ...
     def delete(self, trace_id: str) -> None: ...
-    def add_scores(self, given: Sequence[Score], request: RequestKey | None, field: str) -> None: ...
+    def add_scores(self, given: Sequence[Score], request: RequestKey, field: str) -> None: ...
     def latest_scores(self, trace: StoredTrace) -> list[Score]: ...
     def scores(self, trace_id: str, criterion: str, before: int | None, limit: int) -> ScorePage: ...
 
@@ -121,18 +113,12 @@ class TraceStoreService:
         """One trace by its resource name."""
         return self._repository.get(parse_name(TRACE_NAME, name))
 
-    def list_traces(
-        self, filter_fields: dict[str, Any], size: int, page_token: str
-    ) -> tuple[Sequence[StoredTrace], str]:
-        """One page, newest first, and the token of the next page (empty on the last)."""
+    def list_traces(self, filter_fields: dict[str, Any], size: int, page_token: str) -> Page[StoredTrace]:
+        """One page, newest first."""
         wanted = checked_filter(filter_fields)
-        limit = page_size(size)
-        digest = digest_json({"method": "ListTraces", "filter": wanted.model_dump(mode="json")})
-        position = decode_page_token(page_token, digest)
-        page = self._repository.newest(wanted, position["sequence"] if position else None, limit)
-        if page.last:
-            return page.traces, ""
-        return page.traces, encode_page_token({"sequence": page.traces[-1].sequence}, digest)
+        paging = Paging(size, page_token, method="ListTraces", filter=wanted.model_dump(mode="json"))
+        part = self._repository.newest(wanted, paging.after("sequence"), paging.limit)
+        return Page(part.traces, "" if part.last else paging.token({"sequence": part.traces[-1].sequence}))
 
     def stream_traces(
         self, filter_fields: dict[str, Any], as_of: int, after: int = 0
@@ -174,7 +160,7 @@ class TraceStoreService:
         chosen = _checked_criteria(criteria)
         trace = self._repository.get(trace_id)
         given = self._scores(trace, chosen)
-        self._repository.add_scores(given, None, "name")
+        self._repository.add_scores(given, NO_REQUEST_ID, "name")
         return given
 
     def score_traces(self, names: Sequence[str], criteria: Sequence[str]) -> list[ScoreResult]:
@@ -189,7 +175,7 @@ class TraceStoreService:
             try:
                 given = [score for result in results for score in result.scores]
                 if given:
-                    self._repository.add_scores(given, None, "names")
+                    self._repository.add_scores(given, NO_REQUEST_ID, "names")
                 return results
             except NotFound:
                 # One was deleted since it was read: now that is its result.
@@ -238,19 +224,15 @@ class TraceStoreService:
         self._repository.add_scores(given, RequestKey("WriteScores", request_id, body), "scores[{}].trace")
         return len(given)
 
-    def list_scores(
-        self, trace_name: str, criterion: str, size: int, page_token: str
-    ) -> tuple[Sequence[Score], str]:
-        """One page of a trace's scores, newest first, and the token of the next page (empty on the last)."""
+    def list_scores(self, trace_name: str, criterion: str, size: int, page_token: str) -> Page[Score]:
+        """One page of a trace's scores, newest first."""
         trace_id = parse_name(TRACE_NAME, trace_name, "trace")
-        digest = digest_json({"method": "ListScores", "trace": trace_id, "criterion": criterion})
-        position = decode_page_token(page_token, digest)
-        page = self._repository.scores(
-            trace_id, criterion, position["before"] if position else None, min(page_size(size), SCORE_PAGE)
+        paging = Paging(
+            size, page_token, most=SCORE_PAGE, method="ListScores", trace=trace_id, criterion=criterion
         )
-        if page.next_before is None:
-            return page.scores, ""
-        return page.scores, encode_page_token({"before": page.next_before}, digest)
+        part = self._repository.scores(trace_id, criterion, paging.after("before"), paging.limit)
+        before = part.next_before
+        return Page(part.scores, "" if before is None else paging.token({"before": before}))
 
     def compare_traces(self, base_name: str, other_name: str) -> Comparison:
         """Two traces side by side, each with its latest scores."""

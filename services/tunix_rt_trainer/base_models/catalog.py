@@ -13,13 +13,8 @@ from tunix_rt_kit.errors import DomainError, FailedPrecondition
 from tunix_rt_kit.models.hf_folder import read_config
 from tunix_rt_kit.models.store import BaseModelInfo, ModelStore
 from tunix_rt_kit.models.tokenizer import load_tokenizer, read_tokenizer
-from tunix_rt_trainer.jobs.model import (
-    BaseModelShape,
-    BaseModelSummary,
-    ChatTemplateFields,
-    CheckpointFile,
-    Projection,
-)
+from tunix_rt_kit.values import ChatTemplateFields, StoredFile
+from tunix_rt_trainer.jobs.model import BaseModelShape, BaseModelSummary, Projection
 
 
 class Vocabulary(Protocol):
@@ -98,15 +93,13 @@ class HostBaseModels:
             projections=tuple(projections),
         )
 
-    def _tokenizer_file(self, folder: Path) -> CheckpointFile:
+    def _tokenizer_file(self, folder: Path) -> StoredFile:
         """Raises DomainError if the artifact store cannot be written."""
         path = folder / TOKENIZER_FILE
         digest = self._store.digest(path)
         exists = self._artifacts.exists(digest)
         stored = self._artifacts.stat(digest) if exists else self._artifacts.put_file(path)
-        return CheckpointFile(
-            path=TOKENIZER_FILE, size_bytes=stored.size, digest=stored.digest, uri=stored.uri
-        )
+        return StoredFile(path=TOKENIZER_FILE, size_bytes=stored.size, digest=stored.digest, uri=stored.uri)
 
     def _listed(self, info: BaseModelInfo) -> BaseModelSummary:
         try:
@@ -126,7 +119,7 @@ class HostBaseModels:
 
 
 def _summary(
-    info: BaseModelInfo, tokenizer_file: CheckpointFile | None, special_tokens: tuple[str, ...]
+    info: BaseModelInfo, tokenizer_file: StoredFile | None, special_tokens: tuple[str, ...]
 ) -> BaseModelSummary:
     fields, digest = None, ""
     if info.chat_template and info.eos_token:

@@ -15,22 +15,17 @@ from tunix_rt_kit.artifacts.store import storage_error
 from tunix_rt_kit.callers import check, ended_by_leaving, holding
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.jobs.environment import passed_on
+from tunix_rt_kit.values import ChatTemplateFields, StoredFile
 from tunix_rt_trainer.jobs.job_folders import is_weights
-from tunix_rt_trainer.jobs.model import (
-    BaseModelSummary,
-    ChatTemplateFields,
-    Checkpoint,
-    CheckpointFile,
-    ExportFormat,
-)
+from tunix_rt_trainer.jobs.model import BaseModelSummary, Checkpoint, ExportFormat
 
 
 class Exports(Protocol):
     """Where it is kept what was exported."""
 
-    def export(self, job_id: str, step: int, format_: ExportFormat) -> Sequence[CheckpointFile] | None: ...
+    def export(self, job_id: str, step: int, format_: ExportFormat) -> Sequence[StoredFile] | None: ...
     def add_export(
-        self, job_id: str, step: int, format_: ExportFormat, files: Sequence[CheckpointFile]
+        self, job_id: str, step: int, format_: ExportFormat, files: Sequence[StoredFile]
     ) -> None: ...
 
 
@@ -58,7 +53,7 @@ class CheckpointExporter:
         # A model's weights go through memory shard by shard: one export at a time.
         self._lock = threading.Lock()
 
-    def export(self, checkpoint: Checkpoint, format_: ExportFormat) -> Sequence[CheckpointFile]:
+    def export(self, checkpoint: Checkpoint, format_: ExportFormat) -> Sequence[StoredFile]:
         """The files, by path.
 
         Raises:
@@ -77,7 +72,7 @@ class CheckpointExporter:
             self._exports.add_export(checkpoint.job_id, checkpoint.step, format_, files)
             return files
 
-    def _adapter(self, checkpoint: Checkpoint) -> Sequence[CheckpointFile]:
+    def _adapter(self, checkpoint: Checkpoint) -> Sequence[StoredFile]:
         if checkpoint.manifest.spec.lora is None:
             raise FailedPrecondition(
                 f"format: trainingJobs/{checkpoint.job_id} tuned all weights, so there is no adapter; "
@@ -87,7 +82,7 @@ class CheckpointExporter:
             )
         return [file for file in checkpoint.files if is_weights(file.path)]
 
-    def _whole_model(self, checkpoint: Checkpoint) -> Sequence[CheckpointFile]:
+    def _whole_model(self, checkpoint: Checkpoint) -> Sequence[StoredFile]:
         if checkpoint.manifest.spec.lora is None:
             return [file for file in checkpoint.files if is_weights(file.path)]
         base = self._base_folder(checkpoint)
@@ -114,11 +109,9 @@ class CheckpointExporter:
             )
         return Path(model.path)
 
-    def _stored(self, path: Path) -> CheckpointFile:
+    def _stored(self, path: Path) -> StoredFile:
         artifact = self._artifacts.put_file(path)
-        return CheckpointFile(
-            path=path.name, size_bytes=artifact.size, digest=artifact.digest, uri=artifact.uri
-        )
+        return StoredFile(path=path.name, size_bytes=artifact.size, digest=artifact.digest, uri=artifact.uri)
 
 
 def _merge(base: Path, adapter: Path, out: Path, template: ChatTemplateFields) -> None:

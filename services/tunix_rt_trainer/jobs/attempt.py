@@ -9,9 +9,10 @@ from typing import Final
 from tunix_rt_kit.errors import NotFound
 from tunix_rt_kit.jobs import WorkerProcess
 from tunix_rt_kit.models.runtime import OUT_OF_MEMORY
+from tunix_rt_kit.values import JobError, JobState
 from tunix_rt_trainer.jobs.events import AttemptFacts
 from tunix_rt_trainer.jobs.job_folders import JobFolders
-from tunix_rt_trainer.jobs.model import JobError, JobState, StepMetrics, TrainingAttempt, TrainingJob
+from tunix_rt_trainer.jobs.model import StepMetrics, TrainingAttempt, TrainingJob
 from tunix_rt_trainer.jobs.refusals import advice, processes_killed_for_memory, rows_at_a_time
 from tunix_rt_trainer.jobs.service import JobRepository, JobUpdate, QueuedJob
 

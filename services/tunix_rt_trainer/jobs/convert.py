@@ -6,12 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from tunix_rt import v1
-from tunix_rt_kit.values.messages import from_message, to_message
+from tunix_rt_kit.values import StoredFile
+from tunix_rt_kit.values.messages import from_message, template_message, to_message
 from tunix_rt_trainer.jobs.model import (
     BaseModelSummary,
-    ChatTemplateFields,
     Checkpoint,
-    CheckpointFile,
     JobLine,
     TrainingJob,
     TrainingPlan,
@@ -96,7 +95,7 @@ def checkpoint_message(checkpoint: Checkpoint) -> v1.Checkpoint:
         v1.Checkpoint,
         name=checkpoint_name(checkpoint.job_id, checkpoint.step),
         manifest=to_message(manifest, v1.TrainingManifest, spec=spec_message(manifest.spec)),
-        chat_template=_chat_template(checkpoint.chat_template, manifest.chat_template_digest),
+        chat_template=template_message(checkpoint.chat_template, manifest.chat_template_digest),
     )
 
 
@@ -106,7 +105,7 @@ def export_format(format_: int) -> str:
 
 
 def export_message(
-    checkpoint: Checkpoint, format_: v1.CheckpointFormat.ValueType, files: Iterable[CheckpointFile]
+    checkpoint: Checkpoint, format_: v1.CheckpointFormat.ValueType, files: Iterable[StoredFile]
 ) -> v1.CheckpointExport:
     """The files of a checkpoint in a format."""
     name = checkpoint_name(checkpoint.job_id, checkpoint.step)
@@ -125,7 +124,7 @@ def checkpoints_response(
     )
 
 
-def file_header(file: CheckpointFile) -> v1.ReadCheckpointFileResponse:
+def file_header(file: StoredFile) -> v1.ReadCheckpointFileResponse:
     """The first message of a download."""
     suffix = file.path[file.path.rfind(".") :]
     return v1.ReadCheckpointFileResponse(
@@ -151,7 +150,7 @@ def base_model_message(model: BaseModelSummary) -> v1.BaseModel:
         v1.BaseModel,
         name=f"baseModels/{model.id}",
         base_model=model.id,
-        chat_template=None if template is None else _chat_template(template, model.chat_template_digest),
+        chat_template=None if template is None else template_message(template, model.chat_template_digest),
     )
 
 
@@ -164,7 +163,3 @@ def spec_message(spec: TrainingSpec) -> v1.TrainingSpec:
 def checkpoint_name(job_id: str, step: int) -> str:
     """The resource name of a checkpoint."""
     return f"trainingJobs/{job_id}/checkpoints/{step}"
-
-
-def _chat_template(fields: ChatTemplateFields, digest: str) -> v1.ChatTemplate:
-    return to_message(fields, v1.ChatTemplate, digest=digest)

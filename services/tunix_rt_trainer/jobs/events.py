@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tunix_rt_trainer.jobs.model import JobError, JobLine, Progress, StageTiming, StepMetrics
+from tunix_rt_kit.values import JobError, Progress, StageTiming
+from tunix_rt_trainer.jobs.model import JobLine, StepMetrics
 
 _ENVELOPE = {"kind", "time"}
 

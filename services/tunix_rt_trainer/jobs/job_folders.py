@@ -14,15 +14,9 @@ from tunix_rt_kit.jobs import WorkerProcess
 from tunix_rt_kit.jobs.environment import Group, passed_on
 from tunix_rt_kit.models.runtime import pulling_environment
 from tunix_rt_kit.regular_files import read_bytes
+from tunix_rt_kit.values import StoredFile
 from tunix_rt_trainer.jobs.events import numbered_lines
-from tunix_rt_trainer.jobs.model import (
-    Checkpoint,
-    CheckpointFile,
-    JobLine,
-    MetricsSink,
-    TrainingManifest,
-    WorkerSpec,
-)
+from tunix_rt_trainer.jobs.model import Checkpoint, JobLine, MetricsSink, TrainingManifest, WorkerSpec
 from tunix_rt_trainer.jobs.service import QueuedJob, job_name
 
 WORKER_MODULE: Final = "tunix_rt_trainer.worker"
@@ -141,9 +135,9 @@ class JobFolders:
         """Reads on in the metrics and log lines of a job."""
         return FolderLines(self.process(job_id))
 
-    def _stored(self, folder: Path, path: str) -> CheckpointFile:
+    def _stored(self, folder: Path, path: str) -> StoredFile:
         artifact = self._artifacts.put_file(folder / path)
-        return CheckpointFile(path=path, size_bytes=artifact.size, digest=artifact.digest, uri=artifact.uri)
+        return StoredFile(path=path, size_bytes=artifact.size, digest=artifact.digest, uri=artifact.uri)
 
 
 def is_weights(path: str) -> bool:

@@ -5,20 +5,28 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from enum import StrEnum
 from typing import Annotated, Final, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-AskedDtype = Literal["auto", "bfloat16", "float32"]
+from tunix_rt_kit.values import (
+    AskedDtype,
+    ChatTemplateFields,
+    JobError,
+    JobState,
+    Progress,
+    Seed,
+    StageTiming,
+    StoredFile,
+    Value,
+)
+
 Schedule = Literal["constant", "linear", "cosine"]
 Method = Literal["lora", "qlora", "full"]
 Remat = Literal["none", "dots", "full"]
 ExportFormat = Literal["peft", "hugging_face"]
 MetricsSink = Literal["tensorboard", "mlflow", "wandb"]
-# JSON holds integers up to 2**53 only; a seed has 64 bits.
-Seed = Annotated[int, Field(ge=0, lt=1 << 64), PlainSerializer(str, return_type=str, when_used="json")]
 
 TargetModule = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -28,12 +36,6 @@ MAX_ROWS: Final = 1_024
 """Rows that one optimizer step may learn from."""
 TRAIN_SPLIT = "train"
 VALIDATION_SPLIT = "validation"
-
-
-class Value(BaseModel):
-    """A value: never changed, unknown fields refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def _in_order(modules: tuple[str, ...]) -> tuple[str, ...]:
@@ -63,22 +65,6 @@ def _dataset(name: str) -> str:
             {"name": repr(name[:120])},
         )
     return name
-
-
-class JobState(StrEnum):
-    """Where a job stands."""
-
-    QUEUED = "QUEUED"
-    RUNNING = "RUNNING"
-    CANCELLING = "CANCELLING"
-    SUCCEEDED = "SUCCEEDED"
-    FAILED = "FAILED"
-    CANCELLED = "CANCELLED"
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing can follow."""
-        return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
 
 
 class LoraConfig(Value):
@@ -149,16 +135,6 @@ class TrainingSpec(Value):
     mesh: MeshShape = MeshShape()
 
 
-class Progress(Value):
-    """How far a stage has come: ``completed`` of ``total`` (0: unknown) units; ``eta_s`` in seconds."""
-
-    stage: str
-    completed: int = 0
-    total: int = 0
-    unit: str = ""
-    eta_s: float | None = None
-
-
 class StepMetrics(Value):
     """What one optimizer step measured: losses in nats a token, times in seconds."""
 
@@ -174,22 +150,6 @@ class StepMetrics(Value):
     step_duration_s: float
     eta_s: float
     validation_loss: float | None = None
-
-
-class StageTiming(Value):
-    """Wall time of a finished stage in seconds."""
-
-    stage: str
-    duration_s: float
-
-
-class JobError(Value):
-    """Why a job failed: the name of a canonical code, the reason, one clear line, further facts."""
-
-    code: str
-    reason: str
-    message: str
-    metadata: Mapping[str, str] = Field(default_factory=dict)
 
 
 class TrainingAttempt(Value):
@@ -223,16 +183,6 @@ class TrainingJob(Value):
     start_time: datetime | None = None
     end_time: datetime | None = None
     stage_timings: tuple[StageTiming, ...] = ()
-
-
-class ChatTemplateFields(Value):
-    """A chat template as it is sent and stored; the kit's ``ChatTemplate`` renders it."""
-
-    builtin: str | None = None
-    jinja: str | None = None
-    bos_token: str = ""
-    eos_token: str = ""
-    system_instruction: str = ""
 
 
 class SplitFile(Value):
@@ -331,24 +281,15 @@ class TrainingManifest(Value):
     code_revision: str
 
 
-class CheckpointFile(Value):
-    """One file of a checkpoint; ``uri`` is where the artifact store keeps it."""
-
-    path: str
-    size_bytes: int
-    digest: str
-    uri: str
-
-
 class Checkpoint(Value):
     """Weights that a job left at a step; ``digest`` covers the weight files alone."""
 
     job_id: str
     step: int
     digest: str
-    files: tuple[CheckpointFile, ...]
+    files: tuple[StoredFile, ...]
     manifest: TrainingManifest
-    manifest_file: CheckpointFile
+    manifest_file: StoredFile
     chat_template: ChatTemplateFields
     create_time: datetime
 
@@ -369,7 +310,7 @@ class BaseModelSummary(Value):
     weights_digest: str
     tokenizer_digest: str
     path: str
-    tokenizer_file: CheckpointFile | None
+    tokenizer_file: StoredFile | None
     chat_template: ChatTemplateFields | None
     chat_template_digest: str
     special_tokens: tuple[str, ...] = ()

@@ -11,15 +11,18 @@ from sqlalchemy.orm import Session
 
 from tunix_rt_kit.database import Database, RequestLog
 from tunix_rt_kit.errors import NotFound
-from tunix_rt_trainer.jobs.model import (
+from tunix_rt_kit.values import (
     ChatTemplateFields,
-    Checkpoint,
-    CheckpointFile,
-    ExportFormat,
     JobError,
     JobState,
     Progress,
+    RequestKey,
     StageTiming,
+    StoredFile,
+)
+from tunix_rt_trainer.jobs.model import (
+    Checkpoint,
+    ExportFormat,
     StepMetrics,
     TrainingAttempt,
     TrainingInput,
@@ -27,7 +30,7 @@ from tunix_rt_trainer.jobs.model import (
     TrainingManifest,
     TrainingSpec,
 )
-from tunix_rt_trainer.jobs.service import JobUpdate, QueuedJob, RequestKey
+from tunix_rt_trainer.jobs.service import JobUpdate, QueuedJob
 from tunix_rt_trainer.tables import VERSION_TABLE, checkpoints, exports, jobs, requests
 
 _ACTIVE = (JobState.QUEUED.value, JobState.RUNNING.value, JobState.CANCELLING.value)
@@ -49,15 +52,8 @@ class SqlJobRepository:
 
     def requested(self, request: RequestKey) -> str | None:
         """Id of the job that a request made before; raises AlreadyExists(REQUEST_ID_REUSED)."""
-        with self._database.write() as session:
-            known = session.execute(
-                select(requests.c.result).where(
-                    requests.c.method == request.method, requests.c.request_id == request.request_id
-                )
-            ).one_or_none()
-            if known is None:
-                return None
-            return self._once(session, request, str(known.result))
+        with self._database.read() as session:
+            return self._requests.made(session, request)
 
     def create(self, job: TrainingJob, inputs: TrainingInput, request: RequestKey) -> str:
         """Store a job, once for each request id, and return its id.
@@ -65,7 +61,7 @@ class SqlJobRepository:
         Raises AlreadyExists(REQUEST_ID_REUSED).
         """
         with self._database.write() as session:
-            return self._once(session, request, job.id, lambda: _insert(session, job, inputs))
+            return self._requests.once(session, request, lambda: _insert(session, job, inputs))[0]
 
     def get(self, job_id: str) -> TrainingJob:
         """One job; raises NotFound(TRAINING_JOB_NOT_FOUND)."""
@@ -169,16 +165,14 @@ class SqlJobRepository:
             )
         return _checkpoint(row)
 
-    def export(self, job_id: str, step: int, format_: ExportFormat) -> Sequence[CheckpointFile] | None:
+    def export(self, job_id: str, step: int, format_: ExportFormat) -> Sequence[StoredFile] | None:
         """The files of a checkpoint in a format, or None if it was not exported so."""
         where = (exports.c.job_id == job_id, exports.c.step == step, exports.c.format == format_)
         with self._database.read() as session:
             files = session.execute(select(exports.c.files).where(*where)).scalar_one_or_none()
-        return None if files is None else [CheckpointFile.model_validate(entry) for entry in files]
+        return None if files is None else [StoredFile.model_validate(entry) for entry in files]
 
-    def add_export(
-        self, job_id: str, step: int, format_: ExportFormat, files: Sequence[CheckpointFile]
-    ) -> None:
+    def add_export(self, job_id: str, step: int, format_: ExportFormat, files: Sequence[StoredFile]) -> None:
         """Store the files of a checkpoint in a format, in place of those that were there."""
         where = (exports.c.job_id == job_id, exports.c.step == step, exports.c.format == format_)
         values = {"job_id": job_id, "step": step, "format": format_}
@@ -195,24 +189,8 @@ class SqlJobRepository:
             rows = session.execute(query.order_by(checkpoints.c.step.desc()).limit(limit))
             return [_checkpoint(row) for row in rows]
 
-    def _once(self, session: Session, request: RequestKey, job_id: str, write: Any = None) -> str:
-        def create() -> str:
-            if write is not None:
-                write()
-            return job_id
 
-        result, _ = self._requests.once(
-            session,
-            method=request.method,
-            request_id=request.request_id,
-            request_digest=request.digest,
-            earlier_digest=request.earlier_digest,
-            create=create,
-        )
-        return result
-
-
-def _insert(session: Session, job: TrainingJob, inputs: TrainingInput) -> None:
+def _insert(session: Session, job: TrainingJob, inputs: TrainingInput) -> str:
     session.execute(
         insert(jobs).values(
             id=job.id,
@@ -225,6 +203,7 @@ def _insert(session: Session, job: TrainingJob, inputs: TrainingInput) -> None:
             create_time=job.create_time,
         )
     )
+    return job.id
 
 
 def _row(session: Session, job_id: str) -> Any:
@@ -265,9 +244,9 @@ def _checkpoint(row: Any) -> Checkpoint:
         job_id=row.job_id,
         step=row.step,
         digest=row.digest,
-        files=tuple(CheckpointFile.model_validate(entry) for entry in row.files),
+        files=tuple(StoredFile.model_validate(entry) for entry in row.files),
         manifest=TrainingManifest.model_validate(row.manifest),
-        manifest_file=CheckpointFile.model_validate(row.manifest_file),
+        manifest_file=StoredFile.model_validate(row.manifest_file),
         chat_template=ChatTemplateFields.model_validate(row.chat_template),
         create_time=row.create_time,
     )

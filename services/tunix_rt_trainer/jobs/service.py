@@ -10,8 +10,9 @@ from typing import Any, Final, Protocol, cast, get_args
 from tunix_rt_kit.artifacts import digest_json
 from tunix_rt_kit.errors import FailedPrecondition, FieldViolation, InvalidArgument, NotFound
 from tunix_rt_kit.models.runtime import fast_dtype, on_gpu
-from tunix_rt_kit.serving.paging import decode_page_token, encode_page_token, page_size
+from tunix_rt_kit.serving.paging import Paging
 from tunix_rt_kit.serving.resources import format_name, new_id, parse_name, parse_names
+from tunix_rt_kit.values import JobError, JobState, Page, Progress, RequestKey, StageTiming, StoredFile
 from tunix_rt_trainer.jobs.admission import (
     check_model,
     check_supervision,
@@ -24,15 +25,10 @@ from tunix_rt_trainer.jobs.model import (
     BaseModelShape,
     BaseModelSummary,
     Checkpoint,
-    CheckpointFile,
     DatasetInput,
     ExportFormat,
-    JobError,
     JobLine,
-    JobState,
-    Progress,
     SplitFindings,
-    StageTiming,
     StepMetrics,
     TrainingAttempt,
     TrainingInput,
@@ -44,17 +40,6 @@ from tunix_rt_trainer.jobs.plan import planned
 
 JOB_NAME: Final = "trainingJobs/{training_job}"
 CHECKPOINT_NAME: Final = "trainingJobs/{training_job}/checkpoints/{checkpoint}"
-
-
-@dataclass(frozen=True, slots=True)
-class RequestKey:
-    """What makes a create the same one: its method, its request id, and a digest of its body, or the one by
-    which an earlier release knew the same body."""
-
-    method: str
-    request_id: str
-    digest: str
-    earlier_digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +96,7 @@ class Datasets(Protocol):
         """One dataset; raises NotFound, and Unavailable if the exporter cannot be reached."""
 
     def audit(
-        self, name: str, base_model: str, tokenizer: CheckpointFile, max_length: int
+        self, name: str, base_model: str, tokenizer: StoredFile, max_length: int
     ) -> Mapping[str, SplitFindings]:
         """What an audit tells of each split; raises DomainError."""
 
@@ -155,7 +140,7 @@ class JobQueue(Protocol):
 class Exporter(Protocol):
     """Makes checkpoints' files in other formats."""
 
-    def export(self, checkpoint: Checkpoint, format_: ExportFormat) -> Sequence[CheckpointFile]:
+    def export(self, checkpoint: Checkpoint, format_: ExportFormat) -> Sequence[StoredFile]:
         """The files; raises DomainError."""
 
 
@@ -186,14 +171,12 @@ class TrainerService:
         self._artifacts = artifacts
         self._exporter = exporter
 
-    def list_base_models(self, size: int, page_token: str) -> tuple[Sequence[BaseModelSummary], str]:
-        """One page, by id, and the token of the next page (empty on the last)."""
-        limit = page_size(size)
-        listing = digest_json({"method": "ListBaseModels"})
-        position = decode_page_token(page_token, listing)
+    def list_base_models(self, size: int, page_token: str) -> Page[BaseModelSummary]:
+        """One page, by id."""
+        paging = Paging(size, page_token, method="ListBaseModels")
         models = sorted(self._models.list(), key=lambda model: model.id)
-        rest = [model for model in models if position is None or model.id > position["id"]]
-        return _page(rest[: limit + 1], limit, listing, lambda model: {"id": model.id})
+        rest = [model for model in models if model.id > (paging.after("id") or "")]
+        return paging.page(rest[: paging.limit + 1], lambda model: {"id": model.id})
 
     def get_base_model(self, base_model: str) -> BaseModelSummary:
         """One base model; raises NotFound(BASE_MODEL_UNKNOWN), FailedPrecondition(BASE_MODEL_UNSUPPORTED)."""
@@ -264,13 +247,11 @@ class TrainerService:
         """One job by its resource name."""
         return self._repository.get(parse_name(JOB_NAME, name))
 
-    def list_jobs(self, size: int, page_token: str) -> tuple[Sequence[TrainingJob], str]:
-        """One page, newest first, and the token of the next page (empty on the last)."""
-        limit = page_size(size)
-        listing = digest_json({"method": "ListTrainingJobs"})
-        position = decode_page_token(page_token, listing)
-        found = self._repository.newest(position["id"] if position else None, limit + 1)
-        return _page(found, limit, listing, lambda job: {"id": job.id})
+    def list_jobs(self, size: int, page_token: str) -> Page[TrainingJob]:
+        """One page, newest first."""
+        paging = Paging(size, page_token, method="ListTrainingJobs")
+        found = self._repository.newest(paging.after("id"), paging.limit + 1)
+        return paging.page(found, lambda job: {"id": job.id})
 
     def cancel_job(self, name: str) -> TrainingJob:
         """Ask a job to stop at its next step; asked again, it is ended at once. An ended job stays."""
@@ -309,15 +290,13 @@ class TrainerService:
         """The metrics and log lines of a job."""
         return self._queue.lines(self.get_job(name).id)
 
-    def list_checkpoints(self, parent: str, size: int, page_token: str) -> tuple[Sequence[Checkpoint], str]:
-        """One page of a job's checkpoints, latest first, and the token of the next page."""
+    def list_checkpoints(self, parent: str, size: int, page_token: str) -> Page[Checkpoint]:
+        """One page of a job's checkpoints, latest first."""
         job_id = parse_name(JOB_NAME, parent, "parent")
-        limit = page_size(size)
-        listing = digest_json({"method": "ListCheckpoints", "parent": parent})
-        position = decode_page_token(page_token, listing)
+        paging = Paging(size, page_token, method="ListCheckpoints", parent=parent)
         self._repository.get(job_id)
-        found = self._repository.latest_checkpoints(job_id, position["step"] if position else None, limit + 1)
-        return _page(found, limit, listing, lambda checkpoint: {"step": checkpoint.step})
+        found = self._repository.latest_checkpoints(job_id, paging.after("step"), paging.limit + 1)
+        return paging.page(found, lambda checkpoint: {"step": checkpoint.step})
 
     def get_checkpoint(self, name: str) -> Checkpoint:
         """One checkpoint by its resource name."""
@@ -331,7 +310,7 @@ class TrainerService:
             )
         return self._repository.checkpoint(ids["training_job"], int(step))
 
-    def export_checkpoint(self, name: str, format_: str) -> tuple[Checkpoint, Sequence[CheckpointFile]]:
+    def export_checkpoint(self, name: str, format_: str) -> tuple[Checkpoint, Sequence[StoredFile]]:
         """A checkpoint and its files in a format; raises what `CheckpointExporter.export` raises."""
         checkpoint = self.get_checkpoint(name)
         known = get_args(ExportFormat)
@@ -346,10 +325,10 @@ class TrainerService:
 
     def read_file(
         self, name: str, path: str, offset: int, format_: str = ""
-    ) -> tuple[CheckpointFile, Iterator[bytes]]:
+    ) -> tuple[StoredFile, Iterator[bytes]]:
         """A file of a checkpoint, as it was saved or in a format, and its bytes from ``offset`` on."""
         if format_:
-            files: Sequence[CheckpointFile] = self.export_checkpoint(name, format_)[1]
+            files: Sequence[StoredFile] = self.export_checkpoint(name, format_)[1]
         else:
             checkpoint = self.get_checkpoint(name)
             files = [*checkpoint.files, checkpoint.manifest_file]
@@ -374,10 +353,3 @@ class TrainerService:
 def job_name(job_id: str) -> str:
     """The resource name of a job."""
     return format_name(JOB_NAME, job_id)
-
-
-def _page(found: Sequence[Any], limit: int, listing: str, position: Any) -> tuple[Sequence[Any], str]:
-    if len(found) <= limit:
-        return found, ""
-    kept = found[:limit]
-    return kept, encode_page_token(position(kept[-1]), listing)

@@ -13,9 +13,10 @@ from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.jobs import JobRunner, WorkerProcess
 from tunix_rt_kit.jobs.runner import AWAY, AWAY_S
 from tunix_rt_kit.serving.logging import get_logger
+from tunix_rt_kit.values import JobError, JobState
 from tunix_rt_trainer.jobs.attempt import UNDER_WAY, Attempt
 from tunix_rt_trainer.jobs.job_folders import FolderLines, JobFolders
-from tunix_rt_trainer.jobs.model import JobError, JobState, TrainingAttempt
+from tunix_rt_trainer.jobs.model import TrainingAttempt
 from tunix_rt_trainer.jobs.service import JobRepository, QueuedJob
 
 T = TypeVar("T")

@@ -11,7 +11,8 @@ from pathlib import Path
 from tunix_rt_kit.artifacts import canonical_json
 from tunix_rt_kit.jobs import JobDir
 from tunix_rt_kit.models.durable import storing
-from tunix_rt_trainer.jobs.model import Progress, StepMetrics
+from tunix_rt_kit.values import Progress
+from tunix_rt_trainer.jobs.model import StepMetrics
 from tunix_rt_trainer.worker.batches import BatchSource
 
 _MIN_INTERVAL_S = 0.25

@@ -31,7 +31,7 @@ from support.evaluating import (
 )
 from support.tiny_model import make_tiny_model
 from tunix_rt import v1
-from tunix_rt_evaluator.evaluations.model import EvaluationState, EvaluationUpdate, WorkerSpec
+from tunix_rt_evaluator.evaluations.model import EvaluationUpdate, WorkerSpec
 from tunix_rt_evaluator.evaluations.repository import SqlEvaluationRepository
 from tunix_rt_evaluator.grading.reasoning.split import Splitter, Splitters
 from tunix_rt_evaluator.grading.service import Grading
@@ -40,6 +40,7 @@ from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.database import Database
 from tunix_rt_kit.errors import ResourceExhausted, Unavailable
 from tunix_rt_kit.jobs import WorkerProcess
+from tunix_rt_kit.values import JobState
 
 State = v1.Evaluation
 
@@ -201,8 +202,8 @@ async def test_a_child_that_outlived_its_server_is_taken_over(settings: Evaluato
     database = Database(settings.database)
     assert SqlEvaluationRepository(database).change_state(
         made.name.removeprefix("evaluations/"),
-        [EvaluationState.QUEUED],
-        EvaluationState.RUNNING,
+        [JobState.QUEUED],
+        JobState.RUNNING,
         EvaluationUpdate(attempt_count=2),
     )
     database.close()
@@ -384,7 +385,7 @@ async def test_a_database_that_takes_nothing_for_good_fails_the_evaluation_by_na
         raise ResourceExhausted("the database is full", reason="DATABASE_FULL")
 
     def fail_a_while(repository: Any, evaluation_id: str, expected: Any, state: Any, *more: Any) -> bool:
-        if state is EvaluationState.FAILED and next(full) < 2:
+        if state is JobState.FAILED and next(full) < 2:
             raise ResourceExhausted("the database is full", reason="DATABASE_FULL")
         return change_state(repository, evaluation_id, expected, state, *more)
 

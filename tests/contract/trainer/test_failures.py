@@ -19,8 +19,8 @@ from support.training import FakeExporter
 from tunix_rt import v1
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.errors import FailedPrecondition, Unavailable
+from tunix_rt_kit.values import JobState
 from tunix_rt_trainer.jobs import attempt, supervisor
-from tunix_rt_trainer.jobs.model import JobState
 from tunix_rt_trainer.jobs.repository import SqlJobRepository
 from tunix_rt_trainer.settings import TrainerSettings
 

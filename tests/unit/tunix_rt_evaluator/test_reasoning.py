@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tunix_rt_evaluator.evaluations.model import Answer, ChatTemplateFields, EvalItem, Generation, ItemResult
+from tunix_rt_evaluator.evaluations.model import Answer, EvalItem, Generation, ItemResult
 from tunix_rt_evaluator.evaluations.results import UNCLOSED, Totals, graded
 from tunix_rt_evaluator.grading.reasoning.marks import NAMED, NONE, checked_marks, described, resolved_marks
 from tunix_rt_evaluator.grading.reasoning.model import Parts, ReasoningMarks
@@ -31,6 +31,7 @@ from tunix_rt_evaluator.grading.settings import (
     TokenF1Grader,
 )
 from tunix_rt_kit.serving.validation import Violations
+from tunix_rt_kit.values import ChatTemplateFields
 
 GRADING = Grading()
 THINK = resolved_marks(None, None)

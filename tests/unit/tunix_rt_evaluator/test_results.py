@@ -15,13 +15,11 @@ from tunix_rt_evaluator.comparisons.pairing import report_id
 from tunix_rt_evaluator.evaluations.convert_results import result_message
 from tunix_rt_evaluator.evaluations.model import (
     Answer,
-    ChatTemplateFields,
     Decoding,
     EvalItem,
     Evaluation,
     EvaluationInput,
     EvaluationSpec,
-    EvaluationState,
     Generation,
     ItemResult,
     ModelFacts,
@@ -32,6 +30,7 @@ from tunix_rt_evaluator.evaluations.results import Totals, graded, manifest
 from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_evaluator.grading.settings import ContainsGrader, NumericGrader, TextGrader
 from tunix_rt_kit.artifacts import digest_json
+from tunix_rt_kit.values import ChatTemplateFields, JobState
 
 GRADING = Grading()
 FIVE = EvalItem(id="q1", prompt="What is 2 + 3?", accepted_answers=("5",), grader=NumericGrader())
@@ -93,7 +92,7 @@ def test_what_uses_nothing_new_has_the_digests_that_it_had() -> None:
         id="e",
         spec=spec,
         inputs=EvaluationInput(eval_set_digest="sha256:s", base_model="tiny"),
-        state=EvaluationState.SUCCEEDED,
+        state=JobState.SUCCEEDED,
         create_time=datetime(2026, 1, 2, tzinfo=UTC),
     )
     facts = ModelFacts(

@@ -12,13 +12,7 @@ import numpy as np
 import pytest
 
 from tunix_rt_evaluator.evaluations.events import AttemptFacts
-from tunix_rt_evaluator.evaluations.model import (
-    ChatTemplateFields,
-    Decoding,
-    Generation,
-    WorkerItem,
-    WorkerSpec,
-)
+from tunix_rt_evaluator.evaluations.model import Decoding, Generation, WorkerItem, WorkerSpec
 from tunix_rt_evaluator.worker import local, weights
 from tunix_rt_evaluator.worker.job import Evaluations
 from tunix_rt_kit.artifacts import canonical_json
@@ -27,6 +21,7 @@ from tunix_rt_kit.jobs import JobCancelled, JobDir, WorkerProcess
 from tunix_rt_kit.models.loader import load_model, make_mesh
 from tunix_rt_kit.models.lora import apply_lora, save_adapter
 from tunix_rt_kit.models.runtime import child_environment
+from tunix_rt_kit.values import ChatTemplateFields
 
 TIMEOUT_S = 240.0
 STAGES = ["loading the model", "compiling", "generating"]

@@ -14,12 +14,12 @@ import pytest
 
 from support.datasets import source
 from tunix_rt_exporter.datasets.builds import Builds
-from tunix_rt_exporter.datasets.model import Dataset, DatasetSpec, DatasetState, EvalPrompts, SourceTrace
-from tunix_rt_exporter.datasets.ports import RequestKey
+from tunix_rt_exporter.datasets.model import Dataset, DatasetSpec, EvalPrompts, SourceTrace
 from tunix_rt_exporter.datasets.repository import SqlDatasetRepository
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.database import Database
 from tunix_rt_kit.errors import Unavailable
+from tunix_rt_kit.values import NO_REQUEST_ID, JobState
 
 SPEC = DatasetSpec.model_validate({"dataset_id": "d", "splits": [{"split": "train", "fraction": 1}]})
 
@@ -90,9 +90,9 @@ class World:
         self.builds.start()
 
     def create(self) -> Dataset:
-        return self.repository.create(SPEC, RequestKey("", ""), lambda _: False)
+        return self.repository.create(SPEC, NO_REQUEST_ID, lambda _: False)
 
-    def state(self) -> DatasetState:
+    def state(self) -> JobState:
         found = self.repository.find("d", "1")
         assert found is not None
         return found.state
@@ -117,10 +117,10 @@ def test_a_build_outlasts_a_database_that_goes_away(world: World) -> None:
     world.builds.submit(world.create().build_id)
     # Its progress, and the move to its end.
     world.until(lambda: world.database.refused >= 4)
-    assert world.state() is DatasetState.RUNNING
+    assert world.state() is JobState.RUNNING
     world.database.away.clear()
     world.until(lambda: world.state().ended)
-    assert world.state() is DatasetState.SUCCEEDED
+    assert world.state() is JobState.SUCCEEDED
 
 
 def test_a_failure_is_kept_once_the_database_is_back(world: World) -> None:
@@ -133,7 +133,7 @@ def test_a_failure_is_kept_once_the_database_is_back(world: World) -> None:
     world.until(lambda: world.database.refused >= 2)
     world.database.away.clear()
     world.until(lambda: world.state().ended)
-    assert world.state() is DatasetState.FAILED
+    assert world.state() is JobState.FAILED
 
 
 def test_a_move_that_was_kept_but_not_answered_does_not_end_the_build(world: World) -> None:
@@ -141,7 +141,7 @@ def test_a_move_that_was_kept_but_not_answered_does_not_end_the_build(world: Wor
     world.database.forgets = 1
     world.builds.submit(build_id)
     world.until(lambda: world.state().ended)
-    assert world.state() is DatasetState.SUCCEEDED
+    assert world.state() is JobState.SUCCEEDED
 
 
 def test_a_server_that_stops_while_the_database_is_away_leaves_the_build_to_the_next(world: World) -> None:
@@ -149,11 +149,11 @@ def test_a_server_that_stops_while_the_database_is_away_leaves_the_build_to_the_
     world.builds.submit(world.create().build_id)
     world.until(lambda: world.database.refused >= 4)
     world.builds.stop(30.0)
-    assert world.state() is DatasetState.RUNNING
+    assert world.state() is JobState.RUNNING
 
 
 def test_a_build_that_nobody_runs_can_be_cancelled(world: World) -> None:
     build_id = world.create().build_id
-    world.repository.move(build_id, {DatasetState.QUEUED}, DatasetState.CANCELLING)
+    world.repository.move(build_id, {JobState.QUEUED}, JobState.CANCELLING)
     world.builds.cancel(build_id)
-    assert world.state() is DatasetState.CANCELLED
+    assert world.state() is JobState.CANCELLED

@@ -21,18 +21,11 @@ from syrupy.assertion import SnapshotAssertion
 from support.datasets import built, source
 from tunix_rt_exporter.datasets import parquet
 from tunix_rt_exporter.datasets.exports import DatasetFiles
-from tunix_rt_exporter.datasets.model import (
-    BuildResult,
-    Dataset,
-    DatasetFormat,
-    DatasetSpec,
-    DatasetState,
-    SourceTrace,
-    StoredFile,
-)
+from tunix_rt_exporter.datasets.model import BuildResult, Dataset, DatasetFormat, DatasetSpec, SourceTrace
 from tunix_rt_kit.artifacts import ArtifactStore, canonical_json
 from tunix_rt_kit.chat import BUILTIN_NAMES, ChatTemplate, Message
 from tunix_rt_kit.errors import DataLoss
+from tunix_rt_kit.values import JobState, StoredFile
 
 TRACES = [
     source(0),
@@ -72,7 +65,7 @@ class Built:
             number=1,
             build_id="b",
             spec=DatasetSpec.model_validate({"dataset_id": "d", **whole}),
-            state=DatasetState.SUCCEEDED,
+            state=JobState.SUCCEEDED,
             create_time=datetime.now(UTC),
             result=self.result,
         )

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from support.datasets import built, read, source
 from tunix_rt_exporter.datasets import deduplicate
 from tunix_rt_exporter.datasets.deduplicate import Signatures
-from tunix_rt_exporter.datasets.model import BuildResult, Parent, Progress, SourceTrace
+from tunix_rt_exporter.datasets.model import BuildResult, Parent, SourceTrace
 from tunix_rt_exporter.datasets.stored_rows import parent_of
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.errors import FailedPrecondition
+from tunix_rt_kit.values import Progress
 
 STORY = (
     "On the first day of the fair {who} sold {count} jars of plum jam at the long table near the gate, and "

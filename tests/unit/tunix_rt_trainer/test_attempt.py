@@ -10,9 +10,10 @@ import pytest
 
 from support.training_specs import SPEC, metrics
 from tunix_rt_kit.jobs import JobDir, WorkerProcess
+from tunix_rt_kit.values import JobState
 from tunix_rt_trainer.jobs.attempt import Attempt
 from tunix_rt_trainer.jobs.job_folders import JobFolders
-from tunix_rt_trainer.jobs.model import JobState, TrainingAttempt, TrainingInput, TrainingJob
+from tunix_rt_trainer.jobs.model import TrainingAttempt, TrainingInput, TrainingJob
 from tunix_rt_trainer.jobs.service import JobRepository, JobUpdate, QueuedJob
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

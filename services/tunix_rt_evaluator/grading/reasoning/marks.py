@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from tunix_rt_evaluator.evaluations.model import ChatTemplateFields
 from tunix_rt_evaluator.grading.reasoning.model import ReasoningMarks
 from tunix_rt_kit.chat import ChatTemplate, Message
 from tunix_rt_kit.serving.validation import Violations
+from tunix_rt_kit.values import ChatTemplateFields
 
 REVISION: Final = 1
 """Raised whenever an output could be split otherwise than before; part of an evaluation's identity."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Final, NamedTuple
 
-from tunix_rt_evaluator.evaluations.model import Answer, ChatTemplateFields, Evaluation
+from tunix_rt_evaluator.evaluations.model import Answer, Evaluation
 from tunix_rt_evaluator.grading.reasoning.marks import (
     NAMED,
     NONE,
@@ -18,6 +18,7 @@ from tunix_rt_evaluator.grading.reasoning.marks import (
     same_mark,
 )
 from tunix_rt_evaluator.grading.reasoning.model import ReasoningMarks, Span, Split
+from tunix_rt_kit.values import ChatTemplateFields
 
 _QUOTES: Final = {'"': '"', "'": "'", "`": "`", "\u201c": "\u201d", "\u2018": "\u2019", "\u00ab": "\u00bb"}
 _BEFORE_QUOTE: Final = frozenset("([{<=:,;-\u2013\u2014")

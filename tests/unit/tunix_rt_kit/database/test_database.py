@@ -47,6 +47,7 @@ from tunix_rt_kit.errors import (
     ResourceExhausted,
     Unavailable,
 )
+from tunix_rt_kit.values import RequestKey
 
 METADATA = MetaData()
 ITEMS = Table(
@@ -136,9 +137,7 @@ def test_writers_in_many_threads_lose_nothing(database: Database) -> None:
 
 def create(database: Database, request_id: str, digest: str, make: Callable[[], str]) -> tuple[str, bool]:
     with database.write() as session:
-        return LOG.once(
-            session, method="CreateItem", request_id=request_id, request_digest=digest, create=make
-        )
+        return LOG.once(session, RequestKey("CreateItem", request_id, digest), make)
 
 
 def test_a_repeated_request_gives_the_first_result(database: Database) -> None:

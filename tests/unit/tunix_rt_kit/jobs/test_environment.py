@@ -12,11 +12,12 @@ import psutil
 import pytest
 
 from tunix_rt_evaluator.evaluations.job_folders import JobFolders as EvaluationFolders
-from tunix_rt_evaluator.evaluations.model import Evaluation, EvaluationInput, EvaluationSpec, EvaluationState
+from tunix_rt_evaluator.evaluations.model import Evaluation, EvaluationInput, EvaluationSpec
 from tunix_rt_evaluator.openai_endpoint import API_KEY_VARIABLE, Endpoint
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.jobs import WorkerProcess
 from tunix_rt_kit.models.runtime import child_environment, pulling_environment
+from tunix_rt_kit.values import JobState
 from tunix_rt_trainer.jobs.job_folders import JobFolders as TrainingFolders
 from tunix_rt_trainer.jobs.model import MetricsSink
 
@@ -66,7 +67,7 @@ def evaluation(**model: str) -> Kind:
         )
         spec = EvaluationSpec.model_construct(endpoint_model=model.get("endpoint_model"))
         inputs = EvaluationInput.model_construct(base_model=model.get("base_model", "a-folder"))
-        state = EvaluationState.QUEUED
+        state = JobState.QUEUED
         asked = Evaluation.model_construct(id="evaluation", spec=spec, inputs=inputs, state=state)
         return folders.process(asked, kept=False)
 
