@@ -58,7 +58,7 @@ def main(folder: Path, steps: int) -> list[float]:
     with dividing(spec.mesh):
         network = build_network(model.path, spec, mesh)
         optimizer = make_optimizer(spec.optimizer, plan.max_steps)
-        trainer = StepTrainer(network, optimizer, parts=1, hooks=loop, dispatched=loop.dispatched)
+        trainer = StepTrainer(network, optimizer, microbatches=1, hooks=loop, dispatched=loop.dispatched)
         with mesh:
             trainer.prepare(mesh, None)
             trainer.train()

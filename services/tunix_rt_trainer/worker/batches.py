@@ -90,15 +90,15 @@ Arrays = Mapping[str, npt.NDArray[np.int32] | npt.NDArray[np.float32]]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One batch of P parts, each of B rows of L tokens with K slots for the positions that are supervised.
+    """One batch of P microbatches, each of B rows of L tokens with K slots for supervised positions.
 
     ``arrays`` holds, all int32 but ``weights``, and without the first axis where P is 1:
 
     - ``tokens`` [P, B, L]: token ids, the pad token in padding;
     - ``positions`` [P, B, L]: position inside the example, from 0;
     - ``segments`` [P, B, L]: number of the example in its row from 1, 0 in padding;
-    - ``supervised`` [P, K]: indices into the part's B * L tokens after which a token is learned; 0 in unused
-      slots;
+    - ``supervised`` [P, K]: indices into the microbatch's B * L tokens after which a token is learned; 0 in
+      unused slots;
     - ``labels`` [P, K]: the token that follows;
     - ``weights`` [P, K], float32: 1, and 0 in unused slots.
     """
@@ -118,7 +118,7 @@ class BatchSource:
         row_length: L, tokens of a row.
         pad_id: what fills the room left over; nothing attends to it.
         steps: how many batches will be asked for; the number of slots K is chosen for them.
-        parts: P, how many parts a batch is split into.
+        microbatches: P, how many a batch is split into.
         row_multiple: B is a multiple of it, by empty rows if need be.
     """
 
@@ -130,18 +130,20 @@ class BatchSource:
         row_length: int,
         pad_id: int,
         steps: int,
-        parts: int = 1,
+        microbatches: int = 1,
         row_multiple: int = 1,
     ) -> None:
         self._examples = examples
         self._plan = plan
-        self._parts = parts
-        rows = -(-plan.rows_per_batch // (parts * row_multiple)) * row_multiple
+        self._microbatches = microbatches
+        rows = -(-plan.rows_per_batch // (microbatches * row_multiple)) * row_multiple
         self._shape = (rows, row_length)
         self._pad_id = pad_id
-        # Beyond an epoch the packing changes, so the widest part must be looked for in all that will come.
+        # Beyond an epoch the packing changes, so the widest microbatch is looked for in all that will come.
         widest = max(
-            self._supervised(part) for step in range(steps) for part in self._split(plan.batch(step))
+            self._supervised(microbatch)
+            for step in range(steps)
+            for microbatch in self._split(plan.batch(step))
         )
         self.slots = -(-widest // _SLOT_MULTIPLE) * _SLOT_MULTIPLE
 
@@ -156,10 +158,12 @@ class BatchSource:
 
     def batch(self, step: int) -> Batch:
         """The batch at ``step``, from 0."""
-        parts = [self._part(rows) for rows in self._split(self._plan.batch(step))]
-        arrays = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+        microbatches = [self._microbatch(rows) for rows in self._split(self._plan.batch(step))]
+        arrays = {
+            name: np.stack([microbatch[name] for microbatch in microbatches]) for name in microbatches[0]
+        }
         return Batch(
-            arrays=arrays if self._parts > 1 else {name: value[0] for name, value in arrays.items()},
+            arrays=arrays if self._microbatches > 1 else {name: value[0] for name, value in arrays.items()},
             example_ids=self.example_ids(step),
             tokens=int((arrays["segments"] > 0).sum()),
             supervised_tokens=int(arrays["weights"].sum()),
@@ -167,9 +171,9 @@ class BatchSource:
 
     def _split(self, rows: Sequence[Sequence[int]]) -> list[Sequence[Sequence[int]]]:
         size = self._shape[0]
-        return [rows[part * size : (part + 1) * size] for part in range(self._parts)]
+        return [rows[microbatch * size : (microbatch + 1) * size] for microbatch in range(self._microbatches)]
 
-    def _part(self, rows: Sequence[Sequence[int]]) -> dict[str, npt.NDArray[np.int32]]:
+    def _microbatch(self, rows: Sequence[Sequence[int]]) -> dict[str, npt.NDArray[np.int32]]:
         tokens, positions, segments = (np.zeros(self._shape, np.int32) for _ in range(3))
         tokens.fill(self._pad_id)
         supervised: list[int] = []

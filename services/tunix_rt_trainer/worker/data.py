@@ -185,12 +185,12 @@ def _digest(arrays: Arrays) -> str:
 class LoopPlan:
     """What to feed, when to measure the validation loss and when to save: at interval 0 only at the end.
 
-    ``parts`` is how many parts the batches of ``train`` have. ``keep_best`` saves the checkpoint of each step
+    ``microbatches`` is how many a batch of ``train`` has. ``keep_best`` saves the checkpoint of each step
     whose validation loss is the lowest so far. ``early_stopping`` is None to train to the last step.
     """
 
     train: BatchSource
-    parts: int
+    microbatches: int
     validation: BatchSource | None
     validation_interval_steps: int
     checkpoint_interval_steps: int
@@ -228,8 +228,8 @@ class DataPreparation:
         self.reporter.plan(steps, spec.dtype)
         self._tell(train, train_plan, steps)
         return LoopPlan(
-            train=self._source(train, train_plan, steps, parts=spec.gradient_accumulation_steps),
-            parts=spec.gradient_accumulation_steps,
+            train=self._source(train, train_plan, steps, microbatches=spec.gradient_accumulation_steps),
+            microbatches=spec.gradient_accumulation_steps,
             validation=self._validation(),
             validation_interval_steps=spec.validation_interval_steps,
             checkpoint_interval_steps=spec.checkpoint_interval_steps,
@@ -247,7 +247,7 @@ class DataPreparation:
         # No more rows at a time than training computes.
         rows = self.worker.spec.rows_per_batch // self.worker.spec.gradient_accumulation_steps
         plan = self._batch_plan(examples, rows, packing=True)
-        return self._source(examples, plan, plan.batches_per_epoch, parts=1)
+        return self._source(examples, plan, plan.batches_per_epoch, microbatches=1)
 
     def _examples(self, file: str, split_file: SplitFile, split: str) -> list[TokenExample]:
         self.reporter.stage("preparing data", split_file.row_count, f"{split} examples")
@@ -295,7 +295,7 @@ class DataPreparation:
         )
 
     def _source(
-        self, examples: list[TokenExample], plan: BatchPlan, steps: int, *, parts: int
+        self, examples: list[TokenExample], plan: BatchPlan, steps: int, *, microbatches: int
     ) -> BatchSource:
         return BatchSource(
             examples,
@@ -303,7 +303,7 @@ class DataPreparation:
             row_length=self.worker.spec.max_length,
             pad_id=self._pad_id,
             steps=steps,
-            parts=parts,
+            microbatches=microbatches,
             row_multiple=self.worker.spec.mesh.fsdp,
         )
 

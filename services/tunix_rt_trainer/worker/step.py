@@ -67,7 +67,7 @@ class StepTrainer(PeftTrainer):  # type: ignore[misc]
     Args:
         network: what is trained.
         optimizer: how.
-        parts: into how many parts the arrays of a batch are split, see ``batches.Batch``.
+        microbatches: into how many the arrays of a batch are split, see ``batches.Batch``.
         hooks: gives the batches; training ends when there is no next one.
         dispatched: called with loss and gradient norm when a step was dispatched, which may be before they
             are computed.
@@ -78,19 +78,19 @@ class StepTrainer(PeftTrainer):  # type: ignore[misc]
         network: Decoder,
         optimizer: optax.GradientTransformation,
         *,
-        parts: int,
+        microbatches: int,
         hooks: DataHooks,
         dispatched: Callable[[StepResult], None],
     ) -> None:
-        # Rows are the first axis of a batch, or the second one behind its parts.
-        self._axes = ("fsdp",) if parts == 1 else (None, "fsdp")
+        # Rows are the first axis of a batch, or the second one behind its microbatches.
+        self._axes = ("fsdp",) if microbatches == 1 else (None, "fsdp")
         # Steps end when there is no next batch; Tunix's own limit would bring its progress bar with it.
         config = TrainingConfig(eval_every_n_steps=_NEVER, max_steps=None, data_sharding_axis=self._axes)
         self._network = nnx.graphdef(network)
         super().__init__(StackedLlama(network) if isinstance(network, Llama) else network, optimizer, config)
         self._kind = trained_type(self.model)
         self._evaluate: Callable[..., dict[str, jax.Array]] | None = None
-        self._parts = parts
+        self._microbatches = microbatches
         self._dispatched = dispatched
         self.with_loss_fn(loss, has_aux=True)
         self.with_data_hooks(hooks)
@@ -108,7 +108,7 @@ class StepTrainer(PeftTrainer):  # type: ignore[misc]
         def step(trained: Any, optimizing: Any, frozen: Any, inputs: Any) -> tuple[Any, ...]:
             model = nnx.merge(graph, trained, frozen)
             optimizer = nnx.merge(optimizer_graph, optimizing)
-            mean, gradient = mean_gradient(model, inputs, self._parts)
+            mean, gradient = mean_gradient(model, inputs, self._microbatches)
             norm = optax.global_norm(gradient)
             optimizer.update(model, gradient)
             return nnx.state(model, self._kind), nnx.state(optimizer), mean, norm
@@ -123,7 +123,7 @@ class StepTrainer(PeftTrainer):  # type: ignore[misc]
         return take
 
     def nll(self, batch: Batch) -> tuple[float, float]:
-        """Negative log-likelihood in nats summed over a batch of one part, and over how many tokens."""
+        """Negative log-likelihood in nats summed over a batch of one microbatch, and over how many tokens."""
         graph, trained, frozen = self._split()
         if self._evaluate is None:
             self._evaluate = jax.jit(
@@ -178,32 +178,32 @@ class StepTrainer(PeftTrainer):  # type: ignore[misc]
 
 
 def mean_gradient(
-    model: Decoder, arrays: Mapping[str, Any], parts: int
+    model: Decoder, arrays: Mapping[str, Any], microbatches: int
 ) -> tuple[jax.Array, nnx.State[Any, Any]]:
     """Loss of a batch and its gradient by the weights that are trained, both in float32.
 
-    The parts' sums are added up and divided once by the number of supervised tokens of all parts, so the
-    result does not depend on how tokens are spread over parts, as a mean of the parts' means would.
+    The sums of all microbatches are added up and divided once by their number of supervised tokens, so the
+    result does not depend on how tokens are spread over them, as a mean of their means would.
 
     Args:
         model: the network.
         arrays: of ``batches.Batch``.
-        parts: how many parts they have.
+        microbatches: how many they have.
     """
     graph, *states = nnx.split(model, trained_type(model), ...)
     trained, frozen = states
 
-    def sums(trained: Any, part: Mapping[str, Any]) -> tuple[jax.Array, jax.Array]:
-        _, summed = loss(nnx.merge(graph, trained, frozen), **part)
+    def sums(trained: Any, microbatch: Mapping[str, Any]) -> tuple[jax.Array, jax.Array]:
+        _, summed = loss(nnx.merge(graph, trained, frozen), **microbatch)
         return summed["nll_sum"], summed["weight_sum"]
 
-    of_part = jax.value_and_grad(sums, has_aux=True)
-    if parts == 1:
-        (nll, weight), gradient = of_part(trained, arrays)
+    of_microbatch = jax.value_and_grad(sums, has_aux=True)
+    if microbatches == 1:
+        (nll, weight), gradient = of_microbatch(trained, arrays)
     else:
 
-        def add(total: Any, part: Any) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, total, of_part(trained, part)), None
+        def add(total: Any, microbatch: Any) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, of_microbatch(trained, microbatch)), None
 
         zero = jnp.zeros((), jnp.float32)
         nothing = jax.tree.map(lambda weight: jnp.zeros(weight.shape, jnp.float32), trained)

@@ -179,7 +179,7 @@ class TrainingLoop(DataHooks):  # type: ignore[misc]
         self._keeper = keeper
         self._ledger = ledger
         self._trainer = StepTrainer(
-            network, optimizer, parts=plan.parts, hooks=self, dispatched=self._on_dispatched
+            network, optimizer, microbatches=plan.microbatches, hooks=self, dispatched=self._on_dispatched
         )
         self._state = state
         losses = (entry.validation_loss for entry in self.history)

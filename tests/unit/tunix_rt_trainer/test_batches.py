@@ -125,7 +125,7 @@ def test_parts_hold_the_rows_of_the_whole_batch_whatever_step_is_asked_for_first
         for number, (prompt, response) in enumerate(sizes)
     ]
     whole = source(*examples, packing=packing, steps=6)
-    split = source(*examples, packing=packing, steps=6, parts=parts, row_multiple=row_multiple)
+    split = source(*examples, packing=packing, steps=6, microbatches=parts, row_multiple=row_multiple)
     split.batch(asked_before)
     for step in range(6):
         one, other = whole.batch(step), split.batch(step)

@@ -45,7 +45,7 @@ def batch(parts: int) -> Batch:
         seed=0,
         dataset_digest="sha256:d",
     )
-    return BatchSource(rows, plan, row_length=LENGTH, pad_id=0, steps=1, parts=parts).batch(0)
+    return BatchSource(rows, plan, row_length=LENGTH, pad_id=0, steps=1, microbatches=parts).batch(0)
 
 
 @pytest.fixture(scope="module")
