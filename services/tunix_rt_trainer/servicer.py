@@ -10,9 +10,13 @@ from typing import Any
 
 from tunix_rt import v1
 from tunix_rt_kit.serving.blocking import iterate_blocking, run_blocking
+from tunix_rt_trainer.base_models import convert as models_convert
+from tunix_rt_trainer.base_models.service import BaseModelService
+from tunix_rt_trainer.checkpoints import convert as checkpoint_convert
+from tunix_rt_trainer.checkpoints.service import CheckpointService
 from tunix_rt_trainer.jobs import convert
 from tunix_rt_trainer.jobs.model import JobLine, TrainingJob
-from tunix_rt_trainer.jobs.service import TrainerService
+from tunix_rt_trainer.jobs.service import JobService
 
 _WATCH_INTERVAL_S = 0.2
 
@@ -20,62 +24,70 @@ _WATCH_INTERVAL_S = 0.2
 class TrainerServicer(v1.TrainerServicer):
     """Serves ``tunix_rt.v1.Trainer``; watches end when ``stopping`` is set."""
 
-    def __init__(self, service: TrainerService, stopping: asyncio.Event) -> None:
-        self._service = service
+    def __init__(
+        self,
+        jobs: JobService,
+        checkpoints: CheckpointService,
+        base_models: BaseModelService,
+        stopping: asyncio.Event,
+    ) -> None:
+        self._jobs = jobs
+        self._checkpoints = checkpoints
+        self._base_models = base_models
         self._stopping = stopping
 
     async def ListBaseModels(
         self, request: v1.ListBaseModelsRequest, context: Any
     ) -> v1.ListBaseModelsResponse:
         def call() -> v1.ListBaseModelsResponse:
-            return convert.base_models_response(
-                *self._service.list_base_models(request.page_size, request.page_token)
+            return models_convert.base_models_response(
+                *self._base_models.list_base_models(request.page_size, request.page_token)
             )
 
         return await run_blocking(call)
 
     async def GetBaseModel(self, request: v1.GetBaseModelRequest, context: Any) -> v1.BaseModel:
         return await run_blocking(
-            lambda: convert.base_model_message(self._service.get_base_model(request.base_model))
+            lambda: models_convert.base_model_message(self._base_models.get_base_model(request.base_model))
         )
 
     async def CreateTrainingJob(self, request: v1.CreateTrainingJobRequest, context: Any) -> v1.TrainingJob:
         def call() -> v1.TrainingJob:
-            job = self._service.create_job(convert.asked(request.spec), request.request_id)
+            job = self._jobs.create_job(convert.asked(request.spec), request.request_id)
             return convert.job_message(job)
 
         return await run_blocking(call)
 
     async def PlanTrainingJob(self, request: v1.PlanTrainingJobRequest, context: Any) -> v1.TrainingPlan:
         return await run_blocking(
-            lambda: convert.plan_message(self._service.plan_job(convert.asked(request.spec)))
+            lambda: convert.plan_message(self._jobs.plan_job(convert.asked(request.spec)))
         )
 
     async def GetTrainingJob(self, request: v1.GetTrainingJobRequest, context: Any) -> v1.TrainingJob:
-        return await run_blocking(lambda: convert.job_message(self._service.get_job(request.name)))
+        return await run_blocking(lambda: convert.job_message(self._jobs.get_job(request.name)))
 
     async def ListTrainingJobs(
         self, request: v1.ListTrainingJobsRequest, context: Any
     ) -> v1.ListTrainingJobsResponse:
         def call() -> v1.ListTrainingJobsResponse:
-            return convert.jobs_response(*self._service.list_jobs(request.page_size, request.page_token))
+            return convert.jobs_response(*self._jobs.list_jobs(request.page_size, request.page_token))
 
         return await run_blocking(call)
 
     async def CancelTrainingJob(self, request: v1.CancelTrainingJobRequest, context: Any) -> v1.TrainingJob:
-        return await run_blocking(lambda: convert.job_message(self._service.cancel_job(request.name)))
+        return await run_blocking(lambda: convert.job_message(self._jobs.cancel_job(request.name)))
 
     async def ResumeTrainingJob(self, request: v1.ResumeTrainingJobRequest, context: Any) -> v1.TrainingJob:
-        return await run_blocking(lambda: convert.job_message(self._service.resume_job(request.name)))
+        return await run_blocking(lambda: convert.job_message(self._jobs.resume_job(request.name)))
 
     async def WatchTrainingJob(
         self, request: v1.WatchTrainingJobRequest, context: Any
     ) -> AsyncIterator[v1.WatchTrainingJobResponse]:
-        reader = await run_blocking(self._service.lines, request.name)
+        reader = await run_blocking(self._jobs.lines, request.name)
 
         def poll() -> tuple[TrainingJob, Sequence[JobLine]]:
             # The state first: what an ended job told is then all there.
-            return self._service.get_job(request.name), reader.read()
+            return self._jobs.get_job(request.name), reader.read()
 
         job, lines = await run_blocking(poll)
         sent, shown = request.after_event, job
@@ -97,24 +109,24 @@ class TrainerServicer(v1.TrainerServicer):
         self, request: v1.ListCheckpointsRequest, context: Any
     ) -> v1.ListCheckpointsResponse:
         def call() -> v1.ListCheckpointsResponse:
-            return convert.checkpoints_response(
-                *self._service.list_checkpoints(request.parent, request.page_size, request.page_token)
+            return checkpoint_convert.checkpoints_response(
+                *self._checkpoints.list_checkpoints(request.parent, request.page_size, request.page_token)
             )
 
         return await run_blocking(call)
 
     async def GetCheckpoint(self, request: v1.GetCheckpointRequest, context: Any) -> v1.Checkpoint:
         return await run_blocking(
-            lambda: convert.checkpoint_message(self._service.get_checkpoint(request.name))
+            lambda: checkpoint_convert.checkpoint_message(self._checkpoints.get_checkpoint(request.name))
         )
 
     async def ExportCheckpoint(
         self, request: v1.ExportCheckpointRequest, context: Any
     ) -> v1.CheckpointExport:
         def call() -> v1.CheckpointExport:
-            format_ = convert.export_format(request.format)
-            checkpoint, files = self._service.export_checkpoint(request.name, format_)
-            return convert.export_message(checkpoint, request.format, files)
+            format_ = checkpoint_convert.export_format(request.format)
+            checkpoint, files = self._checkpoints.export_checkpoint(request.name, format_)
+            return checkpoint_convert.export_message(checkpoint, request.format, files)
 
         return await run_blocking(call)
 
@@ -122,12 +134,12 @@ class TrainerServicer(v1.TrainerServicer):
         self, request: v1.ReadCheckpointFileRequest, context: Any
     ) -> AsyncIterator[v1.ReadCheckpointFileResponse]:
         def messages() -> Iterator[v1.ReadCheckpointFileResponse]:
-            file, chunks = self._service.read_file(
-                request.name, request.path, request.offset, convert.export_format(request.format)
+            file, chunks = self._checkpoints.read_file(
+                request.name, request.path, request.offset, checkpoint_convert.export_format(request.format)
             )
-            yield convert.file_header(file)
+            yield checkpoint_convert.file_header(file)
             for chunk in chunks:
-                yield convert.file_chunk(chunk)
+                yield checkpoint_convert.file_chunk(chunk)
 
         async for message in iterate_blocking(messages):
             yield message

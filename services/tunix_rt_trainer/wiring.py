@@ -13,10 +13,12 @@ from tunix_rt_kit.serving.channels import open_channel
 from tunix_rt_kit.serving.server import ServiceRegistration
 from tunix_rt_kit.serving.wiring import BuiltService
 from tunix_rt_trainer.base_models.catalog import HostBaseModels
+from tunix_rt_trainer.base_models.service import BaseModelService
 from tunix_rt_trainer.checkpoints.export import CheckpointExporter
+from tunix_rt_trainer.checkpoints.service import CheckpointService
 from tunix_rt_trainer.jobs.job_folders import JobFolders
 from tunix_rt_trainer.jobs.repository import SqlJobRepository
-from tunix_rt_trainer.jobs.service import TrainerService
+from tunix_rt_trainer.jobs.service import JobService
 from tunix_rt_trainer.jobs.supervisor import Supervisor
 from tunix_rt_trainer.servicer import TrainerServicer
 from tunix_rt_trainer.settings import TrainerSettings
@@ -43,15 +45,13 @@ def build(settings: TrainerSettings, stopping: asyncio.Event) -> BuiltService:
     supervisor = Supervisor(repository, folders, settings.slots)
     exporter = open_channel(settings.exporter_target, retried=RETRIED)
     models = HostBaseModels(settings.models, artifacts)
-    service = TrainerService(
-        repository,
-        ExporterDatasets(exporter),
-        models,
-        supervisor,
-        artifacts,
-        CheckpointExporter(repository, artifacts, models, settings.data_dir.absolute() / "exports"),
+    exports = CheckpointExporter(repository, artifacts, models, settings.data_dir.absolute() / "exports")
+    servicer = TrainerServicer(
+        JobService(repository, ExporterDatasets(exporter), models, supervisor),
+        CheckpointService(repository, artifacts, exports),
+        BaseModelService(models),
+        stopping,
     )
-    servicer = TrainerServicer(service, stopping)
 
     def start() -> None:
         make_data_dir(settings)

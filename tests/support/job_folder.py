@@ -13,12 +13,12 @@ from support.training import CHATML, rows, write_rows
 from tunix_rt_kit.artifacts import canonical_json
 from tunix_rt_kit.jobs import JobDir
 from tunix_rt_kit.values import ChatTemplateFields
+from tunix_rt_trainer.checkpoints.model import TrainingManifest
 from tunix_rt_trainer.jobs.model import (
     LoraConfig,
     OptimizerConfig,
     SplitFile,
     TrainingInput,
-    TrainingManifest,
     TrainingSpec,
     WorkerSpec,
 )

@@ -15,7 +15,8 @@ from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.jobs import JobCancelled, JobDir, run_worker
 from tunix_rt_kit.models.adapter import write_adapter
 from tunix_rt_kit.models.store import ModelStore
-from tunix_rt_trainer.jobs.model import StepMetrics, TrainingManifest, WorkerSpec
+from tunix_rt_trainer.checkpoints.model import TrainingManifest
+from tunix_rt_trainer.jobs.model import StepMetrics, WorkerSpec
 
 SUCCEED, WAIT, DEAF, REFUSE, DIE, CRASH, WAIT_ONCE, BUG = range(8)
 STEPS = 3

@@ -14,7 +14,7 @@ from tunix_rt_kit.models.hf_folder import read_config
 from tunix_rt_kit.models.store import BaseModelInfo, ModelStore
 from tunix_rt_kit.models.tokenizer import load_tokenizer, read_tokenizer
 from tunix_rt_kit.values import ChatTemplateFields, StoredFile
-from tunix_rt_trainer.jobs.model import BaseModelShape, BaseModelSummary, Projection
+from tunix_rt_trainer.base_models.model import BaseModelShape, BaseModelSummary, Projection
 
 
 class Vocabulary(Protocol):

@@ -16,8 +16,9 @@ from tunix_rt_kit.callers import check, ended_by_leaving, holding
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.jobs.environment import passed_on
 from tunix_rt_kit.values import ChatTemplateFields, StoredFile
+from tunix_rt_trainer.base_models.model import BaseModelSummary
+from tunix_rt_trainer.checkpoints.model import Checkpoint, ExportFormat
 from tunix_rt_trainer.jobs.job_folders import is_weights
-from tunix_rt_trainer.jobs.model import BaseModelSummary, Checkpoint, ExportFormat
 
 
 class Exports(Protocol):

@@ -8,11 +8,11 @@ from typing import Any, Final
 from tunix_rt_kit.errors import FailedPrecondition, FieldViolation, InvalidArgument
 from tunix_rt_kit.serving.field_errors import validated
 from tunix_rt_kit.serving.validation import Violations
+from tunix_rt_trainer.base_models.model import BaseModelSummary
 from tunix_rt_trainer.jobs.model import (
     MAX_ROWS,
     TRAIN_SPLIT,
     VALIDATION_SPLIT,
-    BaseModelSummary,
     DatasetInput,
     SplitFindings,
     TrainingInput,

@@ -1,32 +1,14 @@
-"""Between the protobuf contract and the domain."""
+"""Training jobs between the protobuf contract and the domain."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Iterable
+from typing import Any
 
 from tunix_rt import v1
-from tunix_rt_kit.values import StoredFile
-from tunix_rt_kit.values.messages import from_message, template_message, to_message
-from tunix_rt_trainer.jobs.model import (
-    BaseModelSummary,
-    Checkpoint,
-    JobLine,
-    TrainingJob,
-    TrainingPlan,
-    TrainingSpec,
-)
-
-_EXPORT_FORMATS: Final[Mapping[int, str]] = {
-    v1.CHECKPOINT_FORMAT_UNSPECIFIED: "",
-    v1.CHECKPOINT_FORMAT_PEFT: "peft",
-    v1.CHECKPOINT_FORMAT_HUGGING_FACE: "hugging_face",
-}
-_MEDIA_TYPES: Final = {
-    ".json": "application/json",
-    ".jsonl": "application/jsonl",
-    ".safetensors": "application/octet-stream",
-}
+from tunix_rt_kit.values.messages import from_message, to_message
+from tunix_rt_trainer.checkpoints.service import checkpoint_name
+from tunix_rt_trainer.jobs.model import JobLine, TrainingJob, TrainingPlan, TrainingSpec
 
 
 def asked(spec: v1.TrainingSpec) -> dict[str, Any]:
@@ -35,15 +17,6 @@ def asked(spec: v1.TrainingSpec) -> dict[str, Any]:
     if spec.HasField("tokens_per_batch"):
         fields["tokens_per_batch"] = spec.tokens_per_batch
     return fields
-
-
-def base_models_response(
-    models: Iterable[BaseModelSummary], next_page_token: str
-) -> v1.ListBaseModelsResponse:
-    """One page of base models."""
-    return v1.ListBaseModelsResponse(
-        base_models=[base_model_message(model) for model in models], next_page_token=next_page_token
-    )
 
 
 def job_message(job: TrainingJob) -> v1.TrainingJob:
@@ -87,79 +60,7 @@ def watch_line(line: JobLine) -> v1.WatchTrainingJobResponse:
     return v1.WatchTrainingJobResponse(event=line.number, log_line=line.log_line or "")
 
 
-def checkpoint_message(checkpoint: Checkpoint) -> v1.Checkpoint:
-    """A checkpoint."""
-    manifest = checkpoint.manifest
-    return to_message(
-        checkpoint,
-        v1.Checkpoint,
-        name=checkpoint_name(checkpoint.job_id, checkpoint.step),
-        manifest=to_message(manifest, v1.TrainingManifest, spec=spec_message(manifest.spec)),
-        chat_template=template_message(checkpoint.chat_template, manifest.chat_template_digest),
-    )
-
-
-def export_format(format_: int) -> str:
-    """A format's name, empty for none; the digits of one that the contract does not name."""
-    return _EXPORT_FORMATS.get(format_, str(format_))
-
-
-def export_message(
-    checkpoint: Checkpoint, format_: v1.CheckpointFormat.ValueType, files: Iterable[StoredFile]
-) -> v1.CheckpointExport:
-    """The files of a checkpoint in a format."""
-    name = checkpoint_name(checkpoint.job_id, checkpoint.step)
-    return v1.CheckpointExport(
-        checkpoint=name, format=format_, files=[to_message(file, v1.ArtifactFile) for file in files]
-    )
-
-
-def checkpoints_response(
-    checkpoints: Iterable[Checkpoint], next_page_token: str
-) -> v1.ListCheckpointsResponse:
-    """One page of checkpoints."""
-    return v1.ListCheckpointsResponse(
-        checkpoints=[checkpoint_message(checkpoint) for checkpoint in checkpoints],
-        next_page_token=next_page_token,
-    )
-
-
-def file_header(file: StoredFile) -> v1.ReadCheckpointFileResponse:
-    """The first message of a download."""
-    suffix = file.path[file.path.rfind(".") :]
-    return v1.ReadCheckpointFileResponse(
-        header=v1.DownloadHeader(
-            size_bytes=file.size_bytes,
-            digest=file.digest,
-            media_type=_MEDIA_TYPES.get(suffix, "application/octet-stream"),
-            file_name=file.path.rpartition("/")[2],
-        )
-    )
-
-
-def file_chunk(chunk: bytes) -> v1.ReadCheckpointFileResponse:
-    """A piece of a download."""
-    return v1.ReadCheckpointFileResponse(chunk=chunk)
-
-
-def base_model_message(model: BaseModelSummary) -> v1.BaseModel:
-    """A base model."""
-    template = model.chat_template
-    return to_message(
-        model,
-        v1.BaseModel,
-        name=f"baseModels/{model.id}",
-        base_model=model.id,
-        chat_template=None if template is None else template_message(template, model.chat_template_digest),
-    )
-
-
 def spec_message(spec: TrainingSpec) -> v1.TrainingSpec:
     """A spec as it can be sent back to be run again, which is refused with both epochs and steps."""
     epochs = spec.epochs if spec.max_steps is None else None
     return to_message(spec, v1.TrainingSpec, unset=["tokens_per_batch"], epochs=epochs)
-
-
-def checkpoint_name(job_id: str, step: int) -> str:
-    """The resource name of a checkpoint."""
-    return f"trainingJobs/{job_id}/checkpoints/{step}"

@@ -15,8 +15,9 @@ from tunix_rt_kit.jobs.environment import Group, passed_on
 from tunix_rt_kit.models.runtime import pulling_environment
 from tunix_rt_kit.regular_files import read_bytes
 from tunix_rt_kit.values import StoredFile
+from tunix_rt_trainer.checkpoints.model import Checkpoint, TrainingManifest
 from tunix_rt_trainer.jobs.events import numbered_lines
-from tunix_rt_trainer.jobs.model import Checkpoint, JobLine, MetricsSink, TrainingManifest, WorkerSpec
+from tunix_rt_trainer.jobs.model import JobLine, MetricsSink, WorkerSpec
 from tunix_rt_trainer.jobs.service import QueuedJob, job_name
 
 WORKER_MODULE: Final = "tunix_rt_trainer.worker"

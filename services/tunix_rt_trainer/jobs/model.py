@@ -18,14 +18,12 @@ from tunix_rt_kit.values import (
     Progress,
     Seed,
     StageTiming,
-    StoredFile,
     Value,
 )
 
 Schedule = Literal["constant", "linear", "cosine"]
 Method = Literal["lora", "qlora", "full"]
 Remat = Literal["none", "dots", "full"]
-ExportFormat = Literal["peft", "hugging_face"]
 MetricsSink = Literal["tensorboard", "mlflow", "wandb"]
 
 TargetModule = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -262,60 +260,6 @@ class WorkerSpec(Value):
     cache_dir: str = ""
 
 
-class TrainingManifest(Value):
-    """Everything that can change the result of a job."""
-
-    training_job: str
-    spec: TrainingSpec
-    dataset_digest: str
-    train_file_digest: str
-    base_weights_digest: str
-    tokenizer_digest: str
-    base_config_digest: str
-    chat_template_digest: str
-    data_order_digest: str
-    package_versions: Mapping[str, str]
-    runtime_settings: Mapping[str, str]
-    device: str
-    mesh: Mapping[str, int]
-    code_revision: str
-
-
-class Checkpoint(Value):
-    """Weights that a job left at a step; ``digest`` covers the weight files alone."""
-
-    job_id: str
-    step: int
-    digest: str
-    files: tuple[StoredFile, ...]
-    manifest: TrainingManifest
-    manifest_file: StoredFile
-    chat_template: ChatTemplateFields
-    create_time: datetime
-
-
-class BaseModelSummary(Value):
-    """A base model; what is unknown until it is on the host is empty or 0.
-
-    ``path`` is its folder, ``chat_template`` its own template, if it has one, with its digest,
-    ``tokenizer_file`` its tokenizer.json in the artifact store, ``special_tokens`` those that are no text.
-    """
-
-    id: str
-    available: bool
-    family: str
-    parameter_count: int
-    context_length: int
-    license: str
-    weights_digest: str
-    tokenizer_digest: str
-    path: str
-    tokenizer_file: StoredFile | None
-    chat_template: ChatTemplateFields | None
-    chat_template_digest: str
-    special_tokens: tuple[str, ...] = ()
-
-
 class JobLine(Value):
     """A numbered event of a job, from 1: the metrics of a step, a line for people or a saved checkpoint."""
 
@@ -323,25 +267,6 @@ class JobLine(Value):
     metrics: StepMetrics | None = None
     log_line: str | None = None
     checkpoint_step: int | None = None
-
-
-class Projection(Value):
-    """One linear projection of a model: the last part of its name, its inputs and its outputs."""
-
-    module: str
-    inputs: int
-    outputs: int
-
-
-class BaseModelShape(Value):
-    """What a plan needs to know of a base model; ``projections`` are those of all layers."""
-
-    parameter_count: int
-    vocab_size: int
-    hidden_size: int
-    num_layers: int
-    num_heads: int
-    projections: tuple[Projection, ...]
 
 
 class TrainingPlan(Value):

@@ -20,16 +20,8 @@ from tunix_rt_kit.values import (
     StageTiming,
     StoredFile,
 )
-from tunix_rt_trainer.jobs.model import (
-    Checkpoint,
-    ExportFormat,
-    StepMetrics,
-    TrainingAttempt,
-    TrainingInput,
-    TrainingJob,
-    TrainingManifest,
-    TrainingSpec,
-)
+from tunix_rt_trainer.checkpoints.model import Checkpoint, ExportFormat, TrainingManifest
+from tunix_rt_trainer.jobs.model import StepMetrics, TrainingAttempt, TrainingInput, TrainingJob, TrainingSpec
 from tunix_rt_trainer.jobs.service import JobUpdate, QueuedJob
 from tunix_rt_trainer.tables import VERSION_TABLE, checkpoints, exports, jobs, requests
 

@@ -1,18 +1,20 @@
-"""What the trainer does."""
+"""What the trainer does with training jobs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol, cast, get_args
+from typing import Any, Final, Protocol
 
 from tunix_rt_kit.artifacts import digest_json
-from tunix_rt_kit.errors import FailedPrecondition, FieldViolation, InvalidArgument, NotFound
+from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.models.runtime import fast_dtype, on_gpu
 from tunix_rt_kit.serving.paging import Paging
-from tunix_rt_kit.serving.resources import format_name, new_id, parse_name, parse_names
+from tunix_rt_kit.serving.resources import format_name, new_id, parse_name
 from tunix_rt_kit.values import JobError, JobState, Page, Progress, RequestKey, StageTiming, StoredFile
+from tunix_rt_trainer.base_models.model import BaseModelShape, BaseModelSummary
+from tunix_rt_trainer.checkpoints.model import Checkpoint
 from tunix_rt_trainer.jobs.admission import (
     check_model,
     check_supervision,
@@ -22,11 +24,7 @@ from tunix_rt_trainer.jobs.admission import (
     training_input,
 )
 from tunix_rt_trainer.jobs.model import (
-    BaseModelShape,
-    BaseModelSummary,
-    Checkpoint,
     DatasetInput,
-    ExportFormat,
     JobLine,
     SplitFindings,
     StepMetrics,
@@ -39,7 +37,6 @@ from tunix_rt_trainer.jobs.model import (
 from tunix_rt_trainer.jobs.plan import planned
 
 JOB_NAME: Final = "trainingJobs/{training_job}"
-CHECKPOINT_NAME: Final = "trainingJobs/{training_job}/checkpoints/{checkpoint}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +83,6 @@ class JobRepository(Protocol):
     def save(self, job_id: str, update_: JobUpdate) -> None: ...
     def add_checkpoint(self, checkpoint: Checkpoint, *, best: bool) -> None: ...
     def checkpoint(self, job_id: str, step: int) -> Checkpoint: ...
-    def latest_checkpoints(self, job_id: str, before: int | None, limit: int) -> Sequence[Checkpoint]: ...
 
 
 class Datasets(Protocol):
@@ -137,21 +133,7 @@ class JobQueue(Protocol):
         """The metrics and log lines of a job."""
 
 
-class Exporter(Protocol):
-    """Makes checkpoints' files in other formats."""
-
-    def export(self, checkpoint: Checkpoint, format_: ExportFormat) -> Sequence[StoredFile]:
-        """The files; raises DomainError."""
-
-
-class Artifacts(Protocol):
-    """Where the files of checkpoints are kept."""
-
-    def iter_chunks(self, digest: str, offset: int = 0, chunk_size: int = ...) -> Iterator[bytes]:
-        """The content from a byte on; raises DataLoss if it is damaged."""
-
-
-class TrainerService:
+class JobService:
     """The use cases. Every method raises InvalidArgument that names each wrong field, NotFound, and what the
     ports raise."""
 
@@ -161,26 +143,11 @@ class TrainerService:
         datasets: Datasets,
         models: BaseModels,
         queue: JobQueue,
-        artifacts: Artifacts,
-        exporter: Exporter,
     ) -> None:
         self._repository = repository
         self._datasets = datasets
         self._models = models
         self._queue = queue
-        self._artifacts = artifacts
-        self._exporter = exporter
-
-    def list_base_models(self, size: int, page_token: str) -> Page[BaseModelSummary]:
-        """One page, by id."""
-        paging = Paging(size, page_token, method="ListBaseModels")
-        models = sorted(self._models.list(), key=lambda model: model.id)
-        rest = [model for model in models if model.id > (paging.after("id") or "")]
-        return paging.page(rest[: paging.limit + 1], lambda model: {"id": model.id})
-
-    def get_base_model(self, base_model: str) -> BaseModelSummary:
-        """One base model; raises NotFound(BASE_MODEL_UNKNOWN), FailedPrecondition(BASE_MODEL_UNSUPPORTED)."""
-        return self._models.resolve(base_model)
 
     def create_job(self, asked: Mapping[str, Any], request_id: str) -> TrainingJob:
         """Put a job into the queue, once for each request id."""
@@ -289,65 +256,6 @@ class TrainerService:
     def lines(self, name: str) -> LineReader:
         """The metrics and log lines of a job."""
         return self._queue.lines(self.get_job(name).id)
-
-    def list_checkpoints(self, parent: str, size: int, page_token: str) -> Page[Checkpoint]:
-        """One page of a job's checkpoints, latest first."""
-        job_id = parse_name(JOB_NAME, parent, "parent")
-        paging = Paging(size, page_token, method="ListCheckpoints", parent=parent)
-        self._repository.get(job_id)
-        found = self._repository.latest_checkpoints(job_id, paging.after("step"), paging.limit + 1)
-        return paging.page(found, lambda checkpoint: {"step": checkpoint.step})
-
-    def get_checkpoint(self, name: str) -> Checkpoint:
-        """One checkpoint by its resource name."""
-        ids = parse_names(CHECKPOINT_NAME, name)
-        step = ids["checkpoint"]
-        if not (step.isascii() and step.isdigit() and len(step) < 19):
-            raise NotFound(
-                f"name: {name} does not exist; a checkpoint's id is the number of its step",
-                reason="CHECKPOINT_NOT_FOUND",
-                metadata={"name": name},
-            )
-        return self._repository.checkpoint(ids["training_job"], int(step))
-
-    def export_checkpoint(self, name: str, format_: str) -> tuple[Checkpoint, Sequence[StoredFile]]:
-        """A checkpoint and its files in a format; raises what `CheckpointExporter.export` raises."""
-        checkpoint = self.get_checkpoint(name)
-        known = get_args(ExportFormat)
-        if format_ not in known:
-            description = f"{format_} is no format; one of {', '.join(known)} would be right"
-            raise InvalidArgument(
-                f"format: {description}",
-                reason="EXPORT_FORMAT_UNKNOWN",
-                violations=[FieldViolation("format", description)],
-            )
-        return checkpoint, self._exporter.export(checkpoint, cast("ExportFormat", format_))
-
-    def read_file(
-        self, name: str, path: str, offset: int, format_: str = ""
-    ) -> tuple[StoredFile, Iterator[bytes]]:
-        """A file of a checkpoint, as it was saved or in a format, and its bytes from ``offset`` on."""
-        if format_:
-            files: Sequence[StoredFile] = self.export_checkpoint(name, format_)[1]
-        else:
-            checkpoint = self.get_checkpoint(name)
-            files = [*checkpoint.files, checkpoint.manifest_file]
-        file = next((file for file in files if file.path == path), None)
-        if file is None:
-            known = ", ".join(file.path for file in files)
-            raise NotFound(
-                f"path: {name} has no file {path[:120]!r}; it has {known}",
-                reason="CHECKPOINT_FILE_NOT_FOUND",
-                metadata={"name": name, "path": path},
-            )
-        if not 0 <= offset <= file.size_bytes:
-            description = f"{offset} is outside the file, which has {file.size_bytes} bytes"
-            raise InvalidArgument(
-                f"offset: {description}",
-                reason="OFFSET_INVALID",
-                violations=[FieldViolation("offset", description)],
-            )
-        return file, self._artifacts.iter_chunks(file.digest, offset)
 
 
 def job_name(job_id: str) -> str:

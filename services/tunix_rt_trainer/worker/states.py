@@ -23,7 +23,8 @@ from tunix_rt_kit.models.lora import save_adapter
 from tunix_rt_kit.models.networks import Decoder
 from tunix_rt_kit.models.saver import save_model
 from tunix_rt_kit.regular_files import read_json
-from tunix_rt_trainer.jobs.model import StepMetrics, TrainingManifest, WorkerSpec
+from tunix_rt_trainer.checkpoints.model import TrainingManifest
+from tunix_rt_trainer.jobs.model import StepMetrics, WorkerSpec
 from tunix_rt_trainer.worker.reporter import Ledger, Reporter
 
 FOLDER: Final = "states"

@@ -23,7 +23,8 @@ from tunix_rt_kit.models import runtime
 from tunix_rt_kit.models.networks import Decoder
 from tunix_rt_kit.models.runtime import give_back_memory
 from tunix_rt_kit.models.store import BaseModelInfo, ModelStore
-from tunix_rt_trainer.jobs.model import EarlyStopping, StepMetrics, TrainingManifest, WorkerSpec
+from tunix_rt_trainer.checkpoints.model import TrainingManifest
+from tunix_rt_trainer.jobs.model import EarlyStopping, StepMetrics, WorkerSpec
 from tunix_rt_trainer.jobs.refusals import advice, rows_at_a_time
 from tunix_rt_trainer.worker.batches import Batch, BatchSource
 from tunix_rt_trainer.worker.data import DataPreparation, LoopPlan

@@ -1,0 +1,44 @@
+"""Checkpoints: the weights that a job left at a step, and what they were made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Literal
+
+from tunix_rt_kit.values import ChatTemplateFields, StoredFile, Value
+from tunix_rt_trainer.jobs.model import TrainingSpec
+
+ExportFormat = Literal["peft", "hugging_face"]
+
+
+class TrainingManifest(Value):
+    """Everything that can change the result of a job."""
+
+    training_job: str
+    spec: TrainingSpec
+    dataset_digest: str
+    train_file_digest: str
+    base_weights_digest: str
+    tokenizer_digest: str
+    base_config_digest: str
+    chat_template_digest: str
+    data_order_digest: str
+    package_versions: Mapping[str, str]
+    runtime_settings: Mapping[str, str]
+    device: str
+    mesh: Mapping[str, int]
+    code_revision: str
+
+
+class Checkpoint(Value):
+    """Weights that a job left at a step; ``digest`` covers the weight files alone."""
+
+    job_id: str
+    step: int
+    digest: str
+    files: tuple[StoredFile, ...]
+    manifest: TrainingManifest
+    manifest_file: StoredFile
+    chat_template: ChatTemplateFields
+    create_time: datetime
