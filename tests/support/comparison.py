@@ -21,10 +21,10 @@ from tunix_rt_evaluator.evaluations.model import (
     ModelFacts,
 )
 from tunix_rt_evaluator.evaluations.results import Totals, graded, manifest
+from tunix_rt_evaluator.grading.graders.numeric import NumericGrader
 from tunix_rt_evaluator.grading.reasoning.marks import resolved_marks
 from tunix_rt_evaluator.grading.reasoning.split import Splitter
 from tunix_rt_evaluator.grading.service import Grading
-from tunix_rt_evaluator.grading.settings import NumericGrader
 from tunix_rt_kit.artifacts import digest_bytes
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.values import ChatTemplateFields, JobState, StoredFile

@@ -30,7 +30,8 @@ from tunix_rt_evaluator.comparisons.paired_statistics import (
 )
 from tunix_rt_evaluator.comparisons.soundness import common_items, manifest_of
 from tunix_rt_evaluator.comparisons.verdicts import decide
-from tunix_rt_evaluator.evaluations.model import Evaluation, ItemResult, Verdict
+from tunix_rt_evaluator.evaluations.model import Evaluation, ItemResult
+from tunix_rt_evaluator.grading.model import Verdict
 from tunix_rt_kit.artifacts import digest_json
 
 REPORT_REVISION: Final = 3

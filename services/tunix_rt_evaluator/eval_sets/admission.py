@@ -15,7 +15,7 @@ from tunix_rt_evaluator.evaluations.model import (
     EvalItem,
     EvalSetDraft,
 )
-from tunix_rt_evaluator.grading.mathematics import is_mathematics
+from tunix_rt_evaluator.grading.graders.math import is_mathematics
 from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_evaluator.grading.statements import read_number
 from tunix_rt_kit.artifacts import digest_json

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import ConfigDict, Field
 
+from tunix_rt_evaluator.grading.model import Grader, Grown, Verdict
 from tunix_rt_evaluator.grading.reasoning.model import Parts, ReasoningMarks, Split
-from tunix_rt_evaluator.grading.settings import Grader, Grown
 from tunix_rt_kit.values import (
     AskedDtype,
     ChatTemplateFields,
@@ -346,29 +346,6 @@ class Generation(Answer):
     def finish_reasons(self) -> frozenset[FinishReason]:
         """Why its answers stopped."""
         return frozenset({self.finish_reason, *(answer.finish_reason for answer in self.more)})
-
-
-class Verdict(Grown, Value):
-    """A grade: the answer that was read out of an output ("" if none), and whether it is right.
-
-    ``score``, between 0 and 1, is None for graders that know only right and wrong. ``error`` says why there
-    could be no grade; it then counts as wrong. ``explanation`` is what the grader says of the answer.
-    ``unmarked`` says that it rests on an answer that no mark showed.
-    """
-
-    added = frozenset({"unmarked"})
-
-    extracted_answer: str
-    correct: bool
-    score: float | None = None
-    error: str = ""
-    explanation: str = ""
-    unmarked: bool = False
-
-    @property
-    def value(self) -> float:
-        """The score; 1 or 0 where there is none."""
-        return float(self.correct) if self.score is None else self.score
 
 
 class ItemResult(Grown, Value):

@@ -17,10 +17,10 @@ from tunix_rt_evaluator.evaluations.names import (
     eval_set_name,
     evaluation_name,
 )
+from tunix_rt_evaluator.grading.model import Grader
 from tunix_rt_evaluator.grading.reasoning.marks import checked_marks
 from tunix_rt_evaluator.grading.reasoning.model import ReasoningMarks
 from tunix_rt_evaluator.grading.service import Grading
-from tunix_rt_evaluator.grading.settings import Grader
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.serving.field_errors import field_path, field_problems
 from tunix_rt_kit.serving.resources import new_id, parse_name

@@ -19,8 +19,8 @@ from tunix_rt_evaluator.evaluations.model import (
     Manifest,
     ModelFacts,
     Summary,
-    Verdict,
 )
+from tunix_rt_evaluator.grading.model import Verdict
 from tunix_rt_evaluator.grading.reasoning.model import Parts, ReasoningMarks, Split
 from tunix_rt_evaluator.grading.reasoning.split import Splitter
 from tunix_rt_evaluator.grading.service import Grading

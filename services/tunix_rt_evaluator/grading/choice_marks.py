@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from string import ascii_uppercase
 from typing import Final
 
-from tunix_rt_evaluator.grading.contains import places
+from tunix_rt_evaluator.grading.graders.contains import places
 from tunix_rt_evaluator.grading.languages import REASON
 from tunix_rt_evaluator.grading.neighbours import pattern
 from tunix_rt_evaluator.grading.normal_text import normalise, without_variants

@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Any
 
 from google.protobuf.struct_pb2 import Struct
 
 from tunix_rt import v1
-from tunix_rt_evaluator.grading.settings import Grader
+from tunix_rt_evaluator.grading.model import GraderSettings, kinds
 from tunix_rt_kit.values.messages import plain_struct
-
-_STYLES: Final[Mapping[int, Literal["numbered", "answer-only"]]] = {
-    v1.REASONING_STYLE_UNSPECIFIED: "numbered",
-    v1.REASONING_STYLE_NUMBERED: "numbered",
-    v1.REASONING_STYLE_ANSWER_ONLY: "answer-only",
-}
-_STYLE_NUMBERS: Final = {
-    "numbered": v1.REASONING_STYLE_NUMBERED,
-    "answer-only": v1.REASONING_STYLE_ANSWER_ONLY,
-}
-# What is empty on the wire where it was left out.
-_NEEDED: Final[Mapping[str, Mapping[str, Any]]] = {
-    "multiple_choice": {"options": ()},
-    "json_schema": {"schema": {}},
-    "judge": {"model": ""},
-}
 
 
 def grader_fields(grader: v1.Grader) -> Mapping[str, Any]:
@@ -33,31 +17,44 @@ def grader_fields(grader: v1.Grader) -> Mapping[str, Any]:
     kind = grader.WhichOneof("kind")
     if kind is None:
         return {"kind": ""}
-    settings = getattr(grader, kind)
-    given = {field.name: _plain(field.name, value) for field, value in settings.ListFields()}
-    return {"kind": kind, **_NEEDED.get(kind, {}), **given}
+    message = getattr(grader, kind)
+    given = {field.name for field, _ in message.ListFields()}
+    known = kinds()[kind].settings.model_fields
+    required = {field.alias or name for name, field in known.items() if field.is_required()}
+    fields = message.DESCRIPTOR.fields_by_name
+    return {"kind": kind} | {
+        name: _plain(fields[name], getattr(message, name)) for name in fields if name in given | required
+    }
 
 
-def grader_message(grader: Grader) -> v1.Grader:
+def grader_message(grader: GraderSettings) -> v1.Grader:
     """A grader with all its settings."""
     message = v1.Grader()
     settings = getattr(message, grader.kind)
     settings.SetInParent()
-    for name, value in grader.model_dump().items():
-        if name == "schema":
-            settings.schema.update(dict(value))
-        elif name == "reasoning_style":
-            settings.reasoning_style = _STYLE_NUMBERS[value]
-        elif isinstance(value, tuple):
+    for name, value in grader.model_dump(exclude={"kind"}).items():
+        field = settings.DESCRIPTOR.fields_by_name[name]
+        if field.message_type is not None:
+            getattr(settings, name).update(value)
+        elif field.is_repeated:
             getattr(settings, name).extend(value)
-        elif name != "kind":
+        elif field.enum_type is not None:
+            setattr(settings, name, {text: number for number, text in _texts(field).items()}[value])
+        else:
             setattr(settings, name, value)
     return message
 
 
-def _plain(name: str, value: Any) -> Any:
+def _plain(field: Any, value: Any) -> Any:
     if isinstance(value, Struct):
         return plain_struct(value)
-    if name == "reasoning_style":
-        return _STYLES.get(value, str(value))
-    return value if isinstance(value, str | bool | int | float) else tuple(value)
+    if field.enum_type is not None:
+        return _texts(field).get(value, str(value))
+    return tuple(value) if field.is_repeated else value
+
+
+def _texts(field: Any) -> Mapping[int, str]:
+    """The names of an enum's values as settings have them: "answer-only" for REASONING_STYLE_ANSWER_ONLY."""
+    names = {number: value.name for number, value in field.enum_type.values_by_number.items()}
+    prefix = names[0].removesuffix("UNSPECIFIED")
+    return {number: name.removeprefix(prefix).lower().replace("_", "-") for number, name in names.items()}

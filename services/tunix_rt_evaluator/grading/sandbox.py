@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from tunix_rt_evaluator.grading.contract import CannotGrade
+from tunix_rt_evaluator.grading.model import CannotGrade
 from tunix_rt_kit.jobs.line_child import ChildGone, ChildNotStarted, ChildTooSlow, LineChild
 
 SECONDS: Final = 10.0

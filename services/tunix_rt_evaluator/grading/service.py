@@ -1,39 +1,30 @@
-"""Grades answers: reads them out of a model's text and compares them with the accepted ones.
-
-Each kind of grader is a module of its own; `Grading` holds them all.
-"""
+"""Grades answers: reads them out of a model's text and compares them with the accepted ones."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from tunix_rt_evaluator.evaluations.model import EvalItem, Verdict
-from tunix_rt_evaluator.grading import (
-    contains,
-    form,
-    judge,
-    mathematics,
-    multiple_choice,
-    numeric,
-    patterns,
-    schema,
-    sets,
-    text,
-    token_f1,
+from tunix_rt_evaluator.evaluations.model import EvalItem
+from tunix_rt_evaluator.grading.answers import read_answer
+from tunix_rt_evaluator.grading.graders.judge import JudgeEndpoint
+from tunix_rt_evaluator.grading.model import (
+    CannotGrade,
+    GraderSettings,
+    Problem,
+    Question,
+    Verdict,
+    kinds,
 )
-from tunix_rt_evaluator.grading.contract import CannotGrade, GraderKind, Problem, Question
-from tunix_rt_evaluator.grading.judge import JudgeEndpoint
 from tunix_rt_evaluator.grading.sandbox import GradingSandbox
-from tunix_rt_evaluator.grading.settings import Grader
 
 MAX_EXPLANATION: Final = 2_000
 _CUT: Final = "the output was cut before a mark showed an answer"
 
 
 class Grading:
-    """Every kind of grader.
+    """Every kind of grader, with what some of them need.
 
     Args:
         endpoint: where judges run; left out, what needs one cannot be graded.
@@ -42,31 +33,17 @@ class Grading:
     def __init__(self, endpoint: JudgeEndpoint | None = None) -> None:
         self._endpoint = endpoint or JudgeEndpoint()
         self._sandbox = GradingSandbox()
-        self._kinds: Mapping[str, GraderKind] = {
-            "numeric": numeric.KIND,
-            "text": text.KIND,
-            "set": sets.KIND,
-            "math": mathematics.kind(self._sandbox),
-            "multiple_choice": multiple_choice.KIND,
-            "regex": patterns.KIND,
-            "contains": contains.KIND,
-            "format": form.KIND,
-            "token_f1": token_f1.KIND,
-            "json_schema": schema.kind(self._sandbox),
-            "judge": judge.kind(self._endpoint),
-        }
+        self._tools = {"judge": self._endpoint, "sandbox": self._sandbox}
 
     @property
     def kinds(self) -> Sequence[str]:
         """The names of all kinds."""
-        return tuple(self._kinds)
+        return tuple(kinds())
 
     @property
     def unknown_kind(self) -> str:
         """What to say of a grader of another kind."""
-        return (
-            f"names no kind of grader that this server knows; one of {', '.join(self._kinds)} would be right"
-        )
+        return f"names no kind of grader that this server knows; one of {', '.join(kinds())} would be right"
 
     @property
     def concurrency(self) -> int:
@@ -78,13 +55,13 @@ class Grading:
         """Whether judges can be asked."""
         return bool(self._endpoint.url)
 
-    def version(self, grader: Grader) -> str:
+    def version(self, grader: GraderSettings) -> str:
         """The grader and all that its verdict depends on besides the item."""
-        return self._kinds[grader.kind].version(grader)
+        return kinds()[grader.kind].version(grader)
 
     def problems(self, item: EvalItem) -> Iterable[Problem]:
         """What is wrong with an item's grader, and with its accepted answers for that grader."""
-        kind = self._kinds[item.grader.kind]
+        kind = kinds()[item.grader.kind]
         if kind.needs_accepted and not item.accepted_answers:
             yield (
                 ("accepted_answers",),
@@ -93,17 +70,22 @@ class Grading:
         for path, description in kind.problems(item.grader, item.accepted_answers):
             # In the contract the settings stand in the field of their kind.
             yield (path[0], item.grader.kind, *path[1:]) if path[0] == "grader" else path, description
+        for place, accepted in enumerate(item.accepted_answers):
+            if why := kind.unfit(item.grader, accepted):
+                yield ("accepted_answers", place), f"is {accepted[:60]!r}{why}"
 
     def grade(self, item: EvalItem, output: str, *, cut: bool = False) -> Verdict:
         """The verdict on a model's whole text, ``cut`` at the most new tokens or not. Where there can be
         none, it is wrong and says why."""
-        kind = self._kinds[item.grader.kind]
-        marked = kind.marked(item.grader, output)
+        kind = kinds()[item.grader.kind]
+        marked = kind.marked(item.grader, output) if kind.marked else read_answer(output).labelled
         if cut and not marked:
             return Verdict(extracted_answer="", correct=False, explanation=_CUT)
         question = Question(item.prompt, item.accepted_answers, cut)
         try:
-            verdict = kind.grade(item.grader, question, output)
+            verdict = kind.grade(
+                item.grader, question, output, **{need: self._tools[need] for need in kind.needs}
+            )
         except CannotGrade as error:
             return Verdict(extracted_answer="", correct=False, error=str(error)[:MAX_EXPLANATION])
         return verdict.model_copy(
@@ -116,7 +98,7 @@ class Grading:
     def grade_all(self, answers: Sequence[tuple[EvalItem, str, bool]]) -> list[Verdict]:
         """The verdicts on many answers, each an item, an output and whether that was cut, in order; judges
         are asked several at a time."""
-        if not any(item.grader.kind == "judge" for item, *_ in answers):
+        if not any("judge" in kinds()[item.grader.kind].needs for item, *_ in answers):
             return [self.grade(item, output, cut=cut) for item, output, cut in answers]
         with ThreadPoolExecutor(self._endpoint.concurrency, "grading") as pool:
             return list(pool.map(lambda answer: self.grade(answer[0], answer[1], cut=answer[2]), answers))

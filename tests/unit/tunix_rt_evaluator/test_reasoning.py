@@ -13,23 +13,21 @@ from hypothesis import strategies as st
 
 from tunix_rt_evaluator.evaluations.model import Answer, EvalItem, Generation, ItemResult
 from tunix_rt_evaluator.evaluations.results import UNCLOSED, Totals, graded
+from tunix_rt_evaluator.grading.graders.contains import ContainsGrader
+from tunix_rt_evaluator.grading.graders.format import FormatGrader
+from tunix_rt_evaluator.grading.graders.json_schema import JsonSchemaGrader
+from tunix_rt_evaluator.grading.graders.math import MathGrader
+from tunix_rt_evaluator.grading.graders.multiple_choice import MultipleChoiceGrader
+from tunix_rt_evaluator.grading.graders.numeric import NumericGrader
+from tunix_rt_evaluator.grading.graders.regex import RegexGrader
+from tunix_rt_evaluator.grading.graders.set import SetGrader
+from tunix_rt_evaluator.grading.graders.text import TextGrader
+from tunix_rt_evaluator.grading.graders.token_f1 import TokenF1Grader
+from tunix_rt_evaluator.grading.model import Grader
 from tunix_rt_evaluator.grading.reasoning.marks import NAMED, NONE, checked_marks, described, resolved_marks
 from tunix_rt_evaluator.grading.reasoning.model import Parts, ReasoningMarks
 from tunix_rt_evaluator.grading.reasoning.split import Splitter, split
 from tunix_rt_evaluator.grading.service import Grading
-from tunix_rt_evaluator.grading.settings import (
-    ContainsGrader,
-    FormatGrader,
-    Grader,
-    JsonSchemaGrader,
-    MathGrader,
-    MultipleChoiceGrader,
-    NumericGrader,
-    RegexGrader,
-    SetGrader,
-    TextGrader,
-    TokenF1Grader,
-)
 from tunix_rt_kit.serving.validation import Violations
 from tunix_rt_kit.values import ChatTemplateFields
 

@@ -24,11 +24,13 @@ from tunix_rt_evaluator.evaluations.model import (
     ItemResult,
     ModelFacts,
     Summary,
-    Verdict,
 )
 from tunix_rt_evaluator.evaluations.results import Totals, graded, manifest
+from tunix_rt_evaluator.grading.graders.contains import ContainsGrader
+from tunix_rt_evaluator.grading.graders.numeric import NumericGrader
+from tunix_rt_evaluator.grading.graders.text import TextGrader
+from tunix_rt_evaluator.grading.model import Verdict
 from tunix_rt_evaluator.grading.service import Grading
-from tunix_rt_evaluator.grading.settings import ContainsGrader, NumericGrader, TextGrader
 from tunix_rt_kit.artifacts import digest_json
 from tunix_rt_kit.values import ChatTemplateFields, JobState
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from tunix_rt_evaluator.grading.settings import Grown
+from tunix_rt_evaluator.grading.model import Grown
 
 ReasoningState = Literal["none", "closed", "unclosed"]
 """Whether an output holds reasoning, and whether that came to its end."""

@@ -10,7 +10,7 @@ import pytest
 
 from tunix_rt_evaluator.evaluations.model import EvalItem
 from tunix_rt_evaluator.grading import sandbox
-from tunix_rt_evaluator.grading.contract import CannotGrade
+from tunix_rt_evaluator.grading.model import CannotGrade
 from tunix_rt_evaluator.grading.sandbox import GradingSandbox
 from tunix_rt_evaluator.grading.service import Grading
 

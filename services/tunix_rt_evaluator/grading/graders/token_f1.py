@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Final, Literal
 
-from tunix_rt_evaluator.evaluations.model import Verdict
 from tunix_rt_evaluator.grading.answers import read_answer
-from tunix_rt_evaluator.grading.contract import GraderKind, Problem, Question
+from tunix_rt_evaluator.grading.model import GraderSettings, Question, Threshold, Verdict, grader
 from tunix_rt_evaluator.grading.normal_text import without_variants
 from tunix_rt_evaluator.grading.overlap import f1
-from tunix_rt_evaluator.grading.settings import TokenF1Grader
 
-VERSION: Final = "token_f1/2"
 _ARTICLES: Final = frozenset(("a", "an", "the"))
 _NO_WORD: Final = re.compile(r"[^\w\s]|_")
 _MINUSES: Final = str.maketrans({"\u2212": "-", "\u2013": "-", "\u2019": "'", "\u2018": "'"})
@@ -29,6 +25,21 @@ _SIGNED: Final = re.compile(
 )
 
 
+class TokenF1Grader(GraderSettings):
+    """Right when the F1 of the words shared with an accepted answer reaches ``threshold``."""
+
+    kind: Literal["token_f1"] = "token_f1"
+    threshold: Threshold = 0.5
+
+
+def _unfit(_settings: TokenF1Grader, accepted: str) -> str:
+    # An article alone is one only as a letter.
+    if all(word in _ARTICLES and len(word) > 1 for word in words(accepted)):
+        return ", of which punctuation and articles leave no word to compare"
+    return ""
+
+
+@grader(TokenF1Grader, 9, "token_f1/2", unfit=_unfit)
 def grade(settings: TokenF1Grader, question: Question, output: str) -> Verdict:
     """The F1 with the nearest accepted answer; right from ``threshold`` on. No words at all are wrong."""
     answer = read_answer(output).text
@@ -62,17 +73,3 @@ def _word(token: str) -> str:
     if len(said) > 1 and not said[-1].isdigit():
         bare = said
     return bare if _SIGNED.fullmatch(bare) else _NO_WORD.sub("", bare)
-
-
-def _problems(_settings: Any, accepted: Sequence[str]) -> Iterator[Problem]:
-    for number, text in enumerate(accepted):
-        found = words(text)
-        # An article alone is one only as a letter.
-        if all(word in _ARTICLES and len(word) > 1 for word in found):
-            yield (
-                ("accepted_answers", number),
-                f"is {text[:60]!r}, of which punctuation and articles leave no word to compare",
-            )
-
-
-KIND: Final = GraderKind(version=lambda _: VERSION, grade=grade, problems=_problems)

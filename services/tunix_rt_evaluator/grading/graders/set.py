@@ -9,21 +9,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from fractions import Fraction
-from typing import Any, Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
-from tunix_rt_evaluator.evaluations.model import Verdict
 from tunix_rt_evaluator.grading.afterwords import objection
 from tunix_rt_evaluator.grading.answers import read_answer
-from tunix_rt_evaluator.grading.contract import GraderKind, Problem, Question
+from tunix_rt_evaluator.grading.model import GraderSettings, Question, Verdict, grader
 from tunix_rt_evaluator.grading.normal_text import normalise
 from tunix_rt_evaluator.grading.numbers import find_in_plain
 from tunix_rt_evaluator.grading.overlap import f1
-from tunix_rt_evaluator.grading.settings import SetGrader
 from tunix_rt_evaluator.grading.spelling import plain
-
-VERSION: Final = "set/2"
 
 Entry: TypeAlias = Fraction | str | tuple["Entry", ...] | frozenset["Entry"]
 
@@ -42,6 +38,26 @@ _MAX_DEPTH: Final = 20
 _LISTED: Final = re.compile(r"""["'].+["']|[^\W\d_]{2,}(?:[\s-]+[^\W\d_]+)*""")
 
 
+class SetGrader(GraderSettings):
+    """Right when the answer has the entries of an accepted one, in any order."""
+
+    kind: Literal["set"] = "set"
+
+
+def _unfit(_settings: SetGrader, accepted: str) -> str:
+    inside = _without_dollars(accepted.replace("\\{", "{").replace("\\}", "}").strip())
+    if _pair(inside) != "{}" and _pair(inside) and len(_parts(inside[1:-1])) > 1:
+        return (
+            ", whose brackets give its values an order, as those of a tuple or an interval; for the set "
+            "grader, values between commas or in braces would be right, and math compares tuples and "
+            "intervals"
+        )
+    return (
+        "" if any(re.search(r"\w", str(entry)) for entry in entries(accepted)) else ", which holds no entry"
+    )
+
+
+@grader(SetGrader, 3, "set/2", unfit=_unfit)
 def grade(_settings: SetGrader, question: Question, output: str) -> Verdict:
     """Right when the answer's entries are an accepted answer's: all of its text, or its first line where what
     follows is neither an entry more nor takes it back."""
@@ -147,20 +163,3 @@ def _number(part: str) -> Entry | None:
         return None
     value = numbers[0].value * numbers[0].factor
     return (numbers[0].currency, value) if numbers[0].currency else value
-
-
-def _problems(_settings: Any, accepted: Sequence[str]) -> Iterator[Problem]:
-    for number, text in enumerate(accepted):
-        inside = _without_dollars(text.replace("\\{", "{").replace("\\}", "}").strip())
-        if _pair(inside) != "{}" and _pair(inside) and len(_parts(inside[1:-1])) > 1:
-            yield (
-                ("accepted_answers", number),
-                f"is {text[:60]!r}, whose brackets give its values an order, as those of a tuple or an "
-                "interval; for the set grader, values between commas or in braces would be right, and math "
-                "compares tuples and intervals",
-            )
-        elif not any(re.search(r"\w", str(entry)) for entry in entries(text)):
-            yield ("accepted_answers", number), f"is {text[:60]!r}, which holds no entry"
-
-
-KIND: Final = GraderKind(version=lambda _: VERSION, grade=grade, problems=_problems)

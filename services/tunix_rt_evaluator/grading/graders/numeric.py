@@ -7,25 +7,56 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from typing import Final
+from typing import Annotated, Final, Literal
 
-from tunix_rt_evaluator.evaluations.model import Verdict
+from pydantic import Field
+
 from tunix_rt_evaluator.grading.amounts import REFUSAL
 from tunix_rt_evaluator.grading.answers import read_answer
-from tunix_rt_evaluator.grading.contract import CannotGrade, GraderKind, Problem, Question
 from tunix_rt_evaluator.grading.marked import read_marked
+from tunix_rt_evaluator.grading.model import CannotGrade, GraderSettings, Problem, Question, Verdict, grader
 from tunix_rt_evaluator.grading.neighbours import pattern
 from tunix_rt_evaluator.grading.numbers import Number, find_numbers
-from tunix_rt_evaluator.grading.settings import NumericGrader
 from tunix_rt_evaluator.grading.statements import Statement, read_number, read_statement
 from tunix_rt_evaluator.grading.units import has_right_unit, units_differ
 
-VERSION: Final = "numeric/3"
-
+_Tolerance = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Unit = Annotated[str, Field(min_length=1, max_length=32)]
 _REFUSAL: Final = pattern(REFUSAL)
 _LIST_NUMBER: Final = re.compile(r"^[ \t]*\d{1,3}[.)](?=[ \t]+\S)", re.MULTILINE)
 
 
+class NumericGrader(GraderSettings):
+    """Right when the answer's number is near enough to an accepted one; ``units`` may or must be there.
+
+    With ``marked`` the last number of a text that marks no answer does not count.
+    """
+
+    added = frozenset({"relative_tolerance", "units", "unit_required", "marked"})
+
+    kind: Literal["numeric"] = "numeric"
+    tolerance: _Tolerance = 0.0
+    relative_tolerance: _Tolerance = 0.0
+    units: Annotated[tuple[_Unit, ...], Field(max_length=32, strict=False)] = ()
+    unit_required: bool = False
+    marked: bool = False
+
+
+def _problems(settings: NumericGrader, _accepted: Sequence[str]) -> Iterator[Problem]:
+    if settings.unit_required and not settings.units:
+        yield ("grader", "unit_required"), "is set without units; name at least one in units"
+
+
+def _unfit(_settings: NumericGrader, accepted: str) -> str:
+    if read_number(accepted) is not None:
+        return ""
+    return (
+        ", which is not one number, as the numeric grader needs; math reads expressions, and text "
+        "compares what is written"
+    )
+
+
+@grader(NumericGrader, 1, "numeric/3", problems=_problems, unfit=_unfit)
 def grade(settings: NumericGrader, question: Question, output: str) -> Verdict:
     """Right when the numbers that the answer gives, which is one as a rule, are accepted ones."""
     accepted = [number for entry in question.accepted if (number := read_number(entry)) is not None]
@@ -113,18 +144,3 @@ def _in_unit(number: Number, units: Sequence[str]) -> Number:
     if number.scale in units and not number.is_percent:
         return replace(number, factor=Fraction(1))
     return number
-
-
-def _problems(settings: NumericGrader, accepted: Sequence[str]) -> Iterator[Problem]:
-    if settings.unit_required and not settings.units:
-        yield ("grader", "unit_required"), "is set without units; name at least one in units"
-    for number, answer in enumerate(accepted):
-        if read_number(answer) is None:
-            yield (
-                ("accepted_answers", number),
-                f"is {answer[:60]!r}, which is not one number, as the numeric grader needs; math "
-                "reads expressions, and text compares what is written",
-            )
-
-
-KIND: Final = GraderKind(version=lambda _: VERSION, grade=grade, problems=_problems)

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Final, Literal
 
-from tunix_rt_evaluator.evaluations.model import Verdict
 from tunix_rt_evaluator.grading.afterwords import objection
 from tunix_rt_evaluator.grading.answers import Answer, read_answer
-from tunix_rt_evaluator.grading.contract import GraderKind, Problem, Question
+from tunix_rt_evaluator.grading.model import GraderSettings, Question, Verdict, grader
 from tunix_rt_evaluator.grading.normal_text import SENTENCE_END, normalise
-from tunix_rt_evaluator.grading.settings import TextGrader
 
-VERSION: Final = "text/3"
 # As many characters as may stand around an accepted answer that is enclosed in marks.
 _AROUND: Final = 1_000
 _ASKED: Final = ("?", "\uff1f", "\u061f")
 
 
+class TextGrader(GraderSettings):
+    """Right when the answer, normalised, equals an accepted one."""
+
+    kind: Literal["text"] = "text"
+
+
+def _unfit(_settings: TextGrader, accepted: str) -> str:
+    return "" if normalise(accepted) else ", which holds no text"
+
+
+@grader(TextGrader, 2, "text/3", unfit=_unfit)
 def grade(_settings: TextGrader, question: Question, output: str) -> Verdict:
     """Right when the answer, its first line or the rest of the sentence that gives it is an accepted one."""
     answer = read_answer(output)
@@ -38,12 +45,3 @@ def _readings(answer: Answer) -> tuple[str, ...]:
     if not answer.in_sentence:
         return answer.text, answer.first_line
     return answer.text, answer.first_line, SENTENCE_END.split(answer.text, maxsplit=1)[0]
-
-
-def _problems(_settings: Any, accepted: Sequence[str]) -> Iterator[Problem]:
-    for number, text in enumerate(accepted):
-        if not normalise(text):
-            yield ("accepted_answers", number), f"is {text[:60]!r}, which holds no text"
-
-
-KIND: Final = GraderKind(version=lambda _: VERSION, grade=grade, problems=_problems)

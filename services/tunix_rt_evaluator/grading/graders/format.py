@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Annotated, Final, Literal
 
-from tunix_rt_evaluator.evaluations.model import Verdict
-from tunix_rt_evaluator.grading.contract import GraderKind, Question, needs_no_mark
-from tunix_rt_evaluator.grading.settings import FormatGrader
+from pydantic import Field
+
+from tunix_rt_evaluator.grading.model import GraderSettings, Question, Verdict, grader
 from tunix_rt_kit.chat.reasoning import ANSWER_LABEL, REASONING_HEADING
 
-VERSION: Final = "format/1"
 _STEP: Final = re.compile(r"(\d+)\. \S.*")
 
 
+class FormatGrader(GraderSettings):
+    """Right when the whole output has the form in which datasets write reasoning."""
+
+    kind: Literal["format"] = "format"
+    reasoning_style: Literal["numbered", "answer-only"] = "numbered"
+    min_steps: Annotated[int, Field(ge=0, le=1_000)] = 1
+
+
+@grader(FormatGrader, 8, "format/1", needs_accepted=False, marked=lambda _, __: True)
 def grade(settings: FormatGrader, _question: Question, output: str) -> Verdict:
     """Right when nothing is missing and nothing more is there; the explanation says what is wrong."""
     *body, last = output.strip().split("\n")
@@ -40,6 +48,3 @@ def _body_problem(body: list[str], settings: FormatGrader) -> str:
     steps = len(body) - 1
     least = max(settings.min_steps, 1)
     return f"it has {steps} steps, at least {least} would be right" if steps < least else ""
-
-
-KIND: Final = GraderKind(version=lambda _: VERSION, grade=grade, needs_accepted=False, marked=needs_no_mark)

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator
 from importlib import metadata
-from typing import Any, Final
+from typing import Final, Literal
 
-from tunix_rt_evaluator.evaluations.model import Verdict
 from tunix_rt_evaluator.grading.answers import Answer, read_answer
-from tunix_rt_evaluator.grading.contract import CannotGrade, GraderKind, Problem, Question
 from tunix_rt_evaluator.grading.formulas.reading import read
 from tunix_rt_evaluator.grading.formulas.spelling import MAX_CHARACTERS
 from tunix_rt_evaluator.grading.formulas.tree import Listing, Mixed, Node, Ratio, Symbol, Unreadable, Words
 from tunix_rt_evaluator.grading.marked import around_box, is_taken_back, said_again
+from tunix_rt_evaluator.grading.model import CannotGrade, GraderSettings, Question, Verdict, grader
 from tunix_rt_evaluator.grading.normal_text import SENTENCE_END
 from tunix_rt_evaluator.grading.sandbox import GradingSandbox
-from tunix_rt_evaluator.grading.settings import MathGrader
 from tunix_rt_evaluator.grading.statements import is_corrected
 
-VERSION: Final = f"math/3 mpmath={metadata.version('mpmath')} sympy={metadata.version('sympy')}"
+_VERSION: Final = f"math/3 mpmath={metadata.version('mpmath')} sympy={metadata.version('sympy')}"
 
 _EMPHASIS: Final = re.compile(r"(\*\*|__|\*|`)(?=\S)(.+?)(?<=\S)\1")
 _OPENING: Final = re.compile(
@@ -56,12 +53,22 @@ _BEGINS_DISPLAYED: Final = re.compile(rf"\s*{_DISPLAY}", re.DOTALL)
 _ENDS_DISPLAYED: Final = re.compile(rf"{_DISPLAY}\s*\.?\s*\Z", re.DOTALL)
 
 
-def kind(sandbox: GradingSandbox) -> GraderKind:
-    """The kind, which computes in ``sandbox``."""
-    return GraderKind(version=lambda _: VERSION, grade=partial(_grade, sandbox), problems=_problems)
+class MathGrader(GraderSettings):
+    """Right when the answer is mathematically equal to an accepted one."""
+
+    kind: Literal["math"] = "math"
 
 
-def _grade(sandbox: GradingSandbox, _settings: MathGrader, question: Question, output: str) -> Verdict:
+def _unfit(_settings: MathGrader, accepted: str) -> str:
+    try:
+        read(accepted)
+    except Unreadable as error:
+        return f", which the math grader cannot read: {error}"
+    return ""
+
+
+@grader(MathGrader, 4, _VERSION, needs=("sandbox",), unfit=_unfit)
+def grade(_settings: MathGrader, question: Question, output: str, sandbox: GradingSandbox) -> Verdict:
     """Right when the answer, which is read as a whole, means what an accepted one does."""
     answer = read_answer(output)
     verdict = _of_answer(sandbox, question, answer)
@@ -161,14 +168,3 @@ def _is_formula(node: Node) -> bool:
     return not isinstance(node, Words | Mixed | Ratio) and not (
         isinstance(node, Symbol) and node.name.isalpha()
     )
-
-
-def _problems(_settings: Any, accepted: Sequence[str]) -> Iterator[Problem]:
-    for number, text in enumerate(accepted):
-        try:
-            read(text)
-        except Unreadable as error:
-            yield (
-                ("accepted_answers", number),
-                f"is {text[:60]!r}, which the math grader cannot read: {error}",
-            )

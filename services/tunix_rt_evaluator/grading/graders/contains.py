@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Final, Literal
 
-from tunix_rt_evaluator.evaluations.model import Verdict
 from tunix_rt_evaluator.grading.answers import read_answer
-from tunix_rt_evaluator.grading.contract import GraderKind, Problem, Question
 from tunix_rt_evaluator.grading.languages import MINUS, PERCENT, SCALES, UNSPACED_MINUS
+from tunix_rt_evaluator.grading.model import GraderSettings, Question, Verdict, grader
 from tunix_rt_evaluator.grading.normal_text import without_variants
-from tunix_rt_evaluator.grading.settings import ContainsGrader
 from tunix_rt_evaluator.grading.spelling import CURRENCY, LETTER
 from tunix_rt_evaluator.grading.units import GLUED_UNIT
-
-VERSION: Final = "contains/2"
 
 _VULGAR: Final = "[\u00bc-\u00be\u2150-\u215e\u2189]"
 _INDICES: Final = "\u00b2\u00b3\u00b9\u2070-\u209c"
@@ -69,6 +65,34 @@ _NEAR: Final = 24
 _MAX_PLACES: Final = 2_000
 
 
+class ContainsGrader(GraderSettings):
+    """Right when any of the accepted answers, or all of them, occur."""
+
+    kind: Literal["contains"] = "contains"
+    all: bool = False
+    case_sensitive: bool = False
+    whole_words: bool = False
+    whole_output: bool = False
+
+
+def _unfit(_settings: ContainsGrader, accepted: str) -> str:
+    if any(_says(character) for character in without_variants(accepted)):
+        return ""
+    return ", which nearly any answer holds; a text with a letter, a digit or a symbol would be right"
+
+
+def _says(character: str) -> bool:
+    """Whether a character is more than punctuation, space or markup."""
+    return unicodedata.category(character)[0] in "LNS" and character not in "$^`~|<>"
+
+
+@grader(
+    ContainsGrader,
+    7,
+    "contains/2",
+    marked=lambda settings, output: settings.whole_output or read_answer(output).labelled,
+    unfit=_unfit,
+)
 def grade(settings: ContainsGrader, question: Question, output: str) -> Verdict:
     """Right when any of the accepted answers occurs, or all do; the score is then the share that does."""
     text = output if settings.whole_output else read_answer(output).text
@@ -144,26 +168,3 @@ def _of_another_word(wanted: str, before: str, behind: str) -> bool:
         or (wanted[-1:].isalpha() and _BEHIND_WORD.match(behind))
         or (behind[:1] in ("#", "+", "'", "!") and behind[:1] == wanted[-1:])
     )
-
-
-def _problems(_settings: Any, accepted: Sequence[str]) -> Iterator[Problem]:
-    for number, text in enumerate(accepted):
-        if not any(_says(character) for character in without_variants(text)):
-            yield (
-                ("accepted_answers", number),
-                f"is {text[:60]!r}, which nearly any answer holds; a text with a letter, a digit or a symbol "
-                "would be right",
-            )
-
-
-def _says(character: str) -> bool:
-    """Whether a character is more than punctuation, space or markup."""
-    return unicodedata.category(character)[0] in "LNS" and character not in "$^`~|<>"
-
-
-KIND: Final = GraderKind(
-    version=lambda _: VERSION,
-    grade=grade,
-    problems=_problems,
-    marked=lambda settings, output: settings.whole_output or read_answer(output).labelled,
-)

@@ -5,21 +5,28 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, ClassVar, Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal
 
-from tunix_rt_evaluator.evaluations.model import Verdict
+from pydantic import Field
+
 from tunix_rt_evaluator.grading.answers import read_answer
-from tunix_rt_evaluator.grading.contract import CannotGrade, GraderKind, Problem, Question, needs_no_mark
+from tunix_rt_evaluator.grading.model import (
+    CannotGrade,
+    GraderSettings,
+    Problem,
+    Question,
+    Threshold,
+    Verdict,
+    grader,
+)
 from tunix_rt_evaluator.grading.reasoning.split import answer_alone
-from tunix_rt_evaluator.grading.settings import JudgeGrader
 from tunix_rt_evaluator.openai_endpoint import Endpoint, EndpointError, one_line, text_of
 from tunix_rt_kit.artifacts import digest_bytes
 
 if TYPE_CHECKING:
     from openai import OpenAI
 
-NAME: Final = "judge/2"
 OWN_PROMPT: Final = """\
 Grade an answer to a question.
 
@@ -45,8 +52,18 @@ Give a reason in one or two sentences. Then write one last line, GRADE: and a nu
 GRADE: 1"""
 _GRADE: Final = re.compile(r"[*_`\s]*GRADE:[*_`\s]*(0(?:\.\d+)?|1(?:\.0+)?|\.\d+)[*_`\s.]*")
 _FIELDS: Final = re.compile(r"\{(question|accepted|answer)\}")
+_MAX_PROMPT: Final = 20_000
 _MAX_TOKENS: Final = 1_024
 _MAX_TOKENS_THINKING: Final = 8_192
+
+
+class JudgeGrader(GraderSettings):
+    """Right when ``model`` grades ``threshold`` or more; an empty ``prompt`` means the evaluator's own."""
+
+    kind: Literal["judge"] = "judge"
+    model: Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\s\x00]+$")]
+    prompt: Annotated[str, Field(max_length=_MAX_PROMPT)] = ""
+    threshold: Threshold = 0.5
 
 
 @dataclass(frozen=True)
@@ -102,56 +119,9 @@ def _cut(model: str, limit: int) -> str:
     return f"the judge {model!r} did not come to an end within {limit:,} tokens"
 
 
-def kind(endpoint: JudgeEndpoint) -> GraderKind:
-    """The kind, which asks ``endpoint``."""
-    return GraderKind(
-        version=version,
-        grade=partial(_grade, endpoint),
-        problems=_problems,
-        needs_accepted=False,
-        marked=needs_no_mark,
-    )
-
-
-def version(settings: JudgeGrader) -> str:
+def _version(settings: JudgeGrader) -> str:
     """The version, the model that is asked, and the digest of what it is asked."""
-    return f"{NAME} model={settings.model} prompt={digest_bytes(_template(settings).encode())}"
-
-
-def parse_grade(reply: str) -> float:
-    """The grade on the last line of a reply; raises CannotGrade unless exactly a grade stands there."""
-    lines = [line for line in reply.splitlines() if line.strip()]
-    match = _GRADE.fullmatch(lines[-1]) if lines else None
-    if match is None:
-        last = one_line(lines[-1] if lines else "")
-        raise CannotGrade(f"the judge's last line is no grade such as 'GRADE: 1', but {last!r}")
-    return float(match[1])
-
-
-def _grade(endpoint: JudgeEndpoint, settings: JudgeGrader, question: Question, output: str) -> Verdict:
-    if not endpoint.url:
-        raise CannotGrade("this evaluator has no judge; its setting judge_url says where one is")
-    values = {
-        "question": question.prompt,
-        "accepted": "\n".join(question.accepted) or "(none)",
-        "answer": output,
-    }
-    # In one pass: what an answer holds is never taken for a field.
-    prompt = _FIELDS.sub(lambda match: values[match[1]], _template(settings))
-    reply = answer_alone(endpoint.ask(settings.model, prompt))
-    if reply is None:
-        raise CannotGrade(f"the judge {settings.model!r} did not end its reasoning")
-    score = parse_grade(reply)
-    return Verdict(
-        extracted_answer=read_answer(output).first_line,
-        correct=score >= settings.threshold,
-        score=score,
-        explanation=reply.strip(),
-    )
-
-
-def _template(settings: JudgeGrader) -> str:
-    return (settings.prompt or OWN_PROMPT) + _REPLY_FORM
+    return f"judge/2 model={settings.model} prompt={digest_bytes(_template(settings).encode())}"
 
 
 def _problems(settings: JudgeGrader, accepted: Sequence[str]) -> Iterator[Problem]:
@@ -165,3 +135,49 @@ def _problems(settings: JudgeGrader, accepted: Sequence[str]) -> Iterator[Proble
             ("grader", "prompt"),
             "does not hold {accepted}, so the item's accepted answers would not be shown",
         )
+
+
+@grader(
+    JudgeGrader,
+    11,
+    _version,
+    needs=("judge",),
+    needs_accepted=False,
+    marked=lambda _, __: True,
+    problems=_problems,
+)
+def grade(settings: JudgeGrader, question: Question, output: str, judge: JudgeEndpoint) -> Verdict:
+    """Right when the judge's grade reaches the threshold."""
+    if not judge.url:
+        raise CannotGrade("this evaluator has no judge; its setting judge_url says where one is")
+    values = {
+        "question": question.prompt,
+        "accepted": "\n".join(question.accepted) or "(none)",
+        "answer": output,
+    }
+    # In one pass: what an answer holds is never taken for a field.
+    prompt = _FIELDS.sub(lambda match: values[match[1]], _template(settings))
+    reply = answer_alone(judge.ask(settings.model, prompt))
+    if reply is None:
+        raise CannotGrade(f"the judge {settings.model!r} did not end its reasoning")
+    score = parse_grade(reply)
+    return Verdict(
+        extracted_answer=read_answer(output).first_line,
+        correct=score >= settings.threshold,
+        score=score,
+        explanation=reply.strip(),
+    )
+
+
+def parse_grade(reply: str) -> float:
+    """The grade on the last line of a reply; raises CannotGrade unless exactly a grade stands there."""
+    lines = [line for line in reply.splitlines() if line.strip()]
+    match = _GRADE.fullmatch(lines[-1]) if lines else None
+    if match is None:
+        last = one_line(lines[-1] if lines else "")
+        raise CannotGrade(f"the judge's last line is no grade such as 'GRADE: 1', but {last!r}")
+    return float(match[1])
+
+
+def _template(settings: JudgeGrader) -> str:
+    return (settings.prompt or OWN_PROMPT) + _REPLY_FORM

@@ -1,0 +1,1 @@
+"""The kinds of graders, a file each, named as the kind."""

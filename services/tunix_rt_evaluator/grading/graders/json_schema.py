@@ -1,0 +1,127 @@
+"""JSON that a schema allows. It is checked in the sandbox: a schema may hold a pattern that runs for ever."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from importlib import metadata
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import ConfigDict, Field
+
+from tunix_rt_evaluator.grading.answers import read_answer
+from tunix_rt_evaluator.grading.model import CannotGrade, GraderSettings, Problem, Question, Verdict, grader
+from tunix_rt_evaluator.grading.sandbox import GradingSandbox
+from tunix_rt_kit.artifacts import canonical_json
+from tunix_rt_kit.errors import InvalidArgument
+
+_VERSION: Final = f"json_schema/2 jsonschema={metadata.version('jsonschema')}"
+_MAX_SCHEMA_BYTES: Final = 64 << 10
+_FENCE: Final = re.compile(r"```(?:json|JSON)?[^\S\n]*\n(.*?)```", re.DOTALL)
+_NO_VALUE: Final = object()
+
+
+class JsonSchemaGrader(GraderSettings):
+    """Right when the answer is JSON that ``schema`` allows."""
+
+    kind: Literal["json_schema"] = "json_schema"
+    # BaseModel has a method of that name.
+    schema_: Annotated[Mapping[str, Any], Field(alias="schema")]
+
+    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
+
+
+def _problems(settings: JsonSchemaGrader, accepted: Sequence[str]) -> Iterator[Problem]:
+    import jsonschema
+
+    schema = dict(settings.schema_)
+    if not schema:
+        yield ("grader", "schema"), "is empty, and would allow anything; a JSON Schema would be right"
+        return
+    try:
+        size = len(canonical_json(schema))
+    except InvalidArgument as error:
+        yield ("grader", "schema"), error.message
+        return
+    if size > _MAX_SCHEMA_BYTES:
+        yield ("grader", "schema"), f"has {size:,} bytes; at most {_MAX_SCHEMA_BYTES:,} would be right"
+        return
+    draft = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+    try:
+        draft.check_schema(schema, format_checker=draft.FORMAT_CHECKER)
+    except jsonschema.exceptions.SchemaError as error:
+        place = ".".join(str(part) for part in error.absolute_path)
+        yield ("grader", "schema"), f"is no JSON Schema: {place + ': ' if place else ''}{error.message[:300]}"
+    for number, entry in enumerate(accepted):
+        try:
+            json.loads(entry, parse_constant=_refuse, object_pairs_hook=_once)
+        except (ValueError, RecursionError) as error:
+            yield ("accepted_answers", number), f"is {entry[:60]!r}, which is not JSON: {error}"
+
+
+@grader(
+    JsonSchemaGrader,
+    10,
+    _VERSION,
+    needs=("sandbox",),
+    needs_accepted=False,
+    marked=lambda _, output: read_answer(output).labelled or _shows_its_end(output),
+    problems=_problems,
+)
+def grade(settings: JsonSchemaGrader, question: Question, output: str, sandbox: GradingSandbox) -> Verdict:
+    """Right when the answer is JSON that the schema allows, and an accepted answer if there are any."""
+    text, value = _read(output)
+    if value is _NO_VALUE:
+        return Verdict(extracted_answer="", correct=False, explanation="the answer is not JSON")
+    try:
+        problem = sandbox.run("schema", schema=dict(settings.schema_), value=value)["problem"]
+    except CannotGrade as error:
+        raise CannotGrade(f"checking the answer by the schema: {error}") from None
+    exact = _exactly(text)
+    if not problem and question.accepted and all(exact != _exactly(entry) for entry in question.accepted):
+        problem = "the schema allows it, but it is none of the accepted answers"
+    return Verdict(extracted_answer=text, correct=not problem, explanation=problem)
+
+
+def _shows_its_end(output: str) -> bool:
+    """Whether JSON is closed by its own signs; a number may go on."""
+    return _read(output)[0].endswith(("}", "]", '"'))
+
+
+def _exactly(text: str) -> Any:
+    """JSON as it is compared: numbers by all of their digits, and ``true`` is not 1."""
+    return _distinct(json.loads(text, parse_int=Decimal, parse_float=Decimal))
+
+
+def _distinct(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _distinct(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_distinct(each) for each in value]
+    return ("boolean", value) if isinstance(value, bool) else value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a name stands twice in an object")
+    return dict(pairs)
+
+
+def _read(output: str) -> tuple[str, Any]:
+    """The JSON of an answer, of its last code block or all of it; or else of the whole output."""
+    for text in dict.fromkeys((read_answer(output).text, output)):
+        blocks = _FENCE.findall(text)
+        for candidate in (*blocks[-1:], text):
+            try:
+                return candidate.strip(), json.loads(
+                    candidate, parse_constant=_refuse, object_pairs_hook=_once
+                )
+            except (ValueError, RecursionError):
+                continue
+    return "", _NO_VALUE
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")

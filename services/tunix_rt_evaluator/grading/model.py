@@ -1,0 +1,182 @@
+"""What a grader is and gives, and how the kinds of graders register themselves.
+
+A kind is one file in ``graders``: the class of its settings, and the function that grades, with ``grader``
+as its decorator. Whatever lists kinds reads ``kinds``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Annotated, Any, ClassVar, Final, TypeAlias, TypeVar, Union
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    model_serializer,
+)
+
+from tunix_rt_kit.values import Value
+
+Problem: TypeAlias = tuple[tuple[str | int, ...], str]
+"""What is wrong with an item, and where: a path below it, such as ``("grader", "options", 1)``."""
+Threshold: TypeAlias = Annotated[float, Field(gt=0, le=1)]
+
+
+class Grown(BaseModel):
+    """A value with fields, those in ``added``, that came after values of its kind had been stored.
+
+    At their default they are not written, so that digests of what does not use them stay what they were.
+    """
+
+    added: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_added_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        unused = {name for name in self.added if getattr(self, name) == fields[name].default}
+        return {name: value for name, value in write(self).items() if name not in unused}
+
+
+class Verdict(Grown, Value):
+    """A grade: the answer that was read out of an output ("" if none), and whether it is right.
+
+    ``score``, between 0 and 1, is None for graders that know only right and wrong. ``error`` says why there
+    could be no grade; it then counts as wrong. ``explanation`` is what the grader says of the answer.
+    ``unmarked`` says that it rests on an answer that no mark showed.
+    """
+
+    added = frozenset({"unmarked"})
+
+    extracted_answer: str
+    correct: bool
+    score: float | None = None
+    error: str = ""
+    explanation: str = ""
+    unmarked: bool = False
+
+    @property
+    def value(self) -> float:
+        """The score; 1 or 0 where there is none."""
+        return float(self.correct) if self.score is None else self.score
+
+
+class CannotGrade(Exception):
+    """There is no verdict on an answer; the message says why in one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a grader may know of an item besides its own settings, and of the output besides its text.
+
+    ``cut`` says that the output ended at the most new tokens, and not by itself.
+    """
+
+    prompt: str
+    accepted: Sequence[str]
+    cut: bool = False
+
+
+class GraderSettings(Grown):
+    """The settings of a grader, held to the contract's limits.
+
+    Each kind has a class of its own, whose ``kind`` has the kind's name as its type and default. Its other
+    fields have the names of those of the kind's message in the contract.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    kind: str
+
+
+S = TypeVar("S", bound=GraderSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class GraderKind:
+    """One kind of grader; the fields are the arguments of ``grader``."""
+
+    settings: type[GraderSettings]
+    number: int
+    version: Callable[[Any], str]
+    grade: Callable[..., Verdict]
+    needs: Sequence[str]
+    needs_accepted: bool
+    marked: Callable[[Any, str], bool] | None
+    problems: Callable[[Any, Sequence[str]], Iterable[Problem]]
+    unfit: Callable[[Any, str], str]
+
+
+_KINDS: Final[dict[str, GraderKind]] = {}
+
+
+def grader(
+    settings: type[S],
+    number: int,
+    version: str | Callable[[S], str],
+    *,
+    needs: Sequence[str] = (),
+    needs_accepted: bool = True,
+    marked: Callable[[S, str], bool] | None = None,
+    problems: Callable[[S, Sequence[str]], Iterable[Problem]] = lambda _, __: (),
+    unfit: Callable[[S, str], str] = lambda _, __: "",
+) -> Callable[[Callable[..., Verdict]], Callable[..., Verdict]]:
+    """Registers a function as a kind of grader.
+
+    The function is called with the settings, a `Question` and a model's whole output, and what the kind
+    ``needs`` as keyword arguments. It returns a `Verdict`, or raises `CannotGrade`.
+
+    Args:
+        settings: the class of the kind's settings, which names the kind.
+        number: the number of the kind's field in the contract's ``Grader``, by which kinds are listed.
+        version: names the kind and all that a verdict depends on besides the item, such as ``numeric/3``. It
+            is part of an evaluation's identity: it must change whenever a verdict could.
+        needs: any of ``sandbox`` (a `GradingSandbox`) and ``judge`` (a `JudgeEndpoint`).
+        needs_accepted: whether an item must have an accepted answer.
+        marked: whether an output shows by a mark what its answer is; left out, whether `read_answer` finds a
+            mark. An answer that no mark shows counts only in an output that came to its end by itself, so
+            kinds that look at the whole output say that it is marked.
+        problems: what is wrong with an item's settings and accepted answers.
+        unfit: why one accepted answer cannot be one, as it goes on behind the answer itself, such as
+            ", which holds no text"; "" where nothing is wrong.
+    """
+
+    def registered(grade: Callable[..., Verdict]) -> Callable[..., Verdict]:
+        of = version if callable(version) else lambda _: version
+        kind = GraderKind(settings, number, of, grade, needs, needs_accepted, marked, problems, unfit)
+        _KINDS[settings.model_fields["kind"].default] = kind
+        return grade
+
+    return registered
+
+
+@cache
+def kinds() -> Mapping[str, GraderKind]:
+    """Every kind of grader by its name, in the order of the contract."""
+    package = import_module("tunix_rt_evaluator.grading.graders")
+    for module in iter_modules(package.__path__):
+        import_module(f"{package.__name__}.{module.name}")
+    return dict(sorted(_KINDS.items(), key=lambda entry: entry[1].number))
+
+
+@cache
+def _of_any_kind() -> TypeAdapter[GraderSettings]:
+    settings = tuple(kind.settings for kind in kinds().values())
+    return TypeAdapter(Annotated[Union[settings], Field(discriminator="kind")])  # type: ignore[arg-type]  # noqa: UP007
+
+
+def _validated(settings: Any) -> GraderSettings:
+    return _of_any_kind().validate_python(settings)
+
+
+Grader: TypeAlias = Annotated[SerializeAsAny[GraderSettings], PlainValidator(_validated)]
+"""The settings of a grader of any kind. Kinds are not looked for before settings are validated: what only
+holds settings need not load what grades."""
