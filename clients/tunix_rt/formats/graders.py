@@ -12,12 +12,17 @@ from google.protobuf.json_format import ParseDict, ParseError
 
 from tunix_rt import v1
 from tunix_rt.schema import nearest
+from tunix_rt.v1.eval_set_pb2 import needs_no_accepted_answer
 
-_KINDS: Final = v1.Grader.DESCRIPTOR.fields_by_name
+_KINDS: Final[Mapping[str, Any]] = v1.Grader.DESCRIPTOR.fields_by_name
 GRADER_KINDS: Final = tuple(_KINDS)
 """The names of all kinds of graders."""
 
-NEED_NO_ANSWER: Final = frozenset(("format", "json_schema", "judge"))
+NEED_NO_ANSWER: Final = frozenset(
+    name
+    for name, field in _KINDS.items()
+    if field.message_type.GetOptions().Extensions[needs_no_accepted_answer]
+)
 """The kinds that can do without an accepted answer."""
 _SHOWN: Final = 60
 
@@ -52,8 +57,8 @@ _NO_MATHEMATICS: Final = re.compile(
 def read_grader(written: object) -> v1.Grader:
     """A grader out of ``"numeric"``, or out of ``{"kind": "numeric", "tolerance": 0.1}``.
 
-    The settings are the fields of the kind's message in ``eval_set.proto``; a reasoning style may also be
-    written "numbered" or "answer-only". Raises ValueError that names what is wrong.
+    The settings are the fields of the kind's message in ``eval_set.proto``; short names of an
+    enum, such as "answer-only", do. Raises ValueError that names what is wrong.
     """
     settings = {"kind": written} if isinstance(written, str) else written
     if not isinstance(settings, Mapping):
@@ -116,8 +121,8 @@ def _named(field: FieldDescriptor, value: Any) -> Any:
     """The value of an enum by its short name, such as "answer-only"."""
     if field.enum_type is None or not isinstance(value, str):
         return value
-    short = value.upper().replace("-", "_")
-    return next((full for full in field.enum_type.values_by_name if full.endswith(f"STYLE_{short}")), value)
+    full = field.enum_type.values[0].name.removesuffix("UNSPECIFIED") + value.upper().replace("-", "_")
+    return full if full in field.enum_type.values_by_name else value
 
 
 def _shown(value: object) -> str:

@@ -5,10 +5,12 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import descriptor_pb2 as _descriptor_pb2
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import extension_dict as _extension_dict
 from tunix_rt.v1 import dataset_pb2 as _dataset_pb2
 import builtins as _builtins
 import sys
@@ -530,3 +532,7 @@ class JudgeGrader(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__threshold) -> _WhichOneofReturnType__threshold | None: ...
 
 Global___JudgeGrader: _TypeAlias = JudgeGrader  # noqa: Y015
+
+NEEDS_NO_ACCEPTED_ANSWER_FIELD_NUMBER: _builtins.int
+needs_no_accepted_answer: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MessageOptions, _builtins.bool]
+"""Whether an item with a grader of this kind can do without accepted answers."""

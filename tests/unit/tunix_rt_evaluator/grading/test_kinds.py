@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tunix_rt import v1
+from tunix_rt.formats.graders import NEED_NO_ANSWER
 from tunix_rt_evaluator.grading.model import kinds
 
 CONTRACT = v1.Grader.DESCRIPTOR.oneofs_by_name["kind"].fields
@@ -16,6 +17,10 @@ def test_the_kinds_are_those_of_the_contract_in_its_order() -> None:
 
 def test_a_kind_is_named_as_its_file() -> None:
     assert [kind.settings.__module__.rpartition(".")[2] for kind in kinds().values()] == list(kinds())
+
+
+def test_client_and_evaluator_agree_on_which_kinds_need_no_accepted_answer() -> None:
+    assert {name for name, kind in kinds().items() if not kind.needs_accepted} == NEED_NO_ANSWER
 
 
 def test_settings_have_the_names_of_their_message() -> None:
