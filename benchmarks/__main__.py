@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.options import Options
-from tunix_rt_kit.models.runtime import processor, vector_instructions
+from tunix_rt_kit.models.runtime import processor, processor_fact
 
 MODULES: Final = {
     "trace-import": "benchmarks.trace_import",
@@ -29,9 +29,15 @@ MODULES: Final = {
 }
 
 
+def _vector_instructions() -> str:
+    """The instruction sets of the processor that decide how fast a model computes; empty off Linux."""
+    known = processor_fact("flags").split()
+    return " ".join(name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in known)
+
+
 def main(argv: Sequence[str]) -> None:
     names, options = _parsed(argv)
-    here = f"{processor()} ({vector_instructions()})"
+    here = f"{processor()} ({_vector_instructions()})"
     print(f"processor  {here}", file=sys.stderr)
     for name in names:
         figures = importlib.import_module(MODULES[name]).run(options)

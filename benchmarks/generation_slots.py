@@ -13,7 +13,7 @@ from tunix_rt_evaluator.worker.engine import Prompt, Request
 from tunix_rt_evaluator.worker.slots import Generator, Programs
 from tunix_rt_evaluator.worker.weights import BaseWeights
 from tunix_rt_kit.models.hf_folder import read_config
-from tunix_rt_kit.models.loader import make_mesh
+from tunix_rt_kit.models.pretrained import make_mesh
 
 
 def generator(task: Task) -> Generator:

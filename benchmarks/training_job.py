@@ -15,8 +15,8 @@ from benchmarks.training_peer import Answer, Task
 from tunix_rt_kit.artifacts import canonical_json, digest_bytes
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.jobs import WorkerProcess
+from tunix_rt_kit.loss_mask import TextExample
 from tunix_rt_kit.models.runtime import child_environment
-from tunix_rt_kit.supervision import TextExample
 from tunix_rt_kit.values import ChatTemplateFields
 from tunix_rt_trainer.jobs.model import (
     LoraConfig,

@@ -12,8 +12,7 @@ from tunix_rt_evaluator.comparisons import convert as convert_comparison
 from tunix_rt_evaluator.comparisons.service import ComparisonService
 from tunix_rt_evaluator.evaluations import convert, convert_results
 from tunix_rt_evaluator.evaluations.service import EvaluatorService
-from tunix_rt_kit.serving.blocking import iterate_blocking, run_blocking
-from tunix_rt_kit.serving.watch import watch_state
+from tunix_rt_kit.serving.blocking import iterate_blocking, run_blocking, watch_state
 
 
 class EvaluatorServicer(v1.EvaluatorServicer):

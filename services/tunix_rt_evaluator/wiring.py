@@ -25,8 +25,8 @@ from tunix_rt_kit.artifacts.store import storage_error
 from tunix_rt_kit.database import Database
 from tunix_rt_kit.models.runtime import child_environment, code_revision
 from tunix_rt_kit.serving.channels import open_channel
+from tunix_rt_kit.serving.main import BuiltService
 from tunix_rt_kit.serving.server import ServiceRegistration
-from tunix_rt_kit.serving.wiring import BuiltService
 
 FULL_NAME = "tunix_rt.v1.Evaluator"
 

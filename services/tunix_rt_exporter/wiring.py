@@ -19,8 +19,8 @@ from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.artifacts.store import storage_error
 from tunix_rt_kit.database import Database
 from tunix_rt_kit.serving.channels import open_channel
+from tunix_rt_kit.serving.main import BuiltService
 from tunix_rt_kit.serving.server import ServiceRegistration
-from tunix_rt_kit.serving.wiring import BuiltService
 
 FULL_NAME = "tunix_rt.v1.Exporter"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 _REASON = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
 
@@ -53,6 +53,14 @@ class DomainError(Exception):
         self.reason = reason
         self.metadata: dict[str, str] = dict(metadata or {})
         self.violations: tuple[FieldViolation, ...] = tuple(violations)
+
+    @classmethod
+    def of_field(
+        cls, field: str, description: str, *, reason: str, metadata: Mapping[str, str] | None = None
+    ) -> Self:
+        """The error for one wrong field of a request: ``field: description``."""
+        wrong = FieldViolation(field, description)
+        return cls(f"{field}: {description}", reason=reason, metadata=metadata, violations=[wrong])
 
     def __str__(self) -> str:
         return self.message

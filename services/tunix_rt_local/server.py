@@ -20,9 +20,9 @@ from tunix_rt_evaluator.wiring import build as build_evaluator
 from tunix_rt_exporter.settings import ExporterSettings
 from tunix_rt_exporter.wiring import build as build_exporter
 from tunix_rt_kit.errors import DomainError
+from tunix_rt_kit.serving.main import BuiltService, opened
 from tunix_rt_kit.serving.server import ServiceRegistration, StartError, running_server, serve
 from tunix_rt_kit.serving.settings import ServerSettings, check_address, setting_problems
-from tunix_rt_kit.serving.wiring import BuiltService, opened
 from tunix_rt_local.data_folder import held
 from tunix_rt_trace_store.settings import TraceStoreSettings
 from tunix_rt_trace_store.wiring import build as build_trace_store

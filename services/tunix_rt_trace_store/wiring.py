@@ -7,8 +7,8 @@ import asyncio
 from tunix_rt import v1
 from tunix_rt_kit.artifacts.store import storage_error
 from tunix_rt_kit.database import Database
+from tunix_rt_kit.serving.main import BuiltService
 from tunix_rt_kit.serving.server import ServiceRegistration
-from tunix_rt_kit.serving.wiring import BuiltService
 from tunix_rt_trace_store.servicer import TraceStoreServicer
 from tunix_rt_trace_store.settings import TraceStoreSettings
 from tunix_rt_trace_store.traces import convert

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from tunix_rt_kit.serving.main import run_service
-from tunix_rt_kit.serving.wiring import opened
+from tunix_rt_kit.serving.main import opened, run_service
 from tunix_rt_trainer.settings import TrainerSettings
 from tunix_rt_trainer.wiring import build, migrate
 

@@ -39,7 +39,7 @@ class ExporterDatasets:
         except grpc.RpcError as error:
             raise domain_error(error, "the exporter") from error
         fields = template_fields(dataset.spec.chat_template)
-        template = ChatTemplate(**fields.model_dump())
+        template = ChatTemplate.of(fields)
         stated = dataset.spec.chat_template.digest
         if stated and stated != template.digest:
             raise FailedPrecondition(

@@ -10,8 +10,8 @@ from tunix_rt_kit.artifacts.store import storage_error
 from tunix_rt_kit.database import Database
 from tunix_rt_kit.models.runtime import child_environment, code_revision
 from tunix_rt_kit.serving.channels import open_channel
+from tunix_rt_kit.serving.main import BuiltService
 from tunix_rt_kit.serving.server import ServiceRegistration
-from tunix_rt_kit.serving.wiring import BuiltService
 from tunix_rt_trainer.base_models.catalog import HostBaseModels
 from tunix_rt_trainer.base_models.service import BaseModelService
 from tunix_rt_trainer.checkpoints.export import CheckpointExporter

@@ -23,7 +23,7 @@ from tunix_rt_exporter.settings import ExporterSettings
 from tunix_rt_exporter.wiring import build as build_exporter
 from tunix_rt_exporter.wiring import migrate as migrate_exporter
 from tunix_rt_kit.artifacts import digest_file
-from tunix_rt_kit.serving.wiring import BuiltService
+from tunix_rt_kit.serving.main import BuiltService
 from tunix_rt_trace_store.settings import TraceStoreSettings
 from tunix_rt_trace_store.wiring import build, migrate
 

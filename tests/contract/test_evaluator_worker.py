@@ -20,8 +20,8 @@ from tunix_rt import v1
 from tunix_rt_evaluator.settings import EvaluatorSettings
 from tunix_rt_evaluator.wiring import build, migrate
 from tunix_rt_kit.models.export import merge_adapter
-from tunix_rt_kit.models.loader import load_model, make_mesh
 from tunix_rt_kit.models.lora import apply_lora, save_adapter
+from tunix_rt_kit.models.pretrained import load_model, make_mesh
 from tunix_rt_kit.models.runtime import fast_dtype
 from tunix_rt_kit.models.store import ModelStore
 

@@ -27,8 +27,8 @@ from tunix_rt_exporter.wiring import build
 from tunix_rt_kit.artifacts import ArtifactStore, canonical_json
 from tunix_rt_kit.chat import ChatTemplate, Message
 from tunix_rt_kit.errors import FailedPrecondition
+from tunix_rt_kit.serving.main import BuiltService
 from tunix_rt_kit.serving.server import ServiceRegistration
-from tunix_rt_kit.serving.wiring import BuiltService
 from tunix_rt_kit.values import JobState
 
 STATE = v1.Dataset.State

@@ -19,9 +19,8 @@ from support.adapters import with_random_lora
 from support.tiny_model import make_tiny_model
 from tunix_rt_kit.models.export import merge_adapter
 from tunix_rt_kit.models.families import FAMILIES
-from tunix_rt_kit.models.loader import load_model, logits, make_mesh
 from tunix_rt_kit.models.lora import TARGET_MODULES, load_adapter, save_adapter
-from tunix_rt_kit.models.saver import save_model
+from tunix_rt_kit.models.pretrained import load_model, logits, make_mesh, save_model
 
 MESH = make_mesh()
 TOKENS = [list(range(40, 100)), list(range(100, 160))]

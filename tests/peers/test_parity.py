@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from support.golden import Golden, make_golden
 from support.tiny_model import make_tiny_model
-from tunix_rt_kit.models.golden import Golden, make_golden
 from tunix_rt_kit.models.verify import verify
 
 GOLDENS = Path(__file__).parents[1] / "unit" / "tunix_rt_kit" / "models" / "goldens"

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from tunix_rt_kit.models.decoder import Decoder
 from tunix_rt_kit.models.lora import apply_lora
-from tunix_rt_kit.models.networks import Decoder
 
 
 def lora_parameters(model: Decoder) -> list[tuple[str, Any]]:

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 
 import grpc
 
+from tunix_rt_kit.serving.main import BuiltService, opened
 from tunix_rt_kit.serving.server import running_server
 from tunix_rt_kit.serving.settings import ServerSettings
-from tunix_rt_kit.serving.wiring import BuiltService, opened
 
 
 @contextmanager

@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from support.golden import make_golden
 from support.tiny_model import NULL, make_tiny_model
-from tunix_rt_kit.models.golden import make_golden
 
 PROMPTS = (
     "Ünï 12 + 30 = 42, and 17 * 3 = 51: rotary positions that are far apart, beyond any window.",

@@ -27,8 +27,7 @@ from tunix_rt_kit.errors import (
     InvalidArgument,
     NotFound,
 )
-from tunix_rt_kit.serving.paging import Paging
-from tunix_rt_kit.serving.resources import parse_name
+from tunix_rt_kit.serving.resources import Paging, parse_name
 from tunix_rt_kit.values import JobState, Page, StoredFile
 
 DocumentFormat = Literal["markdown", "json", "html"]

@@ -21,9 +21,8 @@ from tunix_rt_evaluator.grading.statements import read_number
 from tunix_rt_kit.artifacts import digest_json
 from tunix_rt_kit.callers import check
 from tunix_rt_kit.errors import InvalidArgument
-from tunix_rt_kit.serving.field_errors import field_path, field_problems
 from tunix_rt_kit.serving.resources import check_id
-from tunix_rt_kit.serving.validation import Violations
+from tunix_rt_kit.serving.validation import Violations, field_path, field_problems
 
 EVAL_SET_INVALID: Final = "EVAL_SET_INVALID"
 

@@ -187,8 +187,8 @@ def check_weights(model: BaseModelFacts, checkpoint: CheckpointInput | None) -> 
 def _check_same(spec: EvaluationSpec, checkpoint: CheckpointInput) -> None:
     if spec.chat_template is None:
         return
-    asked = ChatTemplate.model_validate(spec.chat_template.model_dump()).digest
-    learned = ChatTemplate.model_validate(checkpoint.chat_template.model_dump()).digest
+    asked = ChatTemplate.of(spec.chat_template).digest
+    learned = ChatTemplate.of(checkpoint.chat_template).digest
     if asked != learned:
         raise FailedPrecondition(
             f"spec.chat_template: it is {asked}, but {checkpoint.name} learned with {learned}; leave it "

@@ -68,4 +68,4 @@ class HostBaseModels:
         A model that is not on the host yet is let through: the worker checks it.
         """
         if model.available:
-            stop_ids(ChatTemplate.model_validate(template.model_dump()), load_tokenizer(model.path))
+            stop_ids(ChatTemplate.of(template), load_tokenizer(model.path))

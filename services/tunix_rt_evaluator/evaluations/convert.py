@@ -189,7 +189,7 @@ def _marks(marks: ReasoningMarks | None) -> v1.ReasoningMarks | None:
 
 
 def _template(fields: ChatTemplateFields) -> v1.ChatTemplate:
-    return template_message(fields, ChatTemplate.model_validate(fields.model_dump()).digest)
+    return template_message(fields, ChatTemplate.of(fields).digest)
 
 
 def _summary(summary: Summary | None) -> v1.EvaluationSummary | None:

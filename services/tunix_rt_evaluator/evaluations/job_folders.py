@@ -22,7 +22,7 @@ from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.errors import DataLoss
 from tunix_rt_kit.jobs import WorkerProcess
 from tunix_rt_kit.jobs.environment import passed_on
-from tunix_rt_kit.models.runtime import pulling_environment
+from tunix_rt_kit.models.pull import pulling_environment
 
 WORKER_MODULE: Final = "tunix_rt_evaluator.worker"
 _ADAPTER_FILES: Final = ("adapter_config.json", "adapter_model.safetensors")

@@ -22,9 +22,8 @@ from tunix_rt_evaluator.grading.reasoning.marks import checked_marks
 from tunix_rt_evaluator.grading.reasoning.model import ReasoningMarks
 from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_kit.errors import FailedPrecondition
-from tunix_rt_kit.serving.field_errors import field_path, field_problems
 from tunix_rt_kit.serving.resources import new_id, parse_name
-from tunix_rt_kit.serving.validation import Violations
+from tunix_rt_kit.serving.validation import Violations, field_path, field_problems
 from tunix_rt_kit.values import JobState
 
 GRADER_INVALID: Final = "GRADER_INVALID"

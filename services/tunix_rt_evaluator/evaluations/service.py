@@ -32,8 +32,7 @@ from tunix_rt_evaluator.evaluations.names import EVAL_SET_NAME, EVALUATION_NAME
 from tunix_rt_evaluator.evaluations.regrade_admission import check_judge, checked_regrade
 from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_kit.artifacts import digest_json
-from tunix_rt_kit.serving.paging import Paging
-from tunix_rt_kit.serving.resources import new_id, parse_name
+from tunix_rt_kit.serving.resources import Paging, new_id, parse_name
 from tunix_rt_kit.values import ChatTemplateFields, JobState, Page, RequestKey
 
 T = TypeVar("T")

@@ -27,18 +27,11 @@ def chat_template(fields: ChatTemplateFields) -> ChatTemplate:
             reason="CHAT_TEMPLATE_INVALID",
             violations=[FieldViolation("spec.chat_template.system_instruction", description)],
         )
-    template = _unchecked(fields)
+    template = ChatTemplate.of(fields)
     template.check()
     return template
 
 
 def fields_of(template: ChatTemplate) -> ChatTemplateFields:
     """A template as it is sent and stored."""
-    return ChatTemplateFields.model_validate(template.model_dump())
-
-
-def _unchecked(fields: ChatTemplateFields) -> ChatTemplate:
-    if fields.builtin is not None:
-        known = ChatTemplate.built_in(fields.builtin)
-        return ChatTemplate.model_validate({**fields.model_dump(), "builtin": known.builtin})
-    return ChatTemplate.model_validate(fields.model_dump())
+    return template.fields

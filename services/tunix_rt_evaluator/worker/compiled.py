@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from tunix_rt_evaluator.worker import sampling
-from tunix_rt_kit.models.networks import Caches, Decoder
+from tunix_rt_kit.models.decoder import Caches, Decoder
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from tunix_rt_evaluator.worker.weights import BaseWeights, is_adapter
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.models.hf_folder import read_stop_ids
-from tunix_rt_kit.models.loader import make_mesh
+from tunix_rt_kit.models.pretrained import make_mesh
 from tunix_rt_kit.models.runtime import (
     advising,
     chosen_dtype,
@@ -30,7 +30,6 @@ from tunix_rt_kit.models.runtime import (
 )
 from tunix_rt_kit.models.store import BaseModelInfo, ModelStore
 from tunix_rt_kit.models.tokenizer import load_tokenizer
-from tunix_rt_kit.values import ChatTemplateFields
 
 
 def engine_name() -> str:
@@ -102,7 +101,7 @@ class LocalEngine:
             base_weights_digest=self._info.weights_digest or "",
             base_config_digest=self._info.config_digest or "",
             tokenizer_digest=self._info.tokenizer_digest or "",
-            chat_template=ChatTemplateFields.model_validate(self._template.model_dump()),
+            chat_template=self._template.fields,
             chat_template_digest=self._template.digest,
             dtype=self._dtype,
             engine=engine_name(),
@@ -215,7 +214,7 @@ def _pulled(spec: WorkerSpec, report: Report) -> BaseModelInfo:
 
 def _template(spec: WorkerSpec, info: BaseModelInfo) -> ChatTemplate:
     if spec.chat_template is not None:
-        return ChatTemplate.model_validate(spec.chat_template.model_dump())
+        return ChatTemplate.of(spec.chat_template)
     if info.chat_template is None or info.eos_token is None:
         raise FailedPrecondition(
             f"base model {info.id!r} has no chat template of its own; name one, such as the built-in chatml",

@@ -70,7 +70,7 @@ class Programs:
     Args:
         graph: the structure that the models share.
         dtype: the type of their weights.
-        mesh: see ``tunix_rt_kit.models.loader.make_mesh``.
+        mesh: see ``tunix_rt_kit.models.pretrained.make_mesh``.
     """
 
     graph: Any

@@ -7,10 +7,10 @@ from pathlib import Path
 import jax
 from flax import nnx
 
+from tunix_rt_kit.models.decoder import Decoder
 from tunix_rt_kit.models.hf_folder import stored_dtype
-from tunix_rt_kit.models.loader import load_model, rebuilt
 from tunix_rt_kit.models.lora import CONFIG_FILE, merge_lora
-from tunix_rt_kit.models.networks import Decoder
+from tunix_rt_kit.models.pretrained import load_model, rebuilt
 
 
 class BaseWeights:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from tunix_rt import v1
 from tunix_rt_exporter.audits.service import AuditQuestion, StoredAudit
-from tunix_rt_kit.supervision import SplitSupervision
+from tunix_rt_kit.loss_mask import SplitSupervision
 from tunix_rt_kit.values import Progress
 from tunix_rt_kit.values.messages import file_message, timestamp, to_message
 

@@ -20,12 +20,11 @@ from tunix_rt_kit.errors import (
     InvalidArgument,
     NotFound,
 )
+from tunix_rt_kit.loss_mask import ExampleEncoder, SplitAudit, SplitSupervision
 from tunix_rt_kit.models.hf_folder import MAX_TOKENIZER_BYTES
 from tunix_rt_kit.models.tokenizer import TextTokenizer, parse_tokenizer
-from tunix_rt_kit.serving.paging import Paging
-from tunix_rt_kit.serving.resources import parse_names
+from tunix_rt_kit.serving.resources import Paging, parse_names
 from tunix_rt_kit.serving.validation import Violations
-from tunix_rt_kit.supervision import ExampleEncoder, SplitAudit, SplitSupervision
 from tunix_rt_kit.values import Page, Progress, StoredFile, Value
 
 AUDIT_NAME: Final = "datasets/{dataset_id}@{version}/supervisionAudits/{audit}"

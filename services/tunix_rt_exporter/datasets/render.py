@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from tunix_rt_exporter.datasets.model import ReasoningStyle, SourceTrace
@@ -52,7 +52,7 @@ class RowRenderer:
         self._style: ReasoningStyle = style
         # Of the format tunix_sft, which trims nothing.
         gemma = ChatTemplate.built_in("gemma-it", system_instruction=template.system_instruction)
-        self._gemma = gemma.frame
+        self._gemma = replace(gemma.frame, opening=gemma.frame.opening.removeprefix(gemma_it.BOS))
         held = {*template.control_texts, *gemma.control_texts, *special_tokens}
         # The longest first, so that it is the one that is named.
         self._held = re.compile("|".join(map(re.escape, sorted(held, key=lambda text: (-len(text), text)))))
@@ -91,9 +91,7 @@ class RowRenderer:
         lost = self._template.frame.lost(turn, example)
         if lost is not None:
             return Unwritable(TARGET_LOST, {"lost": self._parts(trace, lost, example[1])})
-        gemma, (asked, reply) = self._gemma, turn
-        opening = gemma.opening.removeprefix(gemma_it.BOS)
-        return _row(trace, *example, f"{opening}{asked}{gemma.between}{reply}{gemma.closing}")
+        return _row(trace, *example, self._gemma.whole(*turn))
 
     def _parts(self, trace: SourceTrace, lost: LostText, response: str) -> list[str]:
         """What of the trace is lost: its prompt, or of its reply what the response does not hold."""

@@ -28,10 +28,8 @@ from tunix_rt_kit.errors import (
     InvalidArgument,
     NotFound,
 )
-from tunix_rt_kit.serving.field_errors import field_path, field_problems
-from tunix_rt_kit.serving.paging import Paging
-from tunix_rt_kit.serving.resources import parse_names
-from tunix_rt_kit.serving.validation import Violations
+from tunix_rt_kit.serving.resources import Paging, parse_names
+from tunix_rt_kit.serving.validation import Violations, field_path, field_problems
 from tunix_rt_kit.values import JobState, Page, RequestKey, StoredFile, Value
 
 DATASET_NAME: Final = "datasets/{dataset_id}@{version}"

@@ -9,17 +9,7 @@ from tunix_rt_kit.values import ChatTemplateFields
 
 def chat_template(fields: ChatTemplateFields) -> ChatTemplate:
     """The chat template of a spec; raises InvalidArgument (CHAT_TEMPLATE_...)."""
-    if fields.jinja is not None:
-        return ChatTemplate.from_jinja(
-            fields.jinja,
-            bos_token=fields.bos_token,
-            eos_token=fields.eos_token,
-            system_instruction=fields.system_instruction,
-        )
-    known = ChatTemplate.built_in(fields.builtin or "", system_instruction=fields.system_instruction)
-    return ChatTemplate(
-        **{**known.model_dump(), "bos_token": fields.bos_token, "eos_token": fields.eos_token}
-    )
+    return ChatTemplate.of(fields)
 
 
 def template_facts(template: ChatTemplate) -> TemplateFacts:

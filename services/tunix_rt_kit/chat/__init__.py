@@ -1,15 +1,14 @@
 """Chat templates, and how a reasoning trace is written as text."""
 
-from tunix_rt_kit.chat.frame import Frame, LostText
-from tunix_rt_kit.chat.hostile import losses
+from tunix_rt_kit.chat.formats import Frame, LostText
 from tunix_rt_kit.chat.messages import Message, Role
-from tunix_rt_kit.chat.reasoning import (
+from tunix_rt_kit.chat.template import BUILTIN_NAMES, BuiltinName, ChatTemplate, losses
+from tunix_rt_kit.chat.trace_text import (
     REASONING_STYLES,
     ReasoningStyle,
     render_response,
     trace_messages,
 )
-from tunix_rt_kit.chat.template import BUILTIN_NAMES, BuiltinName, ChatTemplate
 
 __all__ = [
     "BUILTIN_NAMES",

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from tunix_rt_kit.chat.formats import TextFormat
 from tunix_rt_kit.chat.messages import Message, check_alternation
-from tunix_rt_kit.chat.text_format import TextFormat
 
 BOS: Final = "<bos>"
 START: Final = "<start_of_turn>"
@@ -51,7 +51,8 @@ def conversation(messages: Sequence[Message]) -> str:
     system = messages[0].content if has_system else None
     first, *rest = messages[1:] if has_system else messages
     return user_turn(first.content, system_instruction=system) + "".join(
-        turn("model" if message.role == "assistant" else "user", message.content) for message in rest
+        model_turn(message.content) if message.role == "assistant" else user_turn(message.content)
+        for message in rest
     )
 
 

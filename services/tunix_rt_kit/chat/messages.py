@@ -1,15 +1,18 @@
-"""A conversation as plain values, and the checks that every template asks of it."""
+"""A conversation as plain values: its checks, and how it is read back from its text."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
 
 from tunix_rt_kit.errors import InvalidArgument
 
 Role = Literal["system", "user", "assistant"]
+_PROBE: Final = "\ue000\ue001"
+"""Stands for a content that is looked for; private-use characters that no template writes by itself."""
+_SHOWN: Final = 60
 
 
 class Message(BaseModel):
@@ -57,3 +60,64 @@ def check_no_markers(messages: Sequence[Message], markers: Sequence[str]) -> Non
                     reason="CHAT_MARKER_IN_CONTENT",
                     metadata={"marker": marker, "message": str(index)},
                 )
+
+
+Render = Callable[[Sequence[Message], bool], str]
+
+
+def parse_conversation(render: Render, text: str) -> list[Message]:
+    """The turns that ``render(turns, opened)`` made ``text`` of.
+
+    Each turn is found by rendering what is known so far and one turn more of each role: what then stands
+    before and behind the content is looked for in the text. Where several roles fit, the one with the longest
+    opening is taken, so that a system turn that the template adds by itself is not a turn of the result.
+
+    Raises InvalidArgument: CHAT_TEXT_INVALID, and what ``render`` raises for any conversation.
+    """
+    turns: list[Message] = []
+    at = 0
+    while not turns or text[at:] not in ("", _opening(render, turns)):
+        turn, at = _next_turn(render, turns, text, at)
+        turns.append(turn)
+    return turns
+
+
+def _next_turn(render: Render, turns: Sequence[Message], text: str, at: int) -> tuple[Message, int]:
+    fits = []
+    for role in get_args(Role):
+        frame = _frame(render, turns, role)
+        if frame is not None and text.startswith(frame[0], at):
+            fits.append((*frame, role))
+    if not fits:
+        raise _unreadable(text, at, "no turn of the chat template begins")
+    opening, closing, role = max(fits, key=lambda fit: len(fit[0]))
+    start = at + len(opening)
+    end = text.find(closing, start) if closing else -1
+    if end < 0:
+        raise _unreadable(text, start, f"the turn of {role!r} does not end as the chat template ends it")
+    return Message(role=role, content=text[start:end]), end + len(closing)
+
+
+def _frame(render: Render, turns: Sequence[Message], role: Role) -> tuple[str, str] | None:
+    """What stands before and behind the content of one more turn; None if the template takes none."""
+    try:
+        before = render(turns, False) if turns else ""
+        after = render([*turns, Message(role=role, content=_PROBE)], False)
+    except InvalidArgument as error:
+        if error.reason != "CHAT_MESSAGES_INVALID":
+            raise
+        return None
+    opening, found, closing = after.removeprefix(before).partition(_PROBE)
+    return (opening, closing) if found and after.startswith(before) else None
+
+
+def _opening(render: Render, turns: Sequence[Message]) -> str:
+    return render(turns, True).removeprefix(render(turns, False))
+
+
+def _unreadable(text: str, at: int, problem: str) -> InvalidArgument:
+    return InvalidArgument(
+        f"text: at character {at} {problem}: {text[at : at + _SHOWN]!r}",
+        reason="CHAT_TEXT_INVALID",
+        metadata={"position": str(at)},
+    )

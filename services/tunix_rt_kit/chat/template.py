@@ -9,27 +9,48 @@ from typing import Any, Final, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict
 
 from tunix_rt_kit.artifacts import digest_json
-from tunix_rt_kit.chat import chatml, gemma_it, jinja_source, llama3
-from tunix_rt_kit.chat.frame import Frame
-from tunix_rt_kit.chat.messages import Message, check_no_markers, invalid_messages
-from tunix_rt_kit.chat.parsing import parse_conversation
+from tunix_rt_kit.chat import gemma_it
+from tunix_rt_kit.chat.formats import (
+    CHATML,
+    LLAMA3,
+    Frame,
+    TextFormat,
+    builtin_source,
+    with_system_instruction,
+)
+from tunix_rt_kit.chat.messages import Message, check_no_markers, invalid_messages, parse_conversation
 from tunix_rt_kit.chat.sandbox import SANDBOX
-from tunix_rt_kit.chat.text_format import TextFormat
 from tunix_rt_kit.errors import InvalidArgument
+from tunix_rt_kit.values import ChatTemplateFields
 
 BuiltinName = Literal["gemma-it", "chatml", "llama-3"]
 BUILTIN_NAMES: Final[tuple[BuiltinName, ...]] = get_args(BuiltinName)
 BUILTIN_FORMATS: Final[Mapping[BuiltinName, TextFormat]] = {
     "gemma-it": gemma_it.FORMAT,
-    "chatml": chatml.FORMAT,
-    "llama-3": llama3.FORMAT,
+    "chatml": CHATML,
+    "llama-3": LLAMA3,
 }
-
 MAX_SYSTEM_INSTRUCTION_CHARS: Final = 20_000
 _BUILTIN_REVISION: Final = 1
 """Part of the digest: raised whenever a built-in template starts to write a different text."""
 _PROBE: Final = "\ue000"
 """Stands for a text; a private-use character that no template writes by itself."""
+# Texts that many chat templates change, by what they are.
+_PLAIN: Final = "6 * 7"
+_REPLIES: Final = {
+    "white space at the beginning of a reply": f" \n\t{_PLAIN}",
+    "white space at the end of a reply": f"{_PLAIN} \t\n",
+    "a reply of white space alone": " \n ",
+}
+_TEXTS: Final = {
+    "what stands before </think>": f"{_PLAIN} </think> is 42",
+    "what stands before </think> at the end": f"{_PLAIN}</think>",
+    "what stands in <think>...</think>": f"<think>{_PLAIN}</think>42",
+    "<think>": f"<think>{_PLAIN}",
+    "Jinja's braces": "{{ 6 * 7 }} {% raw %} {# 6 #} {%- endfor %}",
+    "line breaks and blanks": "6\r\n *\r7\n\n\n\t  = \u2028\x85\x0b\x0c42",
+    "quotation marks and entities": "\"6\" '*' \\ &lt;7&gt; <b>",
+}
 
 
 class ChatTemplate(BaseModel):
@@ -66,6 +87,21 @@ class ChatTemplate(BaseModel):
             raise _invalid(
                 "chat_template.eos_token is empty; the text that closes a model's turn would be right"
             )
+
+    @classmethod
+    def of(cls, fields: ChatTemplateFields) -> Self:
+        """The template that was sent or stored as ``fields``.
+
+        Raises InvalidArgument (CHAT_TEMPLATE_UNKNOWN, CHAT_TEMPLATE_INVALID).
+        """
+        if fields.builtin is not None:
+            cls.built_in(fields.builtin)
+        return cls.model_validate(fields.model_dump())
+
+    @property
+    def fields(self) -> ChatTemplateFields:
+        """The template as it is sent and stored."""
+        return ChatTemplateFields.model_validate(self.model_dump())
 
     @classmethod
     def built_in(cls, name: str, *, system_instruction: str = "") -> Self:
@@ -108,8 +144,8 @@ class ChatTemplate(BaseModel):
 
         ``bos_token`` and ``eos_token`` are variables in it: `start_of_text` and `end_of_turn`.
         """
-        source = self.jinja if self.builtin is None else jinja_source.builtin_source(self.builtin)
-        return jinja_source.with_system_instruction(source or "", self.system_instruction)
+        source = self.jinja if self.builtin is None else builtin_source(self.builtin)
+        return with_system_instruction(source or "", self.system_instruction)
 
     @property
     def markers(self) -> tuple[str, ...]:
@@ -290,3 +326,27 @@ def _split(prompt: str, full: str) -> tuple[str, str]:
 
 def _invalid(problem: str) -> InvalidArgument:
     return InvalidArgument(problem, reason="CHAT_TEMPLATE_INVALID")
+
+
+def losses(template: ChatTemplate) -> list[str]:
+    """What of hostile texts the template does not write as it is, or refuses, in words.
+
+    A row that holds such a text is dropped or refused when a dataset is built, though not because it stands
+    here: each row is looked at. Raises InvalidArgument for a template that fails on any text.
+    """
+    turns = {name: (_PLAIN, reply) for name, reply in _REPLIES.items()}
+    turns |= {f"{name}, in a reply": (_PLAIN, text) for name, text in _TEXTS.items()}
+    turns |= {f"{name}, in a prompt": (text, _PLAIN) for name, text in _TEXTS.items()}
+    held = ", ".join(template.control_texts)
+    return [name for name, turn in turns.items() if _is_lost(template, turn)] + [f"texts that hold {held}"]
+
+
+def _is_lost(template: ChatTemplate, turn: tuple[str, str]) -> bool:
+    # Named already, as one of the control texts.
+    if any(held in text for held in template.control_texts for text in turn):
+        return False
+    try:
+        (example,) = template.split_turns([turn])
+    except InvalidArgument:
+        return True
+    return template.frame.lost(turn, example) is not None

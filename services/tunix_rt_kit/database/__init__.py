@@ -1,10 +1,9 @@
 """One way to SQLite and PostgreSQL: engine, sessions, migrations, portable column types, request ids,
 errors."""
 
-from tunix_rt_kit.database.bulk import bulk_insert
+from tunix_rt_kit.database.columns import CanonicalJson, UtcDateTime, bulk_insert
 from tunix_rt_kit.database.engine import Database, transaction_lock
 from tunix_rt_kit.database.request_log import RequestLog, check_request_id, request_log_table
-from tunix_rt_kit.database.types import CanonicalJson, UtcDateTime
 
 __all__ = [
     "CanonicalJson",

@@ -8,17 +8,56 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from alembic import command
+import psycopg
+from alembic import command, context
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, MetaData, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from tunix_rt_kit.callers import check, current_caller, ended_by_leaving
-from tunix_rt_kit.database.failures import translated
-from tunix_rt_kit.errors import DataLoss, InvalidArgument
+from tunix_rt_kit.errors import (
+    Aborted,
+    DataLoss,
+    DomainError,
+    FailedPrecondition,
+    InvalidArgument,
+    ResourceExhausted,
+    Unavailable,
+)
 
+# By SQLite's primary result code: https://www.sqlite.org/rescode.html
+_SQLITE: dict[str, tuple[type[DomainError], str, str]] = {
+    "SQLITE_BUSY": (Unavailable, "DATABASE_BUSY", "is busy"),
+    "SQLITE_LOCKED": (Unavailable, "DATABASE_BUSY", "is locked"),
+    "SQLITE_CANTOPEN": (Unavailable, "DATABASE_UNAVAILABLE", "cannot be opened"),
+    "SQLITE_IOERR": (Unavailable, "DATABASE_UNAVAILABLE", "cannot be read or written"),
+    "SQLITE_FULL": (ResourceExhausted, "DATABASE_FULL", "is full"),
+    "SQLITE_READONLY": (FailedPrecondition, "DATABASE_READ_ONLY", "is read-only"),
+    "SQLITE_PERM": (FailedPrecondition, "DATABASE_READ_ONLY", "may not be used"),
+    "SQLITE_CORRUPT": (DataLoss, "DATABASE_CORRUPT", "is damaged"),
+    "SQLITE_NOTADB": (DataLoss, "DATABASE_CORRUPT", "is not a database file"),
+}
+# By SQLSTATE or its class: https://www.postgresql.org/docs/current/errcodes-appendix.html
+_POSTGRES: dict[str, tuple[type[DomainError], str, str]] = {
+    "08": (Unavailable, "DATABASE_UNAVAILABLE", "lost the connection"),
+    "25006": (FailedPrecondition, "DATABASE_READ_ONLY", "is read-only"),
+    "28": (FailedPrecondition, "DATABASE_REFUSED", "refused the login"),
+    "3D": (FailedPrecondition, "DATABASE_REFUSED", "does not exist"),
+    "40": (Aborted, "DATABASE_CONFLICT", "undid the transaction because of another one"),
+    "42501": (FailedPrecondition, "DATABASE_REFUSED", "denied permission"),
+    "42P01": (FailedPrecondition, "DATABASE_NOT_MIGRATED", "lacks a table; it must be migrated first"),
+    "42703": (FailedPrecondition, "DATABASE_NOT_MIGRATED", "lacks a column; it must be migrated first"),
+    "53100": (ResourceExhausted, "DATABASE_FULL", "is full"),
+    "53200": (ResourceExhausted, "DATABASE_FULL", "is out of memory"),
+    "53": (Unavailable, "DATABASE_BUSY", "has no free resources"),
+    "55": (Unavailable, "DATABASE_BUSY", "could not take a lock"),
+    "57": (Unavailable, "DATABASE_UNAVAILABLE", "ended the connection"),
+    "58": (Unavailable, "DATABASE_UNAVAILABLE", "has a system error"),
+    "XX": (DataLoss, "DATABASE_CORRUPT", "is damaged"),
+}
 _BEGIN = "tunix_rt_begin"
 _BUSY_TIMEOUT_MS = 30_000
 _CACHE_KIB = 16_384
@@ -28,6 +67,54 @@ _POOL_SIZE = 20
 _POOL_TIMEOUT_S = 30
 # Alembic's ``op`` and ``context`` are one per process: two migrations would use each other's connection.
 _migrating = threading.Lock()
+
+
+@contextmanager
+def translated(where: str) -> Iterator[None]:
+    """Turn a failure of the database at ``where`` (its URL without the password) into a domain error.
+
+    A violated constraint (IntegrityError) and a mistake in a statement stay SQLAlchemy's errors: only the
+    repository knows what they mean.
+    """
+    try:
+        yield
+    except PoolTimeout as error:
+        raise Unavailable(
+            f"database {where} is busy: every connection is in use", reason="DATABASE_BUSY"
+        ) from error
+    except DBAPIError as error:
+        known = domain_error(error, where)
+        if known is None:
+            raise
+        raise known from error
+
+
+def domain_error(error: DBAPIError, where: str) -> DomainError | None:
+    """The domain error for a driver's failure, or None if it is one that the repository must handle."""
+    if isinstance(error, IntegrityError | DataError):
+        return None
+    original = error.orig
+    detail = " ".join(str(original).split())
+    entry = None
+    sqlite_name = getattr(original, "sqlite_errorname", None)
+    if sqlite_name is not None:
+        entry = _SQLITE.get("_".join(str(sqlite_name).split("_")[:2]))
+        if entry is None and detail.startswith("no such table"):
+            entry = _POSTGRES["42P01"]
+        elif entry is None and ("no such column" in detail or "has no column named" in detail):
+            entry = _POSTGRES["42703"]
+    elif isinstance(original, psycopg.Error):
+        entry = _by_sqlstate(original.sqlstate, error.connection_invalidated or "connect" in detail)
+    if entry is None:
+        return None
+    kind, reason, what = entry
+    return kind(f"database {where} {what}: {detail}", reason=reason)
+
+
+def _by_sqlstate(state: str | None, connection_failed: bool) -> tuple[type[DomainError], str, str] | None:
+    if state is None:
+        return (Unavailable, "DATABASE_UNAVAILABLE", "is not reachable") if connection_failed else None
+    return _POSTGRES.get(state) or _POSTGRES.get(state[:2])
 
 
 class Database:
@@ -111,11 +198,6 @@ class Database:
             config.attributes["connection"] = connection
             command.upgrade(config, revision)
             self._check_foreign_keys(connection)
-
-    def ping(self) -> None:
-        """Raise as described above unless the database answers."""
-        with self.read() as session:
-            session.execute(text("SELECT 1"))
 
     def close(self) -> None:
         """Close all connections; a later call opens new ones."""
@@ -239,3 +321,26 @@ def _foreign_keys_off(connection: Connection) -> Iterator[None]:
         yield
     finally:
         driver.execute("PRAGMA foreign_keys = ON")
+
+
+def run(metadata: MetaData, version_table: str) -> None:
+    """Run the migrations on the connection that ``Database.upgrade`` handed over.
+
+    Args:
+        metadata: the service's tables, for comparison when a new revision is written.
+        version_table: where the applied revision stands; one per service, so that services may share a
+        database.
+
+    Raises TypeError if Alembic was started in another way.
+    """
+    connection = context.config.attributes.get("connection")
+    if not isinstance(connection, Connection):
+        raise TypeError("migrations run through tunix_rt_kit.database.Database.upgrade only")
+    context.configure(
+        connection=connection,
+        target_metadata=metadata,
+        version_table=version_table,
+        render_as_batch=connection.dialect.name == "sqlite",
+    )
+    with context.begin_transaction():
+        context.run_migrations()

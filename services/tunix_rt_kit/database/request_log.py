@@ -10,9 +10,9 @@ from typing import Any, TypeVar, cast
 from sqlalchemy import Column, MetaData, String, Table, insert, select
 from sqlalchemy.orm import Session
 
+from tunix_rt_kit.database.columns import CanonicalJson, UtcDateTime
 from tunix_rt_kit.database.engine import transaction_lock
-from tunix_rt_kit.database.types import CanonicalJson, UtcDateTime
-from tunix_rt_kit.errors import AlreadyExists, FieldViolation, InvalidArgument
+from tunix_rt_kit.errors import AlreadyExists, InvalidArgument
 from tunix_rt_kit.values import RequestKey
 
 _RULE = "1 to 64 characters of A-Z, a-z, 0-9, dot, colon, underscore and hyphen; a UUID is best"
@@ -39,11 +39,7 @@ def check_request_id(request_id: str) -> str:
     ``request_id``."""
     if request_id and not _ACCEPTED.fullmatch(request_id):
         description = f"{request_id[:40]!r} is not accepted; it must be {_RULE}"
-        raise InvalidArgument(
-            f"request_id: {description}",
-            reason="REQUEST_ID_INVALID",
-            violations=[FieldViolation("request_id", description)],
-        )
+        raise InvalidArgument.of_field("request_id", description, reason="REQUEST_ID_INVALID")
     return request_id
 
 

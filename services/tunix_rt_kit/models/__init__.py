@@ -3,7 +3,7 @@
 Importing this package imports neither JAX nor any model code.
 """
 
-from tunix_rt_kit.models.catalog import CATALOG, CatalogEntry
+from tunix_rt_kit.models.pull import CATALOG, CatalogEntry
 from tunix_rt_kit.models.store import BaseModelInfo, ModelStore
 
 __all__ = ["CATALOG", "BaseModelInfo", "CatalogEntry", "ModelStore"]

@@ -1,4 +1,4 @@
-"""Folders that are there wholly or not at all, and what a full disk is called."""
+"""Folders that appear whole or not at all, and the errors of a file system."""
 
 from __future__ import annotations
 
@@ -19,18 +19,21 @@ _OS_ERROR = re.compile(r"os error (\d+)")
 
 @contextmanager
 def storing(path: Path) -> Iterator[None]:
-    """Turns a failure of the file system into the domain error that names ``path``."""
+    """Turn a failure of the file system into the domain error that names ``path``."""
     try:
         yield
     except OSError as error:
         raise storage_error(error, str(path)) from error
     except SafetensorError as error:
-        # safetensors writes by itself and tells of the system's error in its text alone.
-        number = _OS_ERROR.search(str(error))
-        if number is None:
-            raise
-        code = int(number[1])
-        raise storage_error(OSError(code, os.strerror(code)), str(path)) from error
+        raise storage_error(system_error(error), str(path)) from error
+
+
+def system_error(error: SafetensorError) -> OSError:
+    """The system's error behind one of safetensors, which names it in its text alone; raises any other."""
+    number = _OS_ERROR.search(str(error))
+    if number is None:
+        raise error
+    return OSError(int(number[1]), os.strerror(int(number[1])))
 
 
 @contextmanager

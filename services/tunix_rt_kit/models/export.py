@@ -23,7 +23,7 @@ from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import AlreadyExists, DomainError
 from tunix_rt_kit.models import durable, tensor_files
 from tunix_rt_kit.models.adapter import Adapter, read_adapter
-from tunix_rt_kit.models.families import CONFIG_FILE, unsupported
+from tunix_rt_kit.models.config import CONFIG_FILE, unsupported
 from tunix_rt_kit.models.hf_folder import (
     INDEX_FILE,
     MAX_TOKENIZER_BYTES,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,12 +15,20 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from tunix_rt_kit.models.gguf_header import GgufMetadata, model_config, refusal
-from tunix_rt_kit.models.gguf_layout import check_layout
-from tunix_rt_kit.models.gguf_tokenizer import tokenizer_config, tokenizer_json
+from tunix_rt_kit.models.durable import system_error
+from tunix_rt_kit.models.gguf_file import GgufMetadata, check_layout, model_config, refusal
 from tunix_rt_kit.models.hf_folder import read_config
 from tunix_rt_kit.regular_files import UnfitFile
 
+# How text is cut before merging, by llama.cpp's name. The pattern is published with Qwen2 and Llama 3, which
+# differ in how many digits stay together.
+_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_DIGITS_TOGETHER = {"qwen2": "", "llama-bpe": "{1,3}"}
+_ADDED_FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+_BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 _PLAIN_NAMES = {
     "token_embd.weight": "model.embed_tokens.weight",
     "output_norm.weight": "model.norm.weight",
@@ -42,6 +49,83 @@ _LAYER_NAMES = {
 }
 _LAYER_TENSOR = re.compile(r"blk\.(\d+)\.([a-z_]+)\.(weight|bias)")
 _ROPE_FACTORS = "rope_freqs.weight"
+
+
+def tokenizer_json(metadata: GgufMetadata) -> str:
+    """The ``tokenizer.json`` of a GPT-2-style vocabulary.
+
+    Written out here, not by the ``tokenizers`` package, so that its bytes do not change with that package.
+
+    ``tokenizer.ggml.pre`` names how text is cut before merging. ``smollm`` is: every digit apart, then
+    GPT-2's own pattern, no space put in front. Qwen's text is composed (NFC) before; Llama 3 takes a word
+    that is a token without merging.
+
+    Raises:
+        InvalidArgument: GGUF_UNSUPPORTED, for another kind of vocabulary.
+    """
+    kind, pre = metadata.text("tokenizer.ggml.model"), metadata.text("tokenizer.ggml.pre")
+    if kind != "gpt2" or pre not in {"smollm", *_DIGITS_TOGETHER}:
+        raise refusal(
+            f"GGUF tokenizer is {kind!r} with pre-tokenizer {pre!r}; understood is 'gpt2' with one of "
+            f"{', '.join(['smollm', *_DIGITS_TOGETHER])}"
+        )
+    tokens = metadata.tokens
+    added = [{"id": i, "content": tokens[i], **_ADDED_FLAGS} for i in metadata.control_ids]
+    tokenizer = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": added,
+        "normalizer": {"type": "NFC"} if pre == "qwen2" else None,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": _cutting(pre)},
+        "post_processor": None,
+        "decoder": _BYTE_LEVEL,
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": pre == "llama-bpe",
+            "vocab": {token: i for i, token in enumerate(tokens)},
+            "merges": metadata.texts("tokenizer.ggml.merges"),
+        },
+    }
+    return json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":"))
+
+
+def tokenizer_config(metadata: GgufMetadata) -> dict[str, Any]:
+    """The ``tokenizer_config.json``; the class is the one that takes ``tokenizer.json`` as it is."""
+    tokens = metadata.tokens
+
+    def token(name: str) -> str | None:
+        index = metadata.token_id(name)
+        return None if index is None else tokens[index]
+
+    config = {
+        "add_bos_token": bool(metadata.get("tokenizer.ggml.add_bos_token", False)),
+        "add_prefix_space": False,
+        "additional_special_tokens": [tokens[i] for i in metadata.control_ids],
+        "bos_token": token("bos"),
+        "chat_template": metadata.text("tokenizer.chat_template", "") or None,
+        "clean_up_tokenization_spaces": False,
+        "eos_token": token("eos"),
+        "model_max_length": metadata.count(f"{metadata.architecture}.context_length"),
+        "pad_token": token("padding"),
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "unk_token": token("unknown"),
+    }
+    return {name: value for name, value in config.items() if value is not None}
+
+
+def _cutting(pre: str) -> list[dict[str, Any]]:
+    if pre == "smollm":
+        return [{"type": "Digits", "individual_digits": True}, _BYTE_LEVEL]
+    pattern = {"Regex": _WORDS % _DIGITS_TOGETHER[pre]}
+    words = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
+    return [words, _BYTE_LEVEL | {"use_regex": False}]
 
 
 def convert_gguf(gguf_path: Path, folder: Path, progress: Callable[[int, int], None]) -> None:
@@ -157,11 +241,7 @@ def _save_weights(weights: dict[str, npt.NDArray[Any]], path: Path) -> None:
     try:
         save_file(weights, path, metadata={"format": "pt"})
     except SafetensorError as error:
-        # safetensors reports a full disk only in its message.
-        code = re.search(r"os error (\d+)", str(error))
-        if code is None:
-            raise
-        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
+        raise system_error(error) from error
 
 
 def _write_json(path: Path, value: Any) -> None:

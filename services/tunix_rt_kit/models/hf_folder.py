@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from tunix_rt_kit.errors import FailedPrecondition
-from tunix_rt_kit.models.families import CONFIG_FILE, Fields, ModelConfig, family_of, unfit, unsupported
+from tunix_rt_kit.models.config import CONFIG_FILE, Fields, ModelConfig, unfit, unsupported
+from tunix_rt_kit.models.families import family_of
 from tunix_rt_kit.models.tensor_header import TensorPlace, read_header, same_tensor
 from tunix_rt_kit.regular_files import SMALL, UnfitFile, check, read_json, read_text
 

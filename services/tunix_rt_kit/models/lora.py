@@ -16,9 +16,9 @@ from flax import nnx
 
 from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_kit.models.adapter import CONFIG_FILE, TARGET_MODULES, WEIGHTS_FILE, read_adapter, write_adapter
-from tunix_rt_kit.models.families import ModelConfig
-from tunix_rt_kit.models.loader import rebuilt
-from tunix_rt_kit.models.networks import Decoder
+from tunix_rt_kit.models.config import ModelConfig
+from tunix_rt_kit.models.decoder import Decoder
+from tunix_rt_kit.models.pretrained import rebuilt
 
 __all__ = [
     "CONFIG_FILE",

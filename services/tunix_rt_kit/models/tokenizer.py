@@ -11,7 +11,7 @@ from typing import Any, Final
 from tokenizers import Tokenizer
 
 from tunix_rt_kit.errors import FailedPrecondition, InvalidArgument
-from tunix_rt_kit.models.families import unfit, unsupported
+from tunix_rt_kit.models.config import unfit, unsupported
 from tunix_rt_kit.models.hf_folder import (
     MAX_TOKENIZER_BYTES,
     TOKENIZER_FILE,
@@ -90,10 +90,6 @@ class ModelTokenizer(TextTokenizer):
             raise unsupported(folder, "eos_token", None, "tokenizer_config.json must name one")
         self._eos = eos
         self._pad = self._padding(special, folder)
-
-    def bos_id(self) -> int | None:
-        """Id of the declared first token, or None."""
-        return self._bos
 
     def eos_id(self) -> int:
         """Id of the token that ends a turn."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from tunix_rt_kit.errors import FieldViolation, InvalidArgument
+from tunix_rt_kit.errors import InvalidArgument
 
 MAX_ENTRIES: Final = 10_000
 """Entries of one repeated field of the contract. Most fields take fewer, as their services say."""
@@ -127,11 +127,10 @@ class _Count:
 
 def _too_many(field: str, what: str, most: int) -> InvalidArgument:
     description = f"holds more than {most:,} {what}; at most {most:,} would be right"
-    return InvalidArgument(
-        f"{field or 'the request'}: {description}",
-        reason="TOO_MANY_ENTRIES",
-        violations=[FieldViolation(field, description)] if field else (),
-    )
+    reason = "TOO_MANY_ENTRIES"
+    if not field:
+        return InvalidArgument(f"the request: {description}", reason=reason)
+    return InvalidArgument.of_field(field, description, reason=reason)
 
 
 @cache

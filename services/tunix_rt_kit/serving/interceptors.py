@@ -1,7 +1,6 @@
-"""What surrounds every RPC: the request context with its access log line, the bounds of requests, and the
-translation of errors.
+"""What surrounds every RPC.
 
-Both wrap all four kinds of handlers, whose behaviours must be coroutine functions or async generators.
+Handlers of all four kinds are wrapped; their behaviours must be coroutine functions or async generators.
 """
 
 from __future__ import annotations
@@ -18,11 +17,10 @@ from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from tunix_rt_kit.callers import begin_call
+from tunix_rt_kit.callers import REQUEST_ID_KEY, begin_call, current_request_id
 from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.serving.blocking import run_blocking
 from tunix_rt_kit.serving.bounds import check_bounds, malformed
-from tunix_rt_kit.serving.context import REQUEST_ID_KEY, begin_request, current_request_id
 from tunix_rt_kit.serving.logging import get_logger
 from tunix_rt_kit.serving.status import ERROR_DOMAIN, status_of
 
@@ -39,9 +37,14 @@ Behavior = Callable[[Any, Any], Any]
 Handler = Any  # grpc.RpcMethodHandler; its attributes are not in the stubs
 
 
-class RequestContextInterceptor(_Interceptor):
-    """Gives each call a request id (``x-request-id``, taken from the caller or made) and one access log
-    line."""
+class CallInterceptor(_Interceptor):
+    """Gives every call an id and an access log line, checks the bounds of requests, and translates errors.
+
+    The request id is the caller's ``x-request-id``, or made. A domain error becomes its canonical code with
+    ErrorInfo and BadRequest; anything else a bland INTERNAL, whose request id leads to the traceback in the
+    log. Requests are decoded here: bytes that are no message of the method's type are INVALID_ARGUMENT
+    (REQUEST_MALFORMED), and so are more entries than ``check_bounds`` lets pass (TOO_MANY_ENTRIES).
+    """
 
     async def intercept_service(
         self,
@@ -56,40 +59,6 @@ class RequestContextInterceptor(_Interceptor):
         for key, value in handler_call_details.invocation_metadata or ():
             if key == REQUEST_ID_KEY:
                 offered = value if isinstance(value, str) else ""
-
-        def unary(behavior: Behavior) -> Behavior:
-            async def call(request: Any, context: Any) -> Any:
-                with _request(method, offered, context):
-                    return await _result(behavior(request, context))
-
-            return call
-
-        def stream(behavior: Behavior) -> Behavior:
-            async def call(request: Any, context: Any) -> AsyncIterator[Any]:
-                with _request(method, offered, context):
-                    async for response in _responses(behavior(request, context)):
-                        yield response
-
-            return call
-
-        return _rewrapped(handler, unary, stream)
-
-
-class ErrorInterceptor(_Interceptor):
-    """Turns domain errors into a canonical code with ErrorInfo and BadRequest, and anything else into a bland
-    INTERNAL whose request id leads to the traceback in the log. Requests are decoded here: bytes that are no
-    message of the method's type are INVALID_ARGUMENT (REQUEST_MALFORMED), and so are more entries than
-    ``check_bounds`` lets pass (TOO_MANY_ENTRIES)."""
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler:
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
-        method: str = handler_call_details.method
         decode = _decoder(handler.request_deserializer)
 
         async def received(data: Any) -> Any:
@@ -100,24 +69,26 @@ class ErrorInterceptor(_Interceptor):
 
         def unary(behavior: Behavior) -> Behavior:
             async def call(request: Any, context: Any) -> Any:
-                try:
-                    return await _result(behavior(await received(request), context))
-                except Exception as error:
-                    await _abort(error, method, context)
+                with _request(method, offered, context):
+                    try:
+                        return await _result(behavior(await received(request), context))
+                    except Exception as error:
+                        await _abort(error, method, context)
 
             return call
 
         def stream(behavior: Behavior) -> Behavior:
             async def call(request: Any, context: Any) -> AsyncIterator[Any]:
-                try:
-                    async for response in _responses(behavior(await received(request), context)):
-                        yield response
-                except Exception as error:
-                    await _abort(error, method, context)
+                with _request(method, offered, context):
+                    try:
+                        async for response in _responses(behavior(await received(request), context)):
+                            yield response
+                    except Exception as error:
+                        await _abort(error, method, context)
 
             return call
 
-        return _rewrapped(handler, unary, stream, decoded=False)
+        return _rewrapped(handler, unary, stream)
 
 
 def _decoder(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
@@ -181,8 +152,7 @@ async def _abort(error: Exception, method: str, context: Any) -> None:
 
 @contextmanager
 def _request(method: str, offered: str, context: Any) -> Iterator[None]:
-    request_id = begin_request(offered, method)
-    begin_call()
+    request_id = begin_call(offered, method)
     context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
     started = time.perf_counter()
     code = ""
@@ -204,17 +174,10 @@ def _code_name(code: Any) -> str:
 
 
 def _rewrapped(
-    handler: Handler,
-    unary: Callable[[Behavior], Behavior],
-    stream: Callable[[Behavior], Behavior],
-    *,
-    decoded: bool = True,
+    handler: Handler, unary: Callable[[Behavior], Behavior], stream: Callable[[Behavior], Behavior]
 ) -> Handler:
-    """The handler with its behaviour wrapped; where it is not ``decoded``, that gets requests as bytes."""
-    codec = {
-        "request_deserializer": handler.request_deserializer if decoded else None,
-        "response_serializer": handler.response_serializer,
-    }
+    """The handler with its behaviour wrapped, which gets requests as bytes."""
+    codec = {"request_deserializer": None, "response_serializer": handler.response_serializer}
     if handler.request_streaming and handler.response_streaming:
         return grpc.stream_stream_rpc_method_handler(stream(handler.stream_stream), **codec)
     if handler.request_streaming:

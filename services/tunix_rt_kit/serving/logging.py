@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import structlog
 
-from tunix_rt_kit.serving.context import current_request_id
+from tunix_rt_kit.callers import current_request_id
 from tunix_rt_kit.text import visible
 
 LogFormat = Literal["json", "console"]

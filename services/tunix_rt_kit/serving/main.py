@@ -1,21 +1,50 @@
-"""The entry point that every service's ``__main__`` shares."""
+"""The entry point that all services share, and a service that is ready to be served."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from typing import TypeVar
 
 from tunix_rt_kit.errors import DomainError
+from tunix_rt_kit.serving.blocking import run_blocking
 from tunix_rt_kit.serving.logging import configure_logging
 from tunix_rt_kit.serving.server import ServiceRegistration, StartError, serve
 from tunix_rt_kit.serving.settings import ServerSettings, SettingsInvalid, load_settings
 
 Settings = TypeVar("Settings", bound=ServerSettings)
 OpenServices = Callable[[Settings, asyncio.Event], AbstractAsyncContextManager[Sequence[ServiceRegistration]]]
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltService:
+    """A service put together from its settings and not yet started.
+
+    ``start`` makes it ready for calls (it migrates the schema and takes up unfinished jobs), ``stop`` ends it
+    gracefully. Both block and raise DomainError. ``stop`` may be called without ``start``.
+    """
+
+    registration: ServiceRegistration
+    start: Callable[[], None]
+    stop: Callable[[], None]
+
+
+@asynccontextmanager
+async def opened(*services: BuiltService) -> AsyncIterator[Sequence[ServiceRegistration]]:
+    """Start the services in order, give their registrations, and stop them in reverse order."""
+    started: list[BuiltService] = []
+    try:
+        for service in services:
+            started.append(service)
+            await run_blocking(service.start)
+        yield [service.registration for service in services]
+    finally:
+        for service in reversed(started):
+            await run_blocking(service.stop)
 
 
 def run_service(
@@ -26,16 +55,17 @@ def run_service(
     argv: Sequence[str] | None = None,
     commands: Mapping[str, Callable[[Settings], None]] | None = None,
 ) -> int:
-    """Parse settings, set up logs, serve until told to stop; returns the exit code.
+    """Parse settings, set up logs and serve until told to stop.
 
     Args:
         settings_type: the service's settings.
-        open_services: builds the service from its settings and the stop event, and takes it down again
-        afterwards. program: the name in messages and in ``--help``. argv: arguments without the program;
-        ``sys.argv[1:]`` if None. commands: what else the program does, by the first argument (``migrate``),
-        with the same settings.
+        open_services: builds the service from its settings and the stop event, and takes it down afterwards.
+        program: the name in messages and in ``--help``.
+        argv: arguments without the program; ``sys.argv[1:]`` if None.
+        commands: what else the program does with the same settings, by the first argument (``migrate``).
 
-    A bad setting gives code 2 and a failed start code 1, each with one line on standard error.
+    Returns:
+        0; 2 for a bad setting and 1 for a failed start, each with one line on standard error.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = (commands or {}).get(arguments[0]) if arguments else None

@@ -15,7 +15,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from tunix_rt_kit.serving.blocking import run_blocking
-from tunix_rt_kit.serving.interceptors import ErrorInterceptor, RequestContextInterceptor
+from tunix_rt_kit.serving.interceptors import CallInterceptor
 from tunix_rt_kit.serving.logging import get_logger
 from tunix_rt_kit.serving.settings import ServerSettings
 from tunix_rt_kit.serving.watchdog import killed_when_late
@@ -65,7 +65,7 @@ async def running_server(
     """
     stop = stop or asyncio.Event()
     server = grpc.aio.server(
-        interceptors=[RequestContextInterceptor(), ErrorInterceptor()],
+        interceptors=[CallInterceptor()],
         options=[
             # Two servers on one port would share its calls at random.
             ("grpc.so_reuseport", 0),

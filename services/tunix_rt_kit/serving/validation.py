@@ -1,15 +1,21 @@
-"""Collects the wrong fields of a request."""
+"""The wrong fields of a request, collected and described."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Annotated, Any, Final, TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from tunix_rt_kit.errors import FieldViolation, InvalidArgument
 
 MOST: Final = 1_000
-"""Wrong fields that are worth looking for: an error names the first few of them."""
+"""Nobody looks for more wrong fields than these; an error names the first few of them."""
+_SHOWN = 60
+T = TypeVar("T", bound=BaseModel)
+Location = tuple[int | str, ...]
 
 
 @dataclass(slots=True)
@@ -19,7 +25,7 @@ class Violations:
     found: list[FieldViolation] = field(default_factory=list)
 
     def check(self, condition: bool, field_path: str, description: str) -> bool:
-        """Note a violation unless ``condition`` holds; returns ``condition``."""
+        """Note a violation unless ``condition`` holds. Returns ``condition``."""
         if not condition:
             self.add(field_path, description)
         return condition
@@ -34,13 +40,13 @@ class Violations:
 
     @property
     def enough(self) -> bool:
-        """Whether so many are wrong that nobody looks for more."""
+        """Whether so many fields are wrong that looking for more is of no use."""
         return len(self.found) >= MOST
 
     def raise_if_any(
         self, reason: str, message: str = "", *, metadata: Mapping[str, str] | None = None
     ) -> None:
-        """Raise one InvalidArgument that names every violation, or return if there is none.
+        """Raise one InvalidArgument that names every violation, if there is any.
 
         Args:
             reason: the error's reason.
@@ -57,3 +63,78 @@ class Violations:
             least = "at least " if self.enough else ""
             line += f" (and {least}{len(self.found) - 1:,} more)"
         raise InvalidArgument(line, reason=reason, metadata=metadata, violations=self.found)
+
+
+def field_problems(error: ValidationError) -> Iterator[tuple[Location, str]]:
+    """The place and the description of each problem, in the words of this project.
+
+    A validator of our own raises ``PydanticCustomError``, whose message is taken as it is; its context may
+    hold a ``path``, a tuple that leads from the validated field to the wrong place in it.
+    """
+    for problem in error.errors():
+        if problem["type"] == "default_factory_not_called":
+            # Follows from the problem of another field.
+            continue
+        inner: Location = tuple(problem.get("ctx", {}).get("path", ()))
+        yield (*problem["loc"], *inner), _description(problem)
+
+
+def validated(kind: type[T], fields: Mapping[str, Any], path: str, wrong: Violations) -> T:
+    """``fields`` as a value of ``kind``; what is wrong is noted as the fields at ``path``.
+
+    Where something is wrong, the value has the right fields and the defaults of the others, and none where
+    there is no default: enough to look for what is wrong between the right fields.
+    """
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        for location, description in field_problems(error):
+            wrong.add(field_path((path, *location)), description)
+        bad = {problem["loc"][0] for problem in error.errors()}
+    right = {name: value for name, value in fields.items() if name not in bad}
+    for name, value in right.items():
+        field = kind.model_fields[name]
+        adapter: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, field])  # type: ignore[arg-type]
+        right[name] = adapter.validate_python(value)
+    return kind.model_construct(**right)
+
+
+def field_path(location: Sequence[int | str]) -> str:
+    """A location as text: ``traces[3].steps[0].content``."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return text.removeprefix(".")
+
+
+def _description(problem: ErrorDetails) -> str:
+    kind, value = problem["type"], problem["input"]
+    limits: dict[str, Any] = problem.get("ctx", {})
+    if kind == "string_too_short":
+        return "is empty; at least 1 character is needed"
+    if kind == "string_too_long":
+        return f"has {len(value):,} characters; at most {limits['max_length']:,} would be right"
+    if kind == "string_pattern_mismatch":
+        return f"is {_shown(value)}; it must match {limits['pattern']}"
+    if kind == "too_short":
+        return f"has {limits['actual_length']:,} entries; at least {limits['min_length']:,} would be right"
+    if kind == "too_long":
+        return f"has {limits['actual_length']:,} entries; at most {limits['max_length']:,} would be right"
+    if kind == "greater_than_equal":
+        return f"is {value}; at least {limits['ge']} would be right"
+    if kind == "less_than_equal":
+        return f"is {value}; at most {limits['le']} would be right"
+    if kind == "less_than":
+        return f"is {value}; less than {limits['lt']} would be right"
+    if kind == "literal_error":
+        known = limits["expected"].replace("'", "").replace(" or ", ", ")
+        return f"is {_shown(value)}; one of {known} would be right"
+    if kind == "greater_than":
+        return f"is {value}; more than {limits['gt']} would be right"
+    if kind == "finite_number":
+        return f"is {value}; a finite number would be right"
+    # pydantic links a page to each kind of its own, and none to a custom one.
+    return f"is {_shown(value)}: {problem['msg']}" if "url" in problem else problem["msg"]
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."

@@ -10,8 +10,7 @@ from typing import Any, Final, Protocol
 from tunix_rt_kit.artifacts import canonical_json, digest_json
 from tunix_rt_kit.callers import check
 from tunix_rt_kit.errors import DomainError, FailedPrecondition, FieldViolation, InvalidArgument, NotFound
-from tunix_rt_kit.serving.paging import Paging
-from tunix_rt_kit.serving.resources import parse_name
+from tunix_rt_kit.serving.resources import Paging, parse_name
 from tunix_rt_kit.serving.validation import Violations
 from tunix_rt_kit.text import normalised
 from tunix_rt_kit.values import NO_REQUEST_ID, Page, RequestKey

@@ -9,9 +9,8 @@ from pydantic import ValidationError
 
 from tunix_rt_kit.callers import check
 from tunix_rt_kit.errors import InvalidArgument
-from tunix_rt_kit.serving.field_errors import field_path, field_problems
 from tunix_rt_kit.serving.resources import parse_name
-from tunix_rt_kit.serving.validation import Violations
+from tunix_rt_kit.serving.validation import Violations, field_path, field_problems
 from tunix_rt_trace_store.traces.content import rendered
 from tunix_rt_trace_store.traces.model import (
     MAX_BATCH,

@@ -13,7 +13,7 @@ from tunix_rt_kit.errors import DomainError, FailedPrecondition
 from tunix_rt_kit.models.hf_folder import read_config
 from tunix_rt_kit.models.store import BaseModelInfo, ModelStore
 from tunix_rt_kit.models.tokenizer import load_tokenizer, read_tokenizer
-from tunix_rt_kit.values import ChatTemplateFields, StoredFile
+from tunix_rt_kit.values import StoredFile
 from tunix_rt_trainer.base_models.model import BaseModelShape, BaseModelSummary, Projection
 
 
@@ -126,7 +126,7 @@ def _summary(
         template = ChatTemplate.from_jinja(
             info.chat_template, bos_token=info.bos_token or "", eos_token=info.eos_token
         )
-        fields, digest = ChatTemplateFields(**template.model_dump()), template.digest
+        fields, digest = template.fields, template.digest
     return BaseModelSummary(
         id=info.id,
         available=info.pulled,

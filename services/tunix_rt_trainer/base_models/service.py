@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from tunix_rt_kit.serving.paging import Paging
+from tunix_rt_kit.serving.resources import Paging
 from tunix_rt_kit.values import Page
 from tunix_rt_trainer.base_models.model import BaseModelSummary
 

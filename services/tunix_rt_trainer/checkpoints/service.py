@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final, Protocol, cast, get_args
 
 from tunix_rt_kit.errors import FieldViolation, InvalidArgument, NotFound
-from tunix_rt_kit.serving.paging import Paging
-from tunix_rt_kit.serving.resources import parse_name, parse_names
+from tunix_rt_kit.serving.resources import Paging, parse_name, parse_names
 from tunix_rt_kit.values import Page, StoredFile
 from tunix_rt_trainer.checkpoints.model import Checkpoint, ExportFormat
 from tunix_rt_trainer.jobs.model import TrainingJob

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from tunix_rt_kit.errors import FailedPrecondition, FieldViolation, InvalidArgument
-from tunix_rt_kit.serving.field_errors import validated
-from tunix_rt_kit.serving.validation import Violations
+from tunix_rt_kit.serving.validation import Violations, validated
 from tunix_rt_trainer.base_models.model import BaseModelSummary
 from tunix_rt_trainer.jobs.model import (
     MAX_ROWS,

@@ -12,7 +12,7 @@ from tunix_rt_kit.artifacts import ArtifactStore, digest_json
 from tunix_rt_kit.artifacts.store import storage_error
 from tunix_rt_kit.jobs import WorkerProcess
 from tunix_rt_kit.jobs.environment import Group, passed_on
-from tunix_rt_kit.models.runtime import pulling_environment
+from tunix_rt_kit.models.pull import pulling_environment
 from tunix_rt_kit.regular_files import read_bytes
 from tunix_rt_kit.values import StoredFile
 from tunix_rt_trainer.checkpoints.model import Checkpoint, TrainingManifest

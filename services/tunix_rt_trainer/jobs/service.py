@@ -10,8 +10,7 @@ from typing import Any, Final, Protocol
 from tunix_rt_kit.artifacts import digest_json
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.models.runtime import fast_dtype, on_gpu
-from tunix_rt_kit.serving.paging import Paging
-from tunix_rt_kit.serving.resources import format_name, new_id, parse_name
+from tunix_rt_kit.serving.resources import Paging, format_name, new_id, parse_name
 from tunix_rt_kit.values import JobError, JobState, Page, Progress, RequestKey, StageTiming, StoredFile
 from tunix_rt_trainer.base_models.model import BaseModelShape, BaseModelSummary
 from tunix_rt_trainer.checkpoints.model import Checkpoint

@@ -19,10 +19,10 @@ from safetensors.numpy import save_file
 from tunix_rt_kit.artifacts import digest_file, digest_json
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import DataLoss, DomainError, FailedPrecondition
+from tunix_rt_kit.loss_mask import ExampleEncoder, TextExample, TokenExample, parse_example
 from tunix_rt_kit.models.durable import storing
 from tunix_rt_kit.models.store import BaseModelInfo
 from tunix_rt_kit.models.tokenizer import load_tokenizer
-from tunix_rt_kit.supervision import ExampleEncoder, TextExample, TokenExample, parse_example
 from tunix_rt_trainer.base_models.catalog import require_single_tokens
 from tunix_rt_trainer.jobs.model import TRAIN_SPLIT, VALIDATION_SPLIT, EarlyStopping, SplitFile, WorkerSpec
 from tunix_rt_trainer.jobs.plan import step_count
@@ -214,7 +214,7 @@ class DataPreparation:
         spec, inputs = self.worker.spec, self.worker.inputs
         self._check_length()
         tokenizer = load_tokenizer(self.model.path)
-        template = ChatTemplate(**inputs.chat_template.model_dump())
+        template = ChatTemplate.of(inputs.chat_template)
         end_of_turn = template.end_of_turn
         require_single_tokens((*inputs.turn_markers, end_of_turn), tokenizer, spec.base_model)
         end_id = tokenizer.token_id(end_of_turn)

@@ -17,9 +17,9 @@ import qwix
 from flax import nnx
 from tunix.models.llama3 import model as llama3
 
-from tunix_rt_kit.models.families import ModelConfig
-from tunix_rt_kit.models.networks import Decoder
-from tunix_rt_kit.models.networks.llama import Llama
+from tunix_rt_kit.models.config import ModelConfig
+from tunix_rt_kit.models.decoder import Decoder
+from tunix_rt_kit.models.networks import Llama
 from tunix_rt_trainer.jobs.model import Remat
 from tunix_rt_trainer.worker.kernels import KEPT, adapted, as_bits, attention, dense, from_bits, kept
 

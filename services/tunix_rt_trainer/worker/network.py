@@ -15,10 +15,10 @@ from flax import nnx
 from tunix.sft.utils import is_lora_enabled
 
 from tunix_rt_kit.errors import FailedPrecondition
-from tunix_rt_kit.models.loader import load_model
+from tunix_rt_kit.models.decoder import Decoder
 from tunix_rt_kit.models.lora import apply_lora
-from tunix_rt_kit.models.networks import Decoder
-from tunix_rt_kit.models.networks.llama import Llama
+from tunix_rt_kit.models.networks import Llama
+from tunix_rt_kit.models.pretrained import load_model
 from tunix_rt_kit.models.runtime import Dtype, chosen_dtype
 from tunix_rt_trainer.jobs.model import MeshShape, Method, Remat, TrainingSpec
 from tunix_rt_trainer.worker import forward

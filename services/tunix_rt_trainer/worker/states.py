@@ -17,11 +17,11 @@ from safetensors.numpy import load_file, save_file
 
 from tunix_rt_kit.artifacts import canonical_json, digest_file
 from tunix_rt_kit.chat import ChatTemplate
+from tunix_rt_kit.models.decoder import Decoder
 from tunix_rt_kit.models.durable import is_partial, new_folder
 from tunix_rt_kit.models.export import Conversation
 from tunix_rt_kit.models.lora import save_adapter
-from tunix_rt_kit.models.networks import Decoder
-from tunix_rt_kit.models.saver import save_model
+from tunix_rt_kit.models.pretrained import save_model
 from tunix_rt_kit.regular_files import read_json
 from tunix_rt_trainer.checkpoints.model import TrainingManifest
 from tunix_rt_trainer.jobs.model import StepMetrics, WorkerSpec
@@ -225,7 +225,7 @@ class JobKeeper:
         if lora is not None:
             save_adapter(network, folder, alpha=lora.alpha, base_model=self.worker.spec.base_model)
             return
-        template = ChatTemplate(**self.worker.inputs.chat_template.model_dump())
+        template = ChatTemplate.of(self.worker.inputs.chat_template)
         whole = folder / "model"
         save_model(network, whole, base=self.base, conversation=Conversation.by(template))
         for file in whole.iterdir():

@@ -15,8 +15,8 @@ from tunix.sft import sharding_utils
 from tunix.sft.hooks import DataHooks
 from tunix.sft.peft_trainer import PeftTrainer, TrainingConfig
 
-from tunix_rt_kit.models.networks import Decoder
-from tunix_rt_kit.models.networks.llama import Llama
+from tunix_rt_kit.models.decoder import Decoder
+from tunix_rt_kit.models.networks import Llama
 from tunix_rt_trainer.jobs.model import OptimizerConfig, StepMetrics
 from tunix_rt_trainer.worker.batches import Batch
 from tunix_rt_trainer.worker.forward import StackedLlama, unstacked

@@ -20,7 +20,7 @@ from tunix.sft.hooks import DataHooks
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.jobs import JobCancelled, JobDir
 from tunix_rt_kit.models import runtime
-from tunix_rt_kit.models.networks import Decoder
+from tunix_rt_kit.models.decoder import Decoder
 from tunix_rt_kit.models.runtime import give_back_memory
 from tunix_rt_kit.models.store import BaseModelInfo, ModelStore
 from tunix_rt_trainer.checkpoints.model import TrainingManifest

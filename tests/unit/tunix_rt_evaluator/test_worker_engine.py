@@ -18,9 +18,9 @@ from tunix_rt_evaluator.worker.prompts import token_digest
 from tunix_rt_evaluator.worker.slots import Generator, Output, Programs, bucket
 from tunix_rt_evaluator.worker.weights import BaseWeights
 from tunix_rt_kit.jobs import JobCancelled
+from tunix_rt_kit.models.decoder import Decoder
 from tunix_rt_kit.models.families import FAMILIES
-from tunix_rt_kit.models.loader import load_model, logits, make_mesh
-from tunix_rt_kit.models.networks import Decoder
+from tunix_rt_kit.models.pretrained import load_model, logits, make_mesh
 
 CONTEXT = 128
 NEW = 20

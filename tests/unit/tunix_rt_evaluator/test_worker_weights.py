@@ -13,10 +13,10 @@ from flax import nnx
 from support.adapters import with_random_lora
 from support.tiny_model import make_tiny_model
 from tunix_rt_evaluator.worker.weights import BaseWeights
+from tunix_rt_kit.models.decoder import Decoder
 from tunix_rt_kit.models.families import FAMILIES
-from tunix_rt_kit.models.loader import load_model, logits, make_mesh
 from tunix_rt_kit.models.lora import load_adapter, save_adapter
-from tunix_rt_kit.models.networks import Decoder
+from tunix_rt_kit.models.pretrained import load_model, logits, make_mesh
 
 TOKENS = jnp.asarray(np.random.default_rng(1).integers(3, 259, (2, 24)), jnp.int32)
 WHOLE = jnp.ones((2, 24), bool)

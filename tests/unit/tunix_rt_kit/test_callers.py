@@ -80,11 +80,15 @@ async def test_a_statement_of_a_database_ends_and_the_connection_is_of_use_again
         with database.write() as session:
             session.execute(text(FOREVER))
 
+    def answers() -> None:
+        with database.read() as session:
+            session.execute(text("SELECT 1"))
+
     try:
         assert await left_after(reads, 0.5) < 1
         assert await left_after(writes, 0.5) < 1
         begin_call()
-        await run_blocking(database.ping)
+        await run_blocking(answers)
     finally:
         database.close()
 

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunix_rt_kit.supervision import TokenExample
+from tunix_rt_kit.loss_mask import TokenExample
 from tunix_rt_trainer.worker.batches import BatchPlan, BatchSource
 
 LENGTH, PAD = 12, 99

@@ -13,10 +13,10 @@ from flax import nnx
 
 from support.tiny_model import make_tiny_model
 from support.training_specs import SPEC
-from tunix_rt_kit.models.loader import load_model, logits, make_mesh
-from tunix_rt_kit.models.networks import Decoder
+from tunix_rt_kit.loss_mask import TokenExample
+from tunix_rt_kit.models.decoder import Decoder
+from tunix_rt_kit.models.pretrained import load_model, logits, make_mesh
 from tunix_rt_kit.models.runtime import Dtype
-from tunix_rt_kit.supervision import TokenExample
 from tunix_rt_trainer.jobs.model import LoraConfig
 from tunix_rt_trainer.worker.batches import Batch, BatchPlan, BatchSource
 from tunix_rt_trainer.worker.network import build_network, loss

@@ -16,8 +16,8 @@ from support.tiny_model import make_tiny_model
 from support.training import CHATML, rows
 from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.jobs import JobCancelled
-from tunix_rt_kit.models.loader import load_model, make_mesh
 from tunix_rt_kit.models.lora import load_adapter
+from tunix_rt_kit.models.pretrained import load_model, make_mesh
 from tunix_rt_kit.models.runtime import fast_dtype
 from tunix_rt_kit.models.store import ModelStore
 

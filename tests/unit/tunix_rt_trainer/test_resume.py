@@ -16,8 +16,8 @@ from support.job_folder import LINEAR, SPEC, JobFolder, Killed, largest_file
 from support.tiny_model import make_tiny_model
 from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.jobs import JobCancelled
-from tunix_rt_kit.models.loader import load_model, logits, make_mesh
 from tunix_rt_kit.models.lora import load_adapter
+from tunix_rt_kit.models.pretrained import load_model, logits, make_mesh
 from tunix_rt_trainer.jobs.model import EarlyStopping
 from tunix_rt_trainer.worker import states
 

@@ -13,8 +13,8 @@ from flax import nnx
 
 from support.tiny_model import make_tiny_model
 from support.training_specs import SPEC
-from tunix_rt_kit.models.loader import make_mesh
-from tunix_rt_kit.supervision import TokenExample
+from tunix_rt_kit.loss_mask import TokenExample
+from tunix_rt_kit.models.pretrained import make_mesh
 from tunix_rt_trainer.jobs.model import LoraConfig
 from tunix_rt_trainer.worker.batches import Batch, BatchPlan, BatchSource
 from tunix_rt_trainer.worker.network import build_network

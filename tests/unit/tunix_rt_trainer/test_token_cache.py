@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunix_rt_kit.supervision import TokenExample
+from tunix_rt_kit.loss_mask import TokenExample
 from tunix_rt_trainer.worker.data import TokenCache
 
 examples = st.lists(

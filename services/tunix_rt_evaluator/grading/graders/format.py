@@ -1,4 +1,4 @@
-"""Whether an output has the form in which ``tunix_rt_kit.chat.reasoning`` writes reasoning."""
+"""Whether an output has the form in which ``tunix_rt_kit.chat.trace_text`` writes reasoning."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from tunix_rt_evaluator.grading.model import GraderSettings, Question, Verdict, grader
-from tunix_rt_kit.chat.reasoning import ANSWER_LABEL, REASONING_HEADING
+from tunix_rt_kit.chat.trace_text import ANSWER_LABEL, REASONING_HEADING
 
 _STEP: Final = re.compile(r"(\d+)\. \S.*")
 

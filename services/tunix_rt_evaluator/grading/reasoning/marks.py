@@ -182,7 +182,7 @@ def _name_in(template: ChatTemplateFields | None) -> str:
 def _opens(template: ChatTemplateFields, pair: Pair) -> bool:
     """Whether what a template writes behind a question opens reasoning and does not close it."""
     asked = "\ue000"
-    prompt = ChatTemplate.model_validate(template.model_dump()).render(
+    prompt = ChatTemplate.of(template).render(
         [Message(role="user", content=asked)], add_generation_prompt=True
     )
     behind = prompt.rpartition(asked)[2]

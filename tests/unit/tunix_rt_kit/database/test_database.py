@@ -135,6 +135,11 @@ def test_writers_in_many_threads_lose_nothing(database: Database) -> None:
         assert session.execute(select(ITEMS.c.data)).scalar_one() == 80
 
 
+def ping(database: Database) -> None:
+    with database.read() as session:
+        session.execute(text("SELECT 1"))
+
+
 def create(database: Database, request_id: str, digest: str, make: Callable[[], str]) -> tuple[str, bool]:
     with database.write() as session:
         return LOG.once(session, RequestKey("CreateItem", request_id, digest), make)
@@ -187,7 +192,7 @@ def test_a_malformed_request_id_is_named(bad: str) -> None:
 SCRIPTS = {
     "env.py": """
 from sqlalchemy import MetaData
-from tunix_rt_kit.database import alembic_env
+from tunix_rt_kit.database import engine as alembic_env
 alembic_env.run(MetaData(), "test_revision")
 """,
     "versions/0001_first.py": """
@@ -250,9 +255,11 @@ def test_a_failing_migration_leaves_the_database_as_it_was(database_url: str, sc
 
 UPGRADE = """
 import sys
+from sqlalchemy import text
 from tunix_rt_kit.database import Database
 database = Database(sys.argv[1])
-database.ping()
+with database.read() as session:
+    session.execute(text("SELECT 1"))
 print("ready", flush=True)
 sys.stdin.readline()
 database.upgrade(sys.argv[2], "test_revision")
@@ -331,7 +338,7 @@ def test_unreachable_databases(tmp_path: Path) -> None:
         "postgresql://u:secret@127.0.0.1:1/d",
     ):
         with pytest.raises(Unavailable) as caught:
-            Database(url).ping()
+            ping(Database(url))
         assert caught.value.reason == "DATABASE_UNAVAILABLE"
         assert "secret" not in str(caught.value)
 
@@ -359,7 +366,7 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     path = tmp_path / "test.db"
     path.write_bytes(b"no database at all" * 100)
     with pytest.raises(DataLoss) as caught:
-        Database(f"sqlite:///{path}").ping()
+        ping(Database(f"sqlite:///{path}"))
     assert caught.value.reason == "DATABASE_CORRUPT"
 
 
@@ -414,4 +421,4 @@ def test_a_postgresql_connection_dropped_while_idle_is_replaced(
 def test_a_missing_postgresql_database_is_named(postgres_server_url: str) -> None:
     missing = make_url(postgres_server_url).set(database="no_such_database")
     with pytest.raises((FailedPrecondition, Unavailable), match="no_such_database"):
-        Database(missing.render_as_string(hide_password=False)).ping()
+        ping(Database(missing.render_as_string(hide_password=False)))

@@ -16,7 +16,8 @@ from tunix_rt_evaluator.evaluations.model import Evaluation, EvaluationInput, Ev
 from tunix_rt_evaluator.openai_endpoint import API_KEY_VARIABLE, Endpoint
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.jobs import WorkerProcess
-from tunix_rt_kit.models.runtime import child_environment, pulling_environment
+from tunix_rt_kit.models.pull import pulling_environment
+from tunix_rt_kit.models.runtime import child_environment
 from tunix_rt_kit.values import JobState
 from tunix_rt_trainer.jobs.job_folders import JobFolders as TrainingFolders
 from tunix_rt_trainer.jobs.model import MetricsSink

@@ -22,9 +22,8 @@ from tunix_rt_kit.errors import AlreadyExists, FailedPrecondition, InvalidArgume
 from tunix_rt_kit.models.export import Conversation, merge_adapter
 from tunix_rt_kit.models.families import FAMILIES
 from tunix_rt_kit.models.hf_folder import read_special_tokens
-from tunix_rt_kit.models.loader import load_model, logits, make_mesh
 from tunix_rt_kit.models.lora import apply_lora, save_adapter
-from tunix_rt_kit.models.saver import save_model
+from tunix_rt_kit.models.pretrained import load_model, logits, make_mesh, save_model
 
 MESH = make_mesh()
 OTHER_TEMPLATE = "{% for m in messages %}<|im_start|>{{ m['content'] }}<|endoftext|>{% endfor %}"

@@ -26,16 +26,16 @@ from tunix.models.llama3 import model as llama3
 from tunix.models.qwen2 import model as qwen2
 from tunix.models.qwen3 import model as qwen3
 
+from support.golden import Golden, max_difference
 from support.tiny_families import VARIANTS, make_variant
 from support.tiny_model import make_tiny_model
 from tunix_rt_kit.artifacts import digest_file
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.models import ModelStore
+from tunix_rt_kit.models.decoder import Decoder
 from tunix_rt_kit.models.families import FAMILIES
-from tunix_rt_kit.models.golden import Golden, max_difference
 from tunix_rt_kit.models.hf_folder import read_config
-from tunix_rt_kit.models.loader import load_model, make_mesh
-from tunix_rt_kit.models.networks import Decoder
+from tunix_rt_kit.models.pretrained import load_model, make_mesh
 
 GOLDENS = Path(__file__).parent / "goldens" / "families"
 TOLERANCE = 1e-3
@@ -160,7 +160,7 @@ ON_FOUR_DEVICES = """
 import sys
 import jax, jax.numpy as jnp, numpy as np
 from flax import nnx
-from tunix_rt_kit.models.loader import load_model, logits, make_mesh
+from tunix_rt_kit.models.pretrained import load_model, logits, make_mesh
 
 tokens = jnp.asarray([range(40, 72), range(72, 104)])
 types = (jax.sharding.AxisType.Auto,) * 2

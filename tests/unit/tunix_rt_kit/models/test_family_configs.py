@@ -12,7 +12,8 @@ import pytest
 
 from support.tiny_model import NULL, make_tiny_model
 from tunix_rt_kit.errors import FailedPrecondition
-from tunix_rt_kit.models.families import FAMILIES, ModelConfig, Rope
+from tunix_rt_kit.models.config import ModelConfig, Rope
+from tunix_rt_kit.models.families import FAMILIES
 from tunix_rt_kit.models.hf_folder import read_config
 
 

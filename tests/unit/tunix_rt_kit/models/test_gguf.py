@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 from support.tiny_gguf import write_gguf
 from support.tiny_model import make_tiny_model
 from tunix_rt_kit.errors import FailedPrecondition, InvalidArgument
-from tunix_rt_kit.models.families import Rope
+from tunix_rt_kit.models.config import Rope
 from tunix_rt_kit.models.gguf_convert import convert_gguf
 from tunix_rt_kit.models.hf_folder import check_weights, read_config
 from tunix_rt_kit.models.sources import GgufSource

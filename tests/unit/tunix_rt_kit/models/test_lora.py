@@ -20,7 +20,7 @@ from support.adapters import lora_parameters, with_random_lora
 from support.numpy_llama import numpy_logits
 from support.tiny_model import make_tiny_model
 from tunix_rt_kit.errors import DataLoss, InvalidArgument
-from tunix_rt_kit.models import loader
+from tunix_rt_kit.models import pretrained as loader
 from tunix_rt_kit.models.adapter import read_adapter, write_adapter
 from tunix_rt_kit.models.families import FAMILIES
 from tunix_rt_kit.models.lora import (

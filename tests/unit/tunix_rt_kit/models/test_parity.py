@@ -1,6 +1,6 @@
 """Tunix computes of a folder what ``transformers``, llama.cpp and plain numpy compute.
 
-The goldens come from ``python -m tunix_rt_kit.models.golden FOLDER OUT.json`` with the versions that they
+The goldens come from ``python -m support.golden FOLDER OUT.json`` with the versions that they
 name; ``tiny_untied_logits.json`` is of the model that ``tiny_untied`` makes.
 """
 
@@ -20,13 +20,13 @@ import pytest
 from flax import nnx
 
 from support.base_model import Pulled
+from support.golden import Golden, main, make_golden, max_difference
 from support.numpy_llama import numpy_logits
 from support.tiny_model import make_tiny_model
 from tunix_rt_kit.artifacts import digest_file
 from tunix_rt_kit.errors import FailedPrecondition
-from tunix_rt_kit.models import loader
-from tunix_rt_kit.models.families import ModelConfig, Rope
-from tunix_rt_kit.models.golden import Golden, main, make_golden, max_difference
+from tunix_rt_kit.models import pretrained as loader
+from tunix_rt_kit.models.config import ModelConfig, Rope
 from tunix_rt_kit.models.tokenizer import load_tokenizer
 from tunix_rt_kit.models.verify import verify
 

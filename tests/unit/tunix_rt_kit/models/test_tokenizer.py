@@ -44,7 +44,7 @@ def test_smollm2_chat_markers_and_digits_are_single_tokens(tokenizer: ModelToken
 
 
 def test_padding_of_smollm2_is_not_its_end_of_turn(tokenizer: ModelTokenizer) -> None:
-    assert (tokenizer.bos_id(), tokenizer.eos_id(), tokenizer.pad_id()) == (1, 2, 0)
+    assert (tokenizer.eos_id(), tokenizer.pad_id()) == (2, 0)
 
 
 def test_smollm2_tokenizer_json_stands_alone(smollm2: Pulled, tokenizer: ModelTokenizer) -> None:

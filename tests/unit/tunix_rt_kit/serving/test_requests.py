@@ -12,32 +12,38 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
+from tunix_rt_kit.callers import begin_call, current_request_id
 from tunix_rt_kit.errors import DomainError, InvalidArgument
-from tunix_rt_kit.serving.blocking import MAX_THREADS, iterate_blocking, run_blocking
-from tunix_rt_kit.serving.context import begin_request, current_request_id
-from tunix_rt_kit.serving.paging import decode_page_token, encode_page_token, page_size
-from tunix_rt_kit.serving.resources import check_id, format_name, new_id, parse_name, parse_names
+from tunix_rt_kit.serving.blocking import MAX_THREADS, iterate_blocking, run_blocking, watch_state
+from tunix_rt_kit.serving.resources import (
+    Paging,
+    check_id,
+    format_name,
+    new_id,
+    parse_name,
+    parse_names,
+)
 from tunix_rt_kit.serving.validation import Violations
-from tunix_rt_kit.serving.watch import watch_state
 
 POSITION = {"create_time": "2024-01-01T00:00:00Z", "id": "a/é", "n": 3}
 
 
 def test_a_page_token_gives_its_position_back() -> None:
-    token = encode_page_token(POSITION, "sha256:f")
+    token = Paging(0, "", method="f").token(POSITION)
     assert token.isascii() and "=" not in token
-    assert decode_page_token(token, "sha256:f") == POSITION
-    assert decode_page_token("", "sha256:f") is None
+    following, first = Paging(0, token, method="f"), Paging(0, "", method="f")
+    assert {name: following.after(name) for name in POSITION} == POSITION
+    assert [first.after(name) for name in POSITION] == [None] * len(POSITION)
 
 
 def test_a_token_of_another_filter_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="another filter") as caught:
-        decode_page_token(encode_page_token(POSITION, "sha256:f"), "sha256:g")
+        Paging(0, Paging(0, "", method="f").token(POSITION), method="g")
     assert caught.value.violations[0].field == "page_token"
     assert caught.value.reason == "PAGE_TOKEN_INVALID"
 
 
-TOKEN = encode_page_token(POSITION, "sha256:f")
+TOKEN = Paging(0, "", method="f").token(POSITION)
 FORGED = base64.urlsafe_b64encode(json.dumps({"after": {}, "filter": "sha256:f"}).encode()).decode()
 
 
@@ -46,14 +52,14 @@ FORGED = base64.urlsafe_b64encode(json.dumps({"after": {}, "filter": "sha256:f"}
 )
 def test_a_made_up_token_is_refused(token: str) -> None:
     with pytest.raises(InvalidArgument, match="not a token that this service gave"):
-        decode_page_token(token, "sha256:f")
+        Paging(0, token, method="f")
 
 
 def test_page_sizes() -> None:
-    assert [page_size(value) for value in (0, 1, 1000, 5000)] == [50, 1, 1000, 1000]
-    assert page_size(0, default=7, maximum=9) == 7
+    assert [Paging(size, "").limit for size in (0, 1, 1000, 5000)] == [50, 1, 1000, 1000]
+    assert [Paging(size, "", most=9).limit for size in (0, 1, 1000)] == [9, 1, 9]
     with pytest.raises(InvalidArgument, match="page_size: -1 is negative"):
-        page_size(-1)
+        Paging(-1, "")
 
 
 def test_resource_names() -> None:
@@ -139,7 +145,7 @@ async def test_a_watch_ends_when_the_server_stops() -> None:
 
 
 async def test_worker_threads_see_the_request_and_leave_the_loop_free() -> None:
-    begin_request("r-7")
+    begin_call("r-7")
     variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable")
     variable.set(5)
     release = threading.Event()
@@ -159,7 +165,7 @@ async def test_a_service_whose_calls_all_wait_leaves_threads_to_the_others() -> 
     release = threading.Event()
 
     async def call(method: str, work: Callable[[], object]) -> object:
-        begin_request("", method)
+        begin_call("", method)
         return await run_blocking(work)
 
     waiting = [
@@ -177,7 +183,7 @@ async def test_a_service_whose_calls_all_wait_leaves_threads_to_the_others() -> 
 
 async def test_an_exception_in_a_worker_thread_arrives() -> None:
     with pytest.raises(InvalidArgument):
-        await run_blocking(page_size, -1)
+        await run_blocking(Paging, -1, "")
 
 
 @pytest.mark.parametrize("batch", [1, 3, 100])

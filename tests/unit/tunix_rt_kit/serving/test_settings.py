@@ -12,7 +12,7 @@ import pytest
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from tunix_rt_kit.serving.context import begin_request
+from tunix_rt_kit.callers import begin_call
 from tunix_rt_kit.serving.logging import configure_logging, get_logger
 from tunix_rt_kit.serving.settings import ServerSettings, SettingsInvalid, check_address, load_settings
 
@@ -100,7 +100,7 @@ def root() -> Iterator[None]:
 @pytest.mark.usefixtures("root")
 def test_logs_are_json_lines_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("info", "json")
-    begin_request("r-9")
+    begin_call("r-9")
     log = get_logger("tunix_rt.test_json")
     log.debug("hidden")
     log.info("started", job="jobs/1", seconds=1.5)

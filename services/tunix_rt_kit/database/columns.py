@@ -1,17 +1,32 @@
-"""Many rows at once, by the fastest way that the database has."""
+"""Column types that hold the same values on SQLite and on PostgreSQL, and many rows at once."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final
 
 import psycopg
 from psycopg import sql
-from sqlalchemy import BigInteger, Connection, DateTime, Dialect, Double, Integer, LargeBinary, String, Table
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    DateTime,
+    Dialect,
+    Double,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    Text,
+)
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from tunix_rt_kit.artifacts.canonical import canonical_json
 
 # With 9 columns well below the 32,766 values that a statement may have.
 _SQLITE_ROWS: Final = 500
@@ -24,6 +39,48 @@ _BINARY_TYPES: Final[Sequence[tuple[type[TypeEngine[Any]], str]]] = (
     (LargeBinary, "bytea"),
     (DateTime, "timestamptz"),
 )
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware ``datetime``, kept and given back in UTC to the microsecond; a naive one raises ValueError."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"a time without a time zone cannot be stored: {value!r}")
+        utc = value.astimezone(UTC)
+        return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if dialect.name == "sqlite":
+            return value.replace(tzinfo=UTC)
+        return value if value.tzinfo is UTC else value.astimezone(UTC)
+
+
+class CanonicalJson(TypeDecorator[Any]):
+    """A JSON value as RFC 8785 text, so that the bytes are the same in every database.
+
+    It is text and not JSONB because JSONB has an order and a number format of its own, and takes no NUL. A
+    float without a fraction comes back as an int, as the canonical form has it. Python's None is the
+    database's NULL.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        del dialect
+        return None if value is None else canonical_json(value).decode("utf-8")
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
+        del dialect
+        return None if value is None else json.loads(value)
 
 
 def bulk_insert(session: Session, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -1,20 +1,23 @@
-"""Gemma 2 and 3 on Tunix's modules."""
+"""How each family of ``tunix_rt_kit.models.families`` is run: a Tunix model, mended where it is wrong."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from tunix.models.gemma import model as gemma2
 from tunix.models.gemma3 import model as gemma3
+from tunix.models.llama3 import model as llama3
+from tunix.models.qwen2 import model as qwen2
+from tunix.models.qwen3 import model as qwen3
 
-from tunix_rt_kit.models.families import ModelConfig
-from tunix_rt_kit.models.networks.attention import Attention
-from tunix_rt_kit.models.networks.decoder import Decoder, tunix_sizes
+from tunix_rt_kit.models.attention import Attention, Cache
+from tunix_rt_kit.models.config import ModelConfig
+from tunix_rt_kit.models.decoder import Decoder, tunix_sizes
 
-_SHARED_PATHS = {
+_GEMMA_PATHS = {
     "self_attn.q_norm.weight": "attn.q_norm.scale",
     "self_attn.k_norm.weight": "attn.k_norm.scale",
     "input_layernorm.weight": "pre_attention_norm.scale",
@@ -23,12 +26,100 @@ _SHARED_PATHS = {
 }
 
 
+class Llama(Decoder, llama3.Llama3):  # type: ignore[misc]
+    """Tunix's ``Llama3`` as ``config`` describes it."""
+
+    def __init__(self, config: ModelConfig, *, dtype: Any, rngs: nnx.Rngs) -> None:
+        del dtype  # Tunix's Llama computes in the type of its weights.
+        super().__init__(_llama_config(config), rngs=rngs)
+        self.description = config
+        for index, layer in enumerate(self.layers):
+            layer.attn = Attention(config, index, None, rngs=rngs)
+
+
+def _llama_config(config: ModelConfig) -> llama3.ModelConfig:
+    return llama3.ModelConfig(
+        **tunix_sizes(config),
+        vocab_size=config.vocab_size,
+        rope_theta=config.rope.theta,
+        norm_eps=config.rms_norm_eps,
+        weight_tying=config.tied,
+    )
+
+
+class Qwen2(Decoder, qwen2.Qwen2):  # type: ignore[misc]
+    """Tunix's ``Qwen2`` as ``config`` describes it."""
+
+    def __init__(self, config: ModelConfig, *, dtype: Any, rngs: nnx.Rngs) -> None:
+        super().__init__(_qwen_config(config, qwen2.ModelConfig, dtype), rngs=rngs)
+        self.description = config
+        for index, layer in enumerate(self.layers):
+            layer.attn = _Qwen2Attention(config, index, None, rngs=rngs)
+
+    def run_layer(
+        self, layer: Any, hidden: jax.Array, positions: jax.Array, cache: Any, mask: jax.Array
+    ) -> tuple[Any, jax.Array]:
+        """As in ``Decoder``."""
+        # Tunix's layer hands on the angles of all layers; those here are made from the positions.
+        output: tuple[Any, jax.Array] = layer(hidden, cache, mask, positions, None)
+        return output
+
+
+class Qwen3(Decoder, qwen3.Qwen3):  # type: ignore[misc]
+    """Tunix's ``Qwen3`` as ``config`` describes it."""
+
+    def __init__(self, config: ModelConfig, *, dtype: Any, rngs: nnx.Rngs) -> None:
+        super().__init__(_qwen_config(config, qwen3.ModelConfig, dtype), rngs=rngs)
+        self.description = config
+        for index, layer in enumerate(self.layers):
+            layer.attn = _Qwen3Attention(config, index, (layer.attn.q_norm, layer.attn.k_norm), rngs=rngs)
+
+
+class _Qwen2Attention(Attention):
+    def __call__(  # type: ignore[override]
+        self,
+        x: jax.Array,
+        cache: Cache | None,
+        attn_mask: jax.Array,
+        sin: jax.Array,
+        cos: None,
+        segment_ids: None = None,
+    ) -> tuple[Cache | None, jax.Array]:
+        del cos, segment_ids
+        return super().__call__(x, sin, cache, attn_mask)
+
+
+class _Qwen3Attention(Attention):
+    def __call__(
+        self,
+        x: jax.Array,
+        positions: jax.Array,
+        cache: Cache | None,
+        mask: jax.Array,
+        segment_ids: None = None,
+    ) -> tuple[Cache | None, jax.Array]:
+        del segment_ids
+        return super().__call__(x, positions, cache, mask)
+
+
+def _qwen_config(config: ModelConfig, kind: Any, dtype: Any) -> Any:
+    return kind(
+        **tunix_sizes(config),
+        vocab_size=config.vocab_size,
+        rope_theta=config.rope.theta,
+        norm_eps=config.rms_norm_eps,
+        use_tied_embedding=config.tied,
+        dtype=dtype,
+        param_dtype=dtype,
+    )
+
+
 class Gemma2(Decoder, gemma2.Gemma):  # type: ignore[misc]
     """Tunix's ``Gemma`` as ``config`` describes it."""
 
     paths: ClassVar = {
         **Decoder.paths,
-        **_SHARED_PATHS,
+        **_GEMMA_PATHS,
         "post_attention_layernorm.weight": "post_attn_norm.scale",
     }
     final_norm_path: ClassVar = "final_norm.scale"
@@ -45,7 +136,7 @@ class Gemma3(Decoder, gemma3.Gemma3):  # type: ignore[misc]
 
     paths: ClassVar = {
         **Decoder.paths,
-        **_SHARED_PATHS,
+        **_GEMMA_PATHS,
         "post_attention_layernorm.weight": "post_attention_norm.scale",
     }
     final_norm_path: ClassVar = "final_norm.scale"
@@ -113,3 +204,13 @@ def _gemma3_config(config: ModelConfig, dtype: Any) -> gemma3.ModelConfig:
         global_base_frequency=config.rope.theta,
         param_dtype=dtype,
     )
+
+
+NETWORKS: Final[dict[str, Any]] = {
+    "llama": Llama,
+    "qwen2": Qwen2,
+    "qwen3": Qwen3,
+    "gemma2": Gemma2,
+    "gemma3": Gemma3,
+}
+"""The class of a family's models by the family's name; called with ``config``, ``dtype`` and ``rngs``."""

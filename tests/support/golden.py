@@ -1,6 +1,6 @@
 """Golden logits: a few rows of the reference, kept so that parity is tested where torch is not installed.
 
-``python -m tunix_rt_kit.models.golden FOLDER OUT.json`` writes them (needs torch and transformers).
+``python -m support.golden FOLDER OUT.json``, run in ``tests``, writes them (needs torch and transformers).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict
 
 from tunix_rt_kit.artifacts import digest_file
 from tunix_rt_kit.models.hf_folder import weight_files
-from tunix_rt_kit.models.reference import PROMPTS, Reference, transformers_logits
 from tunix_rt_kit.models.runtime import package_versions
 from tunix_rt_kit.models.tokenizer import load_tokenizer
+from tunix_rt_kit.models.verify import PROMPTS, Reference, transformers_logits
 
 _TOP = 64
 _SPREAD = 64
@@ -99,7 +99,7 @@ def _rows(logits: npt.NDArray[np.float32]) -> list[GoldenRow]:
 def main(arguments: list[str]) -> int:
     """Write the golden of the folder ``arguments[1]`` to the file ``arguments[2]``."""
     if len(arguments) != _ARGUMENTS:
-        sys.stderr.write("usage: python -m tunix_rt_kit.models.golden FOLDER OUT.json\n")
+        sys.stderr.write("usage: python -m support.golden FOLDER OUT.json\n")
         return 2
     golden = make_golden(Path(arguments[1]))
     Path(arguments[2]).write_text(golden.model_dump_json() + "\n", encoding="utf-8")

@@ -9,8 +9,7 @@ Of google-tunix 0.1.7, measured against ``transformers``:
 - Gemma divides scores by the square root of the head's size, whatever ``query_pre_attn_scalar`` says, and
   takes their softmax in the model's type.
 - Gemma keeps keys and values in one weight, so that LoRA would give both the same A, which ``peft`` has no
-  way to say.
-"""
+  way to say."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ import jax.numpy as jnp
 from flax import nnx
 from tunix.models.llama3 import model as llama3
 
-from tunix_rt_kit.models.families import ModelConfig, Rope
+from tunix_rt_kit.models.config import ModelConfig, Rope
 
 Cache = dict[str, jax.Array]
 """Of one layer: ``k`` [B, KV heads, head dim, S], ``v`` [B, KV heads, S, head dim], and ``end_index`` [B],

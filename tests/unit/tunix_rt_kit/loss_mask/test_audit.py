@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tunix_rt_kit.chat import Frame
 from tunix_rt_kit.errors import DataLoss
-from tunix_rt_kit.supervision import (
+from tunix_rt_kit.loss_mask import (
     MAX_NAMED_ROWS,
     ExampleEncoder,
     SplitAudit,

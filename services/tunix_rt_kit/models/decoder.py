@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tunix_rt_kit.models.families import ModelConfig
-from tunix_rt_kit.models.networks.attention import Attention, Product
+from tunix_rt_kit.models.attention import Attention, Product
+from tunix_rt_kit.models.config import ModelConfig
 
 Caches = dict[str, dict[str, jax.Array]]
 """``layer_0``, ``layer_1`` and so on to the cache of that layer, see ``attention.Cache``."""

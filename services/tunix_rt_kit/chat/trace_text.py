@@ -7,8 +7,7 @@ The style ``numbered``::
     2. second step
     Answer: 42
 
-and ``answer-only`` is its last line alone.
-"""
+and ``answer-only`` is its last line alone."""
 
 from __future__ import annotations
 
