@@ -227,7 +227,7 @@ def test_training_stops_when_the_validation_loss_falls_no_more_and_the_best_is_k
 def test_a_loss_that_breaks_later_leaves_the_checkpoint_before(tmp_path: Path, models: Path) -> None:
     # From almost nothing to far too much.
     rising = SPEC.optimizer.model_copy(
-        update={"learning_rate": 3e38, "warmup_steps": 3, "max_grad_norm": 0.0}
+        update={"learning_rate": 1.0, "weight_decay": 3e38, "warmup_steps": 3, "max_grad_norm": 0.0}
     )
     changed = {"checkpoint_interval_steps": 1, "optimizer": rising}
     trained = job(tmp_path / "trained", models, validation_interval_steps=0, **changed)
