@@ -36,14 +36,16 @@ lint: .venv/.dev ## ruff, mypy --strict, import contracts, buf lint, buf breakin
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python protos/build.py check
+	$(BIN)/python clients/build.py check
 	$(BIN)/python docs/generate.py check
 
 format: .venv/.dev ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-proto: .venv/.dev ## generate clients/tunix_rt/v1 and docs/reference
+proto: .venv/.dev ## generate clients/tunix_rt/v1, the synchronous client and docs/reference
 	$(BIN)/python protos/build.py generate
+	$(BIN)/python clients/build.py generate
 	$(BIN)/python docs/generate.py
 
 bench: .venv/.bench ## run the benchmarks and print their figures; BENCH_ARGS="trace-import --data FILE" chooses

@@ -1,3 +1,4 @@
+# Generated from aio/evaluator.py by `make proto`: change that one.
 """The evaluator's calls. Requests and answers are those of ``tunix_rt.v1``, where the limits stand.
 
 Every method raises ``TunixRtError`` or one of its classes; ``timeout`` is in seconds, None for the client's.
@@ -6,16 +7,17 @@ Every method raises ``TunixRtError`` or one of its classes; ``timeout`` is in se
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import grpc
 
 from tunix_rt import v1
+from tunix_rt.aio.evaluator import AsyncEvaluatorClient as AsyncEvaluatorClient
 from tunix_rt.files import atomic_file
-from tunix_rt.rpc.caller import AsyncCaller, Caller, fresh
-from tunix_rt.rpc.download import receive, receive_async, receive_bytes, receive_bytes_async
-from tunix_rt.rpc.pager import AsyncPager, Pager
+from tunix_rt.rpc.caller import Caller, fresh
+from tunix_rt.rpc.download import receive, receive_bytes
+from tunix_rt.rpc.pager import Pager
 
 COMPARE_TIMEOUT_S: Final = 180.0
 """A comparison reads all rows of the candidate's training data, once."""
@@ -209,168 +211,6 @@ class EvaluatorClient:
     def _reader(
         self, name: str, format: v1.ReportFormat.ValueType
     ) -> Callable[[int], Iterator[v1.ReadComparisonReportResponse]]:
-        return lambda offset: self._caller.stream(
-            self._stub.ReadComparisonReport,
-            v1.ReadComparisonReportRequest(name=name, format=format, offset=offset),
-        )
-
-
-class AsyncEvaluatorClient:
-    """Asyncio calls to the evaluator; each does and raises as its namesake of ``EvaluatorClient``."""
-
-    def __init__(self, channel: grpc.aio.Channel, caller: AsyncCaller) -> None:
-        self._stub = v1.EvaluatorStub(channel)
-        self._caller = caller
-
-    async def create_eval_set(
-        self, eval_set: v1.EvalSet, *, request_id: str | None = None, timeout: float | None = None
-    ) -> v1.EvalSet:
-        """Store an eval set with its items."""
-        request = v1.CreateEvalSetRequest(eval_set=eval_set, request_id=fresh(request_id))
-        return await self._caller.unary(self._stub.CreateEvalSet, request, timeout)
-
-    async def get_eval_set(self, name: str, *, timeout: float | None = None) -> v1.EvalSet:
-        """Return one eval set with its items."""
-        return await self._caller.unary(self._stub.GetEvalSet, v1.GetEvalSetRequest(name=name), timeout)
-
-    def list_eval_sets(
-        self, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
-    ) -> AsyncPager[v1.EvalSet, v1.ListEvalSetsResponse]:
-        """All eval sets without their items, newest first."""
-
-        async def fetch(token: str) -> v1.ListEvalSetsResponse:
-            request = v1.ListEvalSetsRequest(page_size=page_size, page_token=token)
-            return await self._caller.unary(self._stub.ListEvalSets, request, timeout)
-
-        return AsyncPager(fetch, lambda page: page.eval_sets, page_token)
-
-    async def create_evaluation(
-        self, spec: v1.EvaluationSpec, *, request_id: str | None = None, timeout: float | None = None
-    ) -> v1.Evaluation:
-        """Put an evaluation into the queue."""
-        request = v1.CreateEvaluationRequest(spec=spec, request_id=fresh(request_id))
-        return await self._caller.unary(self._stub.CreateEvaluation, request, timeout)
-
-    async def get_evaluation(self, name: str, *, timeout: float | None = None) -> v1.Evaluation:
-        """Return one evaluation."""
-        return await self._caller.unary(self._stub.GetEvaluation, v1.GetEvaluationRequest(name=name), timeout)
-
-    def list_evaluations(
-        self, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
-    ) -> AsyncPager[v1.Evaluation, v1.ListEvaluationsResponse]:
-        """All evaluations, newest first."""
-
-        async def fetch(token: str) -> v1.ListEvaluationsResponse:
-            request = v1.ListEvaluationsRequest(page_size=page_size, page_token=token)
-            return await self._caller.unary(self._stub.ListEvaluations, request, timeout)
-
-        return AsyncPager(fetch, lambda page: page.evaluations, page_token)
-
-    async def cancel_evaluation(self, name: str, *, timeout: float | None = None) -> v1.Evaluation:
-        """Ask an evaluation to stop; one that has ended is returned as it is."""
-        request = v1.CancelEvaluationRequest(name=name)
-        return await self._caller.unary(self._stub.CancelEvaluation, request, timeout)
-
-    def watch_evaluation(self, name: str) -> AsyncIterator[v1.Evaluation]:
-        """Yield the evaluation now and after each change, until it has ended or the server stops."""
-        return self._caller.stream(self._stub.WatchEvaluation, v1.WatchEvaluationRequest(name=name))
-
-    def list_evaluation_items(
-        self,
-        parent: str,
-        *,
-        filter: v1.EvaluationItemFilter | None = None,
-        page_size: int = 0,
-        page_token: str = "",
-        timeout: float | None = None,
-    ) -> AsyncPager[v1.EvaluationResult, v1.ListEvaluationItemsResponse]:
-        """What was answered to each item of the evaluation ``parent`` that ``filter`` lets through, ordered
-        by item id."""
-
-        async def fetch(token: str) -> v1.ListEvaluationItemsResponse:
-            request = v1.ListEvaluationItemsRequest(
-                parent=parent, filter=filter, page_size=page_size, page_token=token
-            )
-            return await self._caller.unary(self._stub.ListEvaluationItems, request, timeout)
-
-        return AsyncPager(fetch, lambda page: page.results, page_token)
-
-    async def regrade_evaluation(
-        self,
-        name: str,
-        *,
-        eval_set: str = "",
-        grader: v1.Grader | None = None,
-        reasoning_marks: v1.ReasoningMarks | None = None,
-        request_id: str | None = None,
-        timeout: float | None = None,
-    ) -> v1.Evaluation:
-        """Grade the answers of a finished evaluation again, as an evaluation of its own."""
-        request = v1.RegradeEvaluationRequest(
-            name=name,
-            eval_set=eval_set,
-            grader=grader,
-            reasoning_marks=reasoning_marks,
-            request_id=fresh(request_id),
-        )
-        return await self._caller.unary(self._stub.RegradeEvaluation, request, timeout)
-
-    async def compare_evaluations(
-        self,
-        base: str,
-        candidate: str,
-        *,
-        more_bases: Sequence[str] = (),
-        more_candidates: Sequence[str] = (),
-        waivers: Sequence[str] = (),
-        timeout: float | None = COMPARE_TIMEOUT_S,
-    ) -> v1.ComparisonReport:
-        """Compare finished evaluations item by item, one a side or several training seeds."""
-        request = v1.CompareEvaluationsRequest(
-            base=base,
-            candidate=candidate,
-            more_bases=more_bases,
-            more_candidates=more_candidates,
-            waivers=waivers,
-        )
-        return await self._caller.unary(self._stub.CompareEvaluations, request, timeout)
-
-    async def get_comparison_report(self, name: str, *, timeout: float | None = None) -> v1.ComparisonReport:
-        """Return one comparison report."""
-        request = v1.GetComparisonReportRequest(name=name)
-        return await self._caller.unary(self._stub.GetComparisonReport, request, timeout)
-
-    def list_comparison_reports(
-        self, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
-    ) -> AsyncPager[v1.ComparisonReport, v1.ListComparisonReportsResponse]:
-        """All comparison reports, ordered by name, without flips and training metrics."""
-
-        async def fetch(token: str) -> v1.ListComparisonReportsResponse:
-            request = v1.ListComparisonReportsRequest(page_size=page_size, page_token=token)
-            return await self._caller.unary(self._stub.ListComparisonReports, request, timeout)
-
-        return AsyncPager(fetch, lambda page: page.comparison_reports, page_token)
-
-    async def read_comparison_report(
-        self, name: str, *, format: v1.ReportFormat.ValueType = v1.REPORT_FORMAT_UNSPECIFIED
-    ) -> bytes:
-        """Return a report as a document, verified by SHA-256."""
-        return await receive_bytes_async(self._reader(name, format))
-
-    async def download_comparison_report(
-        self,
-        name: str,
-        path: str | os.PathLike[str],
-        *,
-        format: v1.ReportFormat.ValueType = v1.REPORT_FORMAT_UNSPECIFIED,
-    ) -> v1.DownloadHeader:
-        """Write a report to ``path``, whole or not at all."""
-        with atomic_file(path) as file:
-            return await receive_async(self._reader(name, format), file)
-
-    def _reader(
-        self, name: str, format: v1.ReportFormat.ValueType
-    ) -> Callable[[int], AsyncIterator[v1.ReadComparisonReportResponse]]:
         return lambda offset: self._caller.stream(
             self._stub.ReadComparisonReport,
             v1.ReadComparisonReportRequest(name=name, format=format, offset=offset),

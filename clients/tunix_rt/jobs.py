@@ -1,3 +1,4 @@
+# Generated from aio/jobs.py by `make proto`: change that one.
 """Waiting for long work: a dataset build, a training job, an evaluation.
 
 Each function watches the job, takes the watch up again when the connection breaks or the server restarts, and

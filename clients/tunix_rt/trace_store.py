@@ -1,3 +1,4 @@
+# Generated from aio/trace_store.py by `make proto`: change that one.
 """The trace store's calls. Requests and answers are those of ``tunix_rt.v1``, where the limits stand.
 
 Every method raises ``TunixRtError`` or one of its classes; ``timeout`` is in seconds, None for the client's.
@@ -5,130 +6,17 @@ Every method raises ``TunixRtError`` or one of its classes; ``timeout`` is in se
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import grpc
 
 from tunix_rt import v1
-from tunix_rt.errors import UnavailableError
-from tunix_rt.rpc.caller import AsyncCaller, Caller, fresh
-from tunix_rt.rpc.pager import AsyncPager, Pager
+from tunix_rt.aio.trace_store import AsyncTraceStoreClient as AsyncTraceStoreClient
+from tunix_rt.rpc.caller import Caller, fresh
+from tunix_rt.rpc.pager import Pager
+from tunix_rt.rpc.trace_stream import Snapshot, TraceStream
 from tunix_rt.v1 import trace_store_pb2
-
-_MAX_BREAKS: Final = 3
-
-
-class _Snapshot:
-    """How far a stream has come, so that one whose connection broke goes on behind its last trace."""
-
-    def __init__(self, filter: v1.TraceFilter | None, as_of: int) -> None:
-        self._filter = filter
-        self._last = 0
-        self._breaks = 0
-        self.as_of = as_of
-
-    def request(self) -> v1.StreamTracesRequest:
-        return v1.StreamTracesRequest(filter=self._filter, as_of=self.as_of, after_sequence=self._last)
-
-    def take(self, part: v1.StreamTracesResponse) -> list[v1.Trace]:
-        if part.WhichOneof("part") == "header":
-            self.as_of = part.header.as_of
-            return []
-        # A server that is older than ``after_sequence`` sends all of them again.
-        new = [trace for trace in part.batch.traces if trace.sequence > self._last]
-        if new:
-            self._last, self._breaks = new[-1].sequence, 0
-        return new
-
-    def check_may_resume(self, error: UnavailableError) -> None:
-        self._breaks += 1
-        if not self.as_of or self._breaks > _MAX_BREAKS:
-            raise error
-
-
-class TraceStream(Iterator[v1.Trace]):
-    """The traces of a snapshot in the order of commits. A connection that breaks is taken up again."""
-
-    def __init__(
-        self,
-        open_stream: Callable[[v1.StreamTracesRequest], Iterator[v1.StreamTracesResponse]],
-        snapshot: _Snapshot,
-    ) -> None:
-        self._open = open_stream
-        self._snapshot = snapshot
-        self._batches = self._read()
-        self._pending: Iterator[v1.Trace] = iter(())
-
-    @property
-    def as_of(self) -> int:
-        """The snapshot that is streamed; asking for it again streams the same traces."""
-        if not self._snapshot.as_of:
-            self._pending = iter(next(self._batches, []))
-        return self._snapshot.as_of
-
-    def close(self) -> None:
-        """End the stream before its last trace."""
-        self._batches.close()
-
-    def __next__(self) -> v1.Trace:
-        while True:
-            for trace in self._pending:
-                return trace
-            self._pending = iter(next(self._batches))
-
-    def _read(self) -> Generator[list[v1.Trace], None, None]:
-        while True:
-            try:
-                for part in self._open(self._snapshot.request()):
-                    yield self._snapshot.take(part)
-                return
-            except UnavailableError as error:
-                self._snapshot.check_may_resume(error)
-
-
-class AsyncTraceStream(AsyncIterator[v1.Trace]):
-    """As ``TraceStream``. ``as_of`` is 0 until the server has answered: await ``start()`` first."""
-
-    def __init__(
-        self,
-        open_stream: Callable[[v1.StreamTracesRequest], AsyncIterator[v1.StreamTracesResponse]],
-        snapshot: _Snapshot,
-    ) -> None:
-        self._open = open_stream
-        self._snapshot = snapshot
-        self._batches = self._read()
-        self._pending: Iterator[v1.Trace] = iter(())
-
-    @property
-    def as_of(self) -> int:
-        """The snapshot that is streamed; asking for it again streams the same traces."""
-        return self._snapshot.as_of
-
-    async def start(self) -> int:
-        """Wait for the stream's header; returns ``as_of``."""
-        if not self._snapshot.as_of:
-            self._pending = iter(await anext(self._batches, []))
-        return self._snapshot.as_of
-
-    async def close(self) -> None:
-        """End the stream before its last trace."""
-        await self._batches.aclose()
-
-    async def __anext__(self) -> v1.Trace:
-        while True:
-            for trace in self._pending:
-                return trace
-            self._pending = iter(await anext(self._batches))
-
-    async def _read(self) -> AsyncGenerator[list[v1.Trace], None]:
-        while True:
-            try:
-                async for part in self._open(self._snapshot.request()):
-                    yield self._snapshot.take(part)
-                return
-            except UnavailableError as error:
-                self._snapshot.check_may_resume(error)
 
 
 def _encoded_call(channel: Any) -> Any:
@@ -231,7 +119,7 @@ class TraceStoreClient:
             FailedPreconditionError: traces of the snapshot were deleted.
         """
         return TraceStream(
-            lambda request: self._caller.stream(self._stub.StreamTraces, request), _Snapshot(filter, as_of)
+            lambda request: self._caller.stream(self._stub.StreamTraces, request), Snapshot(filter, as_of)
         )
 
     def delete_trace(self, name: str, *, timeout: float | None = None) -> None:
@@ -306,123 +194,3 @@ class TraceStoreClient:
         """Set two traces side by side; raises NotFoundError if either is not there."""
         request = v1.CompareTracesRequest(base=base, other=other)
         return self._caller.unary(self._stub.CompareTraces, request, timeout)
-
-
-class AsyncTraceStoreClient:
-    """Asyncio calls to the trace store; each does and raises as its namesake of ``TraceStoreClient``."""
-
-    def __init__(self, channel: grpc.aio.Channel, caller: AsyncCaller) -> None:
-        self._stub = v1.TraceStoreStub(channel)
-        self._batch_create_encoded = _encoded_call(channel)
-        self._caller = caller
-
-    async def create_trace(
-        self, trace: v1.Trace, *, request_id: str | None = None, timeout: float | None = None
-    ) -> v1.Trace:
-        """Store one trace."""
-        request = v1.CreateTraceRequest(trace=trace, request_id=fresh(request_id))
-        return await self._caller.unary(self._stub.CreateTrace, request, timeout)
-
-    async def batch_create_traces(
-        self,
-        traces: Iterable[v1.Trace],
-        *,
-        duplicate_policy: v1.DuplicatePolicy.ValueType = v1.DUPLICATE_POLICY_UNSPECIFIED,
-        request_id: str | None = None,
-        timeout: float | None = None,
-    ) -> v1.BatchCreateTracesResponse:
-        """Store 1-1,000 traces of at most 4 MiB together, all of them or none."""
-        request = v1.BatchCreateTracesRequest(
-            traces=traces, duplicate_policy=duplicate_policy, request_id=fresh(request_id)
-        )
-        return await self._caller.unary(self._stub.BatchCreateTraces, request, timeout)
-
-    async def batch_create_encoded_traces(
-        self, request: bytes, *, timeout: float | None = None
-    ) -> v1.BatchCreateTracesResponse:
-        """As ``batch_create_traces``, with a ``BatchCreateTracesRequest`` that is encoded already.
-
-        For who sends many: it is encoded once, however often it is sent. It needs a ``request_id``, for the
-        call is sent again while the server cannot be reached.
-        """
-        answer: v1.BatchCreateTracesResponse = await self._caller.unary(
-            self._batch_create_encoded, request, timeout
-        )
-        return answer
-
-    async def get_trace(self, name: str, *, timeout: float | None = None) -> v1.Trace:
-        """Return one trace."""
-        return await self._caller.unary(self._stub.GetTrace, v1.GetTraceRequest(name=name), timeout)
-
-    def list_traces(
-        self,
-        *,
-        filter: v1.TraceFilter | None = None,
-        page_size: int = 0,
-        page_token: str = "",
-        timeout: float | None = None,
-    ) -> AsyncPager[v1.Trace, v1.ListTracesResponse]:
-        """All traces that ``filter`` matches, newest first."""
-
-        async def fetch(token: str) -> v1.ListTracesResponse:
-            request = v1.ListTracesRequest(filter=filter, page_size=page_size, page_token=token)
-            return await self._caller.unary(self._stub.ListTraces, request, timeout)
-
-        return AsyncPager(fetch, lambda page: page.traces, page_token)
-
-    def stream_traces(self, *, filter: v1.TraceFilter | None = None, as_of: int = 0) -> AsyncTraceStream:
-        """Every trace of a snapshot in the order of commits, in bounded memory."""
-        return AsyncTraceStream(
-            lambda request: self._caller.stream(self._stub.StreamTraces, request), _Snapshot(filter, as_of)
-        )
-
-    async def delete_trace(self, name: str, *, timeout: float | None = None) -> None:
-        """Delete one trace; its id and digest stay on record."""
-        await self._caller.unary(self._stub.DeleteTrace, v1.DeleteTraceRequest(name=name), timeout)
-
-    async def score_trace(
-        self, name: str, *, criteria: Sequence[str] = (), timeout: float | None = None
-    ) -> v1.ScoreTraceResponse:
-        """Score one trace by built-in criteria and store the scores."""
-        request = v1.ScoreTraceRequest(name=name, criteria=criteria)
-        return await self._caller.unary(self._stub.ScoreTrace, request, timeout)
-
-    async def batch_score_traces(
-        self, names: Iterable[str], *, criteria: Sequence[str] = (), timeout: float | None = None
-    ) -> v1.BatchScoreTracesResponse:
-        """Score 1-500 traces by built-in criteria, and store the scores together."""
-        request = v1.BatchScoreTracesRequest(names=names, criteria=criteria)
-        return await self._caller.unary(self._stub.BatchScoreTraces, request, timeout)
-
-    async def write_scores(
-        self, scores: Iterable[v1.TraceScore], *, request_id: str | None = None, timeout: float | None = None
-    ) -> v1.WriteScoresResponse:
-        """Store 1-1,000 scores of your own together, all of them or none."""
-        request = v1.WriteScoresRequest(scores=scores, request_id=fresh(request_id))
-        return await self._caller.unary(self._stub.WriteScores, request, timeout)
-
-    def list_scores(
-        self,
-        trace: str,
-        *,
-        criterion: str = "",
-        page_size: int = 0,
-        page_token: str = "",
-        timeout: float | None = None,
-    ) -> AsyncPager[v1.TraceScore, v1.ListScoresResponse]:
-        """All scores of one trace, or those of one criterion, newest first."""
-
-        async def fetch(token: str) -> v1.ListScoresResponse:
-            request = v1.ListScoresRequest(
-                trace=trace, criterion=criterion, page_size=page_size, page_token=token
-            )
-            return await self._caller.unary(self._stub.ListScores, request, timeout)
-
-        return AsyncPager(fetch, lambda page: page.scores, page_token)
-
-    async def compare_traces(
-        self, base: str, other: str, *, timeout: float | None = None
-    ) -> v1.CompareTracesResponse:
-        """Set two traces side by side."""
-        request = v1.CompareTracesRequest(base=base, other=other)
-        return await self._caller.unary(self._stub.CompareTraces, request, timeout)

@@ -1,3 +1,4 @@
+# Generated from aio/loop/__init__.py by `make proto`: change that one.
 """The whole loop: traces, dataset, evaluation before, training, evaluation after, comparison report."""
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def run_loop(
     Args:
         config: what to do.
         client: where to do it.
-        on_event: called in the calling thread as things happen.
+        on_event: called as things happen.
 
     Raises:
         InvalidArgumentError: a setting, a file or a trace is wrong.

@@ -1,3 +1,4 @@
+# Generated from aio/loop/sources.py by `make proto`: change that one.
 """What goes into a loop: traces, chat template, questions; and the names that are made from it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Generated from aio/loop/stages.py by `make proto`: change that one.
 """The stages of a loop.
 
 Nothing about a job is remembered here: each is created with a request id made from the loop's name, the stage

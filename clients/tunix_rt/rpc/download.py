@@ -1,12 +1,12 @@
+# Generated from aio/rpc/download.py by `make proto`: change that one.
 """Downloads: a header, then chunks; gone on with where the connection broke, and verified by SHA-256."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import io
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO, Final, TypeAlias
 
 from tunix_rt import v1
@@ -28,7 +28,7 @@ Part: TypeAlias = (
 
 
 class Received:
-    """What has arrived of one file. Both the synchronous and the asyncio download feed one of these."""
+    """What has arrived of one file."""
 
     def __init__(self, sink: BinaryIO) -> None:
         self._sink = sink
@@ -112,29 +112,8 @@ def receive(open_at: Callable[[int], Iterator[Part]], sink: BinaryIO) -> v1.Down
             time.sleep(received.pause_after(error))
 
 
-async def receive_async(open_at: Callable[[int], AsyncIterator[Part]], sink: BinaryIO) -> v1.DownloadHeader:
-    """As ``receive``."""
-    received = Received(sink)
-    while True:
-        try:
-            async for part in open_at(received.offset):
-                received.feed(part)
-            if received.is_complete():
-                return received.header
-            raise received.cut_short()
-        except UnavailableError as error:
-            await asyncio.sleep(received.pause_after(error))
-
-
 def receive_bytes(open_at: Callable[[int], Iterator[Part]]) -> bytes:
     """The whole file; raises as ``receive``."""
     sink = io.BytesIO()
     receive(open_at, sink)
-    return sink.getvalue()
-
-
-async def receive_bytes_async(open_at: Callable[[int], AsyncIterator[Part]]) -> bytes:
-    """The whole file; raises as ``receive``."""
-    sink = io.BytesIO()
-    await receive_async(open_at, sink)
     return sink.getvalue()

@@ -1,8 +1,9 @@
+# Generated from aio/rpc/pager.py by `make proto`: change that one.
 """All the items of a listing, one page at a time."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 
@@ -43,32 +44,3 @@ class Pager(Generic[Item, PageType]):
     def __iter__(self) -> Iterator[Item]:
         for page in self.pages():
             yield from self._items(page)
-
-
-class AsyncPager(Generic[Item, PageType]):
-    """As ``Pager``, for ``async for``."""
-
-    def __init__(
-        self,
-        fetch: Callable[[str], Awaitable[PageType]],
-        items: Callable[[PageType], Iterable[Item]],
-        page_token: str = "",
-    ) -> None:
-        self._fetch = fetch
-        self._items = items
-        self._first = page_token
-
-    async def pages(self) -> AsyncIterator[PageType]:
-        """Yield each response, from the page of ``page_token`` on."""
-        token = self._first
-        while True:
-            page = await self._fetch(token)
-            yield page
-            token = page.next_page_token
-            if not token:
-                return
-
-    async def __aiter__(self) -> AsyncIterator[Item]:
-        async for page in self.pages():
-            for item in self._items(page):
-                yield item

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 from collections.abc import Iterator
@@ -17,7 +18,8 @@ from hypothesis import strategies as st
 
 from support.threaded import fake_server
 from support.traces import trace
-from tunix_rt import Client, ImportResult, import_traces, v1
+from tunix_rt import AsyncClient, Client, ImportResult, import_traces, v1
+from tunix_rt.aio.importing import import_traces as aio_import_traces
 from tunix_rt.errors import InvalidArgumentError
 from tunix_rt.formats import FormatError
 from tunix_rt.importing import ImportStoppedError, RefusedTrace
@@ -257,3 +259,43 @@ def test_nothing_to_import_is_nothing_sent(client: Client, store: Store) -> None
 def test_arguments_out_of_range_are_named(client: Client, arguments: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgumentError, match=next(iter(arguments))):
         import_traces(client, [trace(1)], **arguments)
+
+
+@pytest.fixture
+def address(store: Store) -> Iterator[str]:
+    with fake_server(lambda server: v1.add_TraceStoreServicer_to_server(store, server)) as address:
+        yield address
+
+
+async def test_an_import_in_asyncio_stores_what_an_import_stores(address: str, store: Store) -> None:
+    store.lost_answers = 3
+    store.bad_prompts = {trace(7).prompt, trace(31).prompt}
+    progress: list[ImportResult] = []
+    refused: list[RefusedTrace] = []
+    async with AsyncClient(address) as client:
+        result = await aio_import_traces(
+            client,
+            (trace(i) for i in range(40)),
+            batch_size=10,
+            in_flight=3,
+            on_progress=progress.append,
+            on_refused=refused.append,
+        )
+    assert (result.read, result.created, result.refused) == (40, 38, 2)
+    assert [entry.position for entry in refused] == [8, 32]
+    assert [entry.read for entry in progress] == [10, 20, 30, 40]
+    assert store.stored == sorted(trace(i).prompt for i in range(40) if i not in (7, 31))
+
+
+async def test_an_import_in_asyncio_that_is_stopped_counts_what_was_stored(
+    address: str, store: Store
+) -> None:
+    store.bad_prompts = {trace(25).prompt}
+    async with AsyncClient(address) as client:
+        with pytest.raises(ImportStoppedError) as caught:
+            await aio_import_traces(client, (trace(i) for i in range(40)), batch_size=10, in_flight=2)
+        assert caught.value.message.startswith("20 traces stored, then: trace 26: ") or (
+            caught.value.message.startswith("30 traces stored, then: trace 26: ")
+        )
+        assert caught.value.result.created == len(store.stored)
+        assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]

@@ -11,7 +11,8 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from support.threaded import fake_server
-from tunix_rt import Client, jobs, v1
+from tunix_rt import AsyncClient, Client, jobs, v1
+from tunix_rt.aio import jobs as aio_jobs
 from tunix_rt.errors import JobFailedError, NotFoundError, UnavailableError
 
 JOB = "trainingJobs/j"
@@ -127,3 +128,25 @@ def test_a_server_that_stays_away_is_given_up(
     services.scripts = [[RUNNING, grpc.StatusCode.UNAVAILABLE], *([[grpc.StatusCode.UNAVAILABLE]] * 50)]
     with pytest.raises(UnavailableError):
         jobs.wait_for_training_job(client, JOB)
+
+
+async def test_a_job_is_waited_for_in_asyncio(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    services.scripts = [[RUNNING, 1, 2, grpc.StatusCode.UNAVAILABLE], [RUNNING, 3], [RUNNING, 4, DONE]]
+    steps: list[int] = []
+
+    def note(event: v1.WatchTrainingJobResponse) -> None:
+        if event.WhichOneof("part") == "metrics":
+            steps.append(event.metrics.step)
+
+    with fake_server(services.add) as address:
+        async with AsyncClient(address) as client:
+            assert await aio_jobs.wait_for_training_job(client, JOB, note) == DONE
+            services.scripts = [[v1.TrainingJob(name=JOB, state=v1.TrainingJob.STATE_CANCELLED)]]
+            with pytest.raises(JobFailedError, match="trainingJobs/j was cancelled"):
+                await aio_jobs.wait_for_training_job(client, JOB)
+            monkeypatch.setattr(aio_jobs, "PATIENCE", 0.2)
+            services.scripts = [[grpc.StatusCode.UNAVAILABLE]] * 50
+            with pytest.raises(UnavailableError):
+                await aio_jobs.wait_for_training_job(client, JOB)
+    assert steps == [1, 2, 3, 4]
+    assert services.asked[:3] == [0, 2, 3]

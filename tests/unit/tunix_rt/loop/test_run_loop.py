@@ -13,7 +13,8 @@ import tunix_rt
 from support.fake_loop import FakeLoopServices
 from support.threaded import fake_server
 from support.traces import trace
-from tunix_rt import Client, LoopConfig, LoopEvent, LoopResult, run_loop, v1
+from tunix_rt import AsyncClient, Client, LoopConfig, LoopEvent, LoopResult, run_loop, v1
+from tunix_rt.aio.loop import run_loop as aio_run_loop
 from tunix_rt.errors import (
     AlreadyExistsError,
     FailedPreconditionError,
@@ -293,3 +294,19 @@ def test_progress_never_steps_back() -> None:
         progress(v1.WatchTrainingJobResponse(metrics=v1.TrainingMetrics(step=step)))
     progress(v1.WatchTrainingJobResponse(training_job=state))
     assert told == [1, 1, 2]
+
+
+async def test_a_loop_runs_in_asyncio_and_a_second_run_repeats_nothing(
+    services: FakeLoopServices, tmp_path: Path
+) -> None:
+    with fake_server(services.add) as address:
+        async with AsyncClient(address) as client:
+            events: list[LoopEvent] = []
+            first = await aio_run_loop(config(tmp_path), client, on_event=events.append)
+            again = await aio_run_loop(config(tmp_path), client)
+        with Client(address) as client:
+            synchronous = run_loop(config(tmp_path), client)
+    assert [event.stage for event in events if event.kind == "finished"] == ALL
+    assert dict(services.made) == {"dataset": 1, "eval_set": 1, "evaluation": 2, "training": 1}
+    assert first.report == again.report == synchronous.report
+    assert first.files.keys() == synchronous.files.keys()

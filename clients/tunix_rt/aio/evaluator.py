@@ -1,0 +1,215 @@
+"""The evaluator's calls. Requests and answers are those of ``tunix_rt.v1``, where the limits stand.
+
+Every method raises ``TunixRtError`` or one of its classes; ``timeout`` is in seconds, None for the client's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Final
+
+import grpc
+
+from tunix_rt import v1
+from tunix_rt.aio.rpc.download import receive, receive_bytes
+from tunix_rt.aio.rpc.pager import AsyncPager
+from tunix_rt.files import atomic_file
+from tunix_rt.rpc.caller import AsyncCaller, fresh
+
+COMPARE_TIMEOUT_S: Final = 180.0
+"""A comparison reads all rows of the candidate's training data, once."""
+
+
+class AsyncEvaluatorClient:
+    """Asyncio calls to the evaluator."""
+
+    def __init__(self, channel: grpc.aio.Channel, caller: AsyncCaller) -> None:
+        self._stub = v1.EvaluatorStub(channel)
+        self._caller = caller
+
+    async def create_eval_set(
+        self, eval_set: v1.EvalSet, *, request_id: str | None = None, timeout: float | None = None
+    ) -> v1.EvalSet:
+        """Store an eval set with its items; the same id and items return the stored one.
+
+        Raises:
+            InvalidArgumentError: an item is wrong; every wrong field is named.
+            AlreadyExistsError: the id is bound to other items.
+        """
+        request = v1.CreateEvalSetRequest(eval_set=eval_set, request_id=fresh(request_id))
+        return await self._caller.unary(self._stub.CreateEvalSet, request, timeout)
+
+    async def get_eval_set(self, name: str, *, timeout: float | None = None) -> v1.EvalSet:
+        """Return ``evalSets/{eval_set}`` with its items; raises NotFoundError if there is none."""
+        return await self._caller.unary(self._stub.GetEvalSet, v1.GetEvalSetRequest(name=name), timeout)
+
+    def list_eval_sets(
+        self, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
+    ) -> AsyncPager[v1.EvalSet, v1.ListEvalSetsResponse]:
+        """All eval sets without their items, newest first."""
+
+        async def fetch(token: str) -> v1.ListEvalSetsResponse:
+            request = v1.ListEvalSetsRequest(page_size=page_size, page_token=token)
+            return await self._caller.unary(self._stub.ListEvalSets, request, timeout)
+
+        return AsyncPager(fetch, lambda page: page.eval_sets, page_token)
+
+    async def create_evaluation(
+        self, spec: v1.EvaluationSpec, *, request_id: str | None = None, timeout: float | None = None
+    ) -> v1.Evaluation:
+        """Put an evaluation into the queue; ``tunix_rt.jobs.wait_for_evaluation`` waits for its end.
+
+        Raises:
+            InvalidArgumentError: the spec is wrong; every wrong field is named.
+            NotFoundError: the eval set, the base model or the checkpoint is not there.
+            FailedPreconditionError: the chat template is not the checkpoint's.
+        """
+        request = v1.CreateEvaluationRequest(spec=spec, request_id=fresh(request_id))
+        return await self._caller.unary(self._stub.CreateEvaluation, request, timeout)
+
+    async def get_evaluation(self, name: str, *, timeout: float | None = None) -> v1.Evaluation:
+        """Return the evaluation ``evaluations/{evaluation}``; raises NotFoundError if there is none."""
+        return await self._caller.unary(self._stub.GetEvaluation, v1.GetEvaluationRequest(name=name), timeout)
+
+    def list_evaluations(
+        self, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
+    ) -> AsyncPager[v1.Evaluation, v1.ListEvaluationsResponse]:
+        """All evaluations, newest first."""
+
+        async def fetch(token: str) -> v1.ListEvaluationsResponse:
+            request = v1.ListEvaluationsRequest(page_size=page_size, page_token=token)
+            return await self._caller.unary(self._stub.ListEvaluations, request, timeout)
+
+        return AsyncPager(fetch, lambda page: page.evaluations, page_token)
+
+    async def cancel_evaluation(self, name: str, *, timeout: float | None = None) -> v1.Evaluation:
+        """Ask an evaluation to stop; one that has ended is returned as it is."""
+        request = v1.CancelEvaluationRequest(name=name)
+        return await self._caller.unary(self._stub.CancelEvaluation, request, timeout)
+
+    def watch_evaluation(self, name: str) -> AsyncIterator[v1.Evaluation]:
+        """Yield the evaluation now and after each change, until it has ended or the server stops."""
+        return self._caller.stream(self._stub.WatchEvaluation, v1.WatchEvaluationRequest(name=name))
+
+    def list_evaluation_items(
+        self,
+        parent: str,
+        *,
+        filter: v1.EvaluationItemFilter | None = None,
+        page_size: int = 0,
+        page_token: str = "",
+        timeout: float | None = None,
+    ) -> AsyncPager[v1.EvaluationResult, v1.ListEvaluationItemsResponse]:
+        """What was answered to each item of the evaluation ``parent`` that ``filter`` lets through, ordered
+        by item id."""
+
+        async def fetch(token: str) -> v1.ListEvaluationItemsResponse:
+            request = v1.ListEvaluationItemsRequest(
+                parent=parent, filter=filter, page_size=page_size, page_token=token
+            )
+            return await self._caller.unary(self._stub.ListEvaluationItems, request, timeout)
+
+        return AsyncPager(fetch, lambda page: page.results, page_token)
+
+    async def regrade_evaluation(
+        self,
+        name: str,
+        *,
+        eval_set: str = "",
+        grader: v1.Grader | None = None,
+        reasoning_marks: v1.ReasoningMarks | None = None,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> v1.Evaluation:
+        """Grade the answers of a finished evaluation again, as an evaluation of its own that is put into a
+        queue; ``tunix_rt.jobs.wait_for_evaluation`` waits for its end.
+
+        Raises:
+            InvalidArgumentError: the grader is wrong, or does not fit the items; or the marks are wrong.
+            NotFoundError: the evaluation or the eval set is not there.
+            FailedPreconditionError: it did not succeed, the eval set asks other questions, or a judge is
+                needed and the evaluator has none.
+        """
+        request = v1.RegradeEvaluationRequest(
+            name=name,
+            eval_set=eval_set,
+            grader=grader,
+            reasoning_marks=reasoning_marks,
+            request_id=fresh(request_id),
+        )
+        return await self._caller.unary(self._stub.RegradeEvaluation, request, timeout)
+
+    async def compare_evaluations(
+        self,
+        base: str,
+        candidate: str,
+        *,
+        more_bases: Sequence[str] = (),
+        more_candidates: Sequence[str] = (),
+        waivers: Sequence[str] = (),
+        timeout: float | None = COMPARE_TIMEOUT_S,
+    ) -> v1.ComparisonReport:
+        """Compare finished evaluations item by item, one a side or several training seeds.
+
+        ``waivers`` are differences besides the model that are let pass, such as "dtype".
+
+        Raises:
+            NotFoundError: one is not there.
+            InvalidArgumentError: a waiver is unknown, or two seeds of a side are of the same weights.
+            FailedPreconditionError: they differ in more than the model; every difference is named.
+        """
+        request = v1.CompareEvaluationsRequest(
+            base=base,
+            candidate=candidate,
+            more_bases=more_bases,
+            more_candidates=more_candidates,
+            waivers=waivers,
+        )
+        return await self._caller.unary(self._stub.CompareEvaluations, request, timeout)
+
+    async def get_comparison_report(self, name: str, *, timeout: float | None = None) -> v1.ComparisonReport:
+        """Return ``comparisonReports/{comparison_report}``; raises NotFoundError if there is none."""
+        request = v1.GetComparisonReportRequest(name=name)
+        return await self._caller.unary(self._stub.GetComparisonReport, request, timeout)
+
+    def list_comparison_reports(
+        self, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
+    ) -> AsyncPager[v1.ComparisonReport, v1.ListComparisonReportsResponse]:
+        """All comparison reports, ordered by name, without flips and training metrics."""
+
+        async def fetch(token: str) -> v1.ListComparisonReportsResponse:
+            request = v1.ListComparisonReportsRequest(page_size=page_size, page_token=token)
+            return await self._caller.unary(self._stub.ListComparisonReports, request, timeout)
+
+        return AsyncPager(fetch, lambda page: page.comparison_reports, page_token)
+
+    async def read_comparison_report(
+        self, name: str, *, format: v1.ReportFormat.ValueType = v1.REPORT_FORMAT_UNSPECIFIED
+    ) -> bytes:
+        """Return a report as a document, verified by SHA-256; a broken connection is taken up again.
+
+        Raises:
+            NotFoundError: there is no such report.
+            DataLossError: the bytes are not those that the server announced.
+        """
+        return await receive_bytes(self._reader(name, format))
+
+    async def download_comparison_report(
+        self,
+        name: str,
+        path: str | os.PathLike[str],
+        *,
+        format: v1.ReportFormat.ValueType = v1.REPORT_FORMAT_UNSPECIFIED,
+    ) -> v1.DownloadHeader:
+        """Write a report to ``path``, whole or not at all. Raises as ``read_comparison_report``, OSError."""
+        with atomic_file(path) as file:
+            return await receive(self._reader(name, format), file)
+
+    def _reader(
+        self, name: str, format: v1.ReportFormat.ValueType
+    ) -> Callable[[int], AsyncIterator[v1.ReadComparisonReportResponse]]:
+        return lambda offset: self._caller.stream(
+            self._stub.ReadComparisonReport,
+            v1.ReadComparisonReportRequest(name=name, format=format, offset=offset),
+        )

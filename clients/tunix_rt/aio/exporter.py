@@ -1,0 +1,173 @@
+"""The exporter's calls. Requests and answers are those of ``tunix_rt.v1``, where the limits stand.
+
+Every method raises ``TunixRtError`` or one of its classes; ``timeout`` is in seconds, None for the client's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import BinaryIO
+
+import grpc
+
+from tunix_rt import v1
+from tunix_rt.aio.rpc.download import receive, receive_bytes
+from tunix_rt.aio.rpc.pager import AsyncPager
+from tunix_rt.files import atomic_file
+from tunix_rt.rpc.caller import AsyncCaller, fresh
+
+
+class AsyncExporterClient:
+    """Asyncio calls to the exporter."""
+
+    def __init__(self, channel: grpc.aio.Channel, caller: AsyncCaller) -> None:
+        self._stub = v1.ExporterStub(channel)
+        self._caller = caller
+
+    async def create_dataset(
+        self, spec: v1.DatasetSpec, *, request_id: str | None = None, timeout: float | None = None
+    ) -> v1.Dataset:
+        """Start to build a dataset; ``tunix_rt.jobs.wait_for_dataset`` waits for its end.
+
+        Raises:
+            InvalidArgumentError: the spec is wrong; every wrong field is named.
+            AlreadyExistsError: the name and version are bound to another spec or content.
+            NotFoundError: an eval set that the spec names is not there.
+        """
+        request = v1.CreateDatasetRequest(spec=spec, request_id=fresh(request_id))
+        return await self._caller.unary(self._stub.CreateDataset, request, timeout)
+
+    async def get_dataset(self, name: str, *, timeout: float | None = None) -> v1.Dataset:
+        """Return the dataset ``datasets/{dataset_id}@{version}``; raises NotFoundError if there is none."""
+        return await self._caller.unary(self._stub.GetDataset, v1.GetDatasetRequest(name=name), timeout)
+
+    def list_datasets(
+        self, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
+    ) -> AsyncPager[v1.Dataset, v1.ListDatasetsResponse]:
+        """All datasets, newest first."""
+
+        async def fetch(token: str) -> v1.ListDatasetsResponse:
+            request = v1.ListDatasetsRequest(page_size=page_size, page_token=token)
+            return await self._caller.unary(self._stub.ListDatasets, request, timeout)
+
+        return AsyncPager(fetch, lambda page: page.datasets, page_token)
+
+    def watch_dataset(self, name: str) -> AsyncIterator[v1.Dataset]:
+        """Yield the dataset now and after each change, until its build has ended or the server stops."""
+        return self._caller.stream(self._stub.WatchDataset, v1.WatchDatasetRequest(name=name))
+
+    async def cancel_dataset(self, name: str, *, timeout: float | None = None) -> v1.Dataset:
+        """Ask a build to stop; one that has ended is returned as it is."""
+        return await self._caller.unary(self._stub.CancelDataset, v1.CancelDatasetRequest(name=name), timeout)
+
+    async def read_dataset(
+        self,
+        name: str,
+        split: str,
+        *,
+        format: v1.DatasetFormat.ValueType = v1.DATASET_FORMAT_UNSPECIFIED,
+    ) -> bytes:
+        """Return one split as JSON lines or Parquet, verified by SHA-256; a broken connection is taken up.
+
+        Raises:
+            NotFoundError: there is no such dataset or split.
+            FailedPreconditionError: the dataset is not complete.
+            DataLossError: the bytes are not those that the server announced.
+        """
+        return await receive_bytes(self._reader(name, split, format))
+
+    async def read_dataset_into(
+        self,
+        name: str,
+        split: str,
+        file: BinaryIO,
+        *,
+        format: v1.DatasetFormat.ValueType = v1.DATASET_FORMAT_UNSPECIFIED,
+    ) -> v1.DownloadHeader:
+        """Write one split into an open file as it arrives, in bounded memory; raises as ``read_dataset``.
+
+        The bytes are verified at the end: what was written is worth nothing if this raises.
+        """
+        return await receive(self._reader(name, split, format), file)
+
+    async def download_dataset(
+        self,
+        name: str,
+        split: str,
+        path: str | os.PathLike[str],
+        *,
+        format: v1.DatasetFormat.ValueType = v1.DATASET_FORMAT_UNSPECIFIED,
+    ) -> v1.DownloadHeader:
+        """Write one split to ``path``, whole or not at all; raises as ``read_dataset``, and OSError."""
+        with atomic_file(path) as file:
+            return await self.read_dataset_into(name, split, file, format=format)
+
+    async def read_dropped_rows(self, name: str) -> bytes:
+        """Return what was dropped and why, as JSON lines; raises as ``read_dataset``."""
+        return await receive_bytes(self._dropped_reader(name))
+
+    async def read_dropped_rows_into(self, name: str, file: BinaryIO) -> v1.DownloadHeader:
+        """Write what was dropped and why into an open file; as ``read_dataset_into``."""
+        return await receive(self._dropped_reader(name), file)
+
+    def audit_contamination(
+        self, name: str, eval_set: str, *, decontamination: v1.Decontamination | None = None
+    ) -> AsyncIterator[v1.AuditContaminationResponse]:
+        """Yield the rows of a dataset that give away items of an eval set, and how many were compared.
+
+        Raises:
+            NotFoundError: there is no such dataset or eval set.
+            FailedPreconditionError: the dataset is not complete.
+            DataLossError: a file of the dataset is missing or damaged.
+        """
+        request = v1.AuditContaminationRequest(name=name, eval_set=eval_set, decontamination=decontamination)
+        return self._caller.stream(self._stub.AuditContamination, request)
+
+    def audit_supervision(
+        self,
+        name: str,
+        base_model: str,
+        *,
+        max_length: int = 0,
+        packing_lengths: Sequence[int] = (),
+        tokenizer: v1.ArtifactFile | None = None,
+    ) -> AsyncIterator[v1.AuditSupervisionResponse]:
+        """Yield progress, and last the audit of what a model would learn of a dataset."""
+        request = v1.AuditSupervisionRequest(
+            name=name,
+            base_model=base_model,
+            max_length=max_length,
+            packing_lengths=packing_lengths,
+            tokenizer=tokenizer,
+        )
+        return self._caller.stream(self._stub.AuditSupervision, request)
+
+    async def get_supervision_audit(self, name: str, *, timeout: float | None = None) -> v1.SupervisionAudit:
+        """Return one audit; raises NotFoundError if there is none of this name."""
+        request = v1.GetSupervisionAuditRequest(name=name)
+        return await self._caller.unary(self._stub.GetSupervisionAudit, request, timeout)
+
+    def list_supervision_audits(
+        self, parent: str, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
+    ) -> AsyncPager[v1.SupervisionAudit, v1.ListSupervisionAuditsResponse]:
+        """All audits of the dataset ``parent``, newest first."""
+
+        async def fetch(token: str) -> v1.ListSupervisionAuditsResponse:
+            request = v1.ListSupervisionAuditsRequest(parent=parent, page_size=page_size, page_token=token)
+            return await self._caller.unary(self._stub.ListSupervisionAudits, request, timeout)
+
+        return AsyncPager(fetch, lambda page: page.supervision_audits, page_token)
+
+    def _dropped_reader(self, name: str) -> Callable[[int], AsyncIterator[v1.ReadDroppedRowsResponse]]:
+        return lambda offset: self._caller.stream(
+            self._stub.ReadDroppedRows, v1.ReadDroppedRowsRequest(name=name, offset=offset)
+        )
+
+    def _reader(
+        self, name: str, split: str, format: v1.DatasetFormat.ValueType
+    ) -> Callable[[int], AsyncIterator[v1.ReadDatasetResponse]]:
+        return lambda offset: self._caller.stream(
+            self._stub.ReadDataset,
+            v1.ReadDatasetRequest(name=name, split=split, format=format, offset=offset),
+        )

@@ -1,0 +1,320 @@
+"""The stages of a loop.
+
+Nothing about a job is remembered here: each is created with a request id made from the loop's name, the stage
+and everything that goes into it, so that asking again returns the job that is there. A job that ended FAILED
+or CANCELLED is tried anew under the next attempt's request id; which attempt is the latest, the servers know.
+Only the import leaves a note in the output folder, to spare sending the traces again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from tunix_rt import v1
+from tunix_rt.aio import jobs
+from tunix_rt.aio.importing import ImportResult, import_traces
+from tunix_rt.aio.loop.sources import (
+    bytes_of,
+    chat_template,
+    digest_of,
+    eval_items,
+    eval_set_id,
+    import_key,
+    traces_of,
+)
+from tunix_rt.client import AsyncClient
+from tunix_rt.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
+from tunix_rt.files import read_text, write_atomically
+from tunix_rt.loop import specs
+from tunix_rt.loop.config import LoopConfig
+from tunix_rt.loop.progress import TrainingProgress, facts_of
+from tunix_rt.loop.result import LoopEvent, LoopResult, Stage
+
+MAX_ATTEMPTS: Final = 100
+_STATE_FILE: Final = "loop-state.json"
+_MAX_STATE_BYTES: Final = 1 << 20
+_REPORTS: Final = {
+    "report.md": v1.REPORT_FORMAT_MARKDOWN,
+    "report.json": v1.REPORT_FORMAT_JSON,
+    "report.html": v1.REPORT_FORMAT_HTML,
+}
+
+Job = TypeVar("Job", v1.Dataset, v1.TrainingJob, v1.Evaluation)
+
+
+class Loop:
+    """One run of a loop; ``run`` does its stages in order."""
+
+    def __init__(
+        self, config: LoopConfig, client: AsyncClient, on_event: Callable[[LoopEvent], None] | None
+    ) -> None:
+        self._config = config
+        self._client = client
+        self._on_event = on_event
+        self._output = config.output_dir
+        self._seconds: dict[Stage, float] = {}
+        self._import_key = ""
+
+    async def run(self) -> LoopResult:
+        """As ``tunix_rt.loop.run_loop``."""
+        self._prepare_output()
+        config = self._config
+        template, special = await chat_template(config.dataset, config.training.base_model, self._client)
+        imported = await self._import()
+        eval_set = None
+        if config.eval_set.held_out_split is None:
+            eval_set = await self._eval_set(None)
+        dataset = await self._dataset(template, special, [eval_set.name] if eval_set else [])
+        if eval_set is None:
+            eval_set = await self._eval_set(dataset)
+        before = await self._evaluation(
+            "evaluation_before",
+            specs.base_evaluation_spec(
+                config.evaluation, eval_set.name, config.training.base_model, template
+            ),
+        )
+        job = await self._training(dataset)
+        checkpoint = await self._client.trainer.get_checkpoint(job.best_checkpoint or job.checkpoint)
+        after = await self._evaluation(
+            "evaluation_after",
+            specs.tuned_evaluation_spec(config.evaluation, eval_set.name, checkpoint.name),
+        )
+        report, files = await self._comparison(before, after)
+        result = LoopResult(
+            name=config.name,
+            imported=imported,
+            dataset=dataset,
+            eval_set=eval_set,
+            evaluation_before=before,
+            training_job=job,
+            checkpoint=checkpoint,
+            evaluation_after=after,
+            report=report,
+            files=files | {"loop.json": self._output / "loop.json"},
+            stage_seconds=self._seconds,
+        )
+        write_atomically(self._output / "loop.json", result.to_json())
+        return result
+
+    async def _import(self) -> ImportResult | None:
+        traces = self._config.traces
+        if traces is None:
+            with self._stage("import"):
+                self._emit("import", "skipped", message="the store is used as it is")
+            return None
+        self._import_key = import_key(traces)
+        with self._stage("import"):
+            known = await self._known_import()
+            if known is not None:
+                self._emit("import", "skipped", message=_told(known), completed=known.read, unit="traces")
+                return known
+            total = traces.generate.count if traces.generate else 0
+            result = await import_traces(
+                self._client,
+                traces_of(traces),
+                duplicate_policy=traces.duplicates,
+                on_progress=lambda done: self._emit(
+                    "import", "progress", completed=done.read, total=total, unit="traces"
+                ),
+                import_id=self._request_id("import", self._import_key),
+            )
+            if result.read == 0:
+                raise InvalidArgumentError(f"{traces.file} holds no traces", reason="TRACES_EMPTY")
+            note = {"import": {"key": self._import_key, "result": asdict(result)}}
+            write_atomically(self._output / _STATE_FILE, json.dumps(note, indent=2).encode())
+            self._emit(
+                "import",
+                "finished",
+                message=_told(result),
+                completed=result.read,
+                total=result.read,
+                unit="traces",
+            )
+        return result
+
+    async def _known_import(self) -> ImportResult | None:
+        """The result of this import if it is done and the store still has what it stored."""
+        try:
+            note = json.loads(read_text(self._output / _STATE_FILE, _MAX_STATE_BYTES))["import"]
+            result = ImportResult(**note["result"])
+            if note["key"] != self._import_key:
+                return None
+            await self._client.trace_store.get_trace(result.last_name)
+        except (OSError, ValueError, KeyError, TypeError, NotFoundError):
+            return None
+        return result
+
+    async def _dataset(
+        self, template: v1.ChatTemplate, special_tokens: Sequence[str], eval_sets: list[str]
+    ) -> v1.Dataset:
+        spec = specs.dataset_spec(self._config.dataset, template, special_tokens, eval_sets)
+        with self._stage("dataset"):
+            job = await self._created(
+                "dataset",
+                [bytes_of(spec), self._import_key],
+                lambda request_id: self._client.exporter.create_dataset(spec, request_id=request_id),
+            )
+            fresh = not jobs.has_succeeded(job)
+            if fresh:
+                job = await jobs.wait_for_dataset(
+                    self._client, job.name, lambda update: self._progress("dataset", update)
+                )
+            rows = ", ".join(f"{split.split} {split.row_count:,}" for split in job.splits)
+            self._emit(
+                "dataset",
+                "finished" if fresh else "skipped",
+                resource=job.name,
+                message=f"rows: {rows}{_noticed(job)}",
+            )
+        return job
+
+    async def _eval_set(self, dataset: v1.Dataset | None) -> v1.EvalSet:
+        config = self._config
+        with self._stage("eval_set"):
+            items = await eval_items(config.eval_set, self._client, dataset)
+            set_id = eval_set_id(config.eval_set, config.dataset.id, items)
+            eval_set = v1.EvalSet(eval_set_id=set_id, items=items)
+            there = await self._has_eval_set(f"evalSets/{set_id}")
+            stored = await self._client.evaluator.create_eval_set(
+                eval_set, request_id=self._request_id("eval_set", bytes_of(eval_set))
+            )
+            self._emit(
+                "eval_set",
+                "skipped" if there else "finished",
+                resource=stored.name,
+                message=f"{stored.item_count:,} items",
+            )
+        return stored
+
+    async def _has_eval_set(self, name: str) -> bool:
+        try:
+            await self._client.evaluator.get_eval_set(name)
+        except NotFoundError:
+            return False
+        return True
+
+    async def _evaluation(self, stage: Stage, spec: v1.EvaluationSpec) -> v1.Evaluation:
+        with self._stage(stage):
+            job = await self._created(
+                stage,
+                [bytes_of(spec)],
+                lambda request_id: self._client.evaluator.create_evaluation(spec, request_id=request_id),
+            )
+            fresh = not jobs.has_succeeded(job)
+            if fresh:
+                job = await jobs.wait_for_evaluation(
+                    self._client, job.name, lambda update: self._progress(stage, update)
+                )
+            accuracy = job.summary.overall
+            self._emit(
+                stage,
+                "finished" if fresh else "skipped",
+                resource=job.name,
+                message=f"{accuracy.correct_count} of {accuracy.item_count} right ({accuracy.accuracy:.1%})",
+            )
+        return job
+
+    async def _training(self, dataset: v1.Dataset) -> v1.TrainingJob:
+        spec = specs.training_spec(self._config.training, dataset.name)
+        with self._stage("training"):
+            job = await self._created(
+                "training",
+                [bytes_of(spec), dataset.digest],
+                lambda request_id: self._client.trainer.create_training_job(spec, request_id=request_id),
+            )
+            fresh = not jobs.has_succeeded(job)
+            if fresh:
+                job = await jobs.wait_for_training_job(
+                    self._client, job.name, TrainingProgress(partial(self._emit, "training"))
+                )
+            self._emit(
+                "training",
+                "finished" if fresh else "skipped",
+                resource=job.name,
+                message=f"step {job.latest_metrics.step:,}, loss {job.latest_metrics.loss:.4f}",
+            )
+        return job
+
+    async def _comparison(
+        self, before: v1.Evaluation, after: v1.Evaluation
+    ) -> tuple[v1.ComparisonReport, dict[str, Path]]:
+        with self._stage("comparison"):
+            report = await self._client.evaluator.compare_evaluations(before.name, after.name)
+            files = {name: self._output / name for name in _REPORTS}
+            for name, path in files.items():
+                await self._client.evaluator.download_comparison_report(
+                    report.name, path, format=_REPORTS[name]
+                )
+            overall = report.overall
+            self._emit(
+                "comparison",
+                "finished",
+                resource=report.name,
+                message=f"{overall.base.accuracy:.1%} -> {overall.candidate.accuracy:.1%}, "
+                f"p = {overall.p_value:.2g}",
+            )
+        return report, files
+
+    async def _created(
+        self, stage: Stage, inputs: list[bytes | str], create: Callable[[str], Awaitable[Job]]
+    ) -> Job:
+        """The job of a stage: the one that is there unless it went wrong, else a new one."""
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            job = await create(self._request_id(stage, *inputs, str(attempt)))
+            if jobs.has_succeeded(job):
+                return job
+            if not jobs.has_ended(job):
+                self._emit(stage, "progress", resource=job.name, message="queued")
+                return job
+        jobs.check_succeeded(job)
+        raise AssertionError("a job that ended well was returned")
+
+    def _request_id(self, stage: Stage, *inputs: bytes | str) -> str:
+        return digest_of("tunix-rt-loop/1", self._config.name, stage, *inputs)[:40]
+
+    def _prepare_output(self) -> None:
+        """Find out before the long work whether its results can be written."""
+        probe = self._output / ".writable"
+        try:
+            write_atomically(probe, b"")
+            probe.unlink()
+        except OSError as error:
+            raise FailedPreconditionError(
+                f"output_dir {self._output}: cannot be written: {error.strerror or error}",
+                reason="OUTPUT_UNWRITABLE",
+            ) from error
+
+    def _progress(self, stage: Stage, job: v1.Dataset | v1.Evaluation) -> None:
+        self._emit(stage, "progress", resource=job.name, **facts_of(job.progress))
+
+    @contextmanager
+    def _stage(self, stage: Stage) -> Iterator[None]:
+        started = time.monotonic()
+        self._emit(stage, "started")
+        yield
+        self._seconds[stage] = time.monotonic() - started
+
+    def _emit(self, stage: Stage, kind: Any, **facts: Any) -> None:
+        if self._on_event is not None:
+            self._on_event(LoopEvent(stage, kind, **facts))
+
+
+def _noticed(dataset: v1.Dataset) -> str:
+    """What was noticed of the rows that are learned."""
+    told = [
+        f"; of {notice.rows.row_count:,} in train {notice.reason}"
+        for notice in dataset.notices
+        if notice.split == "train"
+    ]
+    return "".join(told)
+
+
+def _told(result: ImportResult) -> str:
+    return f"{result.read:,} traces: {result.created:,} stored, {result.skipped:,} there already"

@@ -1,0 +1,194 @@
+"""The trace store's calls. Requests and answers are those of ``tunix_rt.v1``, where the limits stand.
+
+Every method raises ``TunixRtError`` or one of its classes; ``timeout`` is in seconds, None for the client's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import grpc
+
+from tunix_rt import v1
+from tunix_rt.aio.rpc.pager import AsyncPager
+from tunix_rt.rpc.caller import AsyncCaller, fresh
+from tunix_rt.rpc.trace_stream import AsyncTraceStream, Snapshot
+from tunix_rt.v1 import trace_store_pb2
+
+
+def _encoded_call(channel: Any) -> Any:
+    """BatchCreateTraces of a request that is bytes; there is no stub for that."""
+    method = trace_store_pb2.DESCRIPTOR.services_by_name["TraceStore"].methods_by_name["BatchCreateTraces"]
+    return channel.unary_unary(
+        f"/{method.containing_service.full_name}/{method.name}",
+        response_deserializer=v1.BatchCreateTracesResponse.FromString,
+    )
+
+
+class AsyncTraceStoreClient:
+    """Asyncio calls to the trace store."""
+
+    def __init__(self, channel: grpc.aio.Channel, caller: AsyncCaller) -> None:
+        self._stub = v1.TraceStoreStub(channel)
+        self._batch_create_encoded = _encoded_call(channel)
+        self._caller = caller
+
+    async def create_trace(
+        self, trace: v1.Trace, *, request_id: str | None = None, timeout: float | None = None
+    ) -> v1.Trace:
+        """Store one trace.
+
+        Args:
+            trace: its output-only fields are ignored.
+            request_id: makes a call that you repeat yourself safe; a new one when left out.
+
+        Raises:
+            InvalidArgumentError: the trace breaks a limit; every wrong field is named.
+            AlreadyExistsError: ``request_id`` came with another trace before.
+        """
+        request = v1.CreateTraceRequest(trace=trace, request_id=fresh(request_id))
+        return await self._caller.unary(self._stub.CreateTrace, request, timeout)
+
+    async def batch_create_traces(
+        self,
+        traces: Iterable[v1.Trace],
+        *,
+        duplicate_policy: v1.DuplicatePolicy.ValueType = v1.DUPLICATE_POLICY_UNSPECIFIED,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> v1.BatchCreateTracesResponse:
+        """Store 1-1,000 traces of at most 4 MiB together, all of them or none.
+
+        ``tunix_rt.importing.import_traces`` splits any number of traces into such batches.
+
+        Raises:
+            InvalidArgumentError: a trace breaks a limit; ``field_violations`` names each, as
+                ``traces[3].steps[0].content``.
+            ResourceExhaustedError: the batch is larger than 4 MiB.
+        """
+        request = v1.BatchCreateTracesRequest(
+            traces=traces, duplicate_policy=duplicate_policy, request_id=fresh(request_id)
+        )
+        return await self._caller.unary(self._stub.BatchCreateTraces, request, timeout)
+
+    async def batch_create_encoded_traces(
+        self, request: bytes, *, timeout: float | None = None
+    ) -> v1.BatchCreateTracesResponse:
+        """As ``batch_create_traces``, with a ``BatchCreateTracesRequest`` that is encoded already.
+
+        For who sends many: it is encoded once, however often it is sent. It needs a ``request_id``, for the
+        call is sent again while the server cannot be reached.
+        """
+        answer: v1.BatchCreateTracesResponse = await self._caller.unary(
+            self._batch_create_encoded, request, timeout
+        )
+        return answer
+
+    async def get_trace(self, name: str, *, timeout: float | None = None) -> v1.Trace:
+        """Return the trace ``traces/{trace}``; raises NotFoundError if there is none."""
+        return await self._caller.unary(self._stub.GetTrace, v1.GetTraceRequest(name=name), timeout)
+
+    def list_traces(
+        self,
+        *,
+        filter: v1.TraceFilter | None = None,
+        page_size: int = 0,
+        page_token: str = "",
+        timeout: float | None = None,
+    ) -> AsyncPager[v1.Trace, v1.ListTracesResponse]:
+        """All traces that ``filter`` matches, newest first. Raises InvalidArgumentError."""
+
+        async def fetch(token: str) -> v1.ListTracesResponse:
+            request = v1.ListTracesRequest(filter=filter, page_size=page_size, page_token=token)
+            return await self._caller.unary(self._stub.ListTraces, request, timeout)
+
+        return AsyncPager(fetch, lambda page: page.traces, page_token)
+
+    def stream_traces(self, *, filter: v1.TraceFilter | None = None, as_of: int = 0) -> AsyncTraceStream:
+        """Every trace of a snapshot in the order of commits, in bounded memory.
+
+        Args:
+            filter: which traces; all of them when left out.
+            as_of: the snapshot; 0 for the newest, whose number the returned iterator has as ``as_of``.
+
+        Raises:
+            InvalidArgumentError: ``as_of`` lies in the future.
+            FailedPreconditionError: traces of the snapshot were deleted.
+        """
+        return AsyncTraceStream(
+            lambda request: self._caller.stream(self._stub.StreamTraces, request), Snapshot(filter, as_of)
+        )
+
+    async def delete_trace(self, name: str, *, timeout: float | None = None) -> None:
+        """Delete one trace; its id and digest stay on record. Raises NotFoundError if there is none."""
+        await self._caller.unary(self._stub.DeleteTrace, v1.DeleteTraceRequest(name=name), timeout)
+
+    async def score_trace(
+        self, name: str, *, criteria: Sequence[str] = (), timeout: float | None = None
+    ) -> v1.ScoreTraceResponse:
+        """Score one trace by built-in criteria ("structure", "answer") and store the scores.
+
+        Raises:
+            NotFoundError: there is no such trace.
+            InvalidArgumentError: a criterion is unknown.
+            FailedPreconditionError: a criterion needs what the trace does not have.
+        """
+        request = v1.ScoreTraceRequest(name=name, criteria=criteria)
+        return await self._caller.unary(self._stub.ScoreTrace, request, timeout)
+
+    async def batch_score_traces(
+        self, names: Iterable[str], *, criteria: Sequence[str] = (), timeout: float | None = None
+    ) -> v1.BatchScoreTracesResponse:
+        """Score 1-500 traces as ``score_trace`` does, and store the scores together.
+
+        A trace that cannot be scored has ``reason`` and ``message`` in its result instead of scores. Very
+        large scores may end the results before the last name: send the rest again.
+
+        Raises:
+            InvalidArgumentError: a name is malformed, a criterion is unknown, or there are too many names.
+        """
+        request = v1.BatchScoreTracesRequest(names=names, criteria=criteria)
+        return await self._caller.unary(self._stub.BatchScoreTraces, request, timeout)
+
+    async def write_scores(
+        self, scores: Iterable[v1.TraceScore], *, request_id: str | None = None, timeout: float | None = None
+    ) -> v1.WriteScoresResponse:
+        """Store 1-1,000 scores of your own together, all of them or none.
+
+        Args:
+            scores: each with ``trace``, ``criterion``, a finite ``value`` and perhaps ``details``.
+            request_id: makes a call that you repeat yourself safe; a new one when left out.
+
+        Raises:
+            InvalidArgumentError: a score is wrong; ``field_violations`` names each.
+            NotFoundError: a trace is not there.
+        """
+        request = v1.WriteScoresRequest(scores=scores, request_id=fresh(request_id))
+        return await self._caller.unary(self._stub.WriteScores, request, timeout)
+
+    def list_scores(
+        self,
+        trace: str,
+        *,
+        criterion: str = "",
+        page_size: int = 0,
+        page_token: str = "",
+        timeout: float | None = None,
+    ) -> AsyncPager[v1.TraceScore, v1.ListScoresResponse]:
+        """All scores of one trace, or those of one criterion, newest first. Raises NotFoundError."""
+
+        async def fetch(token: str) -> v1.ListScoresResponse:
+            request = v1.ListScoresRequest(
+                trace=trace, criterion=criterion, page_size=page_size, page_token=token
+            )
+            return await self._caller.unary(self._stub.ListScores, request, timeout)
+
+        return AsyncPager(fetch, lambda page: page.scores, page_token)
+
+    async def compare_traces(
+        self, base: str, other: str, *, timeout: float | None = None
+    ) -> v1.CompareTracesResponse:
+        """Set two traces side by side; raises NotFoundError if either is not there."""
+        request = v1.CompareTracesRequest(base=base, other=other)
+        return await self._caller.unary(self._stub.CompareTraces, request, timeout)

@@ -1,0 +1,184 @@
+"""The trainer's calls. Requests and answers are those of ``tunix_rt.v1``, where the limits stand.
+
+Every method raises ``TunixRtError`` or one of its classes; ``timeout`` is in seconds, None for the client's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from typing import Final
+
+import grpc
+
+from tunix_rt import v1
+from tunix_rt.aio.rpc.download import receive, receive_bytes
+from tunix_rt.aio.rpc.pager import AsyncPager
+from tunix_rt.files import atomic_file
+from tunix_rt.rpc.caller import AsyncCaller, fresh
+
+ADMISSION: Final = 600.0
+"""Seconds for ``create_training_job``, which counts the rows of a dataset the first time it sees it."""
+EXPORT: Final = 3_600.0
+"""Seconds for ``export_checkpoint``, which reads and writes a whole model."""
+
+
+class AsyncTrainerClient:
+    """Asyncio calls to the trainer."""
+
+    def __init__(self, channel: grpc.aio.Channel, caller: AsyncCaller) -> None:
+        self._stub = v1.TrainerStub(channel)
+        self._caller = caller
+
+    def list_base_models(
+        self, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
+    ) -> AsyncPager[v1.BaseModel, v1.ListBaseModelsResponse]:
+        """The base models on the trainer's host and those that it can fetch, ordered by id."""
+
+        async def fetch(token: str) -> v1.ListBaseModelsResponse:
+            request = v1.ListBaseModelsRequest(page_size=page_size, page_token=token)
+            return await self._caller.unary(self._stub.ListBaseModels, request, timeout)
+
+        return AsyncPager(fetch, lambda page: page.base_models, page_token)
+
+    async def get_base_model(self, base_model: str, *, timeout: float | None = None) -> v1.BaseModel:
+        """One base model: by id, by the absolute path of a folder on the trainer's host, or as it was pulled.
+
+        Raises NotFoundError if there is none, FailedPreconditionError if it cannot be used.
+        """
+        request = v1.GetBaseModelRequest(base_model=base_model)
+        return await self._caller.unary(self._stub.GetBaseModel, request, timeout)
+
+    async def plan_training_job(
+        self, spec: v1.TrainingSpec, *, timeout: float | None = ADMISSION
+    ) -> v1.TrainingPlan:
+        """Check a spec as `create_training_job` does, and tell what the job would do; raises as it does.
+
+        Raises FailedPreconditionError too if the base model is not on the trainer's host.
+        """
+        request = v1.PlanTrainingJobRequest(spec=spec)
+        return await self._caller.unary(self._stub.PlanTrainingJob, request, timeout)
+
+    async def create_training_job(
+        self, spec: v1.TrainingSpec, *, request_id: str | None = None, timeout: float | None = ADMISSION
+    ) -> v1.TrainingJob:
+        """Put a training job into the queue; ``tunix_rt.jobs.wait_for_training_job`` waits for its end.
+
+        The first time for a dataset, model and length its rows are counted, which takes a minute or two for
+        each million: ``timeout`` is ten minutes by default. Ask again with the same ``request_id`` after it.
+
+        Raises:
+            InvalidArgumentError: the spec is wrong; every wrong field is named.
+            NotFoundError: the dataset or the base model is not there.
+            FailedPreconditionError: the dataset is not complete.
+        """
+        request = v1.CreateTrainingJobRequest(spec=spec, request_id=fresh(request_id))
+        return await self._caller.unary(self._stub.CreateTrainingJob, request, timeout)
+
+    async def get_training_job(self, name: str, *, timeout: float | None = None) -> v1.TrainingJob:
+        """Return the job ``trainingJobs/{training_job}``; raises NotFoundError if there is none."""
+        request = v1.GetTrainingJobRequest(name=name)
+        return await self._caller.unary(self._stub.GetTrainingJob, request, timeout)
+
+    def list_training_jobs(
+        self, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
+    ) -> AsyncPager[v1.TrainingJob, v1.ListTrainingJobsResponse]:
+        """All training jobs, newest first."""
+
+        async def fetch(token: str) -> v1.ListTrainingJobsResponse:
+            request = v1.ListTrainingJobsRequest(page_size=page_size, page_token=token)
+            return await self._caller.unary(self._stub.ListTrainingJobs, request, timeout)
+
+        return AsyncPager(fetch, lambda page: page.training_jobs, page_token)
+
+    async def cancel_training_job(self, name: str, *, timeout: float | None = None) -> v1.TrainingJob:
+        """Ask a job to stop; one that has ended is returned as it is."""
+        request = v1.CancelTrainingJobRequest(name=name)
+        return await self._caller.unary(self._stub.CancelTrainingJob, request, timeout)
+
+    async def resume_training_job(self, name: str, *, timeout: float | None = None) -> v1.TrainingJob:
+        """Put a failed or cancelled job into the queue again, to go on from its latest checkpoint.
+
+        A job that is queued or runs is returned as it is; raises FailedPreconditionError for one that has
+        succeeded.
+        """
+        request = v1.ResumeTrainingJobRequest(name=name)
+        return await self._caller.unary(self._stub.ResumeTrainingJob, request, timeout)
+
+    def watch_training_job(
+        self, name: str, *, after_event: int = 0
+    ) -> AsyncIterator[v1.WatchTrainingJobResponse]:
+        """Yield the job's state, then each event, until it has ended or the server stops.
+
+        Args:
+            name: the job.
+            after_event: leave out metrics and log lines up to this event, to go on with a watch.
+        """
+        request = v1.WatchTrainingJobRequest(name=name, after_event=after_event)
+        return self._caller.stream(self._stub.WatchTrainingJob, request)
+
+    def list_checkpoints(
+        self, parent: str, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
+    ) -> AsyncPager[v1.Checkpoint, v1.ListCheckpointsResponse]:
+        """All checkpoints of the job ``parent``, latest first."""
+
+        async def fetch(token: str) -> v1.ListCheckpointsResponse:
+            request = v1.ListCheckpointsRequest(parent=parent, page_size=page_size, page_token=token)
+            return await self._caller.unary(self._stub.ListCheckpoints, request, timeout)
+
+        return AsyncPager(fetch, lambda page: page.checkpoints, page_token)
+
+    async def get_checkpoint(self, name: str, *, timeout: float | None = None) -> v1.Checkpoint:
+        """Return the checkpoint ``trainingJobs/{training_job}/checkpoints/{step}``; raises NotFoundError."""
+        return await self._caller.unary(self._stub.GetCheckpoint, v1.GetCheckpointRequest(name=name), timeout)
+
+    async def export_checkpoint(
+        self, name: str, format: v1.CheckpointFormat.ValueType, *, timeout: float | None = EXPORT
+    ) -> v1.CheckpointExport:
+        """Make the files of a checkpoint in another format, which takes about as long as copying the model.
+
+        `download_checkpoint_file` fetches them, given the same format. Raises FailedPreconditionError if the
+        format does not suit the checkpoint, or the base weights on the host are other ones.
+        """
+        request = v1.ExportCheckpointRequest(name=name, format=format)
+        return await self._caller.unary(self._stub.ExportCheckpoint, request, timeout)
+
+    async def read_checkpoint_file(
+        self,
+        name: str,
+        path: str,
+        *,
+        format: v1.CheckpointFormat.ValueType = v1.CHECKPOINT_FORMAT_UNSPECIFIED,
+    ) -> bytes:
+        """Return one file of a checkpoint, verified by SHA-256; a broken connection is taken up again.
+
+        Args:
+            name: the checkpoint.
+            path: the file as the checkpoint lists it, such as ``adapter_model.safetensors``.
+            format: unset for the checkpoint's own files, else for those that ``export_checkpoint`` made.
+
+        Raises:
+            NotFoundError: there is no such checkpoint or file.
+            DataLossError: the bytes are not those that the server announced.
+        """
+        return await receive_bytes(self._reader(name, path, format))
+
+    async def download_checkpoint_file(
+        self,
+        name: str,
+        path: str,
+        to: str | os.PathLike[str],
+        *,
+        format: v1.CheckpointFormat.ValueType = v1.CHECKPOINT_FORMAT_UNSPECIFIED,
+    ) -> v1.DownloadHeader:
+        """Write one file to ``to``, whole or not at all; raises as ``read_checkpoint_file``, and OSError."""
+        with atomic_file(to) as file:
+            return await receive(self._reader(name, path, format), file)
+
+    def _reader(
+        self, name: str, path: str, format: v1.CheckpointFormat.ValueType
+    ) -> Callable[[int], AsyncIterator[v1.ReadCheckpointFileResponse]]:
+        return lambda offset: self._caller.stream(
+            self._stub.ReadCheckpointFile,
+            v1.ReadCheckpointFileRequest(name=name, path=path, offset=offset, format=format),
+        )
