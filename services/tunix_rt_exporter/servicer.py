@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from tunix_rt import v1
-from tunix_rt_exporter.audits import convert as convert_supervision
-from tunix_rt_exporter.audits.service import SupervisionAudits
+from tunix_rt_exporter.audits import convert as convert_audits
+from tunix_rt_exporter.audits.service import DatasetAudits
 from tunix_rt_exporter.datasets import convert
 from tunix_rt_exporter.datasets.service import ExporterService
 from tunix_rt_kit.serving.blocking import iterate_blocking, run_blocking, watch_state
@@ -18,7 +18,7 @@ from tunix_rt_kit.serving.blocking import iterate_blocking, run_blocking, watch_
 class ExporterServicer(v1.ExporterServicer):
     """Serves ``tunix_rt.v1.Exporter``; watches end when ``stopping`` is set."""
 
-    def __init__(self, service: ExporterService, audits: SupervisionAudits, stopping: asyncio.Event) -> None:
+    def __init__(self, service: ExporterService, audits: DatasetAudits, stopping: asyncio.Event) -> None:
         self._service = service
         self._audits = audits
         self._stopping = stopping
@@ -79,8 +79,8 @@ class ExporterServicer(v1.ExporterServicer):
     ) -> AsyncIterator[v1.AuditContaminationResponse]:
         def messages() -> Iterator[v1.AuditContaminationResponse]:
             rule = convert.decontamination_fields(request.decontamination)
-            for part in self._service.audit_contamination(request.name, request.eval_set, rule):
-                yield convert.audit_response(part)
+            for part in self._audits.contamination(request.name, request.eval_set, rule):
+                yield convert_audits.contamination_response(part)
 
         async for message in iterate_blocking(messages):
             yield message
@@ -89,8 +89,8 @@ class ExporterServicer(v1.ExporterServicer):
         self, request: v1.AuditSupervisionRequest, context: Any
     ) -> AsyncIterator[v1.AuditSupervisionResponse]:
         def messages() -> Iterator[v1.AuditSupervisionResponse]:
-            for part in self._audits.audit(convert_supervision.question(request)):
-                yield convert_supervision.audit_response(request.name, part)
+            for part in self._audits.supervision(convert_audits.question(request)):
+                yield convert_audits.supervision_response(request.name, part)
 
         async for message in iterate_blocking(messages):
             yield message
@@ -98,13 +98,13 @@ class ExporterServicer(v1.ExporterServicer):
     async def GetSupervisionAudit(
         self, request: v1.GetSupervisionAuditRequest, context: Any
     ) -> v1.SupervisionAudit:
-        return await run_blocking(lambda: convert_supervision.audit_message(*self._audits.get(request.name)))
+        return await run_blocking(lambda: convert_audits.audit_message(*self._audits.get(request.name)))
 
     async def ListSupervisionAudits(
         self, request: v1.ListSupervisionAuditsRequest, context: Any
     ) -> v1.ListSupervisionAuditsResponse:
         def call() -> v1.ListSupervisionAuditsResponse:
             page = self._audits.list(request.parent, request.page_size, request.page_token)
-            return convert_supervision.list_audits_response(request.parent, *page)
+            return convert_audits.list_audits_response(request.parent, *page)
 
         return await run_blocking(call)

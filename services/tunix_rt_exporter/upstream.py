@@ -13,8 +13,7 @@ import grpc
 
 from tunix_rt import v1
 from tunix_rt_exporter.datasets import convert
-from tunix_rt_exporter.datasets.model import EvalPrompts, SourceTrace
-from tunix_rt_exporter.datasets.ports import Filter
+from tunix_rt_exporter.datasets.model import EvalPrompts, Filter, SourceTrace
 from tunix_rt_kit.errors import DomainError, FieldViolation, InvalidArgument, NotFound, Unavailable
 from tunix_rt_kit.serving.channels import answer_of, answers_of
 from tunix_rt_kit.serving.status import domain_error

@@ -6,17 +6,16 @@ import asyncio
 
 from tunix_rt import v1
 from tunix_rt_exporter.audits.repository import SqlAuditRepository
-from tunix_rt_exporter.audits.service import SupervisionAudits
+from tunix_rt_exporter.audits.service import DatasetAudits
 from tunix_rt_exporter.datasets.builds import Builds
-from tunix_rt_exporter.datasets.exports import DatasetFiles
-from tunix_rt_exporter.datasets.exports_repository import SqlDerivedFiles
-from tunix_rt_exporter.datasets.repository import SqlDatasetRepository
+from tunix_rt_exporter.datasets.derived import DatasetFiles
+from tunix_rt_exporter.datasets.repository import SqlDatasetRepository, SqlDerivedFiles
 from tunix_rt_exporter.datasets.service import ExporterService
 from tunix_rt_exporter.servicer import ExporterServicer
 from tunix_rt_exporter.settings import ExporterSettings
 from tunix_rt_exporter.upstream import RETRIED, GrpcEvalSetSource, GrpcTraceSource
 from tunix_rt_kit.artifacts import ArtifactStore
-from tunix_rt_kit.artifacts.store import storage_error
+from tunix_rt_kit.artifacts.store import storage_errors
 from tunix_rt_kit.database import Database
 from tunix_rt_kit.serving.channels import open_channel
 from tunix_rt_kit.serving.main import BuiltService
@@ -52,7 +51,12 @@ def build(settings: ExporterSettings, stopping: asyncio.Event) -> BuiltService:
         submit=builds.submit,
         cancel=builds.cancel,
     )
-    audits = SupervisionAudits(service.complete_dataset, artifacts, SqlAuditRepository(database))
+    audits = DatasetAudits(
+        service.complete_dataset,
+        eval_sets=eval_sets,
+        artifacts=artifacts,
+        repository=SqlAuditRepository(database),
+    )
     servicer = ExporterServicer(service, audits, stopping)
 
     def start() -> None:
@@ -88,7 +92,5 @@ def migrate(settings: ExporterSettings) -> None:
 
 def make_data_dir(settings: ExporterSettings) -> None:
     """Make the data folder unless it is there."""
-    try:
+    with storage_errors(str(settings.data_dir)):
         settings.data_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise storage_error(error, str(settings.data_dir)) from error

@@ -17,7 +17,7 @@ from support.serving import fields, refused
 from support.tiny_model import make_tiny_model
 from support.traces import step, trace
 from tunix_rt import v1
-from tunix_rt_exporter.audits.service import SupervisionAudits
+from tunix_rt_exporter.audits.service import DatasetAudits
 from tunix_rt_kit.artifacts import ArtifactStore, canonical_json
 from tunix_rt_kit.models.tokenizer import load_tokenizer
 
@@ -47,9 +47,9 @@ class World:
         assert all(part.HasField("progress") for part in parts[:-1])
         return parts[-1].audit
 
-    async def listed(self, parent: str, **page: Any) -> v1.ListSupervisionAuditsResponse:
-        request = v1.ListSupervisionAuditsRequest(parent=parent, **page)
-        found: v1.ListSupervisionAuditsResponse = await self.exporting.exporter.ListSupervisionAudits(request)
+    async def listed(self, parent: str, **page: Any) -> v1.ListDatasetAuditsResponse:
+        request = v1.ListDatasetAuditsRequest(parent=parent, **page)
+        found: v1.ListDatasetAuditsResponse = await self.exporting.exporter.ListSupervisionAudits(request)
         return found
 
 
@@ -109,20 +109,20 @@ async def test_the_same_question_is_answered_once(world: World, monkeypatch: pyt
     await world.exporting.add([trace(i) for i in range(30)])
     name = (await world.build()).name
     tokenizers = []
-    read = SupervisionAudits._tokenizer
+    read = DatasetAudits._tokenizer
 
-    def counted(self: SupervisionAudits, digest: str) -> Any:
+    def counted(self: DatasetAudits, digest: str) -> Any:
         tokenizers.append(digest)
         time.sleep(0.5)
         return read(self, digest)
 
-    monkeypatch.setattr(SupervisionAudits, "_tokenizer", counted)
+    monkeypatch.setattr(DatasetAudits, "_tokenizer", counted)
     # More than there are threads for calls.
     first, *others = await asyncio.gather(*(world.audit(name, max_length=64) for _ in range(20)))
     assert len(tokenizers) == 1
     assert others == [first] * 19
     assert (await world.listed(name)).supervision_audits == [first]
-    monkeypatch.setattr(SupervisionAudits, "_tokenizer", lambda *_: 1 / 0)
+    monkeypatch.setattr(DatasetAudits, "_tokenizer", lambda *_: 1 / 0)
     assert await world.parts(name, max_length=64, packing_lengths=[64]) == [
         v1.AuditSupervisionResponse(audit=first)
     ]

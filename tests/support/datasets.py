@@ -17,8 +17,8 @@ from tunix_rt_exporter.datasets.model import (
     Parent,
     SourceTrace,
 )
-from tunix_rt_exporter.datasets.templates import chat_template
 from tunix_rt_kit.artifacts import ArtifactStore, digest_json
+from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.values import Progress
 
 
@@ -57,7 +57,7 @@ def built(
     with tempfile.TemporaryDirectory(dir=folder) as own:
         build = DatasetBuild(
             wanted,
-            template=chat_template(wanted.chat_template),
+            template=ChatTemplate.of(wanted.chat_template),
             eval_sets=eval_sets,
             store=ArtifactStore(folder / "artifacts"),
             folder=Path(own),

@@ -1,4 +1,4 @@
-"""Audits of supervision in the database."""
+"""Audits in the database."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Row, and_, insert, select
 from sqlalchemy.orm import Session
 
-from tunix_rt_exporter.audits.service import StoredAudit, SupervisionAudit
+from tunix_rt_exporter.audits.model import StoredAudit, SupervisionAudit
 from tunix_rt_exporter.tables import supervision_audits
 from tunix_rt_kit.database import Database, transaction_lock
 

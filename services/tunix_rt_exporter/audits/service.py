@@ -1,31 +1,36 @@
-"""Audits of what a model would learn of a dataset: made once for each question, then kept."""
+"""Audits of complete datasets: which rows are contaminated, and what a model would learn of them.
+
+The second kind is made once for each question, and then kept.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
-from pydantic import ConfigDict
-
-from tunix_rt_exporter.datasets.locks import LockPerKey
-from tunix_rt_exporter.datasets.model import BuildResult, Dataset
-from tunix_rt_exporter.datasets.templates import chat_template
-from tunix_rt_kit.artifacts import ArtifactStore, canonical_json, digest_json
-from tunix_rt_kit.errors import (
-    FailedPrecondition,
-    FieldViolation,
-    InvalidArgument,
-    NotFound,
+from tunix_rt_exporter.audits.model import (
+    AuditQuestion,
+    ContaminatedRow,
+    ContaminationPart,
+    StoredAudit,
+    SupervisionAudit,
 )
+from tunix_rt_exporter.datasets.decontaminate import EvalIndex
+from tunix_rt_exporter.datasets.derived import LockPerKey
+from tunix_rt_exporter.datasets.model import BuildResult, Dataset, Decontamination, EvalSetSource
+from tunix_rt_exporter.datasets.rows import stored_rows
+from tunix_rt_exporter.datasets.service import checked, naming
+from tunix_rt_exporter.datasets.write import stored_file
+from tunix_rt_kit.artifacts import ArtifactStore, canonical_json, digest_json
+from tunix_rt_kit.chat import ChatTemplate
+from tunix_rt_kit.errors import FailedPrecondition, FieldViolation, InvalidArgument, NotFound
 from tunix_rt_kit.loss_mask import ExampleEncoder, SplitAudit, SplitSupervision
 from tunix_rt_kit.models.hf_folder import MAX_TOKENIZER_BYTES
 from tunix_rt_kit.models.tokenizer import TextTokenizer, parse_tokenizer
 from tunix_rt_kit.serving.resources import Paging, parse_names
 from tunix_rt_kit.serving.validation import Violations
-from tunix_rt_kit.values import Page, Progress, StoredFile, Value
+from tunix_rt_kit.values import Page, Progress
 
 AUDIT_NAME: Final = "datasets/{dataset_id}@{version}/supervisionAudits/{audit}"
 REPORT_FORMAT: Final = "tunix-rt/supervision-audit/2"
@@ -35,43 +40,6 @@ MAX_PACKING_LENGTHS: Final = 16
 MAX_BASE_MODEL: Final = 4_096
 _PROGRESS_S: Final = 0.25
 _ID_DIGITS: Final = 32
-
-
-class AuditQuestion(Value):
-    """What is asked of a dataset; ``tokenizer_digest`` is that of a tokenizer.json in the artifact store.
-
-    0 and an empty tuple stand for the defaults until ``checked``.
-    """
-
-    dataset: str
-    base_model: str
-    tokenizer_digest: str
-    max_length: int = 0
-    packing_lengths: tuple[int, ...] = ()
-
-
-class SupervisionAudit(Value):
-    """The answer. ``audit_id`` is made of the question, so the same question has the same id."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    audit_id: str
-    dataset_digest: str
-    base_model: str
-    tokenizer_digest: str
-    chat_template_digest: str
-    max_length: int
-    splits: tuple[SplitSupervision, ...]
-    report: StoredFile
-
-
-@dataclass(frozen=True, slots=True)
-class StoredAudit:
-    """An audit as it is kept; ``number`` is its place in lists."""
-
-    number: int
-    create_time: datetime
-    audit: SupervisionAudit
 
 
 class AuditRepository(Protocol):
@@ -87,11 +55,12 @@ class AuditRepository(Protocol):
         """Up to ``limit`` audits of a dataset, newest first, with number below ``before``."""
 
 
-class SupervisionAudits:
+class DatasetAudits:
     """The use cases about audits.
 
     Args:
         complete_dataset: gives a dataset that was built, by name, and what came of it; or raises.
+        eval_sets: the evaluator.
         artifacts: where the rows and tokenizers are, and where reports go.
         repository: where audits are kept.
     """
@@ -99,22 +68,51 @@ class SupervisionAudits:
     def __init__(
         self,
         complete_dataset: Callable[[str], tuple[Dataset, BuildResult]],
+        *,
+        eval_sets: EvalSetSource,
         artifacts: ArtifactStore,
         repository: AuditRepository,
     ) -> None:
         self._complete_dataset = complete_dataset
+        self._eval_sets = eval_sets
         self._artifacts = artifacts
         self._repository = repository
         self._locks = LockPerKey()
 
-    def audit(self, asked: AuditQuestion) -> Iterator[Progress | StoredAudit]:
-        """Yields progress, and last the audit, which may have been there before, or is made for someone else.
+    def contamination(
+        self, name: str, eval_set: str, decontamination: dict[str, Any]
+    ) -> Iterator[ContaminationPart]:
+        """Compare every row of a dataset with every item of an eval set, as a build does; one part at least.
+
+        Raises FailedPrecondition(DATASET_NOT_READY), NotFound (DATASET_NOT_FOUND, EVAL_SET_NOT_FOUND),
+        InvalidArgument(DECONTAMINATION_INVALID), DataLoss, Unavailable.
+        """
+        rule = checked(Decontamination, decontamination, "decontamination", reason="DECONTAMINATION_INVALID")
+        parse_names("evalSets/{eval_set}", eval_set, field="eval_set")
+        _, result = self._complete_dataset(name)
+        with naming("eval_set"):
+            items = EvalIndex([self._eval_sets.prompts(eval_set)], rule.ngram_words)
+        total, compared = sum(split.row_count for split in result.splits), 0
+        for split, rows in stored_rows(self._artifacts, result):
+            matches = items.matches([_texts(row) for row in rows])
+            compared += len(rows)
+            found = [
+                ContaminatedRow(row["id"], split, match)
+                for row, match in zip(rows, matches, strict=True)
+                if match is not None
+            ]
+            yield ContaminationPart(found, compared, total)
+
+    def supervision(self, asked: AuditQuestion) -> Iterator[Progress | StoredAudit]:
+        """What a model would learn of a dataset.
+
+        Yields progress, and last the audit, which may have been there before, or is made for someone else.
 
         Raises InvalidArgument (AUDIT_INVALID, TOKENIZER_INVALID) naming each wrong field, NotFound
         (DATASET_NOT_FOUND, TOKENIZER_NOT_FOUND), FailedPrecondition (DATASET_NOT_READY,
         CHAT_TEMPLATE_MISMATCH: what ends a turn is not one token), DataLoss for missing or damaged rows.
         """
-        question = checked(asked)
+        question = _checked_question(asked)
         dataset, result = self._complete_dataset(question.dataset)
         key = question.model_dump(mode="json", exclude={"dataset"})
         # The format too: an audit of an older one did not look for all that this one does.
@@ -139,7 +137,7 @@ class SupervisionAudits:
     ) -> Generator[Progress, None, StoredAudit]:
         tokenizer = self._tokenizer(question.tokenizer_digest)
         end_id = _end_id(dataset, question, tokenizer)
-        encoder = ExampleEncoder(tokenizer, chat_template(dataset.spec.chat_template).frame)
+        encoder = ExampleEncoder(tokenizer, ChatTemplate.of(dataset.spec.chat_template).frame)
         total, done, progress = sum(split.row_count for split in result.splits), 0, _Throttle()
         audits, splits = [], []
         for split in result.splits:
@@ -179,11 +177,7 @@ class SupervisionAudits:
             problem = (
                 f"{digest} is not in {self._artifacts.root_uri}; exporter and trainer must share a store"
             )
-            raise NotFound(
-                f"{field}: {problem}",
-                reason="TOKENIZER_NOT_FOUND",
-                violations=[FieldViolation(field, problem)],
-            )
+            raise NotFound.of_field(field, problem, reason="TOKENIZER_NOT_FOUND")
         size = self._artifacts.stat(digest).size
         try:
             if size > MAX_TOKENIZER_BYTES:
@@ -210,20 +204,18 @@ class SupervisionAudits:
             "dataset_digest": result.digest,
             "base_model": question.base_model,
             "tokenizer_digest": question.tokenizer_digest,
-            "chat_template_digest": chat_template(dataset.spec.chat_template).digest,
+            "chat_template_digest": ChatTemplate.of(dataset.spec.chat_template).digest,
             "max_length": question.max_length,
         }
         told = [split.model_dump(mode="json") for split in splits]
         report = self._artifacts.put_bytes(canonical_json({"format": REPORT_FORMAT, **facts, "splits": told}))
-        file = StoredFile(
-            path=f"supervision-{audit_id}.json", size_bytes=report.size, digest=report.digest, uri=report.uri
-        )
+        file = stored_file(f"supervision-{audit_id}.json", report)
         return SupervisionAudit.model_validate(
             {"audit_id": audit_id, **facts, "splits": splits, "report": file}
         )
 
 
-def checked(asked: AuditQuestion) -> AuditQuestion:
+def _checked_question(asked: AuditQuestion) -> AuditQuestion:
     """The question with its defaults filled in; raises InvalidArgument(AUDIT_INVALID)."""
     wrong, right = Violations(), f"1 to {MAX_LENGTH:,} would be right"
     name, length = asked.base_model, asked.max_length or DEFAULT_LENGTH
@@ -251,8 +243,12 @@ def checked(asked: AuditQuestion) -> AuditQuestion:
     return asked.model_copy(update=changes)
 
 
+def _texts(row: dict[str, Any]) -> list[str]:
+    return [row["prompts"], *(step["content"] for step in row["trace_steps"]), row["final_answer"]]
+
+
 def _end_id(dataset: Dataset, question: AuditQuestion, tokenizer: TextTokenizer) -> int:
-    marker = chat_template(dataset.spec.chat_template).end_of_turn
+    marker = ChatTemplate.of(dataset.spec.chat_template).end_of_turn
     end_id = tokenizer.token_id(marker)
     if end_id is None:
         raise FailedPrecondition(

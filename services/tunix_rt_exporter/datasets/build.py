@@ -1,44 +1,64 @@
-"""One build of a dataset: read the snapshot, drop, order, write, and describe what was made."""
+"""One build of a dataset, from the traces of a snapshot to files, in the order of the steps.
+
+What comes of it does not depend on the order in which the traces arrive. Where one of several rows must go,
+the rows of the parent stay first, and then those with the lowest content digest.
+"""
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from tunix_rt_exporter.datasets.deduplicate import Signatures
-from tunix_rt_exporter.datasets.dropped import copies, dropped_rows, lasting_counts, refusal, report_lines
-from tunix_rt_exporter.datasets.manifest import builder_versions, manifest
+from tunix_rt_exporter.datasets.decontaminate import EvalIndex
+from tunix_rt_exporter.datasets.deduplicate import (
+    Signatures,
+    by_precedence,
+    without_duplicates,
+    without_near_duplicates,
+)
 from tunix_rt_exporter.datasets.model import (
-    FORMATS,
     TRAIN,
     BuildResult,
     DatasetSpec,
     DroppedRows,
     EvalPrompts,
-    Notice,
     Parent,
+    Report,
     SourceTrace,
-    SplitFiles,
-    Statistics,
+    TemplateFacts,
 )
-from tunix_rt_exporter.datasets.notices import notices
-from tunix_rt_exporter.datasets.select import TraceReader
-from tunix_rt_exporter.datasets.split import Arrangement, Rules, arrange, distribution
-from tunix_rt_exporter.datasets.spool import RowSpool
-from tunix_rt_exporter.datasets.templates import template_facts
-from tunix_rt_kit.artifacts import Artifact, ArtifactStore, canonical_json
-from tunix_rt_kit.chat import ChatTemplate
+from tunix_rt_exporter.datasets.notices import disagrees, notices
+from tunix_rt_exporter.datasets.render import RenderedRow, RowRenderer, Unwritable
+from tunix_rt_exporter.datasets.rows import KEPT, Outcome, Replaced, RowStore
+from tunix_rt_exporter.datasets.select import MODEL_ANSWER, is_model_answer, newest_of_each_content, selected
+from tunix_rt_exporter.datasets.split import SplitGroups, assigned_splits, without_conflicts
+from tunix_rt_exporter.datasets.write import (
+    DROP_CODES,
+    builder_versions,
+    contaminated,
+    dropped_counts,
+    dropped_in_words,
+    dropped_line,
+    manifest,
+    refusal,
+    statistics,
+    stored_file,
+    unwritable,
+    write_dropped,
+    write_splits,
+)
+from tunix_rt_kit.artifacts import ArtifactStore, canonical_json
+from tunix_rt_kit.chat import ChatTemplate, losses
 from tunix_rt_kit.errors import FailedPrecondition
-from tunix_rt_kit.values import Progress, StoredFile
+from tunix_rt_kit.text import normalised
+from tunix_rt_kit.values import Progress
 
-WRITE_BATCH: Final = 1_000
-
-Report = Callable[[Progress], None]
+BATCH: Final = 256
+# A word of its own, which no text of a trace holds, so that texts can be normalised in one go.
+_BETWEEN: Final = " \0 "
 
 
 class DatasetBuild:
@@ -69,165 +89,189 @@ class DatasetBuild:
     ) -> None:
         self._spec = spec
         self._template = template
-        # In the order of digests, so that a prompt of several sets is always laid to the same one.
+        # In the order of digests, so that a row with items of several sets always counts for the same one.
         self._eval_sets = sorted(eval_sets, key=lambda eval_set: eval_set.digest)
         self._store = store
         self._folder = folder
         self._report = report
         self._parent = parent
         self._other_eval_sets = other_eval_sets
+        self._groups = SplitGroups(spec.split_group)
 
     def run(self, traces: Iterable[Sequence[SourceTrace]]) -> BuildResult:
         """Build from the matching traces of the snapshot.
 
-        Raises FailedPrecondition: DATASET_EMPTY if no row is left, or none for the split "train",
-        SPLIT_GROUP_MISSING if no trace has the metadata field of the spec, and TARGET_LOST or
-        ROWS_UNRENDERABLE if rows cannot be written and the spec refuses that; InvalidArgument if the chat
-        template fails; and what the stores and ``report`` raise. Nothing is visible before the end.
+        Nothing is visible before the end.
+
+        Raises:
+            FailedPrecondition: DATASET_EMPTY if no row is left, or none for the split "train";
+                SPLIT_GROUP_MISSING if no trace has the metadata field of the spec; TARGET_LOST or
+                ROWS_UNRENDERABLE if rows cannot be written and the spec refuses that.
+            InvalidArgument: the chat template fails.
+            DomainError: what the stores raise; and whatever ``report`` raises.
         """
+        names = [split.split for split in self._spec.splits]
         with ExitStack() as stack:
-            spool = stack.enter_context(RowSpool(self._folder / "rows", self._spec.seed))
-            rules = self._rules(stack)
-            trace_count = self._read(spool, rules, traces)
-            spool.flush()
-            if not trace_count:
-                raise _empty(f"no trace of snapshot {self._spec.as_of} matches the filter")
-            self._report(Progress(stage="comparing rows", total=trace_count, unit="rows"))
-            arrangement = arrange(spool, rules, self._report)
-            if self._spec.unwritable_rows == "refuse" and (refused := refusal(spool, arrangement)):
+            rows = stack.enter_context(RowStore(self._folder / "rows", self._spec.seed))
+            texts = self._signatures(stack, "texts", self._spec.deduplication.threshold)
+            prompts = self._signatures(stack, "prompts", self._spec.split_group.near_duplicate_threshold)
+            trace_count = self._read(traces, rows, texts, prompts)
+            outcome = self._decide(rows, texts, prompts)
+            if self._spec.unwritable_rows == "refuse" and (refused := refusal(rows, outcome)):
                 raise refused
-            dropped = dropped_rows(spool, arrangement, self._eval_sets)
-            lasting = lasting_counts(spool, arrangement, self._eval_sets)
-            self._check_rows(arrangement, dropped)
-            splits = self._write(spool, arrangement)
-            report = self._write_report(spool, arrangement)
-            figures = spool.figures[arrangement.rows]
-            found = self._notices(spool, arrangement)
-        statistics = Statistics(
-            steps=distribution(figures[:, 0]),
-            prompt_characters=distribution(figures[:, 1]),
-            response_characters=distribution(figures[:, 2]),
-        )
+            counts = dropped_counts(rows, outcome, self._eval_sets)
+            dropped = dropped_in_words(counts)
+            self._check_rows(outcome, dropped)
+            splits = write_splits(rows, outcome, names, self._store, self._report)
+            dropped_rows = write_dropped(rows, outcome, self._store, self._report)
+            figures = statistics(rows.figures[outcome.rows])
+            noticed = tuple(notices(rows, outcome, names, self._other_eval_sets, self._report))
         parent_digest = self._parent.digest if self._parent else ""
         described = manifest(
             self._spec,
             chat_template_digest=self._template.digest,
             eval_sets=self._eval_sets,
             parent_digest=parent_digest,
-            distinct_traces=arrangement.distinct,
-            dropped=lasting,
+            distinct_traces=outcome.distinct,
+            dropped=counts,
             splits=splits,
-            statistics=statistics,
+            statistics=figures,
         )
         stored = self._store.put_bytes(canonical_json(described))
         return BuildResult(
             digest=stored.digest,
-            manifest=_file("manifest.json", stored),
+            manifest=stored_file("manifest.json", stored),
             splits=tuple(splits),
             trace_count=trace_count,
-            dropped=(*copies(trace_count, arrangement), *dropped),
-            statistics=statistics,
-            dropped_rows=report,
+            dropped=(*_copies(trace_count - outcome.distinct), *dropped),
+            statistics=figures,
+            dropped_rows=dropped_rows,
             parent_digest=parent_digest,
             builder_versions=builder_versions(),
-            template_facts=template_facts(self._template),
-            notices=found,
+            template_facts=_template_facts(self._template),
+            notices=noticed,
         )
 
-    def _rules(self, stack: ExitStack) -> Rules:
-        deduplication, group = self._spec.deduplication, self._spec.split_group
-
-        def signatures(name: str, threshold: float | None) -> Signatures | None:
-            if threshold is None:
-                return None
-            return stack.enter_context(Signatures(self._folder / name, threshold))
-
-        return Rules(
-            selection=self._spec.selection,
-            splits=self._spec.splits,
-            exact=deduplication.method != "identical",
-            near=signatures("texts", deduplication.threshold),
-            apart=signatures("prompts", group.near_duplicate_threshold),
-            parent=self._parent.rows if self._parent else b"",
-        )
-
-    def _read(self, spool: RowSpool, rules: Rules, traces: Iterable[Sequence[SourceTrace]]) -> int:
-        reader = TraceReader(
-            self._spec,
-            template=self._template,
-            eval_sets=self._eval_sets,
-            spool=spool,
-            near=rules.near,
-            apart=rules.apart,
-        )
-        return reader.read(traces, self._report)
-
-    def _write_report(self, spool: RowSpool, arrangement: Arrangement) -> StoredFile | None:
-        total = len(arrangement.marked) + sum(len(replaced.rows) for replaced in arrangement.replaced)
-        if not total:
+    def _signatures(self, stack: ExitStack, name: str, threshold: float | None) -> Signatures | None:
+        """What finds near-duplicates, or None where nobody asks for them."""
+        if threshold is None:
             return None
-        lines, done = report_lines(spool, arrangement), 0
-        with self._store.writer() as writer:
-            while batch := list(islice(lines, WRITE_BATCH)):
-                writer.write(b"".join(batch))
-                done += len(batch)
-                self._report(Progress(stage="writing dropped rows", completed=done, total=total, unit="rows"))
-        return _file("dropped.jsonl", writer.artifact)
+        return stack.enter_context(Signatures(self._folder / name, threshold))
 
-    def _notices(self, spool: RowSpool, arrangement: Arrangement) -> tuple[Notice, ...]:
-        names = [split.split for split in self._spec.splits]
-        found = notices(spool, arrangement, names, self._other_eval_sets, self._report)
-        return tuple(found)
+    def _read(
+        self,
+        traces: Iterable[Sequence[SourceTrace]],
+        rows: RowStore,
+        texts: Signatures | None,
+        prompts: Signatures | None,
+    ) -> int:
+        """Take all traces into ``rows``, a batch at a time; returns how many."""
+        items = EvalIndex(self._eval_sets, self._spec.decontamination.ngram_words)
+        renderer = RowRenderer(self._template, self._spec.reasoning_style, self._spec.special_tokens)
+        count = 0
+        self._report(Progress(stage="reading traces", unit="traces"))
+        for part in traces:
+            for start in range(0, len(part), BATCH):
+                batch = part[start : start + BATCH]
+                self._groups.look_for_field(batch)
+                self._add(batch, rows, items, renderer)
+                if texts is not None:
+                    texts.add(["\n".join(_texts(trace)) for trace in batch])
+                if prompts is not None:
+                    prompts.add([trace.prompt for trace in batch])
+                count += len(batch)
+                self._report(Progress(stage="reading traces", completed=count, unit="traces"))
+        self._groups.check(count)
+        rows.flush()
+        if not count:
+            raise _empty(f"no trace of snapshot {self._spec.as_of} matches the filter")
+        self._report(Progress(stage="comparing rows", total=count, unit="rows"))
+        return count
 
-    def _check_rows(self, arrangement: Arrangement, dropped: Sequence[DroppedRows]) -> None:
-        counts = Counter(arrangement.splits.tolist())
+    def _add(
+        self, batch: Sequence[SourceTrace], rows: RowStore, items: EvalIndex, renderer: RowRenderer
+    ) -> None:
+        """Select, decontaminate and render: each trace becomes a row, or is dropped."""
+        drops_answers = self._spec.model_answers == "drop"
+        answers = [drops_answers and is_model_answer(trace) for trace in batch]
+        taken = [trace for trace, answer in zip(batch, answers, strict=True) if not answer]
+        found = items.matches([_texts(trace) for trace in taken])
+        clean = [trace for trace, match in zip(taken, found, strict=True) if match is None]
+        matches, rendered = iter(found), renderer.render(clean)
+        for trace, answer in zip(batch, answers, strict=True):
+            if answer:
+                line = dropped_line(trace.digest, MODEL_ANSWER)
+                rows.add_dropped(trace, DROP_CODES[MODEL_ANSWER], line)
+            elif match := next(matches):
+                eval_set = self._eval_sets[match.eval_set]
+                rows.add_dropped(trace, *contaminated(trace.digest, match, eval_set))
+            elif isinstance(row := next(rendered), Unwritable):
+                rows.add_dropped(trace, *unwritable(trace.digest, row))
+            else:
+                self._add_row(trace, row, rows)
+
+    def _add_row(self, trace: SourceTrace, row: RenderedRow, rows: RowStore) -> None:
+        text = normalised(_BETWEEN.join(_texts(trace)))
+        prompt = "" if text.startswith("\0") else text.partition(_BETWEEN)[0]
+        group = self._groups.of(trace, prompt)
+        rows.add(trace, row, group=group, text=text, prompt=prompt, disagrees=disagrees(trace))
+
+    def _decide(self, rows: RowStore, texts: Signatures | None, prompts: Signatures | None) -> Outcome:
+        """Drop duplicates, assign splits, select and order."""
+        distinct = newest_of_each_content(rows)
+        codes = rows.drop_codes[distinct]
+        parent = self._parent.rows if self._parent else b""
+        kept = by_precedence(distinct[codes == KEPT], rows, parent)
+        replaced: list[Replaced] = []
+        if self._spec.deduplication.method != "identical":
+            kept, duplicates = without_duplicates(kept, rows)
+            replaced.append(duplicates)
+        if texts is not None:
+            kept, near_duplicates = without_near_duplicates(kept, texts, self._report)
+            replaced.append(near_duplicates)
+        splits = assigned_splits(rows, self._spec.splits)
+        if prompts is not None:
+            kept, conflicts = without_conflicts(kept, splits, prompts, self._report)
+            replaced.append(conflicts)
+        chosen = selected(kept, rows, self._spec.selection)
+        return Outcome(
+            rows=chosen,
+            splits=splits[chosen],
+            distinct=len(distinct),
+            dropped=distinct[codes != KEPT],
+            replaced=replaced,
+            unselected=len(kept) - len(chosen),
+        )
+
+    def _check_rows(self, outcome: Outcome, dropped: Sequence[DroppedRows]) -> None:
+        counts = Counter(outcome.splits.tolist())
         for number, split in enumerate(self._spec.splits):
-            if split.split == TRAIN and not counts[number] and len(arrangement.rows):
+            if split.split == TRAIN and not counts[number] and len(outcome.rows):
                 raise _empty(
-                    f"none of the {len(arrangement.rows)} rows falls into the split {TRAIN!r} of fraction "
+                    f"none of the {len(outcome.rows)} rows falls into the split {TRAIN!r} of fraction "
                     f"{split.fraction:g}"
                 )
-        if not len(arrangement.rows):
+        if not len(outcome.rows):
             why = ", ".join(f"{entry.row_count} as {entry.stage} ({entry.reason})" for entry in dropped)
             raise _empty(f"every matching trace was dropped: {why}")
 
-    def _write(self, spool: RowSpool, arrangement: Arrangement) -> list[SplitFiles]:
-        total, done, started = len(arrangement.rows), 0, time.monotonic()
-        names = [split.split for split in self._spec.splits]
-        with ExitStack() as stack:
-            writers = [[stack.enter_context(self._store.writer()) for _ in FORMATS] for _ in names]
-            while done < total:
-                end = min(done + WRITE_BATCH, total)
-                lines: list[list[list[bytes]]] = [[[] for _ in FORMATS] for _ in names]
-                for row, split in zip(
-                    arrangement.rows[done:end].tolist(), arrangement.splits[done:end].tolist(), strict=True
-                ):
-                    for format_lines, line in zip(lines[split], spool.lines(row), strict=True):
-                        format_lines.append(line)
-                for split_writers, split_lines in zip(writers, lines, strict=True):
-                    for writer, format_lines in zip(split_writers, split_lines, strict=True):
-                        writer.write(b"".join(format_lines))
-                done = end
-                eta_s = (time.monotonic() - started) * (total - done) / done
-                self._report(
-                    Progress(stage="writing rows", completed=done, total=total, unit="rows", eta_s=eta_s)
-                )
-        counts: Mapping[int, int] = Counter(arrangement.splits.tolist())
-        return [
-            SplitFiles(
-                split=name,
-                row_count=counts.get(number, 0),
-                files={
-                    kind: _file(f"{name}/{kind}.jsonl", writer.artifact)
-                    for kind, writer in zip(FORMATS, writers[number], strict=True)
-                },
-            )
-            for number, name in enumerate(names)
-        ]
+
+def _texts(trace: SourceTrace) -> list[str]:
+    return [trace.prompt, *[step["content"] for step in trace.steps], trace.final_answer]
 
 
-def _file(path: str, artifact: Artifact) -> StoredFile:
-    return StoredFile(path=path, size_bytes=artifact.size, digest=artifact.digest, uri=artifact.uri)
+def _copies(count: int) -> list[DroppedRows]:
+    """Traces with a content that was there already: no part of the manifest."""
+    reason = "the same content is there already"
+    return [DroppedRows(stage="duplicate", reason=reason, row_count=count)] if count else []
+
+
+def _template_facts(template: ChatTemplate) -> TemplateFacts:
+    return TemplateFacts(
+        required_tokens=template.markers,
+        control_texts=template.control_texts,
+        losses=tuple(losses(template)),
+    )
 
 
 def _empty(why: str) -> FailedPrecondition:

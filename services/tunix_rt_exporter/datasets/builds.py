@@ -11,12 +11,19 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from tunix_rt_exporter.datasets.build import DatasetBuild
-from tunix_rt_exporter.datasets.model import BuildResult, Dataset, EvalPrompts, Parent
-from tunix_rt_exporter.datasets.ports import DatasetRepository, EvalSetSource, TraceSource
-from tunix_rt_exporter.datasets.stored_rows import parent_of
-from tunix_rt_exporter.datasets.templates import chat_template
+from tunix_rt_exporter.datasets.model import (
+    BuildResult,
+    Dataset,
+    EvalPrompts,
+    EvalSetSource,
+    Parent,
+    TraceSource,
+)
+from tunix_rt_exporter.datasets.rows import parent_of
+from tunix_rt_exporter.datasets.service import DatasetRepository
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.artifacts.store import storage_error
+from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import DomainError, FailedPrecondition
 from tunix_rt_kit.jobs import JobRunner
 from tunix_rt_kit.jobs.runner import AWAY
@@ -161,7 +168,7 @@ class Builds:
         with self._own_folder(dataset.build_id) as folder:
             build = DatasetBuild(
                 spec,
-                template=chat_template(spec.chat_template),
+                template=ChatTemplate.of(spec.chat_template),
                 eval_sets=[self._eval_sets.prompts(name) for name in spec.eval_sets],
                 other_eval_sets=lambda: self._other_eval_sets(spec.eval_sets),
                 store=self._artifacts,

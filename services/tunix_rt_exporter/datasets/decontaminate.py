@@ -1,12 +1,14 @@
-"""Finds rows that give away an item of an eval set.
+"""Finds contaminated rows: those that contain an item of an eval set.
 
-An item is given away by
-- a prompt that is equal to its own after normalisation;
-- a text that holds all its words in a row, where it has fewer than ``n``: it needs five words at least, and
-  what stands around them must not be a number or a sign: "What is 3 + 4 - 1" is not "What is 3 + 4";
-- a text that shares ``n`` words in a row with it (13 in Brown et al. 2020, arXiv:2005.14165, appendix C);
-- a prompt with the same numbers and signs in the same order and three quarters of its other words, where it
-  has eight words or more: names and turns of phrase were changed, the problem was not.
+A row contains an item if
+- its prompt is equal to the item's after normalisation;
+- one of its texts has all the item's words in a row, where the item has fewer than ``n``: it needs five words
+  at least, and what stands around them must not be a number or a sign: "What is 3 + 4 - 1" is not "What is
+  3 + 4";
+- one of its texts shares ``n`` words in a row with the item (13 in Brown et al. 2020, arXiv:2005.14165,
+  appendix C);
+- its prompt has the item's numbers and signs in the same order and three quarters of its other words, where
+  the item has eight words or more: names and turns of phrase were changed, the problem was not.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from tunix_rt_exporter.datasets.model import EvalPrompts
 from tunix_rt_exporter.datasets.words import Hashes, Integers, WordHasher, WordRuns, is_arithmetic, words
 from tunix_rt_kit.text import normalised
 
+CONTAMINATED: Final = "contaminated"
 MIN_CONTAINED_WORDS: Final = 5
 MIN_REWORDED_WORDS: Final = 8
 REWORDED_SHARE: Final = 0.75
@@ -31,7 +34,7 @@ MAX_MATCHED_CHARACTERS: Final = 1_000
 
 
 class MatchKind(IntEnum):
-    """How a text and an item match, the surest way first."""
+    """How a row and an item match, the surest way first."""
 
     EXACT = 1
     CONTAINED = 2
@@ -41,9 +44,9 @@ class MatchKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class EvalMatch:
-    """The item that a text gives away.
+    """The item that a row contains.
 
-    ``eval_set`` is its set's number, ``text`` the shared words, up to ``MAX_MATCHED_CHARACTERS``.
+    ``eval_set`` is the number of its set, ``text`` the shared words, up to ``MAX_MATCHED_CHARACTERS``.
     """
 
     eval_set: int
@@ -62,11 +65,11 @@ class _Runs:
 
 
 class EvalIndex:
-    """The items of some eval sets, ready to be compared with many texts.
+    """The items of some eval sets, ready to be compared with many rows.
 
     Args:
-        eval_sets: where an item of several is given away, the first of them counts, and in it the first id.
-        ngram_words: how many words in a row give an item away; 0 compares whole prompts alone.
+        eval_sets: a row that contains items of several counts for the first set, and in it for the first id.
+        ngram_words: how many words in a row make a match; 0 compares whole prompts alone.
     """
 
     def __init__(self, eval_sets: Sequence[EvalPrompts], ngram_words: int) -> None:
@@ -88,11 +91,13 @@ class EvalIndex:
                 self._reworded[numbers].append(place)
 
     def matches(self, rows: Sequence[Sequence[str]]) -> list[EvalMatch | None]:
-        """The surest match of each row, None for a row that gives nothing away.
+        """The surest match of each row, None for a row that contains no item.
 
         Args:
             rows: the texts of each row, its prompt first; runs of words do not go from one to the next.
         """
+        if not self._names:
+            return [None] * len(rows)
         found: list[EvalMatch | None] = []
         for texts in rows:
             known = self._exact.get(normalised(texts[0]))

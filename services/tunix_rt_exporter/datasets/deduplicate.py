@@ -1,9 +1,10 @@
-"""Near-duplicates: MinHash signatures in a file, and the rows that stand too near to each other.
+"""Which rows are duplicates or near-duplicates of others, and which of them stays.
 
-Texts are sets of runs of three words, compared by Jaccard similarity as MinHash of 128 permutations estimates
-it (Broder 1997). Locality-sensitive hashing finds the pairs that are compared, by bands that catch at least
-80% of the pairs at the threshold, and nearly all above it. Where many texts share a bucket, each is compared
-with the first ``BUCKET_ROWS`` alone, so that the time grows with the rows and not with their square.
+Duplicates have equal texts after normalisation. Near-duplicates have similar ones: a text is the set of its
+runs of three words, and similarity is the Jaccard similarity of two sets, as MinHash of 128 permutations
+estimates it (Broder 1997). Locality-sensitive hashing finds the pairs that are compared, by bands that catch
+at least 80% of the pairs at the threshold, and nearly all above it. Where many texts share a bucket, each is
+compared with the first ``BUCKET_ROWS`` alone, so that the time grows with the rows and not with their square.
 """
 
 from __future__ import annotations
@@ -11,27 +12,31 @@ from __future__ import annotations
 import itertools
 import math
 import mmap
+import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from tunix_rt_exporter.datasets.model import Report
+from tunix_rt_exporter.datasets.rows import Digests, Replaced, RowStore, TemporaryFile
 from tunix_rt_exporter.datasets.words import Hashes, Integers, WordHasher, words
-from tunix_rt_kit.artifacts.store import storage_error
+from tunix_rt_kit.artifacts.store import storage_errors
 from tunix_rt_kit.text import normalised
+from tunix_rt_kit.values import Progress
 
+DUPLICATE: Final = "duplicate"
+NEAR_DUPLICATE: Final = "near_duplicate"
 PERMUTATIONS: Final = 128
 SHINGLE_WORDS: Final = 3
 BUCKET_ROWS: Final = 256
 _SEED: Final = 1
 # A missed pair costs more than a comparison: false positives are compared and found out.
 _WEIGHTS: Final = (0.1, 0.9)
-_BUFFER_BYTES: Final = 1 << 20
 _CHUNK: Final = 1 << 14
 _COMPARED_AT_ONCE: Final = 64
 # A row of many large buckets takes about a millisecond.
@@ -42,41 +47,76 @@ Numbers = npt.NDArray[np.int32]
 Signature = npt.NDArray[np.uint32]
 
 
-class Signatures:
+def by_precedence(candidates: Integers, rows: RowStore, parent: bytes) -> Integers:
+    """``candidates`` with the rows of the parent first: of rows that are like each other, the first stays.
+
+    Args:
+        candidates: numbers of rows, in the order of their content digests.
+        rows: the rows.
+        parent: the content digests of the parent's rows, 32 bytes each.
+    """
+    if not parent:
+        return candidates
+    inherited = np.isin(rows.digests[candidates], np.frombuffer(parent, dtype="S32"))
+    return np.concatenate([candidates[inherited], candidates[~inherited]])
+
+
+def without_duplicates(candidates: Integers, rows: RowStore) -> tuple[Integers, Replaced]:
+    """The first of the candidates of each text, and those that the others were replaced by."""
+    return replace(DUPLICATE, candidates, _first_of_each(rows.text_keys[candidates], candidates))
+
+
+def without_near_duplicates(
+    candidates: Integers, texts: Signatures, report: Report
+) -> tuple[Integers, Replaced]:
+    """The candidates of which none is a near-duplicate of one before it; ``report`` may raise to end it."""
+    told = comparing("comparing texts", len(candidates), report)
+    return replace(NEAR_DUPLICATE, candidates, texts.replacements(candidates, report=told))
+
+
+def replace(stage: str, candidates: Integers, instead: Integers) -> tuple[Integers, Replaced]:
+    """Drop candidates; ``instead`` [candidates] names the row that stays instead of each, or is -1."""
+    dropped = instead >= 0
+    return candidates[~dropped], Replaced(stage, candidates[dropped], instead[dropped])
+
+
+def comparing(stage: str, total: int, report: Report) -> Callable[[int], None]:
+    """What tells ``report`` how many of ``total`` rows were compared."""
+    started = time.monotonic()
+
+    def compared(count: int) -> None:
+        eta_s = (time.monotonic() - started) * (total - count) / count if count else None
+        report(Progress(stage=stage, completed=count, total=total, unit="rows", eta_s=eta_s))
+
+    return compared
+
+
+def _first_of_each(keys: Digests, rows: Integers) -> Integers:
+    """For each row the first one of the same key, or -1 for the first itself."""
+    _, first, group = np.unique(keys, return_index=True, return_inverse=True)
+    instead = rows[first[group]]
+    instead[first] = -1
+    return instead
+
+
+class Signatures(TemporaryFile):
     """The signatures of rows, one after the other in a file; 512 bytes a row there, none in memory.
 
     Args:
-        path: the file; it must not exist, and is removed at the end.
+        path: the file; it must not exist.
         threshold: the similarity from which texts are near-duplicates.
-
-    Raises ResourceExhausted, FailedPrecondition or Unavailable when the file system fails.
     """
 
     def __init__(self, path: Path, threshold: float) -> None:
         # With it comes SciPy: 60 MB and half a second that most exporters never need.
         from datasketch import MinHash, MinHashLSH
 
-        self._path = path
+        super().__init__(path)
         self._needed = math.ceil(threshold * PERMUTATIONS - 1e-9)
         banding = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS, weights=_WEIGHTS)
         self._bands, self._band_width = banding.b, banding.r
         self._blank = MinHash(num_perm=PERMUTATIONS, seed=_SEED, hashfunc=int)
         self._hasher = WordHasher()
-        try:
-            self._file = path.open("xb", buffering=_BUFFER_BYTES)
-        except OSError as error:
-            raise storage_error(error, str(path)) from error
-
-    def __enter__(self) -> Signatures:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self._file.close()
-        finally:
-            self._path.unlink(missing_ok=True)
 
     def add(self, texts: Sequence[str]) -> None:
         """Take the texts of the next rows."""
@@ -87,12 +127,9 @@ class Signatures:
             # A text of fewer words is one shingle, that of all its words.
             length = min(end - start, SHINGLE_WORDS)
             signatures[row] = self._signature(runs[length][start : end - length + 1])
-        try:
-            self._file.write(signatures.tobytes())
-        except OSError as error:
-            raise storage_error(error, str(self._path)) from error
+        self._append(signatures.tobytes())
 
-    def rivals_kept(
+    def replacements(
         self, rows: Integers, labels: Integers | None = None, report: Callable[[int], None] = lambda _: None
     ) -> Integers:
         """Which rows must go so that no two near-duplicates with different labels are left.
@@ -172,21 +209,25 @@ class Signatures:
 
     @contextmanager
     def _mapped(self) -> Iterator[_MappedSignatures]:
-        try:
-            self._file.flush()
-            with self._path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapping:
-                signatures = _MappedSignatures(mapping)
-                try:
-                    yield signatures
-                finally:
-                    signatures.close()
-        except OSError as error:
-            raise storage_error(error, str(self._path)) from error
+        self.flush()
+        with (
+            storage_errors(str(self._path)),
+            self._path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapping,
+        ):
+            signatures = _MappedSignatures(mapping)
+            try:
+                yield signatures
+            finally:
+                signatures.close()
 
 
 class _MappedSignatures:
-    """Reads signatures from a mapped file, and gives its pages back to the system from time to time: they are
-    read again for next to nothing, and the process does not seem to hold what it only looked at."""
+    """Reads signatures from a mapped file.
+
+    It gives the file's pages back to the system from time to time: they are read again for next to nothing,
+    and do not count as memory of this process.
+    """
 
     def __init__(self, mapping: mmap.mmap) -> None:
         self._mapping = mapping

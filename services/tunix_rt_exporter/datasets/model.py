@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Protocol, Self
 
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -14,8 +14,9 @@ from pydantic_core import PydanticCustomError
 from tunix_rt_kit.values import ChatTemplateFields, JobError, JobState, Progress, Seed, StoredFile, Value
 
 MAX_COUNT: Final = (1 << 53) - 1
-MAX_SEED: Final = (1 << 64) - 1
 TRAIN: Final = "train"
+MODEL_ANSWERS_SOURCE: Final = "evaluation"
+"""The source of traces that were made of a model's answers."""
 
 ReasoningStyle = Literal["numbered", "answer-only"]
 UnwritableRows = Literal["drop", "refuse"]
@@ -29,7 +30,10 @@ FORMATS: Final[tuple[DatasetFormat, ...]] = ("trace", "tunix_sft", "training_exa
 """Written when a dataset is built, and named by its manifest; the others are derived from these."""
 
 Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
-
+Filter = Mapping[str, Any]
+"""Which traces are meant, in the JSON form of the trace store's contract."""
+Report = Callable[[Progress], None]
+"""Is told how far a build has come, and may raise to end it."""
 
 DEFAULT_THRESHOLD: Final = 0.8
 _MIN_NGRAM_WORDS: Final = 8
@@ -289,3 +293,35 @@ class Download:
     file: StoredFile
     file_name: str
     chunks: Iterator[bytes]
+
+
+class TraceSource(Protocol):
+    """The trace store."""
+
+    def resolve(self, wanted: Filter, as_of: int) -> int:
+        """The number of the snapshot, the newest for 0.
+
+        Raises InvalidArgument for a filter or snapshot that the store refuses, Unavailable.
+        """
+
+    def unchanged_since(self, wanted: Filter, as_of: int) -> bool:
+        """Whether the newest snapshot holds exactly the matching traces of the snapshot ``as_of``."""
+
+    def traces(
+        self, wanted: Filter, as_of: int, pause: Callable[[float], None]
+    ) -> Iterator[Sequence[SourceTrace]]:
+        """The matching traces of a snapshot in the order of commits, by parts.
+
+        While the store is away, ``pause`` is called with seconds to wait, and may raise to give up. Raises
+        Unavailable after too long a time, FailedPrecondition if traces of the snapshot were deleted.
+        """
+
+
+class EvalSetSource(Protocol):
+    """The evaluator."""
+
+    def names(self) -> Iterator[str]:
+        """The names of all eval sets, newest first; raises Unavailable."""
+
+    def prompts(self, name: str) -> EvalPrompts:
+        """The prompts of an eval set; raises NotFound (EVAL_SET_NOT_FOUND), Unavailable."""

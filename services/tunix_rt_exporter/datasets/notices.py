@@ -10,9 +10,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from tunix_rt_exporter.datasets.model import EvalPrompts, Notice, NoticeKind, SourceTrace
-from tunix_rt_exporter.datasets.split import Arrangement
-from tunix_rt_exporter.datasets.spool import RowSpool, prompt_key
+from tunix_rt_exporter.datasets.model import EvalPrompts, Notice, NoticeKind, Report, SourceTrace
+from tunix_rt_exporter.datasets.rows import Outcome, RowStore, prompt_key
 from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.text import normalised
 from tunix_rt_kit.values import Progress
@@ -36,16 +35,16 @@ def disagrees(trace: SourceTrace) -> bool:
 
 
 def notices(
-    spool: RowSpool,
-    arrangement: Arrangement,
+    rows: RowStore,
+    outcome: Outcome,
     splits: Sequence[str],
     eval_sets: Callable[[], Iterable[EvalPrompts]],
-    report: Callable[[Progress], None],
+    report: Report,
 ) -> Iterator[Notice]:
     """What is to be noticed about the rows that were kept, by split; raises what ``report`` raises.
 
     Args:
-        spool, arrangement: the rows.
+        rows, outcome: the rows, and which of them are kept.
         splits: the names of the splits.
         eval_sets: gives the eval sets that rows are looked for in; may raise DomainError.
         report: is told of progress.
@@ -53,14 +52,14 @@ def notices(
 
     def named(kind: NoticeKind, reason: str, found: npt.NDArray[np.bool_]) -> Iterator[Notice]:
         for number, split in enumerate(splits):
-            rows = arrangement.rows[found & (arrangement.splits == number)].tolist()
-            if rows:
-                ids = tuple(spool.digest(row).hex() for row in rows[:MAX_NAMED_ROWS])
-                yield Notice(kind=kind, split=split, reason=reason, row_count=len(rows), example_row_ids=ids)
+            kept = outcome.rows[found & (outcome.splits == number)].tolist()
+            if kept:
+                ids = tuple(rows.digest(row).hex() for row in kept[:MAX_NAMED_ROWS])
+                yield Notice(kind=kind, split=split, reason=reason, row_count=len(kept), example_row_ids=ids)
 
-    disagreeing = spool.disagreeing[arrangement.rows]
+    disagreeing = rows.disagreeing[outcome.rows]
     yield from named("reference_answer", f"the answer is not the metadata's {_REFERENCE}", disagreeing)
-    keys = spool.prompt_keys[arrangement.rows]
+    keys = rows.prompt_keys[outcome.rows]
     try:
         others = iter(eval_sets())
         for count, eval_set in enumerate(islice(others, MAX_EVAL_SETS)):

@@ -1,4 +1,4 @@
-"""Datasets in the database."""
+"""Datasets and their derived files in the database."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from sqlalchemy import ColumnElement, Row, and_, insert, select, update
 from sqlalchemy.orm import Session
 
 from tunix_rt_exporter.datasets.model import BuildResult, Dataset, DatasetSpec
-from tunix_rt_exporter.tables import VERSION_TABLE, datasets, requests
+from tunix_rt_exporter.tables import VERSION_TABLE, datasets, derived_files, requests
 from tunix_rt_kit.database import Database, RequestLog, transaction_lock
 from tunix_rt_kit.serving.resources import new_id
-from tunix_rt_kit.values import JobError, JobState, Progress, RequestKey
+from tunix_rt_kit.values import JobError, JobState, Progress, RequestKey, StoredFile
 
 
 class SqlDatasetRepository:
@@ -102,6 +102,33 @@ class SqlDatasetRepository:
             )
 
 
+class SqlDerivedFiles:
+    """Derived files on SQLite or PostgreSQL; raises what ``Database`` raises."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def find(self, dataset_digest: str, path: str) -> StoredFile | None:
+        with self._database.read() as session:
+            return _file(session, dataset_digest, path)
+
+    def bind(self, dataset_digest: str, file: StoredFile) -> StoredFile:
+        with self._database.write() as session:
+            transaction_lock(session, f"derived {dataset_digest} {file.path}")
+            bound = _file(session, dataset_digest, file.path)
+            if bound is not None:
+                return bound
+            session.execute(
+                insert(derived_files).values(
+                    dataset_digest=dataset_digest,
+                    path=file.path,
+                    file=file.model_dump(mode="json"),
+                    create_time=datetime.now(UTC),
+                )
+            )
+            return file
+
+
 def _named(dataset_id: str, version: str) -> ColumnElement[bool]:
     return and_(datasets.c.dataset_id == dataset_id, datasets.c.version == version)
 
@@ -134,3 +161,12 @@ def _dataset(row: Row[Any]) -> Dataset:
             if name not in {"dataset_id", "version", "digest"}
         }
     )
+
+
+def _file(session: Session, dataset_digest: str, path: str) -> StoredFile | None:
+    found = session.execute(
+        select(derived_files.c.file).where(
+            derived_files.c.dataset_digest == dataset_digest, derived_files.c.path == path
+        )
+    ).one_or_none()
+    return None if found is None else StoredFile.model_validate(found.file)

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from pydantic import ValidationError
 
-from tunix_rt_exporter.audits.contamination import AuditPart, audit
-from tunix_rt_exporter.datasets.exports import DatasetFiles
+from tunix_rt_exporter.datasets.derived import DatasetFiles
 from tunix_rt_exporter.datasets.model import (
     BuildResult,
     Dataset,
     DatasetFormat,
     DatasetSpec,
-    Decontamination,
     Download,
+    EvalSetSource,
+    TraceSource,
 )
-from tunix_rt_exporter.datasets.ports import DatasetRepository, EvalSetSource, TraceSource
-from tunix_rt_exporter.datasets.templates import chat_template
 from tunix_rt_kit.artifacts import ArtifactStore, digest_bytes, digest_json
+from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import (
     AlreadyExists,
     FailedPrecondition,
@@ -30,7 +29,7 @@ from tunix_rt_kit.errors import (
 )
 from tunix_rt_kit.serving.resources import Paging, parse_names
 from tunix_rt_kit.serving.validation import Violations, field_path, field_problems
-from tunix_rt_kit.values import JobState, Page, RequestKey, StoredFile, Value
+from tunix_rt_kit.values import JobError, JobState, Page, Progress, RequestKey, StoredFile, Value
 
 DATASET_NAME: Final = "datasets/{dataset_id}@{version}"
 ValueT = TypeVar("ValueT", bound=Value)
@@ -38,6 +37,40 @@ ValueT = TypeVar("ValueT", bound=Value)
 CHUNK_BYTES: Final = 1 << 20
 # Without content, and so free to be built from another spec.
 _UNBOUND: Final = frozenset({JobState.FAILED, JobState.CANCELLED})
+
+
+class DatasetRepository(Protocol):
+    """Where datasets are kept."""
+
+    def create(self, spec: DatasetSpec, request: RequestKey, rebuild: Callable[[Dataset], bool]) -> Dataset:
+        """The dataset of the spec's name and version, queued if it is new or ``rebuild`` of the stored one
+        is true. ``rebuild`` may raise to refuse. Raises AlreadyExists(REQUEST_ID_REUSED)."""
+
+    def find(self, dataset_id: str, version: str) -> Dataset | None:
+        """The dataset, or None."""
+
+    def by_build(self, build_id: str) -> Dataset | None:
+        """The dataset of a build, or None if it has another build by now."""
+
+    def newest(self, before: int | None, limit: int) -> list[Dataset]:
+        """Up to ``limit`` datasets, newest first, with number below ``before``."""
+
+    def in_states(self, states: Collection[JobState]) -> list[Dataset]:
+        """The datasets in one of these states, oldest first."""
+
+    def move(
+        self,
+        build_id: str,
+        states: Collection[JobState],
+        to: JobState,
+        *,
+        failure: JobError | None = None,
+        result: BuildResult | None = None,
+    ) -> bool:
+        """Change the state of a build if it is one of ``states``; says whether it was."""
+
+    def set_progress(self, build_id: str, progress: Progress) -> None:
+        """Keep how far a build has come."""
 
 
 class ExporterService:
@@ -125,8 +158,8 @@ class ExporterService:
         dataset, result = self.complete_dataset(name)
         splits = {entry.split: entry for entry in result.splits}
         if split not in splits:
-            raise _invalid(
-                "SPLIT_UNKNOWN", "split", f"is {split!r}; one of {', '.join(splits)} would be right"
+            raise InvalidArgument.of_field(
+                "split", f"is {split!r}; one of {', '.join(splits)} would be right", reason="SPLIT_UNKNOWN"
             )
         file = self._files.get(dataset, result, splits[split], kind)
         return self._download(file, f"{dataset.spec.key}-{file.path.replace('/', '.')}", offset)
@@ -138,21 +171,6 @@ class ExporterService:
         if file is None:
             file = StoredFile(path="dropped.jsonl", size_bytes=0, digest=digest_bytes(b""), uri="")
         return self._download(file, f"{dataset.spec.key}-dropped.jsonl", offset)
-
-    def audit_contamination(
-        self, name: str, eval_set: str, decontamination: dict[str, Any]
-    ) -> Iterator[AuditPart]:
-        """The rows of a complete dataset that give away items of an eval set.
-
-        Raises FailedPrecondition(DATASET_NOT_READY), NotFound (DATASET_NOT_FOUND, EVAL_SET_NOT_FOUND),
-        InvalidArgument(DECONTAMINATION_INVALID), DataLoss, Unavailable.
-        """
-        rule = _checked(Decontamination, decontamination, ("decontamination",), "DECONTAMINATION_INVALID")
-        parse_names("evalSets/{eval_set}", eval_set, field="eval_set")
-        _, result = self.complete_dataset(name)
-        with naming("eval_set"):
-            items = self._eval_sets.prompts(eval_set)
-        yield from audit(self._artifacts, result, items, rule)
 
     def complete_dataset(self, name: str) -> tuple[Dataset, BuildResult]:
         """A dataset that was built, and what came of it; raises FailedPrecondition(DATASET_NOT_READY)."""
@@ -167,9 +185,8 @@ class ExporterService:
 
     def _download(self, file: StoredFile, file_name: str, offset: int) -> Download:
         if not 0 <= offset <= file.size_bytes:
-            raise _invalid(
-                "OFFSET_INVALID", "offset", f"is {offset}; 0 to {file.size_bytes} bytes would be right"
-            )
+            right = f"0 to {file.size_bytes} bytes would be right"
+            raise InvalidArgument.of_field("offset", f"is {offset}; {right}", reason="OFFSET_INVALID")
         if not file.size_bytes:
             return Download(file, file_name, iter(()))
         self._artifacts.stat(file.digest)
@@ -182,11 +199,11 @@ class ExporterService:
             parent, _ = self.complete_dataset(spec.parent)
         for name in ("seed", "splits", "split_group"):
             if getattr(parent.spec, name) != getattr(spec, name):
-                raise _invalid(
-                    "PARENT_SPLITS_DIFFER",
+                raise InvalidArgument.of_field(
                     f"spec.{name}",
                     f"differs from that of {spec.parent}, whose rows would move to other splits; "
                     f"{_shown(parent.spec.model_dump(mode='json')[name])} would be right",
+                    reason="PARENT_SPLITS_DIFFER",
                 )
 
     def _snapshot(self, asked: DatasetSpec) -> int:
@@ -204,20 +221,21 @@ class ExporterService:
 
 def checked_spec(fields: dict[str, Any]) -> DatasetSpec:
     """The spec of a request, as far as it can be told without asking anyone; raises InvalidArgument."""
-    spec = _checked(DatasetSpec, fields, ("spec",), "SPEC_INVALID")
+    spec = checked(DatasetSpec, fields, "spec", reason="SPEC_INVALID")
     with naming("spec.chat_template"):
-        chat_template(spec.chat_template).check()
+        ChatTemplate.of(spec.chat_template).check()
         for token in spec.special_tokens:
             if token in spec.chat_template.system_instruction:
-                raise _invalid(
-                    "CHAT_MARKER_IN_CONTENT",
+                raise InvalidArgument.of_field(
                     "spec.chat_template.system_instruction",
                     f"holds {token!r}, one of spec.special_tokens",
+                    reason="CHAT_MARKER_IN_CONTENT",
                 )
     return spec
 
 
-def _checked(kind: type[ValueT], fields: dict[str, Any], where: tuple[str, ...], reason: str) -> ValueT:
+def checked(kind: type[ValueT], fields: dict[str, Any], path: str, *, reason: str) -> ValueT:
+    """``fields``, which stand at ``path`` in a request, as a value; raises InvalidArgument."""
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
@@ -225,7 +243,7 @@ def _checked(kind: type[ValueT], fields: dict[str, Any], where: tuple[str, ...],
         for location, description in field_problems(error):
             if location == ("selection", "count"):
                 location = ("selection", fields["selection"]["strategy"])
-            violations.add(field_path((*where, *location)), description)
+            violations.add(field_path((path, *location)), description)
         violations.raise_if_any(reason)
         raise
 
@@ -262,9 +280,3 @@ def _rebuilds(stored: Dataset, spec: DatasetSpec) -> bool:
 def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:80] + "..."
-
-
-def _invalid(reason: str, field: str, description: str) -> InvalidArgument:
-    return InvalidArgument(
-        f"{field}: {description}", reason=reason, violations=[FieldViolation(field, description)]
-    )

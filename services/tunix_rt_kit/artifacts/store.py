@@ -65,7 +65,8 @@ def storage_error(error: OSError, where: str) -> DomainError:
 
 
 @contextmanager
-def _translated(where: str) -> Iterator[None]:
+def storage_errors(where: str) -> Iterator[None]:
+    """A block in which a failure of the file system at ``where`` (a path or URI) raises its domain error."""
     try:
         yield
     except OSError as error:
@@ -125,13 +126,13 @@ class ArtifactStore:
     def exists(self, digest: str) -> bool:
         """Whether a file is there under this digest; its content is not read."""
         path = self._path(digest)
-        with _translated(self._uri(path)):
+        with storage_errors(self._uri(path)):
             return bool(self._fs.isfile(path))
 
     def stat(self, digest: str) -> Artifact:
         """Size and URI, without reading the content; raises DataLoss(ARTIFACT_MISSING)."""
         path = self._path(digest)
-        with _translated(self._uri(path)):
+        with storage_errors(self._uri(path)):
             try:
                 info = self._fs.info(path)
             except FileNotFoundError as error:
@@ -147,7 +148,7 @@ class ArtifactStore:
         file = self._open_raw(digest)
         try:
             hasher = hashlib.sha256()
-            with _translated(self.uri(digest)):
+            with storage_errors(self.uri(digest)):
                 while chunk := file.read(CHUNK_SIZE):
                     check()
                     hasher.update(chunk)
@@ -165,7 +166,7 @@ class ArtifactStore:
         """
         target = Path(path)
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
-        with _translated(str(target)):
+        with storage_errors(str(target)):
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with temporary.open("xb") as file:
@@ -190,7 +191,7 @@ class ArtifactStore:
         with self._open_raw(digest) as file:
             while True:
                 check()
-                with _translated(self.uri(digest)):
+                with storage_errors(self.uri(digest)):
                     chunk = file.read(chunk_size)
                 if not chunk:
                     break
@@ -221,7 +222,7 @@ class ArtifactStore:
         """Delete what crashed writers left in ``tmp/`` over ``older_than_s`` seconds ago; returns how
         many."""
         removed, folder = 0, f"{self._root}/tmp"
-        with _translated(self._uri(folder)):
+        with storage_errors(self._uri(folder)):
             if not self._fs.isdir(folder):
                 return 0
             for path in self._fs.ls(folder, detail=False):
@@ -239,7 +240,7 @@ class ArtifactStore:
 
     def _open_raw(self, digest: str) -> BinaryIO:
         path = self._path(digest)
-        with _translated(self._uri(path)):
+        with storage_errors(self._uri(path)):
             try:
                 return open_regular(path) if self._local else cast(BinaryIO, self._fs.open(path, "rb"))
             except FileNotFoundError as error:
@@ -279,14 +280,14 @@ class ArtifactWriter:
 
     def __enter__(self) -> ArtifactWriter:
         store = self._store
-        with _translated(store._uri(self._temporary)):
+        with storage_errors(store._uri(self._temporary)):
             store._fs.makedirs(f"{store._root}/tmp", exist_ok=True)
             self._file = store._fs.open(self._temporary, "wb")
         return self
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Append ``data``; returns its length in bytes."""
-        with _translated(self._store._uri(self._temporary)):
+        with storage_errors(self._store._uri(self._temporary)):
             self._file.write(data)
         self._hasher.update(data)
         self._size += len(data)
@@ -314,7 +315,7 @@ class ArtifactWriter:
     def _commit(self) -> None:
         store, digest = self._store, f"sha256:{self._hasher.hexdigest()}"
         path = store._path(digest)
-        with _translated(store._uri(path)):
+        with storage_errors(store._uri(path)):
             if store._local:
                 self._file.flush()
                 os.fsync(self._file.fileno())
@@ -328,7 +329,7 @@ class ArtifactWriter:
         self._artifact = Artifact(digest, self._size, store._uri(path))
 
     def _discard(self) -> None:
-        with _translated(self._store._uri(self._temporary)):
+        with storage_errors(self._store._uri(self._temporary)):
             try:
                 self._file.close()
             finally:

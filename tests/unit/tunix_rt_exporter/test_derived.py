@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from syrupy.assertion import SnapshotAssertion
 
 from support.datasets import built, source
-from tunix_rt_exporter.datasets import parquet
-from tunix_rt_exporter.datasets.exports import DatasetFiles
+from tunix_rt_exporter.datasets import derived
+from tunix_rt_exporter.datasets.derived import DatasetFiles
 from tunix_rt_exporter.datasets.model import BuildResult, Dataset, DatasetFormat, DatasetSpec, SourceTrace
 from tunix_rt_kit.artifacts import ArtifactStore, canonical_json
 from tunix_rt_kit.chat import BUILTIN_NAMES, ChatTemplate, Message
@@ -205,16 +205,16 @@ def test_a_lost_derived_file_is_made_again_unless_it_would_differ(tmp_path: Path
 
 @pytest.mark.parametrize(("limit", "groups"), [("GROUP_ROWS", 4), ("GROUP_BYTES", 2)])
 def test_row_groups_are_bounded(monkeypatch: pytest.MonkeyPatch, limit: str, groups: int) -> None:
-    monkeypatch.setattr(parquet, limit, {"GROUP_ROWS": 3, "GROUP_BYTES": 50}[limit])
+    monkeypatch.setattr(derived, limit, {"GROUP_ROWS": 3, "GROUP_BYTES": 50}[limit])
     sink = io.BytesIO()
     rows = [{"id": str(n), "prompt": "12345", "response": "678", "metadata": {}} for n in range(10)]
-    parquet.write_parquet(sink, "training_example", iter(rows))
+    derived.write_parquet(sink, "training_example", iter(rows))
     assert pq.ParquetFile(io.BytesIO(sink.getvalue())).num_row_groups == groups
 
 
 def test_an_empty_split_has_a_schema() -> None:
     sink = io.BytesIO()
-    parquet.write_parquet(sink, "chat", [])
+    derived.write_parquet(sink, "chat", [])
     table = pq.read_table(io.BytesIO(sink.getvalue()))
     assert table.num_rows == 0
     assert table.schema.field("messages").type.value_type == pa.struct(

@@ -19,7 +19,7 @@ from support.datasets import built, read, source
 from tunix_rt_exporter.datasets import deduplicate
 from tunix_rt_exporter.datasets.deduplicate import Signatures
 from tunix_rt_exporter.datasets.model import BuildResult, Parent, SourceTrace
-from tunix_rt_exporter.datasets.stored_rows import parent_of
+from tunix_rt_exporter.datasets.rows import parent_of
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.values import Progress
@@ -102,7 +102,7 @@ def test_short_texts_are_near_duplicates_of_themselves_alone(folder: Path, texts
     with tempfile.TemporaryDirectory(dir=folder) as own, Signatures(Path(own) / "s", 0.9) as signatures:
         for start in range(0, len(texts), 3):
             signatures.add(texts[start : start + 3])
-        instead = signatures.rivals_kept(np.arange(len(texts)))
+        instead = signatures.replacements(np.arange(len(texts)))
     firsts = [texts.index(text) for text in texts]
     assert instead.tolist() == [-1 if first == row else first for row, first in enumerate(firsts)]
 
@@ -212,7 +212,7 @@ def test_the_report_of_dropped_rows_can_be_ended(tmp_path: Path, monkeypatch: py
             assert progress.total == 9
             raise Ended
 
-    monkeypatch.setattr("tunix_rt_exporter.datasets.build.WRITE_BATCH", 2)
+    monkeypatch.setattr("tunix_rt_exporter.datasets.write.WRITE_BATCH", 2)
     traces = [source(0, metadata={"copy": number}) for number in range(10)]
     with pytest.raises(Ended):
         built(tmp_path, [traces], splits=[{"split": "train", "fraction": 1}], report=end)
@@ -249,7 +249,7 @@ def reads(folder: Path, texts: list[str], split: bool, monkeypatch: pytest.Monke
     ):
         patch.setattr(deduplicate._MappedSignatures, "of", counted)
         signatures.add(texts)
-        signatures.rivals_kept(rows, rows % 2 if split else None)
+        signatures.replacements(rows, rows % 2 if split else None)
     return count
 
 

@@ -124,7 +124,7 @@ def test_an_empty_dataset_leaves_no_file(tmp_path: Path) -> None:
 def test_a_failure_while_rows_are_written_leaves_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tunix_rt_exporter.datasets.spool.RowSpool.lines", lambda *_: 1 / 0)
+    monkeypatch.setattr("tunix_rt_exporter.datasets.rows.RowStore.lines", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         built(tmp_path, [TRACES])
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -7,19 +7,27 @@ them.
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+import threading
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
+from weakref import WeakValueDictionary
 
-from tunix_rt_exporter.datasets.locks import LockPerKey
 from tunix_rt_exporter.datasets.model import BuildResult, Dataset, DatasetFormat, SplitFiles
-from tunix_rt_exporter.datasets.ports import DerivedFiles
-from tunix_rt_exporter.datasets.templates import chat_template
+from tunix_rt_exporter.datasets.write import stored_file
 from tunix_rt_kit.artifacts import Artifact, ArtifactStore, canonical_json
 from tunix_rt_kit.callers import holding
-from tunix_rt_kit.chat import Message
+from tunix_rt_kit.chat import ChatTemplate, Message
 from tunix_rt_kit.errors import DataLoss
 from tunix_rt_kit.values import StoredFile
+
+if TYPE_CHECKING:
+    from _thread import LockType
+
+GROUP_ROWS: Final = 10_000
+GROUP_BYTES: Final = 32 << 20
+"""A row group of a Parquet file ends with the row that reaches either; until then it is held in memory."""
 
 # Of a chat, the trace has the question and the training example the reply, which is thus what is trained on.
 _SOURCES: Final[Mapping[DatasetFormat, Sequence[DatasetFormat]]] = {
@@ -29,6 +37,29 @@ _SOURCES: Final[Mapping[DatasetFormat, Sequence[DatasetFormat]]] = {
 }
 _PARQUET: Final = "_parquet"
 _BATCH_BYTES: Final = 1 << 20
+
+
+class LockPerKey:
+    """A lock for each thing that one thread at a time may make, until nobody holds or awaits it."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._locks: WeakValueDictionary[Hashable, LockType] = WeakValueDictionary()
+
+    def of(self, key: Hashable) -> LockType:
+        """The lock of ``key``, the same for all who have it at the same time."""
+        with self._guard:
+            return self._locks.setdefault(key, threading.Lock())
+
+
+class DerivedFiles(Protocol):
+    """Where the digests of derived files are kept, by dataset."""
+
+    def find(self, dataset_digest: str, path: str) -> StoredFile | None:
+        """The file that was bound to this path of the dataset, or None."""
+
+    def bind(self, dataset_digest: str, file: StoredFile) -> StoredFile:
+        """Bind a file to its path unless one is bound already; returns the one that is."""
 
 
 class DatasetFiles:
@@ -69,7 +100,7 @@ class DatasetFiles:
             return bound
         sources = [self.get(dataset, result, split, source) for source in _SOURCES[kind]]
         made = self._derive(dataset, sources, kind)
-        file = StoredFile(path=path, size_bytes=made.size, digest=made.digest, uri=made.uri)
+        file = stored_file(path, made)
         kept = self._bound.bind(result.digest, file)
         if kept.digest != file.digest:
             raise DataLoss(
@@ -84,9 +115,6 @@ class DatasetFiles:
         rows, *others = (map(json.loads, self._store.iter_lines(source.digest)) for source in sources)
         with self._store.writer() as writer:
             if kind.endswith(_PARQUET):
-                # Not at the top: it is heavy, and most exporters are never asked for Parquet.
-                from tunix_rt_exporter.datasets.parquet import write_parquet
-
                 write_parquet(writer, kind.removesuffix(_PARQUET), rows)
             else:
                 for block in _blocks(_chat_rows(dataset, rows, *others)):
@@ -103,7 +131,7 @@ def file_name(split: str, kind: DatasetFormat) -> str:
 def _chat_rows(
     dataset: Dataset, traces: Iterator[dict[str, Any]], examples: Iterator[dict[str, Any]]
 ) -> Iterator[bytes]:
-    template = chat_template(dataset.spec.chat_template)
+    template = ChatTemplate.of(dataset.spec.chat_template)
     for trace, example in zip(traces, examples, strict=True):
         asked = Message(role="user", content=trace["prompts"])
         replied = Message(role="assistant", content=template.frame.reply(example["response"]))
@@ -125,3 +153,69 @@ def _blocks(lines: Iterator[bytes]) -> Iterator[bytes]:
             yield b"".join(waiting)
             waiting, size = [], 0
     yield b"".join(waiting)
+
+
+def write_parquet(sink: _Sink, kind: str, rows: Iterable[dict[str, Any]]) -> None:
+    """Write rows of ``training_example`` or ``chat`` as a Parquet file into ``sink``.
+
+    The same rows give the same bytes under the same version of Arrow. Raises what ``rows`` and ``sink`` do.
+    """
+    # Not at the top: it is heavy, and most exporters are never asked for Parquet.
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    message = pa.struct([("role", pa.string()), ("content", pa.string())])
+    columns = {
+        "training_example": [("prompt", pa.string()), ("response", pa.string())],
+        "chat": [("messages", pa.list_(message))],
+    }
+    # Metadata is free-form, and a column has one type: so it is a text, canonical JSON.
+    schema = pa.schema([("id", pa.string()), *columns[kind], ("metadata", pa.string())])
+    with (
+        pa.PythonFile(_Positioned(sink), mode="w") as file,
+        pq.ParquetWriter(file, schema, compression="zstd", version="2.6") as writer,
+    ):
+        for group in _row_groups(rows):
+            writer.write_table(pa.Table.from_pylist(group, schema=schema), row_group_size=GROUP_ROWS)
+
+
+def _row_groups(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    group: list[dict[str, Any]] = []
+    size = 0
+    for row in rows:
+        row["metadata"] = canonical_json(row["metadata"]).decode()
+        group.append(row)
+        size += sum(_size(value) for value in row.values())
+        if len(group) == GROUP_ROWS or size >= GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _size(value: Any) -> int:
+    return len(value) if isinstance(value, str) else sum(len(message["content"]) for message in value)
+
+
+class _Sink(Protocol):
+    """Takes the bytes of a file in order."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> int: ...
+
+
+class _Positioned(io.RawIOBase):
+    """A sink that knows how much it took, as Arrow asks of a file."""
+
+    def __init__(self, sink: _Sink) -> None:
+        self._sink = sink
+        self._position = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def write(self, data: Any) -> int:
+        self._position += len(data)
+        return self._sink.write(data)

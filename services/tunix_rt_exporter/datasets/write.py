@@ -1,0 +1,302 @@
+"""Writes what a build made: the files of the splits, the report of dropped rows, and the manifest.
+
+A line of the report is canonical JSON: ``id`` and ``stage``, and with them what the row matched. The lines
+stand in the order of stages, then of row ids. Second copies of a content, which have the id of the first, are
+not in it, and neither are rows that were merely not selected.
+
+The manifest says what a dataset is, in canonical JSON, and its digest is the dataset's. It holds nothing that
+depends on where, when or how often the traces were stored: no names, times, URIs, snapshot numbers, and no
+count of second copies. Inputs are named by digest. The versions in it are those of rules and formats, which
+can change a row; those of packages, which must not, stand beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from importlib import metadata
+from itertools import islice
+from typing import Any, Final
+
+import numpy as np
+
+from tunix_rt_exporter.datasets.decontaminate import CONTAMINATED, EvalMatch
+from tunix_rt_exporter.datasets.deduplicate import DUPLICATE, NEAR_DUPLICATE
+from tunix_rt_exporter.datasets.model import (
+    FORMATS,
+    DatasetSpec,
+    Distribution,
+    DroppedRows,
+    EvalPrompts,
+    Report,
+    SplitFiles,
+    Statistics,
+)
+from tunix_rt_exporter.datasets.render import TARGET_LOST, UNRENDERABLE, Unwritable
+from tunix_rt_exporter.datasets.rows import Outcome, RowStore
+from tunix_rt_exporter.datasets.select import MODEL_ANSWER, SELECTION
+from tunix_rt_exporter.datasets.split import SPLIT_CONFLICT
+from tunix_rt_exporter.datasets.words import Integers
+from tunix_rt_kit.artifacts import Artifact, ArtifactStore, canonical_json
+from tunix_rt_kit.errors import FailedPrecondition
+from tunix_rt_kit.values import Progress, StoredFile
+
+WRITE_BATCH: Final = 1_000
+
+MANIFEST_FORMAT: Final = "tunix-rt/dataset/4"
+ROW_FORMATS: Final = {"trace": 1, "tunix_sft": 2, "training_example": 2}
+# Raised when a rule begins to decide otherwise about any row.
+RULE_VERSIONS: Final = {
+    "contamination": 2,
+    "duplicates": 1,
+    "model_answers": 1,
+    "near_duplicates": 2,
+    "order": 1,
+    "splits": 1,
+    "unwritable": 2,
+}
+_PACKAGES: Final = ("tunix-rt", "numpy", "datasketch", "jinja2")
+_SPEC_FIELDS: Final = {
+    "filter",
+    "selection",
+    "splits",
+    "seed",
+    "chat_template",
+    "reasoning_style",
+    "deduplication",
+    "split_group",
+    "decontamination",
+    "model_answers",
+    "special_tokens",
+}
+
+DROP_CODES: Final = {UNRENDERABLE: 1, TARGET_LOST: 2, MODEL_ANSWER: 3}
+"""Of rows that are dropped while they are read; those of contaminated rows follow, by eval set."""
+_FIRST_EVAL_SET: Final = 8
+_UNWRITABLE: Final = (UNRENDERABLE, TARGET_LOST)
+_NAMED: Final = 5
+_REASONS: Final = {
+    UNRENDERABLE: "a text holds a control text or a special token, or the template refuses it",
+    MODEL_ANSWER: "a model's answer in an evaluation",
+    TARGET_LOST: "the chat template does not write the prompt, the reasoning or the answer as it is",
+    SELECTION: "not selected",
+    DUPLICATE: "prompt, steps and answer are those of another row after normalisation",
+    NEAR_DUPLICATE: "a near-duplicate of another row",
+    SPLIT_CONFLICT: "its prompt is a near-duplicate of one in another split",
+}
+
+
+def write_splits(
+    rows: RowStore, outcome: Outcome, names: Sequence[str], store: ArtifactStore, report: Report
+) -> list[SplitFiles]:
+    """Write the kept rows: a file for each split and format. ``report`` may raise to end it."""
+    total, done, started = len(outcome.rows), 0, time.monotonic()
+    with ExitStack() as stack:
+        writers = [[stack.enter_context(store.writer()) for _ in FORMATS] for _ in names]
+        while done < total:
+            end = min(done + WRITE_BATCH, total)
+            lines: list[list[list[bytes]]] = [[[] for _ in FORMATS] for _ in names]
+            batch = zip(outcome.rows[done:end].tolist(), outcome.splits[done:end].tolist(), strict=True)
+            for row, split in batch:
+                for format_lines, line in zip(lines[split], rows.lines(row), strict=True):
+                    format_lines.append(line)
+            for split_writers, split_lines in zip(writers, lines, strict=True):
+                for writer, format_lines in zip(split_writers, split_lines, strict=True):
+                    writer.write(b"".join(format_lines))
+            done = end
+            eta_s = (time.monotonic() - started) * (total - done) / done
+            report(Progress(stage="writing rows", completed=done, total=total, unit="rows", eta_s=eta_s))
+    counts = Counter(outcome.splits.tolist())
+    return [
+        SplitFiles(
+            split=name,
+            row_count=counts[number],
+            files={
+                kind: stored_file(f"{name}/{kind}.jsonl", writer.artifact)
+                for kind, writer in zip(FORMATS, writers[number], strict=True)
+            },
+        )
+        for number, name in enumerate(names)
+    ]
+
+
+def write_dropped(
+    rows: RowStore, outcome: Outcome, store: ArtifactStore, report: Report
+) -> StoredFile | None:
+    """Write the report of dropped rows, if there are any. ``report`` may raise to end it."""
+    total = len(outcome.dropped) + sum(len(replaced.rows) for replaced in outcome.replaced)
+    if not total:
+        return None
+    lines, done = _dropped_lines(rows, outcome), 0
+    with store.writer() as writer:
+        while batch := list(islice(lines, WRITE_BATCH)):
+            writer.write(b"".join(batch))
+            done += len(batch)
+            report(Progress(stage="writing dropped rows", completed=done, total=total, unit="rows"))
+    return stored_file("dropped.jsonl", writer.artifact)
+
+
+def contaminated(digest: bytes, match: EvalMatch, eval_set: EvalPrompts) -> tuple[int, bytes]:
+    """The drop code of a row that contains an item of ``eval_set``, and its line of the report."""
+    line = dropped_line(
+        digest,
+        CONTAMINATED,
+        eval_set=eval_set.name,
+        eval_item=match.item,
+        match=match.kind.name.lower(),
+        matched_text=match.text,
+    )
+    return _FIRST_EVAL_SET + match.eval_set, line
+
+
+def unwritable(digest: bytes, row: Unwritable) -> tuple[int, bytes]:
+    """The drop code of a row that the chat template cannot write, and its line of the report."""
+    return DROP_CODES[row.stage], dropped_line(digest, row.stage, **row.facts)
+
+
+def dropped_line(digest: bytes, stage: str, **matched: Any) -> bytes:
+    """A line of the report of dropped rows."""
+    return canonical_json({"id": digest.hex(), "stage": stage, **matched}) + b"\n"
+
+
+def refusal(rows: RowStore, outcome: Outcome) -> FailedPrecondition | None:
+    """The error that names the rows which the chat template cannot write as they are; None if it can all."""
+    codes = rows.drop_codes[outcome.dropped]
+    found = {stage: outcome.dropped[codes == DROP_CODES[stage]].tolist() for stage in _UNWRITABLE}
+    if not any(found.values()):
+        return None
+    told = [
+        f"{len(numbers)} as {stage} ({', '.join(_named(rows, row) for row in numbers[:_NAMED])}"
+        f"{', ...' if len(numbers) > _NAMED else ''})"
+        for stage, numbers in found.items()
+        if numbers
+    ]
+    return FailedPrecondition(
+        f"rows cannot be written as they are, which the spec refuses: {'; '.join(told)}",
+        reason="TARGET_LOST" if found[TARGET_LOST] else "ROWS_UNRENDERABLE",
+        metadata={stage: str(len(numbers)) for stage, numbers in found.items()},
+    )
+
+
+def dropped_counts(
+    rows: RowStore, outcome: Outcome, eval_sets: Sequence[EvalPrompts]
+) -> list[tuple[str, EvalPrompts | None, int]]:
+    """How many rows each stage dropped, and for contaminated rows the eval set."""
+    codes, counts = np.unique(rows.drop_codes[outcome.dropped], return_counts=True)
+    by_code = dict(zip(codes.tolist(), counts.tolist(), strict=True))
+    entries: list[tuple[str, EvalPrompts | None, int]] = [
+        (CONTAMINATED, eval_set, by_code.get(code, 0))
+        for code, eval_set in enumerate(eval_sets, start=_FIRST_EVAL_SET)
+    ]
+    entries += [(stage, None, by_code.get(code, 0)) for stage, code in DROP_CODES.items()]
+    entries += [(replaced.stage, None, len(replaced.rows)) for replaced in outcome.replaced]
+    entries.append((SELECTION, None, outcome.unselected))
+    return [entry for entry in entries if entry[2]]
+
+
+def dropped_in_words(counts: Sequence[tuple[str, EvalPrompts | None, int]]) -> list[DroppedRows]:
+    """What ``dropped_counts`` found, with reasons for people."""
+    return [
+        DroppedRows(
+            stage=stage,
+            reason=_REASONS[stage] if eval_set is None else f"gives away an item of {eval_set.name}",
+            row_count=count,
+        )
+        for stage, eval_set, count in counts
+    ]
+
+
+def manifest(
+    spec: DatasetSpec,
+    *,
+    chat_template_digest: str,
+    eval_sets: Sequence[EvalPrompts],
+    parent_digest: str,
+    distinct_traces: int,
+    dropped: Sequence[tuple[str, EvalPrompts | None, int]],
+    splits: Sequence[SplitFiles],
+    statistics: Statistics,
+) -> dict[str, Any]:
+    """The manifest of a dataset; ``dropped`` is what ``dropped_counts`` gives."""
+    return {
+        "format": MANIFEST_FORMAT,
+        "row_formats": ROW_FORMATS,
+        "rules": RULE_VERSIONS,
+        "spec": spec.model_dump(mode="json", include=_SPEC_FIELDS),
+        "chat_template_digest": chat_template_digest,
+        "eval_set_digests": sorted({eval_set.digest for eval_set in eval_sets}),
+        "parent_digest": parent_digest,
+        "distinct_traces": distinct_traces,
+        # Without words, which may be put better, and with eval sets by digest.
+        "dropped": [
+            {"stage": stage, "row_count": count} | ({} if eval_set is None else {"eval_set": eval_set.digest})
+            for stage, eval_set, count in dropped
+        ],
+        "splits": [_split(split) for split in splits],
+        "statistics": statistics.model_dump(),
+    }
+
+
+def statistics(figures: Integers) -> Statistics:
+    """Figures over rows, from the steps, prompt characters and response characters of each, [rows, 3]."""
+    steps, prompts, responses = map(_distribution, figures.T)
+    return Statistics(steps=steps, prompt_characters=prompts, response_characters=responses)
+
+
+def builder_versions() -> dict[str, str]:
+    """Versions of what builds datasets here, by package."""
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in _PACKAGES}
+
+
+def stored_file(path: str, artifact: Artifact) -> StoredFile:
+    """An artifact as a file of a dataset."""
+    return StoredFile(path=path, size_bytes=artifact.size, digest=artifact.digest, uri=artifact.uri)
+
+
+def _dropped_lines(rows: RowStore, outcome: Outcome) -> Iterator[bytes]:
+    for row in outcome.dropped[np.argsort(rows.drop_codes[outcome.dropped], kind="stable")].tolist():
+        yield rows.dropped_line(row)
+    digests = rows.digests
+    for replaced in outcome.replaced:
+        order = np.argsort(digests[replaced.rows], kind="stable")
+        for row, kept in zip(replaced.rows[order].tolist(), replaced.kept[order].tolist(), strict=True):
+            yield dropped_line(rows.digest(row), replaced.stage, kept=rows.digest(kept).hex())
+
+
+def _named(rows: RowStore, row: int) -> str:
+    """A dropped row by the beginning of its id, and what is wrong with it."""
+    fields = json.loads(rows.dropped_line(row))
+    facts = [_told(fields[name]) for name in sorted(fields.keys() - {"id", "stage"})]
+    return f"{fields['id'][:12]}: {', '.join(facts)}"
+
+
+def _told(fact: Any) -> str:
+    return " and ".join(fact) if isinstance(fact, list) else str(fact)[:100]
+
+
+def _split(split: SplitFiles) -> Mapping[str, Any]:
+    return {
+        "split": split.split,
+        "rows": split.row_count,
+        "files": {
+            name: {"path": file.path, "bytes": file.size_bytes, "digest": file.digest}
+            for name, file in split.files.items()
+        },
+    }
+
+
+def _distribution(values: Integers) -> Distribution:
+    """The spread of at least one integer, the same on every machine."""
+    ordered = np.sort(values)
+    count = len(ordered)
+    return Distribution(
+        minimum=int(ordered[0]),
+        mean=int(ordered.sum()) / count,
+        median=(int(ordered[(count - 1) // 2]) + int(ordered[count // 2])) / 2,
+        p95=int(ordered[-(-95 * count // 100) - 1]),
+        maximum=int(ordered[-1]),
+    )
