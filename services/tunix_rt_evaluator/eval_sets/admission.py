@@ -16,8 +16,8 @@ from tunix_rt_evaluator.evaluations.model import (
     EvalSetDraft,
 )
 from tunix_rt_evaluator.grading.graders.math import is_mathematics
+from tunix_rt_evaluator.grading.reading.statements import read_number
 from tunix_rt_evaluator.grading.service import Grading
-from tunix_rt_evaluator.grading.statements import read_number
 from tunix_rt_kit.artifacts import digest_json
 from tunix_rt_kit.callers import check
 from tunix_rt_kit.errors import InvalidArgument

@@ -22,8 +22,8 @@ from referencing.exceptions import Unresolvable
 
 from tunix_rt_evaluator.grading.formulas.computing import TooLarge, Undefined
 from tunix_rt_evaluator.grading.formulas.equality import equal
-from tunix_rt_evaluator.grading.formulas.reading import read, same_spelling
 from tunix_rt_evaluator.grading.formulas.scalars import Unproven
+from tunix_rt_evaluator.grading.formulas.statements import read, same_spelling
 from tunix_rt_evaluator.grading.formulas.tree import Call, Mixed, Node, Unreadable
 
 MEMORY_LIMIT_BYTES = 2 << 30

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from tunix_rt_evaluator.evaluations.model import EvalItem
-from tunix_rt_evaluator.grading.answers import read_answer
 from tunix_rt_evaluator.grading.graders.judge import JudgeEndpoint
 from tunix_rt_evaluator.grading.model import (
     CannotGrade,
@@ -17,6 +16,7 @@ from tunix_rt_evaluator.grading.model import (
     Verdict,
     kinds,
 )
+from tunix_rt_evaluator.grading.reading.answers import read_answer
 from tunix_rt_evaluator.grading.sandbox import GradingSandbox
 
 MAX_EXPLANATION: Final = 2_000

@@ -1,4 +1,4 @@
-"""Which unit a number has. Nothing is converted."""
+"""Units of measurement and of money: which one a number has, and its one spelling. Nothing is converted."""
 
 from __future__ import annotations
 
@@ -6,92 +6,28 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from tunix_rt_evaluator.grading.numbers import Number
-from tunix_rt_evaluator.grading.spelling import CURRENCY
+from tunix_rt_evaluator.grading.reading.numbers import Number
+from tunix_rt_evaluator.grading.reading.spelling import CURRENCY
 
-# Units that a number may be given in by mistake, one in all its spellings a line: beside another one they are
+# Units that a number may be given in by mistake, each in all its spellings: beside another one they are
 # wrong. "in" is none: it is a word far more often.
-_UNITS: Final = """
-mm millimetre millimetres millimeter millimeters
-cm centimetre centimetres centimeter centimeters
-dm
-m metre metres meter meters
-km kilometre kilometres kilometer kilometers
-inch inches
-ft foot feet
-yd yard yards
-mi mile miles
-mg milligram milligrams
-g gram grams
-kg kilogram kilograms
-t ton tons tonne tonnes
-lb lbs pound pounds
-oz ounce ounces
-ms
-s sec secs second seconds
-min mins minute minutes
-h hr hrs hour hours
-day days
-week weeks
-month months
-year years
-ml millilitre millilitres milliliter milliliters
-cl
-dl
-l litre litres liter liters
-gallon gallons
-km/h kmh kph
-mph
-m/s
-ft/s
-m^2 m2
-m^3 m3
-cm^2 cm2
-cm^3 cm3
-km^2 km2
-$ dollar dollars usd
-cent cents \u00a2
-\u20ac euro euros eur
-\u00a3 gbp pound pounds
-\u00a5 yen yuan
-\u20b9 rupee rupees inr
-v
-mv
-kv
-w
-kw
-mw
-j
-kj
-n
-kn
-pa
-kpa
-hz
-khz
-mhz
-ghz
-b bytes
-kb
-mb
-gb
-tb
-bits
-\u00b0 degree degrees
-\u00b0c
-\u00b0f
-radian radians
-% percent
-am
-pm
-bc bce
-ad ce
+_SPELLINGS: Final = """
+mm millimetre millimetres millimeter millimeters; cm centimetre centimetres centimeter centimeters; dm;
+m metre metres meter meters; km kilometre kilometres kilometer kilometers; inch inches; ft foot feet;
+yd yard yards; mi mile miles; m^2 m2; m^3 m3; cm^2 cm2; cm^3 cm3; km^2 km2;
+mg milligram milligrams; g gram grams; kg kilogram kilograms; t ton tons tonne tonnes; lb lbs pound pounds;
+oz ounce ounces; ml millilitre millilitres milliliter milliliters; cl; dl; l litre litres liter liters;
+gallon gallons; ms; s sec secs second seconds; min mins minute minutes; h hr hrs hour hours; day days;
+week weeks; month months; year years; am; pm; bc bce; ad ce; km/h kmh kph; mph; m/s; ft/s;
+$ dollar dollars usd; cent cents ¢; € euro euros eur; £ gbp pound pounds; ¥ yen yuan; ₹ rupee rupees inr;
+v; mv; kv; w; kw; mw; j; kj; n; kn; pa; kpa; hz; khz; mhz; ghz; b bytes; kb; mb; gb; tb; bits;
+° degree degrees; °c; °f; radian radians; % percent
 """
-_LINES: Final = [frozenset(line.split()) for line in _UNITS.strip().splitlines()]
+_RIVALS: Final = [frozenset(entry.split()) for entry in _SPELLINGS.split(";")]
 _PERCENT: Final = frozenset(("%", "percent"))
 GLUED_UNIT: Final = (
-    r"(?-i:(?:[mcdk]?m|[mk]?g|[mcd]?[lL]|ms|[kM]?[VW]|k[JN]|k?Pa|[kMG]?Hz|[KMGT]B|s|h|min|sec|hrs?|days?|ft|yd|mi|lbs?|oz|mph|km/?h"
-    r"|kph|am|pm|\u03a9|\u00b0[CFK]?|\u2103|\u2109|\u00a2|euros?|USD|EUR|in)"
+    r"(?-i:(?:[mcdk]?m|[mk]?g|[mcd]?[lL]|ms|[kM]?[VW]|k[JN]|k?Pa|[kMG]?Hz|[KMGT]B|s|h|min|sec|hrs?|days?|ft|yd|mi"
+    r"|lbs?|oz|mph|km/?h|kph|am|pm|\u03a9|\u00b0[CFK]?|\u2103|\u2109|\u00a2|euros?|USD|EUR|in)"
     r"(?:\^?\{?-?[23]\}?|[\u00b2\u00b3])?)"
 )
 """A unit as it stands behind a number without a space, as a part of a regular expression."""
@@ -151,8 +87,73 @@ def _known_units(number: Number) -> set[frozenset[str]]:
         found |= {word[0].casefold(), word[0][0] if word[0][0] == "\u00b0" else ""}
     elif text[:1] in tuple(CURRENCY):
         found.add(text[0])
-    return {line for line in _LINES if line & found}
+    return {unit for unit in _RIVALS if unit & found}
 
 
 def _begin(after: str) -> str:
     return after.lstrip(" \t\u00a0\u2009\u202f-*_~\\")
+
+
+# The units of a formula, in all their spellings but the plural in s; the first one stands for all.
+_NAMES: Final = """
+mm millimeter millimetre; cm centimeter centimetre; dm decimeter decimetre; m meter metre; km kilometer
+kilometre; inch inches; foot feet ft; yard yd; mile mi; mg milligram; g gram gramme; kg kilogram kilo; pound
+lb lbs; oz ounce; ms millisecond; s second sec secs; min minute mins; h hour hr hrs; year yr yrs; ml mL
+milliliter millilitre; cl centiliter centilitre; l L liter litre; gallon gal; hectare ha; degree deg;
+degree_celsius celsius; degree_fahrenheit fahrenheit; radian rad; kW kilowatt; hertz Hz; pascal Pa; dollar usd
+USD; euro eur EUR; gbp GBP; person people persons; child children kids; man men; woman women; vertex vertices;
+box boxes; candy candies; tonne; ton; day; week; month; quart; pint; cup; acre; kelvin; newton; joule; watt;
+volt; ohm; byte; bit; cent; rupee; yen; unit; point; student; girl; boy; friend; worker; way; time; solution;
+number; integer; digit; side; face; edge; triangle; apple; orange; book; page; ball; marble; coin; card; bag;
+egg; cookie; pencil; ticket; game; goal; dot; tree; flower; car; house; dog; cat; fish; animal; word; letter;
+item; piece; step; mark
+"""
+_SINGULAR: Final = {name: names[0] for names in map(str.split, _NAMES.split(";")) for name in names}
+_UNITS: Final = _SINGULAR | {
+    f"{name}s": unit
+    for name, unit in _SINGULAR.items()
+    if len(name) > _CASE_MATTERS and not name.endswith("s") and f"{name}s" not in _SINGULAR
+}
+_POWER_WORDS: Final = {"square": 2, "sq": 2, "squared": 2, "cubic": 3, "cu": 3, "cubed": 3}
+_PART: Final = re.compile(r"([^\W\d_]+)\.?(?:\s*(?:\^\s*\{?\s*(-?\d)\s*\}?|([\u00b2\u00b3])))?\s*")
+_PER: Final = re.compile(r"(?:/|per\b)\s*")
+_OF_DEGREES: Final = {"c": "degree_celsius", "celsius": "degree_celsius", "f": "degree_fahrenheit"}
+_RAISED: Final = {"\u00b2": 2, "\u00b3": 3}
+_SHORT: Final = {"mph": "mile/hour", "kmh": "km/hour", "kph": "km/hour"}
+
+
+def unit_of(text: str) -> str | None:
+    """The one spelling of the unit that ``text`` is, such as ``cm^2`` for "square centimetres"; else None."""
+    parts: dict[str, int] = {}
+    at, sign, pending = 0, 1, 1
+    text = _SHORT.get(text.strip().lower(), text.strip())
+    while at < len(text):
+        if parts and (per := _PER.match(text, at)):
+            at, sign = per.end(), -1
+        part = _PART.match(text, at)
+        if part is None:
+            return None
+        at = part.end()
+        word = part[1]
+        if word.lower() in _POWER_WORDS and part[2] is None and part[3] is None:
+            if word.lower().endswith("ed") and parts:
+                last = next(reversed(parts))
+                parts[last] *= _POWER_WORDS[word.lower()]
+            else:
+                pending = _POWER_WORDS[word.lower()]
+            continue
+        if (name := _name(word, list(parts))) is None:
+            return None
+        if name in _OF_DEGREES.values() and "degree" in parts:
+            del parts["degree"]
+        parts[name] = parts.get(name, 0) + sign * pending * int(part[2] or _RAISED.get(part[3], 1))
+        pending = 1
+    if not parts or pending != 1:
+        return None
+    return "*".join(f"{name}^{power}" for name, power in sorted(parts.items()))
+
+
+def _name(word: str, before: list[str]) -> str | None:
+    if before == ["degree"] and word.lower() in _OF_DEGREES:
+        return _OF_DEGREES[word.lower()]
+    return _UNITS.get(word) or (_UNITS.get(word.lower()) if len(word) > _CASE_MATTERS else None)

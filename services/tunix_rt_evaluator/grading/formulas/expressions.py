@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from fractions import Fraction
-from typing import Final
+from typing import Final, NoReturn
 
-from tunix_rt_evaluator.grading.formulas.brackets import Brackets, call, determinant, scalar
+from tunix_rt_evaluator.grading.formulas.tokens import Token
 from tunix_rt_evaluator.grading.formulas.tree import (
+    SCALARS,
     Call,
     Constant,
     Matrix,
@@ -31,10 +33,60 @@ _IN_PARENTHESES: Final = frozenset(["abs", "floor", "ceil", "gcd", "lcm", "max",
 _UNKNOWN_FUNCTIONS: Final = frozenset("fghFGH")
 _TEMPERATURES: Final = {"C": "celsius", "F": "fahrenheit"}
 _ZERO: Final = Number(Fraction(0))
+_END: Final = Token("end")
 
 
-class Expressions(Brackets):
-    """Reads expressions off a list of tokens."""
+def call(name: str, *arguments: Node) -> Node:
+    """``name`` of arguments that are numbers; raises Unreadable."""
+    return Call(name, tuple(scalar(argument) for argument in arguments))
+
+
+def scalar(node: Node) -> Node:
+    """The node, if it stands for a number; raises Unreadable."""
+    if isinstance(node, Tuple) and (node.opening, node.closing, len(node.items)) == ("[", "]", 1):
+        node = node.items[0]
+    if not isinstance(node, SCALARS):
+        raise Unreadable("it computes with what is no number")
+    return node
+
+
+def determinant(matrix: Matrix) -> Node:
+    rows = matrix.rows
+    if len(rows) != len(rows[0]):
+        raise Unreadable("a matrix in it with a determinant is not square")
+    return call("determinant", *(entry for row in rows for entry in row))
+
+
+class Expressions:
+    """Reads expressions off a list of tokens; a subclass adds what stands in brackets."""
+
+    def __init__(self, tokens: list[Token]) -> None:
+        self._tokens = tokens
+        self._at = 0
+        self._depth = 0
+        # Bars of an absolute value that are open; whether the last factor was a function without brackets.
+        self._bars = 0
+        self._open_ended = False
+
+    def _peek(self, ahead: int = 0) -> Token:
+        at = self._at + ahead
+        return self._tokens[at] if at < len(self._tokens) else _END
+
+    def _take(self, *kinds: str) -> Token:
+        token = self._peek()
+        if kinds and token.kind not in kinds:
+            self._fail()
+        self._at += 1
+        return token
+
+    def _next_is(self, *kinds: str) -> bool:
+        return self._peek().kind in kinds
+
+    def _fail(self) -> NoReturn:
+        token = self._peek()
+        if token is _END:
+            raise Unreadable("it ends too early")
+        raise Unreadable(f"{token.text or token.kind!r} is not expected where it stands in it")
 
     def _sum(self) -> Node:
         left = self._signed()
@@ -173,33 +225,27 @@ class Expressions(Brackets):
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise Unreadable(f"it nests deeper than {MAX_DEPTH} levels")
-        token = self._peek()
-        readers = {
+        readers: Mapping[str, Callable[[], Node]] = {
             "number": self._number,
             "name": self._name,
             "constant": lambda: Constant(self._take().text),
-            "emptyset": self._empty_set,
-            "(": self._brackets,
-            "[": self._brackets,
-            "{": self._group,
-            "lset": self._set,
-            "langle": self._vector,
-            "|": self._absolute,
-            "lfloor": lambda: self._between("floor", "rfloor"),
-            "lceil": lambda: self._between("ceil", "rceil"),
-            "norm": lambda: self._between("norm", "norm"),
             "frac": lambda: self._of_two("divide"),
             "binom": lambda: self._of_two("binomial"),
             "sqrt": self._root,
             "surd": self._surd,
             "function": self._function,
-            "begin": self._matrix,
         }
-        if token.kind not in readers:
-            self._fail()
-        node = readers[token.kind]()
+        node = readers.get(self._peek().kind, self._bracketed)()
         self._depth -= 1
         return node
+
+    def _bracketed(self) -> Node:
+        """What begins with a bracket; fails at anything else."""
+        raise NotImplementedError
+
+    def _inside(self) -> tuple[list[Node], str]:
+        """What stands between brackets: statements, and what connects them."""
+        raise NotImplementedError
 
     def _number(self) -> Node:
         whole = self._take()
@@ -224,10 +270,6 @@ class Expressions(Brackets):
         if self._next_is("^", "!", "/") or self._begins_factor():
             raise Unreadable("what stands behind the mixed number in it may belong to its fraction or not")
         return Number(whole.value + top.value / bottom.value)
-
-    def _empty_set(self) -> Node:
-        self._take()
-        return Set(())
 
     def _letter(self) -> Node:
         """A symbol by itself: an index, primes and arguments behind it belong to something else."""

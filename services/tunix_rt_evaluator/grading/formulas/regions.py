@@ -9,6 +9,7 @@ from typing import Final, TypeAlias
 
 from tunix_rt_evaluator.grading.formulas.scalars import is_real_number, order, sign_of_infinity
 from tunix_rt_evaluator.grading.formulas.tree import (
+    ALL_REAL,
     SCALARS,
     Builder,
     Call,
@@ -39,8 +40,6 @@ _OPERATIONS: Final[dict[str, Callable[[bool, bool], bool]]] = {
     "and": lambda left, right: left and right,
 }
 _PAIR: Final = 2
-ALL_REAL: Final = ("all real numbers", "all reals", "the real numbers", "the set of all real numbers")
-"""In words, what the line is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A number with a unit, as ``tunix_rt_evaluator.grading.formulas.units`` writes it."""
+    """A number with a unit, as ``tunix_rt_evaluator.grading.units`` writes it."""
 
     value: Node
     unit: str
@@ -154,6 +154,8 @@ Node: TypeAlias = (
     | Mixed
 )
 MAX_LEVELS: Final = 150
+ALL_REAL: Final = ("all real numbers", "all reals", "the real numbers", "the set of all real numbers")
+"""The words that mean the set of all real numbers."""
 SCALARS = (Number, Symbol, Constant, Call)
 """What stands for a number."""
 

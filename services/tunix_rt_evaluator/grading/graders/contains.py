@@ -7,11 +7,10 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Final, Literal
 
-from tunix_rt_evaluator.grading.answers import read_answer
-from tunix_rt_evaluator.grading.languages import MINUS, PERCENT, SCALES, UNSPACED_MINUS
 from tunix_rt_evaluator.grading.model import GraderSettings, Question, Verdict, grader
-from tunix_rt_evaluator.grading.normal_text import without_variants
-from tunix_rt_evaluator.grading.spelling import CURRENCY, LETTER
+from tunix_rt_evaluator.grading.reading.answers import read_answer
+from tunix_rt_evaluator.grading.reading.spelling import CURRENCY, LETTER, without_variants
+from tunix_rt_evaluator.grading.reading.words import MINUS, PERCENT, SCALES, UNSPACED_MINUS
 from tunix_rt_evaluator.grading.units import GLUED_UNIT
 
 _VULGAR: Final = "[\u00bc-\u00be\u2150-\u215e\u2189]"

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import ConfigDict, Field
 
-from tunix_rt_evaluator.grading.answers import read_answer
 from tunix_rt_evaluator.grading.model import CannotGrade, GraderSettings, Problem, Question, Verdict, grader
+from tunix_rt_evaluator.grading.reading.answers import read_answer
 from tunix_rt_evaluator.grading.sandbox import GradingSandbox
 from tunix_rt_kit.artifacts import canonical_json
 from tunix_rt_kit.errors import InvalidArgument

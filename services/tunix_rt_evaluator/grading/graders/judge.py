@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal
 
 from pydantic import Field
 
-from tunix_rt_evaluator.grading.answers import read_answer
 from tunix_rt_evaluator.grading.model import (
     CannotGrade,
     GraderSettings,
@@ -20,6 +19,7 @@ from tunix_rt_evaluator.grading.model import (
     Verdict,
     grader,
 )
+from tunix_rt_evaluator.grading.reading.answers import read_answer
 from tunix_rt_evaluator.grading.reasoning.split import answer_alone
 from tunix_rt_evaluator.openai_endpoint import Endpoint, EndpointError, one_line, text_of
 from tunix_rt_kit.artifacts import digest_bytes

@@ -7,15 +7,20 @@ from collections.abc import Iterator
 from importlib import metadata
 from typing import Final, Literal
 
-from tunix_rt_evaluator.grading.answers import Answer, read_answer
-from tunix_rt_evaluator.grading.formulas.reading import read
-from tunix_rt_evaluator.grading.formulas.spelling import MAX_CHARACTERS
+from tunix_rt_evaluator.grading.formulas.statements import read
+from tunix_rt_evaluator.grading.formulas.tokens import MAX_CHARACTERS
 from tunix_rt_evaluator.grading.formulas.tree import Listing, Mixed, Node, Ratio, Symbol, Unreadable, Words
-from tunix_rt_evaluator.grading.marked import around_box, is_taken_back, said_again
 from tunix_rt_evaluator.grading.model import CannotGrade, GraderSettings, Question, Verdict, grader
-from tunix_rt_evaluator.grading.normal_text import SENTENCE_END
+from tunix_rt_evaluator.grading.reading.answers import (
+    Answer,
+    around_box,
+    is_taken_back,
+    read_answer,
+    said_again,
+)
+from tunix_rt_evaluator.grading.reading.spelling import SENTENCE_END
+from tunix_rt_evaluator.grading.reading.statements import is_corrected
 from tunix_rt_evaluator.grading.sandbox import GradingSandbox
-from tunix_rt_evaluator.grading.statements import is_corrected
 
 _VERSION: Final = f"math/3 mpmath={metadata.version('mpmath')} sympy={metadata.version('sympy')}"
 

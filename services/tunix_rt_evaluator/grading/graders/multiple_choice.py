@@ -8,11 +8,10 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from tunix_rt_evaluator.grading.answers import read_answer
-from tunix_rt_evaluator.grading.choice_marks import index
-from tunix_rt_evaluator.grading.choices import choice
 from tunix_rt_evaluator.grading.model import GraderSettings, Problem, Question, Verdict, grader
-from tunix_rt_evaluator.grading.normal_text import normalise
+from tunix_rt_evaluator.grading.reading.answers import read_answer
+from tunix_rt_evaluator.grading.reading.options import choice, index
+from tunix_rt_evaluator.grading.reading.spelling import normalise
 
 _MAX_OPTIONS: Final = 26
 _Option = Annotated[str, Field(min_length=1, max_length=1_000)]

@@ -11,13 +11,12 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from tunix_rt_evaluator.grading.amounts import REFUSAL
-from tunix_rt_evaluator.grading.answers import read_answer
-from tunix_rt_evaluator.grading.marked import read_marked
 from tunix_rt_evaluator.grading.model import CannotGrade, GraderSettings, Problem, Question, Verdict, grader
-from tunix_rt_evaluator.grading.neighbours import pattern
-from tunix_rt_evaluator.grading.numbers import Number, find_numbers
-from tunix_rt_evaluator.grading.statements import Statement, read_number, read_statement
+from tunix_rt_evaluator.grading.reading.answers import read_answer, read_marked
+from tunix_rt_evaluator.grading.reading.neighbours import pattern
+from tunix_rt_evaluator.grading.reading.numbers import Number, find_numbers
+from tunix_rt_evaluator.grading.reading.statements import Statement, read_number, read_statement
+from tunix_rt_evaluator.grading.reading.words import REFUSAL
 from tunix_rt_evaluator.grading.units import has_right_unit, units_differ
 
 _Tolerance = Annotated[float, Field(ge=0, allow_inf_nan=False)]

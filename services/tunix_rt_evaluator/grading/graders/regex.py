@@ -9,8 +9,8 @@ from typing import Final, Literal
 
 import regex
 
-from tunix_rt_evaluator.grading.answers import read_answer
 from tunix_rt_evaluator.grading.model import CannotGrade, GraderSettings, Problem, Question, Verdict, grader
+from tunix_rt_evaluator.grading.reading.answers import read_answer
 
 _VERSION: Final = f"regex/2 regex={metadata.version('regex')}"
 MATCH_SECONDS: Final = 1.0

@@ -13,13 +13,11 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Final, Literal, TypeAlias
 
-from tunix_rt_evaluator.grading.afterwords import objection
-from tunix_rt_evaluator.grading.answers import read_answer
 from tunix_rt_evaluator.grading.model import GraderSettings, Question, Verdict, grader
-from tunix_rt_evaluator.grading.normal_text import normalise
-from tunix_rt_evaluator.grading.numbers import find_in_plain
-from tunix_rt_evaluator.grading.overlap import f1
-from tunix_rt_evaluator.grading.spelling import plain
+from tunix_rt_evaluator.grading.reading.afterwords import objection
+from tunix_rt_evaluator.grading.reading.answers import read_answer
+from tunix_rt_evaluator.grading.reading.numbers import find_in_plain
+from tunix_rt_evaluator.grading.reading.spelling import f1, normalise, plain
 
 Entry: TypeAlias = Fraction | str | tuple["Entry", ...] | frozenset["Entry"]
 

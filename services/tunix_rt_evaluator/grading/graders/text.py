@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Final, Literal
 
-from tunix_rt_evaluator.grading.afterwords import objection
-from tunix_rt_evaluator.grading.answers import Answer, read_answer
 from tunix_rt_evaluator.grading.model import GraderSettings, Question, Verdict, grader
-from tunix_rt_evaluator.grading.normal_text import SENTENCE_END, normalise
+from tunix_rt_evaluator.grading.reading.afterwords import objection
+from tunix_rt_evaluator.grading.reading.answers import Answer, read_answer
+from tunix_rt_evaluator.grading.reading.spelling import SENTENCE_END, normalise
 
 # As many characters as may stand around an accepted answer that is enclosed in marks.
 _AROUND: Final = 1_000

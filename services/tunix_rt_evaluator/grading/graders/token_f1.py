@@ -6,10 +6,9 @@ import re
 from collections import Counter
 from typing import Final, Literal
 
-from tunix_rt_evaluator.grading.answers import read_answer
 from tunix_rt_evaluator.grading.model import GraderSettings, Question, Threshold, Verdict, grader
-from tunix_rt_evaluator.grading.normal_text import without_variants
-from tunix_rt_evaluator.grading.overlap import f1
+from tunix_rt_evaluator.grading.reading.answers import read_answer
+from tunix_rt_evaluator.grading.reading.spelling import f1, without_variants
 
 _ARTICLES: Final = frozenset(("a", "an", "the"))
 _NO_WORD: Final = re.compile(r"[^\w\s]|_")

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from support.mathematics import KINDS, unequal, value_of
 from tunix_rt_evaluator.grading.formulas.computing import TooLarge, Undefined
 from tunix_rt_evaluator.grading.formulas.equality import equal
-from tunix_rt_evaluator.grading.formulas.reading import read
 from tunix_rt_evaluator.grading.formulas.scalars import Unproven
+from tunix_rt_evaluator.grading.formulas.statements import read
 from tunix_rt_evaluator.grading.formulas.tree import Unreadable
 
 # A row is one value, and ## stands between its spellings.

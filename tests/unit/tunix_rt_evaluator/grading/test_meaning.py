@@ -10,7 +10,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from tunix_rt_evaluator.evaluations.model import EvalItem
-from tunix_rt_evaluator.grading.normal_text import normalise
+from tunix_rt_evaluator.grading.reading.spelling import normalise
 from tunix_rt_evaluator.grading.service import Grading
 
 GRADING = Grading()

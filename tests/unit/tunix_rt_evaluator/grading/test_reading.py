@@ -12,12 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunix_rt_evaluator.evaluations.model import EvalItem
-from tunix_rt_evaluator.grading.answers import read_answer
-from tunix_rt_evaluator.grading.normal_text import normalise
-from tunix_rt_evaluator.grading.numbers import find_numbers
+from tunix_rt_evaluator.grading.reading.answers import read_answer
+from tunix_rt_evaluator.grading.reading.numbers import find_numbers
+from tunix_rt_evaluator.grading.reading.spelling import normalise, plain
+from tunix_rt_evaluator.grading.reading.statements import read_number
 from tunix_rt_evaluator.grading.service import Grading
-from tunix_rt_evaluator.grading.spelling import plain
-from tunix_rt_evaluator.grading.statements import read_number
 from tunix_rt_kit.chat.trace_text import render_response
 
 GRADING = Grading()

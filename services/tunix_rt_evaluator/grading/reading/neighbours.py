@@ -1,4 +1,4 @@
-r"""What may stand beside a number that is the answer: before it a closed list, behind it a unit or what is
+"""What may stand beside a number that is the answer: before it a closed list, behind it a unit or what is
 counted, in plain words."""
 
 from __future__ import annotations
@@ -7,18 +7,20 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from tunix_rt_evaluator.grading.amounts import (
+from tunix_rt_evaluator.grading.reading.spelling import CURRENCY, LETTER, UNSPACED
+from tunix_rt_evaluator.grading.reading.words import (
     BEHIND,
     CHANGE,
+    COMPARED,
+    COPULA,
     FILLER,
     FIRST_BEHIND,
     LEAD,
     NUMBER_WORD,
     UNSPACED_BEHIND,
+    UNSPACED_CHANGES,
     UNSPACED_LEAD,
 )
-from tunix_rt_evaluator.grading.languages import COMPARED, COPULA, UNSPACED_CHANGES
-from tunix_rt_evaluator.grading.spelling import CURRENCY, LETTER, UNSPACED
 from tunix_rt_evaluator.grading.units import COMPOUND_UNIT, GLUED_UNIT
 
 # In the shape of a sentence each number is one character, which says by its place in this range which it is.

@@ -1,4 +1,4 @@
-r"""Reads numbers as they are spelled, exactly, as fractions. What may stand around one, ``statements`` knows.
+"""Reads numbers as they are spelled, exactly, as fractions. What may stand around one, ``statements`` knows.
 
 Reads thousands separators (comma, typographic spaces, apostrophe, underscore, ``1.234.567``, ``1.234,56``,
 ``1,00,000``, LaTeX's ``{,}``), decimals, fractions and mixed numbers (``3/4``, ``2 1/2``, one half as a sign,
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
-from tunix_rt_evaluator.grading.languages import PERCENT, SCALES
-from tunix_rt_evaluator.grading.spelling import CURRENCY, LETTER, SPACES, plain
+from tunix_rt_evaluator.grading.reading.spelling import CURRENCY, LETTER, SPACES, plain
+from tunix_rt_evaluator.grading.reading.words import PERCENT, SCALES
 
 _SEPARATORS: Final = rf"[,'\u2019_{SPACES}]"
 _DIGITS: Final = rf"""(?:

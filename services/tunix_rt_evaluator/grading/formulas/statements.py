@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Final
 
-from tunix_rt_evaluator.grading.formulas.brackets import call, scalar
-from tunix_rt_evaluator.grading.formulas.expressions import Expressions
-from tunix_rt_evaluator.grading.formulas.regions import ALL_REAL
-from tunix_rt_evaluator.grading.formulas.spelling import SCALES, Token, tokens_of
+from tunix_rt_evaluator.grading.formulas.expressions import Expressions, call, determinant, scalar
+from tunix_rt_evaluator.grading.formulas.tokens import SCALES, Token, tokens_of
 from tunix_rt_evaluator.grading.formulas.tree import (
+    ALL_REAL,
     SCALARS,
+    Builder,
     Call,
     Congruence,
     Listing,
+    Matrix,
     Mixed,
     Node,
     Number,
     Quantity,
     Ratio,
     Relation,
+    Set,
     SetOperation,
+    Symbol,
     Tuple,
     Unreadable,
     Words,
     shallow,
 )
-from tunix_rt_evaluator.grading.formulas.units import unit_of
+from tunix_rt_evaluator.grading.units import unit_of
 
+_ENDS: Final = 2
+_MATRICES: Final = frozenset(["matrix", "pmatrix", "bmatrix", "Bmatrix", "smallmatrix", "array", "vmatrix"])
 _FULL_STOP: Final = re.compile(r"(?<!\.)\.(\s*(?:\$+|\\[)\]])?\s*)$")
 _PROSE: Final = re.compile(r"(?=.*[^\W\d_]{2})[^\W\d_]+(?:[\s,.'\u2019-]+[^\W\d_]+)*[.]?", re.DOTALL)
 _SEPARATORS: Final = frozenset((",", ";", "comma", "and", "or"))
@@ -251,3 +257,130 @@ class _Statements(Expressions):
         last = self._sum()
         closing = self._take("[", "]", ")").kind
         return Tuple("(", (first, last), ")" if closing == "[" else closing)
+
+    def _inside(self) -> tuple[list[Node], str]:
+        """What stands between brackets; bars around them are not closed there."""
+        bars, self._bars = self._bars, 0
+        found = self._listing()
+        self._bars = bars
+        self._open_ended = False
+        return found
+
+    def _bracketed(self) -> Node:
+        readers: Mapping[str, Callable[[], Node]] = {
+            "(": self._brackets,
+            "[": self._brackets,
+            "{": self._group,
+            "lset": self._set,
+            "emptyset": self._empty_set,
+            "langle": self._vector,
+            "|": self._absolute,
+            "lfloor": lambda: self._between("floor", "rfloor"),
+            "lceil": lambda: self._between("ceil", "rceil"),
+            "norm": lambda: self._between("norm", "norm"),
+            "begin": self._matrix,
+        }
+        return readers.get(self._peek().kind, self._fail)()
+
+    def _brackets(self) -> Node:
+        opening = self._take().kind
+        items, connector = self._inside()
+        closing = self._take(")", "]", "[").kind
+        if closing == "[":
+            # [0, 1[ is what others write as [0, 1).
+            if len(items) != _ENDS:
+                self._fail()
+            closing = ")"
+        if connector in ("and", "or"):
+            return Listing(tuple(items), connector)
+        if len(items) > 1:
+            return Tuple(opening, tuple(items), closing)
+        if opening == "(" and closing == ")":
+            return items[0]
+        if opening + closing != "[]":
+            raise Unreadable("its brackets do not match")
+        return items[0] if isinstance(items[0], Matrix) else Tuple("[", tuple(items), "]")
+
+    def _group(self) -> Node:
+        self._take("{")
+        items, connector = self._inside()
+        node = self._divided(items[0] if len(items) == 1 else Listing(tuple(items), connector))
+        self._take("}")
+        return node
+
+    def _divided(self, above: Node) -> Node:
+        """What ``above`` is, or with what stands below it behind \\over or \\choose."""
+        if not self._next_is("over", "choose"):
+            return above
+        kind = self._take().kind
+        return call("divide" if kind == "over" else "binomial", above, self._sum())
+
+    def _set(self) -> Node:
+        self._take("lset")
+        if self._next_is("rset"):
+            self._take()
+            return Set(())
+        if self._next_is("name") and self._peek(1).kind in ("mid", "|", ":", "in"):
+            return self._builder()
+        items, _ = self._inside()
+        self._take("rset")
+        return Set(tuple(items))
+
+    def _empty_set(self) -> Node:
+        self._take()
+        return Set(())
+
+    def _builder(self) -> Node:
+        name = self._take("name").text
+        domain: Node | None = None
+        if self._next_is("in"):
+            self._take()
+            domain = self._atom()
+        self._take("mid", "|", ":")
+        items, connector = self._inside()
+        self._take("rset")
+        condition = items[0] if len(items) == 1 else Listing(tuple(items), connector)
+        return Builder(name, condition, None if domain == Symbol("mathbb R") else domain)
+
+    def _vector(self) -> Node:
+        self._take("langle")
+        items, _ = self._inside()
+        self._take("rangle")
+        return Tuple("<", tuple(items), ">")
+
+    def _absolute(self) -> Node:
+        self._take("|")
+        self._bars += 1
+        inner = self._sum()
+        self._bars -= 1
+        self._take("|")
+        self._open_ended = False
+        return determinant(inner) if isinstance(inner, Matrix) else call("absolute", inner)
+
+    def _between(self, name: str, closing: str) -> Node:
+        self._take()
+        items, _ = self._inside()
+        self._take(closing)
+        if len(items) != 1:
+            self._fail()
+        return call(name, items[0])
+
+    def _matrix(self) -> Node:
+        name = self._take().text
+        if name not in _MATRICES:
+            raise Unreadable(f"the environment {name} is not read")
+        rows: list[list[Node]] = [[]]
+        while not self._next_is("end"):
+            items, _ = self._inside()
+            if len(items) != 1:
+                self._fail()
+            rows[-1].append(items[0])
+            if self._next_is("&", "row"):
+                if self._take().kind == "row" and not self._next_is("end"):
+                    rows.append([])
+            elif not self._next_is("end"):
+                self._fail()
+        if self._take().text != name or len({len(row) for row in rows}) != 1 or not rows[0]:
+            raise Unreadable("the rows of the matrix in it are not of one length")
+        matrix = Matrix(tuple(tuple(row) for row in rows))
+        return determinant(matrix) if name == "vmatrix" else matrix
