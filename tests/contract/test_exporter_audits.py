@@ -47,9 +47,9 @@ class World:
         assert all(part.HasField("progress") for part in parts[:-1])
         return parts[-1].audit
 
-    async def listed(self, parent: str, **page: Any) -> v1.ListDatasetAuditsResponse:
-        request = v1.ListDatasetAuditsRequest(parent=parent, **page)
-        found: v1.ListDatasetAuditsResponse = await self.exporting.exporter.ListSupervisionAudits(request)
+    async def listed(self, parent: str, **page: Any) -> v1.ListSupervisionAuditsResponse:
+        request = v1.ListSupervisionAuditsRequest(parent=parent, **page)
+        found: v1.ListSupervisionAuditsResponse = await self.exporting.exporter.ListSupervisionAudits(request)
         return found
 
 
