@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from tunix_rt_evaluator.openai_endpoint import Endpoint, check_url
-from tunix_rt_kit.serving.settings import Address, ServerSettings
+from tunix_rt_kit.serving.settings import Address, ModelSettings
 
 
 def _url_or_none(url: str) -> str:
     return check_url(url) if url else ""
 
 
-class EvaluatorSettings(ServerSettings):
+class EvaluatorSettings(ModelSettings):
     """Where to serve, where evaluations, models and artifacts are kept, and whom to ask for checkpoints and
     training data."""
 
@@ -27,16 +26,6 @@ class EvaluatorSettings(ServerSettings):
     exporter_target: Address = Field(
         "127.0.0.1:50052",
         description="address of the exporter, host:port; it is asked what training data gives away",
-    )
-    data_dir: Path = Field(Path("data"), description="folder of evaluations, caches and the SQLite database")
-    database_url: str = Field(
-        "", description="postgresql://... or sqlite:///...; empty means evaluator.db in the data folder"
-    )
-    artifacts_uri: str = Field(
-        "", description="artifact store shared with the trainer; empty means artifacts in the data folder"
-    )
-    models_dir: Path | None = Field(
-        None, description="folder of the base models; left out: models in the data folder"
     )
     slots: int = Field(
         1, ge=1, le=64, description="how many evaluations run at once; one per device is right"
@@ -80,21 +69,6 @@ class EvaluatorSettings(ServerSettings):
         description="how often a request to the endpoint is tried again that got no answer or a 5xx; after a "
         "429 it waits for its turn",
     )
-
-    @property
-    def database(self) -> str:
-        """The database URL with its default filled in."""
-        return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'evaluator.db'}"
-
-    @property
-    def artifacts(self) -> str:
-        """The URI of the artifact store with its default filled in."""
-        return self.artifacts_uri or str(self.data_dir.absolute() / "artifacts")
-
-    @property
-    def models(self) -> Path:
-        """The folder of base models with its default filled in."""
-        return (self.models_dir or self.data_dir / "models").absolute()
 
     @property
     def endpoint(self) -> Endpoint:

@@ -10,7 +10,7 @@ from tunix_rt_evaluator.evaluations.model import CheckpointInput
 from tunix_rt_evaluator.evaluations.templates import chat_template
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.serving.channels import answer_of, answers_of
-from tunix_rt_kit.serving.status import domain_error
+from tunix_rt_kit.serving.status import calling
 from tunix_rt_kit.values.messages import stored_file, template_fields
 
 TRAINER = "tunix_rt.v1.Trainer"
@@ -35,10 +35,8 @@ class TrainerCheckpoints:
             Unavailable: UPSTREAM_UNAVAILABLE or UPSTREAM_DEADLINE.
             FailedPrecondition: CHAT_TEMPLATE_MISMATCH, trainer and evaluator read the template differently.
         """
-        try:
+        with calling("the trainer"):
             checkpoint = answer_of(self._stub.GetCheckpoint, v1.GetCheckpointRequest(name=name), _TIMEOUT_S)
-        except grpc.RpcError as error:
-            raise domain_error(error, "the trainer") from error
         manifest = checkpoint.manifest
         fields = template_fields(checkpoint.chat_template)
         digest = chat_template(fields).digest
@@ -77,10 +75,8 @@ class ExporterTrainingData:
             Unavailable: UPSTREAM_UNAVAILABLE or UPSTREAM_DEADLINE.
         """
         request = v1.AuditContaminationRequest(name=dataset, eval_set=eval_set)
-        try:
+        with calling("the exporter"):
             parts = list(answers_of(self._stub.AuditContamination, request, _AUDIT_TIMEOUT_S))
-        except grpc.RpcError as error:
-            raise domain_error(error, "the exporter") from error
         return [
             GivenAway(
                 item_id=row.eval_item,

@@ -21,11 +21,10 @@ from tunix_rt_evaluator.servicer import EvaluatorServicer
 from tunix_rt_evaluator.settings import EvaluatorSettings
 from tunix_rt_evaluator.upstream import TRAINER, ExporterTrainingData, TrainerCheckpoints
 from tunix_rt_kit.artifacts import ArtifactStore
-from tunix_rt_kit.artifacts.store import storage_error
 from tunix_rt_kit.database import Database
 from tunix_rt_kit.models.runtime import child_environment, code_revision
 from tunix_rt_kit.serving.channels import open_channel
-from tunix_rt_kit.serving.main import BuiltService
+from tunix_rt_kit.serving.main import BuiltService, opened_database
 from tunix_rt_kit.serving.server import ServiceRegistration
 
 FULL_NAME = "tunix_rt.v1.Evaluator"
@@ -68,7 +67,7 @@ def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
     servicer = EvaluatorServicer(service, comparisons, stopping)
 
     def start() -> None:
-        make_data_dir(settings)
+        settings.make_data_dir()
         if database.dialect == "sqlite":
             repository.migrate()
         supervisor.start()
@@ -112,18 +111,5 @@ def judge_endpoint(settings: EvaluatorSettings) -> JudgeEndpoint:
 
 def migrate(settings: EvaluatorSettings) -> None:
     """Bring the schema of the settings' database to the newest revision."""
-    database = Database(settings.database)
-    if database.dialect == "sqlite":
-        make_data_dir(settings)
-    try:
+    with opened_database(settings) as database:
         SqlEvaluationRepository(database).migrate()
-    finally:
-        database.close()
-
-
-def make_data_dir(settings: EvaluatorSettings) -> None:
-    """Make the data folder unless it is there."""
-    try:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise storage_error(error, str(settings.data_dir)) from error

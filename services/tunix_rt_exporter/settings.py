@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from tunix_rt_kit.serving.settings import Address, ServerSettings
+from tunix_rt_kit.serving.settings import Address, ArtifactSettings
 
 
-class ExporterSettings(ServerSettings):
+class ExporterSettings(ArtifactSettings):
     """Where to serve, where the datasets are kept, and which services they are made with."""
 
     model_config = SettingsConfigDict(env_prefix="TUNIX_RT_EXPORTER_")
 
     listen: Address = Field("127.0.0.1:50052", description="address to serve on, host:port; port 0 picks one")
-    data_dir: Path = Field(
-        Path("data"), description="folder of the SQLite database and of unfinished builds, made if need be"
-    )
-    database_url: str = Field(
-        "", description="postgresql://... or sqlite:///...; empty means exporter.db in the data folder"
-    )
-    artifacts_uri: str = Field(
-        "", description="folder or fsspec URI of the artifacts; empty means artifacts in the data folder"
-    )
     trace_store_target: Address = Field("127.0.0.1:50051", description="address of the trace store")
     evaluator_target: Address = Field(
         "127.0.0.1:50054", description="address of the evaluator, asked for eval sets only"
@@ -36,13 +25,3 @@ class ExporterSettings(ServerSettings):
         le=86_400,
         description="seconds that a build waits for the next trace while the store is away or silent",
     )
-
-    @property
-    def database(self) -> str:
-        """The database URL with its default filled in."""
-        return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'exporter.db'}"
-
-    @property
-    def artifacts(self) -> str:
-        """The artifact store's place with its default filled in."""
-        return self.artifacts_uri or str(self.data_dir.absolute() / "artifacts")

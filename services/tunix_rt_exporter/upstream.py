@@ -16,7 +16,7 @@ from tunix_rt_exporter.datasets import convert
 from tunix_rt_exporter.datasets.model import EvalPrompts, Filter, SourceTrace
 from tunix_rt_kit.errors import DomainError, FieldViolation, InvalidArgument, NotFound, Unavailable
 from tunix_rt_kit.serving.channels import answer_of, answers_of
-from tunix_rt_kit.serving.status import domain_error
+from tunix_rt_kit.serving.status import calling
 
 RETRIED: Final = ("tunix_rt.v1.TraceStore/ListTraces", "tunix_rt.v1.Evaluator/GetEvalSet")
 _TIMEOUT_S: Final = 30.0
@@ -158,12 +158,10 @@ def _first(
 @contextmanager
 def _translated(peer: str, prefix: str) -> Iterator[None]:
     try:
-        yield
-    except grpc.RpcError as error:
-        known = domain_error(error, peer)
-        if isinstance(known, InvalidArgument):
-            known.violations = tuple(
-                FieldViolation(prefix + violation.field, violation.description)
-                for violation in known.violations
-            )
-        raise known from error
+        with calling(peer):
+            yield
+    except InvalidArgument as error:
+        error.violations = tuple(
+            FieldViolation(prefix + violation.field, violation.description) for violation in error.violations
+        )
+        raise

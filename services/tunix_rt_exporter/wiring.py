@@ -15,10 +15,9 @@ from tunix_rt_exporter.servicer import ExporterServicer
 from tunix_rt_exporter.settings import ExporterSettings
 from tunix_rt_exporter.upstream import RETRIED, GrpcEvalSetSource, GrpcTraceSource
 from tunix_rt_kit.artifacts import ArtifactStore
-from tunix_rt_kit.artifacts.store import storage_errors
 from tunix_rt_kit.database import Database
 from tunix_rt_kit.serving.channels import open_channel
-from tunix_rt_kit.serving.main import BuiltService
+from tunix_rt_kit.serving.main import BuiltService, opened_database
 from tunix_rt_kit.serving.server import ServiceRegistration
 
 FULL_NAME = "tunix_rt.v1.Exporter"
@@ -60,7 +59,7 @@ def build(settings: ExporterSettings, stopping: asyncio.Event) -> BuiltService:
     servicer = ExporterServicer(service, audits, stopping)
 
     def start() -> None:
-        make_data_dir(settings)
+        settings.make_data_dir()
         if database.dialect == "sqlite":
             repository.migrate()
         builds.start()
@@ -82,15 +81,5 @@ def build(settings: ExporterSettings, stopping: asyncio.Event) -> BuiltService:
 
 def migrate(settings: ExporterSettings) -> None:
     """Bring the schema of the settings' database to the newest revision."""
-    make_data_dir(settings)
-    database = Database(settings.database)
-    try:
+    with opened_database(settings) as database:
         SqlDatasetRepository(database).migrate()
-    finally:
-        database.close()
-
-
-def make_data_dir(settings: ExporterSettings) -> None:
-    """Make the data folder unless it is there."""
-    with storage_errors(str(settings.data_dir)):
-        settings.data_dir.mkdir(parents=True, exist_ok=True)

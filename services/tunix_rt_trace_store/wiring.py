@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from tunix_rt import v1
-from tunix_rt_kit.artifacts.store import storage_error
 from tunix_rt_kit.database import Database
-from tunix_rt_kit.serving.main import BuiltService
+from tunix_rt_kit.serving.main import BuiltService, opened_database
 from tunix_rt_kit.serving.server import ServiceRegistration
 from tunix_rt_trace_store.servicer import TraceStoreServicer
 from tunix_rt_trace_store.settings import TraceStoreSettings
@@ -27,7 +26,7 @@ def build(settings: TraceStoreSettings, stopping: asyncio.Event) -> BuiltService
 
     def start() -> None:
         if database.dialect == "sqlite":
-            make_data_dir(settings)
+            settings.make_data_dir()
             repository.migrate()
         repository.last_sequence()
 
@@ -40,18 +39,5 @@ def build(settings: TraceStoreSettings, stopping: asyncio.Event) -> BuiltService
 
 def migrate(settings: TraceStoreSettings) -> None:
     """Bring the schema of the settings' database to the newest revision."""
-    database = Database(settings.database)
-    if database.dialect == "sqlite":
-        make_data_dir(settings)
-    try:
+    with opened_database(settings) as database:
         SqlTraceRepository(database).migrate()
-    finally:
-        database.close()
-
-
-def make_data_dir(settings: TraceStoreSettings) -> None:
-    """Make the data folder unless it is there."""
-    try:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise storage_error(error, str(settings.data_dir)) from error

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Final
 
 from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
-from tunix_rt_kit.serving.settings import Address, ServerSettings
+from tunix_rt_kit.serving.settings import Address, ModelSettings
 from tunix_rt_trainer.jobs.model import MetricsSink
 
 _MODULES: Final[Mapping[MetricsSink, str]] = {
@@ -24,23 +23,13 @@ def _names(value: str) -> list[str]:
     return [] if value == "none" else [name for part in value.split(",") if (name := part.strip())]
 
 
-class TrainerSettings(ServerSettings):
+class TrainerSettings(ModelSettings):
     """Where to serve, where jobs, models and artifacts are kept, and whom to ask for datasets."""
 
     model_config = SettingsConfigDict(env_prefix="TUNIX_RT_TRAINER_")
 
     listen: Address = Field("127.0.0.1:50053", description="address to serve on, host:port; port 0 picks one")
     exporter_target: Address = Field("127.0.0.1:50052", description="address of the exporter, host:port")
-    data_dir: Path = Field(Path("data"), description="folder of jobs, caches and the SQLite database")
-    database_url: str = Field(
-        "", description="postgresql://... or sqlite:///...; empty means trainer.db in the data folder"
-    )
-    artifacts_uri: str = Field(
-        "", description="artifact store shared with the exporter; empty means artifacts in the data folder"
-    )
-    models_dir: Path | None = Field(
-        None, description="folder of the base models; left out: models in the data folder"
-    )
     slots: int = Field(1, ge=1, le=64, description="how many jobs run at once; one per device is right")
 
     metrics_to: str = Field(
@@ -64,18 +53,3 @@ class TrainerSettings(ServerSettings):
     def sinks(self) -> tuple[MetricsSink, ...]:
         """Where metrics go, by name."""
         return tuple(name for name in _MODULES if name in _names(self.metrics_to))
-
-    @property
-    def database(self) -> str:
-        """The database URL with its default filled in."""
-        return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'trainer.db'}"
-
-    @property
-    def artifacts(self) -> str:
-        """The URI of the artifact store with its default filled in."""
-        return self.artifacts_uri or str(self.data_dir.absolute() / "artifacts")
-
-    @property
-    def models(self) -> Path:
-        """The folder of the base models with its default filled in."""
-        return (self.models_dir or self.data_dir / "models").absolute()

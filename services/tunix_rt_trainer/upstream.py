@@ -10,7 +10,7 @@ from tunix_rt import v1
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.serving.channels import answer_of, answers_of
-from tunix_rt_kit.serving.status import domain_error
+from tunix_rt_kit.serving.status import calling
 from tunix_rt_kit.values import StoredFile
 from tunix_rt_kit.values.messages import file_message, template_fields
 from tunix_rt_trainer.jobs.model import DatasetInput, FoundRows, SplitFile, SplitFindings
@@ -34,10 +34,8 @@ class ExporterDatasets:
             Unavailable: UPSTREAM_UNAVAILABLE or UPSTREAM_DEADLINE.
             FailedPrecondition: CHAT_TEMPLATE_MISMATCH, exporter and trainer read the template differently.
         """
-        try:
+        with calling("the exporter"):
             dataset = answer_of(self._stub.GetDataset, v1.GetDatasetRequest(name=name), _TIMEOUT_S)
-        except grpc.RpcError as error:
-            raise domain_error(error, "the exporter") from error
         fields = template_fields(dataset.spec.chat_template)
         template = ChatTemplate.of(fields)
         stated = dataset.spec.chat_template.digest
@@ -79,10 +77,8 @@ class ExporterDatasets:
             packing_lengths=[max_length],
             tokenizer=file_message(tokenizer),
         )
-        try:
+        with calling("the exporter"):
             *_, last = answers_of(self._stub.AuditSupervision, request, _AUDIT_TIMEOUT_S)
-        except grpc.RpcError as error:
-            raise domain_error(error, "the exporter") from error
         return {
             split.split: SplitFindings(
                 row_count=split.row_count,

@@ -6,11 +6,10 @@ import asyncio
 
 from tunix_rt import v1
 from tunix_rt_kit.artifacts import ArtifactStore
-from tunix_rt_kit.artifacts.store import storage_error
 from tunix_rt_kit.database import Database
 from tunix_rt_kit.models.runtime import child_environment, code_revision
 from tunix_rt_kit.serving.channels import open_channel
-from tunix_rt_kit.serving.main import BuiltService
+from tunix_rt_kit.serving.main import BuiltService, opened_database
 from tunix_rt_kit.serving.server import ServiceRegistration
 from tunix_rt_trainer.base_models.catalog import HostBaseModels
 from tunix_rt_trainer.base_models.service import BaseModelService
@@ -54,7 +53,7 @@ def build(settings: TrainerSettings, stopping: asyncio.Event) -> BuiltService:
     )
 
     def start() -> None:
-        make_data_dir(settings)
+        settings.make_data_dir()
         if database.dialect == "sqlite":
             repository.migrate()
         supervisor.start()
@@ -80,17 +79,5 @@ def build(settings: TrainerSettings, stopping: asyncio.Event) -> BuiltService:
 
 def migrate(settings: TrainerSettings) -> None:
     """Bring the schema of the settings' database to the newest revision."""
-    make_data_dir(settings)
-    database = Database(settings.database)
-    try:
+    with opened_database(settings) as database:
         SqlJobRepository(database).migrate()
-    finally:
-        database.close()
-
-
-def make_data_dir(settings: TrainerSettings) -> None:
-    """Make the data folder unless it is there."""
-    try:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise storage_error(error, str(settings.data_dir)) from error

@@ -28,7 +28,7 @@ from tunix_rt_evaluator.evaluations.convert import (
 )
 from tunix_rt_evaluator.evaluations.convert_results import result_message
 from tunix_rt_evaluator.evaluations.names import evaluation_name, report_name
-from tunix_rt_kit.errors import FieldViolation, InvalidArgument
+from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_kit.values import StoredFile
 from tunix_rt_kit.values.messages import timestamp
 
@@ -178,11 +178,7 @@ def document_format(number: int) -> DocumentFormat:
     known = _FORMATS.get(number)
     if known is None:
         description = f"is {number}; one of {', '.join(v1.ReportFormat.keys())} would be right"
-        raise InvalidArgument(
-            f"format: {description}",
-            reason="REPORT_FORMAT_INVALID",
-            violations=[FieldViolation("format", description)],
-        )
+        raise InvalidArgument.of_field("format", description, reason="REPORT_FORMAT_INVALID")
     return known
 
 

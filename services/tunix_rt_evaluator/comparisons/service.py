@@ -23,7 +23,6 @@ from tunix_rt_evaluator.evaluations.names import EVALUATION_NAME, REPORT_NAME, e
 from tunix_rt_kit.errors import (
     DomainError,
     FailedPrecondition,
-    FieldViolation,
     InvalidArgument,
     NotFound,
 )
@@ -263,6 +262,4 @@ def _not_looked_up(reason: str, datasets: tuple[str, ...]) -> Contamination:
 
 
 def _invalid(reason: str, field: str, description: str) -> InvalidArgument:
-    return InvalidArgument(
-        f"{field}: {description}", reason=reason, violations=[FieldViolation(field, description)]
-    )
+    return InvalidArgument.of_field(field, description, reason=reason)

@@ -8,7 +8,7 @@ from typing import Any, Final
 from tunix_rt import v1
 from tunix_rt_evaluator.evaluations.model import FinishReason, ItemFilter, ItemResult
 from tunix_rt_evaluator.grading.reasoning.model import Parts, ReasoningState
-from tunix_rt_kit.errors import FieldViolation, InvalidArgument
+from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_kit.values.messages import duration
 
 _REASONS: Final[Mapping[FinishReason, v1.FinishReason.ValueType]] = {
@@ -29,11 +29,7 @@ def item_filter(message: v1.EvaluationItemFilter) -> ItemFilter:
     reason = message.finish_reason
     if reason and reason not in _FINISHED:
         description = f"is {reason}; one of {', '.join(v1.FinishReason.keys())} would be right"
-        raise InvalidArgument(
-            f"filter.finish_reason: {description}",
-            reason="FILTER_INVALID",
-            violations=[FieldViolation("filter.finish_reason", description)],
-        )
+        raise InvalidArgument.of_field("filter.finish_reason", description, reason="FILTER_INVALID")
     return ItemFilter(
         correct=message.correct if message.HasField("correct") else None,
         category=message.category if message.HasField("category") else None,

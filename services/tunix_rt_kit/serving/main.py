@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
+from tunix_rt_kit.database import Database
 from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.serving.blocking import run_blocking
 from tunix_rt_kit.serving.logging import configure_logging
 from tunix_rt_kit.serving.server import ServiceRegistration, StartError, serve
-from tunix_rt_kit.serving.settings import ServerSettings, SettingsInvalid, load_settings
+from tunix_rt_kit.serving.settings import DataSettings, ServerSettings, SettingsInvalid, load_settings
 
 Settings = TypeVar("Settings", bound=ServerSettings)
-OpenServices = Callable[[Settings, asyncio.Event], AbstractAsyncContextManager[Sequence[ServiceRegistration]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,46 +47,59 @@ async def opened(*services: BuiltService) -> AsyncIterator[Sequence[ServiceRegis
             await run_blocking(service.stop)
 
 
+@contextmanager
+def opened_database(settings: DataSettings) -> Iterator[Database]:
+    """The settings' database, for as long as the context is open."""
+    database = Database(settings.database)
+    try:
+        if database.dialect == "sqlite":
+            settings.make_data_dir()
+        yield database
+    finally:
+        database.close()
+
+
 def run_service(
     settings_type: type[Settings],
-    open_services: OpenServices[Settings],
+    build: Callable[[Settings, asyncio.Event], BuiltService],
+    migrate: Callable[[Settings], None],
     *,
     program: str,
     argv: Sequence[str] | None = None,
-    commands: Mapping[str, Callable[[Settings], None]] | None = None,
 ) -> int:
-    """Parse settings, set up logs and serve until told to stop.
+    """Parse settings and set up logs; then serve until told to stop, or migrate the database.
 
     Args:
         settings_type: the service's settings.
-        open_services: builds the service from its settings and the stop event, and takes it down afterwards.
+        build: puts the service together from its settings and the stop event.
+        migrate: what the command ``migrate`` does.
         program: the name in messages and in ``--help``.
-        argv: arguments without the program; ``sys.argv[1:]`` if None.
-        commands: what else the program does with the same settings, by the first argument (``migrate``).
+        argv: arguments without the program, ``sys.argv[1:]`` if None: ``serve``, which may be left out, or
+            ``migrate``, then flags.
 
     Returns:
         0; 2 for a bad setting and 1 for a failed start, each with one line on standard error.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    command = (commands or {}).get(arguments[0]) if arguments else None
+    command = arguments.pop(0) if arguments[:1] in (["serve"], ["migrate"]) else "serve"
     try:
-        settings = load_settings(settings_type, arguments[1:] if command else arguments, program=program)
+        settings = load_settings(settings_type, arguments, program=program)
     except SettingsInvalid as error:
         return _fail(program, error, 2)
     configure_logging(settings.log_level, settings.log_format)
     try:
-        if command is not None:
-            command(settings)
+        if command == "migrate":
+            migrate(settings)
         else:
-            asyncio.run(_serve(settings, open_services))
+            asyncio.run(_serve(settings, build))
     except (StartError, DomainError) as error:
         return _fail(program, error, 1)
     return 0
 
 
-async def _serve(settings: Settings, open_services: OpenServices[Settings]) -> None:
+async def _serve(settings: Settings, build: Callable[[Settings, asyncio.Event], BuiltService]) -> None:
     stop = asyncio.Event()
-    async with open_services(settings, stop) as services:
+    async with opened(build(settings, stop)) as services:
         # What was imported stays until the end; looking for garbage in it cost a seventh of a batch's time.
         gc.freeze()
         await serve(settings, services, stop=stop)

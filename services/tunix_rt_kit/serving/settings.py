@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict, SettingsError
 
+from tunix_rt_kit.artifacts.store import storage_errors
+
 MEBIBYTE = 1 << 20
 
 
 def check_address(address: str) -> str:
-    """Return ``address`` if it is ``host:port`` (``[::1]:port`` for IPv6) or ``unix:/path``; raise
-    ValueError otherwise."""
+    """``address``, if it is ``host:port`` (``[::1]:port`` for IPv6) or ``unix:/path``; raises ValueError."""
     if address.startswith("unix:/"):
         return address
     host, colon, port = address.rpartition(":")
@@ -30,12 +32,11 @@ Address = Annotated[str, AfterValidator(check_address)]
 
 
 class ServerSettings(BaseSettings):
-    """What ``serve`` needs to know.
+    """Settings of every server.
 
-    A service's settings derive from this and set ``model_config =
-    SettingsConfigDict(env_prefix="TUNIX_RT_<SERVICE>_")`` and their own default for ``listen``. A flag
-    (``--log-level``) wins over the environment (``TUNIX_RT_TRACE_STORE_LOG_LEVEL``), which wins over the
-    default.
+    A service's settings derive from this, with ``SettingsConfigDict(env_prefix="TUNIX_RT_<SERVICE>_")`` and a
+    ``listen`` of their own. A flag (``--log-level``) wins over the environment
+    (``TUNIX_RT_TRACE_STORE_LOG_LEVEL``), which wins over the default.
     """
 
     model_config = SettingsConfigDict(
@@ -68,12 +69,63 @@ class ServerSettings(BaseSettings):
 
     @property
     def calls_and_jobs_s(self) -> float:
-        """Of the time to stop, what running calls and jobs have; in the rest all else is left in order."""
+        """How long running calls and jobs may take to stop; the rest of the time is for all else."""
         return self.shutdown_grace_s * 0.8
 
 
+class DataSettings(ServerSettings):
+    """Settings of a server with a database, of the name in its environment prefix."""
+
+    data_dir: Path = Field(
+        Path("data"), description="folder of the SQLite database and of other files, made if need be"
+    )
+    database_url: str = Field(
+        "", description="postgresql://... or sqlite:///...; empty means SERVICE.db in the data folder"
+    )
+
+    @property
+    def database(self) -> str:
+        """The database URL with its default filled in."""
+        prefix = self.model_config["env_prefix"].removeprefix("TUNIX_RT_")
+        name = prefix.rstrip("_").replace("_", "-").lower()
+        return self.database_url or f"sqlite:///{self.data_dir.absolute() / name}.db"
+
+    def make_data_dir(self) -> None:
+        """Make the data folder unless it is there; raises as ``storage_errors``."""
+        with storage_errors(str(self.data_dir)):
+            self.data_dir.mkdir(parents=True, exist_ok=True)
+
+
+class ArtifactSettings(DataSettings):
+    """Settings of a server that keeps artifacts."""
+
+    artifacts_uri: str = Field(
+        "",
+        description="folder or fsspec URI of artifacts, which exporter, trainer and evaluator share; empty "
+        "means artifacts in the data folder",
+    )
+
+    @property
+    def artifacts(self) -> str:
+        """The place of the artifact store with its default filled in."""
+        return self.artifacts_uri or str(self.data_dir.absolute() / "artifacts")
+
+
+class ModelSettings(ArtifactSettings):
+    """Settings of a server that runs models."""
+
+    models_dir: Path | None = Field(
+        None, description="folder of the base models; left out: models in the data folder"
+    )
+
+    @property
+    def models(self) -> Path:
+        """The folder of the base models with its default filled in."""
+        return (self.models_dir or self.data_dir / "models").absolute()
+
+
 class SettingsInvalid(Exception):
-    """The flags or the environment hold a bad value; the message is one line that names it."""
+    """A flag or a variable of the environment holds a bad value; the message is one line."""
 
 
 Settings = TypeVar("Settings", bound=BaseSettings)
@@ -85,8 +137,8 @@ def load_settings(
     """Settings from flags (``sys.argv`` without the program if ``argv`` is None) and the environment.
 
     Raises:
-        SettingsInvalid: an unknown flag or a bad value; one line that names field, value and what would be
-        right. SystemExit: after ``--help`` was printed.
+        SettingsInvalid: an unknown flag or a bad value, in one line.
+        SystemExit: ``--help`` was printed.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:

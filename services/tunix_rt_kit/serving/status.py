@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -78,6 +79,15 @@ def domain_error(error: grpc.RpcError, peer: str) -> DomainError:
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return errors.Unavailable(f"{peer} did not answer in time", reason="UPSTREAM_DEADLINE")
     return errors.FailedPrecondition(f"{peer} failed with {code.name}: {details}", reason="UPSTREAM_FAILED")
+
+
+@contextmanager
+def calling(peer: str) -> Iterator[None]:
+    """Turn a failed call of another service into what it means here, as `domain_error` does."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise domain_error(error, peer) from error
 
 
 def one_line(text: str) -> str:

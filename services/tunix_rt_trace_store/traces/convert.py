@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, cast
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tunix_rt import v1
-from tunix_rt_kit.errors import FieldViolation, InvalidArgument
+from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_kit.values.messages import plain_struct, plain_value, timestamp
 from tunix_rt_trace_store.traces.model import (
     Comparison,
@@ -70,11 +70,7 @@ def duplicate_policy(policy: int) -> DuplicatePolicy:
     known = _POLICIES.get(policy)
     if known is None:
         description = f"is {policy}; one of {', '.join(v1.DuplicatePolicy.keys())} would be right"
-        raise InvalidArgument(
-            f"duplicate_policy: {description}",
-            reason="DUPLICATE_POLICY_INVALID",
-            violations=[FieldViolation("duplicate_policy", description)],
-        )
+        raise InvalidArgument.of_field("duplicate_policy", description, reason="DUPLICATE_POLICY_INVALID")
     return known
 
 
@@ -227,6 +223,4 @@ def _time(wanted: v1.TraceFilter, field: Literal["created_from", "created_before
 
 
 def _invalid_filter(field: str, description: str) -> InvalidArgument:
-    return InvalidArgument(
-        f"{field}: {description}", reason="FILTER_INVALID", violations=[FieldViolation(field, description)]
-    )
+    return InvalidArgument.of_field(field, description, reason="FILTER_INVALID")

@@ -14,7 +14,6 @@ from tunix_rt_kit.database import Database, RequestLog, bulk_insert
 from tunix_rt_kit.errors import (
     DomainError,
     FailedPrecondition,
-    FieldViolation,
     InvalidArgument,
     NotFound,
 )
@@ -328,11 +327,7 @@ def _own_id(session: Session, trace_id: str, field: str) -> str:
     if len(digests) > 1:
         named = " or ".join(sorted(digest.hex() for digest in digests))
         description = f"is traces/{trace_id}, which may be {named}; more digits would be right"
-        raise InvalidArgument(
-            f"{field}: {description}",
-            reason="TRACE_AMBIGUOUS",
-            violations=[FieldViolation(field, description)],
-        )
+        raise InvalidArgument.of_field(field, description, reason="TRACE_AMBIGUOUS")
     return session.scalar(select(traces.c.id).where(here).order_by(traces.c.sequence).limit(1)) or trace_id
 
 

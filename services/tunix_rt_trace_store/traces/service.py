@@ -131,11 +131,8 @@ class TraceStoreService:
         newest = self._repository.last_sequence()
         if not 0 <= as_of <= newest:
             description = f"is {as_of}; the newest commit is {newest}, and 0 means that one"
-            raise InvalidArgument(
-                f"as_of: {description}",
-                reason="AS_OF_INVALID",
-                metadata={"newest": str(newest)},
-                violations=[FieldViolation("as_of", description)],
+            raise InvalidArgument.of_field(
+                "as_of", description, reason="AS_OF_INVALID", metadata={"newest": str(newest)}
             )
         if after < 0:
             raise InvalidArgument(

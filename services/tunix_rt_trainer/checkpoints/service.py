@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final, Protocol, cast, get_args
 
-from tunix_rt_kit.errors import FieldViolation, InvalidArgument, NotFound
+from tunix_rt_kit.errors import InvalidArgument, NotFound
 from tunix_rt_kit.serving.resources import Paging, parse_name, parse_names
 from tunix_rt_kit.values import Page, StoredFile
 from tunix_rt_trainer.checkpoints.model import Checkpoint, ExportFormat
@@ -71,11 +71,7 @@ class CheckpointService:
         known = get_args(ExportFormat)
         if format_ not in known:
             description = f"{format_} is no format; one of {', '.join(known)} would be right"
-            raise InvalidArgument(
-                f"format: {description}",
-                reason="EXPORT_FORMAT_UNKNOWN",
-                violations=[FieldViolation("format", description)],
-            )
+            raise InvalidArgument.of_field("format", description, reason="EXPORT_FORMAT_UNKNOWN")
         return checkpoint, self._exporter.export(checkpoint, cast("ExportFormat", format_))
 
     def read_file(
@@ -97,11 +93,7 @@ class CheckpointService:
             )
         if not 0 <= offset <= file.size_bytes:
             description = f"{offset} is outside the file, which has {file.size_bytes} bytes"
-            raise InvalidArgument(
-                f"offset: {description}",
-                reason="OFFSET_INVALID",
-                violations=[FieldViolation("offset", description)],
-            )
+            raise InvalidArgument.of_field("offset", description, reason="OFFSET_INVALID")
         return file, self._artifacts.iter_chunks(file.digest, offset)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from tunix_rt_kit.errors import FailedPrecondition, FieldViolation, InvalidArgument
+from tunix_rt_kit.errors import FailedPrecondition, InvalidArgument
 from tunix_rt_kit.serving.validation import Violations, validated
 from tunix_rt_trainer.base_models.model import BaseModelSummary
 from tunix_rt_trainer.jobs.model import (
@@ -61,11 +61,7 @@ def check_model(spec: TrainingSpec, model: BaseModelSummary) -> None:
         description = (
             f"{spec.max_length} is more than the {model.context_length} tokens that {model.id} takes"
         )
-        raise InvalidArgument(
-            f"spec.max_length: {description}",
-            reason=SPEC_INVALID,
-            violations=[FieldViolation("spec.max_length", description)],
-        )
+        raise InvalidArgument.of_field("spec.max_length", description, reason=SPEC_INVALID)
 
 
 def training_input(dataset: DatasetInput) -> TrainingInput:

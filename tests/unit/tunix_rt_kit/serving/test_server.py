@@ -253,18 +253,18 @@ async def test_a_failed_call_becomes_the_same_domain_error_in_the_calling_servic
 
 MAIN = """
 import sys
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from support import echo
-from tunix_rt_kit.serving.main import run_service
+from tunix_rt_kit.serving.main import BuiltService, run_service
 from tunix_rt_kit.serving.settings import ServerSettings
 
-@asynccontextmanager
-async def services(settings, stop):
-    yield [echo.REGISTRATION]
-    print("taken down", flush=True)
+def build(settings, stop):
+    return BuiltService(echo.REGISTRATION, lambda: None, lambda: print("taken down", flush=True))
 
-commands = {"say": lambda settings: print(settings.log_level)}
-sys.exit(run_service(ServerSettings, services, program="echo", commands=commands))
+def migrate(settings):
+    print(settings.log_level)
+
+sys.exit(run_service(ServerSettings, build, migrate, program="echo"))
 """
 
 
@@ -355,6 +355,6 @@ def test_bad_settings_and_a_failed_start_are_one_line_each() -> None:
 
 
 def test_a_command_runs_instead_of_the_server() -> None:
-    process = launch("say", "--log-level", "debug")
+    process = launch("migrate", "--log-level", "debug")
     assert process.communicate(timeout=20)[0] == "debug\n"
     assert process.returncode == 0
