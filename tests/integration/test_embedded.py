@@ -15,8 +15,7 @@ import pytest
 
 import tunix_rt_local
 from tunix_rt import Client, v1
-from tunix_rt.cli.options import SharedOptions
-from tunix_rt.cli.session import Session, leave_on_sigterm
+from tunix_rt.cli.session import Session, SharedOptions, leave_on_sigterm
 from tunix_rt.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 
 

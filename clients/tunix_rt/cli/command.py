@@ -14,11 +14,16 @@ from typing import Any
 import typer
 
 from tunix_rt.cli.console import visible
-from tunix_rt.cli.failures import describe
-from tunix_rt.cli.options import DataDirOption, JsonOption, ServerOption, SharedOptions, VerboseOption
-from tunix_rt.cli.session import Session
+from tunix_rt.cli.errors import TypedNames, describe
+from tunix_rt.cli.session import (
+    DataDirOption,
+    JsonOption,
+    ServerOption,
+    Session,
+    SharedOptions,
+    VerboseOption,
+)
 from tunix_rt.cli.text import examples
-from tunix_rt.cli.typed import TypedNames
 
 _SHARED: tuple[tuple[str, Any, Any], ...] = (
     ("server", ServerOption, None),

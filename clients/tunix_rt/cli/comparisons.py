@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import tempfile
 import webbrowser
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.text import Text
 
 from tunix_rt import Client, v1
 from tunix_rt.answers import answer_traces
-from tunix_rt.cli import text
+from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, single
-from tunix_rt.cli.comparison_view import print_comparison
-from tunix_rt.cli.resources import resource_name
+from tunix_rt.cli.evaluation_view import GREEDY, decoding_text, model_label
+from tunix_rt.cli.options import resource_name
 from tunix_rt.cli.session import Session
-from tunix_rt.cli.traces.storing import Duplicates, store
+from tunix_rt.cli.traces_import import Duplicates, store
 from tunix_rt.gate import gate_failure
 
 app = single()
@@ -178,3 +182,206 @@ def _store_traces(session: Session, client: Client, evaluations: list[str]) -> N
             f"answers of {name}: {text.counted(result.created, 'trace')} stored, "
             f"{text.count(result.skipped)} stored already"
         )
+
+
+_VERDICTS = {
+    v1.ComparisonReport.VERDICT_IMPROVED: ("improved", "bold green"),
+    v1.ComparisonReport.VERDICT_REGRESSED: ("regressed", "bold red"),
+    v1.ComparisonReport.VERDICT_NO_EVIDENCE: ("no evidence of a difference", "bold yellow"),
+    v1.ComparisonReport.VERDICT_INCONCLUSIVE: ("inconclusive", "bold yellow"),
+}
+
+
+def print_comparison(console: Console, report: v1.ComparisonReport, *, flips: int = 3) -> None:
+    """The headline, the categories and some of the flips of a comparison."""
+    console.print(headline(report))
+    for notice in _notices(report):
+        console.print(notice, style="yellow", markup=False, soft_wrap=True)
+    if len(report.categories) > 1:
+        console.print(_categories(report))
+    for line in _flips(report, flips):
+        console.print(line)
+
+
+def headline(report: v1.ComparisonReport) -> Panel:
+    """Accuracy before and after with intervals, the difference, its p-value and the verdict, in a frame."""
+    overall = report.overall
+    verdict, style = _VERDICTS.get(report.verdict, ("unknown", ""))
+    rows = tables.facts(
+        [
+            (
+                label,
+                Text.assemble(
+                    (text.percent(accuracy.accuracy), "bold"), (_accuracy_tail(accuracy, spec), "dim")
+                ),
+            )
+            for label, accuracy, spec in (
+                ("before", overall.base, report.base.spec),
+                ("after", overall.candidate, report.candidate.spec),
+            )
+        ]
+        + [
+            (
+                "difference",
+                Text.assemble(
+                    (text.signed_points(overall.difference), "bold"),
+                    (
+                        f"  95% interval {text.signed_points(overall.interval.lower)} to "
+                        f"{text.signed_points(overall.interval.upper)}",
+                        "dim",
+                    ),
+                ),
+            ),
+            (
+                "evidence",
+                f"{text.p_value(overall.p_value)} ({overall.test or 'exact McNemar'}): "
+                f"{overall.gained_count} went right, {overall.lost_count} went wrong{_averaged(report)}",
+            ),
+            *_further(report),
+        ]
+    )
+    why = [Text(f"{reason[:1].upper()}{reason[1:]}.") for reason in report.verdict_reasons]
+    return Panel(
+        Group(Text(f"Verdict: {verdict}", style=style), *why, Text(), rows),
+        title=Text(report.name),
+        title_align="left",
+        border_style=style.removeprefix("bold "),
+        padding=(1, 2),
+        expand=False,
+    )
+
+
+def _further(report: v1.ComparisonReport) -> Iterator[tuple[str, str]]:
+    """What else the evidence says: power, seeds, the clean subset, answers that are not settled."""
+    overall, bounds, seeds = report.overall, report.bounds, report.seeds
+    before, after = (decoding_text(side.spec.decoding) for side in (report.base, report.candidate))
+    if before != after or not before.startswith(GREEDY):
+        yield "decoding", before if before == after else f"{before}; then {after}"
+    if overall.HasField("minimum_detectable_effect"):
+        effect = 100 * overall.minimum_detectable_effect
+        yield "power", f"a true difference of {effect:.1f} points would be shown four times in five"
+    if overall.cluster_count:
+        yield "clusters", text.count(overall.cluster_count)
+    if report.HasField("seeds"):
+        tested = text.p_value(seeds.p_value) if seeds.HasField("p_value") else "no variation to test by"
+        before = text.percent(seeds.base_mean) + _spread(seeds.base_spread, seeds.base)
+        after = text.percent(seeds.candidate_mean) + _spread(seeds.candidate_spread, seeds.candidate)
+        yield "seeds", f"{before} before, {after} after; {tested} ({seeds.test})"
+    if report.contamination.HasField("clean"):
+        clean = report.contamination.clean
+        yield (
+            "clean items",
+            f"{text.signed_points(clean.difference)} over {text.count(clean.base.item_count)}, "
+            f"{text.p_value(clean.p_value)}",
+        )
+    if bounds.unsettled_count:
+        yield (
+            "not settled",
+            f"{text.counted(bounds.unsettled_count, 'item')} failed, not graded or missing: "
+            f"{text.signed_points(bounds.worst)} at worst, {text.signed_points(bounds.best)} at best",
+        )
+
+    if report.base.summary.reasoning_count or report.candidate.summary.reasoning_count:
+        yield (
+            "reasoning",
+            f"{_reasoned(report.base.summary)} before, {_reasoned(report.candidate.summary)} after",
+        )
+    if report.HasField("unmarked"):
+        unmarked = report.unmarked
+        verdict, _ = _VERDICTS.get(unmarked.verdict, ("unknown", ""))
+        yield (
+            "unmarked",
+            f"on answers that nothing marks rest {unmarked.base_count:,} verdicts before "
+            f"({unmarked.base_correct_count:,} right) and {unmarked.candidate_count:,} after "
+            f"({unmarked.candidate_correct_count:,} right); were those wrong: "
+            f"{text.signed_points(unmarked.without.difference)}, "
+            f"{text.p_value(unmarked.without.p_value)}, {verdict}",
+        )
+
+
+def _reasoned(summary: v1.EvaluationSummary) -> str:
+    """How many tokens an answer's reasoning took, and how many were never closed."""
+    tokens = "unknown tokens"
+    if summary.HasField("reasoning_tokens") and summary.reasoning_count:
+        tokens = f"{summary.reasoning_tokens / summary.reasoning_count:,.0f} tokens"
+    if not summary.reasoning_count:
+        return "none"
+    return (
+        f"{tokens} in each of {summary.reasoning_count:,} ({summary.unclosed_reasoning_count:,} never closed)"
+    )
+
+
+def _averaged(report: v1.ComparisonReport) -> str:
+    samples = max(side.spec.decoding.samples for side in (report.base, report.candidate))
+    return ", on average over the samples of an item" if samples > 1 else ""
+
+
+def _spread(spread: float, accuracies: Sequence[float]) -> str:
+    return f" (sd {100 * spread:.1f} of {len(accuracies)})" if len(accuracies) > 1 else ""
+
+
+def _notices(report: v1.ComparisonReport) -> Iterator[str]:
+    for waiver in report.waivers:
+        yield f"waived: {waiver.description}"
+    contamination = report.contamination
+    if contamination.state == v1.Contamination.STATE_NOT_LOOKED_UP:
+        yield f"not looked up whether the training data gives items away: {contamination.reason}"
+    if contamination.item_count:
+        yield (
+            f"the training data ({', '.join(contamination.datasets)}) gives "
+            f"{text.counted(contamination.item_count, 'item')} away"
+        )
+
+
+def _accuracy_tail(accuracy: v1.Accuracy, spec: v1.EvaluationSpec) -> str:
+    bounds = text.interval(accuracy.interval.lower, accuracy.interval.upper)
+    return (
+        f"  {accuracy.correct_count}/{accuracy.item_count} right, 95% interval {bounds}, {model_label(spec)}"
+    )
+
+
+def _categories(report: v1.ComparisonReport) -> RenderableType:
+    rows = tables.table("CATEGORY", ">ITEMS", ">BEFORE", ">AFTER", ">DIFFERENCE", ">P", ">P (HOLM)")
+    for entry in report.categories:
+        difference = entry.difference
+        tables.add_row(
+            rows,
+            entry.category or "none",
+            text.count(difference.base.item_count),
+            text.percent(difference.base.accuracy),
+            text.percent(difference.candidate.accuracy),
+            text.signed_points(difference.difference),
+            text.p_value(difference.p_value).removeprefix("p = "),
+            text.p_value(entry.adjusted_p_value).removeprefix("p = ")
+            if entry.HasField("adjusted_p_value")
+            else "-",
+        )
+    return rows
+
+
+def _flips(report: v1.ComparisonReport, most: int) -> Iterator[RenderableType]:
+    for heading, style, went_right in (("went right", "green", True), ("went wrong", "red", False)):
+        found = [flip for flip in report.flips if flip.candidate.correct is went_right]
+        if not found or not most:
+            continue
+        shown = f"{heading}: {len(found)}" + (f", the first {most}" if len(found) > most else "")
+        yield Text(shown, style=f"bold {style}")
+        for flip in found[:most]:
+            yield tables.facts(
+                [
+                    (flip.base.item_id, text.one_line(flip.base.prompt, 300)),
+                    ("  accepted", " | ".join(flip.base.accepted_answers)),
+                    ("  before", _answer(flip.base)),
+                    ("  after", _answer(flip.candidate)),
+                ]
+            )
+            yield Text()
+
+
+def _answer(result: v1.EvaluationResult) -> str:
+    """What was answered; of several samples the first that has the item's verdict."""
+    samples = (sample for sample in result.samples if sample.correct == result.correct)
+    shown: v1.EvaluationResult | v1.Sample = next(samples, result)
+    if shown.reasoning_state == v1.REASONING_STATE_UNCLOSED:
+        return "(reasoning, never closed)"
+    return text.one_line(shown.answer or shown.output, 300) or "(nothing)"

@@ -6,12 +6,16 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable
-from typing import Any, Final, TextIO
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Final, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
+
+from tunix_rt.files import atomic_file
 
 # What a terminal obeys instead of showing: control characters but for the line feed and the tab, and the
 # Bidi_Control characters of Unicode (UAX #9), which change the order in which a line is read. The line and
@@ -103,3 +107,24 @@ def standard_streams() -> None:
             setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8"))
         elif number and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def output_stream(path: Path) -> Iterator[BinaryIO]:
+    """A binary stream to ``path``, or to stdout for `-`. Raises OSError, which names the path."""
+    if str(path) != "-":
+        with atomic_file(path) as stream:
+            yield stream
+        return
+    yield sys.stdout.buffer
+    sys.stdout.buffer.flush()
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> int:
+    """Writes UTF-8 lines to ``path`` (`-`: stdout) and returns how many there were."""
+    written = 0
+    with output_stream(path) as stream:
+        for line in lines:
+            stream.write(line.encode() + b"\n")
+            written += 1
+    return written

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,45 +12,127 @@ from typing import Annotated, Any
 import typer
 
 from tunix_rt import jobs, v1
-from tunix_rt.cli import supervision, tables, text
+from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, group
-from tunix_rt.cli.dataset_audit import run_audit
-from tunix_rt.cli.dataset_options import (
-    UNWRITABLE,
-    Duplicates,
-    DuplicatesOption,
-    GroupByOption,
-    KeepApartOption,
-    ModelAnswersOption,
-    NgramOption,
-    ParentOption,
-    SimilarityOption,
-    Unwritable,
-    UnwritableOption,
-    decontamination,
-    deduplication,
-    split_group,
+from tunix_rt.cli.console import output_stream
+from tunix_rt.cli.dataset_view import (
+    first_dropped,
+    fitting_models,
+    print_audit,
+    print_audits,
+    print_dataset,
+    print_dropped,
+    run_audit,
+    supervision_audit,
 )
-from tunix_rt.cli.dataset_view import first_dropped, fitting_models, print_dataset, print_dropped
-from tunix_rt.cli.files import output_stream
-from tunix_rt.cli.filter_options import FilterOptions
-from tunix_rt.cli.job_progress import dataset_progress
-from tunix_rt.cli.resources import dataset_name, resource_name, short_name
-from tunix_rt.cli.session import Session
-from tunix_rt.cli.spec_options import (
+from tunix_rt.cli.options import (
     DATASET_FORMATS,
     REASONING_STYLES,
     DatasetFormat,
+    FilterOptions,
     ReasoningStyle,
     chat_template,
+    dataset_name,
     filled,
     known_base_model,
+    resource_name,
+    short_name,
 )
-from tunix_rt.cli.waiting import waiting_for
+from tunix_rt.cli.progress import dataset_progress
+from tunix_rt.cli.session import Session, waiting_for
 from tunix_rt.errors import DataLossError, NotFoundError
 
 app = group("Build immutable datasets from traces, and export them.")
 _AUDITS_SHOWN = 5
+
+
+class Unwritable(StrEnum):
+    """What becomes of rows that the chat template cannot write as they are."""
+
+    DROP = "drop"
+    REFUSE = "refuse"
+
+
+class Duplicates(StrEnum):
+    """Which traces count as duplicates of each other."""
+
+    EXACT = "exact"
+    NEAR = "near"
+    IDENTICAL = "identical"
+
+
+_METHODS = {
+    Duplicates.EXACT: v1.Deduplication.METHOD_EXACT,
+    Duplicates.NEAR: v1.Deduplication.METHOD_NEAR,
+    Duplicates.IDENTICAL: v1.Deduplication.METHOD_IDENTICAL,
+}
+
+UNWRITABLE = {Unwritable.DROP: v1.UNWRITABLE_ROWS_DROP, Unwritable.REFUSE: v1.UNWRITABLE_ROWS_REFUSE}
+
+UnwritableOption = Annotated[
+    Unwritable,
+    typer.Option(
+        "--unwritable",
+        help="Rows that the template cannot write as they are: drop and name them, or refuse the build.",
+    ),
+]
+ModelAnswersOption = Annotated[
+    bool,
+    typer.Option(
+        "--model-answers",
+        help="Take what models answered in evaluations too, as --source evaluation does.",
+    ),
+]
+DuplicatesOption = Annotated[
+    Duplicates,
+    typer.Option(
+        "--duplicates",
+        help="Keep one of: exact, texts that are equal but for case and spaces; near, similar ones too; "
+        "identical, only contents that are the same to the last character.",
+    ),
+]
+SimilarityOption = Annotated[
+    float | None,
+    typer.Option(
+        "--similarity", min=0.5, max=0.95, help="From where on two are near-duplicates. \\[default: 0.8]"
+    ),
+]
+GroupByOption = Annotated[
+    str | None,
+    typer.Option(
+        "--group-by",
+        metavar="KEY",
+        callback=filled,
+        help="Rows with the same value of this metadata field share a split. \\[default: same prompt]",
+    ),
+]
+KeepApartOption = Annotated[
+    float | None,
+    typer.Option(
+        "--keep-apart",
+        min=0.5,
+        max=0.95,
+        metavar="SIMILARITY",
+        help="Drop rows whose prompt is this similar to one in another split.",
+    ),
+]
+NgramOption = Annotated[
+    int | None,
+    typer.Option(
+        "--ngram-words",
+        min=0,
+        max=64,
+        help="So many words in a row give an eval item away; 0: only equal prompts. \\[default: 13]",
+    ),
+]
+ParentOption = Annotated[
+    str,
+    typer.Option(
+        "--parent",
+        metavar="DATASET",
+        help="Derive from this dataset: its rows come before any new ones, and stay in their splits.",
+    ),
+]
 
 
 @command(
@@ -234,7 +317,7 @@ def show(
         if audit is not None:
             with session.progress() as progress:
                 audits = [
-                    supervision.audit(
+                    supervision_audit(
                         client,
                         progress,
                         name,
@@ -264,9 +347,9 @@ def show(
             f"the rows that were left out cannot be shown: {unread}", markup=False, soft_wrap=True
         )
     if audit is not None:
-        supervision.print_audit(session.out, audits[0])
+        print_audit(session.out, audits[0])
     else:
-        supervision.print_audits(session.out, audits)
+        print_audits(session.out, audits)
     if found.digest and not audits:
         session.out.print(
             f"tokens are counted by: tunix-rt dataset show {short_name(name)} --audit BASE_MODEL",
@@ -388,3 +471,22 @@ def _show(session: Session, dataset: v1.Dataset, models: Sequence[str] | None) -
         session.print_message(dataset)
     else:
         print_dataset(session.out, dataset, models)
+
+
+def deduplication(duplicates: Duplicates, similarity: float | None) -> v1.Deduplication:
+    """Which traces count as duplicates. Raises typer.BadParameter."""
+    if similarity is not None and duplicates is not Duplicates.NEAR:
+        raise typer.BadParameter("--similarity goes with --duplicates near")
+    return v1.Deduplication(method=_METHODS[duplicates], threshold=similarity)
+
+
+def split_group(field: str | None, similarity: float | None) -> v1.SplitGroup:
+    """Which rows share a split."""
+    if field is not None:
+        return v1.SplitGroup(metadata_field=field, near_duplicate_threshold=similarity)
+    return v1.SplitGroup(prompt=True, near_duplicate_threshold=similarity)
+
+
+def decontamination(ngram_words: int | None) -> v1.Decontamination:
+    """How rows are compared with eval items."""
+    return v1.Decontamination(ngram_words=ngram_words)

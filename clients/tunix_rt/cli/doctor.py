@@ -2,15 +2,293 @@
 
 from __future__ import annotations
 
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
 import typer
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from rich.table import Table
 from rich.text import Text
 
-from tunix_rt.cli.checks import Finding, Level, all_findings
+from tunix_rt.cli import text
 from tunix_rt.cli.command import command, single
 from tunix_rt.cli.session import Session
 
 app = single()
+
+_PACKAGE = "tunix-rt"
+_EXTRAS = ("files", "trace-store", "exporter", "trainer", "evaluator")
+_GIBI = 1 << 30
+# One pulled model with its checkpoints, and one training job on it.
+_FREE_DISK = 2 * _GIBI
+_FREE_MEMORY = 4 * _GIBI
+_DEVICE_SECONDS = 120.0
+_SERVER_SECONDS = 5.0
+_DEVICE_PROGRAM = "import json, jax; print(json.dumps([[d.platform, d.device_kind] for d in jax.devices()]))"
+
+
+class Level(StrEnum):
+    """How much a finding matters. NOTE: something optional is not there."""
+
+    OK = "ok"
+    NOTE = "note"
+    WARNING = "warning"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One fact about this computer, with what to do about it when it is not as it should be."""
+
+    area: str
+    subject: str
+    level: Level
+    detail: str
+    remedy: str = ""
+
+    def as_document(self) -> dict[str, Any]:
+        """The finding as JSON values."""
+        return asdict(self)
+
+
+def all_findings(data_dir: Path, server: str | None) -> Iterator[Finding]:
+    """Every finding, as it is made."""
+    yield from python_findings()
+    yield from package_findings()
+    yield from device_findings()
+    yield from host_findings(data_dir, needed=server is None)
+    if server is not None:
+        yield from server_findings(server)
+
+
+def python_findings() -> Iterator[Finding]:
+    """The interpreter's version against the one that the package asks for."""
+    found = platform.python_version()
+    supported = (3, 11) <= sys.version_info[:2] < (3, 14)
+    yield Finding(
+        "Python",
+        f"Python {found}",
+        Level.OK if supported else Level.BROKEN,
+        f"{platform.system()} {platform.machine()}",
+        "" if supported else "use Python 3.11, 3.12 or 3.13",
+    )
+
+
+def package_findings() -> Iterator[Finding]:
+    """Each extra: its packages, those that are missing and those of another version than was tested."""
+    try:
+        installed = metadata.version(_PACKAGE)
+        requirements = [Requirement(line) for line in metadata.requires(_PACKAGE) or ()]
+    except metadata.PackageNotFoundError:
+        yield Finding(
+            "Packages", _PACKAGE, Level.WARNING, "not installed as a package, so its extras cannot be told",
+            "install it with: pip install 'tunix-rt[local]'",
+        )  # fmt: skip
+        return
+    yield Finding("Packages", f"{_PACKAGE} {installed}", Level.OK, "client and command line")
+    for extra in _EXTRAS:
+        yield _extra_finding(extra, requirements)
+    torch = _version("torch")
+    yield Finding(
+        "Packages",
+        "torch",
+        Level.OK if torch else Level.NOTE,
+        torch or "not installed; only `tunix-rt models verify` needs it",
+        "" if torch else "pip install torch",
+    )
+
+
+def _extra_finding(extra: str, requirements: list[Requirement]) -> Finding:
+    wanted = _requirements_of(extra, requirements)
+    missing, others = [], []
+    for requirement in wanted:
+        found = _version(requirement.name)
+        if found is None:
+            missing.append(requirement.name)
+        elif not requirement.specifier.contains(found, prereleases=True):
+            others.append(f"{requirement.name} {found} (wanted {requirement.specifier})")
+    install = f"pip install 'tunix-rt[{extra}]'"
+    if missing:
+        detail = f"{len(missing)} of {len(wanted)} packages missing: {', '.join(missing)}"
+        return Finding("Packages", f"[{extra}]", Level.NOTE, detail, install)
+    if others:
+        return Finding("Packages", f"[{extra}]", Level.WARNING, "; ".join(others), install)
+    return Finding("Packages", f"[{extra}]", Level.OK, f"all {len(wanted)} packages")
+
+
+def _requirements_of(extra: str, requirements: list[Requirement]) -> list[Requirement]:
+    """The packages that an extra asks for, those of the extras that it names included."""
+    wanted: dict[str, Requirement] = {}
+    pending, seen = [extra], set()
+    while pending:
+        current = pending.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        for requirement in requirements:
+            if requirement.marker is None or not requirement.marker.evaluate({"extra": current}):
+                continue
+            if requirement.marker.evaluate({"extra": ""}):
+                continue
+            if canonicalize_name(requirement.name) == _PACKAGE:
+                pending.extend(requirement.extras)
+            else:
+                wanted[canonicalize_name(requirement.name)] = requirement
+    return [wanted[name] for name in sorted(wanted)]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def device_findings() -> Iterator[Finding]:
+    """The devices that JAX sees, asked in a child process: a broken driver can hang or kill it."""
+    if _version("jax") is None:
+        yield Finding("Devices", "JAX", Level.NOTE, "not installed", "pip install 'tunix-rt[trainer]'")
+        return
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _DEVICE_PROGRAM], capture_output=True, text=True, timeout=_DEVICE_SECONDS,
+            check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        detail = f"did not list its devices within {text.duration(_DEVICE_SECONDS)}"
+        yield Finding(
+            "Devices", "JAX", Level.BROKEN, detail, "run with JAX_PLATFORMS=cpu, or mend the driver"
+        )
+        return
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        yield Finding(
+            "Devices", "JAX", Level.BROKEN, last, "reinstall it with: pip install 'tunix-rt[trainer]'"
+        )
+        return
+    devices = json.loads(done.stdout.splitlines()[-1])
+    for number, (kind, name) in enumerate(devices):
+        yield Finding("Devices", f"{kind} {number}", Level.OK, name)
+
+
+def host_findings(data_dir: Path, *, needed: bool) -> Iterator[Finding]:
+    """Processors, memory, the data folder, its free disk and the models in it.
+
+    ``needed``: an embedded server would use the folder, so that one which cannot be written is broken.
+    """
+    yield Finding(
+        "This computer",
+        "processors",
+        Level.OK,
+        f"{len(os.sched_getaffinity(0))} usable" if hasattr(os, "sched_getaffinity") else str(os.cpu_count()),
+    )
+    memory = _memory_bytes()
+    yield Finding(
+        "This computer",
+        "memory",
+        Level.OK if memory >= _FREE_MEMORY else Level.WARNING,
+        text.size(memory),
+        "" if memory >= _FREE_MEMORY else f"training wants {text.size(_FREE_MEMORY)}",
+    )
+    ground = _nearest_existing(data_dir)
+    problem = _write_problem(ground)
+    level = Level.OK if not problem else (Level.BROKEN if needed else Level.WARNING)
+    detail = f"{data_dir}{'' if data_dir.exists() else ' (made when it is first used)'}{problem}"
+    yield Finding(
+        "This computer", "data folder", level, detail, "choose another with --data-dir" if problem else ""
+    )
+    free = shutil.disk_usage(ground).free
+    yield Finding(
+        "This computer",
+        "free disk",
+        Level.OK if free >= _FREE_DISK else Level.WARNING,
+        text.size(free),
+        "" if free >= _FREE_DISK else f"a model and its checkpoints want {text.size(_FREE_DISK)}",
+    )
+    models = sorted(path.parent.name for path in (data_dir / "models").glob("[!.]*/config.json"))
+    yield Finding(
+        "This computer",
+        "models",
+        Level.OK if models else Level.NOTE,
+        ", ".join(models) or "none yet",
+        "" if models else "fetch one with: tunix-rt models pull smollm2-135m-instruct",
+    )
+
+
+def _nearest_existing(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def _write_problem(folder: Path) -> str:
+    if not folder.is_dir():
+        return ": not a folder"
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return ""
+    except OSError as error:
+        return f": {error.strerror}"
+
+
+def _memory_bytes() -> int:
+    """Memory that processes can have: the machine's, or the container's limit where that is less."""
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.is_file():
+        content = limit.read_text().strip()
+        if content.isdigit():
+            return min(total, int(content))
+    return total
+
+
+def server_findings(server: str) -> Iterator[Finding]:
+    """Whether each of the four services of a server answers."""
+    from tunix_rt import Client
+    from tunix_rt.errors import TunixRtError
+
+    try:
+        client = Client(server, timeout=_SERVER_SECONDS)
+    except TunixRtError as error:
+        yield Finding("Server", server, Level.BROKEN, str(error))
+        return
+    with client:
+        listings: dict[str, Iterable[object]] = {
+            "trace-store": client.trace_store.list_traces(page_size=1),
+            "exporter": client.exporter.list_datasets(page_size=1),
+            "trainer": client.trainer.list_training_jobs(page_size=1),
+            "evaluator": client.evaluator.list_eval_sets(page_size=1),
+        }
+        # At once: a server that is not there takes a while to be known as such.
+        with ThreadPoolExecutor(len(listings)) as pool:
+            problems = pool.map(_problem_of, listings.values())
+            for service, problem in zip(listings, problems, strict=True):
+                level = Level.BROKEN if problem else Level.OK
+                yield Finding("Server", service, level, problem or f"answers at {server}")
+
+
+def _problem_of(listing: Iterable[object]) -> str:
+    from tunix_rt.errors import TunixRtError
+
+    try:
+        next(iter(listing), None)
+    except TunixRtError as error:
+        return str(error)
+    return ""
+
 
 _MARKS = {
     Level.OK: ("✓", "green"),

@@ -18,9 +18,8 @@ from rich.table import Table
 from tunix_rt import Client, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, group
-from tunix_rt.cli.files import write_lines
-from tunix_rt.cli.problem_options import ProblemOptions
-from tunix_rt.cli.resources import dataset_name, resource_name, short_name
+from tunix_rt.cli.console import write_lines
+from tunix_rt.cli.options import ProblemOptions, dataset_name, resource_name, short_name
 from tunix_rt.cli.session import Session
 from tunix_rt.errors import InvalidArgumentError
 from tunix_rt.formats import (

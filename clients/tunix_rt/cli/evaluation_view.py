@@ -7,7 +7,7 @@ from rich.text import Text
 
 from tunix_rt import v1
 from tunix_rt.cli import tables, text
-from tunix_rt.cli.resources import short_name
+from tunix_rt.cli.options import short_name
 
 GREEDY = "greedy"
 

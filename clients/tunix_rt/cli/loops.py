@@ -1,17 +1,32 @@
-"""`tunix-rt loop`: run a loop from a YAML file, traces in, comparison report out."""
+"""`tunix-rt loop` and `tunix-rt demo`: run a whole loop, traces in, comparison report out."""
 
 from __future__ import annotations
 
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from google.protobuf.duration_pb2 import Duration
+from rich.console import Console
 
-from tunix_rt.cli.command import command, group
-from tunix_rt.cli.loop_view import print_result, result_document, run_with_progress
+from tunix_rt import Client, v1
+from tunix_rt.cli import tables, text
+from tunix_rt.cli.command import command, group, single
+from tunix_rt.cli.comparisons import print_comparison
+from tunix_rt.cli.progress import LOSSES, STEPS, Reporter, StageBars, metrics_line
 from tunix_rt.cli.session import Session
-from tunix_rt.loop import LoopConfig
+from tunix_rt.cli.this_computer import pull_with_progress
+from tunix_rt.errors import FailedPreconditionError
+from tunix_rt.files import write_atomically
+from tunix_rt.loop import STAGES, LoopConfig, LoopEvent, LoopResult, Stage, run_loop
+from tunix_rt.loop.result import losses_digest
 
+demo_app = single()
 app = group("Run a loop from a YAML file: traces in, comparison report out.")
 
 
@@ -43,3 +58,232 @@ def run(
         session.print_json(result_document(result))
     else:
         print_result(session.out, result, flips=flips)
+
+
+_INTERRUPTED = 130
+_LABELS: dict[Stage, str] = {
+    "import": "import",
+    "dataset": "dataset",
+    "eval_set": "eval set",
+    "evaluation_before": "evaluation before",
+    "training": "training",
+    "evaluation_after": "evaluation after",
+    "comparison": "comparison",
+}
+
+
+def run_with_progress(
+    session: Session, client: Client, config: LoopConfig, *, server: str | None
+) -> LoopResult:
+    """Runs the loop and shows each stage; on Ctrl-C says how to go on and leaves with exit code 130.
+
+    ``server`` is None when the client's server lives in this process.
+    """
+    try:
+        with session.progress() as progress:
+            return run_loop(config, client, on_event=loop_progress(progress, show_log=session.verbose > 0))
+    except KeyboardInterrupt:
+        job = "stops now" if server is None else "keeps running on the server"
+        line = f"interrupted: the running job {job}; the same command goes on from here"
+        session.err.print(line, markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(_INTERRUPTED) from None
+
+
+def loop_progress(
+    reporter: Reporter, *, show_log: bool = False, clock: Callable[[], float] = time.monotonic
+) -> Callable[[LoopEvent], None]:
+    """What to call with each event of a loop: a bar for what it does, a line for each stage that is done."""
+    view = _LoopView(reporter, show_log, clock)
+    return view.show
+
+
+class _LoopView:
+    def __init__(self, reporter: Reporter, show_log: bool, clock: Callable[[], float]) -> None:
+        self._reporter = reporter
+        self._show_log = show_log
+        self._clock = clock
+        self._bars: StageBars | None = None
+        self._begun = 0.0
+        self._losses: deque[float] = deque(maxlen=LOSSES)
+        self._detail = ""
+
+    def show(self, event: LoopEvent) -> None:
+        label = _LABELS[event.stage]
+        match event.kind:
+            case "started":
+                self._bars, self._begun = StageBars(self._reporter, label), self._clock()
+            case "progress":
+                self._progress(event, label)
+            case "log":
+                if self._show_log:
+                    self._reporter.note(event.message)
+            case "finished" | "skipped":
+                self._end(event, label)
+
+    def _progress(self, event: LoopEvent, label: str) -> None:
+        if self._bars is None:
+            return
+        if event.metrics is not None:
+            self._losses.append(event.metrics.loss)
+            self._detail = metrics_line(event.metrics, list(self._losses))
+        progress = v1.Progress(
+            stage=event.message or label, completed=event.completed, total=event.total, unit=event.unit
+        )
+        if event.eta_seconds is not None:
+            progress.eta.CopyFrom(Duration(seconds=round(event.eta_seconds)))
+        self._bars.show(progress, self._detail if event.unit == STEPS else "")
+
+    def _end(self, event: LoopEvent, label: str) -> None:
+        if self._bars is not None:
+            self._bars.end(True, "")
+            self._bars = None
+        how = "was done before" if event.kind == "skipped" else text.duration(self._clock() - self._begun)
+        parts = (part for part in (event.resource, event.message, how) if part)
+        self._reporter.note(f"{label}: {', '.join(parts)}")
+
+
+def print_result(console: Console, result: LoopResult, *, flips: int = 3) -> None:
+    """The comparison, how long each stage took, the digests and where the report is."""
+    print_comparison(console, result.report, flips=flips)
+    stages = tables.table("STAGE", ">TIME", "~MADE")
+    for stage in sorted(result.stage_seconds, key=list(STAGES).index):
+        tables.add_row(
+            stages, _LABELS[stage], text.duration(result.stage_seconds[stage]), _made(result, stage)
+        )
+    tables.add_row(stages, "together", text.duration(sum(result.stage_seconds.values())), "")
+    console.print(stages)
+    console.print("SHA-256 of what two runs of this loop have in common:", style="bold")
+    console.print(
+        tables.facts((name, digest.removeprefix("sha256:")) for name, digest in digests(result).items())
+    )
+    console.print(f"\nreport: {result.files['report.html']}", highlight=False, soft_wrap=True)
+
+
+def digests(result: LoopResult) -> dict[str, str]:
+    """What two runs of one loop are compared by."""
+    return {
+        "dataset": result.dataset.digest,
+        "losses": losses_digest(result.report),
+        "checkpoint": result.checkpoint.digest,
+        "answers before": result.evaluation_before.manifest.results_digest,
+        "answers after": result.evaluation_after.manifest.results_digest,
+    }
+
+
+def result_document(result: LoopResult) -> dict[str, Any]:
+    """A loop's result as JSON values: names and digests, seconds of each stage, files."""
+    return {
+        **result.summary(),
+        "stage_seconds": {stage: round(seconds, 3) for stage, seconds in result.stage_seconds.items()},
+        "files": {name: str(path) for name, path in result.files.items()},
+    }
+
+
+def _made(result: LoopResult, stage: Stage) -> str:
+    return {
+        "import": "" if result.imported is None else f"{text.counted(result.imported.read, 'trace')}",
+        "dataset": result.dataset.name,
+        "eval_set": result.eval_set.name,
+        "evaluation_before": result.evaluation_before.name,
+        "training": result.checkpoint.name,
+        "evaluation_after": result.evaluation_after.name,
+        "comparison": result.report.name,
+    }[stage]
+
+
+# Tells a folder that the demo made from one that it must not delete.
+_MARK = ".tunix-rt-demo"
+_CONFIG = "demo.yaml"
+_DATA = "data"
+_MODELS = "models"
+
+
+@command(demo_app, "demo", example=("tunix-rt demo", "tunix-rt demo --fresh --output ./demo-2"))
+def demo(
+    session: Session,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Reports go here, the data of the server into its folder data.",
+        ),
+    ] = Path("demo-output"),
+    fresh: Annotated[
+        bool,
+        typer.Option(
+            "--fresh", help="Delete what the demo made before, except base models, and do it all again."
+        ),
+    ] = False,
+    flips: Annotated[
+        int, typer.Option("--flips", min=0, help="Items shown whose verdict changed, each way.")
+    ] = 3,
+) -> None:
+    """Fine-tune SmolLM2-135M on generated traces, on this computer, and show that it got better.
+
+    Run again, it goes on where it stopped.
+    """
+    if session.given.server is not None:
+        raise typer.BadParameter("the demo runs on this computer; for a server use: tunix-rt loop run FILE")
+    data_dir = (session.given.data_dir or output / _DATA).expanduser().absolute()
+    if fresh:
+        _start_afresh(output, data_dir)
+    _prepare(output)
+    _prepare(data_dir)
+    write_atomically(output / _CONFIG, resources.files("tunix_rt.data").joinpath(_CONFIG).read_bytes())
+    config = LoopConfig.from_yaml(output / _CONFIG).model_copy(update={"output_dir": output})
+    begun = time.monotonic()
+    pull_with_progress(session, config.training.base_model, data_dir)
+    pulled = time.monotonic() - begun
+    with session.embedded_client(data_dir) as client:
+        result = run_with_progress(session, client, config, server=None)
+    if session.as_json:
+        document = result_document(result)
+        document["stage_seconds"] = {"model": round(pulled, 3), **document["stage_seconds"]}
+        session.print_json(document)
+        return
+    print_result(session.out, result, flips=flips)
+    session.out.print(f"settings: {output / _CONFIG}", highlight=False, soft_wrap=True)
+    session.out.print(f"base model ready after {text.duration(pulled)}", highlight=False)
+    session.out.print(
+        f"look around: tunix-rt evaluation list --data-dir {data_dir}", highlight=False, soft_wrap=True
+    )
+
+
+def _prepare(folder: Path) -> None:
+    """Makes the folder, and marks it as the demo's own if it was not there or empty."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not any(folder.iterdir()):
+        (folder / _MARK).touch()
+
+
+def _start_afresh(output: Path, data_dir: Path) -> None:
+    """Deletes what the demo made before, but for base models.
+
+    Raises FailedPreconditionError, with nothing deleted, for a folder that the demo did not make and for one
+    that a running server uses.
+    """
+    folders = {output: _DATA, data_dir: _MODELS}
+    for folder in folders:
+        if folder.exists() and any(folder.iterdir()) and not (folder / _MARK).exists():
+            raise FailedPreconditionError(
+                f"{folder} was not made by the demo, so --fresh does not delete it; choose another folder",
+                reason="FOLDER_NOT_OWN",
+            )
+    import tunix_rt_local
+
+    tunix_rt_local.require_free(data_dir)
+    for folder, kept in folders.items():
+        if folder.exists():
+            _clear(folder, kept)
+
+
+def _clear(folder: Path, kept: str) -> None:
+    for entry in folder.iterdir():
+        if entry.name in (_MARK, kept):
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()

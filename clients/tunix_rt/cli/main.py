@@ -16,8 +16,14 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from tunix_rt.cli.console import standard_streams
-from tunix_rt.cli.options import DataDirOption, JsonOption, ServerOption, SharedOptions, VerboseOption
-from tunix_rt.cli.session import leave_on_sigterm
+from tunix_rt.cli.session import (
+    DataDirOption,
+    JsonOption,
+    ServerOption,
+    SharedOptions,
+    VerboseOption,
+    leave_on_sigterm,
+)
 from tunix_rt.cli.text import examples
 
 _LOOP = "The loop"
@@ -27,26 +33,31 @@ _HOST = "This computer"
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    module: str
+    """A command: its modules, of which the first has the app that the others add commands to."""
+
+    modules: str
     app: str
     purpose: str
     panel: str
 
 
 _COMMANDS = {
-    "demo": _Entry("demo", "app", "Show the whole loop on generated traces and a real model.", _LOOP),
+    "demo": _Entry("loops", "demo_app", "Show the whole loop on generated traces and a real model.", _LOOP),
     "loop": _Entry("loops", "app", "Run a loop from a YAML file: traces in, comparison report out.", _LOOP),
     "traces": _Entry(
-        "traces", "app", "Import, generate, score, compare and export reasoning traces.", _STAGES
+        "traces traces_import traces_score",
+        "app",
+        "Import, generate, score, compare and export reasoning traces.",
+        _STAGES,
     ),
     "dataset": _Entry("datasets", "app", "Build immutable datasets from traces, and export them.", _STAGES),
     "train": _Entry("training", "app", "Fine-tune a base model on a dataset.", _STAGES),
     "evalset": _Entry("eval_sets", "app", "Import, generate and look at sets of questions.", _STAGES),
     "evaluate": _Entry("evaluations", "evaluate_app", "Let a model answer an eval set.", _STAGES),
-    "evaluation": _Entry("evaluation_grades", "app", "Look at evaluations, item by item.", _STAGES),
+    "evaluation": _Entry("evaluations", "app", "Look at evaluations, item by item.", _STAGES),
     "compare": _Entry("comparisons", "app", "Say whether one evaluation is better than another.", _STAGES),
-    "models": _Entry("models", "app", "Fetch, list and verify base models.", _HOST),
-    "up": _Entry("up", "app", "Serve all four services on one address.", _HOST),
+    "models": _Entry("this_computer", "models_app", "Fetch, list and verify base models.", _HOST),
+    "up": _Entry("this_computer", "up_app", "Serve all four services on one address.", _HOST),
     "doctor": _Entry("doctor", "app", "Say what is installed, what is missing and how to get it.", _HOST),
 }
 
@@ -63,8 +74,8 @@ class _LazyGroup(TyperGroup):
         entry = _COMMANDS.get(cmd_name)
         if entry is None:
             return None
-        loaded: typer.Typer = getattr(import_module(f"tunix_rt.cli.{entry.module}"), entry.app)
-        command = typer.main.get_command(loaded)
+        home, *_ = [import_module(f"tunix_rt.cli.{module}") for module in entry.modules.split()]
+        command = typer.main.get_command(getattr(home, entry.app))
         command.name = cmd_name
         return command
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from tunix_rt.cli.console import SafeConsole, visible, visible_json
-from tunix_rt.cli.options import SharedOptions
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -19,6 +18,11 @@ if TYPE_CHECKING:
     from tunix_rt import Client
     from tunix_rt.cli.progress import Reporter
 
+import os
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
 
 # Of the embedded servers of this process.
 _graces_s: list[float] = []
@@ -154,3 +158,93 @@ def _default_data_dir() -> Path:
 class _VisibleFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return visible(super().format(record))
+
+
+SERVER_VARIABLE = "TUNIX_RT_SERVER"
+DATA_DIR_VARIABLE = "TUNIX_RT_DATA_DIR"
+
+_PANEL = "Shared options"
+
+# The environment is read in `resolve` and not by typer: else a variable would win over an option that was
+# given before the command.
+ServerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        "-s",
+        metavar="ADDR",
+        help=f"Use a running server: HOST:PORT. \\[env: {SERVER_VARIABLE}]",
+        rich_help_panel=_PANEL,
+        show_default=False,
+    ),
+]
+DataDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir",
+        metavar="DIR",
+        help=f"Folder that the embedded server keeps its data in. \\[env: {DATA_DIR_VARIABLE}]",
+        rich_help_panel=_PANEL,
+        show_default=False,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.", rich_help_panel=_PANEL)]
+VerboseOption = Annotated[
+    int,
+    typer.Option(
+        "--verbose",
+        "-v",
+        count=True,
+        help="Log more; twice: log all, and show where an error came from.",
+        rich_help_panel=_PANEL,
+        show_default=False,
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class SharedOptions:
+    """What was given at one place of the command line; None, False and 0 stand for "not given"."""
+
+    server: str | None = None
+    data_dir: Path | None = None
+    as_json: bool = False
+    verbose: int = 0
+
+    def over(self, outer: SharedOptions) -> SharedOptions:
+        """These options, and those of ``outer`` where these were not given."""
+        return SharedOptions(
+            server=self.server or outer.server,
+            data_dir=self.data_dir or outer.data_dir,
+            as_json=self.as_json or outer.as_json,
+            verbose=max(self.verbose, outer.verbose),
+        )
+
+    def over_environment(self) -> SharedOptions:
+        """These options, and those of the environment where these were not given."""
+        folder = os.environ.get(DATA_DIR_VARIABLE)
+        return self.over(
+            SharedOptions(
+                server=os.environ.get(SERVER_VARIABLE) or None, data_dir=Path(folder) if folder else None
+            )
+        )
+
+
+_INTERRUPTED = 130
+
+
+@contextmanager
+def waiting_for(session: Session, job: str, look: str) -> Iterator[None]:
+    """Around the wait for ``job``: on Ctrl-C says what becomes of it and leaves with exit code 130.
+
+    ``look`` is the command that looks at it later.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        if session.embedded:
+            line = f"interrupted: the {job} stops now and goes on at the next start; look with: {look}"
+        else:
+            line = f"interrupted: the {job} keeps running on the server; look with: {look}"
+        session.err.print(line, markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(_INTERRUPTED) from None

@@ -11,8 +11,8 @@ import pytest
 from packaging.requirements import Requirement
 from typer.testing import CliRunner
 
-from tunix_rt.cli import checks
-from tunix_rt.cli.checks import Level
+from tunix_rt.cli import doctor
+from tunix_rt.cli.doctor import Level
 from tunix_rt.cli.main import app
 
 REQUIREMENTS = [
@@ -27,14 +27,14 @@ REQUIREMENTS = [
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = checks.metadata.version
-    monkeypatch.setattr(checks.metadata, "version", lambda name: "9.9" if name == "tunix-rt" else real(name))
-    monkeypatch.setattr(checks.metadata, "requires", lambda _name: REQUIREMENTS)
+    real = doctor.metadata.version
+    monkeypatch.setattr(doctor.metadata, "version", lambda name: "9.9" if name == "tunix-rt" else real(name))
+    monkeypatch.setattr(doctor.metadata, "requires", lambda _name: REQUIREMENTS)
 
 
 @pytest.mark.usefixtures("installed")
 def test_extras_are_followed_and_what_is_missing_is_named() -> None:
-    found = {finding.subject: finding for finding in checks.package_findings()}
+    found = {finding.subject: finding for finding in doctor.package_findings()}
     assert found["[trainer]"].level is Level.NOTE
     assert found["[trainer]"].detail == "1 of 2 packages missing: no-such-package-a"
     assert found["[trainer]"].remedy == "pip install 'tunix-rt[trainer]'"
@@ -44,14 +44,14 @@ def test_extras_are_followed_and_what_is_missing_is_named() -> None:
 
 
 def test_a_marker_is_of_one_extra() -> None:
-    wanted = checks._requirements_of("trainer", [Requirement(line) for line in REQUIREMENTS])
+    wanted = doctor._requirements_of("trainer", [Requirement(line) for line in REQUIREMENTS])
     assert [requirement.name for requirement in wanted] == ["no-such-package-a", "pydantic"]
 
 
 def test_folder_that_cannot_be_written_is_broken_only_when_it_is_needed(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for needed, level in ((True, Level.BROKEN), (False, Level.WARNING)):
-        found = {f.subject: f for f in checks.host_findings(tmp_path / "file" / "data", needed=needed)}
+        found = {f.subject: f for f in doctor.host_findings(tmp_path / "file" / "data", needed=needed)}
         assert found["data folder"].level is level
         assert "not a folder" in found["data folder"].detail
 
@@ -60,21 +60,21 @@ def test_models_in_the_data_folder_are_listed(tmp_path: Path) -> None:
     for name in ("b", "a", ".a.partial"):
         (tmp_path / "models" / name).mkdir(parents=True)
         (tmp_path / "models" / name / "config.json").write_text("{}")
-    found = {f.subject: f for f in checks.host_findings(tmp_path, needed=True)}
+    found = {f.subject: f for f in doctor.host_findings(tmp_path, needed=True)}
     assert (found["models"].level, found["models"].detail) == (Level.OK, "a, b")
     assert found["data folder"].level is Level.OK
 
 
 def test_broken_jax_is_named_with_its_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "_DEVICE_PROGRAM", "raise SystemExit('no such driver')")
-    [finding] = checks.device_findings()
+    monkeypatch.setattr(doctor, "_DEVICE_PROGRAM", "raise SystemExit('no such driver')")
+    [finding] = doctor.device_findings()
     assert (finding.level, finding.detail) == (Level.BROKEN, "no such driver")
 
 
 def test_jax_that_hangs_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "_DEVICE_PROGRAM", "import time; time.sleep(60)")
-    monkeypatch.setattr(checks, "_DEVICE_SECONDS", 0.2)
-    [finding] = checks.device_findings()
+    monkeypatch.setattr(doctor, "_DEVICE_PROGRAM", "import time; time.sleep(60)")
+    monkeypatch.setattr(doctor, "_DEVICE_SECONDS", 0.2)
+    [finding] = doctor.device_findings()
     assert finding.level is Level.BROKEN
     assert "within 0.2 s" in finding.detail
 
@@ -89,7 +89,7 @@ def free_port() -> int:
 def test_doctor_fails_and_says_so_when_the_server_is_not_there(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(checks, "_DEVICE_PROGRAM", 'print(\'[["cpu", "cpu"]]\')')
+    monkeypatch.setattr(doctor, "_DEVICE_PROGRAM", 'print(\'[["cpu", "cpu"]]\')')
     address = f"127.0.0.1:{free_port()}"
     arguments = ["doctor", "--server", address, "--data-dir", str(tmp_path)]
     result = CliRunner().invoke(app, [*arguments, "--json"])
@@ -105,7 +105,7 @@ def test_doctor_fails_and_says_so_when_the_server_is_not_there(
 
 
 def test_doctor_is_content_with_a_usable_computer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(checks, "_DEVICE_PROGRAM", 'print(\'[["cpu", "cpu"]]\')')
+    monkeypatch.setattr(doctor, "_DEVICE_PROGRAM", 'print(\'[["cpu", "cpu"]]\')')
     monkeypatch.delenv("TUNIX_RT_SERVER", raising=False)
     result = CliRunner().invoke(app, ["doctor", "--data-dir", str(tmp_path)])
     assert result.exit_code == 0, result.output

@@ -23,8 +23,8 @@ from rich.text import Text
 from tunix_rt import v1
 from tunix_rt.cli import tables
 from tunix_rt.cli.console import SafeConsole, visible, visible_json
-from tunix_rt.cli.traces.comparing import comparison_view
-from tunix_rt.cli.traces.reading import trace_panel
+from tunix_rt.cli.traces import trace_panel
+from tunix_rt.cli.traces_score import comparison_view
 
 OBEYED = {chr(code) for code in (*range(9), *range(11, 32), *range(127, 160), 0x61C, 0x200E, 0x200F)}
 OBEYED |= {chr(code) for code in (0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}

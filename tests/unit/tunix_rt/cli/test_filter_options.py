@@ -8,7 +8,7 @@ import pytest
 import typer
 from google.protobuf.json_format import MessageToDict
 
-from tunix_rt.cli.filter_options import FilterOptions, trace_filter
+from tunix_rt.cli.options import FilterOptions, trace_filter
 
 
 def test_no_filter_is_no_message() -> None:

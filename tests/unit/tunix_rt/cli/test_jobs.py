@@ -13,9 +13,8 @@ from typer.testing import CliRunner, Result
 from support.fake_loop import FakeLoopServices
 from support.threaded import fake_server
 from tunix_rt import v1
-from tunix_rt.cli import evaluations
+from tunix_rt.cli import evaluations, training
 from tunix_rt.cli.main import app
-from tunix_rt.cli.training import waiting
 
 Run = Callable[..., Result]
 
@@ -313,7 +312,7 @@ def interrupt(*_: Any, **__: Any) -> None:
 
 
 def test_interrupted_wait_says_that_the_job_goes_on(stored: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting.jobs, "wait_for_training_job", interrupt)
+    monkeypatch.setattr(training.jobs, "wait_for_training_job", interrupt)
     result = stored("train", "start", "-d", "d", "-m", "tiny")
     assert result.exit_code == 130
     last = result.stderr.splitlines()[-1]
@@ -407,7 +406,7 @@ def test_interrupted_loop_says_how_to_go_on(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "loop.yaml").write_text(LOOP)
-    monkeypatch.setattr("tunix_rt.cli.loop_view.run_loop", interrupt)
+    monkeypatch.setattr("tunix_rt.cli.loops.run_loop", interrupt)
     result = run("loop", "run", "loop.yaml")
     assert result.exit_code == 130
     assert result.stderr.splitlines()[-1].endswith("the same command goes on from here")

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from tunix_rt import v1
-from tunix_rt.cli.loop_view import loop_progress
+from tunix_rt.cli.loops import loop_progress
 from tunix_rt.cli.progress import LineReporter
 from tunix_rt.loop import LoopEvent
 

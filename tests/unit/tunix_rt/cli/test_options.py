@@ -11,8 +11,7 @@ from typer.testing import CliRunner
 
 from tunix_rt.cli.command import command
 from tunix_rt.cli.main import _LazyGroup
-from tunix_rt.cli.options import SharedOptions
-from tunix_rt.cli.session import Session
+from tunix_rt.cli.session import Session, SharedOptions
 from tunix_rt.errors import FieldViolation, InvalidArgumentError, NotFoundError
 
 probe = typer.Typer(add_completion=False)

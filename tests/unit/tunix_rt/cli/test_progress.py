@@ -9,10 +9,15 @@ from google.protobuf.duration_pb2 import Duration
 from rich.console import Console
 
 from tunix_rt import v1
-from tunix_rt.cli.job_progress import dataset_progress, evaluation_progress, training_progress
-from tunix_rt.cli.options import SharedOptions
-from tunix_rt.cli.progress import LineReporter, LiveReporter, SilentReporter
-from tunix_rt.cli.session import Session
+from tunix_rt.cli.progress import (
+    LineReporter,
+    LiveReporter,
+    SilentReporter,
+    dataset_progress,
+    evaluation_progress,
+    training_progress,
+)
+from tunix_rt.cli.session import Session, SharedOptions
 
 
 class Clock:

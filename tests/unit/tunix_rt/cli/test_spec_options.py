@@ -11,8 +11,7 @@ import pytest
 import typer
 
 from tunix_rt import v1
-from tunix_rt.cli.resources import checkpoint_name, dataset_name, resource_name, short_name
-from tunix_rt.cli.spec_options import chat_template
+from tunix_rt.cli.options import chat_template, checkpoint_name, dataset_name, resource_name, short_name
 from tunix_rt.errors import NotFoundError
 
 

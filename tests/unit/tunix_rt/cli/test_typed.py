@@ -9,10 +9,9 @@ import typer
 
 from tunix_rt import v1
 from tunix_rt.cli.datasets import app as datasets
+from tunix_rt.cli.errors import TypedNames, describe
 from tunix_rt.cli.evaluations import evaluate_app
-from tunix_rt.cli.failures import describe
 from tunix_rt.cli.training import app as training
-from tunix_rt.cli.typed import TypedNames
 from tunix_rt.errors import FieldViolation, InvalidArgumentError, JobFailedError
 
 

@@ -12,14 +12,12 @@ from rich.console import Console
 
 from tunix_rt import v1
 from tunix_rt.cli import tables
-from tunix_rt.cli.comparison_view import print_comparison
-from tunix_rt.cli.dataset_audit import print_leaks
-from tunix_rt.cli.dataset_view import print_dataset, print_dropped
+from tunix_rt.cli.comparisons import print_comparison
+from tunix_rt.cli.dataset_view import print_dataset, print_dropped, print_leaks
 from tunix_rt.cli.evaluation_view import print_evaluation
-from tunix_rt.cli.options import SharedOptions
-from tunix_rt.cli.session import Session, as_document
-from tunix_rt.cli.traces.reading import trace_panel
-from tunix_rt.cli.training.views import print_training_job
+from tunix_rt.cli.session import Session, SharedOptions, as_document
+from tunix_rt.cli.traces import trace_panel
+from tunix_rt.cli.training import print_training_job
 from tunix_rt.leaks import LeakingDataset
 
 HEX = "0123456789abcdef" * 4

@@ -1,8 +1,10 @@
-"""`tunix-rt traces list` and `show`."""
+"""`tunix-rt traces`: list, show, delete and export traces."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,12 +14,15 @@ from rich.text import Text
 
 from tunix_rt import Client, v1
 from tunix_rt.cli import tables, text
-from tunix_rt.cli.command import command
-from tunix_rt.cli.console import visible
-from tunix_rt.cli.filter_options import FilterOptions
-from tunix_rt.cli.resources import short_name, trace_name
+from tunix_rt.cli.command import command, group
+from tunix_rt.cli.console import output_stream, visible
+from tunix_rt.cli.options import FilterOptions, short_name, trace_name
 from tunix_rt.cli.session import Session, as_document
-from tunix_rt.cli.traces.app import app
+from tunix_rt.errors import NotFoundError
+from tunix_rt.formats import compressing, trace_to_json
+
+app = group("Import, generate, score, compare and export reasoning traces.")
+
 
 _LARGEST_PAGE = 1000
 _SCORES_READ = 200
@@ -156,3 +161,102 @@ def trace_panel(trace: v1.Trace, scores: Sequence[v1.TraceScore] = ()) -> Panel:
 
 def _score(score: v1.TraceScore) -> RenderableType:
     return Text.assemble(f"{score.value:g}", (f"  {tables.age(score.create_time)} ago", "dim"))
+
+
+_SHOWN = 5
+
+
+def can_ask() -> bool:
+    """Whether somebody can answer a question."""
+    return sys.stdin.isatty()
+
+
+@command(
+    app,
+    "delete",
+    example=(
+        "tunix-rt traces delete $TRACE",
+        "tunix-rt traces delete $TRACE $OTHER --yes",
+    ),
+)
+def delete(
+    session: Session,
+    names: Annotated[list[str], typer.Argument(metavar="TRACE", help="Names or ids of traces.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete traces. Ids and digests stay on record; snapshots that held them can be streamed no more."""
+    wanted = list(dict.fromkeys(trace_name(name) for name in names))
+    if not yes and not can_ask():
+        raise typer.BadParameter("there is no terminal to ask on; --yes deletes without asking")
+    with session.connect() as client:
+        # All names are looked up before the first trace is gone, so that a wrong one deletes nothing.
+        found = {trace.name: trace for trace in map(client.trace_store.get_trace, wanted)}
+        traces = list(found.values())
+        if not yes:
+            for trace in traces[:_SHOWN]:
+                line = f"{short_name(trace.name)}  {text.one_line(trace.prompt, 60)}"
+                session.err.print(line, markup=False, highlight=False)
+            if len(traces) > _SHOWN:
+                session.err.print(f"and {text.counted(len(traces) - _SHOWN, 'more', 'more')}")
+            typer.confirm(f"Delete {text.counted(len(traces), 'trace')} for good?", abort=True, err=True)
+        deleted: list[str] = []
+        for name in found:
+            try:
+                client.trace_store.delete_trace(name)
+            except NotFoundError:
+                # Somebody else was faster.
+                continue
+            deleted.append(name)
+    if session.as_json:
+        session.print_json({"deleted": deleted})
+    else:
+        session.out.print(f"{text.counted(len(deleted), 'trace')} deleted")
+
+
+_EVERY = 500
+
+
+@command(
+    app,
+    "export",
+    example=(
+        "tunix-rt traces export -o traces.jsonl.zst",
+        "tunix-rt traces export --source gsm8k --as-of 7473 -o gsm8k.jsonl.gz",
+        "tunix-rt traces export | wc -l",
+    ),
+)
+def export(
+    session: Session,
+    wanted: FilterOptions,
+    as_of: Annotated[int, typer.Option("--as-of", min=0, help="A snapshot; 0: the newest.")] = 0,
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Where to; .gz and .zst are compressed, - is stdout."),
+    ] = Path("-"),
+) -> None:
+    """Write the traces of a snapshot as JSON lines, in the order in which they were stored.
+
+    What is written can be imported again, to the same content digests. A file appears whole or not at all.
+    """
+    condition = wanted.filter()
+    to_stdout = str(output) == "-"
+    with session.connect() as client, session.progress() as progress:
+        with output_stream(output) as stream, compressing(stream, output) as file:
+            found = client.trace_store.stream_traces(filter=condition, as_of=as_of)
+            snapshot = found.as_of
+            bar = progress.bar("writing traces", None, "traces")
+            written = 0
+            for trace in found:
+                file.write(trace_to_json(trace).encode() + b"\n")
+                written += 1
+                if written % _EVERY == 0:
+                    bar.update(written)
+        bar.update(written)
+        bar.finish()
+    if to_stdout:
+        return
+    if session.as_json:
+        session.print_json({"as_of": snapshot, "traces": written, "file": str(output)})
+    else:
+        line = f"{text.counted(written, 'trace')} of snapshot {snapshot} written to {output}"
+        session.out.print(line, markup=False, soft_wrap=True)

@@ -1,7 +1,8 @@
-"""`tunix-rt models`: fetch, list and verify base models."""
+"""`tunix-rt up` and `tunix-rt models`: serve the four services here, and fetch base models for them."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,11 +10,43 @@ import typer
 from rich.text import Text
 
 from tunix_rt.cli import tables, text
-from tunix_rt.cli.command import command, group
+from tunix_rt.cli.command import command, group, single
 from tunix_rt.cli.progress import Bar, Reporter
-from tunix_rt.cli.session import Session
+from tunix_rt.cli.session import SERVER_VARIABLE, Session
 
-app = group("Fetch, list and verify base models.")
+up_app = single()
+models_app = group("Fetch, list and verify base models.")
+
+
+@command(up_app, "up", example=("tunix-rt up", "tunix-rt up --listen 127.0.0.1:0 --data-dir ./data"))
+def up(
+    session: Session,
+    listen: Annotated[
+        str,
+        typer.Option("--listen", "-l", metavar="HOST:PORT", help="Where to listen; port 0 takes a free one."),
+    ] = "127.0.0.1:50050",
+) -> None:
+    """Serve all four services on one address until Ctrl-C; one server at a time owns a data folder."""
+    import tunix_rt_local
+
+    tunix_rt_local.serve_forever(session.data_dir, listen, on_ready=lambda address: _ready(session, address))
+    session.say("stopped")
+
+
+def _ready(session: Session, address: str) -> None:
+    if session.as_json:
+        session.print_json({"address": address, "data_dir": str(session.data_dir)})
+        sys.stdout.flush()
+        return
+    lines = [
+        ("address", address),
+        ("data folder", str(session.data_dir)),
+        ("use it with", f"export {SERVER_VARIABLE}={address}"),
+        ("or", f"tunix-rt traces list --server {address}"),
+        ("stop it with", "Ctrl-C"),
+    ]
+    session.out.print(tables.facts(lines))
+
 
 NameArgument = Annotated[
     str,
@@ -25,7 +58,9 @@ _BYTE_STAGES = ("download", "verify", "extract")
 
 
 @command(
-    app, "list", example=("tunix-rt models list", "tunix-rt models list --server localhost:50050 --json")
+    models_app,
+    "list",
+    example=("tunix-rt models list", "tunix-rt models list --server localhost:50050 --json"),
 )
 def list_(session: Session) -> None:
     """List the base models that can be trained: those on the trainer's host and those that can be fetched."""
@@ -50,7 +85,7 @@ def list_(session: Session) -> None:
 
 
 @command(
-    app,
+    models_app,
     "pull",
     example=(
         "tunix-rt models pull smollm2-135m-instruct",
@@ -67,7 +102,7 @@ def pull(session: Session, name: NameArgument) -> None:
         session.out.print(f"{name} is in {folder}", highlight=False, soft_wrap=True)
 
 
-@command(app, "verify", example="tunix-rt models verify smollm2-135m-instruct")
+@command(models_app, "verify", example="tunix-rt models verify smollm2-135m-instruct")
 def verify(session: Session, name: NameArgument) -> None:
     """Compare Tunix's logits with those of transformers on real prompts, in float32, on this computer."""
     import tunix_rt_local.models

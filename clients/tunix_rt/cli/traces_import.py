@@ -1,0 +1,333 @@
+"""`tunix-rt traces import` and `generate`: traces on their way into the store."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from itertools import chain
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Final, Self
+
+import typer
+from google.protobuf.json_format import ParseDict
+
+from tunix_rt import Client, v1
+from tunix_rt.cli import text
+from tunix_rt.cli.command import command
+from tunix_rt.cli.console import write_lines
+from tunix_rt.cli.options import ProblemOptions
+from tunix_rt.cli.session import Session
+from tunix_rt.cli.traces import app
+from tunix_rt.errors import TunixRtError
+from tunix_rt.formats import (
+    BadLine,
+    FormatError,
+    Record,
+    is_compressed,
+    is_parquet,
+    name_of,
+    read_records,
+    row_count,
+    trace_to_json,
+)
+from tunix_rt.importing import ImportResult, ImportStoppedError, RefusedTrace, import_traces
+
+
+class Duplicates(StrEnum):
+    """What becomes of a trace whose content is stored already."""
+
+    SKIP = "skip"
+    KEEP = "keep"
+
+
+DuplicatesOption = Annotated[
+    Duplicates, typer.Option("--duplicates", help="Traces whose content is stored already.")
+]
+
+
+class Format(StrEnum):
+    """What the lines of a file hold."""
+
+    AUTO = "auto"
+    NATIVE = "native"
+    GSM8K = "gsm8k"
+    CHAT = "chat"
+    DATASET = "dataset"
+    PARQUET = "parquet"
+
+
+class OnError(StrEnum):
+    """What a bad line does."""
+
+    STOP = "stop"
+    SKIP = "skip"
+
+
+@command(
+    app,
+    "import",
+    example=(
+        "tunix-rt traces import traces.jsonl.zst",
+        "tunix-rt traces import chats.jsonl --on-error skip --errors bad.jsonl",
+        "tunix-rt traces import sums.parquet --column prompt=problem --column steps=solution "
+        "--column final_answer=answer",
+        "zcat traces.jsonl.gz | tunix-rt traces import -",
+    ),
+)
+def import_(
+    session: Session,
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE", help="JSON lines, may be compressed by gzip or Zstandard; Parquet; - is stdin."
+        ),
+    ],
+    format: Annotated[
+        Format, typer.Option("--format", "-f", help="What its lines or rows hold.")
+    ] = Format.AUTO,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column", metavar="FIELD=COLUMN", help="Parquet: the column of a field (may be repeated)."
+        ),
+    ] = None,
+    duplicates: DuplicatesOption = Duplicates.SKIP,
+    on_error: Annotated[
+        OnError, typer.Option("--on-error", help="What becomes of an import with a bad line.")
+    ] = OnError.STOP,
+    errors: Annotated[
+        Path | None,
+        typer.Option(
+            "--errors", metavar="FILE", help="Where skipped lines go: mend them there, and import FILE."
+        ),
+    ] = None,
+) -> None:
+    """Store the traces of a file.
+
+    Exit code 0: all lines are stored, or, with `--on-error skip`, the good ones. 1: it stopped, or there was
+    no good line.
+    """
+    _check_errors_file(on_error, errors)
+    records = _begun(read_records(file, format.value, columns=_mapping(column or ())), file)
+    total = _total(file)
+    if errors is None:
+        with session.connect() as client:
+            result = store(session, client, _good(records), total, duplicates)
+        say_result(session, result)
+        return
+    with BadLines(errors) as bad, session.connect() as client:
+        result = store(session, client, bad.traces(records), total, duplicates, bad)
+    if result.read == result.refused:
+        raise FormatError(0, f"has no good line; {errors} says what is wrong with each", file=name_of(file))
+    say_result(session, result, bad.count, errors)
+
+
+def _begun(records: Iterator[Record], file: str) -> Iterator[Record]:
+    """The records, the first of which was read: a file that is wrong as a whole is known before all else."""
+    first = next(records, None)
+    if first is None:
+        raise FormatError(0, "holds no traces", file=name_of(file))
+    return chain((first,), records)
+
+
+def _good(records: Iterable[Record]) -> Iterator[v1.Trace]:
+    for record in records:
+        if record.trace is None:
+            raise record.error or FormatError(record.number, "holds no trace")
+        yield record.trace
+
+
+def _mapping(given: Iterable[str]) -> dict[str, str]:
+    """The column of each field."""
+    found: dict[str, str] = {}
+    for pair in given:
+        field, equals, column = pair.partition("=")
+        if not (field and equals and column):
+            raise typer.BadParameter(f"--column takes FIELD=COLUMN, such as prompt=question, not {pair!r}")
+        if field in found:
+            raise typer.BadParameter(f"--column gives {field} twice: {found[field]} and {column}")
+        found[field] = column
+    return found
+
+
+def _check_errors_file(on_error: OnError, errors: Path | None) -> None:
+    if on_error is OnError.STOP:
+        if errors is not None:
+            raise typer.BadParameter("--errors goes with --on-error skip")
+    elif errors is None or str(errors) == "-":
+        raise typer.BadParameter("--on-error skip needs --errors FILE for the lines that are left out")
+    elif errors.is_file() and errors.stat().st_size:
+        raise typer.BadParameter(f"--errors {errors} is there already; give another file, or delete it")
+
+
+def _total(file: str) -> int | None:
+    """Number of rows or lines of a regular file; None when it cannot be told without reading it all."""
+    path = Path(file)
+    if not path.is_file():
+        return None
+    if is_parquet(file):
+        return row_count(file)
+    with path.open("rb") as stream:
+        if is_compressed(stream):
+            return None
+        return sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b"")) or None
+
+
+@command(
+    app,
+    "generate",
+    example=(
+        "tunix-rt traces generate --count 512 --seed 7",
+        "tunix-rt traces generate --count 100 --difficulty easy -o traces.jsonl",
+    ),
+)
+def generate(
+    session: Session,
+    problems: ProblemOptions,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, max=1_000_000, help="How many traces.")] = 512,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write JSON lines here (- for stdout) instead of storing."),
+    ] = None,
+    duplicates: DuplicatesOption = Duplicates.SKIP,
+) -> None:
+    """Make arithmetic and word problems with correct steps, and store them."""
+    traces = (ParseDict(trace.to_dict(), v1.Trace()) for trace in problems.generated(count))
+    if output is not None:
+        written = write_lines(output, (trace_to_json(trace) for trace in traces))
+        if str(output) != "-":
+            session.say(f"{text.counted(written, 'trace')} written to {output}")
+        return
+    with session.connect() as client:
+        result = store(session, client, traces, count, duplicates)
+    say_result(session, result)
+
+
+def store(
+    session: Session,
+    client: Client,
+    traces: Iterable[v1.Trace],
+    total: int | None,
+    duplicates: Duplicates,
+    bad: BadLines | None = None,
+) -> ImportResult:
+    """Stores traces with a progress bar; ``bad`` takes those that the server refuses.
+
+    Raises ImportStoppedError.
+    """
+    with session.progress() as progress:
+        bar = progress.bar("storing traces", total, "traces")
+
+        def show(so_far: ImportResult) -> None:
+            if bad is not None:
+                bad.answered(so_far)
+            bar.update(so_far.read)
+
+        try:
+            result = import_traces(
+                client,
+                traces,
+                duplicate_policy=duplicates.value,
+                on_progress=show,
+                on_refused=bad.refused if bad is not None else None,
+            )
+        except ImportStoppedError as stopped:
+            bar.stop("stopped")
+            # These count from the first trace of a batch; the message counts from the first of all.
+            stopped.field_violations.clear()
+            raise
+        bar.finish()
+    return result
+
+
+def say_result(session: Session, result: ImportResult, bad: int = 0, errors: Path | None = None) -> None:
+    """What became of the lines; ``bad`` of them were left out and stand in ``errors``."""
+    read = result.read - result.refused + bad
+    if session.as_json:
+        document = {"read": read, "created": result.created, "skipped": result.skipped}
+        session.print_json(document | ({"bad": bad} if errors else {}))
+        return
+    line = (
+        f"{text.counted(read, 'trace')} read, {text.count(result.created)} stored, "
+        f"{text.count(result.skipped)} skipped as stored already"
+    )
+    if bad:
+        line += f", {text.count(bad)} bad: see {errors}"
+    session.out.print(line, markup=False, soft_wrap=True)
+
+
+# Bytes of lines that wait for the server's word. Of what comes beyond, the trace stands for its line.
+_KEPT_BYTES: Final = 64 * 1024 * 1024
+
+
+class BadLines:
+    """Writes each bad line into a file as it is found. A context manager; no file is left if there is none.
+
+    Raises OSError when the file cannot be made, TunixRtError when it cannot be written any more.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        # Unbuffered, so that an import that is killed leaves what it has found.
+        self._file = path.open("wb", buffering=0)
+        self._read = 0
+        self._waiting: deque[tuple[int, int, bytes | None]] = deque()
+        self._kept = 0
+        self.count = 0
+
+    def traces(self, records: Iterable[Record]) -> Iterator[v1.Trace]:
+        """The good traces; their lines are remembered until the server has answered for them."""
+        for record in records:
+            if record.trace is None:
+                self._write(BadLine(record.number, str(record.error), record.line))
+                continue
+            self._read += 1
+            fits = self._kept + len(record.line) <= _KEPT_BYTES
+            self._kept += len(record.line) if fits else 0
+            self._waiting.append((self._read, record.number, record.line if fits else None))
+            yield record.trace
+
+    def refused(self, refused: RefusedTrace) -> None:
+        """The server refused a trace."""
+        number, line = self._origin(refused.position)
+        text = trace_to_json(refused.trace).encode() if line is None else line
+        self._write(BadLine(number, f"line {number}: the server refused it: {refused.reason}", text))
+
+    def answered(self, result: ImportResult) -> None:
+        """The server has answered for the first ``result.read`` traces."""
+        while self._waiting and self._waiting[0][0] <= result.read:
+            self._forget()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        if not self.count and self._path.is_file():
+            self._path.unlink()
+
+    def _origin(self, position: int) -> tuple[int, bytes | None]:
+        while True:
+            place, number, line = self._forget()
+            if place == position:
+                return number, line
+
+    def _forget(self) -> tuple[int, int, bytes | None]:
+        entry = self._waiting.popleft()
+        self._kept -= len(entry[2] or b"")
+        return entry
+
+    def _write(self, bad: BadLine) -> None:
+        data = memoryview(bad.to_json().encode() + b"\n")
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+        except OSError as error:
+            raise TunixRtError(
+                f"{self._path}: cannot be written: {error.strerror or error}", reason="ERRORS_FILE_FAILED"
+            ) from error
+        self.count += 1
