@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -45,6 +47,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--formulas", type=int, default=100, help="pairs of formulas compared by SymPy (default: 100)"
     )
+
+
+def pytest_runtest_setup() -> None:
+    """While JAX compiles quickly, has it compile fusions the older way, which takes a third less time."""
+    if "jax" not in sys.modules:
+        return
+    compiler = importlib.import_module("jax._src.compiler")
+    original = compiler.get_compile_options
+    if original.__module__ == __name__:
+        return
+
+    def get_compile_options(*arguments: Any, **named: Any) -> Any:
+        if _QUICK in os.environ:
+            named["env_options_overrides"] = {
+                "xla_cpu_use_fusion_emitters": False,
+                **(named.get("env_options_overrides") or {}),
+            }
+        return original(*arguments, **named)
+
+    compiler.get_compile_options = get_compile_options
 
 
 @pytest.fixture(autouse=True)
