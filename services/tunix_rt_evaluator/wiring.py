@@ -13,7 +13,7 @@ from tunix_rt_evaluator.evaluations.regrading import JobQueues, Regrader
 from tunix_rt_evaluator.evaluations.repository import SqlEvaluationRepository
 from tunix_rt_evaluator.evaluations.service import EvaluatorService
 from tunix_rt_evaluator.evaluations.supervisor import Supervisor
-from tunix_rt_evaluator.evaluations.warm_workers import KeptChildren
+from tunix_rt_evaluator.evaluations.warm_workers import WarmWorkers
 from tunix_rt_evaluator.grading.reasoning.split import Splitters
 from tunix_rt_evaluator.grading.service import Grading, JudgeEndpoint
 from tunix_rt_evaluator.report.store import ReportStore
@@ -46,7 +46,7 @@ def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
         responses=data_dir / "cache" / "responses.db",
     )
     grading = Grading(judge_endpoint(settings))
-    kept = KeptChildren(settings.slots, settings.keep_model_s)
+    kept = WarmWorkers(settings.slots, settings.keep_model_s)
     models = HostBaseModels(settings.models)
     splitters = Splitters(models.token_counter)
     supervisor = Supervisor(repository, folders, artifacts, grading, settings.slots, kept, splitters)

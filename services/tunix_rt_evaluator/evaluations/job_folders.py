@@ -64,14 +64,14 @@ class JobFolders:
         self._code_revision = code_revision
         self._responses = responses
 
-    def process(self, evaluation: Evaluation, *, kept: bool) -> WorkerProcess:
-        """The child of an evaluation, not started; ``kept`` as for ``WorkerProcess``."""
+    def process(self, evaluation: Evaluation, *, warm: bool) -> WorkerProcess:
+        """The child of an evaluation, not started; ``warm`` as for ``WorkerProcess``."""
         environment = self._environment
         if evaluation.spec.endpoint_model is not None:
             environment = environment | passed_on("network") | {API_KEY_VARIABLE: self._endpoint.api_key}
         else:
             environment = environment | pulling_environment(self._models_dir, evaluation.inputs.base_model)
-        return WorkerProcess(WORKER_MODULE, self._root / evaluation.id, env=environment, kept=kept)
+        return WorkerProcess(WORKER_MODULE, self._root / evaluation.id, env=environment, warm=warm)
 
     def prepare(self, evaluation: Evaluation, items: Sequence[EvalItem], attempt: int) -> WorkerSpec:
         """Put the checkpoint into the evaluation's folder and tell what its child is to do.

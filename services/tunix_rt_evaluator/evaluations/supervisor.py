@@ -19,7 +19,7 @@ from tunix_rt_evaluator.evaluations.names import evaluation_name
 from tunix_rt_evaluator.evaluations.regrading import store_end
 from tunix_rt_evaluator.evaluations.results import Totals, graded, manifest
 from tunix_rt_evaluator.evaluations.service import EvaluationRepository
-from tunix_rt_evaluator.evaluations.warm_workers import KeptChildren
+from tunix_rt_evaluator.evaluations.warm_workers import WarmWorkers
 from tunix_rt_evaluator.grading.reasoning.marks import is_current
 from tunix_rt_evaluator.grading.reasoning.split import Splitter, Splitters
 from tunix_rt_evaluator.grading.service import Grading
@@ -67,7 +67,7 @@ class Supervisor:
         artifacts: ArtifactStore,
         grading: Grading,
         slots: int,
-        kept: KeptChildren,
+        kept: WarmWorkers,
         splitters: Splitters,
     ) -> None:
         self._repository = repository
@@ -108,7 +108,7 @@ class Supervisor:
 
     def _run(self, evaluation_id: str, cancelled: threading.Event) -> None:
         evaluation = self._insist(lambda: self._repository.get(evaluation_id), cancelled)
-        process = self._folders.process(evaluation, kept=self._kept.keeps)
+        process = self._folders.process(evaluation, warm=self._kept.keeps)
         run = None
         try:
             begin = partial(self._begin, evaluation_id, process)
@@ -142,7 +142,7 @@ class Supervisor:
                     process.kill()
                     break
                 if cancelled.is_set():
-                    process.request_cancel()
+                    process.cancel()
                 if not more:
                     time.sleep(_POLL_S)
             end_at_once = evaluation_id in self._end_at_once

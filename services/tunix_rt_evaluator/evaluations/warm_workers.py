@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass
 from typing import Final
 
-from tunix_rt_kit.jobs import KeptChild
+from tunix_rt_kit.jobs import WarmWorker
 from tunix_rt_kit.models.runtime import on_gpu
 
 DEFAULT_KEEP_S: Final = 60.0
@@ -15,11 +15,11 @@ DEFAULT_KEEP_S: Final = 60.0
 @dataclass(frozen=True, slots=True)
 class _Idle:
     model: str
-    child: KeptChild
+    child: WarmWorker
     timer: threading.Timer
 
 
-class KeptChildren:
+class WarmWorkers:
     """Children that wait for a job, each for ``keep_s`` seconds; safe for threads.
 
     With those that have a job there are at most ``most``.
@@ -38,7 +38,7 @@ class KeptChildren:
         """Whether any child is kept."""
         return self._keep_s > 0
 
-    def take(self, model: str, running: int = 1) -> KeptChild | None:
+    def take(self, model: str, running: int = 1) -> WarmWorker | None:
         """A child that holds ``model``, for a job; room is made for those ``running``, this one included."""
         with self._lock:
             found = next((idle for idle in self._idle if idle.model == model), None)
@@ -50,7 +50,7 @@ class KeptChildren:
             self._end(idle)
         return found.child if found is not None else None
 
-    def give(self, model: str, child: KeptChild) -> None:
+    def give(self, model: str, child: WarmWorker) -> None:
         """Keep a child that holds ``model`` and has done its job."""
         timer = threading.Timer(self._keep_s, lambda: self._end(idle))
         timer.daemon = True

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any
 
 import psycopg
@@ -67,6 +68,7 @@ _POOL_SIZE = 20
 _POOL_TIMEOUT_S = 30
 # Alembic's ``op`` and ``context`` are one per process: two migrations would use each other's connection.
 _migrating = threading.Lock()
+_guard: ContextVar[Callable[[Session], None] | None] = ContextVar("tunix_rt_guard", default=None)
 
 
 @contextmanager
@@ -169,6 +171,8 @@ class Database:
         with translated(self.where), self._turn, Session(self._writer, expire_on_commit=False) as session:
             check()
             with session.begin(), _interruptible(session):
+                if (guard := _guard.get()) is not None:
+                    guard(session)
                 yield session
         caller = current_caller()
         if caller is not None:
@@ -224,6 +228,17 @@ def _interruptible(session: Session) -> Iterator[None]:
     interrupt = driver.interrupt if hasattr(driver, "interrupt") else driver.cancel_safe
     with ended_by_leaving(interrupt):
         yield
+
+
+@contextmanager
+def guarded(guard: Callable[[Session], None]) -> Iterator[None]:
+    """Have each ``Database.write`` of this thread in the block begin with ``guard``, in the same transaction;
+    what it raises undoes the write."""
+    token = _guard.set(guard)
+    try:
+        yield
+    finally:
+        _guard.reset(token)
 
 
 def transaction_lock(session: Session, key: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -47,12 +48,17 @@ class JobDir:
         """Append one event ``{"kind": kind, "time": seconds since 1970, **fields}``; the parent sees it at
         once.
 
-        Raises InvalidArgument(JSON_NOT_CANONICAL) for a value that JSON cannot hold, such as NaN.
+        Raises InvalidArgument(JSON_NOT_CANONICAL) for a value that JSON cannot hold, such as NaN, and OSError
+        if the event cannot be written: then nothing of it is.
         """
         line = canonical_json({"kind": kind, "time": time.time(), **fields}) + b"\n"
         if self._events < 0:
             self._events = self._open_events()
-        os.write(self._events, line)
+        written = os.write(self._events, line)
+        if written < len(line):
+            # The disk is full. The next event, if there is room by then, must not be glued to this one.
+            os.ftruncate(self._events, os.fstat(self._events).st_size - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path / files.EVENTS))
 
     @property
     def cancel_requested(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -17,7 +18,9 @@ PID = "worker.pid"
 LOCK = "worker.lock"
 CANCEL = "cancel"
 HEARTBEAT = "heartbeat"
+OWNER = "owner"
 _BLOCK = 1 << 16
+_SAME_START_S = 2.0
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -38,6 +41,23 @@ def record_pid(folder: Path, pid: int) -> None:
     OSError, and psutil.NoSuchProcess if it has ended."""
     record = {"pid": pid, "start_time": psutil.Process(pid).create_time()}
     write_atomically(folder / PID, canonical_json(record))
+
+
+def same_process(pid: int, start_time: float) -> psutil.Process | None:
+    """The process ``pid`` that began at ``start_time``; None if it has ended, whoever has its id by now."""
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        if abs(process.create_time() - start_time) < _SAME_START_S and alive(process):
+            return process
+    return None
+
+
+def alive(process: psutil.Process) -> bool:
+    """Whether a process has not ended."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def line_start(descriptor: int, position: int) -> int:

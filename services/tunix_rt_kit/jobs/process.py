@@ -1,9 +1,9 @@
 """The parent's side of a job: a child process in a folder of its own.
 
 The folder holds ``spec.json`` (what to do), ``events.jsonl`` (one canonical JSON line per event of the
-child), ``worker.log`` (its output), ``worker.pid`` (so that another server process can adopt it),
-``heartbeat`` (touched every second while the child can run) and ``cancel`` (the wish that it stops). The
-child outlives the server that started it.
+child), ``worker.log`` (its output), ``worker.pid`` (so that another server process can adopt it), ``owner``
+(which server follows it), ``heartbeat`` (touched every second while the child can run) and ``cancel`` (the
+wish that it stops). The child outlives the server that started it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -24,12 +25,14 @@ import psutil
 from tunix_rt_kit.artifacts.canonical import canonical_json
 from tunix_rt_kit.jobs import files
 from tunix_rt_kit.jobs.environment import passed_on
-from tunix_rt_kit.regular_files import open_regular, read_json
+from tunix_rt_kit.regular_files import open_regular, read_bytes, read_json
 
 KILLED = -int(signal.SIGKILL)
-_SAME_START_S = 2.0
+STOPPED = 3
+"""Exit code of a child that was asked to stop."""
 _END_S = 10.0
 _TAIL_BYTES = 256 * 1024
+_TOKEN_BYTES = 1024
 
 
 class WorkerProcess:
@@ -39,7 +42,7 @@ class WorkerProcess:
         module: what Python runs.
         job_dir: the job's folder; ``start`` makes it.
         env: added to what each child gets of this process's environment (``passed_on``).
-        kept: the child waits for a further job when it has done this one, see ``KeptChild``.
+        warm: the child waits for a further job when it has done this one, see ``WarmWorker``.
     """
 
     def __init__(
@@ -48,22 +51,23 @@ class WorkerProcess:
         job_dir: str | os.PathLike[str],
         *,
         env: Mapping[str, str] | None = None,
-        kept: bool = False,
+        warm: bool = False,
     ) -> None:
         self.module = module
         self.path = Path(job_dir)
         self._env = dict(env or {})
-        self._kept = kept
+        self._warm = warm
+        self._token = uuid.uuid4().hex
         self._child: subprocess.Popen[bytes] | None = None
         self._adopted: psutil.Process | None = None
         self._read_to = (0, 0)
         self._beat = (0, 0.0)
 
     def start(
-        self, spec: Mapping[str, Any], child: KeptChild | None = None, *, env: Mapping[str, str] | None = None
+        self, spec: Mapping[str, Any], warm: WarmWorker | None = None, *, env: Mapping[str, str] | None = None
     ) -> None:
         """Write the spec and start the child, with ``env`` added to its environment too, or give the job to
-        one that waits for a job. A wish to cancel from an earlier run is forgotten; events and log go on.
+        a warm one. A wish to cancel from an earlier run is forgotten; events and log go on.
 
         Raises OSError if the folder cannot be written, and RuntimeError if the child is already running.
         """
@@ -72,8 +76,9 @@ class WorkerProcess:
         self.path.mkdir(parents=True, exist_ok=True)
         for told_before in (files.CANCEL, files.HEARTBEAT):
             (self.path / told_before).unlink(missing_ok=True)
+        self._own()
         files.write_atomically(self.path / files.SPEC, canonical_json(dict(spec)))
-        self._child = child.take(self.path) if child else None
+        self._child = warm.take(self.path) if warm else None
         if self._child is None:
             self._child = self._started(env or {})
         self._adopted = None
@@ -83,26 +88,51 @@ class WorkerProcess:
         with (self.path / files.LOG).open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", self.module, str(self.path.absolute())],
-                stdin=subprocess.PIPE if self._kept else subprocess.DEVNULL,
+                stdin=subprocess.PIPE if self._warm else subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 env={**passed_on(), **self._env, **env},
             )
 
-    def release(self) -> KeptChild | None:
+    def release(self) -> WarmWorker | None:
         """The child, which has done this job and waits for another; None if it does not."""
         child = self._child
         if child is None or child.stdin is None or child.poll() is not None:
             return None
         self._child = None
-        return KeptChild(child)
+        return WarmWorker(child)
 
-    def adopt(self) -> bool:
-        """Take over the child that another process started in this folder; returns whether it still runs."""
+    def adopt(self, attempt: int | None = None) -> bool:
+        """Take over the child that another process started in this folder; returns whether it still runs, or
+        has told how it ended without being asked to stop.
+
+        With ``attempt``, a child whose spec has another ``attempt`` is ended instead.
+        """
         if self._child is None:
             self._adopted = self._recorded()
-        return self.running
+        if attempt is not None and self._attempt() != attempt:
+            self.kill()
+            return False
+        if self._adopted is not None:
+            self._own()
+        return self.poll() not in (KILLED, STOPPED)
+
+    @property
+    def owned(self) -> bool:
+        """Whether no other process has started or adopted a child in this folder since this one did."""
+        with suppress(FileNotFoundError):
+            return read_bytes(self.path / files.OWNER, _TOKEN_BYTES).decode("utf-8") == self._token
+        return False
+
+    def _own(self) -> None:
+        files.write_atomically(self.path / files.OWNER, self._token.encode())
+
+    def _attempt(self) -> int | None:
+        with suppress(FileNotFoundError):
+            attempt: int | None = read_json(self.path / files.SPEC).get("attempt")
+            return attempt
+        return None
 
     @property
     def running(self) -> bool:
@@ -122,7 +152,7 @@ class WorkerProcess:
         """
         if self._child is not None:
             return self._child.poll()
-        if self._adopted is not None and _alive(self._adopted):
+        if self._adopted is not None and files.alive(self._adopted):
             return None
         last = self._last_event()
         if last is not None and last["kind"] == "exit":
@@ -148,7 +178,7 @@ class WorkerProcess:
             self._beat = (beat, now)
         return now - self._beat[1]
 
-    def request_cancel(self) -> None:
+    def cancel(self) -> None:
         """Ask the child to stop at its next opportunity; its JobDir then says ``cancel_requested``."""
         (self.path / files.CANCEL).touch()
 
@@ -196,16 +226,13 @@ class WorkerProcess:
         return None
 
     def _recorded(self) -> psutil.Process | None:
-        try:
+        with suppress(FileNotFoundError):
             record = read_json(self.path / files.PID)
-            process = psutil.Process(int(record["pid"]))
-            same = abs(process.create_time() - float(record["start_time"])) < _SAME_START_S
-        except (FileNotFoundError, psutil.NoSuchProcess):
-            return None
-        return process if same else None
+            return files.same_process(int(record["pid"]), float(record["start_time"]))
+        return None
 
 
-class KeptChild:
+class WarmWorker:
     """A child that has done a job, and waits for the next on its standard input.
 
     It ends when nobody holds that any more: with this process, or when this object is closed.
@@ -238,10 +265,3 @@ class KeptChild:
             with suppress(ProcessLookupError):
                 os.killpg(self._child.pid, signal.SIGKILL)
             self._child.wait()
-
-
-def _alive(process: psutil.Process) -> bool:
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False

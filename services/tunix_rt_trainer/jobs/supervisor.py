@@ -140,7 +140,7 @@ class Supervisor:
                 _log.warning("worker_hung", job=job_id, silent_s=_HUNG_S)
                 attempt.kill()
             elif cancelled.is_set():
-                process.request_cancel()
+                process.cancel()
             try:
                 attempt.collect()
             except AWAY as error:
@@ -166,7 +166,7 @@ class Supervisor:
         return act() if self._runner is None else self._runner.insist(act, cancelled)
 
     def _save_and_end(self, attempt: Attempt) -> None:
-        attempt.process.request_cancel()
+        attempt.process.cancel()
         attempt.process.wait(self._saving_s)
         attempt.process.kill()
         if attempt.told_its_end and not attempt.interrupted:

@@ -70,7 +70,7 @@ def evaluation(**model: str) -> Kind:
         inputs = EvaluationInput.model_construct(base_model=model.get("base_model", "a-folder"))
         state = JobState.QUEUED
         asked = Evaluation.model_construct(id="evaluation", spec=spec, inputs=inputs, state=state)
-        return folders.process(asked, kept=False)
+        return folders.process(asked, warm=False)
 
     return made
 

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from tunix_rt_kit.errors import InvalidArgument
-from tunix_rt_kit.jobs import JobDir, KeptChild, WorkerProcess
+from tunix_rt_kit.jobs import JobDir, WarmWorker, WorkerProcess
 
 ENVIRONMENT = {"PYTHONPATH": os.pathsep.join(sys.path)}
 PATIENCE_S = 20.0
@@ -55,7 +55,7 @@ def test_events_are_read_on_from_where_the_last_call_ended(worker: WorkerProcess
     worker.start({"what": "wait", "events": 2})
     until(lambda: kinds(worker) == ["step", "step", "waiting"])
     assert worker.events(3) == []
-    worker.request_cancel()
+    worker.cancel()
     assert worker.wait(PATIENCE_S) == 3
     assert [event["kind"] for event in worker.events(3)] == ["exit"]
     assert worker.events(4) == []
@@ -125,7 +125,7 @@ def test_a_second_process_stays_out_of_the_folder(worker: WorkerProcess) -> None
 def test_a_worker_may_be_started_again_after_a_cancel(worker: WorkerProcess) -> None:
     worker.start({"what": "wait"})
     until(lambda: "waiting" in kinds(worker))
-    worker.request_cancel()
+    worker.cancel()
     assert worker.wait(PATIENCE_S) == 3
     worker.start({"what": "count", "events": 1})
     assert worker.wait(PATIENCE_S) == 0
@@ -161,7 +161,7 @@ def test_a_worker_outlives_its_server_and_is_adopted_by_the_next(worker: WorkerP
     assert worker.adopt()
     until(lambda: "waiting" in kinds(worker))
     assert worker.poll() is None
-    worker.request_cancel()
+    worker.cancel()
     assert worker.wait(PATIENCE_S) == 3
 
 
@@ -202,8 +202,8 @@ def ended(worker: WorkerProcess) -> bool:
     return kinds(worker)[-1:] == ["exit"]
 
 
-def kept_after_a_job(folder: Path) -> tuple[WorkerProcess, KeptChild]:
-    first = WorkerProcess("support.worker", folder, env=ENVIRONMENT, kept=True)
+def kept_after_a_job(folder: Path) -> tuple[WorkerProcess, WarmWorker]:
+    first = WorkerProcess("support.worker", folder, env=ENVIRONMENT, warm=True)
     first.start({"what": "count", "events": 1})
     until(lambda: ended(first))
     child = first.release()
@@ -213,7 +213,7 @@ def kept_after_a_job(folder: Path) -> tuple[WorkerProcess, KeptChild]:
 
 def test_a_kept_child_does_the_next_job_in_a_folder_of_its_own(tmp_path: Path) -> None:
     first, child = kept_after_a_job(tmp_path / "first")
-    second = WorkerProcess("support.worker", tmp_path / "second", env=ENVIRONMENT, kept=True)
+    second = WorkerProcess("support.worker", tmp_path / "second", env=ENVIRONMENT, warm=True)
     second.start({"what": "fail", "events": 2}, child)
     until(lambda: ended(second))
     assert kinds(first) == ["step", "exit"]
@@ -229,7 +229,7 @@ def test_a_kept_child_does_the_next_job_in_a_folder_of_its_own(tmp_path: Path) -
 
 def test_a_kept_child_can_be_told_to_stop_its_second_job(tmp_path: Path) -> None:
     _, child = kept_after_a_job(tmp_path / "first")
-    second = WorkerProcess("support.worker", tmp_path / "second", env=ENVIRONMENT, kept=True)
+    second = WorkerProcess("support.worker", tmp_path / "second", env=ENVIRONMENT, warm=True)
     second.start({"what": "wait"}, child)
     until(lambda: kinds(second) == ["waiting"])
     assert second.pid is not None
@@ -265,11 +265,11 @@ def test_a_kept_child_ends_where_another_has_the_folder(tmp_path: Path) -> None:
     busy = WorkerProcess("support.worker", tmp_path / "busy", env=ENVIRONMENT)
     busy.start({"what": "wait"})
     until(lambda: kinds(busy) == ["waiting"])
-    first = WorkerProcess("support.worker", tmp_path / "busy", env=ENVIRONMENT, kept=True)
+    first = WorkerProcess("support.worker", tmp_path / "busy", env=ENVIRONMENT, warm=True)
     first.start({"what": "count"})
     assert first.wait(PATIENCE_S) == 4
     _, child = kept_after_a_job(tmp_path / "first")
-    second = WorkerProcess("support.worker", tmp_path / "busy", env=ENVIRONMENT, kept=True)
+    second = WorkerProcess("support.worker", tmp_path / "busy", env=ENVIRONMENT, warm=True)
     second.start({"what": "count"}, child)
     assert second.wait(PATIENCE_S) == 4
     assert second.log_tail(1)[0].startswith("another worker has the job in")
@@ -287,7 +287,7 @@ def test_a_child_that_is_not_kept_cannot_be_released(worker: WorkerProcess) -> N
 def test_a_kept_child_ends_with_its_server(tmp_path: Path) -> None:
     script = (
         "import sys, time; from tunix_rt_kit.jobs import WorkerProcess\n"
-        "worker = WorkerProcess('support.worker', sys.argv[1], kept=True)\n"
+        "worker = WorkerProcess('support.worker', sys.argv[1], warm=True)\n"
         "worker.start({'what': 'count'})\n"
         "while not worker.events(): time.sleep(0.02)\n"
         "print(worker.pid, flush=True)"

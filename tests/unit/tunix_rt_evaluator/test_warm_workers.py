@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any, cast
 
-from tunix_rt_evaluator.evaluations.warm_workers import KeptChildren
-from tunix_rt_kit.jobs import KeptChild
+from tunix_rt_evaluator.evaluations.warm_workers import WarmWorkers
+from tunix_rt_kit.jobs import WarmWorker
 
 
 class Child:
@@ -17,11 +17,11 @@ class Child:
 
 
 def child() -> Any:
-    return cast(KeptChild, Child())
+    return cast(WarmWorker, Child())
 
 
 def test_a_child_is_given_to_the_next_job_of_its_model_once() -> None:
-    kept, mine = KeptChildren(1, 60.0), child()
+    kept, mine = WarmWorkers(1, 60.0), child()
     kept.give("a", mine)
     assert kept.take("a") is mine
     assert kept.take("a") is None
@@ -29,14 +29,14 @@ def test_a_child_is_given_to_the_next_job_of_its_model_once() -> None:
 
 
 def test_a_job_of_another_model_has_the_room() -> None:
-    kept, mine = KeptChildren(1, 60.0), child()
+    kept, mine = WarmWorkers(1, 60.0), child()
     kept.give("a", mine)
     assert kept.take("b") is None
     assert mine.closed
 
 
 def test_children_that_run_take_the_room_of_those_that_wait() -> None:
-    kept, children = KeptChildren(3, 60.0), [child() for _ in range(3)]
+    kept, children = WarmWorkers(3, 60.0), [child() for _ in range(3)]
     for name, each in zip("abc", children, strict=True):
         kept.give(name, each)
     assert kept.take("c", running=1) is children[2]
@@ -48,7 +48,7 @@ def test_children_that_run_take_the_room_of_those_that_wait() -> None:
 
 
 def test_the_oldest_goes_when_there_are_too_many() -> None:
-    kept, children = KeptChildren(2, 60.0), [child() for _ in range(3)]
+    kept, children = WarmWorkers(2, 60.0), [child() for _ in range(3)]
     for name, each in zip("abc", children, strict=True):
         kept.give(name, each)
     assert [each.closed for each in children] == [True, False, False]
@@ -57,7 +57,7 @@ def test_the_oldest_goes_when_there_are_too_many() -> None:
 
 
 def test_a_child_ends_when_nobody_needs_it_for_long() -> None:
-    kept, mine = KeptChildren(1, 0.05), child()
+    kept, mine = WarmWorkers(1, 0.05), child()
     kept.give("a", mine)
     end = time.monotonic() + 20
     while not mine.closed and time.monotonic() < end:
