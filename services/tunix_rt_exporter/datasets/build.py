@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from tunix_rt_exporter.datasets.decontaminate import EvalIndex
+from tunix_rt_exporter.datasets.decontaminate import EvalIndex, EvalMatch
 from tunix_rt_exporter.datasets.deduplicate import (
     Signatures,
     by_precedence,
@@ -124,7 +124,7 @@ class DatasetBuild:
             self._check_rows(outcome, dropped)
             splits = write_splits(rows, outcome, names, self._store, self._report)
             dropped_rows = write_dropped(rows, outcome, self._store, self._report)
-            figures = statistics(rows.figures[outcome.rows])
+            figures = statistics(rows.keys["figures"][outcome.rows])
             noticed = tuple(notices(rows, outcome, names, self._other_eval_sets, self._report))
         parent_digest = self._parent.digest if self._parent else ""
         described = manifest(
@@ -195,18 +195,20 @@ class DatasetBuild:
         drops_answers = self._spec.model_answers == "drop"
         answers = [drops_answers and is_model_answer(trace) for trace in batch]
         taken = [trace for trace, answer in zip(batch, answers, strict=True) if not answer]
-        found = items.matches([_texts(trace) for trace in taken])
+        found: Sequence[EvalMatch | None] = [None] * len(taken)
+        if self._eval_sets:
+            found = items.matches([_texts(trace) for trace in taken])
         clean = [trace for trace, match in zip(taken, found, strict=True) if match is None]
         matches, rendered = iter(found), renderer.render(clean)
         for trace, answer in zip(batch, answers, strict=True):
             if answer:
-                line = dropped_line(trace.digest, MODEL_ANSWER)
+                line = dropped_line(trace.digest.hex(), MODEL_ANSWER)
                 rows.add_dropped(trace, DROP_CODES[MODEL_ANSWER], line)
             elif match := next(matches):
                 eval_set = self._eval_sets[match.eval_set]
-                rows.add_dropped(trace, *contaminated(trace.digest, match, eval_set))
+                rows.add_dropped(trace, *contaminated(trace.digest.hex(), match, eval_set))
             elif isinstance(row := next(rendered), Unwritable):
-                rows.add_dropped(trace, *unwritable(trace.digest, row))
+                rows.add_dropped(trace, *unwritable(trace.digest.hex(), row))
             else:
                 self._add_row(trace, row, rows)
 
@@ -219,7 +221,7 @@ class DatasetBuild:
     def _decide(self, rows: RowStore, texts: Signatures | None, prompts: Signatures | None) -> Outcome:
         """Drop duplicates, assign splits, select and order."""
         distinct = newest_of_each_content(rows)
-        codes = rows.drop_codes[distinct]
+        codes = rows.keys["drop_code"][distinct]
         parent = self._parent.rows if self._parent else b""
         kept = by_precedence(distinct[codes == KEPT], rows, parent)
         replaced: list[Replaced] = []

@@ -96,8 +96,6 @@ class EvalIndex:
         Args:
             rows: the texts of each row, its prompt first; runs of words do not go from one to the next.
         """
-        if not self._names:
-            return [None] * len(rows)
         found: list[EvalMatch | None] = []
         for texts in rows:
             known = self._exact.get(normalised(texts[0]))

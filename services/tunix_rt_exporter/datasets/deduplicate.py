@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tunix_rt_exporter.datasets.model import Report
-from tunix_rt_exporter.datasets.rows import Digests, Replaced, RowStore, TemporaryFile
+from tunix_rt_exporter.datasets.rows import Replaced, RowStore, TemporaryFile
 from tunix_rt_exporter.datasets.words import Hashes, Integers, WordHasher, words
 from tunix_rt_kit.artifacts.store import storage_errors
 from tunix_rt_kit.text import normalised
@@ -57,13 +57,13 @@ def by_precedence(candidates: Integers, rows: RowStore, parent: bytes) -> Intege
     """
     if not parent:
         return candidates
-    inherited = np.isin(rows.digests[candidates], np.frombuffer(parent, dtype="S32"))
+    inherited = np.isin(rows.keys["digest"][candidates], np.frombuffer(parent, dtype="S32"))
     return np.concatenate([candidates[inherited], candidates[~inherited]])
 
 
 def without_duplicates(candidates: Integers, rows: RowStore) -> tuple[Integers, Replaced]:
     """The first of the candidates of each text, and those that the others were replaced by."""
-    return replace(DUPLICATE, candidates, _first_of_each(rows.text_keys[candidates], candidates))
+    return replace(DUPLICATE, candidates, _first_of_each(rows.keys["text"][candidates], candidates))
 
 
 def without_near_duplicates(
@@ -91,7 +91,7 @@ def comparing(stage: str, total: int, report: Report) -> Callable[[int], None]:
     return compared
 
 
-def _first_of_each(keys: Digests, rows: Integers) -> Integers:
+def _first_of_each(keys: npt.NDArray[np.bytes_], rows: Integers) -> Integers:
     """For each row the first one of the same key, or -1 for the first itself."""
     _, first, group = np.unique(keys, return_index=True, return_inverse=True)
     instead = rows[first[group]]

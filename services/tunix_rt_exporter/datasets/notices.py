@@ -54,18 +54,18 @@ def notices(
         for number, split in enumerate(splits):
             kept = outcome.rows[found & (outcome.splits == number)].tolist()
             if kept:
-                ids = tuple(rows.digest(row).hex() for row in kept[:MAX_NAMED_ROWS])
+                ids = tuple(rows.row_id(row) for row in kept[:MAX_NAMED_ROWS])
                 yield Notice(kind=kind, split=split, reason=reason, row_count=len(kept), example_row_ids=ids)
 
-    disagreeing = rows.disagreeing[outcome.rows]
+    disagreeing = rows.keys["disagrees"][outcome.rows]
     yield from named("reference_answer", f"the answer is not the metadata's {_REFERENCE}", disagreeing)
-    keys = rows.prompt_keys[outcome.rows]
+    keys = rows.keys["prompt"][outcome.rows]
     try:
         others = iter(eval_sets())
         for count, eval_set in enumerate(islice(others, MAX_EVAL_SETS)):
             report(Progress(stage="looking at eval sets", completed=count, unit="eval sets"))
             prompts = b"".join(prompt_key(normalised(prompt)) for prompt in eval_set.prompts.values())
-            asked = np.isin(keys, np.frombuffer(prompts, dtype=">u8").astype(np.uint64))
+            asked = np.isin(keys, np.frombuffer(prompts, dtype=">u8"))
             yield from named("eval_prompt", f"the prompt stands in {eval_set.name}", asked)
         if next(others, None) is not None:
             yield _unknown(f"only the newest {MAX_EVAL_SETS:,} eval sets were looked at")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from array import array
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +22,6 @@ from tunix_rt_exporter.datasets.render import RenderedRow
 from tunix_rt_exporter.datasets.words import Integers
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.artifacts.store import storage_error, storage_errors
-
-Digests = npt.NDArray[np.bytes_]
-Unsigned = npt.NDArray[np.uint64]
 
 KEPT: Final = 0
 """The drop code of a row that is not dropped."""
@@ -58,11 +55,34 @@ class TemporaryFile:
         with storage_errors(str(self._path)):
             self._file.flush()
 
-    def _append(self, data: bytes) -> None:
+    def _append(self, data: bytes) -> int:
+        """Returns the number of bytes."""
         try:
-            self._file.write(data)
+            return self._file.write(data)
         except OSError as error:
             raise storage_error(error, str(self._path)) from error
+
+
+# What is kept of a row in memory, in one record; ``RowStore.keys`` says what each field is.
+_RECORD: Final = struct.Struct("=32s16s16s8s8sqq3i3ih?")
+_KEYS: Final = np.dtype(
+    [
+        ("digest", "S32"),
+        ("text", "S16"),
+        ("order", ">u8", 2),
+        ("group", ">u8"),
+        ("prompt", ">u8"),
+        ("sequence", "i8"),
+        ("offset", "i8"),
+        ("lengths", "i4", len(FORMATS)),
+        ("figures", "i4", 3),
+        ("drop_code", "i2"),
+        ("disagrees", "?"),
+    ]
+)
+
+_PLACE: Final = struct.Struct("=q3i")
+_PLACE_AT: Final = struct.calcsize("=32s16s16s8s8sq")
 
 
 class RowStore(TemporaryFile):
@@ -77,17 +97,7 @@ class RowStore(TemporaryFile):
         super().__init__(path)
         self._order_salt = b"order\0" + seed.to_bytes(8, "big")
         self._split_salt = b"split\0" + seed.to_bytes(8, "big")
-        self._digests = bytearray()
-        self._orders = bytearray()
-        self._texts = bytearray()
-        self._groups = bytearray()
-        self._prompts = bytearray()
-        self._disagreeing = bytearray()
-        self._sequences = array("q")
-        self._drop_codes = array("h")
-        self._offsets = array("q")
-        self._lengths = array("i")
-        self._figures = array("i")
+        self._records = bytearray()
         self._end = 0
         with storage_errors(str(path)):
             self._reader = os.open(path, os.O_RDONLY)
@@ -109,80 +119,54 @@ class RowStore(TemporaryFile):
             prompt: its normalised prompt.
             disagrees: whether its answer differs from its reference answer.
         """
-        self._add(trace, KEPT, row.lines, group, text, prompt)
-        self._disagreeing.append(disagrees)
-        self._figures.extend((row.steps, row.prompt_characters, row.response_characters))
+        figures = (row.steps, row.prompt_characters, row.response_characters)
+        self._add(trace, row.lines, figures, KEPT, group, text, prompt, disagrees)
 
     def add_dropped(self, trace: SourceTrace, drop_code: int, line: bytes) -> None:
         """Take a row that is dropped for the reason ``drop_code``, and its line of the report."""
-        self._add(trace, drop_code, (line,) + (b"",) * (len(FORMATS) - 1), "", "", "")
-        self._disagreeing.append(False)
-        self._figures.extend((0, 0, 0))
+        self._add(trace, (line, b"", b""), (0, 0, 0), drop_code, "", "", "", False)
 
     def _add(
-        self, trace: SourceTrace, drop_code: int, lines: Sequence[bytes], group: str, text: str, prompt: str
+        self,
+        trace: SourceTrace,
+        lines: tuple[bytes, bytes, bytes],
+        figures: tuple[int, int, int],
+        drop_code: int,
+        group: str,
+        text: str,
+        prompt: str,
+        disagrees: bool,
     ) -> None:
-        self._digests += trace.digest
-        self._orders += hashlib.sha256(self._order_salt + trace.digest).digest()[:16]
-        self._groups += hashlib.sha256(self._split_salt + group.encode()).digest()[:8]
-        self._texts += hashlib.blake2b(text.encode(), digest_size=16).digest()
-        self._prompts += prompt_key(prompt)
-        self._sequences.append(trace.sequence)
-        self._drop_codes.append(drop_code)
-        self._offsets.append(self._end)
-        self._append(b"".join(lines))
-        lengths = list(map(len, lines))
-        self._lengths.extend(lengths)
-        self._end += sum(lengths)
+        self._records += _RECORD.pack(
+            trace.digest,
+            hashlib.blake2b(text.encode(), digest_size=16).digest(),
+            hashlib.sha256(self._order_salt + trace.digest).digest()[:16],
+            hashlib.sha256(self._split_salt + group.encode()).digest()[:8],
+            prompt_key(prompt),
+            trace.sequence,
+            self._end,
+            *map(len, lines),
+            *figures,
+            drop_code,
+            disagrees,
+        )
+        self._end += self._append(b"".join(lines))
 
     @property
-    def digests(self) -> Digests:
-        """The content digests, [rows]."""
-        return np.frombuffer(self._digests, dtype="S32")
+    def keys(self) -> npt.NDArray[np.void]:
+        """What is known of each row, [rows], by name.
 
-    @property
-    def text_keys(self) -> Digests:
-        """The same for rows of the same text, [rows]."""
-        return np.frombuffer(self._texts, dtype="S16")
+        ``digest``: the content digest. ``text``: the same for rows of the same text. ``order``, two numbers:
+        what rows are ordered by. ``group``: what decides the split. ``prompt``: the same for rows of the same
+        normalised prompt, see ``prompt_key``. ``sequence``: the position in the order of commits.
+        ``figures``: steps, prompt characters, response characters. ``drop_code``: why the row is dropped, or
+        ``KEPT``. ``disagrees``: whether its answer differs from its reference answer.
+        """
+        return np.frombuffer(self._records, dtype=_KEYS)
 
-    @property
-    def order_keys(self) -> Unsigned:
-        """What rows are ordered by, [rows, 2]: a hash of seed and content digest."""
-        return np.frombuffer(self._orders, dtype=">u8").reshape(-1, 2).astype(np.uint64)
-
-    @property
-    def group_keys(self) -> Unsigned:
-        """What decides a row's split, [rows]: a hash of seed and group."""
-        return np.frombuffer(self._groups, dtype=">u8").astype(np.uint64)
-
-    @property
-    def prompt_keys(self) -> Unsigned:
-        """The same for rows of the same normalised prompt, [rows]; see ``prompt_key``."""
-        return np.frombuffer(self._prompts, dtype=">u8").astype(np.uint64)
-
-    @property
-    def disagreeing(self) -> npt.NDArray[np.bool_]:
-        """Whether each row's answer differs from its reference answer, [rows]."""
-        return np.frombuffer(self._disagreeing, dtype=np.bool_)
-
-    @property
-    def sequences(self) -> Integers:
-        """Positions in the order of commits, [rows]."""
-        return np.asarray(self._sequences, dtype=np.int64)
-
-    @property
-    def drop_codes(self) -> Integers:
-        """Why each row is dropped, or ``KEPT``, [rows]."""
-        return np.asarray(self._drop_codes, dtype=np.int64)
-
-    @property
-    def figures(self) -> Integers:
-        """Steps, prompt characters and response characters, [rows, 3]."""
-        return np.asarray(self._figures, dtype=np.int64).reshape(-1, 3)
-
-    def digest(self, row: int) -> bytes:
-        """The content digest of a row, 32 bytes."""
-        return bytes(self._digests[32 * row : 32 * row + 32])
+    def row_id(self, row: int) -> str:
+        """The content digest of a row in hex digits, which is its id."""
+        return self._records[_RECORD.size * row : _RECORD.size * row + 32].hex()
 
     def dropped_line(self, row: int) -> bytes:
         """The report's line for a row that was dropped when it was added."""
@@ -190,9 +174,9 @@ class RowStore(TemporaryFile):
 
     def lines(self, row: int) -> tuple[bytes, bytes, bytes]:
         """A row's line in each format."""
-        first, second, third = self._lengths[row * len(FORMATS) : (row + 1) * len(FORMATS)]
+        offset, first, second, third = _PLACE.unpack_from(self._records, _RECORD.size * row + _PLACE_AT)
         try:
-            data = os.pread(self._reader, first + second + third, self._offsets[row])
+            data = os.pread(self._reader, first + second + third, offset)
         except OSError as error:
             raise storage_error(error, str(self._path)) from error
         return data[:first], data[first : first + second], data[first + second :]

@@ -27,8 +27,8 @@ def is_model_answer(trace: SourceTrace) -> bool:
 
 def newest_of_each_content(rows: RowStore) -> Integers:
     """For each content the row that was committed last, in the order of content digests."""
-    digests = rows.digests
-    order = np.lexsort((-rows.sequences, digests))
+    digests = rows.keys["digest"]
+    order = np.lexsort((-rows.keys["sequence"], digests))
     ranked = digests[order]
     first = np.ones(len(order), dtype=bool)
     first[1:] = ranked[1:] != ranked[:-1]
@@ -37,12 +37,12 @@ def newest_of_each_content(rows: RowStore) -> Integers:
 
 def selected(candidates: Integers, rows: RowStore, selection: Selection) -> Integers:
     """The candidates that the selection takes, in the order of the dataset: a hash of seed and content."""
-    keys = rows.order_keys[candidates]
+    keys = rows.keys["order"][candidates]
     ordered = candidates[np.lexsort((keys[:, 1], keys[:, 0]))]
     count = len(ordered) if selection.count is None else min(selection.count, len(ordered))
     if selection.strategy == "random":
         return ordered[:count]
     if selection.strategy == "latest":
-        newest = np.argsort(-rows.sequences[ordered], kind="stable")[:count]
+        newest = np.argsort(-rows.keys["sequence"][ordered], kind="stable")[:count]
         return ordered[np.sort(newest)]
     return ordered

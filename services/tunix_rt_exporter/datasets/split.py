@@ -64,7 +64,7 @@ class SplitGroups:
 def assigned_splits(rows: RowStore, splits: Sequence[SplitFraction]) -> Integers:
     """The number of the split of each row, [rows]."""
     ends = np.array(_ends(splits), dtype=np.uint64)
-    return np.searchsorted(ends, rows.group_keys, side="right").astype(np.int64)
+    return np.searchsorted(ends, rows.keys["group"], side="right").astype(np.int64)
 
 
 def without_conflicts(

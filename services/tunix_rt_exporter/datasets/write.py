@@ -140,10 +140,10 @@ def write_dropped(
     return stored_file("dropped.jsonl", writer.artifact)
 
 
-def contaminated(digest: bytes, match: EvalMatch, eval_set: EvalPrompts) -> tuple[int, bytes]:
+def contaminated(row_id: str, match: EvalMatch, eval_set: EvalPrompts) -> tuple[int, bytes]:
     """The drop code of a row that contains an item of ``eval_set``, and its line of the report."""
     line = dropped_line(
-        digest,
+        row_id,
         CONTAMINATED,
         eval_set=eval_set.name,
         eval_item=match.item,
@@ -153,19 +153,19 @@ def contaminated(digest: bytes, match: EvalMatch, eval_set: EvalPrompts) -> tupl
     return _FIRST_EVAL_SET + match.eval_set, line
 
 
-def unwritable(digest: bytes, row: Unwritable) -> tuple[int, bytes]:
+def unwritable(row_id: str, row: Unwritable) -> tuple[int, bytes]:
     """The drop code of a row that the chat template cannot write, and its line of the report."""
-    return DROP_CODES[row.stage], dropped_line(digest, row.stage, **row.facts)
+    return DROP_CODES[row.stage], dropped_line(row_id, row.stage, **row.facts)
 
 
-def dropped_line(digest: bytes, stage: str, **matched: Any) -> bytes:
+def dropped_line(row_id: str, stage: str, **matched: Any) -> bytes:
     """A line of the report of dropped rows."""
-    return canonical_json({"id": digest.hex(), "stage": stage, **matched}) + b"\n"
+    return canonical_json({"id": row_id, "stage": stage, **matched}) + b"\n"
 
 
 def refusal(rows: RowStore, outcome: Outcome) -> FailedPrecondition | None:
     """The error that names the rows which the chat template cannot write as they are; None if it can all."""
-    codes = rows.drop_codes[outcome.dropped]
+    codes = rows.keys["drop_code"][outcome.dropped]
     found = {stage: outcome.dropped[codes == DROP_CODES[stage]].tolist() for stage in _UNWRITABLE}
     if not any(found.values()):
         return None
@@ -186,7 +186,7 @@ def dropped_counts(
     rows: RowStore, outcome: Outcome, eval_sets: Sequence[EvalPrompts]
 ) -> list[tuple[str, EvalPrompts | None, int]]:
     """How many rows each stage dropped, and for contaminated rows the eval set."""
-    codes, counts = np.unique(rows.drop_codes[outcome.dropped], return_counts=True)
+    codes, counts = np.unique(rows.keys["drop_code"][outcome.dropped], return_counts=True)
     by_code = dict(zip(codes.tolist(), counts.tolist(), strict=True))
     entries: list[tuple[str, EvalPrompts | None, int]] = [
         (CONTAMINATED, eval_set, by_code.get(code, 0))
@@ -258,13 +258,13 @@ def stored_file(path: str, artifact: Artifact) -> StoredFile:
 
 
 def _dropped_lines(rows: RowStore, outcome: Outcome) -> Iterator[bytes]:
-    for row in outcome.dropped[np.argsort(rows.drop_codes[outcome.dropped], kind="stable")].tolist():
+    for row in outcome.dropped[np.argsort(rows.keys["drop_code"][outcome.dropped], kind="stable")].tolist():
         yield rows.dropped_line(row)
-    digests = rows.digests
+    digests = rows.keys["digest"]
     for replaced in outcome.replaced:
         order = np.argsort(digests[replaced.rows], kind="stable")
         for row, kept in zip(replaced.rows[order].tolist(), replaced.kept[order].tolist(), strict=True):
-            yield dropped_line(rows.digest(row), replaced.stage, kept=rows.digest(kept).hex())
+            yield dropped_line(rows.row_id(row), replaced.stage, kept=rows.row_id(kept))
 
 
 def _named(rows: RowStore, row: int) -> str:
