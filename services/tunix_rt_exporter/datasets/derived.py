@@ -11,6 +11,7 @@ import io
 import json
 import threading
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakValueDictionary
 
@@ -25,6 +26,8 @@ from tunix_rt_kit.values import StoredFile
 if TYPE_CHECKING:
     from _thread import LockType
 
+    from _typeshed import SupportsWrite
+
 GROUP_ROWS: Final = 10_000
 GROUP_BYTES: Final = 32 << 20
 """A row group of a Parquet file ends with the row that reaches either; until then it is held in memory."""
@@ -36,7 +39,7 @@ _SOURCES: Final[Mapping[DatasetFormat, Sequence[DatasetFormat]]] = {
     "chat_parquet": ("chat",),
 }
 _PARQUET: Final = "_parquet"
-_BATCH_BYTES: Final = 1 << 20
+_LINES_AT_ONCE: Final = 16
 
 
 class LockPerKey:
@@ -87,21 +90,15 @@ class DatasetFiles:
         """
         if kind in split.files:
             return split.files[kind]
-        path = file_name(split.split, kind)
+        base = kind.removesuffix(_PARQUET)
+        path = f"{split.split}/{base}.{'jsonl' if base == kind else 'parquet'}"
         with holding(self._locks.of((result.digest, path))):
-            return self._bound_or_made(dataset, result, split, kind)
-
-    def _bound_or_made(
-        self, dataset: Dataset, result: BuildResult, split: SplitFiles, kind: DatasetFormat
-    ) -> StoredFile:
-        path = file_name(split.split, kind)
-        bound = self._bound.find(result.digest, path)
-        if bound is not None and self._store.exists(bound.digest):
-            return bound
-        sources = [self.get(dataset, result, split, source) for source in _SOURCES[kind]]
-        made = self._derive(dataset, sources, kind)
-        file = stored_file(path, made)
-        kept = self._bound.bind(result.digest, file)
+            bound = self._bound.find(result.digest, path)
+            if bound is not None and self._store.exists(bound.digest):
+                return bound
+            sources = [self.get(dataset, result, split, source) for source in _SOURCES[kind]]
+            file = stored_file(path, self._derive(dataset, sources, kind))
+            kept = self._bound.bind(result.digest, file)
         if kept.digest != file.digest:
             raise DataLoss(
                 f"{path} of datasets/{dataset.spec.key} was {kept.digest}, which is missing from {kept.uri}; "
@@ -117,15 +114,10 @@ class DatasetFiles:
             if kind.endswith(_PARQUET):
                 write_parquet(writer, kind.removesuffix(_PARQUET), rows)
             else:
-                for block in _blocks(_chat_rows(dataset, rows, *others)):
+                lines = _chat_rows(dataset, rows, *others)
+                while block := b"".join(islice(lines, _LINES_AT_ONCE)):
                     writer.write(block)
         return writer.artifact
-
-
-def file_name(split: str, kind: DatasetFormat) -> str:
-    """The path of a split's file inside the dataset."""
-    base = kind.removesuffix(_PARQUET)
-    return f"{split}/{base}.{'jsonl' if base == kind else 'parquet'}"
 
 
 def _chat_rows(
@@ -143,19 +135,7 @@ def _chat_rows(
         yield canonical_json({"id": trace["id"], "messages": messages, "metadata": metadata}) + b"\n"
 
 
-def _blocks(lines: Iterator[bytes]) -> Iterator[bytes]:
-    waiting: list[bytes] = []
-    size = 0
-    for line in lines:
-        waiting.append(line)
-        size += len(line)
-        if size >= _BATCH_BYTES:
-            yield b"".join(waiting)
-            waiting, size = [], 0
-    yield b"".join(waiting)
-
-
-def write_parquet(sink: _Sink, kind: str, rows: Iterable[dict[str, Any]]) -> None:
+def write_parquet(sink: SupportsWrite[bytes], kind: str, rows: Iterable[dict[str, Any]]) -> None:
     """Write rows of ``training_example`` or ``chat`` as a Parquet file into ``sink``.
 
     The same rows give the same bytes under the same version of Arrow. Raises what ``rows`` and ``sink`` do.
@@ -197,16 +177,10 @@ def _size(value: Any) -> int:
     return len(value) if isinstance(value, str) else sum(len(message["content"]) for message in value)
 
 
-class _Sink(Protocol):
-    """Takes the bytes of a file in order."""
-
-    def write(self, data: bytes | bytearray | memoryview) -> int: ...
-
-
 class _Positioned(io.RawIOBase):
     """A sink that knows how much it took, as Arrow asks of a file."""
 
-    def __init__(self, sink: _Sink) -> None:
+    def __init__(self, sink: SupportsWrite[bytes]) -> None:
         self._sink = sink
         self._position = 0
 
@@ -217,5 +191,6 @@ class _Positioned(io.RawIOBase):
         return self._position
 
     def write(self, data: Any) -> int:
+        self._sink.write(data)
         self._position += len(data)
-        return self._sink.write(data)
+        return len(data)
