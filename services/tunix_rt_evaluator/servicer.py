@@ -8,10 +8,24 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from tunix_rt import v1
-from tunix_rt_evaluator.comparisons import convert as convert_comparison
+from tunix_rt_evaluator.comparisons.convert import (
+    comparison_draft,
+    document_format,
+    document_header,
+    report_message,
+    report_page,
+)
 from tunix_rt_evaluator.comparisons.service import ComparisonService
-from tunix_rt_evaluator.evaluations import convert, convert_results
-from tunix_rt_evaluator.evaluations.service import EvaluatorService
+from tunix_rt_evaluator.eval_sets.convert import eval_set_draft, eval_set_message, eval_set_page
+from tunix_rt_evaluator.eval_sets.service import EvalSetService
+from tunix_rt_evaluator.evaluations.convert import (
+    evaluation_message,
+    evaluation_page,
+    evaluation_spec_draft,
+    regrade_draft,
+)
+from tunix_rt_evaluator.evaluations.convert_results import item_filter, result_page
+from tunix_rt_evaluator.evaluations.service import EvaluationService
 from tunix_rt_kit.serving.blocking import iterate_blocking, run_blocking, watch_state
 
 
@@ -19,33 +33,36 @@ class EvaluatorServicer(v1.EvaluatorServicer):
     """Serves ``tunix_rt.v1.Evaluator``; watches end when ``stopping`` is set."""
 
     def __init__(
-        self, service: EvaluatorService, comparisons: ComparisonService, stopping: asyncio.Event
+        self,
+        eval_sets: EvalSetService,
+        evaluations: EvaluationService,
+        comparisons: ComparisonService,
+        stopping: asyncio.Event,
     ) -> None:
-        self._service = service
+        self._eval_sets = eval_sets
+        self._evaluations = evaluations
         self._comparisons = comparisons
         self._stopping = stopping
 
     async def CreateEvalSet(self, request: v1.CreateEvalSetRequest, context: Any) -> v1.EvalSet:
         def call() -> v1.EvalSet:
-            draft = convert.eval_set_draft(request.eval_set)
-            return convert.eval_set_message(self._service.create_eval_set(draft, request.request_id))
+            draft = eval_set_draft(request.eval_set)
+            return eval_set_message(self._eval_sets.create_eval_set(draft, request.request_id))
 
         return await run_blocking(call)
 
     async def GetEvalSet(self, request: v1.GetEvalSetRequest, context: Any) -> v1.EvalSet:
-        return await run_blocking(lambda: convert.eval_set_message(self._service.get_eval_set(request.name)))
+        return await run_blocking(lambda: eval_set_message(self._eval_sets.get_eval_set(request.name)))
 
     async def ListEvalSets(self, request: v1.ListEvalSetsRequest, context: Any) -> v1.ListEvalSetsResponse:
         return await run_blocking(
-            lambda: convert.eval_set_page(
-                *self._service.list_eval_sets(request.page_size, request.page_token)
-            )
+            lambda: eval_set_page(*self._eval_sets.list_eval_sets(request.page_size, request.page_token))
         )
 
     async def CreateEvaluation(self, request: v1.CreateEvaluationRequest, context: Any) -> v1.Evaluation:
         def call() -> v1.Evaluation:
-            draft = convert.evaluation_spec_draft(request.spec)
-            return convert.evaluation_message(self._service.create_evaluation(draft, request.request_id))
+            draft = evaluation_spec_draft(request.spec)
+            return evaluation_message(self._evaluations.create_evaluation(draft, request.request_id))
 
         return await run_blocking(call)
 
@@ -56,45 +73,45 @@ class EvaluatorServicer(v1.EvaluatorServicer):
         self, request: v1.ListEvaluationsRequest, context: Any
     ) -> v1.ListEvaluationsResponse:
         return await run_blocking(
-            lambda: convert.evaluation_page(
-                *self._service.list_evaluations(request.page_size, request.page_token)
+            lambda: evaluation_page(
+                *self._evaluations.list_evaluations(request.page_size, request.page_token)
             )
         )
 
     async def CancelEvaluation(self, request: v1.CancelEvaluationRequest, context: Any) -> v1.Evaluation:
         return await run_blocking(
-            lambda: convert.evaluation_message(self._service.cancel_evaluation(request.name))
+            lambda: evaluation_message(self._evaluations.cancel_evaluation(request.name))
         )
 
     async def WatchEvaluation(
         self, request: v1.WatchEvaluationRequest, context: Any
     ) -> AsyncIterator[v1.Evaluation]:
         states = watch_state(
-            lambda: run_blocking(self._service.get_evaluation, request.name),
+            lambda: run_blocking(self._evaluations.get_evaluation, request.name),
             is_terminal=lambda evaluation: evaluation.state.ended,
             stop=self._stopping,
         )
         async for evaluation in states:
-            yield convert.evaluation_message(evaluation)
+            yield evaluation_message(evaluation)
 
     async def ListEvaluationItems(
         self, request: v1.ListEvaluationItemsRequest, context: Any
     ) -> v1.ListEvaluationItemsResponse:
         return await run_blocking(
-            lambda: convert_results.result_page(
-                *self._service.list_items(
+            lambda: result_page(
+                *self._evaluations.list_items(
                     request.parent,
                     request.page_size,
                     request.page_token,
-                    convert_results.item_filter(request.filter),
+                    item_filter(request.filter),
                 )
             )
         )
 
     async def RegradeEvaluation(self, request: v1.RegradeEvaluationRequest, context: Any) -> v1.Evaluation:
         def call() -> v1.Evaluation:
-            draft = convert.regrade_draft(request)
-            return convert.evaluation_message(self._service.regrade_evaluation(draft, request.request_id))
+            draft = regrade_draft(request)
+            return evaluation_message(self._evaluations.regrade_evaluation(draft, request.request_id))
 
         return await run_blocking(call)
 
@@ -102,34 +119,30 @@ class EvaluatorServicer(v1.EvaluatorServicer):
         self, request: v1.CompareEvaluationsRequest, context: Any
     ) -> v1.ComparisonReport:
         def call() -> v1.ComparisonReport:
-            draft = convert_comparison.comparison_draft(request)
-            return convert_comparison.report_message(self._comparisons.compare(draft))
+            draft = comparison_draft(request)
+            return report_message(self._comparisons.compare(draft))
 
         return await run_blocking(call)
 
     async def GetComparisonReport(
         self, request: v1.GetComparisonReportRequest, context: Any
     ) -> v1.ComparisonReport:
-        return await run_blocking(
-            lambda: convert_comparison.report_message(self._comparisons.get_report(request.name))
-        )
+        return await run_blocking(lambda: report_message(self._comparisons.get_report(request.name)))
 
     async def ListComparisonReports(
         self, request: v1.ListComparisonReportsRequest, context: Any
     ) -> v1.ListComparisonReportsResponse:
         return await run_blocking(
-            lambda: convert_comparison.report_page(
-                *self._comparisons.list_reports(request.page_size, request.page_token)
-            )
+            lambda: report_page(*self._comparisons.list_reports(request.page_size, request.page_token))
         )
 
     async def ReadComparisonReport(
         self, request: v1.ReadComparisonReportRequest, context: Any
     ) -> AsyncIterator[v1.ReadComparisonReportResponse]:
         def messages() -> Iterator[v1.ReadComparisonReportResponse]:
-            format_ = convert_comparison.document_format(request.format)
+            format_ = document_format(request.format)
             document, chunks = self._comparisons.read_report(request.name, format_, request.offset)
-            yield convert_comparison.document_header(document, format_)
+            yield document_header(document, format_)
             for chunk in chunks:
                 yield v1.ReadComparisonReportResponse(chunk=chunk)
 
@@ -137,4 +150,4 @@ class EvaluatorServicer(v1.EvaluatorServicer):
             yield message
 
     async def _evaluation(self, name: str) -> v1.Evaluation:
-        return await run_blocking(lambda: convert.evaluation_message(self._service.get_evaluation(name)))
+        return await run_blocking(lambda: evaluation_message(self._evaluations.get_evaluation(name)))

@@ -7,14 +7,16 @@ import asyncio
 from tunix_rt import v1
 from tunix_rt_evaluator.comparisons.repository import SqlReportRepository
 from tunix_rt_evaluator.comparisons.service import ComparisonService
+from tunix_rt_evaluator.eval_sets.repository import SqlEvalSetRepository
+from tunix_rt_evaluator.eval_sets.service import EvalSetService
 from tunix_rt_evaluator.evaluations.base_models import HostBaseModels
+from tunix_rt_evaluator.evaluations.grade import Splitters
 from tunix_rt_evaluator.evaluations.job_folders import JobFolders
 from tunix_rt_evaluator.evaluations.regrading import JobQueues, Regrader
 from tunix_rt_evaluator.evaluations.repository import SqlEvaluationRepository
-from tunix_rt_evaluator.evaluations.service import EvaluatorService
+from tunix_rt_evaluator.evaluations.service import EvaluationService
 from tunix_rt_evaluator.evaluations.supervisor import Supervisor
 from tunix_rt_evaluator.evaluations.warm_workers import WarmWorkers
-from tunix_rt_evaluator.grading.reasoning.split import Splitters
 from tunix_rt_evaluator.grading.service import Grading, JudgeEndpoint
 from tunix_rt_evaluator.report.store import ReportStore
 from tunix_rt_evaluator.servicer import EvaluatorServicer
@@ -33,6 +35,7 @@ FULL_NAME = "tunix_rt.v1.Evaluator"
 def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
     """The evaluator, not started yet; watches end when ``stopping`` is set."""
     database = Database(settings.database)
+    eval_sets = SqlEvalSetRepository(database)
     repository = SqlEvaluationRepository(database)
     artifacts = ArtifactStore(settings.artifacts)
     data_dir = settings.data_dir.absolute()
@@ -49,12 +52,15 @@ def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
     kept = WarmWorkers(settings.slots, settings.keep_model_s)
     models = HostBaseModels(settings.models)
     splitters = Splitters(models.token_counter)
-    supervisor = Supervisor(repository, folders, artifacts, grading, settings.slots, kept, splitters)
-    regrader = Regrader(repository, artifacts, grading, splitters)
+    supervisor = Supervisor(
+        repository, eval_sets, folders, artifacts, grading, settings.slots, kept, splitters
+    )
+    regrader = Regrader(repository, eval_sets, artifacts, grading, splitters)
     trainer = open_channel(settings.trainer_target, retried=[TRAINER])
     exporter = open_channel(settings.exporter_target)
-    service = EvaluatorService(
+    evaluations = EvaluationService(
         repository,
+        eval_sets,
         TrainerCheckpoints(trainer),
         models,
         JobQueues(repository, supervisor, regrader),
@@ -62,9 +68,13 @@ def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
         has_endpoint=bool(settings.endpoint_url),
     )
     comparisons = ComparisonService(
-        repository, SqlReportRepository(database), ReportStore(artifacts), ExporterTrainingData(exporter)
+        repository,
+        eval_sets,
+        SqlReportRepository(database),
+        ReportStore(artifacts),
+        ExporterTrainingData(exporter),
     )
-    servicer = EvaluatorServicer(service, comparisons, stopping)
+    servicer = EvaluatorServicer(EvalSetService(eval_sets, grading), evaluations, comparisons, stopping)
 
     def start() -> None:
         settings.make_data_dir()

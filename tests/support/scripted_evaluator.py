@@ -13,7 +13,9 @@ import signal
 import sys
 import time
 
-from tunix_rt_evaluator.evaluations.model import Answer, Generation, ModelFacts, WorkerItem, WorkerSpec
+from tunix_rt_evaluator.evaluations.model import ModelFacts, WorkerItem, WorkerSpec
+from tunix_rt_evaluator.evaluations.results import Generation
+from tunix_rt_evaluator.grading.reasoning.model import Answer
 from tunix_rt_kit.artifacts import digest_bytes
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import FailedPrecondition

@@ -19,6 +19,7 @@ from tunix_rt_evaluator.comparisons.model import (
     TrainingStep,
     UnmarkedAnswers,
     VerdictName,
+    report_name,
 )
 from tunix_rt_evaluator.comparisons.service import DocumentFormat
 from tunix_rt_evaluator.evaluations.convert import (
@@ -27,7 +28,7 @@ from tunix_rt_evaluator.evaluations.convert import (
     interval_message,
 )
 from tunix_rt_evaluator.evaluations.convert_results import result_message
-from tunix_rt_evaluator.evaluations.names import evaluation_name, report_name
+from tunix_rt_evaluator.evaluations.model import evaluation_name
 from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_kit.values import StoredFile
 from tunix_rt_kit.values.messages import timestamp

@@ -9,9 +9,11 @@ from typing import Final, Literal
 
 from pydantic import ConfigDict
 
-from tunix_rt_evaluator.evaluations.model import Accuracy, Evaluation, Interval, ItemResult
+from tunix_rt_evaluator.evaluations.model import Accuracy, Evaluation, Interval
+from tunix_rt_evaluator.evaluations.results import ItemResult
 from tunix_rt_kit.values import Value
 
+REPORT_NAME: Final = "comparisonReports/{comparison_report}"
 VerdictName = Literal["IMPROVED", "REGRESSED", "NO_EVIDENCE", "INCONCLUSIVE"]
 TestName = Literal["exact McNemar", "permutation"]
 IntervalName = Literal["Newcombe", "clustered t", "t"]
@@ -29,6 +31,11 @@ Reason = Literal[
     "graders",
     "engine",
 ]
+
+
+def report_name(report_id: str) -> str:
+    """The resource name of a comparison report."""
+    return f"comparisonReports/{report_id}"
 
 
 class PairedDifference(Value):

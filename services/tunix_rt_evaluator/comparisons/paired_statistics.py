@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from tunix_rt_evaluator.comparisons.accuracy import accuracy, wilson
 from tunix_rt_evaluator.comparisons.model import (
     IntervalName,
     PairedDifference,
@@ -15,6 +14,7 @@ from tunix_rt_evaluator.comparisons.model import (
     SeedTestName,
 )
 from tunix_rt_evaluator.evaluations.model import CONFIDENCE, Accuracy, Interval
+from tunix_rt_evaluator.evaluations.summary import accuracy, wilson
 from tunix_rt_kit.callers import check
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Final, NamedTuple
 
-from tunix_rt_evaluator.comparisons.accuracy import grouped
 from tunix_rt_evaluator.comparisons.model import (
     CategoryDifference,
     ComparisonContent,
@@ -30,7 +29,9 @@ from tunix_rt_evaluator.comparisons.paired_statistics import (
 )
 from tunix_rt_evaluator.comparisons.soundness import common_items, manifest_of
 from tunix_rt_evaluator.comparisons.verdicts import decide
-from tunix_rt_evaluator.evaluations.model import Evaluation, ItemResult
+from tunix_rt_evaluator.evaluations.model import Evaluation
+from tunix_rt_evaluator.evaluations.results import ItemResult
+from tunix_rt_evaluator.evaluations.summary import grouped
 from tunix_rt_evaluator.grading.model import Verdict
 from tunix_rt_kit.artifacts import digest_json
 

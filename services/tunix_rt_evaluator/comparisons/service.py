@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Final, Literal, Protocol
 
 from tunix_rt_evaluator.comparisons.model import (
+    REPORT_NAME,
     ComparisonContent,
     ComparisonDraft,
     ComparisonReport,
@@ -15,11 +16,13 @@ from tunix_rt_evaluator.comparisons.model import (
     GivenAway,
     Run,
     TrainingStep,
+    report_name,
 )
 from tunix_rt_evaluator.comparisons.pairing import NO_TRAINING_DATA, compared, report_id
 from tunix_rt_evaluator.comparisons.soundness import check_sound, checked_waivers, manifest_of
-from tunix_rt_evaluator.evaluations.model import EvalSet, Evaluation, ItemResult
-from tunix_rt_evaluator.evaluations.names import EVALUATION_NAME, REPORT_NAME, eval_set_name, report_name
+from tunix_rt_evaluator.eval_sets.model import EvalSet, eval_set_name
+from tunix_rt_evaluator.evaluations.model import EVALUATION_NAME, Evaluation
+from tunix_rt_evaluator.evaluations.results import ItemResult
 from tunix_rt_kit.errors import (
     DomainError,
     FailedPrecondition,
@@ -55,7 +58,12 @@ class Evaluations(Protocol):
 
     def get(self, evaluation_id: str) -> Evaluation: ...
     def all_results(self, evaluation_id: str) -> Iterator[ItemResult]: ...
-    def eval_set(self, eval_set_id: str) -> EvalSet: ...
+
+
+class EvalSets(Protocol):
+    """Where eval sets are kept."""
+
+    def get(self, eval_set_id: str) -> EvalSet: ...
 
 
 class ReportRepository(Protocol):
@@ -96,11 +104,13 @@ class ComparisonService:
     def __init__(
         self,
         evaluations: Evaluations,
+        eval_sets: EvalSets,
         repository: ReportRepository,
         reports: Reports,
         training_data: TrainingData,
     ) -> None:
         self._evaluations = evaluations
+        self._eval_sets = eval_sets
         self._repository = repository
         self._reports = reports
         self._training_data = training_data
@@ -190,7 +200,7 @@ class ComparisonService:
         return evaluation
 
     def _clusters(self, evaluation: Evaluation) -> Mapping[str, str]:
-        items = self._evaluations.eval_set(evaluation.spec.eval_set).items or ()
+        items = self._eval_sets.get(evaluation.spec.eval_set).items or ()
         return {item.id: item.cluster for item in items}
 
     def _contamination(self, evaluations: Sequence[Evaluation]) -> Contamination:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, get_args
 
 from tunix_rt_evaluator.comparisons.model import Reason, Run, Waiver
-from tunix_rt_evaluator.evaluations.model import Evaluation, ItemResult, Manifest
-from tunix_rt_evaluator.evaluations.names import evaluation_name
+from tunix_rt_evaluator.evaluations.model import Evaluation, Manifest, evaluation_name
+from tunix_rt_evaluator.evaluations.results import ItemResult
 from tunix_rt_evaluator.grading.reasoning.marks import described
 from tunix_rt_kit.errors import FailedPrecondition, FieldViolation, InvalidArgument
 

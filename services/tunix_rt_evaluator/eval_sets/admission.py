@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from tunix_rt_evaluator.evaluations.model import (
+from tunix_rt_evaluator.eval_sets.model import (
     MAX_ACCEPTED_ANSWERS,
     MAX_DESCRIPTION,
     MAX_EVAL_SET_BYTES,

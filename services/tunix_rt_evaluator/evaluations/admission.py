@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, get_args
 
+from tunix_rt_evaluator.eval_sets.model import EVAL_SET_NAME
 from tunix_rt_evaluator.evaluations.model import (
     MAX_BATCH_SIZE,
     MAX_LOGGED_TOKENS,
@@ -19,7 +20,6 @@ from tunix_rt_evaluator.evaluations.model import (
     EvaluationSpec,
     EvaluationSpecDraft,
 )
-from tunix_rt_evaluator.evaluations.names import CHECKPOINT_NAME, EVAL_SET_NAME
 from tunix_rt_evaluator.evaluations.templates import chat_template
 from tunix_rt_evaluator.grading.reasoning.marks import checked_marks
 from tunix_rt_kit.chat import ChatTemplate
@@ -28,6 +28,7 @@ from tunix_rt_kit.serving.resources import parse_name, parse_names
 from tunix_rt_kit.serving.validation import Violations
 from tunix_rt_kit.values import AskedDtype
 
+CHECKPOINT_NAME: Final = "trainingJobs/{training_job}/checkpoints/{checkpoint}"
 SPEC_INVALID: Final = "EVALUATION_SPEC_INVALID"
 _MAX_BASE_MODEL: Final = 4_096
 _MAX_ENDPOINT_MODEL: Final = 256

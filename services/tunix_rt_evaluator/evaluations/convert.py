@@ -1,4 +1,4 @@
-"""Between the protobuf contract and the domain."""
+"""Evaluations between the protobuf contract and the domain."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from tunix_rt import v1
+from tunix_rt_evaluator.eval_sets.model import eval_set_name
 from tunix_rt_evaluator.evaluations.model import (
     Accuracy,
-    EvalItem,
-    EvalSet,
-    EvalSetDraft,
     Evaluation,
     EvaluationSpec,
     EvaluationSpecDraft,
@@ -19,8 +17,8 @@ from tunix_rt_evaluator.evaluations.model import (
     Regrade,
     RegradeDraft,
     Summary,
+    evaluation_name,
 )
-from tunix_rt_evaluator.evaluations.names import eval_set_name, evaluation_name
 from tunix_rt_evaluator.grading.convert import grader_fields, grader_message
 from tunix_rt_evaluator.grading.reasoning.model import ReasoningMarks
 from tunix_rt_kit.chat import ChatTemplate
@@ -28,7 +26,6 @@ from tunix_rt_kit.values import AskedDtype, ChatTemplateFields
 from tunix_rt_kit.values.messages import (
     failure_status,
     file_message,
-    plain_struct,
     template_fields,
     template_message,
     timestamp,
@@ -41,29 +38,6 @@ _DTYPE_NUMBERS: Final[Mapping[AskedDtype, v1.Dtype.ValueType]] = {
     "float32": v1.DTYPE_FLOAT32,
 }
 _DTYPES: Final[Mapping[int, AskedDtype]] = {number: name for name, number in _DTYPE_NUMBERS.items()}
-
-
-def eval_set_draft(eval_set: v1.EvalSet) -> EvalSetDraft:
-    """What a client wrote, unchecked."""
-    return EvalSetDraft(
-        id=eval_set.eval_set_id,
-        description=eval_set.description,
-        items=[_item_fields(item) for item in eval_set.items],
-        size_bytes=eval_set.ByteSize(),
-    )
-
-
-def eval_set_message(eval_set: EvalSet) -> v1.EvalSet:
-    """A stored eval set, with its items where it holds them."""
-    return v1.EvalSet(
-        name=eval_set_name(eval_set.id),
-        eval_set_id=eval_set.id,
-        description=eval_set.description,
-        items=[_item(item) for item in eval_set.items or ()],
-        item_count=eval_set.item_count,
-        digest=eval_set.digest,
-        create_time=timestamp(eval_set.create_time),
-    )
 
 
 def evaluation_spec_draft(spec: v1.EvaluationSpec) -> EvaluationSpecDraft:
@@ -125,34 +99,6 @@ def evaluation_message(evaluation: Evaluation) -> v1.Evaluation:
         message.end_time.CopyFrom(timestamp(evaluation.end_time))
     if evaluation.error is not None:
         message.error.CopyFrom(failure_status(evaluation.error))
-    return message
-
-
-def _item_fields(item: v1.EvalItem) -> Mapping[str, Any]:
-    return {
-        "id": item.id,
-        "prompt": item.prompt,
-        "accepted_answers": tuple(item.accepted_answers),
-        "grader": grader_fields(item.grader) if item.HasField("grader") else None,
-        "category": item.category,
-        "difficulty": item.difficulty,
-        "cluster": item.cluster,
-        "metadata": plain_struct(item.metadata),
-    }
-
-
-def _item(item: EvalItem) -> v1.EvalItem:
-    message = v1.EvalItem(
-        id=item.id,
-        prompt=item.prompt,
-        accepted_answers=item.accepted_answers,
-        grader=grader_message(item.grader),
-        category=item.category,
-        difficulty=item.difficulty,
-        cluster=item.cluster,
-    )
-    if item.metadata:
-        message.metadata.update(dict(item.metadata))
     return message
 
 
@@ -252,13 +198,6 @@ def accuracy_message(accuracy: Accuracy) -> v1.Accuracy:
 def interval_message(interval: Interval) -> v1.Interval:
     """An interval of confidence."""
     return v1.Interval(lower=interval.lower, upper=interval.upper, confidence=interval.confidence)
-
-
-def eval_set_page(eval_sets: Sequence[EvalSet], next_page_token: str) -> v1.ListEvalSetsResponse:
-    """One page."""
-    return v1.ListEvalSetsResponse(
-        eval_sets=[eval_set_message(entry) for entry in eval_sets], next_page_token=next_page_token
-    )
 
 
 def evaluation_page(evaluations: Sequence[Evaluation], next_page_token: str) -> v1.ListEvaluationsResponse:

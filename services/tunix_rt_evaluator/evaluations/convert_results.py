@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from tunix_rt import v1
-from tunix_rt_evaluator.evaluations.model import FinishReason, ItemFilter, ItemResult
-from tunix_rt_evaluator.grading.reasoning.model import Parts, ReasoningState
+from tunix_rt_evaluator.evaluations.results import ItemFilter, ItemResult
+from tunix_rt_evaluator.grading.reasoning.model import FinishReason, Parts, ReasoningState
 from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_kit.values.messages import duration
 

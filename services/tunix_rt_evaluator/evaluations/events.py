@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tunix_rt_evaluator.evaluations.model import Generation, ModelFacts
+from tunix_rt_evaluator.evaluations.model import ModelFacts
+from tunix_rt_evaluator.evaluations.results import Generation
 from tunix_rt_kit.values import JobError, Progress, StageTiming
 
 _ENVELOPE = {"kind", "time"}

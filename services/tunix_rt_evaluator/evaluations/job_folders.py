@@ -7,16 +7,16 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from tunix_rt_evaluator.eval_sets.model import EvalItem
 from tunix_rt_evaluator.evaluations.admission import check_endpoint
 from tunix_rt_evaluator.evaluations.model import (
     CheckpointInput,
     EndpointFields,
-    EvalItem,
     Evaluation,
     WorkerItem,
     WorkerSpec,
+    evaluation_name,
 )
-from tunix_rt_evaluator.evaluations.names import evaluation_name
 from tunix_rt_evaluator.openai_endpoint import API_KEY_VARIABLE, Endpoint
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.errors import DataLoss

@@ -1,18 +1,14 @@
-"""What the evaluator knows: eval sets, evaluations, item results, comparisons. Plain values, free of
-transport."""
+"""What an evaluation is: its spec, state, summary and manifest. Plain values, free of transport."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import repeat
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
-from pydantic import ConfigDict, Field
-
-from tunix_rt_evaluator.grading.model import Grader, Grown, Verdict
-from tunix_rt_evaluator.grading.reasoning.model import Parts, ReasoningMarks, Split
+from tunix_rt_evaluator.grading.model import Grader, Grown
+from tunix_rt_evaluator.grading.reasoning.model import ReasoningMarks
 from tunix_rt_kit.values import (
     AskedDtype,
     ChatTemplateFields,
@@ -25,13 +21,8 @@ from tunix_rt_kit.values import (
 )
 
 Dtype = Literal["bfloat16", "float32"]
-FinishReason = Literal["stop", "length", "failed"]
 
-MAX_ITEMS: Final = 10_000
-MAX_TEXT: Final = 50_000
-MAX_ACCEPTED_ANSWERS: Final = 256
-MAX_DESCRIPTION: Final = 1_000
-MAX_EVAL_SET_BYTES: Final = 15 << 18
+EVALUATION_NAME: Final = "evaluations/{evaluation}"
 MAX_NEW_TOKENS: Final = 8_192
 MAX_BATCH_SIZE: Final = 256
 # Far below these they are 0 in float32, and nothing can be drawn.
@@ -41,60 +32,14 @@ MAX_TEMPERATURE: Final = 5.0
 MAX_SAMPLES: Final = 64
 # Of an item, all its samples together: 8 bytes each in a message.
 MAX_LOGGED_TOKENS: Final = 1 << 17
-# A message of 4 MiB, less what is around one result.
-MAX_RESULT_BYTES: Final = (4 << 20) - (1 << 16)
 DEFAULT_MAX_NEW_TOKENS: Final = 128
 DEFAULT_BATCH_SIZE: Final = 16
 CONFIDENCE: Final = 0.95
 
 
-class _Checked(Value):
-    """A value whose fields are held to the contract's limits."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-# Of an encoded result: its digests, numbers and times, and what stands before each of its texts.
-_RESULT_BYTES: Final = 512
-_FIELD_BYTES: Final = 32
-
-_Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
-_Label = Annotated[str, Field(max_length=64)]
-
-
-class EvalItem(_Checked):
-    """One question with its accepted answers."""
-
-    # No NUL: the id is a column of its own, and PostgreSQL keeps none.
-    id: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00]+$")]
-    prompt: _Text
-    accepted_answers: Annotated[tuple[_Text, ...], Field(strict=False)]
-    grader: Grader
-    category: _Label = ""
-    difficulty: _Label = ""
-    cluster: Annotated[str, Field(max_length=128)] = ""
-    metadata: Mapping[str, Any] = Field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class EvalSetDraft:
-    """An eval set as a caller gives it, unchecked; ``size_bytes`` is its encoded size."""
-
-    id: str
-    description: str
-    items: Sequence[Mapping[str, Any]]
-    size_bytes: int
-
-
-class EvalSet(Value):
-    """A stored eval set; ``items`` is None where only its facts were asked for."""
-
-    id: str
-    description: str
-    digest: str
-    item_count: int
-    create_time: datetime
-    items: tuple[EvalItem, ...] | None = None
+def evaluation_name(evaluation_id: str) -> str:
+    """The resource name of an evaluation."""
+    return f"evaluations/{evaluation_id}"
 
 
 class Decoding(Grown, Value):
@@ -123,31 +68,6 @@ class RegradeDraft:
     eval_set: str
     grader: Mapping[str, Any] | None
     reasoning_marks: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ItemFilter:
-    """Which results are wanted: those that meet every condition that is not None."""
-
-    correct: bool | None = None
-    category: str | None = None
-    finish_reason: FinishReason | None = None
-    grader: str | None = None
-    ungraded: bool | None = None
-    unclosed_reasoning: bool | None = None
-
-    def takes(self, result: ItemResult) -> bool:
-        """Whether a result meets every condition."""
-        found = (
-            (self.correct, result.verdict.correct),
-            (self.category, result.category),
-            (self.grader, result.grader.partition("/")[0]),
-            (self.ungraded, bool(result.verdict.error)),
-            (self.unclosed_reasoning, any(parts.state == "unclosed" for parts in result.parts)),
-        )
-        return all(wanted is None or wanted == value for wanted, value in found) and (
-            self.finish_reason is None or self.finish_reason in result.generation.finish_reasons
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,147 +207,6 @@ class Summary(Value):
     # Verdicts that rest on an answer that no mark showed, and those of them that are right.
     unmarked_count: int = 0
     unmarked_correct_count: int = 0
-
-
-class Answer(Grown, Value):
-    """One text that a model wrote; ``log_probabilities`` of its tokens only where they were asked for.
-
-    ``reasoning`` is what an endpoint gave apart from it, ``reasoning_tokens`` what it told of that.
-    """
-
-    added = frozenset({"log_probabilities", "reasoning", "reasoning_tokens"})
-
-    output: str
-    output_tokens: int
-    finish_reason: FinishReason
-    log_probabilities: tuple[float, ...] = ()
-    reasoning: str = ""
-    reasoning_tokens: int | None = None
-
-    def parts(self, found: Split | None) -> Parts:
-        """Its reasoning and its answer as texts, where ``found`` is how it was split."""
-        if found is None:
-            return Parts("", self.output, "none", 0)
-        own = [self.output[begin:end] for begin, end in found.reasoning]
-        return Parts(
-            "\n\n".join(filter(None, [self.reasoning, *own])),
-            self.output[found.answer[0] : found.answer[1]],
-            "closed" if found.closed else "unclosed",
-            found.tokens,
-        )
-
-
-class Generation(Answer):
-    """What a model wrote for one item: the first answer, and ``more`` where several were asked for.
-
-    ``seconds`` is the wall time that the item took of its engine's, of all its answers. ``kept_tokens`` are
-    those of its answers that were kept from an earlier evaluation, ``cached`` says that all were.
-    ``prompt_tokens`` and ``prompt_token_digest`` are 0 and empty where the prompt
-    could not be rendered.
-    """
-
-    added = Answer.added | {"more", "cached", "kept_tokens"}
-
-    item_id: str
-    prompt_tokens: int
-    prompt_token_digest: str
-    error: str = ""
-    seconds: float = 0.0
-    more: tuple[Answer, ...] = ()
-    cached: bool = False
-    kept_tokens: int = 0
-
-    @property
-    def answers(self) -> tuple[Answer, ...]:
-        """Every answer, in order; none where the item failed."""
-        return () if self.finish_reason == "failed" else (self, *self.more)
-
-    @property
-    def finish_reasons(self) -> frozenset[FinishReason]:
-        """Why its answers stopped."""
-        return frozenset({self.finish_reason, *(answer.finish_reason for answer in self.more)})
-
-
-class ItemResult(Grown, Value):
-    """What a model answered to one item, and its grade.
-
-    ``verdicts`` are those of every answer where there are several; ``verdict`` then sums them up. ``splits``
-    say of every answer where its reasoning stands, None of one without; none at all where no answer has any.
-    """
-
-    added = frozenset({"verdicts", "splits"})
-
-    item_id: str
-    item_digest: str
-    category: str
-    prompt: str
-    accepted_answers: tuple[str, ...]
-    grader: str
-    generation: Generation
-    verdict: Verdict
-    verdicts: tuple[Verdict, ...] = ()
-    splits: tuple[Split | None, ...] = ()
-
-    @property
-    def parts(self) -> tuple[Parts, ...]:
-        """Reasoning and answer of everything that was written, in order; nothing where the item failed."""
-        answers = self.generation.answers
-        return tuple(
-            answer.parts(found) for answer, found in zip(answers, self.splits or repeat(None), strict=False)
-        )
-
-    @property
-    def each(self) -> tuple[Verdict, ...]:
-        """The verdict on every answer, in order; a single one where the item failed."""
-        return self.verdicts or (self.verdict,)
-
-    @property
-    def settled(self) -> bool:
-        """Whether there is an answer that came to its end by itself, and every one could be graded."""
-        answers = self.generation.answers
-        whole = bool(answers) and all(answer.finish_reason == "stop" for answer in answers)
-        return whole and not any(verdict.error for verdict in self.each)
-
-    @property
-    def told_parts(self) -> tuple[bool, bool]:
-        """Whether a message holds the first answer in its two parts besides its output, and whether it holds
-        the reasoning ones of several so: all of it has to fit."""
-        first, samples = self._parts_bytes
-        room = MAX_RESULT_BYTES - self._whole_bytes
-        return first <= room, first + samples <= room
-
-    @property
-    def size_bytes(self) -> int:
-        """Upper bound of its encoded size, in which the first of several answers stands twice."""
-        return self._whole_bytes + sum(
-            size for size, told in zip(self._parts_bytes, self.told_parts, strict=True) if told
-        )
-
-    @property
-    def _whole_bytes(self) -> int:
-        answers = [self.generation, *(self.generation.answers if self.verdicts else ())]
-        verdicts = [self.verdict, *self.verdicts]
-        texts = [self.item_id, self.category, self.prompt, self.grader, self.generation.error]
-        texts += self.accepted_answers
-        texts += [answer.output for answer in answers]
-        for verdict in verdicts:
-            texts += [verdict.extracted_answer, verdict.error, verdict.explanation]
-        return (
-            sum(len(text.encode()) + _FIELD_BYTES for text in texts)
-            + sum(8 * len(answer.log_probabilities) + _FIELD_BYTES for answer in answers)
-            + _RESULT_BYTES
-        )
-
-    @property
-    def _parts_bytes(self) -> tuple[int, int]:
-        """Of the first answer in its two parts, and of all the samples that hold reasoning."""
-        every = self.parts
-        first, *_ = [*map(_bytes_of, every[:1]), 0]
-        return first, sum(_bytes_of(parts) for parts in every if parts.state != "none" and self.verdicts)
-
-
-def _bytes_of(parts: Parts) -> int:
-    return sum(len(text.encode()) + _FIELD_BYTES for text in (parts.reasoning, parts.answer))
 
 
 class ModelFacts(Grown, Value):

@@ -10,11 +10,12 @@ from typing import Any, Final, Protocol
 from pydantic import TypeAdapter, ValidationError
 
 from tunix_rt_evaluator.eval_sets.admission import items_digest
-from tunix_rt_evaluator.evaluations.model import EvalItem, EvalSet, Evaluation, Regrade, RegradeDraft
-from tunix_rt_evaluator.evaluations.names import (
-    EVAL_SET_NAME,
+from tunix_rt_evaluator.eval_sets.model import EVAL_SET_NAME, EvalItem, EvalSet, eval_set_name
+from tunix_rt_evaluator.evaluations.model import (
     EVALUATION_NAME,
-    eval_set_name,
+    Evaluation,
+    Regrade,
+    RegradeDraft,
     evaluation_name,
 )
 from tunix_rt_evaluator.grading.model import Grader
@@ -31,11 +32,16 @@ _GRADER: Final[TypeAdapter[Grader]] = TypeAdapter(Grader)
 _SHOWN: Final = 3
 
 
-class Stored(Protocol):
-    """What is looked up."""
+class Evaluations(Protocol):
+    """Where evaluations are kept."""
 
     def get(self, evaluation_id: str) -> Evaluation: ...
-    def eval_set(self, eval_set_id: str) -> EvalSet: ...
+
+
+class EvalSets(Protocol):
+    """Where eval sets are kept."""
+
+    def get(self, eval_set_id: str) -> EvalSet: ...
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,9 @@ class CheckedRegrade:
         )
 
 
-def checked_regrade(draft: RegradeDraft, stored: Stored, grading: Grading) -> CheckedRegrade:
+def checked_regrade(
+    draft: RegradeDraft, evaluations: Evaluations, eval_sets: EvalSets, grading: Grading
+) -> CheckedRegrade:
     """What a caller asks for, looked up.
 
     Raises:
@@ -98,7 +106,7 @@ def checked_regrade(draft: RegradeDraft, stored: Stored, grading: Grading) -> Ch
         FailedPrecondition: EVALUATION_NOT_SUCCEEDED, EVAL_SET_MISMATCH.
         InvalidArgument: RESOURCE_NAME_INVALID, GRADER_INVALID, REASONING_MARKS_INVALID.
     """
-    source = stored.get(parse_name(EVALUATION_NAME, draft.evaluation))
+    source = evaluations.get(parse_name(EVALUATION_NAME, draft.evaluation))
     if source.state is not JobState.SUCCEEDED:
         name = evaluation_name(source.id)
         raise FailedPrecondition(
@@ -110,10 +118,10 @@ def checked_regrade(draft: RegradeDraft, stored: Stored, grading: Grading) -> Ch
     wrong = Violations()
     marks = checked_marks(draft.reasoning_marks, wrong, "reasoning_marks")
     wrong.raise_if_any("REASONING_MARKS_INVALID")
-    answered = stored.eval_set(source.spec.eval_set)
+    answered = eval_sets.get(source.spec.eval_set)
     if not draft.eval_set:
         return CheckedRegrade(source, answered, grader, marks)
-    wanted = stored.eval_set(parse_name(EVAL_SET_NAME, draft.eval_set, "eval_set"))
+    wanted = eval_sets.get(parse_name(EVAL_SET_NAME, draft.eval_set, "eval_set"))
     check_same_questions(answered, wanted)
     return CheckedRegrade(source, wanted, grader, marks)
 

@@ -8,14 +8,16 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Final, Protocol, TypeVar
 
+from tunix_rt_evaluator.eval_sets.model import EvalItem
 from tunix_rt_evaluator.evaluations.endings import failure, success
-from tunix_rt_evaluator.evaluations.model import Evaluation, EvaluationUpdate, ItemResult, Regrade
-from tunix_rt_evaluator.evaluations.names import evaluation_name
+from tunix_rt_evaluator.evaluations.grade import Splitters, graded
+from tunix_rt_evaluator.evaluations.model import Evaluation, EvaluationUpdate, evaluation_name
 from tunix_rt_evaluator.evaluations.regrade_admission import regraded_items
-from tunix_rt_evaluator.evaluations.results import Totals, graded, regraded_manifest
-from tunix_rt_evaluator.evaluations.service import EvaluationRepository
+from tunix_rt_evaluator.evaluations.results import ItemResult
+from tunix_rt_evaluator.evaluations.service import EvalSets, EvaluationRepository
+from tunix_rt_evaluator.evaluations.summary import Totals, regraded_manifest
 from tunix_rt_evaluator.grading.reasoning.marks import is_current, resolved_marks
-from tunix_rt_evaluator.grading.reasoning.split import Splitter, Splitters
+from tunix_rt_evaluator.grading.reasoning.split import Splitter
 from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.jobs import JobRunner
@@ -38,6 +40,7 @@ class Regrader:
 
     Args:
         repository: where evaluations are kept.
+        eval_sets: where eval sets are kept.
         artifacts: where manifests go.
         grading: the graders.
         splitters: tells reasoning from what is graded.
@@ -46,11 +49,13 @@ class Regrader:
     def __init__(
         self,
         repository: EvaluationRepository,
+        eval_sets: EvalSets,
         artifacts: ArtifactStore,
         grading: Grading,
         splitters: Splitters,
     ) -> None:
         self._repository = repository
+        self._eval_sets = eval_sets
         self._artifacts = artifacts
         self._grading = grading
         self._splitters = splitters
@@ -85,8 +90,10 @@ class Regrader:
         evaluation = self._begin(evaluation_id)
         if evaluation is None or evaluation.inputs.regrade is None:
             return
+        regrade = evaluation.inputs.regrade
         splitter = self._splitters.of(evaluation, evaluation.spec.chat_template)
-        work = _Work(self._repository, self._grading, splitter, evaluation, evaluation.inputs.regrade)
+        items = regraded_items(self._eval_sets.get(evaluation.spec.eval_set), regrade.grader)
+        work = _Work(self._repository, self._grading, splitter, evaluation.id, regrade.source, items)
         for stored in work.chunks():
             if self._runner is not None and self._runner.stopping.is_set():
                 work.flush()
@@ -156,17 +163,17 @@ class _Work:
         repository: EvaluationRepository,
         grading: Grading,
         splitter: Splitter,
-        evaluation: Evaluation,
-        regrade: Regrade,
+        evaluation_id: str,
+        source_id: str,
+        items: Sequence[EvalItem],
     ) -> None:
-        items = regraded_items(repository.eval_set(evaluation.spec.eval_set), regrade.grader)
         self._repository = repository
         self._grading = grading
         self._splitter = splitter
-        self._id = evaluation.id
-        self._source = regrade.source
+        self._id = evaluation_id
+        self._source = source_id
         self._items = {item.id: item for item in items}
-        self._done = repository.answered(evaluation.id)
+        self._done = repository.answered(evaluation_id)
         self._before = len(self._done)
         self._began = self._saved = time.monotonic()
         self._fresh: list[ItemResult] = []

@@ -1,33 +1,28 @@
-"""Eval sets, evaluations, their results and comparison reports in the database."""
+"""Evaluations and their results in the database."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from pydantic import BaseModel, TypeAdapter
-from sqlalchemy import and_, delete, insert, or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import delete, insert, select, update
 
 from tunix_rt_evaluator.evaluations.model import (
-    EvalItem,
-    EvalSet,
     Evaluation,
     EvaluationInput,
     EvaluationSpec,
     EvaluationUpdate,
-    ItemFilter,
-    ItemResult,
     Manifest,
     Summary,
+    evaluation_name,
 )
-from tunix_rt_evaluator.evaluations.names import eval_set_name, evaluation_name
-from tunix_rt_evaluator.tables import VERSION_TABLE, eval_sets, evaluations, requests, results
+from tunix_rt_evaluator.evaluations.results import ItemFilter, ItemResult
+from tunix_rt_evaluator.tables import VERSION_TABLE, evaluations, requests, results
 from tunix_rt_kit.callers import check
-from tunix_rt_kit.database import Database, RequestLog, transaction_lock
-from tunix_rt_kit.errors import AlreadyExists, NotFound
+from tunix_rt_kit.database import Database, RequestLog
+from tunix_rt_kit.errors import NotFound
 from tunix_rt_kit.values import JobError, JobState, Progress, RequestKey, StageTiming, StoredFile
 
 _UNFINISHED: Final = [state.value for state in JobState if not state.ended]
@@ -35,7 +30,6 @@ _UNFINISHED: Final = [state.value for state in JobState if not state.ended]
 _PAGE_BYTES: Final = 7 << 19
 _ROWS: Final = 200
 _ALL_ITEMS: Final = ItemFilter()
-_ITEMS: Final = TypeAdapter(tuple[EvalItem, ...])
 _STAGES: Final = TypeAdapter(tuple[StageTiming, ...])
 _NO_CHANGES: Final = EvaluationUpdate()
 
@@ -53,43 +47,6 @@ class SqlEvaluationRepository:
     def migrate(self) -> None:
         """Bring the schema to the newest revision."""
         self._database.upgrade("tunix_rt_evaluator:migrations", VERSION_TABLE)
-
-    def create_eval_set(self, eval_set: EvalSet, request: RequestKey) -> str:
-        """Store an eval set unless it is there, once for each request id, and return its id.
-
-        Raises AlreadyExists: EVAL_SET_EXISTS, the id is bound to other items; REQUEST_ID_REUSED.
-        """
-
-        def create() -> str:
-            transaction_lock(session, f"eval set {eval_set.id}")
-            _bind(session, eval_set)
-            return eval_set.id
-
-        with self._database.write() as session:
-            return self._requests.once(session, request, create)[0]
-
-    def eval_set(self, eval_set_id: str) -> EvalSet:
-        """One eval set with its items; raises NotFound(EVAL_SET_NOT_FOUND)."""
-        with self._database.read() as session:
-            row = session.execute(select(eval_sets).where(eval_sets.c.id == eval_set_id)).one_or_none()
-        if row is None:
-            raise _not_found("EVAL_SET_NOT_FOUND", eval_set_name(eval_set_id))
-        return _eval_set(row, _ITEMS.validate_json(json.dumps(row.items)))
-
-    def newest_eval_sets(self, before: tuple[str, str] | None, limit: int) -> Sequence[EvalSet]:
-        """Up to ``limit`` eval sets without items, newest first, after (create time, id) in that order."""
-        columns = [column for column in eval_sets.c if column.name != "items"]
-        query = select(*columns).order_by(eval_sets.c.create_time.desc(), eval_sets.c.id.desc()).limit(limit)
-        if before is not None:
-            time, eval_set_id = datetime.fromisoformat(before[0]), before[1]
-            query = query.where(
-                or_(
-                    eval_sets.c.create_time < time,
-                    and_(eval_sets.c.create_time == time, eval_sets.c.id < eval_set_id),
-                )
-            )
-        with self._database.read() as session:
-            return [_eval_set(row, None) for row in session.execute(query)]
 
     def requested(self, request: RequestKey) -> str | None:
         """Id of what a request made before; raises AlreadyExists(REQUEST_ID_REUSED)."""
@@ -114,7 +71,10 @@ class SqlEvaluationRepository:
         with self._database.read() as session:
             row = session.execute(select(evaluations).where(evaluations.c.id == evaluation_id)).one_or_none()
         if row is None:
-            raise _not_found("EVALUATION_NOT_FOUND", evaluation_name(evaluation_id))
+            name = evaluation_name(evaluation_id)
+            raise NotFound(
+                f"name: {name} does not exist", reason="EVALUATION_NOT_FOUND", metadata={"name": name}
+            )
         return _evaluation(row)
 
     def newest(self, before: str | None, limit: int) -> Sequence[Evaluation]:
@@ -219,33 +179,6 @@ class SqlEvaluationRepository:
                 yield ItemResult.model_validate(value)
 
 
-def _bind(session: Session, eval_set: EvalSet) -> None:
-    bound = session.execute(
-        select(eval_sets.c.digest).where(eval_sets.c.id == eval_set.id)
-    ).scalar_one_or_none()
-    if bound is not None and bound != eval_set.digest:
-        name = eval_set_name(eval_set.id)
-        raise AlreadyExists(
-            f"eval_set.eval_set_id: {name} is bound to other items ({bound}); use another id for these",
-            reason="EVAL_SET_EXISTS",
-            metadata={"name": name, "digest": bound},
-        )
-    if bound is None:
-        values = eval_set.model_dump(mode="json", exclude={"create_time"})
-        session.execute(insert(eval_sets).values(**values, create_time=eval_set.create_time))
-
-
-def _eval_set(row: Any, items: tuple[EvalItem, ...] | None) -> EvalSet:
-    return EvalSet(
-        id=row.id,
-        description=row.description,
-        digest=row.digest,
-        item_count=row.item_count,
-        create_time=row.create_time,
-        items=items,
-    )
-
-
 def _values(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "id": evaluation.id,
@@ -294,7 +227,3 @@ def _evaluation(row: Any) -> Evaluation:
 
 def _dump(value: BaseModel) -> Any:
     return value.model_dump(mode="json")
-
-
-def _not_found(reason: str, name: str) -> NotFound:
-    return NotFound(f"name: {name} does not exist", reason=reason, metadata={"name": name})

@@ -1,4 +1,4 @@
-"""What the evaluator does."""
+"""What the evaluator does with evaluations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Protocol, TypeVar
 
-from tunix_rt_evaluator.eval_sets.admission import checked_items, items_digest
+from tunix_rt_evaluator.eval_sets.model import EvalSet
 from tunix_rt_evaluator.evaluations.admission import (
     check_endpoint,
     check_weights,
@@ -15,21 +15,18 @@ from tunix_rt_evaluator.evaluations.admission import (
     with_template,
 )
 from tunix_rt_evaluator.evaluations.model import (
+    EVALUATION_NAME,
     BaseModelFacts,
     CheckpointInput,
-    EvalSet,
-    EvalSetDraft,
     Evaluation,
     EvaluationInput,
     EvaluationSpec,
     EvaluationSpecDraft,
     EvaluationUpdate,
-    ItemFilter,
-    ItemResult,
     RegradeDraft,
 )
-from tunix_rt_evaluator.evaluations.names import EVAL_SET_NAME, EVALUATION_NAME
 from tunix_rt_evaluator.evaluations.regrade_admission import check_judge, checked_regrade
+from tunix_rt_evaluator.evaluations.results import ItemFilter, ItemResult
 from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_kit.artifacts import digest_json
 from tunix_rt_kit.serving.resources import Paging, new_id, parse_name
@@ -39,11 +36,8 @@ T = TypeVar("T")
 
 
 class EvaluationRepository(Protocol):
-    """Where eval sets, evaluations and reports are kept."""
+    """Where evaluations and their results are kept."""
 
-    def create_eval_set(self, eval_set: EvalSet, request: RequestKey) -> str: ...
-    def eval_set(self, eval_set_id: str) -> EvalSet: ...
-    def newest_eval_sets(self, before: tuple[str, str] | None, limit: int) -> Sequence[EvalSet]: ...
     def requested(self, request: RequestKey) -> str | None: ...
     def create(self, evaluation: Evaluation, request: RequestKey) -> str: ...
     def get(self, evaluation_id: str) -> Evaluation: ...
@@ -64,6 +58,12 @@ class EvaluationRepository(Protocol):
         self, evaluation_id: str, after: str | None, limit: int, wanted: ItemFilter = ...
     ) -> tuple[Sequence[ItemResult], bool]: ...
     def all_results(self, evaluation_id: str) -> Iterator[ItemResult]: ...
+
+
+class EvalSets(Protocol):
+    """Where eval sets are kept."""
+
+    def get(self, eval_set_id: str) -> EvalSet: ...
 
 
 class Checkpoints(Protocol):
@@ -93,13 +93,14 @@ class JobQueue(Protocol):
         """Ask a running one to stop at its next opportunity, or end it at once."""
 
 
-class EvaluatorService:
+class EvaluationService:
     """The use cases. Every method raises InvalidArgument that names each wrong field, NotFound, and what
     the ports raise."""
 
     def __init__(
         self,
         repository: EvaluationRepository,
+        eval_sets: EvalSets,
         checkpoints: Checkpoints,
         models: BaseModels,
         queue: JobQueue,
@@ -108,39 +109,12 @@ class EvaluatorService:
         has_endpoint: bool = False,
     ) -> None:
         self._repository = repository
+        self._eval_sets = eval_sets
         self._checkpoints = checkpoints
         self._models = models
         self._queue = queue
         self._grading = grading
         self._has_endpoint = has_endpoint
-
-    def create_eval_set(self, draft: EvalSetDraft, request_id: str) -> EvalSet:
-        """Store an eval set; the same id and items give the stored one, other items are AlreadyExists."""
-        items = checked_items(draft, self._grading)
-        digest = items_digest(items)
-        eval_set = EvalSet(
-            id=draft.id,
-            description=draft.description,
-            digest=digest,
-            item_count=len(items),
-            create_time=datetime.now(UTC),
-            items=items,
-        )
-        body = digest_json({"id": draft.id, "description": draft.description, "items": digest})
-        request = RequestKey("CreateEvalSet", request_id, body)
-        return self._repository.eval_set(self._repository.create_eval_set(eval_set, request))
-
-    def get_eval_set(self, name: str) -> EvalSet:
-        """One eval set with its items."""
-        return self._repository.eval_set(parse_name(EVAL_SET_NAME, name))
-
-    def list_eval_sets(self, size: int, page_token: str) -> Page[EvalSet]:
-        """One page without items, newest first."""
-        paging = Paging(size, page_token, method="ListEvalSets")
-        time, last_id = paging.after("time"), paging.after("id")
-        before = None if time is None else (time, last_id)
-        found = self._repository.newest_eval_sets(before, paging.limit + 1)
-        return paging.page(found, lambda entry: {"time": entry.create_time.isoformat(), "id": entry.id})
 
     def create_evaluation(self, draft: EvaluationSpecDraft, request_id: str) -> Evaluation:
         """Put an evaluation into the queue, once for each request id."""
@@ -155,7 +129,7 @@ class EvaluatorService:
         if known is not None:
             self._queue.submit(known, only_grades=False)
             return self._repository.get(known)
-        eval_set = self._repository.eval_set(spec.eval_set)
+        eval_set = self._eval_sets.get(spec.eval_set)
         check_judge(eval_set.items or (), self._grading)
         check_endpoint(spec, configured=self._has_endpoint)
         checkpoint = self._checkpoints.get(spec.checkpoint) if spec.checkpoint else None
@@ -216,7 +190,7 @@ class EvaluatorService:
             FailedPrecondition: EVALUATION_NOT_SUCCEEDED, EVAL_SET_MISMATCH, JUDGE_NOT_CONFIGURED.
             InvalidArgument: GRADER_INVALID, also for a grader that does not fit the items.
         """
-        wanted = checked_regrade(draft, self._repository, self._grading)
+        wanted = checked_regrade(draft, self._repository, self._eval_sets, self._grading)
         request = RequestKey("RegradeEvaluation", request_id, digest_json(wanted.identity))
         known = self._repository.requested(request) if request_id else None
         if known is not None:

@@ -11,17 +11,19 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Final, TypeVar
 
+from tunix_rt_evaluator.eval_sets.model import EvalItem
 from tunix_rt_evaluator.evaluations.endings import failure, success
 from tunix_rt_evaluator.evaluations.events import AttemptFacts
+from tunix_rt_evaluator.evaluations.grade import Splitters, graded
 from tunix_rt_evaluator.evaluations.job_folders import JobFolders
-from tunix_rt_evaluator.evaluations.model import EvalItem, Evaluation, EvaluationUpdate, ItemResult
-from tunix_rt_evaluator.evaluations.names import evaluation_name
+from tunix_rt_evaluator.evaluations.model import Evaluation, EvaluationUpdate, evaluation_name
 from tunix_rt_evaluator.evaluations.regrading import store_end
-from tunix_rt_evaluator.evaluations.results import Totals, graded, manifest
-from tunix_rt_evaluator.evaluations.service import EvaluationRepository
+from tunix_rt_evaluator.evaluations.results import ItemResult
+from tunix_rt_evaluator.evaluations.service import EvalSets, EvaluationRepository
+from tunix_rt_evaluator.evaluations.summary import Totals, manifest
 from tunix_rt_evaluator.evaluations.warm_workers import WarmWorkers
 from tunix_rt_evaluator.grading.reasoning.marks import is_current
-from tunix_rt_evaluator.grading.reasoning.split import Splitter, Splitters
+from tunix_rt_evaluator.grading.reasoning.split import Splitter
 from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.errors import FailedPrecondition
@@ -52,6 +54,7 @@ class Supervisor:
 
     Args:
         repository: where evaluations are kept.
+        eval_sets: where eval sets are kept.
         folders: where their children work.
         artifacts: where manifests go.
         grading: grades what they answer.
@@ -63,6 +66,7 @@ class Supervisor:
     def __init__(
         self,
         repository: EvaluationRepository,
+        eval_sets: EvalSets,
         folders: JobFolders,
         artifacts: ArtifactStore,
         grading: Grading,
@@ -71,6 +75,7 @@ class Supervisor:
         splitters: Splitters,
     ) -> None:
         self._repository = repository
+        self._eval_sets = eval_sets
         self._kept = kept
         self._splitters = splitters
         self._folders = folders
@@ -201,7 +206,7 @@ class Supervisor:
         return run
 
     def _make_run(self, evaluation: Evaluation, process: WorkerProcess) -> _Run:
-        items = self._repository.eval_set(evaluation.spec.eval_set).items or ()
+        items = self._eval_sets.get(evaluation.spec.eval_set).items or ()
         return _Run(
             self._repository, self._artifacts, self._grading, self._splitters, evaluation, items, process
         )

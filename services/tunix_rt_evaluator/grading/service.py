@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Final, Protocol
 
-from tunix_rt_evaluator.evaluations.model import EvalItem
 from tunix_rt_evaluator.grading.graders.judge import JudgeEndpoint
 from tunix_rt_evaluator.grading.model import (
     CannotGrade,
@@ -21,6 +20,19 @@ from tunix_rt_evaluator.grading.sandbox import GradingSandbox
 
 MAX_EXPLANATION: Final = 2_000
 _CUT: Final = "the output was cut before a mark showed an answer"
+
+
+class GradedItem(Protocol):
+    """What is graded by: an item of an eval set."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def prompt(self) -> str: ...
+    @property
+    def accepted_answers(self) -> Sequence[str]: ...
+    @property
+    def grader(self) -> GraderSettings: ...
 
 
 class Grading:
@@ -59,7 +71,7 @@ class Grading:
         """The grader and all that its verdict depends on besides the item."""
         return kinds()[grader.kind].version(grader)
 
-    def problems(self, item: EvalItem) -> Iterable[Problem]:
+    def problems(self, item: GradedItem) -> Iterable[Problem]:
         """What is wrong with an item's grader, and with its accepted answers for that grader."""
         kind = kinds()[item.grader.kind]
         if kind.needs_accepted and not item.accepted_answers:
@@ -74,7 +86,7 @@ class Grading:
             if why := kind.unfit(item.grader, accepted):
                 yield ("accepted_answers", place), f"is {accepted[:60]!r}{why}"
 
-    def grade(self, item: EvalItem, output: str, *, cut: bool = False) -> Verdict:
+    def grade(self, item: GradedItem, output: str, *, cut: bool = False) -> Verdict:
         """The verdict on a model's whole text, ``cut`` at the most new tokens or not. Where there can be
         none, it is wrong and says why."""
         kind = kinds()[item.grader.kind]
@@ -95,7 +107,7 @@ class Grading:
             }
         )
 
-    def grade_all(self, answers: Sequence[tuple[EvalItem, str, bool]]) -> list[Verdict]:
+    def grade_all(self, answers: Sequence[tuple[GradedItem, str, bool]]) -> list[Verdict]:
         """The verdicts on many answers, each an item, an output and whether that was cut, in order; judges
         are asked several at a time."""
         if not any("judge" in kinds()[item.grader.kind].needs for item, *_ in answers):

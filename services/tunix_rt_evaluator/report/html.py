@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from tunix_rt_evaluator.comparisons.model import ComparisonContent, Flip
 from tunix_rt_evaluator.comparisons.verdicts import POLICY
-from tunix_rt_evaluator.evaluations.model import ItemResult
+from tunix_rt_evaluator.evaluations.results import ItemResult
 from tunix_rt_evaluator.grading.reasoning.model import Parts
 from tunix_rt_evaluator.report import charts, words
 from tunix_rt_evaluator.report.differences import Part, differences

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tunix_rt_evaluator.comparisons.model import ComparisonContent
-from tunix_rt_evaluator.evaluations.model import Evaluation
-from tunix_rt_evaluator.evaluations.names import eval_set_name, evaluation_name
+from tunix_rt_evaluator.eval_sets.model import eval_set_name
+from tunix_rt_evaluator.evaluations.model import Evaluation, evaluation_name
 from tunix_rt_evaluator.grading.reasoning.marks import described
 from tunix_rt_evaluator.report.words import model_name
 

@@ -8,9 +8,8 @@ from datetime import UTC, datetime
 
 from pydantic import ValidationError
 
-from tunix_rt_evaluator.comparisons.model import ComparisonContent, TrainingStep
+from tunix_rt_evaluator.comparisons.model import ComparisonContent, TrainingStep, report_name
 from tunix_rt_evaluator.comparisons.service import StoredReport
-from tunix_rt_evaluator.evaluations.names import report_name
 from tunix_rt_kit.artifacts import ArtifactStore, canonical_json
 from tunix_rt_kit.errors import DataLoss
 from tunix_rt_kit.values import StoredFile

@@ -15,8 +15,9 @@ from tunix_rt_evaluator.comparisons.model import (
     SeedSummary,
     VerdictName,
 )
-from tunix_rt_evaluator.evaluations.model import Accuracy, Answer, Decoding, Evaluation, Interval, ItemResult
-from tunix_rt_evaluator.grading.reasoning.model import Parts
+from tunix_rt_evaluator.evaluations.model import Accuracy, Decoding, Evaluation, Interval
+from tunix_rt_evaluator.evaluations.results import ItemResult
+from tunix_rt_evaluator.grading.reasoning.model import Answer, Parts
 
 VERDICTS: Final[dict[VerdictName, str]] = {
     "IMPROVED": "Improved",

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from tunix_rt_evaluator.evaluations.model import Answer, Generation, ModelFacts, WorkerItem, WorkerSpec
+from tunix_rt_evaluator.evaluations.model import ModelFacts, WorkerItem, WorkerSpec
+from tunix_rt_evaluator.evaluations.results import Generation
+from tunix_rt_evaluator.grading.reasoning.model import Answer
 from tunix_rt_evaluator.openai_endpoint import API_KEY_VARIABLE, Endpoint, EndpointError
 from tunix_rt_evaluator.worker.endpoint_faults import Faults, refusal
 from tunix_rt_evaluator.worker.endpoint_pace import Pace

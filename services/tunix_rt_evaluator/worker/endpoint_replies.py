@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tunix_rt_evaluator.evaluations.model import Answer, Decoding
+from tunix_rt_evaluator.evaluations.model import Decoding
+from tunix_rt_evaluator.grading.reasoning.model import Answer
 from tunix_rt_evaluator.openai_endpoint import EndpointError, one_line, text_of
 
 # A text with more characters than this cannot be an answer of 8,192 tokens, and would not fit into a message.

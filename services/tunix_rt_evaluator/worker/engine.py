@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tunix_rt_evaluator.evaluations.model import Answer, Generation, ModelFacts, WorkerItem
+from tunix_rt_evaluator.evaluations.model import ModelFacts, WorkerItem
+from tunix_rt_evaluator.evaluations.results import Generation
+from tunix_rt_evaluator.grading.reasoning.model import Answer
 
 
 @dataclass(frozen=True, slots=True)

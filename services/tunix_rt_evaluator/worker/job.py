@@ -19,7 +19,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from tunix_rt_evaluator.evaluations.model import Answer, Generation, WorkerSpec
+from tunix_rt_evaluator.evaluations.model import WorkerSpec
+from tunix_rt_evaluator.evaluations.results import Generation
+from tunix_rt_evaluator.grading.reasoning.model import Answer
 from tunix_rt_evaluator.worker.engine import Completion, Engine, Prompt, Request
 from tunix_rt_evaluator.worker.prompts import failed_generation
 from tunix_rt_evaluator.worker.responses import Responses

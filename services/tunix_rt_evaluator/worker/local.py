@@ -10,8 +10,10 @@ from typing import Any
 
 from flax import nnx
 
-from tunix_rt_evaluator.evaluations.model import Answer, Generation, ModelFacts, WorkerItem, WorkerSpec
+from tunix_rt_evaluator.evaluations.model import ModelFacts, WorkerItem, WorkerSpec
+from tunix_rt_evaluator.evaluations.results import Generation
 from tunix_rt_evaluator.evaluations.stop_tokens import stop_ids
+from tunix_rt_evaluator.grading.reasoning.model import Answer
 from tunix_rt_evaluator.worker.engine import Completion, Prompt, Report, Request
 from tunix_rt_evaluator.worker.prompts import read_prompts
 from tunix_rt_evaluator.worker.slots import REVISION, Generator, Output, Programs, bucket

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from tunix_rt_evaluator.evaluations.model import Generation, WorkerItem
+from tunix_rt_evaluator.evaluations.model import WorkerItem
+from tunix_rt_evaluator.evaluations.results import Generation
 from tunix_rt_evaluator.worker.engine import Prompt
 from tunix_rt_kit.artifacts import digest_json
 from tunix_rt_kit.chat import ChatTemplate, Message

@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 
 from pydantic import ValidationError
 
-from tunix_rt_evaluator.evaluations.model import Answer
+from tunix_rt_evaluator.grading.reasoning.model import Answer
 from tunix_rt_evaluator.worker.engine import Request
 from tunix_rt_kit.artifacts import canonical_json, digest_json
 

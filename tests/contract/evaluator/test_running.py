@@ -31,9 +31,10 @@ from support.evaluating import (
 )
 from support.tiny_model import make_tiny_model
 from tunix_rt import v1
+from tunix_rt_evaluator.evaluations.grade import Splitters
 from tunix_rt_evaluator.evaluations.model import EvaluationUpdate, WorkerSpec
 from tunix_rt_evaluator.evaluations.repository import SqlEvaluationRepository
-from tunix_rt_evaluator.grading.reasoning.split import Splitter, Splitters
+from tunix_rt_evaluator.grading.reasoning.split import Splitter
 from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_evaluator.settings import EvaluatorSettings
 from tunix_rt_kit.artifacts import ArtifactStore

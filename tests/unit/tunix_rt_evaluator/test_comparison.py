@@ -13,7 +13,8 @@ from tunix_rt_evaluator.comparisons.model import Contamination, GivenAway, Reaso
 from tunix_rt_evaluator.comparisons.paired_statistics import holm
 from tunix_rt_evaluator.comparisons.pairing import compared, report_id
 from tunix_rt_evaluator.comparisons.soundness import REASONS, check_sound, checked_waivers
-from tunix_rt_evaluator.evaluations.model import Decoding, ItemResult
+from tunix_rt_evaluator.evaluations.model import Decoding
+from tunix_rt_evaluator.evaluations.results import ItemResult
 from tunix_rt_evaluator.report import DOCUMENTS, words
 from tunix_rt_kit.errors import FailedPrecondition, InvalidArgument
 

@@ -10,7 +10,7 @@ import pytest
 from tunix_rt.errors import FieldViolation, InvalidArgumentError
 from tunix_rt.formats import error_of_lines, grader_for, numbered_eval_items
 from tunix_rt_evaluator.eval_sets.admission import checked_items
-from tunix_rt_evaluator.evaluations.model import EvalSetDraft
+from tunix_rt_evaluator.eval_sets.model import EvalSetDraft
 from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_kit.errors import InvalidArgument
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tunix_rt_evaluator.comparisons.accuracy import wilson
 from tunix_rt_evaluator.comparisons.paired_statistics import (
     cluster_numbers,
     clustered_error,
@@ -24,6 +23,7 @@ from tunix_rt_evaluator.comparisons.paired_statistics import (
     seed_summary,
     t_interval,
 )
+from tunix_rt_evaluator.evaluations.summary import wilson
 
 Floats = NDArray[np.float64]
 

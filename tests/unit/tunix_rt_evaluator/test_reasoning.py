@@ -11,8 +11,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tunix_rt_evaluator.evaluations.model import Answer, EvalItem, Generation, ItemResult
-from tunix_rt_evaluator.evaluations.results import UNCLOSED, Totals, graded
+from tunix_rt_evaluator.eval_sets.model import EvalItem
+from tunix_rt_evaluator.evaluations.grade import UNCLOSED, graded
+from tunix_rt_evaluator.evaluations.results import Generation, ItemResult
+from tunix_rt_evaluator.evaluations.summary import Totals
 from tunix_rt_evaluator.grading.graders.contains import ContainsGrader
 from tunix_rt_evaluator.grading.graders.format import FormatGrader
 from tunix_rt_evaluator.grading.graders.json_schema import JsonSchemaGrader
@@ -25,7 +27,7 @@ from tunix_rt_evaluator.grading.graders.text import TextGrader
 from tunix_rt_evaluator.grading.graders.token_f1 import TokenF1Grader
 from tunix_rt_evaluator.grading.model import Grader
 from tunix_rt_evaluator.grading.reasoning.marks import NAMED, NONE, checked_marks, described, resolved_marks
-from tunix_rt_evaluator.grading.reasoning.model import Parts, ReasoningMarks
+from tunix_rt_evaluator.grading.reasoning.model import Answer, Parts, ReasoningMarks
 from tunix_rt_evaluator.grading.reasoning.split import Splitter, split
 from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_kit.serving.validation import Violations

@@ -18,7 +18,9 @@ from support.comparison import answered, finished, sampled, some_comparison, som
 from tunix_rt_evaluator.comparisons.convert import report_message
 from tunix_rt_evaluator.comparisons.model import ComparisonContent, ComparisonReport, Run
 from tunix_rt_evaluator.comparisons.pairing import compared
-from tunix_rt_evaluator.evaluations.model import Decoding, EvalItem, ItemResult
+from tunix_rt_evaluator.eval_sets.model import EvalItem
+from tunix_rt_evaluator.evaluations.model import Decoding
+from tunix_rt_evaluator.evaluations.results import ItemResult
 from tunix_rt_evaluator.grading.graders.numeric import NumericGrader
 from tunix_rt_evaluator.report import DOCUMENTS, words
 from tunix_rt_evaluator.report.charts import accuracy_chart, category_chart, length_chart, loss_chart

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tunix_rt_evaluator.evaluations.model import Answer
+from tunix_rt_evaluator.grading.reasoning.model import Answer
 from tunix_rt_evaluator.worker.engine import Prompt, Request
 from tunix_rt_evaluator.worker.responses import Responses
 

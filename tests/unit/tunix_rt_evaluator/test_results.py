@@ -12,24 +12,24 @@ from hypothesis import strategies as st
 
 from support.comparison import SPLITTER
 from tunix_rt_evaluator.comparisons.pairing import report_id
+from tunix_rt_evaluator.eval_sets.model import EvalItem
 from tunix_rt_evaluator.evaluations.convert_results import result_message
+from tunix_rt_evaluator.evaluations.grade import graded
 from tunix_rt_evaluator.evaluations.model import (
-    Answer,
     Decoding,
-    EvalItem,
     Evaluation,
     EvaluationInput,
     EvaluationSpec,
-    Generation,
-    ItemResult,
     ModelFacts,
     Summary,
 )
-from tunix_rt_evaluator.evaluations.results import Totals, graded, manifest
+from tunix_rt_evaluator.evaluations.results import Generation, ItemResult
+from tunix_rt_evaluator.evaluations.summary import Totals, manifest
 from tunix_rt_evaluator.grading.graders.contains import ContainsGrader
 from tunix_rt_evaluator.grading.graders.numeric import NumericGrader
 from tunix_rt_evaluator.grading.graders.text import TextGrader
 from tunix_rt_evaluator.grading.model import Verdict
+from tunix_rt_evaluator.grading.reasoning.model import Answer
 from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_kit.artifacts import digest_json
 from tunix_rt_kit.values import ChatTemplateFields, JobState

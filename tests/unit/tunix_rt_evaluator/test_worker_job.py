@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from tunix_rt_evaluator.evaluations.events import AttemptFacts
-from tunix_rt_evaluator.evaluations.model import Decoding, Generation, WorkerItem, WorkerSpec
+from tunix_rt_evaluator.evaluations.model import Decoding, WorkerItem, WorkerSpec
+from tunix_rt_evaluator.evaluations.results import Generation
 from tunix_rt_evaluator.worker import local, weights
 from tunix_rt_evaluator.worker.job import Evaluations
 from tunix_rt_kit.artifacts import canonical_json

@@ -1,4 +1,4 @@
-"""How reasoning is told from the answer, and what was told of an output. Plain values, free of transport."""
+"""What a model wrote, and how reasoning is told from the answer in it. Plain values, free of transport."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from tunix_rt_evaluator.grading.model import Grown
+from tunix_rt_kit.values import Value
 
+FinishReason = Literal["stop", "length", "failed"]
 ReasoningState = Literal["none", "closed", "unclosed"]
 """Whether an output holds reasoning, and whether that came to its end."""
 
@@ -59,3 +61,31 @@ class Parts:
     answer: str
     state: ReasoningState
     tokens: int | None
+
+
+class Answer(Grown, Value):
+    """One text that a model wrote; ``log_probabilities`` of its tokens only where they were asked for.
+
+    ``reasoning`` is what an endpoint gave apart from it, ``reasoning_tokens`` what it told of that.
+    """
+
+    added = frozenset({"log_probabilities", "reasoning", "reasoning_tokens"})
+
+    output: str
+    output_tokens: int
+    finish_reason: FinishReason
+    log_probabilities: tuple[float, ...] = ()
+    reasoning: str = ""
+    reasoning_tokens: int | None = None
+
+    def parts(self, found: Split | None) -> Parts:
+        """Its reasoning and its answer as texts, where ``found`` is how it was split."""
+        if found is None:
+            return Parts("", self.output, "none", 0)
+        own = [self.output[begin:end] for begin, end in found.reasoning]
+        return Parts(
+            "\n\n".join(filter(None, [self.reasoning, *own])),
+            self.output[found.answer[0] : found.answer[1]],
+            "closed" if found.closed else "unclosed",
+            found.tokens,
+        )

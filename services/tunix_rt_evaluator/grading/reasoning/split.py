@@ -8,17 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Final, NamedTuple
 
-from tunix_rt_evaluator.evaluations.model import Answer, Evaluation
 from tunix_rt_evaluator.grading.reasoning.marks import (
     NAMED,
     NONE,
     Pair,
     pattern_of,
-    resolved_marks,
     same_mark,
 )
-from tunix_rt_evaluator.grading.reasoning.model import ReasoningMarks, Span, Split
-from tunix_rt_kit.values import ChatTemplateFields
+from tunix_rt_evaluator.grading.reasoning.model import Answer, ReasoningMarks, Span, Split
 
 _QUOTES: Final = {'"': '"', "'": "'", "`": "`", "\u201c": "\u201d", "\u2018": "\u2019", "\u00ab": "\u00bb"}
 _BEFORE_QUOTE: Final = frozenset("([{<=:,;-\u2013\u2014")
@@ -103,24 +100,6 @@ class Splitter:
         counted = [self._count(text) for text in outside if text]
         known = [count for count in counted if count is not None]
         return min(sum(known), answer.output_tokens) if len(known) == len(counted) else None
-
-
-class Splitters:
-    """Makes the splitter of an evaluation.
-
-    Args:
-        counters: of a base model, what counts the tokens of a text.
-    """
-
-    def __init__(self, counters: Callable[[str], Callable[[str], int | None]]) -> None:
-        self._counters = counters
-
-    def of(self, evaluation: Evaluation, template: ChatTemplateFields | None) -> Splitter:
-        """The one for the outputs of an evaluation, whose prompts were rendered with ``template``."""
-        marks = resolved_marks(evaluation.spec.reasoning_marks, template)
-        if evaluation.spec.endpoint_model is not None:
-            return Splitter(marks, lambda _: None)
-        return Splitter(marks, self._counters(evaluation.inputs.base_model))
 
 
 class _Scan:

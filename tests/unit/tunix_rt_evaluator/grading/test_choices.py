@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tunix_rt_evaluator.evaluations.model import EvalItem
+from tunix_rt_evaluator.eval_sets.model import EvalItem
 from tunix_rt_evaluator.grading.service import Grading
 
 GRADING = Grading()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tunix_rt_evaluator.evaluations.model import EvalItem
+from tunix_rt_evaluator.eval_sets.model import EvalItem
 from tunix_rt_evaluator.grading import sandbox
 from tunix_rt_evaluator.grading.model import CannotGrade
 from tunix_rt_evaluator.grading.sandbox import GradingSandbox

@@ -14,7 +14,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from support.number_texts import AROUND, CHANGED
-from tunix_rt_evaluator.evaluations.model import EvalItem
+from tunix_rt_evaluator.eval_sets.model import EvalItem
 from tunix_rt_evaluator.grading.model import Verdict
 from tunix_rt_evaluator.grading.service import Grading
 

@@ -16,7 +16,7 @@ import pytest
 import regex
 
 from support.choice_texts import OPTION_SETS, gives, gives_none
-from tunix_rt_evaluator.evaluations.model import EvalItem
+from tunix_rt_evaluator.eval_sets.model import EvalItem
 from tunix_rt_evaluator.grading.service import Grading
 
 GRADING = Grading()

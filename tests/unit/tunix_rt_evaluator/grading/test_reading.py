@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunix_rt_evaluator.evaluations.model import EvalItem
+from tunix_rt_evaluator.eval_sets.model import EvalItem
 from tunix_rt_evaluator.grading.reading.answers import read_answer
 from tunix_rt_evaluator.grading.reading.numbers import find_numbers
 from tunix_rt_evaluator.grading.reading.spelling import normalise, plain

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tunix_rt_evaluator.evaluations.model import EvalItem
+from tunix_rt_evaluator.eval_sets.model import EvalItem
 from tunix_rt_evaluator.grading.service import Grading
 
 OUTPUTS = Path(__file__).with_name("model_outputs.jsonl")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tunix_rt_evaluator.evaluations.model import EvalItem
+from tunix_rt_evaluator.eval_sets.model import EvalItem
 from tunix_rt_evaluator.grading.model import Verdict
 from tunix_rt_evaluator.grading.service import Grading
 
