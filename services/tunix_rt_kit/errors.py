@@ -1,7 +1,7 @@
-"""Domain errors: what a use case raises, free of gRPC and of databases.
+"""Domain errors: what use cases raise, free of gRPC and of databases.
 
-Each class carries the name of one canonical code (``google.rpc.Code``); the serving room turns an error
-into a ``google.rpc.Status``. ``reason`` is a stable UPPER_SNAKE name that clients may branch on.
+Each class has the name of one canonical code (``google.rpc.Code``); ``serving.status`` turns an error into a
+``google.rpc.Status``. ``reason`` is a stable UPPER_SNAKE name that clients may branch on.
 """
 
 from __future__ import annotations
@@ -16,11 +16,7 @@ _REASON = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
-    """One wrong field of a request.
-
-    ``field`` is its path in the request (``traces[3].steps[0].content``), ``description`` names the value and
-    what would be right.
-    """
+    """One wrong field of a request: its path (``traces[3].steps[0].content``), and what is wrong with it."""
 
     field: str
     description: str

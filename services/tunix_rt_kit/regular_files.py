@@ -1,7 +1,7 @@
-"""How a file is read that someone else may have written: a regular file, of bounded size, and nothing else.
+"""Reads files that somebody else may have written: regular files of bounded size alone.
 
-Opening a named pipe waits for whoever writes into it, a device may never end, and a file of any size fills
-the memory. Nothing here waits, and nothing reads more than it was told to.
+Opening a named pipe waits for its writer, a device may never end, and a large file fills the memory. Nothing
+here waits, and nothing reads more than it is told to.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 class UnfitFile(OSError):
-    """A file that is there, and is not what is asked for; ``strerror`` says what is wrong with it."""
+    """A file that is there but is not what was asked for; ``strerror`` says what is wrong with it."""
 
     def __init__(self, problem: str, path: str | os.PathLike[str]) -> None:
         super().__init__(errno.EINVAL, problem, os.fspath(path))
@@ -44,7 +44,7 @@ def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
         UnfitFile: it is something else, such as a named pipe or a device.
         OSError: it is not there, or cannot be opened.
     """
-    # Opening alone may already do something to a device; what is opened may be another file than was seen.
+    # Opening a device may already do something; and the file may be replaced between the two looks.
     _require_regular(Path(path).stat(), path)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
@@ -65,7 +65,7 @@ def read_bytes(path: str | os.PathLike[str], most: int = SMALL) -> bytes:
     with _open_bounded(path, most) as file:
         data = file.read(most + 1)
     if len(data) > most:
-        # It has grown since.
+        # It has grown.
         raise _too_large(path, most)
     refuse_pointer(data, path)
     return data
@@ -96,8 +96,10 @@ def refuse_pointer(head: bytes, path: str | os.PathLike[str]) -> None:
 
 
 def read_text(path: str | os.PathLike[str], most: int = SMALL) -> str:
-    """The text of a file in UTF-8, without a byte-order mark; raises as ``read_bytes``, and UnfitFile for
-    another encoding."""
+    """The text of a file in UTF-8, without a byte-order mark.
+
+    Raises as ``read_bytes``, and UnfitFile for another encoding.
+    """
     data = read_bytes(path, most)
     if data.startswith(_UTF_16):
         raise UnfitFile("is UTF-16; save it as UTF-8", path)
@@ -108,7 +110,7 @@ def read_text(path: str | os.PathLike[str], most: int = SMALL) -> str:
 
 
 def read_json(path: str | os.PathLike[str], most: int = SMALL) -> Any:
-    """The value in a JSON file; raises as ``read_text``, and UnfitFile for what is no JSON."""
+    """The value in a JSON file; raises as ``read_text``, and UnfitFile for text that is not JSON."""
     try:
         return json.loads(read_text(path, most))
     except ValueError as error:

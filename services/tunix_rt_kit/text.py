@@ -6,32 +6,32 @@ import re
 import unicodedata
 from typing import Final
 
-# What a byte of ASCII becomes: a small letter, and a space for what Python takes for white space.
+# Each character of ASCII in lower case; white space as a space.
 _SMALL: Final = "".join(" " if chr(code).isspace() else chr(code).lower() for code in range(128))
 _ASCII: Final = _SMALL.encode() + bytes(128)
-# What a terminal, an editor or a browser obeys instead of showing: control characters but for the line feed
-# and the tab, Unicode's Bidi_Control characters (UAX #9), and line separators.
+# Characters that a terminal, an editor or a browser obeys instead of showing: control characters but line
+# feed and tab, Unicode's Bidi_Control characters (UAX #9), and line separators.
 _OBEYED: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufff9-\ufffb]"
 )
 
 
 def normalised(text: str) -> str:
-    """``text`` in Unicode NFKC, case folded, with runs of white space as one space and none at the ends."""
+    """``text`` in Unicode NFKC, case folded, each run of white space as one space, none at the ends."""
     if text.isascii():
-        # Of such a text it is the same, without an object for each word.
+        # Gives the same, without an object for each word.
         plain = text.encode().translate(_ASCII).strip()
         return (b" ".join(plain.split()) if b"  " in plain else plain).decode()
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def visible(text: str) -> str:
-    r"""The text, with what a reader's program would obey as an escape that can be read, such as ``\x1b``."""
+    r"""The text, with characters that programs obey written as readable escapes such as ``\x1b``."""
     return _OBEYED.sub(lambda match: _escape(ord(match[0])), text)
 
 
 def visible_json(text: str) -> str:
-    r"""A JSON document with such characters as ``\uXXXX``: it says the same when it is read."""
+    r"""A JSON document with such characters as ``\uXXXX``; it reads as the same value."""
     return _OBEYED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 

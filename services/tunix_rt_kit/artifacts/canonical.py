@@ -1,4 +1,4 @@
-"""Canonical JSON (RFC 8785) and the digests that name everything: ``sha256:`` and 64 hex digits."""
+"""Canonical JSON (RFC 8785), and digests: ``sha256:`` and 64 hex digits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MAX_INTEGER: Final = (1 << 53) - 1
 
 
 CanonicalPart = orjson.Fragment
-"""Canonical JSON that ``canonical_line`` takes over as it is."""
+"""Canonical JSON that ``canonical_line`` copies as it is."""
 
 
 def canonical_json(obj: Any) -> bytes:
@@ -31,11 +31,11 @@ def canonical_json(obj: Any) -> bytes:
     """
     try:
         if _is_simple(obj):
-            # Of all but fractions and keys beyond ASCII it writes what RFC 8785 asks for, many times faster.
+            # Without fractions and keys beyond ASCII this writes what RFC 8785 asks for, many times faster.
             try:
                 return orjson.dumps(obj, option=orjson.OPT_SORT_KEYS)
             except orjson.JSONEncodeError:
-                pass  # Too deep for it, or without a canonical form: the next line knows which.
+                pass  # It nests too deep, or has no canonical form: the next line tells which.
         return rfc8785.dumps(obj)
     except (rfc8785.CanonicalizationError, UnicodeEncodeError, RecursionError) as error:
         raise InvalidArgument(
@@ -44,11 +44,11 @@ def canonical_json(obj: Any) -> bytes:
 
 
 def canonical_line(fields: Mapping[str, Any]) -> bytes:
-    """The canonical JSON of an object whose fields are known, and a line break; many times faster.
+    """The canonical JSON of an object whose fields are known, and a line break; much faster than the above.
 
     Args:
-        fields: under ASCII keys texts, integers of 32 bits, ``CanonicalPart``s, and lists and dicts of these.
-            Nothing else is checked than that texts have no lone surrogates.
+        fields: texts, integers of 32 bits, ``CanonicalPart``s, and lists and dicts of these, under ASCII
+            keys. Only lone surrogates are refused; nothing else is checked.
 
     Raises InvalidArgument(JSON_NOT_CANONICAL).
     """
@@ -84,21 +84,21 @@ def digest_json(obj: Any) -> str:
 
 
 class ListDigest:
-    """The digest that ``digest_json`` gives a list, of entries that come one by one."""
+    """The digest that ``digest_json`` gives a list, for entries that come one by one."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256(b"[")
         self._separator = b""
 
     def add(self, entry: Any) -> None:
-        """The next entry; raises as ``canonical_json``."""
+        """Add the next entry; raises as ``canonical_json``."""
         data = canonical_json(entry)
         self._hash.update(self._separator + data)
         self._separator = b","
 
     @property
     def value(self) -> str:
-        """The digest of a list of what has come so far."""
+        """The digest of the list of the entries so far."""
         whole = self._hash.copy()
         whole.update(b"]")
         return f"sha256:{whole.hexdigest()}"
@@ -111,7 +111,7 @@ def digest_file(path: str | os.PathLike[str]) -> str:
 
 
 def check_digest(digest: str, field: str = "digest") -> str:
-    """Return the 64 hex digits of a digest string; raise InvalidArgument naming ``field`` if it is none."""
+    """The 64 hex digits of a digest; raises InvalidArgument(DIGEST_INVALID) that names ``field``."""
     match = _DIGEST.fullmatch(digest)
     if match is None:
         raise InvalidArgument(

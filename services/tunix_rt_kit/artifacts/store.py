@@ -1,8 +1,7 @@
 """A content-addressed store of immutable files on any fsspec file system.
 
-Layout below the root: ``sha256/<first two hex digits>/<64 hex digits>``, and ``tmp/`` for what is still being
-written. A file appears under its digest only when it is whole (write to ``tmp/``, then move), and every read
-checks the digest.
+Below the root are ``sha256/<first two hex digits>/<64 hex digits>``, and ``tmp/`` for files that are being
+written. A file appears under its digest when it is whole, and every read checks the digest.
 """
 
 from __future__ import annotations
@@ -28,7 +27,6 @@ from tunix_rt_kit.errors import (
     DataLoss,
     DomainError,
     FailedPrecondition,
-    FieldViolation,
     InvalidArgument,
     ResourceExhausted,
     Unavailable,
@@ -77,8 +75,8 @@ class ArtifactStore:
     """Immutable files, named by the SHA-256 of their content.
 
     Args:
-        root_uri: a folder as a path or an fsspec URI (``file:///data/artifacts``, ``s3://bucket/prefix``). It
-            is made on the first write.
+        root_uri: a folder, as a path or an fsspec URI (``file:///data/artifacts``, ``s3://bucket/prefix``).
+            It is made on the first write.
 
     Every method raises ResourceExhausted(STORAGE_FULL), FailedPrecondition(STORAGE_READ_ONLY,
     STORAGE_UNUSABLE) or Unavailable(STORAGE_UNAVAILABLE) when the file system fails, and
@@ -102,7 +100,7 @@ class ArtifactStore:
         self.root_uri: str = self._uri(self._root)
 
     def put_bytes(self, data: bytes) -> Artifact:
-        """Store ``data``; storing the same bytes again changes nothing."""
+        """Store ``data``. Storing the same bytes again changes nothing."""
         with self.writer() as writer:
             writer.write(data)
         return writer.artifact
@@ -116,7 +114,7 @@ class ArtifactStore:
         return writer.artifact
 
     def writer(self) -> ArtifactWriter:
-        """A context manager to write one artifact by pieces; leaving it by an exception stores nothing."""
+        """A context manager that writes one artifact in pieces. An exception inside stores nothing."""
         return ArtifactWriter(self)
 
     def uri(self, digest: str) -> str:
@@ -124,13 +122,13 @@ class ArtifactStore:
         return self._uri(self._path(digest))
 
     def exists(self, digest: str) -> bool:
-        """Whether a file is there under this digest; its content is not read."""
+        """Whether there is a file with this digest. Its content is not read."""
         path = self._path(digest)
         with storage_errors(self._uri(path)):
             return bool(self._fs.isfile(path))
 
     def stat(self, digest: str) -> Artifact:
-        """Size and URI, without reading the content; raises DataLoss(ARTIFACT_MISSING)."""
+        """Size and URI; the content is not read. Raises DataLoss(ARTIFACT_MISSING)."""
         path = self._path(digest)
         with storage_errors(self._uri(path)):
             try:
@@ -144,7 +142,7 @@ class ArtifactStore:
         return b"".join(self.iter_chunks(digest))
 
     def open(self, digest: str) -> BinaryIO:
-        """A seekable binary file whose content was checked as a whole first; raises as ``read_bytes``."""
+        """A seekable binary file, whose whole content was checked. Raises as ``read_bytes``."""
         file = self._open_raw(digest)
         try:
             hasher = hashlib.sha256()
@@ -160,9 +158,9 @@ class ArtifactStore:
         return file
 
     def copy_to(self, digest: str, path: str | os.PathLike[str]) -> None:
-        """Write the content to a local ``path``, which appears only when it is whole and checked.
+        """Write the content to the local file ``path``, which appears when it is whole and checked.
 
-        Folders on the way are made; an existing file is replaced. Raises as ``read_bytes``.
+        Folders are made, and an existing file is replaced. Raises as ``read_bytes``.
         """
         target = Path(path)
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
@@ -181,8 +179,8 @@ class ArtifactStore:
     def iter_chunks(self, digest: str, offset: int = 0, chunk_size: int = CHUNK_SIZE) -> Iterator[bytes]:
         """The content from byte ``offset`` on, in pieces of at most ``chunk_size`` bytes.
 
-        The whole file is hashed on the way, and the last piece is handed out only after the digest was found
-        right, so a reader that reaches the end has the true content. Raises as ``read_bytes``, and
+        The whole file is hashed, and the last piece comes only after the digest was found right: a reader
+        that reaches the end has the true content. Raises as ``read_bytes``, and
         InvalidArgument(OFFSET_INVALID) for an offset outside the file.
         """
         if offset < 0:
@@ -207,20 +205,19 @@ class ArtifactStore:
             yield held
 
     def iter_lines(self, digest: str) -> Iterator[bytes]:
-        """The lines of a text file without their line breaks; verified and raising as ``iter_chunks``."""
+        """The lines of a text file, without line breaks; checked and raising as ``iter_chunks``."""
         rest = b""
         for chunk in self.iter_chunks(digest):
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
-                # Who reads them may take long over each.
+                # The reader may take long over each line.
                 check()
                 yield line
         if rest:
             yield rest
 
     def remove_stale(self, older_than_s: float = 86_400.0) -> int:
-        """Delete what crashed writers left in ``tmp/`` over ``older_than_s`` seconds ago; returns how
-        many."""
+        """Delete the files that crashed writers left in ``tmp/`` that long ago; returns how many."""
         removed, folder = 0, f"{self._root}/tmp"
         with storage_errors(self._uri(folder)):
             if not self._fs.isdir(folder):
@@ -263,12 +260,12 @@ class ArtifactStore:
 
     @staticmethod
     def _bad_offset(offset: int, right: str) -> InvalidArgument:
-        wrong = FieldViolation("offset", f"{offset} is outside the artifact; it must be {right}")
-        return InvalidArgument(f"offset: {wrong.description}", reason="OFFSET_INVALID", violations=[wrong])
+        problem = f"{offset} is outside the artifact; it must be {right}"
+        return InvalidArgument.of_field("offset", problem, reason="OFFSET_INVALID")
 
 
 class ArtifactWriter:
-    """Writes one artifact, by ``ArtifactStore.writer``; ``artifact`` is there after the ``with`` block."""
+    """Writes one artifact, see ``ArtifactStore.writer``."""
 
     def __init__(self, store: ArtifactStore) -> None:
         self._store = store
@@ -307,7 +304,7 @@ class ArtifactWriter:
 
     @property
     def artifact(self) -> Artifact:
-        """What was stored; raises RuntimeError before the ``with`` block has ended well."""
+        """The stored artifact; raises RuntimeError before the ``with`` block has ended well."""
         if self._artifact is None:
             raise RuntimeError("an artifact is stored only when its writer's with block has ended well")
         return self._artifact
@@ -323,7 +320,7 @@ class ArtifactWriter:
             store._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
             if store._local:
                 Path(self._temporary).replace(path)
-                _sync_folder(path.rpartition("/")[0])
+                sync(path.rpartition("/")[0])
             else:
                 store._fs.mv(self._temporary, path)
         self._artifact = Artifact(digest, self._size, store._uri(path))
@@ -337,7 +334,8 @@ class ArtifactWriter:
                     self._store._fs.rm_file(self._temporary)
 
 
-def _sync_folder(path: str) -> None:
+def sync(path: str | os.PathLike[str]) -> None:
+    """Have a file or the entries of a folder written to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

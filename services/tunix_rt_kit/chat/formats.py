@@ -1,4 +1,4 @@
-"""How chat templates write texts: ChatML, Llama 3, the built-in ones as Jinja, and what stands around a text.
+"""How chat templates write texts: ChatML, Llama 3, all built-in ones as Jinja, and the frame of a turn.
 
 Gemma's format is in ``gemma_it``.
 """
@@ -44,7 +44,7 @@ class TextFormat:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What stands around a user's text and the reply to it, whatever these say.
+    """The texts that a template writes around a user's text and its reply.
 
     ``opening`` and ``between`` stand around the user's text in the prompt, ``before`` and ``closing`` around
     the reply in the response.
@@ -56,10 +56,10 @@ class Frame:
     closing: str
 
     def lost(self, turn: tuple[str, str], example: tuple[str, str]) -> LostText | None:
-        """The text that ``example``, the rendered ``turn``, does not hold as it is; None if it holds both.
+        """Which text of ``turn`` its rendering ``example`` does not hold as it is; None if it holds both.
 
-        The reply must be there to the byte; of the prompt, which is asked in the same way when the model is
-        evaluated, white space at its ends may be missing.
+        The reply must be there to the byte. The prompt may lose white space at its ends: it is asked in the
+        same way when the model is evaluated.
         """
         (asked, reply), (prompt, response) = turn, example
         if response != f"{self.before}{reply}{self.closing}":
@@ -79,7 +79,7 @@ class Frame:
         return response.removeprefix(self.before).removesuffix(self.closing)
 
     def control_texts(self) -> list[str]:
-        """What stands in it and looks like a text that a tokenizer knows as one token."""
+        """The parts of the frame that look like single tokens of a tokenizer."""
         parts = (self.opening, self.between, self.before, self.closing)
         return list(dict.fromkeys(found for part in parts for found in _CONTROL.findall(part)))
 

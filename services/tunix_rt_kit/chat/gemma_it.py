@@ -25,7 +25,7 @@ def turn(role: str, text: str) -> str:
 
 
 def user_turn(text: str, *, system_instruction: str | None = None) -> str:
-    """A user's turn; the system instruction, if there is one, stands before the text untrimmed."""
+    """A user's turn; a system instruction stands before the text, untrimmed."""
     if system_instruction is None:
         return turn("user", text)
     return f"{START}user\n{system_instruction}\n\n{text.strip()}{END}\n"
@@ -37,7 +37,7 @@ def model_turn(text: str) -> str:
 
 
 def generation_prompt() -> str:
-    """What opens the turn that the model is to write."""
+    """The text that opens the turn that the model is to write."""
     return f"{START}model\n"
 
 

@@ -1,12 +1,12 @@
 """The child process that runs chat templates written by others.
 
-Run as a file, with only the standard library and Jinja at hand. It reads one JSON request a line from
-standard input and answers with one JSON line; `tunix_rt_kit.chat.sandbox` is its only caller. Being a process
-of its own is what makes the bounds hold: a template can neither stop the server nor eat its memory.
+It is run as a file, with the standard library and Jinja alone. It reads one JSON request a line from standard
+input and answers with one JSON line; `tunix_rt_kit.chat.sandbox` is its only caller. As a process of its own
+it keeps a template from stopping the server or eating its memory.
 
 Settings and extras are those of ``transformers`` (trim_blocks, lstrip_blocks, loop controls,
-``raise_exception``, a ``tojson`` that keeps HTML characters, ``generation`` blocks), less what would make the
-same conversation give different texts: ``strftime_now``, ``random`` and ``lipsum`` are not there.
+``raise_exception``, a ``tojson`` that keeps HTML characters, ``generation`` blocks), without what gives
+different texts for one conversation: ``strftime_now``, ``random`` and ``lipsum``.
 """
 
 from __future__ import annotations
@@ -117,10 +117,10 @@ def _out_of_time(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 @contextlib.contextmanager
 def _limited_to(seconds: float) -> Iterator[None]:
-    """End the block after so much CPU time by OutOfTime.
+    """End the block by OutOfTime after so much CPU time.
 
-    What no signal interrupts, such as one huge power or a regular expression that runs wild, is ended a
-    moment later, and this process with it.
+    No signal interrupts one huge power or a runaway regular expression: that ends a moment later, together
+    with this process.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
     # Counted from the start of the process, in whole seconds.

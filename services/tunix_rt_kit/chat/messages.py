@@ -1,4 +1,4 @@
-"""A conversation as plain values: its checks, and how it is read back from its text."""
+"""Conversations: their messages, the checks on them, and how they are read back from text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tunix_rt_kit.errors import InvalidArgument
 
 Role = Literal["system", "user", "assistant"]
 _PROBE: Final = "\ue000\ue001"
-"""Stands for a content that is looked for; private-use characters that no template writes by itself."""
+"""Stands for a content; private-use characters that no template writes by itself."""
 _SHOWN: Final = 60
 
 
@@ -66,11 +66,11 @@ Render = Callable[[Sequence[Message], bool], str]
 
 
 def parse_conversation(render: Render, text: str) -> list[Message]:
-    """The turns that ``render(turns, opened)`` made ``text`` of.
+    """The turns of a ``text`` that ``render(turns, opened)`` wrote.
 
-    Each turn is found by rendering what is known so far and one turn more of each role: what then stands
-    before and behind the content is looked for in the text. Where several roles fit, the one with the longest
-    opening is taken, so that a system turn that the template adds by itself is not a turn of the result.
+    Each turn is found by rendering the turns so far and one more of each role, and by looking for the texts
+    around its content. Where several roles fit, the one with the longest opening is taken, so that a system
+    turn that the template adds by itself is not in the result.
 
     Raises InvalidArgument: CHAT_TEXT_INVALID, and what ``render`` raises for any conversation.
     """
@@ -99,7 +99,7 @@ def _next_turn(render: Render, turns: Sequence[Message], text: str, at: int) -> 
 
 
 def _frame(render: Render, turns: Sequence[Message], role: Role) -> tuple[str, str] | None:
-    """What stands before and behind the content of one more turn; None if the template takes none."""
+    """The texts around the content of one more turn; None if the template takes no such turn."""
     try:
         before = render(turns, False) if turns else ""
         after = render([*turns, Message(role=role, content=_PROBE)], False)

@@ -1,4 +1,4 @@
-"""Runs a model's own Jinja chat template where it can do no harm: in a child with bounded time and memory."""
+"""Runs a model's own Jinja chat template in a child process with bounded time and memory."""
 
 from __future__ import annotations
 
@@ -18,35 +18,37 @@ from tunix_rt_kit.jobs.line_child import ChildGone, ChildNotStarted, ChildTooSlo
 MAX_SOURCE_BYTES: Final = 64 * 1024
 MAX_RENDERED_CHARS: Final = 8 * 1024 * 1024
 CPU_SECONDS: Final = 2.0
-"""CPU time of renderings that go to the child together; it is killed about a second later."""
+"""CPU time of the renderings of one request; the child is killed about a second later."""
 CHILDREN: Final = 3
 _WALL_SECONDS: Final = 30.0
-"""Backstop for a child that gets no CPU time."""
+"""Ends a child that gets no CPU time."""
 _WAIT_SECONDS: Final = 30.0
 _LOOK_SECONDS: Final = 0.25
-# As much as takes a small part of the time above, so that those who wait for a child get it soon.
+# Renderings of one request: they take a small part of the time above, so that nobody waits long for a child.
 _TOGETHER: Final = 64
 _TOGETHER_BYTES: Final = 1 << 20
 _WORKER: Final = Path(__file__).with_name("jinja_worker.py")
 
 
 class JinjaSandbox:
-    """A few child processes, each started when those before it are busy, and again after it had to be killed.
-    Safe for threads."""
+    """A few child processes that render templates. Safe for threads.
+
+    Each is started when those before it are busy, and again after it had to be killed.
+    """
 
     def __init__(self, *, cpu_seconds: float = CPU_SECONDS, wall_seconds: float = _WALL_SECONDS) -> None:
         self._cpu_seconds = cpu_seconds
         self._wall_seconds = wall_seconds
         self._children = [LineChild(_WORKER) for _ in range(CHILDREN)]
         self._last = self._children[0]
-        # The last in is the first out: one caller at a time needs one child.
+        # Last in, first out: callers that come one at a time need one child.
         self._free: queue.LifoQueue[LineChild] = queue.LifoQueue()
         for child in reversed(self._children):
             self._free.put(child)
 
     @property
     def pid(self) -> int | None:
-        """The process id of the child that was last at work, None before the first rendering."""
+        """The process id of the child that rendered last, None before the first rendering."""
         return self._last.pid
 
     def render(self, source: str, renderings: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -73,7 +75,7 @@ class JinjaSandbox:
         return texts
 
     def close(self) -> None:
-        """End the children, if there are any; the next rendering starts another."""
+        """End the children; the next rendering starts another."""
         for child in self._children:
             child.close()
 
@@ -97,7 +99,7 @@ class JinjaSandbox:
         return reply
 
     def _taken(self) -> LineChild:
-        """A child that is not busy; raises CallerLeft if nobody waits for it any more."""
+        """A child that is not busy; raises CallerLeft when the caller leaves."""
         deadline = time.monotonic() + _WAIT_SECONDS
         while time.monotonic() < deadline:
             check()
@@ -109,7 +111,7 @@ class JinjaSandbox:
 
 
 def _parts(encoded: Sequence[str]) -> Iterator[Sequence[str]]:
-    """What goes to a child together."""
+    """The renderings of each request."""
     part: list[str] = []
     size = 0
     for one in encoded:

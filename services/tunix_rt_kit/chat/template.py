@@ -32,7 +32,7 @@ BUILTIN_FORMATS: Final[Mapping[BuiltinName, TextFormat]] = {
 }
 MAX_SYSTEM_INSTRUCTION_CHARS: Final = 20_000
 _BUILTIN_REVISION: Final = 1
-"""Part of the digest: raised whenever a built-in template starts to write a different text."""
+"""Part of the digest. It is raised whenever a built-in template starts to write a different text."""
 _PROBE: Final = "\ue000"
 """Stands for a text; a private-use character that no template writes by itself."""
 # Texts that many chat templates change, by what they are.
@@ -54,10 +54,10 @@ _TEXTS: Final = {
 
 
 class ChatTemplate(BaseModel):
-    """A built-in template or Jinja source, with the system instruction that goes before every conversation.
+    """A built-in template or Jinja source, and the system instruction that goes before every conversation.
 
-    Made by `built_in` or `from_jinja`, which check their arguments. ``bos_token`` and ``eos_token`` are
-    texts, and belong to Jinja alone: the built-in ones know their own.
+    Make one with `built_in`, `from_jinja` or `of`. ``bos_token`` and ``eos_token`` are texts that go with
+    Jinja source alone: built-in templates know their own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -118,7 +118,7 @@ class ChatTemplate(BaseModel):
     def from_jinja(
         cls, source: str, *, eos_token: str, bos_token: str = "", system_instruction: str = ""
     ) -> Self:
-        """A model's own template. The source is not run here; `check` does that."""
+        """A model's own template. The source is not run here; `check` runs it."""
         return cls(
             jinja=source, bos_token=bos_token, eos_token=eos_token, system_instruction=system_instruction
         )
@@ -140,26 +140,26 @@ class ChatTemplate(BaseModel):
         return self.bos_token if self.builtin is None else BUILTIN_FORMATS[self.builtin].bos
 
     def jinja_source(self) -> str:
-        """Jinja source that renders any conversation as this template does, its system instruction included.
+        """Jinja source that renders any conversation as this template does, system instruction included.
 
-        ``bos_token`` and ``eos_token`` are variables in it: `start_of_text` and `end_of_turn`.
+        ``bos_token`` and ``eos_token`` are variables in it, for `start_of_text` and `end_of_turn`.
         """
         source = self.jinja if self.builtin is None else builtin_source(self.builtin)
         return with_system_instruction(source or "", self.system_instruction)
 
     @property
     def markers(self) -> tuple[str, ...]:
-        """Texts that must each be one token of any tokenizer that this template is used with."""
+        """Texts that must each be a single token of every tokenizer that is used with this template."""
         if self.builtin is not None:
             return BUILTIN_FORMATS[self.builtin].markers
         return tuple(dict.fromkeys(marker for marker in (self.bos_token, self.eos_token) if marker))
 
     def with_system_instruction(self, messages: Sequence[Message]) -> Sequence[Message]:
-        """The conversation as a program takes it that knows the template but not its system instruction.
+        """The conversation with the system instruction in it, for programs that know the template alone.
 
-        The instruction is a leading system message, or, where the built-in template has no system turn, put
-        before the first user text. A conversation that brings its own keeps it. Raises InvalidArgument
-        (CHAT_MESSAGES_INVALID) for no message at all.
+        The instruction becomes a leading system message; where the built-in template has no system turn, it
+        is put before the first user text. A conversation that brings its own instruction keeps it. Raises
+        InvalidArgument (CHAT_MESSAGES_INVALID) for no message at all.
         """
         full = self._with_system(messages)
         if self.builtin is None or BUILTIN_FORMATS[self.builtin].system_turn or full[0].role != "system":
@@ -169,7 +169,7 @@ class ChatTemplate(BaseModel):
         return (first.model_copy(update={"content": folded}), *rest)
 
     def render(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
-        """The conversation as text, with the opening of the model's turn at its end if asked for.
+        """The conversation as text, with the opening of the model's turn at its end if that is asked for.
 
         The system instruction becomes a leading system message, unless the conversation brings its own.
         Raises InvalidArgument: CHAT_MESSAGES_INVALID, CHAT_MARKER_IN_CONTENT or CHAT_TEMPLATE_INVALID.
@@ -183,9 +183,9 @@ class ChatTemplate(BaseModel):
     def split_examples(self, conversations: Sequence[Sequence[Message]]) -> list[tuple[str, str]]:
         """(prompt, response) of each conversation, whose last message is what the model is to learn.
 
-        The prompt is the rendering of all messages but the last with the generation prompt, which is what the
-        evaluator feeds; the response is the rest of the full rendering. Raises InvalidArgument: as `render`,
-        and CHAT_TEMPLATE_PREFIX when the full rendering does not begin with the prompt.
+        The prompt is all messages but the last, with the generation prompt: what the evaluator asks. The
+        response is the rest of the full rendering. Raises InvalidArgument: as `render`, and
+        CHAT_TEMPLATE_PREFIX when the full rendering does not begin with the prompt.
         """
         for messages in conversations:
             if not messages or messages[-1].role != "assistant":
@@ -200,9 +200,9 @@ class ChatTemplate(BaseModel):
         return [_split(prompt, full) for prompt, full in zip(texts[::2], texts[1::2], strict=True)]
 
     def split_turns(self, turns: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-        """`split_examples` of conversations that are a user's text and the assistant's reply to it.
+        """`split_examples` of conversations of a user's text and the assistant's reply to it.
 
-        Many times faster where the template is built in. Raises as `split_examples`.
+        It is many times faster where the template is built in. Raises as `split_examples`.
         """
         known = BUILTIN_FORMATS[self.builtin] if self.builtin is not None else None
         # No control text holds a line break, so none stands across two texts.
@@ -216,7 +216,7 @@ class ChatTemplate(BaseModel):
 
     @cached_property
     def frame(self) -> Frame:
-        """What the template writes around a user's text and the reply to it; raises as `split_examples`."""
+        """What the template writes around a user's text and its reply; raises as `split_examples`."""
         prompt, response = self.split_example(_exchange(_PROBE, _PROBE))
         # A system instruction, which may hold anything, stands before.
         opening, asked, between = prompt.rpartition(_PROBE)
@@ -227,7 +227,7 @@ class ChatTemplate(BaseModel):
 
     @cached_property
     def control_texts(self) -> tuple[str, ...]:
-        """Texts that a message must not hold: ``markers``, and what of their kind Jinja source writes too.
+        """Texts that a message must not hold: `markers`, and others that Jinja source writes like them.
 
         Raises as `split_examples`.
         """
@@ -241,7 +241,7 @@ class ChatTemplate(BaseModel):
     def _split_built_in(
         self, conversations: Sequence[Sequence[Message]], opening: str
     ) -> list[tuple[str, str]]:
-        # No text holds a control text, so the response begins where the last turn was opened.
+        # No message holds a control text, so the response begins where the last turn was opened.
         examples = []
         for full in self._render_all([(messages, False) for messages in conversations]):
             end = full.rindex(opening) + len(opening)
@@ -251,17 +251,17 @@ class ChatTemplate(BaseModel):
     def parse(self, text: str) -> list[Message]:
         """The turns of a text that `render` wrote, with or without the opening of the model's turn.
 
-        What the template trims stays trimmed, and what it folds into a turn stays there; the system
-        instruction is left out, like any other text that the template adds by itself. Raises
-        InvalidArgument (CHAT_TEXT_INVALID), naming the place where no turn begins or none ends.
+        White space that the template trims is lost, and a folded system instruction stays in its turn. Texts
+        that the template adds by itself are left out. Raises InvalidArgument (CHAT_TEXT_INVALID), naming the
+        place where no turn begins or none ends.
         """
         return parse_conversation(self.render, text)
 
     def check(self) -> None:
-        """Try the template on a small conversation, as a training example.
+        """Try the template on a small training example.
 
         Raises InvalidArgument: CHAT_TEMPLATE_INVALID when it fails, drops a text or does not close the
-        model's turn with `end_of_turn`, CHAT_TEMPLATE_PREFIX as `split_example`.
+        model's turn with `end_of_turn`; CHAT_TEMPLATE_PREFIX as `split_example`.
         """
         question, reply = "What is 2 + 2?", "Answer: 4"
         prompt, response = self.split_example(
@@ -329,10 +329,10 @@ def _invalid(problem: str) -> InvalidArgument:
 
 
 def losses(template: ChatTemplate) -> list[str]:
-    """What of hostile texts the template does not write as it is, or refuses, in words.
+    """Which hostile texts the template changes or refuses, in words.
 
-    A row that holds such a text is dropped or refused when a dataset is built, though not because it stands
-    here: each row is looked at. Raises InvalidArgument for a template that fails on any text.
+    A build drops or refuses rows with such texts by looking at each row, not by this list. Raises
+    InvalidArgument for a template that fails on any text.
     """
     turns = {name: (_PLAIN, reply) for name, reply in _REPLIES.items()}
     turns |= {f"{name}, in a reply": (_PLAIN, text) for name, text in _TEXTS.items()}
@@ -342,7 +342,7 @@ def losses(template: ChatTemplate) -> list[str]:
 
 
 def _is_lost(template: ChatTemplate, turn: tuple[str, str]) -> bool:
-    # Named already, as one of the control texts.
+    # The list names it already, as a control text.
     if any(held in text for held in template.control_texts for text in turn):
         return False
     try:

@@ -1,4 +1,4 @@
-"""How a trace's reasoning and answer are written in the text that a model learns.
+"""How a trace is written as the text that a model learns.
 
 The style ``numbered``::
 
@@ -7,7 +7,8 @@ The style ``numbered``::
     2. second step
     Answer: 42
 
-and ``answer-only`` is its last line alone."""
+and ``answer-only`` is its last line alone.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +28,8 @@ ANSWER_LABEL: Final = "Answer:"
 def render_response(steps: Sequence[str], final_answer: str, style: ReasoningStyle = "numbered") -> str:
     """The text of a model's turn: reasoning and answer to the byte, without any chat marker.
 
-    A step of several lines keeps them. With no steps ``numbered`` is the answer alone. Raises
-    InvalidArgument (REASONING_STYLE_UNKNOWN).
+    Steps keep their line breaks. Without steps, ``numbered`` is the answer alone. Raises InvalidArgument
+    (REASONING_STYLE_UNKNOWN).
     """
     if style not in REASONING_STYLES:
         raise InvalidArgument(

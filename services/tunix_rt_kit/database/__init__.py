@@ -1,5 +1,4 @@
-"""One way to SQLite and PostgreSQL: engine, sessions, migrations, portable column types, request ids,
-errors."""
+"""SQLite and PostgreSQL alike: engine, sessions, migrations, column types, request ids and errors."""
 
 from tunix_rt_kit.database.columns import CanonicalJson, UtcDateTime, bulk_insert
 from tunix_rt_kit.database.engine import Database, transaction_lock

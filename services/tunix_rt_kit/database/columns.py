@@ -30,7 +30,7 @@ from tunix_rt_kit.artifacts.canonical import canonical_json
 
 # With 9 columns well below the 32,766 values that a statement may have.
 _SQLITE_ROWS: Final = 500
-# From the narrow type to the wide one, since SQLAlchemy derives BigInteger from Integer.
+# BigInteger comes before Integer, which it derives from.
 _BINARY_TYPES: Final[Sequence[tuple[type[TypeEngine[Any]], str]]] = (
     (BigInteger, "int8"),
     (Integer, "int4"),
@@ -66,9 +66,8 @@ class UtcDateTime(TypeDecorator[datetime]):
 class CanonicalJson(TypeDecorator[Any]):
     """A JSON value as RFC 8785 text, so that the bytes are the same in every database.
 
-    It is text and not JSONB because JSONB has an order and a number format of its own, and takes no NUL. A
-    float without a fraction comes back as an int, as the canonical form has it. Python's None is the
-    database's NULL.
+    It is not JSONB, which has an order and a number format of its own and takes no NUL. A float without a
+    fraction comes back as an int. None is NULL.
     """
 
     impl = Text
@@ -126,7 +125,7 @@ def _copy(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]
 
 
 def _insert(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    # ``executemany`` gives up the interpreter's lock at each row, and waits for it while others compute.
+    # ``executemany`` releases the interpreter's lock at each row, and waits for it while others compute.
     names = list(rows[0])
     dialect = connection.dialect
     convert = [_binder(table.c[name].type, dialect) for name in names]
@@ -147,7 +146,7 @@ def _insert(connection: Connection, table: Table, rows: Sequence[Mapping[str, An
 
 
 def _binder(column_type: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
-    """What turns a value into one that SQLite takes; None where it does so as it is."""
+    """What turns a value into one that SQLite takes; None where it takes it as it is."""
     plain = _plain(column_type)
     if isinstance(plain, LargeBinary):
         return None

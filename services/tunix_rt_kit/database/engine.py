@@ -75,8 +75,8 @@ _guard: ContextVar[Callable[[Session], None] | None] = ContextVar("tunix_rt_guar
 def translated(where: str) -> Iterator[None]:
     """Turn a failure of the database at ``where`` (its URL without the password) into a domain error.
 
-    A violated constraint (IntegrityError) and a mistake in a statement stay SQLAlchemy's errors: only the
-    repository knows what they mean.
+    A violated constraint and a mistake in a statement stay SQLAlchemy's errors: the repository knows what
+    they mean.
     """
     try:
         yield
@@ -124,13 +124,13 @@ class Database:
 
     Args:
         url: ``sqlite:////absolute/path.db`` or ``postgresql://user:password@host:port/name``. No connection
-        is made yet.
+            is made yet.
 
     Raises InvalidArgument(DATABASE_URL_INVALID) for any other URL. All methods that touch the database raise
     Unavailable (DATABASE_UNAVAILABLE, DATABASE_BUSY), FailedPrecondition (DATABASE_READ_ONLY,
     DATABASE_REFUSED, DATABASE_NOT_MIGRATED), ResourceExhausted (DATABASE_FULL), Aborted (DATABASE_CONFLICT)
-    or DataLoss (DATABASE_CORRUPT); a violated constraint stays SQLAlchemy's IntegrityError, for the
-    repository to translate.
+    or DataLoss (DATABASE_CORRUPT). A violated constraint stays SQLAlchemy's IntegrityError: the repository
+    translates it.
     """
 
     def __init__(self, url: str) -> None:
@@ -146,7 +146,7 @@ class Database:
                 isolation_level="REPEATABLE READ", postgresql_readonly=True
             )
             self._writer = self.engine
-        # SQLite has one writer at a time; waiting in line here is fairer than its sleeping and trying again.
+        # SQLite has one writer at a time. Waiting in line here is fairer than its sleeping and trying again.
         self._turn = threading.Lock() if self.dialect == "sqlite" else nullcontext()
 
     @contextmanager
@@ -164,9 +164,9 @@ class Database:
     def write(self) -> Iterator[Session]:
         """A session that commits when the block ends well, to disk, and rolls back when it raises.
 
-        On SQLite it holds the write lock from its start, so what it reads cannot change under it; on
-        PostgreSQL it is READ COMMITTED: use ``transaction_lock``, constraints or SELECT FOR UPDATE. Do not
-        nest. A call that has committed something is carried to its end, whether its caller waits or not.
+        On SQLite it holds the write lock from its start, so that nothing it reads can change. On PostgreSQL
+        it is READ COMMITTED: use ``transaction_lock``, constraints or SELECT FOR UPDATE. Do not nest. A call
+        that has committed something is carried to its end, even when its caller leaves.
         """
         with translated(self.where), self._turn, Session(self._writer, expire_on_commit=False) as session:
             check()
@@ -182,9 +182,9 @@ class Database:
         """Bring the schema to ``revision`` in one transaction; servers that start at once take turns.
 
         Args:
-            script_location: folder of the Alembic scripts, best as ``package:folder``, which an installed
-            wheel has too. version_table: the table of the applied revision, one per service; the service's
-            ``env.py`` names it too. revision: the target.
+            script_location: folder of the Alembic scripts, as ``package:folder``.
+            version_table: the table of the applied revision, one per service; its ``env.py`` names it too.
+            revision: the target.
         """
         config = Config()
         config.set_main_option("script_location", script_location.replace("%", "%%"))
@@ -219,7 +219,7 @@ class Database:
 
 @contextmanager
 def _interruptible(session: Session) -> Iterator[None]:
-    """Break off what the database does for a caller who leaves; raises CallerLeft then."""
+    """Break off what the database does when the caller leaves; raises CallerLeft then."""
     if current_caller() is None:
         yield
         return
@@ -339,12 +339,12 @@ def _foreign_keys_off(connection: Connection) -> Iterator[None]:
 
 
 def run(metadata: MetaData, version_table: str) -> None:
-    """Run the migrations on the connection that ``Database.upgrade`` handed over.
+    """What every service's Alembic ``env.py`` does: migrate on the connection of ``Database.upgrade``.
 
     Args:
         metadata: the service's tables, for comparison when a new revision is written.
-        version_table: where the applied revision stands; one per service, so that services may share a
-        database.
+        version_table: the table of the applied revision, one per service, so that services may share a
+            database.
 
     Raises TypeError if Alembic was started in another way.
     """

@@ -1,4 +1,4 @@
-"""LoRA adapters as files, in the format of ``peft``. Needs numpy alone."""
+"""LoRA adapters as files, in the format of ``peft``; needs numpy alone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"
 """Every linear projection of a layer, of any family, by its Hugging Face name."""
 
 PREFIX = "base_model.model."
-"""What ``peft`` puts in front of the base model's names."""
+"""Put by ``peft`` in front of the base model's names."""
 
 _A, _B = ".lora_A.weight", ".lora_B.weight"
 _MAX_RANK = 1 << 16
@@ -31,7 +31,7 @@ _PARTIAL = ("rank_pattern", "alpha_pattern", "layers_to_transform", "layer_repli
 
 
 class Adapter:
-    """An adapter that was read: ``rank``, ``alpha``, ``target_modules``, and its tensors by name."""
+    """An adapter from files: ``rank``, ``alpha``, ``target_modules``, and tensors to take by module."""
 
     def __init__(self, config: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[Any]]) -> None:
         self.rank: int = config["r"]
@@ -44,7 +44,7 @@ class Adapter:
 
         Raises:
             InvalidArgument: ADAPTER_MISMATCH, naming the tensor that is missing or has another shape.
-            DataLoss: ADAPTER_INVALID, naming the tensor that holds what is no finite number.
+            DataLoss: ADAPTER_INVALID, naming the tensor that holds a number that is not finite.
         """
         shapes = {_A: (self.rank, inputs), _B: (outputs, self.rank)}
         pair = []
@@ -65,7 +65,7 @@ class Adapter:
         return pair[0], pair[1]
 
     def targets(self, module: str) -> bool:
-        """Whether ``module`` has a pair, by the names that the configuration gives."""
+        """Whether the configuration says that ``module`` has a pair."""
         return module.rsplit(".", 1)[-1] in self.target_modules
 
     def require_all_taken(self) -> None:
@@ -90,7 +90,7 @@ def write_adapter(
         pairs: A [rank, inputs] and B [outputs, rank] by the base model's module.
         rank: inner width of every pair.
         alpha: B A is scaled by ``alpha / rank``.
-        base_model: what the adapter is for, as ``base_model_name_or_path``.
+        base_model: the model that the adapter is for, as ``base_model_name_or_path``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, npt.NDArray[Any]] = {}

@@ -1,15 +1,16 @@
-"""Attention of every family: what Tunix's own modules get wrong is put right here, once.
+"""Attention of every family, which puts right what Tunix's own modules get wrong.
 
 Of google-tunix 0.1.7, measured against ``transformers``:
 
-- Llama and Qwen3 turn by a base of 1e6 whatever ``ModelConfig.rope_theta`` says, and Gemma 2 by 1e4; none
-  but Gemma 3 knows a scaling.
+- Llama and Qwen3 ignore ``ModelConfig.rope_theta`` and turn by a base of 1e6, Gemma 2 by 1e4; none but Gemma
+3
+  scales frequencies.
 - Gemma 2 compares a sliding window in positions with columns of keys, which differ in packed and in
   left-padded rows; Gemma 3's window is wrong where several tokens are read behind a filled cache.
-- Gemma divides scores by the square root of the head's size, whatever ``query_pre_attn_scalar`` says, and
-  takes their softmax in the model's type.
-- Gemma keeps keys and values in one weight, so that LoRA would give both the same A, which ``peft`` has no
-  way to say."""
+- Gemma ignores ``query_pre_attn_scalar``, divides scores by the square root of the head's size, and takes
+  their softmax in the model's type.
+- Gemma keeps keys and values in one weight: LoRA would give both the same A, which ``peft`` cannot express.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +27,10 @@ from tunix_rt_kit.models.config import ModelConfig, Rope
 
 Cache = dict[str, jax.Array]
 """Of one layer: ``k`` [B, KV heads, head dim, S], ``v`` [B, KV heads, S, head dim], and ``end_index`` [B],
-each row's next column.
-
-Tunix puts the columns before the heads; a product with either would first have to be turned round."""
-
+each row's next column. Tunix's order of axes would cost a transposition for each product."""
 
 Product = Callable[[jax.Array, jax.Array], jax.Array]
-"""Of rows [R, inputs] and weights, which it may want laid out in a way of its own, to [R, outputs]."""
+"""A kernel: rows [R, inputs] times weights, in a layout of its own, to [R, outputs]."""
 
 
 class Attention(nnx.Module):
@@ -44,7 +42,7 @@ class Attention(nnx.Module):
         norms: those of queries and keys, where the family has them.
         rngs: for the fresh weights.
 
-    ``product``, see ``Decoder.only_run``, replaces the projections' own products where it is set.
+    Where ``product`` is set, see ``Decoder.only_run``, it computes the projections.
     """
 
     def __init__(
@@ -77,10 +75,10 @@ class Attention(nnx.Module):
 
         Args:
             x: [B, T, D].
-            positions: [B, T], what the rotary embedding counts; it restarts in each packed segment.
-            cache: what came before, or None; S is T without one.
-            mask: [B, T, S] bool. A sliding window is taken off it here: it counts columns, which within a
-                segment are as far apart as positions.
+            positions: [B, T] for the rotary embedding; they restart in each packed segment.
+            cache: of the tokens before, or None; then S is T.
+            mask: [B, T, S] bool. A sliding window is applied here, in columns, which within a segment are as
+                far apart as positions.
         """
         query, key, value = self._projected(x)
         frequencies = self.config.rope_of(self.layer)

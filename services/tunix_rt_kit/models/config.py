@@ -1,4 +1,4 @@
-"""Reads the fields of a ``config.json``, and refuses by name and value those that cannot be honoured."""
+"""A model's ``config.json``: its fields, checked one by one, and what they say as a ``ModelConfig``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RopeKind = Literal["default", "linear", "llama3"]
 CONFIG_FILE: Final = "config.json"
 _ROPE_KINDS: Final = ("default", "linear", "llama3")
 _SHOWN: Final = 200
-# Beyond any model there is; what is computed from larger ones would fill the memory before a weight is read.
+# Beyond any model there is. Larger ones would fill the memory before a weight is read.
 _MOST: Final = {
     "num_hidden_layers": 1 << 10,
     "num_attention_heads": 1 << 12,
@@ -31,7 +31,7 @@ _LEAST, _GREATEST = 1e-12, 1e12
 class Rope:
     """Rotary position embedding: its base, and how its frequencies are scaled for longer contexts.
 
-    ``factor`` counts for ``linear`` and ``llama3``, the last three for ``llama3`` alone.
+    ``factor`` belongs to ``linear`` and ``llama3``, the last three to ``llama3`` alone.
     """
 
     theta: float
@@ -42,7 +42,7 @@ class Rope:
     original_context: float = 8192.0
 
     def inverse_frequencies(self, head_dim: int) -> tuple[float, ...]:
-        """Radians by which each of the ``head_dim / 2`` pairs turns from one position to the next."""
+        """How far each of the ``head_dim / 2`` pairs turns from one position to the next, in radians."""
         plain = [self.theta ** (-2 * pair / head_dim) for pair in range(head_dim // 2)]
         if self.kind == "linear":
             return tuple(frequency / self.factor for frequency in plain)
@@ -68,10 +68,10 @@ class Rope:
 class ModelConfig:
     """What ``config.json`` says of a model, checked.
 
-    ``hidden_size`` is the width of the residual stream. ``layer_norms`` names the norms of a layer as Hugging
-    Face does. ``query_scale`` multiplies the attention scores; the softcaps bound scores and logits by
-    ``cap * tanh(x / cap)``. A layer whose entry in ``windowed`` is true attends to the last ``window`` tokens
-    only (the one that asks among them) and turns by ``local_rope``; the others see all tokens and turn by
+    ``hidden_size`` is the width of the residual stream. ``layer_norms`` are Hugging Face's names of the norms
+    of a layer. ``query_scale`` multiplies the attention scores; the softcaps bound scores and logits by
+    ``cap * tanh(x / cap)``. A layer whose entry in ``windowed`` is true attends to the last ``window``
+    tokens, the querying one included, and turns by ``local_rope``; the others see all tokens and turn by
     ``rope``.
     """
 
@@ -152,13 +152,12 @@ class ModelConfig:
 
 
 def unsupported(folder: Path, field: str, found: Any, wanted: str, *, file: str = "") -> FailedPrecondition:
-    """The error for a folder whose ``field``, of ``file`` where that is not said by it, is not what is
-    supported."""
+    """The error for a folder whose ``field`` (of ``file``) has a value that is not supported."""
     return unfit(folder, field, f"is {found!r:.{_SHOWN}}; {wanted}", file=file)
 
 
 def unfit(folder: Path, field: str, problem: str, *, file: str = "") -> FailedPrecondition:
-    """The error for a folder with a ``problem`` in ``field``, which may be a file."""
+    """The error for a folder with a ``problem`` in ``field`` (of ``file``), or in a file of that name."""
     return FailedPrecondition(
         f"{folder}: {file and f'{file}: '}{field} {problem}",
         reason="BASE_MODEL_UNSUPPORTED",
@@ -197,7 +196,7 @@ class Fields:
         return value
 
     def number(self, field: str, default: float | None = None) -> float:
-        """A positive number, neither so small nor so large that nothing can be computed with it."""
+        """A positive number of a size that can be computed with."""
         value = self._values.get(field, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not _LEAST <= value <= _GREATEST:
             raise self.refusal(
@@ -217,13 +216,13 @@ class Fields:
         return value
 
     def require(self, field: str, wanted: Any) -> None:
-        """Refuse every value but ``wanted``; absence is as good."""
+        """Refuse every value but ``wanted``; the field may be absent."""
         value = self._values.get(field, wanted)
         if value != wanted:
             raise self.refusal(field, value, f"only {wanted!r} is supported")
 
     def refuse(self, field: str) -> None:
-        """Refuse any value that says something."""
+        """Refuse the field, unless it is empty, false or absent."""
         if self._values.get(field):
             raise self.refusal(field, self._values[field], "it is not supported; it must be absent")
 
@@ -266,7 +265,7 @@ class Fields:
         return heads, kv_heads, head_dim
 
     def sizes(self, *, default_head_dim: int | None = None) -> dict[str, Any]:
-        """What every family reads alike, by the names of ``ModelConfig``."""
+        """The fields that every family reads alike, by their names in ``ModelConfig``."""
         heads, kv_heads, head_dim = self.heads(default_head_dim=default_head_dim)
         return {
             "num_layers": self.count("num_hidden_layers"),
@@ -281,8 +280,7 @@ class Fields:
         }
 
     def rope(self, *, default_theta: float = 10_000.0) -> Rope:
-        """The rotary embedding, in the spelling of older files (``rope_theta`` and ``rope_scaling``) or of
-        newer ones (``rope_parameters``)."""
+        """The rotary embedding: ``rope_theta`` and ``rope_scaling``, or newer files' ``rope_parameters``."""
         older, newer = self._values.get("rope_scaling"), self._values.get("rope_parameters")
         if older and newer and older != newer:
             raise self.refusal("rope_parameters", newer, f"it contradicts rope_scaling, which is {older}")
@@ -293,7 +291,7 @@ class Fields:
         )
 
     def rope_for(self, field: str, *, theta: float) -> Rope:
-        """The rotary embedding that the object ``field`` describes, of base ``theta`` unless it names one."""
+        """The rotary embedding of the object ``field``, with base ``theta`` unless it names one."""
         return self._rope(field, theta, None)
 
     def _rope(self, field: str, theta: float, context: int | None) -> Rope:
@@ -315,6 +313,6 @@ class Fields:
             raise inner.refusal("low_freq_factor", low, f"it must be below high_freq_factor ({high})")
         original = inner.number("original_max_position_embeddings", context)
         if "original_max_position_embeddings" in self:
-            # Said beside the object, it goes before what the object says: so transformers has it.
+            # Beside the object it wins over the object's own, as in transformers.
             original = self.number("original_max_position_embeddings")
         return Rope(theta, cast(RopeKind, kind), inner.number("factor"), low, high, original)

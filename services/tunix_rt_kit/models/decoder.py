@@ -1,4 +1,4 @@
-"""What the models of all families have in common."""
+"""The base of the models of all families."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Caches = dict[str, dict[str, jax.Array]]
 
 
 class Decoder(nnx.Module):
-    """A Tunix model that was mended and given an LM head that can be computed at chosen tokens alone.
+    """A Tunix model, mended, whose LM head can be computed at chosen tokens alone.
 
-    A family's class inherits from this and from Tunix's class, in this order. ``description`` is what was
-    read from ``config.json``; ``paths`` maps the name of a tensor within a layer, as Hugging Face has it, to
-    its path within Tunix's layer, ``final_norm_path`` is that of the last norm.
+    A family's class inherits from this and from Tunix's class, in this order. ``description`` is its
+    ``config.json``. ``paths`` maps Hugging Face's name of a tensor within a layer to its path within Tunix's
+    layer; ``final_norm_path`` is the path of the last norm.
     """
 
     paths: ClassVar[Mapping[str, str]] = {
@@ -58,8 +58,8 @@ class Decoder(nnx.Module):
             positions: [B, T] of each token in its sequence.
             cache: see ``init_cache``, or None.
             attention_mask: [B, T, S] bool: the columns that a token may attend to. S is T without a cache.
-            supervised: [K], places among the B * T tokens. Over a big vocabulary the head costs as much as
-                several layers, and most tokens of a training row (prompts, padding) are not learned.
+            supervised: [K], indices into the B * T tokens: those that are learned. Over a big vocabulary the
+                head costs as much as several layers, and most tokens of a training row are not learned.
 
         Returns:
             Logits [B, T, vocabulary], or [K, vocabulary] where ``supervised`` is given.
@@ -72,9 +72,9 @@ class Decoder(nnx.Module):
     def hidden_states(
         self, tokens: jax.Array, positions: jax.Array, cache: Caches | None, mask: jax.Array
     ) -> tuple[jax.Array, Caches | None]:
-        """What the last layer puts out, [B, T, D], before the last norm; arguments as for calling the model.
+        """Output of the last layer, [B, T, D], before the last norm; arguments as for calling the model.
 
-        qwix intercepts ``__call__`` alone: of a model with LoRA, call the model.
+        qwix intercepts ``__call__`` alone: call a model with LoRA itself.
         """
         hidden = self.embedder.encode(tokens)
         filled: Caches | None = None if cache is None else {}
@@ -93,9 +93,9 @@ class Decoder(nnx.Module):
         return output
 
     def head(self, hidden: jax.Array) -> jax.Array:
-        """Float32 logits [..., vocabulary] of what ``hidden_states`` returned, [..., D].
+        """Float32 logits [..., vocabulary] of ``hidden_states`` [..., D].
 
-        Rounded to bfloat16 many would be equal, and the choice between them arbitrary.
+        In bfloat16 many would be equal, and the choice between them arbitrary.
         """
         normed = self.final_norm(hidden)
         tied = self.description.tied
@@ -109,12 +109,12 @@ class Decoder(nnx.Module):
         return logits if cap is None else jnp.tanh(logits / cap) * cap
 
     def only_run(self) -> None:
-        """Have products of activations and weights computed as fast as this host does them.
+        """Use the fastest kernels of this host for products of activations and weights.
 
-        They are summed in float32 and rounded once: a CPU computes such products of bfloat16 two to four
-        times as fast as those that are summed in bfloat16. In float32 on a CPU the weights come first, and
-        are laid out anew for it: XLA packs the second factor for each product, which costs as much as the
-        product of a few rows. Automatic gradients would mix types, so this is for models that are only run.
+        They accumulate in float32 and round once: in bfloat16 a CPU is two to four times as fast so. In
+        float32 on a CPU the weights are the first factor, laid out for it: XLA packs the second factor for
+        each product, which costs as much as the product of a few rows. Gradients would mix types, so this is
+        for models that are not trained.
         """
         in_float32 = self.embedder.input_embedding.dtype == jnp.float32
         self.weights_first = in_float32 and jax.default_backend() == "cpu"
@@ -132,8 +132,10 @@ class Decoder(nnx.Module):
             self._lay_out(self.lm_head.w, 1)
 
     def _lay_out(self, weights: Any, inputs: int) -> None:
-        """Make weights whose first axes are ``inputs`` a matrix [outputs, inputs] where they come first;
-        else they stay as they are, and may be those of a model that stays loaded."""
+        """Make weights with ``inputs`` axes of inputs a matrix [outputs, inputs], if weights come first.
+
+        Otherwise they stay as they are, and may be shared with a model that stays loaded.
+        """
         if self.weights_first:
             value = weights[...]
             weights.set_value(value.reshape(math.prod(value.shape[:inputs]), -1).T)
@@ -158,7 +160,7 @@ class Decoder(nnx.Module):
 
     @classmethod
     def path_of(cls, name: str) -> str:
-        """Where the tensor that Hugging Face calls ``name`` lies in the model, joined by dots."""
+        """The path in the model of Hugging Face's tensor ``name``, joined by dots."""
         if name.startswith("model.layers."):
             _, _, layer, inner = name.split(".", 3)
             return f"layers.{layer}.{cls.paths[inner]}"
@@ -184,7 +186,7 @@ def _in_float32(x: jax.Array, weights: jax.Array) -> jax.Array:
 def _by_weights_first(x: jax.Array, weights: jax.Array) -> jax.Array:
     """``weights`` are [outputs, inputs]."""
     columns = jax.lax.dot_general(weights, x, (((1,), (1,)), ((), ())))
-    # Without the barrier XLA has the product write rows, by which it loses what it gained.
+    # Without the barrier XLA writes the product in rows, which costs what was gained.
     written: jax.Array = jax.lax.optimization_barrier(columns)  # type: ignore[no-untyped-call]
     return written.T
 
@@ -197,7 +199,7 @@ def _linear_by_weights_first(x: jax.Array, kernel: jax.Array, *_: Any, **__: Any
     return _rowwise(_by_weights_first, x, kernel)
 
 
-# By whether weights come first. They are plain functions, so that the structures of two models are equal.
+# By whether weights come first. Plain functions, so that the structures of two models are equal.
 _PRODUCTS: Final = {
     False: (_in_float32, _linear_in_float32),
     True: (_by_weights_first, _linear_by_weights_first),
@@ -210,7 +212,7 @@ def is_transposed(name: str) -> bool:
 
 
 def tunix_sizes(config: ModelConfig) -> dict[str, int]:
-    """The sizes of a model by the names that all of Tunix's configurations have for them."""
+    """A model's sizes, by their names in all of Tunix's configurations."""
     return {
         "num_layers": config.num_layers,
         "embed_dim": config.hidden_size,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from tunix_rt_kit.artifacts.store import storage_error
+from tunix_rt_kit.artifacts.store import storage_error, sync
 
 _PARTIAL = ".partial"
 _OS_ERROR = re.compile(r"os error (\d+)")
@@ -38,9 +38,9 @@ def system_error(error: SafetensorError) -> OSError:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """An empty folder to fill, which becomes ``path`` when the block ends well and its bytes are on the disk.
+    """An empty folder to fill, which becomes ``path`` when the block ends well and all is on the disk.
 
-    What was at ``path`` is replaced. When the block fails, nothing of it stays, so that there is room again.
+    It replaces what was at ``path``. When the block fails, nothing of it stays.
 
     Raises:
         ResourceExhausted: STORAGE_FULL, and the other errors of a file system, naming ``path``.
@@ -52,10 +52,10 @@ def new_folder(path: Path) -> Iterator[Path]:
         try:
             yield partial
             for entry in (*sorted(partial.rglob("*")), partial):
-                _sync(entry)
+                sync(entry)
             shutil.rmtree(path, ignore_errors=True)
             partial.rename(path)
-            _sync(path.parent)
+            sync(path.parent)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
@@ -64,11 +64,3 @@ def new_folder(path: Path) -> Iterator[Path]:
 def is_partial(path: Path) -> bool:
     """Whether a folder was being filled when its writer was killed."""
     return path.name.endswith(_PARTIAL)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

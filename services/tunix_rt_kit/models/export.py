@@ -1,7 +1,7 @@
-"""Writes whole models as Hugging Face folders: an adapter merged into its base, with numpy alone.
+"""Merges an adapter into its base model, with numpy alone, and writes the result as a Hugging Face folder.
 
-``python -m tunix_rt_kit.models.export BASE ADAPTER OUT`` does it in a process of its own, and reads from its
-input, as JSON, the fields of the ``ChatTemplate`` that the adapter was trained with.
+``python -m tunix_rt_kit.models.export BASE ADAPTER OUT`` does it in a process of its own. Its input is the
+``ChatTemplate`` that the adapter was trained with, as JSON.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ _JSON_STYLE: Final[dict[str, Any]] = {"indent": 2, "ensure_ascii": False}
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """What a model was trained to read and to end with: a chat template (Jinja source), the token that ends a
-    turn, and the one that begins a text, empty to leave what the model has."""
+    """How a model was trained to converse: a chat template (Jinja source), the token that ends a turn, and
+    the one that begins a text (empty to keep the model's)."""
 
     chat_template: str
     eos_token: str
@@ -63,7 +63,7 @@ class Conversation:
 
     @classmethod
     def by(cls, template: ChatTemplate) -> Self:
-        """The conversation of a template."""
+        """The one of a chat template."""
         return cls(template.jinja_source(), template.end_of_turn, template.start_of_text)
 
 
@@ -77,8 +77,8 @@ def merge_adapter(
 ) -> None:
     """Write the model in ``base`` with ``adapter`` merged into its weights to the new folder ``out``.
 
-    Each weight W becomes W + alpha / r * B A, added in float32 and rounded once to the type that W has.
-    Shards, their types and every other tensor stay as they are. ``out`` appears whole or not at all.
+    Each weight W becomes W + alpha / r * B A, accumulated in float32 and rounded once to the type of W.
+    Shards, types and all other tensors stay as they are. ``out`` appears whole or not at all.
 
     Args:
         base: a Hugging Face folder.
@@ -127,12 +127,7 @@ def merge_adapter(
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """A folder to fill that gets the name ``out`` when the context ends well, and is removed otherwise.
-
-    Raises:
-        AlreadyExists: EXPORT_EXISTS.
-        ResourceExhausted: STORAGE_FULL, and the other errors of a file system, naming ``out``.
-    """
+    """``durable.new_folder``, unless ``out`` exists: raises AlreadyExists (EXPORT_EXISTS) then."""
     if out.exists():
         raise AlreadyExists(
             f"{out} exists already; name a folder that does not",
@@ -144,10 +139,10 @@ def new_folder(out: Path) -> Iterator[Path]:
 
 
 def write_companions(base: Path, folder: Path, conversation: Conversation | None = None) -> None:
-    """Copy what belongs to a model beside its weights: configuration, tokenizer, licence.
+    """Copy the files of a model beside its weights: configuration, tokenizer, licence.
 
-    With a ``conversation``, its template takes the place of the base model's and its end of turn becomes the
-    EOS of tokenizer and generation; what ended a generation before ends it still.
+    A ``conversation`` replaces the chat template, and its end of turn becomes the EOS of tokenizer and
+    generation. Tokens that ended a generation before still do.
 
     Raises:
         FailedPrecondition: BASE_MODEL_UNSUPPORTED, the end of turn is no token of the model.
@@ -223,12 +218,12 @@ def _copy(base: Path, name: str, folder: Path) -> None:
         return
     with reading(base, name):
         data = read_bytes(base / name, MAX_TOKENIZER_BYTES)
-    # transformers takes a byte-order mark for an error.
+    # transformers refuses a byte-order mark.
     (folder / name).write_bytes(data.removeprefix(codecs.BOM_UTF8))
 
 
 def main(folders: list[str]) -> int:
-    """Merge; an error is one line on stderr."""
+    """Merge; an error is one line on standard error."""
     base, adapter, out = map(Path, folders)
     try:
         template = ChatTemplate.model_validate_json(sys.stdin.read())

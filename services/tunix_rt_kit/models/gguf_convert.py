@@ -20,8 +20,8 @@ from tunix_rt_kit.models.gguf_file import GgufMetadata, check_layout, model_conf
 from tunix_rt_kit.models.hf_folder import read_config
 from tunix_rt_kit.regular_files import UnfitFile
 
-# How text is cut before merging, by llama.cpp's name. The pattern is published with Qwen2 and Llama 3, which
-# differ in how many digits stay together.
+# How text is split before merging: the pattern of Qwen2 and Llama 3, which differ in how many digits stay
+# together.
 _WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -54,10 +54,10 @@ _ROPE_FACTORS = "rope_freqs.weight"
 def tokenizer_json(metadata: GgufMetadata) -> str:
     """The ``tokenizer.json`` of a GPT-2-style vocabulary.
 
-    Written out here, not by the ``tokenizers`` package, so that its bytes do not change with that package.
+    It is written here, not by the ``tokenizers`` package, so that its bytes do not change with that package.
 
-    ``tokenizer.ggml.pre`` names how text is cut before merging. ``smollm`` is: every digit apart, then
-    GPT-2's own pattern, no space put in front. Qwen's text is composed (NFC) before; Llama 3 takes a word
+    ``tokenizer.ggml.pre`` names how text is split before merging. ``smollm`` takes every digit apart, then
+    GPT-2's own pattern, without a space in front. Qwen's text is composed (NFC) first; Llama 3 takes a word
     that is a token without merging.
 
     Raises:
@@ -97,7 +97,7 @@ def tokenizer_json(metadata: GgufMetadata) -> str:
 
 
 def tokenizer_config(metadata: GgufMetadata) -> dict[str, Any]:
-    """The ``tokenizer_config.json``; the class is the one that takes ``tokenizer.json`` as it is."""
+    """The ``tokenizer_config.json``; its class takes ``tokenizer.json`` as it is."""
     tokens = metadata.tokens
 
     def token(name: str) -> str | None:
@@ -131,9 +131,9 @@ def _cutting(pre: str) -> list[dict[str, Any]]:
 def convert_gguf(gguf_path: Path, folder: Path, progress: Callable[[int, int], None]) -> None:
     """Write config.json, generation_config.json, the tokenizer and the weights into ``folder``.
 
-    The dequantised float32 weights are rounded to bfloat16, the type in which these models are published: the
-    relative error (0.14%) is far below that of 4-bit quantisation, and float32 and bfloat16 runs then
-    start from the very same weights.
+    The dequantised weights are rounded to bfloat16, the type of the published models. The relative error
+    (0.14%) is far below that of 4-bit quantisation, and runs in float32 and bfloat16 start from equal
+    weights.
 
     Args:
         gguf_path: a GGUF file of the architecture ``llama``, ``qwen2`` or ``qwen3``.
@@ -153,7 +153,7 @@ def convert_gguf(gguf_path: Path, folder: Path, progress: Callable[[int, int], N
     config = model_config(
         metadata,
         tied="output.weight" not in by_name,
-        # GGUF names the fastest axis first.
+        # GGUF has the fastest axis first.
         vocab_size=int(by_name["token_embd.weight"].shape[-1]),
         rope_factors=None if factors is None else factors.data.ravel().tolist(),
     )
@@ -179,15 +179,15 @@ def _opened(path: Path) -> gguf.GGUFReader:
     except UnfitFile as error:
         raise refusal(f"{path} {error.strerror}") from error
     except (ValueError, LookupError, ArithmeticError, TypeError) as error:
-        # Whatever its library makes of types and places that are not there.
+        # The library raises all of these for types and places that are not there.
         raise refusal(f"{path} is not a GGUF file that can be read: {error}") from error
 
 
 def unpermute_rotary(weight: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.float32]:
     """Undo llama.cpp's reordering of a Q or K projection.
 
-    llama.cpp stores the rows of each head so that the two members of a rotary pair are neighbours; Hugging
-    Face (and Tunix) keep all first members, then all second members.
+    In each head llama.cpp puts the two rows of a rotary pair side by side; Hugging Face and Tunix have all
+    first rows, then all second rows.
 
     Args:
         weight: [heads * head_dim, width].
@@ -200,8 +200,8 @@ def unpermute_rotary(weight: npt.NDArray[np.float32], heads: int) -> npt.NDArray
 def _tensors(
     reader: gguf.GGUFReader, metadata: GgufMetadata
 ) -> Iterator[tuple[str, str, npt.NDArray[np.float32], int | None]]:
-    """Of each tensor its name in the file, Hugging Face's, its values, and the heads whose rows llama.cpp put
-    into another order."""
+    """Of each tensor its name in the file, Hugging Face's name, its values, and how many heads llama.cpp
+    reordered (None: it did not)."""
     prefix = metadata.architecture
     query_heads = metadata.count(f"{prefix}.attention.head_count")
     key_heads = metadata.count(f"{prefix}.attention.head_count_kv", query_heads)
@@ -222,7 +222,7 @@ def _tensors(
         if match is None or match[2] not in _LAYER_NAMES:
             raise refusal(f"GGUF tensor {tensor.name!r} is not understood")
         layer, kind, what = match.groups()
-        # llama.cpp reorders Llama's alone: it rotates the others in halves, as Hugging Face does.
+        # llama.cpp reorders Llama's alone, and rotates the others in halves as Hugging Face does.
         reordered = prefix == "llama" and what == "weight"
         name = f"model.layers.{layer}.{_LAYER_NAMES[kind]}.{what}"
         yield tensor.name, name, weight, heads.get(kind) if reordered else None

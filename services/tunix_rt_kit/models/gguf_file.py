@@ -1,4 +1,8 @@
-"""The header of a GGUF file, and the ``config.json`` of the model that it describes."""
+"""The header of a GGUF file: its layout, its metadata, and the ``config.json`` of the model that it
+describes.
+
+The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+"""
 
 from __future__ import annotations
 
@@ -27,13 +31,13 @@ _MOST_ENTRIES: Final = 1 << 16
 _MOST_VALUES: Final = 1 << 21
 _MOST_AXES: Final = 4
 _MOST_WEIGHTS: Final = 1 << 40
-# llama.cpp's name of an architecture to Hugging Face's, and what that says beyond the numbers.
+# llama.cpp's name of an architecture to Hugging Face's, with the settings beyond its numbers.
 _ARCHITECTURES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "llama": ("LlamaForCausalLM", {"attention_bias": False, "mlp_bias": False, "pretraining_tp": 1}),
     "qwen2": ("Qwen2ForCausalLM", {"use_sliding_window": False}),
     "qwen3": ("Qwen3ForCausalLM", {"attention_bias": False, "use_sliding_window": False}),
 }
-# What Llama 3.1, 3.2 and 3.3 were published with, but for the factor.
+# Of Llama 3.1, 3.2 and 3.3, without the factor.
 _LLAMA3: Final = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 _CLOSE: Final = 1e-3
 # llama.cpp's number for a control token in ``tokenizer.ggml.token_type``.
@@ -42,11 +46,11 @@ _SHOWN: Final = 120
 
 
 def check_layout(path: Path) -> None:
-    """Walk through the header of a GGUF file, in time and memory that its length bounds.
+    """Walk through the header of a GGUF file, whose library believes every number in it.
 
     Raises:
-        UnfitFile: an entry lies outside the file or is of no known kind, or there are more than a model has.
-        OSError: it is not there, or cannot be read.
+        UnfitFile: an entry lies outside the file or is of an unknown kind, or there are too many.
+        OSError: the file is not there, or cannot be read.
     """
     with open_regular(path) as file:
         head = file.read(64)
@@ -58,7 +62,7 @@ def check_layout(path: Path) -> None:
 
 
 class _Walk:
-    """Reads on from entry to entry."""
+    """Reads one entry after the other."""
 
     START: Final = 24
 
@@ -114,7 +118,7 @@ class _Walk:
             weights *= self._number("<Q")
         if weights > _MOST_WEIGHTS:
             raise self._wrong(f"has a tensor of {weights} weights; at most {_MOST_WEIGHTS} are read")
-        # What the library does with the type and the place of a tensor needs no help.
+        # The library checks the type and the place of a tensor.
         self._skip(struct.calcsize("<IQ"))
 
     def _number(self, form: str) -> int:
@@ -160,7 +164,7 @@ class GgufMetadata:
         return value
 
     def number(self, key: str) -> float:
-        """A positive number, as its publisher wrote it: the shortest decimal form of the header's float32."""
+        """A positive number, as its publisher wrote it: the shortest decimal form of the float32."""
         value = self[key]
         if type(value) not in (int, float) or not 0 < value < float(np.finfo(np.float32).max):
             raise self._wrong(key, value, "a positive number")
@@ -208,11 +212,7 @@ class GgufMetadata:
 
     @property
     def architecture(self) -> str:
-        """llama.cpp's name of the architecture, which begins the keys of its numbers.
-
-        Raises:
-            InvalidArgument: GGUF_UNSUPPORTED, it is not understood.
-        """
+        """llama.cpp's name of the architecture, with which the keys of its numbers begin."""
         name = self.text("general.architecture")
         if name not in _ARCHITECTURES:
             known = ", ".join(_ARCHITECTURES)
@@ -227,7 +227,7 @@ class GgufMetadata:
 
 
 def refusal(message: str) -> InvalidArgument:
-    """The error for a GGUF file that is not understood, to raise."""
+    """The error for a GGUF file that is not understood."""
     return InvalidArgument(message, reason="GGUF_UNSUPPORTED")
 
 

@@ -1,4 +1,4 @@
-"""Reads and checks a Hugging Face model folder without loading its weights."""
+"""Reads and checks a Hugging Face model folder, without loading its weights."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ TOKENIZER_FILE: Final = "tokenizer.json"
 HEAD: Final = "lm_head.weight"
 EMBEDDING: Final = "model.embed_tokens.weight"
 MOST_STOPS: Final = 8
-"""Tokens that may end an answer by ``generation_config.json`` or ``config.json``."""
+"""Most tokens that may end an answer, by ``generation_config.json`` or ``config.json``."""
 MAX_TOKENIZER_BYTES: Final = 128 << 20
-"""Size of a ``tokenizer.json``; the largest that are published have a third of it."""
+"""Largest ``tokenizer.json``; published ones have a third of it at most."""
 
 _GENERATION_FILE: Final = "generation_config.json"
 _TOKENS_FILE: Final = "tokenizer_config.json"
@@ -33,7 +33,7 @@ _DTYPES: Final = frozenset({"BF16", "F16", "F32"})
 # Many times what published models have.
 _MAX_INDEX_BYTES: Final = 4 << 20
 _MAX_TOKENS_BYTES: Final = 8 << 20
-# More than is rendered: a model with such a template is of use with another one.
+# More than can be rendered: the model can be used with another template.
 MAX_TEMPLATE_BYTES: Final = 256 << 10
 _MAX_TOKEN_BYTES: Final = 1 << 10
 
@@ -93,8 +93,8 @@ def check_weights(folder: Path, config: ModelConfig) -> None:
     """Compare the headers of the weight files with what ``config`` asks for.
 
     Raises:
-        FailedPrecondition: BASE_MODEL_UNSUPPORTED, naming the first missing tensor, wrong shape or type, a
-            tied model's head of its own, or an adapter beside the weights.
+        FailedPrecondition: BASE_MODEL_UNSUPPORTED, naming the first tensor that is missing or has a wrong
+            shape or type, another head than the tied one, or an adapter beside the weights.
     """
     if _is_there(folder / _ADAPTER_FILE):
         raise unfit(
@@ -149,8 +149,7 @@ def read_special_tokens(folder: Path) -> SpecialTokens:
 
 
 def read_stop_ids(folder: Path, vocab_size: int) -> tuple[int, ...]:
-    """The tokens that end an answer by ``eos_token_id`` of ``generation_config.json``, or where there is no
-    such file of ``config.json``, as in ``transformers``.
+    """The tokens that end an answer: ``eos_token_id`` of ``generation_config.json``, or else ``config.json``.
 
     Raises:
         FailedPrecondition: BASE_MODEL_UNSUPPORTED, the field is no token id below ``vocab_size`` or list of
@@ -167,7 +166,7 @@ def read_stop_ids(folder: Path, vocab_size: int) -> tuple[int, ...]:
 
 @contextmanager
 def reading(folder: Path, name: str) -> Iterator[None]:
-    """Around what reads the file ``name`` of a folder: what goes wrong with it becomes a refusal by name."""
+    """Turn what goes wrong while the file ``name`` of a folder is read into a refusal that names it."""
     try:
         yield
     except FileNotFoundError:
@@ -216,7 +215,7 @@ def _stored_tensors(folder: Path) -> dict[str, TensorPlace]:
 
 
 def _chat_template(folder: Path, declared: Any) -> str | None:
-    """The template in a file of its own, or else what ``tokenizer_config.json`` declares."""
+    """The template in a file of its own, or else the one that ``tokenizer_config.json`` declares."""
     field = f"{_TOKENS_FILE}: chat_template"
     if _is_there(folder / _TEMPLATE_FILE):
         field = _TEMPLATE_FILE
@@ -247,7 +246,7 @@ def _text(folder: Path, field: str, value: Any, most: int) -> str | None:
 
 
 def _is_there(path: Path) -> bool:
-    """Whether something has this name, be it what cannot be read."""
+    """Whether something has this name, readable or not."""
     return os.path.lexists(path)
 
 

@@ -1,4 +1,4 @@
-"""LoRA on a Tunix model of any family, applied by qwix, and saved and loaded as ``peft`` does."""
+"""LoRA on a Tunix model of any family: applied by qwix, saved and loaded in the format of ``peft``."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ def apply_lora(
         alpha: the pair's product is scaled by ``alpha / rank``.
         target_modules: the projections that get a pair, of ``TARGET_MODULES``.
         seed: seed of A.
-        quantization: ``nf4`` keeps the weights of those projections in 4 bits of a normal distribution's
-            quantiles (QLoRA, https://arxiv.org/abs/2305.14314), or None as they are. On a CPU each takes a
-            byte.
-        tile_size: how many inputs share a scale; it must divide ``hidden_size``, ``intermediate_size`` and
-            ``head_dim``. None takes the greatest power of two that does, at most 64.
+        quantization: ``nf4`` keeps the weights of those projections as quantiles of a normal distribution, in
+            4 bits (QLoRA, https://arxiv.org/abs/2305.14314), a byte each on a CPU; None keeps them as they
+            are.
+        tile_size: how many inputs share a scale. It must divide ``hidden_size``, ``intermediate_size`` and
+            ``head_dim``; None is the greatest power of two that does, at most 64.
 
     Raises:
         InvalidArgument: LORA_INVALID, naming the argument that is wrong.
@@ -75,15 +75,9 @@ def apply_lora(
 
 
 def save_adapter(model: Decoder, folder: Path, *, alpha: float, base_model: str) -> None:
-    """Write the LoRA weights of ``model`` as ``peft`` names them, with ``adapter_config.json``.
+    """Write the LoRA weights of a model that ``apply_lora`` returned; arguments as of ``write_adapter``.
 
     The bits of the weights are kept, and the same weights make the same bytes.
-
-    Args:
-        model: a model that ``apply_lora`` returned.
-        folder: created if absent.
-        alpha: the alpha it was made with.
-        base_model: what the adapter is for, as ``base_model_name_or_path``.
     """
     pairs, rank = {}, 0
     for module, a, b in _pairs(model):
@@ -95,11 +89,11 @@ def save_adapter(model: Decoder, folder: Path, *, alpha: float, base_model: str)
 
 
 def load_adapter(model: Decoder, folder: Path, *, quantization: Quantization | None = None) -> Decoder:
-    """A copy of ``model`` with the LoRA weights that ``save_adapter`` (or ``peft``) wrote.
+    """A copy of ``model`` with the LoRA weights that ``save_adapter`` (or ``peft``) wrote to ``folder``.
 
     Args:
         model: the base model, without LoRA; the adapter's weights are cast to its type.
-        folder: with ``adapter_model.safetensors`` and ``adapter_config.json``.
+        folder: of the adapter.
         quantization: of the base model's weights, see ``apply_lora``.
 
     Raises:
@@ -120,14 +114,10 @@ def load_adapter(model: Decoder, folder: Path, *, quantization: Quantization | N
 
 
 def merge_lora(model: Decoder, folder: Path, *, dtype: str) -> Decoder:
-    """``model`` in another type with an adapter's products added to its weights, without LoRA.
+    """``model`` with an adapter merged into its weights, which become ``dtype``; it has no LoRA then.
 
-    The sums are made in float32 and rounded to ``dtype`` once. What stays as it is may be shared.
-
-    Args:
-        model: as for ``load_adapter``, whose errors this raises too.
-        folder: as for ``load_adapter``.
-        dtype: what the merged model's weights are, and what it computes in.
+    The sums are accumulated in float32 and rounded once. Weights that stay as they are may be shared.
+    Arguments and errors are as of ``load_adapter``.
     """
     adapter, wanted = read_adapter(folder), jnp.dtype(dtype)
     shapes = model.description.tensor_shapes()
@@ -149,7 +139,7 @@ def merge_lora(model: Decoder, folder: Path, *, dtype: str) -> Decoder:
 
 
 def _pairs(model: Decoder) -> Iterator[tuple[str, nnx.LoRAParam[jax.Array], nnx.LoRAParam[jax.Array]]]:
-    """Hugging Face's name of each module that has a pair, and the pair as Tunix keeps it."""
+    """Each module that has a pair, by Hugging Face's name, and the pair as Tunix keeps it."""
     for index, layer in enumerate(model.layers):
         for name in TARGET_MODULES:
             hf_parent, parent, weight = _home(name)
@@ -161,7 +151,7 @@ def _pairs(model: Decoder) -> Iterator[tuple[str, nnx.LoRAParam[jax.Array], nnx.
 
 
 def _home(name: str) -> tuple[str, str, str]:
-    """The module that a projection hangs on, in Hugging Face and in Tunix, and its weight in Tunix."""
+    """The parent of a projection, in Hugging Face and in Tunix, and its weight's name in Tunix."""
     return ("self_attn", "attn", "w") if name in TARGET_MODULES[:4] else ("mlp", "mlp", "kernel")
 
 
@@ -179,7 +169,7 @@ def _tile(config: ModelConfig, wanted: int | None) -> int:
     }
     common = math.gcd(*inputs.values())
     if wanted is None:
-        # The greatest power of two that divides it.
+        # The greatest power of two that divides them.
         wanted = min(common & -common, _MOST_OF_A_TILE)
     for name, size in inputs.items():
         if wanted < 1 or size % wanted:

@@ -148,7 +148,7 @@ class Gemma3(Decoder, gemma3.Gemma3):  # type: ignore[misc]
 
 
 class Norm(nnx.Module):
-    """Gemma's RMS norm, whose weight is kept less 1.
+    """Gemma's RMS norm, whose weight is stored as ``weight - 1``.
 
     Tunix's has an epsilon of its own and computes in the model's type: in bfloat16, ``1 + scale`` rounds most
     of a small weight away.
@@ -159,7 +159,7 @@ class Norm(nnx.Module):
         self.epsilon = epsilon
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """``x`` [..., size] brought to a mean square of 1 and weighted, in float32; of the type of ``x``."""
+        """``x`` [..., size] normed to a mean square of 1 and weighted in float32; of the type of ``x``."""
         wide = x.astype(jnp.float32)
         normed = wide * jax.lax.rsqrt(jnp.mean(wide**2, axis=-1, keepdims=True) + self.epsilon)
         return (normed * (1 + self.scale[...].astype(jnp.float32))).astype(x.dtype)

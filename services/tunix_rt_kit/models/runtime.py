@@ -1,6 +1,6 @@
-"""What a process that runs a model runs on: the facts that a manifest records, and the settings of a child.
+"""The host of a process that runs a model: facts for manifests, and the environment of child processes.
 
-Imports no model library until ``device`` or ``runtime_settings`` is called, so that servers may use the rest.
+It imports JAX only inside functions, so that servers may use the others.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ _JAX_SETTINGS = (
     "jax_numpy_dtype_promotion",
     "jax_threefry_partitionable",
 )
-# Large temporaries are mapped and unmapped at every step otherwise; page faults cost more than arithmetic.
+# Otherwise large temporaries are mapped anew at every step, and page faults cost more than arithmetic.
 _MALLOC = (
     "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:"
     "glibc.malloc.trim_threshold=34359738368:glibc.malloc.top_pad=1073741824"
 )
 
-# Sums on a GPU are made in any order otherwise, and two runs of one job differ.
+# Otherwise a GPU sums in any order, and two runs of one job differ.
 _GPU_FLAG = "xla_gpu_deterministic_ops"
 _GPU_DEVICE = Path("/dev/nvidiactl")
 
@@ -65,7 +65,7 @@ _ISAS_WITHOUT_BFLOAT16: Final = frozenset({"SSE4_2", "AVX", "AVX2", "AVX512", "A
 
 
 def package_versions(names: Sequence[str] = PACKAGES) -> dict[str, str]:
-    """Version of each package of ``names`` that is installed, by name."""
+    """Version of each installed package of ``names``, by name."""
     versions = {}
     for name in names:
         try:
@@ -76,7 +76,7 @@ def package_versions(names: Sequence[str] = PACKAGES) -> dict[str, str]:
 
 
 def runtime_settings() -> dict[str, str]:
-    """JAX's settings and the environment variables that can change a number, by name, where they are set."""
+    """The settings of JAX and the environment variables that can change a number, where they are set."""
     import jax
 
     settings = {name: str(getattr(jax.config, name)) for name in _JAX_SETTINGS if hasattr(jax.config, name)}
@@ -93,13 +93,10 @@ def device() -> str:
 
 
 def fast_dtype(platform: str) -> Dtype:
-    """The type in which this host trains and generates faster.
+    """The type in which this host trains and generates faster, on a ``platform`` of JAX such as "cpu".
 
     A processor without instructions for bfloat16 emulates them, and so does XLA where ``XLA_FLAGS`` keeps it
     from using them.
-
-    Args:
-        platform: where it computes, as JAX calls it: "cpu", "gpu", "tpu".
     """
     limits = _MAX_ISA.findall(os.environ.get("XLA_FLAGS", ""))
     limited = bool(limits) and limits[-1].upper() in _ISAS_WITHOUT_BFLOAT16
@@ -109,7 +106,7 @@ def fast_dtype(platform: str) -> Dtype:
 
 
 def chosen_dtype(asked: Dtype | Literal["auto"]) -> Dtype:
-    """The type that was asked for; of "auto", ``fast_dtype`` of the device that JAX computes on."""
+    """The type that was asked for; for "auto", ``fast_dtype`` of JAX's device."""
     import jax
 
     return fast_dtype(jax.default_backend()) if asked == "auto" else asked
@@ -119,8 +116,8 @@ def chosen_dtype(asked: Dtype | Literal["auto"]) -> Dtype:
 def code_revision() -> str:
     """Version of tunix-rt, and its source revision where one is known: ``0.1.0+0123456789ab``.
 
-    The revision is ``TUNIX_RT_REVISION`` or that of the git checkout that this file lies in, with ``.dirty``
-    where that has uncommitted changes.
+    The revision is ``TUNIX_RT_REVISION``, or that of the git checkout that holds this file, with ``.dirty``
+    if it has uncommitted changes.
     """
     try:
         version = metadata.version("tunix-rt")
@@ -136,17 +133,17 @@ def on_gpu() -> bool:
 
 
 def child_environment(cache_dir: Path) -> dict[str, str]:
-    """Environment variables for a child that runs a model, those of this process included.
+    """Environment variables of a child that runs a model, those of this process included.
 
-    Compiled programs are kept in ``cache_dir``, or where JAX's own variable says. On a GPU, operations that
-    give other bits at each run are left out, unless ``XLA_FLAGS`` says something about that already.
+    Compiled functions are kept in ``cache_dir``, or where JAX's own variable says. On a GPU, kernels are
+    deterministic, unless ``XLA_FLAGS`` says something about that already.
     """
     variables = passed_on("models")
     variables |= {
         name: os.environ.get(name, value)
         for name, value in (
             ("JAX_COMPILATION_CACHE_DIR", str(cache_dir.absolute())),
-            # The many small programs of a job take longer to compile together than its one large one.
+            # The many small functions of a job take longer to compile than its one large one.
             ("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0"),
         )
     }
@@ -160,11 +157,9 @@ def child_environment(cache_dir: Path) -> dict[str, str]:
 
 @contextmanager
 def advising(problem: str) -> Iterator[None]:
-    """Turns a lack of memory, on a device or here, into an error that says ``problem``: what
-    does not fit, and what takes less.
+    """Turn a lack of memory, on a device or here, into ResourceExhausted (OUT_OF_MEMORY).
 
-    Raises:
-        ResourceExhausted: OUT_OF_MEMORY.
+    ``problem`` says what does not fit, and what takes less.
     """
     try:
         yield
@@ -180,8 +175,7 @@ def advising(problem: str) -> Iterator[None]:
 
 
 def processor() -> str:
-    """The processor's model and how many cores this process may use: XLA compiles for the one, and divides
-    work by the other."""
+    """The processor's model, which XLA compiles for, and the cores of this process, which share the work."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     name = processor_fact("model name") or platform.processor() or platform.machine()
     return f"{name}, {cores} cores"
@@ -197,9 +191,9 @@ def processor_fact(name: str) -> str:
 
 
 def give_back_memory() -> None:
-    """Give the memory that this process has freed back to the system, where the C library is glibc.
+    """Give freed memory back to the system, where the C library is glibc.
 
-    Compiling takes as much as a training step does, in heaps that a step cannot use.
+    Compiling takes as much memory as a training step, in heaps that a step cannot use.
     """
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)

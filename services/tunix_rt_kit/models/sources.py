@@ -1,4 +1,4 @@
-"""Base models that are not folders yet: repositories of the Hugging Face hub, and GGUF files.
+"""Sources of base models: repositories of the Hugging Face hub, and GGUF files.
 
 Imports neither the hub's client nor a tensor library until a model is fetched.
 """
@@ -44,10 +44,10 @@ class HubSource:
         return "--".join(("hf", *self.repository.split("/"), self.revision.replace("/", "-")))
 
     def fetch(self, staging: Path, report: Report) -> Path:
-        """Download it into a folder under ``staging`` and check that it can be run, the configuration first.
+        """Download it into a folder under ``staging``, and check that it can be run.
 
         Raises:
-            NotFound: BASE_MODEL_UNKNOWN, the hub has no such repository or revision, or asks who you are.
+            NotFound: BASE_MODEL_UNKNOWN, the hub has no such repository or revision, or wants a login.
             Unavailable: MODEL_DOWNLOAD_FAILED.
             FailedPrecondition: EXTRA_MISSING or BASE_MODEL_UNSUPPORTED.
         """
@@ -62,7 +62,7 @@ class HubSource:
             }
             total, done = sum(files.values()), 0
             report("download", done, total)
-            # The configuration first: it says whether the rest is worth it.
+            # The configuration first: it tells whether the rest is worth it.
             for name in sorted(files, key=lambda name: (name != "config.json", files[name], name)):
                 hub.hf_hub_download(self.repository, name, revision=found.sha, local_dir=folder)
                 if name == "config.json":
@@ -80,7 +80,7 @@ class HubSource:
         except DomainError:
             raise
         except Exception as error:
-            # Whatever its client's many layers raise for a network that fails.
+            # The layers of its client raise all kinds of errors when the network fails.
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise Unavailable(
@@ -91,7 +91,7 @@ class HubSource:
         with _named_as(self, folder):
             check_weights(folder, read_config(folder))
             read_special_tokens(folder)
-        # What the hub's client keeps beside its downloads.
+        # The hub's client keeps notes beside its downloads.
         shutil.rmtree(folder / ".cache", ignore_errors=True)
         _write_source(folder, {"repository": self.repository, "revision": self.revision, "commit": found.sha})
         return folder
@@ -135,11 +135,10 @@ Source = HubSource | GgufSource
 
 
 def source_of(base_model: str, digest: Callable[[Path], str] = digest_file) -> Source | None:
-    """The source that ``base_model`` names (``hf://org/name``, ``hf://org/name@revision``, or the absolute
-    path of a ``.gguf`` file), or None for a name of another kind.
+    """The source that ``base_model`` names; None if it is a name of another kind.
 
-    Raises:
-        NotFound: BASE_MODEL_UNKNOWN, the name of a repository or a file that cannot be.
+    A source is ``hf://org/name``, ``hf://org/name@revision``, or the absolute path of a ``.gguf`` file.
+    Raises NotFound (BASE_MODEL_UNKNOWN) for a malformed name and for a file that is not there.
     """
     if base_model.startswith(HUB):
         match = _REPOSITORY.fullmatch(base_model)
@@ -158,9 +157,9 @@ def source_of(base_model: str, digest: Callable[[Path], str] = digest_file) -> S
 
 
 def converter() -> Callable[[Path, Path, Callable[[int, int], None]], None]:
-    """``convert_gguf``; raises FailedPrecondition (EXTRA_MISSING) where the packages of the extra are not."""
+    """``convert_gguf``; raises FailedPrecondition (EXTRA_MISSING) where its packages are not installed."""
     try:
-        # Here, because only a machine that runs models has these packages.
+        # Only a machine that runs models has these packages.
         from tunix_rt_kit.models.gguf_convert import convert_gguf
     except ModuleNotFoundError as error:
         raise _extra_missing(error) from None
@@ -198,7 +197,7 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def _named_as(source: Source, folder: Path) -> Iterator[None]:
-    """Let errors name the source, not the folder that it is fetched into, which nobody asked for."""
+    """Let errors name the source instead of the folder that it is fetched into."""
     try:
         yield
     except FailedPrecondition as error:

@@ -1,11 +1,10 @@
-"""The base models on this machine: what there is, and what a name in a request means."""
+"""The base models on this machine, and what a name in a request means."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from tunix_rt_kit.artifacts import digest_bytes, digest_file, digest_json
 from tunix_rt_kit.errors import FailedPrecondition, NotFound
+from tunix_rt_kit.jobs.files import write_atomically
 from tunix_rt_kit.models.config import CONFIG_FILE, ModelConfig
 from tunix_rt_kit.models.hf_folder import (
     TOKENIZER_FILE,
@@ -33,13 +33,13 @@ _LOG = logging.getLogger(__name__)
 class BaseModelInfo(BaseModel):
     """A base model, as a request may name it.
 
-    ``id`` is a name (in the catalogue or a folder's) or, for a folder elsewhere, its absolute path. Where
-    ``pulled`` is false only the catalogue's facts are set: ``path`` is where the folder will be, and digests,
-    tokens and template are None.
+    ``id`` is a name in the catalogue, the name of a folder or, for a folder elsewhere, its absolute path.
+    While ``pulled`` is false, ``path`` is where the folder will be, and digests, tokens and template are
+    None.
 
     ``weights_digest`` is the digest of the weights file or, for shards, of the canonical JSON of their names
     and digests. ``tokenizer_digest`` covers ``tokenizer.json`` and the special tokens, ``config_digest`` is
-    that of ``config.json``. ``context_length`` counts tokens.
+    that of ``config.json``. ``context_length`` is in tokens.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -74,7 +74,7 @@ class ModelStore:
     def list(self) -> Sequence[BaseModelInfo]:
         """Every catalogued model, pulled or not, then the other folders, each group by name.
 
-        What cannot be used is left out, and named in the log.
+        Folders that cannot be used are left out, and named in the log.
         """
         found = []
         for name in [*sorted(CATALOG), *(folder.name for folder in self._folders())]:
@@ -86,10 +86,10 @@ class ModelStore:
         return found
 
     def resolve(self, base_model: str) -> BaseModelInfo:
-        """What ``base_model`` means: a catalogued id, the name of a folder here, a folder's absolute path, or
-        a source (see ``sources.source_of``) that was pulled before.
+        """The model that ``base_model`` names.
 
-        A catalogued model that is not there yet is returned with ``pulled`` false.
+        That is a catalogued id, the name of a folder here, a folder's absolute path, or a source (see
+        ``sources.source_of``) that was pulled before. A catalogued model may not be pulled yet.
 
         Raises:
             NotFound: BASE_MODEL_UNKNOWN, naming the value and what is known.
@@ -169,7 +169,7 @@ class ModelStore:
         read_stop_ids(folder, config.vocab_size)
         shards = {file.name: self._digest_weights(file, config) for file in weight_files(folder)}
         with reading(folder, CONFIG_FILE):
-            # Small, and not worth remembering.
+            # It is small, and not worth remembering.
             config_digest = digest_file(folder / CONFIG_FILE)
         special = {"bos": tokens.bos_token, "eos": tokens.eos_token, "pad": tokens.pad_token}
         return BaseModelInfo(
@@ -196,7 +196,7 @@ class ModelStore:
 
     def _digest_weights(self, file: Path, config: ModelConfig) -> str:
         def look() -> None:
-            # numpy takes a moment to import, which listing models that are known needs none of.
+            # Importing numpy takes a moment, and listing known models does without it.
             from tunix_rt_kit.models.tensor_files import require_finite_file
 
             require_finite_file(file, config.tensor_shapes().keys())
@@ -205,9 +205,9 @@ class ModelStore:
             return self.digest(file, look)
 
     def digest(self, file: Path, look: Callable[[], None] = lambda: None) -> str:
-        """Digest of a file, remembered under the models folder while its size and times stay the same.
+        """Digest of a file, remembered under the models folder while the file's size and times stay the same.
 
-        ``look`` is called before it is read for the first time; what that raises leaves nothing remembered.
+        ``look`` is called before the file is read for the first time; if it raises, nothing is remembered.
         """
         stat = file.stat()
         key = [str(file), stat.st_size, stat.st_mtime_ns, stat.st_ino]
@@ -221,7 +221,8 @@ class ModelStore:
         look()
         digest = digest_file(file)
         try:
-            _write_atomically(memo, json.dumps({"key": key, "digest": digest}))
+            memo.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(memo, json.dumps({"key": key, "digest": digest}).encode())
         except OSError as error:
             _LOG.info("digest of %s is not remembered: %s", file, error)
         return digest
@@ -231,12 +232,5 @@ def _is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
     except OSError:
-        # A name that is too long, or a folder above it that nobody may look into.
+        # The name is too long, or a folder above it may not be looked into.
         return False
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-        file.write(text)
-    Path(file.name).replace(path)

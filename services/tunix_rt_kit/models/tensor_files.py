@@ -1,4 +1,4 @@
-"""Safetensors files, read and written tensor by tensor, so that only one of them is in memory."""
+"""Reads and writes safetensors files tensor by tensor, with one of them in memory at a time."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def read_specs(file: Path) -> dict[str, TensorSpec]:
 
 
 def require_finite(folder: Path, name: str, value: npt.NDArray[Any]) -> None:
-    """Raise FailedPrecondition (BASE_MODEL_UNSUPPORTED) unless each value of a tensor is a finite number.
+    """Raise FailedPrecondition (BASE_MODEL_UNSUPPORTED) unless all values of a tensor are finite.
 
     Args:
         folder: of the model.
         name: of the tensor.
         value: bfloat16, float16 or float32.
     """
-    # Comparing bits costs a quarter of what numpy's isfinite costs, which knows bfloat16 by casting alone.
+    # Comparing bits costs a quarter of numpy's isfinite, which has to cast bfloat16.
     kind, magnitude = _BITS[value.dtype.itemsize]
     bits, least = value.reshape(-1).view(kind), _FIRST_NOT_FINITE[value.dtype.name]
     for at in range(0, bits.size, _LOOKED_AT):
@@ -71,11 +71,7 @@ def require_finite(folder: Path, name: str, value: npt.NDArray[Any]) -> None:
 
 
 def require_finite_file(file: Path, names: Collection[str]) -> None:
-    """`require_finite` of the tensors of a file that ``names`` holds.
-
-    Raises:
-        OSError: ``file`` cannot be read (see ``read_header``).
-    """
+    """`require_finite` of those tensors of a file that ``names`` holds; raises as `read_header` too."""
     for name, tensor in read_header(file).items():
         if name in names and tensor.dtype in _DTYPES:
             count = (tensor.end - tensor.begin) // int(_DTYPES[tensor.dtype].itemsize)
@@ -85,12 +81,9 @@ def require_finite_file(file: Path, names: Collection[str]) -> None:
 
 
 def rewrite(file: Path, target: Path, changes: Mapping[str, Callable[[npt.NDArray[Any]], Any]]) -> None:
-    """Copy ``file`` to ``target``, with the tensors that ``changes`` names put through its function.
+    """Copy ``file`` to ``target``, with ``changes`` applied to the tensors that it names.
 
-    What a function returns, of the same shape, is rounded to the type that the tensor had.
-
-    Raises:
-        OSError: ``file`` cannot be read (see ``read_header``), or ``target`` cannot be written.
+    A change returns the same shape, which is rounded to the tensor's type. Raises OSError.
     """
     tensors = read_header(file)
     with open_regular(file) as source, target.open("wb") as sink:
@@ -105,12 +98,9 @@ def rewrite(file: Path, target: Path, changes: Mapping[str, Callable[[npt.NDArra
 
 
 def write(target: Path, specs: Mapping[str, TensorSpec], tensors: Callable[[str], npt.NDArray[Any]]) -> None:
-    """Write the tensors of ``specs``, each asked for by name when it is its turn.
+    """Write the tensors of ``specs``; ``tensors`` gives each by name when it is its turn.
 
-    The same tensors make the same bytes.
-
-    Raises:
-        OSError: ``target`` cannot be written.
+    The same tensors make the same bytes. Raises OSError.
     """
     # Wide types first, so that each tensor begins where its type may.
     names = sorted(specs, key=lambda name: (-_DTYPES[specs[name].dtype].itemsize, name))

@@ -1,7 +1,7 @@
 """The header of a safetensors file, checked: what tensors there are, and where in the file each stands.
 
 The format: 8 bytes of little-endian length, a JSON header of that length, then the tensors' bytes:
-https://huggingface.co/docs/safetensors. Read here so that a look at a folder needs no tensor library.
+https://huggingface.co/docs/safetensors. Read here, so that looking at a folder needs no tensor library.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _BITS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """Type (``BF16``, ``F32``...) and shape of a tensor, and the bytes of the file that hold it."""
+    """Type (``BF16``, ``F32``...) and shape of a tensor, and its place in the file, in bytes."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -47,12 +47,12 @@ TensorPlace = tuple[Path, StoredTensor]
 
 
 def read_header(file: Path) -> dict[str, StoredTensor]:
-    """The tensors of a safetensors file by name, in the order in which they stand in it.
+    """The tensors of a safetensors file by name, in their order in the file.
 
-    They fill the file: each is as long as type and shape say, none stands over another, none is missing.
+    They fill the file: each is as long as type and shape say, without overlaps and gaps.
 
     Raises:
-        UnfitFile: the file is no such file; says what is wrong.
+        UnfitFile: it is no such file; says what is wrong.
         OSError: it is not there, or cannot be read.
     """
     with open_regular(file) as stream:
@@ -75,11 +75,7 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
 
 
 def same_tensor(one: TensorPlace, other: TensorPlace) -> bool:
-    """Whether two tensors are equal, in type, shape and every bit; remembered while their files stay so.
-
-    Raises:
-        OSError: a file cannot be read.
-    """
+    """Whether two tensors are equal to the bit; remembered while their files stay. Raises OSError."""
     (file, tensor), (other_file, other_tensor) = one, other
     if (tensor.dtype, tensor.shape) != (other_tensor.dtype, other_tensor.shape):
         return False
@@ -130,7 +126,7 @@ def _entries(encoded: bytes, file: Path) -> dict[str, Any]:
 
 
 def _tensor(name: str, value: Any, file: Path) -> StoredTensor:
-    """The entry of a tensor without its place in the file: ``begin`` and ``end`` count from the first."""
+    """The entry of a tensor; ``begin`` and ``end`` count from the first tensor."""
     entry = value if isinstance(value, dict) else {}
     dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in _BITS:
@@ -155,7 +151,7 @@ def _tensor(name: str, value: Any, file: Path) -> StoredTensor:
 
 
 def _placed(tensors: dict[str, StoredTensor], start: int, size: int, file: Path) -> dict[str, StoredTensor]:
-    """The tensors by their bytes in the file, whose first stands at ``start``."""
+    """The tensors, with places in the file; the first tensor is at ``start``."""
     placed, position = {}, 0
     for name, tensor in sorted(tensors.items(), key=lambda entry: (entry[1].begin, entry[1].end)):
         if tensor.begin != position:

@@ -1,4 +1,4 @@
-"""The tokenizer of a base model, with the few things that training and generation ask of it."""
+"""The tokenizer of a base model, as training and generation use it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tunix_rt_kit.models.hf_folder import (
 )
 from tunix_rt_kit.regular_files import read_bytes
 
-# The module of what a library in Rust raises when it gives up, which is no Exception.
+# The module of what a library in Rust raises when it panics, which is no Exception.
 _PANICS: Final = "pyo3_runtime"
 
 
 class TextTokenizer:
-    """Text to token ids and back, exactly: no token is added and none is left out."""
+    """Text to token ids and back, exactly: no token is added, none is left out."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         # A tokenizer.json may ask for both.
@@ -51,7 +51,7 @@ class TextTokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """``encode`` of many texts at once."""
         with _failures("cannot be used"):
-            # The fast one leaves out where in the text a token stands, which nothing here asks.
+            # The fast one leaves out the tokens' places in the text, which nothing here needs.
             found = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [list(encoding.ids) for encoding in found]
 
@@ -62,7 +62,7 @@ class TextTokenizer:
 
     @property
     def special_tokens(self) -> dict[int, str]:
-        """By id, the tokens by which a model controls a conversation and which are no text."""
+        """The tokens that control a conversation and are no text, by id."""
         added = self._tokenizer.get_added_tokens_decoder()
         return {index: str(token.content) for index, token in added.items() if token.special}
 
@@ -77,9 +77,9 @@ class TextTokenizer:
 
 
 class ModelTokenizer(TextTokenizer):
-    """A ``TextTokenizer`` that knows which tokens a model begins, ends and pads with.
+    """A ``TextTokenizer`` that knows the tokens that begin and end a text and that pad a batch.
 
-    It has the methods that ``tunix.generate.sampler.Sampler`` asks of a tokenizer.
+    It has the methods that ``tunix.generate.sampler.Sampler`` calls.
     """
 
     def __init__(self, tokenizer: Tokenizer, special: SpecialTokens, folder: Path) -> None:
@@ -96,19 +96,19 @@ class ModelTokenizer(TextTokenizer):
         return self._eos
 
     def pad_id(self) -> int:
-        """Id of a token for padding: never the end token, whose loss and whose end would be masked away."""
+        """Id of the token for padding, never the end token: its loss and its end would be masked."""
         return self._pad
 
     def require_embeddings(self, count: int, folder: Path) -> None:
         """Refuse a vocabulary that is bigger than the ``count`` embeddings of the model in ``folder``.
 
-        Special tokens beyond them are let through where nothing here writes them: Gemma 3's text models have
-        one for images.
+        Special tokens beyond them may stay if nothing here writes them: Gemma 3's text models have one for
+        images.
 
         Raises:
             FailedPrecondition: BASE_MODEL_UNSUPPORTED, naming a token that has no embedding.
         """
-        # Ids may leave gaps, so that a few tokens can have high ones; those of a text are checked with it.
+        # Ids may leave gaps, so that few tokens can have high ids; those of a text are checked with it.
         declared = [index for index in (self._bos, self._eos, self._pad) if index is not None]
         if self.vocab_size <= count and max(declared) < count:
             return
@@ -173,7 +173,7 @@ def load_tokenizer(path: Path | str) -> ModelTokenizer:
 
 
 def read_tokenizer(folder: Path) -> TextTokenizer:
-    """What ``tokenizer.json`` of a folder says, alone; raises FailedPrecondition (BASE_MODEL_UNSUPPORTED)."""
+    """The ``tokenizer.json`` of a folder alone; raises FailedPrecondition (BASE_MODEL_UNSUPPORTED)."""
     return TextTokenizer(_read(folder))
 
 
@@ -198,7 +198,7 @@ def _parsed(data: bytes) -> Tokenizer:
 
 @contextmanager
 def _failures(problem: str) -> Iterator[None]:
-    """Around a call of the library: what it raises, or gives up with, becomes InvalidArgument."""
+    """Turn what the library raises, panics included, into InvalidArgument."""
     try:
         yield
     except BaseException as error:

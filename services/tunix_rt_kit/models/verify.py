@@ -1,4 +1,4 @@
-"""Does Tunix compute of a model folder what ``transformers`` computes?"""
+"""Compares what Tunix computes of a model folder with what ``transformers`` computes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tunix_rt_kit.models.tokenizer import load_tokenizer
 
 INSTALL_COMMAND = "pip install torch transformers"
 Reference = Callable[[Path, Sequence[Sequence[int]]], Iterator[npt.NDArray[np.float32]]]
-"""From a model folder and token sequences to the logits of each: [length, vocabulary] in float32."""
+"""From a model folder and token sequences to float32 logits [length, vocabulary] of each."""
 PROMPTS = (
     "<|im_start|>user\nWhat is 17 + 25? Think step by step.<|im_end|>\n<|im_start|>assistant\n",
     "The three states of matter that we meet every day are solid, liquid and",
@@ -31,9 +31,9 @@ PROMPTS = (
     "Together that is 30 rolls. Mrs. Müller takes all of them, so she pays 15 cents for each, which "
     "makes",
 )
-"""Short and long, prose, code and chat: a wrong rotary base shows more, the farther tokens are apart."""
+"""Short and long, prose, code and chat. A wrong rotary base shows most between distant tokens."""
 TOLERANCE = 1e-3
-"""Largest absolute difference of a logit that passes, in float32."""
+"""Largest absolute difference of a logit that passes."""
 
 
 def transformers_logits(path: Path, sequences: Sequence[Sequence[int]]) -> Iterator[npt.NDArray[np.float32]]:
@@ -73,8 +73,8 @@ def _import() -> tuple[Any, Any]:
 class PromptParity(BaseModel):
     """How one prompt compared.
 
-    ``tokens`` is its length, ``max_abs_difference`` the largest difference of any logit, ``top1_agreement``
-    the share of positions at which both name the same most likely next token.
+    ``tokens`` is its length, ``max_abs_difference`` the largest difference of a logit, ``top1_agreement`` the
+    share of positions with the same most likely next token.
     """
 
     model_config = ConfigDict(frozen=True)

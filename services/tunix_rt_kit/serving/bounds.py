@@ -1,5 +1,8 @@
-"""How much a request may hold, counted on its bytes: 4 MiB have room for two million entries, each of which
-would cost a hundred times its bytes once it is decoded and checked."""
+"""How much a request may hold, counted before it is decoded.
+
+4 MiB have room for two million entries, each of which costs a hundred times its bytes when it is decoded and
+checked.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,10 @@ from tunix_rt_kit.errors import InvalidArgument
 MAX_ENTRIES: Final = 10_000
 """Entries of one repeated field of the contract. Most fields take fewer, as their services say."""
 MAX_FIELDS: Final = 500_000
-"""Fields that are passed in one request; the smallest that mean anything do not come to so many."""
+"""Fields of one request, all messages in it together."""
 
 _PACKAGE: Final = "tunix_rt."
-# What is shorter cannot hold too many entries, of which the shortest, packed numbers, take a byte.
+# A shorter message cannot hold too many entries: the shortest, packed numbers, take a byte each.
 _SMALL: Final = MAX_ENTRIES
 _MAX_DEPTH: Final = 100  # of protobuf's own reader
 _CONTINUED: Final = bytes(range(0x80, 0x100))
@@ -27,9 +30,9 @@ _BYTES: Final = 2  # the wire type of texts, messages and packed numbers
 
 
 def check_bounds(descriptor: Descriptor, data: bytes) -> None:
-    """Refuse an encoded message of a type with more than ``MAX_ENTRIES`` in one repeated field.
+    """Refuse an encoded message with more than ``MAX_ENTRIES`` in one repeated field.
 
-    Free-form JSON in it (``google.protobuf.Struct``) is not looked at; ``plain_struct`` counts that.
+    Free-form JSON (``google.protobuf.Struct``) is skipped; ``plain_struct`` counts that.
 
     Raises InvalidArgument: TOO_MANY_ENTRIES, which names the field; REQUEST_MALFORMED.
     """
@@ -66,8 +69,10 @@ class _Count:
     def message(
         self, descriptor: Descriptor, at: int, end: int, path: str, counts: dict[str, Any], depth: int
     ) -> None:
-        """Count the message between two places; ``counts`` is of all its parts, for a message that comes
-        twice is one of both."""
+        """Count the message between two places.
+
+        ``counts`` is shared by its parts: a field that comes twice is merged.
+        """
         fields = _fields(descriptor)
         if depth > _MAX_DEPTH:
             raise malformed()
@@ -104,7 +109,7 @@ class _Count:
                 self.message(inner, begin, at, f"{path}{field.name}[{before}].", {}, depth + 1)
 
     def _packed(self, begin: int, end: int) -> int:
-        """How many numbers there are between two places, if none has a fixed length."""
+        """How many numbers of variable length lie between two places."""
         return len(self._data[begin:end].translate(None, _CONTINUED))
 
     def _take(self, number: int) -> None:
@@ -113,7 +118,7 @@ class _Count:
             raise _too_many("", "fields", MAX_FIELDS)
 
     def _number(self, at: int) -> tuple[int, int]:
-        """A number of the wire's variable length, and where what follows begins."""
+        """A number of variable length, and the place behind it."""
         byte = self._data[at]
         number, shift = byte & 0x7F, 0
         while byte > 0x7F:
@@ -135,7 +140,7 @@ def _too_many(field: str, what: str, most: int) -> InvalidArgument:
 
 @cache
 def _fields(descriptor: Descriptor) -> Mapping[int, _Field]:
-    """What matters of a message, by number."""
+    """The fields of a message that matter, by number."""
     return {
         field.number: _Field(
             name=field.name,

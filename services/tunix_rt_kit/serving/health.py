@@ -1,4 +1,4 @@
-"""Asks a server how it is: ``python -m tunix_rt_kit.serving.health [ADDRESS]`` exits with 0 when it
+"""Asks a server for its health: ``python -m tunix_rt_kit.serving.health [ADDRESS]`` exits with 0 if it
 serves."""
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from tunix_rt_kit.serving.channels import open_channel
 
 
 def check(address: str, timeout_s: float = 5.0) -> str:
-    """The state that the server at ``address`` reports of itself, such as "SERVING"; "" when nobody
-    answers."""
+    """The state that the server at ``address`` reports, such as "SERVING"; "" without an answer."""
     with open_channel(address) as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(

@@ -28,7 +28,7 @@ def _add_request_id(
 
 
 def _show_values(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """What is logged of a request may hold escape sequences; the renderer's own colours come after this."""
+    """Values of a request may hold escape sequences; the renderer's own colours come later."""
     return {key: visible(value) if isinstance(value, str) else value for key, value in event.items()}
 
 
@@ -43,8 +43,7 @@ _SHARED: list[structlog.typing.Processor] = [
 
 
 def configure_logging(level: str = "info", log_format: LogFormat = "json") -> None:
-    """Send all logs of this process to standard error in ``log_format``; calling it again replaces the
-    settings."""
+    """Send all logs of this process to standard error; a second call replaces the settings."""
     renderers: list[structlog.typing.Processor] = (
         [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
         if log_format == "json"

@@ -22,7 +22,7 @@ from tunix_rt_kit.serving.watchdog import killed_when_late
 
 _log = get_logger("tunix_rt.serving")
 _LEAST_S: Final = 2.0
-# Before a process is killed that could not end itself.
+# How much later a process is killed that could not end itself.
 _LAST_S: Final = 0.5
 _STANDARD_ERROR: Final = 2
 
@@ -35,10 +35,9 @@ class StartError(Exception):
 class ServiceRegistration:
     """One service to serve.
 
-    ``full_name`` is its protobuf name (``tunix_rt.v1.TraceStore``, for health and reflection); ``add``
-    registers its servicer, for example ``lambda server: add_TraceStoreServicer_to_server(servicer,
-    server)``. Each of ``ends`` ends jobs, within ``calls_and_jobs_s`` of the service's settings, while the
-    last calls are served; it blocks, and nothing happens if they have ended.
+    ``full_name`` is its protobuf name, such as ``tunix_rt.v1.TraceStore``; ``add`` registers its servicer.
+    Each of ``ends`` ends jobs while the last calls are served, within ``calls_and_jobs_s`` of the service's
+    settings; it blocks, and may be called again.
     """
 
     full_name: str
@@ -60,7 +59,7 @@ async def running_server(
 ) -> AsyncIterator[RunningServer]:
     """Serve inside the ``async with`` block.
 
-    At its end health says NOT_SERVING, ``stop`` is set (so that watches end), and calls and jobs get most of
+    At its end health says NOT_SERVING, ``stop`` is set so that watches end, and calls and jobs get most of
     ``settings.shutdown_grace_s``. Raises StartError if the address cannot be bound.
     """
     stop = stop or asyncio.Event()
@@ -100,12 +99,11 @@ async def serve(
 ) -> None:
     """Serve until ``stop`` is set or SIGTERM or SIGINT comes; a second signal ends the process at once.
 
-    After a signal the process ends within ``settings.shutdown_grace_s``, or two seconds where that is less:
-    if a thread is stuck so that it cannot end well, with code 1 and every thread's stack on standard error;
-    half a second later by SIGKILL if it is stuck with the interpreter's lock held and SIGTERM came.
+    After a signal the process ends within ``settings.shutdown_grace_s``, or two seconds if that is less.
+    Where a thread is stuck, it ends with code 1 and every thread's stack on standard error; where a thread
+    holds the interpreter's lock, SIGTERM ends it half a second later by SIGKILL.
 
-    Must run in the main thread. ``on_ready`` is called with the bound address. Raises StartError as
-    ``running_server``.
+    Must run in the main thread. ``on_ready`` is called with the bound address. Raises StartError.
     """
     stop = stop or asyncio.Event()
     with _stopped_by_signals(stop, settings.shutdown_grace_s):
@@ -152,7 +150,7 @@ def _stopped_by_signals(stop: asyncio.Event, grace_s: float) -> Iterator[None]:
 
     def end(name: str) -> None:
         _log.info("stopping", signal=name)
-        # By a thread that needs nothing of Python: one that is stuck would keep the process for ever.
+        # This timer needs nothing of Python: a stuck thread would keep the process for ever.
         faulthandler.dump_traceback_later(max(grace_s, _LEAST_S), exit=True, file=_STANDARD_ERROR)
         restore()
         stop.set()

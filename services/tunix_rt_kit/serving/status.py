@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import grpc
 from google.rpc import code_pb2, error_details_pb2, status_pb2
@@ -19,28 +19,14 @@ _MAX_MESSAGE = 1024
 _MAX_VALUE = 256
 _MAX_VIOLATIONS_BYTES = 3072
 
-_CLASSES: dict[str, type[DomainError]] = {
-    kind.code: kind
-    for kind in (
-        errors.InvalidArgument,
-        errors.NotFound,
-        errors.AlreadyExists,
-        errors.FailedPrecondition,
-        errors.Aborted,
-        errors.ResourceExhausted,
-        errors.Unavailable,
-        errors.DataLoss,
-        errors.Unimplemented,
-        errors.Cancelled,
-    )
-}
+_CLASSES: Final[Mapping[str, type[DomainError]]] = {kind.code: kind for kind in DomainError.__subclasses__()}
 
 
 def status_of(error: DomainError) -> status_pb2.Status:
     """The status of a domain error: code, message, ErrorInfo, and BadRequest if there are field violations.
 
-    Long texts are cut, and violations beyond what metadata can carry are left out; ErrorInfo's metadata
-    then says how many in ``violations_omitted``.
+    Long texts are cut. Violations that do not fit are left out: ``violations_omitted`` of ErrorInfo's
+    metadata counts them.
     """
     kept = _fitting(error.violations)
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN)
@@ -64,8 +50,8 @@ def domain_error(error: grpc.RpcError, peer: str) -> DomainError:
     (``UPSTREAM_UNAVAILABLE``, ``UPSTREAM_DEADLINE``) or FailedPrecondition (``UPSTREAM_FAILED``).
 
     Args:
-        error: what the stub raised.
-        peer: the other service in words, for the message.
+        error: raised by the stub.
+        peer: name of the other service, for the message.
     """
     call: Any = error
     status = rpc_status.from_call(call)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, TypeVar
 
@@ -16,6 +16,21 @@ MOST: Final = 1_000
 _SHOWN = 60
 T = TypeVar("T", bound=BaseModel)
 Location = tuple[int | str, ...]
+
+# By pydantic's name of a problem; beside its limits there are the value, what is shown of it, and its length.
+_WORDS: Final = {
+    "string_too_short": "is empty; at least 1 character is needed",
+    "string_too_long": "has {length:,} characters; at most {max_length:,} would be right",
+    "string_pattern_mismatch": "is {shown}; it must match {pattern}",
+    "too_short": "has {actual_length:,} entries; at least {min_length:,} would be right",
+    "too_long": "has {actual_length:,} entries; at most {max_length:,} would be right",
+    "greater_than_equal": "is {value}; at least {ge} would be right",
+    "less_than_equal": "is {value}; at most {le} would be right",
+    "less_than": "is {value}; less than {lt} would be right",
+    "greater_than": "is {value}; more than {gt} would be right",
+    "finite_number": "is {value}; a finite number would be right",
+    "literal_error": "is {shown}; one of {known} would be right",
+}
 
 
 @dataclass(slots=True)
@@ -68,8 +83,8 @@ class Violations:
 def field_problems(error: ValidationError) -> Iterator[tuple[Location, str]]:
     """The place and the description of each problem, in the words of this project.
 
-    A validator of our own raises ``PydanticCustomError``, whose message is taken as it is; its context may
-    hold a ``path``, a tuple that leads from the validated field to the wrong place in it.
+    Our own validators raise ``PydanticCustomError``: the message is taken as it is, and the context may hold
+    a ``path``, a tuple that leads from the validated field to the wrong place in it.
     """
     for problem in error.errors():
         if problem["type"] == "default_factory_not_called":
@@ -80,10 +95,10 @@ def field_problems(error: ValidationError) -> Iterator[tuple[Location, str]]:
 
 
 def validated(kind: type[T], fields: Mapping[str, Any], path: str, wrong: Violations) -> T:
-    """``fields`` as a value of ``kind``; what is wrong is noted as the fields at ``path``.
+    """``fields`` as a value of ``kind``; wrong fields are noted in ``wrong``, below ``path``.
 
-    Where something is wrong, the value has the right fields and the defaults of the others, and none where
-    there is no default: enough to look for what is wrong between the right fields.
+    Where some are wrong, the value has the right ones and the defaults of the others, if they have any:
+    enough to check the right fields against each other.
     """
     try:
         return kind.model_validate(fields)
@@ -106,33 +121,14 @@ def field_path(location: Sequence[int | str]) -> str:
 
 
 def _description(problem: ErrorDetails) -> str:
-    kind, value = problem["type"], problem["input"]
-    limits: dict[str, Any] = problem.get("ctx", {})
-    if kind == "string_too_short":
-        return "is empty; at least 1 character is needed"
-    if kind == "string_too_long":
-        return f"has {len(value):,} characters; at most {limits['max_length']:,} would be right"
-    if kind == "string_pattern_mismatch":
-        return f"is {_shown(value)}; it must match {limits['pattern']}"
-    if kind == "too_short":
-        return f"has {limits['actual_length']:,} entries; at least {limits['min_length']:,} would be right"
-    if kind == "too_long":
-        return f"has {limits['actual_length']:,} entries; at most {limits['max_length']:,} would be right"
-    if kind == "greater_than_equal":
-        return f"is {value}; at least {limits['ge']} would be right"
-    if kind == "less_than_equal":
-        return f"is {value}; at most {limits['le']} would be right"
-    if kind == "less_than":
-        return f"is {value}; less than {limits['lt']} would be right"
-    if kind == "literal_error":
-        known = limits["expected"].replace("'", "").replace(" or ", ", ")
-        return f"is {_shown(value)}; one of {known} would be right"
-    if kind == "greater_than":
-        return f"is {value}; more than {limits['gt']} would be right"
-    if kind == "finite_number":
-        return f"is {value}; a finite number would be right"
-    # pydantic links a page to each kind of its own, and none to a custom one.
-    return f"is {_shown(value)}: {problem['msg']}" if "url" in problem else problem["msg"]
+    value, limits = problem["input"], problem.get("ctx", {})
+    words = _WORDS.get(problem["type"])
+    if words is None:
+        # pydantic links a page to each kind of its own, and none to a custom one.
+        return f"is {_shown(value)}: {problem['msg']}" if "url" in problem else problem["msg"]
+    facts = {"value": value, "shown": _shown(value), "length": len(value) if isinstance(value, Sized) else 0}
+    known = str(limits.get("expected", "")).replace("'", "").replace(" or ", ", ")
+    return words.format_map({**limits, **facts, "known": known})
 
 
 def _shown(value: object) -> str:

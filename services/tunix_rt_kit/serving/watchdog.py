@@ -1,8 +1,8 @@
-"""A process that kills this one when it does not end in time after SIGTERM.
+"""A second process that kills this one when it does not end in time after SIGTERM.
 
-For what Python itself cannot do: while a thread is inside one long call of C that keeps the interpreter's
-lock, such as a regular expression that backtracks, no handler runs and no timer can be set. The module is the
-program of that process too, so it imports nothing but the standard library.
+Python cannot do that itself: while a thread is in one long call of C that holds the interpreter's lock, such
+as a regular expression that backtracks, no handler runs and no timer can be set. This module is the program
+of the second process too, so it imports the standard library alone.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from contextlib import contextmanager
 def killed_when_late(grace_s: float) -> Iterator[None]:
     """Inside the block a SIGTERM ends this process within ``grace_s`` seconds, by SIGKILL if need be.
 
-    Whoever handles SIGTERM must have been set before. Without the block's process, which may be killed too,
-    SIGTERM does what it did before.
+    Set the handler of SIGTERM before. If the second process is gone, SIGTERM does what it did before.
     """
     reading, writing = os.pipe()
     try:
@@ -31,24 +30,24 @@ def killed_when_late(grace_s: float) -> Iterator[None]:
             [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(grace_s)],
             stdin=reading,
             stdout=subprocess.DEVNULL,
-            # The terminal's Ctrl-C is not for it.
+            # Ctrl-C at the terminal is not meant for it.
             start_new_session=True,
             env={name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ},
         )
     except OSError:
-        # No process or no memory is left for it now: the server can do without.
+        # No process or memory is left for it; the server can do without.
         os.close(writing)
         yield
         return
     finally:
         os.close(reading)
-    # Its handler is of C and needs no lock: it writes where this process is, which wakes the other one.
+    # This handler is in C and needs no lock: it writes a traceback, which wakes the other process.
     faulthandler.register(signal.SIGTERM, file=writing, all_threads=False, chain=True)
     try:
         yield
     finally:
         faulthandler.unregister(signal.SIGTERM)
-        # That put back the handler of C which was there before, whatever Python has set since.
+        # That restored the C handler from before, whatever Python has set since.
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
         os.close(writing)
         watching.kill()
@@ -56,7 +55,7 @@ def killed_when_late(grace_s: float) -> Iterator[None]:
 
 
 def _watch(process: int, grace_s: float) -> None:
-    # A service manager may send it to all processes of the server at once.
+    # A service manager may signal all processes of the server at once.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if not os.read(0, 1 << 16):
         return

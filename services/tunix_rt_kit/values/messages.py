@@ -36,7 +36,7 @@ from tunix_rt_kit.serving.status import ERROR_DOMAIN
 from tunix_rt_kit.values.model import ChatTemplateFields, JobError, StoredFile
 
 M = TypeVar("M", bound=Message)
-# The classes of descriptors hang on how protobuf was built.
+# The classes of descriptors depend on how protobuf was built.
 _Field: TypeAlias = Any
 
 MAX_VALUES: Final = 100_000
@@ -49,16 +49,16 @@ _MESSAGE: Final = FieldDescriptor.TYPE_MESSAGE
 
 
 def to_message(value: BaseModel, kind: type[M], *, unset: Collection[str] = (), **given: Any) -> M:
-    """The message of type ``kind`` that says what ``value`` does.
+    """``value`` as a message of type ``kind``.
 
     Args:
-        value: where the fields come from.
+        value: has a field for each of the message's, but for ``unset`` and ``given``.
         kind: the message's type.
-        unset: fields of the message that the value has nothing for.
-        given: fields of the message, by name, that are something else than the value's field.
+        unset: fields of the message that stay unset.
+        given: fields of the message that differ from the value's, by name.
 
     Raises:
-        AttributeError: the message has a field that is in none of these, so that none is forgotten.
+        AttributeError: a field of the message is in none of these, so that none is forgotten.
     """
     message = kind()
     for field in _fields(kind.DESCRIPTOR):
@@ -71,9 +71,9 @@ def to_message(value: BaseModel, kind: type[M], *, unset: Collection[str] = (), 
 
 
 def from_message(message: Message, kind: type[BaseModel]) -> dict[str, Any]:
-    """What is set in ``message``, for ``kind`` to validate; fields that ``kind`` does not have are left out.
+    """The fields that are set in ``message``, for ``kind`` to validate; others of ``kind`` are left out.
 
-    An enum's number that the contract does not name becomes its digits, which no kind takes.
+    An enum's number that the contract does not name becomes its digits, which no ``kind`` takes.
     """
     read: dict[str, Any] = {}
     for field in _fields(message.DESCRIPTOR):
@@ -110,7 +110,7 @@ def plain_value(value: StructValue) -> Any:
 
 
 class _Room:
-    """How many values may still come."""
+    """How many more values may come."""
 
     __slots__ = ("left",)
 
@@ -152,7 +152,7 @@ def _plain(value: StructValue, room: _Room) -> Any:
 
 def timestamp(moment: datetime) -> Timestamp:
     """An aware moment as a Timestamp."""
-    # As Timestamp.FromDatetime, which takes longer than reading the trace that the moment belongs to.
+    # Timestamp.FromDatetime takes longer than reading the trace that the moment belongs to.
     since = moment - _EPOCH
     return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1_000)
 
