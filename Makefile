@@ -4,6 +4,9 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 DEMO_DIR ?= demo-output
 
+# Every process that a test starts would compile all modules again, where the environment forbids to keep them.
+test test-peers test-containers coverage: export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test coverage test-peers test-containers lint format proto bench clean
 
@@ -16,7 +19,7 @@ demo: .venv/.local ## traces -> dataset -> Tunix SFT -> evaluation before and af
 	$(BIN)/tunix-rt demo --output $(DEMO_DIR)
 
 test: .venv/.dev ## run all tests, on SQLite and on a PostgreSQL that comes as a wheel
-	$(BIN)/python -m pytest --numprocesses logical --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses logical --dist worksteal $(PYTEST_ARGS)
 
 coverage: .venv/.dev ## run all tests as `make test` does, and measure their coverage: 40% more processor time
 	$(BIN)/python -m coverage erase
