@@ -59,13 +59,14 @@ def notices(
 
     disagreeing = rows.keys["disagrees"][outcome.rows]
     yield from named("reference_answer", f"the answer is not the metadata's {_REFERENCE}", disagreeing)
-    keys = rows.keys["prompt"][outcome.rows]
+    # ``isin`` takes no numbers in the other byte order where some are above 2**63.
+    keys = rows.keys["prompt"][outcome.rows].astype(np.uint64)
     try:
         others = iter(eval_sets())
         for count, eval_set in enumerate(islice(others, MAX_EVAL_SETS)):
             report(Progress(stage="looking at eval sets", completed=count, unit="eval sets"))
             prompts = b"".join(prompt_key(normalised(prompt)) for prompt in eval_set.prompts.values())
-            asked = np.isin(keys, np.frombuffer(prompts, dtype=">u8"))
+            asked = np.isin(keys, np.frombuffer(prompts, dtype=">u8").astype(np.uint64))
             yield from named("eval_prompt", f"the prompt stands in {eval_set.name}", asked)
         if next(others, None) is not None:
             yield _unknown(f"only the newest {MAX_EVAL_SETS:,} eval sets were looked at")
