@@ -50,7 +50,8 @@ class SqlEvaluationRepository:
 
     def requested(self, request: RequestKey) -> str | None:
         """Id of what a request made before; raises AlreadyExists(REQUEST_ID_REUSED)."""
-        with self._database.read() as session:
+        # A write, after which the call is carried to its end: who asks by request id may come back for it.
+        with self._database.write() as session:
             return self._requests.made(session, request)
 
     def create(self, evaluation: Evaluation, request: RequestKey) -> str:

@@ -44,7 +44,8 @@ class SqlJobRepository:
 
     def requested(self, request: RequestKey) -> str | None:
         """Id of the job that a request made before; raises AlreadyExists(REQUEST_ID_REUSED)."""
-        with self._database.read() as session:
+        # A write, after which the call is carried to its end: who asks by request id may come back for it.
+        with self._database.write() as session:
             return self._requests.made(session, request)
 
     def create(self, job: TrainingJob, inputs: TrainingInput, request: RequestKey) -> str:
