@@ -144,7 +144,7 @@ class _Import:
         """Count the batches that are on their way; the first error stands for theirs."""
         waiting, self._waiting = self._waiting, deque()
         for _, call in waiting:
-            with suppress(TunixRtError):
+            with suppress(Exception):
                 self._take(call.result())
 
     def _take(self, outcome: _Outcome) -> None:

@@ -51,7 +51,8 @@ class Violations:
 
     def names(self, *paths: str) -> bool:
         """Whether a field at one of the paths, or inside it, is wrong."""
-        return any(violation.field.startswith(paths) for violation in self.found)
+        inside = tuple(path + mark for path in paths for mark in ".[")
+        return any(violation.field in paths or violation.field.startswith(inside) for violation in self.found)
 
     @property
     def enough(self) -> bool:
