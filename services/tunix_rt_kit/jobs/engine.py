@@ -117,8 +117,8 @@ class JobKind(ABC):
         change(job_id, [JobState.CANCELLING], JobState.CANCELLED)
         return False
 
-    def failure(self, error: Exception) -> JobError:
-        """What is stored of a job that failed by ``error``."""
+    def failure(self, job_id: str, error: Exception) -> JobError:  # noqa: ARG002  (a kind may name it)
+        """What is stored of the job ``job_id``, which failed by ``error``."""
         if isinstance(error, JobFailed):
             return error.error
         if isinstance(error, DomainError):
@@ -272,7 +272,7 @@ class JobEngine:
             if isinstance(error, AWAY) and self._stopping.is_set():
                 run.record(lambda: kind.requeue(job_id))
                 return
-            failure = kind.failure(error)
+            failure = kind.failure(job_id, error)
             exc_info = None if isinstance(error, JobFailed | DomainError) else error
             _log.warning("job_failed", job=job_id, reason=failure.reason, message=failure.message)
             if exc_info is not None:
