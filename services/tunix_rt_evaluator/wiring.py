@@ -17,7 +17,8 @@ from tunix_rt_evaluator.evaluations.repository import SqlEvaluationRepository
 from tunix_rt_evaluator.evaluations.service import EvaluationService
 from tunix_rt_evaluator.evaluations.supervisor import Supervisor
 from tunix_rt_evaluator.evaluations.warm_workers import WarmWorkers
-from tunix_rt_evaluator.grading.service import Grading, JudgeEndpoint
+from tunix_rt_evaluator.grading.graders.judge import JudgeEndpoint
+from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_evaluator.report.store import ReportStore
 from tunix_rt_evaluator.servicer import EvaluatorServicer
 from tunix_rt_evaluator.settings import EvaluatorSettings

@@ -7,11 +7,11 @@ as its decorator. Whatever lists kinds reads ``kinds``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Annotated, Any, ClassVar, Final, TypeAlias, TypeVar, Union
+from typing import Annotated, Any, ClassVar, Final, TypeAlias, Union
 
 from pydantic import (
     BaseModel,
@@ -97,39 +97,9 @@ class GraderSettings(Grown):
     kind: str
 
 
-S = TypeVar("S", bound=GraderSettings)
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class GraderKind:
-    """One kind of grader; the fields are the arguments of ``grader``."""
-
-    settings: type[GraderSettings]
-    number: int
-    version: Callable[[Any], str]
-    grade: Callable[..., Verdict]
-    needs: Sequence[str]
-    needs_accepted: bool
-    marked: Callable[[Any, str], bool] | None
-    problems: Callable[[Any, Sequence[str]], Iterable[Problem]]
-    unfit: Callable[[Any, str], str]
-
-
-_KINDS: Final[dict[str, GraderKind]] = {}
-
-
-def grader(
-    settings: type[S],
-    number: int,
-    version: str | Callable[[S], str],
-    *,
-    needs: Sequence[str] = (),
-    needs_accepted: bool = True,
-    marked: Callable[[S, str], bool] | None = None,
-    problems: Callable[[S, Sequence[str]], Iterable[Problem]] = lambda _, __: (),
-    unfit: Callable[[S, str], str] = lambda _, __: "",
-) -> Callable[[Callable[..., Verdict]], Callable[..., Verdict]]:
-    """Registers a function as a kind of grader.
+    """A kind of grader, and the decorator that registers its function.
 
     The function is called with the settings, a `Question` and a model's whole output, and what the kind
     ``needs`` as keyword arguments. It returns a `Verdict`, or raises `CannotGrade`.
@@ -149,13 +119,25 @@ def grader(
             ", which holds no text"; "" where nothing is wrong.
     """
 
-    def registered(grade: Callable[..., Verdict]) -> Callable[..., Verdict]:
-        of = version if callable(version) else lambda _: version
-        kind = GraderKind(settings, number, of, grade, needs, needs_accepted, marked, problems, unfit)
-        _KINDS[settings.model_fields["kind"].default] = kind
+    settings: type[GraderSettings]
+    number: int
+    version: str | Callable[[Any], str]
+    needs: Sequence[str] = ()
+    needs_accepted: bool = True
+    marked: Callable[[Any, str], bool] | None = None
+    problems: Callable[[Any, Sequence[str]], Iterable[Problem]] = lambda _, __: ()
+    unfit: Callable[[Any, str], str] = lambda _, __: ""
+    grade: Callable[..., Verdict] = field(init=False)
+
+    def __call__(self, grade: Callable[..., Verdict]) -> Callable[..., Verdict]:
+        """Registers ``grade`` as the function of this kind."""
+        self.grade = grade
+        _KINDS[self.settings.model_fields["kind"].default] = self
         return grade
 
-    return registered
+
+grader = GraderKind
+_KINDS: Final[dict[str, GraderKind]] = {}
 
 
 @cache

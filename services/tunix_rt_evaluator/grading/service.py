@@ -69,7 +69,8 @@ class Grading:
 
     def version(self, grader: GraderSettings) -> str:
         """The grader and all that its verdict depends on besides the item."""
-        return kinds()[grader.kind].version(grader)
+        version = kinds()[grader.kind].version
+        return version if isinstance(version, str) else version(grader)
 
     def problems(self, item: GradedItem) -> Iterable[Problem]:
         """What is wrong with an item's grader, and with its accepted answers for that grader."""
@@ -118,6 +119,3 @@ class Grading:
     def close(self) -> None:
         """End what runs beside this process."""
         self._sandbox.close()
-
-
-__all__ = ["Grading", "JudgeEndpoint", "Problem"]

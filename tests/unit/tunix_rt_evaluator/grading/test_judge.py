@@ -9,9 +9,9 @@ import pytest
 
 from support.fake_endpoint import Reply, answering, completion
 from tunix_rt_evaluator.eval_sets.model import EvalItem
-from tunix_rt_evaluator.grading.graders.judge import OWN_PROMPT, JudgeGrader, parse_grade
+from tunix_rt_evaluator.grading.graders.judge import OWN_PROMPT, JudgeEndpoint, JudgeGrader, parse_grade
 from tunix_rt_evaluator.grading.model import CannotGrade
-from tunix_rt_evaluator.grading.service import Grading, JudgeEndpoint
+from tunix_rt_evaluator.grading.service import Grading
 
 
 def item(**settings: Any) -> EvalItem:
