@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
+from itertools import chain
 from typing import Any, Final, TypeAlias, cast
 
 from tunix_rt_evaluator.grading.formulas.regions import region_of
@@ -125,16 +126,17 @@ def _gathered(items: Sequence[Meaning]) -> Meaning:
 
 
 def _flat(items: Sequence[Meaning]) -> list[Meaning]:
-    return [inner for item in items for inner in _spread(item)]
-
-
-def _spread(item: Meaning) -> Iterator[Meaning]:
-    if isinstance(item, Values):
-        yield from item.items
-    elif isinstance(item, Named) and isinstance(item.value, Values):
-        yield from (Named(item.name, value) for value in item.value.items)
-    else:
-        yield item
+    """The items, several values of one item each by itself."""
+    flat: list[Meaning] = []
+    for item in items:
+        match item:
+            case Values():
+                flat += item.items
+            case Named(name, Values(values)):
+                flat += [Named(name, value) for value in values]
+            case _:
+                flat.append(item)
+    return flat
 
 
 def _with_sign(node: Node, *, upper: bool) -> Node:
@@ -143,10 +145,8 @@ def _with_sign(node: Node, *, upper: bool) -> Node:
         left, right = (_with_sign(argument, upper=upper) for argument in node.arguments)
         plus = upper == (node.name == "pm")
         return Call("add", (left, right if plus else Call("negative", (right,))))
-    changed: dict[str, Any] = {
-        field.name: _changed(getattr(node, field.name), upper=upper) for field in fields(node)
-    }
-    return type(node)(**changed)
+    changed = {field.name: _changed(getattr(node, field.name), upper=upper) for field in fields(node)}
+    return replace(node, **changed)
 
 
 def _changed(value: Any, *, upper: bool) -> Any:
@@ -210,11 +210,6 @@ def _all_equal(sides: Sequence[Node]) -> bool:
     )
 
 
-def rows_of(matrix: Matrix) -> Sequence[Node]:
-    """The entries of a matrix, row by row."""
-    return [entry for row in matrix.rows for entry in row]
-
-
 def equal(left: Node, right: Node) -> bool:
     """Whether two trees mean the same.
 
@@ -244,45 +239,40 @@ def _same(left: Meaning, right: Meaning) -> bool:
 
 def _same_structure(left: Meaning, right: Meaning) -> bool:
     """Of two of one kind."""
-    if isinstance(left, Tuple) and isinstance(right, Tuple):
-        brackets = (left.opening, left.closing) == (right.opening, right.closing)
-        return brackets and _all_same(left.items, right.items)
-    if isinstance(left, Matrix) and isinstance(right, Matrix):
-        widths = [len(matrix.rows[0]) for matrix in (left, right)]
-        return widths[0] == widths[1] and _all_same(rows_of(left), rows_of(right))
-    if isinstance(left, Ratio) and isinstance(right, Ratio):
-        return _all_same(left.items, right.items)
-    if isinstance(left, Congruence) and isinstance(right, Congruence):
-        return equal(left.modulus, right.modulus) and _same_residues(left, right)
-    if isinstance(left, Builder) and isinstance(right, Builder):
-        domains = left.domain, right.domain
-        return left.name == right.name and domains[0] == domains[1] and equal(left.condition, right.condition)
-    if isinstance(left, SetOperation) and isinstance(right, SetOperation):
-        pairs = [(left.left, right.left), (left.right, right.right)]
-        turned = [(left.left, right.right), (left.right, right.left)]
-        either = [pairs] if left.name == "difference" else [pairs, turned]
-        return left.name == right.name and any(all(equal(*pair) for pair in each) for each in either)
-    if isinstance(left, Relation) and isinstance(right, Relation):
-        return _same_relations(left, right)
-    if isinstance(left, Listing) and isinstance(right, Listing):
-        return left.connector == right.connector and _matched(left.items, right.items)
+    match left, right:
+        case Tuple(), Tuple():
+            brackets = (left.opening, left.closing) == (right.opening, right.closing)
+            return brackets and _all_same(left.items, right.items)
+        case Matrix(), Matrix():
+            same_width = len(left.rows[0]) == len(right.rows[0])
+            return same_width and _all_same([*chain(*left.rows)], [*chain(*right.rows)])
+        case Ratio(), Ratio():
+            return _all_same(left.items, right.items)
+        case Congruence(), Congruence():
+            return equal(left.modulus, right.modulus) and _same_residues(left, right)
+        case Builder(), Builder():
+            same_set = (left.name, left.domain) == (right.name, right.domain)
+            return same_set and equal(left.condition, right.condition)
+        case SetOperation(), SetOperation():
+            pairs = [(left.left, right.left), (left.right, right.right)]
+            turned = [(left.left, right.right), (left.right, right.left)]
+            either = [pairs] if left.name == "difference" else [pairs, turned]
+            return left.name == right.name and any(all(equal(*pair) for pair in each) for each in either)
+        case Relation(), Relation():
+            return _matched(_links(left), _links(right), _same_link)
+        case Listing(), Listing():
+            return left.connector == right.connector and _matched(left.items, right.items)
     return False
 
 
 def _same_residues(left: Congruence, right: Congruence) -> bool:
     """Of one modulus: x is 2 modulo 5 where it is 7."""
-    sides = [
-        one.statement.sides
-        if isinstance(one.statement, Relation) and one.statement.signs == ("equiv",)
-        else ()
-        for one in (left, right)
-    ]
-    numbers = [
-        pair[1] for pair in sides if len(pair) == 2 and isinstance(pair[1], SCALARS) and not names_in(pair[1])
-    ]
-    if len(numbers) == 2 and sides[0][0] == sides[1][0] and not names_in(left.modulus):
-        rests = [Call("mod", (number, left.modulus)) for number in numbers]
-        return equal_values(*rests)
+    modulus = left.modulus
+    match left.statement, right.statement:
+        case Relation((name, mine), ("equiv",)), Relation((other, theirs), ("equiv",)):
+            numbers = isinstance(mine, SCALARS) and isinstance(theirs, SCALARS)
+            if numbers and name == other and not names_in(mine, theirs, modulus):
+                return equal_values(Call("mod", (mine, modulus)), Call("mod", (theirs, modulus)))
     return equal(left.statement, right.statement)
 
 
@@ -298,22 +288,22 @@ def _by_region(left: Meaning, right: Meaning) -> bool | None:
 
 def _by_name(left: Meaning, right: Meaning) -> bool | None:
     """``x = 5`` is what 5 is, unless the other names something else."""
-    if isinstance(left, Named) and isinstance(right, Named):
-        if left.name == right.name:
-            return _same(left.value, right.value)
-        return _same_equations(left, right)
-    if isinstance(right, Named):
-        return _by_name(right, left)
-    if not isinstance(left, Named):
-        return None
-    if isinstance(right, Relation):
-        return _same_equations(left, right)
-    if isinstance(right, Values) and isinstance(left.name, Tuple) and isinstance(left.value, Tuple):
-        each = [Named(*pair) for pair in zip(left.name.items, left.value.items, strict=False)]
-        return len(left.name.items) == len(left.value.items) and _matched(each, right.items)
-    if isinstance(right, Values) and any(isinstance(item, Named) for item in right.items):
-        return False
-    return _same(left.value, right)
+    match left, right:
+        case Named(), Named():
+            same_name = left.name == right.name
+            return _same(left.value, right.value) if same_name else _same_equations(left, right)
+        case _, Named():
+            return _by_name(right, left)
+        case Named(), Relation():
+            return _same_equations(left, right)
+        case Named(Tuple(items=names), Tuple(items=values)), Values():
+            each = [Named(*pair) for pair in zip(names, values, strict=False)]
+            return len(names) == len(values) and _matched(each, right.items)
+        case Named(), Values() if any(isinstance(item, Named) for item in right.items):
+            return False
+        case Named(), _:
+            return _same(left.value, right)
+    return None
 
 
 def _same_equations(left: Meaning, right: Meaning) -> bool:
@@ -324,24 +314,25 @@ def _same_equations(left: Meaning, right: Meaning) -> bool:
                 return False
             side = Relation((side.name, side.value), ("=",))
         relations.append(side)
-    first, second = relations
-    return isinstance(first, Relation) and isinstance(second, Relation) and _same_relations(first, second)
+    return all(isinstance(each, Relation) for each in relations) and _same_structure(*relations)
 
 
 def _as_values(left: Meaning, right: Meaning) -> bool | None:
     """Several values in any order; a set holds each of them once."""
-    if isinstance(left, Set) and isinstance(right, Set):
-        return _matched(_distinct(left.items), _distinct(right.items))
-    if isinstance(right, Values) and not isinstance(left, Values):
-        return _as_values(right, left)
-    if not isinstance(left, Values):
-        return None
-    if isinstance(right, Set):
-        return len(_distinct(left.items)) == len(left.items) and _matched(left.items, _distinct(right.items))
-    if not isinstance(right, Values):
-        return False
-    named = {isinstance(item, Named) for item in (*left.items, *right.items)}
-    return len(named) == 1 and _matched(left.items, right.items)
+    match left, right:
+        case Set(), Set():
+            return _matched(_distinct(left.items), _distinct(right.items))
+        case Values(), Set():
+            once = _distinct(left.items)
+            return len(once) == len(left.items) and _matched(left.items, _distinct(right.items))
+        case Values(), Values():
+            named = {isinstance(item, Named) for item in (*left.items, *right.items)}
+            return len(named) == 1 and _matched(left.items, right.items)
+        case Values(), _:
+            return False
+        case _, Values():
+            return _as_values(right, left)
+    return None
 
 
 def _as_quantities(left: Meaning, right: Meaning) -> bool | None:
@@ -382,16 +373,16 @@ def _folded(text: str) -> str:
 
 
 def _all_same(left: Sequence[Node], right: Sequence[Node]) -> bool:
-    return len(left) == len(right) and all(
-        equal(mine, theirs) for mine, theirs in zip(left, right, strict=True)
-    )
+    return len(left) == len(right) and all(map(equal, left, right))
 
 
-def _matched(left: Sequence[Meaning], right: Sequence[Meaning]) -> bool:
+def _matched(
+    left: Sequence[Any], right: Sequence[Any], same: Callable[[Any, Any], bool] | None = None
+) -> bool:
     """Whether each of one has another equal one of the other."""
     rest = list(right)
     for mine in left:
-        found = next((at for at, theirs in enumerate(rest) if _same(mine, theirs)), None)
+        found = next((at for at, theirs in enumerate(rest) if (same or _same)(mine, theirs)), None)
         if found is None:
             return False
         del rest[found]
@@ -404,16 +395,6 @@ def _distinct(items: Sequence[Meaning]) -> Sequence[Meaning]:
         if not any(_same(item, other) for other in kept):
             kept.append(item)
     return kept
-
-
-def _same_relations(left: Relation, right: Relation) -> bool:
-    rest = _links(right)
-    for mine in _links(left):
-        found = next((at for at, theirs in enumerate(rest) if _same_link(mine, theirs)), None)
-        if found is None:
-            return False
-        del rest[found]
-    return not rest
 
 
 def _links(relation: Relation) -> list[tuple[str, Node, Node]]:

@@ -82,6 +82,14 @@ class Expressions:
     def _next_is(self, *kinds: str) -> bool:
         return self._peek().kind in kinds
 
+    def _accept(self, *kinds: str) -> Token | None:
+        """Takes the next token if it is of one of some kinds."""
+        return self._take() if self._next_is(*kinds) else None
+
+    def _ahead(self, count: int) -> list[str]:
+        """The kinds of the next tokens."""
+        return [self._peek(ahead).kind for ahead in range(count)]
+
     def _fail(self) -> NoReturn:
         token = self._peek()
         if token is _END:
@@ -90,35 +98,31 @@ class Expressions:
 
     def _sum(self) -> Node:
         left = self._signed()
-        while self._next_is("+", "-", "pm", "mp"):
-            sign = self._take().kind
+        while sign := self._accept("+", "-", "pm", "mp"):
             right = self._signed() if self._next_is("+", "-") else self._product()
-            if sign == "-" and isinstance(right, Set) and _is_set(left):
+            if sign.kind == "-" and isinstance(right, Set) and _is_set(left):
                 left = SetOperation("difference", left, right)
-                continue
-            if sign == "-":
-                sign, right = "+", call("negative", right)
-            left = call("add" if sign == "+" else sign, left, right)
+            elif sign.kind == "-":
+                left = call("add", left, call("negative", right))
+            else:
+                left = call("add" if sign.kind == "+" else sign.kind, left, right)
         return left
 
     def _signed(self) -> Node:
-        if not self._next_is("+", "-", "pm", "mp"):
+        if not (sign := self._accept("+", "-", "pm", "mp")):
             return self._product()
-        sign = self._take().kind
         inner = self._signed() if self._next_is("+", "-") else self._product()
-        if sign == "+":
+        if sign.kind == "+":
             return scalar(inner)
-        return call("negative", inner) if sign == "-" else call(sign, _ZERO, inner)
+        return call("negative", inner) if sign.kind == "-" else call(sign.kind, _ZERO, inner)
 
     def _product(self) -> Node:
         left = self._power()
         divided = False
         while True:
-            if self._next_is("*"):
-                self._take()
+            if self._accept("*"):
                 left, divided = call("multiply", left, self._signed_power()), False
-            elif self._next_is("cross"):
-                self._take()
+            elif self._accept("cross"):
                 left = call("the product of vectors or sets", left, self._signed_power())
             elif self._next_is("/"):
                 if self._open_ended and self._peek(1).kind != "function":
@@ -140,10 +144,9 @@ class Expressions:
         return self._peek().kind in _BEGINS_FACTOR or (self._next_is("|") and not self._bars)
 
     def _signed_power(self) -> Node:
-        if self._next_is("-", "+"):
-            return (
-                call("negative", self._signed_power()) if self._take().kind == "-" else self._signed_power()
-            )
+        if sign := self._accept("-", "+"):
+            inner = self._signed_power()
+            return call("negative", inner) if sign.kind == "-" else inner
         return self._power()
 
     def _power(self) -> Node:
@@ -151,18 +154,16 @@ class Expressions:
         node = self._atom()
         powered = False
         while True:
-            if self._next_is("^"):
-                self._take()
+            if self._accept("^"):
                 if self._is_degree():
                     node = self._degrees(node)
                 elif isinstance(node, Matrix):
                     node = self._transposed(node)
-                elif isinstance(node, Symbol) and self._is_order():
+                elif isinstance(node, Symbol) and self._ahead(5) == ["{", "(", "number", ")", "}"]:
                     raise Unreadable("the number in brackets in it may be an exponent or count derivatives")
                 else:
                     node, powered = call("power", node, self._exponent()), True
-            elif self._next_is("degree"):
-                self._take()
+            elif self._accept("degree"):
                 node = self._degrees(node)
             elif self._next_is("!"):
                 if powered:
@@ -170,22 +171,15 @@ class Expressions:
                         "the factorial behind the power in it may be of the exponent or of the whole"
                     )
                 node = self._factorial(node)
-            elif self._next_is("%"):
-                self._take()
+            elif self._accept("%"):
                 node = call("percent", node)
             else:
                 return node
 
-    def _is_order(self) -> bool:
-        """Whether a number in brackets stands here as an exponent, as in y^{(4)}."""
-        return [self._peek(ahead).kind for ahead in range(5)] == ["{", "(", "number", ")", "}"]
-
     def _is_degree(self) -> bool:
-        for length, kinds in ((1, ["circ"]), (3, ["{", "circ", "}"])):
-            if [self._peek(ahead).kind for ahead in range(length)] == kinds:
-                self._at += length
-                return True
-        return False
+        length = 3 if self._ahead(3) == ["{", "circ", "}"] else int(self._next_is("circ"))
+        self._at += length
+        return length > 0
 
     def _degrees(self, node: Node) -> Node:
         if self._next_is("name") and self._peek().text in _TEMPERATURES:
@@ -193,9 +187,7 @@ class Expressions:
         return call("degrees", node)
 
     def _transposed(self, matrix: Matrix) -> Node:
-        braced = self._next_is("{")
-        if braced:
-            self._take()
+        braced = self._accept("{")
         if self._take("name").text != "T":
             raise Unreadable("it computes with a matrix")
         if braced:
@@ -203,14 +195,11 @@ class Expressions:
         return Matrix(tuple(zip(*matrix.rows, strict=True)))
 
     def _exponent(self) -> Node:
-        if self._next_is("-", "+"):
-            sign = self._take().kind
-            return call("negative", self._exponent()) if sign == "-" else self._exponent()
-        node = self._letter() if self._next_is("name") else self._atom()
-        if self._next_is("^"):
-            self._take()
-            return call("power", node, self._exponent())
-        return node
+        if sign := self._accept("-", "+"):
+            inner = self._exponent()
+            return call("negative", inner) if sign.kind == "-" else inner
+        node = self._single()
+        return call("power", node, self._exponent()) if self._accept("^") else node
 
     def _factorial(self, node: Node) -> Node:
         marks = 0
@@ -260,7 +249,7 @@ class Expressions:
             if not (isinstance(top, Number) and isinstance(bottom, Number)):
                 self._at = begin
                 return number
-        elif [self._peek(ahead).kind for ahead in range(3)] == ["number", "/", "number"]:
+        elif self._ahead(3) == ["number", "/", "number"]:
             top, bottom = Number(self._peek().value), Number(self._peek(2).value)
             self._at += 3
         else:
@@ -271,6 +260,10 @@ class Expressions:
             raise Unreadable("what stands behind the mixed number in it may belong to its fraction or not")
         return Number(whole.value + top.value / bottom.value)
 
+    def _single(self) -> Node:
+        """A factor, of letters only one."""
+        return self._letter() if self._next_is("name") else self._atom()
+
     def _letter(self) -> Node:
         """A symbol by itself: an index, primes and arguments behind it belong to something else."""
         text = self._take("name").text
@@ -279,8 +272,7 @@ class Expressions:
     def _name(self) -> Node:
         text = letter = self._take("name").text
         while True:
-            if self._next_is("_"):
-                self._take()
+            if self._accept("_"):
                 text += f"_{self._index()}"
             elif primes := self._primes():
                 text += "'" * primes
@@ -288,8 +280,7 @@ class Expressions:
                 break
         if text in _UNKNOWN_FUNCTIONS and self._is_inverse():
             text += "^-1"
-        if self._next_is("(") and self._is_unknown_function(text):
-            self._take()
+        if self._is_unknown_function(text) and self._accept("("):
             arguments, _ = self._inside()
             self._take(")")
             return Symbol(f"{text}{arguments!r}")
@@ -297,8 +288,7 @@ class Expressions:
 
     def _is_inverse(self) -> bool:
         """Whether -1 in braces and a bracket follow, as in f^{-1}(x)."""
-        ahead = [self._peek(ahead) for ahead in range(6)]
-        if [token.kind for token in ahead] != ["^", "{", "-", "number", "}", "("] or ahead[3].text != "1":
+        if self._ahead(6) != ["^", "{", "-", "number", "}", "("] or self._peek(3).text != "1":
             return False
         self._at += 5
         return True
@@ -306,36 +296,32 @@ class Expressions:
     def _is_unknown_function(self, text: str) -> bool:
         if text[0] in _UNKNOWN_FUNCTIONS or text.endswith("'"):
             return True
-        ahead = [self._peek(ahead).kind for ahead in range(4)]
+        ahead = self._ahead(4)
         alone = ahead[1] in ("name", "number") and ahead[2] == ")"
         return alone and (text.isupper() or ahead[3] == "=")
 
     def _primes(self) -> int:
         """How many primes stand here, as signs or as an exponent."""
-        begin, count, braced = self._at, 0, False
+        begin, count = self._at, 0
+        braced = None
         if self._next_is("^") and self._peek(1).kind in ("'", "{"):
             self._take()
-            braced = self._next_is("{")
-            self._at += braced
-        while self._next_is("'"):
-            self._take()
+            braced = self._accept("{")
+        while self._accept("'"):
             count += 1
-        if not count or (braced and not self._next_is("}")):
+        if not count or (braced and not self._accept("}")):
             self._at = begin
             return 0
-        self._at += braced
         return count
 
     def _index(self) -> str:
-        if self._next_is("number", "name"):
-            token = self._take()
+        if token := self._accept("number", "name"):
             return token.text
         self._take("{")
         parts = []
-        while not self._next_is("}"):
+        while not self._accept("}"):
             token = self._take("number", "name", "word", ",", "+", "-", "constant", "*", "/", "(", ")")
             parts.append(token.text or token.kind)
-        self._take("}")
         return "".join(parts)
 
     def _of_two(self, name: str) -> Node:
@@ -349,20 +335,19 @@ class Expressions:
         token = self._peek()
         if token.kind == "number" and not (token.literal and len(token.text) == 1):
             raise Unreadable("a command in it takes one digit, and several stand there without braces")
-        return self._letter() if token.kind == "name" else self._atom()
+        return self._single()
 
     def _root(self) -> Node:
         self._take()
         degree: Node = Number(Fraction(2))
-        if self._next_is("["):
-            self._take()
+        if self._accept("["):
             degree = self._sum()
             self._take("]")
-        return call("root", self._letter() if self._next_is("name") else self._atom(), degree)
+        return call("root", self._single(), degree)
 
     def _surd(self) -> Node:
         degree = Number(Fraction(int(self._take().text)))
-        radicand = self._letter() if self._next_is("name") else self._atom()
+        radicand = self._single()
         if isinstance(radicand, Number) and self._next_is("name") and not self._peek().spaced:
             raise Unreadable("the root in it may end before the letter or behind it")
         return call("root", radicand, degree)
@@ -370,10 +355,10 @@ class Expressions:
     def _function(self) -> Node:
         name = self._take().text
         base = exponent = None
-        while self._next_is("_", "^"):
-            if self._take().kind == "_" and name == "log" and base is None:
-                base = self._argument_of_index()
-            elif self._tokens[self._at - 1].kind == "^" and exponent is None:
+        while mark := self._accept("_", "^"):
+            if mark.kind == "_" and name == "log" and base is None:
+                base = self._single()
+            elif mark.kind == "^" and exponent is None:
                 exponent = self._exponent()
             else:
                 self._fail()
@@ -385,15 +370,11 @@ class Expressions:
         node = self._applied(name, arguments, base)
         return node if exponent is None else call("power", node, exponent)
 
-    def _argument_of_index(self) -> Node:
-        return self._letter() if self._next_is("name") else self._atom()
-
     def _arguments(self, name: str) -> list[Node]:
-        if self._next_is("(", "{", "lset"):
-            opening = self._take().kind
+        if opening := self._accept("(", "{", "lset"):
             arguments, _ = self._inside()
-            self._take({"(": ")", "{": "}", "lset": "rset"}[opening])
-            if opening == "lset" and name not in _OF_SEVERAL:
+            self._take({"(": ")", "{": "}", "lset": "rset"}[opening.kind])
+            if opening.kind == "lset" and name not in _OF_SEVERAL:
                 self._fail()
             return arguments
         if name in _IN_PARENTHESES:

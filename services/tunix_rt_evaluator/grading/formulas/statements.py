@@ -110,8 +110,7 @@ class _Statements(Expressions):
 
     def whole(self) -> Node:
         """All tokens as one."""
-        items, connector = self._listing()
-        node = self._divided(items[0] if len(items) == 1 else Listing(tuple(items), connector))
+        node = self._divided(_as_one(*self._listing()))
         if self._at < len(self._tokens):
             self._fail()
         return node
@@ -120,9 +119,8 @@ class _Statements(Expressions):
         items = [self._statement()]
         connectors = set()
         while self._next_is(*_SEPARATORS):
-            while self._next_is(*_SEPARATORS):
-                kind = self._take().kind
-                connectors.add("," if kind in (";", "comma") else kind)
+            while separator := self._accept(*_SEPARATORS):
+                connectors.add("," if separator.kind in (";", "comma") else separator.kind)
             items.append(self._statement())
         if {"and", "or"} <= connectors:
             raise Unreadable("it has both 'and' and 'or'")
@@ -134,8 +132,8 @@ class _Statements(Expressions):
             token = self._peek()
             if token.kind == "word" and (len(token.text) > 1 or parts):
                 words = []
-                while self._next_is("word"):
-                    words.append(self._take().text)
+                while word := self._accept("word"):
+                    words.append(word.text)
                 parts.append(Words(" ".join(words)))
             else:
                 if token.kind == "word":
@@ -149,11 +147,10 @@ class _Statements(Expressions):
 
     def _relation(self) -> Node:
         # "= 5" leaves out what is 5.
-        if self._next_is("=", "~"):
-            self._take()
+        self._accept("=", "~")
         sides, signs = [self._side()], []
-        while self._next_is(*_RELATIONS):
-            signs.append(self._take().kind)
+        while sign := self._accept(*_RELATIONS):
+            signs.append(sign.kind)
             sides.append(self._side())
         modulus = self._modulus()
         if "equiv" in signs and modulus is None and isinstance(sides[-1], Call) and sides[-1].name == "mod":
@@ -162,10 +159,9 @@ class _Statements(Expressions):
         return node if modulus is None else Congruence(node, modulus)
 
     def _modulus(self) -> Node | None:
-        if self._next_is("pmod"):
-            self._take()
+        if self._accept("pmod"):
             return self._atom()
-        if self._next_is("(") and self._peek(1).kind == "mod":
+        if self._ahead(2) == ["(", "mod"]:
             self._at += 2
             modulus = self._sum()
             self._take(")")
@@ -174,20 +170,16 @@ class _Statements(Expressions):
 
     def _side(self) -> Node:
         node = self._term()
-        while self._next_is("union", "intersection", "difference", "mod"):
-            kind = self._take().kind
+        while sign := self._accept("union", "intersection", "difference", "mod"):
             right = self._term()
-            node = call("mod", node, right) if kind == "mod" else SetOperation(kind, node, right)
-        if not self._next_is(":"):
-            return node
+            node = call("mod", node, right) if sign.kind == "mod" else SetOperation(sign.kind, node, right)
         items = [node]
-        while self._next_is(":"):
-            self._take()
+        while self._accept(":"):
             minutes, begin = self._peek(), self._at
             items.append(self._term())
             if minutes.text.startswith("0") and self._at > begin + 1:
                 raise Unreadable("what stands behind the time in it is not read")
-        return Ratio(tuple(items))
+        return node if len(items) == 1 else Ratio(tuple(items))
 
     def _term(self) -> Node:
         if self._next_is("]"):
@@ -195,8 +187,8 @@ class _Statements(Expressions):
         if self._next_is("currency") or (self._next_is("-", "+") and self._peek(1).kind == "currency"):
             return self._amount()
         node = self._sum()
-        if self._next_is("currency"):
-            return Quantity(scalar(node), f"{self._take().text}^1")
+        if currency := self._accept("currency"):
+            return Quantity(scalar(node), f"{currency.text}^1")
         while self._next_is("word") and isinstance(node, SCALARS):
             word = self._peek().text
             if word in SCALES:
@@ -211,17 +203,12 @@ class _Statements(Expressions):
 
     def _amount(self) -> Node:
         """A currency sign and a number, the sign of the number before or behind it."""
-        negative = False
-        if self._next_is("-", "+"):
-            negative = self._take().kind == "-"
+        sign = self._accept("-", "+")
         unit = self._take("currency").text
-        number = self._with_scale(scalar(self._signed_power()))
-        return Quantity(call("negative", number) if negative else number, f"{unit}^1")
-
-    def _with_scale(self, node: Node) -> Node:
+        number = scalar(self._signed_power())
         while self._next_is("word") and self._peek().text in SCALES:
-            node = call("multiply", node, Number(Fraction(SCALES[self._take().text])))
-        return node
+            number = call("multiply", number, Number(Fraction(SCALES[self._take().text])))
+        return Quantity(call("negative", number) if sign and sign.kind == "-" else number, f"{unit}^1")
 
     def _with_unit(self, node: Node) -> Node:
         begin, spelled, best, end = self._at, "", None, self._at
@@ -230,14 +217,12 @@ class _Statements(Expressions):
             or (spelled and self._next_is("/", "name"))
             or (spelled and self._next_is("*") and self._peek(1).kind == "word")
         ):
+            self._accept("*")
             token = self._take()
-            if token.kind == "*":
-                token = self._take()
             if token.kind == "name" and not spelled.endswith("/"):
                 break
             spelled += "/" if token.kind == "/" else f" {token.text}"
-            if self._next_is("^") and not spelled.endswith("/"):
-                self._take()
+            if not spelled.endswith("/") and self._accept("^"):
                 exponent = self._exponent()
                 sign = "-" if isinstance(exponent, Call) and exponent.name == "negative" else ""
                 exponent = exponent.arguments[0] if sign and isinstance(exponent, Call) else exponent
@@ -303,22 +288,19 @@ class _Statements(Expressions):
 
     def _group(self) -> Node:
         self._take("{")
-        items, connector = self._inside()
-        node = self._divided(items[0] if len(items) == 1 else Listing(tuple(items), connector))
+        node = self._divided(_as_one(*self._inside()))
         self._take("}")
         return node
 
     def _divided(self, above: Node) -> Node:
         """What ``above`` is, or with what stands below it behind \\over or \\choose."""
-        if not self._next_is("over", "choose"):
+        if not (sign := self._accept("over", "choose")):
             return above
-        kind = self._take().kind
-        return call("divide" if kind == "over" else "binomial", above, self._sum())
+        return call("divide" if sign.kind == "over" else "binomial", above, self._sum())
 
     def _set(self) -> Node:
         self._take("lset")
-        if self._next_is("rset"):
-            self._take()
+        if self._accept("rset"):
             return Set(())
         if self._next_is("name") and self._peek(1).kind in ("mid", "|", ":", "in"):
             return self._builder()
@@ -332,14 +314,10 @@ class _Statements(Expressions):
 
     def _builder(self) -> Node:
         name = self._take("name").text
-        domain: Node | None = None
-        if self._next_is("in"):
-            self._take()
-            domain = self._atom()
+        domain = self._atom() if self._accept("in") else None
         self._take("mid", "|", ":")
-        items, connector = self._inside()
+        condition = _as_one(*self._inside())
         self._take("rset")
-        condition = items[0] if len(items) == 1 else Listing(tuple(items), connector)
         return Builder(name, condition, None if domain == Symbol("mathbb R") else domain)
 
     def _vector(self) -> Node:
@@ -384,3 +362,7 @@ class _Statements(Expressions):
             raise Unreadable("the rows of the matrix in it are not of one length")
         matrix = Matrix(tuple(tuple(row) for row in rows))
         return determinant(matrix) if name == "vmatrix" else matrix
+
+
+def _as_one(items: list[Node], connector: str) -> Node:
+    return items[0] if len(items) == 1 else Listing(tuple(items), connector)
