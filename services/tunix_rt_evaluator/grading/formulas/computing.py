@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
@@ -30,6 +31,12 @@ _TRIGONOMETRIC: Final = {
     "arcsin": "asin",
     "arccos": "acos",
     "arctan": "atan",
+}
+_OF_ONE: Final[Mapping[str, Callable[[Value], Value]]] = {
+    "negative": operator.neg,
+    "percent": lambda value: value / 100,
+    "absolute": abs,
+    "norm": abs,
 }
 _ZERO_AT_ZERO: Final = frozenset(("sin", "tan", "arcsin", "arctan", "sinh", "tanh"))
 
@@ -72,8 +79,8 @@ class Computer:
 
     def near(self, left: Value, right: Value) -> bool:
         """Whether two values differ by no more than rounding can explain."""
-        if isinstance(left, Fraction) and isinstance(right, Fraction):
-            return left == right
+        if _exact(left, right):
+            return bool(left == right)
         difference = abs(self._number(left) - self._number(right))
         return bool(difference <= self._context.ldexp(1, self.largest - self._context.prec // 2))
 
@@ -82,10 +89,7 @@ class Computer:
         is not real."""
         if self.near(left, right):
             return 0
-        left, right = self._real(left), self._real(right)
-        if not (isinstance(left, Fraction) and isinstance(right, Fraction)):
-            left, right = self._number(left), self._number(right)
-        return -1 if left < right else 1
+        return -1 if self._of_both(operator.lt, self._real(left), self._real(right)) else 1
 
     def is_real(self, value: Value) -> bool:
         """Whether a value has no imaginary part."""
@@ -101,24 +105,21 @@ class Computer:
         if isinstance(node, Symbol):
             return self._values[node.name]
         if isinstance(node, Constant):
-            return self._constant(node.name)
+            if node.name == "infinity":
+                raise Undefined("it computes with infinity")
+            return self._context.mpc(0, 1) if node.name == "i" else +getattr(self._context, node.name)
         assert isinstance(node, Call)
         if node.name == "power" and node.arguments[0] == Constant("e"):
             return self._exponential(self(node.arguments[1]))
         arguments = [self(argument) for argument in node.arguments]
         if node.name in _TRIGONOMETRIC:
             return self._trigonometric(node.name, *arguments)
+        if node.name in _OF_ONE:
+            return _OF_ONE[node.name](*arguments)
         operation = getattr(self, f"_of_{node.name}", None)
         if operation is None:
             raise Undefined(f"it computes with {node.name}")
         return operation(*arguments)
-
-    def _constant(self, name: str) -> Value:
-        if name == "i":
-            return self._context.mpc(0, 1)
-        if name == "infinity":
-            raise Undefined("it computes with infinity")
-        return +getattr(self._context, name)
 
     def _noted(self, value: Value) -> Value:
         """A value, its size noted."""
@@ -151,34 +152,27 @@ class Computer:
             raise Undefined("it is not real")
         return value if isinstance(value, Fraction) else value.real
 
-    def _of_add(self, left: Value, right: Value) -> Value:
-        if isinstance(left, Fraction) and isinstance(right, Fraction):
-            return left + right
-        return self._number(left) + self._number(right)
+    def _of_both(self, operation: Callable[[Any, Any], Any], left: Value, right: Value) -> Value:
+        if _exact(left, right):
+            return operation(left, right)
+        return operation(self._number(left), self._number(right))
 
-    def _of_negative(self, value: Value) -> Value:
-        return -value
+    def _of_add(self, left: Value, right: Value) -> Value:
+        return self._of_both(operator.add, left, right)
 
     def _of_multiply(self, left: Value, right: Value) -> Value:
-        if isinstance(left, Fraction) and isinstance(right, Fraction):
-            return left * right
-        return self._number(left) * self._number(right)
+        return self._of_both(operator.mul, left, right)
 
     def _of_divide(self, left: Value, right: Value) -> Value:
         if self.near(right, Fraction(0)):
             raise Undefined("it divides by zero")
-        if isinstance(left, Fraction) and isinstance(right, Fraction):
-            return left / right
-        return self._number(left) / self._number(right)
-
-    def _of_percent(self, value: Value) -> Value:
-        return value / 100
+        return self._of_both(operator.truediv, left, right)
 
     def _of_degrees(self, value: Value) -> Value:
         return self._number(value) * self._context.pi / 180
 
     def _of_power(self, base: Value, exponent: Value) -> Value:
-        if isinstance(exponent, Fraction) and exponent.denominator == 1:
+        if _is_whole(exponent):
             return self._whole_power(base, int(exponent))
         if isinstance(exponent, Fraction) and exponent.denominator <= MAX_BITS:
             # Of a negative number it is the real root, where there is one, as for the root's own sign.
@@ -209,7 +203,7 @@ class Computer:
         return self._context.exp(number)
 
     def _of_root(self, radicand: Value, degree: Value) -> Value:
-        if not isinstance(degree, Fraction) or degree.denominator != 1 or not 0 < degree <= MAX_BITS:
+        if not _is_whole(degree) or not 0 < degree <= MAX_BITS:
             raise Undefined("the degree of a root is no whole number")
         times = int(degree)
         odd = bool(times % 2)
@@ -226,7 +220,7 @@ class Computer:
     def _of_factorial(self, value: Value) -> Value:
         if abs(self._number(value)) > _MAX_FACTORIAL:
             raise TooLarge
-        if not isinstance(value, Fraction) or value.denominator != 1:
+        if not _is_whole(value):
             if self._context.prec > _MAX_GAMMA_BITS:
                 raise TooLarge
             return self._noted(self._context.gamma(self._number(value) + 1))
@@ -235,14 +229,14 @@ class Computer:
         return Fraction(math.factorial(int(value)))
 
     def _of_double_factorial(self, value: Value) -> Value:
-        if not isinstance(value, Fraction) or value.denominator != 1 or value < 0:
+        if not _is_whole(value) or value < 0:
             raise Undefined("it is the double factorial of what is no whole number")
         if value > _MAX_FACTORIAL:
             raise TooLarge
         return Fraction(math.prod(range(int(value), 0, -2)))
 
     def _of_binomial(self, top: Value, bottom: Value) -> Value:
-        if all(isinstance(value, Fraction) and value.denominator == 1 for value in (top, bottom)):
+        if _is_whole(top) and _is_whole(bottom):
             if max(abs(top), abs(bottom)) > _MAX_FACTORIAL:
                 raise TooLarge
             if top >= 0 and bottom >= 0:
@@ -250,12 +244,6 @@ class Computer:
         rest = self._of_factorial(self._of_add(top, -bottom))
         below = self._of_multiply(self._of_factorial(bottom), rest)
         return self._of_divide(self._of_factorial(top), below)
-
-    def _of_absolute(self, value: Value) -> Value:
-        return abs(value)
-
-    def _of_norm(self, value: Value) -> Value:
-        return abs(value)
 
     def _of_floor(self, value: Value) -> Value:
         if isinstance(value, Fraction):
@@ -292,7 +280,7 @@ class Computer:
         return -self._of_max(*(-value for value in values))
 
     def _of_mod(self, value: Value, modulus: Value) -> Value:
-        if not (isinstance(value, Fraction) and isinstance(modulus, Fraction) and modulus > 0):
+        if not (_exact(value, modulus) and modulus > 0):
             raise Undefined("it is a remainder of what is not rational")
         return value % modulus
 
@@ -326,8 +314,16 @@ def _context(bits: int) -> mpmath.MPContext:
     return context
 
 
+def _exact(*values: Value) -> bool:
+    return all(isinstance(value, Fraction) for value in values)
+
+
+def _is_whole(value: Value) -> bool:
+    return isinstance(value, Fraction) and value.denominator == 1
+
+
 def _whole(value: Value) -> int:
-    if not isinstance(value, Fraction) or value.denominator != 1:
+    if not _is_whole(value):
         raise Undefined("it is a divisor or a multiple of what is no whole number")
     return int(value)
 

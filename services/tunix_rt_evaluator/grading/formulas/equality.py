@@ -10,30 +10,9 @@ from fractions import Fraction
 from itertools import chain
 from typing import Any, Final, TypeAlias, cast
 
+from tunix_rt_evaluator.grading.formulas import tree
 from tunix_rt_evaluator.grading.formulas.regions import region_of
 from tunix_rt_evaluator.grading.formulas.scalars import equal_values, names_in, proportional, sign_of_infinity
-from tunix_rt_evaluator.grading.formulas.tree import (
-    SCALARS,
-    Builder,
-    Call,
-    Congruence,
-    Constant,
-    Listing,
-    Matrix,
-    Mixed,
-    Node,
-    Number,
-    Quantity,
-    Ratio,
-    Relation,
-    Set,
-    SetOperation,
-    Symbol,
-    Tuple,
-    Unreadable,
-    Words,
-    walk,
-)
 
 DEGREE: Final = "degree^1"
 _UNITS: Final = {"degrees": DEGREE, "celsius": "degree_celsius^1", "fahrenheit": "degree_fahrenheit^1"}
@@ -49,7 +28,7 @@ _SYMMETRIC: Final = frozenset(("=", "!=", "equiv"))
 class Named:
     """What ``name = value`` says: a value, and what has it."""
 
-    name: Node
+    name: tree.Node
     value: Meaning
 
 
@@ -60,28 +39,28 @@ class Values:
     items: tuple[Meaning, ...]
 
 
-Meaning: TypeAlias = Node | Named | Values
+Meaning: TypeAlias = tree.Node | Named | Values
 
 
-def meaning(node: Node) -> Meaning:
+def meaning(node: tree.Node) -> Meaning:
     """What a tree means; raises Unreadable where both signs stand in it in more ways than one."""
-    if isinstance(node, Listing):
+    if isinstance(node, tree.Listing):
         return _of_listing(node)
-    if isinstance(node, Set):
-        return Set(cast("tuple[Node, ...]", tuple(_flat([meaning(item) for item in node.items]))))
-    signs = [part.name for part in walk(node) if isinstance(part, Call) and part.name in _OPPOSITE]
+    if isinstance(node, tree.Set):
+        return tree.Set(cast("tuple[tree.Node, ...]", tuple(_flat([meaning(item) for item in node.items]))))
+    signs = [part.name for part in tree.walk(node) if isinstance(part, tree.Call) and part.name in _OPPOSITE]
     if signs:
         if signs.count("pm") > 1 and "mp" not in signs:
-            raise Unreadable("it has two signs of plus or minus, which may go together or not")
+            raise tree.Unreadable("it has two signs of plus or minus, which may go together or not")
         return _gathered(_flat([meaning(_with_sign(node, upper=upper)) for upper in (True, False)]))
-    if isinstance(node, Relation):
+    if isinstance(node, tree.Relation):
         return _of_relation(node)
-    return _with_unit(node) if isinstance(node, SCALARS) else node
+    return _with_unit(node) if isinstance(node, tree.SCALARS) else node
 
 
-def _of_listing(listing: Listing) -> Meaning:
+def _of_listing(listing: tree.Listing) -> Meaning:
     items = _flat([meaning(item) for item in listing.items])
-    if listing.connector == "or" and all(isinstance(item, (Symbol, Words)) for item in items):
+    if listing.connector == "or" and all(isinstance(item, (tree.Symbol, tree.Words)) for item in items):
         # Of numbers all are meant, of statements and of things one.
         return listing
     if listing.connector == "or" and any(map(_is_interval, items)) and region_of(listing):
@@ -89,15 +68,15 @@ def _of_listing(listing: Listing) -> Meaning:
     if isinstance(items[0], Named):
         # x = 1, 2 gives both to x.
         first = items[0].name
-        bare = [not isinstance(item, (Named, Relation)) for item in items[1:]]
+        bare = [not isinstance(item, (Named, tree.Relation)) for item in items[1:]]
         if all(bare):
             items = [items[0], *(Named(first, item) for item in items[1:])]
-    return listing if any(isinstance(item, Relation) for item in items) else _gathered(items)
+    return listing if any(isinstance(item, tree.Relation) for item in items) else _gathered(items)
 
 
 def _is_interval(item: Meaning) -> bool:
     """Whether it is an interval, and can be no pair."""
-    if not isinstance(item, Tuple):
+    if not isinstance(item, tree.Tuple):
         return False
     return item.opening + item.closing != "()" or any(map(sign_of_infinity, item.items))
 
@@ -109,12 +88,12 @@ def without_numbers(found: Meaning) -> Named | None:
     values = {
         item.name.name: item.value
         for item in found.items
-        if isinstance(item, Named) and isinstance(item.name, Symbol)
+        if isinstance(item, Named) and isinstance(item.name, tree.Symbol)
     }
     letter = _SOLVED_FOR.match(min(values, default=""))
     if letter is None or set(values) != {f"{letter[0]}_{at}" for at in range(1, len(found.items) + 1)}:
         return None
-    return Named(Symbol(letter[0]), Values(tuple(values.values())))
+    return Named(tree.Symbol(letter[0]), Values(tuple(values.values())))
 
 
 def _gathered(items: Sequence[Meaning]) -> Meaning:
@@ -139,12 +118,12 @@ def _flat(items: Sequence[Meaning]) -> list[Meaning]:
     return flat
 
 
-def _with_sign(node: Node, *, upper: bool) -> Node:
+def _with_sign(node: tree.Node, *, upper: bool) -> tree.Node:
     """The tree with plus for each sign of plus or minus, or minus."""
-    if isinstance(node, Call) and node.name in _OPPOSITE:
+    if isinstance(node, tree.Call) and node.name in _OPPOSITE:
         left, right = (_with_sign(argument, upper=upper) for argument in node.arguments)
         plus = upper == (node.name == "pm")
-        return Call("add", (left, right if plus else Call("negative", (right,))))
+        return tree.Call("add", (left, right if plus else tree.Call("negative", (right,))))
     changed = {field.name: _changed(getattr(node, field.name), upper=upper) for field in fields(node)}
     return replace(node, **changed)
 
@@ -155,21 +134,21 @@ def _changed(value: Any, *, upper: bool) -> Any:
     return value if value is None or isinstance(value, (str, Fraction)) else _with_sign(value, upper=upper)
 
 
-def _with_unit(node: Node) -> Node:
+def _with_unit(node: tree.Node) -> tree.Node:
     """A number of degrees as a quantity; within a formula degrees are a number."""
     inner, negative = node, False
-    if isinstance(node, Call) and node.name == "negative":
+    if isinstance(node, tree.Call) and node.name == "negative":
         inner, negative = node.arguments[0], True
-    if not isinstance(inner, Call) or inner.name not in _UNITS:
+    if not isinstance(inner, tree.Call) or inner.name not in _UNITS:
         return node
     value = inner.arguments[0]
-    return Quantity(Call("negative", (value,)) if negative else value, _UNITS[inner.name])
+    return tree.Quantity(tree.Call("negative", (value,)) if negative else value, _UNITS[inner.name])
 
 
-def _of_relation(relation: Relation) -> Meaning:
-    if relation.signs == ("in",) and _is_name(relation.sides[0]) and isinstance(relation.sides[1], Set):
+def _of_relation(relation: tree.Relation) -> Meaning:
+    if relation.signs == ("in",) and _is_name(relation.sides[0]) and isinstance(relation.sides[1], tree.Set):
         found = meaning(relation.sides[1])
-        assert isinstance(found, Set)
+        assert isinstance(found, tree.Set)
         return Named(relation.sides[0], Values(found.items))
     if not set(relation.signs) <= {"=", "~"}:
         return relation
@@ -182,10 +161,10 @@ def _of_relation(relation: Relation) -> Meaning:
         return Named(sides[-1], meaning(sides[0]))
     if not names_in(*sides) and _all_equal(sides):
         return meaning(sides[0])
-    return Relation(tuple(sides), ("=",) * (len(sides) - 1))
+    return tree.Relation(tuple(sides), ("=",) * (len(sides) - 1))
 
 
-def _exact_sides(relation: Relation) -> Sequence[Node]:
+def _exact_sides(relation: tree.Relation) -> Sequence[tree.Node]:
     """The sides without those that only come near to one before them."""
     sides = [relation.sides[0]]
     for sign, side in zip(relation.signs, relation.sides[1:], strict=True):
@@ -195,22 +174,24 @@ def _exact_sides(relation: Relation) -> Sequence[Node]:
     return sides
 
 
-def _is_name(node: Node) -> bool:
-    if isinstance(node, Tuple):
-        return node.opening + node.closing == "()" and all(isinstance(item, Symbol) for item in node.items)
-    return isinstance(node, Symbol)
+def _is_name(node: tree.Node) -> bool:
+    if isinstance(node, tree.Tuple):
+        return node.opening + node.closing == "()" and all(
+            isinstance(item, tree.Symbol) for item in node.items
+        )
+    return isinstance(node, tree.Symbol)
 
 
-def _all_equal(sides: Sequence[Node]) -> bool:
+def _all_equal(sides: Sequence[tree.Node]) -> bool:
     first = sides[0]
     return all(
         side == first
-        or (isinstance(side, SCALARS) and isinstance(first, SCALARS) and equal_values(first, side))
+        or (isinstance(side, tree.SCALARS) and isinstance(first, tree.SCALARS) and equal_values(first, side))
         for side in sides[1:]
     )
 
 
-def equal(left: Node, right: Node) -> bool:
+def equal(left: tree.Node, right: tree.Node) -> bool:
     """Whether two trees mean the same.
 
     Raises Unreadable where one means nothing definite, Undefined where one has no value, TooLarge where one
@@ -228,9 +209,9 @@ def _same(left: Meaning, right: Meaning) -> bool:
     for compare in (_by_region, _by_name, _as_values, _as_quantities):
         if (found := compare(left, right)) is not None:
             return found
-    if isinstance(left, SCALARS) and isinstance(right, SCALARS):
+    if isinstance(left, tree.SCALARS) and isinstance(right, tree.SCALARS):
         return equal_values(left, right)
-    if isinstance(left, (Words, Mixed)) or isinstance(right, (Words, Mixed)):
+    if isinstance(left, (tree.Words, tree.Mixed)) or isinstance(right, (tree.Words, tree.Mixed)):
         return _same_words(left, right)
     if type(left) is not type(right):
         return False
@@ -240,47 +221,47 @@ def _same(left: Meaning, right: Meaning) -> bool:
 def _same_structure(left: Meaning, right: Meaning) -> bool:
     """Of two of one kind."""
     match left, right:
-        case Tuple(), Tuple():
+        case tree.Tuple(), tree.Tuple():
             brackets = (left.opening, left.closing) == (right.opening, right.closing)
             return brackets and _all_same(left.items, right.items)
-        case Matrix(), Matrix():
+        case tree.Matrix(), tree.Matrix():
             same_width = len(left.rows[0]) == len(right.rows[0])
             return same_width and _all_same([*chain(*left.rows)], [*chain(*right.rows)])
-        case Ratio(), Ratio():
+        case tree.Ratio(), tree.Ratio():
             return _all_same(left.items, right.items)
-        case Congruence(), Congruence():
+        case tree.Congruence(), tree.Congruence():
             return equal(left.modulus, right.modulus) and _same_residues(left, right)
-        case Builder(), Builder():
+        case tree.Builder(), tree.Builder():
             same_set = (left.name, left.domain) == (right.name, right.domain)
             return same_set and equal(left.condition, right.condition)
-        case SetOperation(), SetOperation():
+        case tree.SetOperation(), tree.SetOperation():
             pairs = [(left.left, right.left), (left.right, right.right)]
             turned = [(left.left, right.right), (left.right, right.left)]
             either = [pairs] if left.name == "difference" else [pairs, turned]
             return left.name == right.name and any(all(equal(*pair) for pair in each) for each in either)
-        case Relation(), Relation():
+        case tree.Relation(), tree.Relation():
             return _matched(_links(left), _links(right), _same_link)
-        case Listing(), Listing():
+        case tree.Listing(), tree.Listing():
             return left.connector == right.connector and _matched(left.items, right.items)
     return False
 
 
-def _same_residues(left: Congruence, right: Congruence) -> bool:
+def _same_residues(left: tree.Congruence, right: tree.Congruence) -> bool:
     """Of one modulus: x is 2 modulo 5 where it is 7."""
     modulus = left.modulus
     match left.statement, right.statement:
-        case Relation((name, mine), ("equiv",)), Relation((other, theirs), ("equiv",)):
-            numbers = isinstance(mine, SCALARS) and isinstance(theirs, SCALARS)
+        case tree.Relation((name, mine), ("equiv",)), tree.Relation((other, theirs), ("equiv",)):
+            numbers = isinstance(mine, tree.SCALARS) and isinstance(theirs, tree.SCALARS)
             if numbers and name == other and not names_in(mine, theirs, modulus):
-                return equal_values(Call("mod", (mine, modulus)), Call("mod", (theirs, modulus)))
+                return equal_values(tree.Call("mod", (mine, modulus)), tree.Call("mod", (theirs, modulus)))
     return equal(left.statement, right.statement)
 
 
 def _by_region(left: Meaning, right: Meaning) -> bool | None:
     """Sets of real numbers that are described in two ways."""
-    if type(left) is type(right) and isinstance(left, (Tuple, Set)):
+    if type(left) is type(right) and isinstance(left, (tree.Tuple, tree.Set)):
         return None
-    if isinstance(left, (*SCALARS, Named, Values)) and isinstance(right, (*SCALARS, Named, Values)):
+    if isinstance(left, (*tree.SCALARS, Named, Values)) and isinstance(right, (*tree.SCALARS, Named, Values)):
         return None
     regions = [None if isinstance(side, (Named, Values)) else region_of(side) for side in (left, right)]
     return regions[0].equals(regions[1]) if regions[0] and regions[1] else None
@@ -294,9 +275,9 @@ def _by_name(left: Meaning, right: Meaning) -> bool | None:
             return _same(left.value, right.value) if same_name else _same_equations(left, right)
         case _, Named():
             return _by_name(right, left)
-        case Named(), Relation():
+        case Named(), tree.Relation():
             return _same_equations(left, right)
-        case Named(Tuple(items=names), Tuple(items=values)), Values():
+        case Named(tree.Tuple(items=names), tree.Tuple(items=values)), Values():
             each = [Named(*pair) for pair in zip(names, values, strict=False)]
             return len(names) == len(values) and _matched(each, right.items)
         case Named(), Values() if any(isinstance(item, Named) for item in right.items):
@@ -310,19 +291,19 @@ def _same_equations(left: Meaning, right: Meaning) -> bool:
     relations = []
     for side in (left, right):
         if isinstance(side, Named):
-            if not isinstance(side.value, SCALARS):
+            if not isinstance(side.value, tree.SCALARS):
                 return False
-            side = Relation((side.name, side.value), ("=",))
+            side = tree.Relation((side.name, side.value), ("=",))
         relations.append(side)
-    return all(isinstance(each, Relation) for each in relations) and _same_structure(*relations)
+    return all(isinstance(each, tree.Relation) for each in relations) and _same_structure(*relations)
 
 
 def _as_values(left: Meaning, right: Meaning) -> bool | None:
     """Several values in any order; a set holds each of them once."""
     match left, right:
-        case Set(), Set():
+        case tree.Set(), tree.Set():
             return _matched(_distinct(left.items), _distinct(right.items))
-        case Values(), Set():
+        case Values(), tree.Set():
             once = _distinct(left.items)
             return len(once) == len(left.items) and _matched(left.items, _distinct(right.items))
         case Values(), Values():
@@ -337,42 +318,48 @@ def _as_values(left: Meaning, right: Meaning) -> bool | None:
 
 def _as_quantities(left: Meaning, right: Meaning) -> bool | None:
     """A unit counts where both have one; degrees are a number as well."""
-    if isinstance(right, Quantity) and not isinstance(left, Quantity):
+    if isinstance(right, tree.Quantity) and not isinstance(left, tree.Quantity):
         return _as_quantities(right, left)
-    if not isinstance(left, Quantity):
+    if not isinstance(left, tree.Quantity):
         return None
-    if isinstance(right, Quantity):
+    if isinstance(right, tree.Quantity):
         return left.unit == right.unit and equal_values(left.value, right.value)
-    if not isinstance(right, SCALARS):
+    if not isinstance(right, tree.SCALARS):
         return False
     if equal_values(left.value, right) or _same_letters(left, right):
         return True
-    return left.unit == DEGREE and equal_values(Call("degrees", (left.value,)), right)
+    return left.unit == DEGREE and equal_values(tree.Call("degrees", (left.value,)), right)
 
 
-def _same_letters(quantity: Quantity, other: Node) -> bool:
+def _same_letters(quantity: tree.Quantity, other: tree.Node) -> bool:
     """Whether the letters of a unit were read as variables, as in 9.8 m/s^2."""
     product = quantity.value
     for part in quantity.unit.split("*"):
         name, _, power = part.partition("^")
-        product = Call("multiply", (product, Call("power", (Symbol(name), Number(Fraction(power))))))
+        product = tree.Call(
+            "multiply", (product, tree.Call("power", (tree.Symbol(name), tree.Number(Fraction(power)))))
+        )
     return all(len(name) == 1 for name in names_in(product)) and equal_values(product, other)
 
 
 def _same_words(left: Meaning, right: Meaning) -> bool:
-    if isinstance(left, Words) and isinstance(right, Words):
+    if isinstance(left, tree.Words) and isinstance(right, tree.Words):
         return _folded(left.text) == _folded(right.text)
-    if isinstance(left, Mixed) and isinstance(right, Mixed):
+    if isinstance(left, tree.Mixed) and isinstance(right, tree.Mixed):
         return _all_same(left.parts, right.parts)
-    words, other = (left, right) if isinstance(left, Words) else (right, left)
-    return isinstance(words, Words) and isinstance(other, (Symbol, Constant)) and words.text == other.name
+    words, other = (left, right) if isinstance(left, tree.Words) else (right, left)
+    return (
+        isinstance(words, tree.Words)
+        and isinstance(other, (tree.Symbol, tree.Constant))
+        and words.text == other.name
+    )
 
 
 def _folded(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).casefold().split()).removesuffix(".")
 
 
-def _all_same(left: Sequence[Node], right: Sequence[Node]) -> bool:
+def _all_same(left: Sequence[tree.Node], right: Sequence[tree.Node]) -> bool:
     return len(left) == len(right) and all(map(equal, left, right))
 
 
@@ -397,7 +384,7 @@ def _distinct(items: Sequence[Meaning]) -> Sequence[Meaning]:
     return kept
 
 
-def _links(relation: Relation) -> list[tuple[str, Node, Node]]:
+def _links(relation: tree.Relation) -> list[tuple[str, tree.Node, tree.Node]]:
     """The signs of a chain with what stands left and right of each, "greater" turned to "less"."""
     links = []
     for left, sign, right in zip(relation.sides, relation.signs, relation.sides[1:], strict=False):
@@ -405,7 +392,7 @@ def _links(relation: Relation) -> list[tuple[str, Node, Node]]:
     return links
 
 
-def _same_link(mine: tuple[str, Node, Node], theirs: tuple[str, Node, Node]) -> bool:
+def _same_link(mine: tuple[str, tree.Node, tree.Node], theirs: tuple[str, tree.Node, tree.Node]) -> bool:
     sign, left, right = mine
     if sign != theirs[0]:
         return False
@@ -413,7 +400,9 @@ def _same_link(mine: tuple[str, Node, Node], theirs: tuple[str, Node, Node]) -> 
         return True
     if sign in _SYMMETRIC and equal(left, theirs[2]) and equal(right, theirs[1]):
         return True
-    if sign in ("equiv", "in") or not all(isinstance(side, SCALARS) for side in (left, right, *theirs[1:])):
+    if sign in ("equiv", "in") or not all(
+        isinstance(side, tree.SCALARS) for side in (left, right, *theirs[1:])
+    ):
         return False
-    differences = [Call("add", (a, Call("negative", (b,)))) for a, b in ((left, right), theirs[1:])]
+    differences = [tree.Call("add", (a, tree.Call("negative", (b,)))) for a, b in ((left, right), theirs[1:])]
     return proportional(*differences, positive=sign not in _SYMMETRIC)

@@ -6,20 +6,8 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Final, NoReturn
 
+from tunix_rt_evaluator.grading.formulas import tree
 from tunix_rt_evaluator.grading.formulas.tokens import Token
-from tunix_rt_evaluator.grading.formulas.tree import (
-    SCALARS,
-    Call,
-    Constant,
-    Matrix,
-    Node,
-    Number,
-    Set,
-    SetOperation,
-    Symbol,
-    Tuple,
-    Unreadable,
-)
 
 MAX_DEPTH: Final = 40
 _BEGINS_FACTOR: Final = frozenset(
@@ -32,28 +20,28 @@ _OF_SEVERAL: Final = frozenset(["gcd", "lcm", "max", "min"])
 _IN_PARENTHESES: Final = frozenset(["abs", "floor", "ceil", "gcd", "lcm", "max", "min"])
 _UNKNOWN_FUNCTIONS: Final = frozenset("fghFGH")
 _TEMPERATURES: Final = {"C": "celsius", "F": "fahrenheit"}
-_ZERO: Final = Number(Fraction(0))
+_ZERO: Final = tree.Number(Fraction(0))
 _END: Final = Token("end")
 
 
-def call(name: str, *arguments: Node) -> Node:
+def call(name: str, *arguments: tree.Node) -> tree.Node:
     """``name`` of arguments that are numbers; raises Unreadable."""
-    return Call(name, tuple(scalar(argument) for argument in arguments))
+    return tree.Call(name, tuple(scalar(argument) for argument in arguments))
 
 
-def scalar(node: Node) -> Node:
+def scalar(node: tree.Node) -> tree.Node:
     """The node, if it stands for a number; raises Unreadable."""
-    if isinstance(node, Tuple) and (node.opening, node.closing, len(node.items)) == ("[", "]", 1):
+    if isinstance(node, tree.Tuple) and (node.opening, node.closing, len(node.items)) == ("[", "]", 1):
         node = node.items[0]
-    if not isinstance(node, SCALARS):
-        raise Unreadable("it computes with what is no number")
+    if not isinstance(node, tree.SCALARS):
+        raise tree.Unreadable("it computes with what is no number")
     return node
 
 
-def determinant(matrix: Matrix) -> Node:
+def determinant(matrix: tree.Matrix) -> tree.Node:
     rows = matrix.rows
     if len(rows) != len(rows[0]):
-        raise Unreadable("a matrix in it with a determinant is not square")
+        raise tree.Unreadable("a matrix in it with a determinant is not square")
     return call("determinant", *(entry for row in rows for entry in row))
 
 
@@ -93,22 +81,22 @@ class Expressions:
     def _fail(self) -> NoReturn:
         token = self._peek()
         if token is _END:
-            raise Unreadable("it ends too early")
-        raise Unreadable(f"{token.text or token.kind!r} is not expected where it stands in it")
+            raise tree.Unreadable("it ends too early")
+        raise tree.Unreadable(f"{token.text or token.kind!r} is not expected where it stands in it")
 
-    def _sum(self) -> Node:
+    def _sum(self) -> tree.Node:
         left = self._signed()
         while sign := self._accept("+", "-", "pm", "mp"):
             right = self._signed() if self._next_is("+", "-") else self._product()
-            if sign.kind == "-" and isinstance(right, Set) and _is_set(left):
-                left = SetOperation("difference", left, right)
+            if sign.kind == "-" and isinstance(right, tree.Set) and _is_set(left):
+                left = tree.SetOperation("difference", left, right)
             elif sign.kind == "-":
                 left = call("add", left, call("negative", right))
             else:
                 left = call("add" if sign.kind == "+" else sign.kind, left, right)
         return left
 
-    def _signed(self) -> Node:
+    def _signed(self) -> tree.Node:
         if not (sign := self._accept("+", "-", "pm", "mp")):
             return self._product()
         inner = self._signed() if self._next_is("+", "-") else self._product()
@@ -116,7 +104,7 @@ class Expressions:
             return scalar(inner)
         return call("negative", inner) if sign.kind == "-" else call(sign.kind, _ZERO, inner)
 
-    def _product(self) -> Node:
+    def _product(self) -> tree.Node:
         left = self._power()
         divided = False
         while True:
@@ -126,14 +114,14 @@ class Expressions:
                 left = call("the product of vectors or sets", left, self._signed_power())
             elif self._next_is("/"):
                 if self._open_ended and self._peek(1).kind != "function":
-                    raise Unreadable(
+                    raise tree.Unreadable(
                         "the slash behind the function in it may divide its argument or its value"
                     )
                 self._take()
                 left, divided = call("divide", left, self._signed_power()), True
             elif self._begins_factor():
                 if divided:
-                    raise Unreadable("what stands behind the divisor in it may belong to it or not")
+                    raise tree.Unreadable("what stands behind the divisor in it may belong to it or not")
                 left = call("multiply", left, self._power())
             else:
                 return left
@@ -143,13 +131,13 @@ class Expressions:
             return False
         return self._peek().kind in _BEGINS_FACTOR or (self._next_is("|") and not self._bars)
 
-    def _signed_power(self) -> Node:
+    def _signed_power(self) -> tree.Node:
         if sign := self._accept("-", "+"):
             inner = self._signed_power()
             return call("negative", inner) if sign.kind == "-" else inner
         return self._power()
 
-    def _power(self) -> Node:
+    def _power(self) -> tree.Node:
         self._open_ended = False
         node = self._atom()
         powered = False
@@ -157,17 +145,19 @@ class Expressions:
             if self._accept("^"):
                 if self._is_degree():
                     node = self._degrees(node)
-                elif isinstance(node, Matrix):
+                elif isinstance(node, tree.Matrix):
                     node = self._transposed(node)
-                elif isinstance(node, Symbol) and self._ahead(5) == ["{", "(", "number", ")", "}"]:
-                    raise Unreadable("the number in brackets in it may be an exponent or count derivatives")
+                elif isinstance(node, tree.Symbol) and self._ahead(5) == ["{", "(", "number", ")", "}"]:
+                    raise tree.Unreadable(
+                        "the number in brackets in it may be an exponent or count derivatives"
+                    )
                 else:
                     node, powered = call("power", node, self._exponent()), True
             elif self._accept("degree"):
                 node = self._degrees(node)
             elif self._next_is("!"):
                 if powered:
-                    raise Unreadable(
+                    raise tree.Unreadable(
                         "the factorial behind the power in it may be of the exponent or of the whole"
                     )
                 node = self._factorial(node)
@@ -181,43 +171,43 @@ class Expressions:
         self._at += length
         return length > 0
 
-    def _degrees(self, node: Node) -> Node:
+    def _degrees(self, node: tree.Node) -> tree.Node:
         if self._next_is("name") and self._peek().text in _TEMPERATURES:
             return call(_TEMPERATURES[self._take().text], node)
         return call("degrees", node)
 
-    def _transposed(self, matrix: Matrix) -> Node:
+    def _transposed(self, matrix: tree.Matrix) -> tree.Node:
         braced = self._accept("{")
         if self._take("name").text != "T":
-            raise Unreadable("it computes with a matrix")
+            raise tree.Unreadable("it computes with a matrix")
         if braced:
             self._take("}")
-        return Matrix(tuple(zip(*matrix.rows, strict=True)))
+        return tree.Matrix(tuple(zip(*matrix.rows, strict=True)))
 
-    def _exponent(self) -> Node:
+    def _exponent(self) -> tree.Node:
         if sign := self._accept("-", "+"):
             inner = self._exponent()
             return call("negative", inner) if sign.kind == "-" else inner
         node = self._single()
         return call("power", node, self._exponent()) if self._accept("^") else node
 
-    def _factorial(self, node: Node) -> Node:
+    def _factorial(self, node: tree.Node) -> tree.Node:
         marks = 0
         while self._next_is("!") and not (marks and self._peek().spaced):
             self._take()
             marks += 1
         if marks > 2:
-            raise Unreadable("it has more than two exclamation marks")
+            raise tree.Unreadable("it has more than two exclamation marks")
         return call("factorial" if marks == 1 else "double_factorial", node)
 
-    def _atom(self) -> Node:
+    def _atom(self) -> tree.Node:
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise Unreadable(f"it nests deeper than {MAX_DEPTH} levels")
-        readers: Mapping[str, Callable[[], Node]] = {
+            raise tree.Unreadable(f"it nests deeper than {MAX_DEPTH} levels")
+        readers: Mapping[str, Callable[[], tree.Node]] = {
             "number": self._number,
             "name": self._name,
-            "constant": lambda: Constant(self._take().text),
+            "constant": lambda: tree.Constant(self._take().text),
             "frac": lambda: self._of_two("divide"),
             "binom": lambda: self._of_two("binomial"),
             "sqrt": self._root,
@@ -228,48 +218,50 @@ class Expressions:
         self._depth -= 1
         return node
 
-    def _bracketed(self) -> Node:
+    def _bracketed(self) -> tree.Node:
         """What begins with a bracket; fails at anything else."""
         raise NotImplementedError
 
-    def _inside(self) -> tuple[list[Node], str]:
+    def _inside(self) -> tuple[list[tree.Node], str]:
         """What stands between brackets: statements, and what connects them."""
         raise NotImplementedError
 
-    def _number(self) -> Node:
+    def _number(self) -> tree.Node:
         whole = self._take()
-        number = Number(whole.value)
+        number = tree.Number(whole.value)
         if not whole.literal:
             return number
         begin = self._at
         if self._next_is("frac"):
             fraction = self._atom()
-            assert isinstance(fraction, Call)
+            assert isinstance(fraction, tree.Call)
             top, bottom = fraction.arguments
-            if not (isinstance(top, Number) and isinstance(bottom, Number)):
+            if not (isinstance(top, tree.Number) and isinstance(bottom, tree.Number)):
                 self._at = begin
                 return number
         elif self._ahead(3) == ["number", "/", "number"]:
-            top, bottom = Number(self._peek().value), Number(self._peek(2).value)
+            top, bottom = tree.Number(self._peek().value), tree.Number(self._peek(2).value)
             self._at += 3
         else:
             return number
         if not 0 < top.value < bottom.value or top.value.denominator * bottom.value.denominator != 1:
-            raise Unreadable("a whole number beside a fraction in it may be added or multiplied")
+            raise tree.Unreadable("a whole number beside a fraction in it may be added or multiplied")
         if self._next_is("^", "!", "/") or self._begins_factor():
-            raise Unreadable("what stands behind the mixed number in it may belong to its fraction or not")
-        return Number(whole.value + top.value / bottom.value)
+            raise tree.Unreadable(
+                "what stands behind the mixed number in it may belong to its fraction or not"
+            )
+        return tree.Number(whole.value + top.value / bottom.value)
 
-    def _single(self) -> Node:
+    def _single(self) -> tree.Node:
         """A factor, of letters only one."""
         return self._letter() if self._next_is("name") else self._atom()
 
-    def _letter(self) -> Node:
+    def _letter(self) -> tree.Node:
         """A symbol by itself: an index, primes and arguments behind it belong to something else."""
         text = self._take("name").text
-        return Constant(text) if text in ("e", "i") else Symbol(text)
+        return tree.Constant(text) if text in ("e", "i") else tree.Symbol(text)
 
-    def _name(self) -> Node:
+    def _name(self) -> tree.Node:
         text = letter = self._take("name").text
         while True:
             if self._accept("_"):
@@ -283,8 +275,8 @@ class Expressions:
         if self._is_unknown_function(text) and self._accept("("):
             arguments, _ = self._inside()
             self._take(")")
-            return Symbol(f"{text}{arguments!r}")
-        return Constant(text) if text in ("e", "i") and text == letter else Symbol(text)
+            return tree.Symbol(f"{text}{arguments!r}")
+        return tree.Constant(text) if text in ("e", "i") and text == letter else tree.Symbol(text)
 
     def _is_inverse(self) -> bool:
         """Whether -1 in braces and a bracket follow, as in f^{-1}(x)."""
@@ -324,35 +316,35 @@ class Expressions:
             parts.append(token.text or token.kind)
         return "".join(parts)
 
-    def _of_two(self, name: str) -> Node:
+    def _of_two(self, name: str) -> tree.Node:
         self._take()
         first, second = self._argument(), self._argument()
         if _begins_with_d(first) and _begins_with_d(second):
-            raise Unreadable("a derivative is not read")
+            raise tree.Unreadable("a derivative is not read")
         return call(name, first, second)
 
-    def _argument(self) -> Node:
+    def _argument(self) -> tree.Node:
         token = self._peek()
         if token.kind == "number" and not (token.literal and len(token.text) == 1):
-            raise Unreadable("a command in it takes one digit, and several stand there without braces")
+            raise tree.Unreadable("a command in it takes one digit, and several stand there without braces")
         return self._single()
 
-    def _root(self) -> Node:
+    def _root(self) -> tree.Node:
         self._take()
-        degree: Node = Number(Fraction(2))
+        degree: tree.Node = tree.Number(Fraction(2))
         if self._accept("["):
             degree = self._sum()
             self._take("]")
         return call("root", self._single(), degree)
 
-    def _surd(self) -> Node:
-        degree = Number(Fraction(int(self._take().text)))
+    def _surd(self) -> tree.Node:
+        degree = tree.Number(Fraction(int(self._take().text)))
         radicand = self._single()
-        if isinstance(radicand, Number) and self._next_is("name") and not self._peek().spaced:
-            raise Unreadable("the root in it may end before the letter or behind it")
+        if isinstance(radicand, tree.Number) and self._next_is("name") and not self._peek().spaced:
+            raise tree.Unreadable("the root in it may end before the letter or behind it")
         return call("root", radicand, degree)
 
-    def _function(self) -> Node:
+    def _function(self) -> tree.Node:
         name = self._take().text
         base = exponent = None
         while mark := self._accept("_", "^"):
@@ -363,14 +355,14 @@ class Expressions:
             else:
                 self._fail()
         arguments = self._arguments(name)
-        if exponent in (Number(Fraction(-1)), Call("negative", (Number(Fraction(1)),))):
+        if exponent in (tree.Number(Fraction(-1)), tree.Call("negative", (tree.Number(Fraction(1)),))):
             if name not in _INVERSE:
-                raise Unreadable(f"{name}^-1 in it may be the inverse or the reciprocal")
+                raise tree.Unreadable(f"{name}^-1 in it may be the inverse or the reciprocal")
             name, exponent = f"arc{name}", None
         node = self._applied(name, arguments, base)
         return node if exponent is None else call("power", node, exponent)
 
-    def _arguments(self, name: str) -> list[Node]:
+    def _arguments(self, name: str) -> list[tree.Node]:
         if opening := self._accept("(", "{", "lset"):
             arguments, _ = self._inside()
             self._take({"(": ")", "{": "}", "lset": "rset"}[opening.kind])
@@ -385,28 +377,28 @@ class Expressions:
         while self._peek().kind in _CONTINUES_ARGUMENT:
             argument = call("multiply", argument, self._power())
         if self._peek().kind in _AMBIGUOUS_BEHIND_ARGUMENT and not (self._next_is("|") and self._bars):
-            raise Unreadable("what stands behind the function's argument in it may belong to it or not")
+            raise tree.Unreadable("what stands behind the function's argument in it may belong to it or not")
         self._open_ended = True
         return [argument]
 
-    def _applied(self, name: str, arguments: list[Node], base: Node | None) -> Node:
-        if name == "det" and len(arguments) == 1 and isinstance(arguments[0], Matrix):
+    def _applied(self, name: str, arguments: list[tree.Node], base: tree.Node | None) -> tree.Node:
+        if name == "det" and len(arguments) == 1 and isinstance(arguments[0], tree.Matrix):
             return determinant(arguments[0])
         if len(arguments) != 1 and name not in _OF_SEVERAL:
-            raise Unreadable(f"{name} in it has {len(arguments)} arguments")
+            raise tree.Unreadable(f"{name} in it has {len(arguments)} arguments")
         if name == "exp":
-            return call("power", Constant("e"), *arguments)
+            return call("power", tree.Constant("e"), *arguments)
         if name == "lg" or base is not None:
-            return call("log", *arguments, base if base is not None else Number(Fraction(10)))
+            return call("log", *arguments, base if base is not None else tree.Number(Fraction(10)))
         return call({"abs": "absolute"}.get(name, name), *arguments)
 
 
-def _is_set(node: Node) -> bool:
-    named = isinstance(node, Symbol) and node.name.startswith("mathbb")
-    return named or isinstance(node, (Set, SetOperation, Tuple))
+def _is_set(node: tree.Node) -> bool:
+    named = isinstance(node, tree.Symbol) and node.name.startswith("mathbb")
+    return named or isinstance(node, (tree.Set, tree.SetOperation, tree.Tuple))
 
 
-def _begins_with_d(node: Node) -> bool:
-    while isinstance(node, Call) and node.name in ("multiply", "power"):
+def _begins_with_d(node: tree.Node) -> bool:
+    while isinstance(node, tree.Call) and node.name in ("multiply", "power"):
         node = node.arguments[0]
-    return node == Symbol("d")
+    return node == tree.Symbol("d")

@@ -7,28 +7,14 @@ from dataclasses import dataclass
 from functools import cmp_to_key
 from typing import Final, TypeAlias
 
+from tunix_rt_evaluator.grading.formulas import tree
 from tunix_rt_evaluator.grading.formulas.scalars import is_real_number, order, sign_of_infinity
-from tunix_rt_evaluator.grading.formulas.tree import (
-    ALL_REAL,
-    SCALARS,
-    Builder,
-    Call,
-    Constant,
-    Listing,
-    Node,
-    Relation,
-    Set,
-    SetOperation,
-    Symbol,
-    Tuple,
-    Words,
-)
 
-Cut: TypeAlias = tuple[Node, int]
+Cut: TypeAlias = tuple[tree.Node, int]
 """A place on the line: just before a number (0) or just behind it (1)."""
 
-_INFINITY: Final = Constant("infinity")
-_MINUS_INFINITY: Final = Call("negative", (_INFINITY,))
+_INFINITY: Final = tree.Constant("infinity")
+_MINUS_INFINITY: Final = tree.Call("negative", (_INFINITY,))
 _BEGIN: Final = (_MINUS_INFINITY, 1)
 _END: Final = (_INFINITY, 0)
 _LINE: Final = (_BEGIN, _END)
@@ -59,32 +45,34 @@ class Region:
         )
 
 
-def region_of(node: Node) -> Region | None:
+def region_of(node: tree.Node) -> Region | None:
     """The numbers that a tree describes; None where it is no set of real numbers."""
-    if isinstance(node, Tuple):
+    if isinstance(node, tree.Tuple):
         return _interval(node)
-    if isinstance(node, Set):
+    if isinstance(node, tree.Set):
         points = [_point(item) for item in node.items]
         return None if None in points else _joined("", [point for point in points if point], "union")
-    if node == Symbol("mathbb R") or (isinstance(node, Words) and node.text.casefold() in ALL_REAL):
+    if node == tree.Symbol("mathbb R") or (
+        isinstance(node, tree.Words) and node.text.casefold() in tree.ALL_REAL
+    ):
         return Region("", _LINE)
-    if isinstance(node, SetOperation):
+    if isinstance(node, tree.SetOperation):
         return _of_both(region_of(node.left), region_of(node.right), node.name)
-    if isinstance(node, Builder):
+    if isinstance(node, tree.Builder):
         if node.domain is not None:
             return None
         found = region_of(node.condition)
         return Region("", found.cuts) if found and found.name == node.name else None
-    if isinstance(node, Listing) and node.connector != ",":
+    if isinstance(node, tree.Listing) and node.connector != ",":
         regions = [_of_statement(item) for item in node.items]
         found = regions[0]
         for region in regions[1:]:
             found = _of_both(found, region, node.connector)
         return found
-    return _of_relation(node) if isinstance(node, Relation) else None
+    return _of_relation(node) if isinstance(node, tree.Relation) else None
 
 
-def _interval(node: Tuple) -> Region | None:
+def _interval(node: tree.Tuple) -> Region | None:
     if len(node.items) != _PAIR or node.opening not in "([" or node.closing not in ")]":
         return None
     begin, end = node.items
@@ -97,29 +85,29 @@ def _interval(node: Tuple) -> Region | None:
     return Region("", cuts)
 
 
-def _is_place(node: Node) -> bool:
-    return isinstance(node, SCALARS) and (bool(sign_of_infinity(node)) or is_real_number(node))
+def _is_place(node: tree.Node) -> bool:
+    return isinstance(node, tree.SCALARS) and (bool(sign_of_infinity(node)) or is_real_number(node))
 
 
-def _point(node: Node) -> Region | None:
+def _point(node: tree.Node) -> Region | None:
     if not _is_place(node) or sign_of_infinity(node):
         return None
     return Region("", ((node, 0), (node, 1)))
 
 
-def _of_statement(node: Node) -> Region | None:
+def _of_statement(node: tree.Node) -> Region | None:
     """As a part of a list an equation is a point."""
-    if isinstance(node, Relation) and node.signs == ("=",) and isinstance(node.sides[0], Symbol):
+    if isinstance(node, tree.Relation) and node.signs == ("=",) and isinstance(node.sides[0], tree.Symbol):
         point = _point(node.sides[1])
         return point and Region(node.sides[0].name, point.cuts)
     return region_of(node)
 
 
-def _of_relation(node: Relation) -> Region | None:
-    if node.signs == ("in",) and isinstance(node.sides[0], Symbol):
+def _of_relation(node: tree.Relation) -> Region | None:
+    if node.signs == ("in",) and isinstance(node.sides[0], tree.Symbol):
         found = region_of(node.sides[1])
         return found and Region(node.sides[0].name, found.cuts)
-    names = {side.name for side in node.sides if isinstance(side, Symbol)}
+    names = {side.name for side in node.sides if isinstance(side, tree.Symbol)}
     if len(names) != 1:
         return None
     name = names.pop()
@@ -129,11 +117,11 @@ def _of_relation(node: Relation) -> Region | None:
     return line
 
 
-def _half_line(left: Node, sign: str, right: Node) -> Region | None:
-    if not isinstance(left, Symbol):
+def _half_line(left: tree.Node, sign: str, right: tree.Node) -> Region | None:
+    if not isinstance(left, tree.Symbol):
         left, right = right, left
         sign = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}.get(sign, sign)
-    if not isinstance(left, Symbol) or not _is_place(right):
+    if not isinstance(left, tree.Symbol) or not _is_place(right):
         return None
     if infinite := sign_of_infinity(right):
         # All numbers are below infinity; none is more than it, or it.
