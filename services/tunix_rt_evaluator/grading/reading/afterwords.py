@@ -14,57 +14,64 @@ from tunix_rt_evaluator.grading.reading.words import CONDITION, CORRECTION, NEGA
 
 _SURE: Final = r"(?:sure|certain|convinced|confident|positive|persuaded)"
 
-DOUBT: Final = rf"""
+_STRONG: Final = rf"""
 (?: \b(?: doubt\w*|dubious|unlikely|improbable|unsure|uncertain\w*|unclear|undecided|unconvinced|skeptical
   |sceptical|hesita\w+|(?:not|\w+n['’]t|never|hardly|less\ than|far\ from)(?:\ \w+){{0,3}}\ {_SURE}
   |(?:not|\w+n['’]t|cannot)(?:\ \w+)?\ (?:think\ so|know|tell|say|remember|recall|decide|agree|believe)
   |(?:not|\w+n['’]t)\ (?:the|my|an?)\ (?:\w+\ )?(?:answer|choice|case)
   |(?:not|\w+n['’]t)\ (?:(?:really|quite|exactly|at\ all|so)\W*$|true\b|correct\b|right\b|it\W*$)
-  |no\ (?:idea|clue|way|chance|wonder)|beats\ me|who\ knows|god\ knows|hard\ to\ (?:say|tell)|maybe|perhaps
-  |possibly|conceivably|supposedly|allegedly|presumably|or\ so
-  |(?:it|that|this|i|he|she|they|which|answer)\ (?:might|may|could)\b
-  |(?:just|only|wild|random|educated|pure|best|a)\ guess|guess(?:ing|ed)|kidding|joking|joke|jk|lol
-  |sarcas\w+|ironic\w*|prank|hah?a(?:ha)*|mistaken|misread|misunderst\w+|misspoke|confus(?:ed|ing)
-  |(?:my|a|the|bad|made)\ mistake|my\ (?:bad|error|fault)|apolog\w+|sorry|oops|whoops|hmm+|erm|err|uh+
-  |wrong\ again|never\ ?mind|forget\ (?:it|that|this|what)|disregard|ignore\ (?:that|this|my|it|the\ above)
-  |take\ (?:it|that|this)\ back|retract\w*|withdraw\w*|revise\w*|reconsider\w*|rethink\w*|recheck\w*
-  |(?:change|changed|changing)\ my\ (?:mind|answer)|on\ the\ other\ hand|then\ again|come\ to\ think
-  |disagree\w*|nonsense|rubbish|bogus|bullshit|as\ if|yeah\ right|if\ (?:only|at\ all|anything)|a\ lie|lied
-  |lying\ to|(?:not|\w+n['’]t)\ trust|grain\ of\ salt|(?:made|making)\ (?:it|this|that)\ up|april\ fools?
-  |for\ now|tentative\w*|provisional\w*|(?!100\b)\d{{1,2}}\s?%\ {_SURE}
-  |(?:low|little|no|much|some|\d+\s?%)\ (?:confidence|certainty)|or\ at\ least|opposite|contrary|reverse\ is
-  |untrue|false|wrong|incorrect\w*|erroneous|invalid|nope|(?:said|told|claim(?:s|ed)?)\ (?:nobody|no\ one)
-  |instead|rather|or\ (?:is|was|was\ it|is\ it|maybe|not)
+  |no\ (?:idea|clue|way|chance|wonder)|beats\ me|who\ knows|god\ knows|hard\ to\ (?:say|tell)|or\ so
+  |(?:i|answer)\ (?:might|may|could)\b|(?:just|only|wild|random|educated|pure|best|a)\ guess|guess(?:ing|ed)
+  |kidding|joking|joke|jk|lol|sarcas\w+|ironic\w*|prank|hah?a(?:ha)*|mistaken|misread|misunderst\w+|misspoke
+  |confus(?:ed|ing)|(?:my|a|the|bad|made)\ mistake|my\ (?:bad|error|fault)|apolog\w+|sorry|oops|whoops|hmm+
+  |erm|err|uh+|wrong\ again|never\ ?mind|forget\ (?:it|that|this|what)|disregard
+  |ignore\ (?:that|this|my|it|the\ above)|take\ (?:it|that|this)\ back|retract\w*|withdraw\w*|revise\w*
+  |reconsider\w*|rethink\w*|recheck\w*|(?:change|changed|changing)\ my\ (?:mind|answer)|on\ the\ other\ hand
+  |then\ again|come\ to\ think|disagree\w*|nonsense|rubbish|bogus|bullshit|as\ if|yeah\ right
+  |if\ (?:only|at\ all|anything)|a\ lie|lied|lying\ to|(?:not|\w+n['’]t)\ trust|grain\ of\ salt
+  |(?:made|making)\ (?:it|this|that)\ up|april\ fools?|for\ now|tentative\w*|provisional\w*
+  |(?!100\b)\d{{1,2}}\s?%\ {_SURE}|(?:low|little|no|much|some|\d+\s?%)\ (?:confidence|certainty)
+  |or\ at\ least|reverse\ is|nope|(?:said|told|claim(?:s|ed)?)\ (?:nobody|no\ one)
+  |or\ (?:is|was|was\ it|is\ it|maybe|not)
 )\b
   |\b(?: zweif\w+|bezweif\w+|unsicher\w*|ungewiss|unklar|nicht(?:\ \w+){{0,2}}\ (?:sicher|überzeugt)
-  |vielleicht|möglicherweise|eventuell|womöglich|wahrscheinlich\ nicht|schwer\ zu\ sagen|geraten|rate\ nur
-  |falsch\w*|irr(?:e|tum|tümlich)\b|geirrt|vertan|quatsch|unsinn|scherz\w*|spaß|witz|verzeihung
-  |entschuldigung|doch\ nicht|eher|moment|halt|stimmt(?:\ \w+)?\ nicht|keine\ ahnung
+  |wahrscheinlich\ nicht|schwer\ zu\ sagen|geraten|rate\ nur|irr(?:e|tum)\b|geirrt|vertan|quatsch|scherz\w*
+  |spaß|witz|verzeihung|entschuldigung|doch\ nicht|stimmt(?:\ \w+)?\ nicht|keine\ ahnung
   |weiß\ (?:es\ |ich\ )?nicht|(?:glaube|denke|meine)\ (?:ich\ |es\ )?(?:eher\ )?nicht|korrektur
-  |besser\ gesagt|vielmehr|im\ gegenteil|ach\ nein
+  |besser\ gesagt|im\ gegenteil|ach\ nein
 )\b
-  |\b(?: dout\w+|peut-être|incertain\w*|pas\ (?:\w+\ )?(?:sûre?|certaine?|convaincue?)|éventuellement|erreur
-  |trompé\w*|faux|fausse|inexact\w*|plaisant\w*|blague|rigole|non\ plus|en\ fait|plutôt|au\ contraire
-  |aucune\ idée|n?e?\ ?(?:sais|crois|pense)\ pas|sauf\ erreur|pardon|désolée?|au\ hasard|ou\ pas|oublie[rz]?
+  |\b(?: dout\w+|incertain\w*|pas\ (?:\w+\ )?(?:sûre?|certaine?|convaincue?)|trompé\w*|plaisant\w*|blague
+  |rigole|non\ plus|en\ fait|aucune\ idée|n?e?\ ?(?:sais|crois|pense)\ pas|sauf\ erreur|pardon|désolée?
+  |au\ hasard|ou\ pas|oublie[rz]?
 )\b
-  |\b(?: dud[aoé]\w*|quizás?|tal\ vez|a\ lo\ mejor|posiblemente|acaso|no\ (?:estoy\ )?(?:\w+\ )?segur[oa]
-  |equivoc\w*|error|mentira|broma|bromeo|en\ realidad|más\ bien|mejor\ dicho|ni\ idea|al\ azar|perdón
-  |perdona|no\ (?:lo\ )?(?:sé|creo|recuerdo)|o\ no|olvid\w+|al\ contrario|falso|incorrect[oa]
+  |\b(?: dud[aoé]\w*|a\ lo\ mejor|acaso|no\ (?:estoy\ )?(?:\w+\ )?segur[oa]|equivoc\w*|mentira|broma|bromeo
+  |en\ realidad|mejor\ dicho|ni\ idea|al\ azar|perdón|perdona|no\ (?:lo\ )?(?:sé|creo|recuerdo)|o\ no
+  |olvid\w+
 )\b
-  |\b(?: dubbi\w*|forse|magari|può\ darsi|non\ (?:sono\ |ne\ sono\ )?(?:\w+\ )?(?:sicur|cert)[oa]|sbagli\w*
-  |scherz\w*|anzi|piuttosto|non\ (?:lo\ )?(?:so|credo)|duvid\w+|dúvid\w+|talvez
-  |não\ (?:tenho\ certeza|sei|acho|creio)|engan\w+|errad\w+|brincadeira|aliás|na\ verdade|twijfel\w*
-  |misschien|tvivl\w*|måske|kanske
-  |сомнева\w*|сомнен\w*|возможно|может\ быть|наверное?|не\ (?:уверен\w*|думаю|знаю)|ошиб\w*|шучу|шутк\w*
-  |впрочем|точнее
+  |\b(?: dubbi\w*|magari|può\ darsi|non\ (?:sono\ |ne\ sono\ )?(?:\w+\ )?(?:sicur|cert)[oa]|sbagli\w*
+  |scherz\w*|non\ (?:lo\ )?(?:so|credo)|duvid\w+|dúvid\w+|não\ (?:tenho\ certeza|sei|acho|creio)|engan\w+
+  |brincadeira|aliás|na\ verdade|twijfel\w*|misschien|tvivl\w*|måske|kanske
+  |сомнева\w*|сомнен\w*|наверное?|не\ (?:уверен\w*|думаю|знаю)|ошиб\w*|шучу|шутк\w*|впрочем|точнее
 )\b
-  |怀疑|懷疑|不确定|不確定|不肯定|不太|不敢|也许|也許|或许|或許|大概|恐怕|未必|错|錯|不对|不對|不是|开玩笑
-  |開玩笑|其实|其實|不过|不過|等等|等一下|更正|应该不|應該不|难说|難說|不知道|不清楚|不懂|猜|搞混|收回|抱歉
-  |反而|疑问|疑問|(?:可能|吗|嗎|吧|呢)(?=[^\u3400-\u9fff]*$)
-  |疑|かもしれ|かな|たぶん|多分|おそらく|間違|やっぱり|わから|分から|自信が|違う|違い|でしょうか
-  |의심|아마|모르|확실하지|확실치|틀렸|잘못|아니
+  |怀疑|懷疑|不确定|不確定|不肯定|不太|不敢|也許|或許|恐怕|未必|不对|不對|开玩笑|開玩笑|等等|等一下|更正
+  |应该不|應該不|难说|難說|不知道|不清楚|不懂|搞混|收回|抱歉
+  |疑问|疑問|(?:可能|吗|嗎|吧|呢)(?=[^\u3400-\u9fff]*$)
+  |かもしれ|かな|たぶん|多分|おそらく|やっぱり|わから|分から|自信が|でしょうか
+  |의심|아마|모르|확실하지|확실치|틀렸|잘못
 )"""
-"""What says of an answer that it may be another one, that it is a joke, or that it is taken back."""
+_WEAK: Final = r"""
+(?: \b(?: maybe|perhaps|possibly|conceivably|supposedly|allegedly|presumably|instead|rather|opposite
+  |contrary|untrue|false|wrong|incorrect\w*|erroneous|invalid
+  |(?:it|that|this|they|which|he|she)\ (?:might|may|could)
+  |vielleicht|möglicherweise|eventuell|womöglich|falsch\w*|irrtümlich|unsinn|eher|halt|vielmehr|moment
+  |peut-être|éventuellement|erreur|faux|fausse|inexact\w*|plutôt|au\ contraire
+  |quizás?|tal\ vez|posiblemente|error|más\ bien|al\ contrario|falso|incorrect[oa]
+  |forse|anzi|piuttosto|talvez|errad\w+|возможно|может\ быть )\b
+  |错|錯|不是|其实|其實|不过|不過|反而|也许|或许|大概|猜|違う|違い|間違|疑|아니
+)"""
+DOUBT: Final = rf"(?:{_STRONG}|{_WEAK})"
+"""What says of an answer that it may be another one, that it is a joke, or that it is taken back. The
+weak words describe matters as well: they doubt an answer only where they speak of it."""
 
 HEARSAY: Final = r"""
 (?: \b(?: (?:say|says|said|claim\w*|told|heard|suppose[ds]?|argue[ds]?|alleg\w+|insist\w*|wrote|writes
@@ -102,17 +109,6 @@ MORE: Final = r"""
 )"""
 """What says of an answer that more belongs to it, or that it was drawn by lot."""
 
-WEAK: Final = r"""
-(?: \b(?: maybe|perhaps|possibly|conceivably|supposedly|allegedly|presumably|instead|rather|opposite
-  |contrary|untrue|false|wrong|incorrect\w*|erroneous|invalid
-  |(?:it|that|this|they|which|he|she)\ (?:might|may|could)
-  |vielleicht|möglicherweise|eventuell|womöglich|falsch\w*|irrtümlich|unsinn|eher|halt|vielmehr|moment
-  |peut-être|éventuellement|erreur|faux|fausse|inexact\w*|plutôt|au\ contraire
-  |quizás?|tal\ vez|posiblemente|error|más\ bien|al\ contrario|falso|incorrect[oa]
-  |forse|anzi|piuttosto|talvez|errad\w+|возможно|может\ быть )\b
-  |错|錯|不是|其实|其實|不过|不過|反而|也许|或许|大概|猜|違う|違い|間違|疑|아니
-)"""
-"""Of these, what also describes matters: it doubts an answer only where it speaks of it."""
 
 FAREWELL: Final = r"""
 (?: (?:that['’]?s|this\ is|it\ is|it['’]s)\ (?:it|all|that|my\ (?:final\ )?answer)|done|bye|goodbye|thanks?
@@ -151,8 +147,7 @@ _QUESTION: Final = re.compile(r"[?？؟]")
 _CORRECTED: Final = pattern(CORRECTION)
 _CERTAIN: Final = pattern(CERTAIN)
 _MORE: Final = pattern(MORE)
-_DOUBTED: Final = pattern(DOUBT)
-_WEAK: Final = pattern(WEAK)
+_DOUBTED: Final = pattern(rf"(?P<strong>{_STRONG})|{_WEAK}")
 _ABOUT_IT: Final = pattern(
     r"\b(?:it|that|this|i|i['\u2019]m|my|answers?|choices?|options?|das|es|ich|antwort|ça|ce|c|je|réponse|eso|esto|yo|respuesta)\b"
     r"| [我这這那] | 答案 | 答え | 정답"
@@ -187,11 +182,9 @@ def doubted(sentence: str) -> bool:
     """Whether a sentence doubts an answer or takes it back. Words such as "wrong" do so where they speak of
     the answer, or where there is little else."""
     sentence = _CERTAIN.sub(" ", sentence)
-    found = _DOUBTED.search(sentence)
-    if found is None:
-        return False
-    if not all(_WEAK.fullmatch(each[0].strip()) for each in _DOUBTED.finditer(sentence)):
-        return True
+    found = list(_DOUBTED.finditer(sentence))
+    if not found or any(each["strong"] for each in found):
+        return bool(found)
     long = len(_WORD.findall(sentence)) >= _MANY_WORDS or len(_WORDLESS.findall(sentence)) >= _MANY_CHARACTERS
     return not long or _ABOUT_IT.search(sentence) is not None
 
