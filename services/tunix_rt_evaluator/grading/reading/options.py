@@ -61,25 +61,22 @@ _LETTER: Final = re.compile(
     rf"|(?<![-+#'\u2019.^/\\!~\u00ac\u00b0])(?P<bare>[A-Z])(?![^\W{UNSPACED}]|-(?!\s)|['\u2019/+#^]\S|[+#'\u2019*=<>]|\.\d|\.[A-Za-z]\b))"
 )
 _LEAD: Final = r"""
-    is|are|was|were|be|been|it|that|this|i['\u2019]d|it['\u2019]s|that['\u2019]s
-  | say|says|said|think|believe|guess|choose|chose|pick|select|take|go|suggest
-  | leaves?|leaving|means?|matches|choice|options?|letter|answer|statement|only|namely|probably|likely
-  | definitely|clearly|certainly|perhaps|maybe|possibly|both|either|neither|nor|doubt|of|to|on
-  | zweifel|doute|duda|dubbio|d\u00favida|w\u00fcrde|dirais|dir\u00eda|lo|il|s['\u2019]agit\ de
-  | or|and|not|than|over|thought|prefer|while|although|though|whereas|since|i
-  | between|in|at|with|for|but|except|unlike|because|although|if|so|thus|the|an?
-  | correct|right|best|wrong|incorrect|eliminate|reject|rule\ out|actually|instead|rather|therefore|hence
-  | ist|die|der|das|antwort|l\u00f6sung|m\u00f6glichkeit|variante|lautet|w\u00e4hle|nehme|f\u00fcr|also
-      |sondern|w\u00e4re
-  | nicht|oder|und|dass|vielleicht|statt
-  | est|c['\u2019]est|la|le|les|l|d|de|lettre|choix|choisis|proposition|donc|mais|que|pour|plut\u00f4t
-      |peut-\u00eatre
-  | r[e\u00e9]ponse|pas|ou|et
-  | es|el|letra|opci[o\u00f3]n|respuesta|elijo|escojo|por|sino|ser|ni|quiz\u00e1s?
-  | no|y|o | \u00e9|op[c\u00e7][a\u00e3]o|resposta|n[a\u00e3]o|e
-  | \u00e8|il|lettera|opzione|risposta|non|scelgo|escolho
-  | \u043e\u0442\u0432\u0435\u0442|\u0432\u0430\u0440\u0438\u0430\u043d\u0442|\u044d\u0442\u043e
-      |\u0432\u044b\u0431\u0438\u0440\u0430\u044e|\u043d\u0435
+is|are|was|were|be|been|it|that|this|i['\u2019]d|it['\u2019]s|that['\u2019]s|say|says|said|think|believe
+  |guess|choose|chose|pick|select|take|go|suggest|leaves?|leaving|means?|matches|choice|options?|letter
+  |answer|statement|only|namely|probably|likely|definitely|clearly|certainly|perhaps|maybe|possibly|both
+  |either|neither|nor|doubt|of|to|on
+  |zweifel|doute|duda|dubbio|dúvida|würde|dirais|diría|lo|il|s['\u2019]agit\ de|or|and|not|than|over|thought
+  |prefer|while|although|though|whereas|since|i|between|in|at|with|for|but|except|unlike|because|although|if
+  |so|thus|the|an?|correct|right|best|wrong|incorrect|eliminate|reject|rule\ out|actually|instead|rather
+  |therefore|hence
+  |ist|die|der|das|antwort|lösung|möglichkeit|variante|lautet|wähle|nehme|für|also|sondern|wäre|nicht|oder
+  |und|dass|vielleicht|statt
+  |est|c['\u2019]est|la|le|les|l|d|de|lettre|choix|choisis|proposition|donc|mais|que|pour|plutôt
+  |peut-\u00eatre|r[eé]ponse|pas|ou|et
+  |es|el|letra|opci[oó]n|respuesta|elijo|escojo|por|sino|ser|ni|quizás?|no|y|o|é|op[cç][aã]o|resposta|n[aã]o
+  |e
+  |è|il|lettera|opzione|risposta|non|scelgo|escolho
+  |ответ|вариант|это|выбираю|не
 """
 _BEFORE: Final = pattern(
     rf"(?: ^ | [^\w\s'\u2019] | [{UNSPACED}{M[1:-1]}] | (?:^|[^\w'\u2019-])(?:{_LEAD}) )\W*$"
@@ -87,20 +84,18 @@ _BEFORE: Final = pattern(
 _BEGINNING: Final = re.compile(r"(?:^|[.!?:]\s+)(?:(?:the|an?)\s+)?$", re.IGNORECASE)
 _MARKS: Final = "\uff0c\u3002\uff1b\uff1a\u3001\uff01\uff1f\u2705\u2713\u2714\u2026"
 _NAMED: Final = pattern(
-    r"\b(?:option|choice|letter|answer|antwort|letra|lettre|opci[o\u00f3]n|r[e\u00e9]ponse|respuesta)\W*$"
+    r"\b(?:option|choice|letter|answer|antwort|letra|lettre|opci[oó]n|r[eé]ponse|respuesta)\W*$"
 )
 _AFTER: Final = pattern(
     rf"""
     [\s"'\u201c\u201d\u2018\u2019*_`$)}}\]|]* (?: $ | [.,;:!?(\u2014\u2013&/<>{_MARKS}]
       | -\s | [{UNSPACED}] | {M}
-      | (?:is|are|was|isn['\u2019]t|wasn['\u2019]t|seems?|looks|appears|feels|sounds|would|must|should
-      |can|cannot|will
-          |might|may|could
-          |can['\u2019]t|and|or|nor|but|not|rather|instead|it\ is|only|here|too|in|on|of|as|to|for|remains
-          |correct|right|wrong|incorrect|false|true|definitely|i|probably
-          |w\u00e4hlen|nehmen|sagen|sein|richtig|korrekt|falsch|stimmt|correcte?|exacte?|juste|fausse?|corret[ao]|corrett[ao]|incorrect[ao]|correct[ao]|c|\u00e7a
-          |ist|w\u00e4re|scheint|oder|und|nicht|est|serait|semble|ou|et|es|ser\u00eda|parece|o|y|\u00e9|e
-          |\u00e8|sino|sondern|mais)\b
+      | (?:is|are|was|isn['\u2019]t|wasn['\u2019]t|seems?|looks|appears|feels|sounds|would|must|should|can
+        |cannot|will|might|may|could|can['\u2019]t|and|or|nor|but|not|rather|instead|it\ is|only|here|too|in
+        |on|of|as|to|for|remains|correct|right|wrong|incorrect|false|true|definitely|i|probably|wählen
+        |nehmen|sagen|sein|richtig|korrekt|falsch|stimmt|correcte?|exacte?|juste|fausse?|corret[ao]
+        |corrett[ao]|incorrect[ao]|correct[ao]|c|ça|ist|wäre|scheint|oder|und|nicht|est|serait|semble|ou|et
+        |es|sería|parece|o|y|é|e|è|sino|sondern|mais)\b
       | {REASON} )
     """
 )
@@ -109,7 +104,7 @@ _UNNAMED: Final = re.compile(
 )
 # A small letter at the end of a statement, as in "the answer is b".
 _SMALL: Final = pattern(
-    r"(?P<lead>\b(?:answer|option|choice|letter|it|that|antwort|respuesta|r\u00e9ponse|opci\u00f3n)"
+    r"(?P<lead>\b(?:answer|option|choice|letter|it|that|antwort|respuesta|réponse|opción)"
     r"(?:\s+(?:is|ist|est|es|lautet))?:?\s+[\"'(]?)(?P<small>[a-z])(?=[\"')]*(?:[.!,;]|\s*$))"
 )
 _COMMAND: Final = re.compile(r"\\(?!text|math|bf|rm|quad|left|big)[a-z]+[^\w\\]*$|[\u00ac~]\s*$")
@@ -130,21 +125,19 @@ _CLAUSE: Final = pattern(
 )
 _JOINS: Final = re.compile("\\s*[:\uff1a\u2013\u2014-]\\s*")
 _TRAILS: Final = re.compile(f"{M}[\\s\"')]*(?:\\.{{2,}}|\u2026)")
-_OR: Final = "(?:and|or|nor|und|oder|et|ou|y|o|e|\u548c|\u6216|\u3068)"
+_OR: Final = "(?:and|or|nor|und|oder|et|ou|y|o|e|和|或|と)"
 _LISTED: Final = pattern(rf"({M})\s*[,\u3001\uff0c]\s*(?:{_OR}\s+)?(?:(?:option|choice|letter)\s+)?(?={M})")
 _RESTATED: Final = pattern(rf"({M})\s*(?:is|means|=|:|[-\u2013\u2014]|,|\()?\s*[\"'(]*({M})[\"')]*")
 _BUT_FOR: Final = pattern(r"\b(?:all|any\w*|every\w*|none|nothing)(?:\s+of\s+\w+)?\s+(?:but|save)\b")
-_NO: Final = pattern(
-    r"^\W*(?:no|nope|nein|non|\u043d\u0435\u0442)\b\s*[,.!:\u2014\u2013]|^\W*\u4e0d[\uff0c\u3002,]"
-)
+_NO: Final = pattern(r"^\W*(?:no|nope|nein|non|нет)\b\s*[,.!:\u2014\u2013]|^\W*不[\uff0c\u3002,]")
 _DENIED: Final = pattern(
     rf"{NEGATION} | \b(?:doubt\w*|unlikely|hardly|avoid\w*|opposite|complement|distractors?"
     r"|zweif\w+|bezweif\w+)\b"
     r"| [\u274c\u2717\u2718\u2716]"
 )
 _ALSO: Final = pattern(
-    r"\b(?:too|also|as\ well|equally|likewise|auch|ebenfalls|aussi|\u00e9galement|tambi\u00e9n|anche)\b"
-    r"| \u4e5f | \u540c\u6837"
+    r"\b(?:too|also|as\ well|equally|likewise|auch|ebenfalls|aussi|également|también|anche)\b"
+    r"| 也 | 同样"
 )
 _HEARSAY: Final = pattern(HEARSAY)
 _CERTAIN: Final = pattern(CERTAIN)
@@ -156,12 +149,12 @@ _CONTRAST: Final = pattern(CONTRAST)
 _REASON: Final = pattern(rf"(?:^|[\s,;]){REASON}")
 _QUESTION: Final = pattern(rf"{QUESTION} | ^[\s\"'(*]*(?:is|are|would|should|ist|est)\s+[\"'(*]*{M}")
 _SETTLED: Final = pattern(
-    r"\b(?:answer|option|choice|correct|right|antwort|l\u00f6sung|richtig|r\u00e9ponse|respuesta|risposta|resposta"
-    r"|\u043e\u0442\u0432\u0435\u0442)\b | \u7b54\u6848 | \u6b63\u786e | \u9009 | \u6b63\u89e3 | \uc815\ub2f5"
+    r"\b(?:answer|option|choice|correct|right|antwort|lösung|richtig|réponse|respuesta|risposta|resposta"
+    r"|ответ)\b | 答案 | 正确 | 选 | 正解 | 정답"
 )
 _OTHERS: Final = pattern(
     r"\b(?:others?|the\ rest|remaining|andere\w*|autres|otr[ao]s|altre|outr[ao]s)\b"
-    r"| \u5176\u4ed6 | \u5176\u5b83"
+    r"| 其他 | 其它"
 )
 _SIGNS: Final = re.compile(
     "[\\s\"'\u201c\u201d\u2018\u2019\u201e\u00ab\u00bb\u300c\u300d()\\[\\]{}*_`|#>=\u2192.:"
@@ -171,9 +164,7 @@ _WORD: Final = re.compile(rf"[^\W{UNSPACED}]+(?:'[^\W{UNSPACED}]+)*")
 _RUN: Final = re.compile(f"[{UNSPACED}]+")
 _UNSPACED: Final = pattern(f"{UNSPACED_WORDS}*")
 # A capital one is an option, or an article of what is none.
-_ARTICLE: Final = re.compile(
-    "\\bA\\b(?!\\s+(?:resposta|op\u00e7\u00e3o|alternativa|letra|correta|esta|minha)\\b)"
-)
+_ARTICLE: Final = re.compile("\\bA\\b(?!\\s+(?:resposta|opção|alternativa|letra|correta|esta|minha)\\b)")
 _PHRASE: Final = pattern(r"\bwhat\s+(?=(?:i|we)\b)|\bthere\s+is\b|\bcan\s+only\s+be\b|100\s?%")
 _JUDGES: Final = pattern(
     r"\b(?:i|me|my|we|you|your|ich|je|yo|eu|io|better|best|correct|right|true|answers?|choices?|options?|prefer\w*)\b"
