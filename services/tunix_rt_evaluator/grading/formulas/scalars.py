@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import lru_cache
 from itertools import product
@@ -23,26 +23,10 @@ _POINTS: Final = 6
 _POINTS_OF_PIECES: Final = 24
 _MAX_TRIES: Final = 60
 # Functions that are one formula on one side of a point and another on the other side.
-_OF_PIECES: Final = frozenset(
-    [
-        "absolute",
-        "norm",
-        "floor",
-        "ceil",
-        "root",
-        "ln",
-        "log",
-        "max",
-        "min",
-        "mod",
-        "gcd",
-        "lcm",
-        "arcsin",
-        "arccos",
-        "double_factorial",
-        "binomial",
-    ]
-)
+_PIECES: Final = """
+absolute norm floor ceil root ln log max min mod gcd lcm arcsin arccos double_factorial binomial
+"""
+_OF_PIECES: Final = frozenset(_PIECES.split())
 _FAR: Final = 1e-9
 _INFINITY: Final = Constant("infinity")
 
@@ -51,16 +35,12 @@ SECONDS: Final = 3.0
 _MAX_NAMES: Final = 3
 _CONSTANTS: Final = {"pi": sympy.pi, "e": sympy.E, "i": sympy.I}
 _UNKNOWN_BASE: Final = sympy.Symbol("log", positive=True)
+_OF_ONE_NAME: Final = "sin cos tan cot sec csc sinh cosh tanh coth gcd lcm floor factorial binomial"
 _FUNCTIONS: Final = {
-    **{
-        name: getattr(sympy, name)
-        for name in ["sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "coth", "gcd", "lcm"]
-    },
-    "arcsin": sympy.asin,
-    "arccos": sympy.acos,
-    "arctan": sympy.atan,
-    "add": sympy.Add,
-    "multiply": sympy.Mul,
+    **{name: getattr(sympy, name) for name in _OF_ONE_NAME.split()},
+    **{"arcsin": sympy.asin, "arccos": sympy.acos, "arctan": sympy.atan, "ceil": sympy.ceiling},
+    **{"add": sympy.Add, "multiply": sympy.Mul, "absolute": sympy.Abs, "norm": sympy.Abs, "ln": sympy.log},
+    **{"max": sympy.Max, "min": sympy.Min, "mod": sympy.Mod},
     "power": lambda base, exponent: (
         sympy.real_root(base, exponent.q) ** exponent.p
         if isinstance(exponent, sympy.Rational) and exponent.q % 2 and exponent.q > 1
@@ -70,16 +50,6 @@ _FUNCTIONS: Final = {
     "negative": lambda value: -value,
     "percent": lambda value: value / 100,
     "degrees": lambda value: value * sympy.pi / 180,
-    "absolute": sympy.Abs,
-    "norm": sympy.Abs,
-    "floor": sympy.floor,
-    "ceil": sympy.ceiling,
-    "ln": sympy.log,
-    "max": sympy.Max,
-    "min": sympy.Min,
-    "mod": sympy.Mod,
-    "factorial": sympy.factorial,
-    "binomial": sympy.binomial,
     "root": lambda value, degree: sympy.real_root(value, degree) if degree % 2 else sympy.root(value, degree),
     "log": lambda value, base=None: sympy.log(value) / (_UNKNOWN_BASE if base is None else sympy.log(base)),
 }
@@ -158,14 +128,7 @@ def order(left: Node, right: Node, *, real: bool = True) -> int:
             return -1 if first.real < second.real else 1
         if not real:
             return 1
-    bits = _BITS
-    while True:
-        computer = Computer(bits, {UNKNOWN_BASE: Fraction(0)})
-        values = computer(left), computer(right)
-        needed = _needed(computer)
-        if bits >= needed or all(isinstance(value, Fraction) for value in values):
-            break
-        bits = _rounded(needed)
+    computer, values = _computed((left, right), {UNKNOWN_BASE: Fraction(0)}, Computer.__call__)
     if not real and not all(computer.is_real(value) for value in values):
         return 0 if computer.near(*values) else 1
     return computer.order(*values)
@@ -193,45 +156,42 @@ def is_real_number(node: Node) -> bool:
         return False
 
 
-def _needed(computer: Computer) -> int:
-    """The bits that tell apart what differs by the smallest number that occurred."""
-    needed = 8 * (computer.largest - computer.smallest) + _BITS // 2
-    if needed > _MAX_BITS:
-        raise TooLarge
-    return needed
-
-
-def _rounded(bits: int) -> int:
-    """The next power of 2, of which there are few."""
-    return 1 << bits.bit_length()
+def _computed(
+    nodes: Sequence[Node], point: Mapping[str, Value], value_of: Callable[[Computer, Node], Value]
+) -> tuple[Computer, list[Value]]:
+    """Values to as many digits as tell apart what differs by the smallest number that occurred; raises
+    TooLarge."""
+    bits = _BITS
+    while True:
+        computer = Computer(bits, point)
+        values = [value_of(computer, node) for node in nodes]
+        needed = 8 * (computer.largest - computer.smallest) + _BITS // 2
+        if needed > _MAX_BITS:
+            raise TooLarge
+        # What seems to be undefined may only have too few digits.
+        if bits >= needed or all(isinstance(value, Fraction) for value in values):
+            return computer, values
+        # Powers of 2, of which there are few.
+        bits = 1 << needed.bit_length()
 
 
 def _samples(
     nodes: Sequence[Node], names: frozenset[str], *, pieces: bool
 ) -> Iterator[tuple[Computer, Value, Value]]:
     """Values of two expressions at some points; None where only the other one has a value."""
-    draw = random.Random(_SEED)
+    rng = random.Random(_SEED)
     found = tries = 0
     too_large = False
     while found < (_POINTS_OF_PIECES if pieces else _POINTS) and tries < _MAX_TRIES:
         tries += 1
-        point = _point(draw, names, wide=pieces and tries % 2 == 0)
-        bits = _BITS
-        while True:
-            computer = Computer(bits, point)
-            try:
-                values = [_value(computer, node) for node in nodes]
-                needed = _needed(computer)
-            except TooLarge:
-                too_large = True
-                break
-            # What seems to be undefined may only have too few digits.
-            if bits >= needed or all(isinstance(value, Fraction) for value in values):
-                if any(value is not None for value in values):
-                    found += 1
-                    yield computer, values[0], values[1]
-                break
-            bits = _rounded(needed)
+        try:
+            computer, values = _computed(nodes, _point(rng, names, wide=pieces and tries % 2 == 0), _value)
+        except TooLarge:
+            too_large = True
+            continue
+        if any(value is not None for value in values):
+            found += 1
+            yield computer, values[0], values[1]
     if not found and too_large:
         raise TooLarge
 
@@ -243,12 +203,12 @@ def _value(computer: Computer, node: Node) -> Value:
         return None
 
 
-def _point(draw: random.Random, names: frozenset[str], *, wide: bool) -> Mapping[str, Fraction]:
+def _point(rng: random.Random, names: frozenset[str], *, wide: bool) -> Mapping[str, Fraction]:
     """A value for each name: near 1, or of any size."""
-    point = {UNKNOWN_BASE: Fraction(draw.randint(20, 60), 17)}
+    point = {UNKNOWN_BASE: Fraction(rng.randint(20, 60), 17)}
     for name in sorted(names):
-        size = Fraction(10) ** draw.randint(-2, 5) if wide else 1
-        point[name] = size * draw.choice((-1, 1)) * Fraction(draw.randint(11, 120), draw.choice((41, 43, 47)))
+        size = Fraction(10) ** rng.randint(-2, 5) if wide else 1
+        point[name] = size * rng.choice((-1, 1)) * Fraction(rng.randint(11, 120), rng.choice((41, 43, 47)))
     return point
 
 
@@ -284,18 +244,14 @@ def proved(left: Node, right: Node) -> bool:
     try:
         with _bounded():
             difference = _expression(left) - _expression(right)
-            return (
-                difference == 0
-                or any(_vanishes(each) for each in (difference, *_by_factorials(difference)))
-                or _vanishes_by_signs(difference)
-            )
+            if _vanishes(difference):
+                return True
+            factorials = difference.has(sympy.binomial, sympy.factorial)
+            if factorials and _vanishes(sympy.gammasimp(difference.rewrite(sympy.gamma))):
+                return True
+            return _vanishes_by_signs(difference)
     except (KeyError, _Late):
         return False
-
-
-def _by_factorials(difference: sympy.Expr) -> Iterator[sympy.Expr]:
-    if difference.has(sympy.binomial, sympy.factorial):
-        yield sympy.gammasimp(difference.rewrite(sympy.gamma))
 
 
 def _vanishes(difference: sympy.Expr) -> bool:
@@ -308,19 +264,19 @@ def _vanishes_by_signs(difference: sympy.Expr) -> bool:
     if not 0 < len(names) <= _MAX_NAMES:
         return False
     sizes = [sympy.Symbol(f"{name}+", positive=True) for name in names]
-    return all(
-        _vanishes(
-            difference.subs({name: sign * size for name, size, sign in zip(names, sizes, signs, strict=True)})
-        )
-        for signs in product((1, -1), repeat=len(names))
-    )
+    signed = [dict(zip(names, values, strict=True)) for values in product(*((size, -size) for size in sizes))]
+    return all(_vanishes(difference.subs(values)) for values in signed)
 
 
 @contextlib.contextmanager
 def _bounded() -> Iterator[None]:
     """Ends what takes too long; only in a process's main thread, as the sandbox's, where it may."""
+
+    def end(*_: object) -> None:
+        raise _Late
+
     try:
-        before = signal.signal(signal.SIGVTALRM, _end)
+        before = signal.signal(signal.SIGVTALRM, end)
     except ValueError:
         yield
         return
@@ -330,10 +286,6 @@ def _bounded() -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)
-
-
-def _end(*_: object) -> None:
-    raise _Late
 
 
 def _expression(node: Node) -> sympy.Expr:

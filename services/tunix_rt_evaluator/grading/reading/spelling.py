@@ -22,16 +22,23 @@ LETTER: Final = rf"[^\W{UNSPACED}]"
 """A character of a word, a digit included, in a script that sets words apart."""
 
 _INVISIBLE: Final = "\u00ad\u061c\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u2061\u2062\u2063\u2064"
+_PLAIN: Final = {
+    **{
+        "": _INVISIBLE,
+        "-": "\u2212\u2013\u2012\u2010\u2011\ufe63",
+        "/": "\u2044\u2215",
+        ".": "\u3002\uff61\u066b",
+    },
+    **{
+        ",": "\u3001\u060c\u066c\ufe50",
+        "\u00d7": "\u22c5\u00b7\u2219\u2217",
+        "\u2009": "\u2007\u2008\u2005\u2006\u205f",
+    },
+    **{"%": "\u066a", ";": "\u061b", "?": "\u061f", ":": "\u2236", " ": "\u3000", "'": "\u02bc"},
+}
 _SIGNS: Final = str.maketrans(
-    {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}
-    | dict.fromkeys(map(ord, _INVISIBLE))
-    | dict.fromkeys(map(ord, "\u2212\u2013\u2012\u2010\u2011\ufe63"), "-")
-    | dict.fromkeys(map(ord, "\u2044\u2215"), "/")
-    | dict.fromkeys(map(ord, "\u3002\uff61\u066b"), ".")
-    | dict.fromkeys(map(ord, "\u3001\u060c\u066c\ufe50"), ",")
-    | dict.fromkeys(map(ord, "\u22c5\u00b7\u2219\u2217"), "\u00d7")
-    | dict.fromkeys(map(ord, "\u2007\u2008\u2005\u2006\u205f"), "\u2009")
-    | {0x066A: "%", 0x061B: ";", 0x061F: "?", 0x2236: ":", 0x3000: " ", 0x02BC: "'"}
+    {chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}
+    | {sign: usual for usual, signs in _PLAIN.items() for sign in signs}
 )
 _OTHER_DIGIT: Final = re.compile(r"(?![0-9])\d")
 _VULGAR: Final = re.compile(r"(\d?)([\u00bc-\u00be\u2150-\u215e\u2189])")
@@ -60,18 +67,14 @@ _LATEX_MATH: Final = re.compile(
     re.DOTALL,
 )
 _LATEX_SIGN: Final = re.compile(r"\\([A-Za-z]+)(?![A-Za-z])\s*")
-_LATEX_SIGNS: Final = {
-    **dict.fromkeys(("times", "cdot", "ast"), "\u00d7"),
-    **dict.fromkeys(("approx", "simeq", "sim", "thickapprox"), "\u2248"),
-    **dict.fromkeys(
-        ("to", "implies", "rightarrow", "longrightarrow", "Rightarrow", "Longrightarrow"), "\u21d2"
-    ),
-    **dict.fromkeys(("le", "leq", "leqslant", "lt"), "\u2264"),
-    **dict.fromkeys(("ge", "geq", "geqslant", "gt"), "\u2265"),
-    **dict.fromkeys(("ne", "neq"), "\u2260"),
-    **dict.fromkeys(("ldots", "dots", "cdots"), "\u2026"),
-    **{"pm": "\u00b1", "mp": "\u2213", "div": "\u00f7", "pi": "\u03c0", "sqrt": "\u221a", "infty": "\u221e"},
-    **{"colon": ":", "degree": "\u00b0", "therefore": "\u2234 ", "pounds": "\u00a3", "euro": "\u20ac"},
+_LATEX_NAMES: Final = """
+\u00d7 times cdot ast; \u2248 approx simeq sim thickapprox; \u2260 ne neq; \u2264 le leq leqslant lt;
+\u2265 ge geq geqslant gt; \u21d2 to implies rightarrow longrightarrow Rightarrow Longrightarrow;
+\u2026 ldots dots cdots; \u00b1 pm; \u2213 mp; \u00f7 div; \u03c0 pi; \u221a sqrt; \u221e infty; : colon;
+\u00b0 degree; \u00a3 pounds; \u20ac euro
+"""
+_LATEX_SIGNS: Final = {"therefore": "\u2234 "} | {
+    name: sign for sign, *names in map(str.split, _LATEX_NAMES.split(";")) for name in names
 }
 _BRACED_DEGREES: Final = re.compile(r"\{(-?\d[\d.,]*)\}(?=\s*[\u00b0%])")
 _DEGREES: Final = re.compile(r"\^\s*\{?\s*\\circ\s*\}?")
@@ -101,20 +104,8 @@ _LEADING_MINUS: Final = re.compile(
 
 _QUOTES: Final = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"'})
 _ENCLOSING: Final = (
-    ('"', '"'),
-    ("'", "'"),
-    ("`", "`"),
-    ("\u00ab", "\u00bb"),
-    ("\u00bb", "\u00ab"),
-    ("\u201e", '"'),
-    ("\u300c", "\u300d"),
-    ("\u300e", "\u300f"),
-    ("***", "***"),
-    ("**", "**"),
-    ("*", "*"),
-    ("__", "__"),
-    ("_", "_"),
-    ("$", "$"),
+    *zip("\"'`\u00ab\u00bb\u201e\u300c\u300e", '"\'`\u00bb\u00ab"\u300d\u300f', strict=True),
+    *((mark, mark) for mark in ("***", "**", "*", "__", "_", "$")),
 )
 _UNSEEN: Final = re.compile("[\u00ad\u200b\u2060\ufeff]")
 # A lower index behind a letter, as in a chemical formula. Behind a digit it tells a base.
