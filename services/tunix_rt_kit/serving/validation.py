@@ -49,6 +49,11 @@ class Violations:
         """Note a violation of the field at ``field_path``."""
         self.found.append(FieldViolation(field_path, description))
 
+    def add_problems(self, error: ValidationError, *path: int | str) -> None:
+        """Note what pydantic found wrong with the value at ``path``."""
+        for location, description in field_problems(error):
+            self.add(field_path((*path, *location)), description)
+
     def names(self, *paths: str) -> bool:
         """Whether a field at one of the paths, or inside it, is wrong."""
         inside = tuple(path + mark for path in paths for mark in ".[")
@@ -104,8 +109,7 @@ def validated(kind: type[T], fields: Mapping[str, Any], path: str, wrong: Violat
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
-        for location, description in field_problems(error):
-            wrong.add(field_path((path, *location)), description)
+        wrong.add_problems(error, path)
         bad = {problem["loc"][0] for problem in error.errors()}
     right = {name: value for name, value in fields.items() if name not in bad}
     for name, value in right.items():

@@ -11,13 +11,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tunix_rt import v1
 from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_kit.values.messages import plain_struct, plain_value, timestamp
+from tunix_rt_trace_store.traces.comparison import Comparison, ScoredTrace
 from tunix_rt_trace_store.traces.model import (
-    Comparison,
     CreateResult,
     DuplicatePolicy,
-    Relation,
     Score,
-    ScoredTrace,
     ScoreResult,
     StoredTrace,
     TraceContent,
@@ -30,12 +28,6 @@ _POLICIES: Final[Mapping[int, DuplicatePolicy]] = {
     v1.DUPLICATE_POLICY_SKIP: "skip",
 }
 _OUTPUT_ONLY: Final = ("name", "content_digest", "sequence", "create_time")
-_RELATIONS: Final[Mapping[Relation, v1.StepAlignment.Relation.ValueType]] = {
-    "same": v1.StepAlignment.RELATION_SAME,
-    "changed": v1.StepAlignment.RELATION_CHANGED,
-    "only_base": v1.StepAlignment.RELATION_ONLY_BASE,
-    "only_other": v1.StepAlignment.RELATION_ONLY_OTHER,
-}
 
 
 def draft(trace: v1.Trace) -> TraceDraft:
@@ -69,8 +61,11 @@ def duplicate_policy(policy: int) -> DuplicatePolicy:
     """Raises InvalidArgument(DUPLICATE_POLICY_INVALID) for a number that the contract does not name."""
     known = _POLICIES.get(policy)
     if known is None:
-        description = f"is {policy}; one of {', '.join(v1.DuplicatePolicy.keys())} would be right"
-        raise InvalidArgument.of_field("duplicate_policy", description, reason="DUPLICATE_POLICY_INVALID")
+        raise InvalidArgument.of_field(
+            "duplicate_policy",
+            f"is {policy}; one of {', '.join(v1.DuplicatePolicy.keys())} would be right",
+            reason="DUPLICATE_POLICY_INVALID",
+        )
     return known
 
 
@@ -172,7 +167,9 @@ def comparison_response(comparison: Comparison) -> v1.CompareTracesResponse:
         other=_scored(comparison.other),
         alignment=[
             v1.StepAlignment(
-                relation=_RELATIONS[pair.relation], base_index=pair.base_index, other_index=pair.other_index
+                relation=v1.StepAlignment.Relation.Value(f"RELATION_{pair.relation.upper()}"),
+                base_index=pair.base_index,
+                other_index=pair.other_index,
             )
             for pair in comparison.alignment
         ],

@@ -28,7 +28,6 @@ MAX_DETAILS_BYTES: Final = 16 << 10
 
 DuplicatePolicy = Literal["keep", "skip"]
 Criterion = Literal["structure", "answer"]
-Relation = Literal["same", "changed", "only_base", "only_other"]
 
 
 def _no_nul(text: str) -> str:
@@ -222,31 +221,3 @@ class ScoreResult:
     scores: Sequence[Score] = ()
     reason: str = ""
     message: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredTrace:
-    """A trace with the latest score of each criterion, ordered by criterion."""
-
-    trace: StoredTrace
-    content: TraceContent
-    scores: Sequence[Score]
-
-
-@dataclass(frozen=True, slots=True)
-class StepPair:
-    """One row of two traces side by side: positions from 0, None where a trace has no step."""
-
-    relation: Relation
-    base_index: int | None
-    other_index: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Two traces side by side."""
-
-    base: ScoredTrace
-    other: ScoredTrace
-    alignment: Sequence[StepPair]
-    same_final_answer: bool

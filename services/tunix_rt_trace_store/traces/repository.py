@@ -11,12 +11,7 @@ from sqlalchemy import ColumnElement, Row, Select, delete, func, insert, or_, se
 from sqlalchemy.orm import Session
 
 from tunix_rt_kit.database import Database, RequestLog, bulk_insert
-from tunix_rt_kit.errors import (
-    DomainError,
-    FailedPrecondition,
-    InvalidArgument,
-    NotFound,
-)
+from tunix_rt_kit.errors import DomainError, FailedPrecondition, InvalidArgument, NotFound
 from tunix_rt_kit.serving.resources import new_id
 from tunix_rt_kit.values import RequestKey
 from tunix_rt_trace_store.tables import VERSION_TABLE, commits, requests, scores, tombstones, traces

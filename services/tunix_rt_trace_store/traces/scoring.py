@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from tunix_rt_kit.errors import FailedPrecondition
+from tunix_rt_kit.serving.validation import Violations
 from tunix_rt_kit.text import normalised
 from tunix_rt_trace_store.traces.model import Criterion, TraceContent
 
@@ -41,3 +42,19 @@ CRITERIA: Final[Mapping[Criterion, Callable[[TraceContent], tuple[float, dict[st
     "structure": structure,
     "answer": answer,
 }
+
+
+def checked_criteria(criteria: Sequence[str]) -> list[Criterion]:
+    """The criteria of a request, "structure" for none; raises InvalidArgument(CRITERION_INVALID)."""
+    violations = Violations()
+    chosen: list[Criterion] = []
+    for index, name in enumerate(criteria or ["structure"]):
+        known = next((criterion for criterion in CRITERIA if criterion == name), None)
+        if known is None:
+            violations.add(f"criteria[{index}]", f"is {name!r}; one of {', '.join(CRITERIA)} would be right")
+        elif known in chosen:
+            violations.add(f"criteria[{index}]", f"is {name!r}, which stands there already")
+        else:
+            chosen.append(known)
+    violations.raise_if_any("CRITERION_INVALID")
+    return chosen

@@ -11,26 +11,22 @@ from tunix_rt_kit.artifacts import canonical_json, digest_json
 from tunix_rt_kit.callers import check
 from tunix_rt_kit.errors import DomainError, FailedPrecondition, FieldViolation, InvalidArgument, NotFound
 from tunix_rt_kit.serving.resources import Paging, parse_name
-from tunix_rt_kit.serving.validation import Violations
-from tunix_rt_kit.text import normalised
 from tunix_rt_kit.values import NO_REQUEST_ID, Page, RequestKey
-from tunix_rt_trace_store.traces.alignment import align
+from tunix_rt_trace_store.traces.comparison import Comparison, ScoredTrace, compared
 from tunix_rt_trace_store.traces.model import (
     TRACE_NAME,
-    Comparison,
     CreateResult,
     Criterion,
     DuplicatePolicy,
     NewTrace,
     Score,
-    ScoredTrace,
     ScoreResult,
     StoredTrace,
     TraceContent,
     TraceDraft,
     TraceFilter,
 )
-from tunix_rt_trace_store.traces.scoring import CRITERIA
+from tunix_rt_trace_store.traces.scoring import CRITERIA, checked_criteria
 from tunix_rt_trace_store.traces.validation import (
     checked_filter,
     checked_scores,
@@ -130,9 +126,11 @@ class TraceStoreService:
         wanted = checked_filter(filter_fields)
         newest = self._repository.last_sequence()
         if not 0 <= as_of <= newest:
-            description = f"is {as_of}; the newest commit is {newest}, and 0 means that one"
             raise InvalidArgument.of_field(
-                "as_of", description, reason="AS_OF_INVALID", metadata={"newest": str(newest)}
+                "as_of",
+                f"is {as_of}; the newest commit is {newest}, and 0 means that one",
+                reason="AS_OF_INVALID",
+                metadata={"newest": str(newest)},
             )
         if after < 0:
             raise InvalidArgument(
@@ -153,7 +151,7 @@ class TraceStoreService:
         Raises FailedPrecondition(REFERENCE_ANSWER_MISSING).
         """
         trace_id = parse_name(TRACE_NAME, name)
-        chosen = _checked_criteria(criteria)
+        chosen = checked_criteria(criteria)
         trace = self._repository.get(trace_id)
         given = self._scores(trace, chosen)
         self._repository.add_scores(given, NO_REQUEST_ID, "name")
@@ -165,7 +163,7 @@ class TraceStoreService:
         One result for each name, in order, as far as they fit in one message, at least one.
         """
         trace_ids = checked_trace_ids(names)
-        chosen = _checked_criteria(criteria)
+        chosen = checked_criteria(criteria)
         while True:
             results = self._score_results(trace_ids, chosen)
             try:
@@ -234,13 +232,7 @@ class TraceStoreService:
         """Two traces side by side, each with its latest scores."""
         base_id = parse_name(TRACE_NAME, base_name, "base")
         other_id = parse_name(TRACE_NAME, other_name, "other")
-        base, other = self._scored(base_id, "base"), self._scored(other_id, "other")
-        return Comparison(
-            base,
-            other,
-            align(base.content["steps"], other.content["steps"]),
-            normalised(base.content["final_answer"]) == normalised(other.content["final_answer"]),
-        )
+        return compared(self._scored(base_id, "base"), self._scored(other_id, "other"))
 
     def _scored(self, trace_id: str, field: str) -> ScoredTrace:
         trace = self._repository.get(trace_id, field)
@@ -254,18 +246,3 @@ class TraceStoreService:
             if page.traces:
                 after = page.traces[-1].sequence
                 yield page.traces
-
-
-def _checked_criteria(criteria: Sequence[str]) -> list[Criterion]:
-    violations = Violations()
-    chosen: list[Criterion] = []
-    for index, name in enumerate(criteria or ["structure"]):
-        known = next((criterion for criterion in CRITERIA if criterion == name), None)
-        if known is None:
-            violations.add(f"criteria[{index}]", f"is {name!r}; one of {', '.join(CRITERIA)} would be right")
-        elif known in chosen:
-            violations.add(f"criteria[{index}]", f"is {name!r}, which stands there already")
-        else:
-            chosen.append(known)
-    violations.raise_if_any("CRITERION_INVALID")
-    return chosen

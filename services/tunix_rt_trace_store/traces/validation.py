@@ -7,11 +7,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from tunix_rt_kit.artifacts import canonical_json, digest_json
 from tunix_rt_kit.callers import check
 from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_kit.serving.resources import parse_name
-from tunix_rt_kit.serving.validation import Violations, field_path, field_problems
-from tunix_rt_trace_store.traces.content import rendered
+from tunix_rt_kit.serving.validation import Violations
 from tunix_rt_trace_store.traces.model import (
     MAX_BATCH,
     MAX_SCORED,
@@ -21,6 +21,7 @@ from tunix_rt_trace_store.traces.model import (
     TRACE_NAME,
     NewTrace,
     ScoreDraft,
+    TraceContent,
     TraceDraft,
     TraceFilter,
 )
@@ -54,8 +55,7 @@ def checked_traces(drafts: Iterable[TraceDraft], count: int, path: str) -> list[
         try:
             content = TRACE_CONTENT.validate_python(draft.content, strict=True)
         except ValidationError as error:
-            for location, description in field_problems(error):
-                violations.add(f"{place}.{field_path(location)}", description)
+            violations.add_problems(error, place)
         if violations.enough:
             break
         if not violations.found:
@@ -80,8 +80,7 @@ def checked_scores(drafts: Sequence[Mapping[str, Any]], reserved: Collection[str
     try:
         scores = SCORE_DRAFTS.validate_python(drafts, strict=True)
     except ValidationError as error:
-        for location, description in field_problems(error):
-            violations.add(field_path(("scores", *location)), description)
+        violations.add_problems(error, "scores")
     for index, score in enumerate(scores):
         violations.check(
             score.criterion not in reserved,
@@ -120,7 +119,18 @@ def checked_filter(fields: Mapping[str, Any]) -> TraceFilter:
     try:
         return TraceFilter.model_validate(fields, strict=True)
     except ValidationError as error:
-        for location, description in field_problems(error):
-            violations.add(field_path(("filter", *location)), description)
+        violations.add_problems(error, "filter")
     violations.raise_if_any("FILTER_INVALID")
     raise AssertionError("a validation error without a problem")
+
+
+def rendered(content: TraceContent, encoded: bytes) -> NewTrace:
+    """The trace ready to be stored; its digest is that of the content's RFC 8785 form."""
+    return NewTrace(
+        encoded=encoded,
+        content_digest=digest_json(content),
+        source=content["source"],
+        # Folded by Python, so that both databases find the same traces whatever their locale.
+        prompt_folded=content["prompt"].casefold(),
+        metadata_json=canonical_json(content["metadata"]).decode(),
+    )

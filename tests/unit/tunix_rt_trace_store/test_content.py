@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from tunix_rt import v1
 from tunix_rt_kit.artifacts import digest_json
 from tunix_rt_trace_store.traces import convert
-from tunix_rt_trace_store.traces.content import rendered
 from tunix_rt_trace_store.traces.model import TraceContent
+from tunix_rt_trace_store.traces.validation import rendered
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 # Adding 0.0 makes 0.0 of -0.0, which canonical JSON writes as 0 and messages tell from it.

@@ -1,13 +1,51 @@
-"""Two lists of steps side by side."""
+"""Two traces side by side."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from difflib import Match, SequenceMatcher
-from typing import Any
+from typing import Any, Literal
 
 from tunix_rt_kit.callers import check
-from tunix_rt_trace_store.traces.model import StepPair, TraceStep
+from tunix_rt_kit.text import normalised
+from tunix_rt_trace_store.traces.model import Score, StoredTrace, TraceContent, TraceStep
+
+Relation = Literal["same", "changed", "only_base", "only_other"]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredTrace:
+    """A trace with the latest score of each criterion, ordered by criterion."""
+
+    trace: StoredTrace
+    content: TraceContent
+    scores: Sequence[Score]
+
+
+@dataclass(frozen=True, slots=True)
+class StepPair:
+    """One row of two traces side by side: positions from 0, None where a trace has no step."""
+
+    relation: Relation
+    base_index: int | None
+    other_index: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two traces side by side."""
+
+    base: ScoredTrace
+    other: ScoredTrace
+    alignment: Sequence[StepPair]
+    same_final_answer: bool
+
+
+def compared(base: ScoredTrace, other: ScoredTrace) -> Comparison:
+    """Compare two traces."""
+    same = normalised(base.content["final_answer"]) == normalised(other.content["final_answer"])
+    return Comparison(base, other, align(base.content["steps"], other.content["steps"]), same)
 
 
 def align(base: Sequence[TraceStep], other: Sequence[TraceStep]) -> list[StepPair]:
