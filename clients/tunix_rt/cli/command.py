@@ -13,7 +13,6 @@ from typing import Any
 
 import typer
 
-from tunix_rt.cli.console import visible
 from tunix_rt.cli.errors import TypedNames, describe
 from tunix_rt.cli.session import (
     DataDirOption,
@@ -24,6 +23,7 @@ from tunix_rt.cli.session import (
     VerboseOption,
 )
 from tunix_rt.cli.text import examples
+from tunix_rt.escapes import visible
 
 _SHARED: tuple[tuple[str, Any, Any], ...] = (
     ("server", ServerOption, None),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,37 +14,21 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
+from tunix_rt.escapes import OBEYED, visible, visible_json
 from tunix_rt.files import atomic_file
 
-# What a terminal obeys instead of showing: control characters but for the line feed and the tab, and the
-# Bidi_Control characters of Unicode (UAX #9), which change the order in which a line is read. The line and
-# paragraph separators, which some programs break lines at, go with them.
-_OBEYED: Final = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufff9-\ufffb]"
-)
 # A table that goes into a pipe or a file has no window to fit into.
 _PIPED_WIDTH: Final = 160
 
 
-def visible(text: str) -> str:
-    r"""The text, with what a terminal would obey as an escape that can be read, such as ``\x1b``."""
-    return _OBEYED.sub(lambda match: _escape(match[0]), text)
-
-
-def visible_json(document: Any, encoding: str) -> str:
+def json_text(document: Any, encoding: str) -> str:
     r"""A document as JSON for a stream of this encoding.
 
     What a terminal would obey, and all but ASCII where the encoding is none of Unicode's, is written
     ``\uXXXX``: the values are the same when it is read.
     """
     unicode = encoding.lower().startswith("utf")
-    text = json.dumps(document, ensure_ascii=not unicode, indent=2)
-    return _OBEYED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
-
-
-def _escape(character: str) -> str:
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    return visible_json(json.dumps(document, ensure_ascii=not unicode, indent=2))
 
 
 class SafeConsole(Console):
@@ -64,19 +47,19 @@ class SafeConsole(Console):
         """What is rendered of anything, with what a terminal would obey written out."""
         shown = _visible_text(renderable) if isinstance(renderable, Text) else renderable
         for segment in super().render(shown, options):
-            if segment.control or not _OBEYED.search(segment.text):
+            if segment.control or not OBEYED.search(segment.text):
                 yield segment
             else:
                 yield Segment(visible(segment.text), segment.style)
 
 
 def _visible_text(text: Text) -> Text:
-    places = [place for match in _OBEYED.finditer(text.plain) for place in match.span()]
+    places = [place for match in OBEYED.finditer(text.plain) for place in match.span()]
     if not places:
         return text
     shown = text.blank_copy()
     for part in text.divide(places):
-        if _OBEYED.fullmatch(part.plain):
+        if OBEYED.fullmatch(part.plain):
             written = Text(visible(part.plain))
             for span in part.spans:
                 written.stylize(span.style)

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from tunix_rt.cli.console import SafeConsole, visible, visible_json
+from tunix_rt.cli.console import SafeConsole, json_text
+from tunix_rt.escapes import visible
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -113,7 +114,7 @@ class Session:
 
     def print_json(self, document: Any) -> None:
         """One JSON document on stdout."""
-        sys.stdout.write(visible_json(document, sys.stdout.encoding) + "\n")
+        sys.stdout.write(json_text(document, sys.stdout.encoding) + "\n")
 
     def print_message(self, message: Message) -> None:
         """A message of the contract as JSON."""
@@ -123,7 +124,7 @@ class Session:
         """Messages of the contract as one JSON array, written as they come."""
         separator = "[\n  "
         for message in messages:
-            body = visible_json(as_document(message), sys.stdout.encoding).replace("\n", "\n  ")
+            body = json_text(as_document(message), sys.stdout.encoding).replace("\n", "\n  ")
             sys.stdout.write(separator + body)
             separator = ",\n  "
         sys.stdout.write("[]\n" if separator == "[\n  " else "\n]\n")

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from tunix_rt import v1
 from tunix_rt.cli import text
-from tunix_rt.cli.console import visible
+from tunix_rt.escapes import visible
 
 _STATE_STYLES = {
     "SUCCEEDED": "green",

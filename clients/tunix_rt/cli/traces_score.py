@@ -21,12 +21,12 @@ from rich.text import Text
 from tunix_rt import Client, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command
-from tunix_rt.cli.console import visible
 from tunix_rt.cli.options import FilterOptions, short_name, trace_name
 from tunix_rt.cli.progress import Bar
 from tunix_rt.cli.session import Session, as_document
 from tunix_rt.cli.traces import app
 from tunix_rt.errors import FailedPreconditionError
+from tunix_rt.escapes import visible
 
 _BATCH: Final = 500
 _IN_FLIGHT: Final = 2

@@ -7,8 +7,7 @@ import unicodedata
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tunix_rt.cli import console
-from tunix_rt_kit.text import normalised, visible
+from tunix_rt_kit.text import normalised
 
 ASCII = st.text(st.characters(max_codepoint=127)) | st.text("aA \t\n\x0b\x1c\x1f\0.")
 
@@ -22,9 +21,3 @@ def test_a_text_of_ascii_is_treated_as_any_other(text: str) -> None:
 
 def test_forms_of_one_text_are_equal() -> None:
     assert normalised(" Stra\u00dfe\u3000\uff11\n") == normalised("STRASSE 1") == "strasse 1"
-
-
-def test_a_report_writes_out_what_a_command_does() -> None:
-    # The client imports nothing of the services, so that each has the rule.
-    every = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x11000)]))
-    assert visible(every) == console.visible(every) != every

@@ -22,9 +22,10 @@ from rich.text import Text
 
 from tunix_rt import v1
 from tunix_rt.cli import tables
-from tunix_rt.cli.console import SafeConsole, visible, visible_json
+from tunix_rt.cli.console import SafeConsole, json_text
 from tunix_rt.cli.traces import trace_panel
 from tunix_rt.cli.traces_score import comparison_view
+from tunix_rt.escapes import visible
 
 OBEYED = {chr(code) for code in (*range(9), *range(11, 32), *range(127, 160), 0x61C, 0x200E, 0x200F)}
 OBEYED |= {chr(code) for code in (0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
@@ -83,7 +84,7 @@ def test_what_was_marked_stays_marked() -> None:
 @given(st.text(alphabet=st.characters(codec="utf-8")))
 def test_json_says_the_same_and_holds_nothing_that_is_obeyed(content: str) -> None:
     for encoding in ("utf-8", "ascii"):
-        text = visible_json({content: [content]}, encoding)
+        text = json_text({content: [content]}, encoding)
         assert json.loads(text) == {content: [content]}
         assert not OBEYED & set(text)
         text.encode(encoding)
