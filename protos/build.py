@@ -1,6 +1,6 @@
 """Generates the Python code of the protobuf contract, and checks it.
 
-python protos/build.py generate   writes clients/tunix_rt/v1
+python protos/build.py generate   writes clients/tunix_rt/v1 and clients/tunix_rt/loop/settings.py
 python protos/build.py check      buf lint, buf breaking, and: is the committed code up to date?
 python protos/build.py release    makes the present contract the one that later changes must not break
 """
@@ -8,23 +8,54 @@ python protos/build.py release    makes the present contract the one that later 
 from __future__ import annotations
 
 import filecmp
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
 import google.rpc
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.api import field_behavior_pb2
+from google.protobuf.descriptor_pb2 import (
+    EnumDescriptorProto,
+    FieldDescriptorProto,
+    FileDescriptorSet,
+)
 from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent
 GENERATED = ROOT.parent / "clients" / "tunix_rt" / "v1"
+SETTINGS = ROOT.parent / "clients" / "tunix_rt" / "loop" / "settings.py"
 RELEASED = ROOT / "released.binpb"
 SOURCES = sorted(ROOT.glob("tunix_rt/v1/*.proto"))
 SCRIPTS = Path(sysconfig.get_path("scripts"))
+
+# The messages that a loop's YAML file spells field by field, and their classes; one stands behind its parts.
+SECTIONS = {
+    "LoraConfig": "LoraSettings",
+    "OptimizerConfig": "OptimizerSettings",
+    "EarlyStopping": "EarlyStoppingSettings",
+    "MeshShape": "MeshSettings",
+    "TrainingSpec": "TrainingConfig",
+    "Decoding": "DecodingSettings",
+}
+# Sent with nothing in them where nothing of them is set.
+ALWAYS_SENT = ("LoraConfig", "OptimizerConfig")
+FILLED_BY_THE_LOOP = ("dataset",)
+PYTHON_TYPES = {
+    FieldDescriptorProto.TYPE_INT32: "Int32",
+    FieldDescriptorProto.TYPE_INT64: "Int64",
+    FieldDescriptorProto.TYPE_UINT64: "Seed",
+    FieldDescriptorProto.TYPE_DOUBLE: "float",
+    FieldDescriptorProto.TYPE_BOOL: "bool",
+    FieldDescriptorProto.TYPE_STRING: "str",
+}
+# What a field without presence is when nothing is said.
+ZEROS = {"Seed": "0", "bool": "False", "str": '""'}
 
 
 def run_protoc(*options: str) -> None:
@@ -42,8 +73,8 @@ def write_image(path: Path) -> None:
     run_protoc("--include_imports", "--include_source_info", f"--descriptor_set_out={path}")
 
 
-def generate(into: Path) -> None:
-    """Writes messages, stubs and their type hints to `into`, replacing what is there."""
+def generate(into: Path) -> str:
+    """Writes messages, stubs and their type hints to `into`, replacing it; returns the text of SETTINGS."""
     with tempfile.TemporaryDirectory() as scratch:
         run_protoc(
             f"--python_out={scratch}",
@@ -56,6 +87,9 @@ def generate(into: Path) -> None:
         write_image(Path(scratch) / "image.binpb")
         contract = FileDescriptorSet.FromString((Path(scratch) / "image.binpb").read_bytes())
     (into / "__init__.py").write_text("\n".join(facade(contract)) + "\n")
+    text = "\n".join(settings(contract)) + "\n"
+    command = [SCRIPTS / "ruff", "format", "--stdin-filename", SETTINGS, "-"]
+    return subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout
 
 
 def without_service(_: str, names: list[str]) -> list[str]:
@@ -86,6 +120,65 @@ def facade(contract: FileDescriptorSet) -> Iterator[str]:
             yield ")"
 
 
+def settings(contract: FileDescriptorSet) -> Iterator[str]:
+    """Lines of a module with a class for each message that a loop's YAML file spells field by field."""
+    yield "# Generated from tunix_rt/v1/{training_job,evaluation}.proto by `make proto`: change those."
+    yield '"""The settings of a loop that are fields of the contract, as it says them."""\n'
+    yield "from __future__ import annotations\n"
+    yield "from typing import Literal\n"
+    yield "from tunix_rt.schema import Int32, Int64, Section, Seed"
+    own = [file for file in contract.file if file.package == "tunix_rt.v1"]
+    enums = {enum.name: enum for file in own for enum in file.enum_type}
+    found = {}
+    for file in own:
+        comments = {
+            tuple(place.path): spoken(place.leading_comments, enums)
+            for place in file.source_code_info.location
+        }
+        for number, message in enumerate(file.message_type):
+            found[message.name] = (message, number, comments)
+    for name, section in SECTIONS.items():
+        message, number, comments = found[name]
+        yield f'\n\nclass {section}(Section):\n    """{comments[4, number]}"""\n'
+        for index, field in enumerate(message.field):
+            if field.name not in FILLED_BY_THE_LOOP:
+                yield setting(field, comments[4, number, 2, index], enums)
+
+
+def setting(field: FieldDescriptorProto, comment: str, enums: dict[str, EnumDescriptorProto]) -> str:
+    """The lines of a class that declare a field and say what it is."""
+    kind = field.type_name.rpartition(".")[2]
+    if field.type == field.TYPE_MESSAGE:
+        made = SECTIONS[kind]
+        made, default = (made, f"{made}()") if kind in ALWAYS_SENT else (f"{made} | None", "None")
+    elif field.type == field.TYPE_ENUM:
+        made, default = f"Literal{list(labels(enums[kind]).values())} | None", "None"
+    elif field.label == field.LABEL_REPEATED:
+        made, default = f"list[{PYTHON_TYPES[field.type]}]", "[]"
+    elif field.proto3_optional:
+        made, default = f"{PYTHON_TYPES[field.type]} | None", "None"
+    else:
+        made, default = PYTHON_TYPES[field.type], ZEROS[PYTHON_TYPES[field.type]]
+    if field_behavior_pb2.REQUIRED in field.options.Extensions[field_behavior_pb2.field_behavior]:
+        default = ""
+    told = textwrap.fill(f'"""{comment}"""', 110, initial_indent="    ", subsequent_indent="    ")
+    return f"    {field.name}: {made}{default and f' = {default}'}\n{told}"
+
+
+def labels(enum: EnumDescriptorProto) -> dict[str, str]:
+    """How people write the values of an enum: TUNING_METHOD_LORA is `lora`."""
+    prefix = enum.value[0].name.removesuffix("UNSPECIFIED")
+    return {value.name: value.name.removeprefix(prefix).lower() for value in enum.value[1:]}
+
+
+def spoken(comment: str, enums: dict[str, EnumDescriptorProto]) -> str:
+    """A comment of the contract with the values of enums as people write them."""
+    words = {name: label for enum in enums.values() for name, label in labels(enum).items()}
+    return re.sub(
+        r"\b[A-Z][A-Z0-9_]+\b", lambda match: words.get(match[0], match[0]), " ".join(comment.split())
+    )
+
+
 def buf(*arguments: str) -> None:
     if subprocess.run([SCRIPTS / "buf", *arguments], check=False).returncode:
         sys.exit(f"buf {arguments[0]} reports problems")
@@ -99,18 +192,20 @@ def check() -> None:
         buf("lint", str(image), *config)
         buf("breaking", str(image), "--against", str(RELEASED), *config)
         fresh = Path(scratch) / "v1"
-        generate(fresh)
+        wanted = generate(fresh)
         names = {path.name for folder in (fresh, GENERATED) for path in folder.iterdir() if path.is_file()}
         _, differing, missing = filecmp.cmpfiles(fresh, GENERATED, sorted(names), shallow=False)
         if differing or missing:
             stale = ", ".join(differing + missing)
             sys.exit(f"generated code is not what the protos say; run `make proto`: {stale}")
+    if not SETTINGS.exists() or SETTINGS.read_text() != wanted:
+        sys.exit(f"{SETTINGS.name} is not what the protos say; run `make proto`")
 
 
 def main(command: str) -> None:
     match command:
         case "generate":
-            generate(GENERATED)
+            SETTINGS.write_text(generate(GENERATED))
         case "check":
             check()
         case "release":

@@ -1,14 +1,19 @@
-"""What pydantic finds wrong with a document, in words: a path as people write it, and what would be right."""
+"""Documents that people write, and what is wrong with one in words: a path, and what would be right."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from typing import Annotated
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from tunix_rt.errors import FieldViolation
+
+Int32 = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Int64 = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Seed = Annotated[int, Field(ge=0, le=2**64 - 1)]
 
 _SHOWN = 60
 _NAMES = {
@@ -19,6 +24,18 @@ _NAMES = {
     list: "a list",
     dict: "an object",
 }
+
+
+class Section(BaseModel):
+    """A part of a document that people write: unknown keys are refused, and numbers may stand for texts."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        coerce_numbers_to_str=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
 
 
 def violations_of(error: ValidationError, model: type[BaseModel]) -> list[FieldViolation]:

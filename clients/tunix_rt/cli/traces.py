@@ -15,10 +15,11 @@ from rich.text import Text
 from tunix_rt import Client, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, group
-from tunix_rt.cli.console import output_stream, visible
+from tunix_rt.cli.console import output_stream
 from tunix_rt.cli.options import FilterOptions, short_name, trace_name
 from tunix_rt.cli.session import Session, as_document
 from tunix_rt.errors import NotFoundError
+from tunix_rt.escapes import visible
 from tunix_rt.formats import compressing, trace_to_json
 
 app = group("Import, generate, score, compare and export reasoning traces.")

@@ -12,41 +12,33 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 
 from tunix_rt.errors import FieldViolation, InvalidArgumentError
 from tunix_rt.files import read_text
 from tunix_rt.formats import GraderName, TraceFormat, read_marks
-from tunix_rt.schema import one_line, violations_of
+from tunix_rt.loop.settings import DecodingSettings
+from tunix_rt.loop.settings import EarlyStoppingSettings as EarlyStoppingSettings
+from tunix_rt.loop.settings import LoraSettings as LoraSettings
+from tunix_rt.loop.settings import MeshSettings as MeshSettings
+from tunix_rt.loop.settings import OptimizerSettings as OptimizerSettings
+from tunix_rt.loop.settings import TrainingConfig as TrainingConfig
+from tunix_rt.schema import Int64, Section, Seed, one_line, violations_of
 
 DEFAULT_SPLITS: Final = ("train", "validation", "test")
 _MAX_FILE_BYTES: Final = 256 << 10
 _MAX_DEPTH: Final = 64
 
-Int32 = Annotated[int, Field(ge=0, le=2**31 - 1)]
-Int64 = Annotated[int, Field(ge=0, le=2**63 - 1)]
-Seed = Annotated[int, Field(ge=0, le=2**64 - 1)]
 Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Similarity = Annotated[float, Field(ge=0.5, le=0.95)]
 Dtype = Literal["auto", "bfloat16", "float32"]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False)
-
-    def _count(self, *names: str) -> int:
-        return sum(getattr(self, name) is not None for name in names)
+def _count(section: Section, *names: str) -> int:
+    return sum(getattr(section, name) is not None for name in names)
 
 
-class GenerateConfig(_Section):
+class GenerateConfig(Section):
     """Traces out of the generator of arithmetic and word problems."""
 
     count: Positive
@@ -55,7 +47,7 @@ class GenerateConfig(_Section):
     difficulty: Literal["easy", "medium", "hard"] = "easy"
 
 
-class TracesConfig(_Section):
+class TracesConfig(Section):
     """Which traces are stored first: those of a file of JSON lines, or generated ones."""
 
     file: Path | None = None
@@ -65,24 +57,24 @@ class TracesConfig(_Section):
 
     @model_validator(mode="after")
     def _check_one_source(self) -> Self:
-        if self._count("file", "generate") != 1:
+        if _count(self, "file", "generate") != 1:
             raise ValueError("give either file or generate (leave traces out to use the store as it is)")
         return self
 
 
-class FilterConfig(_Section):
+class FilterConfig(Section):
     """Which of the stored traces are meant; conditions are joined by AND."""
 
-    sources: list[str] = []
+    sources: list[str] = Field([])
     prompt_contains: str = ""
-    metadata_equals: dict[str, JsonValue] = {}
-    metadata_exists: dict[str, bool] = {}
+    metadata_equals: dict[str, JsonValue] = Field({})
+    metadata_exists: dict[str, bool] = Field({})
     created_from: datetime | None = None
     created_before: datetime | None = None
-    scores: dict[str, float] = {}
+    scores: dict[str, float] = Field({})
 
 
-class DatasetConfig(_Section):
+class DatasetConfig(Section):
     """What the dataset is made of.
 
     ``chat_template: model`` is the base model's own; then traces that hold one of its special tokens are left
@@ -100,7 +92,7 @@ class DatasetConfig(_Section):
     chat_template: Literal["gemma-it", "chatml", "llama-3", "model"] = "model"
     system_instruction: str = ""
     reasoning_style: Literal["numbered", "answer-only"] = "numbered"
-    eval_sets: list[str] = []
+    eval_sets: list[str] = Field([])
     ngram_words: Annotated[int, Field(ge=0, le=64)] | None = None
     duplicates: Literal["exact", "near", "identical"] = "exact"
     similarity: Similarity | None = None
@@ -112,14 +104,14 @@ class DatasetConfig(_Section):
 
     @model_validator(mode="after")
     def _check_selection(self) -> Self:
-        if self._count("latest", "random") > 1:
+        if _count(self, "latest", "random") > 1:
             raise ValueError("latest and random exclude each other")
         if self.similarity is not None and self.duplicates != "near":
             raise ValueError("similarity goes with duplicates: near")
         return self
 
 
-class EvalSetConfig(_Section):
+class EvalSetConfig(Section):
     """The questions: a held-out split of the dataset, a file of eval items, or a built-in set."""
 
     split: str | None = None
@@ -131,7 +123,7 @@ class EvalSetConfig(_Section):
 
     @model_validator(mode="after")
     def _check_one_source(self) -> Self:
-        if self._count("split", "file", "builtin") > 1:
+        if _count(self, "split", "file", "builtin") > 1:
             raise ValueError("split, file and builtin exclude each other")
         return self
 
@@ -141,75 +133,9 @@ class EvalSetConfig(_Section):
         return None if self.file or self.builtin else (self.split or "test")
 
 
-class LoraSettings(_Section):
-    """The adapter that is trained."""
-
-    rank: Int32 | None = None
-    alpha: float | None = None
-    target_modules: list[str] = []
-
-
-class OptimizerSettings(_Section):
-    """AdamW and its learning rate."""
-
-    learning_rate: float | None = None
-    schedule: Literal["constant", "linear", "cosine"] | None = None
-    warmup_steps: Int64 | None = None
-    weight_decay: float | None = None
-    beta1: float | None = None
-    beta2: float | None = None
-    epsilon: float | None = None
-    max_grad_norm: float | None = None
-
-
-class EarlyStoppingSettings(_Section):
-    """When training ends because the validation loss no longer falls."""
-
-    patience: Int32 | None = None
-    min_delta: float | None = None
-
-
-class MeshSettings(_Section):
-    """How devices are laid out."""
-
-    fsdp: Int32 | None = None
-    tp: Int32 | None = None
-
-
-class TrainingConfig(_Section):
-    """What is trained, and how."""
-
-    base_model: str
-    method: Literal["lora", "qlora", "full"] | None = None
-    lora: LoraSettings = LoraSettings()
-    optimizer: OptimizerSettings = OptimizerSettings()
-    epochs: float | None = None
-    max_steps: Int64 | None = None
-    rows_per_batch: Int32 | None = None
-    tokens_per_batch: Int32 | None = None
-    gradient_accumulation_steps: Int32 | None = None
-    max_length: Int32 | None = None
-    packing: bool | None = None
-    dtype: Dtype | None = None
-    remat: Literal["none", "dots", "full"] | None = None
-    mesh: MeshSettings | None = None
-    seed: Seed = 0
-    validation_interval_steps: Int64 | None = None
-    checkpoint_interval_steps: Int64 | None = None
-    keep_best_checkpoint: bool = False
-    early_stopping: EarlyStoppingSettings | None = None
-
-
-class EvaluationConfig(_Section):
+class EvaluationConfig(DecodingSettings):
     """How answers are generated, before and after alike."""
 
-    max_new_tokens: Int32 | None = None
-    batch_size: Int32 | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    seed: Int64 | None = None
-    samples: Int32 | None = None
-    log_probabilities: bool | None = None
     dtype: Dtype | None = None
     reasoning_marks: str | dict[str, JsonValue] | None = None
     fresh: bool = False
@@ -222,7 +148,7 @@ class EvaluationConfig(_Section):
         return marks
 
 
-class LoopConfig(_Section):
+class LoopConfig(Section):
     """A whole loop: traces, dataset, eval set, evaluation before, training, evaluation after, comparison.
 
     ``name`` tells loops apart: the same name and settings go on with what is there, another starts afresh.
@@ -280,7 +206,7 @@ class LoopConfig(_Section):
 
     def with_inputs_from(self, folder: Path) -> LoopConfig:
         """This config with relative input files taken from ``folder``."""
-        changes: dict[str, Any] = {}
+        changes: dict[str, Any] = Field({})
         if self.traces is not None and self.traces.file is not None:
             changes["traces"] = self.traces.model_copy(update={"file": folder / self.traces.file})
         if self.eval_set.file is not None:

@@ -31,28 +31,28 @@ class _DtypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Dtype.ValueType
     DESCRIPTOR: _descriptor.EnumDescriptor
     DTYPE_UNSPECIFIED: _Dtype.ValueType  # 0
     """Same as DTYPE_AUTO."""
-    DTYPE_BFLOAT16: _Dtype.ValueType  # 1
-    """16 bits, 8 of them exponent."""
-    DTYPE_FLOAT32: _Dtype.ValueType  # 2
-    """32 bits."""
     DTYPE_AUTO: _Dtype.ValueType  # 3
     """What is fast on the host that computes: float32 on a processor without bfloat16 instructions, else bfloat16. Once it has begun,
     the spec says which one it is.
     """
+    DTYPE_BFLOAT16: _Dtype.ValueType  # 1
+    """16 bits, 8 of them exponent."""
+    DTYPE_FLOAT32: _Dtype.ValueType  # 2
+    """32 bits."""
 
 class Dtype(_Dtype, metaclass=_DtypeEnumTypeWrapper):
     """A floating-point type of weights and activations."""
 
 DTYPE_UNSPECIFIED: Dtype.ValueType  # 0
 """Same as DTYPE_AUTO."""
-DTYPE_BFLOAT16: Dtype.ValueType  # 1
-"""16 bits, 8 of them exponent."""
-DTYPE_FLOAT32: Dtype.ValueType  # 2
-"""32 bits."""
 DTYPE_AUTO: Dtype.ValueType  # 3
 """What is fast on the host that computes: float32 on a processor without bfloat16 instructions, else bfloat16. Once it has begun,
 the spec says which one it is.
 """
+DTYPE_BFLOAT16: Dtype.ValueType  # 1
+"""16 bits, 8 of them exponent."""
+DTYPE_FLOAT32: Dtype.ValueType  # 2
+"""32 bits."""
 Global___Dtype: _TypeAlias = Dtype  # noqa: Y015
 
 class _TuningMethod:
