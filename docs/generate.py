@@ -11,9 +11,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import typer
 from google.protobuf.descriptor_pb2 import (
@@ -138,15 +137,16 @@ def _metavar(argument: Any) -> str:
 
 
 def _choices(option: Any) -> str:
-    if not isinstance(option.default, Enum):
+    annotation = option.type_descriptor.annotation
+    if get_origin(annotation) is not Literal or option.default is None:
         return ""
-    return f" One of {', '.join(f'`{choice.value}`' for choice in type(option.default))}."
+    return f" One of {', '.join(f'`{choice}`' for choice in get_args(annotation))}."
 
 
 def _default(option: Any) -> str:
     if option.required:
         return "required"
-    value = getattr(option.default, "value", option.default)
+    value = option.default
     shown = value is not None and value != "" and not isinstance(value, bool) and not callable(value)
     return f"`{value}`" if shown else ""
 

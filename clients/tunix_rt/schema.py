@@ -126,19 +126,19 @@ def _keys_at(model: type[BaseModel], loc: Sequence[str | int]) -> Iterable[str]:
     for part in loc:
         if isinstance(part, int) or part not in current.model_fields:
             continue
-        inner = _model_in(current.model_fields[part].annotation)
+        inner = model_in(current.model_fields[part].annotation)
         if inner is None:
             break
         current = inner
     return current.model_fields
 
 
-def _model_in(annotation: object) -> type[BaseModel] | None:
+def model_in(annotation: object) -> type[BaseModel] | None:
     """The model class that an annotation names, bare or inside ``list``, ``dict`` or ``| None``."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for argument in getattr(annotation, "__args__", ()):
-        found = _model_in(argument)
+        found = model_in(argument)
         if found is not None:
             return found
     return None

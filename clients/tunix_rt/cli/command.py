@@ -15,6 +15,7 @@ import typer
 
 from tunix_rt.cli.errors import TypedNames, describe
 from tunix_rt.cli.session import (
+    INTERRUPTED,
     DataDirOption,
     JsonOption,
     ServerOption,
@@ -31,7 +32,6 @@ _SHARED: tuple[tuple[str, Any, Any], ...] = (
     ("as_json", JsonOption, False),
     ("verbose", VerboseOption, 0),
 )
-_INTERRUPTED = 130
 
 
 def group(purpose: str) -> typer.Typer:
@@ -124,7 +124,7 @@ def _reported(session: Session, ctx: typer.Context) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         session.fail(["interrupted"])
-        raise typer.Exit(_INTERRUPTED) from None
+        raise typer.Exit(INTERRUPTED) from None
     except typer.BadParameter as error:
         error.message = visible(error.message)
         raise

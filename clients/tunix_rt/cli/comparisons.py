@@ -6,8 +6,9 @@ import tempfile
 import webbrowser
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console, Group, RenderableType
@@ -19,9 +20,9 @@ from tunix_rt.answers import answer_traces
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, single
 from tunix_rt.cli.evaluation_view import GREEDY, decoding_text, model_label
-from tunix_rt.cli.options import resource_name
+from tunix_rt.cli.options import FlipsOption, resource_name
 from tunix_rt.cli.session import Session
-from tunix_rt.cli.traces_import import Duplicates, store
+from tunix_rt.cli.traces_import import store
 from tunix_rt.gate import gate_failure
 
 app = single()
@@ -34,8 +35,6 @@ _FILES = {
     "report.json": v1.REPORT_FORMAT_JSON,
     "report.html": v1.REPORT_FORMAT_HTML,
 }
-_GATE = "Gate, for CI"
-_SOUND = "What is compared"
 
 
 class Waivable(StrEnum):
@@ -52,11 +51,8 @@ class Waivable(StrEnum):
     ENGINE = "engine"
 
 
-class FailOn(StrEnum):
-    """Verdicts that a gate does not let through."""
-
-    REGRESSED = "regressed"
-    NOT_IMPROVED = "not-improved"
+_sound = partial(typer.Option, rich_help_panel="What is compared")
+_gate = partial(typer.Option, rich_help_panel="Gate, for CI")
 
 
 @command(
@@ -80,9 +76,7 @@ def compare(
         ),
     ] = None,
     open_report: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
-    flips: Annotated[
-        int, typer.Option("--flips", min=0, help="Items shown whose verdict changed, each way.")
-    ] = 3,
+    flips: FlipsOption = 3,
     store_traces: Annotated[
         bool,
         typer.Option(
@@ -92,46 +86,41 @@ def compare(
     ] = False,
     more_bases: Annotated[
         list[str] | None,
-        typer.Option(
+        _sound(
             "--more-base",
             metavar="EVALUATION",
             help="A further training seed of BASE (may be repeated).",
-            rich_help_panel=_SOUND,
         ),
     ] = None,
     more_candidates: Annotated[
         list[str] | None,
-        typer.Option(
+        _sound(
             "--more-candidate",
             metavar="EVALUATION",
             help="A further training seed of CANDIDATE (may be repeated).",
-            rich_help_panel=_SOUND,
         ),
     ] = None,
     waive: Annotated[
         list[Waivable] | None,
-        typer.Option(
+        _sound(
             "--waive",
             help="Compare although the sides differ in this; it stands on the report (may be repeated).",
-            rich_help_panel=_SOUND,
         ),
     ] = None,
     fail_on: Annotated[
-        FailOn | None,
-        typer.Option(
+        Literal["regressed", "not-improved"] | None,
+        _gate(
             "--fail-on",
             help=f"Exit with code {GATE_FAILED} on this outcome; inconclusive below 0 counts as regressed.",
-            rich_help_panel=_GATE,
         ),
     ] = None,
     max_drop: Annotated[
         float | None,
-        typer.Option(
+        _gate(
             "--max-drop",
             min=0.0,
             max=1.0,
             help=f"Exit with code {GATE_FAILED} if the accuracy fell by more: 0.02 is two points.",
-            rich_help_panel=_GATE,
         ),
     ] = None,
 ) -> None:
@@ -163,7 +152,7 @@ def compare(
         session.say(f"report written to {folder / 'report.html'}")
         if open_report:
             webbrowser.open((folder / "report.html").absolute().as_uri())
-    failure = gate_failure(report, fail_on=fail_on.value if fail_on else None, max_drop=max_drop)
+    failure = gate_failure(report, fail_on=fail_on, max_drop=max_drop)
     if failure is not None:
         session.fail([f"gate: {failure}"])
         raise typer.Exit(GATE_FAILED)
@@ -177,7 +166,7 @@ def write_report(client: Client, name: str, folder: Path) -> None:
 
 def _store_traces(session: Session, client: Client, evaluations: list[str]) -> None:
     for name in evaluations:
-        result = store(session, client, answer_traces(client, name), None, Duplicates.SKIP)
+        result = store(session, client, answer_traces(client, name), None, "skip")
         session.say(
             f"answers of {name}: {text.counted(result.created, 'trace')} stored, "
             f"{text.count(result.skipped)} stored already"

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from enum import StrEnum
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from tunix_rt import jobs, v1
+from tunix_rt import Client, jobs, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, group
 from tunix_rt.cli.console import output_stream
@@ -26,96 +26,26 @@ from tunix_rt.cli.dataset_view import (
     supervision_audit,
 )
 from tunix_rt.cli.options import (
-    DATASET_FORMATS,
-    REASONING_STYLES,
+    BosTokenOption,
     DatasetFormat,
+    EosTokenOption,
     FilterOptions,
-    ReasoningStyle,
     chat_template,
     dataset_name,
-    filled,
     known_base_model,
+    not_empty,
     resource_name,
     short_name,
 )
 from tunix_rt.cli.progress import dataset_progress
-from tunix_rt.cli.session import Session, waiting_for
+from tunix_rt.cli.session import Session
 from tunix_rt.errors import DataLossError, NotFoundError
+from tunix_rt.loop.specs import filled, selection, split_group
 
 app = group("Build immutable datasets from traces, and export them.")
 _AUDITS_SHOWN = 5
 
 
-class Unwritable(StrEnum):
-    """What becomes of rows that the chat template cannot write as they are."""
-
-    DROP = "drop"
-    REFUSE = "refuse"
-
-
-class Duplicates(StrEnum):
-    """Which traces count as duplicates of each other."""
-
-    EXACT = "exact"
-    NEAR = "near"
-    IDENTICAL = "identical"
-
-
-_METHODS = {
-    Duplicates.EXACT: v1.Deduplication.METHOD_EXACT,
-    Duplicates.NEAR: v1.Deduplication.METHOD_NEAR,
-    Duplicates.IDENTICAL: v1.Deduplication.METHOD_IDENTICAL,
-}
-
-UNWRITABLE = {Unwritable.DROP: v1.UNWRITABLE_ROWS_DROP, Unwritable.REFUSE: v1.UNWRITABLE_ROWS_REFUSE}
-
-UnwritableOption = Annotated[
-    Unwritable,
-    typer.Option(
-        "--unwritable",
-        help="Rows that the template cannot write as they are: drop and name them, or refuse the build.",
-    ),
-]
-ModelAnswersOption = Annotated[
-    bool,
-    typer.Option(
-        "--model-answers",
-        help="Take what models answered in evaluations too, as --source evaluation does.",
-    ),
-]
-DuplicatesOption = Annotated[
-    Duplicates,
-    typer.Option(
-        "--duplicates",
-        help="Keep one of: exact, texts that are equal but for case and spaces; near, similar ones too; "
-        "identical, only contents that are the same to the last character.",
-    ),
-]
-SimilarityOption = Annotated[
-    float | None,
-    typer.Option(
-        "--similarity", min=0.5, max=0.95, help="From where on two are near-duplicates. \\[default: 0.8]"
-    ),
-]
-GroupByOption = Annotated[
-    str | None,
-    typer.Option(
-        "--group-by",
-        metavar="KEY",
-        callback=filled,
-        help="Rows with the same value of this metadata field share a split. \\[default: same prompt]",
-    ),
-]
-KeepApartOption = Annotated[
-    float | None,
-    typer.Option(
-        "--keep-apart",
-        min=0.5,
-        max=0.95,
-        metavar="SIMILARITY",
-        help="Drop rows whose prompt is this similar to one in another split.",
-    ),
-]
 NgramOption = Annotated[
     int | None,
     typer.Option(
@@ -125,14 +55,162 @@ NgramOption = Annotated[
         help="So many words in a row give an eval item away; 0: only equal prompts. \\[default: 13]",
     ),
 ]
-ParentOption = Annotated[
-    str,
-    typer.Option(
-        "--parent",
-        metavar="DATASET",
-        help="Derive from this dataset: its rows come before any new ones, and stay in their splits.",
-    ),
-]
+
+
+@dataclass(frozen=True)
+class DatasetOptions:
+    """The options that fill a dataset's spec."""
+
+    as_of: Annotated[int, typer.Option("--as-of", min=0, help="A trace-store snapshot; 0: the newest.")] = 0
+    latest: Annotated[int | None, typer.Option("--latest", min=1, help="Only the newest N traces.")] = None
+    random: Annotated[
+        int | None, typer.Option("--random", min=1, help="Only N traces, drawn by the seed.")
+    ] = None
+    split: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--split",
+            metavar="NAME=FRACTION",
+            help="A split and its share (may be repeated). \\[default: train=0.8, validation=0.1, test=0.1]",
+        ),
+    ] = None
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of row order, selection and splits.")] = 0
+    base_model: Annotated[
+        str | None,
+        typer.Option(
+            "--base-model",
+            callback=not_empty,
+            help="The model that it is for, by name or folder: its chat template is the default, and traces "
+            "that hold one of its special tokens are left out.",
+        ),
+    ] = None
+    template: Annotated[
+        str | None,
+        typer.Option(
+            "--template",
+            callback=not_empty,
+            help="Chat template: gemma-it, chatml, llama-3, model:NAME, model:FOLDER or file:PATH. "
+            "\\[default: the base model's, else gemma-it]",
+        ),
+    ] = None
+    system: Annotated[
+        str, typer.Option("--system", help="System instruction before the first user turn.")
+    ] = ""
+    bos_token: BosTokenOption = ""
+    eos_token: EosTokenOption = ""
+    style: Annotated[
+        Literal["numbered", "answer-only"], typer.Option("--style", help="How the reasoning is written.")
+    ] = "numbered"
+    eval_set: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--eval-set", help="Leave out traces that give away an item of this eval set (may be repeated)."
+        ),
+    ] = None
+    ngram_words: NgramOption = None
+    duplicates: Annotated[
+        Literal["exact", "near", "identical"],
+        typer.Option(
+            "--duplicates",
+            help="Keep one of: exact, texts that are equal but for case and spaces; near, similar ones too; "
+            "identical, only contents that are the same to the last character.",
+        ),
+    ] = "exact"
+    similarity: Annotated[
+        float | None,
+        typer.Option(
+            "--similarity",
+            min=0.5,
+            max=0.95,
+            help="From where on two are near-duplicates. \\[default: 0.8]",
+        ),
+    ] = None
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            "--group-by",
+            metavar="KEY",
+            callback=not_empty,
+            help="Rows with the same value of this metadata field share a split. \\[default: same prompt]",
+        ),
+    ] = None
+    keep_apart: Annotated[
+        float | None,
+        typer.Option(
+            "--keep-apart",
+            min=0.5,
+            max=0.95,
+            metavar="SIMILARITY",
+            help="Drop rows whose prompt is this similar to one in another split.",
+        ),
+    ] = None
+    parent: Annotated[
+        str,
+        typer.Option(
+            "--parent",
+            metavar="DATASET",
+            help="Derive from this dataset: its rows come before any new ones, and stay in their splits.",
+        ),
+    ] = ""
+    model_answers: Annotated[
+        bool,
+        typer.Option(
+            "--model-answers",
+            help="Take what models answered in evaluations too, as --source evaluation does.",
+        ),
+    ] = False
+    unwritable: Annotated[
+        Literal["drop", "refuse"],
+        typer.Option(
+            "--unwritable",
+            help="Rows that the template cannot write as they are: drop and name them, or refuse the build.",
+        ),
+    ] = "drop"
+
+    def spec(self, dataset: str, wanted: v1.TraceFilter | None) -> v1.DatasetSpec:
+        """The spec but for what its base model says; raises typer.BadParameter."""
+        dataset_id, _, version = dataset.removeprefix("datasets/").partition("@")
+        if self.latest is not None and self.random is not None:
+            raise typer.BadParameter("--latest and --random exclude each other")
+        splits = [_split(given) for given in self.split or ()]
+        eval_sets = [resource_name("evalSets", name) for name in self.eval_set or ()]
+        if self.similarity is not None and self.duplicates != "near":
+            raise typer.BadParameter("--similarity goes with --duplicates near")
+        return filled(
+            v1.DatasetSpec(filter=wanted, splits=splits),
+            {
+                "dataset_id": dataset_id,
+                "version": version,
+                "as_of": self.as_of,
+                "selection": selection(self.latest, self.random),
+                "seed": self.seed,
+                "reasoning_style": self.style,
+                "eval_sets": eval_sets,
+                "decontamination": {"ngram_words": self.ngram_words},
+                "deduplication": {"method": self.duplicates, "threshold": self.similarity},
+                "split_group": split_group(self.group_by, self.keep_apart),
+                "parent": dataset_name(self.parent) if self.parent else "",
+                "unwritable_rows": self.unwritable,
+                "model_answers": "keep" if self.model_answers else None,
+            },
+        )
+
+    def fit_to_model(self, client: Client, spec: v1.DatasetSpec) -> None:
+        """Give the spec its chat template, and the special tokens of the base model."""
+        template = self.template
+        if self.base_model:
+            spec.special_tokens.extend(known_base_model(client, self.base_model).special_tokens)
+            template = template or f"model:{self.base_model}"
+        if template or self.system:
+            spec.chat_template.CopyFrom(
+                chat_template(
+                    client,
+                    template or "gemma-it",
+                    system_instruction=self.system,
+                    bos_token=self.bos_token,
+                    eos_token=self.eos_token,
+                )
+            )
 
 
 @command(
@@ -150,107 +228,20 @@ def build(
         str, typer.Argument(metavar="ID[@VERSION]", help="Its name; the version defaults to 1.")
     ],
     wanted: FilterOptions,
-    as_of: Annotated[int, typer.Option("--as-of", min=0, help="A trace-store snapshot; 0: the newest.")] = 0,
-    latest: Annotated[int | None, typer.Option("--latest", min=1, help="Only the newest N traces.")] = None,
-    random: Annotated[
-        int | None, typer.Option("--random", min=1, help="Only N traces, drawn by the seed.")
-    ] = None,
-    split: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--split",
-            metavar="NAME=FRACTION",
-            help="A split and its share (may be repeated). \\[default: train=0.8, validation=0.1, test=0.1]",
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of row order, selection and splits.")] = 0,
-    base_model: Annotated[
-        str | None,
-        typer.Option(
-            "--base-model",
-            callback=filled,
-            help="The model that it is for, by name or folder: its chat template is the default, and traces "
-            "that hold one of its special tokens are left out.",
-        ),
-    ] = None,
-    template: Annotated[
-        str | None,
-        typer.Option(
-            "--template",
-            callback=filled,
-            help="Chat template: gemma-it, chatml, llama-3, model:NAME, model:FOLDER or file:PATH. "
-            "\\[default: the base model's, else gemma-it]",
-        ),
-    ] = None,
-    system: Annotated[
-        str, typer.Option("--system", help="System instruction before the first user turn.")
-    ] = "",
-    bos_token: Annotated[
-        str, typer.Option("--bos-token", help="For a Jinja file: text of its bos_token.")
-    ] = "",
-    eos_token: Annotated[
-        str, typer.Option("--eos-token", help="For a Jinja file: text of its eos_token.")
-    ] = "",
-    style: Annotated[
-        ReasoningStyle, typer.Option("--style", help="How the reasoning is written.")
-    ] = ReasoningStyle.NUMBERED,
-    eval_set: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--eval-set", help="Leave out traces that give away an item of this eval set (may be repeated)."
-        ),
-    ] = None,
-    ngram_words: NgramOption = None,
-    duplicates: DuplicatesOption = Duplicates.EXACT,
-    similarity: SimilarityOption = None,
-    group_by: GroupByOption = None,
-    keep_apart: KeepApartOption = None,
-    parent: ParentOption = "",
-    model_answers: ModelAnswersOption = False,
-    unwritable: UnwritableOption = Unwritable.DROP,
+    options: DatasetOptions,
 ) -> None:
     """Build a dataset: traces selected, split and rendered, bound to its name for ever."""
-    dataset_id, _, version = dataset.removeprefix("datasets/").partition("@")
-    spec = v1.DatasetSpec(
-        dataset_id=dataset_id,
-        version=version,
-        filter=wanted.filter(),
-        as_of=as_of,
-        selection=_selection(latest, random),
-        splits=[_split(given) for given in split or ()],
-        seed=seed,
-        reasoning_style=REASONING_STYLES[style],
-        eval_sets=[resource_name("evalSets", name) for name in eval_set or ()],
-        decontamination=decontamination(ngram_words),
-        deduplication=deduplication(duplicates, similarity),
-        split_group=split_group(group_by, keep_apart),
-        parent=dataset_name(parent) if parent else "",
-        unwritable_rows=UNWRITABLE[unwritable],
-        model_answers=v1.MODEL_ANSWERS_KEEP if model_answers else v1.MODEL_ANSWERS_UNSPECIFIED,
-    )
+    spec = options.spec(dataset, wanted.filter())
     with session.connect() as client:
-        if base_model:
-            model = known_base_model(client, base_model)
-            spec.special_tokens.extend(model.special_tokens)
-            template = template or f"model:{base_model}"
-        if template or system:
-            spec.chat_template.CopyFrom(
-                chat_template(
-                    client,
-                    template or "gemma-it",
-                    system_instruction=system,
-                    bos_token=bos_token,
-                    eos_token=eos_token,
-                )
-            )
+        options.fit_to_model(client, spec)
         created = client.exporter.create_dataset(spec=spec)
         with (
             session.progress() as progress,
-            waiting_for(session, "build", f"tunix-rt dataset show {short_name(created.name)}"),
+            session.waiting_for("build", f"tunix-rt dataset show {short_name(created.name)}"),
         ):
             built = jobs.wait_for_dataset(client, created.name, on_update=dataset_progress(progress))
         models = fitting_models(client, built)
-    _show(session, built, models)
+    session.show(built, partial(print_dataset, models=models))
 
 
 @command(app, "list", example="tunix-rt dataset list --json")
@@ -399,7 +390,7 @@ def audit(
         session,
         resource_name("evalSets", against),
         dataset_name(dataset) if dataset else None,
-        decontamination(ngram_words),
+        v1.Decontamination(ngram_words=ngram_words),
     )
 
 
@@ -418,7 +409,7 @@ def export(
     split: Annotated[str, typer.Option("--split", help="Which split.")] = "train",
     format: Annotated[
         DatasetFormat, typer.Option("--format", "-f", help="How rows are written.")
-    ] = DatasetFormat.TRAINING_EXAMPLE,
+    ] = "training_example",
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to; - is stdout.")] = Path("-"),
 ) -> None:
     """Write one split as JSON lines or Parquet.
@@ -427,9 +418,9 @@ def export(
     are not whole.
     """
     name = dataset_name(dataset)
-    wanted = DATASET_FORMATS[format]
-    if str(output) == "-" and format.value.endswith("_parquet") and _on_terminal():
-        raise typer.BadParameter(f"{format.value} is not text; give -o FILE, or redirect the output")
+    wanted = v1.DatasetFormat.Value(f"DATASET_FORMAT_{format.upper()}")
+    if str(output) == "-" and format.endswith("_parquet") and _on_terminal():
+        raise typer.BadParameter(f"{format} is not text; give -o FILE, or redirect the output")
     with session.connect() as client:
         if str(output) == "-":
             with output_stream(output) as stdout:
@@ -437,7 +428,7 @@ def export(
         else:
             with session.progress() as progress:
                 # A format that nobody asked for before is made first.
-                writing = progress.bar(f"{format.value} of {split}")
+                writing = progress.bar(f"{format} of {split}")
                 header = client.exporter.download_dataset(name, split, output, format=wanted)
                 writing.finish()
             session.say(f"{text.size(header.size_bytes)} written to {output}")
@@ -445,14 +436,6 @@ def export(
 
 def _on_terminal() -> bool:
     return sys.stdout.isatty()
-
-
-def _selection(latest: int | None, random: int | None) -> v1.Selection | None:
-    if latest is not None and random is not None:
-        raise typer.BadParameter("--latest and --random exclude each other")
-    if latest is not None:
-        return v1.Selection(latest=latest)
-    return v1.Selection(random=random) if random is not None else None
 
 
 def _split(given: str) -> v1.SplitFraction:
@@ -464,29 +447,3 @@ def _split(given: str) -> v1.SplitFraction:
     if not name or not equals or not 0 < fraction <= 1:
         raise typer.BadParameter(f"--split takes NAME=FRACTION such as train=0.8, not {given!r}")
     return v1.SplitFraction(split=name, fraction=fraction)
-
-
-def _show(session: Session, dataset: v1.Dataset, models: Sequence[str] | None) -> None:
-    if session.as_json:
-        session.print_message(dataset)
-    else:
-        print_dataset(session.out, dataset, models)
-
-
-def deduplication(duplicates: Duplicates, similarity: float | None) -> v1.Deduplication:
-    """Which traces count as duplicates. Raises typer.BadParameter."""
-    if similarity is not None and duplicates is not Duplicates.NEAR:
-        raise typer.BadParameter("--similarity goes with --duplicates near")
-    return v1.Deduplication(method=_METHODS[duplicates], threshold=similarity)
-
-
-def split_group(field: str | None, similarity: float | None) -> v1.SplitGroup:
-    """Which rows share a split."""
-    if field is not None:
-        return v1.SplitGroup(metadata_field=field, near_duplicate_threshold=similarity)
-    return v1.SplitGroup(prompt=True, near_duplicate_threshold=similarity)
-
-
-def decontamination(ngram_words: int | None) -> v1.Decontamination:
-    """How rows are compared with eval items."""
-    return v1.Decontamination(ngram_words=ngram_words)

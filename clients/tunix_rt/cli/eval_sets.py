@@ -6,7 +6,6 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -38,12 +37,8 @@ from tunix_rt.formats import (
 app = group("Import, generate and look at sets of questions.")
 
 
-class Format(StrEnum):
-    """What the lines of a file hold."""
-
-    ITEMS = "items"
-    NATIVE = "native"
-    GSM8K = "gsm8k"
+Format = Literal["items", "native", "gsm8k"]
+WantedGrader = v1.Grader | Literal["auto"]
 
 
 @command(
@@ -70,7 +65,7 @@ def import_(
             "-f",
             help="What its lines hold: eval items, or traces whose answers are the accepted ones.",
         ),
-    ] = Format.ITEMS,
+    ] = "items",
     from_dataset: Annotated[
         str | None,
         typer.Option("--from-dataset", help="Take the held-out rows of this dataset instead of a file."),
@@ -91,7 +86,7 @@ def import_(
     """Store an eval set from a file, from the built-in questions or from a dataset's held-out split."""
     if (file is None) == (from_dataset is None):
         raise typer.BadParameter("give a FILE or --from-dataset, one of the two")
-    if grader is not None and file is not None and format is Format.ITEMS:
+    if grader is not None and file is not None and format == "items":
         raise typer.BadParameter("--grader is for traces; an item has its grader in its own line")
     wanted = grader_option(grader or "numeric")
     read = None if file is None else _file_items(session, file, format, limit, wanted)
@@ -208,7 +203,7 @@ def _items(items: Sequence[v1.EvalItem]) -> Table:
     return rows
 
 
-def grader_option(given: str) -> v1.Grader | Literal["auto"]:
+def grader_option(given: str) -> WantedGrader:
     """A grader as it is typed; raises typer.BadParameter."""
     if given == "auto":
         return "auto"
@@ -240,12 +235,12 @@ def _store(session: Session, client: Client, eval_set_id: str, description: str,
 
 
 def _file_items(
-    session: Session, file: str, format: Format, limit: int | None, grader: v1.Grader | Literal["auto"]
+    session: Session, file: str, format: Format, limit: int | None, grader: WantedGrader
 ) -> _Read:
-    if format is Format.ITEMS:
+    if format == "items":
         numbered = numbered_eval_items(file)[:limit]
         return _Read(name_of(file), [item for _, item in numbered], [line for line, _ in numbered])
-    records = read_records(file, "gsm8k" if format is Format.GSM8K else "native")
+    records = read_records(file, format)
     return _trace_items(session, name_of(file), records, limit, grader)
 
 
@@ -255,7 +250,7 @@ def _dataset_items(
     dataset: str,
     split: str,
     limit: int | None,
-    grader: v1.Grader | Literal["auto"],
+    grader: WantedGrader,
 ) -> _Read:
     rows = client.exporter.read_dataset(dataset, split, format=v1.DATASET_FORMAT_TRACE)
     return _trace_items(session, f"{dataset} {split}", read_records(BytesIO(rows), "dataset"), limit, grader)
@@ -266,7 +261,7 @@ def _trace_items(
     file: str,
     records: Iterable[Record],
     limit: int | None,
-    grader: v1.Grader | Literal["auto"],
+    grader: WantedGrader,
 ) -> _Read:
     """The questions of traces; says how many had a prompt that was there already."""
     taken = 0

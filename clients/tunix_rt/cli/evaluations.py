@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.text import Text
@@ -15,26 +16,117 @@ from tunix_rt.cli.command import command, group, single
 from tunix_rt.cli.evaluation_view import model_label, print_evaluation
 from tunix_rt.cli.options import (
     DTYPE_HELP,
-    DTYPES,
-    Dtype,
+    BosTokenOption,
+    DetachOption,
+    EosTokenOption,
     ReasoningMarksOption,
+    Shown,
+    SpecOptions,
     chat_template,
     checkpoint_name,
     marks_of,
     resource_name,
     short_name,
+    spec_options,
 )
 from tunix_rt.cli.progress import evaluation_progress
-from tunix_rt.cli.session import Session, waiting_for
+from tunix_rt.cli.session import Session
 from tunix_rt.formats import GRADER_KINDS, read_grader_text
+from tunix_rt.loop.settings import DecodingSettings
+from tunix_rt.loop.specs import filled
 from tunix_rt.schema import nearest
 
 app = group("Look at evaluations, item by item.")
 evaluate_app = single()
 
 _SAMPLING = "Sampling"
+_SHOWN = {
+    "max_new_tokens": Shown("Most tokens of an answer. \\[default: 128]"),
+    "batch_size": Shown("Answers generated together. \\[default: 16]"),
+    "temperature": Shown(
+        "Draw tokens at this temperature, 0.001 to 5; 0 takes the most probable ones. \\[default: 0]",
+        _SAMPLING,
+    ),
+    "top_p": Shown(
+        "Draw from the most probable tokens that sum to this, 0.000001 to 1. \\[default: 1]", _SAMPLING
+    ),
+    "seed": Shown("What is drawn hangs on it. \\[default: 0]", _SAMPLING),
+    "samples": Shown(
+        "Answers of each item, up to 64; more than 1 needs a temperature. \\[default: 1]", _SAMPLING
+    ),
+    "log_probabilities": Shown("Keep the log-probability of each token.", flags=("--logprobs",)),
+}
 
 EvaluationArgument = Annotated[str, typer.Argument(metavar="EVALUATION", help="The evaluation's name or id.")]
+
+
+@spec_options(DecodingSettings, _SHOWN)
+class DecodingOptions(SpecOptions):
+    """How answers are generated."""
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """What is asked, and in which chat template."""
+
+    base_model: Annotated[
+        str | None,
+        typer.Option(
+            "--base-model", "-m", help="A base model's id, or a Hugging Face folder on the evaluator's host."
+        ),
+    ] = None
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            "--checkpoint", "-c", help="A checkpoint, or a training job, whose latest one is meant."
+        ),
+    ] = None
+    endpoint_model: Annotated[
+        str | None,
+        typer.Option(
+            "--endpoint-model",
+            help="A model of an OpenAI-compatible server, such as llama.cpp, vLLM or Ollama, by its name "
+            "there; TUNIX_RT_EVALUATOR_ENDPOINT_URL says to the evaluator where that is.",
+        ),
+    ] = None
+    template: Annotated[
+        str | None,
+        typer.Option(
+            "--template",
+            help="Chat template: gemma-it, chatml, llama-3, model:NAME or file:PATH. "
+            "\\[default: the checkpoint's, or the model's own]",
+        ),
+    ] = None
+    system: Annotated[str, typer.Option("--system", help="With --template: its system instruction.")] = ""
+    bos_token: BosTokenOption = ""
+    eos_token: EosTokenOption = ""
+
+    def check(self) -> None:
+        """Raise typer.BadParameter unless one model is given, and a system instruction with its template."""
+        given = (self.base_model, self.checkpoint, self.endpoint_model)
+        if sum(model is not None for model in given) != 1:
+            raise typer.BadParameter("give --base-model, --checkpoint or --endpoint-model, one of the three")
+        if self.system and self.template is None:
+            raise typer.BadParameter("--system goes with --template")
+
+    def fill(self, client: Client, spec: v1.EvaluationSpec) -> None:
+        """Say in the spec which model is asked, and in which template."""
+        if self.base_model is not None:
+            spec.base_model = self.base_model
+        elif self.endpoint_model is not None:
+            spec.endpoint_model = self.endpoint_model
+        elif self.checkpoint is not None:
+            spec.checkpoint = checkpoint_name(client, self.checkpoint)
+        if self.template is not None:
+            spec.chat_template.CopyFrom(
+                chat_template(
+                    client,
+                    self.template,
+                    system_instruction=self.system,
+                    bos_token=self.bos_token,
+                    eos_token=self.eos_token,
+                )
+            )
 
 
 @command(
@@ -51,134 +143,29 @@ EvaluationArgument = Annotated[str, typer.Argument(metavar="EVALUATION", help="T
 def evaluate(
     session: Session,
     eval_set: Annotated[str, typer.Option("--eval-set", "-e", help="The eval set's id.", show_default=False)],
-    base_model: Annotated[
-        str | None,
-        typer.Option(
-            "--base-model", "-m", help="A base model's id, or a Hugging Face folder on the evaluator's host."
-        ),
-    ] = None,
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(
-            "--checkpoint", "-c", help="A checkpoint, or a training job, whose latest one is meant."
-        ),
-    ] = None,
-    endpoint_model: Annotated[
-        str | None,
-        typer.Option(
-            "--endpoint-model",
-            help="A model of an OpenAI-compatible server, such as llama.cpp, vLLM or Ollama, by its name "
-            "there; TUNIX_RT_EVALUATOR_ENDPOINT_URL says to the evaluator where that is.",
-        ),
-    ] = None,
-    template: Annotated[
-        str | None,
-        typer.Option(
-            "--template",
-            help="Chat template: gemma-it, chatml, llama-3, model:NAME or file:PATH. "
-            "\\[default: the checkpoint's, or the model's own]",
-        ),
-    ] = None,
-    system: Annotated[str, typer.Option("--system", help="With --template: its system instruction.")] = "",
-    bos_token: Annotated[
-        str, typer.Option("--bos-token", help="For a Jinja file: text of its bos_token.")
-    ] = "",
-    eos_token: Annotated[
-        str, typer.Option("--eos-token", help="For a Jinja file: text of its eos_token.")
-    ] = "",
-    max_new_tokens: Annotated[
-        int | None, typer.Option("--max-new-tokens", help="Most tokens of an answer. \\[default: 128]")
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option("--batch-size", help="Answers generated together. \\[default: 16]")
-    ] = None,
-    temperature: Annotated[
-        float | None,
-        typer.Option(
-            "--temperature",
-            help="Draw tokens at this temperature, 0.001 to 5; 0 takes the most probable ones. "
-            "\\[default: 0]",
-            rich_help_panel=_SAMPLING,
-        ),
-    ] = None,
-    top_p: Annotated[
-        float | None,
-        typer.Option(
-            "--top-p",
-            help="Draw from the most probable tokens that sum to this, 0.000001 to 1. \\[default: 1]",
-            rich_help_panel=_SAMPLING,
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option("--seed", help="What is drawn hangs on it. \\[default: 0]", rich_help_panel=_SAMPLING),
-    ] = None,
-    samples: Annotated[
-        int | None,
-        typer.Option(
-            "--samples",
-            help="Answers of each item, up to 64; more than 1 needs a temperature. \\[default: 1]",
-            rich_help_panel=_SAMPLING,
-        ),
-    ] = None,
-    logprobs: Annotated[
-        bool, typer.Option("--logprobs", help="Keep the log-probability of each token.")
-    ] = False,
+    model: ModelOptions,
+    decoding: DecodingOptions,
     reasoning_marks: ReasoningMarksOption = None,
     fresh: Annotated[
         bool,
         typer.Option("--fresh", help="Generate answers anew that are kept from an earlier evaluation."),
     ] = False,
     dtype: Annotated[
-        Dtype | None,
+        Literal["auto", "bfloat16", "float32"] | None,
         typer.Option("--dtype", help=DTYPE_HELP + " \\[default: auto]"),
     ] = None,
-    detach: Annotated[
-        bool, typer.Option("--detach", help="Do not wait for it (with a server only).")
-    ] = False,
+    detach: DetachOption = False,
 ) -> None:
     """Let a model answer an eval set, grade its answers and say how many were right."""
-    if sum(model is not None for model in (base_model, checkpoint, endpoint_model)) != 1:
-        raise typer.BadParameter("give --base-model, --checkpoint or --endpoint-model, one of the three")
-    if detach and session.embedded:
-        raise typer.BadParameter("--detach needs a server: the embedded one ends with this command")
-    if system and template is None:
-        raise typer.BadParameter("--system goes with --template")
-    marks = marks_of(reasoning_marks)
+    model.check()
+    session.check_detached(detach)
+    spec = v1.EvaluationSpec(reasoning_marks=marks_of(reasoning_marks))
     with session.connect() as client:
-        spec = v1.EvaluationSpec(
-            eval_set=resource_name("evalSets", eval_set),
-            decoding=v1.Decoding(
-                max_new_tokens=max_new_tokens,
-                batch_size=batch_size,
-                temperature=temperature,
-                top_p=top_p,
-                seed=seed,
-                samples=samples,
-                log_probabilities=logprobs or None,
-            ),
-            fresh=fresh,
-            reasoning_marks=marks,
-        )
-        if dtype is not None:
-            spec.dtype = DTYPES[dtype]
-        if base_model is not None:
-            spec.base_model = base_model
-        elif endpoint_model is not None:
-            spec.endpoint_model = endpoint_model
-        elif checkpoint is not None:
-            spec.checkpoint = checkpoint_name(client, checkpoint)
-        if template is not None:
-            spec.chat_template.CopyFrom(
-                chat_template(
-                    client, template, system_instruction=system, bos_token=bos_token, eos_token=eos_token
-                )
-            )
-        evaluation = client.evaluator.create_evaluation(spec=spec)
-        if not detach:
-            session.say(f"evaluation {short_name(evaluation.name)}")
-            evaluation = wait(session, client, evaluation.name)
-    show_evaluation(session, evaluation)
+        name = resource_name("evalSets", eval_set)
+        values = {"eval_set": name, "decoding": decoding.values(), "fresh": fresh, "dtype": dtype}
+        model.fill(client, filled(spec, values))
+        evaluation = _followed(session, client, client.evaluator.create_evaluation(spec=spec), detach)
+    session.show(evaluation, print_evaluation)
 
 
 @command(app, "list", example="tunix-rt evaluation list")
@@ -215,7 +202,7 @@ def show(session: Session, evaluation: EvaluationArgument) -> None:
     name = resource_name("evaluations", evaluation)
     with session.connect() as client:
         found = client.evaluator.get_evaluation(name)
-    show_evaluation(session, found)
+    session.show(found, print_evaluation)
 
 
 @command(app, "watch", example="tunix-rt evaluation watch $EVALUATION --server localhost:50050")
@@ -223,8 +210,8 @@ def watch(session: Session, evaluation: EvaluationArgument) -> None:
     """Follow an evaluation until it ends."""
     name = resource_name("evaluations", evaluation)
     with session.connect() as client:
-        ended = wait(session, client, name)
-    show_evaluation(session, ended)
+        ended = _wait(session, client, name)
+    session.show(ended, print_evaluation)
 
 
 @command(app, "cancel", example="tunix-rt evaluation cancel $EVALUATION --server localhost:50050")
@@ -233,25 +220,7 @@ def cancel(session: Session, evaluation: EvaluationArgument) -> None:
     name = resource_name("evaluations", evaluation)
     with session.connect() as client:
         found = client.evaluator.cancel_evaluation(name)
-    show_evaluation(session, found)
-
-
-def wait(session: Session, client: Client, name: str) -> v1.Evaluation:
-    """Wait for the end of an evaluation, showing how far it has come."""
-    look = f"tunix-rt evaluation watch {short_name(name)}"
-    with session.progress() as progress, waiting_for(session, "evaluation", look):
-        return jobs.wait_for_evaluation(client, name, on_update=evaluation_progress(progress))
-
-
-def show_evaluation(session: Session, evaluation: v1.Evaluation) -> None:
-    """Print an evaluation, as JSON if that is wanted."""
-    if session.as_json:
-        session.print_message(evaluation)
-    else:
-        print_evaluation(session.out, evaluation)
-
-
-__all__ = ["app"]
+    session.show(found, print_evaluation)
 
 
 @command(
@@ -345,16 +314,13 @@ def regrade(
         typer.Option("--grader", help="Grade every item so: the name of a kind, or JSON with its settings."),
     ] = None,
     reasoning_marks: ReasoningMarksOption = None,
-    detach: Annotated[
-        bool, typer.Option("--detach", help="Do not wait for it (with a server only).")
-    ] = False,
+    detach: DetachOption = False,
 ) -> None:
     """Grade the answers of a finished evaluation again, without generating any.
 
     The result is an evaluation of its own, which can be looked at and compared like any other.
     """
-    if detach and session.embedded:
-        raise typer.BadParameter("--detach needs a server: the embedded one ends with this command")
+    session.check_detached(detach)
     try:
         wanted = None if grader is None else read_grader_text(grader)
     except ValueError as error:
@@ -367,10 +333,8 @@ def regrade(
             grader=wanted,
             reasoning_marks=marks_of(reasoning_marks),
         )
-        if not detach:
-            session.say(f"evaluation {short_name(made.name)}")
-            made = wait(session, client, made.name)
-    show_evaluation(session, made)
+        made = _followed(session, client, made, detach)
+    session.show(made, print_evaluation)
 
 
 def _print_items(session: Session, found: Sequence[v1.EvaluationResult], *, samples: bool) -> None:
@@ -413,3 +377,17 @@ def _grade(answer: v1.EvaluationResult | v1.Sample) -> Text:
         return Text("ungraded", style="yellow")
     score = "" if answer.score in (0.0, 1.0) else f" {answer.score:.2f}"
     return Text(f"right{score}", style="green") if answer.correct else Text(f"wrong{score}", style="red")
+
+
+def _followed(session: Session, client: Client, evaluation: v1.Evaluation, detach: bool) -> v1.Evaluation:
+    """The evaluation once it has ended or, with ``detach``, as it is; its name is said first."""
+    if detach:
+        return evaluation
+    session.say(f"evaluation {short_name(evaluation.name)}")
+    return _wait(session, client, evaluation.name)
+
+
+def _wait(session: Session, client: Client, name: str) -> v1.Evaluation:
+    look = f"tunix-rt evaluation watch {short_name(name)}"
+    with session.progress() as progress, session.waiting_for("evaluation", look):
+        return jobs.wait_for_evaluation(client, name, on_update=evaluation_progress(progress))

@@ -18,6 +18,7 @@ from tunix_rt import Client, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, group, single
 from tunix_rt.cli.comparisons import print_comparison
+from tunix_rt.cli.options import FlipsOption
 from tunix_rt.cli.progress import LOSSES, STEPS, Reporter, StageBars, metrics_line
 from tunix_rt.cli.session import Session
 from tunix_rt.cli.this_computer import pull_with_progress
@@ -44,9 +45,7 @@ def run(
             "--output-dir", "-o", metavar="DIR", help="Write reports here instead of where FILE says."
         ),
     ] = None,
-    flips: Annotated[
-        int, typer.Option("--flips", min=0, help="Items shown whose verdict changed, each way.")
-    ] = 3,
+    flips: FlipsOption = 3,
 ) -> None:
     """Run a loop; run again after an interruption, it goes on where it stopped."""
     config = LoopConfig.from_yaml(file)
@@ -60,7 +59,6 @@ def run(
         print_result(session.out, result, flips=flips)
 
 
-_INTERRUPTED = 130
 _LABELS: dict[Stage, str] = {
     "import": "import",
     "dataset": "dataset",
@@ -83,10 +81,8 @@ def run_with_progress(
         with session.progress() as progress:
             return run_loop(config, client, on_event=loop_progress(progress, show_log=session.verbose > 0))
     except KeyboardInterrupt:
-        job = "stops now" if server is None else "keeps running on the server"
-        line = f"interrupted: the running job {job}; the same command goes on from here"
-        session.err.print(line, markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(_INTERRUPTED) from None
+        becomes = "stops now" if server is None else "keeps running on the server"
+        session.leave_interrupted(f"the running job {becomes}; the same command goes on from here")
 
 
 def loop_progress(
@@ -216,9 +212,7 @@ def demo(
             "--fresh", help="Delete what the demo made before, except base models, and do it all again."
         ),
     ] = False,
-    flips: Annotated[
-        int, typer.Option("--flips", min=0, help="Items shown whose verdict changed, each way.")
-    ] = 3,
+    flips: FlipsOption = 3,
 ) -> None:
     """Fine-tune SmolLM2-135M on generated traces, on this computer, and show that it got better.
 

@@ -5,23 +5,29 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, make_dataclass
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from types import NoneType
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 import typer
 from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.struct_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from tunix_rt import Client, v1
 from tunix_rt.errors import FailedPreconditionError, NotFoundError
 from tunix_rt.files import read_text
 from tunix_rt.formats import read_marks_text
 from tunix_rt.generate import GeneratedTrace, generate_traces
+from tunix_rt.schema import model_in
+
+Options = TypeVar("Options", bound="SpecOptions")
 
 # A tokenizer_config.json lists every special token.
 _MAX_TEMPLATE_FILE_BYTES = 8 << 20
@@ -29,95 +35,113 @@ _BUILTIN_TEMPLATES = ("gemma-it", "chatml", "llama-3")
 _TEMPLATE = "--template"
 
 
-class Dtype(StrEnum):
-    """A floating-point type of weights and activations; ``auto`` is what is fast on the computing host."""
-
-    AUTO = "auto"
-    BFLOAT16 = "bfloat16"
-    FLOAT32 = "float32"
-
-
-class ReasoningStyle(StrEnum):
-    """How a trace's steps are written in the text that a model learns."""
-
-    NUMBERED = "numbered"
-    ANSWER_ONLY = "answer-only"
-
-
-class Method(StrEnum):
-    """Which weights are learned."""
-
-    LORA = "lora"
-    QLORA = "qlora"
-    FULL = "full"
-
-
-class Remat(StrEnum):
-    """What of a layer is kept for the backward pass."""
-
-    NONE = "none"
-    DOTS = "dots"
-    FULL = "full"
-
-
-class Schedule(StrEnum):
-    """How the learning rate goes over the steps."""
-
-    CONSTANT = "constant"
-    LINEAR = "linear"
-    COSINE = "cosine"
-
-
-class DatasetFormat(StrEnum):
-    """A format in which rows are written."""
-
-    TRACE = "trace"
-    TUNIX_SFT = "tunix_sft"
-    TRAINING_EXAMPLE = "training_example"
-    CHAT = "chat"
-    TRAINING_EXAMPLE_PARQUET = "training_example_parquet"
-    CHAT_PARQUET = "chat_parquet"
-
-
-DTYPES = {
-    Dtype.AUTO: v1.DTYPE_AUTO,
-    Dtype.BFLOAT16: v1.DTYPE_BFLOAT16,
-    Dtype.FLOAT32: v1.DTYPE_FLOAT32,
-}
+DatasetFormat = Literal[
+    "trace", "tunix_sft", "training_example", "chat", "training_example_parquet", "chat_parquet"
+]
 DTYPE_HELP = (
     "Type of weights and activations; auto: float32 where the host's processor has no bfloat16 instructions, "
     "else bfloat16."
 )
-METHODS = {
-    Method.LORA: v1.TUNING_METHOD_LORA,
-    Method.QLORA: v1.TUNING_METHOD_QLORA,
-    Method.FULL: v1.TUNING_METHOD_FULL,
-}
-REMATS = {
-    Remat.NONE: v1.REMAT_POLICY_NONE,
-    Remat.DOTS: v1.REMAT_POLICY_DOTS,
-    Remat.FULL: v1.REMAT_POLICY_FULL,
-}
-REASONING_STYLES = {
-    ReasoningStyle.NUMBERED: v1.REASONING_STYLE_NUMBERED,
-    ReasoningStyle.ANSWER_ONLY: v1.REASONING_STYLE_ANSWER_ONLY,
-}
-SCHEDULES = {
-    Schedule.CONSTANT: v1.LEARNING_RATE_SCHEDULE_CONSTANT,
-    Schedule.LINEAR: v1.LEARNING_RATE_SCHEDULE_LINEAR,
-    Schedule.COSINE: v1.LEARNING_RATE_SCHEDULE_COSINE,
-}
-DATASET_FORMATS = {
-    DatasetFormat.TRACE: v1.DATASET_FORMAT_TRACE,
-    DatasetFormat.TUNIX_SFT: v1.DATASET_FORMAT_TUNIX_SFT,
-    DatasetFormat.TRAINING_EXAMPLE: v1.DATASET_FORMAT_TRAINING_EXAMPLE,
-    DatasetFormat.CHAT: v1.DATASET_FORMAT_CHAT,
-    DatasetFormat.TRAINING_EXAMPLE_PARQUET: v1.DATASET_FORMAT_TRAINING_EXAMPLE_PARQUET,
-    DatasetFormat.CHAT_PARQUET: v1.DATASET_FORMAT_CHAT_PARQUET,
-}
+BosTokenOption = Annotated[str, typer.Option("--bos-token", help="For a Jinja file: text of its bos_token.")]
+EosTokenOption = Annotated[str, typer.Option("--eos-token", help="For a Jinja file: text of its eos_token.")]
+DetachOption = Annotated[bool, typer.Option("--detach", help="Do not wait for it (with a server only).")]
+FlipsOption = Annotated[
+    int, typer.Option("--flips", min=0, help="Items shown whose verdict changed, each way.")
+]
 
 
-def filled(value: str | None) -> str | None:
+class Shown(NamedTuple):
+    """How an option that fills a field of a spec is shown.
+
+    Without ``flags`` it is called as the field; a yes or no that starts as None has a `--no-` form too.
+    """
+
+    help: str
+    panel: str | None = None
+    flags: tuple[str, ...] = ()
+    default: Any = None
+    metavar: str | None = None
+
+
+class SpecOptions:
+    """The options that fill a spec; ``spec_options`` makes its fields."""
+
+    paths: ClassVar[list[tuple[str, ...]]]
+
+    def values(self) -> dict[str, Any]:
+        """What was given, as the nested fields of the spec; None where nothing was."""
+        found: dict[str, Any] = {}
+        for *outer, name in self.paths:
+            place = found
+            for part in outer:
+                place = place.setdefault(part, {})
+            place[name] = getattr(self, name)
+        return found
+
+
+def spec_options(
+    settings: type[BaseModel], shown: Mapping[str, Shown], *, without: Collection[str] = ()
+) -> Callable[[type[Options]], type[Options]]:
+    """Makes a class of options out of the fields of ``settings``, those of its parts included.
+
+    The options in ``shown`` come first and as it says. A field that is not there has an option too, whose
+    help is what the contract says about it: a new field of the contract is on the command line by itself.
+    """
+    leaves = {path[-1]: (path, entry) for path, entry in _leaves(settings) if path[-1] not in without}
+    fields = []
+    for name in dict.fromkeys([*shown, *leaves]):
+        entry = leaves[name][1]
+        annotation, default = _option(name, entry, shown.get(name) or Shown(_help(entry)))
+        fields.append((name, annotation, field(default=default)))
+
+    def filled(declared: type[Options]) -> type[Options]:
+        own = {"paths": [path for path, _ in leaves.values()], "__doc__": declared.__doc__}
+        return make_dataclass(declared.__name__, fields, bases=(declared,), namespace=own, frozen=True)
+
+    return filled
+
+
+def _leaves(
+    settings: type[BaseModel], outer: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
+    for name, entry in settings.model_fields.items():
+        part = model_in(entry.annotation)
+        if part is None:
+            yield (*outer, name), entry
+        else:
+            yield from _leaves(part, (*outer, name))
+
+
+def _option(name: str, entry: FieldInfo, shown: Shown) -> tuple[Any, Any]:
+    """The annotation and the default of the parameter for a field."""
+    kind: Any = entry.annotation
+    default, may_be_none = entry.default, NoneType in get_args(kind)
+    if may_be_none:
+        kind = get_args(kind)[0]
+    if get_origin(kind) is Annotated:
+        kind = kind.__origin__
+    if may_be_none or get_origin(kind) is list:
+        default = shown.default
+    word = name.replace("_", "-")
+    flag = f"--{word}/--no-{word}" if kind is bool and may_be_none else f"--{word}"
+    option = typer.Option(
+        *(shown.flags or (flag,)),
+        help=shown.help,
+        rich_help_panel=shown.panel,
+        metavar=shown.metavar,
+        min=0 if kind is int and not may_be_none else None,
+    )
+    return Annotated[kind | None if default is None else kind, option], default
+
+
+def _help(entry: FieldInfo) -> str:
+    """What the contract says about a field, as help: its default last, and no markup in it."""
+    said = " ".join((entry.description or "").replace("`", "").split())
+    said = re.sub(r"[.;] [Ll]eft out: (.+?)\.(?= |$)(.*)", r".\2 [default: \1]", said)
+    return said.replace("[", "\\[")
+
+
+def not_empty(value: str | None) -> str | None:
     """The value of an option that may be left out, as its callback; raises typer.BadParameter if it is
     empty."""
     if value is not None and not value.strip():
@@ -277,7 +301,9 @@ def short_name(name: str) -> str:
 
 _AGE = re.compile(r"(\d+)\s*(s|min|h|d)")
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
-_WHICH = "Which traces"
+
+
+_which = partial(typer.Option, rich_help_panel="Which traces")
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,100 +311,63 @@ class FilterOptions:
     """The options of every command that takes a trace filter."""
 
     source: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--source", help="Only traces of this source (may be repeated).", rich_help_panel=_WHICH
-        ),
+        list[str] | None, _which("--source", help="Only traces of this source (may be repeated).")
     ] = None
-    contains: Annotated[
-        str,
-        typer.Option("--contains", help="Only traces whose prompt holds this text.", rich_help_panel=_WHICH),
-    ] = ""
+    contains: Annotated[str, _which("--contains", help="Only traces whose prompt holds this text.")] = ""
     where: Annotated[
         list[str] | None,
-        typer.Option(
+        _which(
             "--where",
             metavar="KEY[=VALUE]",
             help="Only traces with this in their metadata (may be repeated).",
-            rich_help_panel=_WHICH,
         ),
     ] = None
     without: Annotated[
         list[str] | None,
-        typer.Option(
+        _which(
             "--without",
             metavar="KEY",
             help="Only traces without this key in their metadata (may be repeated).",
-            rich_help_panel=_WHICH,
         ),
     ] = None
     created_after: Annotated[
         str | None,
-        typer.Option(
+        _which(
             "--created-after",
             metavar="TIME",
             help="Only traces stored then or later: 2026-01-31, 2026-01-31T12:00, or 2d, 3h, 10min ago.",
-            rich_help_panel=_WHICH,
         ),
     ] = None
     created_before: Annotated[
-        str | None,
-        typer.Option(
-            "--created-before",
-            metavar="TIME",
-            help="Only traces stored before then.",
-            rich_help_panel=_WHICH,
-        ),
+        str | None, _which("--created-before", metavar="TIME", help="Only traces stored before then.")
     ] = None
     min_score: Annotated[
         list[str] | None,
-        typer.Option(
+        _which(
             "--min-score",
             metavar="CRITERION=VALUE",
             help="Only traces whose latest score is at least this (may be repeated).",
-            rich_help_panel=_WHICH,
         ),
     ] = None
 
     def filter(self) -> v1.TraceFilter | None:
-        """The filter; None when no option was given. Raises typer.BadParameter."""
-        return trace_filter(
-            self.source or (),
-            self.contains,
-            self.where or (),
-            without=self.without or (),
-            created_after=self.created_after,
-            created_before=self.created_before,
-            min_score=self.min_score or (),
+        """The filter; None when no option was given.
+
+        A VALUE of `--where KEY=VALUE` that reads as a JSON number, boolean or null is one, all others are
+        texts; KEY alone asks that it is there. Raises typer.BadParameter for what is no condition, time or
+        score.
+        """
+        conditions = [_condition(given) for given in self.where or ()]
+        conditions += [v1.MetadataCondition(key=key, exists=False) for key in self.without or ()]
+        made = v1.TraceFilter(
+            sources=self.source or (),
+            prompt_contains=self.contains,
+            metadata=conditions,
+            created_from=_moment("--created-after", self.created_after),
+            created_before=_moment("--created-before", self.created_before),
+            scores=[_score(given) for given in self.min_score or ()],
         )
-
-
-def trace_filter(
-    sources: Iterable[str] = (),
-    contains: str = "",
-    where: Iterable[str] = (),
-    *,
-    without: Iterable[str] = (),
-    created_after: str | None = None,
-    created_before: str | None = None,
-    min_score: Iterable[str] = (),
-) -> v1.TraceFilter | None:
-    """The filter for the options of ``FilterOptions``; None when none was given.
-
-    A VALUE of `--where KEY=VALUE` that reads as a JSON number, boolean or null is one, all others are texts;
-    KEY alone asks that it is there. Raises typer.BadParameter for what is no condition, time or score.
-    """
-    conditions = [_condition(text) for text in where]
-    conditions += [v1.MetadataCondition(key=key, exists=False) for key in without]
-    made = v1.TraceFilter(
-        sources=sources,
-        prompt_contains=contains,
-        metadata=conditions,
-        created_from=_moment("--created-after", created_after),
-        created_before=_moment("--created-before", created_before),
-        scores=[_score(given) for given in min_score],
-    )
-    return made if made.ByteSize() else None
+        return made if made.ByteSize() else None
 
 
 def _moment(option: str, given: str | None) -> Timestamp | None:
@@ -430,14 +419,6 @@ def _condition(given: str) -> v1.MetadataCondition:
         raise typer.BadParameter(f"--where {given}: {text} is not a value of metadata") from None
 
 
-class Difficulty(StrEnum):
-    """How hard generated problems are."""
-
-    EASY = "easy"
-    MEDIUM = "medium"
-    HARD = "hard"
-
-
 @dataclass(frozen=True)
 class ProblemOptions:
     """A sequence of generated problems, and where in it to begin."""
@@ -447,9 +428,9 @@ class ProblemOptions:
         list[str] | None,
         typer.Option("--families", help="Kinds of problem, joined by commas. Left out: all."),
     ] = None
-    difficulty: Annotated[Difficulty, typer.Option("--difficulty", help="How hard they are.")] = (
-        Difficulty.EASY
-    )
+    difficulty: Annotated[
+        Literal["easy", "medium", "hard"], typer.Option("--difficulty", help="How hard they are.")
+    ] = "easy"
     start: Annotated[
         int,
         typer.Option("--start", min=0, help="Leave out this many: what follows shares no prompt with them."),
@@ -460,7 +441,7 @@ class ProblemOptions:
         names = [name.strip() for given in self.families or () for name in given.split(",")]
         try:
             return generate_traces(
-                count, self.seed, families=names or None, difficulty=self.difficulty.value, start=self.start
+                count, self.seed, families=names or None, difficulty=self.difficulty, start=self.start
             )
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None

@@ -4,163 +4,30 @@ from __future__ import annotations
 
 import faulthandler
 import logging
+import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, TypeVar
+
+import typer
 
 from tunix_rt.cli.console import SafeConsole, json_text
 from tunix_rt.escapes import visible
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
+    from rich.console import Console
 
     from tunix_rt import Client
     from tunix_rt.cli.progress import Reporter
 
-import os
-from dataclasses import dataclass
-from typing import Annotated
+Shown = TypeVar("Shown", bound="Message")
 
-import typer
-
-# Of the embedded servers of this process.
-_graces_s: list[float] = []
-_MARGIN_S: Final = 5.0
-_STANDARD_ERROR: Final = 2
-
-
-def leave_on_sigterm(signal_number: int, frame: object) -> NoReturn:  # noqa: ARG001
-    """Handle SIGTERM: unwind the stack, and end the process a few seconds after an embedded server should
-    have."""
-    # For a thread of the server that is stuck, which Python would wait for.
-    seconds = max(_graces_s, default=0.0) + _MARGIN_S
-    faulthandler.dump_traceback_later(seconds, exit=True, file=_STANDARD_ERROR)
-    raise SystemExit(128 + signal_number)
-
-
-class Session:
-    """One call of one command.
-
-    ``server`` is None when the command starts an embedded server on ``data_dir``. ``out`` writes the
-    command's result to stdout, ``err`` everything else to stderr.
-    """
-
-    def __init__(self, options: SharedOptions) -> None:
-        resolved = options.over_environment()
-        self.given = options
-        self.server = resolved.server
-        self.data_dir = (resolved.data_dir or _default_data_dir()).expanduser().absolute()
-        self.as_json = resolved.as_json
-        self.verbose = resolved.verbose
-        self.out = SafeConsole(sys.stdout)
-        self.err = SafeConsole(sys.stderr)
-
-    @property
-    def embedded(self) -> bool:
-        """True when the server lives in this process and ends with it."""
-        return self.server is None
-
-    @contextmanager
-    def connect(self) -> Iterator[Client]:
-        """A client of the given server, or of an embedded one that ends with the context; raises as both."""
-        from tunix_rt import Client
-
-        if self.server is None:
-            with self.embedded_client(self.data_dir) as client:
-                yield client
-            return
-        with Client(self.server, on_waiting=self._say_waiting) as client:
-            yield client
-
-    @contextmanager
-    def embedded_client(self, data_dir: Path) -> Iterator[Client]:
-        """A client of a server inside this process, which ends with the context.
-
-        Raises TunixRtError when the folder is in use or cannot be written, ModuleNotFoundError when what the
-        server needs is not installed.
-        """
-        import tunix_rt_local
-        from tunix_rt import Client
-
-        with tunix_rt_local.embedded(data_dir) as server, Client(server.address) as client:
-            _graces_s.append(server.grace_s)
-            yield client
-
-    def progress(self) -> Reporter:
-        """Where long work shows how far it has come: bars on a terminal, a line now and then elsewhere."""
-        from tunix_rt.cli.progress import LineReporter, LiveReporter, SilentReporter
-
-        if self.as_json:
-            return SilentReporter()
-        return LiveReporter(self.err) if self.err.is_terminal else LineReporter(self.err)
-
-    def say(self, text: str) -> None:
-        """A line for people on stderr; nothing with --json."""
-        if not self.as_json:
-            self.err.print(text, highlight=False)
-
-    def _say_waiting(self, server: str) -> None:
-        # With --json too: standard output stays the document alone.
-        self.err.print(f"waiting for the server at {server}, which gives no answer yet; stop with Ctrl-C")
-
-    def fail(self, lines: Iterable[str]) -> None:
-        """Prints an error on stderr, its first line behind `error:`."""
-        for number, line in enumerate(lines):
-            if number == 0:
-                self.err.print("error:", style="bold red", end=" ")
-            self.err.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    def print_json(self, document: Any) -> None:
-        """One JSON document on stdout."""
-        sys.stdout.write(json_text(document, sys.stdout.encoding) + "\n")
-
-    def print_message(self, message: Message) -> None:
-        """A message of the contract as JSON."""
-        self.print_json(as_document(message))
-
-    def print_messages(self, messages: Iterable[Message]) -> None:
-        """Messages of the contract as one JSON array, written as they come."""
-        separator = "[\n  "
-        for message in messages:
-            body = json_text(as_document(message), sys.stdout.encoding).replace("\n", "\n  ")
-            sys.stdout.write(separator + body)
-            separator = ",\n  "
-        sys.stdout.write("[]\n" if separator == "[\n  " else "\n]\n")
-
-    def set_up_logging(self) -> None:
-        """Log lines go to stderr: errors always, more with -v and -vv.
-
-        What an embedded server warns of, such as a job that failed, the command says itself.
-        """
-        levels = (logging.ERROR, logging.INFO, logging.DEBUG)
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(_VisibleFormatter("%(levelname).1s %(name)s: %(message)s"))
-        logging.basicConfig(level=levels[min(self.verbose, 2)], handlers=[handler], force=True)
-        if not self.verbose:
-            # A command that ends early breaks off calls of its embedded server: gRPC prints a traceback.
-            logging.getLogger("grpc").setLevel(logging.CRITICAL)
-
-
-def as_document(message: Message) -> Any:
-    """A message in protobuf's JSON mapping, under the field names of the contract, zero values included."""
-    from google.protobuf.json_format import MessageToDict
-
-    return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
-
-
-def _default_data_dir() -> Path:
-    from platformdirs import user_data_path
-
-    return user_data_path("tunix-rt", appauthor=False)
-
-
-class _VisibleFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return visible(super().format(record))
-
-
+INTERRUPTED: Final = 130
+"""Exit code after Ctrl-C."""
 SERVER_VARIABLE = "TUNIX_RT_SERVER"
 DATA_DIR_VARIABLE = "TUNIX_RT_DATA_DIR"
 
@@ -231,21 +98,168 @@ class SharedOptions:
         )
 
 
-_INTERRUPTED = 130
+# Of the embedded servers of this process.
+_graces_s: list[float] = []
+_MARGIN_S: Final = 5.0
+_STANDARD_ERROR: Final = 2
 
 
-@contextmanager
-def waiting_for(session: Session, job: str, look: str) -> Iterator[None]:
-    """Around the wait for ``job``: on Ctrl-C says what becomes of it and leaves with exit code 130.
+def leave_on_sigterm(signal_number: int, frame: object) -> NoReturn:  # noqa: ARG001
+    """Handle SIGTERM: unwind the stack, and end the process a few seconds after an embedded server should
+    have."""
+    # For a thread of the server that is stuck, which Python would wait for.
+    seconds = max(_graces_s, default=0.0) + _MARGIN_S
+    faulthandler.dump_traceback_later(seconds, exit=True, file=_STANDARD_ERROR)
+    raise SystemExit(128 + signal_number)
 
-    ``look`` is the command that looks at it later.
+
+class Session:
+    """One call of one command.
+
+    ``server`` is None when the command starts an embedded server on ``data_dir``. ``out`` writes the
+    command's result to stdout, ``err`` everything else to stderr.
     """
-    try:
-        yield
-    except KeyboardInterrupt:
-        if session.embedded:
-            line = f"interrupted: the {job} stops now and goes on at the next start; look with: {look}"
+
+    def __init__(self, options: SharedOptions) -> None:
+        resolved = options.over_environment()
+        self.given = options
+        self.server = resolved.server
+        self.data_dir = (resolved.data_dir or _default_data_dir()).expanduser().absolute()
+        self.as_json = resolved.as_json
+        self.verbose = resolved.verbose
+        self.out = SafeConsole(sys.stdout)
+        self.err = SafeConsole(sys.stderr)
+
+    @property
+    def embedded(self) -> bool:
+        """True when the server lives in this process and ends with it."""
+        return self.server is None
+
+    @contextmanager
+    def connect(self) -> Iterator[Client]:
+        """A client of the given server, or of an embedded one that ends with the context; raises as both."""
+        from tunix_rt import Client
+
+        if self.server is None:
+            with self.embedded_client(self.data_dir) as client:
+                yield client
+            return
+        with Client(self.server, on_waiting=self._say_waiting) as client:
+            yield client
+
+    @contextmanager
+    def embedded_client(self, data_dir: Path) -> Iterator[Client]:
+        """A client of a server inside this process, which ends with the context.
+
+        Raises TunixRtError when the folder is in use or cannot be written, ModuleNotFoundError when what the
+        server needs is not installed.
+        """
+        import tunix_rt_local
+        from tunix_rt import Client
+
+        with tunix_rt_local.embedded(data_dir) as server, Client(server.address) as client:
+            _graces_s.append(server.grace_s)
+            yield client
+
+    def check_detached(self, detach: bool) -> None:
+        """Raise typer.BadParameter for `--detach` without a server that goes on."""
+        if detach and self.embedded:
+            raise typer.BadParameter("--detach needs a server: the embedded one ends with this command")
+
+    @contextmanager
+    def waiting_for(self, job: str, look: str) -> Iterator[None]:
+        """Around the wait for ``job``: on Ctrl-C says what becomes of it and leaves with exit code 130.
+
+        ``look`` is the command that looks at it later.
+        """
+        becomes = (
+            "stops now and goes on at the next start" if self.embedded else "keeps running on the server"
+        )
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.leave_interrupted(f"the {job} {becomes}; look with: {look}")
+
+    def leave_interrupted(self, told: str) -> NoReturn:
+        """Say what becomes of the work that Ctrl-C broke off, and leave with exit code 130."""
+        self.err.print(f"interrupted: {told}", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+    def progress(self) -> Reporter:
+        """Where long work shows how far it has come: bars on a terminal, a line now and then elsewhere."""
+        from tunix_rt.cli.progress import LineReporter, LiveReporter, SilentReporter
+
+        if self.as_json:
+            return SilentReporter()
+        return LiveReporter(self.err) if self.err.is_terminal else LineReporter(self.err)
+
+    def say(self, text: str) -> None:
+        """A line for people on stderr; nothing with --json."""
+        if not self.as_json:
+            self.err.print(text, highlight=False)
+
+    def _say_waiting(self, server: str) -> None:
+        # With --json too: standard output stays the document alone.
+        self.err.print(f"waiting for the server at {server}, which gives no answer yet; stop with Ctrl-C")
+
+    def fail(self, lines: Iterable[str]) -> None:
+        """Prints an error on stderr, its first line behind `error:`."""
+        for number, line in enumerate(lines):
+            if number == 0:
+                self.err.print("error:", style="bold red", end=" ")
+            self.err.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def print_json(self, document: Any) -> None:
+        """One JSON document on stdout."""
+        sys.stdout.write(json_text(document, sys.stdout.encoding) + "\n")
+
+    def show(self, message: Shown, print_it: Callable[[Console, Shown], None]) -> None:
+        """A message of the contract in the form that was asked for: JSON, or as ``print_it`` prints it."""
+        if self.as_json:
+            self.print_message(message)
         else:
-            line = f"interrupted: the {job} keeps running on the server; look with: {look}"
-        session.err.print(line, markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(_INTERRUPTED) from None
+            print_it(self.out, message)
+
+    def print_message(self, message: Message) -> None:
+        """A message of the contract as JSON."""
+        self.print_json(as_document(message))
+
+    def print_messages(self, messages: Iterable[Message]) -> None:
+        """Messages of the contract as one JSON array, written as they come."""
+        separator = "[\n  "
+        for message in messages:
+            body = json_text(as_document(message), sys.stdout.encoding).replace("\n", "\n  ")
+            sys.stdout.write(separator + body)
+            separator = ",\n  "
+        sys.stdout.write("[]\n" if separator == "[\n  " else "\n]\n")
+
+    def set_up_logging(self) -> None:
+        """Log lines go to stderr: errors always, more with -v and -vv.
+
+        What an embedded server warns of, such as a job that failed, the command says itself.
+        """
+        levels = (logging.ERROR, logging.INFO, logging.DEBUG)
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(_VisibleFormatter("%(levelname).1s %(name)s: %(message)s"))
+        logging.basicConfig(level=levels[min(self.verbose, 2)], handlers=[handler], force=True)
+        if not self.verbose:
+            # A command that ends early breaks off calls of its embedded server: gRPC prints a traceback.
+            logging.getLogger("grpc").setLevel(logging.CRITICAL)
+
+
+def as_document(message: Message) -> Any:
+    """A message in protobuf's JSON mapping, under the field names of the contract, zero values included."""
+    from google.protobuf.json_format import MessageToDict
+
+    return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+
+
+def _default_data_dir() -> Path:
+    from platformdirs import user_data_path
+
+    return user_data_path("tunix-rt", appauthor=False)
+
+
+class _VisibleFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from enum import StrEnum
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, Literal, Self
 
 import typer
 from google.protobuf.json_format import ParseDict
@@ -34,35 +33,12 @@ from tunix_rt.formats import (
 )
 from tunix_rt.importing import ImportResult, ImportStoppedError, RefusedTrace, import_traces
 
-
-class Duplicates(StrEnum):
-    """What becomes of a trace whose content is stored already."""
-
-    SKIP = "skip"
-    KEEP = "keep"
-
-
+Format = Literal["auto", "native", "gsm8k", "chat", "dataset", "parquet"]
+OnError = Literal["stop", "skip"]
+Duplicates = Literal["skip", "keep"]
 DuplicatesOption = Annotated[
     Duplicates, typer.Option("--duplicates", help="Traces whose content is stored already.")
 ]
-
-
-class Format(StrEnum):
-    """What the lines of a file hold."""
-
-    AUTO = "auto"
-    NATIVE = "native"
-    GSM8K = "gsm8k"
-    CHAT = "chat"
-    DATASET = "dataset"
-    PARQUET = "parquet"
-
-
-class OnError(StrEnum):
-    """What a bad line does."""
-
-    STOP = "stop"
-    SKIP = "skip"
 
 
 @command(
@@ -84,19 +60,17 @@ def import_(
             metavar="FILE", help="JSON lines, may be compressed by gzip or Zstandard; Parquet; - is stdin."
         ),
     ],
-    format: Annotated[
-        Format, typer.Option("--format", "-f", help="What its lines or rows hold.")
-    ] = Format.AUTO,
+    format: Annotated[Format, typer.Option("--format", "-f", help="What its lines or rows hold.")] = "auto",
     column: Annotated[
         list[str] | None,
         typer.Option(
             "--column", metavar="FIELD=COLUMN", help="Parquet: the column of a field (may be repeated)."
         ),
     ] = None,
-    duplicates: DuplicatesOption = Duplicates.SKIP,
+    duplicates: DuplicatesOption = "skip",
     on_error: Annotated[
         OnError, typer.Option("--on-error", help="What becomes of an import with a bad line.")
-    ] = OnError.STOP,
+    ] = "stop",
     errors: Annotated[
         Path | None,
         typer.Option(
@@ -110,7 +84,7 @@ def import_(
     no good line.
     """
     _check_errors_file(on_error, errors)
-    records = _begun(read_records(file, format.value, columns=_mapping(column or ())), file)
+    records = _begun(read_records(file, format, columns=_mapping(column or ())), file)
     total = _total(file)
     if errors is None:
         with session.connect() as client:
@@ -153,7 +127,7 @@ def _mapping(given: Iterable[str]) -> dict[str, str]:
 
 
 def _check_errors_file(on_error: OnError, errors: Path | None) -> None:
-    if on_error is OnError.STOP:
+    if on_error == "stop":
         if errors is not None:
             raise typer.BadParameter("--errors goes with --on-error skip")
     elif errors is None or str(errors) == "-":
@@ -191,7 +165,7 @@ def generate(
         Path | None,
         typer.Option("--output", "-o", help="Write JSON lines here (- for stdout) instead of storing."),
     ] = None,
-    duplicates: DuplicatesOption = Duplicates.SKIP,
+    duplicates: DuplicatesOption = "skip",
 ) -> None:
     """Make arithmetic and word problems with correct steps, and store them."""
     traces = (ParseDict(trace.to_dict(), v1.Trace()) for trace in problems.generated(count))
@@ -229,7 +203,7 @@ def store(
             result = import_traces(
                 client,
                 traces,
-                duplicate_policy=duplicates.value,
+                duplicate_policy=duplicates,
                 on_progress=show,
                 on_refused=bad.refused if bad is not None else None,
             )

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from enum import StrEnum
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,33 +14,101 @@ from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, group
 from tunix_rt.cli.options import (
     DTYPE_HELP,
-    DTYPES,
-    METHODS,
-    REMATS,
-    SCHEDULES,
-    Dtype,
-    Method,
-    Remat,
-    Schedule,
+    DetachOption,
+    Shown,
+    SpecOptions,
     checkpoint_name,
     dataset_name,
     resource_name,
     short_name,
+    spec_options,
 )
 from tunix_rt.cli.progress import training_progress
-from tunix_rt.cli.session import Session, waiting_for
+from tunix_rt.cli.session import Session
 from tunix_rt.cli.training_view import print_training_job, print_training_plan
+from tunix_rt.loop.config import TrainingConfig
+from tunix_rt.loop.specs import filled
 
 app = group("Fine-tune a base model on a dataset.")
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The training job's name or id.")]
-DetachOption = Annotated[bool, typer.Option("--detach", help="Do not wait for the job (with a server only).")]
-
 
 _LORA = "LoRA adapter"
 _OPTIMIZER = "Optimizer"
 _MEMORY = "Memory and devices"
 _CHECKPOINTS = "Validation and checkpoints"
+_SHOWN = {
+    "method": Shown(
+        "lora: an adapter; qlora: one beside weights of 4 bits; full: all weights.", default="lora"
+    ),
+    "epochs": Shown("Passes over the training split. \\[default: 1]"),
+    "max_steps": Shown("Optimizer steps, instead of --epochs."),
+    "rows_per_batch": Shown("Rows that one step learns from. \\[default: 8]"),
+    "tokens_per_batch": Shown("The same in tokens: a multiple of --max-length."),
+    "gradient_accumulation_steps": Shown(
+        "Compute a batch in this many parts, which needs less memory and gives the same step. \\[default: 1]",
+        _MEMORY,
+        ("--gradient-accumulation",),
+    ),
+    "remat": Shown(
+        "What of a layer is kept for the backward pass; none is the most, full the least memory.",
+        _MEMORY,
+        default="dots",
+    ),
+    "fsdp": Shown("Devices that share rows. \\[default: 1]", _MEMORY),
+    "tp": Shown("Devices that share a layer. \\[default: 1]", _MEMORY),
+    "max_length": Shown("Tokens in a row. \\[default: 256]"),
+    "packing": Shown("Put several examples into a row.", default=True),
+    "dtype": Shown(DTYPE_HELP, default="auto"),
+    "seed": Shown("Of the adapter's first values and the data order."),
+    "validation_interval_steps": Shown(
+        "Steps between validations. \\[default: only at the end]", _CHECKPOINTS, ("--validation-interval",)
+    ),
+    "checkpoint_interval_steps": Shown(
+        "Steps between checkpoints, from which an interrupted job goes on; 0: only at the end. "
+        "\\[default: 50]",
+        _CHECKPOINTS,
+        ("--checkpoint-interval",),
+    ),
+    "keep_best_checkpoint": Shown(
+        "Keep the checkpoint with the lowest validation loss too.", _CHECKPOINTS, ("--keep-best",)
+    ),
+    "patience": Shown(
+        "Stop after N validations in a row whose loss did not fall.",
+        _CHECKPOINTS,
+        ("--early-stopping",),
+        metavar="N",
+    ),
+    "min_delta": Shown("A fall must be more than this to count. \\[default: 0]", _CHECKPOINTS),
+    "rank": Shown("Rank. \\[default: 16]", _LORA),
+    "alpha": Shown("Scale numerator. \\[default: twice the rank]", _LORA),
+    "target_modules": Shown(
+        "A projection that gets one (may be repeated). \\[default: all seven]", _LORA, ("--target-module",)
+    ),
+    "learning_rate": Shown("Its peak. \\[default: 0.001]", _OPTIMIZER, ("--learning-rate", "--lr")),
+    "schedule": Shown("How the rate falls.", _OPTIMIZER, default="linear"),
+    "warmup_steps": Shown("Steps of warm-up. \\[default: 0]", _OPTIMIZER),
+    "weight_decay": Shown("AdamW's. \\[default: 0]", _OPTIMIZER),
+    "beta1": Shown("AdamW's. \\[default: 0.9]", _OPTIMIZER),
+    "beta2": Shown("AdamW's. \\[default: 0.999]", _OPTIMIZER),
+    "epsilon": Shown("AdamW's. \\[default: 1e-8]", _OPTIMIZER),
+    "max_grad_norm": Shown("Gradient clipping; 0: none. \\[default: 1]", _OPTIMIZER),
+}
+
+
+@spec_options(TrainingConfig, _SHOWN, without=["base_model"])
+class TrainingOptions(SpecOptions):
+    """What is trained, and how."""
+
+    def spec(self, base_model: str, dataset: str) -> v1.TrainingSpec:
+        """The spec; raises typer.BadParameter."""
+        values = self.values()
+        stopping = values["early_stopping"]
+        if stopping["patience"] is None:
+            if stopping["min_delta"] is not None:
+                raise typer.BadParameter("--min-delta needs --early-stopping")
+            del values["early_stopping"]
+        return filled(v1.TrainingSpec(base_model=base_model, dataset=dataset), values)
 
 
 @command(
@@ -67,188 +134,15 @@ def start(
             show_default=False,
         ),
     ],
-    method: Annotated[
-        Method,
-        typer.Option(
-            "--method", help="lora: an adapter; qlora: one beside weights of 4 bits; full: all weights."
-        ),
-    ] = Method.LORA,
-    epochs: Annotated[
-        float | None, typer.Option("--epochs", help="Passes over the training split. \\[default: 1]")
-    ] = None,
-    max_steps: Annotated[
-        int | None, typer.Option("--max-steps", help="Optimizer steps, instead of --epochs.")
-    ] = None,
-    rows_per_batch: Annotated[
-        int | None,
-        typer.Option("--rows-per-batch", help="Rows that one step learns from. \\[default: 8]"),
-    ] = None,
-    tokens_per_batch: Annotated[
-        int | None,
-        typer.Option("--tokens-per-batch", help="The same in tokens: a multiple of --max-length."),
-    ] = None,
-    gradient_accumulation: Annotated[
-        int | None,
-        typer.Option(
-            "--gradient-accumulation",
-            help="Compute a batch in this many parts, which needs less memory and gives the same step. "
-            "\\[default: 1]",
-            rich_help_panel=_MEMORY,
-        ),
-    ] = None,
-    remat: Annotated[
-        Remat,
-        typer.Option(
-            "--remat",
-            help="What of a layer is kept for the backward pass; none is the most, full the least memory.",
-            rich_help_panel=_MEMORY,
-        ),
-    ] = Remat.DOTS,
-    fsdp: Annotated[
-        int | None,
-        typer.Option("--fsdp", help="Devices that share rows. \\[default: 1]", rich_help_panel=_MEMORY),
-    ] = None,
-    tp: Annotated[
-        int | None,
-        typer.Option("--tp", help="Devices that share a layer. \\[default: 1]", rich_help_panel=_MEMORY),
-    ] = None,
-    max_length: Annotated[
-        int | None, typer.Option("--max-length", help="Tokens in a row. \\[default: 256]")
-    ] = None,
-    packing: Annotated[
-        bool, typer.Option("--packing/--no-packing", help="Put several examples into a row.")
-    ] = True,
-    dtype: Annotated[Dtype, typer.Option("--dtype", help=DTYPE_HELP)] = Dtype.AUTO,
-    seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Of the adapter's first values and the data order.")
-    ] = 0,
-    validation_interval: Annotated[
-        int | None,
-        typer.Option(
-            "--validation-interval",
-            help="Steps between validations. \\[default: only at the end]",
-            rich_help_panel=_CHECKPOINTS,
-        ),
-    ] = None,
-    checkpoint_interval: Annotated[
-        int | None,
-        typer.Option(
-            "--checkpoint-interval",
-            help="Steps between checkpoints, from which an interrupted job goes on; 0: only at the end. "
-            "\\[default: 50]",
-            rich_help_panel=_CHECKPOINTS,
-        ),
-    ] = None,
-    keep_best: Annotated[
-        bool,
-        typer.Option(
-            "--keep-best",
-            help="Keep the checkpoint with the lowest validation loss too.",
-            rich_help_panel=_CHECKPOINTS,
-        ),
-    ] = False,
-    early_stopping: Annotated[
-        int | None,
-        typer.Option(
-            "--early-stopping",
-            metavar="N",
-            help="Stop after N validations in a row whose loss did not fall.",
-            rich_help_panel=_CHECKPOINTS,
-        ),
-    ] = None,
-    min_delta: Annotated[
-        float | None,
-        typer.Option(
-            "--min-delta",
-            help="A fall must be more than this to count. \\[default: 0]",
-            rich_help_panel=_CHECKPOINTS,
-        ),
-    ] = None,
-    rank: Annotated[
-        int | None, typer.Option("--rank", help="Rank. \\[default: 16]", rich_help_panel=_LORA)
-    ] = None,
-    alpha: Annotated[
-        float | None,
-        typer.Option("--alpha", help="Scale numerator. \\[default: twice the rank]", rich_help_panel=_LORA),
-    ] = None,
-    target_module: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--target-module",
-            help="A projection that gets one (may be repeated). \\[default: all seven]",
-            rich_help_panel=_LORA,
-        ),
-    ] = None,
-    learning_rate: Annotated[
-        float | None,
-        typer.Option(
-            "--learning-rate", "--lr", help="Its peak. \\[default: 0.001]", rich_help_panel=_OPTIMIZER
-        ),
-    ] = None,
-    schedule: Annotated[
-        Schedule, typer.Option("--schedule", help="How the rate falls.", rich_help_panel=_OPTIMIZER)
-    ] = Schedule.LINEAR,
-    warmup_steps: Annotated[
-        int | None,
-        typer.Option("--warmup-steps", help="Steps of warm-up. \\[default: 0]", rich_help_panel=_OPTIMIZER),
-    ] = None,
-    weight_decay: Annotated[
-        float | None,
-        typer.Option("--weight-decay", help="AdamW's. \\[default: 0]", rich_help_panel=_OPTIMIZER),
-    ] = None,
-    beta1: Annotated[
-        float | None, typer.Option("--beta1", help="AdamW's. \\[default: 0.9]", rich_help_panel=_OPTIMIZER)
-    ] = None,
-    beta2: Annotated[
-        float | None, typer.Option("--beta2", help="AdamW's. \\[default: 0.999]", rich_help_panel=_OPTIMIZER)
-    ] = None,
-    epsilon: Annotated[
-        float | None, typer.Option("--epsilon", help="AdamW's. \\[default: 1e-8]", rich_help_panel=_OPTIMIZER)
-    ] = None,
-    max_grad_norm: Annotated[
-        float | None,
-        typer.Option(
-            "--max-grad-norm", help="Gradient clipping; 0: none. \\[default: 1]", rich_help_panel=_OPTIMIZER
-        ),
-    ] = None,
+    wanted: TrainingOptions,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, show what the job would do, and stop there.")
     ] = False,
     detach: DetachOption = False,
 ) -> None:
     """Train on a dataset, and wait for it."""
-    check_detached(session, detach)
-    spec = v1.TrainingSpec(
-        base_model=base_model,
-        dataset=dataset_name(dataset),
-        method=METHODS[method],
-        lora=v1.LoraConfig(rank=rank, alpha=alpha, target_modules=target_module or ()),
-        optimizer=v1.OptimizerConfig(
-            learning_rate=learning_rate,
-            schedule=SCHEDULES[schedule],
-            warmup_steps=warmup_steps,
-            weight_decay=weight_decay,
-            beta1=beta1,
-            beta2=beta2,
-            epsilon=epsilon,
-            max_grad_norm=max_grad_norm,
-        ),
-        max_steps=max_steps,
-        epochs=epochs,
-        rows_per_batch=rows_per_batch,
-        tokens_per_batch=tokens_per_batch,
-        gradient_accumulation_steps=gradient_accumulation,
-        remat=REMATS[remat],
-        mesh=v1.MeshShape(fsdp=fsdp, tp=tp),
-        max_length=max_length,
-        packing=packing,
-        dtype=DTYPES[dtype],
-        seed=seed,
-        validation_interval_steps=validation_interval,
-        checkpoint_interval_steps=checkpoint_interval,
-        keep_best_checkpoint=keep_best,
-        early_stopping=_early_stopping(early_stopping, min_delta),
-    )
+    session.check_detached(detach)
+    spec = wanted.spec(base_model, dataset_name(dataset))
     with session.connect() as client:
         with session.progress() as progress:
             checking = progress.bar("checking the dataset")
@@ -258,21 +152,11 @@ def start(
                 job = client.trainer.create_training_job(spec)
             checking.finish()
         if not dry_run:
-            job = follow(session, client, job, detach=detach)
-    if not dry_run:
-        show_training_job(session, job)
-    elif session.as_json:
-        session.print_message(plan)
+            job = _follow(session, client, job, detach=detach)
+    if dry_run:
+        session.show(plan, print_training_plan)
     else:
-        print_training_plan(session.out, plan)
-
-
-def _early_stopping(patience: int | None, min_delta: float | None) -> v1.EarlyStopping | None:
-    if patience is None:
-        if min_delta is not None:
-            raise typer.BadParameter("--min-delta needs --early-stopping")
-        return None
-    return v1.EarlyStopping(patience=patience, min_delta=min_delta)
+        session.show(job, print_training_job)
 
 
 @command(app, "watch", example="tunix-rt train watch $JOB --server localhost:50050")
@@ -281,7 +165,7 @@ def watch(session: Session, job: JobArgument) -> None:
     name = resource_name("trainingJobs", job)
     with session.connect() as client:
         ended = wait_for_job(session, client, name, show_log=True)
-    show_training_job(session, ended)
+    session.show(ended, print_training_job)
 
 
 @command(app, "list", example="tunix-rt train list --limit 5")
@@ -317,7 +201,7 @@ def show(session: Session, job: JobArgument) -> None:
     name = resource_name("trainingJobs", job)
     with session.connect() as client:
         found = client.trainer.get_training_job(name)
-    show_training_job(session, found)
+    session.show(found, print_training_job)
 
 
 @command(app, "cancel", example="tunix-rt train cancel $JOB --server localhost:50050")
@@ -326,7 +210,7 @@ def cancel(session: Session, job: JobArgument) -> None:
     name = resource_name("trainingJobs", job)
     with session.connect() as client:
         found = client.trainer.cancel_training_job(name)
-    show_training_job(session, found)
+    session.show(found, print_training_job)
 
 
 @command(
@@ -340,21 +224,14 @@ def resume(
     detach: DetachOption = False,
 ) -> None:
     """Go on with a failed or cancelled job from its latest checkpoint, and wait for it."""
-    check_detached(session, detach)
+    session.check_detached(detach)
     name = resource_name("trainingJobs", job)
     with session.connect() as client:
-        resumed = follow(session, client, client.trainer.resume_training_job(name), detach=detach)
-    show_training_job(session, resumed)
+        resumed = _follow(session, client, client.trainer.resume_training_job(name), detach=detach)
+    session.show(resumed, print_training_job)
 
 
-class Format(StrEnum):
-    """How a checkpoint's files are laid out."""
-
-    PEFT = "peft"
-    HF = "hf"
-
-
-_FORMATS = {Format.PEFT: v1.CHECKPOINT_FORMAT_PEFT, Format.HF: v1.CHECKPOINT_FORMAT_HUGGING_FACE}
+_FORMATS = {"peft": v1.CHECKPOINT_FORMAT_PEFT, "hf": v1.CHECKPOINT_FORMAT_HUGGING_FACE}
 
 
 @command(
@@ -370,11 +247,11 @@ def export(
     job: Annotated[str, typer.Argument(metavar="JOB", help="A training job or one of its checkpoints.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="A folder that is new or empty.")],
     format: Annotated[
-        Format,
+        Literal["peft", "hf"],
         typer.Option(
             "--format", "-f", help="peft: the adapter; hf: a whole model, the adapter merged into it."
         ),
-    ] = Format.HF,
+    ] = "hf",
 ) -> None:
     """Write a checkpoint as `peft` or `transformers` loads it.
 
@@ -384,7 +261,7 @@ def export(
         raise typer.BadParameter(f"{output} is there already; give a folder that is new or empty")
     with session.connect() as client, session.progress() as progress:
         name = checkpoint_name(client, job)
-        making = progress.bar(f"making {format.value} files")
+        making = progress.bar(f"making {format} files")
         made = client.trainer.export_checkpoint(name, _FORMATS[format])
         making.finish()
         _download(session, client, made, output.absolute())
@@ -433,19 +310,13 @@ def show_training_job(session: Session, job: v1.TrainingJob) -> None:
 def wait_for_job(session: Session, client: Client, name: str, *, show_log: bool = False) -> v1.TrainingJob:
     """The job, once it has succeeded; raises JobFailedError."""
     look = f"tunix-rt train watch {short_name(name)}"
-    with session.progress() as progress, waiting_for(session, "training job", look):
+    with session.progress() as progress, session.waiting_for("training job", look):
         return jobs.wait_for_training_job(
             client, name, on_event=training_progress(progress, show_log=show_log)
         )
 
 
-def check_detached(session: Session, detach: bool) -> None:
-    """Raise typer.BadParameter for ``detach`` without a server that goes on."""
-    if detach and session.embedded:
-        raise typer.BadParameter("--detach needs a server: the embedded one ends with this command")
-
-
-def follow(session: Session, client: Client, job: v1.TrainingJob, *, detach: bool) -> v1.TrainingJob:
+def _follow(session: Session, client: Client, job: v1.TrainingJob, *, detach: bool) -> v1.TrainingJob:
     """The job once it has succeeded or, with ``detach``, as it is; its name is said first."""
     if detach:
         return job

@@ -206,7 +206,7 @@ class LoopConfig(Section):
 
     def with_inputs_from(self, folder: Path) -> LoopConfig:
         """This config with relative input files taken from ``folder``."""
-        changes: dict[str, Any] = Field({})
+        changes: dict[str, Any] = {}
         if self.traces is not None and self.traces.file is not None:
             changes["traces"] = self.traces.model_copy(update={"file": folder / self.traces.file})
         if self.eval_set.file is not None:

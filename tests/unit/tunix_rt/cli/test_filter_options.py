@@ -8,15 +8,17 @@ import pytest
 import typer
 from google.protobuf.json_format import MessageToDict
 
-from tunix_rt.cli.options import FilterOptions, trace_filter
+from tunix_rt.cli.options import FilterOptions
 
 
 def test_no_filter_is_no_message() -> None:
-    assert trace_filter() is None
+    assert FilterOptions().filter() is None
 
 
 def test_filter_reads_typed_values() -> None:
-    made = trace_filter(["gsm8k"], "apples", ["grade=3", "ok=true", "note=three", "id", "list=[1]", "eq=a=b"])
+    made = FilterOptions(
+        ["gsm8k"], "apples", ["grade=3", "ok=true", "note=three", "id", "list=[1]", "eq=a=b"]
+    ).filter()
     assert made is not None
     assert MessageToDict(made) == {
         "sources": ["gsm8k"],
@@ -34,7 +36,7 @@ def test_filter_reads_typed_values() -> None:
 
 def test_filter_needs_a_key() -> None:
     with pytest.raises(typer.BadParameter, match="KEY=VALUE"):
-        trace_filter(where=["=3"])
+        FilterOptions(where=["=3"]).filter()
 
 
 def test_every_option_is_in_the_filter() -> None:
@@ -69,14 +71,14 @@ def test_every_option_is_in_the_filter() -> None:
 )
 def test_an_age_is_a_time_before_now(given: str, age: timedelta) -> None:
     before = datetime.now(UTC)
-    made = trace_filter(created_after=given)
+    made = FilterOptions(created_after=given).filter()
     assert made is not None
     moment = made.created_from.ToDatetime(tzinfo=UTC)
     assert before - age <= moment <= datetime.now(UTC) - age
 
 
 def test_a_time_without_a_zone_is_local() -> None:
-    made = trace_filter(created_before="2026-01-31")
+    made = FilterOptions(created_before="2026-01-31").filter()
     assert made is not None
     local = datetime(2026, 1, 31).astimezone(UTC)
     assert made.created_before.ToDatetime(tzinfo=UTC) == local
@@ -85,10 +87,10 @@ def test_a_time_without_a_zone_is_local() -> None:
 @pytest.mark.parametrize("given", ["yesterday", "2026-13-01", "5", "99999999999999d", ""])
 def test_what_is_no_time_is_refused(given: str) -> None:
     with pytest.raises(typer.BadParameter, match=r"--created-after .* is no time; give 2026-01-31"):
-        trace_filter(created_after=given)
+        FilterOptions(created_after=given).filter()
 
 
 @pytest.mark.parametrize("given", ["structure", "structure=", "=5", "structure=high", "structure=nan"])
 def test_what_is_no_score_is_refused(given: str) -> None:
     with pytest.raises(typer.BadParameter, match="CRITERION=VALUE"):
-        trace_filter(min_score=[given])
+        FilterOptions(min_score=[given]).filter()

@@ -1,18 +1,34 @@
-"""Chat templates and names as they are typed."""
+"""Options that fill specs, and chat templates and names as they are typed."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import typer
+from pydantic import Field
+from typer.testing import CliRunner
 
 from tunix_rt import v1
-from tunix_rt.cli.options import chat_template, checkpoint_name, dataset_name, resource_name, short_name
+from tunix_rt.cli.command import command, single
+from tunix_rt.cli.options import (
+    Shown,
+    SpecOptions,
+    chat_template,
+    checkpoint_name,
+    dataset_name,
+    resource_name,
+    short_name,
+    spec_options,
+)
+from tunix_rt.cli.session import Session
+from tunix_rt.cli.training import app as training
 from tunix_rt.errors import NotFoundError
+from tunix_rt.schema import Int32, Section, Seed
 
 
 class Trainer:
@@ -43,6 +59,82 @@ class Client:
 
 
 CLIENT: Any = Client()
+
+
+class Part(Section):
+    """What is part of a spec."""
+
+    depth: Int32 | None = None
+    """Layers of it, 1-9; left out: 3."""
+
+
+class Settings(Section):
+    """A spec that nobody wrote options for."""
+
+    part: Part = Part()
+    smoothing: float | None = None
+    """How much, in [0, 1). Left out: `0.1`. It is slow."""
+    mixed: bool | None = None
+    kind: Literal["soft", "hard"] | None = None
+    names: list[str] = Field([])
+    seed: Seed = 0
+
+
+@spec_options(Settings, {"kind": Shown("Which.", default="soft")})
+class Wanted(SpecOptions):
+    """Its options."""
+
+
+def run_wanted(*arguments: str) -> Any:
+    app = single()
+    given: list[dict[str, Any]] = []
+
+    @command(app, "probe", example="probe")
+    def probe(_session: Session, wanted: Wanted) -> None:
+        """Probe."""
+        given.append(wanted.values())
+
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "200", "TERM": "dumb"})
+    return given[0] if given else result.output
+
+
+def test_a_field_of_the_contract_has_an_option_without_a_line_for_it() -> None:
+    assert run_wanted() == {
+        "part": {"depth": None},
+        "smoothing": None,
+        "mixed": None,
+        "kind": "soft",
+        "names": None,
+        "seed": 0,
+    }
+    given = run_wanted(
+        *("--depth", "2", "--smoothing", "0.5", "--no-mixed", "--kind", "hard"),
+        *("--names", "a", "--names", "b", "--seed", "7"),
+    )
+    assert given == {
+        "part": {"depth": 2},
+        "smoothing": 0.5,
+        "mixed": False,
+        "kind": "hard",
+        "names": ["a", "b"],
+        "seed": 7,
+    }
+    shown = run_wanted("--help")
+    assert "How much, in [0, 1). It is slow. [default: 0.1]" in shown
+    assert "Layers of it, 1-9. [default: 3]" in shown
+
+
+def leaves(message: Any) -> Iterator[str]:
+    for field in message.fields:
+        if field.message_type is None:
+            yield field.name
+        else:
+            yield from leaves(field.message_type)
+
+
+def test_every_field_of_a_training_spec_can_be_typed() -> None:
+    options: Any = typer.main.get_command(training).commands["start"]
+    assert set(leaves(v1.TrainingSpec.DESCRIPTOR)) <= {option.name for option in options.params}
 
 
 def test_builtin_template_with_system_instruction() -> None:
