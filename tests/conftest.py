@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from support.postgres import fresh_database, postgres_server
+from support.postgres import Databases, postgres_server
 
 # JAX reads these when it is imported. Tests, and the processes that they start, compile the same programs
 # many times over otherwise.
@@ -69,6 +70,11 @@ def pytest_runtest_setup() -> None:
     compiler.get_compile_options = get_compile_options
 
 
+def pytest_collection_finish() -> None:
+    """What was imported stays: the garbage collector need not look through it again and again."""
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _optimized(request: pytest.FixtureRequest) -> Iterator[None]:
     """Lets a test marked ``optimized``, and the processes that it starts, compile as users do."""
@@ -96,10 +102,16 @@ def postgres_server_url() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def postgres_databases(postgres_server_url: str) -> Databases:
+    """Empty databases of that server."""
+    return Databases(postgres_server_url)
+
+
 @pytest.fixture
-def postgres_url(postgres_server_url: str) -> Iterator[str]:
+def postgres_url(postgres_databases: Databases) -> Iterator[str]:
     """URL of an empty PostgreSQL database of the test's own."""
-    with fresh_database(postgres_server_url) as url:
+    with postgres_databases.one() as url:
         yield url
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import grpc
 import pytest
 
 from support.serving import fields, refused, served_at
+from support.timing import cheaply
 from support.traces import step, trace
 from tunix_rt import v1
 from tunix_rt_trace_store.settings import TraceStoreSettings
@@ -179,19 +179,17 @@ async def test_a_call_with_two_million_entries_costs_next_to_nothing(
     channel: grpc.aio.Channel, method: str
 ) -> None:
     call = channel.unary_unary(f"/tunix_rt.v1.TraceStore/{method}")
-    began = time.process_time()
-    error = await refused(call(b"\x0a\x00" * 2_000_000))
-    assert (error.code, error.reason) == ("INVALID_ARGUMENT", "TOO_MANY_ENTRIES")
     # One took half a minute of the server once.
-    assert time.process_time() - began < 2
+    with cheaply(2):
+        error = await refused(call(b"\x0a\x00" * 2_000_000))
+    assert (error.code, error.reason) == ("INVALID_ARGUMENT", "TOO_MANY_ENTRIES")
 
 
 async def test_small_traces_with_very_many_empty_steps_are_refused_at_once(store: Any) -> None:
     trace = v1.Trace(steps=[v1.TraceStep()] * 1_000)
-    began = time.process_time()
-    error = await refused(store.BatchCreateTraces(v1.BatchCreateTracesRequest(traces=[trace] * 1_000)))
+    with cheaply(5):
+        error = await refused(store.BatchCreateTraces(v1.BatchCreateTracesRequest(traces=[trace] * 1_000)))
     assert (error.code, error.reason) == ("INVALID_ARGUMENT", "TRACE_INVALID")
-    assert time.process_time() - began < 5
 
 
 async def test_metadata_of_very_many_values_is_refused(store: Any) -> None:

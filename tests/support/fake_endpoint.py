@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 
 @dataclass(frozen=True)
@@ -101,11 +104,14 @@ def answering(
         request_queue_size = 64  # Of more connections at once some would be reset.
 
     server = Server(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    # Each client would read the certificates of this computer first, and none of them is used.
+    no_certificates = patch.dict(os.environ, SSL_CERT_FILE="", SSL_CERT_DIR=str(Path(__file__).parent))
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     endpoint.url = f"http://127.0.0.1:{server.server_port}/v1"
     try:
-        yield endpoint
+        with no_certificates:
+            yield endpoint
     finally:
         server.shutdown()
         server.server_close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from itertools import product
 from typing import Any, Final
@@ -11,6 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from support.timing import cheaply
 from tunix_rt_evaluator.eval_sets.model import EvalItem
 from tunix_rt_evaluator.evaluations.grade import UNCLOSED, graded
 from tunix_rt_evaluator.evaluations.results import Generation, ItemResult
@@ -272,9 +272,8 @@ def test_an_output_of_a_megabyte_that_opens_10_000_thoughts_is_graded_in_no_time
     thoughts = ["<think>" + "12 " * 33, "<think>12</think>" + "so " * 29, '"</think>"`<think>`\n```\n' * 4]
     for thought in thoughts:
         output = thought * 10_000
-        began = time.process_time()
-        result = result_of(question, output + "</think>14")
-        assert time.process_time() - began < 1
+        with cheaply(1):
+            result = result_of(question, output + "</think>14")
         assert result.verdict.correct
         assert not result_of(question, output + "<think>14").verdict.correct
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import logging
 import random
 import re
-import time
 from collections import Counter
 from itertools import permutations
 from typing import Any
@@ -17,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.mathematics import KINDS, unequal, value_of
+from support.timing import cheaply
 from tunix_rt_evaluator.grading.formulas.computing import TooLarge, Undefined
 from tunix_rt_evaluator.grading.formulas.equality import equal
 from tunix_rt_evaluator.grading.formulas.scalars import Unproven
@@ -378,8 +378,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE, ids=lambda text: text[:24])
 def test_a_hostile_formula_is_settled_soon(text: str) -> None:
-    begin = time.process_time()
-    for other in ("12", "x", text + "+1", f"{{{text}}}"):
-        assert not same("12", text)
-        same(text, other)
-    assert time.process_time() - begin < 3
+    with cheaply(3):
+        for other in ("12", "x", text + "+1", f"{{{text}}}"):
+            assert not same("12", text)
+            same(text, other)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
+from support.timing import cheaply
 from tunix_rt_evaluator.eval_sets.model import EvalItem
 from tunix_rt_evaluator.grading import sandbox
 from tunix_rt_evaluator.grading.model import CannotGrade
@@ -28,9 +28,8 @@ def test_a_pattern_that_takes_for_ever_is_one_failed_grade() -> None:
 
 
 def test_a_megabyte_of_what_is_only_nearly_the_answer_is_graded_at_once() -> None:
-    began = time.process_time()
-    assert not GRADING.grade(item("contains", ["5"]), "5! " * 340_000).correct
-    assert time.process_time() - began < 5
+    with cheaply(5):
+        assert not GRADING.grade(item("contains", ["5"]), "5! " * 340_000).correct
 
 
 def test_mathematics_that_takes_for_ever_is_one_failed_grade(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.timing import cheaply
 from tunix_rt_evaluator.eval_sets.model import EvalItem
 from tunix_rt_evaluator.grading.reading.answers import read_answer
 from tunix_rt_evaluator.grading.reading.numbers import find_numbers
@@ -104,28 +105,26 @@ def test_an_answer_is_read_with_what_makes_another_of_it(output: str, text: str)
     assert answer.text == text
 
 
-# What grows with the square of the length takes hours here, not the second or two of what does not.
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("text", "count"),
     [
-        ("1 " * 100_000, 100_000),
-        ("1" + " " * 200_000, 1),
-        ("1," * 100_000, 100_000),
-        ("9" * 200_000, 0),
-        ("1/" * 100_000, 100_000),
-        ("1. " * 100_000, 100_000),
-        ("1'" * 100_000, 100_000),
-        ("negative " * 100_000, 0),
-        ("\\frac" * 100_000, 0),
+        ("1 " * 20_000, 20_000),
+        ("1" + " " * 40_000, 1),
+        ("1," * 20_000, 20_000),
+        ("9" * 40_000, 0),
+        ("1/" * 20_000, 20_000),
+        ("1. " * 20_000, 20_000),
+        ("1'" * 20_000, 20_000),
+        ("negative " * 20_000, 0),
+        ("\\frac" * 20_000, 0),
     ],
     ids=["spaces", "spaces after", "commas", "digits", "fractions", "dots", "apostrophes", "words", "latex"],
 )
 def test_a_long_hostile_text_is_read_to_its_end(text: str, count: int) -> None:
-    assert len(find_numbers(text)) == count
+    with cheaply(5):
+        assert len(find_numbers(text)) == count
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "part", ["Answer:", "####1 ", "\\boxed{", "the answer is ", "*", "final ", "\n\n", "{", "(A) ", ". "]
 )
@@ -135,7 +134,8 @@ def test_a_long_hostile_text_is_read_to_its_end(text: str, count: int) -> None:
 def test_a_long_hostile_answer_is_graded(part: str, kind: str) -> None:
     settings = {"options": ["1", "2"]} if kind == "multiple_choice" else {}
     item = EvalItem(id="q", prompt="?", accepted_answers=("1",), grader={"kind": kind, **settings})
-    assert GRADING.grade(item, part * 50_000).error == ""
+    with cheaply(5):
+        assert GRADING.grade(item, part * 10_000).error == ""
 
 
 def test_normalising_twice_changes_nothing() -> None:
