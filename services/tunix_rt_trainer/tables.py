@@ -7,6 +7,7 @@ from typing import Final
 from sqlalchemy import BigInteger, Column, ForeignKey, Integer, MetaData, String, Table
 
 from tunix_rt_kit.database import CanonicalJson, UtcDateTime, request_log_table
+from tunix_rt_kit.jobs.leases import lease_table
 
 VERSION_TABLE: Final = "trainer_version"
 
@@ -63,3 +64,5 @@ exports: Final = Table(
 )
 
 requests: Final = request_log_table(metadata, "trainer_requests")
+
+leases: Final = lease_table(metadata, "training_job_leases")

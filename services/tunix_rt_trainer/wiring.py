@@ -7,6 +7,8 @@ import asyncio
 from tunix_rt import v1
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.database import Database
+from tunix_rt_kit.jobs import JobEngine
+from tunix_rt_kit.jobs.leases import SqlLeases
 from tunix_rt_kit.models.runtime import child_environment, code_revision
 from tunix_rt_kit.serving.channels import open_channel
 from tunix_rt_kit.serving.main import BuiltService, opened_database
@@ -14,13 +16,15 @@ from tunix_rt_kit.serving.server import ServiceRegistration
 from tunix_rt_trainer.base_models.catalog import HostBaseModels
 from tunix_rt_trainer.base_models.service import BaseModelService
 from tunix_rt_trainer.checkpoints.export import CheckpointExporter
+from tunix_rt_trainer.checkpoints.repository import SqlCheckpointRepository
 from tunix_rt_trainer.checkpoints.service import CheckpointService
 from tunix_rt_trainer.jobs.job_folders import JobFolders
 from tunix_rt_trainer.jobs.repository import SqlJobRepository
 from tunix_rt_trainer.jobs.service import JobService
-from tunix_rt_trainer.jobs.supervisor import Supervisor
+from tunix_rt_trainer.jobs.training import Training
 from tunix_rt_trainer.servicer import TrainerServicer
 from tunix_rt_trainer.settings import TrainerSettings
+from tunix_rt_trainer.tables import leases
 from tunix_rt_trainer.upstream import RETRIED, ExporterDatasets
 
 FULL_NAME = "tunix_rt.v1.Trainer"
@@ -29,7 +33,7 @@ FULL_NAME = "tunix_rt.v1.Trainer"
 def build(settings: TrainerSettings, stopping: asyncio.Event) -> BuiltService:
     """The trainer, not started yet; its watches end when ``stopping`` is set."""
     database = Database(settings.database)
-    repository = SqlJobRepository(database)
+    repository, checkpoints = SqlJobRepository(database), SqlCheckpointRepository(database)
     artifacts = ArtifactStore(settings.artifacts)
     cache_dir = settings.data_dir.absolute() / "cache"
     folders = JobFolders(
@@ -41,13 +45,14 @@ def build(settings: TrainerSettings, stopping: asyncio.Event) -> BuiltService:
         code_revision=code_revision(),
         metrics_to=settings.sinks,
     )
-    supervisor = Supervisor(repository, folders, settings.slots)
+    training = Training(repository, checkpoints, folders, settings.slots)
+    engine = JobEngine(SqlLeases(database, leases), [training])
     exporter = open_channel(settings.exporter_target, retried=RETRIED)
     models = HostBaseModels(settings.models, artifacts)
-    exports = CheckpointExporter(repository, artifacts, models, settings.data_dir.absolute() / "exports")
+    exports = CheckpointExporter(checkpoints, artifacts, models, settings.data_dir.absolute() / "exports")
     servicer = TrainerServicer(
-        JobService(repository, ExporterDatasets(exporter), models, supervisor),
-        CheckpointService(repository, artifacts, exports),
+        JobService(repository, ExporterDatasets(exporter), models, engine, folders.lines),
+        CheckpointService(repository, checkpoints, artifacts, exports),
         BaseModelService(models),
         stopping,
     )
@@ -56,10 +61,11 @@ def build(settings: TrainerSettings, stopping: asyncio.Event) -> BuiltService:
         settings.make_data_dir()
         if database.dialect == "sqlite":
             repository.migrate()
-        supervisor.start()
+        training.end_left_behind()
+        engine.start()
 
     def end_jobs() -> None:
-        supervisor.stop(settings.calls_and_jobs_s)
+        engine.stop(settings.calls_and_jobs_s)
 
     def stop() -> None:
         end_jobs()

@@ -35,13 +35,19 @@ def wait_for(condition: Callable[[], bool], what: str, *, pause_s: float = 0.03)
 
 
 class TrainerProcess:
-    """``python -m tunix_rt_trainer serve`` on one address and one data folder; started by ``with``."""
+    """``python -m tunix_rt_trainer serve`` on one address and one data folder; started by ``with``.
 
-    def __init__(self, data_dir: Path, exporter: str) -> None:
+    ``options`` are further ones of its command line; ``module`` is run in place of the trainer.
+    """
+
+    def __init__(
+        self, data_dir: Path, exporter: str, *options: str, module: str = "tunix_rt_trainer"
+    ) -> None:
         self.data_dir = data_dir
         address = free_address()
         self._address = address
-        self._options = ["--listen", address, "--data-dir", str(data_dir), "--exporter-target", exporter]
+        self._command = [sys.executable, "-m", module, "serve", "--listen", address, *options]
+        self._command += ["--data-dir", str(data_dir), "--exporter-target", exporter]
         self._process: subprocess.Popen[bytes] | None = None
         self._channel = open_channel(address, retried=["tunix_rt.v1.Trainer"])
         self.stub = v1.TrainerStub(self._channel)
@@ -65,9 +71,8 @@ class TrainerProcess:
 
     def start(self, *, wait: bool = True) -> None:
         """Start the server and, unless told otherwise, wait until it listens."""
-        command = [sys.executable, "-m", "tunix_rt_trainer", "serve", *self._options]
         with (self.data_dir / "server.log").open("ab") as log:
-            self._process = process = subprocess.Popen(command, env=environment(), stderr=log)
+            self._process = process = subprocess.Popen(self._command, env=environment(), stderr=log)
         host, _, port = self._address.rpartition(":")
 
         def listens() -> bool:

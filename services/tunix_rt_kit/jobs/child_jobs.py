@@ -33,8 +33,8 @@ Facts = TypeVar("Facts", bound=AttemptFacts)
 class Launcher(Protocol):
     """The child of one job, wherever it runs; ``WorkerProcess`` runs it on this machine."""
 
-    def start(self, spec: Mapping[str, Any]) -> None:
-        """Start it to do what ``spec`` says."""
+    def start(self, spec: Mapping[str, Any], *, env: Mapping[str, str] | None = None) -> None:
+        """Start it to do what ``spec`` says, with ``env`` added to its environment."""
 
     def adopt(self, attempt: int) -> bool:
         """Take over the child that another server started for this attempt; returns whether it runs, or has
@@ -203,6 +203,10 @@ class ChildJobs(JobKind, Generic[Facts]):
             attempt.child.wait(_END_S)
         attempt.child.kill()
 
+    def requeue(self, job_id: str) -> bool:  # noqa: ARG002
+        # Whoever takes the job up next takes in first what its child told, and that may not be stored yet.
+        return False
+
     def work(self, run: Run) -> None:
         child, deaths = self.launcher(run.job_id), _Deaths()
         attempt: Attempt[Facts] | None = None
@@ -225,7 +229,7 @@ class ChildJobs(JobKind, Generic[Facts]):
                 return attempt
             # What it told before it ended is not told again.
             attempt.collect_all()
-            if not self.requeue(run.job_id):
+            if not self._put_back(run):
                 return None
             attempt = self.open(run, child)
         return attempt.start() if attempt.state is JobState.QUEUED else None
@@ -274,7 +278,12 @@ class ChildJobs(JobKind, Generic[Facts]):
         attempt.child.kill()
         attempt.collect_all()
         if not attempt.ended or attempt.facts.exit_code == STOPPED:
+            self._put_back(attempt.run)
             raise JobInterrupted
+
+    def _put_back(self, run: Run) -> bool:
+        """Queue a job all that was told of which is stored; returns as ``JobKind.requeue``."""
+        return super().requeue(run.job_id)
 
     def _is_tried_again(self, attempt: Attempt[Facts], deaths: _Deaths) -> bool:
         """Store how an attempt ended; returns whether another is to follow."""
@@ -282,19 +291,19 @@ class ChildJobs(JobKind, Generic[Facts]):
         run.retry(attempt.collect_all)
         code = told.exit_code if attempt.ended else attempt.child.poll()
         cancelled = run.cancelled.is_set() or self._is_cancelling(run)
-        if code == 0 and (attempt.complete or not cancelled):
+        if attempt.ended and code == 0 and (attempt.complete or not cancelled):
             run.retry(attempt.succeed)
             return False
         if told.error is None and cancelled:
             raise JobCancelled
         if told.error is None and code == STOPPED:
             # By somebody else: most likely a whole machine is shut down, this server too in a moment.
-            return run.retry(lambda: self.requeue(run.job_id)) and not run.stopping.wait(_SHUTDOWN_S)
+            return run.retry(lambda: self._put_back(run)) and not run.stopping.wait(_SHUTDOWN_S)
         if told.error is None and code is not None and code < 0:
             deaths.count(attempt.step)
             _log.warning("worker_died", job=run.job_id, step=attempt.step, deaths=deaths.in_a_row)
             if deaths.in_a_row < self.most_deaths and attempt.may_go_on:
-                return run.retry(lambda: self.requeue(run.job_id))
+                return run.retry(lambda: self._put_back(run))
         raise JobFailed(attempt.error(code, deaths.in_a_row))
 
     def _is_cancelling(self, run: Run) -> bool:

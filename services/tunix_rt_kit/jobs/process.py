@@ -118,6 +118,13 @@ class WorkerProcess:
             self._own()
         return self.poll() not in (KILLED, STOPPED)
 
+    def found(self) -> int | None:
+        """The ``attempt`` in the spec of the child that runs in this folder, whichever server follows it;
+        None if there is none. ``kill`` ends that child."""
+        attempt = self._attempt()
+        self._adopted = self._recorded()
+        return None if self._adopted is None else attempt
+
     @property
     def owned(self) -> bool:
         """Whether no other process has started or adopted a child in this folder since this one did."""

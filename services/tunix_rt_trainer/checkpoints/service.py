@@ -5,42 +5,43 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final, Protocol, cast, get_args
 
+from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.errors import InvalidArgument, NotFound
 from tunix_rt_kit.serving.resources import Paging, parse_name, parse_names
 from tunix_rt_kit.values import Page, StoredFile
+from tunix_rt_trainer.checkpoints.export import CheckpointExporter
 from tunix_rt_trainer.checkpoints.model import Checkpoint, ExportFormat
 from tunix_rt_trainer.jobs.model import TrainingJob
 
 CHECKPOINT_NAME: Final = "trainingJobs/{training_job}/checkpoints/{checkpoint}"
 
 
-class CheckpointRepository(Protocol):
-    """Where checkpoints and their jobs are kept."""
+class Jobs(Protocol):
+    """Where jobs are kept."""
 
     def get(self, job_id: str) -> TrainingJob: ...
-    def checkpoint(self, job_id: str, step: int) -> Checkpoint: ...
-    def latest_checkpoints(self, job_id: str, before: int | None, limit: int) -> Sequence[Checkpoint]: ...
 
 
-class Exporter(Protocol):
-    """Makes checkpoints' files in other formats."""
+class CheckpointRepository(Protocol):
+    """Where checkpoints are kept."""
 
-    def export(self, checkpoint: Checkpoint, format_: ExportFormat) -> Sequence[StoredFile]:
-        """The files; raises DomainError."""
-
-
-class Artifacts(Protocol):
-    """Where the files of checkpoints are kept."""
-
-    def iter_chunks(self, digest: str, offset: int = 0, chunk_size: int = ...) -> Iterator[bytes]:
-        """The content from a byte on; raises DataLoss if it is damaged."""
+    def add(self, checkpoint: Checkpoint, *, best: bool) -> None: ...
+    def get(self, job_id: str, step: int) -> Checkpoint: ...
+    def latest(self, job_id: str, before: int | None, limit: int) -> Sequence[Checkpoint]: ...
 
 
 class CheckpointService:
     """The use cases. Every method raises InvalidArgument that names each wrong field, NotFound, and what the
     ports raise."""
 
-    def __init__(self, repository: CheckpointRepository, artifacts: Artifacts, exporter: Exporter) -> None:
+    def __init__(
+        self,
+        jobs: Jobs,
+        repository: CheckpointRepository,
+        artifacts: ArtifactStore,
+        exporter: CheckpointExporter,
+    ) -> None:
+        self._jobs = jobs
         self._repository = repository
         self._artifacts = artifacts
         self._exporter = exporter
@@ -49,8 +50,8 @@ class CheckpointService:
         """One page of a job's checkpoints, latest first."""
         job_id = parse_name("trainingJobs/{training_job}", parent, "parent")
         paging = Paging(size, page_token, method="ListCheckpoints", parent=parent)
-        self._repository.get(job_id)
-        found = self._repository.latest_checkpoints(job_id, paging.after("step"), paging.limit + 1)
+        self._jobs.get(job_id)
+        found = self._repository.latest(job_id, paging.after("step"), paging.limit + 1)
         return paging.page(found, lambda checkpoint: {"step": checkpoint.step})
 
     def get_checkpoint(self, name: str) -> Checkpoint:
@@ -63,7 +64,7 @@ class CheckpointService:
                 reason="CHECKPOINT_NOT_FOUND",
                 metadata={"name": name},
             )
-        return self._repository.checkpoint(ids["training_job"], int(step))
+        return self._repository.get(ids["training_job"], int(step))
 
     def export_checkpoint(self, name: str, format_: str) -> tuple[Checkpoint, Sequence[StoredFile]]:
         """A checkpoint and its files in a format; raises what `CheckpointExporter.export` raises."""

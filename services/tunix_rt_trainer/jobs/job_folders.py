@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -11,14 +11,15 @@ from typing import Any, Final
 from tunix_rt_kit.artifacts import ArtifactStore, digest_json
 from tunix_rt_kit.artifacts.store import storage_error
 from tunix_rt_kit.jobs import WorkerProcess
+from tunix_rt_kit.jobs.child_jobs import Launcher
 from tunix_rt_kit.jobs.environment import Group, passed_on
+from tunix_rt_kit.jobs.events import event_fields
 from tunix_rt_kit.models.pull import pulling_environment
 from tunix_rt_kit.regular_files import read_bytes
 from tunix_rt_kit.values import StoredFile
 from tunix_rt_trainer.checkpoints.model import Checkpoint, TrainingManifest
-from tunix_rt_trainer.jobs.events import numbered_lines
-from tunix_rt_trainer.jobs.model import JobLine, MetricsSink, WorkerSpec
-from tunix_rt_trainer.jobs.service import QueuedJob, job_name
+from tunix_rt_trainer.jobs.model import JobLine, MetricsSink, QueuedJob, StepMetrics, WorkerSpec
+from tunix_rt_trainer.jobs.service import job_name
 
 WORKER_MODULE: Final = "tunix_rt_trainer.worker"
 METRICS_FILE: Final = "metrics.jsonl"
@@ -69,7 +70,15 @@ class JobFolders:
         """The child of a job, not started."""
         return WorkerProcess(WORKER_MODULE, self._root / job_id, env=self._environment)
 
-    def start(self, process: WorkerProcess, queued: QueuedJob) -> None:
+    def left(self) -> Iterator[tuple[str, int, WorkerProcess]]:
+        """The children that run, whichever server follows them: job, attempt and process of each."""
+        for folder in sorted(self._root.glob("*")):
+            process = self.process(folder.name)
+            attempt = process.found()
+            if attempt is not None:
+                yield folder.name, attempt, process
+
+    def start(self, child: Launcher, queued: QueuedJob) -> None:
         """Put a job's data into its folder and start its child.
 
         Raises:
@@ -77,9 +86,10 @@ class JobFolders:
             ResourceExhausted, FailedPrecondition: the folder cannot be written.
         """
         job, inputs = queued.job, queued.inputs
-        self._artifacts.copy_to(inputs.train.digest, process.path / _TRAIN_FILE)
+        folder = self._root / job.id
+        self._artifacts.copy_to(inputs.train.digest, folder / _TRAIN_FILE)
         if inputs.validation is not None:
-            self._artifacts.copy_to(inputs.validation.digest, process.path / _VALIDATION_FILE)
+            self._artifacts.copy_to(inputs.validation.digest, folder / _VALIDATION_FILE)
         spec = WorkerSpec(
             job_name=job_name(job.id),
             spec=job.spec,
@@ -93,11 +103,11 @@ class JobFolders:
             cache_dir=str(self._cache_dir),
         )
         try:
-            process.start(
+            child.start(
                 spec.model_dump(mode="json"), env=pulling_environment(self._models_dir, job.spec.base_model)
             )
         except OSError as error:
-            raise storage_error(error, str(process.path)) from error
+            raise storage_error(error, str(folder)) from error
 
     def store_checkpoint(self, queued: QueuedJob, step: int, folder: str) -> Checkpoint:
         """Put the files of a checkpoint that a child left in ``folder`` into the artifact store.
@@ -161,3 +171,18 @@ class FolderLines:
         self._events += len(events)
         self._lines += len(lines)
         return lines
+
+
+def numbered_lines(events: Iterable[Mapping[str, Any]], after: int) -> list[JobLine]:
+    """The metrics, log lines and checkpoints among events, numbered on from ``after``; attempts are numbered
+    as one."""
+    lines: list[JobLine] = []
+    for event in events:
+        number = after + len(lines) + 1
+        if event["kind"] == "metrics":
+            lines.append(JobLine(number=number, metrics=StepMetrics.model_validate(event_fields(event))))
+        elif event["kind"] == "log":
+            lines.append(JobLine(number=number, log_line=event["line"]))
+        elif event["kind"] == "checkpoint":
+            lines.append(JobLine(number=number, checkpoint_step=event["step"]))
+    return lines

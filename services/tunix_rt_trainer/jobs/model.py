@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Final, Literal, get_args
 
@@ -239,6 +240,29 @@ class TrainingInput(Value):
     turn_markers: tuple[str, ...]
     train: SplitFile
     validation: SplitFile | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedJob:
+    """A job and what it was given."""
+
+    job: TrainingJob
+    inputs: TrainingInput
+
+
+@dataclass(frozen=True, slots=True)
+class JobUpdate:
+    """How far a job has come.
+
+    ``spec`` is set where a default was filled in meanwhile, ``attempts`` where the present one has told what
+    it goes on from.
+    """
+
+    progress: Progress | None
+    latest_metrics: StepMetrics | None
+    stage_timings: tuple[StageTiming, ...]
+    spec: TrainingSpec | None = None
+    attempts: tuple[TrainingAttempt, ...] = ()
 
 
 class WorkerSpec(Value):

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
 from tunix_rt_kit.artifacts import digest_json
 from tunix_rt_kit.errors import FailedPrecondition
+from tunix_rt_kit.jobs import JobEngine
+from tunix_rt_kit.jobs.child_jobs import ChildJobStore
 from tunix_rt_kit.models.runtime import fast_dtype, on_gpu
 from tunix_rt_kit.serving.resources import Paging, format_name, new_id, parse_name
-from tunix_rt_kit.values import JobError, JobState, Page, Progress, RequestKey, StageTiming, StoredFile
+from tunix_rt_kit.values import JobError, JobState, Page, RequestKey, StoredFile
 from tunix_rt_trainer.base_models.model import BaseModelShape, BaseModelSummary
-from tunix_rt_trainer.checkpoints.model import Checkpoint
 from tunix_rt_trainer.jobs.admission import (
     check_model,
     check_supervision,
@@ -25,8 +25,8 @@ from tunix_rt_trainer.jobs.admission import (
 from tunix_rt_trainer.jobs.model import (
     DatasetInput,
     JobLine,
+    QueuedJob,
     SplitFindings,
-    StepMetrics,
     TrainingAttempt,
     TrainingInput,
     TrainingJob,
@@ -38,38 +38,14 @@ from tunix_rt_trainer.jobs.plan import planned
 JOB_NAME: Final = "trainingJobs/{training_job}"
 
 
-@dataclass(frozen=True, slots=True)
-class QueuedJob:
-    """A job and what it was given."""
-
-    job: TrainingJob
-    inputs: TrainingInput
-
-
-@dataclass(frozen=True, slots=True)
-class JobUpdate:
-    """How far a job has come.
-
-    ``spec`` is set where a default was filled in meanwhile, ``attempts`` where the present one has told what
-    it goes on from.
-    """
-
-    progress: Progress | None
-    latest_metrics: StepMetrics | None
-    stage_timings: tuple[StageTiming, ...]
-    spec: TrainingSpec | None = None
-    attempts: tuple[TrainingAttempt, ...] = ()
-
-
-class JobRepository(Protocol):
-    """Where jobs and checkpoints are kept."""
+class JobRepository(ChildJobStore, Protocol):
+    """Where jobs are kept."""
 
     def requested(self, request: RequestKey) -> str | None: ...
     def create(self, job: TrainingJob, inputs: TrainingInput, request: RequestKey) -> str: ...
     def get(self, job_id: str) -> TrainingJob: ...
     def queued(self, job_id: str) -> QueuedJob: ...
     def newest(self, before: str | None, limit: int) -> Sequence[TrainingJob]: ...
-    def unfinished(self) -> Sequence[TrainingJob]: ...
     def change_state(
         self,
         job_id: str,
@@ -79,9 +55,6 @@ class JobRepository(Protocol):
         attempts: Sequence[TrainingAttempt] = (),
         error: JobError | None = None,
     ) -> bool: ...
-    def save(self, job_id: str, update_: JobUpdate) -> None: ...
-    def add_checkpoint(self, checkpoint: Checkpoint, *, best: bool) -> None: ...
-    def checkpoint(self, job_id: str, step: int) -> Checkpoint: ...
 
 
 class Datasets(Protocol):
@@ -119,34 +92,26 @@ class LineReader(Protocol):
         """The lines that came since the last call; the first call gives all."""
 
 
-class JobQueue(Protocol):
-    """Runs jobs."""
-
-    def submit(self, job_id: str) -> None:
-        """Put a job that was stored at the end of the queue."""
-
-    def stop_job(self, job_id: str, *, at_once: bool) -> None:
-        """Ask a running job to stop at its next step, or end it at once."""
-
-    def lines(self, job_id: str) -> LineReader:
-        """The metrics and log lines of a job."""
-
-
 class JobService:
     """The use cases. Every method raises InvalidArgument that names each wrong field, NotFound, and what the
-    ports raise."""
+    ports raise.
+
+    ``lines`` reads what a job tells, by its id.
+    """
 
     def __init__(
         self,
         repository: JobRepository,
         datasets: Datasets,
         models: BaseModels,
-        queue: JobQueue,
+        engine: JobEngine,
+        lines: Callable[[str], LineReader],
     ) -> None:
         self._repository = repository
         self._datasets = datasets
         self._models = models
-        self._queue = queue
+        self._engine = engine
+        self._lines = lines
 
     def create_job(self, asked: Mapping[str, Any], request_id: str) -> TrainingJob:
         """Put a job into the queue, once for each request id."""
@@ -170,7 +135,7 @@ class JobService:
             create_time=datetime.now(UTC),
         )
         stored = self._repository.create(job, inputs, request)
-        self._queue.submit(stored)
+        self._engine.wake()
         return self._repository.get(stored)
 
     def plan_job(self, asked: Mapping[str, Any]) -> TrainingPlan:
@@ -228,7 +193,7 @@ class JobService:
         change = self._repository.change_state
         if not change(job_id, [JobState.QUEUED], JobState.CANCELLED):
             again = not change(job_id, [JobState.RUNNING], JobState.CANCELLING)
-            self._queue.stop_job(job_id, at_once=again)
+            self._engine.cancel(job_id, at_once=again)
         return self._repository.get(job_id)
 
     def resume_job(self, name: str) -> TrainingJob:
@@ -249,12 +214,12 @@ class JobService:
             raise FailedPrecondition(f"name: {name} {problem}", reason=reason, metadata={"name": name})
         ended = [JobState.FAILED, JobState.CANCELLED]
         if self._repository.change_state(job_id, ended, JobState.QUEUED):
-            self._queue.submit(job_id)
+            self._engine.wake()
         return self._repository.get(job_id)
 
     def lines(self, name: str) -> LineReader:
         """The metrics and log lines of a job."""
-        return self._queue.lines(self.get_job(name).id)
+        return self._lines(self.get_job(name).id)
 
 
 def job_name(job_id: str) -> str:

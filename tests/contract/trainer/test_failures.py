@@ -20,7 +20,7 @@ from tunix_rt import v1
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.errors import FailedPrecondition, Unavailable
 from tunix_rt_kit.values import JobState
-from tunix_rt_trainer.jobs import attempt, supervisor
+from tunix_rt_trainer.jobs import training
 from tunix_rt_trainer.jobs.repository import SqlJobRepository
 from tunix_rt_trainer.settings import TrainerSettings
 
@@ -38,7 +38,7 @@ async def test_what_the_worker_refuses_is_the_error_of_the_job(trainer: Any) -> 
 async def test_a_worker_that_is_killed_each_time_fails_its_job_with_its_last_output(
     trainer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "_MOST_DEATHS", 3)
+    monkeypatch.setattr(training.Training, "most_deaths", 3)
     job = await until(trainer, await create(trainer, script.DIE), ended)
     assert job.state == v1.TrainingJob.STATE_FAILED
     assert job.attempt_count == 3
@@ -66,7 +66,7 @@ async def test_a_worker_that_the_system_kills_for_memory_fails_its_job_at_once(
     trainer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts = itertools.count()
-    monkeypatch.setattr(attempt, "processes_killed_for_memory", lambda: next(counts))
+    monkeypatch.setattr(training, "processes_killed_for_memory", lambda: next(counts))
     job = await until(trainer, await create(trainer, script.DIE), ended)
     assert (job.state, job.attempt_count) == (v1.TrainingJob.STATE_FAILED, 1)
     assert error_info(job).reason == "OUT_OF_MEMORY"
@@ -76,7 +76,7 @@ async def test_a_worker_that_the_system_kills_for_memory_fails_its_job_at_once(
 async def test_the_job_of_a_worker_that_hangs_goes_on_in_another(
     trainer: Any, settings: TrainerSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "_HUNG_S", 5.0)
+    monkeypatch.setattr(training.Training, "hung_s", 5.0)
     job = await until(trainer, await create(trainer, script.WAIT_ONCE), at_first_step)
     os.kill(worker_pid(settings, job), signal.SIGSTOP)
     job = await until(trainer, job, ended)
@@ -136,7 +136,7 @@ async def test_a_job_outlives_a_moment_without_its_database(
     trainer: Any, settings: TrainerSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = await until(trainer, await create(trainer, script.WAIT_ONCE), at_first_step)
-    monkeypatch.setattr(supervisor, "AWAY_S", 0.05)
+    monkeypatch.setattr("tunix_rt_kit.jobs.child_jobs.AWAY_S", 0.05)
     away = itertools.count()
     for name in ("save", "change_state"):
         original = getattr(SqlJobRepository, name)
@@ -156,8 +156,8 @@ async def test_a_job_outlives_a_moment_without_its_database(
 async def test_a_cancel_ends_the_waiting_for_an_artifact_store_that_stays_away(
     trainer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tunix_rt_kit.jobs.runner._CANCELLED_S", 0.2)
-    monkeypatch.setattr(supervisor, "AWAY_S", 0.05)
+    monkeypatch.setattr("tunix_rt_kit.jobs.run._CANCELLED_S", 0.2)
+    monkeypatch.setattr("tunix_rt_kit.jobs.child_jobs.AWAY_S", 0.05)
     tried = threading.Event()
 
     def away(*_: Any) -> None:

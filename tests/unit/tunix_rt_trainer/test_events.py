@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tunix_rt_trainer.jobs.events import AttemptFacts, WrittenCheckpoint, numbered_lines
+from tunix_rt_trainer.jobs.job_folders import numbered_lines
+from tunix_rt_trainer.jobs.training import TrainingFacts, WrittenCheckpoint
 
 METRICS = {
     "step": 1,
@@ -28,7 +29,7 @@ def stage(name: str, time: float) -> dict[str, Any]:
 
 
 def test_a_stage_that_comes_again_is_added_up_and_the_running_one_has_no_time_yet() -> None:
-    facts = AttemptFacts(1)
+    facts = TrainingFacts(1)
     facts.take(
         [
             event("attempt", number=1),
@@ -56,7 +57,7 @@ def test_only_the_attempt_that_is_followed_counts() -> None:
         event("checkpoint", step=1, folder="checkpoints/1"),
         event("exit", 2.0, code=1),
     ]
-    facts = AttemptFacts(2)
+    facts = TrainingFacts(2)
     facts.take(earlier)
     assert (facts.progress, facts.latest_metrics, facts.exit_code) == (None, None, None)
     assert (facts.stage_timings, facts.new_checkpoints) == ((), [])
@@ -67,7 +68,7 @@ def test_only_the_attempt_that_is_followed_counts() -> None:
 
 
 def test_progress_checkpoints_and_errors_are_kept() -> None:
-    facts = AttemptFacts(1)
+    facts = TrainingFacts(1)
     facts.take(
         [
             event("attempt", number=1),

@@ -48,7 +48,7 @@ class Child:
     owned: bool = True
     adopted: bool = False
 
-    def start(self, spec: Mapping[str, Any]) -> None:
+    def start(self, spec: Mapping[str, Any], *, env: Mapping[str, str] | None = None) -> None:
         events, self.how = self.plans[min(self.started, len(self.plans) - 1)]
         self.started += 1
         self.code = None
@@ -237,6 +237,14 @@ def test_a_child_that_just_exits_fails_its_job(world: World) -> None:
     assert (world.store.reason("a"), child.started) == ("WORKER_DIED", 1)
 
 
+def test_a_child_that_exits_well_without_having_told_its_end_is_no_success(world: World) -> None:
+    child = world.begin(([step(1)], RUNS))
+    world.until(lambda: child.started == 1)
+    child.code = 0
+    assert world.ended() is JobState.FAILED
+    assert (world.store.reason("a"), child.started) == ("WORKER_DIED", 1)
+
+
 def test_a_child_that_is_killed_is_replaced_as_long_as_there_are_steps_forward(world: World) -> None:
     plans = [([step(number)], KILLED) for number in (1, 1, 2, 2, 3)]
     child = world.begin(*plans, ([step(4)], 0))
@@ -299,6 +307,23 @@ def test_a_stop_ends_the_child_and_the_next_server_starts_another(world: World) 
     assert (world.store.state("a"), child.code) == (JobState.QUEUED, KILLED)
     world.go_on(child)
     assert world.ended() is JobState.SUCCEEDED
+
+
+def test_what_a_child_told_before_a_stop_without_a_database_is_taken_in_by_the_next_server(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = world.begin(([step(1)], RUNS), ([step(2)], RUNS))
+    world.until(lambda: world.store.saved)
+    monkeypatch.setattr(world.store, "away", 1_000)
+    child._tell(step(5))
+    child.how = 0
+    assert world.engine is not None
+    world.engine.stop(PATIENCE_S)
+    assert (world.store.state("a"), child.code) == (JobState.RUNNING, STOPPED)
+    world.store.away = 0
+    world.go_on(child)
+    world.until(lambda: child.started == 2)
+    assert 5 in world.store.saved
 
 
 def killed_server(world: World, child: Child) -> None:

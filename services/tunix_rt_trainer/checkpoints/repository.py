@@ -1,0 +1,91 @@
+"""Checkpoints and their exports in the database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import delete, insert, select, update
+
+from tunix_rt_kit.database import Database
+from tunix_rt_kit.errors import NotFound
+from tunix_rt_kit.values import ChatTemplateFields, StoredFile
+from tunix_rt_trainer.checkpoints.model import Checkpoint, ExportFormat, TrainingManifest
+from tunix_rt_trainer.tables import checkpoints, exports, jobs
+
+
+class SqlCheckpointRepository:
+    """Checkpoints on SQLite or PostgreSQL; raises what ``Database`` raises besides what each method says."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, checkpoint: Checkpoint, *, best: bool) -> None:
+        """Store a checkpoint as the job's latest, and as its best one if it is; one of the same step by an
+        earlier attempt is replaced."""
+        job_id, step = checkpoint.job_id, checkpoint.step
+        values = checkpoint.model_dump(mode="json", exclude={"create_time"})
+        with self._database.write() as session:
+            same = (checkpoints.c.job_id == job_id, checkpoints.c.step == step)
+            before = session.execute(select(checkpoints.c.digest).where(*same)).scalar_one_or_none()
+            if before != checkpoint.digest:
+                session.execute(delete(exports).where(exports.c.job_id == job_id, exports.c.step == step))
+            session.execute(delete(checkpoints).where(*same))
+            session.execute(insert(checkpoints).values(**values, create_time=checkpoint.create_time))
+            latest: dict[str, Any] = {"checkpoint_step": step}
+            if best:
+                latest["best_checkpoint_step"] = step
+            session.execute(update(jobs).where(jobs.c.id == job_id).values(**latest))
+
+    def get(self, job_id: str, step: int) -> Checkpoint:
+        """One checkpoint; raises NotFound(CHECKPOINT_NOT_FOUND)."""
+        with self._database.read() as session:
+            row = session.execute(
+                select(checkpoints).where(checkpoints.c.job_id == job_id, checkpoints.c.step == step)
+            ).one_or_none()
+        if row is None:
+            name = f"trainingJobs/{job_id}/checkpoints/{step}"
+            raise NotFound(
+                f"name: {name} does not exist", reason="CHECKPOINT_NOT_FOUND", metadata={"name": name}
+            )
+        return _checkpoint(row)
+
+    def export(self, job_id: str, step: int, format_: ExportFormat) -> Sequence[StoredFile] | None:
+        """The files of a checkpoint in a format, or None if it was not exported so."""
+        where = (exports.c.job_id == job_id, exports.c.step == step, exports.c.format == format_)
+        with self._database.read() as session:
+            files = session.execute(select(exports.c.files).where(*where)).scalar_one_or_none()
+        return None if files is None else [StoredFile.model_validate(entry) for entry in files]
+
+    def add_export(self, job_id: str, step: int, format_: ExportFormat, files: Sequence[StoredFile]) -> None:
+        """Store the files of a checkpoint in a format, in place of those that were there."""
+        where = (exports.c.job_id == job_id, exports.c.step == step, exports.c.format == format_)
+        stored = [file.model_dump(mode="json") for file in files]
+        values = {"job_id": job_id, "step": step, "format": format_, "files": stored}
+        with self._database.write() as session:
+            session.execute(delete(exports).where(*where))
+            session.execute(
+                insert(exports).values(**values, files=[file.model_dump(mode="json") for file in files])
+            )
+
+    def latest(self, job_id: str, before: int | None, limit: int) -> Sequence[Checkpoint]:
+        """Up to ``limit`` checkpoints of a job, latest first, with steps below ``before``."""
+        query = select(checkpoints).where(checkpoints.c.job_id == job_id)
+        if before is not None:
+            query = query.where(checkpoints.c.step < before)
+        with self._database.read() as session:
+            rows = session.execute(query.order_by(checkpoints.c.step.desc()).limit(limit))
+            return [_checkpoint(row) for row in rows]
+
+
+def _checkpoint(row: Any) -> Checkpoint:
+    return Checkpoint(
+        job_id=row.job_id,
+        step=row.step,
+        digest=row.digest,
+        files=tuple(StoredFile.model_validate(entry) for entry in row.files),
+        manifest=TrainingManifest.model_validate(row.manifest),
+        manifest_file=StoredFile.model_validate(row.manifest_file),
+        chat_template=ChatTemplateFields.model_validate(row.chat_template),
+        create_time=row.create_time,
+    )

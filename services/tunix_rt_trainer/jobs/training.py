@@ -1,0 +1,206 @@
+"""Training as a kind of job: a child process trains, and what it tells is stored."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from tunix_rt_kit.errors import NotFound
+from tunix_rt_kit.jobs import Run
+from tunix_rt_kit.jobs.child_jobs import Attempt, ChildJobs, Launcher
+from tunix_rt_kit.jobs.engine import LIVE
+from tunix_rt_kit.jobs.events import AttemptFacts
+from tunix_rt_kit.models.runtime import OUT_OF_MEMORY
+from tunix_rt_kit.values import JobError, JobState
+from tunix_rt_trainer.checkpoints.service import CheckpointRepository
+from tunix_rt_trainer.jobs.job_folders import JobFolders
+from tunix_rt_trainer.jobs.model import JobUpdate, QueuedJob, StepMetrics, TrainingAttempt, TrainingJob
+from tunix_rt_trainer.jobs.refusals import advice, processes_killed_for_memory, rows_at_a_time
+from tunix_rt_trainer.jobs.service import JobRepository
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenCheckpoint:
+    """A checkpoint that lies in ``folder`` (relative to the job's); ``best`` so far by validation loss, where
+    that is asked for."""
+
+    step: int
+    folder: str
+    best: bool = False
+
+
+@dataclass
+class TrainingFacts(AttemptFacts):
+    """What a training process told.
+
+    ``filled_in`` holds the fields of the spec that it chose, ``resumed_from_step`` is None until it has told
+    that. ``new_checkpoints`` holds those that nobody has taken yet.
+    """
+
+    latest_metrics: StepMetrics | None = None
+    filled_in: Mapping[str, Any] = field(default_factory=dict)
+    resumed_from_step: int | None = None
+    new_checkpoints: list[WrittenCheckpoint] = field(default_factory=list)
+
+    def take_own(self, kind: str, fields: Mapping[str, Any], *, current: bool) -> None:
+        if not current:
+            return
+        if kind == "metrics":
+            self.latest_metrics = StepMetrics.model_validate(fields)
+        elif kind == "plan":
+            self.filled_in = fields
+        elif kind == "checkpoint":
+            self.new_checkpoints.append(WrittenCheckpoint(**fields))
+        elif kind == "resumed":
+            self.resumed_from_step = fields["step"]
+
+
+class Training(ChildJobs[TrainingFacts]):
+    """Training jobs.
+
+    Args:
+        store: where they are kept.
+        checkpoints: where it is kept what they leave.
+        folders: of their child processes.
+        slots: how many run at once.
+    """
+
+    name = "training"
+    unexpected = JobError(
+        code="INTERNAL", reason="TRAINER_FAILED", message="the trainer failed; its log says why"
+    )
+    # The rest of the time is for storing what the child told.
+    saving_share = 0.7
+    store: JobRepository
+
+    def __init__(
+        self, store: JobRepository, checkpoints: CheckpointRepository, folders: JobFolders, slots: int
+    ) -> None:
+        super().__init__(store, slots)
+        self.checkpoints = checkpoints
+        self.folders = folders
+
+    def launcher(self, job_id: str) -> Launcher:
+        return self.folders.process(job_id)
+
+    def open(self, run: Run, child: Launcher) -> FollowedTraining:
+        return FollowedTraining(self, run, child, self.store.queued(run.job_id))
+
+    def end_left_behind(self) -> None:
+        """End the children of attempts that nobody follows any more: their jobs ended, or went on with
+        another server, while there was none here."""
+        for job_id, attempt, child in self.folders.left():
+            try:
+                job = self.store.get(job_id)
+            except NotFound:
+                continue
+            if job.state not in LIVE or job.attempt_count != attempt:
+                child.kill()
+
+
+class FollowedTraining(Attempt[TrainingFacts]):
+    """Follows ``child``, which does the job ``queued`` of ``kind`` in its present attempt."""
+
+    what = "training process"
+
+    def __init__(self, kind: Training, run: Run, child: Launcher, queued: QueuedJob) -> None:
+        job = queued.job
+        super().__init__(kind.store, run, child, job.state, TrainingFacts(job.attempt_count))
+        self._kind = kind
+        self._queued = queued
+        self._killed_before = processes_killed_for_memory()
+
+    def start(self) -> FollowedTraining | None:
+        job = self._job
+        number = job.attempt_count + 1
+        attempts = (*job.attempts, TrainingAttempt(number=number, start_time=datetime.now(UTC)))
+        change = self._kind.store.change_state
+        if not change(job.id, [JobState.QUEUED], JobState.RUNNING, attempts=attempts):
+            return None
+        started = job.model_copy(
+            update={"attempt_count": number, "attempts": attempts, "state": JobState.RUNNING}
+        )
+        queued = QueuedJob(started, self._queued.inputs)
+        self._kind.folders.start(self.child, queued)
+        return FollowedTraining(self._kind, self.run, self.child, queued)
+
+    @property
+    def step(self) -> int:
+        """The last step that the child told of, in this attempt or before the one that it resumed from."""
+        metrics = self.facts.latest_metrics
+        return (self.facts.resumed_from_step or 0) if metrics is None else metrics.step
+
+    @property
+    def may_go_on(self) -> bool:
+        return not self._killed_for_memory
+
+    def collect(self) -> bool:
+        if self.child.poll() is None:
+            # What the system killed while this child lived was another process.
+            self._killed_before = processes_killed_for_memory()
+        more = super().collect()
+        waiting = self.facts.new_checkpoints
+        while waiting:
+            written = waiting[0]
+            if not self._is_stored(written.step):
+                stored = self._kind.folders.store_checkpoint(self._queued, written.step, written.folder)
+                self._kind.checkpoints.add(stored, best=written.best)
+            waiting.pop(0)
+        return more
+
+    def update(self) -> JobUpdate:
+        facts, job = self.facts, self._job
+        filled_in = job.spec.model_copy(update=facts.filled_in)
+        attempts, step = job.attempts, facts.resumed_from_step
+        if step is None or not attempts:
+            attempts = ()
+        else:
+            attempts = (*attempts[:-1], attempts[-1].model_copy(update={"resumed_from_step": step}))
+        # Until its first step, the metrics are those of the attempt that it resumed.
+        before_first_step = facts.latest_metrics is None and facts.resumed_from_step
+        return JobUpdate(
+            progress=facts.progress,
+            latest_metrics=job.latest_metrics if before_first_step else facts.latest_metrics,
+            stage_timings=facts.stage_timings,
+            spec=None if filled_in == job.spec else filled_in,
+            attempts=attempts,
+        )
+
+    def succeed(self) -> None:
+        self._kind.store.change_state(self._job.id, LIVE, JobState.SUCCEEDED)
+        self._kind.folders.discard_states(self._job.id)
+
+    def error(self, code: int | None, deaths: int) -> JobError:
+        if self.facts.error is None and self._killed_for_memory:
+            spec = self._job.spec
+            return JobError(
+                code="RESOURCE_EXHAUSTED",
+                reason=OUT_OF_MEMORY,
+                message="the system ran out of memory and killed the training process, which computed "
+                f"{rows_at_a_time(spec)}; {advice(spec)}",
+            )
+        return super().error(code, deaths)
+
+    @property
+    def _job(self) -> TrainingJob:
+        """The job, as it was when it was taken up."""
+        return self._queued.job
+
+    @property
+    def _killed_for_memory(self) -> bool:
+        """Whether it was the system that killed the child, because memory ran out."""
+        before, now = self._killed_before, processes_killed_for_memory()
+        more = before is not None and now is not None and now > before
+        return more and not self.killed_here and self.child.poll() == -signal.SIGKILL
+
+    def _is_stored(self, step: int) -> bool:
+        """Whether an earlier server stored the checkpoint of this attempt at ``step``."""
+        attempts = self._job.attempts
+        try:
+            stored = self._kind.checkpoints.get(self._job.id, step)
+        except NotFound:
+            return False
+        return bool(attempts) and stored.create_time >= attempts[-1].start_time
