@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, Integer, MetaData, String, Table, UniqueConstraint
+from sqlalchemy import BigInteger, Boolean, Column, Integer, MetaData, String, Table, UniqueConstraint, false
 
 from tunix_rt_kit.database import CanonicalJson, UtcDateTime, request_log_table
+from tunix_rt_kit.jobs.leases import lease_table
 
 VERSION_TABLE: Final = "exporter_version"
 
@@ -35,8 +36,12 @@ datasets: Final = Table(
     Column("create_time", UtcDateTime, nullable=False),
     Column("start_time", UtcDateTime),
     Column("end_time", UtcDateTime),
+    # Whether all who asked left the snapshot to the exporter.
+    Column("snapshot_open", Boolean, nullable=False, server_default=false()),
     UniqueConstraint("dataset_id", "version"),
 )
+
+build_leases: Final = lease_table(metadata, "build_leases")
 
 requests: Final = request_log_table(metadata, "exporter_requests")
 

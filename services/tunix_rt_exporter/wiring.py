@@ -13,9 +13,12 @@ from tunix_rt_exporter.datasets.repository import SqlDatasetRepository, SqlDeriv
 from tunix_rt_exporter.datasets.service import ExporterService
 from tunix_rt_exporter.servicer import ExporterServicer
 from tunix_rt_exporter.settings import ExporterSettings
+from tunix_rt_exporter.tables import build_leases
 from tunix_rt_exporter.upstream import RETRIED, GrpcEvalSetSource, GrpcTraceSource
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.database import Database
+from tunix_rt_kit.jobs import JobEngine
+from tunix_rt_kit.jobs.leases import SqlLeases
 from tunix_rt_kit.serving.channels import open_channel
 from tunix_rt_kit.serving.main import BuiltService, opened_database
 from tunix_rt_kit.serving.server import ServiceRegistration
@@ -40,6 +43,8 @@ def build(settings: ExporterSettings, stopping: asyncio.Event) -> BuiltService:
         folder=settings.data_dir.absolute() / "exporter-builds",
         slots=settings.build_slots,
     )
+    leases = SqlLeases(database, build_leases)
+    engine = JobEngine(leases, [builds])
     files = DatasetFiles(artifacts, SqlDerivedFiles(database))
     service = ExporterService(
         repository,
@@ -47,8 +52,7 @@ def build(settings: ExporterSettings, stopping: asyncio.Event) -> BuiltService:
         eval_sets=eval_sets,
         artifacts=artifacts,
         files=files,
-        submit=builds.submit,
-        cancel=builds.cancel,
+        engine=engine,
     )
     audits = DatasetAudits(
         service.complete_dataset,
@@ -62,10 +66,11 @@ def build(settings: ExporterSettings, stopping: asyncio.Event) -> BuiltService:
         settings.make_data_dir()
         if database.dialect == "sqlite":
             repository.migrate()
-        builds.start()
+        builds.remove_leftovers(leases)
+        engine.start()
 
     def end_jobs() -> None:
-        builds.stop(settings.calls_and_jobs_s)
+        engine.stop(settings.calls_and_jobs_s)
 
     def stop() -> None:
         end_jobs()

@@ -524,6 +524,74 @@ async def test_a_snapshot_with_deleted_traces_fails_the_build(world: Exporting) 
     assert failure(dataset)[0] == "SNAPSHOT_INCOMPLETE"
 
 
+class ShrinkingStore(v1.TraceStoreServicer):
+    """Traces of its present snapshot are deleted while it is streamed, ``deletions`` times; ``streamed`` are
+    the snapshots that were asked for."""
+
+    def __init__(self, deletions: int) -> None:
+        self.newest = 10
+        self.deletions = deletions
+        self.streamed: list[int] = []
+        self.go_on = asyncio.Event()
+
+    async def StreamTraces(self, request: v1.StreamTracesRequest, context: Any) -> AsyncIterator[Any]:
+        yield v1.StreamTracesResponse(header=v1.StreamTracesHeader(as_of=request.as_of or self.newest))
+        if not request.as_of:
+            return
+        self.streamed.append(request.as_of)
+        message = trace(1, sequence=1, content_digest=f"sha256:{1:064x}")
+        yield v1.StreamTracesResponse(batch=v1.TraceBatch(traces=[message]))
+        await self.go_on.wait()
+        if self.deletions:
+            self.deletions -= 1
+            self.newest += 1
+        if request.as_of < self.newest:
+            raise FailedPrecondition("traces have been deleted", reason="SNAPSHOT_INCOMPLETE")
+
+    def built(self) -> BuiltService:
+        def add(server: grpc.aio.Server) -> None:
+            v1.add_TraceStoreServicer_to_server(self, server)
+
+        return BuiltService(ServiceRegistration("tunix_rt.v1.TraceStore", add), lambda: None, lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("deletions", "as_of", "pinned", "streamed"),
+    [
+        (2, 0, False, [10, 11, 12]),
+        (7, 0, False, [10, 11, 12, 13, 14, 15]),
+        # Who asks for a snapshot by number looks whether it is there.
+        (1, 10, False, [10, 10]),
+        (1, 0, True, [10, 10]),
+    ],
+    ids=["a few", "too often", "asked for", "asked for by another"],
+)
+async def test_a_build_during_which_traces_are_deleted_takes_a_newer_snapshot_unless_one_was_asked_for(
+    database_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    deletions: int,
+    as_of: int,
+    pinned: bool,
+    streamed: list[int],
+) -> None:
+    monkeypatch.setattr("tunix_rt_exporter.datasets.builds._RETRY_PAUSE_S", 0.01)
+    store = ShrinkingStore(deletions)
+    async with exporting(tmp_path, database_url, store.built()) as world:
+        asked = await world.create(splits=ALL_TRAIN, as_of=as_of)
+        assert asked.spec.as_of == 10
+        if pinned:
+            same = await world.create(splits=ALL_TRAIN, as_of=10)
+            assert same.name == asked.name
+        store.go_on.set()
+        dataset = await world.ended(asked.name)
+        assert (store.streamed, dataset.spec.as_of) == (streamed, streamed[-1])
+        if deletions == 2:
+            assert (dataset.state, dataset.trace_count) == (STATE.STATE_SUCCEEDED, 1)
+        else:
+            assert (dataset.state, failure(dataset)[0]) == (STATE.STATE_FAILED, "SNAPSHOT_INCOMPLETE")
+
+
 async def test_a_queued_build_can_be_cancelled_and_asked_for_again(world: Exporting) -> None:
     await world.add([trace(i) for i in range(2000)])
     first = await world.create("first")
@@ -640,7 +708,7 @@ async def test_a_database_that_stays_read_only_fails_the_build_by_name_once_it_c
 ) -> None:
     """Also the build that had not begun, and one that is done and waits to be stored is not lost."""
     moves: list[JobState] = []
-    move = SqlDatasetRepository.move
+    move = SqlDatasetRepository.change_state
 
     def refuse(repository: Any, build_id: str, states: Any, to: JobState, **more: Any) -> bool:
         moves.append(to)
@@ -649,7 +717,7 @@ async def test_a_database_that_stays_read_only_fails_the_build_by_name_once_it_c
         return move(repository, build_id, states, to, **more)
 
     await world.add([trace(number) for number in range(10)])
-    monkeypatch.setattr(SqlDatasetRepository, "move", refuse)
+    monkeypatch.setattr(SqlDatasetRepository, "change_state", refuse)
     refused_to: JobState | None = JobState.RUNNING
     dataset = await asyncio.wait_for(world.build("begun"), 60)
     assert (dataset.state, failure(dataset)[0]) == (STATE.STATE_FAILED, "DATABASE_READ_ONLY")

@@ -1,14 +1,14 @@
-"""Runs builds in the background, and leaves each in a state that tells the truth."""
+"""Builds of datasets as jobs of the engine."""
 
 from __future__ import annotations
 
 import shutil
-import threading
+import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from tunix_rt_exporter.datasets.build import DatasetBuild
 from tunix_rt_exporter.datasets.model import (
@@ -22,38 +22,31 @@ from tunix_rt_exporter.datasets.model import (
 from tunix_rt_exporter.datasets.rows import parent_of
 from tunix_rt_exporter.datasets.service import DatasetRepository
 from tunix_rt_kit.artifacts import ArtifactStore
-from tunix_rt_kit.artifacts.store import storage_error
+from tunix_rt_kit.artifacts.store import storage_errors
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import DomainError, FailedPrecondition
-from tunix_rt_kit.jobs import JobRunner
-from tunix_rt_kit.jobs.runner import AWAY
-from tunix_rt_kit.serving.logging import get_logger
+from tunix_rt_kit.jobs import JobKind, Run
+from tunix_rt_kit.jobs.engine import LIVE, Leases
 from tunix_rt_kit.values import JobError, JobState, Progress
 
-_log = get_logger("tunix_rt.exporter")
 _PROGRESS_S: Final = 0.25
-_LIVE: Final = (JobState.RUNNING, JobState.CANCELLING)
-T = TypeVar("T")
+# How often a build begins again by itself, and the first pause before, which then doubles: 15.5 s in all.
+_MOST_RETRIES: Final = 5
+_RETRY_PAUSE_S: Final = 0.5
 
 
-class BuildCancelled(Exception):
-    """The build was asked to stop."""
-
-
-class BuildInterrupted(Exception):
-    """The server stops; the build begins again with the next one."""
-
-
-class Builds:
-    """The queue of builds.
+class Builds(JobKind):
+    """The builds of datasets. A build that was interrupted begins anew.
 
     Args:
         repository: where datasets are remembered.
         traces, eval_sets: what datasets are made from.
         artifacts: where their files go.
-        folder: for unfinished builds; its content is deleted at the start.
+        folder: for unfinished builds, of all servers with this data folder.
         slots: how many builds run at once.
     """
+
+    name = "build"
 
     def __init__(
         self,
@@ -65,106 +58,64 @@ class Builds:
         folder: Path,
         slots: int,
     ) -> None:
+        super().__init__(repository, slots)
         self._repository = repository
         self._traces = traces
         self._eval_sets = eval_sets
         self._artifacts = artifacts
         self._folder = folder
-        self._runner = JobRunner(slots, self._run, on_error=self._crashed, name="build")
 
-    def start(self) -> None:
-        """Queue what an earlier server did not finish; delete what it left half-written (a day after)."""
-        try:
-            if self._folder.exists():
-                shutil.rmtree(self._folder)
-            self._folder.mkdir(parents=True)
-        except OSError as error:
-            raise storage_error(error, str(self._folder)) from error
+    def remove_leftovers(self, leases: Leases) -> None:
+        """Delete what servers that have ended left half-written; unfinished artifacts a day after."""
+        with storage_errors(str(self._folder)):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            folders = list(self._folder.iterdir())
+        # Read after the folders: a build is leased for as long as it has one.
+        leased = {build_id for build_id, lease in leases.all().items() if not lease.free}
+        for folder in folders:
+            if folder.name.partition(".")[0] not in leased:
+                shutil.rmtree(folder, ignore_errors=True)
         self._artifacts.remove_stale()
-        for dataset in self._repository.in_states([JobState.CANCELLING]):
-            self._repository.move(dataset.build_id, {JobState.CANCELLING}, JobState.CANCELLED)
-        for dataset in self._repository.in_states([JobState.QUEUED, JobState.RUNNING]):
-            self._repository.move(dataset.build_id, {JobState.RUNNING}, JobState.QUEUED)
-            self._runner.submit(dataset.build_id)
 
-    def stop(self, grace_s: float) -> None:
-        """End the running builds, within so many seconds; they begin again with the next server."""
-        self._runner.stop(grace_s)
+    def work(self, run: Run) -> None:
+        change, build_id = self._repository.change_state, run.job_id
+        # RUNNING too: another server may have begun, or the answer to this very change may have been lost.
+        waiting = (JobState.QUEUED, JobState.RUNNING)
+        if not run.retry(lambda: change(build_id, waiting, JobState.RUNNING)):
+            run.check()
+            return
+        result = self._built(run)
+        run.record(lambda: change(build_id, LIVE, JobState.SUCCEEDED, result=result))
 
-    def submit(self, build_id: str) -> None:
-        """Put a queued build at the end of the queue."""
-        if not self._runner.stopping.is_set():
-            self._runner.submit(build_id)
+    def failure(self, job_id: str, error: Exception) -> JobError:
+        if isinstance(error, DomainError):
+            return super().failure(job_id, error)
+        message = "internal error; the server's log says more"
+        metadata = {"build_id": job_id, "type": type(error).__name__}
+        return JobError(code="INTERNAL", reason="INTERNAL", message=message, metadata=metadata)
 
-    def cancel(self, build_id: str) -> None:
-        """Take a build out of the queue, or tell it to stop."""
-        if self._runner.cancel(build_id) == "unknown":
-            # Nobody is left who would end it.
-            self._repository.move(build_id, {JobState.CANCELLING}, JobState.CANCELLED)
-
-    def _run(self, build_id: str, cancelled: threading.Event) -> None:
-        # RUNNING too: a database that went away may have kept the move whose answer it did not give.
-        waiting, move = {JobState.QUEUED, JobState.RUNNING}, self._repository.move
-        with suppress(BuildInterrupted):
+    def _built(self, run: Run) -> BuildResult:
+        """What comes of a build, begun again a few times if what it needs can be had by that."""
+        retries = 0
+        while True:
+            dataset = run.retry(lambda: self._repository.by_build(run.job_id))
             try:
-                if not self._patiently(lambda: move(build_id, waiting, JobState.RUNNING), cancelled):
-                    return
-                dataset = self._patiently(lambda: self._repository.by_build(build_id), cancelled)
-                if dataset is None:
-                    return
-                result = self._build(dataset, cancelled)
-            except BuildCancelled:
-                self._end(build_id, _LIVE, JobState.CANCELLED)
-            except BuildInterrupted:
-                self._end(build_id, {JobState.RUNNING}, JobState.QUEUED)
-                self._end(build_id, {JobState.CANCELLING}, JobState.CANCELLED)
+                return self._build(dataset, run)
             except DomainError as error:
-                self._fail(build_id, JobError(code=error.code, **_facts(error)))
-            else:
-                self._end(build_id, _LIVE, JobState.SUCCEEDED, result=result)
+                if retries == _MOST_RETRIES or not self._may_go_on(error, dataset, run):
+                    raise
+            run.pause(_RETRY_PAUSE_S * 2**retries)
+            retries += 1
 
-    def _end(
-        self,
-        build_id: str,
-        states: Collection[JobState],
-        to: JobState,
-        *,
-        failure: JobError | None = None,
-        result: BuildResult | None = None,
-    ) -> None:
-        """Store how a build ended, as soon as that can be stored; raises BuildInterrupted if the server stops
-        before."""
-        try:
-            self._runner.record(
-                lambda: self._repository.move(build_id, states, to, failure=failure, result=result)
-            )
-        except DomainError as error:
-            raise BuildInterrupted from error
+    def _may_go_on(self, error: DomainError, dataset: Dataset, run: Run) -> bool:
+        """Whether a build that failed by ``error`` may do better now, from a newer snapshot if need be."""
+        if error.reason == "SNAPSHOT_INCOMPLETE" and dataset.snapshot_open:
+            as_of = self._traces.resolve(dataset.spec.filter, 0)
+            return run.retry(lambda: self._repository.take_snapshot(dataset, as_of))
+        return error.reason == "STORAGE_UNAVAILABLE"
 
-    def _patiently(self, ask: Callable[[], T], cancelled: threading.Event) -> T:
-        """What the database answers once it can; raises BuildInterrupted or BuildCancelled if the server or
-        the build is to stop before, and DomainError for what will not pass by itself."""
-        try:
-            return self._runner.insist(ask, cancelled)
-        except AWAY as error:
-            raise (BuildInterrupted if self._runner.stopping.is_set() else BuildCancelled) from error
-
-    def _build(self, dataset: Dataset, cancelled: threading.Event) -> BuildResult:
+    def _build(self, dataset: Dataset, run: Run) -> BuildResult:
         spec = dataset.spec
-
-        def check() -> None:
-            if cancelled.is_set():
-                raise BuildCancelled
-            if self._runner.stopping.is_set():
-                raise BuildInterrupted
-
-        def pause(seconds: float) -> None:
-            end = time.monotonic() + seconds
-            while (left := end - time.monotonic()) > 0:
-                check()
-                cancelled.wait(min(left, 0.2))
-            check()
-
         with self._own_folder(dataset.build_id) as folder:
             build = DatasetBuild(
                 spec,
@@ -173,61 +124,48 @@ class Builds:
                 other_eval_sets=lambda: self._other_eval_sets(spec.eval_sets),
                 store=self._artifacts,
                 folder=folder,
-                report=self._reporter(dataset.build_id, check),
-                parent=self._parent(spec.parent, cancelled),
+                report=self._reporter(run),
+                parent=self._parent(spec.parent, run),
             )
-            return build.run(self._traces.traces(spec.filter, spec.as_of, pause))
+            return build.run(self._traces.traces(spec.filter, spec.as_of, run.pause))
 
     def _other_eval_sets(self, named: Collection[str]) -> Iterator[EvalPrompts]:
         for name in self._eval_sets.names():
             if name not in named:
                 yield self._eval_sets.prompts(name)
 
-    def _parent(self, name: str, cancelled: threading.Event) -> Parent | None:
+    def _parent(self, name: str, run: Run) -> Parent | None:
         if not name:
             return None
         dataset_id, _, version = name.removeprefix("datasets/").partition("@")
-        dataset = self._patiently(lambda: self._repository.find(dataset_id, version), cancelled)
+        dataset = run.retry(lambda: self._repository.find(dataset_id, version))
         if dataset is None or dataset.result is None:
             raise FailedPrecondition(f"the parent {name} is not complete", reason="DATASET_NOT_READY")
         return parent_of(self._artifacts, dataset.result)
 
     @contextmanager
     def _own_folder(self, build_id: str) -> Iterator[Path]:
-        folder = self._folder / build_id
-        try:
-            folder.mkdir()
-        except OSError as error:
-            raise storage_error(error, str(folder)) from error
+        """An empty folder of this run's own, in place of those that earlier servers left of the build."""
+        for left in self._folder.glob(f"{build_id}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        with storage_errors(str(self._folder)):
+            folder = Path(tempfile.mkdtemp(prefix=f"{build_id}.", dir=self._folder))
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _reporter(self, build_id: str, check: Callable[[], None]) -> Callable[[Progress], None]:
+    def _reporter(self, run: Run) -> Callable[[Progress], None]:
         told, stage = 0.0, ""
 
         def report(progress: Progress) -> None:
             nonlocal told, stage
-            check()
+            run.check()
             now = time.monotonic()
             if progress.stage != stage or progress.completed == progress.total or now - told >= _PROGRESS_S:
                 # A database that is away costs the watchers a figure, not the build.
                 with suppress(DomainError):
-                    self._repository.set_progress(build_id, progress)
+                    self._repository.set_progress(run.job_id, progress)
                 told, stage = time.monotonic(), progress.stage
 
         return report
-
-    def _crashed(self, build_id: str, error: Exception) -> None:
-        message = "internal error; the server's log says more"
-        metadata = {"build_id": build_id, "type": type(error).__name__}
-        self._fail(build_id, JobError(code="INTERNAL", reason="INTERNAL", message=message, metadata=metadata))
-
-    def _fail(self, build_id: str, failure: JobError) -> None:
-        _log.warning("build_failed", build=build_id, reason=failure.reason, message=failure.message)
-        self._end(build_id, {JobState.QUEUED, *_LIVE}, JobState.FAILED, failure=failure)
-
-
-def _facts(error: DomainError) -> dict[str, object]:
-    return {"reason": error.reason, "message": error.message, "metadata": error.metadata}

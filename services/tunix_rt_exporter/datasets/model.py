@@ -242,12 +242,14 @@ class BuildResult(Value):
 
 class Dataset(Value):
     """A dataset as it is kept. ``build_id`` names the present attempt to build it, ``number`` is its place in
-    lists."""
+    lists. ``snapshot_open``: all who asked for it left the snapshot to the exporter, which may take a newer
+    one while it builds."""
 
     number: int
     build_id: str
     spec: DatasetSpec
     state: JobState
+    snapshot_open: bool = False
     create_time: datetime
     start_time: datetime | None = None
     end_time: datetime | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,18 +27,28 @@ class SqlDatasetRepository:
         """Bring the schema to the newest revision."""
         self._database.upgrade("tunix_rt_exporter:migrations", VERSION_TABLE)
 
-    def create(self, spec: DatasetSpec, request: RequestKey, rebuild: Callable[[Dataset], bool]) -> Dataset:
+    def create(
+        self,
+        spec: DatasetSpec,
+        request: RequestKey,
+        rebuild: Callable[[Dataset], bool],
+        *,
+        snapshot_open: bool = False,
+    ) -> Dataset:
         def bind() -> str:
             transaction_lock(session, f"dataset {spec.key}")
             stored = _one(session, _named(spec.dataset_id, spec.version))
             if stored is None:
-                values = {**_queued(spec), "dataset_id": spec.dataset_id, "version": spec.version}
+                values = {**queued, "dataset_id": spec.dataset_id, "version": spec.version}
                 session.execute(insert(datasets).values(values))
             elif rebuild(stored):
-                session.execute(
-                    update(datasets).where(datasets.c.number == stored.number).values(_queued(spec))
-                )
+                _changed(session, queued, datasets.c.number == stored.number)
+            elif stored.snapshot_open and not snapshot_open:
+                # Whoever asks for this very snapshot must not get another one.
+                _changed(session, {"snapshot_open": False}, datasets.c.number == stored.number)
             return spec.key
+
+        queued = {**_queued(spec), "snapshot_open": snapshot_open}
 
         with self._database.write() as session:
             key, _ = self._requests.once(session, request, bind)
@@ -49,9 +59,9 @@ class SqlDatasetRepository:
         with self._database.read() as session:
             return _one(session, _named(dataset_id, version))
 
-    def by_build(self, build_id: str) -> Dataset | None:
+    def by_build(self, build_id: str) -> Dataset:
         with self._database.read() as session:
-            return _one(session, datasets.c.build_id == build_id)
+            return _dataset(session.execute(select(datasets).where(datasets.c.build_id == build_id)).one())
 
     def newest(self, before: int | None, limit: int) -> list[Dataset]:
         query = select(datasets).order_by(datasets.c.number.desc()).limit(limit)
@@ -60,46 +70,45 @@ class SqlDatasetRepository:
         with self._database.read() as session:
             return [_dataset(row) for row in session.execute(query)]
 
-    def in_states(self, states: Collection[JobState]) -> list[Dataset]:
-        query = select(datasets).where(datasets.c.state.in_(states)).order_by(datasets.c.create_time)
+    def unfinished(self) -> Sequence[tuple[str, JobState]]:
+        query = select(datasets.c.build_id, datasets.c.state).order_by(datasets.c.create_time)
+        query = query.where(datasets.c.state.in_([state for state in JobState if not state.ended]))
         with self._database.read() as session:
-            return [_dataset(row) for row in session.execute(query)]
+            return [(row.build_id, JobState(row.state)) for row in session.execute(query)]
 
-    def move(
+    def change_state(
         self,
-        build_id: str,
-        states: Collection[JobState],
-        to: JobState,
+        job_id: str,
+        expected: Sequence[JobState],
+        state: JobState,
         *,
-        failure: JobError | None = None,
+        error: JobError | None = None,
         result: BuildResult | None = None,
     ) -> bool:
-        values: dict[str, Any] = {"state": to}
-        if to is JobState.QUEUED:
+        values: dict[str, Any] = {"state": state}
+        if state is JobState.QUEUED:
             values |= {"start_time": None, "progress": None}
-        elif to is JobState.RUNNING:
+        elif state is JobState.RUNNING:
             values["start_time"] = datetime.now(UTC)
-        elif to.ended:
+        elif state.ended:
             values["end_time"] = datetime.now(UTC)
-            values["failure"] = failure.model_dump(mode="json") if failure else None
+            values["failure"] = error.model_dump(mode="json") if error else None
             if result is not None:
                 values |= {"result": result.model_dump(mode="json"), "digest": result.digest}
         with self._database.write() as session:
-            moved = session.execute(
-                update(datasets)
-                .where(datasets.c.build_id == build_id, datasets.c.state.in_(states))
-                .values(values)
-                .returning(datasets.c.number)
-            ).all()
-        return bool(moved)
+            where = (datasets.c.build_id == job_id, datasets.c.state.in_(expected))
+            return _changed(session, values, *where)
+
+    def take_snapshot(self, dataset: Dataset, as_of: int) -> bool:
+        spec = dataset.spec.model_copy(update={"as_of": as_of})
+        with self._database.write() as session:
+            transaction_lock(session, f"dataset {spec.key}")
+            where = (datasets.c.build_id == dataset.build_id, datasets.c.snapshot_open)
+            return _changed(session, {"spec": spec.model_dump(mode="json")}, *where)
 
     def set_progress(self, build_id: str, progress: Progress) -> None:
         with self._database.write() as session:
-            session.execute(
-                update(datasets)
-                .where(datasets.c.build_id == build_id)
-                .values(progress=progress.model_dump(mode="json"))
-            )
+            _changed(session, {"progress": progress.model_dump(mode="json")}, datasets.c.build_id == build_id)
 
 
 class SqlDerivedFiles:
@@ -146,6 +155,12 @@ def _queued(spec: DatasetSpec) -> dict[str, Any]:
         "start_time": None,
         "end_time": None,
     }
+
+
+def _changed(session: Session, values: Mapping[str, Any], *where: ColumnElement[bool]) -> bool:
+    """Set values of the dataset of which ``where`` is true; returns whether there is one."""
+    statement = update(datasets).where(*where).values(values).returning(datasets.c.number)
+    return bool(session.execute(statement).all())
 
 
 def _one(session: Session, where: ColumnElement[bool]) -> Dataset | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Protocol, TypeVar
 
@@ -27,6 +27,8 @@ from tunix_rt_kit.errors import (
     InvalidArgument,
     NotFound,
 )
+from tunix_rt_kit.jobs import JobEngine
+from tunix_rt_kit.jobs.engine import JobStore
 from tunix_rt_kit.serving.resources import Paging, parse_names
 from tunix_rt_kit.serving.validation import Violations, field_path, field_problems
 from tunix_rt_kit.values import JobError, JobState, Page, Progress, RequestKey, StoredFile, Value
@@ -39,35 +41,46 @@ CHUNK_BYTES: Final = 1 << 20
 _UNBOUND: Final = frozenset({JobState.FAILED, JobState.CANCELLED})
 
 
-class DatasetRepository(Protocol):
-    """Where datasets are kept."""
+class DatasetRepository(JobStore, Protocol):
+    """Where datasets are kept, and the queue of their builds."""
 
-    def create(self, spec: DatasetSpec, request: RequestKey, rebuild: Callable[[Dataset], bool]) -> Dataset:
+    def create(
+        self,
+        spec: DatasetSpec,
+        request: RequestKey,
+        rebuild: Callable[[Dataset], bool],
+        *,
+        snapshot_open: bool = False,
+    ) -> Dataset:
         """The dataset of the spec's name and version, queued if it is new or ``rebuild`` of the stored one
-        is true. ``rebuild`` may raise to refuse. Raises AlreadyExists(REQUEST_ID_REUSED)."""
+        is true. ``rebuild`` may raise to refuse. Raises AlreadyExists(REQUEST_ID_REUSED).
+
+        ``snapshot_open`` says that another snapshot than the spec's would do as well.
+        """
 
     def find(self, dataset_id: str, version: str) -> Dataset | None:
         """The dataset, or None."""
 
-    def by_build(self, build_id: str) -> Dataset | None:
-        """The dataset of a build, or None if it has another build by now."""
+    def by_build(self, build_id: str) -> Dataset:
+        """The dataset of a build that has not ended."""
 
     def newest(self, before: int | None, limit: int) -> list[Dataset]:
         """Up to ``limit`` datasets, newest first, with number below ``before``."""
 
-    def in_states(self, states: Collection[JobState]) -> list[Dataset]:
-        """The datasets in one of these states, oldest first."""
-
-    def move(
+    def change_state(
         self,
-        build_id: str,
-        states: Collection[JobState],
-        to: JobState,
+        job_id: str,
+        expected: Sequence[JobState],
+        state: JobState,
         *,
-        failure: JobError | None = None,
+        error: JobError | None = None,
         result: BuildResult | None = None,
     ) -> bool:
-        """Change the state of a build if it is one of ``states``; says whether it was."""
+        """Set a build's state if it is one of ``expected``; returns whether it was."""
+
+    def take_snapshot(self, dataset: Dataset, as_of: int) -> bool:
+        """Have the dataset made of another snapshot, if nobody asked for its present one by number; returns
+        whether that is so."""
 
     def set_progress(self, build_id: str, progress: Progress) -> None:
         """Keep how far a build has come."""
@@ -82,8 +95,7 @@ class ExporterService:
         eval_sets: the evaluator.
         artifacts: where the files of datasets are.
         files: finds, and where need be makes, the file of a split in a format.
-        submit: puts a build (by its id) into the queue.
-        cancel: takes a build out of the queue, or tells it to stop.
+        engine: runs the builds.
     """
 
     def __init__(
@@ -94,16 +106,14 @@ class ExporterService:
         eval_sets: EvalSetSource,
         artifacts: ArtifactStore,
         files: DatasetFiles,
-        submit: Callable[[str], None],
-        cancel: Callable[[str], None],
+        engine: JobEngine,
     ) -> None:
         self._repository = repository
         self._traces = traces
         self._eval_sets = eval_sets
         self._artifacts = artifacts
         self._files = files
-        self._submit = submit
-        self._cancel = cancel
+        self._engine = engine
 
     def create_dataset(self, fields: dict[str, Any], request_id: str) -> Dataset:
         """Start to build a dataset, or give back the one that is stored for the same spec.
@@ -119,9 +129,11 @@ class ExporterService:
                 self._eval_sets.prompts(name)
         self._check_parent(asked)
         spec = asked.model_copy(update={"as_of": self._snapshot(asked)})
-        dataset = self._repository.create(spec, request, lambda stored: _rebuilds(stored, spec))
+        dataset = self._repository.create(
+            spec, request, lambda stored: _rebuilds(stored, spec), snapshot_open=not asked.as_of
+        )
         if dataset.state is JobState.QUEUED:
-            self._submit(dataset.build_id)
+            self._engine.wake()
         return dataset
 
     def get_dataset(self, name: str) -> Dataset:
@@ -142,12 +154,13 @@ class ExporterService:
 
     def cancel_dataset(self, name: str) -> Dataset:
         """Ask a build to stop; one that has ended is returned as it is."""
-        dataset = self.get_dataset(name)
+        # Again if a server took the build up, or gave it back, in between.
+        while (dataset := self.get_dataset(name)).state in (JobState.QUEUED, JobState.RUNNING):
+            self._repository.change_state(dataset.build_id, [JobState.QUEUED], JobState.CANCELLED)
+            self._repository.change_state(dataset.build_id, [JobState.RUNNING], JobState.CANCELLING)
         if not dataset.state.ended:
-            self._repository.move(dataset.build_id, {JobState.RUNNING}, JobState.CANCELLING)
-            self._repository.move(dataset.build_id, {JobState.QUEUED}, JobState.CANCELLED)
-            self._cancel(dataset.build_id)
-        return self.get_dataset(name)
+            self._engine.cancel(dataset.build_id)
+        return dataset
 
     def read_dataset(self, name: str, split: str, kind: DatasetFormat, offset: int) -> Download:
         """One split in one format, from byte ``offset`` on. A derived format is made by its first reader.

@@ -1,5 +1,5 @@
 # ruff: noqa: ARG002  (a port's methods take more than this one uses)
-"""The queue of builds while the database comes and goes."""
+"""Builds as jobs of the engine, while the database comes and goes."""
 
 from __future__ import annotations
 
@@ -16,21 +16,23 @@ from support.datasets import source
 from tunix_rt_exporter.datasets.builds import Builds
 from tunix_rt_exporter.datasets.model import Dataset, DatasetSpec, EvalPrompts, SourceTrace
 from tunix_rt_exporter.datasets.repository import SqlDatasetRepository
+from tunix_rt_exporter.tables import build_leases
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.database import Database
 from tunix_rt_kit.errors import Unavailable
+from tunix_rt_kit.jobs import JobEngine
+from tunix_rt_kit.jobs.leases import SqlLeases
 from tunix_rt_kit.values import NO_REQUEST_ID, JobState
 
 SPEC = DatasetSpec.model_validate({"dataset_id": "d", "splits": [{"split": "train", "fraction": 1}]})
 
 
 class ShakyDatabase(Database):
-    """Refuses every write while ``away``; ``refused`` counts them. ``forgets`` answers keep the write."""
+    """Refuses every write while ``away``; ``refused`` counts them."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
         self.away = threading.Event()
-        self.forgets = 0
         self.refused = 0
 
     @contextmanager
@@ -40,16 +42,14 @@ class ShakyDatabase(Database):
             raise Unavailable("the database is away", reason="DATABASE_UNAVAILABLE")
         with super().write() as session:
             yield session
-        if self.forgets:
-            self.forgets -= 1
-            raise Unavailable("the database went away", reason="DATABASE_UNAVAILABLE")
 
 
 class Upstream:
     """Traces and eval sets; ``between`` is called after the first part of the traces."""
 
-    def __init__(self, between: Callable[[], object] = lambda: None) -> None:
-        self.between = between
+    def __init__(self) -> None:
+        self.between: Callable[[], object] = lambda: None
+        self.pause_s = 0.3
 
     def resolve(self, wanted: Mapping[str, Any], as_of: int) -> int:
         return as_of or 1
@@ -63,7 +63,7 @@ class Upstream:
         yield [source(number) for number in range(10)]
         self.between()
         for number in range(10, 13):
-            pause(0.3)
+            pause(self.pause_s)
             yield [source(number)]
 
     def names(self) -> Iterator[str]:
@@ -79,23 +79,33 @@ class World:
         self.repository = SqlDatasetRepository(self.database)
         self.repository.migrate()
         self.upstream = Upstream()
-        self.builds = Builds(
+        self.artifacts = ArtifactStore(folder / "artifacts")
+        self.folder = folder / "builds"
+        builds = Builds(
             self.repository,
             traces=self.upstream,
             eval_sets=self.upstream,
-            artifacts=ArtifactStore(folder / "artifacts"),
-            folder=folder / "builds",
+            artifacts=self.artifacts,
+            folder=self.folder,
             slots=1,
         )
-        self.builds.start()
+        leases = SqlLeases(self.database, build_leases)
+        builds.remove_leftovers(leases)
+        self.engine = JobEngine(leases, [builds])
+        self.engine.start()
 
     def create(self) -> Dataset:
-        return self.repository.create(SPEC, NO_REQUEST_ID, lambda _: False)
+        dataset = self.repository.create(SPEC, NO_REQUEST_ID, lambda _: False)
+        self.engine.wake()
+        return dataset
 
-    def state(self) -> JobState:
+    def dataset(self) -> Dataset:
         found = self.repository.find("d", "1")
         assert found is not None
-        return found.state
+        return found
+
+    def state(self) -> JobState:
+        return self.dataset().state
 
     def until(self, done: Callable[[], bool], seconds: float = 30) -> None:
         end = time.monotonic() + seconds
@@ -108,13 +118,13 @@ class World:
 def world(tmp_path: Path) -> Iterator[World]:
     world = World(tmp_path)
     yield world
-    world.builds.stop(30.0)
+    world.engine.stop(30.0)
     world.database.close()
 
 
 def test_a_build_outlasts_a_database_that_goes_away(world: World) -> None:
     world.upstream.between = world.database.away.set
-    world.builds.submit(world.create().build_id)
+    world.create()
     # Its progress, and the move to its end.
     world.until(lambda: world.database.refused >= 4)
     assert world.state() is JobState.RUNNING
@@ -129,31 +139,82 @@ def test_a_failure_is_kept_once_the_database_is_back(world: World) -> None:
         raise Unavailable("the trace store is away", reason="UPSTREAM_UNAVAILABLE")
 
     world.upstream.between = fail
-    world.builds.submit(world.create().build_id)
+    world.create()
     world.until(lambda: world.database.refused >= 2)
     world.database.away.clear()
     world.until(lambda: world.state().ended)
     assert world.state() is JobState.FAILED
 
 
-def test_a_move_that_was_kept_but_not_answered_does_not_end_the_build(world: World) -> None:
-    build_id = world.create().build_id
-    world.database.forgets = 1
-    world.builds.submit(build_id)
+def test_a_move_that_was_kept_but_not_answered_does_not_end_the_build(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change_state, forgotten = SqlDatasetRepository.change_state, []
+
+    def forget_once(*arguments: Any, **more: Any) -> bool:
+        changed = change_state(*arguments, **more)
+        if not forgotten:
+            forgotten.append(arguments[3])
+            raise Unavailable("the database went away", reason="DATABASE_UNAVAILABLE")
+        return changed
+
+    monkeypatch.setattr(SqlDatasetRepository, "change_state", forget_once)
+    world.create()
     world.until(lambda: world.state().ended)
-    assert world.state() is JobState.SUCCEEDED
+    assert (forgotten, world.state()) == ([JobState.RUNNING], JobState.SUCCEEDED)
 
 
 def test_a_server_that_stops_while_the_database_is_away_leaves_the_build_to_the_next(world: World) -> None:
     world.upstream.between = world.database.away.set
-    world.builds.submit(world.create().build_id)
+    world.create()
     world.until(lambda: world.database.refused >= 4)
-    world.builds.stop(30.0)
+    world.engine.stop(30.0)
     assert world.state() is JobState.RUNNING
 
 
 def test_a_build_that_nobody_runs_can_be_cancelled(world: World) -> None:
+    world.upstream.between = lambda: waiting.wait(30)
+    waiting = threading.Event()
+    world.create()
+    world.until(lambda: world.state() is JobState.RUNNING)
+    other = SPEC.model_copy(update={"version": "2"})
+    build_id = world.repository.create(other, NO_REQUEST_ID, lambda _: False).build_id
+    world.repository.change_state(build_id, [JobState.QUEUED], JobState.CANCELLING)
+    world.engine.cancel(build_id)
+    world.until(lambda: world.repository.by_build(build_id).state is JobState.CANCELLED)
+    waiting.set()
+
+
+def test_an_error_that_nobody_foresaw_names_the_build(world: World) -> None:
+    def fail() -> None:
+        raise ValueError("a bug")
+
+    world.upstream.between = fail
     build_id = world.create().build_id
-    world.repository.move(build_id, {JobState.QUEUED}, JobState.CANCELLING)
-    world.builds.cancel(build_id)
-    assert world.state() is JobState.CANCELLED
+    world.until(lambda: world.state().ended)
+    failure = world.dataset().failure
+    assert failure is not None
+    assert (failure.code, failure.reason) == ("INTERNAL", "INTERNAL")
+    assert failure.message == "internal error; the server's log says more"
+    assert failure.metadata == {"build_id": build_id, "type": "ValueError"}
+
+
+@pytest.mark.parametrize("failures", [2, 9])
+def test_a_build_waits_a_while_for_artifacts_that_are_away(
+    world: World, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    monkeypatch.setattr("tunix_rt_exporter.datasets.builds._RETRY_PAUSE_S", 0.01)
+    world.upstream.pause_s = 0
+    left, writer = [None] * failures, ArtifactStore.writer
+
+    def fail(store: ArtifactStore) -> Any:
+        if left:
+            left.pop()
+            raise Unavailable("artifacts are away", reason="STORAGE_UNAVAILABLE")
+        return writer(store)
+
+    monkeypatch.setattr(ArtifactStore, "writer", fail)
+    world.create()
+    world.until(lambda: world.state().ended)
+    assert world.state() is (JobState.SUCCEEDED if failures == 2 else JobState.FAILED)
+    assert not list(world.folder.iterdir())
