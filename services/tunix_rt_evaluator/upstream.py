@@ -5,7 +5,7 @@ from __future__ import annotations
 import grpc
 
 from tunix_rt import v1
-from tunix_rt_evaluator.comparisons.model import GivenAway
+from tunix_rt_evaluator.comparisons.model import LeakedItem
 from tunix_rt_evaluator.evaluations.model import CheckpointInput
 from tunix_rt_evaluator.evaluations.templates import chat_template
 from tunix_rt_kit.errors import FailedPrecondition
@@ -66,8 +66,8 @@ class ExporterTrainingData:
     def __init__(self, channel: grpc.Channel) -> None:
         self._stub = v1.ExporterStub(channel)
 
-    def given_away(self, dataset: str, eval_set: str) -> list[GivenAway]:
-        """The items of an eval set that rows of the training split give away, by the exporter's own rule.
+    def leaked_items(self, dataset: str, eval_set: str) -> list[LeakedItem]:
+        """The items of an eval set that the training split is contaminated with, by the exporter's own rule.
 
         Raises:
             NotFound: DATASET_NOT_FOUND, EVAL_SET_NOT_FOUND.
@@ -78,7 +78,7 @@ class ExporterTrainingData:
         with calling("the exporter"):
             parts = list(answers_of(self._stub.AuditContamination, request, _AUDIT_TIMEOUT_S))
         return [
-            GivenAway(
+            LeakedItem(
                 item_id=row.eval_item,
                 dataset=dataset,
                 row_id=row.row_id,

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from tunix_rt_evaluator.evaluations.model import Accuracy, Evaluation, Interval
 from tunix_rt_evaluator.evaluations.results import ItemResult
-from tunix_rt_kit.values import Value
+from tunix_rt_kit.values import StoredFile, Value
 
 REPORT_NAME: Final = "comparisonReports/{comparison_report}"
 VerdictName = Literal["IMPROVED", "REGRESSED", "NO_EVIDENCE", "INCONCLUSIVE"]
@@ -56,6 +56,11 @@ class PairedDifference(Value):
     interval_method: IntervalName = "Newcombe"
     detectable: float | None = None
     cluster_count: int = 0
+
+    @property
+    def minimum_detectable_effect(self) -> float | None:
+        """``detectable``, as messages call it."""
+        return self.detectable
 
 
 class ScoreDifference(Value):
@@ -118,8 +123,8 @@ class OutcomeBounds(Value):
     best_with_truncated: float
 
 
-class GivenAway(Value):
-    """An item that a row of the training data gives away, and how."""
+class LeakedItem(Value):
+    """An item of the eval set that a row of the training data holds, and how they match."""
 
     item_id: str
     dataset: str
@@ -128,7 +133,7 @@ class GivenAway(Value):
 
 
 class Contamination(Value):
-    """Whether the training data gave items away; ``clean`` is the difference over the others, if any were.
+    """The items that the training data holds. ``clean`` is the difference over the others, if there are any.
 
     ``reason`` says why nothing was looked up.
     """
@@ -136,7 +141,7 @@ class Contamination(Value):
     state: LookupState
     reason: str = ""
     datasets: tuple[str, ...] = ()
-    items: tuple[GivenAway, ...] = ()
+    items: tuple[LeakedItem, ...] = ()
     clean: PairedDifference | None = None
 
 
@@ -217,15 +222,17 @@ LEFT_OUT_OF_LISTS: Final = {"flips", "training", "base_output_tokens", "candidat
 
 
 class ComparisonReport(Value):
-    """A stored comparison report; ``digest`` is that of its content's canonical JSON.
+    """A stored comparison report: ``digest`` is that of its content's canonical JSON, ``documents`` are its
+    renderings by format.
 
-    ``content`` is None only in a list, of a report that was stored before lists were kept apart.
+    In a list ``content`` lacks what ``LEFT_OUT_OF_LISTS`` names, and is None if an older version stored it.
     """
 
     id: str
     digest: str
     create_time: datetime
     content: ComparisonContent | None
+    documents: Mapping[str, StoredFile] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,7 @@ from tunix_rt_evaluator.comparisons.paired_statistics import (
     score_difference,
     seed_summary,
 )
-from tunix_rt_evaluator.comparisons.soundness import common_items, manifest_of
-from tunix_rt_evaluator.comparisons.verdicts import decide
+from tunix_rt_evaluator.comparisons.policy import common_items, decide, manifest_of
 from tunix_rt_evaluator.evaluations.model import Evaluation
 from tunix_rt_evaluator.evaluations.results import ItemResult
 from tunix_rt_evaluator.evaluations.summary import grouped
@@ -48,7 +47,7 @@ def report_id(
     """The id of the report on finished evaluations: 32 hex digits of their manifests' digests.
 
     Further seeds of a side may come in any order. ``looked_up`` is whether it is known what the training
-    data gives away: a report that lacks this is another one.
+    data leaks: a report that lacks this is another one.
     """
 
     def side(evaluations: Sequence[Evaluation]) -> list[str]:
@@ -82,7 +81,7 @@ def compared(
         candidates: the candidate, and further training seeds of it.
         clusters: the cluster of each item by its id; items that are left out stand for themselves.
         waivers: what differs and was let pass.
-        contamination: the items that the training data gives away; ``clean`` is filled in here.
+        contamination: the items that the training data leaks; ``clean`` is filled in here.
         training: the metrics of the candidate's training.
     """
     runs = (*bases, *candidates)
@@ -97,11 +96,9 @@ def compared(
             _rows(bases, chosen, value), _rows(candidates, chosen, value), clusters_of(chosen)
         )
 
-    given_away = {found.item_id: found for found in contamination.items}
-    clean = [digest for digest in digests if first[digest].item_id not in given_away]
-    items = tuple(
-        given_away[first[digest].item_id] for digest in digests if first[digest].item_id in given_away
-    )
+    leaked = {found.item_id: found for found in contamination.items}
+    clean = [digest for digest in digests if first[digest].item_id not in leaked]
+    items = tuple(leaked[first[digest].item_id] for digest in digests if first[digest].item_id in leaked)
 
     def evidence(value: Value) -> _Evidence:
         of_clean = difference(clean, value) if 0 < len(clean) < len(digests) else None

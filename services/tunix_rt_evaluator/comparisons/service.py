@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Final, Literal, Protocol
 
 from tunix_rt_evaluator.comparisons.model import (
@@ -13,13 +11,13 @@ from tunix_rt_evaluator.comparisons.model import (
     ComparisonDraft,
     ComparisonReport,
     Contamination,
-    GivenAway,
+    LeakedItem,
     Run,
     TrainingStep,
     report_name,
 )
 from tunix_rt_evaluator.comparisons.pairing import NO_TRAINING_DATA, compared, report_id
-from tunix_rt_evaluator.comparisons.soundness import check_sound, checked_waivers, manifest_of
+from tunix_rt_evaluator.comparisons.policy import check_sound, checked_waivers, manifest_of
 from tunix_rt_evaluator.eval_sets.model import EvalSet, eval_set_name
 from tunix_rt_evaluator.evaluations.model import EVALUATION_NAME, Evaluation
 from tunix_rt_evaluator.evaluations.results import ItemResult
@@ -41,18 +39,6 @@ MAX_SEEDS: Final = 32
 """Evaluations on one side of a comparison."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredReport:
-    """Where a comparison report is kept: ``digest`` names its content, ``documents`` its renderings by
-    format. ``facts`` is the content for lists, None where an older version stored it."""
-
-    id: str
-    digest: str
-    documents: Mapping[str, StoredFile]
-    create_time: datetime
-    facts: ComparisonContent | None
-
-
 class Evaluations(Protocol):
     """Where evaluations are kept."""
 
@@ -69,15 +55,15 @@ class EvalSets(Protocol):
 class ReportRepository(Protocol):
     """Where it is remembered which reports there are."""
 
-    def report(self, report_id: str) -> StoredReport | None: ...
-    def reports(self, after: str | None, limit: int) -> Sequence[StoredReport]: ...
-    def add_report(self, report: StoredReport) -> None: ...
+    def report(self, report_id: str) -> ComparisonReport | None: ...
+    def reports(self, after: str | None, limit: int) -> Sequence[ComparisonReport]: ...
+    def add_report(self, report: ComparisonReport) -> None: ...
 
 
 class Reports(Protocol):
     """Keeps reports as documents."""
 
-    def store(self, report_id: str, content: ComparisonContent) -> StoredReport:
+    def store(self, report_id: str, content: ComparisonContent) -> ComparisonReport:
         """Render and store a report."""
 
     def content(self, digest: str) -> ComparisonContent:
@@ -93,8 +79,8 @@ class Reports(Protocol):
 class TrainingData(Protocol):
     """The datasets that checkpoints were trained on."""
 
-    def given_away(self, dataset: str, eval_set: str) -> Sequence[GivenAway]:
-        """The items of an eval set that the training split gives away; raises DomainError."""
+    def leaked_items(self, dataset: str, eval_set: str) -> Sequence[LeakedItem]:
+        """The items of an eval set that the training split holds; raises DomainError."""
 
 
 class ComparisonService:
@@ -157,7 +143,7 @@ class ComparisonService:
         paging = Paging(size, page_token, most=MAX_REPORTS, method="ListComparisonReports")
         found = self._repository.reports(paging.after("id"), paging.limit + 1)
         kept, token = paging.page(found, lambda report: {"id": report.id})
-        return Page([_report(stored, stored.facts) for stored in kept], token)
+        return Page(kept, token)
 
     def read_report(
         self, name: str, format_: DocumentFormat, offset: int
@@ -204,18 +190,18 @@ class ComparisonService:
         return {item.id: item.cluster for item in items}
 
     def _contamination(self, evaluations: Sequence[Evaluation]) -> Contamination:
-        """What the data that any of the checkpoints learned from gives away."""
+        """The items that the training data of any of the checkpoints holds."""
         checkpoints = [entry.inputs.checkpoint for entry in evaluations if entry.inputs.checkpoint]
         datasets = tuple(sorted({checkpoint.dataset for checkpoint in checkpoints}))
         if not datasets:
             return NO_TRAINING_DATA
         eval_set = eval_set_name(evaluations[0].spec.eval_set)
-        found: dict[str, GivenAway] = {}
+        found: dict[str, LeakedItem] = {}
         try:
             for dataset in datasets:
                 if not dataset:
                     return _not_looked_up("a checkpoint does not name its dataset", ())
-                for entry in self._training_data.given_away(dataset, eval_set):
+                for entry in self._training_data.leaked_items(dataset, eval_set):
                     found.setdefault(entry.item_id, entry)
         except DomainError as error:
             return _not_looked_up(error.message, datasets)
@@ -229,7 +215,7 @@ class ComparisonService:
         file = next((file for file in files if file.path == METRICS_FILE), None)
         return self._reports.training(file) if file else ()
 
-    def _stored_report(self, identity: str) -> StoredReport:
+    def _stored_report(self, identity: str) -> ComparisonReport:
         stored = self._repository.report(identity)
         if stored is None:
             raise NotFound(
@@ -239,14 +225,8 @@ class ComparisonService:
             )
         return stored
 
-    def _read(self, stored: StoredReport) -> ComparisonReport:
-        return _report(stored, self._reports.content(stored.digest))
-
-
-def _report(stored: StoredReport, content: ComparisonContent | None) -> ComparisonReport:
-    return ComparisonReport(
-        id=stored.id, digest=stored.digest, create_time=stored.create_time, content=content
-    )
+    def _read(self, stored: ComparisonReport) -> ComparisonReport:
+        return stored.model_copy(update={"content": self._reports.content(stored.digest)})
 
 
 def _check_seeds(evaluations: Sequence[Evaluation], fields: Sequence[str]) -> None:

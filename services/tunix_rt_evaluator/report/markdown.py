@@ -6,11 +6,10 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from tunix_rt_evaluator.comparisons.model import ComparisonContent, Contamination, Flip
-from tunix_rt_evaluator.comparisons.verdicts import POLICY
+from tunix_rt_evaluator.comparisons.policy import POLICY
 from tunix_rt_evaluator.evaluations.results import ItemResult
 from tunix_rt_evaluator.grading.reasoning.model import Parts
 from tunix_rt_evaluator.report import words
-from tunix_rt_evaluator.report.provenance import provenance
 from tunix_rt_kit.text import visible
 
 _FENCE = re.compile(r"`{3,}")
@@ -21,7 +20,7 @@ def render_markdown(name: str, digest: str, content: ComparisonContent) -> str:
     parts = [
         f"# Comparison report: {words.VERDICTS[content.verdict].lower()}",
         words.headline(content),
-        *filter(None, [words.drawn(content)]),
+        *filter(None, [words.sampling(content)]),
         *words.reasons(content),
         *(f"> {_escaped(notice)}" for notice in words.notices(content)),
         f"Base: `{words.model_name(content.base)}`. Candidate: `{words.model_name(content.candidate)}`.",
@@ -37,7 +36,7 @@ def render_markdown(name: str, digest: str, content: ComparisonContent) -> str:
     if len(content.categories) > 1:
         parts += ["## By category", words.HOLM, _categories(content)]
     if content.contamination is not None and content.contamination.items:
-        parts += ["## Items that the training data gives away", _given_away(content.contamination)]
+        parts += ["## Items that the training data gives away", _leaked(content.contamination)]
     if content.training:
         parts += ["## Training", _training(content)]
     gained = [flip for flip in content.flips if flip.candidate.verdict.correct]
@@ -78,7 +77,7 @@ def _accuracy(content: ComparisonContent) -> str:
     return "\n\n".join(parts)
 
 
-def _given_away(contamination: Contamination) -> str:
+def _leaked(contamination: Contamination) -> str:
     rows = [
         (f"`{_inline(entry.item_id)}`", f"`{entry.dataset}`", f"`{_inline(entry.row_id)}`", entry.match)
         for entry in contamination.items
@@ -149,7 +148,7 @@ def _answer(result: ItemResult) -> str:
 
 
 def _provenance(content: ComparisonContent) -> str:
-    rows = [(fact.label, f"`{fact.base}`", f"`{fact.candidate}`") for fact in provenance(content)]
+    rows = [(fact.label, f"`{fact.base}`", f"`{fact.candidate}`") for fact in words.provenance(content)]
     blank = [tuple("" if cell == "``" else cell for cell in row) for row in rows]
     return _table(("", "Base", "Candidate"), blank)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from tunix_rt_evaluator.comparisons.model import (
@@ -15,8 +16,10 @@ from tunix_rt_evaluator.comparisons.model import (
     SeedSummary,
     VerdictName,
 )
-from tunix_rt_evaluator.evaluations.model import Accuracy, Decoding, Evaluation, Interval
+from tunix_rt_evaluator.eval_sets.model import eval_set_name
+from tunix_rt_evaluator.evaluations.model import Accuracy, Decoding, Evaluation, Interval, evaluation_name
 from tunix_rt_evaluator.evaluations.results import ItemResult
+from tunix_rt_evaluator.grading.reasoning.marks import described
 from tunix_rt_evaluator.grading.reasoning.model import Answer, Parts
 
 VERDICTS: Final[dict[VerdictName, str]] = {
@@ -107,9 +110,9 @@ def most_samples(content: ComparisonContent) -> int:
     return max(decoding.samples for decoding in _decodings(content))
 
 
-def drawn(content: ComparisonContent) -> str:
-    """How answers were drawn, in one sentence; empty where both sides took the most probable tokens."""
-    base, candidate = map(_drawn, _decodings(content))
+def sampling(content: ComparisonContent) -> str:
+    """How answers were sampled, in one sentence; empty where both sides took the most probable tokens."""
+    base, candidate = map(_sampling, _decodings(content))
     if base == candidate:
         return "" if base == _GREEDY else f"{base}."
     return f"Base: {base}. Candidate: {candidate}."
@@ -119,7 +122,7 @@ def _decodings(content: ComparisonContent) -> tuple[Decoding, Decoding]:
     return content.base.spec.decoding, content.candidate.spec.decoding
 
 
-def _drawn(decoding: Decoding) -> str:
+def _sampling(decoding: Decoding) -> str:
     if not decoding.temperature:
         return _GREEDY
     samples = f"{decoding.samples} sample" if decoding.samples == 1 else f"{decoding.samples} samples"
@@ -198,12 +201,12 @@ def notices(content: ComparisonContent) -> list[str]:
             f"{contamination.reason}. Comparing again tries again."
         )
     if contamination is not None and contamination.items:
-        found.append(given_away(contamination))
+        found.append(leaked(contamination))
     return found
 
 
-def given_away(contamination: Contamination) -> str:
-    """What the training data gives away, and the result over the other items."""
+def leaked(contamination: Contamination) -> str:
+    """Which items the training data leaked, and the result over the other items."""
     found = (
         f"The training data ({', '.join(contamination.datasets)}) gives {len(contamination.items)} "
         f"{'item' if len(contamination.items) == 1 else 'items'} away."
@@ -378,3 +381,71 @@ def reasoning_label(parts: Parts) -> str:
     """The heading over reasoning."""
     tokens = "" if parts.tokens is None else f", {parts.tokens:,} tokens"
     return f"Reasoning{tokens}{', never closed' if parts.state == 'unclosed' else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A row of the provenance table; ``same`` where base and candidate agree."""
+
+    label: str
+    base: str
+    candidate: str
+
+    @property
+    def same(self) -> bool:
+        """Whether both sides say the same."""
+        return self.base == self.candidate
+
+
+def provenance(content: ComparisonContent) -> list[Fact]:
+    """Everything that could change the result, side by side."""
+    base, candidate = dict(_facts(content.base)), dict(_facts(content.candidate))
+    labels = list(dict.fromkeys([*base, *candidate]))
+    facts = [Fact(label, base.get(label, ""), candidate.get(label, "")) for label in labels]
+    if content.more_bases or content.more_candidates:
+        facts.insert(1, Fact("Further seeds", _names(content.more_bases), _names(content.more_candidates)))
+    return facts
+
+
+def _facts(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
+    manifest = evaluation.manifest
+    if manifest is None:
+        return
+    unknown = "not known" if manifest.spec.endpoint_model else ""
+    yield "Evaluation", evaluation_name(evaluation.id)
+    yield "Model", model_name(evaluation)
+    yield "Base model", "" if manifest.spec.endpoint_model else evaluation.inputs.base_model
+    yield "Eval set", eval_set_name(manifest.spec.eval_set)
+    yield "Eval set digest", manifest.eval_set_digest
+    yield "Base weights digest", manifest.base_weights_digest or unknown
+    yield "Base configuration digest", manifest.base_config_digest or unknown
+    yield "Tokenizer digest", manifest.tokenizer_digest or unknown
+    yield "Checkpoint digest", manifest.checkpoint_digest
+    yield "Training manifest digest", manifest.training_manifest_digest
+    yield "Dataset digest", manifest.dataset_digest
+    yield "Chat template digest", manifest.chat_template_digest or unknown
+    yield "Results digest", manifest.results_digest
+    if evaluation.manifest_file is not None:
+        yield "Evaluation manifest digest", evaluation.manifest_file.digest
+    yield (
+        "Decoding",
+        _pairs({name: str(value) for name, value in manifest.spec.decoding.model_dump().items()}),
+    )
+    yield "Type of weights", manifest.spec.dtype or unknown
+    yield "Reasoning", described(manifest.spec.reasoning_marks)
+    yield "Graders", ", ".join(manifest.graders)
+    yield "Engine", manifest.engine
+    yield "Device", manifest.device
+    yield "tunix-rt", manifest.code_revision
+    yield "Packages", _pairs(manifest.package_versions)
+    yield "Runtime settings", _pairs(manifest.runtime_settings)
+
+
+def _names(evaluations: Sequence[Evaluation]) -> str:
+    return ", ".join(
+        f"{evaluation_name(evaluation.id)} ({model_name(evaluation)})" for evaluation in evaluations
+    )
+
+
+def _pairs(values: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in sorted(values.items()))

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from support.comparison import answered, finished, sampled, some_comparison, some_items
-from tunix_rt_evaluator.comparisons.model import Contamination, GivenAway, Reason, Run
+from tunix_rt_evaluator.comparisons.model import Contamination, LeakedItem, Reason, Run
 from tunix_rt_evaluator.comparisons.paired_statistics import holm
 from tunix_rt_evaluator.comparisons.pairing import compared, report_id
-from tunix_rt_evaluator.comparisons.soundness import REASONS, check_sound, checked_waivers
+from tunix_rt_evaluator.comparisons.policy import REASONS, check_sound, checked_waivers
 from tunix_rt_evaluator.evaluations.model import Decoding
 from tunix_rt_evaluator.evaluations.results import ItemResult
-from tunix_rt_evaluator.report import DOCUMENTS, words
+from tunix_rt_evaluator.report import words
+from tunix_rt_evaluator.report.store import DOCUMENTS
 from tunix_rt_kit.errors import FailedPrecondition, InvalidArgument
 
 ITEMS = some_items(12)
@@ -277,7 +278,7 @@ def given_away(numbers: Iterable[int]) -> Contamination:
         state="LOOKED_UP",
         datasets=("datasets/d@1",),
         items=tuple(
-            GivenAway(item_id=f"item-{number:03d}", dataset="datasets/d@1", row_id="r", match="exact")
+            LeakedItem(item_id=f"item-{number:03d}", dataset="datasets/d@1", row_id="r", match="exact")
             for number in numbers
         ),
     )

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tunix_rt_evaluator.report.differences import Part, differences
+from tunix_rt_evaluator.report.html import Part, differences
 
 
 def marked(parts: list[Part]) -> str:

@@ -16,7 +16,7 @@ from support.threaded import fake_server
 from tunix_rt import v1
 from tunix_rt.cli.comparisons import Waivable
 from tunix_rt.cli.main import app
-from tunix_rt_evaluator.comparisons.soundness import REASONS
+from tunix_rt_evaluator.comparisons.policy import REASONS
 
 Run = Callable[..., Result]
 
