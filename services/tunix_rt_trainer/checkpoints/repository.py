@@ -64,9 +64,7 @@ class SqlCheckpointRepository:
         values = {"job_id": job_id, "step": step, "format": format_, "files": stored}
         with self._database.write() as session:
             session.execute(delete(exports).where(*where))
-            session.execute(
-                insert(exports).values(**values, files=[file.model_dump(mode="json") for file in files])
-            )
+            session.execute(insert(exports).values(**values))
 
     def latest(self, job_id: str, before: int | None, limit: int) -> Sequence[Checkpoint]:
         """Up to ``limit`` checkpoints of a job, latest first, with steps below ``before``."""
