@@ -14,10 +14,10 @@ from tunix_rt.errors import InvalidArgumentError
 from tunix_rt.evaluator import AsyncEvaluatorClient, EvaluatorClient
 from tunix_rt.exporter import AsyncExporterClient, ExporterClient
 from tunix_rt.rpc.caller import AsyncCaller, Caller
-from tunix_rt.rpc.channel import open_aio_channel, open_channel
 from tunix_rt.targets import Targets
 from tunix_rt.trace_store import AsyncTraceStoreClient, TraceStoreClient
 from tunix_rt.trainer import AsyncTrainerClient, TrainerClient
+from tunix_rt.wire import open_aio_channel, open_channel
 
 SERVER_VARIABLE = "TUNIX_RT_SERVER"
 

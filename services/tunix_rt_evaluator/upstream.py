@@ -9,11 +9,9 @@ from tunix_rt_evaluator.comparisons.model import LeakedItem
 from tunix_rt_evaluator.evaluations.model import CheckpointInput
 from tunix_rt_evaluator.evaluations.templates import chat_template
 from tunix_rt_kit.errors import FailedPrecondition
-from tunix_rt_kit.serving.channels import answer_of, answers_of
-from tunix_rt_kit.serving.status import calling
+from tunix_rt_kit.serving.calls import answer_of, answers_of, calling
 from tunix_rt_kit.values.messages import stored_file, template_fields
 
-TRAINER = "tunix_rt.v1.Trainer"
 TRAINING_SPLIT = "train"
 """The split of a dataset that the trainer learns from."""
 _TIMEOUT_S = 20.0

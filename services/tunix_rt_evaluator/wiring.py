@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tunix_rt import v1
+from tunix_rt.wire import open_channel
 from tunix_rt_evaluator.comparisons.repository import SqlReportRepository
 from tunix_rt_evaluator.comparisons.service import ComparisonService
 from tunix_rt_evaluator.eval_sets.repository import SqlEvalSetRepository
@@ -22,11 +23,10 @@ from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_evaluator.report.store import ReportStore
 from tunix_rt_evaluator.servicer import EvaluatorServicer
 from tunix_rt_evaluator.settings import EvaluatorSettings
-from tunix_rt_evaluator.upstream import TRAINER, ExporterTrainingData, TrainerCheckpoints
+from tunix_rt_evaluator.upstream import ExporterTrainingData, TrainerCheckpoints
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.database import Database
 from tunix_rt_kit.models.runtime import child_environment, code_revision
-from tunix_rt_kit.serving.channels import open_channel
 from tunix_rt_kit.serving.main import BuiltService, opened_database
 from tunix_rt_kit.serving.server import ServiceRegistration
 
@@ -57,7 +57,7 @@ def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
         repository, eval_sets, folders, artifacts, grading, settings.slots, kept, splitters
     )
     regrader = Regrader(repository, eval_sets, artifacts, grading, splitters)
-    trainer = open_channel(settings.trainer_target, retried=[TRAINER])
+    trainer = open_channel(settings.trainer_target)
     exporter = open_channel(settings.exporter_target)
     evaluations = EvaluationService(
         repository,

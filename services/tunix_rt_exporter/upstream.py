@@ -15,10 +15,8 @@ from tunix_rt import v1
 from tunix_rt_exporter.datasets import convert
 from tunix_rt_exporter.datasets.model import EvalPrompts, Filter, SourceTrace
 from tunix_rt_kit.errors import DomainError, FieldViolation, InvalidArgument, NotFound, Unavailable
-from tunix_rt_kit.serving.channels import answer_of, answers_of
-from tunix_rt_kit.serving.status import calling
+from tunix_rt_kit.serving.calls import answer_of, answers_of, calling
 
-RETRIED: Final = ("tunix_rt.v1.TraceStore/ListTraces", "tunix_rt.v1.Evaluator/GetEvalSet")
 _TIMEOUT_S: Final = 30.0
 _PAUSE_S: Final = 0.5
 _IDLE_S: Final = 0.2

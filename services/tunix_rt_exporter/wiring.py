@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tunix_rt import v1
+from tunix_rt.wire import open_channel
 from tunix_rt_exporter.audits.repository import SqlAuditRepository
 from tunix_rt_exporter.audits.service import DatasetAudits
 from tunix_rt_exporter.datasets.builds import Builds
@@ -14,12 +15,11 @@ from tunix_rt_exporter.datasets.service import ExporterService
 from tunix_rt_exporter.servicer import ExporterServicer
 from tunix_rt_exporter.settings import ExporterSettings
 from tunix_rt_exporter.tables import build_leases
-from tunix_rt_exporter.upstream import RETRIED, GrpcEvalSetSource, GrpcTraceSource
+from tunix_rt_exporter.upstream import GrpcEvalSetSource, GrpcTraceSource
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.database import Database
 from tunix_rt_kit.jobs import JobEngine
 from tunix_rt_kit.jobs.leases import SqlLeases
-from tunix_rt_kit.serving.channels import open_channel
 from tunix_rt_kit.serving.main import BuiltService, opened_database
 from tunix_rt_kit.serving.server import ServiceRegistration
 
@@ -31,8 +31,8 @@ def build(settings: ExporterSettings, stopping: asyncio.Event) -> BuiltService:
     database = Database(settings.database)
     repository = SqlDatasetRepository(database)
     artifacts = ArtifactStore(settings.artifacts)
-    trace_store = open_channel(settings.trace_store_target, retried=RETRIED)
-    evaluator = open_channel(settings.evaluator_target, retried=RETRIED)
+    trace_store = open_channel(settings.trace_store_target)
+    evaluator = open_channel(settings.evaluator_target)
     traces = GrpcTraceSource(trace_store, settings.upstream_patience_s)
     eval_sets = GrpcEvalSetSource(evaluator)
     builds = Builds(

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final
 
-REQUEST_ID_KEY: Final = "x-request-id"
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _LOOK_S: Final = 0.25
 _request_id: ContextVar[str] = ContextVar("tunix_rt_request_id", default="")

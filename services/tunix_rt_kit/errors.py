@@ -1,6 +1,6 @@
 """Domain errors: what use cases raise, free of gRPC and of databases.
 
-Each class has the name of one canonical code (``google.rpc.Code``); ``serving.status`` turns an error into a
+Each class has the name of one canonical code (``google.rpc.Code``); ``serving.calls`` turns an error into a
 ``google.rpc.Status``. ``reason`` is a stable UPPER_SNAKE name that clients may branch on.
 """
 

@@ -9,13 +9,11 @@ import grpc
 from tunix_rt import v1
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import FailedPrecondition
-from tunix_rt_kit.serving.channels import answer_of, answers_of
-from tunix_rt_kit.serving.status import calling
+from tunix_rt_kit.serving.calls import answer_of, answers_of, calling
 from tunix_rt_kit.values import StoredFile
 from tunix_rt_kit.values.messages import file_message, template_fields
 from tunix_rt_trainer.jobs.model import DatasetInput, FoundRows, SplitFile, SplitFindings
 
-RETRIED = ("tunix_rt.v1.Exporter/GetDataset", "tunix_rt.v1.Exporter/AuditSupervision")
 _TIMEOUT_S = 20.0
 _AUDIT_TIMEOUT_S = 3_600.0
 

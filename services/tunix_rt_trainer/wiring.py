@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 
 from tunix_rt import v1
+from tunix_rt.wire import open_channel
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.database import Database
 from tunix_rt_kit.jobs import JobEngine
 from tunix_rt_kit.jobs.leases import SqlLeases
 from tunix_rt_kit.models.runtime import child_environment, code_revision
-from tunix_rt_kit.serving.channels import open_channel
 from tunix_rt_kit.serving.main import BuiltService, opened_database
 from tunix_rt_kit.serving.server import ServiceRegistration
 from tunix_rt_trainer.base_models.catalog import HostBaseModels
@@ -25,7 +25,7 @@ from tunix_rt_trainer.jobs.training import Training
 from tunix_rt_trainer.servicer import TrainerServicer
 from tunix_rt_trainer.settings import TrainerSettings
 from tunix_rt_trainer.tables import leases
-from tunix_rt_trainer.upstream import RETRIED, ExporterDatasets
+from tunix_rt_trainer.upstream import ExporterDatasets
 
 FULL_NAME = "tunix_rt.v1.Trainer"
 
@@ -47,7 +47,7 @@ def build(settings: TrainerSettings, stopping: asyncio.Event) -> BuiltService:
     )
     training = Training(repository, checkpoints, folders, settings.slots)
     engine = JobEngine(SqlLeases(database, leases), [training])
-    exporter = open_channel(settings.exporter_target, retried=RETRIED)
+    exporter = open_channel(settings.exporter_target)
     models = HostBaseModels(settings.models, artifacts)
     exports = CheckpointExporter(checkpoints, artifacts, models, settings.data_dir.absolute() / "exports")
     servicer = TrainerServicer(

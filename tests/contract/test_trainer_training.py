@@ -14,7 +14,7 @@ from support.tiny_model import make_tiny_model
 from support.trainer_process import TrainerProcess, wait_for
 from support.training import FakeExporter, exporting, rows
 from tunix_rt import v1
-from tunix_rt_kit.serving.status import domain_error
+from tunix_rt_kit.serving.calls import domain_error
 
 STEPS = 40
 SPEC = {"max_steps": STEPS, "rows_per_batch": 4, "max_length": 128}

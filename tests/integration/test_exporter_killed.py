@@ -25,9 +25,9 @@ from support.exporting import EvalSets, real_store
 from support.serving import served, served_at
 from support.traces import trace
 from tunix_rt import v1
+from tunix_rt.wire import open_aio_channel
 from tunix_rt_exporter import wiring
 from tunix_rt_exporter.settings import ExporterSettings
-from tunix_rt_kit.serving.channels import open_aio_channel
 from tunix_rt_kit.serving.main import BuiltService
 from tunix_rt_kit.serving.server import ServiceRegistration
 

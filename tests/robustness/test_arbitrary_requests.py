@@ -15,7 +15,7 @@ import tunix_rt_local
 from support.arbitrary import requests
 from support.threaded import real_server
 from tunix_rt import v1
-from tunix_rt.rpc.channel import services
+from tunix_rt.wire import services
 from tunix_rt_trace_store.settings import TraceStoreSettings
 from tunix_rt_trace_store.wiring import build, migrate
 

@@ -16,7 +16,7 @@ from tunix_rt import v1
 from tunix_rt_kit.artifacts import ArtifactStore, digest_json
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import NotFound
-from tunix_rt_kit.serving.status import status_of
+from tunix_rt_kit.serving.calls import status_of
 
 CHATML = ChatTemplate.built_in("chatml")
 

@@ -21,7 +21,7 @@ import psutil
 from support.store_process import environment
 from support.threaded import free_address
 from tunix_rt import v1
-from tunix_rt_kit.serving.channels import open_channel
+from tunix_rt.wire import open_channel
 
 PATIENCE_S = 240.0
 
@@ -49,7 +49,7 @@ class TrainerProcess:
         self._command = [sys.executable, "-m", module, "serve", "--listen", address, *options]
         self._command += ["--data-dir", str(data_dir), "--exporter-target", exporter]
         self._process: subprocess.Popen[bytes] | None = None
-        self._channel = open_channel(address, retried=["tunix_rt.v1.Trainer"])
+        self._channel = open_channel(address)
         self.stub = v1.TrainerStub(self._channel)
 
     def __enter__(self) -> Self:

@@ -20,7 +20,7 @@ from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import DomainError, NotFound
 from tunix_rt_kit.loss_mask import ExampleEncoder, SplitAudit, SplitSupervision
 from tunix_rt_kit.models.tokenizer import parse_tokenizer
-from tunix_rt_kit.serving.status import status_of
+from tunix_rt_kit.serving.calls import status_of
 
 CHATML = ChatTemplate.built_in("chatml")
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from tunix_rt import v1
 from tunix_rt.errors import FieldViolation, TunixRtError
-from tunix_rt.rpc.channel import MAX_MESSAGE_BYTES
+from tunix_rt.wire import MAX_MESSAGE_BYTES
 
 # What stands before the length of each trace: the number of the field, and the wire type of a message.
 _TRACES_TAG: Final = v1.BatchCreateTracesRequest.TRACES_FIELD_NUMBER << 3 | 2

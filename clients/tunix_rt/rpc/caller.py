@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import grpc
 
 from tunix_rt.errors import DeadlineExceededError, UnavailableError
-from tunix_rt.rpc.status import REQUEST_ID_KEY, error_of_call
+from tunix_rt.rpc.status import error_of_call
+from tunix_rt.wire import REQUEST_ID_KEY
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import grpc
-from google.rpc import code_pb2, error_details_pb2, status_pb2
+from google.rpc import code_pb2, status_pb2
 
 from tunix_rt.errors import FieldViolation, TunixRtError, class_of
+from tunix_rt.wire import error_facts, failed_call
 
-REQUEST_ID_KEY = "x-request-id"
-_DETAILS_KEY = "grpc-status-details-bin"
 _NOT_THERE = (
     "connection refused",
     "failed to connect",
@@ -29,17 +27,11 @@ def error_of_call(error: grpc.RpcError, target: str, request_id: str) -> TunixRt
         target: ``host:port`` of the server.
         request_id: the id that the call was sent with, used unless the server names another.
     """
-    call: Any = error
-    code: grpc.StatusCode = call.code() or grpc.StatusCode.UNKNOWN
-    text = " ".join((call.details() or "").split())
-    metadata = call.trailing_metadata() or ()
-    for key, value in metadata:
-        if key == REQUEST_ID_KEY and isinstance(value, str):
-            request_id = value
-    status = _rich_status(metadata, code)
+    code, text, status, answered_id = failed_call(error)
+    request_id = answered_id or request_id
     if status is not None:
-        facts = _facts(status)
-        return class_of(code.name)(status.message or text, code=code.name, request_id=request_id, **facts)
+        facts = facts_of_status(status)
+        return class_of(code.name)(status.message or text, request_id=request_id, **facts)
     if code is grpc.StatusCode.CANCELLED and not text.startswith("Channel closed"):
         # A server that stops drops the calls that outlast its grace with this code; no caller asked for it.
         code, text = grpc.StatusCode.UNAVAILABLE, "the server stopped"
@@ -51,29 +43,13 @@ def error_of_call(error: grpc.RpcError, target: str, request_id: str) -> TunixRt
 
 def facts_of_status(status: status_pb2.Status) -> dict[str, Any]:
     """``code``, ``reason``, ``metadata`` and ``field_violations`` of a status, as errors take them."""
-    return {"code": code_pb2.Code.Name(status.code), **_facts(status)}
-
-
-def _rich_status(metadata: Iterable[tuple[str, Any]], code: grpc.StatusCode) -> status_pb2.Status | None:
-    for key, value in metadata:
-        if key == _DETAILS_KEY:
-            status = status_pb2.Status.FromString(value)
-            return status if status.code == code.value[0] else None
-    return None
-
-
-def _facts(status: status_pb2.Status) -> dict[str, Any]:
-    info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
-    for detail in status.details:
-        if detail.Is(info.DESCRIPTOR):
-            detail.Unpack(info)
-        elif detail.Is(bad.DESCRIPTOR):
-            detail.Unpack(bad)
+    facts = error_facts(status)
     return {
-        "reason": info.reason,
-        "metadata": dict(info.metadata),
+        "code": code_pb2.Code.Name(status.code),
+        "reason": facts.reason,
+        "metadata": facts.metadata,
         "field_violations": [
-            FieldViolation(entry.field, entry.description) for entry in bad.field_violations
+            FieldViolation(entry.field, entry.description) for entry in facts.field_violations
         ],
     }
 

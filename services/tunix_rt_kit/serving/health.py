@@ -9,7 +9,7 @@ import sys
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tunix_rt_kit.serving.channels import open_channel
+from tunix_rt.wire import open_channel
 
 
 def check(address: str, timeout_s: float = 5.0) -> str:

@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf.message import DecodeError
-from google.rpc import code_pb2, error_details_pb2, status_pb2
+from google.rpc import code_pb2
 from grpc_status import rpc_status
 
-from tunix_rt_kit.callers import REQUEST_ID_KEY, begin_call, current_request_id
+from tunix_rt.wire import REQUEST_ID_KEY, error_status
+from tunix_rt_kit.callers import begin_call, current_request_id
 from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.serving.blocking import run_blocking
 from tunix_rt_kit.serving.bounds import check_bounds, malformed
+from tunix_rt_kit.serving.calls import status_of
 from tunix_rt_kit.serving.logging import get_logger
-from tunix_rt_kit.serving.status import ERROR_DOMAIN, status_of
 
 _log = get_logger("tunix_rt.serving")
 _QUIET = ("/grpc.health.", "/grpc.reflection.")
@@ -134,13 +135,12 @@ async def _abort(error: Exception, method: str, context: Any) -> None:
         status = status_of(error)
     else:
         _log.error("unexpected_error", method=method, exc_info=error)
-        status = status_pb2.Status(
-            code=code_pb2.INTERNAL, message=f"internal error; request id {current_request_id()}"
-        )
-        status.details.add().Pack(
-            error_details_pb2.ErrorInfo(
-                reason="INTERNAL", domain=ERROR_DOMAIN, metadata={"request_id": current_request_id()}
-            )
+        request_id = current_request_id()
+        status = error_status(
+            "INTERNAL",
+            f"internal error; request id {request_id}",
+            reason="INTERNAL",
+            metadata={"request_id": request_id},
         )
     answer = rpc_status.to_status(status)
     await context.abort(

@@ -25,14 +25,12 @@ from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.struct_pb2 import Value as StructValue
 from google.protobuf.timestamp_pb2 import Timestamp
-from google.rpc.code_pb2 import Code
-from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 from pydantic import BaseModel
 
 from tunix_rt import v1
+from tunix_rt.wire import error_status
 from tunix_rt_kit.errors import InvalidArgument
-from tunix_rt_kit.serving.status import ERROR_DOMAIN
 from tunix_rt_kit.values.model import ChatTemplateFields, JobError, StoredFile
 
 M = TypeVar("M", bound=Message)
@@ -160,9 +158,7 @@ def timestamp(moment: datetime) -> Timestamp:
 
 def failure_status(error: JobError) -> Status:
     """Why a job failed, as it stands in the job's ``error``."""
-    status = Status(code=Code.Value(error.code), message=error.message)
-    status.details.add().Pack(ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN, metadata=error.metadata))
-    return status
+    return error_status(error.code, error.message, reason=error.reason, metadata=error.metadata)
 
 
 def file_message(file: StoredFile) -> v1.ArtifactFile:

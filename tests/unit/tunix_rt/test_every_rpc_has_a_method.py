@@ -11,9 +11,9 @@ from google.protobuf.descriptor import MethodDescriptor
 
 from tunix_rt.evaluator import AsyncEvaluatorClient, EvaluatorClient
 from tunix_rt.exporter import AsyncExporterClient, ExporterClient
-from tunix_rt.rpc.channel import is_retried, services
 from tunix_rt.trace_store import AsyncTraceStoreClient, TraceStoreClient
 from tunix_rt.trainer import AsyncTrainerClient, TrainerClient
+from tunix_rt.wire import is_retried, services
 
 CLIENTS = {
     "TraceStore": (TraceStoreClient, AsyncTraceStoreClient),

@@ -17,7 +17,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from support.threaded import fake_server
 from tunix_rt import AsyncClient, Client, v1
-from tunix_rt.rpc.channel import services
+from tunix_rt.wire import services
 
 METHODS = [method for service in services() for method in service.methods]
 OWN_FIELDS = {"after_sequence", "offset"}

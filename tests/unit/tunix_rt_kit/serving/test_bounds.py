@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from support.arbitrary import messages
 from tunix_rt import v1
-from tunix_rt.rpc.channel import services
+from tunix_rt.wire import services
 from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_kit.serving import bounds
 from tunix_rt_kit.serving.bounds import MAX_ENTRIES, MAX_FIELDS, check_bounds

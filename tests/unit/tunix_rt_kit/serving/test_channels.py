@@ -12,11 +12,11 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
 from support import echo
+from tunix_rt.wire import open_aio_channel
 from tunix_rt_kit.errors import DomainError, FailedPrecondition, Unavailable
-from tunix_rt_kit.serving.channels import open_aio_channel
+from tunix_rt_kit.serving.calls import domain_error
 from tunix_rt_kit.serving.server import ServiceRegistration, running_server
 from tunix_rt_kit.serving.settings import ServerSettings
-from tunix_rt_kit.serving.status import domain_error
 
 
 class Flaky:

@@ -24,11 +24,11 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 
 from support import echo
+from tunix_rt.wire import open_aio_channel, open_channel
 from tunix_rt_kit.errors import NotFound, Unavailable
-from tunix_rt_kit.serving.channels import open_aio_channel, open_channel
+from tunix_rt_kit.serving.calls import domain_error
 from tunix_rt_kit.serving.server import RunningServer, StartError, running_server, serve
 from tunix_rt_kit.serving.settings import ServerSettings
-from tunix_rt_kit.serving.status import domain_error
 
 
 def settings(**values: Any) -> ServerSettings:
