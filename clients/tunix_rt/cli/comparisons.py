@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import webbrowser
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -55,6 +56,57 @@ _sound = partial(typer.Option, rich_help_panel="What is compared")
 _gate = partial(typer.Option, rich_help_panel="Gate, for CI")
 
 
+@dataclass(frozen=True)
+class SideOptions:
+    """What the sides consist of, and what they may differ in."""
+
+    more_bases: Annotated[
+        list[str] | None,
+        _sound(
+            "--more-base",
+            metavar="EVALUATION",
+            help="A further training seed of BASE (may be repeated).",
+        ),
+    ] = None
+    more_candidates: Annotated[
+        list[str] | None,
+        _sound(
+            "--more-candidate",
+            metavar="EVALUATION",
+            help="A further training seed of CANDIDATE (may be repeated).",
+        ),
+    ] = None
+    waive: Annotated[
+        list[Waivable] | None,
+        _sound(
+            "--waive",
+            help="Compare although the sides differ in this; it stands on the report (may be repeated).",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class GateOptions:
+    """Which outcomes end the command with code 3."""
+
+    fail_on: Annotated[
+        Literal["regressed", "not-improved"] | None,
+        _gate(
+            "--fail-on",
+            help=f"Exit with code {GATE_FAILED} on this outcome; inconclusive below 0 counts as regressed.",
+        ),
+    ] = None
+    max_drop: Annotated[
+        float | None,
+        _gate(
+            "--max-drop",
+            min=0.0,
+            max=1.0,
+            help=f"Exit with code {GATE_FAILED} if the accuracy fell by more: 0.02 is two points.",
+        ),
+    ] = None
+
+
 @command(
     app,
     "compare",
@@ -69,6 +121,7 @@ def compare(
     session: Session,
     base: Annotated[str, typer.Argument(metavar="BASE", help="The evaluation compared against.")],
     candidate: Annotated[str, typer.Argument(metavar="CANDIDATE", help="The evaluation compared.")],
+    *,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -84,45 +137,8 @@ def compare(
             help='Store what was answered as traces of source "evaluation", each once, for `traces compare`.',
         ),
     ] = False,
-    more_bases: Annotated[
-        list[str] | None,
-        _sound(
-            "--more-base",
-            metavar="EVALUATION",
-            help="A further training seed of BASE (may be repeated).",
-        ),
-    ] = None,
-    more_candidates: Annotated[
-        list[str] | None,
-        _sound(
-            "--more-candidate",
-            metavar="EVALUATION",
-            help="A further training seed of CANDIDATE (may be repeated).",
-        ),
-    ] = None,
-    waive: Annotated[
-        list[Waivable] | None,
-        _sound(
-            "--waive",
-            help="Compare although the sides differ in this; it stands on the report (may be repeated).",
-        ),
-    ] = None,
-    fail_on: Annotated[
-        Literal["regressed", "not-improved"] | None,
-        _gate(
-            "--fail-on",
-            help=f"Exit with code {GATE_FAILED} on this outcome; inconclusive below 0 counts as regressed.",
-        ),
-    ] = None,
-    max_drop: Annotated[
-        float | None,
-        _gate(
-            "--max-drop",
-            min=0.0,
-            max=1.0,
-            help=f"Exit with code {GATE_FAILED} if the accuracy fell by more: 0.02 is two points.",
-        ),
-    ] = None,
+    sides: SideOptions,
+    gate: GateOptions,
 ) -> None:
     """Compare two evaluations of one eval set, item by item, or several training seeds of each.
 
@@ -130,12 +146,17 @@ def compare(
     """
     if output is not None and output.exists() and not output.is_dir():
         raise typer.BadParameter(f"--output: {output} is a file; a folder would be right")
-    first, second = resource_name("evaluations", base), resource_name("evaluations", candidate)
-    bases = [resource_name("evaluations", given) for given in more_bases or []]
-    candidates = [resource_name("evaluations", given) for given in more_candidates or []]
+    bases, candidates = (
+        [resource_name("evaluations", given) for given in [first, *(more or [])]]
+        for first, more in ((base, sides.more_bases), (candidate, sides.more_candidates))
+    )
     with session.connect() as client:
         report = client.evaluator.compare_evaluations(
-            first, second, more_bases=bases, more_candidates=candidates, waivers=[*map(str, waive or [])]
+            bases[0],
+            candidates[0],
+            more_bases=bases[1:],
+            more_candidates=candidates[1:],
+            waivers=[*map(str, sides.waive or [])],
         )
         folder = output
         if folder is None and open_report:
@@ -143,16 +164,13 @@ def compare(
         if folder is not None:
             write_report(client, report.name, folder)
         if store_traces:
-            _store_traces(session, client, [first, *bases, second, *candidates])
-    if session.as_json:
-        session.print_message(report)
-    else:
-        print_comparison(session.out, report, flips=flips)
+            _store_traces(session, client, bases + candidates)
+    session.show(report, partial(print_comparison, flips=flips))
     if folder is not None:
         session.say(f"report written to {folder / 'report.html'}")
         if open_report:
             webbrowser.open((folder / "report.html").absolute().as_uri())
-    failure = gate_failure(report, fail_on=fail_on, max_drop=max_drop)
+    failure = gate_failure(report, fail_on=gate.fail_on, max_drop=gate.max_drop)
     if failure is not None:
         session.fail([f"gate: {failure}"])
         raise typer.Exit(GATE_FAILED)

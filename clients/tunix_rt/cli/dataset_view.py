@@ -74,8 +74,20 @@ def print_dataset(console: Console, dataset: v1.Dataset, models: Sequence[str] |
     )
     if not dataset.digest:
         return
+    _print_splits(console, dataset.splits)
+    if dropped := [row for row in dataset.dropped if row.row_count]:
+        left_out = tables.table("LEFT OUT", ">ROWS", "~BECAUSE")
+        for row in dropped:
+            tables.add_row(left_out, row.stage, text.count(row.row_count), row.reason)
+        console.print(left_out)
+    if dataset.notices:
+        _print_notices(console, dataset.notices)
+    _print_figures(console, dataset.statistics)
+
+
+def _print_splits(console: Console, parts: Iterable[v1.DatasetSplit]) -> None:
     splits = tables.table("SPLIT", ">ROWS", ">SIZE", "DIGEST OF EXAMPLES")
-    for part in dataset.splits:
+    for part in parts:
         examples = next(
             (file.file for file in part.files if file.format == v1.DATASET_FORMAT_TRAINING_EXAMPLE),
             v1.ArtifactFile(),
@@ -88,15 +100,10 @@ def print_dataset(console: Console, dataset: v1.Dataset, models: Sequence[str] |
             text.short_digest(examples.digest),
         )
     console.print(splits)
-    if dropped := [row for row in dataset.dropped if row.row_count]:
-        left_out = tables.table("LEFT OUT", ">ROWS", "~BECAUSE")
-        for row in dropped:
-            tables.add_row(left_out, row.stage, text.count(row.row_count), row.reason)
-        console.print(left_out)
-    if dataset.notices:
-        _print_notices(console, dataset.notices)
+
+
+def _print_figures(console: Console, statistics: v1.DatasetStatistics) -> None:
     figures = tables.table("PER ROW", ">MIN", ">MEAN", ">MEDIAN", ">P95", ">MAX")
-    statistics = dataset.statistics
     for label, spread in (
         ("steps", statistics.steps),
         ("prompt characters", statistics.prompt_characters),
@@ -293,7 +300,7 @@ def supervision_audit(
 
 def print_audits(console: Console, audits: Iterable[v1.SupervisionAudit]) -> None:
     """A line for each split of each audit; nothing if there is none."""
-    figures = (">LENGTH", "SPLIT", ">TOKENS", ">LEARNED", ">TOO LONG", ">MUTE", ">NO END", ">PACKED")
+    figures = (">LENGTH", "SPLIT", ">TOKENS", ">LEARNED", ">TOO LONG", ">UNSUPERVISED", ">NO END", ">PACKED")
     rows = tables.table("AUDIT FOR", *figures)
     for made in audits:
         for split in made.splits:

@@ -269,6 +269,45 @@ def list_(
     tables.print_table(session.out, rows, "no datasets")
 
 
+@dataclass(frozen=True)
+class AuditOptions:
+    """The options that count what a model would learn of a dataset."""
+
+    audit: Annotated[
+        str | None,
+        typer.Option(
+            "--audit",
+            metavar="BASE_MODEL",
+            help="Count what this model would learn of it; counted once.",
+        ),
+    ] = None
+    max_length: Annotated[
+        int, typer.Option("--max-length", min=1, help="For --audit: most tokens of an example.")
+    ] = 256
+    packing_length: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--packing-length",
+            min=1,
+            help="For --audit: a length of packed sequences (may be repeated). \\[default: --max-length]",
+        ),
+    ] = None
+
+    def counted(self, session: Session, client: Client, name: str) -> v1.SupervisionAudit | None:
+        """The audit that was asked for; raises TunixRtError."""
+        if self.audit is None:
+            return None
+        with session.progress() as progress:
+            return supervision_audit(
+                client,
+                progress,
+                name,
+                self.audit,
+                max_length=self.max_length,
+                packing_lengths=self.packing_length or (),
+            )
+
+
 @command(
     app,
     "show",
@@ -280,73 +319,47 @@ def list_(
 def show(
     session: Session,
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="ID, or ID@VERSION.")],
-    audit: Annotated[
-        str | None,
-        typer.Option(
-            "--audit",
-            metavar="BASE_MODEL",
-            help="Count what this model would learn of it; counted once.",
-        ),
-    ] = None,
-    max_length: Annotated[
-        int, typer.Option("--max-length", min=1, help="For --audit: most tokens of an example.")
-    ] = 256,
-    packing_length: Annotated[
-        list[int] | None,
-        typer.Option(
-            "--packing-length",
-            min=1,
-            help="For --audit: a length of packed sequences (may be repeated). \\[default: --max-length]",
-        ),
-    ] = None,
+    wanted: AuditOptions,
 ) -> None:
     """Show one dataset: its splits, what was left out and why, its figures, its audits and its digest."""
     name = dataset_name(dataset)
-    audits: list[v1.SupervisionAudit] = []
     with session.connect() as client:
         found = client.exporter.get_dataset(name)
-        if audit is not None:
-            with session.progress() as progress:
-                audits = [
-                    supervision_audit(
-                        client,
-                        progress,
-                        name,
-                        audit,
-                        max_length=max_length,
-                        packing_lengths=packing_length or (),
-                    )
-                ]
-        elif found.digest and not session.as_json:
+        made = wanted.counted(session, client, name)
+        if session.as_json:
+            session.print_message(found if made is None else made)
+            return
+        models = fitting_models(client, found)
+        dropped, unread = _dropped_rows(client, found)
+        audits: list[v1.SupervisionAudit] = []
+        if made is None and found.digest:
             audits = list(islice(client.exporter.list_supervision_audits(name), _AUDITS_SHOWN))
-        models = None if session.as_json else fitting_models(client, found)
-        report: list[Any] = []
-        unread = ""
-        if not session.as_json and found.dropped_rows.size_bytes:
-            try:
-                report = first_dropped(client, name)
-            except (DataLossError, NotFoundError) as error:
-                unread = error.message
-    if session.as_json:
-        session.print_message(found if audit is None else audits[0])
-        return
     print_dataset(session.out, found, models)
-    if report:
-        print_dropped(session.out, report)
+    if dropped:
+        print_dropped(session.out, dropped)
     if unread:
-        session.err.print(
-            f"the rows that were left out cannot be shown: {unread}", markup=False, soft_wrap=True
-        )
-    if audit is not None:
-        print_audit(session.out, audits[0])
-    else:
-        print_audits(session.out, audits)
+        told = f"the rows that were left out cannot be shown: {unread}"
+        session.err.print(told, markup=False, soft_wrap=True)
+    if made is not None:
+        print_audit(session.out, made)
+        return
+    print_audits(session.out, audits)
     if found.digest and not audits:
         session.out.print(
             f"tokens are counted by: tunix-rt dataset show {short_name(name)} --audit BASE_MODEL",
             style="dim",
             highlight=False,
         )
+
+
+def _dropped_rows(client: Client, dataset: v1.Dataset) -> tuple[list[Any], str]:
+    """The first rows that were left out, and why they cannot be read."""
+    if not dataset.dropped_rows.size_bytes:
+        return [], ""
+    try:
+        return first_dropped(client, dataset.name), ""
+    except (DataLossError, NotFoundError) as error:
+        return [], error.message
 
 
 @command(

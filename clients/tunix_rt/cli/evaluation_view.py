@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from rich.console import Console
 from rich.text import Text
 
@@ -21,88 +23,15 @@ def model_label(spec: v1.EvaluationSpec) -> str:
 
 def print_evaluation(console: Console, evaluation: v1.Evaluation) -> None:
     """An evaluation as a sheet of facts and a table of its categories."""
-    spec, summary, manifest = evaluation.spec, evaluation.summary, evaluation.manifest
-    done = evaluation.HasField("summary")
-    console.print(
-        tables.facts(
-            [
-                ("evaluation", evaluation.name),
-                ("state", tables.state(v1.Evaluation.State.Name(evaluation.state))),
-                ("error", evaluation.error.message),
-                (
-                    "graded again",
-                    f"the answers of {short_name(evaluation.regrade.source)}"
-                    if evaluation.HasField("regrade")
-                    else "",
-                ),
-                ("eval set", f"{short_name(spec.eval_set)} ({text.short_digest(manifest.eval_set_digest)})"),
-                ("model", model_label(spec)),
-                ("decoding", decoding_text(spec.decoding)),
-                (
-                    "kept",
-                    f"{text.counted(summary.cached_count, 'item')} taken from earlier evaluations; "
-                    "--fresh generates them anew"
-                    if summary.cached_count and not evaluation.HasField("regrade")
-                    else "",
-                ),
-                ("accuracy", Text(_accuracy_of(evaluation), style="bold") if done else ""),
-                (
-                    "any sample right",
-                    f"{text.counted(summary.any_correct_count, 'item')}"
-                    if done and spec.decoding.samples > 1
-                    else "",
-                ),
-                ("bounds", _bounds_text(summary)),
-                (
-                    "cut short",
-                    f"{text.counted(summary.truncated_count, 'answer')}; "
-                    "with a larger --max-new-tokens they may come to an end"
-                    if summary.truncated_count
-                    else "",
-                ),
-                *_parts(summary),
-                (
-                    "not run",
-                    f"{text.counted(summary.failed_count, 'item')}, counted as wrong; "
-                    "evaluation items --failed says why"
-                    if summary.failed_count
-                    else "",
-                ),
-                (
-                    "not graded",
-                    f"{text.counted(summary.ungraded_count, 'answer')}, counted as wrong; "
-                    "evaluation items --ungraded says why"
-                    if summary.ungraded_count
-                    else "",
-                ),
-                (
-                    "mean score",
-                    f"{summary.mean_score:.3f}"
-                    if done
-                    and (
-                        spec.decoding.samples > 1
-                        or abs(summary.mean_score - summary.overall.accuracy) > _ROUNDING
-                    )
-                    else "",
-                ),
-                (
-                    "reasoning marks",
-                    marks_text(manifest.spec.reasoning_marks)
-                    if manifest.spec.HasField("reasoning_marks")
-                    else "",
-                ),
-                ("graders", ", ".join(manifest.graders)),
-                (
-                    "speed",
-                    f"{summary.tokens_per_second:,.0f} tokens/s" if summary.tokens_per_second else "",
-                ),
-                ("stages", tables.stage_line(evaluation.stage_timings)),
-                ("template", text.short_digest(manifest.chat_template_digest) if done else ""),
-                ("answers", manifest.results_digest),
-                ("created", tables.moment(evaluation.create_time)),
-            ]
-        )
-    )
+    summary = evaluation.summary
+    facts = [
+        *_asked(evaluation),
+        *_outcome(evaluation),
+        *_reasoning(summary),
+        *_without_verdict(summary),
+        *_origin(evaluation),
+    ]
+    console.print(tables.facts(facts))
     if len(summary.categories) > 1:
         rows = tables.table("CATEGORY", ">CORRECT", ">ACCURACY", "95% INTERVAL")
         for entry in summary.categories:
@@ -117,10 +46,68 @@ def print_evaluation(console: Console, evaluation: v1.Evaluation) -> None:
         console.print(rows)
 
 
-def _parts(summary: v1.EvaluationSummary) -> list[tuple[str, str]]:
-    """What of the answers is reasoning, and what rests on answers that nothing marks; nothing where it is
-    nothing."""
-    rows = []
+def _asked(evaluation: v1.Evaluation) -> Iterator[tuple[str, str | Text]]:
+    """Which model was asked what, and how."""
+    spec, cached = evaluation.spec, evaluation.summary.cached_count
+    yield "evaluation", evaluation.name
+    yield "state", tables.state(v1.Evaluation.State.Name(evaluation.state))
+    yield "error", evaluation.error.message
+    regraded = evaluation.HasField("regrade")
+    if regraded:
+        yield "graded again", f"the answers of {short_name(evaluation.regrade.source)}"
+    digest = text.short_digest(evaluation.manifest.eval_set_digest)
+    yield "eval set", f"{short_name(spec.eval_set)} ({digest})"
+    yield "model", model_label(spec)
+    yield "decoding", decoding_text(spec.decoding)
+    if cached and not regraded:
+        items = text.counted(cached, "item")
+        yield "kept", f"{items} taken from earlier evaluations; --fresh generates them anew"
+
+
+def _outcome(evaluation: v1.Evaluation) -> Iterator[tuple[str, str | Text]]:
+    """How many answers are right, and how sure that is."""
+    summary, samples = evaluation.summary, evaluation.spec.decoding.samples
+    if evaluation.HasField("summary"):
+        yield "accuracy", Text(_accuracy_of(evaluation), style="bold")
+        if samples > 1:
+            yield "any sample right", text.counted(summary.any_correct_count, "item")
+    yield "bounds", _bounds_text(summary)
+    if summary.truncated_count:
+        answers = text.counted(summary.truncated_count, "answer")
+        yield "cut short", f"{answers}; with a larger --max-new-tokens they may come to an end"
+
+
+def _without_verdict(summary: v1.EvaluationSummary) -> Iterator[tuple[str, str]]:
+    """Items that count as wrong because they have no answer or no grade."""
+    if summary.failed_count:
+        items = text.counted(summary.failed_count, "item")
+        yield "not run", f"{items}, counted as wrong; evaluation items --failed says why"
+    if summary.ungraded_count:
+        answers = text.counted(summary.ungraded_count, "answer")
+        yield "not graded", f"{answers}, counted as wrong; evaluation items --ungraded says why"
+
+
+def _origin(evaluation: v1.Evaluation) -> Iterator[tuple[str, str]]:
+    """How the answers were graded, how fast they came, and what identifies them."""
+    summary, manifest = evaluation.summary, evaluation.manifest
+    done = evaluation.HasField("summary")
+    graded = abs(summary.mean_score - summary.overall.accuracy) > _ROUNDING
+    if done and (graded or evaluation.spec.decoding.samples > 1):
+        yield "mean score", f"{summary.mean_score:.3f}"
+    if manifest.spec.HasField("reasoning_marks"):
+        yield "reasoning marks", marks_text(manifest.spec.reasoning_marks)
+    yield "graders", ", ".join(manifest.graders)
+    if summary.tokens_per_second:
+        yield "speed", f"{summary.tokens_per_second:,.0f} tokens/s"
+    yield "stages", tables.stage_line(evaluation.stage_timings)
+    if done:
+        yield "template", text.short_digest(manifest.chat_template_digest)
+    yield "answers", manifest.results_digest
+    yield "created", tables.moment(evaluation.create_time)
+
+
+def _reasoning(summary: v1.EvaluationSummary) -> Iterator[tuple[str, str]]:
+    """How much of the answers is reasoning, and how many verdicts rest on an answer without a mark."""
     if summary.reasoning_count:
         tokens = "tokens not known"
         if summary.HasField("reasoning_tokens"):
@@ -128,24 +115,17 @@ def _parts(summary: v1.EvaluationSummary) -> list[tuple[str, str]]:
                 f"{summary.reasoning_tokens:,} of {summary.generated_tokens:,} tokens, "
                 f"{summary.reasoning_tokens / summary.reasoning_count:,.0f} each"
             )
-        rows.append(("reasoning", f"in {text.counted(summary.reasoning_count, 'answer')}: {tokens}"))
+        yield "reasoning", f"in {text.counted(summary.reasoning_count, 'answer')}: {tokens}"
     if summary.unclosed_reasoning_count:
-        rows.append(
-            (
-                "never closed",
-                f"the reasoning of {text.counted(summary.unclosed_reasoning_count, 'answer')}, counted as "
-                "wrong; evaluation items --unclosed shows them",
-            )
+        answers = text.counted(summary.unclosed_reasoning_count, "answer")
+        yield (
+            "never closed",
+            f"the reasoning of {answers}, counted as wrong; evaluation items --unclosed shows them",
         )
     if summary.unmarked_count:
-        rows.append(
-            (
-                "unmarked",
-                f"{text.counted(summary.unmarked_count, 'verdict')} "
-                f"({summary.unmarked_correct_count:,} right) on an answer that nothing marks",
-            )
-        )
-    return rows
+        verdicts = text.counted(summary.unmarked_count, "verdict")
+        right = f"{summary.unmarked_correct_count:,} right"
+        yield "unmarked", f"{verdicts} ({right}) on an answer that nothing marks"
 
 
 def marks_text(marks: v1.ReasoningMarks) -> str:

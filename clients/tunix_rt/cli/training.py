@@ -299,14 +299,6 @@ def _download(session: Session, client: Client, made: v1.CheckpointExport, outpu
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def show_training_job(session: Session, job: v1.TrainingJob) -> None:
-    """A training job, in the form that was asked for."""
-    if session.as_json:
-        session.print_message(job)
-    else:
-        print_training_job(session.out, job)
-
-
 def wait_for_job(session: Session, client: Client, name: str, *, show_log: bool = False) -> v1.TrainingJob:
     """The job, once it has succeeded; raises JobFailedError."""
     look = f"tunix-rt train watch {short_name(name)}"
