@@ -171,7 +171,10 @@ def test_a_server_that_was_suspended_for_too_long_stores_nothing_more(store: Job
     store.add("a")
     with other_process(store, lease_s=0.5) as process:
         until(lambda: store.steps("a") > 2)
-        process.send_signal(signal.SIGSTOP)
+        # Not while it writes: what it has locked would stay so.
+        with store.database.write() as session:
+            session.execute(select(fake_jobs.leases).with_for_update())
+            process.send_signal(signal.SIGSTOP)
         kind = Counting(store, most=40, pause_s=0.05)
         with running(kind, lease_s=30.0):
             until(lambda: kind.begun == ["a"])
