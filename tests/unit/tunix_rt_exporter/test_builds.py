@@ -218,3 +218,22 @@ def test_a_build_waits_a_while_for_artifacts_that_are_away(
     world.until(lambda: world.state().ended)
     assert world.state() is (JobState.SUCCEEDED if failures == 2 else JobState.FAILED)
     assert not list(world.folder.iterdir())
+
+
+def test_a_build_that_waits_for_artifacts_can_be_cancelled(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunix_rt_exporter.datasets.builds._RETRY_PAUSE_S", 60)
+    failed = threading.Event()
+
+    def fail(_: ArtifactStore) -> Any:
+        failed.set()
+        raise Unavailable("artifacts are away", reason="STORAGE_UNAVAILABLE")
+
+    monkeypatch.setattr(ArtifactStore, "writer", fail)
+    world.upstream.pause_s = 0
+    build_id = world.create().build_id
+    assert failed.wait(30)
+    world.repository.change_state(build_id, [JobState.RUNNING], JobState.CANCELLING)
+    world.engine.cancel(build_id)
+    world.until(lambda: world.state() is JobState.CANCELLED)
