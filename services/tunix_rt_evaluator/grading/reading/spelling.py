@@ -220,6 +220,7 @@ def _plain(character: str) -> str:
 
 
 def _without_enclosing(text: str) -> str:
+    """Without the marks of one kind around the whole, all layers of them at once: there may be thousands."""
     for begin, end in _ENCLOSING:
         inside = text[len(begin) : -len(end)]
         if (
@@ -229,8 +230,22 @@ def _without_enclosing(text: str) -> str:
             and not any(mark in inside.strip(begin[0] + end[0]) for mark in (begin, end))
             and not _NAME.fullmatch(text)
         ):
-            return inside.strip()
+            layers = _layers(text, begin, end)
+            inside = text[layers : len(text) - layers].strip()
+            # The innermost marks stay where there is nothing in them.
+            return inside or text[layers - len(begin) : len(text) - layers + len(end)]
     return text
+
+
+def _layers(text: str, begin: str, end: str) -> int:
+    """How many characters on either side of a text are ``begin`` and ``end``, in one order or the other."""
+    size, taken = len(begin), 0
+    while 2 * (taken + size) < len(text) and (
+        (text[taken : taken + size], text[len(text) - taken - size : len(text) - taken]) in _ENCLOSING
+        and {text[taken], text[-1 - taken]} == {begin[0], end[0]}
+    ):
+        taken += size
+    return taken
 
 
 def _without_mark(text: str) -> str:

@@ -32,6 +32,15 @@ def test_a_megabyte_of_what_is_only_nearly_the_answer_is_graded_at_once() -> Non
         assert not GRADING.grade(item("contains", ["5"]), "5! " * 340_000).correct
 
 
+@pytest.mark.parametrize("mark", ["*", '"', "$", "`", "\u00ab\u00bb"])
+def test_thousands_of_marks_around_an_answer_are_graded_at_once(mark: str) -> None:
+    inside = "5 apples"
+    with cheaply(3):
+        around = f"{mark * 50_000}{inside}{mark * 50_000}"
+        assert GRADING.grade(item("set", [inside]), f"Answer: {around}").correct
+        assert not GRADING.grade(item("set", [inside]), f"Answer: {mark * 100_000}").correct
+
+
 def test_mathematics_that_takes_for_ever_is_one_failed_grade(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "SECONDS", 1.0)
     grading = Grading()
