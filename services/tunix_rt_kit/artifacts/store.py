@@ -18,9 +18,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, cast
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
-
 from tunix_rt_kit.artifacts.canonical import check_digest
 from tunix_rt_kit.callers import check
 from tunix_rt_kit.errors import (
@@ -85,6 +82,10 @@ class ArtifactStore:
     """
 
     def __init__(self, root_uri: str | os.PathLike[str]) -> None:
+        # Whoever only takes digests, such as a child process, starts without it.
+        import fsspec
+        from fsspec.implementations.local import LocalFileSystem
+
         text = os.fspath(root_uri)
         if "://" not in text:
             text = str(Path(text).absolute())

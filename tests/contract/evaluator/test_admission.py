@@ -152,7 +152,7 @@ async def test_a_catalogued_model_that_is_not_here_yet_is_asked_in_its_own_templ
     assert not made.spec.HasField("chat_template")
     done = await until(evaluator, made, ended)
     # The worker found out, and the spec says it.
-    assert done.spec.chat_template.jinja == script.OWN.jinja
+    assert done.spec.chat_template.jinja == script.OWN["jinja"]
 
 
 async def test_a_template_in_jinja_is_taken_as_it_is(
