@@ -8,7 +8,7 @@ DEMO_DIR ?= demo-output
 test test-peers test-containers coverage: export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test coverage test-peers test-containers lint format proto bench clean
+.PHONY: help setup demo test coverage mutation test-peers test-containers lint format proto bench clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ test: .venv/.dev ## run all tests, on SQLite and on a PostgreSQL that comes as a
 coverage: .venv/.dev ## run all tests as `make test` does, and measure their coverage: 40% more processor time
 	$(BIN)/python -m coverage erase
 	$(MAKE) test PYTEST_ARGS="--cov --cov-report=term $(PYTEST_ARGS)"
+
+mutation: .venv/.mutation ## how many small changes of what carries the promises the tests notice; MUTATION_ARGS="--only splits" chooses
+	$(BIN)/python tests/mutation.py $(MUTATION_ARGS)
 
 test-peers: .venv/.peers ## tests with torch: datasets and trl take the exports as they are, Tunix computes what transformers does
 	$(BIN)/python -m pytest tests/peers $(PYTEST_ARGS)
@@ -73,6 +76,10 @@ clean: ## remove what make built: .venv, caches, the demo's output
 .venv/.dev: pyproject.toml constraints.txt | .venv/bin/python
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@ .venv/.local
+
+.venv/.mutation: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[mutation]'
+	@touch $@ .venv/.dev .venv/.local
 
 .venv/.peers: pyproject.toml constraints.txt | .venv/bin/python
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[peers]'

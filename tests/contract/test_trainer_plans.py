@@ -14,10 +14,11 @@ from support.serving import refused, served
 from support.tiny_model import make_tiny_model
 from support.training import FakeExporter, exporting, rows
 from tunix_rt import v1
-from tunix_rt_kit.loss_mask import encode, pack, parse_example
+from tunix_rt_kit.loss_mask import encode, parse_example
 from tunix_rt_kit.models import runtime
 from tunix_rt_kit.models.store import ModelStore
 from tunix_rt_kit.models.tokenizer import load_tokenizer
+from tunix_rt_kit.packing import pack
 from tunix_rt_trainer.settings import TrainerSettings
 from tunix_rt_trainer.wiring import build, migrate
 

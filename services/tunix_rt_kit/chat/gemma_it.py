@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from tunix_rt_kit.chat.formats import TextFormat
+from tunix_rt_kit.chat.frame import TextFormat
 from tunix_rt_kit.chat.messages import Message, check_alternation
 
 BOS: Final = "<bos>"

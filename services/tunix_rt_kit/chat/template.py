@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, Final, Literal, Self, get_args
+from typing import Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict
 
 from tunix_rt_kit.artifacts import digest_json
-from tunix_rt_kit.chat import gemma_it
-from tunix_rt_kit.chat.formats import (
-    CHATML,
-    LLAMA3,
-    Frame,
-    TextFormat,
-    builtin_source,
-    with_system_instruction,
-)
+from tunix_rt_kit.chat.builtin_templates import BUILTIN_FORMATS, BUILTIN_NAMES, BuiltinName, builtin_source
+from tunix_rt_kit.chat.frame import Frame
 from tunix_rt_kit.chat.messages import Message, check_no_markers, invalid_messages, parse_conversation
 from tunix_rt_kit.chat.sandbox import SANDBOX
 from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_kit.values import ChatTemplateFields
 
-BuiltinName = Literal["gemma-it", "chatml", "llama-3"]
-BUILTIN_NAMES: Final[tuple[BuiltinName, ...]] = get_args(BuiltinName)
-BUILTIN_FORMATS: Final[Mapping[BuiltinName, TextFormat]] = {
-    "gemma-it": gemma_it.FORMAT,
-    "chatml": CHATML,
-    "llama-3": LLAMA3,
-}
 MAX_SYSTEM_INSTRUCTION_CHARS: Final = 20_000
 _BUILTIN_REVISION: Final = 1
 """Part of the digest. It is raised whenever a built-in template starts to write a different text."""
@@ -145,7 +131,7 @@ class ChatTemplate(BaseModel):
         ``bos_token`` and ``eos_token`` are variables in it, for `start_of_text` and `end_of_turn`.
         """
         source = self.jinja if self.builtin is None else builtin_source(self.builtin)
-        return with_system_instruction(source or "", self.system_instruction)
+        return _with_system_instruction(source or "", self.system_instruction)
 
     @property
     def markers(self) -> tuple[str, ...]:
@@ -350,3 +336,15 @@ def _is_lost(template: ChatTemplate, turn: tuple[str, str]) -> bool:
     except InvalidArgument:
         return True
     return template.frame.lost(turn, example) is not None
+
+
+def _with_system_instruction(source: str, instruction: str) -> str:
+    """``source`` with a system message before every conversation that does not bring one."""
+    if not instruction:
+        return source
+    literal = instruction.encode("unicode_escape").decode("ascii").replace("'", "\\'")
+    return (
+        "{%- if messages[0].role != 'system' -%}"
+        f"{{%- set messages = [{{'role': 'system', 'content': '{literal}'}}] + messages -%}}"
+        "{%- endif -%}" + source
+    )

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tunix_rt_kit.artifacts import canonical_json
-from tunix_rt_kit.loss_mask import TokenExample, pack
+from tunix_rt_kit.loss_mask import TokenExample
+from tunix_rt_kit.packing import pack
 
 
 def seeded_order(keys: Sequence[str], *parts: int | str) -> list[int]:

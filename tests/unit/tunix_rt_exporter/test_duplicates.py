@@ -8,7 +8,8 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -18,8 +19,9 @@ from hypothesis import strategies as st
 from support.datasets import built, read, source
 from tunix_rt_exporter.datasets import deduplicate
 from tunix_rt_exporter.datasets.deduplicate import Signatures
-from tunix_rt_exporter.datasets.model import BuildResult, Parent, SourceTrace
-from tunix_rt_exporter.datasets.rows import parent_of
+from tunix_rt_exporter.datasets.model import BuildResult, Parent, SourceTrace, SplitFraction
+from tunix_rt_exporter.datasets.rows import RowStore, parent_of
+from tunix_rt_exporter.datasets.split import assigned_splits
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.values import Progress
@@ -49,6 +51,11 @@ STORIES = [story(number) for number in range(40)]
 ANCHORS = [source(number) for number in range(100, 120)]
 NUMBERS = {trace.digest.hex(): number for number, trace in enumerate(STORIES)}
 subsets = st.sets(st.integers(0, 39), min_size=1)
+
+
+def tens(numbers: Iterable[int]) -> set[int]:
+    """Which tens stories are of. The first twenty differ in a name and a number, and may count as one."""
+    return {max(number // 10, 1) for number in numbers}
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +161,7 @@ def test_rows_of_the_parent_stay_where_they_are(
     parent = parent_of(ArtifactStore(folder / "artifacts"), first)
     second = built_of(folder, few | more, case, parent)
     assert placed(folder, first).items() <= placed(folder, second).items()
+    assert tens(stories(folder, second)) == tens(few | more)
     assert second.parent_digest == first.digest
 
 
@@ -163,8 +171,29 @@ def test_no_question_is_in_two_splits(folder: Path, chosen: set[int], seed: int)
     kept = stories(folder, built_of(folder, chosen, APART, seed=seed))
     for (first, split), (second, other) in itertools.combinations(kept.items(), 2):
         assert split == other or first // 10 != second // 10
-    # The first twenty differ in a name and a number, and may count as one question.
-    assert {max(number // 10, 1) for number in kept} == {max(number // 10, 1) for number in chosen}
+    assert tens(kept) == tens(chosen)
+
+
+def test_near_duplicates_go_only_where_their_labels_differ(folder: Path) -> None:
+    texts = [STORY.format(who="Ada", count=number, left=9) for number in range(6)]
+    rows = np.arange(6)
+    with (
+        tempfile.TemporaryDirectory(dir=folder) as own,
+        Signatures(Path(own) / "s", 0.7) as signatures,
+    ):
+        signatures.add(texts)
+        assert signatures.replacements(rows).tolist() == [-1, 0, 0, 0, 0, 0]
+        assert signatures.replacements(rows, rows * 0).tolist() == [-1] * 6
+        mixed = signatures.replacements(rows, np.array([1, 1, 0, 1, 0, 1])).tolist()
+    assert [mixed[place] for place in (0, 1, 3, 5)] == [-1] * 4
+    assert {mixed[2], mixed[4]} <= {0, 1, 3}
+
+
+def test_a_split_begins_where_the_one_before_it_ends() -> None:
+    groups = np.array([0, 2**63 - 1, 2**63, 2**64 - 1], dtype=np.uint64)
+    rows = cast(RowStore, SimpleNamespace(keys={"group": groups}))
+    splits = [SplitFraction.model_validate(half) for half in HALVES]
+    assert assigned_splits(rows, splits).tolist() == [0, 0, 1, 1]
 
 
 def test_rows_of_one_conversation_share_a_split(folder: Path) -> None:
@@ -195,6 +224,7 @@ def test_a_group_key_of_no_trace_is_refused(tmp_path: Path, metadata: dict[str, 
     assert caught.value.reason == "SPLIT_GROUP_MISSING"
     problem = "is 'conversaton', which none of the 3 traces has"
     assert caught.value.message == f"spec.split_group.metadata_field: {problem}; {right}"
+    assert caught.value.metadata == {"metadata_field": "conversaton", "trace_count": "3"}
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 

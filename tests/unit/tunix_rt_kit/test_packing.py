@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunix_rt_kit.loss_mask import pack
+from tunix_rt_kit.packing import pack
 
 CAPACITY = 32
 lengths = st.lists(st.integers(1, CAPACITY), max_size=60)
