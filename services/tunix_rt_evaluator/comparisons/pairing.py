@@ -84,32 +84,12 @@ def compared(
         contamination: the items that the training data leaks; ``clean`` is filled in here.
         training: the metrics of the candidate's training.
     """
-    runs = (*bases, *candidates)
-    digests = common_items(runs)
-    first = bases[0].results
-
-    def clusters_of(chosen: Sequence[str]) -> list[str]:
-        return [(clusters or {}).get(first[digest].item_id, "") for digest in chosen]
-
-    def difference(chosen: Sequence[str], value: Value = right) -> PairedDifference:
-        return paired_difference(
-            _rows(bases, chosen, value), _rows(candidates, chosen, value), clusters_of(chosen)
-        )
-
+    sides = _Sides(bases, candidates, clusters or {})
+    digests, first = sides.digests, sides.first
     leaked = {found.item_id: found for found in contamination.items}
-    clean = [digest for digest in digests if first[digest].item_id not in leaked]
     items = tuple(leaked[first[digest].item_id] for digest in digests if first[digest].item_id in leaked)
-
-    def evidence(value: Value) -> _Evidence:
-        of_clean = difference(clean, value) if 0 < len(clean) < len(digests) else None
-        return _Evidence(
-            difference(digests, value),
-            _bounds(bases, candidates, value),
-            contamination.model_copy(update={"items": items, "clean": of_clean}),
-            _seeds(bases, candidates, digests, value),
-        )
-
-    found = evidence(right)
+    contamination = contamination.model_copy(update={"items": items})
+    found = sides.evidence(right, contamination)
     verdict, reasons = found.verdict
     base_parts, candidate_parts = _parts(bases[0], digests), _parts(candidates[0], digests)
     reasoned = base_parts.reasoning_count or candidate_parts.reasoning_count
@@ -121,19 +101,17 @@ def compared(
         verdict=verdict,
         verdict_reasons=reasons,
         overall=found.overall,
-        categories=_categories(grouped((first[digest].category, digest) for digest in digests), difference),
+        categories=_categories(sides),
         flips=tuple(_flips(bases[0], candidates[0], digests)),
         training=tuple(training),
         waivers=waivers,
         bounds=found.bounds,
         contamination=found.contamination,
         seeds=found.seeds,
-        scores=score_difference(
-            _rows(bases, digests, score), _rows(candidates, digests, score), clusters_of(digests)
-        ),
+        scores=score_difference(*sides.rows(digests, score)),
         base_output_tokens=_lengths(bases[0], digests),
         candidate_output_tokens=_lengths(candidates[0], digests),
-        unmarked=_unmarked(bases, candidates, digests, evidence),
+        unmarked=_unmarked(sides, contamination),
         base_parts=base_parts if reasoned else None,
         candidate_parts=candidate_parts if reasoned else None,
     )
@@ -151,6 +129,40 @@ class _Evidence(NamedTuple):
     def verdict(self) -> tuple[VerdictName, tuple[str, ...]]:
         """The verdict, and the reasons for it where it is not plain."""
         return decide(*self)
+
+
+class _Sides:
+    """Two sides and the items that every run of them has a result of, by digest."""
+
+    def __init__(self, bases: Sequence[Run], candidates: Sequence[Run], clusters: Mapping[str, str]) -> None:
+        self.bases = bases
+        self.candidates = candidates
+        self.digests = common_items((*bases, *candidates))
+        self.first = bases[0].results
+        self._clusters = clusters
+
+    def rows(
+        self, chosen: Sequence[str], value: Value
+    ) -> tuple[list[list[float]], list[list[float]], list[str]]:
+        """What the answers of base and candidate to the chosen items are worth, and the items' clusters."""
+        clusters = [self._clusters.get(self.first[digest].item_id, "") for digest in chosen]
+        return _rows(self.bases, chosen, value), _rows(self.candidates, chosen, value), clusters
+
+    def difference(self, chosen: Sequence[str], value: Value) -> PairedDifference:
+        """The difference over the chosen items."""
+        return paired_difference(*self.rows(chosen, value))
+
+    def evidence(self, value: Value, contamination: Contamination) -> _Evidence:
+        """What a verdict is reached by; ``clean`` is filled in."""
+        leaked = {found.item_id for found in contamination.items}
+        clean = [digest for digest in self.digests if self.first[digest].item_id not in leaked]
+        of_clean = self.difference(clean, value) if 0 < len(clean) < len(self.digests) else None
+        return _Evidence(
+            self.difference(self.digests, value),
+            _bounds(self.bases, self.candidates, value),
+            contamination.model_copy(update={"clean": of_clean}),
+            _seeds(self.bases, self.candidates, self.digests, value),
+        )
 
 
 def right(verdict: Verdict) -> float:
@@ -202,28 +214,18 @@ def _parts(run: Run, digests: Sequence[str]) -> PartTokens:
     )
 
 
-def _unmarked(
-    bases: Sequence[Run],
-    candidates: Sequence[Run],
-    digests: Sequence[str],
-    evidence: Callable[[Value], _Evidence],
-) -> UnmarkedAnswers | None:
+def _unmarked(sides: _Sides, contamination: Contamination) -> UnmarkedAnswers | None:
     """What rests on answers that no mark showed; None where nothing does."""
 
     def resting(runs: Sequence[Run]) -> tuple[int, int]:
-        found = [
-            verdict
-            for run in runs
-            for digest in digests
-            for verdict in run.results[digest].each
-            if verdict.unmarked
-        ]
+        verdicts = chain.from_iterable(run.results[digest].each for run in runs for digest in sides.digests)
+        found = [verdict for verdict in verdicts if verdict.unmarked]
         return len(found), sum(verdict.correct for verdict in found)
 
-    base, candidate = resting(bases), resting(candidates)
+    base, candidate = resting(sides.bases), resting(sides.candidates)
     if not base[0] and not candidate[0]:
         return None
-    without = evidence(right_and_marked)
+    without = sides.evidence(right_and_marked, contamination)
     verdict, reasons = without.verdict
     return UnmarkedAnswers(
         base_count=base[0],
@@ -236,10 +238,9 @@ def _unmarked(
     )
 
 
-def _categories(
-    groups: Mapping[str, Sequence[str]], difference: Callable[[Sequence[str]], PairedDifference]
-) -> tuple[CategoryDifference, ...]:
-    found = {category: difference(digests) for category, digests in groups.items()}
+def _categories(sides: _Sides) -> tuple[CategoryDifference, ...]:
+    groups = grouped((sides.first[digest].category, digest) for digest in sides.digests)
+    found = {category: sides.difference(digests, right) for category, digests in groups.items()}
     adjusted = holm([entry.p_value for entry in found.values()])
     return tuple(
         CategoryDifference(category=category, difference=entry, adjusted_p_value=p_value)

@@ -52,6 +52,19 @@ def upgrade() -> None:
         sa.UniqueConstraint("id", name="uq_trace_tombstones_id"),
     )
     op.create_index("ix_trace_tombstones_delete_sequence", "trace_tombstones", ["delete_sequence"])
+    _create_scores()
+    op.create_table(
+        "trace_store_requests",
+        sa.Column("method", sa.String(128)),
+        sa.Column("request_id", sa.String(64)),
+        sa.Column("request_digest", sa.String(71), nullable=False),
+        sa.Column("result", CanonicalJson, nullable=False),
+        sa.Column("create_time", UtcDateTime, nullable=False),
+        sa.PrimaryKeyConstraint("method", "request_id", name="pk_trace_store_requests"),
+    )
+
+
+def _create_scores() -> None:
     op.create_table(
         "trace_scores",
         sa.Column("id", _SEQUENCE),
@@ -67,15 +80,6 @@ def upgrade() -> None:
     )
     op.create_index(
         "ix_trace_scores_trace_sequence_criterion_id", "trace_scores", ["trace_sequence", "criterion", "id"]
-    )
-    op.create_table(
-        "trace_store_requests",
-        sa.Column("method", sa.String(128)),
-        sa.Column("request_id", sa.String(64)),
-        sa.Column("request_digest", sa.String(71), nullable=False),
-        sa.Column("result", CanonicalJson, nullable=False),
-        sa.Column("create_time", UtcDateTime, nullable=False),
-        sa.PrimaryKeyConstraint("method", "request_id", name="pk_trace_store_requests"),
     )
 
 
