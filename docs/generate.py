@@ -1,7 +1,9 @@
 """Writes docs/reference from the protos and from the command line's own help.
 
-python docs/generate.py          writes docs/reference/*.md
-python docs/generate.py check    fails when the committed pages are not what would be written
+It also adds to examples/loop.yaml the settings of the contract that the example does not show yet.
+
+python docs/generate.py          writes docs/reference/*.md and examples/loop.yaml
+python docs/generate.py check    fails when the committed files are not what would be written
 """
 
 from __future__ import annotations
@@ -22,11 +24,15 @@ from google.protobuf.descriptor_pb2 import (
     FileDescriptorProto,
     FileDescriptorSet,
 )
+from pydantic import BaseModel
 
 from tunix_rt.cli.main import app
+from tunix_rt.loop.settings import DecodingSettings, TrainingConfig
+from tunix_rt.schema import model_in
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference"
+EXAMPLE = ROOT / "examples" / "loop.yaml"
 FILES_IN_ORDER = [
     *("trace_store", "trace", "exporter", "dataset", "chat_template", "artifact", "progress"),
     *("trainer", "base_model", "training_job", "checkpoint"),
@@ -179,20 +185,55 @@ def _document(lines: list[str]) -> str:
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip() + "\n"
 
 
+def loop_example(text: str) -> str:
+    """The example with a line, in comments, for each setting of the contract that it does not show."""
+    lines = text.splitlines()
+    for section, settings in (("training", TrainingConfig), ("evaluation", DecodingSettings)):
+        _complete(lines, 0, 0, section, settings)
+    return "\n".join(lines) + "\n"
+
+
+def _complete(lines: list[str], start: int, level: int, section: str, settings: type[BaseModel]) -> None:
+    """Add missing settings to the end of the section that is named at ``level`` after line ``start``."""
+    keys = [
+        (number, len(found[1]) + len(found[3]), found[4], bool(found[2]))
+        for number, line in enumerate(lines)
+        if number >= start and (found := re.match(r"( *)(# )?( *)(\w+):", line))
+    ]
+    at, comment = next(
+        (number, hidden) for number, depth, name, hidden in keys if (depth, name) == (level, section)
+    )
+    after = [number for number, depth, _, _ in keys if number > at and depth <= level]
+    inside = [key for key in keys if key[0] > at and not (after and key[0] >= after[0])]
+    shown = {name for _, depth, name, _ in inside if depth == level + 2}
+    last = inside[-1][0]
+    for name, field in settings.model_fields.items():
+        part = model_in(field.annotation)
+        if name not in shown:
+            said = " ".join((field.description or "").replace("`", "").split())
+            default = re.search(r"[Ll]eft out: (.+?)\.(?= |$)", said)
+            margin = " " * level + "#   " if comment else " " * (level + 2) + "# "
+            lines.insert(
+                last + 1, f"{margin}{name}: {default[1] if default else 'null'}  # {said.partition('. ')[0]}"
+            )
+            last += 1
+        elif part is not None:
+            before = len(lines)
+            _complete(lines, at, level + 2, name, part)
+            last += len(lines) - before
+
+
 def main() -> None:
-    pages = {"contract.md": contract(), "command-line.md": command_line()}
+    written = {REFERENCE / "contract.md": contract(), REFERENCE / "command-line.md": command_line()}
+    written[EXAMPLE] = loop_example(EXAMPLE.read_text())
     if sys.argv[1:] == ["check"]:
-        stale = [
-            name
-            for name, text in pages.items()
-            if not (REFERENCE / name).exists() or (REFERENCE / name).read_text() != text
-        ]
+        stale = [path.name for path, text in written.items() if not path.exists() or path.read_text() != text]
         if stale:
-            sys.exit(f"docs/reference: {', '.join(stale)} not up to date; run python docs/generate.py")
+            sys.exit(f"{', '.join(stale)} not up to date; run python docs/generate.py")
         return
     REFERENCE.mkdir(exist_ok=True)
-    for name, text in pages.items():
-        (REFERENCE / name).write_text(text)
+    for path, text in written.items():
+        path.write_text(text)
 
 
 if __name__ == "__main__":

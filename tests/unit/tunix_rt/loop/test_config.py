@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import runpy
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
@@ -63,6 +65,18 @@ def test_the_example_shows_every_setting() -> None:
     text = EXAMPLE.read_text()
     words = {line.strip().removeprefix("#").strip().partition(":")[0] for line in text.splitlines()}
     assert settings_of(LoopConfig) <= words
+
+
+def test_a_setting_that_the_example_lacks_is_added_by_make_proto() -> None:
+    loop_example = runpy.run_path(str(EXAMPLE.parents[1] / "docs" / "generate.py"))["loop_example"]
+    whole = EXAMPLE.read_text()
+    assert loop_example(whole) == whole
+    lacking = [line for line in whole.splitlines() if not re.match(r" *# +(max_grad_norm|min_delta):", line)]
+    lines = loop_example("\n".join(lacking)).splitlines()
+    noted = "Gradients are scaled down to this global norm, above 0; 0 turns it off"
+    assert lines[lines.index("    # epsilon: 1.0e-8") + 1] == f"    # max_grad_norm: 1  # {noted}"
+    added = lines.index("  #   min_delta: 0  # A fall counts if it is more than this, in nats")
+    assert lines[added - 1].startswith("  #   patience: 3")
 
 
 def test_the_settings_that_the_example_leaves_in_comments_are_right_too(tmp_path: Path) -> None:
