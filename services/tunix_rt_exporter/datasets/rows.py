@@ -10,6 +10,7 @@ import json
 import os
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -45,10 +46,10 @@ class TemporaryFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        try:
+        # What could not be written before cannot be now, and is not needed.
+        with suppress(OSError):
             self._file.close()
-        finally:
-            self._path.unlink(missing_ok=True)
+        self._path.unlink(missing_ok=True)
 
     def flush(self) -> None:
         """Call this between the last write and the first read."""

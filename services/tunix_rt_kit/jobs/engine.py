@@ -196,8 +196,8 @@ class JobEngine:
             self._woken.clear()
             try:
                 self._look()
-            except AWAY as error:
-                _log.warning("storage_away", error=str(error))
+            except DomainError as error:
+                _log.warning("queue_away", error=str(error))
             except Exception as error:
                 _log.error("queue_not_read", exc_info=error)
             self._woken.wait(self._poll_s)

@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 
-from support.datasets import source
+from support.datasets import built, source
+from support.disk import largest_file
 from tunix_rt_exporter.datasets.builds import Builds
 from tunix_rt_exporter.datasets.model import Dataset, DatasetSpec, EvalPrompts, SourceTrace
 from tunix_rt_exporter.datasets.repository import SqlDatasetRepository
 from tunix_rt_exporter.tables import build_leases
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.database import Database
-from tunix_rt_kit.errors import Unavailable
+from tunix_rt_kit.errors import ResourceExhausted, Unavailable
 from tunix_rt_kit.jobs import JobEngine
 from tunix_rt_kit.jobs.leases import SqlLeases
 from tunix_rt_kit.values import NO_REQUEST_ID, JobState
@@ -237,3 +238,11 @@ def test_a_build_that_waits_for_artifacts_can_be_cancelled(
     world.repository.change_state(build_id, [JobState.RUNNING], JobState.CANCELLING)
     world.engine.cancel(build_id)
     world.until(lambda: world.state() is JobState.CANCELLED)
+
+
+@pytest.mark.parametrize("method", ["exact", "near"])
+def test_a_build_whose_rows_find_no_space_says_so(tmp_path: Path, method: str) -> None:
+    traces = [source(number) for number in range(300)]
+    with largest_file(16_000), pytest.raises(ResourceExhausted, match="no space left") as caught:
+        built(tmp_path, [traces], deduplication={"method": method})
+    assert caught.value.reason == "STORAGE_FULL"

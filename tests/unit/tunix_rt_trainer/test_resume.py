@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from support.job_folder import LINEAR, SPEC, JobFolder, Killed, largest_file
+from support.disk import largest_file
+from support.job_folder import LINEAR, SPEC, JobFolder, Killed
 from support.tiny_model import make_tiny_model
 from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.jobs import JobCancelled

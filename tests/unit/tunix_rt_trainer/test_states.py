@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from support.job_folder import largest_file
+from support.disk import largest_file
 from tunix_rt_kit.errors import DomainError
 from tunix_rt_trainer.jobs.model import StepMetrics
 from tunix_rt_trainer.worker.states import SavedState, StateStore, put_tensors, tensors_of
