@@ -51,6 +51,12 @@ class EvaluatorSettings(ModelSettings):
         3, ge=0, le=20, description="how often a judge is asked again that gave no answer, 429 or 5xx"
     )
     judge_concurrency: int = Field(8, ge=1, le=256, description="how many answers a judge is asked at once")
+    grading_budget_s: float = Field(
+        14_400.0,
+        gt=0,
+        le=31_536_000,
+        description="how long grading the answers of one evaluation may take, in seconds; then it has failed",
+    )
     endpoint_url: Annotated[str, AfterValidator(_url_or_none)] = Field(
         "",
         description="base of an OpenAI-compatible API whose models are evaluated, such as "

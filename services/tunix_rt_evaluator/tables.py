@@ -7,6 +7,7 @@ from typing import Final
 from sqlalchemy import Column, ForeignKey, Index, Integer, MetaData, String, Table
 
 from tunix_rt_kit.database import CanonicalJson, UtcDateTime, request_log_table
+from tunix_rt_kit.jobs.leases import lease_table
 
 VERSION_TABLE: Final = "evaluator_version"
 
@@ -76,3 +77,5 @@ reports: Final = Table(
 )
 
 requests: Final = request_log_table(metadata, "evaluator_requests")
+
+leases: Final = lease_table(metadata, "evaluation_leases")

@@ -11,21 +11,23 @@ from tunix_rt_evaluator.comparisons.service import ComparisonService
 from tunix_rt_evaluator.eval_sets.repository import SqlEvalSetRepository
 from tunix_rt_evaluator.eval_sets.service import EvalSetService
 from tunix_rt_evaluator.evaluations.base_models import HostBaseModels
+from tunix_rt_evaluator.evaluations.generating import Evaluations
 from tunix_rt_evaluator.evaluations.grade import Splitters
-from tunix_rt_evaluator.evaluations.job_folders import JobFolders
-from tunix_rt_evaluator.evaluations.regrading import JobQueues, Regrader
+from tunix_rt_evaluator.evaluations.job_folders import JobFolders, WarmWorkers
+from tunix_rt_evaluator.evaluations.regrading import Regrades
 from tunix_rt_evaluator.evaluations.repository import SqlEvaluationRepository
 from tunix_rt_evaluator.evaluations.service import EvaluationService
-from tunix_rt_evaluator.evaluations.supervisor import Supervisor
-from tunix_rt_evaluator.evaluations.warm_workers import WarmWorkers
 from tunix_rt_evaluator.grading.graders.judge import JudgeEndpoint
 from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_evaluator.report.store import ReportStore
 from tunix_rt_evaluator.servicer import EvaluatorServicer
 from tunix_rt_evaluator.settings import EvaluatorSettings
+from tunix_rt_evaluator.tables import leases
 from tunix_rt_evaluator.upstream import ExporterTrainingData, TrainerCheckpoints
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.database import Database
+from tunix_rt_kit.jobs import JobEngine
+from tunix_rt_kit.jobs.leases import SqlLeases
 from tunix_rt_kit.models.runtime import child_environment, code_revision
 from tunix_rt_kit.serving.main import BuiltService, opened_database
 from tunix_rt_kit.serving.server import ServiceRegistration
@@ -50,13 +52,22 @@ def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
         responses=data_dir / "cache" / "responses.db",
     )
     grading = Grading(judge_endpoint(settings))
-    kept = WarmWorkers(settings.slots, settings.keep_model_s)
+    warm_workers = WarmWorkers(settings.slots, settings.keep_model_s)
     models = HostBaseModels(settings.models)
     splitters = Splitters(models.token_counter)
-    supervisor = Supervisor(
-        repository, eval_sets, folders, artifacts, grading, settings.slots, kept, splitters
+    generating = Evaluations(
+        repository,
+        eval_sets,
+        folders,
+        artifacts,
+        grading,
+        settings.slots,
+        warm_workers,
+        splitters,
+        settings.grading_budget_s,
     )
-    regrader = Regrader(repository, eval_sets, artifacts, grading, splitters)
+    regrades = Regrades(repository, eval_sets, artifacts, grading, splitters, settings.grading_budget_s)
+    engine = JobEngine(SqlLeases(database, leases), [generating, regrades])
     trainer = open_channel(settings.trainer_target)
     exporter = open_channel(settings.exporter_target)
     evaluations = EvaluationService(
@@ -64,7 +75,7 @@ def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
         eval_sets,
         TrainerCheckpoints(trainer),
         models,
-        JobQueues(repository, supervisor, regrader),
+        engine,
         grading,
         has_endpoint=bool(settings.endpoint_url),
     )
@@ -81,18 +92,15 @@ def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
         settings.make_data_dir()
         if database.dialect == "sqlite":
             repository.migrate()
-        supervisor.start()
-        regrader.start()
+        folders.discard_checkpoints(generating.store.unfinished)
+        engine.start()
 
-    def end_regrades() -> None:
-        regrader.stop(settings.calls_and_jobs_s)
-
-    def end_evaluations() -> None:
-        supervisor.stop(settings.calls_and_jobs_s)
+    def end_jobs() -> None:
+        engine.stop(settings.calls_and_jobs_s)
+        warm_workers.close()
 
     def stop() -> None:
-        end_regrades()
-        end_evaluations()
+        end_jobs()
         grading.close()
         trainer.close()
         exporter.close()
@@ -102,7 +110,7 @@ def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
         ServiceRegistration(
             FULL_NAME,
             lambda server: v1.add_EvaluatorServicer_to_server(servicer, server),
-            ends=(end_regrades, end_evaluations),
+            ends=(end_jobs,),
         ),
         start,
         stop,

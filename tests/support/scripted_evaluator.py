@@ -3,8 +3,9 @@
 The most new tokens of its spec say how it goes. A prompt is ``question|base's output|candidate's output``. An
 output is ``one~two~three`` where samples differ: they take turns. The answers to a question that begins with
 ``Kept`` are said to come from an earlier evaluation. After the first attempt of ``UPGRADE`` another engine
-runs, which answers as the candidate does. It reads and writes plain JSON: hundreds of tests start it, and the
-services' models take a third of a second to import.
+runs, which answers as the candidate does. ``HOLD`` waits until there is a file ``go`` in its
+folder. It reads and writes plain JSON: hundreds of tests start it, and the services' models take a third of a
+second to import.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from tunix_rt_kit.artifacts.canonical import digest_bytes, digest_json
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.jobs.child import JobDir, run_worker
 
-SUCCEED, WAIT, DEAF, REFUSE, DIE, CRASH, WAIT_ONCE, BUG, FORGET, UPGRADE = range(100, 110)
+SUCCEED, WAIT, DEAF, REFUSE, DIE, CRASH, WAIT_ONCE, BUG, FORGET, UPGRADE, HOLD = range(100, 111)
 OWN = {
     "jinja": "{{ messages[0].content }}",
     "bos_token": "",
@@ -67,6 +68,8 @@ def interrupt(job: JobDir, plan: int, attempt: int) -> None:
     if plan == CRASH:
         print("the end is near", flush=True)
         os._exit(7)
+    while plan == HOLD and not (job.path / "go").exists():
+        time.sleep(0.02)
     while plan in (WAIT, DEAF) or (plan in (WAIT_ONCE, UPGRADE) and attempt == 1):
         if plan != DEAF:
             job.check_cancelled()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Final, NamedTuple
 
 from tunix_rt_evaluator.eval_sets.admission import item_digest
@@ -14,6 +16,7 @@ from tunix_rt_evaluator.grading.reasoning.marks import resolved_marks
 from tunix_rt_evaluator.grading.reasoning.model import Answer, Split
 from tunix_rt_evaluator.grading.reasoning.split import Splitter
 from tunix_rt_evaluator.grading.service import Grading
+from tunix_rt_kit.errors import ResourceExhausted
 from tunix_rt_kit.values import ChatTemplateFields
 
 UNCLOSED: Final = "its reasoning was never closed, so that there is no answer"
@@ -60,14 +63,66 @@ class _Written(NamedTuple):
         return _NOTHING.model_copy(update={"explanation": why})
 
 
+class GradingBudgetExceeded(ResourceExhausted):
+    """Grading an evaluation took longer than the evaluator's settings allow."""
+
+
+class GradingBudget:
+    """What grading one evaluation took on this server, of the ``allowed_s`` seconds that it may take."""
+
+    def __init__(self, allowed_s: float) -> None:
+        self._allowed_s = allowed_s
+        self._spent_s = 0.0
+        self._items = 0
+        self._slowest: tuple[float, str, str] = (0.0, "", "")
+
+    def check(self) -> None:
+        """Raise GradingBudgetExceeded(GRADING_BUDGET_EXCEEDED) if nothing is left."""
+        if self._spent_s < self._allowed_s:
+            return
+        seconds, item_id, grader = self._slowest
+        raise GradingBudgetExceeded(
+            f"grading {self._items} items took {self._spent_s:.1f} s, and an evaluation has "
+            f"{self._allowed_s:g} s for all of its items; the slowest was {item_id!r}, {seconds:.1f} s by "
+            f"{grader}; give the items a faster grader, or start the evaluator with a larger "
+            "--grading-budget-s or TUNIX_RT_EVALUATOR_GRADING_BUDGET_S",
+            reason="GRADING_BUDGET_EXCEEDED",
+            metadata={"item": item_id, "grader": grader, "setting": "grading_budget_s"},
+        )
+
+    def take(self, results: Sequence[ItemResult], seconds: float) -> None:
+        """Count ``seconds`` that grading ``results`` took."""
+        self._spent_s += seconds
+        self._items += len(results)
+        self._slowest = max(self._slowest, (seconds, results[0].item_id, results[0].grader))
+
+
 def graded(
-    answers: Sequence[tuple[EvalItem, Generation]], grading: Grading, splitter: Splitter
-) -> list[ItemResult]:
-    """The results of items, in order; what is graded is what ``splitter`` leaves of each answer.
+    answers: Iterable[tuple[EvalItem, Generation]],
+    grading: Grading,
+    splitter: Splitter,
+    budget: GradingBudget,
+) -> Iterator[list[ItemResult]]:
+    """The results of items, in order, graded as they are taken: one at a time, but where a judge is asked as
+    many as it is asked at once. What is graded is what ``splitter`` leaves of each answer.
 
     Where nothing was generated an item is wrong, and so it is where its answers are together too long for a
-    message.
+    message. Raises GradingBudgetExceeded.
     """
+    source = iter(answers)
+    while some := list(islice(source, grading.concurrency)):
+        for_judge = any(item.grader.kind == "judge" for item, _ in some)
+        for part in [some] if for_judge else [[one] for one in some]:
+            budget.check()
+            began = time.monotonic()
+            results = _graded(part, grading, splitter)
+            budget.take(results, time.monotonic() - began)
+            yield results
+
+
+def _graded(
+    answers: Sequence[tuple[EvalItem, Generation]], grading: Grading, splitter: Splitter
+) -> list[ItemResult]:
     written = [
         [_Written(item, answer, splitter.split(answer)) for answer in entry.answers]
         for item, entry in answers

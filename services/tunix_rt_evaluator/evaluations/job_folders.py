@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -19,10 +21,13 @@ from tunix_rt_evaluator.evaluations.model import (
 )
 from tunix_rt_evaluator.openai_endpoint import API_KEY_VARIABLE, Endpoint
 from tunix_rt_kit.artifacts import ArtifactStore
+from tunix_rt_kit.artifacts.store import storage_errors
 from tunix_rt_kit.errors import DataLoss
-from tunix_rt_kit.jobs import WorkerProcess
+from tunix_rt_kit.jobs import WarmWorker, WorkerProcess
 from tunix_rt_kit.jobs.environment import passed_on
 from tunix_rt_kit.models.pull import pulling_environment
+from tunix_rt_kit.models.runtime import on_gpu
+from tunix_rt_kit.values import JobState
 
 WORKER_MODULE: Final = "tunix_rt_evaluator.worker"
 _ADAPTER_FILES: Final = ("adapter_config.json", "adapter_model.safetensors")
@@ -73,8 +78,14 @@ class JobFolders:
             environment = environment | pulling_environment(self._models_dir, evaluation.inputs.base_model)
         return WorkerProcess(WORKER_MODULE, self._root / evaluation.id, env=environment, warm=warm)
 
-    def prepare(self, evaluation: Evaluation, items: Sequence[EvalItem], attempt: int) -> WorkerSpec:
-        """Put the checkpoint into the evaluation's folder and tell what its child is to do.
+    def start(
+        self,
+        process: WorkerProcess,
+        evaluation: Evaluation,
+        items: Sequence[EvalItem],
+        take_warm: Callable[[], WarmWorker | None],
+    ) -> None:
+        """Put the checkpoint into the evaluation's folder and start its child, or have a warm one do it.
 
         Raises:
             DataLoss: a file of the checkpoint is missing or damaged.
@@ -85,9 +96,9 @@ class JobFolders:
         checkpoint = evaluation.inputs.checkpoint
         if checkpoint is not None:
             self._place(checkpoint, self._root / evaluation.id / _CHECKPOINT)
-        return WorkerSpec(
+        spec = WorkerSpec(
             evaluation=evaluation_name(evaluation.id),
-            attempt=attempt,
+            attempt=evaluation.attempt_count,
             base_model=evaluation.inputs.base_model,
             models_dir=str(self._models_dir),
             endpoint=self._endpoint_fields(evaluation),
@@ -101,15 +112,20 @@ class JobFolders:
             checkpoint_digest=checkpoint.digest if checkpoint else "",
             responses=None if evaluation.spec.fresh else str(self._responses),
         )
+        with storage_errors(str(process.path)):
+            process.start(spec.model_dump(mode="json"), take_warm())
 
     def discard_checkpoint(self, evaluation_id: str) -> None:
         """Remove the copy of a checkpoint; the next attempt, if there is one, makes another."""
         shutil.rmtree(self._root / evaluation_id / _CHECKPOINT, ignore_errors=True)
 
-    def discard_checkpoints(self, unfinished: Collection[str]) -> None:
+    def discard_checkpoints(self, unfinished: Callable[[], Sequence[tuple[str, JobState]]]) -> None:
         """Remove the copies that evaluations left which are not among ``unfinished``."""
-        for copy in self._root.glob(f"*/{_CHECKPOINT}"):
-            if copy.parent.name not in unfinished:
+        copies = list(self._root.glob(f"*/{_CHECKPOINT}"))
+        # Asked after the copies were looked for: another server may begin with an evaluation meanwhile.
+        in_use = {evaluation_id for evaluation_id, _ in unfinished()} if copies else set()
+        for copy in copies:
+            if copy.parent.name not in in_use:
                 self.discard_checkpoint(copy.parent.name)
 
     def _endpoint_fields(self, evaluation: Evaluation) -> EndpointFields | None:
@@ -135,3 +151,72 @@ class JobFolders:
                     metadata={"checkpoint": checkpoint.name, "path": path},
                 )
             self._artifacts.copy_to(file.digest, folder / path)
+
+
+DEFAULT_KEEP_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Idle:
+    model: str
+    child: WarmWorker
+    timer: threading.Timer
+
+
+class WarmWorkers:
+    """Children that wait for a job, each for ``keep_s`` seconds; safe for threads.
+
+    With those that have a job there are at most ``most``.
+
+    ``keep_s`` 0 keeps none; None is 60 s, and on a GPU 0, whose memory the next program needs.
+    """
+
+    def __init__(self, most: int, keep_s: float | None = None) -> None:
+        self._most = most
+        self._keep_s = keep_s if keep_s is not None else 0.0 if on_gpu() else DEFAULT_KEEP_S
+        self._lock = threading.Lock()
+        self._idle: list[_Idle] = []
+
+    @property
+    def keeps(self) -> bool:
+        """Whether any child is kept."""
+        return self._keep_s > 0
+
+    def take(self, model: str, running: int = 1) -> WarmWorker | None:
+        """A child that holds ``model``, for a job; room is made for those ``running``, this one included."""
+        with self._lock:
+            found = next((idle for idle in self._idle if idle.model == model), None)
+            if found is not None:
+                self._idle.remove(found)
+                found.timer.cancel()
+            crowding = self._idle[: max(0, len(self._idle) + running - self._most)]
+        for idle in crowding:
+            self._end(idle)
+        return found.child if found is not None else None
+
+    def give(self, model: str, child: WarmWorker) -> None:
+        """Keep a child that holds ``model`` and has done its job."""
+        timer = threading.Timer(self._keep_s, lambda: self._end(idle))
+        timer.daemon = True
+        idle = _Idle(model, child, timer)
+        with self._lock:
+            self._idle.append(idle)
+            crowding = self._idle[: -self._most]
+        timer.start()
+        for other in crowding:
+            self._end(other)
+
+    def close(self) -> None:
+        """End all that wait."""
+        with self._lock:
+            waiting = list(self._idle)
+        for idle in waiting:
+            self._end(idle)
+
+    def _end(self, idle: _Idle) -> None:
+        with self._lock:
+            if idle not in self._idle:
+                return
+            self._idle.remove(idle)
+        idle.timer.cancel()
+        idle.child.close()

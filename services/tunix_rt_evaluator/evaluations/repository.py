@@ -86,12 +86,16 @@ class SqlEvaluationRepository:
         with self._database.read() as session:
             return [_evaluation(row) for row in session.execute(query)]
 
-    def unfinished(self, *, regrades: bool = False) -> Sequence[str]:
-        """Ids of the evaluations that have not ended, oldest first: of those that generate, or only grade."""
-        query = select(evaluations.c.id, evaluations.c.inputs).where(evaluations.c.state.in_(_UNFINISHED))
+    def unfinished(self, *, regrades: bool) -> Sequence[tuple[str, JobState]]:
+        """Ids and states of the evaluations that have not ended, oldest first: of those that generate, or of
+        those that only grade."""
+        table = evaluations.c
+        query = select(table.id, table.state, table.inputs).where(table.state.in_(_UNFINISHED))
         with self._database.read() as session:
-            rows = session.execute(query.order_by(evaluations.c.id))
-            return [row.id for row in rows if bool(row.inputs.get("regrade")) is regrades]
+            rows = session.execute(query.order_by(table.id))
+            return [
+                (row.id, JobState(row.state)) for row in rows if bool(row.inputs.get("regrade")) is regrades
+            ]
 
     def change_state(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from tunix_rt_evaluator.eval_sets.model import EvalSet
 from tunix_rt_evaluator.evaluations.admission import (
@@ -29,10 +29,9 @@ from tunix_rt_evaluator.evaluations.regrade_admission import check_judge, checke
 from tunix_rt_evaluator.evaluations.results import ItemFilter, ItemResult
 from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_kit.artifacts import digest_json
+from tunix_rt_kit.jobs import JobEngine
 from tunix_rt_kit.serving.resources import Paging, new_id, parse_name
-from tunix_rt_kit.values import ChatTemplateFields, JobState, Page, RequestKey
-
-T = TypeVar("T")
+from tunix_rt_kit.values import ChatTemplateFields, JobError, JobState, Page, RequestKey
 
 
 class EvaluationRepository(Protocol):
@@ -42,7 +41,7 @@ class EvaluationRepository(Protocol):
     def create(self, evaluation: Evaluation, request: RequestKey) -> str: ...
     def get(self, evaluation_id: str) -> Evaluation: ...
     def newest(self, before: str | None, limit: int) -> Sequence[Evaluation]: ...
-    def unfinished(self, *, regrades: bool = ...) -> Sequence[str]: ...
+    def unfinished(self, *, regrades: bool) -> Sequence[tuple[str, JobState]]: ...
     def change_state(
         self,
         evaluation_id: str,
@@ -58,6 +57,28 @@ class EvaluationRepository(Protocol):
         self, evaluation_id: str, after: str | None, limit: int, wanted: ItemFilter = ...
     ) -> tuple[Sequence[ItemResult], bool]: ...
     def all_results(self, evaluation_id: str) -> Iterator[ItemResult]: ...
+
+
+class EvaluationJobs:
+    """The evaluations that generate, or the regrades, as the queue of the job engine."""
+
+    def __init__(self, repository: EvaluationRepository, *, regrades: bool) -> None:
+        self._repository = repository
+        self._regrades = regrades
+
+    def unfinished(self) -> Sequence[tuple[str, JobState]]:
+        return self._repository.unfinished(regrades=self._regrades)
+
+    def state(self, job_id: str) -> JobState:
+        return self._repository.get(job_id).state
+
+    def change_state(
+        self, job_id: str, expected: Sequence[JobState], state: JobState, *, error: JobError | None = None
+    ) -> bool:
+        return self._repository.change_state(job_id, expected, state, EvaluationUpdate(error=error))
+
+    def save(self, job_id: str, update: EvaluationUpdate) -> None:
+        self._repository.save(job_id, update)
 
 
 class EvalSets(Protocol):
@@ -83,16 +104,6 @@ class BaseModels(Protocol):
         """Raises FailedPrecondition(CHAT_TEMPLATE_MISMATCH) for a control text that is no token."""
 
 
-class JobQueue(Protocol):
-    """Runs evaluations."""
-
-    def submit(self, evaluation_id: str, *, only_grades: bool) -> None:
-        """Put one that was stored at the end of the queue of its kind; it may be there already."""
-
-    def stop_job(self, evaluation_id: str, *, at_once: bool) -> None:
-        """Ask a running one to stop at its next opportunity, or end it at once."""
-
-
 class EvaluationService:
     """The use cases. Every method raises InvalidArgument that names each wrong field, NotFound, and what
     the ports raise."""
@@ -103,7 +114,7 @@ class EvaluationService:
         eval_sets: EvalSets,
         checkpoints: Checkpoints,
         models: BaseModels,
-        queue: JobQueue,
+        engine: JobEngine,
         grading: Grading,
         *,
         has_endpoint: bool = False,
@@ -112,7 +123,7 @@ class EvaluationService:
         self._eval_sets = eval_sets
         self._checkpoints = checkpoints
         self._models = models
-        self._queue = queue
+        self._engine = engine
         self._grading = grading
         self._has_endpoint = has_endpoint
 
@@ -127,7 +138,6 @@ class EvaluationService:
         )
         known = self._repository.requested(request) if request_id else None
         if known is not None:
-            self._queue.submit(known, only_grades=False)
             return self._repository.get(known)
         eval_set = self._eval_sets.get(spec.eval_set)
         check_judge(eval_set.items or (), self._grading)
@@ -146,7 +156,7 @@ class EvaluationService:
             create_time=datetime.now(UTC),
         )
         stored = self._repository.create(evaluation, request)
-        self._queue.submit(stored, only_grades=False)
+        self._engine.wake()
         return self._repository.get(stored)
 
     def _with_template(
@@ -179,7 +189,7 @@ class EvaluationService:
         change = self._repository.change_state
         if not change(evaluation_id, [JobState.QUEUED], JobState.CANCELLED):
             again = not change(evaluation_id, [JobState.RUNNING], JobState.CANCELLING)
-            self._queue.stop_job(evaluation_id, at_once=again)
+            self._engine.cancel(evaluation_id, at_once=again)
         return self._repository.get(evaluation_id)
 
     def regrade_evaluation(self, draft: RegradeDraft, request_id: str) -> Evaluation:
@@ -194,11 +204,10 @@ class EvaluationService:
         request = RequestKey("RegradeEvaluation", request_id, digest_json(wanted.identity))
         known = self._repository.requested(request) if request_id else None
         if known is not None:
-            self._queue.submit(known, only_grades=True)
             return self._repository.get(known)
         evaluation = wanted.evaluation(self._grading)
         stored = self._repository.create(evaluation, request)
-        self._queue.submit(stored, only_grades=True)
+        self._engine.wake()
         return self._repository.get(stored)
 
     def list_items(self, parent: str, size: int, page_token: str, wanted: ItemFilter) -> Page[ItemResult]:

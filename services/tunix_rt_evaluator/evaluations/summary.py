@@ -11,18 +11,22 @@ from tunix_rt_evaluator.evaluations.model import (
     Accuracy,
     CategoryAccuracy,
     Evaluation,
-    EvaluationInput,
+    EvaluationUpdate,
     Interval,
     Manifest,
     ModelFacts,
     Summary,
+    evaluation_name,
 )
 from tunix_rt_evaluator.evaluations.results import ItemResult
 from tunix_rt_evaluator.grading.reasoning.model import Parts, ReasoningMarks
-from tunix_rt_kit.artifacts import ListDigest
+from tunix_rt_kit.artifacts import ArtifactStore, ListDigest, canonical_json
 from tunix_rt_kit.errors import FailedPrecondition
+from tunix_rt_kit.values import StoredFile
 
 T = TypeVar("T")
+
+MANIFEST_FILE: Final = "manifest.json"
 
 # Nothing in them says what was answered; the tokens of a text are counted where its model is at hand.
 _OF_THIS_RUN: Final[Mapping[str, Any]] = {
@@ -191,19 +195,12 @@ class Totals:
         )
 
 
-def manifest(
-    evaluation: Evaluation,
-    name: str,
-    inputs: EvaluationInput,
-    facts: ModelFacts,
-    marks: ReasoningMarks,
-    totals: Totals,
-) -> Manifest:
-    """Everything that could change the result of a finished evaluation called ``name``, whose outputs were
-    split by ``marks``."""
-    checkpoint = inputs.checkpoint
+def manifest(evaluation: Evaluation, facts: ModelFacts, marks: ReasoningMarks, totals: Totals) -> Manifest:
+    """Everything that could change the result of a finished evaluation, whose outputs were split by
+    ``marks``."""
+    inputs, checkpoint = evaluation.inputs, evaluation.inputs.checkpoint
     return Manifest(
-        evaluation=name,
+        evaluation=evaluation_name(evaluation.id),
         spec=facts.completed(evaluation.spec).model_copy(update={"reasoning_marks": marks}),
         eval_set_digest=inputs.eval_set_digest,
         base_weights_digest=facts.base_weights_digest,
@@ -223,11 +220,21 @@ def manifest(
     )
 
 
-def regraded_manifest(source: Manifest, evaluation: Evaluation, name: str, totals: Totals) -> Manifest:
+def success(
+    artifacts: ArtifactStore, manifest: Manifest, totals: Totals, update: EvaluationUpdate
+) -> EvaluationUpdate:
+    """What is stored of an evaluation that went well, besides ``update``; its manifest is put into the
+    artifact store."""
+    stored = artifacts.put_bytes(canonical_json(manifest.model_dump(mode="json")))
+    file = StoredFile(path=MANIFEST_FILE, size_bytes=stored.size, digest=stored.digest, uri=stored.uri)
+    return update.model_copy(update={"summary": totals.summary, "manifest": manifest, "manifest_file": file})
+
+
+def regraded_manifest(source: Manifest, evaluation: Evaluation, totals: Totals) -> Manifest:
     """What the manifest of ``source`` becomes where its answers were graded again as ``evaluation``."""
     return source.model_copy(
         update={
-            "evaluation": name,
+            "evaluation": evaluation_name(evaluation.id),
             "spec": source.spec.model_copy(
                 update={
                     "eval_set": evaluation.spec.eval_set,

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from tunix_rt_kit.jobs.engine import JobEngine, JobKind
     from tunix_rt_kit.jobs.process import WarmWorker, WorkerProcess
     from tunix_rt_kit.jobs.run import JobInterrupted, Run
-    from tunix_rt_kit.jobs.runner import JobRunner
 
 __all__ = [
     "JobCancelled",
@@ -18,7 +17,6 @@ __all__ = [
     "JobEngine",
     "JobInterrupted",
     "JobKind",
-    "JobRunner",
     "Run",
     "WarmWorker",
     "WorkerProcess",
@@ -30,7 +28,6 @@ _FOR_SERVERS = {
     "JobEngine": "engine",
     "JobKind": "engine",
     "JobInterrupted": "run",
-    "JobRunner": "runner",
     "Run": "run",
     "WarmWorker": "process",
     "WorkerProcess": "process",

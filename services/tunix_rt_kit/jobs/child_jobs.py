@@ -198,7 +198,7 @@ class ChildJobs(JobKind, Generic[Facts]):
         """The present attempt at a job."""
 
     def let_go(self, attempt: Attempt[Facts]) -> None:
-        """The last attempt on this server is over: see that its child is."""
+        """An attempt is over: see that its child is."""
         if attempt.ended:
             attempt.child.wait(_END_S)
         attempt.child.kill()
@@ -208,15 +208,14 @@ class ChildJobs(JobKind, Generic[Facts]):
         return False
 
     def work(self, run: Run) -> None:
-        child, deaths = self.launcher(run.job_id), _Deaths()
+        child, deaths = run.retry(lambda: self.launcher(run.job_id)), _Deaths()
         attempt: Attempt[Facts] | None = None
         try:
             while (attempt := run.retry(lambda: self._begin(run, child))) is not None:
                 self._follow(attempt)
                 if not self._is_tried_again(attempt, deaths) or run.stopping.is_set():
                     return
-                child.wait(_END_S)
-                child.kill()
+                self.let_go(attempt)
         finally:
             if not run.lost.is_set() or child.owned:
                 child.kill() if attempt is None else self.let_go(attempt)
@@ -264,8 +263,9 @@ class ChildJobs(JobKind, Generic[Facts]):
                 time.sleep(_POLL_S)
 
     def _see_to(self, attempt: Attempt[Facts]) -> None:
-        if attempt.child.silent_s() > self.hung_s and attempt.child.poll() is None:
-            _log.warning("worker_hung", job=attempt.run.job_id, silent_s=self.hung_s)
+        told_end, silent_s = attempt.facts.exit_code is not None, attempt.child.silent_s()
+        if silent_s > self.hung_s and not told_end and attempt.child.poll() is None:
+            _log.warning("worker_hung", job=attempt.run.job_id, silent_s=round(silent_s))
             attempt.killed_here = True
             attempt.child.kill()
         elif attempt.run.cancelled.is_set():

@@ -324,7 +324,7 @@ class Away:
 async def test_an_evaluation_goes_on_in_its_child_while_the_database_is_away(
     evaluator: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tunix_rt_evaluator.evaluations.supervisor.AWAY_S", 0.05)
+    monkeypatch.setattr("tunix_rt_kit.jobs.child_jobs.AWAY_S", 0.05)
     await evaluator.CreateEvalSet(eval_set(FOUR))
     away = Away(monkeypatch, "add_results", "save", "change_state", "get", "all_results")
     busy, splitter_of = iter([True]), Splitters.of
@@ -357,7 +357,7 @@ async def test_a_failure_is_stored_once_the_database_is_back(
 async def test_a_cancel_ends_the_waiting_for_an_artifact_store_that_stays_away(
     evaluator: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tunix_rt_kit.jobs.runner._CANCELLED_S", 0.2)
+    monkeypatch.setattr("tunix_rt_kit.jobs.run._CANCELLED_S", 0.2)
     tried = threading.Event()
 
     def away(*_: Any) -> None:
@@ -401,7 +401,7 @@ async def test_many_answers_that_come_at_once_are_graded_a_few_at_a_time(
     evaluator: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that progress is seen, and a wish to stop: the worker is done long before they are graded."""
-    monkeypatch.setattr("tunix_rt_evaluator.evaluations.supervisor._MOST_GRADED", 2)
+    monkeypatch.setattr("tunix_rt_evaluator.evaluations.generating._GRADING_S", 0.1)
     grade_all = Grading.grade_all
 
     def slow(grading: Grading, answers: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tunix_rt_evaluator.evaluations.events import AttemptFacts
+from tunix_rt_evaluator.evaluations.generating import EvaluationFacts
 
 
 def item(name: str) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def event(kind: str, time: float, **fields: Any) -> dict[str, Any]:
 
 
 def test_items_of_every_attempt_count_and_the_rest_only_of_this_one() -> None:
-    facts = AttemptFacts(2)
+    facts = EvaluationFacts(2)
     facts.take(
         [
             event("attempt", 0.0, number=1),
@@ -59,7 +59,7 @@ def test_items_of_every_attempt_count_and_the_rest_only_of_this_one() -> None:
 
 
 def test_items_before_a_change_of_engine_count_no_more() -> None:
-    facts = AttemptFacts(3)
+    facts = EvaluationFacts(3)
     facts.take([event("attempt", 0.0, number=1), item("a"), item("b"), event("attempt", 1.0, number=2)])
     described = {
         "base_weights_digest": "w",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, cast
 
-from tunix_rt_evaluator.evaluations.warm_workers import WarmWorkers
+from tunix_rt_evaluator.evaluations.job_folders import WarmWorkers
 from tunix_rt_kit.jobs import WarmWorker
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tunix_rt_evaluator.evaluations.events import AttemptFacts
+from tunix_rt_evaluator.evaluations.generating import EvaluationFacts
 from tunix_rt_evaluator.evaluations.model import Decoding, WorkerItem, WorkerSpec
 from tunix_rt_evaluator.evaluations.results import Generation
 from tunix_rt_evaluator.worker import local, weights
@@ -92,7 +92,7 @@ def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(
     again = start(tmp_path / "killed", spec.model_copy(update={"attempt": 2}), cache_dir)
     assert again.wait(TIMEOUT_S) == 0, again.log_tail()
     assert answers(again) == expected
-    facts = AttemptFacts(2)
+    facts = EvaluationFacts(2)
     facts.take(again.events())
     assert not facts.changed
     assert facts.progress is not None
@@ -114,8 +114,8 @@ def cut_after(events: Path, items: int) -> None:
     events.write_bytes(b"".join(kept))
 
 
-def told(folder: Path, attempt: int) -> AttemptFacts:
-    facts = AttemptFacts(attempt)
+def told(folder: Path, attempt: int) -> EvaluationFacts:
+    facts = EvaluationFacts(attempt)
     facts.take([json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()])
     return facts
 
