@@ -1,1 +1,1 @@
-"""Keeps traces, each exactly as it was written, in the order in which they were committed."""
+"""Stores traces, each exactly as it was written, in the order of their commits."""

@@ -9,7 +9,7 @@ from tunix_rt_kit.serving.settings import Address, DataSettings
 
 
 class TraceStoreSettings(DataSettings):
-    """Where to serve, and where the traces are kept."""
+    """Where to serve, and where traces are stored."""
 
     model_config = SettingsConfigDict(env_prefix="TUNIX_RT_TRACE_STORE_")
 

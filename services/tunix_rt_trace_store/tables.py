@@ -1,4 +1,4 @@
-"""The tables. A trace is kept encoded, as it was written; the columns beside it are what filters look at."""
+"""The tables. A trace is stored encoded, as it was written; filters use the other columns."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ FULL_NAME = "tunix_rt.v1.TraceStore"
 
 
 def build(settings: TraceStoreSettings, stopping: asyncio.Event) -> BuiltService:
-    """The trace store, not started yet; ``stopping`` is the server's stop event, of which it has no need."""
+    """The trace store, not started yet; it does not use ``stopping``, the server's stop event."""
     del stopping
     database = Database(settings.database)
     repository = SqlTraceRepository(database)

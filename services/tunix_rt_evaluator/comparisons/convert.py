@@ -1,4 +1,4 @@
-"""Between the protobuf contract and the domain, for comparisons and their reports."""
+"""Comparisons and their reports between the protobuf contract and the domain."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _contamination(contamination: Contamination | None) -> v1.Contamination | No
 
 
 def document_format(number: int) -> DocumentFormat:
-    """Raises InvalidArgument(REPORT_FORMAT_INVALID) for a number that the contract does not name."""
+    """The format with that number in the contract; raises InvalidArgument(REPORT_FORMAT_INVALID)."""
     known = _FORMATS.get(number)
     if known is None:
         description = f"is {number}; one of {', '.join(v1.ReportFormat.keys())} would be right"

@@ -1,4 +1,4 @@
-"""What the evaluator says of two sides that answered the same questions. Plain values, free of transport."""
+"""What a comparison of two sides that answered the same questions holds. Plain values, free of transport."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def report_name(report_id: str) -> str:
 class PairedDifference(Value):
     """Two accuracies over the same items; ``difference`` is the candidate's minus the base's.
 
-    ``p_value`` is two-sided. ``detectable`` is the least true difference that such a comparison shows four
-    times in five, None where nothing varied. ``cluster_count`` is 0 where every item stands for itself.
+    ``p_value`` is two-sided. ``detectable`` is the smallest true difference that such a comparison detects
+    four times in five; it is None where nothing varied. ``cluster_count`` is 0 if items have no clusters.
     """
 
     base: Accuracy
@@ -64,7 +64,10 @@ class PairedDifference(Value):
 
 
 class ScoreDifference(Value):
-    """Two mean scores (0 to 1) over the same items, where some are neither 0 nor 1; by permutation test."""
+    """Two mean scores (0 to 1) over the same items, compared by a permutation test.
+
+    Reports have it where some score is neither 0 nor 1.
+    """
 
     base: float
     candidate: float
@@ -74,8 +77,10 @@ class ScoreDifference(Value):
 
 
 class CategoryDifference(Value):
-    """The difference in one category; "" holds the items without one. ``adjusted_p_value`` is Holm's, over
-    all categories of the report; None in reports that were made before it was worked out."""
+    """The difference in one category; "" holds the items without one.
+
+    ``adjusted_p_value`` is Holm's, over all categories of the report; None in reports of older versions.
+    """
 
     category: str
     difference: PairedDifference
@@ -90,7 +95,7 @@ class Flip(Value):
 
 
 class TrainingStep(Value):
-    """What one step of the candidate's training measured, as its checkpoint recorded it; nats a token."""
+    """The metrics of one step of the candidate's training, from its checkpoint; losses are nats per token."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -104,16 +109,18 @@ class TrainingStep(Value):
 
 
 class Waiver(Value):
-    """A difference in how the sides were asked that the caller let pass, and what it is."""
+    """A difference in how the sides were asked, which the caller waived."""
 
     reason: Reason
     description: str
 
 
 class OutcomeBounds(Value):
-    """The difference if answers that are not settled had gone as badly, or as well, for the candidate as they
-    can: those of items that failed, that could not be graded
-    or that one side lacks, and besides them those that were cut."""
+    """The difference if all unsettled answers went against the candidate, or all for it.
+
+    Unsettled are the answers of items that failed, could not be graded or are missing on a side. The fields
+    named ``truncated`` count answers that were cut as unsettled too.
+    """
 
     unsettled_count: int
     worst: float
@@ -164,8 +171,10 @@ class SeedSummary(Value):
 
 
 class UnmarkedAnswers(Value):
-    """Verdicts that rest on an answer that no mark showed, all of a side's runs together, and those of them
-    that are right; and what the comparison would be if all of them were wrong."""
+    """How many verdicts of each side rest on an answer that no mark showed, and how many of them are right.
+
+    All runs of a side count together. ``without`` is the comparison with every one of these wrong.
+    """
 
     base_count: int
     base_correct_count: int
@@ -177,7 +186,7 @@ class UnmarkedAnswers(Value):
 
 
 class PartTokens(Value):
-    """What a side's first run wrote, in its two parts. Tokens are None where some could not be counted."""
+    """What a side's first run wrote: reasoning and answers. Tokens are None if some could not be counted."""
 
     answer_count: int
     reasoning_count: int
@@ -189,8 +198,8 @@ class PartTokens(Value):
 class ComparisonContent(Value):
     """A comparison report as it is stored: everything but its name, its digest and its time.
 
-    ``base`` and ``candidate`` are ended evaluations with their summary and manifest; further ones of a side
-    are of other training seeds. Flips are those of the first of each side.
+    ``base`` and ``candidate`` are finished evaluations with summary and manifest. ``more_bases`` and
+    ``more_candidates`` are of other training seeds. Flips compare ``base`` and ``candidate`` only.
     """
 
     base: Evaluation
@@ -210,7 +219,7 @@ class ComparisonContent(Value):
     scores: ScoreDifference | None = None
     base_output_tokens: tuple[int, ...] = ()
     candidate_output_tokens: tuple[int, ...] = ()
-    # None where nothing rests on such answers, and in reports that were made before they were told apart.
+    # None where nothing rests on such answers, and in reports of older versions.
     unmarked: UnmarkedAnswers | None = None
     # None where neither side wrote reasoning.
     base_parts: PartTokens | None = None
@@ -237,7 +246,7 @@ class ComparisonReport(Value):
 
 @dataclass(frozen=True, slots=True)
 class ComparisonDraft:
-    """What a caller wants compared, unchecked: names of evaluations, the first of each side first."""
+    """What a caller wants compared, unchecked: names of evaluations on each side."""
 
     bases: Sequence[str]
     candidates: Sequence[str]

@@ -28,7 +28,7 @@ SIGNIFICANCE: Final = 0.05
 POWER: Final = 0.8
 """How often a true difference of the detectable size is shown."""
 RESAMPLES: Final = 1 << 15
-"""Sign changes that a permutation test draws; with fewer possible ones (15 clusters) it tries them all."""
+"""Sign changes that a permutation test samples. With 15 clusters or fewer it tries all of them."""
 _SEED: Final = 20_260_101
 _RESAMPLES_AT_ONCE: Final = 512
 
@@ -38,9 +38,9 @@ def paired_difference(
 ) -> PairedDifference:
     """Compare the accuracies of two sides over the same items.
 
-    One run a side without clusters is compared by Newcombe's interval and the exact McNemar test. Otherwise
-    an item counts with its mean over the runs, the interval is the t interval of the mean difference, robust
-    to clusters, and the test permutes the sides of whole clusters.
+    One run a side without clusters: Newcombe's interval and the exact McNemar test. Otherwise an item counts
+    with its mean over the runs; the interval is a t interval of the mean difference, robust to clusters, and
+    the test permutes the sides of whole clusters.
 
     Args:
         base: for each run, 1 or 0 for each item: right or wrong.
@@ -121,10 +121,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def permutation_p(differences: Floats, groups: NDArray[np.intp]) -> float:
-    """Two-sided p-value of the permutation test that the two sides could change places.
+    """Two-sided p-value of the permutation test: under no difference the two sides could change places.
 
     The differences of a cluster change their signs together (Fisher 1935, section 21, with a cluster for a
-    pair). All sign changes are tried where there are at most 32,768, else as many are drawn, always the same.
+    pair). Up to 32,768 sign changes are all tried. Of more, that many are sampled, always the same ones.
     """
     import numpy as np
     from scipy.stats import permutation_test
@@ -156,7 +156,7 @@ def permutation_p(differences: Floats, groups: NDArray[np.intp]) -> float:
 
 
 def cluster_numbers(clusters: Sequence[str]) -> NDArray[np.intp]:
-    """The clusters as numbers from 0; an item with "" gets a number of its own."""
+    """Each item's cluster as a number from 0; an item with "" gets a number of its own."""
     import numpy as np
 
     known: dict[str, int] = {}
@@ -187,8 +187,8 @@ def t_interval(
 ) -> tuple[float, float]:
     """Interval of a mean difference of scores, by Student's t with one degree of freedom fewer than clusters.
 
-    Where no cluster differs from the mean there is no error to go by: the interval is then that of as many
-    pairs as clusters which all came out alike (``newcombe_paired``).
+    If all clusters have the same mean there is no error to estimate. The interval is then Newcombe's, as if
+    each cluster were one pair and all pairs came out alike (``newcombe_paired``).
     """
     from scipy.stats import t
 
@@ -207,8 +207,10 @@ def t_interval(
 
 
 def detectable_effect(error: float, clusters: int) -> float | None:
-    """The least true difference that a test at 5% shows four times in five: (t(97.5%) + t(80%)) times the
-    standard error; None where nothing varied or there are fewer than two clusters.
+    """The smallest true difference that a test at 5% detects four times in five (power 80%).
+
+    It is (t(97.5%) + t(80%)) times the standard error; None if nothing varied or there are fewer than two
+    clusters.
 
     E. Miller, "Adding error bars to evals", arXiv:2411.00640, section 5, with t for the normal quantiles.
     """

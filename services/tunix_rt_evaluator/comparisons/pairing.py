@@ -46,8 +46,8 @@ def report_id(
 ) -> str:
     """The id of the report on finished evaluations: 32 hex digits of their manifests' digests.
 
-    Further seeds of a side may come in any order. ``looked_up`` is whether it is known what the training
-    data leaks: a report that lacks this is another one.
+    Further seeds of a side may come in any order. ``looked_up`` says whether contamination was looked up: a
+    report without it has another id, so that comparing again can look it up.
     """
 
     def side(evaluations: Sequence[Evaluation]) -> list[str]:
@@ -79,9 +79,9 @@ def compared(
     Args:
         bases: the base, and further training seeds of it.
         candidates: the candidate, and further training seeds of it.
-        clusters: the cluster of each item by its id; items that are left out stand for themselves.
-        waivers: what differs and was let pass.
-        contamination: the items that the training data leaks; ``clean`` is filled in here.
+        clusters: the cluster of each item by its id; items that are left out have none.
+        waivers: the differences that were waived.
+        contamination: the contaminated items; ``clean`` is filled in here.
         training: the metrics of the candidate's training.
     """
     sides = _Sides(bases, candidates, clusters or {})
@@ -118,7 +118,7 @@ def compared(
 
 
 class _Evidence(NamedTuple):
-    """What a verdict is reached by."""
+    """What ``decide`` needs for a verdict."""
 
     overall: PairedDifference
     bounds: OutcomeBounds
@@ -144,7 +144,7 @@ class _Sides:
     def rows(
         self, chosen: Sequence[str], value: Value
     ) -> tuple[list[list[float]], list[list[float]], list[str]]:
-        """What the answers of base and candidate to the chosen items are worth, and the items' clusters."""
+        """The values of base's and candidate's answers to the chosen items, and the items' clusters."""
         clusters = [self._clusters.get(self.first[digest].item_id, "") for digest in chosen]
         return _rows(self.bases, chosen, value), _rows(self.candidates, chosen, value), clusters
 
@@ -153,7 +153,7 @@ class _Sides:
         return paired_difference(*self.rows(chosen, value))
 
     def evidence(self, value: Value, contamination: Contamination) -> _Evidence:
-        """What a verdict is reached by; ``clean`` is filled in."""
+        """What ``decide`` needs, with ``clean`` filled in."""
         leaked = {found.item_id for found in contamination.items}
         clean = [digest for digest in self.digests if self.first[digest].item_id not in leaked]
         of_clean = self.difference(clean, value) if 0 < len(clean) < len(self.digests) else None
@@ -171,7 +171,7 @@ def right(verdict: Verdict) -> float:
 
 
 def right_and_marked(verdict: Verdict) -> float:
-    """1 for a right answer that does not rest on one that no mark showed, else 0."""
+    """1 for a right answer that a mark showed, else 0."""
     return float(verdict.correct and not verdict.unmarked)
 
 
@@ -181,7 +181,7 @@ def score(verdict: Verdict) -> float:
 
 
 def _rows(runs: Sequence[Run], digests: Sequence[str], value: Value) -> list[list[float]]:
-    """For each sample of each run the value of every item; an item that failed has the same in all."""
+    """The value of every item, for each sample of each run; an item that failed has one value in all."""
     return [
         [value(verdicts[sample % len(verdicts)]) for verdicts in answered]
         for answered in ([run.results[digest].each for digest in digests] for run in runs)
@@ -215,7 +215,7 @@ def _parts(run: Run, digests: Sequence[str]) -> PartTokens:
 
 
 def _unmarked(sides: _Sides, contamination: Contamination) -> UnmarkedAnswers | None:
-    """What rests on answers that no mark showed; None where nothing does."""
+    """What rests on unmarked answers; None if nothing does."""
 
     def resting(runs: Sequence[Run]) -> tuple[int, int]:
         verdicts = chain.from_iterable(run.results[digest].each for run in runs for digest in sides.digests)
@@ -313,7 +313,7 @@ def _bounds(bases: Sequence[Run], candidates: Sequence[Run], value: Value) -> Ou
 
 
 def _worth(result: ItemResult | None, value: Value, unsettled: float, *, truncated: bool) -> float:
-    """The share of an item's answers that are right, where those that are not settled count so much."""
+    """The mean value of an item's answers, with ``unsettled`` for each that is not settled."""
     if result is None:
         return unsettled
     values = [
@@ -324,8 +324,7 @@ def _worth(result: ItemResult | None, value: Value, unsettled: float, *, truncat
 
 
 def _settled(result: ItemResult, *, truncated: bool) -> list[bool]:
-    """Whether it is known what each answer is worth; ``truncated``: those that were cut count as not
-    settled."""
+    """Whether each answer is settled: graded, and with ``truncated`` not cut either."""
     return [
         not (verdict.error or (truncated and answer.finish_reason == "length"))
         for answer, verdict in zip(result.generation.answers, result.each, strict=False)

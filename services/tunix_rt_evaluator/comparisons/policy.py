@@ -26,7 +26,7 @@ _NAMED: Final = 3
 
 
 def checked_waivers(waivers: Sequence[str]) -> frozenset[Reason]:
-    """The reasons that a caller lets pass; raises InvalidArgument(WAIVER_UNKNOWN)."""
+    """The differences that a caller waives; raises InvalidArgument(WAIVER_UNKNOWN)."""
     wrong = [
         FieldViolation(f"waivers[{index}]", f"is {name[:64]!r}; one of {', '.join(REASONS)} would be right")
         for index, name in enumerate(waivers)
@@ -40,11 +40,11 @@ def checked_waivers(waivers: Sequence[str]) -> frozenset[Reason]:
 
 
 def check_sound(runs: Sequence[Run], waived: frozenset[Reason] = frozenset()) -> tuple[Waiver, ...]:
-    """Hold every run to the first one, the base; returns what differs and was waived.
+    """Check that every run was asked as the first one, the base, was. Returns the waived differences.
 
     Raises:
         FailedPrecondition: COMPARISON_UNSOUND with a field violation for each other difference;
-            COMPARISON_EMPTY, no item was answered by all.
+            COMPARISON_EMPTY if no item was answered by all.
     """
     base, *others = runs
     found = [
@@ -120,7 +120,7 @@ def _settings(manifest: Manifest) -> Iterator[tuple[Reason, str, object]]:
     yield "eval_set", "eval_set", manifest.eval_set_digest
     yield "chat_template", "chat_template", manifest.chat_template_digest
     for field, value in manifest.spec.decoding:
-        # Whether it is kept how likely a token was changes no token.
+        # Recording log-probabilities changes no answer.
         if field != "log_probabilities":
             yield "decoding", f"decoding.{field}", value
     yield "dtype", "dtype", manifest.spec.dtype
@@ -170,7 +170,7 @@ def decide(
     contamination: Contamination,
     seeds: SeedSummary | None,
 ) -> tuple[VerdictName, tuple[str, ...]]:
-    """The verdict by ``POLICY``, and the reasons for it where it is not plain."""
+    """The verdict by ``POLICY``, and the reasons if it is not plainly improved or regressed."""
     if overall.p_value >= SIGNIFICANCE or overall.difference == 0:
         return "NO_EVIDENCE", tuple(_too_little(overall))
     up = overall.difference > 0

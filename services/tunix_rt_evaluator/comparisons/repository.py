@@ -1,4 +1,4 @@
-"""Comparison reports in the database: where their artifacts are, and the facts that lists show."""
+"""Comparison reports in the database: the digests of their artifacts, and what lists show of them."""
 
 from __future__ import annotations
 

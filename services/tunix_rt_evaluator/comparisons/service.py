@@ -1,4 +1,4 @@
-"""Comparisons of evaluations and their reports, as the evaluator serves them."""
+"""Compares evaluations, and lists and reads the reports."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class EvalSets(Protocol):
 
 
 class ReportRepository(Protocol):
-    """Where it is remembered which reports there are."""
+    """Stores which reports exist, and what lists show of them."""
 
     def report(self, report_id: str) -> ComparisonReport | None: ...
     def reports(self, after: str | None, limit: int) -> Sequence[ComparisonReport]: ...
@@ -61,7 +61,7 @@ class ReportRepository(Protocol):
 
 
 class Reports(Protocol):
-    """Keeps reports as documents."""
+    """Stores reports and their documents as artifacts."""
 
     def store(self, report_id: str, content: ComparisonContent) -> ComparisonReport:
         """Render and store a report."""
@@ -84,8 +84,10 @@ class TrainingData(Protocol):
 
 
 class ComparisonService:
-    """The use cases. Every method raises InvalidArgument that names each wrong field, NotFound, and what
-    the ports raise."""
+    """The use cases of comparisons.
+
+    Every method raises InvalidArgument, which names each wrong field, NotFound, and what the ports raise.
+    """
 
     def __init__(
         self,
@@ -104,8 +106,8 @@ class ComparisonService:
     def compare(self, draft: ComparisonDraft) -> ComparisonReport:
         """Compare finished evaluations; comparing again gives the same report.
 
-        Raises FailedPrecondition: EVALUATION_NOT_SUCCEEDED; COMPARISON_UNSOUND, naming all that differs and
-        was not waived; COMPARISON_EMPTY.
+        Raises FailedPrecondition: EVALUATION_NOT_SUCCEEDED; COMPARISON_UNSOUND, which names each difference
+        that was not waived; COMPARISON_EMPTY.
         """
         waived = checked_waivers(draft.waivers)
         bases, candidates = self._sides(draft)
@@ -136,9 +138,9 @@ class ComparisonService:
         return self._read(self._stored_report(parse_name(REPORT_NAME, name)))
 
     def list_reports(self, size: int, page_token: str) -> Page[ComparisonReport]:
-        """One page, ordered by id.
+        """One page of reports, ordered by id, without the fields in ``LEFT_OUT_OF_LISTS``.
 
-        Reads no artifact: contents are without what ``LEFT_OUT_OF_LISTS`` names.
+        Reads no artifact.
         """
         paging = Paging(size, page_token, most=MAX_REPORTS, method="ListComparisonReports")
         found = self._repository.reports(paging.after("id"), paging.limit + 1)
@@ -230,7 +232,7 @@ class ComparisonService:
 
 
 def _check_seeds(evaluations: Sequence[Evaluation], fields: Sequence[str]) -> None:
-    """Runs of one training seed are not several seeds: they would make the spread look smaller than it is."""
+    """Refuse two runs of the same weights: they are one seed, and would understate the spread."""
     seen: dict[str, str] = {}
     for evaluation, field in zip(evaluations, fields, strict=True):
         manifest = manifest_of(evaluation)

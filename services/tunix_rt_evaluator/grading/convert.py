@@ -13,7 +13,7 @@ from tunix_rt_kit.values.messages import plain_struct
 
 
 def grader_fields(grader: v1.Grader) -> Mapping[str, Any]:
-    """What a client wrote, unchecked; the kind is "" where it is none that this server knows."""
+    """The settings that a client wrote, unchecked; ``kind`` is "" if this server does not know it."""
     kind = grader.WhichOneof("kind")
     if kind is None:
         return {"kind": ""}

@@ -32,9 +32,9 @@ Threshold: TypeAlias = Annotated[float, Field(gt=0, le=1)]
 
 
 class Grown(BaseModel):
-    """A value with fields, those in ``added``, that came after values of its kind had been stored.
+    """A value that got further fields, those in ``added``, after values of its kind had been stored.
 
-    At their default they are not written, so that digests of what does not use them stay what they were.
+    They are not written while they have their default, so that digests of older values do not change.
     """
 
     added: ClassVar[frozenset[str]] = frozenset()
@@ -47,11 +47,11 @@ class Grown(BaseModel):
 
 
 class Verdict(Grown, Value):
-    """A grade: the answer that was read out of an output ("" if none), and whether it is right.
+    """The grade of one output: the answer that was read from it ("" if none), and whether it is right.
 
-    ``score``, between 0 and 1, is None for graders that know only right and wrong. ``error`` says why there
-    could be no grade; it then counts as wrong. ``explanation`` is what the grader says of the answer.
-    ``unmarked`` says that it rests on an answer that no mark showed.
+    ``score`` is between 0 and 1; None for graders that know only right and wrong. ``error`` says why the
+    output could not be graded, which counts as wrong. ``explanation`` is what the grader says of the answer.
+    ``unmarked`` says that no mark showed the answer.
     """
 
     added = frozenset({"unmarked"})
@@ -70,14 +70,14 @@ class Verdict(Grown, Value):
 
 
 class CannotGrade(Exception):
-    """There is no verdict on an answer; the message says why in one line."""
+    """An answer could not be graded; the message says why in one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a grader may know of an item besides its own settings, and of the output besides its text.
+    """What a grader is told besides its settings and the output's text.
 
-    ``cut`` says that the output ended at the most new tokens, and not by itself.
+    ``cut`` says that the output was cut at the most new tokens.
     """
 
     prompt: str
@@ -101,22 +101,22 @@ class GraderSettings(Grown):
 class GraderKind:
     """A kind of grader, and the decorator that registers its function.
 
-    The function is called with the settings, a `Question` and a model's whole output, and what the kind
-    ``needs`` as keyword arguments. It returns a `Verdict`, or raises `CannotGrade`.
+    The function gets the settings, a `Question` and the model's whole output, and what the kind ``needs`` as
+    keyword arguments. It returns a `Verdict`, or raises `CannotGrade`.
 
     Args:
         settings: the class of the kind's settings, which names the kind.
         number: the number of the kind's field in the contract's ``Grader``, by which kinds are listed.
-        version: names the kind and all that a verdict depends on besides the item, such as ``numeric/3``. It
-            is part of an evaluation's identity: it must change whenever a verdict could.
+        version: the kind and everything besides the item that a verdict depends on, such as ``numeric/3``. It
+            is part of an evaluation's identity, so it must change whenever a verdict could.
         needs: any of ``sandbox`` (a `GradingSandbox`) and ``judge`` (a `JudgeEndpoint`).
         needs_accepted: whether an item must have an accepted answer.
-        marked: whether an output shows by a mark what its answer is; left out, whether `read_answer` finds a
-            mark. An answer that no mark shows counts only in an output that came to its end by itself, so
-            kinds that look at the whole output say that it is marked.
+        marked: whether a mark in the output shows its answer; left out, whether `read_answer` finds one. An
+            unmarked answer does not count in an output that was cut, so kinds that look at the whole output
+            say that it is marked.
         problems: what is wrong with an item's settings and accepted answers.
-        unfit: why one accepted answer cannot be one, as it goes on behind the answer itself, such as
-            ", which holds no text"; "" where nothing is wrong.
+        unfit: what is wrong with one accepted answer, as the end of a sentence that begins with the answer,
+            such as ", which holds no text"; "" if nothing is.
     """
 
     settings: type[GraderSettings]
@@ -160,5 +160,5 @@ def _validated(settings: Any) -> GraderSettings:
 
 
 Grader: TypeAlias = Annotated[SerializeAsAny[GraderSettings], PlainValidator(_validated)]
-"""The settings of a grader of any kind. Kinds are not looked for before settings are validated: what only
-holds settings need not load what grades."""
+"""The settings of a grader of any kind. The kinds are imported at the first validation, so that code which
+only holds settings does not load the graders."""

@@ -1,5 +1,4 @@
-"""Runs what may never end, symbolic mathematics and schemas written by others, in a child with bounded time
-and memory."""
+"""Runs symbolic mathematics and foreign schemas, which may never end, in a child with limits."""
 
 from __future__ import annotations
 
@@ -16,15 +15,14 @@ SECONDS: Final = 10.0
 
 
 class GradingSandbox:
-    """One child process for all tasks, started at the first and again after it had to be killed. Safe for
-    threads."""
+    """One child process for all tasks; it starts at the first, and again after it was killed. Thread-safe."""
 
     def __init__(self, seconds: float | None = None) -> None:
         self._seconds = SECONDS if seconds is None else seconds
         self._child = LineChild(Path(__file__).with_name("sandbox_worker.py"))
 
     def run(self, task: str, **values: Any) -> Mapping[str, Any]:
-        """What ``sandbox_worker`` answers to a task; raises CannotGrade when it takes too long or fails."""
+        """The answer of ``sandbox_worker`` to a task; raises CannotGrade if it takes too long or fails."""
         request = json.dumps({"task": task, **values}).encode()
         try:
             reply: Mapping[str, Any] = json.loads(self._child.exchange(request, self._seconds))

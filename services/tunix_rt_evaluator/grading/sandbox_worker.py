@@ -31,10 +31,11 @@ SHOWN = 200
 
 
 def mathematics(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Whether one of ``answers``, which are readings of one answer, means what one of ``accepted`` does.
+    """Whether one of ``answers``, the readings of one answer, equals one of ``accepted``.
 
-    ``read`` is the reading that does, or the first one that can be read, and ``why`` what is wrong with it.
-    One of ``copied`` is right only if an accepted one is written so: it says no more than the question did.
+    Returns ``read``, the reading that does or else the first that can be read, and ``why``, what is wrong
+    with it. A reading in ``copied`` stands in the question too: it is right only if an accepted answer is
+    spelled the same.
     """
     accepted, answers = request["accepted"], request["answers"]
     for text in answers:
@@ -76,7 +77,7 @@ def mathematics(request: Mapping[str, Any]) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=4096)
 def tree_of(text: str) -> Node | str:
-    """The tree of a text, or why there is none."""
+    """The tree of a text, or the reason why it cannot be read."""
     try:
         return read(text)
     except Unreadable as error:

@@ -23,7 +23,7 @@ _CUT: Final = "the output was cut before a mark showed an answer"
 
 
 class GradedItem(Protocol):
-    """What is graded by: an item of an eval set."""
+    """An item of an eval set, as far as grading needs it."""
 
     @property
     def id(self) -> str: ...
@@ -36,10 +36,10 @@ class GradedItem(Protocol):
 
 
 class Grading:
-    """Every kind of grader, with what some of them need.
+    """Grades by every kind of grader.
 
     Args:
-        endpoint: where judges run; left out, what needs one cannot be graded.
+        endpoint: where judges run; left out, judge graders fail.
     """
 
     def __init__(self, endpoint: JudgeEndpoint | None = None) -> None:
@@ -54,7 +54,7 @@ class Grading:
 
     @property
     def unknown_kind(self) -> str:
-        """What to say of a grader of another kind."""
+        """The description of the error for an unknown kind."""
         return f"names no kind of grader that this server knows; one of {', '.join(kinds())} would be right"
 
     @property
@@ -68,7 +68,7 @@ class Grading:
         return bool(self._endpoint.url)
 
     def version(self, grader: GraderSettings) -> str:
-        """The grader and all that its verdict depends on besides the item."""
+        """The grader's kind and everything else that its verdict depends on besides the item."""
         version = kinds()[grader.kind].version
         return version if isinstance(version, str) else version(grader)
 
@@ -88,8 +88,10 @@ class Grading:
                 yield ("accepted_answers", place), f"is {accepted[:60]!r}{why}"
 
     def grade(self, item: GradedItem, output: str, *, cut: bool = False) -> Verdict:
-        """The verdict on a model's whole text, ``cut`` at the most new tokens or not. Where there can be
-        none, it is wrong and says why."""
+        """The verdict on a model's whole output; ``cut`` says that it was cut at the most new tokens.
+
+        What cannot be graded is wrong, and the verdict's ``error`` says why.
+        """
         kind = kinds()[item.grader.kind]
         marked = kind.marked(item.grader, output) if kind.marked else read_answer(output).labelled
         if cut and not marked:
@@ -109,13 +111,15 @@ class Grading:
         )
 
     def grade_all(self, answers: Sequence[tuple[GradedItem, str, bool]]) -> list[Verdict]:
-        """The verdicts on many answers, each an item, an output and whether that was cut, in order; judges
-        are asked several at a time."""
+        """The verdicts on many answers, in order. Each is an item, an output and whether that was cut.
+
+        Judges are asked several at a time.
+        """
         if not any("judge" in kinds()[item.grader.kind].needs for item, *_ in answers):
             return [self.grade(item, output, cut=cut) for item, output, cut in answers]
         with ThreadPoolExecutor(self._endpoint.concurrency, "grading") as pool:
             return list(pool.map(lambda answer: self.grade(answer[0], answer[1], cut=answer[2]), answers))
 
     def close(self) -> None:
-        """End what runs beside this process."""
+        """End the child process of the sandbox."""
         self._sandbox.close()

@@ -43,14 +43,14 @@ _POWERS: Final = str.maketrans({"\u00b2": "^2", "\u00b3": "^3"})
 
 
 def has_right_unit(number: Number, units: Sequence[str], *, required: bool) -> bool:
-    """Whether ``number`` has one of ``units``, or unless one is required, none at all."""
+    """Whether ``number`` has one of ``units``; unless ``required``, having no unit will do."""
     if any(_is_there(number, unit) for unit in units):
         return True
     return not required and not _known_units(number)
 
 
 def units_differ(number: Number, accepted: Number) -> bool:
-    """Whether both have known units, and none in common; percent is none of them here."""
+    """Whether both have known units, but none in common; percent does not count as a unit here."""
     mine, theirs = _known_units(number) - {_PERCENT}, _known_units(accepted) - {_PERCENT}
     return bool(mine and theirs) and not mine & theirs
 

@@ -1,4 +1,4 @@
-"""The charts of a report as SVG that takes its colours and its font from the page around it.
+"""The charts of a report, as SVG that takes colours and font from the page.
 
 The same content makes the same bytes: no dates, no random ids.
 """
@@ -155,8 +155,8 @@ def _percent_axis(axes: Any, top: float) -> None:
 
 
 def _svg(name: str, height: float, draw: Callable[[Any], None], label: str) -> str:
-    """Draw on one pair of axes, ``height`` inches high, and give the SVG element; ``label`` is for who
-    cannot see it."""
+    """The SVG element of what ``draw`` draws on axes ``height`` inches high. ``label`` is its text for screen
+    readers."""
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -180,7 +180,7 @@ def _svg(name: str, height: float, draw: Callable[[Any], None], label: str) -> s
 
 
 def _inlined(document: str, label: str) -> str:
-    """The SVG element of a document, as part of a page: its variables for colours, no unused ids, no size."""
+    """The SVG element of a document, fit for a page: colours are variables, unused ids and the size go."""
     svg = document[document.index("<svg") :].rstrip()
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
     used = set(re.findall(r"(?:url\(#|href=\"#)([^\")]+)", svg))

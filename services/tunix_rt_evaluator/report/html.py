@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs nothing else: style, charts and the script that filters are in it."""
+"""A report as one HTML file, with its style, charts and script in it."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def render_html(name: str, digest: str, content: ComparisonContent) -> str:
 
 
 def _shown(value: object) -> object:
-    """A value as the page shows it, with what a browser would obey in a text written out."""
+    """A value as the page shows it: in a text, characters that a browser would act on are written out."""
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _sides(flip: Flip) -> Iterator[tuple[str, ItemResult, Parts | None, Sequence[Part]]]:
-    """Of each side its name, its result, its reasoning if it has some, and its answer in parts."""
+    """For each side its name, its result, its reasoning (None without any), and its answer in parts."""
     both = [next(iter(result.parts), _NOTHING) for result in (flip.base, flip.candidate)]
     marked = differences(both[0].answer, both[1].answer)
     for side, result, parts, answer in zip(
@@ -98,10 +98,10 @@ class Part:
 
 
 def differences(before: str, after: str) -> tuple[list[Part], list[Part]]:
-    """Both texts in parts.
+    """Both texts in parts, marked where they differ.
 
-    Lines are matched first. Lines in the same place that do not match are compared by words, very long ones
-    as a whole; so a report with thousands of answers is written in seconds.
+    Lines are matched first. Lines that do not match are compared by words, very long ones as a whole, so that
+    a report with thousands of answers takes seconds.
     """
     check()
     one, two = _LINES.findall(before), _LINES.findall(after)
@@ -136,7 +136,7 @@ def _words(before: str, after: str) -> tuple[list[Part], list[Part]]:
 
 
 def _joined(parts: Sequence[Part]) -> Iterator[Part]:
-    """Neighbours of one kind as one part. Space behind a change is not marked, unless it is all that is."""
+    """Neighbours of one kind joined. Space behind a change is marked only if the change is nothing else."""
     pending, changed = "", False
     # An empty part, where the other text has something more, keeps no neighbours apart.
     for part in [*(part for part in parts if part.text), Part("", False)]:

@@ -1,4 +1,4 @@
-"""A report as Markdown, as GitHub reads it."""
+"""A report as Markdown in GitHub's dialect."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def _sampling(decoding: Decoding) -> str:
 
 
 def items_of(content: ComparisonContent) -> str:
-    """What is counted as having gone right or wrong."""
+    """What the counts of changes count: items, or items on average."""
     overall = content.overall
     several = overall.candidate.item_count != overall.base.item_count or most_samples(content) > 1
     return "items on average" if several else "items"
@@ -151,7 +151,7 @@ def counted_as(content: ComparisonContent) -> str:
 
 
 def shown(result: ItemResult) -> ItemResult:
-    """A result whose first answer is one to show: of several, the first that has the item's verdict."""
+    """A result with the answer to show as its first: of several, the first that has the item's verdict."""
     for number, (answer, verdict) in enumerate(zip(result.generation.answers, result.verdicts, strict=False)):
         if verdict.correct == result.verdict.correct:
             first = {name: getattr(answer, name) for name in Answer.model_fields}
@@ -206,7 +206,7 @@ def notices(content: ComparisonContent) -> list[str]:
 
 
 def leaked(contamination: Contamination) -> str:
-    """Which items the training data leaked, and the result over the other items."""
+    """How many items the training data holds, and the result over the others."""
     found = (
         f"The training data ({', '.join(contamination.datasets)}) gives {len(contamination.items)} "
         f"{'item' if len(contamination.items) == 1 else 'items'} away."
@@ -222,18 +222,18 @@ def leaked(contamination: Contamination) -> str:
 
 
 def reasons(content: ComparisonContent) -> list[str]:
-    """Why the verdict is what it is, as sentences."""
+    """The reasons for the verdict, as sentences."""
     return [f"{reason[:1].upper()}{reason[1:]}." for reason in content.verdict_reasons]
 
 
 def detectable(difference: PairedDifference) -> str:
-    """The least true difference that would have been shown four times in five."""
+    """The smallest true difference that would have been detected four times in five."""
     effect = difference.detectable
     return "unknown: nothing varied" if effect is None else f"{100 * effect:.1f} points"
 
 
 def bounds(content: ComparisonContent) -> list[tuple[str, str, str]]:
-    """The difference with answers that are not settled at worst and at best: (what, how many, range)."""
+    """The difference with unsettled answers at worst and at best: rows of (what, how many, range)."""
     found = content.bounds
     if found is None:
         return []
@@ -309,7 +309,7 @@ def model_name(evaluation: Evaluation) -> str:
 
 
 def counted(content: ComparisonContent) -> list[tuple[str, str, str]]:
-    """What happened to the answers besides right and wrong: (label, base, candidate)."""
+    """Further counts of answers and tokens: rows of (label, base, candidate)."""
     base, candidate = content.base.summary, content.candidate.summary
     if base is None or candidate is None:
         return []
@@ -326,7 +326,7 @@ def counted(content: ComparisonContent) -> list[tuple[str, str, str]]:
 
 
 def _counted_parts(base: PartTokens | None, candidate: PartTokens | None) -> Iterator[tuple[str, str, str]]:
-    """The same of reasoning and answers, where a side wrote reasoning."""
+    """The same counts for reasoning, where a side wrote some."""
     if base is None or candidate is None:
         return
     yield "Reasoning never closed, wrong", str(base.unclosed_count), str(candidate.unclosed_count)
@@ -355,8 +355,7 @@ def _tokens(count: int | None, answers: int) -> str:
 
 
 def unmarked(content: ComparisonContent) -> str:
-    """How many verdicts rest on answers that no mark showed, and what would be found without them; empty
-    where none does."""
+    """How many verdicts rest on unmarked answers, and the result with these wrong; empty if none does."""
     found = content.unmarked
     if found is None:
         return ""

@@ -51,8 +51,8 @@ def compared(base: ScoredTrace, other: ScoredTrace) -> Comparison:
 def align(base: Sequence[TraceStep], other: Sequence[TraceStep]) -> list[StepPair]:
     """Every step of both, in reading order.
 
-    Two steps are the same when kind and text are, white space aside. Where both have steps that differ, they
-    are paired in order as changed, and what is left over on one side stands alone.
+    Two steps are the same if kind and text are, white space aside. Steps that differ are paired in order as
+    changed; those left over on one side stand alone.
     """
     matcher = _Matcher(None, _keys(base), _keys(other), autojunk=False)
     pairs: list[StepPair] = []
@@ -66,7 +66,7 @@ def align(base: Sequence[TraceStep], other: Sequence[TraceStep]) -> list[StepPai
 
 
 class _Matcher(SequenceMatcher[tuple[str, str]]):
-    """Ends when its caller has left: a thousand steps that are much alike can take ten seconds and more."""
+    """Stops when its caller has left: a thousand similar steps can take more than ten seconds."""
 
     def find_longest_match(self, *where: Any, **named: Any) -> Match:
         check()

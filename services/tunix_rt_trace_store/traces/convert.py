@@ -1,4 +1,4 @@
-"""Between the protobuf contract and the domain."""
+"""Traces and scores between the protobuf contract and the domain."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _OUTPUT_ONLY: Final = ("name", "content_digest", "sequence", "create_time")
 
 
 def draft(trace: v1.Trace) -> TraceDraft:
-    """What a client wrote, unchecked, without the server's fields and those that the contract lacks."""
+    """A trace as a client wrote it, unchecked, without the server's own fields and unknown ones."""
     fields = _content(trace)
     written = v1.Trace()
     written.CopyFrom(trace)
@@ -42,7 +42,7 @@ def draft(trace: v1.Trace) -> TraceDraft:
 
 
 def content(encoded: bytes) -> TraceContent:
-    """The content of a trace in the form that is kept."""
+    """The content of a stored, encoded trace."""
     return cast(TraceContent, _content(v1.Trace.FromString(encoded)))
 
 
@@ -58,7 +58,7 @@ def _content(trace: v1.Trace) -> dict[str, Any]:
 
 
 def duplicate_policy(policy: int) -> DuplicatePolicy:
-    """Raises InvalidArgument(DUPLICATE_POLICY_INVALID) for a number that the contract does not name."""
+    """The policy with that number in the contract; raises InvalidArgument(DUPLICATE_POLICY_INVALID)."""
     known = _POLICIES.get(policy)
     if known is None:
         raise InvalidArgument.of_field(
@@ -92,7 +92,7 @@ def trace_message(trace: StoredTrace) -> v1.Trace:
 
 
 def create_response(results: Sequence[CreateResult]) -> v1.BatchCreateTracesResponse:
-    """What became of a batch."""
+    """The results of a batch."""
     created = sum(result.created for result in results)
     return v1.BatchCreateTracesResponse(
         results=[
@@ -129,7 +129,7 @@ def score_response(scores: Iterable[Score]) -> v1.ScoreTraceResponse:
 
 
 def batch_score_response(results: Iterable[ScoreResult]) -> v1.BatchScoreTracesResponse:
-    """What became of each trace that was to be scored."""
+    """The scores of each trace, or why it has none."""
     return v1.BatchScoreTracesResponse(
         results=[
             v1.BatchScoreTracesResult(

@@ -1,7 +1,7 @@
 """What a trace is, and its limits.
 
-Contents are plain dictionaries, checked by pydantic as they come in: they are hashed, stored and sent as
-JSON, a thousand in a batch.
+Contents are plain dictionaries that pydantic checks when they arrive. They are hashed, stored and sent as
+JSON, up to a thousand in a batch.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _no_nul(text: str) -> str:
 
 
 def _bad_value(value: Any, path: tuple[int | str, ...]) -> tuple[tuple[int | str, ...], str] | None:
-    """Where in a JSON value something cannot be kept, and what it is."""
+    """Where a JSON value holds something that cannot be stored, and what it is."""
     if len(path) > MAX_DEPTH:
         return path[:1], f"is nested more than {MAX_DEPTH} levels deep"
     if isinstance(value, str):
@@ -108,7 +108,7 @@ TRACE_CONTENT: Final = TypeAdapter(TraceContent)
 
 @dataclass(frozen=True, slots=True)
 class TraceDraft:
-    """A trace as it arrived, not checked yet; ``encoded`` is the same in the form that is kept."""
+    """A trace as it arrived, unchecked; ``encoded`` is the same in the form that is stored."""
 
     content: dict[str, Any]
     encoded: bytes
@@ -116,7 +116,7 @@ class TraceDraft:
 
 @dataclass(frozen=True, slots=True)
 class NewTrace:
-    """A checked trace, ready to be stored: the whole as written, and what filters look at beside it."""
+    """A checked trace, ready to be stored: the encoded whole, and the columns that filters use."""
 
     encoded: bytes
     content_digest: str
@@ -127,7 +127,7 @@ class NewTrace:
 
 @dataclass(frozen=True, slots=True)
 class StoredTrace:
-    """A trace as it is kept."""
+    """A trace as it is stored."""
 
     id: str
     sequence: int
@@ -138,7 +138,7 @@ class StoredTrace:
 
 @dataclass(frozen=True, slots=True)
 class CreateResult:
-    """What became of one trace of a batch: the id that holds its content, and whether this call stored it."""
+    """The result for one trace of a batch: the id of its content, and whether this call stored it."""
 
     id: str
     content_digest: str
@@ -146,7 +146,7 @@ class CreateResult:
 
 
 class MetadataCondition(BaseModel):
-    """The key's value ``equals`` a scalar, or the key ``exists`` or does not."""
+    """A condition on a metadata key: its value ``equals`` a scalar, or it ``exists`` or does not."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -156,7 +156,7 @@ class MetadataCondition(BaseModel):
 
 
 class ScoreCondition(BaseModel):
-    """The latest score by a criterion is at least ``minimum``."""
+    """A condition on the latest score by a criterion: at least ``minimum``."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -165,7 +165,7 @@ class ScoreCondition(BaseModel):
 
 
 class TraceFilter(BaseModel):
-    """Which traces are meant: conditions joined by AND."""
+    """Conditions on traces, joined by AND."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -215,8 +215,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class ScoreResult:
-    """What became of one trace that was to be scored: its scores, or the name of the reason and the reason in
-    words."""
+    """The scores of one trace; or ``reason`` and ``message`` where it could not be scored."""
 
     scores: Sequence[Score] = ()
     reason: str = ""

@@ -75,8 +75,10 @@ class SqlTraceRepository:
             return _get(session, trace_id, field)
 
     def each(self, trace_ids: Sequence[str], field: str) -> Iterator[StoredTrace | DomainError]:
-        """The traces in order, one at a time, each as ``get`` finds it, or what it raises; ``field`` is
-        formatted with the place of each."""
+        """The traces in order, one at a time: each as ``get`` returns it, or the error that it raises.
+
+        ``field`` is formatted with the place of each.
+        """
         with self._database.read() as session:
             for index, trace_id in enumerate(trace_ids):
                 try:

@@ -1,4 +1,4 @@
-"""What the trace store does."""
+"""The use cases of the trace store."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class ScorePage:
 
 
 class TraceRepository(Protocol):
-    """Where traces are kept."""
+    """Where traces are stored."""
 
     def create(
         self, batch: Sequence[NewTrace], policy: DuplicatePolicy, request: RequestKey
@@ -76,12 +76,14 @@ class TraceRepository(Protocol):
 
 
 class TraceStoreService:
-    """The use cases. Every method raises InvalidArgument that names each wrong field, NotFound, and what the
-    repository raises.
+    """The use cases of traces and scores.
+
+    Every method raises InvalidArgument, which names each wrong field, NotFound, and what the repository
+    raises.
 
     Args:
-        repository: where traces are kept.
-        decode: reads the content of a trace in the form that is kept.
+        repository: where traces are stored.
+        decode: reads the content of a stored, encoded trace.
     """
 
     def __init__(self, repository: TraceRepository, decode: Callable[[bytes], TraceContent]) -> None:
@@ -98,8 +100,10 @@ class TraceStoreService:
     def create_traces(
         self, drafts: Iterable[TraceDraft], count: int, policy: DuplicatePolicy, request_id: str
     ) -> list[CreateResult]:
-        """Store a batch of ``count``, all or nothing, once for each request id; one result for each draft, in
-        order."""
+        """Store a batch of ``count`` traces, all or nothing, once for each request id.
+
+        Returns one result for each draft, in order.
+        """
         batch = checked_traces(drafts, count, "traces[{}]")
         body = digest_json({"policy": policy, "traces": [trace.content_digest for trace in batch]})
         return self._repository.create(batch, policy, RequestKey("BatchCreateTraces", request_id, body))
@@ -201,7 +205,7 @@ class TraceStoreService:
         return [Score(trace.id, criterion, *CRITERIA[criterion](content), now) for criterion in criteria]
 
     def write_scores(self, fields: Sequence[Mapping[str, Any]], request_id: str) -> int:
-        """Store scores of the caller's, all or nothing, once for each request id; returns how many."""
+        """Store the caller's own scores, all or nothing, once for each request id; returns how many."""
         drafts = checked_scores(fields, CRITERIA)
         now = datetime.now(UTC)
         given = [

@@ -1,4 +1,4 @@
-"""Checks what arrives, and names every wrong field by its path in the request."""
+"""Checks of requests: every wrong field is named by its path."""
 
 from __future__ import annotations
 
@@ -31,9 +31,8 @@ def checked_traces(drafts: Iterable[TraceDraft], count: int, path: str) -> list[
     """Traces ready to be stored, every limit checked.
 
     Args:
-        drafts: the traces as they arrived, so many as ``count`` says; one that nobody needs to look at is not
-            taken.
-        count: how many there are.
+        drafts: the traces as they arrived, read one by one until enough are wrong.
+        count: how many traces there are.
         path: where a trace stands in the request: ``trace``, or ``traces[{}]`` for those of a batch.
 
     Raises InvalidArgument: BATCH_SIZE_INVALID, TRACE_INVALID with the wrong fields.

@@ -110,8 +110,10 @@ def _occurs(entry: str, text: str, settings: ContainsGrader) -> bool:
 
 
 def places(wanted: str, given: str, written: str = "", *, whole_words: bool) -> Iterator[int]:
-    """Where a text occurs in another one and is not part of another number, or with ``whole_words`` of
-    another word. ``written`` is the other one before its capital letters became small."""
+    """Where ``wanted`` occurs in ``given`` and is not part of a number, or with ``whole_words`` of a word.
+
+    ``written`` is ``given`` with its capital letters.
+    """
     at, prose = given.find(wanted), _PROSE.search(given) is not None
     # Some letters become two, such as the German sharp s.
     written = written if len(written) == len(given) else given
@@ -126,8 +128,10 @@ def places(wanted: str, given: str, written: str = "", *, whole_words: bool) -> 
 
 
 def _of_another(wanted: str, given: str, start: int, *, whole_words: bool, prose: bool) -> bool:
-    """Whether what occurs at ``start`` is part of another number, or with ``whole_words`` of another word;
-    in ``prose`` an exclamation mark ends a sentence."""
+    """Whether the occurrence at ``start`` is part of a longer number, or with ``whole_words`` of a word.
+
+    In ``prose`` an exclamation mark ends a sentence; elsewhere it is a factorial.
+    """
     end = start + len(wanted)
     before, behind = given[max(0, start - _NEAR) : start], given[end : end + _NEAR]
     if wanted.removeprefix(".")[:1].isdigit() and (

@@ -1,4 +1,4 @@
-"""JSON that a schema allows. It is checked in the sandbox: a schema may hold a pattern that runs for ever."""
+"""JSON that a schema allows. The sandbox checks it, since a schema's pattern may run for ever."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _read(output: str) -> tuple[str, Any]:
-    """The JSON of an answer, of its last code block or all of it; or else of the whole output."""
+    """The JSON of the answer, or else of the whole output: of its last code block, or all of it."""
     for text in dict.fromkeys((read_answer(output).text, output)):
         blocks = _FENCE.findall(text)
         for candidate in (*blocks[-1:], text):

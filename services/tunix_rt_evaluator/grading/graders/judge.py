@@ -82,9 +82,9 @@ class JudgeEndpoint(Endpoint):
         return OpenAI(**self.options)
 
     def ask(self, model: str, prompt: str) -> str:
-        """What ``model`` replies to ``prompt`` at temperature 0, its reasoning included; raises CannotGrade.
+        """The reply of ``model`` to ``prompt`` at temperature 0, with its reasoning; raises CannotGrade.
 
-        A model that is cut while it still thinks is asked once more, for a longer reply.
+        A model that is cut while it is still reasoning is asked once more, for a longer reply.
         """
         for limit in (_MAX_TOKENS, _MAX_TOKENS_THINKING):
             text, cut = self._asked(model, prompt, limit)
@@ -170,7 +170,7 @@ def grade(settings: JudgeGrader, question: Question, output: str, judge: JudgeEn
 
 
 def parse_grade(reply: str) -> float:
-    """The grade on the last line of a reply; raises CannotGrade unless exactly a grade stands there."""
+    """The grade on the last line of a reply; raises CannotGrade if that line is anything else."""
     lines = [line for line in reply.splitlines() if line.strip()]
     match = _GRADE.fullmatch(lines[-1]) if lines else None
     if match is None:

@@ -1,4 +1,4 @@
-"""Mathematical equality: of what is read as a whole, and computed exactly."""
+"""Mathematical equality: the answer is read as a whole, and computed exactly."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _unfit(_settings: MathGrader, accepted: str) -> str:
 
 @grader(MathGrader, 4, _VERSION, needs=("sandbox",), unfit=_unfit)
 def grade(_settings: MathGrader, question: Question, output: str, sandbox: GradingSandbox) -> Verdict:
-    """Right when the answer, which is read as a whole, means what an accepted one does."""
+    """Right when the answer, read as a whole, equals an accepted one."""
     answer = read_answer(output)
     verdict = _of_answer(sandbox, question, answer)
     again = said_again(answer)
@@ -110,7 +110,7 @@ def _of_answer(sandbox: GradingSandbox, question: Question, answer: Answer) -> V
 
 
 def _objection(answer: Answer) -> str:
-    """Why what stands around a marked answer leaves it none; "" where it stays one."""
+    """Why a marked answer does not count, given what stands around it; "" if it does."""
     if answer.alone and (why := around_box(answer)):
         return why
     if is_taken_back(answer) or (not answer.boxed and is_corrected(answer.text)):
@@ -122,8 +122,11 @@ def _objection(answer: Answer) -> str:
 
 
 def _readings(answer: Answer) -> Iterator[str]:
-    """Texts that may be the whole answer, the longest first: a box as it is; of a line, it all, a sentence of
-    it, and either without what only introduces or explains it. Marked it is the first line, else the last."""
+    """Texts that may be the whole answer, the longest first.
+
+    A box is taken as it is. Else it is the first line behind a mark, or the last line of an unmarked text:
+    all of it or one sentence, and either without what introduces or explains it.
+    """
     if answer.boxed:
         yield answer.text
         return
@@ -157,8 +160,7 @@ def _is_copied(text: str, prompt: str) -> bool:
 
 
 def is_mathematics(text: str) -> bool:
-    """Whether a text says something that this grader reads and that is more than a word, a name, or figures
-    such as a time, a date or a score."""
+    """Whether this grader reads the text as a formula. Words, names, times and dates are none."""
     if _NO_MATHEMATICS.fullmatch(text.strip()) or _PROSE.search(_FUNCTIONS.sub(" ", text)):
         return False
     try:

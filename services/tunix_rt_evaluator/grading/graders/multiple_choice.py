@@ -1,4 +1,4 @@
-"""One of several options, named by its letter or by its text, as ``choices`` reads it."""
+"""One of several options, named by its letter or its text; ``reading.options`` reads which."""
 
 from __future__ import annotations
 

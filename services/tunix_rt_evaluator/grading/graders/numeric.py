@@ -26,9 +26,10 @@ _LIST_NUMBER: Final = re.compile(r"^[ \t]*\d{1,3}[.)](?=[ \t]+\S)", re.MULTILINE
 
 
 class NumericGrader(GraderSettings):
-    """Right when the answer's number is near enough to an accepted one; ``units`` may or must be there.
+    """Right when the answer's number is within the tolerance of an accepted one.
 
-    With ``marked`` the last number of a text that marks no answer does not count.
+    ``units`` may stand behind it, or must with ``unit_required``. With ``marked`` an unmarked answer does not
+    count.
     """
 
     added = frozenset({"relative_tolerance", "units", "unit_required", "marked"})
@@ -57,7 +58,7 @@ def _unfit(_settings: NumericGrader, accepted: str) -> str:
 
 @grader(NumericGrader, 1, "numeric/3", problems=_problems, unfit=_unfit)
 def grade(settings: NumericGrader, question: Question, output: str) -> Verdict:
-    """Right when the numbers that the answer gives, which is one as a rule, are accepted ones."""
+    """Right when the numbers that the answer gives (one, as a rule) are accepted ones."""
     accepted = [number for entry in question.accepted if (number := read_number(entry)) is not None]
     if not accepted:
         raise CannotGrade(f"the accepted answer {question.accepted[0][:60]!r} is not one number")

@@ -57,8 +57,10 @@ def _unfit(_settings: SetGrader, accepted: str) -> str:
 
 @grader(SetGrader, 3, "set/2", unfit=_unfit)
 def grade(_settings: SetGrader, question: Question, output: str) -> Verdict:
-    """Right when the answer's entries are an accepted answer's: all of its text, or its first line where what
-    follows is neither an entry more nor takes it back."""
+    """Right when the answer has exactly the entries of an accepted one.
+
+    Its whole text is read, and its first line alone if what follows adds no entry and takes nothing back.
+    """
     answer = read_answer(output)
     wanted = [entries(text) for text in question.accepted]
     best, shown, why = 0.0, answer.first_line, ""
@@ -73,8 +75,7 @@ def grade(_settings: SetGrader, question: Question, output: str) -> Verdict:
 
 
 def entries(text: str) -> Counter[Entry]:
-    """The entries of a text: numbers where they are some, pairs and sets within it, else normalised texts;
-    each counts once."""
+    """The distinct entries of a text: numbers, pairs and sets where they are such, else normalised texts."""
     inside = _without_bullets(text.replace("\\{", "{").replace("\\}", "}")).strip()
     inside = _without_dollars(re.sub(r"(?<!\.)\.$", "", inside)).strip()
     inside = re.sub(r"(?<!\.)\.$", "", inside)
@@ -84,7 +85,7 @@ def entries(text: str) -> Counter[Entry]:
 
 
 def _ordered(text: str) -> bool:
-    """Whether brackets around the whole keep values in order: those of a point, a tuple or an interval."""
+    """Whether the brackets around the whole are those of a point, a tuple or an interval."""
     parts = _parts(text[1:-1])
     if _pair(text) == "{}" or len(parts) < 2:
         return False
@@ -132,7 +133,7 @@ def _pair(text: str) -> str:
 
 
 def _values(part: str, depth: int = 0) -> Iterator[Entry]:
-    """What an entry means: two values where it has both signs."""
+    """The values of an entry: two if it has both signs, as in ``±3``."""
     part = _without_dollars(part.strip()).strip()
     if sign := _BOTH_SIGNS.match(part):
         value = _number(part[sign.end() :])

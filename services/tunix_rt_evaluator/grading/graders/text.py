@@ -27,7 +27,7 @@ def _unfit(_settings: TextGrader, accepted: str) -> str:
 
 @grader(TextGrader, 2, "text/3", unfit=_unfit)
 def grade(_settings: TextGrader, question: Question, output: str) -> Verdict:
-    """Right when the answer, its first line or the rest of the sentence that gives it is an accepted one."""
+    """Right when the answer, its first line, or the rest of its sentence is an accepted one."""
     answer = read_answer(output)
     wanted = {normalise(text) for text in question.accepted}
     named = any(text.strip().endswith(_ASKED) for text in question.accepted)

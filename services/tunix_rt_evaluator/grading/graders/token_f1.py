@@ -48,8 +48,10 @@ def grade(settings: TokenF1Grader, question: Question, output: str) -> Verdict:
 
 
 def words(text: str) -> Counter[str]:
-    """The words of a text (Rajpurkar et al. 2016): small letters, no punctuation, no articles. Where signs
-    carry meaning, as in numbers and formulas, they stay."""
+    """The words of a text (Rajpurkar et al. 2016): in small letters, without punctuation and articles.
+
+    Signs that carry meaning, as in numbers and formulas, stay.
+    """
     folded = without_variants(text).casefold().translate(_MINUSES)
     folded = _BRACKETED.sub(_without_brackets, folded)
     found = [word for token in folded.split() if (word := _word(token))]

@@ -1,4 +1,4 @@
-"""The marks of reasoning: those with a name, those of a caller's own, and those that a chat template has."""
+"""Marks of reasoning: pairs with a name, a caller's own, and those found in a chat template."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tunix_rt_kit.serving.validation import Violations
 from tunix_rt_kit.values import ChatTemplateFields
 
 REVISION: Final = 1
-"""Raised whenever an output could be split otherwise than before; part of an evaluation's identity."""
+"""Raised whenever an output could be split in another way; part of an evaluation's identity."""
 NONE: Final = "none"
-"""The name of no marks: all of an output is the answer."""
+"""The name that stands for no marks: the whole output is the answer."""
 DEFAULT: Final = "think"
 MAX_MARK: Final = 100
 
@@ -66,9 +66,9 @@ NAMED: Final[Mapping[str, Pair]] = {
 
 
 def checked_marks(fields: Mapping[str, Any] | None, wrong: Violations, field: str) -> ReasoningMarks | None:
-    """The marks that a caller asks for; what is wrong with them goes to ``wrong``, under the field's name.
+    """The marks that a caller asks for; what is wrong with them is noted in ``wrong``, below ``field``.
 
-    A pair with a name may bring its own marks along, so that what an evaluation has can be asked for again.
+    A named pair may come with its own marks, so that an evaluation's marks can be sent again as they are.
     """
     if fields is None:
         return None
@@ -81,12 +81,12 @@ def checked_marks(fields: Mapping[str, Any] | None, wrong: Violations, field: st
 
 
 def resolved_marks(asked: ReasoningMarks | None, template: ChatTemplateFields | None) -> ReasoningMarks:
-    """The marks by which outputs are split, nothing left open.
+    """The marks by which outputs are split, with every field decided.
 
     Args:
-        asked: what the evaluation asks for. Left out: the pair of which the template, or its system
-            instruction, holds both marks, else that of `DEFAULT`.
-        template: the chat template that prompts were rendered with; None where it is not known, as of an
+        asked: what the evaluation asks for. None: the pair whose marks both stand in the template or its
+            system instruction, else that of `DEFAULT`.
+        template: the chat template that prompts were rendered with; None if it is not known, as for an
             endpoint's model.
     """
     asked = asked or ReasoningMarks()
@@ -102,24 +102,24 @@ def resolved_marks(asked: ReasoningMarks | None, template: ChatTemplateFields | 
 
 @lru_cache(maxsize=64)
 def pattern_of(*marks: str) -> re.Pattern[str]:
-    """What finds any of some marks, tags such as ``<think>`` in capitals as well."""
+    """A pattern that finds any of the marks; tags such as ``<think>`` in capitals too."""
     longest_first = sorted(marks, key=len, reverse=True)
     parts = [f"(?i:{re.escape(mark)})" if _TAG.fullmatch(mark) else re.escape(mark) for mark in longest_first]
     return re.compile("|".join(parts), re.ASCII)
 
 
 def same_mark(written: str, mark: str) -> bool:
-    """Whether what stands in an output is a mark."""
+    """Whether a text from an output is this mark."""
     return pattern_of(mark).fullmatch(written) is not None
 
 
 def is_current(marks: ReasoningMarks | None) -> bool:
-    """Whether these are resolved marks, by which outputs were split as they would be now."""
+    """Whether these are resolved marks of the present revision."""
     return marks is not None and marks.revision == REVISION
 
 
 def described(marks: ReasoningMarks | None) -> str:
-    """Marks in words, for people; None of an evaluation that knew none."""
+    """Marks in words, for people; None is an evaluation from before there were marks."""
     if marks is None or marks.name == NONE:
         return "none: whole outputs were graded"
     opened = ", opened by the prompt" if marks.opened else ""
@@ -180,7 +180,7 @@ def _name_in(template: ChatTemplateFields | None) -> str:
 
 
 def _opens(template: ChatTemplateFields, pair: Pair) -> bool:
-    """Whether what a template writes behind a question opens reasoning and does not close it."""
+    """Whether the template ends a prompt with opened reasoning."""
     asked = "\ue000"
     prompt = ChatTemplate.of(template).render(
         [Message(role="user", content=asked)], add_generation_prompt=True

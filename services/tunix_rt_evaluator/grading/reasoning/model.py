@@ -1,4 +1,4 @@
-"""What a model wrote, and how reasoning is told from the answer in it. Plain values, free of transport."""
+"""What a model wrote, and where its reasoning and its answer stand. Plain values, free of transport."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ Span = tuple[int, int]
 
 
 class ReasoningMarks(Grown):
-    """What opens and what closes reasoning: a pair by its ``name``, or a caller's own ``start`` and ``end``.
+    """The marks that open and close reasoning: a pair by ``name``, or a caller's own ``start`` and ``end``.
 
-    ``opened`` says that the prompt opens it, so that an output begins within reasoning; None: the chat
-    template tells. ``revision`` is that of the rule by which outputs were split, 0 while it is only asked
-    for.
+    ``opened`` says that the prompt opens reasoning already, so that outputs begin within it; None leaves that
+    to the chat template. ``revision`` is that of the rule by which outputs were split, 0 before they are.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,11 +37,10 @@ class ReasoningMarks(Grown):
 
 
 class Split(BaseModel):
-    """Where in an output its reasoning stands, in one or two parts, and its answer; what is left over is
-    marks and white space around them.
+    """Where the reasoning (in one or two parts) and the answer stand in an output.
 
-    Reasoning that is not ``closed`` has no answer behind it. ``tokens`` are those of everything but the
-    answer; None where nobody could count them.
+    Reasoning that is not ``closed`` has no answer behind it. ``tokens`` counts everything but the answer; it
+    is None if that could not be counted.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,7 +53,7 @@ class Split(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a model wrote, in its two parts; ``tokens`` as of a `Split`, 0 where there is no reasoning."""
+    """Reasoning and answer as texts; ``tokens`` as in a `Split`, 0 without reasoning."""
 
     reasoning: str
     answer: str
@@ -64,9 +62,9 @@ class Parts:
 
 
 class Answer(Grown, Value):
-    """One text that a model wrote; ``log_probabilities`` of its tokens only where they were asked for.
+    """One text that a model wrote; ``log_probabilities`` of its tokens only if they were asked for.
 
-    ``reasoning`` is what an endpoint gave apart from it, ``reasoning_tokens`` what it told of that.
+    ``reasoning`` and ``reasoning_tokens`` are what an endpoint returned apart from the text.
     """
 
     added = frozenset({"log_probabilities", "reasoning", "reasoning_tokens"})
@@ -79,7 +77,7 @@ class Answer(Grown, Value):
     reasoning_tokens: int | None = None
 
     def parts(self, found: Split | None) -> Parts:
-        """Its reasoning and its answer as texts, where ``found`` is how it was split."""
+        """Its reasoning and its answer as texts; ``found`` is how it was split."""
         if found is None:
             return Parts("", self.output, "none", 0)
         own = [self.output[begin:end] for begin, end in found.reasoning]

@@ -1,4 +1,4 @@
-"""Splits what a model wrote into reasoning and answer, by the rule in docs/adr/0029; in linear time."""
+"""Splits outputs into reasoning and answer, by the rule in docs/adr/0029, in linear time."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _Piece(NamedTuple):
 
 
 def split(output: str, marks: ReasoningMarks) -> Split | None:
-    """Where reasoning and answer stand in an output; None where it holds no reasoning.
+    """Where reasoning and answer stand in an output; None if it holds no reasoning.
 
     Args:
         output: what a model wrote.
@@ -56,8 +56,10 @@ def split(output: str, marks: ReasoningMarks) -> Split | None:
 
 
 def answer_alone(text: str) -> str | None:
-    """The answer in what a model wrote whose marks are not known: behind the reasoning of any pair with a
-    name; None where it ends within reasoning."""
+    """The answer in an output whose marks are not known: what follows the reasoning of any named pair.
+
+    None if the output ends within reasoning.
+    """
     for name, pair in NAMED.items():
         found = split(text, ReasoningMarks(name=name, start=pair.start, end=pair.end, opened=False))
         if found is not None:
@@ -68,11 +70,11 @@ def answer_alone(text: str) -> str | None:
 
 
 class Splitter:
-    """Splits what a model wrote.
+    """Splits the answers of one model.
 
     Args:
         marks: resolved ones, see ``reasoning.marks``.
-        count: how many tokens a text has for the model; None where that is not known.
+        count: counts a text's tokens; None if the model's tokenizer is not known.
     """
 
     def __init__(self, marks: ReasoningMarks, count: Callable[[str], int | None]) -> None:
@@ -82,7 +84,7 @@ class Splitter:
         self._of_rest = marks.model_copy(update={"opened": False})
 
     def split(self, answer: Answer) -> Split | None:
-        """Where reasoning and answer stand in the output; None where there is no reasoning."""
+        """Where reasoning and answer stand in the output; None if there is no reasoning."""
         output = answer.output
         apart = bool(answer.reasoning or answer.reasoning_tokens)
         found = split(output, self._of_rest if apart else self.marks)
@@ -112,7 +114,7 @@ class _Scan:
         self._found = pattern_of(marks.start, marks.end).finditer(output)
 
     def pieces(self) -> tuple[bool, int, list[_Piece]]:
-        """Whether it ends within reasoning, where that of its beginning begins, and the texts outside."""
+        """Whether the output ends within reasoning, where leading reasoning begins, and the texts outside."""
         inside, begin, before, closed = self._inside, 0, 0, False
         since = 0
         lead = _leading(self._start, self._output)
@@ -137,8 +139,7 @@ class _Scan:
         return inside, lead, pieces
 
     def _quoted_within(self, mark: re.Match[str], since: int) -> bool:
-        """Whether a mark within reasoning that began at ``since`` is only spoken of: it stands in quotation
-        marks, or in a block of code of that reasoning."""
+        """Whether a mark in reasoning that began at ``since`` is only quoted, or stands in code."""
         if _quoted(self._output, mark):
             return True
         block = self._code[0].around(mark.start())
@@ -174,8 +175,10 @@ def _leading(start: str, output: str) -> int:
 
 
 def _quoted(output: str, mark: re.Match[str]) -> bool:
-    """Whether quotation marks or backticks stand right around a mark. One that closes what stands before the
-    mark, as in ``"Paris"</think>"Paris"``, does not count."""
+    """Whether quotation marks or backticks stand right around a mark.
+
+    A quotation mark that closes what stands before, as in ``"Paris"</think>"Paris"``, does not count.
+    """
     begin, end = mark.span()
     if not begin > 0 or end >= len(output) or _QUOTES.get(output[begin - 1]) != output[end]:
         return False
@@ -208,7 +211,7 @@ def _spans_of_code(output: str) -> Iterator[Span]:
 
 
 def _trimmed(output: str, piece: _Piece, pair: Pair) -> Span:
-    """The answer in a piece: without blank lines next to marks, nor what may stand around an answer."""
+    """The answer in a piece, without blank lines next to marks and without the marks of the answer itself."""
     begin, end = piece.begin, piece.end
     if begin:
         begin = _text_begins(output, begin, end)
@@ -222,8 +225,7 @@ def _trimmed(output: str, piece: _Piece, pair: Pair) -> Span:
 
 
 def _text_begins(output: str, begin: int, end: int) -> int:
-    """Where the first line that holds something begins, its indentation included; in a line that a mark
-    stands in, the text itself."""
+    """Where the first line with text begins, with its indentation; in a mark's line, where its text does."""
     text = output[begin:end]
     blank = len(text) - len(text.lstrip())
     return begin + (text.rfind("\n", 0, blank) + 1 or blank)
