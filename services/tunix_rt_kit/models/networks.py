@@ -13,9 +13,8 @@ from tunix.models.llama3 import model as llama3
 from tunix.models.qwen2 import model as qwen2
 from tunix.models.qwen3 import model as qwen3
 
-from tunix_rt_kit.models.attention import Attention, Cache
 from tunix_rt_kit.models.config import ModelConfig
-from tunix_rt_kit.models.decoder import Decoder, tunix_sizes
+from tunix_rt_kit.models.decoder import Attention, Cache, Decoder, tunix_sizes
 
 _GEMMA_PATHS = {
     "self_attn.q_norm.weight": "attn.q_norm.scale",
