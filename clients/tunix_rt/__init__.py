@@ -1,4 +1,4 @@
-"""tunix-rt: reasoning traces in, evidence that fine-tuning on them helped out.
+"""tunix-rt: from reasoning traces to evidence that fine-tuning on them helped.
 
 ``Client`` and ``AsyncClient`` talk to the four services, ``run_loop`` drives them from traces to a comparison
 report. Names are loaded on first use, so that ``import tunix_rt`` costs nothing.

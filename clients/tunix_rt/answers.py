@@ -1,4 +1,4 @@
-"""What a model answered, as traces: to look at step by step, and to compare with ``CompareTraces``."""
+"""A model's answers as traces, to read step by step and to compare with ``CompareTraces``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NUMBERED: Final = re.compile(r"^[ \t]*\d{1,4}[.)][ \t]+", re.MULTILINE)
 
 
 def answer_traces(client: Client, evaluation: str) -> Iterator[v1.Trace]:
-    """What was answered in ``evaluations/{evaluation}``, a trace for each answer, ordered by item id.
+    """The answers of ``evaluations/{evaluation}``, each as a trace, ordered by item id.
 
     The metadata names the evaluation, the eval set, the model and the item, and holds the whole output, its
     grade and an accepted answer; of several samples of an item also which one it is, from 0. Items for which
@@ -41,9 +41,9 @@ def answer_traces(client: Client, evaluation: str) -> Iterator[v1.Trace]:
 def answer_trace(
     evaluation: v1.Evaluation, result: v1.EvaluationResult, sample: int | None = None
 ) -> v1.Trace:
-    """One answer as a trace, of several samples that with the index ``sample``; it is not empty.
+    """One answer, which is not empty, as a trace; of several samples, the one with the index ``sample``.
 
-    Its reasoning becomes steps, and so does what stands in the answer itself before ``Answer:``.
+    Its reasoning becomes steps, and so does the part of the answer before ``Answer:``.
     """
     answered = _answered(result, sample)
     output, reasoning, text = (

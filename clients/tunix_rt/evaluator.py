@@ -103,8 +103,8 @@ class EvaluatorClient:
         page_token: str = "",
         timeout: float | None = None,
     ) -> Pager[v1.EvaluationResult, v1.ListEvaluationItemsResponse]:
-        """What was answered to each item of the evaluation ``parent`` that ``filter`` lets through, ordered
-        by item id."""
+        """The answers to the items of the evaluation ``parent`` that ``filter`` matches, ordered by item
+        id."""
 
         def fetch(token: str) -> v1.ListEvaluationItemsResponse:
             request = v1.ListEvaluationItemsRequest(
@@ -124,7 +124,7 @@ class EvaluatorClient:
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> v1.Evaluation:
-        """Grade the answers of a finished evaluation again, as an evaluation of its own that is put into a
+        """Grade the answers of a finished evaluation again. The result is an evaluation of its own in the
         queue; ``tunix_rt.jobs.wait_for_evaluation`` waits for its end.
 
         Raises:
@@ -154,7 +154,7 @@ class EvaluatorClient:
     ) -> v1.ComparisonReport:
         """Compare finished evaluations item by item, one a side or several training seeds.
 
-        ``waivers`` are differences besides the model that are let pass, such as "dtype".
+        ``waivers`` are differences besides the model that are allowed, such as "dtype".
 
         Raises:
             NotFoundError: one is not there.
@@ -189,7 +189,7 @@ class EvaluatorClient:
     def read_comparison_report(
         self, name: str, *, format: v1.ReportFormat.ValueType = v1.REPORT_FORMAT_UNSPECIFIED
     ) -> bytes:
-        """Return a report as a document, verified by SHA-256; a broken connection is taken up again.
+        """Return a report as a document, verified by SHA-256; resumed after a broken connection.
 
         Raises:
             NotFoundError: there is no such report.

@@ -70,7 +70,7 @@ class ExporterClient:
         *,
         format: v1.DatasetFormat.ValueType = v1.DATASET_FORMAT_UNSPECIFIED,
     ) -> bytes:
-        """Return one split as JSON lines or Parquet, verified by SHA-256; a broken connection is taken up.
+        """Return one split as JSON lines or Parquet, verified by SHA-256; resumed after a broken connection.
 
         Raises:
             NotFoundError: there is no such dataset or split.
@@ -89,7 +89,7 @@ class ExporterClient:
     ) -> v1.DownloadHeader:
         """Write one split into an open file as it arrives, in bounded memory; raises as ``read_dataset``.
 
-        The bytes are verified at the end: what was written is worth nothing if this raises.
+        The bytes are verified at the end: discard what was written if this raises.
         """
         return receive(self._reader(name, split, format), file)
 
@@ -116,7 +116,7 @@ class ExporterClient:
     def audit_contamination(
         self, name: str, eval_set: str, *, decontamination: v1.Decontamination | None = None
     ) -> Iterator[v1.AuditContaminationResponse]:
-        """Yield the rows of a dataset that give away items of an eval set, and how many were compared.
+        """Yield the rows of a dataset that leak items of an eval set, and how many were compared.
 
         Raises:
             NotFoundError: there is no such dataset or eval set.

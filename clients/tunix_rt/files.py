@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and how one is read that anything may stand in."""
+"""Writing files whole or not at all, and reading files that users name."""
 
 from __future__ import annotations
 

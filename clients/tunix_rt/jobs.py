@@ -1,7 +1,7 @@
 # Generated from aio/jobs.py by `make proto`: change that one.
 """Waiting for long work: a dataset build, a training job, an evaluation.
 
-Each function watches the job, takes the watch up again when the connection breaks or the server restarts, and
+Each function watches the job, resumes the watch when the connection breaks or the server restarts, and
 returns the resource once it has succeeded.
 """
 
@@ -79,7 +79,7 @@ def wait_for_training_job(
         client: where it runs.
         name: ``trainingJobs/{training_job}``.
         on_event: called with each event: the job's state, metrics of a step, a log line. Metrics and log
-            lines come once each, also when the watch has to be taken up again.
+            lines come once each, even if the watch has to be resumed.
 
     Raises:
         JobFailedError: the job failed or was cancelled.

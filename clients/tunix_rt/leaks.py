@@ -1,4 +1,4 @@
-"""Which datasets give away an eval set, and so which checkpoints, evaluations and reports they touch."""
+"""Which datasets leak an eval set, and which checkpoints, evaluations and reports that affects."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PAGE_SIZE: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class LeakingDataset:
-    """A dataset with rows that give away items of an eval set, and what learned from them.
+    """A dataset whose rows leak items of an eval set, and what learned from them.
 
     ``checkpoints`` were trained on the dataset, if any of the rows is in the split that is learned;
     ``evaluations`` are those of these checkpoints on that eval set, ``reports`` compare one of them.
@@ -30,7 +30,7 @@ class LeakingDataset:
 
     @property
     def learned_rows(self) -> Sequence[v1.ContaminatedRow]:
-        """Those of the split that is learned; of the others a model has seen nothing."""
+        """The rows of the training split; a model never sees the others."""
         return [row for row in self.rows if row.split == LEARNED_SPLIT]
 
 
@@ -52,7 +52,7 @@ def leaking_datasets(
         on_progress: called with a dataset, how many of its rows were compared, and how many there are.
 
     Yields:
-        Each dataset that gives something away, newest first.
+        Each dataset that leaks something, newest first.
 
     Raises:
         NotFoundError: there is no such dataset or eval set.

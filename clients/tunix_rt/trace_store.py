@@ -79,8 +79,8 @@ class TraceStoreClient:
     ) -> v1.BatchCreateTracesResponse:
         """As ``batch_create_traces``, with a ``BatchCreateTracesRequest`` that is encoded already.
 
-        For who sends many: it is encoded once, however often it is sent. It needs a ``request_id``, for the
-        call is sent again while the server cannot be reached.
+        For callers that send many: it is encoded once, even if it is sent again. It needs a ``request_id``,
+        because the call is retried while the server is unavailable.
         """
         answer: v1.BatchCreateTracesResponse = self._caller.unary(
             self._batch_create_encoded, request, timeout

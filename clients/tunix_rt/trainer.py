@@ -54,7 +54,7 @@ class TrainerClient:
     def plan_training_job(
         self, spec: v1.TrainingSpec, *, timeout: float | None = ADMISSION
     ) -> v1.TrainingPlan:
-        """Check a spec as `create_training_job` does, and tell what the job would do; raises as it does.
+        """Check a spec as `create_training_job` does, and return what the job would do; raises as it does.
 
         Raises FailedPreconditionError too if the base model is not on the trainer's host.
         """
@@ -99,7 +99,7 @@ class TrainerClient:
         return self._caller.unary(self._stub.CancelTrainingJob, request, timeout)
 
     def resume_training_job(self, name: str, *, timeout: float | None = None) -> v1.TrainingJob:
-        """Put a failed or cancelled job into the queue again, to go on from its latest checkpoint.
+        """Put a failed or cancelled job into the queue again, to resume from its latest checkpoint.
 
         A job that is queued or runs is returned as it is; raises FailedPreconditionError for one that has
         succeeded.
@@ -150,7 +150,7 @@ class TrainerClient:
         *,
         format: v1.CheckpointFormat.ValueType = v1.CHECKPOINT_FORMAT_UNSPECIFIED,
     ) -> bytes:
-        """Return one file of a checkpoint, verified by SHA-256; a broken connection is taken up again.
+        """Return one file of a checkpoint, verified by SHA-256; resumed after a broken connection.
 
         Args:
             name: the checkpoint.

@@ -65,21 +65,20 @@ async def import_traces(
     """Store traces, however many, in bounded memory.
 
     Batches hold at most ``batch_size`` traces and 4 MiB. While the server is away a batch is sent again, for
-    up to two minutes; its request id sees to it that it is stored once.
+    up to two minutes; its request id ensures that it is stored once.
 
     Args:
         client: where to.
         traces: read as they are needed, in the calling thread or task.
         duplicate_policy: ``skip`` leaves out content that is already stored, ``keep`` stores it again.
-        batch_size: 1-1,000. With an ``import_id``, batches are as full as they can be, whatever it says.
+        batch_size: 1-1,000. Ignored with an ``import_id``: then batches are as full as they can be.
         in_flight: batches on their way at once, at least 1. More than 1 may store batches out of order.
         on_progress: called in the calling thread after each batch, with the counts so far.
         on_refused: called in the calling thread for each trace that the server refuses, in order, before
             ``on_progress``; the rest of its batch is stored. Left out: such a trace ends the import.
-        import_id: the same id and traces as in an earlier import, however much of that was done, store
-            nothing twice, even with ``keep``, as long as no trace was refused: it is whole batches that are
-            known again, so that where they end depends on the traces alone. Left out, this import stands for
-            itself.
+        import_id: makes an import safe to repeat. With the id and traces of an earlier import, complete or
+            not, nothing is stored twice, even with ``keep``, as long as no trace was refused. Whole batches
+            are recognised, so where they end depends on the traces alone. Left out: the import is a new one.
 
     Raises:
         ImportStoppedError: a trace was refused, could not be read, or the server stayed away.

@@ -53,11 +53,11 @@ def single() -> typer.Typer:
 def command(
     app: typer.Typer, name: str, *, example: str | tuple[str, ...]
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Registers ``function(session, ...)`` as a command: its docstring is its help.
+    """Register ``function(session, ...)`` as a command: its docstring is its help.
 
-    Its parameters after ``session`` are typer's; one whose type is a dataclass stands for the options that
-    are its fields. The shared options are added; errors become clear lines on stderr and exit code 1, Ctrl-C
-    exit code 130.
+    Its parameters after ``session`` are typer's; one whose type is a dataclass adds an option for each of its
+    fields. The shared options are added. An error becomes clear lines on stderr and exit code 1, Ctrl-C exit
+    code 130.
     """
     lines = (example,) if isinstance(example, str) else example
 

@@ -29,7 +29,7 @@ from tunix_rt.gate import gate_failure
 app = single()
 
 GATE_FAILED = 3
-"""Exit code where the comparison was made and its gate does not let the candidate through."""
+"""Exit code of a comparison that was made, but whose gate rejects the candidate."""
 
 _FILES = {
     "report.md": v1.REPORT_FORMAT_MARKDOWN,
@@ -39,7 +39,7 @@ _FILES = {
 
 
 class Waivable(StrEnum):
-    """Differences between the sides, besides the model, that can be let pass."""
+    """Differences between the sides, besides the model, that can be waived."""
 
     EVAL_SET = "eval_set"
     ITEMS = "items"
@@ -80,7 +80,7 @@ class SideOptions:
         list[Waivable] | None,
         _sound(
             "--waive",
-            help="Compare although the sides differ in this; it stands on the report (may be repeated).",
+            help="Compare even though the sides differ in this; the report says so (may be repeated).",
         ),
     ] = None
 
@@ -93,7 +93,7 @@ class GateOptions:
         Literal["regressed", "not-improved"] | None,
         _gate(
             "--fail-on",
-            help=f"Exit with code {GATE_FAILED} on this outcome; inconclusive below 0 counts as regressed.",
+            help=f"Exit with code {GATE_FAILED} on this outcome. An inconclusive drop counts as regressed.",
         ),
     ] = None
     max_drop: Annotated[
@@ -102,7 +102,7 @@ class GateOptions:
             "--max-drop",
             min=0.0,
             max=1.0,
-            help=f"Exit with code {GATE_FAILED} if the accuracy fell by more: 0.02 is two points.",
+            help=f"Exit with code {GATE_FAILED} if the accuracy fell by more than this: 0.02 is two points.",
         ),
     ] = None
 
@@ -134,7 +134,7 @@ def compare(
         bool,
         typer.Option(
             "--store-traces",
-            help='Store what was answered as traces of source "evaluation", each once, for `traces compare`.',
+            help='Store the answers, each once, as traces of source "evaluation", for `traces compare`.',
         ),
     ] = False,
     sides: SideOptions,
@@ -142,7 +142,7 @@ def compare(
 ) -> None:
     """Compare two evaluations of one eval set, item by item, or several training seeds of each.
 
-    A comparison is refused where the sides were not asked the same questions in the same way.
+    A comparison is refused unless both sides were asked the same questions in the same way.
     """
     if output is not None and output.exists() and not output.is_dir():
         raise typer.BadParameter(f"--output: {output} is a file; a folder would be right")
@@ -177,7 +177,7 @@ def compare(
 
 
 def write_report(client: Client, name: str, folder: Path) -> None:
-    """Writes a comparison report as Markdown, JSON and HTML into a folder."""
+    """Write a comparison report as Markdown, JSON and HTML into a folder."""
     for file, format in _FILES.items():
         client.evaluator.download_comparison_report(name, folder / file, format=format)
 
@@ -332,12 +332,10 @@ def _notices(report: v1.ComparisonReport) -> Iterator[str]:
         yield f"waived: {waiver.description}"
     contamination = report.contamination
     if contamination.state == v1.Contamination.STATE_NOT_LOOKED_UP:
-        yield f"not looked up whether the training data gives items away: {contamination.reason}"
+        yield f"not checked whether the training data leaks items: {contamination.reason}"
     if contamination.item_count:
-        yield (
-            f"the training data ({', '.join(contamination.datasets)}) gives "
-            f"{text.counted(contamination.item_count, 'item')} away"
-        )
+        items = text.counted(contamination.item_count, "item")
+        yield f"the training data ({', '.join(contamination.datasets)}) leaks {items}"
 
 
 def _accuracy_tail(accuracy: v1.Accuracy, spec: v1.EvaluationSpec) -> str:
@@ -386,7 +384,7 @@ def _flips(report: v1.ComparisonReport, most: int) -> Iterator[RenderableType]:
 
 
 def _answer(result: v1.EvaluationResult) -> str:
-    """What was answered; of several samples the first that has the item's verdict."""
+    """The answer; of several samples, the first with the item's verdict."""
     samples = (sample for sample in result.samples if sample.correct == result.correct)
     shown: v1.EvaluationResult | v1.Sample = next(samples, result)
     if shown.reasoning_state == v1.REASONING_STATE_UNCLOSED:

@@ -24,15 +24,15 @@ _PIPED_WIDTH: Final = 160
 def json_text(document: Any, encoding: str) -> str:
     r"""A document as JSON for a stream of this encoding.
 
-    What a terminal would obey, and all but ASCII where the encoding is none of Unicode's, is written
-    ``\uXXXX``: the values are the same when it is read.
+    Characters that a terminal would obey are written as ``\uXXXX``, and so is all but ASCII for an encoding
+    that is not one of Unicode's. The document still reads as the same values.
     """
     unicode = encoding.lower().startswith("utf")
     return visible_json(json.dumps(document, ensure_ascii=not unicode, indent=2))
 
 
 class SafeConsole(Console):
-    """A console on which texts stand as they are: no markup, no emoji codes, no escape sequences."""
+    """A console that prints texts as they are: no markup, no emoji codes, no escape sequences."""
 
     def __init__(self, file: TextIO) -> None:
         # Without a window, or in one that says it has no columns, lines are as long as in a file.
@@ -70,11 +70,11 @@ def _visible_text(text: Text) -> Text:
 
 
 def standard_streams() -> None:
-    """Make standard streams that anything can be written to.
+    """Make the standard streams safe to write to.
 
-    One that was closed becomes the null device: else the next file that is opened, such as a database, gets
-    its number, and what is printed goes into that. A character that the terminal's encoding does not have is
-    written as its escape. A window without columns is as wide as a window whose width is not known.
+    A closed one becomes the null device: else the next file that is opened, such as a database, would get its
+    number and with it what is printed. A character that the terminal's encoding lacks is written as an
+    escape. A window that reports no columns counts as one of unknown width.
     """
     for variable in ("COLUMNS", "TERMINAL_WIDTH"):
         if not os.environ.get(variable, "0").strip("0"):

@@ -27,7 +27,7 @@ _NAMED = 5
 
 
 def fitting_models(client: Client, dataset: v1.Dataset) -> list[str] | None:
-    """The base models on the trainer's host that a dataset serves; None if that cannot be told now."""
+    """The base models on the trainer's host that fit a dataset; None if that cannot be told now."""
     required = set(dataset.template_facts.required_tokens)
     if not required:
         return None
@@ -39,9 +39,9 @@ def fitting_models(client: Client, dataset: v1.Dataset) -> list[str] | None:
 
 
 def print_dataset(console: Console, dataset: v1.Dataset, models: Sequence[str] | None = None) -> None:
-    """A dataset as a sheet of facts and tables of its splits, of what was left out and of its figures.
+    """Print a dataset: its facts, its splits, what was left out, and its figures.
 
-    ``models`` are the base models of this server that it serves.
+    ``models`` are this server's base models that fit it.
     """
     spec = dataset.spec
     template = spec.chat_template
@@ -126,9 +126,9 @@ def _print_notices(console: Console, notices: Iterable[v1.DatasetNotice]) -> Non
 
 
 def first_dropped(client: Client, name: str) -> list[Any]:
-    """The first rows of the report of what was left out: those that are shown, and one if there are more.
+    """The first rows of the report of what was left out: those that are shown, and one more if there is one.
 
-    No more of it is read. Raises TunixRtError: DataLossError when it is missing or damaged.
+    The rest is not read. Raises TunixRtError: DataLossError when it is missing or damaged.
     """
     beginning = _Beginning()
     with suppress(_Enough):
@@ -199,7 +199,7 @@ def _groups(rule: v1.SplitGroup) -> str:
 def run_audit(
     session: Session, eval_set: str, dataset: str | None, decontamination: v1.Decontamination
 ) -> None:
-    """Compare one dataset or all with an eval set, and show what is touched."""
+    """Compare one dataset, or all, with an eval set, and show what is affected."""
     bars: dict[str, Bar] = {}
     with session.connect() as client, session.progress() as progress:
 
@@ -226,7 +226,7 @@ def run_audit(
 
 
 def print_leaks(console: Console, eval_set: str, found: list[LeakingDataset]) -> None:
-    """What is touched as a table, and of each dataset the first rows."""
+    """A table of what is affected, and the first rows of each dataset."""
     summary = tables.table(
         "DATASET", ">LEARNED ROWS", ">OTHER ROWS", ">ITEMS", "CHECKPOINTS", "EVALUATIONS", "REPORTS"
     )
@@ -242,7 +242,7 @@ def print_leaks(console: Console, eval_set: str, found: list[LeakingDataset]) ->
                 for names in (leak.checkpoints, leak.evaluations, leak.reports)
             ),
         )
-    tables.print_table(console, summary, f"no dataset gives away an item of {eval_set}")
+    tables.print_table(console, summary, f"no dataset leaks an item of {eval_set}")
     for leak in found:
         rows = tables.table(f"ROW OF {short_name(leak.dataset.name)}", "SPLIT", "ITEM", "!MATCH", "~WORDS")
         for row in leak.rows[:_LEAKS_SHOWN]:
@@ -321,7 +321,7 @@ def print_audits(console: Console, audits: Iterable[v1.SupervisionAudit]) -> Non
 
 
 def print_audit(console: Console, made: v1.SupervisionAudit) -> None:
-    """An audit as a sheet: totals, histogram, packing, and the rows that stand against training."""
+    """An audit as a sheet: totals, histogram, packing, and the rows that training refuses."""
     console.print(
         tables.facts(
             [

@@ -52,7 +52,7 @@ NgramOption = Annotated[
         "--ngram-words",
         min=0,
         max=64,
-        help="So many words in a row give an eval item away; 0: only equal prompts. \\[default: 13]",
+        help="A shared run of this many words leaks an eval item; 0: only equal prompts. \\[default: 13]",
     ),
 ]
 
@@ -64,7 +64,7 @@ class DatasetOptions:
     as_of: Annotated[int, typer.Option("--as-of", min=0, help="A trace-store snapshot; 0: the newest.")] = 0
     latest: Annotated[int | None, typer.Option("--latest", min=1, help="Only the newest N traces.")] = None
     random: Annotated[
-        int | None, typer.Option("--random", min=1, help="Only N traces, drawn by the seed.")
+        int | None, typer.Option("--random", min=1, help="Only N traces, chosen by the seed.")
     ] = None
     split: Annotated[
         list[str] | None,
@@ -74,7 +74,7 @@ class DatasetOptions:
             help="A split and its share (may be repeated). \\[default: train=0.8, validation=0.1, test=0.1]",
         ),
     ] = None
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of row order, selection and splits.")] = 0
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of row order, selection and splits.")] = 0
     base_model: Annotated[
         str | None,
         typer.Option(
@@ -104,7 +104,7 @@ class DatasetOptions:
     eval_set: Annotated[
         list[str] | None,
         typer.Option(
-            "--eval-set", help="Leave out traces that give away an item of this eval set (may be repeated)."
+            "--eval-set", help="Leave out traces that leak an item of this eval set (may be repeated)."
         ),
     ] = None
     ngram_words: NgramOption = None
@@ -122,7 +122,7 @@ class DatasetOptions:
             "--similarity",
             min=0.5,
             max=0.95,
-            help="From where on two are near-duplicates. \\[default: 0.8]",
+            help="Similarity from which two traces are near-duplicates. \\[default: 0.8]",
         ),
     ] = None
     group_by: Annotated[
@@ -156,7 +156,7 @@ class DatasetOptions:
         bool,
         typer.Option(
             "--model-answers",
-            help="Take what models answered in evaluations too, as --source evaluation does.",
+            help="Also take models' answers from evaluations, as --source evaluation does.",
         ),
     ] = False
     unwritable: Annotated[
@@ -168,7 +168,7 @@ class DatasetOptions:
     ] = "drop"
 
     def spec(self, dataset: str, wanted: v1.TraceFilter | None) -> v1.DatasetSpec:
-        """The spec but for what its base model says; raises typer.BadParameter."""
+        """The spec without what comes from its base model; raises typer.BadParameter."""
         dataset_id, _, version = dataset.removeprefix("datasets/").partition("@")
         if self.latest is not None and self.random is not None:
             raise typer.BadParameter("--latest and --random exclude each other")
@@ -230,7 +230,7 @@ def build(
     wanted: FilterOptions,
     options: DatasetOptions,
 ) -> None:
-    """Build a dataset: traces selected, split and rendered, bound to its name for ever."""
+    """Build a dataset: select, split and render traces, and bind the result to its name for ever."""
     spec = options.spec(dataset, wanted.filter())
     with session.connect() as client:
         options.fit_to_model(client, spec)
@@ -247,7 +247,7 @@ def build(
 @command(app, "list", example="tunix-rt dataset list --json")
 def list_(
     session: Session,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Most datasets shown.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Show at most this many.")] = 20,
 ) -> None:
     """List datasets, newest first."""
     with session.connect() as client:
@@ -278,7 +278,7 @@ class AuditOptions:
         typer.Option(
             "--audit",
             metavar="BASE_MODEL",
-            help="Count what this model would learn of it; counted once.",
+            help="Count the tokens that this model would learn; the result is kept.",
         ),
     ] = None
     max_length: Annotated[
@@ -373,7 +373,7 @@ def dropped(
 ) -> None:
     """Write each row that was left out, and what it matched, as JSON lines.
 
-    They are written as they arrive: with exit code 1, they are not whole.
+    Rows are written as they arrive. After exit code 1 they are incomplete.
     """
     with session.connect() as client, output_stream(Path("-")) as stdout:
         client.exporter.read_dropped_rows_into(dataset_name(dataset), stdout)
@@ -390,14 +390,15 @@ def dropped(
 def audit(
     session: Session,
     dataset: Annotated[
-        str | None, typer.Argument(metavar="[DATASET]", help="ID, or ID@VERSION; left out, all of them.")
+        str | None, typer.Argument(metavar="[DATASET]", help="ID, or ID@VERSION. Left out: all datasets.")
     ] = None,
     against: Annotated[str, typer.Option("--against", metavar="EVALSET", help="The eval set.")] = ...,  # type: ignore[assignment]
     ngram_words: NgramOption = None,
 ) -> None:
-    """Find rows that give away an eval set, and the checkpoints, evaluations and reports that they touch.
+    """Find rows that leak an eval set, and the checkpoints, evaluations and reports that they affect.
 
-    Rows of the split train are learned; an eval set that was made of a held-out split is found in that split.
+    Only rows of the split train are learned. An eval set that was made from a held-out split is found there,
+    as it should be.
     """
     run_audit(
         session,
@@ -421,14 +422,14 @@ def export(
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="ID, or ID@VERSION.")],
     split: Annotated[str, typer.Option("--split", help="Which split.")] = "train",
     format: Annotated[
-        DatasetFormat, typer.Option("--format", "-f", help="How rows are written.")
+        DatasetFormat, typer.Option("--format", "-f", help="Format of the rows.")
     ] = "training_example",
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where to; - is stdout.")] = Path("-"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Output file; - is stdout.")] = Path("-"),
 ) -> None:
     """Write one split as JSON lines or Parquet.
 
-    A file appears whole or not at all; to stdout, bytes are written as they arrive: with exit code 1, they
-    are not whole.
+    A file appears whole or not at all. On stdout, bytes are written as they arrive; after exit code 1 they
+    are incomplete.
     """
     name = dataset_name(dataset)
     wanted = v1.DatasetFormat.Value(f"DATASET_FORMAT_{format.upper()}")

@@ -187,7 +187,7 @@ def device_findings() -> Iterator[Finding]:
 def host_findings(data_dir: Path, *, needed: bool) -> Iterator[Finding]:
     """Processors, memory, the data folder, its free disk and the models in it.
 
-    ``needed``: an embedded server would use the folder, so that one which cannot be written is broken.
+    ``needed``: an embedded server would use the folder, so one that cannot be written counts as broken.
     """
     yield Finding(
         "This computer",
@@ -300,7 +300,7 @@ _MARKS = {
 
 @command(app, "doctor", example=("tunix-rt doctor", "tunix-rt doctor --server localhost:50050 --json"))
 def doctor(session: Session) -> None:
-    """Look at packages, devices, data folder, models and server; exit code 1 when something is broken."""
+    """Check packages, devices, data folder, models and server; exit code 1 if something is broken."""
     findings = []
     area = ""
     for finding in all_findings(session.data_dir, session.server):

@@ -111,7 +111,7 @@ _PATH: Final = re.compile(r"(?<![\w'\"./`-])spec(?:\.[a-z0-9_]+)+(?=: )")
 
 
 class TypedNames:
-    """Says options of one command in place of the fields of the contract that they fill.
+    """Names the options of one command in place of the fields of the contract that they fill.
 
     Args:
         parameters: the parameters of the command, as typer has them.

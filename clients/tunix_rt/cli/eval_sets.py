@@ -53,7 +53,7 @@ WantedGrader = v1.Grader | Literal["auto"]
 )
 def import_(
     session: Session,
-    eval_set: Annotated[str, typer.Argument(metavar="ID", help="The id that it gets, for ever.")],
+    eval_set: Annotated[str, typer.Argument(metavar="ID", help="Its id, which cannot be changed later.")],
     file: Annotated[
         str | None,
         typer.Argument(metavar="[FILE]", help=f"JSON lines, or {BUILTIN}: 25 questions of eight categories."),
@@ -63,7 +63,7 @@ def import_(
         typer.Option(
             "--format",
             "-f",
-            help="What its lines hold: eval items, or traces whose answers are the accepted ones.",
+            help="Format of its lines: eval items, or traces whose answers are the accepted ones.",
         ),
     ] = "items",
     from_dataset: Annotated[
@@ -71,7 +71,9 @@ def import_(
         typer.Option("--from-dataset", help="Take the held-out rows of this dataset instead of a file."),
     ] = None,
     split: Annotated[str, typer.Option("--split", help="With --from-dataset: which split.")] = "test",
-    limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="Most items taken.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", min=1, help="Take at most this many items.")
+    ] = None,
     grader: Annotated[
         str | None,
         typer.Option(
@@ -107,7 +109,7 @@ def import_(
 )
 def generate(
     session: Session,
-    eval_set: Annotated[str, typer.Argument(metavar="ID", help="The id that it gets, for ever.")],
+    eval_set: Annotated[str, typer.Argument(metavar="ID", help="Its id, which cannot be changed later.")],
     problems: ProblemOptions,
     count: Annotated[int, typer.Option("--count", "-n", min=1, max=10_000, help="How many items.")] = 100,
     description: Annotated[str, typer.Option("--description", help="What it is for.")] = "",
@@ -118,7 +120,8 @@ def generate(
 ) -> None:
     """Make arithmetic and word problems, and store them as an eval set.
 
-    With the seed, families and difficulty of `traces generate`, --start leaves out what it has made.
+    To leave out what an earlier `traces generate` made, give its seed, families and difficulty, and its count
+    as --start.
     """
     lines = [json.dumps(problem.to_eval_item()) for problem in problems.generated(count)]
     if output is not None:
@@ -134,7 +137,7 @@ def generate(
 @command(app, "list", example="tunix-rt evalset list")
 def list_(
     session: Session,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Most eval sets shown.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Show at most this many.")] = 20,
 ) -> None:
     """List eval sets, newest first."""
     with session.connect() as client:

@@ -136,7 +136,7 @@ def marks_text(marks: v1.ReasoningMarks) -> str:
 
 
 def decoding_text(decoding: v1.Decoding) -> str:
-    """Such as `greedy, at most 96 tokens, batches of 16`, or how and how often answers are drawn."""
+    """Such as `greedy, at most 96 tokens, batches of 16`, or how answers are sampled, and how many."""
     how = GREEDY
     if decoding.temperature:
         top_p = f", top-p {decoding.top_p:g}" if decoding.top_p < 1 else ""
@@ -153,13 +153,13 @@ def _accuracy_of(evaluation: v1.Evaluation) -> str:
 
 
 def _bounds_text(summary: v1.EvaluationSummary) -> str:
-    """The accuracy with what is not settled all wrong and all right; empty where all is."""
+    """The accuracy if all that is unsettled were wrong, and if it were right; empty if nothing is."""
     count, low, high = summary.overall.item_count, summary.worst_correct_count, summary.best_correct_count
     if low == high:
         return ""
     return (
-        f"{text.percent(low / count)} to {text.percent(high / count)}, had answers that were cut short, "
-        "not run or not graded all been wrong, or all right"
+        f"{text.percent(low / count)} to {text.percent(high / count)}, if answers that were cut short, "
+        "not run or not graded were all wrong, or all right"
     )
 
 

@@ -41,18 +41,18 @@ evaluate_app = single()
 
 _SAMPLING = "Sampling"
 _SHOWN = {
-    "max_new_tokens": Shown("Most tokens of an answer. \\[default: 128]"),
+    "max_new_tokens": Shown("Tokens of an answer, at most. \\[default: 128]"),
     "batch_size": Shown("Answers generated together. \\[default: 16]"),
     "temperature": Shown(
-        "Draw tokens at this temperature, 0.001 to 5; 0 takes the most probable ones. \\[default: 0]",
+        "Sampling temperature, 0.001 to 5; 0 takes the most probable tokens. \\[default: 0]",
         _SAMPLING,
     ),
     "top_p": Shown(
-        "Draw from the most probable tokens that sum to this, 0.000001 to 1. \\[default: 1]", _SAMPLING
+        "Sample from the most probable tokens that sum to this, 0.000001 to 1. \\[default: 1]", _SAMPLING
     ),
-    "seed": Shown("What is drawn hangs on it. \\[default: 0]", _SAMPLING),
+    "seed": Shown("Seed of the sampling. \\[default: 0]", _SAMPLING),
     "samples": Shown(
-        "Answers of each item, up to 64; more than 1 needs a temperature. \\[default: 1]", _SAMPLING
+        "Answers for each item, up to 64; more than 1 needs a temperature. \\[default: 1]", _SAMPLING
     ),
     "log_probabilities": Shown("Keep the log-probability of each token.", flags=("--logprobs",)),
 }
@@ -78,7 +78,7 @@ class ModelOptions:
     checkpoint: Annotated[
         str | None,
         typer.Option(
-            "--checkpoint", "-c", help="A checkpoint, or a training job, whose latest one is meant."
+            "--checkpoint", "-c", help="A checkpoint; or a training job, for its best or else its latest one."
         ),
     ] = None
     endpoint_model: Annotated[
@@ -148,7 +148,7 @@ def evaluate(
     reasoning_marks: ReasoningMarksOption = None,
     fresh: Annotated[
         bool,
-        typer.Option("--fresh", help="Generate answers anew that are kept from an earlier evaluation."),
+        typer.Option("--fresh", help="Generate all answers anew, even those kept from earlier evaluations."),
     ] = False,
     dtype: Annotated[
         Literal["auto", "bfloat16", "float32"] | None,
@@ -171,7 +171,7 @@ def evaluate(
 @command(app, "list", example="tunix-rt evaluation list")
 def list_(
     session: Session,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Most evaluations shown.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Show at most this many.")] = 20,
 ) -> None:
     """List evaluations, newest first."""
     with session.connect() as client:
@@ -216,7 +216,7 @@ def watch(session: Session, evaluation: EvaluationArgument) -> None:
 
 @command(app, "cancel", example="tunix-rt evaluation cancel $EVALUATION --server localhost:50050")
 def cancel(session: Session, evaluation: EvaluationArgument) -> None:
-    """Ask an evaluation to stop; what is answered by then is kept."""
+    """Ask an evaluation to stop; its answers so far are kept."""
     name = resource_name("evaluations", evaluation)
     with session.connect() as client:
         found = client.evaluator.cancel_evaluation(name)
@@ -248,7 +248,7 @@ def items(
         bool, typer.Option("--cut-short", help="Only items with an answer that reached --max-new-tokens.")
     ] = False,
     failed: Annotated[
-        bool, typer.Option("--failed", help="Only items that nothing was generated for.")
+        bool, typer.Option("--failed", help="Only items for which no answer was generated.")
     ] = False,
     unclosed: Annotated[
         bool, typer.Option("--unclosed", help="Only items with reasoning that was never closed.")
@@ -258,9 +258,9 @@ def items(
     ] = False,
     samples: Annotated[
         bool,
-        typer.Option("--samples", help="Show every sample of an item, below it; JSON always holds them."),
+        typer.Option("--samples", help="Show every sample below its item; JSON always has them."),
     ] = False,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Most items shown.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Show at most this many.")] = 20,
 ) -> None:
     """Show what the model answered, and the grades."""
     if wrong and right:
@@ -306,12 +306,14 @@ def regrade(
     eval_set: Annotated[
         str,
         typer.Option(
-            "--eval-set", "-e", help="Grade by this eval set, which has the same ids and prompts, instead."
+            "--eval-set", "-e", help="Grade by this eval set instead; it needs the same ids and prompts."
         ),
     ] = "",
     grader: Annotated[
         str | None,
-        typer.Option("--grader", help="Grade every item so: the name of a kind, or JSON with its settings."),
+        typer.Option(
+            "--grader", help="Grade every item by this: the name of a kind, or JSON with its settings."
+        ),
     ] = None,
     reasoning_marks: ReasoningMarksOption = None,
     detach: DetachOption = False,
@@ -363,7 +365,7 @@ def _print_items(session: Session, found: Sequence[v1.EvaluationResult], *, samp
 
 
 def _output(answer: v1.EvaluationResult | v1.Sample) -> str:
-    """What was written: the answer, and in its place how much reasoning there is."""
+    """The text of an answer, with the amount of reasoning in the place of the reasoning."""
     if answer.reasoning_state not in (v1.REASONING_STATE_CLOSED, v1.REASONING_STATE_UNCLOSED):
         return text.one_line(answer.output, 240)
     told = f"{answer.reasoning_tokens:,} tokens of " if answer.HasField("reasoning_tokens") else ""
@@ -380,7 +382,7 @@ def _grade(answer: v1.EvaluationResult | v1.Sample) -> Text:
 
 
 def _followed(session: Session, client: Client, evaluation: v1.Evaluation, detach: bool) -> v1.Evaluation:
-    """The evaluation once it has ended or, with ``detach``, as it is; its name is said first."""
+    """Print the evaluation's name; return it once it has ended or, with ``detach``, as it is."""
     if detach:
         return evaluation
     session.say(f"evaluation {short_name(evaluation.name)}")

@@ -47,7 +47,7 @@ def run(
     ] = None,
     flips: FlipsOption = 3,
 ) -> None:
-    """Run a loop; run again after an interruption, it goes on where it stopped."""
+    """Run a loop. Run it again after an interruption, and it continues where it stopped."""
     config = LoopConfig.from_yaml(file)
     if output_dir is not None:
         config = config.model_copy(update={"output_dir": output_dir})
@@ -73,7 +73,7 @@ _LABELS: dict[Stage, str] = {
 def run_with_progress(
     session: Session, client: Client, config: LoopConfig, *, server: str | None
 ) -> LoopResult:
-    """Runs the loop and shows each stage; on Ctrl-C says how to go on and leaves with exit code 130.
+    """Run the loop and show each stage; on Ctrl-C say how to go on, and leave with exit code 130.
 
     ``server`` is None when the client's server lives in this process.
     """
@@ -203,20 +203,18 @@ def demo(
             "--output",
             "-o",
             metavar="DIR",
-            help="Reports go here, the data of the server into its folder data.",
+            help="Folder of the reports; the server's data goes into its subfolder data.",
         ),
     ] = Path("demo-output"),
     fresh: Annotated[
         bool,
-        typer.Option(
-            "--fresh", help="Delete what the demo made before, except base models, and do it all again."
-        ),
+        typer.Option("--fresh", help="Delete what the demo made before, except base models, and start over."),
     ] = False,
     flips: FlipsOption = 3,
 ) -> None:
     """Fine-tune SmolLM2-135M on generated traces, on this computer, and show that it got better.
 
-    Run again, it goes on where it stopped.
+    Run it again after an interruption, and it continues where it stopped.
     """
     if session.given.server is not None:
         raise typer.BadParameter("the demo runs on this computer; for a server use: tunix-rt loop run FILE")
@@ -246,14 +244,14 @@ def demo(
 
 
 def _prepare(folder: Path) -> None:
-    """Makes the folder, and marks it as the demo's own if it was not there or empty."""
+    """Make the folder, and mark it as the demo's own if it was not there or empty."""
     folder.mkdir(parents=True, exist_ok=True)
     if not any(folder.iterdir()):
         (folder / _MARK).touch()
 
 
 def _start_afresh(output: Path, data_dir: Path) -> None:
-    """Deletes what the demo made before, but for base models.
+    """Delete what the demo made before, except base models.
 
     Raises FailedPreconditionError, with nothing deleted, for a folder that the demo did not make and for one
     that a running server uses.

@@ -128,7 +128,7 @@ def root(
         typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True),
     ] = False,
 ) -> None:
-    """Reasoning traces in, evidence that fine-tuning on them helped out.
+    """From reasoning traces to evidence that fine-tuning on them helped.
 
     Without a server, commands start one inside this process on the data folder.
     """

@@ -1,4 +1,4 @@
-"""Options that several commands take, and what their values stand for: names, templates, filters."""
+"""Options of several commands, and what their values mean: names, templates, filters."""
 
 from __future__ import annotations
 
@@ -44,16 +44,18 @@ DTYPE_HELP = (
 )
 BosTokenOption = Annotated[str, typer.Option("--bos-token", help="For a Jinja file: text of its bos_token.")]
 EosTokenOption = Annotated[str, typer.Option("--eos-token", help="For a Jinja file: text of its eos_token.")]
-DetachOption = Annotated[bool, typer.Option("--detach", help="Do not wait for it (with a server only).")]
+DetachOption = Annotated[
+    bool, typer.Option("--detach", help="Return at once instead of waiting (with a server only).")
+]
 FlipsOption = Annotated[
-    int, typer.Option("--flips", min=0, help="Items shown whose verdict changed, each way.")
+    int, typer.Option("--flips", min=0, help="Items to show whose verdict changed, in each direction.")
 ]
 
 
 class Shown(NamedTuple):
     """How an option that fills a field of a spec is shown.
 
-    Without ``flags`` it is called as the field; a yes or no that starts as None has a `--no-` form too.
+    Without ``flags`` it has the field's name; a boolean without a default has a `--no-` form too.
     """
 
     help: str
@@ -82,10 +84,10 @@ class SpecOptions:
 def spec_options(
     settings: type[BaseModel], shown: Mapping[str, Shown], *, without: Collection[str] = ()
 ) -> Callable[[type[Options]], type[Options]]:
-    """Makes a class of options out of the fields of ``settings``, those of its parts included.
+    """Make a class with an option for each field of ``settings`` and of its parts.
 
-    The options in ``shown`` come first and as it says. A field that is not there has an option too, whose
-    help is what the contract says about it: a new field of the contract is on the command line by itself.
+    Options in ``shown`` come first and look as it says. Any other field has an option too, with the
+    contract's comment as its help: a new field of the contract reaches the command line by itself.
     """
     leaves = {path[-1]: (path, entry) for path, entry in _leaves(settings) if path[-1] not in without}
     fields = []
@@ -142,8 +144,7 @@ def _help(entry: FieldInfo) -> str:
 
 
 def not_empty(value: str | None) -> str | None:
-    """The value of an option that may be left out, as its callback; raises typer.BadParameter if it is
-    empty."""
+    """Callback of an option that may be left out; raises typer.BadParameter for an empty value."""
     if value is not None and not value.strip():
         raise typer.BadParameter("it is empty; give a value, or leave the option out")
     return value
@@ -180,7 +181,7 @@ ReasoningMarksOption = Annotated[
     typer.Option(
         "--reasoning-marks",
         metavar="NAME|JSON",
-        help="What opens and closes reasoning, which is not graded: think, reasoning, THINK, "
+        help="The marks around reasoning, which is not graded: think, reasoning, THINK, "
         """another name, none, or JSON such as '{"start": "<a>", "end": "</a>"}'. """
         "\\[default: as the chat template has it, else think]",
     ),
@@ -214,7 +215,7 @@ def known_base_model(client: Client, name: str, option: str = "--base-model") ->
 
 
 def model_template(model: v1.BaseModel) -> v1.ChatTemplate:
-    """The own chat template of a base model. Raises typer.BadParameter if it has none."""
+    """The chat template that comes with a base model. Raises typer.BadParameter if it has none."""
     if not model.HasField("chat_template"):
         raise typer.BadParameter(
             f"{model.base_model} has no chat template of its own; give another",
@@ -281,8 +282,8 @@ def dataset_name(given: str) -> str:
 
 
 def checkpoint_name(client: Client, given: str) -> str:
-    """The name of a checkpoint that was given whole, or as a training job: then its best one is meant, if it
-    was asked to keep that, else its latest.
+    """The name of a checkpoint, which may be given as a training job: then its best checkpoint is meant if it
+    keeps one, else its latest.
 
     Raises typer.BadParameter when the job has none, TunixRtError when there is no such job.
     """
@@ -313,13 +314,13 @@ class FilterOptions:
     source: Annotated[
         list[str] | None, _which("--source", help="Only traces of this source (may be repeated).")
     ] = None
-    contains: Annotated[str, _which("--contains", help="Only traces whose prompt holds this text.")] = ""
+    contains: Annotated[str, _which("--contains", help="Only traces whose prompt contains this text.")] = ""
     where: Annotated[
         list[str] | None,
         _which(
             "--where",
             metavar="KEY[=VALUE]",
-            help="Only traces with this in their metadata (may be repeated).",
+            help="Only traces whose metadata has this (may be repeated).",
         ),
     ] = None
     without: Annotated[
@@ -353,9 +354,9 @@ class FilterOptions:
     def filter(self) -> v1.TraceFilter | None:
         """The filter; None when no option was given.
 
-        A VALUE of `--where KEY=VALUE` that reads as a JSON number, boolean or null is one, all others are
-        texts; KEY alone asks that it is there. Raises typer.BadParameter for what is no condition, time or
-        score.
+        A VALUE of `--where KEY=VALUE` that reads as a JSON number, boolean or null is one; any other is a
+        text. KEY alone matches traces that have the key. Raises typer.BadParameter for a malformed condition,
+        time or score.
         """
         conditions = [_condition(given) for given in self.where or ()]
         conditions += [v1.MetadataCondition(key=key, exists=False) for key in self.without or ()]
@@ -433,11 +434,13 @@ class ProblemOptions:
     ] = "easy"
     start: Annotated[
         int,
-        typer.Option("--start", min=0, help="Leave out this many: what follows shares no prompt with them."),
+        typer.Option(
+            "--start", min=0, help="Skip this many problems; those that follow share no prompt with them."
+        ),
     ] = 0
 
     def generated(self, count: int) -> Iterator[GeneratedTrace]:
-        """That many of them; raises typer.BadParameter where there are none such."""
+        """The first ``count`` of them; raises typer.BadParameter for options that no problem fits."""
         names = [name.strip() for given in self.families or () for name in given.split(",")]
         try:
             return generate_traces(

@@ -1,4 +1,4 @@
-"""How long work shows how far it has come: live bars, a plain line now and then, or nothing."""
+"""Progress of long work: live bars, a plain line now and then, or nothing."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Bar(Protocol):
         detail: str = "",
         seconds_left: float | None = None,
     ) -> None:
-        """Shows that ``completed`` of ``total`` units are done; ``total`` None or 0 means that it is unknown.
+        """Show that ``completed`` of ``total`` units are done; ``total`` None or 0 means unknown.
 
-        ``detail`` is a word on how it goes; ``seconds_left`` replaces the reporter's own estimate.
+        ``detail`` is a short note; ``seconds_left`` replaces the reporter's own estimate.
         """
         ...
 

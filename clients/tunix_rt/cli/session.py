@@ -63,7 +63,7 @@ VerboseOption = Annotated[
         "--verbose",
         "-v",
         count=True,
-        help="Log more; twice: log all, and show where an error came from.",
+        help="Log more. Twice: log everything, and show where an error came from.",
         rich_help_panel=_PANEL,
         show_default=False,
     ),
@@ -168,7 +168,7 @@ class Session:
 
     @contextmanager
     def waiting_for(self, job: str, look: str) -> Iterator[None]:
-        """Around the wait for ``job``: on Ctrl-C says what becomes of it and leaves with exit code 130.
+        """Around the wait for ``job``: on Ctrl-C, say what becomes of it and leave with exit code 130.
 
         ``look`` is the command that looks at it later.
         """
@@ -186,7 +186,7 @@ class Session:
         raise typer.Exit(INTERRUPTED) from None
 
     def progress(self) -> Reporter:
-        """Where long work shows how far it has come: bars on a terminal, a line now and then elsewhere."""
+        """What shows the progress of long work: bars on a terminal, a line now and then elsewhere."""
         from tunix_rt.cli.progress import LineReporter, LiveReporter, SilentReporter
 
         if self.as_json:
@@ -203,7 +203,7 @@ class Session:
         self.err.print(f"waiting for the server at {server}, which gives no answer yet; stop with Ctrl-C")
 
     def fail(self, lines: Iterable[str]) -> None:
-        """Prints an error on stderr, its first line behind `error:`."""
+        """Print an error on stderr, its first line behind `error:`."""
         for number, line in enumerate(lines):
             if number == 0:
                 self.err.print("error:", style="bold red", end=" ")
@@ -236,7 +236,7 @@ class Session:
     def set_up_logging(self) -> None:
         """Log lines go to stderr: errors always, more with -v and -vv.
 
-        What an embedded server warns of, such as a job that failed, the command says itself.
+        Warnings of an embedded server, such as a job that failed, are left out: the command says so itself.
         """
         levels = (logging.ERROR, logging.INFO, logging.DEBUG)
         handler = logging.StreamHandler(sys.stderr)

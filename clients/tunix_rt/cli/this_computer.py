@@ -94,7 +94,7 @@ def list_(session: Session) -> None:
     ),
 )
 def pull(session: Session, name: NameArgument) -> None:
-    """Fetch a base model into this computer's data folder, once, whatever --server says."""
+    """Fetch a base model, once, into this computer's data folder, even if --server is set."""
     folder = pull_with_progress(session, name, session.data_dir)
     if session.as_json:
         session.print_json({"base_model": name, "path": str(folder)})
@@ -136,7 +136,7 @@ def verify(session: Session, name: NameArgument) -> None:
 
 
 def pull_with_progress(session: Session, name: str, data_dir: Path) -> Path:
-    """Fetches a base model into a data folder unless it is there, and returns its own folder."""
+    """Fetch a base model into a data folder unless it is there, and return its own folder."""
     import tunix_rt_local.models
 
     with session.progress() as progress:

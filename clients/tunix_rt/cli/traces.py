@@ -64,9 +64,9 @@ class _Listing:
 def list_(
     session: Session,
     wanted: FilterOptions,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Most traces shown.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Show at most this many.")] = 20,
     page_token: Annotated[
-        str, typer.Option("--page-token", help="Go on where an earlier list ended, under the same filter.")
+        str, typer.Option("--page-token", help="Continue where an earlier list ended; use the same filter.")
     ] = "",
 ) -> None:
     """List traces, newest first."""
@@ -185,7 +185,8 @@ def delete(
     names: Annotated[list[str], typer.Argument(metavar="TRACE", help="Names or ids of traces.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Delete traces. Ids and digests stay on record; snapshots that held them can be streamed no more."""
+    """Delete traces. Their ids and digests stay on record. Snapshots that hold them can no longer be
+    streamed."""
     wanted = list(dict.fromkeys(trace_name(name) for name in names))
     if not yes and not can_ask():
         raise typer.BadParameter("there is no terminal to ask on; --yes deletes without asking")
@@ -232,12 +233,12 @@ def export(
     as_of: Annotated[int, typer.Option("--as-of", min=0, help="A snapshot; 0: the newest.")] = 0,
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", help="Where to; .gz and .zst are compressed, - is stdout."),
+        typer.Option("--output", "-o", help="Output file; .gz and .zst are compressed, - is stdout."),
     ] = Path("-"),
 ) -> None:
     """Write the traces of a snapshot as JSON lines, in the order in which they were stored.
 
-    What is written can be imported again, to the same content digests. A file appears whole or not at all.
+    Imported again, the traces have the same content digests. A file appears whole or not at all.
     """
     condition = wanted.filter()
     to_stdout = str(output) == "-"

@@ -37,7 +37,7 @@ Format = Literal["auto", "native", "gsm8k", "chat", "dataset", "parquet"]
 OnError = Literal["stop", "skip"]
 Duplicates = Literal["skip", "keep"]
 DuplicatesOption = Annotated[
-    Duplicates, typer.Option("--duplicates", help="Traces whose content is stored already.")
+    Duplicates, typer.Option("--duplicates", help="What to do with traces whose content is stored already.")
 ]
 
 
@@ -57,10 +57,10 @@ def import_(
     file: Annotated[
         str,
         typer.Argument(
-            metavar="FILE", help="JSON lines, may be compressed by gzip or Zstandard; Parquet; - is stdin."
+            metavar="FILE", help="JSON lines, also compressed by gzip or Zstandard, or Parquet; - is stdin."
         ),
     ],
-    format: Annotated[Format, typer.Option("--format", "-f", help="What its lines or rows hold.")] = "auto",
+    format: Annotated[Format, typer.Option("--format", "-f", help="Format of its lines or rows.")] = "auto",
     column: Annotated[
         list[str] | None,
         typer.Option(
@@ -68,13 +68,13 @@ def import_(
         ),
     ] = None,
     duplicates: DuplicatesOption = "skip",
-    on_error: Annotated[
-        OnError, typer.Option("--on-error", help="What becomes of an import with a bad line.")
-    ] = "stop",
+    on_error: Annotated[OnError, typer.Option("--on-error", help="What to do about a bad line.")] = "stop",
     errors: Annotated[
         Path | None,
         typer.Option(
-            "--errors", metavar="FILE", help="Where skipped lines go: mend them there, and import FILE."
+            "--errors",
+            metavar="FILE",
+            help="File for skipped lines: correct them there, and import that file.",
         ),
     ] = None,
 ) -> None:
@@ -137,7 +137,7 @@ def _check_errors_file(on_error: OnError, errors: Path | None) -> None:
 
 
 def _total(file: str) -> int | None:
-    """Number of rows or lines of a regular file; None when it cannot be told without reading it all."""
+    """Number of rows or lines of a regular file; None if it is not known without reading all of it."""
     path = Path(file)
     if not path.is_file():
         return None
@@ -187,7 +187,7 @@ def store(
     duplicates: Duplicates,
     bad: BadLines | None = None,
 ) -> ImportResult:
-    """Stores traces with a progress bar; ``bad`` takes those that the server refuses.
+    """Store traces with a progress bar; ``bad`` takes those that the server refuses.
 
     Raises ImportStoppedError.
     """
@@ -252,7 +252,7 @@ class BadLines:
         self.count = 0
 
     def traces(self, records: Iterable[Record]) -> Iterator[v1.Trace]:
-        """The good traces; their lines are remembered until the server has answered for them."""
+        """Yield the good traces; their lines are remembered until the server has answered for them."""
         for record in records:
             if record.trace is None:
                 self._write(BadLine(record.number, str(record.error), record.line))

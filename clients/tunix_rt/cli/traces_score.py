@@ -61,7 +61,7 @@ def score(
         list[Criterion] | None,
         typer.Option(
             "--by",
-            help="structure: from number and length of the steps; answer: against the metadata's "
+            help="structure: by number and length of the steps; answer: against the metadata's "
             "reference_answer (may be repeated). \\[default: structure]",
             show_default=False,
         ),
@@ -70,8 +70,8 @@ def score(
 ) -> None:
     """Score traces by built-in criteria, from 0 to 100, and store the scores.
 
-    Name the traces, or say by a filter which. With a filter, a trace that has no reference answer is left out
-    of `answer`.
+    Name the traces, or choose them by a filter. With a filter, `answer` skips traces without a reference
+    answer.
     """
     criteria = [criterion.value for criterion in by or [Criterion.STRUCTURE]]
     condition = wanted.filter()

@@ -46,7 +46,7 @@ _SHOWN = {
     "rows_per_batch": Shown("Rows that one step learns from. \\[default: 8]"),
     "tokens_per_batch": Shown("The same in tokens: a multiple of --max-length."),
     "gradient_accumulation_steps": Shown(
-        "Compute a batch in this many parts, which needs less memory and gives the same step. \\[default: 1]",
+        "Split a batch into this many microbatches: less memory, the same step. \\[default: 1]",
         _MEMORY,
         ("--gradient-accumulation",),
     ),
@@ -60,18 +60,18 @@ _SHOWN = {
     "max_length": Shown("Tokens in a row. \\[default: 256]"),
     "packing": Shown("Put several examples into a row.", default=True),
     "dtype": Shown(DTYPE_HELP, default="auto"),
-    "seed": Shown("Of the adapter's first values and the data order."),
+    "seed": Shown("Seed of the adapter's first values and the data order."),
     "validation_interval_steps": Shown(
         "Steps between validations. \\[default: only at the end]", _CHECKPOINTS, ("--validation-interval",)
     ),
     "checkpoint_interval_steps": Shown(
-        "Steps between checkpoints, from which an interrupted job goes on; 0: only at the end. "
+        "Steps between checkpoints, from which an interrupted job resumes; 0: only at the end. "
         "\\[default: 50]",
         _CHECKPOINTS,
         ("--checkpoint-interval",),
     ),
     "keep_best_checkpoint": Shown(
-        "Keep the checkpoint with the lowest validation loss too.", _CHECKPOINTS, ("--keep-best",)
+        "Also keep the checkpoint with the lowest validation loss.", _CHECKPOINTS, ("--keep-best",)
     ),
     "patience": Shown(
         "Stop after N validations in a row whose loss did not fall.",
@@ -79,14 +79,16 @@ _SHOWN = {
         ("--early-stopping",),
         metavar="N",
     ),
-    "min_delta": Shown("A fall must be more than this to count. \\[default: 0]", _CHECKPOINTS),
+    "min_delta": Shown("A fall counts if it is more than this. \\[default: 0]", _CHECKPOINTS),
     "rank": Shown("Rank. \\[default: 16]", _LORA),
     "alpha": Shown("Scale numerator. \\[default: twice the rank]", _LORA),
     "target_modules": Shown(
-        "A projection that gets one (may be repeated). \\[default: all seven]", _LORA, ("--target-module",)
+        "A projection that gets an adapter (may be repeated). \\[default: all seven]",
+        _LORA,
+        ("--target-module",),
     ),
-    "learning_rate": Shown("Its peak. \\[default: 0.001]", _OPTIMIZER, ("--learning-rate", "--lr")),
-    "schedule": Shown("How the rate falls.", _OPTIMIZER, default="linear"),
+    "learning_rate": Shown("Peak learning rate. \\[default: 0.001]", _OPTIMIZER, ("--learning-rate", "--lr")),
+    "schedule": Shown("How the learning rate falls.", _OPTIMIZER, default="linear"),
     "warmup_steps": Shown("Steps of warm-up. \\[default: 0]", _OPTIMIZER),
     "weight_decay": Shown("AdamW's. \\[default: 0]", _OPTIMIZER),
     "beta1": Shown("AdamW's. \\[default: 0.9]", _OPTIMIZER),
@@ -136,7 +138,10 @@ def start(
     ],
     wanted: TrainingOptions,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, show what the job would do, and stop there.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Check everything and show what the job would do, but do not start it."
+        ),
     ] = False,
     detach: DetachOption = False,
 ) -> None:
@@ -161,7 +166,7 @@ def start(
 
 @command(app, "watch", example="tunix-rt train watch $JOB --server localhost:50050")
 def watch(session: Session, job: JobArgument) -> None:
-    """Follow a training job until it ends, its log lines included."""
+    """Follow a training job until it ends, and show its log lines."""
     name = resource_name("trainingJobs", job)
     with session.connect() as client:
         ended = wait_for_job(session, client, name, show_log=True)
@@ -171,7 +176,7 @@ def watch(session: Session, job: JobArgument) -> None:
 @command(app, "list", example="tunix-rt train list --limit 5")
 def list_(
     session: Session,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Most jobs shown.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Show at most this many.")] = 20,
 ) -> None:
     """List training jobs, newest first."""
     with session.connect() as client:
@@ -223,7 +228,7 @@ def resume(
     job: JobArgument,
     detach: DetachOption = False,
 ) -> None:
-    """Go on with a failed or cancelled job from its latest checkpoint, and wait for it."""
+    """Resume a failed or cancelled job from its latest checkpoint, and wait for it."""
     session.check_detached(detach)
     name = resource_name("trainingJobs", job)
     with session.connect() as client:
@@ -255,7 +260,7 @@ def export(
 ) -> None:
     """Write a checkpoint as `peft` or `transformers` loads it.
 
-    Of a job its best checkpoint is taken where it was asked to keep one, else its latest.
+    A job stands for its best checkpoint if it keeps one, else for its latest.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise typer.BadParameter(f"{output} is there already; give a folder that is new or empty")
@@ -309,7 +314,7 @@ def wait_for_job(session: Session, client: Client, name: str, *, show_log: bool 
 
 
 def _follow(session: Session, client: Client, job: v1.TrainingJob, *, detach: bool) -> v1.TrainingJob:
-    """The job once it has succeeded or, with ``detach``, as it is; its name is said first."""
+    """Print the job's name; return it once it has succeeded or, with ``detach``, as it is."""
     if detach:
         return job
     session.say(f"training job {short_name(job.name)}")

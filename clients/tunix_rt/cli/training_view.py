@@ -111,7 +111,7 @@ def _attempts(job: v1.TrainingJob) -> str:
     if job.attempt_count < 2:
         return ""
     resumed = [
-        f"{attempt.number} went on from step {attempt.resumed_from_step:,}"
+        f"{attempt.number} resumed from step {attempt.resumed_from_step:,}"
         for attempt in job.attempts
         if attempt.resumed_from_step
     ]

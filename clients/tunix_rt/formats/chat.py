@@ -1,8 +1,9 @@
 """Chats as traces: a question, reasoned about and answered once.
 
 Messages are OpenAI's (``role``, ``content``) or ShareGPT's (``from``, ``value``). A trace holds one question
-and one answer; a chat of several turns is refused, for of its earlier turns nothing would reach the model.
-White space is content: texts are kept to the byte, but for line breaks that touch a mark of the reasoning.
+and one answer; a chat of several turns is refused, because nothing of its earlier turns would reach the
+model. White space is content: texts are kept to the byte, except for line breaks that touch a mark of the
+reasoning.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ def chat(line: bytes, number: int, file: str) -> v1.Trace:
 
     The reasoning is ``reasoning_content`` of the assistant's message, or ``<think>...</think>`` before its
     answer; each paragraph becomes a step. A system message, and whatever else stands on the line, goes into
-    the metadata. What says that the answer, or the line, is not to be learned is refused: a trace is.
+    the metadata. A field that says that the answer or the line is not to be learned is refused, because
+    traces are learned.
     """
     return _Chat(parse_line(_ChatRow, line, number, file), number, file).trace(line)
 

@@ -1,4 +1,4 @@
-"""The bytes of a file as they were before it was compressed: gzip and Zstandard, told by content."""
+"""Reading and writing of files compressed by gzip or Zstandard, which the content tells."""
 
 from __future__ import annotations
 

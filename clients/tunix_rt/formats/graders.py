@@ -57,8 +57,8 @@ _NO_MATHEMATICS: Final = re.compile(
 def read_grader(written: object) -> v1.Grader:
     """A grader out of ``"numeric"``, or out of ``{"kind": "numeric", "tolerance": 0.1}``.
 
-    The settings are the fields of the kind's message in ``eval_set.proto``; short names of an
-    enum, such as "answer-only", do. Raises ValueError that names what is wrong.
+    The settings are the fields of the kind's message in ``eval_set.proto``; an enum's value may have a short
+    name, such as "answer-only". Raises ValueError that names what is wrong.
     """
     settings = {"kind": written} if isinstance(written, str) else written
     if not isinstance(settings, Mapping):

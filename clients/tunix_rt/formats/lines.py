@@ -38,7 +38,7 @@ Model = TypeVar("Model", bound=BaseModel)
 def read_lines(source: Source) -> Iterator[tuple[int, bytes]]:
     """Yield the number, from 1, and the bytes of each line that is not blank, in bounded memory.
 
-    The source may be compressed. A line of more than 8 MiB is cut one byte behind them; ``parse_line`` and
+    The source may be compressed. A line of more than 8 MiB is cut one byte after that; ``parse_line`` and
     ``keys_of`` refuse it.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Seeded choices that are functions of their place, not of what was drawn before."""
+"""Seeded choices that are functions of their place, not of earlier choices."""
 
 from __future__ import annotations
 

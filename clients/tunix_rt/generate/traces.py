@@ -87,9 +87,9 @@ def generate_traces(
 ) -> Iterator[GeneratedTrace]:
     """Traces number ``start`` to ``start + count - 1`` of the sequence that the other arguments name.
 
-    Trace k depends on nothing but k and those arguments, and no two traces of one sequence have the same
-    prompt: two stretches of one sequence are a training set and a held-out set. The families take turns;
-    within a family the numbers of a problem come back, in other words, only when all combinations are used.
+    Trace k depends only on k and those arguments, and no two traces of one sequence have the same prompt: two
+    stretches of one sequence are a training set and a held-out set. The families take turns; within a family
+    the numbers of a problem come back, in other words, only when all combinations are used.
 
     Args:
         families: names out of `FAMILIES`; left out, all of them.

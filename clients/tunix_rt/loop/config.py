@@ -151,8 +151,9 @@ class EvaluationConfig(DecodingSettings):
 class LoopConfig(Section):
     """A whole loop: traces, dataset, eval set, evaluation before, training, evaluation after, comparison.
 
-    ``name`` tells loops apart: the same name and settings go on with what is there, another starts afresh.
-    Relative paths of input files are meant from the YAML file's folder, ``output_dir`` from where it is run.
+    ``name`` tells loops apart: the same name and settings continue with what is there, another name starts
+    afresh. Relative paths of input files start at the YAML file's folder, ``output_dir`` at the current
+    folder.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=64)]

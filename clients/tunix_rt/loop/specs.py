@@ -93,7 +93,7 @@ def dataset_spec(
 
 
 def selection(latest: int | None, random: int | None) -> dict[str, int] | None:
-    """Fields of a Selection: the newest traces, or some drawn by the seed; None: all of them."""
+    """Fields of a Selection: the newest traces, or some chosen by the seed; None: all of them."""
     if latest is not None:
         return {"latest": latest}
     return None if random is None else {"random": random}

@@ -1,5 +1,5 @@
 # Generated from aio/rpc/download.py by `make proto`: change that one.
-"""Downloads: a header, then chunks; gone on with where the connection broke, and verified by SHA-256."""
+"""Downloads: a header, then chunks; resumed where the connection broke, and verified by SHA-256."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def receive(open_at: Callable[[int], Iterator[Part]], sink: BinaryIO) -> v1.Down
 
     Args:
         open_at: opens the stream at an offset.
-        sink: takes the bytes; garbage if this raises.
+        sink: takes the bytes; discard them if this raises.
 
     Raises:
         DataLossError: the bytes are not those that the server announced.

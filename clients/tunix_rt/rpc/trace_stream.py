@@ -1,4 +1,4 @@
-"""The traces of a snapshot as they arrive. A connection that breaks is taken up again behind the last one."""
+"""The traces of a snapshot as they arrive. A broken connection is resumed after the last one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MAX_BREAKS: Final = 3
 
 
 class Snapshot:
-    """How far a stream has come, so that one whose connection broke goes on behind its last trace."""
+    """How far a stream has come, so that it can be resumed after its last trace."""
 
     def __init__(self, filter: v1.TraceFilter | None, as_of: int) -> None:
         self._filter = filter
@@ -40,7 +40,7 @@ class Snapshot:
 
 
 class TraceStream(Iterator[v1.Trace]):
-    """The traces of a snapshot in the order of commits. A connection that breaks is taken up again."""
+    """The traces of a snapshot in the order of commits. A broken connection is resumed."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Downloads: a header, then chunks; gone on with where the connection broke, and verified by SHA-256."""
+"""Downloads: a header, then chunks; resumed where the connection broke, and verified by SHA-256."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ async def receive(open_at: Callable[[int], AsyncIterator[Part]], sink: BinaryIO)
 
     Args:
         open_at: opens the stream at an offset.
-        sink: takes the bytes; garbage if this raises.
+        sink: takes the bytes; discard them if this raises.
 
     Raises:
         DataLossError: the bytes are not those that the server announced.

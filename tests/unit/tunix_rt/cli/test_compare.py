@@ -185,14 +185,14 @@ def test_the_terminal_says_what_speaks_against_a_verdict(run: Run, services: Fak
         "Verdict: inconclusive", "3 items failed or are missing on a side.",
         "waived: dtype: base has float32, candidate has bfloat16",
         "3 items failed, not graded or missing: -13.0 points at worst, +1.0 points at best",
-        "the training data (datasets/d@1) gives 2 items away", "-9.0 points over 98, p = 0.020",
+        "the training data (datasets/d@1) leaks 2 items", "-9.0 points over 98, p = 0.020",
         "50.0% before, 41.0% (sd 1.4 of 2) after; p = 0.070 (one-sample t)", "11.1 points",
     ):  # fmt: skip
         assert part in shown, part
     report.contamination.CopyFrom(
         v1.Contamination(state=v1.Contamination.STATE_NOT_LOOKED_UP, reason="nobody is there")
     )
-    assert "not looked up whether the training data gives items away: nobody is there" in run("a", "b").stdout
+    assert "not checked whether the training data leaks items: nobody is there" in run("a", "b").stdout
 
 
 def test_a_refused_comparison_says_what_to_waive(
