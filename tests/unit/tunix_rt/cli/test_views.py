@@ -108,7 +108,7 @@ def test_leaks_name_rows_items_and_what_is_touched(console: Console) -> None:
     ):
         assert any(all(part in line for part in parts) for line in text.splitlines()), parts
     print_leaks(console, "evalSets/e", [])
-    assert "no dataset gives away an item of evalSets/e" in shown(console)
+    assert "no dataset leaks an item of evalSets/e" in shown(console)
 
 
 def test_what_was_left_out_names_what_it_matched(console: Console) -> None:
