@@ -34,6 +34,7 @@ def match(*texts: str, ngram_words: int = 13) -> tuple[str, MatchKind] | None:
         (LONG[:80], ("item-0", MatchKind.NGRAM)),
         (LONG.replace("school", "town").replace("half", "part"), ("item-0", MatchKind.NUMBERS)),
         (LONG.replace("24", "25").replace("morning", "evening").replace("Ben", "Bo"), None),
+        ("Of 24 pears in one crate 15 went bad at sea. Which share of this cargo could be eaten?", None),
         (f"Think. {SHORT}", ("item-1", MatchKind.CONTAINED)),
         (f"{SHORT} 2", None),
         ("How many muffins fit into 8 boxes?", None),
