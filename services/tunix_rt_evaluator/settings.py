@@ -25,7 +25,7 @@ class EvaluatorSettings(ModelSettings):
     trainer_target: Address = Field("127.0.0.1:50053", description="address of the trainer, host:port")
     exporter_target: Address = Field(
         "127.0.0.1:50052",
-        description="address of the exporter, host:port; it is asked what training data gives away",
+        description="address of the exporter, host:port; it is asked which items training data leaks",
     )
     slots: int = Field(
         1, ge=1, le=64, description="how many evaluations run at once; one per device is right"

@@ -117,12 +117,12 @@ class DecodingSettings(Section):
     """Answers that are under way together, 1-256. Left out: 16."""
     temperature: float | None = None
     """0 takes the most probable token at each step. From 0.001 to 5: logits are divided by it and a token is
-    drawn. Left out: 0."""
+    sampled. Left out: 0."""
     top_p: float | None = None
-    """Tokens are drawn from the most probable ones whose probabilities sum to this, 0.000001 to 1; needs a
+    """Tokens are sampled from the most probable ones whose probabilities sum to this, 0.000001 to 1; needs a
     temperature. Left out: 1."""
     seed: Int64 | None = None
-    """What is drawn depends on it, the prompt's tokens and the number of the sample, and on no other item;
+    """What is sampled depends on it, the prompt's tokens and the number of the sample, and on no other item;
     needs a temperature. Left out: 0."""
     samples: Int32 | None = None
     """Answers of each item, 1-64; more than one needs a temperature. Left out: 1."""

@@ -43,7 +43,7 @@ class ComparisonReport(_message.Message):
         VERDICT_NO_EVIDENCE: ComparisonReport._Verdict.ValueType  # 3
         """Neither was shown: the p-value is 0.05 or more."""
         VERDICT_INCONCLUSIVE: ComparisonReport._Verdict.ValueType  # 4
-        """The p-value is below 0.05, but the difference is gone or turned over the items that no training data gives away, or would
+        """The p-value is below 0.05, but the difference is gone or turned over the items that no training data leaks, or would
         be had the items that failed, were not graded or are missing gone the other way; or the test over training seeds is not below 0.05.
         """
 
@@ -59,7 +59,7 @@ class ComparisonReport(_message.Message):
     VERDICT_NO_EVIDENCE: ComparisonReport.Verdict.ValueType  # 3
     """Neither was shown: the p-value is 0.05 or more."""
     VERDICT_INCONCLUSIVE: ComparisonReport.Verdict.ValueType  # 4
-    """The p-value is below 0.05, but the difference is gone or turned over the items that no training data gives away, or would
+    """The p-value is below 0.05, but the difference is gone or turned over the items that no training data leaks, or would
     be had the items that failed, were not graded or are missing gone the other way; or the test over training seeds is not below 0.05.
     """
 
@@ -481,7 +481,7 @@ Global___OutcomeBounds: _TypeAlias = OutcomeBounds  # noqa: Y015
 
 @_typing.final
 class Contamination(_message.Message):
-    """What the data that the checkpoints learned from gives away of the eval set."""
+    """Which items of the eval set the data leaks that the checkpoints learned from."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -523,18 +523,18 @@ class Contamination(_message.Message):
     reason: _builtins.str
     """Why it was not."""
     item_count: _builtins.int
-    """Number of items given away."""
+    """Number of leaked items."""
     @_builtins.property
     def datasets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The datasets, `datasets/{dataset_id}@{version}`; their training splits count."""
 
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___GivenAwayItem]:
-        """The items given away, ordered by id, each with the first row that does so; at most 100, `item_count` of all."""
+        """The leaked items, ordered by id, each with the first row that does so; at most 100, `item_count` of all."""
 
     @_builtins.property
     def clean(self) -> Global___PairedDifference:
-        """The difference over the other items; unset where none or all were given away."""
+        """The difference over the other items; unset where none or all are leaked."""
 
     def __init__(
         self,
@@ -556,7 +556,7 @@ Global___Contamination: _TypeAlias = Contamination  # noqa: Y015
 
 @_typing.final
 class GivenAwayItem(_message.Message):
-    """An item of an eval set that a row of training data gives away."""
+    """An item of an eval set that a row of training data leaks."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -293,7 +293,7 @@ class Dataset(_message.Message):
 
     @_builtins.property
     def notices(self) -> _containers.RepeatedCompositeFieldContainer[Global___DatasetNotice]:
-        """What the build noticed about rows that it kept. Not part of the digest: it hangs on the eval sets that there were."""
+        """What the build noticed about rows that it kept. Not part of the digest: it depends on the eval sets that there were."""
 
     @_builtins.property
     def template_facts(self) -> Global___TemplateFacts:
@@ -491,7 +491,7 @@ class DatasetSpec(_message.Message):
 
     @_builtins.property
     def eval_sets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Traces that give away an item of one of these eval sets (`evalSets/{eval_set}`) are dropped."""
+        """Contaminated traces, which leak an item of one of these eval sets (`evalSets/{eval_set}`) are dropped."""
 
     @_builtins.property
     def deduplication(self) -> Global___Deduplication:
@@ -815,7 +815,7 @@ Global___DroppedRows: _TypeAlias = DroppedRows  # noqa: Y015
 
 @_typing.final
 class DatasetStatistics(_message.Message):
-    """Figures over all the rows of a dataset. Tokens are not among them: their number hangs on a tokenizer, and a dataset has none. A
+    """Figures over all the rows of a dataset. Tokens are not among them: their number depends on a tokenizer, and a dataset has none. A
     SupervisionAudit counts them for a base model.
     """
 
@@ -927,7 +927,7 @@ Global___TrainingExample: _TypeAlias = TrainingExample  # noqa: Y015
 
 @_typing.final
 class ContaminatedRow(_message.Message):
-    """A row of a dataset that gives away an item of an eval set."""
+    """A contaminated row of a dataset: it leaks an item of an eval set."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -395,11 +395,11 @@ class Decoding(_message.Message):
     batch_size: _builtins.int
     """Answers that are under way together, 1-256. Left out: 16."""
     temperature: _builtins.float
-    """0 takes the most probable token at each step. From 0.001 to 5: logits are divided by it and a token is drawn. Left out: 0."""
+    """0 takes the most probable token at each step. From 0.001 to 5: logits are divided by it and a token is sampled. Left out: 0."""
     top_p: _builtins.float
-    """Tokens are drawn from the most probable ones whose probabilities sum to this, 0.000001 to 1; needs a temperature. Left out: 1."""
+    """Tokens are sampled from the most probable ones whose probabilities sum to this, 0.000001 to 1; needs a temperature. Left out: 1."""
     seed: _builtins.int
-    """What is drawn depends on it, the prompt's tokens and the number of the sample, and on no other item; needs a temperature. Left out: 0."""
+    """What is sampled depends on it, the prompt's tokens and the number of the sample, and on no other item; needs a temperature. Left out: 0."""
     samples: _builtins.int
     """Answers of each item, 1-64; more than one needs a temperature. Left out: 1."""
     log_probabilities: _builtins.bool

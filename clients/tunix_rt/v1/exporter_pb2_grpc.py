@@ -147,7 +147,7 @@ class ExporterServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AuditContamination(self, request, context):
-        """Looks for rows of a complete dataset that give away items of an eval set, and streams them as they are found.
+        """Looks for rows of a complete dataset that leak items of an eval set, and streams them as they are found.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -49,7 +49,7 @@ class ExporterStub:
     ReadDroppedRows: _grpc.UnaryStreamMultiCallable[_exporter_pb2.ReadDroppedRowsRequest, _exporter_pb2.ReadDroppedRowsResponse]
     """Streams the report of a dataset's dropped rows: a header first, then chunks of JSON lines."""
     AuditContamination: _grpc.UnaryStreamMultiCallable[_exporter_pb2.AuditContaminationRequest, _exporter_pb2.AuditContaminationResponse]
-    """Looks for rows of a complete dataset that give away items of an eval set, and streams them as they are found."""
+    """Looks for rows of a complete dataset that leak items of an eval set, and streams them as they are found."""
     AuditSupervision: _grpc.UnaryStreamMultiCallable[_exporter_pb2.AuditSupervisionRequest, _exporter_pb2.AuditSupervisionResponse]
     """Counts what a model would learn of a complete dataset: streams progress, and last the audit. The same question returns the stored audit."""
     GetSupervisionAudit: _grpc.UnaryUnaryMultiCallable[_exporter_pb2.GetSupervisionAuditRequest, _dataset_pb2.SupervisionAudit]
@@ -77,7 +77,7 @@ class ExporterAsyncStub(ExporterStub):
     ReadDroppedRows: _aio.UnaryStreamMultiCallable[_exporter_pb2.ReadDroppedRowsRequest, _exporter_pb2.ReadDroppedRowsResponse]  # type: ignore[assignment]
     """Streams the report of a dataset's dropped rows: a header first, then chunks of JSON lines."""
     AuditContamination: _aio.UnaryStreamMultiCallable[_exporter_pb2.AuditContaminationRequest, _exporter_pb2.AuditContaminationResponse]  # type: ignore[assignment]
-    """Looks for rows of a complete dataset that give away items of an eval set, and streams them as they are found."""
+    """Looks for rows of a complete dataset that leak items of an eval set, and streams them as they are found."""
     AuditSupervision: _aio.UnaryStreamMultiCallable[_exporter_pb2.AuditSupervisionRequest, _exporter_pb2.AuditSupervisionResponse]  # type: ignore[assignment]
     """Counts what a model would learn of a complete dataset: streams progress, and last the audit. The same question returns the stored audit."""
     GetSupervisionAudit: _aio.UnaryUnaryMultiCallable[_exporter_pb2.GetSupervisionAuditRequest, _dataset_pb2.SupervisionAudit]  # type: ignore[assignment]
@@ -150,7 +150,7 @@ class ExporterServicer(metaclass=_abc_1.ABCMeta):
         request: _exporter_pb2.AuditContaminationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_exporter_pb2.AuditContaminationResponse], _abc.AsyncIterator[_exporter_pb2.AuditContaminationResponse]]:
-        """Looks for rows of a complete dataset that give away items of an eval set, and streams them as they are found."""
+        """Looks for rows of a complete dataset that leak items of an eval set, and streams them as they are found."""
 
     @_abc_1.abstractmethod
     def AuditSupervision(

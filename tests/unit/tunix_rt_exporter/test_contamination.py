@@ -1,4 +1,4 @@
-"""Which rows give away an item of an eval set, and which do not."""
+"""Which rows leak an item of an eval set, and which do not."""
 
 from __future__ import annotations
 
