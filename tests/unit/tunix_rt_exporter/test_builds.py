@@ -82,7 +82,7 @@ class World:
         self.upstream = Upstream()
         self.artifacts = ArtifactStore(folder / "artifacts")
         self.folder = folder / "builds"
-        builds = Builds(
+        self.builds = Builds(
             self.repository,
             traces=self.upstream,
             eval_sets=self.upstream,
@@ -91,8 +91,8 @@ class World:
             slots=1,
         )
         leases = SqlLeases(self.database, build_leases)
-        builds.remove_leftovers(leases)
-        self.engine = JobEngine(leases, [builds])
+        self.builds.remove_leftovers(leases)
+        self.engine = JobEngine(leases, [self.builds])
         self.engine.start()
 
     def create(self) -> Dataset:
@@ -198,6 +198,24 @@ def test_an_error_that_nobody_foresaw_names_the_build(world: World) -> None:
     assert (failure.code, failure.reason) == ("INTERNAL", "INTERNAL")
     assert failure.message == "internal error; the server's log says more"
     assert failure.metadata == {"build_id": build_id, "type": "ValueError"}
+
+
+def test_a_server_that_starts_deletes_what_others_left_but_not_what_they_work_with(world: World) -> None:
+    def other_server_starts() -> None:
+        leases = SqlLeases(world.database, build_leases)
+        world.builds.remove_leftovers(leases)
+        left.extend(path.name for path in world.folder.iterdir())
+
+    left: list[str] = []
+    for name in ("0190-of-a-killed-server.x", "0190-of-a-server-of-before"):
+        (world.folder / name).mkdir()
+        (world.folder / name / "rows").write_bytes(b"half")
+    world.upstream.between = other_server_starts
+    build_id = world.create().build_id
+    world.until(lambda: world.state().ended)
+    assert world.state() is JobState.SUCCEEDED
+    assert [name.partition(".")[0] for name in left] == [build_id]
+    assert not list(world.folder.iterdir())
 
 
 @pytest.mark.parametrize("failures", [2, 9])
