@@ -9,7 +9,6 @@ from typing import Any
 
 from tunix_rt import v1
 from tunix_rt_evaluator.comparisons.convert import (
-    comparison_draft,
     document_format,
     document_header,
     report_message,
@@ -119,8 +118,9 @@ class EvaluatorServicer(v1.EvaluatorServicer):
         self, request: v1.CompareEvaluationsRequest, context: Any
     ) -> v1.ComparisonReport:
         def call() -> v1.ComparisonReport:
-            draft = comparison_draft(request)
-            return report_message(self._comparisons.compare(draft))
+            bases = (request.base, *request.more_bases)
+            candidates = (request.candidate, *request.more_candidates)
+            return report_message(self._comparisons.compare(bases, candidates, request.waivers))
 
         return await run_blocking(call)
 

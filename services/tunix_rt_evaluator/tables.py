@@ -6,7 +6,7 @@ from typing import Final
 
 from sqlalchemy import Column, ForeignKey, Index, Integer, MetaData, String, Table
 
-from tunix_rt_kit.database import CanonicalJson, UtcDateTime, request_log_table
+from tunix_rt_kit.database import NAMING, CanonicalJson, UtcDateTime, request_log_table
 from tunix_rt_kit.jobs.leases import lease_table
 
 VERSION_TABLE: Final = "evaluator_version"
@@ -15,14 +15,7 @@ VERSION_TABLE: Final = "evaluator_version"
 _ItemId: Final = String(128).with_variant(String(128, collation="C"), "postgresql")
 _EvalSetId: Final = String(64).with_variant(String(64, collation="C"), "postgresql")
 
-metadata: Final = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
+metadata: Final = MetaData(naming_convention=NAMING)
 
 eval_sets: Final = Table(
     "eval_sets",

@@ -18,21 +18,14 @@ from sqlalchemy import (
     Text,
 )
 
-from tunix_rt_kit.database import CanonicalJson, UtcDateTime, request_log_table
+from tunix_rt_kit.database import NAMING, CanonicalJson, UtcDateTime, request_log_table
 
 VERSION_TABLE: Final = "trace_store_version"
 
 # SQLite keeps rows in the order of an INTEGER key, and of no other integer type.
 _Sequence: Final = BigInteger().with_variant(Integer, "sqlite")
 
-metadata: Final = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
+metadata: Final = MetaData(naming_convention=NAMING)
 
 commits: Final = Table(
     "trace_commits",

@@ -7,7 +7,6 @@ from typing import Final
 
 from tunix_rt import v1
 from tunix_rt_evaluator.comparisons.model import (
-    ComparisonDraft,
     ComparisonReport,
     Contamination,
     report_name,
@@ -43,15 +42,6 @@ _NOT_SHOWN: Final = (
 _LEAKED_ITEMS: Final = 100
 # Room for the rest of a report in a message of 4 MiB.
 _FLIP_BYTES: Final = 3 << 20
-
-
-def comparison_draft(request: v1.CompareEvaluationsRequest) -> ComparisonDraft:
-    """What a client wants compared, unchecked."""
-    return ComparisonDraft(
-        bases=(request.base, *request.more_bases),
-        candidates=(request.candidate, *request.more_candidates),
-        waivers=tuple(request.waivers),
-    )
 
 
 def report_page(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
@@ -242,15 +242,6 @@ class ComparisonReport(Value):
     create_time: datetime
     content: ComparisonContent | None
     documents: Mapping[str, StoredFile] = Field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class ComparisonDraft:
-    """What a caller wants compared, unchecked: names of evaluations on each side."""
-
-    bases: Sequence[str]
-    candidates: Sequence[str]
-    waivers: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

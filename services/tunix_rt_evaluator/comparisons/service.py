@@ -8,7 +8,6 @@ from typing import Final, Literal, Protocol
 from tunix_rt_evaluator.comparisons.model import (
     REPORT_NAME,
     ComparisonContent,
-    ComparisonDraft,
     ComparisonReport,
     Contamination,
     LeakedItem,
@@ -103,19 +102,27 @@ class ComparisonService:
         self._reports = reports
         self._training_data = training_data
 
-    def compare(self, draft: ComparisonDraft) -> ComparisonReport:
+    def compare(
+        self, base_names: Sequence[str], candidate_names: Sequence[str], waivers: Sequence[str]
+    ) -> ComparisonReport:
         """Compare finished evaluations; comparing again gives the same report.
+
+        Args:
+            base_names: the base, and further training seeds of it.
+            candidate_names: the candidate, and further training seeds of it.
+            waivers: differences that are let pass, by their reasons.
 
         Raises FailedPrecondition: EVALUATION_NOT_SUCCEEDED; COMPARISON_UNSOUND, which names each difference
         that was not waived; COMPARISON_EMPTY.
         """
-        waived = checked_waivers(draft.waivers)
-        bases, candidates = self._sides(draft)
+        waived = checked_waivers(waivers)
+        bases = self._side(base_names, "base", "more_bases")
+        candidates = self._side(candidate_names, "candidate", "more_candidates")
         runs = [
             Run.of(evaluation, self._evaluations.all_results(evaluation.id))
             for evaluation in (*bases, *candidates)
         ]
-        waivers = check_sound(runs, waived)
+        found = check_sound(runs, waived)
         identity = report_id(bases, candidates)
         if self._repository.report(identity) is None:
             contamination = self._contamination([*bases, *candidates])
@@ -126,7 +133,7 @@ class ComparisonService:
                     runs[: len(bases)],
                     runs[len(bases) :],
                     clusters=self._clusters(bases[0]),
-                    waivers=waivers,
+                    waivers=found,
                     contamination=contamination,
                     training=self._training(candidates[0]),
                 )
@@ -161,21 +168,15 @@ class ComparisonService:
             )
         return document, self._reports.chunks(document, offset)
 
-    def _sides(self, draft: ComparisonDraft) -> tuple[list[Evaluation], list[Evaluation]]:
-        sides = []
-        for side, field, more in (
-            (draft.bases, "base", "more_bases"),
-            (draft.candidates, "candidate", "more_candidates"),
-        ):
-            if len(side) > MAX_SEEDS:
-                raise _invalid(
-                    "TOO_MANY_SEEDS", more, f"holds {len(side) - 1}; at most {MAX_SEEDS - 1} would be right"
-                )
-            fields = [field, *(f"{more}[{index}]" for index in range(len(side) - 1))]
-            found = [self._succeeded(name, where) for name, where in zip(side, fields, strict=True)]
-            _check_seeds(found, fields)
-            sides.append(found)
-        return sides[0], sides[1]
+    def _side(self, names: Sequence[str], field: str, more: str) -> list[Evaluation]:
+        if len(names) > MAX_SEEDS:
+            raise _invalid(
+                "TOO_MANY_SEEDS", more, f"holds {len(names) - 1}; at most {MAX_SEEDS - 1} would be right"
+            )
+        fields = [field, *(f"{more}[{index}]" for index in range(len(names) - 1))]
+        found = [self._succeeded(name, where) for name, where in zip(names, fields, strict=True)]
+        _check_seeds(found, fields)
+        return found
 
     def _succeeded(self, name: str, field: str) -> Evaluation:
         evaluation = self._evaluations.get(parse_name(EVALUATION_NAME, name, field))

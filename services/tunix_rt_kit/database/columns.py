@@ -28,6 +28,14 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from tunix_rt_kit.artifacts.canonical import canonical_json
 
+NAMING: Final = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+"""How indexes and constraints are named, for ``MetaData(naming_convention=NAMING)``."""
+
 # With 9 columns well below the 32,766 values that a statement may have.
 _SQLITE_ROWS: Final = 500
 # BigInteger comes before Integer, which it derives from.

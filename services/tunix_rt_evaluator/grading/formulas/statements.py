@@ -17,25 +17,8 @@ _MATRICES: Final = frozenset(["matrix", "pmatrix", "bmatrix", "Bmatrix", "smallm
 _FULL_STOP: Final = re.compile(r"(?<!\.)\.(\s*(?:\$+|\\[)\]])?\s*)$")
 _PROSE: Final = re.compile(r"(?=.*[^\W\d_]{2})[^\W\d_]+(?:[\s,.'\u2019-]+[^\W\d_]+)*[.]?", re.DOTALL)
 _SEPARATORS: Final = frozenset((",", ";", "comma", "and", "or"))
-_CLOSERS: Final = frozenset(
-    (
-        ")",
-        "]",
-        "}",
-        "rset",
-        "rangle",
-        "end",
-        "&",
-        "row",
-        "rfloor",
-        "rceil",
-        "norm",
-        "|",
-        "over",
-        "choose",
-        "[",
-    )
-)
+_CLOSED_BY: Final = ") ] } rset rangle end & row rfloor rceil norm | over choose ["
+_CLOSERS: Final = frozenset(_CLOSED_BY.split())
 _RELATIONS: Final = frozenset(("=", "!=", "<", ">", "<=", ">=", "~", "equiv", "in"))
 _SIGNS: Final = frozenset(("+", "-", "=", "<", ">", "<=", ">=", ",", ":", "*", "/"))
 
