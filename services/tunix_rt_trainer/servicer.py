@@ -48,7 +48,7 @@ class TrainerServicer(v1.TrainerServicer):
 
     async def GetBaseModel(self, request: v1.GetBaseModelRequest, context: Any) -> v1.BaseModel:
         return await run_blocking(
-            lambda: models_convert.base_model_message(self._base_models.get_base_model(request.base_model))
+            lambda: models_convert.base_model_message(self._base_models.resolve(request.base_model))
         )
 
     async def CreateTrainingJob(self, request: v1.CreateTrainingJobRequest, context: Any) -> v1.TrainingJob:

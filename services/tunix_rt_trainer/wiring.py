@@ -13,9 +13,7 @@ from tunix_rt_kit.jobs.leases import SqlLeases
 from tunix_rt_kit.models.runtime import child_environment, code_revision
 from tunix_rt_kit.serving.main import BuiltService, opened_database
 from tunix_rt_kit.serving.server import ServiceRegistration
-from tunix_rt_trainer.base_models.catalog import HostBaseModels
 from tunix_rt_trainer.base_models.service import BaseModelService
-from tunix_rt_trainer.checkpoints.export import CheckpointExporter
 from tunix_rt_trainer.checkpoints.repository import SqlCheckpointRepository
 from tunix_rt_trainer.checkpoints.service import CheckpointService
 from tunix_rt_trainer.jobs.job_folders import JobFolders
@@ -33,11 +31,12 @@ FULL_NAME = "tunix_rt.v1.Trainer"
 def build(settings: TrainerSettings, stopping: asyncio.Event) -> BuiltService:
     """The trainer, not started yet; its watches end when ``stopping`` is set."""
     database = Database(settings.database)
-    repository, checkpoints = SqlJobRepository(database), SqlCheckpointRepository(database)
+    repository = SqlJobRepository(database)
     artifacts = ArtifactStore(settings.artifacts)
-    cache_dir = settings.data_dir.absolute() / "cache"
+    data_dir = settings.data_dir.absolute()
+    cache_dir = data_dir / "cache"
     folders = JobFolders(
-        settings.data_dir.absolute() / "training-jobs",
+        data_dir / "training-jobs",
         artifacts,
         models_dir=settings.models,
         cache_dir=cache_dir,
@@ -45,17 +44,15 @@ def build(settings: TrainerSettings, stopping: asyncio.Event) -> BuiltService:
         code_revision=code_revision(),
         metrics_to=settings.sinks,
     )
+    models = BaseModelService(settings.models, artifacts)
+    checkpoints = CheckpointService(
+        repository, SqlCheckpointRepository(database), artifacts, models, data_dir / "exports"
+    )
     training = Training(repository, checkpoints, folders, settings.slots)
     engine = JobEngine(SqlLeases(database, leases), [training])
     exporter = open_channel(settings.exporter_target)
-    models = HostBaseModels(settings.models, artifacts)
-    exports = CheckpointExporter(checkpoints, artifacts, models, settings.data_dir.absolute() / "exports")
-    servicer = TrainerServicer(
-        JobService(repository, ExporterDatasets(exporter), models, engine, folders.lines),
-        CheckpointService(repository, checkpoints, artifacts, exports),
-        BaseModelService(models),
-        stopping,
-    )
+    jobs = JobService(repository, ExporterDatasets(exporter), models, engine, folders.lines)
+    servicer = TrainerServicer(jobs, checkpoints, models, stopping)
 
     def start() -> None:
         settings.make_data_dir()

@@ -121,9 +121,9 @@ class WorkerProcess:
     def found(self) -> int | None:
         """The ``attempt`` in the spec of the child that runs in this folder, whichever server follows it;
         None if there is none. ``kill`` ends that child."""
-        attempt = self._attempt()
         self._adopted = self._recorded()
-        return None if self._adopted is None else attempt
+        # In this order: a child that is started meanwhile is not taken for the one of an earlier spec.
+        return None if self._adopted is None else self._attempt()
 
     @property
     def owned(self) -> bool:

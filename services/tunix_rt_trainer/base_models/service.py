@@ -1,38 +1,147 @@
-"""What the trainer does with base models."""
+"""What the trainer does with base models: those of this host, without a model library."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final, Protocol
 
+from tunix_rt_kit.artifacts import ArtifactStore
+from tunix_rt_kit.chat import ChatTemplate
+from tunix_rt_kit.errors import DomainError, FailedPrecondition
+from tunix_rt_kit.models.hf_folder import read_config
+from tunix_rt_kit.models.store import BaseModelInfo, ModelStore
+from tunix_rt_kit.models.tokenizer import load_tokenizer, read_tokenizer
 from tunix_rt_kit.serving.resources import Paging
-from tunix_rt_kit.values import Page
-from tunix_rt_trainer.base_models.model import BaseModelSummary
+from tunix_rt_kit.values import Page, StoredFile
+from tunix_rt_trainer.base_models.model import BaseModelShape, BaseModelSummary, Projection
+
+_LOG: Final = logging.getLogger(__name__)
+_TOKENIZER_FILE: Final = "tokenizer.json"
+_MATRIX: Final = 2
 
 
-class BaseModels(Protocol):
-    """The base models on this host, and those that can be fetched."""
+class Vocabulary(Protocol):
+    """The part of ``tunix_rt_kit.models.tokenizer.ModelTokenizer`` that is used."""
 
-    def list(self) -> Sequence[BaseModelSummary]:
-        """All of them."""
+    def token_id(self, token: str) -> int | None:
+        """The id of a token given as text."""
 
-    def resolve(self, base_model: str) -> BaseModelSummary:
-        """What a name means; raises NotFound(BASE_MODEL_UNKNOWN), FailedPrecondition."""
+
+def require_single_tokens(markers: Iterable[str], vocabulary: Vocabulary, base_model: str) -> None:
+    """Check that each text of a chat template that marks a turn is one token of the tokenizer.
+
+    Raises:
+        FailedPrecondition: CHAT_TEMPLATE_MISMATCH, naming the text and the base model.
+    """
+    for marker in markers:
+        if vocabulary.token_id(marker) is None:
+            raise FailedPrecondition(
+                f"the dataset's chat template marks turns with {marker!r}, which is not one token of "
+                f"{base_model}'s tokenizer; build it for this model: tunix-rt dataset build "
+                f"DATASET@NEW_VERSION --base-model {base_model}",
+                reason="CHAT_TEMPLATE_MISMATCH",
+                metadata={"base_model": base_model, "marker": marker},
+            )
 
 
 class BaseModelService:
-    """The use cases."""
+    """The base models of a ``ModelStore``, whose tokenizers are put into the artifact store."""
 
-    def __init__(self, models: BaseModels) -> None:
-        self._models = models
+    def __init__(self, models_dir: Path, artifacts: ArtifactStore) -> None:
+        self._store = ModelStore(models_dir)
+        self._artifacts = artifacts
+        self._special: dict[str, tuple[str, ...]] = {}
 
     def list_base_models(self, size: int, page_token: str) -> Page[BaseModelSummary]:
-        """One page, by id."""
+        """One page, by id, without what the tokenizer tells where the artifact store cannot take it."""
         paging = Paging(size, page_token, method="ListBaseModels")
-        models = sorted(self._models.list(), key=lambda model: model.id)
+        models = sorted(map(self._listed, self._store.list()), key=lambda model: model.id)
         rest = [model for model in models if model.id > (paging.after("id") or "")]
         return paging.page(rest[: paging.limit + 1], lambda model: {"id": model.id})
 
-    def get_base_model(self, base_model: str) -> BaseModelSummary:
-        """One base model; raises NotFound(BASE_MODEL_UNKNOWN), FailedPrecondition(BASE_MODEL_UNSUPPORTED)."""
-        return self._models.resolve(base_model)
+    def resolve(self, base_model: str) -> BaseModelSummary:
+        """What a name means.
+
+        Raises:
+            NotFound: BASE_MODEL_UNKNOWN.
+            FailedPrecondition: BASE_MODEL_UNSUPPORTED.
+            DomainError: its tokenizer cannot be put into the artifact store.
+        """
+        return self._summary(self._store.resolve(base_model))
+
+    def check_template(self, model: BaseModelSummary, turn_markers: Sequence[str]) -> None:
+        """Raises FailedPrecondition(CHAT_TEMPLATE_MISMATCH) for a marker that is not a token of the model.
+
+        One that is not on the host yet is let through: the worker checks it.
+        """
+        if model.available:
+            require_single_tokens(turn_markers, load_tokenizer(model.path), model.id)
+
+    def shape(self, model: BaseModelSummary) -> BaseModelShape:
+        """Its sizes; raises FailedPrecondition(BASE_MODEL_UNSUPPORTED)."""
+        config = read_config(Path(model.path))
+        projections = [
+            Projection(module=name.split(".")[-2], inputs=shape[1], outputs=shape[0])
+            for name, shape in config.tensor_shapes().items()
+            if len(shape) == _MATRIX and ".layers." in name
+        ]
+        return BaseModelShape(
+            parameter_count=config.parameter_count(),
+            vocab_size=config.vocab_size,
+            hidden_size=config.hidden_size,
+            num_layers=config.num_layers,
+            num_heads=config.num_heads,
+            projections=tuple(projections),
+        )
+
+    def _tokenizer_file(self, folder: Path) -> StoredFile:
+        """Raises DomainError if the artifact store cannot be written."""
+        path = folder / _TOKENIZER_FILE
+        digest = self._store.digest(path)
+        exists = self._artifacts.exists(digest)
+        stored = self._artifacts.stat(digest) if exists else self._artifacts.put_file(path)
+        return StoredFile(path=_TOKENIZER_FILE, size_bytes=stored.size, digest=stored.digest, uri=stored.uri)
+
+    def _listed(self, info: BaseModelInfo) -> BaseModelSummary:
+        try:
+            return self._summary(info)
+        except DomainError as error:
+            _LOG.warning("the tokenizer of %s is not known: %s", info.id, error)
+            return _summary(info, None, ())
+
+    def _summary(self, info: BaseModelInfo) -> BaseModelSummary:
+        if not info.pulled:
+            return _summary(info, None, ())
+        file = self._tokenizer_file(info.path)
+        if file.digest not in self._special:
+            tokenizer = read_tokenizer(info.path)
+            self._special[file.digest] = tuple(text for _, text in sorted(tokenizer.special_tokens.items()))
+        return _summary(info, file, self._special[file.digest])
+
+
+def _summary(
+    info: BaseModelInfo, tokenizer_file: StoredFile | None, special_tokens: tuple[str, ...]
+) -> BaseModelSummary:
+    fields, digest = None, ""
+    if info.chat_template and info.eos_token:
+        template = ChatTemplate.from_jinja(
+            info.chat_template, bos_token=info.bos_token or "", eos_token=info.eos_token
+        )
+        fields, digest = template.fields, template.digest
+    return BaseModelSummary(
+        id=info.id,
+        available=info.pulled,
+        family=info.family,
+        parameter_count=info.parameter_count if info.pulled else 0,
+        context_length=info.context_length,
+        license=info.license or "",
+        weights_digest=info.weights_digest or "",
+        tokenizer_digest=info.tokenizer_digest or "",
+        path=str(info.path),
+        tokenizer_file=tokenizer_file,
+        chat_template=fields,
+        chat_template_digest=digest,
+        special_tokens=special_tokens,
+    )

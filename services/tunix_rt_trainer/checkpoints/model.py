@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 from tunix_rt_kit.values import ChatTemplateFields, StoredFile, Value
 from tunix_rt_trainer.jobs.model import TrainingSpec
 
 ExportFormat = Literal["peft", "hugging_face"]
+
+METRICS_FILE: Final = "metrics.jsonl"
+LEDGER_FILE: Final = "ledger.jsonl"
+MANIFEST_FILE: Final = "manifest.json"
+RECORDS: Final = (METRICS_FILE, LEDGER_FILE)
+"""Files beside the weights that say how they came about."""
+
+
+def is_weights(path: str) -> bool:
+    """Whether a file of a checkpoint belongs to its weights."""
+    return path not in (*RECORDS, MANIFEST_FILE)
 
 
 class TrainingManifest(Value):

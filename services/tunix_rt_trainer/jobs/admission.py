@@ -120,9 +120,7 @@ def check_warmup(spec: TrainingSpec, findings: Mapping[str, SplitFindings]) -> N
     wrong.raise_if_any(SPEC_INVALID)
 
 
-def check_supervision(
-    spec: TrainingSpec, inputs: TrainingInput, findings: Mapping[str, SplitFindings]
-) -> None:
+def check_rows(spec: TrainingSpec, inputs: TrainingInput, findings: Mapping[str, SplitFindings]) -> None:
     """Refuse a dataset with rows that cannot be learned as they are, and name them.
 
     Raises:
@@ -179,17 +177,19 @@ def _check_length(spec: TrainingSpec, asked: Mapping[str, Any], wrong: Violation
 
 def _check_batch(spec: TrainingSpec, wrong: Violations) -> None:
     """How a batch is divided into microbatches, and those among devices."""
-    rows, parts, shared = spec.rows_per_batch, spec.gradient_accumulation_steps, spec.mesh.fsdp
+    rows, microbatches, shared = spec.rows_per_batch, spec.gradient_accumulation_steps, spec.mesh.fsdp
     divided = "spec.gradient_accumulation_steps"
     if wrong.names("spec.rows_per_batch", "spec.tokens_per_batch", divided):
         return
-    if not wrong.check(rows % parts == 0, divided, f"{parts} does not divide the {rows} rows of a batch"):
+    if not wrong.check(
+        rows % microbatches == 0, divided, f"{microbatches} does not divide the {rows} rows of a batch"
+    ):
         return
     if not wrong.names("spec.mesh"):
         wrong.check(
-            rows // parts % shared == 0,
+            rows // microbatches % shared == 0,
             "spec.mesh.fsdp",
-            f"{shared} does not divide the {rows // parts} rows that are computed at a time",
+            f"{shared} does not divide the {rows // microbatches} rows that are computed at a time",
         )
 
 

@@ -20,7 +20,7 @@ _FLOAT32: Final = 4
 # Of 4 bits a weight, and a float32 scale for each tile of 64.
 _NF4_BYTES: Final = 0.5 + _FLOAT32 / 64
 _ADAM_MOMENTS: Final = 2
-# Python, JAX and the compiled program, as the worker has them before its first array.
+# Python, JAX and the compiled functions, as the worker has them before its first array.
 _PROCESS_BYTES: Final = 700_000_000
 # Logits, their exponentials and their gradient live at the same time.
 _LOGIT_COPIES: Final = 3
@@ -33,7 +33,7 @@ def steps_per_epoch(rows_per_epoch: int, rows_per_batch: int) -> int:
 
 
 def step_count(spec: TrainingSpec, per_epoch: int) -> int:
-    """Optimizer steps: ``max_steps``, or those of ``epochs`` passes, a part of a step counted as a whole."""
+    """Optimizer steps: ``max_steps``, or those of ``epochs`` passes, a begun step counted as a whole."""
     if spec.max_steps is not None:
         return spec.max_steps
     # 0.1 passes of 30 steps are 3 steps, though 0.1 * 30 is a little more than 3.
@@ -88,8 +88,8 @@ def _memory(
 ) -> dict[str, int]:
     width = _BYTES[spec.dtype]
     projected = sum(entry.inputs * entry.outputs for entry in model.projections)
-    part_rows = -(-min(spec.rows_per_batch, rows) // spec.gradient_accumulation_steps)
-    tokens = part_rows * spec.max_length
+    microbatch_rows = -(-min(spec.rows_per_batch, rows) // spec.gradient_accumulation_steps)
+    tokens = microbatch_rows * spec.max_length
     base = {
         "lora": model.parameter_count * width,
         "qlora": int(projected * _NF4_BYTES) + (model.parameter_count - projected) * width,

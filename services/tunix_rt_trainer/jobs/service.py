@@ -13,10 +13,11 @@ from tunix_rt_kit.jobs.child_jobs import ChildJobStore
 from tunix_rt_kit.models.runtime import fast_dtype, on_gpu
 from tunix_rt_kit.serving.resources import Paging, format_name, new_id, parse_name
 from tunix_rt_kit.values import JobError, JobState, Page, RequestKey, StoredFile
-from tunix_rt_trainer.base_models.model import BaseModelShape, BaseModelSummary
+from tunix_rt_trainer.base_models.model import BaseModelSummary
+from tunix_rt_trainer.base_models.service import BaseModelService
 from tunix_rt_trainer.jobs.admission import (
     check_model,
-    check_supervision,
+    check_rows,
     check_validation,
     check_warmup,
     checked_spec,
@@ -69,22 +70,6 @@ class Datasets(Protocol):
         """What an audit tells of each split; raises DomainError."""
 
 
-class BaseModels(Protocol):
-    """The base models on this host, and those that can be fetched."""
-
-    def list(self) -> Sequence[BaseModelSummary]:
-        """All of them."""
-
-    def resolve(self, base_model: str) -> BaseModelSummary:
-        """What a name means; raises NotFound(BASE_MODEL_UNKNOWN), FailedPrecondition."""
-
-    def shape(self, model: BaseModelSummary) -> BaseModelShape:
-        """The sizes of a model that is on the host; raises FailedPrecondition."""
-
-    def check_template(self, model: BaseModelSummary, turn_markers: Sequence[str]) -> None:
-        """Raises FailedPrecondition(CHAT_TEMPLATE_MISMATCH) for a marker that is not a token of a model."""
-
-
 class LineReader(Protocol):
     """Reads on in the metrics and log lines of a job."""
 
@@ -103,7 +88,7 @@ class JobService:
         self,
         repository: JobRepository,
         datasets: Datasets,
-        models: BaseModels,
+        models: BaseModelService,
         engine: JobEngine,
         lines: Callable[[str], LineReader],
     ) -> None:
@@ -170,7 +155,7 @@ class JobService:
             # A model that is not on the host yet has no tokenizer to count with: then the worker checks.
             return inputs, {}
         findings = self._datasets.audit(spec.dataset, model.id, model.tokenizer_file, spec.max_length)
-        check_supervision(spec, inputs, findings)
+        check_rows(spec, inputs, findings)
         check_warmup(spec, findings)
         return inputs, findings
 

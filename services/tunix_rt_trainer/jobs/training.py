@@ -15,7 +15,7 @@ from tunix_rt_kit.jobs.engine import LIVE
 from tunix_rt_kit.jobs.events import AttemptFacts
 from tunix_rt_kit.models.runtime import OUT_OF_MEMORY
 from tunix_rt_kit.values import JobError, JobState
-from tunix_rt_trainer.checkpoints.service import CheckpointRepository
+from tunix_rt_trainer.checkpoints.service import CheckpointService
 from tunix_rt_trainer.jobs.job_folders import JobFolders
 from tunix_rt_trainer.jobs.model import JobUpdate, QueuedJob, StepMetrics, TrainingAttempt, TrainingJob
 from tunix_rt_trainer.jobs.refusals import advice, processes_killed_for_memory, rows_at_a_time
@@ -63,7 +63,7 @@ class Training(ChildJobs[TrainingFacts]):
 
     Args:
         store: where they are kept.
-        checkpoints: where it is kept what they leave.
+        checkpoints: takes what they leave.
         folders: of their child processes.
         slots: how many run at once.
     """
@@ -77,7 +77,7 @@ class Training(ChildJobs[TrainingFacts]):
     store: JobRepository
 
     def __init__(
-        self, store: JobRepository, checkpoints: CheckpointRepository, folders: JobFolders, slots: int
+        self, store: JobRepository, checkpoints: CheckpointService, folders: JobFolders, slots: int
     ) -> None:
         super().__init__(store, slots)
         self.checkpoints = checkpoints
@@ -142,12 +142,17 @@ class FollowedTraining(Attempt[TrainingFacts]):
             # What the system killed while this child lived was another process.
             self._killed_before = processes_killed_for_memory()
         more = super().collect()
-        waiting = self.facts.new_checkpoints
+        job, waiting = self._job, self.facts.new_checkpoints
         while waiting:
             written = waiting[0]
-            if not self._is_stored(written.step):
-                stored = self._kind.folders.store_checkpoint(self._queued, written.step, written.folder)
-                self._kind.checkpoints.add(stored, best=written.best)
+            self._kind.checkpoints.add(
+                self._kind.folders.path(job.id) / written.folder,
+                job.id,
+                written.step,
+                self._queued.inputs.chat_template,
+                best=written.best,
+                since=job.attempts[-1].start_time if job.attempts else None,
+            )
             waiting.pop(0)
         return more
 
@@ -195,12 +200,3 @@ class FollowedTraining(Attempt[TrainingFacts]):
         before, now = self._killed_before, processes_killed_for_memory()
         more = before is not None and now is not None and now > before
         return more and not self.killed_here and self.child.poll() == -signal.SIGKILL
-
-    def _is_stored(self, step: int) -> bool:
-        """Whether an earlier server stored the checkpoint of this attempt at ``step``."""
-        attempts = self._job.attempts
-        try:
-            stored = self._kind.checkpoints.get(self._job.id, step)
-        except NotFound:
-            return False
-        return bool(attempts) and stored.create_time >= attempts[-1].start_time

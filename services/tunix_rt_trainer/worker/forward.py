@@ -220,9 +220,9 @@ def _project(weights: Weights, lora_scale: float, name: str, x: jax.Array) -> ja
 
 
 def _normed(x: jax.Array, weight: jax.Array, epsilon: float) -> jax.Array:
-    wide = x.astype(jnp.float32)
-    scale = jax.lax.rsqrt((wide * wide).mean(-1, keepdims=True) + epsilon)
-    return (wide * scale * weight.astype(jnp.float32)).astype(x.dtype)
+    exact = x.astype(jnp.float32)
+    scale = jax.lax.rsqrt((exact * exact).mean(-1, keepdims=True) + epsilon)
+    return (exact * scale * weight.astype(jnp.float32)).astype(x.dtype)
 
 
 def _rotation(positions: jax.Array, config: ModelConfig) -> tuple[jax.Array, jax.Array]:

@@ -23,7 +23,7 @@ from tunix_rt_kit.models.export import Conversation
 from tunix_rt_kit.models.lora import save_adapter
 from tunix_rt_kit.models.pretrained import save_model
 from tunix_rt_kit.regular_files import read_json
-from tunix_rt_trainer.checkpoints.model import TrainingManifest
+from tunix_rt_trainer.checkpoints.model import LEDGER_FILE, MANIFEST_FILE, METRICS_FILE, TrainingManifest
 from tunix_rt_trainer.jobs.model import StepMetrics, WorkerSpec
 from tunix_rt_trainer.worker.reporter import Ledger, Reporter
 
@@ -171,9 +171,6 @@ def _step(folder: Path) -> int:
     return int(folder.name)
 
 
-METRICS_FILE: Final = "metrics.jsonl"
-LEDGER_FILE: Final = "ledger.jsonl"
-MANIFEST_FILE: Final = "manifest.json"
 _TIMED: Final = {"tokens_per_second", "supervised_tokens_per_second", "step_duration_s", "eta_s"}
 
 

@@ -12,7 +12,7 @@ import pytest
 from support.training_specs import SPEC, metrics
 from tunix_rt_kit.jobs import JobDir, Run, WorkerProcess
 from tunix_rt_kit.values import JobState
-from tunix_rt_trainer.checkpoints.service import CheckpointRepository
+from tunix_rt_trainer.checkpoints.service import CheckpointService
 from tunix_rt_trainer.jobs.job_folders import JobFolders
 from tunix_rt_trainer.jobs.model import JobUpdate, QueuedJob, TrainingAttempt, TrainingInput, TrainingJob
 from tunix_rt_trainer.jobs.service import JobRepository
@@ -52,7 +52,7 @@ def world(tmp_path: Path) -> tuple[Repository, FollowedTraining, JobDir]:
     )
     repository = Repository(job)
     kind = Training(
-        cast("JobRepository", repository), cast("CheckpointRepository", None), cast("JobFolders", None), 1
+        cast("JobRepository", repository), cast("CheckpointService", None), cast("JobFolders", None), 1
     )
     attempt = FollowedTraining(
         kind,
