@@ -72,8 +72,7 @@ class TrainingConfig(Section):
     max_steps: Int64 | None = None
     """Optimizer steps. At least 1; left out: as many as `epochs` takes."""
     rows_per_batch: Int32 | None = None
-    """Rows that one optimizer step learns from, 1-1,024. Left out: 8, or what `tokens_per_batch` makes of
-    it."""
+    """Rows that one optimizer step learns from, 1-1,024. Left out: 8, or as `tokens_per_batch` says."""
     max_length: Int32 | None = None
     """Tokens of a row, 16 up to the model's context length. Left out: 256. An example that is longer is
     refused by name."""
@@ -92,15 +91,16 @@ class TrainingConfig(Section):
     tokens_per_batch: Int32 | None = None
     """Tokens of a batch, padding included: a multiple of `max_length`. Not together with `rows_per_batch`."""
     gradient_accumulation_steps: Int32 | None = None
-    """Parts into which a batch is split so that fewer rows are in memory at a time; divides `rows_per_batch`.
-    The step is the one that the whole batch would take, whatever tokens each part has. Left out: 1."""
+    """Microbatches into which a batch is split, to hold fewer rows in memory at a time; divides
+    `rows_per_batch`. The step is the one that the whole batch would take, whatever tokens each microbatch
+    has. Left out: 1."""
     remat: Literal["none", "dots", "full"] | None = None
-    """What is kept for the backward pass."""
+    """What is kept for the backward pass; the rest is recomputed."""
     checkpoint_interval_steps: Int64 | None = None
-    """Save a checkpoint every this many steps, and at the end; 0: only at the end. An interrupted job goes on
+    """Save a checkpoint every this many steps, and at the end; 0: only at the end. An interrupted job resumes
     from the latest one. Left out: 50."""
     keep_best_checkpoint: bool = False
-    """Keep the checkpoint with the lowest validation loss too. Needs `validation_interval_steps` and a
+    """Also keep the checkpoint with the lowest validation loss. Needs `validation_interval_steps` and a
     validation split."""
     early_stopping: EarlyStoppingSettings | None = None
     """Unset: train to the last step. Needs `validation_interval_steps` and a validation split."""
@@ -114,7 +114,7 @@ class DecodingSettings(Section):
     max_new_tokens: Int32 | None = None
     """Most tokens of an answer, 1-8,192. Left out: 128."""
     batch_size: Int32 | None = None
-    """Answers that are under way together, 1-256. Left out: 16."""
+    """Answers that are generated together, 1-256. Left out: 16."""
     temperature: float | None = None
     """0 takes the most probable token at each step. From 0.001 to 5: logits are divided by it and a token is
     sampled. Left out: 0."""
@@ -122,8 +122,8 @@ class DecodingSettings(Section):
     """Tokens are sampled from the most probable ones whose probabilities sum to this, 0.000001 to 1; needs a
     temperature. Left out: 1."""
     seed: Int64 | None = None
-    """What is sampled depends on it, the prompt's tokens and the number of the sample, and on no other item;
-    needs a temperature. Left out: 0."""
+    """Seed of the sampling. A sample depends on it, on the prompt's tokens and on the sample's number, and on
+    no other item; needs a temperature. Left out: 0."""
     samples: Int32 | None = None
     """Answers of each item, 1-64; more than one needs a temperature. Left out: 1."""
     log_probabilities: bool | None = None

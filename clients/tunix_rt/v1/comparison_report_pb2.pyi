@@ -43,7 +43,7 @@ class ComparisonReport(_message.Message):
         VERDICT_NO_EVIDENCE: ComparisonReport._Verdict.ValueType  # 3
         """Neither was shown: the p-value is 0.05 or more."""
         VERDICT_INCONCLUSIVE: ComparisonReport._Verdict.ValueType  # 4
-        """The p-value is below 0.05, but the difference is gone or turned over the items that no training data leaks, or would
+        """The p-value is below 0.05, but the difference is gone or reversed over the items that no training data leaks, or would
         be had the items that failed, were not graded or are missing gone the other way; or the test over training seeds is not below 0.05.
         """
 
@@ -59,7 +59,7 @@ class ComparisonReport(_message.Message):
     VERDICT_NO_EVIDENCE: ComparisonReport.Verdict.ValueType  # 3
     """Neither was shown: the p-value is 0.05 or more."""
     VERDICT_INCONCLUSIVE: ComparisonReport.Verdict.ValueType  # 4
-    """The p-value is below 0.05, but the difference is gone or turned over the items that no training data leaks, or would
+    """The p-value is below 0.05, but the difference is gone or reversed over the items that no training data leaks, or would
     be had the items that failed, were not graded or are missing gone the other way; or the test over training seeds is not below 0.05.
     """
 
@@ -132,7 +132,7 @@ class ComparisonReport(_message.Message):
 
     @_builtins.property
     def waivers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Waiver]:
-        """What the sides differ in besides the model, as the caller let it pass."""
+        """What the sides differ in besides the model, as the caller allowed."""
 
     @_builtins.property
     def bounds(self) -> Global___OutcomeBounds:
@@ -140,7 +140,7 @@ class ComparisonReport(_message.Message):
 
     @_builtins.property
     def contamination(self) -> Global___Contamination:
-        """Whether the training data gave items away."""
+        """Whether the training data leaked items."""
 
     @_builtins.property
     def seeds(self) -> Global___SeedSummary:
@@ -413,7 +413,7 @@ Global___Flip: _TypeAlias = Flip  # noqa: Y015
 
 @_typing.final
 class Waiver(_message.Message):
-    """A difference between the sides, besides the model, that the caller let pass."""
+    """A difference between the sides, besides the model, that the caller allowed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -481,7 +481,7 @@ Global___OutcomeBounds: _TypeAlias = OutcomeBounds  # noqa: Y015
 
 @_typing.final
 class Contamination(_message.Message):
-    """Which items of the eval set the data leaks that the checkpoints learned from."""
+    """Which items of the eval set the checkpoints' training data leaks."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -534,7 +534,7 @@ class Contamination(_message.Message):
 
     @_builtins.property
     def clean(self) -> Global___PairedDifference:
-        """The difference over the other items; unset where none or all are leaked."""
+        """The difference over the other items; unset where none or all were leaked."""
 
     def __init__(
         self,

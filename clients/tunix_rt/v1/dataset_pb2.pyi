@@ -37,10 +37,10 @@ class _ModelAnswersEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ModelAns
     MODEL_ANSWERS_DROP: _ModelAnswers.ValueType  # 1
     """They are dropped, as "model_answer"."""
     MODEL_ANSWERS_KEEP: _ModelAnswers.ValueType  # 2
-    """They are rows like others. In datasets that were built before there was a choice, they are."""
+    """They are rows like others. Datasets of earlier versions, which had no such choice, keep them."""
 
 class ModelAnswers(_ModelAnswers, metaclass=_ModelAnswersEnumTypeWrapper):
-    """Whether traces that hold what a model answered in an evaluation become rows. They have the source "evaluation", or name an evaluation
+    """Whether traces that hold a model's answers of an evaluation become rows. They have the source "evaluation", or name an evaluation
     (`evaluations/...`) as `evaluation` in their metadata.
     """
 
@@ -49,7 +49,7 @@ MODEL_ANSWERS_UNSPECIFIED: ModelAnswers.ValueType  # 0
 MODEL_ANSWERS_DROP: ModelAnswers.ValueType  # 1
 """They are dropped, as "model_answer"."""
 MODEL_ANSWERS_KEEP: ModelAnswers.ValueType  # 2
-"""They are rows like others. In datasets that were built before there was a choice, they are."""
+"""They are rows like others. Datasets of earlier versions, which had no such choice, keep them."""
 Global___ModelAnswers: _TypeAlias = ModelAnswers  # noqa: Y015
 
 class _UnwritableRows:
@@ -293,11 +293,11 @@ class Dataset(_message.Message):
 
     @_builtins.property
     def notices(self) -> _containers.RepeatedCompositeFieldContainer[Global___DatasetNotice]:
-        """What the build noticed about rows that it kept. Not part of the digest: it depends on the eval sets that there were."""
+        """What the build noticed about rows that it kept. Not part of the digest, because it depends on the eval sets that existed."""
 
     @_builtins.property
     def template_facts(self) -> Global___TemplateFacts:
-        """What the build found out about its chat template. Not part of the digest. Unset in datasets that were built before there was such a thing."""
+        """What the build found out about its chat template. Not part of the digest. Unset in datasets of earlier versions."""
 
     def __init__(
         self,
@@ -352,7 +352,7 @@ class DatasetNotice(_message.Message):
         """No rows: the evaluator could not be asked for its eval sets, or only for some of them."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
-        """What is the matter with them."""
+        """What was noticed about them."""
 
     KIND_UNSPECIFIED: DatasetNotice.Kind.ValueType  # 0
     """Never sent."""
@@ -368,7 +368,7 @@ class DatasetNotice(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
     kind: Global___DatasetNotice.Kind.ValueType
-    """What is the matter."""
+    """What was noticed."""
     split: _builtins.str
     """The split that the rows are in; empty for KIND_EVAL_SETS_UNKNOWN."""
     reason: _builtins.str
@@ -472,7 +472,7 @@ class DatasetSpec(_message.Message):
     unwritable_rows: Global___UnwritableRows.ValueType
     """What becomes of rows that the chat template cannot write as they are."""
     model_answers: Global___ModelAnswers.ValueType
-    """Whether what models answered becomes rows."""
+    """Whether models' answers become rows."""
     @_builtins.property
     def filter(self) -> _trace_pb2.TraceFilter:
         """Which traces."""
@@ -491,7 +491,7 @@ class DatasetSpec(_message.Message):
 
     @_builtins.property
     def eval_sets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Contaminated traces, which leak an item of one of these eval sets (`evalSets/{eval_set}`) are dropped."""
+        """Contaminated traces, which leak an item of one of these eval sets (`evalSets/{eval_set}`), are dropped."""
 
     @_builtins.property
     def deduplication(self) -> Global___Deduplication:
@@ -1101,7 +1101,7 @@ class SplitSupervision(_message.Message):
 
     @_builtins.property
     def target_lost(self) -> Global___AuditedRows:
-        """Rows whose supervised tokens do not say the text of the response, but for how accents are composed, or whose response holds no reply."""
+        """Rows whose supervised tokens do not say the text of the response, except for how accents are composed, or whose response holds no reply."""
 
     @_builtins.property
     def special_token(self) -> Global___AuditedRows:

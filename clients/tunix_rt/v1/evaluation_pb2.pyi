@@ -220,7 +220,7 @@ Global___Evaluation: _TypeAlias = Evaluation  # noqa: Y015
 
 @_typing.final
 class Regrade(_message.Message):
-    """Where the answers of an evaluation come from that only graded them."""
+    """Where the answers come from, for an evaluation that only graded them."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -276,7 +276,7 @@ class EvaluationSpec(_message.Message):
     dtype: _training_job_pb2.Dtype.ValueType
     """Type of weights and activations. Left out: DTYPE_AUTO. Refused with an endpoint's model, which has its own."""
     fresh: _builtins.bool
-    """Generate every answer, also those that the evaluator has kept from an earlier evaluation with the same weights, prompts and decoding."""
+    """Generate every answer anew, even those that the evaluator has kept from an earlier evaluation with the same weights, prompts and decoding."""
     @_builtins.property
     def chat_template(self) -> _chat_template_pb2.ChatTemplate:
         """How prompts are rendered. Left out: the checkpoint's, or the base model's own. One that differs from the checkpoint's is refused, and any
@@ -393,13 +393,13 @@ class Decoding(_message.Message):
     max_new_tokens: _builtins.int
     """Most tokens of an answer, 1-8,192. Left out: 128."""
     batch_size: _builtins.int
-    """Answers that are under way together, 1-256. Left out: 16."""
+    """Answers that are generated together, 1-256. Left out: 16."""
     temperature: _builtins.float
     """0 takes the most probable token at each step. From 0.001 to 5: logits are divided by it and a token is sampled. Left out: 0."""
     top_p: _builtins.float
     """Tokens are sampled from the most probable ones whose probabilities sum to this, 0.000001 to 1; needs a temperature. Left out: 1."""
     seed: _builtins.int
-    """What is sampled depends on it, the prompt's tokens and the number of the sample, and on no other item; needs a temperature. Left out: 0."""
+    """Seed of the sampling. A sample depends on it, on the prompt's tokens and on the sample's number, and on no other item; needs a temperature. Left out: 0."""
     samples: _builtins.int
     """Answers of each item, 1-64; more than one needs a temperature. Left out: 1."""
     log_probabilities: _builtins.bool
@@ -480,13 +480,13 @@ class EvaluationSummary(_message.Message):
     tokens_per_second: _builtins.float
     """Tokens by the wall time in which they were generated; compilation, and what was kept from earlier evaluations, are left out."""
     failed_count: _builtins.int
-    """Items that no answer could be generated for; they count as wrong."""
+    """Items for which no answer could be generated; they count as wrong."""
     ungraded_count: _builtins.int
     """Answers that could not be graded, see `EvaluationResult.grade_error`; they count as wrong."""
     mean_score: _builtins.float
     """Mean of all items' scores. Differs from the accuracy only where a grader gives scores between 0 and 1, or where items have several samples."""
     cached_count: _builtins.int
-    """Items that all answers of were kept from an earlier evaluation."""
+    """Items whose answers were all kept from an earlier evaluation."""
     any_correct_count: _builtins.int
     """Items that at least one sample answered right."""
     worst_correct_count: _builtins.int

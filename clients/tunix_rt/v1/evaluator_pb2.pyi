@@ -356,7 +356,7 @@ class EvaluationItemFilter(_message.Message):
     category: _builtins.str
     """Only those of this category; the empty one holds the items without one."""
     finish_reason: _evaluation_pb2.FinishReason.ValueType
-    """Only those with an answer that stopped so."""
+    """Only those with an answer that stopped for this reason."""
     grader: _builtins.str
     """Only those of this kind of grader, such as "numeric"."""
     ungraded: _builtins.bool
@@ -485,7 +485,7 @@ class CompareEvaluationsRequest(_message.Message):
     """The evaluation compared, `evaluations/{evaluation}`."""
     @_builtins.property
     def waivers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Differences besides the model that are let pass, and stand on the report: "eval_set", "items", "prompt_tokens", "chat_template",
+        """Differences besides the model that are allowed, and noted on the report: "eval_set", "items", "prompt_tokens", "chat_template",
         "decoding", "dtype", "reasoning", "graders", "engine".
         """
 
@@ -604,7 +604,7 @@ class ReadComparisonReportRequest(_message.Message):
     format: Global___ReportFormat.ValueType
     """The kind of document."""
     offset: _builtins.int
-    """Bytes to leave out at the beginning, to go on with a download."""
+    """Bytes to skip at the beginning, to resume a download."""
     def __init__(
         self,
         *,

@@ -178,7 +178,7 @@ class EvaluatorServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RegradeEvaluation(self, request, context):
-        """Grades the answers of a finished evaluation again, without generating any, as an evaluation of its own that is put into a queue.
+        """Grades the answers of a finished evaluation again, without generating any, as an evaluation of its own, which is put into the queue.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -55,7 +55,7 @@ class EvaluatorStub:
     ListEvaluationItems: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.ListEvaluationItemsRequest, _evaluator_pb2.ListEvaluationItemsResponse]
     """Lists the item results of an evaluation a page at a time, ordered by item id."""
     RegradeEvaluation: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.RegradeEvaluationRequest, _evaluation_pb2.Evaluation]
-    """Grades the answers of a finished evaluation again, without generating any, as an evaluation of its own that is put into a queue."""
+    """Grades the answers of a finished evaluation again, without generating any, as an evaluation of its own, which is put into the queue."""
     CompareEvaluations: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.CompareEvaluationsRequest, _comparison_report_pb2.ComparisonReport]
     """Compares finished evaluations, one a side or several training seeds. Refused, every reason named, unless all answered the same questions in the
     same way, or the caller waives what differs.
@@ -91,7 +91,7 @@ class EvaluatorAsyncStub(EvaluatorStub):
     ListEvaluationItems: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.ListEvaluationItemsRequest, _evaluator_pb2.ListEvaluationItemsResponse]  # type: ignore[assignment]
     """Lists the item results of an evaluation a page at a time, ordered by item id."""
     RegradeEvaluation: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.RegradeEvaluationRequest, _evaluation_pb2.Evaluation]  # type: ignore[assignment]
-    """Grades the answers of a finished evaluation again, without generating any, as an evaluation of its own that is put into a queue."""
+    """Grades the answers of a finished evaluation again, without generating any, as an evaluation of its own, which is put into the queue."""
     CompareEvaluations: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.CompareEvaluationsRequest, _comparison_report_pb2.ComparisonReport]  # type: ignore[assignment]
     """Compares finished evaluations, one a side or several training seeds. Refused, every reason named, unless all answered the same questions in the
     same way, or the caller waives what differs.
@@ -184,7 +184,7 @@ class EvaluatorServicer(metaclass=_abc_1.ABCMeta):
         request: _evaluator_pb2.RegradeEvaluationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_evaluation_pb2.Evaluation, _abc.Awaitable[_evaluation_pb2.Evaluation]]:
-        """Grades the answers of a finished evaluation again, without generating any, as an evaluation of its own that is put into a queue."""
+        """Grades the answers of a finished evaluation again, without generating any, as an evaluation of its own, which is put into the queue."""
 
     @_abc_1.abstractmethod
     def CompareEvaluations(

@@ -186,7 +186,7 @@ class ReadDatasetRequest(_message.Message):
     format: _dataset_pb2.DatasetFormat.ValueType
     """The format."""
     offset: _builtins.int
-    """Bytes to leave out at the beginning, to go on with a download."""
+    """Bytes to skip at the beginning, to resume a download."""
     def __init__(
         self,
         *,
@@ -244,7 +244,7 @@ class ReadDroppedRowsRequest(_message.Message):
     name: _builtins.str
     """`datasets/{dataset_id}@{version}`."""
     offset: _builtins.int
-    """Bytes to leave out at the beginning, to go on with a download."""
+    """Bytes to skip at the beginning, to resume a download."""
     def __init__(
         self,
         *,
@@ -375,7 +375,7 @@ class AuditSupervisionRequest(_message.Message):
     """Most tokens of an example, 1 to 1,048,576. 0 means 256."""
     @_builtins.property
     def packing_lengths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Lengths for which the packing efficiency is told, at most 16, each 1 to 1,048,576. Empty means `max_length`."""
+        """Lengths for which to report the packing efficiency, at most 16, each 1 to 1,048,576. Empty means `max_length`."""
 
     @_builtins.property
     def tokenizer(self) -> _artifact_pb2.ArtifactFile:

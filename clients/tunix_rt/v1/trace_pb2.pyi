@@ -171,7 +171,7 @@ class TraceFilter(_message.Message):
     PROMPT_CONTAINS_FIELD_NUMBER: _builtins.int
     SCORES_FIELD_NUMBER: _builtins.int
     prompt_contains: _builtins.str
-    """Keep traces whose prompt holds this text, upper and lower case being the same. At most 1,000 characters."""
+    """Keep traces whose prompt contains this text; case does not matter. At most 1,000 characters."""
     @_builtins.property
     def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Keep traces whose source is one of these, at most 100. Empty: any source."""

@@ -262,7 +262,7 @@ class StreamTracesRequest(_message.Message):
     as_of: _builtins.int
     """The snapshot: a number from 1 to that of the newest commit. 0 means the newest."""
     after_sequence: _builtins.int
-    """Only traces with a greater `sequence`: that of the last trace which arrived, to go on where a stream broke off. 0 means all."""
+    """Only traces with a greater `sequence`: that of the last trace which arrived, to resume a stream that broke off. 0 means all."""
     @_builtins.property
     def filter(self) -> _trace_pb2.TraceFilter:
         """Which traces; all of them when left out."""

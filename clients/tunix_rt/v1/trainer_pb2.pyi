@@ -281,7 +281,7 @@ class WatchTrainingJobRequest(_message.Message):
     name: _builtins.str
     """`trainingJobs/{training_job}`."""
     after_event: _builtins.int
-    """Leave out metrics and log lines up to this event number, to go on with a watch."""
+    """Leave out metrics and log lines up to this event number, to resume a watch."""
     def __init__(
         self,
         *,
@@ -461,7 +461,7 @@ class ReadCheckpointFileRequest(_message.Message):
     path: _builtins.str
     """Path of the file as the checkpoint lists it."""
     offset: _builtins.int
-    """Bytes to leave out at the beginning, to go on with a download."""
+    """Bytes to skip at the beginning, to resume a download."""
     format: _checkpoint_pb2.CheckpointFormat.ValueType
     """Unset: the checkpoint's own files; else those that ExportCheckpoint made."""
     def __init__(

@@ -159,7 +159,7 @@ class TrainerServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResumeTrainingJob(self, request, context):
-        """Puts a failed or cancelled job into the queue again; it goes on from its latest checkpoint. A job that is queued
+        """Puts a failed or cancelled job into the queue again; it resumes from its latest checkpoint. A job that is queued
         or runs is returned as it is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

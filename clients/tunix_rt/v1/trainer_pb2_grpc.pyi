@@ -51,7 +51,7 @@ class TrainerStub:
     CancelTrainingJob: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.CancelTrainingJobRequest, _training_job_pb2.TrainingJob]
     """Asks a job to stop. A job that has ended is returned as it is."""
     ResumeTrainingJob: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ResumeTrainingJobRequest, _training_job_pb2.TrainingJob]
-    """Puts a failed or cancelled job into the queue again; it goes on from its latest checkpoint. A job that is queued
+    """Puts a failed or cancelled job into the queue again; it resumes from its latest checkpoint. A job that is queued
     or runs is returned as it is.
     """
     WatchTrainingJob: _grpc.UnaryStreamMultiCallable[_trainer_pb2.WatchTrainingJobRequest, _trainer_pb2.WatchTrainingJobResponse]
@@ -85,7 +85,7 @@ class TrainerAsyncStub(TrainerStub):
     CancelTrainingJob: _aio.UnaryUnaryMultiCallable[_trainer_pb2.CancelTrainingJobRequest, _training_job_pb2.TrainingJob]  # type: ignore[assignment]
     """Asks a job to stop. A job that has ended is returned as it is."""
     ResumeTrainingJob: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ResumeTrainingJobRequest, _training_job_pb2.TrainingJob]  # type: ignore[assignment]
-    """Puts a failed or cancelled job into the queue again; it goes on from its latest checkpoint. A job that is queued
+    """Puts a failed or cancelled job into the queue again; it resumes from its latest checkpoint. A job that is queued
     or runs is returned as it is.
     """
     WatchTrainingJob: _aio.UnaryStreamMultiCallable[_trainer_pb2.WatchTrainingJobRequest, _trainer_pb2.WatchTrainingJobResponse]  # type: ignore[assignment]
@@ -164,7 +164,7 @@ class TrainerServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_pb2.ResumeTrainingJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_training_job_pb2.TrainingJob, _abc.Awaitable[_training_job_pb2.TrainingJob]]:
-        """Puts a failed or cancelled job into the queue again; it goes on from its latest checkpoint. A job that is queued
+        """Puts a failed or cancelled job into the queue again; it resumes from its latest checkpoint. A job that is queued
         or runs is returned as it is.
         """
 

@@ -99,7 +99,7 @@ class _RematPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RematPoli
     """Only the input of each layer is kept."""
 
 class RematPolicy(_RematPolicy, metaclass=_RematPolicyEnumTypeWrapper):
-    """What of a layer's activations is kept for the backward pass; the rest is computed again. It changes memory and time."""
+    """What of a layer's activations is kept for the backward pass; the rest is recomputed. It changes memory and time."""
 
 REMAT_POLICY_UNSPECIFIED: RematPolicy.ValueType  # 0
 """Same as REMAT_POLICY_DOTS."""
@@ -290,7 +290,7 @@ class TrainingAttempt(_message.Message):
     number: _builtins.int
     """Counts the job's starts from 1."""
     resumed_from_step: _builtins.int
-    """The step whose saved state it went on from; 0: from the beginning."""
+    """The step whose saved state it resumed from; 0: from the beginning."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When it began."""
@@ -437,7 +437,7 @@ class TrainingSpec(_message.Message):
     max_steps: _builtins.int
     """Optimizer steps. At least 1; left out: as many as `epochs` takes."""
     rows_per_batch: _builtins.int
-    """Rows that one optimizer step learns from, 1-1,024. Left out: 8, or what `tokens_per_batch` makes of it."""
+    """Rows that one optimizer step learns from, 1-1,024. Left out: 8, or as `tokens_per_batch` says."""
     max_length: _builtins.int
     """Tokens of a row, 16 up to the model's context length. Left out: 256. An example that is longer is refused by name."""
     packing: _builtins.bool
@@ -455,17 +455,17 @@ class TrainingSpec(_message.Message):
     tokens_per_batch: _builtins.int
     """Tokens of a batch, padding included: a multiple of `max_length`. Not together with `rows_per_batch`."""
     gradient_accumulation_steps: _builtins.int
-    """Parts into which a batch is split so that fewer rows are in memory at a time; divides `rows_per_batch`. The step is
-    the one that the whole batch would take, whatever tokens each part has. Left out: 1.
+    """Microbatches into which a batch is split, to hold fewer rows in memory at a time; divides `rows_per_batch`. The step is
+    the one that the whole batch would take, whatever tokens each microbatch has. Left out: 1.
     """
     remat: Global___RematPolicy.ValueType
-    """What is kept for the backward pass."""
+    """What is kept for the backward pass; the rest is recomputed."""
     checkpoint_interval_steps: _builtins.int
-    """Save a checkpoint every this many steps, and at the end; 0: only at the end. An interrupted job goes on from the
+    """Save a checkpoint every this many steps, and at the end; 0: only at the end. An interrupted job resumes from the
     latest one. Left out: 50.
     """
     keep_best_checkpoint: _builtins.bool
-    """Keep the checkpoint with the lowest validation loss too. Needs `validation_interval_steps` and a validation split."""
+    """Also keep the checkpoint with the lowest validation loss. Needs `validation_interval_steps` and a validation split."""
     @_builtins.property
     def lora(self) -> Global___LoraConfig:
         """The adapter that is trained; must be left out with TUNING_METHOD_FULL."""
