@@ -10,9 +10,9 @@ from contextvars import ContextVar
 from typing import Any
 
 import psycopg
-from alembic import command, context
+from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, MetaData, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -178,17 +178,19 @@ class Database:
         if caller is not None:
             caller.bind()
 
-    def upgrade(self, script_location: str, version_table: str, revision: str = "head") -> None:
+    def upgrade(self, scripts: str, version_table: str, revision: str = "head") -> None:
         """Bring the schema to ``revision`` in one transaction; servers that start at once take turns.
 
         Args:
-            script_location: folder of the Alembic scripts, as ``package:folder``.
-            version_table: the table of the applied revision, one per service; its ``env.py`` names it too.
+            scripts: folder of the Alembic scripts, as ``package:folder``.
+            version_table: the table of the applied revision, one per service, so that services may share a
+                database.
             revision: the target.
         """
         config = Config()
-        config.set_main_option("script_location", script_location.replace("%", "%%"))
-        config.set_main_option("path_separator", "os")
+        config.set_main_option("script_location", "tunix_rt_kit:database")
+        config.set_main_option("version_locations", scripts.replace("%", "%%"))
+        config.set_main_option("path_separator", "newline")
         with (
             _migrating,
             translated(self.where),
@@ -199,7 +201,7 @@ class Database:
         ):
             if self.dialect == "postgresql":
                 _advisory_lock(connection, f"migrate {version_table}")
-            config.attributes["connection"] = connection
+            config.attributes |= {"connection": connection, "version_table": version_table}
             command.upgrade(config, revision)
             self._check_foreign_keys(connection)
 
@@ -336,26 +338,3 @@ def _foreign_keys_off(connection: Connection) -> Iterator[None]:
         yield
     finally:
         driver.execute("PRAGMA foreign_keys = ON")
-
-
-def run(metadata: MetaData, version_table: str) -> None:
-    """What every service's Alembic ``env.py`` does: migrate on the connection of ``Database.upgrade``.
-
-    Args:
-        metadata: the service's tables, for comparison when a new revision is written.
-        version_table: the table of the applied revision, one per service, so that services may share a
-            database.
-
-    Raises TypeError if Alembic was started in another way.
-    """
-    connection = context.config.attributes.get("connection")
-    if not isinstance(connection, Connection):
-        raise TypeError("migrations run through tunix_rt_kit.database.Database.upgrade only")
-    context.configure(
-        connection=connection,
-        target_metadata=metadata,
-        version_table=version_table,
-        render_as_batch=connection.dialect.name == "sqlite",
-    )
-    with context.begin_transaction():
-        context.run_migrations()

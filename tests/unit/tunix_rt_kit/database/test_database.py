@@ -190,12 +190,7 @@ def test_a_malformed_request_id_is_named(bad: str) -> None:
 
 
 SCRIPTS = {
-    "env.py": """
-from sqlalchemy import MetaData
-from tunix_rt_kit.database import engine as alembic_env
-alembic_env.run(MetaData(), "test_revision")
-""",
-    "versions/0001_first.py": """
+    "0001_first.py": """
 import sqlalchemy as sa
 from alembic import op
 revision, down_revision = "0001", None
@@ -205,7 +200,7 @@ def upgrade():
     op.create_table("children", sa.Column("id", sa.Integer, primary_key=True),
                     sa.Column("parent", sa.Integer, reference, nullable=False))
 """,
-    "versions/0002_second.py": """
+    "0002_second.py": """
 import sqlalchemy as sa
 from alembic import op
 revision, down_revision = "0002", "0001"
@@ -244,8 +239,8 @@ def test_migrations_bring_a_database_with_data_up_to_date(database_url: str, scr
 
 
 def test_a_failing_migration_leaves_the_database_as_it_was(database_url: str, scripts: Path) -> None:
-    broken = SCRIPTS["versions/0002_second.py"] + "    op.execute('SELECT no_such_function()')\n"
-    (scripts / "versions/0002_second.py").write_text(broken)
+    broken = SCRIPTS["0002_second.py"] + "    op.execute('SELECT no_such_function()')\n"
+    (scripts / "0002_second.py").write_text(broken)
     database = Database(database_url)
     with pytest.raises(Exception, match="no_such_function"):
         database.upgrade(str(scripts), "test_revision")

@@ -1,6 +1,0 @@
-"""Run by Alembic."""
-
-from tunix_rt_kit.database import engine as alembic_env
-from tunix_rt_trace_store.tables import VERSION_TABLE, metadata
-
-alembic_env.run(metadata, VERSION_TABLE)
