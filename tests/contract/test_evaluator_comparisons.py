@@ -36,7 +36,7 @@ TWELVE = [
 
 
 class FakeExporter(v1.ExporterServicer):
-    """Says of every dataset that ``rows`` give items away."""
+    """Says of every dataset that ``rows`` leak items."""
 
     def __init__(self) -> None:
         self.rows: list[v1.ContaminatedRow] = []
@@ -227,7 +227,7 @@ async def test_one_seed_twice_is_refused(evaluator: Any, checkpoints: list[str])
 # Contamination
 
 
-async def test_items_that_the_training_split_gives_away_are_left_out_of_a_second_result(
+async def test_items_that_the_training_split_leaks_are_left_out_of_a_second_result(
     evaluator: Any, checkpoints: list[str], exporter: FakeExporter
 ) -> None:
     gained = [item(number, "no", f"Answer: {number}") for number in range(12)]

@@ -273,7 +273,7 @@ def test_answers_that_were_cut_are_bounded_apart_and_count_as_what_they_are() ->
     )
 
 
-def given_away(numbers: Iterable[int]) -> Contamination:
+def leaked(numbers: Iterable[int]) -> Contamination:
     return Contamination(
         state="LOOKED_UP",
         datasets=("datasets/d@1",),
@@ -284,24 +284,24 @@ def given_away(numbers: Iterable[int]) -> Contamination:
     )
 
 
-def test_the_result_is_repeated_over_the_items_that_were_not_given_away() -> None:
+def test_the_result_is_repeated_over_the_items_that_were_not_leaked() -> None:
     before, after = base(many(never)), tuned(many(lambda number: number < 20, "tuned"))
-    content = compared([before], [after], contamination=given_away(range(10)))
+    content = compared([before], [after], contamination=leaked(range(10)))
     assert content.contamination is not None
     assert content.contamination.clean is not None
     assert content.contamination.clean.base.item_count == 50
     assert content.contamination.clean.gained_count == 10
     assert content.verdict == "IMPROVED"
-    all_gone = compared([before], [after], contamination=given_away(range(20)))
+    all_gone = compared([before], [after], contamination=leaked(range(20)))
     assert all_gone.verdict == "INCONCLUSIVE"
     assert "20 items away" in all_gone.verdict_reasons[0]
-    nothing_left = compared([before], [after], contamination=given_away(range(60)))
+    nothing_left = compared([before], [after], contamination=leaked(range(60)))
     assert nothing_left.verdict == "INCONCLUSIVE"
     assert nothing_left.verdict_reasons == ("the training data gives every item away",)
 
 
-def test_items_that_were_not_compared_are_not_counted_as_given_away() -> None:
-    content = compared([base()], [tuned()], contamination=given_away([5, 500]))
+def test_items_that_were_not_compared_are_not_counted_as_leaked() -> None:
+    content = compared([base()], [tuned()], contamination=leaked([5, 500]))
     assert content.contamination is not None
     assert [entry.item_id for entry in content.contamination.items] == ["item-005"]
 
@@ -309,10 +309,10 @@ def test_items_that_were_not_compared_are_not_counted_as_given_away() -> None:
 # Several samples of each item
 
 
-DRAWN = Decoding(temperature=0.7, samples=4)
+SAMPLED = Decoding(temperature=0.7, samples=4)
 
 
-def drawn(right: Callable[[int], int], count: int = 40) -> list[ItemResult]:
+def of_samples(right: Callable[[int], int], count: int = 40) -> list[ItemResult]:
     """Results of items of whose four samples so many are right."""
     return [
         sampled(item, number, right=right(number), samples=4) for number, item in enumerate(some_items(count))
@@ -320,8 +320,8 @@ def drawn(right: Callable[[int], int], count: int = 40) -> list[ItemResult]:
 
 
 def test_the_share_of_right_samples_is_what_an_item_counts() -> None:
-    before, after = drawn(lambda number: number % 3), drawn(lambda number: number % 3 + 1)
-    content = compared([base(before, decoding=DRAWN)], [tuned(after, decoding=DRAWN)])
+    before, after = of_samples(lambda number: number % 3), of_samples(lambda number: number % 3 + 1)
+    content = compared([base(before, decoding=SAMPLED)], [tuned(after, decoding=SAMPLED)])
     overall = content.overall
     shares = [number % 3 / 4 for number in range(40)]
     assert overall.base.accuracy == pytest.approx(np.mean(shares))
@@ -338,19 +338,19 @@ def test_the_share_of_right_samples_is_what_an_item_counts() -> None:
 
 def test_what_samples_show_is_not_what_their_majority_shows() -> None:
     # By majority nothing changes; the candidate is right three times as often all the same.
-    before, after = drawn(lambda _: 0), drawn(lambda _: 2)
-    content = compared([base(before, decoding=DRAWN)], [tuned(after, decoding=DRAWN)])
+    before, after = of_samples(lambda _: 0), of_samples(lambda _: 2)
+    content = compared([base(before, decoding=SAMPLED)], [tuned(after, decoding=SAMPLED)])
     assert not content.flips
     assert content.verdict == "IMPROVED"
 
 
 def test_samples_that_were_cut_or_not_graded_are_bounded_one_by_one() -> None:
-    before, after = drawn(lambda _: 2), drawn(lambda _: 2)
+    before, after = of_samples(lambda _: 2), of_samples(lambda _: 2)
     cut = after[0].generation.more[0].model_copy(update={"finish_reason": "length"})
     after[0] = changed(after[0], more=(cut, *after[0].generation.more[1:]))
     lost = after[1].verdicts[0].model_copy(update={"error": "the judge is not there"})
     after[1] = after[1].model_copy(update={"verdicts": (lost, *after[1].verdicts[1:])})
-    bounds = compared([base(before, decoding=DRAWN)], [tuned(after, decoding=DRAWN)]).bounds
+    bounds = compared([base(before, decoding=SAMPLED)], [tuned(after, decoding=SAMPLED)]).bounds
     assert bounds is not None
     assert (bounds.unsettled_count, bounds.truncated_count) == (1, 1)
     # One of 160 answers each; both are wrong as they stand.
@@ -359,10 +359,10 @@ def test_samples_that_were_cut_or_not_graded_are_bounded_one_by_one() -> None:
 
 
 def test_an_item_that_failed_is_wrong_in_every_sample() -> None:
-    before, after = drawn(lambda _: 4), drawn(lambda _: 4)
+    before, after = of_samples(lambda _: 4), of_samples(lambda _: 4)
     failed = sampled(some_items(1)[0], 0, right=0, samples=1)
     after[0] = changed(failed, finish_reason="failed", output="")
-    content = compared([base(before, decoding=DRAWN)], [tuned(after, decoding=DRAWN)])
+    content = compared([base(before, decoding=SAMPLED)], [tuned(after, decoding=SAMPLED)])
     assert (content.overall.candidate.correct_count, content.overall.candidate.item_count) == (156, 160)
     assert content.overall.difference == pytest.approx(-1 / 40)
     assert content.bounds is not None
@@ -370,19 +370,19 @@ def test_an_item_that_failed_is_wrong_in_every_sample() -> None:
 
 
 def test_seeds_of_samples_have_an_accuracy_each() -> None:
-    seeds = [tuned(drawn(lambda _, n=n: n), decoding=DRAWN) for n in (1, 2, 4)]  # type: ignore[misc]
-    content = compared([base(drawn(lambda _: 0), decoding=DRAWN)], seeds)
+    seeds = [tuned(of_samples(lambda _, n=n: n), decoding=SAMPLED) for n in (1, 2, 4)]  # type: ignore[misc]
+    content = compared([base(of_samples(lambda _: 0), decoding=SAMPLED)], seeds)
     assert content.seeds is not None
     assert content.seeds.candidate == (0.25, 0.5, 1.0)
     assert content.overall.candidate.item_count == 3 * 160
 
 
-def test_how_answers_are_drawn_is_part_of_the_question_and_what_is_kept_of_them_is_not() -> None:
-    other = DRAWN.model_copy(update={"seed": 1, "temperature": 1.0, "log_probabilities": True})
-    error = unsound(base(decoding=DRAWN), tuned(decoding=other))
+def test_how_answers_are_sampled_is_part_of_the_question_and_what_is_kept_of_them_is_not() -> None:
+    other = SAMPLED.model_copy(update={"seed": 1, "temperature": 1.0, "log_probabilities": True})
+    error = unsound(base(decoding=SAMPLED), tuned(decoding=other))
     assert [violation.field for violation in error.violations] == ["decoding.temperature", "decoding.seed"]
-    same = DRAWN.model_copy(update={"log_probabilities": True})
-    assert check_sound([base(decoding=DRAWN), tuned(decoding=same, fresh=True)]) == ()
+    same = SAMPLED.model_copy(update={"log_probabilities": True})
+    assert check_sound([base(decoding=SAMPLED), tuned(decoding=same, fresh=True)]) == ()
 
 
 def resting(results: Sequence[ItemResult], unmarked: int) -> list[ItemResult]:

@@ -213,7 +213,7 @@ def test_the_permutation_test_is_that_of_all_signs_of_whole_clusters() -> None:
     assert permutation_p(values, cluster_numbers(names)) == pytest.approx(as_far / len(signs))
 
 
-def test_drawn_permutations_are_the_same_each_time_and_near_the_exact_test() -> None:
+def test_sampled_permutations_are_the_same_each_time_and_near_the_exact_test() -> None:
     values = np.array([1.0] * 30 + [-1.0] * 14 + [0.0] * 56)
     groups = cluster_numbers([""] * 100)
     assert permutation_p(values, groups) == permutation_p(values, groups)

@@ -276,7 +276,7 @@ def digests(content: ComparisonContent) -> set[str]:
 
 
 @pytest.mark.parametrize("kind", ["markdown", "html"])
-def test_a_report_on_samples_says_how_they_were_drawn_and_shows_one_that_stands_for_its_item(
+def test_a_report_on_samples_says_how_they_were_sampled_and_shows_one_that_stands_for_its_item(
     kind: str,
 ) -> None:
     decoding = Decoding(temperature=0.7, top_p=0.95, samples=4, seed=3)

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 
 import mpmath
 from mpmath.libmp import NoConvergence
+from sympy import integer_nthroot
 
 from tunix_rt_evaluator.grading.formulas.tree import Call, Constant, Node, Number, Symbol
 
@@ -24,7 +25,6 @@ MAX_BITS: Final = 60_000
 _MAX_FACTORIAL: Final = 4_000
 _MAX_GAMMA_BITS: Final = 1_024  # more take seconds
 _MAX_DETERMINANT: Final = 25
-_SQUARE: Final = 2
 # By the name that mpmath gives them.
 _TRIGONOMETRIC: Final = {
     **{name: name for name in ["sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "coth"]},
@@ -330,22 +330,5 @@ def _whole(value: Value) -> int:
 
 def _exact_root(radicand: Fraction, degree: int) -> Fraction | None:
     """The root of a number that is not negative, where it is rational."""
-    parts = []
-    for whole in (radicand.numerator, radicand.denominator):
-        root = math.isqrt(whole) if degree == _SQUARE else _whole_root(whole, degree)
-        if root**degree != whole:
-            return None
-        parts.append(root)
-    return Fraction(*parts)
-
-
-def _whole_root(whole: int, degree: int) -> int:
-    """The whole part of a root."""
-    if whole <= 1 or degree == 1:
-        return whole
-    if degree >= whole.bit_length():
-        return 1
-    root = 1 << -(-whole.bit_length() // degree)
-    while (better := ((degree - 1) * root + whole // root ** (degree - 1)) // degree) < root:
-        root = better
-    return root
+    roots = [integer_nthroot(whole, degree) for whole in (radicand.numerator, radicand.denominator)]
+    return Fraction(*(root for root, _ in roots)) if all(exact for _, exact in roots) else None
