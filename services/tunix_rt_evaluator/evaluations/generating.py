@@ -20,9 +20,8 @@ from tunix_rt_evaluator.grading.reasoning.split import Splitter
 from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.jobs import JobInterrupted, Run, WorkerProcess
-from tunix_rt_kit.jobs.child_jobs import Attempt, ChildJobs, Launcher
+from tunix_rt_kit.jobs.child_jobs import Attempt, AttemptFacts, ChildJobs, Launcher
 from tunix_rt_kit.jobs.engine import LIVE
-from tunix_rt_kit.jobs.events import AttemptFacts
 from tunix_rt_kit.jobs.run import JobFailed
 from tunix_rt_kit.serving.logging import get_logger
 from tunix_rt_kit.values import JobError, JobState

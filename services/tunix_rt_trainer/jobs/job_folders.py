@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.artifacts.store import storage_error
-from tunix_rt_kit.jobs import WorkerProcess
-from tunix_rt_kit.jobs.child_jobs import Launcher
+from tunix_rt_kit.jobs import WorkerProcess, files
+from tunix_rt_kit.jobs.child_jobs import Launcher, event_fields
 from tunix_rt_kit.jobs.environment import Group, passed_on
-from tunix_rt_kit.jobs.events import event_fields
 from tunix_rt_kit.models.pull import pulling_environment
 from tunix_rt_trainer.jobs.model import JobLine, MetricsSink, QueuedJob, StepMetrics, WorkerSpec
 from tunix_rt_trainer.jobs.service import job_name
@@ -67,11 +67,13 @@ class JobFolders:
 
     def left(self) -> Iterator[tuple[str, int, WorkerProcess]]:
         """The children that run, whichever server follows them: job, attempt and process of each."""
-        for folder in sorted(self._root.glob("*")):
-            process = self.process(folder.name)
-            attempt = process.found()
-            if attempt is not None:
-                yield folder.name, attempt, process
+        for record in sorted(self._root.glob(f"*/{files.PID}")):
+            process = self.process(record.parent.name)
+            # One folder that somebody damaged keeps no server from its start.
+            with suppress(OSError, ValueError, LookupError):
+                attempt = process.found()
+                if attempt is not None:
+                    yield record.parent.name, attempt, process
 
     def start(self, child: Launcher, queued: QueuedJob) -> None:
         """Put a job's data into its folder and start its child.

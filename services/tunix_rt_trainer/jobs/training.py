@@ -10,9 +10,8 @@ from typing import Any
 
 from tunix_rt_kit.errors import NotFound
 from tunix_rt_kit.jobs import Run
-from tunix_rt_kit.jobs.child_jobs import Attempt, ChildJobs, Launcher
+from tunix_rt_kit.jobs.child_jobs import Attempt, AttemptFacts, ChildJobs, Launcher
 from tunix_rt_kit.jobs.engine import LIVE
-from tunix_rt_kit.jobs.events import AttemptFacts
 from tunix_rt_kit.models.runtime import OUT_OF_MEMORY
 from tunix_rt_kit.values import JobError, JobState
 from tunix_rt_trainer.checkpoints.service import CheckpointService

@@ -18,8 +18,7 @@ from support.fake_jobs import Jobs
 from tunix_rt_kit.database import Database
 from tunix_rt_kit.errors import FailedPrecondition, Unavailable
 from tunix_rt_kit.jobs import JobEngine, Run
-from tunix_rt_kit.jobs.child_jobs import Attempt, ChildJobs, Launcher
-from tunix_rt_kit.jobs.events import AttemptFacts
+from tunix_rt_kit.jobs.child_jobs import Attempt, AttemptFacts, ChildJobs, Launcher
 from tunix_rt_kit.jobs.leases import SqlLeases
 from tunix_rt_kit.jobs.process import KILLED, STOPPED
 from tunix_rt_kit.values import JobState
