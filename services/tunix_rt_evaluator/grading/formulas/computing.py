@@ -1,4 +1,4 @@
-"""Computes what a tree stands for: exactly where it is rational, else to as many digits as are asked for."""
+"""Computes the value of a tree: exactly if it is rational, else to the precision that is asked for."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _ZERO_AT_ZERO: Final = frozenset(("sin", "tan", "arcsin", "arctan", "sinh", "tan
 
 
 class Undefined(ArithmeticError):
-    """There is no such number, as of 1/0."""
+    """An expression has no value, such as 1/0."""
 
 
 class TooLarge(ArithmeticError):
@@ -55,11 +55,12 @@ class TooLarge(ArithmeticError):
 class Computer:
     """Computes trees with ``bits`` of precision.
 
-    ``largest`` and ``smallest`` are the exponents of 2 of what occurred on the way: rounding errors are as
-    large as the largest number makes them.
+    ``largest`` and ``smallest`` are the exponents of 2 of the numbers that occurred; the largest one
+    decides how large rounding errors are.
 
     Args:
-        values: what each symbol is.
+        bits: precision of what is not rational.
+        values: the value of each symbol.
     """
 
     def __init__(self, bits: int, values: Mapping[str, Value]) -> None:
@@ -78,15 +79,17 @@ class Computer:
             raise TooLarge from None
 
     def near(self, left: Value, right: Value) -> bool:
-        """Whether two values differ by no more than rounding can explain."""
+        """Whether two values are equal up to rounding errors."""
         if _exact(left, right):
             return bool(left == right)
         difference = abs(self._number(left) - self._number(right))
         return bool(difference <= self._context.ldexp(1, self.largest - self._context.prec // 2))
 
     def order(self, left: Value, right: Value) -> int:
-        """-1, 0 or 1 as ``left`` is less than, equal to or greater than ``right``; raises Undefined for what
-        is not real."""
+        """-1, 0 or 1 if ``left`` is less than, equal to or greater than ``right``.
+
+        Raises Undefined if one is not real.
+        """
         if self.near(left, right):
             return 0
         return -1 if self._of_both(operator.lt, self._real(left), self._real(right)) else 1

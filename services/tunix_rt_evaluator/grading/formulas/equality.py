@@ -26,7 +26,7 @@ _SYMMETRIC: Final = frozenset(("=", "!=", "equiv"))
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """What ``name = value`` says: a value, and what has it."""
+    """A statement such as ``name = value``."""
 
     name: tree.Node
     value: Meaning
@@ -34,7 +34,7 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """Several values in no order, as of an equation with several solutions."""
+    """Several values in no order, such as the solutions of an equation."""
 
     items: tuple[Meaning, ...]
 
@@ -43,7 +43,7 @@ Meaning: TypeAlias = tree.Node | Named | Values
 
 
 def meaning(node: tree.Node) -> Meaning:
-    """What a tree means; raises Unreadable where both signs stand in it in more ways than one."""
+    """What a tree means; raises Unreadable if two signs of plus or minus in it may go together or not."""
     if isinstance(node, tree.Listing):
         return _of_listing(node)
     if isinstance(node, tree.Set):
@@ -82,7 +82,7 @@ def _is_interval(item: Meaning) -> bool:
 
 
 def without_numbers(found: Meaning) -> Named | None:
-    """What x may be, of values that are only numbered, as in x_1 = 2, x_2 = 3; None of any others."""
+    """The values of x in x_1 = 2, x_2 = 3, where the numbers only count; None for anything else."""
     if not isinstance(found, Values):
         return None
     values = {
@@ -194,8 +194,8 @@ def _all_equal(sides: Sequence[tree.Node]) -> bool:
 def equal(left: tree.Node, right: tree.Node) -> bool:
     """Whether two trees mean the same.
 
-    Raises Unreadable where one means nothing definite, Undefined where one has no value, TooLarge where one
-    cannot be computed, and Unproven where it is not known.
+    Raises Unreadable if one is ambiguous, Undefined if one has no value, TooLarge if one cannot be computed,
+    and Unproven if neither equality nor difference could be shown.
     """
     return left == right or _same(meaning(left), meaning(right))
 

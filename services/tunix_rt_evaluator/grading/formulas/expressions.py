@@ -1,4 +1,4 @@
-"""Reads what stands for a number."""
+"""Reads expressions that stand for a number."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _END: Final = Token("end")
 
 
 def call(name: str, *arguments: tree.Node) -> tree.Node:
-    """``name`` of arguments that are numbers; raises Unreadable."""
+    """The call of ``name`` with numbers as arguments; raises Unreadable if one is no number."""
     return tree.Call(name, tuple(scalar(argument) for argument in arguments))
 
 
 def scalar(node: tree.Node) -> tree.Node:
-    """The node, if it stands for a number; raises Unreadable."""
+    """The node, if it stands for a number; raises Unreadable if not."""
     if isinstance(node, tree.Tuple) and (node.opening, node.closing, len(node.items)) == ("[", "]", 1):
         node = node.items[0]
     if not isinstance(node, tree.SCALARS):

@@ -1,4 +1,4 @@
-"""Sets of real numbers, as intervals, inequalities and numbers that are left out describe them."""
+"""Sets of real numbers that intervals, inequalities and excluded numbers describe."""
 
 from __future__ import annotations
 
@@ -30,8 +30,7 @@ _PAIR: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """The numbers between each even cut and the next one; ``name`` is the variable that they are for, if one
-    is named."""
+    """The numbers between each even cut and the next one; ``name`` is their variable, if one is named."""
 
     name: str
     cuts: Sequence[Cut]
@@ -46,7 +45,7 @@ class Region:
 
 
 def region_of(node: tree.Node) -> Region | None:
-    """The numbers that a tree describes; None where it is no set of real numbers."""
+    """The numbers that a tree describes; None if it is no set of real numbers."""
     if isinstance(node, tree.Tuple):
         return _interval(node)
     if isinstance(node, tree.Set):

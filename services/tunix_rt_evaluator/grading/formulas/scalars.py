@@ -1,4 +1,4 @@
-"""Whether two expressions have the same value: for all values of their variables, where they have some."""
+"""Whether two expressions are equal, for all values of their variables."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _FUNCTIONS: Final = {
 
 
 class Unproven(ArithmeticError):
-    """Two expressions agree wherever they were computed, which does not prove that they are equal."""
+    """Two expressions agree wherever they were computed, but their equality is not proved."""
 
     def __init__(self) -> None:
         super().__init__("both agree wherever they were computed, but that they are equal is not proved")
@@ -120,8 +120,10 @@ def proportional(left: Node, right: Node, *, positive: bool) -> bool:
 
 
 def order(left: Node, right: Node, *, real: bool = True) -> int:
-    """-1, 0 or 1 as one number is less than, equal to or greater than another; without ``real`` 1 also where
-    one is not real. Raises Undefined, TooLarge."""
+    """-1, 0 or 1 if ``left`` is less than, equal to or greater than ``right``; raises Undefined, TooLarge.
+
+    Without ``real``, unequal numbers of which one is not real give 1.
+    """
     first, second = _float(left), _float(right)
     if first is not None and second is not None and abs(first - second) > _FAR * (1 + abs(first)):
         if first.imag == second.imag == 0:
@@ -240,7 +242,7 @@ class _Late(BaseException):
 
 
 def proved(left: Node, right: Node) -> bool:
-    """Whether SymPy finds, in time, that two expressions of real variables do not differ."""
+    """Whether SymPy proves in time that two expressions of real variables are equal."""
     try:
         with _bounded():
             difference = _expression(left) - _expression(right)

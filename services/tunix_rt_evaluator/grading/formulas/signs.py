@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001 (signs that look alike are meant)
-"""How LaTeX, Unicode and people at a keyboard spell the signs of mathematics."""
+"""The spellings of mathematical signs: LaTeX's, Unicode's, and those typed at a keyboard."""
 
 from __future__ import annotations
 

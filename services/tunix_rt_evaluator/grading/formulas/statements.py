@@ -1,4 +1,4 @@
-"""Reads the tree of a text: all of it, in the one way that it can be read, or not at all."""
+"""Reads the tree of a whole text, if it can be read in just one way."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SIGNS: Final = frozenset(("+", "-", "=", "<", ">", "<=", ">=", ",", ":", "*", "
 
 
 def read(text: str) -> tree.Node:
-    """The tree of a text, one full stop at its end left out; raises Unreadable."""
+    """The tree of a text, without one full stop at its end; raises Unreadable."""
     text = _FULL_STOP.sub(r"\1", text.strip())
     if text.casefold() in tree.ALL_REAL:
         return tree.Words(text)
@@ -42,7 +42,7 @@ def read(text: str) -> tree.Node:
 
 
 def same_spelling(left: str, right: str) -> bool:
-    """Whether two texts are written alike, but for what only lays out."""
+    """Whether two texts are spelled the same, layout aside."""
     try:
         # A space between two exclamation marks makes two factorials of a double one.
         spelled = [

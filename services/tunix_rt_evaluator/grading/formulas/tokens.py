@@ -1,6 +1,6 @@
-r"""Cuts a text into tokens: LaTeX, what people type, and Unicode's signs alike.
+r"""Splits a text into tokens: LaTeX, typed mathematics and Unicode's signs alike.
 
-What only lays out goes, such as ``\left``, ``\,`` and dollar signs around a formula, and nothing else.
+Only layout is dropped, such as ``\left``, ``\,`` and dollar signs around a formula.
 Numbers are read exactly: thousands may be grouped by commas or spaces, LaTeX's included; a decimal point, a
 period that repeats (``0.1\overline{6}``), a power of ten (``1.5e3``) and a base (``101_2``) may follow.
 """
@@ -114,8 +114,8 @@ _GROUP_OF_ZERO: Final = re.compile(r",0")
 class Token:
     """One sign, number or word.
 
-    ``kind`` says what it is: a sign is its own kind. ``text`` is a function's name, letters or words,
-    ``value`` a number's. ``literal`` says that it is a bare whole number, ``spaced`` that a space is before.
+    The ``kind`` of a sign is the sign itself. ``text`` is a function's name, letters or words, ``value`` the
+    value of a number. ``literal`` says that it is a bare whole number, ``spaced`` that a space stands before.
     """
 
     kind: str
@@ -168,7 +168,7 @@ def _usual(character: str) -> str:
 
 
 class _Cutter:
-    """Cuts one text."""
+    """Splits one text."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -389,7 +389,7 @@ def _greek(letter: str) -> str:
 def read_numeral(text: str, at: int, *, in_brackets: bool) -> tuple[Fraction, int]:
     """The number that begins at ``at``, where a digit or a point stands, and where it ends.
 
-    ``in_brackets`` says that a comma separates values there, unless what follows it can be none, as in 1,000.
+    ``in_brackets`` says that a comma separates values, unless what follows it can be no value, as in 1,000.
     """
     if base := _IN_BASE.match(text, at):
         return _in_base(base), base.end()

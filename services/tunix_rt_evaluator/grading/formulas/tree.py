@@ -1,4 +1,4 @@
-"""Mathematics as it was read: a tree, in which nothing is computed yet."""
+"""The tree of a formula as it was read, with nothing computed yet."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 
 
 class Unreadable(ValueError):
-    """A text is no mathematics that can be read in one way; the message says why."""
+    """A text cannot be read as mathematics, or not in one way only; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Set:
 
 @dataclass(frozen=True, slots=True)
 class Builder:
-    """All ``name`` for which ``condition`` holds, of ``domain`` where it is not that of the real numbers."""
+    """All ``name`` for which ``condition`` holds, from ``domain``; None stands for the real numbers."""
 
     name: str
     condition: Node
@@ -108,7 +108,7 @@ class Congruence:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """``a : b``, which may be a time, too."""
+    """``a : b``, a ratio or a time."""
 
     items: tuple[Node, ...]
 
@@ -130,7 +130,7 @@ class Words:
 
 @dataclass(frozen=True, slots=True)
 class Mixed:
-    """Formulas with words between them that no rule explains."""
+    """Formulas with words between them, whose meaning no rule gives."""
 
     parts: tuple[Node, ...]
 
@@ -161,7 +161,7 @@ SCALARS = (Number, Symbol, Constant, Call)
 
 
 def shallow(node: Node) -> Node:
-    """The node; raises Unreadable where it has more levels than what computes with it can bear."""
+    """The node; raises Unreadable if it nests too deep to be computed with."""
     level, levels = [node], 0
     while level:
         level = [below for each in level for below in _below(each)]

@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001 (signs and letters of other scripts are meant)
-"""What stands around an answer: whether it takes the answer back, doubts it, or goes on with it."""
+"""What stands around an answer: text that takes it back, doubts it, or goes on with it."""
 
 from __future__ import annotations
 
@@ -179,8 +179,10 @@ def until_next(text: str) -> str:
 
 
 def doubted(sentence: str) -> bool:
-    """Whether a sentence doubts an answer or takes it back. Words such as "wrong" do so where they speak of
-    the answer, or where there is little else."""
+    """Whether a sentence doubts an answer or takes it back.
+
+    Words such as "wrong" do so only if they speak of the answer, or the sentence holds little else.
+    """
     sentence = _CERTAIN.sub(" ", sentence)
     found = list(_DOUBTED.finditer(sentence))
     if not found or any(each["strong"] for each in found):
@@ -190,7 +192,7 @@ def doubted(sentence: str) -> bool:
 
 
 def unsettled(sentence: str) -> bool:
-    """Whether a sentence beside an answer that is no number doubts it, or says that it is a part or a lot."""
+    """Whether a sentence beside an answer doubts it, or says that it is incomplete or was drawn by lot."""
     return doubted(sentence) or _MORE.search(sentence) is not None
 
 
@@ -201,8 +203,10 @@ def _sentences(text: str) -> Iterator[str]:
 
 
 def objection(rest: str) -> str:
-    """Why what stands behind an answer leaves it none: another value, a question, a doubt or a correction; ""
-    where it stays. Whole sentences that only explain are none of these."""
+    """Why an answer does not count, given the text behind it; "" if it does.
+
+    Another value, a question, a doubt and a correction are reasons; whole sentences that explain are none.
+    """
     for sentence in islice(_sentences(rest[:_MAX_LENGTH]), _MAX_SENTENCES):
         if _BYE.fullmatch(sentence.strip(" .!*_:;-")):
             continue
@@ -218,7 +222,9 @@ def objection(rest: str) -> str:
 
 
 def is_asserted(before: str) -> bool:
-    """Whether a text that begins with ``before`` asserts the answer that follows: its last clause holds no
-    denial, doubt or condition, and it is nobody else's answer nor one of another kind."""
+    """Whether a text that begins with ``before`` asserts the answer that follows.
+
+    Its last clause must not deny, doubt or condition it, nor say that it is somebody else's.
+    """
     clause = _CLAUSE.split(before)[-1]
     return not (_OPEN.search(clause) or _OTHER.search(clause))

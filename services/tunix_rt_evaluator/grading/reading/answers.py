@@ -145,12 +145,11 @@ _BEHIND_BOX: Final = re.compile(r"^(?:\s*(?:\$+|\\[)\]]|\*\*|\}))+")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer in a text: whether a label marked it, and whether that was only a phrase in a sentence.
+    """The answer in a text; ``labelled`` says that a mark shows it, ``in_sentence`` that this is a phrase.
 
-    It is empty where a mark was set and no answer followed, where it was cut off, or where the sentence
-    denies, doubts or only quotes it. ``rest`` is what stands behind a box or a closing tag, and ``before``
-    what stands before it on its line, without a label. ``alone`` says that a box is the whole answer, and
-    not a part of it.
+    ``text`` is empty if no answer followed the mark, if it was cut off, or if the sentence denies, doubts or
+    only quotes it. ``rest`` is the text behind a box or a closing tag, ``before`` the text before a box or a
+    phrase on its line. ``alone`` says that a box is the whole answer, and not a part of a formula.
     """
 
     text: str
@@ -163,17 +162,18 @@ class Answer:
 
     @property
     def first_line(self) -> str:
-        """Its first line: a model may go on after its answer, and what follows is not part of it."""
+        """Its first line. Models go on after their answer; what follows is not part of it."""
         return self.text.partition("\n")[0].strip()
 
 
 def read_answer(output: str) -> Answer:
-    r"""What follows the last ``Answer:`` or ``####``, or stands in ``<answer>`` or the last boxed, or in
-    several side by side; without any of those what follows the last "the answer is"; without that the whole
-    text.
+    r"""The answer in a model's output.
 
-    The last mark counts, even where the text ends before its answer does. Of a box that is a part of a
-    formula, such as ``-\boxed{5}``, that formula is the answer.
+    It follows the last ``Answer:`` or ``####``, or stands in ``<answer>`` or in the last box (or several side
+    by side). Without such a mark it follows the last "the answer is", and without that it is the whole text.
+
+    The last mark counts, even if the text ends before the answer does. If a box is part of a formula, such as
+    ``-\boxed{5}``, the formula is the answer.
     """
     label = _last(_LABEL, output)
     if (box := last_boxed(output, label.end() if label else 0)) is not None:
@@ -205,8 +205,10 @@ def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
 
 
 class Box(NamedTuple):
-    """What a box says, or several side by side, and where they begin and end in the text; ``alone`` where
-    nothing outside of it belongs to what it says."""
+    """The content of a box, or of several side by side, and where they begin and end in the text.
+
+    ``alone`` says that nothing outside of the box belongs to its content.
+    """
 
     text: str
     begin: int
@@ -215,8 +217,10 @@ class Box(NamedTuple):
 
 
 def last_boxed(text: str, start: int) -> Box | None:
-    r"""What the last ``\boxed{...}`` from ``start`` on holds, and those beside it; where it is only a part of
-    a formula, that formula. "" where it is not closed or denied, None where there is none."""
+    r"""The last ``\boxed{...}`` from ``start`` on, with those beside it, or the formula that it is part of.
+
+    Its text is "" if it is not closed, or denied. None if there is no box.
+    """
     opened = list(_BOXED.finditer(text, start))
     if not opened:
         return None
@@ -239,7 +243,7 @@ def last_boxed(text: str, start: int) -> Box | None:
 
 
 def _in_context(text: str, box: re.Match[str], inside: str) -> str:
-    """What a box holds, or the formula that it is a part of; "" where it is denied."""
+    """The content of a box, or the formula that it is part of; "" if it is denied."""
     end = box.end() + len(inside) + 1
     before, behind = text[max(0, box.start() - _NEAR_BOX) : box.start()], text[end : end + _NEAR_BOX]
     if _DENIED_BEFORE.search(before.rstrip("$ *\\([")) or _DENIED_BEHIND.match(behind):
@@ -309,11 +313,10 @@ def _braced(text: str, begin: int, end: int) -> str | None:
 
 
 def read_marked(answer: Answer, units: Sequence[str]) -> Statement:
-    """What an answer gives that a mark shows.
+    """The numbers that a marked answer gives.
 
-    Of several that are marked the last one counts, whatever its mark: behind ``Answer: 18`` or a box, "The
-    correct answer is 20" says 20. What is taken back behind its mark gives none, nor does a box that stands
-    in something larger, as in ``-\\boxed{5}``.
+    The last mark counts, whatever it is: behind ``Answer: 18`` or a box, "The correct answer is 20" gives 20.
+    An answer that is taken back gives none, nor does a box within something larger, as in ``-\\boxed{5}``.
     """
     if again := _again(answer, _NUMBER_AGAIN):
         return read_statement(again, units=units)
@@ -330,13 +333,13 @@ def read_marked(answer: Answer, units: Sequence[str]) -> Statement:
 
 
 def said_again(answer: Answer) -> str:
-    """What a phrase that marks an answer as well says behind the mark that counts, from a number or a formula
-    on; "" where none does."""
+    """The answer that a later phrase such as "the correct answer is" gives, from its number or formula on; ""
+    if there is none."""
     return _again(answer, _FORMULA_AGAIN)
 
 
 def is_taken_back(answer: Answer) -> bool:
-    """Whether what stands behind a box or a closing tag corrects the answer in it."""
+    """Whether the text behind a box or a closing tag corrects the answer."""
     return bool(answer.rest) and is_corrected(f"It is so.\n{until_next(answer.rest)}")
 
 
@@ -356,7 +359,7 @@ def _states(before: str) -> bool:
 
 
 def around_box(answer: Answer) -> str:
-    """Why what stands beside a box leaves it no answer, "" where it stays one or there is no box."""
+    """Why a box does not count, given the text beside it; "" if it does, or if there is no box."""
     if not answer.boxed:
         return ""
     before, after = answer.before, _BEHIND_BOX.sub("", answer.rest[:_NEAR_2].partition("\n")[0])

@@ -1,5 +1,5 @@
-"""What may stand beside a number that is the answer: before it a closed list, behind it a unit or what is
-counted, in plain words."""
+"""The text beside a number that is the answer: before it words of a closed list, behind it a unit or what is
+counted."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ N: Final = f"[{chr(FIRST)}-{chr(FIRST + MAX_NUMBERS)}]"
 
 
 def pattern(text: str) -> re.Pattern[str]:
-    """A verbose regular expression, capital and small letters the same."""
+    """A compiled regular expression, verbose and ignoring case."""
     return re.compile(text, re.VERBOSE | re.IGNORECASE)
 
 
@@ -109,14 +109,14 @@ class NoNumber(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A number in a shape, and what stands on either side of it."""
+    """A number in a shape, and the text on either side of it."""
 
     before: str
     number: str
     after: str
 
     def checked(self) -> str:
-        """The number; raises NoNumber where what stands beside it makes another one of it."""
+        """The number; raises NoNumber if the text beside it changes what it says."""
         if not _BEFORE.search(self.before) or _CHANGED_BEFORE.search(self.before):
             raise NoNumber(f"{shown(self.before[-12:])} stands before a number and may change it")
         if not _AFTER.fullmatch(self.after) or _CHANGED_AFTER.search(self.after):
@@ -125,7 +125,7 @@ class Place:
 
 
 def changes_beside(before: str, after: str) -> str:
-    """What in the texts on either side of a boxed number makes another one of it, for people; "" for none."""
+    """How the text on either side of a boxed number changes what it says, for people; "" if it does not."""
     if changed := _CHANGED_BEFORE.search(before) or _OPERATED_BEFORE.search(before):
         return f"{shown(changed[0])} stands before a number and may change it"
     clause = re.sub(r"^\s*and\s+(?=\D*$)", " ", re.split(r"[.,;](?=\s|$)", after, maxsplit=1)[0])

@@ -1,4 +1,4 @@
-"""Reads numbers as they are spelled, exactly, as fractions. What may stand around one, ``statements`` knows.
+"""Reads numbers exactly, as fractions. (``statements`` judges the text around them.)
 
 Reads thousands separators (comma, typographic spaces, apostrophe, underscore, ``1.234.567``, ``1.234,56``,
 ``1,00,000``, LaTeX's ``{,}``), decimals, fractions and mixed numbers (``3/4``, ``2 1/2``, one half as a sign,
@@ -64,11 +64,11 @@ _PERCENT: Final = Fraction(1, 100)
 class Number:
     """A number as it was read.
 
-    ``value`` is what stands before a percent sign or a word such as million, ``scale`` that sign or word and
-    ``factor`` what it means (1 without one); ``currency`` is a sign before it, ``after`` what follows, up to
-    the end of the line and at most 64 characters; ``start`` and ``end`` tell where it stands in the plain
-    text (see ``spelling.plain``). ``ratio`` holds the two numbers of a fraction. ``comma`` says that a lone
-    comma was taken for a decimal one, though it may as well stand between two numbers.
+    ``scale`` is a percent sign or a word such as million, ``factor`` its meaning (1 without one), and
+    ``value`` the number before it. ``currency`` is a sign before the number, ``after`` the text behind it, up
+    to the end of the line and at most 64 characters. ``start`` and ``end`` are its place in the plain text
+    (see ``spelling.plain``). ``ratio`` holds the two numbers of a fraction. ``comma`` says that a lone comma
+    was taken for a decimal one, though it may separate two numbers.
     """
 
     text: str
@@ -84,19 +84,19 @@ class Number:
 
     @property
     def meant(self) -> Fraction:
-        """Its value, percent and words such as million taken into account."""
+        """The value with percent and words such as million applied."""
         return self.value * self.factor
 
     @property
     def is_percent(self) -> bool:
-        """Whether it counts hundredths."""
+        """Whether it is a percentage."""
         return self.factor == _PERCENT
 
     def equals(self, accepted: Number, tolerance: Fraction, relative: Fraction = Fraction(0)) -> bool:
-        """Whether both mean the same within ``tolerance``, or ``relative`` times the accepted number.
+        """Whether both are the same within ``tolerance``, or within ``relative`` times the accepted number.
 
-        50% is 0.5, and also 50, since a question may ask for a percentage; but 0.5% is not 0.5, which is a
-        share more often than a percentage.
+        50% equals 0.5, and also 50, since a question may ask for a percentage. But 0.5% does not equal 0.5,
+        which is rather a share than a percentage.
         """
         if self.is_percent and accepted.is_percent:
             pairs = [(self.value, accepted.value)]

@@ -1,4 +1,4 @@
-"""Which option a text gives.
+"""Reads which option a text gives.
 
 The grammar is closed. A clause gives the option that it names where each of its other words is one of
 those by which people say what they choose (``words.WORDS``), ``I think that the answer is B``; a clause
@@ -184,7 +184,7 @@ def index(letter: str) -> int:
 
 
 def cleaned(text: str) -> str:
-    """A text without what only sets it in type: tags, LaTeX's text commands, emphasis, forms of letters."""
+    """A text without markup: tags, LaTeX's text commands, emphasis, variant forms of letters."""
     return without_type(_BOLD.sub(r"\1", _TAG.sub("", _STRUCK.sub("~", without_variants(text)))))
 
 
@@ -220,7 +220,7 @@ def shape_of(line: str, options: Sequence[str]) -> str:
 
 
 def entry(shape: str) -> tuple[int, str] | None:
-    """The option that a line begins with as an entry of a list, and what the line says behind its letter."""
+    """The option that a line lists, as in "B) ...", and the rest of the line; None if it lists none."""
     begins = _BEGINS.match(shape)
     return (place(begins[1]), shape[begins.end() :].lstrip(").:]-\u2013\u2014 ")) if begins else None
 
@@ -267,8 +267,8 @@ def _whole_line(line: str, options: Sequence[str]) -> int | None:
 
 @dataclass(slots=True)
 class _Reading:
-    """What was read so far: the option that is given, those that are denied or only named, whether several
-    are given, and whether what is given is doubted, or only somebody else's."""
+    """What was read so far: the option that is chosen, those that are denied or only named, whether several
+    are given, and whether the choice is doubted or only quoted."""
 
     chosen: int | None = None
     refused: set[int] = field(default_factory=set)

@@ -1,4 +1,4 @@
-"""One spelling for what is written in many.
+"""Brings texts to one spelling.
 
 For numbers and options (``plain``, ``without_type``): digits of any script, full-width signs, LaTeX's spaces
 and text commands, Markdown's emphasis. For texts as they are compared (``normalise``): without what carries
@@ -124,8 +124,7 @@ T = TypeVar("T")
 
 
 def plain(text: str) -> str:
-    """``text`` with digits, fractions, powers, signs and thousands in their plain spelling, and without what
-    only sets it in type."""
+    """``text`` without markup, and with digits, fractions, powers, signs and thousands in plain spelling."""
     text = _CALCULATOR.sub("", text)
     if not text.isascii():
         text = _OTHER_DIGIT.sub(lambda match: str(unicodedata.decimal(match[0])), text.translate(_SIGNS))
@@ -183,7 +182,7 @@ def _joined(whole: str, fraction: str) -> str:
 
 
 def without_type(text: str) -> str:
-    """``text`` without LaTeX's text commands and signs of a formula, and without emphasis; all else stays."""
+    """``text`` without LaTeX's text commands, formula signs and emphasis; all else stays."""
     for _ in range(3):
         text = _TEXT_COMMAND.sub(r"\1", text)
     text = _LATEX_MATH.sub(lambda m: next(filter(None, m.groups()), "").strip(), text)
@@ -193,8 +192,10 @@ def without_type(text: str) -> str:
 
 
 def normalise(text: str) -> str:
-    """``text`` without case, with single spaces, and without quotation marks, Markdown emphasis or dollar
-    signs around the whole, and one sentence mark at its end."""
+    """``text`` for comparison: case folded, with single spaces, without marks around the whole.
+
+    Those are quotation marks, Markdown emphasis and dollar signs. One sentence mark at the end goes as well.
+    """
     folded = unicodedata.normalize("NFC", without_variants(text).translate(_QUOTES).casefold())
     # Folded first: of one letter that becomes two, a mark behind it is no factorial.
     bare = " ".join(folded.split())
@@ -204,8 +205,10 @@ def normalise(text: str) -> str:
 
 
 def without_variants(text: str) -> str:
-    """``text`` with each character in its usual form: ligatures, wide and narrow forms, and the lower indices
-    of chemical formulas become plain ones, and what is not seen goes."""
+    """``text`` with each character in its usual form, and without invisible ones.
+
+    Ligatures, wide and narrow forms, and the lower indices of chemical formulas become plain characters.
+    """
     text = unicodedata.normalize("NFC", _UNSEEN.sub("", text))
     if text.isascii():
         return text

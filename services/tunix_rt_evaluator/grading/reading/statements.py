@@ -1,4 +1,4 @@
-"""Which numbers a text gives: what may stand around a number, and what makes another number of it.
+"""Reads which numbers a text gives, by a closed grammar of what may stand around a number.
 
 The grammar. One sentence counts. Right before its number stands nothing, a sign of equality or currency, or
 a word of a closed list, such as a verb of being or having (``words.LEAD``); right behind it a unit or
@@ -181,7 +181,7 @@ _ALONE: Final = pattern(rf"[\s(\"'\u201c\[]* {N} [\s\u00b0%]* (?:[^\W\d_]+[\s.^]
 
 
 def check_predicate(predicate: str, given: str) -> None:
-    """Check what is said of a number: 5 is the answer, and 5 eggs are left; that 5 is a factor says nothing.
+    """Check the text behind a number and its verb: "5 is the answer" gives 5, "5 is a factor" does not.
 
     Raises NoNumber.
     """
@@ -193,7 +193,7 @@ def check_predicate(predicate: str, given: str) -> None:
 
 
 def check_subject(left: str) -> None:
-    """Check what stands before "is" or an equals sign: what was computed, a name, or words for what is asked.
+    """Check the text before "is" or an equals sign: a computation, a name, or words for what is asked.
 
     2x = 10 says what 2x is, and not what x is. Raises NoNumber.
     """
@@ -210,9 +210,11 @@ def check_subject(left: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What a text gives: ``numbers``, none where it gives none that can be read, and the plain ``text`` that
-    they stand in. ``why`` says what stands in the way, and ``alone`` whether there is nothing but one number
-    and up to three words behind it, its unit."""
+    """The ``numbers`` that a text gives, if any, and the plain ``text`` that they stand in.
+
+    ``why`` says why it gives none. ``alone`` says that the text is one number with at most three words behind
+    it, its unit.
+    """
 
     text: str
     numbers: tuple[Number, ...] = ()
@@ -221,7 +223,7 @@ class Statement:
 
     @property
     def shown(self) -> str:
-        """The numbers as they stand in the text, or the text where there are none."""
+        """The numbers as they stand in the text, or the whole text if there are none."""
         if not self.numbers:
             return self.text
         return self.text[self.numbers[0].start : self.numbers[-1].end].strip()
@@ -229,9 +231,9 @@ class Statement:
 
 @lru_cache(maxsize=4_096)
 def read_number(text: str) -> Number | None:
-    """The number that ``text`` is, sign, currency, unit and words allowed; None unless there is exactly one.
+    """The one number in ``text``, with sign, currency, unit and words allowed; None if there is another.
 
-    A lone comma that may stand between two numbers, as in ``3,5``, makes it none.
+    None as well if a lone comma may separate two numbers, as in ``3,5``.
     """
     statement = read_statement(text) if len(text) <= _MAX_LENGTH and len(text.split("\n")) == 1 else None
     if statement is None or len(statement.numbers) != 1 or statement.numbers[0].comma:
@@ -240,8 +242,10 @@ def read_number(text: str) -> Number | None:
 
 
 def read_statement(text: str, *, units: Sequence[str] = (), last: bool = False) -> Statement:
-    """What the first sentence of ``text`` that holds a digit gives, or the last such. ``units`` may stand
-    behind numbers, whatever else their letters may mean."""
+    """The numbers of the first sentence of ``text`` that holds a digit, or with ``last`` of the last one.
+
+    ``units`` may stand behind the numbers, whatever else their letters may mean.
+    """
     lines = (line for line in (reversed if last else iter)(text.splitlines()) if _DIGIT.search(line))
     line = _SPACES.sub(" ", plain(_within_bounds(next(lines, ""), last)))
     sentences = [sentence for sentence in _sentences(line) if _DIGIT.search(sentence)]
@@ -256,7 +260,7 @@ def read_statement(text: str, *, units: Sequence[str] = (), last: bool = False) 
 
 
 def is_corrected(text: str) -> bool:
-    """Whether a sentence behind the first one takes it back or doubts it."""
+    """Whether a later sentence takes the first one back or doubts it."""
     lines = [_within_bounds(line, last=False) for line in text[:_MAX_LINE].splitlines() if line.strip()]
     sentences = [sentence for line in lines[:_LINES_CORRECTED] for sentence in _sentences(line)][1:]
     return any(_CORRECTION.search(sentence) or doubted(sentence) for sentence in sentences)
