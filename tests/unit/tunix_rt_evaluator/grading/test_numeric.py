@@ -13,7 +13,8 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from support.number_texts import AROUND, CHANGED
+from support.number_neighbours import AROUND
+from support.number_texts import CHANGED
 from tunix_rt_evaluator.eval_sets.model import EvalItem
 from tunix_rt_evaluator.grading.model import Verdict
 from tunix_rt_evaluator.grading.service import Grading

@@ -34,11 +34,6 @@ async def channel(database_url: str, tmp_path: Path) -> AsyncIterator[grpc.aio.C
         yield opened
 
 
-@pytest.fixture
-def store(channel: grpc.aio.Channel) -> Any:
-    return v1.TraceStoreStub(channel)
-
-
 async def stored(store: Any) -> list[v1.Trace]:
     parts = [part async for part in store.StreamTraces(v1.StreamTracesRequest())]
     return [kept for part in parts for kept in part.batch.traces]
