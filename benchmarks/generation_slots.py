@@ -10,8 +10,8 @@ from flax import nnx
 from benchmarks.generation_peer import PAD, Task, answer, told
 from tunix_rt_evaluator.evaluations.model import Decoding
 from tunix_rt_evaluator.worker.engine import Prompt, Request
-from tunix_rt_evaluator.worker.slots import Generator, Programs
-from tunix_rt_evaluator.worker.weights import BaseWeights
+from tunix_rt_evaluator.worker.local import BaseWeights
+from tunix_rt_evaluator.worker.slots import CompiledFunctions, Generator
 from tunix_rt_kit.models.hf_folder import read_config
 from tunix_rt_kit.models.pretrained import make_mesh
 
@@ -22,7 +22,7 @@ def generator(task: Task) -> Generator:
     graph, state = nnx.split(BaseWeights(folder, mesh).model(None, task.dtype))
     return Generator(
         state,
-        Programs(graph, task.dtype, mesh),
+        CompiledFunctions(graph, task.dtype, mesh),
         Decoding(max_new_tokens=task.max_new_tokens, batch_size=task.rows),
         stop_ids=[task.stop] if task.stop >= 0 else [],
         pad_id=PAD,

@@ -21,9 +21,10 @@ from tunix_rt_evaluator.evaluations.convert import (
     evaluation_message,
     evaluation_page,
     evaluation_spec_draft,
+    item_filter,
     regrade_draft,
+    result_page,
 )
-from tunix_rt_evaluator.evaluations.convert_results import item_filter, result_page
 from tunix_rt_evaluator.evaluations.service import EvaluationService
 from tunix_rt_kit.serving.blocking import iterate_blocking, run_blocking, watch_state
 

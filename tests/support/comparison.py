@@ -137,7 +137,7 @@ def finished(
         code_revision="0.1.0+0123456789ab",
     )
     totals = Totals.of(sorted(results, key=lambda result: result.item_id))
-    complete = manifest(evaluation, f"evaluations/{name}", evaluation.inputs, facts, SPLITTER.marks, totals)
+    complete = manifest(evaluation, facts, SPLITTER.marks, totals)
     return evaluation.model_copy(
         update={
             "manifest": complete,

@@ -12,8 +12,7 @@ from tunix_rt_evaluator.comparisons.model import (
     report_name,
 )
 from tunix_rt_evaluator.comparisons.service import DocumentFormat
-from tunix_rt_evaluator.evaluations.convert import evaluation_message
-from tunix_rt_evaluator.evaluations.convert_results import result_message
+from tunix_rt_evaluator.evaluations.convert import evaluation_message, result_message
 from tunix_rt_evaluator.evaluations.model import evaluation_name
 from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_kit.values import StoredFile

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from tunix_rt_evaluator.evaluations.grade import GradingBudget, Splitters, graded
+from tunix_rt_evaluator.evaluations.admission import EvalSets
+from tunix_rt_evaluator.evaluations.grade import GradingBudget, Splitters, graded_in_turn
 from tunix_rt_evaluator.evaluations.job_folders import JobFolders, WarmWorkers
 from tunix_rt_evaluator.evaluations.model import Evaluation, EvaluationUpdate, ModelFacts
 from tunix_rt_evaluator.evaluations.results import Generation, ItemResult
-from tunix_rt_evaluator.evaluations.service import EvalSets, EvaluationJobs, EvaluationRepository
+from tunix_rt_evaluator.evaluations.service import EvaluationJobs, EvaluationRepository
 from tunix_rt_evaluator.evaluations.summary import Totals, manifest, success
 from tunix_rt_evaluator.grading.reasoning.marks import is_current
 from tunix_rt_evaluator.grading.reasoning.split import Splitter
@@ -237,7 +238,7 @@ class FollowedEvaluation(Attempt[EvaluationFacts]):
         answers = [(self._by_id[entry.item_id], entry) for entry in waiting if self._is_new(entry)]
         budget = self._kind.budgets[self.run.job_id]
         splitter = self._make_splitter() if answers else None
-        for results in graded(answers, self._kind.grading, splitter, budget) if splitter else ():
+        for results in graded_in_turn(answers, self._kind.grading, splitter, budget) if splitter else ():
             self._unstored |= {result.item_id: result for result in results}
             if time.monotonic() >= end or self.run.stopping.is_set() or self._is_over():
                 break

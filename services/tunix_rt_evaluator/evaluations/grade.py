@@ -97,17 +97,15 @@ class GradingBudget:
         self._slowest = max(self._slowest, (seconds, results[0].item_id, results[0].grader))
 
 
-def graded(
+def graded_in_turn(
     answers: Iterable[tuple[EvalItem, Generation]],
     grading: Grading,
     splitter: Splitter,
     budget: GradingBudget,
 ) -> Iterator[list[ItemResult]]:
-    """The results of items, in order, graded as they are taken: one at a time, but where a judge is asked as
-    many as it is asked at once. What is graded is what ``splitter`` leaves of each answer.
+    """As ``graded``, as the results are taken: one item at a time, or as many as a judge is asked at once.
 
-    Where nothing was generated an item is wrong, and so it is where its answers are together too long for a
-    message. Raises GradingBudgetExceeded.
+    Raises GradingBudgetExceeded.
     """
     source = iter(answers)
     while some := list(islice(source, grading.concurrency)):
@@ -115,14 +113,19 @@ def graded(
         for part in [some] if for_judge else [[one] for one in some]:
             budget.check()
             began = time.monotonic()
-            results = _graded(part, grading, splitter)
+            results = graded(part, grading, splitter)
             budget.take(results, time.monotonic() - began)
             yield results
 
 
-def _graded(
+def graded(
     answers: Sequence[tuple[EvalItem, Generation]], grading: Grading, splitter: Splitter
 ) -> list[ItemResult]:
+    """The results of items, in order; what is graded is what ``splitter`` leaves of each answer.
+
+    Where nothing was generated an item is wrong, and so it is where its answers are together too long for a
+    message.
+    """
     written = [
         [_Written(item, answer, splitter.split(answer)) for answer in entry.answers]
         for item, entry in answers

@@ -8,12 +8,17 @@ from datetime import UTC, datetime
 from typing import Final
 
 from tunix_rt_evaluator.eval_sets.model import EvalItem
+from tunix_rt_evaluator.evaluations.admission import EvalSets, regraded_items
 from tunix_rt_evaluator.evaluations.generating import UNEXPECTED
-from tunix_rt_evaluator.evaluations.grade import GradingBudget, GradingBudgetExceeded, Splitters, graded
+from tunix_rt_evaluator.evaluations.grade import (
+    GradingBudget,
+    GradingBudgetExceeded,
+    Splitters,
+    graded_in_turn,
+)
 from tunix_rt_evaluator.evaluations.model import Evaluation, EvaluationUpdate
-from tunix_rt_evaluator.evaluations.regrade_admission import regraded_items
 from tunix_rt_evaluator.evaluations.results import Generation, ItemResult
-from tunix_rt_evaluator.evaluations.service import EvalSets, EvaluationJobs, EvaluationRepository
+from tunix_rt_evaluator.evaluations.service import EvaluationJobs, EvaluationRepository
 from tunix_rt_evaluator.evaluations.summary import Totals, regraded_manifest, success
 from tunix_rt_evaluator.grading.reasoning.marks import is_current, resolved_marks
 from tunix_rt_evaluator.grading.service import Grading
@@ -90,7 +95,7 @@ class Regrades(JobKind):
         work = _Work(self._repository, evaluation.id, items)
         answers = work.pending(regrade.source)
         try:
-            for results in graded(answers, self._grading, splitter, budget):
+            for results in graded_in_turn(answers, self._grading, splitter, budget):
                 work.take(results)
                 run.check()
         except (JobCancelled, JobInterrupted, GradingBudgetExceeded):

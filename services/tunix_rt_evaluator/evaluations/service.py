@@ -7,10 +7,12 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Protocol
 
-from tunix_rt_evaluator.eval_sets.model import EvalSet
 from tunix_rt_evaluator.evaluations.admission import (
+    EvalSets,
     check_endpoint,
+    check_judge,
     check_weights,
+    checked_regrade,
     checked_spec,
     with_template,
 )
@@ -25,7 +27,6 @@ from tunix_rt_evaluator.evaluations.model import (
     EvaluationUpdate,
     RegradeDraft,
 )
-from tunix_rt_evaluator.evaluations.regrade_admission import check_judge, checked_regrade
 from tunix_rt_evaluator.evaluations.results import ItemFilter, ItemResult
 from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_kit.artifacts import digest_json
@@ -79,12 +80,6 @@ class EvaluationJobs:
 
     def save(self, job_id: str, update: EvaluationUpdate) -> None:
         self._repository.save(job_id, update)
-
-
-class EvalSets(Protocol):
-    """Where eval sets are kept."""
-
-    def get(self, eval_set_id: str) -> EvalSet: ...
 
 
 class Checkpoints(Protocol):

@@ -13,13 +13,92 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from tunix_rt_evaluator.worker import sampling
 from tunix_rt_kit.models.decoder import Caches, Decoder
+
+_BLOCK = 128
+_ONE_AND_MORE = 0x3F800001
+"""Bits of the float32 after 1: above every probability."""
+
+
+def most_probable(logits: jax.Array) -> jax.Array:
+    """[R] int32, of logits [R, V]. Ties go to the lowest id: argmax returns the first maximum."""
+    return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+
+
+def sampled(
+    logits: jax.Array, keys: jax.Array, counts: jax.Array, temperature: jax.Array, top_p: jax.Array
+) -> jax.Array:
+    """[R] int32, sampled from logits [R, V] by the inverse of their distribution.
+
+    Args:
+        logits: in float32.
+        keys: [R, 2] uint32, the key of each row's answer.
+        counts: [R], how many tokens of its answer a row has; with the key, all that chance depends on.
+        temperature: above 0, what logits are divided by.
+        top_p: above 0 and up to 1. Sampled is from the fewest of the most probable tokens whose probabilities
+            sum to at least this (Holtzman et al., 2020, arXiv:1904.09751), and from those as probable as the
+            last of them.
+    """
+    probabilities = jax.nn.softmax(logits / temperature, axis=-1)
+    least = jax.lax.cond(
+        top_p < 1, _least_probability, lambda p, _: jnp.zeros((p.shape[0], 1)), probabilities, top_p
+    )
+    kept = jnp.where(probabilities >= least, probabilities, 0)
+    wrapped = jax.random.wrap_key_data(keys, impl="threefry2x32")
+    uniform = jax.vmap(lambda key, count: jax.random.uniform(jax.random.fold_in(key, count)))(wrapped, counts)
+    return _inverse(kept, uniform)
+
+
+def log_probability(logits: jax.Array, chosen: jax.Array) -> jax.Array:
+    """[R], the natural logarithm of the probability of ``chosen`` [R] by logits [R, V]."""
+    own = jnp.take_along_axis(logits, chosen[:, None], axis=-1)[:, 0]
+    return own - jax.nn.logsumexp(logits, axis=-1)
+
+
+def _least_probability(probabilities: jax.Array, top_p: jax.Array) -> jax.Array:
+    """[R, 1]: the greatest probability such that those from it on sum to ``top_p``.
+
+    Sorting a vocabulary costs as much as several layers of a small model. Floats that are not negative are
+    ordered as their bits are, so 31 halvings find the very number.
+    """
+
+    def halve(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        low, high = bounds
+        middle = low + (high - low) // 2
+        least = jax.lax.bitcast_convert_type(middle, jnp.float32)[:, None]
+        enough = jnp.where(probabilities >= least, probabilities, 0).sum(axis=-1) >= top_p
+        return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
+
+    rows = probabilities.shape[0]
+    bounds = jnp.zeros(rows, jnp.int32), jnp.full(rows, _ONE_AND_MORE, jnp.int32)
+    low, _ = jax.lax.fori_loop(0, 31, halve, bounds)
+    return jax.lax.bitcast_convert_type(low, jnp.float32)[:, None]
+
+
+def _inverse(weights: jax.Array, uniform: jax.Array) -> jax.Array:
+    """[R]: the first place at which the sum of ``weights`` [R, V] up to it exceeds that share of their total
+    which ``uniform`` [R] in [0, 1) says. Summed in blocks, as a scan over a vocabulary is slow."""
+    rows, size = weights.shape
+    blocks = jnp.pad(weights, ((0, 0), (0, -size % _BLOCK))).reshape(rows, -1, _BLOCK)
+    ends = jnp.cumsum(blocks.sum(axis=-1), axis=-1)
+    wanted = (uniform * ends[:, -1])[:, None]
+    block = _first_above(ends, wanted)
+    before = jnp.where(block > 0, jnp.take_along_axis(ends, jnp.maximum(block - 1, 0), axis=1), 0)
+    inner = jnp.take_along_axis(blocks, block[:, :, None], axis=1)[:, 0]
+    within = _first_above(before + jnp.cumsum(inner, axis=-1), wanted)
+    return (block * _BLOCK + within)[:, 0].astype(jnp.int32)
+
+
+def _first_above(sums: jax.Array, wanted: jax.Array) -> jax.Array:
+    """[R, 1]: the first of ascending ``sums`` [R, N] above ``wanted`` [R, 1]; where rounding leaves none, the
+    first of the greatest."""
+    above = jnp.where(sums[:, -1:] > wanted, sums > wanted, sums >= sums[:, -1:])
+    return jnp.argmax(above, axis=-1, keepdims=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What programs are compiled for.
+    """What functions are compiled for.
 
     Args:
         rows: answers that are under way together.
@@ -28,7 +107,7 @@ class Shape:
         prompt_length: tokens of a padded prompt, a multiple of ``chunk``.
         max_new_tokens: most tokens of an answer.
         columns: of the cache.
-        draws: whether tokens are drawn, or the most probable ones taken.
+        sampling: whether tokens are sampled, or the most probable ones taken.
         log_probabilities: whether those of tokens are kept.
     """
 
@@ -38,7 +117,7 @@ class Shape:
     prompt_length: int
     max_new_tokens: int
     columns: int
-    draws: bool
+    sampling: bool
     log_probabilities: bool
 
 
@@ -57,7 +136,7 @@ class Rows(NamedTuple):
     ``last`` [R] is the newest token of each, which is not in the cache yet; ``filled`` [R] how many columns
     of the cache are, and so its position. ``tokens`` [R, N] are the answer's so far, ``counts`` [R] how many
     they are and ``limits`` [R] how many they may become; ``logs`` [R, N or 0] are their log-probabilities.
-    ``keys`` [R, 2] see ``sampling.drawn``. ``done`` [R] says that the answer is whole, or the row idle.
+    ``keys`` [R, 2] see ``sampled``. ``done`` [R] says that the answer is whole, or the row idle.
     """
 
     last: jax.Array
@@ -202,11 +281,11 @@ def _choose(
     logits: jax.Array, shape: Shape, settings: Settings, rows: _Chosen
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The next token of each row, its log-probability, and whether the answer is whole with it."""
-    if shape.draws:
-        token = sampling.drawn(logits, rows.keys, rows.counts, settings.temperature, settings.top_p)
+    if shape.sampling:
+        token = sampled(logits, rows.keys, rows.counts, settings.temperature, settings.top_p)
     else:
-        token = sampling.most_probable(logits)
-    log = sampling.log_probability(logits, token) if shape.log_probabilities else jnp.zeros(token.shape)
+        token = most_probable(logits)
+    log = log_probability(logits, token) if shape.log_probabilities else jnp.zeros(token.shape)
     done = jnp.isin(token, settings.stops) | (rows.counts + 1 >= rows.limits)
     return token, log, done
 

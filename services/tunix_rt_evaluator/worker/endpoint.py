@@ -20,9 +20,15 @@ from tunix_rt_evaluator.evaluations.model import ModelFacts, WorkerItem, WorkerS
 from tunix_rt_evaluator.evaluations.results import Generation
 from tunix_rt_evaluator.grading.reasoning.model import Answer
 from tunix_rt_evaluator.openai_endpoint import API_KEY_VARIABLE, Endpoint, EndpointError
-from tunix_rt_evaluator.worker.endpoint_faults import Faults, refusal
-from tunix_rt_evaluator.worker.endpoint_pace import Pace
-from tunix_rt_evaluator.worker.endpoint_replies import Served, read_answer, read_prompt_tokens, read_served
+from tunix_rt_evaluator.worker.endpoint_protocol import (
+    Faults,
+    Pace,
+    Served,
+    read_answer,
+    read_prompt_tokens,
+    read_served,
+    refusal,
+)
 from tunix_rt_evaluator.worker.engine import Completion, Engine, Prompt, Report, Request
 from tunix_rt_kit.artifacts import digest_json
 from tunix_rt_kit.errors import FailedPrecondition

@@ -14,21 +14,87 @@ Events, besides those that ``run_worker`` writes:
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tunix_rt_evaluator.evaluations.model import WorkerSpec
 from tunix_rt_evaluator.evaluations.results import Generation
 from tunix_rt_evaluator.grading.reasoning.model import Answer
-from tunix_rt_evaluator.worker.engine import Completion, Engine, Prompt, Request
-from tunix_rt_evaluator.worker.prompts import failed_generation
+from tunix_rt_evaluator.worker.engine import Completion, Engine, Prompt, Request, failed_generation
 from tunix_rt_evaluator.worker.responses import Responses
-from tunix_rt_evaluator.worker.resume import Earlier, described
 from tunix_rt_kit.jobs import JobDir
 from tunix_rt_kit.models.runtime import give_back_memory
+from tunix_rt_kit.regular_files import open_regular
 from tunix_rt_kit.values import Progress
+
+# A job goes on under a server that was updated meanwhile; the template stands there by its digest.
+_LEFT_OUT: Final = {"code_revision", "chat_template"}
+_OF_USE: Final = (b'"kind":"item"', b'"kind":"facts"')
+
+
+def described(engine: Engine) -> dict[str, Any]:
+    """What an attempt tells of its engine once the prompts were read: its facts and its identity."""
+    return {"facts": engine.facts.model_dump(mode="json"), "identity": dict(engine.identity)}
+
+
+class EarlierAttempts:
+    """The items that the events in a file tell of, and the engine that the last attempt before told of."""
+
+    def __init__(self, events: Path) -> None:
+        self.items: set[str] = set()
+        self._engine: Mapping[str, Any] = {}
+        if not events.exists():
+            return
+        with open_regular(events) as file:
+            for line in file:
+                # A line without its end is one that a killed process left.
+                if line.endswith(b"\n") and any(kind in line for kind in _OF_USE):
+                    self._take(json.loads(line))
+
+    def _take(self, event: Mapping[str, Any]) -> None:
+        if event["kind"] == "item":
+            self.items.add(str(event["generation"]["item_id"]))
+        elif event["kind"] == "facts":
+            self._engine = event
+            if event.get("changed"):
+                self.items.clear()
+
+    def changes(self, now: Mapping[str, Any]) -> list[str]:
+        """What is not as it was when the items were written, a line for each fact; ``now`` as ``described``
+        gives it. Nothing where there are no items."""
+        if not self.items:
+            return []
+        before = self._engine
+        if "identity" not in before:
+            return ["engine: nothing says which one it was"]
+        # Facts have names that users know; an identity holds what is no fact, such as the stop tokens.
+        return _different(before["facts"], now["facts"]) or _different(before["identity"], now["identity"])
+
+
+def _different(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    old, new = _flat(before), _flat(now)
+    return [
+        f"{name}: {old.get(name, 'nothing')} before, {new.get(name, 'nothing')} now"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _flat(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Values by name, those of a group as ``group.name``."""
+    flat: dict[str, str] = {}
+    for name, value in facts.items():
+        if name in _LEFT_OUT:
+            continue
+        if isinstance(value, Mapping):
+            flat |= {f"{name}.{key}": str(entry) for key, entry in value.items()}
+        else:
+            flat[name] = str(value)
+    return flat
+
 
 _EVENTS: Final = "events.jsonl"
 _LOOKS_BETWEEN_CHECKS: Final = 256
@@ -51,7 +117,7 @@ class Evaluations:
 
     def _evaluate(self, job: JobDir) -> None:
         spec = WorkerSpec.model_validate(job.spec)
-        earlier = Earlier(job.path / _EVENTS)
+        earlier = EarlierAttempts(job.path / _EVENTS)
         job.emit("attempt", number=spec.attempt)
         telling = _Telling(job)
         engine = self._engine(spec, job.path, telling)
@@ -104,7 +170,7 @@ class _Telling:
         self._job.emit(kind, **progress.model_dump(mode="json", exclude_none=True))
 
 
-def _tell_facts(job: JobDir, engine: Engine, telling: _Telling, earlier: Earlier) -> set[str]:
+def _tell_facts(job: JobDir, engine: Engine, telling: _Telling, earlier: EarlierAttempts) -> set[str]:
     """Tell what is run; returns the items that need no further answer."""
     now = described(engine)
     changed = earlier.changes(now)

@@ -8,20 +8,21 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import jax
 from flax import nnx
 
+from tunix_rt_evaluator.evaluations.base_models import stop_ids
 from tunix_rt_evaluator.evaluations.model import ModelFacts, WorkerItem, WorkerSpec
 from tunix_rt_evaluator.evaluations.results import Generation
-from tunix_rt_evaluator.evaluations.stop_tokens import stop_ids
 from tunix_rt_evaluator.grading.reasoning.model import Answer
-from tunix_rt_evaluator.worker.engine import Completion, Prompt, Report, Request
-from tunix_rt_evaluator.worker.prompts import read_prompts
-from tunix_rt_evaluator.worker.slots import REVISION, Generator, Output, Programs, bucket
-from tunix_rt_evaluator.worker.weights import BaseWeights, is_adapter
+from tunix_rt_evaluator.worker.engine import Completion, Prompt, Report, Request, read_prompts
+from tunix_rt_evaluator.worker.slots import REVISION, CompiledFunctions, Generator, Output, bucket
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import FailedPrecondition
-from tunix_rt_kit.models.hf_folder import read_stop_ids
-from tunix_rt_kit.models.pretrained import make_mesh
+from tunix_rt_kit.models.decoder import Decoder
+from tunix_rt_kit.models.hf_folder import read_stop_ids, stored_dtype
+from tunix_rt_kit.models.lora import CONFIG_FILE, merge_lora
+from tunix_rt_kit.models.pretrained import load_model, make_mesh, rebuilt
 from tunix_rt_kit.models.runtime import (
     advising,
     chosen_dtype,
@@ -46,23 +47,25 @@ class Loaded:
         self._mesh = make_mesh()
         self._key: tuple[Path, str | None, str | None] | None = None
         self._base: BaseWeights | None = None
-        self._programs: list[Programs] = []
+        self._compiled: list[CompiledFunctions] = []
 
-    def state(self, info: BaseModelInfo, checkpoint: Path | None, dtype: str) -> tuple[Any, Programs]:
-        """The weights to evaluate, and the programs of their structure.
+    def state(
+        self, info: BaseModelInfo, checkpoint: Path | None, dtype: str
+    ) -> tuple[Any, CompiledFunctions]:
+        """The weights to evaluate, and the compiled functions of their structure.
 
         Raises what ``BaseWeights`` raises.
         """
         key = info.path, info.weights_digest, info.config_digest
         if self._base is None or self._key != key:
-            self._base, self._programs = None, []
+            self._base, self._compiled = None, []
             self._base, self._key = BaseWeights(info.path, self._mesh), key
         graph, state = nnx.split(self._base.model(checkpoint, dtype))
-        for programs in self._programs:
-            if programs.graph == graph and programs.dtype == dtype:
-                return state, programs
-        self._programs.append(Programs(graph, dtype, self._mesh))
-        return state, self._programs[-1]
+        for compiled in self._compiled:
+            if compiled.graph == graph and compiled.dtype == dtype:
+                return state, compiled
+        self._compiled.append(CompiledFunctions(graph, dtype, self._mesh))
+        return state, self._compiled[-1]
 
 
 class LocalEngine:
@@ -151,11 +154,11 @@ class LocalEngine:
         """See ``Engine``; raises what ``BaseWeights.model`` raises, and ResourceExhausted(OUT_OF_MEMORY)."""
         report("loading the model", 0, 0, "")
         with advising(self._too_much):
-            state, programs = self._loaded.state(self._info, self._checkpoint, self._dtype)
+            state, compiled = self._loaded.state(self._info, self._checkpoint, self._dtype)
             report("compiling", 0, 0, "")
             self._generator = Generator(
                 state,
-                programs,
+                compiled,
                 self._spec.decoding,
                 stop_ids=self._stops,
                 pad_id=self._tokenizer.pad_id(),
@@ -226,3 +229,47 @@ def _template(spec: WorkerSpec, info: BaseModelInfo) -> ChatTemplate:
     return ChatTemplate.from_jinja(
         info.chat_template, eos_token=info.eos_token, bos_token=info.bos_token or ""
     )
+
+
+class BaseWeights:
+    """A base model that stays loaded, as exactly as it is stored, while adapters come and go.
+
+    An adapter is merged: a tuned model then runs by the same functions and as fast as its base. A checkpoint
+    that is a whole model needs no base, and has none loaded.
+    """
+
+    def __init__(self, folder: Path, mesh: jax.sharding.Mesh) -> None:
+        self._folder = folder
+        self._mesh = mesh
+        self._loaded: Decoder | None = None
+
+    def model(self, checkpoint: Path | None, dtype: str) -> Decoder:
+        """The base model, or one that was trained from it, with weights of ``dtype``.
+
+        ``checkpoint`` is a folder with a whole model in Hugging Face's layout, or with an adapter in PEFT's.
+
+        Raises what ``load_model`` and ``merge_lora`` raise.
+        """
+        model = self._made(checkpoint, dtype)
+        model.only_run()
+        return model
+
+    def _made(self, checkpoint: Path | None, dtype: str) -> Decoder:
+        if checkpoint is not None and not is_adapter(checkpoint):
+            return load_model(checkpoint, dtype=dtype, mesh=self._mesh)
+        base = self._base()
+        with self._mesh:
+            if checkpoint is not None:
+                return merge_lora(base, checkpoint, dtype=dtype)
+            return rebuilt(base, nnx.state(base).to_pure_dict(), dtype=dtype)
+
+    def _base(self) -> Decoder:
+        if self._loaded is None:
+            dtype = stored_dtype(self._folder)
+            self._loaded = load_model(self._folder, dtype=dtype, mesh=self._mesh)
+        return self._loaded
+
+
+def is_adapter(checkpoint: Path) -> bool:
+    """Whether the folder of a checkpoint has an adapter in it, and no whole model."""
+    return (checkpoint / CONFIG_FILE).is_file()

@@ -64,8 +64,8 @@ class _Place:
 
 
 @dataclass(slots=True)
-class Programs:
-    """Compiled programs by the shape that they are for, kept while models change: weights are arguments.
+class CompiledFunctions:
+    """Compiled functions by the shape that they are for, kept while models change: weights are arguments.
 
     Args:
         graph: the structure that the models share.
@@ -79,7 +79,7 @@ class Programs:
     _made: dict[Shape, tuple[Any, Any, Any]] = field(default_factory=dict)
 
     def get(self, shape: Shape, state: Any) -> tuple[Any, Any, Any]:
-        """The programs ``idle()``, ``admit(state, settings, rows, admission)`` and ``go_on(state, settings,
+        """The functions ``idle()``, ``admit(state, settings, rows, admission)`` and ``go_on(state, settings,
         rows, steps, enough)``, compiled if they are not yet."""
         if shape not in self._made:
             self._made[shape] = self._compiled(shape, state)
@@ -109,7 +109,7 @@ class Generator:
 
     Args:
         state: the model's weights, without LoRA.
-        programs: of its structure.
+        compiled: of its structure.
         decoding: how.
         stop_ids: at most 10 tokens, each of which ends an answer.
         pad_id: fills prompts; nothing attends to it.
@@ -120,7 +120,7 @@ class Generator:
     def __init__(
         self,
         state: Any,
-        programs: Programs,
+        compiled: CompiledFunctions,
         decoding: Decoding,
         *,
         stop_ids: Sequence[int],
@@ -135,7 +135,7 @@ class Generator:
         self._context_length = context_length
         self._settings = _settings(stop_ids, decoding)
         rows, admitted = _sizes(decoding.batch_size)
-        chunk = _chunk(programs.dtype, longest)
+        chunk = _chunk(compiled.dtype, longest)
         prompt_length = -(-bucket(longest) // chunk) * chunk
         self._shape = Shape(
             rows=rows,
@@ -144,10 +144,10 @@ class Generator:
             prompt_length=prompt_length,
             max_new_tokens=min(decoding.max_new_tokens, context_length),
             columns=max(prompt_length, min(bucket(longest) + decoding.max_new_tokens, context_length)),
-            draws=decoding.temperature > 0,
+            sampling=decoding.temperature > 0,
             log_probabilities=decoding.log_probabilities,
         )
-        self._idle, self._admit, self._go_on = programs.get(self._shape, state)
+        self._idle, self._admit, self._go_on = compiled.get(self._shape, state)
 
     def run(self, requests: Sequence[Request], check: Callable[[], None]) -> Iterator[Output]:
         """Complete the requests, each as soon as it is done.

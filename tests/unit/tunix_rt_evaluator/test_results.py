@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.comparison import SPLITTER
 from tunix_rt_evaluator.comparisons.pairing import report_id
 from tunix_rt_evaluator.eval_sets.model import EvalItem
-from tunix_rt_evaluator.evaluations.convert_results import result_message
+from tunix_rt_evaluator.evaluations.convert import result_message
 from tunix_rt_evaluator.evaluations.grade import graded
 from tunix_rt_evaluator.evaluations.model import (
     Decoding,
@@ -108,9 +108,7 @@ def test_what_uses_nothing_new_has_the_digests_that_it_had() -> None:
         device="cpu",
         code_revision="r",
     )
-    complete = manifest(
-        evaluation, "evaluations/e", evaluation.inputs, facts, SPLITTER.marks, Totals.of(results)
-    )
+    complete = manifest(evaluation, facts, SPLITTER.marks, Totals.of(results))
     # What is new in it is how reasoning is split off, by which such an evaluation differs from one of before.
     before = complete.model_copy(update={"spec": complete.spec.model_copy(update={"reasoning_marks": None})})
     assert digest_json(before.model_dump(mode="json")) == (

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from tunix_rt_evaluator.worker import sampling
+from tunix_rt_evaluator.worker.compiled import most_probable, sampled
 
-DRAWN = jax.jit(sampling.drawn)
+DRAWN = jax.jit(sampled)
 # A program is compiled for each; a block of the sums has 128.
 SIZES = (1, 2, 31, 128, 129, 300)
 
@@ -79,4 +79,4 @@ def test_a_nucleus_of_one_is_the_most_probable_token() -> None:
 
 
 def test_equal_logits_go_to_the_lowest_id() -> None:
-    assert list(sampling.most_probable(jnp.asarray([[1.0, 3.0, 3.0], [2.0, 2.0, 2.0]]))) == [1, 0]
+    assert list(most_probable(jnp.asarray([[1.0, 3.0, 3.0], [2.0, 2.0, 2.0]]))) == [1, 0]

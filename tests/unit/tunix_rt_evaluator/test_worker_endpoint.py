@@ -20,8 +20,7 @@ from support.fake_endpoint import FakeEndpoint, Reply, answering, completion
 from tunix_rt_evaluator.evaluations.model import Decoding, EndpointFields, WorkerItem, WorkerSpec
 from tunix_rt_evaluator.openai_endpoint import API_KEY_VARIABLE, Endpoint, EndpointError
 from tunix_rt_evaluator.worker.endpoint import open_endpoint
-from tunix_rt_evaluator.worker.endpoint_faults import GIVE_UP_AFTER
-from tunix_rt_evaluator.worker.endpoint_replies import Served, read_answer
+from tunix_rt_evaluator.worker.endpoint_protocol import GIVE_UP_AFTER, Served, read_answer
 from tunix_rt_evaluator.worker.engine import Completion, Request
 from tunix_rt_evaluator.worker.job import Evaluations
 from tunix_rt_kit.errors import DomainError, FailedPrecondition, Unavailable

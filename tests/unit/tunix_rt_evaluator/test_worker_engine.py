@@ -13,10 +13,9 @@ from flax import nnx
 
 from support.tiny_model import make_tiny_model
 from tunix_rt_evaluator.evaluations.model import Decoding
-from tunix_rt_evaluator.worker.engine import Prompt, Request
-from tunix_rt_evaluator.worker.prompts import token_digest
-from tunix_rt_evaluator.worker.slots import Generator, Output, Programs, bucket
-from tunix_rt_evaluator.worker.weights import BaseWeights
+from tunix_rt_evaluator.worker.engine import Prompt, Request, token_digest
+from tunix_rt_evaluator.worker.local import BaseWeights
+from tunix_rt_evaluator.worker.slots import CompiledFunctions, Generator, Output, bucket
 from tunix_rt_kit.jobs import JobCancelled
 from tunix_rt_kit.models.decoder import Decoder
 from tunix_rt_kit.models.families import FAMILIES
@@ -44,8 +43,8 @@ def model(folder: Path, mesh: jax.sharding.Mesh) -> Decoder:
 
 
 @pytest.fixture(scope="module")
-def compiled(model: Decoder, mesh: jax.sharding.Mesh) -> Programs:
-    return Programs(nnx.split(model)[0], "float32", mesh)
+def compiled(model: Decoder, mesh: jax.sharding.Mesh) -> CompiledFunctions:
+    return CompiledFunctions(nnx.split(model)[0], "float32", mesh)
 
 
 def some_prompts(*lengths: int) -> list[Prompt]:
@@ -59,7 +58,7 @@ def some_prompts(*lengths: int) -> list[Prompt]:
 
 def generator(
     model: Decoder,
-    compiled: Programs,
+    compiled: CompiledFunctions,
     *,
     stops: tuple[int, ...] = NO_STOP,
     longest: int = 101,
@@ -108,7 +107,7 @@ def expected(model: Decoder) -> dict[str, tuple[int, ...]]:
 
 @pytest.mark.parametrize("rows", [1, 24])
 def test_however_many_rows_it_writes_what_the_model_writes_token_by_token(
-    model: Decoder, compiled: Programs, expected: dict[str, tuple[int, ...]], rows: int
+    model: Decoder, compiled: CompiledFunctions, expected: dict[str, tuple[int, ...]], rows: int
 ) -> None:
     found = answers(generator(model, compiled, batch_size=rows), some_prompts(*LENGTHS))
     assert {name: output.ids for (name, _), output in found.items()} == expected
@@ -120,10 +119,10 @@ def test_not_a_bit_of_an_answer_in_bfloat16_depends_on_the_batch_size(
     folder: Path, mesh: jax.sharding.Mesh
 ) -> None:
     rounded = BaseWeights(folder, mesh).model(None, "bfloat16")
-    programs, prompts = Programs(nnx.split(rounded)[0], "bfloat16", mesh), some_prompts(*LENGTHS)
+    compiled, prompts = CompiledFunctions(nnx.split(rounded)[0], "bfloat16", mesh), some_prompts(*LENGTHS)
     of_sizes = []
     for rows in (16, 1, 3, 9, 24):
-        found = answers(generator(rounded, programs, batch_size=rows, log_probabilities=True), prompts)
+        found = answers(generator(rounded, compiled, batch_size=rows, log_probabilities=True), prompts)
         of_sizes.append({name: (output.ids, output.log_probabilities) for name, output in found.items()})
     assert all(found == of_sizes[0] for found in of_sizes)
 
@@ -135,8 +134,8 @@ def test_models_of_the_other_families_write_what_they_write_token_by_token(
     """Windows of 8 tokens are shorter than every prompt."""
     other = load_model(make_tiny_model(tmp_path, family=family, scale=0.2), dtype="float32", mesh=mesh)
     prompts = some_prompts(17, 40, 65)
-    programs = Programs(nnx.split(other)[0], "float32", mesh)
-    found = answers(generator(other, programs, longest=65, max_new_tokens=8), prompts)
+    compiled = CompiledFunctions(nnx.split(other)[0], "float32", mesh)
+    found = answers(generator(other, compiled, longest=65, max_new_tokens=8), prompts)
     for prompt in prompts:
         assert found[prompt.item_id, 0].ids == one_by_one(other, prompt, 8)
 
@@ -144,7 +143,7 @@ def test_models_of_the_other_families_write_what_they_write_token_by_token(
 @pytest.mark.optimized
 @pytest.mark.parametrize("temperature", [0.0, 0.9], ids=["greedy", "drawn"])
 def test_not_a_bit_of_an_answer_depends_on_its_neighbours_or_its_row(
-    model: Decoder, compiled: Programs, temperature: float
+    model: Decoder, compiled: CompiledFunctions, temperature: float
 ) -> None:
     prompts = some_prompts(*LENGTHS)
     made = generator(
@@ -158,7 +157,7 @@ def test_not_a_bit_of_an_answer_depends_on_its_neighbours_or_its_row(
 
 
 def test_an_answer_ends_at_a_stop_token_and_its_row_takes_the_next_prompt(
-    model: Decoder, compiled: Programs
+    model: Decoder, compiled: CompiledFunctions
 ) -> None:
     prompts = some_prompts(5, 9, 21, 30, 12, 7, *range(40, 70))
     free = answers(generator(model, compiled), prompts)
@@ -171,13 +170,13 @@ def test_an_answer_ends_at_a_stop_token_and_its_row_takes_the_next_prompt(
     assert len(stopped["p1", 0].ids) <= 7
 
 
-def test_an_answer_ends_at_the_end_of_the_context(model: Decoder, compiled: Programs) -> None:
+def test_an_answer_ends_at_the_end_of_the_context(model: Decoder, compiled: CompiledFunctions) -> None:
     prompts = some_prompts(CONTEXT - 1, CONTEXT - 5, 8)
     found = answers(generator(model, compiled, longest=CONTEXT - 1), prompts)
     assert [len(found[f"p{number}", 0].ids) for number in range(3)] == [1, 5, NEW]
 
 
-def test_one_new_token_needs_no_decoding(model: Decoder, compiled: Programs) -> None:
+def test_one_new_token_needs_no_decoding(model: Decoder, compiled: CompiledFunctions) -> None:
     prompts = some_prompts(6, 9, 12)
     found = answers(generator(model, compiled, max_new_tokens=1), prompts)
     assert [found[f"p{number}", 0].ids for number in range(3)] == [
@@ -185,7 +184,7 @@ def test_one_new_token_needs_no_decoding(model: Decoder, compiled: Programs) -> 
     ]
 
 
-def test_log_probabilities_are_those_of_the_model(model: Decoder, compiled: Programs) -> None:
+def test_log_probabilities_are_those_of_the_model(model: Decoder, compiled: CompiledFunctions) -> None:
     (prompt,) = some_prompts(19)
     found = answers(generator(model, compiled, log_probabilities=True, temperature=0.7, seed=3), [prompt])
     output, ids = found["p0", 0], list(prompt.ids)
@@ -195,7 +194,9 @@ def test_log_probabilities_are_those_of_the_model(model: Decoder, compiled: Prog
         ids.append(token)
 
 
-def test_samples_differ_by_number_and_seed_and_are_the_same_again(model: Decoder, compiled: Programs) -> None:
+def test_samples_differ_by_number_and_seed_and_are_the_same_again(
+    model: Decoder, compiled: CompiledFunctions
+) -> None:
     prompts = some_prompts(11, 23)
     first = answers(generator(model, compiled, temperature=1.0, seed=1), prompts, samples=3)
     again = answers(generator(model, compiled, temperature=1.0, seed=1), prompts[::-1], samples=3)
@@ -206,7 +207,7 @@ def test_samples_differ_by_number_and_seed_and_are_the_same_again(model: Decoder
     assert len({output.ids for output in [*first.values(), *other.values()]}) == 12
 
 
-def test_a_run_ends_when_the_check_raises(model: Decoder, compiled: Programs) -> None:
+def test_a_run_ends_when_the_check_raises(model: Decoder, compiled: CompiledFunctions) -> None:
     checks = []
 
     def check() -> None:

@@ -14,7 +14,7 @@ import pytest
 from tunix_rt_evaluator.evaluations.generating import EvaluationFacts
 from tunix_rt_evaluator.evaluations.model import Decoding, WorkerItem, WorkerSpec
 from tunix_rt_evaluator.evaluations.results import Generation
-from tunix_rt_evaluator.worker import local, weights
+from tunix_rt_evaluator.worker import local
 from tunix_rt_evaluator.worker.job import Evaluations
 from tunix_rt_kit.artifacts import canonical_json
 from tunix_rt_kit.errors import FailedPrecondition, NotFound
@@ -268,8 +268,8 @@ def test_one_process_puts_adapters_onto_a_base_that_stays_loaded(
     models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loads = []
-    load = weights.load_model
-    monkeypatch.setattr(weights, "load_model", lambda *args, **kw: loads.append(args) or load(*args, **kw))
+    load = local.load_model
+    monkeypatch.setattr(local, "load_model", lambda *args, **kw: loads.append(args) or load(*args, **kw))
     plain = worker_spec(models_dir)
     one, two = (adapter(models_dir / "tiny", tmp_path / name, seed) for name, seed in (("a", 1), ("b", 2)))
     evaluations = Evaluations()

@@ -12,7 +12,7 @@ from flax import nnx
 
 from support.adapters import with_random_lora
 from support.tiny_model import make_tiny_model
-from tunix_rt_evaluator.worker.weights import BaseWeights
+from tunix_rt_evaluator.worker.local import BaseWeights
 from tunix_rt_kit.models.decoder import Decoder
 from tunix_rt_kit.models.families import FAMILIES
 from tunix_rt_kit.models.lora import load_adapter, save_adapter
