@@ -17,9 +17,10 @@ from tunix_rt_evaluator.comparisons.model import (
 )
 from tunix_rt_evaluator.comparisons.pairing import NO_TRAINING_DATA, compared, report_id
 from tunix_rt_evaluator.comparisons.policy import check_sound, checked_waivers, manifest_of
-from tunix_rt_evaluator.eval_sets.model import EvalSet, eval_set_name
+from tunix_rt_evaluator.eval_sets.model import eval_set_name
+from tunix_rt_evaluator.eval_sets.service import EvalSetRepository
 from tunix_rt_evaluator.evaluations.model import EVALUATION_NAME, Evaluation
-from tunix_rt_evaluator.evaluations.results import ItemResult
+from tunix_rt_evaluator.evaluations.service import EvaluationRepository
 from tunix_rt_kit.errors import (
     DomainError,
     FailedPrecondition,
@@ -36,19 +37,6 @@ METRICS_FILE: Final = "metrics.jsonl"
 MAX_REPORTS: Final = 100
 MAX_SEEDS: Final = 32
 """Evaluations on one side of a comparison."""
-
-
-class Evaluations(Protocol):
-    """Where evaluations are kept."""
-
-    def get(self, evaluation_id: str) -> Evaluation: ...
-    def all_results(self, evaluation_id: str) -> Iterator[ItemResult]: ...
-
-
-class EvalSets(Protocol):
-    """Where eval sets are kept."""
-
-    def get(self, eval_set_id: str) -> EvalSet: ...
 
 
 class ReportRepository(Protocol):
@@ -90,8 +78,8 @@ class ComparisonService:
 
     def __init__(
         self,
-        evaluations: Evaluations,
-        eval_sets: EvalSets,
+        evaluations: EvaluationRepository,
+        eval_sets: EvalSetRepository,
         repository: ReportRepository,
         reports: Reports,
         training_data: TrainingData,

@@ -25,7 +25,6 @@ Entry: TypeAlias = Fraction | str | tuple["Entry", ...] | frozenset["Entry"]
 _BETWEEN: Final = re.compile(
     r"\s*(?:;|\n|,(?=\s)|,(?!\d{3}(?!\d))|(?<!\d),)\s*(?:(?:and|or)\s)?|\s+(?:and|or|&)\s+", re.IGNORECASE
 )
-_BRACKET: Final = re.compile(r"[\[({})\]]")
 _PAIRS: Final = ("{}", "[]", "()", "[)", "(]")
 _BULLET: Final = re.compile(r"\s*(?:[-*\u2022]|\d{1,3}[.)])\s+(?=\S)")
 _BOTH_SIGNS: Final = re.compile(r"(?:\u00b1|\\pm|\+/-)\s*")
