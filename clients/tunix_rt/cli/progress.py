@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
@@ -20,8 +19,8 @@ from tunix_rt.cli import text
 _LINE_INTERVAL = 10.0
 
 
-class Bar(Protocol):
-    """One piece of work."""
+class Bar:
+    """One piece of work; this one shows nothing."""
 
     def update(
         self,
@@ -35,72 +34,32 @@ class Bar(Protocol):
 
         ``detail`` is a short note; ``seconds_left`` replaces the reporter's own estimate.
         """
-        ...
 
     def finish(self, detail: str | None = None) -> None:
         """The work is done: the bar is full. ``detail`` replaces the last one."""
-        ...
 
     def stop(self, detail: str) -> None:
         """The work ended before it was done."""
-        ...
 
 
-class Reporter(Protocol):
-    """Where bars are shown. A context manager."""
+class Reporter:
+    """Where bars are shown, a context manager; this one shows nothing."""
 
-    def bar(self, description: str, total: int | None = None, unit: str = "") -> Bar:
-        """Begins a piece of work of ``total`` units."""
-        ...
+    def bar(self, description: str, total: int | None = None, unit: str = "") -> Bar:  # noqa: ARG002
+        """Begin a piece of work of ``total`` units."""
+        return Bar()
 
     def note(self, line: str) -> None:
         """A line that stays, above the bars."""
-        ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-
-class SilentReporter:
-    """Shows nothing."""
-
-    def bar(self, description: str, total: int | None = None, unit: str = "") -> Bar:  # noqa: ARG002
-        return _SilentBar()
-
-    def note(self, line: str) -> None:
-        pass
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
+    def __exit__(self, *_: object) -> None:
+        return None
 
 
-class _SilentBar:
-    def update(
-        self,
-        completed: int,
-        total: int | None = None,
-        *,
-        detail: str = "",
-        seconds_left: float | None = None,
-    ) -> None:
-        pass
-
-    def finish(self, detail: str | None = None) -> None:
-        pass
-
-    def stop(self, detail: str) -> None:
-        pass
-
-
-class LineReporter:
+class LineReporter(Reporter):
     """A line when work begins and ends, and one every ten seconds between."""
 
     def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -113,16 +72,8 @@ class LineReporter:
     def note(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
-
-
-class _LineBar:
+class _LineBar(Bar):
     def __init__(
         self,
         reporter: LineReporter,
@@ -171,7 +122,7 @@ class _LineBar:
         self._reporter.note(" ".join(part for part in (f"{self._description}:", amount, tail) if part))
 
 
-class LiveReporter:
+class LiveReporter(Reporter):
     """Bars that move, for a terminal. A bar that is finished stays."""
 
     def __init__(self, console: Console) -> None:
@@ -195,13 +146,11 @@ class LiveReporter:
         self._progress.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
 
-class _LiveBar:
+class _LiveBar(Bar):
     def __init__(self, progress: Progress, description: str, total: int | None, unit: str) -> None:
         self._progress = progress
         self._task = progress.add_task(
@@ -325,8 +274,7 @@ def dataset_progress(reporter: Reporter) -> Callable[[v1.Dataset], None]:
     bars = StageBars(reporter, "dataset")
 
     def update(dataset: v1.Dataset) -> None:
-        states = v1.Dataset.State
-        _show_state(bars, dataset.progress, states.Name(dataset.state))
+        _show_state(bars, dataset.progress, v1.Dataset.State.Name(dataset.state))
 
     return update
 

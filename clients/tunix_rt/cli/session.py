@@ -187,11 +187,13 @@ class Session:
 
     def progress(self) -> Reporter:
         """What shows the progress of long work: bars on a terminal, a line now and then elsewhere."""
-        from tunix_rt.cli.progress import LineReporter, LiveReporter, SilentReporter
+        from tunix_rt.cli import progress
 
         if self.as_json:
-            return SilentReporter()
-        return LiveReporter(self.err) if self.err.is_terminal else LineReporter(self.err)
+            return progress.Reporter()
+        if self.err.is_terminal:
+            return progress.LiveReporter(self.err)
+        return progress.LineReporter(self.err)
 
     def say(self, text: str) -> None:
         """A line for people on stderr; nothing with --json."""

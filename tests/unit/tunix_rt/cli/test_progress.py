@@ -12,7 +12,6 @@ from tunix_rt import v1
 from tunix_rt.cli.progress import (
     LineReporter,
     LiveReporter,
-    SilentReporter,
     dataset_progress,
     evaluation_progress,
     training_progress,
