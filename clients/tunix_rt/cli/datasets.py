@@ -30,6 +30,7 @@ from tunix_rt.cli.options import (
     DatasetFormat,
     EosTokenOption,
     FilterOptions,
+    LimitOption,
     chat_template,
     dataset_name,
     known_base_model,
@@ -245,28 +246,23 @@ def build(
 
 
 @command(app, "list", example="tunix-rt dataset list --json")
-def list_(
-    session: Session,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Show at most this many.")] = 20,
-) -> None:
+def list_(session: Session, limit: LimitOption = 20) -> None:
     """List datasets, newest first."""
+    columns = ("DATASET", "!STATE", ">ROWS", "SPLITS", "DIGEST", ">AGE")
     with session.connect() as client:
-        found = list(islice(client.exporter.list_datasets(page_size=min(limit, 50)), limit))
-    if session.as_json:
-        session.print_messages(found)
-        return
-    rows = tables.table("DATASET", "!STATE", ">ROWS", "SPLITS", "DIGEST", ">AGE")
-    for dataset in found:
-        tables.add_row(
-            rows,
-            short_name(dataset.name),
-            tables.state(v1.Dataset.State.Name(dataset.state)),
-            text.count(sum(part.row_count for part in dataset.splits)),
-            ", ".join(f"{part.split} {part.row_count:,}" for part in dataset.splits) or "-",
-            text.short_digest(dataset.digest),
-            tables.age(dataset.create_time),
-        )
-    tables.print_table(session.out, rows, "no datasets")
+        found = islice(client.exporter.list_datasets(page_size=min(limit, 50)), limit)
+        session.show_all(found, columns, _row, "no datasets")
+
+
+def _row(dataset: v1.Dataset) -> tables.Row:
+    return (
+        short_name(dataset.name),
+        tables.state(v1.Dataset.State.Name(dataset.state)),
+        text.count(sum(part.row_count for part in dataset.splits)),
+        ", ".join(f"{part.split} {part.row_count:,}" for part in dataset.splits) or "-",
+        text.short_digest(dataset.digest),
+        tables.age(dataset.create_time),
+    )
 
 
 @dataclass(frozen=True)

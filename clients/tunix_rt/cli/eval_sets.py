@@ -18,7 +18,7 @@ from tunix_rt import Client, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, group
 from tunix_rt.cli.console import write_lines
-from tunix_rt.cli.options import ProblemOptions, dataset_name, resource_name, short_name
+from tunix_rt.cli.options import LimitOption, ProblemOptions, dataset_name, resource_name, short_name
 from tunix_rt.cli.session import Session
 from tunix_rt.errors import InvalidArgumentError
 from tunix_rt.formats import (
@@ -135,27 +135,22 @@ def generate(
 
 
 @command(app, "list", example="tunix-rt evalset list")
-def list_(
-    session: Session,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Show at most this many.")] = 20,
-) -> None:
+def list_(session: Session, limit: LimitOption = 20) -> None:
     """List eval sets, newest first."""
+    columns = ("EVAL SET", ">ITEMS", "DIGEST", "DESCRIPTION", ">AGE")
     with session.connect() as client:
-        found = list(islice(client.evaluator.list_eval_sets(page_size=min(limit, 1000)), limit))
-    if session.as_json:
-        session.print_messages(found)
-        return
-    rows = tables.table("EVAL SET", ">ITEMS", "DIGEST", "DESCRIPTION", ">AGE")
-    for eval_set in found:
-        tables.add_row(
-            rows,
-            short_name(eval_set.name),
-            text.count(eval_set.item_count),
-            text.short_digest(eval_set.digest),
-            text.one_line(eval_set.description, 40),
-            tables.age(eval_set.create_time),
-        )
-    tables.print_table(session.out, rows, "no eval sets")
+        found = islice(client.evaluator.list_eval_sets(page_size=min(limit, 1000)), limit)
+        session.show_all(found, columns, _row, "no eval sets")
+
+
+def _row(eval_set: v1.EvalSet) -> tables.Row:
+    return (
+        short_name(eval_set.name),
+        text.count(eval_set.item_count),
+        text.short_digest(eval_set.digest),
+        text.one_line(eval_set.description, 40),
+        tables.age(eval_set.create_time),
+    )
 
 
 @command(app, "show", example="tunix-rt evalset show general --items 25")

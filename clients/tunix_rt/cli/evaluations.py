@@ -19,6 +19,7 @@ from tunix_rt.cli.options import (
     BosTokenOption,
     DetachOption,
     EosTokenOption,
+    LimitOption,
     ReasoningMarksOption,
     Shown,
     SpecOptions,
@@ -169,31 +170,26 @@ def evaluate(
 
 
 @command(app, "list", example="tunix-rt evaluation list")
-def list_(
-    session: Session,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Show at most this many.")] = 20,
-) -> None:
+def list_(session: Session, limit: LimitOption = 20) -> None:
     """List evaluations, newest first."""
+    columns = ("EVALUATION", "!STATE", "EVAL SET", "MODEL", ">CORRECT", ">ACCURACY", ">AGE")
     with session.connect() as client:
-        found = list(islice(client.evaluator.list_evaluations(page_size=min(limit, 1000)), limit))
-    if session.as_json:
-        session.print_messages(found)
-        return
-    rows = tables.table("EVALUATION", "!STATE", "EVAL SET", "MODEL", ">CORRECT", ">ACCURACY", ">AGE")
-    for evaluation in found:
-        overall = evaluation.summary.overall
-        done = evaluation.HasField("summary")
-        tables.add_row(
-            rows,
-            short_name(evaluation.name),
-            tables.state(v1.Evaluation.State.Name(evaluation.state)),
-            short_name(evaluation.spec.eval_set),
-            model_label(evaluation.spec),
-            f"{overall.correct_count}/{overall.item_count}" if done else "-",
-            text.percent(overall.accuracy) if done else "-",
-            tables.age(evaluation.create_time),
-        )
-    tables.print_table(session.out, rows, "no evaluations")
+        found = islice(client.evaluator.list_evaluations(page_size=min(limit, 1000)), limit)
+        session.show_all(found, columns, _row, "no evaluations")
+
+
+def _row(evaluation: v1.Evaluation) -> tables.Row:
+    overall = evaluation.summary.overall
+    done = evaluation.HasField("summary")
+    return (
+        short_name(evaluation.name),
+        tables.state(v1.Evaluation.State.Name(evaluation.state)),
+        short_name(evaluation.spec.eval_set),
+        model_label(evaluation.spec),
+        f"{overall.correct_count}/{overall.item_count}" if done else "-",
+        text.percent(overall.accuracy) if done else "-",
+        tables.age(evaluation.create_time),
+    )
 
 
 @command(app, "show", example="tunix-rt evaluation show $EVALUATION")
@@ -260,7 +256,7 @@ def items(
         bool,
         typer.Option("--samples", help="Show every sample below its item; JSON always has them."),
     ] = False,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Show at most this many.")] = 20,
+    limit: LimitOption = 20,
 ) -> None:
     """Show what the model answered, and the grades."""
     if wrong and right:

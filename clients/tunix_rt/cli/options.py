@@ -44,6 +44,7 @@ DTYPE_HELP = (
 )
 BosTokenOption = Annotated[str, typer.Option("--bos-token", help="For a Jinja file: text of its bos_token.")]
 EosTokenOption = Annotated[str, typer.Option("--eos-token", help="For a Jinja file: text of its eos_token.")]
+LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, help="Show at most this many.")]
 DetachOption = Annotated[
     bool, typer.Option("--detach", help="Return at once instead of waiting (with a server only).")
 ]

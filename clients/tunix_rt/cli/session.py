@@ -6,7 +6,7 @@ import faulthandler
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from tunix_rt import Client
     from tunix_rt.cli.progress import Reporter
+    from tunix_rt.cli.tables import Row
 
 Shown = TypeVar("Shown", bound="Message")
 
@@ -234,6 +235,27 @@ class Session:
             sys.stdout.write(separator + body)
             separator = ",\n  "
         sys.stdout.write("[]\n" if separator == "[\n  " else "\n]\n")
+
+    def show_all(
+        self,
+        messages: Iterable[Shown],
+        columns: Sequence[str],
+        row: Callable[[Shown], Row],
+        none: str,
+    ) -> None:
+        """Messages as a JSON array, or as a table with these columns and a ``row`` for each.
+
+        ``none`` is the line that takes the place of an empty table.
+        """
+        from tunix_rt.cli import tables
+
+        if self.as_json:
+            self.print_messages(list(messages))
+            return
+        rows = tables.table(*columns)
+        for message in messages:
+            tables.add_row(rows, *row(message))
+        tables.print_table(self.out, rows, none)
 
     def set_up_logging(self) -> None:
         """Log lines go to stderr: errors always, more with -v and -vv.

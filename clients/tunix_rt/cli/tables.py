@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import TypeAlias
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich import box
@@ -15,6 +16,8 @@ from tunix_rt import v1
 from tunix_rt.cli import text
 from tunix_rt.escapes import visible
 
+Row: TypeAlias = tuple[str | Text, ...]
+"""The cells of a row."""
 _STATE_STYLES = {
     "SUCCEEDED": "green",
     "FAILED": "bold red",

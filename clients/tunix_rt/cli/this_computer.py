@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from tunix_rt import v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, group, single
 from tunix_rt.cli.progress import Bar, Reporter
@@ -64,24 +65,22 @@ _BYTE_STAGES = ("download", "verify", "extract")
 )
 def list_(session: Session) -> None:
     """List the base models that can be trained: those on the trainer's host and those that can be fetched."""
+    columns = ("MODEL", "!ON HOST", "FAMILY", ">PARAMETERS", ">CONTEXT", "LICENCE", "WEIGHTS")
     with session.connect() as client:
-        found = list(client.trainer.list_base_models())
-    if session.as_json:
-        session.print_messages(found)
-        return
-    rows = tables.table("MODEL", "!ON HOST", "FAMILY", ">PARAMETERS", ">CONTEXT", "LICENCE", "WEIGHTS")
-    for model in found:
-        tables.add_row(
-            rows,
-            model.base_model,
-            Text("yes", style="green") if model.available else "no",
-            model.family,
-            f"{model.parameter_count / 1e6:,.1f} M" if model.parameter_count else "-",
-            text.count(model.context_length),
-            model.license or "-",
-            text.short_digest(model.weights_digest),
-        )
-    tables.print_table(session.out, rows, "no base models")
+        found = client.trainer.list_base_models()
+        session.show_all(found, columns, _row, "no base models")
+
+
+def _row(model: v1.BaseModel) -> tables.Row:
+    return (
+        model.base_model,
+        Text("yes", style="green") if model.available else "no",
+        model.family,
+        f"{model.parameter_count / 1e6:,.1f} M" if model.parameter_count else "-",
+        text.count(model.context_length),
+        model.license or "-",
+        text.short_digest(model.weights_digest),
+    )
 
 
 @command(

@@ -16,7 +16,7 @@ from tunix_rt import Client, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, group
 from tunix_rt.cli.console import output_stream
-from tunix_rt.cli.options import FilterOptions, short_name, trace_name
+from tunix_rt.cli.options import FilterOptions, LimitOption, short_name, trace_name
 from tunix_rt.cli.session import Session, as_document
 from tunix_rt.errors import NotFoundError
 from tunix_rt.escapes import visible
@@ -64,7 +64,7 @@ class _Listing:
 def list_(
     session: Session,
     wanted: FilterOptions,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Show at most this many.")] = 20,
+    limit: LimitOption = 20,
     page_token: Annotated[
         str, typer.Option("--page-token", help="Continue where an earlier list ended; use the same filter.")
     ] = "",

@@ -15,6 +15,7 @@ from tunix_rt.cli.command import command, group
 from tunix_rt.cli.options import (
     DTYPE_HELP,
     DetachOption,
+    LimitOption,
     Shown,
     SpecOptions,
     checkpoint_name,
@@ -174,30 +175,25 @@ def watch(session: Session, job: JobArgument) -> None:
 
 
 @command(app, "list", example="tunix-rt train list --limit 5")
-def list_(
-    session: Session,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Show at most this many.")] = 20,
-) -> None:
+def list_(session: Session, limit: LimitOption = 20) -> None:
     """List training jobs, newest first."""
+    columns = ("JOB", "!STATE", "BASE MODEL", "DATASET", ">STEP", ">LOSS", ">AGE")
     with session.connect() as client:
-        found = list(islice(client.trainer.list_training_jobs(page_size=min(limit, 1000)), limit))
-    if session.as_json:
-        session.print_messages(found)
-        return
-    rows = tables.table("JOB", "!STATE", "BASE MODEL", "DATASET", ">STEP", ">LOSS", ">AGE")
-    for job in found:
-        metrics = job.latest_metrics
-        tables.add_row(
-            rows,
-            short_name(job.name),
-            tables.state(v1.TrainingJob.State.Name(job.state)),
-            job.spec.base_model,
-            short_name(job.spec.dataset),
-            f"{metrics.step:,}/{job.spec.max_steps:,}",
-            f"{metrics.loss:.4f}" if metrics.step else "-",
-            tables.age(job.create_time),
-        )
-    tables.print_table(session.out, rows, "no training jobs")
+        found = islice(client.trainer.list_training_jobs(page_size=min(limit, 1000)), limit)
+        session.show_all(found, columns, _row, "no training jobs")
+
+
+def _row(job: v1.TrainingJob) -> tables.Row:
+    metrics = job.latest_metrics
+    return (
+        short_name(job.name),
+        tables.state(v1.TrainingJob.State.Name(job.state)),
+        job.spec.base_model,
+        short_name(job.spec.dataset),
+        f"{metrics.step:,}/{job.spec.max_steps:,}",
+        f"{metrics.loss:.4f}" if metrics.step else "-",
+        tables.age(job.create_time),
+    )
 
 
 @command(app, "show", example="tunix-rt train show $JOB")
