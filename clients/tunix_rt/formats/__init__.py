@@ -1,7 +1,7 @@
 """Files that hold traces and eval items."""
 
+from tunix_rt.errors import FormatError
 from tunix_rt.formats.compression import Source, compressing, is_compressed, name_of
-from tunix_rt.formats.errors import FormatError
 from tunix_rt.formats.eval_items import (
     BUILTIN,
     GraderName,
@@ -10,8 +10,14 @@ from tunix_rt.formats.eval_items import (
     numbered_eval_items,
     read_eval_items,
 )
-from tunix_rt.formats.graders import GRADER_KINDS, grader_for, read_grader, read_grader_text
-from tunix_rt.formats.marks import read_marks, read_marks_text
+from tunix_rt.formats.grading import (
+    GRADER_KINDS,
+    grader_for,
+    read_grader,
+    read_grader_text,
+    read_marks,
+    read_marks_text,
+)
 from tunix_rt.formats.parquet import is_parquet, row_count
 from tunix_rt.formats.traces import (
     BadLine,

@@ -8,13 +8,13 @@ reasoning.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Final
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from tunix_rt import v1
 from tunix_rt.formats import rows
-from tunix_rt.formats.learning import says_no, unlearned
 from tunix_rt.formats.lines import parse_line
 from tunix_rt.formats.paragraphs import paragraphs
 
@@ -35,6 +35,23 @@ _OPEN: Final = "<think>"
 _CLOSE: Final = "</think>"
 # They belong to the mark that they touch, not to the text: templates write them, and take them away again.
 _BREAKS: Final = "\r\n"
+# What datasets say beside a message, or a line, about whether it is learned: OpenAI and Mistral write
+# `weight`, axolotl `train`, ms-swift `loss`, torchtune `masked`, and others have words of their own.
+_LEARNED: Final = frozenset(
+    {
+        *("weight", "loss", "loss_weight", "loss_scale", "loss_mask"),
+        *("train", "training", "trainable", "train_on_turn", "learn", "learnable", "supervised"),
+    }
+)
+_MASKED: Final = frozenset({"mask", "masked"})
+_ABOUT_LEARNING: Final = frozenset(
+    {
+        *("weight", "weights", "loss", "losses", "mask", "masks", "masked", "unmasked"),
+        *("train", "trained", "trainable", "training", "untrained", "learn", "learned", "learnable"),
+        *("supervise", "supervised", "supervision"),
+    }
+)
+_WORD: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 
 
 class _Message(BaseModel):
@@ -120,10 +137,10 @@ class _Chat:
         for index, role in enumerate(roles):
             extra = self._row.messages[index].model_extra or {}
             for key, value in extra.items() if role == "assistant" else ():
-                if unlearned(key, value):
+                if _unlearned(key, value):
                     raise self._unlearnable(f"messages[{index}].{key}", value)
         for key, value in (self._row.model_extra or {}).items():
-            if says_no(key, value):
+            if _says_no(key, value):
                 raise self._unlearnable(key, value)
 
     def _unlearnable(self, field: str, value: Any) -> Exception:
@@ -245,3 +262,31 @@ class _Chat:
 
     def _wrong(self, field: str, problem: str) -> Exception:
         return rows.wrong(field, problem, self._number, self._file)
+
+
+def _unlearned(key: str, value: Any) -> bool:
+    """Whether a field of an answer says, or may say, that not all of the answer is to be learned.
+
+    A field whose name is not known, but speaks of training, weights, losses or masks, may say anything.
+    """
+    if value is None:
+        return False
+    if key in _LEARNED:
+        return not _is_number(value, 1)
+    if key in _MASKED:
+        return not _is_number(value, 0)
+    return not _ABOUT_LEARNING.isdisjoint(word.lower() for word in _WORD.findall(key))
+
+
+def _says_no(key: str, value: Any) -> bool:
+    """Whether a field of a whole line says that the line is not to be learned.
+
+    Other facts may stand there: a weight in grams, the loss that some model had.
+    """
+    if key in _MASKED:
+        return _is_number(value, 1)
+    return key in _LEARNED and (value is False or (key != "loss" and _is_number(value) and value <= 0))
+
+
+def _is_number(value: Any, wanted: int | None = None) -> bool:
+    return isinstance(value, int | float) and (wanted is None or value == wanted)

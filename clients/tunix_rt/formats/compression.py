@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final, TypeAlias, cast
 
+from tunix_rt.errors import FormatError
 from tunix_rt.files import refuse_device
-from tunix_rt.formats.errors import FormatError
 
 Source: TypeAlias = str | os.PathLike[str] | IO[bytes] | IO[str]
 

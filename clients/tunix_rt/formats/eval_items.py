@@ -11,10 +11,9 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 
 from tunix_rt import v1
-from tunix_rt.errors import FieldViolation, InvalidArgumentError
+from tunix_rt.errors import FieldViolation, FormatError, InvalidArgumentError
 from tunix_rt.formats.compression import Source, name_of
-from tunix_rt.formats.errors import FormatError
-from tunix_rt.formats.graders import NEED_NO_ANSWER, grader_for, read_grader
+from tunix_rt.formats.grading import NEED_NO_ANSWER, grader_for, read_grader
 from tunix_rt.formats.lines import check_values, parse_line, read_lines, struct_of
 from tunix_rt.schema import one_line
 

@@ -13,9 +13,8 @@ from typing import Any, Final, TypeVar
 from google.protobuf.struct_pb2 import Struct, Value
 from pydantic import BaseModel, ValidationError
 
-from tunix_rt.errors import FieldViolation
+from tunix_rt.errors import FieldViolation, FormatError
 from tunix_rt.formats.compression import Source, name_of, opened
-from tunix_rt.formats.errors import FormatError
 from tunix_rt.schema import one_line, path_of, violations_of
 
 # A trace has at most 1 MiB encoded, and JSON's escapes make at most six bytes of one.

@@ -10,9 +10,9 @@ from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any, Final
 
+from tunix_rt.errors import FormatError
 from tunix_rt.files import open_regular
 from tunix_rt.formats.compression import INSTALL, PARQUET, Source, name_of
-from tunix_rt.formats.errors import FormatError
 from tunix_rt.formats.lines import read_failures
 from tunix_rt.formats.paragraphs import paragraphs
 from tunix_rt.formats.rows import TRACE_VERSION

@@ -10,8 +10,7 @@ from google.protobuf.struct_pb2 import Struct
 from pydantic import BaseModel, ConfigDict, Field
 
 from tunix_rt import v1
-from tunix_rt.errors import FieldViolation
-from tunix_rt.formats.errors import FormatError
+from tunix_rt.errors import FieldViolation, FormatError
 from tunix_rt.formats.lines import check_values, parse_line, struct_of
 from tunix_rt.schema import one_line
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from tunix_rt import v1
+from tunix_rt.errors import FormatError
 from tunix_rt.formats.chat import chat
 from tunix_rt.formats.compression import PARQUET_PIPED, Source, name_of
-from tunix_rt.formats.errors import FormatError
 from tunix_rt.formats.lines import MAX_LINE_BYTES, keys_of, plain_of, read_failures, read_lines
 from tunix_rt.formats.parquet import is_parquet, read_rows
 from tunix_rt.formats.rows import dataset, gsm8k, native

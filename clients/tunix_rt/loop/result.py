@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
@@ -132,3 +132,54 @@ def _evaluation(evaluation: v1.Evaluation) -> dict[str, Any]:
         "results_digest": evaluation.manifest.results_digest,
         "manifest_digest": evaluation.manifest_file.digest,
     }
+
+
+def facts_of(progress: v1.Progress) -> dict[str, Any]:
+    """What a LoopEvent says of a job's progress."""
+    return {
+        "message": progress.stage or "queued",
+        "completed": progress.completed,
+        "total": progress.total,
+        "unit": progress.unit,
+        "eta_seconds": _eta(progress),
+    }
+
+
+class TrainingProgress:
+    """Call it with each event of a training job; it calls ``emit`` with a LoopEvent's kind and facts."""
+
+    def __init__(self, emit: Callable[..., None]) -> None:
+        self._emit = emit
+        self._name = ""
+        self._step = 0
+        self._steps = 0
+
+    def __call__(self, event: v1.WatchTrainingJobResponse) -> None:
+        part = event.WhichOneof("part")
+        if part == "training_job":
+            job = event.training_job
+            self._name = job.name
+            if job.progress.unit == "steps":
+                self._steps = job.progress.total
+                # The state is read apart from the metrics, and may be a step behind them.
+                if job.progress.completed < self._step:
+                    return
+            self._emit("progress", resource=job.name, **facts_of(job.progress))
+        elif part == "metrics":
+            self._step = event.metrics.step
+            self._emit(
+                "progress",
+                resource=self._name,
+                message="training",
+                completed=event.metrics.step,
+                total=self._steps,
+                unit="steps",
+                eta_seconds=_eta(event.metrics),
+                metrics=event.metrics,
+            )
+        else:
+            self._emit("log", resource=self._name, message=event.log_line)
+
+
+def _eta(message: v1.Progress | v1.TrainingMetrics) -> float | None:
+    return message.eta.ToTimedelta().total_seconds() if message.HasField("eta") else None

@@ -25,8 +25,7 @@ from tunix_rt.files import read_text, write_atomically
 from tunix_rt.importing import ImportResult, import_traces
 from tunix_rt.loop import specs
 from tunix_rt.loop.config import LoopConfig
-from tunix_rt.loop.progress import TrainingProgress, facts_of
-from tunix_rt.loop.result import LoopEvent, LoopResult, Stage
+from tunix_rt.loop.result import LoopEvent, LoopResult, Stage, TrainingProgress, facts_of
 from tunix_rt.loop.sources import (
     bytes_of,
     chat_template,

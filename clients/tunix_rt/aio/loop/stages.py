@@ -34,8 +34,7 @@ from tunix_rt.errors import FailedPreconditionError, InvalidArgumentError, NotFo
 from tunix_rt.files import read_text, write_atomically
 from tunix_rt.loop import specs
 from tunix_rt.loop.config import LoopConfig
-from tunix_rt.loop.progress import TrainingProgress, facts_of
-from tunix_rt.loop.result import LoopEvent, LoopResult, Stage
+from tunix_rt.loop.result import LoopEvent, LoopResult, Stage, TrainingProgress, facts_of
 
 MAX_ATTEMPTS: Final = 100
 _STATE_FILE: Final = "loop-state.json"

@@ -23,7 +23,7 @@ from tunix_rt.errors import (
     JobFailedError,
 )
 from tunix_rt.formats import trace_to_json
-from tunix_rt.loop.progress import TrainingProgress
+from tunix_rt.loop.result import TrainingProgress
 
 EMPTY = Path(tunix_rt.__file__).with_name("py.typed")
 ALL = ["import", "dataset", "eval_set", "evaluation_before", "training", "evaluation_after", "comparison"]

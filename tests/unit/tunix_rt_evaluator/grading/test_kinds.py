@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tunix_rt import v1
-from tunix_rt.formats.graders import NEED_NO_ANSWER
+from tunix_rt.formats.grading import NEED_NO_ANSWER
 from tunix_rt_evaluator.grading.model import kinds
 
 CONTRACT = v1.Grader.DESCRIPTOR.oneofs_by_name["kind"].fields

@@ -1,4 +1,4 @@
-"""Graders as people write them: the name of a kind, or an object with its settings."""
+"""Graders and marks of reasoning as people write them: a name, or an object with settings."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tunix_rt.schema import nearest
 from tunix_rt.v1.eval_set_pb2 import needs_no_accepted_answer
 
 _KINDS: Final[Mapping[str, Any]] = v1.Grader.DESCRIPTOR.fields_by_name
+MARKS_FIELDS: Final = ("name", "start", "end", "opened")
 GRADER_KINDS: Final = tuple(_KINDS)
 """The names of all kinds of graders."""
 
@@ -105,12 +106,7 @@ def _is_mathematics(text: str) -> bool:
 
 def read_grader_text(text: str) -> v1.Grader:
     """A grader as it is typed: the name of a kind, or JSON as ``read_grader`` takes it; raises ValueError."""
-    if not text.lstrip().startswith(("{", "[")):
-        return read_grader(text)
-    try:
-        return read_grader(json.loads(text))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"is no JSON: {error}") from None
+    return read_grader(_typed(text, "{["))
 
 
 def _settings(name: str, known: Mapping[str, Any]) -> str:
@@ -128,3 +124,36 @@ def _named(field: FieldDescriptor, value: Any) -> Any:
 def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+
+
+def read_marks(written: object) -> v1.ReasoningMarks:
+    """Marks out of ``"think"``, or out of ``{"start": "<a>", "end": "</a>", "opened": true}``.
+
+    Which names and marks are right, the evaluator says. Raises ValueError that names what is no setting.
+    """
+    settings = {"name": written} if isinstance(written, str) else written
+    if not isinstance(settings, Mapping):
+        found = f"is {written!r}"
+        raise ValueError(f"{found}; a name, or an object with start and end, would be right")  # noqa: TRY004
+    for field, value in settings.items():
+        if field not in MARKS_FIELDS:
+            raise ValueError(f"{field} is no setting of reasoning marks; {nearest(str(field), MARKS_FIELDS)}")
+        wanted, known = (bool, "true or false") if field == "opened" else (str, "a text")
+        if not isinstance(value, wanted):
+            raise ValueError(f"{field} is {value!r}; {known} would be right")  # noqa: TRY004
+    return v1.ReasoningMarks(**settings)
+
+
+def read_marks_text(text: str) -> v1.ReasoningMarks:
+    """Marks as they are typed: a name, or JSON as ``read_marks`` takes it; raises ValueError."""
+    return read_marks(_typed(text, "{"))
+
+
+def _typed(text: str, opening: str) -> Any:
+    """The text, or what it is as JSON if it begins with one of the ``opening`` brackets."""
+    if not text.lstrip().startswith(tuple(opening)):
+        return text
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is no JSON: {error}") from None
