@@ -125,6 +125,9 @@ def test_a_server_sees_what_it_is_given_at_once_and_what_others_are_soon(sqlite:
     sqlite.add("a")
     engine.wake()
     until(lambda: has_succeeded(sqlite, "a"))
+    sqlite.add("c", state=JobState.CANCELLING)
+    engine.cancel("c")
+    until(lambda: sqlite.state("c") is JobState.CANCELLED)
     engine.stop(PATIENCE_S)
     with running(kind):
         sqlite.add("b")
@@ -258,7 +261,8 @@ def test_a_run_whose_lease_is_lost_ends(store: Jobs) -> None:
 @pytest.mark.parametrize("by_another", [False, True])
 def test_a_job_is_cancelled_whichever_server_is_asked(store: Jobs, by_another: bool) -> None:
     store.add("a")
-    kind = Counting(store, most=10_000)
+    runs: list[Run] = []
+    kind = Counting(store, most=10_000, at_step=runs.append)
     with running(kind) as (engine,):
         until(lambda: store.steps("a") > 1)
         asked = engine_of(kind) if by_another else engine
@@ -266,6 +270,7 @@ def test_a_job_is_cancelled_whichever_server_is_asked(store: Jobs, by_another: b
         asked.cancel("a")
         until(lambda: store.state("a") is JobState.CANCELLED)
         assert store.ends("a") == 1
+        assert not runs[-1].at_once.is_set()
 
 
 @pytest.mark.parametrize("by_another", [False, True])
