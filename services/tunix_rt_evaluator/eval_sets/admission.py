@@ -15,8 +15,6 @@ from tunix_rt_evaluator.eval_sets.model import (
     EvalItem,
     EvalSetDraft,
 )
-from tunix_rt_evaluator.grading.graders.math import is_mathematics
-from tunix_rt_evaluator.grading.reading.statements import read_number
 from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_kit.artifacts import digest_json
 from tunix_rt_kit.callers import check
@@ -97,6 +95,10 @@ def item_digest(item: EvalItem) -> str:
 def _with_grader(item: Mapping[str, Any]) -> Mapping[str, Any]:
     if item.get("grader") is not None:
         return item
+    # The readers' many patterns take half a second to compile: not at the server's start.
+    from tunix_rt_evaluator.grading.graders.math import is_mathematics
+    from tunix_rt_evaluator.grading.reading.statements import read_number
+
     answers = item["accepted_answers"]
     numbers = [read_number(answer) is not None for answer in answers]
     formulas = [number or is_mathematics(answer) for number, answer in zip(numbers, answers, strict=True)]

@@ -15,7 +15,6 @@ from tunix_rt_evaluator.grading.model import (
     Verdict,
     kinds,
 )
-from tunix_rt_evaluator.grading.reading.answers import read_answer
 from tunix_rt_evaluator.grading.sandbox import GradingSandbox
 
 MAX_EXPLANATION: Final = 2_000
@@ -92,6 +91,9 @@ class Grading:
 
         What cannot be graded is wrong, and the verdict's ``error`` says why.
         """
+        # The readers' many patterns take half a second to compile: not at the server's start.
+        from tunix_rt_evaluator.grading.reading.answers import read_answer
+
         kind = kinds()[item.grader.kind]
         marked = kind.marked(item.grader, output) if kind.marked else read_answer(output).labelled
         if cut and not marked:

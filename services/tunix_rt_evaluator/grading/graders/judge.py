@@ -19,7 +19,6 @@ from tunix_rt_evaluator.grading.model import (
     Verdict,
     grader,
 )
-from tunix_rt_evaluator.grading.reading.answers import read_answer
 from tunix_rt_evaluator.grading.reasoning.split import answer_alone
 from tunix_rt_evaluator.openai_endpoint import Endpoint, EndpointError, one_line, text_of
 from tunix_rt_kit.artifacts import digest_bytes
@@ -161,6 +160,9 @@ def grade(settings: JudgeGrader, question: Question, output: str, judge: JudgeEn
     if reply is None:
         raise CannotGrade(f"the judge {settings.model!r} did not end its reasoning")
     score = parse_grade(reply)
+    # At the server's start only the endpoint is needed, and not the readers' patterns.
+    from tunix_rt_evaluator.grading.reading.answers import read_answer
+
     return Verdict(
         extracted_answer=read_answer(output).first_line,
         correct=score >= settings.threshold,
