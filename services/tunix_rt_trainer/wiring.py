@@ -51,7 +51,7 @@ def build(settings: TrainerSettings, stopping: asyncio.Event) -> BuiltService:
     training = Training(repository, checkpoints, folders, settings.slots)
     engine = JobEngine(SqlLeases(database, leases), [training])
     exporter = open_channel(settings.exporter_target)
-    jobs = JobService(repository, ExporterDatasets(exporter), models, engine, folders.lines)
+    jobs = JobService(repository, ExporterDatasets(exporter), models, engine, folders)
     servicer = TrainerServicer(jobs, checkpoints, models, stopping)
 
     def start() -> None:

@@ -96,8 +96,8 @@ Facts = TypeVar("Facts", bound=AttemptFacts)
 class Launcher(Protocol):
     """The child of one job, wherever it runs; ``WorkerProcess`` runs it on this machine."""
 
-    def start(self, spec: Mapping[str, Any], *, env: Mapping[str, str] | None = None) -> None:
-        """Start it to do what ``spec`` says, with ``env`` added to its environment."""
+    def start(self, spec: Mapping[str, Any]) -> None:
+        """Start it to do what ``spec`` says."""
 
     def adopt(self, attempt: int) -> bool:
         """Take over the child that another server started for this attempt; returns whether it runs, or has

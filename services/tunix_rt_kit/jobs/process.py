@@ -63,11 +63,9 @@ class WorkerProcess:
         self._read_to = (0, 0)
         self._beat = (0, 0.0)
 
-    def start(
-        self, spec: Mapping[str, Any], warm: WarmWorker | None = None, *, env: Mapping[str, str] | None = None
-    ) -> None:
-        """Write the spec and start the child, with ``env`` added to its environment too, or give the job to
-        a warm one. A wish to cancel from an earlier run is forgotten; events and log go on.
+    def start(self, spec: Mapping[str, Any], warm: WarmWorker | None = None) -> None:
+        """Write the spec and start the child, or give the job to a warm one. A wish to cancel from an earlier
+        run is forgotten; events and log go on.
 
         Raises OSError if the folder cannot be written, and RuntimeError if the child is already running.
         """
@@ -80,11 +78,11 @@ class WorkerProcess:
         files.write_atomically(self.path / files.SPEC, canonical_json(dict(spec)))
         self._child = warm.take(self.path) if warm else None
         if self._child is None:
-            self._child = self._started(env or {})
+            self._child = self._started()
         self._adopted = None
         files.record_pid(self.path, self._child.pid)
 
-    def _started(self, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    def _started(self) -> subprocess.Popen[bytes]:
         with (self.path / files.LOG).open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", self.module, str(self.path.absolute())],
@@ -92,7 +90,7 @@ class WorkerProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={**passed_on(), **self._env, **env},
+                env={**passed_on(), **self._env},
             )
 
     def release(self) -> WarmWorker | None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import DomainError, FailedPrecondition
 from tunix_rt_kit.models.hf_folder import read_config
 from tunix_rt_kit.models.store import BaseModelInfo, ModelStore
-from tunix_rt_kit.models.tokenizer import load_tokenizer, read_tokenizer
+from tunix_rt_kit.models.tokenizer import ModelTokenizer, load_tokenizer, read_tokenizer
 from tunix_rt_kit.serving.resources import Paging
 from tunix_rt_kit.values import Page, StoredFile
 from tunix_rt_trainer.base_models.model import BaseModelShape, BaseModelSummary, Projection
@@ -22,21 +22,14 @@ _TOKENIZER_FILE: Final = "tokenizer.json"
 _MATRIX: Final = 2
 
 
-class Vocabulary(Protocol):
-    """The part of ``tunix_rt_kit.models.tokenizer.ModelTokenizer`` that is used."""
-
-    def token_id(self, token: str) -> int | None:
-        """The id of a token given as text."""
-
-
-def require_single_tokens(markers: Iterable[str], vocabulary: Vocabulary, base_model: str) -> None:
+def require_single_tokens(markers: Iterable[str], tokenizer: ModelTokenizer, base_model: str) -> None:
     """Check that each text of a chat template that marks a turn is one token of the tokenizer.
 
     Raises:
         FailedPrecondition: CHAT_TEMPLATE_MISMATCH, naming the text and the base model.
     """
     for marker in markers:
-        if vocabulary.token_id(marker) is None:
+        if tokenizer.token_id(marker) is None:
             raise FailedPrecondition(
                 f"the dataset's chat template marks turns with {marker!r}, which is not one token of "
                 f"{base_model}'s tokenizer; build it for this model: tunix-rt dataset build "

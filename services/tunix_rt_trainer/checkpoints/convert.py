@@ -8,8 +8,7 @@ from typing import Final
 from tunix_rt import v1
 from tunix_rt_kit.values import StoredFile
 from tunix_rt_kit.values.messages import template_message, to_message
-from tunix_rt_trainer.checkpoints.model import Checkpoint
-from tunix_rt_trainer.checkpoints.service import checkpoint_name
+from tunix_rt_trainer.checkpoints.model import Checkpoint, checkpoint_name
 from tunix_rt_trainer.jobs.convert import spec_message
 
 _EXPORT_FORMATS: Final[Mapping[int, str]] = {

@@ -18,6 +18,11 @@ RECORDS: Final = (METRICS_FILE, LEDGER_FILE)
 """Files beside the weights that say how they came about."""
 
 
+def checkpoint_name(job_id: str, step: int) -> str:
+    """The resource name of a checkpoint."""
+    return f"trainingJobs/{job_id}/checkpoints/{step}"
+
+
 def is_weights(path: str) -> bool:
     """Whether a file of a checkpoint belongs to its weights."""
     return path not in (*RECORDS, MANIFEST_FILE)

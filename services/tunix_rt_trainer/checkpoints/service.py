@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Protocol, cast, get_args
 
 from tunix_rt_kit.artifacts import ArtifactStore, digest_json
-from tunix_rt_kit.artifacts.store import storage_error
+from tunix_rt_kit.artifacts.store import storage_errors
 from tunix_rt_kit.callers import check, ended_by_leaving, holding
 from tunix_rt_kit.errors import FailedPrecondition, InvalidArgument, NotFound
 from tunix_rt_kit.jobs.environment import passed_on
@@ -29,16 +29,10 @@ from tunix_rt_trainer.checkpoints.model import (
     TrainingManifest,
     is_weights,
 )
-from tunix_rt_trainer.jobs.model import TrainingJob
+from tunix_rt_trainer.jobs.service import JobRepository
 
 CHECKPOINT_NAME: Final = "trainingJobs/{training_job}/checkpoints/{checkpoint}"
 _MAX_MANIFEST_BYTES: Final = 64 << 20
-
-
-class Jobs(Protocol):
-    """Where jobs are kept."""
-
-    def get(self, job_id: str) -> TrainingJob: ...
 
 
 class CheckpointRepository(Protocol):
@@ -67,7 +61,7 @@ class CheckpointService:
 
     def __init__(
         self,
-        jobs: Jobs,
+        jobs: JobRepository,
         repository: CheckpointRepository,
         artifacts: ArtifactStore,
         base_models: BaseModelService,
@@ -109,7 +103,7 @@ class CheckpointService:
         with suppress(NotFound):
             if since is not None and self._repository.get(job_id, step).create_time >= since:
                 return
-        try:
+        with storage_errors(str(folder)):
             found = {file.name for file in folder.iterdir()} - {MANIFEST_FILE}
             paths = [*sorted(filter(is_weights, found)), *(name for name in RECORDS if name in found)]
             files = [self._stored(folder / path) for path in paths]
@@ -117,8 +111,6 @@ class CheckpointService:
             manifest = TrainingManifest.model_validate_json(
                 read_bytes(folder / MANIFEST_FILE, _MAX_MANIFEST_BYTES)
             )
-        except OSError as error:
-            raise storage_error(error, str(folder)) from error
         checkpoint = Checkpoint(
             job_id=job_id,
             step=step,
@@ -216,7 +208,7 @@ class CheckpointService:
         if checkpoint.manifest.spec.lora is None:
             return [file for file in checkpoint.files if is_weights(file.path)]
         base = self._base_folder(checkpoint)
-        try:
+        with storage_errors(str(self._work_dir)):
             self._work_dir.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self._work_dir) as work:
                 adapter, out = Path(work) / "adapter", Path(work) / "model"
@@ -224,8 +216,6 @@ class CheckpointService:
                     self._artifacts.copy_to(file.digest, adapter / file.path)
                 _merge(base, adapter, out, checkpoint.chat_template)
                 return [self._stored(path) for path in sorted(out.iterdir())]
-        except OSError as error:
-            raise storage_error(error, str(self._work_dir)) from error
 
     def _base_folder(self, checkpoint: Checkpoint) -> Path:
         manifest = checkpoint.manifest
@@ -262,8 +252,3 @@ def _merge(base: Path, adapter: Path, out: Path, template: ChatTemplateFields) -
     if process.returncode:
         last = (errors.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
         raise FailedPrecondition(f"the adapter cannot be merged: {last}", reason="EXPORT_FAILED")
-
-
-def checkpoint_name(job_id: str, step: int) -> str:
-    """The resource name of a checkpoint."""
-    return f"trainingJobs/{job_id}/checkpoints/{step}"

@@ -9,13 +9,19 @@ from pathlib import Path
 from typing import Any, Final
 
 from tunix_rt_kit.artifacts import ArtifactStore
-from tunix_rt_kit.artifacts.store import storage_error
+from tunix_rt_kit.artifacts.store import storage_errors
 from tunix_rt_kit.jobs import WorkerProcess, files
 from tunix_rt_kit.jobs.child_jobs import Launcher, event_fields
 from tunix_rt_kit.jobs.environment import Group, passed_on
 from tunix_rt_kit.models.pull import pulling_environment
-from tunix_rt_trainer.jobs.model import JobLine, MetricsSink, QueuedJob, StepMetrics, WorkerSpec
-from tunix_rt_trainer.jobs.service import job_name
+from tunix_rt_trainer.jobs.model import (
+    JobLine,
+    MetricsSink,
+    QueuedJob,
+    StepMetrics,
+    WorkerSpec,
+    job_name,
+)
 
 WORKER_MODULE: Final = "tunix_rt_trainer.worker"
 _STATES: Final = "states"
@@ -61,9 +67,10 @@ class JobFolders:
         """The folder of a job."""
         return self._root / job_id
 
-    def process(self, job_id: str) -> WorkerProcess:
-        """The child of a job, not started."""
-        return WorkerProcess(WORKER_MODULE, self.path(job_id), env=self._environment)
+    def process(self, job_id: str, base_model: str = "") -> WorkerProcess:
+        """The child of a job, not started; it may pull ``base_model``, should that not be here."""
+        environment = self._environment | pulling_environment(self._models_dir, base_model)
+        return WorkerProcess(WORKER_MODULE, self.path(job_id), env=environment)
 
     def left(self) -> Iterator[tuple[str, int, WorkerProcess]]:
         """The children that run, whichever server follows them: job, attempt and process of each."""
@@ -99,12 +106,8 @@ class JobFolders:
             metrics_to=self._metrics_to,
             cache_dir=str(self._cache_dir),
         )
-        try:
-            child.start(
-                spec.model_dump(mode="json"), env=pulling_environment(self._models_dir, job.spec.base_model)
-            )
-        except OSError as error:
-            raise storage_error(error, str(folder)) from error
+        with storage_errors(str(folder)):
+            child.start(spec.model_dump(mode="json"))
 
     def discard_states(self, job_id: str) -> None:
         """Remove what a job would go on from; it has succeeded."""

@@ -284,6 +284,11 @@ class WorkerSpec(Value):
     cache_dir: str = ""
 
 
+def job_name(job_id: str) -> str:
+    """The resource name of a job."""
+    return f"trainingJobs/{job_id}"
+
+
 class JobLine(Value):
     """A numbered event of a job, from 1: the metrics of a step, a line for people or a saved checkpoint."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
@@ -11,7 +11,7 @@ from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.jobs import JobEngine
 from tunix_rt_kit.jobs.child_jobs import ChildJobStore
 from tunix_rt_kit.models.runtime import fast_dtype, on_gpu
-from tunix_rt_kit.serving.resources import Paging, format_name, new_id, parse_name
+from tunix_rt_kit.serving.resources import Paging, new_id, parse_name
 from tunix_rt_kit.values import JobError, JobState, Page, RequestKey, StoredFile
 from tunix_rt_trainer.base_models.model import BaseModelSummary
 from tunix_rt_trainer.base_models.service import BaseModelService
@@ -23,9 +23,9 @@ from tunix_rt_trainer.jobs.admission import (
     checked_spec,
     training_input,
 )
+from tunix_rt_trainer.jobs.job_folders import FolderLines, JobFolders
 from tunix_rt_trainer.jobs.model import (
     DatasetInput,
-    JobLine,
     QueuedJob,
     SplitFindings,
     TrainingAttempt,
@@ -70,19 +70,9 @@ class Datasets(Protocol):
         """What an audit tells of each split; raises DomainError."""
 
 
-class LineReader(Protocol):
-    """Reads on in the metrics and log lines of a job."""
-
-    def read(self) -> Sequence[JobLine]:
-        """The lines that came since the last call; the first call gives all."""
-
-
 class JobService:
     """The use cases. Every method raises InvalidArgument that names each wrong field, NotFound, and what the
-    ports raise.
-
-    ``lines`` reads what a job tells, by its id.
-    """
+    ports raise."""
 
     def __init__(
         self,
@@ -90,13 +80,13 @@ class JobService:
         datasets: Datasets,
         models: BaseModelService,
         engine: JobEngine,
-        lines: Callable[[str], LineReader],
+        folders: JobFolders,
     ) -> None:
         self._repository = repository
         self._datasets = datasets
         self._models = models
         self._engine = engine
-        self._lines = lines
+        self._folders = folders
 
     def create_job(self, asked: Mapping[str, Any], request_id: str) -> TrainingJob:
         """Put a job into the queue, once for each request id."""
@@ -202,11 +192,6 @@ class JobService:
             self._engine.wake()
         return self._repository.get(job_id)
 
-    def lines(self, name: str) -> LineReader:
+    def lines(self, name: str) -> FolderLines:
         """The metrics and log lines of a job."""
-        return self._lines(self.get_job(name).id)
-
-
-def job_name(job_id: str) -> str:
-    """The resource name of a job."""
-    return format_name(JOB_NAME, job_id)
+        return self._folders.lines(self.get_job(name).id)

@@ -83,7 +83,7 @@ class Training(ChildJobs[TrainingFacts]):
         self.folders = folders
 
     def launcher(self, job_id: str) -> Launcher:
-        return self.folders.process(job_id)
+        return self.folders.process(job_id, self.store.get(job_id).spec.base_model)
 
     def open(self, run: Run, child: Launcher) -> FollowedTraining:
         return FollowedTraining(self, run, child, self.store.queued(run.job_id))

@@ -10,7 +10,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
@@ -135,19 +135,6 @@ def _manifest(
 _ETA_STEPS = 10
 
 
-class Keeper(Protocol):
-    """Where checkpoints and states go; each raises ResourceExhausted(STORAGE_FULL)."""
-
-    def checkpoint(self, network: Decoder, history: list[StepMetrics], *, best: bool) -> None:
-        """Leave ``network`` as the checkpoint of the last step of ``history`` and tell of it."""
-
-    def found(self, step: int, *, best: bool) -> None:
-        """Tell once more of the checkpoint of ``step``, if it is still there."""
-
-    def state(self, state: SavedState) -> None:
-        """Keep what is needed to go on after a step."""
-
-
 class TrainingLoop(DataHooks):  # type: ignore[misc]
     """Runs ``plan`` on ``network``; ``history`` holds the metrics of the steps that were taken.
 
@@ -170,7 +157,7 @@ class TrainingLoop(DataHooks):  # type: ignore[misc]
         optimizer: optax.GradientTransformation,
         plan: LoopPlan,
         reporter: Reporter,
-        keeper: Keeper,
+        keeper: JobKeeper,
         ledger: Ledger,
         state: SavedState | None = None,
     ) -> None:

@@ -47,7 +47,7 @@ class Child:
     owned: bool = True
     adopted: bool = False
 
-    def start(self, spec: Mapping[str, Any], *, env: Mapping[str, str] | None = None) -> None:
+    def start(self, spec: Mapping[str, Any]) -> None:
         events, self.how = self.plans[min(self.started, len(self.plans) - 1)]
         self.started += 1
         self.code = None

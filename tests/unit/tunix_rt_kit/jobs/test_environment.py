@@ -39,7 +39,7 @@ NEEDED = {
 Kind = Callable[[Path], WorkerProcess]
 
 
-def training(*metrics_to: MetricsSink) -> Kind:
+def training(*metrics_to: MetricsSink, base_model: str = "a-folder") -> Kind:
     def made(folder: Path) -> WorkerProcess:
         folders = TrainingFolders(
             folder,
@@ -50,7 +50,7 @@ def training(*metrics_to: MetricsSink) -> Kind:
             code_revision="",
             metrics_to=metrics_to,
         )
-        return folders.process("job")
+        return folders.process("job", base_model)
 
     return made
 
@@ -82,6 +82,12 @@ def evaluation(**model: str) -> Kind:
         pytest.param(training("wandb"), {"WANDB_API_KEY", "https_proxy"}, False, id="training-wandb"),
         pytest.param(
             training("mlflow"), {"MLFLOW_TRACKING_PASSWORD", "https_proxy"}, False, id="training-mlflow"
+        ),
+        pytest.param(
+            training(base_model="smollm2-135m-instruct"),
+            {"PIP_INDEX_URL", "https_proxy"},
+            False,
+            id="training-that-pulls",
         ),
         pytest.param(evaluation(), set(), False, id="evaluation"),
         pytest.param(
