@@ -18,9 +18,9 @@ from tunix_rt_evaluator.comparisons.service import ComparisonService
 from tunix_rt_evaluator.eval_sets.convert import eval_set_draft, eval_set_message, eval_set_page
 from tunix_rt_evaluator.eval_sets.service import EvalSetService
 from tunix_rt_evaluator.evaluations.convert import (
+    asked_evaluation,
     evaluation_message,
     evaluation_page,
-    evaluation_spec_draft,
     item_filter,
     regrade_draft,
     result_page,
@@ -61,8 +61,8 @@ class EvaluatorServicer(v1.EvaluatorServicer):
 
     async def CreateEvaluation(self, request: v1.CreateEvaluationRequest, context: Any) -> v1.Evaluation:
         def call() -> v1.Evaluation:
-            draft = evaluation_spec_draft(request.spec)
-            return evaluation_message(self._evaluations.create_evaluation(draft, request.request_id))
+            asked = asked_evaluation(request.spec)
+            return evaluation_message(self._evaluations.create_evaluation(asked, request.request_id))
 
         return await run_blocking(call)
 

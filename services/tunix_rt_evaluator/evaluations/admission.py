@@ -26,7 +26,6 @@ from tunix_rt_evaluator.evaluations.model import (
     Decoding,
     Evaluation,
     EvaluationSpec,
-    EvaluationSpecDraft,
     Regrade,
     RegradeDraft,
     evaluation_name,
@@ -48,58 +47,59 @@ _MAX_ENDPOINT_MODEL: Final = 256
 _DTYPES: Final[tuple[AskedDtype, ...]] = get_args(AskedDtype)
 
 
-def checked_spec(draft: EvaluationSpecDraft) -> EvaluationSpec:
+def checked_spec(asked: Mapping[str, Any]) -> EvaluationSpec:
     """The spec with the defaults that do not depend on the model; ``eval_set`` becomes its id.
+
+    ``asked`` holds the fields that a caller set, unchecked; its ``eval_set`` is a resource name.
 
     Raises:
         InvalidArgument: RESOURCE_NAME_INVALID, a chat template's own reasons, or EVALUATION_SPEC_INVALID
         that names
             every wrong field.
     """
-    eval_set = parse_name(EVAL_SET_NAME, draft.eval_set, "spec.eval_set")
+    eval_set = parse_name(EVAL_SET_NAME, asked["eval_set"], "spec.eval_set")
     wrong = Violations()
-    if draft.checkpoint is not None:
-        parse_names(CHECKPOINT_NAME, draft.checkpoint, "spec.checkpoint")
-    elif draft.endpoint_model is not None:
-        _check_endpoint_model(draft, wrong)
+    endpoint_model = asked.get("endpoint_model")
+    if "checkpoint" in asked:
+        parse_names(CHECKPOINT_NAME, asked["checkpoint"], "spec.checkpoint")
+    elif endpoint_model is not None:
+        _check_endpoint_model(asked, wrong)
     else:
         wrong.check(
-            bool(draft.base_model) and len(draft.base_model or "") <= _MAX_BASE_MODEL,
+            1 <= len(asked.get("base_model", "")) <= _MAX_BASE_MODEL,
             "spec.base_model",
             "is empty or too long; a base model's id, a checkpoint or an endpoint's model would be right",
         )
-    decoding = _decoding(draft.decoding, wrong)
-    asked = draft.dtype or _DTYPES[0]
-    dtype = next((known for known in _DTYPES if known == asked), None)
-    wrong.check(dtype is not None, "spec.dtype", f"is {asked}; one of {', '.join(_DTYPES)} would be right")
-    marks = checked_marks(draft.reasoning_marks, wrong, "spec.reasoning_marks")
+    decoding = _decoding(asked.get("decoding", {}), wrong)
+    dtype = asked.get("dtype", _DTYPES[0])
+    wrong.check(dtype in _DTYPES, "spec.dtype", f"is {dtype}; one of {', '.join(_DTYPES)} would be right")
+    marks = checked_marks(asked.get("reasoning_marks"), wrong, "spec.reasoning_marks")
     wrong.raise_if_any(SPEC_INVALID)
-    if draft.chat_template is not None:
-        chat_template(draft.chat_template)
-    return EvaluationSpec(
-        eval_set=eval_set,
-        base_model=draft.base_model,
-        checkpoint=draft.checkpoint,
-        endpoint_model=draft.endpoint_model,
-        chat_template=draft.chat_template,
-        decoding=decoding,
-        dtype=dtype if draft.endpoint_model is None else None,
-        fresh=draft.fresh,
-        reasoning_marks=marks,
+    spec = EvaluationSpec.model_validate(
+        {
+            **asked,
+            "eval_set": eval_set,
+            "decoding": decoding,
+            "dtype": dtype if endpoint_model is None else None,
+            "reasoning_marks": marks,
+        }
     )
+    if spec.chat_template is not None:
+        chat_template(spec.chat_template)
+    return spec
 
 
-def _check_endpoint_model(draft: EvaluationSpecDraft, wrong: Violations) -> None:
-    name = draft.endpoint_model or ""
+def _check_endpoint_model(asked: Mapping[str, Any], wrong: Violations) -> None:
+    name = asked["endpoint_model"]
     wrong.check(
         bool(name.strip()) and len(name) <= _MAX_ENDPOINT_MODEL and name.isprintable(),
         "spec.endpoint_model",
         f"is {name[:_MAX_ENDPOINT_MODEL]!r}; the endpoint's name for a model, of 1 to {_MAX_ENDPOINT_MODEL} "
         "characters, would be right",
     )
-    for field, given in (("chat_template", draft.chat_template), ("dtype", draft.dtype)):
+    for field in ("chat_template", "dtype"):
         wrong.check(
-            given is None,
+            field not in asked,
             f"spec.{field}",
             "is given, but an endpoint has its own for its models; leave it out",
         )

@@ -70,21 +70,6 @@ class RegradeDraft:
     reasoning_marks: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class EvaluationSpecDraft:
-    """What a caller asks for, unchecked; None where a field was left out. ``eval_set`` is a resource name."""
-
-    eval_set: str
-    base_model: str | None
-    checkpoint: str | None
-    chat_template: ChatTemplateFields | None
-    decoding: Mapping[str, Any]
-    dtype: str | None
-    endpoint_model: str | None = None
-    fresh: bool = False
-    reasoning_marks: Mapping[str, Any] | None = None
-
-
 class EvaluationSpec(Grown, Value):
     """What is evaluated on ``eval_set`` (an id): ``base_model``, ``checkpoint`` (a resource name) or
     ``endpoint_model``.

@@ -6,31 +6,22 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel
 from sqlalchemy import delete, insert, select, update
 
-from tunix_rt_evaluator.evaluations.model import (
-    Evaluation,
-    EvaluationInput,
-    EvaluationSpec,
-    EvaluationUpdate,
-    Manifest,
-    Summary,
-    evaluation_name,
-)
+from tunix_rt_evaluator.evaluations.model import Evaluation, EvaluationUpdate, evaluation_name
 from tunix_rt_evaluator.evaluations.results import ItemFilter, ItemResult
 from tunix_rt_evaluator.tables import VERSION_TABLE, evaluations, requests, results
 from tunix_rt_kit.callers import check
 from tunix_rt_kit.database import Database, RequestLog
 from tunix_rt_kit.errors import NotFound
-from tunix_rt_kit.values import JobError, JobState, Progress, RequestKey, StageTiming, StoredFile
+from tunix_rt_kit.values import JobState, RequestKey
 
 _UNFINISHED: Final = [state.value for state in JobState if not state.ended]
 # What fits in one message of 4 MiB.
 _PAGE_BYTES: Final = 7 << 19
 _ROWS: Final = 200
 _ALL_ITEMS: Final = ItemFilter()
-_STAGES: Final = TypeAdapter(tuple[StageTiming, ...])
 _NO_CHANGES: Final = EvaluationUpdate()
 
 
@@ -185,49 +176,22 @@ class SqlEvaluationRepository:
 
 
 def _values(evaluation: Evaluation) -> dict[str, Any]:
-    return {
-        "id": evaluation.id,
-        "state": evaluation.state.value,
-        "spec": _dump(evaluation.spec),
-        "inputs": _dump(evaluation.inputs),
-        "stage_timings": [],
-        "attempt_count": evaluation.attempt_count,
-        "create_time": evaluation.create_time,
-    }
+    return {**_columns(evaluation), "create_time": evaluation.create_time}
 
 
 def _changed(changes: EvaluationUpdate) -> dict[str, Any]:
     """The columns that ``changes`` sets."""
-    values: dict[str, Any] = {}
-    for name in type(changes).model_fields:
-        value = getattr(changes, name)
-        if value is not None:
-            values[name] = _dump(value) if isinstance(value, BaseModel) else value
-    if changes.stage_timings is not None:
-        values["stage_timings"] = [_dump(timing) for timing in changes.stage_timings]
-    return values
+    times = {"start_time": changes.start_time} if changes.start_time is not None else {}
+    return {**_columns(changes), **times}
+
+
+def _columns(value: BaseModel) -> dict[str, Any]:
+    """What stands in columns as JSON, without what is None."""
+    return {name: dumped for name, dumped in _dump(value).items() if dumped is not None}
 
 
 def _evaluation(row: Any) -> Evaluation:
-    def optional(kind: Any, value: Any) -> Any:
-        return None if value is None else kind.model_validate(value)
-
-    return Evaluation(
-        id=row.id,
-        spec=EvaluationSpec.model_validate(row.spec),
-        inputs=EvaluationInput.model_validate(row.inputs),
-        state=JobState(row.state),
-        create_time=row.create_time,
-        attempt_count=row.attempt_count,
-        start_time=row.start_time,
-        end_time=row.end_time,
-        progress=optional(Progress, row.progress),
-        stage_timings=_STAGES.validate_python(row.stage_timings),
-        error=optional(JobError, row.error),
-        summary=optional(Summary, row.summary),
-        manifest=optional(Manifest, row.manifest),
-        manifest_file=optional(StoredFile, row.manifest_file),
-    )
+    return Evaluation.model_validate(dict(row._mapping))
 
 
 def _dump(value: BaseModel) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import repeat
 from typing import Final
 
@@ -130,8 +129,7 @@ def _bytes_of(parts: Parts) -> int:
     return sum(len(text.encode()) + _FIELD_BYTES for text in (parts.reasoning, parts.answer))
 
 
-@dataclass(frozen=True, slots=True)
-class ItemFilter:
+class ItemFilter(Value):
     """Which results are wanted: those that meet every condition that is not None."""
 
     correct: bool | None = None

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from tunix_rt_evaluator.evaluations.admission import (
     EvalSets,
@@ -23,7 +22,6 @@ from tunix_rt_evaluator.evaluations.model import (
     Evaluation,
     EvaluationInput,
     EvaluationSpec,
-    EvaluationSpecDraft,
     EvaluationUpdate,
     RegradeDraft,
 )
@@ -122,9 +120,9 @@ class EvaluationService:
         self._grading = grading
         self._has_endpoint = has_endpoint
 
-    def create_evaluation(self, draft: EvaluationSpecDraft, request_id: str) -> Evaluation:
+    def create_evaluation(self, asked: Mapping[str, Any], request_id: str) -> Evaluation:
         """Put an evaluation into the queue, once for each request id."""
-        spec = checked_spec(draft)
+        spec = checked_spec(asked)
         body = spec.model_dump(mode="json")
         # A type that was left out was bfloat16 before hosts chose it.
         earlier = body | {"dtype": "bfloat16"} if spec.dtype == "auto" else body
@@ -208,7 +206,9 @@ class EvaluationService:
     def list_items(self, parent: str, size: int, page_token: str, wanted: ItemFilter) -> Page[ItemResult]:
         """One page of the wanted results, by item id."""
         evaluation_id = parse_name(EVALUATION_NAME, parent, "parent")
-        paging = Paging(size, page_token, method="ListEvaluationItems", parent=parent, filter=asdict(wanted))
+        paging = Paging(
+            size, page_token, method="ListEvaluationItems", parent=parent, filter=wanted.model_dump()
+        )
         self._repository.get(evaluation_id)
         found, last = self._repository.results_page(evaluation_id, paging.after("id"), paging.limit, wanted)
         return Page(found, "" if last else paging.token({"id": found[-1].item_id}))
