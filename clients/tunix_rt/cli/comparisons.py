@@ -214,36 +214,18 @@ def headline(report: v1.ComparisonReport) -> Panel:
     """Accuracy before and after with intervals, the difference, its p-value and the verdict, in a frame."""
     overall = report.overall
     verdict, style = _VERDICTS.get(report.verdict, ("unknown", ""))
+    lower, upper = map(text.signed_points, (overall.interval.lower, overall.interval.upper))
+    difference = Text.assemble(
+        (text.signed_points(overall.difference), "bold"), (f"  95% interval {lower} to {upper}", "dim")
+    )
+    test = f"{text.p_value(overall.p_value)} ({overall.test or 'exact McNemar'})"
+    changed = f"{overall.gained_count} went right, {overall.lost_count} went wrong{_averaged(report)}"
     rows = tables.facts(
         [
-            (
-                label,
-                Text.assemble(
-                    (text.percent(accuracy.accuracy), "bold"), (_accuracy_tail(accuracy, spec), "dim")
-                ),
-            )
-            for label, accuracy, spec in (
-                ("before", overall.base, report.base.spec),
-                ("after", overall.candidate, report.candidate.spec),
-            )
-        ]
-        + [
-            (
-                "difference",
-                Text.assemble(
-                    (text.signed_points(overall.difference), "bold"),
-                    (
-                        f"  95% interval {text.signed_points(overall.interval.lower)} to "
-                        f"{text.signed_points(overall.interval.upper)}",
-                        "dim",
-                    ),
-                ),
-            ),
-            (
-                "evidence",
-                f"{text.p_value(overall.p_value)} ({overall.test or 'exact McNemar'}): "
-                f"{overall.gained_count} went right, {overall.lost_count} went wrong{_averaged(report)}",
-            ),
+            ("before", _accuracy(overall.base, report.base.spec)),
+            ("after", _accuracy(overall.candidate, report.candidate.spec)),
+            ("difference", difference),
+            ("evidence", f"{test}: {changed}"),
             *_further(report),
         ]
     )
@@ -287,7 +269,6 @@ def _further(report: v1.ComparisonReport) -> Iterator[tuple[str, str]]:
             f"{text.counted(bounds.unsettled_count, 'item')} failed, not graded or missing: "
             f"{text.signed_points(bounds.worst)} at worst, {text.signed_points(bounds.best)} at best",
         )
-
     if report.base.summary.reasoning_count or report.candidate.summary.reasoning_count:
         yield (
             "reasoning",
@@ -338,11 +319,11 @@ def _notices(report: v1.ComparisonReport) -> Iterator[str]:
         yield f"the training data ({', '.join(contamination.datasets)}) leaks {items}"
 
 
-def _accuracy_tail(accuracy: v1.Accuracy, spec: v1.EvaluationSpec) -> str:
+def _accuracy(accuracy: v1.Accuracy, spec: v1.EvaluationSpec) -> Text:
     bounds = text.interval(accuracy.interval.lower, accuracy.interval.upper)
-    return (
-        f"  {accuracy.correct_count}/{accuracy.item_count} right, 95% interval {bounds}, {model_label(spec)}"
-    )
+    counts = f"{accuracy.correct_count}/{accuracy.item_count} right"
+    tail = f"  {counts}, 95% interval {bounds}, {model_label(spec)}"
+    return Text.assemble((text.percent(accuracy.accuracy), "bold"), (tail, "dim"))
 
 
 def _categories(report: v1.ComparisonReport) -> RenderableType:

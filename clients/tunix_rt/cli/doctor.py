@@ -59,6 +59,13 @@ class Finding:
     detail: str
     remedy: str = ""
 
+    @classmethod
+    def check(
+        cls, area: str, subject: str, right: bool, detail: str, remedy: str, otherwise: Level = Level.WARNING
+    ) -> Finding:
+        """A finding that is OK, or else of level ``otherwise`` and with its remedy."""
+        return cls(area, subject, Level.OK if right else otherwise, detail, "" if right else remedy)
+
     def as_document(self) -> dict[str, Any]:
         """The finding as JSON values."""
         return asdict(self)
@@ -78,13 +85,9 @@ def python_findings() -> Iterator[Finding]:
     """The interpreter's version against the one that the package asks for."""
     found = platform.python_version()
     supported = (3, 11) <= sys.version_info[:2] < (3, 14)
-    yield Finding(
-        "Python",
-        f"Python {found}",
-        Level.OK if supported else Level.BROKEN,
-        f"{platform.system()} {platform.machine()}",
-        "" if supported else "use Python 3.11, 3.12 or 3.13",
-    )
+    system = f"{platform.system()} {platform.machine()}"
+    remedy = "use Python 3.11, 3.12 or 3.13"
+    yield Finding.check("Python", f"Python {found}", supported, system, remedy, Level.BROKEN)
 
 
 def package_findings() -> Iterator[Finding]:
@@ -102,13 +105,8 @@ def package_findings() -> Iterator[Finding]:
     for extra in _EXTRAS:
         yield _extra_finding(extra, requirements)
     torch = _version("torch")
-    yield Finding(
-        "Packages",
-        "torch",
-        Level.OK if torch else Level.NOTE,
-        torch or "not installed; only `tunix-rt models verify` needs it",
-        "" if torch else "pip install torch",
-    )
+    detail = torch or "not installed; only `tunix-rt models verify` needs it"
+    yield Finding.check("Packages", "torch", bool(torch), detail, "pip install torch", Level.NOTE)
 
 
 def _extra_finding(extra: str, requirements: list[Requirement]) -> Finding:
@@ -159,8 +157,9 @@ def _version(package: str) -> str | None:
 
 def device_findings() -> Iterator[Finding]:
     """The devices that JAX sees, asked in a child process: a broken driver can hang or kill it."""
+    area, install = "Devices", "pip install 'tunix-rt[trainer]'"
     if _version("jax") is None:
-        yield Finding("Devices", "JAX", Level.NOTE, "not installed", "pip install 'tunix-rt[trainer]'")
+        yield Finding(area, "JAX", Level.NOTE, "not installed", install)
         return
     try:
         done = subprocess.run(
@@ -169,19 +168,15 @@ def device_findings() -> Iterator[Finding]:
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         detail = f"did not list its devices within {text.duration(_DEVICE_SECONDS)}"
-        yield Finding(
-            "Devices", "JAX", Level.BROKEN, detail, "run with JAX_PLATFORMS=cpu, or mend the driver"
-        )
+        yield Finding(area, "JAX", Level.BROKEN, detail, "run with JAX_PLATFORMS=cpu, or mend the driver")
         return
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        yield Finding(
-            "Devices", "JAX", Level.BROKEN, last, "reinstall it with: pip install 'tunix-rt[trainer]'"
-        )
+        yield Finding(area, "JAX", Level.BROKEN, last, f"reinstall it with: {install}")
         return
     devices = json.loads(done.stdout.splitlines()[-1])
     for number, (kind, name) in enumerate(devices):
-        yield Finding("Devices", f"{kind} {number}", Level.OK, name)
+        yield Finding(area, f"{kind} {number}", Level.OK, name)
 
 
 def host_findings(data_dir: Path, *, needed: bool) -> Iterator[Finding]:
@@ -189,43 +184,23 @@ def host_findings(data_dir: Path, *, needed: bool) -> Iterator[Finding]:
 
     ``needed``: an embedded server would use the folder, so one that cannot be written counts as broken.
     """
-    yield Finding(
-        "This computer",
-        "processors",
-        Level.OK,
-        f"{len(os.sched_getaffinity(0))} usable" if hasattr(os, "sched_getaffinity") else str(os.cpu_count()),
-    )
+    area = "This computer"
+    usable = f"{len(os.sched_getaffinity(0))} usable" if hasattr(os, "sched_getaffinity") else ""
+    yield Finding(area, "processors", Level.OK, usable or str(os.cpu_count()))
     memory = _memory_bytes()
-    yield Finding(
-        "This computer",
-        "memory",
-        Level.OK if memory >= _FREE_MEMORY else Level.WARNING,
-        text.size(memory),
-        "" if memory >= _FREE_MEMORY else f"training wants {text.size(_FREE_MEMORY)}",
-    )
+    wanted = f"training wants {text.size(_FREE_MEMORY)}"
+    yield Finding.check(area, "memory", memory >= _FREE_MEMORY, text.size(memory), wanted)
     ground = _nearest_existing(data_dir)
     problem = _write_problem(ground)
-    level = Level.OK if not problem else (Level.BROKEN if needed else Level.WARNING)
     detail = f"{data_dir}{'' if data_dir.exists() else ' (made when it is first used)'}{problem}"
-    yield Finding(
-        "This computer", "data folder", level, detail, "choose another with --data-dir" if problem else ""
-    )
+    level = Level.BROKEN if needed else Level.WARNING
+    yield Finding.check(area, "data folder", not problem, detail, "choose another with --data-dir", level)
     free = shutil.disk_usage(ground).free
-    yield Finding(
-        "This computer",
-        "free disk",
-        Level.OK if free >= _FREE_DISK else Level.WARNING,
-        text.size(free),
-        "" if free >= _FREE_DISK else f"a model and its checkpoints want {text.size(_FREE_DISK)}",
-    )
+    wanted = f"a model and its checkpoints want {text.size(_FREE_DISK)}"
+    yield Finding.check(area, "free disk", free >= _FREE_DISK, text.size(free), wanted)
     models = sorted(path.parent.name for path in (data_dir / "models").glob("[!.]*/config.json"))
-    yield Finding(
-        "This computer",
-        "models",
-        Level.OK if models else Level.NOTE,
-        ", ".join(models) or "none yet",
-        "" if models else "fetch one with: tunix-rt models pull smollm2-135m-instruct",
-    )
+    pull = "fetch one with: tunix-rt models pull smollm2-135m-instruct"
+    yield Finding.check(area, "models", bool(models), ", ".join(models) or "none yet", pull, Level.NOTE)
 
 
 def _nearest_existing(path: Path) -> Path:

@@ -219,6 +219,52 @@ def cancel(session: Session, evaluation: EvaluationArgument) -> None:
     session.show(found, print_evaluation)
 
 
+@dataclass(frozen=True)
+class ItemOptions:
+    """Which items of an evaluation are shown."""
+
+    wrong: Annotated[bool, typer.Option("--wrong", help="Only answers that are wrong.")] = False
+    right: Annotated[bool, typer.Option("--right", help="Only answers that are right.")] = False
+    category: Annotated[
+        str | None, typer.Option("--category", help="Only items of this category ('' for none).")
+    ] = None
+    grader: Annotated[
+        str, typer.Option("--grader", help="Only items of this kind of grader, such as numeric.")
+    ] = ""
+    cut_short: Annotated[
+        bool, typer.Option("--cut-short", help="Only items with an answer that reached --max-new-tokens.")
+    ] = False
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Only items for which no answer was generated.")
+    ] = False
+    unclosed: Annotated[
+        bool, typer.Option("--unclosed", help="Only items with reasoning that was never closed.")
+    ] = False
+    ungraded: Annotated[
+        bool, typer.Option("--ungraded", help="Only answers that could not be graded, and why.")
+    ] = False
+
+    def filter(self) -> v1.EvaluationItemFilter:
+        """The filter; raises typer.BadParameter for options that exclude each other."""
+        if self.wrong and self.right:
+            raise typer.BadParameter("give --wrong or --right, not both")
+        if self.cut_short and self.failed:
+            raise typer.BadParameter("give --cut-short or --failed, not both")
+        if self.grader and self.grader not in GRADER_KINDS:
+            known = nearest(self.grader, GRADER_KINDS)
+            raise typer.BadParameter(f"--grader: {self.grader!r} is no kind of grader; {known}")
+        wanted = v1.EvaluationItemFilter(category=self.category, grader=self.grader)
+        if self.wrong or self.right:
+            wanted.correct = self.right
+        if self.ungraded:
+            wanted.ungraded = True
+        if self.unclosed:
+            wanted.unclosed_reasoning = True
+        if self.cut_short or self.failed:
+            wanted.finish_reason = v1.FINISH_REASON_LENGTH if self.cut_short else v1.FINISH_REASON_FAILED
+        return wanted
+
+
 @command(
     app,
     "items",
@@ -232,26 +278,7 @@ def cancel(session: Session, evaluation: EvaluationArgument) -> None:
 def items(
     session: Session,
     evaluation: EvaluationArgument,
-    wrong: Annotated[bool, typer.Option("--wrong", help="Only answers that are wrong.")] = False,
-    right: Annotated[bool, typer.Option("--right", help="Only answers that are right.")] = False,
-    category: Annotated[
-        str | None, typer.Option("--category", help="Only items of this category ('' for none).")
-    ] = None,
-    grader: Annotated[
-        str, typer.Option("--grader", help="Only items of this kind of grader, such as numeric.")
-    ] = "",
-    cut_short: Annotated[
-        bool, typer.Option("--cut-short", help="Only items with an answer that reached --max-new-tokens.")
-    ] = False,
-    failed: Annotated[
-        bool, typer.Option("--failed", help="Only items for which no answer was generated.")
-    ] = False,
-    unclosed: Annotated[
-        bool, typer.Option("--unclosed", help="Only items with reasoning that was never closed.")
-    ] = False,
-    ungraded: Annotated[
-        bool, typer.Option("--ungraded", help="Only answers that could not be graded, and why.")
-    ] = False,
+    wanted: ItemOptions,
     samples: Annotated[
         bool,
         typer.Option("--samples", help="Show every sample below its item; JSON always has them."),
@@ -259,26 +286,10 @@ def items(
     limit: LimitOption = 20,
 ) -> None:
     """Show what the model answered, and the grades."""
-    if wrong and right:
-        raise typer.BadParameter("give --wrong or --right, not both")
-    if cut_short and failed:
-        raise typer.BadParameter("give --cut-short or --failed, not both")
-    if grader and grader not in GRADER_KINDS:
-        raise typer.BadParameter(
-            f"--grader: {grader!r} is no kind of grader; {nearest(grader, GRADER_KINDS)}"
-        )
-    wanted = v1.EvaluationItemFilter(category=category, grader=grader)
-    if wrong or right:
-        wanted.correct = right
-    if ungraded:
-        wanted.ungraded = True
-    if unclosed:
-        wanted.unclosed_reasoning = True
-    if cut_short or failed:
-        wanted.finish_reason = v1.FINISH_REASON_LENGTH if cut_short else v1.FINISH_REASON_FAILED
+    chosen = wanted.filter()
     name = resource_name("evaluations", evaluation)
     with session.connect() as client:
-        results = client.evaluator.list_evaluation_items(name, filter=wanted, page_size=min(limit, 1000))
+        results = client.evaluator.list_evaluation_items(name, filter=chosen, page_size=min(limit, 1000))
         found = islice(results, limit)
         if session.as_json:
             session.print_messages(found)

@@ -6,20 +6,13 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
 
-class Running(Generic[T]):
-    """A call that runs in a thread."""
-
-    def __init__(self, future: Future[T]) -> None:
-        self._future = future
-
-    def result(self) -> T:
-        """What it returns, or what it raises."""
-        return self._future.result()
+Running: TypeAlias = Future
+"""A call that runs in a thread."""
 
 
 class Calls:
@@ -29,9 +22,9 @@ class Calls:
         self._pool = ThreadPoolExecutor(most, thread_name_prefix="tunix-rt")
         self._closed = threading.Event()
 
-    def start(self, call: Callable[..., T], *arguments: Any) -> Running[T]:
+    def start(self, call: Callable[..., T], *arguments: Any) -> Future[T]:
         """Have ``call`` done, or queued while ``most`` run."""
-        return Running(self._pool.submit(call, *arguments))
+        return self._pool.submit(call, *arguments)
 
     def pause(self, seconds: float) -> bool:
         """Wait inside a call; returns whether nobody waits for its result any more."""
