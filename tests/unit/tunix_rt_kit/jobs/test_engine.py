@@ -128,7 +128,9 @@ def test_a_server_sees_what_it_is_given_at_once_and_what_others_are_soon(sqlite:
     sqlite.add("c", state=JobState.CANCELLING)
     engine.cancel("c")
     until(lambda: sqlite.state("c") is JobState.CANCELLED)
+    told = time.monotonic()
     engine.stop(PATIENCE_S)
+    assert time.monotonic() - told < PATIENCE_S / 2
     with running(kind):
         sqlite.add("b")
         until(lambda: has_succeeded(sqlite, "b"))
