@@ -15,7 +15,7 @@ import pytest
 
 from support.checkpoints import FakeTrainer, training
 from support.serving import served
-from support.tiny_model import make_tiny_model
+from support.tiny_model import ONE_LAYER, make_tiny_model
 from tunix_rt import v1
 from tunix_rt_evaluator.settings import EvaluatorSettings
 from tunix_rt_evaluator.wiring import build, migrate
@@ -39,7 +39,7 @@ def trainer(tmp_path: Path) -> Iterator[tuple[FakeTrainer, str]]:
 
 @pytest.fixture
 def settings(tmp_path: Path, trainer: tuple[FakeTrainer, str]) -> EvaluatorSettings:
-    make_tiny_model(tmp_path / "models" / "tiny", config={"max_position_embeddings": 256})
+    make_tiny_model(tmp_path / "models" / "tiny", config=ONE_LAYER | {"max_position_embeddings": 256})
     made = EvaluatorSettings(
         listen="127.0.0.1:0", data_dir=tmp_path, trainer_target=trainer[1], shutdown_grace_s=10.0
     )

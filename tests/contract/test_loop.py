@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from support.threaded import free_address, real_server
-from support.tiny_model import make_tiny_model
+from support.tiny_model import ONE_LAYER, make_tiny_model
 from tunix_rt import Client, LoopConfig, LoopEvent, Targets, run_loop, v1
 from tunix_rt.errors import AlreadyExistsError, NotFoundError, TunixRtError
 from tunix_rt.generate import generate_traces
@@ -29,7 +29,7 @@ from tunix_rt_trainer.wiring import build as build_trainer
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """A client of the four services, each on an address of its own, as four machines would have them."""
     data = tmp_path_factory.mktemp("services")
-    make_tiny_model(data / "models" / "tiny")
+    make_tiny_model(data / "models" / "tiny", config=ONE_LAYER)
     targets = Targets(free_address(), free_address(), free_address(), free_address())
     trace_store = TraceStoreSettings(listen=targets.trace_store, data_dir=data)
     exporter = ExporterSettings(

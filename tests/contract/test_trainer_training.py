@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from support.tiny_model import make_tiny_model
+from support.tiny_model import ONE_LAYER, make_tiny_model
 from support.trainer_process import TrainerProcess, wait_for
 from support.training import FakeExporter, exporting, rows
 from tunix_rt import v1
@@ -22,7 +22,7 @@ SPEC = {"max_steps": STEPS, "rows_per_batch": 4, "max_length": 128}
 
 @pytest.fixture
 def exporter(tmp_path: Path) -> Iterator[tuple[FakeExporter, str]]:
-    make_tiny_model(tmp_path / "models" / "tiny")
+    make_tiny_model(tmp_path / "models" / "tiny", config=ONE_LAYER)
     with exporting(tmp_path / "artifacts") as (fake, address):
         fake.add(train=rows(60), validation=rows(8, start=60))
         yield fake, address

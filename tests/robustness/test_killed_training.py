@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support.tiny_model import make_tiny_model
+from support.tiny_model import ONE_LAYER, make_tiny_model
 from support.trainer_process import TrainerProcess, wait_for
 from support.training import exporting, rows
 from tunix_rt import v1
@@ -32,7 +32,7 @@ def test_a_job_ends_in_the_same_bytes_however_often_server_and_child_are_killed(
     tmp_path: Path, kills: int
 ) -> None:
     chosen, steps = random.Random(kills), 12 + kills
-    make_tiny_model(tmp_path / "models" / "tiny")
+    make_tiny_model(tmp_path / "models" / "tiny", config=ONE_LAYER)
     spec = {
         "max_steps": steps,
         # Steps that take long enough to be hit.

@@ -21,6 +21,8 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
+ONE_LAYER = {"num_hidden_layers": 1}
+"""A ``config`` for tests that are not about layers: half of what it takes to compile."""
 NULL: Any = object()
 """Stands for null in a ``config``, where None leaves an entry out."""
 

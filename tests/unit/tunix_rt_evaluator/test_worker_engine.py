@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from support.tiny_model import make_tiny_model
+from support.tiny_model import ONE_LAYER, make_tiny_model
 from tunix_rt_evaluator.evaluations.model import Decoding
 from tunix_rt_evaluator.worker.engine import Prompt, Request, token_digest
 from tunix_rt_evaluator.worker.local import BaseWeights
@@ -33,7 +33,7 @@ def mesh() -> jax.sharding.Mesh:
 
 @pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    config = {"tie_word_embeddings": request.param, "rope_theta": 500.0}
+    config = ONE_LAYER | {"tie_word_embeddings": request.param, "rope_theta": 500.0}
     return make_tiny_model(tmp_path_factory.mktemp("model") / "m", seed=5, config=config)
 
 

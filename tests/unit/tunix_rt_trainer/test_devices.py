@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from support.store_process import environment
-from support.tiny_model import make_tiny_model
+from support.tiny_model import ONE_LAYER, make_tiny_model
 from tunix_rt_kit.errors import DomainError
 from tunix_rt_trainer.jobs.model import MeshShape
 from tunix_rt_trainer.worker.network import make_mesh
@@ -80,8 +80,8 @@ def in_a_process(script: str, *arguments: str, **variables: str) -> Any:
 @pytest.mark.optimized
 def test_a_job_on_four_devices_learns_what_it_learns_on_one_and_goes_on_to_the_bit(tmp_path: Path) -> None:
     # As many rows of embeddings as two devices can share.
-    make_tiny_model(tmp_path / "models" / "tiny", config={"vocab_size": 260})
-    make_tiny_model(tmp_path / "models" / "odd")
+    make_tiny_model(tmp_path / "models" / "tiny", config=ONE_LAYER | {"vocab_size": 260})
+    make_tiny_model(tmp_path / "models" / "odd", config=ONE_LAYER)
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
     told = in_a_process(_TRAIN, str(tmp_path), XLA_FLAGS=flags, JAX_PLATFORMS="cpu")
     assert told["mesh"] == {"fsdp": 2, "tp": 2}

@@ -9,7 +9,7 @@ import pytest
 
 from support.job_folder import JobFolder, Killed
 from support.tiny_families import make_variant
-from support.tiny_model import make_tiny_model
+from support.tiny_model import ONE_LAYER, make_tiny_model
 
 STEPS = 4
 JOBS: dict[str, dict[str, Any]] = {
@@ -22,7 +22,7 @@ JOBS: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
-    make_tiny_model(folder / "tiny")
+    make_tiny_model(folder / "tiny", config=ONE_LAYER)
     for name in ("qwen2_tied_float16", "gemma3_scaled"):
         make_variant(name, folder / name)
     return folder

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from support.disk import largest_file
 from support.job_folder import LINEAR, SPEC, JobFolder, Killed
-from support.tiny_model import make_tiny_model
+from support.tiny_model import ONE_LAYER, make_tiny_model
 from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.jobs import JobCancelled
 from tunix_rt_kit.models.lora import load_adapter
@@ -37,7 +37,7 @@ Uninterrupted = Callable[[str], tuple[dict[str, Any], JobFolder]]
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
-    make_tiny_model(folder / "tiny")
+    make_tiny_model(folder / "tiny", config=ONE_LAYER)
     return folder
 
 
@@ -175,7 +175,7 @@ def test_a_full_disk_fails_the_job_and_keeps_what_it_had(
     plan, whole = uninterrupted("packed")
     folder = job(tmp_path, models, **plan)
     killed(folder, kill_at("metrics", 5))
-    with largest_file(30_000), pytest.raises(DomainError) as caught:
+    with largest_file(15_000), pytest.raises(DomainError) as caught:
         folder.train()
     assert caught.value.reason == "STORAGE_FULL"
     assert str(tmp_path) in caught.value.message
