@@ -124,3 +124,11 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path / 'test.db'}"
     url: str = request.getfixturevalue("postgres_url")
     return url
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Runs a test marked ``one_database`` on SQLite alone, wherever it has its database from."""
+    if metafunc.definition.get_closest_marker("one_database") and "database_url" in metafunc.fixturenames:
+        # Before the fixture's own parameters are looked at, which a mark takes the place of.
+        metafunc.definition.add_marker(pytest.mark.parametrize("database_url", ["sqlite"], indirect=True))

@@ -17,6 +17,8 @@ from tunix_rt.importing import import_traces
 from tunix_rt_trace_store.settings import TraceStoreSettings
 from tunix_rt_trace_store.wiring import build, migrate
 
+pytestmark = pytest.mark.one_database
+
 
 class FakeEvaluator(v1.EvaluatorServicer):
     """Two evaluations with answers to the same 30 questions, the last of each failed; one with samples."""

@@ -27,6 +27,8 @@ from tunix_rt_kit.serving.main import BuiltService
 from tunix_rt_trace_store.settings import TraceStoreSettings
 from tunix_rt_trace_store.wiring import build, migrate
 
+pytestmark = pytest.mark.one_database
+
 Builder = Callable[[asyncio.Event], BuiltService]
 
 

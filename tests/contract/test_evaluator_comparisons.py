@@ -136,6 +136,7 @@ async def listed(evaluator: Any) -> list[v1.ComparisonReport]:
 # Waivers
 
 
+@pytest.mark.one_database
 async def test_what_is_waived_is_compared_and_stands_on_the_report(
     evaluator: Any, checkpoints: list[str]
 ) -> None:
@@ -158,6 +159,7 @@ async def test_what_is_waived_is_compared_and_stands_on_the_report(
     assert (await compare(evaluator, base, candidate, waivers=["dtype"])).name == report.name
 
 
+@pytest.mark.one_database
 async def test_an_unknown_waiver_is_named(evaluator: Any, checkpoints: list[str]) -> None:
     await evaluator.CreateEvalSet(eval_set(TWELVE))
     base, candidate = await base_of(evaluator), await run(evaluator, checkpoint=checkpoints[0])
@@ -173,6 +175,7 @@ async def test_an_unknown_waiver_is_named(evaluator: Any, checkpoints: list[str]
 # Clusters, categories and seeds
 
 
+@pytest.mark.one_database
 async def test_items_of_one_source_are_not_independent(evaluator: Any, checkpoints: list[str]) -> None:
     await evaluator.CreateEvalSet(eval_set(TWELVE))
     base, candidate = await base_of(evaluator), await run(evaluator, checkpoint=checkpoints[0])
@@ -187,6 +190,7 @@ async def test_items_of_one_source_are_not_independent(evaluator: Any, checkpoin
     assert [entry.difference.p_value for entry in report.categories] == [0.25, 0.25]
 
 
+@pytest.mark.one_database
 async def test_several_training_seeds_are_compared_by_mean_and_spread(
     evaluator: Any, checkpoints: list[str], exporter: FakeExporter
 ) -> None:
@@ -210,6 +214,7 @@ async def test_several_training_seeds_are_compared_by_mean_and_spread(
     assert exporter.asked == [("datasets/d@1", "evalSets/sums")] * 2
 
 
+@pytest.mark.one_database
 async def test_one_seed_twice_is_refused(evaluator: Any, checkpoints: list[str]) -> None:
     await evaluator.CreateEvalSet(eval_set(TWELVE))
     base, other = await base_of(evaluator), await base_of(evaluator)
@@ -227,6 +232,7 @@ async def test_one_seed_twice_is_refused(evaluator: Any, checkpoints: list[str])
 # Contamination
 
 
+@pytest.mark.one_database
 async def test_items_that_the_training_split_leaks_are_left_out_of_a_second_result(
     evaluator: Any, checkpoints: list[str], exporter: FakeExporter
 ) -> None:
@@ -254,6 +260,7 @@ async def test_items_that_the_training_split_leaks_are_left_out_of_a_second_resu
     assert len(exporter.asked) == 1
 
 
+@pytest.mark.one_database
 async def test_two_base_models_have_no_training_data(evaluator: Any, exporter: FakeExporter) -> None:
     await evaluator.CreateEvalSet(eval_set(TWELVE))
     report = await compare(evaluator, await base_of(evaluator), await base_of(evaluator))
@@ -262,6 +269,7 @@ async def test_two_base_models_have_no_training_data(evaluator: Any, exporter: F
 
 
 @pytest.mark.parametrize("gone", [True, False], ids=["unreachable", "broken"])
+@pytest.mark.one_database
 async def test_an_exporter_that_cannot_say_is_named_and_asked_again(
     settings: EvaluatorSettings, checkpoints: list[str], exporter: FakeExporter, gone: bool
 ) -> None:

@@ -24,6 +24,8 @@ from tunix_rt_evaluator.openai_endpoint import API_KEY_VARIABLE
 from tunix_rt_evaluator.settings import EvaluatorSettings
 from tunix_rt_evaluator.wiring import build, migrate
 
+pytestmark = pytest.mark.one_database
+
 TESTS = Path(__file__).parents[1]
 KEY = "sk-not-to-be-seen"
 State = v1.Evaluation

@@ -206,6 +206,7 @@ async def test_settings_are_part_of_an_eval_sets_digest_and_unused_ones_are_not(
         ({"grader": {"judge": {"model": "m", "prompt": "Right?"}}}, "grader.judge.prompt", "{question}"),
     ],
 )
+@pytest.mark.one_database
 async def test_what_is_wrong_with_a_grader_is_named(
     evaluator: Any, wrong: dict[str, Any], path: str, words: str
 ) -> None:
@@ -347,6 +348,7 @@ async def test_a_corrected_eval_set_regrades_what_the_first_one_asked(evaluator:
     assert list((await items_of(evaluator, done))[1].accepted_answers) == ["3"]
 
 
+@pytest.mark.one_database
 async def test_a_regrade_is_refused_by_name(evaluator: Any) -> None:
     await evaluator.CreateEvalSet(eval_set(FOUR))
     await evaluator.CreateEvalSet(eval_set([item(1, "x"), *FOUR[1:], item(9)], "other"))
@@ -400,6 +402,7 @@ def many(count: int) -> list[v1.EvalItem]:
     return [item(number, f"Answer: {number}") for number in range(100, 100 + count)]
 
 
+@pytest.mark.one_database
 async def test_a_judge_grades_with_its_model_and_prompt_recorded(
     settings: EvaluatorSettings, judge: tuple[FakeEndpoint, Gate]
 ) -> None:
@@ -417,6 +420,7 @@ async def test_a_judge_grades_with_its_model_and_prompt_recorded(
     assert len(judge[0].requests) == 9
 
 
+@pytest.mark.one_database
 async def test_an_evaluation_that_needs_a_judge_is_refused_where_there_is_none(evaluator: Any) -> None:
     await evaluator.CreateEvalSet(eval_set([item(1, grader={"judge": {"model": "m"}})]))
     error = await refused(create(evaluator))
@@ -436,6 +440,7 @@ async def test_grading_again_without_any_grade_has_failed_and_shows_why(settings
         assert await get(evaluator, source) == source
 
 
+@pytest.mark.one_database
 async def test_a_judge_that_is_down_fails_grades_and_not_the_evaluation(settings: EvaluatorSettings) -> None:
     down = settings.model_copy(update={"judge_url": "http://127.0.0.1:9/v1", "judge_retries": 0})
     async with running(down) as evaluator:

@@ -21,6 +21,8 @@ from tunix_rt_exporter.audits.service import DatasetAudits
 from tunix_rt_kit.artifacts import ArtifactStore, canonical_json
 from tunix_rt_kit.models.tokenizer import load_tokenizer
 
+pytestmark = pytest.mark.one_database
+
 CHATML = v1.ChatTemplate(builtin="chatml")
 SPLITS = [v1.SplitFraction(split="train", fraction=0.8), v1.SplitFraction(split="test", fraction=0.2)]
 

@@ -18,6 +18,8 @@ from support.serving import fields, refused
 from support.traces import trace
 from tunix_rt import v1
 
+pytestmark = pytest.mark.one_database
+
 ALL_TRAIN = [v1.SplitFraction(split="train", fraction=1.0)]
 DERIVED = (
     v1.DATASET_FORMAT_CHAT,

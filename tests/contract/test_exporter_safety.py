@@ -15,6 +15,8 @@ from support.serving import fields, refused
 from support.traces import step, trace
 from tunix_rt import v1
 
+pytestmark = pytest.mark.one_database
+
 STATE = v1.Dataset.State
 ALL_TRAIN = [v1.SplitFraction(split="train", fraction=1.0)]
 

@@ -22,6 +22,8 @@ from tunix_rt_evaluator.evaluations import job_folders
 from tunix_rt_evaluator.settings import EvaluatorSettings
 from tunix_rt_evaluator.wiring import build, migrate
 
+pytestmark = pytest.mark.one_database
+
 TESTS = Path(__file__).parents[1]
 Run = Callable[..., Result]
 ROWS: list[dict[str, Any]] = [

@@ -21,6 +21,8 @@ from tunix_rt.formats import trace_to_json
 from tunix_rt_trace_store.settings import TraceStoreSettings
 from tunix_rt_trace_store.wiring import build, migrate
 
+pytestmark = pytest.mark.one_database
+
 Run = Callable[..., Result]
 
 

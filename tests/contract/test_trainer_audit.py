@@ -20,6 +20,8 @@ from tunix_rt_kit.artifacts import ArtifactStore, digest_file
 from tunix_rt_trainer.settings import TrainerSettings
 from tunix_rt_trainer.wiring import build, migrate
 
+pytestmark = pytest.mark.one_database
+
 
 @dataclass
 class World:

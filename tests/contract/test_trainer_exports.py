@@ -24,6 +24,8 @@ from tunix_rt_trainer.jobs import job_folders
 from tunix_rt_trainer.settings import TrainerSettings
 from tunix_rt_trainer.wiring import build, migrate
 
+pytestmark = pytest.mark.one_database
+
 TESTS = Path(__file__).parents[1]
 PEFT, WHOLE = v1.CHECKPOINT_FORMAT_PEFT, v1.CHECKPOINT_FORMAT_HUGGING_FACE
 

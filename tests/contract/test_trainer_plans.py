@@ -22,6 +22,8 @@ from tunix_rt_kit.packing import pack
 from tunix_rt_trainer.settings import TrainerSettings
 from tunix_rt_trainer.wiring import build, migrate
 
+pytestmark = pytest.mark.one_database
+
 
 @dataclass
 class World:

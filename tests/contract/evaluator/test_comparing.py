@@ -158,6 +158,7 @@ async def test_reports_are_read_as_documents(evaluator: Any, checkpoint: str) ->
     assert data == media["text/markdown"][1]
 
 
+@pytest.mark.one_database
 async def test_a_wrong_read_of_a_report_is_refused(evaluator: Any, checkpoint: str) -> None:
     await evaluator.CreateEvalSet(eval_set(FOUR))
     report = await compare(evaluator, *await both(evaluator, checkpoint))
@@ -181,6 +182,7 @@ async def test_a_wrong_read_of_a_report_is_refused(evaluator: Any, checkpoint: s
     assert (error.code, error.reason) == ("NOT_FOUND", "COMPARISON_REPORT_NOT_FOUND")
 
 
+@pytest.mark.one_database
 async def test_a_report_with_more_flips_than_a_message_holds_has_them_in_its_documents(
     evaluator: Any, checkpoint: str
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from sqlalchemy import select, update
 
 from support import scripted_evaluator as script
@@ -13,6 +14,8 @@ from tunix_rt import v1
 from tunix_rt_evaluator.settings import EvaluatorSettings
 from tunix_rt_evaluator.tables import evaluations, results
 from tunix_rt_kit.database import Database
+
+pytestmark = pytest.mark.one_database
 
 THOUGHTS = [
     item(1, "<think>Answer: 2</think>\n\nAnswer: 1", "<think>Is it 2?</think>Answer: 1"),

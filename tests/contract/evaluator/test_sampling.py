@@ -129,6 +129,7 @@ async def test_grading_again_grades_every_sample(evaluator: Any) -> None:
     assert (done.summary.mean_score, done.summary.any_correct_count) == (0.375, 3)
 
 
+@pytest.mark.one_database
 async def test_an_item_whose_samples_do_not_fit_in_a_message_fails_by_itself(evaluator: Any) -> None:
     long = "é" * 40_000
     items = [item(1, "Answer: 1"), item(2, long), item(3, "y" * 30_000)]
@@ -144,6 +145,7 @@ async def test_an_item_whose_samples_do_not_fit_in_a_message_fails_by_itself(eva
 
 
 @pytest.mark.parametrize(("samples", "items"), [(2, 12), (30, 3)])
+@pytest.mark.one_database
 async def test_pages_of_long_samples_stay_below_the_message_limit(
     evaluator: Any, samples: int, items: int
 ) -> None:

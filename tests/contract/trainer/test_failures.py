@@ -25,6 +25,7 @@ from tunix_rt_trainer.jobs.repository import SqlJobRepository
 from tunix_rt_trainer.settings import TrainerSettings
 
 
+@pytest.mark.one_database
 async def test_what_the_worker_refuses_is_the_error_of_the_job(trainer: Any) -> None:
     job = await until(trainer, await create(trainer, script.REFUSE), ended)
     assert job.state == v1.TrainingJob.STATE_FAILED
@@ -35,6 +36,7 @@ async def test_what_the_worker_refuses_is_the_error_of_the_job(trainer: Any) -> 
     assert job.HasField("end_time")
 
 
+@pytest.mark.one_database
 async def test_a_worker_that_is_killed_each_time_fails_its_job_with_its_last_output(
     trainer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -51,6 +53,7 @@ async def test_a_worker_that_is_killed_each_time_fails_its_job_with_its_last_out
     assert job.latest_metrics.step == 1
 
 
+@pytest.mark.one_database
 async def test_the_job_of_a_worker_that_was_killed_goes_on_in_another(
     trainer: Any, settings: TrainerSettings
 ) -> None:
@@ -62,6 +65,7 @@ async def test_the_job_of_a_worker_that_was_killed_goes_on_in_another(
     assert (await until(trainer, following, ended)).state == v1.TrainingJob.STATE_SUCCEEDED
 
 
+@pytest.mark.one_database
 async def test_a_worker_that_the_system_kills_for_memory_fails_its_job_at_once(
     trainer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,6 +77,7 @@ async def test_a_worker_that_the_system_kills_for_memory_fails_its_job_at_once(
     assert "8 rows of 256 tokens at a time; a smaller rows_per_batch" in job.error.message
 
 
+@pytest.mark.one_database
 async def test_the_job_of_a_worker_that_hangs_goes_on_in_another(
     trainer: Any, settings: TrainerSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,6 +88,7 @@ async def test_the_job_of_a_worker_that_hangs_goes_on_in_another(
     assert (job.state, job.attempt_count) == (v1.TrainingJob.STATE_SUCCEEDED, 2)
 
 
+@pytest.mark.one_database
 async def test_a_worker_that_exits_or_raises_fails_its_job_with_its_last_output(trainer: Any) -> None:
     crashed, broken = await create(trainer, script.CRASH), await create(trainer, script.BUG)
     crashed = await until(trainer, crashed, ended)
@@ -102,6 +108,7 @@ def damage(settings: TrainerSettings, exporter: tuple[FakeExporter, str]) -> Pat
     return path
 
 
+@pytest.mark.one_database
 async def test_data_that_is_damaged_in_the_artifact_store_is_refused(
     trainer: Any, settings: TrainerSettings, exporter: tuple[FakeExporter, str]
 ) -> None:
@@ -111,6 +118,7 @@ async def test_data_that_is_damaged_in_the_artifact_store_is_refused(
     assert path.name in error.message
 
 
+@pytest.mark.one_database
 async def test_data_that_is_damaged_while_a_job_waits_fails_the_job(
     trainer: Any, settings: TrainerSettings, exporter: tuple[FakeExporter, str]
 ) -> None:
@@ -123,6 +131,7 @@ async def test_data_that_is_damaged_while_a_job_waits_fails_the_job(
     assert error_info(job).reason == "ARTIFACT_CORRUPT"
 
 
+@pytest.mark.one_database
 async def test_the_job_of_a_worker_that_somebody_else_stopped_goes_on_in_another(
     trainer: Any, settings: TrainerSettings
 ) -> None:
@@ -153,6 +162,7 @@ async def test_a_job_outlives_a_moment_without_its_database(
     assert next(away) > 4
 
 
+@pytest.mark.one_database
 async def test_a_cancel_ends_the_waiting_for_an_artifact_store_that_stays_away(
     trainer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
