@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from support.base_model import Pulled, pulled_smollm2
 from support.postgres import Databases, postgres_server
+from support.tiny_model import ONE_LAYER, make_tiny_model
 
 # JAX reads these when it is imported. Tests, and the processes that they start, compile the same programs
 # many times over otherwise.
@@ -71,6 +73,14 @@ def pytest_runtest_setup() -> None:
     compiler.get_compile_options = get_compile_options
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Runs a test marked ``one_database`` on SQLite alone, wherever it has its database from."""
+    if metafunc.definition.get_closest_marker("one_database") and "database_url" in metafunc.fixturenames:
+        # Before the fixture's own parameters are looked at, which a mark takes the place of.
+        metafunc.definition.add_marker(pytest.mark.parametrize("database_url", ["sqlite"], indirect=True))
+
+
 def pytest_collection_finish() -> None:
     """What was imported stays: the garbage collector need not look through it again and again."""
     gc.freeze()
@@ -126,9 +136,24 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return url
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Runs a test marked ``one_database`` on SQLite alone, wherever it has its database from."""
-    if metafunc.definition.get_closest_marker("one_database") and "database_url" in metafunc.fixturenames:
-        # Before the fixture's own parameters are looked at, which a mark takes the place of.
-        metafunc.definition.add_marker(pytest.mark.parametrize("database_url", ["sqlite"], indirect=True))
+@pytest.fixture(scope="session")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pulled]:
+    """SmolLM2-135M-Instruct, pulled once for the session."""
+    own = tmp_path_factory.getbasetemp()
+    # A worker of pytest-xdist has a folder in that of the session.
+    with pulled_smollm2(own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) as pulled:
+        yield pulled
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """A tiny random model, of the test's own."""
+    return make_tiny_model(tmp_path / "tiny")
+
+
+@pytest.fixture(scope="session")
+def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models folder that holds the model "tiny", for tests that only read it."""
+    folder = tmp_path_factory.mktemp("models")
+    make_tiny_model(folder / "tiny", config=ONE_LAYER | {"max_position_embeddings": 256})
+    return folder

@@ -16,6 +16,8 @@ from support.training import FakeExporter, exporting, rows
 from tunix_rt import v1
 from tunix_rt_kit.serving.calls import domain_error
 
+pytestmark = pytest.mark.slow
+
 STEPS = 40
 SPEC = {"max_steps": STEPS, "rows_per_batch": 4, "max_length": 128}
 

@@ -27,6 +27,8 @@ from tunix_rt.cli.main import app
 from tunix_rt.generate import generate_traces
 from tunix_rt.jobs import wait_for_evaluation, wait_for_training_job
 
+pytestmark = pytest.mark.slow
+
 MODEL = "smollm2-135m-instruct"
 VOCABULARY = 1000
 # What cannot be run here, and why.

@@ -11,6 +11,8 @@ from support.tiny_model import ONE_LAYER, make_tiny_model
 from tunix_rt import Client, v1
 from tunix_rt.loop import LoopConfig, run_loop
 
+pytestmark = pytest.mark.slow
+
 LOOP = {
     "name": "embedded",
     "traces": {"generate": {"count": 40, "seed": 5}},

@@ -11,7 +11,7 @@ from support.golden import Golden, make_golden
 from support.tiny_families import PROMPTS, VARIANTS, make_variant
 from tunix_rt_kit.models.verify import verify
 
-GOLDENS = Path(__file__).parents[1] / "unit" / "tunix_rt_kit" / "models" / "goldens" / "families"
+GOLDENS = Path(__file__).parents[1] / "goldens" / "families"
 
 
 @pytest.mark.parametrize("name", VARIANTS)

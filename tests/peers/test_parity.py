@@ -11,7 +11,7 @@ from support.golden import Golden, make_golden
 from support.tiny_model import make_tiny_model
 from tunix_rt_kit.models.verify import verify
 
-GOLDENS = Path(__file__).parents[1] / "unit" / "tunix_rt_kit" / "models" / "goldens"
+GOLDENS = Path(__file__).parents[1] / "goldens"
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,8 @@ from tunix_rt import Client, v1
 from tunix_rt.errors import UnavailableError
 from tunix_rt.importing import ImportResult, import_traces
 
+pytestmark = pytest.mark.slow
+
 WRITERS = 16
 
 

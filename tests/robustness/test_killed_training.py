@@ -13,6 +13,8 @@ from support.trainer_process import TrainerProcess, wait_for
 from support.training import exporting, rows
 from tunix_rt import v1
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def kills(request: pytest.FixtureRequest) -> int:

@@ -15,7 +15,7 @@ from support.tiny_model import make_tiny_model
 from tunix_rt_kit.errors import FailedPrecondition, InvalidArgument
 from tunix_rt_kit.models.tokenizer import ModelTokenizer, load_tokenizer, parse_tokenizer
 
-LLAMA_CPP = json.loads((Path(__file__).parent / "goldens" / "smollm2_llama_cpp.json").read_text("utf-8"))
+LLAMA_CPP = json.loads((Path(__file__).parents[3] / "goldens" / "smollm2_llama_cpp.json").read_text("utf-8"))
 
 
 @pytest.fixture(scope="module")

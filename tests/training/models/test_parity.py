@@ -30,7 +30,7 @@ from tunix_rt_kit.models.config import ModelConfig, Rope
 from tunix_rt_kit.models.tokenizer import load_tokenizer
 from tunix_rt_kit.models.verify import verify
 
-GOLDENS = Path(__file__).parent / "goldens"
+GOLDENS = Path(__file__).parents[2] / "goldens"
 PROMPT = "Ünï 12 + 30 = 42, for rotary positions that are a little apart."
 TINY_CONFIGS: list[dict[str, Any]] = [
     {},
@@ -85,6 +85,7 @@ def tunix_rope(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     jax.clear_caches()  # type: ignore[no-untyped-call]
 
 
+@pytest.mark.slow
 def test_smollm2_agrees_with_transformers(smollm2: Pulled) -> None:
     golden = read_golden("smollm2_logits.json")
     tokenizer = load_tokenizer(smollm2.folder)
@@ -92,6 +93,7 @@ def test_smollm2_agrees_with_transformers(smollm2: Pulled) -> None:
     assert worst(smollm2.folder, golden) < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tunix_rope")
 def test_smollm2_disagrees_without_its_rope_base(smollm2: Pulled) -> None:
     assert worst(smollm2.folder, read_golden("smollm2_logits.json")) > 1.0

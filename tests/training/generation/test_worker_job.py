@@ -68,6 +68,7 @@ def answers(process: WorkerProcess) -> dict[str, Generation]:
     return found
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(
     models_dir: Path, cache_dir: Path, tmp_path: Path
 ) -> None:

@@ -37,7 +37,7 @@ from tunix_rt_kit.models.families import FAMILIES
 from tunix_rt_kit.models.hf_folder import read_config
 from tunix_rt_kit.models.pretrained import load_model, make_mesh
 
-GOLDENS = Path(__file__).parent / "goldens" / "families"
+GOLDENS = Path(__file__).parents[2] / "goldens" / "families"
 TOLERANCE = 1e-3
 LENGTH = 128
 CHUNK = 32
@@ -175,6 +175,7 @@ for folder in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_split_over_devices_a_model_computes_the_same(tmp_path: Path) -> None:
     config = {"vocab_size": 260, "num_hidden_layers": 1}
     folders = [str(make_tiny_model(tmp_path / name, family=name, config=config)) for name in FAMILIES]

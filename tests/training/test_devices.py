@@ -77,6 +77,7 @@ def in_a_process(script: str, *arguments: str, **variables: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.optimized
 def test_a_job_on_four_devices_learns_what_it_learns_on_one_and_goes_on_to_the_bit(tmp_path: Path) -> None:
     # As many rows of embeddings as two devices can share.
@@ -119,6 +120,7 @@ print(json.dumps(told))
 """
 
 
+@pytest.mark.slow
 def test_a_batch_beyond_the_memory_says_what_takes_less(tmp_path: Path) -> None:
     make_tiny_model(tmp_path / "models" / "tiny")
     told = in_a_process(_EXHAUST, str(tmp_path), JAX_PLATFORMS="cpu")
