@@ -110,7 +110,7 @@ class JobFolders:
             child.start(spec.model_dump(mode="json"))
 
     def discard_states(self, job_id: str) -> None:
-        """Remove what a job would go on from; it has succeeded."""
+        """Remove what a job would resume from; it has succeeded."""
         shutil.rmtree(self.path(job_id) / _STATES, ignore_errors=True)
 
     def lines(self, job_id: str) -> FolderLines:

@@ -255,7 +255,7 @@ class JobUpdate:
     """How far a job has come.
 
     ``spec`` is set where a default was filled in meanwhile, ``attempts`` where the present one has told what
-    it goes on from.
+    it resumes from.
     """
 
     progress: Progress | None

@@ -172,8 +172,8 @@ class JobService:
         return self._repository.get(job_id)
 
     def resume_job(self, name: str) -> TrainingJob:
-        """Put a failed or cancelled job into the queue again, to go on from its latest checkpoint. A job that
-        is queued or runs stays as it is.
+        """Put a failed or cancelled job into the queue again, to resume from its latest checkpoint. A job
+        that is queued or runs stays as it is.
 
         Raises FailedPrecondition: TRAINING_JOB_SUCCEEDED, there is nothing left to do; TRAINING_JOB_STOPPING,
         its cancellation is not done yet.

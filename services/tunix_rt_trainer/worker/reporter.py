@@ -36,11 +36,11 @@ class Reporter:
         self._listeners.append(listener)
 
     def attempt(self, number: int) -> None:
-        """Begin an attempt; what was told before belongs to an earlier one."""
+        """Begin an attempt; what was told before belongs to the ones before."""
         self._job.emit("attempt", number=number)
 
     def resumed(self, step: int) -> None:
-        """Tell that the attempt goes on after ``step``, whose state was saved by an earlier one."""
+        """Tell that the attempt resumes after ``step``, whose state an earlier one saved."""
         self._job.emit("resumed", step=step)
 
     def stage(self, name: str, total: int = 0, unit: str = "") -> None:

@@ -125,7 +125,7 @@ class MetricsSinks:
         job_name: its resource name.
         spec: what is trained, shown as parameters.
         tell: takes a line for people.
-        resumed: the step after which the attempt goes on, 0 for none.
+        resumed: the step after which the attempt resumes, 0 for none.
     """
 
     def __init__(

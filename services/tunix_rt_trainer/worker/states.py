@@ -1,4 +1,4 @@
-"""What a job leaves on its way: checkpoints, and the states from which it goes on to the bit."""
+"""What a job leaves on its way: checkpoints, and the states from which it resumes to the bit."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ class JobKeeper:
             self.reporter.checkpoint(step, _folder_of(step), best=best)
 
     def state(self, state: SavedState) -> None:
-        """Keep what is needed to go on after a step; raises as ``checkpoint``."""
+        """Keep what is needed to resume after a step; raises as ``checkpoint``."""
         self.states.write(state)
 
     def _weights(self, network: Decoder, folder: Path) -> None:
@@ -231,7 +231,7 @@ class JobKeeper:
 
 
 def identity(manifest: TrainingManifest, worker: WorkerSpec) -> Mapping[str, Any]:
-    """What must be equal for one attempt to go on, to the bit, from what another one left."""
+    """What must be equal for one attempt to resume, to the bit, what another one left."""
     validation = worker.inputs.validation
     facts = manifest.model_dump(mode="json", exclude={"training_job", "data_order_digest", "code_revision"})
     return facts | {"validation_file_digest": "" if validation is None else validation.digest}

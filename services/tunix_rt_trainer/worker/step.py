@@ -151,7 +151,7 @@ class StepTrainer(PeftTrainer):  # type: ignore[misc]
         return all(bool(np.isfinite(value).all()) for value in weights.values())
 
     def saved(self, history: tuple[StepMetrics, ...]) -> SavedState:
-        """What is needed to go on after the last step of ``history``, which was the last one taken."""
+        """What is needed to resume after the last step of ``history``, which was the last one taken."""
         return SavedState(
             history=history,
             trained=tensors_of(nnx.state(self.model, self._kind)),
@@ -159,7 +159,7 @@ class StepTrainer(PeftTrainer):  # type: ignore[misc]
         )
 
     def prepare(self, mesh: jax.sharding.Mesh, state: SavedState | None) -> None:
-        """Lay out on the devices what training needs there, to go on after the step of ``state`` if there is
+        """Lay out on the devices what training needs there, to resume after the step of ``state`` if there is
         one; to be called before training begins."""
         self._shard_optimizer(mesh)
         if state is None:

@@ -1,4 +1,4 @@
-"""The training process: from a spec, or from where an earlier attempt ended, to the checkpoint.
+"""The training process: from a spec, or from the state that another attempt saved, to the checkpoint.
 
 It reads top to bottom: the job, its loop, and what its validation losses decide.
 """
@@ -38,7 +38,7 @@ from tunix_rt_trainer.worker.step import StepResult, StepTrainer, make_optimizer
 def run(job: JobDir) -> None:
     """Do the job of a folder; checkpoints are left under ``checkpoints/`` and told of by events.
 
-    It goes on from the latest whole state that an earlier attempt left in the folder and ends in the same
+    It resumes from the latest whole state that an earlier attempt left in the folder and ends in the same
     bytes as if there had been one attempt. A cancelled job leaves the checkpoint of its last step too.
 
     Raises:
@@ -148,7 +148,7 @@ class TrainingLoop(DataHooks):  # type: ignore[misc]
         reporter: is told of each step.
         keeper: of checkpoints and states.
         ledger: of the steps that were taken; holds those up to ``state``.
-        state: what to go on from; None for the beginning.
+        state: what to resume from; None for the beginning.
     """
 
     def __init__(
@@ -301,7 +301,7 @@ class TrainingLoop(DataHooks):  # type: ignore[misc]
         self._keeper.found(last.step, best=lowest and self.plan.keep_best)
 
     def _save(self, *, state: bool, best: bool = False) -> None:
-        """Save the last step. The state comes last: a job that goes on from it finds its checkpoint there."""
+        """Save the last step. The state comes last: a job that resumes from it finds its checkpoint there."""
         if not self._trainer.weights_are_finite():
             raise self._not_finite(self.history[-1].step, "weights are no longer finite")
         self._keeper.checkpoint(self._trainer.network(), self.history, best=best)
