@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -35,6 +34,7 @@ from support.evaluating import (
 from support.serving import refused
 from support.store_process import environment
 from support.threaded import free_address
+from support.timing import eventually
 from tunix_rt import v1
 from tunix_rt.wire import open_aio_channel
 from tunix_rt_evaluator.evaluations import generating
@@ -49,12 +49,6 @@ from tunix_rt_kit.values import JobState
 State = v1.Evaluation
 SLOW_S = 0.2
 MANY = [item(number, f"Answer: {number}") for number in range(100, 140)]
-
-
-@pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    """What happens here hangs on no database, but where a test says so."""
-    return f"sqlite:///{tmp_path / 'test.db'}"
 
 
 @pytest.fixture
@@ -107,14 +101,14 @@ class FullDisk:
     ],
     ids=["system", "database"],
 )
+@pytest.mark.one_database
 async def test_a_disk_that_is_full_for_a_while_keeps_no_evaluation_from_its_end(
     evaluator: Any, error: Exception, cancelled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await evaluator.CreateEvalSet(eval_set(FOUR))
     disk = FullDisk(error, monkeypatch)
     made = await create(evaluator, script.WAIT)
-    while disk.refused < 3:
-        await asyncio.sleep(0.02)
+    await asyncio.to_thread(eventually, lambda: disk.refused >= 3)
     assert (await get(evaluator, made)).state == State.STATE_RUNNING
     wish = v1.CancelEvaluationRequest(name=made.name)
     if cancelled:
@@ -144,11 +138,11 @@ async def begun(
         made = await evaluator.RegradeEvaluation(v1.RegradeEvaluationRequest(name=source.name))
     else:
         made = await create(evaluator)
-    while len(slow) < 2:
-        await asyncio.sleep(0.02)
+    await asyncio.to_thread(eventually, lambda: len(slow) >= 2)
     return made
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize("regrade", [False, True])
 async def test_a_slow_grader_is_cancelled_between_two_items(
     evaluator: Any, slow: list[str], regrade: bool
@@ -169,6 +163,7 @@ async def test_a_slow_grader_is_cancelled_between_two_items(
     assert slow == graded
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize("regrade", [False, True])
 async def test_what_was_cancelled_is_not_graded_on_after_a_restart(
     settings: EvaluatorSettings, slow: list[str], regrade: bool
@@ -187,6 +182,7 @@ async def test_what_was_cancelled_is_not_graded_on_after_a_restart(
     assert slow == graded
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize("regrade", [False, True])
 async def test_grading_that_takes_too_long_fails_and_says_what_took_how_long(
     settings: EvaluatorSettings, slow: list[str], regrade: bool
@@ -203,6 +199,7 @@ async def test_grading_that_takes_too_long_fails_and_says_what_took_how_long(
         assert len(await items_of(evaluator, done)) == len(slow) < 10
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL])
 async def test_a_worker_that_hangs_or_dies_is_replaced_and_no_answer_is_lost(
     settings: EvaluatorSettings, how: signal.Signals, monkeypatch: pytest.MonkeyPatch
@@ -256,6 +253,7 @@ async def killed_at_the_end(settings: EvaluatorSettings) -> AsyncIterator[Any]:
         process.wait()
 
 
+@pytest.mark.one_database
 async def test_a_worker_outlives_a_killed_server_and_the_next_one_follows_it(
     settings: EvaluatorSettings,
 ) -> None:
