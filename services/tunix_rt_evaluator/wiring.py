@@ -41,32 +41,9 @@ def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
     eval_sets = SqlEvalSetRepository(database)
     repository = SqlEvaluationRepository(database)
     artifacts = ArtifactStore(settings.artifacts)
-    data_dir = settings.data_dir.absolute()
-    folders = JobFolders(
-        data_dir / "evaluations",
-        artifacts,
-        endpoint=settings.endpoint,
-        models_dir=settings.models,
-        environment=child_environment(data_dir / "cache" / "jax"),
-        code_revision=code_revision(),
-        responses=data_dir / "cache" / "responses.db",
-    )
     grading = Grading(judge_endpoint(settings))
-    warm_workers = WarmWorkers(settings.slots, settings.keep_model_s)
     models = HostBaseModels(settings.models)
-    splitters = Splitters(models.token_counter)
-    generating = Evaluations(
-        repository,
-        eval_sets,
-        folders,
-        artifacts,
-        grading,
-        settings.slots,
-        warm_workers,
-        splitters,
-        settings.grading_budget_s,
-    )
-    regrades = Regrades(repository, eval_sets, artifacts, grading, splitters, settings.grading_budget_s)
+    generating, regrades = _kinds(settings, repository, eval_sets, artifacts, grading, models)
     engine = JobEngine(SqlLeases(database, leases), [generating, regrades])
     trainer = open_channel(settings.trainer_target)
     exporter = open_channel(settings.exporter_target)
@@ -92,12 +69,12 @@ def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
         settings.make_data_dir()
         if database.dialect == "sqlite":
             repository.migrate()
-        folders.discard_checkpoints(generating.store.unfinished)
+        generating.folders.discard_checkpoints(generating.store.unfinished)
         engine.start()
 
     def end_jobs() -> None:
         engine.stop(settings.calls_and_jobs_s)
-        warm_workers.close()
+        generating.warm_workers.close()
 
     def stop() -> None:
         end_jobs()
@@ -115,6 +92,32 @@ def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
         start,
         stop,
     )
+
+
+def _kinds(
+    settings: EvaluatorSettings,
+    repository: SqlEvaluationRepository,
+    eval_sets: SqlEvalSetRepository,
+    artifacts: ArtifactStore,
+    grading: Grading,
+    models: HostBaseModels,
+) -> tuple[Evaluations, Regrades]:
+    data_dir, budget_s = settings.data_dir.absolute(), settings.grading_budget_s
+    folders = JobFolders(
+        data_dir / "evaluations",
+        artifacts,
+        endpoint=settings.endpoint,
+        models_dir=settings.models,
+        environment=child_environment(data_dir / "cache" / "jax"),
+        code_revision=code_revision(),
+        responses=data_dir / "cache" / "responses.db",
+    )
+    warm_workers = WarmWorkers(settings.slots, settings.keep_model_s)
+    splitters = Splitters(models.token_counter)
+    generating = Evaluations(
+        repository, eval_sets, folders, artifacts, grading, settings.slots, warm_workers, splitters, budget_s
+    )
+    return generating, Regrades(repository, eval_sets, artifacts, grading, splitters, budget_s)
 
 
 def judge_endpoint(settings: EvaluatorSettings) -> JudgeEndpoint:
