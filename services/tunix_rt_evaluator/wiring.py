@@ -69,7 +69,7 @@ def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
         settings.make_data_dir()
         if database.dialect == "sqlite":
             repository.migrate()
-        generating.folders.discard_checkpoints(generating.store.unfinished)
+        generating.tidy()
         engine.start()
 
     def end_jobs() -> None:

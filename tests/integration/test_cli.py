@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from support.tiny_model import ONE_LAYER, make_tiny_model
+from support.tiny_model import make_tiny_model
 
 SERVICES = ("trace_store", "exporter", "trainer", "evaluator")
 NEEDS = {
@@ -60,7 +60,7 @@ def wait_for(port: int, process: subprocess.Popen[bytes], seconds: float = 60.0)
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where the four services are, as `--server` takes it."""
     data_dir = tmp_path_factory.mktemp("services")
-    make_tiny_model(data_dir / "models" / "tiny", config=ONE_LAYER)
+    make_tiny_model(data_dir / "models" / "tiny")
     ports = dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True))
     processes = []
     for service in SERVICES:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from tunix_rt_evaluator.evaluations.admission import EvalSets
 from tunix_rt_evaluator.evaluations.grade import GradingBudget, Splitters, graded_in_turn
-from tunix_rt_evaluator.evaluations.job_folders import JobFolders, WarmWorkers
+from tunix_rt_evaluator.evaluations.job_folders import WORKER_MODULE, JobFolders, WarmWorkers
 from tunix_rt_evaluator.evaluations.model import Evaluation, EvaluationUpdate, ModelFacts
 from tunix_rt_evaluator.evaluations.results import Generation, ItemResult
 from tunix_rt_evaluator.evaluations.service import EvaluationJobs, EvaluationRepository
@@ -21,7 +21,7 @@ from tunix_rt_evaluator.grading.reasoning.split import Splitter
 from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.jobs import JobInterrupted, Run, WorkerProcess
-from tunix_rt_kit.jobs.child_jobs import Attempt, AttemptFacts, ChildJobs, Launcher
+from tunix_rt_kit.jobs.child_jobs import Attempt, AttemptFacts, ChildJobs, Launcher, end_left_behind
 from tunix_rt_kit.jobs.engine import LIVE
 from tunix_rt_kit.jobs.run import JobFailed
 from tunix_rt_kit.serving.logging import get_logger
@@ -120,6 +120,11 @@ class Evaluations(ChildJobs[EvaluationFacts]):
         assert isinstance(child, WorkerProcess)
         return FollowedEvaluation(self, run, child, self.repository.get(run.job_id))
 
+    def tidy(self) -> None:
+        """End the children, and remove the copies of checkpoints, that nobody has a use for any more."""
+        end_left_behind(self.folders.root, WORKER_MODULE, self.repository.get)
+        self.folders.discard_checkpoints(self.store.unfinished)
+
     def let_go(self, attempt: Attempt[EvaluationFacts]) -> None:
         assert isinstance(attempt, FollowedEvaluation)
         warm = attempt.process.release() if attempt.ended else None
@@ -187,6 +192,7 @@ class FollowedEvaluation(Attempt[EvaluationFacts]):
             self._evaluation,
             self._items,
             lambda: warm.take(self.local_model, running) if self.local_model else None,
+            self.run.confirm,
         )
 
     @property

@@ -61,7 +61,7 @@ class JobFolders:
         code_revision: str,
         responses: Path,
     ) -> None:
-        self._root = root
+        self.root = root
         self._artifacts = artifacts
         self._models_dir = models_dir
         self._environment = dict(environment)
@@ -76,7 +76,7 @@ class JobFolders:
             environment = environment | passed_on("network") | {API_KEY_VARIABLE: self._endpoint.api_key}
         else:
             environment = environment | pulling_environment(self._models_dir, evaluation.inputs.base_model)
-        return WorkerProcess(WORKER_MODULE, self._root / evaluation.id, env=environment, warm=warm)
+        return WorkerProcess(WORKER_MODULE, self.root / evaluation.id, env=environment, warm=warm)
 
     def start(
         self,
@@ -84,8 +84,10 @@ class JobFolders:
         evaluation: Evaluation,
         items: Sequence[EvalItem],
         take_warm: Callable[[], WarmWorker | None],
+        confirm: Callable[[], None],
     ) -> None:
-        """Put the checkpoint into the evaluation's folder and start its child, or have a warm one do it.
+        """Put the checkpoint into the evaluation's folder and start its child, or have a warm one do it,
+        unless ``confirm`` raises before.
 
         Raises:
             DataLoss: a file of the checkpoint is missing or damaged.
@@ -95,7 +97,7 @@ class JobFolders:
         check_endpoint(evaluation.spec, configured=bool(self._endpoint.url))
         checkpoint = evaluation.inputs.checkpoint
         if checkpoint is not None:
-            self._place(checkpoint, self._root / evaluation.id / _CHECKPOINT)
+            self._place(checkpoint, self.root / evaluation.id / _CHECKPOINT)
         spec = WorkerSpec(
             evaluation=evaluation_name(evaluation.id),
             attempt=evaluation.attempt_count,
@@ -112,16 +114,18 @@ class JobFolders:
             checkpoint_digest=checkpoint.digest if checkpoint else "",
             responses=None if evaluation.spec.fresh else str(self._responses),
         )
+        # To copy the checkpoint may have taken long.
+        confirm()
         with storage_errors(str(process.path)):
             process.start(spec.model_dump(mode="json"), take_warm())
 
     def discard_checkpoint(self, evaluation_id: str) -> None:
         """Remove the copy of a checkpoint; the next attempt, if there is one, makes another."""
-        shutil.rmtree(self._root / evaluation_id / _CHECKPOINT, ignore_errors=True)
+        shutil.rmtree(self.root / evaluation_id / _CHECKPOINT, ignore_errors=True)
 
     def discard_checkpoints(self, unfinished: Callable[[], Sequence[tuple[str, JobState]]]) -> None:
         """Remove the copies that evaluations left which are not among ``unfinished``."""
-        copies = list(self._root.glob(f"*/{_CHECKPOINT}"))
+        copies = list(self.root.glob(f"*/{_CHECKPOINT}"))
         # Asked after the copies were looked for: another server may begin with an evaluation meanwhile.
         in_use = {evaluation_id for evaluation_id, _ in unfinished()} if copies else set()
         for copy in copies:

@@ -61,7 +61,7 @@ class EvaluationRepository(Protocol):
 class EvaluationJobs:
     """The evaluations that generate, or the regrades, as the queue of the job engine."""
 
-    def __init__(self, repository: EvaluationRepository, *, regrades: bool) -> None:
+    def __init__(self, repository: EvaluationRepository, *, regrades: bool = False) -> None:
         self._repository = repository
         self._regrades = regrades
 
@@ -176,13 +176,7 @@ class EvaluationService:
     def cancel_evaluation(self, name: str) -> Evaluation:
         """Ask an evaluation to stop; asked again, it is ended at once. An ended one stays as it is."""
         evaluation_id = parse_name(EVALUATION_NAME, name)
-        evaluation = self._repository.get(evaluation_id)
-        if evaluation.state.ended:
-            return evaluation
-        change = self._repository.change_state
-        if not change(evaluation_id, [JobState.QUEUED], JobState.CANCELLED):
-            again = not change(evaluation_id, [JobState.RUNNING], JobState.CANCELLING)
-            self._engine.cancel(evaluation_id, at_once=again)
+        self._engine.ask_to_cancel(evaluation_id, EvaluationJobs(self._repository))
         return self._repository.get(evaluation_id)
 
     def regrade_evaluation(self, draft: RegradeDraft, request_id: str) -> Evaluation:

@@ -85,7 +85,7 @@ class Builds(JobKind):
             run.check()
             return
         result = self._built(run)
-        run.record(lambda: change(build_id, LIVE, JobState.SUCCEEDED, result=result))
+        run.retry(lambda: change(build_id, LIVE, JobState.SUCCEEDED, result=result))
 
     def failure(self, job_id: str, error: Exception) -> JobError:
         if isinstance(error, DomainError):

@@ -45,6 +45,7 @@ _SQLITE: dict[str, tuple[type[DomainError], str, str]] = {
 _POSTGRES: dict[str, tuple[type[DomainError], str, str]] = {
     "08": (Unavailable, "DATABASE_UNAVAILABLE", "lost the connection"),
     "25006": (FailedPrecondition, "DATABASE_READ_ONLY", "is read-only"),
+    "25P03": (Unavailable, "DATABASE_UNAVAILABLE", "ended a transaction that was idle"),
     "28": (FailedPrecondition, "DATABASE_REFUSED", "refused the login"),
     "3D": (FailedPrecondition, "DATABASE_REFUSED", "does not exist"),
     "40": (Aborted, "DATABASE_CONFLICT", "undid the transaction because of another one"),

@@ -23,7 +23,6 @@ from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.jobs import files
 
 _BEAT_S = 1.0
-_LOCKED = 4
 
 
 class JobCancelled(Exception):
@@ -107,7 +106,7 @@ def run_worker(work: Callable[[JobDir], None], argv: Sequence[str] | None = None
         print("usage: python -m MODULE JOB_DIR", file=sys.stderr)
         return 2
     code = _do(work, JobDir(arguments[0]))
-    while code != _LOCKED and (folder := sys.stdin.readline().rstrip("\n")):
+    while code != files.LOCKED and (folder := sys.stdin.readline().rstrip("\n")):
         job = JobDir(folder)
         _write_log_to(job.path / files.LOG)
         code = _do(work, job)
@@ -120,7 +119,7 @@ def _do(work: Callable[[JobDir], None], job: JobDir) -> int:
         lock.acquire(timeout=0)
     except Timeout:
         print(f"another worker has the job in {job.path}", file=sys.stderr)
-        return _LOCKED
+        return files.LOCKED
     ended = threading.Event()
     with lock:
         _stop_on_sigterm(job)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Generic, Protocol, TypeVar
 
+from tunix_rt_kit.errors import NotFound
+from tunix_rt_kit.jobs import files
 from tunix_rt_kit.jobs.child import JobCancelled
-from tunix_rt_kit.jobs.engine import LIVE, JobKind, JobStore
-from tunix_rt_kit.jobs.process import STOPPED
+from tunix_rt_kit.jobs.engine import LIVE, CancellableStore, JobKind
+from tunix_rt_kit.jobs.process import STOPPED, running_children
 from tunix_rt_kit.jobs.run import AWAY, AWAY_S, JobFailed, JobInterrupted, Run
 from tunix_rt_kit.serving.logging import get_logger
 from tunix_rt_kit.values import JobError, JobState, Progress, StageTiming
@@ -22,6 +26,7 @@ HUNG_S: Final = 300.0
 """How long a child may be silent that is not stopped or stuck."""
 _POLL_S: Final = 0.1
 _SAVE_S: Final = 0.5
+_NO_ATTEMPT: Final = 0
 _SHUTDOWN_S: Final = 2.0
 _END_S: Final = 30.0
 _LOG_LINES: Final = 30
@@ -129,11 +134,8 @@ class Launcher(Protocol):
         """Whether no other server has taken it over."""
 
 
-class ChildJobStore(JobStore, Protocol):
+class ChildJobStore(CancellableStore, Protocol):
     """The jobs of one kind in their table, and how far they have come."""
-
-    def state(self, job_id: str) -> JobState:
-        """Where a job stands."""
 
     def save(self, job_id: str, update: Any) -> None:
         """Store how far a job has come."""
@@ -218,8 +220,8 @@ class Attempt(ABC, Generic[Facts]):
         return events
 
     def save(self) -> None:
-        """Store how far the job has come, unless that is stored."""
-        if (update := self.update()) != self._saved:
+        """Store how far the job has come, unless that is stored, or another server's folder knows it."""
+        if self._events and (update := self.update()) != self._saved:
             self._store.save(self.run.job_id, update)
             self._saved = update
 
@@ -287,10 +289,12 @@ class ChildJobs(JobKind, Generic[Facts]):
         """Take over the child that an earlier server started, or start one; None where nothing is to do."""
         attempt = self.open(run, child)
         if attempt.state in LIVE:
-            if child.adopt(attempt.facts.attempt):
+            if child.adopt(attempt.facts.attempt) and child.poll() is None:
                 return attempt
             # What it told before it ended is not told again.
             attempt.collect_all()
+            if attempt.ended and attempt.facts.exit_code != STOPPED:
+                return attempt
             if not self._put_back(run):
                 return None
             attempt = self.open(run, child)
@@ -359,18 +363,45 @@ class ChildJobs(JobKind, Generic[Facts]):
             return False
         if told.error is None and cancelled:
             raise JobCancelled
-        if told.error is None and code == STOPPED:
-            # By somebody else: most likely a whole machine is shut down, this server too in a moment.
-            return run.retry(lambda: self._put_back(run)) and not run.stopping.wait(_SHUTDOWN_S)
-        if told.error is None and code is not None and code < 0:
+        if told.error is None and code is not None and (code < 0 or code in (STOPPED, files.LOCKED)):
             deaths.count(attempt.step)
-            _log.warning("worker_died", job=run.job_id, step=attempt.step, deaths=deaths.in_a_row)
+            _log.warning("worker_died", job=run.job_id, code=code, step=attempt.step, deaths=deaths.in_a_row)
             if deaths.in_a_row < self.most_deaths and attempt.may_go_on:
-                return run.retry(lambda: self._put_back(run))
+                return run.retry(lambda: self._put_back(run)) and self._may_start(run, code)
         raise JobFailed(attempt.error(code, deaths.in_a_row))
+
+    def _may_start(self, run: Run, code: int) -> bool:
+        """See that another attempt can begin after one with exit code ``code``; False if the server stops."""
+        if code == files.LOCKED:
+            # The child of an attempt that nobody follows has the folder; the job is this server's.
+            self.launcher(run.job_id).adopt(_NO_ATTEMPT)
+        # Stopped by somebody else: most likely a whole machine is shut down, this server too in a moment.
+        return code != STOPPED or not run.stopping.wait(_SHUTDOWN_S)
 
     def _is_cancelling(self, run: Run) -> bool:
         return run.retry(lambda: self.store.state(run.job_id)) is JobState.CANCELLING
+
+
+class AttemptedJob(Protocol):
+    """A job in its table."""
+
+    @property
+    def state(self) -> JobState:
+        """Where it stands."""
+
+    @property
+    def attempt_count(self) -> int:
+        """The number of its latest attempt."""
+
+
+def end_left_behind(root: Path, module: str, get: Callable[[str], AttemptedJob]) -> None:
+    """End the children in folders of ``root`` that nobody will follow any more: their jobs, which ``get``
+    gives, ended or went on with another server, while there was none here."""
+    for job_id, attempt, child in running_children(root, module):
+        with suppress(NotFound):
+            job = get(job_id)
+            if job.state not in LIVE or job.attempt_count != attempt:
+                child.kill()
 
 
 class _Deaths:
@@ -386,6 +417,8 @@ class _Deaths:
 
 
 def _end_of(code: int | None) -> str:
+    if code == STOPPED:
+        return "was asked to stop by another program"
     if code is None or code >= 0:
         return f"ended with exit code {code}"
     name = signal.Signals(-code).name if -code in {entry.value for entry in signal.Signals} else "unknown"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -64,8 +64,12 @@ class Leases(Protocol):
     def end_at_once(self, job_id: str) -> None:
         """Have its owner, whoever that is, end a job at once."""
 
-    def held(self, job_id: str) -> AbstractContextManager[None]:
-        """A block in which every write of this thread raises LeaseLost if the job is not owned any more."""
+    def held(self, job_id: str, lost: Callable[[], None]) -> AbstractContextManager[None]:
+        """A block in which every write of this thread calls ``lost`` and raises LeaseLost if the job is not
+        owned any more."""
+
+    def confirm(self) -> None:
+        """In such a block: raise LeaseLost if the job is not owned any more."""
 
 
 class JobStore(Protocol):
@@ -78,6 +82,13 @@ class JobStore(Protocol):
         self, job_id: str, expected: Sequence[JobState], state: JobState, *, error: JobError | None = None
     ) -> bool:
         """Set a job's state if it is one of ``expected``; returns whether it was."""
+
+
+class CancellableStore(JobStore, Protocol):
+    """Jobs in their table, one by one too."""
+
+    def state(self, job_id: str) -> JobState:
+        """Where a job stands."""
 
 
 class JobKind(ABC):
@@ -149,7 +160,10 @@ class JobEngine:
         self._keeper = threading.Thread(target=self._keep, name="job-engine", daemon=True)
 
     def start(self) -> None:
-        """Begin to run what is in the queue."""
+        """Begin to run what is in the queue; raises what reading it raises."""
+        self._leases.all()
+        for kind in self._kinds:
+            kind.store.unfinished()
         self._keeper.start()
 
     def wake(self) -> None:
@@ -165,6 +179,16 @@ class JobEngine:
         elif at_once:
             self._leases.end_at_once(job_id)
         self.wake()
+
+    def ask_to_cancel(self, job_id: str, store: CancellableStore) -> None:
+        """Have a job stop: at once if it was asked for that before, else soon. An ended one stays."""
+        again = store.state(job_id) is JobState.CANCELLING
+        # Again if a server took the job up, or put it back, in between.
+        while (state := store.state(job_id)) in (JobState.QUEUED, JobState.RUNNING):
+            store.change_state(job_id, [JobState.QUEUED], JobState.CANCELLED)
+            store.change_state(job_id, [JobState.RUNNING], JobState.CANCELLING)
+        if state is JobState.CANCELLING:
+            self.cancel(job_id, at_once=again)
 
     def running(self, kind: JobKind) -> list[str]:
         """The ids of the jobs of a kind that run here now."""
@@ -185,10 +209,11 @@ class JobEngine:
             if thread.is_alive():
                 thread.join(max(0.0, end - time.monotonic()))
         with self._lock:
-            left = list(self._running)
+            left = {job_id: run for job_id, (_, run, _) in self._running.items()}
         if left:
-            _log.info("jobs_left", jobs=left)
-        for job_id in left:
+            _log.info("jobs_left", jobs=list(left))
+        for job_id, run in left.items():
+            run.lost.set()
             self._release(job_id)
 
     def _keep(self) -> None:
@@ -216,13 +241,21 @@ class JobEngine:
                 run.lost.set()
             elif lease.at_once:
                 _cancel(run, at_once=True)
+        over = {job_id for job_id, lease in leases.items() if lease.free and job_id not in runs}
         for kind in self._kinds:
-            for job_id, state in kind.store.unfinished():
+            unfinished = kind.store.unfinished()
+            over.difference_update(job_id for job_id, _ in unfinished)
+            # What runs, perhaps in a child that lives, goes before what waits.
+            for job_id, state in sorted(unfinished, key=lambda job: job[1] is JobState.QUEUED):
                 if job_id in runs:
                     if state is JobState.CANCELLING:
                         runs[job_id].cancelled.set()
                 elif (job_id not in leases or leases[job_id].free) and self._has_room(kind, state):
                     self._take(kind, job_id, state)
+        for job_id in over:
+            # Its owner was killed between the end of the job and that of the lease.
+            if self._leases.claim(job_id):
+                self._release(job_id)
 
     def _has_room(self, kind: JobKind, state: JobState) -> bool:
         # What is only to be ended takes no time.
@@ -231,7 +264,7 @@ class JobEngine:
     def _take(self, kind: JobKind, job_id: str, state: JobState) -> None:
         if not self._leases.claim(job_id):
             return
-        run = Run(job_id, self._stopping)
+        run = Run(job_id, self._stopping, self._leases.confirm)
         if state is JobState.CANCELLING:
             run.cancelled.set()
         thread = threading.Thread(
@@ -239,14 +272,18 @@ class JobEngine:
         )
         with self._lock:
             if not self._stopping.is_set():
-                self._running[job_id] = (kind, run, thread)
-                thread.start()
-                return
+                try:
+                    thread.start()
+                except RuntimeError as error:
+                    _log.error("job_not_started", job=job_id, error=str(error))
+                else:
+                    self._running[job_id] = (kind, run, thread)
+                    return
         self._release(job_id)
 
     def _run(self, kind: JobKind, run: Run) -> None:
         try:
-            with self._leases.held(run.job_id):
+            with self._leases.held(run.job_id, run.lost.set):
                 self._to_its_end(kind, run)
         except LeaseLost:
             _log.warning("job_lost", job=run.job_id)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -19,8 +21,12 @@ LOCK = "worker.lock"
 CANCEL = "cancel"
 HEARTBEAT = "heartbeat"
 OWNER = "owner"
+LOCKED = 4
+"""Exit code of a child in whose folder another one works."""
 _BLOCK = 1 << 16
 _SAME_START_S = 2.0
+# Of /proc/PID/stat, from the third field on, which comes after the name in brackets: proc_pid_stat(5).
+_START_FIELD = 19
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -39,17 +45,52 @@ def write_atomically(path: Path, data: bytes) -> None:
 def record_pid(folder: Path, pid: int) -> None:
     """Write down that the process ``pid`` does the job, with its start, for ids are given anew. Raises
     OSError, and psutil.NoSuchProcess if it has ended."""
-    record = {"pid": pid, "start_time": psutil.Process(pid).create_time()}
+    record = {
+        "pid": pid,
+        "start_time": psutil.Process(pid).create_time(),
+        "start": process_start(pid),
+        "machine_start": machine_start(),
+    }
     write_atomically(folder / PID, canonical_json(record))
 
 
-def same_process(pid: int, start_time: float) -> psutil.Process | None:
-    """The process ``pid`` that began at ``start_time``; None if it has ended, whoever has its id by now."""
+def recorded_process(record: Mapping[str, Any]) -> psutil.Process | None:
+    """The process that ``record_pid`` wrote down; None if it has ended, whoever has its id by now."""
+    pid = int(record["pid"])
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
-        if abs(process.create_time() - start_time) < _SAME_START_S and alive(process):
+        if "start" in record:
+            same = record["machine_start"] == machine_start() and record["start"] == process_start(pid)
+        else:
+            # Written by an earlier version, by the wall clock.
+            same = abs(process.create_time() - float(record["start_time"])) < _SAME_START_S
+        if same and alive(process):
             return process
     return None
+
+
+def is_process(pid: int, start: float) -> bool:
+    """Whether the process ``pid`` of this machine began at ``start`` and has not ended."""
+    with suppress(psutil.NoSuchProcess):
+        return process_start(pid) == start and alive(psutil.Process(pid))
+    return False
+
+
+def process_start(pid: int) -> float:
+    """When a process began: seconds since the machine did, on Linux, for the wall clock may be set meanwhile;
+    elsewhere since 1970. Raises psutil.NoSuchProcess."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return int(fields[_START_FIELD]) / os.sysconf("SC_CLK_TCK")
+    except OSError:
+        return psutil.Process(pid).create_time()
+
+
+def machine_start() -> str:
+    """What tells this start of this machine from others; the same for every one where there is no /proc."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return ""
 
 
 def alive(process: psutil.Process) -> bool:

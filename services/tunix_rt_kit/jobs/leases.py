@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +22,7 @@ from sqlalchemy import (
     func,
     insert,
     select,
+    text,
     update,
 )
 from sqlalchemy.exc import IntegrityError
@@ -30,7 +31,7 @@ from sqlalchemy.orm import Session
 from tunix_rt_kit.database import Database
 from tunix_rt_kit.database.engine import guarded
 from tunix_rt_kit.jobs.engine import LEASE_S, Lease
-from tunix_rt_kit.jobs.files import same_process
+from tunix_rt_kit.jobs.files import is_process, machine_start, process_start
 from tunix_rt_kit.jobs.run import LeaseLost
 
 _EPOCH_DAY: Final = 2_440_587.5
@@ -69,7 +70,7 @@ class SqlLeases:
         self._table = table
         self._machine = _machine()
         process = psutil.Process()
-        self._owner = f"{self._machine} {process.pid} {process.create_time()} {uuid.uuid4().hex[:8]}"
+        self._owner = f"{self._machine} {process.pid} {process_start(process.pid)} {uuid.uuid4().hex[:8]}"
         self._now: Any = extract("epoch", func.clock_timestamp())
         if database.dialect == "sqlite":
             self._now = (func.julianday("now") - _EPOCH_DAY) * _DAY_S
@@ -115,18 +116,28 @@ class SqlLeases:
             session.execute(update(self._table).where(self._table.c.job_id == job_id).values(at_once=True))
 
     @contextmanager
-    def held(self, job_id: str) -> Iterator[None]:
+    def held(self, job_id: str, lost: Callable[[], None]) -> Iterator[None]:
         # On PostgreSQL this lets the lease be renewed, and keeps it from being taken until the write is done.
+        # A server that vanishes in the middle of a write must not keep it for longer than the lease lasts.
+        idle = text(f"SET LOCAL idle_in_transaction_session_timeout = {max(0, round(self.seconds * 500))}")
         query = (
             select(self._table.c.owner).where(*self._mine(job_id)).with_for_update(read=True, key_share=True)
         )
 
         def check(session: Session) -> None:
+            if self._database.dialect == "postgresql":
+                session.execute(idle)
             if session.execute(query).one_or_none() is None:
+                lost()
                 raise LeaseLost(job_id)
 
         with guarded(check):
             yield
+
+    def confirm(self) -> None:
+        # A write begins with the look at the lease.
+        with self._database.write():
+            pass
 
     def _mine(self, job_id: str) -> tuple[Any, ...]:
         return (self._table.c.job_id == job_id, self._table.c.owner == self._owner)
@@ -138,13 +149,12 @@ class SqlLeases:
 
     def _has_gone(self, owner: str) -> bool:
         machine, pid, start_time, _ = owner.split()
-        return machine == self._machine and same_process(int(pid), float(start_time)) is None
+        return machine == self._machine and not is_process(int(pid), float(start_time))
 
 
 def _machine() -> str:
     """What tells this machine, since its start, and this container from others."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot}/{Path('/proc/self/ns/pid').stat().st_ino}"
+        return f"{machine_start()}/{Path('/proc/self/ns/pid').stat().st_ino}"
     except OSError:
         return f"{platform.node().replace(' ', '-')[:40]}/{uuid.getnode()}"

@@ -15,12 +15,13 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
+from filelock import FileLock, Timeout
 
 from tunix_rt_kit.artifacts.canonical import canonical_json
 from tunix_rt_kit.jobs import files
@@ -80,7 +81,10 @@ class WorkerProcess:
         if self._child is None:
             self._child = self._started()
         self._adopted = None
-        files.record_pid(self.path, self._child.pid)
+        self._beat = (0, time.monotonic())
+        if self._recorded() is None:
+            # Whoever else works here has the folder; our child ends when it finds that.
+            files.record_pid(self.path, self._child.pid)
 
     def _started(self) -> subprocess.Popen[bytes]:
         with (self.path / files.LOG).open("ab") as log:
@@ -114,12 +118,14 @@ class WorkerProcess:
             return False
         if self._adopted is not None:
             self._own()
+        self._beat = (0, time.monotonic())
         return self.poll() not in (KILLED, STOPPED)
 
     def found(self) -> int | None:
-        """The ``attempt`` in the spec of the child that runs in this folder, whichever server follows it;
+        """The ``attempt`` in the spec of the child that works in this folder, whichever server follows it;
         None if there is none. ``kill`` ends that child."""
-        self._adopted = self._recorded()
+        # A warm worker whose last job this was may do another one by now.
+        self._adopted = self._recorded() if self._is_locked() else None
         # In this order: a child that is started meanwhile is not taken for the one of an earlier spec.
         return None if self._adopted is None else self._attempt()
 
@@ -129,6 +135,13 @@ class WorkerProcess:
         with suppress(FileNotFoundError):
             return read_bytes(self.path / files.OWNER, _TOKEN_BYTES).decode("utf-8") == self._token
         return False
+
+    def _is_locked(self) -> bool:
+        try:
+            with FileLock(self.path / files.LOCK, timeout=0):
+                return False
+        except Timeout:
+            return True
 
     def _own(self) -> None:
         files.write_atomically(self.path / files.OWNER, self._token.encode())
@@ -172,13 +185,11 @@ class WorkerProcess:
         return code
 
     def silent_s(self) -> float:
-        """Seconds since the child's heartbeat was last seen to change, by those who called this; 0 before it
-        has one. A child that is stopped or stuck is silent, one that computes is not."""
-        now = time.monotonic()
-        try:
+        """Seconds since the child's heartbeat was last seen to change, by those who called this, or since it
+        was started or adopted. A child that is stopped or stuck is silent, one that computes is not."""
+        now, beat = time.monotonic(), self._beat[0]
+        with suppress(FileNotFoundError):
             beat = (self.path / files.HEARTBEAT).stat().st_mtime_ns
-        except FileNotFoundError:
-            return 0.0
         if beat != self._beat[0]:
             self._beat = (beat, now)
         return now - self._beat[1]
@@ -233,8 +244,20 @@ class WorkerProcess:
     def _recorded(self) -> psutil.Process | None:
         with suppress(FileNotFoundError):
             record = read_json(self.path / files.PID)
-            return files.same_process(int(record["pid"]), float(record["start_time"]))
+            return files.recorded_process(record)
         return None
+
+
+def running_children(root: Path, module: str) -> Iterator[tuple[str, int, WorkerProcess]]:
+    """The children that work in folders of ``root``, whichever server follows them: folder's name, attempt
+    and process of each."""
+    for record in sorted(root.glob(f"*/{files.PID}")):
+        process = WorkerProcess(module, record.parent)
+        # One folder that somebody damaged keeps no server from its start.
+        with suppress(OSError, ValueError, LookupError):
+            attempt = process.found()
+            if attempt is not None:
+                yield record.parent.name, attempt, process
 
 
 class WarmWorker:

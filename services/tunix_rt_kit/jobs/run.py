@@ -61,8 +61,11 @@ class Run:
     ``lost`` to another server, ``stopping`` as this server does, within ``grace_s`` seconds.
     """
 
-    def __init__(self, job_id: str, stopping: threading.Event) -> None:
+    def __init__(
+        self, job_id: str, stopping: threading.Event, confirm: Callable[[], None] = lambda: None
+    ) -> None:
         self.job_id = job_id
+        self.confirm = confirm
         self.stopping = stopping
         self.cancelled = threading.Event()
         self.at_once = threading.Event()

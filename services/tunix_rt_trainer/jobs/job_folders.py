@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.artifacts.store import storage_errors
-from tunix_rt_kit.jobs import WorkerProcess, files
+from tunix_rt_kit.jobs import WorkerProcess
 from tunix_rt_kit.jobs.child_jobs import Launcher, event_fields
 from tunix_rt_kit.jobs.environment import Group, passed_on
 from tunix_rt_kit.models.pull import pulling_environment
@@ -53,7 +52,7 @@ class JobFolders:
         code_revision: str,
         metrics_to: tuple[MetricsSink, ...] = (),
     ) -> None:
-        self._root = root
+        self.root = root
         self._artifacts = artifacts
         self._models_dir = models_dir
         self._cache_dir = cache_dir
@@ -65,25 +64,15 @@ class JobFolders:
 
     def path(self, job_id: str) -> Path:
         """The folder of a job."""
-        return self._root / job_id
+        return self.root / job_id
 
     def process(self, job_id: str, base_model: str = "") -> WorkerProcess:
         """The child of a job, not started; it may pull ``base_model``, should that not be here."""
         environment = self._environment | pulling_environment(self._models_dir, base_model)
         return WorkerProcess(WORKER_MODULE, self.path(job_id), env=environment)
 
-    def left(self) -> Iterator[tuple[str, int, WorkerProcess]]:
-        """The children that run, whichever server follows them: job, attempt and process of each."""
-        for record in sorted(self._root.glob(f"*/{files.PID}")):
-            process = self.process(record.parent.name)
-            # One folder that somebody damaged keeps no server from its start.
-            with suppress(OSError, ValueError, LookupError):
-                attempt = process.found()
-                if attempt is not None:
-                    yield record.parent.name, attempt, process
-
-    def start(self, child: Launcher, queued: QueuedJob) -> None:
-        """Put a job's data into its folder and start its child.
+    def start(self, child: Launcher, queued: QueuedJob, confirm: Callable[[], None]) -> None:
+        """Put a job's data into its folder and start its child, unless ``confirm`` raises before.
 
         Raises:
             DataLoss: a file of the dataset is missing or damaged.
@@ -106,6 +95,8 @@ class JobFolders:
             metrics_to=self._metrics_to,
             cache_dir=str(self._cache_dir),
         )
+        # To copy the data may have taken long.
+        confirm()
         with storage_errors(str(folder)):
             child.start(spec.model_dump(mode="json"))
 

@@ -162,13 +162,8 @@ class JobService:
     def cancel_job(self, name: str) -> TrainingJob:
         """Ask a job to stop at its next step; asked again, it is ended at once. An ended job stays."""
         job_id = parse_name(JOB_NAME, name)
-        job = self._repository.get(job_id)
-        if job.state.ended:
-            return job
-        change = self._repository.change_state
-        if not change(job_id, [JobState.QUEUED], JobState.CANCELLED):
-            again = not change(job_id, [JobState.RUNNING], JobState.CANCELLING)
-            self._engine.cancel(job_id, at_once=again)
+        self._repository.get(job_id)
+        self._engine.ask_to_cancel(job_id, self._repository)
         return self._repository.get(job_id)
 
     def resume_job(self, name: str) -> TrainingJob:

@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from tunix_rt_kit.errors import NotFound
 from tunix_rt_kit.jobs import Run
-from tunix_rt_kit.jobs.child_jobs import Attempt, AttemptFacts, ChildJobs, Launcher
+from tunix_rt_kit.jobs.child_jobs import Attempt, AttemptFacts, ChildJobs, Launcher, end_left_behind
 from tunix_rt_kit.jobs.engine import LIVE
 from tunix_rt_kit.models.runtime import OUT_OF_MEMORY
 from tunix_rt_kit.values import JobError, JobState
 from tunix_rt_trainer.checkpoints.service import CheckpointService
-from tunix_rt_trainer.jobs.job_folders import JobFolders
+from tunix_rt_trainer.jobs.job_folders import WORKER_MODULE, JobFolders
 from tunix_rt_trainer.jobs.model import JobUpdate, QueuedJob, StepMetrics, TrainingAttempt, TrainingJob
 from tunix_rt_trainer.jobs.refusals import advice, processes_killed_for_memory, rows_at_a_time
 from tunix_rt_trainer.jobs.service import JobRepository
@@ -91,13 +90,7 @@ class Training(ChildJobs[TrainingFacts]):
     def end_left_behind(self) -> None:
         """End the children of attempts that nobody follows any more: their jobs ended, or went on with
         another server, while there was none here."""
-        for job_id, attempt, child in self.folders.left():
-            try:
-                job = self.store.get(job_id)
-            except NotFound:
-                continue
-            if job.state not in LIVE or job.attempt_count != attempt:
-                child.kill()
+        end_left_behind(self.folders.root, WORKER_MODULE, self.store.get)
 
 
 class FollowedTraining(Attempt[TrainingFacts]):
@@ -123,7 +116,7 @@ class FollowedTraining(Attempt[TrainingFacts]):
             update={"attempt_count": number, "attempts": attempts, "state": JobState.RUNNING}
         )
         queued = QueuedJob(started, self._queued.inputs)
-        self._kind.folders.start(self.child, queued)
+        self._kind.folders.start(self.child, queued, self.run.confirm)
         return FollowedTraining(self._kind, self.run, self.child, queued)
 
     @property

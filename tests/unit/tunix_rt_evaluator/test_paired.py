@@ -231,6 +231,8 @@ def test_the_detectable_effect_is_found_four_times_in_five() -> None:
     assert effect == pytest.approx(0.05 * (1.960 + 0.842), rel=0.02)
     means = random.normal(effect, 0.05, 4000)
     assert (np.abs(means) > 1.972 * 0.05).mean() == pytest.approx(0.8, abs=0.02)
+    # t(97.5%) and t(80%) of three degrees of freedom, from a printed table.
+    assert detectable_effect(0.05, 4) == pytest.approx(0.05 * (3.182 + 0.978), rel=1e-3)
     assert detectable_effect(0.0, 200) is None
     assert detectable_effect(clustered_error(np.ones(5), groups[:5] * 0), 1) is None
 
@@ -274,6 +276,20 @@ def test_scores_between_right_and_wrong_are_compared_by_their_means() -> None:
     assert found.p_value == pytest.approx(2 / 16)
     assert found.interval.lower < 0.4 < found.interval.upper
     assert score_difference([[0, 1]], [[1, 1]], ["", ""]) is None
+
+
+@pytest.mark.parametrize(
+    ("runs", "clusters", "method", "test"),
+    [
+        (1, "abcd", "Newcombe", "exact McNemar"),
+        (2, "abcd", "t", "permutation"),
+        (1, "aabb", "clustered t", "permutation"),
+        (2, "aabb", "clustered t", "permutation"),
+    ],
+)
+def test_runs_and_clusters_choose_the_statistics(runs: int, clusters: str, method: str, test: str) -> None:
+    found = paired_difference([[0, 0, 1, 0]], [[1, 0, 1, 0]] * runs, list(clusters))
+    assert (found.interval_method, found.test) == (method, test)
 
 
 def test_a_paired_difference_counts_what_changed() -> None:

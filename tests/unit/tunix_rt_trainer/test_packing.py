@@ -30,6 +30,13 @@ def epoch(made: BatchPlan, number: int) -> list[list[list[int]]]:
     return [made.batch(step) for step in range(first, first + made.batches_per_epoch)]
 
 
+def test_each_epoch_has_an_order_and_a_packing_of_its_own() -> None:
+    alone, packed = (plan([9, 11, 12] * 10, packing=packing) for packing in (False, True))
+    assert len({str(epoch(alone, number)) for number in range(3)}) == 3
+    shared = [{frozenset(row) for rows in epoch(packed, number) for row in rows} for number in range(3)]
+    assert len(set(map(frozenset, shared))) == 3
+
+
 def test_an_order_depends_on_its_seed_and_on_nothing_but_the_keys() -> None:
     keys = [f"k{number}" for number in range(50)]
     order = [keys[index] for index in seeded_order(keys, "a", 1)]

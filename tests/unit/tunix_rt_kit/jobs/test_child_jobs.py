@@ -19,6 +19,7 @@ from tunix_rt_kit.database import Database
 from tunix_rt_kit.errors import FailedPrecondition, Unavailable
 from tunix_rt_kit.jobs import JobEngine, Run
 from tunix_rt_kit.jobs.child_jobs import Attempt, AttemptFacts, ChildJobs, Launcher
+from tunix_rt_kit.jobs.files import LOCKED
 from tunix_rt_kit.jobs.leases import SqlLeases
 from tunix_rt_kit.jobs.process import KILLED, STOPPED
 from tunix_rt_kit.values import JobState
@@ -46,6 +47,7 @@ class Child:
     kills: int = 0
     owned: bool = True
     adopted: bool = False
+    asked_for: list[int] = field(default_factory=list)
 
     def start(self, spec: Mapping[str, Any]) -> None:
         events, self.how = self.plans[min(self.started, len(self.plans) - 1)]
@@ -65,6 +67,7 @@ class Child:
         self.told += [{"time": time.time(), **event} for event in events]
 
     def adopt(self, attempt: int) -> bool:
+        self.asked_for.append(attempt)
         self.adopted = self.poll() not in (KILLED, STOPPED)
         return self.adopted
 
@@ -105,7 +108,8 @@ class Store(Jobs):
         if self.away:
             self.away -= 1
             raise Unavailable("the database is away", reason="DATABASE_UNAVAILABLE")
-        self.saved.append(update)
+        with self.database.write():
+            self.saved.append(update)
 
 
 class CountingAttempt(Attempt[AttemptFacts]):
@@ -169,10 +173,10 @@ class World:
         self.store.add("a")
         return self.go_on(child, refuses=refuses)
 
-    def go_on(self, child: Child, *, refuses: bool = False) -> Child:
+    def go_on(self, child: Child, *, refuses: bool = False, poll_s: float = 0.02) -> Child:
         kind = Kind(self.store, child)
         kind.refuses = refuses
-        self.engine = JobEngine(SqlLeases(self.database, fake_jobs.leases), [kind], poll_s=0.02)
+        self.engine = JobEngine(SqlLeases(self.database, fake_jobs.leases), [kind], poll_s=poll_s)
         self.engine.start()
         return child
 
@@ -269,6 +273,29 @@ def test_a_child_that_somebody_else_stopped_is_replaced(world: World) -> None:
     assert child.started == 2
 
 
+def test_a_child_that_somebody_else_stops_each_time_fails_its_job(world: World) -> None:
+    child = world.begin(([step(1)], STOPPED))
+    assert world.ended() is JobState.FAILED
+    assert (world.store.reason("a"), child.started) == ("WORKER_DIED", 3)
+
+
+def test_a_child_that_nobody_follows_leaves_the_folder_to_the_next(world: World) -> None:
+    child = world.begin(([], RUNS), ([step(1)], 0))
+    world.until(lambda: child.started == 1)
+    child.code = LOCKED
+    assert world.ended() is JobState.SUCCEEDED
+    assert (child.started, child.asked_for) == (2, [0])
+
+
+def test_the_end_of_an_earlier_attempt_is_not_that_of_this_one(world: World) -> None:
+    child = Child([([], 1), ([step(1)], 0)])
+    killed_server(world, child)
+    world.store.attempt = 2
+    world.go_on(child)
+    assert world.ended() is JobState.SUCCEEDED
+    assert child.started == 2
+
+
 def test_a_cancel_is_told_to_the_child(world: World) -> None:
     child = world.begin(([step(1)], RUNS))
     world.until(lambda: child.started == 1)
@@ -359,12 +386,19 @@ def test_a_child_that_died_with_its_server_is_replaced_unless_it_was_cancelled(
 
 
 @pytest.mark.parametrize("owned", [True, False])
-def test_a_lost_job_ends_its_child_unless_another_server_follows_that(world: World, owned: bool) -> None:
-    child = world.begin(([step(1)], RUNS))
+@pytest.mark.parametrize("noticed_by", ["the keeper", "a write"])
+def test_a_lost_job_ends_its_child_unless_another_server_follows_that(
+    world: World, owned: bool, noticed_by: str
+) -> None:
+    world.store.add("a")
+    child = Child([([step(1)], RUNS)])
+    world.go_on(child, poll_s=0.02 if noticed_by == "the keeper" else PATIENCE_S)
     world.until(lambda: world.store.saved)
     child.owned = owned
     with world.database.write() as session:
         session.execute(update(fake_jobs.leases).values(owner="elsewhere 1 2.0 x"))
+    if noticed_by == "a write":
+        child._tell(step(2))
     assert world.engine is not None
     world.until(lambda: not world.engine._running)  # type: ignore[union-attr]
     assert child.kills == owned

@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, insert, select, update
 
 from support import fake_jobs
 from support.fake_jobs import Counting, Jobs, engine_of
 from tunix_rt_kit.database import Database
-from tunix_rt_kit.errors import NotFound, ResourceExhausted, Unavailable
+from tunix_rt_kit.errors import DomainError, NotFound, ResourceExhausted, Unavailable
 from tunix_rt_kit.jobs import JobCancelled, JobEngine, JobInterrupted, Run
 from tunix_rt_kit.jobs.leases import SqlLeases
 from tunix_rt_kit.jobs.run import LeaseLost
@@ -362,10 +362,73 @@ def test_a_queue_that_cannot_be_read_for_a_while_is_read_again(
             raise errors.pop()
         return unfinished(store)
 
-    monkeypatch.setattr(Jobs, "unfinished", read)
+    with running(Counting(sqlite, most=1)):
+        monkeypatch.setattr(Jobs, "unfinished", read)
+        sqlite.add("a")
+        until(lambda: has_succeeded(sqlite, "a"))
+
+
+def test_a_server_does_not_start_where_the_queue_cannot_be_read(sqlite: Jobs) -> None:
+    fake_jobs.leases.drop(sqlite.database.engine)
+    with pytest.raises(DomainError):
+        engine_of(Counting(sqlite)).start()
+
+
+def test_what_runs_is_taken_up_before_what_waits(sqlite: Jobs) -> None:
+    sqlite.add("a", "c")
+    sqlite.add("b", state=JobState.RUNNING)
+    kind = Counting(sqlite, most=1)
+    with running(kind):
+        until(lambda: has_succeeded(sqlite, "a", "b", "c"))
+    assert kind.begun == ["b", "a", "c"]
+
+
+def test_a_job_whose_thread_cannot_be_started_is_tried_again(
+    sqlite: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, refused = threading.Thread.start, []
+
+    def refuse_once(thread: threading.Thread) -> None:
+        if thread.name == "counting-a" and not refused:
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse_once)
     sqlite.add("a")
     with running(Counting(sqlite, most=1)):
         until(lambda: has_succeeded(sqlite, "a"))
+    assert refused
+
+
+def test_the_lease_of_a_job_that_ended_with_its_server_is_forgotten(store: Jobs) -> None:
+    store.add("a", state=JobState.SUCCEEDED)
+    with store.database.write() as session:
+        session.execute(
+            insert(fake_jobs.leases).values(job_id="a", owner="x 1 2.0 y", expires=0, at_once=False)
+        )
+    with running(Counting(store)):
+        until(lambda: not owners(store))
+    assert store.ends("a") == 0
+
+
+def test_a_cancel_reaches_a_job_that_is_put_back_meanwhile(
+    sqlite: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change, times = Jobs.change_state, 0
+
+    def put_back(store: Jobs, job_id: str, expected: Any, state: JobState, **changed: Any) -> bool:
+        nonlocal times
+        times += 1
+        if times == 2:
+            # Between the two changes, as another server that stops does it.
+            change(store, job_id, [JobState.RUNNING], JobState.QUEUED)
+        return change(store, job_id, expected, state, **changed)
+
+    sqlite.add("a", state=JobState.RUNNING)
+    monkeypatch.setattr(Jobs, "change_state", put_back)
+    engine_of(Counting(sqlite)).ask_to_cancel("a", sqlite)
+    assert sqlite.state("a") is JobState.CANCELLED
 
 
 def test_a_job_whose_storage_is_away_when_the_server_stops_goes_on_later(sqlite: Jobs) -> None:
@@ -403,6 +466,16 @@ def test_a_lease_that_could_not_be_released_is_no_hindrance(
 # Leases.
 
 
+def test_a_server_that_vanishes_in_the_middle_of_a_write_does_not_keep_the_job(store: Jobs) -> None:
+    if store.database.dialect == "sqlite":
+        pytest.skip("a process that ends leaves SQLite's lock; one that is stopped keeps the whole database")
+    mine, other = (SqlLeases(store.database, fake_jobs.leases, 1.0) for _ in range(2))
+    assert mine.claim("a")
+    with pytest.raises(DomainError), mine.held("a", lambda: None), store.database.write():
+        time.sleep(1.2)
+        assert other.claim("a")
+
+
 def test_one_of_many_that_claim_a_job_at_once_gets_it(store: Jobs) -> None:
     leases = [SqlLeases(store.database, fake_jobs.leases, 30.0) for _ in range(8)]
     for name in ("new", "expired"):
@@ -433,7 +506,7 @@ def test_a_lease_is_not_taken_while_its_owner_writes(store: Jobs) -> None:
     assert mine.claim("a")
     taken: list[bool] = []
     taking = threading.Thread(target=lambda: taken.append(other.claim("a")))
-    with mine.held("a"), store.database.write() as session:
+    with mine.held("a", lambda: None), store.database.write() as session:
         taking.start()
         if store.database.dialect == "postgresql":
             taking.join()
@@ -441,7 +514,7 @@ def test_a_lease_is_not_taken_while_its_owner_writes(store: Jobs) -> None:
         session.execute(update(fake_jobs.jobs).values(state="RUNNING"))
     taking.join()
     assert other.claim("a") or taken == [True]
-    with pytest.raises(LeaseLost), mine.held("a"):
+    with pytest.raises(LeaseLost), mine.held("a", lambda: None):
         store.add_step("a", 1)
     assert store.steps("a") == 0
     mine.renew(["a"])

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -17,6 +18,10 @@ import pytest
 
 from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_kit.jobs import JobDir, WarmWorker, WorkerProcess
+from tunix_rt_kit.jobs.child_jobs import end_left_behind
+from tunix_rt_kit.jobs.files import LOCKED
+from tunix_rt_kit.jobs.process import running_children
+from tunix_rt_kit.values import JobState
 
 ENVIRONMENT = {"PYTHONPATH": os.pathsep.join(sys.path)}
 PATIENCE_S = 20.0
@@ -163,6 +168,49 @@ def test_a_worker_outlives_its_server_and_is_adopted_by_the_next(worker: WorkerP
     assert worker.poll() is None
     worker.cancel()
     assert worker.wait(PATIENCE_S) == 3
+
+
+@pytest.mark.parametrize("clock_set_by", [0, 3600])
+def test_a_worker_is_found_though_the_clock_was_set(worker: WorkerProcess, clock_set_by: int) -> None:
+    worker.start({"what": "wait", "attempt": 7})
+    until(lambda: "waiting" in kinds(worker))
+    record = json.loads((worker.path / "worker.pid").read_text())
+    record["start_time"] += clock_set_by
+    (worker.path / "worker.pid").write_text(json.dumps(record))
+    found = list(running_children(worker.path.parent, "support.worker"))
+    assert [(name, attempt) for name, attempt, _ in found] == [("job", 7)]
+
+
+def test_a_child_that_has_another_job_by_now_is_not_found_in_its_first_folder(tmp_path: Path) -> None:
+    first, second = (
+        WorkerProcess("support.worker", tmp_path / name, env=ENVIRONMENT, warm=True) for name in "ab"
+    )
+    first.start({"what": "count", "events": 1, "attempt": 1})
+    until(lambda: "exit" in kinds(first))
+    second.start({"what": "wait", "attempt": 2}, first.release())
+    until(lambda: "waiting" in kinds(second))
+    assert [name for name, _, _ in running_children(tmp_path, "support.worker")] == ["b"]
+    second.kill()
+
+
+def test_children_whose_jobs_went_on_elsewhere_are_ended(worker: WorkerProcess) -> None:
+    worker.start({"what": "wait", "attempt": 1})
+    until(lambda: "waiting" in kinds(worker))
+    for state, attempts, runs in [("RUNNING", 1, True), ("RUNNING", 2, False)]:
+        job = SimpleNamespace(state=JobState(state), attempt_count=attempts)
+        end_left_behind(worker.path.parent, "support.worker", lambda _, job=job: job)  # type: ignore[misc]
+        assert worker.running is runs
+
+
+def test_a_child_that_finds_another_in_the_folder_does_not_put_its_own_name_there(
+    worker: WorkerProcess,
+) -> None:
+    worker.start({"what": "wait"})
+    until(lambda: "waiting" in kinds(worker))
+    late = WorkerProcess("support.worker", worker.path, env=ENVIRONMENT)
+    late.start({"what": "wait"})
+    assert late.wait(PATIENCE_S) == LOCKED
+    assert json.loads((worker.path / "worker.pid").read_text())["pid"] == worker.pid
 
 
 def test_an_adopted_worker_can_be_killed(worker: WorkerProcess) -> None:
