@@ -28,7 +28,7 @@ PROMISES: Final[dict[str, tuple[list[str], list[str]]]] = {
     "splits": (["tunix_rt_exporter/datasets/split.py"], ["tunix_rt_exporter"]),
     "duplicates": (["tunix_rt_exporter/datasets/deduplicate.py"], ["tunix_rt_exporter"]),
     "contamination": (
-        ["tunix_rt_exporter/datasets/decontaminate.py", "tunix_rt_exporter/datasets/words.py"],
+        ["tunix_rt_exporter/datasets/decontaminate.py", "tunix_rt_exporter/datasets/word_runs.py"],
         ["tunix_rt_exporter"],
     ),
     "loss mask": (

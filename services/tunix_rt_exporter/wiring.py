@@ -8,7 +8,7 @@ from tunix_rt import v1
 from tunix_rt.wire import open_channel
 from tunix_rt_exporter.audits.repository import SqlAuditRepository
 from tunix_rt_exporter.audits.service import DatasetAudits
-from tunix_rt_exporter.datasets.builds import Builds
+from tunix_rt_exporter.datasets.build_jobs import Builds
 from tunix_rt_exporter.datasets.derived import DatasetFiles
 from tunix_rt_exporter.datasets.repository import SqlDatasetRepository, SqlDerivedFiles
 from tunix_rt_exporter.datasets.service import ExporterService

@@ -22,7 +22,7 @@ from typing import Final
 import numpy as np
 
 from tunix_rt_exporter.datasets.model import EvalPrompts
-from tunix_rt_exporter.datasets.words import Hashes, Integers, WordHasher, WordRuns, is_arithmetic, words
+from tunix_rt_exporter.datasets.word_runs import Hashes, Integers, WordHasher, WordRuns, is_arithmetic, words
 from tunix_rt_kit.text import normalised
 
 CONTAMINATED: Final = "contaminated"

@@ -11,7 +11,7 @@ import numpy as np
 
 from tunix_rt_exporter.datasets.model import MODEL_ANSWERS_SOURCE, Selection, SourceTrace
 from tunix_rt_exporter.datasets.rows import RowStore
-from tunix_rt_exporter.datasets.words import Integers
+from tunix_rt_exporter.datasets.word_runs import Integers
 
 MODEL_ANSWER: Final = "model_answer"
 SELECTION: Final = "selection"

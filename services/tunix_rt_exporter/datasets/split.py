@@ -11,7 +11,7 @@ import numpy as np
 from tunix_rt_exporter.datasets.deduplicate import Signatures, comparing, replace
 from tunix_rt_exporter.datasets.model import Report, SourceTrace, SplitFraction, SplitGroup
 from tunix_rt_exporter.datasets.rows import Replaced, RowStore
-from tunix_rt_exporter.datasets.words import Integers
+from tunix_rt_exporter.datasets.word_runs import Integers
 from tunix_rt_kit.artifacts import canonical_json
 from tunix_rt_kit.errors import FailedPrecondition
 

@@ -40,7 +40,7 @@ from tunix_rt_exporter.datasets.render import TARGET_LOST, UNRENDERABLE, Unwrita
 from tunix_rt_exporter.datasets.rows import Outcome, RowStore
 from tunix_rt_exporter.datasets.select import MODEL_ANSWER, SELECTION
 from tunix_rt_exporter.datasets.split import SPLIT_CONFLICT
-from tunix_rt_exporter.datasets.words import Integers
+from tunix_rt_exporter.datasets.word_runs import Integers
 from tunix_rt_kit.artifacts import Artifact, ArtifactStore, canonical_json
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.values import Progress, StoredFile

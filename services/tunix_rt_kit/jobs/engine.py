@@ -23,8 +23,6 @@ from tunix_rt_kit.values import JobError, JobState
 
 _log = get_logger("tunix_rt.jobs")
 
-LEASE_S: Final = 30.0
-"""How long a server may be silent before its jobs are another's."""
 LIVE: Final = (JobState.RUNNING, JobState.CANCELLING)
 _POLL_S: Final = 1.0
 

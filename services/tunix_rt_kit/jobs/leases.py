@@ -30,10 +30,12 @@ from sqlalchemy.orm import Session
 
 from tunix_rt_kit.database import Database
 from tunix_rt_kit.database.engine import guarded
-from tunix_rt_kit.jobs.engine import LEASE_S, Lease
+from tunix_rt_kit.jobs.engine import Lease
 from tunix_rt_kit.jobs.files import is_process, machine_start, process_start
 from tunix_rt_kit.jobs.run import LeaseLost
 
+LEASE_S: Final = 30.0
+"""How long a server may be silent before its jobs are another's."""
 _EPOCH_DAY: Final = 2_440_587.5
 _DAY_S: Final = 86_400.0
 

@@ -21,9 +21,9 @@ from tunix_rt.wire import REQUEST_ID_KEY, error_status
 from tunix_rt_kit.callers import begin_call, current_request_id
 from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.serving.blocking import run_blocking
-from tunix_rt_kit.serving.bounds import check_bounds, malformed
 from tunix_rt_kit.serving.calls import status_of
 from tunix_rt_kit.serving.logging import get_logger
+from tunix_rt_kit.serving.request_bounds import check_bounds, malformed
 
 _log = get_logger("tunix_rt.serving")
 _QUIET = ("/grpc.health.", "/grpc.reflection.")

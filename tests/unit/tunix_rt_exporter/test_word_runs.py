@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunix_rt_exporter.datasets.words import WordHasher, words
+from tunix_rt_exporter.datasets.word_runs import WordHasher, words
 
 
 def test_words() -> None:

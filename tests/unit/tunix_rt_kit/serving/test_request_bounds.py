@@ -16,7 +16,7 @@ from tunix_rt import v1
 from tunix_rt.wire import services
 from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_kit.serving import bounds
-from tunix_rt_kit.serving.bounds import MAX_ENTRIES, MAX_FIELDS, check_bounds
+from tunix_rt_kit.serving.request_bounds import MAX_ENTRIES, MAX_FIELDS, check_bounds
 
 OURS = "tunix_rt."
 REQUESTS = [method.input_type for service in services() for method in service.methods]
