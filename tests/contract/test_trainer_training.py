@@ -10,8 +10,9 @@ from pathlib import Path
 import grpc
 import pytest
 
+from support.timing import eventually
 from support.tiny_model import ONE_LAYER, make_tiny_model
-from support.trainer_process import TrainerProcess, wait_for
+from support.trainer_process import TrainerProcess
 from support.training import FakeExporter, exporting, rows
 from tunix_rt import v1
 from tunix_rt_kit.serving.calls import domain_error
@@ -43,7 +44,7 @@ def until(
         assert latest.state != v1.TrainingJob.STATE_FAILED, latest.error
         return reached(latest)
 
-    wait_for(holds, "the job did not come so far", pause_s=0.05)
+    eventually(holds, "the job did not come so far", pause_s=0.05)
     return latest
 
 

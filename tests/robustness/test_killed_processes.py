@@ -17,7 +17,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from support.store_process import StoreProcess, environment
+from support.server_process import environment
+from support.store_process import StoreProcess
 from support.traces import trace
 from tunix_rt import Client, v1
 from tunix_rt.errors import UnavailableError

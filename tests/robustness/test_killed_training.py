@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from support.timing import eventually
 from support.tiny_model import ONE_LAYER, make_tiny_model
-from support.trainer_process import TrainerProcess, wait_for
+from support.trainer_process import TrainerProcess
 from support.training import exporting, rows
 from tunix_rt import v1
 
@@ -52,14 +53,14 @@ def test_a_job_ends_in_the_same_bytes_however_often_server_and_child_are_killed(
             job = trainer.create(**spec)
             child, killed = trainer.child(job), {"server": 0, "child": 0, "both": 0}
             for step in moments(kills, steps, chosen):
-                wait_for(
+                eventually(
                     lambda step=step: child.pid is not None and child.step >= step,  # type: ignore[misc]
                     f"step {step} was not reached",
                 )
                 time.sleep(chosen.uniform(0, 0.1 if step else 5.0))
                 target = chosen.choice(sorted(killed))
                 if target != "server":
-                    wait_for(child.kill, "there was no child to kill")
+                    eventually(child.kill, "there was no child to kill")
                 if target != "child":
                     trainer.kill()
                     # The child goes on meanwhile, and is not spared.

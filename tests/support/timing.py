@@ -11,7 +11,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-PATIENCE_S = 120.0
+PATIENCE_S = 240.0
 _FIRST_PAUSE_S = 0.005
 _LONGEST_PAUSE_S = 0.1
 

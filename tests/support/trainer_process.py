@@ -5,11 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
-import subprocess
 import sys
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -18,23 +14,14 @@ from typing import Any, Self
 import grpc
 import psutil
 
-from support.store_process import environment
+from support.server_process import ServerProcess
 from support.threaded import free_address
+from support.timing import eventually
 from tunix_rt import v1
 from tunix_rt.wire import open_channel
 
-PATIENCE_S = 240.0
 
-
-def wait_for(condition: Callable[[], bool], what: str, *, pause_s: float = 0.03) -> None:
-    """Wait until a condition holds; AssertionError(``what``) when that takes minutes."""
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(pause_s)
-
-
-class TrainerProcess:
+class TrainerProcess(ServerProcess):
     """``python -m tunix_rt_trainer serve`` on one address and one data folder; started by ``with``.
 
     ``options`` are further ones of its command line; ``module`` is run in place of the trainer.
@@ -45,10 +32,9 @@ class TrainerProcess:
     ) -> None:
         self.data_dir = data_dir
         address = free_address()
-        self._address = address
-        self._command = [sys.executable, "-m", module, "serve", "--listen", address, *options]
-        self._command += ["--data-dir", str(data_dir), "--exporter-target", exporter]
-        self._process: subprocess.Popen[bytes] | None = None
+        command = [sys.executable, "-m", module, "serve", "--listen", address, *options]
+        command += ["--data-dir", str(data_dir), "--exporter-target", exporter]
+        super().__init__(command, address, data_dir / "server.log")
         self._channel = open_channel(address)
         self.stub = v1.TrainerStub(self._channel)
 
@@ -68,32 +54,6 @@ class TrainerProcess:
             self._process.wait(30)
         for folder in (self.data_dir / "training-jobs").glob("*"):
             ChildProcess(folder).kill()
-
-    def start(self, *, wait: bool = True) -> None:
-        """Start the server and, unless told otherwise, wait until it listens."""
-        with (self.data_dir / "server.log").open("ab") as log:
-            self._process = process = subprocess.Popen(self._command, env=environment(), stderr=log)
-        host, _, port = self._address.rpartition(":")
-
-        def listens() -> bool:
-            assert process.poll() is None, (self.data_dir / "server.log").read_text()
-            with suppress(OSError):
-                socket.create_connection((host, int(port)), timeout=1).close()
-                return True
-            return False
-
-        if wait:
-            wait_for(listens, "the server does not listen")
-
-    def kill(self) -> None:
-        """End the server as ``kill -9`` does; the children of its jobs go on."""
-        self.end(signal.SIGKILL)
-
-    def end(self, number: signal.Signals) -> int:
-        """Send the server a signal, and return its exit code."""
-        assert self._process is not None
-        self._process.send_signal(number)
-        return self._process.wait(60)
 
     def create(self, **spec: Any) -> v1.TrainingJob:
         """Start a job on the dataset of ``support.training`` with a tiny model."""
@@ -125,7 +85,7 @@ class TrainerProcess:
             assert latest.state not in (v1.TrainingJob.STATE_FAILED, v1.TrainingJob.STATE_CANCELLED), latest
             return latest.state == v1.TrainingJob.STATE_SUCCEEDED
 
-        wait_for(succeeded, f"the job stayed {latest}", pause_s=0.3)
+        eventually(succeeded, lambda: f"the job stayed {latest}", pause_s=0.3)
         return latest
 
     def checkpoint(self, job: v1.TrainingJob) -> v1.Checkpoint:

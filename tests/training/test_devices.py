@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from support.store_process import environment
+from support.server_process import environment
 from support.tiny_model import ONE_LAYER, make_tiny_model
 from tunix_rt_kit.errors import DomainError
 from tunix_rt_trainer.jobs.model import MeshShape

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from support import scripted_trainer as script
+from support.timing import eventually
 from support.trainer_jobs import at_first_step, create, ended, get, running, until, worker_pid
-from support.trainer_process import TrainerProcess, wait_for
+from support.trainer_process import TrainerProcess
 from support.training import FakeExporter
 from tunix_rt import v1
 from tunix_rt_trainer.settings import TrainerSettings
@@ -46,7 +47,7 @@ async def test_two_servers_share_the_jobs_and_one_follows_the_children_of_the_ot
     with other_server(settings.data_dir) as other:
         # A slot each: both jobs run, so each server has one.
         first = other.create(seed=script.WAIT)
-        wait_for(lambda: at_first_step(other.get(first)), "the first job did not begin")
+        eventually(lambda: at_first_step(other.get(first)), "the first job did not begin")
         async with running(settings) as trainer:
             second = await until(trainer, await create(trainer, script.WAIT), at_first_step)
             third = await create(trainer)
@@ -69,7 +70,7 @@ async def test_a_server_with_another_data_folder_starts_an_attempt_of_its_own_an
 ) -> None:
     with other_server(tmp_path / "elsewhere") as other:
         job = other.create(seed=script.WAIT_ONCE)
-        wait_for(lambda: at_first_step(other.get(job)), "the job did not begin")
+        eventually(lambda: at_first_step(other.get(job)), "the job did not begin")
         child = other.child(job)
         other.kill()
         async with running(settings) as trainer:
