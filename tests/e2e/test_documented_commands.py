@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 import tunix_rt_local
 from support.documents import PAGES, ROOT, Shown, python_blocks, shown_commands
 from support.fake_endpoint import answering, completion
-from support.tiny_model import SPECIAL_TOKENS, make_tiny_model
+from support.tiny_model import ONE_LAYER, SPECIAL_TOKENS, make_tiny_model
 from tunix_rt import Client, v1
 from tunix_rt.cli.main import app
 from tunix_rt.generate import generate_traces
@@ -55,7 +55,7 @@ def traces() -> list[str]:
 def data_dir(tmp_path_factory: pytest.TempPathFactory, traces: list[str]) -> Path:
     """A data folder in which a tiny model has the name of the one that the pages use."""
     folder = tmp_path_factory.mktemp("data")
-    model = make_tiny_model(folder / "models" / MODEL, config={"vocab_size": VOCABULARY})
+    model = make_tiny_model(folder / "models" / MODEL, config=ONE_LAYER | {"vocab_size": VOCABULARY})
     # With a token a byte, no example would fit into a row of 256.
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
