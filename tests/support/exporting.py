@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from google.rpc import error_details_pb2
 
 from support.serving import served, served_at
 from tunix_rt import v1
@@ -119,3 +121,20 @@ async def exporting(
             open_aio_channel(address) as store_channel,
         ):
             yield Exporting(v1.ExporterStub(channel), v1.TraceStoreStub(store_channel), settings, eval_sets)
+
+
+def rows(data: bytes) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in data.splitlines()]
+
+
+def split(name: str, fraction: float) -> v1.SplitFraction:
+    return v1.SplitFraction(split=name, fraction=fraction)
+
+
+def failure(dataset: v1.Dataset) -> tuple[str, str]:
+    info = error_details_pb2.ErrorInfo()
+    assert dataset.error.details[0].Unpack(info)
+    return info.reason, dataset.error.message
+
+
+ALL_TRAIN = [split("train", 1.0)]

@@ -14,7 +14,6 @@ depends_on = None
 
 
 def upgrade() -> None:
-    item_id = sa.String(128).with_variant(sa.String(128, collation="C"), "postgresql")
     eval_set_id = sa.String(64).with_variant(sa.String(64, collation="C"), "postgresql")
     op.create_table(
         "eval_sets",
@@ -46,6 +45,11 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_evaluations"),
     )
     op.create_index("ix_evaluations_state", "evaluations", ["state"])
+    _add_results_and_reports()
+
+
+def _add_results_and_reports() -> None:
+    item_id = sa.String(128).with_variant(sa.String(128, collation="C"), "postgresql")
     op.create_table(
         "evaluation_results",
         sa.Column("evaluation_id", sa.String(36)),
