@@ -85,7 +85,8 @@ class Builds(JobKind):
             run.check()
             return
         result = self._built(run)
-        run.retry(lambda: change(build_id, LIVE, JobState.SUCCEEDED, result=result))
+        # What is done waits for a database that is full or read-only, too.
+        run.retry(lambda: change(build_id, LIVE, JobState.SUCCEEDED, result=result), (DomainError,))
 
     def failure(self, job_id: str, error: Exception) -> JobError:
         if isinstance(error, DomainError):

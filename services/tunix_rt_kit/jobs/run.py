@@ -89,17 +89,17 @@ class Run:
             self.cancelled.wait(min(left, _LOOK_S))
         self.check()
 
-    def retry(self, act: Callable[[], T]) -> T:
-        """What ``act`` returns, once the database and the artifact store can be reached.
+    def retry(self, act: Callable[[], T], errors: tuple[type[Exception], ...] = AWAY) -> T:
+        """What ``act`` returns, once it raises none of ``errors``: by default, once the database and the
+        artifact store can be reached.
 
-        Raises what ``act`` raises that will not pass by itself. While something is away: JobInterrupted if
-        the server stops, LeaseLost, and JobCancelled a few seconds after ``act`` was first tried if the job
-        is cancelled.
+        Raises what else ``act`` raises. Meanwhile: JobInterrupted if the server stops, LeaseLost, and
+        JobCancelled a few seconds after ``act`` was first tried if the job is cancelled.
         """
         given_up = stop_when_event_set(self.cancelled) & stop_after_delay(_CANCELLED_S)
         try:
-            return self._tried(act, retry_if_exception_type(AWAY), given_up)
-        except AWAY as error:
+            return self._tried(act, retry_if_exception_type(errors), given_up)
+        except errors as error:
             if self.lost.is_set():
                 raise LeaseLost(self.job_id) from error
             raise (JobInterrupted if self.stopping.is_set() else JobCancelled) from error
