@@ -239,7 +239,7 @@ class JobEngine:
                 run.lost.set()
             elif lease.at_once:
                 _cancel(run, at_once=True)
-        over = {job_id for job_id, lease in leases.items() if lease.free and job_id not in runs}
+        over = {job_id for job_id, lease in leases.items() if lease.free and not lease.mine}
         for kind in self._kinds:
             unfinished = kind.store.unfinished()
             over.difference_update(job_id for job_id, _ in unfinished)
