@@ -14,93 +14,100 @@ from tunix_rt_kit.database.request_log import RequestLog, check_request_id, requ
 from tunix_rt_kit.errors import AlreadyExists, InvalidArgument
 from tunix_rt_kit.values import RequestKey
 
-METADATA = MetaData()
-TABLE = request_log_table(METADATA, "requests")
-LOG = RequestLog(TABLE)
 KEY = RequestKey("CreateThing", "id-1", "sha256:a")
 
 
+class Requests:
+    """A log of requests in a database of its own."""
+
+    def __init__(self, url: str) -> None:
+        self.database = Database(url)
+        metadata = MetaData()
+        self.table = request_log_table(metadata, "requests")
+        self.log = RequestLog(self.table)
+        metadata.create_all(self.database.engine)
+
+    def once(self, key: RequestKey, result: str | list[str]) -> tuple[str | list[str], bool]:
+        with self.database.write() as session:
+            return self.log.once(session, key, lambda: result)
+
+    def made(self, key: RequestKey) -> str | None:
+        with self.database.read() as session:
+            return self.log.made(session, key)
+
+
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    database = Database(database_url)
-    METADATA.create_all(database.engine)
-    yield database
-    database.close()
+def requests(database_url: str) -> Iterator[Requests]:
+    requests = Requests(database_url)
+    yield requests
+    requests.database.close()
 
 
-def once(database: Database, key: RequestKey, result: str | list[str]) -> tuple[str | list[str], bool]:
-    with database.write() as session:
-        return LOG.once(session, key, lambda: result)
+def test_a_request_is_carried_out_once(requests: Requests) -> None:
+    assert requests.made(KEY) is None
+    assert requests.once(KEY, "things/1") == ("things/1", True)
+    assert requests.once(KEY, "things/2") == ("things/1", False)
+    assert requests.made(KEY) == "things/1"
 
 
-def made(database: Database, key: RequestKey) -> str | None:
-    with database.read() as session:
-        return LOG.made(session, key)
+def test_many_names_come_back_in_order(requests: Requests) -> None:
+    assert requests.once(KEY, ["b", "a"]) == (["b", "a"], True)
+    assert requests.once(KEY, []) == (["b", "a"], False)
 
 
-def test_a_request_is_carried_out_once(database: Database) -> None:
-    assert made(database, KEY) is None
-    assert once(database, KEY, "things/1") == ("things/1", True)
-    assert once(database, KEY, "things/2") == ("things/1", False)
-    assert made(database, KEY) == "things/1"
-
-
-def test_many_names_come_back_in_order(database: Database) -> None:
-    assert once(database, KEY, ["b", "a"]) == (["b", "a"], True)
-    assert once(database, KEY, []) == (["b", "a"], False)
-
-
-def test_without_an_id_each_request_is_its_own(database: Database) -> None:
+def test_without_an_id_each_request_is_its_own(requests: Requests) -> None:
     key = RequestKey("CreateThing", "", "sha256:a")
-    assert [once(database, key, name) for name in "ab"] == [("a", True), ("b", True)]
-    assert made(database, key) is None
+    assert [requests.once(key, name) for name in "ab"] == [("a", True), ("b", True)]
+    assert requests.made(key) is None
 
 
-def test_ids_of_one_method_are_not_those_of_another(database: Database) -> None:
+def test_ids_of_one_method_are_not_those_of_another(requests: Requests) -> None:
     other = RequestKey("CreateOther", "id-1", "sha256:b")
-    assert once(database, KEY, "things/1") == ("things/1", True)
-    assert made(database, other) is None
-    assert once(database, other, "others/1") == ("others/1", True)
-    assert (made(database, KEY), made(database, other)) == ("things/1", "others/1")
-    assert made(database, RequestKey("CreateThing", "id-2", "sha256:a")) is None
+    assert requests.once(KEY, "things/1") == ("things/1", True)
+    assert requests.made(other) is None
+    assert requests.once(other, "others/1") == ("others/1", True)
+    assert (requests.made(KEY), requests.made(other)) == ("things/1", "others/1")
+    assert requests.made(RequestKey("CreateThing", "id-2", "sha256:a")) is None
 
 
 @pytest.mark.parametrize("again", [True, False])
-def test_an_id_of_another_content_is_refused(database: Database, again: bool) -> None:
-    once(database, KEY, "things/1")
+def test_an_id_of_another_content_is_refused(requests: Requests, again: bool) -> None:
+    requests.once(KEY, "things/1")
     other = RequestKey("CreateThing", "id-1", "sha256:b")
     with pytest.raises(AlreadyExists) as caught:
-        once(database, other, "things/2") if again else made(database, other)
+        requests.once(other, "things/2") if again else requests.made(other)
     error = caught.value
     assert error.message == "request_id: 'id-1' was used for another CreateThing; use a new one"
     assert error.reason == "REQUEST_ID_REUSED"
     assert error.metadata == {"request_id": "id-1", "method": "CreateThing"}
 
 
-def test_what_an_earlier_version_took_for_the_content_is_known(database: Database) -> None:
-    once(database, KEY, "things/1")
-    assert made(database, RequestKey("CreateThing", "id-1", "sha256:b", "sha256:a")) == "things/1"
+def test_what_an_earlier_version_took_for_the_content_is_known(requests: Requests) -> None:
+    requests.once(KEY, "things/1")
+    assert requests.made(RequestKey("CreateThing", "id-1", "sha256:b", "sha256:a")) == "things/1"
 
 
-def test_a_create_that_fails_leaves_the_id_unused(database: Database) -> None:
+def test_a_create_that_fails_leaves_the_id_unused(requests: Requests) -> None:
     def fail() -> str:
         raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError), database.write() as session:
-        LOG.once(session, KEY, fail)
-    assert once(database, KEY, "things/1") == ("things/1", True)
+    with pytest.raises(ZeroDivisionError), requests.database.write() as session:
+        requests.log.once(session, KEY, fail)
+    assert requests.once(KEY, "things/1") == ("things/1", True)
 
 
-def test_the_row_says_when(database: Database) -> None:
-    once(database, KEY, "things/1")
-    with database.read() as session:
-        row = session.execute(select(TABLE)).one()
+def test_the_row_says_when(requests: Requests) -> None:
+    requests.once(KEY, "things/1")
+    with requests.database.read() as session:
+        row = session.execute(select(requests.table)).one()
+    assert requests.table.name == "requests"
+    assert [column.name for column in requests.table.primary_key] == ["method", "request_id"]
     assert (row.method, row.request_id, row.request_digest) == ("CreateThing", "id-1", "sha256:a")
     assert abs(row.create_time - datetime.now(UTC)) < timedelta(minutes=1)
 
 
-@pytest.mark.parametrize("column", [column.name for column in TABLE.columns if not column.primary_key])
-def test_nothing_of_a_row_may_be_missing(database: Database, column: str) -> None:
+@pytest.mark.parametrize("column", ["request_digest", "result", "create_time"])
+def test_nothing_of_a_row_may_be_missing(requests: Requests, column: str) -> None:
     row = {
         "method": "m",
         "request_id": "i",
@@ -108,8 +115,10 @@ def test_nothing_of_a_row_may_be_missing(database: Database, column: str) -> Non
         "result": "r",
         "create_time": datetime.now(UTC),
     }
-    with pytest.raises(IntegrityError), database.engine.begin() as connection:
-        connection.execute(TABLE.insert().values({name: row[name] for name in row if name != column}))
+    with pytest.raises(IntegrityError), requests.database.engine.begin() as connection:
+        connection.execute(
+            requests.table.insert().values({name: row[name] for name in row if name != column})
+        )
 
 
 @pytest.mark.parametrize("good", ["", "a", "A-z_0.9:x", "x" * 64])
