@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from tunix_rt_kit.jobs.child_jobs import Attempt, AttemptFacts, ChildJobs, Launc
 from tunix_rt_kit.jobs.files import LOCKED
 from tunix_rt_kit.jobs.leases import SqlLeases
 from tunix_rt_kit.jobs.process import KILLED, STOPPED
-from tunix_rt_kit.values import JobState
+from tunix_rt_kit.values import JobError, JobState
 
 PATIENCE_S = 20.0
 RUNS, HANGS, DEAF = "runs", "hangs", "deaf"
@@ -103,6 +103,13 @@ class Store(Jobs):
         self.attempt = 1
         self.saved: list[int] = []
         self.away = 0
+        self.error = JobError(code="", reason="", message="")
+
+    def change_state(
+        self, job_id: str, expected: Sequence[JobState], state: JobState, *, error: JobError | None = None
+    ) -> bool:
+        self.error = error or self.error
+        return super().change_state(job_id, expected, state, error=error)
 
     def save(self, job_id: str, update: Any) -> None:
         if self.away:
@@ -259,6 +266,17 @@ def test_a_child_that_is_killed_again_and_again_fails_its_job(world: World) -> N
     child = world.begin(([step(1)], KILLED))
     assert world.ended() is JobState.FAILED
     assert (world.store.reason("a"), child.started) == ("WORKER_DIED", 3)
+    assert world.store.error.message == (
+        "the counting process was ended by signal 9 (SIGKILL), as happens when memory runs out, 3 times in a "
+        "row without a new step; its last line of output: about to count"
+    )
+
+
+def test_a_bug_of_a_child_is_told_with_the_end_of_its_log(world: World) -> None:
+    world.begin(([{"kind": "stage", "stage": "one"}, {"kind": "stage", "stage": "two"}, BUG], 1))
+    assert world.ended() is JobState.FAILED
+    assert world.store.error.message == "a bug"
+    assert world.store.error.metadata == {"log_tail": "about to count"}
 
 
 def test_a_child_that_hangs_is_killed_and_replaced(world: World) -> None:
