@@ -65,7 +65,7 @@ reaches."""
 
 def main() -> None:
     options = _options()
-    output = options.output or Path(tempfile.mkdtemp(prefix="mutation-"))
+    output = (options.output or Path(tempfile.mkdtemp(prefix="mutation-"))).absolute()
     chosen = {name: PROMISES[name] for name in options.only or PROMISES}
     rows = [_measure(name, *chosen[name], output / name.replace(" ", "-"), options) for name in chosen]
     print(f"\n{'PROMISE':<16}{'MUTANTS':>9}{'TRIED':>8}{'KILLED':>8}{'SHARE':>8}")
@@ -83,7 +83,18 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", action="append", choices=list(PROMISES), help="a promise; may be repeated")
     parser.add_argument("--children", type=int, default=os.cpu_count(), help="processes at a time")
     parser.add_argument("--output", type=Path, help="an empty folder; default: a new temporary one")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.sample < 0:
+        parser.error(f"--sample is {options.sample}; 0 or more would be right")
+    if options.children < 1:
+        parser.error(f"--children is {options.children}; at least 1 would be right")
+    if (
+        options.output
+        and options.output.exists()
+        and (not options.output.is_dir() or any(options.output.iterdir()))
+    ):
+        parser.error(f"--output {options.output} is there; an empty folder, or a new one, would be right")
+    return options
 
 
 def _measure(
