@@ -225,8 +225,12 @@ class FakeLoopServices(v1.TraceStoreServicer, v1.ExporterServicer, v1.TrainerSer
         self, request: v1.WatchTrainingJobRequest, context: Any
     ) -> Iterator[v1.WatchTrainingJobResponse]:
         job = self._found(self.jobs, request.name, context)
-        job.progress.CopyFrom(v1.Progress(stage="training", total=2, unit="steps"))
-        yield v1.WatchTrainingJobResponse(training_job=job)
+        # A fast job, seen only when it is beyond its steps.
+        job.progress.CopyFrom(v1.Progress(stage="saving"))
+        seen = v1.TrainingJob()
+        seen.CopyFrom(job)
+        seen.spec.max_steps = 2
+        yield v1.WatchTrainingJobResponse(training_job=seen)
         yield v1.WatchTrainingJobResponse(event=1, log_line="loading")
         for step in (1, 2):
             metrics = v1.TrainingMetrics(step=step, loss=1 / step)

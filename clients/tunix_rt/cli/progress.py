@@ -297,18 +297,23 @@ def training_progress(
     losses: deque[float] = deque(maxlen=LOSSES)
     present = v1.Progress()
     detail = ""
+    max_steps = 0
 
     def event(response: v1.WatchTrainingJobResponse) -> None:
-        nonlocal detail
+        nonlocal detail, max_steps
         match response.WhichOneof("part"):
             case "training_job":
                 job = response.training_job
                 present.CopyFrom(job.progress)
+                max_steps = job.spec.max_steps
                 _show_state(bars, present, v1.TrainingJob.State.Name(job.state), detail)
             case "metrics":
                 metrics = response.metrics
                 losses.append(metrics.loss)
                 detail = metrics_line(metrics, list(losses))
+                if len(losses) == 1 and present.unit != STEPS:
+                    # A fast job may be beyond its steps when its first state is read.
+                    present.CopyFrom(v1.Progress(stage="training", total=max_steps, unit=STEPS))
                 if present.unit == STEPS:
                     present.completed = max(present.completed, metrics.step)
                     present.eta.CopyFrom(metrics.eta)

@@ -159,11 +159,10 @@ class TrainingProgress:
         if part == "training_job":
             job = event.training_job
             self._name = job.name
-            if job.progress.unit == "steps":
-                self._steps = job.progress.total
-                # The state is read apart from the metrics, and may be a step behind them.
-                if job.progress.completed < self._step:
-                    return
+            self._steps = job.spec.max_steps
+            # The state is read apart from the metrics, and may be a step behind them.
+            if job.progress.unit == "steps" and job.progress.completed < self._step:
+                return
             self._emit("progress", resource=job.name, **facts_of(job.progress))
         elif part == "metrics":
             self._step = event.metrics.step

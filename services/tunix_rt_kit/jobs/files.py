@@ -96,7 +96,9 @@ def machine_start() -> str:
 def alive(process: psutil.Process) -> bool:
     """Whether a process has not ended."""
     try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+        # A process is a zombie as soon as its first thread ended. While others run, it holds its files.
+        ended = process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1
+        return process.is_running() and not ended
     except psutil.NoSuchProcess:
         return False
 

@@ -131,6 +131,20 @@ def test_training_shows_losses_and_tokens(lines: LineReporter, sink: io.StringIO
     ]
 
 
+def test_a_job_that_is_beyond_its_steps_shows_its_losses(lines: LineReporter, sink: io.StringIO) -> None:
+    event = training_progress(lines)
+    job = v1.TrainingJob(
+        state=v1.TrainingJob.STATE_RUNNING,
+        spec=v1.TrainingSpec(max_steps=3),
+        progress=v1.Progress(stage="saving"),
+    )
+    event(v1.WatchTrainingJobResponse(training_job=job))
+    for step in (1, 2, 3):
+        event(v1.WatchTrainingJobResponse(metrics=v1.TrainingMetrics(step=step, loss=1.0)))
+    event(v1.WatchTrainingJobResponse(training_job=v1.TrainingJob(state=v1.TrainingJob.STATE_SUCCEEDED)))
+    assert "training: 3/3 steps loss 1.0000" in sink.getvalue()
+
+
 def test_failed_evaluation_keeps_its_place(lines: LineReporter, sink: io.StringIO) -> None:
     update = evaluation_progress(lines, "evaluation before")
     progress = v1.Progress(stage="generating", completed=16, total=40, unit="items")
