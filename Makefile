@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 DEMO_DIR ?= demo-output
+PARALLEL := --numprocesses logical --dist worksteal
 
 # Every process that a test starts would compile all modules again, where the environment forbids to keep them.
 test test-peers test-containers coverage: export PYTHONDONTWRITEBYTECODE :=
@@ -19,7 +20,7 @@ demo: .venv/.local ## traces -> dataset -> Tunix SFT -> evaluation before and af
 	$(BIN)/tunix-rt demo --output $(DEMO_DIR)
 
 test: .venv/.dev ## run all tests, on SQLite and on a PostgreSQL that comes as a wheel
-	$(BIN)/python -m pytest --numprocesses logical --dist worksteal $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 coverage: .venv/.dev ## run all tests as `make test` does, and measure their coverage: 40% more processor time
 	$(BIN)/python -m coverage erase
@@ -29,11 +30,11 @@ mutation: .venv/.mutation ## how many small changes of what carries the promises
 	$(BIN)/python tests/mutation.py $(MUTATION_ARGS)
 
 test-peers: .venv/.peers ## tests with torch: datasets and trl take the exports as they are, Tunix computes what transformers does
-	$(BIN)/python -m pytest tests/peers $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses logical --dist loadfile tests/peers $(PYTEST_ARGS)
 
 test-containers: .venv/.dev ## what the contract suite does on PostgreSQL, on version 15 in Docker; then images, compose and a loop from the host
 	TUNIX_RT_TEST_POSTGRES=testcontainers TESTCONTAINERS_RYUK_DISABLED=true \
-	  $(BIN)/python -m pytest tests/contract -k "postgresql or databases" $(PYTEST_ARGS)
+	  $(BIN)/python -m pytest $(PARALLEL) tests/contract -k "postgresql or databases" $(PYTEST_ARGS)
 	$(BIN)/python -m pytest tests/containers $(PYTEST_ARGS)
 
 lint: .venv/.dev ## ruff, mypy --strict, import contracts, buf lint, buf breaking, generated code and reference up to date
