@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from tunix_rt_exporter.settings import ExporterSettings
-from tunix_rt_exporter.wiring import build, migrate
+from tunix_rt_exporter.wiring import ExporterSettings, build, migrate
 from tunix_rt_kit.serving.main import run_service
 
 

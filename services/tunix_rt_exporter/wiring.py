@@ -1,19 +1,21 @@
-"""Puts the exporter together."""
+"""Settings of the exporter, by flag or ``TUNIX_RT_EXPORTER_...``, and what puts it together by them."""
 
 from __future__ import annotations
 
 import asyncio
 
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
 from tunix_rt import v1
 from tunix_rt.wire import open_channel
 from tunix_rt_exporter.audits.repository import SqlAuditRepository
 from tunix_rt_exporter.audits.service import DatasetAudits
-from tunix_rt_exporter.datasets.build_jobs import Builds
+from tunix_rt_exporter.datasets.build import Builds
 from tunix_rt_exporter.datasets.derived import DatasetFiles
 from tunix_rt_exporter.datasets.repository import SqlDatasetRepository, SqlDerivedFiles
 from tunix_rt_exporter.datasets.service import ExporterService
 from tunix_rt_exporter.servicer import ExporterServicer
-from tunix_rt_exporter.settings import ExporterSettings
 from tunix_rt_exporter.tables import build_leases
 from tunix_rt_exporter.upstream import GrpcEvalSetSource, GrpcTraceSource
 from tunix_rt_kit.artifacts import ArtifactStore
@@ -22,6 +24,27 @@ from tunix_rt_kit.jobs import JobEngine
 from tunix_rt_kit.jobs.leases import SqlLeases
 from tunix_rt_kit.serving.main import BuiltService, opened_database
 from tunix_rt_kit.serving.server import ServiceRegistration
+from tunix_rt_kit.serving.settings import Address, ArtifactSettings
+
+
+class ExporterSettings(ArtifactSettings):
+    """Where to serve, where the datasets are kept, and which services they are made with."""
+
+    model_config = SettingsConfigDict(env_prefix="TUNIX_RT_EXPORTER_")
+
+    listen: Address = Field("127.0.0.1:50052", description="address to serve on, host:port; port 0 picks one")
+    trace_store_target: Address = Field("127.0.0.1:50051", description="address of the trace store")
+    evaluator_target: Address = Field(
+        "127.0.0.1:50054", description="address of the evaluator, asked for eval sets only"
+    )
+    build_slots: int = Field(1, ge=1, le=16, description="builds that run at once")
+    upstream_patience_s: float = Field(
+        60.0,
+        ge=0,
+        le=86_400,
+        description="seconds that a build waits for the next trace while the store is away or silent",
+    )
+
 
 FULL_NAME = "tunix_rt.v1.Exporter"
 

@@ -17,16 +17,16 @@ from pydantic import ValidationError
 from tunix_rt.errors import FailedPreconditionError, InvalidArgumentError, class_of
 from tunix_rt_evaluator.settings import EvaluatorSettings
 from tunix_rt_evaluator.wiring import build as build_evaluator
-from tunix_rt_exporter.settings import ExporterSettings
+from tunix_rt_exporter.wiring import ExporterSettings
 from tunix_rt_exporter.wiring import build as build_exporter
 from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.serving.main import BuiltService, opened
 from tunix_rt_kit.serving.server import ServiceRegistration, StartError, running_server, serve
 from tunix_rt_kit.serving.settings import ServerSettings, check_address, setting_problems
 from tunix_rt_local.data_folder import held
-from tunix_rt_trace_store.settings import TraceStoreSettings
+from tunix_rt_trace_store.wiring import TraceStoreSettings
 from tunix_rt_trace_store.wiring import build as build_trace_store
-from tunix_rt_trainer.settings import TrainerSettings
+from tunix_rt_trainer.wiring import TrainerSettings
 from tunix_rt_trainer.wiring import build as build_trainer
 
 

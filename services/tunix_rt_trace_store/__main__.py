@@ -6,8 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from tunix_rt_kit.serving.main import run_service
-from tunix_rt_trace_store.settings import TraceStoreSettings
-from tunix_rt_trace_store.wiring import build, migrate
+from tunix_rt_trace_store.wiring import TraceStoreSettings, build, migrate
 
 
 def main(argv: Sequence[str] | None = None) -> int:

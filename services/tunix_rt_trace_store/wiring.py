@@ -1,18 +1,30 @@
-"""Puts the trace store together."""
+"""Settings of the trace store, by flag or ``TUNIX_RT_TRACE_STORE_...``, and what puts it together by them."""
 
 from __future__ import annotations
 
 import asyncio
 
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
 from tunix_rt import v1
 from tunix_rt_kit.database import Database
 from tunix_rt_kit.serving.main import BuiltService, opened_database
 from tunix_rt_kit.serving.server import ServiceRegistration
+from tunix_rt_kit.serving.settings import Address, DataSettings
 from tunix_rt_trace_store.servicer import TraceStoreServicer
-from tunix_rt_trace_store.settings import TraceStoreSettings
 from tunix_rt_trace_store.traces import convert
 from tunix_rt_trace_store.traces.repository import SqlTraceRepository
 from tunix_rt_trace_store.traces.service import TraceStoreService
+
+
+class TraceStoreSettings(DataSettings):
+    """Where to serve, and where traces are stored."""
+
+    model_config = SettingsConfigDict(env_prefix="TUNIX_RT_TRACE_STORE_")
+
+    listen: Address = Field("127.0.0.1:50051", description="address to serve on, host:port; port 0 picks one")
+
 
 FULL_NAME = "tunix_rt.v1.TraceStore"
 

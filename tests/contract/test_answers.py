@@ -14,8 +14,7 @@ from support.threaded import fake_server, free_address, real_server
 from tunix_rt import Client, Targets, v1
 from tunix_rt.answers import answer_traces
 from tunix_rt.importing import import_traces
-from tunix_rt_trace_store.settings import TraceStoreSettings
-from tunix_rt_trace_store.wiring import build, migrate
+from tunix_rt_trace_store.wiring import TraceStoreSettings, build, migrate
 
 pytestmark = pytest.mark.one_database
 

@@ -19,13 +19,12 @@ from tunix_rt import AsyncClient, Client, ImportResult, import_traces, jobs, v1
 from tunix_rt.errors import AlreadyExistsError, InvalidArgumentError, JobFailedError, NotFoundError
 from tunix_rt.formats import read_traces, trace_to_json
 from tunix_rt.importing import ImportStoppedError
-from tunix_rt_exporter.settings import ExporterSettings
+from tunix_rt_exporter.wiring import ExporterSettings
 from tunix_rt_exporter.wiring import build as build_exporter
 from tunix_rt_exporter.wiring import migrate as migrate_exporter
 from tunix_rt_kit.artifacts import digest_file
 from tunix_rt_kit.serving.main import BuiltService
-from tunix_rt_trace_store.settings import TraceStoreSettings
-from tunix_rt_trace_store.wiring import build, migrate
+from tunix_rt_trace_store.wiring import TraceStoreSettings, build, migrate
 
 pytestmark = pytest.mark.one_database
 

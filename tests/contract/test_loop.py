@@ -17,11 +17,11 @@ from tunix_rt.generate import generate_traces
 from tunix_rt.leaks import leaking_datasets
 from tunix_rt_evaluator.settings import EvaluatorSettings
 from tunix_rt_evaluator.wiring import build as build_evaluator
-from tunix_rt_exporter.settings import ExporterSettings
+from tunix_rt_exporter.wiring import ExporterSettings
 from tunix_rt_exporter.wiring import build as build_exporter
-from tunix_rt_trace_store.settings import TraceStoreSettings
+from tunix_rt_trace_store.wiring import TraceStoreSettings
 from tunix_rt_trace_store.wiring import build as build_trace_store
-from tunix_rt_trainer.settings import TrainerSettings
+from tunix_rt_trainer.wiring import TrainerSettings
 from tunix_rt_trainer.wiring import build as build_trainer
 
 

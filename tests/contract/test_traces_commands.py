@@ -18,8 +18,7 @@ from support.traces import step, trace
 from tunix_rt import Client, import_traces, v1
 from tunix_rt.cli.main import app
 from tunix_rt.formats import trace_to_json
-from tunix_rt_trace_store.settings import TraceStoreSettings
-from tunix_rt_trace_store.wiring import build, migrate
+from tunix_rt_trace_store.wiring import TraceStoreSettings, build, migrate
 
 pytestmark = pytest.mark.one_database
 

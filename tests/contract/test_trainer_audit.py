@@ -17,8 +17,7 @@ from support.tiny_model import make_tiny_model
 from support.training import FakeExporter, exporting, rows
 from tunix_rt import v1
 from tunix_rt_kit.artifacts import ArtifactStore, digest_file
-from tunix_rt_trainer.settings import TrainerSettings
-from tunix_rt_trainer.wiring import build, migrate
+from tunix_rt_trainer.wiring import TrainerSettings, build, migrate
 
 pytestmark = pytest.mark.one_database
 

@@ -20,9 +20,8 @@ from support.tiny_model import make_tiny_model
 from support.training import CHATML, exporting, rows
 from tunix_rt import v1
 from tunix_rt_kit.chat import Message
-from tunix_rt_trainer.jobs import job_folders
-from tunix_rt_trainer.settings import TrainerSettings
-from tunix_rt_trainer.wiring import build, migrate
+from tunix_rt_trainer.jobs import training
+from tunix_rt_trainer.wiring import TrainerSettings, build, migrate
 
 pytestmark = pytest.mark.one_database
 
@@ -68,7 +67,7 @@ class World:
 
 @pytest.fixture
 async def world(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    monkeypatch.setattr(job_folders, "WORKER_MODULE", "support.scripted_trainer")
+    monkeypatch.setattr(training, "WORKER_MODULE", "support.scripted_trainer")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]))
     make_tiny_model(tmp_path / "models" / "tiny")
     with exporting(tmp_path / "artifacts") as (exporter, address):

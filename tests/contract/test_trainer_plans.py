@@ -19,8 +19,7 @@ from tunix_rt_kit.models import runtime
 from tunix_rt_kit.models.store import ModelStore
 from tunix_rt_kit.models.tokenizer import load_tokenizer
 from tunix_rt_kit.packing import pack
-from tunix_rt_trainer.settings import TrainerSettings
-from tunix_rt_trainer.wiring import build, migrate
+from tunix_rt_trainer.wiring import TrainerSettings, build, migrate
 
 pytestmark = pytest.mark.one_database
 

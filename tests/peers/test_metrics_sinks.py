@@ -8,7 +8,7 @@ import pytest
 
 from support.training_specs import SPEC, metrics
 from tunix_rt_trainer.jobs.model import MetricsSink
-from tunix_rt_trainer.worker.sinks import MetricsSinks
+from tunix_rt_trainer.worker.reporter import MetricsSinks
 
 LOSSES = [(1, 4.0), (2, 2.0), (3, pytest.approx(4 / 3)), (4, 1.0)]
 

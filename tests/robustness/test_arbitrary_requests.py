@@ -16,8 +16,7 @@ from support.arbitrary import requests
 from support.threaded import real_server
 from tunix_rt import v1
 from tunix_rt.wire import services
-from tunix_rt_trace_store.settings import TraceStoreSettings
-from tunix_rt_trace_store.wiring import build, migrate
+from tunix_rt_trace_store.wiring import TraceStoreSettings, build, migrate
 
 TRACE_STORE = v1.trace_store_pb2.DESCRIPTOR.services_by_name["TraceStore"]
 EXPECTED = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 from tunix_rt_trainer.__main__ import main
-from tunix_rt_trainer.jobs import job_folders
+from tunix_rt_trainer.jobs import training
 
 if __name__ == "__main__":
-    job_folders.WORKER_MODULE = "support.scripted_trainer"  # type: ignore[misc]
+    training.WORKER_MODULE = "support.scripted_trainer"  # type: ignore[misc]
     sys.exit(main())

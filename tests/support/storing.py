@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tunix_rt import v1
-from tunix_rt_trace_store.settings import TraceStoreSettings
+from tunix_rt_trace_store.wiring import TraceStoreSettings
 
 
 def settings_for(url: str, data_dir: Path) -> TraceStoreSettings:

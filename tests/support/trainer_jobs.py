@@ -14,8 +14,7 @@ from google.rpc import error_details_pb2
 from support import scripted_trainer as script
 from support.serving import served
 from tunix_rt import v1
-from tunix_rt_trainer.settings import TrainerSettings
-from tunix_rt_trainer.wiring import build
+from tunix_rt_trainer.wiring import TrainerSettings, build
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tunix_rt import v1
-from tunix_rt_exporter.audits.model import AuditQuestion, ContaminationPart, StoredAudit
+from tunix_rt_exporter.audits.service import AuditQuestion, ContaminationPart, StoredAudit
 from tunix_rt_kit.values import Progress
 from tunix_rt_kit.values.messages import to_message
 

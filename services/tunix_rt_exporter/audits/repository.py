@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Row, and_, insert, select
 from sqlalchemy.orm import Session
 
-from tunix_rt_exporter.audits.model import StoredAudit, SupervisionAudit
+from tunix_rt_exporter.audits.service import StoredAudit, SupervisionAudit
 from tunix_rt_exporter.tables import supervision_audits
 from tunix_rt_kit.database import Database, transaction_lock
 

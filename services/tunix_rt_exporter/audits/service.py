@@ -6,17 +6,12 @@ The second kind is made once for each question, and then kept.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, Protocol
 
-from tunix_rt_exporter.audits.model import (
-    AuditQuestion,
-    ContaminatedRow,
-    ContaminationPart,
-    StoredAudit,
-    SupervisionAudit,
-)
-from tunix_rt_exporter.datasets.decontaminate import EvalIndex
+from tunix_rt_exporter.datasets.decontaminate import EvalIndex, EvalMatch
 from tunix_rt_exporter.datasets.derived import LockPerKey
 from tunix_rt_exporter.datasets.model import BuildResult, Dataset, Decontamination, EvalSetSource
 from tunix_rt_exporter.datasets.rows import stored_rows
@@ -30,7 +25,62 @@ from tunix_rt_kit.models.hf_folder import MAX_TOKENIZER_BYTES
 from tunix_rt_kit.models.tokenizer import TextTokenizer, parse_tokenizer
 from tunix_rt_kit.serving.resources import Paging, parse_names
 from tunix_rt_kit.serving.validation import Violations
-from tunix_rt_kit.values import Page, Progress
+from tunix_rt_kit.values import Page, Progress, StoredFile, Value
+
+
+@dataclass(frozen=True, slots=True)
+class ContaminatedRow:
+    """A row that contains an item of an eval set, and the split that it is in."""
+
+    row_id: str
+    split: str
+    match: EvalMatch
+
+
+@dataclass(frozen=True, slots=True)
+class ContaminationPart:
+    """What was found since the part before, and how many of all the rows were compared so far."""
+
+    found: Sequence[ContaminatedRow]
+    compared: int
+    total: int
+
+
+class AuditQuestion(Value):
+    """What an audit of a dataset's loss mask is to find out.
+
+    ``tokenizer_digest`` is that of a tokenizer.json in the artifact store. 0 and an empty tuple stand for the
+    defaults until the question is checked.
+    """
+
+    dataset: str
+    base_model: str
+    tokenizer_digest: str
+    max_length: int = 0
+    packing_lengths: tuple[int, ...] = ()
+
+
+class SupervisionAudit(Value):
+    """The answer. ``audit_id`` is made of the question, so the same question has the same id."""
+
+    audit_id: str
+    dataset_digest: str
+    base_model: str
+    tokenizer_digest: str
+    chat_template_digest: str
+    max_length: int
+    splits: tuple[SplitSupervision, ...]
+    report: StoredFile
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAudit:
+    """An audit as it is kept; ``number`` is its place in lists."""
+
+    number: int
+    create_time: datetime
+    audit: SupervisionAudit
+
 
 AUDIT_NAME: Final = "datasets/{dataset_id}@{version}/supervisionAudits/{audit}"
 REPORT_FORMAT: Final = "tunix-rt/supervision-audit/2"

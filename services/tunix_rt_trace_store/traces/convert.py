@@ -11,7 +11,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tunix_rt import v1
 from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_kit.values.messages import plain_struct, plain_value, timestamp
-from tunix_rt_trace_store.traces.comparison import Comparison, ScoredTrace
 from tunix_rt_trace_store.traces.model import (
     CreateResult,
     DuplicatePolicy,
@@ -21,6 +20,7 @@ from tunix_rt_trace_store.traces.model import (
     TraceContent,
     TraceDraft,
 )
+from tunix_rt_trace_store.traces.service import Comparison, ScoredTrace
 
 _POLICIES: Final[Mapping[int, DuplicatePolicy]] = {
     v1.DUPLICATE_POLICY_UNSPECIFIED: "keep",

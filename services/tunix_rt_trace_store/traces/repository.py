@@ -1,4 +1,4 @@
-"""Traces in the database."""
+"""Traces in the database, and their filters as SQL with the same meaning on SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -7,20 +7,37 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, Select, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    Select,
+    and_,
+    cast,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
+from tunix_rt_kit.artifacts import canonical_json
 from tunix_rt_kit.database import Database, RequestLog, bulk_insert
 from tunix_rt_kit.errors import DomainError, FailedPrecondition, InvalidArgument, NotFound
 from tunix_rt_kit.serving.resources import new_id
 from tunix_rt_kit.values import RequestKey
 from tunix_rt_trace_store.tables import VERSION_TABLE, commits, requests, scores, tombstones, traces
-from tunix_rt_trace_store.traces.filters import conditions
 from tunix_rt_trace_store.traces.model import (
     CreateResult,
     DuplicatePolicy,
+    MetadataCondition,
     NewTrace,
     Score,
+    ScoreCondition,
     StoredTrace,
     TraceFilter,
 )
@@ -363,3 +380,65 @@ def _not_found(session: Session, trace_id: str, field: str) -> DomainError:
             "delete_time": when,
         },
     )
+
+
+def conditions(wanted: TraceFilter, dialect: str, as_of: int | None = None) -> list[ColumnElement[bool]]:
+    """The conditions that a row of ``traces`` must meet, joined by AND; scores are those of ``as_of``."""
+    found: list[ColumnElement[bool]] = []
+    if wanted.sources:
+        found.append(traces.c.source.in_(wanted.sources))
+    if wanted.created_from is not None:
+        found.append(traces.c.create_time >= wanted.created_from)
+    if wanted.created_before is not None:
+        found.append(traces.c.create_time < wanted.created_before)
+    if wanted.prompt_contains:
+        needle = wanted.prompt_contains.casefold()
+        position = func.instr if dialect == "sqlite" else func.strpos
+        found.append(position(traces.c.prompt_folded, needle) > 0)
+    found += [
+        _metadata_sqlite(entry) if dialect == "sqlite" else _metadata_postgresql(entry)
+        for entry in wanted.metadata
+    ]
+    found += [_scored(entry, as_of) for entry in wanted.scores]
+    return found
+
+
+def _metadata_postgresql(entry: MetadataCondition) -> ColumnElement[bool]:
+    document = cast(traces.c.metadata, JSONB)
+    if entry.kind == "exists":
+        found: ColumnElement[bool] = document.has_key(entry.key)
+        return found if entry.value else ~found
+    wanted = canonical_json({entry.key: entry.value}).decode()
+    return document.contains(cast(literal(wanted), JSONB))
+
+
+def _metadata_sqlite(entry: MetadataCondition) -> ColumnElement[bool]:
+    # A JSON path cannot name every key; the table of all keys can.
+    keys = func.json_each(traces.c.metadata).table_valued("key", "value", "type")
+    here = keys.c.key == entry.key
+    if entry.kind == "exists":
+        found = exists(select(1).select_from(keys).where(here))
+        return found if entry.value else ~found
+    return exists(
+        select(1).select_from(keys).where(here, _sqlite_equals(keys.c.type, keys.c.value, entry.value))
+    )
+
+
+def _sqlite_equals(
+    kind: ColumnElement[str], value: ColumnElement[object], wanted: str | float | bool | None
+) -> ColumnElement[bool]:
+    if wanted is None:
+        return kind == "null"
+    if isinstance(wanted, bool):
+        return kind == ("true" if wanted else "false")
+    if isinstance(wanted, str):
+        return and_(kind == "text", value == wanted)
+    return and_(kind.in_(["integer", "real"]), value == wanted)
+
+
+def _scored(entry: ScoreCondition, as_of: int | None) -> ColumnElement[bool]:
+    of_trace = and_(scores.c.trace_sequence == traces.c.sequence, scores.c.criterion == entry.criterion)
+    if as_of is not None:
+        of_trace = and_(of_trace, scores.c.sequence <= as_of)
+    latest = select(scores.c.value).where(of_trace).order_by(scores.c.id.desc()).limit(1).scalar_subquery()
+    return latest >= entry.minimum

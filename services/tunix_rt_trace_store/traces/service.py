@@ -1,18 +1,20 @@
-"""The use cases of the trace store."""
+"""The use cases of the trace store, the built-in criteria of scores, and two traces side by side."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol
+from difflib import Match, SequenceMatcher
+from typing import Any, Final, Literal, Protocol
 
 from tunix_rt_kit.artifacts import canonical_json, digest_json
 from tunix_rt_kit.callers import check
 from tunix_rt_kit.errors import DomainError, FailedPrecondition, FieldViolation, InvalidArgument, NotFound
 from tunix_rt_kit.serving.resources import Paging, parse_name
+from tunix_rt_kit.serving.validation import Violations
+from tunix_rt_kit.text import normalised
 from tunix_rt_kit.values import NO_REQUEST_ID, Page, RequestKey
-from tunix_rt_trace_store.traces.comparison import Comparison, ScoredTrace, compared
 from tunix_rt_trace_store.traces.model import (
     TRACE_NAME,
     CreateResult,
@@ -25,8 +27,8 @@ from tunix_rt_trace_store.traces.model import (
     TraceContent,
     TraceDraft,
     TraceFilter,
+    TraceStep,
 )
-from tunix_rt_trace_store.traces.scoring import CRITERIA, checked_criteria
 from tunix_rt_trace_store.traces.validation import (
     checked_filter,
     checked_scores,
@@ -250,3 +252,119 @@ class TraceStoreService:
             if page.traces:
                 after = page.traces[-1].sequence
                 yield page.traces
+
+
+FULL_STEPS: Final = 10
+FULL_STEP_CHARACTERS: Final = 500
+REFERENCE_KEY: Final = "reference_answer"
+
+
+def structure(content: TraceContent) -> tuple[float, dict[str, Any]]:
+    """0 to 100: half for up to 10 steps, half for a mean step length of up to 500 characters."""
+    count = len(content["steps"])
+    mean = sum(len(step["content"]) for step in content["steps"]) / count
+    value = 50 * min(count / FULL_STEPS, 1.0) + 50 * min(mean / FULL_STEP_CHARACTERS, 1.0)
+    return value, {"step_count": count, "mean_step_characters": mean}
+
+
+def answer(content: TraceContent) -> tuple[float, dict[str, Any]]:
+    """100 when the final answer is the metadata's ``reference_answer``, both normalised; else 0.
+
+    Raises FailedPrecondition(REFERENCE_ANSWER_MISSING) if the metadata has none that is a text or a number.
+    """
+    reference = content["metadata"].get(REFERENCE_KEY)
+    if isinstance(reference, bool) or not isinstance(reference, str | int | float):
+        raise FailedPrecondition(
+            f"criterion 'answer' needs metadata.{REFERENCE_KEY}, a text or a number, and the trace has none",
+            reason="REFERENCE_ANSWER_MISSING",
+        )
+    given, wanted = normalised(content["final_answer"]), normalised(str(reference))
+    return (100.0 if given == wanted else 0.0), {"final_answer": given, REFERENCE_KEY: wanted}
+
+
+CRITERIA: Final[Mapping[Criterion, Callable[[TraceContent], tuple[float, dict[str, Any]]]]] = {
+    "structure": structure,
+    "answer": answer,
+}
+
+
+def checked_criteria(criteria: Sequence[str]) -> list[Criterion]:
+    """The criteria of a request, "structure" for none; raises InvalidArgument(CRITERION_INVALID)."""
+    violations = Violations()
+    chosen: list[Criterion] = []
+    for index, name in enumerate(criteria or ["structure"]):
+        known = next((criterion for criterion in CRITERIA if criterion == name), None)
+        if known is None:
+            violations.add(f"criteria[{index}]", f"is {name!r}; one of {', '.join(CRITERIA)} would be right")
+        elif known in chosen:
+            violations.add(f"criteria[{index}]", f"is {name!r}, which stands there already")
+        else:
+            chosen.append(known)
+    violations.raise_if_any("CRITERION_INVALID")
+    return chosen
+
+
+Relation = Literal["same", "changed", "only_base", "only_other"]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredTrace:
+    """A trace with the latest score of each criterion, ordered by criterion."""
+
+    trace: StoredTrace
+    content: TraceContent
+    scores: Sequence[Score]
+
+
+@dataclass(frozen=True, slots=True)
+class StepPair:
+    """One row of two traces side by side: positions from 0, None where a trace has no step."""
+
+    relation: Relation
+    base_index: int | None
+    other_index: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two traces side by side."""
+
+    base: ScoredTrace
+    other: ScoredTrace
+    alignment: Sequence[StepPair]
+    same_final_answer: bool
+
+
+def compared(base: ScoredTrace, other: ScoredTrace) -> Comparison:
+    """Compare two traces."""
+    same = normalised(base.content["final_answer"]) == normalised(other.content["final_answer"])
+    return Comparison(base, other, align(base.content["steps"], other.content["steps"]), same)
+
+
+def align(base: Sequence[TraceStep], other: Sequence[TraceStep]) -> list[StepPair]:
+    """Every step of both, in reading order.
+
+    Two steps are the same if kind and text are, white space aside. Steps that differ are paired in order as
+    changed; those left over on one side stand alone.
+    """
+    matcher = _Matcher(None, _keys(base), _keys(other), autojunk=False)
+    pairs: list[StepPair] = []
+    for tag, base_from, base_to, other_from, other_to in matcher.get_opcodes():
+        paired = min(base_to - base_from, other_to - other_from)
+        for k in range(paired):
+            pairs.append(StepPair("same" if tag == "equal" else "changed", base_from + k, other_from + k))
+        pairs += [StepPair("only_base", index, None) for index in range(base_from + paired, base_to)]
+        pairs += [StepPair("only_other", None, index) for index in range(other_from + paired, other_to)]
+    return pairs
+
+
+class _Matcher(SequenceMatcher[tuple[str, str]]):
+    """Stops when its caller has left: a thousand similar steps can take more than ten seconds."""
+
+    def find_longest_match(self, *where: Any, **named: Any) -> Match:
+        check()
+        return super().find_longest_match(*where, **named)
+
+
+def _keys(steps: Sequence[TraceStep]) -> list[tuple[str, str]]:
+    return [(step["type"], " ".join(step["content"].split())) for step in steps]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from tunix_rt import v1
 from tunix_rt_kit.values.messages import template_message, to_message
-from tunix_rt_trainer.base_models.model import BaseModelSummary
+from tunix_rt_trainer.base_models.service import BaseModelSummary
 
 
 def base_models_response(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
@@ -13,8 +13,7 @@ from tunix_rt_kit.jobs.child_jobs import ChildJobStore
 from tunix_rt_kit.models.runtime import fast_dtype, on_gpu
 from tunix_rt_kit.serving.resources import Paging, new_id, parse_name
 from tunix_rt_kit.values import JobError, JobState, Page, RequestKey, StoredFile
-from tunix_rt_trainer.base_models.model import BaseModelSummary
-from tunix_rt_trainer.base_models.service import BaseModelService
+from tunix_rt_trainer.base_models.service import BaseModelService, BaseModelSummary
 from tunix_rt_trainer.jobs.admission import (
     check_model,
     check_rows,
@@ -23,9 +22,9 @@ from tunix_rt_trainer.jobs.admission import (
     checked_spec,
     training_input,
 )
-from tunix_rt_trainer.jobs.job_folders import FolderLines, JobFolders
 from tunix_rt_trainer.jobs.model import (
     DatasetInput,
+    JobLine,
     QueuedJob,
     SplitFindings,
     TrainingAttempt,
@@ -70,6 +69,13 @@ class Datasets(Protocol):
         """What an audit tells of each split; raises DomainError."""
 
 
+class JobLines(Protocol):
+    """The metrics and log lines of a job, as they grow."""
+
+    def read(self) -> Sequence[JobLine]:
+        """The lines that came since the last call; the first call gives all."""
+
+
 class JobService:
     """The use cases. Every method raises InvalidArgument that names each wrong field, NotFound, and what the
     ports raise."""
@@ -80,13 +86,13 @@ class JobService:
         datasets: Datasets,
         models: BaseModelService,
         engine: JobEngine,
-        folders: JobFolders,
+        lines: Callable[[str], JobLines],
     ) -> None:
         self._repository = repository
         self._datasets = datasets
         self._models = models
         self._engine = engine
-        self._folders = folders
+        self._lines = lines
 
     def create_job(self, asked: Mapping[str, Any], request_id: str) -> TrainingJob:
         """Put a job into the queue, once for each request id."""
@@ -187,6 +193,6 @@ class JobService:
             self._engine.wake()
         return self._repository.get(job_id)
 
-    def lines(self, name: str) -> FolderLines:
+    def lines(self, name: str) -> JobLines:
         """The metrics and log lines of a job."""
-        return self._folders.lines(self.get_job(name).id)
+        return self._lines(self.get_job(name).id)

@@ -24,9 +24,7 @@ from tunix_rt_kit.models.durable import storing
 from tunix_rt_kit.models.store import BaseModelInfo
 from tunix_rt_kit.models.tokenizer import load_tokenizer
 from tunix_rt_trainer.base_models.service import require_single_tokens
-from tunix_rt_trainer.jobs.model import TRAIN_SPLIT, VALIDATION_SPLIT, EarlyStopping, SplitFile, WorkerSpec
-from tunix_rt_trainer.jobs.plan import step_count
-from tunix_rt_trainer.jobs.refusals import (
+from tunix_rt_trainer.jobs.admission import (
     LOST,
     NAMED,
     NO_END,
@@ -36,6 +34,8 @@ from tunix_rt_trainer.jobs.refusals import (
     refusal,
     too_long,
 )
+from tunix_rt_trainer.jobs.model import TRAIN_SPLIT, VALIDATION_SPLIT, EarlyStopping, SplitFile, WorkerSpec
+from tunix_rt_trainer.jobs.plan import step_count
 from tunix_rt_trainer.worker.batches import BatchPlan, BatchSource
 from tunix_rt_trainer.worker.reporter import Reporter
 from tunix_rt_trainer.worker.step import learning_rate

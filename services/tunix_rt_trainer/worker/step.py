@@ -19,8 +19,7 @@ from tunix_rt_kit.models.decoder import Decoder
 from tunix_rt_kit.models.networks import Llama
 from tunix_rt_trainer.jobs.model import OptimizerConfig, StepMetrics
 from tunix_rt_trainer.worker.batches import Batch
-from tunix_rt_trainer.worker.forward import StackedLlama, unstacked
-from tunix_rt_trainer.worker.network import loss, trained_type
+from tunix_rt_trainer.worker.network import StackedLlama, loss, trained_type, unstacked
 from tunix_rt_trainer.worker.states import SavedState, put_tensors, tensors_of
 
 

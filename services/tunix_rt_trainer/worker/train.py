@@ -24,13 +24,12 @@ from tunix_rt_kit.models.decoder import Decoder
 from tunix_rt_kit.models.runtime import give_back_memory
 from tunix_rt_kit.models.store import BaseModelInfo, ModelStore
 from tunix_rt_trainer.checkpoints.model import LEDGER_FILE, TrainingManifest
+from tunix_rt_trainer.jobs.admission import advice, rows_at_a_time
 from tunix_rt_trainer.jobs.model import EarlyStopping, StepMetrics, WorkerSpec
-from tunix_rt_trainer.jobs.refusals import advice, rows_at_a_time
 from tunix_rt_trainer.worker.batches import Batch, BatchSource
 from tunix_rt_trainer.worker.data import DataPreparation, LoopPlan
 from tunix_rt_trainer.worker.network import build_network, dividing, make_mesh
-from tunix_rt_trainer.worker.reporter import Ledger, Reporter
-from tunix_rt_trainer.worker.sinks import MetricsSinks
+from tunix_rt_trainer.worker.reporter import Ledger, MetricsSinks, Reporter
 from tunix_rt_trainer.worker.states import FOLDER, JobKeeper, SavedState, StateStore, identity
 from tunix_rt_trainer.worker.step import StepResult, StepTrainer, make_optimizer
 

@@ -85,7 +85,7 @@ async def test_a_build_during_which_traces_are_deleted_takes_a_newer_snapshot_un
     pinned: bool,
     streamed: list[int],
 ) -> None:
-    monkeypatch.setattr("tunix_rt_exporter.datasets.build_jobs._RETRY_PAUSE_S", 0.01)
+    monkeypatch.setattr("tunix_rt_exporter.datasets.build._RETRY_PAUSE_S", 0.01)
     store = ShrinkingStore(deletions)
     async with exporting(tmp_path, database_url, store.built()) as world:
         asked = await world.create(splits=ALL_TRAIN, as_of=as_of)

@@ -18,8 +18,7 @@ from support.exporting import ALL_TRAIN, Exporting, exporting, failure, real_sto
 from support.serving import fields, refused, served
 from support.traces import step, trace
 from tunix_rt import v1
-from tunix_rt_exporter.settings import ExporterSettings
-from tunix_rt_exporter.wiring import build
+from tunix_rt_exporter.wiring import ExporterSettings, build
 from tunix_rt_kit.artifacts import ArtifactStore, canonical_json
 from tunix_rt_kit.chat import ChatTemplate, Message
 from tunix_rt_kit.serving.main import BuiltService

@@ -15,8 +15,7 @@ from support.serving import fields, refused, served_at
 from support.timing import cheaply
 from support.traces import step, trace
 from tunix_rt import v1
-from tunix_rt_trace_store.settings import TraceStoreSettings
-from tunix_rt_trace_store.wiring import build, migrate
+from tunix_rt_trace_store.wiring import TraceStoreSettings, build, migrate
 
 MEBIBYTE = 1 << 20
 

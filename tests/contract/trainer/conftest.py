@@ -12,9 +12,8 @@ import pytest
 from support.tiny_model import make_tiny_model
 from support.trainer_jobs import running
 from support.training import FakeExporter, exporting, rows
-from tunix_rt_trainer.jobs import job_folders
-from tunix_rt_trainer.settings import TrainerSettings
-from tunix_rt_trainer.wiring import migrate
+from tunix_rt_trainer.jobs import training
+from tunix_rt_trainer.wiring import TrainerSettings, migrate
 
 TESTS = Path(__file__).parents[2]
 
@@ -22,7 +21,7 @@ TESTS = Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs are acted out by ``support.scripted_trainer``."""
-    monkeypatch.setattr(job_folders, "WORKER_MODULE", "support.scripted_trainer")
+    monkeypatch.setattr(training, "WORKER_MODULE", "support.scripted_trainer")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]))
 
 

@@ -19,8 +19,8 @@ from tunix_rt import v1
 from tunix_rt_kit.artifacts import digest_json
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.database import Database
-from tunix_rt_trainer.settings import TrainerSettings
 from tunix_rt_trainer.tables import jobs, requests
+from tunix_rt_trainer.wiring import TrainerSettings
 
 
 async def test_a_job_gets_every_default(trainer: Any) -> None:

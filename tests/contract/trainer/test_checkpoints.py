@@ -10,7 +10,7 @@ from support import scripted_trainer as script
 from support.serving import fields, refused
 from support.trainer_jobs import create, ended, until
 from tunix_rt import v1
-from tunix_rt_trainer.settings import TrainerSettings
+from tunix_rt_trainer.wiring import TrainerSettings
 
 
 async def read(trainer: Any, name: str, path: str, offset: int = 0) -> tuple[v1.DownloadHeader, bytes]:

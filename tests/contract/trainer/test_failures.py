@@ -22,7 +22,7 @@ from tunix_rt_kit.errors import FailedPrecondition, Unavailable
 from tunix_rt_kit.values import JobState
 from tunix_rt_trainer.jobs import training
 from tunix_rt_trainer.jobs.repository import SqlJobRepository
-from tunix_rt_trainer.settings import TrainerSettings
+from tunix_rt_trainer.wiring import TrainerSettings
 
 
 @pytest.mark.one_database

@@ -14,8 +14,7 @@ from support.trainer_jobs import alive, at_first_step, create, ended, get, runni
 from support.training import CHATML
 from tunix_rt import v1
 from tunix_rt_kit.artifacts import ArtifactStore, digest_json
-from tunix_rt_trainer.settings import TrainerSettings
-from tunix_rt_trainer.wiring import build
+from tunix_rt_trainer.wiring import TrainerSettings, build
 
 
 async def test_a_job_runs_to_its_checkpoint(trainer: Any, settings: TrainerSettings) -> None:

@@ -15,7 +15,7 @@ from support.trainer_jobs import at_first_step, create, ended, get, running, unt
 from support.trainer_process import TrainerProcess
 from support.training import FakeExporter
 from tunix_rt import v1
-from tunix_rt_trainer.settings import TrainerSettings
+from tunix_rt_trainer.wiring import TrainerSettings
 
 OtherServer = Callable[[Path], AbstractContextManager[TrainerProcess]]
 

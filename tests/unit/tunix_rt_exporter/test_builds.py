@@ -14,7 +14,7 @@ import pytest
 
 from support.datasets import built, source
 from support.disk import largest_file
-from tunix_rt_exporter.datasets.build_jobs import Builds
+from tunix_rt_exporter.datasets.build import Builds
 from tunix_rt_exporter.datasets.model import Dataset, DatasetSpec, EvalPrompts, SourceTrace
 from tunix_rt_exporter.datasets.repository import SqlDatasetRepository
 from tunix_rt_exporter.tables import build_leases
@@ -222,7 +222,7 @@ def test_a_server_that_starts_deletes_what_others_left_but_not_what_they_work_wi
 def test_a_build_waits_a_while_for_artifacts_that_are_away(
     world: World, monkeypatch: pytest.MonkeyPatch, failures: int
 ) -> None:
-    monkeypatch.setattr("tunix_rt_exporter.datasets.build_jobs._RETRY_PAUSE_S", 0.01)
+    monkeypatch.setattr("tunix_rt_exporter.datasets.build._RETRY_PAUSE_S", 0.01)
     world.upstream.pause_s = 0
     left, writer = [None] * failures, ArtifactStore.writer
 
@@ -242,7 +242,7 @@ def test_a_build_waits_a_while_for_artifacts_that_are_away(
 def test_a_build_that_waits_for_artifacts_can_be_cancelled(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tunix_rt_exporter.datasets.build_jobs._RETRY_PAUSE_S", 60)
+    monkeypatch.setattr("tunix_rt_exporter.datasets.build._RETRY_PAUSE_S", 60)
     failed = threading.Event()
 
     def fail(_: ArtifactStore) -> Any:

@@ -11,7 +11,7 @@ import pytest
 
 from support.datasets import built, eval_set, source
 from tunix_rt_exporter.datasets.model import DatasetSpec, EvalPrompts, SourceTrace
-from tunix_rt_exporter.datasets.notices import disagrees
+from tunix_rt_exporter.datasets.write import disagrees
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.errors import Unavailable
 

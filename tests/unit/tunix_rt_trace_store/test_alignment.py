@@ -3,8 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunix_rt_trace_store.traces.comparison import StepPair, align
 from tunix_rt_trace_store.traces.model import TraceStep
+from tunix_rt_trace_store.traces.service import StepPair, align
 
 steps = st.lists(st.sampled_from("abc"), max_size=8).map(lambda words: [step(word) for word in words])
 

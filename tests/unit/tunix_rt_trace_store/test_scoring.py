@@ -6,7 +6,7 @@ import pytest
 
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_trace_store.traces.model import TraceContent
-from tunix_rt_trace_store.traces.scoring import answer, structure
+from tunix_rt_trace_store.traces.service import answer, structure
 
 
 def content(steps: list[str], final_answer: str = "4", **metadata: Any) -> TraceContent:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tunix_rt_trainer.jobs.job_folders import numbered_lines
-from tunix_rt_trainer.jobs.training import TrainingFacts, WrittenCheckpoint
+from tunix_rt_trainer.jobs.training import TrainingFacts, WrittenCheckpoint, numbered_lines
 
 METRICS = {
     "step": 1,

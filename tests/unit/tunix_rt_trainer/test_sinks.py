@@ -8,8 +8,8 @@ import pytest
 
 from support.training_specs import SPEC, metrics
 from tunix_rt_kit.serving.settings import SettingsInvalid, load_settings
-from tunix_rt_trainer.settings import TrainerSettings
-from tunix_rt_trainer.worker.sinks import MetricsSinks
+from tunix_rt_trainer.wiring import TrainerSettings
+from tunix_rt_trainer.worker.reporter import MetricsSinks
 
 
 def test_metrics_go_to_files_in_the_folder_of_the_job(tmp_path: Path) -> None:

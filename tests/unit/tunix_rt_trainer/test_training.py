@@ -13,10 +13,9 @@ from support.training_specs import SPEC, metrics
 from tunix_rt_kit.jobs import JobDir, Run, WorkerProcess
 from tunix_rt_kit.values import JobState
 from tunix_rt_trainer.checkpoints.service import CheckpointService
-from tunix_rt_trainer.jobs.job_folders import JobFolders
 from tunix_rt_trainer.jobs.model import JobUpdate, QueuedJob, TrainingAttempt, TrainingInput, TrainingJob
 from tunix_rt_trainer.jobs.service import JobRepository
-from tunix_rt_trainer.jobs.training import FollowedTraining, Training
+from tunix_rt_trainer.jobs.training import FollowedTraining, JobFolders, Training
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 METRICS = metrics(6)

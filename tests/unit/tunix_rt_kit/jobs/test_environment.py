@@ -19,8 +19,8 @@ from tunix_rt_kit.jobs import WorkerProcess
 from tunix_rt_kit.models.pull import pulling_environment
 from tunix_rt_kit.models.runtime import child_environment
 from tunix_rt_kit.values import JobState
-from tunix_rt_trainer.jobs.job_folders import JobFolders as TrainingFolders
 from tunix_rt_trainer.jobs.model import MetricsSink
+from tunix_rt_trainer.jobs.training import JobFolders as TrainingFolders
 
 SECRETS = {
     name: f"secret of {name}"
