@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import grpc
+from tunix_rt_kit.convert import stored_file, template_fields
 
 from tunix_rt import v1
 from tunix_rt_evaluator.comparisons.model import LeakedItem
@@ -10,7 +11,6 @@ from tunix_rt_evaluator.evaluations.base_models import chat_template
 from tunix_rt_evaluator.evaluations.model import CheckpointInput
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.serving.calls import answer_of, answers_of, calling
-from tunix_rt_kit.values.messages import stored_file, template_fields
 
 TRAINING_SPLIT = "train"
 """The split of a dataset that the trainer learns from."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from tunix_rt_kit.convert import timestamp, to_message
+
 from tunix_rt import v1
 from tunix_rt_evaluator.comparisons.model import (
     ComparisonReport,
@@ -16,7 +18,6 @@ from tunix_rt_evaluator.evaluations.convert import evaluation_message, result_me
 from tunix_rt_evaluator.evaluations.model import evaluation_name
 from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_kit.values import StoredFile
-from tunix_rt_kit.values.messages import timestamp, to_message
 
 _FORMATS: Final[Mapping[int, DocumentFormat]] = {
     v1.REPORT_FORMAT_UNSPECIFIED: "markdown",

@@ -5,6 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
+from tunix_rt_kit.convert import (
+    duration,
+    from_message,
+    template_message,
+    to_message,
+)
+
 from tunix_rt import v1
 from tunix_rt_evaluator.eval_sets.model import eval_set_name
 from tunix_rt_evaluator.evaluations.model import (
@@ -22,12 +29,6 @@ from tunix_rt_evaluator.grading.model import Verdict
 from tunix_rt_evaluator.grading.reasoning.model import Answer, FinishReason, Parts, ReasoningMarks
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import InvalidArgument
-from tunix_rt_kit.values.messages import (
-    duration,
-    from_message,
-    template_message,
-    to_message,
-)
 
 
 def asked_evaluation(spec: v1.EvaluationSpec) -> Mapping[str, Any]:

@@ -1,6 +1,6 @@
 """Values that several services share, each defined once; ``messages`` turns them into protobuf and back."""
 
-from tunix_rt_kit.values.model import (
+from tunix_rt_kit.values import (
     NO_REQUEST_ID,
     AskedDtype,
     ChatTemplateFields,

@@ -14,7 +14,7 @@ import pytest
 
 from tunix_rt_kit.callers import begin_call, current_request_id
 from tunix_rt_kit.errors import DomainError, InvalidArgument
-from tunix_rt_kit.serving.blocking import MAX_THREADS, iterate_blocking, run_blocking, watch_state
+from tunix_rt_kit.serving.calls import MAX_THREADS, iterate_blocking, run_blocking, watch_state
 from tunix_rt_kit.serving.resources import (
     Paging,
     check_id,
