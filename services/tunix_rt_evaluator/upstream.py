@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import grpc
-from tunix_rt_kit.convert import stored_file, template_fields
 
 from tunix_rt import v1
 from tunix_rt_evaluator.comparisons.model import LeakedItem
 from tunix_rt_evaluator.evaluations.base_models import chat_template
 from tunix_rt_evaluator.evaluations.model import CheckpointInput
+from tunix_rt_kit.convert import stored_file, template_fields
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.serving.calls import answer_of, answers_of, calling
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import grpc
-from tunix_rt_kit.convert import file_message, template_fields
 
 from tunix_rt import v1
 from tunix_rt_kit.chat import ChatTemplate
+from tunix_rt_kit.convert import file_message, template_fields
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.serving.calls import answer_of, answers_of, calling
 from tunix_rt_kit.values import StoredFile

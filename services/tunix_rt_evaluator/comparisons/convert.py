@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from tunix_rt_kit.convert import timestamp, to_message
-
 from tunix_rt import v1
 from tunix_rt_evaluator.comparisons.model import (
     ComparisonReport,
@@ -16,6 +14,7 @@ from tunix_rt_evaluator.comparisons.model import (
 from tunix_rt_evaluator.comparisons.service import DocumentFormat
 from tunix_rt_evaluator.evaluations.convert import evaluation_message, result_message
 from tunix_rt_evaluator.evaluations.model import evaluation_name
+from tunix_rt_kit.convert import timestamp, to_message
 from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_kit.values import StoredFile
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tunix_rt_kit.convert import plain_struct, to_message
-
 from tunix_rt import v1
 from tunix_rt_evaluator.eval_sets.model import EvalItem, EvalSet, EvalSetDraft, eval_set_name
 from tunix_rt_evaluator.grading.convert import grader_fields, grader_message
+from tunix_rt_kit.convert import plain_struct, to_message
 
 
 def eval_set_draft(eval_set: v1.EvalSet) -> EvalSetDraft:

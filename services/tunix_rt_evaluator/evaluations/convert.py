@@ -5,13 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from tunix_rt_kit.convert import (
-    duration,
-    from_message,
-    template_message,
-    to_message,
-)
-
 from tunix_rt import v1
 from tunix_rt_evaluator.eval_sets.model import eval_set_name
 from tunix_rt_evaluator.evaluations.model import (
@@ -28,6 +21,12 @@ from tunix_rt_evaluator.grading.convert import grader_fields, grader_message
 from tunix_rt_evaluator.grading.model import Verdict
 from tunix_rt_evaluator.grading.reasoning.model import Answer, FinishReason, Parts, ReasoningMarks
 from tunix_rt_kit.chat import ChatTemplate
+from tunix_rt_kit.convert import (
+    duration,
+    from_message,
+    template_message,
+    to_message,
+)
 from tunix_rt_kit.errors import InvalidArgument
 
 

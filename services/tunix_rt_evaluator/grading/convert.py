@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from google.protobuf.struct_pb2 import Struct
-from tunix_rt_kit.convert import plain_struct
 
 from tunix_rt import v1
 from tunix_rt_evaluator.grading.model import GraderSettings, kinds
+from tunix_rt_kit.convert import plain_struct
 
 
 def grader_fields(grader: v1.Grader) -> Mapping[str, Any]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tunix_rt_kit.convert import to_message
-
 from tunix_rt import v1
 from tunix_rt_exporter.audits.service import AuditQuestion, ContaminationPart, StoredAudit
+from tunix_rt_kit.convert import to_message
 from tunix_rt_kit.values import Progress
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, get_args
 
 from google.protobuf import json_format
-from tunix_rt_kit.convert import from_message, plain_struct, template_message, to_message
 
 from tunix_rt import v1
 from tunix_rt_exporter.datasets.model import (
@@ -24,6 +23,7 @@ from tunix_rt_exporter.datasets.model import (
     SplitGroup,
 )
 from tunix_rt_kit.chat import ChatTemplate
+from tunix_rt_kit.convert import from_message, plain_struct, template_message, to_message
 from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_kit.values import JobState
 

@@ -12,9 +12,9 @@ from google.rpc.status_pb2 import Status
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
-from tunix_rt_kit.convert import from_message, to_message
 
 from tunix_rt import v1
+from tunix_rt_kit.convert import from_message, to_message
 
 
 class Adapter(BaseModel):
