@@ -24,7 +24,7 @@ from tunix_rt_evaluator.wiring import build as build_evaluator
 from tunix_rt_exporter.wiring import ExporterSettings
 from tunix_rt_exporter.wiring import build as build_exporter
 from tunix_rt_kit.errors import DomainError
-from tunix_rt_kit.models import ModelStore
+from tunix_rt_kit.models.store import ModelStore
 from tunix_rt_kit.regular_files import read_json
 from tunix_rt_kit.serving.server import (
     BuiltService,
@@ -41,7 +41,7 @@ from tunix_rt_trainer.wiring import TrainerSettings
 from tunix_rt_trainer.wiring import build as build_trainer
 
 if TYPE_CHECKING:
-    from tunix_rt_kit.models.verify import VerifyReport
+    from tunix_rt_kit.models.pretrained import VerifyReport
 
 _LOCK = "server.lock"
 _HOLDER = "server.json"
@@ -219,7 +219,7 @@ def pull_model(name: str, data_dir: Path, progress: Callable[[str, int, int], No
 def verify_model(name: str, data_dir: Path) -> VerifyReport:
     """Compare Tunix's logits with those of transformers on real prompts, in float32. Raises TunixRtError."""
     # Loads JAX: only this command needs it, not the server.
-    from tunix_rt_kit.models.verify import verify
+    from tunix_rt_kit.models.pretrained import verify
 
     with _translated():
         return verify(ModelStore(data_dir / "models").resolve(_named(name)).path)
