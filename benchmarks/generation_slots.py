@@ -9,9 +9,9 @@ from flax import nnx
 
 from benchmarks.generation_peer import PAD, Task, answer, told
 from tunix_rt_evaluator.evaluations.model import Decoding
+from tunix_rt_evaluator.worker.compiled import CompiledFunctions
 from tunix_rt_evaluator.worker.engine import Prompt, Request
-from tunix_rt_evaluator.worker.local import BaseWeights
-from tunix_rt_evaluator.worker.slots import CompiledFunctions, Generator
+from tunix_rt_evaluator.worker.local import BaseWeights, Generator
 from tunix_rt_kit.models.hf_folder import read_config
 from tunix_rt_kit.models.pretrained import make_mesh
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from tunix_rt_evaluator.settings import EvaluatorSettings
-from tunix_rt_evaluator.wiring import build, migrate
-from tunix_rt_kit.serving.server import run_service
+from tunix_rt_evaluator.wiring import EvaluatorSettings, build, migrate
+from tunix_rt_kit.serving.main import run_service
 
 
 def main(argv: Sequence[str] | None = None) -> int:

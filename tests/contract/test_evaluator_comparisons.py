@@ -19,8 +19,7 @@ from support.threaded import fake_server, free_address
 from support.tiny_model import make_tiny_model
 from tunix_rt import v1
 from tunix_rt_evaluator.evaluations import job_folders
-from tunix_rt_evaluator.settings import EvaluatorSettings
-from tunix_rt_evaluator.wiring import build, migrate
+from tunix_rt_evaluator.wiring import EvaluatorSettings, build, migrate
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.database import Database
 from tunix_rt_kit.models.store import ModelStore

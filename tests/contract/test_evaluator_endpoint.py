@@ -21,8 +21,7 @@ from support.tiny_model import make_tiny_model
 from tunix_rt import v1
 from tunix_rt_evaluator.evaluations import job_folders
 from tunix_rt_evaluator.openai_endpoint import API_KEY_VARIABLE
-from tunix_rt_evaluator.settings import EvaluatorSettings
-from tunix_rt_evaluator.wiring import build, migrate
+from tunix_rt_evaluator.wiring import EvaluatorSettings, build, migrate
 
 pytestmark = pytest.mark.one_database
 

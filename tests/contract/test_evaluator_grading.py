@@ -19,8 +19,7 @@ from support.serving import fields, refused, served
 from support.tiny_model import make_tiny_model
 from tunix_rt import v1
 from tunix_rt_evaluator.evaluations import job_folders
-from tunix_rt_evaluator.settings import EvaluatorSettings
-from tunix_rt_evaluator.wiring import build, migrate
+from tunix_rt_evaluator.wiring import EvaluatorSettings, build, migrate
 
 TESTS = Path(__file__).parents[1]
 State = v1.Evaluation

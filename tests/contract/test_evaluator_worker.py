@@ -17,8 +17,7 @@ from support.checkpoints import FakeTrainer, training
 from support.serving import served
 from support.tiny_model import ONE_LAYER, make_tiny_model
 from tunix_rt import v1
-from tunix_rt_evaluator.settings import EvaluatorSettings
-from tunix_rt_evaluator.wiring import build, migrate
+from tunix_rt_evaluator.wiring import EvaluatorSettings, build, migrate
 from tunix_rt_kit.models.export import merge_adapter
 from tunix_rt_kit.models.lora import apply_lora, save_adapter
 from tunix_rt_kit.models.pretrained import load_model, make_mesh

@@ -19,8 +19,7 @@ from tunix_rt import Client
 from tunix_rt.cli.main import app
 from tunix_rt.generate import generate_traces
 from tunix_rt_evaluator.evaluations import job_folders
-from tunix_rt_evaluator.settings import EvaluatorSettings
-from tunix_rt_evaluator.wiring import build, migrate
+from tunix_rt_evaluator.wiring import EvaluatorSettings, build, migrate
 
 pytestmark = pytest.mark.one_database
 

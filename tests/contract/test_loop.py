@@ -15,7 +15,7 @@ from tunix_rt import Client, LoopConfig, LoopEvent, Targets, run_loop, v1
 from tunix_rt.errors import AlreadyExistsError, NotFoundError, TunixRtError
 from tunix_rt.generate import generate_traces
 from tunix_rt.leaks import leaking_datasets
-from tunix_rt_evaluator.settings import EvaluatorSettings
+from tunix_rt_evaluator.wiring import EvaluatorSettings
 from tunix_rt_evaluator.wiring import build as build_evaluator
 from tunix_rt_exporter.wiring import ExporterSettings
 from tunix_rt_exporter.wiring import build as build_exporter

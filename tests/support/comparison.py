@@ -9,21 +9,20 @@ from datetime import UTC, datetime
 from tunix_rt_evaluator.comparisons.model import ComparisonContent, Run, TrainingStep
 from tunix_rt_evaluator.comparisons.pairing import compared
 from tunix_rt_evaluator.eval_sets.model import EvalItem
-from tunix_rt_evaluator.evaluations.grade import graded
 from tunix_rt_evaluator.evaluations.model import (
     CheckpointInput,
     Decoding,
     Evaluation,
     EvaluationInput,
     EvaluationSpec,
+    Generation,
+    ItemResult,
     ModelFacts,
 )
-from tunix_rt_evaluator.evaluations.results import Generation, ItemResult
-from tunix_rt_evaluator.evaluations.summary import Totals, manifest
+from tunix_rt_evaluator.evaluations.results import Totals, graded, manifest
 from tunix_rt_evaluator.grading.graders.numeric import NumericGrader
-from tunix_rt_evaluator.grading.reasoning.marks import resolved_marks
-from tunix_rt_evaluator.grading.reasoning.model import Answer
-from tunix_rt_evaluator.grading.reasoning.split import Splitter
+from tunix_rt_evaluator.grading.model import Answer
+from tunix_rt_evaluator.grading.reasoning import Splitter, resolved_marks
 from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_kit.artifacts import digest_bytes
 from tunix_rt_kit.chat import ChatTemplate

@@ -12,8 +12,7 @@ from google.rpc import error_details_pb2
 from support import scripted_evaluator as script
 from support.serving import served
 from tunix_rt import v1
-from tunix_rt_evaluator.settings import EvaluatorSettings
-from tunix_rt_evaluator.wiring import build
+from tunix_rt_evaluator.wiring import EvaluatorSettings, build
 
 State = v1.Evaluation
 

@@ -9,8 +9,7 @@ from typing import Final, Literal
 
 from pydantic import ConfigDict, Field
 
-from tunix_rt_evaluator.evaluations.model import Accuracy, Evaluation, Interval
-from tunix_rt_evaluator.evaluations.results import ItemResult
+from tunix_rt_evaluator.evaluations.model import Accuracy, Evaluation, Interval, ItemResult
 from tunix_rt_kit.values import StoredFile, Value
 
 REPORT_NAME: Final = "comparisonReports/{comparison_report}"

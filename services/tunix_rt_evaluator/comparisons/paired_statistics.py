@@ -14,7 +14,7 @@ from tunix_rt_evaluator.comparisons.model import (
     SeedTestName,
 )
 from tunix_rt_evaluator.evaluations.model import CONFIDENCE, Accuracy, Interval
-from tunix_rt_evaluator.evaluations.summary import accuracy, wilson
+from tunix_rt_evaluator.evaluations.results import accuracy, wilson
 from tunix_rt_kit.callers import check
 
 if TYPE_CHECKING:

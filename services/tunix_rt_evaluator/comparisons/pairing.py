@@ -28,9 +28,8 @@ from tunix_rt_evaluator.comparisons.paired_statistics import (
     seed_summary,
 )
 from tunix_rt_evaluator.comparisons.policy import common_items, decide, manifest_of
-from tunix_rt_evaluator.evaluations.model import Evaluation
-from tunix_rt_evaluator.evaluations.results import ItemResult
-from tunix_rt_evaluator.evaluations.summary import grouped
+from tunix_rt_evaluator.evaluations.model import Evaluation, ItemResult
+from tunix_rt_evaluator.evaluations.results import grouped
 from tunix_rt_evaluator.grading.model import Verdict
 from tunix_rt_kit.artifacts import digest_json
 

@@ -16,9 +16,8 @@ from tunix_rt_evaluator.comparisons.model import (
     Waiver,
 )
 from tunix_rt_evaluator.comparisons.paired_statistics import SIGNIFICANCE
-from tunix_rt_evaluator.evaluations.model import Evaluation, Manifest, evaluation_name
-from tunix_rt_evaluator.evaluations.results import ItemResult
-from tunix_rt_evaluator.grading.reasoning.marks import described
+from tunix_rt_evaluator.evaluations.model import Evaluation, ItemResult, Manifest, evaluation_name
+from tunix_rt_evaluator.grading.reasoning import described
 from tunix_rt_kit.errors import FailedPrecondition, FieldViolation, InvalidArgument
 
 REASONS: Final[tuple[Reason, ...]] = get_args(Reason)

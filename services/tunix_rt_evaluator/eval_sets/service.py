@@ -1,17 +1,139 @@
-"""What the evaluator does with eval sets."""
+"""What the evaluator does with eval sets: each is checked, and named by its content."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Final, Protocol
 
-from tunix_rt_evaluator.eval_sets.admission import checked_items, items_digest
-from tunix_rt_evaluator.eval_sets.model import EVAL_SET_NAME, EvalSet, EvalSetDraft
+from pydantic import ValidationError
+
+from tunix_rt_evaluator.eval_sets.model import (
+    EVAL_SET_NAME,
+    MAX_ACCEPTED_ANSWERS,
+    MAX_DESCRIPTION,
+    MAX_EVAL_SET_BYTES,
+    MAX_ITEMS,
+    EvalItem,
+    EvalSet,
+    EvalSetDraft,
+)
 from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_kit.artifacts import digest_json
-from tunix_rt_kit.serving.resources import Paging, parse_name
+from tunix_rt_kit.callers import check
+from tunix_rt_kit.errors import InvalidArgument
+from tunix_rt_kit.serving.resources import Paging, check_id, parse_name
+from tunix_rt_kit.serving.validation import Violations, field_path, field_problems
 from tunix_rt_kit.values import Page, RequestKey
+
+EVAL_SET_INVALID: Final = "EVAL_SET_INVALID"
+
+
+def checked_items(draft: EvalSetDraft, grading: Grading) -> tuple[EvalItem, ...]:
+    """The items of an eval set, ordered by id, every limit checked.
+
+    An item without a grader gets the numeric one if every accepted answer is a number, math if every one is a
+    number or mathematics, else the text one.
+
+    Raises:
+        InvalidArgument: RESOURCE_ID_INVALID, or EVAL_SET_INVALID that names every wrong field.
+    """
+    check_id(draft.id, "eval_set.eval_set_id")
+    wrong = Violations()
+    wrong.check(
+        len(draft.description) <= MAX_DESCRIPTION and "\0" not in draft.description,
+        "eval_set.description",
+        f"has {len(draft.description):,} characters; at most {MAX_DESCRIPTION:,} without NUL would be right",
+    )
+    wrong.check(
+        1 <= len(draft.items) <= MAX_ITEMS,
+        "eval_set.items",
+        f"holds {len(draft.items):,} items; 1 to {MAX_ITEMS:,} would be right",
+    )
+    wrong.check(
+        draft.size_bytes <= MAX_EVAL_SET_BYTES,
+        "eval_set.items",
+        f"are {draft.size_bytes:,} bytes encoded; at most {MAX_EVAL_SET_BYTES:,} would be right",
+    )
+    wrong.raise_if_any(EVAL_SET_INVALID)
+    for index, item in enumerate(draft.items):
+        # Not in EvalItem: sets that were stored before there was this limit must stay readable.
+        accepted = len(item["accepted_answers"])
+        wrong.check(
+            accepted <= MAX_ACCEPTED_ANSWERS,
+            f"eval_set.items[{index}].accepted_answers",
+            f"holds {accepted:,} answers; at most {MAX_ACCEPTED_ANSWERS} would be right",
+        )
+        grader = item.get("grader")
+        known = grader is None or grader["kind"] in grading.kinds
+        wrong.check(known, f"eval_set.items[{index}].grader", grading.unknown_kind)
+    wrong.raise_if_any(EVAL_SET_INVALID)
+    items: list[EvalItem] = []
+    for index, fields in enumerate(draft.items):
+        check()
+        try:
+            items.append(EvalItem.model_validate(_with_grader(fields)))
+        except ValidationError as error:
+            for location, description in field_problems(error):
+                wrong.add(field_path(("eval_set", "items", index, *location)), description)
+        if wrong.enough:
+            break
+    wrong.raise_if_any(EVAL_SET_INVALID)
+    _check_duplicates(items, wrong)
+    _check_contents(items, grading, wrong)
+    wrong.raise_if_any(EVAL_SET_INVALID)
+    return tuple(sorted(items, key=lambda item: item.id))
+
+
+def items_digest(items: Sequence[EvalItem]) -> str:
+    """Digest of an eval set: of its items, whatever their order."""
+    ordered = sorted(items, key=lambda item: item.id)
+    return digest_json({"items": [item.model_dump(mode="json") for item in ordered]})
+
+
+def item_digest(item: EvalItem) -> str:
+    """Digest of an item's content, by which evaluations are paired."""
+    return digest_json(item.model_dump(mode="json"))
+
+
+def _with_grader(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    if item.get("grader") is not None:
+        return item
+    # The readers' many patterns take half a second to compile: not at the server's start.
+    from tunix_rt_evaluator.grading.graders.math import is_mathematics
+    from tunix_rt_evaluator.grading.reading.statements import read_number
+
+    answers = item["accepted_answers"]
+    numbers = [read_number(answer) is not None for answer in answers]
+    formulas = [number or is_mathematics(answer) for number, answer in zip(numbers, answers, strict=True)]
+    kind = "numeric" if all(numbers) else "math" if all(formulas) else "text"
+    return {**item, "grader": {"kind": kind if answers else "text"}}
+
+
+def _check_duplicates(items: Sequence[EvalItem], wrong: Violations) -> None:
+    for field in ("id", "prompt"):
+        first: dict[str, int] = {}
+        for index, item in enumerate(items):
+            earlier = first.setdefault(getattr(item, field), index)
+            wrong.check(
+                earlier == index,
+                f"eval_set.items[{index}].{field}",
+                f"is the same as that of items[{earlier}] ({items[earlier].id!r}); each must be different",
+            )
+
+
+def _check_contents(items: Sequence[EvalItem], grading: Grading, wrong: Violations) -> None:
+    for index, item in enumerate(items):
+        check()
+        if wrong.enough:
+            return
+        try:
+            # Not of a dump: pydantic writes infinity as null.
+            digest_json(dict(item.metadata))
+        except InvalidArgument as error:
+            wrong.add(f"eval_set.items[{index}].metadata", error.message)
+        for path, description in grading.problems(item):
+            wrong.add(field_path(("eval_set", "items", index, *path)), description)
 
 
 class EvalSetRepository(Protocol):

@@ -9,9 +9,8 @@ from typing import Any, Final, Protocol, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
-from tunix_rt_evaluator.eval_sets.admission import items_digest
 from tunix_rt_evaluator.eval_sets.model import EVAL_SET_NAME, EvalItem, EvalSet, eval_set_name
-from tunix_rt_evaluator.evaluations.base_models import chat_template
+from tunix_rt_evaluator.eval_sets.service import items_digest
 from tunix_rt_evaluator.evaluations.model import (
     EVALUATION_NAME,
     MAX_BATCH_SIZE,
@@ -30,18 +29,18 @@ from tunix_rt_evaluator.evaluations.model import (
     RegradeDraft,
     evaluation_name,
 )
-from tunix_rt_evaluator.grading.model import Grader
-from tunix_rt_evaluator.grading.reasoning.marks import checked_marks
-from tunix_rt_evaluator.grading.reasoning.model import ReasoningMarks
+from tunix_rt_evaluator.grading.model import Grader, ReasoningMarks
+from tunix_rt_evaluator.grading.reasoning import checked_marks
 from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_kit.chat import ChatTemplate
-from tunix_rt_kit.errors import FailedPrecondition
+from tunix_rt_kit.errors import FailedPrecondition, FieldViolation, InvalidArgument
 from tunix_rt_kit.serving.resources import new_id, parse_name, parse_names
 from tunix_rt_kit.serving.validation import Violations, field_path, field_problems
-from tunix_rt_kit.values import AskedDtype, JobState
+from tunix_rt_kit.values import AskedDtype, ChatTemplateFields, JobState
 
 CHECKPOINT_NAME: Final = "trainingJobs/{training_job}/checkpoints/{checkpoint}"
 SPEC_INVALID: Final = "EVALUATION_SPEC_INVALID"
+_MAX_SYSTEM_INSTRUCTION: Final = 20_000
 _MAX_BASE_MODEL: Final = 4_096
 _MAX_ENDPOINT_MODEL: Final = 256
 _DTYPES: Final[tuple[AskedDtype, ...]] = get_args(AskedDtype)
@@ -87,6 +86,27 @@ def checked_spec(asked: Mapping[str, Any]) -> EvaluationSpec:
     if spec.chat_template is not None:
         chat_template(spec.chat_template)
     return spec
+
+
+def chat_template(fields: ChatTemplateFields) -> ChatTemplate:
+    """The template that ``fields`` describe, tried on a small conversation.
+
+    Raises:
+        InvalidArgument: CHAT_TEMPLATE_INVALID, CHAT_TEMPLATE_UNKNOWN or CHAT_TEMPLATE_PREFIX.
+    """
+    if len(fields.system_instruction) > _MAX_SYSTEM_INSTRUCTION:
+        description = (
+            f"has {len(fields.system_instruction):,} characters; at most {_MAX_SYSTEM_INSTRUCTION:,} would "
+            "be right"
+        )
+        raise InvalidArgument(
+            f"chat_template.system_instruction: {description}",
+            reason="CHAT_TEMPLATE_INVALID",
+            violations=[FieldViolation("spec.chat_template.system_instruction", description)],
+        )
+    template = ChatTemplate.of(fields)
+    template.check()
+    return template
 
 
 def _check_endpoint_model(asked: Mapping[str, Any], wrong: Violations) -> None:

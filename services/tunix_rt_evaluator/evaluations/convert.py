@@ -6,28 +6,28 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from tunix_rt import v1
+from tunix_rt_evaluator.eval_sets.convert import grader_fields, grader_message
 from tunix_rt_evaluator.eval_sets.model import eval_set_name
 from tunix_rt_evaluator.evaluations.model import (
     Evaluation,
     EvaluationSpec,
+    ItemFilter,
+    ItemResult,
     Manifest,
     Regrade,
     RegradeDraft,
     Summary,
     evaluation_name,
 )
-from tunix_rt_evaluator.evaluations.results import ItemFilter, ItemResult
-from tunix_rt_evaluator.grading.convert import grader_fields, grader_message
-from tunix_rt_evaluator.grading.model import Verdict
-from tunix_rt_evaluator.grading.reasoning.model import Answer, FinishReason, Parts, ReasoningMarks
+from tunix_rt_evaluator.grading.model import Answer, FinishReason, Parts, ReasoningMarks, Verdict
 from tunix_rt_kit.chat import ChatTemplate
-from tunix_rt_kit.convert import (
+from tunix_rt_kit.errors import InvalidArgument
+from tunix_rt_kit.values.messages import (
     duration,
     from_message,
     template_message,
     to_message,
 )
-from tunix_rt_kit.errors import InvalidArgument
 
 
 def asked_evaluation(spec: v1.EvaluationSpec) -> Mapping[str, Any]:

@@ -9,8 +9,13 @@ from typing import Any, Final
 from pydantic import BaseModel
 from sqlalchemy import delete, insert, select, update
 
-from tunix_rt_evaluator.evaluations.model import Evaluation, EvaluationUpdate, evaluation_name
-from tunix_rt_evaluator.evaluations.results import ItemFilter, ItemResult
+from tunix_rt_evaluator.evaluations.model import (
+    Evaluation,
+    EvaluationUpdate,
+    ItemFilter,
+    ItemResult,
+    evaluation_name,
+)
 from tunix_rt_evaluator.tables import VERSION_TABLE, evaluations, requests, results
 from tunix_rt_kit.callers import check
 from tunix_rt_kit.database import Database, RequestLog

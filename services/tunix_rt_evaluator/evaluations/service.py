@@ -23,9 +23,10 @@ from tunix_rt_evaluator.evaluations.model import (
     EvaluationInput,
     EvaluationSpec,
     EvaluationUpdate,
+    ItemFilter,
+    ItemResult,
     RegradeDraft,
 )
-from tunix_rt_evaluator.evaluations.results import ItemFilter, ItemResult
 from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_kit.artifacts import digest_json
 from tunix_rt_kit.jobs import JobEngine

@@ -1,7 +1,8 @@
-"""What a grader is and gives, and how the kinds of graders register themselves.
+"""What a grader is and gives, how the kinds of graders register themselves, and what an answer is.
 
-A kind is one file in ``graders``: the class of its settings, and the function that grades, with ``grader``
-as its decorator. Whatever lists kinds reads ``kinds``.
+A kind is the class of its settings, and the function that grades, with ``grader`` as its decorator. It stands
+in a file of ``graders`` that has its name; the kinds that compare texts are in ``strings``. Whatever lists
+kinds reads ``kinds``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Annotated, Any, ClassVar, Final, TypeAlias, Union
+from typing import Annotated, Any, ClassVar, Final, Literal, Protocol, TypeAlias, Union
 
 from pydantic import (
     BaseModel,
@@ -85,6 +86,13 @@ class Question:
     cut: bool = False
 
 
+class Sandbox(Protocol):
+    """Does in a child process with limits what may never end."""
+
+    def run(self, task: str, **values: Any) -> Mapping[str, Any]:
+        """The answer of ``sandbox_worker`` to a task; raises CannotGrade if it takes too long or fails."""
+
+
 class GraderSettings(Grown):
     """The settings of a grader, held to the contract's limits.
 
@@ -109,7 +117,7 @@ class GraderKind:
         number: the number of the kind's field in the contract's ``Grader``, by which kinds are listed.
         version: the kind and everything besides the item that a verdict depends on, such as ``numeric/3``. It
             is part of an evaluation's identity, so it must change whenever a verdict could.
-        needs: any of ``sandbox`` (a `GradingSandbox`) and ``judge`` (a `JudgeEndpoint`).
+        needs: any of ``sandbox`` (a `Sandbox`) and ``judge`` (a `JudgeEndpoint`).
         needs_accepted: whether an item must have an accepted answer.
         marked: whether a mark in the output shows its answer; left out, whether `read_answer` finds one. An
             unmarked answer does not count in an output that was cut, so kinds that look at the whole output
@@ -162,3 +170,82 @@ def _validated(settings: Any) -> GraderSettings:
 Grader: TypeAlias = Annotated[SerializeAsAny[GraderSettings], PlainValidator(_validated)]
 """The settings of a grader of any kind. The kinds are imported at the first validation, so that code which
 only holds settings does not load the graders."""
+
+
+FinishReason = Literal["stop", "length", "failed"]
+ReasoningState = Literal["none", "closed", "unclosed"]
+"""Whether an output holds reasoning, and whether that came to its end."""
+
+Span = tuple[int, int]
+"""A part of a text: its first character, and the one behind its last."""
+
+
+class ReasoningMarks(Grown):
+    """The marks that open and close reasoning: a pair by ``name``, or a caller's own ``start`` and ``end``.
+
+    ``opened`` says that the prompt opens reasoning already, so that outputs begin within it; None leaves that
+    to the chat template. ``revision`` is that of the rule by which outputs were split, 0 before they are.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    added = frozenset({"start", "end", "opened", "revision"})
+
+    name: str = ""
+    start: str = ""
+    end: str = ""
+    opened: bool | None = None
+    revision: int = 0
+
+
+class Split(BaseModel):
+    """Where the reasoning (in one or two parts) and the answer stand in an output.
+
+    Reasoning that is not ``closed`` has no answer behind it. ``tokens`` counts everything but the answer; it
+    is None if that could not be counted.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    reasoning: tuple[Span, ...]
+    answer: Span
+    closed: bool = True
+    tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Reasoning and answer as texts; ``tokens`` as in a `Split`, 0 without reasoning."""
+
+    reasoning: str
+    answer: str
+    state: ReasoningState
+    tokens: int | None
+
+
+class Answer(Grown, Value):
+    """One text that a model wrote; ``log_probabilities`` of its tokens only if they were asked for.
+
+    ``reasoning`` and ``reasoning_tokens`` are what an endpoint returned apart from the text.
+    """
+
+    added = frozenset({"log_probabilities", "reasoning", "reasoning_tokens"})
+
+    output: str
+    output_tokens: int
+    finish_reason: FinishReason
+    log_probabilities: tuple[float, ...] = ()
+    reasoning: str = ""
+    reasoning_tokens: int | None = None
+
+    def parts(self, found: Split | None) -> Parts:
+        """Its reasoning and its answer as texts; ``found`` is how it was split."""
+        if found is None:
+            return Parts("", self.output, "none", 0)
+        own = [self.output[begin:end] for begin, end in found.reasoning]
+        return Parts(
+            "\n\n".join(filter(None, [self.reasoning, *own])),
+            self.output[found.answer[0] : found.answer[1]],
+            "closed" if found.closed else "unclosed",
+            found.tokens,
+        )

@@ -1,4 +1,4 @@
-"""The child process of ``tunix_rt_evaluator.grading.sandbox``, its only caller.
+"""The child process of ``grading.service.GradingSandbox``, its only caller.
 
 Run as a file. It reads one JSON request a line from standard input and answers with one JSON line.
 """
@@ -22,9 +22,9 @@ from referencing.exceptions import Unresolvable
 
 from tunix_rt_evaluator.grading.formulas.computing import TooLarge, Undefined
 from tunix_rt_evaluator.grading.formulas.equality import equal
-from tunix_rt_evaluator.grading.formulas.scalars import Unproven
 from tunix_rt_evaluator.grading.formulas.statements import read, same_spelling
 from tunix_rt_evaluator.grading.formulas.tree import Call, Mixed, Node, Unreadable
+from tunix_rt_evaluator.grading.formulas.values import Unproven
 
 MEMORY_LIMIT_BYTES = 2 << 30
 SHOWN = 200

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, Protocol
+from pathlib import Path
+from typing import Any, Final, Protocol
 
 from tunix_rt_evaluator.grading.graders.judge import JudgeEndpoint
 from tunix_rt_evaluator.grading.model import (
@@ -15,9 +17,11 @@ from tunix_rt_evaluator.grading.model import (
     Verdict,
     kinds,
 )
-from tunix_rt_evaluator.grading.sandbox import GradingSandbox
+from tunix_rt_kit.jobs.line_child import ChildGone, ChildNotStarted, ChildTooSlow, LineChild
 
 MAX_EXPLANATION: Final = 2_000
+SANDBOX_S: Final = 10.0
+"""Wall time of one task in the sandbox."""
 _CUT: Final = "the output was cut before a mark showed an answer"
 
 
@@ -125,3 +129,33 @@ class Grading:
     def close(self) -> None:
         """End the child process of the sandbox."""
         self._sandbox.close()
+
+
+class GradingSandbox:
+    """Runs symbolic mathematics and foreign schemas, which may never end, in a child with limits.
+
+    The child serves all tasks; it starts at the first, and again after it was killed. Thread-safe.
+    """
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self._seconds = SANDBOX_S if seconds is None else seconds
+        self._child = LineChild(Path(__file__).with_name("sandbox_worker.py"))
+
+    def run(self, task: str, **values: Any) -> Mapping[str, Any]:
+        """The answer of ``sandbox_worker`` to a task; raises CannotGrade if it takes too long or fails."""
+        request = json.dumps({"task": task, **values}).encode()
+        try:
+            reply: Mapping[str, Any] = json.loads(self._child.exchange(request, self._seconds))
+        except ChildTooSlow:
+            raise CannotGrade(f"it is not done after {self._seconds:g} s") from None
+        except ChildGone:
+            raise CannotGrade("the process that does it ended, most likely for want of memory") from None
+        except ChildNotStarted:
+            raise CannotGrade("the process that does it did not start; the server's log says why") from None
+        if "error" in reply:
+            raise CannotGrade(str(reply["error"]))
+        return reply
+
+    def close(self) -> None:
+        """End the child, if there is one."""
+        self._child.close()

@@ -1,38 +1,221 @@
-"""A report as one HTML file, with its style, charts and script in it."""
+"""A report as one HTML file, with its style, charts and script in it.
+
+Charts are SVG that takes colours and font from the page. The same content makes the same bytes: no dates, no
+random ids.
+"""
 
 from __future__ import annotations
 
+import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import cache
 from itertools import zip_longest
-from typing import Final
+from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from tunix_rt_evaluator.comparisons.model import ComparisonContent, Flip
+from tunix_rt_evaluator.comparisons.model import CategoryDifference, ComparisonContent, Flip, TrainingStep
 from tunix_rt_evaluator.comparisons.policy import POLICY
-from tunix_rt_evaluator.evaluations.results import ItemResult
-from tunix_rt_evaluator.grading.reasoning.model import Parts
-from tunix_rt_evaluator.report import charts, words
+from tunix_rt_evaluator.evaluations.model import Accuracy, ItemResult
+from tunix_rt_evaluator.grading.model import Parts
+from tunix_rt_evaluator.report import words
 from tunix_rt_kit.callers import check
 from tunix_rt_kit.text import visible
+
+# Colours that stand for a variable of the page's style sheet, since matplotlib knows none.
+_COLOURS: Final = {
+    "#010203": "var(--ink)",
+    "#010204": "var(--muted)",
+    "#010205": "var(--line)",
+    "#010206": "var(--base)",
+    "#010207": "var(--candidate)",
+}
+_INK, _MUTED, _LINE, _BASE, _CANDIDATE = _COLOURS
+_MARKERS: Final = {_BASE: "o", _CANDIDATE: "D"}
+_WIDTH: Final = 7.2
+_MOST_BINS: Final = 40
+
+
+def accuracy_chart(content: ComparisonContent) -> str:
+    """Accuracy before and after, with Wilson's intervals."""
+    overall = content.overall
+
+    def draw(axes: Any) -> None:
+        for row, (accuracy, colour) in enumerate(((overall.candidate, _CANDIDATE), (overall.base, _BASE))):
+            axes.barh(row, 100 * accuracy.accuracy, height=0.52, color=colour, alpha=0.9, zorder=2)
+            _whisker(axes, accuracy, row, _INK)
+            right = 100 * max(accuracy.interval.upper, accuracy.accuracy)
+            axes.text(
+                right + 1.5, row, words.percent(accuracy.accuracy), va="center", color=_INK, fontsize=11,
+                fontweight="bold",
+            )  # fmt: skip
+        axes.set_yticks([0, 1], ["Candidate", "Base"])
+        _percent_axis(axes, _top([overall.base, overall.candidate], 14.0))
+        axes.set_ylim(-0.5, 1.5)
+
+    return _svg("accuracy", 1.55, draw, "Accuracy of base and candidate with 95% intervals")
+
+
+def category_chart(categories: Sequence[CategoryDifference]) -> str:
+    """Accuracy before and after by category, with Wilson's intervals."""
+
+    def draw(axes: Any) -> None:
+        for row, entry in enumerate(reversed(categories)):
+            difference = entry.difference
+            for accuracy, colour, shift in (
+                (difference.base, _BASE, 0.16),
+                (difference.candidate, _CANDIDATE, -0.16),
+            ):
+                _whisker(axes, accuracy, row + shift, colour)
+                axes.plot(
+                    100 * accuracy.accuracy,
+                    row + shift,
+                    _MARKERS[colour],
+                    color=colour,
+                    markersize=7,
+                    zorder=4,
+                    # A marker at 0% or 100% would be cut in half by the edge.
+                    clip_on=False,
+                )
+        labels = [
+            f"{visible(words.category_name(entry.category))} ({entry.difference.base.item_count})"
+            for entry in reversed(categories)
+        ]
+        axes.set_yticks(range(len(categories)), labels)
+        _percent_axis(axes, 100.0)
+        axes.set_ylim(-0.6, len(categories) - 0.4)
+
+    height = 0.75 + 0.42 * len(categories)
+    return _svg("categories", height, draw, "Accuracy of base and candidate by category with 95% intervals")
+
+
+def loss_chart(steps: Sequence[TrainingStep]) -> str:
+    """Training loss by step, and validation loss where it was measured."""
+    validated = [(step.step, step.validation_loss) for step in steps if step.validation_loss is not None]
+
+    def draw(axes: Any) -> None:
+        axes.plot(
+            [step.step for step in steps], [step.loss for step in steps], color=_CANDIDATE, linewidth=1.8,
+            label="training", zorder=3,
+        )  # fmt: skip
+        if validated:
+            at, losses = zip(*validated, strict=True)
+            axes.plot(at, losses, "o", color=_BASE, markersize=7, label="validation", zorder=4)
+            legend = axes.legend(frameon=False, fontsize=10, labelcolor=_INK)
+            legend.set_zorder(5)
+        axes.set_xlabel("step", color=_MUTED)
+        axes.set_ylabel("loss, nats a token", color=_MUTED)
+        axes.set_ylim(bottom=0)
+        axes.margins(x=0.02)
+        axes.grid(axis="y", color=_LINE, linewidth=0.8, zorder=0)
+
+    return _svg("loss", 2.5, draw, "Loss by training step")
+
+
+def length_chart(base: Sequence[int], candidate: Sequence[int]) -> str:
+    """How many answers have how many tokens."""
+    import numpy as np
+    from matplotlib.ticker import MaxNLocator
+
+    edges = np.histogram_bin_edges([*base, *candidate], bins="auto")
+    if len(edges) > _MOST_BINS:
+        edges = np.histogram_bin_edges([*base, *candidate], bins=_MOST_BINS)
+
+    def draw(axes: Any) -> None:
+        for lengths, colour, label in ((base, _BASE, "base"), (candidate, _CANDIDATE, "candidate")):
+            axes.hist(lengths, edges, histtype="stepfilled", color=colour, alpha=0.25, zorder=2)
+            axes.hist(lengths, edges, histtype="step", color=colour, linewidth=1.8, label=label, zorder=3)
+        axes.legend(frameon=False, fontsize=10, labelcolor=_INK)
+        axes.set_xlabel("tokens", color=_MUTED)
+        axes.set_ylabel("answers", color=_MUTED)
+        axes.set_xlim(left=min(0.0, float(edges[0])))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(nbins=7, integer=True))
+        axes.grid(axis="y", color=_LINE, linewidth=0.8, zorder=0)
+
+    return _svg("lengths", 2.3, draw, "Number of answers by their length in tokens")
+
+
+def _whisker(axes: Any, accuracy: Accuracy, row: float, colour: str) -> None:
+    interval = accuracy.interval
+    axes.plot(
+        [100 * interval.lower, 100 * interval.upper], [row, row], color=colour, linewidth=1.6, zorder=3,
+        solid_capstyle="round",
+    )  # fmt: skip
+
+
+def _top(accuracies: Sequence[Accuracy], room: float) -> float:
+    """Right end of a percent axis: the least multiple of 20 that holds the intervals and ``room`` for a
+    label."""
+    widest = max(100 * accuracy.interval.upper for accuracy in accuracies) + room
+    return min(100.0 + room, max(20.0, -(-widest // 20) * 20))
+
+
+def _percent_axis(axes: Any, top: float) -> None:
+    from matplotlib.ticker import FuncFormatter
+
+    step = 20 if top > 40 else 10
+    axes.set_xlim(0, top)
+    axes.set_xticks([tick for tick in range(0, 101, step) if tick <= top])
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}%"))
+    axes.grid(axis="x", color=_LINE, linewidth=0.8, zorder=0)
+
+
+def _svg(name: str, height: float, draw: Callable[[Any], None], label: str) -> str:
+    """The SVG element of what ``draw`` draws on axes ``height`` inches high. ``label`` is its text for screen
+    readers."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    # Text stays text, in the page's font; ids are hashes of the content and this salt.
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": f"tunix-rt {name}", "font.size": 10.5}):
+        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+        FigureCanvasSVG(figure)
+        figure.patch.set_alpha(0)
+        axes = figure.add_subplot()
+        axes.patch.set_alpha(0)
+        axes.set_axisbelow(True)
+        draw(axes)
+        axes.tick_params(colors=_MUTED, labelcolor=_INK, length=0)
+        for side, spine in axes.spines.items():
+            spine.set_visible(side == "bottom")
+            spine.set_color(_LINE)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    return _inlined(buffer.getvalue(), label)
+
+
+def _inlined(document: str, label: str) -> str:
+    """The SVG element of a document, fit for a page: colours are variables, unused ids and the size go."""
+    svg = document[document.index("<svg") :].rstrip()
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+    used = set(re.findall(r"(?:url\(#|href=\"#)([^\")]+)", svg))
+    svg = re.sub(r' id="([^"]+)"', lambda match: match.group() if match[1] in used else "", svg)
+    for colour, variable in _COLOURS.items():
+        svg = svg.replace(colour, variable)
+    svg = re.sub(r"font: ((?:\d+ )?[\d.]+px) [^;\"]*", r"font: \1 var(--font)", svg)
+    head, rest = svg.split(">", 1)
+    head = re.sub(r' (?:width|height)="[^"]*"', "", head)
+    return f'{head} role="img" aria-label="{label}">{rest}'
+
 
 _NOTHING: Final = Parts("", "", "none", 0)
 
 
 def render_html(name: str, digest: str, content: ComparisonContent) -> str:
     """The report as one HTML document."""
-    drawn = {"accuracy": charts.accuracy_chart(content)}
+    drawn = {"accuracy": accuracy_chart(content)}
     if len(content.categories) > 1:
-        drawn["categories"] = charts.category_chart(content.categories)
+        drawn["categories"] = category_chart(content.categories)
     if content.base_output_tokens and content.candidate_output_tokens:
-        drawn["lengths"] = charts.length_chart(content.base_output_tokens, content.candidate_output_tokens)
+        drawn["lengths"] = length_chart(content.base_output_tokens, content.candidate_output_tokens)
     if content.training:
-        drawn["loss"] = charts.loss_chart(content.training)
+        drawn["loss"] = loss_chart(content.training)
     return _template().render(
         name=name,
         digest=digest,

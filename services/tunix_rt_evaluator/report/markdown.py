@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from tunix_rt_evaluator.comparisons.model import ComparisonContent, Contamination, Flip
 from tunix_rt_evaluator.comparisons.policy import POLICY
-from tunix_rt_evaluator.evaluations.results import ItemResult
-from tunix_rt_evaluator.grading.reasoning.model import Parts
+from tunix_rt_evaluator.evaluations.model import ItemResult
+from tunix_rt_evaluator.grading.model import Parts
 from tunix_rt_evaluator.report import words
 from tunix_rt_kit.text import visible
 

@@ -17,10 +17,16 @@ from tunix_rt_evaluator.comparisons.model import (
     VerdictName,
 )
 from tunix_rt_evaluator.eval_sets.model import eval_set_name
-from tunix_rt_evaluator.evaluations.model import Accuracy, Decoding, Evaluation, Interval, evaluation_name
-from tunix_rt_evaluator.evaluations.results import ItemResult
-from tunix_rt_evaluator.grading.reasoning.marks import described
-from tunix_rt_evaluator.grading.reasoning.model import Answer, Parts
+from tunix_rt_evaluator.evaluations.model import (
+    Accuracy,
+    Decoding,
+    Evaluation,
+    Interval,
+    ItemResult,
+    evaluation_name,
+)
+from tunix_rt_evaluator.grading.model import Answer, Parts
+from tunix_rt_evaluator.grading.reasoning import described
 
 VERDICTS: Final[dict[VerdictName, str]] = {
     "IMPROVED": "Improved",

@@ -1,4 +1,4 @@
-"""What is compiled: rows are given a prompt, and all rows go on by some tokens.
+"""The compiled functions of generation: rows are given a prompt, and all rows go on by some tokens.
 
 Column ``c`` of a row's key/value cache holds position ``c`` of its sequence, whatever other rows hold, so
 that a row computes the same wherever and beside whomever it stands.
@@ -6,15 +6,25 @@ that a row computes the same wherever and beside whomever it stands.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+from flax import nnx
 
+from tunix_rt_evaluator.evaluations.model import Decoding
+from tunix_rt_evaluator.worker.engine import Request
+from tunix_rt_kit.artifacts import canonical_json
 from tunix_rt_kit.models.decoder import Caches, Decoder
+from tunix_rt_kit.models.hf_folder import MOST_STOPS
 
+_STOPS: Final = MOST_STOPS + 2
 _BLOCK = 128
 _ONE_AND_MORE = 0x3F800001
 """Bits of the float32 after 1: above every probability."""
@@ -301,3 +311,78 @@ def _dtype(model: Decoder) -> Any:
 def _cache_dtype(model: Decoder) -> Any:
     """XLA converts all of a bfloat16 cache to float32 and back, on a CPU, to write one column of it."""
     return jnp.float32 if jax.default_backend() == "cpu" else _dtype(model)
+
+
+@dataclass(slots=True)
+class CompiledFunctions:
+    """Compiled functions by the shape that they are for, kept while models change: weights are arguments.
+
+    Args:
+        graph: the structure that the models share.
+        dtype: the type of their weights.
+        mesh: see ``tunix_rt_kit.models.pretrained.make_mesh``.
+    """
+
+    graph: Any
+    dtype: str
+    mesh: jax.sharding.Mesh
+    _made: dict[Shape, tuple[Any, Any, Any]] = field(default_factory=dict)
+
+    def get(self, shape: Shape, state: Any) -> tuple[Any, Any, Any]:
+        """The functions ``idle()``, ``admit(state, settings, rows, admission)`` and ``go_on(state, settings,
+        rows, steps, enough)``, compiled if they are not yet."""
+        if shape not in self._made:
+            self._made[shape] = self._compiled(shape, state)
+        return self._made[shape]
+
+    def _compiled(self, shape: Shape, state: Any) -> tuple[Any, Any, Any]:
+        with self.mesh:
+            empty = jax.jit(partial(self._call, idle, shape)).lower(state).compile()
+            rows = jax.eval_shape(partial(self._call, idle, shape), state)
+            settings = jax.eval_shape(lambda: settings_of((), Decoding()))
+            admission = jax.eval_shape(lambda: admission_of([], shape, 0, [], [], 1))
+            number = jax.eval_shape(lambda: jnp.int32(0))
+            read = jax.jit(partial(self._call, admit, shape), donate_argnums=2)
+            run = jax.jit(partial(self._call, go_on, shape), donate_argnums=2)
+            return (
+                empty,
+                read.lower(state, settings, rows, admission).compile(),
+                run.lower(state, settings, rows, number, number).compile(),
+            )
+
+    def _call(self, function: Callable[..., Any], shape: Shape, state: Any, *arguments: Any) -> Any:
+        return function(nnx.merge(self.graph, state), shape, *arguments)
+
+
+def settings_of(stop_ids: Sequence[int], decoding: Decoding) -> Settings:
+    """The settings of a decoding, whose answers end with one of ``stop_ids``."""
+    stops = np.full(_STOPS, -1, np.int32)
+    stops[: len(stop_ids)] = stop_ids
+    return Settings(jnp.asarray(stops), jnp.float32(decoding.temperature or 1.0), jnp.float32(decoding.top_p))
+
+
+def admission_of(
+    requests: Sequence[Request],
+    shape: Shape,
+    pad_id: int,
+    rows: Sequence[int],
+    limits: Sequence[int],
+    seed: int,
+) -> Admission:
+    """Prompts of requests, for ``rows``; unused places hold one of a token, for a row that there is not."""
+    size = shape.admitted
+    tokens = np.full((size, shape.prompt_length), pad_id, np.int32)
+    lengths, most = np.ones(size, np.int32), np.ones(size, np.int32)
+    keys, places = np.zeros((size, 2), np.uint32), np.full(size, shape.rows, np.int32)
+    for at, request in enumerate(requests):
+        ids = request.prompt.ids
+        tokens[at, : len(ids)] = ids
+        lengths[at], most[at], places[at] = len(ids), limits[at], rows[at]
+        keys[at] = _key(seed, request)
+    return Admission(*(jnp.asarray(value) for value in (tokens, lengths, most, keys, places)))
+
+
+def _key(seed: int, request: Request) -> npt.NDArray[np.uint32]:
+    """The key of an answer: of the seed, the prompt's tokens and the sample's number, and nothing else."""
+    named = canonical_json({"seed": seed, "prompt": request.prompt.digest, "sample": request.sample})
+    return np.frombuffer(hashlib.sha256(named).digest()[:8], ">u4").astype(np.uint32)

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tunix_rt_evaluator.evaluations.model import ModelFacts, WorkerItem
-from tunix_rt_evaluator.evaluations.results import Generation
-from tunix_rt_evaluator.grading.reasoning.model import Answer
+from tunix_rt_evaluator.evaluations.model import Generation, ModelFacts, WorkerItem
+from tunix_rt_evaluator.grading.model import Answer
 from tunix_rt_kit.artifacts import digest_json
 from tunix_rt_kit.chat import ChatTemplate, Message
 from tunix_rt_kit.errors import InvalidArgument

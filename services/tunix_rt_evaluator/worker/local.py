@@ -1,27 +1,34 @@
-"""The engine that runs a model in this process, through Tunix."""
+"""The engine that runs a model in this process: generation in slots over Tunix's layers.
+
+Whichever row has ended its answer is given the next prompt. Tunix's own Sampler is not used: it computes
+logits at every position of the prompt, rounds them to the model's type, cannot be stopped inside a batch, and
+lets every row wait for the longest answer.
+"""
 
 from __future__ import annotations
 
 import math
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import jax
+import numpy as np
 from flax import nnx
 
-from tunix_rt_evaluator.evaluations.base_models import stop_ids
-from tunix_rt_evaluator.evaluations.model import ModelFacts, WorkerItem, WorkerSpec
-from tunix_rt_evaluator.evaluations.results import Generation
-from tunix_rt_evaluator.grading.reasoning.model import Answer
+from tunix_rt_evaluator.evaluations.model import Decoding, Generation, ModelFacts, WorkerItem, WorkerSpec
+from tunix_rt_evaluator.grading.model import Answer
+from tunix_rt_evaluator.worker.compiled import CompiledFunctions, Rows, Shape, admission_of, settings_of
 from tunix_rt_evaluator.worker.engine import Completion, Prompt, Report, Request, read_prompts
-from tunix_rt_evaluator.worker.slots import REVISION, CompiledFunctions, Generator, Output, bucket
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.models.decoder import Decoder
-from tunix_rt_kit.models.hf_folder import ADAPTER_CONFIG_FILE, read_stop_ids, stored_dtype
-from tunix_rt_kit.models.lora import merge_lora
+from tunix_rt_kit.models.hf_folder import read_stop_ids, stored_dtype
+from tunix_rt_kit.models.lora import CONFIG_FILE, merge_lora
 from tunix_rt_kit.models.pretrained import load_model, make_mesh, rebuilt
 from tunix_rt_kit.models.runtime import (
     advising,
@@ -32,7 +39,163 @@ from tunix_rt_kit.models.runtime import (
     runtime_settings,
 )
 from tunix_rt_kit.models.store import BaseModelInfo, ModelStore
-from tunix_rt_kit.models.tokenizer import load_tokenizer
+from tunix_rt_kit.models.tokenizer import load_tokenizer, stop_ids
+
+REVISION: Final = 5
+"""Raised whenever other tokens could be written than before."""
+
+_STEPS_BETWEEN_CHECKS: Final = 16
+_ADMITTED_SHARE: Final = 8
+_SHORTEST: Final = 32
+# With fewer rows XLA sums in another order on a CPU, and one rounded bit makes another answer.
+_FEWEST_ROWS_ON_CPU: Final = 16
+# Two chunks of 48 are 96 rows. A CPU computes a fifth more of them a second than of 64, as many as of 128.
+_CHUNK_IN_FLOAT32_ON_CPU: Final = 48
+_CHUNKS: Final = (64, 48, 32)
+# Two prompts fill a CPU's products as well as more do, and more would wait for each other.
+_ADMITTED_ON_CPU: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """New tokens of one answer, the one that stopped it included, and their log-probabilities if they were
+    asked for; ``seconds`` is the share that the answer had of the time of all rows."""
+
+    request: Request
+    ids: tuple[int, ...]
+    log_probabilities: tuple[float, ...]
+    stopped: bool
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Place:
+    """A request that a row works at."""
+
+    request: Request
+    seconds: float = 0.0
+
+
+class Generator:
+    """Completes requests with one model.
+
+    Args:
+        state: the model's weights, without LoRA.
+        compiled: of its structure.
+        decoding: how.
+        stop_ids: at most 10 tokens, each of which ends an answer.
+        pad_id: fills prompts; nothing attends to it.
+        context_length: most tokens of a sequence, prompt included.
+        longest: tokens of the longest prompt.
+    """
+
+    def __init__(
+        self,
+        state: Any,
+        compiled: CompiledFunctions,
+        decoding: Decoding,
+        *,
+        stop_ids: Sequence[int],
+        pad_id: int,
+        context_length: int,
+        longest: int,
+    ) -> None:
+        self._state = state
+        self._decoding = decoding
+        self._stops = tuple(stop_ids)
+        self._pad_id = pad_id
+        self._context_length = context_length
+        self._settings = settings_of(stop_ids, decoding)
+        rows, admitted = _sizes(decoding.batch_size)
+        chunk = _chunk(compiled.dtype, longest)
+        prompt_length = -(-bucket(longest) // chunk) * chunk
+        self._shape = Shape(
+            rows=rows,
+            admitted=admitted,
+            chunk=chunk,
+            prompt_length=prompt_length,
+            max_new_tokens=min(decoding.max_new_tokens, context_length),
+            columns=max(prompt_length, min(bucket(longest) + decoding.max_new_tokens, context_length)),
+            sampling=decoding.temperature > 0,
+            log_probabilities=decoding.log_probabilities,
+        )
+        self._idle, self._admit, self._go_on = compiled.get(self._shape, state)
+
+    def run(self, requests: Sequence[Request], check: Callable[[], None]) -> Iterator[Output]:
+        """Complete the requests, each as soon as it is done.
+
+        Args:
+            requests: with prompts of at most ``longest`` tokens.
+            check: called every few steps; what it raises ends the run.
+        """
+        # Long prompts first: what is admitted together is of like length, and the last to end are short.
+        queue = deque(sorted(requests, key=lambda request: -len(request.prompt.ids)))
+        places: dict[int, _Place] = {}
+        rows: Rows = self._idle(self._state)
+        while queue or places:
+            check()
+            started = time.perf_counter()
+            rows = self._fill(rows, queue, places)
+            # Reading prompts one by one costs more than a few idle rows do.
+            enough = min(self._shape.admitted, len(queue)) or self._shape.rows
+            rows = self._go_on(
+                self._state, self._settings, rows, np.int32(_STEPS_BETWEEN_CHECKS), np.int32(enough)
+            )
+            done = np.asarray(rows.done)
+            share = (time.perf_counter() - started) / len(places)
+            for place in places.values():
+                place.seconds += share
+            ended = [row for row in places if done[row]]
+            if ended:
+                yield from self._outputs(rows, {row: places.pop(row) for row in ended})
+
+    def _fill(self, rows: Rows, queue: deque[Request], places: dict[int, _Place]) -> Rows:
+        free = [row for row in range(self._shape.rows) if row not in places]
+        while queue and len(free) >= min(self._shape.admitted, len(queue)):
+            taken = [queue.popleft() for _ in range(min(self._shape.admitted, len(queue)))]
+            given, free = free[: len(taken)], free[len(taken) :]
+            places.update(zip(given, map(_Place, taken), strict=True))
+            limits = [self._limit(request) for request in taken]
+            admission = admission_of(taken, self._shape, self._pad_id, given, limits, self._decoding.seed)
+            rows = self._admit(self._state, self._settings, rows, admission)
+        return rows
+
+    def _limit(self, request: Request) -> int:
+        return min(self._shape.max_new_tokens, self._context_length - len(request.prompt.ids))
+
+    def _outputs(self, rows: Rows, places: Mapping[int, _Place]) -> Iterator[Output]:
+        tokens, counts, logs = (np.asarray(value) for value in (rows.tokens, rows.counts, rows.logs))
+        for row, place in places.items():
+            count = int(counts[row])
+            ids = tuple(int(token) for token in tokens[row, :count])
+            kept = tuple(float(log) for log in logs[row, :count])
+            yield Output(place.request, ids, kept, ids[-1] in self._stops, place.seconds)
+
+
+def bucket(length: int) -> int:
+    """The least of 32, 64, 96, 128, 192, 256, 384, ... that is not below ``length``.
+
+    Few shapes mean few compilations, and steps of at most a half mean that little of the cache is padding.
+    """
+    found = _SHORTEST
+    while found < length:
+        grown = found * 3 // 2 if found & (found - 1) == 0 else found * 4 // 3
+        found = -(-grown // _SHORTEST) * _SHORTEST
+    return found
+
+
+def _sizes(batch_size: int) -> tuple[int, int]:
+    """How many rows there are, and how many of them are given a prompt at once."""
+    if jax.default_backend() == "cpu":
+        return max(batch_size, _FEWEST_ROWS_ON_CPU), _ADMITTED_ON_CPU
+    return batch_size, max(1, batch_size // _ADMITTED_SHARE)
+
+
+def _chunk(dtype: str, longest: int) -> int:
+    """How many tokens of a prompt are read at a time: padding is read as well, up to the next chunk."""
+    if jax.default_backend() == "cpu" and dtype == "float32":
+        return _CHUNK_IN_FLOAT32_ON_CPU
+    return next(chunk for chunk in _CHUNKS if bucket(longest) % chunk == 0)
 
 
 def engine_name() -> str:
@@ -272,4 +435,4 @@ class BaseWeights:
 
 def is_adapter(checkpoint: Path) -> bool:
     """Whether the folder of a checkpoint has an adapter in it, and no whole model."""
-    return (checkpoint / ADAPTER_CONFIG_FILE).is_file()
+    return (checkpoint / CONFIG_FILE).is_file()

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from tokenizers import Tokenizer
 
+from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import FailedPrecondition, InvalidArgument
 from tunix_rt_kit.models.config import unfit, unsupported
 from tunix_rt_kit.models.hf_folder import (
@@ -206,3 +207,31 @@ def _failures(problem: str) -> Iterator[None]:
             raise
         # The library raises nothing narrower.
         raise InvalidArgument(f"{problem}: {str(error)[:200]}", reason="TOKENIZER_INVALID") from error
+
+
+def stop_ids(
+    template: ChatTemplate, tokenizer: ModelTokenizer, of_model: Sequence[int] = ()
+) -> tuple[int, ...]:
+    """The tokens at which generation stops: the template's end of turn, the tokenizer's end token and those
+    ``of_model``, see ``hf_folder.read_stop_ids``.
+
+    Raises:
+        FailedPrecondition: CHAT_TEMPLATE_MISMATCH, a control text of the template is no single token here.
+    """
+    for marker in template.markers:
+        if tokenizer.token_id(marker) is None or tokenizer.encode(marker) != [tokenizer.token_id(marker)]:
+            raise FailedPrecondition(
+                f"chat template: {marker!r} is not a single token of the model's tokenizer; use a template "
+                "of this model",
+                reason="CHAT_TEMPLATE_MISMATCH",
+                metadata={"marker": marker},
+            )
+    ids = tokenizer.encode(template.end_of_turn)
+    if len(ids) != 1:
+        raise FailedPrecondition(
+            f"chat template: the end of turn {template.end_of_turn!r} is {len(ids)} tokens of the model's "
+            "tokenizer; it must be one",
+            reason="CHAT_TEMPLATE_MISMATCH",
+            metadata={"marker": template.end_of_turn},
+        )
+    return tuple(sorted({ids[0], tokenizer.eos_id(), *of_model}))

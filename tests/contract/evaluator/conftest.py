@@ -13,8 +13,7 @@ from support.checkpoints import FakeTrainer, training
 from support.evaluating import running
 from support.tiny_model import make_tiny_model
 from tunix_rt_evaluator.evaluations import job_folders
-from tunix_rt_evaluator.settings import EvaluatorSettings
-from tunix_rt_evaluator.wiring import migrate
+from tunix_rt_evaluator.wiring import EvaluatorSettings, migrate
 from tunix_rt_kit.models.store import ModelStore
 
 TESTS = Path(__file__).parents[2]

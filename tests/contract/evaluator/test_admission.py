@@ -15,7 +15,7 @@ from support.malformed_models import malformed
 from support.serving import fields, refused
 from support.tiny_model import make_tiny_model
 from tunix_rt import v1
-from tunix_rt_evaluator.settings import EvaluatorSettings
+from tunix_rt_evaluator.wiring import EvaluatorSettings
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.models.store import ModelStore
 

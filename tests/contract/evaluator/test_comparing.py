@@ -12,7 +12,7 @@ from support import scripted_evaluator as script
 from support.evaluating import FOUR, create, document, ended, eval_set, item, run, until
 from support.serving import fields, refused
 from tunix_rt import v1
-from tunix_rt_evaluator.settings import EvaluatorSettings
+from tunix_rt_evaluator.wiring import EvaluatorSettings
 from tunix_rt_kit.artifacts import ArtifactStore
 
 

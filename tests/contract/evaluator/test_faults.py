@@ -37,11 +37,11 @@ from support.threaded import free_address
 from support.timing import eventually
 from tunix_rt import v1
 from tunix_rt.wire import open_aio_channel
-from tunix_rt_evaluator.evaluations import generating
-from tunix_rt_evaluator.evaluations.generating import Evaluations
+from tunix_rt_evaluator.evaluations import jobs
+from tunix_rt_evaluator.evaluations.jobs import Evaluations
 from tunix_rt_evaluator.evaluations.repository import SqlEvaluationRepository
 from tunix_rt_evaluator.grading.service import Grading
-from tunix_rt_evaluator.settings import EvaluatorSettings
+from tunix_rt_evaluator.wiring import EvaluatorSettings
 from tunix_rt_kit.database import Database
 from tunix_rt_kit.errors import ResourceExhausted
 from tunix_rt_kit.values import JobState
@@ -63,7 +63,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return real(grading, answers)
 
     monkeypatch.setattr(Grading, "grade_all", grade_all)
-    monkeypatch.setattr(generating, "_CANCELLED_S", SLOW_S / 2)
+    monkeypatch.setattr(jobs, "_CANCELLED_S", SLOW_S / 2)
     return graded
 
 

@@ -11,8 +11,8 @@ from support import scripted_evaluator as script
 from support.evaluating import create, document, ended, eval_set, item, items_of, run, running, until
 from support.serving import fields, refused
 from tunix_rt import v1
-from tunix_rt_evaluator.settings import EvaluatorSettings
 from tunix_rt_evaluator.tables import evaluations, results
+from tunix_rt_evaluator.wiring import EvaluatorSettings
 from tunix_rt_kit.database import Database
 
 pytestmark = pytest.mark.one_database

@@ -10,7 +10,7 @@ import pytest
 from support.evaluating import FOUR, create, ended, eval_set, item, items_of, run, until
 from support.serving import fields, refused
 from tunix_rt import v1
-from tunix_rt_evaluator.settings import EvaluatorSettings
+from tunix_rt_evaluator.wiring import EvaluatorSettings
 from tunix_rt_kit.artifacts import ArtifactStore
 
 State = v1.Evaluation

@@ -31,12 +31,12 @@ from support.evaluating import (
 )
 from support.tiny_model import make_tiny_model
 from tunix_rt import v1
-from tunix_rt_evaluator.evaluations.grade import Splitters
 from tunix_rt_evaluator.evaluations.model import EvaluationUpdate, WorkerSpec
 from tunix_rt_evaluator.evaluations.repository import SqlEvaluationRepository
-from tunix_rt_evaluator.grading.reasoning.split import Splitter
+from tunix_rt_evaluator.evaluations.results import Splitters
+from tunix_rt_evaluator.grading.reasoning import Splitter
 from tunix_rt_evaluator.grading.service import Grading
-from tunix_rt_evaluator.settings import EvaluatorSettings
+from tunix_rt_evaluator.wiring import EvaluatorSettings
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.database import Database
 from tunix_rt_kit.errors import ResourceExhausted, Unavailable
@@ -401,7 +401,7 @@ async def test_many_answers_that_come_at_once_are_graded_a_few_at_a_time(
     evaluator: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that progress is seen, and a wish to stop: the worker is done long before they are graded."""
-    monkeypatch.setattr("tunix_rt_evaluator.evaluations.generating._GRADING_S", 0.1)
+    monkeypatch.setattr("tunix_rt_evaluator.evaluations.jobs._GRADING_S", 0.1)
     grade_all = Grading.grade_all
 
     def slow(grading: Grading, answers: Any) -> Any:

@@ -13,9 +13,9 @@ from flax import nnx
 
 from support.tiny_model import ONE_LAYER, make_tiny_model
 from tunix_rt_evaluator.evaluations.model import Decoding
+from tunix_rt_evaluator.worker.compiled import CompiledFunctions
 from tunix_rt_evaluator.worker.engine import Prompt, Request, token_digest
-from tunix_rt_evaluator.worker.local import BaseWeights
-from tunix_rt_evaluator.worker.slots import CompiledFunctions, Generator, Output, bucket
+from tunix_rt_evaluator.worker.local import BaseWeights, Generator, Output, bucket
 from tunix_rt_kit.jobs import JobCancelled
 from tunix_rt_kit.models.decoder import Decoder
 from tunix_rt_kit.models.families import FAMILIES

@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tunix_rt_evaluator.evaluations.generating import EvaluationFacts
-from tunix_rt_evaluator.evaluations.model import Decoding, WorkerItem, WorkerSpec
-from tunix_rt_evaluator.evaluations.results import Generation
+from tunix_rt_evaluator.evaluations.jobs import EvaluationFacts
+from tunix_rt_evaluator.evaluations.model import Decoding, Generation, WorkerItem, WorkerSpec
 from tunix_rt_evaluator.worker import local
 from tunix_rt_evaluator.worker.job import Evaluations
 from tunix_rt_kit.artifacts import canonical_json

@@ -13,10 +13,9 @@ from tunix_rt_evaluator.comparisons.model import Contamination, LeakedItem, Reas
 from tunix_rt_evaluator.comparisons.paired_statistics import holm
 from tunix_rt_evaluator.comparisons.pairing import compared, report_id
 from tunix_rt_evaluator.comparisons.policy import REASONS, check_sound, checked_waivers
-from tunix_rt_evaluator.evaluations.model import Decoding
-from tunix_rt_evaluator.evaluations.results import ItemResult
+from tunix_rt_evaluator.evaluations.model import Decoding, ItemResult
 from tunix_rt_evaluator.report import words
-from tunix_rt_evaluator.report.store import DOCUMENTS
+from tunix_rt_evaluator.report.repository import DOCUMENTS
 from tunix_rt_kit.errors import FailedPrecondition, InvalidArgument
 
 ITEMS = some_items(12)

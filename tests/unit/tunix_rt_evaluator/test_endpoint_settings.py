@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tunix_rt_evaluator.openai_endpoint import Endpoint
-from tunix_rt_evaluator.settings import EvaluatorSettings
+from tunix_rt_evaluator.wiring import EvaluatorSettings
 from tunix_rt_kit.serving.settings import SettingsInvalid, load_settings
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from tunix_rt.errors import FieldViolation, InvalidArgumentError
 from tunix_rt.formats import error_of_lines, grader_for, numbered_eval_items
-from tunix_rt_evaluator.eval_sets.admission import checked_items
 from tunix_rt_evaluator.eval_sets.model import EvalSetDraft
+from tunix_rt_evaluator.eval_sets.service import checked_items
 from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_kit.errors import InvalidArgument
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tunix_rt_evaluator.evaluations.generating import EvaluationFacts
+from tunix_rt_evaluator.evaluations.jobs import EvaluationFacts
 
 
 def item(name: str) -> dict[str, Any]:

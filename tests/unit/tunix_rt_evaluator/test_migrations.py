@@ -3,8 +3,8 @@ from __future__ import annotations
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from tunix_rt_evaluator.comparisons.repository import SqlReportRepository
 from tunix_rt_evaluator.evaluations.repository import SqlEvaluationRepository
+from tunix_rt_evaluator.report.repository import SqlReportRepository
 from tunix_rt_evaluator.tables import VERSION_TABLE, metadata
 from tunix_rt_kit.database import Database
 

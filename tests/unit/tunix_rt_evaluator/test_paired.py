@@ -23,7 +23,7 @@ from tunix_rt_evaluator.comparisons.paired_statistics import (
     seed_summary,
     t_interval,
 )
-from tunix_rt_evaluator.evaluations.summary import wilson
+from tunix_rt_evaluator.evaluations.results import wilson
 
 Floats = NDArray[np.float64]
 

@@ -12,23 +12,30 @@ from hypothesis import strategies as st
 
 from support.timing import cheaply
 from tunix_rt_evaluator.eval_sets.model import EvalItem
-from tunix_rt_evaluator.evaluations.grade import UNCLOSED, graded
-from tunix_rt_evaluator.evaluations.results import Generation, ItemResult
-from tunix_rt_evaluator.evaluations.summary import Totals
-from tunix_rt_evaluator.grading.graders.contains import ContainsGrader
-from tunix_rt_evaluator.grading.graders.format import FormatGrader
+from tunix_rt_evaluator.evaluations.model import Generation, ItemResult
+from tunix_rt_evaluator.evaluations.results import UNCLOSED, Totals, graded
 from tunix_rt_evaluator.grading.graders.json_schema import JsonSchemaGrader
 from tunix_rt_evaluator.grading.graders.math import MathGrader
 from tunix_rt_evaluator.grading.graders.multiple_choice import MultipleChoiceGrader
 from tunix_rt_evaluator.grading.graders.numeric import NumericGrader
-from tunix_rt_evaluator.grading.graders.regex import RegexGrader
 from tunix_rt_evaluator.grading.graders.set import SetGrader
-from tunix_rt_evaluator.grading.graders.text import TextGrader
-from tunix_rt_evaluator.grading.graders.token_f1 import TokenF1Grader
-from tunix_rt_evaluator.grading.model import Grader
-from tunix_rt_evaluator.grading.reasoning.marks import NAMED, NONE, checked_marks, described, resolved_marks
-from tunix_rt_evaluator.grading.reasoning.model import Answer, Parts, ReasoningMarks
-from tunix_rt_evaluator.grading.reasoning.split import Splitter, split
+from tunix_rt_evaluator.grading.graders.strings import (
+    ContainsGrader,
+    FormatGrader,
+    RegexGrader,
+    TextGrader,
+    TokenF1Grader,
+)
+from tunix_rt_evaluator.grading.model import Answer, Grader, Parts, ReasoningMarks
+from tunix_rt_evaluator.grading.reasoning import (
+    NAMED,
+    NONE,
+    Splitter,
+    checked_marks,
+    described,
+    resolved_marks,
+    split,
+)
 from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_kit.serving.validation import Violations
 from tunix_rt_kit.values import ChatTemplateFields

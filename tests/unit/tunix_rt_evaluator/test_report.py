@@ -19,12 +19,11 @@ from tunix_rt_evaluator.comparisons.convert import report_message
 from tunix_rt_evaluator.comparisons.model import ComparisonContent, ComparisonReport, Run
 from tunix_rt_evaluator.comparisons.pairing import compared
 from tunix_rt_evaluator.eval_sets.model import EvalItem
-from tunix_rt_evaluator.evaluations.model import Decoding
-from tunix_rt_evaluator.evaluations.results import ItemResult
+from tunix_rt_evaluator.evaluations.model import Decoding, ItemResult
 from tunix_rt_evaluator.grading.graders.numeric import NumericGrader
 from tunix_rt_evaluator.report import words
-from tunix_rt_evaluator.report.charts import accuracy_chart, category_chart, length_chart, loss_chart
-from tunix_rt_evaluator.report.store import DOCUMENTS
+from tunix_rt_evaluator.report.html import accuracy_chart, category_chart, length_chart, loss_chart
+from tunix_rt_evaluator.report.repository import DOCUMENTS
 
 NAME, DIGEST = "comparisonReports/abc", "sha256:content"
 TESTS = Path(__file__).parents[2]
@@ -181,7 +180,7 @@ def test_json_is_the_whole_content(content: ComparisonContent) -> None:
 def test_another_process_writes_the_same_bytes(content: ComparisonContent) -> None:
     code = (
         "import json; from support.comparison import some_comparison; "
-        "from tunix_rt_evaluator.report.store import DOCUMENTS; content = some_comparison(count=30); "
+        "from tunix_rt_evaluator.report.repository import DOCUMENTS; content = some_comparison(count=30); "
         f"print(json.dumps({{k: d.render({NAME!r}, {DIGEST!r}, content) for k, d in DOCUMENTS.items()}}))"
     )
     done = subprocess.run(

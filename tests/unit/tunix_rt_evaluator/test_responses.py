@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tunix_rt_evaluator.grading.reasoning.model import Answer
+from tunix_rt_evaluator.grading.model import Answer
 from tunix_rt_evaluator.worker.engine import Prompt, Request
-from tunix_rt_evaluator.worker.responses import Responses
+from tunix_rt_evaluator.worker.job import Responses
 
 IDENTITY: dict[str, Any] = {"weights": "sha256:1", "decoding": {"seed": 0, "temperature": 0.5}}
 PROMPT = Prompt("q1", "text", (1, 2), "sha256:prompt")

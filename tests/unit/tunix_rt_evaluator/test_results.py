@@ -14,22 +14,20 @@ from support.comparison import SPLITTER
 from tunix_rt_evaluator.comparisons.pairing import report_id
 from tunix_rt_evaluator.eval_sets.model import EvalItem
 from tunix_rt_evaluator.evaluations.convert import result_message
-from tunix_rt_evaluator.evaluations.grade import graded
 from tunix_rt_evaluator.evaluations.model import (
     Decoding,
     Evaluation,
     EvaluationInput,
     EvaluationSpec,
+    Generation,
+    ItemResult,
     ModelFacts,
     Summary,
 )
-from tunix_rt_evaluator.evaluations.results import Generation, ItemResult
-from tunix_rt_evaluator.evaluations.summary import Totals, manifest
-from tunix_rt_evaluator.grading.graders.contains import ContainsGrader
+from tunix_rt_evaluator.evaluations.results import Totals, graded, manifest
 from tunix_rt_evaluator.grading.graders.numeric import NumericGrader
-from tunix_rt_evaluator.grading.graders.text import TextGrader
-from tunix_rt_evaluator.grading.model import Verdict
-from tunix_rt_evaluator.grading.reasoning.model import Answer
+from tunix_rt_evaluator.grading.graders.strings import ContainsGrader, TextGrader
+from tunix_rt_evaluator.grading.model import Answer, Verdict
 from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_kit.artifacts import digest_json
 from tunix_rt_kit.values import ChatTemplateFields, JobState

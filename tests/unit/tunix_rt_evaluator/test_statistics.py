@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tunix_rt_evaluator.evaluations.summary import accuracy, by_category, wilson
+from tunix_rt_evaluator.evaluations.results import accuracy, by_category, wilson
 
 
 # R. G. Newcombe, Two-sided confidence intervals for the single proportion, Statistics in Medicine 17 (1998)

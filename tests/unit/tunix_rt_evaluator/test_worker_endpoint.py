@@ -24,8 +24,7 @@ from support.asking import (
 from support.fake_endpoint import Reply, answering, completion
 from tunix_rt_evaluator.evaluations.model import Decoding
 from tunix_rt_evaluator.openai_endpoint import API_KEY_VARIABLE, Endpoint, EndpointError
-from tunix_rt_evaluator.worker.endpoint import open_endpoint
-from tunix_rt_evaluator.worker.endpoint_protocol import Served, read_answer
+from tunix_rt_evaluator.worker.endpoint import Served, open_endpoint, read_answer
 from tunix_rt_kit.jobs import JobCancelled
 
 

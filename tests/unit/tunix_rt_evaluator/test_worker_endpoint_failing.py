@@ -26,8 +26,7 @@ from support.asking import (
 from support.fake_endpoint import Reply, answering, completion
 from tunix_rt_evaluator.evaluations.model import WorkerItem
 from tunix_rt_evaluator.openai_endpoint import API_KEY_VARIABLE
-from tunix_rt_evaluator.worker.endpoint import open_endpoint
-from tunix_rt_evaluator.worker.endpoint_protocol import GIVE_UP_AFTER
+from tunix_rt_evaluator.worker.endpoint import GIVE_UP_AFTER, open_endpoint
 from tunix_rt_evaluator.worker.engine import Completion
 from tunix_rt_evaluator.worker.job import Evaluations
 from tunix_rt_kit.errors import DomainError, FailedPrecondition, Unavailable

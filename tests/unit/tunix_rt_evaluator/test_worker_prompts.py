@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tunix_rt_evaluator.evaluations.base_models import stop_ids
 from tunix_rt_evaluator.evaluations.model import WorkerItem
 from tunix_rt_evaluator.worker.engine import read_prompts, token_digest
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import FailedPrecondition, InvalidArgument
-from tunix_rt_kit.models.tokenizer import ModelTokenizer, load_tokenizer
+from tunix_rt_kit.models.tokenizer import ModelTokenizer, load_tokenizer, stop_ids
 
 CHATML = ChatTemplate.built_in("chatml")
 

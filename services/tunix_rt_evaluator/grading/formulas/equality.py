@@ -11,8 +11,13 @@ from itertools import chain
 from typing import Any, Final, TypeAlias, cast
 
 from tunix_rt_evaluator.grading.formulas import tree
-from tunix_rt_evaluator.grading.formulas.regions import region_of
-from tunix_rt_evaluator.grading.formulas.scalars import equal_values, names_in, proportional, sign_of_infinity
+from tunix_rt_evaluator.grading.formulas.values import (
+    equal_values,
+    names_in,
+    proportional,
+    region_of,
+    sign_of_infinity,
+)
 
 DEGREE: Final = "degree^1"
 _UNITS: Final = {"degrees": DEGREE, "celsius": "degree_celsius^1", "fahrenheit": "degree_fahrenheit^1"}

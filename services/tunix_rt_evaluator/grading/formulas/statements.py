@@ -10,7 +10,7 @@ from typing import Final
 from tunix_rt_evaluator.grading.formulas import tree
 from tunix_rt_evaluator.grading.formulas.expressions import Expressions, call, determinant, scalar
 from tunix_rt_evaluator.grading.formulas.tokens import SCALES, Token, tokens_of
-from tunix_rt_evaluator.grading.units import unit_of
+from tunix_rt_evaluator.grading.reading.numbers import unit_of
 
 _ENDS: Final = 2
 _MATRICES: Final = frozenset(["matrix", "pmatrix", "bmatrix", "Bmatrix", "smallmatrix", "array", "vmatrix"])

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 (signs that look alike are meant)
 r"""Splits a text into tokens: LaTeX, typed mathematics and Unicode's signs alike.
 
 Only layout is dropped, such as ``\left``, ``\,`` and dollar signs around a formula.
@@ -14,18 +15,89 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
-from tunix_rt_evaluator.grading.formulas.signs import (
-    ACCENTS,
-    COMMANDS,
-    CURRENCIES,
-    GREEK,
-    SIGNS,
-    TEXTS,
-    TYPED,
-    UNICODE,
-)
 from tunix_rt_evaluator.grading.formulas.tree import Unreadable
-from tunix_rt_evaluator.grading.units import unit_of
+from tunix_rt_evaluator.grading.reading.numbers import unit_of
+
+
+def _table(entries: str) -> dict[str, tuple[str, str]]:
+    """From entries such as ``kind:text spelling spelling``, the kind and text of each spelling."""
+    found = {}
+    for entry in entries.split(";"):
+        meaning, *spellings = entry.split()
+        kind, _, text = meaning.rpartition(":") if meaning[:-1] else ("", "", meaning)
+        found.update(dict.fromkeys(spellings, (kind or text, text if kind else "")))
+    return found
+
+
+_NAMES: Final = """
+sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh coth log ln lg exp gcd lcm max min det
+"""
+_FUNCTIONS: Final = {name: ("function", name) for name in _NAMES.split()}
+COMMANDS: Final = _FUNCTIONS | _table(
+    r"""
+    frac frac dfrac tfrac cfrac; binom binom dbinom tbinom; sqrt sqrt; surd:2 surd; surd:3 cubesurd;
+    over over; choose choose; * cdot times ast; / div; pm pm; mp mp; % %; ' prime; circ circ; degree degree;
+    < lt; > gt; <= le leq leqslant; >= ge geq geqslant; != ne neq; ~ approx; equiv equiv; in in; mid mid;
+    : colon; pmod pmod; mod bmod mod; and land wedge; or lor vee; union cup; intersection cap;
+    difference setminus backslash; emptyset emptyset varnothing; constant:infinity infty; constant:pi pi;
+    | vert lvert rvert; norm Vert lVert rVert |; lfloor lfloor; rfloor rfloor; lceil lceil; rceil rceil;
+    langle langle; rangle rangle; lset lbrace {; rset rbrace }; [ lbrack; ] rbrack; comma quad qquad;
+    currency:dollar $; currency:gbp pounds; currency:euro euro; name:T top; name:l ell;
+    function:tan tg; function:cot ctg; function:arctan arctg; function:csc cosec
+    """
+)
+"""What a command means: the kind and the text of its token."""
+
+TYPED: Final = _FUNCTIONS | _table(
+    """
+    function:arcsin asin; function:arccos acos; function:arctan atan; function:abs abs; function:floor floor;
+    function:ceil ceil; sqrt sqrt; constant:pi pi; constant:infinity infinity infty inf; and and; or or;
+    in in; mod mod; union union
+    """
+)
+"""What a word without a backslash means."""
+
+_GREEK: Final = """
+alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron rho sigma tau upsilon phi chi
+psi omega
+"""
+GREEK: Final = frozenset(_GREEK.split())
+
+CURRENCIES: Final = {"$": "dollar", "€": "euro", "£": "gbp", "¥": "yen", "₹": "rupee"}
+
+_TEXTS: Final = """
+text textbf textit textrm textnormal textsf mbox hbox mathrm mathbf mathit mathsf mathnormal operatorname
+boldsymbol bm underline boxed fbox
+"""
+TEXTS: Final = frozenset(_TEXTS.split())
+"""Commands that change only the looks of what they hold."""
+
+_ACCENTS: Final = "vec hat bar overline tilde dot ddot mathbb mathcal mathfrak mathscr"
+ACCENTS: Final = {
+    **{name: name for name in _ACCENTS.split()},
+    **{"widehat": "hat", "widetilde": "tilde", "overrightarrow": "vec", "overleftrightarrow": "line"},
+}
+"""Commands that make another symbol of what they hold."""
+
+SIGNS: Final = {
+    **{sign: sign for sign in "+-*/^_=<>|,;:%'&()[]{}!~"},
+    **{"<=": "<=", "=<": "<=", ">=": ">=", "==": "=", "**": "^", "+/-": "pm"},
+}
+"""What signs at a keyboard mean, the longest first."""
+
+_LATEX: Final = r"""
+- −﹣; * ∗; / ∕⁄; | ∣; : ∶; ' ′’; '' ″; \text{cent} ¢; \angle ∠; \triangle △; \cdot ·⋅∙; \times ×; \div ÷;
+\le ≤⩽; \ge ≥⩾; \ne ≠; \approx ≈; \equiv ≡; \infty ∞; \cup ∪; \cap ∩; \setminus ∖; \in ∈; \notin ∉;
+\emptyset ∅; \pi π; \phi ϕ; \epsilon ϵ; \theta ϑ; \surd √; \cubesurd ∛; ^\circ °; \pm ±; \mp ∓; \lfloor ⌊;
+\rfloor ⌋; \lceil ⌈; \rceil ⌉; \langle ⟨〈; \rangle ⟩〉; \| ‖; \land ∧; \lor ∨; \mathbb{R} ℝ; \mathbb{Z} ℤ;
+\mathbb{N} ℕ; \mathbb{Q} ℚ; \mathbb{C} ℂ
+"""
+UNICODE: Final = {
+    ord(sign): latex + " " * ("\\" in latex and not latex.endswith("}"))
+    for latex, signs in (entry.split() for entry in _LATEX.split(";"))
+    for sign in signs
+} | {0x2329: r"\langle ", 0x232A: r"\rangle "}
+"""Unicode's signs in LaTeX, for ``str.translate``."""
 
 MAX_CHARACTERS: Final = 2_000
 SCALES: Final = {
@@ -78,6 +150,7 @@ _LETTERS: Final = re.compile(r"[^\W\d_]+")
 _GLUED: Final = re.compile(r"(a(?:rc)?(?:sin|cos|tan)|sinh?|cosh?|tanh?|ln|log)([a-zA-Z])")
 _NUMBER: Final = re.compile(r"\.?\d")
 _ENDS_ITEM: Final = re.compile(r"\s*(?:$|[,;)\]}]|and\b|or\b|\\text\{)")
+_OPENS: Final = re.compile(r"\s*(?:\\left\s*)?[(\[{\\]")
 _VOWELS: Final = frozenset("eiouEIOU")
 _PRODUCT: Final = 3
 _OPENING: Final = frozenset(("(", "[", "lset", "{", "langle"))
@@ -193,12 +266,10 @@ class _Cutter:
         elif command := _COMMAND.match(text, at):
             self._command(command)
         elif _NUMBER.match(text, at):
-            in_brackets = bool(self._open) and self._open[-1] != "{"
-            value, end = read_numeral(text, at, in_brackets=in_brackets)
+            value, end = read_numeral(text, at, in_brackets=bool(self._open) and self._open[-1] != "{")
             self._add("number", text[at:end], end=end, value=value, literal=text[at:end].isdigit())
-        elif (hexadecimal := _HEXADECIMAL.match(text, at)) and not self._behind("name", "number"):
-            value = Fraction(int(hexadecimal[1], 16))
-            self._add("number", hexadecimal[0], end=hexadecimal.end(), value=value)
+        elif (in_hex := _HEXADECIMAL.match(text, at)) and not self._behind("name", "number"):
+            self._add("number", in_hex[0], end=in_hex.end(), value=Fraction(int(in_hex[1], 16)))
         elif (half := _HALF_OF_DAY.match(text, at)) and self._is_time(half[0]):
             self._add("word", f"{half[1]}m".lower(), end=half.end())
         elif letters := _LETTERS.match(text, at):
@@ -242,8 +313,7 @@ class _Cutter:
         elif name in ("angle", "triangle") and (figure := _FIGURE.match(self._text, end)):
             self._add("name", f"{name} {figure[1]}", end=figure.end())
         elif name in COMMANDS:
-            kind, text = COMMANDS[name]
-            self._add(kind, text, end=end)
+            self._add(*COMMANDS[name], end=end)
         elif name.removeprefix("var").lower() in (*GREEK, "pi"):
             self._add("name", name.removeprefix("var"), end=end)
         else:
@@ -302,8 +372,7 @@ class _Cutter:
             run = latin[0]
         end = self._at + len(run)
         if run in TYPED or run.lower() == "infinity":
-            kind, text = TYPED[run.lower() if run not in TYPED else run]
-            self._add(kind, text, end=end)
+            self._add(*TYPED[run if run in TYPED else run.lower()], end=end)
         elif not run.isascii():
             greek = _greek(run[0])
             self._add("name" if greek else "word", greek or run, end=self._at + 1 if greek else end)
@@ -319,34 +388,25 @@ class _Cutter:
             self._letter(run[0])
 
     def _letter(self, letter: str) -> None:
-        before = self._tokens[-1].kind if self._tokens else ""
-        if (
-            letter == "U"
-            and before in _CLOSING
-            and re.match(r"\s*(?:\\left\s*)?[(\[{\\]", self._text[self._at + 1 :])
-        ):
-            self._add("union", end=self._at + 1)
-        else:
-            self._add("name", letter, end=self._at + 1)
+        end = self._at + 1
+        union = letter == "U" and self._behind(*_CLOSING) and _OPENS.match(self._text, end)
+        self._add("union" if union else "name", "" if union else letter, end=end)
 
     def _is_word(self, run: str, end: int) -> bool:
         """Whether a run of letters is a word, and not a product such as xy."""
         before = self._tokens[-1].kind if self._tokens else ","
-        if unit_of(run) is not None and before in _ENDS_OPERAND:
+        if before in _ENDS_OPERAND and (unit_of(run) is not None or run.lower() in ("sq", "cu")):
             return True
         if len(run) > _PRODUCT:
             return not _GLUED.fullmatch(run)
         alone = before in _STANDS_ALONE and _ENDS_ITEM.match(self._text, end) is not None
-        if run.lower() in ("sq", "cu") and before in _ENDS_OPERAND:
-            return True
         beside = before == "word" or _LETTERS.match(self._text[end:].lstrip()[: _PRODUCT + 1]) is not None
         return (alone or beside) and not _VOWELS.isdisjoint(run)
 
     def _sign(self) -> None:
         text, at = self._text, self._at
-        before = self._tokens[-1].kind if self._tokens else ""
         if text.startswith("!=", at):
-            if before in _ENDS_OPERAND and not self._spaced:
+            if self._behind(*_ENDS_OPERAND) and not self._spaced:
                 raise Unreadable("'!=' in it may mean a factorial or 'not equal'")
             self._add("!=", end=at + 2)
         elif text[at] in CURRENCIES:
@@ -369,10 +429,8 @@ def _is_formula(text: str, tokens: Sequence[Token]) -> bool:
 
 
 def _holds_words(text: str) -> bool:
-    return (
-        any(len(run) > 1 and run not in TYPED and run not in GREEK for run in _LETTERS.findall(text))
-        or text in SCALES
-    )
+    words = (run for run in _LETTERS.findall(text) if len(run) > 1)
+    return text in SCALES or any(run not in TYPED and run not in GREEK for run in words)
 
 
 def _greek(letter: str) -> str:
@@ -381,9 +439,8 @@ def _greek(letter: str) -> str:
     if alphabet not in ("GREEK SMALL", "GREEK CAPITAL"):
         return ""
     name = {"lamda": "lambda", "final sigma": "sigma"}.get(name.lower(), name.lower())
-    if name not in (*GREEK, "pi"):
-        return ""
-    return name if alphabet == "GREEK SMALL" else name.capitalize()
+    known = name in (*GREEK, "pi")
+    return (name if alphabet == "GREEK SMALL" else name.capitalize()) if known else ""
 
 
 def read_numeral(text: str, at: int, *, in_brackets: bool) -> tuple[Fraction, int]:

@@ -43,7 +43,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A number with a unit, as ``tunix_rt_evaluator.grading.units`` writes it."""
+    """A number with a unit, as ``tunix_rt_evaluator.grading.reading.numbers`` writes it."""
 
     value: Node
     unit: str

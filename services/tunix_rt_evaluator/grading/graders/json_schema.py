@@ -11,9 +11,16 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import ConfigDict, Field
 
-from tunix_rt_evaluator.grading.model import CannotGrade, GraderSettings, Problem, Question, Verdict, grader
+from tunix_rt_evaluator.grading.model import (
+    CannotGrade,
+    GraderSettings,
+    Problem,
+    Question,
+    Sandbox,
+    Verdict,
+    grader,
+)
 from tunix_rt_evaluator.grading.reading.answers import read_answer
-from tunix_rt_evaluator.grading.sandbox import GradingSandbox
 from tunix_rt_kit.artifacts import canonical_json
 from tunix_rt_kit.errors import InvalidArgument
 
@@ -70,7 +77,7 @@ def _problems(settings: JsonSchemaGrader, accepted: Sequence[str]) -> Iterator[P
     marked=lambda _, output: read_answer(output).labelled or _shows_its_end(output),
     problems=_problems,
 )
-def grade(settings: JsonSchemaGrader, question: Question, output: str, sandbox: GradingSandbox) -> Verdict:
+def grade(settings: JsonSchemaGrader, question: Question, output: str, sandbox: Sandbox) -> Verdict:
     """Right when the answer is JSON that the schema allows, and an accepted answer if there are any."""
     text, value = _read(output)
     if value is _NO_VALUE:

@@ -19,7 +19,7 @@ from tunix_rt_evaluator.grading.model import (
     Verdict,
     grader,
 )
-from tunix_rt_evaluator.grading.reasoning.split import answer_alone
+from tunix_rt_evaluator.grading.reasoning import answer_alone
 from tunix_rt_evaluator.openai_endpoint import Endpoint, EndpointError, one_line, text_of
 from tunix_rt_kit.artifacts import digest_bytes
 

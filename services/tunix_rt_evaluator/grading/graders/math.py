@@ -10,7 +10,7 @@ from typing import Final, Literal
 from tunix_rt_evaluator.grading.formulas.statements import read
 from tunix_rt_evaluator.grading.formulas.tokens import MAX_CHARACTERS
 from tunix_rt_evaluator.grading.formulas.tree import Listing, Mixed, Node, Ratio, Symbol, Unreadable, Words
-from tunix_rt_evaluator.grading.model import CannotGrade, GraderSettings, Question, Verdict, grader
+from tunix_rt_evaluator.grading.model import CannotGrade, GraderSettings, Question, Sandbox, Verdict, grader
 from tunix_rt_evaluator.grading.reading.answers import (
     Answer,
     around_box,
@@ -20,7 +20,6 @@ from tunix_rt_evaluator.grading.reading.answers import (
 )
 from tunix_rt_evaluator.grading.reading.spelling import SENTENCE_END
 from tunix_rt_evaluator.grading.reading.statements import is_corrected
-from tunix_rt_evaluator.grading.sandbox import GradingSandbox
 
 _VERSION: Final = f"math/3 mpmath={metadata.version('mpmath')} sympy={metadata.version('sympy')}"
 
@@ -73,7 +72,7 @@ def _unfit(_settings: MathGrader, accepted: str) -> str:
 
 
 @grader(MathGrader, 4, _VERSION, needs=("sandbox",), unfit=_unfit)
-def grade(_settings: MathGrader, question: Question, output: str, sandbox: GradingSandbox) -> Verdict:
+def grade(_settings: MathGrader, question: Question, output: str, sandbox: Sandbox) -> Verdict:
     """Right when the answer, read as a whole, equals an accepted one."""
     answer = read_answer(output)
     verdict = _of_answer(sandbox, question, answer)
@@ -88,7 +87,7 @@ def grade(_settings: MathGrader, question: Question, output: str, sandbox: Gradi
     return verdict.model_copy(update={"correct": False, "explanation": why})
 
 
-def _of_answer(sandbox: GradingSandbox, question: Question, answer: Answer) -> Verdict:
+def _of_answer(sandbox: Sandbox, question: Question, answer: Answer) -> Verdict:
     unmarked = not answer.labelled
     texts = dict.fromkeys(_readings(answer))
     readings = [text for text in texts if 0 < len(text) <= MAX_CHARACTERS and _STRUCK_OUT not in text]

@@ -13,11 +13,10 @@ from pydantic import Field
 
 from tunix_rt_evaluator.grading.model import CannotGrade, GraderSettings, Problem, Question, Verdict, grader
 from tunix_rt_evaluator.grading.reading.answers import read_answer, read_marked
-from tunix_rt_evaluator.grading.reading.neighbours import pattern
-from tunix_rt_evaluator.grading.reading.numbers import Number, find_numbers
+from tunix_rt_evaluator.grading.reading.context import pattern
+from tunix_rt_evaluator.grading.reading.numbers import Number, find_numbers, has_right_unit, units_differ
 from tunix_rt_evaluator.grading.reading.statements import Statement, read_number, read_statement
 from tunix_rt_evaluator.grading.reading.words import REFUSAL
-from tunix_rt_evaluator.grading.units import has_right_unit, units_differ
 
 _Tolerance = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Unit = Annotated[str, Field(min_length=1, max_length=32)]

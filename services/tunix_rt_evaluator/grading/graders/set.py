@@ -14,8 +14,8 @@ from fractions import Fraction
 from typing import Final, Literal, TypeAlias
 
 from tunix_rt_evaluator.grading.model import GraderSettings, Question, Verdict, grader
-from tunix_rt_evaluator.grading.reading.afterwords import objection
 from tunix_rt_evaluator.grading.reading.answers import read_answer
+from tunix_rt_evaluator.grading.reading.context import objection
 from tunix_rt_evaluator.grading.reading.numbers import find_in_plain
 from tunix_rt_evaluator.grading.reading.spelling import f1, normalise, plain
 

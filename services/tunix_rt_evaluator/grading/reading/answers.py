@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-from tunix_rt_evaluator.grading.reading.afterwords import is_asserted, until_next
-from tunix_rt_evaluator.grading.reading.neighbours import changes_beside, pattern
+from tunix_rt_evaluator.grading.reading.context import changes_beside, is_asserted, pattern, until_next
 from tunix_rt_evaluator.grading.reading.spelling import CURRENCY, plain
 from tunix_rt_evaluator.grading.reading.statements import Statement, is_corrected, read_statement
 from tunix_rt_evaluator.grading.reading.words import ANSWER, CHANGE, COPULA, FINAL, IS, NUMBER_WORD

@@ -18,17 +18,17 @@ from itertools import groupby
 from string import ascii_uppercase
 from typing import Final
 
-from tunix_rt_evaluator.grading.graders.contains import places
-from tunix_rt_evaluator.grading.reading.afterwords import (
+from tunix_rt_evaluator.grading.graders.strings import places
+from tunix_rt_evaluator.grading.reading.answers import Answer
+from tunix_rt_evaluator.grading.reading.context import (
     CERTAIN,
     HEARSAY,
     is_asserted,
     objection,
+    pattern,
     unsettled,
     until_next,
 )
-from tunix_rt_evaluator.grading.reading.answers import Answer
-from tunix_rt_evaluator.grading.reading.neighbours import pattern
 from tunix_rt_evaluator.grading.reading.spelling import UNSPACED, normalise, without_type, without_variants
 from tunix_rt_evaluator.grading.reading.words import (
     CONCLUSION,

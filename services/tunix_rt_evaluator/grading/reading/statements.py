@@ -2,7 +2,7 @@
 
 The grammar. One sentence counts. Right before its number stands nothing, a sign of equality or currency, or
 a word of a closed list, such as a verb of being or having (``words.LEAD``); right behind it a unit or
-what is counted, in plain words (``neighbours``). What the number is said to be equal to is something
+what is counted, in plain words (``context``). What the number is said to be equal to is something
 computed, a name, or words for what is asked (``x = 5``, ``9 * 2 = 18``, ``The sum is 5``). Besides these only
 a reason behind "because" and its kin, a remark in brackets, how far it was rounded, what is denied (``It is
 not 6, it is 5``), and numbers that only tell when, where or for what (``In 2019 she sold 18``, ``18 eggs for
@@ -19,17 +19,17 @@ from functools import lru_cache
 from itertools import islice, pairwise
 from typing import Final
 
-from tunix_rt_evaluator.grading.reading.afterwords import doubted
-from tunix_rt_evaluator.grading.reading.neighbours import (
+from tunix_rt_evaluator.grading.reading.context import (
     FIRST,
     MAX_NUMBERS,
     N,
     NoNumber,
     Place,
+    doubted,
     pattern,
     shown,
 )
-from tunix_rt_evaluator.grading.reading.numbers import Number, find_in_plain
+from tunix_rt_evaluator.grading.reading.numbers import Number, find_in_plain, unit_length
 from tunix_rt_evaluator.grading.reading.spelling import LETTER, plain
 from tunix_rt_evaluator.grading.reading.words import (
     BEHIND,
@@ -45,7 +45,6 @@ from tunix_rt_evaluator.grading.reading.words import (
     REASON,
     SUPPOSED,
 )
-from tunix_rt_evaluator.grading.units import unit_length
 
 # What a number that stands first may be said to be: "5 is the answer", "5 = x".
 _PREDICATE: Final = pattern(

@@ -19,9 +19,9 @@ from support.mathematics import KINDS, unequal, value_of
 from support.timing import cheaply
 from tunix_rt_evaluator.grading.formulas.computing import TooLarge, Undefined
 from tunix_rt_evaluator.grading.formulas.equality import equal
-from tunix_rt_evaluator.grading.formulas.scalars import Unproven
 from tunix_rt_evaluator.grading.formulas.statements import read
 from tunix_rt_evaluator.grading.formulas.tree import Unreadable
+from tunix_rt_evaluator.grading.formulas.values import Unproven
 
 # A row is one value, and ## stands between its spellings.
 _EQUAL = r"""

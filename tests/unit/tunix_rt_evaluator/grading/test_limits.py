@@ -9,10 +9,9 @@ import pytest
 
 from support.timing import cheaply
 from tunix_rt_evaluator.eval_sets.model import EvalItem
-from tunix_rt_evaluator.grading import sandbox
+from tunix_rt_evaluator.grading import service
 from tunix_rt_evaluator.grading.model import CannotGrade
-from tunix_rt_evaluator.grading.sandbox import GradingSandbox
-from tunix_rt_evaluator.grading.service import Grading
+from tunix_rt_evaluator.grading.service import Grading, GradingSandbox
 
 GRADING = Grading()
 
@@ -42,7 +41,7 @@ def test_thousands_of_marks_around_an_answer_are_graded_at_once(mark: str) -> No
 
 
 def test_mathematics_that_takes_for_ever_is_one_failed_grade(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "SECONDS", 1.0)
+    monkeypatch.setattr(service, "SANDBOX_S", 1.0)
     grading = Grading()
     many = [f"(x+1)^{{{power}}}" for power in range(2, 120)]
     accepted, given = (rf"\{{{','.join(powers)}\}}" for powers in (many, [*reversed(many), "1"]))
@@ -69,7 +68,7 @@ def test_what_no_one_can_read_is_wrong_and_says_why() -> None:
 
 
 def test_a_schema_whose_pattern_takes_for_ever_is_one_failed_grade(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "SECONDS", 1.0)
+    monkeypatch.setattr(service, "SANDBOX_S", 1.0)
     grading = Grading()
     schema = {"type": "string", "pattern": r"^(a|aa)+$"}
     verdict = grading.grade(item("json_schema", [], schema=schema), f'"{"a" * 200}c"')

@@ -27,9 +27,8 @@ from tunix_rt_kit.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from tunix_rt_kit.models import CATALOG, CatalogEntry
 from tunix_rt_kit.models.gguf_convert import convert_gguf
-from tunix_rt_kit.models.pull import pull
+from tunix_rt_kit.models.pull import CATALOG, CatalogEntry, pull
 
 
 @pytest.fixture

@@ -1,1 +1,0 @@
-"""Tells reasoning from the answer in what a model wrote; see docs/adr/0029."""
