@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from tunix_rt_exporter.datasets.model import Report
 from tunix_rt_exporter.datasets.rows import Replaced, RowStore, TemporaryFile
-from tunix_rt_exporter.datasets.word_runs import Hashes, Integers, WordHasher, words
+from tunix_rt_exporter.datasets.word_runs import Integers, WordHasher, words
 from tunix_rt_kit.artifacts.store import storage_errors
 from tunix_rt_kit.text import normalised
 from tunix_rt_kit.values import Progress
@@ -126,7 +126,10 @@ class Signatures(TemporaryFile):
         for row, (start, end) in enumerate(itertools.pairwise(every.starts.tolist())):
             # A text of fewer words is one shingle, that of all its words.
             length = min(end - start, SHINGLE_WORDS)
-            signatures[row] = self._signature(runs[length][start : end - length + 1])
+            shingles = runs[length][start : end - length + 1]
+            signature = self._blank.copy()
+            signature.update_batch((shingles >> np.uint64(32)).tolist())
+            signatures[row] = signature.hashvalues
         self._append(signatures.tobytes())
 
     def replacements(
@@ -144,7 +147,7 @@ class Signatures(TemporaryFile):
         Returns:
             For each of ``rows`` the row that stays instead of it, or -1 where it stays itself, [n].
         """
-        instead = np.full(len(rows), -1, dtype=np.int64)
+        instead = np.full(len(rows), -1)
         classes = 1 if labels is None else int(labels.max(initial=0)) + 1
         if len(rows) < 2 or (labels is not None and classes < 2):
             return instead
@@ -165,11 +168,6 @@ class Signatures(TemporaryFile):
                     instead[place] = near
         return instead
 
-    def _signature(self, shingles: Hashes) -> Signature:
-        blank = self._blank.copy()
-        blank.update_batch((shingles >> np.uint64(32)).tolist())
-        return np.asarray(blank.hashvalues, dtype=np.uint32)
-
     def _buckets(
         self, signatures: _MappedSignatures, rows: Integers, report: Callable[[int], None]
     ) -> tuple[Numbers, Numbers]:
@@ -186,7 +184,7 @@ class Signatures(TemporaryFile):
                 report(0)
                 chunk = order[start : start + _CHUNK]
                 for column in signatures.of(rows[chunk], columns).T:
-                    keys[chunk] = keys[chunk] * _MULTIPLIER + column + np.uint64(1)
+                    keys[chunk] = keys[chunk] * _MULTIPLIER + column
             _, bucket, counts = np.unique(keys, return_inverse=True, return_counts=True)
             shared = np.flatnonzero(counts[bucket] > 1)
             # Numbered without gaps.
@@ -260,9 +258,9 @@ class _KeptRows:
         self._places = array("i", places.tobytes())
         self._buckets = array("i", buckets.tobytes())
         self._classes = classes
-        self._heads = array("i", np.full(count * classes, -1, dtype=np.int32).tobytes())
-        self._nexts = array("i", bytes(4 * len(places)))
-        self._lengths = array("h", bytes(2 * count * classes))
+        self._heads = array("i", [-1]) * (count * classes)
+        self._nexts = array("i", [0]) * len(places)
+        self._lengths = array("h", [0]) * (count * classes)
 
     def rivals(self, start: int, end: int, label: int | None) -> Iterator[list[int]]:
         """Places of rows that were kept in one of the buckets of these entries under another label."""
