@@ -20,8 +20,8 @@ from benchmarks import data
 from benchmarks.generation_peer import Answer, Task, ask
 from benchmarks.options import Options
 from tunix_rt_kit.chat import ChatTemplate, Message
-from tunix_rt_kit.models import ModelStore
 from tunix_rt_kit.models.runtime import child_environment
+from tunix_rt_kit.models.store import ModelStore
 from tunix_rt_kit.models.tokenizer import load_tokenizer
 
 BASE_MODEL: Final = "smollm2-135m-instruct"

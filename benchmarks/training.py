@@ -25,8 +25,8 @@ from benchmarks.options import Options
 from benchmarks.training_peer import Answer, Task, ask
 from tunix_rt_kit.chat import ChatTemplate, trace_messages
 from tunix_rt_kit.loss_mask import TextExample, TokenExample, encode
-from tunix_rt_kit.models import ModelStore
 from tunix_rt_kit.models.runtime import fast_dtype
+from tunix_rt_kit.models.store import ModelStore
 from tunix_rt_kit.models.tokenizer import load_tokenizer
 from tunix_rt_kit.packing import pack
 from tunix_rt_trainer.worker.batches import BatchPlan

@@ -22,8 +22,8 @@ from benchmarks import data, peers
 from benchmarks.options import Options
 from tunix_rt import Client, jobs, v1
 from tunix_rt.importing import import_traces
-from tunix_rt_kit.models import ModelStore
 from tunix_rt_kit.models.runtime import child_environment
+from tunix_rt_kit.models.store import ModelStore
 from tunix_rt_local.server import embedded
 
 BASE_MODEL: Final = "smollm2-135m-instruct"

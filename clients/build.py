@@ -28,7 +28,16 @@ NAMES = {
     "AsyncTraceStoreClient": "TraceStoreClient",
     "AsyncTraceStream": "TraceStream",
     "AsyncTrainerClient": "TrainerClient",
+    "aclose": "close",
+    "anext": "next",
     "asyncio": "time",
+    "open_aio_channel": "open_channel",
+}
+WORDS = {
+    "Asyncio calls": "Synchronous calls",
+    "Asyncio access": "Synchronous access",
+    "Make it in the\n    event loop that uses it.": "Thread-safe.",
+    " 0 until the server has\n        answered: await ``start()`` first.": "",
 }
 
 
@@ -50,7 +59,11 @@ def generated() -> dict[Path, str]:
 def finished(name: Path, text: str) -> str:
     """A module that unasync made, with what it does not know: packages, types and words."""
     text = re.sub(r"\baio\.|\.aio\b", "", text)
-    text = re.sub(r"Awaitable\[(\w+)\]", r"\1", text).replace("Asyncio calls", "Synchronous calls")
+    text = re.sub(r"Awaitable\[(\w+)\]", r"\1", text)
+    # A line with this comment is another one in the synchronous client.
+    text = re.sub(r"(?m)^( *)\S.*?  # sync: (.+)$", r"\1\2", text)
+    for words, instead in WORDS.items():
+        text = text.replace(words, instead)
     head, body = f"# Generated from aio/{name} by `make proto`: change that one.\n", text
     source = (SOURCE / name).read_text()
     classes = [node.name for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
@@ -75,7 +88,8 @@ def finished(name: Path, text: str) -> str:
 def ruff(arguments: list[str], text: str) -> str:
     """What ruff makes of ``text``."""
     command = [sys.executable, "-m", "ruff", *arguments]
-    return subprocess.run(command, input=text, capture_output=True, text=True, check=False).stdout
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    return done.stdout or sys.exit(done.stderr)
 
 
 def main(command: str) -> None:

@@ -55,7 +55,7 @@ PROMISES: Final[dict[str, tuple[list[str], list[str]]]] = {
     "request ids": (["tunix_rt_kit/database/request_log.py"], ["tunix_rt_kit/database"]),
     "job engine": (
         [f"tunix_rt_kit/jobs/{name}.py" for name in ("engine", "leases", "run", "child_jobs")],
-        ["tunix_rt_kit/jobs/test_engine.py", "tunix_rt_kit/jobs/test_child_jobs.py"],
+        [f"tunix_rt_kit/jobs/test_{name}.py" for name in ("engine", "leases", "run", "child_jobs")],
     ),
 }
 KILLED: Final = {1, 3, 24, -24, 36, 152, 255}

@@ -8,8 +8,7 @@ from typing import Final
 
 from tunix_rt import v1
 from tunix_rt.client import Client
-from tunix_rt.formats.paragraphs import paragraphs
-from tunix_rt.formats.rows import MAX_STEP, MAX_STEPS, MAX_TEXT, TRACE_VERSION
+from tunix_rt.formats.rows import MAX_STEP, MAX_STEPS, MAX_TEXT, TRACE_VERSION, paragraphs
 
 SOURCE: Final = "evaluation"
 """The source of traces that were made of answers."""

@@ -1,4 +1,5 @@
-"""The clients: one object for the four services."""
+# Generated from aio/client.py by `make proto`: change that one.
+"""The client: one object for the four services."""
 
 from __future__ import annotations
 
@@ -8,16 +9,15 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-import grpc
-
+from tunix_rt.aio.client import AsyncClient as AsyncClient
 from tunix_rt.errors import InvalidArgumentError
-from tunix_rt.evaluator import AsyncEvaluatorClient, EvaluatorClient
-from tunix_rt.exporter import AsyncExporterClient, ExporterClient
-from tunix_rt.rpc.caller import AsyncCaller, Caller
+from tunix_rt.evaluator import EvaluatorClient
+from tunix_rt.exporter import ExporterClient
+from tunix_rt.rpc.caller import Caller
 from tunix_rt.targets import Targets
-from tunix_rt.trace_store import AsyncTraceStoreClient, TraceStoreClient
-from tunix_rt.trainer import AsyncTrainerClient, TrainerClient
-from tunix_rt.wire import open_aio_channel, open_channel
+from tunix_rt.trace_store import TraceStoreClient
+from tunix_rt.trainer import TrainerClient
+from tunix_rt.wire import open_channel
 
 SERVER_VARIABLE = "TUNIX_RT_SERVER"
 
@@ -104,46 +104,3 @@ def _once(tell: Callable[[str], None]) -> Callable[[str], None]:
             tell(target)
 
     return told
-
-
-class AsyncClient:
-    """Asyncio access to the four services: the methods of ``Client``, awaited or iterated with ``async for``.
-
-    Make it inside the event loop that uses it. Arguments and errors are those of ``Client``, but for
-    ``on_waiting``.
-    """
-
-    def __init__(self, server: str | Targets | None = None, *, timeout: float = 30.0) -> None:
-        self.targets = resolve_targets(server)
-        self._channels: dict[str, grpc.aio.Channel] = {
-            target: open_aio_channel(target) for target in self.targets.distinct()
-        }
-        trace_store, exporter, trainer, evaluator = (
-            (self._channels[target], AsyncCaller(target, timeout))
-            for target in (
-                self.targets.trace_store,
-                self.targets.exporter,
-                self.targets.trainer,
-                self.targets.evaluator,
-            )
-        )
-        self.trace_store = AsyncTraceStoreClient(*trace_store)
-        self.exporter = AsyncExporterClient(*exporter)
-        self.trainer = AsyncTrainerClient(*trainer)
-        self.evaluator = AsyncEvaluatorClient(*evaluator)
-
-    async def close(self) -> None:
-        """Close the connections; calls in flight end."""
-        for channel in self._channels.values():
-            await channel.close(None)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.close()

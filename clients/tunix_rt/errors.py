@@ -144,6 +144,10 @@ class DataLossError(TunixRtError):
     default_code = "DATA_LOSS"
 
 
+# Of the classes above: those that follow are of one of them, or of no code.
+_BY_CODE = {kind.default_code: kind for kind in TunixRtError.__subclasses__()}
+
+
 class FormatError(InvalidArgumentError):
     """A file, or one of its lines, is not what it should be.
 
@@ -178,28 +182,6 @@ class JobFailedError(TunixRtError):
     def __init__(self, message: str, *, resource: Any, **facts: Any) -> None:
         super().__init__(message, **facts)
         self.resource = resource
-
-
-_BY_CODE: dict[str, type[TunixRtError]] = {
-    kind.default_code: kind
-    for kind in (
-        CancelledError,
-        InvalidArgumentError,
-        DeadlineExceededError,
-        NotFoundError,
-        AlreadyExistsError,
-        PermissionDeniedError,
-        UnauthenticatedError,
-        ResourceExhaustedError,
-        FailedPreconditionError,
-        AbortedError,
-        OutOfRangeError,
-        UnimplementedError,
-        InternalError,
-        UnavailableError,
-        DataLossError,
-    )
-}
 
 
 def class_of(code: str) -> type[TunixRtError]:

@@ -50,12 +50,8 @@ class EvaluatorClient:
         self, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
     ) -> Pager[v1.EvalSet, v1.ListEvalSetsResponse]:
         """All eval sets without their items, newest first."""
-
-        def fetch(token: str) -> v1.ListEvalSetsResponse:
-            request = v1.ListEvalSetsRequest(page_size=page_size, page_token=token)
-            return self._caller.unary(self._stub.ListEvalSets, request, timeout)
-
-        return Pager(fetch, lambda page: page.eval_sets, page_token)
+        request = v1.ListEvalSetsRequest(page_size=page_size, page_token=page_token)
+        return self._caller.pages(self._stub.ListEvalSets, request, lambda page: page.eval_sets, timeout)
 
     def create_evaluation(
         self, spec: v1.EvaluationSpec, *, request_id: str | None = None, timeout: float | None = None
@@ -78,12 +74,8 @@ class EvaluatorClient:
         self, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
     ) -> Pager[v1.Evaluation, v1.ListEvaluationsResponse]:
         """All evaluations, newest first."""
-
-        def fetch(token: str) -> v1.ListEvaluationsResponse:
-            request = v1.ListEvaluationsRequest(page_size=page_size, page_token=token)
-            return self._caller.unary(self._stub.ListEvaluations, request, timeout)
-
-        return Pager(fetch, lambda page: page.evaluations, page_token)
+        request = v1.ListEvaluationsRequest(page_size=page_size, page_token=page_token)
+        return self._caller.pages(self._stub.ListEvaluations, request, lambda page: page.evaluations, timeout)
 
     def cancel_evaluation(self, name: str, *, timeout: float | None = None) -> v1.Evaluation:
         """Ask an evaluation to stop; one that has ended is returned as it is."""
@@ -105,14 +97,10 @@ class EvaluatorClient:
     ) -> Pager[v1.EvaluationResult, v1.ListEvaluationItemsResponse]:
         """The answers to the items of the evaluation ``parent`` that ``filter`` matches, ordered by item
         id."""
-
-        def fetch(token: str) -> v1.ListEvaluationItemsResponse:
-            request = v1.ListEvaluationItemsRequest(
-                parent=parent, filter=filter, page_size=page_size, page_token=token
-            )
-            return self._caller.unary(self._stub.ListEvaluationItems, request, timeout)
-
-        return Pager(fetch, lambda page: page.results, page_token)
+        request = v1.ListEvaluationItemsRequest(
+            parent=parent, filter=filter, page_size=page_size, page_token=page_token
+        )
+        return self._caller.pages(self._stub.ListEvaluationItems, request, lambda page: page.results, timeout)
 
     def regrade_evaluation(
         self,
@@ -179,12 +167,10 @@ class EvaluatorClient:
         self, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
     ) -> Pager[v1.ComparisonReport, v1.ListComparisonReportsResponse]:
         """All comparison reports, ordered by name, without flips and training metrics."""
-
-        def fetch(token: str) -> v1.ListComparisonReportsResponse:
-            request = v1.ListComparisonReportsRequest(page_size=page_size, page_token=token)
-            return self._caller.unary(self._stub.ListComparisonReports, request, timeout)
-
-        return Pager(fetch, lambda page: page.comparison_reports, page_token)
+        request = v1.ListComparisonReportsRequest(page_size=page_size, page_token=page_token)
+        return self._caller.pages(
+            self._stub.ListComparisonReports, request, lambda page: page.comparison_reports, timeout
+        )
 
     def read_comparison_report(
         self, name: str, *, format: v1.ReportFormat.ValueType = v1.REPORT_FORMAT_UNSPECIFIED

@@ -48,12 +48,8 @@ class ExporterClient:
         self, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
     ) -> Pager[v1.Dataset, v1.ListDatasetsResponse]:
         """All datasets, newest first."""
-
-        def fetch(token: str) -> v1.ListDatasetsResponse:
-            request = v1.ListDatasetsRequest(page_size=page_size, page_token=token)
-            return self._caller.unary(self._stub.ListDatasets, request, timeout)
-
-        return Pager(fetch, lambda page: page.datasets, page_token)
+        request = v1.ListDatasetsRequest(page_size=page_size, page_token=page_token)
+        return self._caller.pages(self._stub.ListDatasets, request, lambda page: page.datasets, timeout)
 
     def watch_dataset(self, name: str) -> Iterator[v1.Dataset]:
         """Yield the dataset now and after each change, until its build has ended or the server stops."""
@@ -154,12 +150,10 @@ class ExporterClient:
         self, parent: str, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
     ) -> Pager[v1.SupervisionAudit, v1.ListSupervisionAuditsResponse]:
         """All audits of the dataset ``parent``, newest first."""
-
-        def fetch(token: str) -> v1.ListSupervisionAuditsResponse:
-            request = v1.ListSupervisionAuditsRequest(parent=parent, page_size=page_size, page_token=token)
-            return self._caller.unary(self._stub.ListSupervisionAudits, request, timeout)
-
-        return Pager(fetch, lambda page: page.supervision_audits, page_token)
+        request = v1.ListSupervisionAuditsRequest(parent=parent, page_size=page_size, page_token=page_token)
+        return self._caller.pages(
+            self._stub.ListSupervisionAudits, request, lambda page: page.supervision_audits, timeout
+        )
 
     def _dropped_reader(self, name: str) -> Callable[[int], Iterator[v1.ReadDroppedRowsResponse]]:
         return lambda offset: self._caller.stream(

@@ -100,12 +100,8 @@ class TraceStoreClient:
         timeout: float | None = None,
     ) -> Pager[v1.Trace, v1.ListTracesResponse]:
         """All traces that ``filter`` matches, newest first. Raises InvalidArgumentError."""
-
-        def fetch(token: str) -> v1.ListTracesResponse:
-            request = v1.ListTracesRequest(filter=filter, page_size=page_size, page_token=token)
-            return self._caller.unary(self._stub.ListTraces, request, timeout)
-
-        return Pager(fetch, lambda page: page.traces, page_token)
+        request = v1.ListTracesRequest(filter=filter, page_size=page_size, page_token=page_token)
+        return self._caller.pages(self._stub.ListTraces, request, lambda page: page.traces, timeout)
 
     def stream_traces(self, *, filter: v1.TraceFilter | None = None, as_of: int = 0) -> TraceStream:
         """Every trace of a snapshot in the order of commits, in bounded memory.
@@ -179,14 +175,10 @@ class TraceStoreClient:
         timeout: float | None = None,
     ) -> Pager[v1.TraceScore, v1.ListScoresResponse]:
         """All scores of one trace, or those of one criterion, newest first. Raises NotFoundError."""
-
-        def fetch(token: str) -> v1.ListScoresResponse:
-            request = v1.ListScoresRequest(
-                trace=trace, criterion=criterion, page_size=page_size, page_token=token
-            )
-            return self._caller.unary(self._stub.ListScores, request, timeout)
-
-        return Pager(fetch, lambda page: page.scores, page_token)
+        request = v1.ListScoresRequest(
+            trace=trace, criterion=criterion, page_size=page_size, page_token=page_token
+        )
+        return self._caller.pages(self._stub.ListScores, request, lambda page: page.scores, timeout)
 
     def compare_traces(
         self, base: str, other: str, *, timeout: float | None = None

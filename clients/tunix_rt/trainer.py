@@ -36,12 +36,8 @@ class TrainerClient:
         self, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
     ) -> Pager[v1.BaseModel, v1.ListBaseModelsResponse]:
         """The base models on the trainer's host and those that it can fetch, ordered by id."""
-
-        def fetch(token: str) -> v1.ListBaseModelsResponse:
-            request = v1.ListBaseModelsRequest(page_size=page_size, page_token=token)
-            return self._caller.unary(self._stub.ListBaseModels, request, timeout)
-
-        return Pager(fetch, lambda page: page.base_models, page_token)
+        request = v1.ListBaseModelsRequest(page_size=page_size, page_token=page_token)
+        return self._caller.pages(self._stub.ListBaseModels, request, lambda page: page.base_models, timeout)
 
     def get_base_model(self, base_model: str, *, timeout: float | None = None) -> v1.BaseModel:
         """One base model: by id, by the absolute path of a folder on the trainer's host, or as it was pulled.
@@ -86,12 +82,10 @@ class TrainerClient:
         self, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
     ) -> Pager[v1.TrainingJob, v1.ListTrainingJobsResponse]:
         """All training jobs, newest first."""
-
-        def fetch(token: str) -> v1.ListTrainingJobsResponse:
-            request = v1.ListTrainingJobsRequest(page_size=page_size, page_token=token)
-            return self._caller.unary(self._stub.ListTrainingJobs, request, timeout)
-
-        return Pager(fetch, lambda page: page.training_jobs, page_token)
+        request = v1.ListTrainingJobsRequest(page_size=page_size, page_token=page_token)
+        return self._caller.pages(
+            self._stub.ListTrainingJobs, request, lambda page: page.training_jobs, timeout
+        )
 
     def cancel_training_job(self, name: str, *, timeout: float | None = None) -> v1.TrainingJob:
         """Ask a job to stop; one that has ended is returned as it is."""
@@ -121,12 +115,8 @@ class TrainerClient:
         self, parent: str, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
     ) -> Pager[v1.Checkpoint, v1.ListCheckpointsResponse]:
         """All checkpoints of the job ``parent``, latest first."""
-
-        def fetch(token: str) -> v1.ListCheckpointsResponse:
-            request = v1.ListCheckpointsRequest(parent=parent, page_size=page_size, page_token=token)
-            return self._caller.unary(self._stub.ListCheckpoints, request, timeout)
-
-        return Pager(fetch, lambda page: page.checkpoints, page_token)
+        request = v1.ListCheckpointsRequest(parent=parent, page_size=page_size, page_token=page_token)
+        return self._caller.pages(self._stub.ListCheckpoints, request, lambda page: page.checkpoints, timeout)
 
     def get_checkpoint(self, name: str, *, timeout: float | None = None) -> v1.Checkpoint:
         """Return the checkpoint ``trainingJobs/{training_job}/checkpoints/{step}``; raises NotFoundError."""

@@ -26,7 +26,7 @@ from tunix_rt_evaluator.evaluations.convert import (
     result_page,
 )
 from tunix_rt_evaluator.evaluations.service import EvaluationService
-from tunix_rt_kit.serving.blocking import iterate_blocking, run_blocking, watch_state
+from tunix_rt_kit.serving.calls import iterate_blocking, run_blocking, watch_state
 
 
 class EvaluatorServicer(v1.EvaluatorServicer):

@@ -13,12 +13,12 @@ from tunix_rt_evaluator.comparisons.model import LeakedItem
 from tunix_rt_evaluator.evaluations.admission import chat_template
 from tunix_rt_evaluator.evaluations.model import BaseModelFacts, CheckpointInput
 from tunix_rt_kit.chat import ChatTemplate
+from tunix_rt_kit.convert import stored_file, template_fields
 from tunix_rt_kit.errors import DomainError, FailedPrecondition
 from tunix_rt_kit.models.store import ModelStore
 from tunix_rt_kit.models.tokenizer import ModelTokenizer, load_tokenizer, stop_ids
 from tunix_rt_kit.serving.calls import answer_of, answers_of, calling
 from tunix_rt_kit.values import ChatTemplateFields
-from tunix_rt_kit.values.messages import stored_file, template_fields
 
 TRAINING_SPLIT = "train"
 """The split of a dataset that the trainer learns from."""

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from tunix_rt_exporter.wiring import ExporterSettings, build, migrate
-from tunix_rt_kit.serving.main import run_service
+from tunix_rt_kit.serving.server import run_service
 
 
 def main(argv: Sequence[str] | None = None) -> int:

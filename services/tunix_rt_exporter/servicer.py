@@ -12,7 +12,7 @@ from tunix_rt_exporter.audits import convert as convert_audits
 from tunix_rt_exporter.audits.service import DatasetAudits
 from tunix_rt_exporter.datasets import convert
 from tunix_rt_exporter.datasets.service import ExporterService
-from tunix_rt_kit.serving.blocking import iterate_blocking, run_blocking, watch_state
+from tunix_rt_kit.serving.calls import iterate_blocking, run_blocking, watch_state
 
 
 class ExporterServicer(v1.ExporterServicer):

@@ -22,8 +22,7 @@ from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.database import Database
 from tunix_rt_kit.jobs import JobEngine
 from tunix_rt_kit.jobs.leases import SqlLeases
-from tunix_rt_kit.serving.main import BuiltService, opened_database
-from tunix_rt_kit.serving.server import ServiceRegistration
+from tunix_rt_kit.serving.server import BuiltService, ServiceRegistration, opened_database
 from tunix_rt_kit.serving.settings import Address, ArtifactSettings
 
 

@@ -3,14 +3,24 @@
 ``embedded`` serves a program that holds it; ``serve_forever`` serves everybody who knows the address.
 """
 
-from tunix_rt_local.data_folder import DataDirLocked, DataDirUnusable, require_free
-from tunix_rt_local.server import EmbeddedServer, embedded, serve_forever
+from tunix_rt_local.server import (
+    DataDirLocked,
+    DataDirUnusable,
+    EmbeddedServer,
+    embedded,
+    pull_model,
+    require_free,
+    serve_forever,
+    verify_model,
+)
 
 __all__ = [
     "DataDirLocked",
     "DataDirUnusable",
     "EmbeddedServer",
     "embedded",
+    "pull_model",
     "require_free",
     "serve_forever",
+    "verify_model",
 ]

@@ -1,8 +1,11 @@
-"""Serves the four services together."""
+"""Serves the four services together on a data folder, one server at a time, and fetches its base models."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
+import json
+import os
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -10,8 +13,9 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from tunix_rt.errors import FailedPreconditionError, InvalidArgumentError, class_of
@@ -20,14 +24,35 @@ from tunix_rt_evaluator.wiring import build as build_evaluator
 from tunix_rt_exporter.wiring import ExporterSettings
 from tunix_rt_exporter.wiring import build as build_exporter
 from tunix_rt_kit.errors import DomainError
-from tunix_rt_kit.serving.main import BuiltService, opened
-from tunix_rt_kit.serving.server import ServiceRegistration, StartError, running_server, serve
+from tunix_rt_kit.models.store import ModelStore
+from tunix_rt_kit.regular_files import read_json
+from tunix_rt_kit.serving.server import (
+    BuiltService,
+    ServiceRegistration,
+    StartError,
+    opened,
+    running_server,
+    serve,
+)
 from tunix_rt_kit.serving.settings import ServerSettings, check_address, setting_problems
-from tunix_rt_local.data_folder import held
 from tunix_rt_trace_store.wiring import TraceStoreSettings
 from tunix_rt_trace_store.wiring import build as build_trace_store
 from tunix_rt_trainer.wiring import TrainerSettings
 from tunix_rt_trainer.wiring import build as build_trainer
+
+if TYPE_CHECKING:
+    from tunix_rt_kit.models.pretrained import VerifyReport
+
+_LOCK = "server.lock"
+_HOLDER = "server.json"
+
+
+class DataDirLocked(FailedPreconditionError):
+    """Another server uses the data folder: ``metadata`` holds ``path``; ``pid`` and ``address`` if known."""
+
+
+class DataDirUnusable(FailedPreconditionError):
+    """The data folder cannot be made or written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +77,7 @@ def embedded(data_dir: Path) -> Iterator[EmbeddedServer]:
         DataDirUnusable: the folder cannot be made or written.
         TunixRtError: a service cannot start.
     """
-    with held(data_dir) as announce, _socket() as address:
+    with _held(data_dir) as announce, _socket() as address:
         ready: Future[Callable[[], None]] = Future()
         with _translated():
             settings = _settings(data_dir, address)
@@ -86,7 +111,7 @@ def serve_forever(
         raise InvalidArgumentError(
             f"listen: {listen!r} is not accepted: {error}", reason="LISTEN_INVALID"
         ) from error
-    with held(data_dir) as announce, _socket() as inner:
+    with _held(data_dir) as announce, _socket() as inner:
 
         def ready(address: str) -> None:
             announce(address)
@@ -181,6 +206,30 @@ def _socket() -> Iterator[str]:
         yield f"unix:{folder}/server.sock"
 
 
+def pull_model(name: str, data_dir: Path, progress: Callable[[str, int, int], None] | None = None) -> Path:
+    """Fetch a catalogued base model, one of the hub (``hf://organisation/name``) or a GGUF file into
+    ``data_dir`` unless it is there; returns its folder.
+
+    ``progress`` gets the stage, and how much of it is done of how much. Raises TunixRtError.
+    """
+    with _translated():
+        return Path(ModelStore(data_dir / "models").ensure(_named(name), progress).path)
+
+
+def verify_model(name: str, data_dir: Path) -> VerifyReport:
+    """Compare Tunix's logits with those of transformers on real prompts, in float32. Raises TunixRtError."""
+    # Loads JAX: only this command needs it, not the server.
+    from tunix_rt_kit.models.pretrained import verify
+
+    with _translated():
+        return verify(ModelStore(data_dir / "models").resolve(_named(name)).path)
+
+
+def _named(name: str) -> str:
+    """A file may be named from where the user stands."""
+    return str(Path(name).absolute()) if name.endswith(".gguf") else name
+
+
 @contextmanager
 def _translated() -> Iterator[None]:
     try:
@@ -191,3 +240,88 @@ def _translated() -> Iterator[None]:
         ) from error
     except StartError as error:
         raise FailedPreconditionError(str(error), reason="SERVER_CANNOT_START") from error
+
+
+def require_free(data_dir: Path) -> None:
+    """Check that no server uses ``data_dir``; a folder that is not there is free.
+
+    Raises:
+        DataDirLocked: a server uses it.
+        DataDirUnusable: it cannot be written.
+    """
+    if data_dir.exists():
+        with _locked(data_dir):
+            pass
+
+
+@contextmanager
+def _held(data_dir: Path) -> Iterator[Callable[[str], None]]:
+    """Keep ``data_dir`` for this process, making it if need be.
+
+    Yields a function that takes the address of the server, for the error of the next one that comes.
+
+    Raises:
+        DataDirLocked, DataDirUnusable: as ``require_free``.
+    """
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable(data_dir, error) from error
+    holder = data_dir / _HOLDER
+
+    def announce(address: str) -> None:
+        try:
+            holder.write_text(json.dumps({"pid": os.getpid(), "address": address}))
+        except OSError as error:
+            raise _unusable(data_dir, error) from error
+
+    with _locked(data_dir):
+        try:
+            yield announce
+        finally:
+            with suppress(OSError):
+                holder.unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(data_dir: Path) -> Iterator[None]:
+    lock = FileLock(data_dir / _LOCK, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise _in_use(data_dir) from error
+    except OSError as error:
+        raise _unusable(data_dir, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _in_use(data_dir: Path) -> DataDirLocked:
+    try:
+        holder = read_json(data_dir / _HOLDER)
+        facts = {"pid": str(holder["pid"]), "address": str(holder["address"])}
+        who = f"the server at {facts['address']} (process {facts['pid']}); use --server {facts['address']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        # The other server is just starting or ending.
+        facts, who = {}, "another server"
+    return DataDirLocked(
+        f"data folder {data_dir} is in use by {who}, or stop it, or choose another folder with --data-dir",
+        reason="DATA_DIR_LOCKED",
+        metadata={"path": str(data_dir), **facts},
+    )
+
+
+def _unusable(data_dir: Path, error: OSError) -> DataDirUnusable:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        why = "the disk is full; make room"
+    elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        why = "it cannot be written; mend its permissions"
+    else:
+        why = (error.strerror or str(error)).lower()
+    return DataDirUnusable(
+        f"data folder {data_dir}: {why}, or choose another folder with --data-dir",
+        reason="DATA_DIR_UNUSABLE",
+        metadata={"path": str(data_dir)},
+    )

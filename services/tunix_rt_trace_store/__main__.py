@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from tunix_rt_kit.serving.main import run_service
+from tunix_rt_kit.serving.server import run_service
 from tunix_rt_trace_store.wiring import TraceStoreSettings, build, migrate
 
 

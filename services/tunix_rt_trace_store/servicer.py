@@ -9,7 +9,7 @@ from typing import Any
 from google.protobuf.empty_pb2 import Empty
 
 from tunix_rt import v1
-from tunix_rt_kit.serving.blocking import iterate_blocking, run_blocking
+from tunix_rt_kit.serving.calls import iterate_blocking, run_blocking
 from tunix_rt_trace_store.traces import convert
 from tunix_rt_trace_store.traces.service import TraceStoreService
 

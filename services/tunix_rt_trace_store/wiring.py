@@ -9,8 +9,7 @@ from pydantic_settings import SettingsConfigDict
 
 from tunix_rt import v1
 from tunix_rt_kit.database import Database
-from tunix_rt_kit.serving.main import BuiltService, opened_database
-from tunix_rt_kit.serving.server import ServiceRegistration
+from tunix_rt_kit.serving.server import BuiltService, ServiceRegistration, opened_database
 from tunix_rt_kit.serving.settings import Address, DataSettings
 from tunix_rt_trace_store.servicer import TraceStoreServicer
 from tunix_rt_trace_store.traces import convert

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from tunix_rt import v1
-from tunix_rt_kit.serving.blocking import iterate_blocking, run_blocking
+from tunix_rt_kit.serving.calls import iterate_blocking, run_blocking
 from tunix_rt_trainer.base_models import convert as models_convert
 from tunix_rt_trainer.base_models.service import BaseModelService
 from tunix_rt_trainer.checkpoints import convert as checkpoint_convert

@@ -8,10 +8,10 @@ import grpc
 
 from tunix_rt import v1
 from tunix_rt_kit.chat import ChatTemplate
+from tunix_rt_kit.convert import file_message, template_fields
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.serving.calls import answer_of, answers_of, calling
 from tunix_rt_kit.values import StoredFile
-from tunix_rt_kit.values.messages import file_message, template_fields
 from tunix_rt_trainer.jobs.model import DatasetInput, FoundRows, SplitFile, SplitFindings
 
 _TIMEOUT_S = 20.0

@@ -28,8 +28,7 @@ from tunix_rt import v1
 from tunix_rt.wire import open_aio_channel
 from tunix_rt_exporter import wiring
 from tunix_rt_exporter.wiring import ExporterSettings
-from tunix_rt_kit.serving.main import BuiltService
-from tunix_rt_kit.serving.server import ServiceRegistration
+from tunix_rt_kit.serving.server import BuiltService, ServiceRegistration
 
 TRACES = 3_000
 STATE = v1.Dataset.State

@@ -17,9 +17,9 @@ from transformers import AutoModelForCausalLM
 
 from support.adapters import with_random_lora
 from support.tiny_model import make_tiny_model
-from tunix_rt_kit.models.export import merge_adapter
+from tunix_rt_kit.models.export import TARGET_MODULES, merge_adapter
 from tunix_rt_kit.models.families import FAMILIES
-from tunix_rt_kit.models.lora import TARGET_MODULES, load_adapter, save_adapter
+from tunix_rt_kit.models.lora import load_adapter, save_adapter
 from tunix_rt_kit.models.pretrained import load_model, logits, make_mesh, save_model
 
 MESH = make_mesh()

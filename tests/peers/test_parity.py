@@ -9,7 +9,7 @@ import pytest
 
 from support.golden import Golden, make_golden
 from support.tiny_model import make_tiny_model
-from tunix_rt_kit.models.verify import verify
+from tunix_rt_kit.models.pretrained import verify
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 

@@ -12,7 +12,7 @@ import grpc
 from google.protobuf.wrappers_pb2 import StringValue
 
 from tunix_rt_kit.errors import FieldViolation, InvalidArgument, NotFound
-from tunix_rt_kit.serving.blocking import run_blocking
+from tunix_rt_kit.serving.calls import run_blocking
 from tunix_rt_kit.serving.server import ServiceRegistration
 
 FULL_NAME = "tunix_rt.test.Echo"

@@ -20,8 +20,7 @@ from tunix_rt.wire import open_aio_channel
 from tunix_rt_exporter import wiring as exporter_wiring
 from tunix_rt_exporter.wiring import ExporterSettings
 from tunix_rt_kit.errors import NotFound
-from tunix_rt_kit.serving.main import BuiltService
-from tunix_rt_kit.serving.server import ServiceRegistration
+from tunix_rt_kit.serving.server import BuiltService, ServiceRegistration
 from tunix_rt_trace_store import wiring as store_wiring
 from tunix_rt_trace_store.wiring import TraceStoreSettings
 

@@ -1,6 +1,7 @@
 """Jobs that count to a number in a database, and an engine that runs them, in this process or another.
 
-``python -m support.fake_jobs DATABASE_URL LEASE_S`` runs one until it is told to stop by SIGTERM.
+``python -m support.fake_jobs DATABASE_URL LEASE_S`` runs jobs that never end until it is told to stop by
+SIGTERM. It prints "started", and "lost" for each job that another server took.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from sqlalchemy import Column, Integer, MetaData, String, Table, func, insert, s
 from tunix_rt_kit.database import Database
 from tunix_rt_kit.jobs import JobEngine, JobKind, Run
 from tunix_rt_kit.jobs.leases import SqlLeases, lease_table
+from tunix_rt_kit.jobs.run import LeaseLost
 from tunix_rt_kit.values import JobError, JobState
 
 metadata = MetaData()
@@ -74,6 +76,11 @@ class Jobs:
         with self.database.read() as session:
             return str(session.execute(select(jobs.c.reason).where(jobs.c.id == job_id)).scalar_one())
 
+    def owners(self) -> dict[str, str]:
+        """Whose each leased job is."""
+        with self.database.read() as session:
+            return {row.job_id: row.owner for row in session.execute(select(leases))}
+
     def ends(self, job_id: str) -> int:
         """How often the job ended."""
         with self.database.read() as session:
@@ -93,7 +100,7 @@ class Jobs:
 class Counting(JobKind):
     """Counts to ``most``, a step every ``pause_s`` seconds, and goes on where another run of the job ended.
 
-    ``at_step`` is called before each step.
+    ``at_step`` is called before each step. ``most`` may be set while it counts.
     """
 
     name = "counting"
@@ -120,23 +127,35 @@ class Counting(JobKind):
         if not run.retry(lambda: store.change_state(run.job_id, waiting, JobState.RUNNING)):
             run.check()
             return
-        for number in range(run.retry(lambda: store.steps(run.job_id)), self.most):
+        number = run.retry(lambda: store.steps(run.job_id))
+        while number < self.most:
             self.at_step(run)
             run.pause(self.pause_s)
             store.add_step(run.job_id, number)
+            number += 1
         states = (JobState.RUNNING, JobState.CANCELLING)
         run.record(lambda: store.change_state(run.job_id, states, JobState.SUCCEEDED))
 
 
-def engine_of(kind: Counting, lease_s: float = 30.0, poll_s: float = 0.05) -> JobEngine:
-    """An engine of its own for a kind, not started."""
+def engine_of(kind: Counting, lease_s: float = 3_600.0, poll_s: float = 0.05) -> JobEngine:
+    """An engine of its own for a kind, not started; its leases outlast any test unless told otherwise."""
     return JobEngine(SqlLeases(kind.store.database, leases, lease_s), [kind], poll_s=poll_s)
+
+
+class _Endless(Counting):
+    def work(self, run: Run) -> None:
+        try:
+            super().work(run)
+        except LeaseLost:
+            print("lost", flush=True)
+            raise
 
 
 def main() -> None:
     told = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: told.set())
-    engine = engine_of(Counting(Jobs(Database(sys.argv[1])), slots=2, most=40), float(sys.argv[2]))
+    kind = _Endless(Jobs(Database(sys.argv[1])), slots=2, most=sys.maxsize)
+    engine = engine_of(kind, float(sys.argv[2]))
     engine.start()
     print("started", flush=True)
     while not told.is_set():

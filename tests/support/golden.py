@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict
 
 from tunix_rt_kit.artifacts import digest_file
 from tunix_rt_kit.models.hf_folder import weight_files
+from tunix_rt_kit.models.pretrained import PROMPTS, Reference, transformers_logits
 from tunix_rt_kit.models.runtime import package_versions
 from tunix_rt_kit.models.tokenizer import load_tokenizer
-from tunix_rt_kit.models.verify import PROMPTS, Reference, transformers_logits
 
 _TOP = 64
 _SPREAD = 64

@@ -14,8 +14,7 @@ import pytest
 from tunix_rt.wire import open_aio_channel
 from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.serving.calls import domain_error
-from tunix_rt_kit.serving.main import BuiltService, opened
-from tunix_rt_kit.serving.server import running_server
+from tunix_rt_kit.serving.server import BuiltService, opened, running_server
 from tunix_rt_kit.serving.settings import ServerSettings
 
 

@@ -11,8 +11,7 @@ from contextlib import contextmanager
 
 import grpc
 
-from tunix_rt_kit.serving.main import BuiltService, opened
-from tunix_rt_kit.serving.server import running_server
+from tunix_rt_kit.serving.server import BuiltService, opened, running_server
 from tunix_rt_kit.serving.settings import ServerSettings
 
 

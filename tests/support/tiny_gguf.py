@@ -16,9 +16,9 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from support.tiny_model import CHAT_TEMPLATE
+from tunix_rt_kit.models import CatalogEntry
 from tunix_rt_kit.models.config import ModelConfig
 from tunix_rt_kit.models.hf_folder import read_config
-from tunix_rt_kit.models.pull import CatalogEntry
 
 PACKAGE, VERSION = "tiny-llama-weights", "1.0"
 _MEMBER = "tiny_llama_weights/tiny.gguf"

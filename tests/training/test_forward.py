@@ -14,7 +14,8 @@ from flax import nnx
 
 from support.tiny_families import make_variant
 from support.tiny_model import make_tiny_model
-from tunix_rt_kit.models.lora import TARGET_MODULES, apply_lora
+from tunix_rt_kit.models.export import TARGET_MODULES
+from tunix_rt_kit.models.lora import apply_lora
 from tunix_rt_kit.models.pretrained import load_model, make_mesh
 from tunix_rt_kit.models.runtime import Dtype
 from tunix_rt_trainer.jobs.model import Remat

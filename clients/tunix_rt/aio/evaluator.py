@@ -12,10 +12,10 @@ from typing import Final
 import grpc
 
 from tunix_rt import v1
+from tunix_rt.aio.rpc.caller import AsyncCaller, fresh
 from tunix_rt.aio.rpc.download import receive, receive_bytes
 from tunix_rt.aio.rpc.pager import AsyncPager
 from tunix_rt.files import atomic_file
-from tunix_rt.rpc.caller import AsyncCaller, fresh
 
 COMPARE_TIMEOUT_S: Final = 180.0
 """A comparison reads all rows of the candidate's training data, once."""
@@ -48,12 +48,8 @@ class AsyncEvaluatorClient:
         self, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
     ) -> AsyncPager[v1.EvalSet, v1.ListEvalSetsResponse]:
         """All eval sets without their items, newest first."""
-
-        async def fetch(token: str) -> v1.ListEvalSetsResponse:
-            request = v1.ListEvalSetsRequest(page_size=page_size, page_token=token)
-            return await self._caller.unary(self._stub.ListEvalSets, request, timeout)
-
-        return AsyncPager(fetch, lambda page: page.eval_sets, page_token)
+        request = v1.ListEvalSetsRequest(page_size=page_size, page_token=page_token)
+        return self._caller.pages(self._stub.ListEvalSets, request, lambda page: page.eval_sets, timeout)
 
     async def create_evaluation(
         self, spec: v1.EvaluationSpec, *, request_id: str | None = None, timeout: float | None = None
@@ -76,12 +72,8 @@ class AsyncEvaluatorClient:
         self, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
     ) -> AsyncPager[v1.Evaluation, v1.ListEvaluationsResponse]:
         """All evaluations, newest first."""
-
-        async def fetch(token: str) -> v1.ListEvaluationsResponse:
-            request = v1.ListEvaluationsRequest(page_size=page_size, page_token=token)
-            return await self._caller.unary(self._stub.ListEvaluations, request, timeout)
-
-        return AsyncPager(fetch, lambda page: page.evaluations, page_token)
+        request = v1.ListEvaluationsRequest(page_size=page_size, page_token=page_token)
+        return self._caller.pages(self._stub.ListEvaluations, request, lambda page: page.evaluations, timeout)
 
     async def cancel_evaluation(self, name: str, *, timeout: float | None = None) -> v1.Evaluation:
         """Ask an evaluation to stop; one that has ended is returned as it is."""
@@ -103,14 +95,10 @@ class AsyncEvaluatorClient:
     ) -> AsyncPager[v1.EvaluationResult, v1.ListEvaluationItemsResponse]:
         """The answers to the items of the evaluation ``parent`` that ``filter`` matches, ordered by item
         id."""
-
-        async def fetch(token: str) -> v1.ListEvaluationItemsResponse:
-            request = v1.ListEvaluationItemsRequest(
-                parent=parent, filter=filter, page_size=page_size, page_token=token
-            )
-            return await self._caller.unary(self._stub.ListEvaluationItems, request, timeout)
-
-        return AsyncPager(fetch, lambda page: page.results, page_token)
+        request = v1.ListEvaluationItemsRequest(
+            parent=parent, filter=filter, page_size=page_size, page_token=page_token
+        )
+        return self._caller.pages(self._stub.ListEvaluationItems, request, lambda page: page.results, timeout)
 
     async def regrade_evaluation(
         self,
@@ -177,12 +165,10 @@ class AsyncEvaluatorClient:
         self, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
     ) -> AsyncPager[v1.ComparisonReport, v1.ListComparisonReportsResponse]:
         """All comparison reports, ordered by name, without flips and training metrics."""
-
-        async def fetch(token: str) -> v1.ListComparisonReportsResponse:
-            request = v1.ListComparisonReportsRequest(page_size=page_size, page_token=token)
-            return await self._caller.unary(self._stub.ListComparisonReports, request, timeout)
-
-        return AsyncPager(fetch, lambda page: page.comparison_reports, page_token)
+        request = v1.ListComparisonReportsRequest(page_size=page_size, page_token=page_token)
+        return self._caller.pages(
+            self._stub.ListComparisonReports, request, lambda page: page.comparison_reports, timeout
+        )
 
     async def read_comparison_report(
         self, name: str, *, format: v1.ReportFormat.ValueType = v1.REPORT_FORMAT_UNSPECIFIED

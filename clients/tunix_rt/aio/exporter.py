@@ -12,10 +12,10 @@ from typing import BinaryIO
 import grpc
 
 from tunix_rt import v1
+from tunix_rt.aio.rpc.caller import AsyncCaller, fresh
 from tunix_rt.aio.rpc.download import receive, receive_bytes
 from tunix_rt.aio.rpc.pager import AsyncPager
 from tunix_rt.files import atomic_file
-from tunix_rt.rpc.caller import AsyncCaller, fresh
 
 
 class AsyncExporterClient:
@@ -46,12 +46,8 @@ class AsyncExporterClient:
         self, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
     ) -> AsyncPager[v1.Dataset, v1.ListDatasetsResponse]:
         """All datasets, newest first."""
-
-        async def fetch(token: str) -> v1.ListDatasetsResponse:
-            request = v1.ListDatasetsRequest(page_size=page_size, page_token=token)
-            return await self._caller.unary(self._stub.ListDatasets, request, timeout)
-
-        return AsyncPager(fetch, lambda page: page.datasets, page_token)
+        request = v1.ListDatasetsRequest(page_size=page_size, page_token=page_token)
+        return self._caller.pages(self._stub.ListDatasets, request, lambda page: page.datasets, timeout)
 
     def watch_dataset(self, name: str) -> AsyncIterator[v1.Dataset]:
         """Yield the dataset now and after each change, until its build has ended or the server stops."""
@@ -152,12 +148,10 @@ class AsyncExporterClient:
         self, parent: str, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
     ) -> AsyncPager[v1.SupervisionAudit, v1.ListSupervisionAuditsResponse]:
         """All audits of the dataset ``parent``, newest first."""
-
-        async def fetch(token: str) -> v1.ListSupervisionAuditsResponse:
-            request = v1.ListSupervisionAuditsRequest(parent=parent, page_size=page_size, page_token=token)
-            return await self._caller.unary(self._stub.ListSupervisionAudits, request, timeout)
-
-        return AsyncPager(fetch, lambda page: page.supervision_audits, page_token)
+        request = v1.ListSupervisionAuditsRequest(parent=parent, page_size=page_size, page_token=page_token)
+        return self._caller.pages(
+            self._stub.ListSupervisionAudits, request, lambda page: page.supervision_audits, timeout
+        )
 
     def _dropped_reader(self, name: str) -> Callable[[int], AsyncIterator[v1.ReadDroppedRowsResponse]]:
         return lambda offset: self._caller.stream(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from tunix_rt import v1
-from tunix_rt.client import AsyncClient
+from tunix_rt.aio.client import AsyncClient
 from tunix_rt.errors import (
     AbortedError,
     DeadlineExceededError,

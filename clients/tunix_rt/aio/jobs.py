@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Final, TypeAlias, TypeVar
 
 from tunix_rt import v1
-from tunix_rt.client import AsyncClient
+from tunix_rt.aio.client import AsyncClient
+from tunix_rt.aio.rpc.caller import facts_of_status
 from tunix_rt.errors import JobFailedError, UnavailableError
-from tunix_rt.rpc.caller import facts_of_status
 
 Job: TypeAlias = v1.Dataset | v1.TrainingJob | v1.Evaluation
 

@@ -11,9 +11,9 @@ from typing import Any
 import grpc
 
 from tunix_rt import v1
+from tunix_rt.aio.rpc.caller import AsyncCaller, fresh
 from tunix_rt.aio.rpc.pager import AsyncPager
-from tunix_rt.rpc.caller import AsyncCaller, fresh
-from tunix_rt.rpc.trace_stream import AsyncTraceStream, Snapshot
+from tunix_rt.aio.rpc.trace_stream import AsyncTraceStream, Snapshot
 from tunix_rt.v1 import trace_store_pb2
 
 
@@ -98,12 +98,8 @@ class AsyncTraceStoreClient:
         timeout: float | None = None,
     ) -> AsyncPager[v1.Trace, v1.ListTracesResponse]:
         """All traces that ``filter`` matches, newest first. Raises InvalidArgumentError."""
-
-        async def fetch(token: str) -> v1.ListTracesResponse:
-            request = v1.ListTracesRequest(filter=filter, page_size=page_size, page_token=token)
-            return await self._caller.unary(self._stub.ListTraces, request, timeout)
-
-        return AsyncPager(fetch, lambda page: page.traces, page_token)
+        request = v1.ListTracesRequest(filter=filter, page_size=page_size, page_token=page_token)
+        return self._caller.pages(self._stub.ListTraces, request, lambda page: page.traces, timeout)
 
     def stream_traces(self, *, filter: v1.TraceFilter | None = None, as_of: int = 0) -> AsyncTraceStream:
         """Every trace of a snapshot in the order of commits, in bounded memory.
@@ -177,14 +173,10 @@ class AsyncTraceStoreClient:
         timeout: float | None = None,
     ) -> AsyncPager[v1.TraceScore, v1.ListScoresResponse]:
         """All scores of one trace, or those of one criterion, newest first. Raises NotFoundError."""
-
-        async def fetch(token: str) -> v1.ListScoresResponse:
-            request = v1.ListScoresRequest(
-                trace=trace, criterion=criterion, page_size=page_size, page_token=token
-            )
-            return await self._caller.unary(self._stub.ListScores, request, timeout)
-
-        return AsyncPager(fetch, lambda page: page.scores, page_token)
+        request = v1.ListScoresRequest(
+            trace=trace, criterion=criterion, page_size=page_size, page_token=page_token
+        )
+        return self._caller.pages(self._stub.ListScores, request, lambda page: page.scores, timeout)
 
     async def compare_traces(
         self, base: str, other: str, *, timeout: float | None = None

@@ -12,10 +12,10 @@ from typing import Final
 import grpc
 
 from tunix_rt import v1
+from tunix_rt.aio.rpc.caller import AsyncCaller, fresh
 from tunix_rt.aio.rpc.download import receive, receive_bytes
 from tunix_rt.aio.rpc.pager import AsyncPager
 from tunix_rt.files import atomic_file
-from tunix_rt.rpc.caller import AsyncCaller, fresh
 
 ADMISSION: Final = 600.0
 """Seconds for ``create_training_job``, which counts the rows of a dataset the first time it sees it."""
@@ -34,12 +34,8 @@ class AsyncTrainerClient:
         self, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
     ) -> AsyncPager[v1.BaseModel, v1.ListBaseModelsResponse]:
         """The base models on the trainer's host and those that it can fetch, ordered by id."""
-
-        async def fetch(token: str) -> v1.ListBaseModelsResponse:
-            request = v1.ListBaseModelsRequest(page_size=page_size, page_token=token)
-            return await self._caller.unary(self._stub.ListBaseModels, request, timeout)
-
-        return AsyncPager(fetch, lambda page: page.base_models, page_token)
+        request = v1.ListBaseModelsRequest(page_size=page_size, page_token=page_token)
+        return self._caller.pages(self._stub.ListBaseModels, request, lambda page: page.base_models, timeout)
 
     async def get_base_model(self, base_model: str, *, timeout: float | None = None) -> v1.BaseModel:
         """One base model: by id, by the absolute path of a folder on the trainer's host, or as it was pulled.
@@ -84,12 +80,10 @@ class AsyncTrainerClient:
         self, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
     ) -> AsyncPager[v1.TrainingJob, v1.ListTrainingJobsResponse]:
         """All training jobs, newest first."""
-
-        async def fetch(token: str) -> v1.ListTrainingJobsResponse:
-            request = v1.ListTrainingJobsRequest(page_size=page_size, page_token=token)
-            return await self._caller.unary(self._stub.ListTrainingJobs, request, timeout)
-
-        return AsyncPager(fetch, lambda page: page.training_jobs, page_token)
+        request = v1.ListTrainingJobsRequest(page_size=page_size, page_token=page_token)
+        return self._caller.pages(
+            self._stub.ListTrainingJobs, request, lambda page: page.training_jobs, timeout
+        )
 
     async def cancel_training_job(self, name: str, *, timeout: float | None = None) -> v1.TrainingJob:
         """Ask a job to stop; one that has ended is returned as it is."""
@@ -121,12 +115,8 @@ class AsyncTrainerClient:
         self, parent: str, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
     ) -> AsyncPager[v1.Checkpoint, v1.ListCheckpointsResponse]:
         """All checkpoints of the job ``parent``, latest first."""
-
-        async def fetch(token: str) -> v1.ListCheckpointsResponse:
-            request = v1.ListCheckpointsRequest(parent=parent, page_size=page_size, page_token=token)
-            return await self._caller.unary(self._stub.ListCheckpoints, request, timeout)
-
-        return AsyncPager(fetch, lambda page: page.checkpoints, page_token)
+        request = v1.ListCheckpointsRequest(parent=parent, page_size=page_size, page_token=page_token)
+        return self._caller.pages(self._stub.ListCheckpoints, request, lambda page: page.checkpoints, timeout)
 
     async def get_checkpoint(self, name: str, *, timeout: float | None = None) -> v1.Checkpoint:
         """Return the checkpoint ``trainingJobs/{training_job}/checkpoints/{step}``; raises NotFoundError."""

@@ -104,10 +104,10 @@ def pull(session: Session, name: NameArgument) -> None:
 @command(models_app, "verify", example="tunix-rt models verify smollm2-135m-instruct")
 def verify(session: Session, name: NameArgument) -> None:
     """Compare Tunix's logits with those of transformers on real prompts, in float32, on this computer."""
-    import tunix_rt_local.models
+    import tunix_rt_local
 
     session.say("running both on the same prompts; this takes a minute or two")
-    report = tunix_rt_local.models.verify(name, session.data_dir)
+    report = tunix_rt_local.verify_model(name, session.data_dir)
     if session.as_json:
         session.print_json(report.model_dump(mode="json"))
     else:
@@ -136,11 +136,11 @@ def verify(session: Session, name: NameArgument) -> None:
 
 def pull_with_progress(session: Session, name: str, data_dir: Path) -> Path:
     """Fetch a base model into a data folder unless it is there, and return its own folder."""
-    import tunix_rt_local.models
+    import tunix_rt_local
 
     with session.progress() as progress:
         bars = _PullBars(progress)
-        folder = tunix_rt_local.models.pull(name, data_dir, bars.show)
+        folder = tunix_rt_local.pull_model(name, data_dir, bars.show)
         bars.finish()
     return folder
 

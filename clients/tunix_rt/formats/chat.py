@@ -16,7 +16,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from tunix_rt import v1
 from tunix_rt.formats import rows
 from tunix_rt.formats.lines import parse_line
-from tunix_rt.formats.paragraphs import paragraphs
+from tunix_rt.formats.rows import paragraphs
 
 _ROLES: Final = {
     "system": "system",

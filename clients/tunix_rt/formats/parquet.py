@@ -14,8 +14,7 @@ from tunix_rt.errors import FormatError
 from tunix_rt.files import open_regular
 from tunix_rt.formats.compression import INSTALL, PARQUET, Source, name_of
 from tunix_rt.formats.lines import read_failures
-from tunix_rt.formats.paragraphs import paragraphs
-from tunix_rt.formats.rows import TRACE_VERSION
+from tunix_rt.formats.rows import TRACE_VERSION, paragraphs
 
 # A row may hold a megabyte, and a column chunk any number of rows.
 _ROWS: Final = 100

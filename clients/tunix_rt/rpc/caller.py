@@ -1,18 +1,22 @@
-"""One call: its deadline, its request id, its errors."""
+# Generated from aio/rpc/caller.py by `make proto`: change that one.
+"""One call: its deadline, its request id, its pages, its errors."""
 
 from __future__ import annotations
 
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import grpc
 from google.rpc import code_pb2, status_pb2
 
+from tunix_rt.aio.rpc.caller import AsyncCaller as AsyncCaller
 from tunix_rt.errors import DeadlineExceededError, FieldViolation, TunixRtError, UnavailableError, class_of
+from tunix_rt.rpc.pager import Item, Pager, PageType
 from tunix_rt.wire import REQUEST_ID_KEY, error_facts, failed_call
 
 if TYPE_CHECKING:
@@ -40,7 +44,7 @@ def fresh(request_id: str | None) -> str:
 
 
 class Caller:
-    """Makes synchronous calls to one server.
+    """Makes calls to one server.
 
     Args:
         target: its address.
@@ -73,6 +77,22 @@ class Caller:
                 raise error_of_call(error, self.target, request_id) from error
             answered()
             return response
+
+    def pages(
+        self,
+        method: grpc.UnaryUnaryMultiCallable[Any, PageType],
+        request: Any,
+        items: Callable[[PageType], Iterable[Item]],
+        timeout: float | None,
+    ) -> Pager[Item, PageType]:
+        """The ``items`` of a listing, from the page on that ``request`` asks for."""
+
+        def fetch(token: str) -> PageType:
+            asked = deepcopy(request)
+            asked.page_token = token
+            return self.unary(method, asked, timeout)  # type: ignore[type-var]
+
+        return Pager(fetch, items, request.page_token)
 
     def stream(
         self, method: grpc.UnaryStreamMultiCallable[Request, Response], request: Request
@@ -114,45 +134,6 @@ class Caller:
             raise
         finally:
             late.cancel()
-
-
-class AsyncCaller:
-    """Makes asyncio calls to one server."""
-
-    def __init__(self, target: str, timeout: float) -> None:
-        self.target = target
-        self._timeout = timeout
-
-    async def unary(
-        self,
-        method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
-        request: Request,
-        timeout: float | None,
-    ) -> Response:
-        """As ``Caller.unary``."""
-        request_id = uuid.uuid4().hex
-        try:
-            return await method(
-                request,
-                timeout=self._timeout if timeout is None else timeout,
-                metadata=((REQUEST_ID_KEY, request_id),),
-            )
-        except grpc.RpcError as error:
-            raise error_of_call(error, self.target, request_id) from error
-
-    async def stream(
-        self, method: grpc.aio.UnaryStreamMultiCallable[Request, Response], request: Request
-    ) -> AsyncIterator[Response]:
-        """As ``Caller.stream``."""
-        request_id = uuid.uuid4().hex
-        call = method(request, metadata=((REQUEST_ID_KEY, request_id),))
-        try:
-            async for response in call:
-                yield response
-        except grpc.RpcError as error:
-            raise error_of_call(error, self.target, request_id) from error
-        finally:
-            call.cancel()
 
 
 def error_of_call(error: grpc.RpcError, target: str, request_id: str) -> TunixRtError:

@@ -1,11 +1,13 @@
+# Generated from aio/rpc/trace_stream.py by `make proto`: change that one.
 """The traces of a snapshot as they arrive. A broken connection is resumed after the last one."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Final
 
 from tunix_rt import v1
+from tunix_rt.aio.rpc.trace_stream import AsyncTraceStream as AsyncTraceStream
 from tunix_rt.errors import UnavailableError
 
 _MAX_BREAKS: Final = 3
@@ -55,6 +57,10 @@ class TraceStream(Iterator[v1.Trace]):
     @property
     def as_of(self) -> int:
         """The snapshot that is streamed; asking for it again streams the same traces."""
+        return self.start()
+
+    def start(self) -> int:
+        """Wait for the stream's header; returns ``as_of``."""
         if not self._snapshot.as_of:
             self._pending = iter(next(self._batches, []))
         return self._snapshot.as_of
@@ -69,54 +75,12 @@ class TraceStream(Iterator[v1.Trace]):
                 return trace
             self._pending = iter(next(self._batches))
 
-    def _read(self) -> Generator[list[v1.Trace], None, None]:
+    def _read(
+        self,
+    ) -> Generator[list[v1.Trace], None]:
         while True:
             try:
                 for part in self._open(self._snapshot.request()):
-                    yield self._snapshot.take(part)
-                return
-            except UnavailableError as error:
-                self._snapshot.check_may_resume(error)
-
-
-class AsyncTraceStream(AsyncIterator[v1.Trace]):
-    """As ``TraceStream``. ``as_of`` is 0 until the server has answered: await ``start()`` first."""
-
-    def __init__(
-        self,
-        open_stream: Callable[[v1.StreamTracesRequest], AsyncIterator[v1.StreamTracesResponse]],
-        snapshot: Snapshot,
-    ) -> None:
-        self._open = open_stream
-        self._snapshot = snapshot
-        self._batches = self._read()
-        self._pending: Iterator[v1.Trace] = iter(())
-
-    @property
-    def as_of(self) -> int:
-        """The snapshot that is streamed; asking for it again streams the same traces."""
-        return self._snapshot.as_of
-
-    async def start(self) -> int:
-        """Wait for the stream's header; returns ``as_of``."""
-        if not self._snapshot.as_of:
-            self._pending = iter(await anext(self._batches, []))
-        return self._snapshot.as_of
-
-    async def close(self) -> None:
-        """End the stream before its last trace."""
-        await self._batches.aclose()
-
-    async def __anext__(self) -> v1.Trace:
-        while True:
-            for trace in self._pending:
-                return trace
-            self._pending = iter(await anext(self._batches))
-
-    async def _read(self) -> AsyncGenerator[list[v1.Trace], None]:
-        while True:
-            try:
-                async for part in self._open(self._snapshot.request()):
                     yield self._snapshot.take(part)
                 return
             except UnavailableError as error:

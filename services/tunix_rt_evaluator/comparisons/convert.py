@@ -14,9 +14,9 @@ from tunix_rt_evaluator.comparisons.model import (
 from tunix_rt_evaluator.comparisons.service import DocumentFormat
 from tunix_rt_evaluator.evaluations.convert import evaluation_message, result_message
 from tunix_rt_evaluator.evaluations.model import evaluation_name
+from tunix_rt_kit.convert import timestamp, to_message
 from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_kit.values import StoredFile
-from tunix_rt_kit.values.messages import timestamp, to_message
 
 _FORMATS: Final[Mapping[int, DocumentFormat]] = {
     v1.REPORT_FORMAT_UNSPECIFIED: "markdown",

@@ -13,7 +13,7 @@ from google.protobuf.struct_pb2 import Struct
 from tunix_rt import v1
 from tunix_rt_evaluator.eval_sets.model import EvalItem, EvalSet, EvalSetDraft, eval_set_name
 from tunix_rt_evaluator.grading.model import GraderSettings, kinds
-from tunix_rt_kit.values.messages import plain_struct, to_message
+from tunix_rt_kit.convert import plain_struct, to_message
 
 
 def grader_fields(grader: v1.Grader) -> Mapping[str, Any]:

@@ -21,13 +21,13 @@ from tunix_rt_evaluator.evaluations.model import (
 )
 from tunix_rt_evaluator.grading.model import Answer, FinishReason, Parts, ReasoningMarks, Verdict
 from tunix_rt_kit.chat import ChatTemplate
-from tunix_rt_kit.errors import InvalidArgument
-from tunix_rt_kit.values.messages import (
+from tunix_rt_kit.convert import (
     duration,
     from_message,
     template_message,
     to_message,
 )
+from tunix_rt_kit.errors import InvalidArgument
 
 
 def asked_evaluation(spec: v1.EvaluationSpec) -> Mapping[str, Any]:

@@ -27,8 +27,8 @@ from tunix_rt_evaluator.worker.engine import Completion, Prompt, Report, Request
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.models.decoder import Decoder
-from tunix_rt_kit.models.hf_folder import read_stop_ids, stored_dtype
-from tunix_rt_kit.models.lora import CONFIG_FILE, merge_lora
+from tunix_rt_kit.models.hf_folder import ADAPTER_CONFIG_FILE, read_stop_ids, stored_dtype
+from tunix_rt_kit.models.lora import merge_lora
 from tunix_rt_kit.models.pretrained import load_model, make_mesh, rebuilt
 from tunix_rt_kit.models.runtime import (
     advising,
@@ -435,4 +435,4 @@ class BaseWeights:
 
 def is_adapter(checkpoint: Path) -> bool:
     """Whether the folder of a checkpoint has an adapter in it, and no whole model."""
-    return (checkpoint / CONFIG_FILE).is_file()
+    return (checkpoint / ADAPTER_CONFIG_FILE).is_file()

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from tunix_rt import v1
 from tunix_rt_exporter.audits.service import AuditQuestion, ContaminationPart, StoredAudit
+from tunix_rt_kit.convert import to_message
 from tunix_rt_kit.values import Progress
-from tunix_rt_kit.values.messages import to_message
 
 
 def question(request: v1.AuditSupervisionRequest) -> AuditQuestion:

@@ -23,9 +23,9 @@ from tunix_rt_exporter.datasets.model import (
     SplitGroup,
 )
 from tunix_rt_kit.chat import ChatTemplate
+from tunix_rt_kit.convert import from_message, plain_struct, template_message, to_message
 from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_kit.values import JobState
-from tunix_rt_kit.values.messages import from_message, plain_struct, template_message, to_message
 
 _MEDIA_TYPES: Final = {"jsonl": "application/jsonl", "parquet": "application/vnd.apache.parquet"}
 _RESULT_FIELDS: Final = BuildResult.model_fields.keys()

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from tunix_rt_exporter.datasets.model import ReasoningStyle, SourceTrace
 from tunix_rt_kit.artifacts import CanonicalPart, canonical_json, canonical_line
-from tunix_rt_kit.chat import ChatTemplate, LostText, gemma_it, render_response
+from tunix_rt_kit.chat import ChatTemplate, LostText, render_response
 from tunix_rt_kit.errors import InvalidArgument
 
 UNRENDERABLE: Final = "unrenderable"
@@ -52,7 +52,7 @@ class RowRenderer:
         self._style: ReasoningStyle = style
         # Of the format tunix_sft, which trims nothing.
         gemma = ChatTemplate.built_in("gemma-it", system_instruction=template.system_instruction)
-        self._gemma = replace(gemma.frame, opening=gemma.frame.opening.removeprefix(gemma_it.BOS))
+        self._gemma = replace(gemma.frame, opening=gemma.frame.opening.removeprefix(gemma.start_of_text))
         held = {*template.control_texts, *gemma.control_texts, *special_tokens}
         # The longest first, so that it is the one that is named.
         self._held = re.compile("|".join(map(re.escape, sorted(held, key=lambda text: (-len(text), text)))))

@@ -1,9 +1,8 @@
 """Chat templates, and how a reasoning trace is written as text."""
 
 from tunix_rt_kit.chat.builtin_templates import BUILTIN_NAMES, BuiltinName
-from tunix_rt_kit.chat.frame import Frame, LostText
 from tunix_rt_kit.chat.messages import Message, Role
-from tunix_rt_kit.chat.template import ChatTemplate, losses
+from tunix_rt_kit.chat.template import ChatTemplate, Frame, LostText, losses
 from tunix_rt_kit.chat.trace_text import (
     REASONING_STYLES,
     ReasoningStyle,

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
 from tunix_rt_kit.artifacts import digest_json
 from tunix_rt_kit.chat.builtin_templates import BUILTIN_FORMATS, BUILTIN_NAMES, BuiltinName, builtin_source
-from tunix_rt_kit.chat.frame import Frame
 from tunix_rt_kit.chat.messages import Message, check_no_markers, invalid_messages, parse_conversation
 from tunix_rt_kit.chat.sandbox import SANDBOX
 from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_kit.values import ChatTemplateFields
+
+LostText = Literal["prompt", "reply"]
 
 MAX_SYSTEM_INSTRUCTION_CHARS: Final = 20_000
 _BUILTIN_REVISION: Final = 1
@@ -37,6 +40,52 @@ _TEXTS: Final = {
     "line breaks and blanks": "6\r\n *\r7\n\n\n\t  = \u2028\x85\x0b\x0c42",
     "quotation marks and entities": "\"6\" '*' \\ &lt;7&gt; <b>",
 }
+
+
+# <|im_start|>, </s>, <start_of_turn>, <think>; [INST], [/INST].
+_CONTROL: Final = re.compile(r"<[^<>\s]{1,64}>|\[/?[A-Z][A-Z_]+\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The texts that a template writes around a user's text and its reply.
+
+    ``opening`` and ``between`` stand around the user's text in the prompt, ``before`` and ``closing`` around
+    the reply in the response.
+    """
+
+    opening: str
+    between: str
+    before: str
+    closing: str
+
+    def lost(self, turn: tuple[str, str], example: tuple[str, str]) -> LostText | None:
+        """Which text of ``turn`` its rendering ``example`` does not hold as it is; None if it holds both.
+
+        The reply must be there to the byte. The prompt may lose white space at its ends: it is asked in the
+        same way when the model is evaluated.
+        """
+        (asked, reply), (prompt, response) = turn, example
+        if response != f"{self.before}{reply}{self.closing}":
+            return "reply"
+        framed = len(self.opening) + len(self.between) <= len(prompt)
+        if not (framed and prompt.startswith(self.opening) and prompt.endswith(self.between)):
+            return "prompt"
+        written = prompt[len(self.opening) : len(prompt) - len(self.between)]
+        return None if written == asked or written.strip() == asked.strip() else "prompt"
+
+    def whole(self, asked: str, reply: str) -> str:
+        """Both texts in one, as the template writes them."""
+        return f"{self.opening}{asked}{self.between}{self.before}{reply}{self.closing}"
+
+    def reply(self, response: str) -> str:
+        """The reply in a rendered response."""
+        return response.removeprefix(self.before).removesuffix(self.closing)
+
+    def control_texts(self) -> list[str]:
+        """The parts of the frame that look like single tokens of a tokenizer."""
+        parts = (self.opening, self.between, self.before, self.closing)
+        return list(dict.fromkeys(found for part in parts for found in _CONTROL.findall(part)))
 
 
 class ChatTemplate(BaseModel):

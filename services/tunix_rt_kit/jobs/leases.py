@@ -90,7 +90,7 @@ class SqlLeases:
         table = self._table
         # Whoever has it may be writing: then it is not silent.
         query = select(table.c.owner, table.c.expires < self._now).where(table.c.job_id == job_id)
-        with suppress(IntegrityError), self._database.write() as session:
+        with suppress(IntegrityError), self._write() as session:
             row = session.execute(query.with_for_update(skip_locked=True)).one_or_none()
             if row is not None:
                 if not self._lease(row[0], bool(row[1])).free:
@@ -106,29 +106,26 @@ class SqlLeases:
     def renew(self, job_ids: Sequence[str]) -> None:
         table = self._table
         mine = (table.c.owner == self._owner, table.c.job_id.in_(job_ids))
-        with self._database.write() as session:
+        with self._write() as session:
             session.execute(update(table).where(*mine).values(expires=self._now + self.seconds))
 
     def release(self, job_id: str) -> None:
-        with self._database.write() as session:
+        with self._write() as session:
             session.execute(delete(self._table).where(*self._mine(job_id)))
 
     def end_at_once(self, job_id: str) -> None:
-        with self._database.write() as session:
+        with self._write() as session:
             session.execute(update(self._table).where(self._table.c.job_id == job_id).values(at_once=True))
 
     @contextmanager
     def held(self, job_id: str, lost: Callable[[], None]) -> Iterator[None]:
         # On PostgreSQL this lets the lease be renewed, and keeps it from being taken until the write is done.
-        # A server that vanishes in the middle of a write must not keep it for longer than the lease lasts.
-        idle = text(f"SET LOCAL idle_in_transaction_session_timeout = {max(0, round(self.seconds * 500))}")
         query = (
             select(self._table.c.owner).where(*self._mine(job_id)).with_for_update(read=True, key_share=True)
         )
 
         def check(session: Session) -> None:
-            if self._database.dialect == "postgresql":
-                session.execute(idle)
+            self._limit_idle(session)
             if session.execute(query).one_or_none() is None:
                 lost()
                 raise LeaseLost(job_id)
@@ -140,6 +137,18 @@ class SqlLeases:
         # A write begins with the look at the lease.
         with self._database.write():
             pass
+
+    @contextmanager
+    def _write(self) -> Iterator[Session]:
+        with self._database.write() as session:
+            self._limit_idle(session)
+            yield session
+
+    def _limit_idle(self, session: Session) -> None:
+        """A server that vanishes in the middle of a write must not keep a lease for longer than it lasts."""
+        if self._database.dialect == "postgresql":
+            limit_ms = max(0, round(self.seconds * 500))
+            session.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = {limit_ms}"))
 
     def _mine(self, job_id: str) -> tuple[Any, ...]:
         return (self._table.c.job_id == job_id, self._table.c.owner == self._owner)

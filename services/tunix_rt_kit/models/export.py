@@ -1,6 +1,8 @@
-"""Merges an adapter into its base model, with numpy alone, and writes the result as a Hugging Face folder.
+"""What leaves training in the formats of others: an adapter as ``peft`` has it, a merged Hugging Face folder.
 
-``python -m tunix_rt_kit.models.export BASE ADAPTER OUT`` does it in a process of its own. Its input is the
+It needs numpy alone.
+
+``python -m tunix_rt_kit.models.export BASE ADAPTER OUT`` merges in a process of its own. Its input is the
 ``ChatTemplate`` that the adapter was trained with, as JSON.
 """
 
@@ -10,7 +12,7 @@ import codecs
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,22 +20,46 @@ from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 from tunix_rt_kit.chat import ChatTemplate
-from tunix_rt_kit.errors import AlreadyExists, DomainError
-from tunix_rt_kit.models import durable, tensor_files
-from tunix_rt_kit.models.adapter import Adapter, read_adapter
+from tunix_rt_kit.errors import AlreadyExists, DataLoss, DomainError, InvalidArgument
+from tunix_rt_kit.models import tensor_files
 from tunix_rt_kit.models.config import CONFIG_FILE, unsupported
 from tunix_rt_kit.models.hf_folder import (
+    ADAPTER_CONFIG_FILE,
     INDEX_FILE,
     MAX_TOKENIZER_BYTES,
     TOKENIZER_FILE,
     check_weights,
     read_config,
+    read_header,
     reading,
     weight_files,
 )
-from tunix_rt_kit.regular_files import read_bytes, read_json
+from tunix_rt_kit.regular_files import UnfitFile, read_bytes, read_json
+
+ADAPTER_WEIGHTS_FILE = "adapter_model.safetensors"
+TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""Every linear projection of a layer, of any family, by its Hugging Face name."""
+
+PREFIX = "base_model.model."
+"""Put by ``peft`` in front of the base model's names."""
+
+_A, _B = ".lora_A.weight", ".lora_B.weight"
+_MAX_RANK = 1 << 16
+_MAX_ALPHA = 1e9
+# What is supported of what ``peft`` can do, by its settings.
+_SUPPORTED: Final[dict[str, Any]] = {
+    "peft_type": "LORA",
+    "bias": "none",
+    "fan_in_fan_out": False,
+    "use_rslora": False,
+    "use_dora": False,
+    "modules_to_save": None,
+}
+_PARTIAL = ("rank_pattern", "alpha_pattern", "layers_to_transform", "layer_replication", "target_parameters")
 
 _COMPANIONS: Final = (
     "LICENSE",
@@ -52,6 +78,142 @@ _COMPANIONS: Final = (
 _JSON_STYLE: Final[dict[str, Any]] = {"indent": 2, "ensure_ascii": False}
 
 
+class Adapter:
+    """An adapter from files: ``rank``, ``alpha``, ``target_modules``, and tensors to take by module."""
+
+    def __init__(self, config: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[Any]]) -> None:
+        self.rank: int = config["r"]
+        self.alpha = float(config["lora_alpha"])
+        self.target_modules: Sequence[str] = config["target_modules"]
+        self._tensors = dict(tensors)
+
+    def take(self, module: str, inputs: int, outputs: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Remove and return A [rank, inputs] and B [outputs, rank] of the base model's ``module``.
+
+        Raises:
+            InvalidArgument: ADAPTER_MISMATCH, naming the tensor that is missing or has another shape.
+            DataLoss: ADAPTER_INVALID, naming the tensor that holds a number that is not finite.
+        """
+        shapes = {_A: (self.rank, inputs), _B: (outputs, self.rank)}
+        pair = []
+        for suffix, shape in shapes.items():
+            name = f"{PREFIX}{module}{suffix}"
+            tensor = self._tensors.pop(name, None)
+            if tensor is None:
+                raise mismatch(f"tensor {name!r} is missing", name)
+            if tensor.shape != shape:
+                raise mismatch(f"tensor {name!r} has shape {list(tensor.shape)}, not {list(shape)}", name)
+            if not np.isfinite(tensor.astype(np.float32)).all():
+                raise DataLoss(
+                    f"adapter tensor {name!r} holds values that are no finite numbers",
+                    reason="ADAPTER_INVALID",
+                    metadata={"field": name},
+                )
+            pair.append(tensor)
+        return pair[0], pair[1]
+
+    def targets(self, module: str) -> bool:
+        """Whether the configuration says that ``module`` has a pair."""
+        return module.rsplit(".", 1)[-1] in self.target_modules
+
+    def require_all_taken(self) -> None:
+        """Raises InvalidArgument (ADAPTER_MISMATCH) if a tensor is left that no module took."""
+        if self._tensors:
+            extra = min(self._tensors)
+            raise mismatch(f"tensor {extra!r} has no place in the model", extra)
+
+
+def write_adapter(
+    folder: Path,
+    pairs: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]],
+    *,
+    rank: int,
+    alpha: float,
+    base_model: str,
+) -> None:
+    """Write ``adapter_model.safetensors`` and ``adapter_config.json``; the same pairs make the same bytes.
+
+    Args:
+        folder: created if absent.
+        pairs: A [rank, inputs] and B [outputs, rank] by the base model's module.
+        rank: inner width of every pair.
+        alpha: B A is scaled by ``alpha / rank``.
+        base_model: the model that the adapter is for, as ``base_model_name_or_path``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, npt.NDArray[Any]] = {}
+    for module, (a, b) in pairs.items():
+        tensors[f"{PREFIX}{module}{_A}"] = np.ascontiguousarray(a)
+        tensors[f"{PREFIX}{module}{_B}"] = np.ascontiguousarray(b)
+    save_file(tensors, folder / ADAPTER_WEIGHTS_FILE, metadata={"format": "pt"})
+    targets = {module.rsplit(".", 1)[-1] for module in pairs}
+    config = _SUPPORTED | {
+        "base_model_name_or_path": base_model,
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "lora_alpha": alpha,
+        "lora_dropout": 0.0,
+        "r": rank,
+        "target_modules": [name for name in TARGET_MODULES if name in targets],
+        "task_type": "CAUSAL_LM",
+    }
+    (folder / ADAPTER_CONFIG_FILE).write_text(
+        json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+    )
+
+
+def read_adapter(folder: Path) -> Adapter:
+    """Read what ``write_adapter`` (or ``peft``) wrote.
+
+    Raises:
+        DataLoss: ADAPTER_INVALID, a file is missing or cannot be read.
+        InvalidArgument: ADAPTER_MISMATCH, it is an adapter of a kind that is not supported.
+    """
+    try:
+        config = read_json(folder / ADAPTER_CONFIG_FILE)
+        if not isinstance(config, dict):
+            raise UnfitFile("is no JSON object", folder / ADAPTER_CONFIG_FILE)
+        read_header(folder / ADAPTER_WEIGHTS_FILE)
+        tensors = load_file(folder / ADAPTER_WEIGHTS_FILE)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise DataLoss(
+            f"adapter in {folder} cannot be read: {error}",
+            reason="ADAPTER_INVALID",
+            metadata={"path": str(folder)},
+        ) from error
+    for field, value in _SUPPORTED.items():
+        if config.get(field, value) != value:
+            raise mismatch(f"{field} is {config[field]!r}; only {value!r} is supported", field)
+    for field in _PARTIAL:
+        if config.get(field):
+            raise mismatch(f"{field} is {config[field]!r}; it must be absent", field)
+    for field in ("r", "lora_alpha", "target_modules"):
+        if config.get(field) is None:
+            raise mismatch(f"{ADAPTER_CONFIG_FILE} has no {field}", field)
+    _check_values(config)
+    return Adapter(config, tensors)
+
+
+def _check_values(config: Mapping[str, Any]) -> None:
+    rank, alpha, targets = config["r"], config["lora_alpha"], config["target_modules"]
+    if type(rank) is not int or not 1 <= rank <= _MAX_RANK:
+        raise mismatch(f"r is {rank!r:.80}; it must be an integer from 1 to {_MAX_RANK}", "r")
+    if type(alpha) not in (int, float) or not 0 < alpha < _MAX_ALPHA:
+        raise mismatch(f"lora_alpha is {alpha!r:.80}; it must be a positive number", "lora_alpha")
+    if isinstance(targets, str):
+        raise mismatch("target_modules is a pattern; it must be a list of names", "target_modules")
+    if not isinstance(targets, list) or not all(name in TARGET_MODULES for name in targets):
+        known = ", ".join(TARGET_MODULES)
+        raise mismatch(f"target_modules is {targets!r:.80}; it must name some of {known}", "target_modules")
+
+
+def mismatch(message: str, field: str) -> InvalidArgument:
+    """The error for an adapter that does not fit a model, to raise."""
+    return InvalidArgument(
+        f"adapter does not fit: {message}", reason="ADAPTER_MISMATCH", metadata={"field": field}
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Conversation:
     """How a model was trained to converse: a chat template (Jinja source), the token that ends a turn, and
@@ -67,14 +229,7 @@ class Conversation:
         return cls(template.jinja_source(), template.end_of_turn, template.start_of_text)
 
 
-def merge_adapter(
-    base: Path,
-    adapter: Path,
-    out: Path,
-    *,
-    conversation: Conversation | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> None:
+def merge_adapter(base: Path, adapter: Path, out: Path, *, conversation: Conversation | None = None) -> None:
     """Write the model in ``base`` with ``adapter`` merged into its weights to the new folder ``out``.
 
     Each weight W becomes W + alpha / r * B A, accumulated in float32 and rounded once to the type of W.
@@ -85,7 +240,6 @@ def merge_adapter(
         adapter: in the format of ``peft``.
         out: must not exist.
         conversation: see ``write_companions``.
-        progress: called with (weights merged, weights in all).
 
     Raises:
         FailedPrecondition: BASE_MODEL_UNSUPPORTED.
@@ -98,28 +252,14 @@ def merge_adapter(
     check_weights(base, config)
     read = read_adapter(adapter)
     changes = {
-        f"{module}.weight": _merging(read, module, shape)
-        for module, shape in _modules(config.tensor_shapes())
-        if read.targets(module)
+        name: _merging(read, name.removesuffix(".weight"), shape)
+        for name, shape in config.tensor_shapes().items()
+        if name.endswith("_proj.weight") and read.targets(name.removesuffix(".weight"))
     }
     read.require_all_taken()
-    done = 0
-
-    def counted(change: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        def change_and_count(weight: Any) -> Any:
-            nonlocal done
-            done += 1
-            if progress is not None:
-                progress(done, len(changes))
-            return change(weight)
-
-        return change_and_count
-
     with new_folder(out) as folder:
         for file in weight_files(base):
-            tensor_files.rewrite(
-                file, folder / file.name, {name: counted(change) for name, change in changes.items()}
-            )
+            tensor_files.rewrite(file, folder / file.name, changes)
         if (base / INDEX_FILE).is_file():
             _copy(base, INDEX_FILE, folder)
         write_companions(base, folder, conversation)
@@ -127,14 +267,14 @@ def merge_adapter(
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """``durable.new_folder``, unless ``out`` exists: raises AlreadyExists (EXPORT_EXISTS) then."""
+    """``tensor_files.new_folder``, unless ``out`` exists: raises AlreadyExists (EXPORT_EXISTS) then."""
     if out.exists():
         raise AlreadyExists(
             f"{out} exists already; name a folder that does not",
             reason="EXPORT_EXISTS",
             metadata={"path": str(out)},
         )
-    with durable.new_folder(out) as folder:
+    with tensor_files.new_folder(out) as folder:
         yield folder
 
 
@@ -167,12 +307,6 @@ def write_companions(base: Path, folder: Path, conversation: Conversation | None
     ids = [_token_id(base, eos)]
     ids += [token for token in known if token is not None and token not in ids]
     _update(generation, {"eos_token_id": ids[0] if len(ids) == 1 else ids})
-
-
-def _modules(shapes: dict[str, tuple[int, ...]]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    for name, shape in shapes.items():
-        if name.endswith("_proj.weight"):
-            yield name.removesuffix(".weight"), shape
 
 
 def _merging(

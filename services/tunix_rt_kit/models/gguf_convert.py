@@ -15,9 +15,9 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from tunix_rt_kit.models.durable import system_error
 from tunix_rt_kit.models.gguf_file import GgufMetadata, check_layout, model_config, refusal
 from tunix_rt_kit.models.hf_folder import read_config
+from tunix_rt_kit.models.tensor_files import system_error
 from tunix_rt_kit.regular_files import UnfitFile
 
 # How text is split before merging: the pattern of Qwen2 and Llama 3, which differ in how many digits stay

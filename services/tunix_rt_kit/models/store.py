@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from tunix_rt_kit.artifacts import digest_bytes, digest_file, digest_json
 from tunix_rt_kit.errors import FailedPrecondition, NotFound
 from tunix_rt_kit.jobs.files import write_atomically
+from tunix_rt_kit.models import CATALOG, CatalogEntry
 from tunix_rt_kit.models.config import CONFIG_FILE, ModelConfig
 from tunix_rt_kit.models.hf_folder import (
     TOKENIZER_FILE,
@@ -23,8 +24,7 @@ from tunix_rt_kit.models.hf_folder import (
     reading,
     weight_files,
 )
-from tunix_rt_kit.models.pull import CATALOG, CatalogEntry, Progress, pull, pull_source
-from tunix_rt_kit.models.sources import Source, source_of
+from tunix_rt_kit.models.pull import Progress, Source, pull, pull_source, source_of
 from tunix_rt_kit.regular_files import read_json
 
 _LOG = logging.getLogger(__name__)

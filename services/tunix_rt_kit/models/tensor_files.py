@@ -1,20 +1,25 @@
-"""Reads and writes safetensors files tensor by tensor, with one of them in memory at a time."""
+"""Safetensors files, read and written tensor by tensor, and folders that appear whole or not at all."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 import struct
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError
 
+from tunix_rt_kit.artifacts.store import storage_error, sync
 from tunix_rt_kit.models.config import unsupported
-from tunix_rt_kit.models.tensor_header import read_header
+from tunix_rt_kit.models.hf_folder import StoredTensor, read_header
 from tunix_rt_kit.regular_files import open_regular
 
 _DTYPES: Final[dict[str, Any]] = {
@@ -27,28 +32,6 @@ _ALIGNMENT = 8
 _BITS: Final[dict[int, Any]] = {2: (np.uint16, 0x7FFF), 4: (np.uint32, 0x7FFFFFFF)}
 _FIRST_NOT_FINITE: Final = {"bfloat16": 0x7F80, "float16": 0x7C00, "float32": 0x7F800000}
 _LOOKED_AT: Final = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
-    """Type (``BF16``, ``F16`` or ``F32``) and shape of a tensor."""
-
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of all its values."""
-        return int(np.prod(self.shape, dtype=np.int64)) * int(_DTYPES[self.dtype].itemsize)
-
-
-def read_specs(file: Path) -> dict[str, TensorSpec]:
-    """The tensors of a file by name; raises as ``read_header``."""
-    return {
-        name: TensorSpec(tensor.dtype, tensor.shape)
-        for name, tensor in read_header(file).items()
-        if tensor.dtype in _DTYPES
-    }
 
 
 def require_finite(folder: Path, name: str, value: npt.NDArray[Any]) -> None:
@@ -97,8 +80,10 @@ def rewrite(file: Path, target: Path, changes: Mapping[str, Callable[[npt.NDArra
             sink.write(data)
 
 
-def write(target: Path, specs: Mapping[str, TensorSpec], tensors: Callable[[str], npt.NDArray[Any]]) -> None:
-    """Write the tensors of ``specs``; ``tensors`` gives each by name when it is its turn.
+def write(
+    target: Path, specs: Mapping[str, StoredTensor], tensors: Callable[[str], npt.NDArray[Any]]
+) -> None:
+    """Write tensors of the types and shapes of ``specs``; ``tensors`` gives each by name when it is its turn.
 
     The same tensors make the same bytes. Raises OSError.
     """
@@ -107,7 +92,7 @@ def write(target: Path, specs: Mapping[str, TensorSpec], tensors: Callable[[str]
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     begin = 0
     for name in names:
-        end = begin + specs[name].size_bytes
+        end = begin + specs[name].end - specs[name].begin
         header[name] = {
             "dtype": specs[name].dtype,
             "shape": list(specs[name].shape),
@@ -122,3 +107,56 @@ def write(target: Path, specs: Mapping[str, TensorSpec], tensors: Callable[[str]
             value = tensors(name).astype(_DTYPES[specs[name].dtype])
             assert value.shape == specs[name].shape, name
             sink.write(np.ascontiguousarray(value).tobytes())
+
+
+_PARTIAL = ".partial"
+_OS_ERROR = re.compile(r"os error (\d+)")
+
+
+@contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Turn a failure of the file system into the domain error that names ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, str(path)) from error
+    except SafetensorError as error:
+        raise storage_error(system_error(error), str(path)) from error
+
+
+def system_error(error: SafetensorError) -> OSError:
+    """The system's error behind one of safetensors, which names it in its text alone; raises any other."""
+    number = _OS_ERROR.search(str(error))
+    if number is None:
+        raise error
+    return OSError(int(number[1]), os.strerror(int(number[1])))
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """An empty folder to fill, which becomes ``path`` when the block ends well and all is on the disk.
+
+    It replaces what was at ``path``. When the block fails, nothing of it stays.
+
+    Raises:
+        ResourceExhausted: STORAGE_FULL, and the other errors of a file system, naming ``path``.
+    """
+    partial = path.with_name(f"{path.name}{_PARTIAL}")
+    with storing(path):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            yield partial
+            for entry in (*sorted(partial.rglob("*")), partial):
+                sync(entry)
+            shutil.rmtree(path, ignore_errors=True)
+            partial.rename(path)
+            sync(path.parent)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+def is_partial(path: Path) -> bool:
+    """Whether a folder was being filled when its writer was killed."""
+    return path.name.endswith(_PARTIAL)

@@ -58,12 +58,6 @@ def parse_name(pattern: str, name: str, field: str = "name") -> str:
     return resource_id
 
 
-def format_name(pattern: str, *ids: str) -> str:
-    """The resource name of a pattern with these ids: ``format_name("traces/{trace}", trace_id)``."""
-    parts = iter(ids)
-    return _VARIABLE.sub(lambda _: next(parts), pattern)
-
-
 @cache
 def _compiled(pattern: str) -> re.Pattern[str]:
     pieces = _VARIABLE.split(pattern)

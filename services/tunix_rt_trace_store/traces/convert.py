@@ -9,8 +9,8 @@ from typing import Any, Final, Literal, cast
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tunix_rt import v1
+from tunix_rt_kit.convert import plain_struct, plain_value, timestamp
 from tunix_rt_kit.errors import InvalidArgument
-from tunix_rt_kit.values.messages import plain_struct, plain_value, timestamp
 from tunix_rt_trace_store.traces.model import (
     CreateResult,
     DuplicatePolicy,

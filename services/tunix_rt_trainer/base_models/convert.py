@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tunix_rt import v1
-from tunix_rt_kit.values.messages import template_message, to_message
+from tunix_rt_kit.convert import template_message, to_message
 from tunix_rt_trainer.base_models.service import BaseModelSummary
 
 

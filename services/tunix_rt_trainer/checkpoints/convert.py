@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from tunix_rt import v1
+from tunix_rt_kit.convert import template_message, to_message
 from tunix_rt_kit.values import StoredFile
-from tunix_rt_kit.values.messages import template_message, to_message
 from tunix_rt_trainer.checkpoints.model import Checkpoint, checkpoint_name
 from tunix_rt_trainer.jobs.convert import spec_message
 

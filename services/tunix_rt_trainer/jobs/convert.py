@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from tunix_rt import v1
-from tunix_rt_kit.values.messages import from_message, to_message
+from tunix_rt_kit.convert import from_message, to_message
 from tunix_rt_trainer.checkpoints.model import checkpoint_name
 from tunix_rt_trainer.jobs.model import JobLine, TrainingJob, TrainingPlan, TrainingSpec
 

@@ -20,8 +20,8 @@ from tunix_rt_kit.artifacts import digest_file, digest_json
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import DataLoss, DomainError, FailedPrecondition
 from tunix_rt_kit.loss_mask import ExampleEncoder, TextExample, TokenExample, parse_example
-from tunix_rt_kit.models.durable import storing
 from tunix_rt_kit.models.store import BaseModelInfo
+from tunix_rt_kit.models.tensor_files import storing
 from tunix_rt_kit.models.tokenizer import load_tokenizer
 from tunix_rt_trainer.base_models.service import require_single_tokens
 from tunix_rt_trainer.jobs.admission import (

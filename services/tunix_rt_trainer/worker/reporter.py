@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 from tunix_rt_kit.artifacts import canonical_json
 from tunix_rt_kit.jobs import JobDir
-from tunix_rt_kit.models.durable import storing
+from tunix_rt_kit.models.tensor_files import storing
 from tunix_rt_kit.regular_files import read_text
 from tunix_rt_kit.values import Progress
 from tunix_rt_trainer.jobs.model import MetricsSink, StepMetrics, TrainingSpec

@@ -18,10 +18,10 @@ from safetensors.numpy import load_file, save_file
 from tunix_rt_kit.artifacts import canonical_json, digest_file
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.models.decoder import Decoder
-from tunix_rt_kit.models.durable import is_partial, new_folder
 from tunix_rt_kit.models.export import Conversation
 from tunix_rt_kit.models.lora import save_adapter
 from tunix_rt_kit.models.pretrained import save_model
+from tunix_rt_kit.models.tensor_files import is_partial, new_folder
 from tunix_rt_kit.regular_files import read_json
 from tunix_rt_trainer.checkpoints.model import LEDGER_FILE, MANIFEST_FILE, METRICS_FILE, TrainingManifest
 from tunix_rt_trainer.jobs.model import StepMetrics, WorkerSpec

@@ -18,8 +18,7 @@ from support.traces import trace
 from tunix_rt import v1
 from tunix_rt_exporter.datasets.repository import SqlDatasetRepository
 from tunix_rt_kit.errors import FailedPrecondition
-from tunix_rt_kit.serving.main import BuiltService
-from tunix_rt_kit.serving.server import ServiceRegistration
+from tunix_rt_kit.serving.server import BuiltService, ServiceRegistration
 from tunix_rt_kit.values import JobState
 
 STATE = v1.Dataset.State

@@ -21,8 +21,7 @@ from tunix_rt import v1
 from tunix_rt_exporter.wiring import ExporterSettings, build
 from tunix_rt_kit.artifacts import ArtifactStore, canonical_json
 from tunix_rt_kit.chat import ChatTemplate, Message
-from tunix_rt_kit.serving.main import BuiltService
-from tunix_rt_kit.serving.server import ServiceRegistration
+from tunix_rt_kit.serving.server import BuiltService, ServiceRegistration
 
 STATE = v1.Dataset.State
 EXAMPLE = v1.DATASET_FORMAT_TRAINING_EXAMPLE

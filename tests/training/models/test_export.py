@@ -57,12 +57,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_a_merged_model_computes_what_the_adapted_one_computes(tmp_path: Path, family: str) -> None:
     base = make_tiny_model(tmp_path / "base", family=family, scale=0.2, shards=2)
     adapter, adapted = adapter_for(base, tmp_path / "adapter")
-    steps: list[tuple[int, int]] = []
-    merge_adapter(base, adapter, tmp_path / "out", progress=lambda *step: steps.append(step))
+    merge_adapter(base, adapter, tmp_path / "out")
     expected = computed(adapted)
     assert np.abs(expected - computed(load(base))).max() > 0.1
     np.testing.assert_allclose(computed(load(tmp_path / "out")), expected, atol=1e-4)
-    assert steps == [(done, 14) for done in range(1, 15)]
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

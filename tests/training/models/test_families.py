@@ -31,11 +31,11 @@ from support.tiny_families import VARIANTS, make_variant
 from support.tiny_model import make_tiny_model
 from tunix_rt_kit.artifacts import digest_file
 from tunix_rt_kit.errors import FailedPrecondition
-from tunix_rt_kit.models import ModelStore
 from tunix_rt_kit.models.decoder import Decoder
 from tunix_rt_kit.models.families import FAMILIES
 from tunix_rt_kit.models.hf_folder import read_config
 from tunix_rt_kit.models.pretrained import load_model, make_mesh
+from tunix_rt_kit.models.store import ModelStore
 
 GOLDENS = Path(__file__).parents[2] / "goldens" / "families"
 TOLERANCE = 1e-3

@@ -21,12 +21,15 @@ from support.numpy_llama import numpy_logits
 from support.tiny_model import make_tiny_model
 from tunix_rt_kit.errors import DataLoss, InvalidArgument
 from tunix_rt_kit.models import pretrained as loader
-from tunix_rt_kit.models.adapter import read_adapter, write_adapter
+from tunix_rt_kit.models.export import (
+    ADAPTER_CONFIG_FILE,
+    ADAPTER_WEIGHTS_FILE,
+    TARGET_MODULES,
+    read_adapter,
+    write_adapter,
+)
 from tunix_rt_kit.models.families import FAMILIES
 from tunix_rt_kit.models.lora import (
-    CONFIG_FILE,
-    TARGET_MODULES,
-    WEIGHTS_FILE,
     apply_lora,
     load_adapter,
     save_adapter,
@@ -96,7 +99,7 @@ def test_same_weights_make_the_same_files(tiny: Path, tmp_path: Path) -> None:
     base = load(tiny, "bfloat16")
     for name in ("a", "b"):
         save_adapter(with_random_lora(base), tmp_path / name, alpha=8.0, base_model="tiny")
-    for file in (WEIGHTS_FILE, CONFIG_FILE):
+    for file in (ADAPTER_WEIGHTS_FILE, ADAPTER_CONFIG_FILE):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
@@ -106,10 +109,10 @@ def test_adapter_means_what_peft_means_by_it(tmp_path: Path) -> None:
     targets = ["q_proj", "k_proj", "o_proj", "up_proj", "down_proj"]
     adapted = with_random_lora(load(folder), target_modules=targets)
     save_adapter(adapted, tmp_path / "adapter", alpha=8.0, base_model=str(folder))
-    config = json.loads((tmp_path / "adapter" / CONFIG_FILE).read_text())
+    config = json.loads((tmp_path / "adapter" / ADAPTER_CONFIG_FILE).read_text())
     assert config["target_modules"] == targets
     assert (config["r"], config["lora_alpha"], config["peft_type"]) == (4, 8.0, "LORA")
-    adapter = load_file(tmp_path / "adapter" / WEIGHTS_FILE)
+    adapter = load_file(tmp_path / "adapter" / ADAPTER_WEIGHTS_FILE)
     merged = load_file(folder / "model.safetensors")
     for name in [name for name in adapter if ".lora_A." in name]:
         target = name.removeprefix("base_model.model.").replace(".lora_A.weight", ".weight")
@@ -180,8 +183,8 @@ def test_adapter_of_another_model_is_refused(adapter: Path, tmp_path: Path) -> N
     ],
 )
 def test_adapter_of_another_kind_is_refused(tiny: Path, adapter: Path, field: str, value: Any) -> None:
-    config = json.loads((adapter / CONFIG_FILE).read_text()) | {field: value}
-    (adapter / CONFIG_FILE).write_text(json.dumps(config))
+    config = json.loads((adapter / ADAPTER_CONFIG_FILE).read_text()) | {field: value}
+    (adapter / ADAPTER_CONFIG_FILE).write_text(json.dumps(config))
     with pytest.raises(InvalidArgument, match=field) as caught:
         load_adapter(load(tiny), adapter)
     assert caught.value.metadata["field"] == field
@@ -190,7 +193,7 @@ def test_adapter_of_another_kind_is_refused(tiny: Path, adapter: Path, field: st
 def test_adapter_with_values_that_none_can_have_is_refused(tmp_path: Path) -> None:
     pair = np.ones((2, 4), np.float32), np.ones((4, 2), np.float32)
     write_adapter(tmp_path, {"model.layers.0.mlp.up_proj": pair}, rank=2, alpha=1.0, base_model="x")
-    config = json.loads((tmp_path / CONFIG_FILE).read_text())
+    config = json.loads((tmp_path / ADAPTER_CONFIG_FILE).read_text())
     assert read_adapter(tmp_path).rank == 2
     for field, value in [
         ("r", "2"),
@@ -202,22 +205,22 @@ def test_adapter_with_values_that_none_can_have_is_refused(tmp_path: Path) -> No
         ("target_modules", ["lm_head"]),
         ("target_modules", {"up_proj": 1}),
     ]:
-        (tmp_path / CONFIG_FILE).write_text(json.dumps(config | {field: value}))
+        (tmp_path / ADAPTER_CONFIG_FILE).write_text(json.dumps(config | {field: value}))
         with pytest.raises(InvalidArgument, match=field) as caught:
             read_adapter(tmp_path)
         assert caught.value.metadata["field"] == field
     for damaged in (b"[]", b"\xff\xfe", b"[" * 100_000):
-        (tmp_path / CONFIG_FILE).write_bytes(damaged)
+        (tmp_path / ADAPTER_CONFIG_FILE).write_bytes(damaged)
         with pytest.raises(DataLoss, match="cannot be read"):
             read_adapter(tmp_path)
-    (tmp_path / CONFIG_FILE).write_text(json.dumps(config))
-    (tmp_path / WEIGHTS_FILE).unlink()
-    os.mkfifo(tmp_path / WEIGHTS_FILE)
+    (tmp_path / ADAPTER_CONFIG_FILE).write_text(json.dumps(config))
+    (tmp_path / ADAPTER_WEIGHTS_FILE).unlink()
+    os.mkfifo(tmp_path / ADAPTER_WEIGHTS_FILE)
     with pytest.raises(DataLoss, match="is a named pipe"):
         read_adapter(tmp_path)
 
 
-@pytest.mark.parametrize("file", [WEIGHTS_FILE, CONFIG_FILE])
+@pytest.mark.parametrize("file", [ADAPTER_WEIGHTS_FILE, ADAPTER_CONFIG_FILE])
 def test_damaged_adapter_is_named(tiny: Path, adapter: Path, file: str) -> None:
     (adapter / file).write_bytes(b"{")
     with pytest.raises(DataLoss, match=f"adapter in {adapter} cannot be read"):
@@ -228,10 +231,10 @@ def test_damaged_adapter_is_named(tiny: Path, adapter: Path, file: str) -> None:
 
 
 def test_an_adapter_of_no_numbers_is_named_by_its_tensor(tiny: Path, adapter: Path) -> None:
-    tensors = load_file(adapter / WEIGHTS_FILE)
+    tensors = load_file(adapter / ADAPTER_WEIGHTS_FILE)
     name = sorted(tensors)[2]
     tensors[name] = np.full_like(tensors[name], np.nan)
-    save_file(tensors, adapter / WEIGHTS_FILE)
+    save_file(tensors, adapter / ADAPTER_WEIGHTS_FILE)
     with pytest.raises(DataLoss, match=name) as caught:
         load_adapter(load(tiny), adapter)
     assert caught.value.reason == "ADAPTER_INVALID"

@@ -27,8 +27,8 @@ from tunix_rt_kit.artifacts import digest_file
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.models import pretrained as loader
 from tunix_rt_kit.models.config import ModelConfig, Rope
+from tunix_rt_kit.models.pretrained import verify
 from tunix_rt_kit.models.tokenizer import load_tokenizer
-from tunix_rt_kit.models.verify import verify
 
 GOLDENS = Path(__file__).parents[2] / "goldens"
 PROMPT = "Ünï 12 + 30 = 42, for rotary positions that are a little apart."

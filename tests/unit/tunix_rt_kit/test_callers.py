@@ -21,8 +21,7 @@ from tunix_rt_kit import callers
 from tunix_rt_kit.callers import CallerLeft, begin_call, check, current_caller, ended_by_leaving, holding
 from tunix_rt_kit.database import Database
 from tunix_rt_kit.jobs.line_child import LineChild
-from tunix_rt_kit.serving.blocking import iterate_blocking, run_blocking
-from tunix_rt_kit.serving.calls import answer_of, answers_of
+from tunix_rt_kit.serving.calls import answer_of, answers_of, iterate_blocking, run_blocking
 from tunix_rt_kit.serving.server import ServiceRegistration, running_server
 from tunix_rt_kit.serving.settings import ServerSettings
 

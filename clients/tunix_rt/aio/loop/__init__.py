@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tunix_rt.aio.client import AsyncClient
 from tunix_rt.aio.loop.stages import Loop
-from tunix_rt.client import AsyncClient
 from tunix_rt.loop.config import LoopConfig
 from tunix_rt.loop.result import STAGES, LoopEvent, LoopResult, Stage
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from google.protobuf.message import Message
 
 from tunix_rt import v1
-from tunix_rt.client import AsyncClient
+from tunix_rt.aio.client import AsyncClient
 from tunix_rt.errors import FailedPreconditionError, InvalidArgumentError
 from tunix_rt.files import open_regular
 from tunix_rt.formats import BUILTIN, eval_items_from_traces, read_eval_items, read_traces, trace_from_json

@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 
 from tunix_rt import v1
 from tunix_rt.aio import jobs
+from tunix_rt.aio.client import AsyncClient
 from tunix_rt.aio.importing import ImportResult, import_traces
 from tunix_rt.aio.loop.sources import (
     bytes_of,
@@ -29,7 +30,6 @@ from tunix_rt.aio.loop.sources import (
     import_key,
     traces_of,
 )
-from tunix_rt.client import AsyncClient
 from tunix_rt.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 from tunix_rt.files import read_text, write_atomically
 from tunix_rt.loop import specs

@@ -78,12 +78,10 @@ class Computer:
 @pytest.fixture
 def computer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Computer:
     made = Computer()
-    local, models = ModuleType("tunix_rt_local"), ModuleType("tunix_rt_local.models")
-    vars(local).update(embedded=made.embedded, serve_forever=made.serve_forever, models=models)
-    vars(local).update(require_free=made.require_free)
-    vars(models).update(pull=made.pull, verify=made.verify)
+    local = ModuleType("tunix_rt_local")
+    vars(local).update(embedded=made.embedded, serve_forever=made.serve_forever)
+    vars(local).update(require_free=made.require_free, pull_model=made.pull, verify_model=made.verify)
     monkeypatch.setitem(sys.modules, "tunix_rt_local", local)
-    monkeypatch.setitem(sys.modules, "tunix_rt_local.models", models)
     monkeypatch.delenv("TUNIX_RT_SERVER", raising=False)
     monkeypatch.setenv("TUNIX_RT_DATA_DIR", str(tmp_path / "own"))
     monkeypatch.chdir(tmp_path)

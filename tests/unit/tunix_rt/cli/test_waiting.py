@@ -15,7 +15,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from support.threaded import fake_server, free_address
-from tunix_rt import v1
+from tunix_rt import AsyncClient, v1
 from tunix_rt.cli.main import app
 
 SILENT_S = 0.2
@@ -81,6 +81,15 @@ def test_a_command_whose_server_answers_says_nothing() -> None:
     with fake_server(adding(Slow())) as address:
         result = run(address, "traces", "list", "--json")
     assert (result.exit_code, result.stderr) == (0, "")
+
+
+async def test_a_program_is_told_that_a_server_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunix_rt.aio.rpc.caller._SILENT_S", SILENT_S)
+    told: list[str] = []
+    with fake_server(adding(Slow())) as address:
+        async with AsyncClient(address, on_waiting=told.append) as client:
+            assert [trace.prompt async for trace in client.trace_store.list_traces()] == ["p", "p"]
+    assert told == [address]
 
 
 def test_who_watches_a_job_says_that_its_server_is_away_and_goes_on_when_it_is_back(

@@ -6,15 +6,16 @@ import json
 import math
 from collections import Counter
 from fractions import Fraction
+from importlib import resources
 from itertools import count, product
 from typing import Any
 
 import pytest
 
-from tunix_rt.data import EVAL_V1, read_data
 from tunix_rt.generate import DIFFICULTIES, Difficulty, generate_traces
 
-ITEMS: list[dict[str, Any]] = [json.loads(line) for line in read_data(EVAL_V1).splitlines()]
+_LINES = resources.files("tunix_rt.data").joinpath("eval_v1.jsonl").read_text("utf-8")
+ITEMS: list[dict[str, Any]] = [json.loads(line) for line in _LINES.splitlines()]
 BY_ID = {item["id"]: item for item in ITEMS}
 CATEGORIES = {
     *("arithmetic", "geometry", "knowledge", "word_problem"),
@@ -100,8 +101,3 @@ def test_generated_traces_do_not_hold_the_questions(difficulty: Difficulty) -> N
     questions = {item["prompt"].casefold() for item in ITEMS}
     traces = generate_traces(3_000, 1, difficulty=difficulty)
     assert questions.isdisjoint(trace.prompt.casefold() for trace in traces)
-
-
-def test_unknown_name() -> None:
-    with pytest.raises(FileNotFoundError):
-        read_data("eval_v0")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tunix_rt import v1
 from tunix_rt.formats import FormatError, read_traces
-from tunix_rt.formats.paragraphs import paragraphs
+from tunix_rt.formats.rows import paragraphs
 
 USER: dict[str, Any] = {"role": "user", "content": "What is 1 + 1?"}
 ASSISTANT: dict[str, Any] = {"role": "assistant", "reasoning_content": "One.\n\nAnd one.", "content": "2"}

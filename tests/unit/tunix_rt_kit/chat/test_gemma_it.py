@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from syrupy.assertion import SnapshotAssertion
 
-from tunix_rt_kit.chat import Message, gemma_it
+from tunix_rt_kit.chat import Message
+from tunix_rt_kit.chat.builtin_templates import (
+    GEMMA_IT,
+    gemma_conversation,
+    gemma_model_turn,
+    gemma_turn,
+    gemma_user_turn,
+)
 
 
 def test_turns(snapshot: SnapshotAssertion) -> None:
-    assert gemma_it.turn("user", " Hello \n") == snapshot
-    assert gemma_it.user_turn("Hello") == snapshot
-    assert gemma_it.user_turn("Hello", system_instruction="Be brief.") == snapshot
-    assert gemma_it.model_turn("Hi!") == snapshot
-    assert gemma_it.generation_prompt() == snapshot
+    assert gemma_turn("user", " Hello \n") == snapshot
+    assert gemma_user_turn("Hello") == snapshot
+    assert gemma_user_turn("Hello", system_instruction="Be brief.") == snapshot
+    assert gemma_model_turn("Hi!") == snapshot
+    assert GEMMA_IT.generation_prompt == snapshot
 
 
 def test_conversation(snapshot: SnapshotAssertion) -> None:
@@ -22,4 +29,4 @@ def test_conversation(snapshot: SnapshotAssertion) -> None:
         Message(role="assistant", content="Hi!"),
         Message(role="user", content="Bye"),
     ]
-    assert gemma_it.conversation(messages) == snapshot
+    assert gemma_conversation(messages) == snapshot

@@ -8,8 +8,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,43 +18,18 @@ from sqlalchemy import delete, insert, select, update
 
 from support import fake_jobs
 from support.fake_jobs import Counting, Jobs, engine_of
-from tunix_rt_kit.database import Database
+from support.logged import logged
+from support.timing import PATIENCE_S, eventually
 from tunix_rt_kit.errors import DomainError, NotFound, ResourceExhausted, Unavailable
-from tunix_rt_kit.jobs import JobCancelled, JobEngine, JobInterrupted, Run
+from tunix_rt_kit.jobs import JobEngine, Run
 from tunix_rt_kit.jobs.leases import SqlLeases
-from tunix_rt_kit.jobs.run import LeaseLost
-from tunix_rt_kit.values import JobState
-
-PATIENCE_S = 20.0
-
-
-def until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.01)
-
-
-@pytest.fixture
-def store(database_url: str) -> Iterator[Jobs]:
-    database = Database(database_url)
-    fake_jobs.metadata.create_all(database.engine)
-    yield Jobs(database)
-    database.close()
-
-
-@pytest.fixture
-def sqlite(tmp_path: Any) -> Iterator[Jobs]:
-    """For what hangs on no database."""
-    database = Database(f"sqlite:///{tmp_path}/test.db")
-    fake_jobs.metadata.create_all(database.engine)
-    yield Jobs(database)
-    database.close()
+from tunix_rt_kit.jobs.run import JobFailed, LeaseLost
+from tunix_rt_kit.values import JobError, JobState
 
 
 @contextmanager
-def running(*kinds: Counting, lease_s: float = 30.0) -> Iterator[list[JobEngine]]:
-    engines = [engine_of(kind, lease_s) for kind in kinds]
+def running(*kinds: Counting) -> Iterator[list[JobEngine]]:
+    engines = [engine_of(kind) for kind in kinds]
     for engine in engines:
         engine.start()
     try:
@@ -86,30 +62,34 @@ def has_succeeded(store: Jobs, *job_ids: str) -> bool:
     return all(store.state(job_id) is JobState.SUCCEEDED for job_id in job_ids)
 
 
-def owners(store: Jobs) -> dict[str, str]:
-    with store.database.read() as session:
-        return {row.job_id: row.owner for row in session.execute(select(fake_jobs.leases))}
-
-
 def test_jobs_run_oldest_first_and_one_at_a_time(store: Jobs) -> None:
     store.add("b", "a", "c")
     kind = Counting(store, most=2)
     seen: list[list[str]] = []
     with running(kind) as (engine,):
         kind.at_step = lambda _: seen.append(engine.running(kind))
-        until(lambda: has_succeeded(store, "a", "b", "c"))
+        eventually(lambda: has_succeeded(store, "a", "b", "c"))
     assert kind.begun == ["a", "b", "c"]
     assert {len(ids) for ids in seen} == {1}
-    assert owners(store) == {}
+    assert store.owners() == {}
 
 
 def test_slots_run_side_by_side(sqlite: Jobs) -> None:
     sqlite.add("a", "b", "c")
     kind = Counting(sqlite, slots=2, most=10_000)
     with running(kind) as (engine,):
-        until(lambda: sorted(kind.begun) == ["a", "b"])
+        eventually(lambda: sorted(kind.begun) == ["a", "b"])
         time.sleep(0.2)
         assert sorted(engine.running(kind)) == ["a", "b"] and len(kind.begun) == 2
+
+
+def test_a_job_that_is_stuck_does_not_keep_its_process(sqlite: Jobs) -> None:
+    sqlite.add("a")
+    kind = Counting(sqlite, most=sys.maxsize)
+    with running(kind):
+        eventually(lambda: kind.begun)
+        threads = {thread.name: thread.daemon for thread in threading.enumerate()}
+    assert threads["job-engine"] and threads["counting-a"]
 
 
 def test_no_slots_is_a_mistake(sqlite: Jobs) -> None:
@@ -124,103 +104,151 @@ def test_a_server_sees_what_it_is_given_at_once_and_what_others_are_soon(sqlite:
     time.sleep(0.1)
     sqlite.add("a")
     engine.wake()
-    until(lambda: has_succeeded(sqlite, "a"))
+    eventually(lambda: has_succeeded(sqlite, "a"))
     sqlite.add("c", state=JobState.CANCELLING)
     engine.cancel("c")
-    until(lambda: sqlite.state("c") is JobState.CANCELLED)
+    eventually(lambda: sqlite.state("c") is JobState.CANCELLED)
     told = time.monotonic()
     engine.stop(PATIENCE_S)
     assert time.monotonic() - told < PATIENCE_S / 2
     with running(kind):
         sqlite.add("b")
-        until(lambda: has_succeeded(sqlite, "b"))
+        eventually(lambda: has_succeeded(sqlite, "b"))
 
 
 def test_a_job_that_is_queued_again_runs_again(sqlite: Jobs) -> None:
     sqlite.add("a")
     kind = Counting(sqlite, most=1)
     with running(kind) as (engine,):
-        until(lambda: has_succeeded(sqlite, "a"))
+        eventually(lambda: has_succeeded(sqlite, "a"))
         sqlite.change_state("a", [JobState.SUCCEEDED], JobState.QUEUED)
         engine.wake()
-        until(lambda: sqlite.ends("a") == 2)
+        eventually(lambda: sqlite.ends("a") == 2)
 
 
 def test_two_servers_share_the_work_and_do_none_of_it_twice(store: Jobs) -> None:
     names = [f"{number:02}" for number in range(12)]
     store.add(*names)
-    kinds = [Counting(store, most=3) for _ in range(2)]
+    both = threading.Event()
+    kinds: list[Counting] = []
+
+    def wait_for_both(_: Run) -> None:
+        if all(kind.begun for kind in kinds):
+            both.set()
+        both.wait(PATIENCE_S)
+
+    kinds += [Counting(store, most=3, at_step=wait_for_both) for _ in range(2)]
     with running(*kinds):
-        until(lambda: has_succeeded(store, *names))
+        eventually(lambda: has_succeeded(store, *names))
     assert [store.ends(name) for name in names] == [1] * 12
     assert sorted(kinds[0].begun + kinds[1].begun) == names
-    assert all(kind.begun for kind in kinds)
+    assert both.is_set()
 
 
 def test_the_jobs_of_a_server_that_was_killed_go_on_with_another(store: Jobs) -> None:
     store.add("a", "b")
+    killed = threading.Event()
+    kind = Counting(store, slots=2, most=sys.maxsize, at_step=lambda _: killed.wait(PATIENCE_S))
     with other_process(store, lease_s=3_600.0) as process:
-        until(lambda: store.steps("a") > 2 and store.steps("b") > 2)
-        kind = Counting(store, slots=2, most=40)
+        eventually(lambda: store.steps("a") > 2 and store.steps("b") > 2)
         with running(kind):
             time.sleep(0.2)
             assert kind.begun == []
             process.kill()
             process.wait()
-            until(lambda: has_succeeded(store, "a", "b"))
+            kind.most = max(store.steps("a"), store.steps("b")) + 5
+            killed.set()
+            eventually(lambda: has_succeeded(store, "a", "b"))
     assert sorted(kind.begun) == ["a", "b"]
-    assert (store.ends("a"), store.steps("a")) == (1, 40)
+    assert (store.ends("a"), store.steps("a"), store.steps("b")) == (1, kind.most, kind.most)
 
 
 def test_a_server_that_was_suspended_for_too_long_stores_nothing_more(store: Jobs) -> None:
     store.add("a")
+    awake = threading.Event()
+    kind = Counting(store, most=sys.maxsize, at_step=lambda _: awake.wait(PATIENCE_S))
     with other_process(store, lease_s=0.5) as process:
-        until(lambda: store.steps("a") > 2)
+        assert process.stdout is not None
+        eventually(lambda: store.steps("a") > 2)
         # Not while it writes: what it has locked would stay so.
         with store.database.write() as session:
             session.execute(select(fake_jobs.leases).with_for_update())
             process.send_signal(signal.SIGSTOP)
-        kind = Counting(store, most=40, pause_s=0.05)
-        with running(kind, lease_s=30.0):
-            until(lambda: kind.begun == ["a"])
+            os.waitpid(process.pid, os.WUNTRACED)
+        with running(kind):
+            eventually(lambda: kind.begun == ["a"])
+            kind.most = store.steps("a") + 5
             process.send_signal(signal.SIGCONT)
-            until(lambda: has_succeeded(store, "a"))
+            assert process.stdout.readline() == "lost\n"
+            # A step that it had stored would fail the job here.
+            awake.set()
+            eventually(lambda: has_succeeded(store, "a"))
             assert process.poll() is None
-            time.sleep(0.1)
             process.send_signal(signal.SIGTERM)
             assert process.wait(PATIENCE_S) == 0
-    # A step that both had stored would have failed the job.
-    assert (store.ends("a"), store.steps("a")) == (1, 40)
+    assert (store.ends("a"), store.steps("a")) == (1, kind.most)
 
 
-def test_a_lease_is_kept_as_long_as_its_server_runs_the_job(store: Jobs) -> None:
-    store.add("a")
-    kinds = [Counting(store, most=40, pause_s=0.05) for _ in range(2)]
-    with running(*kinds, lease_s=0.4):
-        until(lambda: has_succeeded(store, "a"))
-    assert sorted(kinds[0].begun + kinds[1].begun) == ["a"]
+def test_the_leases_of_jobs_that_run_are_renewed_three_times_in_their_length(
+    sqlite: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that stands still, for a busy machine may come late."""
+    now, looks, renewed = 0.0, 0, []
+    leases, renew = SqlLeases.all, SqlLeases.renew
+
+    def look(of: SqlLeases) -> Any:
+        nonlocal looks
+        looks += 1
+        return leases(of)
+
+    def keep(of: SqlLeases, job_ids: Any) -> None:
+        renewed.append((now, job_ids))
+        renew(of, job_ids)
+
+    def at(moment: float) -> None:
+        nonlocal now
+        now, before = moment, looks
+        eventually(lambda: looks > before + 3)
+
+    monkeypatch.setattr("tunix_rt_kit.jobs.engine.time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(SqlLeases, "all", look)
+    monkeypatch.setattr(SqlLeases, "renew", keep)
+    kind = Counting(sqlite, most=sys.maxsize)
+    engine = engine_of(kind, lease_s=30.0, poll_s=0.01)
+    engine.start()
+    at(0.0)
+    sqlite.add("a")
+    eventually(lambda: renewed)
+    for moment in (0.0, 1.0, 9.9, 10.0, 10.1, 19.9, 21.0, 30.9):
+        at(moment)
+    engine.stop(PATIENCE_S)
+    assert renewed == [(0.0, ["a"]), (10.0, ["a"]), (21.0, ["a"])]
 
 
 def test_a_server_that_stops_leaves_its_jobs_to_others_at_once(store: Jobs) -> None:
     store.add("a", "b")
     first, second = Counting(store, most=100), Counting(store, most=10)
-    with running(first, lease_s=3_600.0) as (engine,):
-        until(lambda: store.steps("a") > 1)
+    with running(first) as (engine,):
+        eventually(lambda: store.steps("a") > 1)
         engine.stop(PATIENCE_S)
         assert store.state("a") is JobState.QUEUED
-        assert owners(store) == {}
+        assert store.owners() == {}
         with running(second):
-            until(lambda: has_succeeded(store, "a", "b"))
+            eventually(lambda: has_succeeded(store, "a", "b"))
     assert first.begun == ["a"]
 
 
-def test_a_stop_does_not_wait_longer_than_its_grace_and_what_still_runs_stores_nothing(store: Jobs) -> None:
+def test_a_stop_does_not_wait_longer_than_its_grace_and_what_still_runs_stores_nothing(
+    store: Jobs, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "tunix_rt.jobs")
     store.add("a")
-    release, raised = threading.Event(), []
+    release, raised, graces = threading.Event(), [], []
 
     def stubborn(run: Run) -> None:
         if store.steps("a") == 2:
             release.wait(PATIENCE_S)
+            graces.append(run.grace_s)
             run.check = lambda: None  # type: ignore[method-assign]
             try:
                 store.add_step("a", 7)
@@ -229,34 +257,45 @@ def test_a_stop_does_not_wait_longer_than_its_grace_and_what_still_runs_stores_n
                 raise
 
     with running(Counting(store, at_step=stubborn)) as (engine,):
-        until(lambda: store.steps("a") == 2)
+        eventually(lambda: store.steps("a") == 2)
         engine.stop(0.05)
-        assert owners(store) == {}
+        assert store.owners() == {}
         release.set()
-        until(lambda: raised)
+        eventually(lambda: logged(caplog, "job_lost"))
+    assert raised and graces == [0.05]
+    assert logged(caplog, "jobs_left") == [{"jobs": ["a"]}]
+    assert logged(caplog, "job_lost") == [{"job": "a"}]
     assert store.steps("a") == 2
     assert store.state("a") is JobState.RUNNING
 
 
-def test_a_run_whose_lease_is_lost_ends(store: Jobs) -> None:
+@pytest.mark.parametrize("how", ["taken", "gone"])
+def test_a_run_whose_lease_is_lost_ends(store: Jobs, how: str, caplog: pytest.LogCaptureFixture) -> None:
     store.add("a")
     ended: list[Exception] = []
 
     class Kind(Counting):
         def work(self, run: Run) -> None:
             try:
-                run.pause(PATIENCE_S)
+                run.confirm()
+                run.pause(2 * PATIENCE_S)
             except LeaseLost as error:
+                with pytest.raises(LeaseLost):
+                    run.confirm()
                 ended.append(error)
                 raise
 
+    elsewhere = {"a": "elsewhere 1 2.0 x"}
     with running(Kind(store)):
-        until(lambda: "a" in owners(store))
+        eventually(lambda: "a" in store.owners())
         with store.database.write() as session:
-            session.execute(update(fake_jobs.leases).values(owner="elsewhere 1 2.0 x"))
-        until(lambda: ended)
-        time.sleep(0.1)
-        assert owners(store) == {"a": "elsewhere 1 2.0 x"}
+            session.execute(update(fake_jobs.leases).values(owner=elsewhere["a"]))
+            if how == "gone":
+                session.execute(delete(fake_jobs.leases))
+        eventually(lambda: logged(caplog, "job_lost"))
+        assert how == "gone" or store.owners() == elsewhere
+    assert [str(error) for error in ended] == ["a"]
+    assert logged(caplog, "job_lost") == [{"job": "a"}]
     assert store.state("a") is JobState.QUEUED
 
 
@@ -266,11 +305,11 @@ def test_a_job_is_cancelled_whichever_server_is_asked(store: Jobs, by_another: b
     runs: list[Run] = []
     kind = Counting(store, most=10_000, at_step=runs.append)
     with running(kind) as (engine,):
-        until(lambda: store.steps("a") > 1)
+        eventually(lambda: store.steps("a") > 1)
         asked = engine_of(kind) if by_another else engine
         store.change_state("a", [JobState.RUNNING], JobState.CANCELLING)
         asked.cancel("a")
-        until(lambda: store.state("a") is JobState.CANCELLED)
+        eventually(lambda: store.state("a") is JobState.CANCELLED)
         assert store.ends("a") == 1
         assert not runs[-1].at_once.is_set()
 
@@ -281,37 +320,95 @@ def test_a_job_ends_at_once_whichever_server_is_asked(store: Jobs, by_another: b
     runs: list[Run] = []
     kind = Counting(store, most=10_000, at_step=runs.append)
     with running(kind) as (engine,):
-        until(lambda: store.steps("a") > 1)
+        eventually(lambda: store.steps("a") > 1)
         (engine_of(kind) if by_another else engine).cancel("a", at_once=True)
-        until(lambda: store.state("a") is JobState.CANCELLED)
+        eventually(lambda: store.state("a") is JobState.CANCELLED)
         assert runs[-1].at_once.is_set()
+
+
+def test_a_second_wish_to_cancel_ends_a_job_at_once_and_a_third_changes_nothing(sqlite: Jobs) -> None:
+    sqlite.add("a", "b")
+    runs: list[Run] = []
+    kind = Counting(sqlite, at_step=lambda run: (runs.append(run), run.at_once.wait(PATIENCE_S)))
+    with running(kind) as (engine,):
+        eventually(lambda: runs)
+        engine.ask_to_cancel("b", sqlite)
+        assert (sqlite.state("a"), sqlite.state("b")) == (JobState.RUNNING, JobState.CANCELLED)
+        engine.ask_to_cancel("a", sqlite)
+        assert sqlite.state("a") is JobState.CANCELLING
+        assert runs[0].cancelled.is_set() and not runs[0].at_once.is_set()
+        engine.ask_to_cancel("a", sqlite)
+        assert runs[0].at_once.is_set()
+        eventually(lambda: sqlite.state("a") is JobState.CANCELLED)
+        engine.ask_to_cancel("a", sqlite)
+    assert (sqlite.state("a"), sqlite.ends("a"), len(runs)) == (JobState.CANCELLED, 1, 1)
 
 
 def test_a_job_whose_server_died_while_it_was_cancelled_ends_though_all_slots_are_taken(store: Jobs) -> None:
     store.add("a")
     kind = Counting(store, most=10_000)
     with running(kind):
-        until(lambda: kind.begun == ["a"])
+        eventually(lambda: kind.begun == ["a"])
         store.add("b", state=JobState.CANCELLING)
-        until(lambda: store.state("b") is JobState.CANCELLED)
+        eventually(lambda: store.state("b") is JobState.CANCELLED)
         assert store.state("a") is JobState.RUNNING
 
 
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [(NotFound("gone", reason="THING_GONE"), "THING_GONE"), (ValueError("a bug"), "INTERNAL")],
-)
+GONE = NotFound("it is gone", reason="THING_GONE", metadata={"thing": "x"})
+FAILURES = {
+    GONE: JobError(code="NOT_FOUND", reason="THING_GONE", message="it is gone", metadata={"thing": "x"}),
+    JobFailed(JobError(code="INTERNAL", reason="DIED", message="it died")): JobError(
+        code="INTERNAL", reason="DIED", message="it died"
+    ),
+    ValueError("a bug"): JobError(
+        code="INTERNAL", reason="INTERNAL", message="it failed; the server's log says why"
+    ),
+}
+
+
+@pytest.mark.parametrize("error", FAILURES, ids=lambda error: type(error).__name__)
 def test_what_a_job_raises_is_its_failure_and_the_next_runs(
-    sqlite: Jobs, error: Exception, reason: str
+    sqlite: Jobs, error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(run: Run) -> None:
         if run.job_id == "a":
             raise error
 
+    stored: list[JobError | None] = []
+    change_state = Jobs.change_state
+
+    def change(*arguments: Any, **more: Any) -> bool:
+        stored.append(more.get("error"))
+        return change_state(*arguments, **more)
+
+    monkeypatch.setattr(Jobs, "change_state", change)
     sqlite.add("a", "b")
     with running(Counting(sqlite, at_step=fail)):
-        until(lambda: has_succeeded(sqlite, "b"))
-    assert (sqlite.state("a"), sqlite.reason("a")) == (JobState.FAILED, reason)
+        eventually(lambda: has_succeeded(sqlite, "b"))
+    failure = FAILURES[error]
+    assert (sqlite.state("a"), sqlite.reason("a")) == (JobState.FAILED, failure.reason)
+    assert [told for told in stored if told is not None] == [failure]
+    line = {"job": "a", "reason": failure.reason, "message": failure.message}
+    assert logged(caplog, "job_failed") == [line]
+    # Where the message says nothing, the log does.
+    told = [] if failure.reason != "INTERNAL" else [{"job": "a", "exc_info": error}]
+    assert logged(caplog, "job_failed_unexpectedly") == told
+
+
+@pytest.mark.parametrize(
+    ("state", "then", "waits"),
+    [
+        ("RUNNING", JobState.QUEUED, True),
+        ("CANCELLING", JobState.CANCELLED, False),
+        ("FAILED", JobState.FAILED, False),
+    ],
+)
+def test_a_job_is_put_back_unless_it_was_to_end(
+    sqlite: Jobs, state: str, then: JobState, waits: bool
+) -> None:
+    sqlite.add("a", "b", state=JobState(state))
+    assert Counting(sqlite).requeue("a") is waits
+    assert (sqlite.state("a"), sqlite.state("b")) == (then, JobState(state))
 
 
 @pytest.mark.parametrize(
@@ -347,14 +444,35 @@ def test_a_failure_that_cannot_be_stored_is_stored_once_it_can(
         refused.wait(PATIENCE_S)
         if cancelled:
             sqlite.change_state("a", [JobState.RUNNING], JobState.CANCELLING)
-        until(lambda: sqlite.state("a").ended)
+        eventually(lambda: sqlite.state("a").ended)
     assert (left, sqlite.state("a")) == (0, JobState.FAILED)
 
 
-def test_a_queue_that_cannot_be_read_for_a_while_is_read_again(
-    sqlite: Jobs, monkeypatch: pytest.MonkeyPatch
+def test_an_end_that_cannot_be_stored_before_the_server_stops_is_logged(
+    sqlite: Jobs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    errors = [Unavailable("away", reason="DATABASE_UNAVAILABLE"), RuntimeError("a bug")]
+    change_state, refused, error = Jobs.change_state, threading.Event(), RuntimeError("no room")
+
+    def change(store: Jobs, job_id: str, expected: Any, state: JobState, **more: Any) -> bool:
+        if state.ended:
+            refused.set()
+            raise error
+        return change_state(store, job_id, expected, state, **more)
+
+    monkeypatch.setattr(Jobs, "change_state", change)
+    sqlite.add("a")
+    with running(Counting(sqlite, most=0)):
+        refused.wait(PATIENCE_S)
+    assert logged(caplog, "job_failed_unexpectedly") == [{"job": "a", "exc_info": error}]
+    assert logged(caplog, "job_end_not_recorded") == [{"job": "a", "exc_info": error}]
+    assert sqlite.owners() == {}
+
+
+def test_a_queue_that_cannot_be_read_for_a_while_is_read_again(
+    sqlite: Jobs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bug = RuntimeError("a bug")
+    errors = [Unavailable("away", reason="DATABASE_UNAVAILABLE"), bug]
     unfinished = Jobs.unfinished
 
     def read(store: Jobs) -> Any:
@@ -365,7 +483,9 @@ def test_a_queue_that_cannot_be_read_for_a_while_is_read_again(
     with running(Counting(sqlite, most=1)):
         monkeypatch.setattr(Jobs, "unfinished", read)
         sqlite.add("a")
-        until(lambda: has_succeeded(sqlite, "a"))
+        eventually(lambda: has_succeeded(sqlite, "a"))
+    assert logged(caplog, "queue_away") == [{"error": "away"}]
+    assert logged(caplog, "queue_not_read") == [{"exc_info": bug}]
 
 
 def test_a_server_does_not_start_where_the_queue_cannot_be_read(sqlite: Jobs) -> None:
@@ -379,26 +499,30 @@ def test_what_runs_is_taken_up_before_what_waits(sqlite: Jobs) -> None:
     sqlite.add("b", state=JobState.RUNNING)
     kind = Counting(sqlite, most=1)
     with running(kind):
-        until(lambda: has_succeeded(sqlite, "a", "b", "c"))
+        eventually(lambda: has_succeeded(sqlite, "a", "b", "c"))
     assert kind.begun == ["b", "a", "c"]
 
 
-def test_a_job_whose_thread_cannot_be_started_is_tried_again(
-    sqlite: Jobs, monkeypatch: pytest.MonkeyPatch
+def test_a_job_whose_thread_cannot_be_started_is_left_and_tried_again(
+    sqlite: Jobs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    start, refused = threading.Thread.start, []
+    start = threading.Thread.start
 
     def refuse_once(thread: threading.Thread) -> None:
-        if thread.name == "counting-a" and not refused:
-            refused.append(thread)
+        if thread.name == "counting-a" and not logged(caplog, "job_not_started"):
             raise RuntimeError("can't start new thread")
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", refuse_once)
     sqlite.add("a")
-    with running(Counting(sqlite, most=1)):
-        until(lambda: has_succeeded(sqlite, "a"))
-    assert refused
+    engine = engine_of(Counting(sqlite, most=1), poll_s=2 * PATIENCE_S)
+    engine.start()
+    eventually(lambda: logged(caplog, "job_not_started"))
+    eventually(lambda: not sqlite.owners())
+    engine.wake()
+    eventually(lambda: has_succeeded(sqlite, "a"))
+    engine.stop(PATIENCE_S)
+    assert logged(caplog, "job_not_started") == [{"job": "a", "error": "can't start new thread"}]
 
 
 def test_the_lease_of_a_job_that_ended_with_its_server_is_forgotten(store: Jobs) -> None:
@@ -408,7 +532,7 @@ def test_the_lease_of_a_job_that_ended_with_its_server_is_forgotten(store: Jobs)
             insert(fake_jobs.leases).values(job_id="a", owner="x 1 2.0 y", expires=0, at_once=False)
         )
     with running(Counting(store)):
-        until(lambda: not owners(store))
+        eventually(lambda: not store.owners())
     assert store.ends("a") == 0
 
 
@@ -438,12 +562,12 @@ def test_a_job_whose_storage_is_away_when_the_server_stops_goes_on_later(sqlite:
 
     sqlite.add("a")
     with running(Counting(sqlite, at_step=away)):
-        until(lambda: sqlite.state("a") is JobState.RUNNING)
+        eventually(lambda: sqlite.state("a") is JobState.RUNNING)
     assert sqlite.state("a") is JobState.QUEUED
 
 
 def test_a_lease_that_could_not_be_released_is_no_hindrance(
-    sqlite: Jobs, monkeypatch: pytest.MonkeyPatch
+    sqlite: Jobs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     release, failed = SqlLeases.release, threading.Event()
 
@@ -456,136 +580,10 @@ def test_a_lease_that_could_not_be_released_is_no_hindrance(
     monkeypatch.setattr(SqlLeases, "release", fail_once)
     sqlite.add("a")
     with running(Counting(sqlite, most=1)) as (engine,):
-        until(lambda: failed.is_set() and has_succeeded(sqlite, "a"))
-        assert set(owners(sqlite)) == {"a"}
+        eventually(lambda: failed.is_set() and has_succeeded(sqlite, "a"))
+        assert set(sqlite.owners()) == {"a"}
         sqlite.change_state("a", [JobState.SUCCEEDED], JobState.QUEUED)
         engine.wake()
-        until(lambda: sqlite.ends("a") == 2)
-
-
-# Leases.
-
-
-def test_a_server_that_vanishes_in_the_middle_of_a_write_does_not_keep_the_job(postgres_url: str) -> None:
-    """On PostgreSQL; a process that ends leaves SQLite's lock, and one that is stopped keeps all of it."""
-    database = Database(postgres_url)
-    fake_jobs.metadata.create_all(database.engine)
-    mine, other = (SqlLeases(database, fake_jobs.leases, 1.0) for _ in range(2))
-    assert mine.claim("a")
-    with pytest.raises(DomainError), mine.held("a", lambda: None), database.write():
-        time.sleep(1.2)
-        assert other.claim("a")
-    database.close()
-
-
-def test_one_of_many_that_claim_a_job_at_once_gets_it(store: Jobs) -> None:
-    leases = [SqlLeases(store.database, fake_jobs.leases, 30.0) for _ in range(8)]
-    for name in ("new", "expired"):
-        if name == "expired":
-            with store.database.write() as session:
-                session.execute(delete(fake_jobs.leases))
-            assert SqlLeases(store.database, fake_jobs.leases, -1.0).claim(name)
-        won: list[int] = []
-        start = threading.Barrier(len(leases))
-
-        def claim(number: int, name: str = name, won: list[int] = won, start: Any = start) -> None:
-            start.wait()
-            if leases[number].claim(name):
-                won.append(number)
-
-        threads = [threading.Thread(target=claim, args=(number,)) for number in range(len(leases))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(won) == 1
-        assert [lease.all()[name].mine for lease in leases].count(True) == 1
-
-
-def test_a_lease_is_not_taken_while_its_owner_writes(store: Jobs) -> None:
-    mine, other = (SqlLeases(store.database, fake_jobs.leases, seconds) for seconds in (-1.0, 30.0))
-    store.add("a")
-    assert mine.claim("a")
-    taken: list[bool] = []
-    taking = threading.Thread(target=lambda: taken.append(other.claim("a")))
-    with mine.held("a", lambda: None), store.database.write() as session:
-        taking.start()
-        if store.database.dialect == "postgresql":
-            taking.join()
-            assert taken == [False]
-        session.execute(update(fake_jobs.jobs).values(state="RUNNING"))
-    taking.join()
-    assert other.claim("a") or taken == [True]
-    with pytest.raises(LeaseLost), mine.held("a", lambda: None):
-        store.add_step("a", 1)
-    assert store.steps("a") == 0
-    mine.renew(["a"])
-    mine.release("a")
-    assert other.all()["a"].mine
-
-
-# What a run waits for.
-
-
-class Storage:
-    """Fails as it is told, so many times (-1: always)."""
-
-    def __init__(self, error: Exception, times: int = -1) -> None:
-        self.error = error
-        self.left = times
-        self.calls = 0
-
-    def __call__(self) -> str:
-        self.calls += 1
-        if self.left:
-            self.left -= 1
-            raise self.error
-        return "stored"
-
-
-AWAY_NOW = Unavailable("storage is away", reason="STORAGE_UNAVAILABLE")
-FULL = ResourceExhausted("no space left", reason="STORAGE_FULL")
-
-
-def test_what_is_away_is_waited_for_and_what_will_not_pass_is_not() -> None:
-    away, full = Storage(AWAY_NOW, 2), Storage(FULL, 2)
-    run = Run("a", threading.Event())
-    assert run.retry(away) == "stored"
-    assert away.calls == 3
-    with pytest.raises(ResourceExhausted, match="no space left"):
-        run.retry(full)
-    assert full.calls == 1
-
-
-def test_a_cancel_ends_the_waiting_after_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tunix_rt_kit.jobs.run._CANCELLED_S", 0.3)
-    away, run = Storage(AWAY_NOW), Run("a", threading.Event())
-    threading.Timer(0.2, run.cancelled.set).start()
-    with pytest.raises(JobCancelled):
-        run.retry(away)
-    assert run.cancelled.is_set() and away.calls > 2
-    # What was asked to stop before still has a moment to store what it did.
-    assert run.retry(Storage(AWAY_NOW, 1)) == "stored"
-
-
-def test_a_stop_ends_the_waiting_at_once() -> None:
-    run = Run("a", threading.Event())
-    threading.Timer(0.1, run.stopping.set).start()
-    with pytest.raises(JobInterrupted):
-        run.retry(Storage(AWAY_NOW))
-    full = Storage(FULL)
-    with pytest.raises(ResourceExhausted):
-        run.record(full)
-    assert full.calls == 1
-
-
-def test_a_lost_lease_ends_the_waiting() -> None:
-    run = Run("a", threading.Event())
-    run.lost.set()
-    with pytest.raises(LeaseLost):
-        run.retry(Storage(AWAY_NOW))
-    lost = Storage(LeaseLost("a"))
-    run.lost.clear()
-    with pytest.raises(LeaseLost):
-        run.record(lost)
-    assert lost.calls == 1
+        eventually(lambda: sqlite.ends("a") == 2)
+    (line,) = logged(caplog, "lease_not_released")
+    assert line["job"] == "a" and "away" in line["error"]

@@ -23,7 +23,7 @@ from tunix_rt_kit.errors import FailedPrecondition, InvalidArgument
 from tunix_rt_kit.models.config import Rope
 from tunix_rt_kit.models.gguf_convert import convert_gguf
 from tunix_rt_kit.models.hf_folder import check_weights, read_config
-from tunix_rt_kit.models.sources import GgufSource
+from tunix_rt_kit.models.pull import GgufSource
 from tunix_rt_kit.models.tokenizer import load_tokenizer
 
 

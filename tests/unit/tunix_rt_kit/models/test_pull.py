@@ -27,8 +27,9 @@ from tunix_rt_kit.errors import (
     ResourceExhausted,
     Unavailable,
 )
+from tunix_rt_kit.models import CATALOG, CatalogEntry
 from tunix_rt_kit.models.gguf_convert import convert_gguf
-from tunix_rt_kit.models.pull import CATALOG, CatalogEntry, pull
+from tunix_rt_kit.models.pull import pull
 
 
 @pytest.fixture

@@ -20,8 +20,9 @@ from support.tiny_model import CHAT_TEMPLATE, make_tiny_model
 from tunix_rt_kit.artifacts import digest_file, digest_json
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import FailedPrecondition, InvalidArgument, NotFound
-from tunix_rt_kit.models import CATALOG, ModelStore
+from tunix_rt_kit.models import CATALOG
 from tunix_rt_kit.models.hf_folder import SpecialTokens, read_special_tokens
+from tunix_rt_kit.models.store import ModelStore
 
 SMOLLM2 = "smollm2-135m-instruct"
 
@@ -349,6 +350,6 @@ def test_ensure_pulls_what_is_catalogued_and_absent(
 
 def test_store_needs_no_model_library() -> None:
     heavy = "{'jax', 'flax', 'tunix', 'qwix', 'numpy', 'gguf', 'tokenizers', 'transformers', 'torch'}"
-    code = f"import sys, tunix_rt_kit.models; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, tunix_rt_kit.models.store; print(sorted({heavy} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

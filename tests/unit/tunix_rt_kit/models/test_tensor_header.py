@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 from support.malformed_models import safetensors
-from tunix_rt_kit.models.tensor_header import read_header
+from tunix_rt_kit.models.hf_folder import read_header
 from tunix_rt_kit.regular_files import UnfitFile
 
 JSON = st.recursive(

@@ -15,8 +15,8 @@ from support.arbitrary import messages
 from tunix_rt import v1
 from tunix_rt.wire import services
 from tunix_rt_kit.errors import InvalidArgument
-from tunix_rt_kit.serving import request_bounds
-from tunix_rt_kit.serving.request_bounds import MAX_ENTRIES, MAX_FIELDS, check_bounds
+from tunix_rt_kit.serving import interceptors
+from tunix_rt_kit.serving.interceptors import MAX_ENTRIES, MAX_FIELDS, check_bounds
 
 OURS = "tunix_rt."
 REQUESTS = [method.input_type for service in services() for method in service.methods]
@@ -116,8 +116,8 @@ def most_entries(message: Message) -> int:
 
 
 def test_exactly_what_holds_too_many_entries_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request_bounds, "MAX_ENTRIES", 2)
-    monkeypatch.setattr(request_bounds, "_SMALL", 0)
+    monkeypatch.setattr(interceptors, "MAX_ENTRIES", 2)
+    monkeypatch.setattr(interceptors, "_SMALL", 0)
 
     @settings(max_examples=100, deadline=None)
     @given(st.data())

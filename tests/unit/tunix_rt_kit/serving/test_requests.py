@@ -14,11 +14,10 @@ import pytest
 
 from tunix_rt_kit.callers import begin_call, current_request_id
 from tunix_rt_kit.errors import DomainError, InvalidArgument
-from tunix_rt_kit.serving.blocking import MAX_THREADS, iterate_blocking, run_blocking, watch_state
+from tunix_rt_kit.serving.calls import MAX_THREADS, iterate_blocking, run_blocking, watch_state
 from tunix_rt_kit.serving.resources import (
     Paging,
     check_id,
-    format_name,
     new_id,
     parse_name,
     parse_names,
@@ -66,7 +65,6 @@ def test_resource_names() -> None:
     assert parse_name("traces/{trace}", "traces/0192-a.b_c") == "0192-a.b_c"
     pattern = "trainingJobs/{job}/checkpoints/{checkpoint}"
     assert parse_names(pattern, "trainingJobs/j1/checkpoints/39") == {"job": "j1", "checkpoint": "39"}
-    assert format_name(pattern, "j1", "39") == "trainingJobs/j1/checkpoints/39"
 
 
 @pytest.mark.parametrize(

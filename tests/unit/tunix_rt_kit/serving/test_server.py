@@ -255,7 +255,7 @@ MAIN = """
 import sys
 from contextlib import suppress
 from support import echo
-from tunix_rt_kit.serving.main import BuiltService, run_service
+from tunix_rt_kit.serving.server import BuiltService, run_service
 from tunix_rt_kit.serving.settings import ServerSettings
 
 def build(settings, stop):

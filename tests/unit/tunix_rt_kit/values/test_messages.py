@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from tunix_rt import v1
-from tunix_rt_kit.values.messages import from_message, to_message
+from tunix_rt_kit.convert import from_message, to_message
 
 
 class Adapter(BaseModel):

@@ -6,7 +6,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunix_rt_kit.values.messages import timestamp
+from tunix_rt_kit.convert import timestamp
 
 
 @given(st.datetimes(timezones=st.timezones()))

@@ -31,7 +31,7 @@ from pydantic import BaseModel
 from tunix_rt import v1
 from tunix_rt.wire import error_status
 from tunix_rt_kit.errors import InvalidArgument
-from tunix_rt_kit.values.model import ChatTemplateFields, JobError, StoredFile
+from tunix_rt_kit.values import ChatTemplateFields, JobError, StoredFile
 
 M = TypeVar("M", bound=Message)
 # The classes of descriptors depend on how protobuf was built.

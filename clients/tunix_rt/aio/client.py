@@ -1,0 +1,105 @@
+"""The client: one object for the four services."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from tunix_rt.aio.evaluator import AsyncEvaluatorClient
+from tunix_rt.aio.exporter import AsyncExporterClient
+from tunix_rt.aio.rpc.caller import AsyncCaller
+from tunix_rt.aio.trace_store import AsyncTraceStoreClient
+from tunix_rt.aio.trainer import AsyncTrainerClient
+from tunix_rt.errors import InvalidArgumentError
+from tunix_rt.targets import Targets
+from tunix_rt.wire import open_aio_channel
+
+SERVER_VARIABLE = "TUNIX_RT_SERVER"
+
+
+def resolve_targets(server: str | Targets | None) -> Targets:
+    """Where the services are; None reads the environment variable ``TUNIX_RT_SERVER``.
+
+    Raises:
+        InvalidArgumentError: the value is malformed (SERVER_INVALID), or there is none (SERVER_MISSING).
+    """
+    if isinstance(server, Targets):
+        return server
+    if server is None:
+        server = os.environ.get(SERVER_VARIABLE, "")
+        if not server.strip():
+            raise InvalidArgumentError(
+                f"no server given; pass one such as 127.0.0.1:50050, or set {SERVER_VARIABLE}",
+                reason="SERVER_MISSING",
+            )
+    return Targets.parse(server)
+
+
+class AsyncClient:
+    """Asyncio access to the four services; use it as a context manager, or ``close()`` it. Make it in the
+    event loop that uses it.
+
+    Args:
+        server: ``HOST:PORT`` where all four are on one address, ``HOST`` where each is on its default port,
+            ``trace-store=HOST:PORT,exporter=...`` for all four, ``Targets``, or None for the environment
+            variable ``TUNIX_RT_SERVER``.
+        timeout: seconds that a call other than a stream may take, unless it is given its own.
+        on_waiting: called once, in any thread, with the address of a server that has not answered for some
+            seconds, be it away or busy.
+
+    Raises:
+        InvalidArgumentError: ``server`` is none of these.
+    """
+
+    def __init__(
+        self,
+        server: str | Targets | None = None,
+        *,
+        timeout: float = 30.0,
+        on_waiting: Callable[[str], None] | None = None,
+    ) -> None:
+        self.targets = resolve_targets(server)
+        self._channels = {target: open_aio_channel(target) for target in self.targets.distinct()}
+        told = None if on_waiting is None else _once(on_waiting)
+        trace_store, exporter, trainer, evaluator = (
+            (self._channels[target], AsyncCaller(target, timeout, told))
+            for target in (
+                self.targets.trace_store,
+                self.targets.exporter,
+                self.targets.trainer,
+                self.targets.evaluator,
+            )
+        )
+        self.trace_store = AsyncTraceStoreClient(*trace_store)
+        self.exporter = AsyncExporterClient(*exporter)
+        self.trainer = AsyncTrainerClient(*trainer)
+        self.evaluator = AsyncEvaluatorClient(*evaluator)
+
+    async def close(self) -> None:
+        """Close the connections; calls in flight end."""
+        for channel in self._channels.values():
+            await channel.close(None)  # sync: channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+def _once(tell: Callable[[str], None]) -> Callable[[str], None]:
+    first = threading.Lock()
+
+    def told(target: str) -> None:
+        if first.acquire(blocking=False):
+            tell(target)
+
+    return told

@@ -1,0 +1,187 @@
+"""One call: its deadline, its request id, its pages, its errors."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import grpc
+from google.rpc import code_pb2, status_pb2
+
+from tunix_rt.aio.rpc.pager import AsyncPager, Item, PageType
+from tunix_rt.errors import DeadlineExceededError, FieldViolation, TunixRtError, UnavailableError, class_of
+from tunix_rt.wire import REQUEST_ID_KEY, error_facts, failed_call
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+Request = TypeVar("Request", bound="Message")
+Response = TypeVar("Response", bound="Message")
+
+# Seconds without an answer to a call, and since a call that failed for want of the server was begun when the
+# next one is, after which it is told that somebody waits. What gRPC tries again by itself takes less.
+_SILENT_S: Final = 3.0
+_AWAY_S: Final = 1.0
+_NOT_THERE = (
+    "connection refused",
+    "failed to connect",
+    "dns resolution",
+    "name resolution",
+    "no route to host",
+)
+
+
+def fresh(request_id: str | None) -> str:
+    """``request_id``, or a new one for None, so that every create can be sent again safely."""
+    return request_id or uuid.uuid4().hex
+
+
+class AsyncCaller:
+    """Makes calls to one server.
+
+    Args:
+        target: its address.
+        timeout: seconds that a unary call may take.
+        on_waiting: called with ``target``, in any thread, when an answer is long in coming.
+    """
+
+    def __init__(self, target: str, timeout: float, on_waiting: Callable[[str], None] | None = None) -> None:
+        self.target = target
+        self._timeout = timeout
+        self._on_waiting = on_waiting
+        self._away_since: float | None = None
+
+    async def unary(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
+        request: Request,
+        timeout: float | None,
+    ) -> Response:
+        """Send one request, take one answer. ``timeout``: seconds, None for the client's."""
+        request_id = uuid.uuid4().hex
+        with self._noticed() as answered:
+            try:
+                response = await method(
+                    request,
+                    timeout=self._timeout if timeout is None else timeout,
+                    metadata=((REQUEST_ID_KEY, request_id),),
+                )
+            except grpc.RpcError as error:
+                raise error_of_call(error, self.target, request_id) from error
+            answered()
+            return response
+
+    def pages(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Any, PageType],
+        request: Any,
+        items: Callable[[PageType], Iterable[Item]],
+        timeout: float | None,
+    ) -> AsyncPager[Item, PageType]:
+        """The ``items`` of a listing, from the page on that ``request`` asks for."""
+
+        async def fetch(token: str) -> PageType:
+            asked = deepcopy(request)
+            asked.page_token = token
+            return await self.unary(method, asked, timeout)  # type: ignore[type-var]
+
+        return AsyncPager(fetch, items, request.page_token)
+
+    async def stream(
+        self, method: grpc.aio.UnaryStreamMultiCallable[Request, Response], request: Request
+    ) -> AsyncIterator[Response]:
+        """Send one request, yield the answers. Closing the iterator ends the call."""
+        request_id = uuid.uuid4().hex
+        call = method(request, metadata=((REQUEST_ID_KEY, request_id),))
+        with self._noticed() as answered:
+            try:
+                async for response in call:
+                    answered()
+                    yield response
+            except grpc.RpcError as error:
+                raise error_of_call(error, self.target, request_id) from error
+            finally:
+                call.cancel()  # sync: call.cancel()  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def _noticed(self) -> Iterator[Callable[[], None]]:
+        """Around a call: tells of it if it waits; gives what is to be called when there is an answer."""
+        if self._on_waiting is None:
+            yield lambda: None
+            return
+        began = time.monotonic()
+        late = threading.Timer(_SILENT_S, self._on_waiting, [self.target])
+        late.daemon = True
+        late.start()
+        if self._away_since is not None and began - self._away_since >= _AWAY_S:
+            self._on_waiting(self.target)
+
+        def answered() -> None:
+            late.cancel()
+            self._away_since = None
+
+        try:
+            yield answered
+        except (UnavailableError, DeadlineExceededError):
+            self._away_since = self._away_since or began
+            raise
+        finally:
+            late.cancel()
+
+
+def error_of_call(error: grpc.RpcError, target: str, request_id: str) -> TunixRtError:
+    """The library's error for a call to ``target`` that failed.
+
+    Args:
+        error: what gRPC raised: a call's own error, sync or asyncio.
+        target: ``host:port`` of the server.
+        request_id: the id that the call was sent with, used unless the server names another.
+    """
+    code, text, status, answered_id = failed_call(error)
+    request_id = answered_id or request_id
+    if status is not None:
+        facts = facts_of_status(status)
+        return class_of(code.name)(status.message or text, request_id=request_id, **facts)
+    if code is grpc.StatusCode.CANCELLED and not text.startswith("Channel closed"):
+        # A server that stops drops the calls that outlast its grace with this code; no caller asked for it.
+        code, text = grpc.StatusCode.UNAVAILABLE, "the server stopped"
+    message, reason = _plain(code, text, target)
+    return class_of(code.name)(
+        message, code=code.name, reason=reason, metadata={"target": target}, request_id=request_id
+    )
+
+
+def facts_of_status(status: status_pb2.Status) -> dict[str, Any]:
+    """``code``, ``reason``, ``metadata`` and ``field_violations`` of a status, as errors take them."""
+    facts = error_facts(status)
+    return {
+        "code": code_pb2.Code.Name(status.code),
+        "reason": facts.reason,
+        "metadata": facts.metadata,
+        "field_violations": [
+            FieldViolation(entry.field, entry.description) for entry in facts.field_violations
+        ],
+    }
+
+
+def _plain(code: grpc.StatusCode, text: str, target: str) -> tuple[str, str]:
+    """Message and reason of an error that gRPC itself made."""
+    if code is grpc.StatusCode.UNAVAILABLE:
+        if any(phrase in text.lower() for phrase in _NOT_THERE):
+            return (
+                f"no tunix-rt server at {target} (start one with `tunix-rt up`, or check the address)",
+                "SERVER_NOT_FOUND",
+            )
+        return f"the connection to the tunix-rt server at {target} broke: {text}", "CONNECTION_BROKEN"
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return f"the tunix-rt server at {target} did not answer in time", "DEADLINE_EXCEEDED"
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return f"the server at {target} does not offer this call: {text}", "NOT_OFFERED"
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "message larger than max" in text:
+        return f"a message is larger than 4 MiB: {text}", "MESSAGE_TOO_LARGE"
+    return f"the server at {target} answered {code.name}: {text or 'no reason given'}", ""
