@@ -1,4 +1,4 @@
-# ruff: noqa: ARG002  (gRPC hands every method a context)
+# ruff: noqa: ARG002  (gRPC hands a watch a context)
 """The gRPC face of the evaluator: convert, call, convert, in a worker thread."""
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tunix_rt_evaluator.evaluations.convert import (
     result_page,
 )
 from tunix_rt_evaluator.evaluations.service import EvaluationService
-from tunix_rt_kit.serving.calls import iterate_blocking, run_blocking, watch_state
+from tunix_rt_kit.serving.calls import run_blocking, streaming, unary, watch_state
 
 
 class EvaluatorServicer(v1.EvaluatorServicer):
@@ -44,44 +44,35 @@ class EvaluatorServicer(v1.EvaluatorServicer):
         self._comparisons = comparisons
         self._stopping = stopping
 
-    async def CreateEvalSet(self, request: v1.CreateEvalSetRequest, context: Any) -> v1.EvalSet:
-        def call() -> v1.EvalSet:
-            draft = eval_set_draft(request.eval_set)
-            return eval_set_message(self._eval_sets.create_eval_set(draft, request.request_id))
+    @unary
+    def CreateEvalSet(self, request: v1.CreateEvalSetRequest) -> v1.EvalSet:
+        draft = eval_set_draft(request.eval_set)
+        return eval_set_message(self._eval_sets.create_eval_set(draft, request.request_id))
 
-        return await run_blocking(call)
+    @unary
+    def GetEvalSet(self, request: v1.GetEvalSetRequest) -> v1.EvalSet:
+        return eval_set_message(self._eval_sets.get_eval_set(request.name))
 
-    async def GetEvalSet(self, request: v1.GetEvalSetRequest, context: Any) -> v1.EvalSet:
-        return await run_blocking(lambda: eval_set_message(self._eval_sets.get_eval_set(request.name)))
+    @unary
+    def ListEvalSets(self, request: v1.ListEvalSetsRequest) -> v1.ListEvalSetsResponse:
+        return eval_set_page(*self._eval_sets.list_eval_sets(request.page_size, request.page_token))
 
-    async def ListEvalSets(self, request: v1.ListEvalSetsRequest, context: Any) -> v1.ListEvalSetsResponse:
-        return await run_blocking(
-            lambda: eval_set_page(*self._eval_sets.list_eval_sets(request.page_size, request.page_token))
-        )
+    @unary
+    def CreateEvaluation(self, request: v1.CreateEvaluationRequest) -> v1.Evaluation:
+        asked = asked_evaluation(request.spec)
+        return evaluation_message(self._evaluations.create_evaluation(asked, request.request_id))
 
-    async def CreateEvaluation(self, request: v1.CreateEvaluationRequest, context: Any) -> v1.Evaluation:
-        def call() -> v1.Evaluation:
-            asked = asked_evaluation(request.spec)
-            return evaluation_message(self._evaluations.create_evaluation(asked, request.request_id))
+    @unary
+    def GetEvaluation(self, request: v1.GetEvaluationRequest) -> v1.Evaluation:
+        return evaluation_message(self._evaluations.get_evaluation(request.name))
 
-        return await run_blocking(call)
+    @unary
+    def ListEvaluations(self, request: v1.ListEvaluationsRequest) -> v1.ListEvaluationsResponse:
+        return evaluation_page(*self._evaluations.list_evaluations(request.page_size, request.page_token))
 
-    async def GetEvaluation(self, request: v1.GetEvaluationRequest, context: Any) -> v1.Evaluation:
-        return await self._evaluation(request.name)
-
-    async def ListEvaluations(
-        self, request: v1.ListEvaluationsRequest, context: Any
-    ) -> v1.ListEvaluationsResponse:
-        return await run_blocking(
-            lambda: evaluation_page(
-                *self._evaluations.list_evaluations(request.page_size, request.page_token)
-            )
-        )
-
-    async def CancelEvaluation(self, request: v1.CancelEvaluationRequest, context: Any) -> v1.Evaluation:
-        return await run_blocking(
-            lambda: evaluation_message(self._evaluations.cancel_evaluation(request.name))
-        )
+    @unary
+    def CancelEvaluation(self, request: v1.CancelEvaluationRequest) -> v1.Evaluation:
+        return evaluation_message(self._evaluations.cancel_evaluation(request.name))
 
     async def WatchEvaluation(
         self, request: v1.WatchEvaluationRequest, context: Any
@@ -94,61 +85,44 @@ class EvaluatorServicer(v1.EvaluatorServicer):
         async for evaluation in states:
             yield evaluation_message(evaluation)
 
-    async def ListEvaluationItems(
-        self, request: v1.ListEvaluationItemsRequest, context: Any
-    ) -> v1.ListEvaluationItemsResponse:
-        return await run_blocking(
-            lambda: result_page(
-                *self._evaluations.list_items(
-                    request.parent,
-                    request.page_size,
-                    request.page_token,
-                    item_filter(request.filter),
-                )
+    @unary
+    def ListEvaluationItems(self, request: v1.ListEvaluationItemsRequest) -> v1.ListEvaluationItemsResponse:
+        return result_page(
+            *self._evaluations.list_items(
+                request.parent,
+                request.page_size,
+                request.page_token,
+                item_filter(request.filter),
             )
         )
 
-    async def RegradeEvaluation(self, request: v1.RegradeEvaluationRequest, context: Any) -> v1.Evaluation:
-        def call() -> v1.Evaluation:
-            draft = regrade_draft(request)
-            return evaluation_message(self._evaluations.regrade_evaluation(draft, request.request_id))
+    @unary
+    def RegradeEvaluation(self, request: v1.RegradeEvaluationRequest) -> v1.Evaluation:
+        draft = regrade_draft(request)
+        return evaluation_message(self._evaluations.regrade_evaluation(draft, request.request_id))
 
-        return await run_blocking(call)
+    @unary
+    def CompareEvaluations(self, request: v1.CompareEvaluationsRequest) -> v1.ComparisonReport:
+        bases = (request.base, *request.more_bases)
+        candidates = (request.candidate, *request.more_candidates)
+        return report_message(self._comparisons.compare(bases, candidates, request.waivers))
 
-    async def CompareEvaluations(
-        self, request: v1.CompareEvaluationsRequest, context: Any
-    ) -> v1.ComparisonReport:
-        def call() -> v1.ComparisonReport:
-            bases = (request.base, *request.more_bases)
-            candidates = (request.candidate, *request.more_candidates)
-            return report_message(self._comparisons.compare(bases, candidates, request.waivers))
+    @unary
+    def GetComparisonReport(self, request: v1.GetComparisonReportRequest) -> v1.ComparisonReport:
+        return report_message(self._comparisons.get_report(request.name))
 
-        return await run_blocking(call)
-
-    async def GetComparisonReport(
-        self, request: v1.GetComparisonReportRequest, context: Any
-    ) -> v1.ComparisonReport:
-        return await run_blocking(lambda: report_message(self._comparisons.get_report(request.name)))
-
-    async def ListComparisonReports(
-        self, request: v1.ListComparisonReportsRequest, context: Any
+    @unary
+    def ListComparisonReports(
+        self, request: v1.ListComparisonReportsRequest
     ) -> v1.ListComparisonReportsResponse:
-        return await run_blocking(
-            lambda: report_page(*self._comparisons.list_reports(request.page_size, request.page_token))
-        )
+        return report_page(*self._comparisons.list_reports(request.page_size, request.page_token))
 
-    async def ReadComparisonReport(
-        self, request: v1.ReadComparisonReportRequest, context: Any
-    ) -> AsyncIterator[v1.ReadComparisonReportResponse]:
-        def messages() -> Iterator[v1.ReadComparisonReportResponse]:
-            format_ = document_format(request.format)
-            document, chunks = self._comparisons.read_report(request.name, format_, request.offset)
-            yield document_header(document, format_)
-            for chunk in chunks:
-                yield v1.ReadComparisonReportResponse(chunk=chunk)
-
-        async for message in iterate_blocking(messages):
-            yield message
-
-    async def _evaluation(self, name: str) -> v1.Evaluation:
-        return await run_blocking(lambda: evaluation_message(self._evaluations.get_evaluation(name)))
+    @streaming
+    def ReadComparisonReport(
+        self, request: v1.ReadComparisonReportRequest
+    ) -> Iterator[v1.ReadComparisonReportResponse]:
+        format_ = document_format(request.format)
+        document, chunks = self._comparisons.read_report(request.name, format_, request.offset)
+        yield document_header(document, format_)
+        for chunk in chunks:
+            yield v1.ReadComparisonReportResponse(chunk=chunk)

@@ -1,4 +1,4 @@
-# ruff: noqa: ARG002  (gRPC hands every method a context)
+# ruff: noqa: ARG002  (gRPC hands a watch a context)
 """The gRPC face of the exporter: convert, call, convert, in a worker thread."""
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from tunix_rt_exporter.audits import convert as convert_audits
 from tunix_rt_exporter.audits.service import DatasetAudits
 from tunix_rt_exporter.datasets import convert
 from tunix_rt_exporter.datasets.service import ExporterService
-from tunix_rt_kit.serving.calls import iterate_blocking, run_blocking, watch_state
+from tunix_rt_kit.serving.calls import run_blocking, streaming, unary, watch_state
 
 
 class ExporterServicer(v1.ExporterServicer):
@@ -23,20 +23,18 @@ class ExporterServicer(v1.ExporterServicer):
         self._audits = audits
         self._stopping = stopping
 
-    async def CreateDataset(self, request: v1.CreateDatasetRequest, context: Any) -> v1.Dataset:
-        def call() -> v1.Dataset:
-            fields = convert.spec_fields(request.spec)
-            return convert.dataset_message(self._service.create_dataset(fields, request.request_id))
+    @unary
+    def CreateDataset(self, request: v1.CreateDatasetRequest) -> v1.Dataset:
+        fields = convert.spec_fields(request.spec)
+        return convert.dataset_message(self._service.create_dataset(fields, request.request_id))
 
-        return await run_blocking(call)
+    @unary
+    def GetDataset(self, request: v1.GetDatasetRequest) -> v1.Dataset:
+        return convert.dataset_message(self._service.get_dataset(request.name))
 
-    async def GetDataset(self, request: v1.GetDatasetRequest, context: Any) -> v1.Dataset:
-        return await run_blocking(lambda: convert.dataset_message(self._service.get_dataset(request.name)))
-
-    async def ListDatasets(self, request: v1.ListDatasetsRequest, context: Any) -> v1.ListDatasetsResponse:
-        return await run_blocking(
-            lambda: convert.list_response(*self._service.list_datasets(request.page_size, request.page_token))
-        )
+    @unary
+    def ListDatasets(self, request: v1.ListDatasetsRequest) -> v1.ListDatasetsResponse:
+        return convert.list_response(*self._service.list_datasets(request.page_size, request.page_token))
 
     async def WatchDataset(self, request: v1.WatchDatasetRequest, context: Any) -> AsyncIterator[v1.Dataset]:
         async for dataset in watch_state(
@@ -46,65 +44,45 @@ class ExporterServicer(v1.ExporterServicer):
         ):
             yield convert.dataset_message(dataset)
 
-    async def CancelDataset(self, request: v1.CancelDatasetRequest, context: Any) -> v1.Dataset:
-        return await run_blocking(lambda: convert.dataset_message(self._service.cancel_dataset(request.name)))
+    @unary
+    def CancelDataset(self, request: v1.CancelDatasetRequest) -> v1.Dataset:
+        return convert.dataset_message(self._service.cancel_dataset(request.name))
 
-    async def ReadDataset(
-        self, request: v1.ReadDatasetRequest, context: Any
-    ) -> AsyncIterator[v1.ReadDatasetResponse]:
-        def messages() -> Iterator[v1.ReadDatasetResponse]:
-            kind = convert.dataset_format(request.format)
-            download = self._service.read_dataset(request.name, request.split, kind, request.offset)
-            yield convert.download_header(download)
-            for chunk in download.chunks:
-                yield v1.ReadDatasetResponse(chunk=chunk)
+    @streaming
+    def ReadDataset(self, request: v1.ReadDatasetRequest) -> Iterator[v1.ReadDatasetResponse]:
+        kind = convert.dataset_format(request.format)
+        download = self._service.read_dataset(request.name, request.split, kind, request.offset)
+        yield convert.download_header(download)
+        for chunk in download.chunks:
+            yield v1.ReadDatasetResponse(chunk=chunk)
 
-        async for message in iterate_blocking(messages):
-            yield message
+    @streaming
+    def ReadDroppedRows(self, request: v1.ReadDroppedRowsRequest) -> Iterator[v1.ReadDroppedRowsResponse]:
+        download = self._service.read_dropped_rows(request.name, request.offset)
+        yield convert.dropped_rows_header(download)
+        for chunk in download.chunks:
+            yield v1.ReadDroppedRowsResponse(chunk=chunk)
 
-    async def ReadDroppedRows(
-        self, request: v1.ReadDroppedRowsRequest, context: Any
-    ) -> AsyncIterator[v1.ReadDroppedRowsResponse]:
-        def messages() -> Iterator[v1.ReadDroppedRowsResponse]:
-            download = self._service.read_dropped_rows(request.name, request.offset)
-            yield convert.dropped_rows_header(download)
-            for chunk in download.chunks:
-                yield v1.ReadDroppedRowsResponse(chunk=chunk)
+    @streaming
+    def AuditContamination(
+        self, request: v1.AuditContaminationRequest
+    ) -> Iterator[v1.AuditContaminationResponse]:
+        rule = convert.decontamination_fields(request.decontamination)
+        for part in self._audits.contamination(request.name, request.eval_set, rule):
+            yield convert_audits.contamination_response(part)
 
-        async for message in iterate_blocking(messages):
-            yield message
+    @streaming
+    def AuditSupervision(self, request: v1.AuditSupervisionRequest) -> Iterator[v1.AuditSupervisionResponse]:
+        for part in self._audits.supervision(convert_audits.question(request)):
+            yield convert_audits.supervision_response(request.name, part)
 
-    async def AuditContamination(
-        self, request: v1.AuditContaminationRequest, context: Any
-    ) -> AsyncIterator[v1.AuditContaminationResponse]:
-        def messages() -> Iterator[v1.AuditContaminationResponse]:
-            rule = convert.decontamination_fields(request.decontamination)
-            for part in self._audits.contamination(request.name, request.eval_set, rule):
-                yield convert_audits.contamination_response(part)
+    @unary
+    def GetSupervisionAudit(self, request: v1.GetSupervisionAuditRequest) -> v1.SupervisionAudit:
+        return convert_audits.audit_message(*self._audits.get(request.name))
 
-        async for message in iterate_blocking(messages):
-            yield message
-
-    async def AuditSupervision(
-        self, request: v1.AuditSupervisionRequest, context: Any
-    ) -> AsyncIterator[v1.AuditSupervisionResponse]:
-        def messages() -> Iterator[v1.AuditSupervisionResponse]:
-            for part in self._audits.supervision(convert_audits.question(request)):
-                yield convert_audits.supervision_response(request.name, part)
-
-        async for message in iterate_blocking(messages):
-            yield message
-
-    async def GetSupervisionAudit(
-        self, request: v1.GetSupervisionAuditRequest, context: Any
-    ) -> v1.SupervisionAudit:
-        return await run_blocking(lambda: convert_audits.audit_message(*self._audits.get(request.name)))
-
-    async def ListSupervisionAudits(
-        self, request: v1.ListSupervisionAuditsRequest, context: Any
+    @unary
+    def ListSupervisionAudits(
+        self, request: v1.ListSupervisionAuditsRequest
     ) -> v1.ListSupervisionAuditsResponse:
-        def call() -> v1.ListSupervisionAuditsResponse:
-            page = self._audits.list(request.parent, request.page_size, request.page_token)
-            return convert_audits.list_audits_response(request.parent, *page)
-
-        return await run_blocking(call)
+        page = self._audits.list(request.parent, request.page_size, request.page_token)
+        return convert_audits.list_audits_response(request.parent, *page)

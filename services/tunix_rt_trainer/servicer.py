@@ -1,4 +1,4 @@
-# ruff: noqa: ARG002  (gRPC hands every method a context)
+# ruff: noqa: ARG002  (gRPC hands a watch a context)
 """The gRPC face of the trainer: convert, call, convert, in a worker thread."""
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from tunix_rt import v1
-from tunix_rt_kit.serving.calls import iterate_blocking, run_blocking
+from tunix_rt_kit.serving.calls import run_blocking, streaming, unary
 from tunix_rt_trainer.base_models import convert as models_convert
 from tunix_rt_trainer.base_models.service import BaseModelService
 from tunix_rt_trainer.checkpoints import convert as checkpoint_convert
@@ -36,49 +36,40 @@ class TrainerServicer(v1.TrainerServicer):
         self._base_models = base_models
         self._stopping = stopping
 
-    async def ListBaseModels(
-        self, request: v1.ListBaseModelsRequest, context: Any
-    ) -> v1.ListBaseModelsResponse:
-        def call() -> v1.ListBaseModelsResponse:
-            return models_convert.base_models_response(
-                *self._base_models.list_base_models(request.page_size, request.page_token)
-            )
-
-        return await run_blocking(call)
-
-    async def GetBaseModel(self, request: v1.GetBaseModelRequest, context: Any) -> v1.BaseModel:
-        return await run_blocking(
-            lambda: models_convert.base_model_message(self._base_models.resolve(request.base_model))
+    @unary
+    def ListBaseModels(self, request: v1.ListBaseModelsRequest) -> v1.ListBaseModelsResponse:
+        return models_convert.base_models_response(
+            *self._base_models.list_base_models(request.page_size, request.page_token)
         )
 
-    async def CreateTrainingJob(self, request: v1.CreateTrainingJobRequest, context: Any) -> v1.TrainingJob:
-        def call() -> v1.TrainingJob:
-            job = self._jobs.create_job(convert.asked(request.spec), request.request_id)
-            return convert.job_message(job)
+    @unary
+    def GetBaseModel(self, request: v1.GetBaseModelRequest) -> v1.BaseModel:
+        return models_convert.base_model_message(self._base_models.resolve(request.base_model))
 
-        return await run_blocking(call)
+    @unary
+    def CreateTrainingJob(self, request: v1.CreateTrainingJobRequest) -> v1.TrainingJob:
+        job = self._jobs.create_job(convert.asked(request.spec), request.request_id)
+        return convert.job_message(job)
 
-    async def PlanTrainingJob(self, request: v1.PlanTrainingJobRequest, context: Any) -> v1.TrainingPlan:
-        return await run_blocking(
-            lambda: convert.plan_message(self._jobs.plan_job(convert.asked(request.spec)))
-        )
+    @unary
+    def PlanTrainingJob(self, request: v1.PlanTrainingJobRequest) -> v1.TrainingPlan:
+        return convert.plan_message(self._jobs.plan_job(convert.asked(request.spec)))
 
-    async def GetTrainingJob(self, request: v1.GetTrainingJobRequest, context: Any) -> v1.TrainingJob:
-        return await run_blocking(lambda: convert.job_message(self._jobs.get_job(request.name)))
+    @unary
+    def GetTrainingJob(self, request: v1.GetTrainingJobRequest) -> v1.TrainingJob:
+        return convert.job_message(self._jobs.get_job(request.name))
 
-    async def ListTrainingJobs(
-        self, request: v1.ListTrainingJobsRequest, context: Any
-    ) -> v1.ListTrainingJobsResponse:
-        def call() -> v1.ListTrainingJobsResponse:
-            return convert.jobs_response(*self._jobs.list_jobs(request.page_size, request.page_token))
+    @unary
+    def ListTrainingJobs(self, request: v1.ListTrainingJobsRequest) -> v1.ListTrainingJobsResponse:
+        return convert.jobs_response(*self._jobs.list_jobs(request.page_size, request.page_token))
 
-        return await run_blocking(call)
+    @unary
+    def CancelTrainingJob(self, request: v1.CancelTrainingJobRequest) -> v1.TrainingJob:
+        return convert.job_message(self._jobs.cancel_job(request.name))
 
-    async def CancelTrainingJob(self, request: v1.CancelTrainingJobRequest, context: Any) -> v1.TrainingJob:
-        return await run_blocking(lambda: convert.job_message(self._jobs.cancel_job(request.name)))
-
-    async def ResumeTrainingJob(self, request: v1.ResumeTrainingJobRequest, context: Any) -> v1.TrainingJob:
-        return await run_blocking(lambda: convert.job_message(self._jobs.resume_job(request.name)))
+    @unary
+    def ResumeTrainingJob(self, request: v1.ResumeTrainingJobRequest) -> v1.TrainingJob:
+        return convert.job_message(self._jobs.resume_job(request.name))
 
     async def WatchTrainingJob(
         self, request: v1.WatchTrainingJobRequest, context: Any
@@ -105,44 +96,32 @@ class TrainerServicer(v1.TrainerServicer):
                 return
             job, lines = await run_blocking(poll)
 
-    async def ListCheckpoints(
-        self, request: v1.ListCheckpointsRequest, context: Any
-    ) -> v1.ListCheckpointsResponse:
-        def call() -> v1.ListCheckpointsResponse:
-            return checkpoint_convert.checkpoints_response(
-                *self._checkpoints.list_checkpoints(request.parent, request.page_size, request.page_token)
-            )
-
-        return await run_blocking(call)
-
-    async def GetCheckpoint(self, request: v1.GetCheckpointRequest, context: Any) -> v1.Checkpoint:
-        return await run_blocking(
-            lambda: checkpoint_convert.checkpoint_message(self._checkpoints.get_checkpoint(request.name))
+    @unary
+    def ListCheckpoints(self, request: v1.ListCheckpointsRequest) -> v1.ListCheckpointsResponse:
+        return checkpoint_convert.checkpoints_response(
+            *self._checkpoints.list_checkpoints(request.parent, request.page_size, request.page_token)
         )
 
-    async def ExportCheckpoint(
-        self, request: v1.ExportCheckpointRequest, context: Any
-    ) -> v1.CheckpointExport:
-        def call() -> v1.CheckpointExport:
-            format_ = checkpoint_convert.export_format(request.format)
-            checkpoint, files = self._checkpoints.export_checkpoint(request.name, format_)
-            return checkpoint_convert.export_message(checkpoint, request.format, files)
+    @unary
+    def GetCheckpoint(self, request: v1.GetCheckpointRequest) -> v1.Checkpoint:
+        return checkpoint_convert.checkpoint_message(self._checkpoints.get_checkpoint(request.name))
 
-        return await run_blocking(call)
+    @unary
+    def ExportCheckpoint(self, request: v1.ExportCheckpointRequest) -> v1.CheckpointExport:
+        format_ = checkpoint_convert.export_format(request.format)
+        checkpoint, files = self._checkpoints.export_checkpoint(request.name, format_)
+        return checkpoint_convert.export_message(checkpoint, request.format, files)
 
-    async def ReadCheckpointFile(
-        self, request: v1.ReadCheckpointFileRequest, context: Any
-    ) -> AsyncIterator[v1.ReadCheckpointFileResponse]:
-        def messages() -> Iterator[v1.ReadCheckpointFileResponse]:
-            file, chunks = self._checkpoints.read_file(
-                request.name, request.path, request.offset, checkpoint_convert.export_format(request.format)
-            )
-            yield checkpoint_convert.file_header(file)
-            for chunk in chunks:
-                yield checkpoint_convert.file_chunk(chunk)
-
-        async for message in iterate_blocking(messages):
-            yield message
+    @streaming
+    def ReadCheckpointFile(
+        self, request: v1.ReadCheckpointFileRequest
+    ) -> Iterator[v1.ReadCheckpointFileResponse]:
+        file, chunks = self._checkpoints.read_file(
+            request.name, request.path, request.offset, checkpoint_convert.export_format(request.format)
+        )
+        yield checkpoint_convert.file_header(file)
+        for chunk in chunks:
+            yield checkpoint_convert.file_chunk(chunk)
 
     async def _stops(self) -> bool:
         with suppress(TimeoutError):

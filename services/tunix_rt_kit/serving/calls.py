@@ -6,10 +6,19 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, wraps
 from itertools import islice
 from typing import Any, Final, ParamSpec, TypeVar
 
@@ -24,6 +33,8 @@ from tunix_rt_kit.errors import DomainError, FieldViolation
 
 MAX_THREADS = 16
 P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -76,6 +87,29 @@ async def iterate_blocking(make: Callable[[], Iterator[T]], *, batch: int = 1) -
     finally:
         with for_nobody():
             await run_blocking(close)
+
+
+def unary(method: Callable[[S, R], T]) -> Callable[[S, R, Any], Coroutine[Any, Any, T]]:
+    """A servicer's synchronous method as gRPC calls it; it runs in a worker thread, see ``run_blocking``."""
+
+    @wraps(method)
+    async def call(servicer: S, request: R, context: Any) -> T:
+        del context
+        return await run_blocking(method, servicer, request)
+
+    return call
+
+
+def streaming(method: Callable[[S, R], Iterator[T]]) -> Callable[[S, R, Any], AsyncIterator[T]]:
+    """As ``unary``, for a method that yields the messages of a stream; see ``iterate_blocking``."""
+
+    @wraps(method)
+    async def call(servicer: S, request: R, context: Any) -> AsyncIterator[T]:
+        del context
+        async for message in iterate_blocking(lambda: method(servicer, request)):
+            yield message
+
+    return call
 
 
 async def watch_state(
