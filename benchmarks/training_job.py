@@ -12,7 +12,7 @@ import psutil
 
 from benchmarks.measure import peak_rss
 from benchmarks.training_peer import Answer, Task
-from tunix_rt_kit.artifacts import canonical_json, digest_bytes
+from tunix_rt_kit.canonical import canonical_json, digest_bytes
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.jobs import WorkerProcess
 from tunix_rt_kit.loss_mask import TextExample

@@ -24,7 +24,7 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parents[1]
 UNIT: Final = "tests/unit/"
 PROMISES: Final[dict[str, tuple[list[str], list[str]]]] = {
-    "digests": (["tunix_rt_kit/artifacts/canonical.py"], ["tunix_rt_kit/artifacts"]),
+    "digests": (["tunix_rt_kit/canonical.py"], ["tunix_rt_kit/artifacts", "tunix_rt_kit/test_text.py"]),
     "splits": (["tunix_rt_exporter/datasets/split.py"], ["tunix_rt_exporter"]),
     "duplicates": (["tunix_rt_exporter/datasets/deduplicate.py"], ["tunix_rt_exporter"]),
     "contamination": (

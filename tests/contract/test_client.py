@@ -22,7 +22,7 @@ from tunix_rt.importing import ImportStoppedError
 from tunix_rt_exporter.wiring import ExporterSettings
 from tunix_rt_exporter.wiring import build as build_exporter
 from tunix_rt_exporter.wiring import migrate as migrate_exporter
-from tunix_rt_kit.artifacts import digest_file
+from tunix_rt_kit.canonical import digest_file
 from tunix_rt_kit.serving.server import BuiltService
 from tunix_rt_trace_store.wiring import TraceStoreSettings, build, migrate
 

@@ -18,7 +18,8 @@ from support.tiny_model import make_tiny_model
 from support.traces import step, trace
 from tunix_rt import v1
 from tunix_rt_exporter.audits.service import DatasetAudits
-from tunix_rt_kit.artifacts import ArtifactStore, canonical_json
+from tunix_rt_kit.artifacts import ArtifactStore
+from tunix_rt_kit.canonical import canonical_json
 from tunix_rt_kit.models.tokenizer import load_tokenizer
 
 pytestmark = pytest.mark.one_database

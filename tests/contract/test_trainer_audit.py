@@ -16,7 +16,8 @@ from support.serving import refused, served
 from support.tiny_model import make_tiny_model
 from support.training import FakeExporter, exporting, rows
 from tunix_rt import v1
-from tunix_rt_kit.artifacts import ArtifactStore, digest_file
+from tunix_rt_kit.artifacts import ArtifactStore
+from tunix_rt_kit.canonical import digest_file
 from tunix_rt_trainer.wiring import TrainerSettings, build, migrate
 
 pytestmark = pytest.mark.one_database

@@ -13,7 +13,8 @@ from grpc_status import rpc_status
 
 from support.threaded import fake_server
 from tunix_rt import v1
-from tunix_rt_kit.artifacts import ArtifactStore, digest_json
+from tunix_rt_kit.artifacts import ArtifactStore
+from tunix_rt_kit.canonical import digest_json
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import NotFound
 from tunix_rt_kit.serving.calls import status_of

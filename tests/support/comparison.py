@@ -24,7 +24,7 @@ from tunix_rt_evaluator.grading.graders.numeric import NumericGrader
 from tunix_rt_evaluator.grading.model import Answer
 from tunix_rt_evaluator.grading.reasoning import Splitter, resolved_marks
 from tunix_rt_evaluator.grading.service import Grading
-from tunix_rt_kit.artifacts import digest_bytes
+from tunix_rt_kit.canonical import digest_bytes
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.values import ChatTemplateFields, JobState, StoredFile
 

@@ -17,7 +17,8 @@ from tunix_rt_exporter.datasets.model import (
     Parent,
     SourceTrace,
 )
-from tunix_rt_kit.artifacts import ArtifactStore, digest_json
+from tunix_rt_kit.artifacts import ArtifactStore
+from tunix_rt_kit.canonical import digest_json
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.values import Progress
 

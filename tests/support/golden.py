@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from tunix_rt_kit.artifacts import digest_file
+from tunix_rt_kit.canonical import digest_file
 from tunix_rt_kit.models.hf_folder import weight_files
 from tunix_rt_kit.models.pretrained import PROMPTS, Reference, transformers_logits
 from tunix_rt_kit.models.runtime import package_versions

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from support.training import CHATML, rows, write_rows
-from tunix_rt_kit.artifacts import canonical_json
+from tunix_rt_kit.canonical import canonical_json
 from tunix_rt_kit.jobs import JobDir
 from tunix_rt_kit.values import ChatTemplateFields
 from tunix_rt_trainer.checkpoints.model import TrainingManifest

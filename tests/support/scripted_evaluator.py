@@ -16,7 +16,7 @@ import sys
 import time
 from typing import Any
 
-from tunix_rt_kit.artifacts.canonical import digest_bytes, digest_json
+from tunix_rt_kit.canonical import digest_bytes, digest_json
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.jobs.child import JobDir, run_worker
 

@@ -17,7 +17,7 @@ from array import array
 from pathlib import Path
 from typing import Any
 
-from tunix_rt_kit.artifacts.canonical import canonical_json, digest_file
+from tunix_rt_kit.canonical import canonical_json, digest_file
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.jobs.child import JobCancelled, JobDir, run_worker
 

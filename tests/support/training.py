@@ -15,7 +15,8 @@ from grpc_status import rpc_status
 
 from support.threaded import fake_server
 from tunix_rt import v1
-from tunix_rt_kit.artifacts import ArtifactStore, digest_bytes
+from tunix_rt_kit.artifacts import ArtifactStore
+from tunix_rt_kit.canonical import digest_bytes
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import DomainError, NotFound
 from tunix_rt_kit.loss_mask import ExampleEncoder, SplitAudit, SplitSupervision

@@ -31,7 +31,7 @@ from tunix_rt_evaluator.comparisons.policy import common_items, decide, manifest
 from tunix_rt_evaluator.evaluations.model import Evaluation, ItemResult
 from tunix_rt_evaluator.evaluations.results import grouped
 from tunix_rt_evaluator.grading.model import Verdict
-from tunix_rt_kit.artifacts import digest_json
+from tunix_rt_kit.canonical import digest_json
 
 REPORT_REVISION: Final = 3
 """Raised whenever a report on the same evaluations would say something else."""

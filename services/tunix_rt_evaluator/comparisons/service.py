@@ -27,7 +27,7 @@ from tunix_rt_kit.errors import (
     InvalidArgument,
     NotFound,
 )
-from tunix_rt_kit.serving.resources import Paging, parse_name
+from tunix_rt_kit.serving.requests import Paging, parse_name
 from tunix_rt_kit.values import JobState, Page, StoredFile
 
 DocumentFormat = Literal["markdown", "json", "html"]

@@ -19,11 +19,10 @@ from tunix_rt_evaluator.eval_sets.model import (
     EvalSetDraft,
 )
 from tunix_rt_evaluator.grading.service import Grading
-from tunix_rt_kit.artifacts import digest_json
 from tunix_rt_kit.callers import check
+from tunix_rt_kit.canonical import digest_json
 from tunix_rt_kit.errors import InvalidArgument
-from tunix_rt_kit.serving.resources import Paging, check_id, parse_name
-from tunix_rt_kit.serving.validation import Violations, field_path, field_problems
+from tunix_rt_kit.serving.requests import Paging, Violations, check_id, field_path, field_problems, parse_name
 from tunix_rt_kit.values import Page, RequestKey
 
 EVAL_SET_INVALID: Final = "EVAL_SET_INVALID"

@@ -34,8 +34,14 @@ from tunix_rt_evaluator.grading.reasoning import checked_marks
 from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import FailedPrecondition, FieldViolation, InvalidArgument
-from tunix_rt_kit.serving.resources import new_id, parse_name, parse_names
-from tunix_rt_kit.serving.validation import Violations, field_path, field_problems
+from tunix_rt_kit.serving.requests import (
+    Violations,
+    field_path,
+    field_problems,
+    new_id,
+    parse_name,
+    parse_names,
+)
 from tunix_rt_kit.values import AskedDtype, ChatTemplateFields, JobState
 
 CHECKPOINT_NAME: Final = "trainingJobs/{training_job}/checkpoints/{checkpoint}"

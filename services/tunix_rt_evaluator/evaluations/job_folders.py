@@ -20,8 +20,7 @@ from tunix_rt_evaluator.evaluations.model import (
     evaluation_name,
 )
 from tunix_rt_evaluator.openai_endpoint import API_KEY_VARIABLE, Endpoint
-from tunix_rt_kit.artifacts import ArtifactStore
-from tunix_rt_kit.artifacts.store import storage_errors
+from tunix_rt_kit.artifacts import ArtifactStore, storage_errors
 from tunix_rt_kit.errors import DataLoss
 from tunix_rt_kit.jobs import WarmWorker, WorkerProcess
 from tunix_rt_kit.jobs.environment import passed_on

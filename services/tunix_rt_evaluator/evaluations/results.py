@@ -32,7 +32,8 @@ from tunix_rt_evaluator.evaluations.model import (
 from tunix_rt_evaluator.grading.model import Answer, Parts, ReasoningMarks, Split, Verdict
 from tunix_rt_evaluator.grading.reasoning import Splitter, resolved_marks
 from tunix_rt_evaluator.grading.service import Grading
-from tunix_rt_kit.artifacts import ArtifactStore, ListDigest, canonical_json
+from tunix_rt_kit.artifacts import ArtifactStore
+from tunix_rt_kit.canonical import ListDigest, canonical_json
 from tunix_rt_kit.errors import FailedPrecondition, ResourceExhausted
 from tunix_rt_kit.values import ChatTemplateFields, StoredFile
 

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from tunix_rt_evaluator.grading.model import Answer, ReasoningMarks, Span, Split
 from tunix_rt_kit.chat import ChatTemplate, Message
-from tunix_rt_kit.serving.validation import Violations
+from tunix_rt_kit.serving.requests import Violations
 from tunix_rt_kit.values import ChatTemplateFields
 
 REVISION: Final = 1

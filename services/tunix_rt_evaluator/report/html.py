@@ -18,13 +18,13 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from tunix_rt.escapes import visible
 from tunix_rt_evaluator.comparisons.model import CategoryDifference, ComparisonContent, Flip, TrainingStep
 from tunix_rt_evaluator.comparisons.policy import POLICY
 from tunix_rt_evaluator.evaluations.model import Accuracy, ItemResult
 from tunix_rt_evaluator.grading.model import Parts
 from tunix_rt_evaluator.report import words
 from tunix_rt_kit.callers import check
-from tunix_rt_kit.text import visible
 
 # Colours that stand for a variable of the page's style sheet, since matplotlib knows none.
 _COLOURS: Final = {

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from tunix_rt.escapes import visible
 from tunix_rt_evaluator.comparisons.model import ComparisonContent, Contamination, Flip
 from tunix_rt_evaluator.comparisons.policy import POLICY
 from tunix_rt_evaluator.evaluations.model import ItemResult
 from tunix_rt_evaluator.grading.model import Parts
 from tunix_rt_evaluator.report import words
-from tunix_rt_kit.text import visible
 
 _FENCE = re.compile(r"`{3,}")
 

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from pydantic import ValidationError
 from sqlalchemy import Row, insert, select
 
+from tunix_rt.escapes import visible_json
 from tunix_rt_evaluator.comparisons.model import (
     LEFT_OUT_OF_LISTS,
     ComparisonContent,
@@ -22,10 +23,10 @@ from tunix_rt_evaluator.comparisons.model import (
 from tunix_rt_evaluator.report.html import render_html
 from tunix_rt_evaluator.report.markdown import render_markdown
 from tunix_rt_evaluator.tables import reports
-from tunix_rt_kit.artifacts import ArtifactStore, canonical_json
+from tunix_rt_kit.artifacts import ArtifactStore
+from tunix_rt_kit.canonical import canonical_json
 from tunix_rt_kit.database import Database, transaction_lock
 from tunix_rt_kit.errors import DataLoss
-from tunix_rt_kit.text import visible_json
 from tunix_rt_kit.values import StoredFile
 
 

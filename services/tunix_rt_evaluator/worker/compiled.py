@@ -20,7 +20,7 @@ from flax import nnx
 
 from tunix_rt_evaluator.evaluations.model import Decoding
 from tunix_rt_evaluator.worker.engine import Request
-from tunix_rt_kit.artifacts import canonical_json
+from tunix_rt_kit.canonical import canonical_json
 from tunix_rt_kit.models.decoder import Caches, Decoder
 from tunix_rt_kit.models.hf_folder import MOST_STOPS
 

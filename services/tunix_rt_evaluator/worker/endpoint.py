@@ -29,7 +29,7 @@ from tunix_rt_evaluator.openai_endpoint import (
     text_of,
 )
 from tunix_rt_evaluator.worker.engine import Completion, Engine, Prompt, Report, Request
-from tunix_rt_kit.artifacts import digest_json
+from tunix_rt_kit.canonical import digest_json
 from tunix_rt_kit.errors import DomainError, FailedPrecondition, Unavailable
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from tunix_rt_evaluator.evaluations.model import Generation, ModelFacts, WorkerItem
 from tunix_rt_evaluator.grading.model import Answer
-from tunix_rt_kit.artifacts import digest_json
+from tunix_rt_kit.canonical import digest_json
 from tunix_rt_kit.chat import ChatTemplate, Message
 from tunix_rt_kit.errors import InvalidArgument
 

@@ -17,14 +17,14 @@ from tunix_rt_exporter.datasets.model import BuildResult, Dataset, Decontaminati
 from tunix_rt_exporter.datasets.rows import stored_rows
 from tunix_rt_exporter.datasets.service import checked, naming
 from tunix_rt_exporter.datasets.write import stored_file
-from tunix_rt_kit.artifacts import ArtifactStore, canonical_json, digest_json
+from tunix_rt_kit.artifacts import ArtifactStore
+from tunix_rt_kit.canonical import canonical_json, digest_json
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import FailedPrecondition, FieldViolation, InvalidArgument, NotFound
 from tunix_rt_kit.loss_mask import ExampleEncoder, SplitAudit, SplitSupervision
 from tunix_rt_kit.models.hf_folder import MAX_TOKENIZER_BYTES
 from tunix_rt_kit.models.tokenizer import TextTokenizer, parse_tokenizer
-from tunix_rt_kit.serving.resources import Paging, parse_names
-from tunix_rt_kit.serving.validation import Violations
+from tunix_rt_kit.serving.requests import Paging, Violations, parse_names
 from tunix_rt_kit.values import Page, Progress, StoredFile, Value
 
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from tunix_rt_exporter.datasets.model import EvalPrompts
 from tunix_rt_exporter.datasets.word_runs import Hashes, Integers, WordHasher, WordRuns, is_arithmetic, words
-from tunix_rt_kit.text import normalised
+from tunix_rt_kit.canonical import normalised
 
 CONTAMINATED: Final = "contaminated"
 MIN_CONTAINED_WORDS: Final = 5

@@ -25,8 +25,8 @@ import numpy.typing as npt
 from tunix_rt_exporter.datasets.model import Report
 from tunix_rt_exporter.datasets.rows import Replaced, RowStore, TemporaryFile
 from tunix_rt_exporter.datasets.word_runs import Integers, WordHasher, words
-from tunix_rt_kit.artifacts.store import storage_errors
-from tunix_rt_kit.text import normalised
+from tunix_rt_kit.artifacts import storage_errors
+from tunix_rt_kit.canonical import normalised
 from tunix_rt_kit.values import Progress
 
 DUPLICATE: Final = "duplicate"

@@ -17,8 +17,9 @@ from weakref import WeakValueDictionary
 
 from tunix_rt_exporter.datasets.model import BuildResult, Dataset, DatasetFormat, SplitFiles
 from tunix_rt_exporter.datasets.write import stored_file
-from tunix_rt_kit.artifacts import Artifact, ArtifactStore, canonical_json
+from tunix_rt_kit.artifacts import Artifact, ArtifactStore
 from tunix_rt_kit.callers import holding
+from tunix_rt_kit.canonical import canonical_json
 from tunix_rt_kit.chat import ChatTemplate, Message
 from tunix_rt_kit.errors import DataLoss
 from tunix_rt_kit.values import StoredFile

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from tunix_rt_exporter.datasets.model import ReasoningStyle, SourceTrace
-from tunix_rt_kit.artifacts import CanonicalPart, canonical_json, canonical_line
+from tunix_rt_kit.canonical import CanonicalPart, canonical_json, canonical_line
 from tunix_rt_kit.chat import ChatTemplate, LostText, render_response
 from tunix_rt_kit.errors import InvalidArgument
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from tunix_rt_exporter.datasets.model import BuildResult, Dataset, DatasetSpec
 from tunix_rt_exporter.tables import VERSION_TABLE, datasets, derived_files, requests
 from tunix_rt_kit.database import Database, RequestLog, transaction_lock
-from tunix_rt_kit.serving.resources import new_id
+from tunix_rt_kit.serving.requests import new_id
 from tunix_rt_kit.values import JobError, JobState, Progress, RequestKey, StoredFile
 
 

@@ -21,8 +21,7 @@ import numpy.typing as npt
 from tunix_rt_exporter.datasets.model import FORMATS, BuildResult, Parent, SourceTrace
 from tunix_rt_exporter.datasets.render import RenderedRow
 from tunix_rt_exporter.datasets.word_runs import Integers
-from tunix_rt_kit.artifacts import ArtifactStore
-from tunix_rt_kit.artifacts.store import storage_error, storage_errors
+from tunix_rt_kit.artifacts import ArtifactStore, storage_error, storage_errors
 
 KEPT: Final = 0
 """The drop code of a row that is not dropped."""

@@ -18,7 +18,8 @@ from tunix_rt_exporter.datasets.model import (
     EvalSetSource,
     TraceSource,
 )
-from tunix_rt_kit.artifacts import ArtifactStore, digest_bytes, digest_json
+from tunix_rt_kit.artifacts import ArtifactStore
+from tunix_rt_kit.canonical import digest_bytes, digest_json
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import (
     AlreadyExists,
@@ -29,8 +30,7 @@ from tunix_rt_kit.errors import (
 )
 from tunix_rt_kit.jobs import JobEngine
 from tunix_rt_kit.jobs.engine import JobStore
-from tunix_rt_kit.serving.resources import Paging, parse_names
-from tunix_rt_kit.serving.validation import Violations, field_path, field_problems
+from tunix_rt_kit.serving.requests import Paging, Violations, field_path, field_problems, parse_names
 from tunix_rt_kit.values import JobError, JobState, Page, Progress, RequestKey, StoredFile, Value
 
 DATASET_NAME: Final = "datasets/{dataset_id}@{version}"

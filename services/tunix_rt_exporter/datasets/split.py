@@ -12,7 +12,7 @@ from tunix_rt_exporter.datasets.deduplicate import Signatures, comparing, replac
 from tunix_rt_exporter.datasets.model import Report, SourceTrace, SplitFraction, SplitGroup
 from tunix_rt_exporter.datasets.rows import Replaced, RowStore
 from tunix_rt_exporter.datasets.word_runs import Integers
-from tunix_rt_kit.artifacts import canonical_json
+from tunix_rt_kit.canonical import canonical_json
 from tunix_rt_kit.errors import FailedPrecondition
 
 SPLIT_CONFLICT: Final = "split_conflict"

@@ -47,9 +47,9 @@ from tunix_rt_exporter.datasets.rows import Outcome, RowStore, prompt_key
 from tunix_rt_exporter.datasets.select import MODEL_ANSWER, SELECTION
 from tunix_rt_exporter.datasets.split import SPLIT_CONFLICT
 from tunix_rt_exporter.datasets.word_runs import Integers
-from tunix_rt_kit.artifacts import Artifact, ArtifactStore, canonical_json
+from tunix_rt_kit.artifacts import Artifact, ArtifactStore
+from tunix_rt_kit.canonical import canonical_json, normalised
 from tunix_rt_kit.errors import DomainError, FailedPrecondition
-from tunix_rt_kit.text import normalised
 from tunix_rt_kit.values import Progress, StoredFile
 
 WRITE_BATCH: Final = 1_000

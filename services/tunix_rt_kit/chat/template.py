@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from tunix_rt_kit.artifacts import digest_json
+from tunix_rt_kit.canonical import digest_json
 from tunix_rt_kit.chat.builtin_templates import BUILTIN_FORMATS, BUILTIN_NAMES, BuiltinName, builtin_source
 from tunix_rt_kit.chat.messages import Message, check_no_markers, invalid_messages, parse_conversation
 from tunix_rt_kit.chat.sandbox import SANDBOX

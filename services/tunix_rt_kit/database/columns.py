@@ -26,7 +26,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from tunix_rt_kit.artifacts.canonical import canonical_json
+from tunix_rt_kit.canonical import canonical_json
 
 NAMING: Final = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",

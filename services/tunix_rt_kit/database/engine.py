@@ -10,15 +10,18 @@ from contextvars import ContextVar
 from typing import Any
 
 import psycopg
-from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from alembic.runtime.environment import EnvironmentContext
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, MetaData, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from tunix_rt_kit.callers import check, current_caller, ended_by_leaving
+from tunix_rt_kit.database.columns import NAMING
 from tunix_rt_kit.errors import (
     Aborted,
     DataLoss,
@@ -189,9 +192,14 @@ class Database:
             revision: the target.
         """
         config = Config()
-        config.set_main_option("script_location", "tunix_rt_kit:database")
-        config.set_main_option("version_locations", scripts.replace("%", "%%"))
+        for option in ("script_location", "version_locations"):
+            config.set_main_option(option, scripts.replace("%", "%%"))
         config.set_main_option("path_separator", "newline")
+        script = ScriptDirectory.from_config(config)
+
+        def steps(current: Any, _context: MigrationContext) -> Any:
+            return script._upgrade_revs(revision, current)
+
         with (
             _migrating,
             translated(self.where),
@@ -202,8 +210,15 @@ class Database:
         ):
             if self.dialect == "postgresql":
                 _advisory_lock(connection, f"migrate {version_table}")
-            config.attributes |= {"connection": connection, "version_table": version_table}
-            command.upgrade(config, revision)
+            with EnvironmentContext(config, script, fn=steps, destination_rev=revision) as migration:
+                migration.configure(
+                    connection=connection,
+                    version_table=version_table,
+                    # What a migration makes without a name is named by it.
+                    target_metadata=MetaData(naming_convention=NAMING),
+                )
+                with migration.begin_transaction():
+                    migration.run_migrations()
             self._check_foreign_keys(connection)
 
     def close(self) -> None:

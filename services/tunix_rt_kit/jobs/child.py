@@ -18,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from tunix_rt_kit.artifacts.canonical import canonical_json
+from tunix_rt_kit.canonical import canonical_json
 from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.jobs import files
 

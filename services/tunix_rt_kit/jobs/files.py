@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from tunix_rt_kit.artifacts.canonical import canonical_json
+from tunix_rt_kit.canonical import canonical_json
 
 SPEC = "spec.json"
 EVENTS = "events.jsonl"

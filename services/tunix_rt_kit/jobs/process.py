@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
-from tunix_rt_kit.artifacts.canonical import canonical_json
+from tunix_rt_kit.canonical import canonical_json
 from tunix_rt_kit.jobs import files
 from tunix_rt_kit.jobs.environment import passed_on
 from tunix_rt_kit.regular_files import open_regular, read_bytes, read_json

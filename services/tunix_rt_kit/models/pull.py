@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from filelock import FileLock
 
-from tunix_rt_kit.artifacts import digest_file
+from tunix_rt_kit.canonical import digest_file
 from tunix_rt_kit.errors import (
     DataLoss,
     DomainError,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from tunix_rt_kit.artifacts import digest_bytes, digest_file, digest_json
+from tunix_rt_kit.canonical import digest_bytes, digest_file, digest_json
 from tunix_rt_kit.errors import FailedPrecondition, NotFound
 from tunix_rt_kit.jobs.files import write_atomically
 from tunix_rt_kit.models import CATALOG, CatalogEntry

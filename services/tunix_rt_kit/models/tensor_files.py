@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
 
-from tunix_rt_kit.artifacts.store import storage_error, sync
+from tunix_rt_kit.artifacts import storage_error, sync
 from tunix_rt_kit.models.config import unsupported
 from tunix_rt_kit.models.hf_folder import StoredTensor, read_header
 from tunix_rt_kit.regular_files import open_regular

@@ -1,6 +1,6 @@
 """gRPC servers: settings, interceptors, health, shutdown, and what servicers share.
 
-Import the modules themselves; ``resources``, ``validation`` and ``settings`` are free of gRPC.
+Import the modules themselves; ``requests`` and ``settings`` are free of gRPC.
 """
 
 import os

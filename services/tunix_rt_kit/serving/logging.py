@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import structlog
 
+from tunix_rt.escapes import visible
 from tunix_rt_kit.callers import current_request_id
-from tunix_rt_kit.text import visible
 
 LogFormat = Literal["json", "console"]
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict, SettingsError
 
-from tunix_rt_kit.artifacts.store import storage_errors
+from tunix_rt_kit.artifacts import storage_errors
 
 MEBIBYTE = 1 << 20
 

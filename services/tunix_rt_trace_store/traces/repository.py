@@ -25,10 +25,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
-from tunix_rt_kit.artifacts import canonical_json
+from tunix_rt_kit.canonical import canonical_json
 from tunix_rt_kit.database import Database, RequestLog, bulk_insert
 from tunix_rt_kit.errors import DomainError, FailedPrecondition, InvalidArgument, NotFound
-from tunix_rt_kit.serving.resources import new_id
+from tunix_rt_kit.serving.requests import new_id
 from tunix_rt_kit.values import RequestKey
 from tunix_rt_trace_store.tables import VERSION_TABLE, commits, requests, scores, tombstones, traces
 from tunix_rt_trace_store.traces.model import (

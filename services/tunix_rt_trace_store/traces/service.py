@@ -8,12 +8,10 @@ from datetime import UTC, datetime
 from difflib import Match, SequenceMatcher
 from typing import Any, Final, Literal, Protocol
 
-from tunix_rt_kit.artifacts import canonical_json, digest_json
 from tunix_rt_kit.callers import check
+from tunix_rt_kit.canonical import canonical_json, digest_json, normalised
 from tunix_rt_kit.errors import DomainError, FailedPrecondition, FieldViolation, InvalidArgument, NotFound
-from tunix_rt_kit.serving.resources import Paging, parse_name
-from tunix_rt_kit.serving.validation import Violations
-from tunix_rt_kit.text import normalised
+from tunix_rt_kit.serving.requests import Paging, Violations, parse_name
 from tunix_rt_kit.values import NO_REQUEST_ID, Page, RequestKey
 from tunix_rt_trace_store.traces.model import (
     TRACE_NAME,

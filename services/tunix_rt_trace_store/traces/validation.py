@@ -7,11 +7,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tunix_rt_kit.artifacts import canonical_json, digest_json
 from tunix_rt_kit.callers import check
+from tunix_rt_kit.canonical import canonical_json, digest_json
 from tunix_rt_kit.errors import InvalidArgument
-from tunix_rt_kit.serving.resources import parse_name
-from tunix_rt_kit.serving.validation import Violations
+from tunix_rt_kit.serving.requests import Violations, parse_name
 from tunix_rt_trace_store.traces.model import (
     MAX_BATCH,
     MAX_SCORED,

@@ -13,7 +13,7 @@ from tunix_rt_kit.errors import DomainError, FailedPrecondition
 from tunix_rt_kit.models.hf_folder import read_config
 from tunix_rt_kit.models.store import BaseModelInfo, ModelStore
 from tunix_rt_kit.models.tokenizer import ModelTokenizer, load_tokenizer, read_tokenizer
-from tunix_rt_kit.serving.resources import Paging
+from tunix_rt_kit.serving.requests import Paging
 from tunix_rt_kit.values import ChatTemplateFields, Page, StoredFile, Value
 
 

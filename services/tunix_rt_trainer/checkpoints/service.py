@@ -12,13 +12,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Protocol, cast, get_args
 
-from tunix_rt_kit.artifacts import ArtifactStore, digest_json
-from tunix_rt_kit.artifacts.store import storage_errors
+from tunix_rt_kit.artifacts import ArtifactStore, storage_errors
 from tunix_rt_kit.callers import check, ended_by_leaving, holding
+from tunix_rt_kit.canonical import digest_json
 from tunix_rt_kit.errors import FailedPrecondition, InvalidArgument, NotFound
 from tunix_rt_kit.jobs.environment import passed_on
 from tunix_rt_kit.regular_files import read_bytes
-from tunix_rt_kit.serving.resources import Paging, parse_name, parse_names
+from tunix_rt_kit.serving.requests import Paging, parse_name, parse_names
 from tunix_rt_kit.values import ChatTemplateFields, Page, StoredFile
 from tunix_rt_trainer.base_models.service import BaseModelService
 from tunix_rt_trainer.checkpoints.model import (

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tunix_rt_kit.errors import FailedPrecondition, InvalidArgument
-from tunix_rt_kit.serving.validation import Violations, validated
+from tunix_rt_kit.serving.requests import Violations, validated
 from tunix_rt_trainer.base_models.service import BaseModelSummary
 from tunix_rt_trainer.jobs.model import (
     MAX_ROWS,

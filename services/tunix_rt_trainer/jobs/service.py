@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
-from tunix_rt_kit.artifacts import digest_json
+from tunix_rt_kit.canonical import digest_json
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.jobs import JobEngine
 from tunix_rt_kit.jobs.child_jobs import ChildJobStore
 from tunix_rt_kit.models.runtime import fast_dtype, on_gpu
-from tunix_rt_kit.serving.resources import Paging, new_id, parse_name
+from tunix_rt_kit.serving.requests import Paging, new_id, parse_name
 from tunix_rt_kit.values import JobError, JobState, Page, RequestKey, StoredFile
 from tunix_rt_trainer.base_models.service import BaseModelService, BaseModelSummary
 from tunix_rt_trainer.jobs.admission import (

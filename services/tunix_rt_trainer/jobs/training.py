@@ -10,8 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from tunix_rt_kit.artifacts import ArtifactStore
-from tunix_rt_kit.artifacts.store import storage_errors
+from tunix_rt_kit.artifacts import ArtifactStore, storage_errors
 from tunix_rt_kit.jobs import Run, WorkerProcess
 from tunix_rt_kit.jobs.child_jobs import (
     Attempt,

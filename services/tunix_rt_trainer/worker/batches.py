@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tunix_rt_kit.artifacts import canonical_json
+from tunix_rt_kit.canonical import canonical_json
 from tunix_rt_kit.loss_mask import TokenExample
 from tunix_rt_kit.packing import pack
 

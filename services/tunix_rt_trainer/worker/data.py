@@ -16,7 +16,7 @@ import optax
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from tunix_rt_kit.artifacts import digest_file, digest_json
+from tunix_rt_kit.canonical import digest_file, digest_json
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import DataLoss, DomainError, FailedPrecondition
 from tunix_rt_kit.loss_mask import ExampleEncoder, TextExample, TokenExample, parse_example

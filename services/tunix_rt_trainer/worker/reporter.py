@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from tunix_rt_kit.artifacts import canonical_json
+from tunix_rt_kit.canonical import canonical_json
 from tunix_rt_kit.jobs import JobDir
 from tunix_rt_kit.models.tensor_files import storing
 from tunix_rt_kit.regular_files import read_text

@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 from safetensors.numpy import load_file, save_file
 
-from tunix_rt_kit.artifacts import canonical_json, digest_file
+from tunix_rt_kit.canonical import canonical_json, digest_file
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.models.decoder import Decoder
 from tunix_rt_kit.models.export import Conversation

@@ -19,7 +19,8 @@ from support.serving import fields, refused, served
 from support.traces import step, trace
 from tunix_rt import v1
 from tunix_rt_exporter.wiring import ExporterSettings, build
-from tunix_rt_kit.artifacts import ArtifactStore, canonical_json
+from tunix_rt_kit.artifacts import ArtifactStore
+from tunix_rt_kit.canonical import canonical_json
 from tunix_rt_kit.chat import ChatTemplate, Message
 from tunix_rt_kit.serving.server import BuiltService, ServiceRegistration
 

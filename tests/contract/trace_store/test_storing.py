@@ -16,7 +16,7 @@ from support.serving import fields, refused
 from support.storing import content_of, create, nested, own_score, settings_for, stream
 from support.traces import step, trace
 from tunix_rt import v1
-from tunix_rt_kit.artifacts import digest_json
+from tunix_rt_kit.canonical import digest_json
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_trace_store.wiring import build
 

@@ -16,7 +16,7 @@ from support.tiny_model import make_tiny_model
 from support.trainer_jobs import create, ended, get, running, until
 from support.training import CHATML, FakeExporter, rows
 from tunix_rt import v1
-from tunix_rt_kit.artifacts import digest_json
+from tunix_rt_kit.canonical import digest_json
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.database import Database
 from tunix_rt_trainer.tables import jobs, requests

@@ -13,7 +13,8 @@ from support.serving import served
 from support.trainer_jobs import alive, at_first_step, create, ended, get, running, until, watched, worker_pid
 from support.training import CHATML
 from tunix_rt import v1
-from tunix_rt_kit.artifacts import ArtifactStore, digest_json
+from tunix_rt_kit.artifacts import ArtifactStore
+from tunix_rt_kit.canonical import digest_json
 from tunix_rt_trainer.wiring import TrainerSettings, build
 
 

@@ -15,7 +15,7 @@ from tunix_rt_evaluator.evaluations.jobs import EvaluationFacts
 from tunix_rt_evaluator.evaluations.model import Decoding, Generation, WorkerItem, WorkerSpec
 from tunix_rt_evaluator.worker import local
 from tunix_rt_evaluator.worker.job import Evaluations
-from tunix_rt_kit.artifacts import canonical_json
+from tunix_rt_kit.canonical import canonical_json
 from tunix_rt_kit.errors import FailedPrecondition, NotFound
 from tunix_rt_kit.jobs import JobCancelled, JobDir, WorkerProcess
 from tunix_rt_kit.models.lora import apply_lora, save_adapter

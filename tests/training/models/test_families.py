@@ -29,7 +29,7 @@ from tunix.models.qwen3 import model as qwen3
 from support.golden import Golden, max_difference
 from support.tiny_families import VARIANTS, make_variant
 from support.tiny_model import make_tiny_model
-from tunix_rt_kit.artifacts import digest_file
+from tunix_rt_kit.canonical import digest_file
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.models.decoder import Decoder
 from tunix_rt_kit.models.families import FAMILIES

@@ -23,7 +23,7 @@ from support.base_model import Pulled
 from support.golden import Golden, main, make_golden, max_difference
 from support.numpy_llama import numpy_logits
 from support.tiny_model import make_tiny_model
-from tunix_rt_kit.artifacts import digest_file
+from tunix_rt_kit.canonical import digest_file
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.models import pretrained as loader
 from tunix_rt_kit.models.config import ModelConfig, Rope

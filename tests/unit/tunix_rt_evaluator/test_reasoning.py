@@ -37,7 +37,7 @@ from tunix_rt_evaluator.grading.reasoning import (
     split,
 )
 from tunix_rt_evaluator.grading.service import Grading
-from tunix_rt_kit.serving.validation import Violations
+from tunix_rt_kit.serving.requests import Violations
 from tunix_rt_kit.values import ChatTemplateFields
 
 GRADING = Grading()

@@ -29,7 +29,7 @@ from tunix_rt_evaluator.grading.graders.numeric import NumericGrader
 from tunix_rt_evaluator.grading.graders.strings import ContainsGrader, TextGrader
 from tunix_rt_evaluator.grading.model import Answer, Verdict
 from tunix_rt_evaluator.grading.service import Grading
-from tunix_rt_kit.artifacts import digest_json
+from tunix_rt_kit.canonical import digest_json
 from tunix_rt_kit.values import ChatTemplateFields, JobState
 
 GRADING = Grading()

@@ -22,7 +22,8 @@ from support.datasets import built, source
 from tunix_rt_exporter.datasets import derived
 from tunix_rt_exporter.datasets.derived import DatasetFiles
 from tunix_rt_exporter.datasets.model import BuildResult, Dataset, DatasetFormat, DatasetSpec, SourceTrace
-from tunix_rt_kit.artifacts import ArtifactStore, canonical_json
+from tunix_rt_kit.artifacts import ArtifactStore
+from tunix_rt_kit.canonical import canonical_json
 from tunix_rt_kit.chat import BUILTIN_NAMES, ChatTemplate, Message
 from tunix_rt_kit.errors import DataLoss
 from tunix_rt_kit.values import JobState, StoredFile

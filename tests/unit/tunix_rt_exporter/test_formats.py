@@ -14,7 +14,8 @@ from syrupy.assertion import SnapshotAssertion
 from support.datasets import built, eval_set, read, source
 from tunix_rt_exporter.datasets.model import FORMATS, DatasetFormat, SourceTrace
 from tunix_rt_exporter.datasets.render import RenderedRow, RowRenderer, Unwritable
-from tunix_rt_kit.artifacts import ArtifactStore, canonical_json
+from tunix_rt_kit.artifacts import ArtifactStore
+from tunix_rt_kit.canonical import canonical_json
 from tunix_rt_kit.chat import ChatTemplate, render_response, trace_messages
 from tunix_rt_kit.errors import FailedPrecondition
 

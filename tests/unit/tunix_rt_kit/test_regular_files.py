@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tunix_rt_kit.artifacts import ArtifactStore, digest_file
+from tunix_rt_kit.artifacts import ArtifactStore
+from tunix_rt_kit.canonical import digest_file
 from tunix_rt_kit.regular_files import UnfitFile, open_regular, read_bytes, read_json, read_text
 
 

@@ -7,7 +7,7 @@ import unicodedata
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tunix_rt_kit.text import normalised
+from tunix_rt_kit.canonical import normalised
 
 ASCII = st.text(st.characters(max_codepoint=127)) | st.text("aA \t\n\x0b\x1c\x1f\0.")
 

@@ -8,7 +8,7 @@ import pytest
 
 from support.tiny_model import make_tiny_model
 from support.training import rows, write_rows
-from tunix_rt_kit.artifacts import digest_file
+from tunix_rt_kit.canonical import digest_file
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.loss_mask import ExampleEncoder, TextExample, TokenExample

@@ -21,7 +21,7 @@ from tunix_rt_evaluator.grading.model import (
     grader,
 )
 from tunix_rt_evaluator.grading.reading.answers import read_answer
-from tunix_rt_kit.artifacts import canonical_json
+from tunix_rt_kit.canonical import canonical_json
 from tunix_rt_kit.errors import InvalidArgument
 
 _VERSION: Final = f"json_schema/2 jsonschema={metadata.version('jsonschema')}"

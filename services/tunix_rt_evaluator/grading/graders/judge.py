@@ -21,7 +21,7 @@ from tunix_rt_evaluator.grading.model import (
 )
 from tunix_rt_evaluator.grading.reasoning import answer_alone
 from tunix_rt_evaluator.openai_endpoint import Endpoint, EndpointError, one_line, text_of
-from tunix_rt_kit.artifacts import digest_bytes
+from tunix_rt_kit.canonical import digest_bytes
 
 if TYPE_CHECKING:
     from openai import OpenAI

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tunix_rt_kit.artifacts import (
+from tunix_rt_kit.canonical import (
     CanonicalPart,
     canonical_json,
     canonical_line,

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tunix_rt_kit.artifacts import (
+from tunix_rt_kit import canonical
+from tunix_rt_kit.canonical import (
     ListDigest,
-    canonical,
     canonical_json,
     canonical_line,
     check_digest,

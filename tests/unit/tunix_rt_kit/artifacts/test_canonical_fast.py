@@ -6,7 +6,7 @@ import rfc8785
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tunix_rt_kit.artifacts import ListDigest, canonical_json, digest_json
+from tunix_rt_kit.canonical import ListDigest, canonical_json, digest_json
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 scalars = st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | texts

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tunix_rt_kit.artifacts import ArtifactStore, digest_bytes
+from tunix_rt_kit.artifacts import ArtifactStore
+from tunix_rt_kit.canonical import digest_bytes
 from tunix_rt_kit.errors import (
     DataLoss,
     DomainError,

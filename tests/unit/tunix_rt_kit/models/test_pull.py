@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 from support.base_model import Pulled
 from support.tiny_gguf import make_wheel, write_gguf
 from support.tiny_model import make_tiny_model
-from tunix_rt_kit.artifacts import digest_file
+from tunix_rt_kit.canonical import digest_file
 from tunix_rt_kit.errors import (
     DataLoss,
     FailedPrecondition,

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from support.base_model import Pulled
 from support.tiny_gguf import make_wheel
 from support.tiny_model import CHAT_TEMPLATE, make_tiny_model
-from tunix_rt_kit.artifacts import digest_file, digest_json
+from tunix_rt_kit.canonical import digest_file, digest_json
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import FailedPrecondition, InvalidArgument, NotFound
 from tunix_rt_kit.models import CATALOG

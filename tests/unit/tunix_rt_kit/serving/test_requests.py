@@ -15,14 +15,14 @@ import pytest
 from tunix_rt_kit.callers import begin_call, current_request_id
 from tunix_rt_kit.errors import DomainError, InvalidArgument
 from tunix_rt_kit.serving.calls import MAX_THREADS, iterate_blocking, run_blocking, watch_state
-from tunix_rt_kit.serving.resources import (
+from tunix_rt_kit.serving.requests import (
     Paging,
+    Violations,
     check_id,
     new_id,
     parse_name,
     parse_names,
 )
-from tunix_rt_kit.serving.validation import Violations
 
 POSITION = {"create_time": "2024-01-01T00:00:00Z", "id": "a/é", "n": 3}
 

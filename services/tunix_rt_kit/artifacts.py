@@ -18,8 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, cast
 
-from tunix_rt_kit.artifacts.canonical import check_digest
 from tunix_rt_kit.callers import check
+from tunix_rt_kit.canonical import check_digest
 from tunix_rt_kit.errors import (
     DataLoss,
     DomainError,

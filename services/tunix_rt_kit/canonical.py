@@ -1,10 +1,14 @@
-"""Canonical JSON (RFC 8785), and digests: ``sha256:`` and 64 hex digits."""
+"""Forms in which equal things are equal: canonical JSON (RFC 8785), digests, and texts to be compared.
+
+A digest is ``sha256:`` and 64 hex digits.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -16,6 +20,9 @@ from tunix_rt_kit.regular_files import open_regular
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 _MAX_INTEGER: Final = (1 << 53) - 1
+# Each character of ASCII in lower case; white space as a space.
+_SMALL: Final = "".join(" " if chr(code).isspace() else chr(code).lower() for code in range(128))
+_ASCII: Final = _SMALL.encode() + bytes(128)
 
 
 CanonicalPart = orjson.Fragment
@@ -120,3 +127,12 @@ def check_digest(digest: str, field: str = "digest") -> str:
             metadata={"field": field},
         )
     return match.group(1)
+
+
+def normalised(text: str) -> str:
+    """``text`` in Unicode NFKC, case folded, each run of white space as one space, none at the ends."""
+    if text.isascii():
+        # Gives the same, without an object for each word.
+        plain = text.encode().translate(_ASCII).strip()
+        return (b" ".join(plain.split()) if b"  " in plain else plain).decode()
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
