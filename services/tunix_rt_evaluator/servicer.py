@@ -11,21 +11,21 @@ from tunix_rt import v1
 from tunix_rt_evaluator.comparisons.convert import (
     document_format,
     document_header,
+    report_facts,
     report_message,
-    report_page,
 )
 from tunix_rt_evaluator.comparisons.service import ComparisonService
-from tunix_rt_evaluator.eval_sets.convert import eval_set_draft, eval_set_message, eval_set_page
+from tunix_rt_evaluator.eval_sets.convert import eval_set_draft, eval_set_message
 from tunix_rt_evaluator.eval_sets.service import EvalSetService
 from tunix_rt_evaluator.evaluations.convert import (
     asked_evaluation,
     evaluation_message,
-    evaluation_page,
     item_filter,
     regrade_draft,
-    result_page,
+    result_message,
 )
 from tunix_rt_evaluator.evaluations.service import EvaluationService
+from tunix_rt_kit.convert import page_message
 from tunix_rt_kit.serving.calls import run_blocking, streaming, unary, watch_state
 
 
@@ -55,7 +55,8 @@ class EvaluatorServicer(v1.EvaluatorServicer):
 
     @unary
     def ListEvalSets(self, request: v1.ListEvalSetsRequest) -> v1.ListEvalSetsResponse:
-        return eval_set_page(*self._eval_sets.list_eval_sets(request.page_size, request.page_token))
+        page = self._eval_sets.list_eval_sets(request.page_size, request.page_token)
+        return page_message(page, v1.ListEvalSetsResponse, eval_set_message)
 
     @unary
     def CreateEvaluation(self, request: v1.CreateEvaluationRequest) -> v1.Evaluation:
@@ -68,7 +69,8 @@ class EvaluatorServicer(v1.EvaluatorServicer):
 
     @unary
     def ListEvaluations(self, request: v1.ListEvaluationsRequest) -> v1.ListEvaluationsResponse:
-        return evaluation_page(*self._evaluations.list_evaluations(request.page_size, request.page_token))
+        page = self._evaluations.list_evaluations(request.page_size, request.page_token)
+        return page_message(page, v1.ListEvaluationsResponse, evaluation_message)
 
     @unary
     def CancelEvaluation(self, request: v1.CancelEvaluationRequest) -> v1.Evaluation:
@@ -87,14 +89,9 @@ class EvaluatorServicer(v1.EvaluatorServicer):
 
     @unary
     def ListEvaluationItems(self, request: v1.ListEvaluationItemsRequest) -> v1.ListEvaluationItemsResponse:
-        return result_page(
-            *self._evaluations.list_items(
-                request.parent,
-                request.page_size,
-                request.page_token,
-                item_filter(request.filter),
-            )
-        )
+        wanted = item_filter(request.filter)
+        page = self._evaluations.list_items(request.parent, request.page_size, request.page_token, wanted)
+        return page_message(page, v1.ListEvaluationItemsResponse, result_message)
 
     @unary
     def RegradeEvaluation(self, request: v1.RegradeEvaluationRequest) -> v1.Evaluation:
@@ -115,7 +112,8 @@ class EvaluatorServicer(v1.EvaluatorServicer):
     def ListComparisonReports(
         self, request: v1.ListComparisonReportsRequest
     ) -> v1.ListComparisonReportsResponse:
-        return report_page(*self._comparisons.list_reports(request.page_size, request.page_token))
+        page = self._comparisons.list_reports(request.page_size, request.page_token)
+        return page_message(page, v1.ListComparisonReportsResponse, report_facts)
 
     @streaming
     def ReadComparisonReport(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Any
 
 from tunix_rt import v1
@@ -12,6 +13,7 @@ from tunix_rt_exporter.audits import convert as convert_audits
 from tunix_rt_exporter.audits.service import DatasetAudits
 from tunix_rt_exporter.datasets import convert
 from tunix_rt_exporter.datasets.service import ExporterService
+from tunix_rt_kit.convert import page_message
 from tunix_rt_kit.serving.calls import run_blocking, streaming, unary, watch_state
 
 
@@ -34,7 +36,8 @@ class ExporterServicer(v1.ExporterServicer):
 
     @unary
     def ListDatasets(self, request: v1.ListDatasetsRequest) -> v1.ListDatasetsResponse:
-        return convert.list_response(*self._service.list_datasets(request.page_size, request.page_token))
+        page = self._service.list_datasets(request.page_size, request.page_token)
+        return page_message(page, v1.ListDatasetsResponse, convert.dataset_message)
 
     async def WatchDataset(self, request: v1.WatchDatasetRequest, context: Any) -> AsyncIterator[v1.Dataset]:
         async for dataset in watch_state(
@@ -85,4 +88,5 @@ class ExporterServicer(v1.ExporterServicer):
         self, request: v1.ListSupervisionAuditsRequest
     ) -> v1.ListSupervisionAuditsResponse:
         page = self._audits.list(request.parent, request.page_size, request.page_token)
-        return convert_audits.list_audits_response(request.parent, *page)
+        message = partial(convert_audits.audit_message, request.parent)
+        return page_message(page, v1.ListSupervisionAuditsResponse, message)

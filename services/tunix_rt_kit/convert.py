@@ -12,7 +12,7 @@ A field of a message and the field of a value that it comes from share their nam
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 from enum import Enum
 from functools import cache
@@ -31,9 +31,10 @@ from pydantic import BaseModel
 from tunix_rt import v1
 from tunix_rt.wire import error_status
 from tunix_rt_kit.errors import InvalidArgument
-from tunix_rt_kit.values import ChatTemplateFields, JobError, StoredFile
+from tunix_rt_kit.values import ChatTemplateFields, JobError, Page, StoredFile
 
 M = TypeVar("M", bound=Message)
+T = TypeVar("T")
 # The classes of descriptors depend on how protobuf was built.
 _Field: TypeAlias = Any
 
@@ -93,6 +94,13 @@ def from_message(message: Message, kind: type[BaseModel]) -> dict[str, Any]:
         else:
             read[field.name] = list(found) if field.is_repeated and not _is_map(field) else found
     return read
+
+
+def page_message(page: Page[T], kind: type[M], convert: Callable[[T], Message]) -> M:
+    """A page of a listing as a response, whose one other field has the items as ``convert`` gives them."""
+    (items,) = (field.name for field in _fields(kind.DESCRIPTOR) if field.name != "next_page_token")
+    fields: dict[str, Any] = {items: map(convert, page.items)}
+    return kind(next_page_token=page.next_page_token, **fields)
 
 
 def plain_struct(struct: Struct) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from google.protobuf.empty_pb2 import Empty
 
 from tunix_rt import v1
+from tunix_rt_kit.convert import page_message
 from tunix_rt_kit.serving.calls import streaming, unary
 from tunix_rt_trace_store.traces import convert
 from tunix_rt_trace_store.traces.service import TraceStoreService
@@ -37,17 +38,17 @@ class TraceStoreServicer(v1.TraceStoreServicer):
     @unary
     def ListTraces(self, request: v1.ListTracesRequest) -> v1.ListTracesResponse:
         fields = convert.filter_fields(request.filter)
-        return convert.list_response(
-            *self._service.list_traces(fields, request.page_size, request.page_token)
-        )
+        page = self._service.list_traces(fields, request.page_size, request.page_token)
+        return page_message(page, v1.ListTracesResponse, convert.trace_message)
 
     @streaming
     def StreamTraces(self, request: v1.StreamTracesRequest) -> Iterator[v1.StreamTracesResponse]:
         fields = convert.filter_fields(request.filter)
         as_of, parts = self._service.stream_traces(fields, request.as_of, request.after_sequence)
-        yield convert.stream_header(as_of)
+        yield v1.StreamTracesResponse(header=v1.StreamTracesHeader(as_of=as_of))
         for part in parts:
-            yield convert.stream_part(part)
+            batch = v1.TraceBatch(traces=map(convert.trace_message, part))
+            yield v1.StreamTracesResponse(batch=batch)
 
     @unary
     def DeleteTrace(self, request: v1.DeleteTraceRequest) -> Empty:
@@ -57,7 +58,7 @@ class TraceStoreServicer(v1.TraceStoreServicer):
     @unary
     def ScoreTrace(self, request: v1.ScoreTraceRequest) -> v1.ScoreTraceResponse:
         scores = self._service.score_trace(request.name, request.criteria)
-        return convert.score_response(scores)
+        return v1.ScoreTraceResponse(scores=map(convert.score_message, scores))
 
     @unary
     def BatchScoreTraces(self, request: v1.BatchScoreTracesRequest) -> v1.BatchScoreTracesResponse:
@@ -71,11 +72,10 @@ class TraceStoreServicer(v1.TraceStoreServicer):
 
     @unary
     def ListScores(self, request: v1.ListScoresRequest) -> v1.ListScoresResponse:
-        return convert.score_list_response(
-            *self._service.list_scores(
-                request.trace, request.criterion, request.page_size, request.page_token
-            )
+        page = self._service.list_scores(
+            request.trace, request.criterion, request.page_size, request.page_token
         )
+        return page_message(page, v1.ListScoresResponse, convert.score_message)
 
     @unary
     def CompareTraces(self, request: v1.CompareTracesRequest) -> v1.CompareTracesResponse:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from tunix_rt import v1
+from tunix_rt_kit.convert import page_message
 from tunix_rt_kit.serving.calls import run_blocking, streaming, unary
 from tunix_rt_trainer.base_models import convert as models_convert
 from tunix_rt_trainer.base_models.service import BaseModelService
@@ -38,9 +39,8 @@ class TrainerServicer(v1.TrainerServicer):
 
     @unary
     def ListBaseModels(self, request: v1.ListBaseModelsRequest) -> v1.ListBaseModelsResponse:
-        return models_convert.base_models_response(
-            *self._base_models.list_base_models(request.page_size, request.page_token)
-        )
+        page = self._base_models.list_base_models(request.page_size, request.page_token)
+        return page_message(page, v1.ListBaseModelsResponse, models_convert.base_model_message)
 
     @unary
     def GetBaseModel(self, request: v1.GetBaseModelRequest) -> v1.BaseModel:
@@ -61,7 +61,8 @@ class TrainerServicer(v1.TrainerServicer):
 
     @unary
     def ListTrainingJobs(self, request: v1.ListTrainingJobsRequest) -> v1.ListTrainingJobsResponse:
-        return convert.jobs_response(*self._jobs.list_jobs(request.page_size, request.page_token))
+        page = self._jobs.list_jobs(request.page_size, request.page_token)
+        return page_message(page, v1.ListTrainingJobsResponse, convert.job_message)
 
     @unary
     def CancelTrainingJob(self, request: v1.CancelTrainingJobRequest) -> v1.TrainingJob:
@@ -98,9 +99,8 @@ class TrainerServicer(v1.TrainerServicer):
 
     @unary
     def ListCheckpoints(self, request: v1.ListCheckpointsRequest) -> v1.ListCheckpointsResponse:
-        return checkpoint_convert.checkpoints_response(
-            *self._checkpoints.list_checkpoints(request.parent, request.page_size, request.page_token)
-        )
+        page = self._checkpoints.list_checkpoints(request.parent, request.page_size, request.page_token)
+        return page_message(page, v1.ListCheckpointsResponse, checkpoint_convert.checkpoint_message)
 
     @unary
     def GetCheckpoint(self, request: v1.GetCheckpointRequest) -> v1.Checkpoint:
@@ -121,7 +121,7 @@ class TrainerServicer(v1.TrainerServicer):
         )
         yield checkpoint_convert.file_header(file)
         for chunk in chunks:
-            yield checkpoint_convert.file_chunk(chunk)
+            yield v1.ReadCheckpointFileResponse(chunk=chunk)
 
     async def _stops(self) -> bool:
         with suppress(TimeoutError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from tunix_rt import v1
@@ -43,18 +43,9 @@ _LEAKED_ITEMS: Final = 100
 _FLIP_BYTES: Final = 3 << 20
 
 
-def report_page(
-    reports: Iterable[ComparisonReport], next_page_token: str
-) -> v1.ListComparisonReportsResponse:
-    """One page, without flips and training metrics."""
-    return v1.ListComparisonReportsResponse(
-        comparison_reports=map(_report_facts, reports), next_page_token=next_page_token
-    )
-
-
 def report_message(report: ComparisonReport) -> v1.ComparisonReport:
     """A comparison report, with as many flips as fit in a message."""
-    message = _report_facts(report)
+    message = report_facts(report)
     content = report.content
     if content is None:
         return message
@@ -71,7 +62,8 @@ def report_message(report: ComparisonReport) -> v1.ComparisonReport:
     return message
 
 
-def _report_facts(report: ComparisonReport) -> v1.ComparisonReport:
+def report_facts(report: ComparisonReport) -> v1.ComparisonReport:
+    """A comparison report without flips and training metrics, as it stands in a listing."""
     name, content = report_name(report.id), report.content
     if content is None:
         return v1.ComparisonReport(name=name, digest=report.digest, create_time=timestamp(report.create_time))

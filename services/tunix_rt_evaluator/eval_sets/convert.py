@@ -5,7 +5,7 @@ The settings of a grader have the same names in both.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from google.protobuf.struct_pb2 import Struct
@@ -79,13 +79,6 @@ def eval_set_message(eval_set: EvalSet) -> v1.EvalSet:
     items = [_item(item) for item in eval_set.items or ()]
     name = eval_set_name(eval_set.id)
     return to_message(eval_set, v1.EvalSet, name=name, eval_set_id=eval_set.id, items=items)
-
-
-def eval_set_page(eval_sets: Iterable[EvalSet], next_page_token: str) -> v1.ListEvalSetsResponse:
-    """One page."""
-    return v1.ListEvalSetsResponse(
-        eval_sets=map(eval_set_message, eval_sets), next_page_token=next_page_token
-    )
 
 
 def _item_fields(item: v1.EvalItem) -> Mapping[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, get_args
 
 from tunix_rt import v1
@@ -99,13 +99,6 @@ def _regrade(regrade: Regrade) -> v1.Regrade:
     return to_message(regrade, v1.Regrade, source=evaluation_name(regrade.source), grader=grader)
 
 
-def evaluation_page(evaluations: Sequence[Evaluation], next_page_token: str) -> v1.ListEvaluationsResponse:
-    """One page."""
-    return v1.ListEvaluationsResponse(
-        evaluations=[evaluation_message(entry) for entry in evaluations], next_page_token=next_page_token
-    )
-
-
 def item_filter(message: v1.EvaluationItemFilter) -> ItemFilter:
     """Which results a client wants; raises InvalidArgument(FILTER_INVALID) for an unknown finish reason."""
     fields = from_message(message, ItemFilter)
@@ -165,10 +158,3 @@ def _parts(parts: Parts, *, told: bool) -> dict[str, Any]:
     texts = {"reasoning": parts.reasoning, "answer": parts.answer} if told else {}
     state = v1.ReasoningState.Value(f"REASONING_STATE_{parts.state.upper()}")
     return {"reasoning_state": state, "reasoning_tokens": parts.tokens, **texts}
-
-
-def result_page(results: Sequence[ItemResult], next_page_token: str) -> v1.ListEvaluationItemsResponse:
-    """One page."""
-    return v1.ListEvaluationItemsResponse(
-        results=[result_message(entry) for entry in results], next_page_token=next_page_token
-    )

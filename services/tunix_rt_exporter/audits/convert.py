@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from tunix_rt import v1
 from tunix_rt_exporter.audits.service import AuditQuestion, ContaminationPart, StoredAudit
 from tunix_rt_kit.convert import to_message
@@ -50,12 +48,3 @@ def audit_message(dataset: str, stored: StoredAudit) -> v1.SupervisionAudit:
     """An audit of the dataset of that name."""
     name = f"{dataset}/supervisionAudits/{stored.audit.audit_id}"
     return to_message(stored.audit, v1.SupervisionAudit, name=name, create_time=stored.create_time)
-
-
-def list_audits_response(
-    parent: str, audits: Iterable[StoredAudit], next_page_token: str
-) -> v1.ListSupervisionAuditsResponse:
-    """One page."""
-    return v1.ListSupervisionAuditsResponse(
-        supervision_audits=[audit_message(parent, audit) for audit in audits], next_page_token=next_page_token
-    )

@@ -95,13 +95,6 @@ def dataset_message(dataset: Dataset) -> v1.Dataset:
     )
 
 
-def list_response(datasets: Iterable[Dataset], next_page_token: str) -> v1.ListDatasetsResponse:
-    """One page."""
-    return v1.ListDatasetsResponse(
-        datasets=[dataset_message(dataset) for dataset in datasets], next_page_token=next_page_token
-    )
-
-
 def download_header(download: Download) -> v1.ReadDatasetResponse:
     """The first message of a download."""
     header = v1.DownloadHeader(

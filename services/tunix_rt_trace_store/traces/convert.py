@@ -106,34 +106,12 @@ def create_response(results: Sequence[CreateResult]) -> v1.BatchCreateTracesResp
     )
 
 
-def list_response(traces: Iterable[StoredTrace], next_page_token: str) -> v1.ListTracesResponse:
-    """One page."""
-    return v1.ListTracesResponse(
-        traces=[trace_message(trace) for trace in traces], next_page_token=next_page_token
-    )
-
-
-def stream_header(as_of: int) -> v1.StreamTracesResponse:
-    """The first message of a stream."""
-    return v1.StreamTracesResponse(header=v1.StreamTracesHeader(as_of=as_of))
-
-
-def stream_part(traces: Iterable[StoredTrace]) -> v1.StreamTracesResponse:
-    """A further message of a stream."""
-    return v1.StreamTracesResponse(batch=v1.TraceBatch(traces=[trace_message(trace) for trace in traces]))
-
-
-def score_response(scores: Iterable[Score]) -> v1.ScoreTraceResponse:
-    """The scores that one call gave."""
-    return v1.ScoreTraceResponse(scores=[_score(score) for score in scores])
-
-
 def batch_score_response(results: Iterable[ScoreResult]) -> v1.BatchScoreTracesResponse:
     """The scores of each trace, or why it has none."""
     return v1.BatchScoreTracesResponse(
         results=[
             v1.BatchScoreTracesResult(
-                scores=[_score(score) for score in result.scores],
+                scores=[score_message(score) for score in result.scores],
                 reason=result.reason,
                 message=result.message,
             )
@@ -155,11 +133,6 @@ def score_fields(scores: Iterable[v1.TraceScore]) -> list[dict[str, Any]]:
     ]
 
 
-def score_list_response(scores: Iterable[Score], next_page_token: str) -> v1.ListScoresResponse:
-    """One page of scores."""
-    return v1.ListScoresResponse(scores=[_score(score) for score in scores], next_page_token=next_page_token)
-
-
 def comparison_response(comparison: Comparison) -> v1.CompareTracesResponse:
     """Two traces side by side."""
     return v1.CompareTracesResponse(
@@ -179,11 +152,12 @@ def comparison_response(comparison: Comparison) -> v1.CompareTracesResponse:
 
 def _scored(scored: ScoredTrace) -> v1.ScoredTrace:
     return v1.ScoredTrace(
-        trace=trace_message(scored.trace), scores=[_score(score) for score in scored.scores]
+        trace=trace_message(scored.trace), scores=[score_message(score) for score in scored.scores]
     )
 
 
-def _score(score: Score) -> v1.TraceScore:
+def score_message(score: Score) -> v1.TraceScore:
+    """One score."""
     message = v1.TraceScore(
         trace=f"traces/{score.trace_id}",
         criterion=score.criterion,

@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from tunix_rt import v1
 from tunix_rt_kit.convert import template_message, to_message
 from tunix_rt_trainer.base_models.service import BaseModelSummary
-
-
-def base_models_response(
-    models: Iterable[BaseModelSummary], next_page_token: str
-) -> v1.ListBaseModelsResponse:
-    """One page of base models."""
-    return v1.ListBaseModelsResponse(
-        base_models=[base_model_message(model) for model in models], next_page_token=next_page_token
-    )
 
 
 def base_model_message(model: BaseModelSummary) -> v1.BaseModel:

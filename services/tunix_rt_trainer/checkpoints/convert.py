@@ -50,16 +50,6 @@ def export_message(
     )
 
 
-def checkpoints_response(
-    checkpoints: Iterable[Checkpoint], next_page_token: str
-) -> v1.ListCheckpointsResponse:
-    """One page of checkpoints."""
-    return v1.ListCheckpointsResponse(
-        checkpoints=[checkpoint_message(checkpoint) for checkpoint in checkpoints],
-        next_page_token=next_page_token,
-    )
-
-
 def file_header(file: StoredFile) -> v1.ReadCheckpointFileResponse:
     """The first message of a download."""
     suffix = file.path[file.path.rfind(".") :]
@@ -71,8 +61,3 @@ def file_header(file: StoredFile) -> v1.ReadCheckpointFileResponse:
             file_name=file.path.rpartition("/")[2],
         )
     )
-
-
-def file_chunk(chunk: bytes) -> v1.ReadCheckpointFileResponse:
-    """A piece of a download."""
-    return v1.ReadCheckpointFileResponse(chunk=chunk)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from tunix_rt import v1
@@ -35,13 +34,6 @@ def job_message(job: TrainingJob) -> v1.TrainingJob:
 def plan_message(plan: TrainingPlan) -> v1.TrainingPlan:
     """What a job would do."""
     return to_message(plan, v1.TrainingPlan, spec=spec_message(plan.spec))
-
-
-def jobs_response(jobs: Iterable[TrainingJob], next_page_token: str) -> v1.ListTrainingJobsResponse:
-    """One page of jobs."""
-    return v1.ListTrainingJobsResponse(
-        training_jobs=[job_message(job) for job in jobs], next_page_token=next_page_token
-    )
 
 
 def watch_state(job: TrainingJob, event: int) -> v1.WatchTrainingJobResponse:

@@ -157,13 +157,11 @@ class TensorBoard:
         )
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Take the values of a step."""
         for name, value in values.items():
             self._writer.add_scalar(f"train/{name}", value, step)
         self._writer.flush()
 
     def close(self, succeeded: bool) -> None:
-        """Close the file."""
         del succeeded
         self._writer.close()
 
@@ -187,12 +185,10 @@ class MLflow:
         memo.write_text(self._run, encoding="utf-8")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Take the values of a step."""
         for name, value in values.items():
             self._client.log_metric(self._run, name, value, step=step)
 
     def close(self, succeeded: bool) -> None:
-        """End the run."""
         self._client.set_terminated(self._run, "FINISHED" if succeeded else "FAILED")
 
 
@@ -215,11 +211,9 @@ class WeightsAndBiases:
         )
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Take the values of a step."""
         self._run.log(dict(values), step=step)
 
     def close(self, succeeded: bool) -> None:
-        """End the run."""
         self._run.finish(exit_code=0 if succeeded else 1)
 
 
