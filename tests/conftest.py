@@ -22,13 +22,23 @@ from support.tiny_model import ONE_LAYER, make_tiny_model
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # What a test compiles runs for milliseconds: most of what tests cost is its compilation. It takes half the
-# time without optimizations, and a third less with fusions compiled the older way. Tests marked
-# ``optimized``, and the processes that they start, compile as users do.
+# time without optimizations, a third less with fusions compiled the older way, and a third less again where
+# the work is not split for threads. Tests marked ``optimized``, and the processes that they start, compile as
+# users do.
 _QUICK = "JAX_DISABLE_MOST_OPTIMIZATIONS"
-_FUSIONS = "xla_cpu_use_fusion_emitters"
+_FLAGS: dict[str, tuple[bool | int, bool | int]] = {
+    "xla_cpu_use_fusion_emitters": (False, True),
+    "xla_cpu_parallel_codegen_split_count": (1, 32),
+}
+"""Values of XLA's flags that are quick, and those that users have."""
 os.environ.setdefault(_QUICK, "1")
 _XLA_FLAGS = os.environ.get("XLA_FLAGS", "")
-os.environ["XLA_FLAGS"] = f"{_XLA_FLAGS} --{_FUSIONS}=false".strip()
+os.environ["XLA_FLAGS"] = " ".join(
+    [*_XLA_FLAGS.split(), *(f"--{name}={str(quick).lower()}" for name, (quick, _) in _FLAGS.items())]
+)
+
+# Most of what is imported stays, and looking for what does not takes a quarter of the time.
+gc.disable()
 
 # pytest-xdist sets it, and lines would be broken where they are not without.
 os.environ.pop("COLUMNS", None)
@@ -57,7 +67,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_runtest_setup() -> None:
-    """Lets JAX look at each compilation whether it is to be quick: XLA reads its flags once a process."""
+    """Lets JAX look at each compilation whether it is to be quick: XLA reads its flags once a process, and
+    what a test marked ``optimized`` compiles has those that XLA begins with."""
     if "jax" not in sys.modules:
         return
     compiler = importlib.import_module("jax._src.compiler")
@@ -67,7 +78,8 @@ def pytest_runtest_setup() -> None:
 
     def get_compile_options(*arguments: Any, **named: Any) -> Any:
         given = named.get("env_options_overrides") or {}
-        named["env_options_overrides"] = {_FUSIONS: _QUICK not in os.environ, **given}
+        flags = {name: values[_QUICK not in os.environ] for name, values in _FLAGS.items()}
+        named["env_options_overrides"] = {**flags, **given}
         return original(*arguments, **named)
 
     compiler.get_compile_options = get_compile_options
@@ -84,6 +96,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_finish() -> None:
     """What was imported stays: the garbage collector need not look through it again and again."""
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
