@@ -45,7 +45,7 @@ PROMISES: Final[dict[str, tuple[list[str], list[str]]]] = {
     ),
     "resume": (
         ["tunix_rt_trainer/worker/states.py"],
-        ["tunix_rt_trainer/test_states.py", "tunix_rt_trainer/test_resume.py"],
+        ["tunix_rt_trainer/test_states.py"],
     ),
     "statistics": (
         ["tunix_rt_evaluator/comparisons/paired_statistics.py"],
@@ -135,13 +135,14 @@ def _make_workspace(folder: Path, modules: list[str], tests: list[str]) -> None:
 pythonpath = ["tests"]
 addopts = ["--import-mode=importlib", "-p", "no:cacheprovider"]
 asyncio_mode = "auto"
-timeout = 600
+timeout = 60
 
 [tool.mutmut]
 source_paths = {json.dumps(sources)}
 only_mutate = {json.dumps(modules)}
 also_copy = {json.dumps(others)}
 pytest_add_cli_args = ["-x"]
+process_isolation = "forkserver"
 pytest_add_cli_args_test_selection = {json.dumps(selection)}
 """,
         encoding="utf-8",

@@ -324,7 +324,6 @@ class ChildJobs(JobKind, Generic[Facts]):
                 _log.warning("storage_away", job=run.job_id, error=str(error))
                 if child.poll() is not None:
                     return
-                more = True
                 time.sleep(AWAY_S)
             if not more:
                 time.sleep(_POLL_S)

@@ -160,7 +160,9 @@ def put_tensors(state: nnx.State[Any, Any], tensors: Tensors) -> None:
         now: jax.Array = variable[...]
         if (now.shape, now.dtype) != (tensors[name].shape, tensors[name].dtype):
             raise ValueError(f"{name} has shape {tensors[name].shape}, not {now.shape}")
-        variable[...] = jax.device_put(tensors[name], now.sharding, may_alias=False)
+        # Of a tensor on the host, a CPU would take the memory as it lies there.
+        placed = jax.device_put(tensors[name], now.sharding)
+        variable[...] = jax.device_put(placed, now.sharding, may_alias=False)
 
 
 def _variables(state: nnx.State[Any, Any]) -> dict[str, nnx.Variable[jax.Array]]:

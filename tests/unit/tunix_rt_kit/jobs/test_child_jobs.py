@@ -1,206 +1,36 @@
-# ruff: noqa: ARG002  (a port's methods take more than this one uses)
 """Jobs whose work a child process does, with a child that acts as it is told."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from sqlalchemy import update
 
 from support import fake_jobs
-from support.fake_jobs import Jobs
-from tunix_rt_kit.database import Database
-from tunix_rt_kit.errors import FailedPrecondition, Unavailable
-from tunix_rt_kit.jobs import JobEngine, Run
-from tunix_rt_kit.jobs.child_jobs import Attempt, AttemptFacts, ChildJobs, Launcher
+from support.fake_children import (
+    BUG,
+    DEAF,
+    HANGS,
+    REFUSED,
+    RUNS,
+    Child,
+    CountingAttempt,
+    Kind,
+    World,
+    step,
+)
+from support.logged import logged
+from support.timing import PATIENCE_S
+from tunix_rt_kit.jobs.child_jobs import AttemptFacts
 from tunix_rt_kit.jobs.files import LOCKED
-from tunix_rt_kit.jobs.leases import SqlLeases
 from tunix_rt_kit.jobs.process import KILLED, STOPPED
-from tunix_rt_kit.values import JobError, JobState
-
-PATIENCE_S = 20.0
-RUNS, HANGS, DEAF = "runs", "hangs", "deaf"
-REFUSED = {"kind": "error", "code": "NOT_FOUND", "reason": "THING_NOT_FOUND", "message": "no", "metadata": {}}
-BUG = {"kind": "error", "code": "INTERNAL", "reason": "WORKER_FAILED", "message": "a bug", "metadata": {}}
-
-
-def step(number: int) -> dict[str, Any]:
-    return {"kind": "progress", "stage": "counting", "completed": number}
-
-
-@dataclass
-class Child:
-    """A child that goes on as ``plans`` say, one for each attempt: what it tells, and its exit code or how it
-    is otherwise."""
-
-    plans: list[tuple[list[dict[str, Any]], int | str]]
-    told: list[dict[str, Any]] = field(default_factory=list)
-    code: int | None = KILLED
-    how: int | str = 0
-    started: int = 0
-    kills: int = 0
-    owned: bool = True
-    adopted: bool = False
-    asked_for: list[int] = field(default_factory=list)
-
-    def start(self, spec: Mapping[str, Any]) -> None:
-        events, self.how = self.plans[min(self.started, len(self.plans) - 1)]
-        self.started += 1
-        self.code = None
-        self._tell({"kind": "attempt", "number": spec["attempt"]}, *events)
-        if isinstance(self.how, int):
-            self.end(self.how)
-
-    def end(self, code: int) -> None:
-        if self.code is None:
-            self.code = code
-            if code >= 0:
-                self._tell({"kind": "exit", "code": code})
-
-    def _tell(self, *events: dict[str, Any]) -> None:
-        self.told += [{"time": time.time(), **event} for event in events]
-
-    def adopt(self, attempt: int) -> bool:
-        self.asked_for.append(attempt)
-        self.adopted = self.poll() not in (KILLED, STOPPED)
-        return self.adopted
-
-    def poll(self) -> int | None:
-        return self.code
-
-    def wait(self, timeout_s: float) -> int | None:
-        return self.code
-
-    def events(self, from_line: int = 0, most_bytes: int = -1) -> list[dict[str, Any]]:
-        return self.told[from_line:]
-
-    def cancel(self) -> None:
-        if self.how != DEAF:
-            self.end(STOPPED)
-
-    def kill(self) -> None:
-        self.kills += self.code is None
-        self.end(KILLED)
-
-    def silent_s(self) -> float:
-        return 1_000.0 if self.how == HANGS else 0.0
-
-    def log_tail(self, lines: int) -> list[str]:
-        return ["about to count", ""]
-
-
-class Store(Jobs):
-    """Remembers the attempts, and what was saved."""
-
-    def __init__(self, database: Database) -> None:
-        super().__init__(database)
-        self.attempt = 1
-        self.saved: list[int] = []
-        self.away = 0
-        self.error = JobError(code="", reason="", message="")
-
-    def change_state(
-        self, job_id: str, expected: Sequence[JobState], state: JobState, *, error: JobError | None = None
-    ) -> bool:
-        self.error = error or self.error
-        return super().change_state(job_id, expected, state, error=error)
-
-    def save(self, job_id: str, update: Any) -> None:
-        if self.away:
-            self.away -= 1
-            raise Unavailable("the database is away", reason="DATABASE_UNAVAILABLE")
-        with self.database.write():
-            self.saved.append(update)
-
-
-class CountingAttempt(Attempt[AttemptFacts]):
-    what = "counting process"
-
-    def __init__(self, kind: Kind, run: Run, child: Launcher) -> None:
-        self._kind = kind
-        store = kind.store
-        super().__init__(store, run, child, store.state(run.job_id), AttemptFacts(store.attempt))
-
-    def start(self) -> CountingAttempt | None:
-        store = self._kind.store
-        if not store.change_state(self.run.job_id, [JobState.QUEUED], JobState.RUNNING):
-            return None
-        store.attempt += 1
-        attempt = CountingAttempt(self._kind, self.run, self.child)
-        self.child.start({"attempt": store.attempt})
-        return attempt
-
-    @property
-    def step(self) -> int:
-        return self.facts.progress.completed if self.facts.progress else 0
-
-    def update(self) -> int:
-        return self.step
-
-    def succeed(self) -> None:
-        if self._kind.refuses:
-            raise FailedPrecondition("not all was counted", reason="COUNT_INCOMPLETE")
-        states = (JobState.RUNNING, JobState.CANCELLING)
-        self._kind.store.change_state(self.run.job_id, states, JobState.SUCCEEDED)
-
-
-class Kind(ChildJobs[AttemptFacts]):
-    store: Store
-    most_deaths = 3
-    refuses = False
-
-    def __init__(self, store: Store, child: Child) -> None:
-        super().__init__(store, 1)
-        self.child = child
-
-    def launcher(self, job_id: str) -> Launcher:
-        return self.child
-
-    def open(self, run: Run, child: Launcher) -> CountingAttempt:
-        return CountingAttempt(self, run, child)
-
-
-class World:
-    """One job, its child, and the engine that runs it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.database = Database(f"sqlite:///{folder}/test.db")
-        fake_jobs.metadata.create_all(self.database.engine)
-        self.store = Store(self.database)
-        self.engine: JobEngine | None = None
-
-    def begin(self, *plans: tuple[list[dict[str, Any]], int | str], refuses: bool = False) -> Child:
-        child = Child(list(plans))
-        self.store.add("a")
-        return self.go_on(child, refuses=refuses)
-
-    def go_on(self, child: Child, *, refuses: bool = False, poll_s: float = 0.02) -> Child:
-        kind = Kind(self.store, child)
-        kind.refuses = refuses
-        self.engine = JobEngine(SqlLeases(self.database, fake_jobs.leases), [kind], poll_s=poll_s)
-        self.engine.start()
-        return child
-
-    def cancel(self, *, at_once: bool = False) -> None:
-        assert self.engine is not None
-        self.store.change_state("a", [JobState.RUNNING], JobState.CANCELLING)
-        self.engine.cancel("a", at_once=at_once)
-
-    def ended(self) -> JobState:
-        self.until(lambda: self.store.state("a").ended)
-        return self.store.state("a")
-
-    def until(self, condition: Callable[[], object]) -> None:
-        end = time.monotonic() + PATIENCE_S
-        while not condition():
-            assert time.monotonic() < end, self.store.state("a")
-            time.sleep(0.01)
+from tunix_rt_kit.values import JobError, JobState, Progress, StageTiming
 
 
 @pytest.fixture(autouse=True)
@@ -223,6 +53,7 @@ def test_a_child_that_ends_well_is_a_success(world: World) -> None:
     child = world.begin(([step(1), step(2)], 0))
     assert world.ended() is JobState.SUCCEEDED
     assert world.store.saved[-1] == 2
+    assert world.store.saved_of == {"a"}
     assert child.kills == 0
 
 
@@ -262,7 +93,9 @@ def test_a_child_that_is_killed_is_replaced_as_long_as_there_are_steps_forward(w
     assert child.started == 6
 
 
-def test_a_child_that_is_killed_again_and_again_fails_its_job(world: World) -> None:
+def test_a_child_that_is_killed_again_and_again_fails_its_job(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     child = world.begin(([step(1)], KILLED))
     assert world.ended() is JobState.FAILED
     assert (world.store.reason("a"), child.started) == ("WORKER_DIED", 3)
@@ -270,6 +103,14 @@ def test_a_child_that_is_killed_again_and_again_fails_its_job(world: World) -> N
         "the counting process was ended by signal 9 (SIGKILL), as happens when memory runs out, 3 times in a "
         "row without a new step; its last line of output: about to count"
     )
+    line = {"job": "a", "code": KILLED, "step": 1}
+    assert logged(caplog, "worker_died") == [{**line, "deaths": number} for number in (1, 2, 3)]
+
+
+def test_deaths_are_counted_since_the_furthest_step(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.begin(*(([step(number)] if number else [], KILLED) for number in (0, 2, 1, 3, 3, 1)))
+    assert world.ended() is JobState.FAILED
+    assert [line["deaths"] for line in logged(caplog, "worker_died")] == [1, 1, 2, 1, 2, 3]
 
 
 def test_a_bug_of_a_child_is_told_with_the_end_of_its_log(world: World) -> None:
@@ -279,10 +120,92 @@ def test_a_bug_of_a_child_is_told_with_the_end_of_its_log(world: World) -> None:
     assert world.store.error.metadata == {"log_tail": "about to count"}
 
 
-def test_a_child_that_hangs_is_killed_and_replaced(world: World) -> None:
-    child = world.begin(([step(1)], HANGS), ([step(2)], 0))
+def test_a_child_that_hangs_is_killed_and_replaced(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    killed_here: list[bool] = []
+    monkeypatch.setattr(
+        CountingAttempt, "may_go_on", property(lambda self: killed_here.append(self.killed_here) or True)
+    )
+    child = world.begin(([step(1)], HANGS), ([step(2)], KILLED), ([step(3)], 0))
     assert world.ended() is JobState.SUCCEEDED
-    assert (child.started, child.kills) == (2, 1)
+    assert (child.started, child.kills) == (3, 1)
+    assert logged(caplog, "worker_hung") == [{"job": "a", "silent_s": 1_000}]
+    assert killed_here == [True, False]
+
+
+def test_a_child_that_is_silent_for_a_while_is_left_alone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Kind, "hung_s", 1_000.0)
+    child = world.begin(([step(1)], HANGS))
+    world.until(lambda: world.store.saved)
+    time.sleep(0.1)
+    assert child.kills == 0
+
+
+def test_a_job_that_was_killed_for_good_is_not_tried_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CountingAttempt, "may_go_on", False)
+    child = world.begin(([step(1)], KILLED))
+    assert world.ended() is JobState.FAILED
+    assert child.started == 1
+
+
+def test_what_a_child_does_not_end_by_itself_is_ended_after_its_job(world: World) -> None:
+    """A warm worker, which waits for the next job."""
+    child = world.begin(([step(1)], RUNS))
+    world.until(lambda: child.started == 1)
+    child._tell({"kind": "exit", "code": 0})
+    assert world.ended() is JobState.SUCCEEDED
+    world.until(lambda: child.kills == 1)
+    assert child.waits == [30.0]
+
+
+def test_how_far_a_job_has_come_is_stored_twice_a_second_at_most(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that stands still."""
+    now, rounds = 1_000.0, 0
+
+    def sleep(_: float) -> None:
+        nonlocal rounds
+        rounds += 1
+        time.sleep(0.005)
+
+    def at(moment: float, *events: dict[str, Any]) -> list[int]:
+        nonlocal now
+        now, before = moment, rounds
+        child._tell(*events)
+        world.until(lambda: rounds > before + 2)
+        return world.store.saved
+
+    clock = SimpleNamespace(monotonic=lambda: now, sleep=sleep)
+    monkeypatch.setattr("tunix_rt_kit.jobs.child_jobs.time", clock)
+    child = world.begin(([step(1)], RUNS))
+    world.until(lambda: world.store.saved)
+    assert at(1_000.0) == [1]
+    assert at(1_000.4, step(2)) == [1]
+    assert at(1_000.5) == [1, 2]
+    assert at(1_000.9, step(3)) == [1, 2]
+    # Only what is new.
+    assert at(1_001.0) == at(1_002.0) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("complete", [True, False])
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_a_child_that_ended_well_in_spite_of_a_cancel_succeeds_if_all_was_done(
+    world: World, monkeypatch: pytest.MonkeyPatch, complete: bool, cancelled: bool
+) -> None:
+    monkeypatch.setattr(CountingAttempt, "complete", complete)
+    child = world.begin(([step(1)], DEAF))
+    world.until(lambda: child.started == 1)
+    if cancelled:
+        world.cancel()
+    child.end(0)
+    succeeds = complete or not cancelled
+    assert world.ended() is (JobState.SUCCEEDED if succeeds else JobState.CANCELLED)
 
 
 def test_a_child_that_somebody_else_stopped_is_replaced(world: World) -> None:
@@ -332,6 +255,7 @@ def test_a_child_that_does_not_listen_is_ended_by_a_second_cancel(world: World) 
     assert world.ended() is JobState.CANCELLED
     assert child.kills == 1
     assert world.store.saved[-1] == 1
+    assert child.waits == []
 
 
 def test_a_failure_that_a_child_told_is_kept_though_it_was_cancelled(world: World) -> None:
@@ -349,6 +273,7 @@ def test_a_stop_ends_the_child_and_the_next_server_starts_another(world: World) 
     assert world.engine is not None
     world.engine.stop(PATIENCE_S)
     assert (world.store.state("a"), child.code) == (JobState.QUEUED, KILLED)
+    assert child.waits == [Kind.saving_share * PATIENCE_S]
     world.go_on(child)
     assert world.ended() is JobState.SUCCEEDED
 
@@ -418,16 +343,19 @@ def test_a_lost_job_ends_its_child_unless_another_server_follows_that(
     if noticed_by == "a write":
         child._tell(step(2))
     assert world.engine is not None
-    world.until(lambda: not world.engine._running)  # type: ignore[union-attr]
+    world.until(lambda: not world.engine.running(world.kind))  # type: ignore[union-attr]
     assert child.kills == owned
     assert world.store.state("a") is JobState.RUNNING
 
 
-def test_a_child_goes_on_while_the_database_is_away(world: World) -> None:
-    world.store.away = 5
-    world.begin(([step(1)], 0))
+def test_a_child_goes_on_while_the_database_is_away(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.store.away = 2
+    child = world.begin(([step(1)], RUNS))
+    world.until(lambda: world.store.away < 2)
+    child.end(0)
     assert world.ended() is JobState.SUCCEEDED
     assert (world.store.away, world.store.saved) == (0, [1])
+    assert {"job": "a", "error": "the database is away"} in logged(caplog, "storage_away")
 
 
 def test_what_cannot_be_followed_is_ended(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -446,3 +374,101 @@ def test_threads_are_named_after_their_job(world: World) -> None:
     child = world.begin(([step(1)], RUNS))
     world.until(lambda: child.started == 1)
     assert "job-a" in {thread.name for thread in threading.enumerate()}
+
+
+# What a child told, and what is said of its end.
+
+
+class OwnFacts(AttemptFacts):
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.own: list[tuple[str, dict[str, Any], bool]] = []
+
+    def take_own(self, kind: str, fields: Mapping[str, Any], *, current: bool) -> None:
+        self.own.append((kind, dict(fields), current))
+
+
+def stage(name: str, at: float) -> dict[str, Any]:
+    return {"kind": "stage", "time": at, "stage": name, "total": 4, "unit": "steps"}
+
+
+TOLD: list[dict[str, Any]] = [
+    stage("of nobody", 1.0),
+    {"kind": "attempt", "time": 2.0, "number": 1},
+    stage("loading", 2.0),
+    {"time": 3.0, **REFUSED},
+    {"kind": "exit", "time": 5.0, "code": 1},
+    {"kind": "attempt", "time": 6.0, "number": 2},
+    stage("loading", 10.0),
+    {"kind": "note", "time": 11.0, "text": "half"},
+    {"time": 11.0, **step(2)},
+    stage("counting", 12.5),
+    stage("loading", 14.0),
+    # The clock was set back.
+    stage("counting", 13.0),
+    {"kind": "exit", "time": 20.0, "code": 0},
+]
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_the_facts_of_an_attempt_are_those_that_its_child_told(at_once: bool) -> None:
+    first, second = OwnFacts(1), OwnFacts(2)
+    for facts in (first, second):
+        for events in [TOLD] if at_once else [[event] for event in TOLD]:
+            facts.take(events)
+    assert first.stage_timings == (StageTiming(stage="loading", duration_s=3.0),)
+    assert first.error is not None and first.error.reason == "THING_NOT_FOUND"
+    assert (first.progress, first.exit_code) == (Progress(stage="loading", total=4, unit="steps"), 1)
+    assert second.stage_timings == (
+        StageTiming(stage="loading", duration_s=2.5),
+        StageTiming(stage="counting", duration_s=8.5),
+    )
+    assert (second.progress, second.exit_code) == (Progress(stage="counting", total=4, unit="steps"), 0)
+    assert second.error is None
+    assert ("note", {"text": "half"}, True) in second.own
+    assert ("note", {"text": "half"}, False) in first.own
+    assert [current for _, _, current in second.own] == [False] * 4 + [True] * 7
+
+
+def test_progress_is_what_was_told_last_and_nothing_has_ended_before_it_did() -> None:
+    facts = AttemptFacts(2)
+    facts.take(TOLD[5:9])
+    assert facts.progress == Progress(stage="counting", completed=2)
+    assert (facts.exit_code, facts.stage_timings) == (None, ())
+
+
+@pytest.mark.parametrize(
+    ("code", "deaths", "said"),
+    [
+        (7, 0, "ended with exit code 7"),
+        (0, 0, "ended with exit code 0"),
+        (None, 1, "ended with exit code None"),
+        (STOPPED, 2, "was asked to stop by another program, 2 times in a row without a new step"),
+        (-11, 1, "was ended by signal 11 (SIGSEGV)"),
+        (-99, 1, "was ended by signal 99 (unknown)"),
+        (KILLED, 1, "was ended by signal 9 (SIGKILL), as happens when memory runs out"),
+    ],
+)
+def test_the_error_of_a_job_says_how_its_child_ended(
+    world: World, code: int | None, deaths: int, said: str
+) -> None:
+    world.store.add("a")
+    error = world.attempt(Child([], output=[])).error(code, deaths)
+    assert error == JobError(
+        code="INTERNAL",
+        reason="WORKER_DIED",
+        message=f"the counting process {said}",
+        metadata={"log_tail": ""},
+    )
+
+
+def test_the_error_of_a_job_holds_the_end_of_what_its_child_wrote(world: World) -> None:
+    world.store.add("a")
+    child = Child([], output=[f"line {number}" for number in range(60)])
+    child.output[-2:] = [" ", "  last " + 300 * "x" + "y"]
+    error = world.attempt(child).error(1, 0)
+    assert error.message.endswith(f"; its last line of output: last {295 * 'x'}")
+    lines = [f"line {number}" for number in range(30, 58)]
+    assert error.metadata == {"log_tail": "\n".join([*lines, child.output[-1]])}
+    child.output = [4_000 * "x", "end"]
+    assert world.attempt(child).error(1, 0).metadata == {"log_tail": 3_996 * "x" + "\nend"}
