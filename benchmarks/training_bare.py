@@ -15,7 +15,7 @@ from tunix.sft.hooks import DataHooks
 
 from benchmarks import peers
 from benchmarks.training_service import seconds_of
-from tunix_rt_kit.jobs import JobDir
+from tunix_rt_kit.jobs.child import JobDir
 from tunix_rt_kit.models.store import ModelStore
 from tunix_rt_trainer.jobs.model import WorkerSpec
 from tunix_rt_trainer.worker.batches import BatchSource

@@ -14,7 +14,7 @@ from benchmarks.measure import peak_rss
 from benchmarks.training_peer import Answer, Task
 from tunix_rt_kit.canonical import canonical_json, digest_bytes
 from tunix_rt_kit.chat import ChatTemplate
-from tunix_rt_kit.jobs import WorkerProcess
+from tunix_rt_kit.jobs.process import WorkerProcess
 from tunix_rt_kit.loss_mask import TextExample
 from tunix_rt_kit.models.runtime import child_environment
 from tunix_rt_kit.values import ChatTemplateFields

@@ -13,12 +13,12 @@ from tunix_rt_evaluator.comparisons.model import LeakedItem
 from tunix_rt_evaluator.evaluations.admission import chat_template
 from tunix_rt_evaluator.evaluations.model import BaseModelFacts, CheckpointInput
 from tunix_rt_kit.chat import ChatTemplate
-from tunix_rt_kit.convert import stored_file, template_fields
+from tunix_rt_kit.convert import value_of
 from tunix_rt_kit.errors import DomainError, FailedPrecondition
 from tunix_rt_kit.models.store import ModelStore
 from tunix_rt_kit.models.tokenizer import ModelTokenizer, load_tokenizer, stop_ids
 from tunix_rt_kit.serving.calls import answer_of, answers_of, calling
-from tunix_rt_kit.values import ChatTemplateFields
+from tunix_rt_kit.values import ChatTemplateFields, StoredFile
 
 TRAINING_SPLIT = "train"
 """The split of a dataset that the trainer learns from."""
@@ -44,7 +44,7 @@ class TrainerCheckpoints:
         with calling("the trainer"):
             checkpoint = answer_of(self._stub.GetCheckpoint, v1.GetCheckpointRequest(name=name), _TIMEOUT_S)
         manifest = checkpoint.manifest
-        fields = template_fields(checkpoint.chat_template)
+        fields = value_of(checkpoint.chat_template, ChatTemplateFields)
         digest = chat_template(fields).digest
         if digest != manifest.chat_template_digest:
             raise FailedPrecondition(
@@ -57,7 +57,7 @@ class TrainerCheckpoints:
             name=checkpoint.name,
             base_model=manifest.spec.base_model,
             digest=checkpoint.digest,
-            files=tuple(stored_file(file) for file in checkpoint.files),
+            files=tuple(value_of(file, StoredFile) for file in checkpoint.files),
             manifest_digest=checkpoint.manifest_file.digest,
             dataset=manifest.spec.dataset,
             dataset_digest=manifest.dataset_digest,

@@ -27,7 +27,7 @@ from tunix_rt_evaluator.tables import leases
 from tunix_rt_evaluator.upstream import ExporterTrainingData, HostBaseModels, TrainerCheckpoints
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.database import Database
-from tunix_rt_kit.jobs import JobEngine
+from tunix_rt_kit.jobs.engine import JobEngine
 from tunix_rt_kit.jobs.leases import SqlLeases
 from tunix_rt_kit.models.runtime import child_environment, code_revision
 from tunix_rt_kit.serving.server import BuiltService, ServiceRegistration, opened_database

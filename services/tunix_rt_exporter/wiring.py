@@ -20,7 +20,7 @@ from tunix_rt_exporter.tables import build_leases
 from tunix_rt_exporter.upstream import GrpcEvalSetSource, GrpcTraceSource
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.database import Database
-from tunix_rt_kit.jobs import JobEngine
+from tunix_rt_kit.jobs.engine import JobEngine
 from tunix_rt_kit.jobs.leases import SqlLeases
 from tunix_rt_kit.serving.server import BuiltService, ServiceRegistration, opened_database
 from tunix_rt_kit.serving.settings import Address, ArtifactSettings

@@ -31,10 +31,11 @@ from pydantic import BaseModel
 from tunix_rt import v1
 from tunix_rt.wire import error_status
 from tunix_rt_kit.errors import InvalidArgument
-from tunix_rt_kit.values import ChatTemplateFields, JobError, Page, StoredFile
+from tunix_rt_kit.values import ChatTemplateFields, Page
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
+V = TypeVar("V", bound=BaseModel)
 # The classes of descriptors depend on how protobuf was built.
 _Field: TypeAlias = Any
 
@@ -103,6 +104,11 @@ def page_message(page: Page[T], kind: type[M], convert: Callable[[T], Message]) 
     return kind(next_page_token=page.next_page_token, **fields)
 
 
+def value_of(message: Message, kind: type[V]) -> V:
+    """``message`` as a value of type ``kind``, which has fields of the same names."""
+    return kind.model_validate(from_message(message, kind))
+
+
 def plain_struct(struct: Struct) -> dict[str, Any]:
     """A Struct as plain JSON values. Whole numbers up to 2**53 - 1 are ints, values that are not set None.
 
@@ -164,29 +170,9 @@ def timestamp(moment: datetime) -> Timestamp:
     return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1_000)
 
 
-def failure_status(error: JobError) -> Status:
-    """Why a job failed, as it stands in the job's ``error``."""
-    return error_status(error.code, error.message, reason=error.reason, metadata=error.metadata)
-
-
-def file_message(file: StoredFile) -> v1.ArtifactFile:
-    """A file in the artifact store."""
-    return to_message(file, v1.ArtifactFile)
-
-
-def stored_file(message: v1.ArtifactFile) -> StoredFile:
-    """A file of another service."""
-    return StoredFile.model_validate(from_message(message, StoredFile))
-
-
 def template_message(fields: ChatTemplateFields, digest: str) -> v1.ChatTemplate:
     """A chat template with its digest."""
     return to_message(fields, v1.ChatTemplate, digest=digest)
-
-
-def template_fields(message: v1.ChatTemplate) -> ChatTemplateFields:
-    """A chat template's fields, unchecked."""
-    return ChatTemplateFields.model_validate(from_message(message, ChatTemplateFields))
 
 
 def duration(seconds: float) -> Duration:
@@ -233,7 +219,7 @@ def _sent(found: Any, field: _Field) -> Any:
     if kind is Duration:
         return duration(found)
     if kind is Status:
-        return failure_status(found)
+        return error_status(found.code, found.message, reason=found.reason, metadata=found.metadata)
     return to_message(found, kind)
 
 

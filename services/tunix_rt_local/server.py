@@ -27,7 +27,6 @@ from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.models.store import ModelStore
 from tunix_rt_kit.regular_files import read_json
 from tunix_rt_kit.serving.server import (
-    BuiltService,
     ServiceRegistration,
     StartError,
     opened,
@@ -148,17 +147,14 @@ class _Settings(NamedTuple):
 @asynccontextmanager
 async def _serving(settings: _Settings, stop: asyncio.Event) -> AsyncIterator[Sequence[ServiceRegistration]]:
     inner = ServerSettings(listen=settings.address, shutdown_grace_s=2.0)
-    async with opened(*_build(settings, stop)) as services, running_server(inner, services, stop=stop):
-        yield services
-
-
-def _build(settings: _Settings, stop: asyncio.Event) -> list[BuiltService]:
-    return [
+    built = (
         build_trace_store(settings.trace_store, stop),
         build_exporter(settings.exporter, stop),
         build_trainer(settings.trainer, stop),
         build_evaluator(settings.evaluator, stop),
-    ]
+    )
+    async with opened(*built) as services, running_server(inner, services, stop=stop):
+        yield services
 
 
 def _settings(data_dir: Path, address: str) -> _Settings:

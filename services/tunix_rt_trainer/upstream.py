@@ -8,10 +8,10 @@ import grpc
 
 from tunix_rt import v1
 from tunix_rt_kit.chat import ChatTemplate
-from tunix_rt_kit.convert import file_message, template_fields
+from tunix_rt_kit.convert import to_message, value_of
 from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.serving.calls import answer_of, answers_of, calling
-from tunix_rt_kit.values import StoredFile
+from tunix_rt_kit.values import ChatTemplateFields, StoredFile
 from tunix_rt_trainer.jobs.model import DatasetInput, FoundRows, SplitFile, SplitFindings
 
 _TIMEOUT_S = 20.0
@@ -34,7 +34,7 @@ class ExporterDatasets:
         """
         with calling("the exporter"):
             dataset = answer_of(self._stub.GetDataset, v1.GetDatasetRequest(name=name), _TIMEOUT_S)
-        fields = template_fields(dataset.spec.chat_template)
+        fields = value_of(dataset.spec.chat_template, ChatTemplateFields)
         template = ChatTemplate.of(fields)
         stated = dataset.spec.chat_template.digest
         if stated and stated != template.digest:
@@ -73,7 +73,7 @@ class ExporterDatasets:
             base_model=base_model,
             max_length=max_length,
             packing_lengths=[max_length],
-            tokenizer=file_message(tokenizer),
+            tokenizer=to_message(tokenizer, v1.ArtifactFile),
         )
         with calling("the exporter"):
             *_, last = answers_of(self._stub.AuditSupervision, request, _AUDIT_TIMEOUT_S)

@@ -15,10 +15,11 @@ from support.fake_jobs import Jobs
 from support.timing import eventually
 from tunix_rt_kit.database import Database
 from tunix_rt_kit.errors import FailedPrecondition, Unavailable
-from tunix_rt_kit.jobs import JobEngine, Run
 from tunix_rt_kit.jobs.child_jobs import Attempt, AttemptFacts, ChildJobs, Launcher
+from tunix_rt_kit.jobs.engine import JobEngine
 from tunix_rt_kit.jobs.leases import SqlLeases
 from tunix_rt_kit.jobs.process import KILLED, STOPPED
+from tunix_rt_kit.jobs.run import Run
 from tunix_rt_kit.values import JobError, JobState
 
 RUNS, HANGS, DEAF = "runs", "hangs", "deaf"

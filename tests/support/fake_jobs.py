@@ -16,9 +16,9 @@ from typing import Any
 from sqlalchemy import Column, Integer, MetaData, String, Table, func, insert, select, update
 
 from tunix_rt_kit.database import Database
-from tunix_rt_kit.jobs import JobEngine, JobKind, Run
+from tunix_rt_kit.jobs.engine import JobEngine, JobKind
 from tunix_rt_kit.jobs.leases import SqlLeases, lease_table
-from tunix_rt_kit.jobs.run import LeaseLost
+from tunix_rt_kit.jobs.run import LeaseLost, Run
 from tunix_rt_kit.values import JobError, JobState
 
 metadata = MetaData()

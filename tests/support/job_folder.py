@@ -9,7 +9,7 @@ from typing import Any
 
 from support.training import CHATML, rows, write_rows
 from tunix_rt_kit.canonical import canonical_json
-from tunix_rt_kit.jobs import JobDir
+from tunix_rt_kit.jobs.child import JobDir
 from tunix_rt_kit.values import ChatTemplateFields
 from tunix_rt_trainer.checkpoints.model import TrainingManifest
 from tunix_rt_trainer.jobs.model import (

@@ -7,7 +7,7 @@ import sys
 import time
 
 from tunix_rt_kit.errors import NotFound
-from tunix_rt_kit.jobs import JobDir, run_worker
+from tunix_rt_kit.jobs.child import JobDir, run_worker
 
 
 def work(job: JobDir) -> None:

@@ -15,7 +15,7 @@ from support.job_folder import LINEAR, OPTIMIZER, SPEC, JobFolder
 from support.tiny_model import make_tiny_model
 from support.training import CHATML, rows
 from tunix_rt_kit.errors import DomainError
-from tunix_rt_kit.jobs import JobCancelled
+from tunix_rt_kit.jobs.child import JobCancelled
 from tunix_rt_kit.models.lora import load_adapter
 from tunix_rt_kit.models.pretrained import load_model, make_mesh
 from tunix_rt_kit.models.runtime import fast_dtype

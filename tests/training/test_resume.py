@@ -16,7 +16,7 @@ from support.disk import largest_file
 from support.job_folder import LINEAR, SPEC, JobFolder, Killed
 from support.tiny_model import ONE_LAYER, make_tiny_model
 from tunix_rt_kit.errors import DomainError
-from tunix_rt_kit.jobs import JobCancelled
+from tunix_rt_kit.jobs.child import JobCancelled
 from tunix_rt_kit.models.lora import load_adapter
 from tunix_rt_kit.models.pretrained import load_model, logits, make_mesh
 from tunix_rt_trainer.jobs.model import EarlyStopping

@@ -22,8 +22,8 @@ from tunix_rt_evaluator.evaluations.model import (
 from tunix_rt_evaluator.openai_endpoint import API_KEY_VARIABLE, Endpoint
 from tunix_rt_kit.artifacts import ArtifactStore, storage_errors
 from tunix_rt_kit.errors import DataLoss
-from tunix_rt_kit.jobs import WarmWorker, WorkerProcess
-from tunix_rt_kit.jobs.environment import passed_on
+from tunix_rt_kit.jobs.files import passed_on
+from tunix_rt_kit.jobs.process import WarmWorker, WorkerProcess
 from tunix_rt_kit.models.pull import pulling_environment
 from tunix_rt_kit.models.runtime import on_gpu
 from tunix_rt_kit.values import JobState

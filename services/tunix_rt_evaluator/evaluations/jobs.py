@@ -35,10 +35,11 @@ from tunix_rt_evaluator.evaluations.service import EvaluationJobs, EvaluationRep
 from tunix_rt_evaluator.grading.reasoning import Splitter, is_current, resolved_marks
 from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_kit.artifacts import ArtifactStore
-from tunix_rt_kit.jobs import JobCancelled, JobInterrupted, JobKind, Run, WorkerProcess
+from tunix_rt_kit.jobs.child import JobCancelled
 from tunix_rt_kit.jobs.child_jobs import Attempt, AttemptFacts, ChildJobs, Launcher, end_left_behind
-from tunix_rt_kit.jobs.engine import LIVE
-from tunix_rt_kit.jobs.run import JobFailed
+from tunix_rt_kit.jobs.engine import LIVE, JobKind
+from tunix_rt_kit.jobs.process import WorkerProcess
+from tunix_rt_kit.jobs.run import JobFailed, JobInterrupted, Run
 from tunix_rt_kit.serving.logging import get_logger
 from tunix_rt_kit.values import JobError, JobState, Progress, StageTiming
 

@@ -29,7 +29,7 @@ from tunix_rt_evaluator.evaluations.model import (
 )
 from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_kit.canonical import digest_json
-from tunix_rt_kit.jobs import JobEngine
+from tunix_rt_kit.jobs.engine import JobEngine
 from tunix_rt_kit.serving.requests import Paging, new_id, parse_name
 from tunix_rt_kit.values import ChatTemplateFields, JobError, JobState, Page, RequestKey
 

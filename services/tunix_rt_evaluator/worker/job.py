@@ -30,7 +30,7 @@ from tunix_rt_evaluator.evaluations.model import Generation, WorkerSpec
 from tunix_rt_evaluator.grading.model import Answer
 from tunix_rt_evaluator.worker.engine import Completion, Engine, Prompt, Request, failed_generation
 from tunix_rt_kit.canonical import canonical_json, digest_json
-from tunix_rt_kit.jobs import JobDir
+from tunix_rt_kit.jobs.child import JobDir
 from tunix_rt_kit.models.runtime import give_back_memory
 from tunix_rt_kit.regular_files import open_regular
 from tunix_rt_kit.values import Progress

@@ -62,8 +62,8 @@ from tunix_rt_kit.artifacts import ArtifactStore, storage_errors
 from tunix_rt_kit.canonical import canonical_json, normalised
 from tunix_rt_kit.chat import ChatTemplate, losses
 from tunix_rt_kit.errors import DomainError, FailedPrecondition
-from tunix_rt_kit.jobs import JobKind, Run
-from tunix_rt_kit.jobs.engine import LIVE, Leases
+from tunix_rt_kit.jobs.engine import LIVE, JobKind, Leases
+from tunix_rt_kit.jobs.run import Run
 from tunix_rt_kit.values import JobError, JobState, Progress
 
 BATCH: Final = 256

@@ -28,8 +28,7 @@ from tunix_rt_kit.errors import (
     InvalidArgument,
     NotFound,
 )
-from tunix_rt_kit.jobs import JobEngine
-from tunix_rt_kit.jobs.engine import JobStore
+from tunix_rt_kit.jobs.engine import JobEngine, JobStore
 from tunix_rt_kit.serving.requests import Paging, Violations, field_path, field_problems, parse_names
 from tunix_rt_kit.values import JobError, JobState, Page, Progress, RequestKey, StoredFile, Value
 

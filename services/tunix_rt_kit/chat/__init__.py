@@ -1,14 +1,15 @@
 """Chat templates, and how a reasoning trace is written as text."""
 
 from tunix_rt_kit.chat.builtin_templates import BUILTIN_NAMES, BuiltinName
-from tunix_rt_kit.chat.messages import Message, Role
-from tunix_rt_kit.chat.template import ChatTemplate, Frame, LostText, losses
-from tunix_rt_kit.chat.trace_text import (
+from tunix_rt_kit.chat.messages import (
     REASONING_STYLES,
+    Message,
     ReasoningStyle,
+    Role,
     render_response,
     trace_messages,
 )
+from tunix_rt_kit.chat.template import ChatTemplate, Frame, LostText, losses
 
 __all__ = [
     "BUILTIN_NAMES",

@@ -1,8 +1,8 @@
-"""Conversations: their messages, the checks on them, and how they are read back from text."""
+"""Conversations: their messages, the checks on them, and a trace as one of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
@@ -10,9 +10,6 @@ from pydantic import BaseModel, ConfigDict
 from tunix_rt_kit.errors import InvalidArgument
 
 Role = Literal["system", "user", "assistant"]
-_PROBE: Final = "\ue000\ue001"
-"""Stands for a content; private-use characters that no template writes by itself."""
-_SHOWN: Final = 60
 
 
 class Message(BaseModel):
@@ -62,62 +59,41 @@ def check_no_markers(messages: Sequence[Message], markers: Sequence[str]) -> Non
                 )
 
 
-Render = Callable[[Sequence[Message], bool], str]
+ReasoningStyle = Literal["numbered", "answer-only"]
+REASONING_STYLES: Final[tuple[ReasoningStyle, ...]] = get_args(ReasoningStyle)
+
+REASONING_HEADING: Final = "Reasoning:"
+ANSWER_LABEL: Final = "Answer:"
 
 
-def parse_conversation(render: Render, text: str) -> list[Message]:
-    """The turns of a ``text`` that ``render(turns, opened)`` wrote.
+def render_response(steps: Sequence[str], final_answer: str, style: ReasoningStyle = "numbered") -> str:
+    """The text of a model's turn: reasoning and answer to the byte, without any chat marker.
 
-    Each turn is found by rendering the turns so far and one more of each role, and by looking for the texts
-    around its content. Where several roles fit, the one with the longest opening is taken, so that a system
-    turn that the template adds by itself is not in the result.
+    The style ``numbered``::
 
-    Raises InvalidArgument: CHAT_TEXT_INVALID, and what ``render`` raises for any conversation.
+        Reasoning:
+        1. first step
+        2. second step
+        Answer: 42
+
+    and ``answer-only`` is its last line alone, as is ``numbered`` without steps. Steps keep their line
+    breaks. Raises InvalidArgument (REASONING_STYLE_UNKNOWN).
     """
-    turns: list[Message] = []
-    at = 0
-    while not turns or text[at:] not in ("", _opening(render, turns)):
-        turn, at = _next_turn(render, turns, text, at)
-        turns.append(turn)
-    return turns
+    if style not in REASONING_STYLES:
+        raise InvalidArgument(
+            f"reasoning_style is {style!r}; one of {', '.join(REASONING_STYLES)} would be right",
+            reason="REASONING_STYLE_UNKNOWN",
+        )
+    answer = f"{ANSWER_LABEL} {final_answer}"
+    if style == "answer-only" or not steps:
+        return answer
+    numbered = [f"{number}. {step}" for number, step in enumerate(steps, start=1)]
+    return "\n".join([REASONING_HEADING, *numbered, answer])
 
 
-def _next_turn(render: Render, turns: Sequence[Message], text: str, at: int) -> tuple[Message, int]:
-    fits = []
-    for role in get_args(Role):
-        frame = _frame(render, turns, role)
-        if frame is not None and text.startswith(frame[0], at):
-            fits.append((*frame, role))
-    if not fits:
-        raise _unreadable(text, at, "no turn of the chat template begins")
-    opening, closing, role = max(fits, key=lambda fit: len(fit[0]))
-    start = at + len(opening)
-    end = text.find(closing, start) if closing else -1
-    if end < 0:
-        raise _unreadable(text, start, f"the turn of {role!r} does not end as the chat template ends it")
-    return Message(role=role, content=text[start:end]), end + len(closing)
-
-
-def _frame(render: Render, turns: Sequence[Message], role: Role) -> tuple[str, str] | None:
-    """The texts around the content of one more turn; None if the template takes no such turn."""
-    try:
-        before = render(turns, False) if turns else ""
-        after = render([*turns, Message(role=role, content=_PROBE)], False)
-    except InvalidArgument as error:
-        if error.reason != "CHAT_MESSAGES_INVALID":
-            raise
-        return None
-    opening, found, closing = after.removeprefix(before).partition(_PROBE)
-    return (opening, closing) if found and after.startswith(before) else None
-
-
-def _opening(render: Render, turns: Sequence[Message]) -> str:
-    return render(turns, True).removeprefix(render(turns, False))
-
-
-def _unreadable(text: str, at: int, problem: str) -> InvalidArgument:
-    return InvalidArgument(
-        f"text: at character {at} {problem}: {text[at : at + _SHOWN]!r}",
-        reason="CHAT_TEXT_INVALID",
-        metadata={"position": str(at)},
-    )
+def trace_messages(
+    prompt: str, steps: Sequence[str], final_answer: str, style: ReasoningStyle = "numbered"
+) -> tuple[Message, Message]:
+    """A trace as two messages: the user's prompt and the assistant's response."""
+    response = render_response(steps, final_answer, style)
+    return Message(role="user", content=prompt), Message(role="assistant", content=response)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from tunix_rt_kit.canonical import digest_json
 from tunix_rt_kit.chat.builtin_templates import BUILTIN_FORMATS, BUILTIN_NAMES, BuiltinName, builtin_source
-from tunix_rt_kit.chat.messages import Message, check_no_markers, invalid_messages, parse_conversation
+from tunix_rt_kit.chat.messages import Message, check_no_markers, invalid_messages
 from tunix_rt_kit.chat.sandbox import SANDBOX
 from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_kit.values import ChatTemplateFields
@@ -282,15 +282,6 @@ class ChatTemplate(BaseModel):
             end = full.rindex(opening) + len(opening)
             examples.append((full[:end], full[end:]))
         return examples
-
-    def parse(self, text: str) -> list[Message]:
-        """The turns of a text that `render` wrote, with or without the opening of the model's turn.
-
-        White space that the template trims is lost, and a folded system instruction stays in its turn. Texts
-        that the template adds by itself are left out. Raises InvalidArgument (CHAT_TEXT_INVALID), naming the
-        place where no turn begins or none ends.
-        """
-        return parse_conversation(self.render, text)
 
     def check(self) -> None:
         """Try the template on a small training example.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from tunix_rt_kit.callers import CallerLeft, check, holding
-from tunix_rt_kit.jobs.environment import passed_on
+from tunix_rt_kit.jobs.files import passed_on
 
 _START_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 1.0

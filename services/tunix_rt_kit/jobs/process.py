@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 
 from tunix_rt_kit.canonical import canonical_json
 from tunix_rt_kit.jobs import files
-from tunix_rt_kit.jobs.environment import passed_on
+from tunix_rt_kit.jobs.files import passed_on
 from tunix_rt_kit.regular_files import open_regular, read_bytes, read_json
 
 KILLED = -int(signal.SIGKILL)

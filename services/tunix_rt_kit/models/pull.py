@@ -33,7 +33,7 @@ from tunix_rt_kit.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from tunix_rt_kit.jobs.environment import passed_on
+from tunix_rt_kit.jobs.files import passed_on
 from tunix_rt_kit.models import CATALOG, CatalogEntry
 from tunix_rt_kit.models.hf_folder import check_weights, read_config, read_special_tokens
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from tunix_rt_kit.errors import ResourceExhausted
-from tunix_rt_kit.jobs.environment import passed_on
+from tunix_rt_kit.jobs.files import passed_on
 
 Dtype = Literal["bfloat16", "float32"]
 """A type of weights and activations."""

@@ -190,14 +190,14 @@ def _rewrapped(
     handler: Handler, unary: Callable[[Behavior], Behavior], stream: Callable[[Behavior], Behavior]
 ) -> Handler:
     """The handler with its behaviour wrapped, which gets requests as bytes."""
-    codec = {"request_deserializer": None, "response_serializer": handler.response_serializer}
-    if handler.request_streaming and handler.response_streaming:
-        return grpc.stream_stream_rpc_method_handler(stream(handler.stream_stream), **codec)
-    if handler.request_streaming:
-        return grpc.stream_unary_rpc_method_handler(unary(handler.stream_unary), **codec)
-    if handler.response_streaming:
-        return grpc.unary_stream_rpc_method_handler(stream(handler.unary_stream), **codec)
-    return grpc.unary_unary_rpc_method_handler(unary(handler.unary_unary), **codec)
+    taken, given = (
+        "stream" if streaming else "unary"
+        for streaming in (handler.request_streaming, handler.response_streaming)
+    )
+    kind = f"{taken}_{given}"
+    behavior = (stream if handler.response_streaming else unary)(getattr(handler, kind))
+    make = getattr(grpc, f"{kind}_rpc_method_handler")
+    return make(behavior, request_deserializer=None, response_serializer=handler.response_serializer)
 
 
 def check_bounds(descriptor: Descriptor, data: bytes) -> None:

@@ -16,7 +16,7 @@ from tunix_rt_kit.artifacts import ArtifactStore, storage_errors
 from tunix_rt_kit.callers import check, ended_by_leaving, holding
 from tunix_rt_kit.canonical import digest_json
 from tunix_rt_kit.errors import FailedPrecondition, InvalidArgument, NotFound
-from tunix_rt_kit.jobs.environment import passed_on
+from tunix_rt_kit.jobs.files import passed_on
 from tunix_rt_kit.regular_files import read_bytes
 from tunix_rt_kit.serving.requests import Paging, parse_name, parse_names
 from tunix_rt_kit.values import ChatTemplateFields, Page, StoredFile

@@ -8,8 +8,8 @@ from typing import Any, Final, Protocol
 
 from tunix_rt_kit.canonical import digest_json
 from tunix_rt_kit.errors import FailedPrecondition
-from tunix_rt_kit.jobs import JobEngine
 from tunix_rt_kit.jobs.child_jobs import ChildJobStore
+from tunix_rt_kit.jobs.engine import JobEngine
 from tunix_rt_kit.models.runtime import fast_dtype, on_gpu
 from tunix_rt_kit.serving.requests import Paging, new_id, parse_name
 from tunix_rt_kit.values import JobError, JobState, Page, RequestKey, StoredFile

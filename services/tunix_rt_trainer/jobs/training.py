@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from tunix_rt_kit.artifacts import ArtifactStore, storage_errors
-from tunix_rt_kit.jobs import Run, WorkerProcess
 from tunix_rt_kit.jobs.child_jobs import (
     Attempt,
     AttemptFacts,
@@ -21,7 +20,9 @@ from tunix_rt_kit.jobs.child_jobs import (
     event_fields,
 )
 from tunix_rt_kit.jobs.engine import LIVE
-from tunix_rt_kit.jobs.environment import Group, passed_on
+from tunix_rt_kit.jobs.files import Group, passed_on
+from tunix_rt_kit.jobs.process import WorkerProcess
+from tunix_rt_kit.jobs.run import Run
 from tunix_rt_kit.models.pull import pulling_environment
 from tunix_rt_kit.models.runtime import OUT_OF_MEMORY
 from tunix_rt_kit.values import JobError, JobState

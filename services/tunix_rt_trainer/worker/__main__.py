@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from tunix_rt_kit.jobs import JobDir, run_worker
+from tunix_rt_kit.jobs.child import JobDir, run_worker
 from tunix_rt_trainer.worker.reporter import Reporter
 
 

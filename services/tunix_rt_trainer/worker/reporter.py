@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from tunix_rt_kit.canonical import canonical_json
-from tunix_rt_kit.jobs import JobDir
+from tunix_rt_kit.jobs.child import JobDir
 from tunix_rt_kit.models.tensor_files import storing
 from tunix_rt_kit.regular_files import read_text
 from tunix_rt_kit.values import Progress

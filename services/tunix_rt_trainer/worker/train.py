@@ -18,7 +18,7 @@ import optax
 from tunix.sft.hooks import DataHooks
 
 from tunix_rt_kit.errors import FailedPrecondition
-from tunix_rt_kit.jobs import JobCancelled, JobDir
+from tunix_rt_kit.jobs.child import JobCancelled, JobDir
 from tunix_rt_kit.models import runtime
 from tunix_rt_kit.models.decoder import Decoder
 from tunix_rt_kit.models.runtime import give_back_memory

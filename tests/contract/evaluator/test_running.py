@@ -40,7 +40,7 @@ from tunix_rt_evaluator.wiring import EvaluatorSettings
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.database import Database
 from tunix_rt_kit.errors import ResourceExhausted, Unavailable
-from tunix_rt_kit.jobs import WorkerProcess
+from tunix_rt_kit.jobs.process import WorkerProcess
 from tunix_rt_kit.values import JobState
 
 State = v1.Evaluation

@@ -16,7 +16,7 @@ from tunix_rt_evaluator.evaluations.model import Decoding
 from tunix_rt_evaluator.worker.compiled import CompiledFunctions
 from tunix_rt_evaluator.worker.engine import Prompt, Request, token_digest
 from tunix_rt_evaluator.worker.local import BaseWeights, Generator, Output, bucket
-from tunix_rt_kit.jobs import JobCancelled
+from tunix_rt_kit.jobs.child import JobCancelled
 from tunix_rt_kit.models.decoder import Decoder
 from tunix_rt_kit.models.families import FAMILIES
 from tunix_rt_kit.models.pretrained import load_model, logits, make_mesh

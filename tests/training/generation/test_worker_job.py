@@ -17,7 +17,8 @@ from tunix_rt_evaluator.worker import local
 from tunix_rt_evaluator.worker.job import Evaluations
 from tunix_rt_kit.canonical import canonical_json
 from tunix_rt_kit.errors import FailedPrecondition, NotFound
-from tunix_rt_kit.jobs import JobCancelled, JobDir, WorkerProcess
+from tunix_rt_kit.jobs.child import JobCancelled, JobDir
+from tunix_rt_kit.jobs.process import WorkerProcess
 from tunix_rt_kit.models.lora import apply_lora, save_adapter
 from tunix_rt_kit.models.pretrained import load_model, make_mesh
 from tunix_rt_kit.models.runtime import child_environment

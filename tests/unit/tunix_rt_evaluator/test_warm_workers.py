@@ -6,7 +6,7 @@ import time
 from typing import Any, cast
 
 from tunix_rt_evaluator.evaluations.job_folders import WarmWorkers
-from tunix_rt_kit.jobs import WarmWorker
+from tunix_rt_kit.jobs.process import WarmWorker
 
 
 class Child:

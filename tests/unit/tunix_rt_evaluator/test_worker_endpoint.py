@@ -25,7 +25,7 @@ from support.fake_endpoint import Reply, answering, completion
 from tunix_rt_evaluator.evaluations.model import Decoding
 from tunix_rt_evaluator.openai_endpoint import API_KEY_VARIABLE, Endpoint, EndpointError
 from tunix_rt_evaluator.worker.endpoint import Served, open_endpoint, read_answer
-from tunix_rt_kit.jobs import JobCancelled
+from tunix_rt_kit.jobs.child import JobCancelled
 
 
 def test_each_prompt_gets_its_own_answer_and_what_is_known_of_it() -> None:

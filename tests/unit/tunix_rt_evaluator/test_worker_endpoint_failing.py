@@ -30,7 +30,7 @@ from tunix_rt_evaluator.worker.endpoint import GIVE_UP_AFTER, open_endpoint
 from tunix_rt_evaluator.worker.engine import Completion
 from tunix_rt_evaluator.worker.job import Evaluations
 from tunix_rt_kit.errors import DomainError, FailedPrecondition, Unavailable
-from tunix_rt_kit.jobs import JobDir
+from tunix_rt_kit.jobs.child import JobDir
 
 REFUSALS: list[tuple[Reply, type[DomainError], str, str]] = [
     (

@@ -21,7 +21,7 @@ from tunix_rt_exporter.tables import build_leases
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.database import Database
 from tunix_rt_kit.errors import ResourceExhausted, Unavailable
-from tunix_rt_kit.jobs import JobEngine
+from tunix_rt_kit.jobs.engine import JobEngine
 from tunix_rt_kit.jobs.leases import SqlLeases
 from tunix_rt_kit.values import NO_REQUEST_ID, JobState
 

@@ -20,9 +20,9 @@ from hypothesis.extra import numpy as arrays
 from support.disk import largest_file
 from support.job_folder import SPEC, JobFolder
 from support.training import CHATML
-from tunix_rt_kit.artifacts import canonical_json, digest_bytes
+from tunix_rt_kit.canonical import canonical_json, digest_bytes
 from tunix_rt_kit.errors import DomainError
-from tunix_rt_kit.jobs import JobDir
+from tunix_rt_kit.jobs.child import JobDir
 from tunix_rt_kit.jobs.child_jobs import event_fields
 from tunix_rt_kit.models.decoder import Decoder
 from tunix_rt_kit.models.export import Conversation

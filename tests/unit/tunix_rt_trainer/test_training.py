@@ -10,7 +10,9 @@ from typing import Any, cast
 import pytest
 
 from support.training_specs import SPEC, metrics
-from tunix_rt_kit.jobs import JobDir, Run, WorkerProcess
+from tunix_rt_kit.jobs.child import JobDir
+from tunix_rt_kit.jobs.process import WorkerProcess
+from tunix_rt_kit.jobs.run import Run
 from tunix_rt_kit.values import JobState
 from tunix_rt_trainer.checkpoints.service import CheckpointService
 from tunix_rt_trainer.jobs.model import JobUpdate, QueuedJob, TrainingAttempt, TrainingInput, TrainingJob

@@ -34,7 +34,7 @@ from tunix_rt_evaluator.grading.reading.spelling import (
     without_variants,
 )
 from tunix_rt_evaluator.grading.reading.words import MINUS, PERCENT, SCALES, UNSPACED_MINUS
-from tunix_rt_kit.chat.trace_text import ANSWER_LABEL, REASONING_HEADING
+from tunix_rt_kit.chat.messages import ANSWER_LABEL, REASONING_HEADING
 
 # As many characters as may stand around an accepted answer that is enclosed in marks.
 _AROUND: Final = 1_000

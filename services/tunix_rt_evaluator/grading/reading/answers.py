@@ -1,6 +1,6 @@
 r"""Reads the answer out of a model's text.
 
-``Answer:`` is how our own datasets write it (``tunix_rt_kit.chat.trace_text``), ``####`` how GSM8K does,
+``Answer:`` is how our own datasets write it (``tunix_rt_kit.chat.messages``), ``####`` how GSM8K does,
 ``\boxed{}`` how MATH does, ``<answer>`` how R1 does, and "the answer is" how people do, in many languages.
 """
 

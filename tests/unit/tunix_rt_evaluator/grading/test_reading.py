@@ -18,7 +18,7 @@ from tunix_rt_evaluator.grading.reading.numbers import find_numbers
 from tunix_rt_evaluator.grading.reading.spelling import normalise, plain
 from tunix_rt_evaluator.grading.reading.statements import read_number
 from tunix_rt_evaluator.grading.service import Grading
-from tunix_rt_kit.chat.trace_text import render_response
+from tunix_rt_kit.chat.messages import render_response
 
 GRADING = Grading()
 LINE = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1, max_size=40).filter(

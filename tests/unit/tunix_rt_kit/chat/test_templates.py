@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
+from support.reading_turns import read_turns
 from tunix_rt_kit.chat import BUILTIN_NAMES, ChatTemplate, Message, Role, trace_messages
 from tunix_rt_kit.errors import InvalidArgument
 
@@ -171,16 +172,16 @@ def as_written(name: str, messages: Sequence[Message]) -> list[Message]:
 @settings(max_examples=40, deadline=None)
 def test_the_turns_can_be_read_back(name: str, messages: list[Message], opened: bool) -> None:
     template = TEMPLATES[name]
-    assert template.parse(template.render(messages, opened)) == as_written(name, messages)
+    assert read_turns(template, template.render(messages, opened)) == as_written(name, messages)
 
 
 def test_what_a_template_adds_by_itself_is_not_a_turn() -> None:
     template = ChatTemplate.built_in("llama-3", system_instruction="Be brief.")
     question = Message(role="user", content="Why?")
-    assert template.parse(template.render([question], add_generation_prompt=True)) == [question]
+    assert read_turns(template, template.render([question], add_generation_prompt=True)) == [question]
     own = [Message(role="system", content="Be long."), question]
-    assert template.parse(template.render(own)) == own
-    assert LLAMA3.parse(template.render([question])) == [
+    assert read_turns(template, template.render(own)) == own
+    assert read_turns(LLAMA3, template.render([question])) == [
         Message(role="system", content="Be brief."),
         question,
     ]
@@ -196,7 +197,7 @@ def test_what_a_template_adds_by_itself_is_not_a_turn() -> None:
 )
 def test_a_text_that_no_conversation_gives(text: str, problem: str) -> None:
     with pytest.raises(InvalidArgument, match="text: ") as caught:
-        CHATML.parse(text)
+        read_turns(CHATML, text)
     assert problem in caught.value.message
     assert caught.value.reason == "CHAT_TEXT_INVALID"
 

@@ -21,9 +21,9 @@ from support.fake_jobs import Counting, Jobs, engine_of
 from support.logged import logged
 from support.timing import PATIENCE_S, eventually
 from tunix_rt_kit.errors import DomainError, NotFound, ResourceExhausted, Unavailable
-from tunix_rt_kit.jobs import JobEngine, Run
+from tunix_rt_kit.jobs.engine import JobEngine
 from tunix_rt_kit.jobs.leases import SqlLeases
-from tunix_rt_kit.jobs.run import JobFailed, LeaseLost
+from tunix_rt_kit.jobs.run import JobFailed, LeaseLost, Run
 from tunix_rt_kit.values import JobError, JobState
 
 

@@ -15,7 +15,7 @@ from tunix_rt_evaluator.evaluations.job_folders import JobFolders as EvaluationF
 from tunix_rt_evaluator.evaluations.model import Evaluation, EvaluationInput, EvaluationSpec
 from tunix_rt_evaluator.openai_endpoint import API_KEY_VARIABLE, Endpoint
 from tunix_rt_kit.artifacts import ArtifactStore
-from tunix_rt_kit.jobs import WorkerProcess
+from tunix_rt_kit.jobs.process import WorkerProcess
 from tunix_rt_kit.models.pull import pulling_environment
 from tunix_rt_kit.models.runtime import child_environment
 from tunix_rt_kit.values import JobState

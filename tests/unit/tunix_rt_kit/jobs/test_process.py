@@ -17,10 +17,10 @@ import psutil
 import pytest
 
 from tunix_rt_kit.errors import InvalidArgument
-from tunix_rt_kit.jobs import JobDir, WarmWorker, WorkerProcess
+from tunix_rt_kit.jobs.child import JobDir
 from tunix_rt_kit.jobs.child_jobs import end_left_behind
 from tunix_rt_kit.jobs.files import LOCKED
-from tunix_rt_kit.jobs.process import running_children
+from tunix_rt_kit.jobs.process import WarmWorker, WorkerProcess, running_children
 from tunix_rt_kit.values import JobState
 
 ENVIRONMENT = {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -139,7 +139,7 @@ def test_a_worker_may_be_started_again_after_a_cancel(worker: WorkerProcess) -> 
 
 LAUNCH = """
 import sys, time
-from tunix_rt_kit.jobs import WorkerProcess
+from tunix_rt_kit.jobs.process import WorkerProcess
 worker = WorkerProcess("support.worker", sys.argv[1])
 worker.start({"what": "wait"})
 print("started", flush=True)
@@ -334,7 +334,7 @@ def test_a_child_that_is_not_kept_cannot_be_released(worker: WorkerProcess) -> N
 
 def test_a_kept_child_ends_with_its_server(tmp_path: Path) -> None:
     script = (
-        "import sys, time; from tunix_rt_kit.jobs import WorkerProcess\n"
+        "import sys, time; from tunix_rt_kit.jobs.process import WorkerProcess\n"
         "worker = WorkerProcess('support.worker', sys.argv[1], warm=True)\n"
         "worker.start({'what': 'count'})\n"
         "while not worker.events(): time.sleep(0.02)\n"

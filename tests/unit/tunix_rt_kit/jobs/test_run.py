@@ -11,8 +11,8 @@ import pytest
 from support.logged import logged
 from support.timing import PATIENCE_S
 from tunix_rt_kit.errors import ResourceExhausted, Unavailable
-from tunix_rt_kit.jobs import JobCancelled, JobInterrupted, Run
-from tunix_rt_kit.jobs.run import LeaseLost
+from tunix_rt_kit.jobs.child import JobCancelled
+from tunix_rt_kit.jobs.run import JobInterrupted, LeaseLost, Run
 
 
 class Storage:
