@@ -208,6 +208,18 @@ def test_a_child_that_ended_well_in_spite_of_a_cancel_succeeds_if_all_was_done(
     assert world.ended() is (JobState.SUCCEEDED if succeeds else JobState.CANCELLED)
 
 
+def test_a_wish_to_cancel_that_only_the_database_knows_counts(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CountingAttempt, "complete", False)
+    world.store.add("a")
+    child = world.go_on(Child([([step(1)], DEAF)]), poll_s=PATIENCE_S)
+    world.until(lambda: child.started == 1)
+    world.store.change_state("a", [JobState.RUNNING], JobState.CANCELLING)
+    child.end(0)
+    assert world.ended() is JobState.CANCELLED
+
+
 def test_a_child_that_somebody_else_stopped_is_replaced(world: World) -> None:
     child = world.begin(([step(1)], STOPPED), ([step(2)], 0))
     assert world.ended() is JobState.SUCCEEDED

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
+from support.timing import eventually
 from tunix_rt_evaluator.evaluations.job_folders import JobFolders as EvaluationFolders
 from tunix_rt_evaluator.evaluations.model import Evaluation, EvaluationInput, EvaluationSpec
 from tunix_rt_evaluator.openai_endpoint import API_KEY_VARIABLE, Endpoint
@@ -111,9 +111,7 @@ def test_a_child_gets_what_it_needs_and_no_more(
     process.start({"what": "wait", "events": 0})
     try:
         assert process.pid is not None
-        end = time.monotonic() + 20
-        while not process.events() and time.monotonic() < end:
-            time.sleep(0.05)
+        eventually(process.events)
         environment = psutil.Process(process.pid).environ()
     finally:
         process.kill()

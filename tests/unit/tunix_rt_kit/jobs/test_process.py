@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
+from support.timing import PATIENCE_S, eventually
 from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_kit.jobs.child import JobDir
 from tunix_rt_kit.jobs.child_jobs import end_left_behind
@@ -24,7 +25,6 @@ from tunix_rt_kit.jobs.process import WarmWorker, WorkerProcess, running_childre
 from tunix_rt_kit.values import JobState
 
 ENVIRONMENT = {"PYTHONPATH": os.pathsep.join(sys.path)}
-PATIENCE_S = 20.0
 
 
 @pytest.fixture
@@ -33,13 +33,6 @@ def worker(tmp_path: Path) -> Iterator[WorkerProcess]:
     yield worker
     if worker.pid is not None:
         worker.kill()
-
-
-def until(condition: Callable[[], Any]) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.02)
 
 
 def kinds(worker: WorkerProcess) -> list[str]:
@@ -58,7 +51,7 @@ def test_a_worker_reports_and_ends_well(worker: WorkerProcess) -> None:
 
 def test_events_are_read_on_from_where_the_last_call_ended(worker: WorkerProcess) -> None:
     worker.start({"what": "wait", "events": 2})
-    until(lambda: kinds(worker) == ["step", "step", "waiting"])
+    eventually(lambda: kinds(worker) == ["step", "step", "waiting"])
     assert worker.events(3) == []
     worker.cancel()
     assert worker.wait(PATIENCE_S) == 3
@@ -86,7 +79,7 @@ def test_any_other_exception_is_reported_and_its_traceback_is_in_the_log(worker:
 
 def test_sigterm_asks_the_worker_to_stop(worker: WorkerProcess) -> None:
     worker.start({"what": "wait"})
-    until(lambda: "waiting" in kinds(worker))
+    eventually(lambda: "waiting" in kinds(worker))
     assert worker.pid is not None
     os.kill(worker.pid, signal.SIGTERM)
     assert worker.wait(PATIENCE_S) == 3
@@ -94,11 +87,11 @@ def test_sigterm_asks_the_worker_to_stop(worker: WorkerProcess) -> None:
 
 def test_kill_ends_the_whole_family(worker: WorkerProcess) -> None:
     worker.start({"what": "family"})
-    until(lambda: "waiting" in kinds(worker))
+    eventually(lambda: "waiting" in kinds(worker))
     grandchild = worker.events()[0]["pid"]
     worker.kill()
     assert worker.poll() == -signal.SIGKILL
-    until(
+    eventually(
         lambda: (
             not psutil.pid_exists(grandchild) or psutil.Process(grandchild).status() == psutil.STATUS_ZOMBIE
         )
@@ -114,7 +107,7 @@ def test_a_running_worker_is_not_started_again(worker: WorkerProcess) -> None:
 
 def test_a_second_process_stays_out_of_the_folder(worker: WorkerProcess) -> None:
     worker.start({"what": "wait"})
-    until(lambda: "waiting" in kinds(worker))
+    eventually(lambda: "waiting" in kinds(worker))
     second = subprocess.run(
         [sys.executable, "-m", "support.worker", str(worker.path)],
         env={**os.environ, **ENVIRONMENT},
@@ -129,7 +122,7 @@ def test_a_second_process_stays_out_of_the_folder(worker: WorkerProcess) -> None
 
 def test_a_worker_may_be_started_again_after_a_cancel(worker: WorkerProcess) -> None:
     worker.start({"what": "wait"})
-    until(lambda: "waiting" in kinds(worker))
+    eventually(lambda: "waiting" in kinds(worker))
     worker.cancel()
     assert worker.wait(PATIENCE_S) == 3
     worker.start({"what": "count", "events": 1})
@@ -164,7 +157,7 @@ def launch_elsewhere(folder: Path) -> None:
 def test_a_worker_outlives_its_server_and_is_adopted_by_the_next(worker: WorkerProcess) -> None:
     launch_elsewhere(worker.path)
     assert worker.adopt()
-    until(lambda: "waiting" in kinds(worker))
+    eventually(lambda: "waiting" in kinds(worker))
     assert worker.poll() is None
     worker.cancel()
     assert worker.wait(PATIENCE_S) == 3
@@ -173,7 +166,7 @@ def test_a_worker_outlives_its_server_and_is_adopted_by_the_next(worker: WorkerP
 @pytest.mark.parametrize("clock_set_by", [0, 3600])
 def test_a_worker_is_found_though_the_clock_was_set(worker: WorkerProcess, clock_set_by: int) -> None:
     worker.start({"what": "wait", "attempt": 7})
-    until(lambda: "waiting" in kinds(worker))
+    eventually(lambda: "waiting" in kinds(worker))
     record = json.loads((worker.path / "worker.pid").read_text())
     record["start_time"] += clock_set_by
     (worker.path / "worker.pid").write_text(json.dumps(record))
@@ -186,16 +179,16 @@ def test_a_child_that_has_another_job_by_now_is_not_found_in_its_first_folder(tm
         WorkerProcess("support.worker", tmp_path / name, env=ENVIRONMENT, warm=True) for name in "ab"
     )
     first.start({"what": "count", "events": 1, "attempt": 1})
-    until(lambda: "exit" in kinds(first))
+    eventually(lambda: "exit" in kinds(first))
     second.start({"what": "wait", "attempt": 2}, first.release())
-    until(lambda: "waiting" in kinds(second))
+    eventually(lambda: "waiting" in kinds(second))
     assert [name for name, _, _ in running_children(tmp_path, "support.worker")] == ["b"]
     second.kill()
 
 
 def test_children_whose_jobs_went_on_elsewhere_are_ended(worker: WorkerProcess) -> None:
     worker.start({"what": "wait", "attempt": 1})
-    until(lambda: "waiting" in kinds(worker))
+    eventually(lambda: "waiting" in kinds(worker))
     for state, attempts, runs in [("RUNNING", 1, True), ("RUNNING", 2, False)]:
         job = SimpleNamespace(state=JobState(state), attempt_count=attempts)
         end_left_behind(worker.path.parent, "support.worker", lambda _, job=job: job)  # type: ignore[misc]
@@ -206,7 +199,7 @@ def test_a_child_that_finds_another_in_the_folder_does_not_put_its_own_name_ther
     worker: WorkerProcess,
 ) -> None:
     worker.start({"what": "wait"})
-    until(lambda: "waiting" in kinds(worker))
+    eventually(lambda: "waiting" in kinds(worker))
     late = WorkerProcess("support.worker", worker.path, env=ENVIRONMENT)
     late.start({"what": "wait"})
     assert late.wait(PATIENCE_S) == LOCKED
@@ -253,7 +246,7 @@ def ended(worker: WorkerProcess) -> bool:
 def kept_after_a_job(folder: Path) -> tuple[WorkerProcess, WarmWorker]:
     first = WorkerProcess("support.worker", folder, env=ENVIRONMENT, warm=True)
     first.start({"what": "count", "events": 1})
-    until(lambda: ended(first))
+    eventually(lambda: ended(first))
     child = first.release()
     assert child is not None
     return first, child
@@ -263,7 +256,7 @@ def test_a_kept_child_does_the_next_job_in_a_folder_of_its_own(tmp_path: Path) -
     first, child = kept_after_a_job(tmp_path / "first")
     second = WorkerProcess("support.worker", tmp_path / "second", env=ENVIRONMENT, warm=True)
     second.start({"what": "fail", "events": 2}, child)
-    until(lambda: ended(second))
+    eventually(lambda: ended(second))
     assert kinds(first) == ["step", "exit"]
     assert kinds(second) == ["step", "step", "error", "exit"]
     assert [event["code"] for event in second.events() if event["kind"] == "exit"] == [1]
@@ -279,10 +272,10 @@ def test_a_kept_child_can_be_told_to_stop_its_second_job(tmp_path: Path) -> None
     _, child = kept_after_a_job(tmp_path / "first")
     second = WorkerProcess("support.worker", tmp_path / "second", env=ENVIRONMENT, warm=True)
     second.start({"what": "wait"}, child)
-    until(lambda: kinds(second) == ["waiting"])
+    eventually(lambda: kinds(second) == ["waiting"])
     assert second.pid is not None
     os.kill(second.pid, signal.SIGTERM)
-    until(lambda: ended(second))
+    eventually(lambda: ended(second))
     assert [event["code"] for event in second.events() if event["kind"] == "exit"] == [3]
     second.kill()
 
@@ -312,7 +305,7 @@ def test_events_are_read_a_few_at_a_time_where_few_bytes_are_asked_for(tmp_path:
 def test_a_kept_child_ends_where_another_has_the_folder(tmp_path: Path) -> None:
     busy = WorkerProcess("support.worker", tmp_path / "busy", env=ENVIRONMENT)
     busy.start({"what": "wait"})
-    until(lambda: kinds(busy) == ["waiting"])
+    eventually(lambda: kinds(busy) == ["waiting"])
     first = WorkerProcess("support.worker", tmp_path / "busy", env=ENVIRONMENT, warm=True)
     first.start({"what": "count"})
     assert first.wait(PATIENCE_S) == 4
@@ -347,4 +340,4 @@ def test_a_kept_child_ends_with_its_server(tmp_path: Path) -> None:
         text=True,
         check=True,
     )
-    until(lambda: not psutil.pid_exists(int(done.stdout)))
+    eventually(lambda: not psutil.pid_exists(int(done.stdout)))
