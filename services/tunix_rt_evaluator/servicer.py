@@ -8,22 +8,21 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from tunix_rt import v1
-from tunix_rt_evaluator.comparisons.convert import (
+from tunix_rt_evaluator.comparisons.service import ComparisonService
+from tunix_rt_evaluator.convert import (
+    asked_evaluation,
     document_format,
     document_header,
-    report_facts,
-    report_message,
-)
-from tunix_rt_evaluator.comparisons.service import ComparisonService
-from tunix_rt_evaluator.eval_sets.convert import eval_set_draft, eval_set_message
-from tunix_rt_evaluator.eval_sets.service import EvalSetService
-from tunix_rt_evaluator.evaluations.convert import (
-    asked_evaluation,
+    eval_set_draft,
+    eval_set_message,
     evaluation_message,
     item_filter,
     regrade_draft,
+    report_facts,
+    report_message,
     result_message,
 )
+from tunix_rt_evaluator.eval_sets.service import EvalSetService
 from tunix_rt_evaluator.evaluations.service import EvaluationService
 from tunix_rt_kit.convert import page_message
 from tunix_rt_kit.serving.calls import run_blocking, streaming, unary, watch_state

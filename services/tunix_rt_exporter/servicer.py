@@ -9,9 +9,8 @@ from functools import partial
 from typing import Any
 
 from tunix_rt import v1
-from tunix_rt_exporter.audits import convert as convert_audits
+from tunix_rt_exporter import convert
 from tunix_rt_exporter.audits.service import DatasetAudits
-from tunix_rt_exporter.datasets import convert
 from tunix_rt_exporter.datasets.service import ExporterService
 from tunix_rt_kit.convert import page_message
 from tunix_rt_kit.serving.calls import run_blocking, streaming, unary, watch_state
@@ -72,21 +71,21 @@ class ExporterServicer(v1.ExporterServicer):
     ) -> Iterator[v1.AuditContaminationResponse]:
         rule = convert.decontamination_fields(request.decontamination)
         for part in self._audits.contamination(request.name, request.eval_set, rule):
-            yield convert_audits.contamination_response(part)
+            yield convert.contamination_response(part)
 
     @streaming
     def AuditSupervision(self, request: v1.AuditSupervisionRequest) -> Iterator[v1.AuditSupervisionResponse]:
-        for part in self._audits.supervision(convert_audits.question(request)):
-            yield convert_audits.supervision_response(request.name, part)
+        for part in self._audits.supervision(convert.question(request)):
+            yield convert.supervision_response(request.name, part)
 
     @unary
     def GetSupervisionAudit(self, request: v1.GetSupervisionAuditRequest) -> v1.SupervisionAudit:
-        return convert_audits.audit_message(*self._audits.get(request.name))
+        return convert.audit_message(*self._audits.get(request.name))
 
     @unary
     def ListSupervisionAudits(
         self, request: v1.ListSupervisionAuditsRequest
     ) -> v1.ListSupervisionAuditsResponse:
         page = self._audits.list(request.parent, request.page_size, request.page_token)
-        message = partial(convert_audits.audit_message, request.parent)
+        message = partial(convert.audit_message, request.parent)
         return page_message(page, v1.ListSupervisionAuditsResponse, message)

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 import grpc
 
 from tunix_rt import v1
-from tunix_rt_exporter.datasets import convert
+from tunix_rt_exporter import convert
 from tunix_rt_exporter.datasets.model import EvalPrompts, Filter, SourceTrace
 from tunix_rt_kit.errors import DomainError, FieldViolation, InvalidArgument, NotFound, Unavailable
 from tunix_rt_kit.serving.calls import answer_of, answers_of, calling

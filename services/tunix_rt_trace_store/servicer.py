@@ -9,7 +9,7 @@ from google.protobuf.empty_pb2 import Empty
 from tunix_rt import v1
 from tunix_rt_kit.convert import page_message
 from tunix_rt_kit.serving.calls import streaming, unary
-from tunix_rt_trace_store.traces import convert
+from tunix_rt_trace_store import convert
 from tunix_rt_trace_store.traces.service import TraceStoreService
 
 

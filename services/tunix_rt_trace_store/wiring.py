@@ -11,8 +11,8 @@ from tunix_rt import v1
 from tunix_rt_kit.database import Database
 from tunix_rt_kit.serving.server import BuiltService, ServiceRegistration, opened_database
 from tunix_rt_kit.serving.settings import Address, DataSettings
+from tunix_rt_trace_store import convert
 from tunix_rt_trace_store.servicer import TraceStoreServicer
-from tunix_rt_trace_store.traces import convert
 from tunix_rt_trace_store.traces.repository import SqlTraceRepository
 from tunix_rt_trace_store.traces.service import TraceStoreService
 

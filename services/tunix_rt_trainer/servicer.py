@@ -11,11 +11,9 @@ from typing import Any
 from tunix_rt import v1
 from tunix_rt_kit.convert import page_message
 from tunix_rt_kit.serving.calls import run_blocking, streaming, unary
-from tunix_rt_trainer.base_models import convert as models_convert
+from tunix_rt_trainer import convert
 from tunix_rt_trainer.base_models.service import BaseModelService
-from tunix_rt_trainer.checkpoints import convert as checkpoint_convert
 from tunix_rt_trainer.checkpoints.service import CheckpointService
-from tunix_rt_trainer.jobs import convert
 from tunix_rt_trainer.jobs.model import JobLine, TrainingJob
 from tunix_rt_trainer.jobs.service import JobService
 
@@ -40,11 +38,11 @@ class TrainerServicer(v1.TrainerServicer):
     @unary
     def ListBaseModels(self, request: v1.ListBaseModelsRequest) -> v1.ListBaseModelsResponse:
         page = self._base_models.list_base_models(request.page_size, request.page_token)
-        return page_message(page, v1.ListBaseModelsResponse, models_convert.base_model_message)
+        return page_message(page, v1.ListBaseModelsResponse, convert.base_model_message)
 
     @unary
     def GetBaseModel(self, request: v1.GetBaseModelRequest) -> v1.BaseModel:
-        return models_convert.base_model_message(self._base_models.resolve(request.base_model))
+        return convert.base_model_message(self._base_models.resolve(request.base_model))
 
     @unary
     def CreateTrainingJob(self, request: v1.CreateTrainingJobRequest) -> v1.TrainingJob:
@@ -100,26 +98,26 @@ class TrainerServicer(v1.TrainerServicer):
     @unary
     def ListCheckpoints(self, request: v1.ListCheckpointsRequest) -> v1.ListCheckpointsResponse:
         page = self._checkpoints.list_checkpoints(request.parent, request.page_size, request.page_token)
-        return page_message(page, v1.ListCheckpointsResponse, checkpoint_convert.checkpoint_message)
+        return page_message(page, v1.ListCheckpointsResponse, convert.checkpoint_message)
 
     @unary
     def GetCheckpoint(self, request: v1.GetCheckpointRequest) -> v1.Checkpoint:
-        return checkpoint_convert.checkpoint_message(self._checkpoints.get_checkpoint(request.name))
+        return convert.checkpoint_message(self._checkpoints.get_checkpoint(request.name))
 
     @unary
     def ExportCheckpoint(self, request: v1.ExportCheckpointRequest) -> v1.CheckpointExport:
-        format_ = checkpoint_convert.export_format(request.format)
+        format_ = convert.export_format(request.format)
         checkpoint, files = self._checkpoints.export_checkpoint(request.name, format_)
-        return checkpoint_convert.export_message(checkpoint, request.format, files)
+        return convert.export_message(checkpoint, request.format, files)
 
     @streaming
     def ReadCheckpointFile(
         self, request: v1.ReadCheckpointFileRequest
     ) -> Iterator[v1.ReadCheckpointFileResponse]:
         file, chunks = self._checkpoints.read_file(
-            request.name, request.path, request.offset, checkpoint_convert.export_format(request.format)
+            request.name, request.path, request.offset, convert.export_format(request.format)
         )
-        yield checkpoint_convert.file_header(file)
+        yield convert.file_header(file)
         for chunk in chunks:
             yield v1.ReadCheckpointFileResponse(chunk=chunk)
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from support.comparison import answered, finished, sampled, some_comparison, some_items
-from tunix_rt_evaluator.comparisons.convert import report_message
 from tunix_rt_evaluator.comparisons.model import ComparisonContent, ComparisonReport, Run
 from tunix_rt_evaluator.comparisons.pairing import compared
+from tunix_rt_evaluator.convert import report_message
 from tunix_rt_evaluator.eval_sets.model import EvalItem
 from tunix_rt_evaluator.evaluations.model import Decoding, ItemResult
 from tunix_rt_evaluator.grading.graders.numeric import NumericGrader

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from support.comparison import SPLITTER
 from tunix_rt_evaluator.comparisons.pairing import report_id
+from tunix_rt_evaluator.convert import result_message
 from tunix_rt_evaluator.eval_sets.model import EvalItem
-from tunix_rt_evaluator.evaluations.convert import result_message
 from tunix_rt_evaluator.evaluations.model import (
     Decoding,
     Evaluation,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tunix_rt import v1
 from tunix_rt_kit.canonical import digest_json
-from tunix_rt_trace_store.traces import convert
+from tunix_rt_trace_store import convert
 from tunix_rt_trace_store.traces.model import TraceContent
 from tunix_rt_trace_store.traces.validation import rendered
 

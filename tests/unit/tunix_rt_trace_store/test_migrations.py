@@ -9,8 +9,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from tunix_rt_kit.database import Database, UtcDateTime
+from tunix_rt_trace_store import convert
 from tunix_rt_trace_store.tables import VERSION_TABLE, metadata
-from tunix_rt_trace_store.traces import convert
 from tunix_rt_trace_store.traces.repository import SqlTraceRepository
 from tunix_rt_trace_store.traces.service import TraceStoreService
 

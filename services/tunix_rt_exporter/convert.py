@@ -1,4 +1,4 @@
-"""Between the protobuf contract and the domain."""
+"""Datasets and their audits between the protobuf contract and the domain."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Final, get_args
 from google.protobuf import json_format
 
 from tunix_rt import v1
+from tunix_rt_exporter.audits.service import AuditQuestion, ContaminationPart, StoredAudit
 from tunix_rt_exporter.datasets.model import (
     FORMATS,
     MODEL_ANSWERS_SOURCE,
@@ -25,7 +26,7 @@ from tunix_rt_exporter.datasets.model import (
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.convert import from_message, plain_struct, template_message, to_message
 from tunix_rt_kit.errors import InvalidArgument
-from tunix_rt_kit.values import JobState
+from tunix_rt_kit.values import JobState, Progress
 
 _MEDIA_TYPES: Final = {"jsonl": "application/jsonl", "parquet": "application/vnd.apache.parquet"}
 _RESULT_FIELDS: Final = BuildResult.model_fields.keys()
@@ -185,3 +186,45 @@ def _check_known(enum: Any, number: int, field: str, reason: str = "SPEC_INVALID
 
 def _invalid(field: str, description: str) -> InvalidArgument:
     return InvalidArgument.of_field(field, description, reason="SPEC_INVALID")
+
+
+def question(request: v1.AuditSupervisionRequest) -> AuditQuestion:
+    """What a client asks, unchecked."""
+    return AuditQuestion(
+        dataset=request.name,
+        base_model=request.base_model,
+        tokenizer_digest=request.tokenizer.digest,
+        max_length=request.max_length,
+        packing_lengths=tuple(request.packing_lengths),
+    )
+
+
+def contamination_response(part: ContaminationPart) -> v1.AuditContaminationResponse:
+    """What an audit found since the message before."""
+    return v1.AuditContaminationResponse(
+        rows=[
+            v1.ContaminatedRow(
+                row_id=row.row_id,
+                split=row.split,
+                eval_item=row.match.item,
+                match=v1.ContaminatedRow.Match.Value(f"MATCH_{row.match.kind.name}"),
+                matched_text=row.match.text,
+            )
+            for row in part.found
+        ],
+        compared_row_count=part.compared,
+        total_row_count=part.total,
+    )
+
+
+def supervision_response(dataset: str, part: Progress | StoredAudit) -> v1.AuditSupervisionResponse:
+    """One message of a running audit."""
+    if isinstance(part, Progress):
+        return v1.AuditSupervisionResponse(progress=to_message(part, v1.Progress))
+    return v1.AuditSupervisionResponse(audit=audit_message(dataset, part))
+
+
+def audit_message(dataset: str, stored: StoredAudit) -> v1.SupervisionAudit:
+    """An audit of the dataset of that name."""
+    name = f"{dataset}/supervisionAudits/{stored.audit.audit_id}"
+    return to_message(stored.audit, v1.SupervisionAudit, name=name, create_time=stored.create_time)
