@@ -8,7 +8,7 @@ from typing import Any, Final
 from tunix_rt import v1
 from tunix_rt_kit.convert import from_message, template_message, to_message
 from tunix_rt_kit.values import StoredFile
-from tunix_rt_trainer.base_models.service import BaseModelSummary
+from tunix_rt_trainer.base_models import BaseModelSummary
 from tunix_rt_trainer.checkpoints.model import Checkpoint, checkpoint_name
 from tunix_rt_trainer.jobs.model import JobLine, TrainingJob, TrainingPlan, TrainingSpec
 

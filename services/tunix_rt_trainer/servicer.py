@@ -12,7 +12,7 @@ from tunix_rt import v1
 from tunix_rt_kit.convert import page_message
 from tunix_rt_kit.serving.calls import run_blocking, streaming, unary
 from tunix_rt_trainer import convert
-from tunix_rt_trainer.base_models.service import BaseModelService
+from tunix_rt_trainer.base_models import BaseModelService
 from tunix_rt_trainer.checkpoints.service import CheckpointService
 from tunix_rt_trainer.jobs.model import JobLine, TrainingJob
 from tunix_rt_trainer.jobs.service import JobService

@@ -19,7 +19,7 @@ from tunix_rt_kit.jobs.leases import SqlLeases
 from tunix_rt_kit.models.runtime import child_environment, code_revision
 from tunix_rt_kit.serving.server import BuiltService, ServiceRegistration, opened_database
 from tunix_rt_kit.serving.settings import Address, ModelSettings
-from tunix_rt_trainer.base_models.service import BaseModelService
+from tunix_rt_trainer.base_models import BaseModelService
 from tunix_rt_trainer.checkpoints.repository import SqlCheckpointRepository
 from tunix_rt_trainer.checkpoints.service import CheckpointService
 from tunix_rt_trainer.jobs.model import MetricsSink

@@ -20,7 +20,7 @@ from tunix_rt_kit.jobs.files import passed_on
 from tunix_rt_kit.regular_files import read_bytes
 from tunix_rt_kit.serving.requests import Paging, parse_name, parse_names
 from tunix_rt_kit.values import ChatTemplateFields, Page, StoredFile
-from tunix_rt_trainer.base_models.service import BaseModelService
+from tunix_rt_trainer.base_models import BaseModelService
 from tunix_rt_trainer.checkpoints.model import (
     MANIFEST_FILE,
     RECORDS,

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from tunix_rt_kit.errors import FailedPrecondition, InvalidArgument
 from tunix_rt_kit.serving.requests import Violations, validated
-from tunix_rt_trainer.base_models.service import BaseModelSummary
+from tunix_rt_trainer.base_models import BaseModelSummary
 from tunix_rt_trainer.jobs.model import (
     MAX_ROWS,
     TRAIN_SPLIT,

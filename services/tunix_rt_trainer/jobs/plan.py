@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Final
 
-from tunix_rt_trainer.base_models.service import BaseModelShape
+from tunix_rt_trainer.base_models import BaseModelShape
 from tunix_rt_trainer.jobs.model import (
     TRAIN_SPLIT,
     VALIDATION_SPLIT,

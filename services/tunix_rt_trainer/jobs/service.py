@@ -13,7 +13,7 @@ from tunix_rt_kit.jobs.engine import JobEngine
 from tunix_rt_kit.models.runtime import fast_dtype, on_gpu
 from tunix_rt_kit.serving.requests import Paging, new_id, parse_name
 from tunix_rt_kit.values import JobError, JobState, Page, RequestKey, StoredFile
-from tunix_rt_trainer.base_models.service import BaseModelService, BaseModelSummary
+from tunix_rt_trainer.base_models import BaseModelService, BaseModelSummary
 from tunix_rt_trainer.jobs.admission import (
     check_model,
     check_rows,

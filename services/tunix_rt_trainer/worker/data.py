@@ -23,7 +23,7 @@ from tunix_rt_kit.loss_mask import ExampleEncoder, TextExample, TokenExample, pa
 from tunix_rt_kit.models.store import BaseModelInfo
 from tunix_rt_kit.models.tensor_files import storing
 from tunix_rt_kit.models.tokenizer import load_tokenizer
-from tunix_rt_trainer.base_models.service import require_single_tokens
+from tunix_rt_trainer.base_models import require_single_tokens
 from tunix_rt_trainer.jobs.admission import (
     LOST,
     NAMED,

@@ -13,7 +13,7 @@ from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.loss_mask import ExampleEncoder, TextExample, TokenExample
 from tunix_rt_kit.models.tokenizer import ModelTokenizer, load_tokenizer
-from tunix_rt_trainer.base_models.service import require_single_tokens
+from tunix_rt_trainer.base_models import require_single_tokens
 from tunix_rt_trainer.worker.data import check_examples, read_examples, tokenize
 
 

@@ -1,1 +1,0 @@
-"""Base models on this host."""
