@@ -82,7 +82,7 @@ class EvalIndex:
             for item, prompt in sorted(eval_set.prompts.items()):
                 self._exact.setdefault(normalised(prompt), (number, item))
                 self._names.append((number, item))
-                self._words.append(words(prompt) if ngram_words else [])
+                self._words.append(words(prompt))
         self._runs = self._index() if ngram_words else {}
         self._reworded: dict[tuple[str, ...], list[int]] = defaultdict(list)
         for place, item_words in enumerate(self._words):
@@ -122,7 +122,7 @@ class EvalIndex:
         hashed = every.runs(list(entries))
         index = {}
         for length, pairs in entries.items():
-            items, places = np.array(pairs, dtype=np.int64).T
+            items, places = np.array(pairs).T
             hashes = hashed[length][every.starts[items] + places]
             # Of equal runs the first item's comes first.
             order = np.argsort(hashes, kind="stable")
@@ -130,7 +130,7 @@ class EvalIndex:
         return index
 
     def _same_numbers(self, prompt: Sequence[str]) -> EvalMatch | None:
-        candidates = self._reworded.get(_numbers(prompt), ())
+        candidates = self._reworded.get(_numbers(prompt))
         if not candidates:
             return None
         counts = Counter(prompt)

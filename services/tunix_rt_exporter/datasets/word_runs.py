@@ -91,7 +91,7 @@ class WordHasher:
                 if number is None:
                     number = known[word] = int.from_bytes(blake2b(word.encode(), digest_size=8).digest())
                 numbers.append(number)
-        lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+        lengths = np.fromiter(map(len, texts), dtype=np.int64)
         starts = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)])
         left = np.repeat(starts[1:], lengths) - np.arange(starts[-1])
         return WordRuns(np.array(numbers, dtype=np.uint64), left, starts)

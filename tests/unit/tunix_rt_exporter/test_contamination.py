@@ -50,6 +50,80 @@ def test_matches(prompt: str, expected: tuple[str, MatchKind] | None) -> None:
     assert match(prompt, "an answer") == expected
 
 
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        (f"7 {SHORT}", None),
+        (f"Of 9 - {SHORT}", None),
+        (f"Of 9 now {SHORT}", MatchKind.CONTAINED),
+        (f"{SHORT} And 9?", MatchKind.CONTAINED),
+        (f"So {SHORT}", MatchKind.CONTAINED),
+        ("How many muffins fit into 7 crates?", None),
+    ],
+)
+def test_only_what_stands_next_to_a_short_item_counts(prompt: str, expected: MatchKind | None) -> None:
+    found = match(prompt)
+    assert (found and found[1]) == expected
+
+
+def test_any_run_of_an_item_matches() -> None:
+    other = "one two three four five six seven eight nine ten eleven twelve thirteen"
+    index = EvalIndex([eval_set("a", other, LONG, SHORT), eval_set("b", f"zero {other} fourteen")], 13)
+    item = _words()
+    for start in range(len(item) - 12):
+        run = " ".join(item[start : start + 13])
+        assert index.matches([[f"so {run} then"]]) == [EvalMatch(0, "item-1", MatchKind.NGRAM, run)]
+        assert index.matches([["a text", f"so {run[:-1]}"]]) == [None]
+    run = other.removeprefix("one ") + " fourteen"
+    found = index.matches([[run], [f"so {other}"], [f"so {SHORT}"]])
+    assert found == [
+        EvalMatch(1, "item-0", MatchKind.NGRAM, run),
+        EvalMatch(0, "item-0", MatchKind.NGRAM, other),
+        EvalMatch(0, "item-2", MatchKind.CONTAINED, "how many muffins fit into 7 boxes"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("item", "prompt", "shared"),
+    [
+        # Eight words of which one is a number, and seven others: six of these are more than three quarters.
+        ("Which of 7 small boats sailed home first?", "Which of 7 small boats sailed home last?", "7"),
+        ("Which of 7 boats sailed home first?", "Which of 7 boats sailed home last?", None),
+        # Eight others: six are three quarters, five are not.
+        ("Which 7 of all small boats sailed home first?", "Which 7 of all tiny boats sailed home last?", "7"),
+        ("Which 7 of all small boats sailed home first?", "Which 7 of all tiny boats sailed off last?", None),
+        # A word counts as often as both have it.
+        ("So 2 boats, 2 boats and 2 boats sail off", "So 2 boats, 2 and 2 sail off", None),
+        ("1 + 2 + 3 + 4 boats", "boats: 1 + 2 + 3 + 4", "1 + 2 + 3 + 4"),
+        ("1 + 2 + 3 + 4 boats", "ships: 1 + 2 + 3 + 4", None),
+        ("1 + 2 + 3 + 4 =", "1 + 2 boats + 3 + 4 =", None),
+        ("Which of all small boats sailed home first?", "Which of all small boats sailed home last?", None),
+    ],
+)
+def test_how_much_of_an_item_may_be_reworded(item: str, prompt: str, shared: str | None) -> None:
+    found = EvalIndex([eval_set("e", "Why?", item)], 13).matches([[prompt]])
+    assert found == [shared and EvalMatch(0, "item-1", MatchKind.NUMBERS, shared)]
+
+
+def test_of_items_with_the_same_numbers_the_first_that_is_alike_is_named() -> None:
+    sets = [
+        eval_set("a", "Which of 7 small boats sailed home first?", "Whose are these 7 old cars over there?"),
+        eval_set("b", "Whose are those 7 old cars over there?"),
+    ]
+    index = EvalIndex(sets, 64)
+    found = index.matches(
+        [["Whose are 7 of the old cars over there?"], ["Which of 7 small boats came home first?"]]
+    )
+    assert [each and (each.eval_set, each.item) for each in found] == [(0, "item-1"), (0, "item-0")]
+
+
+def test_items_that_are_too_short_to_have_runs_match_whole() -> None:
+    found = EvalIndex([eval_set("e", "Why?", "Who is it?")], 13).matches(
+        [["WHY ?"], ["why?"], ["Who is it then?"]]
+    )
+    assert found == [None, EvalMatch(0, "item-0", MatchKind.EXACT), None]
+
+
 def test_steps_count_but_runs_of_words_do_not_go_over_from_text_to_text() -> None:
     assert match("Say it.", f"The question was: {LONG}") == ("item-0", MatchKind.NGRAM)
     half = LONG.split()
