@@ -11,6 +11,7 @@ promise, how many of the mutants that were tried were killed; the survivors' nam
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import os
 import random
@@ -51,7 +52,13 @@ PROMISES: Final[dict[str, tuple[list[str], list[str]]]] = {
         ["tunix_rt_evaluator/comparisons/paired_statistics.py"],
         ["tunix_rt_evaluator/test_statistics.py", "tunix_rt_evaluator/test_paired.py"],
     ),
-    "graders": (["tunix_rt_evaluator/grading/graders/*.py"], ["tunix_rt_evaluator/grading"]),
+    "graders": (
+        ["tunix_rt_evaluator/grading/graders/*.py"],
+        [
+            f"tunix_rt_evaluator/grading/test_{name}.py"
+            for name in ("graders", "verdicts", "limits", "judge", "choices", "meaning", "numeric")
+        ],
+    ),
     "request ids": (["tunix_rt_kit/database/request_log.py"], ["tunix_rt_kit/database"]),
     "job engine": (
         [f"tunix_rt_kit/jobs/{name}.py" for name in ("engine", "leases", "run", "child_jobs")],
@@ -103,6 +110,8 @@ def _measure(
     _make_workspace(folder, modules, tests)
     # Without a mutant of that name, it only makes them all and learns which test reaches which function.
     _mutmut(folder, options, "none")
+    if not (folder / "mutants" / "mutmut-stats.json").exists():
+        sys.exit(f"{name}: a test fails without any mutant; see {folder}/log.txt")
     found = {path: sorted(codes) for path, codes in _exit_codes(folder).items() if codes}
     draw = random.Random(0).sample
     drawn = [
@@ -127,6 +136,8 @@ def _make_workspace(folder: Path, modules: list[str], tests: list[str]) -> None:
     for package in packages:
         shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (path for module in modules for path in folder.glob(module)):
+        path.write_text(_register_below(path.read_text(encoding="utf-8")), encoding="utf-8")
     sources = sorted({module.split("/")[0] for module in modules})
     others = sorted(package.name for package in packages if package.name not in sources)
     selection = [UNIT + test for test in tests]
@@ -147,6 +158,19 @@ pytest_add_cli_args_test_selection = {json.dumps(selection)}
 """,
         encoding="utf-8",
     )
+
+
+def _register_below(source: str) -> str:
+    """Graders registered below their functions instead of by a decorator: mutmut passes over those that have
+    one."""
+    lines = source.splitlines()
+    for node in reversed(ast.parse(source).body):
+        match node:
+            case ast.FunctionDef(decorator_list=[ast.Call(func=ast.Name("grader")) as decorator]):
+                registered = f"{node.name} = {ast.unparse(decorator)}({node.name})"
+                lines.insert(node.end_lineno or 0, f"\n\n{registered}")
+                del lines[decorator.lineno - 1 : node.lineno - 1]
+    return "\n".join(lines) + "\n"
 
 
 def _mutmut(folder: Path, options: argparse.Namespace, *mutants: str) -> None:
