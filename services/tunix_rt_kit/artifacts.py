@@ -142,22 +142,6 @@ class ArtifactStore:
         """The whole content; raises DataLoss(ARTIFACT_MISSING or ARTIFACT_CORRUPT), which names the file."""
         return b"".join(self.iter_chunks(digest))
 
-    def open(self, digest: str) -> BinaryIO:
-        """A seekable binary file, whose whole content was checked. Raises as ``read_bytes``."""
-        file = self._open_raw(digest)
-        try:
-            hasher = hashlib.sha256()
-            with storage_errors(self.uri(digest)):
-                while chunk := file.read(CHUNK_SIZE):
-                    check()
-                    hasher.update(chunk)
-                file.seek(0)
-            self._verify(digest, hasher.hexdigest())
-        except BaseException:
-            file.close()
-            raise
-        return file
-
     def copy_to(self, digest: str, path: str | os.PathLike[str]) -> None:
         """Write the content to the local file ``path``, which appears when it is whole and checked.
 

@@ -1,8 +1,7 @@
 """Chat templates, and how a reasoning trace is written as text."""
 
-from tunix_rt_kit.chat.builtin_templates import BUILTIN_NAMES, BuiltinName
+from tunix_rt_kit.chat.builtin_templates import BUILTIN_NAMES
 from tunix_rt_kit.chat.messages import (
-    REASONING_STYLES,
     Message,
     ReasoningStyle,
     Role,
@@ -13,8 +12,6 @@ from tunix_rt_kit.chat.template import ChatTemplate, Frame, LostText, losses
 
 __all__ = [
     "BUILTIN_NAMES",
-    "REASONING_STYLES",
-    "BuiltinName",
     "ChatTemplate",
     "Frame",
     "LostText",

@@ -28,7 +28,7 @@ Cache = dict[str, jax.Array]
 """Of one layer: ``k`` [B, KV heads, head dim, S], ``v`` [B, KV heads, S, head dim], and ``end_index`` [B],
 each row's next column. Tunix's order of axes would cost a transposition for each product."""
 
-Product = Callable[[jax.Array, jax.Array], jax.Array]
+Kernel = Callable[[jax.Array, jax.Array], jax.Array]
 """A kernel: rows [R, inputs] times weights, in a layout of its own, to [R, outputs]."""
 
 
@@ -41,7 +41,7 @@ class Attention(nnx.Module):
         norms: those of queries and keys, where the family has them.
         rngs: for the fresh weights.
 
-    Where ``product`` is set, see ``Decoder.only_run``, it computes the projections.
+    Where ``kernel`` is set, see ``Decoder.only_run``, it computes the projections.
     """
 
     def __init__(
@@ -65,10 +65,15 @@ class Attention(nnx.Module):
             self.q_norm, self.k_norm = norms
         self.config = config
         self.layer = layer
-        self.product: Product | None = None
+        self.kernel: Kernel | None = None
 
     def __call__(
-        self, x: jax.Array, positions: jax.Array, cache: Cache | None, mask: jax.Array
+        self,
+        x: jax.Array,
+        positions: jax.Array,
+        cache: Cache | None,
+        mask: jax.Array,
+        segment_ids: None = None,
     ) -> tuple[Cache | None, jax.Array]:
         """Attend from each of the T tokens of ``x`` to the S columns that ``mask`` allows.
 
@@ -78,7 +83,9 @@ class Attention(nnx.Module):
             cache: of the tokens before, or None; then S is T.
             mask: [B, T, S] bool. A sliding window is applied here, in columns, which within a segment are as
                 far apart as positions.
+            segment_ids: not used; some of Tunix's layers hand it on.
         """
+        del segment_ids
         query, key, value = self._projected(x)
         frequencies = self.config.rope_of(self.layer)
         query = rotated(query, positions, frequencies)
@@ -93,7 +100,9 @@ class Attention(nnx.Module):
         if window is not None:
             mask = mask & _within(window, first, x.shape[1], mask.shape[-1])
         scale, softcap = self.config.query_scale, self.config.attention_softcap
-        output = attend(query, key, value, mask, scale=scale, softcap=softcap, wide=self.product is not None)
+        output = attend(
+            query, key, value, mask, scale=scale, softcap=softcap, in_float32=self.kernel is not None
+        )
         return filled, self._projection(self.o_proj, output, output.shape[2:])
 
     def _projected(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -108,12 +117,12 @@ class Attention(nnx.Module):
         return query, key, value
 
     def _projection(self, projection: Any, x: jax.Array, inputs: tuple[int, ...]) -> jax.Array:
-        if self.product is None:
+        if self.kernel is None:
             output: jax.Array = projection(x)
             return output
         size = math.prod(inputs)
         outputs = projection.shape[len(inputs) :]
-        flat = self.product(x.reshape(-1, size), projection.w[...])
+        flat = self.kernel(x.reshape(-1, size), projection.w[...])
         return flat.reshape(*x.shape[:2], *outputs)
 
 
@@ -135,7 +144,7 @@ def attend(
     *,
     scale: float,
     softcap: float | None,
-    wide: bool = False,
+    in_float32: bool = False,
 ) -> jax.Array:
     """Values [B, T, N, H] weighted by the softmax of the scores, which is taken in float32.
 
@@ -146,7 +155,7 @@ def attend(
         mask: [B, T, S] bool.
         scale: of the scores.
         softcap: bounds them, see ``ModelConfig``.
-        wide: whether values are summed in float32, as scores are.
+        in_float32: whether values are accumulated in float32, as scores are.
     """
     batch, length, heads, size = query.shape
     groups, kv_heads = heads // key.shape[1], key.shape[1]
@@ -161,7 +170,7 @@ def attend(
     scores = jnp.where(mask[:, None, None], scores, llama3.K_MASK)
     shares = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
     shares = shares.reshape(batch, kv_heads, groups * length, -1)
-    summed = jnp.float32 if wide else None
+    summed = jnp.float32 if in_float32 else None
     mixed = jnp.einsum("bkrs,bksh->bkrh", shares, value, preferred_element_type=summed).astype(query.dtype)
     back = mixed.reshape(batch, kv_heads, groups, length, size).transpose(0, 3, 1, 2, 4)
     return back.reshape(query.shape)
@@ -289,13 +298,13 @@ class Decoder(nnx.Module):
         """
         in_float32 = self.embedder.input_embedding.dtype == jnp.float32
         self.weights_first = in_float32 and jax.default_backend() == "cpu"
-        product, linear = _PRODUCTS[self.weights_first]
+        kernel, linear = _KERNELS[self.weights_first]
         for _, module in nnx.iter_modules(self):
             if isinstance(module, nnx.Linear):
                 module.dot_general = linear
                 self._lay_out(module.kernel, 1)
             elif isinstance(module, Attention):
-                module.product = product
+                module.kernel = kernel
                 for projection in (module.q_proj, module.k_proj, module.v_proj):
                     self._lay_out(projection.w, 1)
                 self._lay_out(module.o_proj.w, 2)
@@ -343,8 +352,8 @@ class Decoder(nnx.Module):
         return outer[name]
 
 
-def _rowwise(product: Product, x: jax.Array, weights: jax.Array) -> jax.Array:
-    flat = product(x.reshape(-1, x.shape[-1]), weights)
+def _rowwise(kernel: Kernel, x: jax.Array, weights: jax.Array) -> jax.Array:
+    flat = kernel(x.reshape(-1, x.shape[-1]), weights)
     return flat.reshape(*x.shape[:-1], -1)
 
 
@@ -371,7 +380,7 @@ def _linear_by_weights_first(x: jax.Array, kernel: jax.Array, *_: Any, **__: Any
 
 
 # By whether weights come first. Plain functions, so that the structures of two models are equal.
-_PRODUCTS: Final = {
+_KERNELS: Final = {
     False: (_in_float32, _linear_in_float32),
     True: (_by_weights_first, _linear_by_weights_first),
 }

@@ -71,7 +71,7 @@ class Qwen3(Decoder, qwen3.Qwen3):  # type: ignore[misc]
         super().__init__(_qwen_config(config, qwen3.ModelConfig, dtype), rngs=rngs)
         self.description = config
         for index, layer in enumerate(self.layers):
-            layer.attn = _Qwen3Attention(config, index, (layer.attn.q_norm, layer.attn.k_norm), rngs=rngs)
+            layer.attn = Attention(config, index, (layer.attn.q_norm, layer.attn.k_norm), rngs=rngs)
 
 
 class _Qwen2Attention(Attention):
@@ -86,19 +86,6 @@ class _Qwen2Attention(Attention):
     ) -> tuple[Cache | None, jax.Array]:
         del cos, segment_ids
         return super().__call__(x, sin, cache, attn_mask)
-
-
-class _Qwen3Attention(Attention):
-    def __call__(
-        self,
-        x: jax.Array,
-        positions: jax.Array,
-        cache: Cache | None,
-        mask: jax.Array,
-        segment_ids: None = None,
-    ) -> tuple[Cache | None, jax.Array]:
-        del segment_ids
-        return super().__call__(x, positions, cache, mask)
 
 
 def _qwen_config(config: ModelConfig, kind: Any, dtype: Any) -> Any:
@@ -159,8 +146,8 @@ class Norm(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """``x`` [..., size] normed to a mean square of 1 and weighted in float32; of the type of ``x``."""
-        wide = x.astype(jnp.float32)
-        normed = wide * jax.lax.rsqrt(jnp.mean(wide**2, axis=-1, keepdims=True) + self.epsilon)
+        exact = x.astype(jnp.float32)
+        normed = exact * jax.lax.rsqrt(jnp.mean(exact**2, axis=-1, keepdims=True) + self.epsilon)
         return (normed * (1 + self.scale[...].astype(jnp.float32))).astype(x.dtype)
 
 

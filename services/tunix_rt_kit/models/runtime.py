@@ -202,15 +202,9 @@ def give_back_memory() -> None:
 def _git_revision(root: Path) -> str:
     if not (root / ".git").exists():
         return ""
+    command = ["git", "-C", str(root), "describe", "--always", "--exclude=*", "--abbrev=12", "--dirty=.dirty"]
     try:
-        head = _git(root, "rev-parse", "--short=12", "HEAD")
-        return f"{head}.dirty" if _git(root, "status", "--porcelain", "--untracked-files=no") else head
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return ""
-
-
-def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10
-    )
     return done.stdout.strip()

@@ -47,8 +47,8 @@ def require_finite(folder: Path, name: str, value: npt.NDArray[Any]) -> None:
     bits, least = value.reshape(-1).view(kind), _FIRST_NOT_FINITE[value.dtype.name]
     for at in range(0, bits.size, _LOOKED_AT):
         if (bits[at : at + _LOOKED_AT] & kind(magnitude)).max() >= least:
-            wide = value.astype(np.float32)
-            wrong = wide[~np.isfinite(wide)]
+            floats = value.astype(np.float32)
+            wrong = floats[~np.isfinite(floats)]
             wanted = f"each of its {value.size} values must be a finite number, {wrong.size} are not"
             raise unsupported(folder, name, float(wrong[0]), wanted)
 
@@ -87,7 +87,7 @@ def write(
 
     The same tensors make the same bytes. Raises OSError.
     """
-    # Wide types first, so that each tensor begins where its type may.
+    # Large types first, so that each tensor begins where its type may.
     names = sorted(specs, key=lambda name: (-_DTYPES[specs[name].dtype].itemsize, name))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     begin = 0

@@ -51,10 +51,6 @@ def test_what_was_put_is_read_back_by_every_way(store: ArtifactStore, tmp_path: 
     assert artifact.uri.endswith(f"/sha256/{artifact.digest[7:9]}/{artifact.digest[7:]}")
     assert store.exists(artifact.digest) and store.stat(artifact.digest) == artifact
     assert store.read_bytes(artifact.digest) == DATA
-    with store.open(artifact.digest) as file:
-        assert file.read(10) == DATA[:10]
-        file.seek(-5, os.SEEK_END)
-        assert file.read() == DATA[-5:]
     store.copy_to(artifact.digest, tmp_path / "deep" / "copy.bin")
     assert (tmp_path / "deep" / "copy.bin").read_bytes() == DATA
     assert files(tmp_path / "deep") == ["copy.bin"]
@@ -118,7 +114,6 @@ def test_concurrent_puts_of_the_same_and_of_other_bytes(local: ArtifactStore, tm
 Read = Callable[[ArtifactStore, str, Path], object]
 READS: dict[str, Read] = {
     "read_bytes": lambda store, digest, _: store.read_bytes(digest),
-    "open": lambda store, digest, _: store.open(digest),
     "copy_to": lambda store, digest, folder: store.copy_to(digest, folder / "copy"),
     "iter_chunks": lambda store, digest, _: list(store.iter_chunks(digest, 500_000)),
 }
