@@ -14,7 +14,7 @@ from tunix_rt_evaluator.comparisons.service import ComparisonService
 from tunix_rt_evaluator.eval_sets.repository import SqlEvalSetRepository
 from tunix_rt_evaluator.eval_sets.service import EvalSetService
 from tunix_rt_evaluator.evaluations.job_folders import JobFolders, WarmWorkers
-from tunix_rt_evaluator.evaluations.jobs import Evaluations, Regrades
+from tunix_rt_evaluator.evaluations.jobs import Evaluations, JobContext, Regrades
 from tunix_rt_evaluator.evaluations.repository import SqlEvaluationRepository
 from tunix_rt_evaluator.evaluations.results import Splitters
 from tunix_rt_evaluator.evaluations.service import EvaluationService
@@ -109,6 +109,17 @@ class EvaluatorSettings(ModelSettings):
             retries=self.endpoint_retries,
         )
 
+    @property
+    def judge(self) -> JudgeEndpoint:
+        """Where judges run."""
+        return JudgeEndpoint(
+            url=self.judge_url,
+            api_key=self.judge_api_key.get_secret_value(),
+            timeout_s=self.judge_timeout_s,
+            retries=self.judge_retries,
+            concurrency=self.judge_concurrency,
+        )
+
 
 FULL_NAME = "tunix_rt.v1.Evaluator"
 
@@ -119,9 +130,11 @@ def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
     eval_sets = SqlEvalSetRepository(database)
     repository = SqlEvaluationRepository(database)
     artifacts = ArtifactStore(settings.artifacts)
-    grading = Grading(judge_endpoint(settings))
+    grading = Grading(settings.judge)
     models = HostBaseModels(settings.models)
-    generating, regrades = _kinds(settings, repository, eval_sets, artifacts, grading, models)
+    splitters, budget_s = Splitters(models.token_counter), settings.grading_budget_s
+    context = JobContext(repository, eval_sets, artifacts, grading, splitters, budget_s)
+    generating, regrades = _kinds(settings, context)
     engine = JobEngine(SqlLeases(database, leases), [generating, regrades])
     trainer = open_channel(settings.trainer_target)
     exporter = open_channel(settings.exporter_target)
@@ -172,18 +185,11 @@ def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
     )
 
 
-def _kinds(
-    settings: EvaluatorSettings,
-    repository: SqlEvaluationRepository,
-    eval_sets: SqlEvalSetRepository,
-    artifacts: ArtifactStore,
-    grading: Grading,
-    models: HostBaseModels,
-) -> tuple[Evaluations, Regrades]:
-    data_dir, budget_s = settings.data_dir.absolute(), settings.grading_budget_s
+def _kinds(settings: EvaluatorSettings, context: JobContext) -> tuple[Evaluations, Regrades]:
+    data_dir = settings.data_dir.absolute()
     folders = JobFolders(
         data_dir / "evaluations",
-        artifacts,
+        context.artifacts,
         endpoint=settings.endpoint,
         models_dir=settings.models,
         environment=child_environment(data_dir / "cache" / "jax"),
@@ -191,22 +197,7 @@ def _kinds(
         responses=data_dir / "cache" / "responses.db",
     )
     warm_workers = WarmWorkers(settings.slots, settings.keep_model_s)
-    splitters = Splitters(models.token_counter)
-    generating = Evaluations(
-        repository, eval_sets, folders, artifacts, grading, settings.slots, warm_workers, splitters, budget_s
-    )
-    return generating, Regrades(repository, eval_sets, artifacts, grading, splitters, budget_s)
-
-
-def judge_endpoint(settings: EvaluatorSettings) -> JudgeEndpoint:
-    """Where judges run, as the settings say."""
-    return JudgeEndpoint(
-        url=settings.judge_url,
-        api_key=settings.judge_api_key.get_secret_value(),
-        timeout_s=settings.judge_timeout_s,
-        retries=settings.judge_retries,
-        concurrency=settings.judge_concurrency,
-    )
+    return Evaluations(context, folders, warm_workers, settings.slots), Regrades(context)
 
 
 def migrate(settings: EvaluatorSettings) -> None:

@@ -107,7 +107,7 @@ def compared(
         bounds=found.bounds,
         contamination=found.contamination,
         seeds=found.seeds,
-        scores=score_difference(*sides.rows(digests, score)),
+        scores=score_difference(*sides.rows(digests, lambda verdict: verdict.value)),
         base_output_tokens=_lengths(bases[0], digests),
         candidate_output_tokens=_lengths(candidates[0], digests),
         unmarked=_unmarked(sides, contamination),
@@ -172,11 +172,6 @@ def right(verdict: Verdict) -> float:
 def right_and_marked(verdict: Verdict) -> float:
     """1 for a right answer that a mark showed, else 0."""
     return float(verdict.correct and not verdict.unmarked)
-
-
-def score(verdict: Verdict) -> float:
-    """How right an answer is, 0 to 1."""
-    return verdict.value
 
 
 def _rows(runs: Sequence[Run], digests: Sequence[str], value: Value) -> list[list[float]]:

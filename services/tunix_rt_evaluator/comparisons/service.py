@@ -139,8 +139,7 @@ class ComparisonService:
         """
         paging = Paging(size, page_token, most=MAX_REPORTS, method="ListComparisonReports")
         found = self._repository.reports(paging.after("id"), paging.limit + 1)
-        kept, token = paging.page(found, lambda report: {"id": report.id})
-        return Page(kept, token)
+        return paging.page(found, lambda report: {"id": report.id})
 
     def read_report(
         self, name: str, format_: DocumentFormat, offset: int
@@ -149,18 +148,17 @@ class ComparisonService:
         stored = self._stored_report(parse_name(REPORT_NAME, name))
         document = stored.documents[format_]
         if not 0 <= offset <= document.size_bytes:
-            raise _invalid(
-                "OFFSET_INVALID",
+            raise InvalidArgument.of_field(
                 "offset",
                 f"{offset} is outside the document, which has {document.size_bytes} bytes",
+                reason="OFFSET_INVALID",
             )
         return document, self._reports.chunks(document, offset)
 
     def _side(self, names: Sequence[str], field: str, more: str) -> list[Evaluation]:
         if len(names) > MAX_SEEDS:
-            raise _invalid(
-                "TOO_MANY_SEEDS", more, f"holds {len(names) - 1}; at most {MAX_SEEDS - 1} would be right"
-            )
+            description = f"holds {len(names) - 1}; at most {MAX_SEEDS - 1} would be right"
+            raise InvalidArgument.of_field(more, description, reason="TOO_MANY_SEEDS")
         fields = [field, *(f"{more}[{index}]" for index in range(len(names) - 1))]
         found = [self._succeeded(name, where) for name, where in zip(names, fields, strict=True)]
         _check_seeds(found, fields)
@@ -231,16 +229,12 @@ def _check_seeds(evaluations: Sequence[Evaluation], fields: Sequence[str]) -> No
         )
         earlier = seen.setdefault(weights, field)
         if earlier != field:
-            raise _invalid(
-                "SEED_REPEATED",
+            raise InvalidArgument.of_field(
                 field,
                 f"is of the same weights as {earlier}; one evaluation of each training seed would be right",
+                reason="SEED_REPEATED",
             )
 
 
 def _not_looked_up(reason: str, datasets: tuple[str, ...]) -> Contamination:
     return Contamination(state="NOT_LOOKED_UP", reason=reason, datasets=datasets)
-
-
-def _invalid(reason: str, field: str, description: str) -> InvalidArgument:
-    return InvalidArgument.of_field(field, description, reason=reason)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol, get_args
+from typing import Any, Final, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
 from tunix_rt_evaluator.eval_sets.model import EVAL_SET_NAME, EvalItem, EvalSet, eval_set_name
-from tunix_rt_evaluator.eval_sets.service import items_digest
+from tunix_rt_evaluator.eval_sets.service import EvalSetRepository, items_digest
 from tunix_rt_evaluator.evaluations.model import (
     EVALUATION_NAME,
     MAX_BATCH_SIZE,
@@ -46,6 +46,9 @@ from tunix_rt_kit.values import AskedDtype, ChatTemplateFields, JobState
 
 CHECKPOINT_NAME: Final = "trainingJobs/{training_job}/checkpoints/{checkpoint}"
 SPEC_INVALID: Final = "EVALUATION_SPEC_INVALID"
+GRADER_INVALID: Final = "GRADER_INVALID"
+_GRADER: Final[TypeAdapter[Grader]] = TypeAdapter(Grader)
+_SHOWN: Final = 3
 _MAX_SYSTEM_INSTRUCTION: Final = 20_000
 _MAX_BASE_MODEL: Final = 4_096
 _MAX_ENDPOINT_MODEL: Final = 256
@@ -59,8 +62,7 @@ def checked_spec(asked: Mapping[str, Any]) -> EvaluationSpec:
 
     Raises:
         InvalidArgument: RESOURCE_NAME_INVALID, a chat template's own reasons, or EVALUATION_SPEC_INVALID
-        that names
-            every wrong field.
+            that names every wrong field.
     """
     eval_set = parse_name(EVAL_SET_NAME, asked["eval_set"], "spec.eval_set")
     wrong = Violations()
@@ -192,11 +194,18 @@ def with_template(
 
     Raises:
         FailedPrecondition: CHAT_TEMPLATE_MISMATCH, another one than the checkpoint learned with was asked
-        for;
-            CHAT_TEMPLATE_MISSING, the base model has none.
+            for; CHAT_TEMPLATE_MISSING, the base model has none.
     """
     if checkpoint is not None:
-        _check_same(spec, checkpoint)
+        asked = ChatTemplate.of(spec.chat_template).digest if spec.chat_template else None
+        learned = ChatTemplate.of(checkpoint.chat_template).digest
+        if asked is not None and asked != learned:
+            raise FailedPrecondition(
+                f"spec.chat_template: it is {asked}, but {checkpoint.name} learned with {learned}; leave it "
+                "out to use the checkpoint's",
+                reason="CHAT_TEMPLATE_MISMATCH",
+                metadata={"chat_template": asked, "checkpoint_chat_template": learned},
+            )
         return spec.model_copy(update={"chat_template": checkpoint.chat_template})
     if spec.chat_template is not None:
         return spec
@@ -217,43 +226,10 @@ def check_weights(model: BaseModelFacts, checkpoint: CheckpointInput | None) -> 
         return
     raise FailedPrecondition(
         f"spec.checkpoint: it was trained on weights {checkpoint.base_weights_digest} of "
-        f"{checkpoint.base_model!r}, "
-        f"and the evaluator has {model.weights_digest}",
+        f"{checkpoint.base_model!r}, and the evaluator has {model.weights_digest}",
         reason="BASE_MODEL_MISMATCH",
         metadata={"base_model": checkpoint.base_model},
     )
-
-
-def _check_same(spec: EvaluationSpec, checkpoint: CheckpointInput) -> None:
-    if spec.chat_template is None:
-        return
-    asked = ChatTemplate.of(spec.chat_template).digest
-    learned = ChatTemplate.of(checkpoint.chat_template).digest
-    if asked != learned:
-        raise FailedPrecondition(
-            f"spec.chat_template: it is {asked}, but {checkpoint.name} learned with {learned}; leave it "
-            "out to use "
-            "the checkpoint's",
-            reason="CHAT_TEMPLATE_MISMATCH",
-            metadata={"chat_template": asked, "checkpoint_chat_template": learned},
-        )
-
-
-GRADER_INVALID: Final = "GRADER_INVALID"
-_GRADER: Final[TypeAdapter[Grader]] = TypeAdapter(Grader)
-_SHOWN: Final = 3
-
-
-class Evaluations(Protocol):
-    """Where evaluations are kept."""
-
-    def get(self, evaluation_id: str) -> Evaluation: ...
-
-
-class EvalSets(Protocol):
-    """Where eval sets are kept."""
-
-    def get(self, eval_set_id: str) -> EvalSet: ...
 
 
 @dataclass(frozen=True)
@@ -309,7 +285,10 @@ class CheckedRegrade:
 
 
 def checked_regrade(
-    draft: RegradeDraft, evaluations: Evaluations, eval_sets: EvalSets, grading: Grading
+    draft: RegradeDraft,
+    evaluation_of: Callable[[str], Evaluation],
+    eval_sets: EvalSetRepository,
+    grading: Grading,
 ) -> CheckedRegrade:
     """What a caller asks for, looked up.
 
@@ -318,7 +297,7 @@ def checked_regrade(
         FailedPrecondition: EVALUATION_NOT_SUCCEEDED, EVAL_SET_MISMATCH.
         InvalidArgument: RESOURCE_NAME_INVALID, GRADER_INVALID, REASONING_MARKS_INVALID.
     """
-    source = evaluations.get(parse_name(EVALUATION_NAME, draft.evaluation))
+    source = evaluation_of(parse_name(EVALUATION_NAME, draft.evaluation))
     if source.state is not JobState.SUCCEEDED:
         name = evaluation_name(source.id)
         raise FailedPrecondition(

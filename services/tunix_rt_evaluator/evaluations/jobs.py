@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from tunix_rt_evaluator.eval_sets.model import EvalItem
-from tunix_rt_evaluator.evaluations.admission import EvalSets, regraded_items
+from tunix_rt_evaluator.eval_sets.service import EvalSetRepository
+from tunix_rt_evaluator.evaluations.admission import regraded_items
 from tunix_rt_evaluator.evaluations.job_folders import WORKER_MODULE, JobFolders, WarmWorkers
 from tunix_rt_evaluator.evaluations.model import (
     Evaluation,
@@ -87,19 +88,35 @@ class EvaluationFacts(AttemptFacts):
                 self.facts = self.told
 
 
+@dataclass(frozen=True, slots=True)
+class JobContext:
+    """What both kinds of jobs work with.
+
+    Args:
+        repository: where evaluations are kept.
+        eval_sets: where eval sets are kept.
+        artifacts: where manifests go.
+        grading: the graders.
+        splitters: tells reasoning from what is graded.
+        grading_budget_s: how long grading the answers of one evaluation may take.
+    """
+
+    repository: EvaluationRepository
+    eval_sets: EvalSetRepository
+    artifacts: ArtifactStore
+    grading: Grading
+    splitters: Splitters
+    grading_budget_s: float
+
+
 class Evaluations(ChildJobs[EvaluationFacts]):
     """The evaluations that generate.
 
     Args:
-        repository: where they are kept.
-        eval_sets: where eval sets are kept.
+        context: what they work with.
         folders: where their children work.
-        artifacts: where manifests go.
-        grading: grades what they answer.
-        slots: how many run at once.
         warm_workers: children that hold a model for the next evaluation.
-        splitters: tells reasoning from what is graded.
-        grading_budget_s: how long grading one of them may take.
+        slots: how many run at once.
     """
 
     name = "evaluation"
@@ -107,38 +124,24 @@ class Evaluations(ChildJobs[EvaluationFacts]):
     most_deaths = 3
 
     def __init__(
-        self,
-        repository: EvaluationRepository,
-        eval_sets: EvalSets,
-        folders: JobFolders,
-        artifacts: ArtifactStore,
-        grading: Grading,
-        slots: int,
-        warm_workers: WarmWorkers,
-        splitters: Splitters,
-        grading_budget_s: float,
+        self, context: JobContext, folders: JobFolders, warm_workers: WarmWorkers, slots: int
     ) -> None:
-        super().__init__(EvaluationJobs(repository, regrades=False), slots)
-        self.repository = repository
-        self.eval_sets = eval_sets
+        super().__init__(EvaluationJobs(context.repository, regrades=False), slots)
+        self.context = context
         self.folders = folders
-        self.artifacts = artifacts
-        self.grading = grading
         self.warm_workers = warm_workers
-        self.splitters = splitters
         self.budgets: dict[str, GradingBudget] = {}
-        self._grading_budget_s = grading_budget_s
 
     def launcher(self, job_id: str) -> Launcher:
-        return self.folders.process(self.repository.get(job_id), warm=self.warm_workers.keeps)
+        return self.folders.process(self.context.repository.get(job_id), warm=self.warm_workers.keeps)
 
     def open(self, run: Run, child: Launcher) -> FollowedEvaluation:
         assert isinstance(child, WorkerProcess)
-        return FollowedEvaluation(self, run, child, self.repository.get(run.job_id))
+        return FollowedEvaluation(self, run, child, self.context.repository.get(run.job_id))
 
     def tidy(self) -> None:
         """End the children, and remove the copies of checkpoints, that nobody has a use for any more."""
-        end_left_behind(self.folders.root, WORKER_MODULE, self.repository.get)
+        end_left_behind(self.folders.root, WORKER_MODULE, self.context.repository.get)
         self.folders.discard_checkpoints(self.store.unfinished)
 
     def let_go(self, attempt: Attempt[EvaluationFacts]) -> None:
@@ -151,7 +154,7 @@ class Evaluations(ChildJobs[EvaluationFacts]):
         super().let_go(attempt)
 
     def work(self, run: Run) -> None:
-        self.budgets[run.job_id] = GradingBudget(self._grading_budget_s)
+        self.budgets[run.job_id] = GradingBudget(self.context.grading_budget_s)
         try:
             super().work(run)
         finally:
@@ -171,9 +174,10 @@ class FollowedEvaluation(Attempt[EvaluationFacts]):
         )
         self.process = process
         self._kind = kind
-        self._repository = kind.repository
+        self._context = kind.context
+        self._repository = kind.context.repository
         self._evaluation = evaluation
-        self._items = kind.eval_sets.get(evaluation.spec.eval_set).items or ()
+        self._items = kind.context.eval_sets.get(evaluation.spec.eval_set).items or ()
         self._by_id = {item.id: item for item in self._items}
         self._splitter: Splitter | None = None
         if not is_current(evaluation.spec.reasoning_marks):
@@ -260,7 +264,7 @@ class FollowedEvaluation(Attempt[EvaluationFacts]):
         answers = [(self._by_id[entry.item_id], entry) for entry in waiting if self._is_new(entry)]
         budget = self._kind.budgets[self.run.job_id]
         splitter = self._make_splitter() if answers else None
-        for results in graded_in_turn(answers, self._kind.grading, splitter, budget) if splitter else ():
+        for results in graded_in_turn(answers, self._context.grading, splitter, budget) if splitter else ():
             self._unstored |= {result.item_id: result for result in results}
             if time.monotonic() >= end or self.run.stopping.is_set() or self._is_over():
                 break
@@ -290,7 +294,7 @@ class FollowedEvaluation(Attempt[EvaluationFacts]):
         """The one for what this evaluation's children write; all of them use one chat template."""
         if self._splitter is None:
             spec, told = self._evaluation.spec, self.facts.told
-            self._splitter = self._kind.splitters.of(
+            self._splitter = self._context.splitters.of(
                 self._evaluation, told.chat_template if told is not None else spec.chat_template
             )
         return self._splitter
@@ -319,7 +323,7 @@ class FollowedEvaluation(Attempt[EvaluationFacts]):
         totals = Totals.of(self._repository.all_results(evaluation.id))
         totals.require_answer()
         complete = manifest(evaluation, facts, self._make_splitter().marks, totals)
-        result = success(self._kind.artifacts, complete, totals, self.update())
+        result = success(self._context.artifacts, complete, totals, self.update())
         self._repository.change_state(evaluation.id, LIVE, JobState.SUCCEEDED, result)
 
 
@@ -329,41 +333,20 @@ _SAVE_ITEMS: Final = 64
 
 
 class Regrades(JobKind):
-    """Evaluations that only grade, one at a time; they wait for no device.
-
-    Args:
-        repository: where evaluations are kept.
-        eval_sets: where eval sets are kept.
-        artifacts: where manifests go.
-        grading: the graders.
-        splitters: tells reasoning from what is graded.
-        grading_budget_s: how long grading one of them may take.
-    """
+    """Evaluations that only grade, one at a time; they wait for no device."""
 
     name = "regrade"
     unexpected = UNEXPECTED
 
-    def __init__(
-        self,
-        repository: EvaluationRepository,
-        eval_sets: EvalSets,
-        artifacts: ArtifactStore,
-        grading: Grading,
-        splitters: Splitters,
-        grading_budget_s: float,
-    ) -> None:
-        super().__init__(EvaluationJobs(repository, regrades=True), 1)
-        self._repository = repository
-        self._eval_sets = eval_sets
-        self._artifacts = artifacts
-        self._grading = grading
-        self._splitters = splitters
-        self._grading_budget_s = grading_budget_s
+    def __init__(self, context: JobContext) -> None:
+        super().__init__(EvaluationJobs(context.repository, regrades=True), 1)
+        self._context = context
+        self._repository = context.repository
 
     def work(self, run: Run) -> None:
         evaluation = run.retry(lambda: self._begin(run))
         if evaluation is not None:
-            budget = GradingBudget(self._grading_budget_s)
+            budget = GradingBudget(self._context.grading_budget_s)
             # Again from the start: what was stored is not graded twice.
             run.retry(lambda: self._regrade(run, evaluation, budget))
 
@@ -386,12 +369,12 @@ class Regrades(JobKind):
         regrade = evaluation.inputs.regrade
         if regrade is None:
             raise RuntimeError(f"evaluation {evaluation.id} is no regrade")
-        splitter = self._splitters.of(evaluation, evaluation.spec.chat_template)
-        items = regraded_items(self._eval_sets.get(evaluation.spec.eval_set), regrade.grader)
+        splitter = self._context.splitters.of(evaluation, evaluation.spec.chat_template)
+        items = regraded_items(self._context.eval_sets.get(evaluation.spec.eval_set), regrade.grader)
         work = _Work(self._repository, evaluation.id, items)
         answers = work.pending(regrade.source)
         try:
-            for results in graded_in_turn(answers, self._grading, splitter, budget):
+            for results in graded_in_turn(answers, self._context.grading, splitter, budget):
                 work.take(results)
                 run.check()
         except (JobCancelled, JobInterrupted, GradingBudgetExceeded):
@@ -404,7 +387,7 @@ class Regrades(JobKind):
         totals = Totals.of(self._repository.all_results(run.job_id))
         totals.require_grade()
         manifest = regraded_manifest(source, evaluation, totals)
-        result = success(self._artifacts, manifest, totals, work.update(ended=True))
+        result = success(self._context.artifacts, manifest, totals, work.update(ended=True))
         self._repository.change_state(run.job_id, LIVE, JobState.SUCCEEDED, result)
 
 

@@ -203,25 +203,30 @@ class Summary(Value):
     unmarked_correct_count: int = 0
 
 
-class ModelFacts(Grown, Value):
-    """What a worker found: the model, and everything about itself that can change a result.
+class RunFacts(Grown, Value):
+    """What was run, and everything about it that can change a result.
 
-    Of an endpoint's model digests and device are empty, and there is neither a chat template nor a type.
+    Of an endpoint's model digests and device are empty.
     """
-
-    added = frozenset({"dtype"})
 
     base_weights_digest: str
     base_config_digest: str = ""
     tokenizer_digest: str
-    chat_template: ChatTemplateFields | None
     chat_template_digest: str
-    dtype: Dtype | None = None
     engine: str
     package_versions: Mapping[str, str]
     runtime_settings: Mapping[str, str]
     device: str
     code_revision: str
+
+
+class ModelFacts(RunFacts):
+    """What a worker found; of an endpoint's model there is neither a chat template nor a type."""
+
+    added = frozenset({"dtype"})
+
+    chat_template: ChatTemplateFields | None
+    dtype: Dtype | None = None
 
     def completed(self, spec: EvaluationSpec) -> EvaluationSpec:
         """``spec`` with what was left to the worker."""
@@ -230,7 +235,7 @@ class ModelFacts(Grown, Value):
         )
 
 
-class Manifest(Grown, Value):
+class Manifest(RunFacts):
     """Everything that can change the result of an evaluation."""
 
     added = frozenset({"base_config_digest"})
@@ -238,20 +243,11 @@ class Manifest(Grown, Value):
     evaluation: str
     spec: EvaluationSpec
     eval_set_digest: str
-    base_weights_digest: str
-    base_config_digest: str = ""
-    tokenizer_digest: str
     checkpoint_digest: str
     training_manifest_digest: str
     dataset_digest: str
-    chat_template_digest: str
     graders: tuple[str, ...]
-    engine: str
     results_digest: str
-    package_versions: Mapping[str, str]
-    runtime_settings: Mapping[str, str]
-    device: str
-    code_revision: str
     regrade: Regrade | None = None
 
 

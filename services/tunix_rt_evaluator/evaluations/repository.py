@@ -57,7 +57,8 @@ class SqlEvaluationRepository:
         """
 
         def create() -> str:
-            session.execute(insert(evaluations).values(**_values(evaluation)))
+            values = {**_columns(evaluation), "create_time": evaluation.create_time}
+            session.execute(insert(evaluations).values(**values))
             return evaluation.id
 
         with self._database.write() as session:
@@ -178,10 +179,6 @@ class SqlEvaluationRepository:
             for value in session.execute(ordered).scalars():
                 check()
                 yield ItemResult.model_validate(value)
-
-
-def _values(evaluation: Evaluation) -> dict[str, Any]:
-    return {**_columns(evaluation), "create_time": evaluation.create_time}
 
 
 def _changed(changes: EvaluationUpdate) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from tunix_rt_evaluator.evaluations.model import (
     ItemResult,
     Manifest,
     ModelFacts,
+    RunFacts,
     Summary,
     evaluation_name,
 )
@@ -36,6 +37,21 @@ from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.canonical import ListDigest, canonical_json
 from tunix_rt_kit.errors import FailedPrecondition, ResourceExhausted
 from tunix_rt_kit.values import ChatTemplateFields, StoredFile
+
+T = TypeVar("T")
+
+MANIFEST_FILE: Final = "manifest.json"
+
+_COUNTED: Final = (
+    *("truncated", "failed", "ungraded", "cached", "any_correct", "worst_correct", "best_correct"),
+    *("reasoning", "unclosed_reasoning", "unmarked", "unmarked_correct"),
+)
+"""What a summary holds the number of."""
+# Nothing in them says what was answered; the tokens of a text are counted where its model is at hand.
+_OF_THIS_RUN: Final[Mapping[str, Any]] = {
+    "generation": {"seconds", "cached", "kept_tokens"},
+    "splits": {"__all__": {"tokens"}},
+}
 
 UNCLOSED: Final = "its reasoning was never closed, so that there is no answer"
 """What the verdict on such an answer explains."""
@@ -166,20 +182,7 @@ def _result(
     splits: Sequence[Split | None],
     grading: Grading,
 ) -> ItemResult:
-    result = _whole(item, entry, verdicts, splits, grading)
-    if result.size_bytes <= MAX_RESULT_BYTES:
-        return result
-    return _whole(item, _too_long(entry, result.size_bytes), (), (), grading)
-
-
-def _whole(
-    item: EvalItem,
-    entry: Generation,
-    verdicts: Sequence[Verdict],
-    splits: Sequence[Split | None],
-    grading: Grading,
-) -> ItemResult:
-    return ItemResult(
+    result = ItemResult(
         item_id=item.id,
         item_digest=item_digest(item),
         category=item.category,
@@ -191,6 +194,10 @@ def _whole(
         verdicts=tuple(verdicts) if len(verdicts) > 1 else (),
         splits=tuple(splits) if any(splits) else (),
     )
+    if result.size_bytes <= MAX_RESULT_BYTES:
+        return result
+    nothing = {"verdict": _NOTHING, "verdicts": (), "splits": ()}
+    return result.model_copy(update=nothing | {"generation": _too_long(entry, result.size_bytes)})
 
 
 def _too_long(entry: Generation, size: int) -> Generation:
@@ -221,17 +228,6 @@ def _summed_up(verdicts: Sequence[Verdict]) -> Verdict:
             "error": next((verdict.error for verdict in verdicts if verdict.error), ""),
         }
     )
-
-
-T = TypeVar("T")
-
-MANIFEST_FILE: Final = "manifest.json"
-
-# Nothing in them says what was answered; the tokens of a text are counted where its model is at hand.
-_OF_THIS_RUN: Final[Mapping[str, Any]] = {
-    "generation": {"seconds", "cached", "kept_tokens"},
-    "splits": {"__all__": {"tokens"}},
-}
 
 
 def accuracy(correct: int, total: int) -> Accuracy:
@@ -376,21 +372,11 @@ class Totals:
         return Summary(
             overall=accuracy(sum(correct for _, correct in self._verdicts), items),
             categories=by_category(self._verdicts),
-            truncated_count=counts["truncated"],
-            failed_count=counts["failed"],
             generated_tokens=counts["tokens"],
             tokens_per_second=counts["made_tokens"] / seconds if seconds else 0.0,
-            ungraded_count=counts["ungraded"],
             mean_score=sum(self._scores) / items if items else 0.0,
-            cached_count=counts["cached"],
-            any_correct_count=counts["any_correct"],
-            worst_correct_count=counts["worst_correct"],
-            best_correct_count=counts["best_correct"],
-            reasoning_count=counts["reasoning"],
-            unclosed_reasoning_count=counts["unclosed_reasoning"],
             reasoning_tokens=self._reasoning_tokens,
-            unmarked_count=counts["unmarked"],
-            unmarked_correct_count=counts["unmarked_correct"],
+            **{f"{name}_count": counts[name] for name in _COUNTED},
         )
 
 
@@ -399,23 +385,15 @@ def manifest(evaluation: Evaluation, facts: ModelFacts, marks: ReasoningMarks, t
     ``marks``."""
     inputs, checkpoint = evaluation.inputs, evaluation.inputs.checkpoint
     return Manifest(
+        **facts.model_dump(include=set(RunFacts.model_fields)),
         evaluation=evaluation_name(evaluation.id),
         spec=facts.completed(evaluation.spec).model_copy(update={"reasoning_marks": marks}),
         eval_set_digest=inputs.eval_set_digest,
-        base_weights_digest=facts.base_weights_digest,
-        base_config_digest=facts.base_config_digest,
-        tokenizer_digest=facts.tokenizer_digest,
         checkpoint_digest=checkpoint.digest if checkpoint else "",
         training_manifest_digest=checkpoint.manifest_digest if checkpoint else "",
         dataset_digest=checkpoint.dataset_digest if checkpoint else "",
-        chat_template_digest=facts.chat_template_digest,
         graders=totals.graders,
-        engine=facts.engine,
         results_digest=totals.digest,
-        package_versions=facts.package_versions,
-        runtime_settings=facts.runtime_settings,
-        device=facts.device,
-        code_revision=facts.code_revision,
     )
 
 

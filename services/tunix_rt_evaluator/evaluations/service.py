@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from tunix_rt_evaluator.eval_sets.service import EvalSetRepository
 from tunix_rt_evaluator.evaluations.admission import (
-    EvalSets,
     check_endpoint,
     check_judge,
     check_weights,
@@ -105,7 +105,7 @@ class EvaluationService:
     def __init__(
         self,
         repository: EvaluationRepository,
-        eval_sets: EvalSets,
+        eval_sets: EvalSetRepository,
         checkpoints: Checkpoints,
         models: BaseModels,
         engine: JobEngine,
@@ -188,7 +188,7 @@ class EvaluationService:
             FailedPrecondition: EVALUATION_NOT_SUCCEEDED, EVAL_SET_MISMATCH, JUDGE_NOT_CONFIGURED.
             InvalidArgument: GRADER_INVALID, also for a grader that does not fit the items.
         """
-        wanted = checked_regrade(draft, self._repository, self._eval_sets, self._grading)
+        wanted = checked_regrade(draft, self._repository.get, self._eval_sets, self._grading)
         request = RequestKey("RegradeEvaluation", request_id, digest_json(wanted.identity))
         known = self._repository.requested(request) if request_id else None
         if known is not None:

@@ -130,11 +130,6 @@ def read_answer(reply: Any, decoding: Decoding, served: Served, cleared: Cleared
     )
 
 
-def read_prompt_tokens(reply: Any) -> int:
-    """How many tokens the prompt had; 0 where the server does not say."""
-    return _tokens(reply, "prompt_tokens")
-
-
 def _log_probabilities(choice: Any, decoding: Decoding) -> tuple[float, ...]:
     entries = getattr(choice.logprobs, "content", None)
     if entries is None:
@@ -153,6 +148,7 @@ def _log_probabilities(choice: Any, decoding: Decoding) -> tuple[float, ...]:
 
 
 def _tokens(reply: Any, field: str) -> int:
+    """How many tokens the reply says there were; 0 where it does not say."""
     return _count(getattr(getattr(reply, "usage", None), field, None)) or 0
 
 
@@ -272,6 +268,9 @@ class _Clock:
 class EndpointEngine:
     """Asks for each answer by a request of its own, at most ``decoding.batch_size`` at once."""
 
+    # The same name may stand for other weights tomorrow.
+    keeps = False
+
     def __init__(self, endpoint: Endpoint, spec: WorkerSpec) -> None:
         self._endpoint = endpoint
         self._model = spec.base_model
@@ -301,11 +300,6 @@ class EndpointEngine:
     def identity(self) -> Mapping[str, Any]:
         """No key for answers: only a name tells which weights gave them."""
         return {"engine": self.facts.engine}
-
-    @property
-    def keeps(self) -> bool:
-        """Answers are not kept: the same name may stand for other weights tomorrow."""
-        return False
 
     def connect(self, check: Callable[[], None]) -> None:
         """Find out what is served, and whether it answers; raises as ``open_endpoint``."""
@@ -414,7 +408,7 @@ class EndpointEngine:
             async with asyncio.timeout(self._endpoint.patience_s):
                 reply = await client.chat.completions.create(**body)
             answer = read_answer(reply, self._decoding, self._served, self._endpoint.without_key)
-            return answer, read_prompt_tokens(reply)
+            return answer, _tokens(reply, "prompt_tokens")
 
     def _body(self, text: str, *, seed: int, most: int) -> dict[str, Any]:
         decoding = self._decoding

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tunix_rt_evaluator.evaluations.model import Generation, ModelFacts, WorkerItem
 from tunix_rt_evaluator.grading.model import Answer
 from tunix_rt_kit.canonical import digest_json
 from tunix_rt_kit.chat import ChatTemplate, Message
 from tunix_rt_kit.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from tunix_rt_kit.models.tokenizer import ModelTokenizer
 
 # Reasons that concern one prompt; any other means that the template itself cannot be used.
 _ITEM_REASONS = frozenset({"CHAT_MARKER_IN_CONTENT", "CHAT_MESSAGES_INVALID", "TOKENIZER_INVALID"})
@@ -90,17 +93,10 @@ class Engine(Protocol):
         """
 
 
-class Tokenizer(Protocol):
-    """The part of ``tunix_rt_kit.models.tokenizer.ModelTokenizer`` that is used."""
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text as it is, no special token added."""
-
-
 def read_prompts(
     items: Sequence[WorkerItem],
     template: ChatTemplate,
-    tokenizer: Tokenizer,
+    tokenizer: ModelTokenizer,
     *,
     context_length: int,
     vocab_size: int,

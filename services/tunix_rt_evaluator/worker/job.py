@@ -145,11 +145,6 @@ _LEFT_OUT: Final = {"code_revision", "chat_template"}
 _OF_USE: Final = (b'"kind":"item"', b'"kind":"facts"')
 
 
-def described(engine: Engine) -> dict[str, Any]:
-    """What an attempt tells of its engine once the prompts were read: its facts and its identity."""
-    return {"facts": engine.facts.model_dump(mode="json"), "identity": dict(engine.identity)}
-
-
 class EarlierAttempts:
     """The items that the events in a file tell of, and the engine that the last attempt before told of."""
 
@@ -173,8 +168,8 @@ class EarlierAttempts:
                 self.items.clear()
 
     def changes(self, now: Mapping[str, Any]) -> list[str]:
-        """What is not as it was when the items were written, a line for each fact; ``now`` as ``described``
-        gives it. Nothing where there are no items."""
+        """What is not as it was when the items were written, a line for each fact; ``now`` holds the engine's
+        facts and identity. Nothing where there are no items."""
         if not self.items:
             return []
         before = self._engine
@@ -282,7 +277,7 @@ class _Telling:
 
 def _tell_facts(job: JobDir, engine: Engine, telling: _Telling, earlier: EarlierAttempts) -> set[str]:
     """Tell what is run; returns the items that need no further answer."""
-    now = described(engine)
+    now = {"facts": engine.facts.model_dump(mode="json"), "identity": dict(engine.identity)}
     changed = earlier.changes(now)
     if changed:
         print(f"all items are answered anew: {'; '.join(changed)}", flush=True)
