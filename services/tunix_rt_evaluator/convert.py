@@ -8,11 +8,7 @@ from typing import Any, Final, get_args
 from google.protobuf.struct_pb2 import Struct
 
 from tunix_rt import v1
-from tunix_rt_evaluator.comparisons.model import (
-    ComparisonReport,
-    Contamination,
-    report_name,
-)
+from tunix_rt_evaluator.comparisons.model import ComparisonReport, Contamination, report_name
 from tunix_rt_evaluator.comparisons.service import DocumentFormat
 from tunix_rt_evaluator.eval_sets.model import EvalItem, EvalSet, EvalSetDraft, eval_set_name
 from tunix_rt_evaluator.evaluations.model import (
@@ -36,14 +32,7 @@ from tunix_rt_evaluator.grading.model import (
     kinds,
 )
 from tunix_rt_kit.chat import ChatTemplate
-from tunix_rt_kit.convert import (
-    duration,
-    from_message,
-    plain_struct,
-    template_message,
-    timestamp,
-    to_message,
-)
+from tunix_rt_kit.convert import duration, from_message, plain_struct, template_message, timestamp, to_message
 from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_kit.values import StoredFile
 

@@ -21,7 +21,7 @@ from tunix_rt_evaluator.evaluations.service import EvaluationService
 from tunix_rt_evaluator.grading.graders.judge import JudgeEndpoint
 from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_evaluator.openai_endpoint import Endpoint, check_url
-from tunix_rt_evaluator.report.repository import ReportStore, SqlReportRepository
+from tunix_rt_evaluator.report.repository import SqlReportRepository
 from tunix_rt_evaluator.servicer import EvaluatorServicer
 from tunix_rt_evaluator.tables import leases
 from tunix_rt_evaluator.upstream import ExporterTrainingData, HostBaseModels, TrainerCheckpoints
@@ -150,8 +150,7 @@ def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
     comparisons = ComparisonService(
         repository,
         eval_sets,
-        SqlReportRepository(database),
-        ReportStore(artifacts),
+        SqlReportRepository(database, artifacts),
         ExporterTrainingData(exporter),
     )
     servicer = EvaluatorServicer(EvalSetService(eval_sets, grading), evaluations, comparisons, stopping)

@@ -53,7 +53,17 @@ def check_sound(runs: Sequence[Run], waived: frozenset[Reason] = frozenset()) ->
     ]
     refused = [(reason, violation) for reason, violation in found if reason not in waived]
     if refused:
-        _refuse(base.evaluation, [other.evaluation for other in others], refused)
+        fields = ", ".join(dict.fromkeys(violation.field for _, violation in refused))
+        reasons = ", ".join(dict.fromkeys(reason for reason, _ in refused))
+        name = evaluation_name(base.evaluation.id)
+        names = ", ".join(evaluation_name(other.evaluation.id) for other in others)
+        raise FailedPrecondition(
+            f"{name} and {names} cannot be compared: they differ in {fields} "
+            f"(what would have to be waived: {reasons})",
+            reason="COMPARISON_UNSOUND",
+            metadata={"base": name, "candidate": names, "waivers": reasons},
+            violations=[violation for _, violation in refused],
+        )
     if not common_items(runs):
         raise FailedPrecondition(
             "no item was answered by all of the evaluations, so there is nothing to compare",
@@ -70,21 +80,6 @@ def common_items(runs: Sequence[Run]) -> list[str]:
     first, *others = (run.results for run in runs)
     shared = [digest for digest in first if all(digest in other for other in others)]
     return sorted(shared, key=lambda digest: first[digest].item_id)
-
-
-def _refuse(
-    base: Evaluation, others: Sequence[Evaluation], refused: Sequence[tuple[Reason, FieldViolation]]
-) -> None:
-    fields = ", ".join(dict.fromkeys(violation.field for _, violation in refused))
-    reasons = ", ".join(dict.fromkeys(reason for reason, _ in refused))
-    names = ", ".join(evaluation_name(other.id) for other in others)
-    raise FailedPrecondition(
-        f"{evaluation_name(base.id)} and {names} cannot be compared: they differ in {fields} "
-        f"(what would have to be waived: {reasons})",
-        reason="COMPARISON_UNSOUND",
-        metadata={"base": evaluation_name(base.id), "candidate": names, "waivers": reasons},
-        violations=[violation for _, violation in refused],
-    )
 
 
 def _differences(base: Run, other: Run, *, several: bool) -> Iterator[tuple[Reason, str, str]]:

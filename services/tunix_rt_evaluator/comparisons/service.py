@@ -21,12 +21,7 @@ from tunix_rt_evaluator.eval_sets.model import eval_set_name
 from tunix_rt_evaluator.eval_sets.service import EvalSetRepository
 from tunix_rt_evaluator.evaluations.model import EVALUATION_NAME, Evaluation
 from tunix_rt_evaluator.evaluations.service import EvaluationRepository
-from tunix_rt_kit.errors import (
-    DomainError,
-    FailedPrecondition,
-    InvalidArgument,
-    NotFound,
-)
+from tunix_rt_kit.errors import DomainError, FailedPrecondition, InvalidArgument, NotFound
 from tunix_rt_kit.serving.requests import Paging, parse_name
 from tunix_rt_kit.values import JobState, Page, StoredFile
 
@@ -40,18 +35,11 @@ MAX_SEEDS: Final = 32
 
 
 class ReportRepository(Protocol):
-    """Stores which reports exist, and what lists show of them."""
+    """Where reports and their documents are kept."""
 
     def report(self, report_id: str) -> ComparisonReport | None: ...
     def reports(self, after: str | None, limit: int) -> Sequence[ComparisonReport]: ...
-    def add_report(self, report: ComparisonReport) -> None: ...
-
-
-class Reports(Protocol):
-    """Stores reports and their documents as artifacts."""
-
-    def store(self, report_id: str, content: ComparisonContent) -> ComparisonReport:
-        """Render and store a report."""
+    def add(self, report_id: str, content: ComparisonContent) -> None: ...
 
     def content(self, digest: str) -> ComparisonContent:
         """The content of a stored report."""
@@ -80,13 +68,11 @@ class ComparisonService:
         self,
         evaluations: EvaluationRepository,
         eval_sets: EvalSetRepository,
-        repository: ReportRepository,
-        reports: Reports,
+        reports: ReportRepository,
         training_data: TrainingData,
     ) -> None:
         self._evaluations = evaluations
         self._eval_sets = eval_sets
-        self._repository = repository
         self._reports = reports
         self._training_data = training_data
 
@@ -112,11 +98,11 @@ class ComparisonService:
         ]
         found = check_sound(runs, waived)
         identity = report_id(bases, candidates)
-        if self._repository.report(identity) is None:
+        if self._reports.report(identity) is None:
             contamination = self._contamination([*bases, *candidates])
             looked_up = contamination.state != "NOT_LOOKED_UP"
             identity = report_id(bases, candidates, looked_up=looked_up)
-            if self._repository.report(identity) is None:
+            if self._reports.report(identity) is None:
                 content = compared(
                     runs[: len(bases)],
                     runs[len(bases) :],
@@ -125,7 +111,7 @@ class ComparisonService:
                     contamination=contamination,
                     training=self._training(candidates[0]),
                 )
-                self._repository.add_report(self._reports.store(identity, content))
+                self._reports.add(identity, content)
         return self._read(self._stored_report(identity))
 
     def get_report(self, name: str) -> ComparisonReport:
@@ -138,7 +124,7 @@ class ComparisonService:
         Reads no artifact.
         """
         paging = Paging(size, page_token, most=MAX_REPORTS, method="ListComparisonReports")
-        found = self._repository.reports(paging.after("id"), paging.limit + 1)
+        found = self._reports.reports(paging.after("id"), paging.limit + 1)
         return paging.page(found, lambda report: {"id": report.id})
 
     def read_report(
@@ -189,11 +175,13 @@ class ComparisonService:
         try:
             for dataset in datasets:
                 if not dataset:
-                    return _not_looked_up("a checkpoint does not name its dataset", ())
+                    return Contamination(
+                        state="NOT_LOOKED_UP", reason="a checkpoint does not name its dataset"
+                    )
                 for entry in self._training_data.leaked_items(dataset, eval_set):
                     found.setdefault(entry.item_id, entry)
         except DomainError as error:
-            return _not_looked_up(error.message, datasets)
+            return Contamination(state="NOT_LOOKED_UP", reason=error.message, datasets=datasets)
         return Contamination(
             state="LOOKED_UP", datasets=datasets, items=tuple(found[key] for key in sorted(found))
         )
@@ -205,7 +193,7 @@ class ComparisonService:
         return self._reports.training(file) if file else ()
 
     def _stored_report(self, identity: str) -> ComparisonReport:
-        stored = self._repository.report(identity)
+        stored = self._reports.report(identity)
         if stored is None:
             raise NotFound(
                 f"name: {report_name(identity)} does not exist",
@@ -234,7 +222,3 @@ def _check_seeds(evaluations: Sequence[Evaluation], fields: Sequence[str]) -> No
                 f"is of the same weights as {earlier}; one evaluation of each training seed would be right",
                 reason="SEED_REPEATED",
             )
-
-
-def _not_looked_up(reason: str, datasets: tuple[str, ...]) -> Contamination:
-    return Contamination(state="NOT_LOOKED_UP", reason=reason, datasets=datasets)

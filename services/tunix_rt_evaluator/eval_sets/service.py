@@ -18,6 +18,7 @@ from tunix_rt_evaluator.eval_sets.model import (
     EvalSet,
     EvalSetDraft,
 )
+from tunix_rt_evaluator.grading.model import kinds
 from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_kit.callers import check
 from tunix_rt_kit.canonical import digest_json
@@ -64,7 +65,7 @@ def checked_items(draft: EvalSetDraft, grading: Grading) -> tuple[EvalItem, ...]
             f"holds {accepted:,} answers; at most {MAX_ACCEPTED_ANSWERS} would be right",
         )
         grader = item.get("grader")
-        known = grader is None or grader["kind"] in grading.kinds
+        known = grader is None or grader["kind"] in kinds()
         wrong.check(known, f"eval_set.items[{index}].grader", grading.unknown_kind)
     wrong.raise_if_any(EVAL_SET_INVALID)
     items: list[EvalItem] = []

@@ -29,7 +29,7 @@ from tunix_rt_evaluator.evaluations.model import (
     RegradeDraft,
     evaluation_name,
 )
-from tunix_rt_evaluator.grading.model import Grader, ReasoningMarks
+from tunix_rt_evaluator.grading.model import Grader, ReasoningMarks, kinds
 from tunix_rt_evaluator.grading.reasoning import checked_marks
 from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_kit.chat import ChatTemplate
@@ -322,8 +322,8 @@ def checked_grader(fields: Mapping[str, Any] | None, grading: Grading) -> Grader
     if fields is None:
         return None
     wrong = Violations()
-    if not wrong.check(fields["kind"] in grading.kinds, "grader", grading.unknown_kind):
-        wrong.raise_if_any(GRADER_INVALID)
+    wrong.check(fields["kind"] in kinds(), "grader", grading.unknown_kind)
+    wrong.raise_if_any(GRADER_INVALID)
     try:
         return _GRADER.validate_python(fields)
     except ValidationError as error:
@@ -370,9 +370,9 @@ def check_same_questions(answered: EvalSet, wanted: EvalSet) -> None:
 
 def check_judge(items: Sequence[EvalItem], grading: Grading) -> None:
     """Raise FailedPrecondition(JUDGE_NOT_CONFIGURED) if items need a judge and the evaluator knows none."""
-    if grading.has_judge or all(item.grader.kind != "judge" for item in items):
+    first = next((item for item in items if item.grader.kind == "judge"), None)
+    if grading.has_judge or first is None:
         return
-    first = next(item for item in items if item.grader.kind == "judge")
     raise FailedPrecondition(
         f"item {first.id!r} is graded by a judge, and this evaluator has none; start it with --judge-url or "
         "TUNIX_RT_EVALUATOR_JUDGE_URL, such as http://localhost:8000/v1",

@@ -65,6 +65,9 @@ class JobFolders:
         self._models_dir = models_dir
         self._environment = dict(environment)
         self._endpoint = endpoint
+        self._endpoint_fields = EndpointFields(
+            url=endpoint.url, timeout_s=endpoint.timeout_s, retries=endpoint.retries
+        )
         self._code_revision = code_revision
         self._responses = responses
 
@@ -102,7 +105,7 @@ class JobFolders:
             attempt=evaluation.attempt_count,
             base_model=evaluation.inputs.base_model,
             models_dir=str(self._models_dir),
-            endpoint=self._endpoint_fields(evaluation),
+            endpoint=None if evaluation.spec.endpoint_model is None else self._endpoint_fields,
             checkpoint_dir=_CHECKPOINT if checkpoint else None,
             base_weights_digest=checkpoint.base_weights_digest if checkpoint else None,
             chat_template=evaluation.spec.chat_template,
@@ -130,12 +133,6 @@ class JobFolders:
         for copy in copies:
             if copy.parent.name not in in_use:
                 self.discard_checkpoint(copy.parent.name)
-
-    def _endpoint_fields(self, evaluation: Evaluation) -> EndpointFields | None:
-        if evaluation.spec.endpoint_model is None:
-            return None
-        endpoint = self._endpoint
-        return EndpointFields(url=endpoint.url, timeout_s=endpoint.timeout_s, retries=endpoint.retries)
 
     def _place(self, checkpoint: CheckpointInput, folder: Path) -> None:
         files = {file.path: file for file in checkpoint.files if file.path not in _RECORDS}

@@ -216,12 +216,9 @@ def _too_long(entry: Generation, size: int) -> Generation:
 
 def _summed_up(verdicts: Sequence[Verdict]) -> Verdict:
     """The verdict on an item: of several answers more than half must be right, and scores are averaged."""
-    if not verdicts:
-        return _NOTHING
-    first, *more = verdicts
-    if not more:
-        return first
-    return first.model_copy(
+    if len(verdicts) < 2:
+        return next(iter(verdicts), _NOTHING)
+    return verdicts[0].model_copy(
         update={
             "correct": 2 * sum(verdict.correct for verdict in verdicts) > len(verdicts),
             "score": sum(verdict.value for verdict in verdicts) / len(verdicts),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -130,9 +130,17 @@ class EvaluationService:
         request = RequestKey(
             "CreateEvaluation", request_id, digest_json({"spec": body}), digest_json(earlier)
         )
-        known = self._repository.requested(request) if request_id else None
-        if known is not None:
-            return self._repository.get(known)
+        return self._once(request, lambda: self._new(spec))
+
+    def _once(self, request: RequestKey, new: Callable[[], Evaluation]) -> Evaluation:
+        """What a request made before, or else ``new``, which goes into the queue."""
+        known = self._repository.requested(request) if request.request_id else None
+        if known is None:
+            known = self._repository.create(new(), request)
+            self._engine.wake()
+        return self._repository.get(known)
+
+    def _new(self, spec: EvaluationSpec) -> Evaluation:
         eval_set = self._eval_sets.get(spec.eval_set)
         check_judge(eval_set.items or (), self._grading)
         check_endpoint(spec, configured=self._has_endpoint)
@@ -140,7 +148,7 @@ class EvaluationService:
         base_model = checkpoint.base_model if checkpoint else spec.base_model or spec.endpoint_model or ""
         if spec.endpoint_model is None:
             spec = self._with_template(spec, base_model, checkpoint)
-        evaluation = Evaluation(
+        return Evaluation(
             id=new_id(),
             spec=spec,
             inputs=EvaluationInput(
@@ -149,9 +157,6 @@ class EvaluationService:
             state=JobState.QUEUED,
             create_time=datetime.now(UTC),
         )
-        stored = self._repository.create(evaluation, request)
-        self._engine.wake()
-        return self._repository.get(stored)
 
     def _with_template(
         self, spec: EvaluationSpec, base_model: str, checkpoint: CheckpointInput | None
@@ -190,13 +195,7 @@ class EvaluationService:
         """
         wanted = checked_regrade(draft, self._repository.get, self._eval_sets, self._grading)
         request = RequestKey("RegradeEvaluation", request_id, digest_json(wanted.identity))
-        known = self._repository.requested(request) if request_id else None
-        if known is not None:
-            return self._repository.get(known)
-        evaluation = wanted.evaluation(self._grading)
-        stored = self._repository.create(evaluation, request)
-        self._engine.wake()
-        return self._repository.get(stored)
+        return self._once(request, lambda: wanted.evaluation(self._grading))
 
     def list_items(self, parent: str, size: int, page_token: str, wanted: ItemFilter) -> Page[ItemResult]:
         """One page of the wanted results, by item id."""

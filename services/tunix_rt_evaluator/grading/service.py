@@ -9,14 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from tunix_rt_evaluator.grading.graders.judge import JudgeEndpoint
-from tunix_rt_evaluator.grading.model import (
-    CannotGrade,
-    GraderSettings,
-    Problem,
-    Question,
-    Verdict,
-    kinds,
-)
+from tunix_rt_evaluator.grading.model import CannotGrade, GraderSettings, Problem, Question, Verdict, kinds
 from tunix_rt_kit.jobs.line_child import ChildGone, ChildNotStarted, ChildTooSlow, LineChild
 
 MAX_EXPLANATION: Final = 2_000
@@ -49,11 +42,6 @@ class Grading:
         self._endpoint = endpoint or JudgeEndpoint()
         self._sandbox = GradingSandbox()
         self._tools = {"judge": self._endpoint, "sandbox": self._sandbox}
-
-    @property
-    def kinds(self) -> Sequence[str]:
-        """The names of all kinds."""
-        return tuple(kinds())
 
     @property
     def unknown_kind(self) -> str:

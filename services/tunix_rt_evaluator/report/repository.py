@@ -30,29 +30,52 @@ from tunix_rt_kit.errors import DataLoss
 from tunix_rt_kit.values import StoredFile
 
 
-class ReportStore:
-    """Renders reports and keeps content and documents as artifacts; raises what ``ArtifactStore`` raises."""
+class SqlReportRepository:
+    """Reports on SQLite or PostgreSQL, their contents and documents as artifacts.
 
-    def __init__(self, artifacts: ArtifactStore) -> None:
+    Raises what ``Database`` and ``ArtifactStore`` raise.
+    """
+
+    def __init__(self, database: Database, artifacts: ArtifactStore) -> None:
+        self._database = database
         self._artifacts = artifacts
 
-    def store(self, report_id: str, content: ComparisonContent) -> ComparisonReport:
-        """Render and store a report."""
+    def report(self, report_id: str) -> ComparisonReport | None:
+        """One comparison report, or None."""
+        with self._database.read() as session:
+            row = session.execute(select(reports).where(reports.c.id == report_id)).one_or_none()
+        return None if row is None else _report(row)
+
+    def reports(self, after: str | None, limit: int) -> Sequence[ComparisonReport]:
+        """Up to ``limit`` comparison reports, ordered by id, with ids above ``after``."""
+        query = select(reports).order_by(reports.c.id).limit(limit)
+        if after is not None:
+            query = query.where(reports.c.id > after)
+        with self._database.read() as session:
+            return [_report(row) for row in session.execute(query)]
+
+    def add(self, report_id: str, content: ComparisonContent) -> None:
+        """Render and store a report, unless it is there."""
         stored = self._artifacts.put_bytes(canonical_json(content.model_dump(mode="json")))
         documents = {}
         for name, kind in DOCUMENTS.items():
             text = kind.render(report_name(report_id), stored.digest, content)
             file = self._artifacts.put_bytes(text.encode("utf-8", "replace"))
-            documents[name] = StoredFile(
-                path=kind.file_name, size_bytes=file.size, digest=file.digest, uri=file.uri
+            document = StoredFile(path=kind.file_name, size_bytes=file.size, digest=file.digest, uri=file.uri)
+            documents[name] = document.model_dump(mode="json")
+        with self._database.write() as session:
+            transaction_lock(session, f"comparison report {report_id}")
+            if session.execute(select(reports.c.id).where(reports.c.id == report_id)).first() is not None:
+                return
+            session.execute(
+                insert(reports).values(
+                    id=report_id,
+                    digest=stored.digest,
+                    documents=documents,
+                    create_time=datetime.now(UTC),
+                    facts=content.model_dump(mode="json", exclude=LEFT_OUT_OF_LISTS),
+                )
             )
-        return ComparisonReport(
-            id=report_id,
-            digest=stored.digest,
-            create_time=datetime.now(UTC),
-            content=content,
-            documents=documents,
-        )
 
     def content(self, digest: str) -> ComparisonContent:
         """The content of a stored report."""
@@ -73,6 +96,16 @@ class ReportStore:
     def chunks(self, document: StoredFile, offset: int) -> Iterator[bytes]:
         """A document's bytes from ``offset`` on, at most 1 MiB at a time."""
         return self._artifacts.iter_chunks(document.digest, offset)
+
+
+def _report(row: Row[Any]) -> ComparisonReport:
+    return ComparisonReport(
+        id=row.id,
+        digest=row.digest,
+        create_time=row.create_time,
+        content=None if row.facts is None else ComparisonContent.model_validate(row.facts),
+        documents={name: StoredFile.model_validate(file) for name, file in row.documents.items()},
+    )
 
 
 def render_json(name: str, digest: str, content: ComparisonContent) -> str:
@@ -104,51 +137,3 @@ DOCUMENTS: Final[Mapping[str, DocumentKind]] = {
     "html": DocumentKind("report.html", render_html),
 }
 """Every kind of document by format."""
-
-
-class SqlReportRepository:
-    """Reports on SQLite or PostgreSQL; raises what ``Database`` raises."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def report(self, report_id: str) -> ComparisonReport | None:
-        """One comparison report, or None."""
-        with self._database.read() as session:
-            row = session.execute(select(reports).where(reports.c.id == report_id)).one_or_none()
-        return None if row is None else _report(row)
-
-    def reports(self, after: str | None, limit: int) -> Sequence[ComparisonReport]:
-        """Up to ``limit`` comparison reports, ordered by id, with ids above ``after``."""
-        query = select(reports).order_by(reports.c.id).limit(limit)
-        if after is not None:
-            query = query.where(reports.c.id > after)
-        with self._database.read() as session:
-            return [_report(row) for row in session.execute(query)]
-
-    def add_report(self, report: ComparisonReport) -> None:
-        """Store a comparison report unless it is there."""
-        with self._database.write() as session:
-            transaction_lock(session, f"comparison report {report.id}")
-            if session.execute(select(reports.c.id).where(reports.c.id == report.id)).first() is not None:
-                return
-            facts = report.content
-            session.execute(
-                insert(reports).values(
-                    id=report.id,
-                    digest=report.digest,
-                    documents={name: file.model_dump(mode="json") for name, file in report.documents.items()},
-                    create_time=report.create_time,
-                    facts=facts and facts.model_dump(mode="json", exclude=LEFT_OUT_OF_LISTS),
-                )
-            )
-
-
-def _report(row: Row[Any]) -> ComparisonReport:
-    return ComparisonReport(
-        id=row.id,
-        digest=row.digest,
-        create_time=row.create_time,
-        content=None if row.facts is None else ComparisonContent.model_validate(row.facts),
-        documents={name: StoredFile.model_validate(file) for name, file in row.documents.items()},
-    )

@@ -220,10 +220,13 @@ def leaked(contamination: Contamination) -> str:
     clean = contamination.clean
     if clean is None:
         return f"{found} No other item is left."
+    return f"{found} Over the other {clean.base.item_count}: {_before_and_after(clean)}."
+
+
+def _before_and_after(found: PairedDifference) -> str:
     return (
-        f"{found} Over the other {clean.base.item_count}: {percent(clean.base.accuracy)} before, "
-        f"{percent(clean.candidate.accuracy)} after, {points(clean.difference)} points "
-        f"(95% interval {point_range(clean.interval)}), {tested(clean)}."
+        f"{percent(found.base.accuracy)} before, {percent(found.candidate.accuracy)} after, "
+        f"{points(found.difference)} points (95% interval {point_range(found.interval)}), {tested(found)}"
     )
 
 
@@ -252,12 +255,9 @@ def bounds(content: ComparisonContent) -> list[tuple[str, str, str]]:
         label = (
             "Cut, failed, not graded or missing" if found.unsettled_count else "Cut at the most new tokens"
         )
-        rows.append((label, _sum(found.truncated_count, found.unsettled_count), shown))
+        both = f"{found.truncated_count} + {found.unsettled_count}"
+        rows.append((label, both if found.unsettled_count else str(found.truncated_count), shown))
     return rows
-
-
-def _sum(first: int, second: int) -> str:
-    return f"{first} + {second}" if second else str(first)
 
 
 def adjusted(entry: CategoryDifference) -> str:
@@ -336,7 +336,8 @@ def _counted_parts(base: PartTokens | None, candidate: PartTokens | None) -> Ite
     if base is None or candidate is None:
         return
     yield "Reasoning never closed, wrong", str(base.unclosed_count), str(candidate.unclosed_count)
-    yield "Answers with reasoning", _share(base), _share(candidate)
+    before, after = (f"{parts.reasoning_count} of {parts.answer_count}" for parts in (base, candidate))
+    yield "Answers with reasoning", before, after
     yield (
         "Tokens of reasoning",
         _tokens(base.reasoning_tokens, base.answer_count),
@@ -347,10 +348,6 @@ def _counted_parts(base: PartTokens | None, candidate: PartTokens | None) -> Ite
         _tokens(base.answer_tokens, base.answer_count),
         _tokens(candidate.answer_tokens, candidate.answer_count),
     )
-
-
-def _share(parts: PartTokens) -> str:
-    return f"{parts.reasoning_count} of {parts.answer_count}"
 
 
 def _tokens(count: int | None, answers: int) -> str:
@@ -365,7 +362,6 @@ def unmarked(content: ComparisonContent) -> str:
     found = content.unmarked
     if found is None:
         return ""
-    without = found.without
     counts = [
         f"{count} verdicts {when} ({right} right)"
         for count, right, when in (
@@ -375,10 +371,7 @@ def unmarked(content: ComparisonContent) -> str:
     ]
     return (
         f"{' and '.join(counts)} rest on an answer that nothing marks, such as the last number of a text. "
-        f"Were all of those wrong: {VERDICTS[found.verdict].lower()}, "
-        f"{percent(without.base.accuracy)} before, {percent(without.candidate.accuracy)} after, "
-        f"{points(without.difference)} points (95% interval {point_range(without.interval)}), "
-        f"{tested(without)}."
+        f"Were all of those wrong: {VERDICTS[found.verdict].lower()}, {_before_and_after(found.without)}."
     )
 
 

@@ -225,23 +225,23 @@ class Evaluations:
         earlier = EarlierAttempts(job.path / _EVENTS)
         job.emit("attempt", number=spec.attempt)
         telling = _Telling(job)
-        engine = self._engine(spec, job.path, telling)
+        engine = self._engine(spec, job, telling)
         prompts, failed = engine.read(spec.items)
         done = _tell_facts(job, engine, telling, earlier)
         _Run(job, spec, engine, telling, prompts, done).carry_out(failed)
 
-    def _engine(self, spec: WorkerSpec, folder: Path, telling: _Telling) -> Engine:
+    def _engine(self, spec: WorkerSpec, job: JobDir, telling: _Telling) -> Engine:
         if spec.endpoint is not None:
             from tunix_rt_evaluator.worker.endpoint import open_endpoint
 
             telling.report("asking the endpoint", 0, 0, "")
-            return open_endpoint(spec, telling.check)
+            return open_endpoint(spec, job.check_cancelled)
         # A model library takes seconds to load, which an endpoint needs none of.
         from tunix_rt_evaluator.worker.local import Loaded, LocalEngine
 
         if not isinstance(self._loaded, Loaded):
             self._loaded = Loaded()
-        checkpoint = None if spec.checkpoint_dir is None else folder / spec.checkpoint_dir
+        checkpoint = None if spec.checkpoint_dir is None else job.path / spec.checkpoint_dir
         return LocalEngine(spec, checkpoint, self._loaded, telling.report)
 
 
@@ -253,13 +253,9 @@ class _Telling:
         self._stage = ""
         self._told_at = 0.0
 
-    def check(self) -> None:
+    def report(self, stage: str, completed: int, total: int, unit: str) -> None:
         """Raises JobCancelled if the job was told to stop."""
         self._job.check_cancelled()
-
-    def report(self, stage: str, completed: int, total: int, unit: str) -> None:
-        """Raises as ``check``."""
-        self.check()
         self.tell(stage, completed, total, unit)
 
     def tell(self, stage: str, completed: int, total: int, unit: str, eta_s: float | None = None) -> None:

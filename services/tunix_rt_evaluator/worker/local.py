@@ -413,18 +413,17 @@ class BaseWeights:
 
         Raises what ``load_model`` and ``merge_lora`` raise.
         """
-        model = self._made(checkpoint, dtype)
+        if checkpoint is not None and not is_adapter(checkpoint):
+            model = load_model(checkpoint, dtype=dtype, mesh=self._mesh)
+        else:
+            base = self._base()
+            with self._mesh:
+                if checkpoint is not None:
+                    model = merge_lora(base, checkpoint, dtype=dtype)
+                else:
+                    model = rebuilt(base, nnx.state(base).to_pure_dict(), dtype=dtype)
         model.only_run()
         return model
-
-    def _made(self, checkpoint: Path | None, dtype: str) -> Decoder:
-        if checkpoint is not None and not is_adapter(checkpoint):
-            return load_model(checkpoint, dtype=dtype, mesh=self._mesh)
-        base = self._base()
-        with self._mesh:
-            if checkpoint is not None:
-                return merge_lora(base, checkpoint, dtype=dtype)
-            return rebuilt(base, nnx.state(base).to_pure_dict(), dtype=dtype)
 
     def _base(self) -> Decoder:
         if self._loaded is None:

@@ -455,7 +455,9 @@ def _joined_regions(name: str, regions: Sequence[Region], operation: str) -> Reg
 
 def _swept(left: Sequence[Cut], right: Sequence[Cut], holds: Callable[[bool, bool], bool]) -> Sequence[Cut]:
     """The cuts at which ``holds`` changes, from left to right."""
-    places = sorted([(cut, 0) for cut in left] + [(cut, 1) for cut in right], key=_BY_PLACE)
+    by_place = cmp_to_key(_compare_cuts)
+    sides = [(cut, 0) for cut in left] + [(cut, 1) for cut in right]
+    places = sorted(sides, key=lambda place: by_place(place[0]))
     inside, before, cuts = [False, False], False, []
     for at, (cut, side) in enumerate(places):
         inside[side] = not inside[side]
@@ -471,10 +473,3 @@ def _compare_cuts(left: Cut, right: Cut) -> int:
     infinite = sign_of_infinity(left[0]), sign_of_infinity(right[0])
     by_place = infinite[0] - infinite[1] if any(infinite) else order(left[0], right[0])
     return by_place or left[1] - right[1]
-
-
-def _by_place(left: tuple[Cut, int], right: tuple[Cut, int]) -> int:
-    return _compare_cuts(left[0], right[0])
-
-
-_BY_PLACE: Final = cmp_to_key(_by_place)

@@ -87,12 +87,10 @@ class JudgeEndpoint(Endpoint):
         """
         for limit in (_MAX_TOKENS, _MAX_TOKENS_THINKING):
             text, cut = self._asked(model, prompt, limit)
-            if not cut:
+            if not cut or (text.strip() and answer_alone(text) is not None):
                 break
-            if text.strip() and answer_alone(text) is not None:
-                raise CannotGrade(_cut(model, limit))
         if cut:
-            raise CannotGrade(_cut(model, limit))
+            raise CannotGrade(f"the judge {model!r} did not come to an end within {limit:,} tokens")
         if not text.strip():
             raise CannotGrade(f"the judge {model!r} replied nothing")
         return text
@@ -112,10 +110,6 @@ class JudgeEndpoint(Endpoint):
                 return text_of(choice) or "", choice.finish_reason == "length"
         except EndpointError as error:
             raise CannotGrade(str(error)) from None
-
-
-def _cut(model: str, limit: int) -> str:
-    return f"the judge {model!r} did not come to an end within {limit:,} tokens"
 
 
 def _version(settings: JudgeGrader) -> str:

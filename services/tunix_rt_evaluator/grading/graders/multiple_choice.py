@@ -26,7 +26,7 @@ class MultipleChoiceGrader(GraderSettings):
 
 def _problems(settings: MultipleChoiceGrader, _accepted: Sequence[str]) -> Iterator[Problem]:
     first: dict[str, int] = {}
-    letters = _letters(settings)
+    letters = ascii_uppercase[: len(settings.options)]
     for at, option in enumerate(settings.options):
         if not option.strip():
             yield ("grader", "options", at), "is empty; a text would be right"
@@ -44,12 +44,7 @@ def _problems(settings: MultipleChoiceGrader, _accepted: Sequence[str]) -> Itera
 def _unfit(settings: MultipleChoiceGrader, accepted: str) -> str:
     if _meant(accepted, settings.options) is not None:
         return ""
-    letters = _letters(settings)
-    return f"; a letter from {letters[0]} to {letters[-1]} or an option would be right"
-
-
-def _letters(settings: MultipleChoiceGrader) -> str:
-    return ascii_uppercase[: len(settings.options)]
+    return f"; a letter from A to {ascii_uppercase[len(settings.options) - 1]} or an option would be right"
 
 
 @grader(MultipleChoiceGrader, 5, "multiple_choice/3", problems=_problems, unfit=_unfit)

@@ -68,9 +68,8 @@ def grade_text(_settings: TextGrader, question: Question, output: str) -> Verdic
 
 
 def _readings(answer: Answer) -> tuple[str, ...]:
-    if not answer.in_sentence:
-        return answer.text, answer.first_line
-    return answer.text, answer.first_line, SENTENCE_END.split(answer.text, maxsplit=1)[0]
+    sentences = SENTENCE_END.split(answer.text, maxsplit=1) if answer.in_sentence else []
+    return answer.text, answer.first_line, *sentences[:1]
 
 
 _VERSION: Final = f"regex/2 regex={metadata.version('regex')}"

@@ -105,7 +105,6 @@ _DENIED_BEHIND: Final = re.compile(
 )
 
 _MAX_LENGTH: Final = 2_000
-_NEAR_2: Final = 200
 # A phrase that marks an answer as well.
 _PHRASE: Final = rf"""
     (?: \b(?:answer|(?:correct|right|true|actual|real|final|proper)\s+
@@ -344,12 +343,8 @@ def is_taken_back(answer: Answer) -> bool:
 
 def _again(answer: Answer, phrase: re.Pattern[str]) -> str:
     behind = until_next(f"{'' if answer.boxed else answer.text}\n{answer.rest}"[:_MAX_LENGTH])
-    found = [each for each in phrase.finditer(behind) if _states(_line_before(behind, each.start()))]
+    found = [each for each in phrase.finditer(behind) if _states(_near(behind, each.start()))]
     return behind[found[-1].end() :].strip() if found else ""
-
-
-def _line_before(text: str, end: int) -> str:
-    return text[max(0, end - _NEAR_2) : end].rpartition("\n")[2]
 
 
 def _states(before: str) -> bool:
@@ -361,7 +356,7 @@ def around_box(answer: Answer) -> str:
     """Why a box does not count, given the text beside it; "" if it does, or if there is no box."""
     if not answer.boxed:
         return ""
-    before, after = answer.before, _BEHIND_BOX.sub("", answer.rest[:_NEAR_2].partition("\n")[0])
+    before, after = answer.before, _BEHIND_BOX.sub("", answer.rest[:_NEAR].partition("\n")[0])
     while (shorter := _SET.sub("", before)) != before:
         before = shorter
     # Read with the box already, as of -\boxed{5} and \boxed{50}\%.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from typing import Final, TypeVar
+from typing import Any, Final
 
 from tunix_rt_evaluator.grading.reading.words import COPULA, MINUS, UNSPACED_MINUS
 
@@ -119,8 +119,6 @@ _NAME: Final = re.compile(r"__[a-z0-9_]+__")
 SENTENCE_END: Final = re.compile(r"(?:\.|(?<![\d)\]}])(?<!\b\w)!)(?=\s|$)")
 """Where a statement ends. An exclamation mark behind a digit, a bracket or a single letter is a factorial;
 what ends in a question mark states nothing."""
-
-T = TypeVar("T")
 
 
 def plain(text: str) -> str:
@@ -259,7 +257,7 @@ def _without_mark(text: str) -> str:
     return text if _FACTORIAL.search(text) else before
 
 
-def f1(given: Counter[T], wanted: Counter[T]) -> float:
+def f1(given: Counter[Any], wanted: Counter[Any]) -> float:
     """The harmonic mean of precision and recall, 2 * shared / (given + wanted); 1 for two empty bags."""
     total = given.total() + wanted.total()
     return 2 * (given & wanted).total() / total if total else 1.0

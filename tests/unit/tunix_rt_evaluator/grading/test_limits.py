@@ -10,7 +10,7 @@ import pytest
 from support.timing import cheaply
 from tunix_rt_evaluator.eval_sets.model import EvalItem
 from tunix_rt_evaluator.grading import service
-from tunix_rt_evaluator.grading.model import CannotGrade
+from tunix_rt_evaluator.grading.model import CannotGrade, kinds
 from tunix_rt_evaluator.grading.service import Grading, GradingSandbox
 
 GRADING = Grading()
@@ -217,7 +217,7 @@ def test_every_kind_has_a_version_that_names_it() -> None:
         "json_schema": {"schema": {"type": "object"}},
         "judge": {"model": "m"},
     }
-    assert len(GRADING.kinds) == 11
-    for kind in GRADING.kinds:
+    assert len(kinds()) == 11
+    for kind in kinds():
         version = GRADING.version(item(kind, **settings.get(kind, {})).grader)
         assert version.partition(" ")[0].partition("/")[0] == kind
