@@ -163,10 +163,10 @@ def _rules(decoding: Decoding) -> Iterator[tuple[str, bool, str]]:
     tokens, samples = decoding.max_new_tokens, decoding.samples
     yield "max_new_tokens", 1 <= tokens <= MAX_NEW_TOKENS, f"1 to {MAX_NEW_TOKENS:,}"
     yield "batch_size", 1 <= decoding.batch_size <= MAX_BATCH_SIZE, f"1 to {MAX_BATCH_SIZE}"
-    drawn = MIN_TEMPERATURE <= decoding.temperature <= MAX_TEMPERATURE
+    sampled = MIN_TEMPERATURE <= decoding.temperature <= MAX_TEMPERATURE
     yield (
         "temperature",
-        decoding.temperature == 0 or drawn,
+        decoding.temperature == 0 or sampled,
         f"0, or {MIN_TEMPERATURE:g} to {MAX_TEMPERATURE:g},",
     )
     yield "top_p", MIN_TOP_P <= decoding.top_p <= 1, f"{MIN_TOP_P:f} to 1"

@@ -34,7 +34,7 @@ Dtype = Literal["bfloat16", "float32"]
 EVALUATION_NAME: Final = "evaluations/{evaluation}"
 MAX_NEW_TOKENS: Final = 8_192
 MAX_BATCH_SIZE: Final = 256
-# Far below these they are 0 in float32, and nothing can be drawn.
+# Far below these they are 0 in float32, and nothing can be sampled.
 MIN_TEMPERATURE: Final = 0.001
 MIN_TOP_P: Final = 0.000_001
 MAX_TEMPERATURE: Final = 5.0
@@ -54,7 +54,7 @@ def evaluation_name(evaluation_id: str) -> str:
 class Decoding(Grown, Value):
     """At most ``max_new_tokens`` an answer, ``batch_size`` answers at a time, ``samples`` of each item.
 
-    ``temperature`` 0 is greedy; else tokens are drawn, by ``seed``, from the most probable ones whose
+    ``temperature`` 0 is greedy; else tokens are sampled, by ``seed``, from the most probable ones whose
     probabilities sum to ``top_p``.
     """
 

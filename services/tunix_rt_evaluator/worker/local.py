@@ -52,7 +52,7 @@ _FEWEST_ROWS_ON_CPU: Final = 16
 # Two chunks of 48 are 96 rows. A CPU computes a fifth more of them a second than of 64, as many as of 128.
 _CHUNK_IN_FLOAT32_ON_CPU: Final = 48
 _CHUNKS: Final = (64, 48, 32)
-# Two prompts fill a CPU's products as well as more do, and more would wait for each other.
+# Two prompts keep a CPU's kernels as busy as more do, and more would wait for each other.
 _ADMITTED_ON_CPU: Final = 2
 
 
