@@ -24,7 +24,7 @@ from tunix_rt import Client, jobs, v1
 from tunix_rt.importing import import_traces
 from tunix_rt_kit.models.runtime import child_environment
 from tunix_rt_kit.models.store import ModelStore
-from tunix_rt_local.server import embedded
+from tunix_rt_local import embedded
 
 BASE_MODEL: Final = "smollm2-135m-instruct"
 STEPS: Final = 12
