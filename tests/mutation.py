@@ -131,7 +131,8 @@ def _measure(
 
 def _make_workspace(folder: Path, modules: list[str], tests: list[str]) -> None:
     """mutmut wants packages to lie beside each other, under the names by which they are imported."""
-    folder.mkdir(parents=True)
+    # Python forgets a folder of its path that is not there when it starts.
+    (folder / "mutants").mkdir(parents=True)
     packages = [*(ROOT / "services").glob("tunix_rt_*"), ROOT / "clients" / "tunix_rt"]
     for package in packages:
         shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__"))

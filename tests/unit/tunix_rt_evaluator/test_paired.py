@@ -304,6 +304,37 @@ def test_a_paired_difference_counts_what_changed() -> None:
     assert (result.test, result.interval_method, result.cluster_count) == ("exact McNemar", "Newcombe", 0)
 
 
+def test_several_runs_and_clusters_in_every_figure() -> None:
+    base, candidate, names = [[0, 0, 1, 1, 0], [0, 1, 1, 1, 0]], [[1, 1, 0, 1, 1]], ["a", "a", "b", "", "b"]
+    groups = cluster_numbers(names)
+    before, after = np.array([0, 0.5, 1, 1, 0]), np.array([1, 1, 0, 1, 1.0])
+    found = paired_difference(base, candidate, names)
+    assert (found.gained_count, found.lost_count, found.cluster_count) == (3, 1, 3)
+    assert found.difference == pytest.approx(0.3)
+    assert (found.interval.lower, found.interval.upper) == t_interval(after - before, groups)
+    assert found.p_value == permutation_p(after - before, groups)
+    assert found.detectable == detectable_effect(clustered_error(after - before, groups), 3)
+    assert (found.base.item_count, found.base.correct_count, found.base.accuracy) == (10, 5, 0.5)
+    lower, upper = t_interval(before, groups)
+    assert (found.base.interval.lower, found.base.interval.upper) == (max(0, lower), min(1, upper))
+    assert (found.candidate.item_count, found.candidate.correct_count) == (5, 4)
+    alike = paired_difference([[1, 1, 1]] * 2, [[0, 0, 0]] * 2, ["a", "a", ""])
+    assert (alike.base.interval.lower, alike.base.interval.upper) == wilson(2, 2)
+    assert (alike.candidate.interval.lower, alike.candidate.interval.upper) == wilson(0, 2)
+    none = paired_difference([[]], [[]], [])
+    assert (none.difference, none.p_value, none.detectable) == (0.0, 1.0, None)
+    assert (none.base.item_count, none.interval.lower, none.interval.upper) == (0, -1.0, 1.0)
+
+
+def test_a_score_that_is_between_right_and_wrong_on_one_side_is_enough() -> None:
+    for base, candidate in ([[0.5, 1.0]], [[1.0, 1.0]]), ([[1.0, 1.0]], [[0.5, 1.0]]):
+        found = score_difference(base, candidate, ["a", "b"])
+        assert found is not None
+        assert (found.interval.lower, found.interval.upper) == t_interval(
+            np.array(candidate[0]) - np.array(base[0]), cluster_numbers(["a", "b"])
+        )
+
+
 # Coverage: how often 95% intervals hold the truth, in --draws simulated comparisons each
 
 
