@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import tunix_rt_local
 from support.arbitrary import requests
 from support.threaded import real_server
+from support.traces import trace
 from tunix_rt import v1
 from tunix_rt.wire import services
 from tunix_rt_trace_store.wiring import TraceStoreSettings, build, migrate
@@ -123,6 +124,12 @@ def trace_store(database_url: str, tmp_path: Path) -> Iterator[grpc.Channel]:
 
 def test_the_trace_store_holds_what_its_answers_say(trace_store: grpc.Channel) -> None:
     shadow = Shadow(trace_store)
+    # Some runs make no trace that is stored: those have one to read, score and delete.
+    create = TRACE_STORE.methods_by_name["CreateTrace"]
+    first = v1.CreateTraceRequest(trace=trace(0)).SerializeToString()
+    _, received = answers(trace_store, create, first)
+    shadow.take(create, first, *received)
+    shadow.check()
 
     @settings(max_examples=250, deadline=None)
     @given(st.data())
@@ -136,7 +143,6 @@ def test_the_trace_store_holds_what_its_answers_say(trace_store: grpc.Channel) -
         shadow.check()
 
     check()
-    assert shadow.newest
 
 
 def test_every_service_answers_with_a_meaning(tmp_path: Path) -> None:
