@@ -147,7 +147,7 @@ def _make_workspace(folder: Path, modules: list[str], tests: list[str]) -> None:
 pythonpath = ["tests"]
 addopts = ["--import-mode=importlib", "-p", "no:cacheprovider"]
 asyncio_mode = "auto"
-timeout = 60
+timeout = 120
 
 [tool.mutmut]
 source_paths = {json.dumps(sources)}

@@ -192,6 +192,12 @@ def test_what_a_killed_writer_left_is_no_state(tmp_path: Path) -> None:
     assert {entry.name for entry in tmp_path.iterdir()} == {"3"}
 
 
+def test_what_cannot_be_removed_is_no_hindrance(tmp_path: Path) -> None:
+    (tmp_path / "no folder").touch()
+    Store(tmp_path).store.write(state(3))
+    assert {entry.name for entry in tmp_path.iterdir()} == {"3", "no folder"}
+
+
 def test_a_full_disk_leaves_the_state_before_and_names_the_folder(tmp_path: Path) -> None:
     store = Store(tmp_path).store
     store.write(state(3))
