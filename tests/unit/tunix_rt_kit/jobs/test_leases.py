@@ -47,8 +47,8 @@ def test_a_lease_lasts_its_time_and_is_renewed_by_its_owner_alone(store: Jobs) -
     def lasts(job_id: str, seconds: float, act: Callable[[], object]) -> bool:
         before = time.time()
         act()
-        # SQLite tells milliseconds.
-        return before - 0.01 <= expiry(store, job_id) - seconds <= time.time() + 0.01
+        # By the database's clock, which may be another.
+        return before - 1.0 <= expiry(store, job_id) - seconds <= time.time() + 1.0
 
     assert lasts("a", 100.0, lambda: mine.claim("a"))
     assert lasts("b", 200.0, lambda: other.claim("b"))
