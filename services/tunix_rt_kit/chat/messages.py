@@ -10,6 +10,10 @@ from pydantic import BaseModel, ConfigDict
 from tunix_rt_kit.errors import InvalidArgument
 
 Role = Literal["system", "user", "assistant"]
+ReasoningStyle = Literal["numbered", "answer-only"]
+REASONING_STYLES: Final[tuple[ReasoningStyle, ...]] = get_args(ReasoningStyle)
+REASONING_HEADING: Final = "Reasoning:"
+ANSWER_LABEL: Final = "Answer:"
 
 
 class Message(BaseModel):
@@ -57,13 +61,6 @@ def check_no_markers(messages: Sequence[Message], markers: Sequence[str]) -> Non
                     reason="CHAT_MARKER_IN_CONTENT",
                     metadata={"marker": marker, "message": str(index)},
                 )
-
-
-ReasoningStyle = Literal["numbered", "answer-only"]
-REASONING_STYLES: Final[tuple[ReasoningStyle, ...]] = get_args(ReasoningStyle)
-
-REASONING_HEADING: Final = "Reasoning:"
-ANSWER_LABEL: Final = "Answer:"
 
 
 def render_response(steps: Sequence[str], final_answer: str, style: ReasoningStyle = "numbered") -> str:

@@ -51,6 +51,19 @@ _MAX_TOKENS_BYTES: Final = 8 << 20
 # More than can be rendered: the model can be used with another template.
 MAX_TEMPLATE_BYTES: Final = 256 << 10
 _MAX_TOKEN_BYTES: Final = 1 << 10
+PREFIX_BYTES: Final = 8
+MAX_HEADER_BYTES: Final = 8 << 20
+_MAX_AXES: Final = 16
+_MAX_AXIS: Final = 1 << 48
+_SHOWN: Final = 80
+_BLOCK: Final = 1 << 20
+# Bits of a value of each type.
+_BITS: Final = {
+    **{"BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64},
+    **{"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8},
+    **{"F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8},
+    **{"F16": 16, "BF16": 16, "F32": 32, "F64": 64, "C64": 64},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,21 +284,6 @@ def _missing(folder: Path, what: str) -> FailedPrecondition:
         reason="BASE_MODEL_UNSUPPORTED",
         metadata={"path": str(folder), "field": what},
     )
-
-
-PREFIX_BYTES: Final = 8
-MAX_HEADER_BYTES: Final = 8 << 20
-_MAX_AXES: Final = 16
-_MAX_AXIS: Final = 1 << 48
-_SHOWN: Final = 80
-_BLOCK: Final = 1 << 20
-# Bits of a value of each type.
-_BITS: Final = {
-    **{"BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64},
-    **{"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8},
-    **{"F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8},
-    **{"F16": 16, "BF16": 16, "F32": 32, "F64": 64, "C64": 64},
-}
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,24 @@ from tunix_rt_kit.models.runtime import package_versions
 from tunix_rt_kit.models.tensor_files import require_finite
 from tunix_rt_kit.models.tokenizer import load_tokenizer
 
+INSTALL_COMMAND = "pip install torch transformers"
+Reference = Callable[[Path, Sequence[Sequence[int]]], Iterator[npt.NDArray[np.float32]]]
+"""From a model folder and token sequences to float32 logits [length, vocabulary] of each."""
+PROMPTS = (
+    "<|im_start|>user\nWhat is 17 + 25? Think step by step.<|im_end|>\n<|im_start|>assistant\n",
+    "The three states of matter that we meet every day are solid, liquid and",
+    "def mean(values: list[float]) -> float:\n    return sum(values) /",
+    "A baker makes 48 rolls in the morning and 36 in the afternoon. He sells three quarters of the "
+    "morning's rolls and half of the others. Rolls that are left over cost 20 cents each, and a "
+    "customer who buys at least ten of them pays 15 cents for each. First count what is left: of the "
+    "morning's 48 rolls a quarter, 12, stay on the shelf, and of the afternoon's 36 rolls 18 stay. "
+    "Together that is 30 rolls. Mrs. Müller takes all of them, so she pays 15 cents for each, which "
+    "makes",
+)
+"""Short and long, prose, code and chat. A wrong rotary base shows most between distant tokens."""
+TOLERANCE = 1e-3
+"""Largest absolute difference of a logit that passes."""
+
 
 def make_mesh() -> jax.sharding.Mesh:
     """A mesh of one device, as Tunix's sharding rules expect it; use it as ``with make_mesh():``."""
@@ -171,25 +189,6 @@ def save_model(model: Decoder, out: Path, *, base: Path, conversation: Conversat
             index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(weight_map.items()))}
             (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
         write_companions(base, folder, conversation)
-
-
-INSTALL_COMMAND = "pip install torch transformers"
-Reference = Callable[[Path, Sequence[Sequence[int]]], Iterator[npt.NDArray[np.float32]]]
-"""From a model folder and token sequences to float32 logits [length, vocabulary] of each."""
-PROMPTS = (
-    "<|im_start|>user\nWhat is 17 + 25? Think step by step.<|im_end|>\n<|im_start|>assistant\n",
-    "The three states of matter that we meet every day are solid, liquid and",
-    "def mean(values: list[float]) -> float:\n    return sum(values) /",
-    "A baker makes 48 rolls in the morning and 36 in the afternoon. He sells three quarters of the "
-    "morning's rolls and half of the others. Rolls that are left over cost 20 cents each, and a "
-    "customer who buys at least ten of them pays 15 cents for each. First count what is left: of the "
-    "morning's 48 rolls a quarter, 12, stay on the shelf, and of the afternoon's 36 rolls 18 stay. "
-    "Together that is 30 rolls. Mrs. Müller takes all of them, so she pays 15 cents for each, which "
-    "makes",
-)
-"""Short and long, prose, code and chat. A wrong rotary base shows most between distant tokens."""
-TOLERANCE = 1e-3
-"""Largest absolute difference of a logit that passes."""
 
 
 def transformers_logits(path: Path, sequences: Sequence[Sequence[int]]) -> Iterator[npt.NDArray[np.float32]]:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
 
-from tunix_rt_kit.artifacts import storage_error, sync
+from tunix_rt_kit.artifacts import storage_error, storage_errors, sync
 from tunix_rt_kit.models.config import unsupported
 from tunix_rt_kit.models.hf_folder import StoredTensor, read_header
 from tunix_rt_kit.regular_files import open_regular
@@ -32,6 +32,8 @@ _ALIGNMENT = 8
 _BITS: Final[dict[int, Any]] = {2: (np.uint16, 0x7FFF), 4: (np.uint32, 0x7FFFFFFF)}
 _FIRST_NOT_FINITE: Final = {"bfloat16": 0x7F80, "float16": 0x7C00, "float32": 0x7F800000}
 _LOOKED_AT: Final = 1 << 20
+_PARTIAL = ".partial"
+_OS_ERROR = re.compile(r"os error (\d+)")
 
 
 def require_finite(folder: Path, name: str, value: npt.NDArray[Any]) -> None:
@@ -109,17 +111,12 @@ def write(
             sink.write(np.ascontiguousarray(value).tobytes())
 
 
-_PARTIAL = ".partial"
-_OS_ERROR = re.compile(r"os error (\d+)")
-
-
 @contextmanager
 def storing(path: Path) -> Iterator[None]:
     """Turn a failure of the file system into the domain error that names ``path``."""
     try:
-        yield
-    except OSError as error:
-        raise storage_error(error, str(path)) from error
+        with storage_errors(str(path)):
+            yield
     except SafetensorError as error:
         raise storage_error(system_error(error), str(path)) from error
 

@@ -36,6 +36,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S")
 T = TypeVar("T")
+# Details travel as metadata, of which gRPC peers take 8 KiB by default; base64 adds a third.
+_MAX_MESSAGE = 1024
+_MAX_VALUE = 256
+_MAX_VIOLATIONS_BYTES = 3072
+_CLASSES: Final[Mapping[str, type[DomainError]]] = {kind.code: kind for kind in DomainError.__subclasses__()}
 
 
 async def run_blocking(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -140,14 +145,6 @@ async def watch_state(
         if latest != state:
             state = latest
             yield state
-
-
-# Details travel as metadata, of which gRPC peers take 8 KiB by default; base64 adds a third.
-_MAX_MESSAGE = 1024
-_MAX_VALUE = 256
-_MAX_VIOLATIONS_BYTES = 3072
-
-_CLASSES: Final[Mapping[str, type[DomainError]]] = {kind.code: kind for kind in DomainError.__subclasses__()}
 
 
 def answer_of(method: Any, request: Message, timeout: float) -> Any:

@@ -30,6 +30,25 @@ DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 1000
 _CHECKSUM_BYTES = 8
 _MADE_UP = "it is not a token that this service gave; use next_page_token of the page before"
+MOST: Final = 1_000
+"""Nobody looks for more wrong fields than these; an error names the first few of them."""
+_SHOWN = 60
+Checked = TypeVar("Checked", bound=BaseModel)
+Location = tuple[int | str, ...]
+# By pydantic's name of a problem; beside its limits there are the value, what is shown of it, and its length.
+_WORDS: Final = {
+    "string_too_short": "is empty; at least 1 character is needed",
+    "string_too_long": "has {length:,} characters; at most {max_length:,} would be right",
+    "string_pattern_mismatch": "is {shown}; it must match {pattern}",
+    "too_short": "has {actual_length:,} entries; at least {min_length:,} would be right",
+    "too_long": "has {actual_length:,} entries; at most {max_length:,} would be right",
+    "greater_than_equal": "is {value}; at least {ge} would be right",
+    "less_than_equal": "is {value}; at most {le} would be right",
+    "less_than": "is {value}; less than {lt} would be right",
+    "greater_than": "is {value}; more than {gt} would be right",
+    "finite_number": "is {value}; a finite number would be right",
+    "literal_error": "is {shown}; one of {known} would be right",
+}
 
 
 def new_id() -> str:
@@ -137,28 +156,6 @@ def _checksum(payload: bytes) -> bytes:
 
 def _bad_token(problem: str) -> InvalidArgument:
     return InvalidArgument.of_field("page_token", problem, reason="PAGE_TOKEN_INVALID")
-
-
-MOST: Final = 1_000
-"""Nobody looks for more wrong fields than these; an error names the first few of them."""
-_SHOWN = 60
-Checked = TypeVar("Checked", bound=BaseModel)
-Location = tuple[int | str, ...]
-
-# By pydantic's name of a problem; beside its limits there are the value, what is shown of it, and its length.
-_WORDS: Final = {
-    "string_too_short": "is empty; at least 1 character is needed",
-    "string_too_long": "has {length:,} characters; at most {max_length:,} would be right",
-    "string_pattern_mismatch": "is {shown}; it must match {pattern}",
-    "too_short": "has {actual_length:,} entries; at least {min_length:,} would be right",
-    "too_long": "has {actual_length:,} entries; at most {max_length:,} would be right",
-    "greater_than_equal": "is {value}; at least {ge} would be right",
-    "less_than_equal": "is {value}; at most {le} would be right",
-    "less_than": "is {value}; less than {lt} would be right",
-    "greater_than": "is {value}; more than {gt} would be right",
-    "finite_number": "is {value}; a finite number would be right",
-    "literal_error": "is {shown}; one of {known} would be right",
-}
 
 
 @dataclass(slots=True)

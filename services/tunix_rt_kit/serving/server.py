@@ -30,6 +30,7 @@ _LEAST_S: Final = 2.0
 # How much later a process is killed that could not end itself.
 _LAST_S: Final = 0.5
 _STANDARD_ERROR: Final = 2
+Settings = TypeVar("Settings", bound=ServerSettings)
 
 
 class StartError(Exception):
@@ -167,9 +168,6 @@ def _stopped_by_signals(stop: asyncio.Event, grace_s: float) -> Iterator[None]:
             yield
         finally:
             restore()
-
-
-Settings = TypeVar("Settings", bound=ServerSettings)
 
 
 @dataclass(frozen=True, slots=True)
