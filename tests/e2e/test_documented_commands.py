@@ -6,15 +6,17 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from typer.testing import CliRunner
 
@@ -26,11 +28,13 @@ from tunix_rt import Client, v1
 from tunix_rt.cli.main import app
 from tunix_rt.generate import generate_traces
 from tunix_rt.jobs import wait_for_evaluation, wait_for_training_job
+from tunix_rt_kit.models.hf_folder import WEIGHTS_FILE
 
 pytestmark = pytest.mark.slow
 
 MODEL = "smollm2-135m-instruct"
 VOCABULARY = 1000
+WIDTH = 32
 # What cannot be run here, and why.
 LEFT_OUT = {
     "models pull hf://": "needs the hub",
@@ -51,11 +55,29 @@ def traces() -> list[str]:
     return [json.dumps(trace) for trace in found]
 
 
+def of_few_words(model: Path, stops: Sequence[int]) -> None:
+    """Have a random model end most answers after some tokens: it would repeat one token up to the limit."""
+    weights = load_file(model / WEIGHTS_FILE)
+    signs = np.random.default_rng(0).choice([-1, 1], WIDTH)
+    weights["model.norm.weight"] = (4 * signs).astype(np.float32)
+    weights["model.embed_tokens.weight"][stops] *= 1.6
+    save_file(weights, model / WEIGHTS_FILE, metadata={"format": "pt"})
+
+
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory: pytest.TempPathFactory, traces: list[str]) -> Path:
     """A data folder in which a tiny model has the name of the one that the pages use."""
     folder = tmp_path_factory.mktemp("data")
-    model = make_tiny_model(folder / "models" / MODEL, config=ONE_LAYER | {"vocab_size": VOCABULARY})
+    stops = [2, *range(VOCABULARY - 7, VOCABULARY)]
+    sizes = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": WIDTH,
+        "intermediate_size": 2 * WIDTH,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+    }
+    model = make_tiny_model(folder / "models" / MODEL, config=ONE_LAYER | sizes | {"eos_token_id": stops})
+    of_few_words(model, stops)
     # With a token a byte, no example would fit into a row of 256.
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
