@@ -10,6 +10,7 @@ import grpc
 import pytest
 from google.protobuf.struct_pb2 import Value
 
+from support.migrated import migrated
 from support.threaded import fake_server, free_address, real_server
 from tunix_rt import Client, Targets, v1
 from tunix_rt.answers import answer_traces
@@ -57,7 +58,7 @@ def client(database_url: str, tmp_path: Path) -> Iterator[Client]:
     settings = TraceStoreSettings(
         listen=free_address(), database_url=database_url, data_dir=tmp_path, log_level="error"
     )
-    migrate(settings)
+    migrated(settings, migrate)
 
     def add(server: grpc.Server) -> None:
         v1.add_EvaluatorServicer_to_server(FakeEvaluator(), server)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from support.migrated import migrated
 from support.threaded import real_server
 from support.traces import step, trace
 from tunix_rt import AsyncClient, Client, ImportResult, import_traces, jobs, v1
@@ -34,7 +35,7 @@ Builder = Callable[[asyncio.Event], BuiltService]
 @pytest.fixture
 def store(database_url: str, tmp_path: Path) -> Builder:
     settings = TraceStoreSettings(listen="127.0.0.1:0", database_url=database_url, data_dir=tmp_path)
-    migrate(settings)
+    migrated(settings, migrate)
     return lambda stopping: build(settings, stopping)
 
 
@@ -245,7 +246,7 @@ def pair(store: Builder, tmp_path: Path) -> Iterator[Client]:
             trace_store_target=trace_store,
             evaluator_target="127.0.0.1:1",
         )
-        migrate_exporter(settings)
+        migrated(settings, migrate_exporter)
         with (
             real_server(lambda stopping: build_exporter(settings, stopping)) as exporter,
             Client(

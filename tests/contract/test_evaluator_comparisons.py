@@ -14,6 +14,7 @@ from sqlalchemy import text
 
 from support.checkpoints import FakeTrainer
 from support.evaluating import document, eval_set, item, run
+from support.migrated import migrated
 from support.serving import fields, refused, served
 from support.threaded import fake_server, free_address
 from support.tiny_model import make_tiny_model
@@ -98,7 +99,7 @@ def settings(
             exporter_target=address,
             shutdown_grace_s=10.0,
         )
-        migrate(made)
+        migrated(made, migrate)
         yield made
 
 

@@ -16,6 +16,7 @@ from pydantic import SecretStr
 
 from support.evaluating import create, document, ended, eval_set, item, items_of, run, until
 from support.fake_endpoint import FakeEndpoint, Reply, answering, completion
+from support.migrated import migrated
 from support.serving import fields, refused, served
 from support.tiny_model import make_tiny_model
 from tunix_rt import v1
@@ -84,7 +85,7 @@ def settings(database_url: str, tmp_path: Path, endpoint: FakeEndpoint) -> Evalu
         endpoint_api_key=SecretStr(KEY),
         endpoint_retries=0,
     )
-    migrate(made)
+    migrated(made, migrate)
     return made
 
 

@@ -15,6 +15,7 @@ import pytest
 from support import scripted_evaluator as script
 from support.evaluating import FOUR, create, ended, error_info, eval_set, get, item, items_of, run, until
 from support.fake_endpoint import FakeEndpoint, Reply, answering, completion
+from support.migrated import migrated
 from support.serving import fields, refused, served
 from support.tiny_model import make_tiny_model
 from tunix_rt import v1
@@ -39,7 +40,7 @@ def settings(database_url: str, tmp_path: Path) -> EvaluatorSettings:
     made = EvaluatorSettings(
         listen="127.0.0.1:0", database_url=database_url, data_dir=tmp_path, shutdown_grace_s=10.0
     )
-    migrate(made)
+    migrated(made, migrate)
     return made
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from support.checkpoints import FakeTrainer, training
+from support.migrated import migrated
 from support.serving import served
 from support.tiny_model import ONE_LAYER, make_tiny_model
 from tunix_rt import v1
@@ -42,7 +43,7 @@ def settings(tmp_path: Path, trainer: tuple[FakeTrainer, str]) -> EvaluatorSetti
     made = EvaluatorSettings(
         listen="127.0.0.1:0", data_dir=tmp_path, trainer_target=trainer[1], shutdown_grace_s=10.0
     )
-    migrate(made)
+    migrated(made, migrate)
     return made
 
 

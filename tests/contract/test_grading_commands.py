@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from support import scripted_evaluator as script
+from support.migrated import migrated
 from support.threaded import real_server
 from support.tiny_model import make_tiny_model
 from tunix_rt import Client
@@ -43,7 +44,7 @@ def client(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]))
     make_tiny_model(tmp_path / "models" / "tiny")
     options = EvaluatorSettings(listen="127.0.0.1:0", database_url=database_url, data_dir=tmp_path)
-    migrate(options)
+    migrated(options, migrate)
 
     def service(stopping: asyncio.Event) -> Any:
         return build(options, stopping)

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
+from support.migrated import migrated
 from support.threaded import real_server
 from support.traces import step, trace
 from tunix_rt import Client, import_traces, v1
@@ -28,7 +29,7 @@ Run = Callable[..., Result]
 @pytest.fixture
 def client(database_url: str, tmp_path: Path) -> Iterator[Client]:
     options = TraceStoreSettings(listen="127.0.0.1:0", database_url=database_url, data_dir=tmp_path)
-    migrate(options)
+    migrated(options, migrate)
 
     def service(stopping: asyncio.Event) -> Any:
         return build(options, stopping)

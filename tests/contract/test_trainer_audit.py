@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import pytest
 
+from support.migrated import migrated
 from support.serving import refused, served
 from support.tiny_model import make_tiny_model
 from support.training import FakeExporter, exporting, rows
@@ -46,7 +47,7 @@ async def world(database_url: str, tmp_path: Path) -> AsyncIterator[World]:
         settings = TrainerSettings(
             listen="127.0.0.1:0", database_url=database_url, data_dir=tmp_path, exporter_target=address
         )
-        migrate(settings)
+        migrated(settings, migrate)
         stop = asyncio.Event()
         async with served(build(settings, stop), stop=stop) as channel:
             yield World(v1.TrainerStub(channel), exporter, tmp_path / "models")

@@ -15,6 +15,7 @@ import pytest
 from safetensors.numpy import load
 
 from support import scripted_trainer as script
+from support.migrated import migrated
 from support.serving import refused, served
 from support.tiny_model import make_tiny_model
 from support.training import CHATML, exporting, rows
@@ -75,7 +76,7 @@ async def world(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         settings = TrainerSettings(
             listen="127.0.0.1:0", database_url=database_url, data_dir=tmp_path, exporter_target=address
         )
-        migrate(settings)
+        migrated(settings, migrate)
         stop = asyncio.Event()
         async with served(build(settings, stop), stop=stop) as channel:
             yield World(v1.TrainerStub(channel), tmp_path / "models" / "tiny")

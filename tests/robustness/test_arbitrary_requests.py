@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import tunix_rt_local
 from support.arbitrary import requests
+from support.migrated import migrated
 from support.threaded import real_server
 from support.traces import trace
 from tunix_rt import v1
@@ -114,7 +115,7 @@ class Shadow:
 @pytest.fixture
 def trace_store(database_url: str, tmp_path: Path) -> Iterator[grpc.Channel]:
     settings = TraceStoreSettings(listen="127.0.0.1:0", database_url=database_url, data_dir=tmp_path)
-    migrate(settings)
+    migrated(settings, migrate)
     with (
         real_server(lambda stop: build(settings, stop)) as address,
         grpc.insecure_channel(address) as channel,

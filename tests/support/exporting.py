@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 from google.rpc import error_details_pb2
 
+from support.migrated import migrated
 from support.serving import served, served_at
 from tunix_rt import v1
 from tunix_rt.wire import open_aio_channel
@@ -95,7 +96,7 @@ class Exporting:
 def real_store(folder: Path, database_url: str = "") -> BuiltService:
     """A trace store with its data in ``folder``."""
     settings = TraceStoreSettings(data_dir=folder, database_url=database_url)
-    store_wiring.migrate(settings)
+    migrated(settings, store_wiring.migrate)
     return store_wiring.build(settings, asyncio.Event())
 
 
@@ -113,7 +114,7 @@ async def exporting(
             evaluator_target=address,
             **options,
         )
-        exporter_wiring.migrate(settings)
+        migrated(settings, exporter_wiring.migrate)
         stop = asyncio.Event()
         async with (
             served(exporter_wiring.build(settings, stop), stop=stop) as channel,

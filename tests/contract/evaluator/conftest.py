@@ -11,6 +11,7 @@ import pytest
 
 from support.checkpoints import FakeTrainer, training
 from support.evaluating import running
+from support.migrated import migrated
 from support.tiny_model import make_tiny_model
 from tunix_rt_evaluator.evaluations import job_folders
 from tunix_rt_evaluator.wiring import EvaluatorSettings, migrate
@@ -42,7 +43,7 @@ def settings(database_url: str, tmp_path: Path, trainer: tuple[FakeTrainer, str]
         trainer_target=trainer[1],
         shutdown_grace_s=10.0,
     )
-    migrate(made)
+    migrated(made, migrate)
     return made
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
+from support.migrated import migrated
 from support.serving import served
 from support.storing import settings_for
 from tunix_rt import v1
@@ -19,7 +20,7 @@ from tunix_rt_trace_store.wiring import build, migrate
 @pytest.fixture
 async def channel(database_url: str, tmp_path: Path) -> AsyncIterator[grpc.aio.Channel]:
     settings = settings_for(database_url, tmp_path)
-    migrate(settings)
+    migrated(settings, migrate)
     async with served(build(settings, asyncio.Event())) as opened:
         yield opened
 

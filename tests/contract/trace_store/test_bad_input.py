@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
+from support.migrated import migrated
 from support.serving import fields, refused, served_at
 from support.timing import cheaply
 from support.traces import step, trace
@@ -24,7 +25,7 @@ MEBIBYTE = 1 << 20
 async def channel(database_url: str, tmp_path: Path) -> AsyncIterator[grpc.aio.Channel]:
     """A channel without limits of its own, so that it is the server that refuses."""
     settings = TraceStoreSettings(listen="127.0.0.1:0", database_url=database_url, data_dir=tmp_path)
-    migrate(settings)
+    migrated(settings, migrate)
     unlimited = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", 4 * MEBIBYTE)]
     async with (
         served_at(build(settings, asyncio.Event())) as address,

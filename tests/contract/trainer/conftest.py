@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from support.migrated import migrated
 from support.tiny_model import make_tiny_model
 from support.trainer_jobs import running
 from support.training import FakeExporter, exporting, rows
@@ -42,7 +43,7 @@ def settings(database_url: str, tmp_path: Path, exporter: tuple[FakeExporter, st
         exporter_target=exporter[1],
         shutdown_grace_s=10.0,
     )
-    migrate(made)
+    migrated(made, migrate)
     return made
 
 
