@@ -13,19 +13,16 @@ from pathlib import Path
 
 import pytest
 
+from support.program import Program
 from tunix_rt_kit.serving.health import check
 
 PROGRAMS = ("tunix_rt_trace_store", "tunix_rt_exporter", "tunix_rt_trainer")
 
 
-def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", program, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=environment(),
-    )
+def run(log: Path, program: str, *arguments: str) -> tuple[int, list[str]]:
+    """The program's exit code, and the lines that it wrote to ``log``, a new file."""
+    code = Program(program, arguments, log, environment()).wait(60)
+    return code, log.read_text().splitlines()
 
 
 def environment() -> dict[str, str]:
@@ -58,31 +55,33 @@ def test_serves_until_it_is_told_to_stop(program: str, port: int, tmp_path: Path
         while check(address, 1.0) != "SERVING" and time.monotonic() < end and server.poll() is None:
             pass
         assert check(address) == "SERVING"
-        second = run(program, "--listen", address, "--data-dir", str(tmp_path / "other"))
+        code, lines = run(
+            tmp_path / "log", program, "--listen", address, "--data-dir", str(tmp_path / "other")
+        )
         server.send_signal(signal.SIGTERM)
         assert server.wait(20) == 0
-    assert second.returncode == 1
-    (line,) = [text for text in second.stderr.splitlines() if not text.startswith("{")]
+    assert code == 1
+    (line,) = [text for text in lines if not text.startswith("{")]
     assert "port is in use" in line
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_migrates_postgresql(program: str, postgres_url: str, tmp_path: Path) -> None:
     options = ("--data-dir", str(tmp_path), "--database-url", postgres_url)
-    assert run(program, "migrate", *options).returncode == 0
-    assert run(program, "migrate", *options).returncode == 0
+    for log in ("first", "second"):
+        code, lines = run(tmp_path / log, program, "migrate", *options)
+        assert code == 0, lines
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_bad_starts_are_one_clear_line(program: str, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("")
-    for arguments, code, words in (
+    for arguments, expected, words in (
         (("--data-dir", str(file)), 1, str(file)),
         (("--database-url", "mysql://x/y"), 1, "not supported"),
         (("--listen", "nowhere"), 2, "host:port"),
     ):
-        found = run(program, *arguments)
-        assert found.returncode == code
-        (line,) = found.stderr.splitlines()
+        code, (line,) = run(tmp_path / f"log-{words.replace('/', '-')}", program, *arguments)
+        assert code == expected
         assert words in line

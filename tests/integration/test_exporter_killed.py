@@ -7,10 +7,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-import os
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -22,6 +19,7 @@ import grpc
 import pytest
 
 from support.exporting import EvalSets, real_store
+from support.program import Program
 from support.serving import served, served_at
 from support.traces import trace
 from tunix_rt import v1
@@ -38,7 +36,7 @@ UNFINISHED = (STATE.STATE_QUEUED, STATE.STATE_RUNNING)
 class Exporter:
     """An exporter in a process of its own; ``stub`` calls it."""
 
-    def __init__(self, process: subprocess.Popen[bytes], stub: v1.ExporterStub) -> None:
+    def __init__(self, process: Program, stub: v1.ExporterStub) -> None:
         self.process = process
         self.stub = stub
 
@@ -58,18 +56,9 @@ class Exporter:
 async def exporter(folder: Path, store: str, *flags: str) -> AsyncIterator[Exporter]:
     socket = folder / "socket"
     socket.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "tunix_rt_exporter", "serve", "--listen", f"unix:{socket}"]
-    command += [
-        "--data-dir",
-        str(folder / "data"),
-        "--trace-store-target",
-        store,
-        "--log-level",
-        "error",
-        *flags,
-    ]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    with subprocess.Popen([*command, *flags], env=environment) as process:
+    options = ["--data-dir", str(folder / "data"), "--trace-store-target", store, "--log-level", "error"]
+    arguments = ["serve", "--listen", f"unix:{socket}", *options, *flags]
+    with Program("tunix_rt_exporter", arguments, folder / "exporter.log") as process:
         try:
             async with open_aio_channel(f"unix:{socket}") as channel:
                 await asyncio.wait_for(channel.channel_ready(), 60)
@@ -94,6 +83,8 @@ async def killed_during(folder: Path, store: str, dataset_id: str, stage: str, a
         dataset = await running.create(dataset_id)
         while dataset.state in UNFINISHED and dataset.progress.stage != stage:
             dataset = await running.get(dataset_id)
+            # The exporter would otherwise be kept busy with saying how far it is.
+            await asyncio.sleep(0.005)
         await asyncio.sleep(after_s)
         running.process.send_signal(signal.SIGKILL)
         running.process.wait()

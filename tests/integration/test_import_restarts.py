@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -14,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from support.program import Program
 from support.threaded import free_address
 from support.traces import trace
 from tunix_rt import Client, ImportResult, import_traces
@@ -28,17 +27,11 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.address = free_address()
         self._folder = folder
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Program | None = None
 
     def start(self) -> None:
-        with (self._folder / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [
-                    sys.executable, "-m", "tunix_rt_trace_store",
-                    "--listen", self.address, "--data-dir", str(self._folder),
-                ],
-                stdout=log, stderr=log,
-            )  # fmt: skip
+        arguments = ["--listen", self.address, "--data-dir", str(self._folder)]
+        self.process = Program("tunix_rt_trace_store", arguments, self._folder / "server.log")
 
     def end(self, how: signal.Signals) -> int:
         assert self.process is not None

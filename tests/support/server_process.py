@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from support.program import Program
 from support.timing import eventually
 
 
@@ -32,7 +33,7 @@ class ServerProcess:
         self.address = address
         self._command = list(command)
         self._log = log
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Program | None = None
 
     @property
     def log(self) -> str:
@@ -41,8 +42,7 @@ class ServerProcess:
 
     def start(self, *, wait: bool = True) -> None:
         """Start the server and, unless told otherwise, wait until it listens."""
-        with self._log.open("ab") as log:
-            self._process = process = subprocess.Popen(self._command, env=environment(), stderr=log)
+        self._process = process = self._started()
         host, _, port = self.address.rpartition(":")
 
         def listens() -> bool:
@@ -54,6 +54,12 @@ class ServerProcess:
 
         if wait:
             eventually(listens, "the server does not listen")
+
+    def _started(self) -> subprocess.Popen[bytes] | Program:
+        if self._command[:2] == [sys.executable, "-m"]:
+            return Program(self._command[2], self._command[3:], self._log, environment())
+        with self._log.open("ab") as log:
+            return subprocess.Popen(self._command, env=environment(), stderr=log)
 
     def kill(self) -> None:
         """End the server as ``kill -9`` does."""

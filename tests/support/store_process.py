@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from support.program import Program
 from support.server_process import ServerProcess, environment
 from support.threaded import free_address
 
@@ -31,9 +31,8 @@ class StoreProcess(ServerProcess):
     def __enter__(self) -> Self:
         # SQLite is migrated by the server.
         if self._database_url.startswith("postgresql"):
-            migrate = [*self._program, "migrate", *self._options]
-            migrated = subprocess.run(migrate, env=environment(), capture_output=True, text=True)
-            assert migrated.returncode == 0, migrated.stderr
+            migrating = Program(self._program[2], ["migrate", *self._options], self._log, environment())
+            assert migrating.wait(60) == 0, self.log
         self.start()
         return self
 

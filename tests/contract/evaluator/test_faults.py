@@ -6,7 +6,6 @@ import asyncio
 import errno
 import json
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -31,6 +30,7 @@ from support.evaluating import (
     running,
     until,
 )
+from support.program import Program
 from support.serving import refused
 from support.store_process import environment
 from support.threaded import free_address
@@ -241,9 +241,9 @@ async def test_two_evaluators_on_one_data_folder_share_the_work(
 async def killed_at_the_end(settings: EvaluatorSettings) -> AsyncIterator[Any]:
     """A stub of an evaluator that is a process of its own, and is killed when the block ends."""
     address = free_address()
-    command = [sys.executable, "-m", "support.evaluator_process", "serve", "--listen", address]
     options = ["--data-dir", str(settings.data_dir), "--database-url", settings.database]
-    process = subprocess.Popen([*command, *options], env=environment(), stderr=subprocess.DEVNULL)
+    arguments = ["serve", "--listen", address, *options]
+    process = Program("support.evaluator_process", arguments, settings.data_dir / "server.log", environment())
     try:
         async with open_aio_channel(address) as channel:
             await channel.channel_ready()
