@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import pytest_asyncio
 
 from support.checkpoints import FakeTrainer, training
 from support.migrated import migrated
@@ -31,23 +32,32 @@ ITEMS = [
 ]
 
 
-@pytest.fixture
-def trainer(tmp_path: Path) -> Iterator[tuple[FakeTrainer, str]]:
-    with training(tmp_path / "artifacts") as served_trainer:
+# One worker answers for all tests: it takes seconds to start, and compiles as long.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("evaluator")
+
+
+@pytest.fixture(scope="module")
+def trainer(data_dir: Path) -> Iterator[tuple[FakeTrainer, str]]:
+    with training(data_dir / "artifacts") as served_trainer:
         yield served_trainer
 
 
-@pytest.fixture
-def settings(tmp_path: Path, trainer: tuple[FakeTrainer, str]) -> EvaluatorSettings:
-    make_tiny_model(tmp_path / "models" / "tiny", config=ONE_LAYER | {"max_position_embeddings": 256})
+@pytest.fixture(scope="module")
+def settings(data_dir: Path, trainer: tuple[FakeTrainer, str]) -> EvaluatorSettings:
+    make_tiny_model(data_dir / "models" / "tiny", config=ONE_LAYER | {"max_position_embeddings": 256})
     made = EvaluatorSettings(
-        listen="127.0.0.1:0", data_dir=tmp_path, trainer_target=trainer[1], shutdown_grace_s=10.0
+        listen="127.0.0.1:0", data_dir=data_dir, trainer_target=trainer[1], shutdown_grace_s=10.0
     )
     migrated(made, migrate)
     return made
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def evaluator(settings: EvaluatorSettings) -> AsyncIterator[Any]:
     stop = asyncio.Event()
     async with served(build(settings, stop), stop=stop) as channel:
@@ -95,7 +105,7 @@ async def test_base_and_adapter_are_answered_the_same_each_time_and_compared(
 ) -> None:
     digest = ModelStore(settings.models).resolve("tiny").weights_digest or ""
     adapter = make_adapter(settings, tmp_path / "adapter")
-    checkpoint = trainer[0].add(5, weights=adapter, base_weights_digest=digest)
+    checkpoint = trainer[0].add(4, weights=adapter, base_weights_digest=digest)
 
     base = await run(evaluator, base_model="tiny")
     assert base.state == v1.Evaluation.STATE_SUCCEEDED, base.error
@@ -128,9 +138,10 @@ async def test_base_and_adapter_are_answered_the_same_each_time_and_compared(
 async def test_answers_are_kept_for_the_next_evaluation_unless_they_are_wanted_fresh(
     evaluator: Any,
 ) -> None:
-    first = await run(evaluator, base_model="tiny")
-    kept = await run(evaluator, base_model="tiny")
-    other = await run(evaluator, base_model="tiny", decoding=v1.Decoding(max_new_tokens=19, batch_size=4))
+    first, kept, other = [
+        await run(evaluator, base_model="tiny", decoding=v1.Decoding(max_new_tokens=longest, batch_size=4))
+        for longest in (18, 18, 19)
+    ]
     assert [done.summary.cached_count for done in (first, kept, other)] == [0, len(ITEMS), 0]
     assert kept.manifest.results_digest == first.manifest.results_digest
     assert [timing.stage for timing in kept.stage_timings] == ["generating"]
