@@ -39,6 +39,10 @@ os.environ["XLA_FLAGS"] = " ".join(
 
 # Most of what is imported stays, and looking for what does not takes a quarter of the time.
 gc.disable()
+_STARTUP = str(Path(__file__).parent / "support" / "startup")
+if _STARTUP not in sys.path:
+    sys.path.append(_STARTUP)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_STARTUP, os.environ.get("PYTHONPATH")]))
 
 # pytest-xdist sets it, and lines would be broken where they are not without.
 os.environ.pop("COLUMNS", None)
@@ -103,20 +107,21 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(autouse=True)
 def _optimized(request: pytest.FixtureRequest) -> Iterator[None]:
     """Lets a test marked ``optimized``, and the processes that it starts, compile as users do."""
-    if request.node.get_closest_marker("optimized") is None:
+    optimized = request.node.get_closest_marker("optimized") is not None
+    _compile(optimized=optimized)
+    if not optimized:
         yield
         return
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv(_QUICK, raising=False)
         patch.setenv("XLA_FLAGS", _XLA_FLAGS)
-        _compile(optimized=True)
         yield
-    _compile(optimized=False)
 
 
 def _compile(*, optimized: bool) -> None:
     """What this process compiled the other way is forgotten."""
-    if jax := sys.modules.get("jax"):
+    jax = sys.modules.get("jax")
+    if jax and jax.config.read("jax_disable_most_optimizations") == optimized:
         jax.config.update("jax_disable_most_optimizations", not optimized)
         jax.clear_caches()
 

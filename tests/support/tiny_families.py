@@ -93,9 +93,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
 """Arguments for ``make_tiny_model`` by the name of the golden."""
 
 
-def make_variant(name: str, folder: Path) -> Path:
-    """Write the tiny model called ``name`` into ``folder`` and return it."""
-    return make_tiny_model(folder, seed=7, scale=0.2, **VARIANTS[name])
+def make_variant(name: str, folder: Path, *, layers: int | None = None) -> Path:
+    """Write the tiny model called ``name`` into ``folder`` and return it; with its own number of layers, or
+    with ``layers``, for tests that are not about them."""
+    changed = VARIANTS[name]
+    if layers is not None:
+        changed = changed | {"config": changed.get("config", {}) | {"num_hidden_layers": layers}}
+    return make_tiny_model(folder, seed=7, scale=0.2, **changed)
 
 
 def main(target: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from support.job_folder import LINEAR, OPTIMIZER, SPEC, JobFolder
-from support.tiny_model import make_tiny_model
+from support.tiny_model import ONE_LAYER, make_tiny_model
 from support.training import CHATML, rows
 from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.jobs.child import JobCancelled
@@ -146,7 +146,7 @@ def test_a_cancelled_job_leaves_the_checkpoint_of_its_last_step(tmp_path: Path, 
 def test_a_loss_that_is_no_number_stops_the_job_and_names_step_and_example(
     tmp_path: Path, models: Path
 ) -> None:
-    broken = make_tiny_model(models / "broken") / "model.safetensors"
+    broken = make_tiny_model(models / "broken", config=ONE_LAYER) / "model.safetensors"
     tensors = load_file(broken)
     # Each is a number, but their products with anything are none.
     tensors["model.norm.weight"][:] = np.finfo(np.float32).max

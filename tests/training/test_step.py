@@ -58,10 +58,12 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> nnx.Module:
     return made
 
 
+run = nnx.jit(mean_gradient, static_argnums=2)
+
+
 def computed(network: nnx.Module, arrays: Mapping[str, Any], parts: int) -> tuple[float, list[Any]]:
-    run = nnx.jit(lambda model, given: mean_gradient(model, given, parts))
     with make_mesh():
-        mean, gradient = run(network, arrays)
+        mean, gradient = run(network, arrays, parts)
     return float(mean), [np.asarray(leaf) for leaf in jax.tree.leaves(gradient)]
 
 

@@ -114,46 +114,20 @@ def test_however_many_rows_it_writes_what_the_model_writes_token_by_token(
     assert not any(output.stopped for output in found.values())
 
 
-@pytest.mark.optimized
-def test_not_a_bit_of_an_answer_in_bfloat16_depends_on_the_batch_size(
-    folder: Path, mesh: jax.sharding.Mesh
-) -> None:
-    rounded = BaseWeights(folder, mesh).model(None, "bfloat16")
-    compiled, prompts = CompiledFunctions(nnx.split(rounded)[0], "bfloat16", mesh), some_prompts(*LENGTHS)
-    of_sizes = []
-    for rows in (16, 1, 3, 9, 24):
-        found = answers(generator(rounded, compiled, batch_size=rows, log_probabilities=True), prompts)
-        of_sizes.append({name: (output.ids, output.log_probabilities) for name, output in found.items()})
-    assert all(found == of_sizes[0] for found in of_sizes)
-
-
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name != "llama"])
 def test_models_of_the_other_families_write_what_they_write_token_by_token(
     tmp_path: Path, mesh: jax.sharding.Mesh, family: str
 ) -> None:
     """Windows of 8 tokens are shorter than every prompt."""
-    other = load_model(make_tiny_model(tmp_path, family=family, scale=0.2), dtype="float32", mesh=mesh)
+    # Gemma has two kinds of layers.
+    config = {} if family.startswith("gemma") else ONE_LAYER
+    folder = make_tiny_model(tmp_path, family=family, scale=0.2, config=config)
+    other = load_model(folder, dtype="float32", mesh=mesh)
     prompts = some_prompts(17, 40, 65)
     compiled = CompiledFunctions(nnx.split(other)[0], "float32", mesh)
     found = answers(generator(other, compiled, longest=65, max_new_tokens=8), prompts)
     for prompt in prompts:
         assert found[prompt.item_id, 0].ids == one_by_one(other, prompt, 8)
-
-
-@pytest.mark.optimized
-@pytest.mark.parametrize("temperature", [0.0, 0.9], ids=["greedy", "drawn"])
-def test_not_a_bit_of_an_answer_depends_on_its_neighbours_or_its_row(
-    model: Decoder, compiled: CompiledFunctions, temperature: float
-) -> None:
-    prompts = some_prompts(*LENGTHS)
-    made = generator(
-        model, compiled, batch_size=4, temperature=temperature, log_probabilities=True, stops=(7, 9, 44)
-    )
-    together = answers(made, prompts)
-    for some in (prompts[:3], prompts[::-1][:18], [prompts[4]]):
-        for key, output in answers(made, some).items():
-            assert output.ids == together[key].ids
-            assert output.log_probabilities == together[key].log_probabilities
 
 
 def test_an_answer_ends_at_a_stop_token_and_its_row_takes_the_next_prompt(
@@ -198,9 +172,13 @@ def test_samples_differ_by_number_and_seed_and_are_the_same_again(
     model: Decoder, compiled: CompiledFunctions
 ) -> None:
     prompts = some_prompts(11, 23)
-    first = answers(generator(model, compiled, temperature=1.0, seed=1), prompts, samples=3)
-    again = answers(generator(model, compiled, temperature=1.0, seed=1), prompts[::-1], samples=3)
-    other = answers(generator(model, compiled, temperature=1.0, seed=2), prompts, samples=3)
+    # With log-probabilities, whose functions were compiled already.
+    made, once_more, of_two = (
+        generator(model, compiled, temperature=1.0, seed=seed, log_probabilities=True) for seed in (1, 1, 2)
+    )
+    first = answers(made, prompts, samples=3)
+    again = answers(once_more, prompts[::-1], samples=3)
+    other = answers(of_two, prompts, samples=3)
     assert {key: output.ids for key, output in first.items()} == {
         key: output.ids for key, output in again.items()
     }
@@ -217,6 +195,35 @@ def test_a_run_ends_when_the_check_raises(model: Decoder, compiled: CompiledFunc
 
     with pytest.raises(JobCancelled):
         list(generator(model, compiled).run([Request(prompt) for prompt in some_prompts(6, 7, 8, 9)], check))
+
+
+@pytest.mark.optimized
+def test_not_a_bit_of_an_answer_in_bfloat16_depends_on_the_batch_size(
+    folder: Path, mesh: jax.sharding.Mesh
+) -> None:
+    rounded = BaseWeights(folder, mesh).model(None, "bfloat16")
+    compiled, prompts = CompiledFunctions(nnx.split(rounded)[0], "bfloat16", mesh), some_prompts(*LENGTHS)
+    of_sizes = []
+    for rows in (16, 1, 3, 9, 24):
+        found = answers(generator(rounded, compiled, batch_size=rows, log_probabilities=True), prompts)
+        of_sizes.append({name: (output.ids, output.log_probabilities) for name, output in found.items()})
+    assert all(found == of_sizes[0] for found in of_sizes)
+
+
+@pytest.mark.optimized
+@pytest.mark.parametrize("temperature", [0.0, 0.9], ids=["greedy", "drawn"])
+def test_not_a_bit_of_an_answer_depends_on_its_neighbours_or_its_row(
+    model: Decoder, mesh: jax.sharding.Mesh, temperature: float
+) -> None:
+    compiled, prompts = CompiledFunctions(nnx.split(model)[0], "float32", mesh), some_prompts(*LENGTHS)
+    made = generator(
+        model, compiled, batch_size=4, temperature=temperature, log_probabilities=True, stops=(7, 9, 44)
+    )
+    together = answers(made, prompts)
+    for some in (prompts[:3], prompts[::-1][:18], [prompts[4]]):
+        for key, output in answers(made, some).items():
+            assert output.ids == together[key].ids
+            assert output.log_probabilities == together[key].log_probabilities
 
 
 def test_buckets_are_few_multiples_of_32_and_hold_the_length() -> None:

@@ -17,7 +17,7 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 from support.adapters import with_random_lora
-from support.tiny_model import CHAT_TEMPLATE, make_tiny_model
+from support.tiny_model import CHAT_TEMPLATE, ONE_LAYER, make_tiny_model
 from tunix_rt_kit.errors import AlreadyExists, FailedPrecondition, InvalidArgument
 from tunix_rt_kit.models.export import Conversation, merge_adapter
 from tunix_rt_kit.models.families import FAMILIES
@@ -55,7 +55,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_merged_model_computes_what_the_adapted_one_computes(tmp_path: Path, family: str) -> None:
-    base = make_tiny_model(tmp_path / "base", family=family, scale=0.2, shards=2)
+    base = make_tiny_model(tmp_path / "base", family=family, config=ONE_LAYER, scale=0.2, shards=2)
     adapter, adapted = adapter_for(base, tmp_path / "adapter")
     merge_adapter(base, adapter, tmp_path / "out")
     expected = computed(adapted)

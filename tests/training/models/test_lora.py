@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from support.adapters import lora_parameters, with_random_lora
 from support.numpy_llama import numpy_logits
-from support.tiny_model import make_tiny_model
+from support.tiny_model import ONE_LAYER, make_tiny_model
 from tunix_rt_kit.errors import DataLoss, InvalidArgument
 from tunix_rt_kit.models import pretrained as loader
 from tunix_rt_kit.models.export import (
@@ -37,6 +37,18 @@ from tunix_rt_kit.models.lora import (
 
 MESH = loader.make_mesh()
 TEXT = "user: what is 2 + 2?"
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """A tiny random model of one layer: what is computed does not depend on how many there are."""
+    return make_tiny_model(tmp_path / "tiny", config=ONE_LAYER)
+
+
+@pytest.fixture
+def two_layers(tmp_path: Path) -> Path:
+    """A tiny random model of two layers."""
+    return make_tiny_model(tmp_path / "two")
 
 
 def load(folder: Path, dtype: str = "float32") -> Any:
@@ -62,8 +74,8 @@ def test_fresh_lora_changes_nothing_and_its_seed_decides_it(tiny: Path) -> None:
     assert lora_parameters(base) == []
 
 
-def test_every_projection_gets_a_pair_of_the_rank(tiny: Path) -> None:
-    parameters = lora_parameters(apply_lora(load(tiny), rank=4, alpha=8.0, seed=0))
+def test_every_projection_gets_a_pair_of_the_rank(two_layers: Path) -> None:
+    parameters = lora_parameters(apply_lora(load(two_layers), rank=4, alpha=8.0, seed=0))
     assert len(parameters) == 2 * len(TARGET_MODULES) * 2
     widths = {
         "q": (64, 64),
@@ -78,8 +90,8 @@ def test_every_projection_gets_a_pair_of_the_rank(tiny: Path) -> None:
     assert sum(parameter.size for _, parameter in parameters) == expected
 
 
-def test_only_the_targets_get_a_pair(tiny: Path) -> None:
-    adapted = apply_lora(load(tiny), rank=2, alpha=2.0, target_modules=["q_proj", "down_proj"], seed=0)
+def test_only_the_targets_get_a_pair(two_layers: Path) -> None:
+    adapted = apply_lora(load(two_layers), rank=2, alpha=2.0, target_modules=["q_proj", "down_proj"], seed=0)
     projections = {path.split(".")[3] for path, _ in lora_parameters(adapted)}
     assert projections == {"q_proj", "down_proj"}
 
@@ -105,7 +117,8 @@ def test_same_weights_make_the_same_files(tiny: Path, tmp_path: Path) -> None:
 
 def test_adapter_means_what_peft_means_by_it(tmp_path: Path) -> None:
     """Base weights plus ``alpha / r * B @ A``, by PEFT's names, make the same model."""
-    folder = make_tiny_model(tmp_path / "base", config={"num_key_value_heads": 1, "head_dim": 32}, scale=0.2)
+    config = ONE_LAYER | {"num_key_value_heads": 1, "head_dim": 32}
+    folder = make_tiny_model(tmp_path / "base", config=config, scale=0.2)
     targets = ["q_proj", "k_proj", "o_proj", "up_proj", "down_proj"]
     adapted = with_random_lora(load(folder), target_modules=targets)
     save_adapter(adapted, tmp_path / "adapter", alpha=8.0, base_model=str(folder))
@@ -156,7 +169,9 @@ def adapter(tiny: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_adapter_of_another_model_is_refused(adapter: Path, tmp_path: Path) -> None:
+def test_adapter_of_another_model_is_refused(two_layers: Path, tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    save_adapter(with_random_lora(load(two_layers)), adapter, alpha=8.0, base_model="tiny")
     deeper = make_tiny_model(tmp_path / "deeper", config={"num_hidden_layers": 3})
     with pytest.raises(InvalidArgument, match=r"'.*layers\.2\.self_attn\.q_proj\.lora_A\.weight' is missing"):
         load_adapter(load(deeper), adapter)
