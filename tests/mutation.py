@@ -56,7 +56,16 @@ PROMISES: Final[dict[str, tuple[list[str], list[str]]]] = {
         ["tunix_rt_evaluator/grading/graders/*.py"],
         [
             f"tunix_rt_evaluator/grading/test_{name}.py"
-            for name in ("graders", "verdicts", "limits", "judge", "choices", "meaning", "numeric")
+            for name in (
+                "graders",
+                "graders_edges",
+                "verdicts",
+                "limits",
+                "judge",
+                "choices",
+                "meaning",
+                "numeric",
+            )
         ],
     ),
     "request ids": (["tunix_rt_kit/database/request_log.py"], ["tunix_rt_kit/database"]),

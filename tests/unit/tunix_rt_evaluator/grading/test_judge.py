@@ -32,8 +32,10 @@ def test_a_judge_is_shown_question_answer_and_accepted_ones_and_its_grade_counts
     (asked,) = judge.requests
     assert asked["path"] == "/v1/chat/completions"
     assert asked["key"] == "Bearer secret"
-    assert (asked["model"], asked["temperature"]) == ("m", 0)
-    prompt = asked["messages"][0]["content"]
+    assert (asked["model"], asked["temperature"], asked["seed"]) == ("m", 0, 0)
+    (message,) = asked["messages"]
+    assert message["role"] == "user"
+    prompt = message["content"]
     # What stands in a question or an answer is no field, and is not filled in.
     assert "<question>\nWhat is 2 {answer}?\n</question>" in prompt
     assert "<accepted>\nfour\n4\n</accepted>" in prompt
