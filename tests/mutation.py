@@ -25,12 +25,24 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parents[1]
 UNIT: Final = "tests/unit/"
 PROMISES: Final[dict[str, tuple[list[str], list[str]]]] = {
-    "digests": (["tunix_rt_kit/canonical.py"], ["tunix_rt_kit/artifacts", "tunix_rt_kit/test_text.py"]),
-    "splits": (["tunix_rt_exporter/datasets/split.py"], ["tunix_rt_exporter"]),
-    "duplicates": (["tunix_rt_exporter/datasets/deduplicate.py"], ["tunix_rt_exporter"]),
+    "digests": (
+        ["tunix_rt_kit/canonical.py"],
+        [
+            *(f"tunix_rt_kit/artifacts/test_canonical{name}.py" for name in ("", "_edges", "_fast")),
+            "tunix_rt_kit/test_text.py",
+        ],
+    ),
+    "splits": (
+        ["tunix_rt_exporter/datasets/split.py"],
+        ["tunix_rt_exporter/test_split.py", "tunix_rt_exporter/test_duplicates.py"],
+    ),
+    "duplicates": (
+        ["tunix_rt_exporter/datasets/deduplicate.py"],
+        ["tunix_rt_exporter/test_deduplicate.py", "tunix_rt_exporter/test_duplicates.py"],
+    ),
     "contamination": (
         ["tunix_rt_exporter/datasets/decontaminate.py", "tunix_rt_exporter/datasets/word_runs.py"],
-        ["tunix_rt_exporter"],
+        ["tunix_rt_exporter/test_contamination.py", "tunix_rt_exporter/test_word_runs.py"],
     ),
     "loss mask": (
         ["tunix_rt_kit/loss_mask.py"],
@@ -68,7 +80,10 @@ PROMISES: Final[dict[str, tuple[list[str], list[str]]]] = {
             )
         ],
     ),
-    "request ids": (["tunix_rt_kit/database/request_log.py"], ["tunix_rt_kit/database"]),
+    "request ids": (
+        ["tunix_rt_kit/database/request_log.py"],
+        ["tunix_rt_kit/database/test_request_log.py"],
+    ),
     "job engine": (
         [f"tunix_rt_kit/jobs/{name}.py" for name in ("engine", "leases", "run", "child_jobs")],
         [f"tunix_rt_kit/jobs/test_{name}.py" for name in ("engine", "leases", "run", "child_jobs")],

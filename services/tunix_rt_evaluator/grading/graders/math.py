@@ -80,7 +80,7 @@ def grade(_settings: MathGrader, question: Question, output: str, sandbox: Sandb
     if not verdict.correct or not again:
         return verdict
     # Behind the mark that counts a sentence says an answer once more, which must be as right.
-    said = _of_answer(sandbox, question, Answer(again, labelled=True, in_sentence=True))
+    said = _of_answer(sandbox, question, Answer(again, labelled=True))
     if said.correct:
         return verdict
     why = f"behind it the answer is said to be {again[:40]!r}"

@@ -83,3 +83,44 @@ def test_a_question_mark_of_any_script_asks() -> None:
 def test_a_long_message_about_a_schema_is_cut() -> None:
     ((_, what),) = GRADING.problems(item("json_schema", {"schema": {"type": "x" * 400}}, []))
     assert what == f"is no JSON Schema: type: '{'x' * 299}"
+
+
+@pytest.mark.parametrize(
+    ("output", "right"), [('"abc"', True), ('["abc"]', True), ("12", False), ('"ab', False)]
+)
+def test_json_counts_in_an_output_that_was_cut_where_it_shows_its_end(output: str, right: bool) -> None:
+    schema = {"schema": {"minLength": 1}}
+    assert GRADING.grade(item("json_schema", schema, []), output, cut=True).correct is right
+
+
+def test_a_division_that_the_question_writes_with_another_sign_is_copied() -> None:
+    question = EvalItem(
+        id="q", prompt="What is 48 \u00f7 6?", accepted_answers=("8",), grader={"kind": "numeric"}
+    )
+    verdict = GRADING.grade(question, r"\boxed{48/6}")
+    assert (verdict.correct, verdict.explanation) == (
+        False,
+        "'48/6' counts as no number: it is copied from the question",
+    )
+
+
+@pytest.mark.parametrize(
+    ("wanted", "text", "right"),
+    [
+        ("250", "it is 250 now", True),
+        ("250", "it is 1,250 now", False),
+        ("250", "it is 7, 250 now", True),
+        ("25", "it is 250 now", False),
+        ("-5", "it is 7-5 now", False),
+        ("-5", "it is -5 now", True),
+        ("5 kg", "it is 5 kg/m now", False),
+        ("1/2", "it is 3 1/2 now", False),
+        ("$5", "it is -$5 now", False),
+        ("5", "it is 5!", True),
+        ("5", "5!", False),
+        ("cat5", "a cat5, here", True),
+        ("5", "it is 5M now", False),
+    ],
+)
+def test_a_number_is_contained_where_it_is_no_part_of_another(wanted: str, text: str, right: bool) -> None:
+    assert GRADING.grade(item("contains", {"whole_output": True}, [wanted]), text).correct is right
