@@ -83,7 +83,10 @@ class SqlLeases:
         with self._database.read() as session:
             rows = session.execute(query).all()
         return {
-            job_id: self._lease(owner, bool(expired), at_once) for job_id, owner, at_once, expired in rows
+            job_id: Lease(
+                mine=owner == self._owner, free=self._is_free(owner, bool(expired)), at_once=at_once
+            )
+            for job_id, owner, at_once, expired in rows
         }
 
     def claim(self, job_id: str) -> bool:
@@ -93,7 +96,7 @@ class SqlLeases:
         with suppress(IntegrityError), self._write() as session:
             row = session.execute(query.with_for_update(skip_locked=True)).one_or_none()
             if row is not None:
-                if not self._lease(row[0], bool(row[1])).free:
+                if not self._is_free(row[0], bool(row[1])):
                     return False
                 session.execute(delete(table).where(table.c.job_id == job_id))
             expires = self._now + self.seconds
@@ -153,10 +156,9 @@ class SqlLeases:
     def _mine(self, job_id: str) -> tuple[Any, ...]:
         return (self._table.c.job_id == job_id, self._table.c.owner == self._owner)
 
-    def _lease(self, owner: str, expired: bool, at_once: bool = False) -> Lease:
-        mine = owner == self._owner
+    def _is_free(self, owner: str, expired: bool) -> bool:
         # What is this engine's and does not run is left from before.
-        return Lease(mine=mine, free=mine or expired or self._has_gone(owner), at_once=at_once)
+        return owner == self._owner or expired or self._has_gone(owner)
 
     def _has_gone(self, owner: str) -> bool:
         machine, pid, start_time, _ = owner.split()
