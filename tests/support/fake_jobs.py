@@ -1,11 +1,12 @@
 """Jobs that count to a number in a database, and an engine that runs them, in this process or another.
 
 ``python -m support.fake_jobs DATABASE_URL LEASE_S`` runs jobs that never end until it is told to stop by
-SIGTERM. It prints "started", and "lost" for each job that another server took.
+SIGTERM or whoever started it has ended. It prints "started", and "over" each time that it leaves a job.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -18,7 +19,7 @@ from sqlalchemy import Column, Integer, MetaData, String, Table, func, insert, s
 from tunix_rt_kit.database import Database
 from tunix_rt_kit.jobs.engine import JobEngine, JobKind
 from tunix_rt_kit.jobs.leases import SqlLeases, lease_table
-from tunix_rt_kit.jobs.run import LeaseLost, Run
+from tunix_rt_kit.jobs.run import Run
 from tunix_rt_kit.values import JobError, JobState
 
 metadata = MetaData()
@@ -131,7 +132,7 @@ class Counting(JobKind):
         while number < self.most:
             self.at_step(run)
             run.pause(self.pause_s)
-            store.add_step(run.job_id, number)
+            run.retry(lambda at=number: store.add_step(run.job_id, at))  # type: ignore[misc]
             number += 1
         states = (JobState.RUNNING, JobState.CANCELLING)
         run.record(lambda: store.change_state(run.job_id, states, JobState.SUCCEEDED))
@@ -146,19 +147,18 @@ class _Endless(Counting):
     def work(self, run: Run) -> None:
         try:
             super().work(run)
-        except LeaseLost:
-            print("lost", flush=True)
-            raise
+        finally:
+            print("over", flush=True)
 
 
 def main() -> None:
-    told = threading.Event()
+    told, parent = threading.Event(), os.getppid()
     signal.signal(signal.SIGTERM, lambda *_: told.set())
     kind = _Endless(Jobs(Database(sys.argv[1])), slots=2, most=sys.maxsize)
     engine = engine_of(kind, float(sys.argv[2]))
     engine.start()
     print("started", flush=True)
-    while not told.is_set():
+    while not told.is_set() and os.getppid() == parent:
         time.sleep(0.05)
     engine.stop(5.0)
 
