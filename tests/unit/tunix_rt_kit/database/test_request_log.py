@@ -106,6 +106,20 @@ def test_the_row_says_when(requests: Requests) -> None:
     assert abs(row.create_time - datetime.now(UTC)) < timedelta(minutes=1)
 
 
+def test_the_table_is_the_one_that_migrations_make() -> None:
+    table = request_log_table(MetaData())
+    assert table.name == "request_log"
+    assert [(column.name, str(column.type), column.nullable) for column in table.columns][:3] == [
+        ("method", "VARCHAR(128)", False),
+        ("request_id", "VARCHAR(64)", False),
+        ("request_digest", "VARCHAR(71)", False),
+    ]
+    assert [(column.name, column.nullable) for column in table.columns][3:] == [
+        ("result", False),
+        ("create_time", False),
+    ]
+
+
 @pytest.mark.parametrize("column", ["request_digest", "result", "create_time"])
 def test_nothing_of_a_row_may_be_missing(requests: Requests, column: str) -> None:
     row = {
