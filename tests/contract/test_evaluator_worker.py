@@ -51,7 +51,12 @@ def trainer(data_dir: Path) -> Iterator[tuple[FakeTrainer, str]]:
 def settings(data_dir: Path, trainer: tuple[FakeTrainer, str]) -> EvaluatorSettings:
     make_tiny_model(data_dir / "models" / "tiny", config=ONE_LAYER | {"max_position_embeddings": 256})
     made = EvaluatorSettings(
-        listen="127.0.0.1:0", data_dir=data_dir, trainer_target=trainer[1], shutdown_grace_s=10.0
+        listen="127.0.0.1:0",
+        data_dir=data_dir,
+        trainer_target=trainer[1],
+        # Who asks it about datasets is told at once that there is no exporter.
+        exporter_target=trainer[1],
+        shutdown_grace_s=10.0,
     )
     migrated(made, migrate)
     return made

@@ -23,7 +23,8 @@ _statements: dict[Callable[..., None], list[Statement]] = {}
 def migrated(settings: Settings, migrate: Callable[[Settings], None]) -> None:
     """Do to a database what ``migrate`` does, which takes a tenth of its time but for the first of a session.
 
-    Of SQLite a file is copied, where there is none yet; on PostgreSQL the same statements are sent again.
+    Of SQLite a file is copied, where there is none yet; on PostgreSQL the same statements are sent again,
+    where the tables are not there yet.
     """
     url = make_url(settings.database)
     if url.get_backend_name() == "postgresql":
@@ -33,9 +34,12 @@ def migrated(settings: Settings, migrate: Callable[[Settings], None]) -> None:
             _statements[migrate] = statements
             return
         server = url.set(drivername="postgresql").render_as_string(hide_password=False)
-        with psycopg.connect(server) as connection:
-            for statement, values in _statements[migrate]:
-                connection.execute(statement, values)
+        try:
+            with psycopg.connect(server) as connection:
+                for statement, values in _statements[migrate]:
+                    connection.execute(statement, values)
+        except psycopg.errors.DuplicateTable:
+            migrate(settings)
         return
     file = Path(url.database or "")
     if migrate in _files and not file.exists():

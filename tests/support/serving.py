@@ -34,7 +34,7 @@ async def served(
     *services: BuiltService, stop: asyncio.Event | None = None
 ) -> AsyncIterator[grpc.aio.Channel]:
     """A channel to a server as ``served_at``."""
-    async with served_at(*services, stop=stop) as address, open_aio_channel(address) as channel:
+    async with served_at(*services, stop=stop) as address, open_aio_channel(address, retried=()) as channel:
         yield channel
 
 

@@ -41,6 +41,8 @@ def settings(database_url: str, tmp_path: Path, trainer: tuple[FakeTrainer, str]
         database_url=database_url,
         data_dir=tmp_path,
         trainer_target=trainer[1],
+        # Who asks it about datasets is told at once that there is no exporter.
+        exporter_target=trainer[1],
         shutdown_grace_s=10.0,
     )
     migrated(made, migrate)
