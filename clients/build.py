@@ -68,7 +68,9 @@ def finished(name: Path, text: str) -> str:
     source = (SOURCE / name).read_text()
     classes = [node.name for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
     module = f"tunix_rt.aio.{'.'.join(name.with_suffix('').parts)}"
-    also = [f"from {module} import {entry} as {entry}" for entry in classes if entry.startswith("Async")]
+    # Both clients are to be had from the modules that users import; those of rpc are our own.
+    both = [entry for entry in classes if entry.startswith("Async") and name.parts[0] != "rpc"]
+    also = [f"from {module} import {entry} as {entry}" for entry in both]
     # Behind the imports, where ruff sorts them in.
     body = body.replace("\nfrom tunix_rt", "\n" + "\n".join([*also, "from tunix_rt"]), 1) if also else body
     options = [

@@ -17,7 +17,7 @@ from support.base_model import Pulled, pulled_smollm2
 from support.postgres import Databases, postgres_server
 from support.tiny_model import ONE_LAYER, make_tiny_model
 
-# JAX reads these when it is imported. Tests, and the processes that they start, compile the same programs
+# JAX reads these when it is imported. Tests, and the processes that they start, compile the same functions
 # many times over otherwise.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")

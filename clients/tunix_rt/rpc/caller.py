@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import grpc
 from google.rpc import code_pb2, status_pb2
 
-from tunix_rt.aio.rpc.caller import AsyncCaller as AsyncCaller
 from tunix_rt.errors import DeadlineExceededError, FieldViolation, TunixRtError, UnavailableError, class_of
 from tunix_rt.rpc.pager import Item, Pager, PageType
 from tunix_rt.wire import REQUEST_ID_KEY, error_facts, failed_call

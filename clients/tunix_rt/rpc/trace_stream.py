@@ -7,7 +7,6 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Final
 
 from tunix_rt import v1
-from tunix_rt.aio.rpc.trace_stream import AsyncTraceStream as AsyncTraceStream
 from tunix_rt.errors import UnavailableError
 
 _MAX_BREAKS: Final = 3
