@@ -15,7 +15,9 @@ from hypothesis import settings
 
 from support.base_model import Pulled, pulled_smollm2
 from support.postgres import Databases, postgres_server
+from support.program import forked_workers, started_anew
 from support.tiny_model import ONE_LAYER, make_tiny_model
+from tunix_rt_kit.jobs.process import WorkerProcess
 
 # JAX reads these when it is imported. Tests, and the processes that they start, compile the same functions
 # many times over otherwise.
@@ -68,6 +70,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--formulas", type=int, default=100, help="pairs of formulas compared by SymPy (default: 100)"
     )
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Three processes for two processors: a quarter of the time that tests take is waiting."""
+    processors = os.cpu_count() or 1
+    return processors + processors // 2
 
 
 def pytest_runtest_setup() -> None:
@@ -124,6 +132,19 @@ def _compile(*, optimized: bool) -> None:
     if jax and jax.config.read("jax_disable_most_optimizations") == optimized:
         jax.config.update("jax_disable_most_optimizations", not optimized)
         jax.clear_caches()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forked_workers() -> Iterator[None]:
+    """Workers that tests have services start are forked from a process that has imported what they do."""
+    with forked_workers(os.environ):
+        yield
+
+
+@pytest.fixture
+def new_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers are started as services do it: each is a new Python, and a child of its service."""
+    monkeypatch.setattr(WorkerProcess, "_started", started_anew)
 
 
 @pytest.fixture(scope="session")

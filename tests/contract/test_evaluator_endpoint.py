@@ -260,6 +260,7 @@ def environments() -> list[dict[str, str]]:
     return [child.environ() for child in children if "evaluations" in child.cmdline()[-1]]
 
 
+@pytest.mark.usefixtures("new_workers")
 async def test_the_key_reaches_the_child_that_asks_and_no_other(
     settings: EvaluatorSettings, endpoint: FakeEndpoint, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:

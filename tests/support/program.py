@@ -1,6 +1,7 @@
-"""Our programs as processes of their own, each forked from one that has imported what servers import.
+"""Our programs and workers as processes, each forked from one that has imported what they import.
 
-They start in a tenth of the time that ``python -m`` takes, most of which is a server's imports.
+They start in a tenth of the time that ``python -m`` takes, most of which is imports: three seconds of
+processor time for a trainer's worker.
 """
 
 from __future__ import annotations
@@ -11,37 +12,82 @@ import runpy
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, BinaryIO, Final, Self
+from unittest.mock import patch
+
+from tunix_rt_kit.jobs import files
+from tunix_rt_kit.jobs.process import WorkerProcess
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    [f"tunix_rt_{service}.wiring" for service in ("trace_store", "exporter", "trainer", "evaluator")]
+    [
+        *(f"tunix_rt_{service}.wiring" for service in ("trace_store", "exporter", "trainer", "evaluator")),
+        "tunix_rt_trainer.worker.train",
+        "tunix_rt_evaluator.worker.local",
+    ]
 )
+_server: Any = forkserver._forkserver  # type: ignore[attr-defined]
+_starting = threading.Lock()
+
+_environment: Final[dict[str, str]] = {}
+"""The environment of the process that they are forked from."""
+_READ_AT_IMPORT: Final = ("JAX_", "PYTHON", "LD_", "OMP_", "OPENBLAS_", "MALLOC_", "TF_")
+"""How names begin that Python and its packages read when they are imported."""
 
 
 class Program:
-    """``python -m module arguments``, with as much of ``subprocess.Popen`` as tests use.
+    """``python -m module arguments``, with as much of ``subprocess.Popen`` as tests and services use.
 
     Args:
         module: what runs.
         arguments: its command line.
         log: the file that takes what it writes to standard output and error, behind what is there.
         environment: its environment; this process's if None.
+        reads: it has a standard input, which is ``stdin``.
+        session: it leads a session of its own, and goes on when this process has ended.
     """
 
     def __init__(
-        self, module: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
+        self,
+        module: str,
+        arguments: Sequence[str],
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        *,
+        reads: bool = False,
+        session: bool = False,
     ) -> None:
-        given = dict(os.environ if environment is None else environment)
         self.args = [sys.executable, "-m", module, *arguments]
-        self._process = _context.Process(
-            target=_run, args=(module, list(arguments), str(log), given), daemon=True
-        )
-        self._process.start()
-        self.pid = self._process.pid
+        self.stdin: BinaryIO | None = None
+        self._polling = threading.Lock()
+        given = dict(os.environ if environment is None else environment)
+        reader, writer = _context.Pipe(duplex=False) if reads else (None, None)
+        with _starting:
+            if _server._forkserver_address is None:
+                with patch.dict(os.environ, _environment, clear=True):
+                    _server.ensure_running()
+            origin = (_server._forkserver_address, dict(_environment))
+            what = (module, list(arguments), str(log.absolute()), given)
+            self._process = _context.Process(target=_run, args=(*origin, *what, reader, session), daemon=True)
+            self._process.start()
+            if session:
+                multiprocessing.process._children.discard(self._process)  # type: ignore[attr-defined]
+        if reader is not None and writer is not None:
+            reader.close()
+            self.stdin = os.fdopen(os.dup(writer.fileno()), "wb")
+            writer.close()
+        assert self._process.pid is not None
+        self.pid: int = self._process.pid
+        while session and self.poll() is None and os.getsid(self.pid) != self.pid:
+            time.sleep(0.001)
 
     def __enter__(self) -> Self:
         return self
@@ -56,11 +102,12 @@ class Program:
         return self.poll()
 
     def poll(self) -> int | None:
-        return self._process.exitcode
+        with self._polling:
+            return self._process.exitcode
 
     def wait(self, timeout: float | None = None) -> int:
-        self._process.join(timeout)
-        code = self._process.exitcode
+        wait([self._process.sentinel], timeout)
+        code = self.poll()
         if code is None:
             assert timeout is not None
             raise subprocess.TimeoutExpired(self.args, timeout)
@@ -68,7 +115,6 @@ class Program:
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
-            assert self.pid is not None
             os.kill(self.pid, number)
 
     def terminate(self) -> None:
@@ -78,11 +124,63 @@ class Program:
         self.send_signal(signal.SIGKILL)
 
 
-def _run(module: str, arguments: Sequence[str], log: str, environment: Mapping[str, str]) -> None:
+def forked_workers(environment: Mapping[str, str]) -> AbstractContextManager[object]:
+    """Within this context the workers that this process starts are forked as well, but for those that differ
+    in what Python and its packages read when they are imported.
+
+    Args:
+        environment: that of the process that they are forked from.
+    """
+    _environment.clear()
+    _environment.update(environment)
+    return patch.object(WorkerProcess, "_started", _started)
+
+
+started_anew = WorkerProcess._started
+"""How a service starts a worker: ``python -m``."""
+
+
+def _started(worker: WorkerProcess) -> Any:
+    given = {**files.passed_on(), **worker._env}
+    read = _read_at_import(_environment)
+    if _read_at_import(os.environ) != read or not _read_at_import(given).items() <= read.items():
+        return started_anew(worker)
+    log = worker.path / files.LOG
+    return Program(worker.module, [str(worker.path.absolute())], log, given, reads=worker._warm, session=True)
+
+
+def _read_at_import(environment: Mapping[str, str]) -> dict[str, str]:
+    found = {name: value for name, value in environment.items() if name.startswith(_READ_AT_IMPORT)}
+    # A child has the module path of its parent.
+    found.pop("PYTHONPATH", None)
+    return found
+
+
+def _run(
+    server: str,
+    origin: Mapping[str, str],
+    module: str,
+    arguments: Sequence[str],
+    log: str,
+    environment: Mapping[str, str],
+    reader: Connection | None,
+    session: bool,
+) -> None:
+    if session:
+        os.setsid()
     os.environ.clear()
     os.environ.update(environment)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (1, 2):
         os.dup2(descriptor, stream)
+    os.close(descriptor)
+    if reader is not None:
+        os.dup2(reader.fileno(), 0)
+        reader.close()
+        sys.stdin = os.fdopen(0, closefd=False)
+    # What it starts comes of the same process.
+    _server._forkserver_address, _server.ensure_running = server, lambda: None
+    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     sys.argv = [module, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    with forked_workers(origin):
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
