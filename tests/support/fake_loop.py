@@ -42,6 +42,7 @@ class FakeLoopServices(v1.TraceStoreServicer, v1.ExporterServicer, v1.TrainerSer
         self.breaks_before: str = ""
         self.dropped = b""
         self.damaged_at: int | None = None
+        self.records = ["metrics.jsonl", "ledger.jsonl"]
 
     def add(self, server: grpc.Server) -> None:
         v1.add_TraceStoreServicer_to_server(self, server)
@@ -242,7 +243,11 @@ class FakeLoopServices(v1.TraceStoreServicer, v1.ExporterServicer, v1.TrainerSer
         yield v1.WatchTrainingJobResponse(event=3, training_job=job)
 
     def GetCheckpoint(self, request: v1.GetCheckpointRequest, _: Any) -> v1.Checkpoint:
-        return v1.Checkpoint(name=request.name, step=2, digest="sha256:weights")
+        manifest = v1.ArtifactFile(path="manifest.json", size_bytes=2)
+        files = [v1.ArtifactFile(path=path, size_bytes=1) for path in ["weights", *self.records]]
+        return v1.Checkpoint(
+            name=request.name, step=2, digest="sha256:weights", files=files, manifest_file=manifest
+        )
 
     # Evaluation.
     def CreateEvalSet(self, request: v1.CreateEvalSetRequest, context: Any) -> v1.EvalSet:

@@ -307,6 +307,29 @@ def test_a_checkpoint_is_exported_to_a_folder(
     assert not list(tmp_path.glob(".broken*"))
 
 
+def test_a_checkpoint_is_exported_with_its_ledger(
+    stored: Run, services: FakeLoopServices, tmp_path: Path
+) -> None:
+    done(stored("train", "start", "-d", "d", "-m", "tiny"))
+    result = done(stored("train", "export", "0", "-o", "tuned", "--with-ledger", "--json"))
+    written = {path.name: path.read_text() for path in (tmp_path / "tuned").iterdir()}
+    assert sorted(written) == ["config.json", "ledger.jsonl", "manifest.json", "weights"]
+    assert [file["path"] for file in json.loads(result.stdout)["files"]] == [
+        "config.json",
+        "weights",
+        "ledger.jsonl",
+        "manifest.json",
+    ]
+    # As they were saved: no format has them.
+    assert written["ledger.jsonl"] == "ledger.jsonl of trainingJobs/0/checkpoints/2 as 0"
+    assert written["weights"] == "weights of trainingJobs/0/checkpoints/2 as 2"
+    services.records = []
+    result = stored("train", "export", "0", "-o", "without", "--with-ledger")
+    assert (result.exit_code, "--with-ledger" in result.stderr) == (2, True)
+    assert "has no ledger.jsonl" in " ".join(result.stderr.replace("│", "").split())
+    assert not list(tmp_path.glob("*without*"))
+
+
 def interrupt(*_: Any, **__: Any) -> None:
     raise KeyboardInterrupt
 
