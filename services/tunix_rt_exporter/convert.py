@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, get_args
 
 from google.protobuf import json_format
@@ -22,11 +22,12 @@ from tunix_rt_exporter.datasets.model import (
     SourceTrace,
     SplitFiles,
     SplitGroup,
+    TraceUse,
 )
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.convert import from_message, plain_struct, template_message, to_message
 from tunix_rt_kit.errors import InvalidArgument
-from tunix_rt_kit.values import JobState, Progress
+from tunix_rt_kit.values import JobState, Page, Progress
 
 _MEDIA_TYPES: Final = {"jsonl": "application/jsonl", "parquet": "application/vnd.apache.parquet"}
 _RESULT_FIELDS: Final = BuildResult.model_fields.keys()
@@ -110,6 +111,15 @@ def download_header(download: Download) -> v1.ReadDatasetResponse:
 def dropped_rows_header(download: Download) -> v1.ReadDroppedRowsResponse:
     """The first message of the report of dropped rows."""
     return v1.ReadDroppedRowsResponse(header=download_header(download).header)
+
+
+def trace_uses_message(page: Page[TraceUse], unreadable: Sequence[str]) -> v1.ListTraceUsesResponse:
+    """One page of the datasets that a trace went into or was left out of."""
+    return v1.ListTraceUsesResponse(
+        trace_uses=[to_message(use, v1.TraceUse) for use in page.items],
+        next_page_token=page.next_page_token,
+        unreadable_datasets=unreadable,
+    )
 
 
 def decontamination_fields(rule: v1.Decontamination) -> dict[str, Any]:

@@ -65,6 +65,11 @@ class ExporterServicer(v1.ExporterServicer):
         for chunk in download.chunks:
             yield v1.ReadDroppedRowsResponse(chunk=chunk)
 
+    @unary
+    def ListTraceUses(self, request: v1.ListTraceUsesRequest) -> v1.ListTraceUsesResponse:
+        uses = self._service.list_trace_uses(request.content_digest, request.page_size, request.page_token)
+        return convert.trace_uses_message(*uses)
+
     @streaming
     def AuditContamination(
         self, request: v1.AuditContaminationRequest

@@ -4,19 +4,32 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Boolean, Column, Integer, MetaData, String, Table, UniqueConstraint, false
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+    false,
+)
 
 from tunix_rt_kit.database import NAMING, CanonicalJson, UtcDateTime, request_log_table
 from tunix_rt_kit.jobs.leases import lease_table
 
 VERSION_TABLE: Final = "exporter_version"
 
+_Number: Final = BigInteger().with_variant(Integer, "sqlite")
+
 metadata: Final = MetaData(naming_convention=NAMING)
 
 datasets: Final = Table(
     "datasets",
     metadata,
-    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("number", _Number, primary_key=True),
     Column("dataset_id", String(64), nullable=False),
     Column("version", String(32), nullable=False),
     # Names one attempt to build; a dataset that failed gets a new one when it is asked for again.
@@ -32,7 +45,25 @@ datasets: Final = Table(
     Column("end_time", UtcDateTime),
     # Whether all who asked left the snapshot to the exporter.
     Column("snapshot_open", Boolean, nullable=False, server_default=false()),
+    # Whether ``dataset_rows`` has its rows; those of datasets of earlier versions are put there when somebody
+    # first asks.
+    Column("rows_indexed", Boolean, nullable=False, server_default=false()),
     UniqueConstraint("dataset_id", "version"),
+)
+
+# Where the content of each trace that a dataset was made of went. The key begins with the dataset, so that a
+# build appends, a deletion takes one range, and a question costs one look-up for each dataset.
+dataset_rows: Final = Table(
+    "dataset_rows",
+    metadata,
+    Column("dataset_number", _Number, primary_key=True, autoincrement=False),
+    # The first 16 bytes of the content digest.
+    Column("digest", LargeBinary(16), primary_key=True),
+    # The place of the split in the dataset's list, or what ``rows.LEFT_OUT`` and ``rows.UNSELECTED`` say.
+    Column("place", Integer, nullable=False),
+    # The line in the split's files, from 1; else 0.
+    Column("row_number", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 build_leases: Final = lease_table(metadata, "build_leases")
@@ -51,7 +82,7 @@ derived_files: Final = Table(
 supervision_audits: Final = Table(
     "supervision_audits",
     metadata,
-    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("number", _Number, primary_key=True),
     Column("dataset_digest", String(71), nullable=False),
     Column("audit_id", String(32), nullable=False),
     Column("audit", CanonicalJson, nullable=False),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 import grpc
 
@@ -16,6 +16,8 @@ from tunix_rt.aio.rpc.caller import AsyncCaller, fresh
 from tunix_rt.aio.rpc.download import receive, receive_bytes
 from tunix_rt.aio.rpc.pager import AsyncPager
 from tunix_rt.files import atomic_file
+
+INDEXING: Final = 600.0
 
 
 class AsyncExporterClient:
@@ -106,6 +108,33 @@ class AsyncExporterClient:
     async def read_dropped_rows_into(self, name: str, file: BinaryIO) -> v1.DownloadHeader:
         """Write what was dropped and why into an open file; as ``read_dataset_into``."""
         return await receive(self._dropped_reader(name), file)
+
+    def list_trace_uses(
+        self,
+        content_digest: str,
+        *,
+        page_size: int = 0,
+        page_token: str = "",
+        timeout: float | None = INDEXING,
+    ) -> AsyncPager[v1.TraceUse, v1.ListTraceUsesResponse]:
+        """What became of a trace in each complete dataset whose filter it matched, newest first.
+
+        Datasets of earlier versions are read once, when they are first asked about, hence a ``timeout`` of
+        ten minutes by default. Those that cannot be read are named by each page.
+
+        Args:
+            content_digest: ``Trace.content_digest``, or the id of a dataset's row.
+            page_size: most datasets of a page; 0 for the server's default.
+            page_token: of an earlier page, to go on behind it.
+            timeout: seconds for each page.
+
+        Raises:
+            InvalidArgumentError: it is no digest.
+        """
+        request = v1.ListTraceUsesRequest(
+            content_digest=content_digest, page_size=page_size, page_token=page_token
+        )
+        return self._caller.pages(self._stub.ListTraceUses, request, lambda page: page.trace_uses, timeout)
 
     def audit_contamination(
         self, name: str, eval_set: str, *, decontamination: v1.Decontamination | None = None

@@ -309,7 +309,7 @@ def _download(
     records: Sequence[v1.ArtifactFile],
     output: Path,
 ) -> None:
-    """Write the files of an export, and ``records`` of its checkpoint, into ``output``: all of them or none."""
+    """Write an export and ``records`` of its checkpoint into ``output``: all files appear, or none."""
     parts = [(file, made.format) for file in made.files]
     parts += [(file, v1.CHECKPOINT_FORMAT_UNSPECIFIED) for file in records]
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -65,6 +65,7 @@ from tunix_rt.v1.trace_pb2 import (
 from tunix_rt.v1.dataset_pb2 import (
     Dataset as Dataset,
     DatasetNotice as DatasetNotice,
+    TraceUse as TraceUse,
     TemplateFacts as TemplateFacts,
     DatasetSpec as DatasetSpec,
     Deduplication as Deduplication,
@@ -201,6 +202,8 @@ from tunix_rt.v1.exporter_pb2 import (
     ReadDatasetResponse as ReadDatasetResponse,
     ReadDroppedRowsRequest as ReadDroppedRowsRequest,
     ReadDroppedRowsResponse as ReadDroppedRowsResponse,
+    ListTraceUsesRequest as ListTraceUsesRequest,
+    ListTraceUsesResponse as ListTraceUsesResponse,
     AuditContaminationRequest as AuditContaminationRequest,
     AuditContaminationResponse as AuditContaminationResponse,
     AuditSupervisionRequest as AuditSupervisionRequest,

@@ -394,6 +394,62 @@ class DatasetNotice(_message.Message):
 Global___DatasetNotice: _TypeAlias = DatasetNotice  # noqa: Y015
 
 @_typing.final
+class TraceUse(_message.Message):
+    """What became of a trace in a dataset whose filter it matched: a row of a split, or left out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATASET_FIELD_NUMBER: _builtins.int
+    ROW_ID_FIELD_NUMBER: _builtins.int
+    SPLIT_FIELD_NUMBER: _builtins.int
+    ROW_NUMBER_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    KEPT_ROW_ID_FIELD_NUMBER: _builtins.int
+    EVAL_SET_FIELD_NUMBER: _builtins.int
+    EVAL_ITEM_FIELD_NUMBER: _builtins.int
+    dataset: _builtins.str
+    """The dataset, `datasets/{dataset_id}@{version}`."""
+    row_id: _builtins.str
+    """The row's id: the trace's content digest in hex digits."""
+    split: _builtins.str
+    """The split that the row is in; empty if the trace was left out."""
+    row_number: _builtins.int
+    """The line of the split's files that the row is, from 1; 0 if the trace was left out."""
+    stage: _builtins.str
+    """The stage that left the trace out, as in `Dataset.dropped`. Empty for a row, and where the report of dropped rows cannot be read. That
+    a trace was not selected is not known of datasets of earlier versions, which are not listed for it.
+    """
+    reason: _builtins.str
+    """Why the trace was left out, in words; empty for a row."""
+    kept_row_id: _builtins.str
+    """Id of the row that was kept instead, if there is one."""
+    eval_set: _builtins.str
+    """The eval set that the trace leaks an item of, if that is why."""
+    eval_item: _builtins.str
+    """The item."""
+    def __init__(
+        self,
+        *,
+        dataset: _builtins.str = ...,
+        row_id: _builtins.str = ...,
+        split: _builtins.str = ...,
+        row_number: _builtins.int = ...,
+        stage: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        kept_row_id: _builtins.str = ...,
+        eval_set: _builtins.str = ...,
+        eval_item: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "eval_item", b"eval_item", "eval_set", b"eval_set", "kept_row_id", b"kept_row_id", "reason", b"reason", "row_id", b"row_id", "row_number", b"row_number", "split", b"split", "stage", b"stage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TraceUse: _TypeAlias = TraceUse  # noqa: Y015
+
+@_typing.final
 class TemplateFacts(_message.Message):
     """What can be said of a chat template without a tokenizer."""
 

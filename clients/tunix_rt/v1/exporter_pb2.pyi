@@ -293,6 +293,70 @@ class ReadDroppedRowsResponse(_message.Message):
 Global___ReadDroppedRowsResponse: _TypeAlias = ReadDroppedRowsResponse  # noqa: Y015
 
 @_typing.final
+class ListTraceUsesRequest(_message.Message):
+    """Request of ListTraceUses."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTENT_DIGEST_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    content_digest: _builtins.str
+    """`Trace.content_digest`, or the id of a dataset's row, which is the same without "sha256:". Traces of one content are one row."""
+    page_size: _builtins.int
+    """Most datasets in the answer; 0 means 50, more than 1,000 means 1,000."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before, for the same content."""
+    def __init__(
+        self,
+        *,
+        content_digest: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_digest", b"content_digest", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTraceUsesRequest: _TypeAlias = ListTraceUsesRequest  # noqa: Y015
+
+@_typing.final
+class ListTraceUsesResponse(_message.Message):
+    """Response of ListTraceUses."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRACE_USES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    UNREADABLE_DATASETS_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty on the last one."""
+    @_builtins.property
+    def trace_uses(self) -> _containers.RepeatedCompositeFieldContainer[_dataset_pb2.TraceUse]:
+        """One for each dataset, newest first."""
+
+    @_builtins.property
+    def unreadable_datasets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Complete datasets that this page should tell of, but whose files are missing or damaged: they may hold the trace."""
+
+    def __init__(
+        self,
+        *,
+        trace_uses: _abc.Iterable[_dataset_pb2.TraceUse] | None = ...,
+        next_page_token: _builtins.str = ...,
+        unreadable_datasets: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "trace_uses", b"trace_uses", "unreadable_datasets", b"unreadable_datasets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTraceUsesResponse: _TypeAlias = ListTraceUsesResponse  # noqa: Y015
+
+@_typing.final
 class AuditContaminationRequest(_message.Message):
     """Request of AuditContamination."""
 

@@ -71,6 +71,11 @@ class ExporterStub:
                 request_serializer=tunix__rt_dot_v1_dot_exporter__pb2.ReadDroppedRowsRequest.SerializeToString,
                 response_deserializer=tunix__rt_dot_v1_dot_exporter__pb2.ReadDroppedRowsResponse.FromString,
                 _registered_method=True)
+        self.ListTraceUses = channel.unary_unary(
+                '/tunix_rt.v1.Exporter/ListTraceUses',
+                request_serializer=tunix__rt_dot_v1_dot_exporter__pb2.ListTraceUsesRequest.SerializeToString,
+                response_deserializer=tunix__rt_dot_v1_dot_exporter__pb2.ListTraceUsesResponse.FromString,
+                _registered_method=True)
         self.AuditContamination = channel.unary_stream(
                 '/tunix_rt.v1.Exporter/AuditContamination',
                 request_serializer=tunix__rt_dot_v1_dot_exporter__pb2.AuditContaminationRequest.SerializeToString,
@@ -146,6 +151,14 @@ class ExporterServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListTraceUses(self, request, context):
+        """Lists the complete datasets that a trace went into or was left out of, a page at a time, newest first. A page may be short of
+        `page_size`, or empty, and others follow: datasets of earlier versions are read when they are first asked about, a few with each call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def AuditContamination(self, request, context):
         """Looks for rows of a complete dataset that leak items of an eval set, and streams them as they are found.
         """
@@ -211,6 +224,11 @@ def add_ExporterServicer_to_server(servicer, server):
                     servicer.ReadDroppedRows,
                     request_deserializer=tunix__rt_dot_v1_dot_exporter__pb2.ReadDroppedRowsRequest.FromString,
                     response_serializer=tunix__rt_dot_v1_dot_exporter__pb2.ReadDroppedRowsResponse.SerializeToString,
+            ),
+            'ListTraceUses': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTraceUses,
+                    request_deserializer=tunix__rt_dot_v1_dot_exporter__pb2.ListTraceUsesRequest.FromString,
+                    response_serializer=tunix__rt_dot_v1_dot_exporter__pb2.ListTraceUsesResponse.SerializeToString,
             ),
             'AuditContamination': grpc.unary_stream_rpc_method_handler(
                     servicer.AuditContamination,
@@ -423,6 +441,33 @@ class Exporter:
             '/tunix_rt.v1.Exporter/ReadDroppedRows',
             tunix__rt_dot_v1_dot_exporter__pb2.ReadDroppedRowsRequest.SerializeToString,
             tunix__rt_dot_v1_dot_exporter__pb2.ReadDroppedRowsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTraceUses(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tunix_rt.v1.Exporter/ListTraceUses',
+            tunix__rt_dot_v1_dot_exporter__pb2.ListTraceUsesRequest.SerializeToString,
+            tunix__rt_dot_v1_dot_exporter__pb2.ListTraceUsesResponse.FromString,
             options,
             channel_credentials,
             insecure,

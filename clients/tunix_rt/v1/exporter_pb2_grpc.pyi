@@ -48,6 +48,10 @@ class ExporterStub:
     """Streams one split in one format: a header first, then chunks."""
     ReadDroppedRows: _grpc.UnaryStreamMultiCallable[_exporter_pb2.ReadDroppedRowsRequest, _exporter_pb2.ReadDroppedRowsResponse]
     """Streams the report of a dataset's dropped rows: a header first, then chunks of JSON lines."""
+    ListTraceUses: _grpc.UnaryUnaryMultiCallable[_exporter_pb2.ListTraceUsesRequest, _exporter_pb2.ListTraceUsesResponse]
+    """Lists the complete datasets that a trace went into or was left out of, a page at a time, newest first. A page may be short of
+    `page_size`, or empty, and others follow: datasets of earlier versions are read when they are first asked about, a few with each call.
+    """
     AuditContamination: _grpc.UnaryStreamMultiCallable[_exporter_pb2.AuditContaminationRequest, _exporter_pb2.AuditContaminationResponse]
     """Looks for rows of a complete dataset that leak items of an eval set, and streams them as they are found."""
     AuditSupervision: _grpc.UnaryStreamMultiCallable[_exporter_pb2.AuditSupervisionRequest, _exporter_pb2.AuditSupervisionResponse]
@@ -76,6 +80,10 @@ class ExporterAsyncStub(ExporterStub):
     """Streams one split in one format: a header first, then chunks."""
     ReadDroppedRows: _aio.UnaryStreamMultiCallable[_exporter_pb2.ReadDroppedRowsRequest, _exporter_pb2.ReadDroppedRowsResponse]  # type: ignore[assignment]
     """Streams the report of a dataset's dropped rows: a header first, then chunks of JSON lines."""
+    ListTraceUses: _aio.UnaryUnaryMultiCallable[_exporter_pb2.ListTraceUsesRequest, _exporter_pb2.ListTraceUsesResponse]  # type: ignore[assignment]
+    """Lists the complete datasets that a trace went into or was left out of, a page at a time, newest first. A page may be short of
+    `page_size`, or empty, and others follow: datasets of earlier versions are read when they are first asked about, a few with each call.
+    """
     AuditContamination: _aio.UnaryStreamMultiCallable[_exporter_pb2.AuditContaminationRequest, _exporter_pb2.AuditContaminationResponse]  # type: ignore[assignment]
     """Looks for rows of a complete dataset that leak items of an eval set, and streams them as they are found."""
     AuditSupervision: _aio.UnaryStreamMultiCallable[_exporter_pb2.AuditSupervisionRequest, _exporter_pb2.AuditSupervisionResponse]  # type: ignore[assignment]
@@ -143,6 +151,16 @@ class ExporterServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_exporter_pb2.ReadDroppedRowsResponse], _abc.AsyncIterator[_exporter_pb2.ReadDroppedRowsResponse]]:
         """Streams the report of a dataset's dropped rows: a header first, then chunks of JSON lines."""
+
+    @_abc_1.abstractmethod
+    def ListTraceUses(
+        self,
+        request: _exporter_pb2.ListTraceUsesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_exporter_pb2.ListTraceUsesResponse, _abc.Awaitable[_exporter_pb2.ListTraceUsesResponse]]:
+        """Lists the complete datasets that a trace went into or was left out of, a page at a time, newest first. A page may be short of
+        `page_size`, or empty, and others follow: datasets of earlier versions are read when they are first asked about, a few with each call.
+        """
 
     @_abc_1.abstractmethod
     def AuditContamination(

@@ -15,6 +15,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from tunix_rt_exporter.datasets.decontaminate import EvalIndex, EvalMatch
 from tunix_rt_exporter.datasets.deduplicate import (
     Signatures,
@@ -37,7 +39,15 @@ from tunix_rt_exporter.datasets.model import (
     TraceSource,
 )
 from tunix_rt_exporter.datasets.render import RenderedRow, RowRenderer, Unwritable
-from tunix_rt_exporter.datasets.rows import KEPT, Outcome, Replaced, RowStore, parent_of
+from tunix_rt_exporter.datasets.rows import (
+    KEPT,
+    Outcome,
+    Replaced,
+    RowPlaces,
+    RowStore,
+    parent_of,
+    row_places,
+)
 from tunix_rt_exporter.datasets.select import MODEL_ANSWER, is_model_answer, newest_of_each_content, selected
 from tunix_rt_exporter.datasets.service import DatasetRepository
 from tunix_rt_exporter.datasets.split import SplitGroups, assigned_splits, without_conflicts
@@ -83,6 +93,7 @@ class DatasetBuild:
         parent: the dataset that the spec names as such.
         other_eval_sets: gives those that the spec does not name; may raise DomainError, which is noticed.
         report: is told of progress after each batch, and may raise to end the build.
+        keep_places: is given where each trace went, once all files are written.
     """
 
     def __init__(
@@ -96,6 +107,7 @@ class DatasetBuild:
         report: Report,
         parent: Parent | None = None,
         other_eval_sets: Callable[[], Iterable[EvalPrompts]] = tuple,
+        keep_places: Callable[[RowPlaces], None] = lambda _: None,
     ) -> None:
         self._spec = spec
         self._template = template
@@ -106,6 +118,7 @@ class DatasetBuild:
         self._report = report
         self._parent = parent
         self._other_eval_sets = other_eval_sets
+        self._keep_places = keep_places
         self._groups = SplitGroups(spec.split_group)
 
     def run(self, traces: Iterable[Sequence[SourceTrace]]) -> BuildResult:
@@ -136,6 +149,7 @@ class DatasetBuild:
             dropped_rows = write_dropped(rows, outcome, self._store, self._report)
             figures = statistics(rows.keys["figures"][outcome.rows])
             noticed = tuple(notices(rows, outcome, names, self._other_eval_sets, self._report))
+            self._keep_places(row_places(rows, outcome))
         parent_digest = self._parent.digest if self._parent else ""
         described = manifest(
             self._spec,
@@ -252,7 +266,7 @@ class DatasetBuild:
             distinct=len(distinct),
             dropped=distinct[codes != KEPT],
             replaced=replaced,
-            unselected=len(kept) - len(chosen),
+            unselected=np.setdiff1d(kept, chosen, assume_unique=True),
         )
 
     def _check_rows(self, outcome: Outcome, dropped: Sequence[DroppedRows]) -> None:
@@ -388,8 +402,13 @@ class Builds(JobKind):
                 folder=folder,
                 report=self._reporter(run),
                 parent=self._parent(spec.parent, run),
+                keep_places=lambda places: self._keep_places(dataset, places, run),
             )
             return build.run(self._traces.traces(spec.filter, spec.as_of, run.pause))
+
+    def _keep_places(self, dataset: Dataset, places: RowPlaces, run: Run) -> None:
+        self._reporter(run)(Progress(stage="indexing rows", unit="rows"))
+        run.retry(lambda: self._repository.keep_places(dataset, places))
 
     def _other_eval_sets(self, named: Collection[str]) -> Iterator[EvalPrompts]:
         for name in self._eval_sets.names():

@@ -212,6 +212,21 @@ class Notice(Value):
     example_row_ids: tuple[str, ...]
 
 
+class TraceUse(Value):
+    """What became of a trace in a dataset: the row ``row_number`` (from 1) of ``split``, or left out by
+    ``stage``."""
+
+    dataset: str
+    row_id: str
+    split: str = ""
+    row_number: int = 0
+    stage: str = ""
+    reason: str = ""
+    kept_row_id: str = ""
+    eval_set: str = ""
+    eval_item: str = ""
+
+
 class TemplateFacts(Value):
     """What the build found out about its chat template.
 

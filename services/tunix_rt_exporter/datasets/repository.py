@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from itertools import islice
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, and_, insert, select, update
+from sqlalchemy import ColumnElement, Row, and_, delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from tunix_rt_exporter.datasets.model import BuildResult, Dataset, DatasetSpec
-from tunix_rt_exporter.tables import VERSION_TABLE, datasets, derived_files, requests
-from tunix_rt_kit.database import Database, RequestLog, transaction_lock
+from tunix_rt_exporter.datasets.rows import RowPlaces
+from tunix_rt_exporter.tables import VERSION_TABLE, dataset_rows, datasets, derived_files, requests
+from tunix_rt_kit.database import Database, RequestLog, bulk_insert, transaction_lock
 from tunix_rt_kit.serving.requests import new_id
 from tunix_rt_kit.values import JobError, JobState, Progress, RequestKey, StoredFile
+
+_ROWS_AT_ONCE: Final = 10_000
+_COMPLETE: Final = datasets.c.state == JobState.SUCCEEDED
 
 
 class SqlDatasetRepository:
@@ -106,6 +111,44 @@ class SqlDatasetRepository:
             where = (datasets.c.build_id == dataset.build_id, datasets.c.snapshot_open)
             return _changed(session, {"spec": spec.model_dump(mode="json")}, *where)
 
+    def keep_places(self, dataset: Dataset, places: RowPlaces) -> None:
+        with self._database.write() as session:
+            transaction_lock(session, f"rows of dataset {dataset.number}")
+            build = and_(datasets.c.number == dataset.number, datasets.c.build_id == dataset.build_id)
+            if not _changed(session, {"rows_indexed": True}, build):
+                # It was deleted, or is built anew.
+                return
+            session.execute(delete(dataset_rows).where(dataset_rows.c.dataset_number == dataset.number))
+            waiting = iter(places)
+            while batch := list(islice(waiting, _ROWS_AT_ONCE)):
+                columns = dataset_rows.c.keys()
+                rows = [dict(zip(columns, (dataset.number, *row), strict=True)) for row in batch]
+                bulk_insert(session, dataset_rows, rows)
+
+    def without_places(self, before: int | None) -> Dataset | None:
+        query = select(datasets).where(_COMPLETE, datasets.c.rows_indexed.is_(False))
+        if before is not None:
+            query = query.where(datasets.c.number < before)
+        with self._database.read() as session:
+            row = session.execute(query.order_by(datasets.c.number.desc()).limit(1)).one_or_none()
+            return None if row is None else _dataset(row)
+
+    def places(
+        self, key: bytes, after: int, before: int | None, limit: int
+    ) -> Sequence[tuple[Dataset, int, int]]:
+        here = and_(dataset_rows.c.dataset_number == datasets.c.number, dataset_rows.c.digest == key)
+        query = (
+            select(datasets, dataset_rows.c.place, dataset_rows.c.row_number)
+            .join(dataset_rows, here)
+            .where(_COMPLETE, datasets.c.number > after)
+            .order_by(datasets.c.number.desc())
+            .limit(limit)
+        )
+        if before is not None:
+            query = query.where(datasets.c.number < before)
+        with self._database.read() as session:
+            return [(_dataset(row), row.place, row.row_number) for row in session.execute(query)]
+
     def set_progress(self, build_id: str, progress: Progress) -> None:
         with self._database.write() as session:
             _changed(session, {"progress": progress.model_dump(mode="json")}, datasets.c.build_id == build_id)
@@ -154,6 +197,7 @@ def _queued(spec: DatasetSpec) -> dict[str, Any]:
         "create_time": datetime.now(UTC),
         "start_time": None,
         "end_time": None,
+        "rows_indexed": False,
     }
 
 
@@ -170,11 +214,7 @@ def _one(session: Session, where: ColumnElement[bool]) -> Dataset | None:
 
 def _dataset(row: Row[Any]) -> Dataset:
     return Dataset.model_validate(
-        {
-            name: value
-            for name, value in row._mapping.items()
-            if name not in {"dataset_id", "version", "digest"}
-        }
+        {name: value for name, value in row._mapping.items() if name in Dataset.model_fields}
     )
 
 

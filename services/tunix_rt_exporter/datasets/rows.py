@@ -201,7 +201,7 @@ class Outcome:
         distinct: how many different contents there are.
         dropped: the rows, one for each content, that were dropped while they were read.
         replaced: the rows that each later stage dropped because others are like them.
-        unselected: how many rows the selection left out.
+        unselected: the rows that the selection left out.
     """
 
     rows: Integers
@@ -209,7 +209,74 @@ class Outcome:
     distinct: int
     dropped: Integers
     replaced: Sequence[Replaced]
-    unselected: int
+    unselected: Integers
+
+
+LEFT_OUT: Final = -1
+UNSELECTED: Final = -2
+"""Where a content is that is no row: in the report of dropped rows, or not selected."""
+_NOT_SEEN: Final = -3
+
+
+class RowPlaces:
+    """Where the content of each trace of a dataset went, in 26 bytes for each."""
+
+    _RECORD: Final = struct.Struct("=16shq")
+
+    def __init__(self) -> None:
+        self._records = bytearray()
+
+    def add(self, digest: bytes, place: int, row_number: int = 0) -> None:
+        """Note a content digest: the row ``row_number`` (from 1) of the split number ``place``, or one of
+        ``LEFT_OUT`` and ``UNSELECTED``."""
+        self._records += self._RECORD.pack(place_key(digest), place, row_number)
+
+    def __iter__(self) -> Iterator[tuple[bytes, int, int]]:
+        return self._RECORD.iter_unpack(self._records)
+
+
+def place_key(digest: bytes) -> bytes:
+    """What a content digest is found by."""
+    return digest[:16]
+
+
+def row_places(rows: RowStore, outcome: Outcome) -> RowPlaces:
+    """Where each content of a build went, in the order of digests."""
+    digests = rows.keys["digest"]
+    place = np.full(len(digests), _NOT_SEEN)
+    number = np.zeros(len(digests), dtype=np.int64)
+    place[outcome.rows] = outcome.splits
+    for split in np.unique(outcome.splits):
+        (here,) = np.nonzero(outcome.splits == split)
+        number[outcome.rows[here]] = np.arange(1, len(here) + 1)
+    for left_out in (outcome.dropped, *(replaced.rows for replaced in outcome.replaced)):
+        place[left_out] = LEFT_OUT
+    place[outcome.unselected] = UNSELECTED
+    (seen,) = np.nonzero(place != _NOT_SEEN)
+    ordered = seen[np.argsort(digests[seen], kind="stable")]
+    found = RowPlaces()
+    for row in ordered.tolist():
+        found.add(bytes.fromhex(rows.row_id(row)), int(place[row]), int(number[row]))
+    return found
+
+
+def stored_places(store: ArtifactStore, result: BuildResult) -> RowPlaces:
+    """The same of a complete dataset, read from its files; it has nothing of traces that were not selected.
+
+    Raises as ``stored_rows``.
+    """
+    found, kept = RowPlaces(), set()
+    for place, split in enumerate(result.splits):
+        for number, line in enumerate(store.iter_lines(split.files["trace"].digest), start=1):
+            digest = bytes.fromhex(json.loads(line)["id"])
+            kept.add(digest)
+            found.add(digest, place, number)
+    for line in store.iter_lines(result.dropped_rows.digest) if result.dropped_rows else ():
+        digest = bytes.fromhex(json.loads(line)["id"])
+        if digest not in kept:
+            kept.add(digest)
+            found.add(digest, LEFT_OUT)
+    return found
 
 
 def prompt_key(prompt: str) -> bytes:

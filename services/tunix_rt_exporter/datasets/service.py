@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Protocol, TypeVar
@@ -17,12 +20,17 @@ from tunix_rt_exporter.datasets.model import (
     Download,
     EvalSetSource,
     TraceSource,
+    TraceUse,
 )
+from tunix_rt_exporter.datasets.rows import LEFT_OUT, RowPlaces, place_key, stored_places
+from tunix_rt_exporter.datasets.select import SELECTION
+from tunix_rt_exporter.datasets.write import why_left_out
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.canonical import digest_bytes, digest_json
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import (
     AlreadyExists,
+    DataLoss,
     FailedPrecondition,
     FieldViolation,
     InvalidArgument,
@@ -37,6 +45,8 @@ ValueT = TypeVar("ValueT", bound=Value)
 
 CHUNK_BYTES: Final = 1 << 20
 # Without content, and so free to be built from another spec.
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_INDEXING_S: Final = 2.0
 _UNBOUND: Final = frozenset({JobState.FAILED, JobState.CANCELLED})
 
 
@@ -83,6 +93,18 @@ class DatasetRepository(JobStore, Protocol):
 
     def set_progress(self, build_id: str, progress: Progress) -> None:
         """Keep how far a build has come."""
+
+    def keep_places(self, dataset: Dataset, places: RowPlaces) -> None:
+        """Keep where the traces of a dataset went, unless it is not that build any more."""
+
+    def without_places(self, before: int | None) -> Dataset | None:
+        """The newest complete dataset, with number below ``before``, of whose traces that is not kept."""
+
+    def places(
+        self, key: bytes, after: int, before: int | None, limit: int
+    ) -> Sequence[tuple[Dataset, int, int]]:
+        """Up to ``limit`` complete datasets, newest first, with number above ``after`` and below ``before``,
+        in which a content with this ``rows.place_key`` went somewhere: its place and row number there."""
 
 
 class ExporterService:
@@ -183,6 +205,76 @@ class ExporterService:
         if file is None:
             file = StoredFile(path="dropped.jsonl", size_bytes=0, digest=digest_bytes(b""), uri="")
         return self._download(file, f"{dataset.spec.key}-dropped.jsonl", offset)
+
+    def list_trace_uses(
+        self, content_digest: str, size: int, page_token: str
+    ) -> tuple[Page[TraceUse], Sequence[str]]:
+        """One page of the complete datasets that a trace went into or was left out of, newest first, and the
+        names of those that cannot be read.
+
+        The rows of datasets of earlier versions are looked up in their files, once, for some seconds a call:
+        then the page ends before the first whose rows are not known yet.
+
+        Raises InvalidArgument(CONTENT_DIGEST_INVALID).
+        """
+        digits = content_digest.removeprefix("sha256:")
+        if not _DIGEST.fullmatch(digits):
+            problem = f"is {_shown(content_digest)}; sha256: and 64 hex digits would be right"
+            raise InvalidArgument.of_field("content_digest", problem, reason="CONTENT_DIGEST_INVALID")
+        paging = Paging(size, page_token, method="ListTraceUses", content_digest=digits)
+        before = paging.after("number")
+        unknown, unreadable = self._index_rows(before)
+        key = place_key(bytes.fromhex(digits))
+        found = self._repository.places(key, unknown, before, paging.limit + 1)
+        page = paging.page(found, lambda entry: {"number": entry[0].number})
+        if unknown and not page.next_page_token:
+            page = Page(page.items, paging.token({"number": unknown + 1}))
+        uses = [self._use(dataset, digits, place, number) for dataset, place, number in page.items]
+        return Page(uses, page.next_page_token), unreadable
+
+    def _index_rows(self, before: int | None) -> tuple[int, Sequence[str]]:
+        """Keep where the traces of older datasets went, for some seconds.
+
+        Returns the number of the newest dataset that is left, 0 for none, and the names of those that cannot
+        be read.
+        """
+        began, unreadable = time.monotonic(), []
+        while (dataset := self._repository.without_places(before)) is not None:
+            if time.monotonic() - began > _INDEXING_S:
+                return dataset.number, unreadable
+            before = dataset.number
+            assert dataset.result is not None
+            try:
+                self._repository.keep_places(dataset, stored_places(self._artifacts, dataset.result))
+            except DataLoss:
+                unreadable.append(f"datasets/{dataset.spec.key}")
+        return 0, unreadable
+
+    def _use(self, dataset: Dataset, row_id: str, place: int, number: int) -> TraceUse:
+        result, use = dataset.result, TraceUse(dataset=f"datasets/{dataset.spec.key}", row_id=row_id)
+        assert result is not None
+        if place >= 0:
+            return use.model_copy(update={"split": result.splits[place].split, "row_number": number})
+        line: dict[str, Any] = {"stage": SELECTION}
+        if place == LEFT_OUT:
+            try:
+                line = self._report_line(result, row_id)
+            except DataLoss as error:
+                return use.model_copy(update={"reason": f"why cannot be told: {error.message}"})
+        facts = {name: line.get(name, "") for name in ("stage", "eval_set", "eval_item")}
+        return use.model_copy(
+            update={**facts, "kept_row_id": line.get("kept", ""), "reason": why_left_out(line)}
+        )
+
+    def _report_line(self, result: BuildResult, row_id: str) -> dict[str, Any]:
+        """The line of the report of dropped rows that is about a row."""
+        assert result.dropped_rows is not None
+        beginning = f'"id":"{row_id}"'.encode()
+        for line in self._artifacts.iter_lines(result.dropped_rows.digest):
+            if beginning in line:
+                found: dict[str, Any] = json.loads(line)
+                return found
+        raise DataLoss(f"the report of dropped rows has no row {row_id}", reason="REPORT_DAMAGED")
 
     def complete_dataset(self, name: str) -> tuple[Dataset, BuildResult]:
         """A dataset that was built, and what came of it; raises FailedPrecondition(DATASET_NOT_READY)."""

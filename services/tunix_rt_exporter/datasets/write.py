@@ -86,6 +86,7 @@ DROP_CODES: Final = {UNRENDERABLE: 1, TARGET_LOST: 2, MODEL_ANSWER: 3}
 _FIRST_EVAL_SET: Final = 8
 _UNWRITABLE: Final = (UNRENDERABLE, TARGET_LOST)
 _NAMED: Final = 5
+_LONGEST_TOLD: Final = 100
 _REASONS: Final = {
     UNRENDERABLE: "a text holds a control text or a special token, or the template refuses it",
     MODEL_ANSWER: "a model's answer in an evaluation",
@@ -170,6 +171,19 @@ def dropped_line(row_id: str, stage: str, **matched: Any) -> bytes:
     return canonical_json({"id": row_id, "stage": stage, **matched}) + b"\n"
 
 
+def why_left_out(line: dict[str, Any]) -> str:
+    """What a line of the report of dropped rows says, in words."""
+    stage = line["stage"]
+    if stage == CONTAMINATED:
+        how = f"{line['match']}: {line['matched_text'][:_LONGEST_TOLD]}"
+        return f"gives away item {line['eval_item']} of {line['eval_set']} ({how})"
+    facts = [_told(line[name]) for name in ("control_text", "problem", "lost") if line.get(name)]
+    if "kept" in line:
+        facts.append(f"row {line['kept'][:12]} is kept")
+    told = _REASONS.get(stage, stage)
+    return f"{told} ({'; '.join(facts)})" if facts else told
+
+
 def refusal(rows: RowStore, outcome: Outcome) -> FailedPrecondition | None:
     """The error that names the rows which the chat template cannot write as they are; None if it can all."""
     codes = rows.keys["drop_code"][outcome.dropped]
@@ -201,7 +215,7 @@ def dropped_counts(
     ]
     entries += [(stage, None, by_code.get(code, 0)) for stage, code in DROP_CODES.items()]
     entries += [(replaced.stage, None, len(replaced.rows)) for replaced in outcome.replaced]
-    entries.append((SELECTION, None, outcome.unselected))
+    entries.append((SELECTION, None, len(outcome.unselected)))
     return [entry for entry in entries if entry[2]]
 
 
@@ -282,7 +296,7 @@ def _named(rows: RowStore, row: int) -> str:
 
 
 def _told(fact: Any) -> str:
-    return " and ".join(fact) if isinstance(fact, list) else str(fact)[:100]
+    return " and ".join(fact) if isinstance(fact, list) else str(fact)[:_LONGEST_TOLD]
 
 
 def _split(split: SplitFiles) -> Mapping[str, Any]:
