@@ -59,6 +59,19 @@ class GrpcTraceSource:
             raise
         return True
 
+    def added_since(self, wanted: Filter, as_of: int, most: int) -> int:
+        request = v1.ListTracesRequest(filter=convert.trace_filter(wanted), page_size=most)
+        count = 0
+        while count < most:
+            with _translated("the trace store", "spec."):
+                page = answer_of(self._stub.ListTraces, request, _TIMEOUT_S)
+            added = [trace for trace in page.traces if trace.sequence > as_of]
+            count += len(added)
+            if len(added) < len(page.traces) or not page.next_page_token:
+                break
+            request.page_token = page.next_page_token
+        return min(count, most)
+
     def traces(
         self, wanted: Filter, as_of: int, pause: Callable[[float], None]
     ) -> Iterator[Sequence[SourceTrace]]:

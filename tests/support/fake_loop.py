@@ -71,6 +71,11 @@ class FakeLoopServices(v1.TraceStoreServicer, v1.ExporterServicer, v1.TrainerSer
     def GetTrace(self, request: v1.GetTraceRequest, context: Any) -> v1.Trace:
         return self._found(self.traces, request.name, context)
 
+    def ListTraces(self, request: v1.ListTracesRequest, _: Any) -> v1.ListTracesResponse:
+        traces = [v1.Trace(name=name, sequence=number) for number, name in enumerate(self.traces, start=1)]
+        traces.reverse()
+        return v1.ListTracesResponse(traces=traces[: request.page_size])
+
     def DeleteTrace(self, request: v1.DeleteTraceRequest, _: Any) -> Any:
         del self.traces[request.name]
         return empty_pb2.Empty()

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from itertools import islice, takewhile
 from typing import Any
 
 import typer
@@ -24,6 +25,7 @@ _ROWS_SHOWN = 10
 _LEAKS_SHOWN = 20
 _BAR_WIDTH = 30
 _NAMED = 5
+_MOST_COUNTED = 1_000
 
 
 def fitting_models(client: Client, dataset: v1.Dataset) -> list[str] | None:
@@ -38,10 +40,28 @@ def fitting_models(client: Client, dataset: v1.Dataset) -> list[str] | None:
     return [model.base_model for model in models if required <= set(model.special_tokens)] if models else None
 
 
-def print_dataset(console: Console, dataset: v1.Dataset, models: Sequence[str] | None = None) -> None:
+def added_since(client: Client, dataset: v1.Dataset) -> int:
+    """How many traces were stored after a dataset's snapshot that its filter matches, up to a thousand; 0 if
+    that cannot be told now."""
+    if not dataset.digest:
+        return 0
+    as_of, wanted = dataset.spec.as_of, dataset.spec.filter
+    try:
+        newest = next(client.trace_store.list_traces(filter=wanted, page_size=1).pages()).traces
+        if not newest or newest[0].sequence <= as_of:
+            return 0
+        found = islice(client.trace_store.list_traces(filter=wanted, page_size=200), _MOST_COUNTED)
+        return sum(1 for _ in takewhile(lambda trace: trace.sequence > as_of, found))
+    except TunixRtError:
+        return 0
+
+
+def print_dataset(
+    console: Console, dataset: v1.Dataset, models: Sequence[str] | None = None, added: int = 0
+) -> None:
     """Print a dataset: its facts, its splits, what was left out, and its figures.
 
-    ``models`` are this server's base models that fit it.
+    ``models`` are this server's base models that fit it, ``added`` is what ``added_since`` says.
     """
     spec = dataset.spec
     template = spec.chat_template
@@ -56,6 +76,7 @@ def print_dataset(console: Console, dataset: v1.Dataset, models: Sequence[str] |
                     "traces",
                     f"{dataset.trace_count:,} matched at snapshot {spec.as_of}" if dataset.digest else "",
                 ),
+                ("since then", _since(dataset, added)),
                 ("seed", str(spec.seed)),
                 ("template", f"{template.builtin or 'jinja'} ({text.short_digest(template.digest)})"),
                 ("serves", _served(dataset.template_facts, models)),
@@ -83,6 +104,15 @@ def print_dataset(console: Console, dataset: v1.Dataset, models: Sequence[str] |
     if dataset.notices:
         _print_notices(console, dataset.notices)
     _print_figures(console, dataset.statistics)
+
+
+def _since(dataset: v1.Dataset, added: int) -> str:
+    if not added:
+        return ""
+    count = f"{'at least ' if added == _MOST_COUNTED else ''}{text.counted(added, 'trace')}"
+    verb = "was" if added == 1 else "were"
+    as_of = dataset.spec.as_of
+    return f"{count} that match {verb} added: set another version to have them, or --as-of {as_of} for this"
 
 
 def _print_splits(console: Console, parts: Iterable[v1.DatasetSplit]) -> None:

@@ -16,6 +16,7 @@ from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, group
 from tunix_rt.cli.console import output_stream
 from tunix_rt.cli.dataset_view import (
+    added_since,
     first_dropped,
     fitting_models,
     print_audit,
@@ -326,11 +327,12 @@ def show(
             session.print_message(found if made is None else made)
             return
         models = fitting_models(client, found)
+        added = added_since(client, found)
         dropped, unread = _dropped_rows(client, found)
         audits: list[v1.SupervisionAudit] = []
         if made is None and found.digest:
             audits = list(islice(client.exporter.list_supervision_audits(name), _AUDITS_SHOWN))
-    print_dataset(session.out, found, models)
+    print_dataset(session.out, found, models, added)
     if dropped:
         print_dropped(session.out, dropped)
     if unread:

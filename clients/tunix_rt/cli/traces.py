@@ -18,7 +18,7 @@ from tunix_rt.cli.command import command, group
 from tunix_rt.cli.console import output_stream
 from tunix_rt.cli.options import FilterOptions, LimitOption, short_name, trace_name
 from tunix_rt.cli.session import Session, as_document
-from tunix_rt.errors import NotFoundError
+from tunix_rt.errors import NotFoundError, TunixRtError, UnimplementedError
 from tunix_rt.escapes import visible
 from tunix_rt.formats import compressing, trace_to_json
 
@@ -108,22 +108,57 @@ def show(
         str, typer.Argument(metavar="TRACE", help="Its name or id, or the id of a dataset's row.")
     ],
 ) -> None:
-    """Show one trace with its steps and its latest scores."""
+    """Show one trace with its steps, its latest scores, and the datasets that hold it or left it out."""
     wanted = trace_name(name)
     with session.connect() as client:
         trace = client.trace_store.get_trace(wanted)
         page = next(client.trace_store.list_scores(trace.name, page_size=_SCORES_READ).pages())
+        uses = _uses(session, client, trace)
     # The newest come first.
     latest: dict[str, v1.TraceScore] = {}
     for score in page.scores:
         latest.setdefault(score.criterion, score)
     scores = [latest[criterion] for criterion in sorted(latest)]
     if session.as_json:
-        session.print_json(as_document(trace) | {"scores": [as_document(score) for score in scores]})
+        datasets = None if uses is None else [as_document(use) for use in uses]
+        session.print_json(
+            as_document(trace) | {"scores": [as_document(score) for score in scores], "datasets": datasets}
+        )
     else:
         session.out.print(trace_panel(trace, scores))
+        if uses is not None:
+            _print_uses(session, uses)
     if page.next_page_token:
         session.err.print(f"there are more scores; these are the latest of the newest {len(page.scores)}")
+
+
+def _uses(session: Session, client: Client, trace: v1.Trace) -> list[v1.TraceUse] | None:
+    """What became of a trace in each dataset; None where that cannot be told, and stderr says why."""
+    found: list[v1.TraceUse] = []
+    unreadable: dict[str, None] = {}
+    try:
+        for page in client.exporter.list_trace_uses(trace.content_digest).pages():
+            found += page.trace_uses
+            unreadable |= dict.fromkeys(page.unreadable_datasets)
+    except UnimplementedError:
+        # A trace store alone, or a server of an earlier version.
+        return None
+    except TunixRtError as error:
+        told = f"which datasets hold the trace is not known: {error.message}"
+        session.err.print(told, markup=False, soft_wrap=True)
+        return None
+    for name in unreadable:
+        told = f"{short_name(name)} may hold the trace, but its files are missing or damaged"
+        session.err.print(told, markup=False, soft_wrap=True)
+    return found
+
+
+def _print_uses(session: Session, uses: Sequence[v1.TraceUse]) -> None:
+    rows = tables.table("DATASET", "SPLIT", ">ROW", "~WHY NOT")
+    for use in uses:
+        where = (use.split, text.count(use.row_number)) if use.split else (use.stage or "left out", "-")
+        tables.add_row(rows, short_name(use.dataset), *where, use.reason or "-")
+    tables.print_table(session.out, rows, "in no dataset")
 
 
 def trace_panel(trace: v1.Trace, scores: Sequence[v1.TraceScore] = ()) -> Panel:

@@ -55,6 +55,7 @@ class _NativeRow(_Row):
     sequence: Any = None
     create_time: Any = None
     scores: Any = None
+    datasets: Any = None
 
 
 class _DatasetRow(_Row):

@@ -408,6 +408,7 @@ class TraceUse(_message.Message):
     KEPT_ROW_ID_FIELD_NUMBER: _builtins.int
     EVAL_SET_FIELD_NUMBER: _builtins.int
     EVAL_ITEM_FIELD_NUMBER: _builtins.int
+    DATASET_DIGEST_FIELD_NUMBER: _builtins.int
     dataset: _builtins.str
     """The dataset, `datasets/{dataset_id}@{version}`."""
     row_id: _builtins.str
@@ -428,6 +429,8 @@ class TraceUse(_message.Message):
     """The eval set that the trace leaks an item of, if that is why."""
     eval_item: _builtins.str
     """The item."""
+    dataset_digest: _builtins.str
+    """The dataset's digest, as training jobs name it."""
     def __init__(
         self,
         *,
@@ -440,10 +443,11 @@ class TraceUse(_message.Message):
         kept_row_id: _builtins.str = ...,
         eval_set: _builtins.str = ...,
         eval_item: _builtins.str = ...,
+        dataset_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "eval_item", b"eval_item", "eval_set", b"eval_set", "kept_row_id", b"kept_row_id", "reason", b"reason", "row_id", b"row_id", "row_number", b"row_number", "split", b"split", "stage", b"stage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "dataset_digest", b"dataset_digest", "eval_item", b"eval_item", "eval_set", b"eval_set", "kept_row_id", b"kept_row_id", "reason", b"reason", "row_id", b"row_id", "row_number", b"row_number", "split", b"split", "stage", b"stage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

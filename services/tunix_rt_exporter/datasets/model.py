@@ -217,6 +217,7 @@ class TraceUse(Value):
     ``stage``."""
 
     dataset: str
+    dataset_digest: str
     row_id: str
     split: str = ""
     row_number: int = 0
@@ -323,6 +324,9 @@ class TraceSource(Protocol):
 
     def unchanged_since(self, wanted: Filter, as_of: int) -> bool:
         """Whether the newest snapshot holds exactly the matching traces of the snapshot ``as_of``."""
+
+    def added_since(self, wanted: Filter, as_of: int, most: int) -> int:
+        """How many traces match that were stored after the snapshot ``as_of``, up to ``most``."""
 
     def traces(
         self, wanted: Filter, as_of: int, pause: Callable[[float], None]

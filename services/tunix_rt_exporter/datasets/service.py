@@ -46,6 +46,7 @@ ValueT = TypeVar("ValueT", bound=Value)
 CHUNK_BYTES: Final = 1 << 20
 # Without content, and so free to be built from another spec.
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_MOST_COUNTED: Final = 1_000
 _INDEXING_S: Final = 2.0
 _UNBOUND: Final = frozenset({JobState.FAILED, JobState.CANCELLED})
 
@@ -150,9 +151,12 @@ class ExporterService:
                 self._eval_sets.prompts(name)
         self._check_parent(asked)
         spec = asked.model_copy(update={"as_of": self._snapshot(asked)})
-        dataset = self._repository.create(
-            spec, request, lambda stored: _rebuilds(stored, spec), snapshot_open=not asked.as_of
-        )
+        try:
+            dataset = self._repository.create(
+                spec, request, lambda stored: _rebuilds(stored, spec), snapshot_open=not asked.as_of
+            )
+        except AlreadyExists as error:
+            raise self._explained(error, asked) from None
         if dataset.state is JobState.QUEUED:
             self._engine.wake()
         return dataset
@@ -251,8 +255,9 @@ class ExporterService:
         return 0, unreadable
 
     def _use(self, dataset: Dataset, row_id: str, place: int, number: int) -> TraceUse:
-        result, use = dataset.result, TraceUse(dataset=f"datasets/{dataset.spec.key}", row_id=row_id)
+        result = dataset.result
         assert result is not None
+        use = TraceUse(dataset=f"datasets/{dataset.spec.key}", dataset_digest=result.digest, row_id=row_id)
         if place >= 0:
             return use.model_copy(update={"split": result.splits[place].split, "row_number": number})
         line: dict[str, Any] = {"stage": SELECTION}
@@ -309,6 +314,43 @@ class ExporterService:
                     f"{_shown(parent.spec.model_dump(mode='json')[name])} would be right",
                     reason="PARENT_SPLITS_DIFFER",
                 )
+
+    def _explained(self, error: AlreadyExists, asked: DatasetSpec) -> AlreadyExists:
+        """``error`` in words for whoever did not set the snapshot that differs, and does not know of it."""
+        stored = self._repository.find(asked.dataset_id, asked.version)
+        different = error.metadata.get("fields", "").split(",")
+        if asked.as_of or stored is None or "as_of" not in different:
+            return error
+        as_of, more = stored.spec.as_of, self._next_version(asked)
+        since = self._since(stored.spec)
+        way_out = f"set {more}, or as_of {as_of}"
+        if different == ["as_of"]:
+            key = f"datasets/{asked.key}"
+            error.message = f"{key} was built from snapshot {as_of}, and {since} since: {way_out}"
+        error.violations = tuple(
+            FieldViolation(entry.field, f"was not set: {since} since snapshot {as_of}; {way_out}")
+            if entry.field == "spec.as_of"
+            else entry
+            for entry in error.violations
+        )
+        return error
+
+    def _since(self, spec: DatasetSpec) -> str:
+        """What happened to the traces that a spec matches since its snapshot, in words."""
+        added = self._traces.added_since(spec.filter, spec.as_of, _MOST_COUNTED)
+        if not added:
+            return "some of its traces were deleted or got other scores"
+        least = "at least " if added == _MOST_COUNTED else ""
+        return f"{least}{added:,} {'trace was' if added == 1 else 'traces were'} added"
+
+    def _next_version(self, spec: DatasetSpec) -> str:
+        """A version that is free, if versions are numbers."""
+        if not (spec.version.isascii() and spec.version.isdecimal()):
+            return "another version"
+        version = int(spec.version) + 1
+        while self._repository.find(spec.dataset_id, str(version)) is not None:
+            version += 1
+        return f"version {version}"
 
     def _snapshot(self, asked: DatasetSpec) -> int:
         if not asked.as_of:

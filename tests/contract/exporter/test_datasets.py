@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 from google.protobuf.struct_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -545,3 +546,32 @@ async def test_prompts_of_eval_sets_that_nobody_named_are_noticed(world: Exporti
         (v1.DatasetNotice.KIND_EVAL_PROMPT, "train", "the prompt stands in evalSets/other", 1),
     ]
     assert len(dataset.notices[1].rows.example_row_ids) == 1
+
+
+@pytest.mark.one_database
+async def test_a_snapshot_that_was_never_set_is_explained(world: Exporting) -> None:
+    results = await world.add([trace(i) for i in range(6)])
+    wanted = v1.TraceFilter(sources=["tests"])
+    await world.build(splits=ALL_TRAIN, filter=wanted)
+    await world.build(splits=ALL_TRAIN, filter=wanted, version="2")
+    await world.add([*(trace(i) for i in range(10, 29)), trace(40, source="other")])
+    error = await refused(world.create(splits=ALL_TRAIN, filter=wanted))
+    assert (error.reason, error.metadata["fields"]) == ("DATASET_VERSION_BOUND", "as_of")
+    ways = "set version 3, or as_of 6"
+    assert error.message == f"datasets/d@1 was built from snapshot 6, and 19 traces were added since: {ways}"
+    assert [violation.field for violation in error.violations] == ["spec.as_of"]
+    assert "19 traces were added since snapshot 6" in error.violations[0].description
+    # Both ways out lead somewhere.
+    assert (await world.create(splits=ALL_TRAIN, filter=wanted, as_of=6)).name == "datasets/d@1"
+    assert (await world.build(splits=ALL_TRAIN, filter=wanted, version="3")).trace_count == 25
+    # Of a difference that was asked for, too, the other is explained.
+    error = await refused(world.create(splits=ALL_TRAIN, filter=wanted, seed=3))
+    assert "as_of, seed differ" in error.message
+    assert [ways.replace("3", "4") in entry.description for entry in error.violations] == [True, False]
+    # What was asked for is not explained away.
+    error = await refused(world.create(splits=ALL_TRAIN, filter=wanted, as_of=7))
+    assert error.violations[0].description == "is 7, but 6 is stored"
+    await world.build("e", splits=ALL_TRAIN, filter=wanted, version="first")
+    await world.store.DeleteTrace(v1.DeleteTraceRequest(name=results[0].name))
+    error = await refused(world.create("e", splits=ALL_TRAIN, filter=wanted, version="first"))
+    assert "some of its traces were deleted or got other scores since: set another version" in error.message

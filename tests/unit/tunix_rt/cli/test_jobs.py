@@ -151,6 +151,18 @@ def test_only_the_beginning_of_the_report_is_read_to_show_it(stored: Run, servic
     assert "there are more" not in done(stored("dataset", "show", "d")).stdout
 
 
+def test_a_dataset_says_how_many_traces_came_later(stored: Run, services: FakeLoopServices) -> None:
+    dataset = services.jobs["datasets/d@1"]
+    dataset.spec.as_of = len(services.traces)
+    assert "since then" not in done(stored("dataset", "show", "d")).stdout
+    dataset.spec.as_of -= 3
+    shown = " ".join(done(stored("dataset", "show", "d")).stdout.split())
+    assert (
+        f"3 traces that match were added: set another version to have them, or --as-of {dataset.spec.as_of}"
+        in shown
+    )
+
+
 @pytest.mark.parametrize("damage", [b"", b"{\n" * 12])
 def test_a_dataset_is_shown_without_its_report(
     stored: Run, services: FakeLoopServices, damage: bytes
