@@ -242,7 +242,8 @@ class ExporterService:
         Returns the number of the newest dataset that is left, 0 for none, and the names of those that cannot
         be read.
         """
-        began, unreadable = time.monotonic(), []
+        unreadable: list[str] = []
+        began = time.monotonic()
         while (dataset := self._repository.without_places(before)) is not None:
             if time.monotonic() - began > _INDEXING_S:
                 return dataset.number, unreadable
