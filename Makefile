@@ -6,10 +6,10 @@ DEMO_DIR ?= demo-output
 PARALLEL := --numprocesses logical --dist worksteal
 
 # Every process that a test starts would compile all modules again, where the environment forbids to keep them.
-test test-peers test-containers coverage: export PYTHONDONTWRITEBYTECODE :=
+test test-peers test-clients test-containers coverage: export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test coverage mutation test-peers test-containers lint format proto bench clean
+.PHONY: help setup demo test coverage mutation test-peers test-clients test-containers lint format proto bench clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ mutation: .venv/.mutation ## how many small changes of what carries the promises
 
 test-peers: .venv/.peers ## tests with torch: datasets and trl take the exports as they are, Tunix computes what transformers does
 	$(BIN)/python -m pytest --numprocesses logical --dist loadfile tests/peers $(PYTEST_ARGS)
+
+test-clients: .venv/.clients ## the examples in JavaScript and TypeScript, with a Node that comes as a wheel
+	$(BIN)/python -m pytest tests/clients $(PYTEST_ARGS)
 
 test-containers: .venv/.dev ## what the contract suite does on PostgreSQL, on version 15 in Docker; then images, compose and a loop from the host
 	TUNIX_RT_TEST_POSTGRES=testcontainers TESTCONTAINERS_RYUK_DISABLED=true \
@@ -84,4 +87,13 @@ clean: ## remove what make built: .venv, caches, the demo's output
 
 .venv/.peers: pyproject.toml constraints.txt | .venv/bin/python
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[peers]'
+	@touch $@ .venv/.dev .venv/.local
+
+CLIENTS := examples/clients
+NPM := PATH="$(CURDIR)/$(BIN):$$PATH" npm --no-audit --no-fund --loglevel=error
+
+.venv/.clients: pyproject.toml constraints.txt $(wildcard $(CLIENTS)/*/*.json $(CLIENTS)/typescript/*.ts protos/*/*/*.proto) | .venv/bin/python
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[clients]'
+	cd $(CLIENTS)/node && $(NPM) ci
+	cd $(CLIENTS)/typescript && $(NPM) ci && $(NPM) run build
 	@touch $@ .venv/.dev .venv/.local

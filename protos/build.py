@@ -1,6 +1,6 @@
 """Generates the Python code of the protobuf contract, and checks it.
 
-python protos/build.py generate   writes clients/tunix_rt/v1 and clients/tunix_rt/loop/settings.py
+python protos/build.py generate   writes clients/tunix_rt/v1, clients/tunix_rt/loop/settings.py, protos/google
 python protos/build.py check      buf lint, buf breaking, and: is the committed code up to date?
 python protos/build.py release    makes the present contract the one that later changes must not break
 """
@@ -8,6 +8,7 @@ python protos/build.py release    makes the present contract the one that later 
 from __future__ import annotations
 
 import filecmp
+import os
 import re
 import shutil
 import subprocess
@@ -31,6 +32,17 @@ ROOT = Path(__file__).resolve().parent
 GENERATED = ROOT.parent / "clients" / "tunix_rt" / "v1"
 SETTINGS = ROOT.parent / "clients" / "tunix_rt" / "loop" / "settings.py"
 RELEASED = ROOT / "released.binpb"
+GOOGLE = [
+    Path("google", *name)
+    for name in (
+        ("api", "field_behavior.proto"),
+        ("api", "resource.proto"),
+        ("rpc", "status.proto"),
+        # Every error carries some of its messages.
+        ("rpc", "error_details.proto"),
+    )
+]
+"""What clients in other languages need of googleapis: files of the package that is pinned."""
 SOURCES = sorted(ROOT.glob("tunix_rt/v1/*.proto"))
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 
@@ -58,11 +70,15 @@ PYTHON_TYPES = {
 ZEROS = {"Seed": "0", "bool": "False", "str": '""'}
 
 
+def googleapis() -> Path:
+    """The folder that holds the files of the package googleapis-common-protos."""
+    return Path(next(iter(google.rpc.__path__))).parents[1]
+
+
 def run_protoc(*options: str) -> None:
     """Runs protoc on the whole contract; exits where it fails."""
-    googleapis = Path(next(iter(google.rpc.__path__))).parents[1]
     well_known = Path(protoc.__file__).parent / "_proto"
-    includes = [f"-I{folder}" for folder in (ROOT, well_known, googleapis)]
+    includes = [f"-I{folder}" for folder in (ROOT, well_known)]
     plugins = [f"--plugin={name}={SCRIPTS / name}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")]
     if protoc.main(["protoc", *includes, *plugins, *options, *map(str, SOURCES)]):
         sys.exit("protoc failed")
@@ -185,6 +201,12 @@ def buf(*arguments: str) -> None:
 
 
 def check() -> None:
+    _, differing, missing = filecmp.cmpfiles(googleapis(), ROOT, map(str, GOOGLE), shallow=False)
+    if differing or missing:
+        stale = ", ".join(differing + missing)
+        sys.exit(f"protos/google is not what googleapis-common-protos holds; run `make proto`: {stale}")
+    # As it lies there it needs nothing else.
+    buf("build", str(ROOT), "--output", os.devnull)
     config = ["--config", str(ROOT / "buf.yaml"), "--path", "tunix_rt/v1"]
     with tempfile.TemporaryDirectory() as scratch:
         image = Path(scratch) / "image.binpb"
@@ -205,6 +227,8 @@ def check() -> None:
 def main(command: str) -> None:
     match command:
         case "generate":
+            for path in GOOGLE:
+                shutil.copy(googleapis() / path, ROOT / path)
             SETTINGS.write_text(generate(GENERATED))
         case "check":
             check()

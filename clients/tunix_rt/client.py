@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from tunix_rt.aio.client import AsyncClient as AsyncClient
 from tunix_rt.errors import InvalidArgumentError
@@ -40,6 +40,23 @@ def resolve_targets(server: str | Targets | None) -> Targets:
     return Targets.parse(server)
 
 
+def check_kind(client: object, function: Callable[..., object]) -> None:
+    """Check that a client is of the kind that ``function`` takes.
+
+    Raises:
+        TypeError: it is the one for asyncio where the synchronous one is taken, or the other way round.
+    """
+    taken = Client
+    if getattr(client, "asynchronous", taken.asynchronous) == taken.asynchronous:
+        return
+    name, parts = function.__name__, function.__module__.split(".")
+    other = [parts[0], "aio", *parts[1:]]
+    raise TypeError(
+        f"{name} of {function.__module__} takes a tunix_rt.{taken.__name__}; "
+        f"{'.'.join(other)}.{name} takes the {type(client).__name__} that it was given"
+    )
+
+
 class Client:
     """Synchronous access to the four services; use it as a context manager, or ``close()`` it. Thread-safe.
 
@@ -54,6 +71,8 @@ class Client:
     Raises:
         InvalidArgumentError: ``server`` is none of these.
     """
+
+    asynchronous: Final = False
 
     def __init__(
         self,

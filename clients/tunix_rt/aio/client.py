@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from tunix_rt.aio.evaluator import AsyncEvaluatorClient
 from tunix_rt.aio.exporter import AsyncExporterClient
@@ -38,6 +38,23 @@ def resolve_targets(server: str | Targets | None) -> Targets:
     return Targets.parse(server)
 
 
+def check_kind(client: object, function: Callable[..., object]) -> None:
+    """Check that a client is of the kind that ``function`` takes.
+
+    Raises:
+        TypeError: it is the one for asyncio where the synchronous one is taken, or the other way round.
+    """
+    taken = AsyncClient
+    if getattr(client, "asynchronous", taken.asynchronous) == taken.asynchronous:
+        return
+    name, parts = function.__name__, function.__module__.split(".")
+    other = [part for part in parts if part != "aio"]  # sync: other = [parts[0], "aio", *parts[1:]]
+    raise TypeError(
+        f"{name} of {function.__module__} takes a tunix_rt.{taken.__name__}; "
+        f"{'.'.join(other)}.{name} takes the {type(client).__name__} that it was given"
+    )
+
+
 class AsyncClient:
     """Asyncio access to the four services; use it as a context manager, or ``close()`` it. Make it in the
     event loop that uses it.
@@ -53,6 +70,8 @@ class AsyncClient:
     Raises:
         InvalidArgumentError: ``server`` is none of these.
     """
+
+    asynchronous: Final = True  # sync: asynchronous: Final = False
 
     def __init__(
         self,

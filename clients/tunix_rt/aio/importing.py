@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from tunix_rt import v1
-from tunix_rt.aio.client import AsyncClient
+from tunix_rt.aio.client import AsyncClient, check_kind
 from tunix_rt.errors import (
     AbortedError,
     DeadlineExceededError,
@@ -86,6 +86,7 @@ async def import_traces(
     """
     _check_range("batch_size", batch_size, MAX_BATCH)
     _check_range("in_flight", in_flight, 64)
+    check_kind(client, import_traces)
     if duplicate_policy not in _POLICIES:
         raise InvalidArgumentError(f"duplicate_policy {duplicate_policy!r}: expected 'skip' or 'keep'")
     name = import_id or uuid.uuid4().hex

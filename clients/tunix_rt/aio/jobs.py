@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Final, TypeAlias, TypeVar
 
 from tunix_rt import v1
-from tunix_rt.aio.client import AsyncClient
+from tunix_rt.aio.client import AsyncClient, check_kind
 from tunix_rt.aio.rpc.caller import facts_of_status
 from tunix_rt.errors import JobFailedError, UnavailableError
 
@@ -62,6 +62,7 @@ async def wait_for_dataset(
         NotFoundError: there is no such dataset.
         UnavailableError: the server was away for more than a minute.
     """
+    check_kind(client, wait_for_dataset)
     last = v1.Dataset()
     async for last in _watched(lambda: client.exporter.watch_dataset(name), has_ended):
         if on_update is not None:
@@ -86,6 +87,7 @@ async def wait_for_training_job(
         NotFoundError: there is no such job.
         UnavailableError: the server was away for more than a minute.
     """
+    check_kind(client, wait_for_training_job)
     job = v1.TrainingJob()
     seen = 0
 
@@ -110,6 +112,7 @@ async def wait_for_evaluation(
     client: AsyncClient, name: str, on_update: Callable[[v1.Evaluation], None] | None = None
 ) -> v1.Evaluation:
     """Wait until the evaluation ``name`` has ended, and return it; the rest as ``wait_for_dataset``."""
+    check_kind(client, wait_for_evaluation)
     last = v1.Evaluation()
     async for last in _watched(lambda: client.evaluator.watch_evaluation(name), has_ended):
         if on_update is not None:

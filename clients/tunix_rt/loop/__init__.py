@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tunix_rt.client import Client
+from tunix_rt.client import Client, check_kind
 from tunix_rt.loop.config import LoopConfig
 from tunix_rt.loop.result import STAGES, LoopEvent, LoopResult, Stage
 from tunix_rt.loop.stages import Loop
@@ -33,4 +33,5 @@ def run_loop(
         FailedPreconditionError: something needed is not there, such as the base model's chat template.
         UnavailableError: a server was away for too long.
     """
+    check_kind(client, run_loop)
     return Loop(config, client, on_event).run()

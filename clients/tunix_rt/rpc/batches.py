@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tunix_rt import v1
-from tunix_rt.errors import FieldViolation, TunixRtError
+from tunix_rt.errors import FieldViolation, InvalidArgumentError, TunixRtError
 from tunix_rt.wire import MAX_MESSAGE_BYTES
 
 # What stands before the length of each trace: the number of the field, and the wire type of a message.
@@ -94,7 +94,14 @@ class Reader:
 
     def __iter__(self) -> Iterator[v1.Trace]:
         try:
-            yield from self._traces
+            for position, trace in enumerate(self._traces, 1):
+                if not isinstance(trace, v1.Trace):
+                    raise InvalidArgumentError(
+                        f"trace {position}: a {type(trace).__name__} is given; expected a tunix_rt.v1.Trace, "
+                        "which tunix_rt.formats.trace_from_json makes of JSON text",
+                        reason="TRACE_INVALID",
+                    )
+                yield trace
         except TunixRtError as error:
             self.error = error
 

@@ -261,6 +261,13 @@ def test_arguments_out_of_range_are_named(client: Client, arguments: dict[str, A
         import_traces(client, [trace(1)], **arguments)
 
 
+@pytest.mark.parametrize("other", [{"prompt": "2 + 2?"}, "2 + 2?", None, v1.EvalItem(id="a")])
+def test_what_is_no_trace_ends_the_import_by_its_place(client: Client, store: Store, other: Any) -> None:
+    with pytest.raises(ImportStoppedError, match=f"trace 3: a {type(other).__name__} is given") as caught:
+        import_traces(client, [trace(1), trace(2), other, trace(4)])
+    assert caught.value.result.created == len(store.stored) == 2
+
+
 @pytest.fixture
 def address(store: Store) -> Iterator[str]:
     with fake_server(lambda server: v1.add_TraceStoreServicer_to_server(store, server)) as address:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tunix_rt.aio.client import AsyncClient
+from tunix_rt.aio.client import AsyncClient, check_kind
 from tunix_rt.aio.loop.stages import Loop
 from tunix_rt.loop.config import LoopConfig
 from tunix_rt.loop.result import STAGES, LoopEvent, LoopResult, Stage
@@ -32,4 +32,5 @@ async def run_loop(
         FailedPreconditionError: something needed is not there, such as the base model's chat template.
         UnavailableError: a server was away for too long.
     """
+    check_kind(client, run_loop)
     return await Loop(config, client, on_event).run()
