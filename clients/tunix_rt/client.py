@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
@@ -13,7 +12,7 @@ from tunix_rt.aio.client import AsyncClient as AsyncClient
 from tunix_rt.errors import InvalidArgumentError
 from tunix_rt.evaluator import EvaluatorClient
 from tunix_rt.exporter import ExporterClient
-from tunix_rt.rpc.caller import Caller
+from tunix_rt.rpc.caller import Caller, Outages, Waited
 from tunix_rt.targets import Targets
 from tunix_rt.trace_store import TraceStoreClient
 from tunix_rt.trainer import TrainerClient
@@ -65,8 +64,9 @@ class Client:
             ``trace-store=HOST:PORT,exporter=...`` for all four, ``Targets``, or None for the environment
             variable ``TUNIX_RT_SERVER``.
         timeout: seconds that a call other than a stream may take, unless it is given its own.
-        on_waiting: called once, in any thread, with the address of a server that has not answered for some
-            seconds, be it away or busy.
+        on_waiting: called, in any thread, with the address of a server that has not answered for some
+            seconds: each time that nothing listens there, and once if it is busy. The address has
+            ``seconds``, for how many a server that is away is tried in all.
 
     Raises:
         InvalidArgumentError: ``server`` is none of these.
@@ -79,11 +79,11 @@ class Client:
         server: str | Targets | None = None,
         *,
         timeout: float = 30.0,
-        on_waiting: Callable[[str], None] | None = None,
+        on_waiting: Callable[[Waited], None] | None = None,
     ) -> None:
         self.targets = resolve_targets(server)
         self._channels = {target: open_channel(target) for target in self.targets.distinct()}
-        told = None if on_waiting is None else _once(on_waiting)
+        told = None if on_waiting is None else Outages(on_waiting)
         trace_store, exporter, trainer, evaluator = (
             (self._channels[target], Caller(target, timeout, told))
             for target in (
@@ -113,13 +113,3 @@ class Client:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _once(tell: Callable[[str], None]) -> Callable[[str], None]:
-    first = threading.Lock()
-
-    def told(target: str) -> None:
-        if first.acquire(blocking=False):
-            tell(target)
-
-    return told

@@ -32,6 +32,7 @@ from tunix_rt.rpc.batches import (
     located,
     violations_by_index,
 )
+from tunix_rt.rpc.caller import patient
 from tunix_rt.rpc.parallel import Calls, Running
 
 __all__ = ["MAX_BATCH", "PATIENCE", "ImportResult", "ImportStoppedError", "RefusedTrace", "import_traces"]
@@ -180,7 +181,8 @@ class _Import:
         pause = 0.2
         while True:
             try:
-                return self._client.trace_store.batch_create_encoded_traces(request)
+                with patient(PATIENCE):
+                    return self._client.trace_store.batch_create_encoded_traces(request)
             except _PASSING:
                 if time.monotonic() + pause > give_up:
                     raise

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 from tunix_rt import v1
 from tunix_rt.client import Client, check_kind
 from tunix_rt.errors import JobFailedError, UnavailableError
-from tunix_rt.rpc.caller import facts_of_status
+from tunix_rt.rpc.caller import facts_of_status, patient
 
 Job: TypeAlias = v1.Dataset | v1.TrainingJob | v1.Evaluation
 
@@ -64,9 +64,10 @@ def wait_for_dataset(
     """
     check_kind(client, wait_for_dataset)
     last = v1.Dataset()
-    for last in _watched(lambda: client.exporter.watch_dataset(name), has_ended):
-        if on_update is not None:
-            on_update(last)
+    with patient(PATIENCE):
+        for last in _watched(lambda: client.exporter.watch_dataset(name), has_ended):
+            if on_update is not None:
+                on_update(last)
     check_succeeded(last)
     return last
 
@@ -97,13 +98,14 @@ def wait_for_training_job(
     def open_watch() -> Iterator[v1.WatchTrainingJobResponse]:
         return client.trainer.watch_training_job(name, after_event=seen)
 
-    for event in _watched(open_watch, ended):
-        if event.WhichOneof("part") == "training_job":
-            job = event.training_job
-        else:
-            seen = max(seen, event.event)
-        if on_event is not None:
-            on_event(event)
+    with patient(PATIENCE):
+        for event in _watched(open_watch, ended):
+            if event.WhichOneof("part") == "training_job":
+                job = event.training_job
+            else:
+                seen = max(seen, event.event)
+            if on_event is not None:
+                on_event(event)
     check_succeeded(job)
     return job
 
@@ -114,9 +116,10 @@ def wait_for_evaluation(
     """Wait until the evaluation ``name`` has ended, and return it; the rest as ``wait_for_dataset``."""
     check_kind(client, wait_for_evaluation)
     last = v1.Evaluation()
-    for last in _watched(lambda: client.evaluator.watch_evaluation(name), has_ended):
-        if on_update is not None:
-            on_update(last)
+    with patient(PATIENCE):
+        for last in _watched(lambda: client.evaluator.watch_evaluation(name), has_ended):
+            if on_update is not None:
+                on_update(last)
     check_succeeded(last)
     return last
 

@@ -159,8 +159,10 @@ def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
         settings.make_data_dir()
         if database.dialect == "sqlite":
             repository.migrate()
+
+    def start_jobs(*, only_ends: bool) -> None:
         generating.tidy()
-        engine.start()
+        engine.start(only_ends=only_ends)
 
     def end_jobs() -> None:
         engine.stop(settings.calls_and_jobs_s)
@@ -181,6 +183,7 @@ def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
         ),
         start,
         stop,
+        start_jobs,
     )
 
 

@@ -88,8 +88,10 @@ def build(settings: ExporterSettings, stopping: asyncio.Event) -> BuiltService:
         settings.make_data_dir()
         if database.dialect == "sqlite":
             repository.migrate()
+
+    def start_jobs(*, only_ends: bool) -> None:
         builds.remove_leftovers(leases)
-        engine.start()
+        engine.start(only_ends=only_ends)
 
     def end_jobs() -> None:
         engine.stop(settings.calls_and_jobs_s)
@@ -103,7 +105,7 @@ def build(settings: ExporterSettings, stopping: asyncio.Event) -> BuiltService:
     registration = ServiceRegistration(
         FULL_NAME, lambda server: v1.add_ExporterServicer_to_server(servicer, server), ends=(end_jobs,)
     )
-    return BuiltService(registration, start, stop)
+    return BuiltService(registration, start, stop, start_jobs)
 
 
 def migrate(settings: ExporterSettings) -> None:

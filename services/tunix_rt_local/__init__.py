@@ -11,36 +11,31 @@ import json
 import os
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
-
-from filelock import FileLock, Timeout
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar
 
 from tunix_rt.errors import FailedPreconditionError, InvalidArgumentError, class_of
-from tunix_rt_evaluator.wiring import EvaluatorSettings
-from tunix_rt_evaluator.wiring import build as build_evaluator
-from tunix_rt_exporter.wiring import ExporterSettings
-from tunix_rt_exporter.wiring import build as build_exporter
 from tunix_rt_kit.errors import DomainError
-from tunix_rt_kit.models.store import ModelStore
 from tunix_rt_kit.regular_files import read_json
-from tunix_rt_kit.serving.server import ServiceRegistration, StartError, opened, running_server, serve
-from tunix_rt_kit.serving.settings import ServerSettings, check_address, setting_problems
-from tunix_rt_trace_store.wiring import TraceStoreSettings
-from tunix_rt_trace_store.wiring import build as build_trace_store
-from tunix_rt_trainer.wiring import TrainerSettings
-from tunix_rt_trainer.wiring import build as build_trainer
 
+# What a server needs is imported where it is built: a command that asks one service waits for that alone.
 if TYPE_CHECKING:
     from tunix_rt_kit.models.pretrained import VerifyReport
+    from tunix_rt_kit.serving.server import BuiltService, ServiceRegistration
+    from tunix_rt_kit.serving.settings import DataSettings
 
+    Settings = TypeVar("Settings", bound=DataSettings)
+
+Jobs = Literal["run", "end", "leave"]
+"""What becomes of the jobs of a data folder: they run; those that are to be cancelled end; nothing."""
 _LOCK = "server.lock"
 _HOLDER = "server.json"
+_PATIENCE_S = 0.2
 
 
 class DataDirLocked(FailedPreconditionError):
@@ -62,29 +57,36 @@ class EmbeddedServer:
 
 
 @contextmanager
-def embedded(data_dir: Path) -> Iterator[EmbeddedServer]:
+def embedded(data_dir: Path, *, jobs: Jobs = "run") -> Iterator[EmbeddedServer]:
     """Serve all four services on ``data_dir`` for as long as the context is open.
 
     They answer on a Unix socket that only this user can reach, on a thread of their own. Jobs that run when
-    the context ends go back to the queue, and start again with the next server on the folder.
+    the context ends go back to the queue, and start again with the next server on the folder that runs jobs.
+
+    Args:
+        data_dir: made if need be.
+        jobs: ``run`` takes up all jobs that have not ended. ``end`` and ``leave`` start a service when it is
+            first called; ``end`` ends the jobs that are to be cancelled. ``leave`` is for calls that read: it
+            touches no job, and any number of such servers may share the folder with each other and with
+            another server.
 
     Raises:
         DataDirLocked: another server uses the folder.
         DataDirUnusable: the folder cannot be made or written.
         TunixRtError: a service cannot start.
     """
-    with _held(data_dir) as announce, _socket() as address:
+    with _shared(data_dir) if jobs == "leave" else _held(data_dir) as announce, _socket() as address:
         ready: Future[Callable[[], None]] = Future()
         with _translated():
-            settings = _settings(data_dir, address)
+            serving, grace_s = _all_of(data_dir, address) if jobs == "run" else _lazy(data_dir, address, jobs)
             thread = threading.Thread(
-                target=_run_embedded, args=(settings, ready), name="tunix-rt-embedded", daemon=True
+                target=_run_embedded, args=(serving, ready), name="tunix-rt-embedded", daemon=True
             )
             thread.start()
             end = ready.result()
         try:
-            announce(address)
-            yield EmbeddedServer(address, data_dir, settings.grace_s)
+            announce(address if jobs == "run" else "")
+            yield EmbeddedServer(address, data_dir, grace_s)
         finally:
             end()
             thread.join()
@@ -101,6 +103,9 @@ def serve_forever(
         InvalidArgumentError: ``listen`` is not ``host:port``.
         DataDirLocked, DataDirUnusable, TunixRtError: as ``embedded``; also when the port is in use.
     """
+    from tunix_rt_kit.serving.server import serve
+    from tunix_rt_kit.serving.settings import ServerSettings, check_address
+
     try:
         check_address(listen)
     except ValueError as error:
@@ -117,63 +122,123 @@ def serve_forever(
         async def run() -> None:
             stop = asyncio.Event()
             # The services reach one another through the socket, whatever the address for everybody is.
-            async with _serving(settings, stop) as services:
+            async with serving(stop) as services:
                 everybody = ServerSettings(listen=listen)
-                grace_s = max(everybody.shutdown_grace_s, settings.grace_s)
-                everybody = everybody.model_copy(update={"shutdown_grace_s": grace_s})
+                longest_s = max(everybody.shutdown_grace_s, grace_s)
+                everybody = everybody.model_copy(update={"shutdown_grace_s": longest_s})
                 await serve(everybody, services, stop=stop, on_ready=ready)
 
         with _translated():
-            settings = _settings(data_dir, inner)
+            serving, grace_s = _all_of(data_dir, inner)
             asyncio.run(run())
 
 
-class _Settings(NamedTuple):
-    address: str
-    trace_store: TraceStoreSettings
-    exporter: ExporterSettings
-    trainer: TrainerSettings
-    evaluator: EvaluatorSettings
-
-    @property
-    def grace_s(self) -> float:
-        """Within how many seconds all of them end: their jobs have what each service's own settings say."""
-        return max(settings.shutdown_grace_s for settings in self[1:])
+class _Service(NamedTuple):
+    settings: DataSettings
+    build: Callable[[asyncio.Event], BuiltService]
 
 
-@asynccontextmanager
-async def _serving(settings: _Settings, stop: asyncio.Event) -> AsyncIterator[Sequence[ServiceRegistration]]:
-    inner = ServerSettings(listen=settings.address, shutdown_grace_s=2.0)
-    built = (
-        build_trace_store(settings.trace_store, stop),
-        build_exporter(settings.exporter, stop),
-        build_trainer(settings.trainer, stop),
-        build_evaluator(settings.evaluator, stop),
-    )
-    async with opened(*built) as services, running_server(inner, services, stop=stop):
-        yield services
+def _trace_store(data_dir: Path, _: str) -> _Service:
+    from tunix_rt_trace_store.wiring import TraceStoreSettings, build
+
+    settings = _checked(TraceStoreSettings, data_dir=data_dir)
+    return _Service(settings, partial(build, settings))
 
 
-def _settings(data_dir: Path, address: str) -> _Settings:
+def _exporter(data_dir: Path, address: str) -> _Service:
+    from tunix_rt_exporter.wiring import ExporterSettings, build
+
+    targets = {"trace_store_target": address, "evaluator_target": address}
+    settings = _checked(ExporterSettings, data_dir=data_dir, **targets)
+    return _Service(settings, partial(build, settings))
+
+
+def _trainer(data_dir: Path, address: str) -> _Service:
+    from tunix_rt_trainer.wiring import TrainerSettings, build
+
+    settings = _checked(TrainerSettings, data_dir=data_dir, exporter_target=address)
+    return _Service(settings, partial(build, settings))
+
+
+def _evaluator(data_dir: Path, address: str) -> _Service:
+    from tunix_rt_evaluator.wiring import EvaluatorSettings, build
+
+    targets = {"trainer_target": address, "exporter_target": address}
+    settings = _checked(EvaluatorSettings, data_dir=data_dir, **targets)
+    return _Service(settings, partial(build, settings))
+
+
+_SERVICES: Final[Mapping[str, Callable[[Path, str], _Service]]] = {
+    "tunix_rt.v1.TraceStore": _trace_store,
+    "tunix_rt.v1.Exporter": _exporter,
+    "tunix_rt.v1.Trainer": _trainer,
+    "tunix_rt.v1.Evaluator": _evaluator,
+}
+
+
+def _checked(kind: type[Settings], **given: Any) -> Settings:
+    from pydantic import ValidationError
+
+    from tunix_rt_kit.serving.server import StartError
+    from tunix_rt_kit.serving.settings import setting_problems
+
     try:
-        return _Settings(
-            address,
-            TraceStoreSettings(data_dir=data_dir),
-            ExporterSettings(data_dir=data_dir, trace_store_target=address, evaluator_target=address),
-            TrainerSettings(data_dir=data_dir, exporter_target=address),
-            EvaluatorSettings(data_dir=data_dir, trainer_target=address, exporter_target=address),
-        )
+        return kind(**given)
     except ValidationError as error:
-        kinds = (TraceStoreSettings, ExporterSettings, TrainerSettings, EvaluatorSettings)
-        kind = next(kind for kind in kinds if kind.__name__ == error.title)
         problems = "; ".join(setting_problems(kind, error))
         raise StartError(f"a setting of the environment is wrong: {problems}") from error
 
 
-def _run_embedded(settings: _Settings, ready: Future[Callable[[], None]]) -> None:
+_Serving = Callable[[asyncio.Event], AbstractAsyncContextManager[Sequence["ServiceRegistration"]]]
+_INNER_GRACE_S: Final = 2.0
+
+
+def _all_of(data_dir: Path, address: str) -> tuple[_Serving, float]:
+    """What serves all services at ``address``, and within how many seconds it ends: their jobs have what each
+    service's own settings say."""
+    from tunix_rt_kit.serving.server import opened, running_server
+    from tunix_rt_kit.serving.settings import ServerSettings
+
+    all_four = [make(data_dir, address) for make in _SERVICES.values()]
+
+    @asynccontextmanager
+    async def serving(stop: asyncio.Event) -> AsyncIterator[Sequence[ServiceRegistration]]:
+        inner = ServerSettings(listen=address, shutdown_grace_s=_INNER_GRACE_S)
+        built = [service.build(stop) for service in all_four]
+        async with opened(*built) as services, running_server(inner, services, stop=stop):
+            yield services
+
+    return serving, max(service.settings.shutdown_grace_s for service in all_four)
+
+
+def _lazy(data_dir: Path, address: str, jobs: Literal["end", "leave"]) -> tuple[_Serving, float]:
+    """As ``_all_of``, but each service starts with the first call of it."""
+    from tunix_rt_kit.serving.server import LazyServices, running_server
+    from tunix_rt_kit.serving.settings import ServerSettings
+
+    inner = ServerSettings(listen=address)
+    if jobs == "leave":
+        inner = inner.model_copy(update={"shutdown_grace_s": _INNER_GRACE_S})
+
+    @asynccontextmanager
+    async def serving(stop: asyncio.Event) -> AsyncIterator[Sequence[ServiceRegistration]]:
+        def build(make: Callable[[Path, str], _Service]) -> BuiltService:
+            return make(data_dir, address).build(stop)
+
+        lazy = LazyServices({name: partial(build, make) for name, make in _SERVICES.items()}, jobs)
+        try:
+            async with running_server(inner, [], stop=stop, lazy=lazy):
+                yield []
+        finally:
+            await asyncio.to_thread(lazy.stop)
+
+    return serving, inner.shutdown_grace_s
+
+
+def _run_embedded(serving: _Serving, ready: Future[Callable[[], None]]) -> None:
     async def run() -> None:
         stop = asyncio.Event()
-        async with _serving(settings, stop):
+        async with serving(stop):
             loop = asyncio.get_running_loop()
             ready.set_result(lambda: _stop_from_any_thread(loop, stop))
             await stop.wait()
@@ -205,17 +270,35 @@ def pull_model(name: str, data_dir: Path, progress: Callable[[str, int, int], No
 
     ``progress`` gets the stage, and how much of it is done of how much. Raises TunixRtError.
     """
+    from tunix_rt_kit.models.store import ModelStore
+
     with _translated():
         return Path(ModelStore(data_dir / "models").ensure(_named(name), progress).path)
 
 
-def verify_model(name: str, data_dir: Path) -> VerifyReport:
+def model_folder(name: str, data_dir: Path) -> Path:
+    """The folder of a base model that is here; raises TunixRtError that says how to fetch one that is not."""
+    from tunix_rt_kit.models.store import ModelStore
+
+    with _translated():
+        model = ModelStore(data_dir / "models").resolve(_named(name))
+    if not model.pulled:
+        raise FailedPreconditionError(
+            f"base model {model.id!r} is not in {data_dir / 'models'} yet; fetch it first: tunix-rt models "
+            f"pull {model.id}",
+            reason="BASE_MODEL_NOT_PULLED",
+            metadata={"base_model": model.id},
+        )
+    return Path(model.path)
+
+
+def verify_model(folder: Path) -> VerifyReport:
     """Compare Tunix's logits with those of transformers on real prompts, in float32. Raises TunixRtError."""
     # Loads JAX: only this command needs it, not the server.
     from tunix_rt_kit.models.pretrained import verify
 
     with _translated():
-        return verify(ModelStore(data_dir / "models").resolve(_named(name)).path)
+        return verify(folder)
 
 
 def _named(name: str) -> str:
@@ -225,6 +308,8 @@ def _named(name: str) -> str:
 
 @contextmanager
 def _translated() -> Iterator[None]:
+    from tunix_rt_kit.serving.server import StartError
+
     try:
         yield
     except DomainError as error:
@@ -256,15 +341,15 @@ def _held(data_dir: Path) -> Iterator[Callable[[str], None]]:
     Raises:
         DataDirLocked, DataDirUnusable: as ``require_free``.
     """
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unusable(data_dir, error) from error
+    _make(data_dir)
     holder = data_dir / _HOLDER
 
     def announce(address: str) -> None:
+        from tunix_rt_kit.jobs.files import process_start
+
+        pid = os.getpid()
         try:
-            holder.write_text(json.dumps({"pid": os.getpid(), "address": address}))
+            holder.write_text(json.dumps({"pid": pid, "start": process_start(pid), "address": address}))
         except OSError as error:
             raise _unusable(data_dir, error) from error
 
@@ -277,10 +362,30 @@ def _held(data_dir: Path) -> Iterator[Callable[[str], None]]:
 
 
 @contextmanager
-def _locked(data_dir: Path) -> Iterator[None]:
-    lock = FileLock(data_dir / _LOCK, blocking=False)
+def _shared(data_dir: Path) -> Iterator[Callable[[str], None]]:
+    """As ``_held``, beside any others: what only reads needs no more than the database's own locks."""
+    _make(data_dir)
+    if not os.access(data_dir, os.W_OK | os.X_OK):
+        # SQLite cannot read a database in write-ahead mode without its files beside it.
+        raise _unusable(data_dir, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+    yield lambda _: None
+
+
+def _make(data_dir: Path) -> None:
     try:
-        lock.acquire()
+        data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable(data_dir, error) from error
+
+
+@contextmanager
+def _locked(data_dir: Path) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(data_dir / _LOCK)
+    try:
+        # A command that only looks whether the folder is in use holds the lock for a moment.
+        lock.acquire(timeout=_PATIENCE_S, poll_interval=0.02)
     except Timeout as error:
         raise _in_use(data_dir) from error
     except OSError as error:
@@ -291,14 +396,41 @@ def _locked(data_dir: Path) -> Iterator[None]:
         lock.release()
 
 
+def in_use(data_dir: Path) -> bool:
+    """Whether a server, or a command that changes something, uses ``data_dir``."""
+    try:
+        require_free(data_dir)
+    except DataDirLocked:
+        return True
+    return False
+
+
+def server_of(data_dir: Path) -> str | None:
+    """The address of the server that runs the jobs of ``data_dir``; None if there is none."""
+    try:
+        holder = read_json(data_dir / _HOLDER)
+        pid, address = int(holder["pid"]), str(holder["address"])
+        start = float(holder["start"])
+    except (OSError, ValueError, KeyError, TypeError):
+        # There is none, or it was of an earlier version.
+        return None
+    from tunix_rt_kit.jobs.files import is_process
+
+    # What a server that was killed left says nothing; another one may have its address by now.
+    return address or None if is_process(pid, start) else None
+
+
 def _in_use(data_dir: Path) -> DataDirLocked:
     try:
         holder = read_json(data_dir / _HOLDER)
         facts = {"pid": str(holder["pid"]), "address": str(holder["address"])}
         who = f"the server at {facts['address']} (process {facts['pid']}); use --server {facts['address']}"
+        if not facts["address"]:
+            del facts["address"]
+            who = f"another command (process {facts['pid']}); wait until it has ended"
     except (OSError, ValueError, KeyError, TypeError):
         # The other server is just starting or ending.
-        facts, who = {}, "another server"
+        facts, who = {}, "another server; wait until it has ended"
     return DataDirLocked(
         f"data folder {data_dir} is in use by {who}, or stop it, or choose another folder with --data-dir",
         reason="DATA_DIR_LOCKED",

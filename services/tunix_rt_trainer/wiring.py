@@ -106,8 +106,10 @@ def build(settings: TrainerSettings, stopping: asyncio.Event) -> BuiltService:
         settings.make_data_dir()
         if database.dialect == "sqlite":
             repository.migrate()
+
+    def start_jobs(*, only_ends: bool) -> None:
         training.end_left_behind()
-        engine.start()
+        engine.start(only_ends=only_ends)
 
     def end_jobs() -> None:
         engine.stop(settings.calls_and_jobs_s)
@@ -125,6 +127,7 @@ def build(settings: TrainerSettings, stopping: asyncio.Event) -> BuiltService:
         ),
         start,
         stop,
+        start_jobs,
     )
 
 

@@ -139,6 +139,18 @@ class FakeLoopServices(v1.TraceStoreServicer, v1.ExporterServicer, v1.TrainerSer
         self.audits.append(audit)
         yield v1.AuditSupervisionResponse(audit=audit)
 
+    def ListDatasets(self, _: v1.ListDatasetsRequest, __: Any) -> v1.ListDatasetsResponse:
+        return v1.ListDatasetsResponse(datasets=self._all("datasets/"))
+
+    def ListTrainingJobs(self, _: v1.ListTrainingJobsRequest, __: Any) -> v1.ListTrainingJobsResponse:
+        return v1.ListTrainingJobsResponse(training_jobs=self._all("trainingJobs/"))
+
+    def ListEvaluations(self, _: v1.ListEvaluationsRequest, __: Any) -> v1.ListEvaluationsResponse:
+        return v1.ListEvaluationsResponse(evaluations=self._all("evaluations/"))
+
+    def _all(self, kind: str) -> list[Any]:
+        return [job for name, job in self.jobs.items() if name.startswith(kind)]
+
     def ListSupervisionAudits(
         self, request: v1.ListSupervisionAuditsRequest, _: Any
     ) -> v1.ListSupervisionAuditsResponse:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
 from tunix_rt.aio.evaluator import AsyncEvaluatorClient
 from tunix_rt.aio.exporter import AsyncExporterClient
-from tunix_rt.aio.rpc.caller import AsyncCaller
+from tunix_rt.aio.rpc.caller import AsyncCaller, Outages, Waited
 from tunix_rt.aio.trace_store import AsyncTraceStoreClient
 from tunix_rt.aio.trainer import AsyncTrainerClient
 from tunix_rt.errors import InvalidArgumentError
@@ -64,8 +63,9 @@ class AsyncClient:
             ``trace-store=HOST:PORT,exporter=...`` for all four, ``Targets``, or None for the environment
             variable ``TUNIX_RT_SERVER``.
         timeout: seconds that a call other than a stream may take, unless it is given its own.
-        on_waiting: called once, in any thread, with the address of a server that has not answered for some
-            seconds, be it away or busy.
+        on_waiting: called, in any thread, with the address of a server that has not answered for some
+            seconds: each time that nothing listens there, and once if it is busy. The address has
+            ``seconds``, for how many a server that is away is tried in all.
 
     Raises:
         InvalidArgumentError: ``server`` is none of these.
@@ -78,11 +78,11 @@ class AsyncClient:
         server: str | Targets | None = None,
         *,
         timeout: float = 30.0,
-        on_waiting: Callable[[str], None] | None = None,
+        on_waiting: Callable[[Waited], None] | None = None,
     ) -> None:
         self.targets = resolve_targets(server)
         self._channels = {target: open_aio_channel(target) for target in self.targets.distinct()}
-        told = None if on_waiting is None else _once(on_waiting)
+        told = None if on_waiting is None else Outages(on_waiting)
         trace_store, exporter, trainer, evaluator = (
             (self._channels[target], AsyncCaller(target, timeout, told))
             for target in (
@@ -112,13 +112,3 @@ class AsyncClient:
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
-
-
-def _once(tell: Callable[[str], None]) -> Callable[[str], None]:
-    first = threading.Lock()
-
-    def told(target: str) -> None:
-        if first.acquire(blocking=False):
-            tell(target)
-
-    return told

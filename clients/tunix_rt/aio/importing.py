@@ -13,6 +13,7 @@ from typing import Final, Literal
 
 from tunix_rt import v1
 from tunix_rt.aio.client import AsyncClient, check_kind
+from tunix_rt.aio.rpc.caller import patient
 from tunix_rt.errors import (
     AbortedError,
     DeadlineExceededError,
@@ -179,7 +180,8 @@ class _Import:
         pause = 0.2
         while True:
             try:
-                return await self._client.trace_store.batch_create_encoded_traces(request)
+                with patient(PATIENCE):
+                    return await self._client.trace_store.batch_create_encoded_traces(request)
             except _PASSING:
                 if time.monotonic() + pause > give_up:
                     raise

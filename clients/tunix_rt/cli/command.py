@@ -13,6 +13,7 @@ from typing import Any
 
 import typer
 
+from tunix_rt.cli.effects import effect_of
 from tunix_rt.cli.errors import TypedNames, describe
 from tunix_rt.cli.session import (
     INTERRUPTED,
@@ -70,7 +71,8 @@ def command(
         @functools.wraps(function)
         def run(ctx: typer.Context, **arguments: Any) -> None:
             here = SharedOptions(**{name: arguments.pop(name) for name, _, _ in _SHARED})
-            session = Session(here.over(ctx.obj) if isinstance(ctx.obj, SharedOptions) else here)
+            given = here.over(ctx.obj) if isinstance(ctx.obj, SharedOptions) else here
+            session = Session(given, effect_of(" ".join(_words(ctx))))
             session.set_up_logging()
             for name, options in together.items():
                 own = {field.name: arguments.pop(field.name) for field in dataclasses.fields(options)}
@@ -83,6 +85,13 @@ def command(
         return function
 
     return register
+
+
+def _words(ctx: Any) -> Iterator[str]:
+    """The words of a command, without the program's name."""
+    if ctx.parent is not None:
+        yield from _words(ctx.parent)
+        yield ctx.info_name or ""
 
 
 def _declare(run: Callable[..., None], function: Callable[..., None], hints: dict[str, Any]) -> None:

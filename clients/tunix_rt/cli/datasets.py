@@ -239,7 +239,7 @@ def build(
         created = client.exporter.create_dataset(spec=spec)
         with (
             session.progress() as progress,
-            session.waiting_for("build", f"tunix-rt dataset show {short_name(created.name)}"),
+            session.waiting_for("build", created, f"tunix-rt dataset show {short_name(created.name)}"),
         ):
             built = jobs.wait_for_dataset(client, created.name, on_update=dataset_progress(progress))
         models = fitting_models(client, built)
@@ -321,7 +321,7 @@ def show(
     """Show one dataset: its splits, what was left out and why, its figures, its audits and its digest."""
     name = dataset_name(dataset)
     with session.connect() as client:
-        found = client.exporter.get_dataset(name)
+        found = session.as_it_is([client.exporter.get_dataset(name)])[0]
         made = wanted.counted(session, client, name)
         if session.as_json:
             session.print_message(found if made is None else made)

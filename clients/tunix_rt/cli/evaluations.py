@@ -206,6 +206,16 @@ def watch(session: Session, evaluation: EvaluationArgument) -> None:
     """Follow an evaluation until it ends."""
     name = resource_name("evaluations", evaluation)
     with session.connect() as client:
+        session.check_runs(lambda: client.evaluator.get_evaluation(name))
+        ended = _wait(session, client, name)
+    session.show(ended, print_evaluation)
+
+
+@command(app, "resume", example="tunix-rt evaluation resume $EVALUATION")
+def resume(session: Session, evaluation: EvaluationArgument) -> None:
+    """Go on with an evaluation that was interrupted, and wait for it."""
+    name = resource_name("evaluations", evaluation)
+    with session.connect() as client:
         ended = _wait(session, client, name)
     session.show(ended, print_evaluation)
 
@@ -216,6 +226,7 @@ def cancel(session: Session, evaluation: EvaluationArgument) -> None:
     name = resource_name("evaluations", evaluation)
     with session.connect() as client:
         found = client.evaluator.cancel_evaluation(name)
+        found = session.settled(found, lambda: client.evaluator.get_evaluation(name))
     session.show(found, print_evaluation)
 
 
@@ -397,6 +408,7 @@ def _followed(session: Session, client: Client, evaluation: v1.Evaluation, detac
 
 
 def _wait(session: Session, client: Client, name: str) -> v1.Evaluation:
-    look = f"tunix-rt evaluation watch {short_name(name)}"
-    with session.progress() as progress, session.waiting_for("evaluation", look):
+    look = f"tunix-rt evaluation {'show' if session.embedded else 'watch'} {short_name(name)}"
+    evaluation = v1.Evaluation(name=name)
+    with session.progress() as progress, session.waiting_for("evaluation", evaluation, look):
         return jobs.wait_for_evaluation(client, name, on_update=evaluation_progress(progress))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
 
 import typer
@@ -102,6 +101,8 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
         try:
             installed = version("tunix-rt")
         except PackageNotFoundError:

@@ -6,6 +6,7 @@ import faulthandler
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, TypeVar
 
 import typer
 
+from tunix_rt.cli import idle
 from tunix_rt.cli.console import SafeConsole, json_text
+from tunix_rt.cli.effects import Effect
+from tunix_rt.errors import FailedPreconditionError
 from tunix_rt.escapes import visible
 
 if TYPE_CHECKING:
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
     from tunix_rt import Client
     from tunix_rt.cli.progress import Reporter
     from tunix_rt.cli.tables import Row
+    from tunix_rt.jobs import Job
+    from tunix_rt.rpc.caller import Waited
 
 Shown = TypeVar("Shown", bound="Message")
 
@@ -103,6 +109,9 @@ class SharedOptions:
 _graces_s: list[float] = []
 _MARGIN_S: Final = 5.0
 _STANDARD_ERROR: Final = 2
+# A job that is cancelled ends at its next step.
+_SETTLED_S: Final = 8.0
+_LOOK_S: Final = 0.1
 
 
 def leave_on_sigterm(signal_number: int, frame: object) -> NoReturn:  # noqa: ARG001
@@ -121,9 +130,11 @@ class Session:
     command's result to stdout, ``err`` everything else to stderr.
     """
 
-    def __init__(self, options: SharedOptions) -> None:
+    def __init__(self, options: SharedOptions, effect: Effect = Effect.WORKS) -> None:
         resolved = options.over_environment()
         self.given = options
+        self.effect = effect
+        self._alone = False
         self.server = resolved.server
         self.data_dir = (resolved.data_dir or _default_data_dir()).expanduser().absolute()
         self.as_json = resolved.as_json
@@ -137,20 +148,34 @@ class Session:
         return self.server is None
 
     @contextmanager
-    def connect(self) -> Iterator[Client]:
-        """A client of the given server, or of an embedded one that ends with the context; raises as both."""
+    def connect(self, effect: Effect | None = None) -> Iterator[Client]:
+        """A client of the given server, or of an embedded one that ends with the context; raises as both.
+
+        ``effect`` is given where options of a command change it. What reads asks the server that runs on the
+        data folder, should there be one.
+        """
         from tunix_rt import Client
 
+        self.effect = effect or self.effect
+        self._alone = False
+        if self.server is None and self.effect is Effect.READS:
+            self.server = self._server_beside()
         if self.server is None:
+            self._alone = self.effect is Effect.READS
             with self.embedded_client(self.data_dir) as client:
                 yield client
             return
         with Client(self.server, on_waiting=self._say_waiting) as client:
             yield client
 
+    def _server_beside(self) -> str | None:
+        import tunix_rt_local
+
+        return tunix_rt_local.server_of(self.data_dir)
+
     @contextmanager
-    def embedded_client(self, data_dir: Path) -> Iterator[Client]:
-        """A client of a server inside this process, which ends with the context.
+    def embedded_client(self, data_dir: Path, effect: Effect | None = None) -> Iterator[Client]:
+        """A client of a server inside this process, which ends with the context; ``effect`` as ``connect``.
 
         Raises TunixRtError when the folder is in use or cannot be written, ModuleNotFoundError when what the
         server needs is not installed.
@@ -158,7 +183,10 @@ class Session:
         import tunix_rt_local
         from tunix_rt import Client
 
-        with tunix_rt_local.embedded(data_dir) as server, Client(server.address) as client:
+        with (
+            tunix_rt_local.embedded(data_dir, jobs=(effect or self.effect).value) as server,
+            Client(server.address) as client,
+        ):
             _graces_s.append(server.grace_s)
             yield client
 
@@ -168,18 +196,54 @@ class Session:
             raise typer.BadParameter("--detach needs a server: the embedded one ends with this command")
 
     @contextmanager
-    def waiting_for(self, job: str, look: str) -> Iterator[None]:
+    def waiting_for(self, what: str, job: Job, look: str) -> Iterator[None]:
         """Around the wait for ``job``: on Ctrl-C, say what becomes of it and leave with exit code 130.
 
-        ``look`` is the command that looks at it later.
+        ``what`` is its kind in words, ``look`` the command that looks at it later.
         """
-        becomes = (
-            "stops now and goes on at the next start" if self.embedded else "keeps running on the server"
-        )
+        becomes = f"stops now; {idle.goes_on(job)}" if self.embedded else "keeps running on the server"
         try:
             yield
         except KeyboardInterrupt:
-            self.leave_interrupted(f"the {job} {becomes}; look with: {look}")
+            self.leave_interrupted(f"the {what} {becomes}; look with: {look}")
+
+    def check_runs(self, get: Callable[[], Job]) -> None:
+        """Raise FailedPreconditionError for a job that has not ended, and that nothing will go on with while
+        this command waits."""
+        if self._nothing_runs() and not idle.has_ended(job := get()):
+            raise FailedPreconditionError(
+                f"{job.name} has not ended, and nothing runs it now; {idle.goes_on(job)}",
+                reason="JOB_INTERRUPTED",
+                metadata={"name": job.name},
+            )
+
+    def settled(self, job: Shown, get: Callable[[], Shown]) -> Shown:
+        """A job that was cancelled, once it has ended: the embedded server, which ends it, ends with the
+        command. After some seconds, or with another server, the job as it is."""
+        give_up = time.monotonic() + _SETTLED_S
+        while self.embedded and not idle.has_ended(job) and time.monotonic() < give_up:
+            time.sleep(_LOOK_S)
+            job = get()
+        return job
+
+    def _nothing_runs(self) -> bool:
+        """Whether jobs of the data folder that have not ended wait for a command that runs them."""
+        if not self._alone:
+            return False
+        import tunix_rt_local
+
+        return not tunix_rt_local.in_use(self.data_dir)
+
+    def as_it_is(self, messages: Sequence[Shown]) -> Sequence[Shown]:
+        """The messages that are to be shown, and a line about the jobs among them that nothing runs.
+
+        Such a job waits in the queue, whatever a server that was killed has left in its state.
+        """
+        if not any(map(idle.is_unfinished, messages)) or not self._nothing_runs():
+            return messages
+        waiting = [message for message in messages if idle.is_unfinished(message)]
+        self.say(idle.told(waiting))
+        return [idle.queued(message) for message in messages]
 
     def leave_interrupted(self, told: str) -> NoReturn:
         """Say what becomes of the work that Ctrl-C broke off, and leave with exit code 130."""
@@ -201,9 +265,13 @@ class Session:
         if not self.as_json:
             self.err.print(text, highlight=False)
 
-    def _say_waiting(self, server: str) -> None:
+    def _say_waiting(self, server: Waited) -> None:
         # With --json too: standard output stays the document alone.
-        self.err.print(f"waiting for the server at {server}, which gives no answer yet; stop with Ctrl-C")
+        if server.seconds:
+            line = f"nothing listens at {server}; trying again for up to {server.seconds:,.0f} s in all"
+        else:
+            line = f"waiting for the server at {server}, which gives no answer yet"
+        self.err.print(f"{line}; stop with Ctrl-C", soft_wrap=True)
 
     def fail(self, lines: Iterable[str]) -> None:
         """Print an error on stderr, its first line behind `error:`."""
@@ -218,6 +286,7 @@ class Session:
 
     def show(self, message: Shown, print_it: Callable[[Console, Shown], None]) -> None:
         """A message of the contract in the form that was asked for: JSON, or as ``print_it`` prints it."""
+        message = self.as_it_is([message])[0]
         if self.as_json:
             self.print_message(message)
         else:
@@ -249,8 +318,9 @@ class Session:
         """
         from tunix_rt.cli import tables
 
+        messages = self.as_it_is(list(messages))
         if self.as_json:
-            self.print_messages(list(messages))
+            self.print_messages(messages)
             return
         rows = tables.table(*columns)
         for message in messages:

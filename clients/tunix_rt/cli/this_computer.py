@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
 from tunix_rt import v1
-from tunix_rt.cli import tables, text
+from tunix_rt.cli import idle, tables, text
 from tunix_rt.cli.command import command, group, single
+from tunix_rt.cli.effects import Effect
+from tunix_rt.cli.options import short_name
 from tunix_rt.cli.progress import Bar, Reporter
 from tunix_rt.cli.session import SERVER_VARIABLE, Session
+from tunix_rt.errors import TunixRtError
 
 up_app = single()
 models_app = group("Fetch, list and verify base models.")
@@ -32,6 +38,7 @@ def up(
 
     tunix_rt_local.serve_forever(session.data_dir, listen, on_ready=lambda address: _ready(session, address))
     session.say("stopped")
+    _say_what_goes_on(session)
 
 
 def _ready(session: Session, address: str) -> None:
@@ -49,12 +56,30 @@ def _ready(session: Session, address: str) -> None:
     session.out.print(tables.facts(lines))
 
 
+def _say_what_goes_on(session: Session) -> None:
+    """After the server has stopped: which jobs go on at the next start, and how to look at them before."""
+    with suppress(TunixRtError), session.embedded_client(session.data_dir, Effect.READS) as client:
+        kinds: dict[str, Iterable[Any]] = {
+            "train show": client.trainer.list_training_jobs(),
+            "evaluation show": client.evaluator.list_evaluations(),
+            "dataset show": client.exporter.list_datasets(),
+        }
+        for look, jobs in kinds.items():
+            for job in filter(idle.is_unfinished, islice(jobs, _LOOKED_AT)):
+                session.say(
+                    f"{job.name} goes on at the next start; look without starting it: "
+                    f"tunix-rt {look} {short_name(job.name)}"
+                )
+
+
 NameArgument = Annotated[
     str,
     typer.Argument(
         metavar="NAME", help="The base model's id, hf://ORGANISATION/NAME[@REVISION], or a .gguf file."
     ),
 ]
+# Of each kind, the newest.
+_LOOKED_AT = 200
 _BYTE_STAGES = ("download", "verify", "extract")
 
 
@@ -106,8 +131,9 @@ def verify(session: Session, name: NameArgument) -> None:
     """Compare Tunix's logits with those of transformers on real prompts, in float32, on this computer."""
     import tunix_rt_local
 
+    folder = tunix_rt_local.model_folder(name, session.data_dir)
     session.say("running both on the same prompts; this takes a minute or two")
-    report = tunix_rt_local.verify_model(name, session.data_dir)
+    report = tunix_rt_local.verify_model(folder)
     if session.as_json:
         session.print_json(report.model_dump(mode="json"))
     else:

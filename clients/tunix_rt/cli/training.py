@@ -14,6 +14,7 @@ from rich.console import Console
 from tunix_rt import Client, jobs, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, group
+from tunix_rt.cli.effects import Effect
 from tunix_rt.cli.options import (
     DTYPE_HELP,
     DetachOption,
@@ -150,7 +151,7 @@ def start(
     """Train on a dataset, and wait for it."""
     session.check_detached(detach)
     spec = wanted.spec(base_model, dataset_name(dataset))
-    with session.connect() as client:
+    with session.connect(Effect.READS if dry_run else None) as client:
         with session.progress() as progress:
             checking = progress.bar("checking the dataset")
             if dry_run:
@@ -171,6 +172,7 @@ def watch(session: Session, job: JobArgument) -> None:
     """Follow a training job until it ends, and show its log lines."""
     name = resource_name("trainingJobs", job)
     with session.connect() as client:
+        session.check_runs(lambda: client.trainer.get_training_job(name))
         ended = wait_for_job(session, client, name, show_log=True)
     session.show(ended, print_training_job)
 
@@ -212,6 +214,7 @@ def cancel(session: Session, job: JobArgument) -> None:
     name = resource_name("trainingJobs", job)
     with session.connect() as client:
         found = client.trainer.cancel_training_job(name)
+        found = session.settled(found, lambda: client.trainer.get_training_job(name))
     session.show(found, print_training_job)
 
 
@@ -225,7 +228,7 @@ def resume(
     job: JobArgument,
     detach: DetachOption = False,
 ) -> None:
-    """Resume a failed or cancelled job from its latest checkpoint, and wait for it."""
+    """Resume a failed, cancelled or interrupted job from its latest checkpoint, and wait for it."""
     session.check_detached(detach)
     name = resource_name("trainingJobs", job)
     with session.connect() as client:
@@ -337,8 +340,9 @@ def _download(
 
 def wait_for_job(session: Session, client: Client, name: str, *, show_log: bool = False) -> v1.TrainingJob:
     """The job, once it has succeeded; raises JobFailedError."""
-    look = f"tunix-rt train watch {short_name(name)}"
-    with session.progress() as progress, session.waiting_for("training job", look):
+    look = f"tunix-rt train {'show' if session.embedded else 'watch'} {short_name(name)}"
+    job = v1.TrainingJob(name=name)
+    with session.progress() as progress, session.waiting_for("training job", job, look):
         return jobs.wait_for_training_job(
             client, name, on_event=training_progress(progress, show_log=show_log)
         )

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -24,10 +26,13 @@ if TYPE_CHECKING:
 Request = TypeVar("Request", bound="Message")
 Response = TypeVar("Response", bound="Message")
 
-# Seconds without an answer to a call, and since a call that failed for want of the server was begun when the
-# next one is, after which it is told that somebody waits. What gRPC tries again by itself takes less.
+# Seconds without an answer, since the first call that got none, after which it is told that nothing listens,
+# or that a server which does gives no answer.
+_AWAY_S: Final = 1.2
 _SILENT_S: Final = 3.0
-_AWAY_S: Final = 1.0
+# How long gRPC tries a call again by itself, and how long it may take to find that nothing listens.
+_TRIED_S: Final = 3.0
+_KNOCK_S: Final = 0.5
 _NOT_THERE = (
     "connection refused",
     "failed to connect",
@@ -35,6 +40,61 @@ _NOT_THERE = (
     "name resolution",
     "no route to host",
 )
+
+
+# What makes a call again and again says here for how long.
+_patience: ContextVar[float] = ContextVar("tunix_rt_patience", default=_TRIED_S)
+
+
+class Waited(str):
+    """The address of a server that gives no answer. ``seconds`` is how long it is tried in all; 0 for one
+    that is there and busy."""
+
+    seconds: float
+
+    def __new__(cls, target: str, seconds: float) -> Waited:
+        made = super().__new__(cls, target)
+        made.seconds = seconds
+        return made
+
+
+class Outages:
+    """Calls ``tell``, in any thread, when a client waits: once for each time that a server is away, and once
+    for servers that are busy."""
+
+    def __init__(self, tell: Callable[[Waited], None]) -> None:
+        self._tell = tell
+        self._lock = threading.Lock()
+        self._told: set[str] = set()
+
+    def away(self, target: str, seconds: float) -> None:
+        """Nothing listens at ``target``, which is tried for so many seconds in all."""
+        self._once(target, Waited(target, seconds))
+
+    def busy(self, target: str) -> None:
+        """There is a server at ``target``, but no answer."""
+        self._once("busy", Waited(target, 0.0))
+
+    def answered(self, target: str) -> None:
+        """The server at ``target`` is not away."""
+        self._told.discard(target)
+
+    def _once(self, key: str, waited: Waited) -> None:
+        with self._lock:
+            if key in self._told:
+                return
+            self._told.add(key)
+        self._tell(waited)
+
+
+@contextmanager
+def patient(seconds: float) -> Iterator[None]:
+    """Around calls that are made again, for up to so many seconds, while the server is away."""
+    token = _patience.set(seconds)
+    try:
+        yield
+    finally:
+        _patience.reset(token)
 
 
 def fresh(request_id: str | None) -> str:
@@ -48,13 +108,13 @@ class Caller:
     Args:
         target: its address.
         timeout: seconds that a unary call may take.
-        on_waiting: called with ``target``, in any thread, when an answer is long in coming.
+        outages: is told when an answer is long in coming.
     """
 
-    def __init__(self, target: str, timeout: float, on_waiting: Callable[[str], None] | None = None) -> None:
+    def __init__(self, target: str, timeout: float, outages: Outages | None = None) -> None:
         self.target = target
         self._timeout = timeout
-        self._on_waiting = on_waiting
+        self._outages = outages
         self._away_since: float | None = None
 
     def unary(
@@ -112,19 +172,23 @@ class Caller:
     @contextmanager
     def _noticed(self) -> Iterator[Callable[[], None]]:
         """Around a call: tells of it if it waits; gives what is to be called when there is an answer."""
-        if self._on_waiting is None:
+        outages = self._outages
+        if outages is None:
             yield lambda: None
             return
-        began = time.monotonic()
-        late = threading.Timer(_SILENT_S, self._on_waiting, [self.target])
+        began, over = time.monotonic(), threading.Event()
+        first = self._away_since or began
+        late = threading.Timer(
+            max(0.0, first + _AWAY_S - began), self._tell, [outages, first, over, _patience.get()]
+        )
         late.daemon = True
         late.start()
-        if self._away_since is not None and began - self._away_since >= _AWAY_S:
-            self._on_waiting(self.target)
 
         def answered() -> None:
+            over.set()
             late.cancel()
             self._away_since = None
+            outages.answered(self.target)
 
         try:
             yield answered
@@ -132,7 +196,31 @@ class Caller:
             self._away_since = self._away_since or began
             raise
         finally:
+            over.set()
             late.cancel()
+
+    def _tell(self, outages: Outages, first: float, over: threading.Event, patience: float) -> None:
+        """Tell of a call that has waited, of a server that is there only later; ``over`` ends the wait."""
+        if not _listens(self.target):
+            outages.away(self.target, patience)
+        elif not over.wait(max(0.0, first + _SILENT_S - time.monotonic())):
+            outages.busy(self.target)
+
+
+def _listens(target: str) -> bool:
+    """Whether something takes connections at ``host:port`` or ``unix:PATH``."""
+    path = target.removeprefix("unix:")
+    try:
+        if path != target:
+            with socket.socket(socket.AF_UNIX) as knocking:
+                knocking.settimeout(_KNOCK_S)
+                knocking.connect(path)
+            return True
+        host, _, port = target.rpartition(":")
+        socket.create_connection((host.strip("[]"), int(port)), _KNOCK_S).close()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def error_of_call(error: grpc.RpcError, target: str, request_id: str) -> TunixRtError:

@@ -11,8 +11,11 @@ from typing import BinaryIO, Final, TypeAlias
 
 from tunix_rt import v1
 from tunix_rt.errors import DataLossError, InternalError, UnavailableError
+from tunix_rt.rpc.caller import patient
 
 MAX_ATTEMPTS: Final = 6
+# Seconds that all attempts may take together while the server is away.
+PATIENCE: Final = 20.0
 # Seconds before the second attempt; each further one waits twice as long.
 FIRST_PAUSE: Final = 0.2
 _LONGEST_PAUSE: Final = 3.0
@@ -103,8 +106,9 @@ def receive(open_at: Callable[[int], Iterator[Part]], sink: BinaryIO) -> v1.Down
     received = Received(sink)
     while True:
         try:
-            for part in open_at(received.offset):
-                received.feed(part)
+            with patient(PATIENCE):
+                for part in open_at(received.offset):
+                    received.feed(part)
             if received.is_complete():
                 return received.header
             raise received.cut_short()

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import Any
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
 
-import psycopg
-from alembic.config import Config
-from alembic.runtime.environment import EnvironmentContext
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, MetaData, create_engine, event, text
+from sqlalchemy import (
+    Connection,
+    Engine,
+    MetaData,
+    column,
+    create_engine,
+    event,
+    inspect,
+    select,
+    table,
+    text,
+)
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -72,6 +81,7 @@ _POOL_SIZE = 20
 _POOL_TIMEOUT_S = 30
 # Alembic's ``op`` and ``context`` are one per process: two migrations would use each other's connection.
 _migrating = threading.Lock()
+_REVISION: Final = re.compile(r'^(down_)?revision = (?:"(\w+)"|None)$', re.MULTILINE)
 _guard: ContextVar[Callable[[Session], None] | None] = ContextVar("tunix_rt_guard", default=None)
 
 
@@ -99,7 +109,7 @@ def domain_error(error: DBAPIError, where: str) -> DomainError | None:
     """The domain error for a driver's failure, or None if it is one that the repository must handle."""
     if isinstance(error, IntegrityError | DataError):
         return None
-    original = error.orig
+    original: Any = error.orig
     detail = " ".join(str(original).split())
     entry = None
     sqlite_name = getattr(original, "sqlite_errorname", None)
@@ -109,7 +119,8 @@ def domain_error(error: DBAPIError, where: str) -> DomainError | None:
             entry = _POSTGRES["42P01"]
         elif entry is None and ("no such column" in detail or "has no column named" in detail):
             entry = _POSTGRES["42703"]
-    elif isinstance(original, psycopg.Error):
+    elif hasattr(original, "sqlstate"):
+        # psycopg's, which takes long to import and is not where there is SQLite alone.
         entry = _by_sqlstate(original.sqlstate, error.connection_invalidated or "connect" in detail)
     if entry is None:
         return None
@@ -191,25 +202,24 @@ class Database:
                 database.
             revision: the target.
         """
+        newest = newest_revision(scripts) if revision == "head" else revision
+        if newest is not None and self._revision(version_table) == newest:
+            return
+        # A third of a second, which most starts need not spend.
+        from alembic.config import Config
+        from alembic.runtime.environment import EnvironmentContext
+        from alembic.script import ScriptDirectory
+
         config = Config()
         for option in ("script_location", "version_locations"):
             config.set_main_option(option, scripts.replace("%", "%%"))
         config.set_main_option("path_separator", "newline")
         script = ScriptDirectory.from_config(config)
 
-        def steps(current: Any, _context: MigrationContext) -> Any:
+        def steps(current: Any, _context: Any) -> Any:
             return script._upgrade_revs(revision, current)
 
-        with (
-            _migrating,
-            translated(self.where),
-            self._turn,
-            self._writer.connect() as connection,
-            _foreign_keys_off(connection),
-            connection.begin(),
-        ):
-            if self.dialect == "postgresql":
-                _advisory_lock(connection, f"migrate {version_table}")
+        with self._migration(version_table) as connection:
             with EnvironmentContext(config, script, fn=steps, destination_rev=revision) as migration:
                 migration.configure(
                     connection=connection,
@@ -220,6 +230,28 @@ class Database:
                 with migration.begin_transaction():
                     migration.run_migrations()
             self._check_foreign_keys(connection)
+
+    @contextmanager
+    def _migration(self, version_table: str) -> Iterator[Connection]:
+        """The one connection that may change the schema now."""
+        with (
+            _migrating,
+            translated(self.where),
+            self._turn,
+            self._writer.connect() as connection,
+            _foreign_keys_off(connection),
+            connection.begin(),
+        ):
+            if self.dialect == "postgresql":
+                _advisory_lock(connection, f"migrate {version_table}")
+            yield connection
+
+    def _revision(self, version_table: str) -> str | None:
+        """The applied revision; None where that table is not there yet."""
+        with self.read() as session:
+            if not inspect(session.connection()).has_table(version_table):
+                return None
+            return session.execute(select(column("version_num")).select_from(table(version_table))).scalar()
 
     def close(self) -> None:
         """Close all connections; a later call opens new ones."""
@@ -233,6 +265,24 @@ class Database:
                     f"migration of {self.where} would leave rows of {broken[0][0]} that refer to nothing",
                     reason="DATABASE_CORRUPT",
                 )
+
+
+def newest_revision(scripts: str) -> str | None:
+    """The revision that no other of the Alembic scripts in ``package:folder`` follows, by their text alone;
+    None where that does not tell."""
+    package, colon, folder = scripts.partition(":")
+    found = find_spec(package) if colon else None
+    if found is None or found.origin is None:
+        return None
+    revisions, followed = set(), set()
+    for script in Path(found.origin).with_name(folder).glob("*.py"):
+        named: dict[str, str] = dict(_REVISION.findall(script.read_text("utf-8")))
+        if len(named) != 2 or not named[""]:
+            return None
+        revisions.add(named[""])
+        followed.add(named["down_"])
+    newest = revisions - followed
+    return newest.pop() if len(newest) == 1 else None
 
 
 @contextmanager

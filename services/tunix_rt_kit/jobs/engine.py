@@ -155,10 +155,15 @@ class JobEngine:
         self._lock = threading.Lock()
         self._running: dict[str, tuple[JobKind, Run, threading.Thread]] = {}
         self._renew_at = 0.0
+        self._only_ends = False
         self._keeper = threading.Thread(target=self._keep, name="job-engine", daemon=True)
 
-    def start(self) -> None:
-        """Begin to run what is in the queue; raises what reading it raises."""
+    def start(self, *, only_ends: bool = False) -> None:
+        """Begin to run what is in the queue; raises what reading it raises.
+
+        ``only_ends``: end the jobs that are to be cancelled, and leave all others for another server.
+        """
+        self._only_ends = only_ends
         self._leases.all()
         for kind in self._kinds:
             kind.store.unfinished()
@@ -257,7 +262,9 @@ class JobEngine:
 
     def _has_room(self, kind: JobKind, state: JobState) -> bool:
         # What is only to be ended takes no time.
-        return state is JobState.CANCELLING or len(self.running(kind)) < kind.slots
+        if state is JobState.CANCELLING:
+            return True
+        return not self._only_ends and len(self.running(kind)) < kind.slots
 
     def _take(self, kind: JobKind, job_id: str, state: JobState) -> None:
         if not self._leases.claim(job_id):

@@ -8,22 +8,25 @@ import faulthandler
 import gc
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Protocol, TypeVar, cast
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from tunix_rt_kit.database import Database
-from tunix_rt_kit.errors import DomainError
+from tunix_rt_kit.errors import DomainError, FailedPrecondition
 from tunix_rt_kit.serving.calls import run_blocking
 from tunix_rt_kit.serving.interceptors import CallInterceptor
 from tunix_rt_kit.serving.logging import configure_logging, get_logger
 from tunix_rt_kit.serving.settings import DataSettings, ServerSettings, SettingsInvalid, load_settings
 from tunix_rt_kit.serving.watchdog import killed_when_late
+
+if TYPE_CHECKING:  # generic only in the stubs
+    _Interceptor = grpc.aio.ServerInterceptor[Any, Any]
+else:
+    _Interceptor = grpc.aio.ServerInterceptor
 
 _log = get_logger("tunix_rt.serving")
 _LEAST_S: Final = 2.0
@@ -61,16 +64,20 @@ class RunningServer:
 
 @asynccontextmanager
 async def running_server(
-    settings: ServerSettings, services: Sequence[ServiceRegistration], *, stop: asyncio.Event | None = None
+    settings: ServerSettings,
+    services: Sequence[ServiceRegistration],
+    *,
+    stop: asyncio.Event | None = None,
+    lazy: LazyServices | None = None,
 ) -> AsyncIterator[RunningServer]:
-    """Serve inside the ``async with`` block.
+    """Serve inside the ``async with`` block, ``lazy`` services too, which have neither health nor reflection.
 
     At its end health says NOT_SERVING, ``stop`` is set so that watches end, and calls and jobs get most of
     ``settings.shutdown_grace_s``. Raises StartError if the address cannot be bound.
     """
     stop = stop or asyncio.Event()
     server = grpc.aio.server(
-        interceptors=[CallInterceptor()],
+        interceptors=[CallInterceptor(), *([lazy] if lazy else [])],
         options=[
             # Two servers on one port would share its calls at random.
             ("grpc.so_reuseport", 0),
@@ -79,17 +86,22 @@ async def running_server(
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ],
     )
-    checks = await _add_services(server, services)
+    checks = await _add_services(server, services) if services else None
     address = _bind(server, settings.listen)
     await server.start()
     _log.info("serving", address=address, services=[service.full_name for service in services])
     try:
         yield RunningServer(address, stop)
     finally:
-        await checks.enter_graceful_shutdown()
+        if checks is not None:
+            await checks.enter_graceful_shutdown()
         stop.set()
         calls = server.stop(settings.calls_and_jobs_s)
-        jobs = [run_blocking(end) for service in services for end in service.ends]
+        jobs = [
+            run_blocking(end)
+            for service in (*services, *(lazy.registrations if lazy else ()))
+            for end in service.ends
+        ]
         for outcome in await asyncio.gather(calls, *jobs, return_exceptions=True):
             if isinstance(outcome, Exception):
                 _log.error("stop_failed", exc_info=outcome)
@@ -120,6 +132,9 @@ async def serve(
 
 
 async def _add_services(server: grpc.aio.Server, services: Sequence[ServiceRegistration]) -> Any:
+    from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+    from grpc_reflection.v1alpha import reflection
+
     checks = health.aio.HealthServicer()  # type: ignore[attr-defined]
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     for service in services:
@@ -170,27 +185,130 @@ def _stopped_by_signals(stop: asyncio.Event, grace_s: float) -> Iterator[None]:
             restore()
 
 
+class StartsJobs(Protocol):
+    """Takes up the jobs of a service; ``only_ends`` ends those that are to be cancelled, and no others."""
+
+    def __call__(self, *, only_ends: bool) -> None: ...
+
+
+def _no_jobs(*, only_ends: bool) -> None:
+    """For a service that has none."""
+
+
 @dataclass(frozen=True, slots=True)
 class BuiltService:
     """A service put together from its settings and not yet started.
 
-    ``start`` makes it ready for calls (it migrates the schema and takes up unfinished jobs), ``stop`` ends it
-    gracefully. Both block and raise DomainError. ``stop`` may be called without ``start``.
+    ``start`` makes it ready for calls (it migrates the schema), ``start_jobs`` takes up unfinished jobs after
+    that, ``stop`` ends it gracefully. All block and raise DomainError. ``stop`` may be called without the
+    others.
     """
 
     registration: ServiceRegistration
     start: Callable[[], None]
     stop: Callable[[], None]
+    start_jobs: StartsJobs = _no_jobs
+
+
+class LazyServices(_Interceptor):
+    """Services that are put together and started by the first call of theirs.
+
+    Args:
+        builds: what puts a service together, by the service's full name.
+        jobs: ``end`` ends the jobs that are to be cancelled, ``leave`` leaves all as they are.
+    """
+
+    def __init__(
+        self, builds: Mapping[str, Callable[[], BuiltService]], jobs: Literal["end", "leave"]
+    ) -> None:
+        self._builds = builds
+        self._jobs = jobs
+        self._turn = asyncio.Lock()
+        self._started: dict[str, BuiltService] = {}
+        self._handlers: dict[str, _Handlers] = {}
+
+    @property
+    def registrations(self) -> Sequence[ServiceRegistration]:
+        """Those of the services that were needed."""
+        return [service.registration for service in self._started.values()]
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        name = handler_call_details.method.split("/")[1]
+        if name not in self._builds:
+            return await continuation(handler_call_details)
+        try:
+            async with self._turn:
+                if name not in self._handlers:
+                    await run_blocking(self._start, name)
+        except (StartError, DomainError) as error:
+            return _refusing(error)
+        return self._handlers[name].service(handler_call_details)
+
+    def _start(self, name: str) -> None:
+        built = self._builds[name]()
+        try:
+            built.start()
+            if self._jobs == "end":
+                built.start_jobs(only_ends=True)
+        except BaseException:
+            built.stop()
+            raise
+        self._started[name] = built
+        handlers = _Handlers()
+        built.registration.add(cast(Any, handlers))
+        self._handlers[name] = handlers
+
+    def stop(self) -> None:
+        """End the services that were needed, the last first."""
+        for service in reversed(self._started.values()):
+            service.stop()
+
+
+class _Handlers:
+    """Takes what a service registers, in the place of a server that has started already."""
+
+    def __init__(self) -> None:
+        self._registered: list[grpc.GenericRpcHandler[Any, Any]] = []
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler[Any, Any]]) -> None:
+        self._registered.extend(handlers)
+
+    def add_registered_method_handlers(self, name: str, handlers: Any) -> None:
+        """The same handlers, for a way that is faster where there are very many calls."""
+
+    def service(self, details: grpc.HandlerCallDetails) -> Any:
+        found = (handlers.service(details) for handlers in self._registered)
+        return next((handler for handler in found if handler is not None), None)
+
+
+def _refusing(error: StartError | DomainError) -> Any:
+    """A handler for a call of a service that cannot start, whatever the call's kind."""
+    refusal = error if isinstance(error, DomainError) else _cannot_start(error)
+
+    async def refuse(_request: bytes, _context: Any) -> NoReturn:
+        raise refusal
+
+    return grpc.unary_unary_rpc_method_handler(cast(Any, refuse), request_deserializer=bytes)
+
+
+def _cannot_start(error: StartError) -> DomainError:
+    return FailedPrecondition(str(error), reason="SERVER_CANNOT_START")
 
 
 @asynccontextmanager
 async def opened(*services: BuiltService) -> AsyncIterator[Sequence[ServiceRegistration]]:
-    """Start the services in order, give their registrations, and stop them in reverse order."""
+    """Start the services in order with their jobs, give their registrations, and stop them in reverse
+    order."""
     started: list[BuiltService] = []
     try:
         for service in services:
             started.append(service)
             await run_blocking(service.start)
+            await run_blocking(service.start_jobs, only_ends=False)
         yield [service.registration for service in services]
     finally:
         for service in reversed(started):

@@ -22,7 +22,6 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
 from tunix_rt_kit.canonical import canonical_json
@@ -404,6 +403,9 @@ def conditions(wanted: TraceFilter, dialect: str, as_of: int | None = None) -> l
 
 
 def _metadata_postgresql(entry: MetadataCondition) -> ColumnElement[bool]:
+    # Loads every type and every driver of PostgreSQL.
+    from sqlalchemy.dialects.postgresql import JSONB
+
     document = cast(traces.c.metadata, JSONB)
     if entry.kind == "exists":
         found: ColumnElement[bool] = document.has_key(entry.key)

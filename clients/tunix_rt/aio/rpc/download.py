@@ -9,9 +9,12 @@ from collections.abc import AsyncIterator, Callable
 from typing import BinaryIO, Final, TypeAlias
 
 from tunix_rt import v1
+from tunix_rt.aio.rpc.caller import patient
 from tunix_rt.errors import DataLossError, InternalError, UnavailableError
 
 MAX_ATTEMPTS: Final = 6
+# Seconds that all attempts may take together while the server is away.
+PATIENCE: Final = 20.0
 # Seconds before the second attempt; each further one waits twice as long.
 FIRST_PAUSE: Final = 0.2
 _LONGEST_PAUSE: Final = 3.0
@@ -102,8 +105,9 @@ async def receive(open_at: Callable[[int], AsyncIterator[Part]], sink: BinaryIO)
     received = Received(sink)
     while True:
         try:
-            async for part in open_at(received.offset):
-                received.feed(part)
+            with patient(PATIENCE):
+                async for part in open_at(received.offset):
+                    received.feed(part)
             if received.is_complete():
                 return received.header
             raise received.cut_short()

@@ -88,7 +88,7 @@ def test_output_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 def test_server_that_is_not_there(nowhere: str) -> None:
     result = run("traces", "list", "--server", nowhere)
     assert result.exit_code == 1
-    assert result.stderr.startswith(f"error: no tunix-rt server at {nowhere}")
+    assert result.stderr.splitlines()[-1].startswith(f"error: no tunix-rt server at {nowhere}")
     assert "tunix-rt up" in result.stderr
 
 

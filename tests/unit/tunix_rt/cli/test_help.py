@@ -11,6 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from tunix_rt.cli.effects import EFFECTS
 from tunix_rt.cli.main import app
 
 ROOT: Any = typer.main.get_command(app)
@@ -75,6 +76,10 @@ def test_help_of_the_root_loads_neither_grpc_nor_messages() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "heavy: []"
+
+
+def test_every_command_says_what_it_does_to_the_data_folder_and_its_jobs() -> None:
+    assert set(EFFECTS) == {" ".join(path) for path in PATHS}
 
 
 def test_misspelt_command_names_the_nearest() -> None:

@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 
 from support.fake_loop import FakeLoopServices
 from support.threaded import fake_server
+from tunix_rt import v1
 from tunix_rt.cli.main import app
 from tunix_rt.errors import FailedPreconditionError
 
@@ -42,6 +43,8 @@ class Computer:
     def __init__(self) -> None:
         self.services = FakeLoopServices()
         self.served: list[Path] = []
+        self.jobs: list[str] = []
+        self.beside: str | None = None
         self.pulled: list[tuple[str, Path]] = []
         self.same_logits = True
         self.locked = False
@@ -51,8 +54,9 @@ class Computer:
             raise FailedPreconditionError(f"{data_dir} is in use by the server at 127.0.0.1:1 (process 7)")
 
     @contextmanager
-    def embedded(self, data_dir: Path) -> Iterator[SimpleNamespace]:
+    def embedded(self, data_dir: Path, *, jobs: str) -> Iterator[SimpleNamespace]:
         self.require_free(data_dir)
+        self.jobs.append(jobs)
         self.served.append(data_dir)
         (data_dir / "server.db").touch()
         with fake_server(self.services.add) as address:
@@ -71,7 +75,10 @@ class Computer:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def verify(self, _name: str, _data_dir: Path) -> Report:
+    def model_folder(self, name: str, data_dir: Path) -> Path:
+        return data_dir / "models" / name
+
+    def verify(self, _folder: Path) -> Report:
         return Report(passed=self.same_logits)
 
 
@@ -80,6 +87,8 @@ def computer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Computer:
     made = Computer()
     local = ModuleType("tunix_rt_local")
     vars(local).update(embedded=made.embedded, serve_forever=made.serve_forever)
+    vars(local).update(server_of=lambda _: made.beside, in_use=lambda _: made.locked)
+    vars(local).update(model_folder=made.model_folder)
     vars(local).update(require_free=made.require_free, pull_model=made.pull, verify_model=made.verify)
     monkeypatch.setitem(sys.modules, "tunix_rt_local", local)
     monkeypatch.delenv("TUNIX_RT_SERVER", raising=False)
@@ -131,8 +140,9 @@ def test_folder_in_use_is_one_line(computer: Computer, tmp_path: Path) -> None:
     assert result.stderr == f"error: {tmp_path / 'own'} is in use by the server at 127.0.0.1:1 (process 7)\n"
 
 
-@pytest.mark.usefixtures("computer")
-def test_interrupted_wait_says_that_the_job_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_wait_says_that_the_job_stops(
+    computer: Computer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
@@ -141,12 +151,20 @@ def test_interrupted_wait_says_that_the_job_stops(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("tunix_rt.jobs.wait_for_training_job", interrupt)
     result = run("train", "start", "-d", "d", "-m", "tiny")
     assert result.exit_code == 130
-    assert "the training job stops now and goes on at the next start" in result.stderr
+    assert "the training job stops now; it goes on with: tunix-rt train resume " in result.stderr
+    assert computer.jobs == ["end", "run", "run"]
 
 
 def test_up_says_where_it_is_and_how_to_use_it(computer: Computer, tmp_path: Path) -> None:
+    job = v1.TrainingJob(name="trainingJobs/j", state=v1.TrainingJob.STATE_QUEUED)
+    computer.services.jobs = {job.name: job, "trainingJobs/k": v1.TrainingJob(name="trainingJobs/k", state=4)}
     result = done(run("up", "--listen", "127.0.0.1:4321"))
-    assert computer.served == [tmp_path / "own"]
+    # Then what goes on at the next start is looked for.
+    assert (computer.served, computer.jobs) == ([tmp_path / "own"] * 2, ["leave"])
+    assert result.stderr.splitlines() == [
+        "stopped",
+        "trainingJobs/j goes on at the next start; look without starting it: tunix-rt train show j",
+    ]
     for part in ("127.0.0.1:4321", str(tmp_path / "own"), "export TUNIX_RT_SERVER=127.0.0.1:4321", "Ctrl-C"):
         assert part in result.stdout
     document = json.loads(done(run("up", "--listen", "127.0.0.1:4321", "--json")).stdout)

@@ -1,0 +1,74 @@
+"""What each command does to the data folder and its jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Final
+
+
+class Effect(Enum):
+    """What a command that has no server does to the data folder.
+
+    The value is what becomes of the folder's jobs, as ``tunix_rt_local.embedded`` takes it.
+    """
+
+    READS = "leave"
+    """It looks. No job starts or goes on, and others may use the folder meanwhile."""
+    WRITES = "end"
+    """It changes what is stored. No job starts or goes on; one that is cancelled ends."""
+    WORKS = "run"
+    """It runs jobs: its own, and all that were interrupted or wait."""
+
+
+_READS, _WRITES, _WORKS = Effect.READS, Effect.WRITES, Effect.WORKS
+
+EFFECTS: Final[Mapping[str, Effect]] = {
+    "compare": _WRITES,
+    "dataset audit": _READS,
+    "dataset build": _WORKS,
+    "dataset dropped": _READS,
+    "dataset export": _READS,
+    "dataset list": _READS,
+    "dataset show": _READS,
+    "demo": _WORKS,
+    "doctor": _READS,
+    "evalset generate": _WRITES,
+    "evalset import": _WRITES,
+    "evalset list": _READS,
+    "evalset show": _READS,
+    "evaluate": _WORKS,
+    "evaluation cancel": _WRITES,
+    "evaluation items": _READS,
+    "evaluation list": _READS,
+    "evaluation regrade": _WORKS,
+    "evaluation resume": _WORKS,
+    "evaluation show": _READS,
+    "evaluation watch": _READS,
+    "loop run": _WORKS,
+    "models list": _READS,
+    "models pull": _WRITES,
+    "models verify": _READS,
+    "traces compare": _READS,
+    "traces delete": _WRITES,
+    "traces export": _READS,
+    "traces generate": _WRITES,
+    "traces import": _WRITES,
+    "traces list": _READS,
+    "traces score": _WRITES,
+    "traces show": _READS,
+    "train cancel": _WRITES,
+    "train export": _WRITES,
+    "train list": _READS,
+    "train resume": _WORKS,
+    "train show": _READS,
+    "train start": _WORKS,
+    "train watch": _READS,
+    "up": _WORKS,
+}
+"""The effect of each command, by its words. A new command has its line here."""
+
+
+def effect_of(command: str) -> Effect:
+    """The effect of a command; one that is not in the table does not start work by mistake."""
+    return EFFECTS.get(command, Effect.WRITES)

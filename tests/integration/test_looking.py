@@ -1,0 +1,243 @@
+"""Commands that only look: they leave jobs alone, need no folder to themselves, and tell what is so."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+import pytest
+from typer.testing import CliRunner, Result
+
+import tunix_rt_local
+from support.tiny_model import ONE_LAYER, make_tiny_model
+from tunix_rt import Client, v1
+from tunix_rt.cli.effects import EFFECTS, Effect
+from tunix_rt.cli.main import app
+from tunix_rt.formats import trace_from_json
+from tunix_rt.generate import generate_traces
+from tunix_rt.jobs import wait_for_dataset
+
+DATABASES = ("trace-store", "exporter", "trainer", "evaluator")
+LEFT_BY_A_KILLED_SERVER = (
+    "UPDATE training_jobs SET state = 'RUNNING', attempt_count = 1",
+    "INSERT INTO training_job_leases (job_id, owner, expires, at_once) "
+    "SELECT id, 'machine 1 1.0 dead', 0, 0 FROM training_jobs",
+)
+
+
+class Folder(NamedTuple):
+    """A data folder with jobs that have not ended, and what is in it."""
+
+    path: Path
+    traces: tuple[str, str]
+    job: str
+    evaluation: str
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    """A folder whose training job a killed server left, and whose evaluation and build wait."""
+    path = tmp_path_factory.mktemp("interrupted")
+    make_tiny_model(path / "models" / "tiny", config=ONE_LAYER)
+    template = v1.ChatTemplate(builtin="chatml")
+    spec = v1.DatasetSpec(
+        dataset_id="built",
+        version="1",
+        chat_template=template,
+        splits=[v1.SplitFraction(split="train", fraction=0.9), v1.SplitFraction(split="test", fraction=0.1)],
+    )
+    with tunix_rt_local.embedded(path) as server, Client(server.address) as client:
+        stored = client.trace_store.batch_create_traces(
+            [trace_from_json(json.dumps(trace.to_dict())) for trace in generate_traces(count=40, seed=1)]
+        )
+        wait_for_dataset(client, client.exporter.create_dataset(spec).name)
+        item = v1.EvalItem(id="1", prompt="1 + 1 = ?", accepted_answers=["2"])
+        item.grader.numeric.SetInParent()
+        client.evaluator.create_eval_set(v1.EvalSet(eval_set_id="sums", items=[item]))
+    with tunix_rt_local.embedded(path, jobs="leave") as server, Client(server.address) as client:
+        training = v1.TrainingSpec(base_model="tiny", dataset="datasets/built@1", max_steps=2)
+        job = client.trainer.create_training_job(training)
+        evaluation = client.evaluator.create_evaluation(
+            v1.EvaluationSpec(eval_set="evalSets/sums", base_model="tiny", chat_template=template)
+        )
+        spec.version = "2"
+        client.exporter.create_dataset(spec)
+    with sqlite3.connect(path / "trainer.db") as database:
+        for statement in LEFT_BY_A_KILLED_SERVER:
+            database.execute(statement)
+    names = [result.name.partition("/")[2] for result in stored.results]
+    return Folder(path, (names[0], names[1]), job.name.partition("/")[2], evaluation.name.partition("/")[2])
+
+
+@pytest.fixture
+def run(folder: Folder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
+    monkeypatch.delenv("TUNIX_RT_SERVER", raising=False)
+    monkeypatch.setenv("TUNIX_RT_DATA_DIR", str(folder.path))
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: CliRunner().invoke(app, [*map(str, arguments)])
+
+
+def jobs_of(folder: Folder) -> dict[str, list[Any]]:
+    """All that the databases hold of jobs and leases."""
+    found: dict[str, list[Any]] = {}
+    for name in DATABASES:
+        with sqlite3.connect(folder.path / f"{name}.db") as database:
+            tables = [row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type='table'")]
+            for table in tables:
+                if table.endswith("leases") or table in ("training_jobs", "evaluations", "datasets"):
+                    found[table] = database.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall()
+    return found
+
+
+COMMANDS: dict[str, Callable[[Folder], list[str]]] = {
+    "dataset audit": lambda _: ["built", "--against", "sums"],
+    "dataset dropped": lambda _: ["built"],
+    "dataset export": lambda _: ["built", "-o", "rows.jsonl"],
+    "dataset list": lambda _: [],
+    "dataset show": lambda _: ["built@2"],
+    "doctor": lambda _: [],
+    "evalset list": lambda _: [],
+    "evalset show": lambda _: ["sums"],
+    "evaluation items": lambda folder: [folder.evaluation],
+    "evaluation list": lambda _: [],
+    "evaluation show": lambda folder: [folder.evaluation],
+    "evaluation watch": lambda folder: [folder.evaluation],
+    "models list": lambda _: [],
+    "models verify": lambda _: ["smollm2-135m-instruct"],
+    "traces compare": lambda folder: [*folder.traces],
+    "traces export": lambda _: ["-o", "traces.jsonl"],
+    "traces list": lambda _: [],
+    "traces show": lambda folder: [folder.traces[0]],
+    "train list": lambda _: [],
+    "train show": lambda folder: [folder.job],
+    "train watch": lambda folder: [folder.job],
+}
+UNSUCCESSFUL = ("doctor", "evaluation watch", "models verify", "train watch")
+
+
+def test_every_command_that_reads_is_tried() -> None:
+    assert set(COMMANDS) == {name for name, effect in EFFECTS.items() if effect is Effect.READS}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_that_reads_leaves_jobs_alone(
+    command: str, folder: Folder, run: Callable[..., Result]
+) -> None:
+    before = jobs_of(folder)
+    result = run(*command.split(), *COMMANDS[command](folder))
+    assert result.exit_code == 0 or command in UNSUCCESSFUL, result.output
+    assert jobs_of(folder) == before
+    assert not [
+        child for child in psutil.Process().children(recursive=True) if "worker" in " ".join(child.cmdline())
+    ]
+    assert not (folder.path / "training-jobs" / folder.job).exists()
+
+
+def test_a_dry_run_and_a_cancellation_start_no_job(folder: Folder, run: Callable[..., Result]) -> None:
+    before = jobs_of(folder)
+    result = run("train", "start", "-d", "built", "-m", "tiny", "--max-steps", "2", "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert jobs_of(folder) == before
+    result = run("dataset", "export", "built", "-o", "out.jsonl")
+    assert result.exit_code == 0, result.output
+    assert run("traces", "generate", "--count", "3", "--seed", "9").exit_code == 0
+    assert jobs_of(folder) == before
+
+
+def test_what_was_interrupted_is_shown_as_waiting_with_how_it_goes_on(
+    folder: Folder, run: Callable[..., Result]
+) -> None:
+    shown = run("train", "show", folder.job)
+    assert "queued" in shown.stdout
+    assert "running" not in shown.stdout
+    assert f"it goes on with: tunix-rt train resume {folder.job}, or with: tunix-rt up" in shown.stderr
+    document = json.loads(run("train", "show", folder.job, "--json").stdout)
+    assert document["state"] == "STATE_QUEUED"
+    listed = run("evaluation", "list")
+    assert f"it goes on with: tunix-rt evaluation resume {folder.evaluation}" in listed.stderr
+    watched = run("train", "watch", folder.job)
+    assert watched.exit_code == 1
+    assert f"trainingJobs/{folder.job} has not ended, and nothing runs it now" in watched.stderr
+    assert run("dataset", "show", "built@1").stderr == ""
+
+
+def test_readers_share_a_folder_with_each_other_and_with_a_command_that_writes(
+    folder: Folder, run: Callable[..., Result]
+) -> None:
+    with (
+        tunix_rt_local.embedded(folder.path, jobs="leave"),
+        tunix_rt_local.embedded(folder.path, jobs="leave"),
+        tunix_rt_local.embedded(folder.path, jobs="end"),
+    ):
+        assert run("traces", "list").exit_code == 0
+        shown = run("train", "show", folder.job)
+        # Whoever uses the folder may run it.
+        assert "running" in shown.stdout
+        refused = run("traces", "delete", folder.traces[0], "--yes")
+        assert f"in use by another command (process {os.getpid()})" in refused.stderr
+    assert tunix_rt_local.server_of(folder.path) is None
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> Iterator[Path]:
+    with tunix_rt_local.embedded(tmp_path / "served") as server, Client(server.address) as client:
+        client.trace_store.batch_create_traces(
+            [trace_from_json(json.dumps(trace.to_dict())) for trace in generate_traces(count=2, seed=1)]
+        )
+        yield tmp_path / "served"
+
+
+def test_reading_beside_a_server_asks_that_server(
+    serving: Path, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tunix_rt_local, "embedded", None)
+    result = run("traces", "list", "--json", "--data-dir", serving)
+    assert len(json.loads(result.stdout)) == 2
+    holder = json.loads((serving / "server.json").read_text())
+    (serving / "server.json").write_text(json.dumps(holder | {"start": 1.0}))
+    assert tunix_rt_local.server_of(serving) is None
+
+
+def test_a_cancelled_job_that_a_killed_server_left_ends_and_no_other_starts(
+    tmp_path: Path, folder: Folder, run: Callable[..., Result]
+) -> None:
+    copy = tmp_path / "copy"
+    for name in DATABASES:
+        copy.mkdir(exist_ok=True)
+        with (
+            sqlite3.connect(folder.path / f"{name}.db") as source,
+            sqlite3.connect(copy / f"{name}.db") as made,
+        ):
+            source.backup(made)
+    result = run("train", "cancel", folder.job, "--data-dir", copy)
+    assert result.exit_code == 0, result.output
+    assert "cancelled" in result.stdout
+    copied = folder._replace(path=copy)
+    assert jobs_of(copied)["training_job_leases"] == []
+    assert jobs_of(copied)["evaluations"] == jobs_of(folder)["evaluations"]
+
+
+def test_a_list_of_traces_loads_the_trace_store_alone(folder: Folder) -> None:
+    program = (
+        "import sys\n"
+        "from tunix_rt.cli.main import app\n"
+        "try:\n    app(['traces', 'list', '--json'])\n"
+        "except SystemExit:\n    pass\n"
+        "heavy = {'alembic', 'jax', 'jinja2', 'numpy', 'psycopg', 'pyarrow', 'structlog', 'sympy',\n"
+        "         'grpc_health.v1', 'grpc_reflection.v1alpha', 'sqlalchemy.dialects.postgresql',\n"
+        "         'tunix_rt_evaluator', 'tunix_rt_exporter', 'tunix_rt_trainer'} & set(sys.modules)\n"
+        "print('heavy:', sorted(heavy))\n"
+    )
+    environment = {**os.environ, "TUNIX_RT_DATA_DIR": str(folder.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stdout.splitlines()[-1] == "heavy: []"
