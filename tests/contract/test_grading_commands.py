@@ -87,6 +87,18 @@ def test_a_grader_for_traces_is_refused_with_items(run: Run, tmp_path: Path) -> 
     assert "--grader is for traces" in result.stderr
 
 
+def test_a_table_of_questions_is_stored(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("question,answer,category\nq,4 | four,sums\nr,Paris,\n")
+    refused = run("evalset", "import", "t", "t.csv", exit_code=1)
+    assert "line 2: accepted_answers: '4 | four' may be several answers" in refused.stderr
+    run("evalset", "import", "t", "t.csv", "--answer-separator", "|")
+    shown = run("evalset", "show", "t").stdout
+    assert "4 | four" in shown
+    assert "none 1, sums 1" in shown
+    refused = run("evalset", "import", "u", "t.csv", "-f", "native", "--answer-separator", "|", exit_code=2)
+    assert "are for --format csv and tsv" in refused.stderr
+
+
 def test_items_are_filtered(run: Run, evaluation: str) -> None:
     def found(*options: str) -> list[str]:
         return ids(run("evaluation", "items", evaluation, "--json", *options))

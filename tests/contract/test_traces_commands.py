@@ -203,6 +203,22 @@ def test_chats_and_parquet_are_stored(run: Run, client: Client, tmp_path: Path) 
     ] == [("1 + 1?", ["One and one."], "2"), ("2 + 2?", ["Two and two."], "4")]
 
 
+def test_tables_are_stored_and_their_bad_rows_can_be_mended(run: Run, client: Client, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text('Task;Work;answer\nq;"r\n\ns";a\nw;;a\n')
+    options = ("--delimiter", ";", "--column", "prompt=Task", "--column", "steps=Work")
+    assert "line 5: completion: has no reasoning" in run("import", "t.csv", *options, exit_code=1).stderr
+    bad = ("--on-error", "skip", "--errors", "bad.jsonl")
+    assert "1 bad: see bad.jsonl" in run("import", "t.csv", *options, *bad).stdout
+    (entry,) = errors(tmp_path / "bad.jsonl")
+    assert (entry["line"], json.loads(entry["text"])) == (5, {"prompt": "w", "completion": "a"})
+    assert "1 stored" in run("import", "bad.jsonl", "--answers-only").stdout
+    first, second = client.trace_store.stream_traces()
+    assert [step.content for step in first.steps] == ["r", "s"]
+    assert (second.steps[0].type, second.final_answer) == ("answer", "a")
+    assert "takes one ASCII character" in run("import", "t.csv", "--delimiter", "::", exit_code=2).stderr
+    run("import", "-", "--format", "tsv", input="prompt\tsteps\tanswer\nx\tr\ta\n")
+
+
 def test_listing_takes_every_condition(run: Run, client: Client) -> None:
     import_traces(client, [trace(number, source=f"s{number % 2}") for number in range(4)])
     first, *_ = names(client)

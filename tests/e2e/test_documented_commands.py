@@ -131,6 +131,12 @@ def go_to(folder: Path, traces: list[str], patch: pytest.MonkeyPatch) -> Path:
         for n in range(9)
     ]
     pq.write_table(pa.Table.from_pylist(sums), "sums.parquet")
+    Path("sums.csv").write_text(
+        "prompt,steps,answer\n" + "".join(f"{n} + 2?,add two,{n + 2}\n" for n in range(3))
+    )
+    Path("excel.csv").write_text('Task;Work;Result;Level\n"1 + 4?";"1 + 4\n\nis 5";5;easy\n')
+    Path("tasks.jsonl").write_text(json.dumps({"task": "Say 6.", "result": "6"}) + "\n")
+    Path("capitals.csv").write_text("question,answer\nCapital of the Netherlands?,Amsterdam|A'dam\n")
     question = {
         "id": "q7",
         "prompt": "What is 2 + 2?",

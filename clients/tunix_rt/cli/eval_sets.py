@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast, get_args
 
 import typer
 from rich.table import Table
@@ -18,13 +18,27 @@ from tunix_rt import Client, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, group
 from tunix_rt.cli.console import write_lines
-from tunix_rt.cli.options import LimitOption, ProblemOptions, dataset_name, resource_name, short_name
+from tunix_rt.cli.options import (
+    ColumnOption,
+    DelimiterOption,
+    LimitOption,
+    ProblemOptions,
+    columns_given,
+    dataset_name,
+    delimiter_given,
+    resource_name,
+    short_name,
+)
 from tunix_rt.cli.session import Session
 from tunix_rt.errors import InvalidArgumentError
 from tunix_rt.formats import (
     BUILTIN,
     FormatError,
+    ItemFormat,
+    ItemReading,
+    NotOfItemsError,
     Record,
+    TraceFormat,
     error_of_lines,
     eval_items_from_traces,
     name_of,
@@ -37,7 +51,9 @@ from tunix_rt.formats import (
 app = group("Import, generate and look at sets of questions.")
 
 
-Format = Literal["items", "native", "gsm8k"]
+Format = Literal[
+    "auto", "items", "native", "gsm8k", "chat", "dataset", "parquet", "csv", "tsv", "prompt-completion"
+]
 WantedGrader = v1.Grader | Literal["auto"]
 
 
@@ -49,6 +65,7 @@ WantedGrader = v1.Grader | Literal["auto"]
         "tunix-rt evalset import arithmetic-test --from-dataset arithmetic@1 --split test --limit 100",
         "tunix-rt evalset import gsm8k-40 gsm8k_test.jsonl --format gsm8k --limit 40",
         "tunix-rt evalset import algebra traces.jsonl --format native --grader math",
+        "tunix-rt evalset import capitals capitals.csv --answer-separator '|' --grader text",
     ),
 )
 def import_(
@@ -56,16 +73,32 @@ def import_(
     eval_set: Annotated[str, typer.Argument(metavar="ID", help="Its id, which cannot be changed later.")],
     file: Annotated[
         str | None,
-        typer.Argument(metavar="[FILE]", help=f"JSON lines, or {BUILTIN}: 25 questions of eight categories."),
+        typer.Argument(
+            metavar="[FILE]",
+            help=f"JSON lines, CSV or TSV, or {BUILTIN}: 25 questions of eight categories.",
+        ),
     ] = None,
     format: Annotated[
         Format,
         typer.Option(
             "--format",
             "-f",
-            help="Format of its lines: eval items, or traces whose answers are the accepted ones.",
+            help="Format of its lines: eval items (items, csv, tsv), prompts with their answers "
+            "(prompt-completion), or traces whose answers are the accepted ones (the others); auto: its name "
+            "and first line tell.",
         ),
-    ] = "items",
+    ] = "auto",
+    column: ColumnOption = None,
+    delimiter: DelimiterOption = None,
+    answer_separator: Annotated[
+        str | None,
+        typer.Option(
+            "--answer-separator",
+            metavar="TEXT",
+            help="CSV, TSV: what parts accepted answers in a cell; none: each cell is one answer; json: each "
+            "cell is a list.",
+        ),
+    ] = None,
     from_dataset: Annotated[
         str | None,
         typer.Option("--from-dataset", help="Take the held-out rows of this dataset instead of a file."),
@@ -78,9 +111,9 @@ def import_(
         str | None,
         typer.Option(
             "--grader",
-            help="For items that come from traces, how answers are graded: the name of a kind, JSON such as "
+            help="How answers are graded where the file does not say so: the name of a kind, JSON such as "
             '{"kind": "numeric", "tolerance": 0.1}, or auto: numeric for numbers, math for mathematics, '
-            "text for the rest. \\[default: numeric]",
+            "text for the rest. \\[default: auto; for traces numeric]",
         ),
     ] = None,
     description: Annotated[str, typer.Option("--description", help="What it is for.")] = "",
@@ -88,10 +121,22 @@ def import_(
     """Store an eval set from a file, from the built-in questions or from a dataset's held-out split."""
     if (file is None) == (from_dataset is None):
         raise typer.BadParameter("give a FILE or --from-dataset, one of the two")
-    if grader is not None and file is not None and format == "items":
-        raise typer.BadParameter("--grader is for traces; an item has its grader in its own line")
     wanted = grader_option(grader or "numeric")
-    read = None if file is None else _file_items(session, file, format, limit, wanted)
+    read = None
+    if file is not None and format in get_args(ItemFormat):
+        reading = ItemReading(
+            format=cast("ItemFormat", format),
+            columns=columns_given(column),
+            delimiter=delimiter_given(delimiter),
+            answer_separator=answer_separator,
+            grader=None if grader is None else wanted,
+        )
+        read = _file_items(file, reading, limit)
+    elif file is not None:
+        if answer_separator is not None or delimiter is not None:
+            raise typer.BadParameter("--answer-separator and --delimiter are for --format csv and tsv")
+        records = read_records(file, cast("TraceFormat", format), columns=columns_given(column))
+        read = _trace_items(session, name_of(file), records, limit, wanted)
     with session.connect() as client:
         if from_dataset is not None:
             read = _dataset_items(session, client, dataset_name(from_dataset), split, limit, wanted)
@@ -232,14 +277,12 @@ def _store(session: Session, client: Client, eval_set_id: str, description: str,
         session.out.print(f"{stored.name}: {text.counted(stored.item_count, 'item')}, digest {stored.digest}")
 
 
-def _file_items(
-    session: Session, file: str, format: Format, limit: int | None, grader: WantedGrader
-) -> _Read:
-    if format == "items":
-        numbered = numbered_eval_items(file)[:limit]
-        return _Read(name_of(file), [item for _, item in numbered], [line for line, _ in numbered])
-    records = read_records(file, format)
-    return _trace_items(session, name_of(file), records, limit, grader)
+def _file_items(file: str, reading: ItemReading, limit: int | None) -> _Read:
+    try:
+        numbered = numbered_eval_items(file, reading)[:limit]
+    except NotOfItemsError as error:
+        raise typer.BadParameter(error.message) from None
+    return _Read(name_of(file), [item for _, item in numbered], [line for line, _ in numbered])
 
 
 def _dataset_items(

@@ -16,7 +16,13 @@ from tunix_rt import Client, v1
 from tunix_rt.cli import text
 from tunix_rt.cli.command import command
 from tunix_rt.cli.console import write_lines
-from tunix_rt.cli.options import ProblemOptions
+from tunix_rt.cli.options import (
+    ColumnOption,
+    DelimiterOption,
+    ProblemOptions,
+    columns_given,
+    delimiter_given,
+)
 from tunix_rt.cli.session import Session
 from tunix_rt.cli.traces import app
 from tunix_rt.errors import TunixRtError
@@ -24,16 +30,17 @@ from tunix_rt.formats import (
     BadLine,
     FormatError,
     Record,
+    TraceFormat,
     is_compressed,
     is_parquet,
     name_of,
     read_records,
     row_count,
+    table_format,
     trace_to_json,
 )
 from tunix_rt.importing import ImportResult, ImportStoppedError, RefusedTrace, import_traces
 
-Format = Literal["auto", "native", "gsm8k", "chat", "dataset", "parquet"]
 OnError = Literal["stop", "skip"]
 Duplicates = Literal["skip", "keep"]
 DuplicatesOption = Annotated[
@@ -49,6 +56,7 @@ DuplicatesOption = Annotated[
         "tunix-rt traces import chats.jsonl --on-error skip --errors bad.jsonl",
         "tunix-rt traces import sums.parquet --column prompt=problem --column steps=solution "
         "--column final_answer=answer",
+        "tunix-rt traces import sums.csv --column prompt=Task --column steps=Work --column completion=Result",
         "zcat traces.jsonl.gz | tunix-rt traces import -",
     ),
 )
@@ -57,16 +65,26 @@ def import_(
     file: Annotated[
         str,
         typer.Argument(
-            metavar="FILE", help="JSON lines, also compressed by gzip or Zstandard, or Parquet; - is stdin."
+            metavar="FILE",
+            help="JSON lines, CSV or TSV, also compressed by gzip or Zstandard, or Parquet; - is stdin.",
         ),
     ],
-    format: Annotated[Format, typer.Option("--format", "-f", help="Format of its lines or rows.")] = "auto",
-    column: Annotated[
-        list[str] | None,
+    format: Annotated[
+        TraceFormat,
         typer.Option(
-            "--column", metavar="FIELD=COLUMN", help="Parquet: the column of a field (may be repeated)."
+            "--format", "-f", help="Format of its lines or rows; auto: its name and beginning tell."
         ),
-    ] = None,
+    ] = "auto",
+    column: ColumnOption = None,
+    delimiter: DelimiterOption = None,
+    answers_only: Annotated[
+        bool,
+        typer.Option(
+            "--answers-only",
+            help="Take answers without reasoning too, each as the one step of its trace; build their dataset "
+            "with --style answer-only.",
+        ),
+    ] = False,
     duplicates: DuplicatesOption = "skip",
     on_error: Annotated[OnError, typer.Option("--on-error", help="What to do about a bad line.")] = "stop",
     errors: Annotated[
@@ -84,8 +102,15 @@ def import_(
     no good line.
     """
     _check_errors_file(on_error, errors)
-    records = _begun(read_records(file, format, columns=_mapping(column or ())), file)
-    total = _total(file)
+    records = read_records(
+        file,
+        format,
+        columns=columns_given(column),
+        delimiter=delimiter_given(delimiter),
+        answers_only=answers_only,
+    )
+    records = _begun(records, file)
+    total = None if format in ("csv", "tsv") else _total(file)
     if errors is None:
         with session.connect() as client:
             result = store(session, client, _good(records), total, duplicates)
@@ -113,19 +138,6 @@ def _good(records: Iterable[Record]) -> Iterator[v1.Trace]:
         yield record.trace
 
 
-def _mapping(given: Iterable[str]) -> dict[str, str]:
-    """The column of each field."""
-    found: dict[str, str] = {}
-    for pair in given:
-        field, equals, column = pair.partition("=")
-        if not (field and equals and column):
-            raise typer.BadParameter(f"--column takes FIELD=COLUMN, such as prompt=question, not {pair!r}")
-        if field in found:
-            raise typer.BadParameter(f"--column gives {field} twice: {found[field]} and {column}")
-        found[field] = column
-    return found
-
-
 def _check_errors_file(on_error: OnError, errors: Path | None) -> None:
     if on_error == "stop":
         if errors is not None:
@@ -143,6 +155,9 @@ def _total(file: str) -> int | None:
         return None
     if is_parquet(file):
         return row_count(file)
+    if table_format(file):
+        # A row may have many lines.
+        return None
     with path.open("rb") as stream:
         if is_compressed(stream):
             return None

@@ -2,9 +2,9 @@
 
 from tunix_rt.errors import FormatError
 from tunix_rt.formats.compression import Source, compressing, is_compressed, name_of
+from tunix_rt.formats.delimited import table_format
 from tunix_rt.formats.eval_items import (
     BUILTIN,
-    GraderName,
     error_of_lines,
     eval_items_from_traces,
     numbered_eval_items,
@@ -18,6 +18,7 @@ from tunix_rt.formats.grading import (
     read_marks,
     read_marks_text,
 )
+from tunix_rt.formats.item_rows import GraderName, ItemFormat, ItemReading, NotOfItemsError
 from tunix_rt.formats.parquet import is_parquet, row_count
 from tunix_rt.formats.traces import (
     BadLine,
@@ -35,6 +36,9 @@ __all__ = [
     "BadLine",
     "FormatError",
     "GraderName",
+    "ItemFormat",
+    "ItemReading",
+    "NotOfItemsError",
     "Record",
     "Source",
     "TraceFormat",
@@ -54,6 +58,7 @@ __all__ = [
     "read_records",
     "read_traces",
     "row_count",
+    "table_format",
     "trace_from_json",
     "trace_to_json",
 ]

@@ -8,7 +8,9 @@ reasoning.
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
@@ -52,6 +54,8 @@ _ABOUT_LEARNING: Final = frozenset(
     }
 )
 _WORD: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
+_WORDS_OF_TABLES: Final = {"false": False, "no": False, "0": 0, "0.0": 0, "true": True, "yes": True, "1": 1}
+_PAIR: Final = ("prompt", "completion")
 
 
 class _Message(BaseModel):
@@ -71,24 +75,56 @@ class _ChatRow(BaseModel):
     source: str | None = None
 
 
-def chat(line: bytes, number: int, file: str) -> v1.Trace:
+def chat(line: bytes, number: int, file: str, *, answers_only: bool = False) -> v1.Trace:
     """One chat; raises FormatError that names what is wrong or could not be kept.
 
     The reasoning is ``reasoning_content`` of the assistant's message, or ``<think>...</think>`` before its
-    answer; each paragraph becomes a step. A system message, and whatever else stands on the line, goes into
-    the metadata. A field that says that the answer or the line is not to be learned is refused, because
-    traces are learned.
+    answer; each paragraph becomes a step. With ``answers_only`` an answer without reasoning is a step of its
+    own. A system message, and whatever else stands on the line, goes into the metadata. A field that says
+    that the answer or the line is not to be learned is refused, because traces are learned.
     """
-    return _Chat(parse_line(_ChatRow, line, number, file), number, file).trace(line)
+    return _Chat(parse_line(_ChatRow, line, number, file), number, file, answers_only).trace(line)
+
+
+def pair(row: Mapping[str, Any], number: int, file: str, *, answers_only: bool = False) -> v1.Trace:
+    """A ``prompt`` and its ``completion``, each a text or, as TRL has them too, a list of messages.
+
+    Beside them there may be ``metadata`` and ``source``. A completion that ends in a line `#### N` is read as
+    GSM8K's answers are, any other one as an assistant's message of a chat. Raises FormatError.
+    """
+    prompt, completion = ([] if row.get(key) is None else row[key] for key in _PAIR)
+    beside = {key: row[key] for key in ("metadata", "source") if key in row}
+    if isinstance(prompt, str) and isinstance(completion, str) and rows.ends_in_result(completion):
+        line = json.dumps({"question": prompt, "answer": completion, **beside}).encode()
+        return rows.gsm8k(line, number, file, names=_PAIR)
+    messages: list[Any] = []
+    named: dict[str, str] = {}
+    for key, role, given in ((_PAIR[0], "user", prompt), (_PAIR[1], "assistant", completion)):
+        for place, message in enumerate(given if isinstance(given, list) else [None]):
+            named[f"messages[{len(messages)}]"] = key if message is None else f"{key}[{place}]"
+            messages.append({"role": role, "content": given} if message is None else message)
+        if not given:
+            raise rows.wrong(key, "is missing or empty", number, file)
+    line = json.dumps({"messages": messages, **beside}, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    return _Chat(parse_line(_ChatRow, line, number, file), number, file, answers_only, named).trace(line)
 
 
 class _Chat:
     """One line on its way to a trace."""
 
-    def __init__(self, row: _ChatRow, number: int, file: str) -> None:
+    def __init__(
+        self,
+        row: _ChatRow,
+        number: int,
+        file: str,
+        answers_only: bool,
+        named: Mapping[str, str] | None = None,
+    ) -> None:
         self._row = row
         self._number = number
         self._file = file
+        self._answers_only = answers_only
+        self._named = named or {}
 
     def trace(self, line: bytes) -> v1.Trace:
         roles = [self._role(index) for index in range(len(self._row.messages))]
@@ -97,7 +133,7 @@ class _Chat:
         user, assistant = len(roles) - 2, len(roles) - 1
         prompt = self._text(user)
         reasoning, answer = self._split(assistant)
-        steps = paragraphs(reasoning)
+        steps, kind = (paragraphs(reasoning), "reason") if reasoning else ([answer], "answer")
         where = f"messages[{assistant}]"
         for text in steps:
             if len(text) > rows.MAX_STEP:
@@ -116,7 +152,7 @@ class _Chat:
         trace = v1.Trace(
             trace_version=rows.TRACE_VERSION,
             prompt=prompt,
-            steps=[v1.TraceStep(i=i, type="reason", content=text) for i, text in enumerate(steps)],
+            steps=[v1.TraceStep(i=i, type=kind, content=text) for i, text in enumerate(steps)],
             final_answer=answer,
             source=source,
             metadata=rows.metadata_of(metadata, self._number, self._file),
@@ -199,12 +235,21 @@ class _Chat:
             raise self._wrong(where, f"has its reasoning twice: beside the answer, and in {_OPEN}")
         reasoning = beside or inside
         if not reasoning.strip():
-            raise self._wrong(
-                where, f"has no reasoning: neither reasoning_content nor {_OPEN}...{_CLOSE} before the answer"
-            )
+            if self._answers_only:
+                reasoning = ""
+            else:
+                raise self._wrong(where, self._unreasoned)
         if not answer.strip():
             raise self._wrong(f"{where}.content", "has no answer behind the reasoning")
         return reasoning, answer
+
+    @property
+    def _unreasoned(self) -> str:
+        others = ", a line `#### N` at its end, a column of steps" if self._named else ""
+        return (
+            f"has no reasoning: neither reasoning_content nor {_OPEN}...{_CLOSE} before the answer{others}; "
+            "--answers-only takes answers without reasoning"
+        )
 
     def _reasoning(self, index: int) -> str:
         extra = self._row.messages[index].model_extra or {}
@@ -261,6 +306,10 @@ class _Chat:
         }
 
     def _wrong(self, field: str, problem: str) -> Exception:
+        message, dot, rest = field.partition(".")
+        if message in self._named:
+            named = self._named[message]
+            field = named if named in _PAIR and rest == "content" else f"{named}{dot}{rest}"
         return rows.wrong(field, problem, self._number, self._file)
 
 
@@ -286,6 +335,14 @@ def _says_no(key: str, value: Any) -> bool:
     if key in _MASKED:
         return _is_number(value, 1)
     return key in _LEARNED and (value is False or (key != "loss" and _is_number(value) and value <= 0))
+
+
+def says_not_learned(key: str, value: Any) -> bool:
+    """Whether a fact beside an answer says that the answer is not to be learned; tables say it in words."""
+    if isinstance(value, str):
+        word = value.strip().casefold()
+        value = _WORDS_OF_TABLES.get(word, value)
+    return _says_no(key, value)
 
 
 def _is_number(value: Any, wanted: int | None = None) -> bool:

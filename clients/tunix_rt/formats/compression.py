@@ -7,7 +7,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Final, TypeAlias, cast
 
@@ -51,8 +51,9 @@ def opened(source: Source) -> Iterator[IO[bytes] | IO[str]]:
             yield _decompressed(peekable, name_of(source))
         finally:
             if peekable is not raw:
-                # Else the file that was given is closed with its wrapper.
-                peekable.detach()
+                # Else the file that was given is closed with its wrapper. It may be closed already.
+                with suppress(ValueError):
+                    peekable.detach()
 
 
 def is_compressed(file: IO[bytes]) -> bool:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from importlib import resources
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,10 +13,9 @@ from tunix_rt import v1
 from tunix_rt.errors import FieldViolation, FormatError, InvalidArgumentError
 from tunix_rt.formats.compression import Source, name_of
 from tunix_rt.formats.grading import NEED_NO_ANSWER, grader_for, read_grader
-from tunix_rt.formats.lines import check_values, parse_line, read_lines, struct_of
+from tunix_rt.formats.item_rows import GraderName, ItemReading, item_id, item_lines
+from tunix_rt.formats.lines import check_values, parse_line, struct_of
 from tunix_rt.schema import one_line
-
-GraderName: TypeAlias = Literal["numeric", "math", "text", "auto"]
 
 BUILTIN: Final = "eval_v1"
 _ITEM: Final = re.compile(r"(?:eval_set\.)?items\[(\d+)\]\.?(.*)", re.DOTALL)
@@ -41,26 +39,27 @@ class _ItemRow(BaseModel):
     metadata: dict[str, Any] | None = None
 
 
-def read_eval_items(source: Source) -> list[v1.EvalItem]:
-    """The items of a file of JSON lines, or of the built-in set ``eval_v1``.
+def read_eval_items(source: Source, reading: ItemReading | None = None) -> list[v1.EvalItem]:
+    """The items of a file of JSON lines, CSV or TSV, or of the built-in set ``eval_v1``.
 
-    A line holds ``id``, ``prompt``, ``accepted_answers`` (unless the grader can do without), ``grader`` (see
-    ``read_grader``), and, if wanted, ``tolerance`` (numeric), ``category``, ``difficulty``, ``cluster`` and
-    ``metadata``.
+    A line of eval items holds ``id``, ``prompt``, ``accepted_answers`` (unless the grader can do without),
+    ``grader`` (see ``read_grader``), and, if wanted, ``tolerance`` (numeric), ``category``, ``difficulty``,
+    ``cluster`` and ``metadata``. A table has columns of these names, of which ``prompt`` alone must be there;
+    its other columns become metadata. An item without an id has one made from its prompt.
 
     Raises:
         FormatError: names the file, the line and every wrong field; an id or a prompt stands twice; there is
             no item at all.
     """
-    return [item for _, item in numbered_eval_items(source)]
+    return [item for _, item in numbered_eval_items(source, reading)]
 
 
-def numbered_eval_items(source: Source) -> list[tuple[int, v1.EvalItem]]:
+def numbered_eval_items(source: Source, reading: ItemReading | None = None) -> list[tuple[int, v1.EvalItem]]:
     """As ``read_eval_items``, each item with the number of its line, from 1."""
     if source == BUILTIN:
         with resources.files("tunix_rt").joinpath("data/eval_v1.jsonl").open("rb") as file:
-            return _read(file, BUILTIN)
-    return _read(source, name_of(source))
+            return _read(file, BUILTIN, ItemReading("items"))
+    return _read(source, name_of(source), reading or ItemReading())
 
 
 def error_of_lines(error: InvalidArgumentError, file: str, lines: Sequence[int]) -> InvalidArgumentError:
@@ -112,7 +111,7 @@ def eval_items_from_traces(
     """
     items: dict[str, v1.EvalItem] = {}
     for trace in traces:
-        key = hashlib.sha256(trace.prompt.encode()).hexdigest()[:16]
+        key = item_id(trace.prompt)
         if key not in items:
             items[key] = v1.EvalItem(
                 id=key,
@@ -128,12 +127,12 @@ def eval_items_from_traces(
     return list(items.values())
 
 
-def _read(source: Source, file: str) -> list[tuple[int, v1.EvalItem]]:
+def _read(source: Source, file: str, reading: ItemReading) -> list[tuple[int, v1.EvalItem]]:
     items: list[tuple[int, v1.EvalItem]] = []
     seen: dict[tuple[str, str], int] = {}
-    for number, line in read_lines(source):
+    for number, line in item_lines(source, file, reading):
         row = parse_line(_ItemRow, line, number, file)
-        for field, value in (("id", row.id), ("prompt", row.prompt)):
+        for field, value in (("prompt", row.prompt), ("id", row.id)):
             first = seen.setdefault((field, value), number)
             if first != number:
                 raise FormatError(number, f"{field}: is the same as on line {first}", file=file)

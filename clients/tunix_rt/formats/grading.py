@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.json_format import ParseDict, ParseError
+from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 
 from tunix_rt import v1
 from tunix_rt.schema import nearest
@@ -86,6 +86,13 @@ def read_grader(written: object) -> v1.Grader:
     return grader
 
 
+def written(grader: v1.Grader) -> dict[str, Any]:
+    """A grader as ``read_grader`` takes it."""
+    kind = grader.WhichOneof("kind") or ""
+    message = getattr(grader, kind)
+    return {"kind": kind, **MessageToDict(message, preserving_proto_field_name=True)}
+
+
 def grader_for(answer: str) -> Literal["numeric", "math", "text"]:
     """The kind of grader for an accepted answer: ``numeric`` where it is a number as everybody writes one,
     ``math`` where it is mathematics otherwise, else ``text``."""
@@ -106,7 +113,7 @@ def _is_mathematics(text: str) -> bool:
 
 def read_grader_text(text: str) -> v1.Grader:
     """A grader as it is typed: the name of a kind, or JSON as ``read_grader`` takes it; raises ValueError."""
-    return read_grader(_typed(text, "{["))
+    return read_grader(typed(text, "{["))
 
 
 def _settings(name: str, known: Mapping[str, Any]) -> str:
@@ -146,10 +153,10 @@ def read_marks(written: object) -> v1.ReasoningMarks:
 
 def read_marks_text(text: str) -> v1.ReasoningMarks:
     """Marks as they are typed: a name, or JSON as ``read_marks`` takes it; raises ValueError."""
-    return read_marks(_typed(text, "{"))
+    return read_marks(typed(text, "{"))
 
 
-def _typed(text: str, opening: str) -> Any:
+def typed(text: str, opening: str) -> Any:
     """The text, or what it is as JSON if it begins with one of the ``opening`` brackets."""
     if not text.lstrip().startswith(tuple(opening)):
         return text

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from tunix_rt.errors import FieldViolation, FormatError
 from tunix_rt.formats.compression import Source, name_of, opened
+from tunix_rt.formats.kinds import check_kind, folder_refusal
 from tunix_rt.schema import one_line, path_of, violations_of
 
 # A trace has at most 1 MiB encoded, and JSON's escapes make at most six bytes of one.
@@ -25,7 +26,9 @@ _MAX_INTEGER: Final = 2**53
 _BOM: Final = b"\xef\xbb\xbf"
 # A byte-order mark, or the zeros beside the ASCII that a line of JSON begins with.
 _UTF_32: Final = re.compile(rb"\xff\xfe\0\0|\0\0\xfe\xff|[{\[\s]\0\0\0|\0\0\0[{\[\s]")
-_UTF_16: Final = re.compile(rb"\xff\xfe|\xfe\xff|[{\[\s]\0|\0[{\[\s]")
+_UTF_16: Final = re.compile(rb"\xff\xfe|\xfe\xff|[{\[\s]\0|\0[{\[\s]|(?:[!-~]\0){2}|(?:\0[!-~]){2}")
+_TABLE: Final = re.compile(rb"[^{\[\"]*[,;\t|]")
+_AS_TABLE: Final = "; a table is read with --format csv or --format tsv"
 _NEWLINES: Final = (b"\n", "\n")
 _AS_LINES: Final = (
     "; each line must hold one object: `jq -c .` makes lines of documents, `jq -c '.[]'` of an array"
@@ -49,7 +52,8 @@ def read_lines(source: Source) -> Iterator[tuple[int, bytes]]:
             number += 1
             line = raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw
             if number == 1:
-                _check_encoding(line, name_of(source))
+                check_encoding(line, name_of(source))
+                check_kind(line, name_of(source))
             if len(raw) > MAX_LINE_BYTES and raw[-1:] not in _NEWLINES:
                 yield number, line
                 while (rest := file.readline(MAX_LINE_BYTES)) and rest[-1:] not in _NEWLINES:
@@ -67,6 +71,8 @@ def read_failures(name: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise FormatError(0, "no such file", file=name) from None
+    except IsADirectoryError:
+        raise folder_refusal(name) from None
     except EOFError:
         raise FormatError(
             0, "ends in the middle of its compressed data; the file was cut off", file=name
@@ -95,7 +101,8 @@ def keys_of(line: bytes, number: int, file: str) -> set[str]:
     try:
         document = json.loads(line)
     except (ValueError, RecursionError):
-        raise FormatError(number, _why_not_json(line) or "not JSON", file=file) from None
+        hint = _AS_TABLE if number == 1 and _TABLE.match(line) else ""
+        raise FormatError(number, f"{_why_not_json(line) or 'not JSON'}{hint}", file=file) from None
     if not isinstance(document, dict):
         hint = _AS_LINES if isinstance(document, list) else ""
         raise FormatError(number, f"expected a JSON object, {{...}}{hint}", file=file)
@@ -163,7 +170,7 @@ def _number(value: float) -> float:
     return value
 
 
-def _check_encoding(first: bytes, file: str) -> None:
+def check_encoding(first: bytes, file: str) -> None:
     """Refuse what is encoded as UTF-16 or UTF-32, by its byte-order mark or the zeros in its ASCII."""
     if _UTF_32.match(first):
         encoding = "UTF-32"

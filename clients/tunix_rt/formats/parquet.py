@@ -21,12 +21,14 @@ _ROWS: Final = 100
 _READ_BYTES: Final = 1024 * 1024
 _METADATA: Final = "metadata."
 _NATIVE: Final = ("prompt", "steps", "final_answer")
+_PAIR: Final = {"prompt", "completion"}
 _FORMS: Final = (
     set(_NATIVE), {"question", "answer"}, {"messages"}, {"conversations"}, {"prompts", "trace_steps"},
+    _PAIR,
 )  # fmt: skip
 FIELDS: Final = (
     *_NATIVE, "source", "trace_version", "metadata", "question", "answer", "messages", "conversations",
-    "id", "prompts", "trace_steps",
+    "id", "prompts", "trace_steps", "completion",
 )  # fmt: skip
 
 
@@ -103,7 +105,8 @@ def _checked(columns: Mapping[str, str] | None, there: list[str], file: str) -> 
             raise FormatError(
                 0,
                 f"its columns ({_listed(there)}) are not named as the fields of a trace; say which is which: "
-                "--column prompt=COLUMN --column steps=COLUMN --column final_answer=COLUMN",
+                "--column prompt=COLUMN --column steps=COLUMN --column final_answer=COLUMN, or, where the "
+                "answer holds its reasoning, --column prompt=COLUMN --column completion=COLUMN",
                 file=file,
             )
         return {name: name for name in there}
@@ -117,7 +120,7 @@ def _checked(columns: Mapping[str, str] | None, there: list[str], file: str) -> 
         if column not in there:
             raise FormatError(0, f"has no column {column!r} for {field}; it has {_listed(there)}", file=file)
     missing = [field for field in _NATIVE if field not in columns]
-    if 0 < len(missing) < len(_NATIVE):
+    if 0 < len(missing) < len(_NATIVE) and not columns.keys() >= _PAIR:
         raise FormatError(0, f"no column is named for {' and '.join(missing)}", file=file)
     return dict(columns)
 
@@ -134,7 +137,7 @@ def _line(row: dict[str, Any]) -> bytes:
         document["metadata"] = (document.get("metadata") or {}) | {
             field.removeprefix(_METADATA): value for field, value in inner.items()
         }
-    if "prompt" in document and "messages" not in document:
+    if "prompt" in document and document.keys().isdisjoint({"messages", "completion"}):
         _complete(document)
     # What is not UTF-8 is left as it is, for the error that names the row.
     return json.dumps(document, ensure_ascii=False, default=_plain).encode("utf-8", "surrogateescape")

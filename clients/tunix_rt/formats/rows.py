@@ -25,6 +25,7 @@ _GSM8K: Final = "gsm8k"
 # A calculation beside the sentence that states it, such as <<48/2=24>>.
 _CALCULATION = re.compile(r"<<[^<>]*>>")
 _FINAL = "####"
+_RESULT = re.compile(r"\s*####\s*[-+]?[$\u20ac\u00a3]?\s?\.?\d[\d.,/]*\s?%?")
 
 _LongText = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
 
@@ -71,6 +72,11 @@ class _Gsm8kRow(_Row):
     answer: str
 
 
+class _WorkedRow(_Gsm8kRow):
+    metadata: dict[str, Any] | None = None
+    source: str = ""
+
+
 def native(line: bytes, number: int, file: str) -> v1.Trace:
     """One trace in our own form. Raises FormatError that names each wrong field."""
     row = parse_line(_NativeRow, line, number, file)
@@ -98,31 +104,16 @@ def dataset(line: bytes, number: int, file: str) -> v1.Trace:
     return checked(trace, line, number, file)
 
 
-def gsm8k(line: bytes, number: int, file: str) -> v1.Trace:
-    """One question, and its answer of reasoning lines and `#### N`. Raises FormatError for wrong fields."""
-    row = parse_line(_Gsm8kRow, line, number, file)
-    reasoning, mark, final = row.answer.rpartition(_FINAL)
-    final_answer = final.strip().replace(",", "")
-    # A blank before the mark parts it from the text.
-    written = [text.removesuffix("\r") for text in reasoning.rstrip(" ").split("\n")]
-    lines = [text for text in written if text.strip()]
-    problem = ""
-    if not mark or not final_answer:
-        problem = f"does not end in `{_FINAL} N`"
-    elif not lines:
-        problem = f"has no reasoning before `{_FINAL}`"
-    elif len(lines) > MAX_STEPS:
-        problem = f"has {len(lines):,} reasoning lines; at most 1,000 are allowed"
-    if problem:
-        raise wrong("answer", problem, number, file)
-    for text, most in ((final_answer, MAX_TEXT), *((text, MAX_STEP) for text in lines)):
-        if len(text) > most:
-            raise wrong(
-                "answer",
-                f"has a line of {len(text):,} characters; at most {most:,} are allowed",
-                number,
-                file,
-            )
+def gsm8k(
+    line: bytes, number: int, file: str, *, names: tuple[str, str] = ("question", "answer")
+) -> v1.Trace:
+    """One question, and its answer of reasoning lines and `#### N`. Raises FormatError for wrong fields.
+
+    With other ``names``, those that errors have for the two, metadata and a source may stand beside them.
+    """
+    own = names == ("question", "answer")
+    row: Any = parse_line(_Gsm8kRow if own else _WorkedRow, line, number, file)
+    reasoning, final_answer = _reasoned(row.answer, names[1], number, file)
     trace = v1.Trace(
         trace_version=TRACE_VERSION,
         prompt=row.question,
@@ -132,12 +123,46 @@ def gsm8k(line: bytes, number: int, file: str) -> v1.Trace:
                 type="compute" if _CALCULATION.search(text) else "reason",
                 content=_CALCULATION.sub("", text) or text,
             )
-            for index, text in enumerate(lines)
+            for index, text in enumerate(reasoning)
         ],
         final_answer=final_answer,
-        source=_GSM8K,
+        source=_GSM8K if own else row.source[:MAX_LABEL],
+        metadata=None if own else metadata_of(row.metadata, number, file),
     )
     return checked(trace, line, number, file)
+
+
+def ends_in_result(text: str) -> bool:
+    """Whether the last line of a text is `#### N`, where N is a number: a heading of Markdown is none."""
+    reasoning, line_break, last = text.rstrip().rpartition("\n")
+    return bool(line_break and reasoning.strip()) and _RESULT.fullmatch(last) is not None
+
+
+def _reasoned(answer: str, field: str, number: int, file: str) -> tuple[list[str], str]:
+    """The reasoning lines of an answer, and what follows `####`."""
+    reasoning, mark, final = answer.rpartition(_FINAL)
+    final_answer = final.strip().replace(",", "")
+    # A blank before the mark parts it from the text.
+    written = [text.removesuffix("\r") for text in reasoning.rstrip(" ").split("\n")]
+    lines = [text for text in written if text.strip()]
+    problem = ""
+    if not mark or not final_answer:
+        problem = f"does not end in `{_FINAL} N`; other answers are read with --format prompt-completion"
+    elif not lines:
+        problem = f"has no reasoning before `{_FINAL}`"
+    elif len(lines) > MAX_STEPS:
+        problem = f"has {len(lines):,} reasoning lines; at most 1,000 are allowed"
+    if problem:
+        raise wrong(field, problem, number, file)
+    for text, most in ((final_answer, MAX_TEXT), *((text, MAX_STEP) for text in lines)):
+        if len(text) > most:
+            raise wrong(
+                field,
+                f"has a line of {len(text):,} characters; at most {most:,} are allowed",
+                number,
+                file,
+            )
+    return lines, final_answer
 
 
 def _steps(rows: list[_Step], number: int, file: str, field: str = "steps") -> list[v1.TraceStep]:

@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import starmap
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from tunix_rt import v1
 from tunix_rt.errors import FormatError
 from tunix_rt.formats.chat import chat
+from tunix_rt.formats.columns import TRACE_FORM, TableRow, table_rows, trace_document
 from tunix_rt.formats.compression import PARQUET_PIPED, Source, name_of
+from tunix_rt.formats.delimited import DELIMITERS, table_format
+from tunix_rt.formats.kinds import hint_for_traces
 from tunix_rt.formats.lines import MAX_LINE_BYTES, keys_of, plain_of, read_failures, read_lines
+from tunix_rt.formats.pairs import Pairs
 from tunix_rt.formats.parquet import is_parquet, read_rows
 from tunix_rt.formats.rows import dataset, gsm8k, native
 
-TraceFormat: TypeAlias = Literal["auto", "native", "gsm8k", "chat", "dataset", "parquet"]
+TraceFormat: TypeAlias = Literal[
+    "auto", "native", "gsm8k", "chat", "dataset", "parquet", "csv", "tsv", "prompt-completion"
+]
 
 _Builder: TypeAlias = Callable[[bytes, int, str], v1.Trace]
-_BUILDERS: Final[dict[str, _Builder]] = {
-    "native": native, "gsm8k": gsm8k, "chat": chat, "dataset": dataset,
-}  # fmt: skip
+_PAIRS: Final = "prompt-completion"
 # The keys of a form, of which all must be there; the first that fits counts.
 _MARKS: Final = (
-    (chat, {"messages"}),
-    (chat, {"conversations"}),
-    (gsm8k, {"question", "answer"}),
-    (dataset, {"prompts", "trace_steps"}),
+    ("chat", {"messages"}),
+    ("chat", {"conversations"}),
+    ("gsm8k", {"question", "answer"}),
+    ("dataset", {"prompts", "trace_steps"}),
 )
+_NATIVE: Final = {"prompt", "steps", "final_answer"}
 
 
 _BAD_LINE: Final = {"line", "error", "text"}
@@ -65,7 +72,12 @@ class BadLine:
 
 
 def read_traces(
-    source: Source, format: TraceFormat = "auto", *, columns: Mapping[str, str] | None = None
+    source: Source,
+    format: TraceFormat = "auto",
+    *,
+    columns: Mapping[str, str] | None = None,
+    delimiter: str | None = None,
+    answers_only: bool = False,
 ) -> Iterator[v1.Trace]:
     """Yield the traces of a file, one at a time; blank lines are passed over.
 
@@ -74,44 +86,68 @@ def read_traces(
             or Zstandard is decompressed.
         format: ``native`` (see ``trace_from_json``), ``gsm8k`` (``question``, and ``answer`` of reasoning
             lines and ``#### N``), ``chat`` (``messages`` of a user and an assistant who reasons),
-            ``dataset`` (rows of a dataset in the trace format), ``parquet`` (rows of any of these), or
-            ``auto``: the file's first bytes and its first line tell.
-        columns: for Parquet, the column that holds each field, as {"prompt": "question"}.
+            ``dataset`` (rows of a dataset in the trace format), ``prompt-completion`` (a prompt and a
+            completion that holds its reasoning), ``parquet`` (rows of any of these), ``csv`` or ``tsv`` (a
+            header, then rows), or ``auto``: the file's name, its first bytes and its first line tell.
+        columns: for Parquet, CSV and TSV the column, for ``prompt-completion`` the key, that holds each
+            field, as {"prompt": "question"}.
+        delimiter: for CSV and TSV what parts the cells. Left out: a comma for CSV, a tab for TSV.
+        answers_only: take an answer without reasoning too; it is the one step of its trace.
 
     Raises:
         FormatError: names the file, the line, and every wrong field. What came before was yielded.
     """
-    for record in read_records(source, format, columns=columns):
+    records = read_records(source, format, columns=columns, delimiter=delimiter, answers_only=answers_only)
+    for record in records:
         if record.trace is None:
             raise record.error or FormatError(record.number, "holds no trace", file=name_of(source))
         yield record.trace
 
 
 def read_records(
-    source: Source, format: TraceFormat = "auto", *, columns: Mapping[str, str] | None = None
+    source: Source,
+    format: TraceFormat = "auto",
+    *,
+    columns: Mapping[str, str] | None = None,
+    delimiter: str | None = None,
+    answers_only: bool = False,
 ) -> Iterator[Record]:
     """As ``read_traces``, and goes on behind a wrong line. Of a file of ``BadLine`` the texts are read.
 
     Raises FormatError for what is wrong with the file as a whole.
     """
     file = name_of(source)
-    build = _BUILDERS.get(format)
+    table = format if format in DELIMITERS else table_format(source) if format == "auto" else None
+    builders = _builders(columns if format == _PAIRS else None, answers_only)
+    build = builders.get(format)
     mended: bool | None = None
-    for number, line in _lines(source, format, columns):
+    for number, line, fault, fields in _lines(source, format, table, columns, delimiter):
         if mended is None:
-            mended = _is_bad_line(line)
+            mended = table is None and _is_bad_line(line)
         text = line
         try:
+            if fault is not None:
+                raise fault
             if mended:
                 text = _text_of(line, number, file)
-            chosen = build or _detect(text, number, file)
-            # A file of errors may hold more than one form.
-            build = build if mended else chosen
+            chosen = build or builders[_row_form(fields) if fields else _detect(text, number, file)]
+            # A file of errors may hold more than one form, and so may a table.
+            build = build if mended or table else chosen
             trace = chosen(text, number, file)
         except FormatError as error:
             yield Record(number, text, None, error)
         else:
             yield Record(number, text, trace, None)
+
+
+def _builders(columns: Mapping[str, str] | None, answers_only: bool) -> dict[str, _Builder]:
+    return {
+        "native": native,
+        "gsm8k": gsm8k,
+        "chat": partial(chat, answers_only=answers_only),
+        "dataset": dataset,
+        _PAIRS: Pairs(columns, answers_only),
+    }
 
 
 def trace_from_json(line: str | bytes) -> v1.Trace:
@@ -140,17 +176,30 @@ def trace_to_json(trace: v1.Trace) -> str:
 
 
 def _lines(
-    source: Source, format: TraceFormat, columns: Mapping[str, str] | None
-) -> Iterator[tuple[int, bytes]]:
+    source: Source,
+    format: TraceFormat,
+    table: str | None,
+    columns: Mapping[str, str] | None,
+    delimiter: str | None,
+) -> Iterator[TableRow]:
+    name = name_of(source)
     if source == "-" and format == "parquet":
-        raise FormatError(0, PARQUET_PIPED, file=name_of(source))
-    with read_failures(name_of(source)):
+        raise FormatError(0, PARQUET_PIPED, file=name)
+    if table is not None:
+        return table_rows(source, table, columns, delimiter, TRACE_FORM, trace_document)
+    if delimiter is not None:
+        raise FormatError(0, "is read as lines, which have no delimiter; give --format csv", file=name)
+    with read_failures(name):
         parquet = is_parquet(source)
-    if parquet or format == "parquet":
-        return read_rows(source, columns)
-    if columns:
-        raise FormatError(0, "is no Parquet file, so that it has no columns to name", file=name_of(source))
-    return read_lines(source)
+    if not (parquet or format in ("parquet", _PAIRS)) and columns:
+        raise FormatError(
+            0,
+            "is no Parquet file, so that it has no columns to name; keys are named with --format "
+            "prompt-completion, columns of CSV with --format csv",
+            file=name,
+        )
+    rows = read_rows(source, columns) if parquet or format == "parquet" else read_lines(source)
+    return starmap(TableRow, rows)
 
 
 def _is_bad_line(line: bytes) -> bool:
@@ -173,16 +222,30 @@ def _text_of(line: bytes, number: int, file: str) -> bytes:
     raise FormatError(number, "is no line of a file of errors; expected line, error and text", file=file)
 
 
-def _detect(line: bytes, number: int, file: str) -> _Builder:
+def _row_form(fields: Collection[str]) -> str:
+    """The name of the form of a table's row."""
+    if "messages" in fields or "conversations" in fields:
+        return "chat"
+    if "question" in fields:
+        return "gsm8k"
+    return "native" if "steps" in fields else _PAIRS
+
+
+def _detect(line: bytes, number: int, file: str) -> str:
+    """The name of the form that a line has by its keys."""
     keys = keys_of(line, number, file)
-    for builder, marks in _MARKS:
+    for form, marks in _MARKS:
         if marks <= keys:
-            return builder
-    if keys & {"prompt", "steps", "final_answer"}:
-        return native
+            return form
+    if {"prompt", "completion"} <= keys and keys.isdisjoint({"steps", "final_answer"}):
+        return _PAIRS
+    hint = hint_for_traces(keys)
+    if keys & _NATIVE and not (hint and keys.isdisjoint({"steps", "final_answer"})):
+        return "native"
     raise FormatError(
         number,
         f"unknown format: its keys are {', '.join(sorted(keys)[:8]) or 'none'}; expected prompt, steps and "
-        "final_answer (native), question and answer (gsm8k) or messages (chat)",
+        "final_answer (native), question and answer (gsm8k), messages (chat) or prompt and completion"
+        + (f"; {hint}" if hint else ""),
         file=file,
     )

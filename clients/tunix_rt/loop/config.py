@@ -31,6 +31,8 @@ _MAX_DEPTH: Final = 64
 
 Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Similarity = Annotated[float, Field(ge=0.5, le=0.95)]
+# One ASCII character that is no quote and no line break.
+Delimiter = Annotated[str, Field(pattern=r'^[^"\r\n\x80-\U0010ffff]$')]
 Dtype = Literal["auto", "bfloat16", "float32"]
 
 
@@ -48,10 +50,16 @@ class GenerateConfig(Section):
 
 
 class TracesConfig(Section):
-    """Which traces are stored first: those of a file of JSON lines, or generated ones."""
+    """Which traces are stored first: those of a file, or generated ones.
+
+    ``columns``, ``delimiter`` and ``answers_only`` are as in ``tunix_rt.formats.read_traces``.
+    """
 
     file: Path | None = None
     format: TraceFormat = "auto"
+    columns: dict[str, str] = Field({})
+    delimiter: Delimiter | None = None
+    answers_only: bool = False
     generate: GenerateConfig | None = None
     duplicates: Literal["skip", "keep"] = "skip"
 
@@ -112,7 +120,10 @@ class DatasetConfig(Section):
 
 
 class EvalSetConfig(Section):
-    """The questions: a held-out split of the dataset, a file of eval items, or a built-in set."""
+    """The questions: a held-out split of the dataset, a file of eval items, or a built-in set.
+
+    ``columns``, ``delimiter`` and ``answer_separator`` are as in ``tunix_rt.formats.ItemReading``.
+    """
 
     split: str | None = None
     file: Path | None = None
@@ -120,6 +131,9 @@ class EvalSetConfig(Section):
     id: str | None = None
     limit: Annotated[int, Field(ge=1, le=10_000)] | None = None
     grader: GraderName = "auto"
+    columns: dict[str, str] = Field({})
+    delimiter: Delimiter | None = None
+    answer_separator: Annotated[str, Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _check_one_source(self) -> Self:

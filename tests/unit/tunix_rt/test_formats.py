@@ -163,7 +163,7 @@ def test_standard_input_and_text_files_are_read(monkeypatch: pytest.MonkeyPatch)
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="nope: no such file"):
         list(read_traces(tmp_path / "nope"))
-    with pytest.raises(FormatError, match="Is a directory"):
+    with pytest.raises(FormatError, match="is a folder; give a file"):
         list(read_traces(tmp_path))
 
 

@@ -14,7 +14,14 @@ from tunix_rt import v1
 from tunix_rt.aio.client import AsyncClient
 from tunix_rt.errors import FailedPreconditionError, InvalidArgumentError
 from tunix_rt.files import open_regular
-from tunix_rt.formats import BUILTIN, eval_items_from_traces, read_eval_items, read_traces, trace_from_json
+from tunix_rt.formats import (
+    BUILTIN,
+    ItemReading,
+    eval_items_from_traces,
+    read_eval_items,
+    read_traces,
+    trace_from_json,
+)
 from tunix_rt.generate import generate_traces
 from tunix_rt.loop.config import DatasetConfig, EvalSetConfig, GenerateConfig, TracesConfig
 
@@ -25,7 +32,13 @@ def traces_of(config: TracesConfig) -> Iterator[v1.Trace]:
         return _generated(config.generate)
     if config.file is None:
         raise InvalidArgumentError("traces: give either file or generate", reason="CONFIG_INVALID")
-    return read_traces(config.file, config.format)
+    return read_traces(
+        config.file,
+        config.format,
+        columns=config.columns,
+        delimiter=config.delimiter,
+        answers_only=config.answers_only,
+    )
 
 
 def import_key(config: TracesConfig) -> str:
@@ -40,7 +53,9 @@ def import_key(config: TracesConfig) -> str:
         raise InvalidArgumentError(
             f"traces.file {config.file}: cannot be read: {error.strerror or error}", reason="CONFIG_INVALID"
         ) from error
-    return digest_of(content, config.format, config.duplicates)
+    # What is left out names nothing, so that loops of before go on.
+    how = config.model_dump_json(include={"columns", "delimiter", "answers_only"}, exclude_defaults=True)
+    return digest_of(content, config.format, config.duplicates, *([] if how == "{}" else [how]))
 
 
 async def chat_template(
@@ -77,7 +92,7 @@ async def eval_items(
 ) -> list[v1.EvalItem]:
     """The questions: rows of the held-out split of ``dataset``, or, without one, the items of a file."""
     if dataset is None:
-        return read_eval_items(config.file or BUILTIN)[: config.limit]
+        return read_eval_items(config.file or BUILTIN, _reading(config))[: config.limit]
     split = config.held_out_split or ""
     rows = await client.exporter.read_dataset(dataset.name, split, format=v1.DATASET_FORMAT_TRACE)
     traces = read_traces(io.BytesIO(rows), "dataset")
@@ -87,6 +102,15 @@ async def eval_items(
             f"split {split!r} of {dataset.name} has no rows to ask", reason="EVAL_SET_EMPTY"
         )
     return items
+
+
+def _reading(config: EvalSetConfig) -> ItemReading:
+    return ItemReading(
+        columns=config.columns,
+        delimiter=config.delimiter,
+        answer_separator=config.answer_separator,
+        default_grader=config.grader,
+    )
 
 
 def eval_set_id(config: EvalSetConfig, dataset_id: str, items: Sequence[v1.EvalItem]) -> str:

@@ -1,0 +1,58 @@
+"""Lines of a prompt and its completion, under these keys or others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from tunix_rt import v1
+from tunix_rt.errors import FormatError
+from tunix_rt.formats.chat import chat, pair
+from tunix_rt.formats.columns import TRACE_FORM, Assigned, Where, assign, encoded, gathered, trace_document
+from tunix_rt.formats.lines import keys_of
+from tunix_rt.formats.rows import native
+
+_PLAIN: Final = {"prompt", "completion", "metadata", "source"}
+_KNOWN: Final = 100
+
+
+class Pairs:
+    """Makes a trace of a line with a prompt and a completion; call it with line, number and file.
+
+    Args:
+        columns: the key of each field. Left out: keys whose names leave no doubt.
+        answers_only: whether an answer without reasoning is taken.
+    """
+
+    def __init__(self, columns: Mapping[str, str] | None, answers_only: bool) -> None:
+        self._columns = columns
+        self._answers_only = answers_only
+        self._assigned: dict[tuple[str, ...], Sequence[Assigned]] = {}
+
+    def __call__(self, line: bytes, number: int, file: str) -> v1.Trace:
+        """Raises FormatError that names what is wrong."""
+        document = self.document(line, number, file)
+        if "steps" in document:
+            return native(encoded(document), number, file)
+        if "messages" in document or "conversations" in document:
+            return chat(encoded(document), number, file, answers_only=self._answers_only)
+        return pair(document, number, file, answers_only=self._answers_only)
+
+    def document(self, line: bytes, number: int, file: str) -> dict[str, Any]:
+        """The fields of a line under their own names; raises FormatError."""
+        keys = keys_of(line, number, file)
+        row: dict[str, Any] = json.loads(line)
+        if not self._columns and {"prompt", "completion"} <= keys <= _PLAIN:
+            return row
+        names = tuple(row)
+        if names not in self._assigned:
+            if len(self._assigned) >= _KNOWN:
+                self._assigned.clear()
+            self._assigned[names] = assign(names, self._columns, TRACE_FORM, Where(file, number, "key"))
+        values = list(row.values())
+        fields = {field: values[place] for place, field in self._assigned[names] if values[place] is not None}
+        try:
+            return trace_document(gathered(fields, TRACE_FORM))
+        except ValueError as problem:
+            raise FormatError(number, str(problem), file=file) from None
