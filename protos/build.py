@@ -72,7 +72,9 @@ ZEROS = {"Seed": "0", "bool": "False", "str": '""'}
 
 def googleapis() -> Path:
     """The folder that holds the files of the package googleapis-common-protos."""
-    return Path(next(iter(google.rpc.__path__))).parents[1]
+    # Python finds the copies beside this file too.
+    found = (Path(folder).parents[1] for folder in google.rpc.__path__)
+    return next(folder for folder in found if folder.resolve() != ROOT)
 
 
 def run_protoc(*options: str) -> None:

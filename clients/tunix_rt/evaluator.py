@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import grpc
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from tunix_rt import v1
 from tunix_rt.aio.evaluator import AsyncEvaluatorClient as AsyncEvaluatorClient
@@ -47,14 +48,49 @@ class EvaluatorClient:
         return self._caller.unary(self._stub.GetEvalSet, v1.GetEvalSetRequest(name=name), timeout)
 
     def list_eval_sets(
-        self, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
+        self,
+        *,
+        filter: v1.EvalSetFilter | None = None,
+        order_by: str = "",
+        page_size: int = 0,
+        page_token: str = "",
+        timeout: float | None = None,
     ) -> Pager[v1.EvalSet, v1.ListEvalSetsResponse]:
-        """All eval sets without their items, newest first."""
-        request = v1.ListEvalSetsRequest(page_size=page_size, page_token=page_token)
+        """All eval sets, or those that ``filter`` matches, without their items: the newest first, or in the
+        order of ``order_by``, such as "display_name, create_time desc"."""
+        request = v1.ListEvalSetsRequest(
+            filter=filter, order_by=order_by, page_size=page_size, page_token=page_token
+        )
         return self._caller.pages(self._stub.ListEvalSets, request, lambda page: page.eval_sets, timeout)
 
+    def update_eval_set(
+        self, eval_set: v1.EvalSet, *, update_mask: Sequence[str] = (), timeout: float | None = None
+    ) -> v1.EvalSet:
+        """Change what people call an eval set.
+
+        Args:
+            eval_set: has the name of the one to change, and its new labels.
+            update_mask: which of them change, of "display_name", "tags" and "note", or "*" for all three;
+                left out: those that are not empty.
+            timeout: in seconds.
+
+        Raises:
+            NotFoundError: there is none of this name.
+            InvalidArgumentError: the mask names another field, or a label breaks a limit.
+        """
+        mask = FieldMask(paths=update_mask)
+        request = v1.UpdateEvalSetRequest(eval_set=eval_set, update_mask=mask)
+        return self._caller.unary(self._stub.UpdateEvalSet, request, timeout)
+
     def create_evaluation(
-        self, spec: v1.EvaluationSpec, *, request_id: str | None = None, timeout: float | None = None
+        self,
+        spec: v1.EvaluationSpec,
+        *,
+        display_name: str = "",
+        tags: Sequence[str] = (),
+        note: str = "",
+        request_id: str | None = None,
+        timeout: float | None = None,
     ) -> v1.Evaluation:
         """Put an evaluation into the queue; ``tunix_rt.jobs.wait_for_evaluation`` waits for its end.
 
@@ -63,7 +99,9 @@ class EvaluatorClient:
             NotFoundError: the eval set, the base model or the checkpoint is not there.
             FailedPreconditionError: the chat template is not the checkpoint's.
         """
-        request = v1.CreateEvaluationRequest(spec=spec, request_id=fresh(request_id))
+        request = v1.CreateEvaluationRequest(
+            spec=spec, request_id=fresh(request_id), display_name=display_name, tags=tags, note=note
+        )
         return self._caller.unary(self._stub.CreateEvaluation, request, timeout)
 
     def get_evaluation(self, name: str, *, timeout: float | None = None) -> v1.Evaluation:
@@ -71,11 +109,39 @@ class EvaluatorClient:
         return self._caller.unary(self._stub.GetEvaluation, v1.GetEvaluationRequest(name=name), timeout)
 
     def list_evaluations(
-        self, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
+        self,
+        *,
+        filter: v1.EvaluationFilter | None = None,
+        order_by: str = "",
+        page_size: int = 0,
+        page_token: str = "",
+        timeout: float | None = None,
     ) -> Pager[v1.Evaluation, v1.ListEvaluationsResponse]:
-        """All evaluations, newest first."""
-        request = v1.ListEvaluationsRequest(page_size=page_size, page_token=page_token)
+        """All evaluations, or those that ``filter`` matches: the newest first, or in the order of
+        ``order_by``, such as "display_name, create_time desc"."""
+        request = v1.ListEvaluationsRequest(
+            filter=filter, order_by=order_by, page_size=page_size, page_token=page_token
+        )
         return self._caller.pages(self._stub.ListEvaluations, request, lambda page: page.evaluations, timeout)
+
+    def update_evaluation(
+        self, evaluation: v1.Evaluation, *, update_mask: Sequence[str] = (), timeout: float | None = None
+    ) -> v1.Evaluation:
+        """Change what people call an evaluation.
+
+        Args:
+            evaluation: has the name of the one to change, and its new labels.
+            update_mask: which of them change, of "display_name", "tags" and "note", or "*" for all three;
+                left out: those that are not empty.
+            timeout: in seconds.
+
+        Raises:
+            NotFoundError: there is none of this name.
+            InvalidArgumentError: the mask names another field, or a label breaks a limit.
+        """
+        mask = FieldMask(paths=update_mask)
+        request = v1.UpdateEvaluationRequest(evaluation=evaluation, update_mask=mask)
+        return self._caller.unary(self._stub.UpdateEvaluation, request, timeout)
 
     def cancel_evaluation(self, name: str, *, timeout: float | None = None) -> v1.Evaluation:
         """Ask an evaluation to stop; one that has ended is returned as it is."""
@@ -109,6 +175,9 @@ class EvaluatorClient:
         eval_set: str = "",
         grader: v1.Grader | None = None,
         reasoning_marks: v1.ReasoningMarks | None = None,
+        display_name: str = "",
+        tags: Sequence[str] = (),
+        note: str = "",
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> v1.Evaluation:
@@ -127,6 +196,9 @@ class EvaluatorClient:
             grader=grader,
             reasoning_marks=reasoning_marks,
             request_id=fresh(request_id),
+            display_name=display_name,
+            tags=tags,
+            note=note,
         )
         return self._caller.unary(self._stub.RegradeEvaluation, request, timeout)
 
@@ -138,11 +210,15 @@ class EvaluatorClient:
         more_bases: Sequence[str] = (),
         more_candidates: Sequence[str] = (),
         waivers: Sequence[str] = (),
+        display_name: str = "",
+        tags: Sequence[str] = (),
+        note: str = "",
         timeout: float | None = COMPARE_TIMEOUT_S,
     ) -> v1.ComparisonReport:
         """Compare finished evaluations item by item, one a side or several training seeds.
 
-        ``waivers`` are differences besides the model that are allowed, such as "dtype".
+        ``waivers`` are differences besides the model that are allowed, such as "dtype". Of a report that is
+        stored already, the name, tags and note that are given here replace its own.
 
         Raises:
             NotFoundError: one is not there.
@@ -155,6 +231,9 @@ class EvaluatorClient:
             more_bases=more_bases,
             more_candidates=more_candidates,
             waivers=waivers,
+            display_name=display_name,
+            tags=tags,
+            note=note,
         )
         return self._caller.unary(self._stub.CompareEvaluations, request, timeout)
 
@@ -164,13 +243,45 @@ class EvaluatorClient:
         return self._caller.unary(self._stub.GetComparisonReport, request, timeout)
 
     def list_comparison_reports(
-        self, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
+        self,
+        *,
+        filter: v1.ComparisonReportFilter | None = None,
+        order_by: str = "",
+        page_size: int = 0,
+        page_token: str = "",
+        timeout: float | None = None,
     ) -> Pager[v1.ComparisonReport, v1.ListComparisonReportsResponse]:
-        """All comparison reports, ordered by name, without flips and training metrics."""
-        request = v1.ListComparisonReportsRequest(page_size=page_size, page_token=page_token)
+        """All comparison reports, or those that ``filter`` matches, without flips and training metrics: by
+        name, or in the order of ``order_by``, such as "create_time desc"."""
+        request = v1.ListComparisonReportsRequest(
+            filter=filter, order_by=order_by, page_size=page_size, page_token=page_token
+        )
         return self._caller.pages(
             self._stub.ListComparisonReports, request, lambda page: page.comparison_reports, timeout
         )
+
+    def update_comparison_report(
+        self,
+        comparison_report: v1.ComparisonReport,
+        *,
+        update_mask: Sequence[str] = (),
+        timeout: float | None = None,
+    ) -> v1.ComparisonReport:
+        """Change what people call a comparison report.
+
+        Args:
+            comparison_report: has the name of the one to change, and its new labels.
+            update_mask: which of them change, of "display_name", "tags" and "note", or "*" for all three;
+                left out: those that are not empty.
+            timeout: in seconds.
+
+        Raises:
+            NotFoundError: there is none of this name.
+            InvalidArgumentError: the mask names another field, or a label breaks a limit.
+        """
+        mask = FieldMask(paths=update_mask)
+        request = v1.UpdateComparisonReportRequest(comparison_report=comparison_report, update_mask=mask)
+        return self._caller.unary(self._stub.UpdateComparisonReport, request, timeout)
 
     def read_comparison_report(
         self, name: str, *, format: v1.ReportFormat.ValueType = v1.REPORT_FORMAT_UNSPECIFIED

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO, Final
 
 import grpc
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from tunix_rt import v1
 from tunix_rt.aio.exporter import AsyncExporterClient as AsyncExporterClient
@@ -30,16 +31,27 @@ class ExporterClient:
         self._caller = caller
 
     def create_dataset(
-        self, spec: v1.DatasetSpec, *, request_id: str | None = None, timeout: float | None = None
+        self,
+        spec: v1.DatasetSpec,
+        *,
+        display_name: str = "",
+        tags: Sequence[str] = (),
+        note: str = "",
+        request_id: str | None = None,
+        timeout: float | None = None,
     ) -> v1.Dataset:
         """Start to build a dataset; ``tunix_rt.jobs.wait_for_dataset`` waits for its end.
+
+        Of a dataset that is stored already, the name, tags and note that are given here replace its own.
 
         Raises:
             InvalidArgumentError: the spec is wrong; every wrong field is named.
             AlreadyExistsError: the name and version are bound to another spec or content.
             NotFoundError: an eval set that the spec names is not there.
         """
-        request = v1.CreateDatasetRequest(spec=spec, request_id=fresh(request_id))
+        request = v1.CreateDatasetRequest(
+            spec=spec, request_id=fresh(request_id), display_name=display_name, tags=tags, note=note
+        )
         return self._caller.unary(self._stub.CreateDataset, request, timeout)
 
     def get_dataset(self, name: str, *, timeout: float | None = None) -> v1.Dataset:
@@ -47,11 +59,39 @@ class ExporterClient:
         return self._caller.unary(self._stub.GetDataset, v1.GetDatasetRequest(name=name), timeout)
 
     def list_datasets(
-        self, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
+        self,
+        *,
+        filter: v1.DatasetFilter | None = None,
+        order_by: str = "",
+        page_size: int = 0,
+        page_token: str = "",
+        timeout: float | None = None,
     ) -> Pager[v1.Dataset, v1.ListDatasetsResponse]:
-        """All datasets, newest first."""
-        request = v1.ListDatasetsRequest(page_size=page_size, page_token=page_token)
+        """All datasets, or those that ``filter`` matches: the newest first, or in the order of ``order_by``,
+        such as "display_name, create_time desc"."""
+        request = v1.ListDatasetsRequest(
+            filter=filter, order_by=order_by, page_size=page_size, page_token=page_token
+        )
         return self._caller.pages(self._stub.ListDatasets, request, lambda page: page.datasets, timeout)
+
+    def update_dataset(
+        self, dataset: v1.Dataset, *, update_mask: Sequence[str] = (), timeout: float | None = None
+    ) -> v1.Dataset:
+        """Change what people call a dataset.
+
+        Args:
+            dataset: has the name of the one to change, and its new labels.
+            update_mask: which of them change, of "display_name", "tags" and "note", or "*" for all three;
+                left out: those that are not empty.
+            timeout: in seconds.
+
+        Raises:
+            NotFoundError: there is none of this name.
+            InvalidArgumentError: the mask names another field, or a label breaks a limit.
+        """
+        mask = FieldMask(paths=update_mask)
+        request = v1.UpdateDatasetRequest(dataset=dataset, update_mask=mask)
+        return self._caller.unary(self._stub.UpdateDataset, request, timeout)
 
     def watch_dataset(self, name: str) -> Iterator[v1.Dataset]:
         """Yield the dataset now and after each change, until its build has ended or the server stops."""

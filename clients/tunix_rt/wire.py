@@ -35,6 +35,7 @@ _SAFE_TO_REPEAT: Final = (
     "Plan",
     "Resume",
     "Export",
+    "Update",
 )
 # Up to 5 attempts in up to two and a half seconds.
 _RETRY_POLICY: Final = {

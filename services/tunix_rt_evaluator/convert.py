@@ -32,7 +32,15 @@ from tunix_rt_evaluator.grading.model import (
     kinds,
 )
 from tunix_rt_kit.chat import ChatTemplate
-from tunix_rt_kit.convert import duration, from_message, plain_struct, template_message, timestamp, to_message
+from tunix_rt_kit.convert import (
+    duration,
+    from_message,
+    given_labels,
+    plain_struct,
+    template_message,
+    timestamp,
+    to_message,
+)
 from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_kit.values import StoredFile
 
@@ -92,6 +100,7 @@ def eval_set_draft(eval_set: v1.EvalSet) -> EvalSetDraft:
         description=eval_set.description,
         items=[_item_fields(item) for item in eval_set.items],
         size_bytes=eval_set.ByteSize(),
+        labels=given_labels(eval_set),
     )
 
 
@@ -299,8 +308,10 @@ def report_message(report: ComparisonReport) -> v1.ComparisonReport:
 def report_facts(report: ComparisonReport) -> v1.ComparisonReport:
     """A comparison report without flips and training metrics, as it stands in a listing."""
     name, content = report_name(report.id), report.content
+    labels: dict[str, Any] = {"display_name": report.display_name, "tags": report.tags, "note": report.note}
     if content is None:
-        return v1.ComparisonReport(name=name, digest=report.digest, create_time=timestamp(report.create_time))
+        time = timestamp(report.create_time)
+        return v1.ComparisonReport(name=name, digest=report.digest, create_time=time, **labels)
     return to_message(
         content,
         v1.ComparisonReport,
@@ -313,6 +324,7 @@ def report_facts(report: ComparisonReport) -> v1.ComparisonReport:
         more_bases=[evaluation_name(evaluation.id) for evaluation in content.more_bases],
         more_candidates=[evaluation_name(evaluation.id) for evaluation in content.more_candidates],
         contamination=_contamination(content.contamination),
+        **labels,
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from tunix_rt import v1
+from tunix_rt_evaluator.comparisons.model import ReportFilter
 from tunix_rt_evaluator.comparisons.service import ComparisonService
 from tunix_rt_evaluator.convert import (
     asked_evaluation,
@@ -22,9 +23,11 @@ from tunix_rt_evaluator.convert import (
     report_message,
     result_message,
 )
+from tunix_rt_evaluator.eval_sets.model import EvalSetFilter
 from tunix_rt_evaluator.eval_sets.service import EvalSetService
+from tunix_rt_evaluator.evaluations.model import EvaluationFilter
 from tunix_rt_evaluator.evaluations.service import EvaluationService
-from tunix_rt_kit.convert import page_message
+from tunix_rt_kit.convert import changed_labels, given_labels, list_asked, page_message
 from tunix_rt_kit.serving.calls import run_blocking, streaming, unary, watch_state
 
 
@@ -54,13 +57,18 @@ class EvaluatorServicer(v1.EvaluatorServicer):
 
     @unary
     def ListEvalSets(self, request: v1.ListEvalSetsRequest) -> v1.ListEvalSetsResponse:
-        page = self._eval_sets.list_eval_sets(request.page_size, request.page_token)
+        page = self._eval_sets.list_eval_sets(list_asked(request, EvalSetFilter))
         return page_message(page, v1.ListEvalSetsResponse, eval_set_message)
 
     @unary
+    def UpdateEvalSet(self, request: v1.UpdateEvalSetRequest) -> v1.EvalSet:
+        labels = changed_labels(request.eval_set, request.update_mask, "eval_set")
+        return eval_set_message(self._eval_sets.update_eval_set(request.eval_set.name, labels))
+
+    @unary
     def CreateEvaluation(self, request: v1.CreateEvaluationRequest) -> v1.Evaluation:
-        asked = asked_evaluation(request.spec)
-        return evaluation_message(self._evaluations.create_evaluation(asked, request.request_id))
+        asked, labels = asked_evaluation(request.spec), given_labels(request)
+        return evaluation_message(self._evaluations.create_evaluation(asked, request.request_id, labels))
 
     @unary
     def GetEvaluation(self, request: v1.GetEvaluationRequest) -> v1.Evaluation:
@@ -68,8 +76,13 @@ class EvaluatorServicer(v1.EvaluatorServicer):
 
     @unary
     def ListEvaluations(self, request: v1.ListEvaluationsRequest) -> v1.ListEvaluationsResponse:
-        page = self._evaluations.list_evaluations(request.page_size, request.page_token)
+        page = self._evaluations.list_evaluations(list_asked(request, EvaluationFilter))
         return page_message(page, v1.ListEvaluationsResponse, evaluation_message)
+
+    @unary
+    def UpdateEvaluation(self, request: v1.UpdateEvaluationRequest) -> v1.Evaluation:
+        labels = changed_labels(request.evaluation, request.update_mask, "evaluation")
+        return evaluation_message(self._evaluations.update_evaluation(request.evaluation.name, labels))
 
     @unary
     def CancelEvaluation(self, request: v1.CancelEvaluationRequest) -> v1.Evaluation:
@@ -94,14 +107,15 @@ class EvaluatorServicer(v1.EvaluatorServicer):
 
     @unary
     def RegradeEvaluation(self, request: v1.RegradeEvaluationRequest) -> v1.Evaluation:
-        draft = regrade_draft(request)
-        return evaluation_message(self._evaluations.regrade_evaluation(draft, request.request_id))
+        draft, labels = regrade_draft(request), given_labels(request)
+        return evaluation_message(self._evaluations.regrade_evaluation(draft, request.request_id, labels))
 
     @unary
     def CompareEvaluations(self, request: v1.CompareEvaluationsRequest) -> v1.ComparisonReport:
         bases = (request.base, *request.more_bases)
         candidates = (request.candidate, *request.more_candidates)
-        return report_message(self._comparisons.compare(bases, candidates, request.waivers))
+        labels = given_labels(request)
+        return report_message(self._comparisons.compare(bases, candidates, request.waivers, labels))
 
     @unary
     def GetComparisonReport(self, request: v1.GetComparisonReportRequest) -> v1.ComparisonReport:
@@ -111,8 +125,13 @@ class EvaluatorServicer(v1.EvaluatorServicer):
     def ListComparisonReports(
         self, request: v1.ListComparisonReportsRequest
     ) -> v1.ListComparisonReportsResponse:
-        page = self._comparisons.list_reports(request.page_size, request.page_token)
+        page = self._comparisons.list_reports(list_asked(request, ReportFilter))
         return page_message(page, v1.ListComparisonReportsResponse, report_facts)
+
+    @unary
+    def UpdateComparisonReport(self, request: v1.UpdateComparisonReportRequest) -> v1.ComparisonReport:
+        labels = changed_labels(request.comparison_report, request.update_mask, "comparison_report")
+        return report_message(self._comparisons.update_report(request.comparison_report.name, labels))
 
     @streaming
     def ReadComparisonReport(

@@ -6,7 +6,7 @@ from typing import Final
 
 from sqlalchemy import Column, ForeignKey, Index, Integer, MetaData, String, Table
 
-from tunix_rt_kit.database import NAMING, CanonicalJson, UtcDateTime, request_log_table
+from tunix_rt_kit.database import NAMING, CanonicalJson, UtcDateTime, listing_columns, request_log_table
 from tunix_rt_kit.jobs.leases import lease_table
 
 VERSION_TABLE: Final = "evaluator_version"
@@ -26,7 +26,9 @@ eval_sets: Final = Table(
     Column("item_count", Integer, nullable=False),
     Column("create_time", UtcDateTime, nullable=False),
     Column("items", CanonicalJson, nullable=False),
+    *listing_columns(),
     Index(None, "create_time", "id"),
+    Index(None, "display_name_folded", "id"),
 )
 
 evaluations: Final = Table(
@@ -47,6 +49,9 @@ evaluations: Final = Table(
     Column("create_time", UtcDateTime, nullable=False),
     Column("start_time", UtcDateTime),
     Column("end_time", UtcDateTime),
+    *listing_columns("eval_set", "base_model", "dataset"),
+    Index(None, "create_time", "id"),
+    Index(None, "display_name_folded", "id"),
 )
 
 results: Final = Table(
@@ -67,6 +72,10 @@ reports: Final = Table(
     Column("create_time", UtcDateTime, nullable=False),
     # The content without what grows with its items, for lists; a report of an older version has none.
     Column("facts", CanonicalJson),
+    # The last three of the candidate.
+    *listing_columns("verdict", "eval_set", "base_model", "dataset"),
+    Index(None, "create_time", "id"),
+    Index(None, "display_name_folded", "id"),
 )
 
 requests: Final = request_log_table(metadata, "evaluator_requests")

@@ -11,8 +11,9 @@ from typing import Any
 from tunix_rt import v1
 from tunix_rt_exporter import convert
 from tunix_rt_exporter.audits.service import DatasetAudits
+from tunix_rt_exporter.datasets.model import DatasetFilter
 from tunix_rt_exporter.datasets.service import ExporterService
-from tunix_rt_kit.convert import page_message
+from tunix_rt_kit.convert import changed_labels, given_labels, list_asked, page_message
 from tunix_rt_kit.serving.calls import run_blocking, streaming, unary, watch_state
 
 
@@ -27,7 +28,8 @@ class ExporterServicer(v1.ExporterServicer):
     @unary
     def CreateDataset(self, request: v1.CreateDatasetRequest) -> v1.Dataset:
         fields = convert.spec_fields(request.spec)
-        return convert.dataset_message(self._service.create_dataset(fields, request.request_id))
+        labels = given_labels(request)
+        return convert.dataset_message(self._service.create_dataset(fields, request.request_id, labels))
 
     @unary
     def GetDataset(self, request: v1.GetDatasetRequest) -> v1.Dataset:
@@ -35,8 +37,13 @@ class ExporterServicer(v1.ExporterServicer):
 
     @unary
     def ListDatasets(self, request: v1.ListDatasetsRequest) -> v1.ListDatasetsResponse:
-        page = self._service.list_datasets(request.page_size, request.page_token)
+        page = self._service.list_datasets(list_asked(request, DatasetFilter))
         return page_message(page, v1.ListDatasetsResponse, convert.dataset_message)
+
+    @unary
+    def UpdateDataset(self, request: v1.UpdateDatasetRequest) -> v1.Dataset:
+        labels = changed_labels(request.dataset, request.update_mask, "dataset")
+        return convert.dataset_message(self._service.update_dataset(request.dataset.name, labels))
 
     async def WatchDataset(self, request: v1.WatchDatasetRequest, context: Any) -> AsyncIterator[v1.Dataset]:
         async for dataset in watch_state(

@@ -8,6 +8,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -17,7 +18,7 @@ from sqlalchemy import (
     false,
 )
 
-from tunix_rt_kit.database import NAMING, CanonicalJson, UtcDateTime, request_log_table
+from tunix_rt_kit.database import NAMING, CanonicalJson, UtcDateTime, listing_columns, request_log_table
 from tunix_rt_kit.jobs.leases import lease_table
 
 VERSION_TABLE: Final = "exporter_version"
@@ -48,7 +49,10 @@ datasets: Final = Table(
     # Whether ``dataset_rows`` has its rows; those of datasets of earlier versions are put there when somebody
     # first asks.
     Column("rows_indexed", Boolean, nullable=False, server_default=false()),
+    *listing_columns(),
     UniqueConstraint("dataset_id", "version"),
+    Index(None, "create_time", "number"),
+    Index(None, "display_name_folded", "number"),
 )
 
 # Where the content of each trace that a dataset was made of went. The key begins with the dataset, so that a

@@ -20,6 +20,7 @@ from typing import Any, Final, TypeAlias, TypeVar, get_args
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.struct_pb2 import Struct
@@ -31,7 +32,7 @@ from pydantic import BaseModel
 from tunix_rt import v1
 from tunix_rt.wire import error_status
 from tunix_rt_kit.errors import InvalidArgument
-from tunix_rt_kit.values import ChatTemplateFields, Page
+from tunix_rt_kit.values import ChatTemplateFields, Labels, ListAsked, ListFilter, Page
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
@@ -42,6 +43,9 @@ _Field: TypeAlias = Any
 MAX_VALUES: Final = 100_000
 """Values in one free-form JSON object of a request."""
 
+_LABELS: Final = tuple(Labels.model_fields)
+# What fits in one message of 4 MiB.
+_PAGE_BYTES: Final = 7 << 19
 _SAFE_INTEGER: Final = (1 << 53) - 1
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ENUM: Final = FieldDescriptor.TYPE_ENUM
@@ -84,7 +88,12 @@ def from_message(message: Message, kind: type[BaseModel]) -> dict[str, Any]:
         found = getattr(message, field.name)
         if not (found or field.has_presence or expected.is_required()):
             continue
-        if field.type == _ENUM:
+        if field.type == _ENUM and field.is_repeated:
+            inner_type = get_args(expected.annotation)[0]
+            read[field.name] = [
+                _enum_text(field.enum_type, entry, inner_type) or str(entry) for entry in found
+            ]
+        elif field.type == _ENUM:
             if (text := _enum_text(field.enum_type, found, expected.annotation)) is not None:
                 read[field.name] = text
         elif field.type == _MESSAGE and not _is_map(field):
@@ -98,10 +107,72 @@ def from_message(message: Message, kind: type[BaseModel]) -> dict[str, Any]:
 
 
 def page_message(page: Page[T], kind: type[M], convert: Callable[[T], Message]) -> M:
-    """A page of a listing as a response, whose one other field has the items as ``convert`` gives them."""
+    """A page of a listing as a response, whose one other field has the items as ``convert`` gives them.
+
+    A page that can be cut short stops short of 4 MiB.
+    """
     (items,) = (field.name for field in _fields(kind.DESCRIPTOR) if field.name != "next_page_token")
-    fields: dict[str, Any] = {items: map(convert, page.items)}
-    return kind(next_page_token=page.next_page_token, **fields)
+    token, size = page.next_page_token, 0
+    messages: list[Message] = []
+    for message in map(convert, page.items):
+        size += message.ByteSize() + 8
+        if messages and size > _PAGE_BYTES and page.token_after is not None:
+            token = page.token_after(len(messages) - 1)
+            break
+        messages.append(message)
+    fields: dict[str, Any] = {items: messages}
+    return kind(next_page_token=token, **fields)
+
+
+def given_labels(request: Message) -> dict[str, Any]:
+    """The name, tags and note that a create request, or a resource in it, gives, unchecked."""
+    found = {name: getattr(request, name) for name in _LABELS}
+    return {name: tuple(value) if name == "tags" else value for name, value in found.items() if value}
+
+
+def changed_labels(resource: Any, mask: FieldMask, field: str) -> dict[str, Any]:
+    """The name, tags and note that an update changes, unchecked.
+
+    Args:
+        resource: the resource of the request.
+        mask: which fields change; empty: those that are given.
+        field: the request's field that the resource stands in.
+
+    Raises:
+        InvalidArgument: UPDATE_MASK_INVALID, it names other fields, or there is nothing to change.
+    """
+    right = f"one of {', '.join(_LABELS)}, or * for all of them, would be right"
+    for index, path in enumerate(mask.paths):
+        if path not in (*_LABELS, "*"):
+            problem = f"is {path[:60]!r}, which cannot be changed; {right}"
+            raise InvalidArgument.of_field(
+                f"update_mask.paths[{index}]", problem, reason="UPDATE_MASK_INVALID"
+            )
+    named = _LABELS if "*" in mask.paths else tuple(mask.paths) or tuple(given_labels(resource))
+    if not named:
+        problem = f"is empty, and {field} gives nothing to change; {right}"
+        raise InvalidArgument.of_field("update_mask", problem, reason="UPDATE_MASK_INVALID")
+    return {name: tuple(resource.tags) if name == "tags" else getattr(resource, name) for name in named}
+
+
+def list_asked(request: Any, kind: type[ListFilter]) -> ListAsked:
+    """What a list's request asks for, unchecked but for its times; raises InvalidArgument(FILTER_INVALID)."""
+    for name in ("created_from", "created_before"):
+        filter_time(request.filter, name)
+    fields = from_message(request.filter, kind)
+    return ListAsked(request.page_size, request.page_token, fields, request.order_by)
+
+
+def filter_time(wanted: Message, field: str) -> datetime | None:
+    """A time in a filter, None where it is not set; raises InvalidArgument(FILTER_INVALID)."""
+    if not wanted.HasField(field):
+        return None
+    moment: Timestamp = getattr(wanted, field)
+    try:
+        return moment.ToDatetime(UTC)
+    except (ValueError, OverflowError) as error:
+        problem = f"is {moment.seconds} s and {moment.nanos} ns; a time of the years 1 to 9999 would be right"
+        raise InvalidArgument.of_field(f"filter.{field}", problem, reason="FILTER_INVALID") from error
 
 
 def value_of(message: Message, kind: type[V]) -> V:

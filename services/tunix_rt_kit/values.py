@@ -6,12 +6,16 @@ the names of their fields, and the order of the fields, must not change.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Final, Generic, Literal, NamedTuple, TypeVar
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Final, Generic, Literal, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic_core import PydanticCustomError
 
 T = TypeVar("T")
 
@@ -114,7 +118,132 @@ NO_REQUEST_ID: Final = RequestKey(method="", request_id="", digest="")
 
 
 class Page(NamedTuple, Generic[T]):
-    """One page of a list, and the token of the next page: empty on the last one."""
+    """One page of a list, and the token of the next page: empty on the last one.
+
+    ``token_after`` makes the token of the page after the item at an index, for a page that is cut short; None
+    where pages are not.
+    """
 
     items: Sequence[T]
     next_page_token: str
+    token_after: Callable[[int], str] | None = None
+
+
+class Labelled(Value):
+    """The base of what people give a name, tags and a note, to be changed at will.
+
+    No dump has them, so that no digest, no report and no stored JSON depends on them.
+    """
+
+    display_name: str = Field("", exclude=True)
+    tags: tuple[str, ...] = Field((), exclude=True)
+    note: str = Field("", exclude=True)
+
+
+def _printable(text: str, allowed: str) -> str:
+    for position, character in enumerate(text):
+        if character not in allowed and unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
+            told = {"code": f"U+{ord(character):04X}", "position": position}
+            problem = "holds the control character {code} at position {position}"
+            raise PydanticCustomError("control_character", problem, told)
+    return text
+
+
+def _one_line(text: str) -> str:
+    if text != text.strip():
+        raise PydanticCustomError("white_space", "begins or ends with white space")
+    return _printable(text, "")
+
+
+def _no_comma(tag: str) -> str:
+    if "," in tag:
+        problem = "is {tag}; a tag without a comma would be right, or several tags"
+        raise PydanticCustomError("comma", problem, {"tag": repr(tag)})
+    return tag
+
+
+def _different(tags: tuple[str, ...]) -> tuple[str, ...]:
+    for index, tag in enumerate(tags):
+        if (first := tags.index(tag)) != index:
+            told = {"tag": repr(tag), "first": first, "path": (index,)}
+            raise PydanticCustomError("tag_twice", "is {tag}, as tags[{first}] is; each once would do", told)
+    return tags
+
+
+_Tag = Annotated[
+    str, Field(min_length=1, max_length=64), AfterValidator(_one_line), AfterValidator(_no_comma)
+]
+
+
+class Labels(Value):
+    """A name, tags and a note as people give them: the limits of ``Labelled``."""
+
+    display_name: Annotated[str, Field(max_length=200), AfterValidator(_one_line)] = ""
+    tags: Annotated[tuple[_Tag, ...], Field(max_length=50), AfterValidator(_different)] = ()
+    note: Annotated[str, Field(max_length=2_000), AfterValidator(lambda note: _printable(note, "\n\r\t"))] = (
+        ""
+    )
+
+
+NO_LABELS: Final[Mapping[str, Any]] = MappingProxyType({})
+"""For what was given no name, tags or note."""
+
+
+def _no_nul(text: str) -> str:
+    # PostgreSQL takes none, and no stored text holds one.
+    return _printable(text, text.replace("\0", ""))
+
+
+Wanted = Annotated[tuple[Annotated[str, AfterValidator(_no_nul)], ...], Field(max_length=100)]
+"""Values of which any will do; none: all will."""
+_Contained = Annotated[str, Field(max_length=1_000), AfterValidator(_no_nul)]
+
+
+class ListFilter(Value):
+    """Conditions of every list, joined by AND. A subclass adds those of its resource.
+
+    A field named ``models``, ``base_models``, ``datasets``, ``eval_sets`` or ``evaluations`` asks for one of
+    these among what an entry is about (see ``subjects``). ``order_fields`` are those that the list can be
+    ordered by.
+    """
+
+    order_fields: ClassVar[Sequence[str]] = ()
+
+    tags: Annotated[Wanted, Field(max_length=50)] = ()
+    display_name_contains: _Contained = ""
+    note_contains: _Contained = ""
+    created_from: datetime | None = None
+    created_before: datetime | None = None
+
+
+def subjects(**named: Any) -> list[str]:
+    """What an entry of a list is about, as filters ask for it: each value behind the name of its kind.
+
+    A dataset's version stands for the dataset too, and a checkpoint for its training job.
+    """
+    found = set()
+    for kind, values in named.items():
+        for value in values:
+            if not value:
+                continue
+            found.add(f"{kind} {value}")
+            if kind == "datasets":
+                found.add(f"{kind} {value.partition('@')[0]}")
+            if kind == "models" and "/checkpoints/" in value:
+                found.add(f"{kind} {value.partition('/checkpoints/')[0]}")
+    return sorted(found)
+
+
+Order = Sequence[tuple[str, bool]]
+"""By which fields a list is ordered, and whether each one falls."""
+Position = Sequence[Any]
+"""Where an entry stands in an ordered list, as JSON values."""
+
+
+class ListAsked(NamedTuple):
+    """What a caller asks of a list, unchecked."""
+
+    page_size: int
+    page_token: str
+    filter_fields: Mapping[str, Any]
+    order_by: str

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any, Final, Literal, cast
-
-from google.protobuf.timestamp_pb2 import Timestamp
+from typing import Any, Final, cast
 
 from tunix_rt import v1
-from tunix_rt_kit.convert import plain_struct, plain_value, timestamp
+from tunix_rt_kit.convert import filter_time, plain_struct, plain_value, timestamp
 from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_trace_store.traces.model import (
     CreateResult,
@@ -74,8 +71,8 @@ def filter_fields(wanted: v1.TraceFilter) -> dict[str, Any]:
     return {
         "sources": list(wanted.sources),
         "metadata": [_metadata_condition(entry, index) for index, entry in enumerate(wanted.metadata)],
-        "created_from": _time(wanted, "created_from"),
-        "created_before": _time(wanted, "created_before"),
+        "created_from": filter_time(wanted, "created_from"),
+        "created_before": filter_time(wanted, "created_before"),
         "prompt_contains": wanted.prompt_contains,
         "scores": [{"criterion": entry.criterion, "minimum": entry.minimum} for entry in wanted.scores],
     }
@@ -178,19 +175,6 @@ def _metadata_condition(entry: v1.MetadataCondition, index: int) -> dict[str, An
             "needs a string, number, boolean or null in equals, or exists",
         )
     return {"key": entry.key, "kind": "equals", "value": plain_value(entry.equals)}
-
-
-def _time(wanted: v1.TraceFilter, field: Literal["created_from", "created_before"]) -> datetime | None:
-    if not wanted.HasField(field):
-        return None
-    moment: Timestamp = getattr(wanted, field)
-    try:
-        return moment.ToDatetime(UTC)
-    except (ValueError, OverflowError) as error:
-        raise _invalid_filter(
-            f"filter.{field}",
-            f"is {moment.seconds} s and {moment.nanos} ns; a time of the years 1 to 9999 would be right",
-        ) from error
 
 
 def _invalid_filter(field: str, description: str) -> InvalidArgument:

@@ -9,12 +9,12 @@ from contextlib import suppress
 from typing import Any
 
 from tunix_rt import v1
-from tunix_rt_kit.convert import page_message
+from tunix_rt_kit.convert import changed_labels, given_labels, list_asked, page_message
 from tunix_rt_kit.serving.calls import run_blocking, streaming, unary
 from tunix_rt_trainer import convert
 from tunix_rt_trainer.base_models import BaseModelService
 from tunix_rt_trainer.checkpoints.service import CheckpointService
-from tunix_rt_trainer.jobs.model import JobLine, TrainingJob
+from tunix_rt_trainer.jobs.model import JobLine, TrainingJob, TrainingJobFilter
 from tunix_rt_trainer.jobs.service import JobService
 
 _WATCH_INTERVAL_S = 0.2
@@ -46,7 +46,7 @@ class TrainerServicer(v1.TrainerServicer):
 
     @unary
     def CreateTrainingJob(self, request: v1.CreateTrainingJobRequest) -> v1.TrainingJob:
-        job = self._jobs.create_job(convert.asked(request.spec), request.request_id)
+        job = self._jobs.create_job(convert.asked(request.spec), request.request_id, given_labels(request))
         return convert.job_message(job)
 
     @unary
@@ -59,8 +59,13 @@ class TrainerServicer(v1.TrainerServicer):
 
     @unary
     def ListTrainingJobs(self, request: v1.ListTrainingJobsRequest) -> v1.ListTrainingJobsResponse:
-        page = self._jobs.list_jobs(request.page_size, request.page_token)
+        page = self._jobs.list_jobs(list_asked(request, TrainingJobFilter))
         return page_message(page, v1.ListTrainingJobsResponse, convert.job_message)
+
+    @unary
+    def UpdateTrainingJob(self, request: v1.UpdateTrainingJobRequest) -> v1.TrainingJob:
+        labels = changed_labels(request.training_job, request.update_mask, "training_job")
+        return convert.job_message(self._jobs.update_job(request.training_job.name, labels))
 
     @unary
     def CancelTrainingJob(self, request: v1.CancelTrainingJobRequest) -> v1.TrainingJob:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, ForeignKey, Integer, MetaData, String, Table
+from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, MetaData, String, Table
 
-from tunix_rt_kit.database import NAMING, CanonicalJson, UtcDateTime, request_log_table
+from tunix_rt_kit.database import NAMING, CanonicalJson, UtcDateTime, listing_columns, request_log_table
 from tunix_rt_kit.jobs.leases import lease_table
 
 VERSION_TABLE: Final = "trainer_version"
@@ -32,6 +32,9 @@ jobs: Final = Table(
     Column("create_time", UtcDateTime, nullable=False),
     Column("start_time", UtcDateTime),
     Column("end_time", UtcDateTime),
+    *listing_columns("base_model", "dataset"),
+    Index(None, "create_time", "id"),
+    Index(None, "display_name_folded", "id"),
 )
 
 checkpoints: Final = Table(

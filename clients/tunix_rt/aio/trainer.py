@@ -6,10 +6,11 @@ Every method raises ``TunixRtError`` or one of its classes; ``timeout`` is in se
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
 import grpc
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from tunix_rt import v1
 from tunix_rt.aio.rpc.caller import AsyncCaller, fresh
@@ -56,7 +57,14 @@ class AsyncTrainerClient:
         return await self._caller.unary(self._stub.PlanTrainingJob, request, timeout)
 
     async def create_training_job(
-        self, spec: v1.TrainingSpec, *, request_id: str | None = None, timeout: float | None = ADMISSION
+        self,
+        spec: v1.TrainingSpec,
+        *,
+        display_name: str = "",
+        tags: Sequence[str] = (),
+        note: str = "",
+        request_id: str | None = None,
+        timeout: float | None = ADMISSION,
     ) -> v1.TrainingJob:
         """Put a training job into the queue; ``tunix_rt.jobs.wait_for_training_job`` waits for its end.
 
@@ -68,7 +76,9 @@ class AsyncTrainerClient:
             NotFoundError: the dataset or the base model is not there.
             FailedPreconditionError: the dataset is not complete.
         """
-        request = v1.CreateTrainingJobRequest(spec=spec, request_id=fresh(request_id))
+        request = v1.CreateTrainingJobRequest(
+            spec=spec, request_id=fresh(request_id), display_name=display_name, tags=tags, note=note
+        )
         return await self._caller.unary(self._stub.CreateTrainingJob, request, timeout)
 
     async def get_training_job(self, name: str, *, timeout: float | None = None) -> v1.TrainingJob:
@@ -77,13 +87,41 @@ class AsyncTrainerClient:
         return await self._caller.unary(self._stub.GetTrainingJob, request, timeout)
 
     def list_training_jobs(
-        self, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
+        self,
+        *,
+        filter: v1.TrainingJobFilter | None = None,
+        order_by: str = "",
+        page_size: int = 0,
+        page_token: str = "",
+        timeout: float | None = None,
     ) -> AsyncPager[v1.TrainingJob, v1.ListTrainingJobsResponse]:
-        """All training jobs, newest first."""
-        request = v1.ListTrainingJobsRequest(page_size=page_size, page_token=page_token)
+        """All training jobs, or those that ``filter`` matches: the newest first, or in the order of
+        ``order_by``, such as "display_name, create_time desc"."""
+        request = v1.ListTrainingJobsRequest(
+            filter=filter, order_by=order_by, page_size=page_size, page_token=page_token
+        )
         return self._caller.pages(
             self._stub.ListTrainingJobs, request, lambda page: page.training_jobs, timeout
         )
+
+    async def update_training_job(
+        self, training_job: v1.TrainingJob, *, update_mask: Sequence[str] = (), timeout: float | None = None
+    ) -> v1.TrainingJob:
+        """Change what people call a training job.
+
+        Args:
+            training_job: has the name of the one to change, and its new labels.
+            update_mask: which of them change, of "display_name", "tags" and "note", or "*" for all three;
+                left out: those that are not empty.
+            timeout: in seconds.
+
+        Raises:
+            NotFoundError: there is none of this name.
+            InvalidArgumentError: the mask names another field, or a label breaks a limit.
+        """
+        mask = FieldMask(paths=update_mask)
+        request = v1.UpdateTrainingJobRequest(training_job=training_job, update_mask=mask)
+        return await self._caller.unary(self._stub.UpdateTrainingJob, request, timeout)
 
     async def cancel_training_job(self, name: str, *, timeout: float | None = None) -> v1.TrainingJob:
         """Ask a job to stop; one that has ended is returned as it is."""

@@ -82,12 +82,19 @@ class ComparisonReport(_message.Message):
     SEEDS_FIELD_NUMBER: _builtins.int
     SCORES_FIELD_NUMBER: _builtins.int
     UNMARKED_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `comparisonReports/{comparison_report}`; made from the digests of what is compared."""
     digest: _builtins.str
     """Digest of the report's content."""
     verdict: Global___ComparisonReport.Verdict.ValueType
     """What the evidence says."""
+    display_name: _builtins.str
+    """What people call it, to be changed at will: one line of at most 200 characters. It is part of no digest and of no identity."""
+    note: _builtins.str
+    """What people note about it: at most 2,000 characters."""
     @_builtins.property
     def base(self) -> _evaluation_pb2.Evaluation:
         """The evaluation compared against."""
@@ -154,6 +161,10 @@ class ComparisonReport(_message.Message):
     def unmarked(self) -> Global___UnmarkedAnswers:
         """What rests on answers that no mark showed; unset where nothing does."""
 
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Words to find it by, at most 50, each different: 1-64 characters of one line, no comma."""
+
     def __init__(
         self,
         *,
@@ -176,10 +187,13 @@ class ComparisonReport(_message.Message):
         seeds: Global___SeedSummary | None = ...,
         scores: Global___ScoreDifference | None = ...,
         unmarked: Global___UnmarkedAnswers | None = ...,
+        display_name: _builtins.str = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        note: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "bounds", b"bounds", "candidate", b"candidate", "contamination", b"contamination", "create_time", b"create_time", "overall", b"overall", "scores", b"scores", "seeds", b"seeds", "unmarked", b"unmarked"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "bounds", b"bounds", "candidate", b"candidate", "categories", b"categories", "contamination", b"contamination", "create_time", b"create_time", "digest", b"digest", "flips", b"flips", "more_bases", b"more_bases", "more_candidates", b"more_candidates", "name", b"name", "overall", b"overall", "scores", b"scores", "seeds", b"seeds", "training_metrics", b"training_metrics", "unmarked", b"unmarked", "verdict", b"verdict", "verdict_reasons", b"verdict_reasons", "waivers", b"waivers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "bounds", b"bounds", "candidate", b"candidate", "categories", b"categories", "contamination", b"contamination", "create_time", b"create_time", "digest", b"digest", "display_name", b"display_name", "flips", b"flips", "more_bases", b"more_bases", "more_candidates", b"more_candidates", "name", b"name", "note", b"note", "overall", b"overall", "scores", b"scores", "seeds", b"seeds", "tags", b"tags", "training_metrics", b"training_metrics", "unmarked", b"unmarked", "verdict", b"verdict", "verdict_reasons", b"verdict_reasons", "waivers", b"waivers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -228,6 +228,9 @@ class Dataset(_message.Message):
     BUILDER_VERSIONS_FIELD_NUMBER: _builtins.int
     NOTICES_FIELD_NUMBER: _builtins.int
     TEMPLATE_FACTS_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `datasets/{dataset_id}@{version}`."""
     state: Global___Dataset.State.ValueType
@@ -238,6 +241,10 @@ class Dataset(_message.Message):
     """How many traces the filter matched."""
     parent_digest: _builtins.str
     """Digest of the dataset that the spec names as `parent`."""
+    display_name: _builtins.str
+    """What people call it, to be changed at will: one line of at most 200 characters. It is part of no digest and of no identity."""
+    note: _builtins.str
+    """What people note about it: at most 2,000 characters."""
     @_builtins.property
     def spec(self) -> Global___DatasetSpec:
         """What the dataset is made of, with every default filled in."""
@@ -299,6 +306,10 @@ class Dataset(_message.Message):
     def template_facts(self) -> Global___TemplateFacts:
         """What the build found out about its chat template. Not part of the digest. Unset in datasets of earlier versions."""
 
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Words to find it by, at most 50, each different: 1-64 characters of one line, no comma."""
+
     def __init__(
         self,
         *,
@@ -321,10 +332,13 @@ class Dataset(_message.Message):
         builder_versions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         notices: _abc.Iterable[Global___DatasetNotice] | None = ...,
         template_facts: Global___TemplateFacts | None = ...,
+        display_name: _builtins.str = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        note: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "dropped_rows", b"dropped_rows", "end_time", b"end_time", "error", b"error", "manifest", b"manifest", "progress", b"progress", "spec", b"spec", "start_time", b"start_time", "statistics", b"statistics", "template_facts", b"template_facts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["builder_versions", b"builder_versions", "create_time", b"create_time", "digest", b"digest", "dropped", b"dropped", "dropped_rows", b"dropped_rows", "end_time", b"end_time", "error", b"error", "manifest", b"manifest", "name", b"name", "notices", b"notices", "parent_digest", b"parent_digest", "progress", b"progress", "spec", b"spec", "splits", b"splits", "start_time", b"start_time", "state", b"state", "statistics", b"statistics", "template_facts", b"template_facts", "trace_count", b"trace_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["builder_versions", b"builder_versions", "create_time", b"create_time", "digest", b"digest", "display_name", b"display_name", "dropped", b"dropped", "dropped_rows", b"dropped_rows", "end_time", b"end_time", "error", b"error", "manifest", b"manifest", "name", b"name", "note", b"note", "notices", b"notices", "parent_digest", b"parent_digest", "progress", b"progress", "spec", b"spec", "splits", b"splits", "start_time", b"start_time", "state", b"state", "statistics", b"statistics", "tags", b"tags", "template_facts", b"template_facts", "trace_count", b"trace_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

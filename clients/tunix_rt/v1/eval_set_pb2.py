@@ -30,7 +30,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from tunix_rt.v1 import dataset_pb2 as tunix__rt_dot_v1_dot_dataset__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atunix_rt/v1/eval_set.proto\x12\x0btunix_rt.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a google/protobuf/descriptor.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19tunix_rt/v1/dataset.proto\"\x9f\x02\n\x07\x45valSet\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x19\n\x0b\x65val_set_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12*\n\x05items\x18\x04 \x03(\x0b\x32\x15.tunix_rt.v1.EvalItemB\x04\xe2\x41\x01\x02\x12\x18\n\nitem_count\x18\x05 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x14\n\x06\x64igest\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03:=\xea\x41:\n\x10tunix-rt/EvalSet\x12\x13\x65valSets/{eval_set}*\x08\x65valSets2\x07\x65valSet\"\xd9\x01\n\x08\x45valItem\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06prompt\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1e\n\x10\x61\x63\x63\x65pted_answers\x18\x03 \x03(\tB\x04\xe2\x41\x01\x02\x12#\n\x06grader\x18\x04 \x01(\x0b\x32\x13.tunix_rt.v1.Grader\x12\x10\n\x08\x63\x61tegory\x18\x05 \x01(\t\x12\x12\n\ndifficulty\x18\x06 \x01(\t\x12\x0f\n\x07\x63luster\x18\x07 \x01(\t\x12)\n\x08metadata\x18\x08 \x01(\x0b\x32\x17.google.protobuf.Struct\"\x90\x04\n\x06Grader\x12-\n\x07numeric\x18\x01 \x01(\x0b\x32\x1a.tunix_rt.v1.NumericGraderH\x00\x12\'\n\x04text\x18\x02 \x01(\x0b\x32\x17.tunix_rt.v1.TextGraderH\x00\x12%\n\x03set\x18\x03 \x01(\x0b\x32\x16.tunix_rt.v1.SetGraderH\x00\x12\'\n\x04math\x18\x04 \x01(\x0b\x32\x17.tunix_rt.v1.MathGraderH\x00\x12<\n\x0fmultiple_choice\x18\x05 \x01(\x0b\x32!.tunix_rt.v1.MultipleChoiceGraderH\x00\x12)\n\x05regex\x18\x06 \x01(\x0b\x32\x18.tunix_rt.v1.RegexGraderH\x00\x12/\n\x08\x63ontains\x18\x07 \x01(\x0b\x32\x1b.tunix_rt.v1.ContainsGraderH\x00\x12+\n\x06\x66ormat\x18\x08 \x01(\x0b\x32\x19.tunix_rt.v1.FormatGraderH\x00\x12.\n\x08token_f1\x18\t \x01(\x0b\x32\x1a.tunix_rt.v1.TokenF1GraderH\x00\x12\x34\n\x0bjson_schema\x18\n \x01(\x0b\x32\x1d.tunix_rt.v1.JsonSchemaGraderH\x00\x12)\n\x05judge\x18\x0b \x01(\x0b\x32\x18.tunix_rt.v1.JudgeGraderH\x00\x42\x06\n\x04kind\"\xa3\x01\n\rNumericGrader\x12\x16\n\ttolerance\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x1f\n\x12relative_tolerance\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\r\n\x05units\x18\x03 \x03(\t\x12\x15\n\runit_required\x18\x04 \x01(\x08\x12\x0e\n\x06marked\x18\x05 \x01(\x08\x42\x0c\n\n_toleranceB\x15\n\x13_relative_tolerance\"\x0c\n\nTextGrader\"\x0b\n\tSetGrader\"\x0c\n\nMathGrader\"-\n\x14MultipleChoiceGrader\x12\x15\n\x07options\x18\x01 \x03(\tB\x04\xe2\x41\x01\x02\"L\n\x0bRegexGrader\x12\x12\n\nfull_match\x18\x01 \x01(\x08\x12\x13\n\x0bignore_case\x18\x02 \x01(\x08\x12\x14\n\x0cwhole_output\x18\x03 \x01(\x08\"`\n\x0e\x43ontainsGrader\x12\x0b\n\x03\x61ll\x18\x01 \x01(\x08\x12\x16\n\x0e\x63\x61se_sensitive\x18\x02 \x01(\x08\x12\x13\n\x0bwhole_words\x18\x03 \x01(\x08\x12\x14\n\x0cwhole_output\x18\x04 \x01(\x08\"p\n\x0c\x46ormatGrader\x12\x34\n\x0freasoning_style\x18\x01 \x01(\x0e\x32\x1b.tunix_rt.v1.ReasoningStyle\x12\x16\n\tmin_steps\x18\x02 \x01(\x05H\x00\x88\x01\x01:\x04\x88\xb5\x18\x01\x42\x0c\n\n_min_steps\"5\n\rTokenF1Grader\x12\x16\n\tthreshold\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\x0c\n\n_threshold\"G\n\x10JsonSchemaGrader\x12-\n\x06schema\x18\x01 \x01(\x0b\x32\x17.google.protobuf.StructB\x04\xe2\x41\x01\x02:\x04\x88\xb5\x18\x01\"^\n\x0bJudgeGrader\x12\x13\n\x05model\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x16\n\tthreshold\x18\x03 \x01(\x01H\x00\x88\x01\x01:\x04\x88\xb5\x18\x01\x42\x0c\n\n_threshold:C\n\x18needs_no_accepted_answer\x12\x1f.google.protobuf.MessageOptions\x18\xd1\x86\x03 \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atunix_rt/v1/eval_set.proto\x12\x0btunix_rt.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a google/protobuf/descriptor.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19tunix_rt/v1/dataset.proto\"\xd1\x02\n\x07\x45valSet\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x19\n\x0b\x65val_set_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12*\n\x05items\x18\x04 \x03(\x0b\x32\x15.tunix_rt.v1.EvalItemB\x04\xe2\x41\x01\x02\x12\x18\n\nitem_count\x18\x05 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x14\n\x06\x64igest\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x14\n\x0c\x64isplay_name\x18\x08 \x01(\t\x12\x0c\n\x04tags\x18\t \x03(\t\x12\x0c\n\x04note\x18\n \x01(\t:=\xea\x41:\n\x10tunix-rt/EvalSet\x12\x13\x65valSets/{eval_set}*\x08\x65valSets2\x07\x65valSet\"\xd9\x01\n\x08\x45valItem\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06prompt\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1e\n\x10\x61\x63\x63\x65pted_answers\x18\x03 \x03(\tB\x04\xe2\x41\x01\x02\x12#\n\x06grader\x18\x04 \x01(\x0b\x32\x13.tunix_rt.v1.Grader\x12\x10\n\x08\x63\x61tegory\x18\x05 \x01(\t\x12\x12\n\ndifficulty\x18\x06 \x01(\t\x12\x0f\n\x07\x63luster\x18\x07 \x01(\t\x12)\n\x08metadata\x18\x08 \x01(\x0b\x32\x17.google.protobuf.Struct\"\x90\x04\n\x06Grader\x12-\n\x07numeric\x18\x01 \x01(\x0b\x32\x1a.tunix_rt.v1.NumericGraderH\x00\x12\'\n\x04text\x18\x02 \x01(\x0b\x32\x17.tunix_rt.v1.TextGraderH\x00\x12%\n\x03set\x18\x03 \x01(\x0b\x32\x16.tunix_rt.v1.SetGraderH\x00\x12\'\n\x04math\x18\x04 \x01(\x0b\x32\x17.tunix_rt.v1.MathGraderH\x00\x12<\n\x0fmultiple_choice\x18\x05 \x01(\x0b\x32!.tunix_rt.v1.MultipleChoiceGraderH\x00\x12)\n\x05regex\x18\x06 \x01(\x0b\x32\x18.tunix_rt.v1.RegexGraderH\x00\x12/\n\x08\x63ontains\x18\x07 \x01(\x0b\x32\x1b.tunix_rt.v1.ContainsGraderH\x00\x12+\n\x06\x66ormat\x18\x08 \x01(\x0b\x32\x19.tunix_rt.v1.FormatGraderH\x00\x12.\n\x08token_f1\x18\t \x01(\x0b\x32\x1a.tunix_rt.v1.TokenF1GraderH\x00\x12\x34\n\x0bjson_schema\x18\n \x01(\x0b\x32\x1d.tunix_rt.v1.JsonSchemaGraderH\x00\x12)\n\x05judge\x18\x0b \x01(\x0b\x32\x18.tunix_rt.v1.JudgeGraderH\x00\x42\x06\n\x04kind\"\xa3\x01\n\rNumericGrader\x12\x16\n\ttolerance\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x1f\n\x12relative_tolerance\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\r\n\x05units\x18\x03 \x03(\t\x12\x15\n\runit_required\x18\x04 \x01(\x08\x12\x0e\n\x06marked\x18\x05 \x01(\x08\x42\x0c\n\n_toleranceB\x15\n\x13_relative_tolerance\"\x0c\n\nTextGrader\"\x0b\n\tSetGrader\"\x0c\n\nMathGrader\"-\n\x14MultipleChoiceGrader\x12\x15\n\x07options\x18\x01 \x03(\tB\x04\xe2\x41\x01\x02\"L\n\x0bRegexGrader\x12\x12\n\nfull_match\x18\x01 \x01(\x08\x12\x13\n\x0bignore_case\x18\x02 \x01(\x08\x12\x14\n\x0cwhole_output\x18\x03 \x01(\x08\"`\n\x0e\x43ontainsGrader\x12\x0b\n\x03\x61ll\x18\x01 \x01(\x08\x12\x16\n\x0e\x63\x61se_sensitive\x18\x02 \x01(\x08\x12\x13\n\x0bwhole_words\x18\x03 \x01(\x08\x12\x14\n\x0cwhole_output\x18\x04 \x01(\x08\"p\n\x0c\x46ormatGrader\x12\x34\n\x0freasoning_style\x18\x01 \x01(\x0e\x32\x1b.tunix_rt.v1.ReasoningStyle\x12\x16\n\tmin_steps\x18\x02 \x01(\x05H\x00\x88\x01\x01:\x04\x88\xb5\x18\x01\x42\x0c\n\n_min_steps\"5\n\rTokenF1Grader\x12\x16\n\tthreshold\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\x0c\n\n_threshold\"G\n\x10JsonSchemaGrader\x12-\n\x06schema\x18\x01 \x01(\x0b\x32\x17.google.protobuf.StructB\x04\xe2\x41\x01\x02:\x04\x88\xb5\x18\x01\"^\n\x0bJudgeGrader\x12\x13\n\x05model\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x16\n\tthreshold\x18\x03 \x01(\x01H\x00\x88\x01\x01:\x04\x88\xb5\x18\x01\x42\x0c\n\n_threshold:C\n\x18needs_no_accepted_answer\x12\x1f.google.protobuf.MessageOptions\x18\xd1\x86\x03 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -70,31 +70,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JUDGEGRADER']._loaded_options = None
   _globals['_JUDGEGRADER']._serialized_options = b'\210\265\030\001'
   _globals['_EVALSET']._serialized_start=228
-  _globals['_EVALSET']._serialized_end=515
-  _globals['_EVALITEM']._serialized_start=518
-  _globals['_EVALITEM']._serialized_end=735
-  _globals['_GRADER']._serialized_start=738
-  _globals['_GRADER']._serialized_end=1266
-  _globals['_NUMERICGRADER']._serialized_start=1269
-  _globals['_NUMERICGRADER']._serialized_end=1432
-  _globals['_TEXTGRADER']._serialized_start=1434
-  _globals['_TEXTGRADER']._serialized_end=1446
-  _globals['_SETGRADER']._serialized_start=1448
-  _globals['_SETGRADER']._serialized_end=1459
-  _globals['_MATHGRADER']._serialized_start=1461
-  _globals['_MATHGRADER']._serialized_end=1473
-  _globals['_MULTIPLECHOICEGRADER']._serialized_start=1475
-  _globals['_MULTIPLECHOICEGRADER']._serialized_end=1520
-  _globals['_REGEXGRADER']._serialized_start=1522
-  _globals['_REGEXGRADER']._serialized_end=1598
-  _globals['_CONTAINSGRADER']._serialized_start=1600
-  _globals['_CONTAINSGRADER']._serialized_end=1696
-  _globals['_FORMATGRADER']._serialized_start=1698
-  _globals['_FORMATGRADER']._serialized_end=1810
-  _globals['_TOKENF1GRADER']._serialized_start=1812
-  _globals['_TOKENF1GRADER']._serialized_end=1865
-  _globals['_JSONSCHEMAGRADER']._serialized_start=1867
-  _globals['_JSONSCHEMAGRADER']._serialized_end=1938
-  _globals['_JUDGEGRADER']._serialized_start=1940
-  _globals['_JUDGEGRADER']._serialized_end=2034
+  _globals['_EVALSET']._serialized_end=565
+  _globals['_EVALITEM']._serialized_start=568
+  _globals['_EVALITEM']._serialized_end=785
+  _globals['_GRADER']._serialized_start=788
+  _globals['_GRADER']._serialized_end=1316
+  _globals['_NUMERICGRADER']._serialized_start=1319
+  _globals['_NUMERICGRADER']._serialized_end=1482
+  _globals['_TEXTGRADER']._serialized_start=1484
+  _globals['_TEXTGRADER']._serialized_end=1496
+  _globals['_SETGRADER']._serialized_start=1498
+  _globals['_SETGRADER']._serialized_end=1509
+  _globals['_MATHGRADER']._serialized_start=1511
+  _globals['_MATHGRADER']._serialized_end=1523
+  _globals['_MULTIPLECHOICEGRADER']._serialized_start=1525
+  _globals['_MULTIPLECHOICEGRADER']._serialized_end=1570
+  _globals['_REGEXGRADER']._serialized_start=1572
+  _globals['_REGEXGRADER']._serialized_end=1648
+  _globals['_CONTAINSGRADER']._serialized_start=1650
+  _globals['_CONTAINSGRADER']._serialized_end=1746
+  _globals['_FORMATGRADER']._serialized_start=1748
+  _globals['_FORMATGRADER']._serialized_end=1860
+  _globals['_TOKENF1GRADER']._serialized_start=1862
+  _globals['_TOKENF1GRADER']._serialized_end=1915
+  _globals['_JSONSCHEMAGRADER']._serialized_start=1917
+  _globals['_JSONSCHEMAGRADER']._serialized_end=1988
+  _globals['_JUDGEGRADER']._serialized_start=1990
+  _globals['_JUDGEGRADER']._serialized_end=2084
 # @@protoc_insertion_point(module_scope)

@@ -36,6 +36,9 @@ class EvalSet(_message.Message):
     ITEM_COUNT_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `evalSets/{eval_set_id}`."""
     eval_set_id: _builtins.str
@@ -46,6 +49,10 @@ class EvalSet(_message.Message):
     """Number of items."""
     digest: _builtins.str
     """Digest of the items, whatever their order."""
+    display_name: _builtins.str
+    """What people call it, to be changed at will: one line of at most 200 characters. It is part of no digest and of no identity."""
+    note: _builtins.str
+    """What people note about it: at most 2,000 characters."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___EvalItem]:
         """1-10,000 items, at most 3.75 MiB encoded. Ids and prompts are unique. Left out by ListEvalSets."""
@@ -53,6 +60,10 @@ class EvalSet(_message.Message):
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was stored."""
+
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Words to find it by, at most 50, each different: 1-64 characters of one line, no comma."""
 
     def __init__(
         self,
@@ -64,10 +75,13 @@ class EvalSet(_message.Message):
         item_count: _builtins.int = ...,
         digest: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        display_name: _builtins.str = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        note: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "digest", b"digest", "eval_set_id", b"eval_set_id", "item_count", b"item_count", "items", b"items", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "digest", b"digest", "display_name", b"display_name", "eval_set_id", b"eval_set_id", "item_count", b"item_count", "items", b"items", "name", b"name", "note", b"note", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -142,12 +142,19 @@ class Evaluation(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     STAGE_TIMINGS_FIELD_NUMBER: _builtins.int
     REGRADE_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `evaluations/{evaluation}`; the server chooses the id."""
     state: Global___Evaluation.State.ValueType
     """Where the evaluation stands."""
     attempt_count: _builtins.int
     """How often it was started: more than 1 after an interruption."""
+    display_name: _builtins.str
+    """What people call it, to be changed at will: one line of at most 200 characters. It is part of no digest and of no identity."""
+    note: _builtins.str
+    """What people note about it: at most 2,000 characters."""
     @_builtins.property
     def spec(self) -> Global___EvaluationSpec:
         """What is evaluated, with every default filled in."""
@@ -192,6 +199,10 @@ class Evaluation(_message.Message):
     def regrade(self) -> Global___Regrade:
         """Set where nothing was generated: the answers of another evaluation were graded again."""
 
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Words to find it by, at most 50, each different: 1-64 characters of one line, no comma."""
+
     def __init__(
         self,
         *,
@@ -209,10 +220,13 @@ class Evaluation(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         stage_timings: _abc.Iterable[_training_job_pb2.StageTiming] | None = ...,
         regrade: Global___Regrade | None = ...,
+        display_name: _builtins.str = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        note: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "manifest", b"manifest", "manifest_file", b"manifest_file", "progress", b"progress", "regrade", b"regrade", "spec", b"spec", "start_time", b"start_time", "summary", b"summary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "manifest", b"manifest", "manifest_file", b"manifest_file", "name", b"name", "progress", b"progress", "regrade", b"regrade", "spec", b"spec", "stage_timings", b"stage_timings", "start_time", b"start_time", "state", b"state", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "create_time", b"create_time", "display_name", b"display_name", "end_time", b"end_time", "error", b"error", "manifest", b"manifest", "manifest_file", b"manifest_file", "name", b"name", "note", b"note", "progress", b"progress", "regrade", b"regrade", "spec", b"spec", "stage_timings", b"stage_timings", "start_time", b"start_time", "state", b"state", "summary", b"summary", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

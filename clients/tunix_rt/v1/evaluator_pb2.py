@@ -24,13 +24,15 @@ _sym_db = _symbol_database.Default()
 
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from tunix_rt.v1 import artifact_pb2 as tunix__rt_dot_v1_dot_artifact__pb2
 from tunix_rt.v1 import comparison_report_pb2 as tunix__rt_dot_v1_dot_comparison__report__pb2
 from tunix_rt.v1 import eval_set_pb2 as tunix__rt_dot_v1_dot_eval__set__pb2
 from tunix_rt.v1 import evaluation_pb2 as tunix__rt_dot_v1_dot_evaluation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btunix_rt/v1/evaluator.proto\x12\x0btunix_rt.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1atunix_rt/v1/artifact.proto\x1a#tunix_rt/v1/comparison_report.proto\x1a\x1atunix_rt/v1/eval_set.proto\x1a\x1ctunix_rt/v1/evaluation.proto\"X\n\x14\x43reateEvalSetRequest\x12,\n\x08\x65val_set\x18\x01 \x01(\x0b\x32\x14.tunix_rt.v1.EvalSetB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"<\n\x11GetEvalSetRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10tunix-rt/EvalSet\"<\n\x13ListEvalSetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"X\n\x14ListEvalSetsResponse\x12\'\n\teval_sets\x18\x01 \x03(\x0b\x32\x14.tunix_rt.v1.EvalSet\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"^\n\x17\x43reateEvaluationRequest\x12/\n\x04spec\x18\x01 \x01(\x0b\x32\x1b.tunix_rt.v1.EvaluationSpecB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"B\n\x14GetEvaluationRequest\x12*\n\x04name\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13tunix-rt/Evaluation\"?\n\x16ListEvaluationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"`\n\x17ListEvaluationsResponse\x12,\n\x0b\x65valuations\x18\x01 \x03(\x0b\x32\x17.tunix_rt.v1.Evaluation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"E\n\x17\x43\x61ncelEvaluationRequest\x12*\n\x04name\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13tunix-rt/Evaluation\"D\n\x16WatchEvaluationRequest\x12*\n\x04name\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13tunix-rt/Evaluation\"\xa4\x01\n\x1aListEvaluationItemsRequest\x12,\n\x06parent\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13tunix-rt/Evaluation\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x31\n\x06\x66ilter\x18\x04 \x01(\x0b\x32!.tunix_rt.v1.EvaluationItemFilter\"\xfa\x01\n\x14\x45valuationItemFilter\x12\x14\n\x07\x63orrect\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12\x15\n\x08\x63\x61tegory\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x30\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x19.tunix_rt.v1.FinishReason\x12\x0e\n\x06grader\x18\x04 \x01(\t\x12\x15\n\x08ungraded\x18\x05 \x01(\x08H\x02\x88\x01\x01\x12\x1f\n\x12unclosed_reasoning\x18\x06 \x01(\x08H\x03\x88\x01\x01\x42\n\n\x08_correctB\x0b\n\t_categoryB\x0b\n\t_ungradedB\x15\n\x13_unclosed_reasoning\"f\n\x1bListEvaluationItemsResponse\x12.\n\x07results\x18\x01 \x03(\x0b\x32\x1d.tunix_rt.v1.EvaluationResult\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xde\x01\n\x18RegradeEvaluationRequest\x12*\n\x04name\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13tunix-rt/Evaluation\x12\'\n\x08\x65val_set\x18\x02 \x01(\tB\x15\xfa\x41\x12\n\x10tunix-rt/EvalSet\x12#\n\x06grader\x18\x03 \x01(\x0b\x32\x13.tunix_rt.v1.Grader\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x34\n\x0freasoning_marks\x18\x05 \x01(\x0b\x32\x1b.tunix_rt.v1.ReasoningMarks\"\xea\x01\n\x19\x43ompareEvaluationsRequest\x12*\n\x04\x62\x61se\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13tunix-rt/Evaluation\x12/\n\tcandidate\x18\x02 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13tunix-rt/Evaluation\x12\x0f\n\x07waivers\x18\x03 \x03(\t\x12,\n\nmore_bases\x18\x04 \x03(\tB\x18\xfa\x41\x15\n\x13tunix-rt/Evaluation\x12\x31\n\x0fmore_candidates\x18\x05 \x03(\tB\x18\xfa\x41\x15\n\x13tunix-rt/Evaluation\"N\n\x1aGetComparisonReportRequest\x12\x30\n\x04name\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xfa\x41\x1b\n\x19tunix-rt/ComparisonReport\"E\n\x1cListComparisonReportsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"s\n\x1dListComparisonReportsResponse\x12\x39\n\x12\x63omparison_reports\x18\x01 \x03(\x0b\x32\x1d.tunix_rt.v1.ComparisonReport\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8a\x01\n\x1bReadComparisonReportRequest\x12\x30\n\x04name\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xfa\x41\x1b\n\x19tunix-rt/ComparisonReport\x12)\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x19.tunix_rt.v1.ReportFormat\x12\x0e\n\x06offset\x18\x03 \x01(\x03\"f\n\x1cReadComparisonReportResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1b.tunix_rt.v1.DownloadHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part*y\n\x0cReportFormat\x12\x1d\n\x19REPORT_FORMAT_UNSPECIFIED\x10\x00\x12\x1a\n\x16REPORT_FORMAT_MARKDOWN\x10\x01\x12\x16\n\x12REPORT_FORMAT_JSON\x10\x02\x12\x16\n\x12REPORT_FORMAT_HTML\x10\x03\x32\xec\t\n\tEvaluator\x12H\n\rCreateEvalSet\x12!.tunix_rt.v1.CreateEvalSetRequest\x1a\x14.tunix_rt.v1.EvalSet\x12\x42\n\nGetEvalSet\x12\x1e.tunix_rt.v1.GetEvalSetRequest\x1a\x14.tunix_rt.v1.EvalSet\x12S\n\x0cListEvalSets\x12 .tunix_rt.v1.ListEvalSetsRequest\x1a!.tunix_rt.v1.ListEvalSetsResponse\x12Q\n\x10\x43reateEvaluation\x12$.tunix_rt.v1.CreateEvaluationRequest\x1a\x17.tunix_rt.v1.Evaluation\x12K\n\rGetEvaluation\x12!.tunix_rt.v1.GetEvaluationRequest\x1a\x17.tunix_rt.v1.Evaluation\x12\\\n\x0fListEvaluations\x12#.tunix_rt.v1.ListEvaluationsRequest\x1a$.tunix_rt.v1.ListEvaluationsResponse\x12Q\n\x10\x43\x61ncelEvaluation\x12$.tunix_rt.v1.CancelEvaluationRequest\x1a\x17.tunix_rt.v1.Evaluation\x12Q\n\x0fWatchEvaluation\x12#.tunix_rt.v1.WatchEvaluationRequest\x1a\x17.tunix_rt.v1.Evaluation0\x01\x12h\n\x13ListEvaluationItems\x12\'.tunix_rt.v1.ListEvaluationItemsRequest\x1a(.tunix_rt.v1.ListEvaluationItemsResponse\x12S\n\x11RegradeEvaluation\x12%.tunix_rt.v1.RegradeEvaluationRequest\x1a\x17.tunix_rt.v1.Evaluation\x12[\n\x12\x43ompareEvaluations\x12&.tunix_rt.v1.CompareEvaluationsRequest\x1a\x1d.tunix_rt.v1.ComparisonReport\x12]\n\x13GetComparisonReport\x12\'.tunix_rt.v1.GetComparisonReportRequest\x1a\x1d.tunix_rt.v1.ComparisonReport\x12n\n\x15ListComparisonReports\x12).tunix_rt.v1.ListComparisonReportsRequest\x1a*.tunix_rt.v1.ListComparisonReportsResponse\x12m\n\x14ReadComparisonReport\x12(.tunix_rt.v1.ReadComparisonReportRequest\x1a).tunix_rt.v1.ReadComparisonReportResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btunix_rt/v1/evaluator.proto\x12\x0btunix_rt.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1atunix_rt/v1/artifact.proto\x1a#tunix_rt/v1/comparison_report.proto\x1a\x1atunix_rt/v1/eval_set.proto\x1a\x1ctunix_rt/v1/evaluation.proto\"X\n\x14\x43reateEvalSetRequest\x12,\n\x08\x65val_set\x18\x01 \x01(\x0b\x32\x14.tunix_rt.v1.EvalSetB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"<\n\x11GetEvalSetRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10tunix-rt/EvalSet\"z\n\x13ListEvalSetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12*\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x1a.tunix_rt.v1.EvalSetFilter\x12\x10\n\x08order_by\x18\x04 \x01(\t\"\xb9\x01\n\rEvalSetFilter\x12\x0c\n\x04tags\x18\x01 \x03(\t\x12\x1d\n\x15\x64isplay_name_contains\x18\x02 \x01(\t\x12\x15\n\rnote_contains\x18\x03 \x01(\t\x12\x30\n\x0c\x63reated_from\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"X\n\x14ListEvalSetsResponse\x12\'\n\teval_sets\x18\x01 \x03(\x0b\x32\x14.tunix_rt.v1.EvalSet\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"u\n\x14UpdateEvalSetRequest\x12,\n\x08\x65val_set\x18\x01 \x01(\x0b\x32\x14.tunix_rt.v1.EvalSetB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"\x90\x01\n\x17\x43reateEvaluationRequest\x12/\n\x04spec\x18\x01 \x01(\x0b\x32\x1b.tunix_rt.v1.EvaluationSpecB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x0c\n\x04tags\x18\x04 \x03(\t\x12\x0c\n\x04note\x18\x05 \x01(\t\"B\n\x14GetEvaluationRequest\x12*\n\x04name\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13tunix-rt/Evaluation\"\x80\x01\n\x16ListEvaluationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12-\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x1d.tunix_rt.v1.EvaluationFilter\x12\x10\n\x08order_by\x18\x04 \x01(\t\"\xa0\x02\n\x10\x45valuationFilter\x12\x0c\n\x04tags\x18\x01 \x03(\t\x12\x1d\n\x15\x64isplay_name_contains\x18\x02 \x01(\t\x12\x15\n\rnote_contains\x18\x03 \x01(\t\x12\x30\n\x0c\x63reated_from\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x06states\x18\x06 \x03(\x0e\x32\x1d.tunix_rt.v1.Evaluation.State\x12\x0e\n\x06models\x18\x07 \x03(\t\x12\x10\n\x08\x64\x61tasets\x18\x08 \x03(\t\x12\x11\n\teval_sets\x18\t \x03(\t\"`\n\x17ListEvaluationsResponse\x12,\n\x0b\x65valuations\x18\x01 \x03(\x0b\x32\x17.tunix_rt.v1.Evaluation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"}\n\x17UpdateEvaluationRequest\x12\x31\n\nevaluation\x18\x01 \x01(\x0b\x32\x17.tunix_rt.v1.EvaluationB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"E\n\x17\x43\x61ncelEvaluationRequest\x12*\n\x04name\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13tunix-rt/Evaluation\"D\n\x16WatchEvaluationRequest\x12*\n\x04name\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13tunix-rt/Evaluation\"\xa4\x01\n\x1aListEvaluationItemsRequest\x12,\n\x06parent\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13tunix-rt/Evaluation\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x31\n\x06\x66ilter\x18\x04 \x01(\x0b\x32!.tunix_rt.v1.EvaluationItemFilter\"\xfa\x01\n\x14\x45valuationItemFilter\x12\x14\n\x07\x63orrect\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12\x15\n\x08\x63\x61tegory\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x30\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x19.tunix_rt.v1.FinishReason\x12\x0e\n\x06grader\x18\x04 \x01(\t\x12\x15\n\x08ungraded\x18\x05 \x01(\x08H\x02\x88\x01\x01\x12\x1f\n\x12unclosed_reasoning\x18\x06 \x01(\x08H\x03\x88\x01\x01\x42\n\n\x08_correctB\x0b\n\t_categoryB\x0b\n\t_ungradedB\x15\n\x13_unclosed_reasoning\"f\n\x1bListEvaluationItemsResponse\x12.\n\x07results\x18\x01 \x03(\x0b\x32\x1d.tunix_rt.v1.EvaluationResult\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x90\x02\n\x18RegradeEvaluationRequest\x12*\n\x04name\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13tunix-rt/Evaluation\x12\'\n\x08\x65val_set\x18\x02 \x01(\tB\x15\xfa\x41\x12\n\x10tunix-rt/EvalSet\x12#\n\x06grader\x18\x03 \x01(\x0b\x32\x13.tunix_rt.v1.Grader\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x34\n\x0freasoning_marks\x18\x05 \x01(\x0b\x32\x1b.tunix_rt.v1.ReasoningMarks\x12\x14\n\x0c\x64isplay_name\x18\x06 \x01(\t\x12\x0c\n\x04tags\x18\x07 \x03(\t\x12\x0c\n\x04note\x18\x08 \x01(\t\"\x9c\x02\n\x19\x43ompareEvaluationsRequest\x12*\n\x04\x62\x61se\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13tunix-rt/Evaluation\x12/\n\tcandidate\x18\x02 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13tunix-rt/Evaluation\x12\x0f\n\x07waivers\x18\x03 \x03(\t\x12,\n\nmore_bases\x18\x04 \x03(\tB\x18\xfa\x41\x15\n\x13tunix-rt/Evaluation\x12\x31\n\x0fmore_candidates\x18\x05 \x03(\tB\x18\xfa\x41\x15\n\x13tunix-rt/Evaluation\x12\x14\n\x0c\x64isplay_name\x18\x06 \x01(\t\x12\x0c\n\x04tags\x18\x07 \x03(\t\x12\x0c\n\x04note\x18\x08 \x01(\t\"N\n\x1aGetComparisonReportRequest\x12\x30\n\x04name\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xfa\x41\x1b\n\x19tunix-rt/ComparisonReport\"\x8c\x01\n\x1cListComparisonReportsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x33\n\x06\x66ilter\x18\x03 \x01(\x0b\x32#.tunix_rt.v1.ComparisonReportFilter\x12\x10\n\x08order_by\x18\x04 \x01(\t\"\xc5\x02\n\x16\x43omparisonReportFilter\x12\x0c\n\x04tags\x18\x01 \x03(\t\x12\x1d\n\x15\x64isplay_name_contains\x18\x02 \x01(\t\x12\x15\n\rnote_contains\x18\x03 \x01(\t\x12\x30\n\x0c\x63reated_from\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x08verdicts\x18\x06 \x03(\x0e\x32%.tunix_rt.v1.ComparisonReport.Verdict\x12\x0e\n\x06models\x18\x07 \x03(\t\x12\x10\n\x08\x64\x61tasets\x18\x08 \x03(\t\x12\x11\n\teval_sets\x18\t \x03(\t\x12\x13\n\x0b\x65valuations\x18\n \x03(\t\"s\n\x1dListComparisonReportsResponse\x12\x39\n\x12\x63omparison_reports\x18\x01 \x03(\x0b\x32\x1d.tunix_rt.v1.ComparisonReport\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x90\x01\n\x1dUpdateComparisonReportRequest\x12>\n\x11\x63omparison_report\x18\x01 \x01(\x0b\x32\x1d.tunix_rt.v1.ComparisonReportB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"\x8a\x01\n\x1bReadComparisonReportRequest\x12\x30\n\x04name\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xfa\x41\x1b\n\x19tunix-rt/ComparisonReport\x12)\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x19.tunix_rt.v1.ReportFormat\x12\x0e\n\x06offset\x18\x03 \x01(\x03\"f\n\x1cReadComparisonReportResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1b.tunix_rt.v1.DownloadHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part*y\n\x0cReportFormat\x12\x1d\n\x19REPORT_FORMAT_UNSPECIFIED\x10\x00\x12\x1a\n\x16REPORT_FORMAT_MARKDOWN\x10\x01\x12\x16\n\x12REPORT_FORMAT_JSON\x10\x02\x12\x16\n\x12REPORT_FORMAT_HTML\x10\x03\x32\xee\x0b\n\tEvaluator\x12H\n\rCreateEvalSet\x12!.tunix_rt.v1.CreateEvalSetRequest\x1a\x14.tunix_rt.v1.EvalSet\x12\x42\n\nGetEvalSet\x12\x1e.tunix_rt.v1.GetEvalSetRequest\x1a\x14.tunix_rt.v1.EvalSet\x12S\n\x0cListEvalSets\x12 .tunix_rt.v1.ListEvalSetsRequest\x1a!.tunix_rt.v1.ListEvalSetsResponse\x12H\n\rUpdateEvalSet\x12!.tunix_rt.v1.UpdateEvalSetRequest\x1a\x14.tunix_rt.v1.EvalSet\x12Q\n\x10\x43reateEvaluation\x12$.tunix_rt.v1.CreateEvaluationRequest\x1a\x17.tunix_rt.v1.Evaluation\x12K\n\rGetEvaluation\x12!.tunix_rt.v1.GetEvaluationRequest\x1a\x17.tunix_rt.v1.Evaluation\x12\\\n\x0fListEvaluations\x12#.tunix_rt.v1.ListEvaluationsRequest\x1a$.tunix_rt.v1.ListEvaluationsResponse\x12Q\n\x10UpdateEvaluation\x12$.tunix_rt.v1.UpdateEvaluationRequest\x1a\x17.tunix_rt.v1.Evaluation\x12Q\n\x10\x43\x61ncelEvaluation\x12$.tunix_rt.v1.CancelEvaluationRequest\x1a\x17.tunix_rt.v1.Evaluation\x12Q\n\x0fWatchEvaluation\x12#.tunix_rt.v1.WatchEvaluationRequest\x1a\x17.tunix_rt.v1.Evaluation0\x01\x12h\n\x13ListEvaluationItems\x12\'.tunix_rt.v1.ListEvaluationItemsRequest\x1a(.tunix_rt.v1.ListEvaluationItemsResponse\x12S\n\x11RegradeEvaluation\x12%.tunix_rt.v1.RegradeEvaluationRequest\x1a\x17.tunix_rt.v1.Evaluation\x12[\n\x12\x43ompareEvaluations\x12&.tunix_rt.v1.CompareEvaluationsRequest\x1a\x1d.tunix_rt.v1.ComparisonReport\x12]\n\x13GetComparisonReport\x12\'.tunix_rt.v1.GetComparisonReportRequest\x1a\x1d.tunix_rt.v1.ComparisonReport\x12n\n\x15ListComparisonReports\x12).tunix_rt.v1.ListComparisonReportsRequest\x1a*.tunix_rt.v1.ListComparisonReportsResponse\x12\x63\n\x16UpdateComparisonReport\x12*.tunix_rt.v1.UpdateComparisonReportRequest\x1a\x1d.tunix_rt.v1.ComparisonReport\x12m\n\x14ReadComparisonReport\x12(.tunix_rt.v1.ReadComparisonReportRequest\x1a).tunix_rt.v1.ReadComparisonReportResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,10 +43,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEEVALSETREQUEST'].fields_by_name['eval_set']._serialized_options = b'\342A\001\002'
   _globals['_GETEVALSETREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_GETEVALSETREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\022\n\020tunix-rt/EvalSet'
+  _globals['_UPDATEEVALSETREQUEST'].fields_by_name['eval_set']._loaded_options = None
+  _globals['_UPDATEEVALSETREQUEST'].fields_by_name['eval_set']._serialized_options = b'\342A\001\002'
   _globals['_CREATEEVALUATIONREQUEST'].fields_by_name['spec']._loaded_options = None
   _globals['_CREATEEVALUATIONREQUEST'].fields_by_name['spec']._serialized_options = b'\342A\001\002'
   _globals['_GETEVALUATIONREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_GETEVALUATIONREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\025\n\023tunix-rt/Evaluation'
+  _globals['_UPDATEEVALUATIONREQUEST'].fields_by_name['evaluation']._loaded_options = None
+  _globals['_UPDATEEVALUATIONREQUEST'].fields_by_name['evaluation']._serialized_options = b'\342A\001\002'
   _globals['_CANCELEVALUATIONREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_CANCELEVALUATIONREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\025\n\023tunix-rt/Evaluation'
   _globals['_WATCHEVALUATIONREQUEST'].fields_by_name['name']._loaded_options = None
@@ -65,50 +71,64 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COMPAREEVALUATIONSREQUEST'].fields_by_name['more_candidates']._serialized_options = b'\372A\025\n\023tunix-rt/Evaluation'
   _globals['_GETCOMPARISONREPORTREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_GETCOMPARISONREPORTREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\033\n\031tunix-rt/ComparisonReport'
+  _globals['_UPDATECOMPARISONREPORTREQUEST'].fields_by_name['comparison_report']._loaded_options = None
+  _globals['_UPDATECOMPARISONREPORTREQUEST'].fields_by_name['comparison_report']._serialized_options = b'\342A\001\002'
   _globals['_READCOMPARISONREPORTREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_READCOMPARISONREPORTREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\033\n\031tunix-rt/ComparisonReport'
-  _globals['_REPORTFORMAT']._serialized_start=2498
-  _globals['_REPORTFORMAT']._serialized_end=2619
-  _globals['_CREATEEVALSETREQUEST']._serialized_start=227
-  _globals['_CREATEEVALSETREQUEST']._serialized_end=315
-  _globals['_GETEVALSETREQUEST']._serialized_start=317
-  _globals['_GETEVALSETREQUEST']._serialized_end=377
-  _globals['_LISTEVALSETSREQUEST']._serialized_start=379
-  _globals['_LISTEVALSETSREQUEST']._serialized_end=439
-  _globals['_LISTEVALSETSRESPONSE']._serialized_start=441
-  _globals['_LISTEVALSETSRESPONSE']._serialized_end=529
-  _globals['_CREATEEVALUATIONREQUEST']._serialized_start=531
-  _globals['_CREATEEVALUATIONREQUEST']._serialized_end=625
-  _globals['_GETEVALUATIONREQUEST']._serialized_start=627
-  _globals['_GETEVALUATIONREQUEST']._serialized_end=693
-  _globals['_LISTEVALUATIONSREQUEST']._serialized_start=695
-  _globals['_LISTEVALUATIONSREQUEST']._serialized_end=758
-  _globals['_LISTEVALUATIONSRESPONSE']._serialized_start=760
-  _globals['_LISTEVALUATIONSRESPONSE']._serialized_end=856
-  _globals['_CANCELEVALUATIONREQUEST']._serialized_start=858
-  _globals['_CANCELEVALUATIONREQUEST']._serialized_end=927
-  _globals['_WATCHEVALUATIONREQUEST']._serialized_start=929
-  _globals['_WATCHEVALUATIONREQUEST']._serialized_end=997
-  _globals['_LISTEVALUATIONITEMSREQUEST']._serialized_start=1000
-  _globals['_LISTEVALUATIONITEMSREQUEST']._serialized_end=1164
-  _globals['_EVALUATIONITEMFILTER']._serialized_start=1167
-  _globals['_EVALUATIONITEMFILTER']._serialized_end=1417
-  _globals['_LISTEVALUATIONITEMSRESPONSE']._serialized_start=1419
-  _globals['_LISTEVALUATIONITEMSRESPONSE']._serialized_end=1521
-  _globals['_REGRADEEVALUATIONREQUEST']._serialized_start=1524
-  _globals['_REGRADEEVALUATIONREQUEST']._serialized_end=1746
-  _globals['_COMPAREEVALUATIONSREQUEST']._serialized_start=1749
-  _globals['_COMPAREEVALUATIONSREQUEST']._serialized_end=1983
-  _globals['_GETCOMPARISONREPORTREQUEST']._serialized_start=1985
-  _globals['_GETCOMPARISONREPORTREQUEST']._serialized_end=2063
-  _globals['_LISTCOMPARISONREPORTSREQUEST']._serialized_start=2065
-  _globals['_LISTCOMPARISONREPORTSREQUEST']._serialized_end=2134
-  _globals['_LISTCOMPARISONREPORTSRESPONSE']._serialized_start=2136
-  _globals['_LISTCOMPARISONREPORTSRESPONSE']._serialized_end=2251
-  _globals['_READCOMPARISONREPORTREQUEST']._serialized_start=2254
-  _globals['_READCOMPARISONREPORTREQUEST']._serialized_end=2392
-  _globals['_READCOMPARISONREPORTRESPONSE']._serialized_start=2394
-  _globals['_READCOMPARISONREPORTRESPONSE']._serialized_end=2496
-  _globals['_EVALUATOR']._serialized_start=2622
-  _globals['_EVALUATOR']._serialized_end=3882
+  _globals['_REPORTFORMAT']._serialized_start=4116
+  _globals['_REPORTFORMAT']._serialized_end=4237
+  _globals['_CREATEEVALSETREQUEST']._serialized_start=294
+  _globals['_CREATEEVALSETREQUEST']._serialized_end=382
+  _globals['_GETEVALSETREQUEST']._serialized_start=384
+  _globals['_GETEVALSETREQUEST']._serialized_end=444
+  _globals['_LISTEVALSETSREQUEST']._serialized_start=446
+  _globals['_LISTEVALSETSREQUEST']._serialized_end=568
+  _globals['_EVALSETFILTER']._serialized_start=571
+  _globals['_EVALSETFILTER']._serialized_end=756
+  _globals['_LISTEVALSETSRESPONSE']._serialized_start=758
+  _globals['_LISTEVALSETSRESPONSE']._serialized_end=846
+  _globals['_UPDATEEVALSETREQUEST']._serialized_start=848
+  _globals['_UPDATEEVALSETREQUEST']._serialized_end=965
+  _globals['_CREATEEVALUATIONREQUEST']._serialized_start=968
+  _globals['_CREATEEVALUATIONREQUEST']._serialized_end=1112
+  _globals['_GETEVALUATIONREQUEST']._serialized_start=1114
+  _globals['_GETEVALUATIONREQUEST']._serialized_end=1180
+  _globals['_LISTEVALUATIONSREQUEST']._serialized_start=1183
+  _globals['_LISTEVALUATIONSREQUEST']._serialized_end=1311
+  _globals['_EVALUATIONFILTER']._serialized_start=1314
+  _globals['_EVALUATIONFILTER']._serialized_end=1602
+  _globals['_LISTEVALUATIONSRESPONSE']._serialized_start=1604
+  _globals['_LISTEVALUATIONSRESPONSE']._serialized_end=1700
+  _globals['_UPDATEEVALUATIONREQUEST']._serialized_start=1702
+  _globals['_UPDATEEVALUATIONREQUEST']._serialized_end=1827
+  _globals['_CANCELEVALUATIONREQUEST']._serialized_start=1829
+  _globals['_CANCELEVALUATIONREQUEST']._serialized_end=1898
+  _globals['_WATCHEVALUATIONREQUEST']._serialized_start=1900
+  _globals['_WATCHEVALUATIONREQUEST']._serialized_end=1968
+  _globals['_LISTEVALUATIONITEMSREQUEST']._serialized_start=1971
+  _globals['_LISTEVALUATIONITEMSREQUEST']._serialized_end=2135
+  _globals['_EVALUATIONITEMFILTER']._serialized_start=2138
+  _globals['_EVALUATIONITEMFILTER']._serialized_end=2388
+  _globals['_LISTEVALUATIONITEMSRESPONSE']._serialized_start=2390
+  _globals['_LISTEVALUATIONITEMSRESPONSE']._serialized_end=2492
+  _globals['_REGRADEEVALUATIONREQUEST']._serialized_start=2495
+  _globals['_REGRADEEVALUATIONREQUEST']._serialized_end=2767
+  _globals['_COMPAREEVALUATIONSREQUEST']._serialized_start=2770
+  _globals['_COMPAREEVALUATIONSREQUEST']._serialized_end=3054
+  _globals['_GETCOMPARISONREPORTREQUEST']._serialized_start=3056
+  _globals['_GETCOMPARISONREPORTREQUEST']._serialized_end=3134
+  _globals['_LISTCOMPARISONREPORTSREQUEST']._serialized_start=3137
+  _globals['_LISTCOMPARISONREPORTSREQUEST']._serialized_end=3277
+  _globals['_COMPARISONREPORTFILTER']._serialized_start=3280
+  _globals['_COMPARISONREPORTFILTER']._serialized_end=3605
+  _globals['_LISTCOMPARISONREPORTSRESPONSE']._serialized_start=3607
+  _globals['_LISTCOMPARISONREPORTSRESPONSE']._serialized_end=3722
+  _globals['_UPDATECOMPARISONREPORTREQUEST']._serialized_start=3725
+  _globals['_UPDATECOMPARISONREPORTREQUEST']._serialized_end=3869
+  _globals['_READCOMPARISONREPORTREQUEST']._serialized_start=3872
+  _globals['_READCOMPARISONREPORTREQUEST']._serialized_end=4010
+  _globals['_READCOMPARISONREPORTRESPONSE']._serialized_start=4012
+  _globals['_READCOMPARISONREPORTRESPONSE']._serialized_end=4114
+  _globals['_EVALUATOR']._serialized_start=4240
+  _globals['_EVALUATOR']._serialized_end=5758
 # @@protoc_insertion_point(module_scope)

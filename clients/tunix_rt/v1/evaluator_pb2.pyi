@@ -5,7 +5,9 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from tunix_rt.v1 import artifact_pb2 as _artifact_pb2
@@ -109,23 +111,80 @@ class ListEvalSetsRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most eval sets in the answer; 0 means 50, more than 1,000 means 1,000."""
     page_token: _builtins.str
-    """`next_page_token` of the page before."""
+    """`next_page_token` of the page before, under the same filter and order."""
+    order_by: _builtins.str
+    """Such as "display_name, create_time desc": fields by which the list is ordered, each ascending unless " desc" follows.
+    Known are "create_time", "display_name", "name" and "item_count".
+    What is equal is ordered by id. Left out: the newest first.
+    """
+    @_builtins.property
+    def filter(self) -> Global___EvalSetFilter:
+        """Which ones; left out: all."""
+
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: Global___EvalSetFilter | None = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListEvalSetsRequest: _TypeAlias = ListEvalSetsRequest  # noqa: Y015
+
+@_typing.final
+class EvalSetFilter(_message.Message):
+    """Which eval sets are wanted: those that meet every condition that is set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAGS_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_CONTAINS_FIELD_NUMBER: _builtins.int
+    NOTE_CONTAINS_FIELD_NUMBER: _builtins.int
+    CREATED_FROM_FIELD_NUMBER: _builtins.int
+    CREATED_BEFORE_FIELD_NUMBER: _builtins.int
+    display_name_contains: _builtins.str
+    """Keep those whose display name contains this text; case does not matter. At most 1,000 characters."""
+    note_contains: _builtins.str
+    """Keep those whose note contains this text; case does not matter. At most 1,000 characters."""
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keep those with all of these tags, at most 50."""
+
+    @_builtins.property
+    def created_from(self) -> _timestamp_pb2.Timestamp:
+        """Keep those made at or after this moment."""
+
+    @_builtins.property
+    def created_before(self) -> _timestamp_pb2.Timestamp:
+        """Keep those made before this moment."""
+
+    def __init__(
+        self,
+        *,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        display_name_contains: _builtins.str = ...,
+        note_contains: _builtins.str = ...,
+        created_from: _timestamp_pb2.Timestamp | None = ...,
+        created_before: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_before", b"created_before", "created_from", b"created_from"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_before", b"created_before", "created_from", b"created_from", "display_name_contains", b"display_name_contains", "note_contains", b"note_contains", "tags", b"tags"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EvalSetFilter: _TypeAlias = EvalSetFilter  # noqa: Y015
 
 @_typing.final
 class ListEvalSetsResponse(_message.Message):
@@ -156,6 +215,36 @@ class ListEvalSetsResponse(_message.Message):
 Global___ListEvalSetsResponse: _TypeAlias = ListEvalSetsResponse  # noqa: Y015
 
 @_typing.final
+class UpdateEvalSetRequest(_message.Message):
+    """Request of UpdateEvalSet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVAL_SET_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def eval_set(self) -> _eval_set_pb2.EvalSet:
+        """The eval set; its `name` says which one."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Which fields to change: "display_name", "tags" and "note", or "*" for all three. Left out: those of them that are not empty in `eval_set`."""
+
+    def __init__(
+        self,
+        *,
+        eval_set: _eval_set_pb2.EvalSet | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["eval_set", b"eval_set", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["eval_set", b"eval_set", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateEvalSetRequest: _TypeAlias = UpdateEvalSetRequest  # noqa: Y015
+
+@_typing.final
 class CreateEvaluationRequest(_message.Message):
     """Request of CreateEvaluation."""
 
@@ -163,21 +252,35 @@ class CreateEvaluationRequest(_message.Message):
 
     SPEC_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Makes a retry safe: 1-64 characters chosen by the caller."""
+    display_name: _builtins.str
+    """`Evaluation.display_name`."""
+    note: _builtins.str
+    """`Evaluation.note`."""
     @_builtins.property
     def spec(self) -> _evaluation_pb2.EvaluationSpec:
         """What to evaluate."""
+
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """`Evaluation.tags`."""
 
     def __init__(
         self,
         *,
         spec: _evaluation_pb2.EvaluationSpec | None = ...,
         request_id: _builtins.str = ...,
+        display_name: _builtins.str = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        note: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "note", b"note", "request_id", b"request_id", "spec", b"spec", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -213,23 +316,106 @@ class ListEvaluationsRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most evaluations in the answer; 0 means 50, more than 1,000 means 1,000."""
     page_token: _builtins.str
-    """`next_page_token` of the page before."""
+    """`next_page_token` of the page before, under the same filter and order."""
+    order_by: _builtins.str
+    """Such as "display_name, create_time desc": fields by which the list is ordered, each ascending unless " desc" follows.
+    Known are "create_time", "display_name", "state", "eval_set", "base_model" and "dataset".
+    What is equal is ordered by id. Left out: the newest first.
+    """
+    @_builtins.property
+    def filter(self) -> Global___EvaluationFilter:
+        """Which ones; left out: all."""
+
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: Global___EvaluationFilter | None = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListEvaluationsRequest: _TypeAlias = ListEvaluationsRequest  # noqa: Y015
+
+@_typing.final
+class EvaluationFilter(_message.Message):
+    """Which evaluations are wanted: those that meet every condition that is set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAGS_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_CONTAINS_FIELD_NUMBER: _builtins.int
+    NOTE_CONTAINS_FIELD_NUMBER: _builtins.int
+    CREATED_FROM_FIELD_NUMBER: _builtins.int
+    CREATED_BEFORE_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
+    DATASETS_FIELD_NUMBER: _builtins.int
+    EVAL_SETS_FIELD_NUMBER: _builtins.int
+    display_name_contains: _builtins.str
+    """Keep those whose display name contains this text; case does not matter. At most 1,000 characters."""
+    note_contains: _builtins.str
+    """Keep those whose note contains this text; case does not matter. At most 1,000 characters."""
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keep those with all of these tags, at most 50."""
+
+    @_builtins.property
+    def created_from(self) -> _timestamp_pb2.Timestamp:
+        """Keep those made at or after this moment."""
+
+    @_builtins.property
+    def created_before(self) -> _timestamp_pb2.Timestamp:
+        """Keep those made before this moment."""
+
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[_evaluation_pb2.Evaluation.State.ValueType]:
+        """Keep those in one of these states."""
+
+    @_builtins.property
+    def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keep those of one of these models: a base model or an endpoint's model, named as in the specs (a base model
+        finds its checkpoints too), a checkpoint, or a training job for all its checkpoints. At most 100.
+        """
+
+    @_builtins.property
+    def datasets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keep those whose checkpoint was trained on one of these: `datasets/{dataset_id}@{version}`, or `datasets/{dataset_id}` for all its versions, at most 100."""
+
+    @_builtins.property
+    def eval_sets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keep those of one of these eval sets, `evalSets/{eval_set}`, at most 100."""
+
+    def __init__(
+        self,
+        *,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        display_name_contains: _builtins.str = ...,
+        note_contains: _builtins.str = ...,
+        created_from: _timestamp_pb2.Timestamp | None = ...,
+        created_before: _timestamp_pb2.Timestamp | None = ...,
+        states: _abc.Iterable[_evaluation_pb2.Evaluation.State.ValueType] | None = ...,
+        models: _abc.Iterable[_builtins.str] | None = ...,
+        datasets: _abc.Iterable[_builtins.str] | None = ...,
+        eval_sets: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_before", b"created_before", "created_from", b"created_from"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_before", b"created_before", "created_from", b"created_from", "datasets", b"datasets", "display_name_contains", b"display_name_contains", "eval_sets", b"eval_sets", "models", b"models", "note_contains", b"note_contains", "states", b"states", "tags", b"tags"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EvaluationFilter: _TypeAlias = EvaluationFilter  # noqa: Y015
 
 @_typing.final
 class ListEvaluationsResponse(_message.Message):
@@ -258,6 +444,36 @@ class ListEvaluationsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListEvaluationsResponse: _TypeAlias = ListEvaluationsResponse  # noqa: Y015
+
+@_typing.final
+class UpdateEvaluationRequest(_message.Message):
+    """Request of UpdateEvaluation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVALUATION_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def evaluation(self) -> _evaluation_pb2.Evaluation:
+        """The evaluation; its `name` says which one."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Which fields to change: "display_name", "tags" and "note", or "*" for all three. Left out: those of them that are not empty in `evaluation`."""
+
+    def __init__(
+        self,
+        *,
+        evaluation: _evaluation_pb2.Evaluation | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateEvaluationRequest: _TypeAlias = UpdateEvaluationRequest  # noqa: Y015
 
 @_typing.final
 class CancelEvaluationRequest(_message.Message):
@@ -435,12 +651,19 @@ class RegradeEvaluationRequest(_message.Message):
     GRADER_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     REASONING_MARKS_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The evaluation whose answers are graded, `evaluations/{evaluation}`. It must have succeeded."""
     eval_set: _builtins.str
     """The eval set to grade by, `evalSets/{eval_set}`, with the same ids and prompts. Left out: the evaluation's own."""
     request_id: _builtins.str
     """Makes a retry safe: 1-64 characters chosen by the caller."""
+    display_name: _builtins.str
+    """`Evaluation.display_name`."""
+    note: _builtins.str
+    """`Evaluation.note`."""
     @_builtins.property
     def grader(self) -> _eval_set_pb2.Grader:
         """A grader for every item. Left out: each item's own."""
@@ -451,6 +674,10 @@ class RegradeEvaluationRequest(_message.Message):
         `EvaluationSpec.reasoning_marks` says.
         """
 
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """`Evaluation.tags`."""
+
     def __init__(
         self,
         *,
@@ -459,10 +686,13 @@ class RegradeEvaluationRequest(_message.Message):
         grader: _eval_set_pb2.Grader | None = ...,
         request_id: _builtins.str = ...,
         reasoning_marks: _evaluation_pb2.ReasoningMarks | None = ...,
+        display_name: _builtins.str = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        note: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["grader", b"grader", "reasoning_marks", b"reasoning_marks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["eval_set", b"eval_set", "grader", b"grader", "name", b"name", "reasoning_marks", b"reasoning_marks", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "eval_set", b"eval_set", "grader", b"grader", "name", b"name", "note", b"note", "reasoning_marks", b"reasoning_marks", "request_id", b"request_id", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -479,10 +709,17 @@ class CompareEvaluationsRequest(_message.Message):
     WAIVERS_FIELD_NUMBER: _builtins.int
     MORE_BASES_FIELD_NUMBER: _builtins.int
     MORE_CANDIDATES_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
     base: _builtins.str
     """The evaluation compared against, `evaluations/{evaluation}`."""
     candidate: _builtins.str
     """The evaluation compared, `evaluations/{evaluation}`."""
+    display_name: _builtins.str
+    """`ComparisonReport.display_name`. Of one that is stored already, what is given here takes the place of what it has."""
+    note: _builtins.str
+    """`ComparisonReport.note`, likewise."""
     @_builtins.property
     def waivers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Differences besides the model that are allowed, and noted on the report: "eval_set", "items", "prompt_tokens", "chat_template",
@@ -497,6 +734,10 @@ class CompareEvaluationsRequest(_message.Message):
     def more_candidates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Evaluations of further training seeds of the candidate, at most 31, each of other weights."""
 
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """`ComparisonReport.tags`, likewise."""
+
     def __init__(
         self,
         *,
@@ -505,10 +746,13 @@ class CompareEvaluationsRequest(_message.Message):
         waivers: _abc.Iterable[_builtins.str] | None = ...,
         more_bases: _abc.Iterable[_builtins.str] | None = ...,
         more_candidates: _abc.Iterable[_builtins.str] | None = ...,
+        display_name: _builtins.str = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        note: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "candidate", b"candidate", "more_bases", b"more_bases", "more_candidates", b"more_candidates", "waivers", b"waivers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "candidate", b"candidate", "display_name", b"display_name", "more_bases", b"more_bases", "more_candidates", b"more_candidates", "note", b"note", "tags", b"tags", "waivers", b"waivers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -544,23 +788,114 @@ class ListComparisonReportsRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most reports in the answer; 0 means 50, more than 100 means 100."""
     page_token: _builtins.str
-    """`next_page_token` of the page before."""
+    """`next_page_token` of the page before, under the same filter and order."""
+    order_by: _builtins.str
+    """Such as "display_name, create_time desc": fields by which the list is ordered, each ascending unless " desc" follows.
+    Known are "create_time", "display_name", "name", "verdict", "eval_set", "base_model" and "dataset" (the last three of the candidate).
+    What is equal is ordered by id. Left out: by name.
+    """
+    @_builtins.property
+    def filter(self) -> Global___ComparisonReportFilter:
+        """Which ones; left out: all."""
+
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: Global___ComparisonReportFilter | None = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListComparisonReportsRequest: _TypeAlias = ListComparisonReportsRequest  # noqa: Y015
+
+@_typing.final
+class ComparisonReportFilter(_message.Message):
+    """Which comparison reports are wanted: those that meet every condition that is set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAGS_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_CONTAINS_FIELD_NUMBER: _builtins.int
+    NOTE_CONTAINS_FIELD_NUMBER: _builtins.int
+    CREATED_FROM_FIELD_NUMBER: _builtins.int
+    CREATED_BEFORE_FIELD_NUMBER: _builtins.int
+    VERDICTS_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
+    DATASETS_FIELD_NUMBER: _builtins.int
+    EVAL_SETS_FIELD_NUMBER: _builtins.int
+    EVALUATIONS_FIELD_NUMBER: _builtins.int
+    display_name_contains: _builtins.str
+    """Keep those whose display name contains this text; case does not matter. At most 1,000 characters."""
+    note_contains: _builtins.str
+    """Keep those whose note contains this text; case does not matter. At most 1,000 characters."""
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keep those with all of these tags, at most 50."""
+
+    @_builtins.property
+    def created_from(self) -> _timestamp_pb2.Timestamp:
+        """Keep those made at or after this moment."""
+
+    @_builtins.property
+    def created_before(self) -> _timestamp_pb2.Timestamp:
+        """Keep those made before this moment."""
+
+    @_builtins.property
+    def verdicts(self) -> _containers.RepeatedScalarFieldContainer[_comparison_report_pb2.ComparisonReport.Verdict.ValueType]:
+        """Keep those with one of these verdicts."""
+
+    @_builtins.property
+    def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keep those that compare one of these models, on either side: a base model or an endpoint's model, named as in the specs (a base model
+        finds its checkpoints too), a checkpoint, or a training job for all its checkpoints. At most 100.
+        """
+
+    @_builtins.property
+    def datasets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keep those of which a checkpoint, on either side, was trained on one of these: `datasets/{dataset_id}@{version}`,
+        or `datasets/{dataset_id}` for all its versions, at most 100.
+        """
+
+    @_builtins.property
+    def eval_sets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keep those of one of these eval sets, `evalSets/{eval_set}`, at most 100."""
+
+    @_builtins.property
+    def evaluations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keep those that compare one of these evaluations, on either side, `evaluations/{evaluation}`, at most 100."""
+
+    def __init__(
+        self,
+        *,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        display_name_contains: _builtins.str = ...,
+        note_contains: _builtins.str = ...,
+        created_from: _timestamp_pb2.Timestamp | None = ...,
+        created_before: _timestamp_pb2.Timestamp | None = ...,
+        verdicts: _abc.Iterable[_comparison_report_pb2.ComparisonReport.Verdict.ValueType] | None = ...,
+        models: _abc.Iterable[_builtins.str] | None = ...,
+        datasets: _abc.Iterable[_builtins.str] | None = ...,
+        eval_sets: _abc.Iterable[_builtins.str] | None = ...,
+        evaluations: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_before", b"created_before", "created_from", b"created_from"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_before", b"created_before", "created_from", b"created_from", "datasets", b"datasets", "display_name_contains", b"display_name_contains", "eval_sets", b"eval_sets", "evaluations", b"evaluations", "models", b"models", "note_contains", b"note_contains", "tags", b"tags", "verdicts", b"verdicts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ComparisonReportFilter: _TypeAlias = ComparisonReportFilter  # noqa: Y015
 
 @_typing.final
 class ListComparisonReportsResponse(_message.Message):
@@ -589,6 +924,36 @@ class ListComparisonReportsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListComparisonReportsResponse: _TypeAlias = ListComparisonReportsResponse  # noqa: Y015
+
+@_typing.final
+class UpdateComparisonReportRequest(_message.Message):
+    """Request of UpdateComparisonReport."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPARISON_REPORT_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def comparison_report(self) -> _comparison_report_pb2.ComparisonReport:
+        """The comparison report; its `name` says which one."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Which fields to change: "display_name", "tags" and "note", or "*" for all three. Left out: those of them that are not empty in `comparison_report`."""
+
+    def __init__(
+        self,
+        *,
+        comparison_report: _comparison_report_pb2.ComparisonReport | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["comparison_report", b"comparison_report", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparison_report", b"comparison_report", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateComparisonReportRequest: _TypeAlias = UpdateComparisonReportRequest  # noqa: Y015
 
 @_typing.final
 class ReadComparisonReportRequest(_message.Message):

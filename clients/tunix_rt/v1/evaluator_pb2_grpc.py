@@ -53,6 +53,11 @@ class EvaluatorStub:
                 request_serializer=tunix__rt_dot_v1_dot_evaluator__pb2.ListEvalSetsRequest.SerializeToString,
                 response_deserializer=tunix__rt_dot_v1_dot_evaluator__pb2.ListEvalSetsResponse.FromString,
                 _registered_method=True)
+        self.UpdateEvalSet = channel.unary_unary(
+                '/tunix_rt.v1.Evaluator/UpdateEvalSet',
+                request_serializer=tunix__rt_dot_v1_dot_evaluator__pb2.UpdateEvalSetRequest.SerializeToString,
+                response_deserializer=tunix__rt_dot_v1_dot_eval__set__pb2.EvalSet.FromString,
+                _registered_method=True)
         self.CreateEvaluation = channel.unary_unary(
                 '/tunix_rt.v1.Evaluator/CreateEvaluation',
                 request_serializer=tunix__rt_dot_v1_dot_evaluator__pb2.CreateEvaluationRequest.SerializeToString,
@@ -67,6 +72,11 @@ class EvaluatorStub:
                 '/tunix_rt.v1.Evaluator/ListEvaluations',
                 request_serializer=tunix__rt_dot_v1_dot_evaluator__pb2.ListEvaluationsRequest.SerializeToString,
                 response_deserializer=tunix__rt_dot_v1_dot_evaluator__pb2.ListEvaluationsResponse.FromString,
+                _registered_method=True)
+        self.UpdateEvaluation = channel.unary_unary(
+                '/tunix_rt.v1.Evaluator/UpdateEvaluation',
+                request_serializer=tunix__rt_dot_v1_dot_evaluator__pb2.UpdateEvaluationRequest.SerializeToString,
+                response_deserializer=tunix__rt_dot_v1_dot_evaluation__pb2.Evaluation.FromString,
                 _registered_method=True)
         self.CancelEvaluation = channel.unary_unary(
                 '/tunix_rt.v1.Evaluator/CancelEvaluation',
@@ -103,6 +113,11 @@ class EvaluatorStub:
                 request_serializer=tunix__rt_dot_v1_dot_evaluator__pb2.ListComparisonReportsRequest.SerializeToString,
                 response_deserializer=tunix__rt_dot_v1_dot_evaluator__pb2.ListComparisonReportsResponse.FromString,
                 _registered_method=True)
+        self.UpdateComparisonReport = channel.unary_unary(
+                '/tunix_rt.v1.Evaluator/UpdateComparisonReport',
+                request_serializer=tunix__rt_dot_v1_dot_evaluator__pb2.UpdateComparisonReportRequest.SerializeToString,
+                response_deserializer=tunix__rt_dot_v1_dot_comparison__report__pb2.ComparisonReport.FromString,
+                _registered_method=True)
         self.ReadComparisonReport = channel.unary_stream(
                 '/tunix_rt.v1.Evaluator/ReadComparisonReport',
                 request_serializer=tunix__rt_dot_v1_dot_evaluator__pb2.ReadComparisonReportRequest.SerializeToString,
@@ -129,7 +144,14 @@ class EvaluatorServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListEvalSets(self, request, context):
-        """Lists eval sets without their items a page at a time, newest first.
+        """Lists eval sets without their items a page at a time, the newest first unless another order is asked for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateEvalSet(self, request, context):
+        """Changes what people call the eval set: its name, tags and note. Nothing else of it can change.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -150,7 +172,14 @@ class EvaluatorServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListEvaluations(self, request, context):
-        """Lists evaluations a page at a time, newest first.
+        """Lists evaluations a page at a time, the newest first unless another order is asked for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateEvaluation(self, request, context):
+        """Changes what people call the evaluation: its name, tags and note. Nothing else of it can change.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -200,7 +229,14 @@ class EvaluatorServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListComparisonReports(self, request, context):
-        """Lists comparison reports a page at a time, ordered by name, without flips and training metrics.
+        """Lists comparison reports a page at a time, ordered by name unless another order is asked for, without flips and training metrics.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateComparisonReport(self, request, context):
+        """Changes what people call the comparison report: its name, tags and note. Nothing else of it can change.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -231,6 +267,11 @@ def add_EvaluatorServicer_to_server(servicer, server):
                     request_deserializer=tunix__rt_dot_v1_dot_evaluator__pb2.ListEvalSetsRequest.FromString,
                     response_serializer=tunix__rt_dot_v1_dot_evaluator__pb2.ListEvalSetsResponse.SerializeToString,
             ),
+            'UpdateEvalSet': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateEvalSet,
+                    request_deserializer=tunix__rt_dot_v1_dot_evaluator__pb2.UpdateEvalSetRequest.FromString,
+                    response_serializer=tunix__rt_dot_v1_dot_eval__set__pb2.EvalSet.SerializeToString,
+            ),
             'CreateEvaluation': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateEvaluation,
                     request_deserializer=tunix__rt_dot_v1_dot_evaluator__pb2.CreateEvaluationRequest.FromString,
@@ -245,6 +286,11 @@ def add_EvaluatorServicer_to_server(servicer, server):
                     servicer.ListEvaluations,
                     request_deserializer=tunix__rt_dot_v1_dot_evaluator__pb2.ListEvaluationsRequest.FromString,
                     response_serializer=tunix__rt_dot_v1_dot_evaluator__pb2.ListEvaluationsResponse.SerializeToString,
+            ),
+            'UpdateEvaluation': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateEvaluation,
+                    request_deserializer=tunix__rt_dot_v1_dot_evaluator__pb2.UpdateEvaluationRequest.FromString,
+                    response_serializer=tunix__rt_dot_v1_dot_evaluation__pb2.Evaluation.SerializeToString,
             ),
             'CancelEvaluation': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelEvaluation,
@@ -280,6 +326,11 @@ def add_EvaluatorServicer_to_server(servicer, server):
                     servicer.ListComparisonReports,
                     request_deserializer=tunix__rt_dot_v1_dot_evaluator__pb2.ListComparisonReportsRequest.FromString,
                     response_serializer=tunix__rt_dot_v1_dot_evaluator__pb2.ListComparisonReportsResponse.SerializeToString,
+            ),
+            'UpdateComparisonReport': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateComparisonReport,
+                    request_deserializer=tunix__rt_dot_v1_dot_evaluator__pb2.UpdateComparisonReportRequest.FromString,
+                    response_serializer=tunix__rt_dot_v1_dot_comparison__report__pb2.ComparisonReport.SerializeToString,
             ),
             'ReadComparisonReport': grpc.unary_stream_rpc_method_handler(
                     servicer.ReadComparisonReport,
@@ -380,6 +431,33 @@ class Evaluator:
             _registered_method=True)
 
     @staticmethod
+    def UpdateEvalSet(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tunix_rt.v1.Evaluator/UpdateEvalSet',
+            tunix__rt_dot_v1_dot_evaluator__pb2.UpdateEvalSetRequest.SerializeToString,
+            tunix__rt_dot_v1_dot_eval__set__pb2.EvalSet.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def CreateEvaluation(request,
             target,
             options=(),
@@ -450,6 +528,33 @@ class Evaluator:
             '/tunix_rt.v1.Evaluator/ListEvaluations',
             tunix__rt_dot_v1_dot_evaluator__pb2.ListEvaluationsRequest.SerializeToString,
             tunix__rt_dot_v1_dot_evaluator__pb2.ListEvaluationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateEvaluation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tunix_rt.v1.Evaluator/UpdateEvaluation',
+            tunix__rt_dot_v1_dot_evaluator__pb2.UpdateEvaluationRequest.SerializeToString,
+            tunix__rt_dot_v1_dot_evaluation__pb2.Evaluation.FromString,
             options,
             channel_credentials,
             insecure,
@@ -639,6 +744,33 @@ class Evaluator:
             '/tunix_rt.v1.Evaluator/ListComparisonReports',
             tunix__rt_dot_v1_dot_evaluator__pb2.ListComparisonReportsRequest.SerializeToString,
             tunix__rt_dot_v1_dot_evaluator__pb2.ListComparisonReportsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateComparisonReport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tunix_rt.v1.Evaluator/UpdateComparisonReport',
+            tunix__rt_dot_v1_dot_evaluator__pb2.UpdateComparisonReportRequest.SerializeToString,
+            tunix__rt_dot_v1_dot_comparison__report__pb2.ComparisonReport.FromString,
             options,
             channel_credentials,
             insecure,

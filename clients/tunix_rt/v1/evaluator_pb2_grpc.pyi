@@ -41,13 +41,17 @@ class EvaluatorStub:
     GetEvalSet: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.GetEvalSetRequest, _eval_set_pb2.EvalSet]
     """Returns one eval set with its items."""
     ListEvalSets: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.ListEvalSetsRequest, _evaluator_pb2.ListEvalSetsResponse]
-    """Lists eval sets without their items a page at a time, newest first."""
+    """Lists eval sets without their items a page at a time, the newest first unless another order is asked for."""
+    UpdateEvalSet: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.UpdateEvalSetRequest, _eval_set_pb2.EvalSet]
+    """Changes what people call the eval set: its name, tags and note. Nothing else of it can change."""
     CreateEvaluation: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.CreateEvaluationRequest, _evaluation_pb2.Evaluation]
     """Puts an evaluation into the queue."""
     GetEvaluation: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.GetEvaluationRequest, _evaluation_pb2.Evaluation]
     """Returns one evaluation."""
     ListEvaluations: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.ListEvaluationsRequest, _evaluator_pb2.ListEvaluationsResponse]
-    """Lists evaluations a page at a time, newest first."""
+    """Lists evaluations a page at a time, the newest first unless another order is asked for."""
+    UpdateEvaluation: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.UpdateEvaluationRequest, _evaluation_pb2.Evaluation]
+    """Changes what people call the evaluation: its name, tags and note. Nothing else of it can change."""
     CancelEvaluation: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.CancelEvaluationRequest, _evaluation_pb2.Evaluation]
     """Asks an evaluation to stop; asked again, it is ended at once. One that has ended is returned as it is."""
     WatchEvaluation: _grpc.UnaryStreamMultiCallable[_evaluator_pb2.WatchEvaluationRequest, _evaluation_pb2.Evaluation]
@@ -63,7 +67,9 @@ class EvaluatorStub:
     GetComparisonReport: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.GetComparisonReportRequest, _comparison_report_pb2.ComparisonReport]
     """Returns one comparison report."""
     ListComparisonReports: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.ListComparisonReportsRequest, _evaluator_pb2.ListComparisonReportsResponse]
-    """Lists comparison reports a page at a time, ordered by name, without flips and training metrics."""
+    """Lists comparison reports a page at a time, ordered by name unless another order is asked for, without flips and training metrics."""
+    UpdateComparisonReport: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.UpdateComparisonReportRequest, _comparison_report_pb2.ComparisonReport]
+    """Changes what people call the comparison report: its name, tags and note. Nothing else of it can change."""
     ReadComparisonReport: _grpc.UnaryStreamMultiCallable[_evaluator_pb2.ReadComparisonReportRequest, _evaluator_pb2.ReadComparisonReportResponse]
     """Streams a comparison report as a document: a header first, then chunks."""
 
@@ -77,13 +83,17 @@ class EvaluatorAsyncStub(EvaluatorStub):
     GetEvalSet: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.GetEvalSetRequest, _eval_set_pb2.EvalSet]  # type: ignore[assignment]
     """Returns one eval set with its items."""
     ListEvalSets: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.ListEvalSetsRequest, _evaluator_pb2.ListEvalSetsResponse]  # type: ignore[assignment]
-    """Lists eval sets without their items a page at a time, newest first."""
+    """Lists eval sets without their items a page at a time, the newest first unless another order is asked for."""
+    UpdateEvalSet: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.UpdateEvalSetRequest, _eval_set_pb2.EvalSet]  # type: ignore[assignment]
+    """Changes what people call the eval set: its name, tags and note. Nothing else of it can change."""
     CreateEvaluation: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.CreateEvaluationRequest, _evaluation_pb2.Evaluation]  # type: ignore[assignment]
     """Puts an evaluation into the queue."""
     GetEvaluation: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.GetEvaluationRequest, _evaluation_pb2.Evaluation]  # type: ignore[assignment]
     """Returns one evaluation."""
     ListEvaluations: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.ListEvaluationsRequest, _evaluator_pb2.ListEvaluationsResponse]  # type: ignore[assignment]
-    """Lists evaluations a page at a time, newest first."""
+    """Lists evaluations a page at a time, the newest first unless another order is asked for."""
+    UpdateEvaluation: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.UpdateEvaluationRequest, _evaluation_pb2.Evaluation]  # type: ignore[assignment]
+    """Changes what people call the evaluation: its name, tags and note. Nothing else of it can change."""
     CancelEvaluation: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.CancelEvaluationRequest, _evaluation_pb2.Evaluation]  # type: ignore[assignment]
     """Asks an evaluation to stop; asked again, it is ended at once. One that has ended is returned as it is."""
     WatchEvaluation: _aio.UnaryStreamMultiCallable[_evaluator_pb2.WatchEvaluationRequest, _evaluation_pb2.Evaluation]  # type: ignore[assignment]
@@ -99,7 +109,9 @@ class EvaluatorAsyncStub(EvaluatorStub):
     GetComparisonReport: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.GetComparisonReportRequest, _comparison_report_pb2.ComparisonReport]  # type: ignore[assignment]
     """Returns one comparison report."""
     ListComparisonReports: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.ListComparisonReportsRequest, _evaluator_pb2.ListComparisonReportsResponse]  # type: ignore[assignment]
-    """Lists comparison reports a page at a time, ordered by name, without flips and training metrics."""
+    """Lists comparison reports a page at a time, ordered by name unless another order is asked for, without flips and training metrics."""
+    UpdateComparisonReport: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.UpdateComparisonReportRequest, _comparison_report_pb2.ComparisonReport]  # type: ignore[assignment]
+    """Changes what people call the comparison report: its name, tags and note. Nothing else of it can change."""
     ReadComparisonReport: _aio.UnaryStreamMultiCallable[_evaluator_pb2.ReadComparisonReportRequest, _evaluator_pb2.ReadComparisonReportResponse]  # type: ignore[assignment]
     """Streams a comparison report as a document: a header first, then chunks."""
 
@@ -128,7 +140,15 @@ class EvaluatorServicer(metaclass=_abc_1.ABCMeta):
         request: _evaluator_pb2.ListEvalSetsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_evaluator_pb2.ListEvalSetsResponse, _abc.Awaitable[_evaluator_pb2.ListEvalSetsResponse]]:
-        """Lists eval sets without their items a page at a time, newest first."""
+        """Lists eval sets without their items a page at a time, the newest first unless another order is asked for."""
+
+    @_abc_1.abstractmethod
+    def UpdateEvalSet(
+        self,
+        request: _evaluator_pb2.UpdateEvalSetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_eval_set_pb2.EvalSet, _abc.Awaitable[_eval_set_pb2.EvalSet]]:
+        """Changes what people call the eval set: its name, tags and note. Nothing else of it can change."""
 
     @_abc_1.abstractmethod
     def CreateEvaluation(
@@ -152,7 +172,15 @@ class EvaluatorServicer(metaclass=_abc_1.ABCMeta):
         request: _evaluator_pb2.ListEvaluationsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_evaluator_pb2.ListEvaluationsResponse, _abc.Awaitable[_evaluator_pb2.ListEvaluationsResponse]]:
-        """Lists evaluations a page at a time, newest first."""
+        """Lists evaluations a page at a time, the newest first unless another order is asked for."""
+
+    @_abc_1.abstractmethod
+    def UpdateEvaluation(
+        self,
+        request: _evaluator_pb2.UpdateEvaluationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_evaluation_pb2.Evaluation, _abc.Awaitable[_evaluation_pb2.Evaluation]]:
+        """Changes what people call the evaluation: its name, tags and note. Nothing else of it can change."""
 
     @_abc_1.abstractmethod
     def CancelEvaluation(
@@ -210,7 +238,15 @@ class EvaluatorServicer(metaclass=_abc_1.ABCMeta):
         request: _evaluator_pb2.ListComparisonReportsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_evaluator_pb2.ListComparisonReportsResponse, _abc.Awaitable[_evaluator_pb2.ListComparisonReportsResponse]]:
-        """Lists comparison reports a page at a time, ordered by name, without flips and training metrics."""
+        """Lists comparison reports a page at a time, ordered by name unless another order is asked for, without flips and training metrics."""
+
+    @_abc_1.abstractmethod
+    def UpdateComparisonReport(
+        self,
+        request: _evaluator_pb2.UpdateComparisonReportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_comparison_report_pb2.ComparisonReport, _abc.Awaitable[_comparison_report_pb2.ComparisonReport]]:
+        """Changes what people call the comparison report: its name, tags and note. Nothing else of it can change."""
 
     @_abc_1.abstractmethod
     def ReadComparisonReport(

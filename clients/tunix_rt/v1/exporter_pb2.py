@@ -24,12 +24,14 @@ _sym_db = _symbol_database.Default()
 
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from tunix_rt.v1 import artifact_pb2 as tunix__rt_dot_v1_dot_artifact__pb2
 from tunix_rt.v1 import dataset_pb2 as tunix__rt_dot_v1_dot_dataset__pb2
 from tunix_rt.v1 import progress_pb2 as tunix__rt_dot_v1_dot_progress__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atunix_rt/v1/exporter.proto\x12\x0btunix_rt.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1atunix_rt/v1/artifact.proto\x1a\x19tunix_rt/v1/dataset.proto\x1a\x1atunix_rt/v1/progress.proto\"X\n\x14\x43reateDatasetRequest\x12,\n\x04spec\x18\x01 \x01(\x0b\x32\x18.tunix_rt.v1.DatasetSpecB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"<\n\x11GetDatasetRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10tunix-rt/Dataset\"<\n\x13ListDatasetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"W\n\x14ListDatasetsResponse\x12&\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x14.tunix_rt.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\">\n\x13WatchDatasetRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10tunix-rt/Dataset\"?\n\x14\x43\x61ncelDatasetRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10tunix-rt/Dataset\"\x8e\x01\n\x12ReadDatasetRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10tunix-rt/Dataset\x12\x13\n\x05split\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12*\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x1a.tunix_rt.v1.DatasetFormat\x12\x0e\n\x06offset\x18\x04 \x01(\x03\"]\n\x13ReadDatasetResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1b.tunix_rt.v1.DownloadHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"Q\n\x16ReadDroppedRowsRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10tunix-rt/Dataset\x12\x0e\n\x06offset\x18\x02 \x01(\x03\"a\n\x17ReadDroppedRowsResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1b.tunix_rt.v1.DownloadHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"[\n\x14ListTraceUsesRequest\x12\x1c\n\x0e\x63ontent_digest\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\x8f\x01\n\x15ListTraceUsesResponse\x12)\n\ntrace_uses\x18\x01 \x03(\x0b\x32\x15.tunix_rt.v1.TraceUse\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x32\n\x13unreadable_datasets\x18\x03 \x03(\tB\x15\xfa\x41\x12\n\x10tunix-rt/Dataset\"\xa8\x01\n\x19\x41uditContaminationRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10tunix-rt/Dataset\x12+\n\x08\x65val_set\x18\x02 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10tunix-rt/EvalSet\x12\x35\n\x0f\x64\x65\x63ontamination\x18\x03 \x01(\x0b\x32\x1c.tunix_rt.v1.Decontamination\"}\n\x1a\x41uditContaminationResponse\x12*\n\x04rows\x18\x01 \x03(\x0b\x32\x1c.tunix_rt.v1.ContaminatedRow\x12\x1a\n\x12\x63ompared_row_count\x18\x02 \x01(\x03\x12\x17\n\x0ftotal_row_count\x18\x03 \x01(\x03\"\xbd\x01\n\x17\x41uditSupervisionRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10tunix-rt/Dataset\x12\x18\n\nbase_model\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\nmax_length\x18\x03 \x01(\x05\x12\x17\n\x0fpacking_lengths\x18\x04 \x03(\x05\x12\x32\n\ttokenizer\x18\x05 \x01(\x0b\x32\x19.tunix_rt.v1.ArtifactFileB\x04\xe2\x41\x01\x02\"}\n\x18\x41uditSupervisionResponse\x12)\n\x08progress\x18\x01 \x01(\x0b\x32\x15.tunix_rt.v1.ProgressH\x00\x12.\n\x05\x61udit\x18\x02 \x01(\x0b\x32\x1d.tunix_rt.v1.SupervisionAuditH\x00\x42\x06\n\x04part\"N\n\x1aGetSupervisionAuditRequest\x12\x30\n\x04name\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xfa\x41\x1b\n\x19tunix-rt/SupervisionAudit\"y\n\x1cListSupervisionAuditsRequest\x12\x32\n\x06parent\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xfa\x41\x1b\x12\x19tunix-rt/SupervisionAudit\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"s\n\x1dListSupervisionAuditsResponse\x12\x39\n\x12supervision_audits\x18\x01 \x03(\x0b\x32\x1d.tunix_rt.v1.SupervisionAudit\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xa8\x08\n\x08\x45xporter\x12H\n\rCreateDataset\x12!.tunix_rt.v1.CreateDatasetRequest\x1a\x14.tunix_rt.v1.Dataset\x12\x42\n\nGetDataset\x12\x1e.tunix_rt.v1.GetDatasetRequest\x1a\x14.tunix_rt.v1.Dataset\x12S\n\x0cListDatasets\x12 .tunix_rt.v1.ListDatasetsRequest\x1a!.tunix_rt.v1.ListDatasetsResponse\x12H\n\x0cWatchDataset\x12 .tunix_rt.v1.WatchDatasetRequest\x1a\x14.tunix_rt.v1.Dataset0\x01\x12H\n\rCancelDataset\x12!.tunix_rt.v1.CancelDatasetRequest\x1a\x14.tunix_rt.v1.Dataset\x12R\n\x0bReadDataset\x12\x1f.tunix_rt.v1.ReadDatasetRequest\x1a .tunix_rt.v1.ReadDatasetResponse0\x01\x12^\n\x0fReadDroppedRows\x12#.tunix_rt.v1.ReadDroppedRowsRequest\x1a$.tunix_rt.v1.ReadDroppedRowsResponse0\x01\x12V\n\rListTraceUses\x12!.tunix_rt.v1.ListTraceUsesRequest\x1a\".tunix_rt.v1.ListTraceUsesResponse\x12g\n\x12\x41uditContamination\x12&.tunix_rt.v1.AuditContaminationRequest\x1a\'.tunix_rt.v1.AuditContaminationResponse0\x01\x12\x61\n\x10\x41uditSupervision\x12$.tunix_rt.v1.AuditSupervisionRequest\x1a%.tunix_rt.v1.AuditSupervisionResponse0\x01\x12]\n\x13GetSupervisionAudit\x12\'.tunix_rt.v1.GetSupervisionAuditRequest\x1a\x1d.tunix_rt.v1.SupervisionAudit\x12n\n\x15ListSupervisionAudits\x12).tunix_rt.v1.ListSupervisionAuditsRequest\x1a*.tunix_rt.v1.ListSupervisionAuditsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atunix_rt/v1/exporter.proto\x12\x0btunix_rt.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1atunix_rt/v1/artifact.proto\x1a\x19tunix_rt/v1/dataset.proto\x1a\x1atunix_rt/v1/progress.proto\"\x8a\x01\n\x14\x43reateDatasetRequest\x12,\n\x04spec\x18\x01 \x01(\x0b\x32\x18.tunix_rt.v1.DatasetSpecB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x0c\n\x04tags\x18\x04 \x03(\t\x12\x0c\n\x04note\x18\x05 \x01(\t\"<\n\x11GetDatasetRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10tunix-rt/Dataset\"z\n\x13ListDatasetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12*\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x1a.tunix_rt.v1.DatasetFilter\x12\x10\n\x08order_by\x18\x04 \x01(\t\"\xf7\x01\n\rDatasetFilter\x12\x0c\n\x04tags\x18\x01 \x03(\t\x12\x1d\n\x15\x64isplay_name_contains\x18\x02 \x01(\t\x12\x15\n\rnote_contains\x18\x03 \x01(\t\x12\x30\n\x0c\x63reated_from\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x06states\x18\x06 \x03(\x0e\x32\x1a.tunix_rt.v1.Dataset.State\x12\x10\n\x08\x64\x61tasets\x18\x07 \x03(\t\"W\n\x14ListDatasetsResponse\x12&\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x14.tunix_rt.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"t\n\x14UpdateDatasetRequest\x12+\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x14.tunix_rt.v1.DatasetB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\">\n\x13WatchDatasetRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10tunix-rt/Dataset\"?\n\x14\x43\x61ncelDatasetRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10tunix-rt/Dataset\"\x8e\x01\n\x12ReadDatasetRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10tunix-rt/Dataset\x12\x13\n\x05split\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12*\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x1a.tunix_rt.v1.DatasetFormat\x12\x0e\n\x06offset\x18\x04 \x01(\x03\"]\n\x13ReadDatasetResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1b.tunix_rt.v1.DownloadHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"Q\n\x16ReadDroppedRowsRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10tunix-rt/Dataset\x12\x0e\n\x06offset\x18\x02 \x01(\x03\"a\n\x17ReadDroppedRowsResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1b.tunix_rt.v1.DownloadHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"[\n\x14ListTraceUsesRequest\x12\x1c\n\x0e\x63ontent_digest\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\x8f\x01\n\x15ListTraceUsesResponse\x12)\n\ntrace_uses\x18\x01 \x03(\x0b\x32\x15.tunix_rt.v1.TraceUse\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x32\n\x13unreadable_datasets\x18\x03 \x03(\tB\x15\xfa\x41\x12\n\x10tunix-rt/Dataset\"\xa8\x01\n\x19\x41uditContaminationRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10tunix-rt/Dataset\x12+\n\x08\x65val_set\x18\x02 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10tunix-rt/EvalSet\x12\x35\n\x0f\x64\x65\x63ontamination\x18\x03 \x01(\x0b\x32\x1c.tunix_rt.v1.Decontamination\"}\n\x1a\x41uditContaminationResponse\x12*\n\x04rows\x18\x01 \x03(\x0b\x32\x1c.tunix_rt.v1.ContaminatedRow\x12\x1a\n\x12\x63ompared_row_count\x18\x02 \x01(\x03\x12\x17\n\x0ftotal_row_count\x18\x03 \x01(\x03\"\xbd\x01\n\x17\x41uditSupervisionRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10tunix-rt/Dataset\x12\x18\n\nbase_model\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\nmax_length\x18\x03 \x01(\x05\x12\x17\n\x0fpacking_lengths\x18\x04 \x03(\x05\x12\x32\n\ttokenizer\x18\x05 \x01(\x0b\x32\x19.tunix_rt.v1.ArtifactFileB\x04\xe2\x41\x01\x02\"}\n\x18\x41uditSupervisionResponse\x12)\n\x08progress\x18\x01 \x01(\x0b\x32\x15.tunix_rt.v1.ProgressH\x00\x12.\n\x05\x61udit\x18\x02 \x01(\x0b\x32\x1d.tunix_rt.v1.SupervisionAuditH\x00\x42\x06\n\x04part\"N\n\x1aGetSupervisionAuditRequest\x12\x30\n\x04name\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xfa\x41\x1b\n\x19tunix-rt/SupervisionAudit\"y\n\x1cListSupervisionAuditsRequest\x12\x32\n\x06parent\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xfa\x41\x1b\x12\x19tunix-rt/SupervisionAudit\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"s\n\x1dListSupervisionAuditsResponse\x12\x39\n\x12supervision_audits\x18\x01 \x03(\x0b\x32\x1d.tunix_rt.v1.SupervisionAudit\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xf2\x08\n\x08\x45xporter\x12H\n\rCreateDataset\x12!.tunix_rt.v1.CreateDatasetRequest\x1a\x14.tunix_rt.v1.Dataset\x12\x42\n\nGetDataset\x12\x1e.tunix_rt.v1.GetDatasetRequest\x1a\x14.tunix_rt.v1.Dataset\x12S\n\x0cListDatasets\x12 .tunix_rt.v1.ListDatasetsRequest\x1a!.tunix_rt.v1.ListDatasetsResponse\x12H\n\rUpdateDataset\x12!.tunix_rt.v1.UpdateDatasetRequest\x1a\x14.tunix_rt.v1.Dataset\x12H\n\x0cWatchDataset\x12 .tunix_rt.v1.WatchDatasetRequest\x1a\x14.tunix_rt.v1.Dataset0\x01\x12H\n\rCancelDataset\x12!.tunix_rt.v1.CancelDatasetRequest\x1a\x14.tunix_rt.v1.Dataset\x12R\n\x0bReadDataset\x12\x1f.tunix_rt.v1.ReadDatasetRequest\x1a .tunix_rt.v1.ReadDatasetResponse0\x01\x12^\n\x0fReadDroppedRows\x12#.tunix_rt.v1.ReadDroppedRowsRequest\x1a$.tunix_rt.v1.ReadDroppedRowsResponse0\x01\x12V\n\rListTraceUses\x12!.tunix_rt.v1.ListTraceUsesRequest\x1a\".tunix_rt.v1.ListTraceUsesResponse\x12g\n\x12\x41uditContamination\x12&.tunix_rt.v1.AuditContaminationRequest\x1a\'.tunix_rt.v1.AuditContaminationResponse0\x01\x12\x61\n\x10\x41uditSupervision\x12$.tunix_rt.v1.AuditSupervisionRequest\x1a%.tunix_rt.v1.AuditSupervisionResponse0\x01\x12]\n\x13GetSupervisionAudit\x12\'.tunix_rt.v1.GetSupervisionAuditRequest\x1a\x1d.tunix_rt.v1.SupervisionAudit\x12n\n\x15ListSupervisionAudits\x12).tunix_rt.v1.ListSupervisionAuditsRequest\x1a*.tunix_rt.v1.ListSupervisionAuditsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,6 +42,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEDATASETREQUEST'].fields_by_name['spec']._serialized_options = b'\342A\001\002'
   _globals['_GETDATASETREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_GETDATASETREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\022\n\020tunix-rt/Dataset'
+  _globals['_UPDATEDATASETREQUEST'].fields_by_name['dataset']._loaded_options = None
+  _globals['_UPDATEDATASETREQUEST'].fields_by_name['dataset']._serialized_options = b'\342A\001\002'
   _globals['_WATCHDATASETREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_WATCHDATASETREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\022\n\020tunix-rt/Dataset'
   _globals['_CANCELDATASETREQUEST'].fields_by_name['name']._loaded_options = None
@@ -68,44 +72,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSUPERVISIONAUDITREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\033\n\031tunix-rt/SupervisionAudit'
   _globals['_LISTSUPERVISIONAUDITSREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_LISTSUPERVISIONAUDITSREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002\372A\033\022\031tunix-rt/SupervisionAudit'
-  _globals['_CREATEDATASETREQUEST']._serialized_start=186
-  _globals['_CREATEDATASETREQUEST']._serialized_end=274
-  _globals['_GETDATASETREQUEST']._serialized_start=276
-  _globals['_GETDATASETREQUEST']._serialized_end=336
-  _globals['_LISTDATASETSREQUEST']._serialized_start=338
-  _globals['_LISTDATASETSREQUEST']._serialized_end=398
-  _globals['_LISTDATASETSRESPONSE']._serialized_start=400
-  _globals['_LISTDATASETSRESPONSE']._serialized_end=487
-  _globals['_WATCHDATASETREQUEST']._serialized_start=489
-  _globals['_WATCHDATASETREQUEST']._serialized_end=551
-  _globals['_CANCELDATASETREQUEST']._serialized_start=553
-  _globals['_CANCELDATASETREQUEST']._serialized_end=616
-  _globals['_READDATASETREQUEST']._serialized_start=619
-  _globals['_READDATASETREQUEST']._serialized_end=761
-  _globals['_READDATASETRESPONSE']._serialized_start=763
-  _globals['_READDATASETRESPONSE']._serialized_end=856
-  _globals['_READDROPPEDROWSREQUEST']._serialized_start=858
-  _globals['_READDROPPEDROWSREQUEST']._serialized_end=939
-  _globals['_READDROPPEDROWSRESPONSE']._serialized_start=941
-  _globals['_READDROPPEDROWSRESPONSE']._serialized_end=1038
-  _globals['_LISTTRACEUSESREQUEST']._serialized_start=1040
-  _globals['_LISTTRACEUSESREQUEST']._serialized_end=1131
-  _globals['_LISTTRACEUSESRESPONSE']._serialized_start=1134
-  _globals['_LISTTRACEUSESRESPONSE']._serialized_end=1277
-  _globals['_AUDITCONTAMINATIONREQUEST']._serialized_start=1280
-  _globals['_AUDITCONTAMINATIONREQUEST']._serialized_end=1448
-  _globals['_AUDITCONTAMINATIONRESPONSE']._serialized_start=1450
-  _globals['_AUDITCONTAMINATIONRESPONSE']._serialized_end=1575
-  _globals['_AUDITSUPERVISIONREQUEST']._serialized_start=1578
-  _globals['_AUDITSUPERVISIONREQUEST']._serialized_end=1767
-  _globals['_AUDITSUPERVISIONRESPONSE']._serialized_start=1769
-  _globals['_AUDITSUPERVISIONRESPONSE']._serialized_end=1894
-  _globals['_GETSUPERVISIONAUDITREQUEST']._serialized_start=1896
-  _globals['_GETSUPERVISIONAUDITREQUEST']._serialized_end=1974
-  _globals['_LISTSUPERVISIONAUDITSREQUEST']._serialized_start=1976
-  _globals['_LISTSUPERVISIONAUDITSREQUEST']._serialized_end=2097
-  _globals['_LISTSUPERVISIONAUDITSRESPONSE']._serialized_start=2099
-  _globals['_LISTSUPERVISIONAUDITSRESPONSE']._serialized_end=2214
-  _globals['_EXPORTER']._serialized_start=2217
-  _globals['_EXPORTER']._serialized_end=3281
+  _globals['_CREATEDATASETREQUEST']._serialized_start=254
+  _globals['_CREATEDATASETREQUEST']._serialized_end=392
+  _globals['_GETDATASETREQUEST']._serialized_start=394
+  _globals['_GETDATASETREQUEST']._serialized_end=454
+  _globals['_LISTDATASETSREQUEST']._serialized_start=456
+  _globals['_LISTDATASETSREQUEST']._serialized_end=578
+  _globals['_DATASETFILTER']._serialized_start=581
+  _globals['_DATASETFILTER']._serialized_end=828
+  _globals['_LISTDATASETSRESPONSE']._serialized_start=830
+  _globals['_LISTDATASETSRESPONSE']._serialized_end=917
+  _globals['_UPDATEDATASETREQUEST']._serialized_start=919
+  _globals['_UPDATEDATASETREQUEST']._serialized_end=1035
+  _globals['_WATCHDATASETREQUEST']._serialized_start=1037
+  _globals['_WATCHDATASETREQUEST']._serialized_end=1099
+  _globals['_CANCELDATASETREQUEST']._serialized_start=1101
+  _globals['_CANCELDATASETREQUEST']._serialized_end=1164
+  _globals['_READDATASETREQUEST']._serialized_start=1167
+  _globals['_READDATASETREQUEST']._serialized_end=1309
+  _globals['_READDATASETRESPONSE']._serialized_start=1311
+  _globals['_READDATASETRESPONSE']._serialized_end=1404
+  _globals['_READDROPPEDROWSREQUEST']._serialized_start=1406
+  _globals['_READDROPPEDROWSREQUEST']._serialized_end=1487
+  _globals['_READDROPPEDROWSRESPONSE']._serialized_start=1489
+  _globals['_READDROPPEDROWSRESPONSE']._serialized_end=1586
+  _globals['_LISTTRACEUSESREQUEST']._serialized_start=1588
+  _globals['_LISTTRACEUSESREQUEST']._serialized_end=1679
+  _globals['_LISTTRACEUSESRESPONSE']._serialized_start=1682
+  _globals['_LISTTRACEUSESRESPONSE']._serialized_end=1825
+  _globals['_AUDITCONTAMINATIONREQUEST']._serialized_start=1828
+  _globals['_AUDITCONTAMINATIONREQUEST']._serialized_end=1996
+  _globals['_AUDITCONTAMINATIONRESPONSE']._serialized_start=1998
+  _globals['_AUDITCONTAMINATIONRESPONSE']._serialized_end=2123
+  _globals['_AUDITSUPERVISIONREQUEST']._serialized_start=2126
+  _globals['_AUDITSUPERVISIONREQUEST']._serialized_end=2315
+  _globals['_AUDITSUPERVISIONRESPONSE']._serialized_start=2317
+  _globals['_AUDITSUPERVISIONRESPONSE']._serialized_end=2442
+  _globals['_GETSUPERVISIONAUDITREQUEST']._serialized_start=2444
+  _globals['_GETSUPERVISIONAUDITREQUEST']._serialized_end=2522
+  _globals['_LISTSUPERVISIONAUDITSREQUEST']._serialized_start=2524
+  _globals['_LISTSUPERVISIONAUDITSREQUEST']._serialized_end=2645
+  _globals['_LISTSUPERVISIONAUDITSRESPONSE']._serialized_start=2647
+  _globals['_LISTSUPERVISIONAUDITSRESPONSE']._serialized_end=2762
+  _globals['_EXPORTER']._serialized_start=2765
+  _globals['_EXPORTER']._serialized_end=3903
 # @@protoc_insertion_point(module_scope)

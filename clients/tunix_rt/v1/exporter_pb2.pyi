@@ -5,7 +5,9 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from tunix_rt.v1 import artifact_pb2 as _artifact_pb2
 from tunix_rt.v1 import dataset_pb2 as _dataset_pb2
@@ -29,21 +31,35 @@ class CreateDatasetRequest(_message.Message):
 
     SPEC_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Makes a retry safe: 1-64 characters chosen by the caller."""
+    display_name: _builtins.str
+    """`Dataset.display_name`. Of one that is stored already, what is given here takes the place of what it has."""
+    note: _builtins.str
+    """`Dataset.note`, likewise."""
     @_builtins.property
     def spec(self) -> _dataset_pb2.DatasetSpec:
         """What to build."""
+
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """`Dataset.tags`, likewise."""
 
     def __init__(
         self,
         *,
         spec: _dataset_pb2.DatasetSpec | None = ...,
         request_id: _builtins.str = ...,
+        display_name: _builtins.str = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        note: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "note", b"note", "request_id", b"request_id", "spec", b"spec", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -79,23 +95,92 @@ class ListDatasetsRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most datasets in the answer; 0 means 50, more than 1,000 means 1,000."""
     page_token: _builtins.str
-    """`next_page_token` of the page before."""
+    """`next_page_token` of the page before, under the same filter and order."""
+    order_by: _builtins.str
+    """Such as "display_name, create_time desc": fields by which the list is ordered, each ascending unless " desc" follows.
+    Known are "create_time", "display_name", "state" and "name".
+    What is equal is ordered by id. Left out: the newest first.
+    """
+    @_builtins.property
+    def filter(self) -> Global___DatasetFilter:
+        """Which ones; left out: all."""
+
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: Global___DatasetFilter | None = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListDatasetsRequest: _TypeAlias = ListDatasetsRequest  # noqa: Y015
+
+@_typing.final
+class DatasetFilter(_message.Message):
+    """Which datasets are wanted: those that meet every condition that is set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAGS_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_CONTAINS_FIELD_NUMBER: _builtins.int
+    NOTE_CONTAINS_FIELD_NUMBER: _builtins.int
+    CREATED_FROM_FIELD_NUMBER: _builtins.int
+    CREATED_BEFORE_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    DATASETS_FIELD_NUMBER: _builtins.int
+    display_name_contains: _builtins.str
+    """Keep those whose display name contains this text; case does not matter. At most 1,000 characters."""
+    note_contains: _builtins.str
+    """Keep those whose note contains this text; case does not matter. At most 1,000 characters."""
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keep those with all of these tags, at most 50."""
+
+    @_builtins.property
+    def created_from(self) -> _timestamp_pb2.Timestamp:
+        """Keep those made at or after this moment."""
+
+    @_builtins.property
+    def created_before(self) -> _timestamp_pb2.Timestamp:
+        """Keep those made before this moment."""
+
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[_dataset_pb2.Dataset.State.ValueType]:
+        """Keep those in one of these states."""
+
+    @_builtins.property
+    def datasets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keep these: `datasets/{dataset_id}@{version}`, or `datasets/{dataset_id}` for all its versions, at most 100."""
+
+    def __init__(
+        self,
+        *,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        display_name_contains: _builtins.str = ...,
+        note_contains: _builtins.str = ...,
+        created_from: _timestamp_pb2.Timestamp | None = ...,
+        created_before: _timestamp_pb2.Timestamp | None = ...,
+        states: _abc.Iterable[_dataset_pb2.Dataset.State.ValueType] | None = ...,
+        datasets: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_before", b"created_before", "created_from", b"created_from"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_before", b"created_before", "created_from", b"created_from", "datasets", b"datasets", "display_name_contains", b"display_name_contains", "note_contains", b"note_contains", "states", b"states", "tags", b"tags"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DatasetFilter: _TypeAlias = DatasetFilter  # noqa: Y015
 
 @_typing.final
 class ListDatasetsResponse(_message.Message):
@@ -124,6 +209,36 @@ class ListDatasetsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListDatasetsResponse: _TypeAlias = ListDatasetsResponse  # noqa: Y015
+
+@_typing.final
+class UpdateDatasetRequest(_message.Message):
+    """Request of UpdateDataset."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATASET_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def dataset(self) -> _dataset_pb2.Dataset:
+        """The dataset; its `name` says which one."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Which fields to change: "display_name", "tags" and "note", or "*" for all three. Left out: those of them that are not empty in `dataset`."""
+
+    def __init__(
+        self,
+        *,
+        dataset: _dataset_pb2.Dataset | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateDatasetRequest: _TypeAlias = UpdateDatasetRequest  # noqa: Y015
 
 @_typing.final
 class WatchDatasetRequest(_message.Message):

@@ -51,6 +51,11 @@ class ExporterStub:
                 request_serializer=tunix__rt_dot_v1_dot_exporter__pb2.ListDatasetsRequest.SerializeToString,
                 response_deserializer=tunix__rt_dot_v1_dot_exporter__pb2.ListDatasetsResponse.FromString,
                 _registered_method=True)
+        self.UpdateDataset = channel.unary_unary(
+                '/tunix_rt.v1.Exporter/UpdateDataset',
+                request_serializer=tunix__rt_dot_v1_dot_exporter__pb2.UpdateDatasetRequest.SerializeToString,
+                response_deserializer=tunix__rt_dot_v1_dot_dataset__pb2.Dataset.FromString,
+                _registered_method=True)
         self.WatchDataset = channel.unary_stream(
                 '/tunix_rt.v1.Exporter/WatchDataset',
                 request_serializer=tunix__rt_dot_v1_dot_exporter__pb2.WatchDatasetRequest.SerializeToString,
@@ -117,7 +122,14 @@ class ExporterServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListDatasets(self, request, context):
-        """Lists datasets a page at a time, newest first.
+        """Lists datasets a page at a time, the newest first unless another order is asked for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateDataset(self, request, context):
+        """Changes what people call the dataset: its name, tags and note. Nothing else of it can change.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -204,6 +216,11 @@ def add_ExporterServicer_to_server(servicer, server):
                     servicer.ListDatasets,
                     request_deserializer=tunix__rt_dot_v1_dot_exporter__pb2.ListDatasetsRequest.FromString,
                     response_serializer=tunix__rt_dot_v1_dot_exporter__pb2.ListDatasetsResponse.SerializeToString,
+            ),
+            'UpdateDataset': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateDataset,
+                    request_deserializer=tunix__rt_dot_v1_dot_exporter__pb2.UpdateDatasetRequest.FromString,
+                    response_serializer=tunix__rt_dot_v1_dot_dataset__pb2.Dataset.SerializeToString,
             ),
             'WatchDataset': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchDataset,
@@ -333,6 +350,33 @@ class Exporter:
             '/tunix_rt.v1.Exporter/ListDatasets',
             tunix__rt_dot_v1_dot_exporter__pb2.ListDatasetsRequest.SerializeToString,
             tunix__rt_dot_v1_dot_exporter__pb2.ListDatasetsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateDataset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tunix_rt.v1.Exporter/UpdateDataset',
+            tunix__rt_dot_v1_dot_exporter__pb2.UpdateDatasetRequest.SerializeToString,
+            tunix__rt_dot_v1_dot_dataset__pb2.Dataset.FromString,
             options,
             channel_credentials,
             insecure,

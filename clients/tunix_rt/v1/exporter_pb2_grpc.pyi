@@ -39,7 +39,9 @@ class ExporterStub:
     GetDataset: _grpc.UnaryUnaryMultiCallable[_exporter_pb2.GetDatasetRequest, _dataset_pb2.Dataset]
     """Returns one dataset."""
     ListDatasets: _grpc.UnaryUnaryMultiCallable[_exporter_pb2.ListDatasetsRequest, _exporter_pb2.ListDatasetsResponse]
-    """Lists datasets a page at a time, newest first."""
+    """Lists datasets a page at a time, the newest first unless another order is asked for."""
+    UpdateDataset: _grpc.UnaryUnaryMultiCallable[_exporter_pb2.UpdateDatasetRequest, _dataset_pb2.Dataset]
+    """Changes what people call the dataset: its name, tags and note. Nothing else of it can change."""
     WatchDataset: _grpc.UnaryStreamMultiCallable[_exporter_pb2.WatchDatasetRequest, _dataset_pb2.Dataset]
     """Streams a dataset's state, the present one first, until the build has ended."""
     CancelDataset: _grpc.UnaryUnaryMultiCallable[_exporter_pb2.CancelDatasetRequest, _dataset_pb2.Dataset]
@@ -71,7 +73,9 @@ class ExporterAsyncStub(ExporterStub):
     GetDataset: _aio.UnaryUnaryMultiCallable[_exporter_pb2.GetDatasetRequest, _dataset_pb2.Dataset]  # type: ignore[assignment]
     """Returns one dataset."""
     ListDatasets: _aio.UnaryUnaryMultiCallable[_exporter_pb2.ListDatasetsRequest, _exporter_pb2.ListDatasetsResponse]  # type: ignore[assignment]
-    """Lists datasets a page at a time, newest first."""
+    """Lists datasets a page at a time, the newest first unless another order is asked for."""
+    UpdateDataset: _aio.UnaryUnaryMultiCallable[_exporter_pb2.UpdateDatasetRequest, _dataset_pb2.Dataset]  # type: ignore[assignment]
+    """Changes what people call the dataset: its name, tags and note. Nothing else of it can change."""
     WatchDataset: _aio.UnaryStreamMultiCallable[_exporter_pb2.WatchDatasetRequest, _dataset_pb2.Dataset]  # type: ignore[assignment]
     """Streams a dataset's state, the present one first, until the build has ended."""
     CancelDataset: _aio.UnaryUnaryMultiCallable[_exporter_pb2.CancelDatasetRequest, _dataset_pb2.Dataset]  # type: ignore[assignment]
@@ -118,7 +122,15 @@ class ExporterServicer(metaclass=_abc_1.ABCMeta):
         request: _exporter_pb2.ListDatasetsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_exporter_pb2.ListDatasetsResponse, _abc.Awaitable[_exporter_pb2.ListDatasetsResponse]]:
-        """Lists datasets a page at a time, newest first."""
+        """Lists datasets a page at a time, the newest first unless another order is asked for."""
+
+    @_abc_1.abstractmethod
+    def UpdateDataset(
+        self,
+        request: _exporter_pb2.UpdateDatasetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_dataset_pb2.Dataset, _abc.Awaitable[_dataset_pb2.Dataset]]:
+        """Changes what people call the dataset: its name, tags and note. Nothing else of it can change."""
 
     @_abc_1.abstractmethod
     def WatchDataset(

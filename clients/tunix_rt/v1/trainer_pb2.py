@@ -24,13 +24,15 @@ _sym_db = _symbol_database.Default()
 
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from tunix_rt.v1 import artifact_pb2 as tunix__rt_dot_v1_dot_artifact__pb2
 from tunix_rt.v1 import base_model_pb2 as tunix__rt_dot_v1_dot_base__model__pb2
 from tunix_rt.v1 import checkpoint_pb2 as tunix__rt_dot_v1_dot_checkpoint__pb2
 from tunix_rt.v1 import training_job_pb2 as tunix__rt_dot_v1_dot_training__job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tunix_rt/v1/trainer.proto\x12\x0btunix_rt.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1atunix_rt/v1/artifact.proto\x1a\x1ctunix_rt/v1/base_model.proto\x1a\x1ctunix_rt/v1/checkpoint.proto\x1a\x1etunix_rt/v1/training_job.proto\">\n\x15ListBaseModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"^\n\x16ListBaseModelsResponse\x12+\n\x0b\x62\x61se_models\x18\x01 \x03(\x0b\x32\x16.tunix_rt.v1.BaseModel\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"/\n\x13GetBaseModelRequest\x12\x18\n\nbase_model\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"]\n\x18\x43reateTrainingJobRequest\x12-\n\x04spec\x18\x01 \x01(\x0b\x32\x19.tunix_rt.v1.TrainingSpecB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"G\n\x16PlanTrainingJobRequest\x12-\n\x04spec\x18\x01 \x01(\x0b\x32\x19.tunix_rt.v1.TrainingSpecB\x04\xe2\x41\x01\x02\"D\n\x15GetTrainingJobRequest\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14tunix-rt/TrainingJob\"@\n\x17ListTrainingJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"d\n\x18ListTrainingJobsResponse\x12/\n\rtraining_jobs\x18\x01 \x03(\x0b\x32\x18.tunix_rt.v1.TrainingJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"G\n\x18\x43\x61ncelTrainingJobRequest\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14tunix-rt/TrainingJob\"G\n\x18ResumeTrainingJobRequest\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14tunix-rt/TrainingJob\"[\n\x17WatchTrainingJobRequest\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14tunix-rt/TrainingJob\x12\x13\n\x0b\x61\x66ter_event\x18\x02 \x01(\x03\"\xc3\x01\n\x18WatchTrainingJobResponse\x12\r\n\x05\x65vent\x18\x01 \x01(\x03\x12\x30\n\x0ctraining_job\x18\x02 \x01(\x0b\x32\x18.tunix_rt.v1.TrainingJobH\x00\x12/\n\x07metrics\x18\x03 \x01(\x0b\x32\x1c.tunix_rt.v1.TrainingMetricsH\x00\x12\x12\n\x08log_line\x18\x04 \x01(\tH\x00\x12\x19\n\x0f\x63heckpoint_step\x18\x05 \x01(\x03H\x00\x42\x06\n\x04part\"n\n\x16ListCheckpointsRequest\x12-\n\x06parent\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14tunix-rt/TrainingJob\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"`\n\x17ListCheckpointsResponse\x12,\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x17.tunix_rt.v1.Checkpoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"B\n\x14GetCheckpointRequest\x12*\n\x04name\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13tunix-rt/Checkpoint\"z\n\x17\x45xportCheckpointRequest\x12*\n\x04name\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13tunix-rt/Checkpoint\x12\x33\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x1d.tunix_rt.v1.CheckpointFormatB\x04\xe2\x41\x01\x02\"\x9a\x01\n\x19ReadCheckpointFileRequest\x12*\n\x04name\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13tunix-rt/Checkpoint\x12\x12\n\x04path\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12-\n\x06\x66ormat\x18\x04 \x01(\x0e\x32\x1d.tunix_rt.v1.CheckpointFormat\"d\n\x1aReadCheckpointFileResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1b.tunix_rt.v1.DownloadHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part2\x84\t\n\x07Trainer\x12Y\n\x0eListBaseModels\x12\".tunix_rt.v1.ListBaseModelsRequest\x1a#.tunix_rt.v1.ListBaseModelsResponse\x12H\n\x0cGetBaseModel\x12 .tunix_rt.v1.GetBaseModelRequest\x1a\x16.tunix_rt.v1.BaseModel\x12Q\n\x0fPlanTrainingJob\x12#.tunix_rt.v1.PlanTrainingJobRequest\x1a\x19.tunix_rt.v1.TrainingPlan\x12T\n\x11\x43reateTrainingJob\x12%.tunix_rt.v1.CreateTrainingJobRequest\x1a\x18.tunix_rt.v1.TrainingJob\x12N\n\x0eGetTrainingJob\x12\".tunix_rt.v1.GetTrainingJobRequest\x1a\x18.tunix_rt.v1.TrainingJob\x12_\n\x10ListTrainingJobs\x12$.tunix_rt.v1.ListTrainingJobsRequest\x1a%.tunix_rt.v1.ListTrainingJobsResponse\x12T\n\x11\x43\x61ncelTrainingJob\x12%.tunix_rt.v1.CancelTrainingJobRequest\x1a\x18.tunix_rt.v1.TrainingJob\x12T\n\x11ResumeTrainingJob\x12%.tunix_rt.v1.ResumeTrainingJobRequest\x1a\x18.tunix_rt.v1.TrainingJob\x12\x61\n\x10WatchTrainingJob\x12$.tunix_rt.v1.WatchTrainingJobRequest\x1a%.tunix_rt.v1.WatchTrainingJobResponse0\x01\x12\\\n\x0fListCheckpoints\x12#.tunix_rt.v1.ListCheckpointsRequest\x1a$.tunix_rt.v1.ListCheckpointsResponse\x12K\n\rGetCheckpoint\x12!.tunix_rt.v1.GetCheckpointRequest\x1a\x17.tunix_rt.v1.Checkpoint\x12W\n\x10\x45xportCheckpoint\x12$.tunix_rt.v1.ExportCheckpointRequest\x1a\x1d.tunix_rt.v1.CheckpointExport\x12g\n\x12ReadCheckpointFile\x12&.tunix_rt.v1.ReadCheckpointFileRequest\x1a\'.tunix_rt.v1.ReadCheckpointFileResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tunix_rt/v1/trainer.proto\x12\x0btunix_rt.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1atunix_rt/v1/artifact.proto\x1a\x1ctunix_rt/v1/base_model.proto\x1a\x1ctunix_rt/v1/checkpoint.proto\x1a\x1etunix_rt/v1/training_job.proto\">\n\x15ListBaseModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"^\n\x16ListBaseModelsResponse\x12+\n\x0b\x62\x61se_models\x18\x01 \x03(\x0b\x32\x16.tunix_rt.v1.BaseModel\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"/\n\x13GetBaseModelRequest\x12\x18\n\nbase_model\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x8f\x01\n\x18\x43reateTrainingJobRequest\x12-\n\x04spec\x18\x01 \x01(\x0b\x32\x19.tunix_rt.v1.TrainingSpecB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x0c\n\x04tags\x18\x04 \x03(\t\x12\x0c\n\x04note\x18\x05 \x01(\t\"G\n\x16PlanTrainingJobRequest\x12-\n\x04spec\x18\x01 \x01(\x0b\x32\x19.tunix_rt.v1.TrainingSpecB\x04\xe2\x41\x01\x02\"D\n\x15GetTrainingJobRequest\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14tunix-rt/TrainingJob\"\x82\x01\n\x17ListTrainingJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12.\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x1e.tunix_rt.v1.TrainingJobFilter\x12\x10\n\x08order_by\x18\x04 \x01(\t\"\x94\x02\n\x11TrainingJobFilter\x12\x0c\n\x04tags\x18\x01 \x03(\t\x12\x1d\n\x15\x64isplay_name_contains\x18\x02 \x01(\t\x12\x15\n\rnote_contains\x18\x03 \x01(\t\x12\x30\n\x0c\x63reated_from\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x06states\x18\x06 \x03(\x0e\x32\x1e.tunix_rt.v1.TrainingJob.State\x12\x13\n\x0b\x62\x61se_models\x18\x07 \x03(\t\x12\x10\n\x08\x64\x61tasets\x18\x08 \x03(\t\"d\n\x18ListTrainingJobsResponse\x12/\n\rtraining_jobs\x18\x01 \x03(\x0b\x32\x18.tunix_rt.v1.TrainingJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x81\x01\n\x18UpdateTrainingJobRequest\x12\x34\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x18.tunix_rt.v1.TrainingJobB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"G\n\x18\x43\x61ncelTrainingJobRequest\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14tunix-rt/TrainingJob\"G\n\x18ResumeTrainingJobRequest\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14tunix-rt/TrainingJob\"[\n\x17WatchTrainingJobRequest\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14tunix-rt/TrainingJob\x12\x13\n\x0b\x61\x66ter_event\x18\x02 \x01(\x03\"\xc3\x01\n\x18WatchTrainingJobResponse\x12\r\n\x05\x65vent\x18\x01 \x01(\x03\x12\x30\n\x0ctraining_job\x18\x02 \x01(\x0b\x32\x18.tunix_rt.v1.TrainingJobH\x00\x12/\n\x07metrics\x18\x03 \x01(\x0b\x32\x1c.tunix_rt.v1.TrainingMetricsH\x00\x12\x12\n\x08log_line\x18\x04 \x01(\tH\x00\x12\x19\n\x0f\x63heckpoint_step\x18\x05 \x01(\x03H\x00\x42\x06\n\x04part\"n\n\x16ListCheckpointsRequest\x12-\n\x06parent\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14tunix-rt/TrainingJob\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"`\n\x17ListCheckpointsResponse\x12,\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x17.tunix_rt.v1.Checkpoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"B\n\x14GetCheckpointRequest\x12*\n\x04name\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13tunix-rt/Checkpoint\"z\n\x17\x45xportCheckpointRequest\x12*\n\x04name\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13tunix-rt/Checkpoint\x12\x33\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x1d.tunix_rt.v1.CheckpointFormatB\x04\xe2\x41\x01\x02\"\x9a\x01\n\x19ReadCheckpointFileRequest\x12*\n\x04name\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13tunix-rt/Checkpoint\x12\x12\n\x04path\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12-\n\x06\x66ormat\x18\x04 \x01(\x0e\x32\x1d.tunix_rt.v1.CheckpointFormat\"d\n\x1aReadCheckpointFileResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1b.tunix_rt.v1.DownloadHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part2\xda\t\n\x07Trainer\x12Y\n\x0eListBaseModels\x12\".tunix_rt.v1.ListBaseModelsRequest\x1a#.tunix_rt.v1.ListBaseModelsResponse\x12H\n\x0cGetBaseModel\x12 .tunix_rt.v1.GetBaseModelRequest\x1a\x16.tunix_rt.v1.BaseModel\x12Q\n\x0fPlanTrainingJob\x12#.tunix_rt.v1.PlanTrainingJobRequest\x1a\x19.tunix_rt.v1.TrainingPlan\x12T\n\x11\x43reateTrainingJob\x12%.tunix_rt.v1.CreateTrainingJobRequest\x1a\x18.tunix_rt.v1.TrainingJob\x12N\n\x0eGetTrainingJob\x12\".tunix_rt.v1.GetTrainingJobRequest\x1a\x18.tunix_rt.v1.TrainingJob\x12_\n\x10ListTrainingJobs\x12$.tunix_rt.v1.ListTrainingJobsRequest\x1a%.tunix_rt.v1.ListTrainingJobsResponse\x12T\n\x11UpdateTrainingJob\x12%.tunix_rt.v1.UpdateTrainingJobRequest\x1a\x18.tunix_rt.v1.TrainingJob\x12T\n\x11\x43\x61ncelTrainingJob\x12%.tunix_rt.v1.CancelTrainingJobRequest\x1a\x18.tunix_rt.v1.TrainingJob\x12T\n\x11ResumeTrainingJob\x12%.tunix_rt.v1.ResumeTrainingJobRequest\x1a\x18.tunix_rt.v1.TrainingJob\x12\x61\n\x10WatchTrainingJob\x12$.tunix_rt.v1.WatchTrainingJobRequest\x1a%.tunix_rt.v1.WatchTrainingJobResponse0\x01\x12\\\n\x0fListCheckpoints\x12#.tunix_rt.v1.ListCheckpointsRequest\x1a$.tunix_rt.v1.ListCheckpointsResponse\x12K\n\rGetCheckpoint\x12!.tunix_rt.v1.GetCheckpointRequest\x1a\x17.tunix_rt.v1.Checkpoint\x12W\n\x10\x45xportCheckpoint\x12$.tunix_rt.v1.ExportCheckpointRequest\x1a\x1d.tunix_rt.v1.CheckpointExport\x12g\n\x12ReadCheckpointFile\x12&.tunix_rt.v1.ReadCheckpointFileRequest\x1a\'.tunix_rt.v1.ReadCheckpointFileResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,6 +47,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PLANTRAININGJOBREQUEST'].fields_by_name['spec']._serialized_options = b'\342A\001\002'
   _globals['_GETTRAININGJOBREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_GETTRAININGJOBREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\026\n\024tunix-rt/TrainingJob'
+  _globals['_UPDATETRAININGJOBREQUEST'].fields_by_name['training_job']._loaded_options = None
+  _globals['_UPDATETRAININGJOBREQUEST'].fields_by_name['training_job']._serialized_options = b'\342A\001\002'
   _globals['_CANCELTRAININGJOBREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_CANCELTRAININGJOBREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\026\n\024tunix-rt/TrainingJob'
   _globals['_RESUMETRAININGJOBREQUEST'].fields_by_name['name']._loaded_options = None
@@ -63,42 +67,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_READCHECKPOINTFILEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\025\n\023tunix-rt/Checkpoint'
   _globals['_READCHECKPOINTFILEREQUEST'].fields_by_name['path']._loaded_options = None
   _globals['_READCHECKPOINTFILEREQUEST'].fields_by_name['path']._serialized_options = b'\342A\001\002'
-  _globals['_LISTBASEMODELSREQUEST']._serialized_start=222
-  _globals['_LISTBASEMODELSREQUEST']._serialized_end=284
-  _globals['_LISTBASEMODELSRESPONSE']._serialized_start=286
-  _globals['_LISTBASEMODELSRESPONSE']._serialized_end=380
-  _globals['_GETBASEMODELREQUEST']._serialized_start=382
-  _globals['_GETBASEMODELREQUEST']._serialized_end=429
-  _globals['_CREATETRAININGJOBREQUEST']._serialized_start=431
-  _globals['_CREATETRAININGJOBREQUEST']._serialized_end=524
-  _globals['_PLANTRAININGJOBREQUEST']._serialized_start=526
-  _globals['_PLANTRAININGJOBREQUEST']._serialized_end=597
-  _globals['_GETTRAININGJOBREQUEST']._serialized_start=599
-  _globals['_GETTRAININGJOBREQUEST']._serialized_end=667
-  _globals['_LISTTRAININGJOBSREQUEST']._serialized_start=669
-  _globals['_LISTTRAININGJOBSREQUEST']._serialized_end=733
-  _globals['_LISTTRAININGJOBSRESPONSE']._serialized_start=735
-  _globals['_LISTTRAININGJOBSRESPONSE']._serialized_end=835
-  _globals['_CANCELTRAININGJOBREQUEST']._serialized_start=837
-  _globals['_CANCELTRAININGJOBREQUEST']._serialized_end=908
-  _globals['_RESUMETRAININGJOBREQUEST']._serialized_start=910
-  _globals['_RESUMETRAININGJOBREQUEST']._serialized_end=981
-  _globals['_WATCHTRAININGJOBREQUEST']._serialized_start=983
-  _globals['_WATCHTRAININGJOBREQUEST']._serialized_end=1074
-  _globals['_WATCHTRAININGJOBRESPONSE']._serialized_start=1077
-  _globals['_WATCHTRAININGJOBRESPONSE']._serialized_end=1272
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=1274
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=1384
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=1386
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=1482
-  _globals['_GETCHECKPOINTREQUEST']._serialized_start=1484
-  _globals['_GETCHECKPOINTREQUEST']._serialized_end=1550
-  _globals['_EXPORTCHECKPOINTREQUEST']._serialized_start=1552
-  _globals['_EXPORTCHECKPOINTREQUEST']._serialized_end=1674
-  _globals['_READCHECKPOINTFILEREQUEST']._serialized_start=1677
-  _globals['_READCHECKPOINTFILEREQUEST']._serialized_end=1831
-  _globals['_READCHECKPOINTFILERESPONSE']._serialized_start=1833
-  _globals['_READCHECKPOINTFILERESPONSE']._serialized_end=1933
-  _globals['_TRAINER']._serialized_start=1936
-  _globals['_TRAINER']._serialized_end=3092
+  _globals['_LISTBASEMODELSREQUEST']._serialized_start=289
+  _globals['_LISTBASEMODELSREQUEST']._serialized_end=351
+  _globals['_LISTBASEMODELSRESPONSE']._serialized_start=353
+  _globals['_LISTBASEMODELSRESPONSE']._serialized_end=447
+  _globals['_GETBASEMODELREQUEST']._serialized_start=449
+  _globals['_GETBASEMODELREQUEST']._serialized_end=496
+  _globals['_CREATETRAININGJOBREQUEST']._serialized_start=499
+  _globals['_CREATETRAININGJOBREQUEST']._serialized_end=642
+  _globals['_PLANTRAININGJOBREQUEST']._serialized_start=644
+  _globals['_PLANTRAININGJOBREQUEST']._serialized_end=715
+  _globals['_GETTRAININGJOBREQUEST']._serialized_start=717
+  _globals['_GETTRAININGJOBREQUEST']._serialized_end=785
+  _globals['_LISTTRAININGJOBSREQUEST']._serialized_start=788
+  _globals['_LISTTRAININGJOBSREQUEST']._serialized_end=918
+  _globals['_TRAININGJOBFILTER']._serialized_start=921
+  _globals['_TRAININGJOBFILTER']._serialized_end=1197
+  _globals['_LISTTRAININGJOBSRESPONSE']._serialized_start=1199
+  _globals['_LISTTRAININGJOBSRESPONSE']._serialized_end=1299
+  _globals['_UPDATETRAININGJOBREQUEST']._serialized_start=1302
+  _globals['_UPDATETRAININGJOBREQUEST']._serialized_end=1431
+  _globals['_CANCELTRAININGJOBREQUEST']._serialized_start=1433
+  _globals['_CANCELTRAININGJOBREQUEST']._serialized_end=1504
+  _globals['_RESUMETRAININGJOBREQUEST']._serialized_start=1506
+  _globals['_RESUMETRAININGJOBREQUEST']._serialized_end=1577
+  _globals['_WATCHTRAININGJOBREQUEST']._serialized_start=1579
+  _globals['_WATCHTRAININGJOBREQUEST']._serialized_end=1670
+  _globals['_WATCHTRAININGJOBRESPONSE']._serialized_start=1673
+  _globals['_WATCHTRAININGJOBRESPONSE']._serialized_end=1868
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=1870
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=1980
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=1982
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=2078
+  _globals['_GETCHECKPOINTREQUEST']._serialized_start=2080
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=2146
+  _globals['_EXPORTCHECKPOINTREQUEST']._serialized_start=2148
+  _globals['_EXPORTCHECKPOINTREQUEST']._serialized_end=2270
+  _globals['_READCHECKPOINTFILEREQUEST']._serialized_start=2273
+  _globals['_READCHECKPOINTFILEREQUEST']._serialized_end=2427
+  _globals['_READCHECKPOINTFILERESPONSE']._serialized_start=2429
+  _globals['_READCHECKPOINTFILERESPONSE']._serialized_end=2529
+  _globals['_TRAINER']._serialized_start=2532
+  _globals['_TRAINER']._serialized_end=3774
 # @@protoc_insertion_point(module_scope)

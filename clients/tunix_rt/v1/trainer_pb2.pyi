@@ -5,7 +5,9 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from tunix_rt.v1 import artifact_pb2 as _artifact_pb2
 from tunix_rt.v1 import base_model_pb2 as _base_model_pb2
@@ -106,21 +108,35 @@ class CreateTrainingJobRequest(_message.Message):
 
     SPEC_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Makes a retry safe: 1-64 characters chosen by the caller."""
+    display_name: _builtins.str
+    """`TrainingJob.display_name`."""
+    note: _builtins.str
+    """`TrainingJob.note`."""
     @_builtins.property
     def spec(self) -> _training_job_pb2.TrainingSpec:
         """What to train."""
+
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """`TrainingJob.tags`."""
 
     def __init__(
         self,
         *,
         spec: _training_job_pb2.TrainingSpec | None = ...,
         request_id: _builtins.str = ...,
+        display_name: _builtins.str = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        note: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "note", b"note", "request_id", b"request_id", "spec", b"spec", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -180,23 +196,98 @@ class ListTrainingJobsRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most jobs in the answer; 0 means 50, more than 1,000 means 1,000."""
     page_token: _builtins.str
-    """`next_page_token` of the page before."""
+    """`next_page_token` of the page before, under the same filter and order."""
+    order_by: _builtins.str
+    """Such as "display_name, create_time desc": fields by which the list is ordered, each ascending unless " desc" follows.
+    Known are "create_time", "display_name", "state", "base_model" and "dataset".
+    What is equal is ordered by id. Left out: the newest first.
+    """
+    @_builtins.property
+    def filter(self) -> Global___TrainingJobFilter:
+        """Which ones; left out: all."""
+
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: Global___TrainingJobFilter | None = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListTrainingJobsRequest: _TypeAlias = ListTrainingJobsRequest  # noqa: Y015
+
+@_typing.final
+class TrainingJobFilter(_message.Message):
+    """Which training jobs are wanted: those that meet every condition that is set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAGS_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_CONTAINS_FIELD_NUMBER: _builtins.int
+    NOTE_CONTAINS_FIELD_NUMBER: _builtins.int
+    CREATED_FROM_FIELD_NUMBER: _builtins.int
+    CREATED_BEFORE_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    BASE_MODELS_FIELD_NUMBER: _builtins.int
+    DATASETS_FIELD_NUMBER: _builtins.int
+    display_name_contains: _builtins.str
+    """Keep those whose display name contains this text; case does not matter. At most 1,000 characters."""
+    note_contains: _builtins.str
+    """Keep those whose note contains this text; case does not matter. At most 1,000 characters."""
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keep those with all of these tags, at most 50."""
+
+    @_builtins.property
+    def created_from(self) -> _timestamp_pb2.Timestamp:
+        """Keep those made at or after this moment."""
+
+    @_builtins.property
+    def created_before(self) -> _timestamp_pb2.Timestamp:
+        """Keep those made before this moment."""
+
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[_training_job_pb2.TrainingJob.State.ValueType]:
+        """Keep those in one of these states."""
+
+    @_builtins.property
+    def base_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keep those that train one of these base models, named as in their specs, at most 100."""
+
+    @_builtins.property
+    def datasets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keep those that train on one of these: `datasets/{dataset_id}@{version}`, or `datasets/{dataset_id}` for all its versions, at most 100."""
+
+    def __init__(
+        self,
+        *,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        display_name_contains: _builtins.str = ...,
+        note_contains: _builtins.str = ...,
+        created_from: _timestamp_pb2.Timestamp | None = ...,
+        created_before: _timestamp_pb2.Timestamp | None = ...,
+        states: _abc.Iterable[_training_job_pb2.TrainingJob.State.ValueType] | None = ...,
+        base_models: _abc.Iterable[_builtins.str] | None = ...,
+        datasets: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_before", b"created_before", "created_from", b"created_from"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_models", b"base_models", "created_before", b"created_before", "created_from", b"created_from", "datasets", b"datasets", "display_name_contains", b"display_name_contains", "note_contains", b"note_contains", "states", b"states", "tags", b"tags"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrainingJobFilter: _TypeAlias = TrainingJobFilter  # noqa: Y015
 
 @_typing.final
 class ListTrainingJobsResponse(_message.Message):
@@ -225,6 +316,36 @@ class ListTrainingJobsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListTrainingJobsResponse: _TypeAlias = ListTrainingJobsResponse  # noqa: Y015
+
+@_typing.final
+class UpdateTrainingJobRequest(_message.Message):
+    """Request of UpdateTrainingJob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRAINING_JOB_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def training_job(self) -> _training_job_pb2.TrainingJob:
+        """The training job; its `name` says which one."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Which fields to change: "display_name", "tags" and "note", or "*" for all three. Left out: those of them that are not empty in `training_job`."""
+
+    def __init__(
+        self,
+        *,
+        training_job: _training_job_pb2.TrainingJob | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["training_job", b"training_job", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["training_job", b"training_job", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateTrainingJobRequest: _TypeAlias = UpdateTrainingJobRequest  # noqa: Y015
 
 @_typing.final
 class CancelTrainingJobRequest(_message.Message):

@@ -68,6 +68,11 @@ class TrainerStub:
                 request_serializer=tunix__rt_dot_v1_dot_trainer__pb2.ListTrainingJobsRequest.SerializeToString,
                 response_deserializer=tunix__rt_dot_v1_dot_trainer__pb2.ListTrainingJobsResponse.FromString,
                 _registered_method=True)
+        self.UpdateTrainingJob = channel.unary_unary(
+                '/tunix_rt.v1.Trainer/UpdateTrainingJob',
+                request_serializer=tunix__rt_dot_v1_dot_trainer__pb2.UpdateTrainingJobRequest.SerializeToString,
+                response_deserializer=tunix__rt_dot_v1_dot_training__job__pb2.TrainingJob.FromString,
+                _registered_method=True)
         self.CancelTrainingJob = channel.unary_unary(
                 '/tunix_rt.v1.Trainer/CancelTrainingJob',
                 request_serializer=tunix__rt_dot_v1_dot_trainer__pb2.CancelTrainingJobRequest.SerializeToString,
@@ -145,7 +150,14 @@ class TrainerServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListTrainingJobs(self, request, context):
-        """Lists training jobs a page at a time, newest first.
+        """Lists training jobs a page at a time, the newest first unless another order is asked for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateTrainingJob(self, request, context):
+        """Changes what people call the training job: its name, tags and note. Nothing else of it can change.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -233,6 +245,11 @@ def add_TrainerServicer_to_server(servicer, server):
                     servicer.ListTrainingJobs,
                     request_deserializer=tunix__rt_dot_v1_dot_trainer__pb2.ListTrainingJobsRequest.FromString,
                     response_serializer=tunix__rt_dot_v1_dot_trainer__pb2.ListTrainingJobsResponse.SerializeToString,
+            ),
+            'UpdateTrainingJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateTrainingJob,
+                    request_deserializer=tunix__rt_dot_v1_dot_trainer__pb2.UpdateTrainingJobRequest.FromString,
+                    response_serializer=tunix__rt_dot_v1_dot_training__job__pb2.TrainingJob.SerializeToString,
             ),
             'CancelTrainingJob': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelTrainingJob,
@@ -433,6 +450,33 @@ class Trainer:
             '/tunix_rt.v1.Trainer/ListTrainingJobs',
             tunix__rt_dot_v1_dot_trainer__pb2.ListTrainingJobsRequest.SerializeToString,
             tunix__rt_dot_v1_dot_trainer__pb2.ListTrainingJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateTrainingJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tunix_rt.v1.Trainer/UpdateTrainingJob',
+            tunix__rt_dot_v1_dot_trainer__pb2.UpdateTrainingJobRequest.SerializeToString,
+            tunix__rt_dot_v1_dot_training__job__pb2.TrainingJob.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,7 +47,9 @@ class TrainerStub:
     GetTrainingJob: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.GetTrainingJobRequest, _training_job_pb2.TrainingJob]
     """Returns one training job."""
     ListTrainingJobs: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ListTrainingJobsRequest, _trainer_pb2.ListTrainingJobsResponse]
-    """Lists training jobs a page at a time, newest first."""
+    """Lists training jobs a page at a time, the newest first unless another order is asked for."""
+    UpdateTrainingJob: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.UpdateTrainingJobRequest, _training_job_pb2.TrainingJob]
+    """Changes what people call the training job: its name, tags and note. Nothing else of it can change."""
     CancelTrainingJob: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.CancelTrainingJobRequest, _training_job_pb2.TrainingJob]
     """Asks a job to stop. A job that has ended is returned as it is."""
     ResumeTrainingJob: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ResumeTrainingJobRequest, _training_job_pb2.TrainingJob]
@@ -81,7 +83,9 @@ class TrainerAsyncStub(TrainerStub):
     GetTrainingJob: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetTrainingJobRequest, _training_job_pb2.TrainingJob]  # type: ignore[assignment]
     """Returns one training job."""
     ListTrainingJobs: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ListTrainingJobsRequest, _trainer_pb2.ListTrainingJobsResponse]  # type: ignore[assignment]
-    """Lists training jobs a page at a time, newest first."""
+    """Lists training jobs a page at a time, the newest first unless another order is asked for."""
+    UpdateTrainingJob: _aio.UnaryUnaryMultiCallable[_trainer_pb2.UpdateTrainingJobRequest, _training_job_pb2.TrainingJob]  # type: ignore[assignment]
+    """Changes what people call the training job: its name, tags and note. Nothing else of it can change."""
     CancelTrainingJob: _aio.UnaryUnaryMultiCallable[_trainer_pb2.CancelTrainingJobRequest, _training_job_pb2.TrainingJob]  # type: ignore[assignment]
     """Asks a job to stop. A job that has ended is returned as it is."""
     ResumeTrainingJob: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ResumeTrainingJobRequest, _training_job_pb2.TrainingJob]  # type: ignore[assignment]
@@ -148,7 +152,15 @@ class TrainerServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_pb2.ListTrainingJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.ListTrainingJobsResponse, _abc.Awaitable[_trainer_pb2.ListTrainingJobsResponse]]:
-        """Lists training jobs a page at a time, newest first."""
+        """Lists training jobs a page at a time, the newest first unless another order is asked for."""
+
+    @_abc_1.abstractmethod
+    def UpdateTrainingJob(
+        self,
+        request: _trainer_pb2.UpdateTrainingJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_job_pb2.TrainingJob, _abc.Awaitable[_training_job_pb2.TrainingJob]]:
+        """Changes what people call the training job: its name, tags and note. Nothing else of it can change."""
 
     @_abc_1.abstractmethod
     def CancelTrainingJob(

@@ -200,6 +200,9 @@ class TrainingJob(_message.Message):
     STAGE_TIMINGS_FIELD_NUMBER: _builtins.int
     BEST_CHECKPOINT_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `trainingJobs/{training_job}`; the server chooses the id."""
     state: Global___TrainingJob.State.ValueType
@@ -214,6 +217,10 @@ class TrainingJob(_message.Message):
     """How often the job was started: more than 1 after an interruption."""
     best_checkpoint: _builtins.str
     """Name of the checkpoint with the lowest validation loss; empty unless `keep_best_checkpoint` is set."""
+    display_name: _builtins.str
+    """What people call it, to be changed at will: one line of at most 200 characters. It is part of no digest and of no identity."""
+    note: _builtins.str
+    """What people note about it: at most 2,000 characters."""
     @_builtins.property
     def spec(self) -> Global___TrainingSpec:
         """What to train, with every default filled in."""
@@ -250,6 +257,10 @@ class TrainingJob(_message.Message):
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrainingAttempt]:
         """Every start of the job, the first one first."""
 
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Words to find it by, at most 50, each different: 1-64 characters of one line, no comma."""
+
     def __init__(
         self,
         *,
@@ -269,10 +280,13 @@ class TrainingJob(_message.Message):
         stage_timings: _abc.Iterable[Global___StageTiming] | None = ...,
         best_checkpoint: _builtins.str = ...,
         attempts: _abc.Iterable[Global___TrainingAttempt] | None = ...,
+        display_name: _builtins.str = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        note: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "latest_metrics", b"latest_metrics", "progress", b"progress", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "attempts", b"attempts", "best_checkpoint", b"best_checkpoint", "chat_template_digest", b"chat_template_digest", "checkpoint", b"checkpoint", "create_time", b"create_time", "dataset_digest", b"dataset_digest", "end_time", b"end_time", "error", b"error", "latest_metrics", b"latest_metrics", "name", b"name", "progress", b"progress", "spec", b"spec", "stage_timings", b"stage_timings", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "attempts", b"attempts", "best_checkpoint", b"best_checkpoint", "chat_template_digest", b"chat_template_digest", "checkpoint", b"checkpoint", "create_time", b"create_time", "dataset_digest", b"dataset_digest", "display_name", b"display_name", "end_time", b"end_time", "error", b"error", "latest_metrics", b"latest_metrics", "name", b"name", "note", b"note", "progress", b"progress", "spec", b"spec", "stage_timings", b"stage_timings", "start_time", b"start_time", "state", b"state", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

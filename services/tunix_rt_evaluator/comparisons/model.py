@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from tunix_rt_evaluator.evaluations.model import Accuracy, Evaluation, Interval, ItemResult
-from tunix_rt_kit.values import StoredFile, Value
+from tunix_rt_kit.values import Labelled, ListFilter, StoredFile, Value, Wanted
 
 REPORT_NAME: Final = "comparisonReports/{comparison_report}"
 VerdictName = Literal["IMPROVED", "REGRESSED", "NO_EVIDENCE", "INCONCLUSIVE"]
@@ -229,7 +229,7 @@ LEFT_OUT_OF_LISTS: Final = {"flips", "training", "base_output_tokens", "candidat
 """Fields of a report's content that grow with its items or steps."""
 
 
-class ComparisonReport(Value):
+class ComparisonReport(Labelled):
     """A stored comparison report: ``digest`` is that of its content's canonical JSON, ``documents`` are its
     renderings by format.
 
@@ -241,6 +241,18 @@ class ComparisonReport(Value):
     create_time: datetime
     content: ComparisonContent | None
     documents: Mapping[str, StoredFile] = Field(default_factory=dict)
+
+
+class ReportFilter(ListFilter):
+    """Which reports a list has."""
+
+    order_fields = ("create_time", "display_name", "name", "verdict", "eval_set", "base_model", "dataset")
+
+    verdicts: tuple[Annotated[VerdictName, BeforeValidator(str.upper)], ...] = ()
+    models: Wanted = ()
+    datasets: Wanted = ()
+    eval_sets: Wanted = ()
+    evaluations: Wanted = ()
 
 
 @dataclass(frozen=True, slots=True)

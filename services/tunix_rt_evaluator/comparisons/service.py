@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from tunix_rt_evaluator.comparisons.model import (
     REPORT_NAME,
@@ -11,6 +11,7 @@ from tunix_rt_evaluator.comparisons.model import (
     ComparisonReport,
     Contamination,
     LeakedItem,
+    ReportFilter,
     Run,
     TrainingStep,
     report_name,
@@ -22,8 +23,8 @@ from tunix_rt_evaluator.eval_sets.service import EvalSetRepository
 from tunix_rt_evaluator.evaluations.model import EVALUATION_NAME, Evaluation
 from tunix_rt_evaluator.evaluations.service import EvaluationRepository
 from tunix_rt_kit.errors import DomainError, FailedPrecondition, InvalidArgument, NotFound
-from tunix_rt_kit.serving.requests import Paging, parse_name
-from tunix_rt_kit.values import JobState, Page, StoredFile
+from tunix_rt_kit.serving.requests import checked_labels, listed, parse_name
+from tunix_rt_kit.values import NO_LABELS, JobState, ListAsked, Order, Page, Position, StoredFile
 
 DocumentFormat = Literal["markdown", "json", "html"]
 
@@ -38,7 +39,10 @@ class ReportRepository(Protocol):
     """Where reports and their documents are kept."""
 
     def report(self, report_id: str) -> ComparisonReport | None: ...
-    def reports(self, after: str | None, limit: int) -> Sequence[ComparisonReport]: ...
+    def page(
+        self, wanted: ReportFilter, order: Order, after: Position | None, limit: int
+    ) -> Sequence[tuple[ComparisonReport, Position]]: ...
+    def set_labels(self, report_id: str, labels: Mapping[str, Any]) -> None: ...
     def add(self, report_id: str, content: ComparisonContent) -> None: ...
 
     def content(self, digest: str) -> ComparisonContent:
@@ -77,7 +81,11 @@ class ComparisonService:
         self._training_data = training_data
 
     def compare(
-        self, base_names: Sequence[str], candidate_names: Sequence[str], waivers: Sequence[str]
+        self,
+        base_names: Sequence[str],
+        candidate_names: Sequence[str],
+        waivers: Sequence[str],
+        labels: Mapping[str, Any] = NO_LABELS,
     ) -> ComparisonReport:
         """Compare finished evaluations; comparing again gives the same report.
 
@@ -85,11 +93,12 @@ class ComparisonService:
             base_names: the base, and further training seeds of it.
             candidate_names: the candidate, and further training seeds of it.
             waivers: differences that are let pass, by their reasons.
+            labels: take the place of those that a stored report has.
 
         Raises FailedPrecondition: EVALUATION_NOT_SUCCEEDED; COMPARISON_UNSOUND, which names each difference
         that was not waived; COMPARISON_EMPTY.
         """
-        waived = checked_waivers(waivers)
+        waived, labels = checked_waivers(waivers), checked_labels(labels)
         bases = self._side(base_names, "base", "more_bases")
         candidates = self._side(candidate_names, "candidate", "more_candidates")
         runs = [
@@ -112,20 +121,33 @@ class ComparisonService:
                     training=self._training(candidates[0]),
                 )
                 self._reports.add(identity, content)
+        if labels:
+            self._reports.set_labels(identity, labels)
         return self._read(self._stored_report(identity))
 
     def get_report(self, name: str) -> ComparisonReport:
         """One comparison report."""
         return self._read(self._stored_report(parse_name(REPORT_NAME, name)))
 
-    def list_reports(self, size: int, page_token: str) -> Page[ComparisonReport]:
-        """One page of reports, ordered by id, without the fields in ``LEFT_OUT_OF_LISTS``.
+    def list_reports(self, asked: ListAsked) -> Page[ComparisonReport]:
+        """One page of those that are wanted, by id unless another order is asked for, without the fields in
+        ``LEFT_OUT_OF_LISTS``.
 
         Reads no artifact.
         """
-        paging = Paging(size, page_token, most=MAX_REPORTS, method="ListComparisonReports")
-        found = self._reports.reports(paging.after("id"), paging.limit + 1)
-        return paging.page(found, lambda report: {"id": report.id})
+
+        def find(*wanted: Any) -> Sequence[tuple[ComparisonReport, Position]]:
+            found = self._reports.page(*wanted)
+            named = self._named([report for report, _ in found])
+            return list(zip(named, (position for _, position in found), strict=True))
+
+        return listed("ListComparisonReports", ReportFilter, asked, find, MAX_REPORTS)
+
+    def update_report(self, name: str, labels: Mapping[str, Any]) -> ComparisonReport:
+        """Change what people call a report: those of its labels that are given."""
+        identity = parse_name(REPORT_NAME, name, "comparison_report.name")
+        self._reports.set_labels(identity, checked_labels(labels, "comparison_report"))
+        return self._read(self._stored_report(identity))
 
     def read_report(
         self, name: str, format_: DocumentFormat, offset: int
@@ -203,7 +225,33 @@ class ComparisonService:
         return stored
 
     def _read(self, stored: ComparisonReport) -> ComparisonReport:
-        return stored.model_copy(update={"content": self._reports.content(stored.digest)})
+        content = self._reports.content(stored.digest)
+        return self._named([stored.model_copy(update={"content": content})])[0]
+
+    def _named(self, reports: Sequence[ComparisonReport]) -> Sequence[ComparisonReport]:
+        """The reports, their two evaluations as people call them by now."""
+        contents = [report.content for report in reports if report.content]
+        sides = [side for content in contents for side in (content.base, content.candidate)]
+        labels = self._evaluations.labels({side.id for side in sides})
+
+        def named(side: Evaluation) -> Evaluation:
+            return side.model_copy(update=dict(labels.get(side.id, {})))
+
+        return [
+            report.model_copy(
+                update={
+                    "content": report.content.model_copy(
+                        update={
+                            "base": named(report.content.base),
+                            "candidate": named(report.content.candidate),
+                        }
+                    )
+                }
+            )
+            if report.content
+            else report
+            for report in reports
+        ]
 
 
 def _check_seeds(evaluations: Sequence[Evaluation], fields: Sequence[str]) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Any, Final
 
 from pydantic import ConfigDict, Field
 
 from tunix_rt_evaluator.grading.model import Grader
-from tunix_rt_kit.values import Value
+from tunix_rt_kit.values import Labelled, ListFilter, Value
 
 EVAL_SET_NAME: Final = "evalSets/{eval_set}"
 MAX_ITEMS: Final = 10_000
@@ -52,9 +52,10 @@ class EvalSetDraft:
     description: str
     items: Sequence[Mapping[str, Any]]
     size_bytes: int
+    labels: Mapping[str, Any] = field(default_factory=dict)
 
 
-class EvalSet(Value):
+class EvalSet(Labelled):
     """A stored eval set; ``items`` is None where only its facts were asked for."""
 
     id: str
@@ -63,3 +64,9 @@ class EvalSet(Value):
     item_count: int
     create_time: datetime
     items: tuple[EvalItem, ...] | None = None
+
+
+class EvalSetFilter(ListFilter):
+    """Which eval sets a list has."""
+
+    order_fields = ("create_time", "display_name", "name", "item_count")

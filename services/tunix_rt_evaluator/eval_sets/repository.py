@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pydantic import TypeAdapter
-from sqlalchemy import and_, insert, or_, select
+from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
-from tunix_rt_evaluator.eval_sets.model import EvalItem, EvalSet, eval_set_name
+from tunix_rt_evaluator.eval_sets.model import EvalItem, EvalSet, EvalSetFilter, eval_set_name
 from tunix_rt_evaluator.tables import eval_sets, requests
-from tunix_rt_kit.database import Database, RequestLog, transaction_lock
+from tunix_rt_kit.database import (
+    Database,
+    Listing,
+    RequestLog,
+    label_values,
+    row_fields,
+    transaction_lock,
+)
 from tunix_rt_kit.errors import AlreadyExists, NotFound
-from tunix_rt_kit.values import RequestKey
+from tunix_rt_kit.values import NO_LABELS, Order, Position, RequestKey
 
 _ITEMS: Final = TypeAdapter(tuple[EvalItem, ...])
+_LISTING: Final = Listing(
+    eval_sets,
+    eval_sets.c.id,
+    {
+        "create_time": (eval_sets.c.create_time,),
+        "display_name": (eval_sets.c.display_name_folded,),
+        "name": (eval_sets.c.id,),
+        "item_count": (eval_sets.c.item_count,),
+    },
+    tuple(column for column in eval_sets.c if column.name != "items"),
+    default=[("create_time", True)],
+)
 
 
 class SqlEvalSetRepository:
@@ -27,8 +45,9 @@ class SqlEvalSetRepository:
         self._database = database
         self._requests = RequestLog(requests)
 
-    def create(self, eval_set: EvalSet, request: RequestKey) -> str:
-        """Store an eval set unless it is there, once for each request id, and return its id.
+    def create(self, eval_set: EvalSet, request: RequestKey, labels: Mapping[str, Any] = NO_LABELS) -> str:
+        """Store an eval set unless it is there, once for each request id, and return its id. ``labels`` take
+        the place of those that a stored one has.
 
         Raises AlreadyExists: EVAL_SET_EXISTS, the id is bound to other items; REQUEST_ID_REUSED.
         """
@@ -36,6 +55,8 @@ class SqlEvalSetRepository:
         def create() -> str:
             transaction_lock(session, f"eval set {eval_set.id}")
             _bind(session, eval_set)
+            if labels:
+                _set_labels(session, eval_set.id, labels)
             return eval_set.id
 
         with self._database.write() as session:
@@ -52,20 +73,16 @@ class SqlEvalSetRepository:
             )
         return _eval_set(row, _ITEMS.validate_json(json.dumps(row.items)))
 
-    def newest(self, before: tuple[str, str] | None, limit: int) -> Sequence[EvalSet]:
-        """Up to ``limit`` eval sets without items, newest first, after (create time, id) in that order."""
-        columns = [column for column in eval_sets.c if column.name != "items"]
-        query = select(*columns).order_by(eval_sets.c.create_time.desc(), eval_sets.c.id.desc()).limit(limit)
-        if before is not None:
-            time, eval_set_id = datetime.fromisoformat(before[0]), before[1]
-            query = query.where(
-                or_(
-                    eval_sets.c.create_time < time,
-                    and_(eval_sets.c.create_time == time, eval_sets.c.id < eval_set_id),
-                )
-            )
-        with self._database.read() as session:
-            return [_eval_set(row, None) for row in session.execute(query)]
+    def page(
+        self, wanted: EvalSetFilter, order: Order, after: Position | None, limit: int
+    ) -> Sequence[tuple[EvalSet, Position]]:
+        """Up to ``limit`` eval sets that are wanted, without items, in that order, from behind ``after``."""
+        return _LISTING.page(self._database, wanted, order, after, limit, lambda row: _eval_set(row, None))
+
+    def set_labels(self, eval_set_id: str, labels: Mapping[str, Any]) -> None:
+        """Change what people call an eval set, if it is there."""
+        with self._database.write() as session:
+            _set_labels(session, eval_set_id, labels)
 
 
 def _bind(session: Session, eval_set: EvalSet) -> None:
@@ -84,5 +101,9 @@ def _bind(session: Session, eval_set: EvalSet) -> None:
         session.execute(insert(eval_sets).values(**values, create_time=eval_set.create_time))
 
 
+def _set_labels(session: Session, eval_set_id: str, labels: Mapping[str, Any]) -> None:
+    session.execute(update(eval_sets).where(eval_sets.c.id == eval_set_id).values(**label_values(labels)))
+
+
 def _eval_set(row: Any, items: tuple[EvalItem, ...] | None) -> EvalSet:
-    return EvalSet.model_validate({**row._mapping, "items": items})
+    return EvalSet.model_validate({**row_fields(row, EvalSet), "items": items})

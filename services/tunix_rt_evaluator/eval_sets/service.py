@@ -17,14 +17,23 @@ from tunix_rt_evaluator.eval_sets.model import (
     EvalItem,
     EvalSet,
     EvalSetDraft,
+    EvalSetFilter,
 )
 from tunix_rt_evaluator.grading.model import kinds
 from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_kit.callers import check
 from tunix_rt_kit.canonical import digest_json
 from tunix_rt_kit.errors import InvalidArgument
-from tunix_rt_kit.serving.requests import Paging, Violations, check_id, field_path, field_problems, parse_name
-from tunix_rt_kit.values import Page, RequestKey
+from tunix_rt_kit.serving.requests import (
+    Violations,
+    check_id,
+    checked_labels,
+    field_path,
+    field_problems,
+    listed,
+    parse_name,
+)
+from tunix_rt_kit.values import NO_LABELS, ListAsked, Order, Page, Position, RequestKey
 
 EVAL_SET_INVALID: Final = "EVAL_SET_INVALID"
 
@@ -139,9 +148,14 @@ def _check_contents(items: Sequence[EvalItem], grading: Grading, wrong: Violatio
 class EvalSetRepository(Protocol):
     """Where eval sets are kept."""
 
-    def create(self, eval_set: EvalSet, request: RequestKey) -> str: ...
+    def create(
+        self, eval_set: EvalSet, request: RequestKey, labels: Mapping[str, Any] = NO_LABELS
+    ) -> str: ...
     def get(self, eval_set_id: str) -> EvalSet: ...
-    def newest(self, before: tuple[str, str] | None, limit: int) -> Sequence[EvalSet]: ...
+    def page(
+        self, wanted: EvalSetFilter, order: Order, after: Position | None, limit: int
+    ) -> Sequence[tuple[EvalSet, Position]]: ...
+    def set_labels(self, eval_set_id: str, labels: Mapping[str, Any]) -> None: ...
 
 
 class EvalSetService:
@@ -154,6 +168,7 @@ class EvalSetService:
 
     def create_eval_set(self, draft: EvalSetDraft, request_id: str) -> EvalSet:
         """Store an eval set; the same id and items give the stored one, other items are AlreadyExists."""
+        labels = checked_labels(draft.labels, "eval_set")
         items = checked_items(draft, self._grading)
         digest = items_digest(items)
         eval_set = EvalSet(
@@ -164,18 +179,21 @@ class EvalSetService:
             create_time=datetime.now(UTC),
             items=items,
         )
-        body = digest_json({"id": draft.id, "description": draft.description, "items": digest})
+        body = digest_json({"id": draft.id, "description": draft.description, "items": digest, **labels})
         request = RequestKey("CreateEvalSet", request_id, body)
-        return self._repository.get(self._repository.create(eval_set, request))
+        return self._repository.get(self._repository.create(eval_set, request, labels))
 
     def get_eval_set(self, name: str) -> EvalSet:
         """One eval set with its items."""
         return self._repository.get(parse_name(EVAL_SET_NAME, name))
 
-    def list_eval_sets(self, size: int, page_token: str) -> Page[EvalSet]:
-        """One page without items, newest first."""
-        paging = Paging(size, page_token, method="ListEvalSets")
-        time, last_id = paging.after("time"), paging.after("id")
-        before = None if time is None else (time, last_id)
-        found = self._repository.newest(before, paging.limit + 1)
-        return paging.page(found, lambda entry: {"time": entry.create_time.isoformat(), "id": entry.id})
+    def list_eval_sets(self, asked: ListAsked) -> Page[EvalSet]:
+        """One page of those that are wanted, without items, the newest first unless another order is asked
+        for."""
+        return listed("ListEvalSets", EvalSetFilter, asked, self._repository.page)
+
+    def update_eval_set(self, name: str, labels: Mapping[str, Any]) -> EvalSet:
+        """Change what people call an eval set: those of its labels that are given."""
+        eval_set_id = parse_name(EVAL_SET_NAME, name, "eval_set.name")
+        self._repository.set_labels(eval_set_id, checked_labels(labels, "eval_set"))
+        return self._repository.get(eval_set_id)

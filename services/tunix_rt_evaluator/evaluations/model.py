@@ -23,10 +23,13 @@ from tunix_rt_kit.values import (
     ChatTemplateFields,
     JobError,
     JobState,
+    Labelled,
+    ListFilter,
     Progress,
     StageTiming,
     StoredFile,
     Value,
+    Wanted,
 )
 
 Dtype = Literal["bfloat16", "float32"]
@@ -251,7 +254,7 @@ class Manifest(RunFacts):
     regrade: Regrade | None = None
 
 
-class Evaluation(Value):
+class Evaluation(Labelled):
     """One run of a model over an eval set."""
 
     id: str
@@ -268,6 +271,17 @@ class Evaluation(Value):
     summary: Summary | None = None
     manifest: Manifest | None = None
     manifest_file: StoredFile | None = None
+
+
+class EvaluationFilter(ListFilter):
+    """Which evaluations a list has."""
+
+    order_fields = ("create_time", "display_name", "state", "eval_set", "base_model", "dataset")
+
+    states: tuple[JobState, ...] = ()
+    models: Wanted = ()
+    datasets: Wanted = ()
+    eval_sets: Wanted = ()
 
 
 class EvaluationUpdate(Value):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -11,6 +11,7 @@ from sqlalchemy import delete, insert, select, update
 
 from tunix_rt_evaluator.evaluations.model import (
     Evaluation,
+    EvaluationFilter,
     EvaluationUpdate,
     ItemFilter,
     ItemResult,
@@ -18,14 +19,26 @@ from tunix_rt_evaluator.evaluations.model import (
 )
 from tunix_rt_evaluator.tables import VERSION_TABLE, evaluations, requests, results
 from tunix_rt_kit.callers import check
-from tunix_rt_kit.database import Database, RequestLog
+from tunix_rt_kit.database import Database, Listing, RequestLog, label_values, row_fields
 from tunix_rt_kit.errors import NotFound
-from tunix_rt_kit.values import JobState, RequestKey
+from tunix_rt_kit.values import JobState, Labels, Order, Position, RequestKey, subjects
 
 _UNFINISHED: Final = [state.value for state in JobState if not state.ended]
 # What fits in one message of 4 MiB.
 _PAGE_BYTES: Final = 7 << 19
 _ROWS: Final = 200
+_LISTING: Final = Listing(
+    evaluations,
+    evaluations.c.id,
+    {
+        "create_time": (evaluations.c.create_time,),
+        "display_name": (evaluations.c.display_name_folded,),
+        "state": (evaluations.c.state,),
+        "eval_set": (evaluations.c.eval_set,),
+        "base_model": (evaluations.c.base_model,),
+        "dataset": (evaluations.c.dataset,),
+    },
+)
 _ALL_ITEMS: Final = ItemFilter()
 _NO_CHANGES: Final = EvaluationUpdate()
 
@@ -57,8 +70,14 @@ class SqlEvaluationRepository:
         """
 
         def create() -> str:
-            values = {**_columns(evaluation), "create_time": evaluation.create_time}
-            session.execute(insert(evaluations).values(**values))
+            labels = {name: getattr(evaluation, name) for name in Labels.model_fields}
+            session.execute(
+                insert(evaluations).values(
+                    **_columns(evaluation) | {"create_time": evaluation.create_time},
+                    **listed_by([evaluation]),
+                    **label_values(labels),
+                )
+            )
             return evaluation.id
 
         with self._database.write() as session:
@@ -75,13 +94,24 @@ class SqlEvaluationRepository:
             )
         return _evaluation(row)
 
-    def newest(self, before: str | None, limit: int) -> Sequence[Evaluation]:
-        """Up to ``limit`` evaluations, newest first, with ids below ``before``."""
-        query = select(evaluations).order_by(evaluations.c.id.desc()).limit(limit)
-        if before is not None:
-            query = query.where(evaluations.c.id < before)
+    def page(
+        self, wanted: EvaluationFilter, order: Order, after: Position | None, limit: int
+    ) -> Sequence[tuple[Evaluation, Position]]:
+        """Up to ``limit`` evaluations that are wanted, in that order, from behind ``after`` on."""
+        return _LISTING.page(self._database, wanted, order, after, limit, _evaluation)
+
+    def set_labels(self, evaluation_id: str, labels: Mapping[str, Any]) -> None:
+        """Change what people call an evaluation, if it is there."""
+        with self._database.write() as session:
+            where = evaluations.c.id == evaluation_id
+            session.execute(update(evaluations).where(where).values(**label_values(labels)))
+
+    def labels(self, ids: Collection[str]) -> Mapping[str, Mapping[str, Any]]:
+        """What people call evaluations, by the ids of those that are there."""
+        columns = [evaluations.c[name] for name in Labels.model_fields]
         with self._database.read() as session:
-            return [_evaluation(row) for row in session.execute(query)]
+            rows = session.execute(select(evaluations.c.id, *columns).where(evaluations.c.id.in_(set(ids))))
+            return {row.id: row_fields(row, Labels) | {"tags": tuple(row.tags)} for row in rows}
 
     def unfinished(self, *, regrades: bool) -> Sequence[tuple[str, JobState]]:
         """Ids and states of the evaluations that have not ended, oldest first: of those that generate, or of
@@ -181,6 +211,26 @@ class SqlEvaluationRepository:
                 yield ItemResult.model_validate(value)
 
 
+def listed_by(evaluations: Sequence[Evaluation], *, named: bool = False) -> dict[str, Any]:
+    """What lists are filtered and ordered by, of an entry about ``evaluations``: the first one's eval set,
+    base model and dataset, and ``subjects`` of all of them, with their names where they are ``named``."""
+    checkpoints = [entry.inputs.checkpoint for entry in evaluations]
+    eval_sets = [f"evalSets/{entry.spec.eval_set}" for entry in evaluations]
+    models = [entry.inputs.base_model for entry in evaluations]
+    datasets = [checkpoint.dataset if checkpoint else "" for checkpoint in checkpoints]
+    return {
+        "eval_set": eval_sets[0],
+        "base_model": models[0],
+        "dataset": datasets[0],
+        "subjects": subjects(
+            models=[*models, *(checkpoint.name for checkpoint in checkpoints if checkpoint)],
+            datasets=datasets,
+            eval_sets=eval_sets,
+            evaluations=[evaluation_name(entry.id) for entry in evaluations] if named else (),
+        ),
+    }
+
+
 def _changed(changes: EvaluationUpdate) -> dict[str, Any]:
     """The columns that ``changes`` sets."""
     times = {"start_time": changes.start_time} if changes.start_time is not None else {}
@@ -193,7 +243,7 @@ def _columns(value: BaseModel) -> dict[str, Any]:
 
 
 def _evaluation(row: Any) -> Evaluation:
-    return Evaluation.model_validate(dict(row._mapping))
+    return Evaluation.model_validate(row_fields(row, Evaluation))
 
 
 def _dump(value: BaseModel) -> Any:

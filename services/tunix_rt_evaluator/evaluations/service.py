@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ from tunix_rt_evaluator.evaluations.model import (
     BaseModelFacts,
     CheckpointInput,
     Evaluation,
+    EvaluationFilter,
     EvaluationInput,
     EvaluationSpec,
     EvaluationUpdate,
@@ -30,8 +31,24 @@ from tunix_rt_evaluator.evaluations.model import (
 from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_kit.canonical import digest_json
 from tunix_rt_kit.jobs.engine import JobEngine
-from tunix_rt_kit.serving.requests import Paging, new_id, parse_name
-from tunix_rt_kit.values import ChatTemplateFields, JobError, JobState, Page, RequestKey
+from tunix_rt_kit.serving.requests import (
+    Paging,
+    checked_labels,
+    listed,
+    new_id,
+    parse_name,
+)
+from tunix_rt_kit.values import (
+    NO_LABELS,
+    ChatTemplateFields,
+    JobError,
+    JobState,
+    ListAsked,
+    Order,
+    Page,
+    Position,
+    RequestKey,
+)
 
 
 class EvaluationRepository(Protocol):
@@ -40,7 +57,11 @@ class EvaluationRepository(Protocol):
     def requested(self, request: RequestKey) -> str | None: ...
     def create(self, evaluation: Evaluation, request: RequestKey) -> str: ...
     def get(self, evaluation_id: str) -> Evaluation: ...
-    def newest(self, before: str | None, limit: int) -> Sequence[Evaluation]: ...
+    def page(
+        self, wanted: EvaluationFilter, order: Order, after: Position | None, limit: int
+    ) -> Sequence[tuple[Evaluation, Position]]: ...
+    def set_labels(self, evaluation_id: str, labels: Mapping[str, Any]) -> None: ...
+    def labels(self, ids: Collection[str]) -> Mapping[str, Mapping[str, Any]]: ...
     def unfinished(self, *, regrades: bool) -> Sequence[tuple[str, JobState]]: ...
     def change_state(
         self,
@@ -121,16 +142,21 @@ class EvaluationService:
         self._grading = grading
         self._has_endpoint = has_endpoint
 
-    def create_evaluation(self, asked: Mapping[str, Any], request_id: str) -> Evaluation:
+    def create_evaluation(
+        self, asked: Mapping[str, Any], request_id: str, labels: Mapping[str, Any] = NO_LABELS
+    ) -> Evaluation:
         """Put an evaluation into the queue, once for each request id."""
-        spec = checked_spec(asked)
+        spec, labels = checked_spec(asked), checked_labels(labels)
         body = spec.model_dump(mode="json")
         # A type that was left out was bfloat16 before hosts chose it.
         earlier = body | {"dtype": "bfloat16"} if spec.dtype == "auto" else body
         request = RequestKey(
-            "CreateEvaluation", request_id, digest_json({"spec": body}), digest_json(earlier)
+            "CreateEvaluation",
+            request_id,
+            digest_json({"spec": body, **labels}),
+            "" if labels else digest_json(earlier),
         )
-        return self._once(request, lambda: self._new(spec))
+        return self._once(request, lambda: self._new(spec).model_copy(update=labels))
 
     def _once(self, request: RequestKey, new: Callable[[], Evaluation]) -> Evaluation:
         """What a request made before, or else ``new``, which goes into the queue."""
@@ -173,11 +199,15 @@ class EvaluationService:
         """One evaluation."""
         return self._repository.get(parse_name(EVALUATION_NAME, name))
 
-    def list_evaluations(self, size: int, page_token: str) -> Page[Evaluation]:
-        """One page, newest first."""
-        paging = Paging(size, page_token, method="ListEvaluations")
-        found = self._repository.newest(paging.after("id"), paging.limit + 1)
-        return paging.page(found, lambda evaluation: {"id": evaluation.id})
+    def list_evaluations(self, asked: ListAsked) -> Page[Evaluation]:
+        """One page of those that are wanted, the newest first unless another order is asked for."""
+        return listed("ListEvaluations", EvaluationFilter, asked, self._repository.page)
+
+    def update_evaluation(self, name: str, labels: Mapping[str, Any]) -> Evaluation:
+        """Change what people call an evaluation: those of its labels that are given."""
+        evaluation_id = parse_name(EVALUATION_NAME, name, "evaluation.name")
+        self._repository.set_labels(evaluation_id, checked_labels(labels, "evaluation"))
+        return self._repository.get(evaluation_id)
 
     def cancel_evaluation(self, name: str) -> Evaluation:
         """Ask an evaluation to stop; asked again, it is ended at once. An ended one stays as it is."""
@@ -185,7 +215,9 @@ class EvaluationService:
         self._engine.ask_to_cancel(evaluation_id, EvaluationJobs(self._repository))
         return self._repository.get(evaluation_id)
 
-    def regrade_evaluation(self, draft: RegradeDraft, request_id: str) -> Evaluation:
+    def regrade_evaluation(
+        self, draft: RegradeDraft, request_id: str, labels: Mapping[str, Any] = NO_LABELS
+    ) -> Evaluation:
         """Put the answers of a finished evaluation into the queue to be graded again, once for each request
         id.
 
@@ -193,9 +225,10 @@ class EvaluationService:
             FailedPrecondition: EVALUATION_NOT_SUCCEEDED, EVAL_SET_MISMATCH, JUDGE_NOT_CONFIGURED.
             InvalidArgument: GRADER_INVALID, also for a grader that does not fit the items.
         """
+        labels = checked_labels(labels)
         wanted = checked_regrade(draft, self._repository.get, self._eval_sets, self._grading)
-        request = RequestKey("RegradeEvaluation", request_id, digest_json(wanted.identity))
-        return self._once(request, lambda: wanted.evaluation(self._grading))
+        request = RequestKey("RegradeEvaluation", request_id, digest_json({**wanted.identity, **labels}))
+        return self._once(request, lambda: wanted.evaluation(self._grading).model_copy(update=labels))
 
     def list_items(self, parent: str, size: int, page_token: str, wanted: ItemFilter) -> Page[ItemResult]:
         """One page of the wanted results, by item id."""

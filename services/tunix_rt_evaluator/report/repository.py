@@ -10,24 +10,41 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from pydantic import ValidationError
-from sqlalchemy import Row, insert, select
+from sqlalchemy import Row, insert, select, update
 
 from tunix_rt.escapes import visible_json
 from tunix_rt_evaluator.comparisons.model import (
     LEFT_OUT_OF_LISTS,
     ComparisonContent,
     ComparisonReport,
+    ReportFilter,
     TrainingStep,
     report_name,
 )
+from tunix_rt_evaluator.evaluations.repository import listed_by
 from tunix_rt_evaluator.report.html import render_html
 from tunix_rt_evaluator.report.markdown import render_markdown
 from tunix_rt_evaluator.tables import reports
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.canonical import canonical_json
-from tunix_rt_kit.database import Database, transaction_lock
+from tunix_rt_kit.database import Database, Listing, label_values, transaction_lock
 from tunix_rt_kit.errors import DataLoss
-from tunix_rt_kit.values import StoredFile
+from tunix_rt_kit.values import Order, Position, StoredFile
+
+_LISTING: Final = Listing(
+    reports,
+    reports.c.id,
+    {
+        "create_time": (reports.c.create_time,),
+        "display_name": (reports.c.display_name_folded,),
+        "name": (reports.c.id,),
+        "verdict": (reports.c.verdict,),
+        "eval_set": (reports.c.eval_set,),
+        "base_model": (reports.c.base_model,),
+        "dataset": (reports.c.dataset,),
+    },
+    newest_first=False,
+)
 
 
 class SqlReportRepository:
@@ -46,13 +63,16 @@ class SqlReportRepository:
             row = session.execute(select(reports).where(reports.c.id == report_id)).one_or_none()
         return None if row is None else _report(row)
 
-    def reports(self, after: str | None, limit: int) -> Sequence[ComparisonReport]:
-        """Up to ``limit`` comparison reports, ordered by id, with ids above ``after``."""
-        query = select(reports).order_by(reports.c.id).limit(limit)
-        if after is not None:
-            query = query.where(reports.c.id > after)
-        with self._database.read() as session:
-            return [_report(row) for row in session.execute(query)]
+    def page(
+        self, wanted: ReportFilter, order: Order, after: Position | None, limit: int
+    ) -> Sequence[tuple[ComparisonReport, Position]]:
+        """Up to ``limit`` comparison reports that are wanted, in that order, from behind ``after`` on."""
+        return _LISTING.page(self._database, wanted, order, after, limit, _report)
+
+    def set_labels(self, report_id: str, labels: Mapping[str, Any]) -> None:
+        """Change what people call a report, if it is there."""
+        with self._database.write() as session:
+            session.execute(update(reports).where(reports.c.id == report_id).values(**label_values(labels)))
 
     def add(self, report_id: str, content: ComparisonContent) -> None:
         """Render and store a report, unless it is there."""
@@ -63,6 +83,7 @@ class SqlReportRepository:
             file = self._artifacts.put_bytes(text.encode("utf-8", "replace"))
             document = StoredFile(path=kind.file_name, size_bytes=file.size, digest=file.digest, uri=file.uri)
             documents[name] = document.model_dump(mode="json")
+        sides = [content.candidate, content.base, *content.more_bases, *content.more_candidates]
         with self._database.write() as session:
             transaction_lock(session, f"comparison report {report_id}")
             if session.execute(select(reports.c.id).where(reports.c.id == report_id)).first() is not None:
@@ -74,6 +95,8 @@ class SqlReportRepository:
                     documents=documents,
                     create_time=datetime.now(UTC),
                     facts=content.model_dump(mode="json", exclude=LEFT_OUT_OF_LISTS),
+                    verdict=content.verdict,
+                    **listed_by(sides, named=True),
                 )
             )
 
@@ -105,6 +128,9 @@ def _report(row: Row[Any]) -> ComparisonReport:
         create_time=row.create_time,
         content=None if row.facts is None else ComparisonContent.model_validate(row.facts),
         documents={name: StoredFile.model_validate(file) for name, file in row.documents.items()},
+        display_name=row.display_name,
+        tags=tuple(row.tags),
+        note=row.note,
     )
 
 

@@ -11,7 +11,18 @@ from typing import Annotated, Any, Final, Literal, Protocol, Self
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from tunix_rt_kit.values import ChatTemplateFields, JobError, JobState, Progress, Seed, StoredFile, Value
+from tunix_rt_kit.values import (
+    ChatTemplateFields,
+    JobError,
+    JobState,
+    Labelled,
+    ListFilter,
+    Progress,
+    Seed,
+    StoredFile,
+    Value,
+    Wanted,
+)
 
 MAX_COUNT: Final = (1 << 53) - 1
 TRAIN: Final = "train"
@@ -256,7 +267,7 @@ class BuildResult(Value):
     notices: tuple[Notice, ...] = ()
 
 
-class Dataset(Value):
+class Dataset(Labelled):
     """A dataset as it is kept. ``build_id`` names the present attempt to build it, ``number`` is its place in
     lists. ``snapshot_open``: all who asked for it left the snapshot to the exporter, which may take a newer
     one while it builds."""
@@ -272,6 +283,15 @@ class Dataset(Value):
     progress: Progress | None = None
     failure: JobError | None = None
     result: BuildResult | None = None
+
+
+class DatasetFilter(ListFilter):
+    """Which datasets a list has."""
+
+    order_fields = ("create_time", "display_name", "state", "name")
+
+    states: tuple[JobState, ...] = ()
+    datasets: Wanted = ()
 
 
 @dataclass(frozen=True, slots=True)

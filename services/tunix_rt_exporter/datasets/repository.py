@@ -10,12 +10,41 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Row, and_, delete, insert, select, update
 from sqlalchemy.orm import Session
 
-from tunix_rt_exporter.datasets.model import BuildResult, Dataset, DatasetSpec
+from tunix_rt_exporter.datasets.model import BuildResult, Dataset, DatasetFilter, DatasetSpec
 from tunix_rt_exporter.datasets.rows import RowPlaces
 from tunix_rt_exporter.tables import VERSION_TABLE, dataset_rows, datasets, derived_files, requests
-from tunix_rt_kit.database import Database, RequestLog, bulk_insert, transaction_lock
+from tunix_rt_kit.database import (
+    Database,
+    Listing,
+    RequestLog,
+    bulk_insert,
+    label_values,
+    row_fields,
+    transaction_lock,
+)
 from tunix_rt_kit.serving.requests import new_id
-from tunix_rt_kit.values import JobError, JobState, Progress, RequestKey, StoredFile
+from tunix_rt_kit.values import (
+    NO_LABELS,
+    JobError,
+    JobState,
+    Order,
+    Position,
+    Progress,
+    RequestKey,
+    StoredFile,
+    subjects,
+)
+
+_LISTING: Final = Listing(
+    datasets,
+    datasets.c.number,
+    {
+        "create_time": (datasets.c.create_time,),
+        "display_name": (datasets.c.display_name_folded,),
+        "state": (datasets.c.state,),
+        "name": (datasets.c.dataset_id, datasets.c.version),
+    },
+)
 
 _ROWS_AT_ONCE: Final = 10_000
 _COMPLETE: Final = datasets.c.state == JobState.SUCCEEDED
@@ -39,14 +68,19 @@ class SqlDatasetRepository:
         rebuild: Callable[[Dataset], bool],
         *,
         snapshot_open: bool = False,
+        labels: Mapping[str, Any] = NO_LABELS,
     ) -> Dataset:
         def bind() -> str:
             transaction_lock(session, f"dataset {spec.key}")
             stored = _one(session, _named(spec.dataset_id, spec.version))
             if stored is None:
-                values = {**queued, "dataset_id": spec.dataset_id, "version": spec.version}
-                session.execute(insert(datasets).values(values))
-            elif rebuild(stored):
+                about = subjects(datasets=[f"datasets/{spec.key}"])
+                named = {"dataset_id": spec.dataset_id, "version": spec.version, "subjects": about}
+                session.execute(insert(datasets).values({**queued, **named, **label_values(labels)}))
+                return spec.key
+            if labels:
+                _changed(session, label_values(labels), datasets.c.number == stored.number)
+            if rebuild(stored):
                 _changed(session, queued, datasets.c.number == stored.number)
             elif stored.snapshot_open and not snapshot_open:
                 # Whoever asks for this very snapshot must not get another one.
@@ -68,12 +102,14 @@ class SqlDatasetRepository:
         with self._database.read() as session:
             return _dataset(session.execute(select(datasets).where(datasets.c.build_id == build_id)).one())
 
-    def newest(self, before: int | None, limit: int) -> list[Dataset]:
-        query = select(datasets).order_by(datasets.c.number.desc()).limit(limit)
-        if before is not None:
-            query = query.where(datasets.c.number < before)
-        with self._database.read() as session:
-            return [_dataset(row) for row in session.execute(query)]
+    def page(
+        self, wanted: DatasetFilter, order: Order, after: Position | None, limit: int
+    ) -> Sequence[tuple[Dataset, Position]]:
+        return _LISTING.page(self._database, wanted, order, after, limit, _dataset)
+
+    def set_labels(self, dataset_id: str, version: str, labels: Mapping[str, Any]) -> bool:
+        with self._database.write() as session:
+            return _changed(session, label_values(labels), _named(dataset_id, version))
 
     def unfinished(self) -> Sequence[tuple[str, JobState]]:
         query = select(datasets.c.build_id, datasets.c.state).order_by(datasets.c.create_time)
@@ -213,9 +249,7 @@ def _one(session: Session, where: ColumnElement[bool]) -> Dataset | None:
 
 
 def _dataset(row: Row[Any]) -> Dataset:
-    return Dataset.model_validate(
-        {name: value for name, value in row._mapping.items() if name in Dataset.model_fields}
-    )
+    return Dataset.model_validate(row_fields(row, Dataset))
 
 
 def _file(session: Session, dataset_digest: str, path: str) -> StoredFile | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Protocol, TypeVar
 
@@ -15,6 +15,7 @@ from tunix_rt_exporter.datasets.derived import DatasetFiles
 from tunix_rt_exporter.datasets.model import (
     BuildResult,
     Dataset,
+    DatasetFilter,
     DatasetFormat,
     DatasetSpec,
     Download,
@@ -37,8 +38,28 @@ from tunix_rt_kit.errors import (
     NotFound,
 )
 from tunix_rt_kit.jobs.engine import JobEngine, JobStore
-from tunix_rt_kit.serving.requests import Paging, Violations, field_path, field_problems, parse_names
-from tunix_rt_kit.values import JobError, JobState, Page, Progress, RequestKey, StoredFile, Value
+from tunix_rt_kit.serving.requests import (
+    Paging,
+    Violations,
+    checked_labels,
+    field_path,
+    field_problems,
+    listed,
+    parse_names,
+)
+from tunix_rt_kit.values import (
+    NO_LABELS,
+    JobError,
+    JobState,
+    ListAsked,
+    Order,
+    Page,
+    Position,
+    Progress,
+    RequestKey,
+    StoredFile,
+    Value,
+)
 
 DATASET_NAME: Final = "datasets/{dataset_id}@{version}"
 ValueT = TypeVar("ValueT", bound=Value)
@@ -61,11 +82,13 @@ class DatasetRepository(JobStore, Protocol):
         rebuild: Callable[[Dataset], bool],
         *,
         snapshot_open: bool = False,
+        labels: Mapping[str, Any] = NO_LABELS,
     ) -> Dataset:
         """The dataset of the spec's name and version, queued if it is new or ``rebuild`` of the stored one
         is true. ``rebuild`` may raise to refuse. Raises AlreadyExists(REQUEST_ID_REUSED).
 
-        ``snapshot_open`` says that another snapshot than the spec's would do as well.
+        ``snapshot_open`` says that another snapshot than the spec's would do as well; ``labels`` take the
+        place of those that a stored one has.
         """
 
     def find(self, dataset_id: str, version: str) -> Dataset | None:
@@ -74,8 +97,13 @@ class DatasetRepository(JobStore, Protocol):
     def by_build(self, build_id: str) -> Dataset:
         """The dataset of a build that has not ended."""
 
-    def newest(self, before: int | None, limit: int) -> list[Dataset]:
-        """Up to ``limit`` datasets, newest first, with number below ``before``."""
+    def page(
+        self, wanted: DatasetFilter, order: Order, after: Position | None, limit: int
+    ) -> Sequence[tuple[Dataset, Position]]:
+        """Up to ``limit`` datasets that are wanted, in that order, from behind ``after`` on."""
+
+    def set_labels(self, dataset_id: str, version: str, labels: Mapping[str, Any]) -> bool:
+        """Change what people call a dataset; returns whether it is there."""
 
     def change_state(
         self,
@@ -137,15 +165,20 @@ class ExporterService:
         self._files = files
         self._engine = engine
 
-    def create_dataset(self, fields: dict[str, Any], request_id: str) -> Dataset:
+    def create_dataset(
+        self, fields: dict[str, Any], request_id: str, labels: Mapping[str, Any] = NO_LABELS
+    ) -> Dataset:
         """Start to build a dataset, or give back the one that is stored for the same spec.
 
         Raises InvalidArgument (SPEC_INVALID, FILTER_INVALID, AS_OF_INVALID, CHAT_TEMPLATE_...) that names
         each wrong field, NotFound(EVAL_SET_NOT_FOUND), AlreadyExists (DATASET_VERSION_BOUND,
         REQUEST_ID_REUSED), Unavailable.
         """
-        asked = checked_spec(fields)
-        request = RequestKey("CreateDataset", request_id, digest_json(asked.model_dump(mode="json")))
+        asked, labels = checked_spec(fields), checked_labels(labels)
+        body = asked.model_dump(mode="json")
+        request = RequestKey(
+            "CreateDataset", request_id, digest_json({"spec": body, **labels} if labels else body)
+        )
         for index, name in enumerate(asked.eval_sets):
             with naming(f"spec.eval_sets[{index}]"):
                 self._eval_sets.prompts(name)
@@ -153,7 +186,11 @@ class ExporterService:
         spec = asked.model_copy(update={"as_of": self._snapshot(asked)})
         try:
             dataset = self._repository.create(
-                spec, request, lambda stored: _rebuilds(stored, spec), snapshot_open=not asked.as_of
+                spec,
+                request,
+                lambda stored: _rebuilds(stored, spec),
+                snapshot_open=not asked.as_of,
+                labels=labels,
             )
         except AlreadyExists as error:
             raise self._explained(error, asked) from None
@@ -161,21 +198,25 @@ class ExporterService:
             self._engine.wake()
         return dataset
 
-    def get_dataset(self, name: str) -> Dataset:
+    def get_dataset(self, name: str, field: str = "name") -> Dataset:
         """One dataset by its resource name; raises NotFound(DATASET_NOT_FOUND)."""
-        parts = parse_names(DATASET_NAME, name)
+        parts = parse_names(DATASET_NAME, name, field)
         dataset = self._repository.find(parts["dataset_id"], parts["version"])
         if dataset is None:
             raise NotFound(
-                f"name: {name} does not exist", reason="DATASET_NOT_FOUND", metadata={"name": name}
+                f"{field}: {name} does not exist", reason="DATASET_NOT_FOUND", metadata={"name": name}
             )
         return dataset
 
-    def list_datasets(self, size: int, page_token: str) -> Page[Dataset]:
-        """One page, newest first."""
-        paging = Paging(size, page_token, method="ListDatasets")
-        found = self._repository.newest(paging.after("number"), paging.limit + 1)
-        return paging.page(found, lambda dataset: {"number": dataset.number})
+    def list_datasets(self, asked: ListAsked) -> Page[Dataset]:
+        """One page of those that are wanted, the newest first unless another order is asked for."""
+        return listed("ListDatasets", DatasetFilter, asked, self._repository.page)
+
+    def update_dataset(self, name: str, labels: Mapping[str, Any]) -> Dataset:
+        """Change what people call a dataset: those of its labels that are given."""
+        parts = parse_names(DATASET_NAME, name, "dataset.name")
+        self._repository.set_labels(**parts, labels=checked_labels(labels, "dataset"))
+        return self.get_dataset(name, "dataset.name")
 
     def cancel_dataset(self, name: str) -> Dataset:
         """Ask a build to stop; one that has ended is returned as it is."""

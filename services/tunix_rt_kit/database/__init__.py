@@ -2,16 +2,21 @@
 
 from tunix_rt_kit.database.columns import NAMING, CanonicalJson, UtcDateTime, bulk_insert
 from tunix_rt_kit.database.engine import Database, transaction_lock
+from tunix_rt_kit.database.listing import Listing, label_values, listing_columns, row_fields
 from tunix_rt_kit.database.request_log import RequestLog, check_request_id, request_log_table
 
 __all__ = [
     "NAMING",
     "CanonicalJson",
     "Database",
+    "Listing",
     "RequestLog",
     "UtcDateTime",
     "bulk_insert",
     "check_request_id",
+    "label_values",
+    "listing_columns",
     "request_log_table",
+    "row_fields",
     "transaction_lock",
 ]

@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails
 
 from tunix_rt_kit.canonical import canonical_json, digest_json
 from tunix_rt_kit.errors import FieldViolation, InvalidArgument
-from tunix_rt_kit.values import Page
+from tunix_rt_kit.values import Labels, ListAsked, ListFilter, Order, Page, Position
 
 ID_RULE = "1 to 64 characters of a-z, 0-9, dot, underscore and hyphen, starting with a letter or digit"
 _ID = r"[a-z0-9][a-z0-9._-]{0,63}"
@@ -34,6 +34,7 @@ MOST: Final = 1_000
 """Nobody looks for more wrong fields than these; an error names the first few of them."""
 _SHOWN = 60
 Checked = TypeVar("Checked", bound=BaseModel)
+Filter = TypeVar("Filter", bound=ListFilter)
 Location = tuple[int | str, ...]
 # By pydantic's name of a problem; beside its limits there are the value, what is shown of it, and its length.
 _WORDS: Final = {
@@ -48,6 +49,7 @@ _WORDS: Final = {
     "greater_than": "is {value}; more than {gt} would be right",
     "finite_number": "is {value}; a finite number would be right",
     "literal_error": "is {shown}; one of {known} would be right",
+    "enum": "is {shown}; one of {known} would be right",
 }
 
 
@@ -128,6 +130,16 @@ class Paging:
             return Page(found, "")
         kept = found[: self.limit]
         return Page(kept, self.token(position(kept[-1])))
+
+    def placed(self, found: Sequence[tuple[T, Position]]) -> Page[T]:
+        """As ``page``, of rows that come with their places, which ``after`` gives as "at"."""
+        kept = found[: self.limit]
+
+        def token_after(index: int) -> str:
+            return self.token({"at": list(kept[index][1])})
+
+        more = len(found) > self.limit
+        return Page([item for item, _ in kept], token_after(-1) if more else "", token_after)
 
     def token(self, position: Mapping[str, Any]) -> str:
         """The token of the page after the row at ``position`` (JSON values by column)."""
@@ -244,9 +256,73 @@ def validated(kind: type[Checked], fields: Mapping[str, Any], path: str, wrong: 
     return kind.model_construct(**right)
 
 
+def checked_labels(given: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Those of ``display_name``, ``tags`` and ``note`` that are given; ``path`` is what they are fields of.
+
+    Raises InvalidArgument(LABELS_INVALID) that names every wrong one.
+    """
+    wrong = Violations()
+    labels = validated(Labels, given, path, wrong)
+    wrong.raise_if_any("LABELS_INVALID")
+    return labels.model_dump(mode="json", include=set(given))
+
+
+def listed(
+    method: str,
+    kind: type[Filter],
+    asked: ListAsked,
+    find: Callable[[Filter, Order, Position | None, int], Sequence[tuple[T, Position]]],
+    most: int = MAX_PAGE_SIZE,
+) -> Page[T]:
+    """A page of a list with a filter and an order, to which its tokens belong.
+
+    Args:
+        method: the RPC.
+        kind: the list's filter.
+        asked: what the caller asks for.
+        find: the entries that are wanted, in that order, from behind a place on, and so many at most.
+        most: rows of the largest page.
+
+    Raises:
+        InvalidArgument: FILTER_INVALID, ORDER_BY_INVALID, and what ``Paging`` raises.
+    """
+    wrong = Violations()
+    for name, value in asked.filter_fields.items():
+        for index, text in enumerate(value if isinstance(value, list) else ()):
+            wrong.check(text != "", f"filter.{name}[{index}]", "is empty; leave it out, or give a value")
+    wanted = validated(kind, asked.filter_fields, "filter", wrong)
+    wrong.raise_if_any("FILTER_INVALID")
+    order = _order(asked.order_by, kind.order_fields)
+    paging = Paging(
+        asked.page_size,
+        asked.page_token,
+        most=most,
+        method=method,
+        filter=wanted.model_dump(mode="json"),
+        order=[list(by) for by in order],
+    )
+    return paging.placed(find(wanted, order, paging.after("at"), paging.limit + 1))
+
+
+def _order(order_by: str, known: Sequence[str]) -> Order:
+    """What ``order_by`` says: fields with commas between them, each falling where " desc" follows."""
+    order: list[tuple[str, bool]] = []
+    for part in order_by.split(",") if order_by.strip() else ():
+        name, *words = part.split() or [""]
+        right = f"fields of {', '.join(known)}, with commas between them and ' desc' behind one that falls"
+        if name not in known or words not in ([], ["asc"], ["desc"]):
+            problem = f"has {_shown(part.strip())}; {right}, would be right"
+            raise InvalidArgument.of_field("order_by", problem, reason="ORDER_BY_INVALID")
+        if name in dict(order):
+            problem = f"names {name} twice; once would be right"
+            raise InvalidArgument.of_field("order_by", problem, reason="ORDER_BY_INVALID")
+        order.append((name, words == ["desc"]))
+    return order
+
+
 def field_path(location: Sequence[int | str]) -> str:
-    """A location as text: ``traces[3].steps[0].content``."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    """A location as text: ``traces[3].steps[0].content``. Empty parts are left out."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location if part != "")
     return text.removeprefix(".")
 
 

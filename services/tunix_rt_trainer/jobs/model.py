@@ -16,10 +16,13 @@ from tunix_rt_kit.values import (
     ChatTemplateFields,
     JobError,
     JobState,
+    Labelled,
+    ListFilter,
     Progress,
     Seed,
     StageTiming,
     Value,
+    Wanted,
 )
 
 Schedule = Literal["constant", "linear", "cosine"]
@@ -159,7 +162,7 @@ class TrainingAttempt(Value):
     start_time: datetime
 
 
-class TrainingJob(Value):
+class TrainingJob(Labelled):
     """One fine-tuning of a base model on a dataset.
 
     ``checkpoint_step`` is that of the latest checkpoint, ``best_checkpoint_step`` that of the one with the
@@ -182,6 +185,16 @@ class TrainingJob(Value):
     start_time: datetime | None = None
     end_time: datetime | None = None
     stage_timings: tuple[StageTiming, ...] = ()
+
+
+class TrainingJobFilter(ListFilter):
+    """Which jobs a list has."""
+
+    order_fields = ("create_time", "display_name", "state", "base_model", "dataset")
+
+    states: tuple[JobState, ...] = ()
+    base_models: Wanted = ()
+    datasets: Wanted = ()
 
 
 class SplitFile(Value):

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
-from tunix_rt_kit.database import Database, RequestLog
+from tunix_rt_kit.database import Database, Listing, RequestLog, label_values
 from tunix_rt_kit.errors import NotFound
-from tunix_rt_kit.values import JobError, JobState, Progress, RequestKey, StageTiming
+from tunix_rt_kit.values import (
+    JobError,
+    JobState,
+    Order,
+    Position,
+    Progress,
+    RequestKey,
+    StageTiming,
+    subjects,
+)
 from tunix_rt_trainer.jobs.model import (
     JobUpdate,
     QueuedJob,
@@ -19,11 +28,23 @@ from tunix_rt_trainer.jobs.model import (
     TrainingAttempt,
     TrainingInput,
     TrainingJob,
+    TrainingJobFilter,
     TrainingSpec,
 )
 from tunix_rt_trainer.tables import VERSION_TABLE, jobs, requests
 
 _ACTIVE = (JobState.QUEUED.value, JobState.RUNNING.value, JobState.CANCELLING.value)
+_LISTING: Final = Listing(
+    jobs,
+    jobs.c.id,
+    {
+        "create_time": (jobs.c.create_time,),
+        "display_name": (jobs.c.display_name_folded,),
+        "state": (jobs.c.state,),
+        "base_model": (jobs.c.base_model,),
+        "dataset": (jobs.c.dataset,),
+    },
+)
 
 
 class SqlJobRepository:
@@ -65,13 +86,17 @@ class SqlJobRepository:
             row = _row(session, job_id)
         return QueuedJob(_job(row), TrainingInput.model_validate(row.inputs))
 
-    def newest(self, before: str | None, limit: int) -> Sequence[TrainingJob]:
-        """Up to ``limit`` jobs, newest first, with ids below ``before``."""
-        query = select(jobs).order_by(jobs.c.id.desc()).limit(limit)
-        if before is not None:
-            query = query.where(jobs.c.id < before)
-        with self._database.read() as session:
-            return [_job(row) for row in session.execute(query)]
+    def page(
+        self, wanted: TrainingJobFilter, order: Order, after: Position | None, limit: int
+    ) -> Sequence[tuple[TrainingJob, Position]]:
+        """Up to ``limit`` jobs that are wanted, in that order, from behind ``after`` on."""
+        return _LISTING.page(self._database, wanted, order, after, limit, _job)
+
+    def set_labels(self, job_id: str, labels: Mapping[str, Any]) -> None:
+        """Change what people call a job; raises NotFound(TRAINING_JOB_NOT_FOUND)."""
+        with self._database.write() as session:
+            _row(session, job_id)
+            session.execute(update(jobs).where(jobs.c.id == job_id).values(**label_values(labels)))
 
     def unfinished(self) -> Sequence[tuple[str, JobState]]:
         query = select(jobs.c.id, jobs.c.state).where(jobs.c.state.in_(_ACTIVE)).order_by(jobs.c.id)
@@ -141,6 +166,10 @@ def _insert(session: Session, job: TrainingJob, inputs: TrainingInput) -> str:
             attempt_count=0,
             attempts=[],
             create_time=job.create_time,
+            base_model=job.spec.base_model,
+            dataset=job.spec.dataset,
+            subjects=subjects(models=[job.spec.base_model], datasets=[job.spec.dataset]),
+            **label_values({"display_name": job.display_name, "tags": job.tags, "note": job.note}),
         )
     )
     return job.id
@@ -176,6 +205,9 @@ def _job(row: Any) -> TrainingJob:
         start_time=row.start_time,
         end_time=row.end_time,
         stage_timings=tuple(StageTiming.model_validate(entry) for entry in row.stage_timings),
+        display_name=row.display_name,
+        tags=tuple(row.tags),
+        note=row.note,
     )
 
 

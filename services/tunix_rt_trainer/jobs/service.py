@@ -11,8 +11,23 @@ from tunix_rt_kit.errors import FailedPrecondition
 from tunix_rt_kit.jobs.child_jobs import ChildJobStore
 from tunix_rt_kit.jobs.engine import JobEngine
 from tunix_rt_kit.models.runtime import fast_dtype, on_gpu
-from tunix_rt_kit.serving.requests import Paging, new_id, parse_name
-from tunix_rt_kit.values import JobError, JobState, Page, RequestKey, StoredFile
+from tunix_rt_kit.serving.requests import (
+    checked_labels,
+    listed,
+    new_id,
+    parse_name,
+)
+from tunix_rt_kit.values import (
+    NO_LABELS,
+    JobError,
+    JobState,
+    ListAsked,
+    Order,
+    Page,
+    Position,
+    RequestKey,
+    StoredFile,
+)
 from tunix_rt_trainer.base_models import BaseModelService, BaseModelSummary
 from tunix_rt_trainer.jobs.admission import (
     check_model,
@@ -30,6 +45,7 @@ from tunix_rt_trainer.jobs.model import (
     TrainingAttempt,
     TrainingInput,
     TrainingJob,
+    TrainingJobFilter,
     TrainingPlan,
     TrainingSpec,
 )
@@ -45,7 +61,10 @@ class JobRepository(ChildJobStore, Protocol):
     def create(self, job: TrainingJob, inputs: TrainingInput, request: RequestKey) -> str: ...
     def get(self, job_id: str) -> TrainingJob: ...
     def queued(self, job_id: str) -> QueuedJob: ...
-    def newest(self, before: str | None, limit: int) -> Sequence[TrainingJob]: ...
+    def page(
+        self, wanted: TrainingJobFilter, order: Order, after: Position | None, limit: int
+    ) -> Sequence[tuple[TrainingJob, Position]]: ...
+    def set_labels(self, job_id: str, labels: Mapping[str, Any]) -> None: ...
     def change_state(
         self,
         job_id: str,
@@ -94,14 +113,19 @@ class JobService:
         self._engine = engine
         self._lines = lines
 
-    def create_job(self, asked: Mapping[str, Any], request_id: str) -> TrainingJob:
+    def create_job(
+        self, asked: Mapping[str, Any], request_id: str, labels: Mapping[str, Any] = NO_LABELS
+    ) -> TrainingJob:
         """Put a job into the queue, once for each request id."""
-        spec = checked_spec(asked)
+        spec, labels = checked_spec(asked), checked_labels(labels)
         body = spec.model_dump(mode="json")
         # A type that was left out was bfloat16 before hosts chose it.
         earlier = body | {"dtype": "bfloat16"} if spec.dtype == "auto" else body
         request = RequestKey(
-            "CreateTrainingJob", request_id, digest_json({"spec": body}), digest_json(earlier)
+            "CreateTrainingJob",
+            request_id,
+            digest_json({"spec": body, **labels}),
+            "" if labels else digest_json(earlier),
         )
         known = self._repository.requested(request) if request_id else None
         if known is not None:
@@ -114,6 +138,7 @@ class JobService:
             dataset_digest=inputs.dataset_digest,
             chat_template_digest=inputs.chat_template_digest,
             create_time=datetime.now(UTC),
+            **labels,
         )
         stored = self._repository.create(job, inputs, request)
         self._engine.wake()
@@ -159,11 +184,15 @@ class JobService:
         """One job by its resource name."""
         return self._repository.get(parse_name(JOB_NAME, name))
 
-    def list_jobs(self, size: int, page_token: str) -> Page[TrainingJob]:
-        """One page, newest first."""
-        paging = Paging(size, page_token, method="ListTrainingJobs")
-        found = self._repository.newest(paging.after("id"), paging.limit + 1)
-        return paging.page(found, lambda job: {"id": job.id})
+    def list_jobs(self, asked: ListAsked) -> Page[TrainingJob]:
+        """One page of those that are wanted, the newest first unless another order is asked for."""
+        return listed("ListTrainingJobs", TrainingJobFilter, asked, self._repository.page)
+
+    def update_job(self, name: str, labels: Mapping[str, Any]) -> TrainingJob:
+        """Change what people call a job: those of its labels that are given."""
+        job_id = parse_name(JOB_NAME, name, "training_job.name")
+        self._repository.set_labels(job_id, checked_labels(labels, "training_job"))
+        return self._repository.get(job_id)
 
     def cancel_job(self, name: str) -> TrainingJob:
         """Ask a job to stop at its next step; asked again, it is ended at once. An ended job stays."""

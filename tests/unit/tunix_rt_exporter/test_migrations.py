@@ -6,7 +6,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import column, insert, table
 
-from tunix_rt_exporter.datasets.model import DatasetSpec
+from tunix_rt_exporter.datasets.model import DatasetFilter, DatasetSpec
 from tunix_rt_exporter.datasets.repository import SqlDatasetRepository
 from tunix_rt_exporter.tables import VERSION_TABLE, datasets, metadata
 from tunix_rt_kit.database import Database
@@ -21,7 +21,7 @@ def test_migrations_make_exactly_the_tables_of_the_code(database_url: str) -> No
     with database.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
         assert compare_metadata(context, metadata) == []
-    assert repository.newest(None, 10) == []
+    assert repository.page(DatasetFilter(), [], None, 10) == []
     database.close()
 
 

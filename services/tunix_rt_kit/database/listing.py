@@ -1,0 +1,170 @@
+"""Lists as SQL, the same on SQLite and on PostgreSQL: what people call things, filters, order, pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Row,
+    String,
+    Table,
+    Text,
+    and_,
+    func,
+    or_,
+    select,
+    type_coerce,
+)
+
+from tunix_rt_kit.canonical import canonical_json
+from tunix_rt_kit.database.columns import CanonicalJson, UtcDateTime
+from tunix_rt_kit.database.engine import Database
+from tunix_rt_kit.values import ListFilter, Order, Position
+
+T = TypeVar("T")
+
+CODE_POINTS: Final = String().with_variant(String(collation="C"), "postgresql")
+"""A text that is ordered by its code points in both databases, whatever the locale."""
+
+_FOLDED: Final = {"display_name": "display_name_folded", "note": "note_folded"}
+# What filters ask for among an entry's subjects, and the kind that it has there.
+_SUBJECTS: Final = {
+    "models": "models",
+    "base_models": "models",
+    "datasets": "datasets",
+    "eval_sets": "eval_sets",
+    "evaluations": "evaluations",
+}
+
+
+def listing_columns(*scalars: str) -> list[Column[Any]]:
+    """The columns by which a list is filtered and ordered, for a table and for the migration that adds them.
+
+    ``scalars`` are further texts by which it is ordered, such as "base_model".
+    """
+    return [
+        Column("display_name", Text, nullable=False, server_default=""),
+        # Folded by Python, so that both databases find and order alike whatever their locale.
+        Column("display_name_folded", CODE_POINTS, nullable=False, server_default=""),
+        Column("tags", CanonicalJson, nullable=False, server_default="[]"),
+        Column("note", Text, nullable=False, server_default=""),
+        Column("note_folded", Text, nullable=False, server_default=""),
+        # See ``tunix_rt_kit.values.subjects``.
+        Column("subjects", CanonicalJson, nullable=False, server_default="[]"),
+        *(Column(name, CODE_POINTS, nullable=False, server_default="") for name in scalars),
+    ]
+
+
+def label_values(labels: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns that labels set, of which some may be given alone."""
+    values = {name: list(value) if name == "tags" else value for name, value in labels.items()}
+    return values | {_FOLDED[name]: labels[name].casefold() for name in _FOLDED if name in labels}
+
+
+class Listing:
+    """A table's list.
+
+    Args:
+        table: has ``listing_columns`` and "create_time".
+        key: the column that tells rows apart, and orders those that are equal.
+        order: the columns behind each field that callers may order by.
+        columns: what is read of each row; left out: all.
+        default: the order where none is asked for.
+        newest_first: whether greater keys come first where there is no order at all.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        key: Column[Any],
+        order: Mapping[str, tuple[Column[Any], ...]],
+        columns: tuple[Column[Any], ...] = (),
+        *,
+        default: Order = (),
+        newest_first: bool = True,
+    ) -> None:
+        self._table = table
+        self._key = key
+        self._order = order
+        self._columns = columns or tuple(table.c)
+        self._default = default
+        self._newest_first = newest_first
+
+    def page(
+        self,
+        database: Database,
+        wanted: ListFilter,
+        order: Order,
+        after: Position | None,
+        limit: int,
+        convert: Callable[[Row[Any]], T],
+        *further: ColumnElement[bool],
+    ) -> list[tuple[T, Position]]:
+        """Up to ``limit`` entries that are wanted, from behind ``after`` on, each with its place."""
+        by: list[tuple[ColumnElement[Any], bool]]
+        by = [(column, falls) for name, falls in order or self._default for column in self._order[name]]
+        by.append((self._key, by[-1][1] if by else self._newest_first))
+        if database.dialect == "postgresql":
+            by = [(_by_code_points(column), falls) for column, falls in by]
+        where = [*self._conditions(wanted, database.dialect), *further]
+        if after is not None:
+            where.append(_behind(by, after))
+        query = select(*self._columns, *(column.label(f"at_{n}") for n, (column, _) in enumerate(by)))
+        query = query.where(*where).order_by(*(c.desc() if falls else c.asc() for c, falls in by))
+        with database.read() as session:
+            rows = session.execute(query.limit(limit)).all()
+        read = len(self._columns)
+        return [(convert(row), [_json(value) for value in row[read:]]) for row in rows]
+
+    def _conditions(self, wanted: ListFilter, dialect: str) -> list[ColumnElement[bool]]:
+        position = func.instr if dialect == "sqlite" else func.strpos
+        columns = self._table.c
+
+        def holds(column: Column[Any], member: str) -> ColumnElement[bool]:
+            """Whether a list of texts has this member: in canonical JSON no other text holds it in quotes."""
+            return position(type_coerce(column, Text), canonical_json(member).decode()) > 0
+
+        found = [holds(columns.tags, tag) for tag in wanted.tags]
+        for name, folded in _FOLDED.items():
+            if text := getattr(wanted, f"{name}_contains"):
+                found.append(position(columns[folded], text.casefold()) > 0)
+        if wanted.created_from is not None:
+            found.append(columns.create_time >= wanted.created_from)
+        if wanted.created_before is not None:
+            found.append(columns.create_time < wanted.created_before)
+        for name, kind in _SUBJECTS.items():
+            if values := getattr(wanted, name, ()):
+                found.append(or_(*(holds(columns.subjects, f"{kind} {value}") for value in values)))
+        for name in ("states", "verdicts"):
+            if values := getattr(wanted, name, ()):
+                found.append(columns[name.removesuffix("s")].in_([str(value) for value in values]))
+        return found
+
+
+def row_fields(row: Row[Any], kind: type[BaseModel]) -> dict[str, Any]:
+    """The columns of a row that are fields of ``kind``."""
+    return {name: row._mapping[name] for name in kind.model_fields if name in row._mapping}
+
+
+def _by_code_points(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    return column.collate("C") if isinstance(column.type, String) else column
+
+
+def _behind(by: list[tuple[ColumnElement[Any], bool]], after: Position) -> ColumnElement[bool]:
+    """Rows that come after ``after`` in the order of ``by``."""
+    ways: list[ColumnElement[bool]] = []
+    equal: list[ColumnElement[bool]] = []
+    for (column, falls), value in zip(by, after, strict=True):
+        moment = datetime.fromisoformat(value) if isinstance(column.type, UtcDateTime) else value
+        ways.append(and_(*equal, column < moment if falls else column > moment))
+        equal.append(column == moment)
+    return or_(*ways)
+
+
+def _json(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value
