@@ -1,8 +1,8 @@
-"""Writes docs/reference from the protos and from the command line's own help.
+"""Writes docs/reference from the protos, from the command line's own help and from what it writes as JSON.
 
 It also adds to examples/loop.yaml the settings of the contract that the example does not show yet.
 
-python docs/generate.py          writes docs/reference/*.md and examples/loop.yaml
+python docs/generate.py          writes docs/reference and examples/loop.yaml
 python docs/generate.py check    fails when the committed files are not what would be written
 """
 
@@ -12,10 +12,11 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+import json_schemas
 import typer
 from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
@@ -24,6 +25,7 @@ from google.protobuf.descriptor_pb2 import (
     FileDescriptorProto,
     FileDescriptorSet,
 )
+from google.rpc import error_details_pb2
 from pydantic import BaseModel
 
 from tunix_rt.cli.main import app
@@ -32,6 +34,7 @@ from tunix_rt.schema import model_in
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference"
+SCHEMAS = REFERENCE / "json"
 EXAMPLE = ROOT / "examples" / "loop.yaml"
 FILES_IN_ORDER = [
     *("trace_store", "trace", "exporter", "dataset", "chat_template", "artifact", "progress"),
@@ -93,13 +96,20 @@ class Page:
         yield ""
 
 
-def contract() -> str:
-    """The page of all services and messages."""
+def contract_files() -> Sequence[FileDescriptorProto]:
+    """The contract and what it imports, with comments."""
     with tempfile.TemporaryDirectory() as scratch:
         image = Path(scratch) / "image.binpb"
         code = "import build, pathlib, sys; build.write_image(pathlib.Path(sys.argv[1]))"
         subprocess.run([sys.executable, "-c", code, image], cwd=ROOT / "protos", check=True)
         files = FileDescriptorSet.FromString(image.read_bytes()).file
+    # What the details of an error are, which no file of the contract imports.
+    details = FileDescriptorProto.FromString(error_details_pb2.DESCRIPTOR.serialized_pb)
+    return [*files, details]
+
+
+def contract(files: Sequence[FileDescriptorProto]) -> str:
+    """The page of all services and messages."""
     own = {Path(file.name).stem: file for file in files if file.package == "tunix_rt.v1"}
     if set(own) != set(FILES_IN_ORDER):
         sys.exit(f"FILES_IN_ORDER and the protos differ: {sorted(set(own) ^ set(FILES_IN_ORDER))}")
@@ -224,14 +234,21 @@ def _complete(lines: list[str], start: int, level: int, section: str, settings: 
 
 
 def main() -> None:
-    written = {REFERENCE / "contract.md": contract(), REFERENCE / "command-line.md": command_line()}
+    files = contract_files()
+    written = {REFERENCE / "contract.md": contract(files), REFERENCE / "command-line.md": command_line()}
     written[EXAMPLE] = loop_example(EXAMPLE.read_text())
+    schemas = json_schemas.documents(typer.main.get_command(app), files)
+    written |= {SCHEMAS / name: text for name, text in schemas.items()}
+    gone = [path for path in SCHEMAS.glob("*") if path not in written]
     if sys.argv[1:] == ["check"]:
         stale = [path.name for path, text in written.items() if not path.exists() or path.read_text() != text]
-        if stale:
-            sys.exit(f"{', '.join(stale)} not up to date; run python docs/generate.py")
+        if stale or gone:
+            names = ", ".join([*stale, *(path.name for path in gone)])
+            sys.exit(f"{names} not up to date; run python docs/generate.py")
         return
-    REFERENCE.mkdir(exist_ok=True)
+    SCHEMAS.mkdir(parents=True, exist_ok=True)
+    for path in gone:
+        path.unlink()
     for path, text in written.items():
         path.write_text(text)
 

@@ -46,6 +46,8 @@ if _STARTUP not in sys.path:
     sys.path.append(_STARTUP)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_STARTUP, os.environ.get("PYTHONPATH")]))
 
+importlib.import_module("checked_documents").install()
+
 # pytest-xdist sets it, and lines would be broken where they are not without.
 os.environ.pop("COLUMNS", None)
 

@@ -138,7 +138,8 @@ class _Import:
             outcome = call.result()
         except TunixRtError as error:
             self._drain()
-            raise ImportStoppedError(self._result, error, located(error, batch.first)) from error
+            told = located(error, batch.first)
+            raise ImportStoppedError(self._result, error, told, first=batch.first) from error
         self._take(outcome)
 
     def _drain(self) -> None:

@@ -11,7 +11,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = (
     "README.md",
-    *(f"docs/guide/{page}.md" for page in ("traces", "datasets", "training", "evaluation", "loop")),
+    *(
+        f"docs/guide/{page}.md"
+        for page in ("traces", "datasets", "training", "evaluation", "loop", "programs")
+    ),
     "docs/operations.md",
 )
 _INDENT = "    "

@@ -137,7 +137,8 @@ class _Import:
             outcome = await call.result()
         except TunixRtError as error:
             await self._drain()
-            raise ImportStoppedError(self._result, error, located(error, batch.first)) from error
+            told = located(error, batch.first)
+            raise ImportStoppedError(self._result, error, told, first=batch.first) from error
         self._take(outcome)
 
     async def _drain(self) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 
 import typer
 
+from tunix_rt.cli.documents import UNDECLARED
 from tunix_rt.cli.effects import effect_of
-from tunix_rt.cli.errors import TypedNames, describe
+from tunix_rt.cli.errors import Failure, TypedNames, failure_of
 from tunix_rt.cli.session import (
     INTERRUPTED,
     DataDirOption,
@@ -52,15 +53,23 @@ def single() -> typer.Typer:
 
 
 def command(
-    app: typer.Typer, name: str, *, example: str | tuple[str, ...]
+    app: typer.Typer, name: str, *, example: str | tuple[str, ...], prints: Any = UNDECLARED
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register ``function(session, ...)`` as a command: its docstring is its help.
 
     Its parameters after ``session`` are typer's; one whose type is a dataclass adds an option for each of its
-    fields. The shared options are added. An error becomes clear lines on stderr and exit code 1, Ctrl-C exit
-    code 130.
+    fields. The shared options are added. An error becomes clear lines on stderr, or one JSON document there,
+    and exit code 1, Ctrl-C exit code 130.
+
+    Args:
+        app: the app that it belongs to.
+        name: its word.
+        example: one command line, or several.
+        prints: the kind of the document that it writes with `--json`, or a tuple of several: a message, a
+            ``TypedDict``, a list of either, or ``Lines``. Its schema stands in docs/reference/json.
     """
     lines = (example,) if isinstance(example, str) else example
+    kinds = prints if isinstance(prints, tuple) else (prints,)
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         hints = typing.get_type_hints(function, include_extras=True)
@@ -72,7 +81,7 @@ def command(
         def run(ctx: typer.Context, **arguments: Any) -> None:
             here = SharedOptions(**{name: arguments.pop(name) for name, _, _ in _SHARED})
             given = here.over(ctx.obj) if isinstance(ctx.obj, SharedOptions) else here
-            session = Session(given, effect_of(" ".join(_words(ctx))))
+            session = Session(given, effect_of(" ".join(_words(ctx))), prints=kinds)
             session.set_up_logging()
             for name, options in together.items():
                 own = {field.name: arguments.pop(field.name) for field in dataclasses.fields(options)}
@@ -80,6 +89,7 @@ def command(
             with _reported(session, ctx):
                 function(session, **arguments)
 
+        run.prints = kinds  # type: ignore[attr-defined]
         _declare(run, function, hints)
         app.command(name, epilog=examples(*lines))(run)
         return function
@@ -132,15 +142,18 @@ def _reported(session: Session, ctx: typer.Context) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        session.fail(["interrupted"])
-        raise typer.Exit(INTERRUPTED) from None
+        session.leave(Failure("interrupted", "CANCELLED", "INTERRUPTED", exit_code=INTERRUPTED))
     except typer.BadParameter as error:
         error.message = visible(error.message)
         raise
     except (typer.Exit, typer.Abort, BrokenPipeError):
         raise
     except Exception as error:
+        failure = failure_of(error, TypedNames(ctx.command.params))
         if session.verbose > 1:
-            session.err.print(traceback.format_exc(), soft_wrap=True)
-        session.fail(describe(error, TypedNames(ctx.command.params)))
-        raise typer.Exit(1) from None
+            told = traceback.format_exc()
+            if session.as_json:
+                failure = dataclasses.replace(failure, metadata={**failure.metadata, "traceback": told})
+            else:
+                session.err.print(told, soft_wrap=True)
+        session.leave(failure)

@@ -20,6 +20,7 @@ from tunix_rt import Client, v1
 from tunix_rt.answers import answer_traces
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, single
+from tunix_rt.cli.errors import Failure
 from tunix_rt.cli.evaluation_view import GREEDY, decoding_text, model_label
 from tunix_rt.cli.options import FlipsOption, resource_name
 from tunix_rt.cli.session import Session
@@ -116,6 +117,7 @@ class GateOptions:
         "tunix-rt compare $BEFORE $AFTER --waive dtype --json",
         "tunix-rt compare $BEFORE $AFTER --fail-on regressed --max-drop 0.02",
     ),
+    prints=v1.ComparisonReport,
 )
 def compare(
     session: Session,
@@ -172,8 +174,9 @@ def compare(
             webbrowser.open((folder / "report.html").absolute().as_uri())
     failure = gate_failure(report, fail_on=gate.fail_on, max_drop=gate.max_drop)
     if failure is not None:
-        session.fail([f"gate: {failure}"])
-        raise typer.Exit(GATE_FAILED)
+        session.leave(
+            Failure(f"gate: {failure}", "FAILED_PRECONDITION", "GATE_FAILED", exit_code=GATE_FAILED)
+        )
 
 
 def write_report(client: Client, name: str, folder: Path) -> None:

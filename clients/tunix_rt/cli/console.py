@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -14,21 +13,11 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from tunix_rt.escapes import OBEYED, visible, visible_json
+from tunix_rt.escapes import OBEYED, visible
 from tunix_rt.files import atomic_file
 
 # A table that goes into a pipe or a file has no window to fit into.
 _PIPED_WIDTH: Final = 160
-
-
-def json_text(document: Any, encoding: str) -> str:
-    r"""A document as JSON for a stream of this encoding.
-
-    Characters that a terminal would obey are written as ``\uXXXX``, and so is all but ASCII for an encoding
-    that is not one of Unicode's. The document still reads as the same values.
-    """
-    unicode = encoding.lower().startswith("utf")
-    return visible_json(json.dumps(document, ensure_ascii=not unicode, indent=2))
 
 
 class SafeConsole(Console):

@@ -8,16 +8,17 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import islice, takewhile
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import typer
 from rich.console import Console
 
 from tunix_rt import Client, v1
 from tunix_rt.cli import tables, text
+from tunix_rt.cli.documents import as_document
 from tunix_rt.cli.options import known_base_model, short_name
 from tunix_rt.cli.progress import Bar, Reporter, StageBars
-from tunix_rt.cli.session import Session, as_document
+from tunix_rt.cli.session import Session
 from tunix_rt.errors import DataLossError, TunixRtError
 from tunix_rt.leaks import LeakingDataset, leaking_datasets
 
@@ -283,6 +284,17 @@ def print_leaks(console: Console, eval_set: str, found: list[LeakingDataset]) ->
             kinds = Counter(row.split for row in leak.rows)
             shares = ", ".join(f"{split} {count:,}" for split, count in sorted(kinds.items()))
             console.print(f"{len(leak.rows):,} rows in all ({shares}); --json shows each", highlight=False)
+
+
+class LeakDocument(TypedDict):
+    """A dataset that leaks items of an eval set, and what that affects."""
+
+    dataset: Annotated[str, "The dataset's name."]
+    digest: Annotated[str, "The dataset's digest."]
+    rows: Annotated[list[v1.ContaminatedRow], "Each row that gives an item away."]
+    checkpoints: Annotated[list[str], "Checkpoints that learned such a row."]
+    evaluations: Annotated[list[str], "Evaluations of these checkpoints on the eval set."]
+    reports: Annotated[list[str], "Comparison reports with one of these evaluations."]
 
 
 def _document(leak: LeakingDataset) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
 import typer
 
@@ -16,6 +16,7 @@ from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, group
 from tunix_rt.cli.console import output_stream
 from tunix_rt.cli.dataset_view import (
+    LeakDocument,
     added_since,
     first_dropped,
     fitting_models,
@@ -26,6 +27,7 @@ from tunix_rt.cli.dataset_view import (
     run_audit,
     supervision_audit,
 )
+from tunix_rt.cli.documents import Lines
 from tunix_rt.cli.options import (
     BosTokenOption,
     DatasetFormat,
@@ -223,6 +225,7 @@ class DatasetOptions:
         "tunix-rt dataset build gsm8k@2 --source gsm8k --random 1000 --split train=0.9 --split test=0.1",
         "tunix-rt dataset build gsm8k@3 --duplicates near --keep-apart 0.8 --eval-set gsm8k-test",
     ),
+    prints=v1.Dataset,
 )
 def build(
     session: Session,
@@ -246,7 +249,7 @@ def build(
     session.show(built, partial(print_dataset, models=models))
 
 
-@command(app, "list", example="tunix-rt dataset list --json")
+@command(app, "list", example="tunix-rt dataset list --json", prints=list[v1.Dataset])
 def list_(session: Session, limit: LimitOption = 20) -> None:
     """List datasets, newest first."""
     columns = ("DATASET", "!STATE", ">ROWS", "SPLITS", "DIGEST", ">AGE")
@@ -312,6 +315,7 @@ class AuditOptions:
         "tunix-rt dataset show arithmetic@1",
         "tunix-rt dataset show arithmetic@1 --audit smollm2-135m-instruct --max-length 512",
     ),
+    prints=(v1.Dataset, v1.SupervisionAudit),
 )
 def show(
     session: Session,
@@ -337,7 +341,7 @@ def show(
         print_dropped(session.out, dropped)
     if unread:
         told = f"the rows that were left out cannot be shown: {unread}"
-        session.err.print(told, markup=False, soft_wrap=True)
+        session.notify(told)
     if made is not None:
         print_audit(session.out, made)
         return
@@ -364,6 +368,7 @@ def _dropped_rows(client: Client, dataset: v1.Dataset) -> tuple[list[Any], str]:
     app,
     "dropped",
     example="tunix-rt dataset dropped gsm8k@3 > dropped.jsonl",
+    prints=Lines(told="a row that was left out, and what it matched"),
 )
 def dropped(
     session: Session,
@@ -384,6 +389,7 @@ def dropped(
         "tunix-rt dataset audit gsm8k@3 --against gsm8k-test",
         "tunix-rt dataset audit --against gsm8k-test --json",
     ),
+    prints=list[LeakDocument],
 )
 def audit(
     session: Session,
@@ -406,6 +412,17 @@ def audit(
     )
 
 
+class DownloadedFile(TypedDict):
+    """A split that was written into a file."""
+
+    dataset: Annotated[str, "The dataset's name."]
+    split: Annotated[str, "The split."]
+    format: Annotated[str, "The format of its rows."]
+    size_bytes: Annotated[int, "Bytes of the file."]
+    digest: Annotated[str, "Digest of the file: `sha256:` and 64 hex digits."]
+    file: Annotated[str, "The file, as it was given."]
+
+
 @command(
     app,
     "export",
@@ -414,6 +431,7 @@ def audit(
         "tunix-rt dataset export arithmetic@1 --format chat_parquet -o train.parquet",
         "tunix-rt dataset export arithmetic@1 --split test | head -1",
     ),
+    prints=(DownloadedFile, Lines(told="a row in the format that was asked for")),
 )
 def export(
     session: Session,
@@ -443,7 +461,11 @@ def export(
                 writing = progress.bar(f"{format} of {split}")
                 header = client.exporter.download_dataset(name, split, output, format=wanted)
                 writing.finish()
-            session.say(f"{text.size(header.size_bytes)} written to {output}")
+            if session.as_json:
+                document = {"size_bytes": header.size_bytes, "digest": header.digest, "file": str(output)}
+                session.print_json({"dataset": name, "split": split, "format": format} | document)
+            else:
+                session.say(f"{text.size(header.size_bytes)} written to {output}")
 
 
 def _on_terminal() -> bool:

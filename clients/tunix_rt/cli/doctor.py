@@ -15,9 +15,8 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
-import typer
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from rich.table import Table
@@ -273,7 +272,29 @@ _MARKS = {
 }
 
 
-@command(app, "doctor", example=("tunix-rt doctor", "tunix-rt doctor --server localhost:50050 --json"))
+class FindingDocument(TypedDict):
+    """One fact about this computer."""
+
+    area: Annotated[str, "What it is about, such as Packages."]
+    subject: Annotated[str, "What was looked at."]
+    level: Annotated[Level, "How much it matters; note: something optional is not there."]
+    detail: Annotated[str, "What was found."]
+    remedy: Annotated[str, "What to do about it; empty where nothing is to be done."]
+
+
+class DoctorDocument(TypedDict):
+    """What is installed, and what is missing. Where something is broken, the exit code is 1."""
+
+    healthy: Annotated[bool, "Whether nothing is broken."]
+    findings: Annotated[list[FindingDocument], "The facts, one by one."]
+
+
+@command(
+    app,
+    "doctor",
+    example=("tunix-rt doctor", "tunix-rt doctor --server localhost:50050 --json"),
+    prints=DoctorDocument,
+)
 def doctor(session: Session) -> None:
     """Check packages, devices, data folder, models and server; exit code 1 if something is broken."""
     findings = []
@@ -297,7 +318,7 @@ def doctor(session: Session) -> None:
     else:
         session.out.print(Text("nothing is broken", style="green"))
     if broken:
-        raise typer.Exit(1)
+        session.leave_unsound(f"broken: {', '.join(finding.subject for finding in broken)}", "BROKEN")
 
 
 def _line(finding: Finding) -> Table:

@@ -1,31 +1,131 @@
-"""How an error becomes what a person reads: one clear line, and one for each wrong field, by its option."""
+"""How an error becomes what people and programs read: what happened, and each wrong field by its option."""
 
 from __future__ import annotations
 
+import errno
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import signal
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
+import typer
 
-def describe(error: BaseException, typed: TypedNames | None = None) -> list[str]:
-    """The lines for one error; the first says what happened, further ones name each wrong field.
+from tunix_rt.cli.documents import STDERR, ErrorDocument, NoticeDocument, ViolationDocument, document_text
+from tunix_rt.escapes import visible
 
-    Fields that an option of the command fills are called by the option, which ``typed`` knows.
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What went wrong, for people (``lines``) and for programs (``document``).
+
+    ``message`` and the violations' descriptions call fields by the options that fill them.
     """
+
+    message: str
+    code: str = "UNKNOWN"
+    reason: str = ""
+    violations: Sequence[ViolationDocument] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    exit_code: int = 1
+
+    def lines(self) -> list[str]:
+        """The first says what happened, further ones name each wrong field that the first does not."""
+        return [self.message, *self._others()]
+
+    def _others(self) -> Iterator[str]:
+        if len(self.violations) == 1 and self.violations[0]["description"] in self.message:
+            return
+        for violation in self.violations:
+            told = f"{violation['option'] or violation['field']}: {violation['description']}"
+            if not re.search(rf"(?<![\w.\]]){re.escape(told)}(?!\w)", self.message):
+                yield f"  {told}"
+
+    def document(self) -> ErrorDocument:
+        """The same for programs."""
+        return {
+            "code": self.code,
+            "reason": self.reason,
+            "message": self.message,
+            "violations": list(self.violations),
+            "metadata": dict(self.metadata),
+            "exit_code": self.exit_code,
+        }
+
+    def write_json(self) -> None:
+        """Write the document to stderr, as one line."""
+        write_line(self.document())
+
+
+def line_of(document: ErrorDocument | NoticeDocument) -> str:
+    """A document as a line for stderr."""
+    return document_text(document, STDERR, sys.stderr.encoding, indent=None)
+
+
+def write_line(document: ErrorDocument | NoticeDocument) -> None:
+    """Write a document to stderr, as one line."""
+    sys.stderr.write(f"{line_of(document)}\n")
+    sys.stderr.flush()
+
+
+def failure_of(error: BaseException, typed: TypedNames | None = None) -> Failure:
+    """What one error says. Fields that an option of the command fills are called by it: ``typed`` knows."""
     if isinstance(error, ModuleNotFoundError) and error.name:
-        return [missing_module(error.name)]
+        return Failure(
+            missing_module(error.name),
+            "FAILED_PRECONDITION",
+            "MODULE_MISSING",
+            metadata={"module": error.name},
+        )
     if _is_own(error):
-        # Domain errors of services call them violations.
-        violations: Any = getattr(error, "field_violations", ()) or getattr(error, "violations", ())
-        return list(_with_fields(str(error), violations, typed or TypedNames()))
+        return _own(error, typed or TypedNames())
     if type(error).__module__.startswith("pydantic"):
-        return list(_pydantic(error))
+        return _pydantic(error)
     if isinstance(error, OSError):
-        return [_os_error(error)]
+        return _os_error(error)
     if isinstance(error, ValueError) and "out of range" in str(error):
         # What protobuf says of a number that does not fit into its field.
-        return [str(error)]
-    return [f"{type(error).__name__}: {error} (this is a bug; -vv shows where it came from)"]
+        return Failure(str(error), "INVALID_ARGUMENT", "VALUE_OUT_OF_RANGE")
+    return Failure(
+        f"{type(error).__name__}: {error} (this is a bug; -vv shows where it came from)", "INTERNAL", "BUG"
+    )
+
+
+def failure_outside(error: BaseException) -> Failure | None:
+    """What ended a command line before its command began, or from outside; None for a plain exit."""
+    if isinstance(error, KeyboardInterrupt):
+        return Failure("interrupted", "CANCELLED", "INTERRUPTED", exit_code=128 + signal.SIGINT)
+    if isinstance(error, SystemExit):
+        if error.code == 128 + signal.SIGTERM:
+            return Failure("terminated by SIGTERM", "CANCELLED", "TERMINATED", exit_code=error.code)
+        return None
+    if isinstance(error, typer.Abort):
+        return Failure("aborted", "CANCELLED", "ABORTED")
+    return _usage(error) if hasattr(error, "format_message") else failure_of(error)
+
+
+def _usage(error: Any) -> Failure:
+    """What an error of typer says: a wrong option, an argument that is missing."""
+    parameter = getattr(error, "param", None)
+    option = _shown(parameter) if parameter is not None else getattr(error, "option_name", None)
+    message = visible(error.format_message())
+    if option is None and (named := re.match(r"--[a-z][a-z-]+(?=\W|$)", error.message)):
+        option = named[0]
+    violations: list[ViolationDocument] = []
+    if option:
+        name = parameter.name if parameter is not None else option.lstrip("-").replace("-", "_")
+        told = visible(error.message) or message
+        violations = [{"field": name, "option": option, "description": told}]
+    command = error.ctx.command_path if getattr(error, "ctx", None) else ""
+    return Failure(
+        message,
+        "INVALID_ARGUMENT",
+        "USAGE",
+        violations,
+        {"command": command} if command else {},
+        error.exit_code,
+    )
 
 
 def missing_module(name: str) -> str:
@@ -43,35 +143,74 @@ def _is_own(error: BaseException) -> bool:
     return any(base.__module__.partition(".")[0].startswith("tunix_rt") for base in type(error).__mro__)
 
 
-def _with_fields(message: str, violations: Sequence[Any], typed: TypedNames) -> Iterator[str]:
-    names = {violation.field: typed.of_field(violation.field) for violation in violations if violation.field}
+def _own(error: Any, typed: TypedNames) -> Failure:
+    if getattr(error, "reason", "") == "FORMAT_INVALID":
+        # The fields are those of a file's line.
+        typed = TypedNames()
+    # Domain errors of services call them violations.
+    given: Sequence[Any] = getattr(error, "field_violations", ()) or getattr(error, "violations", ())
+    names = {violation.field: typed.of_field(violation.field) for violation in given if violation.field}
+    message = str(error)
     # The longest first: a path may begin as another one does.
-    for field in sorted(names, key=len, reverse=True):
-        message = message.replace(f"{field}: ", f"{names[field]}: ")
-    yield typed.in_sentence(message)
-    if len(violations) == 1 and violations[0].description in message:
-        return
-    for violation in violations:
-        name = names.get(violation.field, violation.field)
-        yield f"  {name}: {typed.in_sentence(violation.description)}"
-
-
-def _pydantic(error: Any) -> Iterator[str]:
-    problems = [
-        (".".join(str(part) for part in problem["loc"]), problem["msg"]) for problem in error.errors()
+    for path in sorted(names, key=len, reverse=True):
+        message = message.replace(f"{path}: ", f"{names[path]}: ")
+    violations: list[ViolationDocument] = [
+        {
+            "field": violation.field,
+            "option": _other(names.get(violation.field, ""), violation.field),
+            "description": typed.in_sentence(violation.description),
+        }
+        for violation in given
     ]
-    if len(problems) == 1:
-        field, message = problems[0]
-        yield f"{field}: {message}" if field else message
-        return
-    yield f"{len(problems)} settings are wrong"
-    for field, message in problems:
-        yield f"  {field}: {message}"
+    return Failure(
+        typed.in_sentence(message),
+        getattr(error, "code", "") or "UNKNOWN",
+        getattr(error, "reason", ""),
+        violations,
+        {name: str(value) for name, value in getattr(error, "metadata", {}).items()},
+    )
 
 
-def _os_error(error: OSError) -> str:
-    reason = error.strerror or str(error)
-    return f"{error.filename}: {reason}" if error.filename else reason
+def _other(name: str, field: str) -> str | None:
+    return name if name and name != field else None
+
+
+def _pydantic(error: Any) -> Failure:
+    violations: list[ViolationDocument] = [
+        {
+            "field": ".".join(str(part) for part in problem["loc"]),
+            "option": None,
+            "description": problem["msg"],
+        }
+        for problem in error.errors()
+    ]
+    message = f"{len(violations)} settings are wrong"
+    if len(violations) == 1:
+        message = ": ".join(filter(None, (violations[0]["field"], violations[0]["description"])))
+    return Failure(message, "INVALID_ARGUMENT", "SETTINGS_INVALID", violations)
+
+
+_CODES: Final = {
+    errno.ENOENT: "NOT_FOUND",
+    errno.EEXIST: "ALREADY_EXISTS",
+    errno.EACCES: "PERMISSION_DENIED",
+    errno.EPERM: "PERMISSION_DENIED",
+    errno.ENOSPC: "RESOURCE_EXHAUSTED",
+    errno.EDQUOT: "RESOURCE_EXHAUSTED",
+    errno.ENOTDIR: "FAILED_PRECONDITION",
+    errno.EISDIR: "FAILED_PRECONDITION",
+    errno.EADDRINUSE: "FAILED_PRECONDITION",
+}
+
+
+def _os_error(error: OSError) -> Failure:
+    told = error.strerror or str(error)
+    return Failure(
+        f"{error.filename}: {told}" if error.filename else told,
+        _CODES.get(error.errno or 0, "UNKNOWN"),
+        errno.errorcode.get(error.errno or 0, "IO_FAILED"),
+        metadata={"file": str(error.filename)} if error.filename else {},
+    )
 
 
 # Parameters that have another name than the field they fill.

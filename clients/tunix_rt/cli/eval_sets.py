@@ -18,6 +18,7 @@ from tunix_rt import Client, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, group
 from tunix_rt.cli.console import write_lines
+from tunix_rt.cli.documents import Lines, WrittenFile
 from tunix_rt.cli.options import (
     ColumnOption,
     DelimiterOption,
@@ -67,6 +68,7 @@ WantedGrader = v1.Grader | Literal["auto"]
         "tunix-rt evalset import algebra traces.jsonl --format native --grader math",
         "tunix-rt evalset import capitals capitals.csv --answer-separator '|' --grader text",
     ),
+    prints=v1.EvalSet,
 )
 def import_(
     session: Session,
@@ -151,6 +153,7 @@ def import_(
         "tunix-rt evalset generate hard-units --count 50 --families units --difficulty hard",
         "tunix-rt evalset generate mine --count 100 --output items.jsonl",
     ),
+    prints=(v1.EvalSet, WrittenFile, Lines(told="an eval item")),
 )
 def generate(
     session: Session,
@@ -172,14 +175,14 @@ def generate(
     if output is not None:
         written = write_lines(output, lines)
         if str(output) != "-":
-            session.say(f"{text.counted(written, 'item')} written to {output}")
+            session.say_written(written, "item", output)
         return
     items = read_eval_items(BytesIO("\n".join(lines).encode()))
     with session.connect() as client:
         _store(session, client, eval_set, description, _Read("", items, []))
 
 
-@command(app, "list", example="tunix-rt evalset list")
+@command(app, "list", example="tunix-rt evalset list", prints=list[v1.EvalSet])
 def list_(session: Session, limit: LimitOption = 20) -> None:
     """List eval sets, newest first."""
     columns = ("EVAL SET", ">ITEMS", "DIGEST", "DESCRIPTION", ">AGE")
@@ -198,7 +201,7 @@ def _row(eval_set: v1.EvalSet) -> tables.Row:
     )
 
 
-@command(app, "show", example="tunix-rt evalset show general --items 25")
+@command(app, "show", example="tunix-rt evalset show general --items 25", prints=v1.EvalSet)
 def show(
     session: Session,
     eval_set: Annotated[str, typer.Argument(metavar="EVALSET", help="The eval set's id.")],

@@ -140,6 +140,7 @@ class ModelOptions:
         "tunix-rt evaluate --eval-set arithmetic-test --endpoint-model qwen3-8b",
         "tunix-rt evaluate --eval-set arithmetic-test --endpoint-model magistral --reasoning-marks THINK",
     ),
+    prints=v1.Evaluation,
 )
 def evaluate(
     session: Session,
@@ -169,7 +170,7 @@ def evaluate(
     session.show(evaluation, print_evaluation)
 
 
-@command(app, "list", example="tunix-rt evaluation list")
+@command(app, "list", example="tunix-rt evaluation list", prints=list[v1.Evaluation])
 def list_(session: Session, limit: LimitOption = 20) -> None:
     """List evaluations, newest first."""
     columns = ("EVALUATION", "!STATE", "EVAL SET", "MODEL", ">CORRECT", ">ACCURACY", ">AGE")
@@ -192,7 +193,7 @@ def _row(evaluation: v1.Evaluation) -> tables.Row:
     )
 
 
-@command(app, "show", example="tunix-rt evaluation show $EVALUATION")
+@command(app, "show", example="tunix-rt evaluation show $EVALUATION", prints=v1.Evaluation)
 def show(session: Session, evaluation: EvaluationArgument) -> None:
     """Show one evaluation: accuracy, categories and what it was made from."""
     name = resource_name("evaluations", evaluation)
@@ -201,7 +202,12 @@ def show(session: Session, evaluation: EvaluationArgument) -> None:
     session.show(found, print_evaluation)
 
 
-@command(app, "watch", example="tunix-rt evaluation watch $EVALUATION --server localhost:50050")
+@command(
+    app,
+    "watch",
+    example="tunix-rt evaluation watch $EVALUATION --server localhost:50050",
+    prints=v1.Evaluation,
+)
 def watch(session: Session, evaluation: EvaluationArgument) -> None:
     """Follow an evaluation until it ends."""
     name = resource_name("evaluations", evaluation)
@@ -211,7 +217,7 @@ def watch(session: Session, evaluation: EvaluationArgument) -> None:
     session.show(ended, print_evaluation)
 
 
-@command(app, "resume", example="tunix-rt evaluation resume $EVALUATION")
+@command(app, "resume", example="tunix-rt evaluation resume $EVALUATION", prints=v1.Evaluation)
 def resume(session: Session, evaluation: EvaluationArgument) -> None:
     """Go on with an evaluation that was interrupted, and wait for it."""
     name = resource_name("evaluations", evaluation)
@@ -220,7 +226,12 @@ def resume(session: Session, evaluation: EvaluationArgument) -> None:
     session.show(ended, print_evaluation)
 
 
-@command(app, "cancel", example="tunix-rt evaluation cancel $EVALUATION --server localhost:50050")
+@command(
+    app,
+    "cancel",
+    example="tunix-rt evaluation cancel $EVALUATION --server localhost:50050",
+    prints=v1.Evaluation,
+)
 def cancel(session: Session, evaluation: EvaluationArgument) -> None:
     """Ask an evaluation to stop; its answers so far are kept."""
     name = resource_name("evaluations", evaluation)
@@ -285,6 +296,7 @@ class ItemOptions:
         "tunix-rt evaluation items $EVALUATION --ungraded --json",
         "tunix-rt evaluation items $EVALUATION --wrong --samples",
     ),
+    prints=list[v1.EvaluationResult],
 )
 def items(
     session: Session,
@@ -317,6 +329,7 @@ def items(
         """tunix-rt evaluation regrade $EVALUATION --grader '{"kind": "numeric", "tolerance": 0.5}'""",
         "tunix-rt evaluation regrade $EVALUATION --reasoning-marks reasoning",
     ),
+    prints=v1.Evaluation,
 )
 def regrade(
     session: Session,

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict
 
 import typer
 from google.protobuf.duration_pb2 import Duration
@@ -31,10 +31,87 @@ demo_app = single()
 app = group("Run a loop from a YAML file: traces in, comparison report out.")
 
 
+class LoopTraces(TypedDict):
+    """What became of the traces that the loop read."""
+
+    read: Annotated[int, "Traces that were read."]
+    created: Annotated[int, "Traces that were stored."]
+    skipped: Annotated[int, "Traces that were stored already."]
+
+
+class LoopDataset(TypedDict):
+    """The dataset that was built."""
+
+    name: Annotated[str, "Its name."]
+    digest: Annotated[str, "Its digest."]
+    rows: Annotated[dict[str, int], "How many rows each split has."]
+
+
+class LoopEvalSet(TypedDict):
+    """The eval set that both models answered."""
+
+    name: Annotated[str, "Its name."]
+    digest: Annotated[str, "Its digest."]
+    item_count: Annotated[int, "How many items it has."]
+
+
+class LoopEvaluation(TypedDict):
+    """The evaluation of one model."""
+
+    name: Annotated[str, "Its name."]
+    correct_count: Annotated[int, "Items that were answered right."]
+    item_count: Annotated[int, "Items in all."]
+    results_digest: Annotated[str, "Digest of all answers and grades."]
+    manifest_digest: Annotated[str, "Digest of its manifest."]
+
+
+class LoopTraining(TypedDict):
+    """The training job."""
+
+    name: Annotated[str, "Its name."]
+    losses_digest: Annotated[str, "Digest of the loss at each step."]
+    manifest_digest: Annotated[str, "Digest of the run's manifest."]
+
+
+class LoopCheckpoint(TypedDict):
+    """The checkpoint that was evaluated."""
+
+    name: Annotated[str, "Its name."]
+    step: Annotated[int, "The optimizer step that it was saved at."]
+    digest: Annotated[str, "Its digest."]
+
+
+class LoopComparison(TypedDict):
+    """The comparison of the two evaluations."""
+
+    name: Annotated[str, "Name of the report."]
+    digest: Annotated[str, "Digest of the report."]
+    verdict: Annotated[str, "The verdict, such as VERDICT_IMPROVED."]
+
+
+class LoopDocument(TypedDict):
+    """What a loop made: names and digests, seconds of each stage, files."""
+
+    name: Annotated[str, "The loop's name."]
+    traces: Annotated[
+        LoopTraces | None, "What became of its traces; null where the store was used as it was."
+    ]
+    dataset: Annotated[LoopDataset, "The dataset that was built."]
+    eval_set: Annotated[LoopEvalSet, "The questions."]
+    evaluation_before: Annotated[LoopEvaluation, "The base model's evaluation."]
+    training_job: Annotated[LoopTraining, "The training job."]
+    checkpoint: Annotated[LoopCheckpoint, "The checkpoint that was evaluated."]
+    evaluation_after: Annotated[LoopEvaluation, "The tuned model's evaluation."]
+    comparison: Annotated[LoopComparison, "The comparison of the two evaluations."]
+    stage_seconds: Annotated[dict[str, float], "Wall time of each stage in this run, by its name."]
+    files: Annotated[dict[str, str], "Path of each file that was written, by its name."]
+
+
 @command(
     app,
     "run",
     example=("tunix-rt loop run loop.yaml", "tunix-rt loop run loop.yaml --server localhost:50050"),
+    prints=LoopDocument,
 )
 def run(
     session: Session,
@@ -194,7 +271,12 @@ _DATA = "data"
 _MODELS = "models"
 
 
-@command(demo_app, "demo", example=("tunix-rt demo", "tunix-rt demo --fresh --output ./demo-2"))
+@command(
+    demo_app,
+    "demo",
+    example=("tunix-rt demo", "tunix-rt demo --fresh --output ./demo-2"),
+    prints=LoopDocument,
+)
 def demo(
     session: Session,
     output: Annotated[

@@ -6,7 +6,10 @@ purpose only, so that they answer at once.
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Annotated, Any
@@ -15,6 +18,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from tunix_rt.cli.console import standard_streams
+from tunix_rt.cli.errors import failure_outside
 from tunix_rt.cli.session import (
     DataDirOption,
     JsonOption,
@@ -78,6 +82,28 @@ class _LazyGroup(TyperGroup):
         command.name = cmd_name
         return command
 
+    def main(self, args: Sequence[str] | None = None, *positional: Any, **named: Any) -> Any:
+        """Run a command line; with `--json` all that goes wrong becomes a document on stderr."""
+        given = list(sys.argv[1:] if args is None else args)
+        if "--json" not in given:
+            return super().main(given, *positional, **named)
+        try:
+            with self.make_context(named.get("prog_name"), given) as ctx:
+                self.invoke(ctx)
+        except typer.Exit as left:
+            sys.exit(left.exit_code)
+        except BrokenPipeError:
+            # Whoever read has left.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
+            failure = failure_outside(error)
+            if failure is None:
+                raise
+            failure.write_json()
+            sys.exit(failure.exit_code)
+        sys.exit(0)
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         index = TyperGroup(
             name=self.name,
@@ -132,6 +158,10 @@ def root(
     """From reasoning traces to evidence that fine-tuning on them helped.
 
     Without a server, commands start one inside this process on the data folder.
+
+    With --json, the result is one JSON document on stdout, and an error one on stderr.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 rejected by a gate, 130 by Ctrl-C, 143 by SIGTERM.
     """
     ctx.obj = SharedOptions(server=server, data_dir=data_dir, as_json=as_json, verbose=verbose)
 

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, TypeVar
 import typer
 
 from tunix_rt.cli import idle
-from tunix_rt.cli.console import SafeConsole, json_text
+from tunix_rt.cli.console import SafeConsole
+from tunix_rt.cli.documents import UNDECLARED, as_document, document_text
 from tunix_rt.cli.effects import Effect
+from tunix_rt.cli.errors import Failure, line_of, write_line
 from tunix_rt.errors import FailedPreconditionError
 from tunix_rt.escapes import visible
 
@@ -63,7 +65,10 @@ DataDirOption = Annotated[
         show_default=False,
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.", rich_help_panel=_PANEL)]
+JsonOption = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON document; errors too, on stderr.", rich_help_panel=_PANEL),
+]
 VerboseOption = Annotated[
     int,
     typer.Option(
@@ -127,10 +132,13 @@ class Session:
     """One call of one command.
 
     ``server`` is None when the command starts an embedded server on ``data_dir``. ``out`` writes the
-    command's result to stdout, ``err`` everything else to stderr.
+    command's result to stdout, ``err`` everything else to stderr. With `--json` there are documents alone on
+    both: on stdout one of the kinds that the command ``prints``.
     """
 
-    def __init__(self, options: SharedOptions, effect: Effect = Effect.WORKS) -> None:
+    def __init__(
+        self, options: SharedOptions, effect: Effect = Effect.WORKS, *, prints: tuple[Any, ...] = UNDECLARED
+    ) -> None:
         resolved = options.over_environment()
         self.given = options
         self.effect = effect
@@ -139,6 +147,7 @@ class Session:
         self.data_dir = (resolved.data_dir or _default_data_dir()).expanduser().absolute()
         self.as_json = resolved.as_json
         self.verbose = resolved.verbose
+        self.prints = prints
         self.out = SafeConsole(sys.stdout)
         self.err = SafeConsole(sys.stderr)
 
@@ -247,6 +256,8 @@ class Session:
 
     def leave_interrupted(self, told: str) -> NoReturn:
         """Say what becomes of the work that Ctrl-C broke off, and leave with exit code 130."""
+        if self.as_json:
+            self.leave(Failure(told, "CANCELLED", "INTERRUPTED", exit_code=INTERRUPTED))
         self.err.print(f"interrupted: {told}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
 
@@ -265,24 +276,55 @@ class Session:
         if not self.as_json:
             self.err.print(text, highlight=False)
 
+    def notify(self, text: str, *, next_page_token: str = "") -> None:
+        """What is to be known beside the result, on stderr; with --json a document."""
+        if self.as_json:
+            write_line({"level": "NOTICE", "message": text, "next_page_token": next_page_token or None})
+            return
+        told = f"{text}: --page-token {next_page_token}" if next_page_token else text
+        self.err.print(told, markup=False, highlight=False, soft_wrap=True)
+
+    def say_written(self, written: int, what: str, path: Path) -> None:
+        """That so many lines, each one of ``what``, were written to a file instead of being stored."""
+        from tunix_rt.cli import text
+
+        if self.as_json:
+            self.print_json({"written": written, "file": str(path)})
+        else:
+            self.say(f"{text.counted(written, what)} written to {path}")
+
     def _say_waiting(self, server: Waited) -> None:
-        # With --json too: standard output stays the document alone.
+        if self.as_json and not self.err.is_terminal:
+            # Programs read all that stands there.
+            return
         if server.seconds:
             line = f"nothing listens at {server}; trying again for up to {server.seconds:,.0f} s in all"
         else:
             line = f"waiting for the server at {server}, which gives no answer yet"
         self.err.print(f"{line}; stop with Ctrl-C", soft_wrap=True)
 
-    def fail(self, lines: Iterable[str]) -> None:
-        """Print an error on stderr, its first line behind `error:`."""
-        for number, line in enumerate(lines):
-            if number == 0:
-                self.err.print("error:", style="bold red", end=" ")
+    def leave(self, failure: Failure) -> NoReturn:
+        """Say on stderr what went wrong, its first line behind `error:`, and leave with its exit code."""
+        if self.as_json:
+            failure.write_json()
+            raise typer.Exit(failure.exit_code) from None
+        self.err.print("error:", style="bold red", end=" ")
+        for line in failure.lines():
             self.err.print(line, markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(failure.exit_code) from None
+
+    def leave_unsound(self, told: str, reason: str) -> NoReturn:
+        """Leave with exit code 1 after a result that says itself that not all is well.
+
+        ``told`` and ``reason`` are for the error that programs read.
+        """
+        if self.as_json:
+            self.leave(Failure(told, "FAILED_PRECONDITION", reason))
+        raise typer.Exit(1)
 
     def print_json(self, document: Any) -> None:
         """One JSON document on stdout."""
-        sys.stdout.write(json_text(document, sys.stdout.encoding) + "\n")
+        sys.stdout.write(document_text(document, self.prints, sys.stdout.encoding) + "\n")
 
     def show(self, message: Shown, print_it: Callable[[Console, Shown], None]) -> None:
         """A message of the contract in the form that was asked for: JSON, or as ``print_it`` prints it."""
@@ -300,8 +342,8 @@ class Session:
         """Messages of the contract as one JSON array, written as they come."""
         separator = "[\n  "
         for message in messages:
-            body = json_text(as_document(message), sys.stdout.encoding).replace("\n", "\n  ")
-            sys.stdout.write(separator + body)
+            listed = document_text([as_document(message)], self.prints, sys.stdout.encoding)
+            sys.stdout.write(separator + listed[len("[\n  ") : -len("\n]")])
             separator = ",\n  "
         sys.stdout.write("[]\n" if separator == "[\n  " else "\n]\n")
 
@@ -334,24 +376,28 @@ class Session:
         """
         levels = (logging.ERROR, logging.INFO, logging.DEBUG)
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(_VisibleFormatter("%(levelname).1s %(name)s: %(message)s"))
+        handler.setFormatter(_JsonFormatter() if self.as_json else _VisibleFormatter(_LOG_LINE))
         logging.basicConfig(level=levels[min(self.verbose, 2)], handlers=[handler], force=True)
         if not self.verbose:
             # A command that ends early breaks off calls of its embedded server: gRPC prints a traceback.
             logging.getLogger("grpc").setLevel(logging.CRITICAL)
 
 
-def as_document(message: Message) -> Any:
-    """A message in protobuf's JSON mapping, under the field names of the contract, zero values included."""
-    from google.protobuf.json_format import MessageToDict
-
-    return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
-
-
 def _default_data_dir() -> Path:
     from platformdirs import user_data_path
 
     return user_data_path("tunix-rt", appauthor=False)
+
+
+_LOG_LINE: Final = "%(levelname).1s %(name)s: %(message)s"
+
+
+class _JsonFormatter(logging.Formatter):
+    """Lines of the log as documents."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        told = f"{record.name}: {super().format(record)}"
+        return line_of({"level": record.levelname, "message": told, "next_page_token": None})
 
 
 class _VisibleFormatter(logging.Formatter):

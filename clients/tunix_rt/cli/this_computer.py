@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict
 
 import typer
 from rich.text import Text
@@ -25,7 +25,19 @@ up_app = single()
 models_app = group("Fetch, list and verify base models.")
 
 
-@command(up_app, "up", example=("tunix-rt up", "tunix-rt up --listen 127.0.0.1:0 --data-dir ./data"))
+class ServingDocument(TypedDict):
+    """Where a server listens; written once it does."""
+
+    address: Annotated[str, "HOST:PORT, for --server."]
+    data_dir: Annotated[str, "The folder that its data is in."]
+
+
+@command(
+    up_app,
+    "up",
+    example=("tunix-rt up", "tunix-rt up --listen 127.0.0.1:0 --data-dir ./data"),
+    prints=ServingDocument,
+)
 def up(
     session: Session,
     listen: Annotated[
@@ -87,6 +99,7 @@ _BYTE_STAGES = ("download", "verify", "extract")
     models_app,
     "list",
     example=("tunix-rt models list", "tunix-rt models list --server localhost:50050 --json"),
+    prints=list[v1.BaseModel],
 )
 def list_(session: Session) -> None:
     """List the base models that can be trained: those on the trainer's host and those that can be fetched."""
@@ -108,6 +121,13 @@ def _row(model: v1.BaseModel) -> tables.Row:
     )
 
 
+class PulledModel(TypedDict):
+    """Where a base model lies."""
+
+    base_model: Annotated[str, "The name that was given."]
+    path: Annotated[str, "Its folder."]
+
+
 @command(
     models_app,
     "pull",
@@ -116,6 +136,7 @@ def _row(model: v1.BaseModel) -> tables.Row:
         "tunix-rt models pull hf://Qwen/Qwen3-0.6B",
         "tunix-rt models pull downloads/model.Q8_0.gguf",
     ),
+    prints=PulledModel,
 )
 def pull(session: Session, name: NameArgument) -> None:
     """Fetch a base model, once, into this computer's data folder, even if --server is set."""
@@ -126,7 +147,29 @@ def pull(session: Session, name: NameArgument) -> None:
         session.out.print(f"{name} is in {folder}", highlight=False, soft_wrap=True)
 
 
-@command(models_app, "verify", example="tunix-rt models verify smollm2-135m-instruct")
+class PromptParity(TypedDict):
+    """How Tunix and transformers compare on one prompt."""
+
+    prompt: Annotated[str, "The prompt."]
+    tokens: Annotated[int, "Its tokens."]
+    max_abs_difference: Annotated[float, "The largest difference of a logit."]
+    top1_agreement: Annotated[float, "Share of positions with the same most likely next token, 0 to 1."]
+
+
+class ModelVerification(TypedDict):
+    """How Tunix and transformers compare on one model. Where it has not passed, the exit code is 1."""
+
+    path: Annotated[str, "The model's folder."]
+    passed: Annotated[bool, "Whether no logit differs by more than the tolerance."]
+    tolerance: Annotated[float, "The largest difference that is allowed."]
+    max_abs_difference: Annotated[float, "The largest difference of a logit."]
+    prompts: Annotated[list[PromptParity], "The prompts, one by one."]
+    versions: Annotated[dict[str, str], "Version of each package that computed."]
+
+
+@command(
+    models_app, "verify", example="tunix-rt models verify smollm2-135m-instruct", prints=ModelVerification
+)
 def verify(session: Session, name: NameArgument) -> None:
     """Compare Tunix's logits with those of transformers on real prompts, in float32, on this computer."""
     import tunix_rt_local
@@ -157,7 +200,11 @@ def verify(session: Session, name: NameArgument) -> None:
             )
         )
     if not report.passed:
-        raise typer.Exit(1)
+        session.leave_unsound(
+            f"different logits: largest difference {report.max_abs_difference:.1e}, "
+            f"{report.tolerance:.0e} allowed",
+            "LOGITS_DIFFER",
+        )
 
 
 def pull_with_progress(session: Session, name: str, data_dir: Path) -> Path:

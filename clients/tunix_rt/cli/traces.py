@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Final, NotRequired, TypedDict
 
 import typer
 from rich.console import Group, RenderableType
@@ -16,13 +16,64 @@ from tunix_rt import Client, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, group
 from tunix_rt.cli.console import output_stream
+from tunix_rt.cli.documents import Extended, Lines, as_document
 from tunix_rt.cli.options import FilterOptions, LimitOption, short_name, trace_name
-from tunix_rt.cli.session import Session, as_document
+from tunix_rt.cli.session import Session
 from tunix_rt.errors import NotFoundError, TunixRtError, UnimplementedError
 from tunix_rt.escapes import visible
 from tunix_rt.formats import compressing, trace_to_json
 
 app = group("Import, generate, score, compare and export reasoning traces.")
+
+
+class TraceFacts(TypedDict):
+    """What else is known of a trace."""
+
+    scores: Annotated[
+        list[v1.TraceScore], "The latest score by each criterion, in the order of the criteria."
+    ]
+    datasets: Annotated[
+        list[v1.TraceUse] | None,
+        "What became of it in each dataset; null where the server cannot tell, and stderr says why.",
+    ]
+
+
+SHOWN_TRACE: Final = Extended("ShownTrace", v1.Trace, TraceFacts)
+
+
+class DeletedTraces(TypedDict):
+    """Which traces were deleted."""
+
+    deleted: Annotated[
+        list[str], "Their names; those that somebody else deleted meanwhile are not among them."
+    ]
+
+
+class ExportedTraces(TypedDict):
+    """What was written into a file."""
+
+    as_of: Annotated[int, "The snapshot that was written."]
+    traces: Annotated[int, "How many traces were written."]
+    file: Annotated[str, "The file, as it was given."]
+
+
+class StepLine(TypedDict):
+    """A step of a trace."""
+
+    i: Annotated[int, "Its number, from 0."]
+    type: Annotated[str, "What kind of step it is, such as reason."]
+    content: Annotated[str, "Its text."]
+
+
+class TraceLine(TypedDict):
+    """A trace on one line, as `traces import` takes it."""
+
+    trace_version: Annotated[str, "Version of this form."]
+    prompt: Annotated[str, "The question."]
+    steps: Annotated[list[StepLine], "The reasoning, in order."]
+    final_answer: Annotated[str, "The answer."]
+    metadata: NotRequired[Annotated[dict[str, Any], "Free-form facts; left out where there are none."]]
+    source: NotRequired[Annotated[str, "Where it comes from; left out where that is not known."]]
 
 
 _LARGEST_PAGE = 1000
@@ -60,6 +111,7 @@ class _Listing:
         "tunix-rt traces list --source gsm8k --contains apples --json",
         "tunix-rt traces list --created-after 2d --min-score structure=60 --without reference_answer",
     ),
+    prints=list[v1.Trace],
 )
 def list_(
     session: Session,
@@ -89,9 +141,7 @@ def list_(
                 )
             tables.print_table(session.out, rows, "no traces")
         if found.next_page_token:
-            session.err.print(
-                f"there are more: --page-token {found.next_page_token}", markup=False, soft_wrap=True
-            )
+            session.notify("there are more", next_page_token=found.next_page_token)
 
 
 @command(
@@ -101,6 +151,7 @@ def list_(
         "tunix-rt traces show traces/$TRACE",
         "tunix-rt traces show 3f1b0c6a9d52",
     ),
+    prints=SHOWN_TRACE,
 )
 def show(
     session: Session,
@@ -129,7 +180,7 @@ def show(
         if uses is not None:
             _print_uses(session, uses)
     if page.next_page_token:
-        session.err.print(f"there are more scores; these are the latest of the newest {len(page.scores)}")
+        session.notify(f"there are more scores; these are the latest of the newest {len(page.scores)}")
 
 
 def _uses(session: Session, client: Client, trace: v1.Trace) -> list[v1.TraceUse] | None:
@@ -145,11 +196,11 @@ def _uses(session: Session, client: Client, trace: v1.Trace) -> list[v1.TraceUse
         return None
     except TunixRtError as error:
         told = f"which datasets hold the trace is not known: {error.message}"
-        session.err.print(told, markup=False, soft_wrap=True)
+        session.notify(told)
         return None
     for name in unreadable:
         told = f"{short_name(name)} may hold the trace, but its files are missing or damaged"
-        session.err.print(told, markup=False, soft_wrap=True)
+        session.notify(told)
     return found
 
 
@@ -214,6 +265,7 @@ def can_ask() -> bool:
         "tunix-rt traces delete $TRACE",
         "tunix-rt traces delete $TRACE $OTHER --yes",
     ),
+    prints=DeletedTraces,
 )
 def delete(
     session: Session,
@@ -223,8 +275,9 @@ def delete(
     """Delete traces. Their ids and digests stay on record. Snapshots that hold them can no longer be
     streamed."""
     wanted = list(dict.fromkeys(trace_name(name) for name in names))
-    if not yes and not can_ask():
-        raise typer.BadParameter("there is no terminal to ask on; --yes deletes without asking")
+    if not yes and (session.as_json or not can_ask()):
+        where = "--json asks nothing" if session.as_json else "there is no terminal to ask on"
+        raise typer.BadParameter(f"{where}; --yes deletes without asking")
     with session.connect() as client:
         # All names are looked up before the first trace is gone, so that a wrong one deletes nothing.
         found = {trace.name: trace for trace in map(client.trace_store.get_trace, wanted)}
@@ -261,6 +314,7 @@ _EVERY = 500
         "tunix-rt traces export --source gsm8k --as-of 7473 -o gsm8k.jsonl.gz",
         "tunix-rt traces export | wc -l",
     ),
+    prints=(ExportedTraces, Lines(TraceLine)),
 )
 def export(
     session: Session,

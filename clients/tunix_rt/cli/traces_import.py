@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self, TypedDict
 
 import typer
 from google.protobuf.json_format import ParseDict
@@ -16,6 +16,7 @@ from tunix_rt import Client, v1
 from tunix_rt.cli import text
 from tunix_rt.cli.command import command
 from tunix_rt.cli.console import write_lines
+from tunix_rt.cli.documents import Lines, WrittenFile
 from tunix_rt.cli.options import (
     ColumnOption,
     DelimiterOption,
@@ -24,7 +25,7 @@ from tunix_rt.cli.options import (
     delimiter_given,
 )
 from tunix_rt.cli.session import Session
-from tunix_rt.cli.traces import app
+from tunix_rt.cli.traces import TraceLine, app
 from tunix_rt.errors import TunixRtError
 from tunix_rt.formats import (
     BadLine,
@@ -40,12 +41,22 @@ from tunix_rt.formats import (
     trace_to_json,
 )
 from tunix_rt.importing import ImportResult, ImportStoppedError, RefusedTrace, import_traces
+from tunix_rt.rpc.batches import violations_in_import
 
 OnError = Literal["stop", "skip"]
 Duplicates = Literal["skip", "keep"]
 DuplicatesOption = Annotated[
     Duplicates, typer.Option("--duplicates", help="What to do with traces whose content is stored already.")
 ]
+
+
+class ImportedTraces(TypedDict):
+    """What became of the traces of a file."""
+
+    read: Annotated[int, "Traces and bad lines that were read."]
+    created: Annotated[int, "Traces that were stored."]
+    skipped: Annotated[int, "Traces that were not stored, as their content was stored already."]
+    bad: Annotated[int, "Lines that were left out; they stand in the file that --errors names."]
 
 
 @command(
@@ -59,6 +70,7 @@ DuplicatesOption = Annotated[
         "tunix-rt traces import sums.csv --column prompt=Task --column steps=Work --column completion=Result",
         "zcat traces.jsonl.gz | tunix-rt traces import -",
     ),
+    prints=ImportedTraces,
 )
 def import_(
     session: Session,
@@ -171,6 +183,7 @@ def _total(file: str) -> int | None:
         "tunix-rt traces generate --count 512 --seed 7",
         "tunix-rt traces generate --count 100 --difficulty easy -o traces.jsonl",
     ),
+    prints=(ImportedTraces, WrittenFile, Lines(TraceLine)),
 )
 def generate(
     session: Session,
@@ -187,7 +200,7 @@ def generate(
     if output is not None:
         written = write_lines(output, (trace_to_json(trace) for trace in traces))
         if str(output) != "-":
-            session.say(f"{text.counted(written, 'trace')} written to {output}")
+            session.say_written(written, "trace", output)
         return
     with session.connect() as client:
         result = store(session, client, traces, count, duplicates)
@@ -225,7 +238,8 @@ def store(
         except ImportStoppedError as stopped:
             bar.stop("stopped")
             # These count from the first trace of a batch; the message counts from the first of all.
-            stopped.field_violations.clear()
+            placed = violations_in_import(stopped, stopped.first)
+            stopped.field_violations = placed or stopped.field_violations
             raise
         bar.finish()
     return result
@@ -235,8 +249,7 @@ def say_result(session: Session, result: ImportResult, bad: int = 0, errors: Pat
     """What became of the lines; ``bad`` of them were left out and stand in ``errors``."""
     read = result.read - result.refused + bad
     if session.as_json:
-        document = {"read": read, "created": result.created, "skipped": result.skipped}
-        session.print_json(document | ({"bad": bad} if errors else {}))
+        session.print_json({"read": read, "created": result.created, "skipped": result.skipped, "bad": bad})
         return
     line = (
         f"{text.counted(read, 'trace')} read, {text.count(result.created)} stored, "

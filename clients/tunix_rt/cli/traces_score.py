@@ -21,9 +21,10 @@ from rich.text import Text
 from tunix_rt import Client, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command
+from tunix_rt.cli.documents import as_document
 from tunix_rt.cli.options import FilterOptions, short_name, trace_name
 from tunix_rt.cli.progress import Bar
-from tunix_rt.cli.session import Session, as_document
+from tunix_rt.cli.session import Session
 from tunix_rt.cli.traces import app
 from tunix_rt.errors import FailedPreconditionError
 from tunix_rt.escapes import visible
@@ -50,6 +51,7 @@ class Criterion(StrEnum):
         "tunix-rt traces score --source gsm8k",
         "tunix-rt traces score --all --by answer --json",
     ),
+    prints=list[v1.TraceScore],
 )
 def score(
     session: Session,
@@ -237,6 +239,7 @@ _MOST_PAIRS: Final = 4_000_000
         "tunix-rt traces compare $BASE $OTHER",
         "tunix-rt traces compare traces/$BASE traces/$OTHER --json",
     ),
+    prints=v1.CompareTracesResponse,
 )
 def compare(
     session: Session,

@@ -124,6 +124,7 @@ class TrainingOptions(SpecOptions):
         "tunix-rt train start -d arithmetic@1 -m smollm2-135m-instruct --epochs 3 --dry-run",
         "tunix-rt train start -d gsm8k@2 -m smollm2-135m-instruct --max-steps 20 -s localhost:50050 --detach",
     ),
+    prints=(v1.TrainingJob, v1.TrainingPlan),
 )
 def start(
     session: Session,
@@ -167,7 +168,7 @@ def start(
         session.show(job, print_training_job)
 
 
-@command(app, "watch", example="tunix-rt train watch $JOB --server localhost:50050")
+@command(app, "watch", example="tunix-rt train watch $JOB --server localhost:50050", prints=v1.TrainingJob)
 def watch(session: Session, job: JobArgument) -> None:
     """Follow a training job until it ends, and show its log lines."""
     name = resource_name("trainingJobs", job)
@@ -177,7 +178,7 @@ def watch(session: Session, job: JobArgument) -> None:
     session.show(ended, print_training_job)
 
 
-@command(app, "list", example="tunix-rt train list --limit 5")
+@command(app, "list", example="tunix-rt train list --limit 5", prints=list[v1.TrainingJob])
 def list_(session: Session, limit: LimitOption = 20) -> None:
     """List training jobs, newest first."""
     columns = ("JOB", "!STATE", "BASE MODEL", "DATASET", ">STEP", ">LOSS", ">AGE")
@@ -199,7 +200,7 @@ def _row(job: v1.TrainingJob) -> tables.Row:
     )
 
 
-@command(app, "show", example="tunix-rt train show $JOB")
+@command(app, "show", example="tunix-rt train show $JOB", prints=v1.TrainingJob)
 def show(session: Session, job: JobArgument) -> None:
     """Show one training job: its state, metrics, checkpoint and how long its stages took."""
     name = resource_name("trainingJobs", job)
@@ -208,7 +209,7 @@ def show(session: Session, job: JobArgument) -> None:
     session.show(found, print_training_job)
 
 
-@command(app, "cancel", example="tunix-rt train cancel $JOB --server localhost:50050")
+@command(app, "cancel", example="tunix-rt train cancel $JOB --server localhost:50050", prints=v1.TrainingJob)
 def cancel(session: Session, job: JobArgument) -> None:
     """Ask a training job to stop at its next step; asked twice, it is stopped at once."""
     name = resource_name("trainingJobs", job)
@@ -222,6 +223,7 @@ def cancel(session: Session, job: JobArgument) -> None:
     app,
     "resume",
     example=("tunix-rt train resume $JOB", "tunix-rt train resume $JOB -s localhost:50050 --detach"),
+    prints=v1.TrainingJob,
 )
 def resume(
     session: Session,
@@ -248,6 +250,7 @@ _FORMATS = {"peft": v1.CHECKPOINT_FORMAT_PEFT, "hf": v1.CHECKPOINT_FORMAT_HUGGIN
         "tunix-rt train export $JOB --format peft -o adapter",
         "tunix-rt train export $JOB --format hf -o tuned --with-ledger",
     ),
+    prints=v1.CheckpointExport,
 )
 def export(
     session: Session,

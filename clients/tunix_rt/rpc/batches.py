@@ -60,9 +60,13 @@ class ImportResult:
 
 
 class ImportStoppedError(TunixRtError):
-    """An import could not go on. What was stored stays; ``result`` counts it, ``__cause__`` says why."""
+    """An import could not go on. What was stored stays; ``result`` counts it, ``__cause__`` says why.
 
-    def __init__(self, result: ImportResult, cause: TunixRtError, message: str) -> None:
+    ``first`` is the number, in the whole import, of the first trace of the request that was refused: the
+    field violations of a server count from it.
+    """
+
+    def __init__(self, result: ImportResult, cause: TunixRtError, message: str, *, first: int = 0) -> None:
         stored = f"{result.created:,} {'trace' if result.created == 1 else 'traces'} stored"
         if result.skipped:
             stored += f", {result.skipped:,} skipped"
@@ -75,6 +79,7 @@ class ImportStoppedError(TunixRtError):
             request_id=cause.request_id,
         )
         self.result = result
+        self.first = first
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +152,17 @@ def violations_by_index(error: TunixRtError) -> dict[int, list[FieldViolation]]:
 
 def located(error: TunixRtError, first: int) -> str:
     """The error with ``traces[3]`` of its batch turned into the number of the trace in the whole import."""
-    for index, (violation, *_) in violations_by_index(error).items():
-        field = f"{violation.field}: " if violation.field else ""
-        return f"trace {first + index:,}: {field}{violation.description}"
-    return error.message
+    placed = violations_in_import(error, first)
+    return f"{placed[0].field}: {placed[0].description}" if placed else error.message
+
+
+def violations_in_import(error: TunixRtError, first: int) -> list[FieldViolation]:
+    """The violations of single traces, under the trace's number in the whole import."""
+    return [
+        FieldViolation(
+            f"trace {first + index:,}" + (f": {violation.field}" if violation.field else ""),
+            violation.description,
+        )
+        for index, violations in violations_by_index(error).items()
+        for violation in violations
+    ]

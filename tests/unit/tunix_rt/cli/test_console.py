@@ -22,7 +22,8 @@ from rich.text import Text
 
 from tunix_rt import v1
 from tunix_rt.cli import tables
-from tunix_rt.cli.console import SafeConsole, json_text
+from tunix_rt.cli.console import SafeConsole
+from tunix_rt.cli.documents import document_text
 from tunix_rt.cli.traces import trace_panel
 from tunix_rt.cli.traces_score import comparison_view
 from tunix_rt.escapes import visible
@@ -84,7 +85,7 @@ def test_what_was_marked_stays_marked() -> None:
 @given(st.text(alphabet=st.characters(codec="utf-8")))
 def test_json_says_the_same_and_holds_nothing_that_is_obeyed(content: str) -> None:
     for encoding in ("utf-8", "ascii"):
-        text = json_text({content: [content]}, encoding)
+        text = document_text({content: [content]}, (), encoding)
         assert json.loads(text) == {content: [content]}
         assert not OBEYED & set(text)
         text.encode(encoding)

@@ -49,7 +49,7 @@ def stored(run: Run) -> Run:
 def test_traces_are_stored_once(run: Run) -> None:
     assert "20 traces read, 20 stored, 0 skipped" in done(run("traces", "generate", "--count", "20")).stdout
     again = done(run("traces", "generate", "--count", "20", "--json"))
-    assert json.loads(again.stdout) == {"read": 20, "created": 0, "skipped": 20}
+    assert json.loads(again.stdout) == {"read": 20, "created": 0, "skipped": 20, "bad": 0}
 
 
 def test_dataset_is_built_with_the_given_spec(stored: Run, services: FakeLoopServices) -> None:
@@ -287,7 +287,7 @@ def test_a_dry_run_shows_the_plan_and_starts_nothing(stored: Run, services: Fake
     ):
         assert part in shown
     as_json = done(stored("train", "start", "-d", "d", "-m", "tiny", "--dry-run", "--json"))
-    assert json.loads(as_json.stdout)["steps_per_epoch"] == "2"
+    assert json.loads(as_json.stdout)["steps_per_epoch"] == 2
     assert services.made["training"] == 0
 
 

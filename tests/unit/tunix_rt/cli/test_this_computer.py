@@ -31,10 +31,12 @@ class Parity(BaseModel):
 
 
 class Report(BaseModel):
+    path: str = "/models/m"
     passed: bool
     tolerance: float = 1e-3
     max_abs_difference: float = 1.5e-5
     prompts: list[Parity] = [Parity()]
+    versions: dict[str, str] = {"jax": "0"}
 
 
 class Computer:

@@ -9,7 +9,7 @@ import typer
 
 from tunix_rt import v1
 from tunix_rt.cli.datasets import app as datasets
-from tunix_rt.cli.errors import TypedNames, describe
+from tunix_rt.cli.errors import TypedNames, failure_of
 from tunix_rt.cli.evaluations import evaluate_app
 from tunix_rt.cli.training import app as training
 from tunix_rt.errors import FieldViolation, InvalidArgumentError, JobFailedError
@@ -71,15 +71,16 @@ def test_every_line_of_an_error_says_what_was_typed() -> None:
             FieldViolation("spec.lora.rank", "is 'target_modules'; rank is a number"),
         ],
     )
-    assert describe(error, TRAIN) == [
+    assert failure_of(error, TRAIN).lines() == [
         "--epochs: is 2, beside --max-steps (and 1 more)",
-        "  --epochs: is 2, beside --max-steps",
         "  --rank: is 'target_modules'; rank is a number",
     ]
-    assert describe(error)[0] == "spec.epochs: is 2, beside max_steps (and 1 more)"
+    assert failure_of(error).message == "spec.epochs: is 2, beside max_steps (and 1 more)"
 
 
 def test_the_error_of_a_job_that_failed_says_what_was_typed() -> None:
     message = "datasets/d@1 failed: spec.split_group.metadata_field: is 'spec.seed', which none has"
     error = JobFailedError(message, resource=v1.Dataset())
-    assert describe(error, BUILD) == ["datasets/d@1 failed: --group-by: is 'spec.seed', which none has"]
+    assert failure_of(error, BUILD).lines() == [
+        "datasets/d@1 failed: --group-by: is 'spec.seed', which none has"
+    ]

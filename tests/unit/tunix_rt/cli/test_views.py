@@ -274,7 +274,12 @@ def test_comparison_says_when_there_is_no_evidence(console: Console) -> None:
 
 def test_json_keeps_the_names_of_the_contract_and_zero_values() -> None:
     document = as_document(v1.EvaluationSummary(overall=v1.Accuracy(item_count=3)))
-    assert document["overall"] == {"item_count": 3, "correct_count": 0, "accuracy": 0.0}
+    assert document["overall"] == {
+        "item_count": 3,
+        "correct_count": 0,
+        "accuracy": 0.0,
+        "interval": None,
+    }
     assert document["truncated_count"] == 0
 
 
