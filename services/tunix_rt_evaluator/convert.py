@@ -287,7 +287,7 @@ _FLIP_BYTES: Final = 3 << 20
 
 
 def report_message(report: ComparisonReport) -> v1.ComparisonReport:
-    """A comparison report, with as many flips as fit in a message."""
+    """A comparison report, with as many flips as fit in a message, preferring those that went wrong."""
     message = report_facts(report)
     content = report.content
     if content is None:
@@ -296,12 +296,16 @@ def report_message(report: ComparisonReport) -> v1.ComparisonReport:
         to_message(step, v1.TrainingMetrics, unset=_NOT_SHOWN) for step in content.training
     )
     size = message.ByteSize()
-    for entry in content.flips:
-        flip = v1.Flip(base=result_message(entry.base), candidate=result_message(entry.candidate))
+    fitting = []
+    for place, entry in sorted(enumerate(content.flips), key=lambda numbered: not numbered[1].regressed):
+        flip = to_message(
+            entry, v1.Flip, base=result_message(entry.base), candidate=result_message(entry.candidate)
+        )
         size += flip.ByteSize() + 8
         if size > _FLIP_BYTES:
             break
-        message.flips.append(flip)
+        fitting.append((place, flip))
+    message.flips.extend(flip for _, flip in sorted(fitting, key=lambda numbered: numbered[0]))
     return message
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from tunix_rt_evaluator.evaluations.model import Accuracy, Evaluation, Interval, ItemResult
-from tunix_rt_kit.values import Labelled, ListFilter, StoredFile, Value, Wanted
+from tunix_rt_kit.values import AskedDtype, Labelled, ListFilter, StoredFile, Value, Wanted
 
 REPORT_NAME: Final = "comparisonReports/{comparison_report}"
 VerdictName = Literal["IMPROVED", "REGRESSED", "NO_EVIDENCE", "INCONCLUSIVE"]
@@ -30,6 +30,27 @@ Reason = Literal[
     "graders",
     "engine",
 ]
+
+
+PatternName = Literal[
+    "not_generated",
+    "not_graded",
+    "repeats",
+    "reasoning_unclosed",
+    "empty",
+    "same_answer",
+    "other_format",
+    "cut",
+    "accepted_in_text",
+    "no_answer",
+    "more_steps",
+    "fewer_steps",
+    "other_value",
+    "other",
+]
+"""What the text of a wrong answer shows; ``patterns.RULES`` has the rule of each, in this order."""
+
+WarningReason = Literal["same_evaluation", "equal_answers"]
 
 
 def report_name(report_id: str) -> str:
@@ -87,10 +108,59 @@ class CategoryDifference(Value):
 
 
 class Flip(Value):
-    """An item whose verdict changed: what each side answered."""
+    """An item whose verdict changed: what each side answered.
+
+    ``pattern`` is that of the wrong one of the two answers; None in reports of older versions.
+    """
 
     base: ItemResult
     candidate: ItemResult
+    pattern: PatternName | None = None
+
+    @property
+    def regressed(self) -> bool:
+        """Whether the base is right and the candidate wrong."""
+        return not self.candidate.verdict.correct
+
+
+class PatternCount(Value):
+    """How many items went wrong, and how many went right, whose wrong answer shows a pattern."""
+
+    pattern: PatternName
+    regression_count: int
+    improvement_count: int
+
+
+class ComparisonWarning(Value):
+    """Why a comparison can show little or nothing."""
+
+    reason: WarningReason
+    description: str
+
+
+class TrainingFacts(Value):
+    """What a checkpoint was trained on and how, from its training manifest.
+
+    ``steps`` are those that were taken, ``learned_row_count`` the dataset's rows that they learned from; None
+    where that is not known. ``lora_rank`` and ``lora_alpha`` are None where all weights were tuned.
+    """
+
+    training_job: str
+    dataset: str
+    dataset_digest: str
+    learned_row_count: int | None
+    base_model: str
+    method: Literal["lora", "qlora", "full"]
+    learning_rate: float
+    schedule: Literal["constant", "linear", "cosine"]
+    lora_rank: int | None
+    lora_alpha: float | None
+    steps: int
+    epochs: float | None
+    rows_per_batch: int
+    max_length: int
+    seed: int
+    dtype: AskedDtype
 
 
 class TrainingStep(Value):
@@ -220,6 +290,12 @@ class ComparisonContent(Value):
     candidate_output_tokens: tuple[int, ...] = ()
     # None where nothing rests on such answers, and in reports of older versions.
     unmarked: UnmarkedAnswers | None = None
+    # Empty in reports of older versions, and where no verdict changed.
+    patterns: tuple[PatternCount, ...] = ()
+    warnings: tuple[ComparisonWarning, ...] = ()
+    # None of a side that is no checkpoint, or whose training manifest is gone.
+    base_training: TrainingFacts | None = None
+    candidate_training: TrainingFacts | None = None
     # None where neither side wrote reasoning.
     base_parts: PartTokens | None = None
     candidate_parts: PartTokens | None = None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, product
 from typing import Final, NamedTuple
 
 from tunix_rt_evaluator.comparisons.model import (
     CategoryDifference,
     ComparisonContent,
+    ComparisonWarning,
     Contamination,
     Flip,
     OutcomeBounds,
@@ -16,6 +17,7 @@ from tunix_rt_evaluator.comparisons.model import (
     PartTokens,
     Run,
     SeedSummary,
+    TrainingFacts,
     TrainingStep,
     UnmarkedAnswers,
     VerdictName,
@@ -27,13 +29,14 @@ from tunix_rt_evaluator.comparisons.paired_statistics import (
     score_difference,
     seed_summary,
 )
+from tunix_rt_evaluator.comparisons.patterns import pattern, pattern_counts
 from tunix_rt_evaluator.comparisons.policy import common_items, decide, manifest_of
-from tunix_rt_evaluator.evaluations.model import Evaluation, ItemResult
+from tunix_rt_evaluator.evaluations.model import Evaluation, ItemResult, evaluation_name
 from tunix_rt_evaluator.evaluations.results import grouped
 from tunix_rt_evaluator.grading.model import Verdict
 from tunix_rt_kit.canonical import digest_json
 
-REPORT_REVISION: Final = 3
+REPORT_REVISION: Final = 4
 """Raised whenever a report on the same evaluations would say something else."""
 Value = Callable[[Verdict], float]
 """What a verdict is worth, 0 to 1."""
@@ -72,6 +75,7 @@ def compared(
     waivers: tuple[Waiver, ...] = (),
     contamination: Contamination = NO_TRAINING_DATA,
     training: Sequence[TrainingStep] = (),
+    trained: tuple[TrainingFacts | None, TrainingFacts | None] = (None, None),
 ) -> ComparisonContent:
     """Compare two sides that ``check_sound`` let through.
 
@@ -82,6 +86,7 @@ def compared(
         waivers: the differences that were waived.
         contamination: the contaminated items; ``clean`` is filled in here.
         training: the metrics of the candidate's training.
+        trained: how base and candidate were trained.
     """
     sides = _Sides(bases, candidates, clusters or {})
     digests, first = sides.digests, sides.first
@@ -92,6 +97,7 @@ def compared(
     verdict, reasons = found.verdict
     base_parts, candidate_parts = _parts(bases[0], digests), _parts(candidates[0], digests)
     reasoned = base_parts.reasoning_count or candidate_parts.reasoning_count
+    flips = tuple(_flips(bases[0], candidates[0], digests))
     return ComparisonContent(
         base=bases[0].evaluation,
         candidate=candidates[0].evaluation,
@@ -101,7 +107,11 @@ def compared(
         verdict_reasons=reasons,
         overall=found.overall,
         categories=_categories(sides),
-        flips=tuple(_flips(bases[0], candidates[0], digests)),
+        flips=flips,
+        patterns=pattern_counts(flips),
+        warnings=tuple(_warnings(bases, candidates, digests)),
+        base_training=trained[0],
+        candidate_training=trained[1],
         training=tuple(training),
         waivers=waivers,
         bounds=found.bounds,
@@ -248,7 +258,32 @@ def _flips(base: Run, candidate: Run, digests: Sequence[str]) -> Iterator[Flip]:
     for wanted in (True, False):
         for before, after in pairs:
             if before.verdict.correct is not wanted and after.verdict.correct is wanted:
-                yield Flip(base=_texts_of(before), candidate=_texts_of(after))
+                found = pattern(before, after)
+                yield Flip(base=_texts_of(before), candidate=_texts_of(after), pattern=found)
+
+
+def _warnings(
+    bases: Sequence[Run], candidates: Sequence[Run], digests: Sequence[str]
+) -> Iterator[ComparisonWarning]:
+    """Pairs of runs that are one evaluation, or of which every answer is the same."""
+    for base, candidate in product(bases, candidates):
+        name, other = (evaluation_name(run.evaluation.id) for run in (base, candidate))
+        if name == other:
+            yield ComparisonWarning(
+                reason="same_evaluation",
+                description=f"{name} is base and candidate: compared with itself, it can show no difference",
+            )
+        elif all(_texts(base, digest) == _texts(candidate, digest) for digest in digests):
+            yield ComparisonWarning(
+                reason="equal_answers",
+                description=f"every answer of {name} and {other} is the same text, so that any difference "
+                "comes from grading alone",
+            )
+
+
+def _texts(run: Run, digest: str) -> list[tuple[str, str]]:
+    """What a run wrote to an item: reasoning that came apart, and output."""
+    return [(answer.reasoning, answer.output) for answer in run.results[digest].generation.answers]
 
 
 def _texts_of(result: ItemResult) -> ItemResult:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, get_args
+import json
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, get_args
 
 from tunix_rt_evaluator.comparisons.model import (
     Contamination,
@@ -54,14 +56,18 @@ def check_sound(runs: Sequence[Run], waived: frozenset[Reason] = frozenset()) ->
     refused = [(reason, violation) for reason, violation in found if reason not in waived]
     if refused:
         fields = ", ".join(dict.fromkeys(violation.field for _, violation in refused))
-        reasons = ", ".join(dict.fromkeys(reason for reason, _ in refused))
+        reasons = dict.fromkeys(reason for reason, _ in refused)
         name = evaluation_name(base.evaluation.id)
         names = ", ".join(evaluation_name(other.evaluation.id) for other in others)
+        commands = remedies(runs, reasons)
+        to_do = f"to make them comparable, run {' and '.join(commands)}, and compare " if commands else ""
+        made = "what it makes; " if len(commands) == 1 else "what they make; "
         raise FailedPrecondition(
-            f"{name} and {names} cannot be compared: they differ in {fields} "
-            f"(what would have to be waived: {reasons})",
+            f"{name} and {names} cannot be compared: they differ in {fields}; {to_do and to_do + made}"
+            f"to compare them as they are, waive {', '.join(reasons)}",
             reason="COMPARISON_UNSOUND",
-            metadata={"base": name, "candidate": names, "waivers": reasons},
+            metadata={"base": name, "candidate": names, "waivers": ", ".join(reasons)}
+            | ({"remedies": "\n".join(commands)} if commands else {}),
             violations=[violation for _, violation in refused],
         )
     if not common_items(runs):
@@ -73,6 +79,136 @@ def check_sound(runs: Sequence[Run], waived: frozenset[Reason] = frozenset()) ->
         Waiver(reason=reason, description=f"{violation.field}: {violation.description}")
         for reason, violation in found
     )
+
+
+_BY_REGRADING: Final = frozenset({"graders", "reasoning", "eval_set", "items"})
+_BY_EVALUATING: Final = _BY_REGRADING | {"decoding", "dtype", "prompt_tokens", "chat_template"}
+# A longer one is named by where it stands.
+_MOST_SETTINGS: Final = 400
+
+
+def remedies(runs: Sequence[Run], reasons: Iterable[Reason]) -> list[str]:
+    """The commands that make the others comparable with the first of ``runs``; none where nothing does.
+
+    Where the answers can stay, one side is graded again as the other one was: the one that was not regraded,
+    or else the older one. Otherwise the others are to answer again, in the base's way.
+    """
+    base, *others = runs
+    found: list[str] = []
+    for other in others:
+        differing = {reason for reason, _, _ in _differences(base, other, several=False)} & set(reasons)
+        if not differing:
+            continue
+        if differing <= _BY_REGRADING and _same_questions(base, other):
+            found += _regrading(base.evaluation, other.evaluation)
+        elif differing <= _BY_EVALUATING and (command := _evaluating(base.evaluation, other.evaluation)):
+            found.append(command)
+        else:
+            return []
+    return list(dict.fromkeys(found))
+
+
+def _same_questions(base: Run, other: Run) -> bool:
+    """Whether both answered the same prompts under the same ids."""
+    asked, theirs = (
+        {result.item_id: result.prompt for result in run.results.values()} for run in (base, other)
+    )
+    return asked == theirs
+
+
+def _regrading(base: Evaluation, other: Evaluation) -> Iterator[str]:
+    """The commands that grade one side as the other one was, or both where they were graded alike."""
+    mine, theirs = manifest_of(base), manifest_of(other)
+    alike = (
+        (mine.regrade.grader if mine.regrade else None) == (theirs.regrade.grader if theirs.regrade else None)
+        and mine.eval_set_digest == theirs.eval_set_digest
+        and _marks(mine) == _marks(theirs)
+    )
+    if alike:
+        # Only the versions of graders or marks differ.
+        yield from (_regrade(base, base), _regrade(other, base))
+    elif bool(mine.regrade) is not bool(theirs.regrade):
+        yield _regrade(base, other) if theirs.regrade else _regrade(other, base)
+    elif base.create_time <= other.create_time:
+        yield _regrade(base, other)
+    else:
+        yield _regrade(other, base)
+
+
+def _regrade(evaluation: Evaluation, like: Evaluation) -> str:
+    """The command that grades an evaluation as another one was."""
+    manifest, wanted = manifest_of(evaluation), manifest_of(like)
+    parts = ["tunix-rt evaluation regrade", evaluation.id]
+    if manifest.spec.eval_set != wanted.spec.eval_set:
+        parts += ["--eval-set", shlex.quote(wanted.spec.eval_set)]
+    if wanted.regrade is not None and wanted.regrade.grader is not None:
+        grader = wanted.regrade.grader
+        parts += ["--grader", _settings_text({"kind": grader.kind} | grader.model_dump(mode="json"), like)]
+    parts += _marks_option(manifest, wanted, like)
+    return " ".join(parts)
+
+
+def _evaluating(base: Evaluation, other: Evaluation) -> str:
+    """The command that lets the other model answer in the base's way; "" where there is none.
+
+    A checkpoint brings its own chat template, so that it is the base that has to answer in that.
+    """
+    mine, theirs = manifest_of(base), manifest_of(other)
+    model, like = other, base
+    if mine.chat_template_digest != theirs.chat_template_digest:
+        if theirs.spec.checkpoint and mine.spec.checkpoint:
+            return ""
+        if theirs.spec.checkpoint:
+            model, like = base, other
+    spec, wanted = manifest_of(model).spec, manifest_of(like).spec
+    if bool(spec.endpoint_model) is not bool(wanted.endpoint_model):
+        return ""
+    parts = ["tunix-rt evaluate --eval-set", shlex.quote(wanted.eval_set)]
+    option = (
+        "--checkpoint" if spec.checkpoint else "--endpoint-model" if spec.endpoint_model else "--base-model"
+    )
+    parts += [option, shlex.quote(spec.checkpoint or spec.endpoint_model or spec.base_model or "")]
+    template = wanted.chat_template
+    if not spec.checkpoint and template is not None:
+        if not template.builtin:
+            return ""
+        parts += ["--template", template.builtin]
+        if template.system_instruction:
+            parts += ["--system", _quoted(template.system_instruction, like)]
+    asked = wanted.decoding.model_dump(exclude_defaults=True, exclude={"log_probabilities"})
+    parts += [f"--{name.replace('_', '-')} {value}" for name, value in asked.items()]
+    if wanted.dtype:
+        parts += ["--dtype", wanted.dtype]
+    parts += _marks_option(manifest_of(model), manifest_of(like), like)
+    return " ".join(parts)
+
+
+def _marks(manifest: Manifest) -> str:
+    return described(manifest.spec.reasoning_marks)
+
+
+def _marks_option(manifest: Manifest, wanted: Manifest, like: Evaluation) -> list[str]:
+    own, marks = manifest.spec.reasoning_marks, wanted.spec.reasoning_marks
+    if marks is None or _marks(manifest) == _marks(wanted):
+        return []
+    pair = {"name": marks.name} if marks.name else {"start": marks.start, "end": marks.end}
+    # Whether the prompt opens them follows from the chat template, unless somebody said otherwise.
+    said = own is not None and (own.start, own.end) == (marks.start, marks.end) and own.opened != marks.opened
+    if marks.name and not said:
+        return ["--reasoning-marks", shlex.quote(marks.name)]
+    return ["--reasoning-marks", _settings_text(pair | ({"opened": marks.opened} if said else {}), like)]
+
+
+def _settings_text(settings: Mapping[str, Any], like: Evaluation) -> str:
+    """Settings as the command line takes them: a name where there is nothing else, or JSON."""
+    if settings.keys() == {"kind"}:
+        return shlex.quote(settings["kind"])
+    return _quoted(json.dumps(settings, ensure_ascii=False), like)
+
+
+def _quoted(text: str, like: Evaluation) -> str:
+    """A text for a shell; one that is too long for a message is named by where it stands."""
+    return shlex.quote(text) if len(text) <= _MOST_SETTINGS else f"'(as in {evaluation_name(like.id)})'"
 
 
 def common_items(runs: Sequence[Run]) -> list[str]:

@@ -13,6 +13,7 @@ from tunix_rt_evaluator.comparisons.model import (
     LeakedItem,
     ReportFilter,
     Run,
+    TrainingFacts,
     TrainingStep,
     report_name,
 )
@@ -20,7 +21,7 @@ from tunix_rt_evaluator.comparisons.pairing import NO_TRAINING_DATA, compared, r
 from tunix_rt_evaluator.comparisons.policy import check_sound, checked_waivers, manifest_of
 from tunix_rt_evaluator.eval_sets.model import eval_set_name
 from tunix_rt_evaluator.eval_sets.service import EvalSetRepository
-from tunix_rt_evaluator.evaluations.model import EVALUATION_NAME, Evaluation
+from tunix_rt_evaluator.evaluations.model import EVALUATION_NAME, CheckpointInput, Evaluation
 from tunix_rt_evaluator.evaluations.service import EvaluationRepository
 from tunix_rt_kit.errors import DomainError, FailedPrecondition, InvalidArgument, NotFound
 from tunix_rt_kit.serving.requests import checked_labels, listed, parse_name
@@ -50,6 +51,9 @@ class ReportRepository(Protocol):
 
     def training(self, file: StoredFile) -> tuple[TrainingStep, ...]:
         """The training metrics in a checkpoint's file."""
+
+    def trained(self, checkpoint: CheckpointInput) -> TrainingFacts | None:
+        """How a checkpoint was trained, by its manifest and its ledger; None if the manifest is gone."""
 
     def chunks(self, document: StoredFile, offset: int) -> Iterator[bytes]:
         """A document's bytes from ``offset`` on."""
@@ -119,6 +123,7 @@ class ComparisonService:
                     waivers=found,
                     contamination=contamination,
                     training=self._training(candidates[0]),
+                    trained=(self._trained(bases[0]), self._trained(candidates[0])),
                 )
                 self._reports.add(identity, content)
         if labels:
@@ -210,9 +215,12 @@ class ComparisonService:
 
     def _training(self, evaluation: Evaluation) -> tuple[TrainingStep, ...]:
         checkpoint = evaluation.inputs.checkpoint
-        files = checkpoint.files if checkpoint else ()
-        file = next((file for file in files if file.path == METRICS_FILE), None)
+        file = checkpoint.file(METRICS_FILE) if checkpoint else None
         return self._reports.training(file) if file else ()
+
+    def _trained(self, evaluation: Evaluation) -> TrainingFacts | None:
+        checkpoint = evaluation.inputs.checkpoint
+        return self._reports.trained(checkpoint) if checkpoint else None
 
     def _stored_report(self, identity: str) -> ComparisonReport:
         stored = self._reports.report(identity)

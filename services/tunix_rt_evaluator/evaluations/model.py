@@ -120,6 +120,10 @@ class CheckpointInput(Value):
     # Empty where an older evaluator admitted the evaluation.
     dataset: str = ""
 
+    def file(self, path: str) -> StoredFile | None:
+        """One of its files, if it has it."""
+        return next((file for file in self.files if file.path == path), None)
+
 
 class BaseModelFacts(Value):
     """A base model as admission sees it; digest and template are None until it is on this host."""
@@ -414,6 +418,22 @@ class ItemResult(Grown, Value):
     def each(self) -> tuple[Verdict, ...]:
         """The verdict on every answer, in order; a single one where the item failed."""
         return self.verdicts or (self.verdict,)
+
+    @property
+    def shown(self) -> ItemResult:
+        """This result with the answer to show as its only one: the first that has the item's verdict."""
+        for number, (answer, verdict) in enumerate(zip(self.generation.answers, self.verdicts, strict=False)):
+            if verdict.correct == self.verdict.correct:
+                first = {name: getattr(answer, name) for name in Answer.model_fields}
+                told = {"extracted_answer": verdict.extracted_answer, "error": verdict.error}
+                return self.model_copy(
+                    update={
+                        "splits": self.splits[number : number + 1],
+                        "generation": self.generation.model_copy(update=first),
+                        "verdict": self.verdict.model_copy(update=told),
+                    }
+                )
+        return self
 
     @property
     def settled(self) -> bool:

@@ -20,6 +20,7 @@ from markupsafe import Markup
 
 from tunix_rt.escapes import visible
 from tunix_rt_evaluator.comparisons.model import CategoryDifference, ComparisonContent, Flip, TrainingStep
+from tunix_rt_evaluator.comparisons.patterns import groups, in_order
 from tunix_rt_evaluator.comparisons.policy import POLICY
 from tunix_rt_evaluator.evaluations.model import Accuracy, ItemResult
 from tunix_rt_evaluator.grading.model import Parts
@@ -36,12 +37,14 @@ _COLOURS: Final = {
 }
 _INK, _MUTED, _LINE, _BASE, _CANDIDATE = _COLOURS
 _MARKERS: Final = {_BASE: "o", _CANDIDATE: "D"}
+IN_FULL: Final = 200
+"""Items that went wrong, and as many that went right, whose whole answers are on the page."""
 _WIDTH: Final = 7.2
 _MOST_BINS: Final = 40
 
 
 def accuracy_chart(content: ComparisonContent) -> str:
-    """Accuracy before and after, with Wilson's intervals."""
+    """Accuracy of base and candidate, with Wilson's intervals."""
     overall = content.overall
 
     def draw(axes: Any) -> None:
@@ -61,7 +64,7 @@ def accuracy_chart(content: ComparisonContent) -> str:
 
 
 def category_chart(categories: Sequence[CategoryDifference]) -> str:
-    """Accuracy before and after by category, with Wilson's intervals."""
+    """Accuracy of base and candidate by category, with Wilson's intervals."""
 
     def draw(axes: Any) -> None:
         for row, entry in enumerate(reversed(categories)):
@@ -216,6 +219,7 @@ def render_html(name: str, digest: str, content: ComparisonContent) -> str:
         drawn["lengths"] = length_chart(content.base_output_tokens, content.candidate_output_tokens)
     if content.training:
         drawn["loss"] = loss_chart(content.training)
+    shown, left_out = _in_full(name, content)
     return _template().render(
         name=name,
         digest=digest,
@@ -224,15 +228,32 @@ def render_html(name: str, digest: str, content: ComparisonContent) -> str:
         words=words,
         facts=words.provenance(content),
         policy=POLICY,
-        flips=[
-            Flip(base=words.shown(flip.base), candidate=words.shown(flip.candidate)) for flip in content.flips
-        ],
-        gained_count=sum(flip.candidate.verdict.correct for flip in content.flips),
-        flip_categories=sorted({flip.base.category for flip in content.flips}),
+        groups=[(regressed, groups(content, regressed=regressed)) for regressed in (True, False)],
+        flips=shown,
+        left_out=left_out,
+        gained_count=sum(not flip.regressed for flip in shown),
+        flip_categories=sorted({flip.base.category for flip in shown}),
         sides=_sides,
         # Drawn here from numbers and escaped labels, so it is markup and not text.
         charts={key: Markup(svg) for key, svg in drawn.items()},
     )
+
+
+def _in_full(name: str, content: ComparisonContent) -> tuple[list[Flip], list[str]]:
+    """The items whose whole answers the page has, those that went wrong first, and where the others are."""
+    shown: list[Flip] = []
+    left_out = []
+    for regressed in (True, False):
+        flips = in_order(flip for flip in content.flips if flip.regressed is regressed)
+        shown += [
+            flip.model_copy(update={"base": flip.base.shown, "candidate": flip.candidate.shown})
+            for flip in flips[:IN_FULL]
+        ]
+        if len(flips) > IN_FULL:
+            went = "wrong" if regressed else "right"
+            told = words.left_out(len(flips) - IN_FULL, name, regressed=regressed)
+            left_out.append(f"Of those that went {went}, {told}")
+    return shown, left_out
 
 
 def _shown(value: object) -> object:

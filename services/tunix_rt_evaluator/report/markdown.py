@@ -7,11 +7,14 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from tunix_rt.escapes import visible
 from tunix_rt_evaluator.comparisons.model import ComparisonContent, Contamination, Flip
+from tunix_rt_evaluator.comparisons.patterns import groups, in_order
 from tunix_rt_evaluator.comparisons.policy import POLICY
 from tunix_rt_evaluator.evaluations.model import ItemResult
 from tunix_rt_evaluator.grading.model import Parts
 from tunix_rt_evaluator.report import words
 
+IN_FULL = 25
+"""Items that went wrong, and as many that went right, whose whole answers are written out."""
 _FENCE = re.compile(r"`{3,}")
 
 
@@ -24,6 +27,8 @@ def render_markdown(name: str, digest: str, content: ComparisonContent) -> str:
         *words.reasons(content),
         *(f"> {_escaped(notice)}" for notice in words.notices(content)),
         f"Base: `{words.model_name(content.base)}`. Candidate: `{words.model_name(content.candidate)}`.",
+        *_groups(name, content, regressed=True),
+        *_groups(name, content, regressed=False),
         "## Accuracy",
         _accuracy(content),
     ]
@@ -39,14 +44,9 @@ def render_markdown(name: str, digest: str, content: ComparisonContent) -> str:
         parts += ["## Items that the training data gives away", _leaked(content.contamination)]
     if content.training:
         parts += ["## Training", _training(content)]
-    gained = [flip for flip in content.flips if flip.candidate.verdict.correct]
-    lost = [flip for flip in content.flips if not flip.candidate.verdict.correct]
-    if content.seeds is not None:
-        parts.append("The items below are those of the first evaluation of each side.")
-    parts += _flips(f"## Went right ({len(gained)})", gained)
-    parts += _flips(f"## Went wrong ({len(lost)})", lost)
     parts += ["## Provenance", f"Report `{name}`, content `{digest}`.", _provenance(content)]
     parts += ["## How the verdict is reached", _escaped(POLICY)]
+    parts += _in_full(name, content)
     return visible("\n\n".join(parts)) + "\n"
 
 
@@ -114,25 +114,80 @@ def _training(content: ComparisonContent) -> str:
     return text
 
 
-def _flips(heading: str, flips: Sequence[Flip]) -> list[str]:
-    parts = [heading]
-    for flip in flips:
-        accepted = ", ".join(f"`{_inline(answer)}`" for answer in flip.base.accepted_answers)
-        parts += [
-            f"### {_escaped(flip.base.item_id)}",
-            _block(flip.base.prompt),
-            f"Accepted: {accepted}",
-            f"Base answered {_answer(flip.base)}:",
-            *_output(flip.base),
-            f"Candidate answered {_answer(flip.candidate)}:",
-            *_output(flip.candidate),
-        ]
-    return parts
+def _groups(name: str, content: ComparisonContent, *, regressed: bool) -> Iterator[str]:
+    """The items that went wrong, or right, by pattern: a table of the groups, then one of each group."""
+    found = groups(content, regressed=regressed)
+    yield f"## Went {'wrong' if regressed else 'right'} ({sum(group.count for group in found)})"
+    right, wrong = ("base", "candidate") if regressed else ("candidate", "base")
+    if not found:
+        yield f"No item that the {right} answered right was answered wrong by the {wrong}."
+        return
+    of_first = " Of several seeds, the first evaluation of each side is meant." if content.seeds else ""
+    yield f"The {right} answered these right, the {wrong} wrong. {words.BY_RULE}{of_first}"
+    if regressed:
+        command = f"tunix-rt report regressions {name.removeprefix('comparisonReports/')}"
+        if content.candidate.inputs.checkpoint is None:
+            yield f"The worst first: `{command}`."
+        else:
+            rows_too = "with the training rows nearest to each question"
+            yield f"The worst first, {rows_too}: `{command} --training-rows 3`."
+    if len(found) > 1:
+        rows = [(group.heading, str(group.count), group.rule.rule if group.rule else "") for group in found]
+        yield _table(("Pattern", "Items", "By the rule that"), rows)
+    for group in found:
+        yield f"### {group.heading} ({group.count})"
+        if group.rule and len(found) == 1:
+            yield f"By the rule that {group.rule.rule}."
+        header = ("Category", "Question", "Accepted", "Base", "Candidate", "Item")
+        yield _table(header, map(_row, group.shown))
+        if group.left_out:
+            yield words.left_out(group.left_out, name, regressed=regressed)
+
+
+def _row(flip: Flip) -> tuple[str, ...]:
+    base, candidate = flip.base, flip.candidate
+    return (
+        _cell(words.category_name(base.category)),
+        _cell(words.question(base)),
+        f"`{_inline(words.accepted(base))}`" if base.accepted_answers else "",
+        _end(base),
+        _end(candidate),
+        f"`{_inline(base.item_id)}`",
+    )
+
+
+def _end(result: ItemResult) -> str:
+    """The value that was read, and the end of the text."""
+    value = words.value(result)
+    read = f"**`{_inline(value)}`** " if value else ""
+    return f"{read}{_cell(words.end(result)) or '(nothing)'}"
+
+
+def _in_full(name: str, content: ComparisonContent) -> Iterator[str]:
+    """The whole answers to the items that changed, those that went wrong first."""
+    for regressed in (True, False):
+        flips = in_order(flip for flip in content.flips if flip.regressed is regressed)
+        if not flips:
+            continue
+        yield f"## Answers in full: went {'wrong' if regressed else 'right'}"
+        for flip in flips[:IN_FULL]:
+            yield from _flip(flip)
+        if len(flips) > IN_FULL:
+            yield words.left_out(len(flips) - IN_FULL, name, regressed=regressed)
+
+
+def _flip(flip: Flip) -> Iterator[str]:
+    yield f"### {_escaped(flip.base.item_id)}"
+    yield _block(flip.base.prompt)
+    yield f"Accepted: {', '.join(f'`{_inline(answer)}`' for answer in flip.base.accepted_answers)}"
+    for side, result in (("Base", flip.base), ("Candidate", flip.candidate)):
+        yield f"{side} answered {_answer(result)}:"
+        yield from _output(result)
 
 
 def _output(result: ItemResult) -> Iterator[str]:
     """What was written: reasoning folded, and the answer."""
-    for parts in words.shown(result).parts[:1] or (Parts("", "", "none", 0),):
+    for parts in result.shown.parts[:1] or (Parts("", "", "none", 0),):
         if parts.state != "none":
             label = words.reasoning_label(parts)
             yield f"<details><summary>{label}</summary>\n\n{_block(parts.reasoning)}\n\n</details>"
@@ -142,7 +197,7 @@ def _output(result: ItemResult) -> Iterator[str]:
 def _answer(result: ItemResult) -> str:
     if result.generation.error:
         return f"nothing ({_escaped(result.generation.error)})"
-    answer = words.shown(result).verdict.extracted_answer
+    answer = result.shown.verdict.extracted_answer
     of_all = f" ({words.right_samples(result)})" if result.verdicts else ""
     return (f"`{_inline(answer)}`" if answer else "nothing that could be read") + of_all
 
@@ -167,6 +222,11 @@ def _block(text: str) -> str:
 
 def _inline(text: str) -> str:
     return " ".join(text.replace("`", "'").split())
+
+
+def _cell(text: str) -> str:
+    """As ``_escaped``, for a table, which escapes what parts its cells."""
+    return _escaped(text).replace("\\|", "|")
 
 
 def _escaped(text: str) -> str:

@@ -18,9 +18,11 @@ from tunix_rt_evaluator.comparisons.model import (
     ComparisonContent,
     ComparisonReport,
     ReportFilter,
+    TrainingFacts,
     TrainingStep,
     report_name,
 )
+from tunix_rt_evaluator.evaluations.model import CheckpointInput
 from tunix_rt_evaluator.evaluations.repository import listed_by
 from tunix_rt_evaluator.report.html import render_html
 from tunix_rt_evaluator.report.markdown import render_markdown
@@ -45,6 +47,9 @@ _LISTING: Final = Listing(
     },
     newest_first=False,
 )
+
+LEDGER_FILE: Final = "ledger.jsonl"
+"""Of a checkpoint: the ids of the rows that each step learned from."""
 
 
 class SqlReportRepository:
@@ -115,6 +120,44 @@ class SqlReportRepository:
                 reason="METRICS_INVALID",
                 metadata={"digest": file.digest},
             ) from error
+
+    def trained(self, checkpoint: CheckpointInput) -> TrainingFacts | None:
+        """How a checkpoint was trained; None if its manifest is gone, or of another version."""
+        if not checkpoint.manifest_digest or not self._artifacts.exists(checkpoint.manifest_digest):
+            return None
+        try:
+            manifest = json.loads(self._artifacts.read_bytes(checkpoint.manifest_digest))
+            spec = manifest["spec"]
+            lora, optimizer = spec["lora"] or {}, spec["optimizer"]
+            return TrainingFacts(
+                training_job=manifest["training_job"],
+                dataset=spec["dataset"],
+                dataset_digest=manifest["dataset_digest"],
+                learned_row_count=self._learned_rows(checkpoint.file(LEDGER_FILE)),
+                base_model=spec["base_model"],
+                method=spec["method"],
+                learning_rate=optimizer["learning_rate"],
+                schedule=optimizer["schedule"],
+                lora_rank=lora.get("rank"),
+                lora_alpha=lora.get("alpha"),
+                steps=int(checkpoint.name.rpartition("/")[2]),
+                epochs=spec["epochs"],
+                rows_per_batch=spec["rows_per_batch"],
+                max_length=spec["max_length"],
+                seed=spec["seed"],
+                dtype=spec["dtype"],
+            )
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+    def _learned_rows(self, ledger: StoredFile | None) -> int | None:
+        """How many rows of the dataset the steps of a checkpoint learned from."""
+        if ledger is None or not self._artifacts.exists(ledger.digest):
+            return None
+        learned: set[str] = set()
+        for line in self._artifacts.iter_lines(ledger.digest):
+            learned.update(*json.loads(line)["example_ids"])
+        return len(learned)
 
     def chunks(self, document: StoredFile, offset: int) -> Iterator[bytes]:
         """A document's bytes from ``offset`` on, at most 1 MiB at a time."""

@@ -14,6 +14,7 @@ from tunix_rt_evaluator.comparisons.model import (
     PartTokens,
     ScoreDifference,
     SeedSummary,
+    TrainingFacts,
     VerdictName,
 )
 from tunix_rt_evaluator.eval_sets.model import eval_set_name
@@ -25,7 +26,7 @@ from tunix_rt_evaluator.evaluations.model import (
     ItemResult,
     evaluation_name,
 )
-from tunix_rt_evaluator.grading.model import Answer, Parts
+from tunix_rt_evaluator.grading.model import Parts
 from tunix_rt_evaluator.grading.reasoning import described
 
 VERDICTS: Final[dict[VerdictName, str]] = {
@@ -35,6 +36,10 @@ VERDICTS: Final[dict[VerdictName, str]] = {
     "INCONCLUSIVE": "Inconclusive",
 }
 HOLM: Final = "The last column adjusts the p-values for there being several (Holm)."
+BY_RULE: Final = (
+    "Grouped by rule: each group says what the text of the wrong answer shows, not why. Shown of an answer "
+    "is the value that the grader read, and the end of its text."
+)
 _SMALLEST_P: Final = 0.0001
 _GREEDY: Final = "greedy"
 
@@ -151,26 +156,48 @@ def changed(content: ComparisonContent) -> str:
     return f"{overall.gained_count} items went right, {overall.lost_count} went wrong"
 
 
+def left_out(count: int, name: str, *, regressed: bool) -> str:
+    """Where the items are that a document does not show."""
+    side = "regressions" if regressed else "improvements"
+    return (
+        f"{count} more are not shown here; report.json has all, and so has "
+        f"`tunix-rt report {side} {name.removeprefix('comparisonReports/')} --json`."
+    )
+
+
+def question(result: ItemResult) -> str:
+    """The question on one line, shortened."""
+    return _line(result.prompt, 160)
+
+
+def accepted(result: ItemResult) -> str:
+    """The accepted answers on one line, shortened."""
+    return _line(" | ".join(result.accepted_answers), 120)
+
+
+def value(result: ItemResult) -> str:
+    """The value that the grader read, on one line; empty if it read none."""
+    return _line(result.shown.verdict.extracted_answer, -120)
+
+
+def end(result: ItemResult) -> str:
+    """The end of what was written, on one line: of the answer, or of the reasoning where nothing else is."""
+    chosen = result.shown
+    written = (parts.answer.strip() or parts.reasoning for parts in chosen.parts[:1])
+    return _line(chosen.generation.error or next(written, ""), -120)
+
+
+def _line(text: str, most: int) -> str:
+    """The text on one line, cut to so many characters: at its beginning where ``most`` is below 0."""
+    line = " ".join(text.split())
+    if len(line) <= abs(most):
+        return line
+    return f"{line[: most - 1].rstrip()}\u2026" if most > 0 else f"\u2026{line[most + 1 :].lstrip()}"
+
+
 def counted_as(content: ComparisonContent) -> str:
     """The heading over numbers of answers."""
     return "Items" if most_samples(content) == 1 else "Answers"
-
-
-def shown(result: ItemResult) -> ItemResult:
-    """A result with the answer to show as its first: of several, the first that has the item's verdict."""
-    for number, (answer, verdict) in enumerate(zip(result.generation.answers, result.verdicts, strict=False)):
-        if verdict.correct == result.verdict.correct:
-            first = {name: getattr(answer, name) for name in Answer.model_fields}
-            return result.model_copy(
-                update={
-                    "splits": result.splits[number : number + 1],
-                    "generation": result.generation.model_copy(update=first),
-                    "verdict": result.verdict.model_copy(
-                        update={"extracted_answer": verdict.extracted_answer}
-                    ),
-                }
-            )
-    return result
 
 
 def right_samples(result: ItemResult) -> str:
@@ -199,7 +226,8 @@ def interval_name(difference: PairedDifference) -> str:
 
 def notices(content: ComparisonContent) -> list[str]:
     """What a reader must know before believing the headline."""
-    found = [f"Waived by the caller: {waiver.description}." for waiver in content.waivers]
+    found = [f"Warning: {warning.description}." for warning in content.warnings]
+    found += [f"Waived by the caller: {waiver.description}." for waiver in content.waivers]
     contamination = content.contamination
     if contamination is not None and contamination.state == "NOT_LOOKED_UP":
         found.append(
@@ -220,12 +248,12 @@ def leaked(contamination: Contamination) -> str:
     clean = contamination.clean
     if clean is None:
         return f"{found} No other item is left."
-    return f"{found} Over the other {clean.base.item_count}: {_before_and_after(clean)}."
+    return f"{found} Over the other {clean.base.item_count}: {_both_sides(clean)}."
 
 
-def _before_and_after(found: PairedDifference) -> str:
+def _both_sides(found: PairedDifference) -> str:
     return (
-        f"{percent(found.base.accuracy)} before, {percent(found.candidate.accuracy)} after, "
+        f"base {percent(found.base.accuracy)}, candidate {percent(found.candidate.accuracy)}, "
         f"{points(found.difference)} points (95% interval {point_range(found.interval)}), {tested(found)}"
     )
 
@@ -275,7 +303,7 @@ def accuracy_interval(content: ComparisonContent) -> str:
 def score_sentence(scores: ScoreDifference) -> str:
     """The mean scores and their difference, in one sentence."""
     return (
-        f"Mean score {scores.base:.3f} before, {scores.candidate:.3f} after: {scores.difference:+.3f} "
+        f"Mean score: base {scores.base:.3f}, candidate {scores.candidate:.3f}, {scores.difference:+.3f} "
         f"(95% t interval {scores.interval.lower:+.3f} to {scores.interval.upper:+.3f}), permutation test "
         f"p {p_relation(scores.p_value)}."
     )
@@ -336,8 +364,8 @@ def _counted_parts(base: PartTokens | None, candidate: PartTokens | None) -> Ite
     if base is None or candidate is None:
         return
     yield "Reasoning never closed, wrong", str(base.unclosed_count), str(candidate.unclosed_count)
-    before, after = (f"{parts.reasoning_count} of {parts.answer_count}" for parts in (base, candidate))
-    yield "Answers with reasoning", before, after
+    mine, theirs = (f"{parts.reasoning_count} of {parts.answer_count}" for parts in (base, candidate))
+    yield "Answers with reasoning", mine, theirs
     yield (
         "Tokens of reasoning",
         _tokens(base.reasoning_tokens, base.answer_count),
@@ -363,15 +391,15 @@ def unmarked(content: ComparisonContent) -> str:
     if found is None:
         return ""
     counts = [
-        f"{count} verdicts {when} ({right} right)"
-        for count, right, when in (
-            (found.base_count, found.base_correct_count, "before"),
-            (found.candidate_count, found.candidate_correct_count, "after"),
+        f"{count} verdicts of the {side} ({right} right)"
+        for count, right, side in (
+            (found.base_count, found.base_correct_count, "base"),
+            (found.candidate_count, found.candidate_correct_count, "candidate"),
         )
     ]
     return (
         f"{' and '.join(counts)} rest on an answer that nothing marks, such as the last number of a text. "
-        f"Were all of those wrong: {VERDICTS[found.verdict].lower()}, {_before_and_after(found.without)}."
+        f"Were all of those wrong: {VERDICTS[found.verdict].lower()}, {_both_sides(found.without)}."
     )
 
 
@@ -397,7 +425,9 @@ class Fact:
 
 def provenance(content: ComparisonContent) -> list[Fact]:
     """Everything that could change the result, side by side."""
-    base, candidate = dict(_facts(content.base)), dict(_facts(content.candidate))
+    base = dict([*_facts(content.base), *_training_facts(content.base, content.base_training)])
+    trained = _training_facts(content.candidate, content.candidate_training)
+    candidate = dict([*_facts(content.candidate), *trained])
     labels = list(dict.fromkeys([*base, *candidate]))
     facts = [Fact(label, base.get(label, ""), candidate.get(label, "")) for label in labels]
     if content.more_bases or content.more_candidates:
@@ -437,6 +467,26 @@ def _facts(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
     yield "tunix-rt", manifest.code_revision
     yield "Packages", _pairs(manifest.package_versions)
     yield "Runtime settings", _pairs(manifest.runtime_settings)
+
+
+def _training_facts(evaluation: Evaluation, training: TrainingFacts | None) -> Iterator[tuple[str, str]]:
+    checkpoint = evaluation.inputs.checkpoint
+    if checkpoint is None:
+        return
+    if training is None:
+        yield "Training settings", "not known: the training manifest is gone, or of another version"
+        return
+    rows, epochs = training.learned_row_count, training.epochs
+    yield "Training job", training.training_job
+    yield "Training dataset", training.dataset
+    yield "Rows learned from", "not known" if rows is None else f"{rows:,}"
+    yield "Learning rate", f"{training.learning_rate:g}, {training.schedule}"
+    if training.lora_rank is not None:
+        yield "LoRA rank, alpha", f"{training.lora_rank}, {training.lora_alpha:g} ({training.method})"
+    yield "Steps", f"{training.steps:,}" + ("" if epochs is None else f" (epochs asked for: {epochs:g})")
+    yield "Rows of a batch", f"{training.rows_per_batch}, of {training.max_length} tokens at most"
+    yield "Training seed", str(training.seed)
+    yield "Type of weights in training", training.dtype
 
 
 def _names(evaluations: Sequence[Evaluation]) -> str:

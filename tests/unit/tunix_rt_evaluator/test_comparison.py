@@ -406,8 +406,8 @@ def test_a_comparison_says_what_rests_on_unmarked_answers_and_what_is_found_with
     assert (found.base_count, found.candidate_count, found.candidate_correct_count) == (0, 20, 20)
     assert (found.without.difference, found.verdict) == (0.0, "NO_EVIDENCE")
     sentence = words.unmarked(content)
-    assert "20 verdicts after (20 right) rest on an answer that nothing marks" in sentence
-    assert "no evidence of a difference, 25.0% before, 25.0% after" in sentence
+    assert "20 verdicts of the candidate (20 right) rest on an answer that nothing marks" in sentence
+    assert "no evidence of a difference, base 25.0%, candidate 25.0%" in sentence
     for kind in ("markdown", "html"):
         assert sentence in DOCUMENTS[kind].render("comparisonReports/a", "sha256:a", content)
     plain = compared([base(resting(before, 0))], [tuned(resting(after, 0))])
