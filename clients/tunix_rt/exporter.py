@@ -21,6 +21,7 @@ from tunix_rt.rpc.download import receive, receive_bytes
 from tunix_rt.rpc.pager import Pager
 
 INDEXING: Final = 600.0
+NEAREST_TIMEOUT_S: Final = 180.0
 
 
 class ExporterClient:
@@ -190,6 +191,28 @@ class ExporterClient:
         """
         request = v1.AuditContaminationRequest(name=name, eval_set=eval_set, decontamination=decontamination)
         return self._caller.stream(self._stub.AuditContamination, request)
+
+    def find_nearest_rows(
+        self,
+        name: str,
+        texts: Sequence[str],
+        *,
+        split: str = "",
+        row_count: int = 0,
+        timeout: float | None = NEAREST_TIMEOUT_S,
+    ) -> v1.FindNearestRowsResponse:
+        """Return the rows of a dataset whose prompts share most words with each of ``texts``.
+
+        ``split`` is "train" when left out, and ``row_count`` 3. All rows of the split are read.
+
+        Raises:
+            NotFoundError: there is no such dataset.
+            FailedPreconditionError: the dataset is not complete.
+            InvalidArgumentError: there is no such split, or no text, or more than 100.
+            DataLossError: a file of the dataset is missing or damaged.
+        """
+        request = v1.FindNearestRowsRequest(name=name, texts=texts, split=split, row_count=row_count)
+        return self._caller.unary(self._stub.FindNearestRows, request, timeout)
 
     def audit_supervision(
         self,

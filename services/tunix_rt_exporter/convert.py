@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Final, get_args
 
 from google.protobuf import json_format
 
 from tunix_rt import v1
-from tunix_rt_exporter.audits.service import AuditQuestion, ContaminationPart, StoredAudit
+from tunix_rt_exporter.audits.service import AuditQuestion, ContaminationPart, NearestRows, StoredAudit
 from tunix_rt_exporter.datasets.model import (
     FORMATS,
     MODEL_ANSWERS_SOURCE,
@@ -224,6 +225,14 @@ def contamination_response(part: ContaminationPart) -> v1.AuditContaminationResp
         ],
         compared_row_count=part.compared,
         total_row_count=part.total,
+    )
+
+
+def nearest_response(found: NearestRows) -> v1.FindNearestRowsResponse:
+    """The rows that are nearest to each text."""
+    return v1.FindNearestRowsResponse(
+        nearest=[v1.NearestRows(rows=[v1.NearRow(**asdict(row)) for row in rows]) for rows in found.nearest],
+        compared_row_count=found.compared,
     )
 
 

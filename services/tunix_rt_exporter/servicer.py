@@ -85,6 +85,12 @@ class ExporterServicer(v1.ExporterServicer):
         for part in self._audits.contamination(request.name, request.eval_set, rule):
             yield convert.contamination_response(part)
 
+    @unary
+    def FindNearestRows(self, request: v1.FindNearestRowsRequest) -> v1.FindNearestRowsResponse:
+        return convert.nearest_response(
+            self._audits.nearest_rows(request.name, request.texts, request.split, request.row_count)
+        )
+
     @streaming
     def AuditSupervision(self, request: v1.AuditSupervisionRequest) -> Iterator[v1.AuditSupervisionResponse]:
         for part in self._audits.supervision(convert.question(request)):

@@ -19,6 +19,7 @@ from tunix_rt.aio.rpc.pager import AsyncPager
 from tunix_rt.files import atomic_file
 
 INDEXING: Final = 600.0
+NEAREST_TIMEOUT_S: Final = 180.0
 
 
 class AsyncExporterClient:
@@ -188,6 +189,28 @@ class AsyncExporterClient:
         """
         request = v1.AuditContaminationRequest(name=name, eval_set=eval_set, decontamination=decontamination)
         return self._caller.stream(self._stub.AuditContamination, request)
+
+    async def find_nearest_rows(
+        self,
+        name: str,
+        texts: Sequence[str],
+        *,
+        split: str = "",
+        row_count: int = 0,
+        timeout: float | None = NEAREST_TIMEOUT_S,
+    ) -> v1.FindNearestRowsResponse:
+        """Return the rows of a dataset whose prompts share most words with each of ``texts``.
+
+        ``split`` is "train" when left out, and ``row_count`` 3. All rows of the split are read.
+
+        Raises:
+            NotFoundError: there is no such dataset.
+            FailedPreconditionError: the dataset is not complete.
+            InvalidArgumentError: there is no such split, or no text, or more than 100.
+            DataLossError: a file of the dataset is missing or damaged.
+        """
+        request = v1.FindNearestRowsRequest(name=name, texts=texts, split=split, row_count=row_count)
+        return await self._caller.unary(self._stub.FindNearestRows, request, timeout)
 
     def audit_supervision(
         self,

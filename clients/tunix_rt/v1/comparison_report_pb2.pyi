@@ -22,6 +22,80 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _AnswerPattern:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AnswerPatternEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AnswerPattern.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ANSWER_PATTERN_UNSPECIFIED: _AnswerPattern.ValueType  # 0
+    """Of a report of an earlier version."""
+    ANSWER_PATTERN_NOT_GENERATED: _AnswerPattern.ValueType  # 1
+    """The item failed, so that there is no text."""
+    ANSWER_PATTERN_NOT_GRADED: _AnswerPattern.ValueType  # 2
+    """The grader gave an error instead of a verdict."""
+    ANSWER_PATTERN_REPEATS: _AnswerPattern.ValueType  # 3
+    """The text ends with the same passage three times in a row or more, 60 characters or more in all."""
+    ANSWER_PATTERN_REASONING_UNCLOSED: _AnswerPattern.ValueType  # 4
+    """The reasoning was opened and never closed."""
+    ANSWER_PATTERN_EMPTY: _AnswerPattern.ValueType  # 5
+    """No text stands outside of reasoning."""
+    ANSWER_PATTERN_SAME_ANSWER: _AnswerPattern.ValueType  # 6
+    """The same value was read on both sides."""
+    ANSWER_PATTERN_OTHER_FORMAT: _AnswerPattern.ValueType  # 7
+    """The item's own grader, which compares values, does not take the text; the grader `numeric` or `text`, without settings, does."""
+    ANSWER_PATTERN_CUT: _AnswerPattern.ValueType  # 8
+    """The answer reached the most new tokens before the grader read a value in it."""
+    ANSWER_PATTERN_ACCEPTED_IN_TEXT: _AnswerPattern.ValueType  # 9
+    """The grader read no value; an accepted answer stands in the text, and not in the question."""
+    ANSWER_PATTERN_NO_ANSWER: _AnswerPattern.ValueType  # 10
+    """The grader read no value."""
+    ANSWER_PATTERN_MORE_STEPS: _AnswerPattern.ValueType  # 11
+    """Another value was read, and both sides number their steps: the wrong one has more of them."""
+    ANSWER_PATTERN_FEWER_STEPS: _AnswerPattern.ValueType  # 12
+    """Another value was read, and both sides number their steps: the wrong one has fewer of them."""
+    ANSWER_PATTERN_OTHER_VALUE: _AnswerPattern.ValueType  # 13
+    """Another value was read."""
+    ANSWER_PATTERN_OTHER: _AnswerPattern.ValueType  # 14
+    """No other rule fits."""
+
+class AnswerPattern(_AnswerPattern, metaclass=_AnswerPatternEnumTypeWrapper):
+    """What the text of a wrong answer shows, by rule: what stands there, not why. The rules are tried in this order, and the first that fits counts,
+    so that each answer has one pattern.
+    """
+
+ANSWER_PATTERN_UNSPECIFIED: AnswerPattern.ValueType  # 0
+"""Of a report of an earlier version."""
+ANSWER_PATTERN_NOT_GENERATED: AnswerPattern.ValueType  # 1
+"""The item failed, so that there is no text."""
+ANSWER_PATTERN_NOT_GRADED: AnswerPattern.ValueType  # 2
+"""The grader gave an error instead of a verdict."""
+ANSWER_PATTERN_REPEATS: AnswerPattern.ValueType  # 3
+"""The text ends with the same passage three times in a row or more, 60 characters or more in all."""
+ANSWER_PATTERN_REASONING_UNCLOSED: AnswerPattern.ValueType  # 4
+"""The reasoning was opened and never closed."""
+ANSWER_PATTERN_EMPTY: AnswerPattern.ValueType  # 5
+"""No text stands outside of reasoning."""
+ANSWER_PATTERN_SAME_ANSWER: AnswerPattern.ValueType  # 6
+"""The same value was read on both sides."""
+ANSWER_PATTERN_OTHER_FORMAT: AnswerPattern.ValueType  # 7
+"""The item's own grader, which compares values, does not take the text; the grader `numeric` or `text`, without settings, does."""
+ANSWER_PATTERN_CUT: AnswerPattern.ValueType  # 8
+"""The answer reached the most new tokens before the grader read a value in it."""
+ANSWER_PATTERN_ACCEPTED_IN_TEXT: AnswerPattern.ValueType  # 9
+"""The grader read no value; an accepted answer stands in the text, and not in the question."""
+ANSWER_PATTERN_NO_ANSWER: AnswerPattern.ValueType  # 10
+"""The grader read no value."""
+ANSWER_PATTERN_MORE_STEPS: AnswerPattern.ValueType  # 11
+"""Another value was read, and both sides number their steps: the wrong one has more of them."""
+ANSWER_PATTERN_FEWER_STEPS: AnswerPattern.ValueType  # 12
+"""Another value was read, and both sides number their steps: the wrong one has fewer of them."""
+ANSWER_PATTERN_OTHER_VALUE: AnswerPattern.ValueType  # 13
+"""Another value was read."""
+ANSWER_PATTERN_OTHER: AnswerPattern.ValueType  # 14
+"""No other rule fits."""
+Global___AnswerPattern: _TypeAlias = AnswerPattern  # noqa: Y015
+
 @_typing.final
 class ComparisonReport(_message.Message):
     """Two evaluations of the same eval set compared item by item. Immutable."""
@@ -85,6 +159,10 @@ class ComparisonReport(_message.Message):
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
     NOTE_FIELD_NUMBER: _builtins.int
+    PATTERNS_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    BASE_TRAINING_FIELD_NUMBER: _builtins.int
+    CANDIDATE_TRAINING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `comparisonReports/{comparison_report}`; made from the digests of what is compared."""
     digest: _builtins.str
@@ -114,7 +192,7 @@ class ComparisonReport(_message.Message):
     @_builtins.property
     def flips(self) -> _containers.RepeatedCompositeFieldContainer[Global___Flip]:
         """Items whose verdict changed between `base` and `candidate`, ordered by item id: first those that went right, then those that
-        went wrong. No more than fit into a message; ReadComparisonReport gives all.
+        went wrong. No more than fit into a message, of which those that went wrong are the first to be taken; ReadComparisonReport gives all.
         """
 
     @_builtins.property
@@ -165,6 +243,24 @@ class ComparisonReport(_message.Message):
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Words to find it by, at most 50, each different: 1-64 characters of one line, no comma."""
 
+    @_builtins.property
+    def patterns(self) -> _containers.RepeatedCompositeFieldContainer[Global___AnswerPatternCount]:
+        """What the wrong answers show of the items whose verdict changed, all of them, in the order of the enum; those that never occur are
+        left out. Empty in reports of earlier versions.
+        """
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___ComparisonWarning]:
+        """Why the comparison can show little or nothing."""
+
+    @_builtins.property
+    def base_training(self) -> Global___TrainingFacts:
+        """How the base was trained; unset where it is no checkpoint, where its training manifest is gone, and in reports of earlier versions."""
+
+    @_builtins.property
+    def candidate_training(self) -> Global___TrainingFacts:
+        """How the candidate was trained."""
+
     def __init__(
         self,
         *,
@@ -190,10 +286,14 @@ class ComparisonReport(_message.Message):
         display_name: _builtins.str = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
         note: _builtins.str = ...,
+        patterns: _abc.Iterable[Global___AnswerPatternCount] | None = ...,
+        warnings: _abc.Iterable[Global___ComparisonWarning] | None = ...,
+        base_training: Global___TrainingFacts | None = ...,
+        candidate_training: Global___TrainingFacts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "bounds", b"bounds", "candidate", b"candidate", "contamination", b"contamination", "create_time", b"create_time", "overall", b"overall", "scores", b"scores", "seeds", b"seeds", "unmarked", b"unmarked"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "base_training", b"base_training", "bounds", b"bounds", "candidate", b"candidate", "candidate_training", b"candidate_training", "contamination", b"contamination", "create_time", b"create_time", "overall", b"overall", "scores", b"scores", "seeds", b"seeds", "unmarked", b"unmarked"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "bounds", b"bounds", "candidate", b"candidate", "categories", b"categories", "contamination", b"contamination", "create_time", b"create_time", "digest", b"digest", "display_name", b"display_name", "flips", b"flips", "more_bases", b"more_bases", "more_candidates", b"more_candidates", "name", b"name", "note", b"note", "overall", b"overall", "scores", b"scores", "seeds", b"seeds", "tags", b"tags", "training_metrics", b"training_metrics", "unmarked", b"unmarked", "verdict", b"verdict", "verdict_reasons", b"verdict_reasons", "waivers", b"waivers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "base_training", b"base_training", "bounds", b"bounds", "candidate", b"candidate", "candidate_training", b"candidate_training", "categories", b"categories", "contamination", b"contamination", "create_time", b"create_time", "digest", b"digest", "display_name", b"display_name", "flips", b"flips", "more_bases", b"more_bases", "more_candidates", b"more_candidates", "name", b"name", "note", b"note", "overall", b"overall", "patterns", b"patterns", "scores", b"scores", "seeds", b"seeds", "tags", b"tags", "training_metrics", b"training_metrics", "unmarked", b"unmarked", "verdict", b"verdict", "verdict_reasons", b"verdict_reasons", "waivers", b"waivers", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -403,6 +503,9 @@ class Flip(_message.Message):
 
     BASE_FIELD_NUMBER: _builtins.int
     CANDIDATE_FIELD_NUMBER: _builtins.int
+    PATTERN_FIELD_NUMBER: _builtins.int
+    pattern: Global___AnswerPattern.ValueType
+    """What the wrong one of the two answers shows; of several samples, the first that is wrong. Unspecified in reports of earlier versions."""
     @_builtins.property
     def base(self) -> _evaluation_pb2.EvaluationResult:
         """What the base answered, without log-probabilities."""
@@ -416,14 +519,191 @@ class Flip(_message.Message):
         *,
         base: _evaluation_pb2.EvaluationResult | None = ...,
         candidate: _evaluation_pb2.EvaluationResult | None = ...,
+        pattern: Global___AnswerPattern.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "candidate", b"candidate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "candidate", b"candidate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "candidate", b"candidate", "pattern", b"pattern"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Flip: _TypeAlias = Flip  # noqa: Y015
+
+@_typing.final
+class AnswerPatternCount(_message.Message):
+    """How many of the items whose verdict changed show a pattern in their wrong answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATTERN_FIELD_NUMBER: _builtins.int
+    REGRESSION_COUNT_FIELD_NUMBER: _builtins.int
+    IMPROVEMENT_COUNT_FIELD_NUMBER: _builtins.int
+    pattern: Global___AnswerPattern.ValueType
+    """The pattern."""
+    regression_count: _builtins.int
+    """Items that the base answered right and the candidate wrong."""
+    improvement_count: _builtins.int
+    """Items that the candidate answered right and the base wrong."""
+    def __init__(
+        self,
+        *,
+        pattern: Global___AnswerPattern.ValueType = ...,
+        regression_count: _builtins.int = ...,
+        improvement_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["improvement_count", b"improvement_count", "pattern", b"pattern", "regression_count", b"regression_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnswerPatternCount: _TypeAlias = AnswerPatternCount  # noqa: Y015
+
+@_typing.final
+class ComparisonWarning(_message.Message):
+    """Why a comparison can show little or nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Reason:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ComparisonWarning._Reason.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        REASON_UNSPECIFIED: ComparisonWarning._Reason.ValueType  # 0
+        """Never sent."""
+        REASON_SAME_EVALUATION: ComparisonWarning._Reason.ValueType  # 1
+        """One evaluation is on both sides."""
+        REASON_EQUAL_ANSWERS: ComparisonWarning._Reason.ValueType  # 2
+        """Two evaluations, one of each side, have the same text as the answer to every item."""
+
+    class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
+        """What is the matter."""
+
+    REASON_UNSPECIFIED: ComparisonWarning.Reason.ValueType  # 0
+    """Never sent."""
+    REASON_SAME_EVALUATION: ComparisonWarning.Reason.ValueType  # 1
+    """One evaluation is on both sides."""
+    REASON_EQUAL_ANSWERS: ComparisonWarning.Reason.ValueType  # 2
+    """Two evaluations, one of each side, have the same text as the answer to every item."""
+
+    REASON_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    reason: Global___ComparisonWarning.Reason.ValueType
+    """What is the matter."""
+    description: _builtins.str
+    """The same in words, with the names of the evaluations."""
+    def __init__(
+        self,
+        *,
+        reason: Global___ComparisonWarning.Reason.ValueType = ...,
+        description: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ComparisonWarning: _TypeAlias = ComparisonWarning  # noqa: Y015
+
+@_typing.final
+class TrainingFacts(_message.Message):
+    """What a checkpoint was trained on and how, from its training manifest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRAINING_JOB_FIELD_NUMBER: _builtins.int
+    DATASET_FIELD_NUMBER: _builtins.int
+    DATASET_DIGEST_FIELD_NUMBER: _builtins.int
+    LEARNED_ROW_COUNT_FIELD_NUMBER: _builtins.int
+    BASE_MODEL_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    LORA_RANK_FIELD_NUMBER: _builtins.int
+    LORA_ALPHA_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    EPOCHS_FIELD_NUMBER: _builtins.int
+    ROWS_PER_BATCH_FIELD_NUMBER: _builtins.int
+    MAX_LENGTH_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    DTYPE_FIELD_NUMBER: _builtins.int
+    training_job: _builtins.str
+    """The training job, `trainingJobs/{training_job}`."""
+    dataset: _builtins.str
+    """The dataset, `datasets/{dataset_id}@{version}`."""
+    dataset_digest: _builtins.str
+    """Digest of the dataset."""
+    learned_row_count: _builtins.int
+    """Rows of the dataset that the steps of the checkpoint learned from, each counted once; unset where that is not known."""
+    base_model: _builtins.str
+    """The base model."""
+    method: _training_job_pb2.TuningMethod.ValueType
+    """Which weights were learned."""
+    learning_rate: _builtins.float
+    """Peak learning rate."""
+    schedule: _training_job_pb2.LearningRateSchedule.ValueType
+    """How it went over the steps."""
+    lora_rank: _builtins.int
+    """Rank of the adapter; unset where all weights were learned."""
+    lora_alpha: _builtins.float
+    """Scale numerator of the adapter; unset where all weights were learned."""
+    steps: _builtins.int
+    """Optimizer steps that were taken."""
+    epochs: _builtins.float
+    """Passes over the training split that were asked for; unset where steps were."""
+    rows_per_batch: _builtins.int
+    """Rows of a batch."""
+    max_length: _builtins.int
+    """Tokens of a row."""
+    seed: _builtins.int
+    """Seed of the adapter's first values and of the data order."""
+    dtype: _training_job_pb2.Dtype.ValueType
+    """Type of weights and activations."""
+    def __init__(
+        self,
+        *,
+        training_job: _builtins.str = ...,
+        dataset: _builtins.str = ...,
+        dataset_digest: _builtins.str = ...,
+        learned_row_count: _builtins.int | None = ...,
+        base_model: _builtins.str = ...,
+        method: _training_job_pb2.TuningMethod.ValueType = ...,
+        learning_rate: _builtins.float = ...,
+        schedule: _training_job_pb2.LearningRateSchedule.ValueType = ...,
+        lora_rank: _builtins.int | None = ...,
+        lora_alpha: _builtins.float | None = ...,
+        steps: _builtins.int = ...,
+        epochs: _builtins.float | None = ...,
+        rows_per_batch: _builtins.int = ...,
+        max_length: _builtins.int = ...,
+        seed: _builtins.int = ...,
+        dtype: _training_job_pb2.Dtype.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_epochs", b"_epochs", "_learned_row_count", b"_learned_row_count", "_lora_alpha", b"_lora_alpha", "_lora_rank", b"_lora_rank", "epochs", b"epochs", "learned_row_count", b"learned_row_count", "lora_alpha", b"lora_alpha", "lora_rank", b"lora_rank"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_epochs", b"_epochs", "_learned_row_count", b"_learned_row_count", "_lora_alpha", b"_lora_alpha", "_lora_rank", b"_lora_rank", "base_model", b"base_model", "dataset", b"dataset", "dataset_digest", b"dataset_digest", "dtype", b"dtype", "epochs", b"epochs", "learned_row_count", b"learned_row_count", "learning_rate", b"learning_rate", "lora_alpha", b"lora_alpha", "lora_rank", b"lora_rank", "max_length", b"max_length", "method", b"method", "rows_per_batch", b"rows_per_batch", "schedule", b"schedule", "seed", b"seed", "steps", b"steps", "training_job", b"training_job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__epochs: _TypeAlias = _typing.Literal["epochs"]  # noqa: Y015
+    _WhichOneofArgType__epochs: _TypeAlias = _typing.Literal["_epochs", b"_epochs"]  # noqa: Y015
+    _WhichOneofReturnType__learned_row_count: _TypeAlias = _typing.Literal["learned_row_count"]  # noqa: Y015
+    _WhichOneofArgType__learned_row_count: _TypeAlias = _typing.Literal["_learned_row_count", b"_learned_row_count"]  # noqa: Y015
+    _WhichOneofReturnType__lora_alpha: _TypeAlias = _typing.Literal["lora_alpha"]  # noqa: Y015
+    _WhichOneofArgType__lora_alpha: _TypeAlias = _typing.Literal["_lora_alpha", b"_lora_alpha"]  # noqa: Y015
+    _WhichOneofReturnType__lora_rank: _TypeAlias = _typing.Literal["lora_rank"]  # noqa: Y015
+    _WhichOneofArgType__lora_rank: _TypeAlias = _typing.Literal["_lora_rank", b"_lora_rank"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epochs) -> _WhichOneofReturnType__epochs | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__learned_row_count) -> _WhichOneofReturnType__learned_row_count | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__lora_alpha) -> _WhichOneofReturnType__lora_alpha | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__lora_rank) -> _WhichOneofReturnType__lora_rank | None: ...
+
+Global___TrainingFacts: _TypeAlias = TrainingFacts  # noqa: Y015
 
 @_typing.final
 class Waiver(_message.Message):

@@ -536,6 +536,134 @@ class AuditContaminationResponse(_message.Message):
 Global___AuditContaminationResponse: _TypeAlias = AuditContaminationResponse  # noqa: Y015
 
 @_typing.final
+class FindNearestRowsRequest(_message.Message):
+    """Request of FindNearestRows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TEXTS_FIELD_NUMBER: _builtins.int
+    SPLIT_FIELD_NUMBER: _builtins.int
+    ROW_COUNT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`datasets/{dataset_id}@{version}`."""
+    split: _builtins.str
+    """The split whose rows are compared. Left out: "train"."""
+    row_count: _builtins.int
+    """Most rows for each text, 1 to 10; 0 means 3."""
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Texts to compare the rows' prompts with, such as questions: 1 to 100, none empty."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        texts: _abc.Iterable[_builtins.str] | None = ...,
+        split: _builtins.str = ...,
+        row_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "row_count", b"row_count", "split", b"split", "texts", b"texts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindNearestRowsRequest: _TypeAlias = FindNearestRowsRequest  # noqa: Y015
+
+@_typing.final
+class FindNearestRowsResponse(_message.Message):
+    """Response of FindNearestRows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NEAREST_FIELD_NUMBER: _builtins.int
+    COMPARED_ROW_COUNT_FIELD_NUMBER: _builtins.int
+    compared_row_count: _builtins.int
+    """Rows that were compared."""
+    @_builtins.property
+    def nearest(self) -> _containers.RepeatedCompositeFieldContainer[Global___NearestRows]:
+        """For each text of the request, in its order."""
+
+    def __init__(
+        self,
+        *,
+        nearest: _abc.Iterable[Global___NearestRows] | None = ...,
+        compared_row_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compared_row_count", b"compared_row_count", "nearest", b"nearest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindNearestRowsResponse: _TypeAlias = FindNearestRowsResponse  # noqa: Y015
+
+@_typing.final
+class NearestRows(_message.Message):
+    """The rows that are nearest to one text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___NearRow]:
+        """The nearest first, of equally near ones by their ids. A row that shares nothing with the text is not among them."""
+
+    def __init__(
+        self,
+        *,
+        rows: _abc.Iterable[Global___NearRow] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NearestRows: _TypeAlias = NearestRows  # noqa: Y015
+
+@_typing.final
+class NearRow(_message.Message):
+    """A row, and how near its prompt is to a text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROW_ID_FIELD_NUMBER: _builtins.int
+    SIMILARITY_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    FINAL_ANSWER_FIELD_NUMBER: _builtins.int
+    CATEGORY_FIELD_NUMBER: _builtins.int
+    row_id: _builtins.str
+    """The row's id."""
+    similarity: _builtins.float
+    """Jaccard similarity of the two sets of runs of three words: those in both by those in either, above 0 and at most 1. A text of fewer words is
+    one run. Words are compared after normalisation, without punctuation, as for near-duplicates; nothing is estimated.
+    """
+    prompt: _builtins.str
+    """The row's prompt, up to 400 characters."""
+    final_answer: _builtins.str
+    """The row's final answer, up to 400 characters."""
+    category: _builtins.str
+    """`category` of the row's metadata, where that is a text; up to 100 characters."""
+    def __init__(
+        self,
+        *,
+        row_id: _builtins.str = ...,
+        similarity: _builtins.float = ...,
+        prompt: _builtins.str = ...,
+        final_answer: _builtins.str = ...,
+        category: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "final_answer", b"final_answer", "prompt", b"prompt", "row_id", b"row_id", "similarity", b"similarity"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NearRow: _TypeAlias = NearRow  # noqa: Y015
+
+@_typing.final
 class AuditSupervisionRequest(_message.Message):
     """Request of AuditSupervision."""
 

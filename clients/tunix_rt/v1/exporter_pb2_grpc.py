@@ -86,6 +86,11 @@ class ExporterStub:
                 request_serializer=tunix__rt_dot_v1_dot_exporter__pb2.AuditContaminationRequest.SerializeToString,
                 response_deserializer=tunix__rt_dot_v1_dot_exporter__pb2.AuditContaminationResponse.FromString,
                 _registered_method=True)
+        self.FindNearestRows = channel.unary_unary(
+                '/tunix_rt.v1.Exporter/FindNearestRows',
+                request_serializer=tunix__rt_dot_v1_dot_exporter__pb2.FindNearestRowsRequest.SerializeToString,
+                response_deserializer=tunix__rt_dot_v1_dot_exporter__pb2.FindNearestRowsResponse.FromString,
+                _registered_method=True)
         self.AuditSupervision = channel.unary_stream(
                 '/tunix_rt.v1.Exporter/AuditSupervision',
                 request_serializer=tunix__rt_dot_v1_dot_exporter__pb2.AuditSupervisionRequest.SerializeToString,
@@ -178,6 +183,13 @@ class ExporterServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FindNearestRows(self, request, context):
+        """Finds the rows of a complete dataset whose prompts share most words with some texts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def AuditSupervision(self, request, context):
         """Counts what a model would learn of a complete dataset: streams progress, and last the audit. The same question returns the stored audit.
         """
@@ -251,6 +263,11 @@ def add_ExporterServicer_to_server(servicer, server):
                     servicer.AuditContamination,
                     request_deserializer=tunix__rt_dot_v1_dot_exporter__pb2.AuditContaminationRequest.FromString,
                     response_serializer=tunix__rt_dot_v1_dot_exporter__pb2.AuditContaminationResponse.SerializeToString,
+            ),
+            'FindNearestRows': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindNearestRows,
+                    request_deserializer=tunix__rt_dot_v1_dot_exporter__pb2.FindNearestRowsRequest.FromString,
+                    response_serializer=tunix__rt_dot_v1_dot_exporter__pb2.FindNearestRowsResponse.SerializeToString,
             ),
             'AuditSupervision': grpc.unary_stream_rpc_method_handler(
                     servicer.AuditSupervision,
@@ -539,6 +556,33 @@ class Exporter:
             '/tunix_rt.v1.Exporter/AuditContamination',
             tunix__rt_dot_v1_dot_exporter__pb2.AuditContaminationRequest.SerializeToString,
             tunix__rt_dot_v1_dot_exporter__pb2.AuditContaminationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindNearestRows(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tunix_rt.v1.Exporter/FindNearestRows',
+            tunix__rt_dot_v1_dot_exporter__pb2.FindNearestRowsRequest.SerializeToString,
+            tunix__rt_dot_v1_dot_exporter__pb2.FindNearestRowsResponse.FromString,
             options,
             channel_credentials,
             insecure,

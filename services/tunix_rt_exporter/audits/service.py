@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from typing import Any, Final, Protocol
 
 from tunix_rt_exporter.datasets.decontaminate import EvalIndex, EvalMatch
@@ -16,6 +17,7 @@ from tunix_rt_exporter.datasets.derived import LockPerKey
 from tunix_rt_exporter.datasets.model import BuildResult, Dataset, Decontamination, EvalSetSource
 from tunix_rt_exporter.datasets.rows import stored_rows
 from tunix_rt_exporter.datasets.service import checked, naming
+from tunix_rt_exporter.datasets.word_runs import NearestTexts
 from tunix_rt_exporter.datasets.write import stored_file
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.canonical import canonical_json, digest_json
@@ -44,6 +46,25 @@ class ContaminationPart:
     found: Sequence[ContaminatedRow]
     compared: int
     total: int
+
+
+@dataclass(frozen=True, slots=True)
+class NearRow:
+    """A row, and the similarity of its prompt with a text; its texts are cut at ``MAX_NEAR_CHARACTERS``."""
+
+    row_id: str
+    similarity: float
+    prompt: str
+    final_answer: str
+    category: str
+
+
+@dataclass(frozen=True, slots=True)
+class NearestRows:
+    """For each text the rows that are nearest to it, and how many rows were compared."""
+
+    nearest: Sequence[Sequence[NearRow]]
+    compared: int
 
 
 class AuditQuestion(Value):
@@ -88,6 +109,13 @@ DEFAULT_LENGTH: Final = 256
 MAX_LENGTH: Final = 1 << 20
 MAX_PACKING_LENGTHS: Final = 16
 MAX_BASE_MODEL: Final = 4_096
+LEARNED_SPLIT: Final = "train"
+MAX_NEAR_TEXTS: Final = 100
+MAX_NEAR_ROWS: Final = 10
+DEFAULT_NEAR_ROWS: Final = 3
+# Ten rows for each of a hundred texts fit into a message, whatever they are written in.
+MAX_NEAR_CHARACTERS: Final = 400
+MAX_CATEGORY: Final = 100
 _PROGRESS_S: Final = 0.25
 _ID_DIGITS: Final = 32
 
@@ -152,6 +180,41 @@ class DatasetAudits:
                 if match is not None
             ]
             yield ContaminationPart(found, compared, total)
+
+    def nearest_rows(self, name: str, texts: Sequence[str], split: str, count: int) -> NearestRows:
+        """The rows of a split, "train" if it is "", whose prompts are nearest to each of some texts.
+
+        Raises FailedPrecondition(DATASET_NOT_READY), NotFound(DATASET_NOT_FOUND), InvalidArgument
+        (TEXTS_INVALID, SPLIT_UNKNOWN), DataLoss.
+        """
+        wrong, split = Violations(), split or LEARNED_SPLIT
+        right = f"1 to {MAX_NEAR_TEXTS} would be right"
+        wrong.check(0 < len(texts) <= MAX_NEAR_TEXTS, "texts", f"has {len(texts)} entries; {right}")
+        for index, text in enumerate(texts[:MAX_NEAR_TEXTS]):
+            wrong.check(bool(text.strip()), f"texts[{index}]", "is empty; a question would be right")
+        right = f"1 to {MAX_NEAR_ROWS}, or 0 for {DEFAULT_NEAR_ROWS}, would be right"
+        wrong.check(0 <= count <= MAX_NEAR_ROWS, "row_count", f"is {count}; {right}")
+        wrong.raise_if_any("TEXTS_INVALID")
+        _, result = self._complete_dataset(name)
+        names = [entry.split for entry in result.splits]
+        if split not in names:
+            description = f"is {split!r}; one of {', '.join(names)} would be right"
+            raise InvalidArgument.of_field("split", description, reason="SPLIT_UNKNOWN")
+        found, compared = NearestTexts(texts, count or DEFAULT_NEAR_ROWS), 0
+        for _, rows in stored_rows(self._artifacts, result, split):
+            found.add([row["prompts"] for row in rows], [row["id"] for row in rows], compared)
+            compared += len(rows)
+        nearest = found.nearest()
+        rows_of = self._rows(result, split, {number for near in nearest for number, _ in near})
+        return NearestRows(
+            [[_near_row(rows_of[number], similarity) for number, similarity in near] for near in nearest],
+            compared,
+        )
+
+    def _rows(self, result: BuildResult, split: str, numbers: set[int]) -> dict[int, dict[str, Any]]:
+        """Rows of a split by their numbers."""
+        rows = chain.from_iterable(batch for _, batch in stored_rows(self._artifacts, result, split))
+        return {number: row for number, row in enumerate(rows) if number in numbers}
 
     def supervision(self, asked: AuditQuestion) -> Iterator[Progress | StoredAudit]:
         """What a model would learn of a dataset.
@@ -295,6 +358,14 @@ def _checked_question(asked: AuditQuestion) -> AuditQuestion:
 
 def _texts(row: dict[str, Any]) -> list[str]:
     return [row["prompts"], *(step["content"] for step in row["trace_steps"]), row["final_answer"]]
+
+
+def _near_row(row: dict[str, Any], similarity: float) -> NearRow:
+    category = row["metadata"].get("category")
+    prompt, answer = (row[name][:MAX_NEAR_CHARACTERS] for name in ("prompts", "final_answer"))
+    return NearRow(
+        row["id"], similarity, prompt, answer, category[:MAX_CATEGORY] if isinstance(category, str) else ""
+    )
 
 
 def _end_id(dataset: Dataset, question: AuditQuestion, tokenizer: TextTokenizer) -> int:

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from tunix_rt_exporter.datasets.model import Report
 from tunix_rt_exporter.datasets.rows import Replaced, RowStore, TemporaryFile
-from tunix_rt_exporter.datasets.word_runs import Integers, WordHasher, words
+from tunix_rt_exporter.datasets.word_runs import SHINGLE_WORDS, Integers, WordHasher, words
 from tunix_rt_kit.artifacts import storage_errors
 from tunix_rt_kit.canonical import normalised
 from tunix_rt_kit.values import Progress
@@ -32,7 +32,6 @@ from tunix_rt_kit.values import Progress
 DUPLICATE: Final = "duplicate"
 NEAR_DUPLICATE: Final = "near_duplicate"
 PERMUTATIONS: Final = 128
-SHINGLE_WORDS: Final = 3
 BUCKET_ROWS: Final = 256
 _SEED: Final = 1
 # A missed pair costs more than a comparison: false positives are compared and found out.

@@ -284,13 +284,19 @@ def prompt_key(prompt: str) -> bytes:
     return hashlib.blake2b(prompt.encode(), digest_size=8).digest()
 
 
-def stored_rows(store: ArtifactStore, result: BuildResult) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+def stored_rows(
+    store: ArtifactStore, result: BuildResult, only: str = ""
+) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """The rows of a complete dataset in the format ``trace``, a batch at a time, each with its split's name.
+
+    With ``only``, those of that split.
 
     Raises:
         DataLoss: ARTIFACT_MISSING or ARTIFACT_CORRUPT; it names the file.
     """
     for split in result.splits:
+        if only not in ("", split.split):
+            continue
         batch: list[dict[str, Any]] = []
         for line in store.iter_lines(split.files["trace"].digest):
             batch.append(json.loads(line))

@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -19,6 +20,8 @@ import numpy.typing as npt
 Hashes = npt.NDArray[np.uint64]
 Integers = npt.NDArray[np.int64]
 
+SHINGLE_WORDS: Final = 3
+"""Words of a run by which texts are compared as a whole."""
 _LETTERS: Final = r"[^\W\d_]"
 _WORD: Final = re.compile(
     rf"\d+(?:[.,]\d+)*|{_LETTERS}+(?:'{_LETTERS}+)*|[+*/=<>^%\xd7\xf7]"
@@ -95,3 +98,58 @@ class WordHasher:
         starts = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)])
         left = np.repeat(starts[1:], lengths) - np.arange(starts[-1])
         return WordRuns(np.array(numbers, dtype=np.uint64), left, starts)
+
+
+class NearestTexts:
+    """Finds, of texts that come in batches, those that are nearest to some others.
+
+    Nearness is the Jaccard similarity of the sets of runs of three words; a text of fewer words is one run.
+    It is counted, not estimated. A text without any run in common is not near.
+
+    Args:
+        wanted: the texts to be near to.
+        count: how many are kept for each of them.
+    """
+
+    def __init__(self, wanted: Sequence[str], count: int) -> None:
+        self._hasher = WordHasher()
+        self._count = count
+        shingles = self._shingles(wanted)
+        self._known = np.unique(np.concatenate(shingles))
+        self._holds = np.zeros((len(wanted), len(self._known)), dtype=np.int32)
+        for row, found in enumerate(shingles):
+            self._holds[row, np.searchsorted(self._known, found)] = 1
+        self._sizes = self._holds.sum(axis=1)
+        self._found: list[list[tuple[float, str, int]]] = [[] for _ in wanted]
+        self._least = np.zeros(len(wanted))
+
+    def add(self, texts: Sequence[str], ids: Sequence[str], first: int) -> None:
+        """Take a batch; ``ids`` decide between equals, and ``first`` is the number of the first text."""
+        for place, found in enumerate(self._shingles(texts)):
+            entries = np.searchsorted(self._known, found)
+            entries[entries == len(self._known)] = 0
+            entries = entries[self._known[entries] == found]
+            if not len(entries):
+                continue
+            shared = self._holds[:, entries].sum(axis=1)
+            similarity = shared / (self._sizes + len(found) - shared)
+            for wanted in np.flatnonzero((shared > 0) & (similarity >= self._least)).tolist():
+                nearest = self._found[wanted]
+                nearest.append((-float(similarity[wanted]), ids[place], first + place))
+                if len(nearest) > self._count:
+                    nearest.sort()
+                    nearest.pop()
+                    self._least[wanted] = -nearest[-1][0]
+
+    def nearest(self) -> list[list[tuple[int, float]]]:
+        """For each wanted text the numbers of the nearest ones and their similarities, the nearest first."""
+        return [[(number, -negative) for negative, _, number in sorted(found)] for found in self._found]
+
+    def _shingles(self, texts: Sequence[str]) -> list[Hashes]:
+        every = self._hasher.runs([words(text) or [text] for text in texts])
+        runs = every.runs(range(1, SHINGLE_WORDS + 1))
+        found = []
+        for start, end in pairwise(every.starts.tolist()):
+            length = min(end - start, SHINGLE_WORDS)
+            found.append(np.unique(runs[length][start : end - length + 1]))
+        return found
