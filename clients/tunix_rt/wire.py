@@ -36,6 +36,7 @@ _SAFE_TO_REPEAT: Final = (
     "Resume",
     "Export",
     "Update",
+    "Find",
 )
 # Up to 5 attempts in up to two and a half seconds.
 _RETRY_POLICY: Final = {

@@ -14,7 +14,7 @@ from typing import Final
 
 from tunix_rt_evaluator.comparisons.model import ComparisonContent, Flip, PatternCount, PatternName
 from tunix_rt_evaluator.evaluations.model import ItemResult
-from tunix_rt_evaluator.grading.model import CannotGrade, Parts, Question, kinds
+from tunix_rt_evaluator.grading.model import Answer, CannotGrade, Parts, Question, kinds
 
 REPEATS: Final = 3
 """How often a passage must stand in a row at a text's end."""
@@ -165,10 +165,26 @@ RULES: Final = (
 """Every pattern, in the order in which they are tried."""
 
 
+def shown(result: ItemResult) -> ItemResult:
+    """A result with the answer to show as its only one: of several, the first that has the item's verdict."""
+    for number, (answer, verdict) in enumerate(zip(result.generation.answers, result.verdicts, strict=False)):
+        if verdict.correct == result.verdict.correct:
+            first = {name: getattr(answer, name) for name in Answer.model_fields}
+            told = {"extracted_answer": verdict.extracted_answer, "error": verdict.error}
+            return result.model_copy(
+                update={
+                    "splits": result.splits[number : number + 1],
+                    "generation": result.generation.model_copy(update=first),
+                    "verdict": result.verdict.model_copy(update=told),
+                }
+            )
+    return result
+
+
 def pattern(base: ItemResult, candidate: ItemResult) -> PatternName:
     """The pattern of the wrong one of two answers, of which the other one is right."""
     wrong, right = (base, candidate) if candidate.verdict.correct else (candidate, base)
-    answer = _Answer(wrong.shown, right.shown)
+    answer = _Answer(shown(wrong), shown(right))
     return next(rule.name for rule in RULES if rule.fits(answer))
 
 
@@ -177,11 +193,11 @@ def pattern_counts(flips: Iterable[Flip]) -> tuple[PatternCount, ...]:
     of_each = [
         PatternCount(
             pattern=rule.name,
-            regression_count=sum(flip.regressed for flip in shown),
-            improvement_count=sum(not flip.regressed for flip in shown),
+            regression_count=sum(flip.regressed for flip in found),
+            improvement_count=sum(not flip.regressed for flip in found),
         )
         for rule in RULES
-        if (shown := [flip for flip in flips if flip.pattern == rule.name])
+        if (found := [flip for flip in flips if flip.pattern == rule.name])
     ]
     return tuple(of_each)
 

@@ -420,22 +420,6 @@ class ItemResult(Grown, Value):
         return self.verdicts or (self.verdict,)
 
     @property
-    def shown(self) -> ItemResult:
-        """This result with the answer to show as its only one: the first that has the item's verdict."""
-        for number, (answer, verdict) in enumerate(zip(self.generation.answers, self.verdicts, strict=False)):
-            if verdict.correct == self.verdict.correct:
-                first = {name: getattr(answer, name) for name in Answer.model_fields}
-                told = {"extracted_answer": verdict.extracted_answer, "error": verdict.error}
-                return self.model_copy(
-                    update={
-                        "splits": self.splits[number : number + 1],
-                        "generation": self.generation.model_copy(update=first),
-                        "verdict": self.verdict.model_copy(update=told),
-                    }
-                )
-        return self
-
-    @property
     def settled(self) -> bool:
         """Whether there is an answer that came to its end by itself, and every one could be graded."""
         answers = self.generation.answers

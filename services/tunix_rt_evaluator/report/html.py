@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from tunix_rt.escapes import visible
 from tunix_rt_evaluator.comparisons.model import CategoryDifference, ComparisonContent, Flip, TrainingStep
-from tunix_rt_evaluator.comparisons.patterns import groups, in_order
+from tunix_rt_evaluator.comparisons.patterns import groups, in_order, shown
 from tunix_rt_evaluator.comparisons.policy import POLICY
 from tunix_rt_evaluator.evaluations.model import Accuracy, ItemResult
 from tunix_rt_evaluator.grading.model import Parts
@@ -219,7 +219,7 @@ def render_html(name: str, digest: str, content: ComparisonContent) -> str:
         drawn["lengths"] = length_chart(content.base_output_tokens, content.candidate_output_tokens)
     if content.training:
         drawn["loss"] = loss_chart(content.training)
-    shown, left_out = _in_full(name, content)
+    flips, left_out = _in_full(name, content)
     return _template().render(
         name=name,
         digest=digest,
@@ -229,10 +229,10 @@ def render_html(name: str, digest: str, content: ComparisonContent) -> str:
         facts=words.provenance(content),
         policy=POLICY,
         groups=[(regressed, groups(content, regressed=regressed)) for regressed in (True, False)],
-        flips=shown,
+        flips=flips,
         left_out=left_out,
-        gained_count=sum(not flip.regressed for flip in shown),
-        flip_categories=sorted({flip.base.category for flip in shown}),
+        gained_count=sum(not flip.regressed for flip in flips),
+        flip_categories=sorted({flip.base.category for flip in flips}),
         sides=_sides,
         # Drawn here from numbers and escaped labels, so it is markup and not text.
         charts={key: Markup(svg) for key, svg in drawn.items()},
@@ -241,19 +241,19 @@ def render_html(name: str, digest: str, content: ComparisonContent) -> str:
 
 def _in_full(name: str, content: ComparisonContent) -> tuple[list[Flip], list[str]]:
     """The items whose whole answers the page has, those that went wrong first, and where the others are."""
-    shown: list[Flip] = []
+    in_full: list[Flip] = []
     left_out = []
     for regressed in (True, False):
         flips = in_order(flip for flip in content.flips if flip.regressed is regressed)
-        shown += [
-            flip.model_copy(update={"base": flip.base.shown, "candidate": flip.candidate.shown})
+        in_full += [
+            flip.model_copy(update={"base": shown(flip.base), "candidate": shown(flip.candidate)})
             for flip in flips[:IN_FULL]
         ]
         if len(flips) > IN_FULL:
             went = "wrong" if regressed else "right"
             told = words.left_out(len(flips) - IN_FULL, name, regressed=regressed)
             left_out.append(f"Of those that went {went}, {told}")
-    return shown, left_out
+    return in_full, left_out
 
 
 def _shown(value: object) -> object:

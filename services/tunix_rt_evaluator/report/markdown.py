@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from tunix_rt.escapes import visible
 from tunix_rt_evaluator.comparisons.model import ComparisonContent, Contamination, Flip
-from tunix_rt_evaluator.comparisons.patterns import groups, in_order
+from tunix_rt_evaluator.comparisons.patterns import groups, in_order, shown
 from tunix_rt_evaluator.comparisons.policy import POLICY
 from tunix_rt_evaluator.evaluations.model import ItemResult
 from tunix_rt_evaluator.grading.model import Parts
@@ -187,7 +187,7 @@ def _flip(flip: Flip) -> Iterator[str]:
 
 def _output(result: ItemResult) -> Iterator[str]:
     """What was written: reasoning folded, and the answer."""
-    for parts in result.shown.parts[:1] or (Parts("", "", "none", 0),):
+    for parts in shown(result).parts[:1] or (Parts("", "", "none", 0),):
         if parts.state != "none":
             label = words.reasoning_label(parts)
             yield f"<details><summary>{label}</summary>\n\n{_block(parts.reasoning)}\n\n</details>"
@@ -197,7 +197,7 @@ def _output(result: ItemResult) -> Iterator[str]:
 def _answer(result: ItemResult) -> str:
     if result.generation.error:
         return f"nothing ({_escaped(result.generation.error)})"
-    answer = result.shown.verdict.extracted_answer
+    answer = shown(result).verdict.extracted_answer
     of_all = f" ({words.right_samples(result)})" if result.verdicts else ""
     return (f"`{_inline(answer)}`" if answer else "nothing that could be read") + of_all
 

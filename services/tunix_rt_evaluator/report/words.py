@@ -17,6 +17,7 @@ from tunix_rt_evaluator.comparisons.model import (
     TrainingFacts,
     VerdictName,
 )
+from tunix_rt_evaluator.comparisons.patterns import shown
 from tunix_rt_evaluator.eval_sets.model import eval_set_name
 from tunix_rt_evaluator.evaluations.model import (
     Accuracy,
@@ -177,12 +178,12 @@ def accepted(result: ItemResult) -> str:
 
 def value(result: ItemResult) -> str:
     """The value that the grader read, on one line; empty if it read none."""
-    return _line(result.shown.verdict.extracted_answer, -120)
+    return _line(shown(result).verdict.extracted_answer, -120)
 
 
 def end(result: ItemResult) -> str:
     """The end of what was written, on one line: of the answer, or of the reasoning where nothing else is."""
-    chosen = result.shown
+    chosen = shown(result)
     written = (parts.answer.strip() or parts.reasoning for parts in chosen.parts[:1])
     return _line(chosen.generation.error or next(written, ""), -120)
 
