@@ -202,6 +202,20 @@ class EvaluatorClient:
         )
         return self._caller.unary(self._stub.RegradeEvaluation, request, timeout)
 
+    def grade_answer(
+        self, item: v1.EvalItem, output: str, *, truncated: bool = False, timeout: float | None = None
+    ) -> v1.GradeAnswerResponse:
+        """Grade one answer to one question and store nothing, to try a grader. ``truncated`` says that the
+        answer was cut at the most new tokens.
+
+        Raises:
+            InvalidArgumentError: the item or its grader is wrong; every wrong field is named.
+            FailedPreconditionError: a grader written in Python is not run there, or does not give an answer
+                the same grade twice.
+        """
+        request = v1.GradeAnswerRequest(item=item, output=output, truncated=truncated)
+        return self._caller.unary(self._stub.GradeAnswer, request, timeout)
+
     def compare_evaluations(
         self,
         base: str,

@@ -30,6 +30,7 @@ _SAFE_TO_REPEAT: Final = (
     "Stream",
     "Read",
     "Compare",
+    "Grade",
     "Cancel",
     "Audit",
     "Plan",

@@ -10,7 +10,14 @@ from google.protobuf.struct_pb2 import Struct
 from tunix_rt import v1
 from tunix_rt_evaluator.comparisons.model import ComparisonReport, Contamination, report_name
 from tunix_rt_evaluator.comparisons.service import DocumentFormat
-from tunix_rt_evaluator.eval_sets.model import EvalItem, EvalSet, EvalSetDraft, eval_set_name
+from tunix_rt_evaluator.eval_sets.model import (
+    EvalItem,
+    EvalSet,
+    EvalSetDraft,
+    EvalSetOrigin,
+    eval_set_name,
+)
+from tunix_rt_evaluator.eval_sets.service import GradedAnswer
 from tunix_rt_evaluator.evaluations.model import (
     Evaluation,
     EvaluationSpec,
@@ -98,9 +105,11 @@ def eval_set_draft(eval_set: v1.EvalSet) -> EvalSetDraft:
     return EvalSetDraft(
         id=eval_set.eval_set_id,
         description=eval_set.description,
-        items=[_item_fields(item) for item in eval_set.items],
+        items=[item_fields(item) for item in eval_set.items],
         size_bytes=eval_set.ByteSize(),
         labels=given_labels(eval_set),
+        python_sources=tuple(eval_set.python_sources),
+        origin=from_message(eval_set.origin, EvalSetOrigin) if eval_set.HasField("origin") else None,
     )
 
 
@@ -111,7 +120,26 @@ def eval_set_message(eval_set: EvalSet) -> v1.EvalSet:
     return to_message(eval_set, v1.EvalSet, name=name, eval_set_id=eval_set.id, items=items)
 
 
-def _item_fields(item: v1.EvalItem) -> Mapping[str, Any]:
+def graded_answer_message(graded: GradedAnswer) -> v1.GradeAnswerResponse:
+    """The grade of one answer."""
+    verdict = _verdict(graded.verdict)
+    return v1.GradeAnswerResponse(**verdict, grader=graded.grader, warnings=graded.warnings)
+
+
+def _verdict(verdict: Verdict) -> dict[str, Any]:
+    """The fields of a grade."""
+    return {
+        "extracted_answer": verdict.extracted_answer,
+        "correct": verdict.correct,
+        "score": verdict.value,
+        "grade_error": verdict.error,
+        "explanation": verdict.explanation,
+        "unmarked": verdict.unmarked,
+    }
+
+
+def item_fields(item: v1.EvalItem) -> Mapping[str, Any]:
+    """An item that a client wrote, unchecked."""
     return {
         "id": item.id,
         "prompt": item.prompt,
@@ -192,7 +220,14 @@ def _summary(summary: Summary) -> v1.EvaluationSummary:
 
 def _manifest(manifest: Manifest) -> v1.EvaluationManifest:
     regrade = _regrade(manifest.regrade) if manifest.regrade else None
-    return to_message(manifest, v1.EvaluationManifest, spec=_spec(manifest.spec), regrade=regrade)
+    origin = manifest.eval_set_origin
+    return to_message(
+        manifest,
+        v1.EvaluationManifest,
+        spec=_spec(manifest.spec),
+        regrade=regrade,
+        eval_set_origin=None if origin is None else EvalSetOrigin.model_validate(origin),
+    )
 
 
 def _regrade(regrade: Regrade) -> v1.Regrade:
@@ -245,12 +280,7 @@ def _answer(answer: Answer, verdict: Verdict) -> dict[str, Any]:
         "output_tokens": answer.output_tokens,
         "finish_reason": v1.FinishReason.Value(f"FINISH_REASON_{answer.finish_reason.upper()}"),
         "log_probabilities": answer.log_probabilities,
-        "extracted_answer": verdict.extracted_answer,
-        "correct": verdict.correct,
-        "score": verdict.value,
-        "grade_error": verdict.error,
-        "explanation": verdict.explanation,
-        "unmarked": verdict.unmarked,
+        **_verdict(verdict),
     }
 
 

@@ -17,6 +17,8 @@ from tunix_rt_evaluator.convert import (
     eval_set_draft,
     eval_set_message,
     evaluation_message,
+    graded_answer_message,
+    item_fields,
     item_filter,
     regrade_draft,
     report_facts,
@@ -109,6 +111,12 @@ class EvaluatorServicer(v1.EvaluatorServicer):
     def RegradeEvaluation(self, request: v1.RegradeEvaluationRequest) -> v1.Evaluation:
         draft, labels = regrade_draft(request), given_labels(request)
         return evaluation_message(self._evaluations.regrade_evaluation(draft, request.request_id, labels))
+
+    @unary
+    def GradeAnswer(self, request: v1.GradeAnswerRequest) -> v1.GradeAnswerResponse:
+        fields = item_fields(request.item)
+        graded = self._eval_sets.grade_answer(fields, request.output, truncated=request.truncated)
+        return graded_answer_message(graded)
 
     @unary
     def CompareEvaluations(self, request: v1.CompareEvaluationsRequest) -> v1.ComparisonReport:

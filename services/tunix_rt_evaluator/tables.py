@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import Column, ForeignKey, Index, Integer, MetaData, String, Table
+from sqlalchemy import Column, ForeignKey, Index, Integer, MetaData, String, Table, Text
 
 from tunix_rt_kit.database import NAMING, CanonicalJson, UtcDateTime, listing_columns, request_log_table
 from tunix_rt_kit.jobs.leases import lease_table
@@ -26,9 +26,18 @@ eval_sets: Final = Table(
     Column("item_count", Integer, nullable=False),
     Column("create_time", UtcDateTime, nullable=False),
     Column("items", CanonicalJson, nullable=False),
+    Column("origin", CanonicalJson),
     *listing_columns(),
     Index(None, "create_time", "id"),
     Index(None, "display_name_folded", "id"),
+)
+
+# Of graders that users wrote; eval sets and regrades name them by digest.
+grader_sources: Final = Table(
+    "grader_sources",
+    metadata,
+    Column("digest", String(71), primary_key=True),
+    Column("source", Text, nullable=False),
 )
 
 evaluations: Final = Table(

@@ -19,6 +19,7 @@ from tunix_rt_evaluator.evaluations.repository import SqlEvaluationRepository
 from tunix_rt_evaluator.evaluations.results import Splitters
 from tunix_rt_evaluator.evaluations.service import EvaluationService
 from tunix_rt_evaluator.grading.graders.judge import JudgeEndpoint
+from tunix_rt_evaluator.grading.graders.python import PythonGraders, PythonPolicy
 from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_evaluator.openai_endpoint import Endpoint, check_url
 from tunix_rt_evaluator.report.repository import SqlReportRepository
@@ -80,6 +81,12 @@ class EvaluatorSettings(ModelSettings):
         le=31_536_000,
         description="how long grading the answers of one evaluation may take, in seconds; then it has failed",
     )
+    python_graders: PythonPolicy = Field(
+        "off",
+        description="whose graders written in Python are run: off, nobody's; sandboxed, anybody's who may "
+        "call this server, in processes that Linux keeps from files and network; trusted, those of people "
+        "who may run what they like here, on any platform",
+    )
     endpoint_url: Annotated[str, AfterValidator(_url_or_none)] = Field(
         "",
         description="base of an OpenAI-compatible API whose models are evaluated, such as "
@@ -130,7 +137,7 @@ def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
     eval_sets = SqlEvalSetRepository(database)
     repository = SqlEvaluationRepository(database)
     artifacts = ArtifactStore(settings.artifacts)
-    grading = Grading(settings.judge)
+    grading = Grading(settings.judge, PythonGraders(settings.python_graders, eval_sets))
     models = HostBaseModels(settings.models)
     splitters, budget_s = Splitters(models.token_counter), settings.grading_budget_s
     context = JobContext(repository, eval_sets, artifacts, grading, splitters, budget_s)

@@ -78,7 +78,10 @@ def embedded(data_dir: Path, *, jobs: Jobs = "run") -> Iterator[EmbeddedServer]:
     with _shared(data_dir) if jobs == "leave" else _held(data_dir) as announce, _socket() as address:
         ready: Future[Callable[[], None]] = Future()
         with _translated():
-            serving, grace_s = _all_of(data_dir, address) if jobs == "run" else _lazy(data_dir, address, jobs)
+            if jobs == "run":
+                serving, grace_s = _all_of(data_dir, address, _OWN_SERVICES)
+            else:
+                serving, grace_s = _lazy(data_dir, address, jobs)
             thread = threading.Thread(
                 target=_run_embedded, args=(serving, ready), name="tunix-rt-embedded", daemon=True
             )
@@ -129,7 +132,7 @@ def serve_forever(
                 await serve(everybody, services, stop=stop, on_ready=ready)
 
         with _translated():
-            serving, grace_s = _all_of(data_dir, inner)
+            serving, grace_s = _all_of(data_dir, inner, _SERVICES)
             asyncio.run(run())
 
 
@@ -168,12 +171,25 @@ def _evaluator(data_dir: Path, address: str) -> _Service:
     return _Service(settings, partial(build, settings))
 
 
-_SERVICES: Final[Mapping[str, Callable[[Path, str], _Service]]] = {
+def _own_evaluator(data_dir: Path, address: str) -> _Service:
+    """The evaluator of a server that only this user can reach, who may run what they like here anyway."""
+    from tunix_rt_evaluator.wiring import EvaluatorSettings, build
+
+    made = _evaluator(data_dir, address).settings
+    assert isinstance(made, EvaluatorSettings)
+    if "python_graders" not in made.model_fields_set:
+        made = made.model_copy(update={"python_graders": "trusted"})
+    return _Service(made, partial(build, made))
+
+
+_Services = Mapping[str, Callable[[Path, str], _Service]]
+_SERVICES: Final[_Services] = {
     "tunix_rt.v1.TraceStore": _trace_store,
     "tunix_rt.v1.Exporter": _exporter,
     "tunix_rt.v1.Trainer": _trainer,
     "tunix_rt.v1.Evaluator": _evaluator,
 }
+_OWN_SERVICES: Final[_Services] = {**_SERVICES, "tunix_rt.v1.Evaluator": _own_evaluator}
 
 
 def _checked(kind: type[Settings], **given: Any) -> Settings:
@@ -193,13 +209,13 @@ _Serving = Callable[[asyncio.Event], AbstractAsyncContextManager[Sequence["Servi
 _INNER_GRACE_S: Final = 2.0
 
 
-def _all_of(data_dir: Path, address: str) -> tuple[_Serving, float]:
+def _all_of(data_dir: Path, address: str, made_by: _Services) -> tuple[_Serving, float]:
     """What serves all services at ``address``, and within how many seconds it ends: their jobs have what each
     service's own settings say."""
     from tunix_rt_kit.serving.server import opened, running_server
     from tunix_rt_kit.serving.settings import ServerSettings
 
-    all_four = [make(data_dir, address) for make in _SERVICES.values()]
+    all_four = [make(data_dir, address) for make in made_by.values()]
 
     @asynccontextmanager
     async def serving(stop: asyncio.Event) -> AsyncIterator[Sequence[ServiceRegistration]]:
@@ -225,7 +241,7 @@ def _lazy(data_dir: Path, address: str, jobs: Literal["end", "leave"]) -> tuple[
         def build(make: Callable[[Path, str], _Service]) -> BuiltService:
             return make(data_dir, address).build(stop)
 
-        lazy = LazyServices({name: partial(build, make) for name, make in _SERVICES.items()}, jobs)
+        lazy = LazyServices({name: partial(build, make) for name, make in _OWN_SERVICES.items()}, jobs)
         try:
             async with running_server(inner, [], stop=stop, lazy=lazy):
                 yield []

@@ -21,6 +21,7 @@ from support.tiny_model import make_tiny_model
 from tunix_rt import v1
 from tunix_rt_evaluator.evaluations import job_folders
 from tunix_rt_evaluator.wiring import EvaluatorSettings, build, migrate
+from tunix_rt_kit.canonical import digest_bytes
 
 TESTS = Path(__file__).parents[1]
 State = v1.Evaluation
@@ -38,7 +39,11 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
 def settings(database_url: str, tmp_path: Path) -> EvaluatorSettings:
     make_tiny_model(tmp_path / "models" / "tiny")
     made = EvaluatorSettings(
-        listen="127.0.0.1:0", database_url=database_url, data_dir=tmp_path, shutdown_grace_s=10.0
+        listen="127.0.0.1:0",
+        database_url=database_url,
+        data_dir=tmp_path,
+        shutdown_grace_s=10.0,
+        python_graders="sandboxed",
     )
     migrated(made, migrate)
     return made
@@ -130,8 +135,12 @@ ALL_KINDS: list[dict[str, Any]] = [
 async def test_every_kind_of_grader_is_kept_with_its_settings(evaluator: Any) -> None:
     given = [item(number, grader=grader) for number, grader in enumerate(ALL_KINDS)]
     given.append(item(10, accepted_answers=["A"], grader={"multiple_choice": {"options": OPTIONS}}))
-    made = await evaluator.CreateEvalSet(eval_set(given))
+    source = "def right(output, item):\n    return output == item['id']\n"
+    own = {"source_digest": digest_bytes(source.encode()), "function": "right", "threshold": 0.75}
+    given.append(item(11, grader={"python": own}))
+    made = await evaluator.CreateEvalSet(eval_set(given, python_sources=[source]))
     stored = await evaluator.GetEvalSet(v1.GetEvalSetRequest(name=made.name))
+    assert list(stored.python_sources) == [source]
     kept = {entry.id: entry.grader for entry in stored.items}
     assert {entry.id: entry.grader for entry in given} == kept
     assert {grader.WhichOneof("kind") for grader in kept.values()} == set(v1.Grader.DESCRIPTOR.fields_by_name)

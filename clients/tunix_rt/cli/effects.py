@@ -45,6 +45,7 @@ EFFECTS: Final[Mapping[str, Effect]] = {
     "evaluation resume": _WORKS,
     "evaluation show": _READS,
     "evaluation watch": _READS,
+    "grade": _READS,
     "loop run": _WORKS,
     "models list": _READS,
     "models pull": _WRITES,

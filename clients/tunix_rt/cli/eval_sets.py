@@ -19,6 +19,7 @@ from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, group
 from tunix_rt.cli.console import write_lines
 from tunix_rt.cli.documents import Lines, WrittenFile
+from tunix_rt.cli.grading import GraderFileOption, errors_of, grader_of_file
 from tunix_rt.cli.options import (
     ColumnOption,
     DelimiterOption,
@@ -42,6 +43,7 @@ from tunix_rt.formats import (
     TraceFormat,
     error_of_lines,
     eval_items_from_traces,
+    give_grader,
     name_of,
     numbered_eval_items,
     read_eval_items,
@@ -67,6 +69,7 @@ WantedGrader = v1.Grader | Literal["auto"]
         "tunix-rt evalset import gsm8k-40 gsm8k_test.jsonl --format gsm8k --limit 40",
         "tunix-rt evalset import algebra traces.jsonl --format native --grader math",
         "tunix-rt evalset import capitals capitals.csv --answer-separator '|' --grader text",
+        "tunix-rt evalset import mine questions.jsonl --grader-file my.py:grade",
     ),
     prints=v1.EvalSet,
 )
@@ -118,12 +121,16 @@ def import_(
             "text for the rest. \\[default: auto; for traces numeric]",
         ),
     ] = None,
+    grader_file: GraderFileOption = None,
     description: Annotated[str, typer.Option("--description", help="What it is for.")] = "",
 ) -> None:
     """Store an eval set from a file, from the built-in questions or from a dataset's held-out split."""
     if (file is None) == (from_dataset is None):
         raise typer.BadParameter("give a FILE or --from-dataset, one of the two")
-    wanted = grader_option(grader or "numeric")
+    if grader is not None and grader_file is not None:
+        raise typer.BadParameter("give --grader or --grader-file, one of the two")
+    own = grader_of_file(grader_file)
+    wanted = own or grader_option(grader or "numeric")
     read = None
     if file is not None and format in get_args(ItemFormat):
         reading = ItemReading(
@@ -142,7 +149,8 @@ def import_(
     with session.connect() as client:
         if from_dataset is not None:
             read = _dataset_items(session, client, dataset_name(from_dataset), split, limit, wanted)
-        _store(session, client, eval_set, description, read or _Read("", [], []))
+        with errors_of(grader_file):
+            _store(session, client, eval_set, description, read or _Read("", [], []), grader=own)
 
 
 @command(
@@ -225,6 +233,8 @@ def show(
                     "categories",
                     ", ".join(f"{name or 'none'} {many}" for name, many in sorted(categories.items())),
                 ),
+                *_graders(found),
+                *_origin(found.origin),
                 ("digest", found.digest),
                 ("stored", tables.moment(found.create_time)),
             ]
@@ -233,6 +243,24 @@ def show(
     session.out.print(_items(found.items[:items]))
     if len(found.items) > items:
         session.out.print(f"and {len(found.items) - items:,} more (--items)", style="dim", highlight=False)
+
+
+def _graders(eval_set: v1.EvalSet) -> Iterator[tuple[str, str]]:
+    """The functions in Python that grade, with the digests of their sources, which JSON has whole."""
+    graders = {(item.grader.python.function, item.grader.python.source_digest) for item in eval_set.items}
+    named = [f"{function} ({digest})" for function, digest in sorted(graders) if digest]
+    yield "own graders", ", ".join(named)
+
+
+def _origin(origin: v1.EvalSetOrigin) -> Iterator[tuple[str, str]]:
+    """Which benchmark the items were made of."""
+    where = [origin.hub_id, origin.config, origin.split, origin.revision]
+    yield "benchmark", f"{origin.benchmark}: {' '.join(filter(None, where))}" if origin.benchmark else ""
+    yield "rows", f"{origin.selection} of {origin.row_count:,}, by {origin.mapping}" if origin.mapping else ""
+    yield "licence", origin.license
+    for file in origin.files:
+        yield "file", f"{file.file_name} ({file.size_bytes:,} bytes, {file.digest})"
+    yield "cite", text.one_line(origin.citation, 200)
 
 
 def _items(items: Sequence[v1.EvalItem]) -> Table:
@@ -268,8 +296,19 @@ class _Read:
     lines: Sequence[int]
 
 
-def _store(session: Session, client: Client, eval_set_id: str, description: str, read: _Read) -> None:
+def _store(
+    session: Session,
+    client: Client,
+    eval_set_id: str,
+    description: str,
+    read: _Read,
+    *,
+    grader: v1.Grader | None = None,
+) -> None:
+    """Store what was read, all of it with ``grader`` if there is one."""
     eval_set = v1.EvalSet(eval_set_id=eval_set_id, description=description, items=read.items)
+    if grader is not None:
+        give_grader(eval_set, grader)
     try:
         stored = client.evaluator.create_eval_set(eval_set=eval_set)
     except InvalidArgumentError as error:

@@ -14,6 +14,7 @@ from tunix_rt import Client, jobs, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, group, single
 from tunix_rt.cli.evaluation_view import model_label, print_evaluation
+from tunix_rt.cli.grading import GraderFileOption, errors_of, grader_of_file
 from tunix_rt.cli.options import (
     DTYPE_HELP,
     BosTokenOption,
@@ -327,6 +328,7 @@ def items(
         "tunix-rt evaluation regrade $EVALUATION",
         "tunix-rt evaluation regrade $EVALUATION --eval-set arithmetic-test-corrected",
         """tunix-rt evaluation regrade $EVALUATION --grader '{"kind": "numeric", "tolerance": 0.5}'""",
+        "tunix-rt evaluation regrade $EVALUATION --grader-file my.py:grade",
         "tunix-rt evaluation regrade $EVALUATION --reasoning-marks reasoning",
     ),
     prints=v1.Evaluation,
@@ -346,6 +348,7 @@ def regrade(
             "--grader", help="Grade every item by this: the name of a kind, or JSON with its settings."
         ),
     ] = None,
+    grader_file: GraderFileOption = None,
     reasoning_marks: ReasoningMarksOption = None,
     detach: DetachOption = False,
 ) -> None:
@@ -354,18 +357,22 @@ def regrade(
     The result is an evaluation of its own, which can be looked at and compared like any other.
     """
     session.check_detached(detach)
+    if grader is not None and grader_file is not None:
+        raise typer.BadParameter("give --grader or --grader-file, one of the two")
     try:
         wanted = None if grader is None else read_grader_text(grader)
     except ValueError as error:
         raise typer.BadParameter(f"--grader: {error}") from None
+    wanted = wanted or grader_of_file(grader_file)
     name = resource_name("evaluations", evaluation)
     with session.connect() as client:
-        made = client.evaluator.regrade_evaluation(
-            name,
-            eval_set=resource_name("evalSets", eval_set) if eval_set else "",
-            grader=wanted,
-            reasoning_marks=marks_of(reasoning_marks),
-        )
+        with errors_of(grader_file):
+            made = client.evaluator.regrade_evaluation(
+                name,
+                eval_set=resource_name("evalSets", eval_set) if eval_set else "",
+                grader=wanted,
+                reasoning_marks=marks_of(reasoning_marks),
+            )
         made = _followed(session, client, made, detach)
     session.show(made, print_evaluation)
 

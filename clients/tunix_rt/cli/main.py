@@ -58,6 +58,7 @@ _COMMANDS = {
     "evalset": _Entry("eval_sets", "app", "Import, generate and look at sets of questions.", _STAGES),
     "evaluate": _Entry("evaluations", "evaluate_app", "Let a model answer an eval set.", _STAGES),
     "evaluation": _Entry("evaluations", "app", "Look at evaluations, item by item.", _STAGES),
+    "grade": _Entry("grading", "app", "Grade one answer and store nothing, to try a grader.", _STAGES),
     "compare": _Entry("comparisons", "app", "Say whether one evaluation is better than another.", _STAGES),
     "models": _Entry("this_computer", "models_app", "Fetch, list and verify base models.", _HOST),
     "up": _Entry("this_computer", "up_app", "Serve all four services on one address.", _HOST),

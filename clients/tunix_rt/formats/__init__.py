@@ -12,8 +12,10 @@ from tunix_rt.formats.eval_items import (
 )
 from tunix_rt.formats.grading import (
     GRADER_KINDS,
+    give_grader,
     grader_for,
     read_grader,
+    read_grader_file,
     read_grader_text,
     read_marks,
     read_marks_text,
@@ -45,6 +47,7 @@ __all__ = [
     "compressing",
     "error_of_lines",
     "eval_items_from_traces",
+    "give_grader",
     "grader_for",
     "is_compressed",
     "is_parquet",
@@ -52,6 +55,7 @@ __all__ = [
     "numbered_eval_items",
     "read_eval_items",
     "read_grader",
+    "read_grader_file",
     "read_grader_text",
     "read_marks",
     "read_marks_text",

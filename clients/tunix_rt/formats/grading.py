@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 
 from tunix_rt import v1
+from tunix_rt.files import open_regular
 from tunix_rt.schema import nearest
 from tunix_rt.v1.eval_set_pb2 import needs_no_accepted_answer
 
@@ -25,6 +28,8 @@ NEED_NO_ANSWER: Final = frozenset(
     if field.message_type.GetOptions().Extensions[needs_no_accepted_answer]
 )
 """The kinds that can do without an accepted answer."""
+MAX_SOURCE_BYTES: Final = 64 << 10
+"""Most bytes of a grader's source code."""
 _SHOWN: Final = 60
 
 _DOLLARS: Final = re.compile(r"^\$(.*[^\\])\$$", re.DOTALL)
@@ -114,6 +119,55 @@ def _is_mathematics(text: str) -> bool:
 def read_grader_text(text: str) -> v1.Grader:
     """A grader as it is typed: the name of a kind, or JSON as ``read_grader`` takes it; raises ValueError."""
     return read_grader(typed(text, "{["))
+
+
+def read_grader_file(given: str) -> v1.Grader:
+    """A grader out of a file with a Python function: ``my.py:grade``, or ``my.py`` for a function ``grade``.
+
+    What is wrong with the source code, the evaluator says. Raises ValueError that names what is wrong with
+    the file.
+    """
+    path, function = grader_file_parts(given)
+    try:
+        with open_regular(path) as file:
+            data = file.read(MAX_SOURCE_BYTES + 1)
+    except OSError as error:
+        raise ValueError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+    if len(data) > MAX_SOURCE_BYTES:
+        raise ValueError(
+            f"{path}: has more than {MAX_SOURCE_BYTES:,} bytes; a grader's source has at most those"
+        )
+    try:
+        source = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: is not UTF-8 at byte {error.start + 1}") from None
+    if "\0" in source:
+        raise ValueError(f"{path}: holds a NUL character; Python source code would be right")
+    if not source.strip():
+        raise ValueError(f"{path}: is empty; a Python module with a function {function} would be right")
+    return v1.Grader(python=v1.PythonGrader(source=source, function=function))
+
+
+def give_grader(eval_set: v1.EvalSet, grader: v1.Grader) -> None:
+    """Give every item of an eval set ``grader``; the source code of one in Python stands in the set once."""
+    shared = v1.Grader()
+    shared.CopyFrom(grader)
+    if grader.python.source:
+        digest = hashlib.sha256(grader.python.source.encode()).hexdigest()
+        shared.python.source, shared.python.source_digest = "", f"sha256:{digest}"
+        eval_set.python_sources.append(grader.python.source)
+    for item in eval_set.items:
+        item.grader.CopyFrom(shared)
+
+
+def grader_file_parts(given: str) -> tuple[str, str]:
+    """The file and the function that ``my.py:grade`` names; raises ValueError."""
+    path, colon, function = given.rpartition(":")
+    if not colon or Path(given).exists():
+        return given, "grade"
+    if not function.isidentifier():
+        raise ValueError(f"{function!r} is no name of a Python function; {path}:grade would be right")
+    return path, function
 
 
 def _settings(name: str, known: Mapping[str, Any]) -> str:

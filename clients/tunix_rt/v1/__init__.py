@@ -108,6 +108,8 @@ from tunix_rt.v1.dataset_pb2 import (
 )
 from tunix_rt.v1.eval_set_pb2 import (
     EvalSet as EvalSet,
+    EvalSetOrigin as EvalSetOrigin,
+    EvalSetFile as EvalSetFile,
     EvalItem as EvalItem,
     Grader as Grader,
     NumericGrader as NumericGrader,
@@ -121,6 +123,7 @@ from tunix_rt.v1.eval_set_pb2 import (
     TokenF1Grader as TokenF1Grader,
     JsonSchemaGrader as JsonSchemaGrader,
     JudgeGrader as JudgeGrader,
+    PythonGrader as PythonGrader,
 )
 from tunix_rt.v1.evaluation_pb2 import (
     Evaluation as Evaluation,
@@ -197,6 +200,8 @@ from tunix_rt.v1.evaluator_pb2 import (
     EvaluationItemFilter as EvaluationItemFilter,
     ListEvaluationItemsResponse as ListEvaluationItemsResponse,
     RegradeEvaluationRequest as RegradeEvaluationRequest,
+    GradeAnswerRequest as GradeAnswerRequest,
+    GradeAnswerResponse as GradeAnswerResponse,
     CompareEvaluationsRequest as CompareEvaluationsRequest,
     GetComparisonReportRequest as GetComparisonReportRequest,
     ListComparisonReportsRequest as ListComparisonReportsRequest,

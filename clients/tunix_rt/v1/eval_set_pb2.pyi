@@ -39,6 +39,8 @@ class EvalSet(_message.Message):
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
     NOTE_FIELD_NUMBER: _builtins.int
+    PYTHON_SOURCES_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `evalSets/{eval_set_id}`."""
     eval_set_id: _builtins.str
@@ -65,6 +67,16 @@ class EvalSet(_message.Message):
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Words to find it by, at most 50, each different: 1-64 characters of one line, no comma."""
 
+    @_builtins.property
+    def python_sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Source codes that the items' `python` graders name by their digests. An item may bring its own instead, or name one of an eval set that
+        was stored before. In answers each stands once, ordered by digest. Left out by ListEvalSets.
+        """
+
+    @_builtins.property
+    def origin(self) -> Global___EvalSetOrigin:
+        """Where the items come from, for those of a published benchmark. Not part of the digest."""
+
     def __init__(
         self,
         *,
@@ -78,14 +90,110 @@ class EvalSet(_message.Message):
         display_name: _builtins.str = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
         note: _builtins.str = ...,
+        python_sources: _abc.Iterable[_builtins.str] | None = ...,
+        origin: Global___EvalSetOrigin | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "origin", b"origin"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "digest", b"digest", "display_name", b"display_name", "eval_set_id", b"eval_set_id", "item_count", b"item_count", "items", b"items", "name", b"name", "note", b"note", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "digest", b"digest", "display_name", b"display_name", "eval_set_id", b"eval_set_id", "item_count", b"item_count", "items", b"items", "name", b"name", "note", b"note", "origin", b"origin", "python_sources", b"python_sources", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EvalSet: _TypeAlias = EvalSet  # noqa: Y015
+
+@_typing.final
+class EvalSetOrigin(_message.Message):
+    """The published benchmark that an eval set was made of, and how."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BENCHMARK_FIELD_NUMBER: _builtins.int
+    MAPPING_FIELD_NUMBER: _builtins.int
+    HUB_ID_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
+    SPLIT_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    LICENSE_FIELD_NUMBER: _builtins.int
+    CITATION_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    ROW_COUNT_FIELD_NUMBER: _builtins.int
+    SELECTION_FIELD_NUMBER: _builtins.int
+    benchmark: _builtins.str
+    """The benchmark's name, such as "gsm8k"."""
+    mapping: _builtins.str
+    """The rule by which rows become items, and its version, such as "gsm8k/1"."""
+    hub_id: _builtins.str
+    """The data set on the Hugging Face hub, such as "openai/gsm8k"."""
+    config: _builtins.str
+    """Its configuration, such as "main"."""
+    split: _builtins.str
+    """Its split, such as "test"."""
+    revision: _builtins.str
+    """Its revision on the hub; empty for a file of one's own."""
+    license: _builtins.str
+    """Its licence, by SPDX identifier where it has one, such as "MIT"."""
+    citation: _builtins.str
+    """How to cite it."""
+    row_count: _builtins.int
+    """Rows in the files."""
+    selection: _builtins.str
+    """Which rows became items: "all", "the first 200" or "200 drawn by seed 7"."""
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___EvalSetFile]:
+        """The files that were read."""
+
+    def __init__(
+        self,
+        *,
+        benchmark: _builtins.str = ...,
+        mapping: _builtins.str = ...,
+        hub_id: _builtins.str = ...,
+        config: _builtins.str = ...,
+        split: _builtins.str = ...,
+        revision: _builtins.str = ...,
+        license: _builtins.str = ...,
+        citation: _builtins.str = ...,
+        files: _abc.Iterable[Global___EvalSetFile] | None = ...,
+        row_count: _builtins.int = ...,
+        selection: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["benchmark", b"benchmark", "citation", b"citation", "config", b"config", "files", b"files", "hub_id", b"hub_id", "license", b"license", "mapping", b"mapping", "revision", b"revision", "row_count", b"row_count", "selection", b"selection", "split", b"split"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EvalSetOrigin: _TypeAlias = EvalSetOrigin  # noqa: Y015
+
+@_typing.final
+class EvalSetFile(_message.Message):
+    """A file that an eval set was made of."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_NAME_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    file_name: _builtins.str
+    """Its name, without folders."""
+    size_bytes: _builtins.int
+    """Its size in bytes."""
+    digest: _builtins.str
+    """SHA-256 of its content, `sha256:{hex}`."""
+    def __init__(
+        self,
+        *,
+        file_name: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "file_name", b"file_name", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EvalSetFile: _TypeAlias = EvalSetFile  # noqa: Y015
 
 @_typing.final
 class EvalItem(_message.Message):
@@ -114,7 +222,7 @@ class EvalItem(_message.Message):
     @_builtins.property
     def accepted_answers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Answers that count as right; any of them does. 1-50,000 characters each, at most 256. At least one, unless the grader is one of
-        `format`, `json_schema` and `judge`, which can do without.
+        `format`, `json_schema`, `judge` and `python`, which can do without.
         """
 
     @_builtins.property
@@ -165,6 +273,7 @@ class Grader(_message.Message):
     TOKEN_F1_FIELD_NUMBER: _builtins.int
     JSON_SCHEMA_FIELD_NUMBER: _builtins.int
     JUDGE_FIELD_NUMBER: _builtins.int
+    PYTHON_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def numeric(self) -> Global___NumericGrader:
         """Numbers."""
@@ -209,6 +318,10 @@ class Grader(_message.Message):
     def judge(self) -> Global___JudgeGrader:
         """What another model says."""
 
+    @_builtins.property
+    def python(self) -> Global___PythonGrader:
+        """What a function of the caller's own says."""
+
     def __init__(
         self,
         *,
@@ -223,12 +336,13 @@ class Grader(_message.Message):
         token_f1: Global___TokenF1Grader | None = ...,
         json_schema: Global___JsonSchemaGrader | None = ...,
         judge: Global___JudgeGrader | None = ...,
+        python: Global___PythonGrader | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["contains", b"contains", "format", b"format", "json_schema", b"json_schema", "judge", b"judge", "kind", b"kind", "math", b"math", "multiple_choice", b"multiple_choice", "numeric", b"numeric", "regex", b"regex", "set", b"set", "text", b"text", "token_f1", b"token_f1"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["contains", b"contains", "format", b"format", "json_schema", b"json_schema", "judge", b"judge", "kind", b"kind", "math", b"math", "multiple_choice", b"multiple_choice", "numeric", b"numeric", "python", b"python", "regex", b"regex", "set", b"set", "text", b"text", "token_f1", b"token_f1"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contains", b"contains", "format", b"format", "json_schema", b"json_schema", "judge", b"judge", "kind", b"kind", "math", b"math", "multiple_choice", b"multiple_choice", "numeric", b"numeric", "regex", b"regex", "set", b"set", "text", b"text", "token_f1", b"token_f1"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contains", b"contains", "format", b"format", "json_schema", b"json_schema", "judge", b"judge", "kind", b"kind", "math", b"math", "multiple_choice", b"multiple_choice", "numeric", b"numeric", "python", b"python", "regex", b"regex", "set", b"set", "text", b"text", "token_f1", b"token_f1"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["numeric", "text", "set", "math", "multiple_choice", "regex", "contains", "format", "token_f1", "json_schema", "judge"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["numeric", "text", "set", "math", "multiple_choice", "regex", "contains", "format", "token_f1", "json_schema", "judge", "python"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -546,6 +660,51 @@ class JudgeGrader(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__threshold) -> _WhichOneofReturnType__threshold | None: ...
 
 Global___JudgeGrader: _TypeAlias = JudgeGrader  # noqa: Y015
+
+@_typing.final
+class PythonGrader(_message.Message):
+    """Right when a Python function says so. It is called as `function(output, item)` with the whole output and a dict of `id`, `prompt`,
+    `accepted_answers`, `category`, `difficulty`, `metadata` and `truncated`, which says that the output was cut at the most new tokens. It returns
+    True or False, or a number from 0 to 1, or a dict of that as `score` and, if it wants, `answer` and `explanation`, two texts.
+
+    Every answer is graded twice, each time in a process of its own with 5 s of CPU time, 512 MiB of memory, no files, no network, no environment and
+    no clock; a function that grades one answer differently fails the evaluation (GRADER_NOT_DETERMINISTIC). An evaluator runs such graders only
+    where its setting `python_graders` allows it (PYTHON_GRADERS_OFF, PYTHON_GRADERS_NOT_CONFINED).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    SOURCE_DIGEST_FIELD_NUMBER: _builtins.int
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """The source code of a module that defines the function; it may import modules of Python that compute. At most 64 KiB. An answer has it in
+    `EvalSet.python_sources` or, of a regrade, here.
+    """
+    source_digest: _builtins.str
+    """Digest of the source, `sha256:{hex}`. It names one of `EvalSet.python_sources`, or one that was stored before, where there is no source."""
+    function: _builtins.str
+    """The function's name. Left out: "grade"."""
+    threshold: _builtins.float
+    """Least number that is right, above 0 and at most 1, for a function that returns numbers. Left out: 0.5."""
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+        source_digest: _builtins.str = ...,
+        function: _builtins.str = ...,
+        threshold: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "threshold", b"threshold"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "function", b"function", "source", b"source", "source_digest", b"source_digest", "threshold", b"threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__threshold: _TypeAlias = _typing.Literal["threshold"]  # noqa: Y015
+    _WhichOneofArgType__threshold: _TypeAlias = _typing.Literal["_threshold", b"_threshold"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__threshold) -> _WhichOneofReturnType__threshold | None: ...
+
+Global___PythonGrader: _TypeAlias = PythonGrader  # noqa: Y015
 
 NEEDS_NO_ACCEPTED_ANSWER_FIELD_NUMBER: _builtins.int
 needs_no_accepted_answer: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MessageOptions, _builtins.bool]

@@ -928,6 +928,7 @@ class EvaluationManifest(_message.Message):
     CODE_REVISION_FIELD_NUMBER: _builtins.int
     REGRADE_FIELD_NUMBER: _builtins.int
     BASE_CONFIG_DIGEST_FIELD_NUMBER: _builtins.int
+    EVAL_SET_ORIGIN_FIELD_NUMBER: _builtins.int
     evaluation: _builtins.str
     """The evaluation, `evaluations/{evaluation}`."""
     eval_set_digest: _builtins.str
@@ -974,6 +975,10 @@ class EvaluationManifest(_message.Message):
     def regrade(self) -> Global___Regrade:
         """Where the answers come from, for an evaluation that only graded them."""
 
+    @_builtins.property
+    def eval_set_origin(self) -> _eval_set_pb2.EvalSetOrigin:
+        """Where the eval set's items come from, for those of a published benchmark."""
+
     def __init__(
         self,
         *,
@@ -995,10 +1000,11 @@ class EvaluationManifest(_message.Message):
         code_revision: _builtins.str = ...,
         regrade: Global___Regrade | None = ...,
         base_config_digest: _builtins.str = ...,
+        eval_set_origin: _eval_set_pb2.EvalSetOrigin | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["regrade", b"regrade", "spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["eval_set_origin", b"eval_set_origin", "regrade", b"regrade", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_config_digest", b"base_config_digest", "base_weights_digest", b"base_weights_digest", "chat_template_digest", b"chat_template_digest", "checkpoint_digest", b"checkpoint_digest", "code_revision", b"code_revision", "dataset_digest", b"dataset_digest", "device", b"device", "engine", b"engine", "eval_set_digest", b"eval_set_digest", "evaluation", b"evaluation", "graders", b"graders", "package_versions", b"package_versions", "regrade", b"regrade", "results_digest", b"results_digest", "runtime_settings", b"runtime_settings", "spec", b"spec", "tokenizer_digest", b"tokenizer_digest", "training_manifest_digest", b"training_manifest_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_config_digest", b"base_config_digest", "base_weights_digest", b"base_weights_digest", "chat_template_digest", b"chat_template_digest", "checkpoint_digest", b"checkpoint_digest", "code_revision", b"code_revision", "dataset_digest", b"dataset_digest", "device", b"device", "engine", b"engine", "eval_set_digest", b"eval_set_digest", "eval_set_origin", b"eval_set_origin", "evaluation", b"evaluation", "graders", b"graders", "package_versions", b"package_versions", "regrade", b"regrade", "results_digest", b"results_digest", "runtime_settings", b"runtime_settings", "spec", b"spec", "tokenizer_digest", b"tokenizer_digest", "training_manifest_digest", b"training_manifest_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -699,6 +699,90 @@ class RegradeEvaluationRequest(_message.Message):
 Global___RegradeEvaluationRequest: _TypeAlias = RegradeEvaluationRequest  # noqa: Y015
 
 @_typing.final
+class GradeAnswerRequest(_message.Message):
+    """Request of GradeAnswer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEM_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    output: _builtins.str
+    """The answer: what a model wrote, without its reasoning. At most 1 MiB."""
+    truncated: _builtins.bool
+    """Whether it was cut at the most new tokens."""
+    @_builtins.property
+    def item(self) -> _eval_set_pb2.EvalItem:
+        """The question, with its grader. Its id and prompt may be left out."""
+
+    def __init__(
+        self,
+        *,
+        item: _eval_set_pb2.EvalItem | None = ...,
+        output: _builtins.str = ...,
+        truncated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["item", b"item"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["item", b"item", "output", b"output", "truncated", b"truncated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GradeAnswerRequest: _TypeAlias = GradeAnswerRequest  # noqa: Y015
+
+@_typing.final
+class GradeAnswerResponse(_message.Message):
+    """Response of GradeAnswer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CORRECT_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    EXTRACTED_ANSWER_FIELD_NUMBER: _builtins.int
+    GRADE_ERROR_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    GRADER_FIELD_NUMBER: _builtins.int
+    UNMARKED_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    correct: _builtins.bool
+    """Whether the answer is right."""
+    score: _builtins.float
+    """As `EvaluationResult.score`."""
+    extracted_answer: _builtins.str
+    """As `EvaluationResult.extracted_answer`."""
+    grade_error: _builtins.str
+    """As `EvaluationResult.grade_error`."""
+    explanation: _builtins.str
+    """As `EvaluationResult.explanation`."""
+    grader: _builtins.str
+    """As `EvaluationResult.grader`."""
+    unmarked: _builtins.bool
+    """As `EvaluationResult.unmarked`."""
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What this server cannot keep a grader from that a user wrote, a sentence each."""
+
+    def __init__(
+        self,
+        *,
+        correct: _builtins.bool = ...,
+        score: _builtins.float = ...,
+        extracted_answer: _builtins.str = ...,
+        grade_error: _builtins.str = ...,
+        explanation: _builtins.str = ...,
+        grader: _builtins.str = ...,
+        unmarked: _builtins.bool = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correct", b"correct", "explanation", b"explanation", "extracted_answer", b"extracted_answer", "grade_error", b"grade_error", "grader", b"grader", "score", b"score", "unmarked", b"unmarked", "warnings", b"warnings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GradeAnswerResponse: _TypeAlias = GradeAnswerResponse  # noqa: Y015
+
+@_typing.final
 class CompareEvaluationsRequest(_message.Message):
     """Request of CompareEvaluations."""
 

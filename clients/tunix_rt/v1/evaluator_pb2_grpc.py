@@ -98,6 +98,11 @@ class EvaluatorStub:
                 request_serializer=tunix__rt_dot_v1_dot_evaluator__pb2.RegradeEvaluationRequest.SerializeToString,
                 response_deserializer=tunix__rt_dot_v1_dot_evaluation__pb2.Evaluation.FromString,
                 _registered_method=True)
+        self.GradeAnswer = channel.unary_unary(
+                '/tunix_rt.v1.Evaluator/GradeAnswer',
+                request_serializer=tunix__rt_dot_v1_dot_evaluator__pb2.GradeAnswerRequest.SerializeToString,
+                response_deserializer=tunix__rt_dot_v1_dot_evaluator__pb2.GradeAnswerResponse.FromString,
+                _registered_method=True)
         self.CompareEvaluations = channel.unary_unary(
                 '/tunix_rt.v1.Evaluator/CompareEvaluations',
                 request_serializer=tunix__rt_dot_v1_dot_evaluator__pb2.CompareEvaluationsRequest.SerializeToString,
@@ -213,6 +218,13 @@ class EvaluatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GradeAnswer(self, request, context):
+        """Grades one answer to one question, and stores nothing: to try a grader.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CompareEvaluations(self, request, context):
         """Compares finished evaluations, one a side or several training seeds. Refused, every reason named, unless all answered the same questions in the
         same way, or the caller waives what differs.
@@ -311,6 +323,11 @@ def add_EvaluatorServicer_to_server(servicer, server):
                     servicer.RegradeEvaluation,
                     request_deserializer=tunix__rt_dot_v1_dot_evaluator__pb2.RegradeEvaluationRequest.FromString,
                     response_serializer=tunix__rt_dot_v1_dot_evaluation__pb2.Evaluation.SerializeToString,
+            ),
+            'GradeAnswer': grpc.unary_unary_rpc_method_handler(
+                    servicer.GradeAnswer,
+                    request_deserializer=tunix__rt_dot_v1_dot_evaluator__pb2.GradeAnswerRequest.FromString,
+                    response_serializer=tunix__rt_dot_v1_dot_evaluator__pb2.GradeAnswerResponse.SerializeToString,
             ),
             'CompareEvaluations': grpc.unary_unary_rpc_method_handler(
                     servicer.CompareEvaluations,
@@ -663,6 +680,33 @@ class Evaluator:
             '/tunix_rt.v1.Evaluator/RegradeEvaluation',
             tunix__rt_dot_v1_dot_evaluator__pb2.RegradeEvaluationRequest.SerializeToString,
             tunix__rt_dot_v1_dot_evaluation__pb2.Evaluation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GradeAnswer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tunix_rt.v1.Evaluator/GradeAnswer',
+            tunix__rt_dot_v1_dot_evaluator__pb2.GradeAnswerRequest.SerializeToString,
+            tunix__rt_dot_v1_dot_evaluator__pb2.GradeAnswerResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -60,6 +60,8 @@ class EvaluatorStub:
     """Lists the item results of an evaluation a page at a time, ordered by item id."""
     RegradeEvaluation: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.RegradeEvaluationRequest, _evaluation_pb2.Evaluation]
     """Grades the answers of a finished evaluation again, without generating any, as an evaluation of its own, which is put into the queue."""
+    GradeAnswer: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.GradeAnswerRequest, _evaluator_pb2.GradeAnswerResponse]
+    """Grades one answer to one question, and stores nothing: to try a grader."""
     CompareEvaluations: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.CompareEvaluationsRequest, _comparison_report_pb2.ComparisonReport]
     """Compares finished evaluations, one a side or several training seeds. Refused, every reason named, unless all answered the same questions in the
     same way, or the caller waives what differs.
@@ -102,6 +104,8 @@ class EvaluatorAsyncStub(EvaluatorStub):
     """Lists the item results of an evaluation a page at a time, ordered by item id."""
     RegradeEvaluation: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.RegradeEvaluationRequest, _evaluation_pb2.Evaluation]  # type: ignore[assignment]
     """Grades the answers of a finished evaluation again, without generating any, as an evaluation of its own, which is put into the queue."""
+    GradeAnswer: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.GradeAnswerRequest, _evaluator_pb2.GradeAnswerResponse]  # type: ignore[assignment]
+    """Grades one answer to one question, and stores nothing: to try a grader."""
     CompareEvaluations: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.CompareEvaluationsRequest, _comparison_report_pb2.ComparisonReport]  # type: ignore[assignment]
     """Compares finished evaluations, one a side or several training seeds. Refused, every reason named, unless all answered the same questions in the
     same way, or the caller waives what differs.
@@ -213,6 +217,14 @@ class EvaluatorServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_evaluation_pb2.Evaluation, _abc.Awaitable[_evaluation_pb2.Evaluation]]:
         """Grades the answers of a finished evaluation again, without generating any, as an evaluation of its own, which is put into the queue."""
+
+    @_abc_1.abstractmethod
+    def GradeAnswer(
+        self,
+        request: _evaluator_pb2.GradeAnswerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_evaluator_pb2.GradeAnswerResponse, _abc.Awaitable[_evaluator_pb2.GradeAnswerResponse]]:
+        """Grades one answer to one question, and stores nothing: to try a grader."""
 
     @_abc_1.abstractmethod
     def CompareEvaluations(

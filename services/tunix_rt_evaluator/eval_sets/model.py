@@ -44,6 +44,30 @@ class EvalItem(Value):
     metadata: Mapping[str, Any] = Field(default_factory=dict)
 
 
+class EvalSetFile(Value):
+    """A file that an eval set was made of."""
+
+    file_name: Annotated[str, Field(max_length=256)]
+    size_bytes: Annotated[int, Field(ge=0)]
+    digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+
+
+class EvalSetOrigin(Value):
+    """The published benchmark that an eval set was made of, and how; a caller says so."""
+
+    benchmark: _Label = ""
+    mapping: _Label = ""
+    hub_id: Annotated[str, Field(max_length=256)] = ""
+    config: Annotated[str, Field(max_length=256)] = ""
+    split: _Label = ""
+    revision: Annotated[str, Field(max_length=128)] = ""
+    license: Annotated[str, Field(max_length=128)] = ""
+    citation: Annotated[str, Field(max_length=4_000)] = ""
+    files: Annotated[tuple[EvalSetFile, ...], Field(max_length=64, strict=False)] = ()
+    row_count: Annotated[int, Field(ge=0)] = 0
+    selection: Annotated[str, Field(max_length=128)] = ""
+
+
 @dataclass(frozen=True, slots=True)
 class EvalSetDraft:
     """An eval set as a caller gives it, unchecked; ``size_bytes`` is its encoded size."""
@@ -53,6 +77,8 @@ class EvalSetDraft:
     items: Sequence[Mapping[str, Any]]
     size_bytes: int
     labels: Mapping[str, Any] = field(default_factory=dict)
+    python_sources: Sequence[str] = ()
+    origin: Mapping[str, Any] | None = None
 
 
 class EvalSet(Labelled):
@@ -64,6 +90,8 @@ class EvalSet(Labelled):
     item_count: int
     create_time: datetime
     items: tuple[EvalItem, ...] | None = None
+    python_sources: tuple[str, ...] = ()
+    origin: EvalSetOrigin | None = None
 
 
 class EvalSetFilter(ListFilter):

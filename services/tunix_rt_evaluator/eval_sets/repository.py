@@ -11,7 +11,7 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
 from tunix_rt_evaluator.eval_sets.model import EvalItem, EvalSet, EvalSetFilter, eval_set_name
-from tunix_rt_evaluator.tables import eval_sets, requests
+from tunix_rt_evaluator.tables import eval_sets, grader_sources, requests
 from tunix_rt_kit.database import (
     Database,
     Listing,
@@ -79,6 +79,20 @@ class SqlEvalSetRepository:
         """Up to ``limit`` eval sets that are wanted, without items, in that order, from behind ``after``."""
         return _LISTING.page(self._database, wanted, order, after, limit, lambda row: _eval_set(row, None))
 
+    def put_source(self, digest: str, source: str) -> None:
+        """Keep the source code of a grader, whose digest is ``digest``, unless it is there."""
+        with self._database.write() as session:
+            transaction_lock(session, f"grader source {digest}")
+            known = session.execute(select(grader_sources.c.digest).where(grader_sources.c.digest == digest))
+            if known.one_or_none() is None:
+                session.execute(insert(grader_sources).values(digest=digest, source=source))
+
+    def source(self, digest: str) -> str | None:
+        """The source code of a grader with that digest; None if there is none."""
+        query = select(grader_sources.c.source).where(grader_sources.c.digest == digest)
+        with self._database.read() as session:
+            return session.execute(query).scalar_one_or_none()
+
     def set_labels(self, eval_set_id: str, labels: Mapping[str, Any]) -> None:
         """Change what people call an eval set, if it is there."""
         with self._database.write() as session:
@@ -97,7 +111,7 @@ def _bind(session: Session, eval_set: EvalSet) -> None:
             metadata={"name": name, "digest": bound},
         )
     if bound is None:
-        values = eval_set.model_dump(mode="json", exclude={"create_time"})
+        values = eval_set.model_dump(mode="json", exclude={"create_time", "python_sources"})
         session.execute(insert(eval_sets).values(**values, create_time=eval_set.create_time))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
@@ -18,12 +19,13 @@ from tunix_rt_evaluator.eval_sets.model import (
     EvalSet,
     EvalSetDraft,
     EvalSetFilter,
+    EvalSetOrigin,
 )
-from tunix_rt_evaluator.grading.model import kinds
+from tunix_rt_evaluator.grading.model import Verdict, kinds
 from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_kit.callers import check
-from tunix_rt_kit.canonical import digest_json
-from tunix_rt_kit.errors import InvalidArgument
+from tunix_rt_kit.canonical import digest_bytes, digest_json
+from tunix_rt_kit.errors import FieldViolation, InvalidArgument
 from tunix_rt_kit.serving.requests import (
     Violations,
     check_id,
@@ -36,9 +38,10 @@ from tunix_rt_kit.serving.requests import (
 from tunix_rt_kit.values import NO_LABELS, ListAsked, Order, Page, Position, RequestKey
 
 EVAL_SET_INVALID: Final = "EVAL_SET_INVALID"
+MAX_OUTPUT: Final = 1 << 20
 
 
-def checked_items(draft: EvalSetDraft, grading: Grading) -> tuple[EvalItem, ...]:
+def checked_items(draft: EvalSetDraft, grading: Grading, *, keep: bool = True) -> tuple[EvalItem, ...]:
     """The items of an eval set, ordered by id, every limit checked.
 
     An item without a grader gets the numeric one if every accepted answer is a number, math if every one is a
@@ -46,6 +49,7 @@ def checked_items(draft: EvalSetDraft, grading: Grading) -> tuple[EvalItem, ...]
 
     Raises:
         InvalidArgument: RESOURCE_ID_INVALID, or EVAL_SET_INVALID that names every wrong field.
+        FailedPrecondition: graders that users wrote are not run here.
     """
     check_id(draft.id, "eval_set.eval_set_id")
     wrong = Violations()
@@ -77,11 +81,12 @@ def checked_items(draft: EvalSetDraft, grading: Grading) -> tuple[EvalItem, ...]
         known = grader is None or grader["kind"] in kinds()
         wrong.check(known, f"eval_set.items[{index}].grader", grading.unknown_kind)
     wrong.raise_if_any(EVAL_SET_INVALID)
+    sources = {digest_bytes(source.encode()): source for source in draft.python_sources}
     items: list[EvalItem] = []
     for index, fields in enumerate(draft.items):
         check()
         try:
-            items.append(EvalItem.model_validate(_with_grader(fields)))
+            items.append(EvalItem.model_validate(_with_grader(_with_source(fields, sources))))
         except ValidationError as error:
             for location, description in field_problems(error):
                 wrong.add(field_path(("eval_set", "items", index, *location)), description)
@@ -91,7 +96,24 @@ def checked_items(draft: EvalSetDraft, grading: Grading) -> tuple[EvalItem, ...]
     _check_duplicates(items, wrong)
     _check_contents(items, grading, wrong)
     wrong.raise_if_any(EVAL_SET_INVALID)
+    items = _admitted(items, grading, wrong, keep=keep)
+    wrong.raise_if_any(EVAL_SET_INVALID)
+    _check_size(draft, items, grading, wrong)
     return tuple(sorted(items, key=lambda item: item.id))
+
+
+def checked_origin(fields: Mapping[str, Any] | None) -> EvalSetOrigin | None:
+    """Where a caller says that items come from; raises InvalidArgument(EVAL_SET_INVALID)."""
+    if fields is None:
+        return None
+    wrong = Violations()
+    try:
+        return EvalSetOrigin.model_validate(fields)
+    except ValidationError as error:
+        for location, description in field_problems(error):
+            wrong.add(field_path(("eval_set", "origin", *location)), description)
+    wrong.raise_if_any(EVAL_SET_INVALID)
+    raise AssertionError("a validation error has problems")
 
 
 def items_digest(items: Sequence[EvalItem]) -> str:
@@ -103,6 +125,41 @@ def items_digest(items: Sequence[EvalItem]) -> str:
 def item_digest(item: EvalItem) -> str:
     """Digest of an item's content, by which evaluations are paired."""
     return digest_json(item.model_dump(mode="json"))
+
+
+def _with_source(item: Mapping[str, Any], sources: Mapping[str, str]) -> Mapping[str, Any]:
+    """The item with the source code that its grader names, where the set brings it."""
+    grader = item.get("grader")
+    if grader is None or grader.get("source") or grader.get("source_digest", "") not in sources:
+        return item
+    return {**item, "grader": {**grader, "source": sources[grader["source_digest"]]}}
+
+
+def _admitted(
+    items: Sequence[EvalItem], grading: Grading, wrong: Violations, *, keep: bool
+) -> list[EvalItem]:
+    """The items, with graders whose source codes were looked at."""
+    found: list[EvalItem] = []
+    graders = grading.admitted((item.grader for item in items), keep=keep)
+    for index, (item, (grader, problem)) in enumerate(zip(items, graders, strict=True)):
+        check()
+        wrong.check(not problem, f"eval_set.items[{index}].grader.python.source", problem)
+        found.append(item if grader is item.grader else item.model_copy(update={"grader": grader}))
+    return found
+
+
+def _check_size(draft: EvalSetDraft, items: Sequence[EvalItem], grading: Grading, wrong: Violations) -> None:
+    """An answer holds every source code, those too that were stored before and named by digest."""
+    sent = set(draft.python_sources)
+    added = sum(len(source.encode()) for source in grading.sources(items) if source not in sent)
+    total = draft.size_bytes + added
+    wrong.check(
+        total <= MAX_EVAL_SET_BYTES,
+        "eval_set.items",
+        f"are {total:,} bytes encoded with their graders' sources; at most {MAX_EVAL_SET_BYTES:,} would be "
+        "right",
+    )
+    wrong.raise_if_any(EVAL_SET_INVALID)
 
 
 def _with_grader(item: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -145,6 +202,28 @@ def _check_contents(items: Sequence[EvalItem], grading: Grading, wrong: Violatio
             wrong.add(field_path(("eval_set", "items", index, *path)), description)
 
 
+@dataclass(frozen=True, slots=True)
+class GradedAnswer:
+    """The grade of one answer, the grader's version, and what the grader could not be kept from."""
+
+    verdict: Verdict
+    grader: str
+    warnings: Sequence[str]
+
+
+def _of_item(error: InvalidArgument) -> InvalidArgument:
+    """An error of an eval set of one item, as one of that item."""
+    prefix = "eval_set.items[0]"
+    return InvalidArgument(
+        error.message.replace(prefix, "item"),
+        reason="ANSWER_INVALID",
+        violations=[
+            FieldViolation(wrong.field.replace(prefix, "item"), wrong.description)
+            for wrong in error.violations
+        ],
+    )
+
+
 class EvalSetRepository(Protocol):
     """Where eval sets are kept."""
 
@@ -170,6 +249,7 @@ class EvalSetService:
         """Store an eval set; the same id and items give the stored one, other items are AlreadyExists."""
         labels = checked_labels(draft.labels, "eval_set")
         items = checked_items(draft, self._grading)
+        origin = checked_origin(draft.origin)
         digest = items_digest(items)
         eval_set = EvalSet(
             id=draft.id,
@@ -178,14 +258,36 @@ class EvalSetService:
             item_count=len(items),
             create_time=datetime.now(UTC),
             items=items,
+            origin=origin,
         )
         body = digest_json({"id": draft.id, "description": draft.description, "items": digest, **labels})
         request = RequestKey("CreateEvalSet", request_id, body)
-        return self._repository.get(self._repository.create(eval_set, request, labels))
+        return self._with_sources(self._repository.get(self._repository.create(eval_set, request, labels)))
 
     def get_eval_set(self, name: str) -> EvalSet:
         """One eval set with its items."""
-        return self._repository.get(parse_name(EVAL_SET_NAME, name))
+        return self._with_sources(self._repository.get(parse_name(EVAL_SET_NAME, name)))
+
+    def _with_sources(self, eval_set: EvalSet) -> EvalSet:
+        return eval_set.model_copy(update={"python_sources": self._grading.sources(eval_set.items or ())})
+
+    def grade_answer(self, fields: Mapping[str, Any], output: str, *, truncated: bool) -> GradedAnswer:
+        """The grade of one answer to one question; nothing is stored.
+
+        Raises InvalidArgument(ANSWER_INVALID), and FailedPrecondition where its grader does not run here.
+        """
+        if len(output) > MAX_OUTPUT:
+            description = f"has {len(output):,} characters; at most {MAX_OUTPUT:,} would be right"
+            raise InvalidArgument.of_field("output", description, reason="ANSWER_INVALID")
+        given = {**fields, "id": fields["id"] or "item", "prompt": fields["prompt"] or "(no question)"}
+        try:
+            item = checked_items(EvalSetDraft("item", "", [given], 0), self._grading, keep=False)[0]
+        except InvalidArgument as error:
+            raise _of_item(error) from None
+        verdict = self._grading.grade(item, output, cut=truncated)
+        version = self._grading.version(item.grader)
+        warnings = self._grading.python.warnings if item.grader.kind == "python" else ()
+        return GradedAnswer(verdict, version, warnings)
 
     def list_eval_sets(self, asked: ListAsked) -> Page[EvalSet]:
         """One page of those that are wanted, without items, the newest first unless another order is asked
@@ -196,4 +298,4 @@ class EvalSetService:
         """Change what people call an eval set: those of its labels that are given."""
         eval_set_id = parse_name(EVAL_SET_NAME, name, "eval_set.name")
         self._repository.set_labels(eval_set_id, checked_labels(labels, "eval_set"))
-        return self._repository.get(eval_set_id)
+        return self._with_sources(self._repository.get(eval_set_id))

@@ -262,6 +262,7 @@ class CheckedRegrade:
         if self.grader is not None:
             check_grader_fits(items, grading)
         check_judge(items, grading)
+        check_python(items, grading)
         source = self.source
         regrade = Regrade(
             source=source.id,
@@ -318,19 +319,30 @@ def checked_regrade(
 
 
 def checked_grader(fields: Mapping[str, Any] | None, grading: Grading) -> Grader | None:
-    """A grader that is to replace those of all items; raises InvalidArgument(GRADER_INVALID)."""
+    """A grader that is to replace those of all items.
+
+    Raises InvalidArgument(GRADER_INVALID), FailedPrecondition where users' own graders are not run.
+    """
     if fields is None:
         return None
     wrong = Violations()
     wrong.check(fields["kind"] in kinds(), "grader", grading.unknown_kind)
     wrong.raise_if_any(GRADER_INVALID)
     try:
-        return _GRADER.validate_python(fields)
+        grader = _GRADER.validate_python(fields)
     except ValidationError as error:
         for location, description in field_problems(error):
             wrong.add(field_path(("grader", *location)), description)
+        wrong.raise_if_any(GRADER_INVALID)
+        raise
+    if grader.kind == "python":
+        for path, description in grading.settings_problems(grader, ()):
+            wrong.add(field_path(path), description)
+        wrong.raise_if_any(GRADER_INVALID)
+    [(stored, problem)] = grading.admitted([grader])
+    wrong.check(not problem, "grader.python.source", problem)
     wrong.raise_if_any(GRADER_INVALID)
-    raise AssertionError("a validation error has problems")
+    return stored
 
 
 def regraded_items(eval_set: EvalSet, grader: Grader | None) -> tuple[EvalItem, ...]:
@@ -379,3 +391,9 @@ def check_judge(items: Sequence[EvalItem], grading: Grading) -> None:
         reason="JUDGE_NOT_CONFIGURED",
         metadata={"item": first.id, "setting": "judge_url"},
     )
+
+
+def check_python(items: Sequence[EvalItem], grading: Grading) -> None:
+    """Raise FailedPrecondition(PYTHON_GRADERS_OFF) if items have graders of users' own, and none is run."""
+    if any(item.grader.kind == "python" for item in items):
+        grading.python.require_allowed()

@@ -177,7 +177,8 @@ class FollowedEvaluation(Attempt[EvaluationFacts]):
         self._context = kind.context
         self._repository = kind.context.repository
         self._evaluation = evaluation
-        self._items = kind.context.eval_sets.get(evaluation.spec.eval_set).items or ()
+        eval_set = kind.context.eval_sets.get(evaluation.spec.eval_set)
+        self._items, self._origin = eval_set.items or (), eval_set.origin
         self._by_id = {item.id: item for item in self._items}
         self._splitter: Splitter | None = None
         if not is_current(evaluation.spec.reasoning_marks):
@@ -322,7 +323,7 @@ class FollowedEvaluation(Attempt[EvaluationFacts]):
             raise RuntimeError("the worker ended well without saying what it ran")
         totals = Totals.of(self._repository.all_results(evaluation.id))
         totals.require_answer()
-        complete = manifest(evaluation, facts, self._make_splitter().marks, totals)
+        complete = manifest(evaluation, facts, self._make_splitter().marks, totals, self._origin)
         result = success(self._context.artifacts, complete, totals, self.update())
         self._repository.change_state(evaluation.id, LIVE, JobState.SUCCEEDED, result)
 
@@ -370,7 +371,8 @@ class Regrades(JobKind):
         if regrade is None:
             raise RuntimeError(f"evaluation {evaluation.id} is no regrade")
         splitter = self._context.splitters.of(evaluation, evaluation.spec.chat_template)
-        items = regraded_items(self._context.eval_sets.get(evaluation.spec.eval_set), regrade.grader)
+        eval_set = self._context.eval_sets.get(evaluation.spec.eval_set)
+        items = regraded_items(eval_set, regrade.grader)
         work = _Work(self._repository, evaluation.id, items)
         answers = work.pending(regrade.source)
         try:
@@ -386,7 +388,7 @@ class Regrades(JobKind):
             raise RuntimeError(f"evaluation {regrade.source} has no manifest")
         totals = Totals.of(self._repository.all_results(run.job_id))
         totals.require_grade()
-        manifest = regraded_manifest(source, evaluation, totals)
+        manifest = regraded_manifest(source, evaluation, totals, eval_set.origin)
         result = success(self._context.artifacts, manifest, totals, work.update(ended=True))
         self._repository.change_state(run.job_id, LIVE, JobState.SUCCEEDED, result)
 

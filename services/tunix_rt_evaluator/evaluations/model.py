@@ -245,7 +245,7 @@ class ModelFacts(RunFacts):
 class Manifest(RunFacts):
     """Everything that can change the result of an evaluation."""
 
-    added = frozenset({"base_config_digest"})
+    added = frozenset({"base_config_digest", "eval_set_origin"})
 
     evaluation: str
     spec: EvaluationSpec
@@ -256,6 +256,8 @@ class Manifest(RunFacts):
     graders: tuple[str, ...]
     results_digest: str
     regrade: Regrade | None = None
+    # As an ``EvalSetOrigin`` is written.
+    eval_set_origin: Mapping[str, Any] | None = None
 
 
 class Evaluation(Labelled):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
-from tunix_rt_evaluator.eval_sets.model import EvalItem
+from tunix_rt_evaluator.eval_sets.model import EvalItem, EvalSetOrigin
 from tunix_rt_evaluator.eval_sets.service import item_digest
 from tunix_rt_evaluator.evaluations.model import (
     CONFIDENCE,
@@ -377,9 +377,15 @@ class Totals:
         )
 
 
-def manifest(evaluation: Evaluation, facts: ModelFacts, marks: ReasoningMarks, totals: Totals) -> Manifest:
+def manifest(
+    evaluation: Evaluation,
+    facts: ModelFacts,
+    marks: ReasoningMarks,
+    totals: Totals,
+    origin: EvalSetOrigin | None = None,
+) -> Manifest:
     """Everything that could change the result of a finished evaluation, whose outputs were split by
-    ``marks``."""
+    ``marks``; ``origin`` is that of its eval set."""
     inputs, checkpoint = evaluation.inputs, evaluation.inputs.checkpoint
     return Manifest(
         **facts.model_dump(include=set(RunFacts.model_fields)),
@@ -391,7 +397,12 @@ def manifest(evaluation: Evaluation, facts: ModelFacts, marks: ReasoningMarks, t
         dataset_digest=checkpoint.dataset_digest if checkpoint else "",
         graders=totals.graders,
         results_digest=totals.digest,
+        eval_set_origin=_written(origin),
     )
+
+
+def _written(origin: EvalSetOrigin | None) -> Mapping[str, Any] | None:
+    return None if origin is None else origin.model_dump(mode="json")
 
 
 def success(
@@ -404,8 +415,11 @@ def success(
     return update.model_copy(update={"summary": totals.summary, "manifest": manifest, "manifest_file": file})
 
 
-def regraded_manifest(source: Manifest, evaluation: Evaluation, totals: Totals) -> Manifest:
-    """What the manifest of ``source`` becomes where its answers were graded again as ``evaluation``."""
+def regraded_manifest(
+    source: Manifest, evaluation: Evaluation, totals: Totals, origin: EvalSetOrigin | None = None
+) -> Manifest:
+    """What the manifest of ``source`` becomes where its answers were graded again as ``evaluation``, by an
+    eval set of that ``origin``."""
     return source.model_copy(
         update={
             "evaluation": evaluation_name(evaluation.id),
@@ -419,5 +433,6 @@ def regraded_manifest(source: Manifest, evaluation: Evaluation, totals: Totals) 
             "graders": totals.graders,
             "results_digest": totals.digest,
             "regrade": evaluation.inputs.regrade,
+            "eval_set_origin": _written(origin),
         }
     )

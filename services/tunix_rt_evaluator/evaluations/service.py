@@ -10,6 +10,7 @@ from tunix_rt_evaluator.eval_sets.service import EvalSetRepository
 from tunix_rt_evaluator.evaluations.admission import (
     check_endpoint,
     check_judge,
+    check_python,
     check_weights,
     checked_regrade,
     checked_spec,
@@ -28,6 +29,7 @@ from tunix_rt_evaluator.evaluations.model import (
     ItemResult,
     RegradeDraft,
 )
+from tunix_rt_evaluator.grading.graders.python import PythonGrader
 from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_kit.canonical import digest_json
 from tunix_rt_kit.jobs.engine import JobEngine
@@ -169,6 +171,7 @@ class EvaluationService:
     def _new(self, spec: EvaluationSpec) -> Evaluation:
         eval_set = self._eval_sets.get(spec.eval_set)
         check_judge(eval_set.items or (), self._grading)
+        check_python(eval_set.items or (), self._grading)
         check_endpoint(spec, configured=self._has_endpoint)
         checkpoint = self._checkpoints.get(spec.checkpoint) if spec.checkpoint else None
         base_model = checkpoint.base_model if checkpoint else spec.base_model or spec.endpoint_model or ""
@@ -196,8 +199,15 @@ class EvaluationService:
         return spec
 
     def get_evaluation(self, name: str) -> Evaluation:
-        """One evaluation."""
-        return self._repository.get(parse_name(EVALUATION_NAME, name))
+        """One evaluation; of a regrade with the source code of its grader."""
+        found = self._repository.get(parse_name(EVALUATION_NAME, name))
+        regrade = found.inputs.regrade
+        if regrade is None or not isinstance(regrade.grader, PythonGrader):
+            return found
+        source = self._grading.python.source_of(regrade.grader) or ""
+        grader = regrade.grader.model_copy(update={"source": source})
+        told = found.inputs.model_copy(update={"regrade": regrade.model_copy(update={"grader": grader})})
+        return found.model_copy(update={"inputs": told})
 
     def list_evaluations(self, asked: ListAsked) -> Page[Evaluation]:
         """One page of those that are wanted, the newest first unless another order is asked for."""

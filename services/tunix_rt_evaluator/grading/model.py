@@ -78,12 +78,13 @@ class CannotGrade(Exception):
 class Question:
     """What a grader is told besides its settings and the output's text.
 
-    ``cut`` says that the output was cut at the most new tokens.
+    ``cut`` says that the output was cut at the most new tokens; ``facts`` are the item's other fields.
     """
 
     prompt: str
     accepted: Sequence[str]
     cut: bool = False
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Sandbox(Protocol):
@@ -117,7 +118,8 @@ class GraderKind:
         number: the number of the kind's field in the contract's ``Grader``, by which kinds are listed.
         version: the kind and everything besides the item that a verdict depends on, such as ``numeric/3``. It
             is part of an evaluation's identity, so it must change whenever a verdict could.
-        needs: any of ``sandbox`` (a `Sandbox`) and ``judge`` (a `JudgeEndpoint`).
+        needs: any of ``sandbox`` (a `Sandbox`), ``judge`` (a `JudgeEndpoint`) and ``python`` (a
+            `PythonGraders`).
         needs_accepted: whether an item must have an accepted answer.
         marked: whether a mark in the output shows its answer; left out, whether `read_answer` finds one. An
             unmarked answer does not count in an output that was cut, so kinds that look at the whole output

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from tunix_rt_evaluator.grading.graders.judge import JudgeEndpoint
+from tunix_rt_evaluator.grading.graders.python import PythonGrader, PythonGraders
 from tunix_rt_evaluator.grading.model import CannotGrade, GraderSettings, Problem, Question, Verdict, kinds
 from tunix_rt_kit.jobs.line_child import ChildGone, ChildNotStarted, ChildTooSlow, LineChild
 
@@ -29,6 +30,12 @@ class GradedItem(Protocol):
     def accepted_answers(self) -> Sequence[str]: ...
     @property
     def grader(self) -> GraderSettings: ...
+    @property
+    def category(self) -> str: ...
+    @property
+    def difficulty(self) -> str: ...
+    @property
+    def metadata(self) -> Mapping[str, Any]: ...
 
 
 class Grading:
@@ -36,12 +43,14 @@ class Grading:
 
     Args:
         endpoint: where judges run; left out, judge graders fail.
+        python: runs graders that users wrote; left out, none is run.
     """
 
-    def __init__(self, endpoint: JudgeEndpoint | None = None) -> None:
+    def __init__(self, endpoint: JudgeEndpoint | None = None, python: PythonGraders | None = None) -> None:
         self._endpoint = endpoint or JudgeEndpoint()
         self._sandbox = GradingSandbox()
-        self._tools = {"judge": self._endpoint, "sandbox": self._sandbox}
+        self.python = python or PythonGraders()
+        self._tools = {"judge": self._endpoint, "sandbox": self._sandbox, "python": self.python}
 
     @property
     def unknown_kind(self) -> str:
@@ -71,12 +80,44 @@ class Grading:
                 ("accepted_answers",),
                 f"is empty; the {item.grader.kind} grader of {item.id!r} needs at least one",
             )
-        for path, description in kind.problems(item.grader, item.accepted_answers):
-            # In the contract the settings stand in the field of their kind.
-            yield (path[0], item.grader.kind, *path[1:]) if path[0] == "grader" else path, description
+        yield from self.settings_problems(item.grader, item.accepted_answers)
         for place, accepted in enumerate(item.accepted_answers):
             if why := kind.unfit(item.grader, accepted):
                 yield ("accepted_answers", place), f"is {accepted[:60]!r}{why}"
+
+    def settings_problems(self, grader: GraderSettings, accepted: Sequence[str]) -> Iterable[Problem]:
+        """What is wrong with a grader, and with accepted answers because of its settings."""
+        for path, description in kinds()[grader.kind].problems(grader, accepted):
+            # In the contract the settings stand in the field of their kind.
+            yield (path[0], grader.kind, *path[1:]) if path[0] == "grader" else path, description
+
+    def admitted(
+        self, graders: Iterable[GraderSettings], *, keep: bool = True
+    ) -> Iterator[tuple[GraderSettings, str]]:
+        """Each grader, and what is wrong with its source code: "" if nothing is, or if that was said already.
+
+        With ``keep`` sources are stored, and graders name them by digest.
+
+        Raises FailedPrecondition: PYTHON_GRADERS_OFF, PYTHON_GRADERS_NOT_CONFINED.
+        """
+        looked_at: set[tuple[str, str]] = set()
+        for one in graders:
+            if not isinstance(one, PythonGrader):
+                yield one, ""
+                continue
+            self.python.require_allowed()
+            key, problem = (one.digest, one.function), ""
+            if key not in looked_at:
+                looked_at.add(key)
+                problem = self.python.problem(one)
+                if keep and not problem:
+                    self.python.keep(one)
+            yield one.stored() if keep else one, problem
+
+    def sources(self, items: Iterable[GradedItem]) -> tuple[str, ...]:
+        """The source codes of the items' graders, each once, ordered by digest."""
+        named = {item.grader.digest: item.grader for item in items if isinstance(item.grader, PythonGrader)}
+        return tuple(self.python.source_of(named[digest]) or "" for digest in sorted(named))
 
     def grade(self, item: GradedItem, output: str, *, cut: bool = False) -> Verdict:
         """The verdict on a model's whole output; ``cut`` says that it was cut at the most new tokens.
@@ -90,7 +131,13 @@ class Grading:
         marked = kind.marked(item.grader, output) if kind.marked else read_answer(output).labelled
         if cut and not marked:
             return Verdict(extracted_answer="", correct=False, explanation=_CUT)
-        question = Question(item.prompt, item.accepted_answers, cut)
+        facts = {
+            "id": item.id,
+            "category": item.category,
+            "difficulty": item.difficulty,
+            "metadata": dict(item.metadata),
+        }
+        question = Question(item.prompt, item.accepted_answers, cut, facts)
         try:
             verdict = kind.grade(
                 item.grader, question, output, **{need: self._tools[need] for need in kind.needs}
@@ -115,8 +162,9 @@ class Grading:
             return list(pool.map(lambda answer: self.grade(answer[0], answer[1], cut=answer[2]), answers))
 
     def close(self) -> None:
-        """End the child process of the sandbox."""
+        """End the child processes."""
         self._sandbox.close()
+        self.python.close()
 
 
 class GradingSandbox:

@@ -216,8 +216,9 @@ def test_every_kind_has_a_version_that_names_it() -> None:
         "multiple_choice": {"options": ["x", "y"]},
         "json_schema": {"schema": {"type": "object"}},
         "judge": {"model": "m"},
+        "python": {"source": "x"},
     }
-    assert len(kinds()) == 11
+    assert len(kinds()) == 12
     for kind in kinds():
         version = GRADING.version(item(kind, **settings.get(kind, {})).grader)
         assert version.partition(" ")[0].partition("/")[0] == kind
