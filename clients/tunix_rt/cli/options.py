@@ -11,21 +11,23 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 import typer
 from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.struct_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 from tunix_rt import Client, v1
 from tunix_rt.errors import FailedPreconditionError, NotFoundError
 from tunix_rt.files import read_text
-from tunix_rt.formats import read_marks_text
-from tunix_rt.generate import GeneratedTrace, generate_traces
-from tunix_rt.schema import model_in
+
+# Files and settings are read by a few commands alone, and what reads them takes long to import.
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from pydantic.fields import FieldInfo
+
+    from tunix_rt.generate import GeneratedTrace
 
 Options = TypeVar("Options", bound="SpecOptions")
 
@@ -146,6 +148,8 @@ def spec_options(
 def _leaves(
     settings: type[BaseModel], outer: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
+    from tunix_rt.schema import model_in
+
     for name, entry in settings.model_fields.items():
         part = model_in(entry.annotation)
         if part is None:
@@ -230,6 +234,8 @@ ReasoningMarksOption = Annotated[
 
 def marks_of(given: str | None) -> v1.ReasoningMarks | None:
     """The marks of reasoning that ``given`` stands for; raises typer.BadParameter."""
+    from tunix_rt.formats import read_marks_text
+
     try:
         return None if given is None else read_marks_text(given)
     except ValueError as error:
@@ -481,6 +487,8 @@ class ProblemOptions:
 
     def generated(self, count: int) -> Iterator[GeneratedTrace]:
         """The first ``count`` of them; raises typer.BadParameter for options that no problem fits."""
+        from tunix_rt.generate import generate_traces
+
         names = [name.strip() for given in self.families or () for name in given.split(",")]
         try:
             return generate_traces(

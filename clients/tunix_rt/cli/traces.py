@@ -21,7 +21,6 @@ from tunix_rt.cli.options import FilterOptions, LimitOption, short_name, trace_n
 from tunix_rt.cli.session import Session
 from tunix_rt.errors import NotFoundError, TunixRtError, UnimplementedError
 from tunix_rt.escapes import visible
-from tunix_rt.formats import compressing, trace_to_json
 
 app = group("Import, generate, score, compare and export reasoning traces.")
 
@@ -329,6 +328,8 @@ def export(
 
     Imported again, the traces have the same content digests. A file appears whole or not at all.
     """
+    from tunix_rt.formats import compressing, trace_to_json
+
     condition = wanted.filter()
     to_stdout = str(output) == "-"
     with session.connect() as client, session.progress() as progress:

@@ -65,13 +65,36 @@ def test_purposes_of_the_root_are_those_of_the_commands() -> None:
             assert command.help == ROOT.commands[name].help
 
 
-def test_help_of_the_root_loads_neither_grpc_nor_messages() -> None:
+@pytest.mark.parametrize("given", ["--help", "--version", "complete"])
+def test_the_root_answers_without_grpc_and_messages(given: str) -> None:
+    program = (
+        "import os, sys\n"
+        "from tunix_rt.cli.main import app\n"
+        f"given = ['{given}']\n"
+        "if given == ['complete']:\n"
+        "    given = []\n"
+        "    os.environ['_TUNIX_RT_COMPLETE'] = 'complete_bash'\n"
+        "    os.environ |= {'COMP_WORDS': 'tunix-rt tr', 'COMP_CWORD': '1'}\n"
+        "try:\n    app(given, prog_name='tunix-rt')\n"
+        "except SystemExit:\n    pass\n"
+        "heavy = {'grpc', 'google.protobuf', 'pydantic', 'yaml', 'tunix_rt.v1'} & set(sys.modules)\n"
+        # typer checks what is typed with it.
+        "heavy -= {'pydantic'} if not given else set()\n"
+        "print('heavy:', sorted(heavy))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "heavy: []"
+    if given == "complete":
+        assert {"traces", "train"} <= set(done.stdout.split())
+
+
+def test_a_command_loads_no_module_that_only_others_of_its_group_need() -> None:
     program = (
         "import sys\n"
         "from tunix_rt.cli.main import app\n"
-        "try:\n    app(['--help'])\n"
+        "try:\n    app(['traces', 'list', '--help'])\n"
         "except SystemExit:\n    pass\n"
-        "heavy = {'grpc', 'google.protobuf', 'pydantic', 'yaml', 'tunix_rt.v1'} & set(sys.modules)\n"
+        "heavy = {'tunix_rt.cli.traces_import', 'tunix_rt.formats', 'tunix_rt.generate'} & set(sys.modules)\n"
         "print('heavy:', sorted(heavy))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
