@@ -6,6 +6,7 @@ the names of their fields, and the order of the fields, must not change.
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,6 +60,66 @@ class Progress(Value):
     total: int = 0
     unit: str = ""
     eta_s: float | None = None
+
+
+class TimeLeft:
+    """Tells how long the rest of some work takes, once what was done tells it to within a factor of two.
+
+    The time until the first units are done counts for nothing: things are loaded and compiled in it. The rest
+    is taken to go on at the pace of the last quarter of the time since. It is told when a fifth of the units
+    were done, ten of them and in three seconds at least, and when the work as a whole has been estimated
+    alike, within a quarter, for half of that time. So a pace that still changes keeps it silent: short units
+    first, units that end in groups.
+
+    Args:
+        parallel: how many units are under way at once. Of the last ones, whose end nobody knows, nothing is
+            told.
+    """
+
+    def __init__(self, parallel: int = 1) -> None:
+        self._parallel = parallel
+        self._first: int | None = None
+        self._told: list[tuple[float, int, float]] = []
+
+    def after(self, done: int, total: int, now: float) -> float | None:
+        """Seconds left when ``done`` of ``total`` units are done at ``now``, seconds of any clock."""
+        left = total - done
+        if left <= 0:
+            return 0.0
+        if self._first is None:
+            self._first = done
+        if done == self._first:
+            return None
+        if not self._told:
+            self._told.append((now, done, math.inf))
+            return None
+        began, done_before, _ = self._told[0]
+        half, late = began + (now - began) / 2, began + (now - began) * _LATE
+        then, done_then, _ = next(entry for entry in reversed(self._told) if entry[0] <= late)
+        if now <= then or done - done_then < max(_PACE_UNITS, self._parallel / 2):
+            self._told.append((now, done, math.inf))
+            return None
+        seconds = left * (now - then) / (done - done_then)
+        whole = now - began + seconds
+        since = [entry[2] for entry in self._told if entry[0] >= half]
+        self._told.append((now, done, whole))
+        if len(self._told) > _TOLD_MOST:
+            # The first one says when it began.
+            self._told[1:] = self._told[2::2]
+        units = max(_UNITS_LEAST, (total - done_before) * _SHARE_LEAST)
+        enough = done - done_before >= units and now - began >= _SECONDS_LEAST
+        alike = all(whole / _ALIKE <= estimate <= whole * _ALIKE for estimate in since)
+        return seconds if enough and alike and (self._parallel == 1 or left > self._parallel) else None
+
+
+_LATE: Final = 0.75
+_PACE_UNITS: Final = 3
+_UNITS_LEAST: Final = 10
+_SHARE_LEAST: Final = 0.2
+_SECONDS_LEAST: Final = 3.0
+_ALIKE_LEAST: Final = 3
+_ALIKE: Final = 1.25
+_TOLD_MOST: Final = 200
 
 
 class StageTiming(Value):

@@ -17,6 +17,10 @@ from tunix_rt.cli import text
 
 # Seconds between two plain lines about the same work.
 _LINE_INTERVAL = 10.0
+# From when on this computer's own work tells the time that it will take: it goes on evenly, and its first
+# seconds are no measure. Of a server's work the server alone tells it.
+_OWN_SECONDS = 10.0
+_OWN_SHARE = 0.05
 
 
 class Bar:
@@ -45,8 +49,15 @@ class Bar:
 class Reporter:
     """Where bars are shown, a context manager; this one shows nothing."""
 
-    def bar(self, description: str, total: int | None = None, unit: str = "") -> Bar:  # noqa: ARG002
-        """Begin a piece of work of ``total`` units."""
+    def bar(
+        self,
+        description: str,  # noqa: ARG002
+        total: int | None = None,  # noqa: ARG002
+        unit: str = "",  # noqa: ARG002
+        *,
+        estimates: bool = True,  # noqa: ARG002
+    ) -> Bar:
+        """Begin a piece of work of ``total`` units; ``estimates``: its time left may be worked out here."""
         return Bar()
 
     def note(self, line: str) -> None:
@@ -66,7 +77,14 @@ class LineReporter(Reporter):
         self._console = console
         self._clock = clock
 
-    def bar(self, description: str, total: int | None = None, unit: str = "") -> Bar:
+    def bar(
+        self,
+        description: str,
+        total: int | None = None,
+        unit: str = "",
+        *,
+        estimates: bool = True,  # noqa: ARG002
+    ) -> Bar:
         return _LineBar(self, description, total, unit, self._clock)
 
     def note(self, line: str) -> None:
@@ -136,8 +154,10 @@ class LiveReporter(Reporter):
             console=console,
         )
 
-    def bar(self, description: str, total: int | None = None, unit: str = "") -> Bar:
-        return _LiveBar(self._progress, description, total, unit)
+    def bar(
+        self, description: str, total: int | None = None, unit: str = "", *, estimates: bool = True
+    ) -> Bar:
+        return _LiveBar(self._progress, description, total, unit, estimates)
 
     def note(self, line: str) -> None:
         self._progress.console.print(line, markup=False, highlight=False)
@@ -151,10 +171,12 @@ class LiveReporter(Reporter):
 
 
 class _LiveBar(Bar):
-    def __init__(self, progress: Progress, description: str, total: int | None, unit: str) -> None:
+    def __init__(
+        self, progress: Progress, description: str, total: int | None, unit: str, estimates: bool
+    ) -> None:
         self._progress = progress
         self._task = progress.add_task(
-            description, total=total or None, unit=unit, detail="", seconds_left=None
+            description, total=total or None, unit=unit, detail="", seconds_left=None, estimates=estimates
         )
 
     def update(
@@ -209,11 +231,15 @@ class _TimeColumn(ProgressColumn):
         if task.finished or task.stop_time is not None:
             return Text(text.duration(task.finished_time or task.elapsed or 0.0), style="dim")
         left = task.fields["seconds_left"]
-        if left is None:
+        if left is None and task.fields["estimates"] and _told_enough(task):
             left = task.time_remaining
         if left is None:
             return Text(text.duration(task.elapsed or 0.0), style="dim")
         return Text(f"{text.duration(left)} left", style="dim")
+
+
+def _told_enough(task: Task) -> bool:
+    return (task.elapsed or 0.0) >= _OWN_SECONDS and task.completed >= (task.total or 0) * _OWN_SHARE
 
 
 def _amount(completed: int, total: int | None, unit: str) -> str:
@@ -246,7 +272,7 @@ class StageBars:
             self._finish_stage()
             self._stage = progress.stage
             name = self._job if progress.stage == self._job else f"{self._job}: {progress.stage}"
-            bar = self._bar = self._reporter.bar(name, progress.total or None, progress.unit)
+            bar = self._bar = self._reporter.bar(name, progress.total or None, progress.unit, estimates=False)
         left = progress.eta.ToTimedelta().total_seconds() if progress.HasField("eta") else None
         bar.update(progress.completed, progress.total or None, detail=detail, seconds_left=left)
 

@@ -42,7 +42,7 @@ from tunix_rt_kit.jobs.engine import LIVE, JobKind
 from tunix_rt_kit.jobs.process import WorkerProcess
 from tunix_rt_kit.jobs.run import JobFailed, JobInterrupted, Run
 from tunix_rt_kit.serving.logging import get_logger
-from tunix_rt_kit.values import JobError, JobState, Progress, StageTiming
+from tunix_rt_kit.values import JobError, JobState, Progress, StageTiming, TimeLeft
 
 _log = get_logger("tunix_rt.evaluator")
 
@@ -403,7 +403,7 @@ class _Work:
         self._id = evaluation_id
         self._items = {item.id: item for item in items}
         self._done = repository.answered(evaluation_id)
-        self._before = len(self._done)
+        self._left = TimeLeft()
         self._began = self._saved = time.monotonic()
         self._fresh: list[ItemResult] = []
 
@@ -436,7 +436,7 @@ class _Work:
         """How far it has come."""
         seconds = time.monotonic() - self._began
         total, done = len(self._items), len(self._done)
-        eta = seconds / max(done - self._before, 1) * (total - done)
+        eta = self._left.after(done, total, seconds)
         progress = Progress(stage="grading", completed=done, total=total, unit="items", eta_s=eta)
         timings = (StageTiming(stage="grading", duration_s=seconds),) if ended else None
         return EvaluationUpdate(progress=progress, stage_timings=timings)

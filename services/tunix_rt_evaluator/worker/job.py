@@ -33,7 +33,7 @@ from tunix_rt_kit.canonical import canonical_json, digest_json
 from tunix_rt_kit.jobs.child import JobDir
 from tunix_rt_kit.models.runtime import give_back_memory
 from tunix_rt_kit.regular_files import open_regular
-from tunix_rt_kit.values import Progress
+from tunix_rt_kit.values import Progress, TimeLeft
 
 _TABLE: Final = (
     "CREATE TABLE IF NOT EXISTS responses (key TEXT PRIMARY KEY, answer TEXT NOT NULL) WITHOUT ROWID"
@@ -334,15 +334,15 @@ class _Run:
             return
         self._engine.prepare(self._telling.report)
         self._tell(None)
-        began = time.perf_counter()
+        left = TimeLeft(parallel=min(self._spec.decoding.batch_size, len(requests)))
+        left.after(0, len(requests), time.perf_counter())
         completions = self._engine.complete(requests, self._job.check_cancelled)
         for completed, completion in enumerate(completions, start=1):
             if kept is not None and completion.answer is not None:
                 kept.keep(completion.request, completion.answer)
             self._take(completion)
-            elapsed = time.perf_counter() - began
             # The engine alone asks whether to stop: others may have ended in the same step.
-            self._tell(elapsed / completed * (len(requests) - completed))
+            self._tell(left.after(completed, len(requests), time.perf_counter()))
 
     def _tell(self, eta_s: float | None) -> None:
         self._telling.tell("generating", len(self._done), len(self._spec.items), "items", eta_s)

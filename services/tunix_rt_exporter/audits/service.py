@@ -27,7 +27,7 @@ from tunix_rt_kit.loss_mask import ExampleEncoder, SplitAudit, SplitSupervision
 from tunix_rt_kit.models.hf_folder import MAX_TOKENIZER_BYTES
 from tunix_rt_kit.models.tokenizer import TextTokenizer, parse_tokenizer
 from tunix_rt_kit.serving.requests import Paging, Violations, parse_names
-from tunix_rt_kit.values import Page, Progress, StoredFile, Value
+from tunix_rt_kit.values import Page, Progress, StoredFile, TimeLeft, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,15 +386,16 @@ class _Throttle:
     """Tells progress a few times a second, and each new stage."""
 
     def __init__(self) -> None:
-        self._began = self._told = time.monotonic()
+        self._told = time.monotonic()
         self._stage = ""
+        self._left = TimeLeft()
 
     def of(self, stage: str, done: int, total: int, unit: str) -> Iterator[Progress]:
         now = time.monotonic()
         if stage == self._stage and now - self._told < _PROGRESS_S and done < total:
             return
         if stage != self._stage:
-            self._stage, self._began = stage, self._told
+            self._stage, self._left = stage, TimeLeft()
         self._told = now
-        eta_s = (now - self._began) / done * (total - done) if done else None
+        eta_s = self._left.after(done, total, now)
         yield Progress(stage=stage, completed=done, total=total, unit=unit, eta_s=eta_s)

@@ -27,7 +27,7 @@ from tunix_rt_exporter.datasets.rows import Replaced, RowStore, TemporaryFile
 from tunix_rt_exporter.datasets.word_runs import SHINGLE_WORDS, Integers, WordHasher, words
 from tunix_rt_kit.artifacts import storage_errors
 from tunix_rt_kit.canonical import normalised
-from tunix_rt_kit.values import Progress
+from tunix_rt_kit.values import Progress, TimeLeft
 
 DUPLICATE: Final = "duplicate"
 NEAR_DUPLICATE: Final = "near_duplicate"
@@ -81,10 +81,10 @@ def replace(stage: str, candidates: Integers, instead: Integers) -> tuple[Intege
 
 def comparing(stage: str, total: int, report: Report) -> Callable[[int], None]:
     """What tells ``report`` how many of ``total`` rows were compared."""
-    started = time.monotonic()
+    left = TimeLeft()
 
     def compared(count: int) -> None:
-        eta_s = (time.monotonic() - started) * (total - count) / count if count else None
+        eta_s = left.after(count, total, time.monotonic())
         report(Progress(stage=stage, completed=count, total=total, unit="rows", eta_s=eta_s))
 
     return compared

@@ -50,7 +50,7 @@ from tunix_rt_exporter.datasets.word_runs import Integers
 from tunix_rt_kit.artifacts import Artifact, ArtifactStore
 from tunix_rt_kit.canonical import canonical_json, normalised
 from tunix_rt_kit.errors import DomainError, FailedPrecondition
-from tunix_rt_kit.values import Progress, StoredFile
+from tunix_rt_kit.values import Progress, StoredFile, TimeLeft
 
 WRITE_BATCH: Final = 1_000
 
@@ -102,7 +102,7 @@ def write_splits(
     rows: RowStore, outcome: Outcome, names: Sequence[str], store: ArtifactStore, report: Report
 ) -> list[SplitFiles]:
     """Write the kept rows: a file for each split and format. ``report`` may raise to end it."""
-    total, done, started = len(outcome.rows), 0, time.monotonic()
+    total, done, left = len(outcome.rows), 0, TimeLeft()
     with ExitStack() as stack:
         writers = [[stack.enter_context(store.writer()) for _ in FORMATS] for _ in names]
         while done < total:
@@ -116,7 +116,7 @@ def write_splits(
                 for writer, format_lines in zip(split_writers, split_lines, strict=True):
                     writer.write(b"".join(format_lines))
             done = end
-            eta_s = (time.monotonic() - started) * (total - done) / done
+            eta_s = left.after(done, total, time.monotonic())
             report(Progress(stage="writing rows", completed=done, total=total, unit="rows", eta_s=eta_s))
     counts = Counter(outcome.splits.tolist())
     return [

@@ -150,7 +150,7 @@ class StepMetrics(Value):
     tokens_per_second: float
     supervised_tokens_per_second: float = 0.0
     step_duration_s: float
-    eta_s: float
+    eta_s: float | None = None
     validation_loss: float | None = None
 
 

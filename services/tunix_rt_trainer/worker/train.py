@@ -131,7 +131,67 @@ def _manifest(
     )
 
 
-_ETA_STEPS = 10
+_LEFT_STEPS = 10
+_LEFT_LEAST = 3
+_LEFT_SPREAD = 2.0
+# A validation goes forward alone, which takes about a third of a step.
+_FORWARD = 1 / 3
+
+
+class StepsLeft:
+    """How long the steps that are left take, with the validations and the saving between them.
+
+    The first step touches fresh memory, and is no measure of those to come. The others do like work, so three
+    of them are enough, unless the longest of the last ten took more than twice as long as the shortest.
+
+    Args:
+        plan: how many steps there are, and after which of them is validated and saved.
+    """
+
+    def __init__(self, plan: LoopPlan) -> None:
+        self._plan = plan
+        self._first = True
+        self._steps: deque[float] = deque(maxlen=_LEFT_STEPS)
+        self._validation: float | None = None
+        self._saving = 0.0
+
+    def took(self, seconds: float) -> None:
+        """A step took so long."""
+        if not self._first:
+            self._steps.append(seconds)
+        self._first = False
+
+    def validation_took(self, seconds: float) -> None:
+        """A pass over the validation split took so long."""
+        self._validation = seconds
+
+    def saving_took(self, seconds: float) -> None:
+        """Checkpoint and state took so long."""
+        self._saving = seconds
+
+    def after(self, step: int, *, paused: bool) -> float | None:
+        """Seconds left after ``step``, None while nobody can tell; ``paused``: it is validated and saved."""
+        plan, times = self._plan, self._steps
+        if step >= plan.max_steps and paused:
+            return 0.0
+        if len(times) < _LEFT_LEAST or max(times) > _LEFT_SPREAD * min(times):
+            return None
+        each = sum(times) / len(times)
+        done = step if paused else step - 1
+        seconds = (plan.max_steps - step) * each
+        seconds += _between(done, plan.max_steps, plan.checkpoint_interval_steps) * self._saving
+        if plan.validation is not None:
+            unmeasured = plan.validation.batches_per_epoch * each * _FORWARD
+            once = unmeasured if self._validation is None else self._validation
+            seconds += _between(done, plan.max_steps, plan.validation_interval_steps) * once
+        return seconds
+
+
+def _between(done: int, last: int, interval: int) -> int:
+    """How often something is due after the steps behind ``done`` up to ``last``, at which it always is."""
+    if done >= last:
+        return 0
+    return last // interval - done // interval + bool(last % interval) if interval else 1
 
 
 class TrainingLoop(DataHooks):  # type: ignore[misc]
@@ -176,7 +236,7 @@ class TrainingLoop(DataHooks):  # type: ignore[misc]
         self._fed: Batch | None = None
         self._result: StepResult = {}
         self._started = 0.0
-        self._durations: deque[float] = deque(maxlen=_ETA_STEPS)
+        self._left = StepsLeft(plan)
 
     def run(self, mesh: jax.sharding.Mesh) -> None:
         """Train to the last step, or on to it. A cancelled job leaves checkpoint and state of its last step.
@@ -245,10 +305,7 @@ class TrainingLoop(DataHooks):  # type: ignore[misc]
         mean, grad_norm = float(self._result["loss"]), float(self._result["grad_norm"])
         duration = time.monotonic() - self._started
         self._require_finite(step, mean, grad_norm, batch)
-        if len(self._durations) == 1:
-            # The first step touches fresh memory and is no measure of those to come.
-            self._durations.clear()
-        self._durations.append(duration)
+        self._left.took(duration)
         self._ledger.add(step)
         self.history.append(
             StepMetrics(
@@ -262,7 +319,7 @@ class TrainingLoop(DataHooks):  # type: ignore[misc]
                 tokens_per_second=batch.tokens / duration,
                 supervised_tokens_per_second=batch.supervised_tokens / duration,
                 step_duration_s=duration,
-                eta_s=(self.plan.max_steps - step) * sum(self._durations) / len(self._durations),
+                eta_s=self._left.after(step, paused=step == self.plan.max_steps),
             )
         )
         self._complete(step)
@@ -273,7 +330,9 @@ class TrainingLoop(DataHooks):  # type: ignore[misc]
         try:
             if self._validation_due(step):
                 assert self.plan.validation is not None
+                began = time.monotonic()
                 value = self.validate(self.plan.validation)
+                self._left.validation_took(time.monotonic() - began)
                 if not math.isfinite(value):
                     raise self._not_finite(step, f"the validation loss is {value}")
                 self.history[-1] = self.history[-1].model_copy(update={"validation_loss": value})
@@ -284,10 +343,12 @@ class TrainingLoop(DataHooks):  # type: ignore[misc]
         interval = self.plan.checkpoint_interval_steps
         due = self._over(step) or bool(interval and step % interval == 0)
         if due or best:
+            began = time.monotonic()
             self._save(state=due, best=best)
+            self._left.saving_took(time.monotonic() - began)
         if (due or best or self._validation_due(step)) and not self._over(step):
             self._training()
-        self._reporter.progress(step, self.plan.max_steps, self.history[-1].eta_s)
+        self._reporter.progress(step, self.plan.max_steps, self._left.after(step, paused=True))
 
     def _take_up(self) -> None:
         """Do what was left after the step of the state that was restored."""
