@@ -232,15 +232,12 @@ def test_progress_is_told_now_and_then(tmp_path: Path) -> None:
 
 
 def test_what_is_told_while_rows_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([10.0, 11.0, 13.0])
-    monkeypatch.setattr(deduplicate.time, "monotonic", lambda: next(clock))
+    clock = iter(range(10, 110))
+    monkeypatch.setattr(deduplicate.time, "monotonic", lambda: float(next(clock)))
     seen: list[Progress] = []
     told = comparing("comparing texts", 100, seen.append)
-    told(0)
-    told(20)
-    told(40)
-    assert seen == [
-        Progress(stage="comparing texts", completed=0, total=100, unit="rows", eta_s=None),
-        Progress(stage="comparing texts", completed=20, total=100, unit="rows", eta_s=4.0),
-        Progress(stage="comparing texts", completed=40, total=100, unit="rows", eta_s=4.5),
-    ]
+    for count in range(0, 101, 5):
+        told(count)
+    assert seen[1] == Progress(stage="comparing texts", completed=5, total=100, unit="rows", eta_s=None)
+    assert seen[10] == Progress(stage="comparing texts", completed=50, total=100, unit="rows", eta_s=10.0)
+    assert [entry.completed for entry in seen if entry.eta_s is None] == [0, 5, 10, 15, 20]
