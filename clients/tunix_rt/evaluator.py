@@ -52,6 +52,7 @@ class EvaluatorClient:
         *,
         filter: v1.EvalSetFilter | None = None,
         order_by: str = "",
+        show_deleted: bool = False,
         page_size: int = 0,
         page_token: str = "",
         timeout: float | None = None,
@@ -59,7 +60,11 @@ class EvaluatorClient:
         """All eval sets, or those that ``filter`` matches, without their items: the newest first, or in the
         order of ``order_by``, such as "display_name, create_time desc"."""
         request = v1.ListEvalSetsRequest(
-            filter=filter, order_by=order_by, page_size=page_size, page_token=page_token
+            filter=filter,
+            order_by=order_by,
+            show_deleted=show_deleted,
+            page_size=page_size,
+            page_token=page_token,
         )
         return self._caller.pages(self._stub.ListEvalSets, request, lambda page: page.eval_sets, timeout)
 
@@ -81,6 +86,18 @@ class EvaluatorClient:
         mask = FieldMask(paths=update_mask)
         request = v1.UpdateEvalSetRequest(eval_set=eval_set, update_mask=mask)
         return self._caller.unary(self._stub.UpdateEvalSet, request, timeout)
+
+    def delete_eval_set(self, name: str, *, force: bool = False, timeout: float | None = None) -> v1.EvalSet:
+        """Delete an eval set; what it was stays on record.
+
+        Raises:
+            NotFoundError: there is no such eval set, or it is deleted already.
+            FailedPreconditionError: evaluations or datasets were made with it, and not ``force``, or are made
+                now.
+            UnavailableError: the exporter cannot tell whether datasets were.
+        """
+        request = v1.DeleteEvalSetRequest(name=name, force=force)
+        return self._caller.unary(self._stub.DeleteEvalSet, request, timeout)
 
     def create_evaluation(
         self,
@@ -113,6 +130,7 @@ class EvaluatorClient:
         *,
         filter: v1.EvaluationFilter | None = None,
         order_by: str = "",
+        show_deleted: bool = False,
         page_size: int = 0,
         page_token: str = "",
         timeout: float | None = None,
@@ -120,7 +138,11 @@ class EvaluatorClient:
         """All evaluations, or those that ``filter`` matches: the newest first, or in the order of
         ``order_by``, such as "display_name, create_time desc"."""
         request = v1.ListEvaluationsRequest(
-            filter=filter, order_by=order_by, page_size=page_size, page_token=page_token
+            filter=filter,
+            order_by=order_by,
+            show_deleted=show_deleted,
+            page_size=page_size,
+            page_token=page_token,
         )
         return self._caller.pages(self._stub.ListEvaluations, request, lambda page: page.evaluations, timeout)
 
@@ -147,6 +169,18 @@ class EvaluatorClient:
         """Ask an evaluation to stop; one that has ended is returned as it is."""
         request = v1.CancelEvaluationRequest(name=name)
         return self._caller.unary(self._stub.CancelEvaluation, request, timeout)
+
+    def delete_evaluation(
+        self, name: str, *, force: bool = False, timeout: float | None = None
+    ) -> v1.Evaluation:
+        """Delete an evaluation that has ended, with its answers; what it was stays on record.
+
+        Raises:
+            NotFoundError: there is no such evaluation, or it is deleted already.
+            FailedPreconditionError: it runs, or reports or regrades were made from it, and not ``force``.
+        """
+        request = v1.DeleteEvaluationRequest(name=name, force=force)
+        return self._caller.unary(self._stub.DeleteEvaluation, request, timeout)
 
     def watch_evaluation(self, name: str) -> Iterator[v1.Evaluation]:
         """Yield the evaluation now and after each change, until it has ended or the server stops."""
@@ -261,6 +295,7 @@ class EvaluatorClient:
         *,
         filter: v1.ComparisonReportFilter | None = None,
         order_by: str = "",
+        show_deleted: bool = False,
         page_size: int = 0,
         page_token: str = "",
         timeout: float | None = None,
@@ -268,7 +303,11 @@ class EvaluatorClient:
         """All comparison reports, or those that ``filter`` matches, without flips and training metrics: by
         name, or in the order of ``order_by``, such as "create_time desc"."""
         request = v1.ListComparisonReportsRequest(
-            filter=filter, order_by=order_by, page_size=page_size, page_token=page_token
+            filter=filter,
+            order_by=order_by,
+            show_deleted=show_deleted,
+            page_size=page_size,
+            page_token=page_token,
         )
         return self._caller.pages(
             self._stub.ListComparisonReports, request, lambda page: page.comparison_reports, timeout
@@ -296,6 +335,14 @@ class EvaluatorClient:
         mask = FieldMask(paths=update_mask)
         request = v1.UpdateComparisonReportRequest(comparison_report=comparison_report, update_mask=mask)
         return self._caller.unary(self._stub.UpdateComparisonReport, request, timeout)
+
+    def delete_comparison_report(self, name: str, *, timeout: float | None = None) -> v1.ComparisonReport:
+        """Delete a report and its documents; what it was stays on record. To compare again makes it again.
+
+        Raises NotFoundError if there is none or it is deleted already.
+        """
+        request = v1.DeleteComparisonReportRequest(name=name)
+        return self._caller.unary(self._stub.DeleteComparisonReport, request, timeout)
 
     def read_comparison_report(
         self, name: str, *, format: v1.ReportFormat.ValueType = v1.REPORT_FORMAT_UNSPECIFIED

@@ -64,6 +64,7 @@ class ExporterClient:
         *,
         filter: v1.DatasetFilter | None = None,
         order_by: str = "",
+        show_deleted: bool = False,
         page_size: int = 0,
         page_token: str = "",
         timeout: float | None = None,
@@ -71,7 +72,11 @@ class ExporterClient:
         """All datasets, or those that ``filter`` matches: the newest first, or in the order of ``order_by``,
         such as "display_name, create_time desc"."""
         request = v1.ListDatasetsRequest(
-            filter=filter, order_by=order_by, page_size=page_size, page_token=page_token
+            filter=filter,
+            order_by=order_by,
+            show_deleted=show_deleted,
+            page_size=page_size,
+            page_token=page_token,
         )
         return self._caller.pages(self._stub.ListDatasets, request, lambda page: page.datasets, timeout)
 
@@ -101,6 +106,17 @@ class ExporterClient:
     def cancel_dataset(self, name: str, *, timeout: float | None = None) -> v1.Dataset:
         """Ask a build to stop; one that has ended is returned as it is."""
         return self._caller.unary(self._stub.CancelDataset, v1.CancelDatasetRequest(name=name), timeout)
+
+    def delete_dataset(self, name: str, *, force: bool = False, timeout: float | None = None) -> v1.Dataset:
+        """Delete a dataset; what it was stays on record. ``tunix_rt.deleting.delete`` looks first which
+        training jobs use it, as the exporter knows none.
+
+        Raises:
+            NotFoundError: there is no such dataset, or it is deleted already.
+            FailedPreconditionError: it is still built, or others were derived from it, and not ``force``.
+        """
+        request = v1.DeleteDatasetRequest(name=name, force=force)
+        return self._caller.unary(self._stub.DeleteDataset, request, timeout)
 
     def read_dataset(
         self,

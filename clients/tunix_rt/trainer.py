@@ -48,6 +48,20 @@ class TrainerClient:
         request = v1.GetBaseModelRequest(base_model=base_model)
         return self._caller.unary(self._stub.GetBaseModel, request, timeout)
 
+    def delete_base_model(
+        self, name: str, *, force: bool = False, timeout: float | None = None
+    ) -> v1.BaseModel:
+        """Delete the files of the base model ``baseModels/{base_model}``; one of the catalogue can be fetched
+        again.
+
+        Raises:
+            NotFoundError: it is not on the trainer's host.
+            FailedPreconditionError: it is a folder that nobody fetched, jobs use it, or checkpoints need it,
+                and not ``force``.
+        """
+        request = v1.DeleteBaseModelRequest(name=name, force=force)
+        return self._caller.unary(self._stub.DeleteBaseModel, request, timeout)
+
     def plan_training_job(
         self, spec: v1.TrainingSpec, *, timeout: float | None = ADMISSION
     ) -> v1.TrainingPlan:
@@ -93,6 +107,7 @@ class TrainerClient:
         *,
         filter: v1.TrainingJobFilter | None = None,
         order_by: str = "",
+        show_deleted: bool = False,
         page_size: int = 0,
         page_token: str = "",
         timeout: float | None = None,
@@ -100,7 +115,11 @@ class TrainerClient:
         """All training jobs, or those that ``filter`` matches: the newest first, or in the order of
         ``order_by``, such as "display_name, create_time desc"."""
         request = v1.ListTrainingJobsRequest(
-            filter=filter, order_by=order_by, page_size=page_size, page_token=page_token
+            filter=filter,
+            order_by=order_by,
+            show_deleted=show_deleted,
+            page_size=page_size,
+            page_token=page_token,
         )
         return self._caller.pages(
             self._stub.ListTrainingJobs, request, lambda page: page.training_jobs, timeout
@@ -139,6 +158,15 @@ class TrainerClient:
         request = v1.ResumeTrainingJobRequest(name=name)
         return self._caller.unary(self._stub.ResumeTrainingJob, request, timeout)
 
+    def delete_training_job(self, name: str, *, timeout: float | None = None) -> v1.TrainingJob:
+        """Delete a job that has ended, with its checkpoints; what it was stays on record.
+        ``tunix_rt.deleting.delete`` looks first which evaluations use them, as the trainer knows none.
+
+        Raises NotFoundError if there is none or it is deleted already, FailedPreconditionError while it runs.
+        """
+        request = v1.DeleteTrainingJobRequest(name=name)
+        return self._caller.unary(self._stub.DeleteTrainingJob, request, timeout)
+
     def watch_training_job(self, name: str, *, after_event: int = 0) -> Iterator[v1.WatchTrainingJobResponse]:
         """Yield the job's state, then each event, until it has ended or the server stops.
 
@@ -150,15 +178,28 @@ class TrainerClient:
         return self._caller.stream(self._stub.WatchTrainingJob, request)
 
     def list_checkpoints(
-        self, parent: str, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
+        self,
+        parent: str,
+        *,
+        show_deleted: bool = False,
+        page_size: int = 0,
+        page_token: str = "",
+        timeout: float | None = None,
     ) -> Pager[v1.Checkpoint, v1.ListCheckpointsResponse]:
         """All checkpoints of the job ``parent``, latest first."""
-        request = v1.ListCheckpointsRequest(parent=parent, page_size=page_size, page_token=page_token)
+        request = v1.ListCheckpointsRequest(
+            parent=parent, show_deleted=show_deleted, page_size=page_size, page_token=page_token
+        )
         return self._caller.pages(self._stub.ListCheckpoints, request, lambda page: page.checkpoints, timeout)
 
     def get_checkpoint(self, name: str, *, timeout: float | None = None) -> v1.Checkpoint:
         """Return the checkpoint ``trainingJobs/{training_job}/checkpoints/{step}``; raises NotFoundError."""
         return self._caller.unary(self._stub.GetCheckpoint, v1.GetCheckpointRequest(name=name), timeout)
+
+    def delete_checkpoint(self, name: str, *, timeout: float | None = None) -> v1.Checkpoint:
+        """Delete one checkpoint of a job that has ended, and its exports; as ``delete_training_job``."""
+        request = v1.DeleteCheckpointRequest(name=name)
+        return self._caller.unary(self._stub.DeleteCheckpoint, request, timeout)
 
     def export_checkpoint(
         self, name: str, format: v1.CheckpointFormat.ValueType, *, timeout: float | None = EXPORT

@@ -345,7 +345,10 @@ def report_facts(report: ComparisonReport) -> v1.ComparisonReport:
     labels: dict[str, Any] = {"display_name": report.display_name, "tags": report.tags, "note": report.note}
     if content is None:
         time = timestamp(report.create_time)
-        return v1.ComparisonReport(name=name, digest=report.digest, create_time=time, **labels)
+        deleted = None if report.delete_time is None else timestamp(report.delete_time)
+        return v1.ComparisonReport(
+            name=name, digest=report.digest, create_time=time, delete_time=deleted, **labels
+        )
     return to_message(
         content,
         v1.ComparisonReport,
@@ -353,6 +356,7 @@ def report_facts(report: ComparisonReport) -> v1.ComparisonReport:
         name=name,
         digest=report.digest,
         create_time=report.create_time,
+        delete_time=report.delete_time,
         base=evaluation_message(content.base),
         candidate=evaluation_message(content.candidate),
         more_bases=[evaluation_name(evaluation.id) for evaluation in content.more_bases],

@@ -63,6 +63,10 @@ class EvaluatorServicer(v1.EvaluatorServicer):
         return page_message(page, v1.ListEvalSetsResponse, eval_set_message)
 
     @unary
+    def DeleteEvalSet(self, request: v1.DeleteEvalSetRequest) -> v1.EvalSet:
+        return eval_set_message(self._eval_sets.delete_eval_set(request.name, force=request.force))
+
+    @unary
     def UpdateEvalSet(self, request: v1.UpdateEvalSetRequest) -> v1.EvalSet:
         labels = changed_labels(request.eval_set, request.update_mask, "eval_set")
         return eval_set_message(self._eval_sets.update_eval_set(request.eval_set.name, labels))
@@ -80,6 +84,10 @@ class EvaluatorServicer(v1.EvaluatorServicer):
     def ListEvaluations(self, request: v1.ListEvaluationsRequest) -> v1.ListEvaluationsResponse:
         page = self._evaluations.list_evaluations(list_asked(request, EvaluationFilter))
         return page_message(page, v1.ListEvaluationsResponse, evaluation_message)
+
+    @unary
+    def DeleteEvaluation(self, request: v1.DeleteEvaluationRequest) -> v1.Evaluation:
+        return evaluation_message(self._evaluations.delete_evaluation(request.name, force=request.force))
 
     @unary
     def UpdateEvaluation(self, request: v1.UpdateEvaluationRequest) -> v1.Evaluation:
@@ -135,6 +143,10 @@ class EvaluatorServicer(v1.EvaluatorServicer):
     ) -> v1.ListComparisonReportsResponse:
         page = self._comparisons.list_reports(list_asked(request, ReportFilter))
         return page_message(page, v1.ListComparisonReportsResponse, report_facts)
+
+    @unary
+    def DeleteComparisonReport(self, request: v1.DeleteComparisonReportRequest) -> v1.ComparisonReport:
+        return report_message(self._comparisons.delete_report(request.name))
 
     @unary
     def UpdateComparisonReport(self, request: v1.UpdateComparisonReportRequest) -> v1.ComparisonReport:

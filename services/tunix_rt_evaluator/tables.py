@@ -27,6 +27,7 @@ eval_sets: Final = Table(
     Column("create_time", UtcDateTime, nullable=False),
     Column("items", CanonicalJson, nullable=False),
     Column("origin", CanonicalJson),
+    Column("delete_time", UtcDateTime),
     *listing_columns(),
     Index(None, "create_time", "id"),
     Index(None, "display_name_folded", "id"),
@@ -58,6 +59,7 @@ evaluations: Final = Table(
     Column("create_time", UtcDateTime, nullable=False),
     Column("start_time", UtcDateTime),
     Column("end_time", UtcDateTime),
+    Column("delete_time", UtcDateTime),
     *listing_columns("eval_set", "base_model", "dataset"),
     Index(None, "create_time", "id"),
     Index(None, "display_name_folded", "id"),
@@ -81,6 +83,7 @@ reports: Final = Table(
     Column("create_time", UtcDateTime, nullable=False),
     # The content without what grows with its items, for lists; a report of an older version has none.
     Column("facts", CanonicalJson),
+    Column("delete_time", UtcDateTime),
     # The last three of the candidate.
     *listing_columns("verdict", "eval_set", "base_model", "dataset"),
     Index(None, "create_time", "id"),

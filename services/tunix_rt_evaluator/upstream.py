@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC
 from functools import cache
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from tunix_rt_evaluator.evaluations.admission import chat_template
 from tunix_rt_evaluator.evaluations.model import BaseModelFacts, CheckpointInput
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.convert import value_of
-from tunix_rt_kit.errors import DomainError, FailedPrecondition
+from tunix_rt_kit.errors import DomainError, FailedPrecondition, was_deleted
 from tunix_rt_kit.models.store import ModelStore
 from tunix_rt_kit.models.tokenizer import ModelTokenizer, load_tokenizer, stop_ids
 from tunix_rt_kit.serving.calls import answer_of, answers_of, calling
@@ -23,6 +24,8 @@ from tunix_rt_kit.values import ChatTemplateFields, StoredFile
 TRAINING_SPLIT = "train"
 """The split of a dataset that the trainer learns from."""
 _TIMEOUT_S = 20.0
+_PAGE = 1_000
+_BEING_BUILT = (v1.Dataset.STATE_QUEUED, v1.Dataset.STATE_RUNNING, v1.Dataset.STATE_CANCELLING)
 # Reads all rows of a dataset.
 _AUDIT_TIMEOUT_S = 120.0
 
@@ -43,6 +46,8 @@ class TrainerCheckpoints:
         """
         with calling("the trainer"):
             checkpoint = answer_of(self._stub.GetCheckpoint, v1.GetCheckpointRequest(name=name), _TIMEOUT_S)
+        if checkpoint.HasField("delete_time"):
+            raise was_deleted(name, "CHECKPOINT", checkpoint.delete_time.ToDatetime(UTC))
         manifest = checkpoint.manifest
         fields = value_of(checkpoint.chat_template, ChatTemplateFields)
         digest = chat_template(fields).digest
@@ -94,6 +99,24 @@ class ExporterTrainingData:
             for row in part.rows
             if row.split == TRAINING_SPLIT
         ]
+
+    def made_without(self, eval_set: str) -> dict[str, bool]:
+        """The datasets from which the items of an eval set were kept out, with whether each is still built.
+
+        Raises:
+            Unavailable: UPSTREAM_UNAVAILABLE or UPSTREAM_DEADLINE.
+        """
+        found: dict[str, bool] = {}
+        request = v1.ListDatasetsRequest(page_size=_PAGE)
+        while True:
+            with calling("the exporter"):
+                page = answer_of(self._stub.ListDatasets, request, _TIMEOUT_S)
+            for dataset in page.datasets:
+                if eval_set in dataset.spec.eval_sets:
+                    found[dataset.name] = dataset.state in _BEING_BUILT
+            if not page.next_page_token:
+                return found
+            request.page_token = page.next_page_token
 
 
 class HostBaseModels:

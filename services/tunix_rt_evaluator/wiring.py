@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import SettingsConfigDict
@@ -33,6 +33,7 @@ from tunix_rt_kit.jobs.leases import SqlLeases
 from tunix_rt_kit.models.runtime import child_environment, code_revision
 from tunix_rt_kit.serving.server import BuiltService, ServiceRegistration, opened_database
 from tunix_rt_kit.serving.settings import Address, ModelSettings
+from tunix_rt_kit.values import Stored
 
 
 def _url_or_none(url: str) -> str:
@@ -129,6 +130,7 @@ class EvaluatorSettings(ModelSettings):
 
 
 FULL_NAME = "tunix_rt.v1.Evaluator"
+_FOLDERS: Final = "evaluations"
 
 
 def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
@@ -152,15 +154,14 @@ def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
         models,
         engine,
         grading,
+        generating.folders.discard,
         has_endpoint=bool(settings.endpoint_url),
     )
-    comparisons = ComparisonService(
-        repository,
-        eval_sets,
-        SqlReportRepository(database, artifacts),
-        ExporterTrainingData(exporter),
-    )
-    servicer = EvaluatorServicer(EvalSetService(eval_sets, grading), evaluations, comparisons, stopping)
+    datasets = ExporterTrainingData(exporter)
+    reports = SqlReportRepository(database, artifacts)
+    comparisons = ComparisonService(repository, eval_sets, reports, datasets)
+    sets = EvalSetService(eval_sets, grading, datasets)
+    servicer = EvaluatorServicer(sets, evaluations, comparisons, stopping)
 
     def start() -> None:
         settings.make_data_dir()
@@ -191,13 +192,14 @@ def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
         start,
         stop,
         start_jobs,
+        settings.data_dir,
     )
 
 
 def _kinds(settings: EvaluatorSettings, context: JobContext) -> tuple[Evaluations, Regrades]:
     data_dir = settings.data_dir.absolute()
     folders = JobFolders(
-        data_dir / "evaluations",
+        data_dir / _FOLDERS,
         context.artifacts,
         endpoint=settings.endpoint,
         models_dir=settings.models,
@@ -207,6 +209,15 @@ def _kinds(settings: EvaluatorSettings, context: JobContext) -> tuple[Evaluation
     )
     warm_workers = WarmWorkers(settings.slots, settings.keep_model_s)
     return Evaluations(context, folders, warm_workers, settings.slots), Regrades(context)
+
+
+def stored(settings: EvaluatorSettings) -> list[Stored]:
+    """What the evaluator keeps, deleted or not."""
+    folder = settings.data_dir.absolute() / _FOLDERS
+    with opened_database(settings) as database:
+        evaluations = SqlEvaluationRepository(database).stored(folder)
+        reports = SqlReportRepository(database, ArtifactStore(settings.artifacts))
+        return [*evaluations, *reports.stored()]
 
 
 def migrate(settings: EvaluatorSettings) -> None:

@@ -57,6 +57,10 @@ class ExporterServicer(v1.ExporterServicer):
     def CancelDataset(self, request: v1.CancelDatasetRequest) -> v1.Dataset:
         return convert.dataset_message(self._service.cancel_dataset(request.name))
 
+    @unary
+    def DeleteDataset(self, request: v1.DeleteDatasetRequest) -> v1.Dataset:
+        return convert.dataset_message(self._service.delete_dataset(request.name, force=request.force))
+
     @streaming
     def ReadDataset(self, request: v1.ReadDatasetRequest) -> Iterator[v1.ReadDatasetResponse]:
         kind = convert.dataset_format(request.format)

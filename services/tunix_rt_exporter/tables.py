@@ -49,6 +49,9 @@ datasets: Final = Table(
     # Whether ``dataset_rows`` has its rows; those of datasets of earlier versions are put there when somebody
     # first asks.
     Column("rows_indexed", Boolean, nullable=False, server_default=false()),
+    Column("delete_time", UtcDateTime),
+    # Of a dataset that was deleted and is built again: the only digest that it may have.
+    Column("bound_digest", String(71)),
     *listing_columns(),
     UniqueConstraint("dataset_id", "version"),
     Index(None, "create_time", "number"),

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from datetime import UTC
 from itertools import islice
 from typing import Final, TypeVar
 
@@ -14,7 +15,14 @@ import grpc
 from tunix_rt import v1
 from tunix_rt_exporter import convert
 from tunix_rt_exporter.datasets.model import EvalPrompts, Filter, SourceTrace
-from tunix_rt_kit.errors import DomainError, FieldViolation, InvalidArgument, NotFound, Unavailable
+from tunix_rt_kit.errors import (
+    DomainError,
+    FieldViolation,
+    InvalidArgument,
+    NotFound,
+    Unavailable,
+    was_deleted,
+)
 from tunix_rt_kit.serving.calls import answer_of, answers_of, calling
 
 _TIMEOUT_S: Final = 30.0
@@ -144,6 +152,8 @@ class GrpcEvalSetSource:
             raise NotFound(
                 f"{name} does not exist", reason="EVAL_SET_NOT_FOUND", metadata={"name": name}
             ) from error
+        if found.HasField("delete_time"):
+            raise was_deleted(name, "EVAL_SET", found.delete_time.ToDatetime(UTC))
         return EvalPrompts(name, found.digest, {item.id: item.prompt for item in found.items})
 
 

@@ -24,6 +24,7 @@ from tunix_rt_kit.jobs.engine import JobEngine
 from tunix_rt_kit.jobs.leases import SqlLeases
 from tunix_rt_kit.serving.server import BuiltService, ServiceRegistration, opened_database
 from tunix_rt_kit.serving.settings import Address, ArtifactSettings
+from tunix_rt_kit.values import Stored
 
 
 class ExporterSettings(ArtifactSettings):
@@ -105,7 +106,13 @@ def build(settings: ExporterSettings, stopping: asyncio.Event) -> BuiltService:
     registration = ServiceRegistration(
         FULL_NAME, lambda server: v1.add_ExporterServicer_to_server(servicer, server), ends=(end_jobs,)
     )
-    return BuiltService(registration, start, stop, start_jobs)
+    return BuiltService(registration, start, stop, start_jobs, settings.data_dir)
+
+
+def stored(settings: ExporterSettings) -> list[Stored]:
+    """What the exporter keeps, deleted or not."""
+    with opened_database(settings) as database:
+        return SqlDatasetRepository(database).stored()
 
 
 def migrate(settings: ExporterSettings) -> None:

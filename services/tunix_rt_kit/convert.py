@@ -159,7 +159,7 @@ def list_asked(request: Any, kind: type[ListFilter]) -> ListAsked:
     """What a list's request asks for, unchecked but for its times; raises InvalidArgument(FILTER_INVALID)."""
     for name in ("created_from", "created_before"):
         filter_time(request.filter, name)
-    fields = from_message(request.filter, kind)
+    fields = from_message(request.filter, kind) | {"show_deleted": request.show_deleted}
     return ListAsked(request.page_size, request.page_token, fields, request.order_by)
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from datetime import datetime
+from typing import ClassVar, Final, Self
 
 _REASON = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
 
@@ -120,3 +121,51 @@ class Cancelled(DomainError):
     """The operation was cancelled, usually by its caller."""
 
     code = "CANCELLED"
+
+
+_NAMED: Final = 5
+
+
+def was_deleted(name: str, kind: str, delete_time: datetime) -> NotFound:
+    """The error for a use of what was deleted; ``kind`` is its reason's first part, such as DATASET."""
+    when = delete_time.isoformat(timespec="seconds")
+    return NotFound(
+        f"name: {name} was deleted at {when}",
+        reason=f"{kind}_NOT_FOUND",
+        metadata={"name": name, "delete_time": when},
+    )
+
+
+def still_runs(name: str, kind: str, state: str, cancel: str) -> FailedPrecondition:
+    """The refusal to delete what has not ended; ``cancel`` is the command that ends it."""
+    return FailedPrecondition(
+        f"name: {name} is {state}; cancel it first: {cancel}",
+        reason=f"{kind}_RUNNING",
+        metadata={"name": name, "state": state},
+    )
+
+
+def in_use(name: str, kind: str, users: Mapping[str, bool], *, force: bool) -> FailedPrecondition | None:
+    """The refusal to delete what other resources use; None if nothing stands against it.
+
+    Args:
+        name: what is to be deleted.
+        kind: the reason's first part.
+        users: what uses it, by name, and whether it still runs, which ``force`` does not outweigh.
+        force: whether to delete it although others were made from it.
+    """
+    running = [user for user, runs in users.items() if runs]
+    named = running or ([] if force else list(users))
+    if not named:
+        return None
+    shown = ", ".join(named[:_NAMED]) + (f" and {len(named) - _NAMED:,} more" if len(named) > _NAMED else "")
+    what = (
+        f"{shown}, which still run: cancel those first"
+        if running
+        else f"{shown}: delete those first, or use force"
+    )
+    return FailedPrecondition(
+        f"name: {name} is used by {what}",
+        reason=f"{kind}_IN_USE",
+        metadata={"name": name, "count": str(len(named)), "used_by": ",".join(named[:_NAMED])},
+    )

@@ -138,6 +138,10 @@ class JobError(Value):
     metadata: Mapping[str, str] = Field(default_factory=dict)
 
 
+DeleteTime = Annotated[datetime | None, Field(exclude=True)]
+"""When a resource was deleted; of no digest, manifest or report that the resource stands in."""
+
+
 class StoredFile(Value):
     """A file in the artifact store, and its path inside what it belongs to (a dataset, a checkpoint)."""
 
@@ -145,6 +149,31 @@ class StoredFile(Value):
     size_bytes: int
     digest: str
     uri: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What one resource takes of a disk.
+
+    Args:
+        kind: what it is, in words.
+        name: its resource name.
+        digests: of its artifacts, those that it was made from aside.
+        needs: of artifacts that others made, and that it cannot go on without.
+        folder: its own, absolute; empty if it has none.
+        deleted: whether only the record of it is left.
+        unfinished: whether it is a job that has not ended.
+        derived: whether it can be made again of what is there.
+    """
+
+    kind: str
+    name: str
+    digests: frozenset[str] = frozenset()
+    needs: frozenset[str] = frozenset()
+    folder: str = ""
+    deleted: bool = False
+    unfinished: bool = False
+    derived: bool = False
 
 
 class ChatTemplateFields(Value):
@@ -265,11 +294,12 @@ class ListFilter(Value):
 
     A field named ``models``, ``base_models``, ``datasets``, ``eval_sets`` or ``evaluations`` asks for one of
     these among what an entry is about (see ``subjects``). ``order_fields`` are those that the list can be
-    ordered by.
+    ordered by. Without ``show_deleted``, what was deleted is left out.
     """
 
     order_fields: ClassVar[Sequence[str]] = ()
 
+    show_deleted: bool = False
     tags: Annotated[Wanted, Field(max_length=50)] = ()
     display_name_contains: _Contained = ""
     note_contains: _Contained = ""

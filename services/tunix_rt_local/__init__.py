@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import logging
 import os
 import tempfile
 import threading
@@ -15,11 +16,12 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar
 
-from tunix_rt.errors import FailedPreconditionError, InvalidArgumentError, class_of
+from tunix_rt.errors import FailedPreconditionError, InvalidArgumentError, TunixRtError, class_of
 from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.regular_files import read_json
 
@@ -28,11 +30,13 @@ if TYPE_CHECKING:
     from tunix_rt_kit.models.pretrained import VerifyReport
     from tunix_rt_kit.serving.server import BuiltService, ServiceRegistration
     from tunix_rt_kit.serving.settings import DataSettings
+    from tunix_rt_local.storage import Garbage, Usage
 
     Settings = TypeVar("Settings", bound=DataSettings)
 
 Jobs = Literal["run", "end", "leave"]
 """What becomes of the jobs of a data folder: they run; those that are to be cancelled end; nothing."""
+_LOG: Final = logging.getLogger(__name__)
 _LOCK = "server.lock"
 _HOLDER = "server.json"
 _PATIENCE_S = 0.2
@@ -87,12 +91,15 @@ def embedded(data_dir: Path, *, jobs: Jobs = "run") -> Iterator[EmbeddedServer]:
             )
             thread.start()
             end = ready.result()
+        begun = datetime.now(UTC)
         try:
             announce(address if jobs == "run" else "")
             yield EmbeddedServer(address, data_dir, grace_s)
         finally:
             end()
             thread.join()
+            if jobs != "leave":
+                _free_deleted(data_dir, begun)
 
 
 def serve_forever(
@@ -131,9 +138,11 @@ def serve_forever(
                 everybody = everybody.model_copy(update={"shutdown_grace_s": longest_s})
                 await serve(everybody, services, stop=stop, on_ready=ready)
 
+        begun = datetime.now(UTC)
         with _translated():
             serving, grace_s = _all_of(data_dir, inner, _SERVICES)
             asyncio.run(run())
+        _free_deleted(data_dir, begun)
 
 
 class _Service(NamedTuple):
@@ -334,6 +343,77 @@ def _translated() -> Iterator[None]:
         ) from error
     except StartError as error:
         raise FailedPreconditionError(str(error), reason="SERVER_CANNOT_START") from error
+
+
+def disk_usage(data_dir: Path) -> list[Usage]:
+    """What takes the space of a data folder, largest first; also while a server uses it.
+
+    Raises TunixRtError: there is no data folder, or not all that belongs to it is in it.
+    """
+    from tunix_rt_kit.serving.server import StartError
+    from tunix_rt_local.storage import Storage
+
+    with _translated():
+        try:
+            with _alone(data_dir):
+                return Storage(data_dir, migrate=True).usage()
+        except (DataDirLocked, StartError):
+            # The server that uses it has brought the databases up to date.
+            return Storage(data_dir, migrate=False).usage()
+
+
+def collect_garbage(data_dir: Path, *, free: bool, caches: bool = False) -> list[Garbage]:
+    """What nothing in a data folder names; with ``free`` it is deleted.
+
+    Args:
+        data_dir: the folder, which no server may use.
+        free: whether to delete it.
+        caches: also what can be made again: exports, derived formats, kept answers, compiled programs.
+
+    Raises:
+        DataDirLocked: a server uses the folder.
+        TunixRtError: there is no data folder, or not all that belongs to it is in it.
+    """
+    from tunix_rt_local.storage import Storage, free_garbage
+
+    with _translated(), _alone(data_dir):
+        found = Storage(data_dir, migrate=True).garbage(caches=caches)
+        try:
+            if free:
+                free_garbage(found)
+        except OSError as error:
+            raise _unusable(data_dir, error) from error
+        return found
+
+
+@contextmanager
+def _alone(data_dir: Path) -> Iterator[None]:
+    from tunix_rt_kit.serving.server import data_dir_lock
+
+    if not data_dir.is_dir():
+        raise FailedPreconditionError(
+            f"{data_dir} is no data folder: it is not there; choose another one with --data-dir",
+            reason="NOT_A_DATA_FOLDER",
+            metadata={"path": str(data_dir)},
+        )
+    with _locked(data_dir), data_dir_lock(data_dir, alone=True):
+        yield
+
+
+def _free_deleted(data_dir: Path, since: datetime) -> None:
+    """Free the artifacts of what was deleted while a server of this process ran, which has ended by now.
+
+    What cannot be freed is left for ``collect_garbage``.
+    """
+    from tunix_rt_kit.serving.server import StartError, data_dir_lock
+    from tunix_rt_local.storage import Storage, deleted_since, free_garbage
+
+    try:
+        with data_dir_lock(data_dir, alone=True):
+            if deleted_since(data_dir, since):
+                free_garbage(Storage(data_dir, migrate=False).freeable())
+    except (DomainError, TunixRtError, StartError, OSError) as error:
+        _LOG.warning("files of what was deleted stay for now; tunix-rt gc frees them: %s", error)
 
 
 def require_free(data_dir: Path) -> None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.chat import ChatTemplate
-from tunix_rt_kit.errors import DomainError, FailedPrecondition
+from tunix_rt_kit.errors import DomainError, FailedPrecondition, NotFound, in_use
+from tunix_rt_kit.models import CATALOG
 from tunix_rt_kit.models.hf_folder import read_config
 from tunix_rt_kit.models.store import BaseModelInfo, ModelStore
 from tunix_rt_kit.models.tokenizer import ModelTokenizer, load_tokenizer, read_tokenizer
 from tunix_rt_kit.serving.requests import Paging
-from tunix_rt_kit.values import ChatTemplateFields, Page, StoredFile, Value
+from tunix_rt_kit.values import ChatTemplateFields, Page, Stored, StoredFile, Value
 
 
 class BaseModelSummary(Value):
@@ -61,6 +62,7 @@ class BaseModelShape(Value):
 _LOG: Final = logging.getLogger(__name__)
 _TOKENIZER_FILE: Final = "tokenizer.json"
 _MATRIX: Final = 2
+_PREFIX: Final = "baseModels/"
 
 
 def require_single_tokens(markers: Iterable[str], tokenizer: ModelTokenizer, base_model: str) -> None:
@@ -81,11 +83,24 @@ def require_single_tokens(markers: Iterable[str], tokenizer: ModelTokenizer, bas
 
 
 class BaseModelService:
-    """The base models of a ``ModelStore``, whose tokenizers are put into the artifact store."""
+    """The base models of a ``ModelStore``, whose tokenizers are put into the artifact store.
 
-    def __init__(self, models_dir: Path, artifacts: ArtifactStore) -> None:
+    Args:
+        models_dir: where they are.
+        artifacts: takes their tokenizers.
+        uses: the jobs that run and the checkpoints that need a base model: the name of each, the base model
+            as it names it, and whether it still runs.
+    """
+
+    def __init__(
+        self,
+        models_dir: Path,
+        artifacts: ArtifactStore,
+        uses: Callable[[], Sequence[tuple[str, str, bool]]] = tuple,
+    ) -> None:
         self._store = ModelStore(models_dir)
         self._artifacts = artifacts
+        self._uses = uses
         self._special: dict[str, tuple[str, ...]] = {}
 
     def list_base_models(self, size: int, page_token: str) -> Page[BaseModelSummary]:
@@ -94,6 +109,19 @@ class BaseModelService:
         models = sorted(map(self._listed, self._store.list()), key=lambda model: model.id)
         rest = [model for model in models if model.id > (paging.after("id") or "")]
         return paging.page(rest[: paging.limit + 1], lambda model: {"id": model.id})
+
+    def stored(self) -> list[Stored]:
+        """The base models under the models folder as what they take of the disk."""
+        return [
+            Stored(
+                "base model",
+                f"{_PREFIX}{info.id}",
+                frozenset([self._store.digest(info.path / _TOKENIZER_FILE)]),
+                folder=str(info.path),
+            )
+            for info in self._store.list()
+            if info.pulled
+        ]
 
     def resolve(self, base_model: str) -> BaseModelSummary:
         """What a name means.
@@ -104,6 +132,49 @@ class BaseModelService:
             DomainError: its tokenizer cannot be put into the artifact store.
         """
         return self._summary(self._store.resolve(base_model))
+
+    def delete(self, name: str, *, force: bool) -> BaseModelSummary:
+        """Delete the files of a base model; one of the catalogue can be fetched again.
+
+        Args:
+            name: ``baseModels/`` and its id, or the source that was fetched.
+            force: whether to delete it although checkpoints need it.
+
+        Raises:
+            NotFound: BASE_MODEL_UNKNOWN, or BASE_MODEL_NOT_FOUND: it is not on this host.
+            FailedPrecondition: BASE_MODEL_ELSEWHERE, it is a folder that nobody fetched; BASE_MODEL_IN_USE.
+        """
+        base_model = name.removeprefix(_PREFIX)
+        folder = self._store.folder(base_model)
+        if not folder.is_dir():
+            raise NotFound(
+                f"name: base model {base_model!r} is not on this host",
+                reason="BASE_MODEL_NOT_FOUND",
+                metadata={"base_model": base_model},
+            )
+
+        def check_unused() -> None:
+            users = {user: runs for user, model, runs in self._uses() if self._store.may_be(model, folder)}
+            if refusal := in_use(f"{_PREFIX}{base_model}", "BASE_MODEL", users, force=force):
+                raise refusal
+
+        self._store.remove(folder, check_unused)
+        if base_model in CATALOG:
+            return self.resolve(base_model)
+        return _summary(
+            BaseModelInfo(
+                id=base_model,
+                path=folder,
+                pulled=False,
+                family="",
+                parameter_count=0,
+                license=None,
+                context_length=0,
+                vocab_size=0,
+            ),
+            None,
+            (),
+        )
 
     def check_template(self, model: BaseModelSummary, turn_markers: Sequence[str]) -> None:
         """Raises FailedPrecondition(CHAT_TEMPLATE_MISMATCH) for a marker that is not a token of the model.

@@ -45,6 +45,10 @@ class TrainerServicer(v1.TrainerServicer):
         return convert.base_model_message(self._base_models.resolve(request.base_model))
 
     @unary
+    def DeleteBaseModel(self, request: v1.DeleteBaseModelRequest) -> v1.BaseModel:
+        return convert.base_model_message(self._base_models.delete(request.name, force=request.force))
+
+    @unary
     def CreateTrainingJob(self, request: v1.CreateTrainingJobRequest) -> v1.TrainingJob:
         job = self._jobs.create_job(convert.asked(request.spec), request.request_id, given_labels(request))
         return convert.job_message(job)
@@ -75,6 +79,10 @@ class TrainerServicer(v1.TrainerServicer):
     def ResumeTrainingJob(self, request: v1.ResumeTrainingJobRequest) -> v1.TrainingJob:
         return convert.job_message(self._jobs.resume_job(request.name))
 
+    @unary
+    def DeleteTrainingJob(self, request: v1.DeleteTrainingJobRequest) -> v1.TrainingJob:
+        return convert.job_message(self._jobs.delete_job(request.name))
+
     async def WatchTrainingJob(
         self, request: v1.WatchTrainingJobRequest, context: Any
     ) -> AsyncIterator[v1.WatchTrainingJobResponse]:
@@ -102,12 +110,18 @@ class TrainerServicer(v1.TrainerServicer):
 
     @unary
     def ListCheckpoints(self, request: v1.ListCheckpointsRequest) -> v1.ListCheckpointsResponse:
-        page = self._checkpoints.list_checkpoints(request.parent, request.page_size, request.page_token)
+        page = self._checkpoints.list_checkpoints(
+            request.parent, request.page_size, request.page_token, show_deleted=request.show_deleted
+        )
         return page_message(page, v1.ListCheckpointsResponse, convert.checkpoint_message)
 
     @unary
     def GetCheckpoint(self, request: v1.GetCheckpointRequest) -> v1.Checkpoint:
         return convert.checkpoint_message(self._checkpoints.get_checkpoint(request.name))
+
+    @unary
+    def DeleteCheckpoint(self, request: v1.DeleteCheckpointRequest) -> v1.Checkpoint:
+        return convert.checkpoint_message(self._checkpoints.delete_checkpoint(request.name))
 
     @unary
     def ExportCheckpoint(self, request: v1.ExportCheckpointRequest) -> v1.CheckpointExport:

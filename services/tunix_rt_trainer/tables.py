@@ -32,6 +32,7 @@ jobs: Final = Table(
     Column("create_time", UtcDateTime, nullable=False),
     Column("start_time", UtcDateTime),
     Column("end_time", UtcDateTime),
+    Column("delete_time", UtcDateTime),
     *listing_columns("base_model", "dataset"),
     Index(None, "create_time", "id"),
     Index(None, "display_name_folded", "id"),
@@ -48,6 +49,7 @@ checkpoints: Final = Table(
     Column("manifest_file", CanonicalJson, nullable=False),
     Column("chat_template", CanonicalJson, nullable=False),
     Column("create_time", UtcDateTime, nullable=False),
+    Column("delete_time", UtcDateTime),
 )
 
 exports: Final = Table(

@@ -19,6 +19,7 @@ from tunix_rt_kit.jobs.leases import SqlLeases
 from tunix_rt_kit.models.runtime import child_environment, code_revision
 from tunix_rt_kit.serving.server import BuiltService, ServiceRegistration, opened_database
 from tunix_rt_kit.serving.settings import Address, ModelSettings
+from tunix_rt_kit.values import Stored
 from tunix_rt_trainer.base_models import BaseModelService
 from tunix_rt_trainer.checkpoints.repository import SqlCheckpointRepository
 from tunix_rt_trainer.checkpoints.service import CheckpointService
@@ -74,6 +75,7 @@ class TrainerSettings(ModelSettings):
 
 
 FULL_NAME = "tunix_rt.v1.Trainer"
+_JOBS: Final = "training-jobs"
 
 
 def build(settings: TrainerSettings, stopping: asyncio.Event) -> BuiltService:
@@ -84,7 +86,7 @@ def build(settings: TrainerSettings, stopping: asyncio.Event) -> BuiltService:
     data_dir = settings.data_dir.absolute()
     cache_dir = data_dir / "cache"
     folders = JobFolders(
-        data_dir / "training-jobs",
+        data_dir / _JOBS,
         artifacts,
         models_dir=settings.models,
         cache_dir=cache_dir,
@@ -92,14 +94,19 @@ def build(settings: TrainerSettings, stopping: asyncio.Event) -> BuiltService:
         code_revision=code_revision(),
         metrics_to=settings.sinks,
     )
-    models = BaseModelService(settings.models, artifacts)
+    models = BaseModelService(settings.models, artifacts, repository.base_models)
     checkpoints = CheckpointService(
-        repository, SqlCheckpointRepository(database), artifacts, models, data_dir / "exports"
+        repository,
+        SqlCheckpointRepository(database),
+        artifacts,
+        models,
+        data_dir / "exports",
+        folders.discard_checkpoint,
     )
     training = Training(repository, checkpoints, folders, settings.slots)
     engine = JobEngine(SqlLeases(database, leases), [training])
     exporter = open_channel(settings.exporter_target)
-    jobs = JobService(repository, ExporterDatasets(exporter), models, engine, folders.lines)
+    jobs = JobService(repository, ExporterDatasets(exporter), models, engine, folders.lines, folders.discard)
     servicer = TrainerServicer(jobs, checkpoints, models, stopping)
 
     def start() -> None:
@@ -128,7 +135,17 @@ def build(settings: TrainerSettings, stopping: asyncio.Event) -> BuiltService:
         start,
         stop,
         start_jobs,
+        settings.data_dir,
     )
+
+
+def stored(settings: TrainerSettings) -> list[Stored]:
+    """What the trainer keeps, deleted or not."""
+    folder = settings.data_dir.absolute() / _JOBS
+    models = BaseModelService(settings.models, ArtifactStore(settings.artifacts))
+    with opened_database(settings) as database:
+        jobs = SqlJobRepository(database).stored(folder)
+        return [*jobs, *SqlCheckpointRepository(database).stored(), *models.stored()]
 
 
 def migrate(settings: TrainerSettings) -> None:

@@ -91,6 +91,7 @@ def print_dataset(
                 ("groups", _groups(spec.split_group)),
                 ("style", text.enum_label(v1.ReasoningStyle.Name(spec.reasoning_style), "REASONING_STYLE_")),
                 ("created", tables.moment(dataset.create_time)),
+                ("deleted", tables.deleted(dataset)),
             ]
         )
     )

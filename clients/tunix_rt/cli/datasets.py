@@ -27,6 +27,7 @@ from tunix_rt.cli.dataset_view import (
     run_audit,
     supervision_audit,
 )
+from tunix_rt.cli.deleting import ForceOption, YesOption, delete_resources
 from tunix_rt.cli.documents import Lines
 from tunix_rt.cli.options import (
     BosTokenOption,
@@ -330,6 +331,9 @@ def show(
         if session.as_json:
             session.print_message(found if made is None else made)
             return
+        if found.HasField("delete_time"):
+            print_dataset(session.out, found)
+            return
         models = fitting_models(client, found)
         added = added_since(client, found)
         dropped, unread = _dropped_rows(client, found)
@@ -362,6 +366,42 @@ def _dropped_rows(client: Client, dataset: v1.Dataset) -> tuple[list[Any], str]:
         return first_dropped(client, dataset.name), ""
     except (DataLossError, NotFoundError) as error:
         return [], error.message
+
+
+@command(app, "cancel", example="tunix-rt dataset cancel arithmetic@1 --server localhost:50050")
+def cancel(
+    session: Session,
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="ID@VERSION of the dataset.")],
+) -> None:
+    """Ask a build to stop; one that has ended stays as it is."""
+    name = dataset_name(dataset)
+    with session.connect() as client:
+        found = client.exporter.cancel_dataset(name)
+    session.show(found, print_dataset)
+
+
+@command(
+    app,
+    "delete",
+    example=("tunix-rt dataset delete arithmetic@1", "tunix-rt dataset delete arithmetic@1 --force --yes"),
+)
+def delete(
+    session: Session,
+    datasets: Annotated[list[str], typer.Argument(metavar="DATASET", help="ID@VERSION of datasets.")],
+    force: ForceOption = False,
+    yes: YesOption = False,
+) -> None:
+    """Delete datasets that nothing uses: their rows. What they were made of, and their digests, stay on
+    record, and their names are never given to anything else."""
+    names = [dataset_name(name) for name in datasets]
+    delete_resources(
+        session,
+        names,
+        "dataset",
+        lambda client, name: client.exporter.get_dataset(name),
+        force=force,
+        yes=yes,
+    )
 
 
 @command(

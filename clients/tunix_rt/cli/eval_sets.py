@@ -18,6 +18,7 @@ from tunix_rt import Client, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, group
 from tunix_rt.cli.console import write_lines
+from tunix_rt.cli.deleting import ForceOption, YesOption, delete_resources
 from tunix_rt.cli.documents import Lines, WrittenFile
 from tunix_rt.cli.grading import GraderFileOption, errors_of, grader_of_file
 from tunix_rt.cli.options import (
@@ -237,6 +238,7 @@ def show(
                 *_origin(found.origin),
                 ("digest", found.digest),
                 ("stored", tables.moment(found.create_time)),
+                ("deleted", tables.deleted(found)),
             ]
         )
     )
@@ -363,3 +365,27 @@ def _trace_items(
     if repeated := taken - len(items):
         session.say(f"{text.counted(repeated, 'trace')} left out: their prompts were there already")
     return _Read(file, items, [lines[item.prompt] for item in items])
+
+
+@command(
+    app,
+    "delete",
+    example=("tunix-rt evalset delete general", "tunix-rt evalset delete general --force --yes"),
+)
+def delete(
+    session: Session,
+    eval_sets: Annotated[list[str], typer.Argument(metavar="ID", help="Ids of eval sets.")],
+    force: ForceOption = False,
+    yes: YesOption = False,
+) -> None:
+    """Delete eval sets that nothing uses: their items. Their digests stay on record, and their ids are never
+    given to other items."""
+    names = [resource_name("evalSets", name) for name in eval_sets]
+    delete_resources(
+        session,
+        names,
+        "eval set",
+        lambda client, name: client.evaluator.get_eval_set(name),
+        force=force,
+        yes=yes,
+    )

@@ -104,6 +104,7 @@ def _origin(evaluation: v1.Evaluation) -> Iterator[tuple[str, str]]:
         yield "template", text.short_digest(manifest.chat_template_digest)
     yield "answers", manifest.results_digest
     yield "created", tables.moment(evaluation.create_time)
+    yield "deleted", tables.deleted(evaluation)
 
 
 def _reasoning(summary: v1.EvaluationSummary) -> Iterator[tuple[str, str]]:

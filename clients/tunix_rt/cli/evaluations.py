@@ -13,6 +13,7 @@ from rich.text import Text
 from tunix_rt import Client, jobs, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, group, single
+from tunix_rt.cli.deleting import ForceOption, YesOption, delete_resources
 from tunix_rt.cli.evaluation_view import model_label, print_evaluation
 from tunix_rt.cli.grading import GraderFileOption, errors_of, grader_of_file
 from tunix_rt.cli.options import (
@@ -240,6 +241,32 @@ def cancel(session: Session, evaluation: EvaluationArgument) -> None:
         found = client.evaluator.cancel_evaluation(name)
         found = session.settled(found, lambda: client.evaluator.get_evaluation(name))
     session.show(found, print_evaluation)
+
+
+@command(
+    app,
+    "delete",
+    example=(
+        "tunix-rt evaluation delete $EVALUATION",
+        "tunix-rt evaluation delete $EVALUATION --force --yes",
+    ),
+)
+def delete(
+    session: Session,
+    evaluations: Annotated[list[str], typer.Argument(metavar="EVALUATION", help="Ids of evaluations.")],
+    force: ForceOption = False,
+    yes: YesOption = False,
+) -> None:
+    """Delete evaluations with their answers. What they were, and their summaries, stay on record."""
+    names = [resource_name("evaluations", name) for name in evaluations]
+    delete_resources(
+        session,
+        names,
+        "evaluation",
+        lambda client, name: client.evaluator.get_evaluation(name),
+        force=force,
+        yes=yes,
+    )
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from tunix_rt import Client, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, group, single
 from tunix_rt.cli.comparisons import print_comparison
+from tunix_rt.cli.deleting import ForceOption, YesOption, confirm
 from tunix_rt.cli.options import FlipsOption
 from tunix_rt.cli.progress import LOSSES, STEPS, Reporter, StageBars, metrics_line
 from tunix_rt.cli.session import Session
@@ -25,6 +26,7 @@ from tunix_rt.cli.this_computer import pull_with_progress
 from tunix_rt.errors import FailedPreconditionError
 from tunix_rt.files import write_atomically
 from tunix_rt.loop import STAGES, LoopConfig, LoopEvent, LoopResult, Stage, run_loop
+from tunix_rt.loop.removal import plan_removal, remove_loop
 from tunix_rt.loop.result import losses_digest
 
 demo_app = single()
@@ -134,6 +136,43 @@ def run(
         session.print_json(result_document(result))
     else:
         print_result(session.out, result, flips=flips)
+
+
+@command(
+    app,
+    "delete",
+    example=("tunix-rt loop delete loop.yaml", "tunix-rt loop delete loop-output --yes"),
+)
+def delete(
+    session: Session,
+    loop: Annotated[
+        Path, typer.Argument(metavar="LOOP", help="The loop's YAML file, or the folder of its reports.")
+    ],
+    force: ForceOption = False,
+    yes: YesOption = False,
+) -> None:
+    """Delete all that a loop made: report, evaluations, training jobs, dataset, eval set, and the reports in
+    its folder. What others use is kept. Traces and base models stay."""
+    output_dir = loop if loop.is_dir() else LoopConfig.from_yaml(loop).output_dir
+    with session.connect() as client:
+        removal = plan_removal(client, output_dir, force=force)
+        lines = [*removal.names, *map(str, removal.files)]
+        lines += [f"kept: {name}, used by {', '.join(users)}" for name, users in removal.kept.items()]
+        confirm(session, f"Delete these {len(removal.names)} and the files for good?", lines, yes=yes)
+        deleted = remove_loop(client, removal, force=force)
+    if session.as_json:
+        kept = {name: list(users) for name, users in removal.kept.items()}
+        session.print_json({"deleted": deleted, "kept": kept, "files": [str(path) for path in removal.files]})
+        return
+    for name in deleted:
+        session.out.print(f"deleted {name}", markup=False, highlight=False, soft_wrap=True)
+    for name, users in removal.kept.items():
+        session.out.print(
+            f"kept {name}, used by {', '.join(users)}", markup=False, highlight=False, soft_wrap=True
+        )
+    session.out.print(
+        "traces and base models stay: tunix-rt traces delete, tunix-rt models delete", style="dim"
+    )
 
 
 _LABELS: dict[Stage, str] = {

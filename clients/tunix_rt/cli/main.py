@@ -61,8 +61,11 @@ _COMMANDS = {
     "evaluation": _Entry("evaluations", "app", "Look at evaluations, item by item.", _STAGES),
     "grade": _Entry("grading", "app", "Grade one answer and store nothing, to try a grader.", _STAGES),
     "compare": _Entry("comparisons", "app", "Say whether one evaluation is better than another.", _STAGES),
-    "models": _Entry("this_computer", "models_app", "Fetch, list and verify base models.", _HOST),
+    "reports": _Entry("reports", "app", "List and delete comparison reports.", _STAGES),
+    "models": _Entry("this_computer", "models_app", "Fetch, list, verify and delete base models.", _HOST),
     "up": _Entry("this_computer", "up_app", "Serve all four services on one address.", _HOST),
+    "du": _Entry("this_computer", "du_app", "Show what takes the space of the data folder.", _HOST),
+    "gc": _Entry("this_computer", "gc_app", "Free what nothing in the data folder names.", _HOST),
     "doctor": _Entry("doctor", "app", "Say what is installed, what is missing and how to get it.", _HOST),
 }
 

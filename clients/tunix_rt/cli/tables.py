@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich import box
@@ -89,6 +89,11 @@ def state(name: str) -> Text:
 def moment(stamp: Timestamp) -> str:
     """A time in the local zone, to the second."""
     return f"{stamp.ToDatetime(tzinfo=UTC).astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def deleted(resource: Any) -> str:
+    """When a resource was deleted; empty while it is there."""
+    return moment(resource.delete_time) if resource.HasField("delete_time") else ""
 
 
 def age(stamp: Timestamp) -> str:

@@ -1,10 +1,11 @@
-"""`tunix-rt up` and `tunix-rt models`: serve the four services here, and fetch base models for them."""
+"""`tunix-rt up`, `models`, `du` and `gc`: serve the four services here, and look after what they keep."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
@@ -12,17 +13,20 @@ from typing import Annotated, Any, TypedDict
 import typer
 from rich.text import Text
 
-from tunix_rt import v1
+from tunix_rt import Client, v1
 from tunix_rt.cli import idle, tables, text
 from tunix_rt.cli.command import command, group, single
+from tunix_rt.cli.deleting import ForceOption, YesOption, confirm, delete_resources
 from tunix_rt.cli.effects import Effect
 from tunix_rt.cli.options import short_name
 from tunix_rt.cli.progress import Bar, Reporter
 from tunix_rt.cli.session import SERVER_VARIABLE, Session
-from tunix_rt.errors import TunixRtError
+from tunix_rt.errors import FailedPreconditionError, NotFoundError, TunixRtError
 
 up_app = single()
-models_app = group("Fetch, list and verify base models.")
+models_app = group("Fetch, list, verify and delete base models.")
+du_app = single()
+gc_app = single()
 
 
 class ServingDocument(TypedDict):
@@ -204,6 +208,144 @@ def verify(session: Session, name: NameArgument) -> None:
             f"different logits: largest difference {report.max_abs_difference:.1e}, "
             f"{report.tolerance:.0e} allowed",
             "LOGITS_DIFFER",
+        )
+
+
+@command(
+    models_app,
+    "delete",
+    example=(
+        "tunix-rt models delete smollm2-135m-instruct",
+        "tunix-rt models delete hf://Qwen/Qwen3-0.6B --yes",
+    ),
+)
+def delete(
+    session: Session,
+    models: Annotated[
+        list[str], typer.Argument(metavar="NAME", help="Ids of base models, or the sources that were pulled.")
+    ],
+    force: ForceOption = False,
+    yes: YesOption = False,
+) -> None:
+    """Delete the files of base models that were pulled. Those of the catalogue can be pulled again."""
+    delete_resources(
+        session,
+        [f"baseModels/{name.removeprefix('baseModels/')}" for name in models],
+        "base model",
+        _pulled,
+        force=force,
+        yes=yes,
+    )
+
+
+def _pulled(client: Client, name: str) -> v1.BaseModel:
+    base_model = name.removeprefix("baseModels/")
+    try:
+        model = client.trainer.get_base_model(base_model)
+    except FailedPreconditionError:
+        # It is there, and damaged.
+        return v1.BaseModel(name=name)
+    if not model.available:
+        raise NotFoundError(f"base model {base_model} is not on the host", reason="BASE_MODEL_NOT_FOUND")
+    return model
+
+
+@command(
+    du_app, "du", example=("tunix-rt du", "tunix-rt du --limit 5 --json", "tunix-rt du --data-dir ./data")
+)
+def du(
+    session: Session,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Show this many of the largest.")] = 20,
+) -> None:
+    """Show what takes the space of this computer's data folder, by kind and by resource."""
+    import tunix_rt_local
+
+    _refuse_server(session)
+    found = tunix_rt_local.disk_usage(session.data_dir)
+    kinds: dict[str, int] = {}
+    for entry in found:
+        kinds[entry.kind] = kinds.get(entry.kind, 0) + entry.own_bytes
+    if session.as_json:
+        session.print_json(
+            {
+                "data_dir": str(session.data_dir),
+                "total_bytes": sum(kinds.values()),
+                "kinds": kinds,
+                "resources": [asdict(entry) for entry in found[:limit]],
+            }
+        )
+        return
+    by_kind = tables.table("KIND", ">SIZE")
+    for kind, size in sorted(kinds.items(), key=lambda item: -item[1]):
+        tables.add_row(by_kind, kind, text.size(size))
+    tables.add_row(by_kind, "together", text.size(sum(kinds.values())))
+    largest = tables.table("LARGEST", "KIND", ">SIZE", ">FREED IF DELETED")
+    for entry in found[:limit]:
+        tables.add_row(
+            largest, entry.name, entry.kind, text.size(entry.size_bytes), text.size(entry.own_bytes)
+        )
+    session.out.print(f"data folder {session.data_dir}", highlight=False, soft_wrap=True)
+    session.out.print(by_kind)
+    session.out.print(largest)
+
+
+@command(gc_app, "gc", example=("tunix-rt gc", "tunix-rt gc --free", "tunix-rt gc --caches --free --yes"))
+def gc(
+    session: Session,
+    free: Annotated[bool, typer.Option("--free", help="Delete it; without this it is only listed.")] = False,
+    caches: Annotated[
+        bool,
+        typer.Option(
+            "--caches",
+            help="Also what can be made again: exports, derived formats, kept answers, compiled programs.",
+        ),
+    ] = False,
+    yes: YesOption = False,
+) -> None:
+    """List what nothing in this computer's data folder names, such as files that a crash left, and delete it
+    with --free. Refused while a server uses the folder."""
+    import tunix_rt_local
+
+    _refuse_server(session)
+    found = tunix_rt_local.collect_garbage(session.data_dir, free=False, caches=caches)
+    if free and found:
+        total = text.size(sum(entry.size_bytes for entry in found))
+        lines = [f"{text.size(entry.size_bytes):>10}  {entry.path}" for entry in found]
+        confirm(
+            session,
+            f"Delete {text.counted(len(found), 'file or folder', 'files and folders')}, {total}?",
+            lines,
+            yes=yes,
+        )
+        found = tunix_rt_local.collect_garbage(session.data_dir, free=True, caches=caches)
+    size = sum(entry.size_bytes for entry in found)
+    if session.as_json:
+        listed = [
+            {"path": str(entry.path), "kind": entry.kind, "size_bytes": entry.size_bytes} for entry in found
+        ]
+        session.print_json(
+            {"data_dir": str(session.data_dir), "freed": free, "size_bytes": size, "garbage": listed}
+        )
+        return
+    if not free:
+        rows = tables.table("~PATH", "KIND", ">SIZE")
+        for entry in found:
+            tables.add_row(
+                rows, str(entry.path.relative_to(session.data_dir)), entry.kind, text.size(entry.size_bytes)
+            )
+        tables.print_table(session.out, rows, "nothing to free")
+    if found:
+        told = "freed" if free else "can be freed: tunix-rt gc --free" + (" --caches" if caches else "")
+        session.out.print(f"{text.size(size)} {told}", highlight=False)
+    elif free:
+        session.out.print("nothing to free")
+
+
+def _refuse_server(session: Session) -> None:
+    if session.given.server is not None:
+        raise typer.BadParameter(
+            "this command looks at a data folder of this computer; leave --server out, and run it where the "
+            "server's folder is"
         )
 
 

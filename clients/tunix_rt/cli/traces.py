@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, NotRequired, TypedDict
@@ -16,6 +15,7 @@ from tunix_rt import Client, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, group
 from tunix_rt.cli.console import output_stream
+from tunix_rt.cli.deleting import YesOption, can_ask, confirm
 from tunix_rt.cli.documents import Extended, Lines, as_document
 from tunix_rt.cli.options import FilterOptions, LimitOption, short_name, trace_name
 from tunix_rt.cli.session import Session
@@ -252,11 +252,6 @@ def _score(score: v1.TraceScore) -> RenderableType:
 _SHOWN = 5
 
 
-def can_ask() -> bool:
-    """Whether somebody can answer a question."""
-    return sys.stdin.isatty()
-
-
 @command(
     app,
     "delete",
@@ -269,7 +264,7 @@ def can_ask() -> bool:
 def delete(
     session: Session,
     names: Annotated[list[str], typer.Argument(metavar="TRACE", help="Names or ids of traces.")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: YesOption = False,
 ) -> None:
     """Delete traces. Their ids and digests stay on record. Snapshots that hold them can no longer be
     streamed."""
@@ -281,13 +276,10 @@ def delete(
         # All names are looked up before the first trace is gone, so that a wrong one deletes nothing.
         found = {trace.name: trace for trace in map(client.trace_store.get_trace, wanted)}
         traces = list(found.values())
-        if not yes:
-            for trace in traces[:_SHOWN]:
-                line = f"{short_name(trace.name)}  {text.one_line(trace.prompt, 60)}"
-                session.err.print(line, markup=False, highlight=False)
-            if len(traces) > _SHOWN:
-                session.err.print(f"and {text.counted(len(traces) - _SHOWN, 'more', 'more')}")
-            typer.confirm(f"Delete {text.counted(len(traces), 'trace')} for good?", abort=True, err=True)
+        lines = [f"{short_name(trace.name)}  {text.one_line(trace.prompt, 60)}" for trace in traces[:_SHOWN]]
+        if len(traces) > _SHOWN:
+            lines.append(f"and {text.counted(len(traces) - _SHOWN, 'more', 'more')}")
+        confirm(session, f"Delete {text.counted(len(traces), 'trace')} for good?", lines, yes=yes)
         deleted: list[str] = []
         for name in found:
             try:

@@ -14,6 +14,7 @@ from rich.console import Console
 from tunix_rt import Client, jobs, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, group
+from tunix_rt.cli.deleting import ForceOption, YesOption, delete_resources
 from tunix_rt.cli.effects import Effect
 from tunix_rt.cli.options import (
     DTYPE_HELP,
@@ -221,6 +222,35 @@ def cancel(session: Session, job: JobArgument) -> None:
 
 @command(
     app,
+    "delete",
+    example=(
+        "tunix-rt train delete $JOB",
+        "tunix-rt train delete trainingJobs/$JOB/checkpoints/20",
+        "tunix-rt train delete $JOB --force --yes",
+    ),
+)
+def delete(
+    session: Session,
+    jobs: Annotated[
+        list[str], typer.Argument(metavar="JOB", help="Ids of jobs, or whole names of checkpoints.")
+    ],
+    force: ForceOption = False,
+    yes: YesOption = False,
+) -> None:
+    """Delete training jobs with their checkpoints, exports and states, or single checkpoints. What they were,
+    and their digests, stay on record."""
+    names = [name if "/checkpoints/" in name else resource_name("trainingJobs", name) for name in jobs]
+    kind = "checkpoint" if all("/checkpoints/" in name for name in names) else "training job"
+    delete_resources(session, names, kind, _job_or_checkpoint, force=force, yes=yes)
+
+
+def _job_or_checkpoint(client: Client, name: str) -> v1.TrainingJob | v1.Checkpoint:
+    trainer = client.trainer
+    return trainer.get_checkpoint(name) if "/checkpoints/" in name else trainer.get_training_job(name)
+
+
+@command(
+    app,
     "resume",
     example=("tunix-rt train resume $JOB", "tunix-rt train resume $JOB -s localhost:50050 --detach"),
     prints=v1.TrainingJob,
@@ -383,9 +413,12 @@ def print_training_job(console: Console, job: v1.TrainingJob) -> None:
                 ("stages", tables.stage_line(job.stage_timings)),
                 ("attempts", _attempts(job)),
                 ("created", tables.moment(job.create_time)),
+                ("deleted", tables.deleted(job)),
             ]
         )
     )
+    if job.HasField("delete_time"):
+        return
     if job.state in (v1.TrainingJob.STATE_FAILED, v1.TrainingJob.STATE_CANCELLED):
         hint = f"tunix-rt train resume {short_name(job.name)}"
     elif job.checkpoint:

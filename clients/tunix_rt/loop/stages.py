@@ -37,9 +37,10 @@ from tunix_rt.loop.sources import (
 )
 
 MAX_ATTEMPTS: Final = 100
-_STATE_FILE: Final = "loop-state.json"
+STATE_FILE: Final = "loop-state.json"
+RESULT_FILE: Final = "loop.json"
 _MAX_STATE_BYTES: Final = 1 << 20
-_REPORTS: Final = {
+REPORTS: Final = {
     "report.md": v1.REPORT_FORMAT_MARKDOWN,
     "report.json": v1.REPORT_FORMAT_JSON,
     "report.html": v1.REPORT_FORMAT_HTML,
@@ -96,10 +97,10 @@ class Loop:
             checkpoint=checkpoint,
             evaluation_after=after,
             report=report,
-            files=files | {"loop.json": self._output / "loop.json"},
+            files=files | {RESULT_FILE: self._output / RESULT_FILE},
             stage_seconds=self._seconds,
         )
-        write_atomically(self._output / "loop.json", result.to_json())
+        write_atomically(self._output / RESULT_FILE, result.to_json())
         return result
 
     def _import(self) -> ImportResult | None:
@@ -126,8 +127,7 @@ class Loop:
             )
             if result.read == 0:
                 raise InvalidArgumentError(f"{traces.file} holds no traces", reason="TRACES_EMPTY")
-            note = {"import": {"key": self._import_key, "result": asdict(result)}}
-            write_atomically(self._output / _STATE_FILE, json.dumps(note, indent=2).encode())
+            self._note("import", {"key": self._import_key, "result": asdict(result)})
             self._emit(
                 "import",
                 "finished",
@@ -141,7 +141,7 @@ class Loop:
     def _known_import(self) -> ImportResult | None:
         """The result of this import if it is done and the store still has what it stored."""
         try:
-            note = json.loads(read_text(self._output / _STATE_FILE, _MAX_STATE_BYTES))["import"]
+            note = self._notes()["import"]
             result = ImportResult(**note["result"])
             if note["key"] != self._import_key:
                 return None
@@ -150,11 +150,34 @@ class Loop:
             return None
         return result
 
+    def _notes(self) -> dict[str, Any]:
+        """What earlier runs left in the output folder."""
+        return notes(self._output)
+
+    def _note(self, key: str, value: Any) -> None:
+        try:
+            kept = self._notes()
+        except (OSError, ValueError):
+            kept = {}
+        write_atomically(self._output / STATE_FILE, json.dumps(kept | {key: value}, indent=2).encode())
+
+    def _made(self, name: str) -> None:
+        """Remember that this loop made a resource, for whoever deletes what it made."""
+        try:
+            made = made_by(self._output)
+        except (OSError, ValueError):
+            made = []
+        if name not in made:
+            self._note("made", [*made, name])
+
     def _dataset(
         self, template: v1.ChatTemplate, special_tokens: Sequence[str], eval_sets: list[str]
     ) -> v1.Dataset:
         spec = specs.dataset_spec(self._config.dataset, template, special_tokens, eval_sets)
         with self._stage("dataset"):
+            name = f"datasets/{spec.dataset_id}@{spec.version}"
+            if not self._is_there(self._client.exporter.get_dataset, name):
+                self._made(name)
             job = self._created(
                 "dataset",
                 [bytes_of(spec), self._import_key],
@@ -180,10 +203,14 @@ class Loop:
             items = eval_items(config.eval_set, self._client, dataset)
             set_id = eval_set_id(config.eval_set, config.dataset.id, items)
             eval_set = v1.EvalSet(eval_set_id=set_id, items=items)
-            there = self._has_eval_set(f"evalSets/{set_id}")
-            stored = self._client.evaluator.create_eval_set(
-                eval_set, request_id=self._request_id("eval_set", bytes_of(eval_set))
-            )
+            there = self._is_there(self._client.evaluator.get_eval_set, f"evalSets/{set_id}")
+            if not there:
+                self._made(f"evalSets/{set_id}")
+            create = self._client.evaluator.create_eval_set
+            stored = create(eval_set, request_id=self._request_id("eval_set", bytes_of(eval_set)))
+            if stored.HasField("delete_time"):
+                # This loop made it before, and somebody deleted it.
+                stored = create(eval_set)
             self._emit(
                 "eval_set",
                 "skipped" if there else "finished",
@@ -192,12 +219,11 @@ class Loop:
             )
         return stored
 
-    def _has_eval_set(self, name: str) -> bool:
+    def _is_there(self, get: Callable[[str], Any], name: str) -> bool:
         try:
-            self._client.evaluator.get_eval_set(name)
+            return not (get(name)).HasField("delete_time")
         except NotFoundError:
             return False
-        return True
 
     def _evaluation(self, stage: Stage, spec: v1.EvaluationSpec) -> v1.Evaluation:
         with self._stage(stage):
@@ -246,9 +272,10 @@ class Loop:
     ) -> tuple[v1.ComparisonReport, dict[str, Path]]:
         with self._stage("comparison"):
             report = self._client.evaluator.compare_evaluations(before.name, after.name)
-            files = {name: self._output / name for name in _REPORTS}
+            self._made(report.name)
+            files = {name: self._output / name for name in REPORTS}
             for name, path in files.items():
-                self._client.evaluator.download_comparison_report(report.name, path, format=_REPORTS[name])
+                self._client.evaluator.download_comparison_report(report.name, path, format=REPORTS[name])
             overall = report.overall
             self._emit(
                 "comparison",
@@ -263,6 +290,10 @@ class Loop:
         """The job of a stage: the one that is there unless it went wrong, else a new one."""
         for attempt in range(1, MAX_ATTEMPTS + 1):
             job = create(self._request_id(stage, *inputs, str(attempt)))
+            if job.HasField("delete_time"):
+                continue
+            if stage != "dataset":
+                self._made(job.name)
             if jobs.has_succeeded(job):
                 return job
             if not jobs.has_ended(job):
@@ -299,6 +330,16 @@ class Loop:
     def _emit(self, stage: Stage, kind: Any, **facts: Any) -> None:
         if self._on_event is not None:
             self._on_event(LoopEvent(stage, kind, **facts))
+
+
+def notes(output_dir: Path) -> dict[str, Any]:
+    """What loops noted in an output folder; raises OSError, and ValueError for what they did not write."""
+    return dict(json.loads(read_text(output_dir / STATE_FILE, _MAX_STATE_BYTES)))
+
+
+def made_by(output_dir: Path) -> list[str]:
+    """The names of what loops with this output folder made, in that order; raises as ``notes``."""
+    return [str(name) for name in notes(output_dir).get("made", ())]
 
 
 def _noticed(dataset: v1.Dataset) -> str:

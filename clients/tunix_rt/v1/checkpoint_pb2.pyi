@@ -61,6 +61,7 @@ class Checkpoint(_message.Message):
     MANIFEST_FILE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     CHAT_TEMPLATE_FIELD_NUMBER: _builtins.int
+    DELETE_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `trainingJobs/{training_job}/checkpoints/{step}`."""
     step: _builtins.int
@@ -89,6 +90,10 @@ class Checkpoint(_message.Message):
     def chat_template(self) -> _chat_template_pb2.ChatTemplate:
         """How the examples it learned from were rendered; its digest is the one in the manifest."""
 
+    @_builtins.property
+    def delete_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was deleted. Then this is what is left of it: it says what it was, and cannot be used any more. Unset while it is there."""
+
     def __init__(
         self,
         *,
@@ -100,10 +105,11 @@ class Checkpoint(_message.Message):
         manifest_file: _artifact_pb2.ArtifactFile | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         chat_template: _chat_template_pb2.ChatTemplate | None = ...,
+        delete_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chat_template", b"chat_template", "create_time", b"create_time", "manifest", b"manifest", "manifest_file", b"manifest_file"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chat_template", b"chat_template", "create_time", b"create_time", "delete_time", b"delete_time", "manifest", b"manifest", "manifest_file", b"manifest_file"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat_template", b"chat_template", "create_time", b"create_time", "digest", b"digest", "files", b"files", "manifest", b"manifest", "manifest_file", b"manifest_file", "name", b"name", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat_template", b"chat_template", "create_time", b"create_time", "delete_time", b"delete_time", "digest", b"digest", "files", b"files", "manifest", b"manifest", "manifest_file", b"manifest_file", "name", b"name", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

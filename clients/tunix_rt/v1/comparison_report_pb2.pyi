@@ -163,6 +163,7 @@ class ComparisonReport(_message.Message):
     WARNINGS_FIELD_NUMBER: _builtins.int
     BASE_TRAINING_FIELD_NUMBER: _builtins.int
     CANDIDATE_TRAINING_FIELD_NUMBER: _builtins.int
+    DELETE_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `comparisonReports/{comparison_report}`; made from the digests of what is compared."""
     digest: _builtins.str
@@ -261,6 +262,10 @@ class ComparisonReport(_message.Message):
     def candidate_training(self) -> Global___TrainingFacts:
         """How the candidate was trained."""
 
+    @_builtins.property
+    def delete_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was deleted. Then this is what is left of it: it says what it was, and cannot be used any more. Unset while it is there."""
+
     def __init__(
         self,
         *,
@@ -290,10 +295,11 @@ class ComparisonReport(_message.Message):
         warnings: _abc.Iterable[Global___ComparisonWarning] | None = ...,
         base_training: Global___TrainingFacts | None = ...,
         candidate_training: Global___TrainingFacts | None = ...,
+        delete_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "base_training", b"base_training", "bounds", b"bounds", "candidate", b"candidate", "candidate_training", b"candidate_training", "contamination", b"contamination", "create_time", b"create_time", "overall", b"overall", "scores", b"scores", "seeds", b"seeds", "unmarked", b"unmarked"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "base_training", b"base_training", "bounds", b"bounds", "candidate", b"candidate", "candidate_training", b"candidate_training", "contamination", b"contamination", "create_time", b"create_time", "delete_time", b"delete_time", "overall", b"overall", "scores", b"scores", "seeds", b"seeds", "unmarked", b"unmarked"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "base_training", b"base_training", "bounds", b"bounds", "candidate", b"candidate", "candidate_training", b"candidate_training", "categories", b"categories", "contamination", b"contamination", "create_time", b"create_time", "digest", b"digest", "display_name", b"display_name", "flips", b"flips", "more_bases", b"more_bases", "more_candidates", b"more_candidates", "name", b"name", "note", b"note", "overall", b"overall", "patterns", b"patterns", "scores", b"scores", "seeds", b"seeds", "tags", b"tags", "training_metrics", b"training_metrics", "unmarked", b"unmarked", "verdict", b"verdict", "verdict_reasons", b"verdict_reasons", "waivers", b"waivers", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "base_training", b"base_training", "bounds", b"bounds", "candidate", b"candidate", "candidate_training", b"candidate_training", "categories", b"categories", "contamination", b"contamination", "create_time", b"create_time", "delete_time", b"delete_time", "digest", b"digest", "display_name", b"display_name", "flips", b"flips", "more_bases", b"more_bases", "more_candidates", b"more_candidates", "name", b"name", "note", b"note", "overall", b"overall", "patterns", b"patterns", "scores", b"scores", "seeds", b"seeds", "tags", b"tags", "training_metrics", b"training_metrics", "unmarked", b"unmarked", "verdict", b"verdict", "verdict_reasons", b"verdict_reasons", "waivers", b"waivers", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

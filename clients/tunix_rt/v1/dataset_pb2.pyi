@@ -231,6 +231,7 @@ class Dataset(_message.Message):
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
     NOTE_FIELD_NUMBER: _builtins.int
+    DELETE_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `datasets/{dataset_id}@{version}`."""
     state: Global___Dataset.State.ValueType
@@ -310,6 +311,10 @@ class Dataset(_message.Message):
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Words to find it by, at most 50, each different: 1-64 characters of one line, no comma."""
 
+    @_builtins.property
+    def delete_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was deleted. Then this is what is left of it: it says what it was, and cannot be used any more. Unset while it is there."""
+
     def __init__(
         self,
         *,
@@ -335,10 +340,11 @@ class Dataset(_message.Message):
         display_name: _builtins.str = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
         note: _builtins.str = ...,
+        delete_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "dropped_rows", b"dropped_rows", "end_time", b"end_time", "error", b"error", "manifest", b"manifest", "progress", b"progress", "spec", b"spec", "start_time", b"start_time", "statistics", b"statistics", "template_facts", b"template_facts"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "dropped_rows", b"dropped_rows", "end_time", b"end_time", "error", b"error", "manifest", b"manifest", "progress", b"progress", "spec", b"spec", "start_time", b"start_time", "statistics", b"statistics", "template_facts", b"template_facts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["builder_versions", b"builder_versions", "create_time", b"create_time", "digest", b"digest", "display_name", b"display_name", "dropped", b"dropped", "dropped_rows", b"dropped_rows", "end_time", b"end_time", "error", b"error", "manifest", b"manifest", "name", b"name", "note", b"note", "notices", b"notices", "parent_digest", b"parent_digest", "progress", b"progress", "spec", b"spec", "splits", b"splits", "start_time", b"start_time", "state", b"state", "statistics", b"statistics", "tags", b"tags", "template_facts", b"template_facts", "trace_count", b"trace_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["builder_versions", b"builder_versions", "create_time", b"create_time", "delete_time", b"delete_time", "digest", b"digest", "display_name", b"display_name", "dropped", b"dropped", "dropped_rows", b"dropped_rows", "end_time", b"end_time", "error", b"error", "manifest", b"manifest", "name", b"name", "note", b"note", "notices", b"notices", "parent_digest", b"parent_digest", "progress", b"progress", "spec", b"spec", "splits", b"splits", "start_time", b"start_time", "state", b"state", "statistics", b"statistics", "tags", b"tags", "template_facts", b"template_facts", "trace_count", b"trace_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -41,6 +41,7 @@ class EvalSet(_message.Message):
     NOTE_FIELD_NUMBER: _builtins.int
     PYTHON_SOURCES_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
+    DELETE_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `evalSets/{eval_set_id}`."""
     eval_set_id: _builtins.str
@@ -77,6 +78,10 @@ class EvalSet(_message.Message):
     def origin(self) -> Global___EvalSetOrigin:
         """Where the items come from, for those of a published benchmark. Not part of the digest."""
 
+    @_builtins.property
+    def delete_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was deleted. Then this is what is left of it: it says what it was, and cannot be used any more. Unset while it is there."""
+
     def __init__(
         self,
         *,
@@ -92,10 +97,11 @@ class EvalSet(_message.Message):
         note: _builtins.str = ...,
         python_sources: _abc.Iterable[_builtins.str] | None = ...,
         origin: Global___EvalSetOrigin | None = ...,
+        delete_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "origin", b"origin"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "origin", b"origin"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "digest", b"digest", "display_name", b"display_name", "eval_set_id", b"eval_set_id", "item_count", b"item_count", "items", b"items", "name", b"name", "note", b"note", "origin", b"origin", "python_sources", b"python_sources", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "description", b"description", "digest", b"digest", "display_name", b"display_name", "eval_set_id", b"eval_set_id", "item_count", b"item_count", "items", b"items", "name", b"name", "note", b"note", "origin", b"origin", "python_sources", b"python_sources", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

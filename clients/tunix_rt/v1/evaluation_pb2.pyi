@@ -145,6 +145,7 @@ class Evaluation(_message.Message):
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
     NOTE_FIELD_NUMBER: _builtins.int
+    DELETE_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `evaluations/{evaluation}`; the server chooses the id."""
     state: Global___Evaluation.State.ValueType
@@ -203,6 +204,10 @@ class Evaluation(_message.Message):
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Words to find it by, at most 50, each different: 1-64 characters of one line, no comma."""
 
+    @_builtins.property
+    def delete_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was deleted. Then this is what is left of it: it says what it was, and cannot be used any more. Unset while it is there."""
+
     def __init__(
         self,
         *,
@@ -223,10 +228,11 @@ class Evaluation(_message.Message):
         display_name: _builtins.str = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
         note: _builtins.str = ...,
+        delete_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "manifest", b"manifest", "manifest_file", b"manifest_file", "progress", b"progress", "regrade", b"regrade", "spec", b"spec", "start_time", b"start_time", "summary", b"summary"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "end_time", b"end_time", "error", b"error", "manifest", b"manifest", "manifest_file", b"manifest_file", "progress", b"progress", "regrade", b"regrade", "spec", b"spec", "start_time", b"start_time", "summary", b"summary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "create_time", b"create_time", "display_name", b"display_name", "end_time", b"end_time", "error", b"error", "manifest", b"manifest", "manifest_file", b"manifest_file", "name", b"name", "note", b"note", "progress", b"progress", "regrade", b"regrade", "spec", b"spec", "stage_timings", b"stage_timings", "start_time", b"start_time", "state", b"state", "summary", b"summary", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "create_time", b"create_time", "delete_time", b"delete_time", "display_name", b"display_name", "end_time", b"end_time", "error", b"error", "manifest", b"manifest", "manifest_file", b"manifest_file", "name", b"name", "note", b"note", "progress", b"progress", "regrade", b"regrade", "spec", b"spec", "stage_timings", b"stage_timings", "start_time", b"start_time", "state", b"state", "summary", b"summary", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

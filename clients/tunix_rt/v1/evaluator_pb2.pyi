@@ -113,6 +113,7 @@ class ListEvalSetsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
     ORDER_BY_FIELD_NUMBER: _builtins.int
+    SHOW_DELETED_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most eval sets in the answer; 0 means 50, more than 1,000 means 1,000."""
     page_token: _builtins.str
@@ -122,6 +123,8 @@ class ListEvalSetsRequest(_message.Message):
     Known are "create_time", "display_name", "name" and "item_count".
     What is equal is ordered by id. Left out: the newest first.
     """
+    show_deleted: _builtins.bool
+    """Whether to list what was deleted, too."""
     @_builtins.property
     def filter(self) -> Global___EvalSetFilter:
         """Which ones; left out: all."""
@@ -133,10 +136,11 @@ class ListEvalSetsRequest(_message.Message):
         page_token: _builtins.str = ...,
         filter: Global___EvalSetFilter | None = ...,
         order_by: _builtins.str = ...,
+        show_deleted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "show_deleted", b"show_deleted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -213,6 +217,32 @@ class ListEvalSetsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListEvalSetsResponse: _TypeAlias = ListEvalSetsResponse  # noqa: Y015
+
+@_typing.final
+class DeleteEvalSetRequest(_message.Message):
+    """Request of DeleteEvalSet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`evalSets/{eval_set}`."""
+    force: _builtins.bool
+    """Whether to delete it although others were made from it."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        force: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["force", b"force", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteEvalSetRequest: _TypeAlias = DeleteEvalSetRequest  # noqa: Y015
 
 @_typing.final
 class UpdateEvalSetRequest(_message.Message):
@@ -318,6 +348,7 @@ class ListEvaluationsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
     ORDER_BY_FIELD_NUMBER: _builtins.int
+    SHOW_DELETED_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most evaluations in the answer; 0 means 50, more than 1,000 means 1,000."""
     page_token: _builtins.str
@@ -327,6 +358,8 @@ class ListEvaluationsRequest(_message.Message):
     Known are "create_time", "display_name", "state", "eval_set", "base_model" and "dataset".
     What is equal is ordered by id. Left out: the newest first.
     """
+    show_deleted: _builtins.bool
+    """Whether to list what was deleted, too."""
     @_builtins.property
     def filter(self) -> Global___EvaluationFilter:
         """Which ones; left out: all."""
@@ -338,10 +371,11 @@ class ListEvaluationsRequest(_message.Message):
         page_token: _builtins.str = ...,
         filter: Global___EvaluationFilter | None = ...,
         order_by: _builtins.str = ...,
+        show_deleted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "show_deleted", b"show_deleted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -496,6 +530,32 @@ class CancelEvaluationRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelEvaluationRequest: _TypeAlias = CancelEvaluationRequest  # noqa: Y015
+
+@_typing.final
+class DeleteEvaluationRequest(_message.Message):
+    """Request of DeleteEvaluation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`evaluations/{evaluation}`."""
+    force: _builtins.bool
+    """Whether to delete it although others were made from it."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        force: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["force", b"force", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteEvaluationRequest: _TypeAlias = DeleteEvaluationRequest  # noqa: Y015
 
 @_typing.final
 class WatchEvaluationRequest(_message.Message):
@@ -874,6 +934,7 @@ class ListComparisonReportsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
     ORDER_BY_FIELD_NUMBER: _builtins.int
+    SHOW_DELETED_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most reports in the answer; 0 means 50, more than 100 means 100."""
     page_token: _builtins.str
@@ -883,6 +944,8 @@ class ListComparisonReportsRequest(_message.Message):
     Known are "create_time", "display_name", "name", "verdict", "eval_set", "base_model" and "dataset" (the last three of the candidate).
     What is equal is ordered by id. Left out: by name.
     """
+    show_deleted: _builtins.bool
+    """Whether to list what was deleted, too."""
     @_builtins.property
     def filter(self) -> Global___ComparisonReportFilter:
         """Which ones; left out: all."""
@@ -894,10 +957,11 @@ class ListComparisonReportsRequest(_message.Message):
         page_token: _builtins.str = ...,
         filter: Global___ComparisonReportFilter | None = ...,
         order_by: _builtins.str = ...,
+        show_deleted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "show_deleted", b"show_deleted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1008,6 +1072,28 @@ class ListComparisonReportsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListComparisonReportsResponse: _TypeAlias = ListComparisonReportsResponse  # noqa: Y015
+
+@_typing.final
+class DeleteComparisonReportRequest(_message.Message):
+    """Request of DeleteComparisonReport."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`comparisonReports/{comparison_report}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteComparisonReportRequest: _TypeAlias = DeleteComparisonReportRequest  # noqa: Y015
 
 @_typing.final
 class UpdateComparisonReportRequest(_message.Message):

@@ -53,6 +53,11 @@ class EvaluatorStub:
                 request_serializer=tunix__rt_dot_v1_dot_evaluator__pb2.ListEvalSetsRequest.SerializeToString,
                 response_deserializer=tunix__rt_dot_v1_dot_evaluator__pb2.ListEvalSetsResponse.FromString,
                 _registered_method=True)
+        self.DeleteEvalSet = channel.unary_unary(
+                '/tunix_rt.v1.Evaluator/DeleteEvalSet',
+                request_serializer=tunix__rt_dot_v1_dot_evaluator__pb2.DeleteEvalSetRequest.SerializeToString,
+                response_deserializer=tunix__rt_dot_v1_dot_eval__set__pb2.EvalSet.FromString,
+                _registered_method=True)
         self.UpdateEvalSet = channel.unary_unary(
                 '/tunix_rt.v1.Evaluator/UpdateEvalSet',
                 request_serializer=tunix__rt_dot_v1_dot_evaluator__pb2.UpdateEvalSetRequest.SerializeToString,
@@ -81,6 +86,11 @@ class EvaluatorStub:
         self.CancelEvaluation = channel.unary_unary(
                 '/tunix_rt.v1.Evaluator/CancelEvaluation',
                 request_serializer=tunix__rt_dot_v1_dot_evaluator__pb2.CancelEvaluationRequest.SerializeToString,
+                response_deserializer=tunix__rt_dot_v1_dot_evaluation__pb2.Evaluation.FromString,
+                _registered_method=True)
+        self.DeleteEvaluation = channel.unary_unary(
+                '/tunix_rt.v1.Evaluator/DeleteEvaluation',
+                request_serializer=tunix__rt_dot_v1_dot_evaluator__pb2.DeleteEvaluationRequest.SerializeToString,
                 response_deserializer=tunix__rt_dot_v1_dot_evaluation__pb2.Evaluation.FromString,
                 _registered_method=True)
         self.WatchEvaluation = channel.unary_stream(
@@ -118,6 +128,11 @@ class EvaluatorStub:
                 request_serializer=tunix__rt_dot_v1_dot_evaluator__pb2.ListComparisonReportsRequest.SerializeToString,
                 response_deserializer=tunix__rt_dot_v1_dot_evaluator__pb2.ListComparisonReportsResponse.FromString,
                 _registered_method=True)
+        self.DeleteComparisonReport = channel.unary_unary(
+                '/tunix_rt.v1.Evaluator/DeleteComparisonReport',
+                request_serializer=tunix__rt_dot_v1_dot_evaluator__pb2.DeleteComparisonReportRequest.SerializeToString,
+                response_deserializer=tunix__rt_dot_v1_dot_comparison__report__pb2.ComparisonReport.FromString,
+                _registered_method=True)
         self.UpdateComparisonReport = channel.unary_unary(
                 '/tunix_rt.v1.Evaluator/UpdateComparisonReport',
                 request_serializer=tunix__rt_dot_v1_dot_evaluator__pb2.UpdateComparisonReportRequest.SerializeToString,
@@ -150,6 +165,14 @@ class EvaluatorServicer:
 
     def ListEvalSets(self, request, context):
         """Lists eval sets without their items a page at a time, the newest first unless another order is asked for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteEvalSet(self, request, context):
+        """Deletes an eval set: its items go, what it was stays on record, and its id is never given to other items. Refused while evaluations use it or
+        datasets were decontaminated by it, unless forced; always while such an evaluation runs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -192,6 +215,14 @@ class EvaluatorServicer:
 
     def CancelEvaluation(self, request, context):
         """Asks an evaluation to stop; asked again, it is ended at once. One that has ended is returned as it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteEvaluation(self, request, context):
+        """Deletes an evaluation that has ended, with its answers. What it was stays on record. Refused while reports or regrades are made from it, unless
+        forced; always while such a regrade runs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -247,6 +278,13 @@ class EvaluatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteComparisonReport(self, request, context):
+        """Deletes a comparison report and its documents. What it was stays on record; to compare again makes it again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def UpdateComparisonReport(self, request, context):
         """Changes what people call the comparison report: its name, tags and note. Nothing else of it can change.
         """
@@ -279,6 +317,11 @@ def add_EvaluatorServicer_to_server(servicer, server):
                     request_deserializer=tunix__rt_dot_v1_dot_evaluator__pb2.ListEvalSetsRequest.FromString,
                     response_serializer=tunix__rt_dot_v1_dot_evaluator__pb2.ListEvalSetsResponse.SerializeToString,
             ),
+            'DeleteEvalSet': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteEvalSet,
+                    request_deserializer=tunix__rt_dot_v1_dot_evaluator__pb2.DeleteEvalSetRequest.FromString,
+                    response_serializer=tunix__rt_dot_v1_dot_eval__set__pb2.EvalSet.SerializeToString,
+            ),
             'UpdateEvalSet': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateEvalSet,
                     request_deserializer=tunix__rt_dot_v1_dot_evaluator__pb2.UpdateEvalSetRequest.FromString,
@@ -307,6 +350,11 @@ def add_EvaluatorServicer_to_server(servicer, server):
             'CancelEvaluation': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelEvaluation,
                     request_deserializer=tunix__rt_dot_v1_dot_evaluator__pb2.CancelEvaluationRequest.FromString,
+                    response_serializer=tunix__rt_dot_v1_dot_evaluation__pb2.Evaluation.SerializeToString,
+            ),
+            'DeleteEvaluation': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteEvaluation,
+                    request_deserializer=tunix__rt_dot_v1_dot_evaluator__pb2.DeleteEvaluationRequest.FromString,
                     response_serializer=tunix__rt_dot_v1_dot_evaluation__pb2.Evaluation.SerializeToString,
             ),
             'WatchEvaluation': grpc.unary_stream_rpc_method_handler(
@@ -343,6 +391,11 @@ def add_EvaluatorServicer_to_server(servicer, server):
                     servicer.ListComparisonReports,
                     request_deserializer=tunix__rt_dot_v1_dot_evaluator__pb2.ListComparisonReportsRequest.FromString,
                     response_serializer=tunix__rt_dot_v1_dot_evaluator__pb2.ListComparisonReportsResponse.SerializeToString,
+            ),
+            'DeleteComparisonReport': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteComparisonReport,
+                    request_deserializer=tunix__rt_dot_v1_dot_evaluator__pb2.DeleteComparisonReportRequest.FromString,
+                    response_serializer=tunix__rt_dot_v1_dot_comparison__report__pb2.ComparisonReport.SerializeToString,
             ),
             'UpdateComparisonReport': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateComparisonReport,
@@ -437,6 +490,33 @@ class Evaluator:
             '/tunix_rt.v1.Evaluator/ListEvalSets',
             tunix__rt_dot_v1_dot_evaluator__pb2.ListEvalSetsRequest.SerializeToString,
             tunix__rt_dot_v1_dot_evaluator__pb2.ListEvalSetsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteEvalSet(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tunix_rt.v1.Evaluator/DeleteEvalSet',
+            tunix__rt_dot_v1_dot_evaluator__pb2.DeleteEvalSetRequest.SerializeToString,
+            tunix__rt_dot_v1_dot_eval__set__pb2.EvalSet.FromString,
             options,
             channel_credentials,
             insecure,
@@ -598,6 +678,33 @@ class Evaluator:
             target,
             '/tunix_rt.v1.Evaluator/CancelEvaluation',
             tunix__rt_dot_v1_dot_evaluator__pb2.CancelEvaluationRequest.SerializeToString,
+            tunix__rt_dot_v1_dot_evaluation__pb2.Evaluation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteEvaluation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tunix_rt.v1.Evaluator/DeleteEvaluation',
+            tunix__rt_dot_v1_dot_evaluator__pb2.DeleteEvaluationRequest.SerializeToString,
             tunix__rt_dot_v1_dot_evaluation__pb2.Evaluation.FromString,
             options,
             channel_credentials,
@@ -788,6 +895,33 @@ class Evaluator:
             '/tunix_rt.v1.Evaluator/ListComparisonReports',
             tunix__rt_dot_v1_dot_evaluator__pb2.ListComparisonReportsRequest.SerializeToString,
             tunix__rt_dot_v1_dot_evaluator__pb2.ListComparisonReportsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteComparisonReport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tunix_rt.v1.Evaluator/DeleteComparisonReport',
+            tunix__rt_dot_v1_dot_evaluator__pb2.DeleteComparisonReportRequest.SerializeToString,
+            tunix__rt_dot_v1_dot_comparison__report__pb2.ComparisonReport.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,6 +42,10 @@ class EvaluatorStub:
     """Returns one eval set with its items."""
     ListEvalSets: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.ListEvalSetsRequest, _evaluator_pb2.ListEvalSetsResponse]
     """Lists eval sets without their items a page at a time, the newest first unless another order is asked for."""
+    DeleteEvalSet: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.DeleteEvalSetRequest, _eval_set_pb2.EvalSet]
+    """Deletes an eval set: its items go, what it was stays on record, and its id is never given to other items. Refused while evaluations use it or
+    datasets were decontaminated by it, unless forced; always while such an evaluation runs.
+    """
     UpdateEvalSet: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.UpdateEvalSetRequest, _eval_set_pb2.EvalSet]
     """Changes what people call the eval set: its name, tags and note. Nothing else of it can change."""
     CreateEvaluation: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.CreateEvaluationRequest, _evaluation_pb2.Evaluation]
@@ -54,6 +58,10 @@ class EvaluatorStub:
     """Changes what people call the evaluation: its name, tags and note. Nothing else of it can change."""
     CancelEvaluation: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.CancelEvaluationRequest, _evaluation_pb2.Evaluation]
     """Asks an evaluation to stop; asked again, it is ended at once. One that has ended is returned as it is."""
+    DeleteEvaluation: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.DeleteEvaluationRequest, _evaluation_pb2.Evaluation]
+    """Deletes an evaluation that has ended, with its answers. What it was stays on record. Refused while reports or regrades are made from it, unless
+    forced; always while such a regrade runs.
+    """
     WatchEvaluation: _grpc.UnaryStreamMultiCallable[_evaluator_pb2.WatchEvaluationRequest, _evaluation_pb2.Evaluation]
     """Streams an evaluation's state, the present one first, until it has ended."""
     ListEvaluationItems: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.ListEvaluationItemsRequest, _evaluator_pb2.ListEvaluationItemsResponse]
@@ -70,6 +78,8 @@ class EvaluatorStub:
     """Returns one comparison report."""
     ListComparisonReports: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.ListComparisonReportsRequest, _evaluator_pb2.ListComparisonReportsResponse]
     """Lists comparison reports a page at a time, ordered by name unless another order is asked for, without flips and training metrics."""
+    DeleteComparisonReport: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.DeleteComparisonReportRequest, _comparison_report_pb2.ComparisonReport]
+    """Deletes a comparison report and its documents. What it was stays on record; to compare again makes it again."""
     UpdateComparisonReport: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.UpdateComparisonReportRequest, _comparison_report_pb2.ComparisonReport]
     """Changes what people call the comparison report: its name, tags and note. Nothing else of it can change."""
     ReadComparisonReport: _grpc.UnaryStreamMultiCallable[_evaluator_pb2.ReadComparisonReportRequest, _evaluator_pb2.ReadComparisonReportResponse]
@@ -86,6 +96,10 @@ class EvaluatorAsyncStub(EvaluatorStub):
     """Returns one eval set with its items."""
     ListEvalSets: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.ListEvalSetsRequest, _evaluator_pb2.ListEvalSetsResponse]  # type: ignore[assignment]
     """Lists eval sets without their items a page at a time, the newest first unless another order is asked for."""
+    DeleteEvalSet: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.DeleteEvalSetRequest, _eval_set_pb2.EvalSet]  # type: ignore[assignment]
+    """Deletes an eval set: its items go, what it was stays on record, and its id is never given to other items. Refused while evaluations use it or
+    datasets were decontaminated by it, unless forced; always while such an evaluation runs.
+    """
     UpdateEvalSet: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.UpdateEvalSetRequest, _eval_set_pb2.EvalSet]  # type: ignore[assignment]
     """Changes what people call the eval set: its name, tags and note. Nothing else of it can change."""
     CreateEvaluation: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.CreateEvaluationRequest, _evaluation_pb2.Evaluation]  # type: ignore[assignment]
@@ -98,6 +112,10 @@ class EvaluatorAsyncStub(EvaluatorStub):
     """Changes what people call the evaluation: its name, tags and note. Nothing else of it can change."""
     CancelEvaluation: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.CancelEvaluationRequest, _evaluation_pb2.Evaluation]  # type: ignore[assignment]
     """Asks an evaluation to stop; asked again, it is ended at once. One that has ended is returned as it is."""
+    DeleteEvaluation: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.DeleteEvaluationRequest, _evaluation_pb2.Evaluation]  # type: ignore[assignment]
+    """Deletes an evaluation that has ended, with its answers. What it was stays on record. Refused while reports or regrades are made from it, unless
+    forced; always while such a regrade runs.
+    """
     WatchEvaluation: _aio.UnaryStreamMultiCallable[_evaluator_pb2.WatchEvaluationRequest, _evaluation_pb2.Evaluation]  # type: ignore[assignment]
     """Streams an evaluation's state, the present one first, until it has ended."""
     ListEvaluationItems: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.ListEvaluationItemsRequest, _evaluator_pb2.ListEvaluationItemsResponse]  # type: ignore[assignment]
@@ -114,6 +132,8 @@ class EvaluatorAsyncStub(EvaluatorStub):
     """Returns one comparison report."""
     ListComparisonReports: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.ListComparisonReportsRequest, _evaluator_pb2.ListComparisonReportsResponse]  # type: ignore[assignment]
     """Lists comparison reports a page at a time, ordered by name unless another order is asked for, without flips and training metrics."""
+    DeleteComparisonReport: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.DeleteComparisonReportRequest, _comparison_report_pb2.ComparisonReport]  # type: ignore[assignment]
+    """Deletes a comparison report and its documents. What it was stays on record; to compare again makes it again."""
     UpdateComparisonReport: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.UpdateComparisonReportRequest, _comparison_report_pb2.ComparisonReport]  # type: ignore[assignment]
     """Changes what people call the comparison report: its name, tags and note. Nothing else of it can change."""
     ReadComparisonReport: _aio.UnaryStreamMultiCallable[_evaluator_pb2.ReadComparisonReportRequest, _evaluator_pb2.ReadComparisonReportResponse]  # type: ignore[assignment]
@@ -145,6 +165,16 @@ class EvaluatorServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_evaluator_pb2.ListEvalSetsResponse, _abc.Awaitable[_evaluator_pb2.ListEvalSetsResponse]]:
         """Lists eval sets without their items a page at a time, the newest first unless another order is asked for."""
+
+    @_abc_1.abstractmethod
+    def DeleteEvalSet(
+        self,
+        request: _evaluator_pb2.DeleteEvalSetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_eval_set_pb2.EvalSet, _abc.Awaitable[_eval_set_pb2.EvalSet]]:
+        """Deletes an eval set: its items go, what it was stays on record, and its id is never given to other items. Refused while evaluations use it or
+        datasets were decontaminated by it, unless forced; always while such an evaluation runs.
+        """
 
     @_abc_1.abstractmethod
     def UpdateEvalSet(
@@ -193,6 +223,16 @@ class EvaluatorServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_evaluation_pb2.Evaluation, _abc.Awaitable[_evaluation_pb2.Evaluation]]:
         """Asks an evaluation to stop; asked again, it is ended at once. One that has ended is returned as it is."""
+
+    @_abc_1.abstractmethod
+    def DeleteEvaluation(
+        self,
+        request: _evaluator_pb2.DeleteEvaluationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_evaluation_pb2.Evaluation, _abc.Awaitable[_evaluation_pb2.Evaluation]]:
+        """Deletes an evaluation that has ended, with its answers. What it was stays on record. Refused while reports or regrades are made from it, unless
+        forced; always while such a regrade runs.
+        """
 
     @_abc_1.abstractmethod
     def WatchEvaluation(
@@ -251,6 +291,14 @@ class EvaluatorServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_evaluator_pb2.ListComparisonReportsResponse, _abc.Awaitable[_evaluator_pb2.ListComparisonReportsResponse]]:
         """Lists comparison reports a page at a time, ordered by name unless another order is asked for, without flips and training metrics."""
+
+    @_abc_1.abstractmethod
+    def DeleteComparisonReport(
+        self,
+        request: _evaluator_pb2.DeleteComparisonReportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_comparison_report_pb2.ComparisonReport, _abc.Awaitable[_comparison_report_pb2.ComparisonReport]]:
+        """Deletes a comparison report and its documents. What it was stays on record; to compare again makes it again."""
 
     @_abc_1.abstractmethod
     def UpdateComparisonReport(

@@ -66,6 +66,11 @@ class ExporterStub:
                 request_serializer=tunix__rt_dot_v1_dot_exporter__pb2.CancelDatasetRequest.SerializeToString,
                 response_deserializer=tunix__rt_dot_v1_dot_dataset__pb2.Dataset.FromString,
                 _registered_method=True)
+        self.DeleteDataset = channel.unary_unary(
+                '/tunix_rt.v1.Exporter/DeleteDataset',
+                request_serializer=tunix__rt_dot_v1_dot_exporter__pb2.DeleteDatasetRequest.SerializeToString,
+                response_deserializer=tunix__rt_dot_v1_dot_dataset__pb2.Dataset.FromString,
+                _registered_method=True)
         self.ReadDataset = channel.unary_stream(
                 '/tunix_rt.v1.Exporter/ReadDataset',
                 request_serializer=tunix__rt_dot_v1_dot_exporter__pb2.ReadDatasetRequest.SerializeToString,
@@ -149,6 +154,14 @@ class ExporterServicer:
 
     def CancelDataset(self, request, context):
         """Asks a build to stop. A build that has ended is returned as it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteDataset(self, request, context):
+        """Deletes a dataset that is complete or whose build has ended: its rows go, what it was stays on record, and its name is never given to another
+        content. Refused while it is the parent of others, unless forced. Training jobs are the trainer's: who deletes looks there first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -242,6 +255,11 @@ def add_ExporterServicer_to_server(servicer, server):
             'CancelDataset': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelDataset,
                     request_deserializer=tunix__rt_dot_v1_dot_exporter__pb2.CancelDatasetRequest.FromString,
+                    response_serializer=tunix__rt_dot_v1_dot_dataset__pb2.Dataset.SerializeToString,
+            ),
+            'DeleteDataset': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteDataset,
+                    request_deserializer=tunix__rt_dot_v1_dot_exporter__pb2.DeleteDatasetRequest.FromString,
                     response_serializer=tunix__rt_dot_v1_dot_dataset__pb2.Dataset.SerializeToString,
             ),
             'ReadDataset': grpc.unary_stream_rpc_method_handler(
@@ -447,6 +465,33 @@ class Exporter:
             target,
             '/tunix_rt.v1.Exporter/CancelDataset',
             tunix__rt_dot_v1_dot_exporter__pb2.CancelDatasetRequest.SerializeToString,
+            tunix__rt_dot_v1_dot_dataset__pb2.Dataset.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteDataset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tunix_rt.v1.Exporter/DeleteDataset',
+            tunix__rt_dot_v1_dot_exporter__pb2.DeleteDatasetRequest.SerializeToString,
             tunix__rt_dot_v1_dot_dataset__pb2.Dataset.FromString,
             options,
             channel_credentials,

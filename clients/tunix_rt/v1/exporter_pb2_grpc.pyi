@@ -46,6 +46,10 @@ class ExporterStub:
     """Streams a dataset's state, the present one first, until the build has ended."""
     CancelDataset: _grpc.UnaryUnaryMultiCallable[_exporter_pb2.CancelDatasetRequest, _dataset_pb2.Dataset]
     """Asks a build to stop. A build that has ended is returned as it is."""
+    DeleteDataset: _grpc.UnaryUnaryMultiCallable[_exporter_pb2.DeleteDatasetRequest, _dataset_pb2.Dataset]
+    """Deletes a dataset that is complete or whose build has ended: its rows go, what it was stays on record, and its name is never given to another
+    content. Refused while it is the parent of others, unless forced. Training jobs are the trainer's: who deletes looks there first.
+    """
     ReadDataset: _grpc.UnaryStreamMultiCallable[_exporter_pb2.ReadDatasetRequest, _exporter_pb2.ReadDatasetResponse]
     """Streams one split in one format: a header first, then chunks."""
     ReadDroppedRows: _grpc.UnaryStreamMultiCallable[_exporter_pb2.ReadDroppedRowsRequest, _exporter_pb2.ReadDroppedRowsResponse]
@@ -82,6 +86,10 @@ class ExporterAsyncStub(ExporterStub):
     """Streams a dataset's state, the present one first, until the build has ended."""
     CancelDataset: _aio.UnaryUnaryMultiCallable[_exporter_pb2.CancelDatasetRequest, _dataset_pb2.Dataset]  # type: ignore[assignment]
     """Asks a build to stop. A build that has ended is returned as it is."""
+    DeleteDataset: _aio.UnaryUnaryMultiCallable[_exporter_pb2.DeleteDatasetRequest, _dataset_pb2.Dataset]  # type: ignore[assignment]
+    """Deletes a dataset that is complete or whose build has ended: its rows go, what it was stays on record, and its name is never given to another
+    content. Refused while it is the parent of others, unless forced. Training jobs are the trainer's: who deletes looks there first.
+    """
     ReadDataset: _aio.UnaryStreamMultiCallable[_exporter_pb2.ReadDatasetRequest, _exporter_pb2.ReadDatasetResponse]  # type: ignore[assignment]
     """Streams one split in one format: a header first, then chunks."""
     ReadDroppedRows: _aio.UnaryStreamMultiCallable[_exporter_pb2.ReadDroppedRowsRequest, _exporter_pb2.ReadDroppedRowsResponse]  # type: ignore[assignment]
@@ -151,6 +159,16 @@ class ExporterServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_dataset_pb2.Dataset, _abc.Awaitable[_dataset_pb2.Dataset]]:
         """Asks a build to stop. A build that has ended is returned as it is."""
+
+    @_abc_1.abstractmethod
+    def DeleteDataset(
+        self,
+        request: _exporter_pb2.DeleteDatasetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_dataset_pb2.Dataset, _abc.Awaitable[_dataset_pb2.Dataset]]:
+        """Deletes a dataset that is complete or whose build has ended: its rows go, what it was stays on record, and its name is never given to another
+        content. Refused while it is the parent of others, unless forced. Training jobs are the trainer's: who deletes looks there first.
+        """
 
     @_abc_1.abstractmethod
     def ReadDataset(

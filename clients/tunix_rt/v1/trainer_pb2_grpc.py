@@ -48,6 +48,11 @@ class TrainerStub:
                 request_serializer=tunix__rt_dot_v1_dot_trainer__pb2.GetBaseModelRequest.SerializeToString,
                 response_deserializer=tunix__rt_dot_v1_dot_base__model__pb2.BaseModel.FromString,
                 _registered_method=True)
+        self.DeleteBaseModel = channel.unary_unary(
+                '/tunix_rt.v1.Trainer/DeleteBaseModel',
+                request_serializer=tunix__rt_dot_v1_dot_trainer__pb2.DeleteBaseModelRequest.SerializeToString,
+                response_deserializer=tunix__rt_dot_v1_dot_base__model__pb2.BaseModel.FromString,
+                _registered_method=True)
         self.PlanTrainingJob = channel.unary_unary(
                 '/tunix_rt.v1.Trainer/PlanTrainingJob',
                 request_serializer=tunix__rt_dot_v1_dot_trainer__pb2.PlanTrainingJobRequest.SerializeToString,
@@ -83,6 +88,11 @@ class TrainerStub:
                 request_serializer=tunix__rt_dot_v1_dot_trainer__pb2.ResumeTrainingJobRequest.SerializeToString,
                 response_deserializer=tunix__rt_dot_v1_dot_training__job__pb2.TrainingJob.FromString,
                 _registered_method=True)
+        self.DeleteTrainingJob = channel.unary_unary(
+                '/tunix_rt.v1.Trainer/DeleteTrainingJob',
+                request_serializer=tunix__rt_dot_v1_dot_trainer__pb2.DeleteTrainingJobRequest.SerializeToString,
+                response_deserializer=tunix__rt_dot_v1_dot_training__job__pb2.TrainingJob.FromString,
+                _registered_method=True)
         self.WatchTrainingJob = channel.unary_stream(
                 '/tunix_rt.v1.Trainer/WatchTrainingJob',
                 request_serializer=tunix__rt_dot_v1_dot_trainer__pb2.WatchTrainingJobRequest.SerializeToString,
@@ -96,6 +106,11 @@ class TrainerStub:
         self.GetCheckpoint = channel.unary_unary(
                 '/tunix_rt.v1.Trainer/GetCheckpoint',
                 request_serializer=tunix__rt_dot_v1_dot_trainer__pb2.GetCheckpointRequest.SerializeToString,
+                response_deserializer=tunix__rt_dot_v1_dot_checkpoint__pb2.Checkpoint.FromString,
+                _registered_method=True)
+        self.DeleteCheckpoint = channel.unary_unary(
+                '/tunix_rt.v1.Trainer/DeleteCheckpoint',
+                request_serializer=tunix__rt_dot_v1_dot_trainer__pb2.DeleteCheckpointRequest.SerializeToString,
                 response_deserializer=tunix__rt_dot_v1_dot_checkpoint__pb2.Checkpoint.FromString,
                 _registered_method=True)
         self.ExportCheckpoint = channel.unary_unary(
@@ -123,6 +138,14 @@ class TrainerServicer:
 
     def GetBaseModel(self, request, context):
         """Returns one base model, by any value that `base_model` fields take: also a folder on the trainer's host.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteBaseModel(self, request, context):
+        """Deletes the files of a base model that was fetched. Refused for a folder elsewhere, while jobs use it, and, unless forced, while checkpoints
+        need it. One of the catalogue can be fetched again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -178,6 +201,14 @@ class TrainerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteTrainingJob(self, request, context):
+        """Deletes a training job that has ended, with its checkpoints and all files. What it was stays on record. Evaluations are the evaluator's: who
+        deletes looks there first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchTrainingJob(self, request, context):
         """Streams a job's events, its present state first, until it has ended.
         """
@@ -194,6 +225,13 @@ class TrainerServicer:
 
     def GetCheckpoint(self, request, context):
         """Returns one checkpoint.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteCheckpoint(self, request, context):
+        """Deletes one checkpoint of a job that has ended, and its exports. What it was stays on record.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -224,6 +262,11 @@ def add_TrainerServicer_to_server(servicer, server):
             'GetBaseModel': grpc.unary_unary_rpc_method_handler(
                     servicer.GetBaseModel,
                     request_deserializer=tunix__rt_dot_v1_dot_trainer__pb2.GetBaseModelRequest.FromString,
+                    response_serializer=tunix__rt_dot_v1_dot_base__model__pb2.BaseModel.SerializeToString,
+            ),
+            'DeleteBaseModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteBaseModel,
+                    request_deserializer=tunix__rt_dot_v1_dot_trainer__pb2.DeleteBaseModelRequest.FromString,
                     response_serializer=tunix__rt_dot_v1_dot_base__model__pb2.BaseModel.SerializeToString,
             ),
             'PlanTrainingJob': grpc.unary_unary_rpc_method_handler(
@@ -261,6 +304,11 @@ def add_TrainerServicer_to_server(servicer, server):
                     request_deserializer=tunix__rt_dot_v1_dot_trainer__pb2.ResumeTrainingJobRequest.FromString,
                     response_serializer=tunix__rt_dot_v1_dot_training__job__pb2.TrainingJob.SerializeToString,
             ),
+            'DeleteTrainingJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTrainingJob,
+                    request_deserializer=tunix__rt_dot_v1_dot_trainer__pb2.DeleteTrainingJobRequest.FromString,
+                    response_serializer=tunix__rt_dot_v1_dot_training__job__pb2.TrainingJob.SerializeToString,
+            ),
             'WatchTrainingJob': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchTrainingJob,
                     request_deserializer=tunix__rt_dot_v1_dot_trainer__pb2.WatchTrainingJobRequest.FromString,
@@ -274,6 +322,11 @@ def add_TrainerServicer_to_server(servicer, server):
             'GetCheckpoint': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCheckpoint,
                     request_deserializer=tunix__rt_dot_v1_dot_trainer__pb2.GetCheckpointRequest.FromString,
+                    response_serializer=tunix__rt_dot_v1_dot_checkpoint__pb2.Checkpoint.SerializeToString,
+            ),
+            'DeleteCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteCheckpoint,
+                    request_deserializer=tunix__rt_dot_v1_dot_trainer__pb2.DeleteCheckpointRequest.FromString,
                     response_serializer=tunix__rt_dot_v1_dot_checkpoint__pb2.Checkpoint.SerializeToString,
             ),
             'ExportCheckpoint': grpc.unary_unary_rpc_method_handler(
@@ -341,6 +394,33 @@ class Trainer:
             target,
             '/tunix_rt.v1.Trainer/GetBaseModel',
             tunix__rt_dot_v1_dot_trainer__pb2.GetBaseModelRequest.SerializeToString,
+            tunix__rt_dot_v1_dot_base__model__pb2.BaseModel.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteBaseModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tunix_rt.v1.Trainer/DeleteBaseModel',
+            tunix__rt_dot_v1_dot_trainer__pb2.DeleteBaseModelRequest.SerializeToString,
             tunix__rt_dot_v1_dot_base__model__pb2.BaseModel.FromString,
             options,
             channel_credentials,
@@ -542,6 +622,33 @@ class Trainer:
             _registered_method=True)
 
     @staticmethod
+    def DeleteTrainingJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tunix_rt.v1.Trainer/DeleteTrainingJob',
+            tunix__rt_dot_v1_dot_trainer__pb2.DeleteTrainingJobRequest.SerializeToString,
+            tunix__rt_dot_v1_dot_training__job__pb2.TrainingJob.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def WatchTrainingJob(request,
             target,
             options=(),
@@ -611,6 +718,33 @@ class Trainer:
             target,
             '/tunix_rt.v1.Trainer/GetCheckpoint',
             tunix__rt_dot_v1_dot_trainer__pb2.GetCheckpointRequest.SerializeToString,
+            tunix__rt_dot_v1_dot_checkpoint__pb2.Checkpoint.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tunix_rt.v1.Trainer/DeleteCheckpoint',
+            tunix__rt_dot_v1_dot_trainer__pb2.DeleteCheckpointRequest.SerializeToString,
             tunix__rt_dot_v1_dot_checkpoint__pb2.Checkpoint.FromString,
             options,
             channel_credentials,

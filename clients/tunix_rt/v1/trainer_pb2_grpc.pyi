@@ -40,6 +40,10 @@ class TrainerStub:
     """Lists the base models: those on the host and those that can be fetched."""
     GetBaseModel: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.GetBaseModelRequest, _base_model_pb2.BaseModel]
     """Returns one base model, by any value that `base_model` fields take: also a folder on the trainer's host."""
+    DeleteBaseModel: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.DeleteBaseModelRequest, _base_model_pb2.BaseModel]
+    """Deletes the files of a base model that was fetched. Refused for a folder elsewhere, while jobs use it, and, unless forced, while checkpoints
+    need it. One of the catalogue can be fetched again.
+    """
     PlanTrainingJob: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.PlanTrainingJobRequest, _training_job_pb2.TrainingPlan]
     """Checks a spec as CreateTrainingJob does and works out what the job would do, without creating it."""
     CreateTrainingJob: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.CreateTrainingJobRequest, _training_job_pb2.TrainingJob]
@@ -56,12 +60,18 @@ class TrainerStub:
     """Puts a failed or cancelled job into the queue again; it resumes from its latest checkpoint. A job that is queued
     or runs is returned as it is.
     """
+    DeleteTrainingJob: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.DeleteTrainingJobRequest, _training_job_pb2.TrainingJob]
+    """Deletes a training job that has ended, with its checkpoints and all files. What it was stays on record. Evaluations are the evaluator's: who
+    deletes looks there first.
+    """
     WatchTrainingJob: _grpc.UnaryStreamMultiCallable[_trainer_pb2.WatchTrainingJobRequest, _trainer_pb2.WatchTrainingJobResponse]
     """Streams a job's events, its present state first, until it has ended."""
     ListCheckpoints: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ListCheckpointsRequest, _trainer_pb2.ListCheckpointsResponse]
     """Lists the checkpoints of a job a page at a time, latest first."""
     GetCheckpoint: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.GetCheckpointRequest, _checkpoint_pb2.Checkpoint]
     """Returns one checkpoint."""
+    DeleteCheckpoint: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.DeleteCheckpointRequest, _checkpoint_pb2.Checkpoint]
+    """Deletes one checkpoint of a job that has ended, and its exports. What it was stays on record."""
     ExportCheckpoint: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ExportCheckpointRequest, _checkpoint_pb2.CheckpointExport]
     """Makes the files of a checkpoint in another format, once; ReadCheckpointFile reads them."""
     ReadCheckpointFile: _grpc.UnaryStreamMultiCallable[_trainer_pb2.ReadCheckpointFileRequest, _trainer_pb2.ReadCheckpointFileResponse]
@@ -76,6 +86,10 @@ class TrainerAsyncStub(TrainerStub):
     """Lists the base models: those on the host and those that can be fetched."""
     GetBaseModel: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetBaseModelRequest, _base_model_pb2.BaseModel]  # type: ignore[assignment]
     """Returns one base model, by any value that `base_model` fields take: also a folder on the trainer's host."""
+    DeleteBaseModel: _aio.UnaryUnaryMultiCallable[_trainer_pb2.DeleteBaseModelRequest, _base_model_pb2.BaseModel]  # type: ignore[assignment]
+    """Deletes the files of a base model that was fetched. Refused for a folder elsewhere, while jobs use it, and, unless forced, while checkpoints
+    need it. One of the catalogue can be fetched again.
+    """
     PlanTrainingJob: _aio.UnaryUnaryMultiCallable[_trainer_pb2.PlanTrainingJobRequest, _training_job_pb2.TrainingPlan]  # type: ignore[assignment]
     """Checks a spec as CreateTrainingJob does and works out what the job would do, without creating it."""
     CreateTrainingJob: _aio.UnaryUnaryMultiCallable[_trainer_pb2.CreateTrainingJobRequest, _training_job_pb2.TrainingJob]  # type: ignore[assignment]
@@ -92,12 +106,18 @@ class TrainerAsyncStub(TrainerStub):
     """Puts a failed or cancelled job into the queue again; it resumes from its latest checkpoint. A job that is queued
     or runs is returned as it is.
     """
+    DeleteTrainingJob: _aio.UnaryUnaryMultiCallable[_trainer_pb2.DeleteTrainingJobRequest, _training_job_pb2.TrainingJob]  # type: ignore[assignment]
+    """Deletes a training job that has ended, with its checkpoints and all files. What it was stays on record. Evaluations are the evaluator's: who
+    deletes looks there first.
+    """
     WatchTrainingJob: _aio.UnaryStreamMultiCallable[_trainer_pb2.WatchTrainingJobRequest, _trainer_pb2.WatchTrainingJobResponse]  # type: ignore[assignment]
     """Streams a job's events, its present state first, until it has ended."""
     ListCheckpoints: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ListCheckpointsRequest, _trainer_pb2.ListCheckpointsResponse]  # type: ignore[assignment]
     """Lists the checkpoints of a job a page at a time, latest first."""
     GetCheckpoint: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetCheckpointRequest, _checkpoint_pb2.Checkpoint]  # type: ignore[assignment]
     """Returns one checkpoint."""
+    DeleteCheckpoint: _aio.UnaryUnaryMultiCallable[_trainer_pb2.DeleteCheckpointRequest, _checkpoint_pb2.Checkpoint]  # type: ignore[assignment]
+    """Deletes one checkpoint of a job that has ended, and its exports. What it was stays on record."""
     ExportCheckpoint: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ExportCheckpointRequest, _checkpoint_pb2.CheckpointExport]  # type: ignore[assignment]
     """Makes the files of a checkpoint in another format, once; ReadCheckpointFile reads them."""
     ReadCheckpointFile: _aio.UnaryStreamMultiCallable[_trainer_pb2.ReadCheckpointFileRequest, _trainer_pb2.ReadCheckpointFileResponse]  # type: ignore[assignment]
@@ -121,6 +141,16 @@ class TrainerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_base_model_pb2.BaseModel, _abc.Awaitable[_base_model_pb2.BaseModel]]:
         """Returns one base model, by any value that `base_model` fields take: also a folder on the trainer's host."""
+
+    @_abc_1.abstractmethod
+    def DeleteBaseModel(
+        self,
+        request: _trainer_pb2.DeleteBaseModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_base_model_pb2.BaseModel, _abc.Awaitable[_base_model_pb2.BaseModel]]:
+        """Deletes the files of a base model that was fetched. Refused for a folder elsewhere, while jobs use it, and, unless forced, while checkpoints
+        need it. One of the catalogue can be fetched again.
+        """
 
     @_abc_1.abstractmethod
     def PlanTrainingJob(
@@ -181,6 +211,16 @@ class TrainerServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def DeleteTrainingJob(
+        self,
+        request: _trainer_pb2.DeleteTrainingJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_job_pb2.TrainingJob, _abc.Awaitable[_training_job_pb2.TrainingJob]]:
+        """Deletes a training job that has ended, with its checkpoints and all files. What it was stays on record. Evaluations are the evaluator's: who
+        deletes looks there first.
+        """
+
+    @_abc_1.abstractmethod
     def WatchTrainingJob(
         self,
         request: _trainer_pb2.WatchTrainingJobRequest,
@@ -203,6 +243,14 @@ class TrainerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_checkpoint_pb2.Checkpoint, _abc.Awaitable[_checkpoint_pb2.Checkpoint]]:
         """Returns one checkpoint."""
+
+    @_abc_1.abstractmethod
+    def DeleteCheckpoint(
+        self,
+        request: _trainer_pb2.DeleteCheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_checkpoint_pb2.Checkpoint, _abc.Awaitable[_checkpoint_pb2.Checkpoint]]:
+        """Deletes one checkpoint of a job that has ended, and its exports. What it was stays on record."""
 
     @_abc_1.abstractmethod
     def ExportCheckpoint(

@@ -203,6 +203,7 @@ class TrainingJob(_message.Message):
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
     NOTE_FIELD_NUMBER: _builtins.int
+    DELETE_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `trainingJobs/{training_job}`; the server chooses the id."""
     state: Global___TrainingJob.State.ValueType
@@ -261,6 +262,10 @@ class TrainingJob(_message.Message):
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Words to find it by, at most 50, each different: 1-64 characters of one line, no comma."""
 
+    @_builtins.property
+    def delete_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was deleted. Then this is what is left of it: it says what it was, and cannot be used any more. Unset while it is there."""
+
     def __init__(
         self,
         *,
@@ -283,10 +288,11 @@ class TrainingJob(_message.Message):
         display_name: _builtins.str = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
         note: _builtins.str = ...,
+        delete_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "latest_metrics", b"latest_metrics", "progress", b"progress", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "end_time", b"end_time", "error", b"error", "latest_metrics", b"latest_metrics", "progress", b"progress", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "attempts", b"attempts", "best_checkpoint", b"best_checkpoint", "chat_template_digest", b"chat_template_digest", "checkpoint", b"checkpoint", "create_time", b"create_time", "dataset_digest", b"dataset_digest", "display_name", b"display_name", "end_time", b"end_time", "error", b"error", "latest_metrics", b"latest_metrics", "name", b"name", "note", b"note", "progress", b"progress", "spec", b"spec", "stage_timings", b"stage_timings", "start_time", b"start_time", "state", b"state", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "attempts", b"attempts", "best_checkpoint", b"best_checkpoint", "chat_template_digest", b"chat_template_digest", "checkpoint", b"checkpoint", "create_time", b"create_time", "dataset_digest", b"dataset_digest", "delete_time", b"delete_time", "display_name", b"display_name", "end_time", b"end_time", "error", b"error", "latest_metrics", b"latest_metrics", "name", b"name", "note", b"note", "progress", b"progress", "spec", b"spec", "stage_timings", b"stage_timings", "start_time", b"start_time", "state", b"state", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from tunix_rt_evaluator.evaluations.model import Accuracy, Evaluation, Interval, ItemResult
-from tunix_rt_kit.values import AskedDtype, Labelled, ListFilter, StoredFile, Value, Wanted
+from tunix_rt_kit.values import AskedDtype, DeleteTime, Labelled, ListFilter, StoredFile, Value, Wanted
 
 REPORT_NAME: Final = "comparisonReports/{comparison_report}"
 VerdictName = Literal["IMPROVED", "REGRESSED", "NO_EVIDENCE", "INCONCLUSIVE"]
@@ -309,7 +309,8 @@ class ComparisonReport(Labelled):
     """A stored comparison report: ``digest`` is that of its content's canonical JSON, ``documents`` are its
     renderings by format.
 
-    In a list ``content`` lacks what ``LEFT_OUT_OF_LISTS`` names, and is None if an older version stored it.
+    In a list, and of one that was deleted, ``content`` lacks what ``LEFT_OUT_OF_LISTS`` names; it is None if
+    an older version stored it.
     """
 
     id: str
@@ -317,6 +318,7 @@ class ComparisonReport(Labelled):
     create_time: datetime
     content: ComparisonContent | None
     documents: Mapping[str, StoredFile] = Field(default_factory=dict)
+    delete_time: DeleteTime = None
 
 
 class ReportFilter(ListFilter):

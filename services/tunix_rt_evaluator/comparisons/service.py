@@ -23,7 +23,7 @@ from tunix_rt_evaluator.eval_sets.model import eval_set_name
 from tunix_rt_evaluator.eval_sets.service import EvalSetRepository
 from tunix_rt_evaluator.evaluations.model import EVALUATION_NAME, CheckpointInput, Evaluation
 from tunix_rt_evaluator.evaluations.service import EvaluationRepository
-from tunix_rt_kit.errors import DomainError, FailedPrecondition, InvalidArgument, NotFound
+from tunix_rt_kit.errors import DomainError, FailedPrecondition, InvalidArgument, NotFound, was_deleted
 from tunix_rt_kit.serving.requests import checked_labels, listed, parse_name
 from tunix_rt_kit.values import NO_LABELS, JobState, ListAsked, Order, Page, Position, StoredFile
 
@@ -44,6 +44,7 @@ class ReportRepository(Protocol):
         self, wanted: ReportFilter, order: Order, after: Position | None, limit: int
     ) -> Sequence[tuple[ComparisonReport, Position]]: ...
     def set_labels(self, report_id: str, labels: Mapping[str, Any]) -> None: ...
+    def delete(self, report_id: str) -> bool: ...
     def add(self, report_id: str, content: ComparisonContent) -> None: ...
 
     def content(self, digest: str) -> ComparisonContent:
@@ -111,11 +112,11 @@ class ComparisonService:
         ]
         found = check_sound(runs, waived)
         identity = report_id(bases, candidates)
-        if self._reports.report(identity) is None:
+        if self._missing(identity):
             contamination = self._contamination([*bases, *candidates])
             looked_up = contamination.state != "NOT_LOOKED_UP"
             identity = report_id(bases, candidates, looked_up=looked_up)
-            if self._reports.report(identity) is None:
+            if self._missing(identity):
                 content = compared(
                     runs[: len(bases)],
                     runs[len(bases) :],
@@ -133,6 +134,27 @@ class ComparisonService:
     def get_report(self, name: str) -> ComparisonReport:
         """One comparison report."""
         return self._read(self._stored_report(parse_name(REPORT_NAME, name)))
+
+    def delete_report(self, name: str) -> ComparisonReport:
+        """Delete a report and its documents; what it was stays on record. To compare again makes it again.
+
+        Raises NotFound(COMPARISON_REPORT_NOT_FOUND), also if it is deleted already.
+        """
+        identity = parse_name(REPORT_NAME, name)
+        if not self._reports.delete(identity):
+            # It is not there, or was deleted a moment ago.
+            self._living(identity)
+        return self._stored_report(identity)
+
+    def _missing(self, identity: str) -> bool:
+        stored = self._reports.report(identity)
+        return stored is None or stored.delete_time is not None
+
+    def _living(self, identity: str) -> ComparisonReport:
+        stored = self._stored_report(identity)
+        if stored.delete_time is not None:
+            raise was_deleted(report_name(identity), "COMPARISON_REPORT", stored.delete_time)
+        return stored
 
     def list_reports(self, asked: ListAsked) -> Page[ComparisonReport]:
         """One page of those that are wanted, by id unless another order is asked for, without the fields in
@@ -158,7 +180,7 @@ class ComparisonService:
         self, name: str, format_: DocumentFormat, offset: int
     ) -> tuple[StoredFile, Iterator[bytes]]:
         """A report as a document, and its bytes from ``offset`` on."""
-        stored = self._stored_report(parse_name(REPORT_NAME, name))
+        stored = self._living(parse_name(REPORT_NAME, name))
         document = stored.documents[format_]
         if not 0 <= offset <= document.size_bytes:
             raise InvalidArgument.of_field(
@@ -178,7 +200,7 @@ class ComparisonService:
         return found
 
     def _succeeded(self, name: str, field: str) -> Evaluation:
-        evaluation = self._evaluations.get(parse_name(EVALUATION_NAME, name, field))
+        evaluation = self._evaluations.living(parse_name(EVALUATION_NAME, name, field))
         if evaluation.state is not JobState.SUCCEEDED:
             raise FailedPrecondition(
                 f"{field}: {name} is {evaluation.state}; only one that SUCCEEDED can be compared",
@@ -233,8 +255,9 @@ class ComparisonService:
         return stored
 
     def _read(self, stored: ComparisonReport) -> ComparisonReport:
-        content = self._reports.content(stored.digest)
-        return self._named([stored.model_copy(update={"content": content})])[0]
+        if stored.delete_time is None:
+            stored = stored.model_copy(update={"content": self._reports.content(stored.digest)})
+        return self._named([stored])[0]
 
     def _named(self, reports: Sequence[ComparisonReport]) -> Sequence[ComparisonReport]:
         """The reports, their two evaluations as people call them by now."""

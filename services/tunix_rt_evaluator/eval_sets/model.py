@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 from pydantic import ConfigDict, Field
 
 from tunix_rt_evaluator.grading.model import Grader
-from tunix_rt_kit.values import Labelled, ListFilter, Value
+from tunix_rt_kit.values import DeleteTime, Labelled, ListFilter, Value
 
 EVAL_SET_NAME: Final = "evalSets/{eval_set}"
 MAX_ITEMS: Final = 10_000
@@ -92,6 +92,7 @@ class EvalSet(Labelled):
     items: tuple[EvalItem, ...] | None = None
     python_sources: tuple[str, ...] = ()
     origin: EvalSetOrigin | None = None
+    delete_time: DeleteTime = None
 
 
 class EvalSetFilter(ListFilter):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from pydantic import TypeAdapter
@@ -11,7 +12,7 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
 from tunix_rt_evaluator.eval_sets.model import EvalItem, EvalSet, EvalSetFilter, eval_set_name
-from tunix_rt_evaluator.tables import eval_sets, grader_sources, requests
+from tunix_rt_evaluator.tables import eval_sets, evaluations, grader_sources, requests
 from tunix_rt_kit.database import (
     Database,
     Listing,
@@ -20,8 +21,8 @@ from tunix_rt_kit.database import (
     row_fields,
     transaction_lock,
 )
-from tunix_rt_kit.errors import AlreadyExists, NotFound
-from tunix_rt_kit.values import NO_LABELS, Order, Position, RequestKey
+from tunix_rt_kit.errors import AlreadyExists, NotFound, was_deleted
+from tunix_rt_kit.values import NO_LABELS, JobState, Order, Position, RequestKey
 
 _ITEMS: Final = TypeAdapter(tuple[EvalItem, ...])
 _LISTING: Final = Listing(
@@ -63,15 +64,39 @@ class SqlEvalSetRepository:
             return self._requests.once(session, request, create)[0]
 
     def get(self, eval_set_id: str) -> EvalSet:
-        """One eval set with its items; raises NotFound(EVAL_SET_NOT_FOUND)."""
+        """One eval set with its items; raises NotFound(EVAL_SET_NOT_FOUND), also if it was deleted."""
+        found = self.find(eval_set_id)
+        if found.delete_time is not None:
+            raise was_deleted(eval_set_name(eval_set_id), "EVAL_SET", found.delete_time)
+        return found
+
+    def find(self, eval_set_id: str) -> EvalSet:
+        """As ``get``, but one that was deleted comes too, without items."""
         with self._database.read() as session:
             row = session.execute(select(eval_sets).where(eval_sets.c.id == eval_set_id)).one_or_none()
         if row is None:
-            name = eval_set_name(eval_set_id)
-            raise NotFound(
-                f"name: {name} does not exist", reason="EVAL_SET_NOT_FOUND", metadata={"name": name}
-            )
+            raise _not_found(eval_set_name(eval_set_id))
         return _eval_set(row, _ITEMS.validate_json(json.dumps(row.items)))
+
+    def delete(self, eval_set_id: str, check: Callable[[Mapping[str, bool]], None]) -> None:
+        """Mark an eval set as deleted and forget its items, unless ``check`` raises.
+
+        ``check`` is given the evaluations on it, with whether each still runs; none comes before the mark is
+        there. Raises NotFound(EVAL_SET_NOT_FOUND), also if it is deleted already.
+        """
+        with self._database.write() as session:
+            living_eval_set(session, eval_set_id)
+            table = evaluations.c
+            query = select(table.id, table.state, table.spec).where(table.delete_time.is_(None))
+            check(
+                {
+                    f"evaluations/{row.id}": not JobState(row.state).ended
+                    for row in session.execute(query)
+                    if row.spec["eval_set"] == eval_set_id
+                }
+            )
+            gone = {"delete_time": datetime.now(UTC), "items": []}
+            session.execute(update(eval_sets).where(eval_sets.c.id == eval_set_id).values(gone))
 
     def page(
         self, wanted: EvalSetFilter, order: Order, after: Position | None, limit: int
@@ -99,10 +124,30 @@ class SqlEvalSetRepository:
             _set_labels(session, eval_set_id, labels)
 
 
+def living_eval_set(session: Session, eval_set_id: str) -> None:
+    """Keep an eval set from being deleted until the session's end.
+
+    Raises NotFound(EVAL_SET_NOT_FOUND) if there is none, or if it was deleted.
+    """
+    transaction_lock(session, f"eval set {eval_set_id}")
+    name = eval_set_name(eval_set_id)
+    query = select(eval_sets.c.delete_time).where(eval_sets.c.id == eval_set_id)
+    row = session.execute(query).one_or_none()
+    if row is None:
+        raise _not_found(name)
+    if row.delete_time is not None:
+        raise was_deleted(name, "EVAL_SET", row.delete_time)
+
+
+def _not_found(name: str) -> NotFound:
+    return NotFound(f"name: {name} does not exist", reason="EVAL_SET_NOT_FOUND", metadata={"name": name})
+
+
 def _bind(session: Session, eval_set: EvalSet) -> None:
-    bound = session.execute(
-        select(eval_sets.c.digest).where(eval_sets.c.id == eval_set.id)
-    ).scalar_one_or_none()
+    stored = session.execute(
+        select(eval_sets.c.digest, eval_sets.c.delete_time).where(eval_sets.c.id == eval_set.id)
+    ).one_or_none()
+    bound = None if stored is None else stored.digest
     if bound is not None and bound != eval_set.digest:
         name = eval_set_name(eval_set.id)
         raise AlreadyExists(
@@ -110,9 +155,13 @@ def _bind(session: Session, eval_set: EvalSet) -> None:
             reason="EVAL_SET_EXISTS",
             metadata={"name": name, "digest": bound},
         )
-    if bound is None:
-        values = eval_set.model_dump(mode="json", exclude={"create_time", "python_sources"})
+    values = eval_set.model_dump(mode="json", exclude={"create_time", "python_sources"})
+    if stored is None:
         session.execute(insert(eval_sets).values(**values, create_time=eval_set.create_time))
+    elif stored.delete_time is not None:
+        # The same items under the same id: it means what it meant.
+        again = {**values, "create_time": eval_set.create_time, "delete_time": None}
+        session.execute(update(eval_sets).where(eval_sets.c.id == eval_set.id).values(again))
 
 
 def _set_labels(session: Session, eval_set_id: str, labels: Mapping[str, Any]) -> None:

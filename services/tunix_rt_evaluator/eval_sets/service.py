@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
@@ -25,7 +25,7 @@ from tunix_rt_evaluator.grading.model import Verdict, kinds
 from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_kit.callers import check
 from tunix_rt_kit.canonical import digest_bytes, digest_json
-from tunix_rt_kit.errors import FieldViolation, InvalidArgument
+from tunix_rt_kit.errors import FieldViolation, InvalidArgument, in_use
 from tunix_rt_kit.serving.requests import (
     Violations,
     check_id,
@@ -231,19 +231,32 @@ class EvalSetRepository(Protocol):
         self, eval_set: EvalSet, request: RequestKey, labels: Mapping[str, Any] = NO_LABELS
     ) -> str: ...
     def get(self, eval_set_id: str) -> EvalSet: ...
+    def find(self, eval_set_id: str) -> EvalSet: ...
+    def delete(self, eval_set_id: str, check: Callable[[Mapping[str, bool]], None]) -> None: ...
     def page(
         self, wanted: EvalSetFilter, order: Order, after: Position | None, limit: int
     ) -> Sequence[tuple[EvalSet, Position]]: ...
     def set_labels(self, eval_set_id: str, labels: Mapping[str, Any]) -> None: ...
 
 
+class DecontaminatedDatasets(Protocol):
+    """The exporter's datasets."""
+
+    def made_without(self, eval_set: str) -> Mapping[str, bool]:
+        """Those from which the items of an eval set were kept out, with whether each is still built; raises
+        Unavailable."""
+
+
 class EvalSetService:
     """The use cases. Every method raises InvalidArgument that names each wrong field, NotFound, and what
     the repository raises."""
 
-    def __init__(self, repository: EvalSetRepository, grading: Grading) -> None:
+    def __init__(
+        self, repository: EvalSetRepository, grading: Grading, datasets: DecontaminatedDatasets
+    ) -> None:
         self._repository = repository
         self._grading = grading
+        self._datasets = datasets
 
     def create_eval_set(self, draft: EvalSetDraft, request_id: str) -> EvalSet:
         """Store an eval set; the same id and items give the stored one, other items are AlreadyExists."""
@@ -262,11 +275,12 @@ class EvalSetService:
         )
         body = digest_json({"id": draft.id, "description": draft.description, "items": digest, **labels})
         request = RequestKey("CreateEvalSet", request_id, body)
-        return self._with_sources(self._repository.get(self._repository.create(eval_set, request, labels)))
+        # What this very request made before may be deleted by now.
+        return self._with_sources(self._repository.find(self._repository.create(eval_set, request, labels)))
 
     def get_eval_set(self, name: str) -> EvalSet:
-        """One eval set with its items."""
-        return self._with_sources(self._repository.get(parse_name(EVAL_SET_NAME, name)))
+        """One eval set with its items; one that was deleted has none."""
+        return self._with_sources(self._repository.find(parse_name(EVAL_SET_NAME, name)))
 
     def _with_sources(self, eval_set: EvalSet) -> EvalSet:
         return eval_set.model_copy(update={"python_sources": self._grading.sources(eval_set.items or ())})
@@ -288,6 +302,24 @@ class EvalSetService:
         version = self._grading.version(item.grader)
         warnings = self._grading.python.warnings if item.grader.kind == "python" else ()
         return GradedAnswer(verdict, version, warnings)
+
+    def delete_eval_set(self, name: str, *, force: bool) -> EvalSet:
+        """Delete an eval set; what it was stays on record.
+
+        Raises NotFound(EVAL_SET_NOT_FOUND), also if it is deleted already; Unavailable, the exporter cannot
+        tell what datasets were made with it; FailedPrecondition(EVAL_SET_IN_USE), evaluations or datasets
+        were, and not ``force``, or are made now.
+        """
+        eval_set_id = parse_name(EVAL_SET_NAME, name)
+        self._repository.get(eval_set_id)
+        datasets = self._datasets.made_without(name)
+
+        def check(evaluations: Mapping[str, bool]) -> None:
+            if refusal := in_use(name, "EVAL_SET", {**evaluations, **datasets}, force=force):
+                raise refusal
+
+        self._repository.delete(eval_set_id, check)
+        return self._repository.find(eval_set_id)
 
     def list_eval_sets(self, asked: ListAsked) -> Page[EvalSet]:
         """One page of those that are wanted, without items, the newest first unless another order is asked

@@ -125,6 +125,10 @@ class JobFolders:
         """Remove the copy of a checkpoint; the next attempt, if there is one, makes another."""
         shutil.rmtree(self.root / evaluation_id / _CHECKPOINT, ignore_errors=True)
 
+    def discard(self, evaluation_id: str) -> None:
+        """Remove all that an evaluation left in its folder; it was deleted."""
+        shutil.rmtree(self.root / evaluation_id, ignore_errors=True)
+
     def discard_checkpoints(self, unfinished: Callable[[], Sequence[tuple[str, JobState]]]) -> None:
         """Remove the copies that evaluations left which are not among ``unfinished``."""
         copies = list(self.root.glob(f"*/{_CHECKPOINT}"))

@@ -21,6 +21,7 @@ from tunix_rt_evaluator.grading.model import (
 from tunix_rt_kit.values import (
     AskedDtype,
     ChatTemplateFields,
+    DeleteTime,
     JobError,
     JobState,
     Labelled,
@@ -277,6 +278,7 @@ class Evaluation(Labelled):
     summary: Summary | None = None
     manifest: Manifest | None = None
     manifest_file: StoredFile | None = None
+    delete_time: DeleteTime = None
 
 
 class EvaluationFilter(ListFilter):

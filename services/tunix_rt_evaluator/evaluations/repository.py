@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
 from pydantic import BaseModel
 from sqlalchemy import delete, insert, select, update
+from sqlalchemy.orm import Session
 
+from tunix_rt_evaluator.eval_sets.repository import living_eval_set
 from tunix_rt_evaluator.evaluations.model import (
     Evaluation,
     EvaluationFilter,
@@ -17,11 +20,18 @@ from tunix_rt_evaluator.evaluations.model import (
     ItemResult,
     evaluation_name,
 )
-from tunix_rt_evaluator.tables import VERSION_TABLE, evaluations, requests, results
+from tunix_rt_evaluator.tables import VERSION_TABLE, evaluations, reports, requests, results
 from tunix_rt_kit.callers import check
-from tunix_rt_kit.database import Database, Listing, RequestLog, label_values, row_fields
-from tunix_rt_kit.errors import NotFound
-from tunix_rt_kit.values import JobState, Labels, Order, Position, RequestKey, subjects
+from tunix_rt_kit.database import (
+    Database,
+    Listing,
+    RequestLog,
+    label_values,
+    row_fields,
+    transaction_lock,
+)
+from tunix_rt_kit.errors import NotFound, was_deleted
+from tunix_rt_kit.values import JobState, Labels, Order, Position, RequestKey, Stored, subjects
 
 _UNFINISHED: Final = [state.value for state in JobState if not state.ended]
 # What fits in one message of 4 MiB.
@@ -70,6 +80,9 @@ class SqlEvaluationRepository:
         """
 
         def create() -> str:
+            living_eval_set(session, evaluation.spec.eval_set)
+            if evaluation.inputs.regrade is not None:
+                self.require(session, [evaluation.inputs.regrade.source])
             labels = {name: getattr(evaluation, name) for name in Labels.model_fields}
             session.execute(
                 insert(evaluations).values(
@@ -93,6 +106,68 @@ class SqlEvaluationRepository:
                 f"name: {name} does not exist", reason="EVALUATION_NOT_FOUND", metadata={"name": name}
             )
         return _evaluation(row)
+
+    def living(self, evaluation_id: str) -> Evaluation:
+        """As ``get``; raises NotFound(EVALUATION_NOT_FOUND) for one that was deleted, too."""
+        found = self.get(evaluation_id)
+        if found.delete_time is not None:
+            raise was_deleted(evaluation_name(evaluation_id), "EVALUATION", found.delete_time)
+        return found
+
+    @staticmethod
+    def require(session: Session, evaluation_ids: Iterable[str]) -> None:
+        """Keep evaluations from being deleted until the session's end.
+
+        Raises NotFound(EVALUATION_NOT_FOUND) if one was deleted.
+        """
+        for evaluation_id in sorted(set(evaluation_ids)):
+            transaction_lock(session, f"evaluation {evaluation_id}")
+            query = select(evaluations.c.delete_time).where(evaluations.c.id == evaluation_id)
+            row = session.execute(query).one_or_none()
+            if row is not None and row.delete_time is not None:
+                raise was_deleted(evaluation_name(evaluation_id), "EVALUATION", row.delete_time)
+
+    def delete(self, evaluation_id: str, check: Callable[[Evaluation, Mapping[str, bool]], None]) -> None:
+        """Mark an evaluation as deleted and forget its answers, unless ``check`` raises.
+
+        ``check`` is given the evaluation, and the reports and regrades that were made from it, with whether
+        each is still made; none comes before the mark is there.
+        """
+        table = evaluations.c
+        with self._database.write() as session:
+            transaction_lock(session, f"evaluation {evaluation_id}")
+            row = session.execute(select(evaluations).where(table.id == evaluation_id)).one_or_none()
+            if row is None:
+                return
+            check(_evaluation(row), {**_regrades(session, evaluation_id), **_reports(session, evaluation_id)})
+            session.execute(
+                update(evaluations).where(table.id == evaluation_id).values(delete_time=datetime.now(UTC))
+            )
+            session.execute(delete(results).where(results.c.evaluation_id == evaluation_id))
+
+    def stored(self, root: Path) -> list[Stored]:
+        """All evaluations as what they take of the disk; ``root`` has their folders."""
+        table = evaluations.c
+        query = select(table.id, table.state, table.inputs, table.manifest_file, table.delete_time)
+        found = []
+        with self._database.read() as session:
+            for row in session.execute(query):
+                checkpoint = row.inputs.get("checkpoint") or {}
+                needs = frozenset(str(file["digest"]) for file in checkpoint.get("files", ()))
+                unfinished = row.state in _UNFINISHED
+                own = [row.manifest_file["digest"]] if row.manifest_file else []
+                found.append(
+                    Stored(
+                        "evaluation",
+                        evaluation_name(row.id),
+                        frozenset(own),
+                        needs=needs if unfinished else frozenset(),
+                        folder=str(root / row.id),
+                        deleted=row.delete_time is not None,
+                        unfinished=unfinished,
+                    )
+                )
+        return found
 
     def page(
         self, wanted: EvaluationFilter, order: Order, after: Position | None, limit: int
@@ -229,6 +304,28 @@ def listed_by(evaluations: Sequence[Evaluation], *, named: bool = False) -> dict
             evaluations=[evaluation_name(entry.id) for entry in evaluations] if named else (),
         ),
     }
+
+
+def _regrades(session: Session, evaluation_id: str) -> dict[str, bool]:
+    table = evaluations.c
+    query = select(table.id, table.state, table.inputs).where(table.delete_time.is_(None))
+    return {
+        evaluation_name(row.id): not JobState(row.state).ended
+        for row in session.execute(query)
+        if (row.inputs.get("regrade") or {}).get("source") == evaluation_id
+    }
+
+
+def _reports(session: Session, evaluation_id: str) -> dict[str, bool]:
+    query = select(reports.c.id, reports.c.facts).where(reports.c.delete_time.is_(None))
+    found: dict[str, bool] = {}
+    for report_id, facts in session.execute(query):
+        # A report of an older version does not say here what it compares: it may be this one.
+        sides = () if facts is None else (facts["base"], facts["candidate"])
+        more = () if facts is None else (*facts.get("more_bases", ()), *facts.get("more_candidates", ()))
+        if facts is None or evaluation_id in {side["id"] for side in (*sides, *more)}:
+            found[f"comparisonReports/{report_id}"] = False
+    return found
 
 
 def _changed(changes: EvaluationUpdate) -> dict[str, Any]:

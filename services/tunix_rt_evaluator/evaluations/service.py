@@ -32,6 +32,7 @@ from tunix_rt_evaluator.evaluations.model import (
 from tunix_rt_evaluator.grading.graders.python import PythonGrader
 from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_kit.canonical import digest_json
+from tunix_rt_kit.errors import NotFound, Unavailable, in_use, still_runs, was_deleted
 from tunix_rt_kit.jobs.engine import JobEngine
 from tunix_rt_kit.serving.requests import (
     Paging,
@@ -59,6 +60,8 @@ class EvaluationRepository(Protocol):
     def requested(self, request: RequestKey) -> str | None: ...
     def create(self, evaluation: Evaluation, request: RequestKey) -> str: ...
     def get(self, evaluation_id: str) -> Evaluation: ...
+    def living(self, evaluation_id: str) -> Evaluation: ...
+    def delete(self, evaluation_id: str, check: Callable[[Evaluation, Mapping[str, bool]], None]) -> None: ...
     def page(
         self, wanted: EvaluationFilter, order: Order, after: Position | None, limit: int
     ) -> Sequence[tuple[Evaluation, Position]]: ...
@@ -133,6 +136,7 @@ class EvaluationService:
         models: BaseModels,
         engine: JobEngine,
         grading: Grading,
+        discard: Callable[[str], None],
         *,
         has_endpoint: bool = False,
     ) -> None:
@@ -142,6 +146,7 @@ class EvaluationService:
         self._models = models
         self._engine = engine
         self._grading = grading
+        self._discard = discard
         self._has_endpoint = has_endpoint
 
     def create_evaluation(
@@ -164,9 +169,24 @@ class EvaluationService:
         """What a request made before, or else ``new``, which goes into the queue."""
         known = self._repository.requested(request) if request.request_id else None
         if known is None:
-            known = self._repository.create(new(), request)
+            evaluation = new()
+            known = self._repository.create(evaluation, request)
+            if known == evaluation.id and evaluation.inputs.checkpoint and not evaluation.inputs.regrade:
+                self._check_still_there(evaluation.inputs.checkpoint.name, known)
             self._engine.wake()
         return self._repository.get(known)
+
+    def _check_still_there(self, checkpoint: str, evaluation_id: str) -> None:
+        """Withdraw an evaluation whose checkpoint was deleted while it was looked at: from now on, whoever
+        deletes it finds the evaluation."""
+        try:
+            self._checkpoints.get(checkpoint)
+        except NotFound:
+            self._engine.ask_to_cancel(evaluation_id, EvaluationJobs(self._repository))
+            raise
+        except Unavailable:
+            # It was there a moment ago; the evaluation has the names of its files.
+            return
 
     def _new(self, spec: EvaluationSpec) -> Evaluation:
         eval_set = self._eval_sets.get(spec.eval_set)
@@ -209,6 +229,29 @@ class EvaluationService:
         told = found.inputs.model_copy(update={"regrade": regrade.model_copy(update={"grader": grader})})
         return found.model_copy(update={"inputs": told})
 
+    def delete_evaluation(self, name: str, *, force: bool) -> Evaluation:
+        """Delete an evaluation that has ended, with its answers; what it was stays on record.
+
+        Raises NotFound(EVALUATION_NOT_FOUND), also if it is deleted already; FailedPrecondition:
+        EVALUATION_RUNNING; EVALUATION_IN_USE, reports or regrades were made from it, and not ``force``, or
+        are made now.
+        """
+        evaluation_id = parse_name(EVALUATION_NAME, name)
+        self._repository.living(evaluation_id)
+
+        def check(evaluation: Evaluation, users: Mapping[str, bool]) -> None:
+            if evaluation.delete_time is not None:
+                raise was_deleted(name, "EVALUATION", evaluation.delete_time)
+            if not evaluation.state.ended:
+                cancel = f"tunix-rt evaluation cancel {evaluation_id}"
+                raise still_runs(name, "EVALUATION", evaluation.state, cancel)
+            if refusal := in_use(name, "EVALUATION", users, force=force):
+                raise refusal
+
+        self._repository.delete(evaluation_id, check)
+        self._discard(evaluation_id)
+        return self._repository.get(evaluation_id)
+
     def list_evaluations(self, asked: ListAsked) -> Page[Evaluation]:
         """One page of those that are wanted, the newest first unless another order is asked for."""
         return listed("ListEvaluations", EvaluationFilter, asked, self._repository.page)
@@ -236,7 +279,7 @@ class EvaluationService:
             InvalidArgument: GRADER_INVALID, also for a grader that does not fit the items.
         """
         labels = checked_labels(labels)
-        wanted = checked_regrade(draft, self._repository.get, self._eval_sets, self._grading)
+        wanted = checked_regrade(draft, self._repository.living, self._eval_sets, self._grading)
         request = RequestKey("RegradeEvaluation", request_id, digest_json({**wanted.identity, **labels}))
         return self._once(request, lambda: wanted.evaluation(self._grading).model_copy(update=labels))
 
@@ -246,6 +289,6 @@ class EvaluationService:
         paging = Paging(
             size, page_token, method="ListEvaluationItems", parent=parent, filter=wanted.model_dump()
         )
-        self._repository.get(evaluation_id)
+        self._repository.living(evaluation_id)
         found, last = self._repository.results_page(evaluation_id, paging.after("id"), paging.limit, wanted)
         return Page(found, "" if last else paging.token({"id": found[-1].item_id}))

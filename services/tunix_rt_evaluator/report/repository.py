@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from pydantic import ValidationError
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, delete, insert, select, update
 
 from tunix_rt.escapes import visible_json
 from tunix_rt_evaluator.comparisons.model import (
@@ -23,7 +23,7 @@ from tunix_rt_evaluator.comparisons.model import (
     report_name,
 )
 from tunix_rt_evaluator.evaluations.model import CheckpointInput
-from tunix_rt_evaluator.evaluations.repository import listed_by
+from tunix_rt_evaluator.evaluations.repository import SqlEvaluationRepository, listed_by
 from tunix_rt_evaluator.report.html import render_html
 from tunix_rt_evaluator.report.markdown import render_markdown
 from tunix_rt_evaluator.tables import reports
@@ -31,7 +31,7 @@ from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.canonical import canonical_json
 from tunix_rt_kit.database import Database, Listing, label_values, transaction_lock
 from tunix_rt_kit.errors import DataLoss
-from tunix_rt_kit.values import Order, Position, StoredFile
+from tunix_rt_kit.values import Order, Position, Stored, StoredFile
 
 _LISTING: Final = Listing(
     reports,
@@ -91,8 +91,15 @@ class SqlReportRepository:
         sides = [content.candidate, content.base, *content.more_bases, *content.more_candidates]
         with self._database.write() as session:
             transaction_lock(session, f"comparison report {report_id}")
-            if session.execute(select(reports.c.id).where(reports.c.id == report_id)).first() is not None:
+            compared = (content.base, content.candidate, *content.more_bases, *content.more_candidates)
+            SqlEvaluationRepository.require(session, [evaluation.id for evaluation in compared])
+            query = select(reports.c.delete_time).where(reports.c.id == report_id)
+            there = session.execute(query).one_or_none()
+            if there is not None and there.delete_time is None:
                 return
+            if there is not None:
+                # The same evaluations under the same id: it means what it meant.
+                session.execute(delete(reports).where(reports.c.id == report_id))
             session.execute(
                 insert(reports).values(
                     id=report_id,
@@ -104,6 +111,25 @@ class SqlReportRepository:
                     **listed_by(sides, named=True),
                 )
             )
+
+    def stored(self) -> list[Stored]:
+        """All reports as what they take of the disk."""
+        found = []
+        with self._database.read() as session:
+            for row in session.execute(select(reports)):
+                documents = [str(file["digest"]) for file in row.documents.values()]
+                digests, deleted = frozenset([row.digest, *documents]), row.delete_time is not None
+                found.append(Stored("comparison report", report_name(row.id), digests, deleted=deleted))
+        return found
+
+    def delete(self, report_id: str) -> bool:
+        """Mark a report as deleted; returns whether it was there and was not yet."""
+        where = (reports.c.id == report_id, reports.c.delete_time.is_(None))
+        with self._database.write() as session:
+            changed = session.connection().execute(
+                update(reports).where(*where).values(delete_time=datetime.now(UTC))
+            )
+        return changed.rowcount == 1
 
     def content(self, digest: str) -> ComparisonContent:
         """The content of a stored report."""
@@ -174,6 +200,7 @@ def _report(row: Row[Any]) -> ComparisonReport:
         display_name=row.display_name,
         tags=tuple(row.tags),
         note=row.note,
+        delete_time=row.delete_time,
     )
 
 

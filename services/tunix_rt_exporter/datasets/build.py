@@ -376,12 +376,23 @@ class Builds(JobKind):
         while True:
             dataset = run.retry(lambda: self._repository.by_build(run.job_id))
             try:
-                return self._build(dataset, run)
+                return self._of_its_digest(dataset, self._build(dataset, run))
             except DomainError as error:
                 if retries == _MOST_RETRIES or not self._may_go_on(error, dataset, run):
                     raise
             run.pause(_RETRY_PAUSE_S * 2**retries)
             retries += 1
+
+    def _of_its_digest(self, dataset: Dataset, result: BuildResult) -> BuildResult:
+        """``result``; raises FailedPrecondition if the dataset was another one before it was deleted."""
+        if dataset.bound_digest in (None, result.digest):
+            return result
+        raise FailedPrecondition(
+            f"datasets/{dataset.spec.key} was {dataset.bound_digest} before it was deleted, and is "
+            f"{result.digest} now; use another version for this content",
+            reason="DATASET_VERSION_BOUND",
+            metadata={"name": f"datasets/{dataset.spec.key}", "digest": str(dataset.bound_digest)},
+        )
 
     def _may_go_on(self, error: DomainError, dataset: Dataset, run: Run) -> bool:
         """Whether a build that failed by ``error`` may do better now, from a newer snapshot if need be."""

@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from tunix_rt_kit.values import (
     ChatTemplateFields,
+    DeleteTime,
     JobError,
     JobState,
     Labelled,
@@ -270,7 +271,7 @@ class BuildResult(Value):
 class Dataset(Labelled):
     """A dataset as it is kept. ``build_id`` names the present attempt to build it, ``number`` is its place in
     lists. ``snapshot_open``: all who asked for it left the snapshot to the exporter, which may take a newer
-    one while it builds."""
+    one while it builds. ``bound_digest``: it was deleted, and built again it must have this digest."""
 
     number: int
     build_id: str
@@ -283,6 +284,14 @@ class Dataset(Labelled):
     progress: Progress | None = None
     failure: JobError | None = None
     result: BuildResult | None = None
+    delete_time: DeleteTime = None
+    bound_digest: str | None = None
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether its name and version mean one content, for ever."""
+        made = self.state not in (JobState.FAILED, JobState.CANCELLED)
+        return made or self.bound_digest is not None
 
 
 class DatasetFilter(ListFilter):

@@ -22,6 +22,7 @@ from tunix_rt_kit.database import (
     row_fields,
     transaction_lock,
 )
+from tunix_rt_kit.errors import was_deleted
 from tunix_rt_kit.serving.requests import new_id
 from tunix_rt_kit.values import (
     NO_LABELS,
@@ -31,6 +32,7 @@ from tunix_rt_kit.values import (
     Position,
     Progress,
     RequestKey,
+    Stored,
     StoredFile,
     subjects,
 )
@@ -47,7 +49,7 @@ _LISTING: Final = Listing(
 )
 
 _ROWS_AT_ONCE: Final = 10_000
-_COMPLETE: Final = datasets.c.state == JobState.SUCCEEDED
+_COMPLETE: Final = and_(datasets.c.state == JobState.SUCCEEDED, datasets.c.delete_time.is_(None))
 
 
 class SqlDatasetRepository:
@@ -74,6 +76,7 @@ class SqlDatasetRepository:
             transaction_lock(session, f"dataset {spec.key}")
             stored = _one(session, _named(spec.dataset_id, spec.version))
             if stored is None:
+                _check_parent(session, spec)
                 about = subjects(datasets=[f"datasets/{spec.key}"])
                 named = {"dataset_id": spec.dataset_id, "version": spec.version, "subjects": about}
                 session.execute(insert(datasets).values({**queued, **named, **label_values(labels)}))
@@ -81,7 +84,11 @@ class SqlDatasetRepository:
             if labels:
                 _changed(session, label_values(labels), datasets.c.number == stored.number)
             if rebuild(stored):
-                _changed(session, queued, datasets.c.number == stored.number)
+                _check_parent(session, spec)
+                digest = stored.result.digest if stored.result else stored.bound_digest
+                # What is built again after it was deleted is of the very snapshot that its digest is of.
+                again = {"bound_digest": digest, "snapshot_open": snapshot_open and digest is None}
+                _changed(session, queued | again, datasets.c.number == stored.number)
             elif stored.snapshot_open and not snapshot_open:
                 # Whoever asks for this very snapshot must not get another one.
                 _changed(session, {"snapshot_open": False}, datasets.c.number == stored.number)
@@ -111,6 +118,26 @@ class SqlDatasetRepository:
         with self._database.write() as session:
             return _changed(session, label_values(labels), _named(dataset_id, version))
 
+    def delete(
+        self, dataset_id: str, version: str, check: Callable[[Dataset, Mapping[str, bool]], None]
+    ) -> None:
+        key = f"{dataset_id}@{version}"
+        with self._database.write() as session:
+            transaction_lock(session, f"dataset {key}")
+            stored = _one(session, _named(dataset_id, version))
+            if stored is None:
+                return
+            living = session.execute(select(datasets).where(datasets.c.delete_time.is_(None)))
+            others = (_dataset(row) for row in living)
+            children = {
+                f"datasets/{other.spec.key}": not other.state.ended
+                for other in others
+                if other.spec.parent == f"datasets/{key}"
+            }
+            check(stored, children)
+            _changed(session, {"delete_time": datetime.now(UTC)}, datasets.c.number == stored.number)
+            session.execute(delete(dataset_rows).where(dataset_rows.c.dataset_number == stored.number))
+
     def unfinished(self) -> Sequence[tuple[str, JobState]]:
         query = select(datasets.c.build_id, datasets.c.state).order_by(datasets.c.create_time)
         query = query.where(datasets.c.state.in_([state for state in JobState if not state.ended]))
@@ -139,6 +166,28 @@ class SqlDatasetRepository:
         with self._database.write() as session:
             where = (datasets.c.build_id == job_id, datasets.c.state.in_(expected))
             return _changed(session, values, *where)
+
+    def stored(self) -> list[Stored]:
+        """All datasets, and the files that were derived from them, as what they take of the disk."""
+        found, living = [], {}
+        with self._database.read() as session:
+            for dataset in map(_dataset, session.execute(select(datasets))):
+                result, name = dataset.result, f"datasets/{dataset.spec.key}"
+                files = [] if result is None else [result.manifest, result.dropped_rows]
+                for split in result.splits if result else ():
+                    files += split.files.values()
+                digests = frozenset(file.digest for file in files if file)
+                deleted = dataset.delete_time is not None
+                unfinished = not dataset.state.ended
+                found.append(Stored("dataset", name, digests, deleted=deleted, unfinished=unfinished))
+                if result is not None and not deleted:
+                    living[result.digest] = name
+            for row in session.execute(select(derived_files)):
+                digests = frozenset([str(row.file["digest"])])
+                name = f"{living.get(row.dataset_digest, row.dataset_digest)} {row.path}"
+                gone = row.dataset_digest not in living
+                found.append(Stored("derived file", name, digests, deleted=gone, derived=True))
+        return found
 
     def take_snapshot(self, dataset: Dataset, as_of: int) -> bool:
         spec = dataset.spec.model_copy(update={"as_of": as_of})
@@ -221,6 +270,19 @@ def _named(dataset_id: str, version: str) -> ColumnElement[bool]:
     return and_(datasets.c.dataset_id == dataset_id, datasets.c.version == version)
 
 
+def _check_parent(session: Session, spec: DatasetSpec) -> None:
+    """Refuse a dataset whose parent was deleted since it was looked at; the parent then stays until the
+    session's end."""
+    if not spec.parent:
+        return
+    key = spec.parent.removeprefix("datasets/")
+    transaction_lock(session, f"dataset {key}")
+    dataset_id, _, version = key.partition("@")
+    parent = _one(session, _named(dataset_id, version))
+    if parent is not None and parent.delete_time is not None:
+        raise was_deleted(spec.parent, "DATASET", parent.delete_time)
+
+
 def _queued(spec: DatasetSpec) -> dict[str, Any]:
     return {
         "build_id": new_id(),
@@ -234,6 +296,7 @@ def _queued(spec: DatasetSpec) -> dict[str, Any]:
         "start_time": None,
         "end_time": None,
         "rows_indexed": False,
+        "delete_time": None,
     }
 
 

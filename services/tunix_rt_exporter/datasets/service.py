@@ -36,6 +36,9 @@ from tunix_rt_kit.errors import (
     FieldViolation,
     InvalidArgument,
     NotFound,
+    in_use,
+    still_runs,
+    was_deleted,
 )
 from tunix_rt_kit.jobs.engine import JobEngine, JobStore
 from tunix_rt_kit.serving.requests import (
@@ -96,6 +99,15 @@ class DatasetRepository(JobStore, Protocol):
 
     def by_build(self, build_id: str) -> Dataset:
         """The dataset of a build that has not ended."""
+
+    def delete(
+        self, dataset_id: str, version: str, check: Callable[[Dataset, Mapping[str, bool]], None]
+    ) -> None:
+        """Mark a dataset as deleted, unless ``check`` raises.
+
+        ``check`` is given the dataset and those that name it as their parent, each with whether it is still
+        built; none comes, and none of it changes, before the mark is there.
+        """
 
     def page(
         self, wanted: DatasetFilter, order: Order, after: Position | None, limit: int
@@ -228,6 +240,32 @@ class ExporterService:
             self._engine.cancel(dataset.build_id)
         return dataset
 
+    def delete_dataset(self, name: str, *, force: bool) -> Dataset:
+        """Delete a dataset; what it was stays on record.
+
+        Raises NotFound(DATASET_NOT_FOUND), also if it is deleted already; FailedPrecondition:
+        DATASET_RUNNING, it is still built; DATASET_IN_USE, others were derived from it, and not ``force``, or
+        are derived now.
+        """
+        parts = parse_names(DATASET_NAME, name)
+        self._living(name)
+
+        def check(dataset: Dataset, children: Mapping[str, bool]) -> None:
+            _check_living(dataset)
+            if not dataset.state.ended:
+                cancel = f"tunix-rt dataset cancel {dataset.spec.key}"
+                raise still_runs(name, "DATASET", dataset.state, cancel)
+            if refusal := in_use(name, "DATASET", children, force=force):
+                raise refusal
+
+        self._repository.delete(parts["dataset_id"], parts["version"], check)
+        return self.get_dataset(name)
+
+    def _living(self, name: str) -> Dataset:
+        dataset = self.get_dataset(name)
+        _check_living(dataset)
+        return dataset
+
     def read_dataset(self, name: str, split: str, kind: DatasetFormat, offset: int) -> Download:
         """One split in one format, from byte ``offset`` on. A derived format is made by its first reader.
 
@@ -324,8 +362,11 @@ class ExporterService:
         raise DataLoss(f"the report of dropped rows has no row {row_id}", reason="REPORT_DAMAGED")
 
     def complete_dataset(self, name: str) -> tuple[Dataset, BuildResult]:
-        """A dataset that was built, and what came of it; raises FailedPrecondition(DATASET_NOT_READY)."""
-        dataset = self.get_dataset(name)
+        """A dataset that was built, and what came of it.
+
+        Raises NotFound(DATASET_NOT_FOUND), also if it was deleted; FailedPrecondition(DATASET_NOT_READY).
+        """
+        dataset = self._living(name)
         if dataset.result is None:
             raise FailedPrecondition(
                 f"{name} is {dataset.state.lower()} and cannot be read; only a dataset that succeeded can",
@@ -399,7 +440,7 @@ class ExporterService:
             stored = self._repository.find(asked.dataset_id, asked.version)
             if (
                 stored is not None
-                and stored.state not in _UNBOUND
+                and stored.is_bound
                 and stored.spec.filter == asked.filter
                 and self._traces.unchanged_since(asked.filter, stored.spec.as_of)
             ):
@@ -447,13 +488,19 @@ def naming(field: str) -> Iterator[None]:
         raise
 
 
+def _check_living(dataset: Dataset) -> None:
+    if dataset.delete_time is not None:
+        raise was_deleted(f"datasets/{dataset.spec.key}", "DATASET", dataset.delete_time)
+
+
 def _rebuilds(stored: Dataset, spec: DatasetSpec) -> bool:
-    if stored.state in _UNBOUND:
+    if not stored.is_bound:
         return True
     before, after = stored.spec.model_dump(mode="json"), spec.model_dump(mode="json")
     different = [name for name in after if before[name] != after[name]]
     if not different:
-        return False
+        # One that was deleted is built again, and must then have the digest that it had.
+        return stored.delete_time is not None or stored.state in (JobState.FAILED, JobState.CANCELLED)
     raise AlreadyExists(
         f"datasets/{spec.key} is bound to another spec: {', '.join(different)} differ; use another version",
         reason="DATASET_VERSION_BOUND",

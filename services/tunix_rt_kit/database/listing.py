@@ -70,7 +70,7 @@ class Listing:
     """A table's list.
 
     Args:
-        table: has ``listing_columns`` and "create_time".
+        table: has ``listing_columns``, "create_time" and "delete_time".
         key: the column that tells rows apart, and orders those that are equal.
         order: the columns behind each field that callers may order by.
         columns: what is read of each row; left out: all.
@@ -130,6 +130,8 @@ class Listing:
             return position(type_coerce(column, Text), canonical_json(member).decode()) > 0
 
         found = [holds(columns.tags, tag) for tag in wanted.tags]
+        if not wanted.show_deleted:
+            found.append(columns.delete_time.is_(None))
         for name, folded in _FOLDED.items():
             if text := getattr(wanted, f"{name}_contains"):
                 found.append(position(columns[folded], text.casefold()) > 0)

@@ -132,6 +132,27 @@ def install(name: str, models_dir: Path, build: Callable[[Path], Path], *, neede
     return folder
 
 
+def uninstall(name: str, models_dir: Path, check: Callable[[], None]) -> None:
+    """Delete the folder ``models_dir / name``, unless ``check`` raises; raises as ``install``.
+
+    It is set aside first, under a name that the next ``install`` clears, so that none sees a part of it.
+    """
+    folder = models_dir / name
+    with _disk_errors(name, models_dir, 0), FileLock(models_dir / f".{name}.lock"):
+        if folder.is_symlink():
+            check()
+            folder.unlink()
+            return
+        with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=models_dir) as staging:
+            aside = Path(staging) / "folder"
+            folder.rename(aside)
+            try:
+                check()
+            except BaseException:
+                aside.rename(folder)
+                raise
+
+
 @contextmanager
 def _disk_errors(name: str, models_dir: Path, needed_bytes: int) -> Iterator[None]:
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from tunix_rt_kit.canonical import digest_bytes, digest_file, digest_json
-from tunix_rt_kit.errors import FailedPrecondition, NotFound
+from tunix_rt_kit.errors import DomainError, FailedPrecondition, NotFound
 from tunix_rt_kit.jobs.files import write_atomically
 from tunix_rt_kit.models import CATALOG, CatalogEntry
 from tunix_rt_kit.models.config import CONFIG_FILE, ModelConfig
@@ -24,7 +24,7 @@ from tunix_rt_kit.models.hf_folder import (
     reading,
     weight_files,
 )
-from tunix_rt_kit.models.pull import Progress, Source, pull, pull_source, source_of
+from tunix_rt_kit.models.pull import Progress, Source, pull, pull_source, source_of, uninstall
 from tunix_rt_kit.regular_files import read_json
 
 _LOG = logging.getLogger(__name__)
@@ -124,6 +124,49 @@ class ModelStore:
             pull(info.id, self._dir, progress)
             info = self.resolve(base_model)
         return info
+
+    def folder(self, base_model: str) -> Path:
+        """The folder under this store of what ``base_model`` names, be it there or not, whole or damaged.
+
+        Raises:
+            NotFound: BASE_MODEL_UNKNOWN.
+            FailedPrecondition: BASE_MODEL_ELSEWHERE, it is a folder outside.
+        """
+        source = source_of(base_model, self.digest)
+        if source is not None:
+            return self._dir / source.folder_name
+        folder = Path(os.path.normpath(self._dir / base_model))
+        if base_model in CATALOG or (folder.parent == self._dir and folder in self._folders()):
+            return folder
+        if Path(base_model).is_absolute() and _is_folder(folder):
+            raise FailedPrecondition(
+                f"base model {base_model!r} is a folder outside of {self._dir}, which tunix-rt did not make; "
+                "delete it yourself",
+                reason="BASE_MODEL_ELSEWHERE",
+                metadata={"base_model": base_model},
+            )
+        raise NotFound(
+            f"base model {base_model!r} is unknown; tunix-rt models list shows those on the host",
+            reason="BASE_MODEL_UNKNOWN",
+            metadata={"base_model": base_model},
+        )
+
+    def may_be(self, base_model: str, folder: Path) -> bool:
+        """Whether ``base_model`` names the model in ``folder``; also where that cannot be told any more."""
+        try:
+            return self.folder(base_model) == folder
+        except DomainError:
+            # A GGUF file that is gone: of its name, whatever its content was.
+            return folder.name.startswith(f"gguf--{Path(base_model).stem}--")
+
+    def remove(self, folder: Path, check: Callable[[], None]) -> None:
+        """Delete a folder of this store, unless ``check`` raises.
+
+        At no time is a part of it there under its name. ``check`` is asked before, and again once nobody can
+        begin to use it any more. Raises what ``pull`` raises for the disk.
+        """
+        check()
+        uninstall(folder.name, self._dir, check)
 
     def _folders(self) -> Sequence[Path]:
         if not _is_folder(self._dir):

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
+import fcntl
 import gc
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Protocol, TypeVar, cast
 
 import grpc
@@ -33,6 +36,7 @@ _LEAST_S: Final = 2.0
 # How much later a process is killed that could not end itself.
 _LAST_S: Final = 0.5
 _STANDARD_ERROR: Final = 2
+_DATA_DIR_LOCK: Final = "services.lock"
 Settings = TypeVar("Settings", bound=ServerSettings)
 
 
@@ -201,13 +205,14 @@ class BuiltService:
 
     ``start`` makes it ready for calls (it migrates the schema), ``start_jobs`` takes up unfinished jobs after
     that, ``stop`` ends it gracefully. All block and raise DomainError. ``stop`` may be called without the
-    others.
+    others. ``data_dir`` is kept from being tidied up meanwhile.
     """
 
     registration: ServiceRegistration
     start: Callable[[], None]
     stop: Callable[[], None]
     start_jobs: StartsJobs = _no_jobs
+    data_dir: Path | None = None
 
 
 class LazyServices(_Interceptor):
@@ -226,6 +231,7 @@ class LazyServices(_Interceptor):
         self._turn = asyncio.Lock()
         self._started: dict[str, BuiltService] = {}
         self._handlers: dict[str, _Handlers] = {}
+        self._locks = ExitStack()
 
     @property
     def registrations(self) -> Sequence[ServiceRegistration]:
@@ -251,6 +257,8 @@ class LazyServices(_Interceptor):
     def _start(self, name: str) -> None:
         built = self._builds[name]()
         try:
+            if built.data_dir is not None:
+                self._locks.enter_context(data_dir_lock(built.data_dir, alone=False))
             built.start()
             if self._jobs == "end":
                 built.start_jobs(only_ends=True)
@@ -266,6 +274,7 @@ class LazyServices(_Interceptor):
         """End the services that were needed, the last first."""
         for service in reversed(self._started.values()):
             service.stop()
+        self._locks.close()
 
 
 class _Handlers:
@@ -304,15 +313,42 @@ async def opened(*services: BuiltService) -> AsyncIterator[Sequence[ServiceRegis
     """Start the services in order with their jobs, give their registrations, and stop them in reverse
     order."""
     started: list[BuiltService] = []
+    with ExitStack() as stack:
+        try:
+            for service in services:
+                if service.data_dir is not None:
+                    stack.enter_context(data_dir_lock(service.data_dir, alone=False))
+                started.append(service)
+                await run_blocking(service.start)
+                await run_blocking(service.start_jobs, only_ends=False)
+            yield [service.registration for service in services]
+        finally:
+            for service in reversed(started):
+                await run_blocking(service.stop)
+
+
+@contextmanager
+def data_dir_lock(data_dir: Path, *, alone: bool) -> Iterator[None]:
+    """Use a data folder, as several services may do at once; or have it alone, while none does.
+
+    Raises StartError if others have it. Where the folder cannot be written, nothing is locked.
+    """
     try:
-        for service in services:
-            started.append(service)
-            await run_blocking(service.start)
-            await run_blocking(service.start_jobs, only_ends=False)
-        yield [service.registration for service in services]
+        data_dir.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(data_dir / _DATA_DIR_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        # The service itself says what is wrong, if it needs to write.
+        yield
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            who = "a server uses it; stop it first" if alone else "it is being tidied up; try again"
+            raise StartError(f"data folder {data_dir}: {who}") from error
+        yield
     finally:
-        for service in reversed(started):
-            await run_blocking(service.stop)
+        os.close(descriptor)
 
 
 @contextmanager

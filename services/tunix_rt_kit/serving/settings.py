@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict, SettingsError
@@ -96,6 +96,10 @@ class DataSettings(ServerSettings):
             self.data_dir.mkdir(parents=True, exist_ok=True)
 
 
+SHARED_MARK: Final = "used-with-another-database"
+"""A file in an artifact store: that a data folder's own databases do not know all of its artifacts."""
+
+
 class ArtifactSettings(DataSettings):
     """Settings of a server that keeps artifacts."""
 
@@ -109,6 +113,22 @@ class ArtifactSettings(DataSettings):
     def artifacts(self) -> str:
         """The place of the artifact store with its default filled in."""
         return self.artifacts_uri or str(self.data_dir.absolute() / "artifacts")
+
+    @property
+    def keeps_all_here(self) -> bool:
+        """Whether database and artifacts are in the data folder."""
+        folder = self.data_dir.absolute()
+        is_inside = self.database.startswith(f"sqlite:///{folder}/")
+        return is_inside and self.artifacts == str(folder / "artifacts")
+
+    def make_data_dir(self) -> None:
+        """As of any server; an artifact store that others share is marked."""
+        super().make_data_dir()
+        if not self.keeps_all_here and "://" not in self.artifacts:
+            folder = Path(self.artifacts)
+            with storage_errors(str(folder)):
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / SHARED_MARK).touch()
 
 
 class ModelSettings(ArtifactSettings):

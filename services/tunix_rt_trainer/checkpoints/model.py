@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Final, Literal
 
-from tunix_rt_kit.values import ChatTemplateFields, StoredFile, Value
+from tunix_rt_kit.values import ChatTemplateFields, DeleteTime, StoredFile, Value
 from tunix_rt_trainer.jobs.model import TrainingSpec
 
 ExportFormat = Literal["peft", "hugging_face"]
@@ -58,3 +58,4 @@ class Checkpoint(Value):
     manifest_file: StoredFile
     chat_template: ChatTemplateFields
     create_time: datetime
+    delete_time: DeleteTime = None

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Final
 
 from sqlalchemy import delete, insert, select, update
 
 from tunix_rt_kit.database import Database
-from tunix_rt_kit.errors import NotFound
-from tunix_rt_kit.values import ChatTemplateFields, StoredFile
+from tunix_rt_kit.errors import NotFound, was_deleted
+from tunix_rt_kit.values import ChatTemplateFields, JobState, Stored, StoredFile
 from tunix_rt_trainer.checkpoints.model import Checkpoint, ExportFormat, TrainingManifest
 from tunix_rt_trainer.tables import checkpoints, exports, jobs
+
+_ENDED: Final = [state.value for state in JobState if state.ended]
 
 
 class SqlCheckpointRepository:
@@ -44,10 +47,7 @@ class SqlCheckpointRepository:
                 select(checkpoints).where(checkpoints.c.job_id == job_id, checkpoints.c.step == step)
             ).one_or_none()
         if row is None:
-            name = f"trainingJobs/{job_id}/checkpoints/{step}"
-            raise NotFound(
-                f"name: {name} does not exist", reason="CHECKPOINT_NOT_FOUND", metadata={"name": name}
-            )
+            raise _not_found(job_id, step)
         return _checkpoint(row)
 
     def export(self, job_id: str, step: int, format_: ExportFormat) -> Sequence[StoredFile] | None:
@@ -62,13 +62,59 @@ class SqlCheckpointRepository:
         where = (exports.c.job_id == job_id, exports.c.step == step, exports.c.format == format_)
         stored = [file.model_dump(mode="json") for file in files]
         values = {"job_id": job_id, "step": step, "format": format_, "files": stored}
+        living = select(checkpoints.c.delete_time).where(
+            checkpoints.c.job_id == job_id, checkpoints.c.step == step
+        )
         with self._database.write() as session:
+            # Locked, so that it is not deleted meanwhile.
+            found = session.execute(living.with_for_update()).one_or_none()
+            if found is None or found.delete_time is not None:
+                raise _not_found(job_id, step, found.delete_time if found else None)
             session.execute(delete(exports).where(*where))
             session.execute(insert(exports).values(**values))
 
-    def latest(self, job_id: str, before: int | None, limit: int) -> Sequence[Checkpoint]:
-        """Up to ``limit`` checkpoints of a job, latest first, with steps below ``before``."""
+    def delete(self, job_id: str, step: int) -> bool:
+        """Mark a checkpoint, and with it its exports, as deleted, if it is there and its job has ended;
+        returns whether it was."""
+        ended = select(jobs.c.id).where(jobs.c.id == job_id, jobs.c.state.in_(_ENDED)).with_for_update()
+        where = (checkpoints.c.job_id == job_id, checkpoints.c.step == step)
+        with self._database.write() as session:
+            # Locked, so that it is not resumed meanwhile.
+            if session.execute(ended).one_or_none() is None:
+                return False
+            changed = session.connection().execute(
+                update(checkpoints)
+                .where(*where, checkpoints.c.delete_time.is_(None))
+                .values(delete_time=datetime.now(UTC))
+            )
+        return changed.rowcount == 1
+
+    def stored(self) -> list[Stored]:
+        """All checkpoints and their exports as what they take of the disk."""
+        found, deleted = [], set()
+        with self._database.read() as session:
+            for row in session.execute(select(checkpoints)):
+                files = [*row.files, row.manifest_file]
+                name = f"trainingJobs/{row.job_id}/checkpoints/{row.step}"
+                digests = frozenset(str(file["digest"]) for file in files)
+                found.append(Stored("checkpoint", name, digests, deleted=row.delete_time is not None))
+                if row.delete_time is not None:
+                    deleted.add(name)
+            for row in session.execute(select(exports)):
+                name = f"trainingJobs/{row.job_id}/checkpoints/{row.step}"
+                digests = frozenset(str(file["digest"]) for file in row.files)
+                shown = f"{name} {row.format}"
+                found.append(Stored("export", shown, digests, deleted=name in deleted, derived=True))
+        return found
+
+    def latest(
+        self, job_id: str, before: int | None, limit: int, *, show_deleted: bool = False
+    ) -> Sequence[Checkpoint]:
+        """Up to ``limit`` checkpoints of a job, latest first, with steps below ``before``; those that were
+        deleted are left out unless ``show_deleted``."""
         query = select(checkpoints).where(checkpoints.c.job_id == job_id)
+        if not show_deleted:
+            query = query.where(checkpoints.c.delete_time.is_(None))
         if before is not None:
             query = query.where(checkpoints.c.step < before)
         with self._database.read() as session:
@@ -86,4 +132,12 @@ def _checkpoint(row: Any) -> Checkpoint:
         manifest_file=StoredFile.model_validate(row.manifest_file),
         chat_template=ChatTemplateFields.model_validate(row.chat_template),
         create_time=row.create_time,
+        delete_time=row.delete_time,
     )
+
+
+def _not_found(job_id: str, step: int, delete_time: datetime | None = None) -> NotFound:
+    name = f"trainingJobs/{job_id}/checkpoints/{step}"
+    if delete_time is not None:
+        return was_deleted(name, "CHECKPOINT", delete_time)
+    return NotFound(f"name: {name} does not exist", reason="CHECKPOINT_NOT_FOUND", metadata={"name": name})

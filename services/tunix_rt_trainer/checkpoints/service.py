@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Final, Protocol, cast, get_args
 from tunix_rt_kit.artifacts import ArtifactStore, storage_errors
 from tunix_rt_kit.callers import check, ended_by_leaving, holding
 from tunix_rt_kit.canonical import digest_json
-from tunix_rt_kit.errors import FailedPrecondition, InvalidArgument, NotFound
+from tunix_rt_kit.errors import FailedPrecondition, InvalidArgument, NotFound, still_runs, was_deleted
 from tunix_rt_kit.jobs.files import passed_on
 from tunix_rt_kit.regular_files import read_bytes
 from tunix_rt_kit.serving.requests import Paging, parse_name, parse_names
@@ -29,6 +29,7 @@ from tunix_rt_trainer.checkpoints.model import (
     TrainingManifest,
     is_weights,
 )
+from tunix_rt_trainer.jobs.model import job_name
 from tunix_rt_trainer.jobs.service import JobRepository
 
 CHECKPOINT_NAME: Final = "trainingJobs/{training_job}/checkpoints/{checkpoint}"
@@ -40,7 +41,10 @@ class CheckpointRepository(Protocol):
 
     def add(self, checkpoint: Checkpoint, *, best: bool) -> None: ...
     def get(self, job_id: str, step: int) -> Checkpoint: ...
-    def latest(self, job_id: str, before: int | None, limit: int) -> Sequence[Checkpoint]: ...
+    def delete(self, job_id: str, step: int) -> bool: ...
+    def latest(
+        self, job_id: str, before: int | None, limit: int, *, show_deleted: bool = False
+    ) -> Sequence[Checkpoint]: ...
     def export(self, job_id: str, step: int, format_: ExportFormat) -> Sequence[StoredFile] | None: ...
     def add_export(
         self, job_id: str, step: int, format_: ExportFormat, files: Sequence[StoredFile]
@@ -57,6 +61,7 @@ class CheckpointService:
         artifacts: where their files are kept.
         base_models: for the base weights of an export.
         work_dir: for the folders of exports, which are thrown away; as large as a model.
+        discard: removes what a job's folder has of the checkpoint of a step.
     """
 
     def __init__(
@@ -66,12 +71,14 @@ class CheckpointService:
         artifacts: ArtifactStore,
         base_models: BaseModelService,
         work_dir: Path,
+        discard: Callable[[str, int], None],
     ) -> None:
         self._jobs = jobs
         self._repository = repository
         self._artifacts = artifacts
         self._base_models = base_models
         self._work_dir = work_dir
+        self._discard = discard
         # A model's weights go through memory shard by shard: one export at a time.
         self._exporting = threading.Lock()
 
@@ -123,12 +130,16 @@ class CheckpointService:
         )
         self._repository.add(checkpoint, best=best)
 
-    def list_checkpoints(self, parent: str, size: int, page_token: str) -> Page[Checkpoint]:
+    def list_checkpoints(
+        self, parent: str, size: int, page_token: str, *, show_deleted: bool = False
+    ) -> Page[Checkpoint]:
         """One page of a job's checkpoints, latest first."""
         job_id = parse_name("trainingJobs/{training_job}", parent, "parent")
-        paging = Paging(size, page_token, method="ListCheckpoints", parent=parent)
+        paging = Paging(size, page_token, method="ListCheckpoints", parent=parent, show_deleted=show_deleted)
         self._jobs.get(job_id)
-        found = self._repository.latest(job_id, paging.after("step"), paging.limit + 1)
+        found = self._repository.latest(
+            job_id, paging.after("step"), paging.limit + 1, show_deleted=show_deleted
+        )
         return paging.page(found, lambda checkpoint: {"step": checkpoint.step})
 
     def get_checkpoint(self, name: str) -> Checkpoint:
@@ -143,6 +154,29 @@ class CheckpointService:
             )
         return self._repository.get(ids["training_job"], int(step))
 
+    def delete_checkpoint(self, name: str) -> Checkpoint:
+        """Delete a checkpoint of a job that has ended, and its exports; what it was stays on record.
+
+        Raises NotFound(CHECKPOINT_NOT_FOUND), also if it is deleted already;
+        FailedPrecondition(TRAINING_JOB_RUNNING).
+        """
+        # Again if somebody resumed its job, or deleted it, in between.
+        while True:
+            checkpoint = self._living(name)
+            job = self._jobs.get(checkpoint.job_id)
+            if not job.state.ended:
+                cancel = f"tunix-rt train cancel {job.id}"
+                raise still_runs(job_name(job.id), "TRAINING_JOB", job.state, cancel)
+            if self._repository.delete(checkpoint.job_id, checkpoint.step):
+                self._discard(checkpoint.job_id, checkpoint.step)
+                return self.get_checkpoint(name)
+
+    def _living(self, name: str) -> Checkpoint:
+        checkpoint = self.get_checkpoint(name)
+        if checkpoint.delete_time is not None:
+            raise was_deleted(name, "CHECKPOINT", checkpoint.delete_time)
+        return checkpoint
+
     def export_checkpoint(self, name: str, format_: str) -> tuple[Checkpoint, Sequence[StoredFile]]:
         """A checkpoint and its files in a format, by path: an adapter for `peft`, a whole model for
         `transformers`. What is made is made once.
@@ -154,7 +188,7 @@ class CheckpointService:
             NotFound: BASE_MODEL_UNKNOWN, they are not on the host any more.
             DomainError: a file cannot be read or written.
         """
-        checkpoint = self.get_checkpoint(name)
+        checkpoint = self._living(name)
         known = get_args(ExportFormat)
         if format_ not in known:
             description = f"{format_} is no format; one of {', '.join(known)} would be right"
@@ -171,7 +205,7 @@ class CheckpointService:
         if format_:
             files: Sequence[StoredFile] = self.export_checkpoint(name, format_)[1]
         else:
-            checkpoint = self.get_checkpoint(name)
+            checkpoint = self._living(name)
             files = [*checkpoint.files, checkpoint.manifest_file]
         file = next((file for file in files if file.path == path), None)
         if file is None:

@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 from tunix_rt_kit.values import (
     AskedDtype,
     ChatTemplateFields,
+    DeleteTime,
     JobError,
     JobState,
     Labelled,
@@ -185,6 +186,7 @@ class TrainingJob(Labelled):
     start_time: datetime | None = None
     end_time: datetime | None = None
     stage_timings: tuple[StageTiming, ...] = ()
+    delete_time: DeleteTime = None
 
 
 class TrainingJobFilter(ListFilter):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import insert, select, update
@@ -19,6 +20,7 @@ from tunix_rt_kit.values import (
     Progress,
     RequestKey,
     StageTiming,
+    Stored,
     subjects,
 )
 from tunix_rt_trainer.jobs.model import (
@@ -31,7 +33,7 @@ from tunix_rt_trainer.jobs.model import (
     TrainingJobFilter,
     TrainingSpec,
 )
-from tunix_rt_trainer.tables import VERSION_TABLE, jobs, requests
+from tunix_rt_trainer.tables import VERSION_TABLE, checkpoints, jobs, requests
 
 _ACTIVE = (JobState.QUEUED.value, JobState.RUNNING.value, JobState.CANCELLING.value)
 _LISTING: Final = Listing(
@@ -135,10 +137,71 @@ class SqlJobRepository:
         with self._database.write() as session:
             changed = session.connection().execute(
                 update(jobs)
-                .where(jobs.c.id == job_id, jobs.c.state.in_([entry.value for entry in expected]))
+                .where(
+                    jobs.c.id == job_id,
+                    jobs.c.state.in_([entry.value for entry in expected]),
+                    jobs.c.delete_time.is_(None),
+                )
                 .values(**values)
             )
         return changed.rowcount == 1
+
+    def delete(self, job_id: str) -> bool:
+        """Mark a job and its checkpoints as deleted, if it has ended and is there; returns whether it was."""
+        now = datetime.now(UTC)
+        with self._database.write() as session:
+            changed = session.connection().execute(
+                update(jobs)
+                .where(jobs.c.id == job_id, jobs.c.state.not_in(_ACTIVE), jobs.c.delete_time.is_(None))
+                .values(delete_time=now)
+            )
+            if changed.rowcount != 1:
+                return False
+            of_job = (checkpoints.c.job_id == job_id, checkpoints.c.delete_time.is_(None))
+            session.execute(update(checkpoints).where(*of_job).values(delete_time=now))
+        return True
+
+    def stored(self, root: Path) -> list[Stored]:
+        """All jobs as what they take of the disk; ``root`` has their folders."""
+        query = select(jobs.c.id, jobs.c.state, jobs.c.inputs, jobs.c.delete_time)
+        found = []
+        with self._database.read() as session:
+            for row in session.execute(query):
+                inputs = TrainingInput.model_validate(row.inputs)
+                files = [file for file in (inputs.train, inputs.validation) if file is not None]
+                # One that failed or was cancelled can be resumed.
+                over = row.state == JobState.SUCCEEDED or row.delete_time is not None
+                found.append(
+                    Stored(
+                        "training job",
+                        f"trainingJobs/{row.id}",
+                        needs=frozenset() if over else frozenset(file.digest for file in files),
+                        folder=str(root / row.id),
+                        deleted=row.delete_time is not None,
+                        unfinished=row.state in _ACTIVE,
+                    )
+                )
+        return found
+
+    def base_models(self) -> Sequence[tuple[str, str, bool]]:
+        """What needs a base model: of each the resource name, the base model as its job names it, and whether
+        it still runs."""
+        running = select(jobs.c.id, jobs.c.spec).where(jobs.c.state.in_(_ACTIVE))
+        left = (
+            select(checkpoints.c.job_id, checkpoints.c.step, jobs.c.spec)
+            .join(jobs, jobs.c.id == checkpoints.c.job_id)
+            .where(checkpoints.c.delete_time.is_(None), jobs.c.state.not_in(_ACTIVE))
+        )
+        with self._database.read() as session:
+            found = [(f"trainingJobs/{row.id}", row.spec, True) for row in session.execute(running)]
+            for row in session.execute(left):
+                found.append((f"trainingJobs/{row.job_id}/checkpoints/{row.step}", row.spec, False))
+        # All weights of a model stand in its own checkpoint.
+        return [
+            (name, spec["base_model"], runs)
+            for name, spec, runs in found
+            if runs or spec.get("lora") is not None
+        ]
 
     def save(self, job_id: str, update_: JobUpdate) -> None:
         """Store how far a job has come."""
@@ -208,6 +271,7 @@ def _job(row: Any) -> TrainingJob:
         display_name=row.display_name,
         tags=tuple(row.tags),
         note=row.note,
+        delete_time=row.delete_time,
     )
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
 from tunix_rt_kit.canonical import digest_json
-from tunix_rt_kit.errors import FailedPrecondition
+from tunix_rt_kit.errors import FailedPrecondition, NotFound, Unavailable, still_runs, was_deleted
 from tunix_rt_kit.jobs.child_jobs import ChildJobStore
 from tunix_rt_kit.jobs.engine import JobEngine
 from tunix_rt_kit.models.runtime import fast_dtype, on_gpu
@@ -48,6 +48,7 @@ from tunix_rt_trainer.jobs.model import (
     TrainingJobFilter,
     TrainingPlan,
     TrainingSpec,
+    job_name,
 )
 from tunix_rt_trainer.jobs.plan import planned
 
@@ -65,6 +66,7 @@ class JobRepository(ChildJobStore, Protocol):
         self, wanted: TrainingJobFilter, order: Order, after: Position | None, limit: int
     ) -> Sequence[tuple[TrainingJob, Position]]: ...
     def set_labels(self, job_id: str, labels: Mapping[str, Any]) -> None: ...
+    def delete(self, job_id: str) -> bool: ...
     def change_state(
         self,
         job_id: str,
@@ -106,12 +108,14 @@ class JobService:
         models: BaseModelService,
         engine: JobEngine,
         lines: Callable[[str], JobLines],
+        discard: Callable[[str], None],
     ) -> None:
         self._repository = repository
         self._datasets = datasets
         self._models = models
         self._engine = engine
         self._lines = lines
+        self._discard = discard
 
     def create_job(
         self, asked: Mapping[str, Any], request_id: str, labels: Mapping[str, Any] = NO_LABELS
@@ -141,8 +145,22 @@ class JobService:
             **labels,
         )
         stored = self._repository.create(job, inputs, request)
+        if stored == job.id:
+            self._check_still_there(spec.dataset, stored)
         self._engine.wake()
         return self._repository.get(stored)
+
+    def _check_still_there(self, dataset: str, job_id: str) -> None:
+        """Withdraw a job whose dataset was deleted while it was looked at: from now on, whoever deletes it
+        finds the job."""
+        try:
+            self._datasets.get(dataset)
+        except NotFound:
+            self._engine.ask_to_cancel(job_id, self._repository)
+            raise
+        except Unavailable:
+            # It was there a moment ago; the job has what it needs.
+            return
 
     def plan_job(self, asked: Mapping[str, Any]) -> TrainingPlan:
         """What a job would do. The spec is checked as `create_job` checks it.
@@ -201,6 +219,29 @@ class JobService:
         self._engine.ask_to_cancel(job_id, self._repository)
         return self._repository.get(job_id)
 
+    def delete_job(self, name: str) -> TrainingJob:
+        """Delete a job that has ended, with its checkpoints and all its files; what it was stays on record.
+
+        Raises NotFound(TRAINING_JOB_NOT_FOUND), also if it is deleted already;
+        FailedPrecondition(TRAINING_JOB_RUNNING).
+        """
+        job_id = parse_name(JOB_NAME, name)
+        # Again if somebody resumed it, or deleted it, in between.
+        while True:
+            job = self._living(job_id)
+            if not job.state.ended:
+                cancel = f"tunix-rt train cancel {job_id}"
+                raise still_runs(job_name(job_id), "TRAINING_JOB", job.state, cancel)
+            if self._repository.delete(job_id):
+                self._discard(job_id)
+                return self._repository.get(job_id)
+
+    def _living(self, job_id: str) -> TrainingJob:
+        job = self._repository.get(job_id)
+        if job.delete_time is not None:
+            raise was_deleted(job_name(job_id), "TRAINING_JOB", job.delete_time)
+        return job
+
     def resume_job(self, name: str) -> TrainingJob:
         """Put a failed or cancelled job into the queue again, to resume from its latest checkpoint. A job
         that is queued or runs stays as it is.
@@ -209,7 +250,7 @@ class JobService:
         its cancellation is not done yet.
         """
         job_id = parse_name(JOB_NAME, name)
-        job = self._repository.get(job_id)
+        job = self._living(job_id)
         refusals = {
             JobState.SUCCEEDED: ("TRAINING_JOB_SUCCEEDED", "has succeeded; there is nothing to go on with"),
             JobState.CANCELLING: ("TRAINING_JOB_STOPPING", "is still being cancelled; ask again when it is"),
@@ -220,7 +261,8 @@ class JobService:
         ended = [JobState.FAILED, JobState.CANCELLED]
         if self._repository.change_state(job_id, ended, JobState.QUEUED):
             self._engine.wake()
-        return self._repository.get(job_id)
+        # It may have been deleted in between.
+        return self._living(job_id)
 
     def lines(self, name: str) -> JobLines:
         """The metrics and log lines of a job."""

@@ -298,6 +298,14 @@ class JobFolders:
         """Remove what a job would resume from; it has succeeded."""
         shutil.rmtree(self.path(job_id) / _STATES, ignore_errors=True)
 
+    def discard(self, job_id: str) -> None:
+        """Remove all that a job left in its folder; it was deleted."""
+        shutil.rmtree(self.path(job_id), ignore_errors=True)
+
+    def discard_checkpoint(self, job_id: str, step: int) -> None:
+        """Remove the files of one checkpoint from a job's folder; it was deleted."""
+        shutil.rmtree(self.path(job_id) / "checkpoints" / str(step), ignore_errors=True)
+
     def lines(self, job_id: str) -> FolderLines:
         """Reads on in the metrics and log lines of a job."""
         return FolderLines(self.process(job_id))

@@ -1,0 +1,92 @@
+"""What the commands that delete have in common: say what goes, ask, delete."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from tunix_rt import Client
+from tunix_rt.cli import text
+from tunix_rt.cli.session import Session
+from tunix_rt.deleting import delete
+from tunix_rt.errors import NotFoundError
+
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Delete it even if others were made from it; they stay.")
+]
+DeletedOption = Annotated[bool, typer.Option("--show-deleted", help="List what was deleted, too.")]
+
+
+def can_ask() -> bool:
+    """Whether somebody can answer a question."""
+    return sys.stdin.isatty()
+
+
+def confirm(session: Session, question: str, lines: Sequence[str], *, yes: bool) -> None:
+    """Show what is going to be deleted and ask, unless ``yes``; leaves the command if the answer is no.
+
+    Raises typer.BadParameter where nobody can answer.
+    """
+    if yes:
+        return
+    if not can_ask():
+        raise typer.BadParameter("there is no terminal to ask on; --yes deletes without asking")
+    for line in lines:
+        session.err.print(line, markup=False, highlight=False, soft_wrap=True)
+    typer.confirm(question, abort=True, err=True)
+
+
+def delete_resources(
+    session: Session,
+    names: Sequence[str],
+    kind: str,
+    get: Callable[[Client, str], Any],
+    *,
+    force: bool,
+    yes: bool,
+) -> None:
+    """Delete resources of one kind, each if nothing uses it, and say so.
+
+    Args:
+        session: of the command.
+        names: their resource names.
+        kind: what they are, in words.
+        get: looks one up. All are looked up before the first is deleted, so that a wrong name deletes
+            nothing.
+        force: whether to delete what others were made from.
+        yes: whether to delete without asking.
+    """
+    wanted = list(dict.fromkeys(names))
+    if not yes and not can_ask():
+        raise typer.BadParameter("there is no terminal to ask on; --yes deletes without asking")
+    with session.connect() as client:
+        for name in wanted:
+            found = get(client, name)
+            if "delete_time" in found.DESCRIPTOR.fields_by_name and found.HasField("delete_time"):
+                raise _deleted_before(name, found)
+        confirm(session, f"Delete {text.counted(len(wanted), kind)} for good?", wanted, yes=yes)
+        deleted: list[str] = []
+        for name in wanted:
+            try:
+                delete(client, name, force=force)
+            except NotFoundError:
+                # Somebody else was faster.
+                continue
+            deleted.append(name)
+    if session.as_json:
+        session.print_json({"deleted": deleted})
+    else:
+        session.out.print(f"{text.counted(len(deleted), kind)} deleted")
+
+
+def _deleted_before(name: str, found: Any) -> NotFoundError:
+    when = found.delete_time.ToDatetime().isoformat(timespec="seconds")
+    return NotFoundError(
+        f"{name} was deleted already, at {when} UTC",
+        reason="ALREADY_DELETED",
+        metadata={"name": name, "delete_time": when},
+    )
