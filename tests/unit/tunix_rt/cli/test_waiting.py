@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from support.threaded import fake_server, free_address
 from tunix_rt import AsyncClient, v1
 from tunix_rt.cli.main import app
+from tunix_rt.rpc.caller import Outages
 
 SILENT_S = 0.2
 JOB = "trainingJobs/j"
@@ -94,6 +95,33 @@ async def test_a_program_is_told_that_a_server_is_slow(monkeypatch: pytest.Monke
         async with AsyncClient(address, on_waiting=told.append) as client:
             assert [trace.prompt async for trace in client.trace_store.list_traces()] == ["p", "p"]
     assert told == [address]
+
+
+def test_a_server_is_told_of_each_time_that_it_is_away_and_once_that_it_is_busy() -> None:
+    told: list[tuple[str, float]] = []
+    outages = Outages(lambda waited: told.append((waited, waited.seconds)))
+    for _ in range(2):
+        outages.busy("a")
+        outages.away("a", 60.0)
+        outages.away("a", 3.0)
+    outages.answered("a")
+    outages.busy("a")
+    outages.away("a", 3.0)
+    assert told == [("a", 0.0), ("a", 60.0), ("a", 3.0)]
+
+
+@pytest.mark.parametrize("command, seconds", [("list", 3), ("generate", 1)])
+def test_a_command_says_that_nothing_listens_and_how_long_it_tries(
+    command: str, seconds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunix_rt.rpc.caller._AWAY_S", 0.1)
+    monkeypatch.setattr("tunix_rt.importing.PATIENCE", 1.0)
+    address = free_address()
+    result = run(address, "traces", command, "--json")
+    assert result.exit_code == 1
+    said = f"nothing listens at {address}; trying again for up to {seconds} s in all; stop with Ctrl-C"
+    assert result.stderr.splitlines()[0] == said
+    assert result.stdout == ""
 
 
 def test_who_watches_a_job_says_that_its_server_is_away_and_goes_on_when_it_is_back(

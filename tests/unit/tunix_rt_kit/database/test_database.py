@@ -14,6 +14,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import (
     Column,
     ForeignKey,
@@ -39,6 +41,7 @@ from tunix_rt_kit.database import (
     request_log_table,
     transaction_lock,
 )
+from tunix_rt_kit.database.engine import newest_revision
 from tunix_rt_kit.errors import (
     AlreadyExists,
     DataLoss,
@@ -235,6 +238,31 @@ def test_migrations_bring_a_database_with_data_up_to_date(database_url: str, scr
         assert session.execute(text("SELECT version_num FROM test_revision")).scalar_one() == "0002"
     with pytest.raises(IntegrityError), database.write() as session:
         session.execute(text("INSERT INTO children (id, parent) VALUES (6, 99)"))
+    database.close()
+
+
+@pytest.mark.parametrize("service", ["trace_store", "exporter", "trainer", "evaluator"])
+def test_the_newest_revision_is_read_off_the_scripts_as_alembic_does(service: str) -> None:
+    scripts = f"tunix_rt_{service}:migrations"
+    config = Config()
+    for option in ("script_location", "version_locations"):
+        config.set_main_option(option, scripts)
+    config.set_main_option("path_separator", "newline")
+    assert newest_revision(scripts) == ScriptDirectory.from_config(config).get_current_head()
+
+
+@pytest.mark.one_database
+def test_a_database_of_the_newest_revision_is_left_alone(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Database(database_url)
+    database.upgrade("tunix_rt_trace_store:migrations", "version")
+    monkeypatch.setattr(Database, "_migration", None)
+    database.upgrade("tunix_rt_trace_store:migrations", "version")
+    with database.write() as session:
+        session.execute(text("UPDATE version SET version_num = '0001'"))
+    with pytest.raises(TypeError, match="NoneType"):
+        database.upgrade("tunix_rt_trace_store:migrations", "version")
     database.close()
 
 

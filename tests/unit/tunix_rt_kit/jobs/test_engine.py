@@ -116,6 +116,17 @@ def test_a_server_sees_what_it_is_given_at_once_and_what_others_are_soon(sqlite:
         eventually(lambda: has_succeeded(sqlite, "b"))
 
 
+def test_an_engine_that_only_ends_jobs_starts_none(sqlite: Jobs) -> None:
+    sqlite.add("a")
+    sqlite.add("b", state=JobState.CANCELLING)
+    kind = Counting(sqlite)
+    engine = engine_of(kind)
+    engine.start(only_ends=True)
+    eventually(lambda: sqlite.state("b") is JobState.CANCELLED)
+    engine.stop(PATIENCE_S)
+    assert (sqlite.state("a"), kind.begun) == (JobState.QUEUED, ["b"])
+
+
 def test_a_job_that_is_queued_again_runs_again(sqlite: Jobs) -> None:
     sqlite.add("a")
     kind = Counting(sqlite, most=1)

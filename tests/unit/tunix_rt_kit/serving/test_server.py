@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, Literal
 
 import grpc
 import psutil
@@ -25,9 +25,16 @@ from grpc_status import rpc_status
 
 from support import echo
 from tunix_rt.wire import open_aio_channel, open_channel
-from tunix_rt_kit.errors import NotFound, Unavailable
+from tunix_rt_kit.errors import FailedPrecondition, NotFound, Unavailable
 from tunix_rt_kit.serving.calls import domain_error
-from tunix_rt_kit.serving.server import RunningServer, StartError, running_server, serve
+from tunix_rt_kit.serving.server import (
+    BuiltService,
+    LazyServices,
+    RunningServer,
+    StartError,
+    running_server,
+    serve,
+)
 from tunix_rt_kit.serving.settings import ServerSettings
 
 
@@ -60,6 +67,48 @@ async def test_every_kind_of_handler_answers_and_returns_the_request_id(kind: st
         answers, rpc = await echo.call(channel, kind, "hello", metadata=(("x-request-id", "mine-1"),))
         assert answers[-1] == "hello"
         assert ("x-request-id", "mine-1") in list(await rpc.trailing_metadata())
+
+
+class Builds:
+    """Counts what is done with a lazy service, whose first start fails."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def __call__(self) -> BuiltService:
+        def start() -> None:
+            self.calls.append("start")
+            if len(self.calls) == 1:
+                raise FailedPrecondition("the disk is away", reason="DISK_AWAY")
+
+        return BuiltService(
+            echo.REGISTRATION,
+            start,
+            lambda: self.calls.append("stop"),
+            lambda *, only_ends: self.calls.append(f"only ends: {only_ends}"),
+        )
+
+
+@pytest.mark.parametrize("jobs", ["end", "leave"])
+async def test_a_lazy_service_starts_with_its_first_call_and_the_others_do_not(
+    jobs: Literal["end", "leave"],
+) -> None:
+    echoing, other = Builds(), Builds()
+    lazy = LazyServices({echo.FULL_NAME: echoing, "tunix_rt.test.Other": other}, jobs)
+    async with (
+        running_server(settings(), [], lazy=lazy) as running,
+        open_aio_channel(running.address) as channel,
+    ):
+        assert echoing.calls == []
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await echo.call(channel, "UnaryStream", "hello")
+        assert details(caught.value)[0].reason == "DISK_AWAY"
+        calls = [echo.call(channel, kind, "hello") for kind in (*echo.KINDS, *echo.KINDS)]
+        assert [answers[-1] for answers, _ in await asyncio.gather(*calls)] == ["hello"] * len(calls)
+    lazy.stop()
+    started = ["start", "only ends: True"] if jobs == "end" else ["start"]
+    assert echoing.calls == ["start", "stop", *started, "stop"]
+    assert other.calls == []
 
 
 async def test_a_request_id_that_is_no_plain_token_is_replaced() -> None:
