@@ -110,6 +110,7 @@ COMMANDS: dict[str, Callable[[Folder], list[str]]] = {
     "evaluation list": lambda _: [],
     "evaluation show": lambda folder: [folder.evaluation],
     "evaluation watch": lambda folder: [folder.evaluation],
+    "grade": lambda _: ["2", "--accepted", "2"],
     "models list": lambda _: [],
     "models verify": lambda _: ["smollm2-135m-instruct"],
     "traces compare": lambda folder: [*folder.traces],

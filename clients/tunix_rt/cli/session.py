@@ -251,7 +251,7 @@ class Session:
         if not any(map(idle.is_unfinished, messages)) or not self._nothing_runs():
             return messages
         waiting = [message for message in messages if idle.is_unfinished(message)]
-        self.say(idle.told(waiting))
+        self.notify(idle.told(waiting))
         return [idle.queued(message) for message in messages]
 
     def leave_interrupted(self, told: str) -> NoReturn:
@@ -294,14 +294,13 @@ class Session:
             self.say(f"{text.counted(written, what)} written to {path}")
 
     def _say_waiting(self, server: Waited) -> None:
-        if self.as_json and not self.err.is_terminal:
-            # Programs read all that stands there.
-            return
         if server.seconds:
-            line = f"nothing listens at {server}; trying again for up to {server.seconds:,.0f} s in all"
-        else:
-            line = f"waiting for the server at {server}, which gives no answer yet"
-        self.err.print(f"{line}; stop with Ctrl-C", soft_wrap=True)
+            tried = f"trying again for up to {server.seconds:,.0f} s in all"
+            self.notify(f"nothing listens at {server}; {tried}; stop with Ctrl-C")
+        elif not self.as_json or self.err.is_terminal:
+            # Programs read all that stands there.
+            line = f"waiting for the server at {server}, which gives no answer yet; stop with Ctrl-C"
+            self.err.print(line, soft_wrap=True)
 
     def leave(self, failure: Failure) -> NoReturn:
         """Say on stderr what went wrong, its first line behind `error:`, and leave with its exit code."""
