@@ -26,6 +26,7 @@ MODULES: Final = {
     "training": "benchmarks.training",
     "training-service": "benchmarks.training_service",
     "generation": "benchmarks.generation",
+    "command-start": "benchmarks.command_start",
 }
 
 

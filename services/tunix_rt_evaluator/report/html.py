@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import cache
 from itertools import zip_longest
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from tunix_rt.escapes import visible
@@ -26,6 +25,9 @@ from tunix_rt_evaluator.evaluations.model import Accuracy, ItemResult
 from tunix_rt_evaluator.grading.model import Parts
 from tunix_rt_evaluator.report import words
 from tunix_rt_kit.callers import check
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 # Colours that stand for a variable of the page's style sheet, since matplotlib knows none.
 _COLOURS: Final = {
@@ -275,6 +277,9 @@ def _sides(flip: Flip) -> Iterator[tuple[str, ItemResult, Parts | None, Sequence
 
 @cache
 def _template() -> Template:
+    # A command that looks at an evaluation does without.
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     environment = Environment(
         loader=PackageLoader("tunix_rt_evaluator.report", "templates"),
         autoescape=True,
