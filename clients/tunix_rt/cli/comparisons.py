@@ -22,6 +22,7 @@ from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, single
 from tunix_rt.cli.errors import Failure
 from tunix_rt.cli.evaluation_view import GREEDY, decoding_text, model_label
+from tunix_rt.cli.labels import LabelOptions, label_facts
 from tunix_rt.cli.options import FlipsOption, resource_name
 from tunix_rt.cli.session import Session
 from tunix_rt.cli.traces_import import store
@@ -139,6 +140,7 @@ def compare(
             help='Store the answers, each once, as traces of source "evaluation", for `traces compare`.',
         ),
     ] = False,
+    labels: LabelOptions,
     sides: SideOptions,
     gate: GateOptions,
 ) -> None:
@@ -159,6 +161,7 @@ def compare(
             more_bases=bases[1:],
             more_candidates=candidates[1:],
             waivers=[*map(str, sides.waive or [])],
+            **labels.given(),
         )
         folder = output
         if folder is None and open_report:
@@ -194,7 +197,7 @@ def _store_traces(session: Session, client: Client, evaluations: list[str]) -> N
         )
 
 
-_VERDICTS = {
+VERDICTS = {
     v1.ComparisonReport.VERDICT_IMPROVED: ("improved", "bold green"),
     v1.ComparisonReport.VERDICT_REGRESSED: ("regressed", "bold red"),
     v1.ComparisonReport.VERDICT_NO_EVIDENCE: ("no evidence of a difference", "bold yellow"),
@@ -216,7 +219,7 @@ def print_comparison(console: Console, report: v1.ComparisonReport, *, flips: in
 def headline(report: v1.ComparisonReport) -> Panel:
     """Accuracy before and after with intervals, the difference, its p-value and the verdict, in a frame."""
     overall = report.overall
-    verdict, style = _VERDICTS.get(report.verdict, ("unknown", ""))
+    verdict, style = VERDICTS.get(report.verdict, ("unknown", ""))
     lower, upper = map(text.signed_points, (overall.interval.lower, overall.interval.upper))
     difference = Text.assemble(
         (text.signed_points(overall.difference), "bold"), (f"  95% interval {lower} to {upper}", "dim")
@@ -225,8 +228,9 @@ def headline(report: v1.ComparisonReport) -> Panel:
     changed = f"{overall.gained_count} went right, {overall.lost_count} went wrong{_averaged(report)}"
     rows = tables.facts(
         [
-            ("before", _accuracy(overall.base, report.base.spec)),
-            ("after", _accuracy(overall.candidate, report.candidate.spec)),
+            *label_facts(report),
+            ("before", _accuracy(overall.base, report.base)),
+            ("after", _accuracy(overall.candidate, report.candidate)),
             ("difference", difference),
             ("evidence", f"{test}: {changed}"),
             *_further(report),
@@ -279,7 +283,7 @@ def _further(report: v1.ComparisonReport) -> Iterator[tuple[str, str]]:
         )
     if report.HasField("unmarked"):
         unmarked = report.unmarked
-        verdict, _ = _VERDICTS.get(unmarked.verdict, ("unknown", ""))
+        verdict, _ = VERDICTS.get(unmarked.verdict, ("unknown", ""))
         yield (
             "unmarked",
             f"on answers that nothing marks rest {unmarked.base_count:,} verdicts before "
@@ -322,10 +326,11 @@ def _notices(report: v1.ComparisonReport) -> Iterator[str]:
         yield f"the training data ({', '.join(contamination.datasets)}) leaks {items}"
 
 
-def _accuracy(accuracy: v1.Accuracy, spec: v1.EvaluationSpec) -> Text:
+def _accuracy(accuracy: v1.Accuracy, side: v1.Evaluation) -> Text:
     bounds = text.interval(accuracy.interval.lower, accuracy.interval.upper)
     counts = f"{accuracy.correct_count}/{accuracy.item_count} right"
-    tail = f"  {counts}, 95% interval {bounds}, {model_label(spec)}"
+    named = f"{side.display_name}, " if side.display_name else ""
+    tail = f"  {counts}, 95% interval {bounds}, {named}{model_label(side.spec)}"
     return Text.assemble((text.percent(accuracy.accuracy), "bold"), (tail, "dim"))
 
 

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import islice, takewhile
 from typing import Annotated, Any, TypedDict
 
@@ -16,6 +17,7 @@ from rich.console import Console
 from tunix_rt import Client, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.documents import as_document
+from tunix_rt.cli.labels import label_facts
 from tunix_rt.cli.options import known_base_model, short_name
 from tunix_rt.cli.progress import Bar, Reporter, StageBars
 from tunix_rt.cli.session import Session
@@ -57,6 +59,20 @@ def added_since(client: Client, dataset: v1.Dataset) -> int:
         return 0
 
 
+def dataset_row(dataset: v1.Dataset) -> tables.Row:
+    """A dataset in a list."""
+    return (
+        short_name(dataset.name),
+        tables.state(v1.Dataset.State.Name(dataset.state)),
+        dataset.display_name,
+        text.count(sum(part.row_count for part in dataset.splits)),
+        ", ".join(f"{part.split} {part.row_count:,}" for part in dataset.splits) or "-",
+        text.short_digest(dataset.digest),
+        ", ".join(dataset.tags),
+        tables.age(dataset.create_time),
+    )
+
+
 def print_dataset(
     console: Console, dataset: v1.Dataset, models: Sequence[str] | None = None, added: int = 0
 ) -> None:
@@ -70,6 +86,7 @@ def print_dataset(
         tables.facts(
             [
                 ("dataset", dataset.name),
+                *label_facts(dataset),
                 ("state", tables.state(v1.Dataset.State.Name(dataset.state))),
                 ("error", dataset.error.message),
                 ("digest", dataset.digest),
@@ -422,3 +439,42 @@ def _tokenizer(client: Client, base_model: str) -> v1.ArtifactFile:
             f"the tokenizer of {base_model} cannot be put into the artifact store now; see the trainer's log"
         )
     return model.tokenizer_file
+
+
+@dataclass(frozen=True)
+class AuditOptions:
+    """The options that count what a model would learn of a dataset."""
+
+    audit: Annotated[
+        str | None,
+        typer.Option(
+            "--audit",
+            metavar="BASE_MODEL",
+            help="Count the tokens that this model would learn; the result is kept.",
+        ),
+    ] = None
+    max_length: Annotated[
+        int, typer.Option("--max-length", min=1, help="For --audit: most tokens of an example.")
+    ] = 256
+    packing_length: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--packing-length",
+            min=1,
+            help="For --audit: a length of packed sequences (may be repeated). \\[default: --max-length]",
+        ),
+    ] = None
+
+    def counted(self, session: Session, client: Client, name: str) -> v1.SupervisionAudit | None:
+        """The audit that was asked for; raises TunixRtError."""
+        if self.audit is None:
+            return None
+        with session.progress() as progress:
+            return supervision_audit(
+                client,
+                progress,
+                name,
+                self.audit,
+                max_length=self.max_length,
+                packing_lengths=self.packing_length or (),
+            )

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, TypedDict
 
 import typer
 
 from tunix_rt import Client, jobs, v1
-from tunix_rt.cli import tables, text
+from tunix_rt.cli import text
 from tunix_rt.cli.command import command, group
 from tunix_rt.cli.console import output_stream
+from tunix_rt.cli.dataset_options import DatasetOptions, NgramOption
 from tunix_rt.cli.dataset_view import (
+    AuditOptions,
     LeakDocument,
     added_since,
+    dataset_row,
     first_dropped,
     fitting_models,
     print_audit,
@@ -25,197 +27,35 @@ from tunix_rt.cli.dataset_view import (
     print_dataset,
     print_dropped,
     run_audit,
-    supervision_audit,
 )
 from tunix_rt.cli.deleting import ForceOption, YesOption, delete_resources
 from tunix_rt.cli.documents import Lines
+from tunix_rt.cli.labels import (
+    ChangeOptions,
+    DatasetOption,
+    LabelOptions,
+    ListOptions,
+    StateOption,
+    dataset_names,
+    numbered,
+    print_labels,
+    sort_option,
+    updated,
+)
 from tunix_rt.cli.options import (
-    BosTokenOption,
     DatasetFormat,
-    EosTokenOption,
     FilterOptions,
     LimitOption,
-    chat_template,
     dataset_name,
-    known_base_model,
-    not_empty,
     resource_name,
     short_name,
 )
 from tunix_rt.cli.progress import dataset_progress
 from tunix_rt.cli.session import Session
 from tunix_rt.errors import DataLossError, NotFoundError
-from tunix_rt.loop.specs import filled, selection, split_group
 
 app = group("Build immutable datasets from traces, and export them.")
 _AUDITS_SHOWN = 5
-
-
-NgramOption = Annotated[
-    int | None,
-    typer.Option(
-        "--ngram-words",
-        min=0,
-        max=64,
-        help="A shared run of this many words leaks an eval item; 0: only equal prompts. \\[default: 13]",
-    ),
-]
-
-
-@dataclass(frozen=True)
-class DatasetOptions:
-    """The options that fill a dataset's spec."""
-
-    as_of: Annotated[int, typer.Option("--as-of", min=0, help="A trace-store snapshot; 0: the newest.")] = 0
-    latest: Annotated[int | None, typer.Option("--latest", min=1, help="Only the newest N traces.")] = None
-    random: Annotated[
-        int | None, typer.Option("--random", min=1, help="Only N traces, chosen by the seed.")
-    ] = None
-    split: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--split",
-            metavar="NAME=FRACTION",
-            help="A split and its share (may be repeated). \\[default: train=0.8, validation=0.1, test=0.1]",
-        ),
-    ] = None
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of row order, selection and splits.")] = 0
-    base_model: Annotated[
-        str | None,
-        typer.Option(
-            "--base-model",
-            callback=not_empty,
-            help="The model that it is for, by name or folder: its chat template is the default, and traces "
-            "that hold one of its special tokens are left out.",
-        ),
-    ] = None
-    template: Annotated[
-        str | None,
-        typer.Option(
-            "--template",
-            callback=not_empty,
-            help="Chat template: gemma-it, chatml, llama-3, model:NAME, model:FOLDER or file:PATH. "
-            "\\[default: the base model's, else gemma-it]",
-        ),
-    ] = None
-    system: Annotated[
-        str, typer.Option("--system", help="System instruction before the first user turn.")
-    ] = ""
-    bos_token: BosTokenOption = ""
-    eos_token: EosTokenOption = ""
-    style: Annotated[
-        Literal["numbered", "answer-only"], typer.Option("--style", help="How the reasoning is written.")
-    ] = "numbered"
-    eval_set: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--eval-set", help="Leave out traces that leak an item of this eval set (may be repeated)."
-        ),
-    ] = None
-    ngram_words: NgramOption = None
-    duplicates: Annotated[
-        Literal["exact", "near", "identical"],
-        typer.Option(
-            "--duplicates",
-            help="Keep one of: exact, texts that are equal but for case and spaces; near, similar ones too; "
-            "identical, only contents that are the same to the last character.",
-        ),
-    ] = "exact"
-    similarity: Annotated[
-        float | None,
-        typer.Option(
-            "--similarity",
-            min=0.5,
-            max=0.95,
-            help="Similarity from which two traces are near-duplicates. \\[default: 0.8]",
-        ),
-    ] = None
-    group_by: Annotated[
-        str | None,
-        typer.Option(
-            "--group-by",
-            metavar="KEY",
-            callback=not_empty,
-            help="Rows with the same value of this metadata field share a split. \\[default: same prompt]",
-        ),
-    ] = None
-    keep_apart: Annotated[
-        float | None,
-        typer.Option(
-            "--keep-apart",
-            min=0.5,
-            max=0.95,
-            metavar="SIMILARITY",
-            help="Drop rows whose prompt is this similar to one in another split.",
-        ),
-    ] = None
-    parent: Annotated[
-        str,
-        typer.Option(
-            "--parent",
-            metavar="DATASET",
-            help="Derive from this dataset: its rows come before any new ones, and stay in their splits.",
-        ),
-    ] = ""
-    model_answers: Annotated[
-        bool,
-        typer.Option(
-            "--model-answers",
-            help="Also take models' answers from evaluations, as --source evaluation does.",
-        ),
-    ] = False
-    unwritable: Annotated[
-        Literal["drop", "refuse"],
-        typer.Option(
-            "--unwritable",
-            help="Rows that the template cannot write as they are: drop and name them, or refuse the build.",
-        ),
-    ] = "drop"
-
-    def spec(self, dataset: str, wanted: v1.TraceFilter | None) -> v1.DatasetSpec:
-        """The spec without what comes from its base model; raises typer.BadParameter."""
-        dataset_id, _, version = dataset.removeprefix("datasets/").partition("@")
-        if self.latest is not None and self.random is not None:
-            raise typer.BadParameter("--latest and --random exclude each other")
-        splits = [_split(given) for given in self.split or ()]
-        eval_sets = [resource_name("evalSets", name) for name in self.eval_set or ()]
-        if self.similarity is not None and self.duplicates != "near":
-            raise typer.BadParameter("--similarity goes with --duplicates near")
-        return filled(
-            v1.DatasetSpec(filter=wanted, splits=splits),
-            {
-                "dataset_id": dataset_id,
-                "version": version,
-                "as_of": self.as_of,
-                "selection": selection(self.latest, self.random),
-                "seed": self.seed,
-                "reasoning_style": self.style,
-                "eval_sets": eval_sets,
-                "decontamination": {"ngram_words": self.ngram_words},
-                "deduplication": {"method": self.duplicates, "threshold": self.similarity},
-                "split_group": split_group(self.group_by, self.keep_apart),
-                "parent": dataset_name(self.parent) if self.parent else "",
-                "unwritable_rows": self.unwritable,
-                "model_answers": "keep" if self.model_answers else None,
-            },
-        )
-
-    def fit_to_model(self, client: Client, spec: v1.DatasetSpec) -> None:
-        """Give the spec its chat template, and the special tokens of the base model."""
-        template = self.template
-        if self.base_model:
-            spec.special_tokens.extend(known_base_model(client, self.base_model).special_tokens)
-            template = template or f"model:{self.base_model}"
-        if template or self.system:
-            spec.chat_template.CopyFrom(
-                chat_template(
-                    client,
-                    template or "gemma-it",
-                    system_instruction=self.system,
-                    bos_token=self.bos_token,
-                    eos_token=self.eos_token,
-                )
-            )
 
 
 @command(
@@ -235,12 +75,13 @@ def build(
     ],
     wanted: FilterOptions,
     options: DatasetOptions,
+    labels: LabelOptions,
 ) -> None:
     """Build a dataset: select, split and render traces, and bind the result to its name for ever."""
     spec = options.spec(dataset, wanted.filter())
     with session.connect() as client:
         options.fit_to_model(client, spec)
-        created = client.exporter.create_dataset(spec=spec)
+        created = client.exporter.create_dataset(spec=spec, **labels.given())
         with (
             session.progress() as progress,
             session.waiting_for("build", created, f"tunix-rt dataset show {short_name(created.name)}"),
@@ -250,63 +91,28 @@ def build(
     session.show(built, partial(print_dataset, models=models))
 
 
-@command(app, "list", example="tunix-rt dataset list --json", prints=list[v1.Dataset])
-def list_(session: Session, limit: LimitOption = 20) -> None:
-    """List datasets, newest first."""
-    columns = ("DATASET", "!STATE", ">ROWS", "SPLITS", "DIGEST", ">AGE")
-    with session.connect() as client:
-        found = islice(client.exporter.list_datasets(page_size=min(limit, 50)), limit)
-        session.show_all(found, columns, _row, "no datasets")
-
-
-def _row(dataset: v1.Dataset) -> tables.Row:
-    return (
-        short_name(dataset.name),
-        tables.state(v1.Dataset.State.Name(dataset.state)),
-        text.count(sum(part.row_count for part in dataset.splits)),
-        ", ".join(f"{part.split} {part.row_count:,}" for part in dataset.splits) or "-",
-        text.short_digest(dataset.digest),
-        tables.age(dataset.create_time),
+@command(
+    app,
+    "list",
+    example=("tunix-rt dataset list --json", "tunix-rt dataset list --dataset gsm8k --tag clean --sort id"),
+    prints=list[v1.Dataset],
+)
+def list_(
+    session: Session,
+    wanted: ListOptions,
+    state: StateOption = None,
+    dataset: DatasetOption = None,
+    sort: Annotated[str, sort_option("created", "name", "state", "id")] = "",
+    limit: LimitOption = 20,
+) -> None:
+    """List datasets, the newest first unless they are sorted."""
+    condition = v1.DatasetFilter(
+        **wanted.conditions(), states=numbered(v1.Dataset.State, state), datasets=dataset_names(dataset)
     )
-
-
-@dataclass(frozen=True)
-class AuditOptions:
-    """The options that count what a model would learn of a dataset."""
-
-    audit: Annotated[
-        str | None,
-        typer.Option(
-            "--audit",
-            metavar="BASE_MODEL",
-            help="Count the tokens that this model would learn; the result is kept.",
-        ),
-    ] = None
-    max_length: Annotated[
-        int, typer.Option("--max-length", min=1, help="For --audit: most tokens of an example.")
-    ] = 256
-    packing_length: Annotated[
-        list[int] | None,
-        typer.Option(
-            "--packing-length",
-            min=1,
-            help="For --audit: a length of packed sequences (may be repeated). \\[default: --max-length]",
-        ),
-    ] = None
-
-    def counted(self, session: Session, client: Client, name: str) -> v1.SupervisionAudit | None:
-        """The audit that was asked for; raises TunixRtError."""
-        if self.audit is None:
-            return None
-        with session.progress() as progress:
-            return supervision_audit(
-                client,
-                progress,
-                name,
-                self.audit,
-                max_length=self.max_length,
-                packing_lengths=self.packing_length or (),
-            )
+    columns = ("DATASET", "!STATE", "?NAME", ">ROWS", "SPLITS", "DIGEST", "?TAGS", ">AGE")
+    with session.connect() as client:
+        found = client.exporter.list_datasets(filter=condition, order_by=sort, page_size=min(limit, 50))
+        session.show_all(islice(found, limit), columns, dataset_row, "no datasets")
 
 
 @command(
@@ -356,6 +162,25 @@ def show(
             style="dim",
             highlight=False,
         )
+
+
+@command(
+    app,
+    "update",
+    example="tunix-rt dataset update arithmetic@1 --tag clean --note 'without the long prompts'",
+    prints=v1.Dataset,
+)
+def update(
+    session: Session,
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="ID, or ID@VERSION.")],
+    labels: ChangeOptions,
+) -> None:
+    """Give a dataset a name beside its id, tag it, or note something about it. Its id stays."""
+    labels.check()
+    with session.connect() as client:
+        found = client.exporter.get_dataset(dataset_name(dataset))
+        changed = updated(labels, found, client.exporter.update_dataset)
+    session.show(changed, print_labels)
 
 
 def _dropped_rows(client: Client, dataset: v1.Dataset) -> tuple[list[Any], str]:
@@ -510,14 +335,3 @@ def export(
 
 def _on_terminal() -> bool:
     return sys.stdout.isatty()
-
-
-def _split(given: str) -> v1.SplitFraction:
-    name, equals, share = given.partition("=")
-    try:
-        fraction = float(share)
-    except ValueError:
-        fraction = 0.0
-    if not name or not equals or not 0 < fraction <= 1:
-        raise typer.BadParameter(f"--split takes NAME=FRACTION such as train=0.8, not {given!r}")
-    return v1.SplitFraction(split=name, fraction=fraction)

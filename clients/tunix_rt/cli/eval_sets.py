@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Literal, cast, get_args
 
 import typer
+from rich.console import Console
 from rich.table import Table
 
 from tunix_rt import Client, v1
@@ -21,6 +22,15 @@ from tunix_rt.cli.console import write_lines
 from tunix_rt.cli.deleting import ForceOption, YesOption, delete_resources
 from tunix_rt.cli.documents import Lines, WrittenFile
 from tunix_rt.cli.grading import GraderFileOption, errors_of, grader_of_file
+from tunix_rt.cli.labels import (
+    ChangeOptions,
+    LabelOptions,
+    ListOptions,
+    label_facts,
+    print_labels,
+    sort_option,
+    updated,
+)
 from tunix_rt.cli.options import (
     ColumnOption,
     DelimiterOption,
@@ -77,6 +87,7 @@ WantedGrader = v1.Grader | Literal["auto"]
 def import_(
     session: Session,
     eval_set: Annotated[str, typer.Argument(metavar="ID", help="Its id, which cannot be changed later.")],
+    labels: LabelOptions,
     file: Annotated[
         str | None,
         typer.Argument(
@@ -150,8 +161,9 @@ def import_(
     with session.connect() as client:
         if from_dataset is not None:
             read = _dataset_items(session, client, dataset_name(from_dataset), split, limit, wanted)
+        made = v1.EvalSet(eval_set_id=eval_set, description=description, **labels.given())
         with errors_of(grader_file):
-            _store(session, client, eval_set, description, read or _Read("", [], []), grader=own)
+            _store(session, client, made, read or _Read("", [], []), grader=own)
 
 
 @command(
@@ -168,6 +180,7 @@ def generate(
     session: Session,
     eval_set: Annotated[str, typer.Argument(metavar="ID", help="Its id, which cannot be changed later.")],
     problems: ProblemOptions,
+    labels: LabelOptions,
     count: Annotated[int, typer.Option("--count", "-n", min=1, max=10_000, help="How many items.")] = 100,
     description: Annotated[str, typer.Option("--description", help="What it is for.")] = "",
     output: Annotated[
@@ -188,26 +201,60 @@ def generate(
         return
     items = read_eval_items(BytesIO("\n".join(lines).encode()))
     with session.connect() as client:
-        _store(session, client, eval_set, description, _Read("", items, []))
+        made = v1.EvalSet(eval_set_id=eval_set, description=description, **labels.given())
+        _store(session, client, made, _Read("", items, []))
 
 
-@command(app, "list", example="tunix-rt evalset list", prints=list[v1.EvalSet])
-def list_(session: Session, limit: LimitOption = 20) -> None:
-    """List eval sets, newest first."""
-    columns = ("EVAL SET", ">ITEMS", "DIGEST", "DESCRIPTION", ">AGE")
+@command(
+    app,
+    "list",
+    example=("tunix-rt evalset list", "tunix-rt evalset list --tag held-out --sort id"),
+    prints=list[v1.EvalSet],
+)
+def list_(
+    session: Session,
+    wanted: ListOptions,
+    sort: Annotated[str, sort_option("created", "name", "id", "items")] = "",
+    limit: LimitOption = 20,
+) -> None:
+    """List eval sets, the newest first unless they are sorted."""
+    condition = v1.EvalSetFilter(**wanted.conditions())
+    columns = ("EVAL SET", "?NAME", ">ITEMS", "DIGEST", "DESCRIPTION", "?TAGS", ">AGE")
     with session.connect() as client:
-        found = islice(client.evaluator.list_eval_sets(page_size=min(limit, 1000)), limit)
-        session.show_all(found, columns, _row, "no eval sets")
+        found = client.evaluator.list_eval_sets(filter=condition, order_by=sort, page_size=min(limit, 1000))
+        session.show_all(islice(found, limit), columns, _row, "no eval sets")
 
 
 def _row(eval_set: v1.EvalSet) -> tables.Row:
     return (
         short_name(eval_set.name),
+        eval_set.display_name,
         text.count(eval_set.item_count),
         text.short_digest(eval_set.digest),
         text.one_line(eval_set.description, 40),
+        ", ".join(eval_set.tags),
         tables.age(eval_set.create_time),
     )
+
+
+@command(
+    app,
+    "update",
+    example="tunix-rt evalset update general --name 'General questions, first draft' --tag draft",
+    prints=v1.EvalSet,
+)
+def update(
+    session: Session,
+    eval_set: Annotated[str, typer.Argument(metavar="EVALSET", help="The eval set's id.")],
+    labels: ChangeOptions,
+) -> None:
+    """Give an eval set a name beside its id, tag it, or note something about it. Its id stays."""
+    labels.check()
+    name = resource_name("evalSets", eval_set)
+    with session.connect() as client:
+        found = client.evaluator.get_eval_set(name)
+        changed = updated(labels, found, client.evaluator.update_eval_set)
+    session.show(changed, print_labels)
 
 
 @command(app, "show", example="tunix-rt evalset show general --items 25", prints=v1.EvalSet)
@@ -223,11 +270,19 @@ def show(
     if session.as_json:
         session.print_message(found)
         return
+    _print_facts(session.out, found)
+    session.out.print(_items(found.items[:items]))
+    if len(found.items) > items:
+        session.out.print(f"and {len(found.items) - items:,} more (--items)", style="dim", highlight=False)
+
+
+def _print_facts(console: Console, found: v1.EvalSet) -> None:
     categories = Counter(item.category for item in found.items)
-    session.out.print(
+    console.print(
         tables.facts(
             [
                 ("eval set", found.name),
+                *label_facts(found),
                 ("description", found.description),
                 ("items", text.count(found.item_count)),
                 (
@@ -242,9 +297,6 @@ def show(
             ]
         )
     )
-    session.out.print(_items(found.items[:items]))
-    if len(found.items) > items:
-        session.out.print(f"and {len(found.items) - items:,} more (--items)", style="dim", highlight=False)
 
 
 def _graders(eval_set: v1.EvalSet) -> Iterator[tuple[str, str]]:
@@ -299,16 +351,10 @@ class _Read:
 
 
 def _store(
-    session: Session,
-    client: Client,
-    eval_set_id: str,
-    description: str,
-    read: _Read,
-    *,
-    grader: v1.Grader | None = None,
+    session: Session, client: Client, eval_set: v1.EvalSet, read: _Read, *, grader: v1.Grader | None = None
 ) -> None:
     """Store what was read, all of it with ``grader`` if there is one."""
-    eval_set = v1.EvalSet(eval_set_id=eval_set_id, description=description, items=read.items)
+    eval_set.items.extend(read.items)
     if grader is not None:
         give_grader(eval_set, grader)
     try:

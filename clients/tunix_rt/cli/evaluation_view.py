@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.text import Text
 
 from tunix_rt import v1
 from tunix_rt.cli import tables, text
+from tunix_rt.cli.labels import label_facts
 from tunix_rt.cli.options import short_name
 
 GREEDY = "greedy"
@@ -19,6 +20,29 @@ _ROUNDING = 1e-9
 def model_label(spec: v1.EvaluationSpec) -> str:
     """The model that a spec names, as people call it."""
     return short_name(spec.checkpoint) if spec.checkpoint else spec.endpoint_model or spec.base_model
+
+
+def dtype_text(spec: v1.EvaluationSpec) -> str:
+    """The type of weights and activations; an endpoint's model has its own."""
+    if spec.endpoint_model:
+        return "-"
+    return v1.Dtype.Name(spec.dtype).removeprefix("DTYPE_").replace("UNSPECIFIED", "AUTO").lower()
+
+
+def how_answered(evaluation: v1.Evaluation) -> str:
+    """On one line what can make two evaluations of a model differ: decoding, a regrade, and the template."""
+    spec = evaluation.spec
+    decoding = spec.decoding
+    facts = [GREEDY]
+    if decoding.temperature:
+        facts = [f"T {decoding.temperature:g}", f"seed {decoding.seed}"]
+        facts += [f"top-p {decoding.top_p:g}"] * (decoding.top_p < 1)
+        facts += [f"{decoding.samples} samples"] * (decoding.samples > 1)
+    facts.append(f"{decoding.max_new_tokens} tokens")
+    if evaluation.HasField("regrade"):
+        grader = evaluation.regrade.grader.WhichOneof("kind")
+        facts.insert(0, f"regraded{f' ({grader})' if grader else ''}")
+    return ", ".join(facts)
 
 
 def print_evaluation(console: Console, evaluation: v1.Evaluation) -> None:
@@ -50,6 +74,7 @@ def _asked(evaluation: v1.Evaluation) -> Iterator[tuple[str, str | Text]]:
     """Which model was asked what, and how."""
     spec, cached = evaluation.spec, evaluation.summary.cached_count
     yield "evaluation", evaluation.name
+    yield from label_facts(evaluation)
     yield "state", tables.state(v1.Evaluation.State.Name(evaluation.state))
     yield "error", evaluation.error.message
     regraded = evaluation.HasField("regrade")
@@ -58,6 +83,7 @@ def _asked(evaluation: v1.Evaluation) -> Iterator[tuple[str, str | Text]]:
     digest = text.short_digest(evaluation.manifest.eval_set_digest)
     yield "eval set", f"{short_name(spec.eval_set)} ({digest})"
     yield "model", model_label(spec)
+    yield "dtype", dtype_text(spec)
     yield "decoding", decoding_text(spec.decoding)
     if cached and not regraded:
         items = text.counted(cached, "item")
@@ -171,3 +197,46 @@ def accuracy_text(accuracy: v1.Accuracy) -> str:
         f"{accuracy.correct_count:,} of {accuracy.item_count:,} right, {text.percent(accuracy.accuracy)} "
         f"(95% interval {bounds})"
     )
+
+
+def print_items(console: Console, found: Sequence[v1.EvaluationResult], *, samples: bool) -> None:
+    """Answers as a table; with ``samples`` every sample stands below its item."""
+    rows = tables.table("ITEM", "!GRADE", "~PROMPT", "~OUTPUT", "~ANSWER", "ACCEPTED")
+    for result in found:
+        tables.add_row(
+            rows,
+            result.item_id,
+            _grade(result),
+            text.one_line(result.prompt, 160),
+            _output(result),
+            text.one_line(result.grade_error or result.error or result.extracted_answer, 160) or "-",
+            text.one_line(" | ".join(result.accepted_answers), 24),
+        )
+        for number, sample in enumerate(result.samples if samples else ()):
+            tables.add_row(
+                rows,
+                f"  sample {number}",
+                _grade(sample),
+                "",
+                _output(sample),
+                text.one_line(sample.grade_error or sample.extracted_answer, 160) or "-",
+                "",
+            )
+    tables.print_table(console, rows, "no items")
+
+
+def _output(answer: v1.EvaluationResult | v1.Sample) -> str:
+    """The text of an answer, with the amount of reasoning in the place of the reasoning."""
+    if answer.reasoning_state not in (v1.REASONING_STATE_CLOSED, v1.REASONING_STATE_UNCLOSED):
+        return text.one_line(answer.output, 240)
+    told = f"{answer.reasoning_tokens:,} tokens of " if answer.HasField("reasoning_tokens") else ""
+    if answer.reasoning_state == v1.REASONING_STATE_UNCLOSED:
+        return text.one_line(f"({told}reasoning, never closed) {answer.reasoning or answer.output}", 240)
+    return text.one_line(f"({told}reasoning) {answer.answer}", 240)
+
+
+def _grade(answer: v1.EvaluationResult | v1.Sample) -> Text:
+    if answer.grade_error:
+        return Text("ungraded", style="yellow")
+    score = "" if answer.score in (0.0, 1.0) else f" {answer.score:.2f}"
+    return Text(f"right{score}", style="green") if answer.correct else Text(f"wrong{score}", style="red")

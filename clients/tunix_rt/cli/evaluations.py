@@ -2,134 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Annotated, Literal
 
 import typer
-from rich.text import Text
 
 from tunix_rt import Client, jobs, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, group, single
 from tunix_rt.cli.deleting import ForceOption, YesOption, delete_resources
-from tunix_rt.cli.evaluation_view import model_label, print_evaluation
+from tunix_rt.cli.evaluation_options import DecodingOptions, ItemOptions, ModelOptions
+from tunix_rt.cli.evaluation_view import (
+    dtype_text,
+    how_answered,
+    model_label,
+    print_evaluation,
+    print_items,
+)
 from tunix_rt.cli.grading import GraderFileOption, errors_of, grader_of_file
+from tunix_rt.cli.labels import (
+    ChangeOptions,
+    DatasetOption,
+    EvalSetOption,
+    LabelOptions,
+    ListOptions,
+    ModelOption,
+    StateOption,
+    dataset_names,
+    model_names,
+    numbered,
+    print_labels,
+    sort_option,
+    updated,
+)
 from tunix_rt.cli.options import (
     DTYPE_HELP,
-    BosTokenOption,
     DetachOption,
-    EosTokenOption,
     LimitOption,
     ReasoningMarksOption,
-    Shown,
-    SpecOptions,
-    chat_template,
-    checkpoint_name,
     marks_of,
     resource_name,
     short_name,
-    spec_options,
 )
 from tunix_rt.cli.progress import evaluation_progress
 from tunix_rt.cli.session import Session
-from tunix_rt.formats import GRADER_KINDS, read_grader_text
-from tunix_rt.loop.settings import DecodingSettings
+from tunix_rt.formats import read_grader_text
 from tunix_rt.loop.specs import filled
-from tunix_rt.schema import nearest
 
 app = group("Look at evaluations, item by item.")
 evaluate_app = single()
 
-_SAMPLING = "Sampling"
-_SHOWN = {
-    "max_new_tokens": Shown("Tokens of an answer, at most. \\[default: 128]"),
-    "batch_size": Shown("Answers generated together. \\[default: 16]"),
-    "temperature": Shown(
-        "Sampling temperature, 0.001 to 5; 0 takes the most probable tokens. \\[default: 0]",
-        _SAMPLING,
-    ),
-    "top_p": Shown(
-        "Sample from the most probable tokens that sum to this, 0.000001 to 1. \\[default: 1]", _SAMPLING
-    ),
-    "seed": Shown("Seed of the sampling. \\[default: 0]", _SAMPLING),
-    "samples": Shown(
-        "Answers for each item, up to 64; more than 1 needs a temperature. \\[default: 1]", _SAMPLING
-    ),
-    "log_probabilities": Shown("Keep the log-probability of each token.", flags=("--logprobs",)),
-}
-
 EvaluationArgument = Annotated[str, typer.Argument(metavar="EVALUATION", help="The evaluation's name or id.")]
-
-
-@spec_options(DecodingSettings, _SHOWN)
-class DecodingOptions(SpecOptions):
-    """How answers are generated."""
-
-
-@dataclass(frozen=True)
-class ModelOptions:
-    """What is asked, and in which chat template."""
-
-    base_model: Annotated[
-        str | None,
-        typer.Option(
-            "--base-model", "-m", help="A base model's id, or a Hugging Face folder on the evaluator's host."
-        ),
-    ] = None
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(
-            "--checkpoint", "-c", help="A checkpoint; or a training job, for its best or else its latest one."
-        ),
-    ] = None
-    endpoint_model: Annotated[
-        str | None,
-        typer.Option(
-            "--endpoint-model",
-            help="A model of an OpenAI-compatible server, such as llama.cpp, vLLM or Ollama, by its name "
-            "there; TUNIX_RT_EVALUATOR_ENDPOINT_URL says to the evaluator where that is.",
-        ),
-    ] = None
-    template: Annotated[
-        str | None,
-        typer.Option(
-            "--template",
-            help="Chat template: gemma-it, chatml, llama-3, model:NAME or file:PATH. "
-            "\\[default: the checkpoint's, or the model's own]",
-        ),
-    ] = None
-    system: Annotated[str, typer.Option("--system", help="With --template: its system instruction.")] = ""
-    bos_token: BosTokenOption = ""
-    eos_token: EosTokenOption = ""
-
-    def check(self) -> None:
-        """Raise typer.BadParameter unless one model is given, and a system instruction with its template."""
-        given = (self.base_model, self.checkpoint, self.endpoint_model)
-        if sum(model is not None for model in given) != 1:
-            raise typer.BadParameter("give --base-model, --checkpoint or --endpoint-model, one of the three")
-        if self.system and self.template is None:
-            raise typer.BadParameter("--system goes with --template")
-
-    def fill(self, client: Client, spec: v1.EvaluationSpec) -> None:
-        """Say in the spec which model is asked, and in which template."""
-        if self.base_model is not None:
-            spec.base_model = self.base_model
-        elif self.endpoint_model is not None:
-            spec.endpoint_model = self.endpoint_model
-        elif self.checkpoint is not None:
-            spec.checkpoint = checkpoint_name(client, self.checkpoint)
-        if self.template is not None:
-            spec.chat_template.CopyFrom(
-                chat_template(
-                    client,
-                    self.template,
-                    system_instruction=self.system,
-                    bos_token=self.bos_token,
-                    eos_token=self.eos_token,
-                )
-            )
 
 
 @command(
@@ -149,6 +72,7 @@ def evaluate(
     eval_set: Annotated[str, typer.Option("--eval-set", "-e", help="The eval set's id.", show_default=False)],
     model: ModelOptions,
     decoding: DecodingOptions,
+    labels: LabelOptions,
     reasoning_marks: ReasoningMarksOption = None,
     fresh: Annotated[
         bool,
@@ -168,17 +92,61 @@ def evaluate(
         name = resource_name("evalSets", eval_set)
         values = {"eval_set": name, "decoding": decoding.values(), "fresh": fresh, "dtype": dtype}
         model.fill(client, filled(spec, values))
-        evaluation = _followed(session, client, client.evaluator.create_evaluation(spec=spec), detach)
+        made = client.evaluator.create_evaluation(spec=spec, **labels.given())
+        evaluation = _followed(session, client, made, detach)
     session.show(evaluation, print_evaluation)
 
 
-@command(app, "list", example="tunix-rt evaluation list", prints=list[v1.Evaluation])
-def list_(session: Session, limit: LimitOption = 20) -> None:
-    """List evaluations, newest first."""
-    columns = ("EVALUATION", "!STATE", "EVAL SET", "MODEL", ">CORRECT", ">ACCURACY", ">AGE")
+@command(
+    app,
+    "list",
+    example=(
+        "tunix-rt evaluation list",
+        "tunix-rt evaluation list --eval-set arithmetic-test --model smollm2-135m-instruct",
+        "tunix-rt evaluation list --tag sweep --state succeeded --sort name",
+    ),
+    prints=list[v1.Evaluation],
+)
+def list_(
+    session: Session,
+    wanted: ListOptions,
+    state: StateOption = None,
+    model: ModelOption = None,
+    dataset: DatasetOption = None,
+    eval_set: EvalSetOption = None,
+    sort: Annotated[str, sort_option("created", "name", "state", "eval-set", "model", "dataset")] = "",
+    limit: LimitOption = 20,
+) -> None:
+    """List evaluations, the newest first unless they are sorted.
+
+    ANSWERS begins the digest of all answers and grades: evaluations that differ in it had other results.
+    """
+    condition = v1.EvaluationFilter(
+        **wanted.conditions(),
+        states=numbered(v1.Evaluation.State, state),
+        models=model_names(model),
+        datasets=dataset_names(dataset),
+        eval_sets=[resource_name("evalSets", given) for given in eval_set or ()],
+    )
     with session.connect() as client:
-        found = islice(client.evaluator.list_evaluations(page_size=min(limit, 1000)), limit)
-        session.show_all(found, columns, _row, "no evaluations")
+        found = client.evaluator.list_evaluations(filter=condition, order_by=sort, page_size=min(limit, 1000))
+        session.show_all(islice(found, limit), _COLUMNS, _row, "no evaluations")
+
+
+_COLUMNS = (
+    "EVALUATION",
+    "!STATE",
+    "?NAME",
+    "EVAL SET",
+    "MODEL",
+    "!DTYPE",
+    "DECODING",
+    ">CORRECT",
+    ">ACCURACY",
+    "?!ANSWERS",
+    "?TAGS",
+    ">AGE",
+)
 
 
 def _row(evaluation: v1.Evaluation) -> tables.Row:
@@ -187,10 +155,15 @@ def _row(evaluation: v1.Evaluation) -> tables.Row:
     return (
         short_name(evaluation.name),
         tables.state(v1.Evaluation.State.Name(evaluation.state)),
+        evaluation.display_name,
         short_name(evaluation.spec.eval_set),
         model_label(evaluation.spec),
+        dtype_text(evaluation.spec),
+        how_answered(evaluation),
         f"{overall.correct_count}/{overall.item_count}" if done else "-",
         text.percent(overall.accuracy) if done else "-",
+        text.short_digest(evaluation.manifest.results_digest) if done else "",
+        ", ".join(evaluation.tags),
         tables.age(evaluation.create_time),
     )
 
@@ -226,6 +199,25 @@ def resume(session: Session, evaluation: EvaluationArgument) -> None:
     with session.connect() as client:
         ended = _wait(session, client, name)
     session.show(ended, print_evaluation)
+
+
+@command(
+    app,
+    "update",
+    example=(
+        "tunix-rt evaluation update $EVALUATION --name 'base, greedy'",
+        "tunix-rt evaluation update $EVALUATION --tag baseline --note 'before the new prompt'",
+    ),
+    prints=v1.Evaluation,
+)
+def update(session: Session, evaluation: EvaluationArgument, labels: ChangeOptions) -> None:
+    """Rename an evaluation, tag it, or note something about it."""
+    labels.check()
+    name = resource_name("evaluations", evaluation)
+    with session.connect() as client:
+        found = client.evaluator.get_evaluation(name)
+        changed = updated(labels, found, client.evaluator.update_evaluation)
+    session.show(changed, print_labels)
 
 
 @command(
@@ -269,52 +261,6 @@ def delete(
     )
 
 
-@dataclass(frozen=True)
-class ItemOptions:
-    """Which items of an evaluation are shown."""
-
-    wrong: Annotated[bool, typer.Option("--wrong", help="Only answers that are wrong.")] = False
-    right: Annotated[bool, typer.Option("--right", help="Only answers that are right.")] = False
-    category: Annotated[
-        str | None, typer.Option("--category", help="Only items of this category ('' for none).")
-    ] = None
-    grader: Annotated[
-        str, typer.Option("--grader", help="Only items of this kind of grader, such as numeric.")
-    ] = ""
-    cut_short: Annotated[
-        bool, typer.Option("--cut-short", help="Only items with an answer that reached --max-new-tokens.")
-    ] = False
-    failed: Annotated[
-        bool, typer.Option("--failed", help="Only items for which no answer was generated.")
-    ] = False
-    unclosed: Annotated[
-        bool, typer.Option("--unclosed", help="Only items with reasoning that was never closed.")
-    ] = False
-    ungraded: Annotated[
-        bool, typer.Option("--ungraded", help="Only answers that could not be graded, and why.")
-    ] = False
-
-    def filter(self) -> v1.EvaluationItemFilter:
-        """The filter; raises typer.BadParameter for options that exclude each other."""
-        if self.wrong and self.right:
-            raise typer.BadParameter("give --wrong or --right, not both")
-        if self.cut_short and self.failed:
-            raise typer.BadParameter("give --cut-short or --failed, not both")
-        if self.grader and self.grader not in GRADER_KINDS:
-            known = nearest(self.grader, GRADER_KINDS)
-            raise typer.BadParameter(f"--grader: {self.grader!r} is no kind of grader; {known}")
-        wanted = v1.EvaluationItemFilter(category=self.category, grader=self.grader)
-        if self.wrong or self.right:
-            wanted.correct = self.right
-        if self.ungraded:
-            wanted.ungraded = True
-        if self.unclosed:
-            wanted.unclosed_reasoning = True
-        if self.cut_short or self.failed:
-            wanted.finish_reason = v1.FINISH_REASON_LENGTH if self.cut_short else v1.FINISH_REASON_FAILED
-        return wanted
-
-
 @command(
     app,
     "items",
@@ -345,7 +291,7 @@ def items(
         if session.as_json:
             session.print_messages(found)
             return
-        _print_items(session, list(found), samples=samples)
+        print_items(session.out, list(found), samples=samples)
 
 
 @command(
@@ -363,6 +309,7 @@ def items(
 def regrade(
     session: Session,
     evaluation: EvaluationArgument,
+    labels: LabelOptions,
     eval_set: Annotated[
         str,
         typer.Option(
@@ -399,51 +346,10 @@ def regrade(
                 eval_set=resource_name("evalSets", eval_set) if eval_set else "",
                 grader=wanted,
                 reasoning_marks=marks_of(reasoning_marks),
+                **labels.given(),
             )
         made = _followed(session, client, made, detach)
     session.show(made, print_evaluation)
-
-
-def _print_items(session: Session, found: Sequence[v1.EvaluationResult], *, samples: bool) -> None:
-    rows = tables.table("ITEM", "!GRADE", "~PROMPT", "~OUTPUT", "~ANSWER", "ACCEPTED")
-    for result in found:
-        tables.add_row(
-            rows,
-            result.item_id,
-            _grade(result),
-            text.one_line(result.prompt, 160),
-            _output(result),
-            text.one_line(result.grade_error or result.error or result.extracted_answer, 160) or "-",
-            text.one_line(" | ".join(result.accepted_answers), 24),
-        )
-        for number, sample in enumerate(result.samples if samples else ()):
-            tables.add_row(
-                rows,
-                f"  sample {number}",
-                _grade(sample),
-                "",
-                _output(sample),
-                text.one_line(sample.grade_error or sample.extracted_answer, 160) or "-",
-                "",
-            )
-    tables.print_table(session.out, rows, "no items")
-
-
-def _output(answer: v1.EvaluationResult | v1.Sample) -> str:
-    """The text of an answer, with the amount of reasoning in the place of the reasoning."""
-    if answer.reasoning_state not in (v1.REASONING_STATE_CLOSED, v1.REASONING_STATE_UNCLOSED):
-        return text.one_line(answer.output, 240)
-    told = f"{answer.reasoning_tokens:,} tokens of " if answer.HasField("reasoning_tokens") else ""
-    if answer.reasoning_state == v1.REASONING_STATE_UNCLOSED:
-        return text.one_line(f"({told}reasoning, never closed) {answer.reasoning or answer.output}", 240)
-    return text.one_line(f"({told}reasoning) {answer.answer}", 240)
-
-
-def _grade(answer: v1.EvaluationResult | v1.Sample) -> Text:
-    if answer.grade_error:
-        return Text("ungraded", style="yellow")
-    score = "" if answer.score in (0.0, 1.0) else f" {answer.score:.2f}"
-    return Text(f"right{score}", style="green") if answer.correct else Text(f"wrong{score}", style="red")
 
 
 def _followed(session: Session, client: Client, evaluation: v1.Evaluation, detach: bool) -> v1.Evaluation:

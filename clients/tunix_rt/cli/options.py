@@ -36,7 +36,6 @@ _MAX_TEMPLATE_FILE_BYTES = 8 << 20
 _BUILTIN_TEMPLATES = ("gemma-it", "chatml", "llama-3")
 _TEMPLATE = "--template"
 
-
 DatasetFormat = Literal[
     "trace", "tunix_sft", "training_example", "chat", "training_example_parquet", "chat_parquet"
 ]
@@ -349,7 +348,6 @@ def short_name(name: str) -> str:
 _AGE = re.compile(r"(\d+)\s*(s|min|h|d)")
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
 
-
 _which = partial(typer.Option, rich_help_panel="Which traces")
 
 
@@ -381,12 +379,14 @@ class FilterOptions:
         str | None,
         _which(
             "--created-after",
+            "--since",
             metavar="TIME",
             help="Only traces stored then or later: 2026-01-31, 2026-01-31T12:00, or 2d, 3h, 10min ago.",
         ),
     ] = None
     created_before: Annotated[
-        str | None, _which("--created-before", metavar="TIME", help="Only traces stored before then.")
+        str | None,
+        _which("--created-before", "--until", metavar="TIME", help="Only traces stored before then."),
     ] = None
     min_score: Annotated[
         list[str] | None,
@@ -410,14 +410,15 @@ class FilterOptions:
             sources=self.source or (),
             prompt_contains=self.contains,
             metadata=conditions,
-            created_from=_moment("--created-after", self.created_after),
-            created_before=_moment("--created-before", self.created_before),
+            created_from=moment("--created-after", self.created_after),
+            created_before=moment("--created-before", self.created_before),
             scores=[_score(given) for given in self.min_score or ()],
         )
         return made if made.ByteSize() else None
 
 
-def _moment(option: str, given: str | None) -> Timestamp | None:
+def moment(option: str, given: str | None) -> Timestamp | None:
+    """The time that was given to ``option``; raises typer.BadParameter."""
     if given is None:
         return None
     age = _AGE.fullmatch(given.strip())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+from functools import partial
 from itertools import islice
 from typing import Annotated
 
@@ -10,31 +12,130 @@ import typer
 from tunix_rt import v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, group
+from tunix_rt.cli.comparisons import VERDICTS, print_comparison
 from tunix_rt.cli.deleting import YesOption, delete_resources
-from tunix_rt.cli.options import LimitOption, resource_name, short_name
+from tunix_rt.cli.evaluation_view import model_label
+from tunix_rt.cli.labels import (
+    ChangeOptions,
+    DatasetOption,
+    EvalSetOption,
+    ListOptions,
+    ModelOption,
+    dataset_names,
+    list_option,
+    model_names,
+    numbered,
+    print_labels,
+    sort_option,
+    updated,
+)
+from tunix_rt.cli.options import FlipsOption, LimitOption, resource_name, short_name
 from tunix_rt.cli.session import Session
 
-app = group("List and delete comparison reports.")
+app = group("List, show, rename and delete comparison reports.")
+
+ReportArgument = Annotated[str, typer.Argument(metavar="REPORT", help="The report's name or id.")]
 
 
-@command(app, "list", example=("tunix-rt reports list", "tunix-rt reports list --json"))
-def list_(session: Session, limit: LimitOption = 20) -> None:
-    """List the reports of comparisons, which `compare` makes."""
-    columns = ("REPORT", "VERDICT", "BASE", "CANDIDATE", ">CREATED")
+class Verdict(StrEnum):
+    """What the evidence of a report says."""
+
+    IMPROVED = "improved"
+    REGRESSED = "regressed"
+    NO_EVIDENCE = "no-evidence"
+    INCONCLUSIVE = "inconclusive"
+
+
+@command(
+    app,
+    "list",
+    example=(
+        "tunix-rt reports list",
+        "tunix-rt reports list --verdict regressed --since 7d --sort=-created",
+    ),
+    prints=list[v1.ComparisonReport],
+)
+def list_(
+    session: Session,
+    wanted: ListOptions,
+    verdict: Annotated[
+        list[Verdict] | None,
+        list_option(
+            "--verdict",
+            help="Only with this verdict (may be repeated for any of several).",
+        ),
+    ] = None,
+    model: ModelOption = None,
+    dataset: DatasetOption = None,
+    eval_set: EvalSetOption = None,
+    evaluation: Annotated[
+        list[str] | None,
+        list_option(
+            "--evaluation",
+            help="Only of this evaluation, on either side (may be repeated).",
+        ),
+    ] = None,
+    sort: Annotated[
+        str, sort_option("created", "name", "id", "verdict", "eval-set", "model", "dataset")
+    ] = "-created",
+    limit: LimitOption = 20,
+) -> None:
+    """List comparison reports, the newest first unless they are sorted otherwise."""
+    condition = v1.ComparisonReportFilter(
+        **wanted.conditions(),
+        verdicts=numbered(v1.ComparisonReport.Verdict, verdict),
+        models=model_names(model),
+        datasets=dataset_names(dataset),
+        eval_sets=[resource_name("evalSets", given) for given in eval_set or ()],
+        evaluations=[resource_name("evaluations", given) for given in evaluation or ()],
+    )
+    columns = ("REPORT", "?NAME", "!VERDICT", "EVAL SET", "BASE", "CANDIDATE", ">DIFFERENCE", "?TAGS", ">AGE")
     with session.connect() as client:
-        found = islice(client.evaluator.list_comparison_reports(), limit)
-        session.show_all(found, columns, _row, "no reports")
+        found = client.evaluator.list_comparison_reports(
+            filter=condition, order_by=sort, page_size=min(limit, 100)
+        )
+        session.show_all(islice(found, limit), columns, _row, "no reports")
 
 
 def _row(report: v1.ComparisonReport) -> tables.Row:
-    verdict = text.enum_label(v1.ComparisonReport.Verdict.Name(report.verdict), "VERDICT_")
+    # A report of the first version tells a list nothing.
+    known = report.HasField("overall")
+    sides = [side.display_name or model_label(side.spec) for side in (report.base, report.candidate)]
     return (
         short_name(report.name),
-        verdict,
-        short_name(report.base.name),
-        short_name(report.candidate.name),
+        report.display_name,
+        VERDICTS[report.verdict][0].removesuffix(" of a difference") if report.verdict in VERDICTS else "-",
+        short_name(report.base.spec.eval_set) or "-",
+        *sides,
+        text.signed_points(report.overall.difference) if known else "-",
+        ", ".join(report.tags),
         tables.age(report.create_time),
     )
+
+
+@command(app, "show", example="tunix-rt reports show $REPORT --flips 10", prints=v1.ComparisonReport)
+def show(session: Session, report: ReportArgument, flips: FlipsOption = 3) -> None:
+    """Show one comparison report as `compare` does."""
+    name = resource_name("comparisonReports", report)
+    with session.connect() as client:
+        found = client.evaluator.get_comparison_report(name)
+    session.show(found, partial(print_comparison, flips=flips))
+
+
+@command(
+    app,
+    "update",
+    example="tunix-rt reports update $REPORT --name 'rank 8 against base' --tag paper",
+    prints=v1.ComparisonReport,
+)
+def update(session: Session, report: ReportArgument, labels: ChangeOptions) -> None:
+    """Rename a comparison report, tag it, or note something about it."""
+    labels.check()
+    name = resource_name("comparisonReports", report)
+    with session.connect() as client:
+        found = client.evaluator.get_comparison_report(name)
+        changed = updated(labels, found, client.evaluator.update_comparison_report)
+    session.show(changed, print_labels)
 
 
 @command(app, "delete", example=("tunix-rt reports delete $REPORT", "tunix-rt reports delete $REPORT --yes"))

@@ -355,7 +355,8 @@ class Session:
     ) -> None:
         """Messages as a JSON array, or as a table with these columns and a ``row`` for each.
 
-        ``none`` is the line that takes the place of an empty table.
+        A column that begins with `?` is left out where no row has anything in it. ``none`` is the line that
+        takes the place of an empty table.
         """
         from tunix_rt.cli import tables
 
@@ -363,9 +364,15 @@ class Session:
         if self.as_json:
             self.print_messages(messages)
             return
-        rows = tables.table(*columns)
-        for message in messages:
-            tables.add_row(rows, *row(message))
+        cells = [row(message) for message in messages]
+        kept = [
+            number
+            for number, column in enumerate(columns)
+            if not column.startswith("?") or any(entry[number] for entry in cells)
+        ]
+        rows = tables.table(*(columns[number].removeprefix("?") for number in kept))
+        for entry in cells:
+            tables.add_row(rows, *(entry[number] for number in kept))
         tables.print_table(self.out, rows, none)
 
     def set_up_logging(self) -> None:

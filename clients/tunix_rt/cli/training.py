@@ -9,13 +9,25 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from tunix_rt import Client, jobs, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, group
 from tunix_rt.cli.deleting import ForceOption, YesOption, delete_resources
 from tunix_rt.cli.effects import Effect
+from tunix_rt.cli.labels import (
+    ChangeOptions,
+    DatasetOption,
+    LabelOptions,
+    ListOptions,
+    StateOption,
+    dataset_names,
+    list_option,
+    numbered,
+    print_labels,
+    sort_option,
+    updated,
+)
 from tunix_rt.cli.options import (
     DTYPE_HELP,
     DetachOption,
@@ -30,6 +42,7 @@ from tunix_rt.cli.options import (
 )
 from tunix_rt.cli.progress import training_progress
 from tunix_rt.cli.session import Session
+from tunix_rt.cli.training_view import print_training_job, print_training_plan
 from tunix_rt.loop.config import TrainingConfig
 from tunix_rt.loop.specs import filled
 
@@ -123,6 +136,7 @@ class TrainingOptions(SpecOptions):
     example=(
         "tunix-rt train start --dataset arithmetic@1 --base-model smollm2-135m-instruct",
         "tunix-rt train start -d arithmetic@1 -m smollm2-135m-instruct --epochs 3 --dry-run",
+        "tunix-rt train start -d arithmetic@1 -m smollm2-135m-instruct --name 'short run' --tag sweep",
         "tunix-rt train start -d gsm8k@2 -m smollm2-135m-instruct --max-steps 20 -s localhost:50050 --detach",
     ),
     prints=(v1.TrainingJob, v1.TrainingPlan),
@@ -142,6 +156,7 @@ def start(
         ),
     ],
     wanted: TrainingOptions,
+    labels: LabelOptions,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -159,7 +174,7 @@ def start(
             if dry_run:
                 plan = client.trainer.plan_training_job(spec)
             else:
-                job = client.trainer.create_training_job(spec)
+                job = client.trainer.create_training_job(spec, **labels.given())
             checking.finish()
         if not dry_run:
             job = _follow(session, client, job, detach=detach)
@@ -179,13 +194,39 @@ def watch(session: Session, job: JobArgument) -> None:
     session.show(ended, print_training_job)
 
 
-@command(app, "list", example="tunix-rt train list --limit 5", prints=list[v1.TrainingJob])
-def list_(session: Session, limit: LimitOption = 20) -> None:
-    """List training jobs, newest first."""
-    columns = ("JOB", "!STATE", "BASE MODEL", "DATASET", ">STEP", ">LOSS", ">AGE")
+@command(
+    app,
+    "list",
+    example=(
+        "tunix-rt train list --limit 5",
+        "tunix-rt train list --tag sweep --state succeeded --sort name",
+        "tunix-rt train list --dataset arithmetic --since 2d --sort=-created",
+    ),
+    prints=list[v1.TrainingJob],
+)
+def list_(
+    session: Session,
+    wanted: ListOptions,
+    state: StateOption = None,
+    base_model: Annotated[
+        list[str] | None,
+        list_option("--base-model", "-m", help="Only of this base model (may be repeated)."),
+    ] = None,
+    dataset: DatasetOption = None,
+    sort: Annotated[str, sort_option("created", "name", "state", "model", "dataset")] = "",
+    limit: LimitOption = 20,
+) -> None:
+    """List training jobs, the newest first unless they are sorted."""
+    condition = v1.TrainingJobFilter(
+        **wanted.conditions(),
+        states=numbered(v1.TrainingJob.State, state),
+        base_models=base_model,
+        datasets=dataset_names(dataset),
+    )
+    columns = ("JOB", "!STATE", "?NAME", "BASE MODEL", "DATASET", ">STEP", ">LOSS", "?TAGS", ">AGE")
     with session.connect() as client:
-        found = islice(client.trainer.list_training_jobs(page_size=min(limit, 1000)), limit)
-        session.show_all(found, columns, _row, "no training jobs")
+        found = client.trainer.list_training_jobs(filter=condition, order_by=sort, page_size=min(limit, 1000))
+        session.show_all(islice(found, limit), columns, _row, "no training jobs")
 
 
 def _row(job: v1.TrainingJob) -> tables.Row:
@@ -193,10 +234,12 @@ def _row(job: v1.TrainingJob) -> tables.Row:
     return (
         short_name(job.name),
         tables.state(v1.TrainingJob.State.Name(job.state)),
+        job.display_name,
         job.spec.base_model,
         short_name(job.spec.dataset),
         f"{metrics.step:,}/{job.spec.max_steps:,}",
         f"{metrics.loss:.4f}" if metrics.step else "-",
+        ", ".join(job.tags),
         tables.age(job.create_time),
     )
 
@@ -208,6 +251,25 @@ def show(session: Session, job: JobArgument) -> None:
     with session.connect() as client:
         found = client.trainer.get_training_job(name)
     session.show(found, print_training_job)
+
+
+@command(
+    app,
+    "update",
+    example=(
+        "tunix-rt train update $JOB --name 'rank 8, best so far'",
+        "tunix-rt train update $JOB --tag keep --remove-tag sweep --note 'loss still falling at the end'",
+    ),
+    prints=v1.TrainingJob,
+)
+def update(session: Session, job: JobArgument, labels: ChangeOptions) -> None:
+    """Rename a training job, tag it, or note something about it."""
+    labels.check()
+    name = resource_name("trainingJobs", job)
+    with session.connect() as client:
+        found = client.trainer.get_training_job(name)
+        changed = updated(labels, found, client.trainer.update_training_job)
+    session.show(changed, print_labels)
 
 
 @command(app, "cancel", example="tunix-rt train cancel $JOB --server localhost:50050", prints=v1.TrainingJob)
@@ -387,115 +449,3 @@ def _follow(session: Session, client: Client, job: v1.TrainingJob, *, detach: bo
         return job
     session.say(f"training job {short_name(job.name)}")
     return wait_for_job(session, client, job.name)
-
-
-def print_training_job(console: Console, job: v1.TrainingJob) -> None:
-    """A training job as a sheet of facts."""
-    spec, metrics = job.spec, job.latest_metrics
-    console.print(
-        tables.facts(
-            [
-                ("job", job.name),
-                ("state", tables.state(v1.TrainingJob.State.Name(job.state))),
-                ("error", job.error.message),
-                ("base model", spec.base_model),
-                ("dataset", f"{short_name(spec.dataset)} ({text.short_digest(job.dataset_digest)})"),
-                ("template", text.short_digest(job.chat_template_digest)),
-                *_spec_facts(spec),
-                ("steps", f"{metrics.step:,} of {spec.max_steps:,}"),
-                ("loss", f"{metrics.loss:.6f}" if metrics.step else ""),
-                (
-                    "validation loss",
-                    f"{metrics.validation_loss:.6f}" if metrics.HasField("validation_loss") else "",
-                ),
-                ("checkpoint", job.checkpoint),
-                ("best checkpoint", job.best_checkpoint),
-                ("stages", tables.stage_line(job.stage_timings)),
-                ("attempts", _attempts(job)),
-                ("created", tables.moment(job.create_time)),
-                ("deleted", tables.deleted(job)),
-            ]
-        )
-    )
-    if job.HasField("delete_time"):
-        return
-    if job.state in (v1.TrainingJob.STATE_FAILED, v1.TrainingJob.STATE_CANCELLED):
-        hint = f"tunix-rt train resume {short_name(job.name)}"
-    elif job.checkpoint:
-        hint = f"tunix-rt evaluate --eval-set ID --checkpoint {short_name(job.name)}"
-    else:
-        return
-    console.print(f"next: {hint}", style="dim", highlight=False)
-
-
-def print_training_plan(console: Console, plan: v1.TrainingPlan) -> None:
-    """What a job would do, as a sheet of facts."""
-    spec = plan.spec
-    share = plan.supervised_tokens / plan.train_tokens if plan.train_tokens else 0.0
-    passes = spec.max_steps / plan.steps_per_epoch
-    memory = dict(plan.memory_bytes)
-    items = ", ".join(
-        f"{name} {text.size(memory[name])}" for name in sorted(memory, key=lambda n: -memory[n])
-    )
-    console.print(
-        tables.facts(
-            [
-                ("base model", f"{spec.base_model}, {text.count(plan.base_parameters)} parameters"),
-                ("dataset", short_name(spec.dataset)),
-                *_spec_facts(spec),
-                ("learned", f"{text.count(plan.trainable_parameters)} parameters"),
-                (
-                    "examples",
-                    f"{plan.train_examples:,} to train on, {plan.validation_examples:,} to validate with",
-                ),
-                (
-                    "tokens",
-                    f"{plan.train_tokens:,}, of which {plan.supervised_tokens:,} ({share:.0%}) are learned",
-                ),
-                ("rows", f"{plan.rows_per_epoch:,} a pass, {plan.packing_efficiency:.0%} filled"),
-                ("steps", f"{spec.max_steps:,} ({passes:.2g} passes of {plan.steps_per_epoch:,})"),
-                ("memory", f"about {text.size(sum(memory.values()))}: {items}"),
-                ("audit", "every row can be learned"),
-            ]
-        )
-    )
-
-
-def _spec_facts(spec: v1.TrainingSpec) -> list[tuple[str, str]]:
-    optimizer, lora = spec.optimizer, spec.lora
-    method = text.enum_label(v1.TuningMethod.Name(spec.method), "TUNING_METHOD_")
-    adapter = f", rank {lora.rank}, alpha {lora.alpha:g}, {', '.join(lora.target_modules)}"
-    schedule = text.enum_label(v1.LearningRateSchedule.Name(optimizer.schedule), "LEARNING_RATE_SCHEDULE_")
-    microbatches = spec.gradient_accumulation_steps
-    stopping = spec.early_stopping
-    return [
-        ("method", method + (adapter if spec.HasField("lora") else "")),
-        (
-            "optimizer",
-            f"AdamW, learning rate {optimizer.learning_rate:g}, {schedule}, warm-up {optimizer.warmup_steps}",
-        ),
-        (
-            "batches",
-            f"{spec.rows_per_batch} rows of {spec.max_length} tokens, "
-            f"{f'in {microbatches} microbatches, ' if microbatches > 1 else ''}"
-            f"{'packed, ' if spec.packing else ''}"
-            f"{text.enum_label(v1.Dtype.Name(spec.dtype), 'DTYPE_')}, seed {spec.seed}",
-        ),
-        (
-            "early stopping",
-            f"after {text.counted(stopping.patience, 'validation')} without a fall"
-            if spec.HasField("early_stopping")
-            else "",
-        ),
-    ]
-
-
-def _attempts(job: v1.TrainingJob) -> str:
-    if job.attempt_count < 2:
-        return ""
-    resumed = [
-        f"{attempt.number} resumed from step {attempt.resumed_from_step:,}"
-        for attempt in job.attempts
-        if attempt.resumed_from_step
-    ]
-    return f"{job.attempt_count}{': ' if resumed else ''}{', '.join(resumed)}"

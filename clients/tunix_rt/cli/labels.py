@@ -1,0 +1,231 @@
+"""What people call things: the options `--name`, `--tag` and `--note`, and lists by them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from typing import Annotated, Any, Protocol, TypeVar
+
+import typer
+from rich.console import Console
+
+from tunix_rt import v1
+from tunix_rt.cli import tables
+from tunix_rt.cli.options import moment, resource_name
+from tunix_rt.loop.specs import labels as numbers
+
+Resource = TypeVar("Resource", v1.Dataset, v1.EvalSet, v1.TrainingJob, v1.Evaluation, v1.ComparisonReport)
+Resource_co = TypeVar(
+    "Resource_co", v1.Dataset, v1.EvalSet, v1.TrainingJob, v1.Evaluation, v1.ComparisonReport, covariant=True
+)
+
+_call = partial(typer.Option, rich_help_panel="Name, tags and note", show_default=False)
+list_option = partial(typer.Option, rich_help_panel="Which ones, and in which order", show_default=False)
+
+
+class State(StrEnum):
+    """Where a job or the build of a dataset stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """What people call what a command makes; `update` changes it."""
+
+    name: Annotated[str, _call("--name", help="A name for it, which need not be unique.")] = ""
+    tag: Annotated[
+        list[str] | None, _call("--tag", help="A word to find it by in lists (may be repeated).")
+    ] = None
+    note: Annotated[str, _call("--note", help="What should be remembered about it.")] = ""
+
+    def given(self) -> dict[str, Any]:
+        """The arguments of the client's call."""
+        return {"display_name": self.name, "tags": self.tag or [], "note": self.note}
+
+
+@dataclass(frozen=True)
+class ChangeOptions:
+    """What `update` changes."""
+
+    name: Annotated[str | None, _call("--name", help="The new name; '' takes it away.")] = None
+    tag: Annotated[list[str] | None, _call("--tag", help="A tag to add (may be repeated).")] = None
+    remove_tag: Annotated[
+        list[str] | None, _call("--remove-tag", help="A tag to take away (may be repeated).")
+    ] = None
+    clear_tags: Annotated[bool, _call("--clear-tags", help="Take all tags away.")] = False
+    note: Annotated[str | None, _call("--note", help="The new note; '' takes it away.")] = None
+
+    def check(self) -> None:
+        """Raise typer.BadParameter when nothing changes, or a tag is to be added and taken away."""
+        given = (self.tag, self.remove_tag, self.clear_tags)
+        if self.name is None and self.note is None and not any(given):
+            raise typer.BadParameter("nothing to change; give --name, --tag, --remove-tag or --note")
+        for tag in self.remove_tag or ():
+            if tag in (self.tag or ()):
+                raise typer.BadParameter(f"{tag!r} is given to --tag and to --remove-tag; give it to one")
+
+    def changed(self, found: Resource) -> tuple[Resource, list[str]]:
+        """A resource of the name of ``found`` with the new labels, and which of them change.
+
+        Raises typer.BadParameter for a tag to take away that it does not have.
+        """
+        changed, mask = type(found)(name=found.name), []
+        if self.name is not None:
+            changed.display_name = self.name
+            mask.append("display_name")
+        if self.note is not None:
+            changed.note = self.note
+            mask.append("note")
+        if self.tag or self.remove_tag or self.clear_tags:
+            changed.tags.extend(self._tags([] if self.clear_tags else list(found.tags), found.name))
+            mask.append("tags")
+        return changed, mask
+
+    def _tags(self, tags: list[str], name: str) -> list[str]:
+        for tag in self.remove_tag or ():
+            if tag not in tags and not self.clear_tags:
+                has = ", ".join(tags) or "none"
+                raise typer.BadParameter(
+                    f"{name} has no tag {tag!r} (its tags: {has})", param_hint="--remove-tag"
+                )
+        kept = [tag for tag in tags if tag not in (self.remove_tag or ())]
+        return list(dict.fromkeys([*kept, *(self.tag or ())]))
+
+
+class Update(Protocol[Resource_co]):
+    """A client's call that changes what people call a resource."""
+
+    def __call__(self, resource: Any, /, *, update_mask: list[str]) -> Resource_co: ...
+
+
+def updated(options: ChangeOptions, found: Resource, update: Update[Resource]) -> Resource:
+    """``found`` after its change; raises typer.BadParameter and TunixRtError."""
+    changed, mask = options.changed(found)
+    return update(changed, update_mask=mask)
+
+
+@dataclass(frozen=True)
+class ListOptions:
+    """Which entries a list has, and their order: the options of every list."""
+
+    tag: Annotated[list[str] | None, list_option("--tag", help="Only with this tag (may be repeated).")] = (
+        None
+    )
+    name: Annotated[str, list_option("--name", metavar="TEXT", help="Only with this text in its name.")] = ""
+    note: Annotated[str, list_option("--note", metavar="TEXT", help="Only with this text in its note.")] = ""
+    created_after: Annotated[
+        str | None,
+        list_option(
+            "--since",
+            metavar="TIME",
+            help="Only those made then or later: 2026-01-31, 2026-01-31T12:00, or 2d, 3h, 10min ago.",
+        ),
+    ] = None
+    created_before: Annotated[
+        str | None, list_option("--until", metavar="TIME", help="Only those made before then.")
+    ] = None
+
+    def conditions(self) -> dict[str, Any]:
+        """The fields of every list's filter; raises typer.BadParameter."""
+        return {
+            "tags": self.tag or [],
+            "display_name_contains": self.name,
+            "note_contains": self.note,
+            "created_from": moment("--since", self.created_after),
+            "created_before": moment("--until", self.created_before),
+        }
+
+
+StateOption = Annotated[
+    list[State] | None,
+    list_option("--state", help="Only in this state (may be repeated for any of several)."),
+]
+ModelOption = Annotated[
+    list[str] | None,
+    list_option(
+        "--model", "-m", help="Only of this base model, checkpoint or training job (may be repeated)."
+    ),
+]
+DatasetOption = Annotated[
+    list[str] | None,
+    list_option("--dataset", "-d", metavar="ID[@VERSION]", help="Only of this dataset (may be repeated)."),
+]
+EvalSetOption = Annotated[
+    list[str] | None, list_option("--eval-set", "-e", help="Only of this eval set (may be repeated).")
+]
+
+# An id of a job, with or without one of its checkpoints; no base model is called like this.
+_JOB_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}(?:/checkpoints/|$)")
+_FIELDS = {
+    "created": "create_time",
+    "name": "display_name",
+    "id": "name",
+    "model": "base_model",
+    "eval-set": "eval_set",
+    "items": "item_count",
+}
+
+
+def sort_option(*fields: str) -> Any:
+    """The option `--sort` of a list that can be ordered by these."""
+    known = ", ".join(fields)
+    return list_option(
+        "--sort",
+        metavar="FIELDS",
+        help=f"Sort by {known}; a - before a field turns it round, and commas stand between several.",
+        callback=lambda given: _order(given, fields),
+    )
+
+
+def _order(given: str, fields: tuple[str, ...]) -> str:
+    """What was typed, as the contract's ``order_by``; raises typer.BadParameter."""
+    order = []
+    for part in given.split(",") if given else ():
+        name = part.strip().removeprefix("-")
+        if name not in fields:
+            raise typer.BadParameter(
+                f"{part.strip()!r} is not one of {', '.join(fields)}, or one of them after a -"
+            )
+        order.append(_FIELDS.get(name, name) + (" desc" if part.strip().startswith("-") else ""))
+    return ", ".join(order)
+
+
+def numbered(enum: Any, given: Sequence[StrEnum] | None) -> list[Any]:
+    """The numbers of an enum's values that people write like this."""
+    known = numbers(enum.DESCRIPTOR)
+    return [known[value.replace("-", "_")] for value in given or ()]
+
+
+def model_names(given: list[str] | None) -> list[str]:
+    """Models as filters name them: a base model, a checkpoint or a training job, of which an id will do."""
+    return [name for model in given or () for name in dict.fromkeys([model, *_as_job(model)])]
+
+
+def _as_job(model: str) -> list[str]:
+    return [f"trainingJobs/{model}"] if _JOB_ID.match(model) else []
+
+
+def dataset_names(given: list[str] | None) -> list[str]:
+    """Names of datasets, of which one without a version stands for all of its versions."""
+    return [resource_name("datasets", dataset) for dataset in given or ()]
+
+
+def label_facts(resource: Any) -> Iterator[tuple[str, str]]:
+    """The name, tags and note of a resource, for its sheet of facts."""
+    yield "name", resource.display_name
+    yield "tags", ", ".join(resource.tags)
+    yield "note", resource.note
+
+
+def print_labels(console: Console, resource: Any) -> None:
+    """What people call a resource, after a change."""
+    console.print(tables.facts([("id", resource.name), *label_facts(resource)]))
