@@ -28,7 +28,7 @@ from tunix_rt.cli.dataset_view import (
     print_dropped,
     run_audit,
 )
-from tunix_rt.cli.deleting import ForceOption, YesOption, delete_resources
+from tunix_rt.cli.deleting import DeletedResources, ForceOption, YesOption, delete_resources
 from tunix_rt.cli.documents import Lines
 from tunix_rt.cli.labels import (
     ChangeOptions,
@@ -193,7 +193,9 @@ def _dropped_rows(client: Client, dataset: v1.Dataset) -> tuple[list[Any], str]:
         return [], error.message
 
 
-@command(app, "cancel", example="tunix-rt dataset cancel arithmetic@1 --server localhost:50050")
+@command(
+    app, "cancel", prints=v1.Dataset, example="tunix-rt dataset cancel arithmetic@1 --server localhost:50050"
+)
 def cancel(
     session: Session,
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="ID@VERSION of the dataset.")],
@@ -208,6 +210,7 @@ def cancel(
 @command(
     app,
     "delete",
+    prints=DeletedResources,
     example=("tunix-rt dataset delete arithmetic@1", "tunix-rt dataset delete arithmetic@1 --force --yes"),
 )
 def delete(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict
 
 import typer
 
@@ -19,6 +19,14 @@ ForceOption = Annotated[
     bool, typer.Option("--force", help="Delete it even if others were made from it; they stay.")
 ]
 DeletedOption = Annotated[bool, typer.Option("--show-deleted", help="List what was deleted, too.")]
+
+
+class DeletedResources(TypedDict):
+    """What was deleted; what it was stays on record."""
+
+    deleted: Annotated[
+        list[str], "Resource names; those that somebody else deleted meanwhile are not among them."
+    ]
 
 
 def can_ask() -> bool:

@@ -19,7 +19,7 @@ from tunix_rt import Client, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, group
 from tunix_rt.cli.console import write_lines
-from tunix_rt.cli.deleting import ForceOption, YesOption, delete_resources
+from tunix_rt.cli.deleting import DeletedResources, ForceOption, YesOption, delete_resources
 from tunix_rt.cli.documents import Lines, WrittenFile
 from tunix_rt.cli.grading import GraderFileOption, errors_of, grader_of_file
 from tunix_rt.cli.labels import (
@@ -416,6 +416,7 @@ def _trace_items(
 @command(
     app,
     "delete",
+    prints=DeletedResources,
     example=("tunix-rt evalset delete general", "tunix-rt evalset delete general --force --yes"),
 )
 def delete(

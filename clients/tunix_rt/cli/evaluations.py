@@ -10,7 +10,7 @@ import typer
 from tunix_rt import Client, jobs, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, group, single
-from tunix_rt.cli.deleting import ForceOption, YesOption, delete_resources
+from tunix_rt.cli.deleting import DeletedResources, ForceOption, YesOption, delete_resources
 from tunix_rt.cli.evaluation_options import DecodingOptions, ItemOptions, ModelOptions
 from tunix_rt.cli.evaluation_view import (
     dtype_text,
@@ -238,6 +238,7 @@ def cancel(session: Session, evaluation: EvaluationArgument) -> None:
 @command(
     app,
     "delete",
+    prints=DeletedResources,
     example=(
         "tunix-rt evaluation delete $EVALUATION",
         "tunix-rt evaluation delete $EVALUATION --force --yes",

@@ -138,9 +138,18 @@ def run(
         print_result(session.out, result, flips=flips)
 
 
+class DeletedLoop(TypedDict):
+    """What was deleted of a loop."""
+
+    deleted: Annotated[list[str], "Resource names, in the order in which they were deleted."]
+    kept: Annotated[dict[str, list[str]], "What others use, by resource name, and what uses it."]
+    files: Annotated[list[str], "The files that the loop had written into its folder."]
+
+
 @command(
     app,
     "delete",
+    prints=DeletedLoop,
     example=("tunix-rt loop delete loop.yaml", "tunix-rt loop delete loop-output --yes"),
 )
 def delete(

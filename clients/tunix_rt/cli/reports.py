@@ -13,7 +13,7 @@ from tunix_rt import v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, group
 from tunix_rt.cli.comparisons import VERDICTS, print_comparison
-from tunix_rt.cli.deleting import YesOption, delete_resources
+from tunix_rt.cli.deleting import DeletedResources, YesOption, delete_resources
 from tunix_rt.cli.evaluation_view import model_label
 from tunix_rt.cli.labels import (
     ChangeOptions,
@@ -138,7 +138,12 @@ def update(session: Session, report: ReportArgument, labels: ChangeOptions) -> N
     session.show(changed, print_labels)
 
 
-@command(app, "delete", example=("tunix-rt reports delete $REPORT", "tunix-rt reports delete $REPORT --yes"))
+@command(
+    app,
+    "delete",
+    prints=DeletedResources,
+    example=("tunix-rt reports delete $REPORT", "tunix-rt reports delete $REPORT --yes"),
+)
 def delete(
     session: Session,
     reports: Annotated[list[str], typer.Argument(metavar="REPORT", help="Ids of reports.")],

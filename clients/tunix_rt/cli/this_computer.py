@@ -16,7 +16,7 @@ from rich.text import Text
 from tunix_rt import Client, v1
 from tunix_rt.cli import idle, tables, text
 from tunix_rt.cli.command import command, group, single
-from tunix_rt.cli.deleting import ForceOption, YesOption, confirm, delete_resources
+from tunix_rt.cli.deleting import DeletedResources, ForceOption, YesOption, confirm, delete_resources
 from tunix_rt.cli.effects import Effect
 from tunix_rt.cli.options import short_name
 from tunix_rt.cli.progress import Bar, Reporter
@@ -214,6 +214,7 @@ def verify(session: Session, name: NameArgument) -> None:
 @command(
     models_app,
     "delete",
+    prints=DeletedResources,
     example=(
         "tunix-rt models delete smollm2-135m-instruct",
         "tunix-rt models delete hf://Qwen/Qwen3-0.6B --yes",
@@ -238,6 +239,43 @@ def delete(
     )
 
 
+class UsedSpace(TypedDict):
+    """What one thing takes."""
+
+    kind: Annotated[str, "What it is, in words: dataset, checkpoint, export, database, unused, ..."]
+    name: Annotated[str, "Its resource name, or its path in the data folder."]
+    size_bytes: Annotated[int, "Size of its files."]
+    own_bytes: Annotated[int, "Size of those that nothing else names: what deleting it frees."]
+
+
+class DiskUsage(TypedDict):
+    """What takes the space of a data folder."""
+
+    data_dir: Annotated[str, "The data folder."]
+    total_bytes: Annotated[int, "Size of all its files."]
+    kinds: Annotated[
+        dict[str, int], "Size of what is of each kind; files that several name are of a kind of their own."
+    ]
+    resources: Annotated[list[UsedSpace], "The largest, so many as --limit says."]
+
+
+class UnusedFile(TypedDict):
+    """A file or folder that nothing names."""
+
+    path: Annotated[str, "Where it is."]
+    kind: Annotated[str, "What it is, in words: artifact, job folder, unfinished write, cache."]
+    size_bytes: Annotated[int, "Size of it and of all in it."]
+
+
+class CollectedGarbage(TypedDict):
+    """What nothing in a data folder names."""
+
+    data_dir: Annotated[str, "The data folder."]
+    freed: Annotated[bool, "Whether it was deleted, or only listed."]
+    size_bytes: Annotated[int, "Size of all of it."]
+    garbage: Annotated[list[UnusedFile], "Each file and folder."]
+
+
 def _pulled(client: Client, name: str) -> v1.BaseModel:
     base_model = name.removeprefix("baseModels/")
     try:
@@ -251,7 +289,10 @@ def _pulled(client: Client, name: str) -> v1.BaseModel:
 
 
 @command(
-    du_app, "du", example=("tunix-rt du", "tunix-rt du --limit 5 --json", "tunix-rt du --data-dir ./data")
+    du_app,
+    "du",
+    example=("tunix-rt du", "tunix-rt du --limit 5 --json", "tunix-rt du --data-dir ./data"),
+    prints=DiskUsage,
 )
 def du(
     session: Session,
@@ -289,7 +330,12 @@ def du(
     session.out.print(largest)
 
 
-@command(gc_app, "gc", example=("tunix-rt gc", "tunix-rt gc --free", "tunix-rt gc --caches --free --yes"))
+@command(
+    gc_app,
+    "gc",
+    prints=CollectedGarbage,
+    example=("tunix-rt gc", "tunix-rt gc --free", "tunix-rt gc --caches --free --yes"),
+)
 def gc(
     session: Session,
     free: Annotated[bool, typer.Option("--free", help="Delete it; without this it is only listed.")] = False,

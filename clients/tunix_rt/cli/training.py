@@ -13,7 +13,7 @@ import typer
 from tunix_rt import Client, jobs, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, group
-from tunix_rt.cli.deleting import ForceOption, YesOption, delete_resources
+from tunix_rt.cli.deleting import DeletedResources, ForceOption, YesOption, delete_resources
 from tunix_rt.cli.effects import Effect
 from tunix_rt.cli.labels import (
     ChangeOptions,
@@ -285,6 +285,7 @@ def cancel(session: Session, job: JobArgument) -> None:
 @command(
     app,
     "delete",
+    prints=DeletedResources,
     example=(
         "tunix-rt train delete $JOB",
         "tunix-rt train delete trainingJobs/$JOB/checkpoints/20",
