@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
@@ -265,6 +266,8 @@ def documents(root: Any, files: Sequence[FileDescriptorProto]) -> dict[str, str]
     written: dict[str, str] = {}
     table = []
     for command, kinds in sorted(commands(root)):
+        if not kinds:
+            sys.exit(f"tunix-rt {command}: its @command lacks prints=KIND, which --json writes")
         table.append(f"| `{command}` | {', '.join(map(_cell, kinds))} |")
         for kind in kinds:
             kind = kind.kind if isinstance(kind, Lines) else kind

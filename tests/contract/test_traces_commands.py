@@ -364,7 +364,7 @@ def test_deleting_asks_and_deletes_all_or_none(
     assert json.loads(run("delete", there[1], "--yes", "--json").stdout) == {"deleted": [there[1]]}
     assert names(client) == there[2:]
 
-    monkeypatch.setattr("tunix_rt.cli.traces.can_ask", lambda: True)
+    monkeypatch.setattr("tunix_rt.cli.deleting.can_ask", lambda: True)
     assert "Delete 1 trace for good?" in run("delete", there[2], exit_code=1, input="n\n").stderr
     assert names(client) == there[2:]
     run("delete", there[2], input="y\n")

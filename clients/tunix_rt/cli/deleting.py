@@ -34,15 +34,23 @@ def can_ask() -> bool:
     return sys.stdin.isatty()
 
 
+def check_answerable(session: Session, *, yes: bool) -> None:
+    """Raise typer.BadParameter for a question, unless ``yes``, that nobody can answer or that programs would
+    read."""
+    if not yes and session.as_json:
+        raise typer.BadParameter("no question is asked with --json; --yes deletes without asking")
+    if not yes and not can_ask():
+        raise typer.BadParameter("there is no terminal to ask on; --yes deletes without asking")
+
+
 def confirm(session: Session, question: str, lines: Sequence[str], *, yes: bool) -> None:
     """Show what is going to be deleted and ask, unless ``yes``; leaves the command if the answer is no.
 
     Raises typer.BadParameter where nobody can answer.
     """
+    check_answerable(session, yes=yes)
     if yes:
         return
-    if not can_ask():
-        raise typer.BadParameter("there is no terminal to ask on; --yes deletes without asking")
     for line in lines:
         session.err.print(line, markup=False, highlight=False, soft_wrap=True)
     typer.confirm(question, abort=True, err=True)
@@ -69,8 +77,7 @@ def delete_resources(
         yes: whether to delete without asking.
     """
     wanted = list(dict.fromkeys(names))
-    if not yes and not can_ask():
-        raise typer.BadParameter("there is no terminal to ask on; --yes deletes without asking")
+    check_answerable(session, yes=yes)
     with session.connect() as client:
         for name in wanted:
             found = get(client, name)

@@ -76,6 +76,7 @@ class _LazyGroup(TyperGroup):
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
         self._next = ""
+        self._for_programs = False
         for name, entry in _COMMANDS.items():
             self.commands[name] = TyperCommand(name, help=entry.purpose, rich_help_panel=entry.panel)
 
@@ -90,6 +91,8 @@ class _LazyGroup(TyperGroup):
                 import_module(module)
         command = typer.main.get_command(app)
         command.name = cmd_name
+        if self._for_programs:
+            command.no_args_is_help = False
         return command
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -105,6 +108,7 @@ class _LazyGroup(TyperGroup):
         given = list(sys.argv[1:] if args is None else args)
         if "--json" not in given:
             return super().main(given, *positional, **named)
+        self._for_programs = True
         try:
             with self.make_context(named.get("prog_name"), given) as ctx:
                 self.invoke(ctx)

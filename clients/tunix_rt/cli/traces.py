@@ -15,7 +15,7 @@ from tunix_rt import Client, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, group
 from tunix_rt.cli.console import output_stream
-from tunix_rt.cli.deleting import YesOption, can_ask, confirm
+from tunix_rt.cli.deleting import DeletedResources, YesOption, check_answerable, confirm
 from tunix_rt.cli.documents import Extended, Lines, as_document
 from tunix_rt.cli.options import FilterOptions, LimitOption, short_name, trace_name
 from tunix_rt.cli.session import Session
@@ -38,14 +38,6 @@ class TraceFacts(TypedDict):
 
 
 SHOWN_TRACE: Final = Extended("ShownTrace", v1.Trace, TraceFacts)
-
-
-class DeletedTraces(TypedDict):
-    """Which traces were deleted."""
-
-    deleted: Annotated[
-        list[str], "Their names; those that somebody else deleted meanwhile are not among them."
-    ]
 
 
 class ExportedTraces(TypedDict):
@@ -259,7 +251,7 @@ _SHOWN = 5
         "tunix-rt traces delete $TRACE",
         "tunix-rt traces delete $TRACE $OTHER --yes",
     ),
-    prints=DeletedTraces,
+    prints=DeletedResources,
 )
 def delete(
     session: Session,
@@ -269,9 +261,7 @@ def delete(
     """Delete traces. Their ids and digests stay on record. Snapshots that hold them can no longer be
     streamed."""
     wanted = list(dict.fromkeys(trace_name(name) for name in names))
-    if not yes and (session.as_json or not can_ask()):
-        where = "--json asks nothing" if session.as_json else "there is no terminal to ask on"
-        raise typer.BadParameter(f"{where}; --yes deletes without asking")
+    check_answerable(session, yes=yes)
     with session.connect() as client:
         # All names are looked up before the first trace is gone, so that a wrong one deletes nothing.
         found = {trace.name: trace for trace in map(client.trace_store.get_trace, wanted)}

@@ -122,6 +122,11 @@ def test_the_gate_says_why_in_one_line_after_the_report_is_written(
     assert "Verdict: regressed" in result.stdout
     assert (tmp_path / "report" / "report.html").exists()
     assert result.exit_code == (0 if passes else 3)
+    for_programs = run("a", "b", "--json", *arguments)
+    assert for_programs.exit_code == result.exit_code
+    assert json.loads(for_programs.stdout)["verdict"] == "VERDICT_REGRESSED"
+    errors = [json.loads(line) for line in for_programs.stderr.splitlines()]
+    assert [(error["reason"], error["exit_code"]) for error in errors] == [("GATE_FAILED", 3)] * (not passes)
     said = [line for line in result.stderr.splitlines() if line.startswith("error:")]
     assert len(said) == (0 if passes else 1)
     if not passes:

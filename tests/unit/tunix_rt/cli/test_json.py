@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from google.protobuf.message import Message
 from jsonschema import Draft202012Validator
 from typer.testing import CliRunner, Result
 
+from support.threaded import fake_server
 from tunix_rt import v1
 from tunix_rt.cli.documents import STDERR, Extended, Lines, as_document, kind_name
 from tunix_rt.cli.main import app
@@ -191,6 +195,11 @@ def test_wrong_usage_is_a_document(arguments: list[str], option: str | None, tol
         assert [violation["option"] for violation in found["violations"]] == ([option] if option else [])
 
 
+def test_a_group_without_a_command_is_wrong_usage() -> None:
+    for given in (["--json", "traces"], ["--json"]):
+        assert error(run(*given))["message"] == "Missing command."
+
+
 def test_an_error_of_the_server_is_a_document(tmp_path: Path) -> None:
     found = error(run("traces", "import", str(tmp_path / "none.jsonl"), "--json"))
     assert found["exit_code"] == 1
@@ -216,16 +225,47 @@ def test_what_ends_a_command_from_outside_is_a_document(
     assert (found["exit_code"], found["reason"], found["code"]) == (exit_code, reason, "CANCELLED")
 
 
+@pytest.mark.parametrize(
+    ("name", "exit_code", "reason"), [("SIGINT", 130, "INTERRUPTED"), ("SIGTERM", 143, "TERMINATED")]
+)
+def test_a_signal_leaves_a_document(name: str, exit_code: int, reason: str) -> None:
+    number = signal.Signals[name]
+
+    class Signalling(v1.TraceStoreServicer):
+        """Signals to who calls, and gives no answer."""
+
+        def ListTraces(self, _: v1.ListTracesRequest, __: Any) -> v1.ListTracesResponse:
+            called.wait(10)
+            process.send_signal(number)
+            ended.wait(10)
+            return v1.ListTracesResponse()
+
+    called, ended = threading.Event(), threading.Event()
+    with fake_server(lambda server: v1.add_TraceStoreServicer_to_server(Signalling(), server)) as address:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tunix_rt.cli", "traces", "list", "--json", "--server", address],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            # A shell that runs the tests in the background makes them, and their children, ignore SIGINT.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
+        called.set()
+        out, err = process.communicate(timeout=30)
+        ended.set()
+    assert (process.returncode, out) == (exit_code, "")
+    document = json.loads(err)
+    assert (document["exit_code"], document["reason"]) == (exit_code, reason)
+
+
 def test_help_and_version_are_no_documents() -> None:
     assert run("traces", "list", "--json", "--help").stdout.strip().startswith("Usage:")
     assert run("--version", "--json").stdout.startswith("tunix-rt ")
 
 
 def test_an_undocumented_field_fails(capsys: pytest.CaptureFixture[str]) -> None:
-    session = Session(SharedOptions(as_json=True), prints=(KINDS["deleted-traces"],))
+    session = Session(SharedOptions(as_json=True), prints=(KINDS["deleted-resources"],))
     session.print_json({"deleted": ["traces/a"]})
     for wrong in ({"deleted": [], "more": 1}, {"deleted": None}, {}):
-        with pytest.raises(UndocumentedJson, match=r"deleted-traces\.json"):
+        with pytest.raises(UndocumentedJson, match=r"deleted-resources\.json"):
             session.print_json(wrong)
     with pytest.raises(UndocumentedJson, match="make proto"):
         Session(SharedOptions(), prints=(Extended("Nowhere", None, None),)).print_json({})
