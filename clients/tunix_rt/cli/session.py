@@ -114,6 +114,8 @@ class SharedOptions:
 _graces_s: list[float] = []
 _MARGIN_S: Final = 5.0
 _STANDARD_ERROR: Final = 2
+# A wait that programs are told of.
+_LONG_S: Final = 10.0
 # A job that is cancelled ends at its next step.
 _SETTLED_S: Final = 8.0
 _LOOK_S: Final = 0.1
@@ -294,13 +296,14 @@ class Session:
             self.say(f"{text.counted(written, what)} written to {path}")
 
     def _say_waiting(self, server: Waited) -> None:
+        if self.as_json and server.seconds < _LONG_S and not self.err.is_terminal:
+            # What comes next is the error, or the result: programs need not tell it from a notice.
+            return
         if server.seconds:
             tried = f"trying again for up to {server.seconds:,.0f} s in all"
             self.notify(f"nothing listens at {server}; {tried}; stop with Ctrl-C")
-        elif not self.as_json or self.err.is_terminal:
-            # Programs read all that stands there.
-            line = f"waiting for the server at {server}, which gives no answer yet; stop with Ctrl-C"
-            self.err.print(line, soft_wrap=True)
+        else:
+            self.notify(f"waiting for the server at {server}, which gives no answer yet; stop with Ctrl-C")
 
     def leave(self, failure: Failure) -> NoReturn:
         """Say on stderr what went wrong, its first line behind `error:`, and leave with its exit code."""

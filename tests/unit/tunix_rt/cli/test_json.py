@@ -225,6 +225,13 @@ def test_what_ends_a_command_from_outside_is_a_document(
     assert (found["exit_code"], found["reason"], found["code"]) == (exit_code, reason, "CANCELLED")
 
 
+# A shell that runs the tests in the background makes them, and their children, ignore SIGINT.
+_AS_IN_A_TERMINAL = (
+    "import signal; from tunix_rt.cli.main import main; "
+    "signal.signal(signal.SIGINT, signal.default_int_handler); main()"
+)
+
+
 @pytest.mark.parametrize(
     ("name", "exit_code", "reason"), [("SIGINT", 130, "INTERRUPTED"), ("SIGTERM", 143, "TERMINATED")]
 )
@@ -243,15 +250,13 @@ def test_a_signal_leaves_a_document(name: str, exit_code: int, reason: str) -> N
     called, ended = threading.Event(), threading.Event()
     with fake_server(lambda server: v1.add_TraceStoreServicer_to_server(Signalling(), server)) as address:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tunix_rt.cli", "traces", "list", "--json", "--server", address],
+            [sys.executable, "-c", _AS_IN_A_TERMINAL, "traces", "list", "--json", "--server", address],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            # A shell that runs the tests in the background makes them, and their children, ignore SIGINT.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         called.set()
         out, err = process.communicate(timeout=30)
         ended.set()
-    assert (process.returncode, out) == (exit_code, "")
+    assert (process.returncode, out) == (exit_code, ""), err
     document = json.loads(err)
     assert (document["exit_code"], document["reason"]) == (exit_code, reason)
 

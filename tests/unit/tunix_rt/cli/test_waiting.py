@@ -117,11 +117,13 @@ def test_a_command_says_that_nothing_listens_and_how_long_it_tries(
     monkeypatch.setattr("tunix_rt.rpc.caller._AWAY_S", 0.1)
     monkeypatch.setattr("tunix_rt.importing.PATIENCE", 1.0)
     address = free_address()
-    result = run(address, "traces", command, "--json")
+    result = run(address, "traces", command)
     assert result.exit_code == 1
     said = f"nothing listens at {address}; trying again for up to {seconds} s in all; stop with Ctrl-C"
-    assert json.loads(result.stderr.splitlines()[0])["message"] == said
-    assert result.stdout == ""
+    assert result.stderr.splitlines()[0] == said
+    for_programs = run(address, "traces", command, "--json")
+    assert json.loads(for_programs.stderr)["code"] == "UNAVAILABLE"
+    assert (result.stdout, for_programs.stdout) == ("", "")
 
 
 def test_who_watches_a_job_says_that_its_server_is_away_and_goes_on_when_it_is_back(
@@ -130,7 +132,7 @@ def test_who_watches_a_job_says_that_its_server_is_away_and_goes_on_when_it_is_b
     monkeypatch.setattr("tunix_rt.rpc.caller._AWAY_S", 0.1)
     address = free_address()
     with ThreadPoolExecutor(1) as pool:
-        watching = pool.submit(run, address, "train", "watch", "j")
+        watching = pool.submit(run, address, "train", "watch", "j", "--json")
         # Longer than gRPC tries by itself.
         time.sleep(3)
         port = int(address.rpartition(":")[2])
@@ -138,4 +140,4 @@ def test_who_watches_a_job_says_that_its_server_is_away_and_goes_on_when_it_is_b
             result = watching.result(30)
     assert result.exit_code == 0, result.output
     said = f"nothing listens at {address}; trying again for up to 60 s in all; stop with Ctrl-C"
-    assert result.stderr.splitlines().count(said) == 1
+    assert [json.loads(line)["message"] for line in result.stderr.splitlines()] == [said]
