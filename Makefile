@@ -16,7 +16,7 @@ help: ## list the targets
 
 setup: .venv/.dev ## make .venv with everything that developing needs
 
-demo: .venv/.local ## traces -> dataset -> Tunix SFT -> evaluation before and after -> report, on SmolLM2-135M
+demo: .venv/.local ## traces -> dataset -> Tunix SFT -> base and candidate evaluation -> report, on SmolLM2-135M
 	$(BIN)/tunix-rt demo --output $(DEMO_DIR)
 
 test: .venv/.dev ## run all tests, on SQLite and on a PostgreSQL that comes as a wheel

@@ -30,7 +30,7 @@ def gate_failure(
     verdict, overall = report.verdict, report.overall
     words = v1.ComparisonReport.Verdict.Name(verdict).removeprefix("VERDICT_").lower().replace("_", " ")
     found = (
-        f"{overall.base.accuracy:.1%} before, {overall.candidate.accuracy:.1%} after, "
+        f"base {overall.base.accuracy:.1%}, candidate {overall.candidate.accuracy:.1%}, "
         f"p = {overall.p_value:.2g}"
     )
     worse = verdict == v1.ComparisonReport.VERDICT_INCONCLUSIVE and overall.difference < 0

@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = "tunix-rt-test"
 REVISION = "containertest"
 PORTS = {"trace-store": 50051, "exporter": 50052, "trainer": 50053, "evaluator": 50054}
-JOBS = ("dataset", "eval set", "evaluation before", "training", "evaluation after")
+JOBS = ("dataset", "eval set", "base evaluation", "training", "candidate evaluation")
 LOOP = """
 name: containers
 traces: {generate: {count: 32, seed: 5}}

@@ -157,7 +157,7 @@ class Reader:
 
     def types(self, shown: Shown) -> None:
         self._prepare(shown)
-        words = [self._meant(word) for word in shown.words]
+        words = [self._meant(word, shown.words[0]) for word in shown.words]
         if shown.words[:2] == ("traces", "delete"):
             words.append("--yes")  # it asks on a terminal, and here is none
         piped = Path(shown.piped_from[1]).read_bytes() if shown.piped_from[:1] == ("cat",) else None
@@ -180,7 +180,7 @@ class Reader:
             # Three jobs on one dataset stand for jobs with three seeds; one of them is evaluated already.
             spec = v1.TrainingSpec(base_model=MODEL, dataset="datasets/arithmetic@2", max_steps=1)
             wait_for_training_job(self.client, self.client.trainer.create_training_job(spec).name)
-            known = self._evaluation("AFTER").spec
+            known = self._evaluation("CANDIDATE").spec
             for job in self._jobs():
                 if job.spec.dataset == spec.dataset and job.checkpoint not in ("", known.checkpoint):
                     another = v1.EvaluationSpec()
@@ -198,14 +198,18 @@ class Reader:
             bad["text"] = Path("traces.jsonl").read_text().splitlines()[0]
             Path("bad.jsonl").write_text(json.dumps(bad) + "\n")
 
-    def _meant(self, word: str) -> str:
+    def _meant(self, word: str, command: str) -> str:
         if word == "7473":
             return str(max(trace.sequence for trace in self._traces()))
         if word == "JOB":
             return self._jobs()[0].name
-        if word in ("TRACE", "BASE", "OTHER"):
+        if word == "REPORT":
+            # Of those that were compared, one whose candidate was trained.
+            reports = self.client.evaluator.list_comparison_reports()
+            return next(report.name for report in reports if report.candidate.spec.checkpoint)
+        if word in ("TRACE", "OTHER") or (word == "BASE" and command == "traces"):
             return self._traces()[word == "OTHER"].name
-        if word in ("EVALUATION", "BEFORE", "AFTER") or re.fullmatch(r"SEED\d", word):
+        if word in ("EVALUATION", "BASE", "CANDIDATE") or re.fullmatch(r"SEED\d", word):
             return self._evaluation(word).name
         return word
 
@@ -218,9 +222,9 @@ class Reader:
         before = [
             one for one in greedy if one.spec.base_model and one.spec.eval_set == after[0].spec.eval_set
         ]
-        if word == "BEFORE":
+        if word == "BASE":
             return before[0]
-        return after[0] if word == "AFTER" else after[int(word.removeprefix("SEED")) - 1]
+        return after[0] if word == "CANDIDATE" else after[int(word.removeprefix("SEED")) - 1]
 
     def _evaluations(self) -> list[v1.Evaluation]:
         """Those that generated their answers, the newest first."""

@@ -121,7 +121,7 @@ def test_a_loop_is_interrupted_and_goes_on_to_the_same_end(shell: Shell, tmp_pat
     lines: list[str] = []
     for line in interrupted.stderr:
         lines.append(line)
-        if line.startswith("evaluation before: evaluations/"):
+        if line.startswith("base evaluation: evaluations/"):
             interrupted.send_signal(signal.SIGINT)
             break
     _, rest = interrupted.communicate(timeout=60)
@@ -131,7 +131,7 @@ def test_a_loop_is_interrupted_and_goes_on_to_the_same_end(shell: Shell, tmp_pat
     out, err = shell("loop", "run", "loop.yaml")
     assert "Verdict:" in out
     assert [line.partition(":")[0] for line in err.splitlines() if line.endswith("was done before")] == [
-        "import", "dataset", "eval set", "evaluation before",
+        "import", "dataset", "eval set", "base evaluation",
     ]  # fmt: skip
     assert "training: 4/4 steps loss" in err
     first = json.loads((tmp_path / "out" / "loop.json").read_text())

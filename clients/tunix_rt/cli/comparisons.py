@@ -19,11 +19,12 @@ from rich.text import Text
 from tunix_rt import Client, v1
 from tunix_rt.answers import answer_traces
 from tunix_rt.cli import tables, text
+from tunix_rt.cli.changes import shown_changes
 from tunix_rt.cli.command import command, single
 from tunix_rt.cli.errors import Failure
 from tunix_rt.cli.evaluation_view import GREEDY, decoding_text, model_label
 from tunix_rt.cli.labels import LabelOptions, label_facts
-from tunix_rt.cli.options import FlipsOption, resource_name
+from tunix_rt.cli.options import FlipsOption, resource_name, short_name
 from tunix_rt.cli.session import Session
 from tunix_rt.cli.traces_import import store
 from tunix_rt.gate import gate_failure
@@ -113,10 +114,10 @@ class GateOptions:
     app,
     "compare",
     example=(
-        "tunix-rt compare $BEFORE $AFTER -o report --open",
-        "tunix-rt compare $BEFORE $SEED1 --more-candidate $SEED2 --more-candidate $SEED3",
-        "tunix-rt compare $BEFORE $AFTER --waive dtype --json",
-        "tunix-rt compare $BEFORE $AFTER --fail-on regressed --max-drop 0.02",
+        "tunix-rt compare $BASE $CANDIDATE -o report --open",
+        "tunix-rt compare $BASE $SEED1 --more-candidate $SEED2 --more-candidate $SEED3",
+        "tunix-rt compare $BASE $CANDIDATE --waive dtype --json",
+        "tunix-rt compare $BASE $CANDIDATE --fail-on regressed --max-drop 0.02",
     ),
     prints=v1.ComparisonReport,
 )
@@ -206,18 +207,24 @@ VERDICTS = {
 
 
 def print_comparison(console: Console, report: v1.ComparisonReport, *, flips: int = 3) -> None:
-    """The headline, the categories and some of the flips of a comparison."""
+    """The headline, the categories, and the worst and the best of the items that changed."""
     console.print(headline(report))
     for notice in _notices(report):
         console.print(notice, style="yellow", markup=False, soft_wrap=True)
     if len(report.categories) > 1:
         console.print(_categories(report))
-    for line in _flips(report, flips):
+    for line in shown_changes(report, flips):
         console.print(line)
+    if report.flips:
+        console.print(
+            f"all of them: tunix-rt report regressions {short_name(report.name)}",
+            style="dim",
+            highlight=False,
+        )
 
 
 def headline(report: v1.ComparisonReport) -> Panel:
-    """Accuracy before and after with intervals, the difference, its p-value and the verdict, in a frame."""
+    """Both accuracies with intervals, the difference, its p-value and the verdict, in a frame."""
     overall = report.overall
     verdict, style = VERDICTS.get(report.verdict, ("unknown", ""))
     lower, upper = map(text.signed_points, (overall.interval.lower, overall.interval.upper))
@@ -229,8 +236,8 @@ def headline(report: v1.ComparisonReport) -> Panel:
     rows = tables.facts(
         [
             *label_facts(report),
-            ("before", _accuracy(overall.base, report.base)),
-            ("after", _accuracy(overall.candidate, report.candidate)),
+            ("base", _accuracy(overall.base, report.base)),
+            ("candidate", _accuracy(overall.candidate, report.candidate)),
             ("difference", difference),
             ("evidence", f"{test}: {changed}"),
             *_further(report),
@@ -250,9 +257,9 @@ def headline(report: v1.ComparisonReport) -> Panel:
 def _further(report: v1.ComparisonReport) -> Iterator[tuple[str, str]]:
     """What else the evidence says: power, seeds, the clean subset, answers that are not settled."""
     overall, bounds, seeds = report.overall, report.bounds, report.seeds
-    before, after = (decoding_text(side.spec.decoding) for side in (report.base, report.candidate))
-    if before != after or not before.startswith(GREEDY):
-        yield "decoding", before if before == after else f"{before}; then {after}"
+    mine, theirs = (decoding_text(side.spec.decoding) for side in (report.base, report.candidate))
+    if mine != theirs or not mine.startswith(GREEDY):
+        yield "decoding", mine if mine == theirs else f"base {mine}; candidate {theirs}"
     if overall.HasField("minimum_detectable_effect"):
         effect = 100 * overall.minimum_detectable_effect
         yield "power", f"a true difference of {effect:.1f} points would be shown four times in five"
@@ -260,9 +267,9 @@ def _further(report: v1.ComparisonReport) -> Iterator[tuple[str, str]]:
         yield "clusters", text.count(overall.cluster_count)
     if report.HasField("seeds"):
         tested = text.p_value(seeds.p_value) if seeds.HasField("p_value") else "no variation to test by"
-        before = text.percent(seeds.base_mean) + _spread(seeds.base_spread, seeds.base)
-        after = text.percent(seeds.candidate_mean) + _spread(seeds.candidate_spread, seeds.candidate)
-        yield "seeds", f"{before} before, {after} after; {tested} ({seeds.test})"
+        mine = text.percent(seeds.base_mean) + _spread(seeds.base_spread, seeds.base)
+        theirs = text.percent(seeds.candidate_mean) + _spread(seeds.candidate_spread, seeds.candidate)
+        yield "seeds", f"base {mine}, candidate {theirs}; {tested} ({seeds.test})"
     if report.contamination.HasField("clean"):
         clean = report.contamination.clean
         yield (
@@ -279,15 +286,15 @@ def _further(report: v1.ComparisonReport) -> Iterator[tuple[str, str]]:
     if report.base.summary.reasoning_count or report.candidate.summary.reasoning_count:
         yield (
             "reasoning",
-            f"{_reasoned(report.base.summary)} before, {_reasoned(report.candidate.summary)} after",
+            f"base {_reasoned(report.base.summary)}; candidate {_reasoned(report.candidate.summary)}",
         )
     if report.HasField("unmarked"):
         unmarked = report.unmarked
         verdict, _ = VERDICTS.get(unmarked.verdict, ("unknown", ""))
         yield (
             "unmarked",
-            f"on answers that nothing marks rest {unmarked.base_count:,} verdicts before "
-            f"({unmarked.base_correct_count:,} right) and {unmarked.candidate_count:,} after "
+            f"on answers that nothing marks rest {unmarked.base_count:,} verdicts of the base "
+            f"({unmarked.base_correct_count:,} right) and {unmarked.candidate_count:,} of the candidate "
             f"({unmarked.candidate_correct_count:,} right); were those wrong: "
             f"{text.signed_points(unmarked.without.difference)}, "
             f"{text.p_value(unmarked.without.p_value)}, {verdict}",
@@ -316,6 +323,8 @@ def _spread(spread: float, accuracies: Sequence[float]) -> str:
 
 
 def _notices(report: v1.ComparisonReport) -> Iterator[str]:
+    for warning in report.warnings:
+        yield f"warning: {warning.description}"
     for waiver in report.waivers:
         yield f"waived: {waiver.description}"
     contamination = report.contamination
@@ -335,7 +344,7 @@ def _accuracy(accuracy: v1.Accuracy, side: v1.Evaluation) -> Text:
 
 
 def _categories(report: v1.ComparisonReport) -> RenderableType:
-    rows = tables.table("CATEGORY", ">ITEMS", ">BEFORE", ">AFTER", ">DIFFERENCE", ">P", ">P (HOLM)")
+    rows = tables.table("CATEGORY", ">ITEMS", ">BASE", ">CANDIDATE", ">DIFFERENCE", ">P", ">P (HOLM)")
     for entry in report.categories:
         difference = entry.difference
         tables.add_row(
@@ -351,31 +360,3 @@ def _categories(report: v1.ComparisonReport) -> RenderableType:
             else "-",
         )
     return rows
-
-
-def _flips(report: v1.ComparisonReport, most: int) -> Iterator[RenderableType]:
-    for heading, style, went_right in (("went right", "green", True), ("went wrong", "red", False)):
-        found = [flip for flip in report.flips if flip.candidate.correct is went_right]
-        if not found or not most:
-            continue
-        shown = f"{heading}: {len(found)}" + (f", the first {most}" if len(found) > most else "")
-        yield Text(shown, style=f"bold {style}")
-        for flip in found[:most]:
-            yield tables.facts(
-                [
-                    (flip.base.item_id, text.one_line(flip.base.prompt, 300)),
-                    ("  accepted", " | ".join(flip.base.accepted_answers)),
-                    ("  before", _answer(flip.base)),
-                    ("  after", _answer(flip.candidate)),
-                ]
-            )
-            yield Text()
-
-
-def _answer(result: v1.EvaluationResult) -> str:
-    """The answer; of several samples, the first with the item's verdict."""
-    samples = (sample for sample in result.samples if sample.correct == result.correct)
-    shown: v1.EvaluationResult | v1.Sample = next(samples, result)
-    if shown.reasoning_state == v1.REASONING_STATE_UNCLOSED:
-        return "(reasoning, never closed)"
-    return text.one_line(shown.answer or shown.output, 300) or "(nothing)"

@@ -188,9 +188,9 @@ _LABELS: dict[Stage, str] = {
     "import": "import",
     "dataset": "dataset",
     "eval_set": "eval set",
-    "evaluation_before": "evaluation before",
+    "evaluation_before": "base evaluation",
     "training": "training",
-    "evaluation_after": "evaluation after",
+    "evaluation_after": "candidate evaluation",
     "comparison": "comparison",
 }
 
@@ -286,8 +286,8 @@ def digests(result: LoopResult) -> dict[str, str]:
         "dataset": result.dataset.digest,
         "losses": losses_digest(result.report),
         "checkpoint": result.checkpoint.digest,
-        "answers before": result.evaluation_before.manifest.results_digest,
-        "answers after": result.evaluation_after.manifest.results_digest,
+        "base answers": result.evaluation_before.manifest.results_digest,
+        "candidate answers": result.evaluation_after.manifest.results_digest,
     }
 
 

@@ -50,7 +50,12 @@ DetachOption = Annotated[
     bool, typer.Option("--detach", help="Return at once instead of waiting (with a server only).")
 ]
 FlipsOption = Annotated[
-    int, typer.Option("--flips", min=0, help="Items to show whose verdict changed, in each direction.")
+    int,
+    typer.Option(
+        "--flips",
+        min=0,
+        help="Show this many of the items that went wrong, the worst first, and that went right.",
+    ),
 ]
 
 

@@ -92,6 +92,12 @@ def one_line(text: str, width: int) -> str:
     return joined if len(joined) <= width else joined[: width - 1].rstrip() + "…"
 
 
+def last_of_line(text: str, width: int) -> str:
+    """As ``one_line``, but cut at its beginning: the end of an answer is what counts."""
+    joined = " ".join(text.split())
+    return joined if len(joined) <= width else "…" + joined[1 - width :].lstrip()
+
+
 def enum_label(name: str, prefix: str) -> str:
     """An enum's value as people read it: `STATE_SUCCEEDED` is `succeeded`."""
     return name.removeprefix(prefix).lower().replace("_", " ")

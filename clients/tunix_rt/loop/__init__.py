@@ -1,5 +1,5 @@
 # Generated from aio/loop/__init__.py by `make proto`: change that one.
-"""The whole loop: traces, dataset, evaluation before, training, evaluation after, comparison report."""
+"""The whole loop: traces, dataset, base evaluation, training, candidate evaluation, comparison report."""
 
 from __future__ import annotations
 

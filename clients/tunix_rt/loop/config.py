@@ -148,7 +148,7 @@ class EvalSetConfig(Section):
 
 
 class EvaluationConfig(DecodingSettings):
-    """How answers are generated, before and after alike."""
+    """How answers are generated, of base and candidate alike."""
 
     dtype: Dtype | None = None
     reasoning_marks: str | dict[str, JsonValue] | None = None
@@ -163,7 +163,7 @@ class EvaluationConfig(DecodingSettings):
 
 
 class LoopConfig(Section):
-    """A whole loop: traces, dataset, eval set, evaluation before, training, evaluation after, comparison.
+    """A whole loop: traces, dataset, eval set, base evaluation, training, candidate evaluation, comparison.
 
     ``name`` tells loops apart: the same name and settings continue with what is there, another name starts
     afresh. Relative paths of input files start at the YAML file's folder, ``output_dir`` at the current

@@ -113,13 +113,13 @@ def training_spec(config: TrainingConfig, dataset: str) -> v1.TrainingSpec:
 def base_evaluation_spec(
     config: EvaluationConfig, eval_set: str, base_model: str, template: v1.ChatTemplate
 ) -> v1.EvaluationSpec:
-    """The evaluation before training: the base model, asked in the template that it will be trained with."""
+    """The base evaluation: the base model, asked in the template that it will be trained with."""
     spec = v1.EvaluationSpec(eval_set=eval_set, base_model=base_model, chat_template=template)
     return _evaluation(spec, config)
 
 
 def tuned_evaluation_spec(config: EvaluationConfig, eval_set: str, checkpoint: str) -> v1.EvaluationSpec:
-    """The evaluation after training, in the checkpoint's own template."""
+    """The candidate evaluation, in the checkpoint's own template."""
     return _evaluation(v1.EvaluationSpec(eval_set=eval_set, checkpoint=checkpoint), config)
 
 

@@ -1,4 +1,4 @@
-"""The whole loop: traces, dataset, evaluation before, training, evaluation after, comparison report."""
+"""The whole loop: traces, dataset, base evaluation, training, candidate evaluation, comparison report."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def test_the_gate_says_why_in_one_line_after_the_report_is_written(
     assert len(said) == (0 if passes else 1)
     if not passes:
         assert "gate: the " in said[0]
-        assert "50.0% before, 40.0% after, p = 0.01" in said[0]
+        assert "base 50.0%, candidate 40.0%, p = 0.01" in said[0]
 
 
 def test_a_report_is_no_file(run: Run, tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_the_terminal_says_what_speaks_against_a_verdict(run: Run, services: Fak
         "waived: dtype: base has float32, candidate has bfloat16",
         "3 items failed, not graded or missing: -13.0 points at worst, +1.0 points at best",
         "the training data (datasets/d@1) leaks 2 items", "-9.0 points over 98, p = 0.020",
-        "50.0% before, 41.0% (sd 1.4 of 2) after; p = 0.070 (one-sample t)", "11.1 points",
+        "base 50.0%, candidate 41.0% (sd 1.4 of 2); p = 0.070 (one-sample t)", "11.1 points",
     ):  # fmt: skip
         assert part in shown, part
     report.contamination.CopyFrom(

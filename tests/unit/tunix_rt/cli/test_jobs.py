@@ -425,7 +425,7 @@ def test_loop_runs_once_and_goes_on(run: Run, services: FakeLoopServices, tmp_pa
     (tmp_path / "loop.yaml").write_text(LOOP)
     result = done(run("loop", "run", "loop.yaml", "--output-dir", "out"))
     assert "Verdict: improved" in result.stdout
-    assert "answers after" in result.stdout
+    assert "candidate answers" in result.stdout
     assert "report: out/report.html" in result.stdout
     made = dict(services.made)
     again = done(run("loop", "run", "loop.yaml", "-o", "out", "--json"))

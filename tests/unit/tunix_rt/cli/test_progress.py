@@ -146,8 +146,8 @@ def test_a_job_that_is_beyond_its_steps_shows_its_losses(lines: LineReporter, si
 
 
 def test_failed_evaluation_keeps_its_place(lines: LineReporter, sink: io.StringIO) -> None:
-    update = evaluation_progress(lines, "evaluation before")
+    update = evaluation_progress(lines, "base evaluation")
     progress = v1.Progress(stage="generating", completed=16, total=40, unit="items")
     update(v1.Evaluation(state=v1.Evaluation.STATE_RUNNING, progress=progress))
     update(v1.Evaluation(state=v1.Evaluation.STATE_FAILED, progress=progress))
-    assert sink.getvalue() == "evaluation before: generating: 16/40 items failed, 0.0 s\n"
+    assert sink.getvalue() == "base evaluation: generating: 16/40 items failed, 0.0 s\n"

@@ -176,7 +176,7 @@ def test_up_says_where_it_is_and_how_to_use_it(computer: Computer, tmp_path: Pat
 def test_demo_runs_the_loop_in_its_own_folder(computer: Computer, tmp_path: Path) -> None:
     result = done(run("demo"))
     assert "Verdict: improved" in result.stdout
-    assert "answers after" in result.stdout
+    assert "candidate answers" in result.stdout
     assert "report: demo-output/report.html" in result.stdout
     data = tmp_path / "demo-output" / "data"
     assert computer.served == [data]

@@ -240,7 +240,7 @@ def test_comparison_gives_the_headline_first(console: Console) -> None:
     for part in (
         "25.0%", "75.0%", "+50.0 points", "+30.0 points to +65.0 points",
         "p = 1.0e-05 (exact McNemar): 21 went right, 1 went wrong", "j/checkpoints/4",
-        "went right: 3, the first 2", "went wrong: 1", "question 1",
+        "went right: 3, the best 2", "went wrong: 1", "question 1",
     ):  # fmt: skip
         assert part in text, part
     assert "question 3" not in text
