@@ -67,7 +67,7 @@ def test_a_drop_passes_up_to_the_most_that_is_allowed(
 
 def test_the_reason_is_one_line_with_the_figures() -> None:
     why = gate_failure(report(REGRESSED, -0.125), fail_on="regressed")
-    assert why == "the candidate regressed (regressed: 50.0% before, 37.5% after, p = 0.04)"
+    assert why == "the candidate regressed (regressed: base 50.0%, candidate 37.5%, p = 0.04)"
     why = gate_failure(report(NO_EVIDENCE, -0.125), max_drop=0.1)
     assert why is not None
     assert why.startswith("the accuracy dropped by 0.125, more than 0.1 (")
