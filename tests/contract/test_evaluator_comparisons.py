@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -290,6 +291,91 @@ async def test_an_exporter_that_cannot_say_is_named_and_asked_again(
         now = await compare(stub, base, candidate)
         assert now.contamination.state == LookUp.STATE_LOOKED_UP
         assert now.name != without.name
+
+
+# How the candidate was trained, and what makes a comparison void
+
+MANIFEST = {
+    "training_job": "trainingJobs/job",
+    "dataset_digest": "sha256:d",
+    "spec": {
+        "base_model": "tiny",
+        "dataset": "datasets/d@1",
+        "method": "lora",
+        "lora": {"rank": 8, "alpha": 32.0},
+        "optimizer": {"learning_rate": 0.0005, "schedule": "cosine"},
+        "epochs": 2.0,
+        "rows_per_batch": 4,
+        "max_length": 128,
+        "seed": 7,
+        "dtype": "float32",
+    },
+}
+LEDGER = b'{"example_ids":[["a","b"],["c"]],"step":1}\n{"example_ids":[["a"],["d"]],"step":2}\n'
+
+
+@pytest.mark.one_database
+async def test_provenance_names_what_a_checkpoint_was_trained_on_and_how(
+    evaluator: Any, settings: EvaluatorSettings, trainer: FakeTrainer
+) -> None:
+    await evaluator.CreateEvalSet(eval_set(TWELVE))
+    digest = ModelStore(settings.models).resolve("tiny").weights_digest or ""
+    made = json.dumps(MANIFEST).encode()
+    known = trainer.add(30, base_weights_digest=digest, manifest=made, ledger=LEDGER)
+    base, candidate = await base_of(evaluator), await run(evaluator, checkpoint=known)
+    report = await compare(evaluator, base, candidate)
+    assert not report.HasField("base_training")
+    found = report.candidate_training
+    assert (found.dataset, found.learned_row_count, found.steps) == ("datasets/d@1", 4, 30)
+    assert (found.method, found.schedule) == (v1.TUNING_METHOD_LORA, v1.LEARNING_RATE_SCHEDULE_COSINE)
+    assert (found.learning_rate, found.lora_rank, found.lora_alpha) == (0.0005, 8, 32.0)
+    assert (found.epochs, found.rows_per_batch, found.seed) == (2.0, 4, 7)
+    (listed_report,) = await listed(evaluator)
+    assert listed_report.candidate_training == found
+    for format_ in (v1.REPORT_FORMAT_MARKDOWN, v1.REPORT_FORMAT_HTML):
+        text = (await document(evaluator, report, format_))[1].decode()
+        for part in (
+            "datasets/d@1",
+            "0.0005, cosine",
+            "8, 32 (lora)",
+            "30 (epochs asked for: 2)",
+            "Training seed",
+        ):
+            assert part in text, part
+
+
+@pytest.mark.one_database
+async def test_a_training_manifest_that_is_gone_or_of_another_form_is_said_to_be_unknown(
+    evaluator: Any, checkpoints: list[str], settings: EvaluatorSettings, trainer: FakeTrainer
+) -> None:
+    await evaluator.CreateEvalSet(eval_set(TWELVE))
+    base = await base_of(evaluator)
+    digest = ModelStore(settings.models).resolve("tiny").weights_digest or ""
+    lost = trainer.add(31, base_weights_digest=digest, manifest=b'{"lost": 1}')
+    candidates = [await run(evaluator, checkpoint=name) for name in (checkpoints[0], lost)]
+    file = trainer.checkpoints[lost].manifest_file.digest
+    Path(ArtifactStore(settings.artifacts).uri(file).removeprefix("file://")).unlink()
+    for candidate in candidates:
+        report = await compare(evaluator, base, candidate)
+        assert not report.HasField("candidate_training")
+        text = (await document(evaluator, report, v1.REPORT_FORMAT_MARKDOWN))[1].decode()
+        assert "not known: the training manifest is gone, or of another version" in text
+
+
+@pytest.mark.one_database
+async def test_a_comparison_with_itself_or_with_equal_answers_is_warned_of(evaluator: Any) -> None:
+    await evaluator.CreateEvalSet(eval_set(TWELVE))
+    base, again = await base_of(evaluator), await base_of(evaluator)
+    itself, equal = await compare(evaluator, base, base), await compare(evaluator, base, again)
+    Warned = v1.ComparisonWarning
+    assert [entry.reason for entry in itself.warnings] == [Warned.REASON_SAME_EVALUATION]
+    assert [entry.reason for entry in equal.warnings] == [Warned.REASON_EQUAL_ANSWERS]
+    for report in (itself, equal):
+        (warning,) = report.warnings
+        assert base.name in warning.description
+        assert report.verdict == Verdict.VERDICT_NO_EVIDENCE
+        for format_ in (v1.REPORT_FORMAT_MARKDOWN, v1.REPORT_FORMAT_HTML, v1.REPORT_FORMAT_JSON):
+            assert warning.description in (await document(evaluator, report, format_))[1].decode()
 
 
 # Lists

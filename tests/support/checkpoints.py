@@ -38,6 +38,8 @@ class FakeTrainer(v1.TrainerServicer):
         base_weights_digest: str = "sha256:w",
         template: ChatTemplate = CHATML,
         losses: tuple[float, ...] = (3.0, 2.0, 1.5),
+        manifest: bytes = b"{}",
+        ledger: bytes | None = None,
     ) -> str:
         """Add a checkpoint with the files of the folder ``weights`` (or some bytes), and return its name."""
         name = f"trainingJobs/job/checkpoints/{step}"
@@ -60,6 +62,8 @@ class FakeTrainer(v1.TrainerServicer):
             + b"\n"
             for number, loss in enumerate(losses, start=1)
         )
+        if ledger is not None:
+            contents["ledger.jsonl"] = ledger
         stored = [self._file(path, data) for path, data in contents.items()]
         message = v1.ChatTemplate(
             bos_token=template.bos_token,
@@ -83,7 +87,7 @@ class FakeTrainer(v1.TrainerServicer):
                 base_weights_digest=base_weights_digest,
                 chat_template_digest=template.digest,
             ),
-            manifest_file=self._file("manifest.json", b"{}"),
+            manifest_file=self._file("manifest.json", manifest),
             chat_template=message,
         )
         return name

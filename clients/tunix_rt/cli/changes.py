@@ -83,6 +83,7 @@ def change_sheet(flip: v1.Flip, rows: Sequence[v1.NearRow] | None = None) -> Ren
     ]
     if rows is not None and not rows:
         near = [("  rows", "none: no row shares three words in a row with the question")]
+    pattern = pattern_label(flip.pattern)
     return tables.facts(
         [
             (flip.base.item_id, text.one_line(flip.base.prompt, _WIDTH)),
@@ -90,7 +91,7 @@ def change_sheet(flip: v1.Flip, rows: Sequence[v1.NearRow] | None = None) -> Ren
             ("  accepted", " | ".join(flip.base.accepted_answers)),
             ("  base", _answer(flip.base)),
             ("  candidate", _answer(flip.candidate)),
-            ("  by rule", pattern_label(flip.pattern)),
+            ("  by rule", f"{pattern}, the {'candidate' if flip.base.correct else 'base'}" if pattern else ""),
             *near,
         ]
     )

@@ -161,7 +161,7 @@ def left_out(count: int, name: str, *, regressed: bool) -> str:
     """Where the items are that a document does not show."""
     side = "regressions" if regressed else "improvements"
     return (
-        f"{count} more are not shown here; report.json has all, and so has "
+        f"{count} more {'is' if count == 1 else 'are'} not shown here; report.json has all, and so has "
         f"`tunix-rt report {side} {name.removeprefix('comparisonReports/')} --json`."
     )
 
