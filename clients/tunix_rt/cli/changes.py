@@ -91,7 +91,10 @@ def change_sheet(flip: v1.Flip, rows: Sequence[v1.NearRow] | None = None) -> Ren
             ("  accepted", " | ".join(flip.base.accepted_answers)),
             ("  base", _answer(flip.base)),
             ("  candidate", _answer(flip.candidate)),
-            ("  by rule", f"{pattern}, the {'candidate' if flip.base.correct else 'base'}" if pattern else ""),
+            (
+                "  by rule",
+                f"{pattern}, the {'candidate' if flip.base.correct else 'base'}" if pattern else "",
+            ),
             *near,
         ]
     )

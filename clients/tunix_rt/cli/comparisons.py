@@ -217,7 +217,7 @@ def print_comparison(console: Console, report: v1.ComparisonReport, *, flips: in
         console.print(line)
     if report.flips:
         console.print(
-            f"all of them: tunix-rt report regressions {short_name(report.name)}",
+            f"all of them: tunix-rt reports regressions {short_name(report.name)}",
             style="dim",
             highlight=False,
         )

@@ -61,7 +61,12 @@ _COMMANDS = {
     "evaluation": _Entry("evaluations", "app", "Look at evaluations, item by item.", _STAGES),
     "grade": _Entry("grading", "app", "Grade one answer and store nothing, to try a grader.", _STAGES),
     "compare": _Entry("comparisons", "app", "Say whether one evaluation is better than another.", _STAGES),
-    "reports": _Entry("reports", "app", "List, show, rename and delete comparison reports.", _STAGES),
+    "reports": _Entry(
+        "reports regressions",
+        "app",
+        "List, show, rename and delete comparison reports, and look at what went wrong.",
+        _STAGES,
+    ),
     "models": _Entry("this_computer", "models_app", "Fetch, list, verify and delete base models.", _HOST),
     "up": _Entry("this_computer", "up_app", "Serve all four services on one address.", _HOST),
     "du": _Entry("this_computer", "du_app", "Show what takes the space of the data folder.", _HOST),

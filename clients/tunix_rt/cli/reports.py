@@ -32,7 +32,7 @@ from tunix_rt.cli.labels import (
 from tunix_rt.cli.options import FlipsOption, LimitOption, resource_name, short_name
 from tunix_rt.cli.session import Session
 
-app = group("List, show, rename and delete comparison reports.")
+app = group("List, show, rename and delete comparison reports, and look at what went wrong.")
 
 ReportArgument = Annotated[str, typer.Argument(metavar="REPORT", help="The report's name or id.")]
 

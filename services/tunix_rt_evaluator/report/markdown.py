@@ -125,7 +125,7 @@ def _groups(name: str, content: ComparisonContent, *, regressed: bool) -> Iterat
     of_first = " Of several seeds, the first evaluation of each side is meant." if content.seeds else ""
     yield f"The {right} answered these right, the {wrong} wrong. {words.BY_RULE}{of_first}"
     if regressed:
-        command = f"tunix-rt report regressions {name.removeprefix('comparisonReports/')}"
+        command = f"tunix-rt reports regressions {name.removeprefix('comparisonReports/')}"
         if content.candidate.inputs.checkpoint is None:
             yield f"The worst first: `{command}`."
         else:

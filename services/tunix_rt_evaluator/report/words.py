@@ -162,7 +162,7 @@ def left_out(count: int, name: str, *, regressed: bool) -> str:
     side = "regressions" if regressed else "improvements"
     return (
         f"{count} more {'is' if count == 1 else 'are'} not shown here; report.json has all, and so has "
-        f"`tunix-rt report {side} {name.removeprefix('comparisonReports/')} --json`."
+        f"`tunix-rt reports {side} {name.removeprefix('comparisonReports/')} --json`."
     )
 
 

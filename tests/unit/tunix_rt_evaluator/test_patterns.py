@@ -228,7 +228,7 @@ def test_what_went_wrong_comes_first_and_long_lists_say_what_they_leave_out(kind
     for group, side in ((lost[0], "regressions"), (gained[0], "improvements")):
         assert group.left_out > GROUP_ITEMS
         assert f"{group.left_out} more are not shown here; report.json has all" in text
-        assert f"tunix-rt report {side} abc --json" in text
+        assert f"tunix-rt reports {side} abc --json" in text
     shown = [flip.base.item_id for flip in lost[0].shown]
     assert re.findall(r"item-\d{3}", text)[: len(shown)] == shown
     if kind == "markdown":

@@ -1,4 +1,4 @@
-"""`tunix-rt report regressions` and `improvements`: which items, in which order, and the rows near them."""
+"""`tunix-rt reports regressions` and `improvements`: which items, in which order, and the rows near them."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def services() -> FakeReport:
 @pytest.fixture
 def run(services: FakeReport) -> Iterator[Run]:
     with fake_server(services.add) as address:
-        yield lambda *arguments: CliRunner().invoke(app, ["--server", address, "report", *arguments])
+        yield lambda *arguments: CliRunner().invoke(app, ["--server", address, "reports", *arguments])
 
 
 def ids(result: Result) -> list[str]:
@@ -144,11 +144,15 @@ def test_what_did_not_fit_into_the_answer_is_told(run: Run, services: FakeReport
 def test_wrong_options_are_refused_by_name(run: Run, services: FakeReport) -> None:
     result = run("regressions", "r", "--pattern", "lazy")
     assert result.exit_code == 2
-    assert "--pattern 'lazy' is none of not-generated, not-graded, repeats" in " ".join(result.stderr.split())
+    assert "--pattern 'lazy' is none of not-generated, not-graded, repeats" in " ".join(
+        result.stderr.replace("\u2502", " ").split()
+    )
     services.report.ClearField("candidate_training")
     result = run("regressions", "r", "--training-rows", "1")
     assert result.exit_code == 2
-    assert "--training-rows needs a candidate that was trained here" in " ".join(result.stderr.split())
+    assert "--training-rows needs a candidate that was trained here" in " ".join(
+        result.stderr.replace("\u2502", " ").split()
+    )
     assert not services.asked
 
 
