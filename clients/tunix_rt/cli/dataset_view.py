@@ -69,6 +69,7 @@ def dataset_row(dataset: v1.Dataset) -> tables.Row:
         ", ".join(f"{part.split} {part.row_count:,}" for part in dataset.splits) or "-",
         text.short_digest(dataset.digest),
         ", ".join(dataset.tags),
+        tables.deleted(dataset),
         tables.age(dataset.create_time),
     )
 

@@ -109,9 +109,11 @@ def list_(
     condition = v1.DatasetFilter(
         **wanted.conditions(), states=numbered(v1.Dataset.State, state), datasets=dataset_names(dataset)
     )
-    columns = ("DATASET", "!STATE", "?NAME", ">ROWS", "SPLITS", "DIGEST", "?TAGS", ">AGE")
+    columns = ("DATASET", "!STATE", "?NAME", ">ROWS", "SPLITS", "DIGEST", "?TAGS", "?DELETED", ">AGE")
     with session.connect() as client:
-        found = client.exporter.list_datasets(filter=condition, order_by=sort, page_size=min(limit, 50))
+        found = client.exporter.list_datasets(
+            show_deleted=wanted.show_deleted, filter=condition, order_by=sort, page_size=min(limit, 50)
+        )
         session.show_all(islice(found, limit), columns, dataset_row, "no datasets")
 
 

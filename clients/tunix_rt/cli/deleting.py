@@ -18,7 +18,6 @@ YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Delete it even if others were made from it; they stay.")
 ]
-DeletedOption = Annotated[bool, typer.Option("--show-deleted", help="List what was deleted, too.")]
 
 
 class DeletedResources(TypedDict):

@@ -219,9 +219,11 @@ def list_(
 ) -> None:
     """List eval sets, the newest first unless they are sorted."""
     condition = v1.EvalSetFilter(**wanted.conditions())
-    columns = ("EVAL SET", "?NAME", ">ITEMS", "DIGEST", "DESCRIPTION", "?TAGS", ">AGE")
+    columns = ("EVAL SET", "?NAME", ">ITEMS", "DIGEST", "DESCRIPTION", "?TAGS", "?DELETED", ">AGE")
     with session.connect() as client:
-        found = client.evaluator.list_eval_sets(filter=condition, order_by=sort, page_size=min(limit, 1000))
+        found = client.evaluator.list_eval_sets(
+            show_deleted=wanted.show_deleted, filter=condition, order_by=sort, page_size=min(limit, 1000)
+        )
         session.show_all(islice(found, limit), columns, _row, "no eval sets")
 
 
@@ -233,6 +235,7 @@ def _row(eval_set: v1.EvalSet) -> tables.Row:
         text.short_digest(eval_set.digest),
         text.one_line(eval_set.description, 40),
         ", ".join(eval_set.tags),
+        tables.deleted(eval_set),
         tables.age(eval_set.create_time),
     )
 

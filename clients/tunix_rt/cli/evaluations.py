@@ -129,7 +129,9 @@ def list_(
         eval_sets=[resource_name("evalSets", given) for given in eval_set or ()],
     )
     with session.connect() as client:
-        found = client.evaluator.list_evaluations(filter=condition, order_by=sort, page_size=min(limit, 1000))
+        found = client.evaluator.list_evaluations(
+            show_deleted=wanted.show_deleted, filter=condition, order_by=sort, page_size=min(limit, 1000)
+        )
         session.show_all(islice(found, limit), _COLUMNS, _row, "no evaluations")
 
 
@@ -145,6 +147,7 @@ _COLUMNS = (
     ">ACCURACY",
     "?!ANSWERS",
     "?TAGS",
+    "?DELETED",
     ">AGE",
 )
 
@@ -164,6 +167,7 @@ def _row(evaluation: v1.Evaluation) -> tables.Row:
         text.percent(overall.accuracy) if done else "-",
         text.short_digest(evaluation.manifest.results_digest) if done else "",
         ", ".join(evaluation.tags),
+        tables.deleted(evaluation),
         tables.age(evaluation.create_time),
     )
 

@@ -134,6 +134,8 @@ class ListOptions:
         str | None, list_option("--until", metavar="TIME", help="Only those made before then.")
     ] = None
 
+    show_deleted: Annotated[bool, list_option("--show-deleted", help="Also what was deleted.")] = False
+
     def conditions(self) -> dict[str, Any]:
         """The fields of every list's filter; raises typer.BadParameter."""
         return {

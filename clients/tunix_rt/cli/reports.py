@@ -89,10 +89,21 @@ def list_(
         eval_sets=[resource_name("evalSets", given) for given in eval_set or ()],
         evaluations=[resource_name("evaluations", given) for given in evaluation or ()],
     )
-    columns = ("REPORT", "?NAME", "!VERDICT", "EVAL SET", "BASE", "CANDIDATE", ">DIFFERENCE", "?TAGS", ">AGE")
+    columns = (
+        "REPORT",
+        "?NAME",
+        "!VERDICT",
+        "EVAL SET",
+        "BASE",
+        "CANDIDATE",
+        ">DIFFERENCE",
+        "?TAGS",
+        "?DELETED",
+        ">AGE",
+    )
     with session.connect() as client:
         found = client.evaluator.list_comparison_reports(
-            filter=condition, order_by=sort, page_size=min(limit, 100)
+            show_deleted=wanted.show_deleted, filter=condition, order_by=sort, page_size=min(limit, 100)
         )
         session.show_all(islice(found, limit), columns, _row, "no reports")
 
@@ -109,6 +120,7 @@ def _row(report: v1.ComparisonReport) -> tables.Row:
         *sides,
         text.signed_points(report.overall.difference) if known else "-",
         ", ".join(report.tags),
+        tables.deleted(report),
         tables.age(report.create_time),
     )
 

@@ -223,9 +223,22 @@ def list_(
         base_models=base_model,
         datasets=dataset_names(dataset),
     )
-    columns = ("JOB", "!STATE", "?NAME", "BASE MODEL", "DATASET", ">STEP", ">LOSS", "?TAGS", ">AGE")
+    columns = (
+        "JOB",
+        "!STATE",
+        "?NAME",
+        "BASE MODEL",
+        "DATASET",
+        ">STEP",
+        ">LOSS",
+        "?TAGS",
+        "?DELETED",
+        ">AGE",
+    )
     with session.connect() as client:
-        found = client.trainer.list_training_jobs(filter=condition, order_by=sort, page_size=min(limit, 1000))
+        found = client.trainer.list_training_jobs(
+            show_deleted=wanted.show_deleted, filter=condition, order_by=sort, page_size=min(limit, 1000)
+        )
         session.show_all(islice(found, limit), columns, _row, "no training jobs")
 
 
@@ -240,6 +253,7 @@ def _row(job: v1.TrainingJob) -> tables.Row:
         f"{metrics.step:,}/{job.spec.max_steps:,}",
         f"{metrics.loss:.4f}" if metrics.step else "-",
         ", ".join(job.tags),
+        tables.deleted(job),
         tables.age(job.create_time),
     )
 

@@ -175,7 +175,7 @@ class Loop:
     ) -> v1.Dataset:
         spec = specs.dataset_spec(self._config.dataset, template, special_tokens, eval_sets)
         with self._stage("dataset"):
-            name = f"datasets/{spec.dataset_id}@{spec.version}"
+            name = f"datasets/{spec.dataset_id}@{spec.version or 1}"
             if not self._is_there(self._client.exporter.get_dataset, name):
                 self._made(name)
             job = self._created(
