@@ -42,6 +42,7 @@ class FakeLoopServices(v1.TraceStoreServicer, v1.ExporterServicer, v1.TrainerSer
         self.breaks_before: str = ""
         self.dropped = b""
         self.damaged_at: int | None = None
+        self.report = v1.ComparisonReport()
         self.records = ["metrics.jsonl", "ledger.jsonl"]
 
     def add(self, server: grpc.Server) -> None:
@@ -298,7 +299,7 @@ class FakeLoopServices(v1.TraceStoreServicer, v1.ExporterServicer, v1.TrainerSer
 
     def CompareEvaluations(self, request: v1.CompareEvaluationsRequest, _: Any) -> v1.ComparisonReport:
         base, candidate = self.jobs[request.base], self.jobs[request.candidate]
-        return v1.ComparisonReport(
+        made = v1.ComparisonReport(
             name="comparisonReports/r",
             digest="sha256:report",
             verdict=v1.ComparisonReport.VERDICT_IMPROVED,
@@ -306,13 +307,42 @@ class FakeLoopServices(v1.TraceStoreServicer, v1.ExporterServicer, v1.TrainerSer
                 base=base.summary.overall, candidate=candidate.summary.overall, p_value=0.04
             ),
             training_metrics=[v1.TrainingMetrics(step=1, loss=1.0), v1.TrainingMetrics(step=2, loss=0.5)],
+            display_name=self.report.display_name,
+            tags=self.report.tags,
+            note=self.report.note,
         )
+        self.report = made
+        return made
 
     def ReadComparisonReport(
         self, request: v1.ReadComparisonReportRequest, _: Any
     ) -> Iterator[v1.ReadComparisonReportResponse]:
         data = f"report in {v1.ReportFormat.Name(request.format)}".encode()
         yield from self._download(data, request.offset, v1.ReadComparisonReportResponse)
+
+    # What people call things.
+    def UpdateDataset(self, request: v1.UpdateDatasetRequest, context: Any) -> Any:
+        return self._called(self.jobs, request.dataset, request.update_mask.paths, context)
+
+    def UpdateTrainingJob(self, request: v1.UpdateTrainingJobRequest, context: Any) -> Any:
+        return self._called(self.jobs, request.training_job, request.update_mask.paths, context)
+
+    def UpdateEvaluation(self, request: v1.UpdateEvaluationRequest, context: Any) -> Any:
+        return self._called(self.jobs, request.evaluation, request.update_mask.paths, context)
+
+    def UpdateEvalSet(self, request: v1.UpdateEvalSetRequest, context: Any) -> Any:
+        return self._called(self.eval_sets, request.eval_set, request.update_mask.paths, context)
+
+    def UpdateComparisonReport(self, request: v1.UpdateComparisonReportRequest, context: Any) -> Any:
+        changed, reports = request.comparison_report, {self.report.name: self.report}
+        return self._called(reports, changed, request.update_mask.paths, context)
+
+    def _called(self, stored: dict[str, Any], changed: Any, paths: Any, context: Any) -> Any:
+        found = self._found(stored, changed.name, context)
+        for path in paths:
+            found.ClearField(path)
+            found.MergeFrom(type(found)(**{path: getattr(changed, path)}))
+        return found
 
     # What they share.
     def _create(self, kind: str, request_id: str, job: Any, context: Any) -> Any:

@@ -112,7 +112,11 @@ class LoopDocument(TypedDict):
 @command(
     app,
     "run",
-    example=("tunix-rt loop run loop.yaml", "tunix-rt loop run loop.yaml --server localhost:50050"),
+    example=(
+        "tunix-rt loop run loop.yaml",
+        "tunix-rt loop run loop.yaml --server localhost:50050",
+        "tunix-rt loop run loop.yaml --tag nightly --note 'with the new traces'",
+    ),
     prints=LoopDocument,
 )
 def run(
@@ -124,10 +128,21 @@ def run(
             "--output-dir", "-o", metavar="DIR", help="Write reports here instead of where FILE says."
         ),
     ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="Run it under this name instead of FILE's: another one starts afresh."),
+    ] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option("--tag", help="Tag all that the loop makes, as FILE may too (may be repeated)."),
+    ] = None,
+    note: Annotated[
+        str | None, typer.Option("--note", help="Note this about all that it makes, instead of FILE's note.")
+    ] = None,
     flips: FlipsOption = 3,
 ) -> None:
     """Run a loop. Run it again after an interruption, and it continues where it stopped."""
-    config = LoopConfig.from_yaml(file)
+    config = LoopConfig.from_yaml(file).called(name, tag or (), note)
     if output_dir is not None:
         config = config.model_copy(update={"output_dir": output_dir})
     with session.connect() as client:

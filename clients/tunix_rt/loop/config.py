@@ -6,7 +6,8 @@ Names and meanings are those of ``tunix_rt.v1``; ``examples/loop.yaml`` shows ev
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Mapping
+import unicodedata
+from collections.abc import Hashable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -34,6 +35,17 @@ Similarity = Annotated[float, Field(ge=0.5, le=0.95)]
 # One ASCII character that is no quote and no line break.
 Delimiter = Annotated[str, Field(pattern=r'^[^"\r\n\x80-\U0010ffff]$')]
 Dtype = Literal["auto", "bfloat16", "float32"]
+
+
+# The contract's limits of tags and notes, so that a wrong one is refused before the work.
+MAX_TAG: Final = 64
+MAX_TAGS: Final = 50
+MAX_NOTE: Final = 2_000
+
+
+def _controls(text: str, allowed: str) -> bool:
+    kinds = (unicodedata.category(character) for character in text if character not in allowed)
+    return any(kind in ("Cc", "Cs", "Zl", "Zp") for kind in kinds)
 
 
 def _count(section: Section, *names: str) -> int:
@@ -166,17 +178,43 @@ class LoopConfig(Section):
     """A whole loop: traces, dataset, eval set, base evaluation, training, candidate evaluation, comparison.
 
     ``name`` tells loops apart: the same name and settings continue with what is there, another name starts
-    afresh. Relative paths of input files start at the YAML file's folder, ``output_dir`` at the current
-    folder.
+    afresh. Jobs, evaluations and the report are called by it. ``tags`` and ``note`` are given to all that the
+    loop makes, and change no result: tags that are missing are added, a name or a note that is there stays.
+    Relative paths of input files start at the YAML file's folder, ``output_dir`` at the current folder.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=64)]
+    tags: list[str] = Field([])
+    note: str = ""
     traces: TracesConfig | None = None
     dataset: DatasetConfig
     eval_set: EvalSetConfig = EvalSetConfig()
     training: TrainingConfig
     evaluation: EvaluationConfig = EvaluationConfig()
     output_dir: Path = Path("loop-output")
+
+    @field_validator("tags")
+    @classmethod
+    def _check_tags(cls, tags: list[str]) -> list[str]:
+        for index, tag in enumerate(tags):
+            if not 1 <= len(tag) <= MAX_TAG or "," in tag or tag != tag.strip() or _controls(tag, ""):
+                raise ValueError(
+                    f"{tag[:80]!r} is no tag; 1-{MAX_TAG} characters of one line without a comma"
+                )
+            if tag in tags[:index]:
+                raise ValueError(f"{tag!r} stands twice")
+        if len(tags) > MAX_TAGS:
+            raise ValueError(f"holds {len(tags):,} tags; at most {MAX_TAGS} would be right")
+        return tags
+
+    @field_validator("note")
+    @classmethod
+    def _check_note(cls, note: str) -> str:
+        if len(note) > MAX_NOTE:
+            raise ValueError(f"has {len(note):,} characters; at most {MAX_NOTE:,} would be right")
+        if _controls(note, "\n\r\t"):
+            raise ValueError("holds a control character")
+        return note
 
     @model_validator(mode="after")
     def _check_splits(self) -> Self:
@@ -218,6 +256,25 @@ class LoopConfig(Section):
             violations = violations_of(error, cls)
             raise _invalid(file, one_line(violations), violations) from None
         return config.with_inputs_from(file.parent)
+
+    def called(
+        self, name: str | None = None, tags: Sequence[str] = (), note: str | None = None
+    ) -> LoopConfig:
+        """This config under another name, with these tags besides its own, and with another note.
+
+        Raises InvalidArgumentError(CONFIG_INVALID) for what cannot be one.
+        """
+        changes = {"tags": list(dict.fromkeys([*self.tags, *tags]))}
+        given = {"name": name, "note": note}
+        try:
+            return LoopConfig.model_validate(
+                dict(self) | changes | {key: value for key, value in given.items() if value is not None}
+            )
+        except ValidationError as error:
+            violations = violations_of(error, LoopConfig)
+            raise InvalidArgumentError(
+                one_line(violations), reason="CONFIG_INVALID", field_violations=violations
+            ) from None
 
     def with_inputs_from(self, folder: Path) -> LoopConfig:
         """This config with relative input files taken from ``folder``."""

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from tunix_rt import v1
 from tunix_rt.aio import jobs
@@ -183,6 +183,7 @@ class Loop:
                 [bytes_of(spec), self._import_key],
                 lambda request_id: self._client.exporter.create_dataset(spec, request_id=request_id),
             )
+            job = await self._called(job, "", self._client.exporter.update_dataset)
             fresh = not jobs.has_succeeded(job)
             if fresh:
                 job = await jobs.wait_for_dataset(
@@ -211,6 +212,7 @@ class Loop:
             if stored.HasField("delete_time"):
                 # This loop made it before, and somebody deleted it.
                 stored = await create(eval_set)
+            stored = await self._called(stored, "", self._client.evaluator.update_eval_set)
             self._emit(
                 "eval_set",
                 "skipped" if there else "finished",
@@ -232,6 +234,8 @@ class Loop:
                 [bytes_of(spec)],
                 lambda request_id: self._client.evaluator.create_evaluation(spec, request_id=request_id),
             )
+            name = f"{self._config.name}: {'before' if stage == 'evaluation_before' else 'after'} training"
+            job = await self._called(job, name, self._client.evaluator.update_evaluation)
             fresh = not jobs.has_succeeded(job)
             if fresh:
                 job = await jobs.wait_for_evaluation(
@@ -254,6 +258,7 @@ class Loop:
                 [bytes_of(spec), dataset.digest],
                 lambda request_id: self._client.trainer.create_training_job(spec, request_id=request_id),
             )
+            job = await self._called(job, self._config.name, self._client.trainer.update_training_job)
             fresh = not jobs.has_succeeded(job)
             if fresh:
                 job = await jobs.wait_for_training_job(
@@ -272,6 +277,9 @@ class Loop:
     ) -> tuple[v1.ComparisonReport, dict[str, Path]]:
         with self._stage("comparison"):
             report = await self._client.evaluator.compare_evaluations(before.name, after.name)
+            report = await self._called(
+                report, self._config.name, self._client.evaluator.update_comparison_report
+            )
             self._made(report.name)
             files = {name: self._output / name for name in REPORTS}
             for name, path in files.items():
@@ -287,6 +295,13 @@ class Loop:
                 f"p = {overall.p_value:.2g}",
             )
         return report, files
+
+    async def _called(
+        self, made: specs.Named, name: str, update: Callable[..., Awaitable[Any]]
+    ) -> specs.Named:
+        """What was made, under the loop's name, tags and note."""
+        changed, mask = specs.called(self._config, made, name)
+        return cast(specs.Named, await update(changed, update_mask=mask)) if mask else made
 
     async def _created(
         self, stage: Stage, inputs: list[bytes | str], create: Callable[[str], Awaitable[Job]]

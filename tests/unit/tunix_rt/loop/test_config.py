@@ -17,6 +17,7 @@ from tunix_rt import LoopConfig, v1
 from tunix_rt.errors import InvalidArgumentError
 from tunix_rt.loop import specs
 from tunix_rt.loop.config import DatasetConfig, EvaluationConfig, FilterConfig
+from tunix_rt_kit.values import Labels
 
 EXAMPLE = Path(__file__).parents[4] / "examples" / "loop.yaml"
 SMALL = """
@@ -52,6 +53,34 @@ def test_the_smallest_config_leaves_the_rest_to_the_server(tmp_path: Path) -> No
     assert config.eval_set.held_out_split == "test"
 
 
+def test_tags_and_a_note_are_checked_as_the_server_checks_them(tmp_path: Path) -> None:
+    for tags, note in (
+        (["a", "b c", "x" * 64], "two\nlines\t"),
+        ([str(number) for number in range(50)], "n" * 2_000),
+    ):
+        Labels(tags=tuple(tags), note=note)
+        config = LoopConfig.from_yaml(write(tmp_path, SMALL)).called("other", tags, note)
+        assert (config.name, config.tags, config.note) == ("other", tags, note)
+    for wrong in (
+        {"tags": [""]},
+        {"tags": ["x" * 65]},
+        {"tags": ["a,b"]},
+        {"tags": [" a"]},
+        {"tags": ["a\n"]},
+        {"tags": ["a\x1b"]},
+        {"tags": ["a", "a"]},
+        {"tags": [str(number) for number in range(51)]},
+        {"note": "n" * 2_001},
+        {"note": "\0"},
+    ):
+        with pytest.raises(ValidationError):
+            Labels.model_validate(wrong)
+        message = refused(tmp_path, SMALL + yaml.safe_dump(wrong))
+        assert message.startswith(f"{next(iter(wrong))}: "), message
+    with pytest.raises(InvalidArgumentError, match="name: is empty"):
+        LoopConfig.from_yaml(write(tmp_path, SMALL)).called("")
+
+
 def settings_of(model: type[BaseModel]) -> set[str]:
     names = set(model.model_fields)
     for field in model.model_fields.values():
@@ -67,8 +96,11 @@ def test_the_example_shows_every_setting() -> None:
     assert settings_of(LoopConfig) <= words
 
 
-def test_a_setting_that_the_example_lacks_is_added_by_make_proto() -> None:
-    loop_example = runpy.run_path(str(EXAMPLE.parents[1] / "docs" / "generate.py"))["loop_example"]
+def test_a_setting_that_the_example_lacks_is_added_by_make_proto(monkeypatch: pytest.MonkeyPatch) -> None:
+    docs = EXAMPLE.parents[1] / "docs"
+    # As Python has it for a script.
+    monkeypatch.syspath_prepend(str(docs))
+    loop_example = runpy.run_path(str(docs / "generate.py"))["loop_example"]
     whole = EXAMPLE.read_text()
     assert loop_example(whole) == whole
     lacking = [line for line in whole.splitlines() if not re.match(r" *# +(max_grad_norm|min_delta):", line)]

@@ -78,6 +78,37 @@ def test_a_loop_runs_from_traces_to_report(
     assert events[-1].message == "25.0% -> 75.0%, p = 0.04"
 
 
+def labels(result: LoopResult) -> list[tuple[str, list[str], str]]:
+    made = (
+        result.dataset,
+        result.eval_set,
+        result.evaluation_before,
+        result.training_job,
+        result.evaluation_after,
+        result.report,
+    )
+    return [(entry.display_name, list(entry.tags), entry.note) for entry in made]
+
+
+def test_what_a_loop_makes_bears_its_name_tags_and_note(
+    client: Client, services: FakeLoopServices, tmp_path: Path
+) -> None:
+    result, _ = run(config(tmp_path, name="two\nlines", tags=["a"], note="n"), client)
+    names = ["", "", "two lines: before training", "two lines", "two lines: after training", "two lines"]
+    assert labels(result) == [(name, ["a"], "n") for name in names]
+    made = dict(services.made)
+    client.trainer.update_training_job(
+        v1.TrainingJob(name=result.training_job.name, display_name="best", note="kept"),
+        update_mask=["display_name", "note"],
+    )
+    # Run again with other labels, it repeats nothing: new tags are added, and what people wrote stays.
+    again, ends = run(config(tmp_path, name="two\nlines", tags=["b"], note="other"), client)
+    names[3] = "best"
+    assert labels(again) == [(name, ["a", "b"], "kept" if name == "best" else "n") for name in names]
+    assert dict(services.made) == made
+    assert {ends[stage] for stage in ALL[:-1]} == {"skipped"}
+
+
 def test_training_reports_its_steps(client: Client, tmp_path: Path) -> None:
     events: list[LoopEvent] = []
     run_loop(config(tmp_path), client, on_event=events.append)
