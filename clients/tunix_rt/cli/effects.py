@@ -40,6 +40,7 @@ EFFECTS: Final[Mapping[str, Effect]] = {
     "evalset delete": _WRITES,
     "evalset generate": _WRITES,
     "evalset import": _WRITES,
+    "evalset import bench": _WRITES,
     "evalset list": _READS,
     "evalset show": _READS,
     "evalset update": _WRITES,

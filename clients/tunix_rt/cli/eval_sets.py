@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Literal, cast, get_args
+from typing import Annotated, Any, Literal, cast, get_args
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperGroup
 
 from tunix_rt import Client, v1
 from tunix_rt.cli import tables, text
@@ -62,7 +63,18 @@ from tunix_rt.formats import (
     read_records,
 )
 
+
+class _WithBenchmarks(TyperGroup):
+    """Takes `import bench` for a command of its own."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[:2] == ["import", "bench"]:
+            args = ["import bench", *args[2:]]
+        return super().resolve_command(ctx, args)
+
+
 app = group("Import, generate and look at sets of questions.")
+app.info.cls = _WithBenchmarks
 
 
 Format = Literal[
@@ -311,7 +323,8 @@ def _graders(eval_set: v1.EvalSet) -> Iterator[tuple[str, str]]:
 
 def _origin(origin: v1.EvalSetOrigin) -> Iterator[tuple[str, str]]:
     """Which benchmark the items were made of."""
-    where = [origin.hub_id, origin.config, origin.split, origin.revision]
+    form = origin.hub_id if origin.revision else f"a file in the form of {origin.hub_id}"
+    where = [form, origin.config, origin.split, origin.revision]
     yield "benchmark", f"{origin.benchmark}: {' '.join(filter(None, where))}" if origin.benchmark else ""
     yield "rows", f"{origin.selection} of {origin.row_count:,}, by {origin.mapping}" if origin.mapping else ""
     yield "licence", origin.license

@@ -56,7 +56,9 @@ _COMMANDS = {
     ),
     "dataset": _Entry("datasets", "app", "Build immutable datasets from traces, and export them.", _STAGES),
     "train": _Entry("training", "app", "Fine-tune a base model on a dataset.", _STAGES),
-    "evalset": _Entry("eval_sets", "app", "Import, generate and look at sets of questions.", _STAGES),
+    "evalset": _Entry(
+        "eval_sets benchmarks", "app", "Import, generate and look at sets of questions.", _STAGES
+    ),
     "evaluate": _Entry("evaluations", "evaluate_app", "Let a model answer an eval set.", _STAGES),
     "evaluation": _Entry("evaluations", "app", "Look at evaluations, item by item.", _STAGES),
     "grade": _Entry("grading", "app", "Grade one answer and store nothing, to try a grader.", _STAGES),

@@ -74,11 +74,7 @@ def error_of_lines(error: InvalidArgumentError, file: str, lines: Sequence[int])
         A FormatError that names the line and the field of each wrong item; the error as it is where it is
         about something else.
     """
-    found = [
-        (lines[int(match[1])], FieldViolation(match[2] or "item", violation.description))
-        for violation in error.field_violations
-        if (match := _ITEM.fullmatch(violation.field)) and int(match[1]) < len(lines)
-    ]
+    found = [(lines[at], wrong) for at, wrong in wrong_items(error) if at < len(lines)]
     if not found:
         return error
     (first, wrong), *others = sorted(found, key=lambda entry: entry[0])
@@ -92,6 +88,15 @@ def error_of_lines(error: InvalidArgumentError, file: str, lines: Sequence[int])
             for line, entry in [(first, wrong), *others][:_SHOWN]
         ],
     )
+
+
+def wrong_items(error: InvalidArgumentError) -> list[tuple[int, FieldViolation]]:
+    """What an error of a server about an eval set says of its items: the place of each, and what is wrong."""
+    return [
+        (int(match[1]), FieldViolation(match[2] or "item", violation.description))
+        for violation in error.field_violations
+        if (match := _ITEM.fullmatch(violation.field))
+    ]
 
 
 def eval_items_from_traces(

@@ -50,7 +50,7 @@ def is_parquet(source: Source) -> bool:
 
 def row_count(source: Source) -> int:
     """How many rows a Parquet file has. Raises FormatError."""
-    with _file(source) as file:
+    with parquet_file(source) as file:
         return int(file.metadata.num_rows)
 
 
@@ -66,7 +66,7 @@ def read_rows(source: Source, columns: Mapping[str, str] | None = None) -> Itera
     Raises:
         FormatError: this is no Parquet file, or has no such column; pyarrow is not installed.
     """
-    with _file(source) as file:
+    with parquet_file(source) as file:
         wanted = _checked(columns, file.schema_arrow.names, name_of(source))
         number = 0
         for batch in file.iter_batches(
@@ -78,7 +78,8 @@ def read_rows(source: Source, columns: Mapping[str, str] | None = None) -> Itera
 
 
 @contextmanager
-def _file(source: Source) -> Iterator[Any]:
+def parquet_file(source: Source) -> Iterator[Any]:
+    """The ``pyarrow.parquet.ParquetFile`` of a path or an open file; raises FormatError as ``rows`` does."""
     name = name_of(source)
     try:
         import pyarrow as pa

@@ -1,0 +1,183 @@
+"""`tunix-rt evalset import bench`: published benchmarks by name."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, TypedDict
+
+import typer
+
+from tunix_rt import Client, v1
+from tunix_rt.cli import tables, text
+from tunix_rt.cli.command import command
+from tunix_rt.cli.eval_sets import app
+from tunix_rt.cli.grading import GraderFileOption, errors_of, grader_of_file
+from tunix_rt.cli.session import Session
+from tunix_rt.errors import FormatError, InvalidArgumentError
+from tunix_rt.formats import give_grader
+from tunix_rt.formats.benchmark_files import BenchmarkItems, Wanted, read_benchmark
+from tunix_rt.formats.benchmarks import BENCHMARKS, Benchmark
+from tunix_rt.formats.eval_items import wrong_items
+from tunix_rt.schema import nearest
+
+_TOLD = 5
+
+
+class BenchmarkDocument(TypedDict):
+    """A benchmark that can be imported by name."""
+
+    name: Annotated[str, "What it is called here."]
+    hub_id: Annotated[str, "Its data set on the Hugging Face hub."]
+    config: Annotated[str, "The configuration that is meant if none is given; empty for the only one."]
+    split: Annotated[str, "The split that is meant if none is given."]
+    grader: Annotated[str, "How answers are graded."]
+    license: Annotated[str, "Its licence."]
+    citation: Annotated[str, "How to cite it."]
+
+
+@dataclass(frozen=True)
+class PartOptions:
+    """Which part of a benchmark is wanted."""
+
+    config: Annotated[
+        str, typer.Option("--config", help="A configuration of the data set, such as an MMLU subject.")
+    ] = ""
+    split: Annotated[str, typer.Option("--split", help="A split that says what is right.")] = ""
+    revision: Annotated[str, typer.Option("--revision", help="A revision of the data set on the hub.")] = ""
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", "-n", min=1, help="So many rows: the first, or with --seed drawn."),
+    ] = None
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", min=0, help="Draw the rows of --limit; the same seed draws the same."),
+    ] = None
+    bare: Annotated[
+        bool,
+        typer.Option("--bare", help="Ask the question alone, without the benchmark's instruction before it."),
+    ] = False
+
+    def wanted(self) -> Wanted:
+        """The part; raises typer.BadParameter."""
+        if self.seed is not None and self.limit is None:
+            raise typer.BadParameter("--seed goes with --limit, which says how many rows are drawn")
+        return Wanted(self.config, self.split, self.revision, self.limit, self.seed, self.bare)
+
+    def default_id(self, name: str) -> str:
+        """An id that tells this part from others."""
+        seed = None if self.seed is None else f"seed{self.seed}"
+        parts = [name, self.config, self.split, self.limit, seed, "bare" if self.bare else None]
+        return re.sub(r"[^a-z0-9.-]+", "-", "-".join(str(part) for part in parts if part).lower())[:64]
+
+
+@command(
+    app,
+    "import bench",
+    example=(
+        "tunix-rt evalset import bench --list",
+        "tunix-rt evalset import bench gsm8k --limit 200 --seed 1",
+        "tunix-rt evalset import bench mmlu --config abstract_algebra",
+        "tunix-rt evalset import bench math500 --from test.jsonl --id math500",
+        "tunix-rt evalset import bench ifeval --on-error skip",
+    ),
+    prints=(v1.EvalSet, list[BenchmarkDocument]),
+)
+def bench(
+    session: Session,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="The benchmark; --list names them.")
+    ] = None,
+    part: PartOptions = PartOptions(),
+    files: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--from",
+            metavar="PATH",
+            help="Read this file, or this folder's files, as the hub has them: Parquet or JSON lines (may be "
+            "repeated). \\[default: from the hub]",
+        ),
+    ] = None,
+    eval_set: Annotated[
+        str, typer.Option("--id", help="The eval set's id. \\[default: the name and what is given of it]")
+    ] = "",
+    on_error: Annotated[
+        Literal["stop", "skip"],
+        typer.Option(
+            "--on-error", help="What to do about a row without a sure answer: stop, or leave it out."
+        ),
+    ] = "stop",
+    grader_file: GraderFileOption = None,
+    list_them: Annotated[bool, typer.Option("--list", help="List the benchmarks.")] = False,
+) -> None:
+    """Store a published benchmark as an eval set, from the hub or from its files.
+
+    A row whose answer is not sure is refused by its number. Licence, revision and digests of the files are
+    kept with the set.
+    """
+    if list_them:
+        _list(session)
+        return
+    benchmark = _named(name)
+    wanted, own = part.wanted(), grader_of_file(grader_file)
+    read = read_benchmark(benchmark, wanted, files or (), skip=on_error == "skip")
+    if own is not None:
+        del read.eval_set.python_sources[:]
+        give_grader(read.eval_set, own)
+    read.eval_set.eval_set_id = eval_set or part.default_id(benchmark.name)
+    read.eval_set.description = f"{benchmark.name} of {benchmark.hub_id}, {read.eval_set.origin.selection}"
+    with session.connect() as client, errors_of(grader_file):
+        stored, read = _stored(client, read, skip=on_error == "skip")
+    for bad in read.bad_rows[:_TOLD]:
+        session.say(f"left out: {bad}")
+    if more := len(read.bad_rows) - _TOLD:
+        session.say(f"and {text.counted(more, 'row')} more left out" if more > 0 else "")
+    if session.as_json:
+        session.print_message(stored)
+    else:
+        session.out.print(f"{stored.name}: {text.counted(stored.item_count, 'item')}, digest {stored.digest}")
+
+
+def _list(session: Session) -> None:
+    fields = BenchmarkDocument.__annotations__
+    found = [{field: getattr(one, field) for field in fields} for one in BENCHMARKS.values()]
+    if session.as_json:
+        session.print_json(found)
+        return
+    rows = tables.table("NAME", "DATA SET", "CONFIG", "SPLIT", "GRADER", "LICENCE")
+    for one in BENCHMARKS.values():
+        tables.add_row(rows, one.name, one.hub_id, one.config or "-", one.split, one.grader, one.license)
+    tables.print_table(session.out, rows, "no benchmarks")
+
+
+def _named(name: str | None) -> Benchmark:
+    if name is None:
+        raise typer.BadParameter(f"give a benchmark: {', '.join(BENCHMARKS)}")
+    if name in BENCHMARKS:
+        return BENCHMARKS[name]
+    other = " (to store a file under the id bench: tunix-rt evalset import -- bench FILE)"
+    raise typer.BadParameter(
+        f"{name!r} is no benchmark; {nearest(name, BENCHMARKS)}{other if Path(name).exists() else ''}"
+    )
+
+
+def _stored(client: Client, read: BenchmarkItems, *, skip: bool) -> tuple[v1.EvalSet, BenchmarkItems]:
+    """The stored eval set, and what became of its rows: those that the evaluator refuses are left out too."""
+    selection = read.eval_set.origin.selection
+    while True:
+        if read.bad_rows:
+            read.eval_set.origin.selection = f"{selection}, {len(read.bad_rows)} of them left out"
+        try:
+            return client.evaluator.create_eval_set(read.eval_set), read
+        except InvalidArgumentError as error:
+            wrong = [(at, f"{found.field}: {found.description}") for at, found in wrong_items(error)]
+            first = next(((at, why) for at, why in wrong if ".python." not in why.partition(":")[0]), None)
+            if first is None:
+                raise
+            file, row = read.places[first[0]]
+            if not skip or len({at for at, _ in wrong}) == len(read.places):
+                raise FormatError(
+                    row, f"{first[1]}; --on-error skip leaves such rows out", file=file
+                ) from error
+            read = read.without(list(dict(reversed(wrong)).items()))
