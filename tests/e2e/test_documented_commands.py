@@ -38,6 +38,7 @@ WIDTH = 32
 # What cannot be run here, and why.
 LEFT_OUT = {
     "models pull hf://": "needs the hub",
+    "evalset import bench mmlu": "needs the hub",
     "models pull /downloads/": "needs a file of some gigabytes",
     "--base-model hf://": "needs the hub",
     "--base-model /models/": "names a folder of the reader's",

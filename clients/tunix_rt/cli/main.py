@@ -104,6 +104,9 @@ class _LazyGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         self._next = args[1] if len(args) > 1 else ""
+        if args[1:3] == ["import", "bench"]:
+            # A command of two words, which stands in a module of its own.
+            self._next = "import bench"
         return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: Any, incomplete: str) -> Any:

@@ -7,82 +7,84 @@ language) are not here.
 
 import json
 import re
+from collections.abc import Callable, Mapping
+from typing import Any
 
 NUMBER, TEXT, TEXTS = int, str, list
 RELATIONS = ("less than", "at least")
 
 
-def compared(count, relation, wanted):
+def compared(count: float, relation: str, wanted: float) -> bool:
     return count < wanted if relation == "less than" else count >= wanted
 
 
-def existence(text, keywords):
+def existence(text: str, keywords: list[str]) -> bool:
     return all(re.search(word, text, re.IGNORECASE) for word in keywords)
 
 
-def frequency(text, keyword, frequency, relation):
+def frequency(text: str, keyword: str, frequency: float, relation: str) -> bool:
     return compared(len(re.findall(keyword, text, re.IGNORECASE)), relation, frequency)
 
 
-def forbidden_words(text, forbidden_words):
+def forbidden_words(text: str, forbidden_words: list[str]) -> bool:
     return not any(re.search(r"\b" + word + r"\b", text, re.IGNORECASE) for word in forbidden_words)
 
 
-def letter_frequency(text, letter, let_frequency, let_relation):
+def letter_frequency(text: str, letter: str, let_frequency: float, let_relation: str) -> bool:
     return compared(text.lower().count(letter.lower()), let_relation, let_frequency)
 
 
-def number_words(text, num_words, relation):
+def number_words(text: str, num_words: float, relation: str) -> bool:
     return compared(len(re.findall(r"\w+", text)), relation, num_words)
 
 
-def number_paragraphs(text, num_paragraphs):
+def number_paragraphs(text: str, num_paragraphs: float) -> bool:
     parts = re.split(r"\s?\*\*\*\s?", text)
     if any(not part.strip() for part in parts[1:-1]):
         return False
     return sum(bool(part.strip()) for part in parts) == num_paragraphs
 
 
-def nth_paragraph_first_word(text, num_paragraphs, nth_paragraph, first_word):
+def nth_paragraph_first_word(text: str, num_paragraphs: float, nth_paragraph: float, first_word: str) -> bool:
     parts = re.split(r"\n\n", text)
     count = sum(bool(part.strip()) for part in parts)
-    if nth_paragraph > count or not parts[nth_paragraph - 1].strip():
+    if nth_paragraph > count or not parts[int(nth_paragraph) - 1].strip():
         return False
-    word = parts[nth_paragraph - 1].split()[0].lstrip("'").lstrip('"')
+    word = parts[int(nth_paragraph) - 1].split()[0].lstrip("'").lstrip('"')
     first = re.split("[.,?!'\"]", word)[0].lower()
     return count == num_paragraphs and first == first_word.lower()
 
 
-def number_placeholders(text, num_placeholders):
+def number_placeholders(text: str, num_placeholders: float) -> bool:
     return len(re.findall(r"\[.*?\]", text)) >= num_placeholders
 
 
-def postscript(text, postscript_marker):
+def postscript(text: str, postscript_marker: str) -> bool:
     known = {"P.P.S": r"\s*p\.\s?p\.\s?s.*$", "P.S.": r"\s*p\.\s?s\..*$"}
     pattern = known.get(postscript_marker, r"\s*" + postscript_marker.lower() + r".*$")
     return re.search(pattern, text.lower(), re.MULTILINE) is not None
 
 
-def number_bullet_lists(text, num_bullets):
+def number_bullet_lists(text: str, num_bullets: float) -> bool:
     stars = re.findall(r"^\s*\*[^\*].*$", text, re.MULTILINE)
     return len(stars) + len(re.findall(r"^\s*-.*$", text, re.MULTILINE)) == num_bullets
 
 
-def constrained_response(text):
+def constrained_response(text: str) -> bool:
     return any(f"My answer is {answer}." in text for answer in ("yes", "no", "maybe"))
 
 
-def number_highlighted_sections(text, num_highlights):
+def number_highlighted_sections(text: str, num_highlights: float) -> bool:
     single = [part.strip("*").strip() for part in re.findall(r"\*[^\n\*]*\*", text)]
     double = [part[2:-2].strip() for part in re.findall(r"\*\*[^\n\*]*\*\*", text)]
     return sum(map(bool, [*single, *double])) >= num_highlights
 
 
-def multiple_sections(text, section_spliter, num_sections):
+def multiple_sections(text: str, section_spliter: str, num_sections: float) -> bool:
     return len(re.split(r"\s?" + section_spliter + r"\s?\d+\s?", text)) - 1 >= num_sections
 
 
-def json_format(text):
+def json_format(text: str) -> bool:
     bare = text.strip()
     for fence in ("```json", "```Json", "```JSON", "```"):
         bare = bare.removeprefix(fence)
@@ -93,11 +95,11 @@ def json_format(text):
     return True
 
 
-def title(text):
+def title(text: str) -> bool:
     return any(found.lstrip("<").rstrip(">").strip() for found in re.findall(r"<<[^\n]+>>", text))
 
 
-def two_responses(text):
+def two_responses(text: str) -> bool:
     parts = text.split("******")
     if any(not part.strip() for part in parts[1:-1]):
         return False
@@ -105,25 +107,25 @@ def two_responses(text):
     return len(answers) == 2 and answers[0] != answers[1]
 
 
-def repeat_prompt(text, prompt_to_repeat):
+def repeat_prompt(text: str, prompt_to_repeat: str) -> bool:
     return text.strip().lower().startswith(prompt_to_repeat.strip().lower())
 
 
-def end_checker(text, end_phrase):
+def end_checker(text: str, end_phrase: str) -> bool:
     return text.strip().strip('"').lower().endswith(end_phrase.strip().lower())
 
 
-def quotation(text):
+def quotation(text: str) -> bool:
     bare = text.strip()
     return len(bare) > 1 and bare[0] == bare[-1] == '"'
 
 
-def no_comma(text):
+def no_comma(text: str) -> bool:
     return "," not in text
 
 
 # Of each instruction: its check, and the settings that it has, by their types.
-CHECKS = {
+CHECKS: dict[str, tuple[Callable[..., bool], dict[str, Any]]] = {
     "keywords:existence": (existence, {"keywords": TEXTS}),
     "keywords:frequency": (frequency, {"keyword": TEXT, "frequency": NUMBER, "relation": RELATIONS}),
     "keywords:forbidden_words": (forbidden_words, {"forbidden_words": TEXTS}),
@@ -159,7 +161,7 @@ CHECKS = {
 }
 
 
-def wrong_setting(instruction, settings):
+def wrong_setting(instruction: str, settings: Mapping[str, Any]) -> str | None:
     """What is wrong with the settings of a known instruction, None if nothing is."""
     wanted = CHECKS[instruction][1]
     if settings.keys() != wanted.keys():
@@ -174,7 +176,7 @@ def wrong_setting(instruction, settings):
     return None
 
 
-def grade(output, item):
+def grade(output: str, item: Mapping[str, Any]) -> dict[str, Any]:
     """Right when all instructions of the item were followed (IFEval's strict accuracy of prompts)."""
     broken = []
     for instruction in item["metadata"]["instructions"]:
