@@ -93,7 +93,7 @@ def change_sheet(flip: v1.Flip, rows: Sequence[v1.NearRow] | None = None) -> Ren
             ("  candidate", _answer(flip.candidate)),
             (
                 "  by rule",
-                f"{pattern}, the {'candidate' if flip.base.correct else 'base'}" if pattern else "",
+                f"{pattern} ({'candidate' if flip.base.correct else 'base'})" if pattern else "",
             ),
             *near,
         ]

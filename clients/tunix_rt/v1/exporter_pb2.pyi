@@ -675,7 +675,7 @@ class NearRow(_message.Message):
     final_answer: _builtins.str
     """The row's final answer, up to 400 characters."""
     category: _builtins.str
-    """`category` of the row's metadata, where that is a text; up to 100 characters."""
+    """`category` of the row's metadata, or else its `family`, where that is a text; up to 100 characters."""
     def __init__(
         self,
         *,

@@ -226,16 +226,8 @@ def _differences(base: Run, other: Run, *, several: bool) -> Iterator[tuple[Reas
     for (reason, field, one), (_, _, two) in settings:
         if one != two:
             yield reason, field, f"base has {_shown(one)}, {side} has {_shown(two)}"
-    single = [
-        result.item_id
-        for mine, theirs in ((base.results, other.results), (other.results, base.results))
-        for digest, result in mine.items()
-        if digest not in theirs
-    ]
-    if single:
-        yield (
-            "items", "items", f"{len(single)} items are in base or {side} only, such as {_examples(single)}",
-        )  # fmt: skip
+    if told := "; ".join(_single(base.results, other.results, side)):
+        yield "items", "items", told
     asked_otherwise = _asked_otherwise(base.results, other.results)
     if asked_otherwise:
         yield (
@@ -244,6 +236,19 @@ def _differences(base: Run, other: Run, *, several: bool) -> Iterator[tuple[Reas
             f"{len(asked_otherwise)} prompts were read as other tokens by {side}, "
             f"such as {_examples(asked_otherwise)}",
         )
+
+
+def _single(base: Mapping[str, ItemResult], other: Mapping[str, ItemResult], side: str) -> Iterator[str]:
+    """The items that one side has alone. Those that ask the same are told apart: they can be regraded."""
+    mine, theirs = (
+        {(result.item_id, result.prompt) for digest, result in results.items() if digest not in others}
+        for results, others in ((base, other), (other, base))
+    )
+    if single := sorted({item_id for item_id, _ in mine ^ theirs}):
+        yield f"{len(single)} items are in base or {side} only, such as {_examples(single)}"
+    if alike := sorted(item_id for item_id, _ in mine & theirs):
+        what = "ask the same, with other accepted answers, another grader or another category"
+        yield f"{len(alike)} items {what}, such as {_examples(alike)}"
 
 
 def _settings(manifest: Manifest) -> Iterator[tuple[Reason, str, object]]:

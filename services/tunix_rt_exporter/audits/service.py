@@ -361,7 +361,8 @@ def _texts(row: dict[str, Any]) -> list[str]:
 
 
 def _near_row(row: dict[str, Any], similarity: float) -> NearRow:
-    category = row["metadata"].get("category")
+    # As an eval set that is made of rows names the categories of its items.
+    category = row["metadata"].get("category") or row["metadata"].get("family")
     prompt, answer = (row[name][:MAX_NEAR_CHARACTERS] for name in ("prompts", "final_answer"))
     return NearRow(
         row["id"], similarity, prompt, answer, category[:MAX_CATEGORY] if isinstance(category, str) else ""

@@ -72,6 +72,10 @@ def test_the_side_that_was_not_regraded_is_graded_as_the_other_one_was() -> None
 def test_another_version_of_the_eval_set_is_graded_by_and_not_waived_three_times() -> None:
     corrected = run("b", corrected=True, regraded=True, eval_set="sums-2")
     assert commands(run("a"), corrected) == ["tunix-rt evaluation regrade a --eval-set sums-2"]
+    with pytest.raises(FailedPrecondition) as caught:
+        check_sound([run("a"), corrected])
+    told = {violation.field: violation.description for violation in caught.value.violations}
+    assert told["items"].startswith("3 items ask the same, with other accepted answers, another grader")
     # Neither was regraded: the older one is graded by the newer set.
     asked = run("b", corrected=True, eval_set="sums-2")
     assert commands(run("a"), asked) == ["tunix-rt evaluation regrade a --eval-set sums-2"]
