@@ -210,7 +210,7 @@ def resume(session: Session, evaluation: EvaluationArgument) -> None:
     "update",
     example=(
         "tunix-rt evaluation update $EVALUATION --name 'base, greedy'",
-        "tunix-rt evaluation update $EVALUATION --tag baseline --note 'before the new prompt'",
+        "tunix-rt evaluation update $EVALUATION --tag base --note 'with the old prompt'",
     ),
     prints=v1.Evaluation,
 )

@@ -375,9 +375,9 @@ class PairedDifference(_message.Message):
     difference: _builtins.float
     """Candidate's accuracy minus the base's."""
     gained_count: _builtins.int
-    """Items wrong before and right after; with several samples or seeds, those answered better on average."""
+    """Items that the base answered wrong and the candidate right; with several samples or seeds, those answered better on average."""
     lost_count: _builtins.int
-    """Items right before and wrong after; with several samples or seeds, those answered worse on average."""
+    """Items that the base answered right and the candidate wrong; with several samples or seeds, those answered worse on average."""
     p_value: _builtins.float
     """Two-sided p-value of `test`."""
     test: _builtins.str
