@@ -167,7 +167,11 @@ def _own(error: Any, typed: TypedNames) -> Failure:
         getattr(error, "code", "") or "UNKNOWN",
         getattr(error, "reason", ""),
         violations,
-        {name: str(value) for name, value in getattr(error, "metadata", {}).items()},
+        {
+            # Of a job that failed, the job.
+            **({"name": error.resource.name} if hasattr(error, "resource") else {}),
+            **{name: str(value) for name, value in getattr(error, "metadata", {}).items()},
+        },
     )
 
 

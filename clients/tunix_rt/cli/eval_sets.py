@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast, get_args
+from typing import Annotated, Any, Literal, TypedDict, cast, get_args
 
 import typer
 from rich.console import Console
@@ -178,6 +178,17 @@ def import_(
             _store(session, client, made, read or _Read("", [], []), grader=own)
 
 
+class EvalItemLine(TypedDict):
+    """A question on one line, as `evalset import` takes it."""
+
+    id: Annotated[str, "Its id in the eval set."]
+    prompt: Annotated[str, "The question."]
+    accepted_answers: Annotated[list[str], "Each of these is right."]
+    grader: Annotated[str, "The kind of its grader."]
+    category: Annotated[str, "What it is counted under."]
+    difficulty: Annotated[str, "How hard it is, which goes into its metadata."]
+
+
 @command(
     app,
     "generate",
@@ -186,7 +197,7 @@ def import_(
         "tunix-rt evalset generate hard-units --count 50 --families units --difficulty hard",
         "tunix-rt evalset generate mine --count 100 --output items.jsonl",
     ),
-    prints=(v1.EvalSet, WrittenFile, Lines(told="an eval item")),
+    prints=(v1.EvalSet, WrittenFile, Lines(EvalItemLine)),
 )
 def generate(
     session: Session,

@@ -216,7 +216,7 @@ class Session:
         try:
             yield
         except KeyboardInterrupt:
-            self.leave_interrupted(f"the {what} {becomes}; look with: {look}")
+            self.leave_interrupted(f"the {what} {becomes}; look with: {look}", name=job.name)
 
     def check_runs(self, get: Callable[[], Job]) -> None:
         """Raise FailedPreconditionError for a job that has not ended, and that nothing will go on with while
@@ -256,10 +256,13 @@ class Session:
         self.notify(idle.told(waiting))
         return [idle.queued(message) for message in messages]
 
-    def leave_interrupted(self, told: str) -> NoReturn:
-        """Say what becomes of the work that Ctrl-C broke off, and leave with exit code 130."""
+    def leave_interrupted(self, told: str, **facts: str) -> NoReturn:
+        """Say what becomes of the work that Ctrl-C broke off, and leave with exit code 130.
+
+        ``facts`` are for programs.
+        """
         if self.as_json:
-            self.leave(Failure(told, "CANCELLED", "INTERRUPTED", exit_code=INTERRUPTED))
+            self.leave(Failure(told, "CANCELLED", "INTERRUPTED", metadata=facts, exit_code=INTERRUPTED))
         self.err.print(f"interrupted: {told}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
 

@@ -250,11 +250,16 @@ def test_detached_training_is_not_waited_for(stored: Run, services: FakeLoopServ
 
 
 def test_failed_training_is_an_error(stored: Run, services: FakeLoopServices) -> None:
-    services.outcomes["training"] = ["FAILED"]
+    services.outcomes["training"] = ["FAILED", "FAILED"]
     result = stored("train", "start", "-d", "d", "-m", "tiny")
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1] == "error: trainingJobs/0 failed: it broke"
     assert "training: 2/2 steps failed" in result.stderr
+    error = json.loads(stored("train", "start", "-d", "d", "-m", "tiny", "--json").stderr)
+    assert (error["message"], error["metadata"]["name"]) == (
+        "trainingJobs/1 failed: it broke",
+        "trainingJobs/1",
+    )
 
 
 def test_every_setting_of_a_job_can_be_given(stored: Run, services: FakeLoopServices) -> None:
@@ -354,6 +359,9 @@ def test_interrupted_wait_says_that_the_job_goes_on(stored: Run, monkeypatch: py
     assert (
         last == "interrupted: the training job keeps running on the server; look with: tunix-rt train watch 0"
     )
+    error = json.loads(stored("train", "start", "-d", "d", "-m", "tiny", "--json").stderr)
+    assert (error["reason"], error["exit_code"]) == ("INTERRUPTED", 130)
+    assert error["metadata"]["name"] == "trainingJobs/1"
 
 
 def test_evaluations_are_compared(stored: Run, services: FakeLoopServices, tmp_path: Path) -> None:

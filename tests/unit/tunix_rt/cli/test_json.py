@@ -282,3 +282,17 @@ def test_documents_are_checked_where_all_of_them_are_written() -> None:
     assert {kind_name(kind) for kind in STDERR} == {"error", "notice"}
     session = sys.modules["tunix_rt.cli.session"]
     assert session.document_text.__module__ == checked_documents.__name__  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind"),
+    [
+        (["traces", "generate", "-n", "20", "-o", "-"], "trace-line"),
+        (["evalset", "generate", "e", "-n", "20", "-o", "-"], "eval-item-line"),
+    ],
+)
+def test_lines_are_as_their_schema_says(arguments: list[str], kind: str) -> None:
+    lines = run(*arguments).stdout.splitlines()
+    assert len(lines) == 20
+    for line in lines:
+        check(json.loads(line), [kind])
