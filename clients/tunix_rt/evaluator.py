@@ -20,6 +20,8 @@ from tunix_rt.rpc.caller import Caller, fresh
 from tunix_rt.rpc.download import receive, receive_bytes
 from tunix_rt.rpc.pager import Pager
 
+MEASURING: Final = 600.0
+"""Seconds for ``measure_evaluation``, which loads the model and compiles it."""
 COMPARE_TIMEOUT_S: Final = 180.0
 """A comparison reads all rows of the candidate's training data, once."""
 
@@ -98,6 +100,23 @@ class EvaluatorClient:
         """
         request = v1.DeleteEvalSetRequest(name=name, force=force)
         return self._caller.unary(self._stub.DeleteEvalSet, request, timeout)
+
+    def measure_evaluation(
+        self, spec: v1.EvaluationSpec, *, timeout: float | None = MEASURING
+    ) -> v1.EvaluationSpeed:
+        """Measure how fast the evaluator's host answers by a base model; the eval set need not be there.
+
+        It takes ten seconds beside loading and compiling; ``timeout`` is ten minutes by default. Nothing is
+        stored.
+
+        Raises:
+            InvalidArgumentError: the spec is wrong, or is not of a base model.
+            NotFoundError: there is no such base model.
+            FailedPreconditionError: the base model is not on the evaluator's host.
+            UnimplementedError: the server is of an earlier version.
+        """
+        request = v1.MeasureEvaluationRequest(spec=spec)
+        return self._caller.unary(self._stub.MeasureEvaluation, request, timeout)
 
     def create_evaluation(
         self,

@@ -26,6 +26,7 @@ _DETAILS_KEY: Final = "grpc-status-details-bin"
 _SAFE_TO_REPEAT: Final = (
     "Get",
     "List",
+    "Measure",
     "Watch",
     "Stream",
     "Read",

@@ -29,7 +29,7 @@ from tunix_rt_evaluator.eval_sets.model import EvalSetFilter
 from tunix_rt_evaluator.eval_sets.service import EvalSetService
 from tunix_rt_evaluator.evaluations.model import EvaluationFilter
 from tunix_rt_evaluator.evaluations.service import EvaluationService
-from tunix_rt_kit.convert import changed_labels, given_labels, list_asked, page_message
+from tunix_rt_kit.convert import changed_labels, given_labels, list_asked, page_message, to_message
 from tunix_rt_kit.serving.calls import run_blocking, streaming, unary, watch_state
 
 
@@ -75,6 +75,11 @@ class EvaluatorServicer(v1.EvaluatorServicer):
     def CreateEvaluation(self, request: v1.CreateEvaluationRequest) -> v1.Evaluation:
         asked, labels = asked_evaluation(request.spec), given_labels(request)
         return evaluation_message(self._evaluations.create_evaluation(asked, request.request_id, labels))
+
+    @unary
+    def MeasureEvaluation(self, request: v1.MeasureEvaluationRequest) -> v1.EvaluationSpeed:
+        speed = self._evaluations.measure(asked_evaluation(request.spec))
+        return to_message(speed, v1.EvaluationSpeed)
 
     @unary
     def GetEvaluation(self, request: v1.GetEvaluationRequest) -> v1.Evaluation:

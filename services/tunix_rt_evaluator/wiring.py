@@ -156,6 +156,7 @@ def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
         grading,
         generating.folders.discard,
         has_endpoint=bool(settings.endpoint_url),
+        measured=generating.folders.measure,
     )
     datasets = ExporterTrainingData(exporter)
     reports = SqlReportRepository(database, artifacts)

@@ -10,7 +10,7 @@ from tunix_rt_kit.convert import from_message, template_message, to_message
 from tunix_rt_kit.values import StoredFile
 from tunix_rt_trainer.base_models import BaseModelSummary
 from tunix_rt_trainer.checkpoints.model import Checkpoint, checkpoint_name
-from tunix_rt_trainer.jobs.model import JobLine, TrainingJob, TrainingPlan, TrainingSpec
+from tunix_rt_trainer.jobs.model import JobLine, TrainingJob, TrainingPlan, TrainingSpec, TrainingSpeed
 
 
 def asked(spec: v1.TrainingSpec) -> dict[str, Any]:
@@ -37,6 +37,11 @@ def job_message(job: TrainingJob) -> v1.TrainingJob:
 def plan_message(plan: TrainingPlan) -> v1.TrainingPlan:
     """What a job would do."""
     return to_message(plan, v1.TrainingPlan, spec=spec_message(plan.spec))
+
+
+def speed_message(speed: TrainingSpeed) -> v1.TrainingSpeed:
+    """How fast this host trains."""
+    return to_message(speed, v1.TrainingSpeed)
 
 
 def watch_state(job: TrainingJob, event: int) -> v1.WatchTrainingJobResponse:

@@ -58,6 +58,10 @@ class TrainerServicer(v1.TrainerServicer):
         return convert.plan_message(self._jobs.plan_job(convert.asked(request.spec)))
 
     @unary
+    def MeasureTraining(self, request: v1.MeasureTrainingRequest) -> v1.TrainingSpeed:
+        return convert.speed_message(self._jobs.measure(convert.asked(request.spec)))
+
+    @unary
     def GetTrainingJob(self, request: v1.GetTrainingJobRequest) -> v1.TrainingJob:
         return convert.job_message(self._jobs.get_job(request.name))
 

@@ -106,7 +106,15 @@ def build(settings: TrainerSettings, stopping: asyncio.Event) -> BuiltService:
     training = Training(repository, checkpoints, folders, settings.slots)
     engine = JobEngine(SqlLeases(database, leases), [training])
     exporter = open_channel(settings.exporter_target)
-    jobs = JobService(repository, ExporterDatasets(exporter), models, engine, folders.lines, folders.discard)
+    jobs = JobService(
+        repository,
+        ExporterDatasets(exporter),
+        models,
+        engine,
+        folders.lines,
+        folders.discard,
+        folders.measure,
+    )
     servicer = TrainerServicer(jobs, checkpoints, models, stopping)
 
     def start() -> None:

@@ -103,6 +103,18 @@ async def test_what_saves_memory_lowers_the_estimate(world: World) -> None:
     assert await memory(method=v1.TUNING_METHOD_QLORA) < usual < await memory(method=v1.TUNING_METHOD_FULL)
 
 
+async def test_what_cannot_be_measured_is_refused(world: World) -> None:
+    def asked(**spec: Any) -> v1.MeasureTrainingRequest:
+        return v1.MeasureTrainingRequest(spec=v1.TrainingSpec(dataset="datasets/none@1", **spec))
+
+    unknown = await refused(world.trainer.MeasureTraining(asked(base_model="nope")))
+    assert unknown.reason == "BASE_MODEL_UNKNOWN"
+    absent = await refused(world.trainer.MeasureTraining(asked(base_model="smollm2-135m-instruct")))
+    assert absent.reason == "BASE_MODEL_NOT_PULLED"
+    wrong = await refused(world.trainer.MeasureTraining(asked(base_model="tiny", rows_per_batch=-1)))
+    assert "spec.rows_per_batch" in wrong.message
+
+
 async def test_a_plan_says_which_type_this_host_finds_fast(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

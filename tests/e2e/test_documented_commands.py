@@ -43,6 +43,7 @@ LEFT_OUT = {
     "--base-model hf://": "needs the hub",
     "--base-model /models/": "names a folder of the reader's",
     "--base-model DeepSeek-R1": "names a model of the reader's",
+    "--dry-run": "measures for half a minute; tests of the plan run it against servers that need not",
     "--server localhost": "needs servers on the default ports; the same command runs without",
 }
 

@@ -38,6 +38,7 @@ class FakeLoopServices(v1.TraceStoreServicer, v1.ExporterServicer, v1.TrainerSer
         self.outcomes: dict[str, list[str]] = {}
         self.audits: list[v1.SupervisionAudit] = []
         self.batches = 0
+        self.measures = True
         self.template_known = True
         self.breaks_before: str = ""
         self.dropped = b""
@@ -218,6 +219,28 @@ class FakeLoopServices(v1.TraceStoreServicer, v1.ExporterServicer, v1.TrainerSer
         plan.spec.CopyFrom(request.spec)
         plan.spec.max_steps = 6
         return plan
+
+    def MeasureTraining(self, request: v1.MeasureTrainingRequest, context: Any) -> v1.TrainingSpeed:
+        if not self.measures:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "not known")
+        assert request.spec.base_model
+        speed = v1.TrainingSpeed(rows=2, steps=5, dtype="float32", device="cpu")
+        speed.step_duration.FromSeconds(3)
+        speed.load_duration.FromSeconds(4)
+        speed.compile_duration.FromSeconds(6)
+        speed.measured_duration.FromSeconds(10)
+        return speed
+
+    def MeasureEvaluation(self, request: v1.MeasureEvaluationRequest, context: Any) -> v1.EvaluationSpeed:
+        if not self.measures:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "not known")
+        assert request.spec.base_model
+        speed = v1.EvaluationSpeed(
+            tokens_per_second=64, prompt_tokens_per_second=800, rows=16, dtype="float32"
+        )
+        speed.load_duration.FromSeconds(1)
+        speed.compile_duration.FromSeconds(1)
+        return speed
 
     def GetTrainingJob(self, request: v1.GetTrainingJobRequest, context: Any) -> v1.TrainingJob:
         found: v1.TrainingJob = self._found(self.jobs, request.name, context)

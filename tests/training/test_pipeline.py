@@ -14,12 +14,15 @@ from safetensors.numpy import load_file, save_file
 from support.job_folder import LINEAR, OPTIMIZER, SPEC, JobFolder
 from support.tiny_model import ONE_LAYER, make_tiny_model
 from support.training import CHATML, rows
+from tunix_rt_kit.canonical import canonical_json
 from tunix_rt_kit.errors import DomainError
-from tunix_rt_kit.jobs.child import JobCancelled
+from tunix_rt_kit.jobs.child import JobCancelled, JobDir
 from tunix_rt_kit.models.lora import load_adapter
 from tunix_rt_kit.models.pretrained import load_model, make_mesh
 from tunix_rt_kit.models.runtime import fast_dtype
 from tunix_rt_kit.models.store import ModelStore
+from tunix_rt_trainer.jobs.model import TrainingSpeed
+from tunix_rt_trainer.worker import measure
 
 
 @pytest.fixture(scope="module")
@@ -175,3 +178,20 @@ def test_data_and_settings_that_do_not_fit_are_refused_before_the_model_is_loade
     assert (error.code, error.reason) == ("NOT_FOUND", "BASE_MODEL_UNKNOWN")
     for folder in tmp_path.iterdir():
         assert '"loading the model"' not in (folder / "events.jsonl").read_text()
+
+
+def test_the_speed_of_a_spec_is_measured_on_made_up_rows(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "_SECONDS", 0.0)
+    asked = {"measure": True, "spec": SPEC.model_dump(mode="json"), "models_dir": str(models)}
+    (tmp_path / "spec.json").write_bytes(canonical_json(asked))
+    measure.measure(JobDir(tmp_path))
+    (told,) = map(json.loads, (tmp_path / "events.jsonl").read_text().splitlines())
+    speed = TrainingSpeed.model_validate(
+        {name: told[name] for name in TrainingSpeed.model_fields if name in told}
+    )
+    # Two of the four rows of a batch, so that a whole step takes twice as long.
+    assert (speed.rows, speed.steps, speed.dtype) == (2, 2, "float32")
+    assert speed.step_duration_s == pytest.approx(speed.measured_duration_s / 2 * 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["events.jsonl", "spec.json"]

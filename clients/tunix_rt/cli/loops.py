@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import time
 from collections import deque
@@ -19,13 +20,23 @@ from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, group, single
 from tunix_rt.cli.comparisons import print_comparison
 from tunix_rt.cli.deleting import ForceOption, YesOption, confirm
+from tunix_rt.cli.effects import Effect
 from tunix_rt.cli.options import FlipsOption
 from tunix_rt.cli.progress import LOSSES, STEPS, Reporter, StageBars, metrics_line
 from tunix_rt.cli.session import Session
 from tunix_rt.cli.this_computer import pull_with_progress
 from tunix_rt.errors import FailedPreconditionError
 from tunix_rt.files import write_atomically
-from tunix_rt.loop import STAGES, LoopConfig, LoopEvent, LoopResult, Stage, run_loop
+from tunix_rt.loop import (
+    STAGES,
+    LoopConfig,
+    LoopEvent,
+    LoopResult,
+    Stage,
+    StagePlan,
+    plan_loop,
+    run_loop,
+)
 from tunix_rt.loop.removal import plan_removal, remove_loop
 from tunix_rt.loop.result import losses_digest
 
@@ -109,15 +120,35 @@ class LoopDocument(TypedDict):
     files: Annotated[dict[str, str], "Path of each file that was written, by its name."]
 
 
+class LoopStagePlan(TypedDict):
+    """What one stage would do."""
+
+    stage: Annotated[str, "Its name, such as training."]
+    does: Annotated[str, "What it would do, in words."]
+    amounts: Annotated[dict[str, int], "What is known, by unit: traces, rows, items, answers, steps, tokens."]
+    bounded: Annotated[bool, "Whether the amounts are at most so many, or about so many, not exactly."]
+    seconds: Annotated[float | None, "Estimate of its time; null where there is none."]
+    basis: Annotated[str, "How the estimate was made, or why there is none."]
+
+
+class LoopPlanDocument(TypedDict):
+    """What a loop would do; nothing of it was started or stored."""
+
+    name: Annotated[str, "The loop's name."]
+    stages: Annotated[list[LoopStagePlan], "Its stages, in order."]
+    seconds: Annotated[float | None, "Estimate of the time of all stages that have one."]
+
+
 @command(
     app,
     "run",
     example=(
         "tunix-rt loop run loop.yaml",
+        "tunix-rt loop run loop.yaml --dry-run",
         "tunix-rt loop run loop.yaml --server localhost:50050",
         "tunix-rt loop run loop.yaml --tag nightly --note 'with the new traces'",
     ),
-    prints=LoopDocument,
+    prints=(LoopDocument, LoopPlanDocument),
 )
 def run(
     session: Session,
@@ -140,11 +171,22 @@ def run(
         str | None, typer.Option("--note", help="Note this about all that it makes, instead of FILE's note.")
     ] = None,
     flips: FlipsOption = 3,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Show what each stage would do and an estimate of its time, which is measured for ten "
+            "seconds where training and evaluations run. Nothing is started or stored.",
+        ),
+    ] = False,
 ) -> None:
     """Run a loop. Run it again after an interruption, and it continues where it stopped."""
     config = LoopConfig.from_yaml(file).called(name, tag or (), note)
     if output_dir is not None:
         config = config.model_copy(update={"output_dir": output_dir})
+    if dry_run:
+        _show_plan(session, config)
+        return
     with session.connect() as client:
         result = run_with_progress(session, client, config, server=session.server)
     if session.as_json:
@@ -197,6 +239,38 @@ def delete(
     session.out.print(
         "traces and base models stay: tunix-rt traces delete, tunix-rt models delete", style="dim"
     )
+
+
+def _show_plan(session: Session, config: LoopConfig) -> None:
+    session.say("measuring how fast this is where it runs; nothing is started or stored")
+    with session.connect(Effect.READS) as client:
+        plan = plan_loop(config, client)
+    if session.as_json:
+        stages = [dataclasses.asdict(stage) for stage in plan.stages]
+        session.print_json({"name": plan.name, "stages": stages, "seconds": plan.seconds})
+        return
+    rows = tables.table("STAGE", "~WOULD", "AMOUNTS", ">TIME")
+    for stage in plan.stages:
+        seconds = "-" if not stage.seconds else f"{_near(stage)} {text.duration(stage.seconds)}"
+        tables.add_row(rows, _LABELS[stage.stage], stage.does, _amounts(stage), seconds)
+    together = "-" if plan.seconds is None else f"about {text.duration(plan.seconds)}"
+    tables.add_row(rows, "together", "what is estimated", "", together)
+    session.out.print(rows)
+    session.out.print("how the times were estimated:", style="bold")
+    for stage in plan.stages:
+        if stage.basis:
+            line = f"{_LABELS[stage.stage]}: {stage.basis}"
+            session.out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _amounts(stage: StagePlan) -> str:
+    told = ", ".join(f"{text.count(count)} {unit}" for unit, count in stage.amounts.items())
+    return f"{_near(stage)} {told}" if stage.bounded and told else told
+
+
+def _near(stage: StagePlan) -> str:
+    """What stands before figures that are not exact."""
+    return "about" if stage.stage == "training" else "up to"
 
 
 _LABELS: dict[Stage, str] = {

@@ -7,10 +7,21 @@ from collections.abc import Callable
 
 from tunix_rt.client import Client, check_kind
 from tunix_rt.loop.config import LoopConfig
-from tunix_rt.loop.result import STAGES, LoopEvent, LoopResult, Stage
+from tunix_rt.loop.plan import plan_loop
+from tunix_rt.loop.result import STAGES, LoopEvent, LoopPlan, LoopResult, Stage, StagePlan
 from tunix_rt.loop.stages import Loop
 
-__all__ = ["STAGES", "LoopConfig", "LoopEvent", "LoopResult", "Stage", "run_loop"]
+__all__ = [
+    "STAGES",
+    "LoopConfig",
+    "LoopEvent",
+    "LoopPlan",
+    "LoopResult",
+    "Stage",
+    "StagePlan",
+    "plan_loop",
+    "run_loop",
+]
 
 
 def run_loop(

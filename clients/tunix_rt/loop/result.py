@@ -52,6 +52,37 @@ class LoopEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class StagePlan:
+    """What one stage of a loop would do.
+
+    ``amounts`` counts what is known, by unit (``traces``, ``rows``, ``items``, ``answers``, ``steps``,
+    ``tokens``); where ``bounded`` they are at most so many. ``seconds`` is an estimate of the time, and
+    ``basis`` says how it was made, or why there is none.
+    """
+
+    stage: Stage
+    does: str
+    amounts: Mapping[str, int]
+    bounded: bool = False
+    seconds: float | None = None
+    basis: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LoopPlan:
+    """What a loop would do, stage by stage, in order."""
+
+    name: str
+    stages: tuple[StagePlan, ...]
+
+    @property
+    def seconds(self) -> float | None:
+        """The time of all stages that have an estimate; None if none has."""
+        known = [stage.seconds for stage in self.stages if stage.seconds is not None]
+        return sum(known) if known else None
+
+
+@dataclass(frozen=True, slots=True)
 class LoopResult:
     """Everything that a loop made.
 

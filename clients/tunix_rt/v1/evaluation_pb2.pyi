@@ -1015,3 +1015,63 @@ class EvaluationManifest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EvaluationManifest: _TypeAlias = EvaluationManifest  # noqa: Y015
+
+@_typing.final
+class EvaluationSpeed(_message.Message):
+    """How fast a host generates, measured for some seconds on made-up prompts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKENS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    PROMPT_TOKENS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    LOAD_DURATION_FIELD_NUMBER: _builtins.int
+    COMPILE_DURATION_FIELD_NUMBER: _builtins.int
+    MEASURED_DURATION_FIELD_NUMBER: _builtins.int
+    DTYPE_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    BUSY_FIELD_NUMBER: _builtins.int
+    tokens_per_second: _builtins.float
+    """Tokens written a second, of all answers that are generated together."""
+    prompt_tokens_per_second: _builtins.float
+    """Tokens of prompts read a second."""
+    rows: _builtins.int
+    """How many answers were generated together."""
+    dtype: _builtins.str
+    """Type of weights and activations, such as "float32"."""
+    device: _builtins.str
+    """Platform and kind of the device, such as "cpu"."""
+    busy: _builtins.bool
+    """Whether evaluations ran on the host meanwhile, so that it is slower than it would be alone."""
+    @_builtins.property
+    def load_duration(self) -> _duration_pb2.Duration:
+        """Wall time until the model was loaded."""
+
+    @_builtins.property
+    def compile_duration(self) -> _duration_pb2.Duration:
+        """Wall time of compiling; less where it was compiled before."""
+
+    @_builtins.property
+    def measured_duration(self) -> _duration_pb2.Duration:
+        """Wall time of what was measured."""
+
+    def __init__(
+        self,
+        *,
+        tokens_per_second: _builtins.float = ...,
+        prompt_tokens_per_second: _builtins.float = ...,
+        rows: _builtins.int = ...,
+        load_duration: _duration_pb2.Duration | None = ...,
+        compile_duration: _duration_pb2.Duration | None = ...,
+        measured_duration: _duration_pb2.Duration | None = ...,
+        dtype: _builtins.str = ...,
+        device: _builtins.str = ...,
+        busy: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["compile_duration", b"compile_duration", "load_duration", b"load_duration", "measured_duration", b"measured_duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy", b"busy", "compile_duration", b"compile_duration", "device", b"device", "dtype", b"dtype", "load_duration", b"load_duration", "measured_duration", b"measured_duration", "prompt_tokens_per_second", b"prompt_tokens_per_second", "rows", b"rows", "tokens_per_second", b"tokens_per_second"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EvaluationSpeed: _TypeAlias = EvaluationSpeed  # noqa: Y015

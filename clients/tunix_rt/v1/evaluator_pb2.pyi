@@ -317,6 +317,30 @@ class CreateEvaluationRequest(_message.Message):
 Global___CreateEvaluationRequest: _TypeAlias = CreateEvaluationRequest  # noqa: Y015
 
 @_typing.final
+class MeasureEvaluationRequest(_message.Message):
+    """Request of MeasureEvaluation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPEC_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def spec(self) -> _evaluation_pb2.EvaluationSpec:
+        """What would be evaluated: a base model on this host. Its eval set need not be there yet."""
+
+    def __init__(
+        self,
+        *,
+        spec: _evaluation_pb2.EvaluationSpec | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MeasureEvaluationRequest: _TypeAlias = MeasureEvaluationRequest  # noqa: Y015
+
+@_typing.final
 class GetEvaluationRequest(_message.Message):
     """Request of GetEvaluation."""
 

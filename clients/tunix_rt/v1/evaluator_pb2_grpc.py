@@ -63,6 +63,11 @@ class EvaluatorStub:
                 request_serializer=tunix__rt_dot_v1_dot_evaluator__pb2.UpdateEvalSetRequest.SerializeToString,
                 response_deserializer=tunix__rt_dot_v1_dot_eval__set__pb2.EvalSet.FromString,
                 _registered_method=True)
+        self.MeasureEvaluation = channel.unary_unary(
+                '/tunix_rt.v1.Evaluator/MeasureEvaluation',
+                request_serializer=tunix__rt_dot_v1_dot_evaluator__pb2.MeasureEvaluationRequest.SerializeToString,
+                response_deserializer=tunix__rt_dot_v1_dot_evaluation__pb2.EvaluationSpeed.FromString,
+                _registered_method=True)
         self.CreateEvaluation = channel.unary_unary(
                 '/tunix_rt.v1.Evaluator/CreateEvaluation',
                 request_serializer=tunix__rt_dot_v1_dot_evaluator__pb2.CreateEvaluationRequest.SerializeToString,
@@ -180,6 +185,13 @@ class EvaluatorServicer:
 
     def UpdateEvalSet(self, request, context):
         """Changes what people call the eval set: its name, tags and note. Nothing else of it can change.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MeasureEvaluation(self, request, context):
+        """Measures for some seconds how fast this host generates: has the base model answer made-up prompts. Nothing is stored.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -326,6 +338,11 @@ def add_EvaluatorServicer_to_server(servicer, server):
                     servicer.UpdateEvalSet,
                     request_deserializer=tunix__rt_dot_v1_dot_evaluator__pb2.UpdateEvalSetRequest.FromString,
                     response_serializer=tunix__rt_dot_v1_dot_eval__set__pb2.EvalSet.SerializeToString,
+            ),
+            'MeasureEvaluation': grpc.unary_unary_rpc_method_handler(
+                    servicer.MeasureEvaluation,
+                    request_deserializer=tunix__rt_dot_v1_dot_evaluator__pb2.MeasureEvaluationRequest.FromString,
+                    response_serializer=tunix__rt_dot_v1_dot_evaluation__pb2.EvaluationSpeed.SerializeToString,
             ),
             'CreateEvaluation': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateEvaluation,
@@ -544,6 +561,33 @@ class Evaluator:
             '/tunix_rt.v1.Evaluator/UpdateEvalSet',
             tunix__rt_dot_v1_dot_evaluator__pb2.UpdateEvalSetRequest.SerializeToString,
             tunix__rt_dot_v1_dot_eval__set__pb2.EvalSet.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MeasureEvaluation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tunix_rt.v1.Evaluator/MeasureEvaluation',
+            tunix__rt_dot_v1_dot_evaluator__pb2.MeasureEvaluationRequest.SerializeToString,
+            tunix__rt_dot_v1_dot_evaluation__pb2.EvaluationSpeed.FromString,
             options,
             channel_credentials,
             insecure,

@@ -48,6 +48,8 @@ class EvaluatorStub:
     """
     UpdateEvalSet: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.UpdateEvalSetRequest, _eval_set_pb2.EvalSet]
     """Changes what people call the eval set: its name, tags and note. Nothing else of it can change."""
+    MeasureEvaluation: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.MeasureEvaluationRequest, _evaluation_pb2.EvaluationSpeed]
+    """Measures for some seconds how fast this host generates: has the base model answer made-up prompts. Nothing is stored."""
     CreateEvaluation: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.CreateEvaluationRequest, _evaluation_pb2.Evaluation]
     """Puts an evaluation into the queue."""
     GetEvaluation: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.GetEvaluationRequest, _evaluation_pb2.Evaluation]
@@ -102,6 +104,8 @@ class EvaluatorAsyncStub(EvaluatorStub):
     """
     UpdateEvalSet: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.UpdateEvalSetRequest, _eval_set_pb2.EvalSet]  # type: ignore[assignment]
     """Changes what people call the eval set: its name, tags and note. Nothing else of it can change."""
+    MeasureEvaluation: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.MeasureEvaluationRequest, _evaluation_pb2.EvaluationSpeed]  # type: ignore[assignment]
+    """Measures for some seconds how fast this host generates: has the base model answer made-up prompts. Nothing is stored."""
     CreateEvaluation: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.CreateEvaluationRequest, _evaluation_pb2.Evaluation]  # type: ignore[assignment]
     """Puts an evaluation into the queue."""
     GetEvaluation: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.GetEvaluationRequest, _evaluation_pb2.Evaluation]  # type: ignore[assignment]
@@ -183,6 +187,14 @@ class EvaluatorServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_eval_set_pb2.EvalSet, _abc.Awaitable[_eval_set_pb2.EvalSet]]:
         """Changes what people call the eval set: its name, tags and note. Nothing else of it can change."""
+
+    @_abc_1.abstractmethod
+    def MeasureEvaluation(
+        self,
+        request: _evaluator_pb2.MeasureEvaluationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_evaluation_pb2.EvaluationSpeed, _abc.Awaitable[_evaluation_pb2.EvaluationSpeed]]:
+        """Measures for some seconds how fast this host generates: has the base model answer made-up prompts. Nothing is stored."""
 
     @_abc_1.abstractmethod
     def CreateEvaluation(

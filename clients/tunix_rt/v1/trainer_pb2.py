@@ -32,7 +32,7 @@ from tunix_rt.v1 import checkpoint_pb2 as tunix__rt_dot_v1_dot_checkpoint__pb2
 from tunix_rt.v1 import training_job_pb2 as tunix__rt_dot_v1_dot_training__job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tunix_rt/v1/trainer.proto\x12\x0btunix_rt.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1atunix_rt/v1/artifact.proto\x1a\x1ctunix_rt/v1/base_model.proto\x1a\x1ctunix_rt/v1/checkpoint.proto\x1a\x1etunix_rt/v1/training_job.proto\">\n\x15ListBaseModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"^\n\x16ListBaseModelsResponse\x12+\n\x0b\x62\x61se_models\x18\x01 \x03(\x0b\x32\x16.tunix_rt.v1.BaseModel\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"/\n\x13GetBaseModelRequest\x12\x18\n\nbase_model\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"R\n\x16\x44\x65leteBaseModelRequest\x12)\n\x04name\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xfa\x41\x14\n\x12tunix-rt/BaseModel\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"\x8f\x01\n\x18\x43reateTrainingJobRequest\x12-\n\x04spec\x18\x01 \x01(\x0b\x32\x19.tunix_rt.v1.TrainingSpecB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x0c\n\x04tags\x18\x04 \x03(\t\x12\x0c\n\x04note\x18\x05 \x01(\t\"G\n\x16PlanTrainingJobRequest\x12-\n\x04spec\x18\x01 \x01(\x0b\x32\x19.tunix_rt.v1.TrainingSpecB\x04\xe2\x41\x01\x02\"D\n\x15GetTrainingJobRequest\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14tunix-rt/TrainingJob\"\x98\x01\n\x17ListTrainingJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12.\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x1e.tunix_rt.v1.TrainingJobFilter\x12\x10\n\x08order_by\x18\x04 \x01(\t\x12\x14\n\x0cshow_deleted\x18\x05 \x01(\x08\"\x94\x02\n\x11TrainingJobFilter\x12\x0c\n\x04tags\x18\x01 \x03(\t\x12\x1d\n\x15\x64isplay_name_contains\x18\x02 \x01(\t\x12\x15\n\rnote_contains\x18\x03 \x01(\t\x12\x30\n\x0c\x63reated_from\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x06states\x18\x06 \x03(\x0e\x32\x1e.tunix_rt.v1.TrainingJob.State\x12\x13\n\x0b\x62\x61se_models\x18\x07 \x03(\t\x12\x10\n\x08\x64\x61tasets\x18\x08 \x03(\t\"d\n\x18ListTrainingJobsResponse\x12/\n\rtraining_jobs\x18\x01 \x03(\x0b\x32\x18.tunix_rt.v1.TrainingJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x81\x01\n\x18UpdateTrainingJobRequest\x12\x34\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x18.tunix_rt.v1.TrainingJobB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"G\n\x18\x43\x61ncelTrainingJobRequest\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14tunix-rt/TrainingJob\"G\n\x18ResumeTrainingJobRequest\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14tunix-rt/TrainingJob\"G\n\x18\x44\x65leteTrainingJobRequest\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14tunix-rt/TrainingJob\"[\n\x17WatchTrainingJobRequest\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14tunix-rt/TrainingJob\x12\x13\n\x0b\x61\x66ter_event\x18\x02 \x01(\x03\"\xc3\x01\n\x18WatchTrainingJobResponse\x12\r\n\x05\x65vent\x18\x01 \x01(\x03\x12\x30\n\x0ctraining_job\x18\x02 \x01(\x0b\x32\x18.tunix_rt.v1.TrainingJobH\x00\x12/\n\x07metrics\x18\x03 \x01(\x0b\x32\x1c.tunix_rt.v1.TrainingMetricsH\x00\x12\x12\n\x08log_line\x18\x04 \x01(\tH\x00\x12\x19\n\x0f\x63heckpoint_step\x18\x05 \x01(\x03H\x00\x42\x06\n\x04part\"\x84\x01\n\x16ListCheckpointsRequest\x12-\n\x06parent\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14tunix-rt/TrainingJob\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x14\n\x0cshow_deleted\x18\x04 \x01(\x08\"`\n\x17ListCheckpointsResponse\x12,\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x17.tunix_rt.v1.Checkpoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"B\n\x14GetCheckpointRequest\x12*\n\x04name\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13tunix-rt/Checkpoint\"E\n\x17\x44\x65leteCheckpointRequest\x12*\n\x04name\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13tunix-rt/Checkpoint\"z\n\x17\x45xportCheckpointRequest\x12*\n\x04name\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13tunix-rt/Checkpoint\x12\x33\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x1d.tunix_rt.v1.CheckpointFormatB\x04\xe2\x41\x01\x02\"\x9a\x01\n\x19ReadCheckpointFileRequest\x12*\n\x04name\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13tunix-rt/Checkpoint\x12\x12\n\x04path\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12-\n\x06\x66ormat\x18\x04 \x01(\x0e\x32\x1d.tunix_rt.v1.CheckpointFormat\"d\n\x1aReadCheckpointFileResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1b.tunix_rt.v1.DownloadHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part2\xd3\x0b\n\x07Trainer\x12Y\n\x0eListBaseModels\x12\".tunix_rt.v1.ListBaseModelsRequest\x1a#.tunix_rt.v1.ListBaseModelsResponse\x12H\n\x0cGetBaseModel\x12 .tunix_rt.v1.GetBaseModelRequest\x1a\x16.tunix_rt.v1.BaseModel\x12N\n\x0f\x44\x65leteBaseModel\x12#.tunix_rt.v1.DeleteBaseModelRequest\x1a\x16.tunix_rt.v1.BaseModel\x12Q\n\x0fPlanTrainingJob\x12#.tunix_rt.v1.PlanTrainingJobRequest\x1a\x19.tunix_rt.v1.TrainingPlan\x12T\n\x11\x43reateTrainingJob\x12%.tunix_rt.v1.CreateTrainingJobRequest\x1a\x18.tunix_rt.v1.TrainingJob\x12N\n\x0eGetTrainingJob\x12\".tunix_rt.v1.GetTrainingJobRequest\x1a\x18.tunix_rt.v1.TrainingJob\x12_\n\x10ListTrainingJobs\x12$.tunix_rt.v1.ListTrainingJobsRequest\x1a%.tunix_rt.v1.ListTrainingJobsResponse\x12T\n\x11UpdateTrainingJob\x12%.tunix_rt.v1.UpdateTrainingJobRequest\x1a\x18.tunix_rt.v1.TrainingJob\x12T\n\x11\x43\x61ncelTrainingJob\x12%.tunix_rt.v1.CancelTrainingJobRequest\x1a\x18.tunix_rt.v1.TrainingJob\x12T\n\x11ResumeTrainingJob\x12%.tunix_rt.v1.ResumeTrainingJobRequest\x1a\x18.tunix_rt.v1.TrainingJob\x12T\n\x11\x44\x65leteTrainingJob\x12%.tunix_rt.v1.DeleteTrainingJobRequest\x1a\x18.tunix_rt.v1.TrainingJob\x12\x61\n\x10WatchTrainingJob\x12$.tunix_rt.v1.WatchTrainingJobRequest\x1a%.tunix_rt.v1.WatchTrainingJobResponse0\x01\x12\\\n\x0fListCheckpoints\x12#.tunix_rt.v1.ListCheckpointsRequest\x1a$.tunix_rt.v1.ListCheckpointsResponse\x12K\n\rGetCheckpoint\x12!.tunix_rt.v1.GetCheckpointRequest\x1a\x17.tunix_rt.v1.Checkpoint\x12Q\n\x10\x44\x65leteCheckpoint\x12$.tunix_rt.v1.DeleteCheckpointRequest\x1a\x17.tunix_rt.v1.Checkpoint\x12W\n\x10\x45xportCheckpoint\x12$.tunix_rt.v1.ExportCheckpointRequest\x1a\x1d.tunix_rt.v1.CheckpointExport\x12g\n\x12ReadCheckpointFile\x12&.tunix_rt.v1.ReadCheckpointFileRequest\x1a\'.tunix_rt.v1.ReadCheckpointFileResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tunix_rt/v1/trainer.proto\x12\x0btunix_rt.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1atunix_rt/v1/artifact.proto\x1a\x1ctunix_rt/v1/base_model.proto\x1a\x1ctunix_rt/v1/checkpoint.proto\x1a\x1etunix_rt/v1/training_job.proto\">\n\x15ListBaseModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"^\n\x16ListBaseModelsResponse\x12+\n\x0b\x62\x61se_models\x18\x01 \x03(\x0b\x32\x16.tunix_rt.v1.BaseModel\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"/\n\x13GetBaseModelRequest\x12\x18\n\nbase_model\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"R\n\x16\x44\x65leteBaseModelRequest\x12)\n\x04name\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xfa\x41\x14\n\x12tunix-rt/BaseModel\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"\x8f\x01\n\x18\x43reateTrainingJobRequest\x12-\n\x04spec\x18\x01 \x01(\x0b\x32\x19.tunix_rt.v1.TrainingSpecB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x0c\n\x04tags\x18\x04 \x03(\t\x12\x0c\n\x04note\x18\x05 \x01(\t\"G\n\x16PlanTrainingJobRequest\x12-\n\x04spec\x18\x01 \x01(\x0b\x32\x19.tunix_rt.v1.TrainingSpecB\x04\xe2\x41\x01\x02\"G\n\x16MeasureTrainingRequest\x12-\n\x04spec\x18\x01 \x01(\x0b\x32\x19.tunix_rt.v1.TrainingSpecB\x04\xe2\x41\x01\x02\"D\n\x15GetTrainingJobRequest\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14tunix-rt/TrainingJob\"\x98\x01\n\x17ListTrainingJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12.\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x1e.tunix_rt.v1.TrainingJobFilter\x12\x10\n\x08order_by\x18\x04 \x01(\t\x12\x14\n\x0cshow_deleted\x18\x05 \x01(\x08\"\x94\x02\n\x11TrainingJobFilter\x12\x0c\n\x04tags\x18\x01 \x03(\t\x12\x1d\n\x15\x64isplay_name_contains\x18\x02 \x01(\t\x12\x15\n\rnote_contains\x18\x03 \x01(\t\x12\x30\n\x0c\x63reated_from\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x06states\x18\x06 \x03(\x0e\x32\x1e.tunix_rt.v1.TrainingJob.State\x12\x13\n\x0b\x62\x61se_models\x18\x07 \x03(\t\x12\x10\n\x08\x64\x61tasets\x18\x08 \x03(\t\"d\n\x18ListTrainingJobsResponse\x12/\n\rtraining_jobs\x18\x01 \x03(\x0b\x32\x18.tunix_rt.v1.TrainingJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x81\x01\n\x18UpdateTrainingJobRequest\x12\x34\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x18.tunix_rt.v1.TrainingJobB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"G\n\x18\x43\x61ncelTrainingJobRequest\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14tunix-rt/TrainingJob\"G\n\x18ResumeTrainingJobRequest\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14tunix-rt/TrainingJob\"G\n\x18\x44\x65leteTrainingJobRequest\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14tunix-rt/TrainingJob\"[\n\x17WatchTrainingJobRequest\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14tunix-rt/TrainingJob\x12\x13\n\x0b\x61\x66ter_event\x18\x02 \x01(\x03\"\xc3\x01\n\x18WatchTrainingJobResponse\x12\r\n\x05\x65vent\x18\x01 \x01(\x03\x12\x30\n\x0ctraining_job\x18\x02 \x01(\x0b\x32\x18.tunix_rt.v1.TrainingJobH\x00\x12/\n\x07metrics\x18\x03 \x01(\x0b\x32\x1c.tunix_rt.v1.TrainingMetricsH\x00\x12\x12\n\x08log_line\x18\x04 \x01(\tH\x00\x12\x19\n\x0f\x63heckpoint_step\x18\x05 \x01(\x03H\x00\x42\x06\n\x04part\"\x84\x01\n\x16ListCheckpointsRequest\x12-\n\x06parent\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14tunix-rt/TrainingJob\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x14\n\x0cshow_deleted\x18\x04 \x01(\x08\"`\n\x17ListCheckpointsResponse\x12,\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x17.tunix_rt.v1.Checkpoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"B\n\x14GetCheckpointRequest\x12*\n\x04name\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13tunix-rt/Checkpoint\"E\n\x17\x44\x65leteCheckpointRequest\x12*\n\x04name\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13tunix-rt/Checkpoint\"z\n\x17\x45xportCheckpointRequest\x12*\n\x04name\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13tunix-rt/Checkpoint\x12\x33\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x1d.tunix_rt.v1.CheckpointFormatB\x04\xe2\x41\x01\x02\"\x9a\x01\n\x19ReadCheckpointFileRequest\x12*\n\x04name\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13tunix-rt/Checkpoint\x12\x12\n\x04path\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12-\n\x06\x66ormat\x18\x04 \x01(\x0e\x32\x1d.tunix_rt.v1.CheckpointFormat\"d\n\x1aReadCheckpointFileResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1b.tunix_rt.v1.DownloadHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part2\xa7\x0c\n\x07Trainer\x12Y\n\x0eListBaseModels\x12\".tunix_rt.v1.ListBaseModelsRequest\x1a#.tunix_rt.v1.ListBaseModelsResponse\x12H\n\x0cGetBaseModel\x12 .tunix_rt.v1.GetBaseModelRequest\x1a\x16.tunix_rt.v1.BaseModel\x12N\n\x0f\x44\x65leteBaseModel\x12#.tunix_rt.v1.DeleteBaseModelRequest\x1a\x16.tunix_rt.v1.BaseModel\x12Q\n\x0fPlanTrainingJob\x12#.tunix_rt.v1.PlanTrainingJobRequest\x1a\x19.tunix_rt.v1.TrainingPlan\x12R\n\x0fMeasureTraining\x12#.tunix_rt.v1.MeasureTrainingRequest\x1a\x1a.tunix_rt.v1.TrainingSpeed\x12T\n\x11\x43reateTrainingJob\x12%.tunix_rt.v1.CreateTrainingJobRequest\x1a\x18.tunix_rt.v1.TrainingJob\x12N\n\x0eGetTrainingJob\x12\".tunix_rt.v1.GetTrainingJobRequest\x1a\x18.tunix_rt.v1.TrainingJob\x12_\n\x10ListTrainingJobs\x12$.tunix_rt.v1.ListTrainingJobsRequest\x1a%.tunix_rt.v1.ListTrainingJobsResponse\x12T\n\x11UpdateTrainingJob\x12%.tunix_rt.v1.UpdateTrainingJobRequest\x1a\x18.tunix_rt.v1.TrainingJob\x12T\n\x11\x43\x61ncelTrainingJob\x12%.tunix_rt.v1.CancelTrainingJobRequest\x1a\x18.tunix_rt.v1.TrainingJob\x12T\n\x11ResumeTrainingJob\x12%.tunix_rt.v1.ResumeTrainingJobRequest\x1a\x18.tunix_rt.v1.TrainingJob\x12T\n\x11\x44\x65leteTrainingJob\x12%.tunix_rt.v1.DeleteTrainingJobRequest\x1a\x18.tunix_rt.v1.TrainingJob\x12\x61\n\x10WatchTrainingJob\x12$.tunix_rt.v1.WatchTrainingJobRequest\x1a%.tunix_rt.v1.WatchTrainingJobResponse0\x01\x12\\\n\x0fListCheckpoints\x12#.tunix_rt.v1.ListCheckpointsRequest\x1a$.tunix_rt.v1.ListCheckpointsResponse\x12K\n\rGetCheckpoint\x12!.tunix_rt.v1.GetCheckpointRequest\x1a\x17.tunix_rt.v1.Checkpoint\x12Q\n\x10\x44\x65leteCheckpoint\x12$.tunix_rt.v1.DeleteCheckpointRequest\x1a\x17.tunix_rt.v1.Checkpoint\x12W\n\x10\x45xportCheckpoint\x12$.tunix_rt.v1.ExportCheckpointRequest\x1a\x1d.tunix_rt.v1.CheckpointExport\x12g\n\x12ReadCheckpointFile\x12&.tunix_rt.v1.ReadCheckpointFileRequest\x1a\'.tunix_rt.v1.ReadCheckpointFileResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,6 +47,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATETRAININGJOBREQUEST'].fields_by_name['spec']._serialized_options = b'\342A\001\002'
   _globals['_PLANTRAININGJOBREQUEST'].fields_by_name['spec']._loaded_options = None
   _globals['_PLANTRAININGJOBREQUEST'].fields_by_name['spec']._serialized_options = b'\342A\001\002'
+  _globals['_MEASURETRAININGREQUEST'].fields_by_name['spec']._loaded_options = None
+  _globals['_MEASURETRAININGREQUEST'].fields_by_name['spec']._serialized_options = b'\342A\001\002'
   _globals['_GETTRAININGJOBREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_GETTRAININGJOBREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\026\n\024tunix-rt/TrainingJob'
   _globals['_UPDATETRAININGJOBREQUEST'].fields_by_name['training_job']._loaded_options = None
@@ -85,40 +87,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATETRAININGJOBREQUEST']._serialized_end=726
   _globals['_PLANTRAININGJOBREQUEST']._serialized_start=728
   _globals['_PLANTRAININGJOBREQUEST']._serialized_end=799
-  _globals['_GETTRAININGJOBREQUEST']._serialized_start=801
-  _globals['_GETTRAININGJOBREQUEST']._serialized_end=869
-  _globals['_LISTTRAININGJOBSREQUEST']._serialized_start=872
-  _globals['_LISTTRAININGJOBSREQUEST']._serialized_end=1024
-  _globals['_TRAININGJOBFILTER']._serialized_start=1027
-  _globals['_TRAININGJOBFILTER']._serialized_end=1303
-  _globals['_LISTTRAININGJOBSRESPONSE']._serialized_start=1305
-  _globals['_LISTTRAININGJOBSRESPONSE']._serialized_end=1405
-  _globals['_UPDATETRAININGJOBREQUEST']._serialized_start=1408
-  _globals['_UPDATETRAININGJOBREQUEST']._serialized_end=1537
-  _globals['_CANCELTRAININGJOBREQUEST']._serialized_start=1539
-  _globals['_CANCELTRAININGJOBREQUEST']._serialized_end=1610
-  _globals['_RESUMETRAININGJOBREQUEST']._serialized_start=1612
-  _globals['_RESUMETRAININGJOBREQUEST']._serialized_end=1683
-  _globals['_DELETETRAININGJOBREQUEST']._serialized_start=1685
-  _globals['_DELETETRAININGJOBREQUEST']._serialized_end=1756
-  _globals['_WATCHTRAININGJOBREQUEST']._serialized_start=1758
-  _globals['_WATCHTRAININGJOBREQUEST']._serialized_end=1849
-  _globals['_WATCHTRAININGJOBRESPONSE']._serialized_start=1852
-  _globals['_WATCHTRAININGJOBRESPONSE']._serialized_end=2047
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=2050
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=2182
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=2184
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=2280
-  _globals['_GETCHECKPOINTREQUEST']._serialized_start=2282
-  _globals['_GETCHECKPOINTREQUEST']._serialized_end=2348
-  _globals['_DELETECHECKPOINTREQUEST']._serialized_start=2350
-  _globals['_DELETECHECKPOINTREQUEST']._serialized_end=2419
-  _globals['_EXPORTCHECKPOINTREQUEST']._serialized_start=2421
-  _globals['_EXPORTCHECKPOINTREQUEST']._serialized_end=2543
-  _globals['_READCHECKPOINTFILEREQUEST']._serialized_start=2546
-  _globals['_READCHECKPOINTFILEREQUEST']._serialized_end=2700
-  _globals['_READCHECKPOINTFILERESPONSE']._serialized_start=2702
-  _globals['_READCHECKPOINTFILERESPONSE']._serialized_end=2802
-  _globals['_TRAINER']._serialized_start=2805
-  _globals['_TRAINER']._serialized_end=4296
+  _globals['_MEASURETRAININGREQUEST']._serialized_start=801
+  _globals['_MEASURETRAININGREQUEST']._serialized_end=872
+  _globals['_GETTRAININGJOBREQUEST']._serialized_start=874
+  _globals['_GETTRAININGJOBREQUEST']._serialized_end=942
+  _globals['_LISTTRAININGJOBSREQUEST']._serialized_start=945
+  _globals['_LISTTRAININGJOBSREQUEST']._serialized_end=1097
+  _globals['_TRAININGJOBFILTER']._serialized_start=1100
+  _globals['_TRAININGJOBFILTER']._serialized_end=1376
+  _globals['_LISTTRAININGJOBSRESPONSE']._serialized_start=1378
+  _globals['_LISTTRAININGJOBSRESPONSE']._serialized_end=1478
+  _globals['_UPDATETRAININGJOBREQUEST']._serialized_start=1481
+  _globals['_UPDATETRAININGJOBREQUEST']._serialized_end=1610
+  _globals['_CANCELTRAININGJOBREQUEST']._serialized_start=1612
+  _globals['_CANCELTRAININGJOBREQUEST']._serialized_end=1683
+  _globals['_RESUMETRAININGJOBREQUEST']._serialized_start=1685
+  _globals['_RESUMETRAININGJOBREQUEST']._serialized_end=1756
+  _globals['_DELETETRAININGJOBREQUEST']._serialized_start=1758
+  _globals['_DELETETRAININGJOBREQUEST']._serialized_end=1829
+  _globals['_WATCHTRAININGJOBREQUEST']._serialized_start=1831
+  _globals['_WATCHTRAININGJOBREQUEST']._serialized_end=1922
+  _globals['_WATCHTRAININGJOBRESPONSE']._serialized_start=1925
+  _globals['_WATCHTRAININGJOBRESPONSE']._serialized_end=2120
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=2123
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=2255
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=2257
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=2353
+  _globals['_GETCHECKPOINTREQUEST']._serialized_start=2355
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=2421
+  _globals['_DELETECHECKPOINTREQUEST']._serialized_start=2423
+  _globals['_DELETECHECKPOINTREQUEST']._serialized_end=2492
+  _globals['_EXPORTCHECKPOINTREQUEST']._serialized_start=2494
+  _globals['_EXPORTCHECKPOINTREQUEST']._serialized_end=2616
+  _globals['_READCHECKPOINTFILEREQUEST']._serialized_start=2619
+  _globals['_READCHECKPOINTFILEREQUEST']._serialized_end=2773
+  _globals['_READCHECKPOINTFILERESPONSE']._serialized_start=2775
+  _globals['_READCHECKPOINTFILERESPONSE']._serialized_end=2875
+  _globals['_TRAINER']._serialized_start=2878
+  _globals['_TRAINER']._serialized_end=4453
 # @@protoc_insertion_point(module_scope)

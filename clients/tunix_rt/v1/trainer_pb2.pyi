@@ -193,6 +193,30 @@ class PlanTrainingJobRequest(_message.Message):
 Global___PlanTrainingJobRequest: _TypeAlias = PlanTrainingJobRequest  # noqa: Y015
 
 @_typing.final
+class MeasureTrainingRequest(_message.Message):
+    """Request of MeasureTraining."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPEC_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def spec(self) -> _training_job_pb2.TrainingSpec:
+        """What would be trained. Its dataset need not be there yet."""
+
+    def __init__(
+        self,
+        *,
+        spec: _training_job_pb2.TrainingSpec | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MeasureTrainingRequest: _TypeAlias = MeasureTrainingRequest  # noqa: Y015
+
+@_typing.final
 class GetTrainingJobRequest(_message.Message):
     """Request of GetTrainingJob."""
 

@@ -58,6 +58,11 @@ class TrainerStub:
                 request_serializer=tunix__rt_dot_v1_dot_trainer__pb2.PlanTrainingJobRequest.SerializeToString,
                 response_deserializer=tunix__rt_dot_v1_dot_training__job__pb2.TrainingPlan.FromString,
                 _registered_method=True)
+        self.MeasureTraining = channel.unary_unary(
+                '/tunix_rt.v1.Trainer/MeasureTraining',
+                request_serializer=tunix__rt_dot_v1_dot_trainer__pb2.MeasureTrainingRequest.SerializeToString,
+                response_deserializer=tunix__rt_dot_v1_dot_training__job__pb2.TrainingSpeed.FromString,
+                _registered_method=True)
         self.CreateTrainingJob = channel.unary_unary(
                 '/tunix_rt.v1.Trainer/CreateTrainingJob',
                 request_serializer=tunix__rt_dot_v1_dot_trainer__pb2.CreateTrainingJobRequest.SerializeToString,
@@ -153,6 +158,13 @@ class TrainerServicer:
 
     def PlanTrainingJob(self, request, context):
         """Checks a spec as CreateTrainingJob does and works out what the job would do, without creating it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MeasureTraining(self, request, context):
+        """Measures for some seconds how fast this host trains: takes optimizer steps of the base model on made-up rows. Nothing is stored.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -273,6 +285,11 @@ def add_TrainerServicer_to_server(servicer, server):
                     servicer.PlanTrainingJob,
                     request_deserializer=tunix__rt_dot_v1_dot_trainer__pb2.PlanTrainingJobRequest.FromString,
                     response_serializer=tunix__rt_dot_v1_dot_training__job__pb2.TrainingPlan.SerializeToString,
+            ),
+            'MeasureTraining': grpc.unary_unary_rpc_method_handler(
+                    servicer.MeasureTraining,
+                    request_deserializer=tunix__rt_dot_v1_dot_trainer__pb2.MeasureTrainingRequest.FromString,
+                    response_serializer=tunix__rt_dot_v1_dot_training__job__pb2.TrainingSpeed.SerializeToString,
             ),
             'CreateTrainingJob': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateTrainingJob,
@@ -449,6 +466,33 @@ class Trainer:
             '/tunix_rt.v1.Trainer/PlanTrainingJob',
             tunix__rt_dot_v1_dot_trainer__pb2.PlanTrainingJobRequest.SerializeToString,
             tunix__rt_dot_v1_dot_training__job__pb2.TrainingPlan.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MeasureTraining(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tunix_rt.v1.Trainer/MeasureTraining',
+            tunix__rt_dot_v1_dot_trainer__pb2.MeasureTrainingRequest.SerializeToString,
+            tunix__rt_dot_v1_dot_training__job__pb2.TrainingSpeed.FromString,
             options,
             channel_credentials,
             insecure,

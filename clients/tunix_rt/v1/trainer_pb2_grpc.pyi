@@ -46,6 +46,8 @@ class TrainerStub:
     """
     PlanTrainingJob: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.PlanTrainingJobRequest, _training_job_pb2.TrainingPlan]
     """Checks a spec as CreateTrainingJob does and works out what the job would do, without creating it."""
+    MeasureTraining: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.MeasureTrainingRequest, _training_job_pb2.TrainingSpeed]
+    """Measures for some seconds how fast this host trains: takes optimizer steps of the base model on made-up rows. Nothing is stored."""
     CreateTrainingJob: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.CreateTrainingJobRequest, _training_job_pb2.TrainingJob]
     """Puts a training job into the queue."""
     GetTrainingJob: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.GetTrainingJobRequest, _training_job_pb2.TrainingJob]
@@ -92,6 +94,8 @@ class TrainerAsyncStub(TrainerStub):
     """
     PlanTrainingJob: _aio.UnaryUnaryMultiCallable[_trainer_pb2.PlanTrainingJobRequest, _training_job_pb2.TrainingPlan]  # type: ignore[assignment]
     """Checks a spec as CreateTrainingJob does and works out what the job would do, without creating it."""
+    MeasureTraining: _aio.UnaryUnaryMultiCallable[_trainer_pb2.MeasureTrainingRequest, _training_job_pb2.TrainingSpeed]  # type: ignore[assignment]
+    """Measures for some seconds how fast this host trains: takes optimizer steps of the base model on made-up rows. Nothing is stored."""
     CreateTrainingJob: _aio.UnaryUnaryMultiCallable[_trainer_pb2.CreateTrainingJobRequest, _training_job_pb2.TrainingJob]  # type: ignore[assignment]
     """Puts a training job into the queue."""
     GetTrainingJob: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetTrainingJobRequest, _training_job_pb2.TrainingJob]  # type: ignore[assignment]
@@ -159,6 +163,14 @@ class TrainerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_training_job_pb2.TrainingPlan, _abc.Awaitable[_training_job_pb2.TrainingPlan]]:
         """Checks a spec as CreateTrainingJob does and works out what the job would do, without creating it."""
+
+    @_abc_1.abstractmethod
+    def MeasureTraining(
+        self,
+        request: _trainer_pb2.MeasureTrainingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_job_pb2.TrainingSpeed, _abc.Awaitable[_training_job_pb2.TrainingSpeed]]:
+        """Measures for some seconds how fast this host trains: takes optimizer steps of the base model on made-up rows. Nothing is stored."""
 
     @_abc_1.abstractmethod
     def CreateTrainingJob(

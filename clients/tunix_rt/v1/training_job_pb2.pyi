@@ -984,3 +984,65 @@ class TrainingPlan(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TrainingPlan: _TypeAlias = TrainingPlan  # noqa: Y015
+
+@_typing.final
+class TrainingSpeed(_message.Message):
+    """How fast a host trains, measured for some seconds on made-up rows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_DURATION_FIELD_NUMBER: _builtins.int
+    LOAD_DURATION_FIELD_NUMBER: _builtins.int
+    COMPILE_DURATION_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    MEASURED_DURATION_FIELD_NUMBER: _builtins.int
+    DTYPE_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    BUSY_FIELD_NUMBER: _builtins.int
+    rows: _builtins.int
+    """Rows of each step that was measured. Where they are fewer than the spec's, `step_duration` is as much longer."""
+    steps: _builtins.int
+    """How many steps were measured."""
+    dtype: _builtins.str
+    """Type of weights and activations, such as "float32"."""
+    device: _builtins.str
+    """Platform and kind of the device, such as "cpu"."""
+    busy: _builtins.bool
+    """Whether training jobs ran on the host meanwhile, so that it is slower than it would be alone."""
+    @_builtins.property
+    def step_duration(self) -> _duration_pb2.Duration:
+        """Wall time of an optimizer step of the spec, as the steps that were measured let expect it."""
+
+    @_builtins.property
+    def load_duration(self) -> _duration_pb2.Duration:
+        """Wall time until the model was loaded."""
+
+    @_builtins.property
+    def compile_duration(self) -> _duration_pb2.Duration:
+        """Wall time of compiling the step; less where it was compiled before."""
+
+    @_builtins.property
+    def measured_duration(self) -> _duration_pb2.Duration:
+        """Wall time of these steps."""
+
+    def __init__(
+        self,
+        *,
+        step_duration: _duration_pb2.Duration | None = ...,
+        load_duration: _duration_pb2.Duration | None = ...,
+        compile_duration: _duration_pb2.Duration | None = ...,
+        rows: _builtins.int = ...,
+        steps: _builtins.int = ...,
+        measured_duration: _duration_pb2.Duration | None = ...,
+        dtype: _builtins.str = ...,
+        device: _builtins.str = ...,
+        busy: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["compile_duration", b"compile_duration", "load_duration", b"load_duration", "measured_duration", b"measured_duration", "step_duration", b"step_duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy", b"busy", "compile_duration", b"compile_duration", "device", b"device", "dtype", b"dtype", "load_duration", b"load_duration", "measured_duration", b"measured_duration", "rows", b"rows", "step_duration", b"step_duration", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrainingSpeed: _TypeAlias = TrainingSpeed  # noqa: Y015

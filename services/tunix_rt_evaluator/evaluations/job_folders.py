@@ -15,6 +15,7 @@ from tunix_rt_evaluator.evaluations.model import (
     CheckpointInput,
     EndpointFields,
     Evaluation,
+    EvaluationSpec,
     WorkerItem,
     WorkerSpec,
     evaluation_name,
@@ -23,16 +24,41 @@ from tunix_rt_evaluator.openai_endpoint import API_KEY_VARIABLE, Endpoint
 from tunix_rt_kit.artifacts import ArtifactStore, storage_errors
 from tunix_rt_kit.errors import DataLoss
 from tunix_rt_kit.jobs.files import passed_on
-from tunix_rt_kit.jobs.process import WarmWorker, WorkerProcess
+from tunix_rt_kit.jobs.process import WarmWorker, WorkerProcess, told_once
 from tunix_rt_kit.models.pull import pulling_environment
 from tunix_rt_kit.models.runtime import on_gpu
-from tunix_rt_kit.values import JobState
+from tunix_rt_kit.values import JobState, Value
 
 WORKER_MODULE: Final = "tunix_rt_evaluator.worker"
 _ADAPTER_FILES: Final = ("adapter_config.json", "adapter_model.safetensors")
 _MODEL_FILES: Final = ("config.json",)
 _RECORDS: Final = ("ledger.jsonl", "metrics.jsonl")
 _CHECKPOINT: Final = "checkpoint"
+# On a CPU no fewer are computed at once.
+_FEWEST_ROWS: Final = 16
+# About as long as a word problem.
+_MADE_UP: Final = (
+    "A baker has 12 trays of 24 rolls, sells 180 of them in the morning and bakes 3 more trays at noon. In "
+    "the afternoon twice as many are sold as are left in the evening. How many rolls does each of the "
+    "children get, if there are"
+)
+
+
+class EvaluationSpeed(Value):
+    """How fast this host generates, measured on made-up prompts; durations in seconds.
+
+    ``rows`` answers are generated together. ``busy``: evaluations ran meanwhile.
+    """
+
+    tokens_per_second: float
+    prompt_tokens_per_second: float
+    rows: int
+    load_duration_s: float
+    compile_duration_s: float
+    measured_duration_s: float
+    dtype: str
+    device: str
+    busy: bool = False
 
 
 class JobFolders:
@@ -120,6 +146,31 @@ class JobFolders:
         confirm()
         with storage_errors(str(process.path)):
             process.start(spec.model_dump(mode="json"), take_warm())
+
+    def measure(self, spec: EvaluationSpec) -> EvaluationSpeed:
+        """How fast this host generates, by a child process that leaves nothing behind.
+
+        Raises DomainError for what it fails for. It ends with its caller, and after ten minutes.
+        """
+        fields = WorkerSpec(
+            evaluation="",
+            attempt=1,
+            base_model=spec.base_model or "",
+            models_dir=str(self._models_dir),
+            checkpoint_dir=None,
+            base_weights_digest=None,
+            chat_template=spec.chat_template,
+            decoding=spec.decoding.model_copy(update={"samples": 1}),
+            dtype=spec.dtype,
+            items=tuple(
+                WorkerItem(id=str(number), prompt=f"{_MADE_UP} {number}?")
+                for number in range(max(_FEWEST_ROWS, spec.decoding.batch_size))
+            ),
+            code_revision=self._code_revision,
+        ).model_dump(mode="json")
+        asked = {**fields, "measure": True}
+        told = told_once(WORKER_MODULE, self.root.parent / "cache", asked, "speed", self._environment)
+        return EvaluationSpeed.model_validate(told)
 
     def discard_checkpoint(self, evaluation_id: str) -> None:
         """Remove the copy of a checkpoint; the next attempt, if there is one, makes another."""

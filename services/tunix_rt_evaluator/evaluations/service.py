@@ -16,6 +16,7 @@ from tunix_rt_evaluator.evaluations.admission import (
     checked_spec,
     with_template,
 )
+from tunix_rt_evaluator.evaluations.job_folders import EvaluationSpeed
 from tunix_rt_evaluator.evaluations.model import (
     EVALUATION_NAME,
     BaseModelFacts,
@@ -32,7 +33,15 @@ from tunix_rt_evaluator.evaluations.model import (
 from tunix_rt_evaluator.grading.graders.python import PythonGrader
 from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_kit.canonical import digest_json
-from tunix_rt_kit.errors import NotFound, Unavailable, in_use, still_runs, was_deleted
+from tunix_rt_kit.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    Unavailable,
+    in_use,
+    still_runs,
+    was_deleted,
+)
 from tunix_rt_kit.jobs.engine import JobEngine
 from tunix_rt_kit.serving.requests import (
     Paging,
@@ -139,6 +148,7 @@ class EvaluationService:
         discard: Callable[[str], None],
         *,
         has_endpoint: bool = False,
+        measured: Callable[[EvaluationSpec], EvaluationSpeed],
     ) -> None:
         self._repository = repository
         self._eval_sets = eval_sets
@@ -148,6 +158,7 @@ class EvaluationService:
         self._grading = grading
         self._discard = discard
         self._has_endpoint = has_endpoint
+        self._measured = measured
 
     def create_evaluation(
         self, asked: Mapping[str, Any], request_id: str, labels: Mapping[str, Any] = NO_LABELS
@@ -206,6 +217,27 @@ class EvaluationService:
             state=JobState.QUEUED,
             create_time=datetime.now(UTC),
         )
+
+    def measure(self, asked: Mapping[str, Any]) -> EvaluationSpeed:
+        """How fast this host answers by a base model; the spec's eval set is not looked at.
+
+        Raises InvalidArgument for a checkpoint and for an endpoint's model, FailedPrecondition:
+        BASE_MODEL_NOT_PULLED; and what the measuring process fails for.
+        """
+        spec = checked_spec(asked)
+        if not spec.base_model:
+            problem = "is missing; what is measured is a base model on this host"
+            raise InvalidArgument.of_field("spec.base_model", problem, reason="BASE_MODEL_REQUIRED")
+        if not self._models.resolve(spec.base_model).available:
+            raise FailedPrecondition(
+                f"spec.base_model: {spec.base_model} is not on the evaluator's host yet, so nothing can be "
+                f"measured; fetch it first: tunix-rt models pull {spec.base_model}",
+                reason="BASE_MODEL_NOT_PULLED",
+                metadata={"base_model": spec.base_model},
+            )
+        speed = self._measured(self._with_template(spec, spec.base_model, None))
+        running = any(state is JobState.RUNNING for _, state in self._repository.unfinished(regrades=False))
+        return speed.model_copy(update={"busy": running})
 
     def _with_template(
         self, spec: EvaluationSpec, base_model: str, checkpoint: CheckpointInput | None

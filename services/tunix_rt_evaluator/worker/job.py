@@ -26,6 +26,7 @@ from typing import Any, Final, Self
 
 from pydantic import ValidationError
 
+from tunix_rt_evaluator.evaluations.job_folders import EvaluationSpeed
 from tunix_rt_evaluator.evaluations.model import Generation, WorkerSpec
 from tunix_rt_evaluator.grading.model import Answer
 from tunix_rt_evaluator.worker.engine import Completion, Engine, Prompt, Request, failed_generation
@@ -215,7 +216,10 @@ class Evaluations:
     def evaluate(self, job: JobDir) -> None:
         """Do a job; raises JobCancelled when it was told to stop, and DomainError when it cannot be done."""
         try:
-            self._evaluate(job)
+            if "measure" in job.spec:
+                _measure(job)
+            else:
+                self._evaluate(job)
         finally:
             # A process that waits for the next job would hold what generating took.
             give_back_memory()
@@ -384,3 +388,37 @@ def _generation(prompt: Prompt, completions: Sequence[Completion]) -> Generation
             if completion.cached
         ),
     )
+
+
+_MEASURED_S: Final = 10.0
+
+
+def _measure(job: JobDir) -> None:
+    """Have the model of a spec answer its prompts for some seconds; the event ``speed`` tells how fast."""
+    from tunix_rt_evaluator.worker.local import Loaded, LocalEngine
+
+    stages: dict[str, float] = {}
+
+    def began(stage: str, *_: object) -> None:
+        job.check_cancelled()
+        stages.setdefault(stage, time.monotonic())
+
+    began("starting")
+    spec = WorkerSpec.model_validate({name: value for name, value in job.spec.items() if name != "measure"})
+    engine = LocalEngine(spec, None, Loaded(), began)
+    prompts, _ = engine.read(spec.items)
+    engine.prepare(began)
+    prepared = time.monotonic()
+    requests = [Request(prompt, 0) for prompt in prompts]
+    reading, writing, tokens = engine.speed(requests, _MEASURED_S, job.check_cancelled)
+    speed = EvaluationSpeed(
+        tokens_per_second=tokens / writing,
+        prompt_tokens_per_second=sum(len(prompt.ids) for prompt in prompts) / reading,
+        rows=len(prompts),
+        load_duration_s=stages["compiling"] - stages["starting"],
+        compile_duration_s=prepared - stages["compiling"],
+        measured_duration_s=reading + writing,
+        dtype=engine.facts.dtype,
+        device=engine.facts.device,
+    )
+    job.emit("speed", **speed.model_dump(mode="json"))

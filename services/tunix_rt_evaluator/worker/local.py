@@ -149,6 +149,26 @@ class Generator:
             if ended:
                 yield from self._outputs(rows, {row: places.pop(row) for row in ended})
 
+    def speed(
+        self, requests: Sequence[Request], seconds: float, check: Callable[[], None]
+    ) -> tuple[float, float, int]:
+        """Seconds of reading the prompts of all rows, seconds of writing behind them, and tokens written.
+
+        Nothing stops an answer but its limit, or that all took ``seconds``.
+        """
+        endless = settings_of((), self._decoding)
+        rows: Rows = self._idle(self._state)
+        began = time.perf_counter()
+        rows = self._fill(rows, deque(requests), {})
+        before, written = int(np.asarray(rows.counts).sum()), 0
+        read = time.perf_counter()
+        while time.perf_counter() - read < seconds and not np.asarray(rows.done)[: len(requests)].all():
+            check()
+            steps, all_rows = np.int32(_STEPS_BETWEEN_CHECKS), np.int32(self._shape.rows)
+            rows = self._go_on(self._state, endless, rows, steps, all_rows)
+            written = int(np.asarray(rows.counts).sum()) - before
+        return read - began, time.perf_counter() - read, written
+
     def _fill(self, rows: Rows, queue: deque[Request], places: dict[int, _Place]) -> Rows:
         free = [row for row in range(self._shape.rows) if row not in places]
         while queue and len(free) >= min(self._shape.admitted, len(queue)):
@@ -336,6 +356,15 @@ class LocalEngine:
         with advising(self._too_much):
             for output in self._generator.run(requests, check):
                 yield self._completion(output)
+
+    def speed(
+        self, requests: Sequence[Request], seconds: float, check: Callable[[], None]
+    ) -> tuple[float, float, int]:
+        """As ``Generator.speed``; raises ResourceExhausted(OUT_OF_MEMORY)."""
+        if self._generator is None:
+            raise RuntimeError("prepare comes before speed")
+        with advising(self._too_much):
+            return self._generator.speed(requests, seconds, check)
 
     @property
     def _too_much(self) -> str:

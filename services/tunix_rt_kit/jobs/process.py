@@ -18,12 +18,15 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, Final
 
 import psutil
 from filelock import FileLock, Timeout
 
+from tunix_rt_kit.callers import check
 from tunix_rt_kit.canonical import canonical_json
+from tunix_rt_kit.errors import DomainError, FailedPrecondition
 from tunix_rt_kit.jobs import files
 from tunix_rt_kit.jobs.files import passed_on
 from tunix_rt_kit.regular_files import open_regular, read_bytes, read_json
@@ -34,6 +37,8 @@ STOPPED = 3
 _END_S = 10.0
 _TAIL_BYTES = 256 * 1024
 _TOKEN_BYTES = 1024
+_ASKED_S: Final = 600.0
+_LOOK_S: Final = 0.1
 
 
 class WorkerProcess:
@@ -293,3 +298,37 @@ class WarmWorker:
             with suppress(ProcessLookupError):
                 os.killpg(self._child.pid, signal.SIGKILL)
             self._child.wait()
+
+
+def told_once(
+    module: str, parent: Path, spec: Mapping[str, Any], kind: str, env: Mapping[str, str]
+) -> dict[str, Any]:
+    """What a child of ``module`` tells as its event ``kind``; its folder in ``parent`` is gone afterwards.
+
+    It ends with the caller. Raises DomainError as the child did, and FailedPrecondition where it tells
+    nothing, or takes more than ten minutes.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=parent, prefix="asked-") as folder:
+        child = WorkerProcess(module, Path(folder), env=env)
+        child.start({**spec, "attempt": 1})
+        try:
+            end = time.monotonic() + _ASKED_S
+            while child.poll() is None and time.monotonic() < end:
+                check()
+                time.sleep(_LOOK_S)
+        finally:
+            child.kill()
+        told = {event["kind"]: event for event in child.events()}
+        if kind in told:
+            return {name: value for name, value in told[kind].items() if name not in ("kind", "time")}
+        if "error" in told:
+            raise _error_of(told["error"])
+        log = " ".join(child.log_tail(1))[:200]
+        raise FailedPrecondition(f"the process that measures told no {kind}: {log}", reason="WORKER_FAILED")
+
+
+def _error_of(event: Mapping[str, Any]) -> DomainError:
+    kinds = {error.code: error for error in DomainError.__subclasses__()}
+    error = kinds.get(event["code"], FailedPrecondition)
+    return error(event["message"], reason=event["reason"], metadata=event.get("metadata"))

@@ -299,6 +299,24 @@ class WorkerSpec(Value):
     cache_dir: str = ""
 
 
+class TrainingSpeed(Value):
+    """How fast this host trains, measured on made-up rows; durations in seconds.
+
+    ``step_duration_s`` is that of a whole step, though ``rows`` may be fewer than a batch has. ``busy``: jobs
+    ran meanwhile.
+    """
+
+    step_duration_s: float
+    load_duration_s: float
+    compile_duration_s: float
+    rows: int
+    steps: int
+    measured_duration_s: float
+    dtype: str
+    device: str
+    busy: bool = False
+
+
 def job_name(job_id: str) -> str:
     """The resource name of a job."""
     return f"trainingJobs/{job_id}"

@@ -48,6 +48,7 @@ from tunix_rt_trainer.jobs.model import (
     TrainingJobFilter,
     TrainingPlan,
     TrainingSpec,
+    TrainingSpeed,
     job_name,
 )
 from tunix_rt_trainer.jobs.plan import planned
@@ -109,6 +110,7 @@ class JobService:
         engine: JobEngine,
         lines: Callable[[str], JobLines],
         discard: Callable[[str], None],
+        measured: Callable[[TrainingSpec], TrainingSpeed],
     ) -> None:
         self._repository = repository
         self._datasets = datasets
@@ -116,6 +118,7 @@ class JobService:
         self._engine = engine
         self._lines = lines
         self._discard = discard
+        self._measured = measured
 
     def create_job(
         self, asked: Mapping[str, Any], request_id: str, labels: Mapping[str, Any] = NO_LABELS
@@ -172,16 +175,31 @@ class JobService:
             # The job's child decides by the device that it finds, which takes a model library to look at.
             likely = fast_dtype("gpu" if on_gpu() else "cpu")
             spec = spec.model_copy(update={"dtype": likely})
+        model = self._here(spec, "its tokens cannot be counted")
+        findings = self._admit(spec, model)[1]
+        return planned(spec, self._models.shape(model), findings)
+
+    def measure(self, asked: Mapping[str, Any]) -> TrainingSpeed:
+        """How fast this host takes the steps of a spec, whose dataset is not looked at.
+
+        Raises FailedPrecondition: BASE_MODEL_NOT_PULLED; and what the measuring process fails for.
+        """
+        spec = checked_spec(asked)
+        check_model(spec, self._here(spec, "nothing can be measured"))
+        speed = self._measured(spec)
+        running = any(state is JobState.RUNNING for _, state in self._repository.unfinished())
+        return speed.model_copy(update={"busy": running})
+
+    def _here(self, spec: TrainingSpec, otherwise: str) -> BaseModelSummary:
         model = self._models.resolve(spec.base_model)
         if model.tokenizer_file is None:
             raise FailedPrecondition(
-                f"spec.base_model: {model.id} is not on the trainer's host yet, so its tokens cannot be "
-                f"counted; fetch it first: tunix-rt models pull {model.id}",
+                f"spec.base_model: {model.id} is not on the trainer's host yet, so {otherwise}; fetch it "
+                f"first: tunix-rt models pull {model.id}",
                 reason="BASE_MODEL_NOT_PULLED",
                 metadata={"base_model": model.id},
             )
-        findings = self._admit(spec, model)[1]
-        return planned(spec, self._models.shape(model), findings)
+        return model
 
     def _admit(
         self, spec: TrainingSpec, model: BaseModelSummary

@@ -21,7 +21,7 @@ from tunix_rt_kit.jobs.child_jobs import (
 )
 from tunix_rt_kit.jobs.engine import LIVE
 from tunix_rt_kit.jobs.files import Group, passed_on
-from tunix_rt_kit.jobs.process import WorkerProcess
+from tunix_rt_kit.jobs.process import WorkerProcess, told_once
 from tunix_rt_kit.jobs.run import Run
 from tunix_rt_kit.models.pull import pulling_environment
 from tunix_rt_kit.models.runtime import OUT_OF_MEMORY
@@ -36,6 +36,8 @@ from tunix_rt_trainer.jobs.model import (
     StepMetrics,
     TrainingAttempt,
     TrainingJob,
+    TrainingSpec,
+    TrainingSpeed,
     WorkerSpec,
     job_name,
 )
@@ -293,6 +295,15 @@ class JobFolders:
         confirm()
         with storage_errors(str(folder)):
             child.start(spec.model_dump(mode="json"))
+
+    def measure(self, spec: TrainingSpec) -> TrainingSpeed:
+        """How fast this host trains, by a child process that leaves nothing behind.
+
+        Raises DomainError for what it fails for. It ends with its caller, and after ten minutes.
+        """
+        fields = {"measure": True, "spec": spec.model_dump(mode="json"), "models_dir": str(self._models_dir)}
+        told = told_once(WORKER_MODULE, self._cache_dir, fields, "speed", self._environment)
+        return TrainingSpeed.model_validate(told)
 
     def discard_states(self, job_id: str) -> None:
         """Remove what a job would resume from; it has succeeded."""

@@ -1,4 +1,4 @@
-"""``python -m tunix_rt_trainer.worker JOB_DIR``."""
+"""``python -m tunix_rt_trainer.worker JOB_DIR``: does a job, or measures for a plan."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from tunix_rt_trainer.worker.reporter import Reporter
 
 def main(job: JobDir) -> None:
     """Do the job; JAX and Tunix are imported here, so that their seconds are a stage that can be seen."""
+    if "measure" in job.spec:
+        from tunix_rt_trainer.worker.measure import measure
+
+        measure(job)
+        return
     reporter = Reporter(job)
     reporter.attempt(job.spec["attempt"])
     reporter.stage("starting")

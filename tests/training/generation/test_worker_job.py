@@ -358,3 +358,16 @@ def test_an_unknown_base_model_is_named(models_dir: Path, tmp_path: Path) -> Non
 def make_job(folder: Path, spec: WorkerSpec) -> JobDir:
     (folder / "spec.json").write_bytes(canonical_json(spec.model_dump(mode="json")))
     return JobDir(folder)
+
+
+def test_the_speed_of_answers_is_measured_and_none_is_written(
+    models_dir: Path, tmp_path: Path, evaluations: Evaluations
+) -> None:
+    items = tuple(WorkerItem(id=f"{number}", prompt="Count.") for number in range(16))
+    spec = worker_spec(models_dir, items=items).model_dump(mode="json")
+    (tmp_path / "spec.json").write_bytes(canonical_json({**spec, "measure": True}))
+    evaluations.evaluate(JobDir(tmp_path))
+    (told,) = map(json.loads, (tmp_path / "events.jsonl").read_text().splitlines())
+    assert (told["kind"], told["rows"], told["dtype"]) == ("speed", 16, "bfloat16")
+    assert told["tokens_per_second"] > 0
+    assert told["prompt_tokens_per_second"] > 0

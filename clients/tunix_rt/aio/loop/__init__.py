@@ -5,11 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tunix_rt.aio.client import AsyncClient, check_kind
+from tunix_rt.aio.loop.plan import plan_loop
 from tunix_rt.aio.loop.stages import Loop
 from tunix_rt.loop.config import LoopConfig
-from tunix_rt.loop.result import STAGES, LoopEvent, LoopResult, Stage
+from tunix_rt.loop.result import STAGES, LoopEvent, LoopPlan, LoopResult, Stage, StagePlan
 
-__all__ = ["STAGES", "LoopConfig", "LoopEvent", "LoopResult", "Stage", "run_loop"]
+__all__ = [
+    "STAGES",
+    "LoopConfig",
+    "LoopEvent",
+    "LoopPlan",
+    "LoopResult",
+    "Stage",
+    "StagePlan",
+    "plan_loop",
+    "run_loop",
+]
 
 
 async def run_loop(

@@ -92,7 +92,7 @@ async def eval_items(
 ) -> list[v1.EvalItem]:
     """The questions: rows of the held-out split of ``dataset``, or, without one, the items of a file."""
     if dataset is None:
-        return read_eval_items(config.file or BUILTIN, _reading(config))[: config.limit]
+        return file_items(config)
     split = config.held_out_split or ""
     rows = await client.exporter.read_dataset(dataset.name, split, format=v1.DATASET_FORMAT_TRACE)
     traces = read_traces(io.BytesIO(rows), "dataset")
@@ -102,6 +102,11 @@ async def eval_items(
             f"split {split!r} of {dataset.name} has no rows to ask", reason="EVAL_SET_EMPTY"
         )
     return items
+
+
+def file_items(config: EvalSetConfig) -> list[v1.EvalItem]:
+    """The items of the config's file or built-in set; raises FormatError."""
+    return read_eval_items(config.file or BUILTIN, _reading(config))[: config.limit]
 
 
 def _reading(config: EvalSetConfig) -> ItemReading:

@@ -17,11 +17,11 @@ import psutil
 import pytest
 
 from support.timing import PATIENCE_S, eventually
-from tunix_rt_kit.errors import InvalidArgument
+from tunix_rt_kit.errors import FailedPrecondition, InvalidArgument
 from tunix_rt_kit.jobs.child import JobDir
 from tunix_rt_kit.jobs.child_jobs import end_left_behind
 from tunix_rt_kit.jobs.files import LOCKED
-from tunix_rt_kit.jobs.process import WarmWorker, WorkerProcess, running_children
+from tunix_rt_kit.jobs.process import WarmWorker, WorkerProcess, running_children, told_once
 from tunix_rt_kit.values import JobState
 
 ENVIRONMENT = {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -341,3 +341,17 @@ def test_a_kept_child_ends_with_its_server(tmp_path: Path) -> None:
         check=True,
     )
     eventually(lambda: not psutil.pid_exists(int(done.stdout)))
+
+
+def asked(folder: Path, **spec: Any) -> dict[str, Any]:
+    return told_once("support.asked_child", folder / "cache", spec, "speed", ENVIRONMENT)
+
+
+def test_a_child_that_is_asked_tells_or_fails_and_leaves_nothing(tmp_path: Path) -> None:
+    assert asked(tmp_path, told={"rows": 2}) == {"rows": 2}
+    with pytest.raises(FailedPrecondition, match="it does not fit") as caught:
+        asked(tmp_path, fails=True)
+    assert (caught.value.reason, caught.value.metadata) == ("TOO_LARGE", {"size": "9"})
+    with pytest.raises(FailedPrecondition, match="told no speed"):
+        asked(tmp_path)
+    assert list((tmp_path / "cache").iterdir()) == []
