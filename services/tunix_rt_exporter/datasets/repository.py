@@ -12,7 +12,14 @@ from sqlalchemy.orm import Session
 
 from tunix_rt_exporter.datasets.model import BuildResult, Dataset, DatasetFilter, DatasetSpec
 from tunix_rt_exporter.datasets.rows import RowPlaces
-from tunix_rt_exporter.tables import VERSION_TABLE, dataset_rows, datasets, derived_files, requests
+from tunix_rt_exporter.tables import (
+    VERSION_TABLE,
+    dataset_rows,
+    datasets,
+    derived_files,
+    requests,
+    supervision_audits,
+)
 from tunix_rt_kit.database import (
     Database,
     Listing,
@@ -89,6 +96,8 @@ class SqlDatasetRepository:
                 # What is built again after it was deleted is of the very snapshot that its digest is of.
                 again = {"bound_digest": digest, "snapshot_open": snapshot_open and digest is None}
                 _changed(session, queued | again, datasets.c.number == stored.number)
+                if stored.delete_time is not None and digest is not None:
+                    _forget_audits(session, digest)
             elif stored.snapshot_open and not snapshot_open:
                 # Whoever asks for this very snapshot must not get another one.
                 _changed(session, {"snapshot_open": False}, datasets.c.number == stored.number)
@@ -168,7 +177,7 @@ class SqlDatasetRepository:
             return _changed(session, values, *where)
 
     def stored(self) -> list[Stored]:
-        """All datasets, and the files that were derived from them, as what they take of the disk."""
+        """All datasets, their audits and files that were derived from them as what they take of the disk."""
         found, living = [], {}
         with self._database.read() as session:
             for dataset in map(_dataset, session.execute(select(datasets))):
@@ -187,6 +196,13 @@ class SqlDatasetRepository:
                 name = f"{living.get(row.dataset_digest, row.dataset_digest)} {row.path}"
                 gone = row.dataset_digest not in living
                 found.append(Stored("derived file", name, digests, deleted=gone, derived=True))
+            for row in session.execute(select(supervision_audits)):
+                name = (
+                    f"{living.get(row.dataset_digest, row.dataset_digest)}/supervisionAudits/{row.audit_id}"
+                )
+                digests = frozenset([str(row.audit["report"]["digest"])])
+                gone = row.dataset_digest not in living
+                found.append(Stored("supervision audit", name, digests, deleted=gone))
         return found
 
     def take_snapshot(self, dataset: Dataset, as_of: int) -> bool:
@@ -268,6 +284,14 @@ class SqlDerivedFiles:
 
 def _named(dataset_id: str, version: str) -> ColumnElement[bool]:
     return and_(datasets.c.dataset_id == dataset_id, datasets.c.version == version)
+
+
+def _forget_audits(session: Session, digest: str) -> None:
+    """Forget the audits of a content that is built again, whose reports may be freed; another dataset of this
+    content keeps them."""
+    same = and_(datasets.c.digest == digest, datasets.c.delete_time.is_(None))
+    if session.execute(select(datasets.c.number).where(same)).first() is None:
+        session.execute(delete(supervision_audits).where(supervision_audits.c.dataset_digest == digest))
 
 
 def _check_parent(session: Session, spec: DatasetSpec) -> None:

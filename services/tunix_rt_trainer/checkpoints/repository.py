@@ -30,8 +30,8 @@ class SqlCheckpointRepository:
         values = checkpoint.model_dump(mode="json", exclude={"create_time"})
         with self._database.write() as session:
             same = (checkpoints.c.job_id == job_id, checkpoints.c.step == step)
-            before = session.execute(select(checkpoints.c.digest).where(*same)).scalar_one_or_none()
-            if before != checkpoint.digest:
+            query = select(checkpoints.c.digest).where(*same, checkpoints.c.delete_time.is_(None))
+            if session.execute(query).scalar_one_or_none() != checkpoint.digest:
                 session.execute(delete(exports).where(exports.c.job_id == job_id, exports.c.step == step))
             session.execute(delete(checkpoints).where(*same))
             session.execute(insert(checkpoints).values(**values, create_time=checkpoint.create_time))

@@ -23,6 +23,7 @@ from tunix_rt_evaluator import wiring as evaluator
 from tunix_rt_exporter import wiring as exporter
 from tunix_rt_exporter.datasets.model import BuildResult, DatasetSpec, Distribution, SplitFiles, Statistics
 from tunix_rt_exporter.datasets.repository import SqlDatasetRepository, SqlDerivedFiles
+from tunix_rt_exporter.tables import supervision_audits
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.canonical import digest_bytes
 from tunix_rt_kit.database import Database
@@ -111,6 +112,16 @@ class World:
         )
         self.datasets.change_state(dataset.build_id, [JobState.QUEUED], JobState.SUCCEEDED, result=result)
         self.derived.bind(manifest.digest, self.file("train/chat.jsonl", content + 9))
+        with self.databases[0].write() as session:
+            report = self.file("supervision.json", content + 10).model_dump(mode="json")
+            session.execute(
+                insert(supervision_audits).values(
+                    dataset_digest=manifest.digest,
+                    audit_id=self.id(),
+                    audit={"report": report},
+                    create_time=NOW,
+                )
+            )
         return spec.key
 
     def job(self, content: int, state: JobState) -> str:
@@ -267,7 +278,7 @@ def _act_out(world: World, steps: list[Any]) -> None:
             # As a server does that ends after something was deleted.
             free_garbage(Storage(world.folder, migrate=False).freeable())
         elif kind == "dataset":
-            there.append((kind, world.dataset(content), world.contents(content, 0, 1, 2, 9)))
+            there.append((kind, world.dataset(content), world.contents(content, 0, 1, 2, 9, 10)))
         elif kind == "job":
             needs = () if choice is JobState.SUCCEEDED else (0,)
             key = world.job(content, choice)
