@@ -139,7 +139,11 @@ def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
     eval_sets = SqlEvalSetRepository(database)
     repository = SqlEvaluationRepository(database)
     artifacts = ArtifactStore(settings.artifacts)
-    grading = Grading(settings.judge, PythonGraders(settings.python_graders, eval_sets))
+    grading, for_calls = (
+        # Of its own: whoever tries slow graders by calls must not hold up jobs.
+        Grading(settings.judge, PythonGraders(settings.python_graders, eval_sets))
+        for _ in range(2)
+    )
     models = HostBaseModels(settings.models)
     splitters, budget_s = Splitters(models.token_counter), settings.grading_budget_s
     context = JobContext(repository, eval_sets, artifacts, grading, splitters, budget_s)
@@ -153,7 +157,7 @@ def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
         TrainerCheckpoints(trainer),
         models,
         engine,
-        grading,
+        for_calls,
         generating.folders.discard,
         has_endpoint=bool(settings.endpoint_url),
         measured=generating.folders.measure,
@@ -161,7 +165,7 @@ def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
     datasets = ExporterTrainingData(exporter)
     reports = SqlReportRepository(database, artifacts)
     comparisons = ComparisonService(repository, eval_sets, reports, datasets)
-    sets = EvalSetService(eval_sets, grading, datasets)
+    sets = EvalSetService(eval_sets, for_calls, datasets)
     servicer = EvaluatorServicer(sets, evaluations, comparisons, stopping)
 
     def start() -> None:
@@ -180,6 +184,7 @@ def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
     def stop() -> None:
         end_jobs()
         grading.close()
+        for_calls.close()
         trainer.close()
         exporter.close()
         database.close()

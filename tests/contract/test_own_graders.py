@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+import tunix_rt_local
 from support import scripted_evaluator as script
 from support.migrated import migrated
 from support.threaded import real_server
@@ -168,6 +169,36 @@ def test_a_grader_that_fails_on_every_answer_fails_the_regrade_with_its_line(
 def test_a_grader_that_differs_fails_the_regrade_by_name(run: Run, evaluation: str) -> None:
     told = run("evaluation", "regrade", evaluation, "--grader-file", "my.py:fickle", exit_code=1).stderr
     assert f"the grader fickle ({DIGEST}) graded one answer to item 'a' twice and differently" in told
+
+
+def test_where_the_items_come_from_stands_in_the_manifest(run: Run, evaluation: str, client: Client) -> None:
+    assert not client.evaluator.get_evaluation(evaluation).manifest.HasField("eval_set_origin")
+    stored = client.evaluator.get_eval_set("evalSets/own")
+    stored.eval_set_id = "published"
+    stored.origin.CopyFrom(v1.EvalSetOrigin(benchmark="gsm8k", mapping="gsm8k/1", license="MIT"))
+    stored.origin.files.add(file_name="test.jsonl", size_bytes=7, digest=DIGEST)
+    client.evaluator.create_eval_set(stored)
+    command = ("evaluate", "-e", "published", "-m", "tiny", "--max-new-tokens", str(script.SUCCEED), "--json")
+    made = client.evaluator.get_evaluation(json.loads(run(*command).stdout)["name"])
+    assert made.manifest.eval_set_origin == stored.origin
+    again = json.loads(run("evaluation", "regrade", made.name, "--json").stdout)
+    assert client.evaluator.get_evaluation(again["name"]).manifest.eval_set_origin == stored.origin
+    stored.origin.files[0].digest = "sha256:1"
+    with pytest.raises(InvalidArgumentError) as caught:
+        client.evaluator.create_eval_set(stored)
+    assert [wrong.field for wrong in caught.value.field_violations] == ["eval_set.origin.files[0].digest"]
+
+
+def test_on_ones_own_computer_ones_own_graders_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grader = v1.Grader(python=v1.PythonGrader(source="def grade(output, item): return output == 'x'"))
+    item = v1.EvalItem(grader=grader)
+    with tunix_rt_local.embedded(tmp_path, jobs="leave") as server, Client(server.address) as client:
+        assert client.evaluator.grade_answer(item, "x").correct
+    monkeypatch.setenv("TUNIX_RT_EVALUATOR_PYTHON_GRADERS", "off")
+    with tunix_rt_local.embedded(tmp_path, jobs="leave") as server, Client(server.address) as client:
+        with pytest.raises(FailedPreconditionError) as caught:
+            client.evaluator.grade_answer(item, "x")
+        assert caught.value.reason == "PYTHON_GRADERS_OFF"
 
 
 def test_one_answer_is_tried(run: Run, evaluation: str) -> None:
