@@ -14,7 +14,7 @@ import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -350,14 +350,13 @@ def disk_usage(data_dir: Path) -> list[Usage]:
 
     Raises TunixRtError: there is no data folder, or not all that belongs to it is in it.
     """
-    from tunix_rt_kit.serving.server import StartError
     from tunix_rt_local.storage import Storage
 
     with _translated():
         try:
             with _alone(data_dir):
                 return Storage(data_dir, migrate=True).usage()
-        except (DataDirLocked, StartError):
+        except DataDirLocked:
             # The server that uses it has brought the databases up to date.
             return Storage(data_dir, migrate=False).usage()
 
@@ -388,7 +387,7 @@ def collect_garbage(data_dir: Path, *, free: bool, caches: bool = False) -> list
 
 @contextmanager
 def _alone(data_dir: Path) -> Iterator[None]:
-    from tunix_rt_kit.serving.server import data_dir_lock
+    from tunix_rt_kit.serving.server import StartError, data_dir_lock
 
     if not data_dir.is_dir():
         raise FailedPreconditionError(
@@ -396,7 +395,11 @@ def _alone(data_dir: Path) -> Iterator[None]:
             reason="NOT_A_DATA_FOLDER",
             metadata={"path": str(data_dir)},
         )
-    with _locked(data_dir), data_dir_lock(data_dir, alone=True):
+    with _locked(data_dir), ExitStack() as stack:
+        try:
+            stack.enter_context(data_dir_lock(data_dir, alone=True))
+        except StartError as error:
+            raise _in_use(data_dir) from error
         yield
 
 

@@ -244,7 +244,9 @@ def deleted_since(data_dir: Path, moment: datetime) -> bool:
         path = data_dir / f"{service}.db"
         if not path.exists():
             continue
-        with closing(sqlite3.connect(path)) as database:
+        # A database of an earlier version that no service has opened yet has no such column: nothing was
+        # deleted from it.
+        with suppress(sqlite3.Error), closing(sqlite3.connect(path)) as database:
             for name in names:
                 query = f"SELECT 1 FROM {name} WHERE delete_time >= ? LIMIT 1"
                 if database.execute(query, (text,)).fetchone():

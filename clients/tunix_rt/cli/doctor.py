@@ -191,7 +191,8 @@ def host_findings(data_dir: Path, *, needed: bool) -> Iterator[Finding]:
     yield Finding.check(area, "memory", memory >= _FREE_MEMORY, text.size(memory), wanted)
     ground = _nearest_existing(data_dir)
     problem = _write_problem(ground)
-    detail = f"{data_dir}{'' if data_dir.exists() else ' (made when it is first used)'}{problem}"
+    told = "tunix-rt du shows what takes its space" if data_dir.exists() else "made when it is first used"
+    detail = f"{data_dir} ({told}){problem}"
     level = Level.BROKEN if needed else Level.WARNING
     yield Finding.check(area, "data folder", not problem, detail, "choose another with --data-dir", level)
     free = shutil.disk_usage(ground).free

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ from tunix_rt_kit.serving.server import data_dir_lock
 from tunix_rt_kit.serving.settings import SHARED_MARK, ArtifactSettings
 from tunix_rt_kit.values import NO_REQUEST_ID, ChatTemplateFields, JobState, StoredFile
 from tunix_rt_local import DataDirLocked, collect_garbage, disk_usage
-from tunix_rt_local.storage import Storage, free_garbage
+from tunix_rt_local.storage import Storage, deleted_since, free_garbage
 from tunix_rt_trainer import wiring as trainer
 from tunix_rt_trainer.checkpoints.model import Checkpoint, TrainingManifest
 from tunix_rt_trainer.checkpoints.repository import SqlCheckpointRepository
@@ -338,7 +340,7 @@ def test_nothing_is_freed_while_a_server_uses_the_folder(world: World) -> None:
         assert disk_usage(world.folder)
     # A service of its own, started from its own command.
     with data_dir_lock(world.folder, alone=False):
-        with pytest.raises(FailedPreconditionError, match="a server uses it"):
+        with pytest.raises(DataDirLocked):
             collect_garbage(world.folder, free=True)
         assert disk_usage(world.folder)
     assert world.on_disk() == before
@@ -366,6 +368,13 @@ def test_a_folder_whose_files_other_databases_may_know_is_left_alone(
     assert (world.folder / "artifacts" / SHARED_MARK).exists()
     with pytest.raises(FailedPreconditionError, match="a database elsewhere has used"):
         collect_garbage(world.folder, free=True)
+
+
+def test_a_folder_of_an_earlier_version_says_that_nothing_was_deleted(tmp_path: Path) -> None:
+    for name in ("exporter", "trainer", "evaluator"):
+        with closing(sqlite3.connect(tmp_path / f"{name}.db")) as database:
+            database.execute("CREATE TABLE datasets (number INTEGER)")
+    assert not deleted_since(tmp_path, NOW)
 
 
 def test_what_is_no_data_folder_is_refused_and_not_made(tmp_path: Path) -> None:
