@@ -231,6 +231,9 @@ def free_garbage(garbage: Sequence[Garbage]) -> int:
     return freed
 
 
+_HAS_DELETE_TIME: Final = "SELECT 1 FROM pragma_table_info(?) WHERE name = 'delete_time'"
+
+
 def deleted_since(data_dir: Path, moment: datetime) -> bool:
     """Whether the databases of a data folder say that something was deleted since; without an engine."""
     tables = {
@@ -248,6 +251,9 @@ def deleted_since(data_dir: Path, moment: datetime) -> bool:
         # deleted from it.
         with suppress(sqlite3.Error), closing(sqlite3.connect(path)) as database:
             for name in names:
+                if not database.execute(_HAS_DELETE_TIME, (name,)).fetchone():
+                    # Of an earlier version: no service was called that would have migrated it.
+                    continue
                 query = f"SELECT 1 FROM {name} WHERE delete_time >= ? LIMIT 1"
                 if database.execute(query, (text,)).fetchone():
                     return True

@@ -394,3 +394,14 @@ def test_a_model_that_is_being_fetched_is_not_garbage(world: World) -> None:
         assert collect_garbage(world.folder, free=True) == []
     assert [entry.path for entry in collect_garbage(world.folder, free=True)] == [fetched]
     assert not fetched.exists()
+
+
+def test_nothing_was_deleted_from_the_databases_of_an_earlier_version(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "trainer.db")) as database:
+        database.execute("CREATE TABLE training_jobs (id VARCHAR(63))")
+    assert not deleted_since(tmp_path, NOW)
+    with closing(sqlite3.connect(tmp_path / "evaluator.db")) as database:
+        database.execute("CREATE TABLE evaluations (id VARCHAR(63), delete_time DATETIME)")
+        database.execute("INSERT INTO evaluations VALUES ('a', '2026-01-01 00:00:00.000000')")
+        database.commit()
+    assert deleted_since(tmp_path, NOW)
