@@ -95,12 +95,16 @@ class TraceStoreClient:
         self,
         *,
         filter: v1.TraceFilter | None = None,
+        id_prefix: str = "",
         page_size: int = 0,
         page_token: str = "",
         timeout: float | None = None,
     ) -> Pager[v1.Trace, v1.ListTracesResponse]:
-        """All traces that ``filter`` matches, newest first. Raises InvalidArgumentError."""
-        request = v1.ListTracesRequest(filter=filter, page_size=page_size, page_token=page_token)
+        """All traces that ``filter`` matches and whose ids begin with ``id_prefix``, newest first. Raises
+        InvalidArgumentError."""
+        request = v1.ListTracesRequest(
+            filter=filter, page_size=page_size, page_token=page_token, id_prefix=id_prefix
+        )
         return self._caller.pages(self._stub.ListTraces, request, lambda page: page.traces, timeout)
 
     def stream_traces(self, *, filter: v1.TraceFilter | None = None, as_of: int = 0) -> TraceStream:

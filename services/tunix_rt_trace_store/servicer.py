@@ -38,7 +38,7 @@ class TraceStoreServicer(v1.TraceStoreServicer):
     @unary
     def ListTraces(self, request: v1.ListTracesRequest) -> v1.ListTracesResponse:
         fields = convert.filter_fields(request.filter)
-        page = self._service.list_traces(fields, request.page_size, request.page_token)
+        page = self._service.list_traces(fields, request.page_size, request.page_token, request.id_prefix)
         return page_message(page, v1.ListTracesResponse, convert.trace_message)
 
     @streaming

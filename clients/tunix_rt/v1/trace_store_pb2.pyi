@@ -199,10 +199,13 @@ class ListTracesRequest(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ID_PREFIX_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most traces in the answer; 0 means 50, more than 1,000 means 1,000. The answer also stops short of 4 MiB."""
     page_token: _builtins.str
     """`next_page_token` of the page before, under the same filter."""
+    id_prefix: _builtins.str
+    """Only traces whose id, the part of the name behind `traces/`, begins with this, at most 64 characters."""
     @_builtins.property
     def filter(self) -> _trace_pb2.TraceFilter:
         """Which traces; all of them when left out."""
@@ -213,10 +216,11 @@ class ListTracesRequest(_message.Message):
         filter: _trace_pb2.TraceFilter | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        id_prefix: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "id_prefix", b"id_prefix", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

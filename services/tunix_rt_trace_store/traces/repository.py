@@ -15,6 +15,7 @@ from sqlalchemy import (
     cast,
     delete,
     exists,
+    false,
     func,
     insert,
     literal,
@@ -53,6 +54,8 @@ _COLUMNS: Final = (
     traces.c.create_time,
     traces.c.encoded,
 )
+_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_ID_SHAPE: Final = "00000000-0000-0000-0000-000000000000"
 _DIGITS: Final = re.compile(r"[0-9a-f]{12,64}")
 _CREATED, _EXISTING = "+", "="
 
@@ -108,10 +111,13 @@ class SqlTraceRepository:
         with self._database.read() as session:
             return _last_sequence(session)
 
-    def newest(self, wanted: TraceFilter, before: int | None, limit: int) -> TracePart:
-        """Up to ``limit`` traces that fit in one message, newest first, with sequence below ``before``."""
+    def newest(self, wanted: TraceFilter, before: int | None, limit: int, id_prefix: str = "") -> TracePart:
+        """Up to ``limit`` traces that fit in one message, newest first, with sequence below ``before`` and an
+        id that begins with ``id_prefix``."""
         with self._database.read() as session:
             where = conditions(wanted, self._database.dialect)
+            if id_prefix:
+                where.append(_id_begins(id_prefix))
             if before is not None:
                 where.append(traces.c.sequence < before)
             return _page(session, where, traces.c.sequence.desc(), limit)
@@ -342,6 +348,15 @@ def _own_id(session: Session, trace_id: str, field: str) -> str:
         description = f"is traces/{trace_id}, which may be {named}; more digits would be right"
         raise InvalidArgument.of_field(field, description, reason="TRACE_AMBIGUOUS")
     return session.scalar(select(traces.c.id).where(here).order_by(traces.c.sequence).limit(1)) or trace_id
+
+
+def _id_begins(prefix: str) -> ColumnElement[bool]:
+    rest = _ID_SHAPE[len(prefix) :]
+    lowest, highest = prefix + rest, prefix + rest.replace("0", "f")
+    if not _ID.fullmatch(lowest):
+        return false()
+    # Bounds of the shape of ids lie where they should in the index, whatever the database's locale.
+    return traces.c.id.between(lowest, highest)
 
 
 def _begins(digest: ColumnElement[bytes], digits: str) -> ColumnElement[bool]:

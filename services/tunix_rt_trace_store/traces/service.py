@@ -34,6 +34,7 @@ from tunix_rt_trace_store.traces.validation import (
     checked_traces,
 )
 
+_ID_CHARACTERS: Final = 64
 STREAM_BATCH: Final = 1_000
 # Each may have details of 16 KiB, and a page must fit in 4 MiB.
 SCORE_PAGE: Final = 200
@@ -67,7 +68,9 @@ class TraceRepository(Protocol):
     def get(self, trace_id: str, field: str = "name") -> StoredTrace: ...
     def each(self, trace_ids: Sequence[str], field: str) -> Iterator[StoredTrace | DomainError]: ...
     def last_sequence(self) -> int: ...
-    def newest(self, wanted: TraceFilter, before: int | None, limit: int) -> TracePart: ...
+    def newest(
+        self, wanted: TraceFilter, before: int | None, limit: int, id_prefix: str = ""
+    ) -> TracePart: ...
     def snapshot_part(self, wanted: TraceFilter, after: int, as_of: int, limit: int) -> TracePart: ...
     def delete(self, trace_id: str) -> None: ...
     def add_scores(self, given: Sequence[Score], request: RequestKey, field: str) -> None: ...
@@ -112,11 +115,19 @@ class TraceStoreService:
         """One trace by its resource name."""
         return self._repository.get(parse_name(TRACE_NAME, name))
 
-    def list_traces(self, filter_fields: dict[str, Any], size: int, page_token: str) -> Page[StoredTrace]:
-        """One page, newest first."""
+    def list_traces(
+        self, filter_fields: dict[str, Any], size: int, page_token: str, id_prefix: str = ""
+    ) -> Page[StoredTrace]:
+        """One page, newest first, of those whose ids begin with ``id_prefix``."""
         wanted = checked_filter(filter_fields)
-        paging = Paging(size, page_token, method="ListTraces", filter=wanted.model_dump(mode="json"))
-        part = self._repository.newest(wanted, paging.after("sequence"), paging.limit)
+        if len(id_prefix) > _ID_CHARACTERS:
+            problem = f"has {len(id_prefix):,} characters; at most {_ID_CHARACTERS} would be right"
+            raise InvalidArgument.of_field("id_prefix", problem, reason="FILTER_INVALID")
+        listing = {"id_prefix": id_prefix} if id_prefix else {}
+        paging = Paging(
+            size, page_token, method="ListTraces", filter=wanted.model_dump(mode="json"), **listing
+        )
+        part = self._repository.newest(wanted, paging.after("sequence"), paging.limit, id_prefix)
         return Page(part.traces, "" if part.last else paging.token({"sequence": part.traces[-1].sequence}))
 
     def stream_traces(

@@ -30,6 +30,25 @@ async def test_pages_are_newest_first_and_complete(store: Any) -> None:
     assert seen == list(range(23, 0, -1))
 
 
+async def test_traces_are_found_by_the_beginning_of_their_ids(store: Any) -> None:
+    created = (await create(store, *[trace(i) for i in range(12)])).results
+    ids = [entry.name.removeprefix("traces/") for entry in created]
+    for prefix in [ids[3][:size] for size in range(1, 37)]:
+        found, token = [], ""
+        while True:
+            request = v1.ListTracesRequest(id_prefix=prefix, page_size=5, page_token=token)
+            page = await store.ListTraces(request)
+            found += [entry.name.removeprefix("traces/") for entry in page.traces]
+            if not (token := page.next_page_token):
+                break
+        assert found == [each for each in reversed(ids) if each.startswith(prefix)]
+    for prefix in ("g", ids[0] + "0", "%", "0" * 8 + "x", "-", ids[0].upper()):
+        assert not (await store.ListTraces(v1.ListTracesRequest(id_prefix=prefix))).traces
+    request = v1.ListTracesRequest(id_prefix=ids[3][:4], filter=v1.TraceFilter(sources=["none"]))
+    assert not (await store.ListTraces(request)).traces
+    assert fields(await refused(store.ListTraces(v1.ListTracesRequest(id_prefix="a" * 65)))) == ["id_prefix"]
+
+
 async def test_a_page_and_a_stream_part_stay_below_the_message_limit(store: Any) -> None:
     for k in range(5):
         await create(
