@@ -301,6 +301,8 @@ class ListFilter(Value):
 
     show_deleted: bool = False
     tags: Annotated[Wanted, Field(max_length=50)] = ()
+    id_prefix: Annotated[str, Field(max_length=100), AfterValidator(_no_nul)] = ""
+    display_name: _Contained = ""
     display_name_contains: _Contained = ""
     note_contains: _Contained = ""
     created_from: datetime | None = None

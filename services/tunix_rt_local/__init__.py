@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar
 from tunix_rt.errors import FailedPreconditionError, InvalidArgumentError, TunixRtError, class_of
 from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.regular_files import read_json
+from tunix_rt_local.known import known_names as known_names
 
 # What a server needs is imported where it is built: a command that asks one service waits for that alone.
 if TYPE_CHECKING:

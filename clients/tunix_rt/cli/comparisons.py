@@ -24,6 +24,7 @@ from tunix_rt.cli.command import command, single
 from tunix_rt.cli.errors import Failure
 from tunix_rt.cli.evaluation_view import GREEDY, decoding_text, model_label
 from tunix_rt.cli.labels import LabelOptions, label_facts
+from tunix_rt.cli.lookup import completes, named
 from tunix_rt.cli.options import FlipsOption, resource_name, short_name
 from tunix_rt.cli.session import Session
 from tunix_rt.cli.traces_import import store
@@ -69,6 +70,7 @@ class SideOptions:
             "--more-base",
             metavar="EVALUATION",
             help="A further training seed of BASE (may be repeated).",
+            autocompletion=completes("evaluations"),
         ),
     ] = None
     more_candidates: Annotated[
@@ -77,6 +79,7 @@ class SideOptions:
             "--more-candidate",
             metavar="EVALUATION",
             help="A further training seed of CANDIDATE (may be repeated).",
+            autocompletion=completes("evaluations"),
         ),
     ] = None
     waive: Annotated[
@@ -123,8 +126,20 @@ class GateOptions:
 )
 def compare(
     session: Session,
-    base: Annotated[str, typer.Argument(metavar="BASE", help="The evaluation compared against.")],
-    candidate: Annotated[str, typer.Argument(metavar="CANDIDATE", help="The evaluation compared.")],
+    base: Annotated[
+        str,
+        typer.Argument(
+            metavar="BASE",
+            help="The evaluation compared against.",
+            autocompletion=completes("evaluations"),
+        ),
+    ],
+    candidate: Annotated[
+        str,
+        typer.Argument(
+            metavar="CANDIDATE", help="The evaluation compared.", autocompletion=completes("evaluations")
+        ),
+    ],
     *,
     output: Annotated[
         Path | None,
@@ -156,6 +171,8 @@ def compare(
         for first, more in ((base, sides.more_bases), (candidate, sides.more_candidates))
     )
     with session.connect() as client:
+        bases = [named(session, client, name) for name in bases]
+        candidates = [named(session, client, name) for name in candidates]
         report = client.evaluator.compare_evaluations(
             bases[0],
             candidates[0],

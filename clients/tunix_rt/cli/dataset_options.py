@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from tunix_rt import Client, v1
+from tunix_rt.cli.lookup import completes, named
 from tunix_rt.cli.options import (
     BosTokenOption,
     EosTokenOption,
@@ -17,6 +18,7 @@ from tunix_rt.cli.options import (
     not_empty,
     resource_name,
 )
+from tunix_rt.cli.session import Session
 from tunix_rt.loop.specs import filled, selection, split_group
 
 NgramOption = Annotated[
@@ -53,6 +55,7 @@ class DatasetOptions:
         typer.Option(
             "--base-model",
             callback=not_empty,
+            autocompletion=completes("baseModels"),
             help="The model that it is for, by name or folder: its chat template is the default, and traces "
             "that hold one of its special tokens are left out.",
         ),
@@ -77,7 +80,9 @@ class DatasetOptions:
     eval_set: Annotated[
         list[str] | None,
         typer.Option(
-            "--eval-set", help="Leave out traces that leak an item of this eval set (may be repeated)."
+            "--eval-set",
+            help="Leave out traces that leak an item of this eval set (may be repeated).",
+            autocompletion=completes("evalSets"),
         ),
     ] = None
     ngram_words: NgramOption = None
@@ -122,6 +127,7 @@ class DatasetOptions:
         typer.Option(
             "--parent",
             metavar="DATASET",
+            autocompletion=completes("datasets"),
             help="Derive from this dataset: its rows come before any new ones, and stay in their splits.",
         ),
     ] = ""
@@ -168,8 +174,11 @@ class DatasetOptions:
             },
         )
 
-    def fit_to_model(self, client: Client, spec: v1.DatasetSpec) -> None:
-        """Give the spec its chat template, and the special tokens of the base model."""
+    def complete(self, session: Session, client: Client, spec: v1.DatasetSpec) -> None:
+        """Give the spec whole names, its chat template, and the special tokens of the base model."""
+        spec.eval_sets[:] = [named(session, client, name) for name in spec.eval_sets]
+        if spec.parent:
+            spec.parent = named(session, client, spec.parent)
         template = self.template
         if self.base_model:
             spec.special_tokens.extend(known_base_model(client, self.base_model).special_tokens)

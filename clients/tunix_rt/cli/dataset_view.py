@@ -18,6 +18,7 @@ from tunix_rt import Client, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.documents import as_document
 from tunix_rt.cli.labels import label_facts
+from tunix_rt.cli.lookup import named
 from tunix_rt.cli.options import known_base_model, short_name
 from tunix_rt.cli.progress import Bar, Reporter, StageBars
 from tunix_rt.cli.session import Session
@@ -260,6 +261,8 @@ def run_audit(
             if compared == total:
                 bars[candidate.name].finish()
 
+        eval_set = named(session, client, eval_set)
+        dataset = dataset and named(session, client, dataset)
         found = list(
             leaking_datasets(
                 client,

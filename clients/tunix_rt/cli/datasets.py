@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from itertools import islice
-from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any
 
 import typer
 
 from tunix_rt import Client, jobs, v1
-from tunix_rt.cli import text
 from tunix_rt.cli.command import command, group
-from tunix_rt.cli.console import output_stream
 from tunix_rt.cli.dataset_options import DatasetOptions, NgramOption
 from tunix_rt.cli.dataset_view import (
     AuditOptions,
@@ -29,7 +25,6 @@ from tunix_rt.cli.dataset_view import (
     run_audit,
 )
 from tunix_rt.cli.deleting import DeletedResources, ForceOption, YesOption, delete_resources
-from tunix_rt.cli.documents import Lines
 from tunix_rt.cli.labels import (
     ChangeOptions,
     DatasetOption,
@@ -42,8 +37,8 @@ from tunix_rt.cli.labels import (
     sort_option,
     updated,
 )
+from tunix_rt.cli.lookup import completes, named
 from tunix_rt.cli.options import (
-    DatasetFormat,
     FilterOptions,
     LimitOption,
     dataset_name,
@@ -56,6 +51,14 @@ from tunix_rt.errors import DataLossError, NotFoundError
 
 app = group("Build immutable datasets from traces, and export them.")
 _AUDITS_SHOWN = 5
+
+
+DatasetArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATASET", help="ID, or ID@VERSION, or its name.", autocompletion=completes("datasets")
+    ),
+]
 
 
 @command(
@@ -80,7 +83,7 @@ def build(
     """Build a dataset: select, split and render traces, and bind the result to its name for ever."""
     spec = options.spec(dataset, wanted.filter())
     with session.connect() as client:
-        options.fit_to_model(client, spec)
+        options.complete(session, client, spec)
         created = client.exporter.create_dataset(spec=spec, **labels.given())
         with (
             session.progress() as progress,
@@ -128,12 +131,13 @@ def list_(
 )
 def show(
     session: Session,
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="ID, or ID@VERSION.")],
+    dataset: DatasetArgument,
     wanted: AuditOptions,
 ) -> None:
     """Show one dataset: its splits, what was left out and why, its figures, its audits and its digest."""
     name = dataset_name(dataset)
     with session.connect() as client:
+        name = named(session, client, name)
         found = session.as_it_is([client.exporter.get_dataset(name)])[0]
         made = wanted.counted(session, client, name)
         if session.as_json:
@@ -180,7 +184,7 @@ def update(
     """Give a dataset a name beside its id, tag it, or note something about it. Its id stays."""
     labels.check()
     with session.connect() as client:
-        found = client.exporter.get_dataset(dataset_name(dataset))
+        found = client.exporter.get_dataset(named(session, client, dataset_name(dataset)))
         changed = updated(labels, found, client.exporter.update_dataset)
     session.show(changed, print_labels)
 
@@ -200,12 +204,12 @@ def _dropped_rows(client: Client, dataset: v1.Dataset) -> tuple[list[Any], str]:
 )
 def cancel(
     session: Session,
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="ID@VERSION of the dataset.")],
+    dataset: DatasetArgument,
 ) -> None:
     """Ask a build to stop; one that has ended stays as it is."""
     name = dataset_name(dataset)
     with session.connect() as client:
-        found = client.exporter.cancel_dataset(name)
+        found = client.exporter.cancel_dataset(named(session, client, name))
     session.show(found, print_dataset)
 
 
@@ -217,7 +221,12 @@ def cancel(
 )
 def delete(
     session: Session,
-    datasets: Annotated[list[str], typer.Argument(metavar="DATASET", help="ID@VERSION of datasets.")],
+    datasets: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DATASET", help="ID@VERSION of datasets.", autocompletion=completes("datasets")
+        ),
+    ],
     force: ForceOption = False,
     yes: YesOption = False,
 ) -> None:
@@ -236,24 +245,6 @@ def delete(
 
 @command(
     app,
-    "dropped",
-    example="tunix-rt dataset dropped gsm8k@3 > dropped.jsonl",
-    prints=Lines(told="a row that was left out, and what it matched"),
-)
-def dropped(
-    session: Session,
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="ID, or ID@VERSION.")],
-) -> None:
-    """Write each row that was left out, and what it matched, as JSON lines.
-
-    Rows are written as they arrive. After exit code 1 they are incomplete.
-    """
-    with session.connect() as client, output_stream(Path("-")) as stdout:
-        client.exporter.read_dropped_rows_into(dataset_name(dataset), stdout)
-
-
-@command(
-    app,
     "audit",
     example=(
         "tunix-rt dataset audit gsm8k@3 --against gsm8k-test",
@@ -264,9 +255,19 @@ def dropped(
 def audit(
     session: Session,
     dataset: Annotated[
-        str | None, typer.Argument(metavar="[DATASET]", help="ID, or ID@VERSION. Left out: all datasets.")
+        str | None,
+        typer.Argument(
+            metavar="[DATASET]",
+            help="ID, or ID@VERSION. Left out: all datasets.",
+            autocompletion=completes("datasets"),
+        ),
     ] = None,
-    against: Annotated[str, typer.Option("--against", metavar="EVALSET", help="The eval set.")] = ...,  # type: ignore[assignment]
+    against: Annotated[
+        str,
+        typer.Option(
+            "--against", metavar="EVALSET", help="The eval set.", autocompletion=completes("evalSets")
+        ),
+    ] = ...,  # type: ignore[assignment]
     ngram_words: NgramOption = None,
 ) -> None:
     """Find rows that leak an eval set, and the checkpoints, evaluations and reports that they affect.
@@ -280,63 +281,3 @@ def audit(
         dataset_name(dataset) if dataset else None,
         v1.Decontamination(ngram_words=ngram_words),
     )
-
-
-class DownloadedFile(TypedDict):
-    """A split that was written into a file."""
-
-    dataset: Annotated[str, "The dataset's name."]
-    split: Annotated[str, "The split."]
-    format: Annotated[str, "The format of its rows."]
-    size_bytes: Annotated[int, "Bytes of the file."]
-    digest: Annotated[str, "Digest of the file: `sha256:` and 64 hex digits."]
-    file: Annotated[str, "The file, as it was given."]
-
-
-@command(
-    app,
-    "export",
-    example=(
-        "tunix-rt dataset export arithmetic@1 --split train --format training_example -o train.jsonl",
-        "tunix-rt dataset export arithmetic@1 --format chat_parquet -o train.parquet",
-        "tunix-rt dataset export arithmetic@1 --split test | head -1",
-    ),
-    prints=(DownloadedFile, Lines(told="a row in the format that was asked for")),
-)
-def export(
-    session: Session,
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="ID, or ID@VERSION.")],
-    split: Annotated[str, typer.Option("--split", help="Which split.")] = "train",
-    format: Annotated[
-        DatasetFormat, typer.Option("--format", "-f", help="Format of the rows.")
-    ] = "training_example",
-    output: Annotated[Path, typer.Option("--output", "-o", help="Output file; - is stdout.")] = Path("-"),
-) -> None:
-    """Write one split as JSON lines or Parquet.
-
-    A file appears whole or not at all. On stdout, bytes are written as they arrive; after exit code 1 they
-    are incomplete.
-    """
-    name = dataset_name(dataset)
-    wanted = v1.DatasetFormat.Value(f"DATASET_FORMAT_{format.upper()}")
-    if str(output) == "-" and format.endswith("_parquet") and _on_terminal():
-        raise typer.BadParameter(f"{format} is not text; give -o FILE, or redirect the output")
-    with session.connect() as client:
-        if str(output) == "-":
-            with output_stream(output) as stdout:
-                client.exporter.read_dataset_into(name, split, stdout, format=wanted)
-        else:
-            with session.progress() as progress:
-                # A format that nobody asked for before is made first.
-                writing = progress.bar(f"{format} of {split}")
-                header = client.exporter.download_dataset(name, split, output, format=wanted)
-                writing.finish()
-            if session.as_json:
-                document = {"size_bytes": header.size_bytes, "digest": header.digest, "file": str(output)}
-                session.print_json({"dataset": name, "split": split, "format": format} | document)
-            else:
-                session.say(f"{text.size(header.size_bytes)} written to {output}")
-
-
-def _on_terminal() -> bool:
-    return sys.stdout.isatty()

@@ -10,6 +10,7 @@ import typer
 
 from tunix_rt import Client
 from tunix_rt.cli import text
+from tunix_rt.cli.lookup import named
 from tunix_rt.cli.session import Session
 from tunix_rt.deleting import delete
 from tunix_rt.errors import NotFoundError
@@ -68,16 +69,16 @@ def delete_resources(
 
     Args:
         session: of the command.
-        names: their resource names.
+        names: as ``lookup.named`` takes them; ids that people chose must be whole.
         kind: what they are, in words.
         get: looks one up. All are looked up before the first is deleted, so that a wrong name deletes
             nothing.
         force: whether to delete what others were made from.
         yes: whether to delete without asking.
     """
-    wanted = list(dict.fromkeys(names))
     check_answerable(session, yes=yes)
     with session.connect() as client:
+        wanted = list(dict.fromkeys(_whole(session, client, name) for name in names))
         for name in wanted:
             found = get(client, name)
             if "delete_time" in found.DESCRIPTOR.fields_by_name and found.HasField("delete_time"):
@@ -95,6 +96,11 @@ def delete_resources(
         session.print_json({"deleted": deleted})
     else:
         session.out.print(f"{text.counted(len(deleted), kind)} deleted")
+
+
+def _whole(session: Session, client: Client, name: str) -> str:
+    # Base models have names of their own, which are never shortened.
+    return name if name.startswith("baseModels/") else named(session, client, name, whole=True)
 
 
 def _deleted_before(name: str, found: Any) -> NotFoundError:

@@ -32,6 +32,7 @@ from tunix_rt.cli.labels import (
     sort_option,
     updated,
 )
+from tunix_rt.cli.lookup import completes, named
 from tunix_rt.cli.options import (
     ColumnOption,
     DelimiterOption,
@@ -83,6 +84,14 @@ Format = Literal[
 WantedGrader = v1.Grader | Literal["auto"]
 
 
+EvalSetArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="EVALSET", help="The eval set's id or name.", autocompletion=completes("evalSets")
+    ),
+]
+
+
 @command(
     app,
     "import",
@@ -130,7 +139,11 @@ def import_(
     ] = None,
     from_dataset: Annotated[
         str | None,
-        typer.Option("--from-dataset", help="Take the held-out rows of this dataset instead of a file."),
+        typer.Option(
+            "--from-dataset",
+            help="Take the held-out rows of this dataset instead of a file.",
+            autocompletion=completes("datasets"),
+        ),
     ] = None,
     split: Annotated[str, typer.Option("--split", help="With --from-dataset: which split.")] = "test",
     limit: Annotated[
@@ -172,7 +185,8 @@ def import_(
         read = _trace_items(session, name_of(file), records, limit, wanted)
     with session.connect() as client:
         if from_dataset is not None:
-            read = _dataset_items(session, client, dataset_name(from_dataset), split, limit, wanted)
+            dataset = named(session, client, dataset_name(from_dataset))
+            read = _dataset_items(session, client, dataset, split, limit, wanted)
         made = v1.EvalSet(eval_set_id=eval_set, description=description, **labels.given())
         with errors_of(grader_file):
             _store(session, client, made, read or _Read("", [], []), grader=own)
@@ -271,14 +285,14 @@ def _row(eval_set: v1.EvalSet) -> tables.Row:
 )
 def update(
     session: Session,
-    eval_set: Annotated[str, typer.Argument(metavar="EVALSET", help="The eval set's id.")],
+    eval_set: EvalSetArgument,
     labels: ChangeOptions,
 ) -> None:
     """Give an eval set a name beside its id, tag it, or note something about it. Its id stays."""
     labels.check()
     name = resource_name("evalSets", eval_set)
     with session.connect() as client:
-        found = client.evaluator.get_eval_set(name)
+        found = client.evaluator.get_eval_set(named(session, client, name))
         changed = updated(labels, found, client.evaluator.update_eval_set)
     session.show(changed, print_labels)
 
@@ -286,13 +300,13 @@ def update(
 @command(app, "show", example="tunix-rt evalset show general --items 25", prints=v1.EvalSet)
 def show(
     session: Session,
-    eval_set: Annotated[str, typer.Argument(metavar="EVALSET", help="The eval set's id.")],
+    eval_set: EvalSetArgument,
     items: Annotated[int, typer.Option("--items", "-n", min=0, help="Items shown.")] = 10,
 ) -> None:
     """Show one eval set: its categories and first items."""
     name = resource_name("evalSets", eval_set)
     with session.connect() as client:
-        found = client.evaluator.get_eval_set(name)
+        found = client.evaluator.get_eval_set(named(session, client, name))
     if session.as_json:
         session.print_message(found)
         return
@@ -448,7 +462,10 @@ def _trace_items(
 )
 def delete(
     session: Session,
-    eval_sets: Annotated[list[str], typer.Argument(metavar="ID", help="Ids of eval sets.")],
+    eval_sets: Annotated[
+        list[str],
+        typer.Argument(metavar="ID", help="Ids of eval sets.", autocompletion=completes("evalSets")),
+    ],
     force: ForceOption = False,
     yes: YesOption = False,
 ) -> None:

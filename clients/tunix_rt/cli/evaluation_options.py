@@ -8,15 +8,16 @@ from typing import Annotated
 import typer
 
 from tunix_rt import Client, v1
+from tunix_rt.cli.lookup import checkpoint_name, completes
 from tunix_rt.cli.options import (
     BosTokenOption,
     EosTokenOption,
     Shown,
     SpecOptions,
     chat_template,
-    checkpoint_name,
     spec_options,
 )
+from tunix_rt.cli.session import Session
 from tunix_rt.formats import GRADER_KINDS
 from tunix_rt.loop.settings import DecodingSettings
 from tunix_rt.schema import nearest
@@ -52,13 +53,19 @@ class ModelOptions:
     base_model: Annotated[
         str | None,
         typer.Option(
-            "--base-model", "-m", help="A base model's id, or a Hugging Face folder on the evaluator's host."
+            "--base-model",
+            "-m",
+            help="A base model's id, or a Hugging Face folder on the evaluator's host.",
+            autocompletion=completes("baseModels"),
         ),
     ] = None
     checkpoint: Annotated[
         str | None,
         typer.Option(
-            "--checkpoint", "-c", help="A checkpoint; or a training job, for its best or else its latest one."
+            "--checkpoint",
+            "-c",
+            help="A checkpoint; or a training job, for its best or else its latest one.",
+            autocompletion=completes("trainingJobs"),
         ),
     ] = None
     endpoint_model: Annotated[
@@ -89,14 +96,14 @@ class ModelOptions:
         if self.system and self.template is None:
             raise typer.BadParameter("--system goes with --template")
 
-    def fill(self, client: Client, spec: v1.EvaluationSpec) -> None:
+    def fill(self, session: Session, client: Client, spec: v1.EvaluationSpec) -> None:
         """Say in the spec which model is asked, and in which template."""
         if self.base_model is not None:
             spec.base_model = self.base_model
         elif self.endpoint_model is not None:
             spec.endpoint_model = self.endpoint_model
         elif self.checkpoint is not None:
-            spec.checkpoint = checkpoint_name(client, self.checkpoint)
+            spec.checkpoint = checkpoint_name(session, client, self.checkpoint)
         if self.template is not None:
             spec.chat_template.CopyFrom(
                 chat_template(

@@ -35,6 +35,7 @@ from tunix_rt.cli.labels import (
     sort_option,
     updated,
 )
+from tunix_rt.cli.lookup import completes, named, whole_names
 from tunix_rt.cli.options import (
     DTYPE_HELP,
     DetachOption,
@@ -52,7 +53,14 @@ from tunix_rt.loop.specs import filled
 app = group("Look at evaluations, item by item.")
 evaluate_app = single()
 
-EvaluationArgument = Annotated[str, typer.Argument(metavar="EVALUATION", help="The evaluation's name or id.")]
+EvaluationArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="EVALUATION",
+        help="The evaluation's id, the beginning of it, or its name.",
+        autocompletion=completes("evaluations"),
+    ),
+]
 
 
 @command(
@@ -69,7 +77,16 @@ EvaluationArgument = Annotated[str, typer.Argument(metavar="EVALUATION", help="T
 )
 def evaluate(
     session: Session,
-    eval_set: Annotated[str, typer.Option("--eval-set", "-e", help="The eval set's id.", show_default=False)],
+    eval_set: Annotated[
+        str,
+        typer.Option(
+            "--eval-set",
+            "-e",
+            help="The eval set's id or name.",
+            show_default=False,
+            autocompletion=completes("evalSets"),
+        ),
+    ],
     model: ModelOptions,
     decoding: DecodingOptions,
     labels: LabelOptions,
@@ -89,9 +106,9 @@ def evaluate(
     session.check_detached(detach)
     spec = v1.EvaluationSpec(reasoning_marks=marks_of(reasoning_marks))
     with session.connect() as client:
-        name = resource_name("evalSets", eval_set)
+        name = named(session, client, resource_name("evalSets", eval_set))
         values = {"eval_set": name, "decoding": decoding.values(), "fresh": fresh, "dtype": dtype}
-        model.fill(client, filled(spec, values))
+        model.fill(session, client, filled(spec, values))
         made = client.evaluator.create_evaluation(spec=spec, **labels.given())
         evaluation = _followed(session, client, made, detach)
     session.show(evaluation, print_evaluation)
@@ -129,6 +146,7 @@ def list_(
         eval_sets=[resource_name("evalSets", given) for given in eval_set or ()],
     )
     with session.connect() as client:
+        whole_names(session, client, condition)
         found = client.evaluator.list_evaluations(
             show_deleted=wanted.show_deleted, filter=condition, order_by=sort, page_size=min(limit, 1000)
         )
@@ -177,7 +195,7 @@ def show(session: Session, evaluation: EvaluationArgument) -> None:
     """Show one evaluation: accuracy, categories and what it was made from."""
     name = resource_name("evaluations", evaluation)
     with session.connect() as client:
-        found = client.evaluator.get_evaluation(name)
+        found = client.evaluator.get_evaluation(named(session, client, name))
     session.show(found, print_evaluation)
 
 
@@ -191,6 +209,7 @@ def watch(session: Session, evaluation: EvaluationArgument) -> None:
     """Follow an evaluation until it ends."""
     name = resource_name("evaluations", evaluation)
     with session.connect() as client:
+        name = named(session, client, name, patience_s=jobs.PATIENCE)
         session.check_runs(lambda: client.evaluator.get_evaluation(name))
         ended = _wait(session, client, name)
     session.show(ended, print_evaluation)
@@ -201,7 +220,7 @@ def resume(session: Session, evaluation: EvaluationArgument) -> None:
     """Go on with an evaluation that was interrupted, and wait for it."""
     name = resource_name("evaluations", evaluation)
     with session.connect() as client:
-        ended = _wait(session, client, name)
+        ended = _wait(session, client, named(session, client, name))
     session.show(ended, print_evaluation)
 
 
@@ -219,7 +238,7 @@ def update(session: Session, evaluation: EvaluationArgument, labels: ChangeOptio
     labels.check()
     name = resource_name("evaluations", evaluation)
     with session.connect() as client:
-        found = client.evaluator.get_evaluation(name)
+        found = client.evaluator.get_evaluation(named(session, client, name))
         changed = updated(labels, found, client.evaluator.update_evaluation)
     session.show(changed, print_labels)
 
@@ -234,6 +253,7 @@ def cancel(session: Session, evaluation: EvaluationArgument) -> None:
     """Ask an evaluation to stop; its answers so far are kept."""
     name = resource_name("evaluations", evaluation)
     with session.connect() as client:
+        name = named(session, client, name)
         found = client.evaluator.cancel_evaluation(name)
         found = session.settled(found, lambda: client.evaluator.get_evaluation(name))
     session.show(found, print_evaluation)
@@ -250,7 +270,12 @@ def cancel(session: Session, evaluation: EvaluationArgument) -> None:
 )
 def delete(
     session: Session,
-    evaluations: Annotated[list[str], typer.Argument(metavar="EVALUATION", help="Ids of evaluations.")],
+    evaluations: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="EVALUATION", help="Ids of evaluations.", autocompletion=completes("evaluations")
+        ),
+    ],
     force: ForceOption = False,
     yes: YesOption = False,
 ) -> None:
@@ -291,6 +316,7 @@ def items(
     chosen = wanted.filter()
     name = resource_name("evaluations", evaluation)
     with session.connect() as client:
+        name = named(session, client, name)
         results = client.evaluator.list_evaluation_items(name, filter=chosen, page_size=min(limit, 1000))
         found = islice(results, limit)
         if session.as_json:
@@ -318,7 +344,10 @@ def regrade(
     eval_set: Annotated[
         str,
         typer.Option(
-            "--eval-set", "-e", help="Grade by this eval set instead; it needs the same ids and prompts."
+            "--eval-set",
+            "-e",
+            help="Grade by this eval set instead; it needs the same ids and prompts.",
+            autocompletion=completes("evalSets"),
         ),
     ] = "",
     grader: Annotated[
@@ -345,10 +374,12 @@ def regrade(
     wanted = wanted or grader_of_file(grader_file)
     name = resource_name("evaluations", evaluation)
     with session.connect() as client:
+        name = named(session, client, name)
+        other = named(session, client, resource_name("evalSets", eval_set)) if eval_set else ""
         with errors_of(grader_file):
             made = client.evaluator.regrade_evaluation(
                 name,
-                eval_set=resource_name("evalSets", eval_set) if eval_set else "",
+                eval_set=other,
                 grader=wanted,
                 reasoning_marks=marks_of(reasoning_marks),
                 **labels.given(),

@@ -16,6 +16,7 @@ from rich.text import Text
 from tunix_rt import Client, v1
 from tunix_rt.cli import tables
 from tunix_rt.cli.command import command, single
+from tunix_rt.cli.lookup import completes, named
 from tunix_rt.cli.options import resource_name
 from tunix_rt.cli.session import Session
 from tunix_rt.errors import FormatError, InvalidArgumentError
@@ -68,10 +69,21 @@ class ItemOptions:
         str, typer.Option("--metadata", help="The item's metadata, a JSON object, for a grader of your own.")
     ] = ""
     eval_set: Annotated[
-        str, typer.Option("--eval-set", "-e", help="Take the question of --item from this eval set.")
+        str,
+        typer.Option(
+            "--eval-set",
+            "-e",
+            help="Take the question of --item from this eval set.",
+            autocompletion=completes("evalSets"),
+        ),
     ] = ""
     evaluation: Annotated[
-        str, typer.Option("--evaluation", help="Take question and answer of --item from this evaluation.")
+        str,
+        typer.Option(
+            "--evaluation",
+            help="Take question and answer of --item from this evaluation.",
+            autocompletion=completes("evaluations"),
+        ),
     ] = ""
     item: Annotated[str, typer.Option("--item", help="The id of an item of that set or evaluation.")] = ""
 
@@ -84,16 +96,18 @@ class ItemOptions:
         if self.item and (self.accepted or self.prompt or self.metadata):
             raise typer.BadParameter("--item has its own prompt, accepted answers and metadata")
 
-    def read(self, client: Client) -> tuple[v1.EvalItem, v1.EvaluationResult | None]:
+    def read(self, session: Session, client: Client) -> tuple[v1.EvalItem, v1.EvaluationResult | None]:
         """The question, and what was answered to it if an evaluation was given."""
         if not self.item:
             item = v1.EvalItem(prompt=self.prompt, accepted_answers=self.accepted or [])
             item.metadata.update(_object(self.metadata))
             return item, None
         result = None
-        eval_set = resource_name("evalSets", self.eval_set) if self.eval_set else ""
+        eval_set = ""
+        if self.eval_set:
+            eval_set = named(session, client, resource_name("evalSets", self.eval_set))
         if self.evaluation:
-            name = resource_name("evaluations", self.evaluation)
+            name = named(session, client, resource_name("evaluations", self.evaluation))
             eval_set = eval_set or client.evaluator.get_evaluation(name).spec.eval_set
             results = client.evaluator.list_evaluation_items(name, page_size=1000)
             result = next((found for found in results if found.item_id == self.item), None)
@@ -140,7 +154,7 @@ def grade(
     except ValueError as error:
         raise typer.BadParameter(f"--grader: {error}") from None
     with session.connect() as client, errors_of(grader_file):
-        item, result = question.read(client)
+        item, result = question.read(session, client)
         if wanted is not None:
             item.grader.CopyFrom(wanted)
         given = sys.stdin.read() if output == "-" else output or ""

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from tunix_rt import v1
 from tunix_rt.cli import tables
+from tunix_rt.cli.lookup import completes
 from tunix_rt.cli.options import moment, resource_name
 from tunix_rt.loop.specs import labels as numbers
 
@@ -154,15 +155,30 @@ StateOption = Annotated[
 ModelOption = Annotated[
     list[str] | None,
     list_option(
-        "--model", "-m", help="Only of this base model, checkpoint or training job (may be repeated)."
+        "--model",
+        "-m",
+        help="Only of this base model, checkpoint or training job (may be repeated).",
+        autocompletion=completes("trainingJobs"),
     ),
 ]
 DatasetOption = Annotated[
     list[str] | None,
-    list_option("--dataset", "-d", metavar="ID[@VERSION]", help="Only of this dataset (may be repeated)."),
+    list_option(
+        "--dataset",
+        "-d",
+        metavar="ID[@VERSION]",
+        help="Only of this dataset (may be repeated).",
+        autocompletion=completes("datasets"),
+    ),
 ]
 EvalSetOption = Annotated[
-    list[str] | None, list_option("--eval-set", "-e", help="Only of this eval set (may be repeated).")
+    list[str] | None,
+    list_option(
+        "--eval-set",
+        "-e",
+        help="Only of this eval set (may be repeated).",
+        autocompletion=completes("evalSets"),
+    ),
 ]
 
 # An id of a job, with or without one of its checkpoints; no base model is called like this.

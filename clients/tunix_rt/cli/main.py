@@ -54,8 +54,10 @@ _COMMANDS = {
         "Import, generate, score, compare and export reasoning traces.",
         _STAGES,
     ),
-    "dataset": _Entry("datasets", "app", "Build immutable datasets from traces, and export them.", _STAGES),
-    "train": _Entry("training", "app", "Fine-tune a base model on a dataset.", _STAGES),
+    "dataset": _Entry(
+        "datasets dataset_export", "app", "Build immutable datasets from traces, and export them.", _STAGES
+    ),
+    "train": _Entry("training training_export", "app", "Fine-tune a base model on a dataset.", _STAGES),
     "evalset": _Entry(
         "eval_sets benchmarks", "app", "Import, generate and look at sets of questions.", _STAGES
     ),

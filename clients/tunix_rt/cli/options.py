@@ -21,6 +21,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tunix_rt import Client, v1
 from tunix_rt.errors import FailedPreconditionError, NotFoundError
 from tunix_rt.files import read_text
+from tunix_rt.naming import CHECKPOINTS, COLLECTIONS
 
 # Files and settings are read by a few commands alone, and what reads them takes long to import.
 if TYPE_CHECKING:
@@ -309,40 +310,29 @@ def _token(value: object) -> str:
 
 
 def resource_name(collection: str, given: str) -> str:
-    """The name of a resource in ``collection`` that was given by name or id.
+    """A resource in ``collection`` that was given by name, id, the beginning of an id, or display name, as
+    ``lookup.named`` takes it.
 
     Raises typer.BadParameter for a name of another collection.
     """
-    if given.startswith(f"{collection}/"):
+    folder, slash, rest = given.partition("/")
+    if folder == collection and rest:
         return given
-    if not given or "/" in given:
+    if not given or CHECKPOINTS in given or (slash and folder in (*COLLECTIONS, "baseModels")):
         raise typer.BadParameter(f"{given!r} is not one of {collection}; give an id, or {collection}/ID")
     return f"{collection}/{given}"
 
 
 def trace_name(given: str) -> str:
-    """The name of a trace given by name or id, or by its content digest or a row's id, whole or shortened."""
+    """A trace given by name or id, or by its content digest or a row's id, whole or shortened, as
+    ``lookup.named`` takes it."""
     return resource_name("traces", given.removeprefix("sha256:"))
 
 
 def dataset_name(given: str) -> str:
-    """The name of a dataset given as ID, ID@VERSION or datasets/ID@VERSION; the version defaults to 1."""
-    name = resource_name("datasets", given)
-    return name if "@" in name else f"{name}@1"
-
-
-def checkpoint_name(client: Client, given: str) -> str:
-    """The name of a checkpoint, which may be given as a training job: then its best checkpoint is meant if it
-    keeps one, else its latest.
-
-    Raises typer.BadParameter when the job has none, TunixRtError when there is no such job.
-    """
-    if "/checkpoints/" in given:
-        return given
-    job = client.trainer.get_training_job(name=resource_name("trainingJobs", given))
-    if not job.checkpoint:
-        raise typer.BadParameter(f"{job.name} has no checkpoint yet")
-    return job.best_checkpoint or job.checkpoint
+    """A dataset given as ID, ID@VERSION or datasets/ID@VERSION, as ``lookup.named`` takes it; there the
+    version defaults to 1."""
+    return resource_name("datasets", given)
 
 
 def short_name(name: str) -> str:

@@ -29,12 +29,20 @@ from tunix_rt.cli.labels import (
     sort_option,
     updated,
 )
+from tunix_rt.cli.lookup import completes, named, whole_names
 from tunix_rt.cli.options import FlipsOption, LimitOption, resource_name, short_name
 from tunix_rt.cli.session import Session
 
 app = group("List, show, rename and delete comparison reports, and look at what went wrong.")
 
-ReportArgument = Annotated[str, typer.Argument(metavar="REPORT", help="The report's name or id.")]
+ReportArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="REPORT",
+        help="The report's id, the beginning of it, or its name.",
+        autocompletion=completes("comparisonReports"),
+    ),
+]
 
 
 class Verdict(StrEnum):
@@ -73,6 +81,7 @@ def list_(
         list_option(
             "--evaluation",
             help="Only of this evaluation, on either side (may be repeated).",
+            autocompletion=completes("evaluations"),
         ),
     ] = None,
     sort: Annotated[
@@ -102,6 +111,7 @@ def list_(
         ">AGE",
     )
     with session.connect() as client:
+        whole_names(session, client, condition)
         found = client.evaluator.list_comparison_reports(
             show_deleted=wanted.show_deleted, filter=condition, order_by=sort, page_size=min(limit, 100)
         )
@@ -130,7 +140,7 @@ def show(session: Session, report: ReportArgument, flips: FlipsOption = 3) -> No
     """Show one comparison report as `compare` does."""
     name = resource_name("comparisonReports", report)
     with session.connect() as client:
-        found = client.evaluator.get_comparison_report(name)
+        found = client.evaluator.get_comparison_report(named(session, client, name))
     session.show(found, partial(print_comparison, flips=flips))
 
 
@@ -145,7 +155,7 @@ def update(session: Session, report: ReportArgument, labels: ChangeOptions) -> N
     labels.check()
     name = resource_name("comparisonReports", report)
     with session.connect() as client:
-        found = client.evaluator.get_comparison_report(name)
+        found = client.evaluator.get_comparison_report(named(session, client, name))
         changed = updated(labels, found, client.evaluator.update_comparison_report)
     session.show(changed, print_labels)
 
@@ -158,7 +168,12 @@ def update(session: Session, report: ReportArgument, labels: ChangeOptions) -> N
 )
 def delete(
     session: Session,
-    reports: Annotated[list[str], typer.Argument(metavar="REPORT", help="Ids of reports.")],
+    reports: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="REPORT", help="Ids of reports.", autocompletion=completes("comparisonReports")
+        ),
+    ],
     yes: YesOption = False,
 ) -> None:
     """Delete reports and their documents. To compare again makes them again."""

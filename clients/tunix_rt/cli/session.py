@@ -179,6 +179,12 @@ class Session:
         with Client(self.server, on_waiting=self._say_waiting) as client:
             yield client
 
+    def known_names(self, collection: str, begun: str, most: int) -> list[tuple[str, str]]:
+        """Ids and display names in the data folder of which one begins so; no server is started for it."""
+        import tunix_rt_local
+
+        return tunix_rt_local.known_names(self.data_dir, collection, begun, most)
+
     def _server_beside(self) -> str | None:
         import tunix_rt_local
 

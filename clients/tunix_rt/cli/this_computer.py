@@ -18,6 +18,7 @@ from tunix_rt.cli import idle, tables, text
 from tunix_rt.cli.command import command, group, single
 from tunix_rt.cli.deleting import DeletedResources, ForceOption, YesOption, confirm, delete_resources
 from tunix_rt.cli.effects import Effect
+from tunix_rt.cli.lookup import completes
 from tunix_rt.cli.options import short_name
 from tunix_rt.cli.progress import Bar, Reporter
 from tunix_rt.cli.session import SERVER_VARIABLE, Session
@@ -223,7 +224,12 @@ def verify(session: Session, name: NameArgument) -> None:
 def delete(
     session: Session,
     models: Annotated[
-        list[str], typer.Argument(metavar="NAME", help="Ids of base models, or the sources that were pulled.")
+        list[str],
+        typer.Argument(
+            metavar="NAME",
+            help="Ids of base models, or the sources that were pulled.",
+            autocompletion=completes("baseModels"),
+        ),
     ],
     force: ForceOption = False,
     yes: YesOption = False,

@@ -17,6 +17,7 @@ from tunix_rt.cli.command import command, group
 from tunix_rt.cli.console import output_stream
 from tunix_rt.cli.deleting import DeletedResources, YesOption, check_answerable, confirm
 from tunix_rt.cli.documents import Extended, Lines, as_document
+from tunix_rt.cli.lookup import completes, named
 from tunix_rt.cli.options import FilterOptions, LimitOption, short_name, trace_name
 from tunix_rt.cli.session import Session
 from tunix_rt.errors import NotFoundError, TunixRtError, UnimplementedError
@@ -147,13 +148,18 @@ def list_(
 def show(
     session: Session,
     name: Annotated[
-        str, typer.Argument(metavar="TRACE", help="Its name or id, or the id of a dataset's row.")
+        str,
+        typer.Argument(
+            metavar="TRACE",
+            help="Its id or the beginning of it, or the id of a dataset's row.",
+            autocompletion=completes("traces"),
+        ),
     ],
 ) -> None:
     """Show one trace with its steps, its latest scores, and the datasets that hold it or left it out."""
     wanted = trace_name(name)
     with session.connect() as client:
-        trace = client.trace_store.get_trace(wanted)
+        trace = client.trace_store.get_trace(named(session, client, wanted))
         page = next(client.trace_store.list_scores(trace.name, page_size=_SCORES_READ).pages())
         uses = _uses(session, client, trace)
     # The newest come first.
@@ -255,7 +261,10 @@ _SHOWN = 5
 )
 def delete(
     session: Session,
-    names: Annotated[list[str], typer.Argument(metavar="TRACE", help="Names or ids of traces.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="TRACE", help="Ids of traces.", autocompletion=completes("traces")),
+    ],
     yes: YesOption = False,
 ) -> None:
     """Delete traces. Their ids and digests stay on record. Snapshots that hold them can no longer be
@@ -264,7 +273,8 @@ def delete(
     check_answerable(session, yes=yes)
     with session.connect() as client:
         # All names are looked up before the first trace is gone, so that a wrong one deletes nothing.
-        found = {trace.name: trace for trace in map(client.trace_store.get_trace, wanted)}
+        whole = [named(session, client, name) for name in wanted]
+        found = {trace.name: trace for trace in map(client.trace_store.get_trace, whole)}
         traces = list(found.values())
         lines = [f"{short_name(trace.name)}  {text.one_line(trace.prompt, 60)}" for trace in traces[:_SHOWN]]
         if len(traces) > _SHOWN:

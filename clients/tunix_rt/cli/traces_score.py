@@ -22,6 +22,7 @@ from tunix_rt import Client, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command
 from tunix_rt.cli.documents import as_document
+from tunix_rt.cli.lookup import completes, named
 from tunix_rt.cli.options import FilterOptions, short_name, trace_name
 from tunix_rt.cli.progress import Bar
 from tunix_rt.cli.session import Session
@@ -87,7 +88,8 @@ def score(
 
 def _score_named(session: Session, names: Sequence[str], criteria: Sequence[str]) -> None:
     with session.connect() as client:
-        scores = [score for name in names for score in _scores_of(client, name, criteria)]
+        whole = [named(session, client, name) for name in names]
+        scores = [score for name in whole for score in _scores_of(client, name, criteria)]
     if session.as_json:
         session.print_messages(scores)
         return
@@ -243,13 +245,21 @@ _MOST_PAIRS: Final = 4_000_000
 )
 def compare(
     session: Session,
-    base: Annotated[str, typer.Argument(metavar="BASE", help="The trace compared against.")],
-    other: Annotated[str, typer.Argument(metavar="OTHER", help="The trace compared.")],
+    base: Annotated[
+        str,
+        typer.Argument(
+            metavar="BASE", help="The trace compared against.", autocompletion=completes("traces")
+        ),
+    ],
+    other: Annotated[
+        str,
+        typer.Argument(metavar="OTHER", help="The trace compared.", autocompletion=completes("traces")),
+    ],
 ) -> None:
     """Set two traces side by side: their scores, and their steps aligned, with the differences marked."""
     names = trace_name(base), trace_name(other)
     with session.connect() as client:
-        compared = client.trace_store.compare_traces(*names)
+        compared = client.trace_store.compare_traces(*(named(session, client, name) for name in names))
     if session.as_json:
         session.print_message(compared)
     else:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Sequence
 from itertools import islice
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from tunix_rt import Client, jobs, v1
-from tunix_rt.cli import tables, text
+from tunix_rt.cli import tables
 from tunix_rt.cli.command import command, group
 from tunix_rt.cli.deleting import DeletedResources, ForceOption, YesOption, delete_resources
 from tunix_rt.cli.effects import Effect
@@ -28,13 +25,13 @@ from tunix_rt.cli.labels import (
     sort_option,
     updated,
 )
+from tunix_rt.cli.lookup import completes, named, whole_names
 from tunix_rt.cli.options import (
     DTYPE_HELP,
     DetachOption,
     LimitOption,
     Shown,
     SpecOptions,
-    checkpoint_name,
     dataset_name,
     resource_name,
     short_name,
@@ -45,10 +42,18 @@ from tunix_rt.cli.session import Session
 from tunix_rt.cli.training_view import print_training_job, print_training_plan
 from tunix_rt.loop.config import TrainingConfig
 from tunix_rt.loop.specs import filled
+from tunix_rt.naming import CHECKPOINTS, in_folder
 
 app = group("Fine-tune a base model on a dataset.")
 
-JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The training job's name or id.")]
+JobArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="JOB",
+        help="The training job's id, the beginning of it, or its name.",
+        autocompletion=completes("trainingJobs"),
+    ),
+]
 
 _LORA = "LoRA adapter"
 _OPTIMIZER = "Optimizer"
@@ -144,7 +149,14 @@ class TrainingOptions(SpecOptions):
 def start(
     session: Session,
     dataset: Annotated[
-        str, typer.Option("--dataset", "-d", help="The dataset: ID or ID@VERSION.", show_default=False)
+        str,
+        typer.Option(
+            "--dataset",
+            "-d",
+            help="The dataset: ID or ID@VERSION.",
+            show_default=False,
+            autocompletion=completes("datasets"),
+        ),
     ],
     base_model: Annotated[
         str,
@@ -153,6 +165,7 @@ def start(
             "-m",
             help="A base model's id, or a Hugging Face folder on the trainer's host.",
             show_default=False,
+            autocompletion=completes("baseModels"),
         ),
     ],
     wanted: TrainingOptions,
@@ -169,6 +182,7 @@ def start(
     session.check_detached(detach)
     spec = wanted.spec(base_model, dataset_name(dataset))
     with session.connect(Effect.READS if dry_run else None) as client:
+        spec.dataset = named(session, client, spec.dataset)
         with session.progress() as progress:
             checking = progress.bar("checking the dataset")
             if dry_run:
@@ -189,6 +203,7 @@ def watch(session: Session, job: JobArgument) -> None:
     """Follow a training job until it ends, and show its log lines."""
     name = resource_name("trainingJobs", job)
     with session.connect() as client:
+        name = named(session, client, name, patience_s=jobs.PATIENCE)
         session.check_runs(lambda: client.trainer.get_training_job(name))
         ended = wait_for_job(session, client, name, show_log=True)
     session.show(ended, print_training_job)
@@ -236,6 +251,7 @@ def list_(
         ">AGE",
     )
     with session.connect() as client:
+        whole_names(session, client, condition)
         found = client.trainer.list_training_jobs(
             show_deleted=wanted.show_deleted, filter=condition, order_by=sort, page_size=min(limit, 1000)
         )
@@ -263,7 +279,7 @@ def show(session: Session, job: JobArgument) -> None:
     """Show one training job: its state, metrics, checkpoint and how long its stages took."""
     name = resource_name("trainingJobs", job)
     with session.connect() as client:
-        found = client.trainer.get_training_job(name)
+        found = client.trainer.get_training_job(named(session, client, name))
     session.show(found, print_training_job)
 
 
@@ -281,7 +297,7 @@ def update(session: Session, job: JobArgument, labels: ChangeOptions) -> None:
     labels.check()
     name = resource_name("trainingJobs", job)
     with session.connect() as client:
-        found = client.trainer.get_training_job(name)
+        found = client.trainer.get_training_job(named(session, client, name))
         changed = updated(labels, found, client.trainer.update_training_job)
     session.show(changed, print_labels)
 
@@ -291,6 +307,7 @@ def cancel(session: Session, job: JobArgument) -> None:
     """Ask a training job to stop at its next step; asked twice, it is stopped at once."""
     name = resource_name("trainingJobs", job)
     with session.connect() as client:
+        name = named(session, client, name)
         found = client.trainer.cancel_training_job(name)
         found = session.settled(found, lambda: client.trainer.get_training_job(name))
     session.show(found, print_training_job)
@@ -309,21 +326,29 @@ def cancel(session: Session, job: JobArgument) -> None:
 def delete(
     session: Session,
     jobs: Annotated[
-        list[str], typer.Argument(metavar="JOB", help="Ids of jobs, or whole names of checkpoints.")
+        list[str],
+        typer.Argument(
+            metavar="JOB",
+            help="Ids of jobs, or names of checkpoints, JOB/checkpoints/STEP.",
+            autocompletion=completes("trainingJobs"),
+        ),
     ],
     force: ForceOption = False,
     yes: YesOption = False,
 ) -> None:
     """Delete training jobs with their checkpoints, exports and states, or single checkpoints. What they were,
     and their digests, stay on record."""
-    names = [name if "/checkpoints/" in name else resource_name("trainingJobs", name) for name in jobs]
-    kind = "checkpoint" if all("/checkpoints/" in name for name in names) else "training job"
+    names = [
+        in_folder("trainingJobs", name) if CHECKPOINTS in name else resource_name("trainingJobs", name)
+        for name in jobs
+    ]
+    kind = "checkpoint" if all(CHECKPOINTS in name for name in names) else "training job"
     delete_resources(session, names, kind, _job_or_checkpoint, force=force, yes=yes)
 
 
 def _job_or_checkpoint(client: Client, name: str) -> v1.TrainingJob | v1.Checkpoint:
     trainer = client.trainer
-    return trainer.get_checkpoint(name) if "/checkpoints/" in name else trainer.get_training_job(name)
+    return trainer.get_checkpoint(name) if CHECKPOINTS in name else trainer.get_training_job(name)
 
 
 @command(
@@ -341,111 +366,9 @@ def resume(
     session.check_detached(detach)
     name = resource_name("trainingJobs", job)
     with session.connect() as client:
-        resumed = _follow(session, client, client.trainer.resume_training_job(name), detach=detach)
+        found = client.trainer.resume_training_job(named(session, client, name))
+        resumed = _follow(session, client, found, detach=detach)
     session.show(resumed, print_training_job)
-
-
-_LEDGER = "ledger.jsonl"
-_FORMATS = {"peft": v1.CHECKPOINT_FORMAT_PEFT, "hf": v1.CHECKPOINT_FORMAT_HUGGING_FACE}
-
-
-@command(
-    app,
-    "export",
-    example=(
-        "tunix-rt train export $JOB --format hf -o tuned",
-        "tunix-rt train export $JOB --format peft -o adapter",
-        "tunix-rt train export $JOB --format hf -o tuned --with-ledger",
-    ),
-    prints=v1.CheckpointExport,
-)
-def export(
-    session: Session,
-    job: Annotated[str, typer.Argument(metavar="JOB", help="A training job or one of its checkpoints.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="A folder that is new or empty.")],
-    format: Annotated[
-        Literal["peft", "hf"],
-        typer.Option(
-            "--format", "-f", help="peft: the adapter; hf: a whole model, the adapter merged into it."
-        ),
-    ] = "hf",
-    with_ledger: Annotated[
-        bool,
-        typer.Option(
-            "--with-ledger",
-            help="Also write ledger.jsonl (the dataset rows that each step learned from) and manifest.json "
-            "(all that the weights depend on).",
-        ),
-    ] = False,
-) -> None:
-    """Write a checkpoint as `peft` or `transformers` loads it.
-
-    A job stands for its best checkpoint if it keeps one, else for its latest.
-    """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise typer.BadParameter(f"{output} is there already; give a folder that is new or empty")
-    with session.connect() as client, session.progress() as progress:
-        name = checkpoint_name(client, job)
-        records = _records(client, name) if with_ledger else []
-        making = progress.bar(f"making {format} files")
-        made = client.trainer.export_checkpoint(name, _FORMATS[format])
-        making.finish()
-        _download(session, client, made, records, output.absolute())
-        made.files.extend(records)
-    if session.as_json:
-        session.print_message(made)
-    else:
-        size = sum(file.size_bytes for file in made.files)
-        session.say(f"{text.counted(len(made.files), 'file')}, {text.size(size)}, written to {output}")
-
-
-def _records(client: Client, name: str) -> list[v1.ArtifactFile]:
-    """The ledger and the manifest of a checkpoint.
-
-    Raises typer.BadParameter for a checkpoint without a ledger, as versions before there was one left them.
-    """
-    checkpoint = client.trainer.get_checkpoint(name)
-    ledgers = [file for file in checkpoint.files if file.path == _LEDGER]
-    if not ledgers:
-        raise typer.BadParameter(
-            f"{name} has no {_LEDGER}: its job was trained before ledgers were kept; "
-            "export it without this option",
-            param_hint="--with-ledger",
-        )
-    return [*ledgers, checkpoint.manifest_file]
-
-
-def _download(
-    session: Session,
-    client: Client,
-    made: v1.CheckpointExport,
-    records: Sequence[v1.ArtifactFile],
-    output: Path,
-) -> None:
-    """Write an export and ``records`` of its checkpoint into ``output``: all files appear, or none."""
-    parts = [(file, made.format) for file in made.files]
-    parts += [(file, v1.CHECKPOINT_FORMAT_UNSPECIFIED) for file in records]
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".{output.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        with session.progress() as progress:
-            bar = progress.bar("fetching", sum(file.size_bytes for file, _ in parts), "bytes")
-            done = 0
-            for file, kept_as in parts:
-                target = temporary / Path(file.path).name
-                client.trainer.download_checkpoint_file(made.checkpoint, file.path, target, format=kept_as)
-                done += file.size_bytes
-                bar.update(done)
-            bar.finish()
-        if not output.is_dir():
-            temporary.rename(output)
-            return
-        # It may be the folder that the shell is in.
-        for part in temporary.iterdir():
-            part.rename(output / part.name)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def wait_for_job(session: Session, client: Client, name: str, *, show_log: bool = False) -> v1.TrainingJob:

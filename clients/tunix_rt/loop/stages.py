@@ -35,6 +35,7 @@ from tunix_rt.loop.sources import (
     import_key,
     traces_of,
 )
+from tunix_rt.naming import in_folder, resolve
 
 MAX_ATTEMPTS: Final = 100
 STATE_FILE: Final = "loop-state.json"
@@ -65,7 +66,7 @@ class Loop:
     def run(self) -> LoopResult:
         """As ``tunix_rt.loop.run_loop``."""
         self._prepare_output()
-        config = self._config
+        config = self._config = self._with_whole_names()
         template, special = chat_template(config.dataset, config.training.base_model, self._client)
         imported = self._import()
         eval_set = None
@@ -102,6 +103,16 @@ class Loop:
         )
         write_atomically(self._output / RESULT_FILE, result.to_json())
         return result
+
+    def _with_whole_names(self) -> LoopConfig:
+        """The config with resource names in the place of ids, beginnings of ids and display names."""
+        config, client = self._config, self._client
+        names: dict[str, Any] = {
+            "eval_sets": [resolve(client, in_folder("evalSets", n)) for n in config.dataset.eval_sets]
+        }
+        if config.dataset.parent:
+            names["parent"] = resolve(client, in_folder("datasets", config.dataset.parent))
+        return config.model_copy(update={"dataset": config.dataset.model_copy(update=names)})
 
     def _import(self) -> ImportResult | None:
         traces = self._config.traces

@@ -157,10 +157,16 @@ class EvalSetFilter(_message.Message):
     NOTE_CONTAINS_FIELD_NUMBER: _builtins.int
     CREATED_FROM_FIELD_NUMBER: _builtins.int
     CREATED_BEFORE_FIELD_NUMBER: _builtins.int
+    ID_PREFIX_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     display_name_contains: _builtins.str
     """Keep those whose display name contains this text; case does not matter. At most 1,000 characters."""
     note_contains: _builtins.str
     """Keep those whose note contains this text; case does not matter. At most 1,000 characters."""
+    id_prefix: _builtins.str
+    """Keep those whose id, the part of the name behind the first slash, begins with this. At most 100 characters."""
+    display_name: _builtins.str
+    """Keep those of this display name: the whole of it, as it is written."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Keep those with all of these tags, at most 50."""
@@ -181,10 +187,12 @@ class EvalSetFilter(_message.Message):
         note_contains: _builtins.str = ...,
         created_from: _timestamp_pb2.Timestamp | None = ...,
         created_before: _timestamp_pb2.Timestamp | None = ...,
+        id_prefix: _builtins.str = ...,
+        display_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_before", b"created_before", "created_from", b"created_from"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_before", b"created_before", "created_from", b"created_from", "display_name_contains", b"display_name_contains", "note_contains", b"note_contains", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_before", b"created_before", "created_from", b"created_from", "display_name", b"display_name", "display_name_contains", b"display_name_contains", "id_prefix", b"id_prefix", "note_contains", b"note_contains", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -420,10 +428,16 @@ class EvaluationFilter(_message.Message):
     MODELS_FIELD_NUMBER: _builtins.int
     DATASETS_FIELD_NUMBER: _builtins.int
     EVAL_SETS_FIELD_NUMBER: _builtins.int
+    ID_PREFIX_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     display_name_contains: _builtins.str
     """Keep those whose display name contains this text; case does not matter. At most 1,000 characters."""
     note_contains: _builtins.str
     """Keep those whose note contains this text; case does not matter. At most 1,000 characters."""
+    id_prefix: _builtins.str
+    """Keep those whose id, the part of the name behind the first slash, begins with this. At most 100 characters."""
+    display_name: _builtins.str
+    """Keep those of this display name: the whole of it, as it is written."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Keep those with all of these tags, at most 50."""
@@ -466,10 +480,12 @@ class EvaluationFilter(_message.Message):
         models: _abc.Iterable[_builtins.str] | None = ...,
         datasets: _abc.Iterable[_builtins.str] | None = ...,
         eval_sets: _abc.Iterable[_builtins.str] | None = ...,
+        id_prefix: _builtins.str = ...,
+        display_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_before", b"created_before", "created_from", b"created_from"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_before", b"created_before", "created_from", b"created_from", "datasets", b"datasets", "display_name_contains", b"display_name_contains", "eval_sets", b"eval_sets", "models", b"models", "note_contains", b"note_contains", "states", b"states", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_before", b"created_before", "created_from", b"created_from", "datasets", b"datasets", "display_name", b"display_name", "display_name_contains", b"display_name_contains", "eval_sets", b"eval_sets", "id_prefix", b"id_prefix", "models", b"models", "note_contains", b"note_contains", "states", b"states", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1007,10 +1023,16 @@ class ComparisonReportFilter(_message.Message):
     DATASETS_FIELD_NUMBER: _builtins.int
     EVAL_SETS_FIELD_NUMBER: _builtins.int
     EVALUATIONS_FIELD_NUMBER: _builtins.int
+    ID_PREFIX_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     display_name_contains: _builtins.str
     """Keep those whose display name contains this text; case does not matter. At most 1,000 characters."""
     note_contains: _builtins.str
     """Keep those whose note contains this text; case does not matter. At most 1,000 characters."""
+    id_prefix: _builtins.str
+    """Keep those whose id, the part of the name behind the first slash, begins with this. At most 100 characters."""
+    display_name: _builtins.str
+    """Keep those of this display name: the whole of it, as it is written."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Keep those with all of these tags, at most 50."""
@@ -1060,10 +1082,12 @@ class ComparisonReportFilter(_message.Message):
         datasets: _abc.Iterable[_builtins.str] | None = ...,
         eval_sets: _abc.Iterable[_builtins.str] | None = ...,
         evaluations: _abc.Iterable[_builtins.str] | None = ...,
+        id_prefix: _builtins.str = ...,
+        display_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_before", b"created_before", "created_from", b"created_from"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_before", b"created_before", "created_from", b"created_from", "datasets", b"datasets", "display_name_contains", b"display_name_contains", "eval_sets", b"eval_sets", "evaluations", b"evaluations", "models", b"models", "note_contains", b"note_contains", "tags", b"tags", "verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_before", b"created_before", "created_from", b"created_from", "datasets", b"datasets", "display_name", b"display_name", "display_name_contains", b"display_name_contains", "eval_sets", b"eval_sets", "evaluations", b"evaluations", "id_prefix", b"id_prefix", "models", b"models", "note_contains", b"note_contains", "tags", b"tags", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -143,10 +143,16 @@ class DatasetFilter(_message.Message):
     CREATED_BEFORE_FIELD_NUMBER: _builtins.int
     STATES_FIELD_NUMBER: _builtins.int
     DATASETS_FIELD_NUMBER: _builtins.int
+    ID_PREFIX_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     display_name_contains: _builtins.str
     """Keep those whose display name contains this text; case does not matter. At most 1,000 characters."""
     note_contains: _builtins.str
     """Keep those whose note contains this text; case does not matter. At most 1,000 characters."""
+    id_prefix: _builtins.str
+    """Keep those whose id, the part of the name behind the first slash, begins with this. At most 100 characters."""
+    display_name: _builtins.str
+    """Keep those of this display name: the whole of it, as it is written."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Keep those with all of these tags, at most 50."""
@@ -177,10 +183,12 @@ class DatasetFilter(_message.Message):
         created_before: _timestamp_pb2.Timestamp | None = ...,
         states: _abc.Iterable[_dataset_pb2.Dataset.State.ValueType] | None = ...,
         datasets: _abc.Iterable[_builtins.str] | None = ...,
+        id_prefix: _builtins.str = ...,
+        display_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_before", b"created_before", "created_from", b"created_from"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_before", b"created_before", "created_from", b"created_from", "datasets", b"datasets", "display_name_contains", b"display_name_contains", "note_contains", b"note_contains", "states", b"states", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_before", b"created_before", "created_from", b"created_from", "datasets", b"datasets", "display_name", b"display_name", "display_name_contains", b"display_name_contains", "id_prefix", b"id_prefix", "note_contains", b"note_contains", "states", b"states", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

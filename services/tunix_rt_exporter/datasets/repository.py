@@ -53,6 +53,7 @@ _LISTING: Final = Listing(
         "state": (datasets.c.state,),
         "name": (datasets.c.dataset_id, datasets.c.version),
     },
+    ids=datasets.c.dataset_id + "@" + datasets.c.version,
 )
 
 _ROWS_AT_ONCE: Final = 10_000

@@ -31,6 +31,8 @@ T = TypeVar("T")
 CODE_POINTS: Final = String().with_variant(String(collation="C"), "postgresql")
 """A text that is ordered by its code points in both databases, whatever the locale."""
 
+# No text of an id has a greater character.
+_BEHIND_ALL: Final = "\U0010ffff"
 _FOLDED: Final = {"display_name": "display_name_folded", "note": "note_folded"}
 # What filters ask for among an entry's subjects, and the kind that it has there.
 _SUBJECTS: Final = {
@@ -74,6 +76,7 @@ class Listing:
         key: the column that tells rows apart, and orders those that are equal.
         order: the columns behind each field that callers may order by.
         columns: what is read of each row; left out: all.
+        ids: what callers know rows by, where that is not the key.
         default: the order where none is asked for.
         newest_first: whether greater keys come first where there is no order at all.
     """
@@ -85,6 +88,7 @@ class Listing:
         order: Mapping[str, tuple[Column[Any], ...]],
         columns: tuple[Column[Any], ...] = (),
         *,
+        ids: ColumnElement[str] | None = None,
         default: Order = (),
         newest_first: bool = True,
     ) -> None:
@@ -92,6 +96,7 @@ class Listing:
         self._key = key
         self._order = order
         self._columns = columns or tuple(table.c)
+        self._ids = key if ids is None else ids
         self._default = default
         self._newest_first = newest_first
 
@@ -132,6 +137,11 @@ class Listing:
         found = [holds(columns.tags, tag) for tag in wanted.tags]
         if not wanted.show_deleted:
             found.append(columns.delete_time.is_(None))
+        if wanted.id_prefix:
+            ids = self._ids if dialect == "sqlite" else _by_code_points(self._ids)
+            found.append(and_(ids >= wanted.id_prefix, ids < wanted.id_prefix + _BEHIND_ALL))
+        if wanted.display_name:
+            found.append(columns.display_name == wanted.display_name)
         for name, folded in _FOLDED.items():
             if text := getattr(wanted, f"{name}_contains"):
                 found.append(position(columns[folded], text.casefold()) > 0)

@@ -71,13 +71,17 @@ class ModelStore:
     def __init__(self, models_dir: Path | str) -> None:
         self._dir = Path(models_dir).absolute()
 
+    def names(self) -> Sequence[str]:
+        """The ids of catalogued models, then those of the other folders; no file of theirs is read."""
+        return [*sorted(CATALOG), *(folder.name for folder in self._folders())]
+
     def list(self) -> Sequence[BaseModelInfo]:
         """Every catalogued model, pulled or not, then the other folders, each group by name.
 
         Folders that cannot be used are left out, and named in the log.
         """
         found = []
-        for name in [*sorted(CATALOG), *(folder.name for folder in self._folders())]:
+        for name in self.names():
             try:
                 known = CATALOG.get(name)
                 found.append(self._catalogued(known) if known else self._describe(name, self._dir / name))

@@ -123,7 +123,7 @@ class TraceStoreService:
         if len(id_prefix) > _ID_CHARACTERS:
             problem = f"has {len(id_prefix):,} characters; at most {_ID_CHARACTERS} would be right"
             raise InvalidArgument.of_field("id_prefix", problem, reason="FILTER_INVALID")
-        listing = {"id_prefix": id_prefix} if id_prefix else {}
+        listing: dict[str, Any] = {"id_prefix": id_prefix} if id_prefix else {}
         paging = Paging(
             size, page_token, method="ListTraces", filter=wanted.model_dump(mode="json"), **listing
         )

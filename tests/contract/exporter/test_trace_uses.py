@@ -169,3 +169,16 @@ async def test_a_dataset_that_failed_and_was_built_again_is_listed_once(world: E
     dataset = await world.build("d", splits=ALL_TRAIN)
     assert dataset.state == v1.Dataset.STATE_SUCCEEDED
     assert len((await uses(world, digest)).trace_uses) == 1
+
+
+@pytest.mark.one_database
+async def test_a_deleted_dataset_holds_nothing(world: Exporting) -> None:
+    (digest,) = await digests(world, trace(1))
+    for name in "ab":
+        await world.build(name, splits=ALL_TRAIN)
+    await world.exporter.DeleteDataset(v1.DeleteDatasetRequest(name="datasets/a@1"))
+    assert [use.dataset for use in (await uses(world, digest)).trace_uses] == ["datasets/b@1"]
+    forget_rows(world)
+    answer = await uses(world, digest)
+    assert [use.dataset for use in answer.trace_uses] == ["datasets/b@1"]
+    assert not answer.unreadable_datasets

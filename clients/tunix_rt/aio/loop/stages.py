@@ -30,6 +30,7 @@ from tunix_rt.aio.loop.sources import (
     import_key,
     traces_of,
 )
+from tunix_rt.aio.naming import in_folder, resolve
 from tunix_rt.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 from tunix_rt.files import read_text, write_atomically
 from tunix_rt.loop import specs
@@ -65,7 +66,7 @@ class Loop:
     async def run(self) -> LoopResult:
         """As ``tunix_rt.loop.run_loop``."""
         self._prepare_output()
-        config = self._config
+        config = self._config = await self._with_whole_names()
         template, special = await chat_template(config.dataset, config.training.base_model, self._client)
         imported = await self._import()
         eval_set = None
@@ -102,6 +103,16 @@ class Loop:
         )
         write_atomically(self._output / RESULT_FILE, result.to_json())
         return result
+
+    async def _with_whole_names(self) -> LoopConfig:
+        """The config with resource names in the place of ids, beginnings of ids and display names."""
+        config, client = self._config, self._client
+        names: dict[str, Any] = {
+            "eval_sets": [await resolve(client, in_folder("evalSets", n)) for n in config.dataset.eval_sets]
+        }
+        if config.dataset.parent:
+            names["parent"] = await resolve(client, in_folder("datasets", config.dataset.parent))
+        return config.model_copy(update={"dataset": config.dataset.model_copy(update=names)})
 
     async def _import(self) -> ImportResult | None:
         traces = self._config.traces

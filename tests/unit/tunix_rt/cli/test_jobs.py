@@ -178,7 +178,7 @@ def test_a_dataset_is_shown_without_its_report(
 
 
 def test_parquet_is_not_written_to_a_terminal(stored: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tunix_rt.cli.datasets._on_terminal", lambda: True)
+    monkeypatch.setattr("tunix_rt.cli.dataset_export._on_terminal", lambda: True)
     result = stored("dataset", "export", "d@1", "--format", "chat_parquet")
     assert result.exit_code == 2
     assert "give -o FILE" in " ".join(result.stderr.split())

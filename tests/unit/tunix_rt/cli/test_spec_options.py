@@ -15,19 +15,19 @@ from typer.testing import CliRunner
 
 from tunix_rt import v1
 from tunix_rt.cli.command import command, single
+from tunix_rt.cli.lookup import checkpoint_name
 from tunix_rt.cli.options import (
     Shown,
     SpecOptions,
     chat_template,
-    checkpoint_name,
     dataset_name,
     resource_name,
     short_name,
     spec_options,
 )
-from tunix_rt.cli.session import Session
+from tunix_rt.cli.session import Session, SharedOptions
 from tunix_rt.cli.training import app as training
-from tunix_rt.errors import NotFoundError
+from tunix_rt.errors import NotFoundError, UnimplementedError
 from tunix_rt.schema import Int32, Section, Seed
 
 
@@ -53,12 +53,17 @@ class Trainer:
         step = "trainingJobs/done/checkpoints/40" if name == "trainingJobs/done" else ""
         return v1.TrainingJob(name=name, checkpoint=step)
 
+    def list_training_jobs(self, **_: Any) -> Any:
+        # As a server of an earlier version, which looks for no names.
+        raise UnimplementedError("no such call")
+
 
 class Client:
     trainer = Trainer()
 
 
 CLIENT: Any = Client()
+SESSION = Session(SharedOptions(as_json=True))
 
 
 class Part(Section):
@@ -205,15 +210,21 @@ def test_template_from_what_is_no_file_of_text(tmp_path: Path) -> None:
 def test_names_are_completed() -> None:
     assert resource_name("traces", "abc") == "traces/abc"
     assert resource_name("traces", "traces/abc") == "traces/abc"
-    assert dataset_name("math") == "datasets/math@1"
+    # Whatever the version is: 1 comes with the look-up.
+    assert dataset_name("math") == "datasets/math"
+    assert resource_name("evaluations", "lr/3e-4") == "evaluations/lr/3e-4"
     assert dataset_name("datasets/math@2") == "datasets/math@2"
     assert short_name("trainingJobs/x/checkpoints/40") == "x/checkpoints/40"
     with pytest.raises(typer.BadParameter, match="traces/ID"):
         resource_name("traces", "datasets/abc")
+    for given in ("", "evaluations/", "x/checkpoints/4", "baseModels/tiny"):
+        with pytest.raises(typer.BadParameter, match="evaluations/ID"):
+            resource_name("evaluations", given)
 
 
 def test_a_job_stands_for_its_latest_checkpoint() -> None:
-    assert checkpoint_name(CLIENT, "done") == "trainingJobs/done/checkpoints/40"
-    assert checkpoint_name(CLIENT, "trainingJobs/a/checkpoints/7") == "trainingJobs/a/checkpoints/7"
+    assert checkpoint_name(SESSION, CLIENT, "done") == "trainingJobs/done/checkpoints/40"
+    for given in ("trainingJobs/a/checkpoints/7", "a/checkpoints/7"):
+        assert checkpoint_name(SESSION, CLIENT, given) == "trainingJobs/a/checkpoints/7"
     with pytest.raises(typer.BadParameter, match="trainingJobs/new has no checkpoint yet"):
-        checkpoint_name(CLIENT, "new")
+        checkpoint_name(SESSION, CLIENT, "new")

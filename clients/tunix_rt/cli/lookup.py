@@ -1,0 +1,140 @@
+"""Names of resources as they are typed: looked up by their beginnings, and completed by the shell."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import typer
+
+from tunix_rt.cli.options import resource_name
+from tunix_rt.cli.session import Session, SharedOptions
+from tunix_rt.errors import NotFoundError, UnavailableError
+from tunix_rt.naming import CHECKPOINTS, COLLECTIONS, begins, resolve
+from tunix_rt.rpc.caller import patient
+
+if TYPE_CHECKING:
+    from tunix_rt import Client
+
+Completion = Callable[[typer.Context, str], list[tuple[str, str]]]
+
+_MOST: Final = 50
+_PAUSE_S: Final = 0.5
+# Fields of filters that hold names.
+_NAMES: Final = {"eval_sets", "evaluations", "datasets", "models"}
+# No base model is called like this.
+_BEGINS_A_JOB: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f-]*|01[0-9a-f]{2,6}")
+# The server is asked while somebody waits for the next word.
+_PATIENCE_S: Final = 0.7
+
+
+def named(
+    session: Session, client: Client, name: str, *, whole: bool = False, patience_s: float = 0.0
+) -> str:
+    """The resource name that ``name`` stands for, see ``tunix_rt.naming.resolve``, which it raises as.
+
+    What was not typed whole is said, so that nobody works on another resource than they think. A server that
+    is away is asked again for ``patience_s`` seconds.
+    """
+    over = time.monotonic() + patience_s
+    while True:
+        try:
+            with patient(patience_s) if patience_s else nullcontext():
+                found = resolve(client, name, whole=whole)
+            break
+        except UnavailableError:
+            if time.monotonic() > over:
+                raise
+            time.sleep(_PAUSE_S)
+    if not found.startswith(f"{name}@") and found != name:
+        session.say(f"{name.partition('/')[2]} is {found}")
+    return found
+
+
+def whole_names(session: Session, client: Client, condition: Any) -> None:
+    """Put whole names into a list's filter, where what was typed fits one resource; what fits none stays as
+    it is. Raises as ``named``.
+
+    A dataset without a version stands for all of its versions.
+    """
+    for field in _NAMES & set(condition.DESCRIPTOR.fields_by_name):
+        names = getattr(condition, field)
+        for place, name in enumerate(names):
+            if field == "models" and _BEGINS_A_JOB.fullmatch(name):
+                name = f"trainingJobs/{name}"
+            known = name.partition("/")[0] in COLLECTIONS
+            if known and not (field == "datasets" and "@" not in name):
+                with suppress(NotFoundError):
+                    names[place] = named(session, client, name)
+
+
+def checkpoint_name(session: Session, client: Client, given: str) -> str:
+    """The name of a checkpoint, which may be given as a training job: then its best checkpoint is meant if it
+    keeps one, else its latest.
+
+    Raises typer.BadParameter when the job has none, and as ``named``.
+    """
+    if CHECKPOINTS in given:
+        job_id, _, step = given.removeprefix("trainingJobs/").partition(CHECKPOINTS)
+        return f"{named(session, client, resource_name('trainingJobs', job_id))}{CHECKPOINTS}{step}"
+    name = named(session, client, resource_name("trainingJobs", given))
+    job = client.trainer.get_training_job(name)
+    if not job.checkpoint:
+        raise typer.BadParameter(f"{job.name} has no checkpoint yet")
+    return job.best_checkpoint or job.checkpoint
+
+
+def completes(collection: str) -> Completion:
+    """What completes ids, and display names that need no quotes, of a collection such as "trainingJobs", or
+    "baseModels".
+
+    It only looks, and is silent where nothing can be asked.
+    """
+
+    def complete(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+        # A shell shows whatever is printed or raised in the middle of the line.
+        with suppress(Exception):
+            return list(_completed(ctx, collection, incomplete))
+        return []
+
+    return complete
+
+
+def _completed(context: typer.Context, collection: str, incomplete: str) -> Iterator[tuple[str, str]]:
+    folder = f"{collection}/" if incomplete.startswith(f"{collection}/") else ""
+    begun = incomplete.removeprefix(folder)
+    for found, label in _known(_given(context), collection, begun):
+        if found.startswith(begun):
+            yield folder + found, label
+        if label.startswith(begun) and begun and _is_word(label):
+            yield folder + label, found
+
+
+def _given(context: Any) -> SharedOptions:
+    """The shared options of the line so far, wherever they stand."""
+    given = SharedOptions()
+    while context is not None:
+        options = context.params
+        given = given.over(SharedOptions(server=options.get("server"), data_dir=options.get("data_dir")))
+        context = context.parent
+    return given.over_environment()
+
+
+def _known(given: SharedOptions, collection: str, begun: str) -> Iterator[tuple[str, str]]:
+    """Ids and display names of which one begins so."""
+    session = Session(given)
+    if session.server is None:
+        yield from session.known_names(collection, begun, _MOST)
+        return
+    from tunix_rt import Client
+
+    with Client(session.server, timeout=_PATIENCE_S) as client:
+        yield from begins(client, collection, begun, _MOST)
+
+
+def _is_word(label: str) -> bool:
+    """Whether a shell takes it as one word, without quotes."""
+    return all(character.isalnum() or character in "-_.+" for character in label)
