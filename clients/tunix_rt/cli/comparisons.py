@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 import webbrowser
 from collections.abc import Iterator, Sequence
@@ -189,6 +190,8 @@ def compare(
         if store_traces:
             _store_traces(session, client, bases + candidates)
     session.show(report, partial(print_comparison, flips=flips))
+    if report.flips:
+        session.say(f"each of them: {_look_closer(session, report)}")
     if folder is not None:
         session.say(f"report written to {folder / 'report.html'}")
         if open_report:
@@ -198,6 +201,15 @@ def compare(
         session.leave(
             Failure(f"gate: {failure}", "FAILED_PRECONDITION", "GATE_FAILED", exit_code=GATE_FAILED)
         )
+
+
+def _look_closer(session: Session, report: v1.ComparisonReport) -> str:
+    """The command that shows what went wrong, the worst first."""
+    rows = " --training-rows 3" if report.candidate.spec.checkpoint else ""
+    folder = (
+        "" if session.given.data_dir is None else f" --data-dir {shlex.quote(str(session.given.data_dir))}"
+    )
+    return f"tunix-rt reports regressions {short_name(report.name)}{rows}{folder}"
 
 
 def write_report(client: Client, name: str, folder: Path) -> None:
@@ -232,12 +244,6 @@ def print_comparison(console: Console, report: v1.ComparisonReport, *, flips: in
         console.print(_categories(report))
     for line in shown_changes(report, flips):
         console.print(line)
-    if report.flips:
-        console.print(
-            f"all of them: tunix-rt reports regressions {short_name(report.name)}",
-            style="dim",
-            highlight=False,
-        )
 
 
 def headline(report: v1.ComparisonReport) -> Panel:

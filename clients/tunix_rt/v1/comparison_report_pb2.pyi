@@ -43,7 +43,9 @@ class _AnswerPatternEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AnswerP
     ANSWER_PATTERN_SAME_ANSWER: _AnswerPattern.ValueType  # 6
     """The same value was read on both sides."""
     ANSWER_PATTERN_OTHER_FORMAT: _AnswerPattern.ValueType  # 7
-    """The item's own grader, which compares values, does not take the text; the grader `numeric` or `text`, without settings, does."""
+    """The item's own grader, which compares values, does not take the text; the grader `numeric` or `text`, without settings, takes its answer, which is
+    marked or all that it says.
+    """
     ANSWER_PATTERN_CUT: _AnswerPattern.ValueType  # 8
     """The answer reached the most new tokens before the grader read a value in it."""
     ANSWER_PATTERN_ACCEPTED_IN_TEXT: _AnswerPattern.ValueType  # 9
@@ -79,7 +81,9 @@ ANSWER_PATTERN_EMPTY: AnswerPattern.ValueType  # 5
 ANSWER_PATTERN_SAME_ANSWER: AnswerPattern.ValueType  # 6
 """The same value was read on both sides."""
 ANSWER_PATTERN_OTHER_FORMAT: AnswerPattern.ValueType  # 7
-"""The item's own grader, which compares values, does not take the text; the grader `numeric` or `text`, without settings, does."""
+"""The item's own grader, which compares values, does not take the text; the grader `numeric` or `text`, without settings, takes its answer, which is
+marked or all that it says.
+"""
 ANSWER_PATTERN_CUT: AnswerPattern.ValueType  # 8
 """The answer reached the most new tokens before the grader read a value in it."""
 ANSWER_PATTERN_ACCEPTED_IN_TEXT: AnswerPattern.ValueType  # 9

@@ -121,7 +121,7 @@ RULES: Final = (
         "other_format",
         "Other format than the grader takes",
         "the item's own grader, which compares values, does not take the text; the grader `numeric` or "
-        "`text`, without settings, does",
+        "`text`, without settings, takes its answer, which is marked or all that it says",
         lambda answer: _right_elsewhere(answer),
     ),
     Rule(
@@ -276,17 +276,19 @@ def _right_elsewhere(answer: _Answer) -> bool:
     question = Question(answer.wrong.prompt, answer.wrong.accepted_answers, answer.cut)
     if own not in _COMPARES or not question.accepted or len(text) > _MOST_CHARACTERS:
         return False
-    if answer.cut and not read_answer(text).labelled:
-        return False
-    return any(_takes(name, question, text) for name in ("numeric", "text") if name != own)
+    marked = read_answer(text).labelled
+    return any(_takes(name, question, text, marked=marked) for name in ("numeric", "text") if name != own)
 
 
-def _takes(name: str, question: Question, text: str) -> bool:
+def _takes(name: str, question: Question, text: str, *, marked: bool) -> bool:
+    """Whether a grader takes a text whose answer is marked, or that is nothing but an answer."""
     kind = kinds()[name]
     try:
-        return kind.grade(kind.settings.model_validate({"kind": name}), question, text).correct
+        verdict = kind.grade(kind.settings.model_validate({"kind": name}), question, text)
     except CannotGrade:
         return False
+    alone = not question.cut and verdict.extracted_answer.strip(" .") == text.strip(" .\n")
+    return verdict.correct and (marked or alone)
 
 
 def _holds_accepted(answer: _Answer) -> bool:

@@ -94,6 +94,9 @@ def test_a_wrong_number_is_grouped_by_what_its_text_shows(
     [
         (TEXT, "42", "Answer: 42", "Answer: 42.0", "other_format"),
         (TEXT, "1/2", "Answer: 1/2", "Answer: 0.5", "other_format"),
+        (TEXT, "42", "Answer: 42", "42.0.", "other_format"),
+        # A number that comes last in a sentence is not said to be the answer.
+        (TEXT, "1914", "Answer: 1914", "It went on from 1910 to 1914, as they say.", "other_value"),
         # What is taken back is no right value, whatever stands in its first line.
         (TEXT, "42", "Answer: 42", "Answer: 42.0\nNo, that is wrong. The answer is 43.", "other_value"),
         (TEXT, "Paris", "Answer: Paris", "Answer: not Paris", "other_value"),
