@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 import tunix_rt_local
 from support.tiny_model import ONE_LAYER, make_tiny_model
 from tunix_rt import Client, v1
+from tunix_rt.cli import idle
 from tunix_rt.cli.effects import EFFECTS, Effect
 from tunix_rt.cli.main import app
 from tunix_rt.formats import trace_from_json
@@ -168,6 +169,13 @@ def test_what_was_interrupted_is_shown_as_waiting_with_how_it_goes_on(
     assert watched.exit_code == 1
     assert f"trainingJobs/{folder.job} has not ended, and nothing runs it now" in watched.stderr
     assert run("dataset", "show", "built@1").stderr == ""
+
+
+def test_a_job_that_is_being_cancelled_does_not_go_on() -> None:
+    job = v1.TrainingJob(name="trainingJobs/j", state=v1.TrainingJob.STATE_CANCELLING)
+    said = "trainingJobs/j has not ended, and nothing runs it now; it ends when it is cancelled again"
+    assert idle.told([job]).startswith(said)
+    assert idle.queued(job) == job
 
 
 def test_readers_share_a_folder_with_each_other_and_with_a_command_that_writes(

@@ -32,8 +32,10 @@ def is_unfinished(message: Message) -> bool:
 
 
 def goes_on(job: Job) -> str:
-    """How a job goes on that nothing runs."""
+    """How a job goes on that nothing runs, or ends if it is being cancelled."""
     resume = _KINDS[job.DESCRIPTOR.name][1]
+    if type(job).State.Name(job.state) == "STATE_CANCELLING":
+        return "it ends when it is cancelled again, or with: tunix-rt up"
     return f"it goes on with: {resume(job.name.partition('/')[2])}, or with: tunix-rt up"
 
 

@@ -28,7 +28,7 @@ Response = TypeVar("Response", bound="Message")
 
 # Seconds without an answer, since the first call that got none, after which it is told that nothing listens,
 # or that a server which does gives no answer.
-_AWAY_S: Final = 1.2
+_AWAY_S: Final = 0.5
 _SILENT_S: Final = 3.0
 # How long gRPC tries a call again by itself, and how long it may take to find that nothing listens.
 _TRIED_S: Final = 3.0
