@@ -23,7 +23,11 @@ _KINDS: Final[Mapping[str, tuple[str, Callable[[str], str]]]] = {
 
 def has_ended(job: Any) -> bool:
     """Whether nothing more can happen to a job."""
-    return type(job).State.Name(job.state) in _ENDED
+    return _state(job) in _ENDED
+
+
+def _state(job: Any) -> str:
+    return str(type(job).State.Name(job.state))
 
 
 def is_unfinished(message: Message) -> bool:
@@ -34,7 +38,7 @@ def is_unfinished(message: Message) -> bool:
 def goes_on(job: Job) -> str:
     """How a job goes on that nothing runs, or ends if it is being cancelled."""
     resume = _KINDS[job.DESCRIPTOR.name][1]
-    if type(job).State.Name(job.state) == "STATE_CANCELLING":
+    if _state(job) == "STATE_CANCELLING":
         return "it ends when it is cancelled again, or with: tunix-rt up"
     return f"it goes on with: {resume(job.name.partition('/')[2])}, or with: tunix-rt up"
 
@@ -54,10 +58,10 @@ def queued(message: Shown) -> Shown:
     """A job that nothing runs as what it is, in the queue; any other message as it is."""
     if not is_unfinished(message):
         return message
-    states: Any = type(message).State  # type: ignore[attr-defined]
-    if states.Name(message.state) != "STATE_RUNNING":  # type: ignore[attr-defined]
+    if _state(message) != "STATE_RUNNING":
         return message
-    copy = type(message)()
+    copy: Any = type(message)()
     copy.CopyFrom(message)
-    copy.state = states.Value("STATE_QUEUED")  # type: ignore[attr-defined]
-    return copy
+    copy.state = copy.State.Value("STATE_QUEUED")
+    queued_one: Shown = copy
+    return queued_one
