@@ -65,7 +65,7 @@ def read_table(source: Source, delimiter: str) -> Iterator[Row]:
                 header = _header(cells, lines.begun, name, delimiter)
                 yield Row(lines.begun, header, "")
             else:
-                yield Row(lines.begun, cells, _problem(cells, header))
+                yield Row(lines.begun, cells, _problem(cells, header, lines.broken))
     if not header:
         raise FormatError(0, "is empty; expected a line that names the columns, then rows", file=name)
 
@@ -77,11 +77,12 @@ class _Lines:
         self._file = file
         self._bytes = 0
         self.name = name
+        self.broken = False
         self.number = 0
         self.begun = 1
 
     def begin_row(self) -> None:
-        self._bytes, self.begun = 0, self.number + 1
+        self._bytes, self.begun, self.broken = 0, self.number + 1, False
 
     def __iter__(self) -> _Lines:
         return self
@@ -103,7 +104,11 @@ class _Lines:
                 "a row that begins here is longer than 8 MiB; is a quote in it never closed?",
                 file=self.name,
             )
-        return line.decode("utf-8", "surrogateescape")
+        try:
+            return line.decode("utf-8")
+        except UnicodeDecodeError:
+            self.broken = True
+            return line.decode("utf-8", "surrogateescape")
 
 
 def _next(rows: Any, lines: _Lines, delimiter: str) -> list[str] | None:
@@ -164,12 +169,12 @@ def _header(cells: Sequence[str], number: int, file: str, delimiter: str) -> lis
     return names
 
 
-def _problem(cells: Sequence[str], header: Sequence[str]) -> str:
-    if [cell.strip() for cell in cells] == list(header):
+def _problem(cells: Sequence[str], header: Sequence[str], broken: bool) -> str:
+    if cells[0].strip() == header[0] and [cell.strip() for cell in cells] == list(header):
         return "is the header once more; files that were joined need one alone"
     if len(cells) != len(header):
         return (
             f"has {len(cells):,} {'cell' if len(cells) == 1 else 'cells'}, the header {len(header):,}; a "
             "cell with a delimiter or a line break in it stands in quotes"
         )
-    return _NOT_UTF8 if any(_BROKEN_BYTES.search(cell) for cell in cells) else ""
+    return _NOT_UTF8 if broken else ""

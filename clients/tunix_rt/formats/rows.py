@@ -216,8 +216,6 @@ def wrong(field: str, description: str, number: int, file: str) -> FormatError:
 
 
 BETWEEN: Final = "\n\n"
-# An indented line goes on with what stands before it, and a wider gap could not be written back.
-_GAP: Final = re.compile(r"(?<=\S)\n\n(?=\S)")
 _FENCE: Final = re.compile(r"[ \t]*(`{3,}(?=[^`]*$)|~{3,})(.*)", re.DOTALL)
 
 
@@ -229,17 +227,27 @@ def paragraphs(text: str) -> list[str]:
     """
     if not text:
         return []
-    fences = _fences(text)
+    fences = _fences(text) if "```" in text or "~~~" in text else []
     starts = [start for start, _ in fences]
     parts, begin = [], 0
-    for gap in _GAP.finditer(text):
-        fence = bisect_right(starts, gap.start()) - 1
-        if fence < 0 or fences[fence][1] <= gap.start():
-            parts.append(text[begin : gap.start()])
-            begin = gap.end()
+    for gap in _gaps(text):
+        fence = bisect_right(starts, gap) - 1
+        if fence < 0 or fences[fence][1] <= gap:
+            parts.append(text[begin:gap])
+            begin = gap + len(BETWEEN)
     parts.append(text[begin:])
     together = -(-len(parts) // MAX_STEPS)
     return [BETWEEN.join(parts[start : start + together]) for start in range(0, len(parts), together)]
+
+
+def _gaps(text: str) -> Iterator[int]:
+    """Where a text may be parted. An indented line goes on with what stands before it, and a wider gap could
+    not be written back."""
+    place = text.find(BETWEEN, 1)
+    while 0 < place < len(text) - len(BETWEEN):
+        if not (text[place - 1].isspace() or text[place + len(BETWEEN)].isspace()):
+            yield place
+        place = text.find(BETWEEN, place + 1)
 
 
 def _fences(text: str) -> list[tuple[int, int]]:
