@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from tunix_rt import v1
-from tunix_rt.aio.client import AsyncClient
+from tunix_rt.aio.client import AsyncClient, check_kind
 from tunix_rt.aio.loop.sources import chat_template, file_items, traces_of
 from tunix_rt.errors import (
     FailedPreconditionError,
@@ -74,6 +74,7 @@ async def plan_loop(config: LoopConfig, client: AsyncClient, *, measure: bool = 
         FailedPreconditionError: something needed is not there, such as the base model's chat template.
         UnavailableError: a server was away for too long.
     """
+    check_kind(client, plan_loop)
     return await _Planner(config, client, measure).plan()
 
 
