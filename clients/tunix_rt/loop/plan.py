@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from tunix_rt import v1
-from tunix_rt.client import Client
+from tunix_rt.client import Client, check_kind
 from tunix_rt.errors import (
     FailedPreconditionError,
     InvalidArgumentError,
@@ -75,6 +75,7 @@ def plan_loop(config: LoopConfig, client: Client, *, measure: bool = True) -> Lo
         FailedPreconditionError: something needed is not there, such as the base model's chat template.
         UnavailableError: a server was away for too long.
     """
+    check_kind(client, plan_loop)
     return _Planner(config, client, measure).plan()
 
 
