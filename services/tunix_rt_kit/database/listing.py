@@ -113,9 +113,11 @@ class Listing:
         """Up to ``limit`` entries that are wanted, from behind ``after`` on, each with its place."""
         by: list[tuple[ColumnElement[Any], bool]]
         by = [(column, falls) for name, falls in order or self._default for column in self._order[name]]
-        by.append((self._key, by[-1][1] if by else self._newest_first))
+        falls = by[-1][1] if by else self._newest_first
         if database.dialect == "postgresql":
             by = [(_by_code_points(column), falls) for column, falls in by]
+        # As it is, so that its index serves.
+        by.append((self._key, falls))
         where = [*self._conditions(wanted, database.dialect), *further]
         if after is not None:
             where.append(_behind(by, after))
