@@ -12,7 +12,7 @@ from tunix_rt.cli.datasets import app as datasets
 from tunix_rt.cli.errors import TypedNames, failure_of
 from tunix_rt.cli.evaluations import evaluate_app
 from tunix_rt.cli.training import app as training
-from tunix_rt.errors import FieldViolation, InvalidArgumentError, JobFailedError
+from tunix_rt.errors import FieldViolation, FormatError, InvalidArgumentError, JobFailedError
 
 
 def names(app: typer.Typer, command: str = "") -> TypedNames:
@@ -84,3 +84,33 @@ def test_the_error_of_a_job_that_failed_says_what_was_typed() -> None:
     assert failure_of(error, BUILD).lines() == [
         "datasets/d@1 failed: --group-by: is 'spec.seed', which none has"
     ]
+
+
+@pytest.mark.parametrize(
+    ("message", "fields", "others"),
+    [
+        (
+            "x.jsonl, line 5: prompt: is empty (and 2 more)",
+            ["line 5: prompt", "line 7: prompt", "line 9: id"],
+            [1, 2],
+        ),
+        ("a: is empty (and 1 more)", ["a", "b"], [1]),
+        ("spec.a: is empty (and 1 more)", ["spec.a", "a"], [1]),
+        ("checked: items[1].b: is empty (and 1 more)", ["items[1].b", "items[11].b"], [1]),
+        ("2 fields are wrong", ["a", "b"], [0, 1]),
+        ("the plan was refused: is empty", ["a"], []),
+    ],
+)
+def test_what_the_first_line_names_is_not_said_again(
+    message: str, fields: list[str], others: list[int]
+) -> None:
+    violations = [FieldViolation(field, "is empty") for field in fields]
+    failure = failure_of(InvalidArgumentError(message, field_violations=violations))
+    assert failure.lines() == [message, *(f"  {fields[index]}: is empty" for index in others)]
+    assert [violation["field"] for violation in failure.document()["violations"]] == fields
+
+
+def test_a_field_of_a_line_is_not_taken_for_an_option() -> None:
+    error = FormatError(3, "split: is missing", field_violations=[FieldViolation("split", "is missing")])
+    assert failure_of(error, BUILD).lines() == ["line 3: split: is missing"]
+    assert failure_of(error, BUILD).document()["violations"][0]["option"] is None
