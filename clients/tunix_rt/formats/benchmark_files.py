@@ -24,6 +24,7 @@ _HUB_TIMEOUT_S: Final = 10.0
 _BATCH: Final = 500
 _BLOCK: Final = 1 << 20
 _SHOWN: Final = 8
+_MAX_BYTES: Final = 512 << 20
 INSTALL_HUB: Final = "pip install 'tunix-rt[hub]'"
 
 
@@ -174,9 +175,12 @@ def _own(given: Sequence[Path], pattern: re.Pattern[str], split: str) -> Iterato
     names begin as the split."""
     for path in given:
         if not path.is_dir():
+            _check_file(path)
             yield path
             continue
-        inside = sorted(file for file in path.rglob("*") if file.is_file())
+        with read_failures(str(path)):
+            # As deep as the hub's folders are: nobody waits for a whole disk to be searched.
+            inside = sorted(file for depth in ("*", "*/*") for file in path.glob(depth) if file.is_file())
         found = [file for file in inside if pattern.fullmatch(file.relative_to(path).as_posix())]
         found = found or [
             file for file in inside
@@ -190,6 +194,15 @@ def _own(given: Sequence[Path], pattern: re.Pattern[str], split: str) -> Iterato
                 file=str(path),
             )
         yield from found
+
+
+def _check_file(path: Path) -> None:
+    with read_failures(str(path)), open_regular(path) as file:
+        size = file.seek(0, 2)
+    if size > _MAX_BYTES:
+        raise FormatError(
+            0, f"has {size:,} bytes; no file of a benchmark has more than {_MAX_BYTES:,}", file=str(path)
+        )
 
 
 def _is_named(path: Path, pattern: re.Pattern[str]) -> bool:

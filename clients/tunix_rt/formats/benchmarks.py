@@ -67,6 +67,16 @@ class Benchmark:
 
     def item(self, row: Row, number: int, config: str, *, bare: bool) -> v1.EvalItem:
         """The item of row ``number``, from 1; raises BadRow."""
+        try:
+            return self._item(row, number, config, bare=bare)
+        except BadRow:
+            raise
+        except (ArithmeticError, TypeError, ValueError) as error:
+            # Half of a character, a list for a label, infinity for a count: no row of it has those.
+            why = " ".join(str(error).split())[:200]
+            raise BadRow(f"is no row of {self.name}: {why}") from error
+
+    def _item(self, row: Row, number: int, config: str, *, bare: bool) -> v1.EvalItem:
         question = self.read(row, config)
         item = v1.EvalItem(
             id=question.id or f"{self.name}-{number}",
@@ -79,6 +89,8 @@ class Benchmark:
         )
         if len(item.id) > 128:
             raise BadRow(f"its id {item.id[:40]!r}... has more than 128 characters")
+        if any("\0" in text for text in (item.id, item.prompt, *item.accepted_answers, item.category)):
+            raise BadRow("holds a NUL character")
         return item
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -254,6 +255,11 @@ WRONG: list[tuple[str, Row, str]] = [
     ("aime24", {"answer": "1.5"}, "answer: is '1.5'"),
     ("ifeval", {"instruction_id_list": ["language:response_language"], "kwargs": [{}]},
      "holds language:response_language, which cannot be checked exactly here"),
+    ("gsm8k", {"question": "a \ud800 b"}, "is no row of gsm8k: "),
+    ("gsm8k", {"question": "a \0 b"}, "holds a NUL character"),
+    ("arc", {"choices": {"text": ["a", "b"], "label": [["A"], "B"]}}, "is no row of arc: unhashable"),
+    ("ifeval", {"instruction_id_list": [["x"]], "kwargs": [{}]}, "is no row of ifeval: unhashable"),
+    ("ifeval", {"kwargs": [{}, {"num_words": 1e400, "relation": "at least"}]}, "is no row of ifeval: cannot"),
     ("ifeval", {"kwargs": [{}]}, "kwargs: holds 1 for 2 instructions"),
     ("ifeval", {"kwargs": [{}, {"num_words": 3}]}, "length_constraints:number_words has the settings"),
     ("ifeval", {"kwargs": [{}, {"num_words": 3, "relation": "about"}]}, "has 'about' as relation"),
@@ -299,6 +305,9 @@ def test_what_is_no_benchmark_file_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "broken.parquet").write_bytes(b"PAR1" + b"x" * 20)
     (tmp_path / "list.jsonl").write_text("[1]\n")
     (tmp_path / "none.jsonl").write_text("\n")
+    os.mkfifo(tmp_path / "pipe")
+    with (tmp_path / "large.jsonl").open("wb") as large:
+        large.truncate((512 << 20) + 1)
     cases = {
         "empty": "holds no file like main/test-00000-of-00001.parquet or test.jsonl; it holds nothing",
         "other": "it holds notes.txt",
@@ -306,6 +315,8 @@ def test_what_is_no_benchmark_file_is_one_clear_error(tmp_path: Path) -> None:
         "broken.parquet": "cannot be read as Parquet",
         "list.jsonl": "expected a JSON object",
         "none.jsonl": "holds no row",
+        "pipe": "cannot be read: is a pipe or a device; give a regular file",
+        "large.jsonl": "has 536,870,913 bytes; no file of a benchmark has more than 536,870,912",
     }
     for name, why in cases.items():
         with pytest.raises(FormatError, match=re.escape(why)):
