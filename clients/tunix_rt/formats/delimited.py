@@ -84,31 +84,23 @@ class _Lines:
     def begin_row(self) -> None:
         self._bytes, self.begun, self.broken = 0, self.number + 1, False
 
-    def __iter__(self) -> _Lines:
-        return self
-
-    def __next__(self) -> str:
-        raw = self._file.readline(MAX_LINE_BYTES + 1)
-        if not raw:
-            raise StopIteration
-        line = raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw
-        self.number += 1
-        if self.number == 1:
-            check_encoding(line, self.name)
-            check_kind(line, self.name)
-            line = line.removeprefix(_BOM)
-        self._bytes += len(line)
-        if self._bytes > MAX_LINE_BYTES:
-            raise FormatError(
-                self.begun,
-                "a row that begins here is longer than 8 MiB; is a quote in it never closed?",
-                file=self.name,
-            )
-        try:
-            return line.decode("utf-8")
-        except UnicodeDecodeError:
-            self.broken = True
-            return line.decode("utf-8", "surrogateescape")
+    def __iter__(self) -> Iterator[str]:
+        while raw := self._file.readline(MAX_LINE_BYTES + 1):
+            line = raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw
+            self.number += 1
+            if self.number == 1:
+                check_encoding(line, self.name)
+                check_kind(line, self.name)
+                line = line.removeprefix(_BOM)
+            self._bytes += len(line)
+            if self._bytes > MAX_LINE_BYTES:
+                problem = "a row that begins here is longer than 8 MiB; is a quote in it never closed?"
+                raise FormatError(self.begun, problem, file=self.name)
+            try:
+                text = line.decode("utf-8")
+            except UnicodeDecodeError:
+                self.broken, text = True, line.decode("utf-8", "surrogateescape")
+            yield text
 
 
 def _next(rows: Any, lines: _Lines, delimiter: str) -> list[str] | None:
