@@ -45,6 +45,8 @@ class FakeLoopServices(v1.TraceStoreServicer, v1.ExporterServicer, v1.TrainerSer
         self.damaged_at: int | None = None
         self.report = v1.ComparisonReport()
         self.records = ["metrics.jsonl", "ledger.jsonl"]
+        self.uses: list[v1.TraceUse] = []
+        self.unreadable: list[str] = []
 
     def add(self, server: grpc.Server) -> None:
         v1.add_TraceStoreServicer_to_server(self, server)
@@ -77,6 +79,9 @@ class FakeLoopServices(v1.TraceStoreServicer, v1.ExporterServicer, v1.TrainerSer
         traces = [v1.Trace(name=name, sequence=number) for number, name in enumerate(self.traces, start=1)]
         traces.reverse()
         return v1.ListTracesResponse(traces=traces[: request.page_size])
+
+    def ListScores(self, _: v1.ListScoresRequest, __: Any) -> v1.ListScoresResponse:
+        return v1.ListScoresResponse()
 
     def DeleteTrace(self, request: v1.DeleteTraceRequest, _: Any) -> Any:
         del self.traces[request.name]
@@ -121,6 +126,9 @@ class FakeLoopServices(v1.TraceStoreServicer, v1.ExporterServicer, v1.TrainerSer
         yield from self._download(self.dropped, request.offset, v1.ReadDroppedRowsResponse)
         self._check_whole(context)
 
+    def ListTraceUses(self, _: v1.ListTraceUsesRequest, __: Any) -> v1.ListTraceUsesResponse:
+        return v1.ListTraceUsesResponse(trace_uses=self.uses, unreadable_datasets=self.unreadable)
+
     def AuditSupervision(
         self, request: v1.AuditSupervisionRequest, _: Any
     ) -> Iterator[v1.AuditSupervisionResponse]:
@@ -143,9 +151,6 @@ class FakeLoopServices(v1.TraceStoreServicer, v1.ExporterServicer, v1.TrainerSer
 
     def ListDatasets(self, _: v1.ListDatasetsRequest, __: Any) -> v1.ListDatasetsResponse:
         return v1.ListDatasetsResponse(datasets=self._all("datasets/"))
-
-    def ListTrainingJobs(self, _: v1.ListTrainingJobsRequest, __: Any) -> v1.ListTrainingJobsResponse:
-        return v1.ListTrainingJobsResponse(training_jobs=self._all("trainingJobs/"))
 
     def ListEvaluations(self, _: v1.ListEvaluationsRequest, __: Any) -> v1.ListEvaluationsResponse:
         return v1.ListEvaluationsResponse(evaluations=self._all("evaluations/"))
@@ -241,6 +246,17 @@ class FakeLoopServices(v1.TraceStoreServicer, v1.ExporterServicer, v1.TrainerSer
         speed.load_duration.FromSeconds(1)
         speed.compile_duration.FromSeconds(1)
         return speed
+
+    def ListTrainingJobs(self, request: v1.ListTrainingJobsRequest, _: Any) -> v1.ListTrainingJobsResponse:
+        wanted = request.filter
+        jobs = [
+            job
+            for name, job in self.jobs.items()
+            if name.startswith(f"trainingJobs/{wanted.id_prefix}")
+            and wanted.display_name in ("", job.display_name)
+            and job.spec.dataset in (wanted.datasets or [job.spec.dataset])
+        ]
+        return v1.ListTrainingJobsResponse(training_jobs=jobs)
 
     def GetTrainingJob(self, request: v1.GetTrainingJobRequest, context: Any) -> v1.TrainingJob:
         found: v1.TrainingJob = self._found(self.jobs, request.name, context)

@@ -22,6 +22,7 @@ from tunix_rt.cli.options import FilterOptions, LimitOption, short_name, trace_n
 from tunix_rt.cli.session import Session
 from tunix_rt.errors import NotFoundError, TunixRtError, UnimplementedError
 from tunix_rt.escapes import visible
+from tunix_rt.leaks import LEARNED_SPLIT
 
 app = group("Import, generate, score, compare and export reasoning traces.")
 
@@ -70,6 +71,9 @@ class TraceLine(TypedDict):
 
 _LARGEST_PAGE = 1000
 _SCORES_READ = 200
+_JOBS_SHOWN = 20
+# A filter takes so many.
+_MOST_DATASETS = 100
 
 
 class _Listing:
@@ -162,6 +166,7 @@ def show(
         trace = client.trace_store.get_trace(named(session, client, wanted))
         page = next(client.trace_store.list_scores(trace.name, page_size=_SCORES_READ).pages())
         uses = _uses(session, client, trace)
+        jobs = [] if session.as_json else _learned(client, uses or [])
     # The newest come first.
     latest: dict[str, v1.TraceScore] = {}
     for score in page.scores:
@@ -176,6 +181,8 @@ def show(
         session.out.print(trace_panel(trace, scores))
         if uses is not None:
             _print_uses(session, uses)
+        if jobs:
+            _print_jobs(session, jobs)
     if page.next_page_token:
         session.notify(f"there are more scores; these are the latest of the newest {len(page.scores)}")
 
@@ -199,6 +206,39 @@ def _uses(session: Session, client: Client, trace: v1.Trace) -> list[v1.TraceUse
         told = f"{short_name(name)} may hold the trace, but its files are missing or damaged"
         session.notify(told)
     return found
+
+
+def _learned(client: Client, uses: Sequence[v1.TraceUse]) -> list[v1.TrainingJob]:
+    """The newest training jobs on datasets that have the trace in the split that is learned; none where that
+    cannot be told."""
+    digests = {use.dataset: use.dataset_digest for use in uses if use.split == LEARNED_SPLIT}
+    if not digests:
+        return []
+    wanted = v1.TrainingJobFilter(datasets=list(digests)[:_MOST_DATASETS])
+    try:
+        page = next(client.trainer.list_training_jobs(filter=wanted, page_size=_JOBS_SHOWN).pages())
+    except TunixRtError:
+        return []
+    # A server of an earlier version lists all jobs, and a dataset may have been deleted and made anew.
+    return [job for job in page.training_jobs if digests.get(job.spec.dataset) == job.dataset_digest]
+
+
+def _print_jobs(session: Session, jobs: Sequence[v1.TrainingJob]) -> None:
+    rows = tables.table("LEARNED BY", "NAME", "!STATE", "DATASET", "CHECKPOINT")
+    for job in jobs:
+        state = tables.state(v1.TrainingJob.State.Name(job.state))
+        checkpoint = short_name(job.best_checkpoint or job.checkpoint).rpartition("/")[2]
+        tables.add_row(
+            rows,
+            short_name(job.name),
+            job.display_name,
+            state,
+            short_name(job.spec.dataset),
+            checkpoint or "-",
+        )
+    session.out.print(rows)
+    hint = f"their evaluations: tunix-rt evaluation list --model {short_name(jobs[0].name)}"
+    session.out.print(hint, style="dim", highlight=False, soft_wrap=True)
 
 
 def _print_uses(session: Session, uses: Sequence[v1.TraceUse]) -> None:

@@ -324,6 +324,31 @@ def test_a_checkpoint_is_exported_to_a_folder(
     assert not list(tmp_path.glob(".broken*"))
 
 
+def test_a_trace_is_followed_to_datasets_and_jobs(stored: Run, services: FakeLoopServices) -> None:
+    done(stored("train", "start", "-d", "d", "-m", "tiny"))
+    services.jobs["trainingJobs/0"].dataset_digest = "sha256:d"
+    name = next(iter(services.traces))
+    assert "in no dataset" in done(stored("traces", "show", name)).stdout
+    services.uses = [
+        v1.TraceUse(dataset="datasets/d@1", dataset_digest="sha256:d", split="train", row_number=7),
+        v1.TraceUse(dataset="datasets/e@2", stage="near_duplicate", reason="like row 0123456789ab"),
+    ]
+    services.unreadable = ["datasets/f@1"]
+    shown = done(stored("traces", "show", name))
+    lines = [line.split() for line in shown.stdout.splitlines()]
+    assert ["d@1", "train", "7", "-"] in lines
+    assert ["e@2", "near_duplicate", "-", "like", "row", "0123456789ab"] in lines
+    assert ["0", "succeeded", "d@1", "2"] in lines
+    assert "f@1 may hold the trace" in shown.stderr
+    document = json.loads(done(stored("traces", "show", name, "--json")).stdout)
+    assert [use["dataset"] for use in document["datasets"]] == ["datasets/d@1", "datasets/e@2"]
+    # The dataset was made anew since, or the trace was held out: nobody learned from it.
+    services.uses[0].dataset_digest = "sha256:other"
+    assert "LEARNED BY" not in done(stored("traces", "show", name)).stdout
+    services.uses[0].dataset_digest, services.uses[0].split = "sha256:d", "test"
+    assert "LEARNED BY" not in done(stored("traces", "show", name)).stdout
+
+
 def test_a_checkpoint_is_exported_with_its_ledger(
     stored: Run, services: FakeLoopServices, tmp_path: Path
 ) -> None:
