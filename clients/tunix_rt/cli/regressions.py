@@ -12,6 +12,7 @@ from tunix_rt.cli import text
 from tunix_rt.cli.changes import change_sheet, changed_count, pattern_label, worst_first
 from tunix_rt.cli.command import command
 from tunix_rt.cli.documents import Extended, as_document
+from tunix_rt.cli.lookup import named
 from tunix_rt.cli.options import resource_name
 from tunix_rt.cli.reports import ReportArgument, app
 from tunix_rt.cli.session import Session
@@ -116,7 +117,8 @@ def _show(
 ) -> None:
     wanted = None if pattern is None else _pattern(pattern)
     with session.connect() as client:
-        found = client.evaluator.get_comparison_report(resource_name("comparisonReports", report))
+        name = named(session, client, resource_name("comparisonReports", report))
+        found = client.evaluator.get_comparison_report(name)
         every = worst_first(found, regressed=regressed)
         flips = [
             flip
