@@ -275,7 +275,7 @@ def documents(root: Any, files: Sequence[FileDescriptorProto]) -> dict[str, str]
                 written[f"{kind_name(kind)}.json"] = _text(schemas.document(kind))
     for kind in STDERR:
         written[f"{kind_name(kind)}.json"] = _text(schemas.document(kind))
-    return {**dict(sorted(written.items())), "commands.md": "\n".join([*_HEAD, *table]) + "\n"}
+    return {**dict(sorted(written.items())), "README.md": "\n".join([*_HEAD, *table]) + "\n"}
 
 
 _HEAD = (

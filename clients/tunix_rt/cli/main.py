@@ -118,7 +118,8 @@ class _LazyGroup(TyperGroup):
     def main(self, args: Sequence[str] | None = None, *positional: Any, **named: Any) -> Any:
         """Run a command line; with `--json` all that goes wrong becomes a document on stderr."""
         given = list(sys.argv[1:] if args is None else args)
-        if "--json" not in given:
+        # What follows `--` is no option.
+        if "--json" not in given[: given.index("--") if "--" in given else None]:
             return super().main(given, *positional, **named)
         self._for_programs = True
         try:
