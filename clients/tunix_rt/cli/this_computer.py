@@ -83,7 +83,7 @@ def _say_what_goes_on(session: Session) -> None:
         }
         for look, jobs in kinds.items():
             for job in filter(idle.is_unfinished, islice(jobs, _LOOKED_AT)):
-                session.say(
+                session.notify(
                     f"{job.name} goes on at the next start; look without starting it: "
                     f"tunix-rt {look} {short_name(job.name)}"
                 )

@@ -201,9 +201,12 @@ class Database:
             version_table: the table of the applied revision, one per service, so that services may share a
                 database.
             revision: the target.
+
+        Raises FailedPrecondition(DATABASE_TOO_NEW) if a newer version has migrated the database.
         """
         newest = newest_revision(scripts) if revision == "head" else revision
-        if newest is not None and self._revision(version_table) == newest:
+        applied = self._revision(version_table)
+        if newest is not None and applied == newest:
             return
         # A third of a second, which most starts need not spend.
         from alembic.config import Config
@@ -215,6 +218,13 @@ class Database:
             config.set_main_option(option, scripts.replace("%", "%%"))
         config.set_main_option("path_separator", "newline")
         script = ScriptDirectory.from_config(config)
+        if applied is not None and applied not in {known.revision for known in script.walk_revisions()}:
+            raise FailedPrecondition(
+                f"database {self.where} has the revision {applied!r}, which this version of tunix-rt does not "
+                "know; a newer version made it: use that one",
+                reason="DATABASE_TOO_NEW",
+                metadata={"revision": applied},
+            )
 
         def steps(current: Any, _context: Any) -> Any:
             return script._upgrade_revs(revision, current)

@@ -250,7 +250,7 @@ class LazyServices(_Interceptor):
             async with self._turn:
                 if name not in self._handlers:
                     await run_blocking(self._start, name)
-        except (StartError, DomainError) as error:
+        except Exception as error:
             return _refusing(error)
         return self._handlers[name].service(handler_call_details)
 
@@ -294,9 +294,9 @@ class _Handlers:
         return next((handler for handler in found if handler is not None), None)
 
 
-def _refusing(error: StartError | DomainError) -> Any:
+def _refusing(error: Exception) -> Any:
     """A handler for a call of a service that cannot start, whatever the call's kind."""
-    refusal = error if isinstance(error, DomainError) else _cannot_start(error)
+    refusal = _cannot_start(error) if isinstance(error, StartError) else error
 
     async def refuse(_request: bytes, _context: Any) -> NoReturn:
         raise refusal

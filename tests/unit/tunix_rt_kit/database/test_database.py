@@ -263,6 +263,11 @@ def test_a_database_of_the_newest_revision_is_left_alone(
         session.execute(text("UPDATE version SET version_num = '0001'"))
     with pytest.raises(TypeError, match="NoneType"):
         database.upgrade("tunix_rt_trace_store:migrations", "version")
+    with database.write() as session:
+        session.execute(text("UPDATE version SET version_num = '9999'"))
+    with pytest.raises(FailedPrecondition, match="a newer version made it") as caught:
+        database.upgrade("tunix_rt_trace_store:migrations", "version")
+    assert caught.value.reason == "DATABASE_TOO_NEW"
     database.close()
 
 
