@@ -6,10 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import json
 import logging
-import os
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -23,8 +20,36 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar
 
 from tunix_rt.errors import FailedPreconditionError, InvalidArgumentError, TunixRtError, class_of
 from tunix_rt_kit.errors import DomainError
-from tunix_rt_kit.regular_files import read_json
-from tunix_rt_local.known import known_names as known_names
+from tunix_rt_local.data_dir import (
+    DataDirLocked,
+    DataDirUnusable,
+    held,
+    in_use,
+    in_use_error,
+    locked,
+    require_free,
+    server_of,
+    shared,
+    unusable,
+)
+from tunix_rt_local.known import known_names
+
+__all__ = [
+    "DataDirLocked",
+    "DataDirUnusable",
+    "EmbeddedServer",
+    "collect_garbage",
+    "disk_usage",
+    "embedded",
+    "in_use",
+    "known_names",
+    "model_folder",
+    "pull_model",
+    "require_free",
+    "serve_forever",
+    "server_of",
+    "verify_model",
+]
 
 # What a server needs is imported where it is built: a command that asks one service waits for that alone.
 if TYPE_CHECKING:
@@ -38,17 +63,6 @@ if TYPE_CHECKING:
 Jobs = Literal["run", "end", "leave"]
 """What becomes of the jobs of a data folder: they run; those that are to be cancelled end; nothing."""
 _LOG: Final = logging.getLogger(__name__)
-_LOCK = "server.lock"
-_HOLDER = "server.json"
-_PATIENCE_S = 0.2
-
-
-class DataDirLocked(FailedPreconditionError):
-    """Another server uses the data folder: ``metadata`` holds ``path``; ``pid`` and ``address`` if known."""
-
-
-class DataDirUnusable(FailedPreconditionError):
-    """The data folder cannot be made or written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +94,7 @@ def embedded(data_dir: Path, *, jobs: Jobs = "run") -> Iterator[EmbeddedServer]:
         DataDirUnusable: the folder cannot be made or written.
         TunixRtError: a service cannot start.
     """
-    with _shared(data_dir) if jobs == "leave" else _held(data_dir) as announce, _socket() as address:
+    with shared(data_dir) if jobs == "leave" else held(data_dir) as announce, _socket() as address:
         ready: Future[Callable[[], None]] = Future()
         with _translated():
             if jobs == "run":
@@ -123,7 +137,7 @@ def serve_forever(
         raise InvalidArgumentError(
             f"listen: {listen!r} is not accepted: {error}", reason="LISTEN_INVALID"
         ) from error
-    with _held(data_dir) as announce, _socket() as inner:
+    with held(data_dir) as announce, _socket() as inner:
 
         def ready(address: str) -> None:
             announce(address)
@@ -382,7 +396,7 @@ def collect_garbage(data_dir: Path, *, free: bool, caches: bool = False) -> list
             if free:
                 free_garbage(found)
         except OSError as error:
-            raise _unusable(data_dir, error) from error
+            raise unusable(data_dir, error) from error
         return found
 
 
@@ -396,11 +410,11 @@ def _alone(data_dir: Path) -> Iterator[None]:
             reason="NOT_A_DATA_FOLDER",
             metadata={"path": str(data_dir)},
         )
-    with _locked(data_dir), ExitStack() as stack:
+    with locked(data_dir), ExitStack() as stack:
         try:
             stack.enter_context(data_dir_lock(data_dir, alone=True))
         except StartError as error:
-            raise _in_use(data_dir) from error
+            raise in_use_error(data_dir) from error
         yield
 
 
@@ -418,135 +432,3 @@ def _free_deleted(data_dir: Path, since: datetime) -> None:
                 free_garbage(Storage(data_dir, migrate=False).freeable())
     except (DomainError, TunixRtError, StartError, OSError) as error:
         _LOG.warning("files of what was deleted stay for now; tunix-rt gc frees them: %s", error)
-
-
-def require_free(data_dir: Path) -> None:
-    """Check that no server uses ``data_dir``; a folder that is not there is free.
-
-    Raises:
-        DataDirLocked: a server uses it.
-        DataDirUnusable: it cannot be written.
-    """
-    if data_dir.exists():
-        with _locked(data_dir):
-            pass
-
-
-@contextmanager
-def _held(data_dir: Path) -> Iterator[Callable[[str], None]]:
-    """Keep ``data_dir`` for this process, making it if need be.
-
-    Yields a function that takes the address of the server, for the error of the next one that comes.
-
-    Raises:
-        DataDirLocked, DataDirUnusable: as ``require_free``.
-    """
-    _make(data_dir)
-    holder = data_dir / _HOLDER
-
-    def announce(address: str) -> None:
-        from tunix_rt_kit.jobs.files import process_start
-
-        pid = os.getpid()
-        try:
-            holder.write_text(json.dumps({"pid": pid, "start": process_start(pid), "address": address}))
-        except OSError as error:
-            raise _unusable(data_dir, error) from error
-
-    with _locked(data_dir):
-        try:
-            yield announce
-        finally:
-            with suppress(OSError):
-                holder.unlink(missing_ok=True)
-
-
-@contextmanager
-def _shared(data_dir: Path) -> Iterator[Callable[[str], None]]:
-    """As ``_held``, beside any others: what only reads needs no more than the database's own locks."""
-    _make(data_dir)
-    if not os.access(data_dir, os.W_OK | os.X_OK):
-        # SQLite cannot read a database in write-ahead mode without its files beside it.
-        raise _unusable(data_dir, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
-    yield lambda _: None
-
-
-def _make(data_dir: Path) -> None:
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unusable(data_dir, error) from error
-
-
-@contextmanager
-def _locked(data_dir: Path) -> Iterator[None]:
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(data_dir / _LOCK)
-    try:
-        # A command that only looks whether the folder is in use holds the lock for a moment.
-        lock.acquire(timeout=_PATIENCE_S, poll_interval=0.02)
-    except Timeout as error:
-        raise _in_use(data_dir) from error
-    except OSError as error:
-        raise _unusable(data_dir, error) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def in_use(data_dir: Path) -> bool:
-    """Whether a server, or a command that changes something, uses ``data_dir``."""
-    try:
-        require_free(data_dir)
-    except DataDirLocked:
-        return True
-    return False
-
-
-def server_of(data_dir: Path) -> str | None:
-    """The address of the server that runs the jobs of ``data_dir``; None if there is none."""
-    try:
-        holder = read_json(data_dir / _HOLDER)
-        pid, address = int(holder["pid"]), str(holder["address"])
-        start = float(holder["start"])
-    except (OSError, ValueError, KeyError, TypeError):
-        # There is none, or it was of an earlier version.
-        return None
-    from tunix_rt_kit.jobs.files import is_process
-
-    # What a server that was killed left says nothing; another one may have its address by now.
-    return address or None if is_process(pid, start) else None
-
-
-def _in_use(data_dir: Path) -> DataDirLocked:
-    try:
-        holder = read_json(data_dir / _HOLDER)
-        facts = {"pid": str(holder["pid"]), "address": str(holder["address"])}
-        who = f"the server at {facts['address']} (process {facts['pid']}); use --server {facts['address']}"
-        if not facts["address"]:
-            del facts["address"]
-            who = f"another command (process {facts['pid']}); wait until it has ended"
-    except (OSError, ValueError, KeyError, TypeError):
-        # The other server is just starting or ending.
-        facts, who = {}, "another server; wait until it has ended"
-    return DataDirLocked(
-        f"data folder {data_dir} is in use by {who}, or stop it, or choose another folder with --data-dir",
-        reason="DATA_DIR_LOCKED",
-        metadata={"path": str(data_dir), **facts},
-    )
-
-
-def _unusable(data_dir: Path, error: OSError) -> DataDirUnusable:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        why = "the disk is full; make room"
-    elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        why = "it cannot be written; mend its permissions"
-    else:
-        why = (error.strerror or str(error)).lower()
-    return DataDirUnusable(
-        f"data folder {data_dir}: {why}, or choose another folder with --data-dir",
-        reason="DATA_DIR_UNUSABLE",
-        metadata={"path": str(data_dir)},
-    )

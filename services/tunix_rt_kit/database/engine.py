@@ -220,8 +220,8 @@ class Database:
         script = ScriptDirectory.from_config(config)
         if applied is not None and applied not in {known.revision for known in script.walk_revisions()}:
             raise FailedPrecondition(
-                f"database {self.where} has the revision {applied!r}, which this version of tunix-rt does not "
-                "know; a newer version made it: use that one",
+                f"database {self.where} has the revision {applied!r}, which this version of tunix-rt does "
+                "not know; a newer version made it: use that one",
                 reason="DATABASE_TOO_NEW",
                 metadata={"revision": applied},
             )
