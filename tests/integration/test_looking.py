@@ -113,6 +113,7 @@ ARGUMENTS: dict[str, Callable[[Folder], list[str]]] = {
     "reports improvements": lambda _: ["0" * 32],
     "reports regressions": lambda _: ["0" * 32],
     "reports show": lambda _: ["0" * 32],
+    "reports list": lambda _: [],
     "traces compare": lambda folder: [*folder.traces],
     "traces export": lambda _: ["-o", "traces.jsonl"],
     "traces show": lambda folder: [folder.traces[0]],
