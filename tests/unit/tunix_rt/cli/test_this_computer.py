@@ -151,8 +151,11 @@ def test_interrupted_wait_says_that_the_job_stops(
     done(run("traces", "generate", "--count", "20"))
     done(run("dataset", "build", "d"))
     monkeypatch.setattr("tunix_rt.jobs.wait_for_training_job", interrupt)
+    earlier = v1.TrainingJob(name="trainingJobs/-", state=v1.TrainingJob.STATE_QUEUED)
+    computer.services.jobs[earlier.name] = earlier
     result = run("train", "start", "-d", "d", "-m", "tiny")
     assert result.exit_code == 130
+    assert "trainingJobs/- goes on first; it waited or was interrupted" in result.stderr
     assert "the training job stops now; it goes on with: tunix-rt train resume " in result.stderr
     assert computer.jobs == ["end", "run", "run"]
 
