@@ -34,17 +34,14 @@ from tunix_rt.cli.labels import (
 )
 from tunix_rt.cli.lookup import completes, named
 from tunix_rt.cli.options import (
-    ColumnOption,
-    DelimiterOption,
     LimitOption,
     ProblemOptions,
-    columns_given,
     dataset_name,
-    delimiter_given,
     resource_name,
     short_name,
 )
 from tunix_rt.cli.session import Session
+from tunix_rt.cli.table_options import TableOptions
 from tunix_rt.errors import InvalidArgumentError
 from tunix_rt.formats import (
     BUILTIN,
@@ -92,6 +89,53 @@ EvalSetArgument = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class FileOptions(TableOptions):
+    """How a file of questions is read."""
+
+    format: Annotated[
+        Format,
+        typer.Option(
+            "--format",
+            "-f",
+            help="Format of its lines: eval items (items, csv, tsv), prompts with their answers "
+            "(prompt-completion), or traces whose answers are the accepted ones (the others); auto: its name "
+            "and first line tell.",
+        ),
+    ] = "auto"
+    answer_separator: Annotated[
+        str | None,
+        typer.Option(
+            "--answer-separator",
+            metavar="TEXT",
+            help="CSV, TSV: what parts accepted answers in a cell; none: each cell is one answer; json: each "
+            "cell is a list.",
+        ),
+    ] = None
+
+    def read(
+        self, session: Session, file: str, limit: int | None, grader: WantedGrader, *, given: bool
+    ) -> _Read:
+        """The items of a file; ``given``: the user named the grader. Raises FormatError."""
+        if self.format not in get_args(ItemFormat):
+            if self.answer_separator is not None or self.delimiter is not None:
+                raise typer.BadParameter("--answer-separator and --delimiter are for --format csv and tsv")
+            records = read_records(file, cast("TraceFormat", self.format), columns=self.columns())
+            return _trace_items(session, name_of(file), records, limit, grader)
+        reading = ItemReading(
+            format=cast("ItemFormat", self.format),
+            columns=self.columns(),
+            delimiter=self.character(),
+            answer_separator=self.answer_separator,
+            grader=grader if given else None,
+        )
+        try:
+            numbered = numbered_eval_items(file, reading)[:limit]
+        except NotOfItemsError as error:
+            raise typer.BadParameter(error.message) from None
+        return _Read(name_of(file), [item for _, item in numbered], [line for line, _ in numbered])
+
+
 @command(
     app,
     "import",
@@ -109,32 +153,12 @@ def import_(
     session: Session,
     eval_set: Annotated[str, typer.Argument(metavar="ID", help="Its id, which cannot be changed later.")],
     labels: LabelOptions,
+    reading: FileOptions,
     file: Annotated[
         str | None,
         typer.Argument(
             metavar="[FILE]",
             help=f"JSON lines, CSV or TSV, or {BUILTIN}: 25 questions of eight categories.",
-        ),
-    ] = None,
-    format: Annotated[
-        Format,
-        typer.Option(
-            "--format",
-            "-f",
-            help="Format of its lines: eval items (items, csv, tsv), prompts with their answers "
-            "(prompt-completion), or traces whose answers are the accepted ones (the others); auto: its name "
-            "and first line tell.",
-        ),
-    ] = "auto",
-    column: ColumnOption = None,
-    delimiter: DelimiterOption = None,
-    answer_separator: Annotated[
-        str | None,
-        typer.Option(
-            "--answer-separator",
-            metavar="TEXT",
-            help="CSV, TSV: what parts accepted answers in a cell; none: each cell is one answer; json: each "
-            "cell is a list.",
         ),
     ] = None,
     from_dataset: Annotated[
@@ -169,20 +193,8 @@ def import_(
     own = grader_of_file(grader_file)
     wanted = own or grader_option(grader or "numeric")
     read = None
-    if file is not None and format in get_args(ItemFormat):
-        reading = ItemReading(
-            format=cast("ItemFormat", format),
-            columns=columns_given(column),
-            delimiter=delimiter_given(delimiter),
-            answer_separator=answer_separator,
-            grader=None if grader is None else wanted,
-        )
-        read = _file_items(file, reading, limit)
-    elif file is not None:
-        if answer_separator is not None or delimiter is not None:
-            raise typer.BadParameter("--answer-separator and --delimiter are for --format csv and tsv")
-        records = read_records(file, cast("TraceFormat", format), columns=columns_given(column))
-        read = _trace_items(session, name_of(file), records, limit, wanted)
+    if file is not None:
+        read = reading.read(session, file, limit, wanted, given=grader is not None)
     with session.connect() as client:
         if from_dataset is not None:
             dataset = named(session, client, dataset_name(from_dataset))
@@ -406,14 +418,6 @@ def _store(
         session.print_message(stored)
     else:
         session.out.print(f"{stored.name}: {text.counted(stored.item_count, 'item')}, digest {stored.digest}")
-
-
-def _file_items(file: str, reading: ItemReading, limit: int | None) -> _Read:
-    try:
-        numbered = numbered_eval_items(file, reading)[:limit]
-    except NotOfItemsError as error:
-        raise typer.BadParameter(error.message) from None
-    return _Read(name_of(file), [item for _, item in numbered], [line for line, _ in numbered])
 
 
 def _dataset_items(

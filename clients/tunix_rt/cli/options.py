@@ -60,45 +60,6 @@ FlipsOption = Annotated[
 ]
 
 
-ColumnOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--column",
-        metavar="FIELD=COLUMN",
-        help="CSV, TSV, Parquet: the column of a field; prompt-completion: its key (may be repeated).",
-    ),
-]
-DelimiterOption = Annotated[
-    str | None,
-    typer.Option(
-        "--delimiter",
-        metavar="CHAR",
-        help="CSV, TSV: what parts the cells, such as ';' or tab. \\[default: a comma, for TSV a tab]",
-    ),
-]
-
-
-def columns_given(given: list[str] | None) -> dict[str, str]:
-    """The column of each field; raises typer.BadParameter."""
-    found: dict[str, str] = {}
-    for pair in given or ():
-        field_, equals, column = pair.partition("=")
-        if not (field_ and equals and column):
-            raise typer.BadParameter(f"--column takes FIELD=COLUMN, such as prompt=question, not {pair!r}")
-        if field_ in found:
-            raise typer.BadParameter(f"--column gives {field_} twice: {found[field_]} and {column}")
-        found[field_] = column
-    return found
-
-
-def delimiter_given(given: str | None) -> str | None:
-    """The character that parts cells; raises typer.BadParameter."""
-    delimiter = {"tab": "\t", "\\t": "\t"}.get(given or "", given)
-    if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n' or ord(delimiter) > 0x7F):
-        raise typer.BadParameter(f"--delimiter takes one ASCII character, or tab, not {given!r}")
-    return delimiter
-
-
 class Shown(NamedTuple):
     """How an option that fills a field of a spec is shown.
 

@@ -17,14 +17,9 @@ from tunix_rt.cli import text
 from tunix_rt.cli.command import command
 from tunix_rt.cli.console import write_lines
 from tunix_rt.cli.documents import Lines, WrittenFile
-from tunix_rt.cli.options import (
-    ColumnOption,
-    DelimiterOption,
-    ProblemOptions,
-    columns_given,
-    delimiter_given,
-)
+from tunix_rt.cli.options import ProblemOptions
 from tunix_rt.cli.session import Session
+from tunix_rt.cli.table_options import TableOptions
 from tunix_rt.cli.traces import TraceLine, app
 from tunix_rt.errors import TunixRtError
 from tunix_rt.formats import (
@@ -81,14 +76,13 @@ def import_(
             help="JSON lines, CSV or TSV, also compressed by gzip or Zstandard, or Parquet; - is stdin.",
         ),
     ],
+    table: TableOptions,
     format: Annotated[
         TraceFormat,
         typer.Option(
             "--format", "-f", help="Format of its lines or rows; auto: its name and beginning tell."
         ),
     ] = "auto",
-    column: ColumnOption = None,
-    delimiter: DelimiterOption = None,
     answers_only: Annotated[
         bool,
         typer.Option(
@@ -117,8 +111,8 @@ def import_(
     records = read_records(
         file,
         format,
-        columns=columns_given(column),
-        delimiter=delimiter_given(delimiter),
+        columns=table.columns(),
+        delimiter=table.character(),
         answers_only=answers_only,
     )
     records = _begun(records, file)
