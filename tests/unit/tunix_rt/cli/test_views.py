@@ -14,7 +14,7 @@ from tunix_rt import v1
 from tunix_rt.cli import tables
 from tunix_rt.cli.comparisons import print_comparison
 from tunix_rt.cli.dataset_view import print_dataset, print_dropped, print_leaks
-from tunix_rt.cli.evaluation_view import print_evaluation
+from tunix_rt.cli.evaluation_view import dtype_text, how_answered, print_evaluation
 from tunix_rt.cli.session import Session, SharedOptions, as_document
 from tunix_rt.cli.traces import trace_panel
 from tunix_rt.cli.training_view import print_training_job
@@ -312,3 +312,43 @@ def test_evaluation_shows_what_was_reasoning_and_what_nothing_marks(console: Con
         "reasoning marks <think> to </think>, opened by the prompt",
     ):
         assert part in text
+
+
+def test_lines_of_evaluations_differ_where_what_was_asked_differs() -> None:
+    spec = v1.EvaluationSpec(dtype=v1.DTYPE_FLOAT32, decoding=v1.Decoding(max_new_tokens=96, top_p=1))
+    plain = v1.Evaluation(spec=spec)
+    assert (dtype_text(plain.spec), how_answered(plain)) == ("float32", "greedy, 96 tokens")
+    endpoint = v1.EvaluationSpec(endpoint_model="m")
+    assert dtype_text(endpoint) == "-"
+    lines = {how_answered(plain)}
+    for number, change in enumerate(
+        (
+            {"max_new_tokens": 97},
+            {"temperature": 0.5},
+            {"temperature": 0.7},
+            {"temperature": 0.7, "seed": 1},
+            {"temperature": 0.7, "top_p": 0.9},
+            {"temperature": 0.7, "samples": 4},
+        )
+    ):
+        other = v1.Evaluation(spec=spec)
+        other.spec.decoding.MergeFrom(v1.Decoding(**change))
+        lines.add(how_answered(other))
+        assert len(lines) == number + 2
+    regraded = v1.Evaluation(spec=spec, regrade=v1.Regrade(grader=v1.Grader(numeric=v1.NumericGrader())))
+    assert how_answered(regraded) == "regraded (numeric), greedy, 96 tokens"
+
+
+def test_an_evaluation_is_shown_with_its_name_tags_note_and_type(console: Console) -> None:
+    evaluation = v1.Evaluation(
+        name="evaluations/e",
+        display_name="first\x1b[31m",
+        tags=["a", "b"],
+        note="two\nlines",
+        spec=v1.EvaluationSpec(dtype=v1.DTYPE_BFLOAT16),
+    )
+    print_evaluation(console, evaluation)
+    told = shown(console)
+    for line in ("name", "first", "a, b", "two", "dtype", "bfloat16"):
+        assert line in told
+    assert "\x1b[31m" not in told
