@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Table, insert, update
 
@@ -249,8 +249,13 @@ MADE = st.tuples(
 DELETED = st.tuples(st.just("delete"), st.integers(0, 30), st.booleans())
 
 
-@settings(max_examples=10, deadline=None)
-@given(st.lists(st.one_of(MADE, DELETED), max_size=14))
+@settings(max_examples=8, deadline=None)
+@given(st.lists(st.one_of(MADE, DELETED), min_size=4, max_size=14))
+@example([("dataset", 0, STATES[0]), ("dataset", 0, STATES[0]), ("delete", 0, False)])
+@example([("job", 0, STATES[0]), ("job", 0, STATES[0]), ("delete", 0, True), ("delete", 0, False)])
+@example([("dataset", 0, STATES[0]), ("job", 0, STATES[1]), ("delete", 0, False)])
+@example([("job", 0, STATES[0]), ("evaluation", 0, STATES[2]), ("delete", 0, False)])
+@example([("report", 0, STATES[0]), ("report", 0, STATES[0]), ("delete", 0, False), ("crash", 0, STATES[0])])
 def test_whatever_was_made_and_deleted_nothing_that_is_left_loses_a_file_and_all_else_is_freed(
     steps: list[Any],
 ) -> None:
