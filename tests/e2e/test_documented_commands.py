@@ -213,6 +213,10 @@ class Reader:
             return self._traces()[word == "OTHER"].name
         if word in ("EVALUATION", "BASE", "CANDIDATE") or re.fullmatch(r"SEED\d", word):
             return self._evaluation(word).name
+        if word == "ITEM":
+            return next(
+                iter(self.client.evaluator.list_evaluation_items(self._evaluations()[0].name))
+            ).item_id
         return word
 
     def _evaluation(self, word: str) -> v1.Evaluation:

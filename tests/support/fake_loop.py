@@ -315,6 +315,7 @@ class FakeLoopServices(v1.TraceStoreServicer, v1.ExporterServicer, v1.TrainerSer
             self.made["eval_set"] += 1
             stored = v1.EvalSet(name=name, item_count=len(request.eval_set.items), digest="sha256:items")
             stored.items.extend(request.eval_set.items)
+            stored.python_sources.extend(request.eval_set.python_sources)
             self.eval_sets[name] = stored
         return self.eval_sets[name]
 

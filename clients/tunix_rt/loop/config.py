@@ -15,9 +15,10 @@ from typing import Annotated, Any, Final, Literal, Self
 import yaml
 from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 
+from tunix_rt import v1
 from tunix_rt.errors import FieldViolation, InvalidArgumentError
 from tunix_rt.files import read_text
-from tunix_rt.formats import GraderName, TraceFormat, read_marks
+from tunix_rt.formats import GraderName, TraceFormat, read_grader_file, read_marks
 from tunix_rt.loop.settings import DecodingSettings
 from tunix_rt.loop.settings import EarlyStoppingSettings as EarlyStoppingSettings
 from tunix_rt.loop.settings import LoraSettings as LoraSettings
@@ -134,7 +135,8 @@ class DatasetConfig(Section):
 class EvalSetConfig(Section):
     """The questions: a held-out split of the dataset, a file of eval items, or a built-in set.
 
-    ``columns``, ``delimiter`` and ``answer_separator`` are as in ``tunix_rt.formats.ItemReading``.
+    ``columns``, ``delimiter`` and ``answer_separator`` are as in ``tunix_rt.formats.ItemReading``. A
+    ``grader_file``, such as ``my.py:grade``, grades every item in place of what else would.
     """
 
     split: str | None = None
@@ -143,6 +145,7 @@ class EvalSetConfig(Section):
     id: str | None = None
     limit: Annotated[int, Field(ge=1, le=10_000)] | None = None
     grader: GraderName = "auto"
+    grader_file: str | None = None
     columns: dict[str, str] = Field({})
     delimiter: Delimiter | None = None
     answer_separator: Annotated[str, Field(min_length=1)] | None = None
@@ -152,6 +155,13 @@ class EvalSetConfig(Section):
         if _count(self, "split", "file", "builtin") > 1:
             raise ValueError("split, file and builtin exclude each other")
         return self
+
+    def own_grader(self) -> v1.Grader | None:
+        """The grader of ``grader_file``, if there is one; raises InvalidArgumentError(CONFIG_INVALID)."""
+        try:
+            return None if self.grader_file is None else read_grader_file(self.grader_file)
+        except ValueError as error:
+            raise InvalidArgumentError(f"eval_set.grader_file: {error}", reason="CONFIG_INVALID") from None
 
     @property
     def held_out_split(self) -> str | None:
@@ -255,7 +265,12 @@ class LoopConfig(Section):
         except ValidationError as error:
             violations = violations_of(error, cls)
             raise _invalid(file, one_line(violations), violations) from None
-        return config.with_inputs_from(file.parent)
+        config = config.with_inputs_from(file.parent)
+        try:
+            config.eval_set.own_grader()
+        except InvalidArgumentError as error:
+            raise _invalid(file, error.message) from None
+        return config
 
     def called(
         self, name: str | None = None, tags: Sequence[str] = (), note: str | None = None
@@ -281,8 +296,13 @@ class LoopConfig(Section):
         changes: dict[str, Any] = {}
         if self.traces is not None and self.traces.file is not None:
             changes["traces"] = self.traces.model_copy(update={"file": folder / self.traces.file})
+        inputs: dict[str, Any] = {}
         if self.eval_set.file is not None:
-            changes["eval_set"] = self.eval_set.model_copy(update={"file": folder / self.eval_set.file})
+            inputs["file"] = folder / self.eval_set.file
+        if self.eval_set.grader_file is not None:
+            inputs["grader_file"] = str(folder / self.eval_set.grader_file)
+        if inputs:
+            changes["eval_set"] = self.eval_set.model_copy(update=inputs)
         return self.model_copy(update=changes)
 
 

@@ -121,7 +121,7 @@ def eval_set_id(config: EvalSetConfig, dataset_id: str, items: Sequence[v1.EvalI
     """The id that the config gives, or one that ends in digits made from the items: other items, other id."""
     if config.id:
         return config.id
-    if config.builtin and config.limit is None:
+    if config.builtin and config.limit is None and config.grader_file is None:
         return config.builtin
     stem = config.builtin or (config.file.stem if config.file else f"{dataset_id}-{config.held_out_split}")
     slug = re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._")[:50] or "items"

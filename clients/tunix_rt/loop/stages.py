@@ -22,6 +22,7 @@ from tunix_rt import jobs, v1
 from tunix_rt.client import Client
 from tunix_rt.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 from tunix_rt.files import read_text, write_atomically
+from tunix_rt.formats import give_grader
 from tunix_rt.importing import ImportResult, import_traces
 from tunix_rt.loop import specs
 from tunix_rt.loop.config import LoopConfig
@@ -213,8 +214,11 @@ class Loop:
         config = self._config
         with self._stage("eval_set"):
             items = eval_items(config.eval_set, self._client, dataset)
-            set_id = eval_set_id(config.eval_set, config.dataset.id, items)
-            eval_set = v1.EvalSet(eval_set_id=set_id, items=items)
+            eval_set = v1.EvalSet(items=items)
+            if (grader := config.eval_set.own_grader()) is not None:
+                give_grader(eval_set, grader)
+            set_id = eval_set_id(config.eval_set, config.dataset.id, eval_set.items)
+            eval_set.eval_set_id = set_id
             there = self._is_there(self._client.evaluator.get_eval_set, f"evalSets/{set_id}")
             if not there:
                 self._made(f"evalSets/{set_id}")

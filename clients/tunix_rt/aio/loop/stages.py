@@ -33,6 +33,7 @@ from tunix_rt.aio.loop.sources import (
 from tunix_rt.aio.naming import in_folder, resolve
 from tunix_rt.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 from tunix_rt.files import read_text, write_atomically
+from tunix_rt.formats import give_grader
 from tunix_rt.loop import specs
 from tunix_rt.loop.config import LoopConfig
 from tunix_rt.loop.result import LoopEvent, LoopResult, Stage, TrainingProgress, facts_of
@@ -213,8 +214,11 @@ class Loop:
         config = self._config
         with self._stage("eval_set"):
             items = await eval_items(config.eval_set, self._client, dataset)
-            set_id = eval_set_id(config.eval_set, config.dataset.id, items)
-            eval_set = v1.EvalSet(eval_set_id=set_id, items=items)
+            eval_set = v1.EvalSet(items=items)
+            if (grader := config.eval_set.own_grader()) is not None:
+                give_grader(eval_set, grader)
+            set_id = eval_set_id(config.eval_set, config.dataset.id, eval_set.items)
+            eval_set.eval_set_id = set_id
             there = await self._is_there(self._client.evaluator.get_eval_set, f"evalSets/{set_id}")
             if not there:
                 self._made(f"evalSets/{set_id}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import runpy
+import shutil
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
@@ -112,6 +113,7 @@ def test_a_setting_that_the_example_lacks_is_added_by_make_proto(monkeypatch: py
 
 
 def test_the_settings_that_the_example_leaves_in_comments_are_right_too(tmp_path: Path) -> None:
+    shutil.copy(EXAMPLE.with_name("grader.py"), tmp_path)
     exclusive = ("random", "file", "format", "builtin", "families")
     lines = []
     for line in EXAMPLE.read_text().splitlines():
@@ -315,3 +317,12 @@ def test_marks_of_reasoning_are_a_name_or_two_texts(tmp_path: Path) -> None:
     for wrong, said in (("{begin: <a>}", "begin is no setting"), ("{start: 5}", "start is 5; a text")):
         text = f"{SMALL}evaluation: {{reasoning_marks: {wrong}}}\n"
         assert said in refused(tmp_path, text)
+
+
+def test_a_graders_file_is_found_beside_the_yaml_and_read_before_anything_runs(tmp_path: Path) -> None:
+    text = SMALL + "eval_set: {split: test, grader_file: 'own.py:score'}"
+    assert refused(tmp_path, text).startswith(f"eval_set.grader_file: {tmp_path / 'own.py'}: no such file")
+    (tmp_path / "own.py").write_text("def score(output, item):\n    return True\n")
+    grader = LoopConfig.from_yaml(write(tmp_path, text)).eval_set.own_grader()
+    assert grader is not None
+    assert (grader.python.function, grader.python.source[:9]) == ("score", "def score")

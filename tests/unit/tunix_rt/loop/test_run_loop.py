@@ -341,3 +341,21 @@ async def test_a_loop_runs_in_asyncio_and_a_second_run_repeats_nothing(
     assert dict(services.made) == {"dataset": 1, "eval_set": 1, "evaluation": 2, "training": 1}
     assert first.report == again.report == synchronous.report
     assert first.files.keys() == synchronous.files.keys()
+
+
+def test_a_loop_grades_by_a_file_and_another_file_is_another_eval_set(client: Client, tmp_path: Path) -> None:
+    grader = tmp_path / "own.py"
+    wanted = config(tmp_path, eval_set={"limit": 4, "grader_file": f"{grader}:score"})
+    names = []
+    for source in (
+        "def score(output, item):\n    return True\n",
+        "def score(output, item):\n    return False\n",
+    ):
+        grader.write_text(source)
+        result, ends = run(wanted, client)
+        assert ends["eval_set"] == "finished"
+        stored = client.evaluator.get_eval_set(result.eval_set.name)
+        assert list(stored.python_sources) == [source]
+        assert {item.grader.python.function for item in stored.items} == {"score"}
+        names.append(stored.name)
+    assert len(set(names)) == 2
