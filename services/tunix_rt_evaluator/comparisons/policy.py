@@ -62,9 +62,12 @@ def check_sound(runs: Sequence[Run], waived: frozenset[Reason] = frozenset()) ->
         commands = remedies(runs, reasons)
         to_do = f"to make them comparable, run {' and '.join(commands)}, and compare " if commands else ""
         made = "what it makes; " if len(commands) == 1 else "what they make; "
+        as_they_are = f"to compare them as they are, waive {', '.join(reasons)}"
+        if not common_items(runs):
+            as_they_are = "as they are, they have no item in common"
         raise FailedPrecondition(
             f"{name} and {names} cannot be compared: they differ in {fields}; {to_do and to_do + made}"
-            f"to compare them as they are, waive {', '.join(reasons)}",
+            f"{as_they_are}",
             reason="COMPARISON_UNSOUND",
             metadata={"base": name, "candidate": names, "waivers": ", ".join(reasons)}
             | ({"remedies": "\n".join(commands)} if commands else {}),
