@@ -116,9 +116,9 @@ class NearestTexts:
         self._count = count
         shingles = self._shingles(wanted)
         self._known = np.unique(np.concatenate(shingles))
-        self._holds = np.zeros((len(wanted), len(self._known)), dtype=np.int32)
+        self._holds = np.zeros((len(wanted), len(self._known)), dtype=np.bool_)
         for row, found in enumerate(shingles):
-            self._holds[row, np.searchsorted(self._known, found)] = 1
+            self._holds[row, np.searchsorted(self._known, found)] = True
         self._sizes = self._holds.sum(axis=1)
         self._found: list[list[tuple[float, str, int]]] = [[] for _ in wanted]
         self._least = np.zeros(len(wanted))
