@@ -56,7 +56,7 @@ _LISTING: Final = Listing(
     ids=datasets.c.dataset_id + "@" + datasets.c.version,
 )
 
-_ROWS_AT_ONCE: Final = 10_000
+_ROWS_AT_ONCE: Final = 50_000
 _COMPLETE: Final = and_(datasets.c.state == JobState.SUCCEEDED, datasets.c.delete_time.is_(None))
 
 
@@ -214,16 +214,29 @@ class SqlDatasetRepository:
             return _changed(session, {"spec": spec.model_dump(mode="json")}, *where)
 
     def keep_places(self, dataset: Dataset, places: RowPlaces) -> None:
-        with self._database.write() as session:
-            transaction_lock(session, f"rows of dataset {dataset.number}")
-            build = and_(datasets.c.number == dataset.number, datasets.c.build_id == dataset.build_id)
-            if not _changed(session, {"rows_indexed": True}, build):
-                # It was deleted, or is built anew.
-                return
-            session.execute(delete(dataset_rows).where(dataset_rows.c.dataset_number == dataset.number))
-            waiting = iter(places)
-            while batch := list(islice(waiting, _ROWS_AT_ONCE)):
-                columns = dataset_rows.c.keys()
+        build = and_(
+            datasets.c.number == dataset.number,
+            datasets.c.build_id == dataset.build_id,
+            datasets.c.delete_time.is_(None),
+        )
+        own = dataset_rows.c.dataset_number == dataset.number
+        waiting, behind, columns = iter(places), b"", dataset_rows.c.keys()
+        more = True
+        while more:
+            batch = list(islice(waiting, _ROWS_AT_ONCE))
+            more = len(batch) == _ROWS_AT_ONCE
+            here = [own, dataset_rows.c.digest > behind]
+            if more:
+                behind = batch[-1][0]
+                here.append(dataset_rows.c.digest <= behind)
+            # Some at a time: others want to write, too. Each part takes the place of what another server, or
+            # a build that failed, left of it, so that the last one finds all of them there.
+            with self._database.write() as session:
+                transaction_lock(session, f"rows of dataset {dataset.number}")
+                if not _changed(session, {"rows_indexed": not more}, build):
+                    # It was deleted, or is built anew.
+                    return
+                session.execute(delete(dataset_rows).where(*here))
                 rows = [dict(zip(columns, (dataset.number, *row), strict=True)) for row in batch]
                 bulk_insert(session, dataset_rows, rows)
 

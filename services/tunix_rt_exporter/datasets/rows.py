@@ -232,7 +232,9 @@ class RowPlaces:
         self._records += self._RECORD.pack(place_key(digest), place, row_number)
 
     def __iter__(self) -> Iterator[tuple[bytes, int, int]]:
-        return self._RECORD.iter_unpack(self._records)
+        """Each with its ``place_key``, in the order of these."""
+        records = np.frombuffer(self._records, dtype=[("key", "S16"), ("rest", "V10")])
+        return self._RECORD.iter_unpack(records[np.argsort(records["key"], kind="stable")].tobytes())
 
 
 def place_key(digest: bytes) -> bytes:
@@ -241,10 +243,9 @@ def place_key(digest: bytes) -> bytes:
 
 
 def row_places(rows: RowStore, outcome: Outcome) -> RowPlaces:
-    """Where each content of a build went, in the order of digests."""
-    digests = rows.keys["digest"]
-    place = np.full(len(digests), _NOT_SEEN)
-    number = np.zeros(len(digests), dtype=np.int64)
+    """Where each content of a build went."""
+    count = len(rows.keys)
+    place, number = np.full(count, _NOT_SEEN), np.zeros(count, dtype=np.int64)
     place[outcome.rows] = outcome.splits
     for split in np.unique(outcome.splits):
         (here,) = np.nonzero(outcome.splits == split)
@@ -252,10 +253,8 @@ def row_places(rows: RowStore, outcome: Outcome) -> RowPlaces:
     for left_out in (outcome.dropped, *(replaced.rows for replaced in outcome.replaced)):
         place[left_out] = LEFT_OUT
     place[outcome.unselected] = UNSELECTED
-    (seen,) = np.nonzero(place != _NOT_SEEN)
-    ordered = seen[np.argsort(digests[seen], kind="stable")]
     found = RowPlaces()
-    for row in ordered.tolist():
+    for row in np.flatnonzero(place != _NOT_SEEN).tolist():
         found.add(bytes.fromhex(rows.row_id(row)), int(place[row]), int(number[row]))
     return found
 

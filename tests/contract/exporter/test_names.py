@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support.exporting import Exporting
+from support.exporting import ALL_TRAIN, Exporting
 from support.serving import fields, refused
 from support.traces import trace
 from tunix_rt import v1
@@ -45,3 +45,38 @@ async def test_a_dataset_is_the_same_whatever_it_is_called(world: Exporting) -> 
     named.tags.append("a\tb")
     error = await refused(world.exporter.CreateDataset(named))
     assert (error.reason, fields(error)) == ("LABELS_INVALID", ["tags[1]"])
+
+
+async def test_datasets_are_found_by_the_beginning_of_their_ids_and_by_name(world: Exporting) -> None:
+    await world.add([trace(0)])
+    for name, version in [
+        ("gsm8k", "1"),
+        ("gsm8k", "10"),
+        ("gsm8k-x", "1"),
+        ("gsn", "1"),
+        ("a_b", "1"),
+        ("acb", "1"),
+    ]:
+        await world.create(name, version=version, splits=ALL_TRAIN)
+    update = v1.Dataset(name="datasets/gsn@1", display_name="Für alle")
+    await world.exporter.UpdateDataset(v1.UpdateDatasetRequest(dataset=update))
+
+    async def found(**wanted: str) -> list[str]:
+        request = v1.ListDatasetsRequest(filter=v1.DatasetFilter(**wanted), order_by="name")
+        return [
+            entry.name.removeprefix("datasets/")
+            for entry in (await world.exporter.ListDatasets(request)).datasets
+        ]
+
+    assert await found(id_prefix="gs") == ["gsm8k@1", "gsm8k@10", "gsm8k-x@1", "gsn@1"]
+    assert await found(id_prefix="gsm8k@1") == ["gsm8k@1", "gsm8k@10"]
+    assert await found(id_prefix="gsm8k@10") == ["gsm8k@10"]
+    assert await found(id_prefix="a_") == ["a_b@1"]
+    assert (
+        await found(id_prefix="%") == await found(id_prefix="GS") == await found(id_prefix="gsm8k@10x") == []
+    )
+    assert await found(display_name="Für alle") == ["gsn@1"]
+    assert await found(display_name="für alle") == await found(display_name="Für") == []
+    assert await found(id_prefix="gsm", display_name="Für alle") == []
+    request = v1.ListDatasetsRequest(filter=v1.DatasetFilter(id_prefix="x" * 101))
+    assert fields(await refused(world.exporter.ListDatasets(request))) == ["filter.id_prefix"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from sqlalchemy import delete, update
+from sqlalchemy import delete, insert, select, update
 
 from support.exporting import ALL_TRAIN, Exporting, rows
 from support.serving import fields, refused
@@ -182,3 +182,26 @@ async def test_a_deleted_dataset_holds_nothing(world: Exporting) -> None:
     answer = await uses(world, digest)
     assert [use.dataset for use in answer.trace_uses] == ["datasets/b@1"]
     assert not answer.unreadable_datasets
+
+
+async def test_rows_are_kept_in_parts_over_what_was_left(
+    world: Exporting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunix_rt_exporter.datasets.repository._ROWS_AT_ONCE", 3)
+    found = await digests(world, *(trace(i) for i in range(9)))
+    await world.build("d", splits=HELD_OUT)
+    before = [await uses(world, digest) for digest in found]
+    assert [len(answer.trace_uses) for answer in before] == [1] * 9
+    database = Database(world.settings.database)
+    with database.write() as session:
+        (number,) = session.execute(select(datasets.c.number)).scalars()
+        # As another server has it that is not done, and a build that failed left it.
+        session.execute(update(datasets).values(rows_indexed=False))
+        session.execute(update(dataset_rows).values(row_number=99))
+        for byte in (b"\0", b"\xff"):
+            row = {"dataset_number": number, "digest": byte * 16, "place": 0, "row_number": 1}
+            session.execute(insert(dataset_rows).values(row))
+    assert [await uses(world, digest) for digest in found] == before
+    assert not (await uses(world, "0" * 64)).trace_uses
+    assert not (await uses(world, "f" * 64)).trace_uses
+    database.close()
