@@ -64,8 +64,7 @@ dataset_rows: Final = Table(
     "dataset_rows",
     metadata,
     Column("dataset_number", _Number, primary_key=True, autoincrement=False),
-    # The first 16 bytes of the content digest.
-    Column("digest", LargeBinary(16), primary_key=True),
+    Column("digest", LargeBinary(32), primary_key=True),
     # The place of the split in the dataset's list, or what ``rows.LEFT_OUT`` and ``rows.UNSELECTED`` say.
     Column("place", Integer, nullable=False),
     # The line in the split's files, from 1; else 0.

@@ -413,13 +413,9 @@ class Builds(JobKind):
                 folder=folder,
                 report=self._reporter(run),
                 parent=self._parent(spec.parent, run),
-                keep_places=lambda places: self._keep_places(dataset, places, run),
+                keep_places=lambda places: run.retry(lambda: self._repository.keep_places(dataset, places)),
             )
             return build.run(self._traces.traces(spec.filter, spec.as_of, run.pause))
-
-    def _keep_places(self, dataset: Dataset, places: RowPlaces, run: Run) -> None:
-        self._reporter(run)(Progress(stage="indexing rows", unit="rows"))
-        run.retry(lambda: self._repository.keep_places(dataset, places))
 
     def _other_eval_sets(self, named: Collection[str]) -> Iterator[EvalPrompts]:
         for name in self._eval_sets.names():

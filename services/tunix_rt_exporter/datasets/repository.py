@@ -249,9 +249,9 @@ class SqlDatasetRepository:
             return None if row is None else _dataset(row)
 
     def places(
-        self, key: bytes, after: int, before: int | None, limit: int
+        self, digest: bytes, after: int, before: int | None, limit: int
     ) -> Sequence[tuple[Dataset, int, int]]:
-        here = and_(dataset_rows.c.dataset_number == datasets.c.number, dataset_rows.c.digest == key)
+        here = and_(dataset_rows.c.dataset_number == datasets.c.number, dataset_rows.c.digest == digest)
         query = (
             select(datasets, dataset_rows.c.place, dataset_rows.c.row_number)
             .join(dataset_rows, here)

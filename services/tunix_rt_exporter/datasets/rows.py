@@ -219,9 +219,9 @@ _NOT_SEEN: Final = -3
 
 
 class RowPlaces:
-    """Where the content of each trace of a dataset went, in 26 bytes for each."""
+    """Where the content of each trace of a dataset went, in 42 bytes for each."""
 
-    _RECORD: Final = struct.Struct("=16shq")
+    _RECORD: Final = struct.Struct("=32shq")
 
     def __init__(self) -> None:
         self._records = bytearray()
@@ -229,17 +229,12 @@ class RowPlaces:
     def add(self, digest: bytes, place: int, row_number: int = 0) -> None:
         """Note a content digest: the row ``row_number`` (from 1) of the split number ``place``, or one of
         ``LEFT_OUT`` and ``UNSELECTED``."""
-        self._records += self._RECORD.pack(place_key(digest), place, row_number)
+        self._records += self._RECORD.pack(digest, place, row_number)
 
     def __iter__(self) -> Iterator[tuple[bytes, int, int]]:
-        """Each with its ``place_key``, in the order of these."""
-        records = np.frombuffer(self._records, dtype=[("key", "S16"), ("rest", "V10")])
-        return self._RECORD.iter_unpack(records[np.argsort(records["key"], kind="stable")].tobytes())
-
-
-def place_key(digest: bytes) -> bytes:
-    """What a content digest is found by."""
-    return digest[:16]
+        """Each with its content digest, in the order of these."""
+        records = np.frombuffer(self._records, dtype=[("digest", "S32"), ("rest", "V10")])
+        return self._RECORD.iter_unpack(records[np.argsort(records["digest"], kind="stable")].tobytes())
 
 
 def row_places(rows: RowStore, outcome: Outcome) -> RowPlaces:

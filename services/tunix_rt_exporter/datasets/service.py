@@ -23,7 +23,7 @@ from tunix_rt_exporter.datasets.model import (
     TraceSource,
     TraceUse,
 )
-from tunix_rt_exporter.datasets.rows import LEFT_OUT, RowPlaces, place_key, stored_places
+from tunix_rt_exporter.datasets.rows import LEFT_OUT, RowPlaces, stored_places
 from tunix_rt_exporter.datasets.select import SELECTION
 from tunix_rt_exporter.datasets.write import why_left_out
 from tunix_rt_kit.artifacts import ArtifactStore
@@ -142,10 +142,10 @@ class DatasetRepository(JobStore, Protocol):
         """The newest complete dataset, with number below ``before``, of whose traces that is not kept."""
 
     def places(
-        self, key: bytes, after: int, before: int | None, limit: int
+        self, digest: bytes, after: int, before: int | None, limit: int
     ) -> Sequence[tuple[Dataset, int, int]]:
         """Up to ``limit`` complete datasets, newest first, with number above ``after`` and below ``before``,
-        in which a content with this ``rows.place_key`` went somewhere: its place and row number there."""
+        in which the content of this digest went somewhere: its place and row number there."""
 
 
 class ExporterService:
@@ -307,8 +307,7 @@ class ExporterService:
         paging = Paging(size, page_token, method="ListTraceUses", content_digest=digits)
         before = paging.after("number")
         unknown, unreadable = self._index_rows(before)
-        key = place_key(bytes.fromhex(digits))
-        found = self._repository.places(key, unknown, before, paging.limit + 1)
+        found = self._repository.places(bytes.fromhex(digits), unknown, before, paging.limit + 1)
         page = paging.page(found, lambda entry: {"number": entry[0].number})
         if unknown and not page.next_page_token:
             page = Page(page.items, paging.token({"number": unknown + 1}))

@@ -16,7 +16,7 @@ def upgrade() -> None:
     op.create_table(
         "dataset_rows",
         sa.Column("dataset_number", sa.BigInteger().with_variant(sa.Integer, "sqlite"), autoincrement=False),
-        sa.Column("digest", sa.LargeBinary(16)),
+        sa.Column("digest", sa.LargeBinary(32)),
         sa.Column("place", sa.Integer, nullable=False),
         sa.Column("row_number", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("dataset_number", "digest", name="pk_dataset_rows"),

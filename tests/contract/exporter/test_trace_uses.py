@@ -199,7 +199,7 @@ async def test_rows_are_kept_in_parts_over_what_was_left(
         session.execute(update(datasets).values(rows_indexed=False))
         session.execute(update(dataset_rows).values(row_number=99))
         for byte in (b"\0", b"\xff"):
-            row = {"dataset_number": number, "digest": byte * 16, "place": 0, "row_number": 1}
+            row = {"dataset_number": number, "digest": byte * 32, "place": 0, "row_number": 1}
             session.execute(insert(dataset_rows).values(row))
     assert [await uses(world, digest) for digest in found] == before
     assert not (await uses(world, "0" * 64)).trace_uses
