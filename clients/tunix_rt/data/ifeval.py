@@ -23,7 +23,7 @@ def existence(text: str, keywords: list[str]) -> bool:
 
 
 def frequency(text: str, keyword: str, frequency: float, relation: str) -> bool:
-    return compared(len(re.findall(keyword, text, re.IGNORECASE)), relation, frequency)
+    return compared(len(re.findall(keyword.strip(), text, re.IGNORECASE)), relation, frequency)
 
 
 def forbidden_words(text: str, forbidden_words: list[str]) -> bool:
@@ -61,7 +61,8 @@ def number_placeholders(text: str, num_placeholders: float) -> bool:
 
 def postscript(text: str, postscript_marker: str) -> bool:
     known = {"P.P.S": r"\s*p\.\s?p\.\s?s.*$", "P.S.": r"\s*p\.\s?s\..*$"}
-    pattern = known.get(postscript_marker, r"\s*" + postscript_marker.lower() + r".*$")
+    marker = postscript_marker.strip()
+    pattern = known.get(marker, r"\s*" + marker.lower() + r".*$")
     return re.search(pattern, text.lower(), re.MULTILINE) is not None
 
 
@@ -81,7 +82,7 @@ def number_highlighted_sections(text: str, num_highlights: float) -> bool:
 
 
 def multiple_sections(text: str, section_spliter: str, num_sections: float) -> bool:
-    return len(re.split(r"\s?" + section_spliter + r"\s?\d+\s?", text)) - 1 >= num_sections
+    return len(re.split(r"\s?" + section_spliter.strip() + r"\s?\d+\s?", text)) - 1 >= num_sections
 
 
 def json_format(text: str) -> bool:
@@ -168,10 +169,15 @@ def wrong_setting(instruction: str, settings: Mapping[str, Any]) -> str | None:
         return f"{instruction} has the settings {sorted(settings)}; {sorted(wanted)} would be right"
     for name, kind in wanted.items():
         value = settings[name]
-        right = value in RELATIONS if kind is RELATIONS else isinstance(value, kind) and value != []
+        right = value in RELATIONS if kind is RELATIONS else isinstance(value, kind) and bool(value)
         if kind is NUMBER:
-            right = isinstance(value, int | float) and not isinstance(value, bool) and value == int(value)
-        if not right:
+            right = isinstance(value, int | float) and not isinstance(value, bool)
+            right = right and value == int(value) and value >= 0
+        if kind is TEXTS:
+            right = right and all(isinstance(word, str) and word for word in value)
+        # In place of these the benchmark's own code draws another at random.
+        right = right and (name != "letter" or len(value.strip()) == 1)
+        if not right or (name == "nth_paragraph" and not 0 < value <= settings["num_paragraphs"]):
             return f"{instruction} has {value!r} as {name}"
     return None
 

@@ -32,6 +32,8 @@ of people who could run what they like on this computer anyway, on any platform.
 MAX_SOURCE_BYTES: Final = 64 << 10
 CPU_S: Final = 5
 _START_S: Final = 10.0
+# Source codes that are kept in memory, as each of many answers needs its own.
+_MOST_KNOWN: Final = 64
 _DIGEST: Final = r"^sha256:[0-9a-f]{64}$"
 
 
@@ -110,6 +112,8 @@ class PythonGraders:
             return settings.source or self._known[digest]
         found = self._sources.source(digest) if self._sources else None
         if found is not None:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
             self._known[digest] = found
         return found
 

@@ -416,6 +416,30 @@ FOLLOWED: list[tuple[str, dict[str, Any], str, str]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("instruction", "settings", "name"),
+    [
+        ("keywords:letter_frequency",
+         {"letter": "qu", "let_frequency": 2, "let_relation": "at least"}, "letter"),
+        ("keywords:letter_frequency",
+         {"letter": " ", "let_frequency": 2, "let_relation": "at least"}, "letter"),
+        ("keywords:existence", {"keywords": []}, "keywords"),
+        ("keywords:existence", {"keywords": ["a", 5]}, "keywords"),
+        ("keywords:frequency", {"keyword": "", "frequency": 2, "relation": "at least"}, "keyword"),
+        ("length_constraints:number_words", {"num_words": -1, "relation": "at least"}, "num_words"),
+        ("length_constraints:number_words", {"num_words": 1.5, "relation": "at least"}, "num_words"),
+        ("length_constraints:nth_paragraph_first_word",
+         {"num_paragraphs": 2, "nth_paragraph": 0, "first_word": "a"}, "nth_paragraph"),
+        ("length_constraints:nth_paragraph_first_word",
+         {"num_paragraphs": 2, "nth_paragraph": 3, "first_word": "a"}, "nth_paragraph"),
+    ],
+)  # fmt: skip
+def test_settings_that_say_nothing_sure_are_refused(
+    instruction: str, settings: dict[str, Any], name: str
+) -> None:
+    assert str(ifeval.wrong_setting(instruction, settings)).endswith(f"as {name}")
+
+
 @pytest.mark.parametrize(("instruction", "settings", "followed", "broken"), FOLLOWED)
 def test_ifevals_instructions_are_checked(
     instruction: str, settings: dict[str, Any], followed: str, broken: str
