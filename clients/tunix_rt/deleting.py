@@ -57,7 +57,7 @@ def delete(client: Client, name: str, *, force: bool = False) -> Resource:
         more = f" and {len(named) - _NAMED:,} more" if len(named) > _NAMED else ""
         advice = ", which still run: cancel those first" if running else ": delete those first, or use force"
         raise FailedPreconditionError(
-            f"name: {name} is used by {', '.join(named[:_NAMED])}{more}{advice}",
+            f"{name} is used by {', '.join(named[:_NAMED])}{more}{advice}",
             reason=f"{kind}_IN_USE",
             metadata={"name": name, "count": str(len(named)), "used_by": ",".join(named[:_NAMED])},
         )
