@@ -109,7 +109,8 @@ def most_entries(message: Message) -> int:
     for field, value in message.ListFields():
         if field.is_repeated:
             longest = max(longest, len(value))
-        if field.message_type is not None and field.message_type.full_name.startswith(OURS):
+        of_map = field.message_type is not None and field.message_type.GetOptions().map_entry
+        if field.message_type is not None and not of_map and field.message_type.full_name.startswith(OURS):
             inner = value if field.is_repeated else [value]
             longest = max(longest, *(most_entries(part) for part in inner), 0)
     return longest
