@@ -16,7 +16,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from tunix_rt import v1
 from tunix_rt.aio.evaluator import AsyncEvaluatorClient as AsyncEvaluatorClient
 from tunix_rt.files import atomic_file
-from tunix_rt.rpc.caller import Caller, fresh
+from tunix_rt.rpc.caller import Caller, fresh, mask_of
 from tunix_rt.rpc.download import receive, receive_bytes
 from tunix_rt.rpc.pager import Pager
 
@@ -71,7 +71,11 @@ class EvaluatorClient:
         return self._caller.pages(self._stub.ListEvalSets, request, lambda page: page.eval_sets, timeout)
 
     def update_eval_set(
-        self, eval_set: v1.EvalSet, *, update_mask: Sequence[str] = (), timeout: float | None = None
+        self,
+        eval_set: v1.EvalSet,
+        *,
+        update_mask: FieldMask | Sequence[str] = (),
+        timeout: float | None = None,
     ) -> v1.EvalSet:
         """Change what people call an eval set.
 
@@ -85,7 +89,7 @@ class EvaluatorClient:
             NotFoundError: there is none of this name.
             InvalidArgumentError: the mask names another field, or a label breaks a limit.
         """
-        mask = FieldMask(paths=update_mask)
+        mask = mask_of(update_mask)
         request = v1.UpdateEvalSetRequest(eval_set=eval_set, update_mask=mask)
         return self._caller.unary(self._stub.UpdateEvalSet, request, timeout)
 
@@ -166,7 +170,11 @@ class EvaluatorClient:
         return self._caller.pages(self._stub.ListEvaluations, request, lambda page: page.evaluations, timeout)
 
     def update_evaluation(
-        self, evaluation: v1.Evaluation, *, update_mask: Sequence[str] = (), timeout: float | None = None
+        self,
+        evaluation: v1.Evaluation,
+        *,
+        update_mask: FieldMask | Sequence[str] = (),
+        timeout: float | None = None,
     ) -> v1.Evaluation:
         """Change what people call an evaluation.
 
@@ -180,7 +188,7 @@ class EvaluatorClient:
             NotFoundError: there is none of this name.
             InvalidArgumentError: the mask names another field, or a label breaks a limit.
         """
-        mask = FieldMask(paths=update_mask)
+        mask = mask_of(update_mask)
         request = v1.UpdateEvaluationRequest(evaluation=evaluation, update_mask=mask)
         return self._caller.unary(self._stub.UpdateEvaluation, request, timeout)
 
@@ -336,7 +344,7 @@ class EvaluatorClient:
         self,
         comparison_report: v1.ComparisonReport,
         *,
-        update_mask: Sequence[str] = (),
+        update_mask: FieldMask | Sequence[str] = (),
         timeout: float | None = None,
     ) -> v1.ComparisonReport:
         """Change what people call a comparison report.
@@ -351,7 +359,7 @@ class EvaluatorClient:
             NotFoundError: there is none of this name.
             InvalidArgumentError: the mask names another field, or a label breaks a limit.
         """
-        mask = FieldMask(paths=update_mask)
+        mask = mask_of(update_mask)
         request = v1.UpdateComparisonReportRequest(comparison_report=comparison_report, update_mask=mask)
         return self._caller.unary(self._stub.UpdateComparisonReport, request, timeout)
 

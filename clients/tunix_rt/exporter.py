@@ -16,7 +16,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from tunix_rt import v1
 from tunix_rt.aio.exporter import AsyncExporterClient as AsyncExporterClient
 from tunix_rt.files import atomic_file
-from tunix_rt.rpc.caller import Caller, fresh
+from tunix_rt.rpc.caller import Caller, fresh, mask_of
 from tunix_rt.rpc.download import receive, receive_bytes
 from tunix_rt.rpc.pager import Pager
 
@@ -81,7 +81,11 @@ class ExporterClient:
         return self._caller.pages(self._stub.ListDatasets, request, lambda page: page.datasets, timeout)
 
     def update_dataset(
-        self, dataset: v1.Dataset, *, update_mask: Sequence[str] = (), timeout: float | None = None
+        self,
+        dataset: v1.Dataset,
+        *,
+        update_mask: FieldMask | Sequence[str] = (),
+        timeout: float | None = None,
     ) -> v1.Dataset:
         """Change what people call a dataset.
 
@@ -95,7 +99,7 @@ class ExporterClient:
             NotFoundError: there is none of this name.
             InvalidArgumentError: the mask names another field, or a label breaks a limit.
         """
-        mask = FieldMask(paths=update_mask)
+        mask = mask_of(update_mask)
         request = v1.UpdateDatasetRequest(dataset=dataset, update_mask=mask)
         return self._caller.unary(self._stub.UpdateDataset, request, timeout)
 

@@ -16,7 +16,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from tunix_rt import v1
 from tunix_rt.aio.trainer import AsyncTrainerClient as AsyncTrainerClient
 from tunix_rt.files import atomic_file
-from tunix_rt.rpc.caller import Caller, fresh
+from tunix_rt.rpc.caller import Caller, fresh, mask_of
 from tunix_rt.rpc.download import receive, receive_bytes
 from tunix_rt.rpc.pager import Pager
 
@@ -145,7 +145,11 @@ class TrainerClient:
         )
 
     def update_training_job(
-        self, training_job: v1.TrainingJob, *, update_mask: Sequence[str] = (), timeout: float | None = None
+        self,
+        training_job: v1.TrainingJob,
+        *,
+        update_mask: FieldMask | Sequence[str] = (),
+        timeout: float | None = None,
     ) -> v1.TrainingJob:
         """Change what people call a training job.
 
@@ -159,7 +163,7 @@ class TrainerClient:
             NotFoundError: there is none of this name.
             InvalidArgumentError: the mask names another field, or a label breaks a limit.
         """
-        mask = FieldMask(paths=update_mask)
+        mask = mask_of(update_mask)
         request = v1.UpdateTrainingJobRequest(training_job=training_job, update_mask=mask)
         return self._caller.unary(self._stub.UpdateTrainingJob, request, timeout)
 

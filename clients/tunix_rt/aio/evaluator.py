@@ -13,7 +13,7 @@ import grpc
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from tunix_rt import v1
-from tunix_rt.aio.rpc.caller import AsyncCaller, fresh
+from tunix_rt.aio.rpc.caller import AsyncCaller, fresh, mask_of
 from tunix_rt.aio.rpc.download import receive, receive_bytes
 from tunix_rt.aio.rpc.pager import AsyncPager
 from tunix_rt.files import atomic_file
@@ -69,7 +69,11 @@ class AsyncEvaluatorClient:
         return self._caller.pages(self._stub.ListEvalSets, request, lambda page: page.eval_sets, timeout)
 
     async def update_eval_set(
-        self, eval_set: v1.EvalSet, *, update_mask: Sequence[str] = (), timeout: float | None = None
+        self,
+        eval_set: v1.EvalSet,
+        *,
+        update_mask: FieldMask | Sequence[str] = (),
+        timeout: float | None = None,
     ) -> v1.EvalSet:
         """Change what people call an eval set.
 
@@ -83,7 +87,7 @@ class AsyncEvaluatorClient:
             NotFoundError: there is none of this name.
             InvalidArgumentError: the mask names another field, or a label breaks a limit.
         """
-        mask = FieldMask(paths=update_mask)
+        mask = mask_of(update_mask)
         request = v1.UpdateEvalSetRequest(eval_set=eval_set, update_mask=mask)
         return await self._caller.unary(self._stub.UpdateEvalSet, request, timeout)
 
@@ -166,7 +170,11 @@ class AsyncEvaluatorClient:
         return self._caller.pages(self._stub.ListEvaluations, request, lambda page: page.evaluations, timeout)
 
     async def update_evaluation(
-        self, evaluation: v1.Evaluation, *, update_mask: Sequence[str] = (), timeout: float | None = None
+        self,
+        evaluation: v1.Evaluation,
+        *,
+        update_mask: FieldMask | Sequence[str] = (),
+        timeout: float | None = None,
     ) -> v1.Evaluation:
         """Change what people call an evaluation.
 
@@ -180,7 +188,7 @@ class AsyncEvaluatorClient:
             NotFoundError: there is none of this name.
             InvalidArgumentError: the mask names another field, or a label breaks a limit.
         """
-        mask = FieldMask(paths=update_mask)
+        mask = mask_of(update_mask)
         request = v1.UpdateEvaluationRequest(evaluation=evaluation, update_mask=mask)
         return await self._caller.unary(self._stub.UpdateEvaluation, request, timeout)
 
@@ -336,7 +344,7 @@ class AsyncEvaluatorClient:
         self,
         comparison_report: v1.ComparisonReport,
         *,
-        update_mask: Sequence[str] = (),
+        update_mask: FieldMask | Sequence[str] = (),
         timeout: float | None = None,
     ) -> v1.ComparisonReport:
         """Change what people call a comparison report.
@@ -351,7 +359,7 @@ class AsyncEvaluatorClient:
             NotFoundError: there is none of this name.
             InvalidArgumentError: the mask names another field, or a label breaks a limit.
         """
-        mask = FieldMask(paths=update_mask)
+        mask = mask_of(update_mask)
         request = v1.UpdateComparisonReportRequest(comparison_report=comparison_report, update_mask=mask)
         return await self._caller.unary(self._stub.UpdateComparisonReport, request, timeout)
 

@@ -13,7 +13,7 @@ import grpc
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from tunix_rt import v1
-from tunix_rt.aio.rpc.caller import AsyncCaller, fresh
+from tunix_rt.aio.rpc.caller import AsyncCaller, fresh, mask_of
 from tunix_rt.aio.rpc.download import receive, receive_bytes
 from tunix_rt.aio.rpc.pager import AsyncPager
 from tunix_rt.files import atomic_file
@@ -79,7 +79,11 @@ class AsyncExporterClient:
         return self._caller.pages(self._stub.ListDatasets, request, lambda page: page.datasets, timeout)
 
     async def update_dataset(
-        self, dataset: v1.Dataset, *, update_mask: Sequence[str] = (), timeout: float | None = None
+        self,
+        dataset: v1.Dataset,
+        *,
+        update_mask: FieldMask | Sequence[str] = (),
+        timeout: float | None = None,
     ) -> v1.Dataset:
         """Change what people call a dataset.
 
@@ -93,7 +97,7 @@ class AsyncExporterClient:
             NotFoundError: there is none of this name.
             InvalidArgumentError: the mask names another field, or a label breaks a limit.
         """
-        mask = FieldMask(paths=update_mask)
+        mask = mask_of(update_mask)
         request = v1.UpdateDatasetRequest(dataset=dataset, update_mask=mask)
         return await self._caller.unary(self._stub.UpdateDataset, request, timeout)
 

@@ -13,7 +13,7 @@ import grpc
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from tunix_rt import v1
-from tunix_rt.aio.rpc.caller import AsyncCaller, fresh
+from tunix_rt.aio.rpc.caller import AsyncCaller, fresh, mask_of
 from tunix_rt.aio.rpc.download import receive, receive_bytes
 from tunix_rt.aio.rpc.pager import AsyncPager
 from tunix_rt.files import atomic_file
@@ -143,7 +143,11 @@ class AsyncTrainerClient:
         )
 
     async def update_training_job(
-        self, training_job: v1.TrainingJob, *, update_mask: Sequence[str] = (), timeout: float | None = None
+        self,
+        training_job: v1.TrainingJob,
+        *,
+        update_mask: FieldMask | Sequence[str] = (),
+        timeout: float | None = None,
     ) -> v1.TrainingJob:
         """Change what people call a training job.
 
@@ -157,7 +161,7 @@ class AsyncTrainerClient:
             NotFoundError: there is none of this name.
             InvalidArgumentError: the mask names another field, or a label breaks a limit.
         """
-        mask = FieldMask(paths=update_mask)
+        mask = mask_of(update_mask)
         request = v1.UpdateTrainingJobRequest(training_job=training_job, update_mask=mask)
         return await self._caller.unary(self._stub.UpdateTrainingJob, request, timeout)
 

@@ -7,13 +7,14 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import grpc
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.rpc import code_pb2, status_pb2
 
 from tunix_rt.errors import DeadlineExceededError, FieldViolation, TunixRtError, UnavailableError, class_of
@@ -95,6 +96,11 @@ def patient(seconds: float) -> Iterator[None]:
         yield
     finally:
         _patience.reset(token)
+
+
+def mask_of(paths: FieldMask | Sequence[str]) -> FieldMask:
+    """A field mask, which may be given by its paths."""
+    return paths if isinstance(paths, FieldMask) else FieldMask(paths=paths)
 
 
 def fresh(request_id: str | None) -> str:

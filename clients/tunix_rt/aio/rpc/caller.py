@@ -6,13 +6,14 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import grpc
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.rpc import code_pb2, status_pb2
 
 from tunix_rt.aio.rpc.pager import AsyncPager, Item, PageType
@@ -94,6 +95,11 @@ def patient(seconds: float) -> Iterator[None]:
         yield
     finally:
         _patience.reset(token)
+
+
+def mask_of(paths: FieldMask | Sequence[str]) -> FieldMask:
+    """A field mask, which may be given by its paths."""
+    return paths if isinstance(paths, FieldMask) else FieldMask(paths=paths)
 
 
 def fresh(request_id: str | None) -> str:
