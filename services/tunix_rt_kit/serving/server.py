@@ -331,12 +331,15 @@ async def opened(*services: BuiltService) -> AsyncIterator[Sequence[ServiceRegis
 def data_dir_lock(data_dir: Path, *, alone: bool) -> Iterator[None]:
     """Use a data folder, as several services may do at once; or have it alone, while none does.
 
-    Raises StartError if others have it. Where the folder cannot be written, nothing is locked.
+    Raises StartError if others have it, and if it is wanted alone and cannot be locked. A service uses a
+    folder that cannot be locked all the same.
     """
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(data_dir / _DATA_DIR_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError:
+    except OSError as error:
+        if alone:
+            raise StartError(f"data folder {data_dir}: {error.strerror or error}") from error
         # The service itself says what is wrong, if it needs to write.
         yield
         return
@@ -346,6 +349,10 @@ def data_dir_lock(data_dir: Path, *, alone: bool) -> Iterator[None]:
         except BlockingIOError as error:
             who = "a server uses it; stop it first" if alone else "it is being tidied up; try again"
             raise StartError(f"data folder {data_dir}: {who}") from error
+        except OSError as error:
+            # Some network file systems know no locks.
+            if alone:
+                raise StartError(f"data folder {data_dir} cannot be locked: {error.strerror}") from error
         yield
     finally:
         os.close(descriptor)
