@@ -116,27 +116,27 @@ def read_benchmark(
             if not skip:
                 raise bad[-1] from None
     _check_count(benchmark, len(items), paths)
-    eval_set = v1.EvalSet(
-        items=items,
-        origin=v1.EvalSetOrigin(
-            benchmark=benchmark.name,
-            mapping=f"{benchmark.name}/{benchmark.version}{' bare' if wanted.bare else ''}",
-            hub_id=benchmark.hub_id,
-            config=config,
-            split=split,
-            revision=revision,
-            license=benchmark.license,
-            citation=benchmark.citation,
-            files=[_facts(path) for path in paths],
-            row_count=len(rows),
-            selection=_selection(wanted, len(rows)),
-        ),
-    )
+    eval_set = v1.EvalSet(items=items, origin=_origin(benchmark, wanted, paths, len(rows)))
+    eval_set.origin.MergeFrom(v1.EvalSetOrigin(config=config, split=split, revision=revision))
     if benchmark.grader_source:
         give_grader(
             eval_set, v1.Grader(python=v1.PythonGrader(source=benchmark.grader_source, function="grade"))
         )
     return BenchmarkItems(eval_set, places, bad)
+
+
+def _origin(benchmark: Benchmark, wanted: Wanted, paths: Sequence[Path], row_count: int) -> v1.EvalSetOrigin:
+    """Where the items come from, but for what the files themselves say."""
+    return v1.EvalSetOrigin(
+        benchmark=benchmark.name,
+        mapping=f"{benchmark.name}/{benchmark.version}{' bare' if wanted.bare else ''}",
+        hub_id=benchmark.hub_id,
+        license=benchmark.license,
+        citation=benchmark.citation,
+        files=[_facts(path) for path in paths],
+        row_count=row_count,
+        selection=_selection(wanted, row_count),
+    )
 
 
 def _chosen(count: int, wanted: Wanted) -> Sequence[int]:

@@ -69,18 +69,7 @@ def checked_items(draft: EvalSetDraft, grading: Grading, *, keep: bool = True) -
         f"are {draft.size_bytes:,} bytes encoded; at most {MAX_EVAL_SET_BYTES:,} would be right",
     )
     wrong.raise_if_any(EVAL_SET_INVALID)
-    for index, item in enumerate(draft.items):
-        # Not in EvalItem: sets that were stored before there was this limit must stay readable.
-        accepted = len(item["accepted_answers"])
-        wrong.check(
-            accepted <= MAX_ACCEPTED_ANSWERS,
-            f"eval_set.items[{index}].accepted_answers",
-            f"holds {accepted:,} answers; at most {MAX_ACCEPTED_ANSWERS} would be right",
-        )
-        grader = item.get("grader")
-        known = grader is None or grader["kind"] in kinds()
-        wrong.check(known, f"eval_set.items[{index}].grader", grading.unknown_kind)
-    wrong.raise_if_any(EVAL_SET_INVALID)
+    _check_forms(draft, grading, wrong)
     sources = {digest_bytes(source.encode()): source for source in draft.python_sources}
     items: list[EvalItem] = []
     for index, fields in enumerate(draft.items):
@@ -100,6 +89,22 @@ def checked_items(draft: EvalSetDraft, grading: Grading, *, keep: bool = True) -
     wrong.raise_if_any(EVAL_SET_INVALID)
     _check_size(draft, items, grading, wrong)
     return tuple(sorted(items, key=lambda item: item.id))
+
+
+def _check_forms(draft: EvalSetDraft, grading: Grading, wrong: Violations) -> None:
+    """Raise InvalidArgument for items with too many answers, or graders of no kind that is known."""
+    for index, item in enumerate(draft.items):
+        # Not in EvalItem: sets that were stored before there was this limit must stay readable.
+        accepted = len(item["accepted_answers"])
+        wrong.check(
+            accepted <= MAX_ACCEPTED_ANSWERS,
+            f"eval_set.items[{index}].accepted_answers",
+            f"holds {accepted:,} answers; at most {MAX_ACCEPTED_ANSWERS} would be right",
+        )
+        grader = item.get("grader")
+        known = grader is None or grader["kind"] in kinds()
+        wrong.check(known, f"eval_set.items[{index}].grader", grading.unknown_kind)
+    wrong.raise_if_any(EVAL_SET_INVALID)
 
 
 def checked_origin(fields: Mapping[str, Any] | None) -> EvalSetOrigin | None:
