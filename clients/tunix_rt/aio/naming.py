@@ -130,7 +130,9 @@ async def _looked_up(client: AsyncClient, collection: str, given: str, whole: bo
         return name
     if begun and len(given) >= LEAST and not (whole and kind.chosen):
         return _only(kind, f"an id that begins with {given!r}", begun, more)
-    told = f"no {kind.label} has the id{' or the name' if kind.filter else ''} {given!r}"
+    told = (
+        f"{name} does not exist: no {kind.label} has the id{' or the name' if kind.filter else ''} {given!r}"
+    )
     if begun and len(given) < LEAST:
         told += f"; of a longer id give at least {LEAST} characters ({_listed(begun, more)})"
     elif begun:
