@@ -359,3 +359,13 @@ def test_a_loop_grades_by_a_file_and_another_file_is_another_eval_set(client: Cl
         assert {item.grader.python.function for item in stored.items} == {"score"}
         names.append(stored.name)
     assert len(set(names)) == 2
+
+
+def test_names_in_the_file_are_looked_up(client: Client, services: FakeLoopServices, tmp_path: Path) -> None:
+    base = v1.Dataset(name="datasets/base@1")
+    services.jobs[base.name] = base
+    dataset = {"id": "d", "chat_template": "chatml", "splits": {"train": 0.8, "test": 0.2}}
+    named = dataset | {"parent": "base", "eval_sets": ["exam", "evalSets/other"]}
+    result, _ = run(config(tmp_path, dataset=named), client)
+    assert result.dataset.spec.parent == base.name
+    assert list(result.dataset.spec.eval_sets) == ["evalSets/exam", "evalSets/other"]
