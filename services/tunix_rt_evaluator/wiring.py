@@ -133,20 +133,21 @@ FULL_NAME = "tunix_rt.v1.Evaluator"
 _FOLDERS: Final = "evaluations"
 
 
+def _grading(settings: EvaluatorSettings, eval_sets: SqlEvalSetRepository) -> Grading:
+    return Grading(settings.judge, PythonGraders(settings.python_graders, eval_sets))
+
+
 def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
     """The evaluator, not started yet; watches end when ``stopping`` is set."""
     database = Database(settings.database)
     eval_sets = SqlEvalSetRepository(database)
     repository = SqlEvaluationRepository(database)
     artifacts = ArtifactStore(settings.artifacts)
-    grading, for_calls = (
-        # Of its own: whoever tries slow graders by calls must not hold up jobs.
-        Grading(settings.judge, PythonGraders(settings.python_graders, eval_sets))
-        for _ in range(2)
-    )
+    # Of its own: whoever tries slow graders by calls must not hold up jobs.
+    grading, for_calls = (_grading(settings, eval_sets) for _ in range(2))
     models = HostBaseModels(settings.models)
-    splitters, budget_s = Splitters(models.token_counter), settings.grading_budget_s
-    context = JobContext(repository, eval_sets, artifacts, grading, splitters, budget_s)
+    splitters = Splitters(models.token_counter)
+    context = JobContext(repository, eval_sets, artifacts, grading, splitters, settings.grading_budget_s)
     generating, regrades = _kinds(settings, context)
     engine = JobEngine(SqlLeases(database, leases), [generating, regrades])
     trainer = open_channel(settings.trainer_target)
@@ -162,8 +163,7 @@ def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
         has_endpoint=bool(settings.endpoint_url),
         measured=generating.folders.measure,
     )
-    datasets = ExporterTrainingData(exporter)
-    reports = SqlReportRepository(database, artifacts)
+    datasets, reports = ExporterTrainingData(exporter), SqlReportRepository(database, artifacts)
     comparisons = ComparisonService(repository, eval_sets, reports, datasets)
     sets = EvalSetService(eval_sets, for_calls, datasets)
     servicer = EvaluatorServicer(sets, evaluations, comparisons, stopping)
@@ -183,11 +183,8 @@ def build(settings: EvaluatorSettings, stopping: asyncio.Event) -> BuiltService:
 
     def stop() -> None:
         end_jobs()
-        grading.close()
-        for_calls.close()
-        trainer.close()
-        exporter.close()
-        database.close()
+        for one in (grading, for_calls, trainer, exporter, database):
+            one.close()
 
     return BuiltService(
         ServiceRegistration(

@@ -26,13 +26,13 @@ from tunix_rt_local.data_dir import (
     held,
     in_use,
     in_use_error,
+    known_names,
     locked,
     require_free,
     server_of,
     shared,
     unusable,
 )
-from tunix_rt_local.known import known_names
 
 __all__ = [
     "DataDirLocked",

@@ -83,24 +83,14 @@ def build(settings: TrainerSettings, stopping: asyncio.Event) -> BuiltService:
     database = Database(settings.database)
     repository = SqlJobRepository(database)
     artifacts = ArtifactStore(settings.artifacts)
-    data_dir = settings.data_dir.absolute()
-    cache_dir = data_dir / "cache"
-    folders = JobFolders(
-        data_dir / _JOBS,
-        artifacts,
-        models_dir=settings.models,
-        cache_dir=cache_dir,
-        environment=child_environment(cache_dir / "jax"),
-        code_revision=code_revision(),
-        metrics_to=settings.sinks,
-    )
+    folders = _folders(settings, artifacts)
     models = BaseModelService(settings.models, artifacts, repository.base_models)
     checkpoints = CheckpointService(
         repository,
         SqlCheckpointRepository(database),
         artifacts,
         models,
-        data_dir / "exports",
+        settings.data_dir.absolute() / "exports",
         folders.discard_checkpoint,
     )
     training = Training(repository, checkpoints, folders, settings.slots)
@@ -144,6 +134,20 @@ def build(settings: TrainerSettings, stopping: asyncio.Event) -> BuiltService:
         stop,
         start_jobs,
         settings.data_dir,
+    )
+
+
+def _folders(settings: TrainerSettings, artifacts: ArtifactStore) -> JobFolders:
+    data_dir = settings.data_dir.absolute()
+    cache_dir = data_dir / "cache"
+    return JobFolders(
+        data_dir / _JOBS,
+        artifacts,
+        models_dir=settings.models,
+        cache_dir=cache_dir,
+        environment=child_environment(cache_dir / "jax"),
+        code_revision=code_revision(),
+        metrics_to=settings.sinks,
     )
 
 

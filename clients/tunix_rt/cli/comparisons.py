@@ -114,6 +114,24 @@ class GateOptions:
     ] = None
 
 
+_BaseArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="BASE", help="The evaluation compared against.", autocompletion=completes("evaluations")
+    ),
+]
+_CandidateArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="CANDIDATE", help="The evaluation compared.", autocompletion=completes("evaluations")
+    ),
+]
+_OutputOption = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="DIR", help="Write report.md, report.json and report.html here."),
+]
+
+
 @command(
     app,
     "compare",
@@ -127,27 +145,10 @@ class GateOptions:
 )
 def compare(
     session: Session,
-    base: Annotated[
-        str,
-        typer.Argument(
-            metavar="BASE",
-            help="The evaluation compared against.",
-            autocompletion=completes("evaluations"),
-        ),
-    ],
-    candidate: Annotated[
-        str,
-        typer.Argument(
-            metavar="CANDIDATE", help="The evaluation compared.", autocompletion=completes("evaluations")
-        ),
-    ],
+    base: _BaseArgument,
+    candidate: _CandidateArgument,
     *,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", metavar="DIR", help="Write report.md, report.json and report.html here."
-        ),
-    ] = None,
+    output: _OutputOption = None,
     open_report: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
     flips: FlipsOption = 3,
     store_traces: Annotated[
@@ -182,11 +183,7 @@ def compare(
             waivers=[*map(str, sides.waive or [])],
             **labels.given(),
         )
-        folder = output
-        if folder is None and open_report:
-            folder = Path(tempfile.mkdtemp(prefix="tunix-rt-report-"))
-        if folder is not None:
-            write_report(client, report.name, folder)
+        folder = _written(client, report, output, anywhere=open_report)
         if store_traces:
             _store_traces(session, client, bases + candidates)
     session.show(report, partial(print_comparison, flips=flips))
@@ -201,6 +198,18 @@ def compare(
         session.leave(
             Failure(f"gate: {failure}", "FAILED_PRECONDITION", "GATE_FAILED", exit_code=GATE_FAILED)
         )
+
+
+def _written(
+    client: Client, report: v1.ComparisonReport, output: Path | None, *, anywhere: bool
+) -> Path | None:
+    """The folder that the report's documents were written to; None if none was wanted."""
+    folder = output
+    if folder is None and anywhere:
+        folder = Path(tempfile.mkdtemp(prefix="tunix-rt-report-"))
+    if folder is not None:
+        write_report(client, report.name, folder)
+    return folder
 
 
 def _look_closer(session: Session, report: v1.ComparisonReport) -> str:

@@ -104,17 +104,7 @@ def read_benchmark(
     rows = [(path.name, number, row) for path in paths for number, row in _rows(path)]
     if not rows:
         raise FormatError(0, "holds no row", file=", ".join(path.name for path in paths))
-    chosen = _chosen(len(rows), wanted)
-    items, places, bad = [], [], []
-    for at in chosen:
-        name, number, row = rows[at]
-        try:
-            items.append(benchmark.item(row, at + 1, config, bare=wanted.bare))
-            places.append((name, number))
-        except BadRow as error:
-            bad.append(FormatError(number, str(error), file=name))
-            if not skip:
-                raise bad[-1] from None
+    items, places, bad = _items(benchmark, wanted, config, rows, skip=skip)
     _check_count(benchmark, len(items), paths)
     eval_set = v1.EvalSet(items=items, origin=_origin(benchmark, wanted, paths, len(rows)))
     eval_set.origin.MergeFrom(v1.EvalSetOrigin(config=config, split=split, revision=revision))
@@ -123,6 +113,23 @@ def read_benchmark(
             eval_set, v1.Grader(python=v1.PythonGrader(source=benchmark.grader_source, function="grade"))
         )
     return BenchmarkItems(eval_set, places, bad)
+
+
+def _items(
+    benchmark: Benchmark, wanted: Wanted, config: str, rows: Sequence[tuple[str, int, Any]], *, skip: bool
+) -> tuple[list[v1.EvalItem], list[tuple[str, int]], list[FormatError]]:
+    """The items of the rows that are wanted, where each stands, and what is wrong with the others."""
+    items, places, bad = [], [], []
+    for at in _chosen(len(rows), wanted):
+        name, number, row = rows[at]
+        try:
+            items.append(benchmark.item(row, at + 1, config, bare=wanted.bare))
+            places.append((name, number))
+        except BadRow as error:
+            bad.append(FormatError(number, str(error), file=name))
+            if not skip:
+                raise bad[-1] from None
+    return items, places, bad
 
 
 def _origin(benchmark: Benchmark, wanted: Wanted, paths: Sequence[Path], row_count: int) -> v1.EvalSetOrigin:

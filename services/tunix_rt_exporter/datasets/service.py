@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,9 +22,8 @@ from tunix_rt_exporter.datasets.model import (
     TraceSource,
     TraceUse,
 )
-from tunix_rt_exporter.datasets.rows import LEFT_OUT, RowPlaces, stored_places
-from tunix_rt_exporter.datasets.select import SELECTION
-from tunix_rt_exporter.datasets.write import why_left_out
+from tunix_rt_exporter.datasets.rows import RowPlaces, stored_places
+from tunix_rt_exporter.datasets.write import trace_use
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.canonical import digest_bytes, digest_json
 from tunix_rt_kit.chat import ChatTemplate
@@ -311,7 +309,10 @@ class ExporterService:
         page = paging.page(found, lambda entry: {"number": entry[0].number})
         if unknown and not page.next_page_token:
             page = Page(page.items, paging.token({"number": unknown + 1}))
-        uses = [self._use(dataset, digits, place, number) for dataset, place, number in page.items]
+        uses = [
+            trace_use(self._artifacts, dataset, digits, place, number)
+            for dataset, place, number in page.items
+        ]
         return Page(uses, page.next_page_token), unreadable
 
     def _index_rows(self, before: int | None) -> tuple[int, Sequence[str]]:
@@ -332,33 +333,6 @@ class ExporterService:
             except DataLoss:
                 unreadable.append(f"datasets/{dataset.spec.key}")
         return 0, unreadable
-
-    def _use(self, dataset: Dataset, row_id: str, place: int, number: int) -> TraceUse:
-        result = dataset.result
-        assert result is not None
-        use = TraceUse(dataset=f"datasets/{dataset.spec.key}", dataset_digest=result.digest, row_id=row_id)
-        if place >= 0:
-            return use.model_copy(update={"split": result.splits[place].split, "row_number": number})
-        line: dict[str, Any] = {"stage": SELECTION}
-        if place == LEFT_OUT:
-            try:
-                line = self._report_line(result, row_id)
-            except DataLoss as error:
-                return use.model_copy(update={"reason": f"why cannot be told: {error.message}"})
-        facts = {name: line.get(name, "") for name in ("stage", "eval_set", "eval_item")}
-        return use.model_copy(
-            update={**facts, "kept_row_id": line.get("kept", ""), "reason": why_left_out(line)}
-        )
-
-    def _report_line(self, result: BuildResult, row_id: str) -> dict[str, Any]:
-        """The line of the report of dropped rows that is about a row."""
-        assert result.dropped_rows is not None
-        beginning = f'"id":"{row_id}"'.encode()
-        for line in self._artifacts.iter_lines(result.dropped_rows.digest):
-            if beginning in line:
-                found: dict[str, Any] = json.loads(line)
-                return found
-        raise DataLoss(f"the report of dropped rows has no row {row_id}", reason="REPORT_DAMAGED")
 
     def complete_dataset(self, name: str) -> tuple[Dataset, BuildResult]:
         """A dataset that was built, and what came of it.

@@ -31,6 +31,8 @@ from tunix_rt_exporter.datasets.decontaminate import CONTAMINATED, EvalMatch
 from tunix_rt_exporter.datasets.deduplicate import DUPLICATE, NEAR_DUPLICATE
 from tunix_rt_exporter.datasets.model import (
     FORMATS,
+    BuildResult,
+    Dataset,
     DatasetSpec,
     Distribution,
     DroppedRows,
@@ -41,15 +43,16 @@ from tunix_rt_exporter.datasets.model import (
     SourceTrace,
     SplitFiles,
     Statistics,
+    TraceUse,
 )
 from tunix_rt_exporter.datasets.render import TARGET_LOST, UNRENDERABLE, Unwritable
-from tunix_rt_exporter.datasets.rows import Outcome, RowStore, prompt_key
+from tunix_rt_exporter.datasets.rows import LEFT_OUT, Outcome, RowStore, prompt_key
 from tunix_rt_exporter.datasets.select import MODEL_ANSWER, SELECTION
 from tunix_rt_exporter.datasets.split import SPLIT_CONFLICT
 from tunix_rt_exporter.datasets.word_runs import Integers
 from tunix_rt_kit.artifacts import Artifact, ArtifactStore
 from tunix_rt_kit.canonical import canonical_json, normalised
-from tunix_rt_kit.errors import DomainError, FailedPrecondition
+from tunix_rt_kit.errors import DataLoss, DomainError, FailedPrecondition
 from tunix_rt_kit.values import Progress, StoredFile, TimeLeft
 
 WRITE_BATCH: Final = 1_000
@@ -182,6 +185,34 @@ def why_left_out(line: dict[str, Any]) -> str:
         facts.append(f"row {line['kept'][:12]} is kept")
     told = _REASONS.get(stage, stage)
     return f"{told} ({'; '.join(facts)})" if facts else told
+
+
+def trace_use(store: ArtifactStore, dataset: Dataset, row_id: str, place: int, number: int) -> TraceUse:
+    """What became of a trace in a complete dataset, of which ``rows.RowPlaces`` tells place and number."""
+    result = dataset.result
+    assert result is not None
+    use = TraceUse(dataset=f"datasets/{dataset.spec.key}", dataset_digest=result.digest, row_id=row_id)
+    if place >= 0:
+        return use.model_copy(update={"split": result.splits[place].split, "row_number": number})
+    line: dict[str, Any] = {"stage": SELECTION}
+    if place == LEFT_OUT:
+        try:
+            line = _report_line(store, result, row_id)
+        except DataLoss as error:
+            return use.model_copy(update={"reason": f"why cannot be told: {error.message}"})
+    facts = {name: line.get(name, "") for name in ("stage", "eval_set", "eval_item")}
+    return use.model_copy(update={**facts, "kept_row_id": line.get("kept", ""), "reason": why_left_out(line)})
+
+
+def _report_line(store: ArtifactStore, result: BuildResult, row_id: str) -> dict[str, Any]:
+    """The line of the report of dropped rows that is about a row."""
+    assert result.dropped_rows is not None
+    beginning = f'"id":"{row_id}"'.encode()
+    for line in store.iter_lines(result.dropped_rows.digest):
+        if beginning in line:
+            found: dict[str, Any] = json.loads(line)
+            return found
+    raise DataLoss(f"the report of dropped rows has no row {row_id}", reason="REPORT_DAMAGED")
 
 
 def refusal(rows: RowStore, outcome: Outcome) -> FailedPrecondition | None:

@@ -1,4 +1,5 @@
-"""What people call eval sets, evaluations and reports, and what lists of them are filtered and ordered by."""
+"""What people call eval sets, evaluations and reports, what lists of them are filtered and ordered by, when
+they were deleted, where eval sets come from, and the source codes of graders that users wrote."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-from tunix_rt_kit.database import CanonicalJson, listing_columns
+from tunix_rt_kit.database import CanonicalJson, UtcDateTime, listing_columns
 from tunix_rt_kit.values import subjects
 
 revision = "0004"
@@ -32,6 +33,15 @@ def upgrade() -> None:
         if name != "eval_sets":
             op.create_index(f"ix_{name}_create_time_id", name, ["create_time", "id"])
         op.create_index(f"ix_{name}_display_name_folded_id", name, ["display_name_folded", "id"])
+    op.create_table(
+        "grader_sources",
+        sa.Column("digest", sa.String(71), primary_key=True),
+        sa.Column("source", sa.Text, nullable=False),
+    )
+    op.add_column("eval_sets", sa.Column("origin", CanonicalJson))
+    op.add_column("eval_sets", sa.Column("delete_time", UtcDateTime))
+    op.add_column("evaluations", sa.Column("delete_time", UtcDateTime))
+    op.add_column("comparison_reports", sa.Column("delete_time", UtcDateTime))
 
 
 def _fill_in(name: str, read: list[str], values: Any) -> None:
@@ -75,6 +85,11 @@ def _values(evaluations: list[tuple[str, Any, Any]]) -> dict[str, Any]:
 
 
 def downgrade() -> None:
+    op.drop_column("comparison_reports", "delete_time")
+    op.drop_column("evaluations", "delete_time")
+    op.drop_column("eval_sets", "delete_time")
+    op.drop_column("eval_sets", "origin")
+    op.drop_table("grader_sources")
     for name, scalars in _SCALARS.items():
         op.drop_index(f"ix_{name}_display_name_folded_id", name)
         if name != "eval_sets":

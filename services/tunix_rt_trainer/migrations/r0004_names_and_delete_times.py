@@ -1,11 +1,12 @@
-"""What people call jobs, and what lists of them are filtered and ordered by."""
+"""What people call jobs, what lists of them are filtered and ordered by, and when jobs and checkpoints were
+deleted."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
 
-from tunix_rt_kit.database import CanonicalJson, listing_columns
+from tunix_rt_kit.database import CanonicalJson, UtcDateTime, listing_columns
 from tunix_rt_kit.values import subjects
 
 revision = "0004"
@@ -35,9 +36,13 @@ def upgrade() -> None:
         connection.execute(sa.update(_JOBS).where(_JOBS.c.id == job_id).values(values))
     for field in ("create_time", "display_name_folded"):
         op.create_index(f"ix_training_jobs_{field}_id", "training_jobs", [field, "id"])
+    op.add_column("training_jobs", sa.Column("delete_time", UtcDateTime))
+    op.add_column("training_checkpoints", sa.Column("delete_time", UtcDateTime))
 
 
 def downgrade() -> None:
+    op.drop_column("training_checkpoints", "delete_time")
+    op.drop_column("training_jobs", "delete_time")
     for field in ("create_time", "display_name_folded"):
         op.drop_index(f"ix_training_jobs_{field}_id", "training_jobs")
     with op.batch_alter_table("training_jobs") as table:
