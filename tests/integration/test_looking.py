@@ -125,6 +125,13 @@ REFUSED = ("doctor", "evaluation watch", "models verify", "train watch")
 """What has nothing to show here, beside reports."""
 
 
+def workers_in(folder: Path) -> list[psutil.Process]:
+    """The workers that do jobs of a data folder."""
+    found = psutil.process_iter(["cmdline"])
+    return [process for process in found if f"{folder}/" in " ".join(process.info["cmdline"] or [])]
+
+
+@pytest.mark.usefixtures("new_workers")
 @pytest.mark.parametrize("command", READING)
 def test_a_command_that_reads_leaves_jobs_alone(
     command: str, folder: Folder, run: Callable[..., Result]
@@ -134,9 +141,7 @@ def test_a_command_that_reads_leaves_jobs_alone(
     may_refuse = command in REFUSED or (ARGUMENTS.get(command) and command.startswith("reports "))
     assert result.exit_code == 0 or (may_refuse and result.exit_code == 1), result.output
     assert jobs_of(folder) == before
-    assert not [
-        child for child in psutil.Process().children(recursive=True) if "worker" in " ".join(child.cmdline())
-    ]
+    assert not workers_in(folder.path)
     assert not (folder.path / "training-jobs" / folder.job).exists()
 
 
