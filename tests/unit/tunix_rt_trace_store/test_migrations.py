@@ -96,6 +96,6 @@ def test_traces_of_the_first_revision_stay_as_they_were(database_url: str) -> No
             "metadata": {"a": [1, 2.5, None, {"b": True}]} if trace.sequence % 2 else {},
             "source": "old",
         }
-    listed, _ = service.list_traces({"prompt_contains": "PROMPT\t7 SS", "sources": ["old"]}, 10, "")
-    assert [trace.sequence for trace in listed] == [7]
+    listed = service.list_traces({"prompt_contains": "PROMPT\t7 SS", "sources": ["old"]}, 10, "")
+    assert [trace.sequence for trace in listed.items] == [7]
     database.close()
