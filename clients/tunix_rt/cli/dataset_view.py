@@ -68,7 +68,7 @@ def dataset_row(dataset: v1.Dataset) -> tables.Row:
         dataset.display_name,
         text.count(sum(part.row_count for part in dataset.splits)),
         ", ".join(f"{part.split} {part.row_count:,}" for part in dataset.splits) or "-",
-        text.short_digest(dataset.digest),
+        tables.digest(dataset.digest),
         ", ".join(dataset.tags),
         tables.deleted(dataset),
         tables.age(dataset.create_time),

@@ -117,7 +117,13 @@ def list_(
         found = client.exporter.list_datasets(
             show_deleted=wanted.show_deleted, filter=condition, order_by=sort, page_size=min(limit, 50)
         )
-        session.show_all(islice(found, limit), columns, dataset_row, "no datasets")
+        session.show_all(
+            islice(found, limit),
+            columns,
+            dataset_row,
+            "no datasets",
+            ("STATE", "NAME", "ROWS", "DIGEST", "DELETED"),
+        )
 
 
 @command(

@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal, TypedDict, cast, get_args
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from typer.core import TyperGroup
 
 from tunix_rt import Client, v1
@@ -273,7 +272,9 @@ def list_(
         found = client.evaluator.list_eval_sets(
             show_deleted=wanted.show_deleted, filter=condition, order_by=sort, page_size=min(limit, 1000)
         )
-        session.show_all(islice(found, limit), columns, _row, "no eval sets")
+        session.show_all(
+            islice(found, limit), columns, _row, "no eval sets", ("NAME", "ITEMS", "DESCRIPTION", "DELETED")
+        )
 
 
 def _row(eval_set: v1.EvalSet) -> tables.Row:
@@ -281,7 +282,7 @@ def _row(eval_set: v1.EvalSet) -> tables.Row:
         short_name(eval_set.name),
         eval_set.display_name,
         text.count(eval_set.item_count),
-        text.short_digest(eval_set.digest),
+        tables.digest(eval_set.digest),
         text.one_line(eval_set.description, 40),
         ", ".join(eval_set.tags),
         tables.deleted(eval_set),
@@ -370,7 +371,7 @@ def _origin(origin: v1.EvalSetOrigin) -> Iterator[tuple[str, str]]:
     yield "cite", text.one_line(origin.citation, 200)
 
 
-def _items(items: Sequence[v1.EvalItem]) -> Table:
+def _items(items: Sequence[v1.EvalItem]) -> tables.Listing:
     rows = tables.table("ITEM", "CATEGORY", "GRADER", "~PROMPT", "ACCEPTED")
     for item in items:
         tables.add_row(

@@ -45,6 +45,14 @@ def how_answered(evaluation: v1.Evaluation) -> str:
     return ", ".join(facts)
 
 
+def briefly_answered(evaluation: v1.Evaluation) -> str:
+    """The beginning of ``how_answered``, such as `greedy` or, with a seed of 7, `t=0.7 s=7`."""
+    decoding = evaluation.spec.decoding
+    if evaluation.HasField("regrade"):
+        return "regraded"
+    return f"t={decoding.temperature:g} s={decoding.seed}" if decoding.temperature else GREEDY
+
+
 def print_evaluation(console: Console, evaluation: v1.Evaluation) -> None:
     """An evaluation as a sheet of facts and a table of its categories."""
     summary = evaluation.summary
@@ -201,7 +209,15 @@ def accuracy_text(accuracy: v1.Accuracy) -> str:
 
 def print_items(console: Console, found: Sequence[v1.EvaluationResult], *, samples: bool) -> None:
     """Answers as a table; with ``samples`` every sample stands below its item."""
-    rows = tables.table("ITEM", "!GRADE", "~PROMPT", "~OUTPUT", "~ANSWER", "ACCEPTED")
+    rows = tables.table(
+        "ITEM",
+        "!GRADE",
+        "~PROMPT",
+        "~OUTPUT",
+        "~ANSWER",
+        "ACCEPTED",
+        important=("GRADE", "OUTPUT", "ACCEPTED"),
+    )
     for result in found:
         tables.add_row(
             rows,

@@ -13,6 +13,7 @@ from tunix_rt.cli.command import command, group, single
 from tunix_rt.cli.deleting import DeletedResources, ForceOption, YesOption, delete_resources
 from tunix_rt.cli.evaluation_options import DecodingOptions, ItemOptions, ModelOptions
 from tunix_rt.cli.evaluation_view import (
+    briefly_answered,
     dtype_text,
     how_answered,
     model_label,
@@ -137,6 +138,7 @@ def list_(
     """List evaluations, the newest first unless they are sorted.
 
     ANSWERS begins the digest of all answers and grades: evaluations that differ in it had other results.
+    In a narrow window `t=0.7 s=12` is a temperature of 0.7 with seed 12.
     """
     condition = v1.EvaluationFilter(
         **wanted.conditions(),
@@ -150,7 +152,7 @@ def list_(
         found = client.evaluator.list_evaluations(
             show_deleted=wanted.show_deleted, filter=condition, order_by=sort, page_size=min(limit, 1000)
         )
-        session.show_all(islice(found, limit), _COLUMNS, _row, "no evaluations")
+        session.show_all(islice(found, limit), _COLUMNS, _row, "no evaluations", _IMPORTANT)
 
 
 _COLUMNS = (
@@ -168,22 +170,25 @@ _COLUMNS = (
     "?DELETED",
     ">AGE",
 )
+# The digest of the answers tells results apart, then what they come from.
+_IMPORTANT = ("ACCURACY", "ANSWERS", "DTYPE", "DECODING", "NAME", "MODEL", "STATE", "EVAL SET", "DELETED")
 
 
 def _row(evaluation: v1.Evaluation) -> tables.Row:
     overall = evaluation.summary.overall
     done = evaluation.HasField("summary")
+    state = tables.state(v1.Evaluation.State.Name(evaluation.state))
     return (
         short_name(evaluation.name),
-        tables.state(v1.Evaluation.State.Name(evaluation.state)),
+        state,
         evaluation.display_name,
         short_name(evaluation.spec.eval_set),
         model_label(evaluation.spec),
         dtype_text(evaluation.spec),
-        how_answered(evaluation),
+        tables.Brief(how_answered(evaluation), briefly_answered(evaluation)),
         f"{overall.correct_count}/{overall.item_count}" if done else "-",
-        text.percent(overall.accuracy) if done else "-",
-        text.short_digest(evaluation.manifest.results_digest) if done else "",
+        text.percent(overall.accuracy) if done else tables.Brief("-", state.plain),
+        tables.digest(evaluation.manifest.results_digest) if done else "",
         ", ".join(evaluation.tags),
         tables.deleted(evaluation),
         tables.age(evaluation.create_time),

@@ -115,7 +115,13 @@ def list_(
         found = client.evaluator.list_comparison_reports(
             show_deleted=wanted.show_deleted, filter=condition, order_by=sort, page_size=min(limit, 100)
         )
-        session.show_all(islice(found, limit), columns, _row, "no reports")
+        session.show_all(
+            islice(found, limit),
+            columns,
+            _row,
+            "no reports",
+            ("DIFFERENCE", "VERDICT", "NAME", "CANDIDATE", "BASE", "DELETED"),
+        )
 
 
 def _row(report: v1.ComparisonReport) -> tables.Row:

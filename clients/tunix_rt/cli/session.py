@@ -364,11 +364,12 @@ class Session:
         columns: Sequence[str],
         row: Callable[[Shown], Row],
         none: str,
+        important: Sequence[str] = (),
     ) -> None:
         """Messages as a JSON array, or as a table with these columns and a ``row`` for each.
 
         A column that begins with `?` is left out where no row has anything in it. ``none`` is the line that
-        takes the place of an empty table.
+        takes the place of an empty table. A narrow window shows the ``important`` columns first.
         """
         from tunix_rt.cli import tables
 
@@ -382,7 +383,7 @@ class Session:
             for number, column in enumerate(columns)
             if not column.startswith("?") or any(entry[number] for entry in cells)
         ]
-        rows = tables.table(*(columns[number].removeprefix("?") for number in kept))
+        rows = tables.table(*(columns[number].removeprefix("?") for number in kept), important=important)
         for entry in cells:
             tables.add_row(rows, *(entry[number] for number in kept))
         tables.print_table(self.out, rows, none)

@@ -111,7 +111,7 @@ def list_(session: Session) -> None:
     columns = ("MODEL", "!ON HOST", "FAMILY", ">PARAMETERS", ">CONTEXT", "LICENCE", "WEIGHTS")
     with session.connect() as client:
         found = client.trainer.list_base_models()
-        session.show_all(found, columns, _row, "no base models")
+        session.show_all(found, columns, _row, "no base models", ("ON HOST", "PARAMETERS", "LICENCE"))
 
 
 def _row(model: v1.BaseModel) -> tables.Row:
@@ -122,7 +122,7 @@ def _row(model: v1.BaseModel) -> tables.Row:
         f"{model.parameter_count / 1e6:,.1f} M" if model.parameter_count else "-",
         text.count(model.context_length),
         model.license or "-",
-        text.short_digest(model.weights_digest),
+        tables.digest(model.weights_digest),
     )
 
 
@@ -326,7 +326,9 @@ def du(
     for kind, size in sorted(kinds.items(), key=lambda item: -item[1]):
         tables.add_row(by_kind, kind, text.size(size))
     tables.add_row(by_kind, "together", text.size(sum(kinds.values())))
-    largest = tables.table("LARGEST", "KIND", ">SIZE", ">FREED IF DELETED")
+    largest = tables.table(
+        "LARGEST", "KIND", ">SIZE", ">FREED IF DELETED", important=("SIZE", "FREED IF DELETED")
+    )
     for entry in found[:limit]:
         tables.add_row(
             largest, entry.name, entry.kind, text.size(entry.size_bytes), text.size(entry.own_bytes)

@@ -124,7 +124,9 @@ def list_(
         if session.as_json:
             session.print_messages(found)
         else:
-            rows = tables.table("TRACE", "SOURCE", ">STEPS", "PROMPT", "ANSWER", ">AGE")
+            rows = tables.table(
+                "TRACE", "SOURCE", ">STEPS", "PROMPT", "ANSWER", ">AGE", important=("PROMPT", "ANSWER")
+            )
             for trace in found:
                 tables.add_row(
                     rows,

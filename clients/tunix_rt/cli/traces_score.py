@@ -346,7 +346,7 @@ def _mark_words(base: Text, other: Text) -> None:
             other.stylize("bold green", starts[1][c], starts[1][d])
 
 
-def _scores(compared: v1.CompareTracesResponse) -> Table:
+def _scores(compared: v1.CompareTracesResponse) -> tables.Listing:
     values = [
         {score.criterion: score.value for score in side.scores} for side in (compared.base, compared.other)
     ]

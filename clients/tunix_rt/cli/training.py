@@ -257,7 +257,13 @@ def list_(
         found = client.trainer.list_training_jobs(
             show_deleted=wanted.show_deleted, filter=condition, order_by=sort, page_size=min(limit, 1000)
         )
-        session.show_all(islice(found, limit), columns, _row, "no training jobs")
+        session.show_all(
+            islice(found, limit),
+            columns,
+            _row,
+            "no training jobs",
+            ("STATE", "NAME", "STEP", "LOSS", "DATASET", "DELETED"),
+        )
 
 
 def _row(job: v1.TrainingJob) -> tables.Row:
