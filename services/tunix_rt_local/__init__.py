@@ -382,7 +382,7 @@ def collect_garbage(data_dir: Path, *, free: bool, caches: bool = False) -> list
     Args:
         data_dir: the folder, which no server may use.
         free: whether to delete it.
-        caches: also what can be made again: exports, derived formats, kept answers, compiled programs.
+        caches: also what can be made again: exports, derived formats, cached answers, compiled functions.
 
     Raises:
         DataDirLocked: a server uses the folder.

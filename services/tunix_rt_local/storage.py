@@ -131,7 +131,7 @@ class Storage:
         servers that have ended.
 
         Args:
-            caches: also what can be made again: exports, derived formats, kept answers, compiled programs.
+            caches: also what can be made again: exports, derived formats, cached answers, compiled functions.
 
         Raises:
             FailedPreconditionError: JOBS_UNFINISHED, caches may be in use; RECORDS_MISSING, the databases of

@@ -44,15 +44,19 @@ class PartOptions:
     config: Annotated[
         str, typer.Option("--config", help="A configuration of the data set, such as an MMLU subject.")
     ] = ""
-    split: Annotated[str, typer.Option("--split", help="A split that says what is right.")] = ""
+    split: Annotated[str, typer.Option("--split", help="A split that has the right answers.")] = ""
     revision: Annotated[str, typer.Option("--revision", help="A revision of the data set on the hub.")] = ""
     limit: Annotated[
         int | None,
-        typer.Option("--limit", "-n", min=1, help="So many rows: the first, or with --seed drawn."),
+        typer.Option(
+            "--limit", "-n", min=1, help="Take this many rows: the first ones, or random ones with --seed."
+        ),
     ] = None
     seed: Annotated[
         int | None,
-        typer.Option("--seed", min=0, help="Draw the rows of --limit; the same seed draws the same."),
+        typer.Option(
+            "--seed", min=0, help="Choose the rows of --limit at random; the same seed chooses the same rows."
+        ),
     ] = None
     bare: Annotated[
         bool,

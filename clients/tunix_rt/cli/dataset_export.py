@@ -70,7 +70,7 @@ def export(
 ) -> None:
     """Write one split as JSON lines or Parquet.
 
-    A file appears whole or not at all. On stdout, bytes are written as they arrive; after exit code 1 they
+    A file is written whole or not at all. On stdout, bytes are written as they arrive; after exit code 1 they
     are incomplete.
     """
     name = dataset_name(dataset)

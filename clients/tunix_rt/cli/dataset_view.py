@@ -364,7 +364,16 @@ def supervision_audit(
 
 def print_audits(console: Console, audits: Iterable[v1.SupervisionAudit]) -> None:
     """A line for each split of each audit; nothing if there is none."""
-    figures = (">LENGTH", "SPLIT", ">TOKENS", ">LEARNED", ">TOO LONG", ">UNSUPERVISED", ">NO END", ">PACKED")
+    figures = (
+        ">LENGTH",
+        "SPLIT",
+        ">TOKENS",
+        ">LEARNED",
+        ">TOO LONG",
+        ">UNSUPERVISED",
+        ">END MASKED",
+        ">PACKED",
+    )
     rows = tables.table("AUDIT FOR", *figures)
     for made in audits:
         for split in made.splits:

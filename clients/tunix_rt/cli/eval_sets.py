@@ -107,8 +107,8 @@ class FileOptions(TableOptions):
         typer.Option(
             "--answer-separator",
             metavar="TEXT",
-            help="CSV, TSV: what parts accepted answers in a cell; none: each cell is one answer; json: each "
-            "cell is a list.",
+            help="CSV, TSV: what separates accepted answers in a cell; none: each cell is one answer; json: "
+            "each cell is a list.",
         ),
     ] = None
 

@@ -199,7 +199,7 @@ def sort_option(*fields: str) -> Any:
     return list_option(
         "--sort",
         metavar="FIELDS",
-        help=f"Sort by {known}; a - before a field turns it round, and commas stand between several.",
+        help=f"Sort by {known}; - before a field reverses its order; join several by commas.",
         callback=lambda given: _order(given, fields),
     )
 

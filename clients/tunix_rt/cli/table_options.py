@@ -1,4 +1,4 @@
-"""Options of commands that read tables: which column holds which field, and what parts the cells."""
+"""Options of commands that read tables: which column holds which field, and what separates the cells."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class TableOptions:
         typer.Option(
             "--delimiter",
             metavar="CHAR",
-            help="CSV, TSV: what parts the cells, such as ';' or tab. \\[default: a comma, for TSV a tab]",
+            help="CSV, TSV: what separates cells, such as ';' or tab. \\[default: a comma, for TSV a tab]",
         ),
     ] = None
 

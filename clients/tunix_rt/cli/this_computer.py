@@ -351,7 +351,7 @@ def gc(
         bool,
         typer.Option(
             "--caches",
-            help="Also what can be made again: exports, derived formats, kept answers, compiled programs.",
+            help="Also what can be made again: exports, derived formats, cached answers, compiled functions.",
         ),
     ] = False,
     yes: YesOption = False,

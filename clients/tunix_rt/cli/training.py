@@ -63,7 +63,7 @@ _MEMORY = "Memory and devices"
 _CHECKPOINTS = "Validation and checkpoints"
 _SHOWN = {
     "method": Shown(
-        "lora: an adapter; qlora: one beside weights of 4 bits; full: all weights.", default="lora"
+        "lora: an adapter; qlora: an adapter on base weights in 4 bits; full: all weights.", default="lora"
     ),
     "epochs": Shown("Passes over the training split. \\[default: 1]"),
     "max_steps": Shown("Optimizer steps, instead of --epochs."),
@@ -103,7 +103,9 @@ _SHOWN = {
         ("--early-stopping",),
         metavar="N",
     ),
-    "min_delta": Shown("A fall counts if it is more than this. \\[default: 0]", _CHECKPOINTS),
+    "min_delta": Shown(
+        "A loss must be lower by more than this to count as fallen. \\[default: 0]", _CHECKPOINTS
+    ),
     "rank": Shown("Rank. \\[default: 16]", _LORA),
     "alpha": Shown("Scale numerator. \\[default: twice the rank]", _LORA),
     "target_modules": Shown(

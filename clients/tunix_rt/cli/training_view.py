@@ -74,8 +74,12 @@ def print_training_plan(console: Console, plan: v1.TrainingPlan) -> None:
                     "tokens",
                     f"{plan.train_tokens:,}, of which {plan.supervised_tokens:,} ({share:.0%}) are learned",
                 ),
-                ("rows", f"{plan.rows_per_epoch:,} a pass, {plan.packing_efficiency:.0%} filled"),
-                ("steps", f"{spec.max_steps:,} ({passes:.2g} passes of {plan.steps_per_epoch:,})"),
+                ("rows", f"{plan.rows_per_epoch:,} an epoch, {plan.packing_efficiency:.0%} filled"),
+                (
+                    "steps",
+                    f"{spec.max_steps:,} ({passes:.2g} epochs of "
+                    f"{text.counted(plan.steps_per_epoch, 'step')})",
+                ),
                 ("memory", f"about {text.size(sum(memory.values()))}: {items}"),
                 ("audit", "every row can be learned"),
             ]

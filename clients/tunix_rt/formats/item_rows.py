@@ -38,7 +38,7 @@ class ItemReading:
         format: ``items`` (JSON lines of eval items), ``csv``, ``tsv``, ``prompt-completion`` (JSON lines of a
             prompt and its accepted answer), or ``auto``: the file's name and its first line tell.
         columns: the column, or the key of prompt-completion, that holds each field.
-        delimiter: for CSV and TSV what parts the cells. Left out: a comma for CSV, a tab for TSV.
+        delimiter: for CSV and TSV what separates the cells. Left out: a comma for CSV, a tab for TSV.
         answer_separator: for CSV and TSV what parts the accepted answers in a cell; ``none`` where each cell
             is one answer, ``json`` where it is a list in JSON. Left out: a cell that may hold several is
             refused.

@@ -91,7 +91,7 @@ def read_traces(
             header, then rows), or ``auto``: the file's name, its first bytes and its first line tell.
         columns: for Parquet, CSV and TSV the column, for ``prompt-completion`` the key, that holds each
             field, as {"prompt": "question"}.
-        delimiter: for CSV and TSV what parts the cells. Left out: a comma for CSV, a tab for TSV.
+        delimiter: for CSV and TSV what separates the cells. Left out: a comma for CSV, a tab for TSV.
         answers_only: take an answer without reasoning too; it is the one step of its trace.
 
     Raises:

@@ -286,8 +286,8 @@ def test_a_dry_run_shows_the_plan_and_starts_nothing(stored: Run, services: Fake
     for part in (
         "40 to train on",
         "1,000, of which 250 (25%) are learned",
-        "16 a pass, 90% filled",
-        "6 (3 passes of 2)",
+        "16 an epoch, 90% filled",
+        "6 (3 epochs of 2 steps)",
         "about 1.9 GiB: activations 1.2 GiB, process 667.6 MiB",
     ):
         assert part in shown
