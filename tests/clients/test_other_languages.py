@@ -83,7 +83,9 @@ def test_a_refusal_has_its_reason(services: tuple[str, str], language: str) -> N
 
 @pytest.mark.parametrize("language", COMMANDS)
 def test_a_server_that_is_away_and_a_missing_argument_are_one_line(language: str) -> None:
-    away = ran(language, "list-traces", "127.0.0.1:1")
-    assert (away.returncode, away.stderr.split(":")[0]) == (1, "UNAVAILABLE")
+    for call in (["list-traces", "127.0.0.1:1"], ["watch-job", "127.0.0.1:1", "trainingJobs/none"]):
+        away = ran(language, *call)
+        assert (away.returncode, away.stderr.split(":")[0]) == (1, "UNAVAILABLE")
+        assert len(away.stderr.splitlines()) == 1
     usage = ran(language, "list-traces")
     assert (usage.returncode, usage.stderr.split(":")[0]) == (2, "usage")

@@ -5,7 +5,7 @@ import grpc from "@grpc/grpc-js";
 import { connect, run } from "./contract.js";
 
 const ENDED = ["STATE_SUCCEEDED", "STATE_FAILED", "STATE_CANCELLED"];
-const PATIENCE = 60; // Attempts in a row without an event.
+const PATIENCE = 60; // Attempts in a row without an answer, once there was one.
 
 function show(event) {
   const happened = event[event.part];
@@ -24,7 +24,7 @@ await run("node watch-job.js ADDRESS trainingJobs/JOB", 2, async (address, name)
   const { trainer } = connect(address);
   let state = "";
   let after_event = "0";
-  let failures = 0;
+  let failures = PATIENCE; // A server that was never there is not waited for.
   while (!ENDED.includes(state)) {
     try {
       for await (const event of trainer.WatchTrainingJob({ name, after_event })) {
@@ -40,6 +40,7 @@ await run("node watch-job.js ADDRESS trainingJobs/JOB", 2, async (address, name)
       if (error.code !== grpc.status.UNAVAILABLE || ++failures > PATIENCE) {
         throw error;
       }
+      console.error(`${address} is away; trying again`);
       await pause(1000);
     }
   }

@@ -7,7 +7,7 @@ import { WatchTrainingJobRequest, type WatchTrainingJobResponse } from "./genera
 import { TrainingJob_State as State } from "./generated/tunix_rt/v1/training_job.js";
 
 const ENDED: readonly State[] = [State.STATE_SUCCEEDED, State.STATE_FAILED, State.STATE_CANCELLED];
-const PATIENCE = 60; // Attempts in a row without an event.
+const PATIENCE = 60; // Attempts in a row without an answer, once there was one.
 
 function show({ part }: WatchTrainingJobResponse): void {
   switch (part?.$case) {
@@ -30,7 +30,7 @@ await run("node built/watch-job.js ADDRESS trainingJobs/JOB", 2, async (address,
   const { trainer } = connect(address);
   let state = State.STATE_UNSPECIFIED;
   let afterEvent = "0";
-  let failures = 0;
+  let failures = PATIENCE; // A server that was never there is not waited for.
   while (!ENDED.includes(state)) {
     try {
       const request = WatchTrainingJobRequest.fromPartial({ name, afterEvent });
@@ -48,6 +48,7 @@ await run("node built/watch-job.js ADDRESS trainingJobs/JOB", 2, async (address,
       if (!isServiceError(error) || error.code !== status.UNAVAILABLE || ++failures > PATIENCE) {
         throw error;
       }
+      console.error(`${address} is away; trying again`);
       await pause(1000);
     }
   }
