@@ -40,7 +40,7 @@ ANSWERS: dict[str, list[tuple[str, list[str]]]] = {
     "gsm8k": [("So...\nAnswer: 1200", ["Answer: 1,000", "Answer: 12", "Answer: 1"])],
     "math500": [
         ("Answer: $1.5$", ["Answer: 3", "Answer: \\frac{2}{3}"]),
-        ("Answer: Evelyn", ["Answer: Ann", "Answer: E"]),
+        ("Answer: $\\text{Evelyn}$", ["Answer: Ann", "Answer: $\\text{Ann}$", "Answer: E"]),
         ("Answer: $x \\le 3$", ["Answer: (-\\infty, 3)", "Answer: 3"]),
     ],
     "mmlu": [("Answer: C", ["Answer: A", "Answer: B", "Answer: 2", "Answer: Water"])],

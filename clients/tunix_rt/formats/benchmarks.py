@@ -112,7 +112,8 @@ _CHOICE: Final = (
     "step before answering.\n\n{question}"
 )
 _GOLD: Final = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
-_TEXT: Final = re.compile(r"\\(?:text|textbf|mathrm|textit|mbox)\{([^{}\\]*)\}")
+_TEXT_COMMANDS: Final = ("text", "textbf", "mathrm", "textit", "mbox")
+_TEXT: Final = re.compile(rf"\\(?:{'|'.join(_TEXT_COMMANDS)})\{{([^{{}}\\]*)\}}")
 
 
 def _text(row: Row, name: str) -> str:
@@ -152,16 +153,32 @@ def _math(row: Row, _: str) -> Question:
     given = row.get("unique_id")
     words = _TEXT.fullmatch(gold.strip())
     grader = v1.Grader(text=v1.TextGrader()) if words and not _number(words[1]) else None
+    if words and not grader:
+        gold = words[1]
+    elif not words and _TEXT.search(gold) and re.search(r"\d", gold):
+        # Values with words between or behind them, such as `6 \text{ and } 8`.
+        grader = v1.Grader(math=v1.MathGrader())
     return Question(
         problem,
         _MATHEMATICS.replace("{question}", problem),
         # Without a grader the evaluator takes numeric, math or text, whichever reads the answer.
-        [words[1].strip() if words and words[1].strip() else gold.strip()],
+        _spellings(words[1].strip()) if words and grader and words[1].strip() else [gold.strip()],
         grader,
         category=str(row.get("subject") or row.get("type") or ""),
         difficulty=level,
         id=given if isinstance(given, str) else "",
     )
+
+
+def _spellings(words: str) -> list[str]:
+    """Words as an answer may write them: bare, and set as text in a formula. ``(B)`` is the letter too."""
+    letter = re.fullmatch(r"\(([A-Z])\)", words)
+    found = []
+    for text in (words, letter[1]) if letter else (words,):
+        formulas = [text, *(f"\\{command}{{{text}}}" for command in _TEXT_COMMANDS)]
+        # Dollar signs around the whole are no part of an answer anyway.
+        found += [*formulas, *(f"\\({formula}\\)" for formula in formulas)]
+    return found
 
 
 def _number(text: str) -> bool:
@@ -355,6 +372,7 @@ _ALL: Final = (
         "MIT",
         "Lightman et al., Let's Verify Step by Step, arXiv:2305.20050; Hendrycks et al., Measuring "
         "Mathematical Problem Solving With the MATH Dataset, arXiv:2103.03874",
+        version=2,
     ),
     Benchmark(
         "mmlu", "cais/mmlu", "all", "test", _SHARDS, _mmlu, "multiple_choice", "MIT",

@@ -7,6 +7,9 @@ import json
 import os
 import re
 import sys
+from collections.abc import Sequence
+from contextlib import closing
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,8 @@ from tunix_rt.errors import FormatError
 from tunix_rt.formats import benchmark_files
 from tunix_rt.formats.benchmark_files import BenchmarkItems, Wanted, read_benchmark
 from tunix_rt.formats.benchmarks import BENCHMARKS
+from tunix_rt_evaluator.eval_sets.model import EvalItem
+from tunix_rt_evaluator.grading.service import Grading
 
 Row = dict[str, Any]
 GSM8K: Row = {
@@ -122,7 +127,7 @@ def test_the_hubs_layout_is_found_and_told(name: str, tmp_path: Path) -> None:
     assert (file.file_name, file.size_bytes) == (Path(path).name, len(content))
     assert (origin.benchmark, origin.hub_id, origin.license) == (name, benchmark.hub_id, benchmark.license)
     assert (origin.config, origin.split) == (benchmark.config, benchmark.split)
-    assert (origin.mapping, origin.selection, origin.row_count) == (f"{name}/1", "all", 1)
+    assert (origin.mapping, origin.selection, origin.row_count) == (f"{name}/{benchmark.version}", "all", 1)
     assert origin.citation
     assert not origin.revision
 
@@ -159,7 +164,7 @@ def test_gsm8ks_gold_answer_is_the_number_behind_the_mark(answer: str, gold: str
         (r"so \boxed{5}", "5"),
         (r"\boxed{1} and then \boxed{\sqrt{2}}", r"\sqrt{2}"),
         (r"$\boxed{\left\{1, \frac{1}{2}\right\}}$.", r"\left\{1, \frac{1}{2}\right\}"),
-        (r"$\boxed{\text{Evelyn}}$", "Evelyn"),
+        (r"$\boxed{\text{12}}$", "12"),
         (r"$\boxed 7$", "7"),
         (r"\fbox{x^2}", "x^2"),
     ],
@@ -169,6 +174,54 @@ def test_maths_gold_answer_is_what_the_last_box_holds(solution: str, gold: str, 
     item = one("math500", tmp_path, row)
     assert list(item.accepted_answers) == [gold]
     assert (item.category, item.difficulty) == ("Algebra", "level 5")
+
+
+@pytest.mark.parametrize(
+    ("gold", "right", "wrong"),
+    [
+        (r"\text{Evelyn}", ("Evelyn",), ("Carla", "Lyneve", "Eve", "not Evelyn")),
+        (r"\text{June 20}", ("June 20",), ("June 21", "June 2", "20")),
+        (r"\text{D}", ("D",), ("C",)),
+        (r"\textbf{(B)}", ("(B)", "B"), ("(C)", "C", "8")),
+        (r"\mathrm{ellipse}", ("ellipse",), ("espille", "circle")),
+        (r"\text{odd}", ("odd",), ("even", "ddo")),
+    ],
+)
+def test_maths_words_are_right_as_the_prompt_asks_for_them(
+    gold: str, right: Sequence[str], wrong: Sequence[str], tmp_path: Path
+) -> None:
+    made = one("math500", tmp_path, {"problem": "Which?", "answer": gold})
+    assert made.grader.WhichOneof("kind") == "text"
+    asked = EvalItem(
+        id="q", prompt=made.prompt, accepted_answers=tuple(made.accepted_answers), grader={"kind": "text"}
+    )
+    forms = ("{}", r"\text{{{}}}", r"\mathrm{{{}}}", r"\textbf{{{}}}")
+    said = (
+        "Answer: {}",
+        "Answer: ${}$",
+        "The answer is ${}$.",
+        r"\({}\)",
+        r"So\nAnswer: \({}\)",
+        r"$\boxed{{{}}}$",
+    )
+    with closing(Grading()) as grading:
+        for word in (*right, *wrong):
+            for form, sentence in product(forms, said):
+                text = sentence.format(form.format(word))
+                assert grading.grade(asked, text).correct == (word in right), text
+
+
+@pytest.mark.parametrize("gold", [r"6 \text{ and } 8", r"10\text{ inches}", r"15\mbox{ cm}^2"])
+def test_maths_values_with_words_are_read_as_formulas(gold: str, tmp_path: Path) -> None:
+    made = one("math500", tmp_path, {"problem": "Which?", "answer": gold})
+    assert made.grader.WhichOneof("kind") == "math"
+    asked = EvalItem(
+        id="q", prompt=made.prompt, accepted_answers=tuple(made.accepted_answers), grader={"kind": "math"}
+    )
+    with closing(Grading()) as grading:
+        for form in ("Answer: {}", "Answer: ${}$", r"Answer: \({}\)", r"$\boxed{{{}}}$"):
+            assert grading.grade(asked, form.format(gold)).correct, form
+            assert not grading.grade(asked, form.format(gold.replace(gold[0], "7", 1))).correct, form
 
 
 @pytest.mark.parametrize(("answer", "gold"), [(0, "A"), (3, "D"), ("B", "B")])
