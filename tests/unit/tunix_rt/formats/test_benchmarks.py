@@ -201,7 +201,7 @@ def test_maths_words_are_right_as_the_prompt_asks_for_them(
         "Answer: ${}$",
         "The answer is ${}$.",
         r"\({}\)",
-        r"So\nAnswer: \({}\)",
+        "So\nAnswer: \\({}\\)",
         r"$\boxed{{{}}}$",
     )
     with closing(Grading()) as grading:
