@@ -50,7 +50,8 @@ def delete(client: Client, name: str, *, force: bool = False) -> Resource:
         UnavailableError: a service cannot tell whether it is used.
     """
     kind = _kind(name)
-    found = users(client, name) if _is_there(client, name) else {}
+    name, there = _looked_at(client, name)
+    found = users(client, name) if there else {}
     running = [user for user, runs in found.items() if runs]
     named = running or ([] if force else list(found))
     if named:
@@ -83,14 +84,18 @@ def users(client: Client, name: str) -> dict[str, bool]:
         ) from error
 
 
-def _is_there(client: Client, name: str) -> bool:
-    """Whether it is worth while to look what uses it: the service says what is wrong otherwise."""
-    get = {
+def _looked_at(client: Client, name: str) -> tuple[str, bool]:
+    """The name that the service has for it, and whether to look what uses it: the service says what is wrong
+    otherwise."""
+    get: Callable[[str], Any] | None = {
         "DATASET": client.exporter.get_dataset,
         "TRAINING_JOB": client.trainer.get_training_job,
         "CHECKPOINT": client.trainer.get_checkpoint,
     }.get(_kind(name))
-    return get is None or not (get(name)).HasField("delete_time")
+    if get is None:
+        return name, True
+    found: Any = get(name)
+    return found.name, not found.HasField("delete_time")
 
 
 def _jobs_of_dataset(client: Client, name: str) -> dict[str, bool]:

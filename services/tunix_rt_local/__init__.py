@@ -404,9 +404,11 @@ def collect_garbage(data_dir: Path, *, free: bool, caches: bool = False) -> list
 def _alone(data_dir: Path) -> Iterator[None]:
     from tunix_rt_kit.serving.server import StartError, data_dir_lock
 
-    if not data_dir.is_dir():
+    # Before a file of ours is made in a folder that is somebody else's.
+    if not any(data_dir.glob("*.db")):
+        why = "it has no databases" if data_dir.is_dir() else "it is not there"
         raise FailedPreconditionError(
-            f"{data_dir} is no data folder: it is not there; choose another one with --data-dir",
+            f"{data_dir} is no data folder: {why}; choose another one with --data-dir",
             reason="NOT_A_DATA_FOLDER",
             metadata={"path": str(data_dir)},
         )

@@ -29,9 +29,11 @@ class Resources(v1.TraceStoreServicer, v1.ExporterServicer, v1.TrainerServicer, 
                 "gsm8k-train@1": "",
                 "only-two@2": "",
                 "ab@1": "",
+                f"{'0a' * 16}@1": "",
             },
             "eval_sets": {"exam": "", "exam-2": "", "exam-2-corrected": "exam-3", "exam-0b": ""}
-            | {"arithmetic-test": ""},
+            # Called as one that was deleted.
+            | {"arithmetic-test": "exam-0"},
             "comparison_reports": {"f" * 32: "", "f0" * 16: "", "ffff" + "0" * 28: ""},
         }
         self.old = False

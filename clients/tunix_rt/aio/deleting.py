@@ -50,7 +50,8 @@ async def delete(client: AsyncClient, name: str, *, force: bool = False) -> Reso
         UnavailableError: a service cannot tell whether it is used.
     """
     kind = _kind(name)
-    found = await users(client, name) if await _is_there(client, name) else {}
+    name, there = await _looked_at(client, name)
+    found = await users(client, name) if there else {}
     running = [user for user, runs in found.items() if runs]
     named = running or ([] if force else list(found))
     if named:
@@ -83,14 +84,18 @@ async def users(client: AsyncClient, name: str) -> dict[str, bool]:
         ) from error
 
 
-async def _is_there(client: AsyncClient, name: str) -> bool:
-    """Whether it is worth while to look what uses it: the service says what is wrong otherwise."""
-    get = {
+async def _looked_at(client: AsyncClient, name: str) -> tuple[str, bool]:
+    """The name that the service has for it, and whether to look what uses it: the service says what is wrong
+    otherwise."""
+    get: Callable[[str], Awaitable[Any]] | None = {
         "DATASET": client.exporter.get_dataset,
         "TRAINING_JOB": client.trainer.get_training_job,
         "CHECKPOINT": client.trainer.get_checkpoint,
     }.get(_kind(name))
-    return get is None or not (await get(name)).HasField("delete_time")
+    if get is None:
+        return name, True
+    found: Any = await get(name)
+    return found.name, not found.HasField("delete_time")
 
 
 async def _jobs_of_dataset(client: AsyncClient, name: str) -> dict[str, bool]:

@@ -97,7 +97,8 @@ async def resolve(client: AsyncClient, name: str, *, whole: bool = False) -> str
         job, _, step = name.rpartition(CHECKPOINTS)
         found = await resolve(client, job)
         return f"{found}{CHECKPOINTS}{step}"
-    if _WHOLE.fullmatch(given) or (collection == "traces" and _DIGEST.fullmatch(given)):
+    made = not _KINDS[collection].chosen and _WHOLE.fullmatch(given)
+    if made or (collection == "traces" and _DIGEST.fullmatch(given)):
         return name
     if collection == "datasets" and await _there(client, _versioned(name)):
         return _versioned(name)
@@ -116,7 +117,8 @@ async def _looked_up(client: AsyncClient, collection: str, given: str, whole: bo
     if any(not found.startswith(name) for found in begun):
         # A server that knows no such filter has told of everything.
         return _versioned(name) if collection == "datasets" else name
-    if name in begun:
+    # A dataset was asked for already. What was deleted says so, whatever else is called or begins alike.
+    if name in begun or (collection == "evalSets" and await _there(client, name)):
         return name
     if kind.filter is not None:
         labelled, many = await _first(client, collection, _LOOKED_AT, display_name=given)
@@ -125,8 +127,7 @@ async def _looked_up(client: AsyncClient, collection: str, given: str, whole: bo
     versions = [found for found in begun if found.startswith(f"{name}@")]
     if collection == "datasets" and versions:
         raise _missing(kind, name, f"{_versioned(name)} does not exist; there are {_listed(versions, more)}")
-    # A dataset was asked for already. What was deleted says so, whatever else begins alike.
-    if collection != "datasets" and (kind.chosen or not begun) and await _there(client, name):
+    if not kind.chosen and not begun and await _there(client, name):
         return name
     if begun and len(given) >= LEAST and not (whole and kind.chosen):
         return _only(kind, f"an id that begins with {given!r}", begun, more)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,7 @@ from tunix_rt_trainer.checkpoints.model import (
 from tunix_rt_trainer.jobs.model import job_name
 from tunix_rt_trainer.jobs.service import JobRepository
 
+_STEP: Final = re.compile(r"0|[1-9][0-9]{0,17}")
 CHECKPOINT_NAME: Final = "trainingJobs/{training_job}/checkpoints/{checkpoint}"
 _MAX_MANIFEST_BYTES: Final = 64 << 20
 
@@ -146,7 +148,8 @@ class CheckpointService:
         """One checkpoint by its resource name."""
         ids = parse_names(CHECKPOINT_NAME, name)
         step = ids["checkpoint"]
-        if not (step.isascii() and step.isdigit() and len(step) < 19):
+        # One name for each: whoever looks what uses a checkpoint compares names.
+        if not _STEP.fullmatch(step):
             raise NotFound(
                 f"name: {name} does not exist; a checkpoint's id is the number of its step",
                 reason="CHECKPOINT_NOT_FOUND",

@@ -40,6 +40,7 @@ def served() -> Iterator[tuple[Resources, Client]]:
         ("datasets/gsm8k-", "datasets/gsm8k-train@1"),
         ("datasets/words", "datasets/gsm8k@2"),
         ("datasets/ab", "datasets/ab@1"),
+        (f"datasets/{'0a' * 16}", f"datasets/{'0a' * 16}@1"),
         ("evalSets/exam", ""),
         ("evalSets/exam-2", ""),
         ("evalSets/exam-3", "evalSets/exam-2-corrected"),
