@@ -123,10 +123,13 @@ def test_lists_of_jobs_evaluations_and_reports_take_every_condition(run: Run) ->
     job = "01919191-0000-7000-8000-000000000000"
     states = ["--state", "queued", "--state", "failed", "--dataset", "d@1"]
     for arguments, none in (
-        (["train", "list", *states, "--base-model", "m", "--sort", "state,-created"], "no training jobs"),
+        (
+            ["train", "list", *states, "--base-model", "m", "--sort", "state,-created"],
+            "no training jobs fit these filters",
+        ),
         (
             ["evaluation", "list", *states, "--model", job, "--eval-set", "e", "--sort", "eval-set,model"],
-            "no evaluations",
+            "no evaluations fit these filters",
         ),
         (
             [
@@ -140,7 +143,7 @@ def test_lists_of_jobs_evaluations_and_reports_take_every_condition(run: Run) ->
                 "e",
                 "--sort=verdict",
             ],
-            "no reports",
+            "no reports fit these filters",
         ),
     ):
         assert none in run(*arguments, *every).stdout

@@ -214,7 +214,7 @@ def _written(
 
 def _look_closer(session: Session, report: v1.ComparisonReport) -> str:
     """The command that shows what went wrong, the worst first."""
-    rows = " --training-rows 3" if report.candidate.spec.checkpoint else ""
+    rows = " --training-rows 3" if report.candidate.spec.checkpoint or report.base.spec.checkpoint else ""
     folder = (
         "" if session.given.data_dir is None else f" --data-dir {shlex.quote(str(session.given.data_dir))}"
     )

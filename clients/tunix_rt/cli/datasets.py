@@ -123,6 +123,7 @@ def list_(
             dataset_row,
             "no datasets",
             ("STATE", "NAME", "ROWS", "DIGEST", "DELETED"),
+            filtered=bool(condition.ByteSize()),
         )
 
 

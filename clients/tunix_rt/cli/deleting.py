@@ -83,7 +83,8 @@ def delete_resources(
             found = get(client, name)
             if "delete_time" in found.DESCRIPTOR.fields_by_name and found.HasField("delete_time"):
                 raise _deleted_before(name, found)
-        confirm(session, f"Delete {text.counted(len(wanted), kind)} for good?", wanted, yes=yes)
+        what = wanted[0] if len(wanted) == 1 else text.counted(len(wanted), kind)
+        confirm(session, f"Delete {what} for good?", wanted if len(wanted) > 1 else (), yes=yes)
         deleted: list[str] = []
         for name in wanted:
             try:
@@ -95,7 +96,13 @@ def delete_resources(
     if session.as_json:
         session.print_json({"deleted": deleted})
     else:
-        session.out.print(f"{text.counted(len(deleted), kind)} deleted")
+        names = f": {', '.join(deleted)}" if deleted else ""
+        session.out.print(
+            f"{text.counted(len(deleted), kind)} deleted{names}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _whole(session: Session, client: Client, name: str) -> str:

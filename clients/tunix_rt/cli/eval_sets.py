@@ -273,7 +273,12 @@ def list_(
             show_deleted=wanted.show_deleted, filter=condition, order_by=sort, page_size=min(limit, 1000)
         )
         session.show_all(
-            islice(found, limit), columns, _row, "no eval sets", ("NAME", "ITEMS", "DESCRIPTION", "DELETED")
+            islice(found, limit),
+            columns,
+            _row,
+            "no eval sets",
+            ("NAME", "ITEMS", "DESCRIPTION", "DELETED"),
+            filtered=bool(condition.ByteSize()),
         )
 
 

@@ -89,7 +89,11 @@ def _asked(evaluation: v1.Evaluation) -> Iterator[tuple[str, str | Text]]:
     if regraded:
         yield "graded again", f"the answers of {short_name(evaluation.regrade.source)}"
     digest = text.short_digest(evaluation.manifest.eval_set_digest)
-    yield "eval set", f"{short_name(spec.eval_set)} ({digest})"
+    if evaluation.regrade.HasField("grader"):
+        yield "eval set", short_name(spec.eval_set)
+        yield "items graded", f"digest {digest}, of the items with that grader in place of their own"
+    else:
+        yield "eval set", f"{short_name(spec.eval_set)} ({digest})"
     yield "model", model_label(spec)
     yield "dtype", dtype_text(spec)
     yield "decoding", decoding_text(spec.decoding)

@@ -152,7 +152,10 @@ def list_(
         found = client.evaluator.list_evaluations(
             show_deleted=wanted.show_deleted, filter=condition, order_by=sort, page_size=min(limit, 1000)
         )
-        session.show_all(islice(found, limit), _COLUMNS, _row, "no evaluations", _IMPORTANT)
+        filtered = bool(condition.ByteSize())
+        session.show_all(
+            islice(found, limit), _COLUMNS, _row, "no evaluations", _IMPORTANT, filtered=filtered
+        )
 
 
 _COLUMNS = (

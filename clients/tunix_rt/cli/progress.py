@@ -126,14 +126,14 @@ class _LineBar(Bar):
 
     def finish(self, detail: str | None = None) -> None:
         self._completed = self._total or self._completed
-        self._end(self._detail if detail is None else detail)
+        shown, took = self._detail if detail is None else detail, text.duration(self._clock() - self._begun)
+        self._say(f"{shown}, {took}" if shown else took)
 
     def stop(self, detail: str) -> None:
-        self._end(detail)
-
-    def _end(self, detail: str) -> None:
+        amount = _amount(self._completed, self._total, self._unit)
+        how = f"{detail} after {amount}" if amount else detail
         took = text.duration(self._clock() - self._begun)
-        self._say(f"{detail}, {took}" if detail else took)
+        self._reporter.note(f"{self._description}: {how}, {took}")
 
     def _say(self, tail: str) -> None:
         amount = _amount(self._completed, self._total, self._unit)

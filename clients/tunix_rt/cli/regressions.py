@@ -13,7 +13,7 @@ from tunix_rt.cli.changes import change_sheet, changed_count, pattern_label, wor
 from tunix_rt.cli.command import command
 from tunix_rt.cli.documents import Extended, as_document
 from tunix_rt.cli.lookup import named
-from tunix_rt.cli.options import resource_name
+from tunix_rt.cli.options import resource_name, short_name
 from tunix_rt.cli.reports import ReportArgument, app
 from tunix_rt.cli.session import Session
 
@@ -26,8 +26,8 @@ class NearRows(TypedDict):
 
     training_rows: Annotated[
         list[v1.NearRow] | None,
-        "The rows of the candidate's training split that are nearest to the question; null where "
-        "--training-rows did not ask for them.",
+        "The rows of the candidate's training split that are nearest to the question, or of the base's where "
+        "only the base was trained here; null where --training-rows did not ask for them.",
     ]
 
 
@@ -49,7 +49,8 @@ RowsOption = Annotated[
         min=0,
         max=10,
         metavar="N",
-        help="Also show the N rows that the candidate learned from whose questions are nearest.",
+        help="Also show the N rows that the candidate learned from whose questions are nearest; the base's "
+        "rows where only the base was trained here.",
     ),
 ]
 MostOption = Annotated[
@@ -126,7 +127,7 @@ def _show(
             if category in (None, flip.base.category) and wanted in (None, flip.pattern)
         ]
         shown = flips[: limit or (len(flips) if session.as_json else _SHOWN)]
-        rows = _near(client, found, shown, training_rows) if training_rows else [None] * len(shown)
+        rows = _near(session, client, found, shown, training_rows) if training_rows else [None] * len(shown)
     if missing := changed_count(found, regressed=regressed) - len(every):
         session.notify(
             f"{text.counted(missing, 'more item')} did not fit into one answer: report.json has all"
@@ -153,23 +154,34 @@ def _pattern(given: str) -> v1.AnswerPattern.ValueType:
 
 
 def _near(
-    client: Client, report: v1.ComparisonReport, flips: Sequence[v1.Flip], count: int
+    session: Session, client: Client, report: v1.ComparisonReport, flips: Sequence[v1.Flip], count: int
 ) -> list[Sequence[v1.NearRow] | None]:
-    """The training rows nearest to each item; raises typer.BadParameter if the candidate has none."""
-    dataset = report.candidate_training.dataset
+    """The training rows nearest to each item; raises typer.BadParameter if no side was trained here."""
+    dataset = _learned(client, report.candidate_training, report.candidate.spec.checkpoint)
     if not dataset:
-        checkpoint = report.candidate.spec.checkpoint
-        if not checkpoint:
+        dataset = _learned(client, report.base_training, report.base.spec.checkpoint)
+        if not dataset:
             raise typer.BadParameter(
-                "--training-rows needs a candidate that was trained here, and this one is no checkpoint"
+                "--training-rows needs a side that was trained here, and neither is a checkpoint; "
+                "leave it out to see the items alone"
             )
-        dataset = client.trainer.get_checkpoint(checkpoint).manifest.spec.dataset
+        session.notify(
+            "the candidate was not trained here: the training rows are those of the base, "
+            f"{short_name(dataset)}"
+        )
     found: list[Sequence[v1.NearRow] | None] = []
     for start in range(0, len(flips), _TEXTS_A_CALL):
         texts = [flip.base.prompt for flip in flips[start : start + _TEXTS_A_CALL]]
         answer = client.exporter.find_nearest_rows(dataset, texts, row_count=count)
         found += [nearest.rows for nearest in answer.nearest]
     return found
+
+
+def _learned(client: Client, facts: v1.TrainingFacts, checkpoint: str) -> str:
+    """The dataset that a side learned from; empty for a side that was not trained here."""
+    if facts.dataset or not checkpoint:
+        return facts.dataset
+    return client.trainer.get_checkpoint(checkpoint).manifest.spec.dataset
 
 
 def _document(flip: v1.Flip, rows: Sequence[v1.NearRow] | None) -> dict[str, Any]:

@@ -121,6 +121,7 @@ def list_(
             _row,
             "no reports",
             ("DIFFERENCE", "VERDICT", "NAME", "CANDIDATE", "BASE", "DELETED"),
+            filtered=bool(condition.ByteSize()),
         )
 
 

@@ -365,11 +365,14 @@ class Session:
         row: Callable[[Shown], Row],
         none: str,
         important: Sequence[str] = (),
+        *,
+        filtered: bool = False,
     ) -> None:
         """Messages as a JSON array, or as a table with these columns and a ``row`` for each.
 
         A column that begins with `?` is left out where no row has anything in it. ``none`` is the line that
-        takes the place of an empty table. A narrow window shows the ``important`` columns first.
+        takes the place of an empty table, and says so of one that is ``filtered``. A narrow window shows the
+        ``important`` columns first.
         """
         from tunix_rt.cli import tables
 
@@ -386,7 +389,7 @@ class Session:
         rows = tables.table(*(columns[number].removeprefix("?") for number in kept), important=important)
         for entry in cells:
             tables.add_row(rows, *(entry[number] for number in kept))
-        tables.print_table(self.out, rows, none)
+        tables.print_table(self.out, rows, tables.none_of(none, filtered=filtered))
 
     def set_up_logging(self) -> None:
         """Log lines go to stderr: errors always, more with -v and -vv.

@@ -242,6 +242,11 @@ def print_table(console: Console, made: Listing, none: str) -> None:
         console.print(none, markup=False, highlight=False)
 
 
+def none_of(none: str, *, filtered: bool) -> str:
+    """The line ``none`` of an empty list; a ``filtered`` one may leave something out."""
+    return f"{none} fit these filters" if filtered else none
+
+
 def facts(rows: Iterable[tuple[str, RenderableType]]) -> Table:
     """A sheet of names and values; rows with an empty value are left out."""
     sheet = Table.grid(padding=(0, 2))

@@ -49,8 +49,16 @@ def up(
         str,
         typer.Option("--listen", "-l", metavar="HOST:PORT", help="Where to listen; port 0 takes a free one."),
     ] = "127.0.0.1:50050",
+    host: Annotated[str | None, typer.Option("--host", hidden=True)] = None,
+    port: Annotated[str | None, typer.Option("--port", hidden=True)] = None,
 ) -> None:
     """Serve all four services on one address until Ctrl-C; one server at a time owns a data folder."""
+    if host is not None or port is not None:
+        # What other servers call it.
+        raise typer.BadParameter(
+            f"{'--port' if host is None else '--host'} is no option of `up`; "
+            f"give --listen {host or '127.0.0.1'}:{port or '50050'}"
+        )
     import tunix_rt_local
 
     tunix_rt_local.serve_forever(session.data_dir, listen, on_ready=lambda address: _ready(session, address))

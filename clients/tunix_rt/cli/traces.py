@@ -137,7 +137,8 @@ def list_(
                     text.one_line(trace.final_answer, 24),
                     tables.age(trace.create_time),
                 )
-            tables.print_table(session.out, rows, "no traces")
+            filtered = condition is not None and bool(condition.ByteSize())
+            tables.print_table(session.out, rows, tables.none_of("no traces", filtered=filtered))
         if found.next_page_token:
             session.notify("there are more", next_page_token=found.next_page_token)
 

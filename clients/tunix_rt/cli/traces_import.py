@@ -230,6 +230,7 @@ def store(
                 on_refused=bad.refused if bad is not None else None,
             )
         except ImportStoppedError as stopped:
+            bar.update(stopped.result.read)
             bar.stop("stopped")
             # These count from the first trace of a batch; the message counts from the first of all.
             placed = violations_in_import(stopped, stopped.first)

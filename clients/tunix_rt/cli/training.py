@@ -265,6 +265,7 @@ def list_(
             _row,
             "no training jobs",
             ("STATE", "NAME", "STEP", "LOSS", "DATASET", "DELETED"),
+            filtered=bool(condition.ByteSize()),
         )
 
 

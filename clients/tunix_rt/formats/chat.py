@@ -245,10 +245,10 @@ class _Chat:
 
     @property
     def _unreasoned(self) -> str:
-        others = ", a line `#### N` at its end, a column of steps" if self._named else ""
+        others = ", in a line `#### N` at its end, or in a column of steps" if self._named else ""
         return (
-            f"has no reasoning: neither reasoning_content nor {_OPEN}...{_CLOSE} before the answer{others}; "
-            "--answers-only takes answers without reasoning"
+            "has no reasoning; if these are questions and answers alone, import them with --answers-only "
+            f"(reasoning would be in reasoning_content, in {_OPEN}...{_CLOSE} before the answer{others})"
         )
 
     def _reasoning(self, index: int) -> str:

@@ -254,7 +254,7 @@ def test_failed_training_is_an_error(stored: Run, services: FakeLoopServices) ->
     result = stored("train", "start", "-d", "d", "-m", "tiny")
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1] == "error: trainingJobs/0 failed: it broke"
-    assert "training: 2/2 steps failed" in result.stderr
+    assert "training: failed after 2/2 steps" in result.stderr
     error = json.loads(stored("train", "start", "-d", "d", "-m", "tiny", "--json").stderr)
     assert (error["message"], error["metadata"]["name"]) == (
         "trainingJobs/1 failed: it broke",

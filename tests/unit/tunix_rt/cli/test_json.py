@@ -182,6 +182,8 @@ def test_a_job_that_failed_says_why_as_json() -> None:
         (["evalset", "import", "x"], None, "give a FILE or --from-dataset"),
         (["evalset", "import", "x", "t", "-f", "gsm8k", "--grader", "no"], "--grader", "no grader"),
         (["traces", "generate", "--families", "alchemy"], None, "alchemy"),
+        (["up", "--port", "50917"], "--port", "give --listen 127.0.0.1:50917"),
+        (["up", "--host", "0.0.0.0", "--port", "1"], "--host", "give --listen 0.0.0.0:1"),
     ],
 )
 def test_wrong_usage_is_a_document(arguments: list[str], option: str | None, told: str) -> None:

@@ -64,7 +64,7 @@ def test_line_of_work_that_ended_early_says_how_far_it_came(
     bar.update(7)
     clock.now += 65
     bar.stop("cancelled")
-    assert sink.getvalue() == "training: 7/40 steps cancelled, 1 min 05 s\n"
+    assert sink.getvalue() == "training: cancelled after 7/40 steps, 1 min 05 s\n"
 
 
 def test_live_bars_show_amount_and_detail() -> None:
@@ -150,4 +150,4 @@ def test_failed_evaluation_keeps_its_place(lines: LineReporter, sink: io.StringI
     progress = v1.Progress(stage="generating", completed=16, total=40, unit="items")
     update(v1.Evaluation(state=v1.Evaluation.STATE_RUNNING, progress=progress))
     update(v1.Evaluation(state=v1.Evaluation.STATE_FAILED, progress=progress))
-    assert sink.getvalue() == "base evaluation: generating: 16/40 items failed, 0.0 s\n"
+    assert sink.getvalue() == "base evaluation: generating: failed after 16/40 items, 0.0 s\n"

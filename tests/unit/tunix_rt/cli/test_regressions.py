@@ -134,6 +134,19 @@ def test_near_rows_are_asked_for_in_one_call_and_shown_with_their_likeness(
     assert json.loads(run("regressions", "r", "--json").stdout)[0]["training_rows"] is None
 
 
+def test_the_rows_of_the_base_are_shown_where_only_the_base_was_trained(
+    run: Run, services: FakeReport
+) -> None:
+    services.report.ClearField("candidate_training")
+    services.report.base_training.dataset = "datasets/base@2"
+    result = run("regressions", "r", "--limit", "2", "--training-rows", "3")
+    assert [asked.name for asked in services.asked] == ["datasets/base@2"]
+    assert "the training rows are those of the base, base@2" in " ".join(result.stderr.split())
+    services.report.candidate_training.dataset = "datasets/d@1"
+    assert run("regressions", "r", "--training-rows", "3").stderr == ""
+    assert services.asked[-1].name == "datasets/d@1"
+
+
 def test_what_did_not_fit_into_the_answer_is_told(run: Run, services: FakeReport) -> None:
     services.report.patterns[1].regression_count += 5
     assert "5 more items did not fit into one answer: report.json has all" in run("regressions", "r").stderr
@@ -150,8 +163,9 @@ def test_wrong_options_are_refused_by_name(run: Run, services: FakeReport) -> No
     services.report.ClearField("candidate_training")
     result = run("regressions", "r", "--training-rows", "1")
     assert result.exit_code == 2
-    assert "--training-rows needs a candidate that was trained here" in " ".join(
-        result.stderr.replace("\u2502", " ").split()
+    assert (
+        "--training-rows needs a side that was trained here, and neither is a checkpoint; leave it out"
+        in " ".join(result.stderr.replace("\u2502", " ").split())
     )
     assert not services.asked
 

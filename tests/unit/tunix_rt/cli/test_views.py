@@ -339,6 +339,22 @@ def test_lines_of_evaluations_differ_where_what_was_asked_differs() -> None:
     assert how_answered(regraded) == "regraded (numeric), greedy, 96 tokens"
 
 
+def test_the_digest_of_items_with_another_grader_is_not_shown_as_the_eval_sets(console: Console) -> None:
+    evaluation = v1.Evaluation(
+        name="evaluations/e",
+        spec=v1.EvaluationSpec(eval_set="evalSets/demo"),
+        manifest=v1.EvaluationManifest(eval_set_digest=f"sha256:{'ab' * 32}"),
+        regrade=v1.Regrade(source="evaluations/d"),
+    )
+    print_evaluation(console, evaluation)
+    assert "demo (abababababab)" in shown(console)
+    evaluation.regrade.grader.numeric.SetInParent()
+    print_evaluation(console, evaluation)
+    told = shown(console).rpartition("graded again")[2]
+    assert "demo (" not in told
+    assert "items graded digest abababababab, of the items with that grader" in " ".join(told.split())
+
+
 def test_an_evaluation_is_shown_with_its_name_tags_note_and_type(console: Console) -> None:
     evaluation = v1.Evaluation(
         name="evaluations/e",

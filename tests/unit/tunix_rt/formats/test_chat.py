@@ -120,7 +120,10 @@ def test_a_source_that_is_too_long_for_the_field_is_kept_in_the_metadata() -> No
         (chat(USER, answered("<think>a</think>b</think>c")), "messages[1].content: has </think> 2 times"),
         (chat(USER, answered("<think>a</think><think>c")), "opens <think> and never closes it"),
         (chat(USER, answered("Well. <think>a</think>b")), "messages[1].content: has text before <think>"),
-        (chat(USER, answered("2")), "messages[1]: has no reasoning: neither reasoning_content nor"),
+        (
+            chat(USER, answered("2")),
+            "messages[1]: has no reasoning; if these are questions and answers alone, import",
+        ),
         (chat(USER, answered("<think> </think>2")), "messages[1]: has no reasoning"),
         (
             chat(USER, answered("<think>a</think> ")),

@@ -139,7 +139,7 @@ def test_rows_that_are_wrong_are_named_and_the_rest_is_read() -> None:
         (5, "holds bytes that are not UTF-8; convert "),
         (6, "steps: looks like a list, and is none in"),
         (7, "prompt: holds a NUL character"),
-        (8, "completion: has no reasoning: neither re"),
+        (8, "completion: has no reasoning; if these a"),
     ]
     assert json.loads(wrong[1].line) == {"prompt": "q", "steps": "r", "answer": "a", "column_4": "extra"}
     assert good.number == 10
@@ -247,7 +247,7 @@ def test_answers_without_reasoning_are_taken_when_asked_for() -> None:
         (json.dumps({"messages": [{"role": "user", "content": "q"}, CHAT | {"content": "a"}]}), "auto"),
     ):
         (wrong,) = records(text, format)  # type: ignore[arg-type]
-        assert "--answers-only takes answers without reasoning" in str(wrong.error)
+        assert "import them with --answers-only" in str(wrong.error)
         (read,) = traces(text, format, answers_only=True)  # type: ignore[arg-type]
         assert (parts(read), read.steps[0].type) == (("q", ["a"], "a"), "answer")
 
