@@ -431,6 +431,7 @@ def _free_deleted(data_dir: Path, since: datetime) -> None:
     try:
         with data_dir_lock(data_dir, alone=True):
             if deleted_since(data_dir, since):
-                free_garbage(Storage(data_dir, migrate=False).freeable())
+                # No call may have reached a service whose database is of an earlier version.
+                free_garbage(Storage(data_dir, migrate=True).freeable())
     except (DomainError, TunixRtError, StartError, OSError) as error:
         _LOG.warning("files of what was deleted stay for now; tunix-rt gc frees them: %s", error)

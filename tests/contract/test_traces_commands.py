@@ -358,7 +358,9 @@ def test_deleting_asks_and_deletes_all_or_none(
     import_traces(client, [trace(number) for number in range(3)])
     there = names(client)
     assert "traces/nope does not exist" in run("delete", there[0], "nope", "--yes", exit_code=1).stderr
-    assert "--yes deletes without asking" in " ".join(run("delete", there[0], exit_code=2).stderr.split())
+    refused = run("delete", there[0], exit_code=2).stderr
+    assert refused.startswith(there[0].partition("/")[2])
+    assert "--yes deletes without asking" in " ".join(refused.split())
     assert names(client) == there
     assert run("delete", there[0], there[0].partition("/")[2], "--yes").stdout == "1 trace deleted\n"
     assert json.loads(run("delete", there[1], "--yes", "--json").stdout) == {"deleted": [there[1]]}

@@ -18,6 +18,7 @@ from tunix_rt.errors import FailedPreconditionError, NotFoundError
 from tunix_rt.jobs import wait_for_evaluation, wait_for_training_job
 from tunix_rt.loop.removal import plan_removal, remove_loop
 from tunix_rt_evaluator.evaluations import job_folders
+from tunix_rt_kit.database import Database
 from tunix_rt_trainer.jobs import training
 
 TESTS = Path(__file__).parents[1]
@@ -145,3 +146,66 @@ def test_what_runs_is_not_deleted_and_what_is_not_the_loops_own_stays(data_dir: 
         with pytest.raises(FailedPreconditionError) as caught:
             plan_removal(client, tmp_path)
         assert caught.value.reason == "LOOP_UNKNOWN"
+
+
+def test_what_a_loop_of_an_earlier_version_made_is_told_by_its_result_which_stays_with_what_is_kept(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    made = config(tmp_path)
+    with tunix_rt_local.embedded(data_dir) as server, Client(server.address) as client:
+        result = run_loop(made, client)
+        folder = made.output_dir
+        state = json.loads((folder / "loop-state.json").read_text())
+        (folder / "loop-state.json").write_text(json.dumps({"import": state["import"]}))
+        whole = names(client)
+        assert set(plan_removal(client, folder).names) == whole
+        mine = client.evaluator.create_evaluation(result.evaluation_after.spec)
+        mine = wait_for_evaluation(client, mine.name)
+        removal = plan_removal(client, folder)
+        kept = {result.training_job.name, result.dataset.name, result.eval_set.name}
+        assert set(removal.kept) == kept
+        assert {path.name for path in removal.files} == {"report.html", "report.json", "report.md"}
+        remove_loop(client, removal)
+        assert {path.name for path in folder.iterdir()} == {"loop.json", "loop-state.json"}
+        # When nothing uses it any more, the rest goes, too.
+        delete(client, mine.name)
+        again = plan_removal(client, folder)
+        assert (set(again.names), again.kept) == (kept, {})
+        remove_loop(client, again)
+        assert (names(client), list(folder.iterdir())) == (set(), [])
+
+
+def test_a_dataset_that_a_loop_found_there_is_told_and_stays(data_dir: Path, tmp_path: Path) -> None:
+    made = config(tmp_path)
+    with tunix_rt_local.embedded(data_dir) as server, Client(server.address) as client:
+        result = run_loop(made, client)
+        notes = json.loads((made.output_dir / "loop-state.json").read_text())
+        notes["made"].remove(result.dataset.name)
+        (made.output_dir / "loop-state.json").write_text(json.dumps(notes))
+        removal = plan_removal(client, made.output_dir, force=True)
+        assert removal.not_its_own == (result.dataset.name,)
+        assert result.dataset.name not in removal.names
+    # Where the loop did not run, its notes are not deleted for nothing.
+    with tunix_rt_local.embedded(tmp_path / "other") as server, Client(server.address) as client:
+        with pytest.raises(FailedPreconditionError, match=r"was ever here.*name that one") as caught:
+            plan_removal(client, made.output_dir)
+        assert caught.value.reason == "LOOP_ELSEWHERE"
+        with pytest.raises(FailedPreconditionError, match="is not there") as caught:
+            plan_removal(client, tmp_path / "moved")
+        assert str(tmp_path / "moved") in caught.value.message
+
+
+def test_files_are_freed_though_a_database_is_of_an_earlier_version(data_dir: Path, tmp_path: Path) -> None:
+    with tunix_rt_local.embedded(data_dir) as server, Client(server.address) as client:
+        report = run_loop(config(tmp_path), client).report
+    (data_dir / "exporter.db").unlink()
+    database = Database(f"sqlite:///{data_dir / 'exporter.db'}")
+    database.upgrade("tunix_rt_exporter:migrations", "exporter_version", "0003")
+    database.close()
+    digest = report.digest.removeprefix("sha256:")
+    stored = data_dir / "artifacts" / "sha256" / digest[:2] / digest
+    assert stored.exists()
+    # As the commands do, which start only the services that they call.
+    with tunix_rt_local.embedded(data_dir, jobs="end") as server, Client(server.address) as client:
+        delete(client, report.name)
+    assert not stored.exists()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import typer
 
@@ -14,6 +14,9 @@ from tunix_rt.cli.lookup import named
 from tunix_rt.cli.session import Session
 from tunix_rt.deleting import delete
 from tunix_rt.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from tunix_rt.loop.removal import LoopRemoval
 
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 ForceOption = Annotated[
@@ -48,12 +51,22 @@ def confirm(session: Session, question: str, lines: Sequence[str], *, yes: bool)
 
     Raises typer.BadParameter where nobody can answer.
     """
-    check_answerable(session, yes=yes)
     if yes:
         return
-    for line in lines:
-        session.err.print(line, markup=False, highlight=False, soft_wrap=True)
+    if not session.as_json:
+        for line in lines:
+            session.err.print(line, markup=False, highlight=False, soft_wrap=True)
+    check_answerable(session, yes=yes)
     typer.confirm(question, abort=True, err=True)
+
+
+def kept_of(removal: LoopRemoval) -> list[str]:
+    """What stays of a loop that is deleted, and why, in words."""
+    used = [f"kept {name}, used by {', '.join(users)}" for name, users in removal.kept.items()]
+    if used:
+        used.append("kept the notes in its folder: delete the loop again when nothing uses that any more")
+    found = [f"kept {name}, which was there before the loop ran" for name in removal.not_its_own]
+    return used + found
 
 
 def delete_resources(
@@ -76,7 +89,6 @@ def delete_resources(
         force: whether to delete what others were made from.
         yes: whether to delete without asking.
     """
-    check_answerable(session, yes=yes)
     with session.connect() as client:
         wanted = list(dict.fromkeys(_whole(session, client, name) for name in names))
         for name in wanted:

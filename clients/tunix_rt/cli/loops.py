@@ -19,7 +19,7 @@ from tunix_rt import Client, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, group, single
 from tunix_rt.cli.comparisons import print_comparison
-from tunix_rt.cli.deleting import ForceOption, YesOption, confirm
+from tunix_rt.cli.deleting import ForceOption, YesOption, confirm, kept_of
 from tunix_rt.cli.effects import Effect
 from tunix_rt.cli.options import FlipsOption
 from tunix_rt.cli.progress import LOSSES, STEPS, Reporter, StageBars, metrics_line
@@ -200,7 +200,8 @@ class DeletedLoop(TypedDict):
 
     deleted: Annotated[list[str], "Resource names, in the order in which they were deleted."]
     kept: Annotated[dict[str, list[str]], "What others use, by resource name, and what uses it."]
-    files: Annotated[list[str], "The files that the loop had written into its folder."]
+    not_its_own: Annotated[list[str], "Dataset and eval set that the loop had found there; they stay."]
+    files: Annotated[list[str], "The deleted ones of the files that the loop had written into its folder."]
 
 
 @command(
@@ -222,20 +223,17 @@ def delete(
     output_dir = loop if loop.is_dir() else LoopConfig.from_yaml(loop).output_dir
     with session.connect() as client:
         removal = plan_removal(client, output_dir, force=force)
-        lines = [*removal.names, *map(str, removal.files)]
-        lines += [f"kept: {name}, used by {', '.join(users)}" for name, users in removal.kept.items()]
+        lines = [*removal.names, *map(str, removal.files), *kept_of(removal)]
         confirm(session, f"Delete these {len(removal.names)} and the files for good?", lines, yes=yes)
         deleted = remove_loop(client, removal, force=force)
     if session.as_json:
         kept = {name: list(users) for name, users in removal.kept.items()}
-        session.print_json({"deleted": deleted, "kept": kept, "files": [str(path) for path in removal.files]})
+        files = [str(path) for path in removal.files]
+        not_its_own = list(removal.not_its_own)
+        session.print_json({"deleted": deleted, "kept": kept, "not_its_own": not_its_own, "files": files})
         return
-    for name in deleted:
-        session.out.print(f"deleted {name}", markup=False, highlight=False, soft_wrap=True)
-    for name, users in removal.kept.items():
-        session.out.print(
-            f"kept {name}, used by {', '.join(users)}", markup=False, highlight=False, soft_wrap=True
-        )
+    for line in [*(f"deleted {name}" for name in deleted), *kept_of(removal)]:
+        session.out.print(line, markup=False, highlight=False, soft_wrap=True)
     session.out.print(
         "traces and base models stay: tunix-rt traces delete, tunix-rt models delete", style="dim"
     )

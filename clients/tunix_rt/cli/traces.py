@@ -15,7 +15,7 @@ from tunix_rt import Client, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, group
 from tunix_rt.cli.console import output_stream
-from tunix_rt.cli.deleting import DeletedResources, YesOption, check_answerable, confirm
+from tunix_rt.cli.deleting import DeletedResources, YesOption, confirm
 from tunix_rt.cli.documents import Extended, Lines, as_document
 from tunix_rt.cli.lookup import completes, named
 from tunix_rt.cli.options import FilterOptions, LimitOption, short_name, trace_name
@@ -313,7 +313,6 @@ def delete(
     """Delete traces. Their ids and digests stay on record. Snapshots that hold them can no longer be
     streamed."""
     wanted = list(dict.fromkeys(trace_name(name) for name in names))
-    check_answerable(session, yes=yes)
     with session.connect() as client:
         # All names are looked up before the first trace is gone, so that a wrong one deletes nothing.
         whole = [named(session, client, name) for name in wanted]

@@ -19,6 +19,8 @@ from tunix_rt.loop.stages import REPORTS, RESULT_FILE, STATE_FILE, made_by
 _MAX_RESULT_BYTES: Final = 1 << 20
 # What is made of others comes first.
 _ORDER: Final = ("comparisonReports", "evaluations", "trainingJobs", "datasets", "evalSets")
+# A loop uses those that it finds there.
+_MAY_BE_THERE: Final = ("datasets", "evalSets")
 _PAGE: Final = 1_000
 
 
@@ -27,12 +29,15 @@ class LoopRemoval:
     """What deleting a loop takes away.
 
     ``names`` are the resources that are deleted, in order; ``kept`` are those that the loop made and others
-    use, each with its users; ``files`` are what the loop wrote into its output folder.
+    use, each with its users; ``files`` are those that the loop wrote into its output folder and that are
+    deleted: while anything is kept, the notes that name it stay. ``not_its_own`` are dataset and eval set if
+    the loop found them there: they stay.
     """
 
     names: tuple[str, ...]
     kept: dict[str, tuple[str, ...]]
     files: tuple[Path, ...]
+    not_its_own: tuple[str, ...] = ()
 
 
 def plan_removal(client: Client, output_dir: Path, *, force: bool = False) -> LoopRemoval:
@@ -44,15 +49,12 @@ def plan_removal(client: Client, output_dir: Path, *, force: bool = False) -> Lo
         force: whether to delete, too, what others use.
 
     Raises:
-        FailedPreconditionError: LOOP_UNKNOWN, the folder does not say what a loop made; LOOP_RUNNING, one of
-            its jobs has not ended.
+        FailedPreconditionError: LOOP_UNKNOWN, the folder does not say what a loop made; LOOP_ELSEWHERE, the
+            loop ran on another server or data folder; LOOP_RUNNING, one of its jobs has not ended.
         UnavailableError: a service cannot tell what is used.
     """
-    there: dict[str, Any] = {}
-    for name in _made(output_dir):
-        found = _found(client, name)
-        if found is not None:
-            there[name] = found
+    made, others_own = _named(output_dir)
+    there = _there(client, made, output_dir)
     running = [name for name, found in there.items() if hasattr(found, "state") and not jobs.has_ended(found)]
     if running:
         raise FailedPreconditionError(
@@ -67,15 +69,18 @@ def plan_removal(client: Client, output_dir: Path, *, force: bool = False) -> Lo
         others = [user for user in _users(client, name) if user not in there or user in kept]
         if others and not force:
             kept[name] = tuple(others)
-    names = (*REPORTS, RESULT_FILE, STATE_FILE)
-    files = tuple(path for path in (output_dir / name for name in names) if path.is_file())
-    return LoopRemoval(tuple(name for name in ordered if name not in kept), kept, files)
+    # The notes are the only record of what is left to delete.
+    file_names = (*REPORTS, *(() if kept else (RESULT_FILE, STATE_FILE)))
+    files = tuple(path for path in (output_dir / name for name in file_names) if path.is_file())
+    names = tuple(name for name in ordered if name not in kept)
+    not_its_own = [name for name in others_own if _living(_found(client, name))]
+    return LoopRemoval(names, kept, files, tuple(not_its_own))
 
 
 def remove_loop(client: Client, removal: LoopRemoval, *, force: bool = False) -> list[str]:
     """Delete what ``plan_removal`` told, the notes of the loop last; returns the names that were deleted.
 
-    What somebody else deleted meanwhile is passed over. What is kept stays noted in the output folder.
+    What somebody else deleted meanwhile is passed over.
 
     Raises FailedPreconditionError for what somebody began to use meanwhile; then run both again.
     """
@@ -87,34 +92,62 @@ def remove_loop(client: Client, removal: LoopRemoval, *, force: bool = False) ->
             continue
         deleted.append(name)
     for path in removal.files:
-        if path.name != STATE_FILE or not removal.kept:
-            path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
     return deleted
 
 
-def _made(output_dir: Path) -> list[str]:
-    """The names that the notes of a loop tell, and the result of one of an earlier version."""
-    made: list[str] = []
+def _named(output_dir: Path) -> tuple[list[str], list[str]]:
+    """What the notes and the result of a loop name: what it made, and what it only used."""
+    noted: list[str] = []
     with suppress(OSError, ValueError):
-        made += made_by(output_dir)
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        result = json.loads(read_text(output_dir / RESULT_FILE, _MAX_RESULT_BYTES))
-        # Dataset and eval set may have been there before.
-        for key in ("evaluation_before", "training_job", "evaluation_after", "comparison"):
-            made.append(str(result[key]["name"]))
-    known = [name for name in dict.fromkeys(made) if name.partition("/")[0] in _ORDER]
-    if not known:
+        noted += made_by(output_dir)
+    results: list[str] = []
+    for key in ("evaluation_before", "training_job", "evaluation_after", "comparison", "dataset", "eval_set"):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            result = json.loads(read_text(output_dir / RESULT_FILE, _MAX_RESULT_BYTES))
+            results.append(str(result[key]["name"]))
+    # A loop that noted what it made did not make the dataset or the eval set that it left out. One of an
+    # earlier version noted nothing.
+    used = {name for name in results if noted and name.partition("/")[0] in _MAY_BE_THERE} - set(noted)
+    named = [name for name in dict.fromkeys([*noted, *results]) if name.partition("/")[0] in _ORDER]
+    if not named:
         raise FailedPreconditionError(
-            f"{output_dir} does not say what a loop made: neither {STATE_FILE} nor {RESULT_FILE} there names "
-            "anything; delete its resources one by one",
-            reason="LOOP_UNKNOWN",
-            metadata={"output_dir": str(output_dir)},
+            _unknown(output_dir), reason="LOOP_UNKNOWN", metadata={"output_dir": str(output_dir)}
         )
-    return known
+    return [name for name in named if name not in used], [name for name in named if name in used]
+
+
+def _unknown(output_dir: Path) -> str:
+    folder = output_dir.absolute()
+    if not folder.is_dir():
+        return f"the loop's output folder {folder} is not there; if it lies elsewhere now, give that folder"
+    return (
+        f"{folder} does not say what a loop made: neither {STATE_FILE} nor {RESULT_FILE} there names "
+        "anything; give the folder that the loop wrote its reports into, or delete its resources one by one"
+    )
+
+
+def _there(client: Client, names: list[str], output_dir: Path) -> dict[str, Any]:
+    """Those of the resources that are not deleted; raises LOOP_ELSEWHERE if this server never had any."""
+    found = {name: _found(client, name) for name in names}
+    # Dataset and eval set are noted before they are made, which may have failed.
+    created = [name for name in names if name.partition("/")[0] not in _MAY_BE_THERE]
+    if created and not any(resource is not None for resource in found.values()):
+        raise FailedPreconditionError(
+            f"nothing that the loop of {output_dir} made was ever here, such as {created[0]}: it ran on "
+            "another server or data folder; name that one",
+            reason="LOOP_ELSEWHERE",
+            metadata={"output_dir": str(output_dir), "name": created[0]},
+        )
+    return {name: resource for name, resource in found.items() if _living(resource)}
+
+
+def _living(found: Any) -> bool:
+    return found is not None and not found.HasField("delete_time")
 
 
 def _found(client: Client, name: str) -> Any:
-    """The resource, or None if it is not there any more."""
+    """The resource, deleted or not, or None if it never was."""
     get = {
         "comparisonReports": client.evaluator.get_comparison_report,
         "evaluations": client.evaluator.get_evaluation,
@@ -123,17 +156,16 @@ def _found(client: Client, name: str) -> Any:
         "evalSets": client.evaluator.get_eval_set,
     }[name.partition("/")[0]]
     try:
-        found = get(name)
+        return get(name)
     except NotFoundError:
         return None
-    return None if found.HasField("delete_time") else found
 
 
 def _users(client: Client, name: str) -> list[str]:
     """What uses a resource, in whatever service."""
     collection = name.partition("/")[0]
     found = list(users(client, name))
-    if collection in ("datasets", "evalSets"):
+    if collection in _MAY_BE_THERE:
         for dataset in client.exporter.list_datasets(page_size=_PAGE):
             if name == dataset.spec.parent or name in dataset.spec.eval_sets:
                 found.append(dataset.name)
