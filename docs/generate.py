@@ -128,7 +128,7 @@ def _command(command: Any, path: str) -> Iterator[str]:
     context = typer.Context(command, info_name=path)
     yield from (f"## {path}", "", _plain(command.help or ""), "")
     arguments = [one for one in command.params if one.param_type_name == "argument"]
-    options = [one for one in command.params if one.param_type_name == "option"]
+    options = [one for one in command.params if one.param_type_name == "option" and not one.hidden]
     if hasattr(command, "list_commands"):
         yield from (f"    {path} COMMAND ...", "")
     else:

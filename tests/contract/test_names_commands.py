@@ -147,3 +147,14 @@ def test_lists_of_jobs_evaluations_and_reports_take_every_condition(run: Run) ->
         ),
     ):
         assert none in run(*arguments, *every).stdout
+
+
+def test_a_deletion_says_which_version_of_a_dataset_it_means(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("traces", "generate", "--count", "4")
+    run("dataset", "build", "passing")
+    monkeypatch.setattr("tunix_rt.cli.deleting.can_ask", lambda: True)
+    run_no = CliRunner().invoke(app, ["dataset", "delete", "passing"], input="n\n")
+    assert "Delete datasets/passing@1 for good?" in run_no.stderr
+    assert run("dataset", "delete", "passing", "--yes").stdout == "1 dataset deleted: datasets/passing@1\n"
