@@ -1,9 +1,10 @@
 """The child process that runs graders that users wrote, each answer in a process of its own.
 
-Run as a file by ``graders.python``, its only caller. It reads one JSON request a line from standard input and
-answers with one JSON line. For each it forks: what an answer leaves behind reaches no other answer. On Linux
-the kernel keeps the forked process from everything but computing and its one pipe (seccomp); elsewhere, see
-``unkept``.
+Run as a file by ``graders.python``, its only caller. It is given one JSON request a line on standard input
+and answers with one JSON line. For each it forks a process that reads and answers the request, and forks one
+for the grader: neither what an answer leaves behind nor what a caller sent ever is in the memory
+that the next one inherits. On Linux the kernel keeps the process of the grader from everything but computing
+and its one pipe (seccomp); elsewhere, see ``unkept``.
 """
 
 from __future__ import annotations
@@ -12,18 +13,22 @@ import ast
 import builtins
 import contextlib
 import ctypes
+import decimal
 import errno
+import fractions
 import gc
 import importlib
 import inspect
 import json
 import linecache
 import os
+import re
 import resource
 import select
 import signal
 import sys
 import time
+import types
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn
 
@@ -60,6 +65,7 @@ MEMORY_BYTES: Final = 512 << 20
 MAX_REPLY: Final = 1 << 16
 MAX_TEXT: Final = 2_000
 _SHOWN: Final = 200
+ADDRESS: Final = re.compile(r"\b0x[0-9a-f]{6,}", re.IGNORECASE)
 _FILE: Final = "<grader>"
 _RANDOM: Final = frozenset({"random", "secrets", "uuid", "time"})
 
@@ -131,10 +137,14 @@ def _close_system_calls() -> bool:
     return refused == 0
 
 
-def _confine(reply: int, cpu_s: int) -> bool:
-    """Take from this process all but time to compute and its pipe; whether the kernel holds it to that."""
+def _die_with_parent() -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+
+
+def _confine(reply: int, cpu_s: int) -> bool:
+    """Take from this process all but time to compute and its pipe; whether the kernel holds it to that."""
+    _die_with_parent()
     os.environ.clear()
     nothing = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
@@ -203,7 +213,8 @@ def _compiled(source: str) -> Any:
             for name in names:
                 if name.partition(".")[0] not in MODULES:
                     raise Wrong(f"line {getattr(node, 'lineno', 0)}: {_not_to_import(name)}")
-        return compile(tree, _FILE, "exec")
+        # This file's own way to treat annotations is none of the grader's.
+        return compile(tree, _FILE, "exec", dont_inherit=True)
     except SyntaxError as error:
         line = f"line {error.lineno}: " if error.lineno else ""
         raise Wrong(f"{line}it is no Python {_python()}: {error.msg}") from None
@@ -221,7 +232,10 @@ def _function(source: str, name: str) -> Callable[[str, Mapping[str, Any]], Any]
     code = _compiled(source)
     linecache.cache[_FILE] = (len(source), None, source.splitlines(True), _FILE)
     kept = {**vars(builtins), "__import__": _checked_import, "open": _no_file, "input": _no_file}
-    names: dict[str, Any] = {"__name__": "grader", "__builtins__": kept}
+    # Dataclasses look their module up by its name.
+    module = sys.modules["grader"] = types.ModuleType("grader")
+    names = vars(module)
+    names["__builtins__"] = kept
     _called(source, lambda: exec(code, names))
     function: Any = names.get(name)
     if not callable(function):
@@ -287,17 +301,19 @@ def _result(name: str, given: Any) -> dict[str, Any]:
         if not isinstance(found.get(key, ""), str):
             raise Wrong(f"{name} returned {_shown(found[key])} as {key}; a text would be right")
     score = found["score"]
-    if not isinstance(score, int | float) or not 0 <= score <= 1:
+    number = isinstance(score, (int, float, fractions.Fraction, decimal.Decimal))
+    if not number or score != score or not 0 <= score <= 1:
         raise Wrong(f"{name} returned {_shown(score)}; True, False or a number from 0 to 1 would be right")
     return {
         "score": float(score),
         "graded": not isinstance(score, bool),
-        "answer": _line(found.get("answer", "")),
-        "explanation": _line(found.get("explanation", "")),
+        "answer": storable(found.get("answer", "")),
+        "explanation": storable(found.get("explanation", "")),
     }
 
 
-def _line(text: str) -> str:
+def storable(text: str) -> str:
+    """A text as messages and tables can hold it."""
     return str(text).encode("utf-8", "replace").decode().replace("\0", "\ufffd")[:MAX_TEXT]
 
 
@@ -306,6 +322,10 @@ def _shown(value: Any) -> str:
         shown = repr(value)
     except Exception:
         shown = "(what cannot be shown)"
+    if ADDRESS.search(shown):
+        # Where an object lies differs from call to call.
+        kind = type(value).__name__
+        return f"{'an' if kind[:1] in 'aeiou' else 'a'} {kind}"
     return f"{_text(shown)[:_SHOWN]} ({type(value).__name__})"
 
 
@@ -369,13 +389,28 @@ def _read(reply: bytes, status: int, line: bytes) -> dict[str, Any]:
     if not reply and ended == signal.SIGXCPU:
         cpu_s = json.loads(line)["cpu_s"]
         return {"error": f"it is not done after {cpu_s} s of CPU time", "limit": True}
-    try:
+    # The grader's process may have written what it likes.
+    with contextlib.suppress(ValueError, RecursionError):
         found: Any = json.loads(reply)
-        if isinstance(found, dict):
+        if isinstance(found, dict) and all(isinstance(one, str | int | float) for one in found.values()):
             return dict(found)
-    except ValueError:
-        pass
     return {"error": f"its process ended without a grade (signal {ended})", "limit": True}
+
+
+def _answered() -> bool:
+    """Answer one request in a process that is forked before it is read; whether there was one."""
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1] == 0
+    status = 1
+    try:
+        _die_with_parent()
+        if line := sys.stdin.buffer.readline():
+            sys.stdout.buffer.write(json.dumps(answer(line)).encode() + b"\n")
+            sys.stdout.buffer.flush()
+            status = 0
+    finally:
+        os._exit(status)
 
 
 def main() -> None:
@@ -386,12 +421,10 @@ def main() -> None:
     _take_clocks()
     # The forked processes share the memory of what is imported.
     gc.freeze()
-    answers = os.fdopen(os.dup(1), "wb")
-    answers.write(b"ready\n")
-    answers.flush()
-    for line in sys.stdin.buffer:
-        answers.write(json.dumps(answer(line)).encode() + b"\n")
-        answers.flush()
+    sys.stdout.buffer.write(b"ready\n")
+    sys.stdout.buffer.flush()
+    while select.select([0], [], [])[0] and _answered():
+        pass
 
 
 if __name__ == "__main__":

@@ -94,11 +94,12 @@ class PythonGraders:
 
     def require_allowed(self) -> None:
         """Raise FailedPrecondition: PYTHON_GRADERS_OFF, PYTHON_GRADERS_NOT_CONFINED."""
-        setting = "--python-graders or TUNIX_RT_EVALUATOR_PYTHON_GRADERS"
         if self._policy == "off":
             raise FailedPrecondition(
                 "this evaluator runs no graders written in Python; start it with "
-                f"{setting}: sandboxed for those of anybody who may call it, trusted for one's own",
+                "TUNIX_RT_EVALUATOR_PYTHON_GRADERS=sandboxed for those of anybody who may call it, =trusted "
+                "for one's own (`tunix-rt up` reads that variable, an evaluator of its own has the option "
+                "--python-graders too)",
                 reason="PYTHON_GRADERS_OFF",
                 metadata={"setting": "python_graders"},
             )
@@ -180,8 +181,10 @@ class PythonGraders:
         except (ChildTooSlow, ChildGone, ChildNotStarted):
             return {"error": "the process that runs graders ended; the server's log says why", "limit": True}
         if "unkept" in reply:
-            raise _not_confined(str(reply["unkept"])[:200])
-        return reply if output is None or _is_grade(reply) else _no_grade(reply)
+            raise _not_confined(_clean(reply["unkept"])[:200])
+        if output is None:
+            return _no_grade(reply) if "error" in reply else {}
+        return reply if _is_grade(reply) else _no_grade(reply)
 
 
 def _is_grade(reply: Mapping[str, Any]) -> bool:
@@ -193,15 +196,19 @@ def _is_grade(reply: Mapping[str, Any]) -> bool:
         and math.isfinite(score)
         and 0 <= score <= 1
         and isinstance(graded, bool)
-        and all(isinstance(text, str) for text in texts)
+        and all(isinstance(text, str) and text == _clean(text) for text in texts)
     )
 
 
 def _no_grade(reply: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {
-        "error": str(reply.get("error", "its process wrote what is no grade")),
-        "limit": bool(reply.get("limit")),
-    }
+    error = _clean(reply.get("error", "its process wrote what is no grade"))
+    # Where an object lies differs from call to call, and makes no other grade.
+    return {"error": python_worker.ADDRESS.sub("0x...", error), "limit": bool(reply.get("limit"))}
+
+
+def _clean(text: object) -> str:
+    """A text that messages and tables can hold: no half characters, no NUL, not too long."""
+    return python_worker.storable(str(text))
 
 
 def _told(reply: Mapping[str, Any]) -> str:
@@ -214,7 +221,7 @@ def _told(reply: Mapping[str, Any]) -> str:
 def _not_confined(unkept: str) -> FailedPrecondition:
     return FailedPrecondition(
         f"this evaluator's computer cannot keep a grader from {unkept}, so it runs none; one's own are run "
-        "with --python-graders trusted or TUNIX_RT_EVALUATOR_PYTHON_GRADERS=trusted",
+        "with TUNIX_RT_EVALUATOR_PYTHON_GRADERS=trusted",
         reason="PYTHON_GRADERS_NOT_CONFINED",
         metadata={"setting": "python_graders"},
     )

@@ -155,6 +155,101 @@ def test_nothing_of_one_answer_reaches_another(grading: Grading) -> None:
     assert all(grading.grade(item(source), str(number)).correct for number in range(3))
 
 
+# What an attacker does: read the process's own memory around an object, a page at a time.
+SEARCH = """
+import json, re
+def grade(output, item):
+    ctypes = json.codecs.builtins.__import__('sys').modules['ctypes']
+    lowest, found = id(bytes(3000)) & ~0xFFF, b''
+    for page in range(120):
+        found = ctypes.string_at(lowest - 4096 * page, 4096) + found
+    word = ''.join(('SECRET', '-', r'[A-Z]+'))
+    others = {each for each in re.findall(word.encode(), found)} - {b'SECRET' + b'-OWN'}
+    return {'score': not others, 'explanation': ', '.join(map(repr, sorted(others)))}
+"""
+
+
+def test_no_caller_reads_what_another_sent_or_was_answered(grading: Grading) -> None:
+    filler = "#" + "p" * 3_000
+    for number in range(3):
+        source = f"{filler}\n{WHOLE}    return {{'score': 1, 'explanation': 'SECRET-' + 'ANSWERED' * 400}}\n"
+        sent = f"{source}# SECRET-VICTIM {number}{filler}"
+        assert grading.grade(item(sent), f"SECRET-OUTPUT {filler}").correct
+    verdict = grading.grade(item(SEARCH), "SECRET-OWN")
+    assert (verdict.error, verdict.explanation, verdict.correct) == ("", "", True)
+
+
+@pytest.mark.parametrize("future", ["", "from __future__ import annotations\n"])
+def test_a_grader_may_have_dataclasses(grading: Grading, future: str) -> None:
+    source = (
+        f"{future}from dataclasses import dataclass\nfrom typing import ClassVar\n@dataclass\nclass Found:\n"
+        f"    text: str\n    most: ClassVar[int] = 3\n{WHOLE}    return Found(output).text == output\n"
+    )
+    assert grading.grade(item(source), "5").correct
+
+
+@pytest.mark.parametrize(
+    ("returned", "kind"),
+    [
+        ("(x for x in output)", "a generator"),
+        ("map(str, output)", "a map"),
+        ("grade", "a function"),
+        ("object()", "an object"),
+        ("{'score': 1, 'answer': object()}", "an object as answer"),
+    ],
+)
+def test_an_object_is_no_grade_and_not_taken_for_two(grading: Grading, returned: str, kind: str) -> None:
+    assert f"returned {kind}" in graded(grading, f"return {returned}").error
+
+
+def test_an_error_that_names_an_object_is_one_error(grading: Grading) -> None:
+    assert "ValueError: <object object at 0x...>" in graded(grading, "raise ValueError(object())").error
+
+
+@pytest.mark.parametrize("number", ["Fraction(1, 2)", "Decimal('0.5')"])
+def test_exact_numbers_are_grades(grading: Grading, number: str) -> None:
+    body = f"from fractions import Fraction; from decimal import Decimal; return {number}"
+    assert graded(grading, body).score == 0.5
+    assert "would be right" in graded(grading, body + " + 1").error
+
+
+def test_a_decimal_that_is_no_number_is_no_grade(grading: Grading) -> None:
+    body = "from decimal import Decimal; return Decimal('{}')"
+    assert "would be right" in graded(grading, body.format("nan")).error
+    assert "gave no grade" in graded(grading, body.format("snan")).error
+
+
+GRADE = '{"score": 1.0, "graded": true, "answer": "%s", "explanation": ""}'
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        GRADE % "\\ud800",
+        GRADE % "\\u0000",
+        GRADE % ("x" * 30_000),
+        '{"error": "\\ud800\\u0000"}',
+        '{"error": [1]}',
+        '{"score": ' + "[" * 30_000 + "]" * 30_000 + "}",
+        '{"score": ' + "9" * 5_000 + "}",
+        '{"score": NaN, "graded": true, "answer": "", "explanation": ""}',
+        "[]",
+        "\\xff",
+    ],
+)
+def test_a_forged_reply_is_no_grade_and_the_next_answer_is_graded(grading: Grading, reply: str) -> None:
+    # Its pipe is the only file that is open behind the standard ones.
+    write = "[write(n, output.encode()) for n in range(3, 64)]; system._exit(0)"
+    body = REACH + "system.write and None\n    def write(n, data):\n        try: system.write(n, data)\n"
+    body += f"        except OSError: pass\n    {write}"
+    verdict = graded(grading, body, reply)
+    assert verdict.error
+    assert not verdict.correct
+    verdict.error.encode()
+    assert "\0" not in verdict.error
+    assert graded(grading, "return True").correct
+
+
 def test_modules_that_compute_may_be_imported(grading: Grading) -> None:
     body = (
         "import datetime, re, decimal, fractions; return datetime.datetime.strptime('2024-02-29', '%Y-%m-%d')"
@@ -235,6 +330,7 @@ def test_nobodys_grader_runs_unless_the_server_allows_it() -> None:
         with pytest.raises(FailedPrecondition) as caught:
             act()
         assert caught.value.reason == "PYTHON_GRADERS_OFF"
+        assert "TUNIX_RT_EVALUATOR_PYTHON_GRADERS=sandboxed" in caught.value.message
     grading.close()
 
 
