@@ -113,6 +113,12 @@ def test_where_items_come_from_is_kept_and_shown(run: Run, client: Client) -> No
     assert listed.origin == origin
 
 
+def test_a_limit_that_no_file_reaches_is_said(run: Run) -> None:
+    command = ("import", "bench", "math500", "--from", "math500.jsonl", "--limit")
+    assert "--limit 500 takes all: there are only 3 rows" in run(*command, "500").stderr
+    assert "takes all" not in run(*command, "3").stderr
+
+
 def test_rows_that_the_evaluator_refuses_are_named_or_left_out(
     run: Run, folder: Path, client: Client
 ) -> None:

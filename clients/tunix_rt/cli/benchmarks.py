@@ -133,6 +133,9 @@ def bench(
     read.eval_set.description = f"{benchmark.name} of {benchmark.hub_id}, {read.eval_set.origin.selection}"
     with session.connect() as client, errors_of(grader_file):
         stored, read = _stored(client, read, skip=on_error == "skip")
+    rows = read.eval_set.origin.row_count
+    if wanted.limit is not None and wanted.limit > rows:
+        session.say(f"--limit {wanted.limit} takes all: there are only {text.counted(rows, 'row')}")
     for bad in read.bad_rows[:_TOLD]:
         session.say(f"left out: {bad}")
     if more := len(read.bad_rows) - _TOLD:

@@ -673,8 +673,8 @@ class PythonGrader(_message.Message):
     `accepted_answers`, `category`, `difficulty`, `metadata` and `truncated`, which says that the output was cut at the most new tokens. It returns
     True or False, or a number from 0 to 1, or a dict of that as `score` and, if it wants, `answer` and `explanation`, two texts.
 
-    Every answer is graded twice, each time in a process of its own with 5 s of CPU time, 512 MiB of memory, no files, no network, no environment and
-    no clock; a function that grades one answer differently fails the evaluation (GRADER_NOT_DETERMINISTIC). An evaluator runs such graders only
+    Every answer is graded twice, each time in a process of its own with 5 s of CPU time, 512 MiB of memory, no files, no network and no
+    environment; a function that grades one answer differently fails the evaluation (GRADER_NOT_DETERMINISTIC). An evaluator runs such graders only
     where its setting `python_graders` allows it (PYTHON_GRADERS_OFF, PYTHON_GRADERS_NOT_CONFINED).
     """
 
