@@ -90,10 +90,15 @@ clean: ## remove what make built: .venv, caches, the demo's output
 	@touch $@ .venv/.dev .venv/.local
 
 CLIENTS := examples/clients
-NPM := PATH="$(CURDIR)/$(BIN):$$PATH" npm --no-audit --no-fund --loglevel=error
+NPM := PATH="$(CURDIR)/$(BIN):$$PATH" npm --no-audit --no-fund --loglevel=error --fetch-retries=1 --fetch-timeout=60000
 
-.venv/.clients: pyproject.toml constraints.txt $(wildcard $(CLIENTS)/*/*.json $(CLIENTS)/typescript/*.ts protos/*/*/*.proto) | .venv/bin/python
+# What comes from PyPI and npm, and what is made of the protos.
+.venv/.node: pyproject.toml constraints.txt $(wildcard $(CLIENTS)/*/package*.json) | .venv/bin/python
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[clients]'
 	cd $(CLIENTS)/node && $(NPM) ci
-	cd $(CLIENTS)/typescript && $(NPM) ci && $(NPM) run build
+	cd $(CLIENTS)/typescript && $(NPM) ci
 	@touch $@ .venv/.dev .venv/.local
+
+.venv/.clients: .venv/.node $(wildcard $(CLIENTS)/typescript/*.* protos/*/*/*.proto)
+	cd $(CLIENTS)/typescript && $(NPM) run build
+	@touch $@
