@@ -15,13 +15,15 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Self
 from unittest.mock import patch
+
+import psutil
 
 from tunix_rt_kit.jobs import files
 from tunix_rt_kit.jobs.process import WorkerProcess
@@ -39,6 +41,7 @@ _starting = threading.Lock()
 
 _environment: Final[dict[str, str]] = {}
 """The environment of the process that they are forked from."""
+_TOLD_S: Final = 2.0
 _READ_AT_IMPORT: Final = ("JAX_", "PYTHON", "LD_", "OMP_", "OPENBLAS_", "MALLOC_", "TF_")
 """How names begin that Python and its packages read when they are imported."""
 
@@ -103,6 +106,9 @@ class Program:
 
     def poll(self) -> int | None:
         with self._polling:
+            if self._process.exitcode is None and not _alive(self.pid):
+                # The process that it was forked from tells of its end a moment later.
+                wait([self._process.sentinel], _TOLD_S)
             return self._process.exitcode
 
     def wait(self, timeout: float | None = None) -> int:
@@ -122,6 +128,12 @@ class Program:
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
+
+
+def _alive(pid: int) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return files.alive(psutil.Process(pid))
+    return False
 
 
 def forked_workers(environment: Mapping[str, str]) -> AbstractContextManager[object]:
