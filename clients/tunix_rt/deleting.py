@@ -67,7 +67,7 @@ def delete(client: Client, name: str, *, force: bool = False) -> Resource:
 
 
 def users(client: Client, name: str) -> dict[str, bool]:
-    """What in other services than its own uses a resource: names, and whether each still runs.
+    """What its own service cannot tell of what uses a resource: names, and whether each still runs.
 
     Raises UnavailableError if a service cannot tell.
     """
@@ -98,12 +98,17 @@ def _looked_at(client: Client, name: str) -> tuple[str, bool]:
     return found.name, not found.HasField("delete_time")
 
 
-def _jobs_of_dataset(client: Client, name: str) -> dict[str, bool]:
-    return {
+def _users_of_dataset(client: Client, name: str) -> dict[str, bool]:
+    """Jobs, and datasets that derive from it, so that one refusal names all."""
+    found = {
         job.name: not jobs.has_ended(job)
         for job in client.trainer.list_training_jobs(page_size=_PAGE)
         if job.spec.dataset == name
     }
+    for dataset in client.exporter.list_datasets(page_size=_PAGE):
+        if dataset.spec.parent == name:
+            found[dataset.name] = not jobs.has_ended(dataset)
+    return found
 
 
 def _evaluations_of_checkpoints(client: Client, name: str) -> dict[str, bool]:
@@ -148,7 +153,7 @@ def _same_model(client: Client, one: str, other: str) -> bool:
 _PAGE: Final = 1_000
 Users: TypeAlias = dict[str, bool]
 _LOOKED_UP: Final[dict[str, Callable[[Client, str], Users]]] = {
-    "DATASET": _jobs_of_dataset,
+    "DATASET": _users_of_dataset,
     "TRAINING_JOB": _evaluations_of_checkpoints,
     "CHECKPOINT": _evaluations_of_checkpoints,
     "BASE_MODEL": _evaluations_of_base_model,

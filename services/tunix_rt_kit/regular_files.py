@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import stat
+from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, Final
@@ -53,6 +54,21 @@ def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
         os.close(descriptor)
         raise
     return os.fdopen(descriptor, "rb")
+
+
+def tree_bytes(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder, without what others take away meanwhile; links are not
+    followed."""
+    if not path.is_dir() or path.is_symlink():
+        with suppress(OSError):
+            return path.lstat().st_size
+        return 0
+    total = 0
+    for root, _, names in os.walk(path):
+        for name in names:
+            with suppress(OSError):
+                total += Path(root, name).lstat().st_size
+    return total
 
 
 def read_bytes(path: str | os.PathLike[str], most: int = SMALL) -> bytes:

@@ -6,7 +6,6 @@ freed here, where the records of all services are at hand and none of them runs.
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from filelock import FileLock, Timeout
 from tunix_rt.errors import FailedPreconditionError
 from tunix_rt_evaluator import wiring as evaluator
 from tunix_rt_exporter import wiring as exporter
+from tunix_rt_kit.regular_files import tree_bytes
 from tunix_rt_kit.serving.settings import SHARED_MARK, ArtifactSettings
 from tunix_rt_trainer import wiring as trainer
 
@@ -104,7 +104,7 @@ class Storage:
                 named[digest] = named.get(digest, 0) + 1
         found = []
         for entry in living:
-            folder = _size(Path(entry.folder)) if entry.folder else 0
+            folder = tree_bytes(Path(entry.folder)) if entry.folder else 0
             files = sum(sizes.get(digest, 0) for digest in entry.digests)
             own = sum(sizes.get(digest, 0) for digest in entry.digests if named[digest] == 1)
             if folder or files:
@@ -119,9 +119,9 @@ class Storage:
         for path in sorted(self._data_dir.glob("*.db*")):
             found.append(Usage("database", path.name, path.stat().st_size, path.stat().st_size))
         for path in sorted((self._data_dir / _CACHE).glob("*")):
-            size = _size(path)
+            size = tree_bytes(path)
             found.append(Usage("cache", f"{_CACHE}/{path.name}", size, size))
-        rest = _size(self._data_dir) - sum(entry.own_bytes for entry in found)
+        rest = tree_bytes(self._data_dir) - sum(entry.own_bytes for entry in found)
         if rest > 0:
             found.append(Usage("other files", ".", rest, rest))
         return sorted(found, key=lambda entry: (-entry.size_bytes, entry.name))
@@ -148,11 +148,11 @@ class Storage:
         found = [
             *self._unnamed_artifacts(caches),
             *self._job_folders(),
-            *(Garbage(path, "unfinished write", _size(path)) for path in self._work()),
+            *(Garbage(path, "unfinished write", tree_bytes(path)) for path in self._work()),
         ]
         if caches:
             cached = (self._data_dir / _CACHE).glob("*")
-            found += [Garbage(path, "cache", _size(path)) for path in sorted(cached)]
+            found += [Garbage(path, "cache", tree_bytes(path)) for path in sorted(cached)]
         return found
 
     def freeable(self) -> list[Garbage]:
@@ -187,7 +187,7 @@ class Storage:
         for root in _JOB_FOLDERS:
             for folder in sorted((self._data_dir / root).glob("*")):
                 if str(folder) not in kept:
-                    yield Garbage(folder, "job folder", _size(folder))
+                    yield Garbage(folder, "job folder", tree_bytes(folder))
 
     def _work(self) -> Iterator[Path]:
         for name in _WORK_FOLDERS:
@@ -270,18 +270,3 @@ def _is_free(folder: Path) -> bool:
 
 def _lock_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name.rpartition('.')[0]}.lock")
-
-
-def _size(path: Path) -> int:
-    """Bytes of a file, or of all files below a folder; links are not followed."""
-    if not path.is_dir() or path.is_symlink():
-        with suppress(OSError):
-            return path.lstat().st_size
-        return 0
-    total = 0
-    for root, _, names in os.walk(path):
-        for name in names:
-            # A job may tidy up meanwhile.
-            with suppress(OSError):
-                total += Path(root, name).lstat().st_size
-    return total

@@ -67,7 +67,7 @@ async def delete(client: AsyncClient, name: str, *, force: bool = False) -> Reso
 
 
 async def users(client: AsyncClient, name: str) -> dict[str, bool]:
-    """What in other services than its own uses a resource: names, and whether each still runs.
+    """What its own service cannot tell of what uses a resource: names, and whether each still runs.
 
     Raises UnavailableError if a service cannot tell.
     """
@@ -98,12 +98,17 @@ async def _looked_at(client: AsyncClient, name: str) -> tuple[str, bool]:
     return found.name, not found.HasField("delete_time")
 
 
-async def _jobs_of_dataset(client: AsyncClient, name: str) -> dict[str, bool]:
-    return {
+async def _users_of_dataset(client: AsyncClient, name: str) -> dict[str, bool]:
+    """Jobs, and datasets that derive from it, so that one refusal names all."""
+    found = {
         job.name: not jobs.has_ended(job)
         async for job in client.trainer.list_training_jobs(page_size=_PAGE)
         if job.spec.dataset == name
     }
+    async for dataset in client.exporter.list_datasets(page_size=_PAGE):
+        if dataset.spec.parent == name:
+            found[dataset.name] = not jobs.has_ended(dataset)
+    return found
 
 
 async def _evaluations_of_checkpoints(client: AsyncClient, name: str) -> dict[str, bool]:
@@ -148,7 +153,7 @@ async def _same_model(client: AsyncClient, one: str, other: str) -> bool:
 _PAGE: Final = 1_000
 Users: TypeAlias = dict[str, bool]
 _LOOKED_UP: Final[dict[str, Callable[[AsyncClient, str], Awaitable[Users]]]] = {
-    "DATASET": _jobs_of_dataset,
+    "DATASET": _users_of_dataset,
     "TRAINING_JOB": _evaluations_of_checkpoints,
     "CHECKPOINT": _evaluations_of_checkpoints,
     "BASE_MODEL": _evaluations_of_base_model,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import typer
@@ -44,6 +45,16 @@ def check_answerable(session: Session, *, yes: bool) -> None:
         raise typer.BadParameter("no question is asked with --json; --yes deletes without asking")
     if not yes and not can_ask():
         raise typer.BadParameter("there is no terminal to ask on; --yes deletes without asking")
+
+
+def delete_each(names: Iterable[str], delete_one: Callable[[str], object]) -> list[str]:
+    """Delete resources one by one; returns those that nobody else deleted first."""
+    deleted: list[str] = []
+    for name in names:
+        with suppress(NotFoundError):
+            delete_one(name)
+            deleted.append(name)
+    return deleted
 
 
 def confirm(session: Session, question: str, lines: Sequence[str], *, yes: bool) -> None:
@@ -97,14 +108,7 @@ def delete_resources(
                 raise _deleted_before(name, found)
         what = wanted[0] if len(wanted) == 1 else text.counted(len(wanted), kind)
         confirm(session, f"Delete {what} for good?", wanted if len(wanted) > 1 else (), yes=yes)
-        deleted: list[str] = []
-        for name in wanted:
-            try:
-                delete(client, name, force=force)
-            except NotFoundError:
-                # Somebody else was faster.
-                continue
-            deleted.append(name)
+        deleted = delete_each(wanted, lambda name: delete(client, name, force=force))
     if session.as_json:
         session.print_json({"deleted": deleted})
     else:

@@ -42,6 +42,9 @@ class Bar:
     def finish(self, detail: str | None = None) -> None:
         """The work is done: the bar is full. ``detail`` replaces the last one."""
 
+    def pause(self) -> None:
+        """The work is broken off, and another bar goes on with it: this one shows how far it came."""
+
     def stop(self, detail: str) -> None:
         """The work ended before it was done."""
 
@@ -126,8 +129,12 @@ class _LineBar(Bar):
 
     def finish(self, detail: str | None = None) -> None:
         self._completed = self._total or self._completed
-        shown, took = self._detail if detail is None else detail, text.duration(self._clock() - self._begun)
-        self._say(f"{shown}, {took}" if shown else took)
+        self._detail = self._detail if detail is None else detail
+        self.pause()
+
+    def pause(self) -> None:
+        took = text.duration(self._clock() - self._begun)
+        self._say(f"{self._detail}, {took}" if self._detail else took)
 
     def stop(self, detail: str) -> None:
         amount = _amount(self._completed, self._total, self._unit)
@@ -200,6 +207,10 @@ class _LiveBar(Bar):
             self._task, completed=total, total=total, detail=shown, seconds_left=None, unknown=not task.total
         )
 
+    def pause(self) -> None:
+        self._progress.update(self._task, seconds_left=None)
+        self._progress.stop_task(self._task)
+
     def stop(self, detail: str) -> None:
         self._progress.update(self._task, detail=detail, seconds_left=None)
         self._progress.stop_task(self._task)
@@ -269,7 +280,7 @@ class StageBars:
             return
         bar = self._bar
         if bar is None or progress.stage != self._stage:
-            self._finish_stage()
+            self._leave_stage()
             self._stage = progress.stage
             name = self._job if progress.stage == self._job else f"{self._job}: {progress.stage}"
             bar = self._bar = self._reporter.bar(name, progress.total or None, progress.unit, estimates=False)
@@ -288,6 +299,13 @@ class StageBars:
         elif self._bar is not None:
             self._bar.stop(state)
             self._bar = None
+
+    def _leave_stage(self) -> None:
+        if self._bar is not None and self._stage == self._job:
+            # Training is broken off to validate and to save.
+            self._bar.pause()
+            self._bar = None
+        self._finish_stage()
 
     def _finish_stage(self) -> None:
         if self._bar is not None:

@@ -15,12 +15,12 @@ from tunix_rt import Client, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, group
 from tunix_rt.cli.console import output_stream
-from tunix_rt.cli.deleting import DeletedResources, YesOption, confirm
+from tunix_rt.cli.deleting import DeletedResources, YesOption, confirm, delete_each
 from tunix_rt.cli.documents import Extended, Lines, as_document
 from tunix_rt.cli.lookup import completes, named
 from tunix_rt.cli.options import FilterOptions, LimitOption, short_name, trace_name
 from tunix_rt.cli.session import Session
-from tunix_rt.errors import NotFoundError, TunixRtError, UnimplementedError
+from tunix_rt.errors import TunixRtError, UnimplementedError
 from tunix_rt.escapes import visible
 from tunix_rt.leaks import LEARNED_SPLIT
 
@@ -322,14 +322,7 @@ def delete(
         if len(traces) > _SHOWN:
             lines.append(f"and {text.counted(len(traces) - _SHOWN, 'more', 'more')}")
         confirm(session, f"Delete {text.counted(len(traces), 'trace')} for good?", lines, yes=yes)
-        deleted: list[str] = []
-        for name in found:
-            try:
-                client.trace_store.delete_trace(name)
-            except NotFoundError:
-                # Somebody else was faster.
-                continue
-            deleted.append(name)
+        deleted = delete_each(found, client.trace_store.delete_trace)
     if session.as_json:
         session.print_json({"deleted": deleted})
     else:

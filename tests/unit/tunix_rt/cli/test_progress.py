@@ -145,6 +145,23 @@ def test_a_job_that_is_beyond_its_steps_shows_its_losses(lines: LineReporter, si
     assert "training: 3/3 steps loss 1.0000" in sink.getvalue()
 
 
+def test_training_that_is_broken_off_to_save_shows_the_step_that_it_reached(
+    lines: LineReporter, sink: io.StringIO
+) -> None:
+    event = training_progress(lines)
+    for stage, steps in (("training", (1, 2)), ("saving", ()), ("training", (3, 4))):
+        total, unit = (4, "steps") if stage == "training" else (0, "")
+        progress = v1.Progress(stage=stage, total=total, unit=unit, completed=2 * (steps[:1] == (3,)))
+        job = v1.TrainingJob(state=v1.TrainingJob.STATE_RUNNING, progress=progress)
+        event(v1.WatchTrainingJobResponse(training_job=job))
+        for step in steps:
+            event(v1.WatchTrainingJobResponse(metrics=v1.TrainingMetrics(step=step, loss=1.0)))
+    event(v1.WatchTrainingJobResponse(training_job=v1.TrainingJob(state=v1.TrainingJob.STATE_SUCCEEDED)))
+    shown = [line.split(" loss")[0] for line in sink.getvalue().splitlines()]
+    assert shown[0] == "training: 2/4 steps"
+    assert shown[-1] == "training: 4/4 steps"
+
+
 def test_failed_evaluation_keeps_its_place(lines: LineReporter, sink: io.StringIO) -> None:
     update = evaluation_progress(lines, "base evaluation")
     progress = v1.Progress(stage="generating", completed=16, total=40, unit="items")

@@ -110,6 +110,8 @@ def test_columns_that_are_named_win_and_settle_what_is_in_doubt() -> None:
         ("question,context,answer\n", "'context' may be a part of the question"),
         ("question,A,B,answer\n", "'A' may be a part of the question"),
         ("Prompt;Steps;Answer\n", "--delimiter ';'"),
+        ("sep=;\nPrompt;Steps;Answer\n", "is 'sep=;', which tells Excel"),
+        ("sep=,\nPrompt,Steps,Answer\n", "is 'sep=,', which tells Excel"),
         ("Prompt\tSteps\tAnswer\n", "--delimiter tab"),
         ('prompt,completion\nq,a\n"q,\nb,c\n', "line 3: a quote that opens in this row is never closed"),
         ('prompt,completion\n"q"x,a\n', "line 2: text follows the quote that closes a cell"),
