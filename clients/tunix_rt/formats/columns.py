@@ -87,6 +87,7 @@ def assign(names: Sequence[str], given: Mapping[str, str] | None, form: Form, wh
     one that no column is.
     """
     assigned = [_given(field, column, names, form, where) for field, column in (given or {}).items()]
+    _check_given(assigned, names, form, where)
     fields = {entry.field for entry in assigned}
     taken = {entry.place for entry in assigned}
     free = [(place, _plain(name)) for place, name in enumerate(names) if place not in taken]
@@ -126,6 +127,17 @@ def _given(field: str, column: str, names: Sequence[str], form: Form, where: Whe
     if column not in names:
         raise where.wrong(f"has no {where.what} {column!r} for {field}; {nearest(column, names)}")
     return Assigned(names.index(column), known)
+
+
+def _check_given(assigned: Sequence[Assigned], names: Sequence[str], form: Form, where: Where) -> None:
+    """A question is not its own answer, and a chat has its questions and answers in it."""
+    prompts = {place for place, field in assigned if field == "prompt"}
+    chats = [field for _, field in assigned if field in _CHATS]
+    for place, field in assigned:
+        if place in prompts and field in form.roles and field != "prompt":
+            raise where.wrong(f"{where.what} {names[place]!r} is given for both prompt and {field}")
+        if chats and (field in form.roles or field in chats[1:]):
+            raise where.wrong(f"{chats[0]} holds whole chats, so that it is given without {field}")
 
 
 def _found(
@@ -265,7 +277,10 @@ def gathered(fields: dict[str, Any], form: Form) -> dict[str, Any]:
     whole = document.pop(METADATA, None)
     if whole is not None:
         parsed = _parsed(whole)
-        inner = parsed | inner if isinstance(parsed, dict) else inner | {METADATA: whole}
+        found = parsed if isinstance(parsed, dict) else {METADATA: whole}
+        if twice := sorted(found.keys() & inner.keys()):
+            raise ValueError(f"metadata.{twice[0]}: is in the metadata, and in a column of its own")
+        inner = found | inner
     return document | ({METADATA: inner} if inner else {})
 
 
@@ -287,6 +302,9 @@ def trace_document(fields: dict[str, Any], names: Sequence[str] = ()) -> dict[st
             listed_ = _list(fields[chat], chat) if isinstance(fields[chat], str) else fields[chat]
             return {**fields, chat: listed_}
     steps = fields.pop("steps", None)
+    for role in ("prompt",) if steps else ("prompt", "completion"):
+        if fields.get(role) in (None, ""):
+            raise ValueError(f"{role}: is missing or empty")
     if not steps:
         if set(names) == _GSM8K and ends_in_result(str(fields.get("completion"))):
             return {"question": fields.get("prompt"), "answer": fields["completion"]}

@@ -21,6 +21,7 @@ _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 PARQUET: Final = b"PAR1"
 PARQUET_PIPED: Final = "is Parquet, which cannot be read from a pipe; give the file's name"
+_PARQUET_NAMED: Final = "is Parquet, whatever its name or --format says; give --format parquet"
 _SUFFIXES: Final = {".gz": ("gzip", _GZIP), ".zst": ("Zstandard", _ZSTD)}
 # A block of four bytes may stand for 128 KiB, so that what one step writes stays below 16 MiB.
 _STEP: Final = 512
@@ -89,7 +90,7 @@ def _decompressed(file: Any, name: str) -> IO[bytes]:
     if head.startswith(_ZSTD):
         return io.BufferedReader(_ZstdReader(file, _zstandard(name)), _BUFFER)
     if head == PARQUET:
-        raise FormatError(0, PARQUET_PIPED, file=name)
+        raise FormatError(0, _PARQUET_NAMED if file.seekable() else PARQUET_PIPED, file=name)
     plain: IO[bytes] = file
     return plain
 

@@ -11,11 +11,11 @@ from typing import IO, Any, Final, NamedTuple
 from tunix_rt.errors import FormatError
 from tunix_rt.formats.compression import Source, name_of, opened
 from tunix_rt.formats.kinds import check_kind
-from tunix_rt.formats.lines import MAX_LINE_BYTES, check_encoding, read_failures
+from tunix_rt.formats.lines import MAX_LINE_BYTES, check_encoding, read_failures, without_marks
 
 DELIMITERS: Final = {"csv": ",", "tsv": "\t"}
 """What parts the cells of a row, by format."""
-_BOM: Final = b"\xef\xbb\xbf"
+_JSON: Final = (b"{", b"[")
 _PACKED: Final = (".gz", ".zst")
 _OTHERS: Final = {",": "','", ";": "';'", "\t": "tab", "|": "'|'"}
 _BROKEN_BYTES: Final = re.compile("[\udc80-\udcff]")
@@ -59,7 +59,7 @@ def read_table(source: Source, delimiter: str) -> Iterator[Row]:
         rows = csv.reader(lines, delimiter=delimiter, strict=True)
         header: list[str] = []
         while (cells := _next(rows, lines, delimiter)) is not None:
-            if not any(cells):
+            if not any(cells) or (not header and not "".join(cells).strip()):
                 continue
             if not header:
                 header = _header(cells, lines.begun, name, delimiter)
@@ -76,6 +76,7 @@ class _Lines:
     def __init__(self, file: IO[bytes] | IO[str], name: str) -> None:
         self._file = file
         self._bytes = 0
+        self._blank = True
         self.name = name
         self.broken = False
         self.number = 0
@@ -91,7 +92,10 @@ class _Lines:
             if self.number == 1:
                 check_encoding(line, self.name)
                 check_kind(line, self.name)
-                line = line.removeprefix(_BOM)
+                line = without_marks(line)
+            if self._blank and line.strip():
+                self._blank = False
+                _check_no_json(line, self.number, self.name)
             self._bytes += len(line)
             if self._bytes > MAX_LINE_BYTES:
                 problem = "a row that begins here is longer than 8 MiB; is a quote in it never closed?"
@@ -127,6 +131,17 @@ def _why(error: str, lines: _Lines, delimiter: str) -> str:
     return f"cannot be read as a row: {error}"
 
 
+def _check_no_json(line: bytes, number: int, file: str) -> None:
+    """Before the first line is parted into cells: the quotes of JSON are none of a table."""
+    if line.lstrip().startswith(_JSON):
+        raise FormatError(
+            number,
+            "begins with JSON, where a table has a line that names the columns; JSON lines are read from a "
+            "file that is not named .csv or .tsv, or with --format",
+            file=file,
+        )
+
+
 def _header(cells: Sequence[str], number: int, file: str, delimiter: str) -> list[str]:
     """The names of the columns; one without a name is called by its place."""
     names = [name.strip() or f"column_{place}" for place, name in enumerate(cells, start=1)]
@@ -135,13 +150,6 @@ def _header(cells: Sequence[str], number: int, file: str, delimiter: str) -> lis
         raise FormatError(number, f"its header {_NOT_UTF8}", file=file)
     if "\0" in joined:
         raise FormatError(number, "its header holds a NUL character; is this a text file?", file=file)
-    if names[0].startswith(("{", "[")):
-        raise FormatError(
-            number,
-            "begins with JSON, where a table has a line that names the columns; JSON lines are read from a "
-            "file that is not named .csv or .tsv, or with --format",
-            file=file,
-        )
     if names[0].lower().startswith("sep=") and len(joined) <= len("sep=;"):
         raise FormatError(
             number,
@@ -168,8 +176,24 @@ def _header(cells: Sequence[str], number: int, file: str, delimiter: str) -> lis
     return names
 
 
+def _is_header(cells: Sequence[str], header: Sequence[str]) -> bool:
+    """Whether a row names the columns once more, in whatever case, behind the byte-order mark of a file that
+    was joined to another."""
+    if _name(cells[0]) != _name(header[0]):
+        return False
+    # A column without a name is called by its place.
+    return [_name(cell) or f"column_{place}" for place, cell in enumerate(cells, start=1)] == [
+        _name(name) for name in header
+    ]
+
+
+def _name(cell: str) -> str:
+    # Behind a byte-order mark, quotes are a part of the cell.
+    return cell.lstrip("\ufeff").strip().strip('"').casefold()
+
+
 def _problem(cells: Sequence[str], header: Sequence[str], broken: bool) -> str:
-    if cells[0].strip() == header[0] and [cell.strip() for cell in cells] == list(header):
+    if _is_header(cells, header):
         return "is the header once more; files that were joined need one alone"
     if len(cells) != len(header):
         return (

@@ -155,8 +155,10 @@ def _document(fields: dict[str, Any], names: Sequence[str], *, reading: ItemRead
 
 
 def _item_of(fields: dict[str, Any], answers: list[Any], reading: ItemReading) -> dict[str, Any]:
+    if fields.get("prompt") in (None, ""):
+        raise ValueError("prompt: is missing or empty")
     document: dict[str, Any] = {**fields, "accepted_answers": answers}
-    if isinstance(fields.get("prompt"), str):
+    if isinstance(fields["prompt"], str):
         document.setdefault("id", item_id(fields["prompt"]))
     grader = document.get("grader", reading.grader or reading.default_grader)
     if isinstance(grader, str):

@@ -59,7 +59,7 @@ def read_lines(source: Source) -> Iterator[tuple[int, bytes]]:
                 while (rest := file.readline(MAX_LINE_BYTES)) and rest[-1:] not in _NEWLINES:
                     pass
                 continue
-            line = (line.removeprefix(_BOM) if number == 1 else line).strip()
+            line = (without_marks(line) if number == 1 else line).strip()
             if line:
                 yield number, line
 
@@ -168,6 +168,13 @@ def _number(value: float) -> float:
     if value.is_integer() and abs(value) <= _MAX_INTEGER and (value or math.copysign(1, value) > 0):
         return int(value)
     return value
+
+
+def without_marks(first: bytes) -> bytes:
+    """The first line of a file without its byte-order mark; a program that adds one to one leaves two."""
+    while first.startswith(_BOM):
+        first = first.removeprefix(_BOM)
+    return first
 
 
 def check_encoding(first: bytes, file: str) -> None:

@@ -82,6 +82,8 @@ def test_an_item_without_an_id_has_that_of_its_prompt() -> None:
         ("question,answer,choices\nq,4,x\n", "'choices' may be a part of the question"),
         ("question,answer\n", "holds no eval items"),
         ("question,answer\nq\n", "line 2: has 1 cell, the header 2"),
+        ("question,answer\n,4\n", "line 2: prompt: is missing or empty"),
+        ("question,answer\nq,4\nQuestion,Answer\n", "line 3: is the header once more"),
     ],
 )
 def test_a_table_that_leaves_a_doubt_is_refused(text: str, said: str) -> None:

@@ -119,12 +119,47 @@ def test_columns_that_are_named_win_and_settle_what_is_in_doubt() -> None:
         ("prompt,completion\nq,a\n".encode("utf-16"), "is UTF-16, expected UTF-8"),
         ("prompt,completion\nq,a\n".encode("utf-16-le"), "is UTF-16, expected UTF-8"),
         ('{"prompt": "q"}\n', "begins with JSON"),
+        ('\n[{"prompt": "q", "completion": "a"}]\n', "line 2: begins with JSON"),
+        ("  \n \n", "is empty; expected a line that names the columns"),
+        (b"PAR1....PAR1", "give --format parquet"),
         ('prompt,completion\n"' + "x\n" * (5 << 20), "line 2: a row that begins here is longer than 8 MiB"),
         (b"prompt,completio\xf6n\n", "its header holds bytes that are not UTF-8"),
     ],
 )
 def test_a_table_that_is_wrong_as_a_whole_is_refused(text: str | bytes, said: str) -> None:
     assert said in refusal(text)
+
+
+@pytest.mark.parametrize(
+    "again", ["Prompt , COMPLETION,", "\ufeffprompt,completion,", '\ufeff"prompt","completion",']
+)
+def test_a_header_in_the_middle_is_no_trace(again: str) -> None:
+    text = f"\ufeff\ufeffprompt,completion,\nq,<think>r</think>a,\n{again}\n"
+    first, second = records(text, answers_only=True)
+    assert first.trace is not None
+    assert "line 3: is the header once more" in str(second.error)
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"prompt": "q", "completion": "q"}, "column 'q' is given for both prompt and completion"),
+        ({"prompt": "q", "steps": "q", "completion": "a"}, "is given for both prompt and steps"),
+        ({"messages": "m", "prompt": "q"}, "messages holds whole chats, so that it is given without prompt"),
+        ({"messages": "m", "conversations": "a"}, "is given without conversations"),
+    ],
+)
+def test_columns_that_cannot_be_meant_together_are_refused(columns: dict[str, str], said: str) -> None:
+    assert said in refusal("q,a,m\nx,y,[]\n", columns=columns)
+
+
+def test_an_empty_cell_and_metadata_given_twice_are_named() -> None:
+    rows = records('prompt,completion,metadata,metadata.x\n,a,,\nq,,,\nq,a,"{""x"": 1}",2\n')
+    assert [str(row.error).split(": ", 1)[1] for row in rows] == [
+        "prompt: is missing or empty",
+        "completion: is missing or empty",
+        "metadata.x: is in the metadata, and in a column of its own",
+    ]
 
 
 def test_rows_that_are_wrong_are_named_and_the_rest_is_read() -> None:
