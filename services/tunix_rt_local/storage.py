@@ -6,10 +6,11 @@ freed here, where the records of all services are at hand and none of them runs.
 
 from __future__ import annotations
 
+import re
 import shutil
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,10 +25,21 @@ from tunix_rt_kit.regular_files import tree_bytes
 from tunix_rt_kit.serving.settings import SHARED_MARK, ArtifactSettings
 from tunix_rt_trainer import wiring as trainer
 
-_JOB_FOLDERS: Final = ("training-jobs", "evaluations")
+# What services name so is theirs; what has another name somebody else put there.
+_UUID: Final = "[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}"
+_TEMPORARY: Final = "[a-z0-9_]{8}"
+_JOB_FOLDERS: Final = {"training-jobs": _UUID, "evaluations": _UUID}
 # Only a server that runs has anything in them.
-_WORK_FOLDERS: Final = ("exporter-builds", "exports", "artifacts/tmp")
+_WORK_FOLDERS: Final = {
+    "exporter-builds": rf"{_UUID}(\.{_TEMPORARY})?",
+    "exports": f"tmp{_TEMPORARY}",
+    "artifacts/tmp": _UUID,
+}
+_STAGED_MODEL: Final = rf"\..+\.{_TEMPORARY}"
+_ARTIFACT: Final = re.compile(r"([0-9a-f]{2})/\1[0-9a-f]{62}")
 _CACHE: Final = "cache"
+# With two data folders behind one of them, either knows only some of what is in there.
+_NOT_LINKED: Final = ("artifacts", "artifacts/sha256", *_JOB_FOLDERS, *_WORK_FOLDERS, _CACHE)
 _MODELS: Final = "models"
 
 
@@ -48,6 +60,13 @@ class Usage:
     own_bytes: int
 
 
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Garbage:
     """A file or a folder that nothing needs.
@@ -56,11 +75,13 @@ class Garbage:
         path: where it is.
         kind: what it is, in words.
         size_bytes: of it and all in it.
+        free: deletes it; raises OSError.
     """
 
     path: Path
     kind: str
     size_bytes: int
+    free: Callable[[Path], None] = _delete
 
 
 class Storage:
@@ -90,13 +111,13 @@ class Storage:
         self._artifacts = {
             f"sha256:{path.name}": path
             for path in (self._data_dir / "artifacts" / "sha256").glob("??/*")
-            if path.is_file()
+            if _ARTIFACT.fullmatch(f"{path.parent.name}/{path.name}") and path.is_file()
         }
 
     def usage(self) -> list[Usage]:
         """What takes the space, by resource; all files of the folder are in exactly one ``own_bytes`` or in
         "shared files"."""
-        sizes = {digest: path.stat().st_size for digest, path in self._artifacts.items()}
+        sizes = {digest: tree_bytes(path) for digest, path in self._artifacts.items()}
         living = [entry for entry in self._stored if not entry.deleted]
         named: dict[str, int] = {}
         for entry in living:
@@ -114,10 +135,11 @@ class Storage:
             found.append(Usage("shared files", "artifacts", shared, shared))
         found += [
             Usage("unused", str(g.path.relative_to(self._data_dir)), g.size_bytes, g.size_bytes)
-            for g in self.garbage()
+            for g in self._unneeded(caches=False)
         ]
         for path in sorted(self._data_dir.glob("*.db*")):
-            found.append(Usage("database", path.name, path.stat().st_size, path.stat().st_size))
+            size = tree_bytes(path)
+            found.append(Usage("database", path.name, size, size))
         for path in sorted((self._data_dir / _CACHE).glob("*")):
             size = tree_bytes(path)
             found.append(Usage("cache", f"{_CACHE}/{path.name}", size, size))
@@ -135,8 +157,9 @@ class Storage:
 
         Raises:
             FailedPreconditionError: JOBS_UNFINISHED, caches may be in use; RECORDS_MISSING, the databases of
-                this folder do not know its files.
+                this folder do not know its files; FILES_ELSEWHERE, a folder in it is a link.
         """
+        self._require_known()
         unfinished = [entry.name for entry in self._stored if entry.unfinished]
         if caches and unfinished:
             raise FailedPreconditionError(
@@ -145,21 +168,18 @@ class Storage:
                 reason="JOBS_UNFINISHED",
                 metadata={"names": ",".join(unfinished[:5]), "count": str(len(unfinished))},
             )
-        found = [
-            *self._unnamed_artifacts(caches),
-            *self._job_folders(),
-            *(Garbage(path, "unfinished write", tree_bytes(path)) for path in self._work()),
-        ]
+        found = self._unneeded(caches=caches)
         if caches:
             cached = (self._data_dir / _CACHE).glob("*")
             found += [Garbage(path, "cache", tree_bytes(path)) for path in sorted(cached)]
         return found
 
     def freeable(self) -> list[Garbage]:
-        """Of the garbage, what was named by resources that were deleted."""
+        """Of the garbage, what was named by resources that were deleted; raises as ``garbage``."""
+        self._require_known()
         deleted = {digest for entry in self._stored if entry.deleted for digest in entry.digests}
         return [
-            Garbage(path, "artifact", path.stat().st_size)
+            Garbage(path, "artifact", tree_bytes(path))
             for digest, path in sorted(self._artifacts.items())
             if digest in deleted - self._named(caches=False)
         ]
@@ -169,8 +189,29 @@ class Storage:
         kept = [entry for entry in living if not (caches and entry.derived)]
         return {digest for entry in kept for digest in entry.digests | entry.needs}
 
-    def _unnamed_artifacts(self, caches: bool) -> Iterator[Garbage]:
+    def _unneeded(self, *, caches: bool) -> list[Garbage]:
         named = self._named(caches=caches)
+        found = [
+            Garbage(path, "artifact", tree_bytes(path))
+            for digest, path in sorted(self._artifacts.items())
+            if digest not in named
+        ]
+        kept = {entry.folder for entry in self._stored if entry.folder and not entry.deleted}
+        for root, name in _JOB_FOLDERS.items():
+            for folder in _called(self._data_dir / root, name):
+                if str(folder) not in kept:
+                    found.append(Garbage(folder, "job folder", tree_bytes(folder)))
+        for root, name in _WORK_FOLDERS.items():
+            for path in _called(self._data_dir / root, name):
+                found.append(Garbage(path, "unfinished write", tree_bytes(path)))
+        for folder in _called(self._data_dir / _MODELS, _STAGED_MODEL):
+            # Whoever fetches this model, or deletes it, holds the lock beside it.
+            if folder.is_dir() and _is_free(folder):
+                found.append(Garbage(folder, "unfinished write", tree_bytes(folder), _delete_locked))
+        return found
+
+    def _require_known(self) -> None:
+        """Raise FailedPreconditionError if files of others may be among those of this folder."""
         if self._artifacts and not any(entry.kind != "base model" for entry in self._stored):
             raise FailedPreconditionError(
                 f"the databases in {self._data_dir} know of nothing, and there are {len(self._artifacts):,} "
@@ -178,24 +219,14 @@ class Storage:
                 reason="RECORDS_MISSING",
                 metadata={"path": str(self._data_dir)},
             )
-        for digest, path in sorted(self._artifacts.items()):
-            if digest not in named:
-                yield Garbage(path, "artifact", path.stat().st_size)
-
-    def _job_folders(self) -> Iterator[Garbage]:
-        kept = {entry.folder for entry in self._stored if entry.folder and not entry.deleted}
-        for root in _JOB_FOLDERS:
-            for folder in sorted((self._data_dir / root).glob("*")):
-                if str(folder) not in kept:
-                    yield Garbage(folder, "job folder", tree_bytes(folder))
-
-    def _work(self) -> Iterator[Path]:
-        for name in _WORK_FOLDERS:
-            yield from sorted((self._data_dir / name).glob("*"))
-        for folder in sorted((self._data_dir / _MODELS).glob(".*/")):
-            # Whoever fetches this model, or deletes it, holds the lock beside it.
-            if folder.is_dir() and folder.name != ".digests" and _is_free(folder):
-                yield folder
+        for name in _NOT_LINKED:
+            if (self._data_dir / name).is_symlink():
+                raise FailedPreconditionError(
+                    f"{self._data_dir / name} is a link: another data folder may keep its files there, too, "
+                    "so nothing is freed; move the whole data folder instead",
+                    reason="FILES_ELSEWHERE",
+                    metadata={"path": str(self._data_dir / name)},
+                )
 
     def _require_here(self, settings: ArtifactSettings) -> None:
         """Raise FailedPreconditionError unless a service keeps, and kept, all it has in this folder."""
@@ -217,17 +248,16 @@ class Storage:
 
 
 def free_garbage(garbage: Sequence[Garbage]) -> int:
-    """Delete it, and say how many bytes that freed; raises OSError."""
-    freed = 0
+    """Delete it, and say how many bytes that freed; raises OSError if something stays, after the rest."""
+    freed, problems = 0, []
     for entry in garbage:
-        with ExitStack() as stack:
-            if entry.path.parent.name == _MODELS:
-                stack.enter_context(FileLock(_lock_of(entry.path), blocking=False))
-            if entry.path.is_dir() and not entry.path.is_symlink():
-                shutil.rmtree(entry.path)
-            else:
-                entry.path.unlink(missing_ok=True)
-        freed += entry.size_bytes
+        try:
+            entry.free(entry.path)
+            freed += entry.size_bytes
+        except OSError as error:
+            problems.append(error)
+    if problems:
+        raise problems[0]
     return freed
 
 
@@ -260,12 +290,22 @@ def deleted_since(data_dir: Path, moment: datetime) -> bool:
     return False
 
 
+def _called(folder: Path, name: str) -> list[Path]:
+    """What in a folder has a name of that pattern."""
+    return sorted(path for path in folder.glob("*") if re.fullmatch(name, path.name))
+
+
 def _is_free(folder: Path) -> bool:
     try:
         with FileLock(_lock_of(folder), blocking=False):
             return True
     except (Timeout, OSError):
         return False
+
+
+def _delete_locked(folder: Path) -> None:
+    with FileLock(_lock_of(folder), blocking=False):
+        _delete(folder)
 
 
 def _lock_of(folder: Path) -> Path:

@@ -7,6 +7,7 @@ import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ class World:
 
     def id(self) -> str:
         self.number += 1
-        return f"{self.number:04}"
+        return f"00000000-0000-7000-8000-{self.number:012}"
 
     def file(self, path: str, content: int) -> StoredFile:
         """A file of one of a few contents, so that resources share them."""
@@ -382,6 +383,57 @@ def test_a_folder_of_an_earlier_version_says_that_nothing_was_deleted(tmp_path: 
     assert not deleted_since(tmp_path, NOW)
 
 
+def test_what_somebody_else_put_into_the_folder_is_never_garbage(world: World) -> None:
+    world.dataset(1)
+    world.job(1, JobState.SUCCEEDED)
+    theirs = [
+        "training-jobs/notes.txt", "training-jobs/mine/a", "evaluations/.DS_Store",
+        "exports/my-model/config.json", "exporter-builds/keep/me", "artifacts/tmp/list.txt",
+        "artifacts/sha256/aa/readme", f"artifacts/sha256/aa/{'b' * 64}", "models/.git/HEAD",
+        "models/.cache/huggingface/token", "mine.txt",
+    ]  # fmt: skip
+    for name in theirs:
+        path = world.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("theirs")
+    world.left_by_a_crash(1)
+    assert len(collect_garbage(world.folder, free=True)) == 3
+    assert all((world.folder / name).read_text() == "theirs" for name in theirs)
+
+
+@pytest.mark.parametrize("name", ["artifacts", "artifacts/sha256", "training-jobs", "evaluations"])
+def test_what_two_data_folders_may_share_by_a_link_is_left_alone(world: World, name: str) -> None:
+    key = world.dataset(1)
+    world.job(1, JobState.SUCCEEDED)
+    world.evaluation(1, JobState.SUCCEEDED)
+    world.left_by_a_crash(1)
+    linked, elsewhere = world.folder / name, world.folder.parent / "large-disk"
+    linked.rename(elsewhere)
+    linked.symlink_to(elsewhere)
+    before = {path for path in elsewhere.rglob("*") if path.is_file()}
+    with pytest.raises(FailedPreconditionError, match=f"{name} is a link") as caught:
+        collect_garbage(world.folder, free=True)
+    assert caught.value.reason == "FILES_ELSEWHERE"
+    world.delete("dataset", key, crashes=False)
+    with pytest.raises(FailedPreconditionError):
+        Storage(world.folder, migrate=False).freeable()
+    assert {path for path in elsewhere.rglob("*") if path.is_file()} == before
+    # What takes the space is still told.
+    assert {entry.kind for entry in disk_usage(world.folder)} >= {"database", "unused"}
+
+
+def test_what_cannot_be_deleted_keeps_nothing_else(world: World) -> None:
+    world.dataset(1)
+    for _ in range(2):
+        world.left_by_a_crash(1)
+    found = Storage(world.folder, migrate=False).garbage()
+    # Nothing below a file can be deleted, whoever one is.
+    stays = replace(found[0], path=world.folder / "exporter.db" / "child")
+    with pytest.raises(NotADirectoryError):
+        free_garbage([stays, *found])
+    assert not any(entry.path.exists() for entry in found)
+
+
 def test_what_is_no_data_folder_is_refused_and_not_made(tmp_path: Path) -> None:
     for folder in (tmp_path / "none", tmp_path):
         with pytest.raises(FailedPreconditionError) as caught:
@@ -393,7 +445,7 @@ def test_what_is_no_data_folder_is_refused_and_not_made(tmp_path: Path) -> None:
 
 def test_a_model_that_is_being_fetched_is_not_garbage(world: World) -> None:
     world.dataset(1)
-    fetched = world.folder / "models" / ".tiny.x1"
+    fetched = world.folder / "models" / ".tiny.x1_4567a"
     fetched.mkdir(parents=True)
     with FileLock(world.folder / "models" / ".tiny.lock"):
         assert collect_garbage(world.folder, free=True) == []
