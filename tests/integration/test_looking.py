@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import tunix_rt_local
+from support.timing import eventually
 from support.tiny_model import ONE_LAYER, make_tiny_model
 from tunix_rt import Client, v1
 from tunix_rt.cli import idle
@@ -24,6 +25,7 @@ from tunix_rt.cli.main import app
 from tunix_rt.formats import trace_from_json
 from tunix_rt.generate import generate_traces
 from tunix_rt.jobs import wait_for_dataset
+from tunix_rt_kit.jobs.process import KILLED, WorkerProcess
 
 DATABASES = ("trace-store", "exporter", "trainer", "evaluator")
 LEFT_BY_A_KILLED_SERVER = (
@@ -217,23 +219,65 @@ def test_reading_beside_a_server_asks_that_server(
     assert tunix_rt_local.server_of(serving) is None
 
 
-def test_a_cancelled_job_that_a_killed_server_left_ends_and_no_other_starts(
-    tmp_path: Path, folder: Folder, run: Callable[..., Result]
-) -> None:
-    copy = tmp_path / "copy"
+LEFT_RUNNING = {
+    "train": ("trainer", "training_jobs", "id", "training_job_leases"),
+    "evaluation": ("evaluator", "evaluations", "id", "evaluation_leases"),
+    "dataset": ("exporter", "datasets", "build_id", "build_leases"),
+}
+"""By command: database, table, its column of ids, and table of leases of a job that a killed server left."""
+
+
+@pytest.fixture
+def copy(tmp_path: Path, folder: Folder) -> Folder:
+    """The folder's databases alone, to be changed."""
     for name in DATABASES:
-        copy.mkdir(exist_ok=True)
         with (
             sqlite3.connect(folder.path / f"{name}.db") as source,
-            sqlite3.connect(copy / f"{name}.db") as made,
+            sqlite3.connect(tmp_path / f"{name}.db") as made,
         ):
             source.backup(made)
-    result = run("train", "cancel", folder.job, "--data-dir", copy)
+    return folder._replace(path=tmp_path)
+
+
+def leave_running(copy: Folder, command: str) -> str:
+    """As if a server had been killed at the copy's unfinished job of a kind; gives the job's name."""
+    database, table, key, leases = LEFT_RUNNING[command]
+    with sqlite3.connect(copy.path / f"{database}.db") as opened:
+        opened.execute(f"UPDATE {table} SET state = 'RUNNING' WHERE state = 'QUEUED'")
+        opened.execute(
+            f"INSERT OR REPLACE INTO {leases} (job_id, owner, expires, at_once) "
+            f"SELECT {key}, 'machine 1 1.0 dead', 0, 0 FROM {table} WHERE state = 'RUNNING'"
+        )
+    return {"train": copy.job, "evaluation": copy.evaluation, "dataset": "built@2"}[command]
+
+
+@pytest.mark.parametrize("command", LEFT_RUNNING)
+def test_a_cancelled_job_that_a_killed_server_left_ends_and_no_other_starts(
+    command: str, copy: Folder, run: Callable[..., Result]
+) -> None:
+    name = leave_running(copy, command)
+    before = jobs_of(copy)
+    result = run(command, "cancel", name, "--json", "--data-dir", copy.path)
     assert result.exit_code == 0, result.output
-    assert "cancelled" in result.stdout
-    copied = folder._replace(path=copy)
-    assert jobs_of(copied)["training_job_leases"] == []
-    assert jobs_of(copied)["evaluations"] == jobs_of(folder)["evaluations"]
+    assert json.loads(result.stdout)["state"] == "STATE_CANCELLED"
+    after = jobs_of(copy)
+    _, table, _, leases = LEFT_RUNNING[command]
+    assert after.pop(leases) == []
+    assert {name for name in after if after[name] != before[name]} == {table}
+
+
+@pytest.mark.usefixtures("new_workers")
+def test_a_worker_that_heeds_no_cancel_is_ended_before_the_command_is(
+    copy: Folder, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunix_rt.cli.session._SETTLED_S", 0.5)
+    environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    deaf = WorkerProcess("support.worker", copy.path / "training-jobs" / copy.job, env=environment)
+    deaf.start({"what": "deaf", "attempt": 1})
+    eventually(lambda: deaf.events())
+    result = run("train", "cancel", leave_running(copy, "train"), "--data-dir", copy.path)
+    assert "cancelled" in result.stdout, result.output
+    assert deaf.poll() == KILLED
 
 
 def test_a_list_of_traces_loads_the_trace_store_alone(folder: Folder) -> None:

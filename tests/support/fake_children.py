@@ -46,6 +46,8 @@ class Child:
     adopted: bool = False
     asked_for: list[int] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
+    lingers: bool = False
+    """Goes on after it told its end, which is waited for."""
     output: list[str] = field(default_factory=lambda: ["about to count", ""])
 
     def start(self, spec: Mapping[str, Any]) -> None:
@@ -73,8 +75,10 @@ class Child:
     def poll(self) -> int | None:
         return self.code
 
-    def wait(self, timeout_s: float) -> int | None:
+    def wait(self, timeout_s: float, is_enough: Callable[[], bool] = lambda: False) -> int | None:
         self.waits.append(timeout_s)
+        while self.lingers and self.code is None and not is_enough():
+            time.sleep(0.01)
         return self.code
 
     def events(self, from_line: int = 0, most_bytes: int = -1) -> list[dict[str, Any]]:

@@ -23,6 +23,9 @@ def work(job: JobDir) -> None:
     if spec["what"] == "family":
         grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
         job.emit("grandchild", pid=grandchild.pid)
+    if spec["what"] == "deaf":
+        job.emit("waiting")
+        time.sleep(60)
     if spec["what"] in ("wait", "family"):
         job.emit("waiting")
         while True:

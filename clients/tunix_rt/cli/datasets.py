@@ -216,7 +216,8 @@ def cancel(
     """Ask a build to stop; one that has ended stays as it is."""
     name = dataset_name(dataset)
     with session.connect() as client:
-        found = client.exporter.cancel_dataset(named(session, client, name))
+        name = named(session, client, name)
+        found = session.cancelled(client.exporter.cancel_dataset, client.exporter.get_dataset, name)
     session.show(found, print_dataset)
 
 

@@ -262,8 +262,7 @@ def cancel(session: Session, evaluation: EvaluationArgument) -> None:
     name = resource_name("evaluations", evaluation)
     with session.connect() as client:
         name = named(session, client, name)
-        found = client.evaluator.cancel_evaluation(name)
-        found = session.settled(found, lambda: client.evaluator.get_evaluation(name))
+        found = session.cancelled(client.evaluator.cancel_evaluation, client.evaluator.get_evaluation, name)
     session.show(found, print_evaluation)
 
 

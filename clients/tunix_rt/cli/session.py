@@ -234,13 +234,22 @@ class Session:
                 metadata={"name": job.name},
             )
 
-    def settled(self, job: Shown, get: Callable[[], Shown]) -> Shown:
-        """A job that was cancelled, once it has ended: the embedded server, which ends it, ends with the
-        command. After some seconds, or with another server, the job as it is."""
-        give_up = time.monotonic() + _SETTLED_S
-        while self.embedded and not idle.has_ended(job) and time.monotonic() < give_up:
-            time.sleep(_LOOK_S)
-            job = get()
+    def cancelled(self, cancel: Callable[[str], Shown], get: Callable[[str], Shown], name: str) -> Shown:
+        """Have a job cancelled, and give it as it is then.
+
+        The embedded server, which ends it, ends with the command: so the job has ended, by a second wish if
+        it does not heed the first for some seconds.
+        """
+        job = cancel(name)
+        for again in (True, False):
+            give_up = time.monotonic() + _SETTLED_S
+            while self.embedded and not idle.has_ended(job) and time.monotonic() < give_up:
+                time.sleep(_LOOK_S)
+                job = get(name)
+            if again and self.embedded and not idle.has_ended(job):
+                job = cancel(name)
+        if self.embedded and not idle.has_ended(job):
+            self.notify(idle.told([job]))
         return job
 
     def _nothing_runs(self) -> bool:

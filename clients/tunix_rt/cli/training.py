@@ -319,8 +319,7 @@ def cancel(session: Session, job: JobArgument) -> None:
     name = resource_name("trainingJobs", job)
     with session.connect() as client:
         name = named(session, client, name)
-        found = client.trainer.cancel_training_job(name)
-        found = session.settled(found, lambda: client.trainer.get_training_job(name))
+        found = session.cancelled(client.trainer.cancel_training_job, client.trainer.get_training_job, name)
     session.show(found, print_training_job)
 
 

@@ -111,8 +111,8 @@ class Launcher(Protocol):
     def poll(self) -> int | None:
         """None while it runs, then its exit code (negative: the signal that ended it)."""
 
-    def wait(self, timeout_s: float) -> int | None:
-        """Wait until it has ended, at most ``timeout_s`` seconds; returns as ``poll``."""
+    def wait(self, timeout_s: float, is_enough: Callable[[], bool] = lambda: False) -> int | None:
+        """Wait until it has ended, at most ``timeout_s`` seconds, or ``is_enough``; returns as ``poll``."""
 
     def events(self, from_line: int = 0, most_bytes: int = -1) -> list[dict[str, Any]]:
         """What it told from an event on, as much as lies in ``most_bytes``, but one event at least."""
@@ -264,8 +264,10 @@ class ChildJobs(JobKind, Generic[Facts]):
 
     def let_go(self, attempt: Attempt[Facts]) -> None:
         """An attempt is over: see that its child is."""
+        run = attempt.run
         if attempt.ended:
-            attempt.child.wait(_END_S)
+            # How a cancelled job ended is stored after this: by a server that has no time left, not at all.
+            attempt.child.wait(_END_S, lambda: run.at_once.is_set() or run.stopping.is_set())
         attempt.child.kill()
 
     def requeue(self, job_id: str) -> bool:  # noqa: ARG002

@@ -25,6 +25,8 @@ _log = get_logger("tunix_rt.jobs")
 
 LIVE: Final = (JobState.RUNNING, JobState.CANCELLING)
 _POLL_S: Final = 1.0
+# Of the time to stop: how long the queue may take to be read once more.
+_LAST_LOOK: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,7 @@ class JobEngine:
         self._leases = leases
         self._kinds = kinds
         self._poll_s = poll_s
+        self._ending = threading.Event()
         self._stopping = threading.Event()
         self._woken = threading.Event()
         self._lock = threading.Lock()
@@ -199,9 +202,14 @@ class JobEngine:
             return [job_id for job_id, (of, _, _) in self._running.items() if of is kind]
 
     def stop(self, grace_s: float) -> None:
-        """Start no further job, and have those that run leave things so that they can go on with another
-        server, within so many seconds."""
+        """Start no further job, end those that are to be cancelled, and have those that run leave things so
+        that they can go on with another server, within so many seconds."""
         end = time.monotonic() + grace_s
+        self._ending.set()
+        self._woken.set()
+        if self._keeper.is_alive():
+            # Who asked a moment ago for a job to be cancelled is not there to ask again.
+            self._keeper.join(grace_s * _LAST_LOOK)
         with self._lock:
             entries = list(self._running.values())
             for _, run, _ in entries:
@@ -220,7 +228,9 @@ class JobEngine:
             self._release(job_id)
 
     def _keep(self) -> None:
-        while not self._stopping.is_set():
+        ending = False
+        while not ending and not self._stopping.is_set():
+            ending = self._ending.is_set()
             self._woken.clear()
             try:
                 self._look()
@@ -228,7 +238,8 @@ class JobEngine:
                 _log.warning("queue_away", error=str(error))
             except Exception as error:
                 _log.error("queue_not_read", exc_info=error)
-            self._woken.wait(self._poll_s)
+            if not ending:
+                self._woken.wait(self._poll_s)
 
     def _look(self) -> None:
         """Renew the leases, learn what is asked of the jobs that run, and start others."""
@@ -253,8 +264,8 @@ class JobEngine:
                 if job_id in runs:
                     if state is JobState.CANCELLING:
                         runs[job_id].cancelled.set()
-                elif (job_id not in leases or leases[job_id].free) and self._has_room(kind, state):
-                    self._take(kind, job_id, state)
+                elif ((lease := leases.get(job_id)) is None or lease.free) and self._has_room(kind, state):
+                    self._take(kind, job_id, state, at_once=lease is not None and lease.at_once)
         for job_id in over:
             # Its owner was killed between the end of the job and that of the lease.
             if self._leases.claim(job_id):
@@ -264,14 +275,15 @@ class JobEngine:
         # What is only to be ended takes no time.
         if state is JobState.CANCELLING:
             return True
-        return not self._only_ends and len(self.running(kind)) < kind.slots
+        return not self._only_ends and not self._ending.is_set() and len(self.running(kind)) < kind.slots
 
-    def _take(self, kind: JobKind, job_id: str, state: JobState) -> None:
+    def _take(self, kind: JobKind, job_id: str, state: JobState, *, at_once: bool) -> None:
         if not self._leases.claim(job_id):
             return
         run = Run(job_id, self._stopping, self._leases.confirm)
         if state is JobState.CANCELLING:
-            run.cancelled.set()
+            # Its owner may have ended before it saw that.
+            _cancel(run, at_once=at_once)
         thread = threading.Thread(
             target=self._run, args=(kind, run), name=f"{kind.name}-{job_id}", daemon=True
         )

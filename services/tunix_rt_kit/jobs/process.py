@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -182,10 +182,11 @@ class WorkerProcess:
             return int(last["code"])
         return KILLED
 
-    def wait(self, timeout_s: float) -> int | None:
-        """Wait until the child has ended, at most ``timeout_s`` seconds; returns as ``poll``."""
+    def wait(self, timeout_s: float, is_enough: Callable[[], bool] = lambda: False) -> int | None:
+        """Wait until the child has ended, at most ``timeout_s`` seconds, or ``is_enough``; returns as
+        ``poll``."""
         end = time.monotonic() + timeout_s
-        while (code := self.poll()) is None and time.monotonic() < end:
+        while (code := self.poll()) is None and time.monotonic() < end and not is_enough():
             time.sleep(0.02)
         return code
 

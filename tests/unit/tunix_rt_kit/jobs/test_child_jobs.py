@@ -270,6 +270,23 @@ def test_a_child_that_does_not_listen_is_ended_by_a_second_cancel(world: World) 
     assert child.waits == []
 
 
+@pytest.mark.parametrize("by", ["a second cancel", "a stop"])
+def test_a_cancelled_child_that_told_its_end_and_goes_on_keeps_no_job_from_its_end(
+    world: World, by: str
+) -> None:
+    child = world.begin(([step(1)], DEAF))
+    child.lingers = True
+    world.until(lambda: child.started == 1)
+    world.cancel()
+    child._tell({"kind": "exit", "code": STOPPED})
+    world.until(lambda: child.waits)
+    assert world.store.state("a") is JobState.CANCELLING
+    assert world.engine is not None
+    world.engine.stop(PATIENCE_S) if by == "a stop" else world.cancel(at_once=True)
+    assert world.ended() is JobState.CANCELLED
+    assert child.kills == 1
+
+
 def test_a_failure_that_a_child_told_is_kept_though_it_was_cancelled(world: World) -> None:
     child = world.begin(([], DEAF))
     world.until(lambda: child.started == 1)

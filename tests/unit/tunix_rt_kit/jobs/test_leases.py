@@ -12,13 +12,14 @@ import pytest
 from sqlalchemy import MetaData, delete, event, insert, select, update
 
 from support import fake_jobs
-from support.fake_jobs import Jobs
+from support.fake_jobs import Counting, Jobs, engine_of
 from support.timing import PATIENCE_S, eventually
 from tunix_rt_kit.database import Database
 from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.jobs.engine import Lease
 from tunix_rt_kit.jobs.leases import SqlLeases, lease_table
-from tunix_rt_kit.jobs.run import LeaseLost
+from tunix_rt_kit.jobs.run import LeaseLost, Run
+from tunix_rt_kit.values import JobState
 
 
 def test_the_table_of_leases_is_the_one_that_servers_have_migrated_to() -> None:
@@ -192,3 +193,34 @@ def test_a_lease_is_not_taken_while_its_owner_writes(store: Jobs) -> None:
     mine.renew(["a"])
     mine.release("a")
     assert other.all()["a"].mine
+
+
+@pytest.mark.parametrize("only_ends", [False, True])
+def test_a_job_that_is_cancelled_just_before_its_server_stops_is_ended(sqlite: Jobs, only_ends: bool) -> None:
+    kind = Counting(sqlite)
+    engine = engine_of(kind, poll_s=PATIENCE_S)
+    engine.start(only_ends=only_ends)
+    time.sleep(0.1)
+    sqlite.add("a")
+    sqlite.add("b", state=JobState.CANCELLING)
+    engine.stop(PATIENCE_S)
+    assert (sqlite.state("a"), sqlite.state("b")) == (JobState.QUEUED, JobState.CANCELLED)
+    assert (kind.begun, sqlite.owners()) == (["b"], {})
+
+
+@pytest.mark.parametrize("state", [JobState.CANCELLING, JobState.QUEUED])
+def test_a_second_wish_to_cancel_outlives_the_server_that_had_the_job(sqlite: Jobs, state: JobState) -> None:
+    dead = SqlLeases(sqlite.database, fake_jobs.leases, -1.0)
+    sqlite.add("a", state=state)
+    assert dead.claim("a")
+    dead.end_at_once("a")
+    runs: list[Run] = []
+    kind = Counting(sqlite, most=1)
+    work = kind.work
+    kind.work = lambda run: (runs.append(run), work(run))[1]  # type: ignore[method-assign]
+    engine = engine_of(kind)
+    engine.start()
+    eventually(lambda: sqlite.state("a").ended)
+    engine.stop(PATIENCE_S)
+    # Where it was resumed since, the wish is not for this run.
+    assert [run.at_once.is_set() for run in runs] == [state is JobState.CANCELLING]
