@@ -149,6 +149,8 @@ class TrainerClient:
         training_job: v1.TrainingJob,
         *,
         update_mask: FieldMask | Sequence[str] = (),
+        add_tags: Sequence[str] = (),
+        remove_tags: Sequence[str] = (),
         timeout: float | None = None,
     ) -> v1.TrainingJob:
         """Change what people call a training job.
@@ -157,14 +159,19 @@ class TrainerClient:
             training_job: has the name of the one to change, and its new labels.
             update_mask: which of them change, of "display_name", "tags" and "note", or "*" for all three;
                 left out: those that are not empty.
+            add_tags: to add to those that it has, whatever others change at the same time.
+            remove_tags: to take away, likewise.
             timeout: in seconds.
 
         Raises:
             NotFoundError: there is none of this name.
-            InvalidArgumentError: the mask names another field, or a label breaks a limit.
+            InvalidArgumentError: the mask names another field, a label breaks a limit, or tags are set and
+                changed at once.
         """
         mask = mask_of(update_mask)
-        request = v1.UpdateTrainingJobRequest(training_job=training_job, update_mask=mask)
+        request = v1.UpdateTrainingJobRequest(
+            training_job=training_job, update_mask=mask, add_tags=add_tags, remove_tags=remove_tags
+        )
         return self._caller.unary(self._stub.UpdateTrainingJob, request, timeout)
 
     def cancel_training_job(self, name: str, *, timeout: float | None = None) -> v1.TrainingJob:

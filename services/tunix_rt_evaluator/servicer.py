@@ -68,7 +68,7 @@ class EvaluatorServicer(v1.EvaluatorServicer):
 
     @unary
     def UpdateEvalSet(self, request: v1.UpdateEvalSetRequest) -> v1.EvalSet:
-        labels = changed_labels(request.eval_set, request.update_mask, "eval_set")
+        labels = changed_labels(request, "eval_set")
         return eval_set_message(self._eval_sets.update_eval_set(request.eval_set.name, labels))
 
     @unary
@@ -96,7 +96,7 @@ class EvaluatorServicer(v1.EvaluatorServicer):
 
     @unary
     def UpdateEvaluation(self, request: v1.UpdateEvaluationRequest) -> v1.Evaluation:
-        labels = changed_labels(request.evaluation, request.update_mask, "evaluation")
+        labels = changed_labels(request, "evaluation")
         return evaluation_message(self._evaluations.update_evaluation(request.evaluation.name, labels))
 
     @unary
@@ -155,7 +155,7 @@ class EvaluatorServicer(v1.EvaluatorServicer):
 
     @unary
     def UpdateComparisonReport(self, request: v1.UpdateComparisonReportRequest) -> v1.ComparisonReport:
-        labels = changed_labels(request.comparison_report, request.update_mask, "comparison_report")
+        labels = changed_labels(request, "comparison_report")
         return report_message(self._comparisons.update_report(request.comparison_report.name, labels))
 
     @streaming

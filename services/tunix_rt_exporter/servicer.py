@@ -42,7 +42,7 @@ class ExporterServicer(v1.ExporterServicer):
 
     @unary
     def UpdateDataset(self, request: v1.UpdateDatasetRequest) -> v1.Dataset:
-        labels = changed_labels(request.dataset, request.update_mask, "dataset")
+        labels = changed_labels(request, "dataset")
         return convert.dataset_message(self._service.update_dataset(request.dataset.name, labels))
 
     async def WatchDataset(self, request: v1.WatchDatasetRequest, context: Any) -> AsyncIterator[v1.Dataset]:

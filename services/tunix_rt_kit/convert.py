@@ -20,7 +20,6 @@ from typing import Any, Final, TypeAlias, TypeVar, get_args
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.struct_pb2 import Struct
@@ -32,7 +31,7 @@ from pydantic import BaseModel
 from tunix_rt import v1
 from tunix_rt.wire import error_status
 from tunix_rt_kit.errors import InvalidArgument
-from tunix_rt_kit.values import ChatTemplateFields, Labels, ListAsked, ListFilter, Page
+from tunix_rt_kit.values import ChatTemplateFields, Labels, ListAsked, ListFilter, Page, TagChanges
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
@@ -130,17 +129,18 @@ def given_labels(request: Message) -> dict[str, Any]:
     return {name: tuple(value) if name == "tags" else value for name, value in found.items() if value}
 
 
-def changed_labels(resource: Any, mask: FieldMask, field: str) -> dict[str, Any]:
-    """The name, tags and note that an update changes, unchecked.
+def changed_labels(request: Any, field: str) -> dict[str, Any]:
+    """The name, tags and note that an update changes, and the tags that it adds and takes away, unchecked.
 
     Args:
-        resource: the resource of the request.
-        mask: which fields change; empty: those that are given.
+        request: its ``update_mask`` says which of them change; empty: those that are given.
         field: the request's field that the resource stands in.
 
     Raises:
-        InvalidArgument: UPDATE_MASK_INVALID, it names other fields, or there is nothing to change.
+        InvalidArgument: UPDATE_MASK_INVALID, it names other fields, there is nothing to change, or tags are
+            set and changed at once.
     """
+    resource, mask = getattr(request, field), request.update_mask
     right = f"one of {', '.join(_LABELS)}, or * for all of them, would be right"
     for index, path in enumerate(mask.paths):
         if path not in (*_LABELS, "*"):
@@ -148,11 +148,17 @@ def changed_labels(resource: Any, mask: FieldMask, field: str) -> dict[str, Any]
             raise InvalidArgument.of_field(
                 f"update_mask.paths[{index}]", problem, reason="UPDATE_MASK_INVALID"
             )
+    moved = {name: tuple(getattr(request, name)) for name in TagChanges.model_fields}
+    moved = {name: tags for name, tags in moved.items() if tags}
     named = _LABELS if "*" in mask.paths else tuple(mask.paths) or tuple(given_labels(resource))
-    if not named:
+    if not (named or moved):
         problem = f"is empty, and {field} gives nothing to change; {right}"
         raise InvalidArgument.of_field("update_mask", problem, reason="UPDATE_MASK_INVALID")
-    return {name: tuple(resource.tags) if name == "tags" else getattr(resource, name) for name in named}
+    if moved and "tags" in named:
+        problem = f"is given while {field}.tags is set as a whole; one of the two would be right"
+        raise InvalidArgument.of_field(next(iter(moved)), problem, reason="UPDATE_MASK_INVALID")
+    set_ = {name: tuple(resource.tags) if name == "tags" else getattr(resource, name) for name in named}
+    return set_ | moved
 
 
 def list_asked(request: Any, kind: type[ListFilter]) -> ListAsked:

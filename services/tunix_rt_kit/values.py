@@ -7,6 +7,7 @@ the names of their fields, and the order of the fields, must not change.
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -245,6 +246,22 @@ def _one_line(text: str) -> str:
     return _printable(text, "")
 
 
+def _no_resource_name(name: str) -> str:
+    # Where a name is typed, such a text is taken for what it reads like, and nothing is looked up by it.
+    if _RESOURCE_NAME.match(name) or _ID.fullmatch(name) or "/checkpoints/" in name:
+        problem = (
+            "is {name}, which reads as a resource name or an id; a name that reads as neither would be right"
+        )
+        raise PydanticCustomError("resource_name", problem, {"name": repr(name[:80])})
+    return name
+
+
+_RESOURCE_NAME: Final = re.compile(
+    "(traces|datasets|trainingJobs|evalSets|evaluations|comparisonReports|baseModels)/"
+)
+_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32}")
+
+
 def _no_comma(tag: str) -> str:
     if "," in tag:
         problem = "is {tag}; a tag without a comma would be right, or several tags"
@@ -265,14 +282,27 @@ _Tag = Annotated[
 ]
 
 
+MOST_TAGS: Final = 50
+_Tags = Annotated[tuple[_Tag, ...], Field(max_length=MOST_TAGS), AfterValidator(_different)]
+
+
 class Labels(Value):
     """A name, tags and a note as people give them: the limits of ``Labelled``."""
 
-    display_name: Annotated[str, Field(max_length=200), AfterValidator(_one_line)] = ""
-    tags: Annotated[tuple[_Tag, ...], Field(max_length=50), AfterValidator(_different)] = ()
+    display_name: Annotated[
+        str, Field(max_length=200), AfterValidator(_one_line), AfterValidator(_no_resource_name)
+    ] = ""
+    tags: _Tags = ()
     note: Annotated[str, Field(max_length=2_000), AfterValidator(lambda note: _printable(note, "\n\r\t"))] = (
         ""
     )
+
+
+class TagChanges(Value):
+    """Tags to add to those that something has, and to take away."""
+
+    add_tags: _Tags = ()
+    remove_tags: _Tags = ()
 
 
 NO_LABELS: Final[Mapping[str, Any]] = MappingProxyType({})

@@ -72,7 +72,7 @@ class TrainerServicer(v1.TrainerServicer):
 
     @unary
     def UpdateTrainingJob(self, request: v1.UpdateTrainingJobRequest) -> v1.TrainingJob:
-        labels = changed_labels(request.training_job, request.update_mask, "training_job")
+        labels = changed_labels(request, "training_job")
         return convert.job_message(self._jobs.update_job(request.training_job.name, labels))
 
     @unary

@@ -362,24 +362,25 @@ class FakeLoopServices(v1.TraceStoreServicer, v1.ExporterServicer, v1.TrainerSer
 
     # What people call things.
     def UpdateDataset(self, request: v1.UpdateDatasetRequest, context: Any) -> Any:
-        return self._called(self.jobs, request.dataset, request.update_mask.paths, context)
+        return self._called(self.jobs, request.dataset, request, context)
 
     def UpdateTrainingJob(self, request: v1.UpdateTrainingJobRequest, context: Any) -> Any:
-        return self._called(self.jobs, request.training_job, request.update_mask.paths, context)
+        return self._called(self.jobs, request.training_job, request, context)
 
     def UpdateEvaluation(self, request: v1.UpdateEvaluationRequest, context: Any) -> Any:
-        return self._called(self.jobs, request.evaluation, request.update_mask.paths, context)
+        return self._called(self.jobs, request.evaluation, request, context)
 
     def UpdateEvalSet(self, request: v1.UpdateEvalSetRequest, context: Any) -> Any:
-        return self._called(self.eval_sets, request.eval_set, request.update_mask.paths, context)
+        return self._called(self.eval_sets, request.eval_set, request, context)
 
     def UpdateComparisonReport(self, request: v1.UpdateComparisonReportRequest, context: Any) -> Any:
         changed, reports = request.comparison_report, {self.report.name: self.report}
-        return self._called(reports, changed, request.update_mask.paths, context)
+        return self._called(reports, changed, request, context)
 
-    def _called(self, stored: dict[str, Any], changed: Any, paths: Any, context: Any) -> Any:
+    def _called(self, stored: dict[str, Any], changed: Any, request: Any, context: Any) -> Any:
         found = self._found(stored, changed.name, context)
-        for path in paths:
+        found.tags.extend(request.add_tags)
+        for path in request.update_mask.paths:
             found.ClearField(path)
             found.MergeFrom(type(found)(**{path: getattr(changed, path)}))
         return found

@@ -73,6 +73,8 @@ class AsyncEvaluatorClient:
         eval_set: v1.EvalSet,
         *,
         update_mask: FieldMask | Sequence[str] = (),
+        add_tags: Sequence[str] = (),
+        remove_tags: Sequence[str] = (),
         timeout: float | None = None,
     ) -> v1.EvalSet:
         """Change what people call an eval set.
@@ -81,14 +83,19 @@ class AsyncEvaluatorClient:
             eval_set: has the name of the one to change, and its new labels.
             update_mask: which of them change, of "display_name", "tags" and "note", or "*" for all three;
                 left out: those that are not empty.
+            add_tags: to add to those that it has, whatever others change at the same time.
+            remove_tags: to take away, likewise.
             timeout: in seconds.
 
         Raises:
             NotFoundError: there is none of this name.
-            InvalidArgumentError: the mask names another field, or a label breaks a limit.
+            InvalidArgumentError: the mask names another field, a label breaks a limit, or tags are set and
+                changed at once.
         """
         mask = mask_of(update_mask)
-        request = v1.UpdateEvalSetRequest(eval_set=eval_set, update_mask=mask)
+        request = v1.UpdateEvalSetRequest(
+            eval_set=eval_set, update_mask=mask, add_tags=add_tags, remove_tags=remove_tags
+        )
         return await self._caller.unary(self._stub.UpdateEvalSet, request, timeout)
 
     async def delete_eval_set(
@@ -174,6 +181,8 @@ class AsyncEvaluatorClient:
         evaluation: v1.Evaluation,
         *,
         update_mask: FieldMask | Sequence[str] = (),
+        add_tags: Sequence[str] = (),
+        remove_tags: Sequence[str] = (),
         timeout: float | None = None,
     ) -> v1.Evaluation:
         """Change what people call an evaluation.
@@ -182,14 +191,19 @@ class AsyncEvaluatorClient:
             evaluation: has the name of the one to change, and its new labels.
             update_mask: which of them change, of "display_name", "tags" and "note", or "*" for all three;
                 left out: those that are not empty.
+            add_tags: to add to those that it has, whatever others change at the same time.
+            remove_tags: to take away, likewise.
             timeout: in seconds.
 
         Raises:
             NotFoundError: there is none of this name.
-            InvalidArgumentError: the mask names another field, or a label breaks a limit.
+            InvalidArgumentError: the mask names another field, a label breaks a limit, or tags are set and
+                changed at once.
         """
         mask = mask_of(update_mask)
-        request = v1.UpdateEvaluationRequest(evaluation=evaluation, update_mask=mask)
+        request = v1.UpdateEvaluationRequest(
+            evaluation=evaluation, update_mask=mask, add_tags=add_tags, remove_tags=remove_tags
+        )
         return await self._caller.unary(self._stub.UpdateEvaluation, request, timeout)
 
     async def cancel_evaluation(self, name: str, *, timeout: float | None = None) -> v1.Evaluation:
@@ -345,6 +359,8 @@ class AsyncEvaluatorClient:
         comparison_report: v1.ComparisonReport,
         *,
         update_mask: FieldMask | Sequence[str] = (),
+        add_tags: Sequence[str] = (),
+        remove_tags: Sequence[str] = (),
         timeout: float | None = None,
     ) -> v1.ComparisonReport:
         """Change what people call a comparison report.
@@ -353,14 +369,19 @@ class AsyncEvaluatorClient:
             comparison_report: has the name of the one to change, and its new labels.
             update_mask: which of them change, of "display_name", "tags" and "note", or "*" for all three;
                 left out: those that are not empty.
+            add_tags: to add to those that it has, whatever others change at the same time.
+            remove_tags: to take away, likewise.
             timeout: in seconds.
 
         Raises:
             NotFoundError: there is none of this name.
-            InvalidArgumentError: the mask names another field, or a label breaks a limit.
+            InvalidArgumentError: the mask names another field, a label breaks a limit, or tags are set and
+                changed at once.
         """
         mask = mask_of(update_mask)
-        request = v1.UpdateComparisonReportRequest(comparison_report=comparison_report, update_mask=mask)
+        request = v1.UpdateComparisonReportRequest(
+            comparison_report=comparison_report, update_mask=mask, add_tags=add_tags, remove_tags=remove_tags
+        )
         return await self._caller.unary(self._stub.UpdateComparisonReport, request, timeout)
 
     async def delete_comparison_report(

@@ -6,6 +6,7 @@ The services take whole names alone. Who types one looks it up here first, and e
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -61,6 +62,14 @@ _KINDS: Final = {
 COLLECTIONS: Final = tuple(_KINDS)
 
 
+def reads_as_id(name: str) -> bool:
+    """Whether a text reads as a resource name or as a whole id, so that it is never looked up as a display
+    name. The services refuse such display names."""
+    folder, slash, _ = name.partition("/")
+    named = slash and folder in (*COLLECTIONS, "baseModels")
+    return bool(named or _WHOLE.fullmatch(name) or CHECKPOINTS in name)
+
+
 def in_folder(collection: str, given: str) -> str:
     """``given`` behind its collection, where it may stand already."""
     return given if given.startswith(f"{collection}/") else f"{collection}/{given}"
@@ -110,7 +119,8 @@ async def resolve(client: AsyncClient, name: str, *, whole: bool = False) -> str
 
 async def _looked_up(client: AsyncClient, collection: str, given: str, whole: bool) -> str:
     kind, name = _KINDS[collection], f"{collection}/{given}"
-    if len(given) > _LONGEST or not given.isprintable():
+    # The characters that no display name has.
+    if len(given) > _LONGEST or any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in given):
         raise _missing(kind, name[:_LONGEST], f"no {kind.label} has the id or the name {given[:_TOLD]!r}...")
     entries, more = await _first(client, collection, _LOOKED_AT, id_prefix=given)
     begun = [entry.name for entry in entries]

@@ -74,44 +74,53 @@ class ChangeOptions:
             if tag in (self.tag or ()):
                 raise typer.BadParameter(f"{tag!r} is given to --tag and to --remove-tag; give it to one")
 
-    def changed(self, found: Resource) -> tuple[Resource, list[str]]:
-        """A resource of the name of ``found`` with the new labels, and which of them change.
+    def changed(self, found: Resource) -> tuple[Resource, dict[str, Any]]:
+        """A resource of the name of ``found`` with the new labels, and what else the client's call takes.
+
+        Tags are added and taken away by the server, so that none is lost where two change them at once.
 
         Raises typer.BadParameter for a tag to take away that it does not have.
         """
-        changed, mask = type(found)(name=found.name), []
+        changed = type(found)(name=found.name)
+        mask: list[str] = []
         if self.name is not None:
             changed.display_name = self.name
             mask.append("display_name")
         if self.note is not None:
             changed.note = self.note
             mask.append("note")
-        if self.tag or self.remove_tag or self.clear_tags:
-            changed.tags.extend(self._tags([] if self.clear_tags else list(found.tags), found.name))
-            mask.append("tags")
-        return changed, mask
-
-    def _tags(self, tags: list[str], name: str) -> list[str]:
         for tag in self.remove_tag or ():
-            if tag not in tags and not self.clear_tags:
-                has = ", ".join(tags) or "none"
+            if tag not in found.tags and not self.clear_tags:
+                has = ", ".join(found.tags) or "none"
                 raise typer.BadParameter(
-                    f"{name} has no tag {tag!r} (its tags: {has})", param_hint="--remove-tag"
+                    f"{found.name} has no tag {tag!r} (its tags: {has})", param_hint="--remove-tag"
                 )
-        kept = [tag for tag in tags if tag not in (self.remove_tag or ())]
-        return list(dict.fromkeys([*kept, *(self.tag or ())]))
+        added = list(dict.fromkeys(self.tag or ()))
+        if not self.clear_tags:
+            removed = list(dict.fromkeys(self.remove_tag or ()))
+            return changed, {"update_mask": mask, "add_tags": added, "remove_tags": removed}
+        changed.tags.extend(added)
+        return changed, {"update_mask": [*mask, "tags"]}
 
 
 class Update(Protocol[Resource_co]):
     """A client's call that changes what people call a resource."""
 
-    def __call__(self, resource: Any, /, *, update_mask: list[str]) -> Resource_co: ...
+    def __call__(
+        self,
+        resource: Any,
+        /,
+        *,
+        update_mask: list[str],
+        add_tags: list[str] = ...,
+        remove_tags: list[str] = ...,
+    ) -> Resource_co: ...
 
 
 def updated(options: ChangeOptions, found: Resource, update: Update[Resource]) -> Resource:
     """``found`` after its change; raises typer.BadParameter and TunixRtError."""
-    changed, mask = options.changed(found)
-    return update(changed, update_mask=mask)
+    changed, arguments = options.changed(found)
+    return update(changed, **arguments)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Final, NotRequired, TypedDict
 
@@ -26,6 +27,8 @@ from tunix_rt.leaks import LEARNED_SPLIT
 
 app = group("Import, generate, score, compare and export reasoning traces.")
 
+_JOBS_SHOWN = 20
+
 
 class TraceFacts(TypedDict):
     """What else is known of a trace."""
@@ -36,6 +39,10 @@ class TraceFacts(TypedDict):
     datasets: Annotated[
         list[v1.TraceUse] | None,
         "What became of it in each dataset; null where the server cannot tell, and stderr says why.",
+    ]
+    training_jobs: Annotated[
+        list[v1.TrainingJob] | None,
+        f"The newest {_JOBS_SHOWN} jobs that learned from it; null where the server cannot tell.",
     ]
 
 
@@ -71,7 +78,6 @@ class TraceLine(TypedDict):
 
 _LARGEST_PAGE = 1000
 _SCORES_READ = 200
-_JOBS_SHOWN = 20
 # A filter takes so many.
 _MOST_DATASETS = 100
 
@@ -169,7 +175,7 @@ def show(
         trace = client.trace_store.get_trace(named(session, client, wanted))
         page = next(client.trace_store.list_scores(trace.name, page_size=_SCORES_READ).pages())
         uses = _uses(session, client, trace)
-        jobs = [] if session.as_json else _learned(client, uses or [])
+        jobs = None if uses is None else _learned(session, client, uses)
     # The newest come first.
     latest: dict[str, v1.TraceScore] = {}
     for score in page.scores:
@@ -177,8 +183,10 @@ def show(
     scores = [latest[criterion] for criterion in sorted(latest)]
     if session.as_json:
         datasets = None if uses is None else [as_document(use) for use in uses]
+        learned = None if jobs is None else [as_document(job) for job in jobs]
+        shown = [as_document(score) for score in scores]
         session.print_json(
-            as_document(trace) | {"scores": [as_document(score) for score in scores], "datasets": datasets}
+            as_document(trace) | {"scores": shown, "datasets": datasets, "training_jobs": learned}
         )
     else:
         session.out.print(trace_panel(trace, scores))
@@ -211,19 +219,30 @@ def _uses(session: Session, client: Client, trace: v1.Trace) -> list[v1.TraceUse
     return found
 
 
-def _learned(client: Client, uses: Sequence[v1.TraceUse]) -> list[v1.TrainingJob]:
-    """The newest training jobs on datasets that have the trace in the split that is learned; none where that
-    cannot be told."""
+def _learned(session: Session, client: Client, uses: Sequence[v1.TraceUse]) -> list[v1.TrainingJob] | None:
+    """The newest training jobs on datasets that have the trace in the split that is learned; None where that
+    cannot be told, and stderr says why."""
     digests = {use.dataset: use.dataset_digest for use in uses if use.split == LEARNED_SPLIT}
-    if not digests:
-        return []
-    wanted = v1.TrainingJobFilter(datasets=list(digests)[:_MOST_DATASETS])
+    datasets, found = list(digests), list[v1.TrainingJob]()
     try:
-        page = next(client.trainer.list_training_jobs(filter=wanted, page_size=_JOBS_SHOWN).pages())
-    except TunixRtError:
-        return []
-    # A server of an earlier version lists all jobs, and a dataset may have been deleted and made anew.
-    return [job for job in page.training_jobs if digests.get(job.spec.dataset) == job.dataset_digest]
+        for start in range(0, len(datasets), _MOST_DATASETS):
+            wanted = v1.TrainingJobFilter(datasets=datasets[start : start + _MOST_DATASETS])
+            listed = client.trainer.list_training_jobs(filter=wanted, page_size=_JOBS_SHOWN + 1)
+            # A server of an earlier version lists all jobs, and a dataset may have been deleted and made
+            # anew.
+            own = (job for job in listed if digests.get(job.spec.dataset) == job.dataset_digest)
+            found += islice(own, _JOBS_SHOWN + 1)
+    except UnimplementedError:
+        return None
+    except TunixRtError as error:
+        told = f"which training jobs learned from the trace is not known: {error.message}"
+        session.notify(told)
+        return None
+    # Ids are in the order in which they were made.
+    found.sort(key=lambda job: job.name, reverse=True)
+    if len(found) > _JOBS_SHOWN:
+        session.notify(f"more training jobs learned from the trace; these are the newest {_JOBS_SHOWN}")
+    return found[:_JOBS_SHOWN]
 
 
 def _print_jobs(session: Session, jobs: Sequence[v1.TrainingJob]) -> None:

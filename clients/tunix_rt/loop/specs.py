@@ -13,32 +13,31 @@ from google.protobuf.struct_pb2 import Value
 from tunix_rt import v1
 from tunix_rt.formats import read_marks
 from tunix_rt.loop.config import DatasetConfig, EvaluationConfig, FilterConfig, LoopConfig, TrainingConfig
+from tunix_rt.naming import reads_as_id
 
 Filled = TypeVar("Filled", bound=Message)
 Named = TypeVar("Named", v1.Dataset, v1.EvalSet, v1.TrainingJob, v1.Evaluation, v1.ComparisonReport)
 
 
-def called(config: LoopConfig, resource: Named, name: str) -> tuple[Named, list[str]]:
-    """What a resource of a loop is still to be called, and which of its labels that changes.
+def called(config: LoopConfig, resource: Named, name: str) -> tuple[Named, dict[str, Any]]:
+    """What a resource of a loop is still to be called: it, and what else its update takes; nothing else where
+    nothing changes.
 
-    A name or a note that it has stays, and so do its tags; an empty ``name`` gives it none.
+    A name or a note that it has stays, and so do its tags; an empty ``name`` gives it none, nor does one that
+    reads as an id.
     """
     changed = type(resource)(name=resource.name)
     mask: list[str] = []
     # The name of a loop may be of several lines.
     one_line = " ".join("".join(c if c.isprintable() else " " for c in name).split())
-    if one_line and not resource.display_name:
+    if one_line and not resource.display_name and not reads_as_id(one_line):
         changed.display_name = one_line
         mask.append("display_name")
-    has: list[str] = list(resource.tags)
-    missing: list[str] = [tag for tag in config.tags if tag not in has]
-    if missing:
-        changed.tags.extend([*has, *missing])
-        mask.append("tags")
     if config.note and not resource.note:
         changed.note = config.note
         mask.append("note")
-    return changed, mask
+    missing: list[str] = [tag for tag in config.tags if tag not in resource.tags]
+    return changed, {"update_mask": mask, "add_tags": missing} if mask or missing else {}
 
 
 def labels(enum: Any) -> dict[str, int]:

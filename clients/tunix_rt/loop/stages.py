@@ -309,8 +309,8 @@ class Loop:
 
     def _called(self, made: specs.Named, name: str, update: Callable[..., Any]) -> specs.Named:
         """What was made, under the loop's name, tags and note."""
-        changed, mask = specs.called(self._config, made, name)
-        return cast(specs.Named, update(changed, update_mask=mask)) if mask else made
+        changed, arguments = specs.called(self._config, made, name)
+        return cast(specs.Named, update(changed, **arguments)) if arguments else made
 
     def _created(self, stage: Stage, inputs: list[bytes | str], create: Callable[[str], Job]) -> Job:
         """The job of a stage: the one that is there unless it went wrong, else a new one."""

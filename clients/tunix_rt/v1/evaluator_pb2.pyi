@@ -260,6 +260,8 @@ class UpdateEvalSetRequest(_message.Message):
 
     EVAL_SET_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    ADD_TAGS_FIELD_NUMBER: _builtins.int
+    REMOVE_TAGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def eval_set(self) -> _eval_set_pb2.EvalSet:
         """The eval set; its `name` says which one."""
@@ -268,15 +270,25 @@ class UpdateEvalSetRequest(_message.Message):
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Which fields to change: "display_name", "tags" and "note", or "*" for all three. Left out: those of them that are not empty in `eval_set`."""
 
+    @_builtins.property
+    def add_tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tags to add to those that it has, whatever others change at the same time. Not together with "tags" in `update_mask`."""
+
+    @_builtins.property
+    def remove_tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tags to take away, likewise; one that it does not have is passed over."""
+
     def __init__(
         self,
         *,
         eval_set: _eval_set_pb2.EvalSet | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
+        add_tags: _abc.Iterable[_builtins.str] | None = ...,
+        remove_tags: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["eval_set", b"eval_set", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["eval_set", b"eval_set", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_tags", b"add_tags", "eval_set", b"eval_set", "remove_tags", b"remove_tags", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -527,6 +539,8 @@ class UpdateEvaluationRequest(_message.Message):
 
     EVALUATION_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    ADD_TAGS_FIELD_NUMBER: _builtins.int
+    REMOVE_TAGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def evaluation(self) -> _evaluation_pb2.Evaluation:
         """The evaluation; its `name` says which one."""
@@ -535,15 +549,25 @@ class UpdateEvaluationRequest(_message.Message):
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Which fields to change: "display_name", "tags" and "note", or "*" for all three. Left out: those of them that are not empty in `evaluation`."""
 
+    @_builtins.property
+    def add_tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tags to add to those that it has, whatever others change at the same time. Not together with "tags" in `update_mask`."""
+
+    @_builtins.property
+    def remove_tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tags to take away, likewise; one that it does not have is passed over."""
+
     def __init__(
         self,
         *,
         evaluation: _evaluation_pb2.Evaluation | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
+        add_tags: _abc.Iterable[_builtins.str] | None = ...,
+        remove_tags: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_tags", b"add_tags", "evaluation", b"evaluation", "remove_tags", b"remove_tags", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1151,6 +1175,8 @@ class UpdateComparisonReportRequest(_message.Message):
 
     COMPARISON_REPORT_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    ADD_TAGS_FIELD_NUMBER: _builtins.int
+    REMOVE_TAGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def comparison_report(self) -> _comparison_report_pb2.ComparisonReport:
         """The comparison report; its `name` says which one."""
@@ -1159,15 +1185,25 @@ class UpdateComparisonReportRequest(_message.Message):
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Which fields to change: "display_name", "tags" and "note", or "*" for all three. Left out: those of them that are not empty in `comparison_report`."""
 
+    @_builtins.property
+    def add_tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tags to add to those that it has, whatever others change at the same time. Not together with "tags" in `update_mask`."""
+
+    @_builtins.property
+    def remove_tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tags to take away, likewise; one that it does not have is passed over."""
+
     def __init__(
         self,
         *,
         comparison_report: _comparison_report_pb2.ComparisonReport | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
+        add_tags: _abc.Iterable[_builtins.str] | None = ...,
+        remove_tags: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["comparison_report", b"comparison_report", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparison_report", b"comparison_report", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_tags", b"add_tags", "comparison_report", b"comparison_report", "remove_tags", b"remove_tags", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -387,6 +387,8 @@ class UpdateTrainingJobRequest(_message.Message):
 
     TRAINING_JOB_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    ADD_TAGS_FIELD_NUMBER: _builtins.int
+    REMOVE_TAGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def training_job(self) -> _training_job_pb2.TrainingJob:
         """The training job; its `name` says which one."""
@@ -395,15 +397,25 @@ class UpdateTrainingJobRequest(_message.Message):
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Which fields to change: "display_name", "tags" and "note", or "*" for all three. Left out: those of them that are not empty in `training_job`."""
 
+    @_builtins.property
+    def add_tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tags to add to those that it has, whatever others change at the same time. Not together with "tags" in `update_mask`."""
+
+    @_builtins.property
+    def remove_tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tags to take away, likewise; one that it does not have is passed over."""
+
     def __init__(
         self,
         *,
         training_job: _training_job_pb2.TrainingJob | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
+        add_tags: _abc.Iterable[_builtins.str] | None = ...,
+        remove_tags: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["training_job", b"training_job", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["training_job", b"training_job", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_tags", b"add_tags", "remove_tags", b"remove_tags", "training_job", b"training_job", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

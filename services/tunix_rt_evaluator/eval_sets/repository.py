@@ -17,7 +17,7 @@ from tunix_rt_kit.database import (
     Database,
     Listing,
     RequestLog,
-    label_values,
+    change_labels,
     row_fields,
     transaction_lock,
 )
@@ -57,7 +57,7 @@ class SqlEvalSetRepository:
             transaction_lock(session, f"eval set {eval_set.id}")
             _bind(session, eval_set)
             if labels:
-                _set_labels(session, eval_set.id, labels)
+                change_labels(session, eval_sets, labels, eval_sets.c.id == eval_set.id)
             return eval_set.id
 
         with self._database.write() as session:
@@ -121,7 +121,7 @@ class SqlEvalSetRepository:
     def set_labels(self, eval_set_id: str, labels: Mapping[str, Any]) -> None:
         """Change what people call an eval set, if it is there."""
         with self._database.write() as session:
-            _set_labels(session, eval_set_id, labels)
+            change_labels(session, eval_sets, labels, eval_sets.c.id == eval_set_id)
 
 
 def living_eval_set(session: Session, eval_set_id: str) -> None:
@@ -162,10 +162,6 @@ def _bind(session: Session, eval_set: EvalSet) -> None:
         # The same items under the same id: it means what it meant.
         again = {**values, "create_time": eval_set.create_time, "delete_time": None}
         session.execute(update(eval_sets).where(eval_sets.c.id == eval_set.id).values(again))
-
-
-def _set_labels(session: Session, eval_set_id: str, labels: Mapping[str, Any]) -> None:
-    session.execute(update(eval_sets).where(eval_sets.c.id == eval_set_id).values(**label_values(labels)))
 
 
 def _eval_set(row: Any, items: tuple[EvalItem, ...] | None) -> EvalSet:

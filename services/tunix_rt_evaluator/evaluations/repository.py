@@ -26,6 +26,7 @@ from tunix_rt_kit.database import (
     Database,
     Listing,
     RequestLog,
+    change_labels,
     label_values,
     row_fields,
     transaction_lock,
@@ -178,8 +179,7 @@ class SqlEvaluationRepository:
     def set_labels(self, evaluation_id: str, labels: Mapping[str, Any]) -> None:
         """Change what people call an evaluation, if it is there."""
         with self._database.write() as session:
-            where = evaluations.c.id == evaluation_id
-            session.execute(update(evaluations).where(where).values(**label_values(labels)))
+            change_labels(session, evaluations, labels, evaluations.c.id == evaluation_id)
 
     def labels(self, ids: Collection[str]) -> Mapping[str, Mapping[str, Any]]:
         """What people call evaluations, by the ids of those that are there."""

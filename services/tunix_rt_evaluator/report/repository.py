@@ -29,7 +29,7 @@ from tunix_rt_evaluator.report.markdown import render_markdown
 from tunix_rt_evaluator.tables import reports
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.canonical import canonical_json
-from tunix_rt_kit.database import Database, Listing, label_values, transaction_lock
+from tunix_rt_kit.database import Database, Listing, change_labels, transaction_lock
 from tunix_rt_kit.errors import DataLoss
 from tunix_rt_kit.values import Order, Position, Stored, StoredFile
 
@@ -77,7 +77,7 @@ class SqlReportRepository:
     def set_labels(self, report_id: str, labels: Mapping[str, Any]) -> None:
         """Change what people call a report, if it is there."""
         with self._database.write() as session:
-            session.execute(update(reports).where(reports.c.id == report_id).values(**label_values(labels)))
+            change_labels(session, reports, labels, reports.c.id == report_id)
 
     def add(self, report_id: str, content: ComparisonContent) -> None:
         """Render and store a report, unless it is there."""

@@ -25,6 +25,7 @@ from tunix_rt_kit.database import (
     Listing,
     RequestLog,
     bulk_insert,
+    change_labels,
     label_values,
     row_fields,
     transaction_lock,
@@ -126,7 +127,7 @@ class SqlDatasetRepository:
 
     def set_labels(self, dataset_id: str, version: str, labels: Mapping[str, Any]) -> bool:
         with self._database.write() as session:
-            return _changed(session, label_values(labels), _named(dataset_id, version))
+            return change_labels(session, datasets, labels, _named(dataset_id, version))
 
     def delete(
         self, dataset_id: str, version: str, check: Callable[[Dataset, Mapping[str, bool]], None]

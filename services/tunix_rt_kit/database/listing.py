@@ -19,12 +19,15 @@ from sqlalchemy import (
     or_,
     select,
     type_coerce,
+    update,
 )
+from sqlalchemy.orm import Session
 
 from tunix_rt_kit.canonical import canonical_json
 from tunix_rt_kit.database.columns import CanonicalJson, UtcDateTime
 from tunix_rt_kit.database.engine import Database
-from tunix_rt_kit.values import ListFilter, Order, Position
+from tunix_rt_kit.errors import InvalidArgument
+from tunix_rt_kit.values import MOST_TAGS, ListFilter, Order, Position, TagChanges
 
 T = TypeVar("T")
 
@@ -66,6 +69,30 @@ def label_values(labels: Mapping[str, Any]) -> dict[str, Any]:
     """The columns that labels set, of which some may be given alone."""
     values = {name: list(value) if name == "tags" else value for name, value in labels.items()}
     return values | {_FOLDED[name]: labels[name].casefold() for name in _FOLDED if name in labels}
+
+
+def change_labels(
+    session: Session, table: Table, changes: Mapping[str, Any], *where: ColumnElement[bool]
+) -> bool:
+    """Set labels of the row of which ``where`` is true, and add and take away tags, none of which is lost
+    where others do the same at once. Returns whether there is one.
+
+    Raises InvalidArgument(LABELS_INVALID) if that makes too many tags.
+    """
+    moved = {name: changes[name] for name in TagChanges.model_fields if name in changes}
+    labels = {name: value for name, value in changes.items() if name not in moved}
+    if moved:
+        # Locked, so that nobody else changes them meanwhile.
+        row = session.execute(select(table.c.tags).where(*where).with_for_update()).one_or_none()
+        if row is None:
+            return False
+        kept = [tag for tag in row.tags if tag not in moved.get("remove_tags", ())]
+        labels["tags"] = list(dict.fromkeys([*kept, *moved.get("add_tags", ())]))
+        if len(labels["tags"]) > MOST_TAGS:
+            problem = f"makes {len(labels['tags'])} tags of it; at most {MOST_TAGS} would be right"
+            raise InvalidArgument.of_field("add_tags", problem, reason="LABELS_INVALID")
+    done = session.connection().execute(update(table).where(*where).values(**label_values(labels)))
+    return done.rowcount > 0
 
 
 class Listing:

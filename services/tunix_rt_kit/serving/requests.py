@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails
 
 from tunix_rt_kit.canonical import canonical_json, digest_json
 from tunix_rt_kit.errors import FieldViolation, InvalidArgument
-from tunix_rt_kit.values import Labels, ListAsked, ListFilter, Order, Page, Position
+from tunix_rt_kit.values import Labels, ListAsked, ListFilter, Order, Page, Position, TagChanges
 
 ID_RULE = "1 to 64 characters of a-z, 0-9, dot, underscore and hyphen, starting with a letter or digit"
 _ID = r"[a-z0-9][a-z0-9._-]{0,63}"
@@ -259,12 +259,20 @@ def validated(kind: type[Checked], fields: Mapping[str, Any], path: str, wrong: 
 def checked_labels(given: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     """Those of ``display_name``, ``tags`` and ``note`` that are given; ``path`` is what they are fields of.
 
-    Raises InvalidArgument(LABELS_INVALID) that names every wrong one.
+    Of an update, tags to add and to take away may be among them. Raises InvalidArgument(LABELS_INVALID) that
+    names every wrong one.
     """
     wrong = Violations()
-    labels = validated(Labels, given, path, wrong)
+    moved = {name: tags for name, tags in given.items() if name in TagChanges.model_fields}
+    own = {name: value for name, value in given.items() if name not in moved}
+    labels, changes = validated(Labels, own, path, wrong), validated(TagChanges, moved, "", wrong)
+    for index, tag in enumerate(changes.add_tags):
+        problem = f"is {tag!r}, which remove_tags holds too; one of the two would be right"
+        wrong.check(tag not in changes.remove_tags, f"add_tags[{index}]", problem)
     wrong.raise_if_any("LABELS_INVALID")
-    return labels.model_dump(mode="json", include=set(given))
+    return labels.model_dump(mode="json", include=set(own)) | changes.model_dump(
+        mode="json", include=set(moved)
+    )
 
 
 def listed(

@@ -10,7 +10,7 @@ from typing import Any, Final
 from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
-from tunix_rt_kit.database import Database, Listing, RequestLog, label_values
+from tunix_rt_kit.database import Database, Listing, RequestLog, change_labels, label_values
 from tunix_rt_kit.errors import NotFound
 from tunix_rt_kit.values import (
     JobError,
@@ -98,7 +98,7 @@ class SqlJobRepository:
         """Change what people call a job; raises NotFound(TRAINING_JOB_NOT_FOUND)."""
         with self._database.write() as session:
             _row(session, job_id)
-            session.execute(update(jobs).where(jobs.c.id == job_id).values(**label_values(labels)))
+            change_labels(session, jobs, labels, jobs.c.id == job_id)
 
     def unfinished(self) -> Sequence[tuple[str, JobState]]:
         query = select(jobs.c.id, jobs.c.state).where(jobs.c.state.in_(_ACTIVE)).order_by(jobs.c.id)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -24,6 +26,23 @@ async def named(trainer: Any, name: str, *tags: str, note: str = "", request_id:
 async def update(trainer: Any, name: str, *paths: str, **labels: Any) -> v1.TrainingJob:
     request = v1.UpdateTrainingJobRequest(
         training_job=v1.TrainingJob(name=name, **labels), update_mask=FieldMask(paths=paths)
+    )
+    return await trainer.UpdateTrainingJob(request)
+
+
+async def retag(
+    trainer: Any,
+    job: v1.TrainingJob,
+    add_tags: Sequence[str] = (),
+    remove_tags: Sequence[str] = (),
+    paths: Sequence[str] = (),
+    **labels: Any,
+) -> v1.TrainingJob:
+    request = v1.UpdateTrainingJobRequest(
+        training_job=v1.TrainingJob(name=job.name, **labels),
+        update_mask=FieldMask(paths=paths),
+        add_tags=add_tags,
+        remove_tags=remove_tags,
     )
     return await trainer.UpdateTrainingJob(request)
 
@@ -101,6 +120,59 @@ async def test_every_wrong_label_is_named_and_nothing_is_made(trainer: Any) -> N
     assert await listed(trainer) == []
     job = await named(trainer, "x")
     changed = await refused(update(trainer, job.name, display_name="n" * 201))
+    assert fields(changed) == ["training_job.display_name"]
+
+
+async def test_no_tag_is_lost_where_many_change_them_at_once(trainer: Any) -> None:
+    job = await named(trainer, "", "old", "kept")
+    await asyncio.gather(*(retag(trainer, job, add_tags=[f"t{n}"]) for n in range(12)))
+    await asyncio.gather(
+        retag(trainer, job, remove_tags=["old", "never there"], display_name="renamed"),
+        *(retag(trainer, job, remove_tags=[f"t{n}"]) for n in range(6)),
+        *(retag(trainer, job, add_tags=["kept", f"u{n}"]) for n in range(6)),
+    )
+    found = await get(trainer, job)
+    assert sorted(found.tags) == sorted(
+        ["kept", *(f"t{n}" for n in range(6, 12)), *(f"u{n}" for n in range(6))]
+    )
+    assert found.display_name == "renamed"
+
+
+@pytest.mark.one_database
+async def test_wrong_changes_of_tags_are_refused(trainer: Any) -> None:
+    job = await named(trainer, "", "a")
+    for changes, reason, wrong in (
+        ({"add_tags": ["b", "c,d"]}, "LABELS_INVALID", ["add_tags[1]"]),
+        ({"add_tags": ["b"], "remove_tags": ["b"]}, "LABELS_INVALID", ["add_tags[0]"]),
+        ({"add_tags": [str(n) for n in range(50)]}, "LABELS_INVALID", ["add_tags"]),
+        ({"add_tags": ["b"], "tags": ["c"]}, "UPDATE_MASK_INVALID", ["add_tags"]),
+        ({"remove_tags": ["a"], "paths": ["*"]}, "UPDATE_MASK_INVALID", ["remove_tags"]),
+    ):
+        error = await refused(retag(trainer, job, **changes))
+        assert (error.code, error.reason, fields(error)) == ("INVALID_ARGUMENT", reason, wrong)
+    assert list((await get(trainer, job)).tags) == ["a"]
+    missing = await refused(retag(trainer, v1.TrainingJob(name="trainingJobs/none"), add_tags=["b"]))
+    assert (missing.code, missing.reason) == ("NOT_FOUND", "TRAINING_JOB_NOT_FOUND")
+
+
+@pytest.mark.one_database
+async def test_a_name_that_reads_as_an_id_is_refused_where_it_is_given(trainer: Any) -> None:
+    for name in (
+        "0" * 32,
+        "01890a5d-ac96-774b-bcce-b302099a8057",
+        "trainingJobs/x",
+        "baseModels/x",
+        "a/checkpoints/b",
+    ):
+        error = await refused(named(trainer, name))
+        assert (error.code, error.reason, fields(error)) == (
+            "INVALID_ARGUMENT",
+            "LABELS_INVALID",
+            ["display_name"],
+        )
+    assert await listed(trainer) == []
+    job = await named(trainer, "lr/1e-3")
+    changed = await refused(update(trainer, job.name, display_name="a" * 32))
     assert fields(changed) == ["training_job.display_name"]
 
 

@@ -12,7 +12,8 @@ from support.threaded import fake_server
 from tunix_rt import AsyncClient, Client
 from tunix_rt.aio.naming import resolve as resolve_async
 from tunix_rt.errors import InvalidArgumentError, NotFoundError, TunixRtError
-from tunix_rt.naming import begins, resolve
+from tunix_rt.naming import COLLECTIONS, begins, reads_as_id, resolve
+from tunix_rt_kit.values import Labels
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +138,26 @@ def test_what_was_deleted_is_not_taken_for_the_beginning_of_another_id(
     with pytest.raises(NotFoundError) as error:
         resolve(served[1], "evalSets/exam-0")
     assert error.value.reason == "EVAL_SET_DELETED"
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    [
+        *((f"{collection}/x", True) for collection in (*COLLECTIONS, "baseModels")),
+        (JOB, True),
+        ("0f" * 16, True),
+        ("a/checkpoints/b", True),
+        ("with/slash", False),
+        ("0F" * 16, False),
+        ("checkpoints/b", False),
+        ("traces", False),
+    ],
+)
+def test_services_refuse_the_names_that_are_never_looked_up(name: str, taken: bool) -> None:
+    assert reads_as_id(name) == taken
+    try:
+        Labels(display_name=name)
+        refused = False
+    except ValueError:
+        refused = True
+    assert refused == taken

@@ -315,8 +315,8 @@ class Loop:
         self, made: specs.Named, name: str, update: Callable[..., Awaitable[Any]]
     ) -> specs.Named:
         """What was made, under the loop's name, tags and note."""
-        changed, mask = specs.called(self._config, made, name)
-        return cast(specs.Named, await update(changed, update_mask=mask)) if mask else made
+        changed, arguments = specs.called(self._config, made, name)
+        return cast(specs.Named, await update(changed, **arguments)) if arguments else made
 
     async def _created(
         self, stage: Stage, inputs: list[bytes | str], create: Callable[[str], Awaitable[Job]]

@@ -342,9 +342,13 @@ def test_a_trace_is_followed_to_datasets_and_jobs(stored: Run, services: FakeLoo
     assert "f@1 may hold the trace" in shown.stderr
     document = json.loads(done(stored("traces", "show", name, "--json")).stdout)
     assert [use["dataset"] for use in document["datasets"]] == ["datasets/d@1", "datasets/e@2"]
+    assert [(job["name"], job["state"]) for job in document["training_jobs"]] == [
+        ("trainingJobs/0", "STATE_SUCCEEDED")
+    ]
     # The dataset was made anew since, or the trace was held out: nobody learned from it.
     services.uses[0].dataset_digest = "sha256:other"
     assert "LEARNED BY" not in done(stored("traces", "show", name)).stdout
+    assert json.loads(done(stored("traces", "show", name, "--json")).stdout)["training_jobs"] == []
     services.uses[0].dataset_digest, services.uses[0].split = "sha256:d", "test"
     assert "LEARNED BY" not in done(stored("traces", "show", name)).stdout
 
