@@ -15,6 +15,7 @@ from sqlalchemy import (
     Table,
     Text,
     and_,
+    false,
     func,
     or_,
     select,
@@ -160,8 +161,15 @@ class Listing:
         columns = self._table.c
 
         def holds(column: Column[Any], member: str) -> ColumnElement[bool]:
-            """Whether a list of texts has this member: in canonical JSON no other text holds it in quotes."""
-            return position(type_coerce(column, Text), canonical_json(member).decode()) > 0
+            """Whether a list of texts has this member, looked for in the list's canonical JSON.
+
+            A quote inside a text follows a backslash there, so that one behind a bracket or a comma begins or
+            ends a text. No member begins with a comma, so that what is found begins one.
+            """
+            if member.startswith(","):
+                return false()
+            written, wanted = type_coerce(column, Text), canonical_json(member).decode()
+            return or_(*(position(written, f"{mark}{wanted}") > 0 for mark in "[,"))
 
         found = [holds(columns.tags, tag) for tag in wanted.tags]
         if not wanted.show_deleted:
