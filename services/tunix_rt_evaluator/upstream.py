@@ -15,7 +15,7 @@ from tunix_rt_evaluator.evaluations.admission import chat_template
 from tunix_rt_evaluator.evaluations.model import BaseModelFacts, CheckpointInput
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.convert import value_of
-from tunix_rt_kit.errors import DomainError, FailedPrecondition, was_deleted
+from tunix_rt_kit.errors import DomainError, FailedPrecondition, check_living
 from tunix_rt_kit.models.store import ModelStore
 from tunix_rt_kit.models.tokenizer import ModelTokenizer, load_tokenizer, stop_ids
 from tunix_rt_kit.serving.calls import answer_of, answers_of, calling
@@ -47,7 +47,7 @@ class TrainerCheckpoints:
         with calling("the trainer"):
             checkpoint = answer_of(self._stub.GetCheckpoint, v1.GetCheckpointRequest(name=name), _TIMEOUT_S)
         if checkpoint.HasField("delete_time"):
-            raise was_deleted(name, "CHECKPOINT", checkpoint.delete_time.ToDatetime(UTC))
+            check_living(name, "CHECKPOINT", checkpoint.delete_time.ToDatetime(UTC))
         manifest = checkpoint.manifest
         fields = value_of(checkpoint.chat_template, ChatTemplateFields)
         digest = chat_template(fields).digest

@@ -21,7 +21,7 @@ from tunix_rt_kit.errors import (
     InvalidArgument,
     NotFound,
     Unavailable,
-    was_deleted,
+    check_living,
 )
 from tunix_rt_kit.serving.calls import answer_of, answers_of, calling
 
@@ -153,7 +153,7 @@ class GrpcEvalSetSource:
                 f"{name} does not exist", reason="EVAL_SET_NOT_FOUND", metadata={"name": name}
             ) from error
         if found.HasField("delete_time"):
-            raise was_deleted(name, "EVAL_SET", found.delete_time.ToDatetime(UTC))
+            check_living(name, "EVAL_SET", found.delete_time.ToDatetime(UTC))
         return EvalPrompts(name, found.digest, {item.id: item.prompt for item in found.items})
 
 

@@ -10,7 +10,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar, Final, Self
+from typing import TYPE_CHECKING, ClassVar, Final, Self
+
+if TYPE_CHECKING:
+    from tunix_rt_kit.values import JobState
 
 _REASON = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
 
@@ -126,27 +129,37 @@ class Cancelled(DomainError):
 _NAMED: Final = 5
 
 
-def was_deleted(name: str, kind: str, delete_time: datetime) -> NotFound:
-    """The error for a use of what was deleted; ``kind`` is its reason's first part, such as DATASET."""
+def not_found(name: str, kind: str, field: str = "name") -> NotFound:
+    """The error for a name that nothing has; ``kind`` is its reason's first part, such as DATASET, ``field``
+    where the name stands in the request."""
+    return NotFound(f"{field}: {name} does not exist", reason=f"{kind}_NOT_FOUND", metadata={"name": name})
+
+
+def check_living(name: str, kind: str, delete_time: datetime | None) -> None:
+    """Refuse the use of what was deleted: raise NotFound if there is a ``delete_time``."""
+    if delete_time is None:
+        return
     when = delete_time.isoformat(timespec="seconds")
-    return NotFound(
+    raise NotFound(
         f"name: {name} was deleted at {when}",
         reason=f"{kind}_NOT_FOUND",
         metadata={"name": name, "delete_time": when},
     )
 
 
-def still_runs(name: str, kind: str, state: str, cancel: str) -> FailedPrecondition:
-    """The refusal to delete what has not ended; ``cancel`` is the command that ends it."""
-    return FailedPrecondition(
+def check_ended(name: str, kind: str, state: JobState, cancel: str) -> None:
+    """Refuse to delete what has not ended: raise FailedPrecondition, which names the command ``cancel``."""
+    if state.ended:
+        return
+    raise FailedPrecondition(
         f"name: {name} is {state}; cancel it first: {cancel}",
         reason=f"{kind}_RUNNING",
         metadata={"name": name, "state": state},
     )
 
 
-def in_use(name: str, kind: str, users: Mapping[str, bool], *, force: bool) -> FailedPrecondition | None:
-    """The refusal to delete what other resources use; None if nothing stands against it.
+def check_unused(name: str, kind: str, users: Mapping[str, bool], *, force: bool) -> None:
+    """Refuse to delete what other resources use: raise FailedPrecondition that names them.
 
     Args:
         name: what is to be deleted.
@@ -157,14 +170,14 @@ def in_use(name: str, kind: str, users: Mapping[str, bool], *, force: bool) -> F
     running = [user for user, runs in users.items() if runs]
     named = running or ([] if force else list(users))
     if not named:
-        return None
+        return
     shown = ", ".join(named[:_NAMED]) + (f" and {len(named) - _NAMED:,} more" if len(named) > _NAMED else "")
     what = (
         f"{shown}, which still run: cancel those first"
         if running
         else f"{shown}: delete those first, or use force"
     )
-    return FailedPrecondition(
+    raise FailedPrecondition(
         f"name: {name} is used by {what}",
         reason=f"{kind}_IN_USE",
         metadata={"name": name, "count": str(len(named)), "used_by": ",".join(named[:_NAMED])},

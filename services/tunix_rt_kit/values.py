@@ -118,7 +118,6 @@ _PACE_UNITS: Final = 3
 _UNITS_LEAST: Final = 10
 _SHARE_LEAST: Final = 0.2
 _SECONDS_LEAST: Final = 3.0
-_ALIKE_LEAST: Final = 3
 _ALIKE: Final = 1.25
 _TOLD_MOST: Final = 200
 

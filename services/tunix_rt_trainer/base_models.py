@@ -9,7 +9,7 @@ from typing import Final
 
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.chat import ChatTemplate
-from tunix_rt_kit.errors import DomainError, FailedPrecondition, NotFound, in_use
+from tunix_rt_kit.errors import DomainError, FailedPrecondition, NotFound, check_unused
 from tunix_rt_kit.models import CATALOG
 from tunix_rt_kit.models.hf_folder import read_config
 from tunix_rt_kit.models.store import BaseModelInfo, ModelStore
@@ -153,12 +153,11 @@ class BaseModelService:
                 metadata={"base_model": base_model},
             )
 
-        def check_unused() -> None:
+        def check() -> None:
             users = {user: runs for user, model, runs in self._uses() if self._store.may_be(model, folder)}
-            if refusal := in_use(f"{_PREFIX}{base_model}", "BASE_MODEL", users, force=force):
-                raise refusal
+            check_unused(f"{_PREFIX}{base_model}", "BASE_MODEL", users, force=force)
 
-        self._store.remove(folder, check_unused)
+        self._store.remove(folder, check)
         if base_model in CATALOG:
             return self.resolve(base_model)
         return _summary(

@@ -10,7 +10,7 @@ import grpc
 from tunix_rt import v1
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.convert import to_message, value_of
-from tunix_rt_kit.errors import FailedPrecondition, was_deleted
+from tunix_rt_kit.errors import FailedPrecondition, check_living
 from tunix_rt_kit.serving.calls import answer_of, answers_of, calling
 from tunix_rt_kit.values import ChatTemplateFields, StoredFile
 from tunix_rt_trainer.jobs.model import DatasetInput, FoundRows, SplitFile, SplitFindings
@@ -36,7 +36,7 @@ class ExporterDatasets:
         with calling("the exporter"):
             dataset = answer_of(self._stub.GetDataset, v1.GetDatasetRequest(name=name), _TIMEOUT_S)
         if dataset.HasField("delete_time"):
-            raise was_deleted(name, "DATASET", dataset.delete_time.ToDatetime(UTC))
+            check_living(name, "DATASET", dataset.delete_time.ToDatetime(UTC))
         fields = value_of(dataset.spec.chat_template, ChatTemplateFields)
         template = ChatTemplate.of(fields)
         stated = dataset.spec.chat_template.digest

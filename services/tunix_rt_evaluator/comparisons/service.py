@@ -23,7 +23,7 @@ from tunix_rt_evaluator.eval_sets.model import eval_set_name
 from tunix_rt_evaluator.eval_sets.service import EvalSetRepository
 from tunix_rt_evaluator.evaluations.model import EVALUATION_NAME, CheckpointInput, Evaluation
 from tunix_rt_evaluator.evaluations.service import EvaluationRepository
-from tunix_rt_kit.errors import DomainError, FailedPrecondition, InvalidArgument, NotFound, was_deleted
+from tunix_rt_kit.errors import DomainError, FailedPrecondition, InvalidArgument, check_living, not_found
 from tunix_rt_kit.serving.requests import checked_labels, listed, parse_name
 from tunix_rt_kit.values import NO_LABELS, JobState, ListAsked, Order, Page, Position, StoredFile
 
@@ -152,8 +152,7 @@ class ComparisonService:
 
     def _living(self, identity: str) -> ComparisonReport:
         stored = self._stored_report(identity)
-        if stored.delete_time is not None:
-            raise was_deleted(report_name(identity), "COMPARISON_REPORT", stored.delete_time)
+        check_living(report_name(identity), "COMPARISON_REPORT", stored.delete_time)
         return stored
 
     def list_reports(self, asked: ListAsked) -> Page[ComparisonReport]:
@@ -247,11 +246,7 @@ class ComparisonService:
     def _stored_report(self, identity: str) -> ComparisonReport:
         stored = self._reports.report(identity)
         if stored is None:
-            raise NotFound(
-                f"name: {report_name(identity)} does not exist",
-                reason="COMPARISON_REPORT_NOT_FOUND",
-                metadata={"name": report_name(identity)},
-            )
+            raise not_found(report_name(identity), "COMPARISON_REPORT")
         return stored
 
     def _read(self, stored: ComparisonReport) -> ComparisonReport:

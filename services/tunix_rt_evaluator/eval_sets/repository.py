@@ -21,19 +21,14 @@ from tunix_rt_kit.database import (
     row_fields,
     transaction_lock,
 )
-from tunix_rt_kit.errors import AlreadyExists, NotFound, was_deleted
+from tunix_rt_kit.errors import AlreadyExists, check_living, not_found
 from tunix_rt_kit.values import NO_LABELS, JobState, Order, Position, RequestKey
 
 _ITEMS: Final = TypeAdapter(tuple[EvalItem, ...])
 _LISTING: Final = Listing(
     eval_sets,
     eval_sets.c.id,
-    {
-        "create_time": (eval_sets.c.create_time,),
-        "display_name": (eval_sets.c.display_name_folded,),
-        "name": (eval_sets.c.id,),
-        "item_count": (eval_sets.c.item_count,),
-    },
+    {"name": (eval_sets.c.id,)},
     tuple(column for column in eval_sets.c if column.name != "items"),
     default=[("create_time", True)],
 )
@@ -66,8 +61,7 @@ class SqlEvalSetRepository:
     def get(self, eval_set_id: str) -> EvalSet:
         """One eval set with its items; raises NotFound(EVAL_SET_NOT_FOUND), also if it was deleted."""
         found = self.find(eval_set_id)
-        if found.delete_time is not None:
-            raise was_deleted(eval_set_name(eval_set_id), "EVAL_SET", found.delete_time)
+        check_living(eval_set_name(eval_set_id), "EVAL_SET", found.delete_time)
         return found
 
     def find(self, eval_set_id: str) -> EvalSet:
@@ -75,7 +69,7 @@ class SqlEvalSetRepository:
         with self._database.read() as session:
             row = session.execute(select(eval_sets).where(eval_sets.c.id == eval_set_id)).one_or_none()
         if row is None:
-            raise _not_found(eval_set_name(eval_set_id))
+            raise not_found(eval_set_name(eval_set_id), "EVAL_SET")
         return _eval_set(row, _ITEMS.validate_json(json.dumps(row.items)))
 
     def delete(self, eval_set_id: str, check: Callable[[Mapping[str, bool]], None]) -> None:
@@ -87,14 +81,9 @@ class SqlEvalSetRepository:
         with self._database.write() as session:
             living_eval_set(session, eval_set_id)
             table = evaluations.c
-            query = select(table.id, table.state, table.spec).where(table.delete_time.is_(None))
-            check(
-                {
-                    f"evaluations/{row.id}": not JobState(row.state).ended
-                    for row in session.execute(query)
-                    if row.spec["eval_set"] == eval_set_id
-                }
-            )
+            on_it = (table.eval_set == eval_set_name(eval_set_id), table.delete_time.is_(None))
+            rows = session.execute(select(table.id, table.state).where(*on_it))
+            check({f"evaluations/{row.id}": not JobState(row.state).ended for row in rows})
             gone = {"delete_time": datetime.now(UTC), "items": []}
             session.execute(update(eval_sets).where(eval_sets.c.id == eval_set_id).values(gone))
 
@@ -134,13 +123,8 @@ def living_eval_set(session: Session, eval_set_id: str) -> None:
     query = select(eval_sets.c.delete_time).where(eval_sets.c.id == eval_set_id)
     row = session.execute(query).one_or_none()
     if row is None:
-        raise _not_found(name)
-    if row.delete_time is not None:
-        raise was_deleted(name, "EVAL_SET", row.delete_time)
-
-
-def _not_found(name: str) -> NotFound:
-    return NotFound(f"name: {name} does not exist", reason="EVAL_SET_NOT_FOUND", metadata={"name": name})
+        raise not_found(name, "EVAL_SET")
+    check_living(name, "EVAL_SET", row.delete_time)
 
 
 def _bind(session: Session, eval_set: EvalSet) -> None:

@@ -25,15 +25,15 @@ from tunix_rt_evaluator.grading.model import Verdict, kinds
 from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_kit.callers import check
 from tunix_rt_kit.canonical import digest_bytes, digest_json
-from tunix_rt_kit.errors import FieldViolation, InvalidArgument, in_use
+from tunix_rt_kit.errors import FieldViolation, InvalidArgument, check_unused
 from tunix_rt_kit.serving.requests import (
     Violations,
     check_id,
     checked_labels,
     field_path,
-    field_problems,
     listed,
     parse_name,
+    validated,
 )
 from tunix_rt_kit.values import NO_LABELS, ListAsked, Order, Page, Position, RequestKey
 
@@ -77,8 +77,7 @@ def checked_items(draft: EvalSetDraft, grading: Grading, *, keep: bool = True) -
         try:
             items.append(EvalItem.model_validate(_with_grader(_with_source(fields, sources))))
         except ValidationError as error:
-            for location, description in field_problems(error):
-                wrong.add(field_path(("eval_set", "items", index, *location)), description)
+            wrong.add_problems(error, "eval_set", "items", index)
         if wrong.enough:
             break
     wrong.raise_if_any(EVAL_SET_INVALID)
@@ -112,13 +111,9 @@ def checked_origin(fields: Mapping[str, Any] | None) -> EvalSetOrigin | None:
     if fields is None:
         return None
     wrong = Violations()
-    try:
-        return EvalSetOrigin.model_validate(fields)
-    except ValidationError as error:
-        for location, description in field_problems(error):
-            wrong.add(field_path(("eval_set", "origin", *location)), description)
+    origin = validated(EvalSetOrigin, fields, "eval_set.origin", wrong)
     wrong.raise_if_any(EVAL_SET_INVALID)
-    raise AssertionError("a validation error has problems")
+    return origin
 
 
 def items_digest(items: Sequence[EvalItem]) -> str:
@@ -320,8 +315,7 @@ class EvalSetService:
         datasets = self._datasets.made_without(name)
 
         def check(evaluations: Mapping[str, bool]) -> None:
-            if refusal := in_use(name, "EVAL_SET", {**evaluations, **datasets}, force=force):
-                raise refusal
+            check_unused(name, "EVAL_SET", {**evaluations, **datasets}, force=force)
 
         self._repository.delete(eval_set_id, check)
         return self._repository.find(eval_set_id)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pydantic import BaseModel
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from tunix_rt_evaluator.eval_sets.repository import living_eval_set
@@ -27,29 +27,19 @@ from tunix_rt_kit.database import (
     Listing,
     RequestLog,
     change_labels,
+    holds,
     label_values,
     row_fields,
     transaction_lock,
 )
-from tunix_rt_kit.errors import NotFound, was_deleted
+from tunix_rt_kit.errors import check_living, not_found
 from tunix_rt_kit.values import JobState, Labels, Order, Position, RequestKey, Stored, subjects
 
 _UNFINISHED: Final = [state.value for state in JobState if not state.ended]
 # What fits in one message of 4 MiB.
 _PAGE_BYTES: Final = 7 << 19
 _ROWS: Final = 200
-_LISTING: Final = Listing(
-    evaluations,
-    evaluations.c.id,
-    {
-        "create_time": (evaluations.c.create_time,),
-        "display_name": (evaluations.c.display_name_folded,),
-        "state": (evaluations.c.state,),
-        "eval_set": (evaluations.c.eval_set,),
-        "base_model": (evaluations.c.base_model,),
-        "dataset": (evaluations.c.dataset,),
-    },
-)
+_LISTING: Final = Listing(evaluations, evaluations.c.id)
 _ALL_ITEMS: Final = ItemFilter()
 _NO_CHANGES: Final = EvaluationUpdate()
 
@@ -102,17 +92,13 @@ class SqlEvaluationRepository:
         with self._database.read() as session:
             row = session.execute(select(evaluations).where(evaluations.c.id == evaluation_id)).one_or_none()
         if row is None:
-            name = evaluation_name(evaluation_id)
-            raise NotFound(
-                f"name: {name} does not exist", reason="EVALUATION_NOT_FOUND", metadata={"name": name}
-            )
+            raise not_found(evaluation_name(evaluation_id), "EVALUATION")
         return _evaluation(row)
 
     def living(self, evaluation_id: str) -> Evaluation:
         """As ``get``; raises NotFound(EVALUATION_NOT_FOUND) for one that was deleted, too."""
         found = self.get(evaluation_id)
-        if found.delete_time is not None:
-            raise was_deleted(evaluation_name(evaluation_id), "EVALUATION", found.delete_time)
+        check_living(evaluation_name(evaluation_id), "EVALUATION", found.delete_time)
         return found
 
     @staticmethod
@@ -125,8 +111,8 @@ class SqlEvaluationRepository:
             transaction_lock(session, f"evaluation {evaluation_id}")
             query = select(evaluations.c.delete_time).where(evaluations.c.id == evaluation_id)
             row = session.execute(query).one_or_none()
-            if row is not None and row.delete_time is not None:
-                raise was_deleted(evaluation_name(evaluation_id), "EVALUATION", row.delete_time)
+            if row is not None:
+                check_living(evaluation_name(evaluation_id), "EVALUATION", row.delete_time)
 
     def delete(self, evaluation_id: str, check: Callable[[Evaluation, Mapping[str, bool]], None]) -> None:
         """Mark an evaluation as deleted and forget its answers, unless ``check`` raises.
@@ -317,15 +303,13 @@ def _regrades(session: Session, evaluation_id: str) -> dict[str, bool]:
 
 
 def _reports(session: Session, evaluation_id: str) -> dict[str, bool]:
-    query = select(reports.c.id, reports.c.facts).where(reports.c.delete_time.is_(None))
-    found: dict[str, bool] = {}
-    for report_id, facts in session.execute(query):
-        # A report of an older version does not say here what it compares: it may be this one.
-        sides = () if facts is None else (facts["base"], facts["candidate"])
-        more = () if facts is None else (*facts.get("more_bases", ()), *facts.get("more_candidates", ()))
-        if facts is None or evaluation_id in {side["id"] for side in (*sides, *more)}:
-            found[f"comparisonReports/{report_id}"] = False
-    return found
+    about = f"evaluations {evaluation_name(evaluation_id)}"
+    # A report of an older version does not say here what it compares: it may be this one.
+    may_be_it = or_(
+        reports.c.facts.is_(None), holds(reports.c.subjects, about, session.get_bind().dialect.name)
+    )
+    query = select(reports.c.id).where(reports.c.delete_time.is_(None), may_be_it)
+    return {f"comparisonReports/{report_id}": False for report_id in session.execute(query).scalars()}
 
 
 def _changed(changes: EvaluationUpdate) -> dict[str, Any]:

@@ -38,9 +38,9 @@ from tunix_rt_kit.errors import (
     InvalidArgument,
     NotFound,
     Unavailable,
-    in_use,
-    still_runs,
-    was_deleted,
+    check_ended,
+    check_living,
+    check_unused,
 )
 from tunix_rt_kit.jobs.engine import JobEngine
 from tunix_rt_kit.serving.requests import (
@@ -272,13 +272,9 @@ class EvaluationService:
         self._repository.living(evaluation_id)
 
         def check(evaluation: Evaluation, users: Mapping[str, bool]) -> None:
-            if evaluation.delete_time is not None:
-                raise was_deleted(name, "EVALUATION", evaluation.delete_time)
-            if not evaluation.state.ended:
-                cancel = f"tunix-rt evaluation cancel {evaluation_id}"
-                raise still_runs(name, "EVALUATION", evaluation.state, cancel)
-            if refusal := in_use(name, "EVALUATION", users, force=force):
-                raise refusal
+            check_living(name, "EVALUATION", evaluation.delete_time)
+            check_ended(name, "EVALUATION", evaluation.state, f"tunix-rt evaluation cancel {evaluation_id}")
+            check_unused(name, "EVALUATION", users, force=force)
 
         self._repository.delete(evaluation_id, check)
         self._discard(evaluation_id)

@@ -36,15 +36,7 @@ from tunix_rt_kit.values import Order, Position, Stored, StoredFile
 _LISTING: Final = Listing(
     reports,
     reports.c.id,
-    {
-        "create_time": (reports.c.create_time,),
-        "display_name": (reports.c.display_name_folded,),
-        "name": (reports.c.id,),
-        "verdict": (reports.c.verdict,),
-        "eval_set": (reports.c.eval_set,),
-        "base_model": (reports.c.base_model,),
-        "dataset": (reports.c.dataset,),
-    },
+    {"name": (reports.c.id,)},
     newest_first=False,
 )
 

@@ -22,7 +22,7 @@ from tunix_rt_exporter.datasets.write import stored_file
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.canonical import canonical_json, digest_json
 from tunix_rt_kit.chat import ChatTemplate
-from tunix_rt_kit.errors import FailedPrecondition, FieldViolation, InvalidArgument, NotFound
+from tunix_rt_kit.errors import FailedPrecondition, FieldViolation, InvalidArgument, NotFound, not_found
 from tunix_rt_kit.loss_mask import ExampleEncoder, SplitAudit, SplitSupervision
 from tunix_rt_kit.models.hf_folder import MAX_TOKENIZER_BYTES
 from tunix_rt_kit.models.tokenizer import TextTokenizer, parse_tokenizer
@@ -272,9 +272,7 @@ class DatasetAudits:
         dataset = name.rpartition("/supervisionAudits/")[0]
         found = self._repository.find(self._complete_dataset(dataset)[1].digest, ids["audit"])
         if found is None:
-            raise NotFound(
-                f"name: {name} does not exist", reason="SUPERVISION_AUDIT_NOT_FOUND", metadata={"name": name}
-            )
+            raise not_found(name, "SUPERVISION_AUDIT")
         return dataset, found
 
     def list(self, parent: str, size: int, page_token: str) -> Page[StoredAudit]:

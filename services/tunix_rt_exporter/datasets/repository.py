@@ -30,7 +30,7 @@ from tunix_rt_kit.database import (
     row_fields,
     transaction_lock,
 )
-from tunix_rt_kit.errors import was_deleted
+from tunix_rt_kit.errors import check_living
 from tunix_rt_kit.serving.requests import new_id
 from tunix_rt_kit.values import (
     NO_LABELS,
@@ -48,12 +48,7 @@ from tunix_rt_kit.values import (
 _LISTING: Final = Listing(
     datasets,
     datasets.c.number,
-    {
-        "create_time": (datasets.c.create_time,),
-        "display_name": (datasets.c.display_name_folded,),
-        "state": (datasets.c.state,),
-        "name": (datasets.c.dataset_id, datasets.c.version),
-    },
+    {"name": (datasets.c.dataset_id, datasets.c.version)},
     ids=datasets.c.dataset_id + "@" + datasets.c.version,
 )
 
@@ -318,8 +313,8 @@ def _check_parent(session: Session, spec: DatasetSpec) -> None:
     transaction_lock(session, f"dataset {key}")
     dataset_id, _, version = key.partition("@")
     parent = _one(session, _named(dataset_id, version))
-    if parent is not None and parent.delete_time is not None:
-        raise was_deleted(spec.parent, "DATASET", parent.delete_time)
+    if parent is not None:
+        check_living(spec.parent, "DATASET", parent.delete_time)
 
 
 def _queued(spec: DatasetSpec) -> dict[str, Any]:

@@ -34,9 +34,10 @@ from tunix_rt_kit.errors import (
     FieldViolation,
     InvalidArgument,
     NotFound,
-    in_use,
-    still_runs,
-    was_deleted,
+    check_ended,
+    check_living,
+    check_unused,
+    not_found,
 )
 from tunix_rt_kit.jobs.engine import JobEngine, JobStore
 from tunix_rt_kit.serving.requests import (
@@ -66,11 +67,9 @@ DATASET_NAME: Final = "datasets/{dataset_id}@{version}"
 ValueT = TypeVar("ValueT", bound=Value)
 
 CHUNK_BYTES: Final = 1 << 20
-# Without content, and so free to be built from another spec.
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _MOST_COUNTED: Final = 1_000
 _INDEXING_S: Final = 2.0
-_UNBOUND: Final = frozenset({JobState.FAILED, JobState.CANCELLED})
 
 
 class DatasetRepository(JobStore, Protocol):
@@ -213,9 +212,7 @@ class ExporterService:
         parts = parse_names(DATASET_NAME, name, field)
         dataset = self._repository.find(parts["dataset_id"], parts["version"])
         if dataset is None:
-            raise NotFound(
-                f"{field}: {name} does not exist", reason="DATASET_NOT_FOUND", metadata={"name": name}
-            )
+            raise not_found(name, "DATASET", field)
         return dataset
 
     def list_datasets(self, asked: ListAsked) -> Page[Dataset]:
@@ -250,11 +247,8 @@ class ExporterService:
 
         def check(dataset: Dataset, children: Mapping[str, bool]) -> None:
             _check_living(dataset)
-            if not dataset.state.ended:
-                cancel = f"tunix-rt dataset cancel {dataset.spec.key}"
-                raise still_runs(name, "DATASET", dataset.state, cancel)
-            if refusal := in_use(name, "DATASET", children, force=force):
-                raise refusal
+            check_ended(name, "DATASET", dataset.state, f"tunix-rt dataset cancel {dataset.spec.key}")
+            check_unused(name, "DATASET", children, force=force)
 
         self._repository.delete(parts["dataset_id"], parts["version"], check)
         return self.get_dataset(name)
@@ -462,8 +456,7 @@ def naming(field: str) -> Iterator[None]:
 
 
 def _check_living(dataset: Dataset) -> None:
-    if dataset.delete_time is not None:
-        raise was_deleted(f"datasets/{dataset.spec.key}", "DATASET", dataset.delete_time)
+    check_living(f"datasets/{dataset.spec.key}", "DATASET", dataset.delete_time)
 
 
 def _rebuilds(stored: Dataset, spec: DatasetSpec) -> bool:

@@ -2,7 +2,14 @@
 
 from tunix_rt_kit.database.columns import NAMING, CanonicalJson, UtcDateTime, bulk_insert
 from tunix_rt_kit.database.engine import Database, transaction_lock
-from tunix_rt_kit.database.listing import Listing, change_labels, label_values, listing_columns, row_fields
+from tunix_rt_kit.database.listing import (
+    Listing,
+    change_labels,
+    holds,
+    label_values,
+    listing_columns,
+    row_fields,
+)
 from tunix_rt_kit.database.request_log import RequestLog, check_request_id, request_log_table
 
 __all__ = [
@@ -15,6 +22,7 @@ __all__ = [
     "bulk_insert",
     "change_labels",
     "check_request_id",
+    "holds",
     "label_values",
     "listing_columns",
     "request_log_table",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
@@ -35,6 +36,7 @@ T = TypeVar("T")
 CODE_POINTS: Final = String().with_variant(String(collation="C"), "postgresql")
 """A text that is ordered by its code points in both databases, whatever the locale."""
 
+_AS_NAMED: Final[Mapping[str, tuple[Column[Any], ...]]] = MappingProxyType({})
 # No text of an id has a greater character.
 _BEHIND_ALL: Final = "\U0010ffff"
 _FOLDED: Final = {"display_name": "display_name_folded", "note": "note_folded"}
@@ -102,7 +104,7 @@ class Listing:
     Args:
         table: has ``listing_columns``, "create_time" and "delete_time".
         key: the column that tells rows apart, and orders those that are equal.
-        order: the columns behind each field that callers may order by.
+        order: the columns behind fields that callers may order by, where those are not columns themselves.
         columns: what is read of each row; left out: all.
         ids: what callers know rows by, where that is not the key.
         default: the order where none is asked for.
@@ -113,7 +115,7 @@ class Listing:
         self,
         table: Table,
         key: Column[Any],
-        order: Mapping[str, tuple[Column[Any], ...]],
+        order: Mapping[str, tuple[Column[Any], ...]] = _AS_NAMED,
         columns: tuple[Column[Any], ...] = (),
         *,
         ids: ColumnElement[str] | None = None,
@@ -140,7 +142,7 @@ class Listing:
     ) -> list[tuple[T, Position]]:
         """Up to ``limit`` entries that are wanted, from behind ``after`` on, each with its place."""
         by: list[tuple[ColumnElement[Any], bool]]
-        by = [(column, falls) for name, falls in order or self._default for column in self._order[name]]
+        by = [(column, falls) for name, falls in order or self._default for column in self._columns_of(name)]
         falls = by[-1][1] if by else self._newest_first
         if database.dialect == "postgresql":
             by = [(_by_code_points(column), falls) for column, falls in by]
@@ -156,22 +158,12 @@ class Listing:
         read = len(self._columns)
         return [(convert(row), [_json(value) for value in row[read:]]) for row in rows]
 
+    def _columns_of(self, name: str) -> tuple[Column[Any], ...]:
+        return self._order.get(name) or (self._table.c[_FOLDED.get(name, name)],)
+
     def _conditions(self, wanted: ListFilter, dialect: str) -> list[ColumnElement[bool]]:
-        position = func.instr if dialect == "sqlite" else func.strpos
         columns = self._table.c
-
-        def holds(column: Column[Any], member: str) -> ColumnElement[bool]:
-            """Whether a list of texts has this member, looked for in the list's canonical JSON.
-
-            A quote inside a text follows a backslash there, so that one behind a bracket or a comma begins or
-            ends a text. No member begins with a comma, so that what is found begins one.
-            """
-            if member.startswith(","):
-                return false()
-            written, wanted = type_coerce(column, Text), canonical_json(member).decode()
-            return or_(*(position(written, f"{mark}{wanted}") > 0 for mark in "[,"))
-
-        found = [holds(columns.tags, tag) for tag in wanted.tags]
+        found = [holds(columns.tags, tag, dialect) for tag in wanted.tags]
         if not wanted.show_deleted:
             found.append(columns.delete_time.is_(None))
         if wanted.id_prefix:
@@ -181,18 +173,35 @@ class Listing:
             found.append(columns.display_name == wanted.display_name)
         for name, folded in _FOLDED.items():
             if text := getattr(wanted, f"{name}_contains"):
-                found.append(position(columns[folded], text.casefold()) > 0)
+                found.append(_contains(columns[folded], text.casefold(), dialect))
         if wanted.created_from is not None:
             found.append(columns.create_time >= wanted.created_from)
         if wanted.created_before is not None:
             found.append(columns.create_time < wanted.created_before)
         for name, kind in _SUBJECTS.items():
             if values := getattr(wanted, name, ()):
-                found.append(or_(*(holds(columns.subjects, f"{kind} {value}") for value in values)))
+                found.append(or_(*(holds(columns.subjects, f"{kind} {value}", dialect) for value in values)))
         for name in ("states", "verdicts"):
             if values := getattr(wanted, name, ()):
                 found.append(columns[name.removesuffix("s")].in_([str(value) for value in values]))
         return found
+
+
+def holds(column: ColumnElement[Any], member: str, dialect: str) -> ColumnElement[bool]:
+    """Whether a list of texts has this member, looked for in the list's canonical JSON.
+
+    A quote inside a text follows a backslash there, so that one behind a bracket or a comma begins or ends a
+    text. No member begins with a comma, so that what is found begins one.
+    """
+    if member.startswith(","):
+        return false()
+    written, wanted = type_coerce(column, Text), canonical_json(member).decode()
+    return or_(*(_contains(written, f"{mark}{wanted}", dialect) for mark in "[,"))
+
+
+def _contains(column: ColumnElement[Any], text: str, dialect: str) -> ColumnElement[bool]:
+    position = func.instr if dialect == "sqlite" else func.strpos
+    return position(column, text) > 0
 
 
 def row_fields(row: Row[Any], kind: type[BaseModel]) -> dict[str, Any]:

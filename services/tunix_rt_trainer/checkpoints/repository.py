@@ -9,9 +9,9 @@ from typing import Any, Final
 from sqlalchemy import delete, insert, select, update
 
 from tunix_rt_kit.database import Database
-from tunix_rt_kit.errors import NotFound, was_deleted
+from tunix_rt_kit.errors import check_living, not_found
 from tunix_rt_kit.values import ChatTemplateFields, JobState, Stored, StoredFile
-from tunix_rt_trainer.checkpoints.model import Checkpoint, ExportFormat, TrainingManifest
+from tunix_rt_trainer.checkpoints.model import Checkpoint, ExportFormat, TrainingManifest, checkpoint_name
 from tunix_rt_trainer.tables import checkpoints, exports, jobs
 
 _ENDED: Final = [state.value for state in JobState if state.ended]
@@ -47,7 +47,7 @@ class SqlCheckpointRepository:
                 select(checkpoints).where(checkpoints.c.job_id == job_id, checkpoints.c.step == step)
             ).one_or_none()
         if row is None:
-            raise _not_found(job_id, step)
+            raise not_found(checkpoint_name(job_id, step), "CHECKPOINT")
         return _checkpoint(row)
 
     def export(self, job_id: str, step: int, format_: ExportFormat) -> Sequence[StoredFile] | None:
@@ -68,8 +68,9 @@ class SqlCheckpointRepository:
         with self._database.write() as session:
             # Locked, so that it is not deleted meanwhile.
             found = session.execute(living.with_for_update()).one_or_none()
-            if found is None or found.delete_time is not None:
-                raise _not_found(job_id, step, found.delete_time if found else None)
+            if found is None:
+                raise not_found(checkpoint_name(job_id, step), "CHECKPOINT")
+            check_living(checkpoint_name(job_id, step), "CHECKPOINT", found.delete_time)
             session.execute(delete(exports).where(*where))
             session.execute(insert(exports).values(**values))
 
@@ -95,13 +96,13 @@ class SqlCheckpointRepository:
         with self._database.read() as session:
             for row in session.execute(select(checkpoints)):
                 files = [*row.files, row.manifest_file]
-                name = f"trainingJobs/{row.job_id}/checkpoints/{row.step}"
+                name = checkpoint_name(row.job_id, row.step)
                 digests = frozenset(str(file["digest"]) for file in files)
                 found.append(Stored("checkpoint", name, digests, deleted=row.delete_time is not None))
                 if row.delete_time is not None:
                     deleted.add(name)
             for row in session.execute(select(exports)):
-                name = f"trainingJobs/{row.job_id}/checkpoints/{row.step}"
+                name = checkpoint_name(row.job_id, row.step)
                 digests = frozenset(str(file["digest"]) for file in row.files)
                 shown = f"{name} {row.format}"
                 found.append(Stored("export", shown, digests, deleted=name in deleted, derived=True))
@@ -134,10 +135,3 @@ def _checkpoint(row: Any) -> Checkpoint:
         create_time=row.create_time,
         delete_time=row.delete_time,
     )
-
-
-def _not_found(job_id: str, step: int, delete_time: datetime | None = None) -> NotFound:
-    name = f"trainingJobs/{job_id}/checkpoints/{step}"
-    if delete_time is not None:
-        return was_deleted(name, "CHECKPOINT", delete_time)
-    return NotFound(f"name: {name} does not exist", reason="CHECKPOINT_NOT_FOUND", metadata={"name": name})

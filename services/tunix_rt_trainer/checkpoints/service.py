@@ -16,7 +16,7 @@ from typing import Final, Protocol, cast, get_args
 from tunix_rt_kit.artifacts import ArtifactStore, storage_errors
 from tunix_rt_kit.callers import check, ended_by_leaving, holding
 from tunix_rt_kit.canonical import digest_json
-from tunix_rt_kit.errors import FailedPrecondition, InvalidArgument, NotFound, still_runs, was_deleted
+from tunix_rt_kit.errors import FailedPrecondition, InvalidArgument, NotFound, check_ended, check_living
 from tunix_rt_kit.jobs.files import passed_on
 from tunix_rt_kit.regular_files import read_bytes
 from tunix_rt_kit.serving.requests import Paging, parse_name, parse_names
@@ -167,17 +167,14 @@ class CheckpointService:
         while True:
             checkpoint = self._living(name)
             job = self._jobs.get(checkpoint.job_id)
-            if not job.state.ended:
-                cancel = f"tunix-rt train cancel {job.id}"
-                raise still_runs(job_name(job.id), "TRAINING_JOB", job.state, cancel)
+            check_ended(job_name(job.id), "TRAINING_JOB", job.state, f"tunix-rt train cancel {job.id}")
             if self._repository.delete(checkpoint.job_id, checkpoint.step):
                 self._discard(checkpoint.job_id, checkpoint.step)
                 return self.get_checkpoint(name)
 
     def _living(self, name: str) -> Checkpoint:
         checkpoint = self.get_checkpoint(name)
-        if checkpoint.delete_time is not None:
-            raise was_deleted(name, "CHECKPOINT", checkpoint.delete_time)
+        check_living(name, "CHECKPOINT", checkpoint.delete_time)
         return checkpoint
 
     def export_checkpoint(self, name: str, format_: str) -> tuple[Checkpoint, Sequence[StoredFile]]:

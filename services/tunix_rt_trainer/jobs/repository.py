@@ -11,7 +11,7 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
 from tunix_rt_kit.database import Database, Listing, RequestLog, change_labels, label_values
-from tunix_rt_kit.errors import NotFound
+from tunix_rt_kit.errors import not_found
 from tunix_rt_kit.values import (
     JobError,
     JobState,
@@ -36,17 +36,7 @@ from tunix_rt_trainer.jobs.model import (
 from tunix_rt_trainer.tables import VERSION_TABLE, checkpoints, jobs, requests
 
 _ACTIVE = (JobState.QUEUED.value, JobState.RUNNING.value, JobState.CANCELLING.value)
-_LISTING: Final = Listing(
-    jobs,
-    jobs.c.id,
-    {
-        "create_time": (jobs.c.create_time,),
-        "display_name": (jobs.c.display_name_folded,),
-        "state": (jobs.c.state,),
-        "base_model": (jobs.c.base_model,),
-        "dataset": (jobs.c.dataset,),
-    },
-)
+_LISTING: Final = Listing(jobs, jobs.c.id)
 
 
 class SqlJobRepository:
@@ -241,10 +231,7 @@ def _insert(session: Session, job: TrainingJob, inputs: TrainingInput) -> str:
 def _row(session: Session, job_id: str) -> Any:
     row = session.execute(select(jobs).where(jobs.c.id == job_id)).one_or_none()
     if row is None:
-        name = f"trainingJobs/{job_id}"
-        raise NotFound(
-            f"name: {name} does not exist", reason="TRAINING_JOB_NOT_FOUND", metadata={"name": name}
-        )
+        raise not_found(f"trainingJobs/{job_id}", "TRAINING_JOB")
     return row
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
 from tunix_rt_kit.canonical import digest_json
-from tunix_rt_kit.errors import FailedPrecondition, NotFound, Unavailable, still_runs, was_deleted
+from tunix_rt_kit.errors import FailedPrecondition, NotFound, Unavailable, check_ended, check_living
 from tunix_rt_kit.jobs.child_jobs import ChildJobStore
 from tunix_rt_kit.jobs.engine import JobEngine
 from tunix_rt_kit.models.runtime import fast_dtype, on_gpu
@@ -247,17 +247,14 @@ class JobService:
         # Again if somebody resumed it, or deleted it, in between.
         while True:
             job = self._living(job_id)
-            if not job.state.ended:
-                cancel = f"tunix-rt train cancel {job_id}"
-                raise still_runs(job_name(job_id), "TRAINING_JOB", job.state, cancel)
+            check_ended(job_name(job_id), "TRAINING_JOB", job.state, f"tunix-rt train cancel {job_id}")
             if self._repository.delete(job_id):
                 self._discard(job_id)
                 return self._repository.get(job_id)
 
     def _living(self, job_id: str) -> TrainingJob:
         job = self._repository.get(job_id)
-        if job.delete_time is not None:
-            raise was_deleted(job_name(job_id), "TRAINING_JOB", job.delete_time)
+        check_living(job_name(job_id), "TRAINING_JOB", job.delete_time)
         return job
 
     def resume_job(self, name: str) -> TrainingJob:

@@ -12,7 +12,7 @@ from support import scripted_trainer as script
 from support.serving import refused
 from support.trainer_jobs import create, ended, get, until
 from tunix_rt import v1
-from tunix_rt_kit.errors import was_deleted
+from tunix_rt_kit.errors import check_living
 from tunix_rt_kit.models import CATALOG
 from tunix_rt_trainer.jobs.model import DatasetInput
 from tunix_rt_trainer.upstream import ExporterDatasets
@@ -118,7 +118,7 @@ async def test_a_dataset_deleted_while_a_job_is_admitted_refuses_the_job(
     def deleted_meanwhile(self: ExporterDatasets, name: str) -> DatasetInput:
         calls.append(name)
         if len(calls) > 1:
-            raise was_deleted(name, "DATASET", datetime.now(UTC))
+            check_living(name, "DATASET", datetime.now(UTC))
         return real(self, name)
 
     monkeypatch.setattr(ExporterDatasets, "get", deleted_meanwhile)
