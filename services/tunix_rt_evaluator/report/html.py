@@ -6,12 +6,15 @@ random ids.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import cache
+from importlib.resources import files
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Final
 
@@ -41,8 +44,9 @@ _INK, _MUTED, _LINE, _BASE, _CANDIDATE = _COLOURS
 _MARKERS: Final = {_BASE: "o", _CANDIDATE: "D"}
 IN_FULL: Final = 200
 """Items that went wrong, and as many that went right, whose whole answers are on the page."""
-_WIDTH: Final = 7.2
+_WIDTH: Final = 6.0
 _MOST_BINS: Final = 40
+_MOST_LABEL: Final = 24
 
 
 def accuracy_chart(content: ComparisonContent) -> str:
@@ -87,7 +91,7 @@ def category_chart(categories: Sequence[CategoryDifference]) -> str:
                     clip_on=False,
                 )
         labels = [
-            f"{visible(words.category_name(entry.category))} ({entry.difference.base.item_count})"
+            f"{_label(words.category_name(entry.category))} ({entry.difference.base.item_count})"
             for entry in reversed(categories)
         ]
         axes.set_yticks(range(len(categories)), labels)
@@ -143,6 +147,12 @@ def length_chart(base: Sequence[int], candidate: Sequence[int]) -> str:
         axes.grid(axis="y", color=_LINE, linewidth=0.8, zorder=0)
 
     return _svg("lengths", 2.3, draw, "Number of answers by their length in tokens")
+
+
+def _label(name: str) -> str:
+    """A category beside its chart, which a long one would leave no room; the table has it whole."""
+    told = visible(name)
+    return told if len(told) <= _MOST_LABEL else f"{told[: _MOST_LABEL - 1].rstrip()}\u2026"
 
 
 def _whisker(axes: Any, accuracy: Accuracy, row: float, colour: str) -> None:
@@ -209,6 +219,7 @@ def _inlined(document: str, label: str) -> str:
     return f'{head} role="img" aria-label="{label}">{rest}'
 
 
+_FILES: Final = files("tunix_rt_evaluator.report") / "templates"
 _NOTHING: Final = Parts("", "", "none", 0)
 
 
@@ -222,6 +233,7 @@ def render_html(name: str, digest: str, content: ComparisonContent) -> str:
     if content.training:
         drawn["loss"] = loss_chart(content.training)
     flips, left_out = _in_full(name, content)
+    script, script_digest = _script()
     return _template().render(
         name=name,
         digest=digest,
@@ -238,6 +250,8 @@ def render_html(name: str, digest: str, content: ComparisonContent) -> str:
         sides=_sides,
         # Drawn here from numbers and escaped labels, so it is markup and not text.
         charts={key: Markup(svg) for key, svg in drawn.items()},
+        script=script,
+        script_digest=script_digest,
     )
 
 
@@ -273,6 +287,14 @@ def _sides(flip: Flip) -> Iterator[tuple[str, ItemResult, Parts | None, Sequence
         error = result.generation.error
         reasoned = None if parts.state == "none" else parts
         yield side, result, reasoned, [Part(error, False)] if error else answer
+
+
+@cache
+def _script() -> tuple[Markup, str]:
+    """The page's only script, and its digest: a browser runs no other, whatever a text holds."""
+    script = _FILES.joinpath("report.js").read_text("utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return Markup(script), f"sha256-{digest}"
 
 
 @cache

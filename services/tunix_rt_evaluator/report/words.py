@@ -404,10 +404,15 @@ def unmarked(content: ComparisonContent) -> str:
     )
 
 
+def tokens(count: int) -> str:
+    """So many tokens."""
+    return f"{count:,} token{'' if count == 1 else 's'}"
+
+
 def reasoning_label(parts: Parts) -> str:
     """The heading over reasoning."""
-    tokens = "" if parts.tokens is None else f", {parts.tokens:,} tokens"
-    return f"Reasoning{tokens}{', never closed' if parts.state == 'unclosed' else ''}"
+    counted = "" if parts.tokens is None else f", {tokens(parts.tokens)}"
+    return f"Reasoning{counted}{', never closed' if parts.state == 'unclosed' else ''}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 import json
 import re
@@ -104,6 +106,35 @@ def test_html_is_one_file_that_loads_nothing(make: type[ComparisonContent]) -> N
     outside = re.sub(r'xmlns(:\w+)?="[^"]+"', "", text)
     assert "http" not in outside.replace("http-equiv", "")
     assert "@import" not in text
+
+
+@pytest.mark.parametrize("make", [some_comparison, hostile])
+def test_a_browser_is_told_to_run_that_one_script_and_to_load_nothing(make: type[ComparisonContent]) -> None:
+    text = render("html", make())
+    script = re.findall("<script>(.*?)</script>", text, re.DOTALL)[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = re.findall('Content-Security-Policy" content="([^"]*)"', text)[0]
+    assert policy.startswith("default-src 'none'; ")
+    assert f"script-src 'sha256-{digest}';" in policy
+    # What came before the policy is not held to it.
+    assert text.index("Content-Security-Policy") < min(text.index("<style"), text.index("<script"))
+
+
+def test_each_cell_of_an_item_says_on_a_phone_what_it_is(content: ComparisonContent) -> None:
+    row = re.findall(r"<tr>(<td data-label.*?)</tr>", render("html", content))[0]
+    labels = ["Category", "Question", "Accepted", "Base", "Candidate", "Item"]
+    assert re.findall('<td data-label="([^"]*)">', row) == labels
+    assert row.count("<td") == len(labels)
+
+
+def test_a_long_category_leaves_the_chart_its_room(content: ComparisonContent) -> None:
+    long, short = (
+        entry.model_copy(update={"category": name * 16})
+        for entry, name in zip(content.categories[:2], ("long", "a"), strict=True)
+    )
+    labels = "".join(ET.fromstring(category_chart([long, short])).itertext())
+    assert f"{'long' * 5}lon\u2026 (" in labels and "long" * 6 not in labels
+    assert f"{'a' * 16} (" in labels
 
 
 def test_html_holds_the_findings_every_flip_and_every_digest(content: ComparisonContent) -> None:
