@@ -122,7 +122,8 @@ def _looked_up(client: Client, collection: str, given: str, whole: bool) -> str:
     kind, name = _KINDS[collection], f"{collection}/{given}"
     # The characters that no display name has.
     if len(given) > _LONGEST or any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in given):
-        raise _missing(kind, name[:_LONGEST], f"no {kind.label} has the id or the name {given[:_TOLD]!r}...")
+        told = repr(given[:_TOLD]) + "..." * (len(given) > _TOLD)
+        raise _missing(kind, name[:_LONGEST], f"no {kind.label} has the id or the name {told}")
     entries, more = _first(client, collection, _LOOKED_AT, id_prefix=given)
     begun = [entry.name for entry in entries]
     if any(not found.startswith(name) for found in begun):

@@ -63,6 +63,7 @@ def test_an_eval_set_is_named_found_renamed_and_sorted(run: Run) -> None:
     assert "gamma" in shown
     assert "draft, kept" in shown
     assert "NAME" not in run("evalset", "list", "--name", "nothing is called like this").stdout
+    run("evalset", "list", "--limit", str(10**20))
     cleared = documents(
         run("evalset", "update", "set-1", "--clear-tags", "--name", "", "--note", "", "--json")
     )

@@ -121,7 +121,8 @@ async def _looked_up(client: AsyncClient, collection: str, given: str, whole: bo
     kind, name = _KINDS[collection], f"{collection}/{given}"
     # The characters that no display name has.
     if len(given) > _LONGEST or any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in given):
-        raise _missing(kind, name[:_LONGEST], f"no {kind.label} has the id or the name {given[:_TOLD]!r}...")
+        told = repr(given[:_TOLD]) + "..." * (len(given) > _TOLD)
+        raise _missing(kind, name[:_LONGEST], f"no {kind.label} has the id or the name {told}")
     entries, more = await _first(client, collection, _LOOKED_AT, id_prefix=given)
     begun = [entry.name for entry in entries]
     if any(not found.startswith(name) for found in begun):

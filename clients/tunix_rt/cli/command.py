@@ -149,7 +149,7 @@ def _reported(session: Session, ctx: typer.Context) -> Iterator[None]:
     except (typer.Exit, typer.Abort, BrokenPipeError):
         raise
     except Exception as error:
-        failure = failure_of(error, TypedNames(ctx.command.params))
+        failure = failure_of(error, TypedNames(ctx.command.params, ctx.params))
         if session.verbose > 1:
             told = traceback.format_exc()
             if session.as_json:

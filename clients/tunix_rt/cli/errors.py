@@ -85,8 +85,7 @@ def failure_of(error: BaseException, typed: TypedNames | None = None) -> Failure
     if isinstance(error, OSError):
         return _os_error(error)
     if isinstance(error, ValueError) and "out of range" in str(error):
-        # What protobuf says of a number that does not fit into its field.
-        return Failure(str(error), "INVALID_ARGUMENT", "VALUE_OUT_OF_RANGE")
+        return _out_of_range(str(error), typed or TypedNames())
     return Failure(
         f"{type(error).__name__}: {error} (this is a bug; -vv shows where it came from)", "INTERNAL", "BUG"
     )
@@ -173,6 +172,17 @@ def _own(error: Any, typed: TypedNames) -> Failure:
             **{name: str(value) for name, value in getattr(error, "metadata", {}).items()},
         },
     )
+
+
+def _out_of_range(told: str, typed: TypedNames) -> Failure:
+    """What protobuf says of a number that does not fit into its field, which it does not name."""
+    number = told.rpartition(" ")[2]
+    problem = f"is {number}, {'less' if number.startswith('-') else 'more'} than its field can hold"
+    violations: list[ViolationDocument] = [
+        {"field": name, "option": option, "description": problem} for name, option in typed.given(number)
+    ]
+    message = "; ".join(f"{violation['option']}: {problem}" for violation in violations) or told
+    return Failure(message, "INVALID_ARGUMENT", "VALUE_OUT_OF_RANGE", violations)
 
 
 def _other(name: str, field: str) -> str | None:
@@ -269,9 +279,11 @@ class TypedNames:
 
     Args:
         parameters: the parameters of the command, as typer has them.
+        values: what was given for them, by name.
     """
 
-    def __init__(self, parameters: Iterable[Any] = ()) -> None:
+    def __init__(self, parameters: Iterable[Any] = (), values: Mapping[str, Any] | None = None) -> None:
+        self._values = values or {}
         self._shown = {parameter.name: _shown(parameter) for parameter in parameters}
 
     def of_field(self, path: str) -> str:
@@ -280,6 +292,12 @@ class TypedNames:
         if any(part in _RECORDS for part in parts):
             return path
         return next((shown for name in _tails(parts) if (shown := self._of(name))), path)
+
+    def given(self, value: str) -> Iterator[tuple[str, str]]:
+        """Name and option of each parameter whose value reads so."""
+        for name, given in self._values.items():
+            if str(given) == value and name in self._shown:
+                yield name, self._shown[name]
 
     def in_sentence(self, sentence: str) -> str:
         """The sentence with options in place of fields' names."""

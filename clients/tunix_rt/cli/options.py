@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, make_dataclass
 from datetime import UTC, datetime, timedelta
@@ -46,7 +47,15 @@ DTYPE_HELP = (
 )
 BosTokenOption = Annotated[str, typer.Option("--bos-token", help="For a Jinja file: text of its bos_token.")]
 EosTokenOption = Annotated[str, typer.Option("--eos-token", help="For a Jinja file: text of its eos_token.")]
-LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, help="Show at most this many.")]
+
+
+def _countable(limit: int) -> int:
+    return min(limit, sys.maxsize)
+
+
+LimitOption = Annotated[
+    int, typer.Option("--limit", "-n", min=1, callback=_countable, help="Show at most this many.")
+]
 DetachOption = Annotated[
     bool, typer.Option("--detach", help="Return at once instead of waiting (with a server only).")
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.abc
 import json
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from typer.testing import CliRunner, Result
 
 from support.threaded import fake_server
 from tunix_rt import v1
+from tunix_rt.cli.__main__ import main as entry_point
 from tunix_rt.cli.documents import STDERR, Extended, Lines, as_document, kind_name
 from tunix_rt.cli.main import app
 from tunix_rt.cli.session import Session, SharedOptions
@@ -229,7 +231,7 @@ def test_what_ends_a_command_from_outside_is_a_document(
 
 # A shell that runs the tests in the background makes them, and their children, ignore SIGINT.
 _AS_IN_A_TERMINAL = (
-    "import signal; from tunix_rt.cli.main import main; "
+    "import signal; from tunix_rt.cli.__main__ import main; "
     "signal.signal(signal.SIGINT, signal.default_int_handler); main()"
 )
 
@@ -261,6 +263,44 @@ def test_a_signal_leaves_a_document(name: str, exit_code: int, reason: str) -> N
     assert (process.returncode, out) == (exit_code, ""), err
     document = json.loads(err)
     assert (document["exit_code"], document["reason"]) == (exit_code, reason)
+
+
+@pytest.mark.parametrize(
+    ("name", "exit_code", "reason"), [("SIGINT", 130, "INTERRUPTED"), ("SIGTERM", 143, "TERMINATED")]
+)
+def test_a_signal_while_the_command_line_is_loaded_is_told_too(
+    name: str,
+    exit_code: int,
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Signalling(importlib.abc.MetaPathFinder):
+        """Signals to this process when it loads the command line."""
+
+        def find_spec(self, module: str, *_: Any) -> None:
+            if module == "tunix_rt.cli.main":
+                signal.raise_signal(signal.Signals[name])
+
+    before = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.delitem(sys.modules, "tunix_rt.cli.main")
+    monkeypatch.setattr(sys, "meta_path", [Signalling(), *sys.meta_path])
+    told = []
+    try:
+        for option in ("--json", "--limit=1"):
+            monkeypatch.setattr(sys, "argv", ["tunix-rt", "traces", "list", option])
+            with pytest.raises(SystemExit) as left:
+                entry_point()
+            assert left.value.code == exit_code
+            told.append(capsys.readouterr().err)
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+    document = json.loads(told[0])
+    check(document, ["error"])
+    assert (document["exit_code"], document["reason"]) == (exit_code, reason)
+    assert told[1] == f"error: {document['message']}\n"
 
 
 def test_help_and_version_are_no_documents() -> None:

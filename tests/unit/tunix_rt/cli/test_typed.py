@@ -63,6 +63,16 @@ def test_every_field_that_a_command_fills_has_its_option(command: TypedNames, me
     assert unnamed <= inner | {"selection", "split_group", "decontamination", "version"}
 
 
+def test_a_number_that_does_not_fit_is_named_by_its_option() -> None:
+    with pytest.raises(ValueError, match="out of range") as caught:
+        v1.LoraConfig(rank=2**32)
+    command: Any = typer.main.get_command(training)
+    typed = TypedNames(command.commands["start"].params, {"rank": 2**32, "seed": 7})
+    found = failure_of(caught.value, typed)
+    assert found.message == "--rank: is 4294967296, more than its field can hold"
+    assert [violation["option"] for violation in found.violations] == ["--rank"]
+
+
 def test_every_line_of_an_error_says_what_was_typed() -> None:
     error = InvalidArgumentError(
         "spec.epochs: is 2, beside max_steps (and 1 more)",
