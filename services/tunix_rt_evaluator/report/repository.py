@@ -128,7 +128,11 @@ class SqlReportRepository:
         return ComparisonContent.model_validate_json(self._artifacts.read_bytes(digest))
 
     def training(self, file: StoredFile) -> tuple[TrainingStep, ...]:
-        """The training metrics in a checkpoint's file of JSON lines; raises DataLoss(METRICS_INVALID)."""
+        """The training metrics in a checkpoint's file of JSON lines, none if it is gone; raises
+        DataLoss(METRICS_INVALID)."""
+        if not self._artifacts.exists(file.digest):
+            # The checkpoint was deleted although it was evaluated.
+            return ()
         lines = self._artifacts.read_bytes(file.digest).splitlines()
         try:
             return tuple(TrainingStep.model_validate(json.loads(line)) for line in lines if line.strip())

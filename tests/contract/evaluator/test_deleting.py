@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -108,6 +109,23 @@ async def test_a_deleted_report_is_made_again_by_comparing_again(evaluator: Any,
     assert (again.name, again.digest, again.HasField("delete_time")) == (report.name, report.digest, False)
     error = await refused(delete_report(evaluator, v1.ComparisonReport(name="comparisonReports/none")))
     assert error.code == "NOT_FOUND"
+
+
+@pytest.mark.one_database
+async def test_evaluations_of_a_deleted_checkpoint_are_still_compared(
+    evaluator: Any, checkpoint: str, settings: EvaluatorSettings
+) -> None:
+    await evaluator.CreateEvalSet(eval_set(FOUR))
+    base = await run(evaluator, chat_template=v1.ChatTemplate(builtin="chatml"))
+    candidate = await run(evaluator, checkpoint=checkpoint)
+    # As if it was deleted by force, and its files were freed.
+    for path in Path(settings.artifacts, "sha256").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    report = await compare(evaluator, base, candidate)
+    assert (report.candidate, len(report.training_metrics)) == (candidate, 0)
+    _, text = await document(evaluator, report, v1.REPORT_FORMAT_MARKDOWN)
+    assert checkpoint in text
 
 
 async def test_what_runs_is_not_deleted(evaluator: Any) -> None:
