@@ -48,6 +48,33 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
         file.write(data)
 
 
+@contextmanager
+def folder_lock(folder: str | os.PathLike[str], *, alone: bool) -> Iterator[bool]:
+    """Use a folder beside others that do, or ``alone``; nothing is written into it, and nobody waits.
+
+    Yields whether it is to be had so; always where folders cannot be locked, as on some network drives.
+    """
+    try:
+        # Windows has none.
+        import fcntl
+
+        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    except (ImportError, OSError):
+        yield True
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        except OSError:
+            pass
+        yield True
+    finally:
+        os.close(descriptor)
+
+
 def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     """A regular file, open for reading. Raises OSError, for a named pipe or a device too, without waiting."""
     _require_regular(Path(path).stat().st_mode, path)

@@ -16,6 +16,7 @@ from tunix_rt import Client, LoopConfig, run_loop, v1
 from tunix_rt.deleting import delete
 from tunix_rt.errors import FailedPreconditionError, NotFoundError
 from tunix_rt.jobs import wait_for_evaluation, wait_for_training_job
+from tunix_rt.loop import LoopEvent
 from tunix_rt.loop.removal import plan_removal, remove_loop
 from tunix_rt_evaluator.evaluations import job_folders
 from tunix_rt_kit.database import Database
@@ -66,8 +67,17 @@ def left_on_disk(data_dir: Path) -> set[str]:
 
 def test_a_loop_is_deleted_whole_and_can_be_run_again(data_dir: Path, tmp_path: Path) -> None:
     made = config(tmp_path)
+    refusals = set()
+
+    def delete_it(event: LoopEvent) -> None:
+        if event.kind in ("started", "finished"):
+            with pytest.raises(FailedPreconditionError, match="runs") as caught:
+                plan_removal(client, made.output_dir)
+            refusals.add(caught.value.reason)
+
     with tunix_rt_local.embedded(data_dir) as server, Client(server.address) as client:
-        result = run_loop(made, client)
+        result = run_loop(made, client, on_event=delete_it)
+        assert refusals == {"LOOP_RUNNING"}
         there = names(client)
         assert len(there) == 6
         removal = plan_removal(client, made.output_dir)
@@ -75,6 +85,15 @@ def test_a_loop_is_deleted_whole_and_can_be_run_again(data_dir: Path, tmp_path: 
         assert [name.partition("/")[0] for name in removal.names] == [
             "comparisonReports", "evaluations", "evaluations", "trainingJobs", "datasets", "evalSets",
         ]  # fmt: skip
+        # What it made since it was looked at would be forgotten with its notes.
+        noted = (made.output_dir / "loop-state.json").read_text()
+        (made.output_dir / "loop-state.json").write_text(
+            noted.replace('"made": [', '"made": ["datasets/b@1",')
+        )
+        with pytest.raises(FailedPreconditionError, match="datasets/b@1") as changed:
+            remove_loop(client, removal)
+        assert changed.value.reason == "LOOP_CHANGED"
+        (made.output_dir / "loop-state.json").write_text(noted)
         assert names(client) == there
         assert remove_loop(client, removal) == list(removal.names)
         assert names(client) == set()

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +14,7 @@ from tunix_rt import jobs, v1
 from tunix_rt.client import Client
 from tunix_rt.deleting import delete, users
 from tunix_rt.errors import FailedPreconditionError, NotFoundError
-from tunix_rt.files import read_text
+from tunix_rt.files import folder_lock, read_text
 from tunix_rt.loop.stages import REPORTS, RESULT_FILE, STATE_FILE, made_by
 
 _MAX_RESULT_BYTES: Final = 1 << 20
@@ -31,13 +32,15 @@ class LoopRemoval:
     ``names`` are the resources that are deleted, in order; ``kept`` are those that the loop made and others
     use, each with its users; ``files`` are those that the loop wrote into its output folder and that are
     deleted: while anything is kept, the notes that name it stay. ``not_its_own`` are dataset and eval set if
-    the loop found them there: they stay.
+    the loop found them there: they stay. ``noted`` is all that the notes in ``output_dir`` named.
     """
 
     names: tuple[str, ...]
     kept: dict[str, tuple[str, ...]]
     files: tuple[Path, ...]
     not_its_own: tuple[str, ...] = ()
+    output_dir: Path = Path()
+    noted: tuple[str, ...] = ()
 
 
 def plan_removal(client: Client, output_dir: Path, *, force: bool = False) -> LoopRemoval:
@@ -50,9 +53,14 @@ def plan_removal(client: Client, output_dir: Path, *, force: bool = False) -> Lo
 
     Raises:
         FailedPreconditionError: LOOP_UNKNOWN, the folder does not say what a loop made; LOOP_ELSEWHERE, the
-            loop ran on another server or data folder; LOOP_RUNNING, one of its jobs has not ended.
+            loop ran on another server or data folder; LOOP_RUNNING, it still runs, or one of its jobs.
         UnavailableError: a service cannot tell what is used.
     """
+    with _not_running(output_dir):
+        return _planned(client, output_dir, force=force)
+
+
+def _planned(client: Client, output_dir: Path, *, force: bool) -> LoopRemoval:
     made, others_own = _named(output_dir)
     there = _there(client, made, output_dir)
     running = [name for name, found in there.items() if hasattr(found, "state") and not jobs.has_ended(found)]
@@ -74,7 +82,7 @@ def plan_removal(client: Client, output_dir: Path, *, force: bool = False) -> Lo
     files = tuple(path for path in (output_dir / name for name in file_names) if path.is_file())
     names = tuple(name for name in ordered if name not in kept)
     not_its_own = [name for name in others_own if _living(_found(client, name))]
-    return LoopRemoval(names, kept, files, tuple(not_its_own))
+    return LoopRemoval(names, kept, files, tuple(not_its_own), output_dir, (*made, *others_own))
 
 
 def remove_loop(client: Client, removal: LoopRemoval, *, force: bool = False) -> list[str]:
@@ -82,18 +90,48 @@ def remove_loop(client: Client, removal: LoopRemoval, *, force: bool = False) ->
 
     What somebody else deleted meanwhile is passed over.
 
-    Raises FailedPreconditionError for what somebody began to use meanwhile; then run both again.
+    Raises FailedPreconditionError for what somebody began to use meanwhile, and if the loop runs or ran
+    again: LOOP_RUNNING, LOOP_CHANGED; then run both again.
     """
-    deleted = []
-    for name in removal.names:
-        try:
-            delete(client, name, force=force)
-        except NotFoundError:
-            continue
-        deleted.append(name)
-    for path in removal.files:
-        path.unlink(missing_ok=True)
+    with _not_running(removal.output_dir):
+        _check_notes(removal)
+        deleted = []
+        for name in removal.names:
+            try:
+                delete(client, name, force=force)
+            except NotFoundError:
+                continue
+            deleted.append(name)
+        for path in removal.files:
+            path.unlink(missing_ok=True)
     return deleted
+
+
+@contextmanager
+def _not_running(output_dir: Path) -> Iterator[None]:
+    """Keep a loop from running in its output folder; raises FailedPreconditionError(LOOP_RUNNING)."""
+    with folder_lock(output_dir, alone=True) as free:
+        if not free:
+            raise FailedPreconditionError(
+                f"the loop of {output_dir} runs, or somebody else deletes it; stop it first",
+                reason="LOOP_RUNNING",
+                metadata={"output_dir": str(output_dir)},
+            )
+        yield
+
+
+def _check_notes(removal: LoopRemoval) -> None:
+    noted: list[str] = []
+    with suppress(OSError, ValueError):
+        noted = made_by(removal.output_dir)
+    new = [name for name in noted if name not in removal.noted]
+    if new:
+        raise FailedPreconditionError(
+            f"the loop of {removal.output_dir} ran since it was looked at, and made {', '.join(new)}; so "
+            "nothing is deleted: delete the loop again",
+            reason="LOOP_CHANGED",
+            metadata={"names": ",".join(new)},
+        )
 
 
 def _named(output_dir: Path) -> tuple[list[str], list[str]]:

@@ -21,7 +21,7 @@ from typing import Any, Final, TypeVar, cast
 from tunix_rt import jobs, v1
 from tunix_rt.client import Client
 from tunix_rt.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
-from tunix_rt.files import read_text, write_atomically
+from tunix_rt.files import folder_lock, read_text, write_atomically
 from tunix_rt.formats import give_grader
 from tunix_rt.importing import ImportResult, import_traces
 from tunix_rt.loop import specs
@@ -67,6 +67,16 @@ class Loop:
     def run(self) -> LoopResult:
         """As ``tunix_rt.loop.run_loop``."""
         self._prepare_output()
+        with folder_lock(self._output, alone=False) as free:
+            if not free:
+                raise FailedPreconditionError(
+                    f"the loop of {self._output} is being deleted; run it again when that is done",
+                    reason="LOOP_BEING_DELETED",
+                    metadata={"output_dir": str(self._output)},
+                )
+            return self._run_stages()
+
+    def _run_stages(self) -> LoopResult:
         config = self._config = self._with_whole_names()
         template, special = chat_template(config.dataset, config.training.base_model, self._client)
         imported = self._import()

@@ -125,7 +125,7 @@ async def test_evaluations_of_a_deleted_checkpoint_are_still_compared(
     report = await compare(evaluator, base, candidate)
     assert (report.candidate, len(report.training_metrics)) == (candidate, 0)
     _, text = await document(evaluator, report, v1.REPORT_FORMAT_MARKDOWN)
-    assert checkpoint in text
+    assert checkpoint.encode() in text
 
 
 async def test_what_runs_is_not_deleted(evaluator: Any) -> None:

@@ -32,7 +32,7 @@ from tunix_rt.aio.loop.sources import (
 )
 from tunix_rt.aio.naming import in_folder, resolve
 from tunix_rt.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
-from tunix_rt.files import read_text, write_atomically
+from tunix_rt.files import folder_lock, read_text, write_atomically
 from tunix_rt.formats import give_grader
 from tunix_rt.loop import specs
 from tunix_rt.loop.config import LoopConfig
@@ -67,6 +67,16 @@ class Loop:
     async def run(self) -> LoopResult:
         """As ``tunix_rt.loop.run_loop``."""
         self._prepare_output()
+        with folder_lock(self._output, alone=False) as free:
+            if not free:
+                raise FailedPreconditionError(
+                    f"the loop of {self._output} is being deleted; run it again when that is done",
+                    reason="LOOP_BEING_DELETED",
+                    metadata={"output_dir": str(self._output)},
+                )
+            return await self._run_stages()
+
+    async def _run_stages(self) -> LoopResult:
         config = self._config = await self._with_whole_names()
         template, special = await chat_template(config.dataset, config.training.base_model, self._client)
         imported = await self._import()
