@@ -95,15 +95,20 @@ class TraceStoreClient:
         self,
         *,
         filter: v1.TraceFilter | None = None,
+        order_by: str = "",
         id_prefix: str = "",
         page_size: int = 0,
         page_token: str = "",
         timeout: float | None = None,
     ) -> Pager[v1.Trace, v1.ListTracesResponse]:
-        """All traces that ``filter`` matches and whose ids begin with ``id_prefix``, newest first. Raises
-        InvalidArgumentError."""
+        """All traces that ``filter`` matches and whose ids begin with ``id_prefix``: the newest first, or in
+        the order of ``order_by``, such as "source, create_time desc". Raises InvalidArgumentError."""
         request = v1.ListTracesRequest(
-            filter=filter, page_size=page_size, page_token=page_token, id_prefix=id_prefix
+            filter=filter,
+            order_by=order_by,
+            page_size=page_size,
+            page_token=page_token,
+            id_prefix=id_prefix,
         )
         return self._caller.pages(self._stub.ListTraces, request, lambda page: page.traces, timeout)
 
@@ -174,13 +179,15 @@ class TraceStoreClient:
         trace: str,
         *,
         criterion: str = "",
+        order_by: str = "",
         page_size: int = 0,
         page_token: str = "",
         timeout: float | None = None,
     ) -> Pager[v1.TraceScore, v1.ListScoresResponse]:
-        """All scores of one trace, or those of one criterion, newest first. Raises NotFoundError."""
+        """All scores of one trace, or those of one criterion: the newest first, or in the order of
+        ``order_by``, such as "value desc". Raises NotFoundError."""
         request = v1.ListScoresRequest(
-            trace=trace, criterion=criterion, page_size=page_size, page_token=page_token
+            trace=trace, criterion=criterion, order_by=order_by, page_size=page_size, page_token=page_token
         )
         return self._caller.pages(self._stub.ListScores, request, lambda page: page.scores, timeout)
 

@@ -31,7 +31,7 @@ from pydantic import BaseModel
 from tunix_rt import v1
 from tunix_rt.wire import error_status
 from tunix_rt_kit.errors import InvalidArgument
-from tunix_rt_kit.values import ChatTemplateFields, Labels, ListAsked, ListFilter, Page, TagChanges
+from tunix_rt_kit.values import ChatTemplateFields, Filter, Labels, ListAsked, Page, TagChanges
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
@@ -161,11 +161,14 @@ def changed_labels(request: Any, field: str) -> dict[str, Any]:
     return set_ | moved
 
 
-def list_asked(request: Any, kind: type[ListFilter]) -> ListAsked:
+def list_asked(request: Any, kind: type[Filter]) -> ListAsked:
     """What a list's request asks for, unchecked but for its times; raises InvalidArgument(FILTER_INVALID)."""
     for name in ("created_from", "created_before"):
-        filter_time(request.filter, name)
-    fields = from_message(request.filter, kind) | {"show_deleted": request.show_deleted}
+        if name in request.filter.DESCRIPTOR.fields_by_name:
+            filter_time(request.filter, name)
+    fields = from_message(request.filter, kind)
+    if "show_deleted" in kind.model_fields:
+        fields["show_deleted"] = request.show_deleted
     return ListAsked(request.page_size, request.page_token, fields, request.order_by)
 
 

@@ -315,27 +315,32 @@ def _no_nul(text: str) -> str:
 
 Wanted = Annotated[tuple[Annotated[str, AfterValidator(_no_nul)], ...], Field(max_length=100)]
 """Values of which any will do; none: all will."""
-_Contained = Annotated[str, Field(max_length=1_000), AfterValidator(_no_nul)]
+Contained = Annotated[str, Field(max_length=1_000), AfterValidator(_no_nul)]
 
 
-class ListFilter(Value):
-    """Conditions of every list, joined by AND. A subclass adds those of its resource.
-
-    A field named ``models``, ``base_models``, ``datasets``, ``eval_sets`` or ``evaluations`` asks for one of
-    these among what an entry is about (see ``subjects``). ``order_fields`` are those that the list can be
-    ordered by. Without ``show_deleted``, what was deleted is left out.
-    """
+class Filter(Value):
+    """Conditions of a list, joined by AND. ``order_fields`` are those that the list can be ordered by."""
 
     order_fields: ClassVar[Sequence[str]] = ()
+
+    created_from: datetime | None = None
+    created_before: datetime | None = None
+
+
+class ListFilter(Filter):
+    """Conditions of every list of what people give names. A subclass adds those of its resource.
+
+    A field named ``models``, ``base_models``, ``datasets``, ``eval_sets`` or ``evaluations`` asks for one of
+    these among what an entry is about (see ``subjects``). Without ``show_deleted``, what was deleted is left
+    out.
+    """
 
     show_deleted: bool = False
     tags: Annotated[Wanted, Field(max_length=50)] = ()
     id_prefix: Annotated[str, Field(max_length=100), AfterValidator(_no_nul)] = ""
-    display_name: _Contained = ""
-    display_name_contains: _Contained = ""
-    note_contains: _Contained = ""
-    created_from: datetime | None = None
-    created_before: datetime | None = None
+    display_name: Contained = ""
+    display_name_contains: Contained = ""
+    note_contains: Contained = ""
 
 
 def subjects(**named: Any) -> list[str]:

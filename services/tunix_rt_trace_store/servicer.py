@@ -9,6 +9,7 @@ from google.protobuf.empty_pb2 import Empty
 from tunix_rt import v1
 from tunix_rt_kit.convert import page_message
 from tunix_rt_kit.serving.calls import streaming, unary
+from tunix_rt_kit.values import ListAsked
 from tunix_rt_trace_store import convert
 from tunix_rt_trace_store.traces.service import TraceStoreService
 
@@ -38,7 +39,8 @@ class TraceStoreServicer(v1.TraceStoreServicer):
     @unary
     def ListTraces(self, request: v1.ListTracesRequest) -> v1.ListTracesResponse:
         fields = convert.filter_fields(request.filter)
-        page = self._service.list_traces(fields, request.page_size, request.page_token, request.id_prefix)
+        asked = ListAsked(request.page_size, request.page_token, fields, request.order_by)
+        page = self._service.list_traces(asked, request.id_prefix)
         return page_message(page, v1.ListTracesResponse, convert.trace_message)
 
     @streaming
@@ -72,9 +74,9 @@ class TraceStoreServicer(v1.TraceStoreServicer):
 
     @unary
     def ListScores(self, request: v1.ListScoresRequest) -> v1.ListScoresResponse:
-        page = self._service.list_scores(
-            request.trace, request.criterion, request.page_size, request.page_token
-        )
+        fields = {"criterion": request.criterion}
+        asked = ListAsked(request.page_size, request.page_token, fields, request.order_by)
+        page = self._service.list_scores(request.trace, asked)
         return page_message(page, v1.ListScoresResponse, convert.score_message)
 
     @unary

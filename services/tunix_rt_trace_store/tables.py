@@ -49,6 +49,7 @@ traces: Final = Table(
     Column("metadata", Text, nullable=False),
     Column("encoded", LargeBinary, nullable=False),
     Index(None, "source", "sequence"),
+    Index(None, "create_time", "sequence"),
 )
 
 tombstones: Final = Table(

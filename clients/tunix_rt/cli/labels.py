@@ -16,7 +16,6 @@ from tunix_rt import v1
 from tunix_rt.cli import tables
 from tunix_rt.cli.lookup import completes
 from tunix_rt.cli.options import moment, resource_name
-from tunix_rt.loop.specs import labels as numbers
 
 Resource = TypeVar("Resource", v1.Dataset, v1.EvalSet, v1.TrainingJob, v1.Evaluation, v1.ComparisonReport)
 Resource_co = TypeVar(
@@ -228,8 +227,8 @@ def _order(given: str, fields: tuple[str, ...]) -> str:
 
 def numbered(enum: Any, given: Sequence[StrEnum] | None) -> list[Any]:
     """The numbers of an enum's values that people write like this."""
-    known = numbers(enum.DESCRIPTOR)
-    return [known[value.replace("-", "_")] for value in given or ()]
+    prefix = enum.DESCRIPTOR.values[0].name.removesuffix("UNSPECIFIED")
+    return [enum.Value(prefix + value.replace("-", "_").upper()) for value in given or ()]
 
 
 def model_names(given: list[str] | None) -> list[str]:

@@ -18,6 +18,7 @@ from tunix_rt.cli.command import command, group
 from tunix_rt.cli.console import output_stream
 from tunix_rt.cli.deleting import DeletedResources, YesOption, confirm, delete_each
 from tunix_rt.cli.documents import Extended, Lines, as_document
+from tunix_rt.cli.labels import sort_option
 from tunix_rt.cli.lookup import completes, named
 from tunix_rt.cli.options import FilterOptions, LimitOption, short_name, trace_name
 from tunix_rt.cli.session import Session
@@ -85,9 +86,12 @@ _MOST_DATASETS = 100
 class _Listing:
     """The first ``limit`` traces of a listing, and the token that the next ones begin with."""
 
-    def __init__(self, client: Client, wanted: v1.TraceFilter | None, limit: int, page_token: str) -> None:
+    def __init__(
+        self, client: Client, wanted: v1.TraceFilter | None, order_by: str, limit: int, page_token: str
+    ) -> None:
         self._client = client
         self._wanted = wanted
+        self._order_by = order_by
         self._limit = limit
         self.next_page_token = page_token
 
@@ -95,7 +99,10 @@ class _Listing:
         left = self._limit
         while left:
             pages = self._client.trace_store.list_traces(
-                filter=self._wanted, page_size=min(left, _LARGEST_PAGE), page_token=self.next_page_token
+                filter=self._wanted,
+                order_by=self._order_by,
+                page_size=min(left, _LARGEST_PAGE),
+                page_token=self.next_page_token,
             ).pages()
             page = next(pages)
             self.next_page_token = page.next_page_token
@@ -111,6 +118,7 @@ class _Listing:
     example=(
         "tunix-rt traces list --limit 5",
         "tunix-rt traces list --source gsm8k --contains apples --json",
+        "tunix-rt traces list --sort source,-created",
         "tunix-rt traces list --created-after 2d --min-score structure=60 --without reference_answer",
     ),
     prints=list[v1.Trace],
@@ -118,15 +126,19 @@ class _Listing:
 def list_(
     session: Session,
     wanted: FilterOptions,
+    sort: Annotated[str, sort_option("created", "sequence", "source")] = "",
     limit: LimitOption = 20,
     page_token: Annotated[
-        str, typer.Option("--page-token", help="Continue where an earlier list ended; use the same filter.")
+        str,
+        typer.Option(
+            "--page-token", help="Continue where an earlier list ended; use the same filter and order."
+        ),
     ] = "",
 ) -> None:
-    """List traces, newest first."""
+    """List traces, the newest first unless they are sorted."""
     condition = wanted.filter()
     with session.connect() as client:
-        found = _Listing(client, condition, limit, page_token)
+        found = _Listing(client, condition, sort, limit, page_token)
         if session.as_json:
             session.print_messages(found)
         else:

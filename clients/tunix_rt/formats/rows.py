@@ -55,6 +55,7 @@ class _NativeRow(_Row):
     content_digest: Any = None
     sequence: Any = None
     create_time: Any = None
+    training_jobs: Any = None
     scores: Any = None
     datasets: Any = None
 

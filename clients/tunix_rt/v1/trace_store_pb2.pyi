@@ -200,12 +200,18 @@ class ListTracesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     ID_PREFIX_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most traces in the answer; 0 means 50, more than 1,000 means 1,000. The answer also stops short of 4 MiB."""
     page_token: _builtins.str
-    """`next_page_token` of the page before, under the same filter."""
+    """`next_page_token` of the page before, under the same filter and order."""
     id_prefix: _builtins.str
     """Only traces whose id, the part of the name behind `traces/`, begins with this, at most 64 characters."""
+    order_by: _builtins.str
+    """Such as "source, create_time desc": fields by which the list is ordered, each ascending unless " desc" follows.
+    Known are "sequence", "create_time" and "source".
+    What is equal is ordered by sequence. Left out: the newest first.
+    """
     @_builtins.property
     def filter(self) -> _trace_pb2.TraceFilter:
         """Which traces; all of them when left out."""
@@ -217,10 +223,11 @@ class ListTracesRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         id_prefix: _builtins.str = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "id_prefix", b"id_prefix", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "id_prefix", b"id_prefix", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -593,6 +600,7 @@ class ListScoresRequest(_message.Message):
     CRITERION_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     trace: _builtins.str
     """The trace, `traces/{trace}`, as in GetTraceRequest."""
     criterion: _builtins.str
@@ -600,7 +608,12 @@ class ListScoresRequest(_message.Message):
     page_size: _builtins.int
     """Most scores in the answer; 0 means 50, more than 200 means 200."""
     page_token: _builtins.str
-    """`next_page_token` of the page before, for the same trace and criterion."""
+    """`next_page_token` of the page before, for the same trace, criterion and order."""
+    order_by: _builtins.str
+    """Such as "criterion, create_time desc": fields by which the list is ordered, each ascending unless " desc" follows.
+    Known are "create_time", "criterion" and "value".
+    What is equal is in the order in which it was stored. Left out: the newest first.
+    """
     def __init__(
         self,
         *,
@@ -608,10 +621,11 @@ class ListScoresRequest(_message.Message):
         criterion: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["criterion", b"criterion", "page_size", b"page_size", "page_token", b"page_token", "trace", b"trace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["criterion", b"criterion", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "trace", b"trace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

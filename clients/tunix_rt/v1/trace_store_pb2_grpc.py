@@ -120,7 +120,7 @@ class TraceStoreServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListTraces(self, request, context):
-        """Lists traces a page at a time, newest first.
+        """Lists traces a page at a time, the newest first unless another order is asked for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -164,7 +164,7 @@ class TraceStoreServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListScores(self, request, context):
-        """Lists the scores of one trace a page at a time, newest first.
+        """Lists the scores of one trace a page at a time, the newest first unless another order is asked for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,7 +42,7 @@ class TraceStoreStub:
     GetTrace: _grpc.UnaryUnaryMultiCallable[_trace_store_pb2.GetTraceRequest, _trace_pb2.Trace]
     """Returns one trace."""
     ListTraces: _grpc.UnaryUnaryMultiCallable[_trace_store_pb2.ListTracesRequest, _trace_store_pb2.ListTracesResponse]
-    """Lists traces a page at a time, newest first."""
+    """Lists traces a page at a time, the newest first unless another order is asked for."""
     StreamTraces: _grpc.UnaryStreamMultiCallable[_trace_store_pb2.StreamTracesRequest, _trace_store_pb2.StreamTracesResponse]
     """Streams every trace of a snapshot in the order of commits: a header first, then batches. A snapshot that held a trace which was
     deleted later fails with FAILED_PRECONDITION, reason SNAPSHOT_INCOMPLETE.
@@ -58,7 +58,7 @@ class TraceStoreStub:
     WriteScores: _grpc.UnaryUnaryMultiCallable[_trace_store_pb2.WriteScoresRequest, _trace_store_pb2.WriteScoresResponse]
     """Stores scores that the caller worked out, all of them or none. Earlier scores of the same trace and criterion stay on record."""
     ListScores: _grpc.UnaryUnaryMultiCallable[_trace_store_pb2.ListScoresRequest, _trace_store_pb2.ListScoresResponse]
-    """Lists the scores of one trace a page at a time, newest first."""
+    """Lists the scores of one trace a page at a time, the newest first unless another order is asked for."""
     CompareTraces: _grpc.UnaryUnaryMultiCallable[_trace_store_pb2.CompareTracesRequest, _trace_store_pb2.CompareTracesResponse]
     """Sets two traces side by side: their scores, and their steps aligned."""
 
@@ -74,7 +74,7 @@ class TraceStoreAsyncStub(TraceStoreStub):
     GetTrace: _aio.UnaryUnaryMultiCallable[_trace_store_pb2.GetTraceRequest, _trace_pb2.Trace]  # type: ignore[assignment]
     """Returns one trace."""
     ListTraces: _aio.UnaryUnaryMultiCallable[_trace_store_pb2.ListTracesRequest, _trace_store_pb2.ListTracesResponse]  # type: ignore[assignment]
-    """Lists traces a page at a time, newest first."""
+    """Lists traces a page at a time, the newest first unless another order is asked for."""
     StreamTraces: _aio.UnaryStreamMultiCallable[_trace_store_pb2.StreamTracesRequest, _trace_store_pb2.StreamTracesResponse]  # type: ignore[assignment]
     """Streams every trace of a snapshot in the order of commits: a header first, then batches. A snapshot that held a trace which was
     deleted later fails with FAILED_PRECONDITION, reason SNAPSHOT_INCOMPLETE.
@@ -90,7 +90,7 @@ class TraceStoreAsyncStub(TraceStoreStub):
     WriteScores: _aio.UnaryUnaryMultiCallable[_trace_store_pb2.WriteScoresRequest, _trace_store_pb2.WriteScoresResponse]  # type: ignore[assignment]
     """Stores scores that the caller worked out, all of them or none. Earlier scores of the same trace and criterion stay on record."""
     ListScores: _aio.UnaryUnaryMultiCallable[_trace_store_pb2.ListScoresRequest, _trace_store_pb2.ListScoresResponse]  # type: ignore[assignment]
-    """Lists the scores of one trace a page at a time, newest first."""
+    """Lists the scores of one trace a page at a time, the newest first unless another order is asked for."""
     CompareTraces: _aio.UnaryUnaryMultiCallable[_trace_store_pb2.CompareTracesRequest, _trace_store_pb2.CompareTracesResponse]  # type: ignore[assignment]
     """Sets two traces side by side: their scores, and their steps aligned."""
 
@@ -127,7 +127,7 @@ class TraceStoreServicer(metaclass=_abc_1.ABCMeta):
         request: _trace_store_pb2.ListTracesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trace_store_pb2.ListTracesResponse, _abc.Awaitable[_trace_store_pb2.ListTracesResponse]]:
-        """Lists traces a page at a time, newest first."""
+        """Lists traces a page at a time, the newest first unless another order is asked for."""
 
     @_abc_1.abstractmethod
     def StreamTraces(
@@ -179,7 +179,7 @@ class TraceStoreServicer(metaclass=_abc_1.ABCMeta):
         request: _trace_store_pb2.ListScoresRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trace_store_pb2.ListScoresResponse, _abc.Awaitable[_trace_store_pb2.ListScoresResponse]]:
-        """Lists the scores of one trace a page at a time, newest first."""
+        """Lists the scores of one trace a page at a time, the newest first unless another order is asked for."""
 
     @_abc_1.abstractmethod
     def CompareTraces(

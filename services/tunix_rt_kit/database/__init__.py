@@ -4,10 +4,12 @@ from tunix_rt_kit.database.columns import NAMING, CanonicalJson, UtcDateTime, bu
 from tunix_rt_kit.database.engine import Database, transaction_lock
 from tunix_rt_kit.database.listing import (
     Listing,
+    Ordered,
     change_labels,
     holds,
     label_values,
     listing_columns,
+    made_between,
     row_fields,
 )
 from tunix_rt_kit.database.request_log import RequestLog, check_request_id, request_log_table
@@ -17,6 +19,7 @@ __all__ = [
     "CanonicalJson",
     "Database",
     "Listing",
+    "Ordered",
     "RequestLog",
     "UtcDateTime",
     "bulk_insert",
@@ -25,6 +28,7 @@ __all__ = [
     "holds",
     "label_values",
     "listing_columns",
+    "made_between",
     "request_log_table",
     "row_fields",
     "transaction_lock",

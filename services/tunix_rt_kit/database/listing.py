@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
@@ -98,8 +98,65 @@ def change_labels(
     return done.rowcount > 0
 
 
-class Listing:
-    """A table's list.
+class Ordered:
+    """A table's rows, a page at a time, in an order that callers choose.
+
+    Args:
+        table: the table.
+        key: the columns that tell rows apart, and order those that are equal.
+        order: the columns behind fields that callers may order by, where those are not columns themselves.
+        columns: what is read of each row; left out: all.
+        default: the order where none is asked for.
+        newest_first: whether greater keys come first where there is no order at all.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        key: tuple[Column[Any], ...],
+        order: Mapping[str, tuple[Column[Any], ...]] = _AS_NAMED,
+        columns: tuple[Column[Any], ...] = (),
+        *,
+        default: Order = (),
+        newest_first: bool = True,
+    ) -> None:
+        self._table = table
+        self._key = key
+        self._order = order
+        self._columns = columns or tuple(table.c)
+        self._default = default
+        self._newest_first = newest_first
+
+    def rows(
+        self,
+        session: Session,
+        where: Sequence[ColumnElement[bool]],
+        order: Order,
+        after: Position | None,
+        limit: int,
+    ) -> list[tuple[Row[Any], Position]]:
+        """Up to ``limit`` rows of which all of ``where`` is true, from behind ``after`` on, each with its
+        place."""
+        by: list[tuple[ColumnElement[Any], bool]]
+        by = [(column, falls) for name, falls in order or self._default for column in self._columns_of(name)]
+        falls = by[-1][1] if by else self._newest_first
+        if session.get_bind().dialect.name == "postgresql":
+            by = [(_by_code_points(column), falls) for column, falls in by]
+        # As they are, so that their index serves.
+        by += [(column, falls) for column in self._key]
+        found = [*where] if after is None else [*where, _behind(by, after)]
+        query = select(*self._columns, *(column.label(f"at_{n}") for n, (column, _) in enumerate(by)))
+        query = query.where(*found).order_by(*(c.desc() if falls else c.asc() for c, falls in by))
+        read = len(self._columns)
+        rows = session.execute(query.limit(limit)).all()
+        return [(row, [_json(value) for value in row[read:]]) for row in rows]
+
+    def _columns_of(self, name: str) -> tuple[Column[Any], ...]:
+        return self._order.get(name) or (self._table.c[_FOLDED.get(name, name)],)
+
+
+class Listing(Ordered):
+    """The list of a table of what people give names.
 
     Args:
         table: has ``listing_columns``, "create_time" and "delete_time".
@@ -122,13 +179,8 @@ class Listing:
         default: Order = (),
         newest_first: bool = True,
     ) -> None:
-        self._table = table
-        self._key = key
-        self._order = order
-        self._columns = columns or tuple(table.c)
+        super().__init__(table, (key,), order, columns, default=default, newest_first=newest_first)
         self._ids = key if ids is None else ids
-        self._default = default
-        self._newest_first = newest_first
 
     def page(
         self,
@@ -141,25 +193,10 @@ class Listing:
         *further: ColumnElement[bool],
     ) -> list[tuple[T, Position]]:
         """Up to ``limit`` entries that are wanted, from behind ``after`` on, each with its place."""
-        by: list[tuple[ColumnElement[Any], bool]]
-        by = [(column, falls) for name, falls in order or self._default for column in self._columns_of(name)]
-        falls = by[-1][1] if by else self._newest_first
-        if database.dialect == "postgresql":
-            by = [(_by_code_points(column), falls) for column, falls in by]
-        # As it is, so that its index serves.
-        by.append((self._key, falls))
         where = [*self._conditions(wanted, database.dialect), *further]
-        if after is not None:
-            where.append(_behind(by, after))
-        query = select(*self._columns, *(column.label(f"at_{n}") for n, (column, _) in enumerate(by)))
-        query = query.where(*where).order_by(*(c.desc() if falls else c.asc() for c, falls in by))
         with database.read() as session:
-            rows = session.execute(query.limit(limit)).all()
-        read = len(self._columns)
-        return [(convert(row), [_json(value) for value in row[read:]]) for row in rows]
-
-    def _columns_of(self, name: str) -> tuple[Column[Any], ...]:
-        return self._order.get(name) or (self._table.c[_FOLDED.get(name, name)],)
+            rows = self.rows(session, where, order, after, limit)
+        return [(convert(row), place) for row, place in rows]
 
     def _conditions(self, wanted: ListFilter, dialect: str) -> list[ColumnElement[bool]]:
         columns = self._table.c
@@ -174,10 +211,7 @@ class Listing:
         for name, folded in _FOLDED.items():
             if text := getattr(wanted, f"{name}_contains"):
                 found.append(_contains(columns[folded], text.casefold(), dialect))
-        if wanted.created_from is not None:
-            found.append(columns.create_time >= wanted.created_from)
-        if wanted.created_before is not None:
-            found.append(columns.create_time < wanted.created_before)
+        found += made_between(columns.create_time, wanted)
         for name, kind in _SUBJECTS.items():
             if values := getattr(wanted, name, ()):
                 found.append(or_(*(holds(columns.subjects, f"{kind} {value}", dialect) for value in values)))
@@ -204,6 +238,12 @@ def _contains(column: ColumnElement[Any], text: str, dialect: str) -> ColumnElem
     return position(column, text) > 0
 
 
+def made_between(create_time: ColumnElement[Any], wanted: Any) -> list[ColumnElement[bool]]:
+    """The conditions of a filter on when something was made."""
+    found = [] if wanted.created_from is None else [create_time >= wanted.created_from]
+    return found if wanted.created_before is None else [*found, create_time < wanted.created_before]
+
+
 def row_fields(row: Row[Any], kind: type[BaseModel]) -> dict[str, Any]:
     """The columns of a row that are fields of ``kind``."""
     return {name: row._mapping[name] for name in kind.model_fields if name in row._mapping}
@@ -217,11 +257,15 @@ def _behind(by: list[tuple[ColumnElement[Any], bool]], after: Position) -> Colum
     """Rows that come after ``after`` in the order of ``by``."""
     ways: list[ColumnElement[bool]] = []
     equal: list[ColumnElement[bool]] = []
+    bounds: list[ColumnElement[bool]] = []
     for (column, falls), value in zip(by, after, strict=True):
         moment = datetime.fromisoformat(value) if isinstance(column.type, UtcDateTime) else value
+        if not bounds:
+            # It follows from the rest, and lets an index begin where the page does.
+            bounds.append(column <= moment if falls else column >= moment)
         ways.append(and_(*equal, column < moment if falls else column > moment))
         equal.append(column == moment)
-    return or_(*ways)
+    return and_(*bounds, or_(*ways))
 
 
 def _json(value: Any) -> Any:

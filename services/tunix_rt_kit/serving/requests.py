@@ -9,7 +9,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Annotated, Any, Final, TypeVar
@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails
 
 from tunix_rt_kit.canonical import canonical_json, digest_json
 from tunix_rt_kit.errors import FieldViolation, InvalidArgument
-from tunix_rt_kit.values import Labels, ListAsked, ListFilter, Order, Page, Position, TagChanges
+from tunix_rt_kit.values import Filter, Labels, ListAsked, Order, Page, Position, TagChanges
 
 ID_RULE = "1 to 64 characters of a-z, 0-9, dot, underscore and hyphen, starting with a letter or digit"
 _ID = r"[a-z0-9][a-z0-9._-]{0,63}"
@@ -34,7 +34,7 @@ MOST: Final = 1_000
 """Nobody looks for more wrong fields than these; an error names the first few of them."""
 _SHOWN = 60
 Checked = TypeVar("Checked", bound=BaseModel)
-Filter = TypeVar("Filter", bound=ListFilter)
+Wanted = TypeVar("Wanted", bound=Filter)
 Location = tuple[int | str, ...]
 # By pydantic's name of a problem; beside its limits there are the value, what is shown of it, and its length.
 _WORDS: Final = {
@@ -277,10 +277,11 @@ def checked_labels(given: Mapping[str, Any], path: str = "") -> dict[str, Any]:
 
 def listed(
     method: str,
-    kind: type[Filter],
+    kind: type[Wanted],
     asked: ListAsked,
-    find: Callable[[Filter, Order, Position | None, int], Sequence[tuple[T, Position]]],
+    find: Callable[[Wanted, Order, Position | None, int], Sequence[tuple[T, Position]]],
     most: int = MAX_PAGE_SIZE,
+    **place: str,
 ) -> Page[T]:
     """A page of a list with a filter and an order, to which its tokens belong.
 
@@ -290,6 +291,7 @@ def listed(
         asked: what the caller asks for.
         find: the entries that are wanted, in that order, from behind a place on, and so many at most.
         most: rows of the largest page.
+        place: what else the list belongs to, such as ``parent``.
 
     Raises:
         InvalidArgument: FILTER_INVALID, ORDER_BY_INVALID, and what ``Paging`` raises.
@@ -300,7 +302,7 @@ def listed(
             wrong.check(text != "", f"filter.{name}[{index}]", "is empty; leave it out, or give a value")
     wanted = validated(kind, asked.filter_fields, "filter", wrong)
     wrong.raise_if_any("FILTER_INVALID")
-    order = _order(asked.order_by, kind.order_fields)
+    order = checked_order(asked.order_by, kind.order_fields)
     paging = Paging(
         asked.page_size,
         asked.page_token,
@@ -308,12 +310,45 @@ def listed(
         method=method,
         filter=wanted.model_dump(mode="json"),
         order=[list(by) for by in order],
+        **place,
     )
     return paging.placed(find(wanted, order, paging.after("at"), paging.limit + 1))
 
 
-def _order(order_by: str, known: Sequence[str]) -> Order:
-    """What ``order_by`` says: fields with commas between them, each falling where " desc" follows."""
+def in_order(
+    found: Iterable[T],
+    values: Callable[[T], Mapping[str, Any]],
+    order: Order,
+    after: Position | None,
+    limit: int,
+) -> list[tuple[T, Position]]:
+    """What ``listed`` looks for in a list that is in memory: up to ``limit`` entries in an order, from behind
+    a place on, each with its place.
+
+    ``values`` gives the fields of an entry (JSON values). ``order`` ends with one that tells entries apart.
+    """
+    falls = [falls for _, falls in order]
+
+    def is_behind(place: Position) -> bool:
+        for value, end, down in zip(place, after or (), falls, strict=True):
+            if value != end:
+                return bool(value < end if down else value > end)
+        return False
+
+    placed: list[tuple[T, Position]]
+    placed = [(entry, [values(entry)[name] for name, _ in order]) for entry in found]
+    placed = [pair for pair in placed if after is None or is_behind(pair[1])]
+    # From the last field to the first: what is equal keeps the order that it has.
+    for index in reversed(range(len(order))):
+        placed.sort(key=lambda pair: pair[1][index], reverse=falls[index])
+    return placed[:limit]
+
+
+def checked_order(order_by: str, known: Sequence[str]) -> Order:
+    """What ``order_by`` says: fields with commas between them, each falling where " desc" follows.
+
+    Raises InvalidArgument(ORDER_BY_INVALID).
+    """
     order: list[tuple[str, bool]] = []
     for part in order_by.split(",") if order_by.strip() else ():
         name, *words = part.split() or [""]

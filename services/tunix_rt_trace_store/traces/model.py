@@ -17,6 +17,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
+from tunix_rt_kit.values import Filter
+
 MAX_TRACE_BYTES: Final = 1 << 20
 MAX_BATCH: Final = 1_000
 MAX_SCORED: Final = 500
@@ -164,17 +166,23 @@ class ScoreCondition(BaseModel):
     minimum: Annotated[float, Field(allow_inf_nan=False)]
 
 
-class TraceFilter(BaseModel):
+class TraceFilter(Filter):
     """Conditions on traces, joined by AND."""
 
-    model_config = ConfigDict(frozen=True)
+    order_fields = ("sequence", "create_time", "source")
 
-    sources: Annotated[list[CleanText], Field(max_length=100)] = []
-    metadata: Annotated[list[MetadataCondition], Field(max_length=20)] = []
-    created_from: datetime | None = None
-    created_before: datetime | None = None
+    sources: Annotated[list[CleanText], Field(max_length=100)] = Field(default_factory=list)
+    metadata: Annotated[list[MetadataCondition], Field(max_length=20)] = Field(default_factory=list)
     prompt_contains: Annotated[str, Field(max_length=1_000), AfterValidator(_no_nul)] = ""
-    scores: Annotated[list[ScoreCondition], Field(max_length=20)] = []
+    scores: Annotated[list[ScoreCondition], Field(max_length=20)] = Field(default_factory=list)
+
+
+class ScoreFilter(Filter):
+    """Which scores of a trace: those of a criterion, or of any."""
+
+    order_fields = ("create_time", "criterion", "value")
+
+    criterion: str = ""
 
 
 def _small(details: dict[str, Any]) -> dict[str, Any]:

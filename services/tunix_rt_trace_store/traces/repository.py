@@ -26,10 +26,10 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from tunix_rt_kit.canonical import canonical_json
-from tunix_rt_kit.database import Database, RequestLog, bulk_insert
+from tunix_rt_kit.database import Database, Ordered, RequestLog, bulk_insert, made_between
 from tunix_rt_kit.errors import DomainError, FailedPrecondition, InvalidArgument, NotFound
 from tunix_rt_kit.serving.requests import new_id
-from tunix_rt_kit.values import RequestKey
+from tunix_rt_kit.values import Order, Position, RequestKey
 from tunix_rt_trace_store.tables import VERSION_TABLE, commits, requests, scores, tombstones, traces
 from tunix_rt_trace_store.traces.model import (
     CreateResult,
@@ -41,7 +41,7 @@ from tunix_rt_trace_store.traces.model import (
     StoredTrace,
     TraceFilter,
 )
-from tunix_rt_trace_store.traces.service import ScorePage, TracePart
+from tunix_rt_trace_store.traces.service import TracePart
 
 # What fits in one message of 4 MiB; each trace has a name, a digest and times of its own beside its content.
 _PAGE_BYTES: Final = 7 << 19
@@ -54,6 +54,9 @@ _COLUMNS: Final = (
     traces.c.create_time,
     traces.c.encoded,
 )
+# Sizes first: a thousand traces of 1 MiB must not be in memory at once.
+_LIST: Final = Ordered(traces, (traces.c.sequence,), columns=(traces.c.sequence, traces.c.size_bytes))
+_SCORES: Final = Ordered(scores, (scores.c.id,))
 _ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _ID_SHAPE: Final = "00000000-0000-0000-0000-000000000000"
 _DIGITS: Final = re.compile(r"[0-9a-f]{12,64}")
@@ -111,16 +114,23 @@ class SqlTraceRepository:
         with self._database.read() as session:
             return _last_sequence(session)
 
-    def newest(self, wanted: TraceFilter, before: int | None, limit: int, id_prefix: str = "") -> TracePart:
-        """Up to ``limit`` traces that fit in one message, newest first, with sequence below ``before`` and an
-        id that begins with ``id_prefix``."""
+    def page(
+        self, wanted: TraceFilter, order: Order, after: Position | None, limit: int, id_prefix: str = ""
+    ) -> TracePart:
+        """Up to ``limit`` traces that fit in one message and have an id that begins with ``id_prefix``, in an
+        order, from behind a place on."""
+        where = conditions(wanted, self._database.dialect)
+        if id_prefix:
+            where.append(_id_begins(id_prefix))
         with self._database.read() as session:
-            where = conditions(wanted, self._database.dialect)
-            if id_prefix:
-                where.append(_id_begins(id_prefix))
-            if before is not None:
-                where.append(traces.c.sequence < before)
-            return _page(session, where, traces.c.sequence.desc(), limit)
+            found = _LIST.rows(session, where, order, after, limit + 1)
+            count = _fitting([row.size_bytes for row, _ in found[:limit]])
+            kept = [row.sequence for row, _ in found[:count]]
+            rows = session.execute(select(*_COLUMNS).where(traces.c.sequence.in_(kept)))
+            stored = {row.sequence: _stored(row) for row in rows}
+        # One of them may have been deleted in between.
+        here = [stored[sequence] for sequence in kept if sequence in stored]
+        return TracePart(here, last=count == len(found), end=found[count - 1][1] if count else ())
 
     def snapshot_part(self, wanted: TraceFilter, after: int, as_of: int, limit: int) -> TracePart:
         """Up to ``limit`` traces that fit in one message, in the order of commits, of the snapshot ``as_of``.
@@ -182,8 +192,10 @@ class SqlTraceRepository:
         with self._database.write() as session:
             self._requests.once(session, request, lambda: _insert_scores(session, given, field))
 
-    def scores(self, trace_id: str, criterion: str, before: int | None, limit: int) -> ScorePage:
-        """Up to ``limit`` scores of a trace, newest first, behind ``before``; raises as ``get``."""
+    def scores(
+        self, trace_id: str, criterion: str, order: Order, after: Position | None, limit: int
+    ) -> list[tuple[Score, Position]]:
+        """Up to ``limit`` scores of a trace in an order, from behind a place on; raises as ``get``."""
         with self._database.read() as session:
             trace_id = _own_id(session, trace_id, "trace")
             sequence = session.scalar(select(traces.c.sequence).where(traces.c.id == trace_id))
@@ -192,15 +204,8 @@ class SqlTraceRepository:
             where = [scores.c.trace_sequence == sequence]
             if criterion:
                 where.append(scores.c.criterion == criterion)
-            if before is not None:
-                where.append(scores.c.id < before)
-            rows = session.execute(
-                select(scores).where(*where).order_by(scores.c.id.desc()).limit(limit + 1)
-            ).all()
-        return ScorePage(
-            [_score(trace_id, row) for row in rows[:limit]],
-            rows[limit - 1].id if len(rows) > limit else None,
-        )
+            rows = _SCORES.rows(session, where, order, after, limit)
+        return [(_score(trace_id, row), place) for row, place in rows]
 
     def latest_scores(self, trace: StoredTrace) -> list[Score]:
         """The latest score of each criterion, ordered by criterion."""
@@ -316,17 +321,22 @@ def _page(
     found = session.execute(
         select(traces.c.sequence, traces.c.size_bytes).where(*where).order_by(order).limit(limit + 1)
     ).all()
-    count, used = 0, 0
-    for _, size in found[:limit]:
-        used += size + _ROW_BYTES
-        if count and used > _PAGE_BYTES:
-            break
-        count += 1
+    count = _fitting([size for _, size in found[:limit]])
     if not count:
         return TracePart([], last=True)
     ends = (found[0][0], found[count - 1][0])
     rows = session.execute(_rows(where, min(ends), max(ends)).order_by(order)).all()
     return TracePart([_stored(row) for row in rows], last=count == len(found))
+
+
+def _fitting(sizes: Sequence[int]) -> int:
+    """How many of the first traces fit in one message, at least one."""
+    used = 0
+    for count, size in enumerate(sizes):
+        used += size + _ROW_BYTES
+        if count and used > _PAGE_BYTES:
+            return count
+    return len(sizes)
 
 
 def _rows(where: list[ColumnElement[bool]], low: int, high: int) -> Select[Any]:
@@ -401,10 +411,7 @@ def conditions(wanted: TraceFilter, dialect: str, as_of: int | None = None) -> l
     found: list[ColumnElement[bool]] = []
     if wanted.sources:
         found.append(traces.c.source.in_(wanted.sources))
-    if wanted.created_from is not None:
-        found.append(traces.c.create_time >= wanted.created_from)
-    if wanted.created_before is not None:
-        found.append(traces.c.create_time < wanted.created_before)
+    found += made_between(traces.c.create_time, wanted)
     if wanted.prompt_contains:
         needle = wanted.prompt_contains.casefold()
         position = func.instr if dialect == "sqlite" else func.strpos

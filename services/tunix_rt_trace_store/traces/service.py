@@ -11,8 +11,8 @@ from typing import Any, Final, Literal, Protocol
 from tunix_rt_kit.callers import check
 from tunix_rt_kit.canonical import canonical_json, digest_json, normalised
 from tunix_rt_kit.errors import DomainError, FailedPrecondition, FieldViolation, InvalidArgument, NotFound
-from tunix_rt_kit.serving.requests import Paging, Violations, parse_name
-from tunix_rt_kit.values import NO_REQUEST_ID, Page, RequestKey
+from tunix_rt_kit.serving.requests import Paging, Violations, checked_order, listed, parse_name
+from tunix_rt_kit.values import NO_REQUEST_ID, ListAsked, Order, Page, Position, RequestKey
 from tunix_rt_trace_store.traces.model import (
     TRACE_NAME,
     CreateResult,
@@ -20,6 +20,7 @@ from tunix_rt_trace_store.traces.model import (
     DuplicatePolicy,
     NewTrace,
     Score,
+    ScoreFilter,
     ScoreResult,
     StoredTrace,
     TraceContent,
@@ -45,18 +46,11 @@ _SCORE_BYTES: Final = 512
 
 @dataclass(frozen=True, slots=True)
 class TracePart:
-    """Some traces, and whether they are the last ones."""
+    """Some traces, whether they are the last ones, and the place behind which there are more."""
 
     traces: Sequence[StoredTrace]
     last: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ScorePage:
-    """Some scores, and the position behind which there are more (None: there are none)."""
-
-    scores: Sequence[Score]
-    next_before: int | None
+    end: Position = ()
 
 
 class TraceRepository(Protocol):
@@ -68,14 +62,16 @@ class TraceRepository(Protocol):
     def get(self, trace_id: str, field: str = "name") -> StoredTrace: ...
     def each(self, trace_ids: Sequence[str], field: str) -> Iterator[StoredTrace | DomainError]: ...
     def last_sequence(self) -> int: ...
-    def newest(
-        self, wanted: TraceFilter, before: int | None, limit: int, id_prefix: str = ""
+    def page(
+        self, wanted: TraceFilter, order: Order, after: Position | None, limit: int, id_prefix: str = ""
     ) -> TracePart: ...
     def snapshot_part(self, wanted: TraceFilter, after: int, as_of: int, limit: int) -> TracePart: ...
     def delete(self, trace_id: str) -> None: ...
     def add_scores(self, given: Sequence[Score], request: RequestKey, field: str) -> None: ...
     def latest_scores(self, trace: StoredTrace) -> list[Score]: ...
-    def scores(self, trace_id: str, criterion: str, before: int | None, limit: int) -> ScorePage: ...
+    def scores(
+        self, trace_id: str, criterion: str, order: Order, after: Position | None, limit: int
+    ) -> Sequence[tuple[Score, Position]]: ...
 
 
 class TraceStoreService:
@@ -115,20 +111,25 @@ class TraceStoreService:
         """One trace by its resource name."""
         return self._repository.get(parse_name(TRACE_NAME, name))
 
-    def list_traces(
-        self, filter_fields: dict[str, Any], size: int, page_token: str, id_prefix: str = ""
-    ) -> Page[StoredTrace]:
-        """One page, newest first, of those whose ids begin with ``id_prefix``."""
-        wanted = checked_filter(filter_fields)
+    def list_traces(self, asked: ListAsked, id_prefix: str = "") -> Page[StoredTrace]:
+        """One page of those whose ids begin with ``id_prefix``, the newest first unless another order is
+        asked for."""
+        # Not as other lists: an empty source is one, and a page stops short of a message's limit.
+        wanted = checked_filter(asked.filter_fields)
         if len(id_prefix) > _ID_CHARACTERS:
             problem = f"has {len(id_prefix):,} characters; at most {_ID_CHARACTERS} would be right"
             raise InvalidArgument.of_field("id_prefix", problem, reason="FILTER_INVALID")
-        listing: dict[str, Any] = {"id_prefix": id_prefix} if id_prefix else {}
+        order = checked_order(asked.order_by, TraceFilter.order_fields)
         paging = Paging(
-            size, page_token, method="ListTraces", filter=wanted.model_dump(mode="json"), **listing
+            asked.page_size,
+            asked.page_token,
+            method="ListTraces",
+            filter=wanted.model_dump(mode="json"),
+            id_prefix=id_prefix,
+            order=[list(by) for by in order],
         )
-        part = self._repository.newest(wanted, paging.after("sequence"), paging.limit, id_prefix)
-        return Page(part.traces, "" if part.last else paging.token({"sequence": part.traces[-1].sequence}))
+        part = self._repository.page(wanted, order, paging.after("at"), paging.limit, id_prefix)
+        return Page(part.traces, "" if part.last else paging.token({"at": part.end}))
 
     def stream_traces(
         self, filter_fields: dict[str, Any], as_of: int, after: int = 0
@@ -233,15 +234,16 @@ class TraceStoreService:
         self._repository.add_scores(given, RequestKey("WriteScores", request_id, body), "scores[{}].trace")
         return len(given)
 
-    def list_scores(self, trace_name: str, criterion: str, size: int, page_token: str) -> Page[Score]:
-        """One page of a trace's scores, newest first."""
+    def list_scores(self, trace_name: str, asked: ListAsked) -> Page[Score]:
+        """One page of a trace's scores, the newest first unless another order is asked for."""
         trace_id = parse_name(TRACE_NAME, trace_name, "trace")
-        paging = Paging(
-            size, page_token, most=SCORE_PAGE, method="ListScores", trace=trace_id, criterion=criterion
-        )
-        part = self._repository.scores(trace_id, criterion, paging.after("before"), paging.limit)
-        before = part.next_before
-        return Page(part.scores, "" if before is None else paging.token({"before": before}))
+
+        def find(
+            wanted: ScoreFilter, order: Order, after: Position | None, limit: int
+        ) -> Sequence[tuple[Score, Position]]:
+            return self._repository.scores(trace_id, wanted.criterion, order, after, limit)
+
+        return listed("ListScores", ScoreFilter, asked, find, SCORE_PAGE, trace=trace_id)
 
     def compare_traces(self, base_name: str, other_name: str) -> Comparison:
         """Two traces side by side, each with its latest scores."""

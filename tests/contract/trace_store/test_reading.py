@@ -49,6 +49,41 @@ async def test_traces_are_found_by_the_beginning_of_their_ids(store: Any) -> Non
     assert fields(await refused(store.ListTraces(v1.ListTracesRequest(id_prefix="a" * 65)))) == ["id_prefix"]
 
 
+async def ordered(store: Any, order_by: str, **condition: Any) -> list[int]:
+    """The sequences of all traces in an order, three on a page."""
+    found: list[int] = []
+    request = v1.ListTracesRequest(order_by=order_by, page_size=3, filter=v1.TraceFilter(**condition))
+    while True:
+        page = await store.ListTraces(request)
+        found += [entry.sequence for entry in page.traces]
+        if not page.next_page_token:
+            return found
+        request.page_token = page.next_page_token
+
+
+async def test_traces_are_listed_in_an_order(store: Any) -> None:
+    # Of one source and of one time, so that pages end among equal ones.
+    await create(
+        store, *[trace(i, source=source) for i, source in enumerate(["b", "a", "B", "a", "ä", "b", "a"])]
+    )
+    await create(store, *[trace(i, source="a") for i in range(7, 9)])
+    assert await ordered(store, "") == [9, 8, 7, 6, 5, 4, 3, 2, 1]
+    assert await ordered(store, "sequence") == await ordered(store, "create_time") == list(range(1, 10))
+    assert await ordered(store, "sequence desc") == await ordered(store, "create_time desc")
+    assert await ordered(store, "source") == [3, 2, 4, 7, 8, 9, 1, 6, 5]
+    assert await ordered(store, "source desc") == [5, 6, 1, 9, 8, 7, 4, 2, 3]
+    assert await ordered(store, "source, sequence desc") == [3, 9, 8, 7, 4, 2, 6, 1, 5]
+    assert await ordered(store, "create_time, sequence desc", sources=["a"]) == [7, 4, 2, 9, 8]
+    token = (await store.ListTraces(v1.ListTracesRequest(page_size=1, order_by="source"))).next_page_token
+    for wrong, field in (
+        (v1.ListTracesRequest(page_token=token), "page_token"),
+        (v1.ListTracesRequest(page_token=token, order_by="source desc"), "page_token"),
+        (v1.ListTracesRequest(order_by="prompt"), "order_by"),
+        (v1.ListTracesRequest(order_by="source, source"), "order_by"),
+    ):
+        assert fields(await refused(store.ListTraces(wrong))) == [field]
+
+
 async def test_a_page_and_a_stream_part_stay_below_the_message_limit(store: Any) -> None:
     for k in range(5):
         await create(
@@ -59,6 +94,7 @@ async def test_a_page_and_a_stream_part_stay_below_the_message_limit(store: Any)
     first = await store.ListTraces(v1.ListTracesRequest(page_size=1000))
     rest = await store.ListTraces(v1.ListTracesRequest(page_size=1000, page_token=first.next_page_token))
     assert [t.sequence for t in [*first.traces, *rest.traces]] == list(range(10, 0, -1))
+    assert await ordered(store, "create_time") == list(range(1, 11))
     assert [t.sequence for t in (await stream(store))[1]] == list(range(1, 11))
 
 

@@ -210,3 +210,34 @@ async def test_a_page_of_scores_belongs_to_its_trace(store: Any) -> None:
     token = (await store.ListScores(v1.ListScoresRequest(trace=first, page_size=1))).next_page_token
     error = await refused(store.ListScores(v1.ListScoresRequest(trace=second, page_token=token)))
     assert (error.code, fields(error)) == ("INVALID_ARGUMENT", ["page_token"])
+
+
+async def test_scores_are_listed_in_an_order(store: Any) -> None:
+    name = (await create(store, trace(0))).results[0].name
+    given = [("b", 2.0), ("a", 1.0), ("B", 2.0), ("a", -1.5), ("b", 1.0)]
+    for criterion, value in given:
+        score = v1.TraceScore(trace=name, criterion=criterion, value=value)
+        await store.WriteScores(v1.WriteScoresRequest(scores=[score]))
+
+    async def listed(order_by: str, criterion: str = "") -> list[int]:
+        found: list[int] = []
+        request = v1.ListScoresRequest(trace=name, criterion=criterion, order_by=order_by, page_size=2)
+        while True:
+            page = await store.ListScores(request)
+            found += [given.index((score.criterion, score.value)) for score in page.scores]
+            if not page.next_page_token:
+                return found
+            request.page_token = page.next_page_token
+
+    assert await listed("") == await listed("create_time desc") == [4, 3, 2, 1, 0]
+    assert await listed("value") == [3, 1, 4, 0, 2]
+    assert await listed("value desc") == [2, 0, 4, 1, 3]
+    assert await listed("criterion, value desc") == [2, 1, 3, 0, 4]
+    assert await listed("value", "a") == [3, 1]
+    assert fields(await refused(store.ListScores(v1.ListScoresRequest(trace=name, order_by="x")))) == [
+        "order_by"
+    ]
+    request = v1.ListScoresRequest(trace=name, page_size=1)
+    request.page_token = (await store.ListScores(request)).next_page_token
+    request.order_by = "value"
+    assert fields(await refused(store.ListScores(request))) == ["page_token"]

@@ -9,6 +9,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from tunix_rt_kit.database import Database, UtcDateTime
+from tunix_rt_kit.values import ListAsked
 from tunix_rt_trace_store import convert
 from tunix_rt_trace_store.tables import VERSION_TABLE, metadata
 from tunix_rt_trace_store.traces.repository import SqlTraceRepository
@@ -96,6 +97,8 @@ def test_traces_of_the_first_revision_stay_as_they_were(database_url: str) -> No
             "metadata": {"a": [1, 2.5, None, {"b": True}]} if trace.sequence % 2 else {},
             "source": "old",
         }
-    listed = service.list_traces({"prompt_contains": "PROMPT\t7 SS", "sources": ["old"]}, 10, "")
+    listed = service.list_traces(
+        ListAsked(10, "", {"prompt_contains": "PROMPT\t7 SS", "sources": ["old"]}, "")
+    )
     assert [trace.sequence for trace in listed.items] == [7]
     database.close()
