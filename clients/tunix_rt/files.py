@@ -7,7 +7,7 @@ import os
 import stat
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
@@ -54,25 +54,21 @@ def folder_lock(folder: str | os.PathLike[str], *, alone: bool) -> Iterator[bool
 
     Yields whether it is to be had so; always where folders cannot be locked, as on some network drives.
     """
-    try:
-        # Windows has none.
+    descriptor, free = None, True
+    # Windows has no such locks.
+    with suppress(ImportError, OSError):
         import fcntl
 
         descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    except (ImportError, OSError):
-        yield True
-        return
-    try:
         try:
             fcntl.flock(descriptor, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield False
-            return
-        except OSError:
-            pass
-        yield True
+            free = False
+    try:
+        yield free
     finally:
-        os.close(descriptor)
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
