@@ -6,7 +6,7 @@ behind it: which training jobs use a dataset, and which evaluations a checkpoint
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeAlias
 
 from tunix_rt import v1
@@ -64,6 +64,15 @@ async def delete(client: AsyncClient, name: str, *, force: bool = False) -> Reso
         )
     deleted: Resource = await _call(client, kind)(name, force)
     return deleted
+
+
+def after_deleting(error: TunixRtError, deleted: Sequence[str]) -> TunixRtError:
+    """An error that ended a series of deletions, telling what of it was ``deleted`` before."""
+    if deleted:
+        more = f" and {len(deleted) - _NAMED:,} more" if len(deleted) > _NAMED else ""
+        error.message += f"; deleted before that: {', '.join(deleted[:_NAMED])}{more}"
+        error.metadata["deleted"] = ",".join(deleted)
+    return error
 
 
 async def users(client: AsyncClient, name: str) -> dict[str, bool]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import typer
@@ -13,8 +13,8 @@ from tunix_rt import Client
 from tunix_rt.cli import text
 from tunix_rt.cli.lookup import named
 from tunix_rt.cli.session import Session
-from tunix_rt.deleting import delete
-from tunix_rt.errors import NotFoundError
+from tunix_rt.deleting import after_deleting, delete
+from tunix_rt.errors import NotFoundError, TunixRtError
 
 if TYPE_CHECKING:
     from tunix_rt.loop.removal import LoopRemoval
@@ -48,12 +48,25 @@ def check_answerable(session: Session, *, yes: bool) -> None:
 
 
 def delete_each(names: Iterable[str], delete_one: Callable[[str], object]) -> list[str]:
-    """Delete resources one by one; returns those that nobody else deleted first."""
+    """Delete resources one by one, those that others among them use last; returns those that nobody else
+    deleted first. An error tells what was deleted before."""
     deleted: list[str] = []
-    for name in names:
-        with suppress(NotFoundError):
+    waiting, put_off = deque(names), 0
+    while waiting:
+        name = waiting.popleft()
+        try:
             delete_one(name)
+        except NotFoundError:
+            continue
+        except TunixRtError as error:
+            users = error.metadata.get("used_by", "").split(",")
+            if put_off > len(waiting) or not set(users) <= set(waiting):
+                raise after_deleting(error, deleted) from error.__cause__
+            waiting.append(name)
+            put_off += 1
+        else:
             deleted.append(name)
+            put_off = 0
     return deleted
 
 

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from tunix_rt import jobs, v1
 from tunix_rt.client import Client
-from tunix_rt.deleting import delete, users
-from tunix_rt.errors import FailedPreconditionError, NotFoundError
+from tunix_rt.deleting import after_deleting, delete, users
+from tunix_rt.errors import FailedPreconditionError, NotFoundError, TunixRtError
 from tunix_rt.files import folder_lock, read_text
 from tunix_rt.loop.stages import REPORTS, RESULT_FILE, STATE_FILE, made_by
 
@@ -95,12 +95,14 @@ def remove_loop(client: Client, removal: LoopRemoval, *, force: bool = False) ->
     """
     with _not_running(removal.output_dir):
         _check_notes(removal)
-        deleted = []
+        deleted: list[str] = []
         for name in removal.names:
             try:
                 delete(client, name, force=force)
             except NotFoundError:
                 continue
+            except TunixRtError as error:
+                raise after_deleting(error, deleted) from error.__cause__
             deleted.append(name)
         for path in removal.files:
             path.unlink(missing_ok=True)

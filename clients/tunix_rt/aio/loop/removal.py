@@ -12,9 +12,9 @@ from typing import Any, Final
 from tunix_rt import v1
 from tunix_rt.aio import jobs
 from tunix_rt.aio.client import AsyncClient
-from tunix_rt.aio.deleting import delete, users
+from tunix_rt.aio.deleting import after_deleting, delete, users
 from tunix_rt.aio.loop.stages import REPORTS, RESULT_FILE, STATE_FILE, made_by
-from tunix_rt.errors import FailedPreconditionError, NotFoundError
+from tunix_rt.errors import FailedPreconditionError, NotFoundError, TunixRtError
 from tunix_rt.files import folder_lock, read_text
 
 _MAX_RESULT_BYTES: Final = 1 << 20
@@ -95,12 +95,14 @@ async def remove_loop(client: AsyncClient, removal: LoopRemoval, *, force: bool 
     """
     with _not_running(removal.output_dir):
         _check_notes(removal)
-        deleted = []
+        deleted: list[str] = []
         for name in removal.names:
             try:
                 await delete(client, name, force=force)
             except NotFoundError:
                 continue
+            except TunixRtError as error:
+                raise after_deleting(error, deleted) from error.__cause__
             deleted.append(name)
         for path in removal.files:
             path.unlink(missing_ok=True)

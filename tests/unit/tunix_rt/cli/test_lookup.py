@@ -14,7 +14,9 @@ from typer.testing import CliRunner
 from support.migrated import migrated
 from support.named_resources import FAR, JOB, NEAR, Resources
 from support.threaded import fake_server, free_address
+from tunix_rt.cli.deleting import delete_each
 from tunix_rt.cli.main import app
+from tunix_rt.errors import FailedPreconditionError
 from tunix_rt_evaluator import tables as evaluator
 from tunix_rt_evaluator import wiring as evaluator_wiring
 from tunix_rt_exporter import tables as exporter
@@ -209,3 +211,25 @@ def test_every_command_refuses_a_beginning_of_several(server: str, line: str) ->
     assert result.exit_code == 1, result.output
     assert "that begins with" in result.stderr
     assert "give more of the id" in result.stderr
+
+
+def test_what_is_deleted_together_goes_in_an_order_that_works_and_an_error_tells_the_rest() -> None:
+    used_by = {"a": {"b", "c"}, "b": {"c"}, "d": {"elsewhere"}}
+    there = {"a", "b", "c", "d"}
+
+    def delete_one(name: str) -> None:
+        if users := used_by.get(name, set()) & {*there, "elsewhere"}:
+            metadata = {"used_by": ",".join(sorted(users))}
+            raise FailedPreconditionError(f"{name} is used", reason="DATASET_IN_USE", metadata=metadata)
+        there.remove(name)
+
+    assert delete_each(["a", "b", "c"], delete_one) == ["c", "b", "a"]
+    there |= {"a", "b", "c"}
+    with pytest.raises(FailedPreconditionError) as caught:
+        delete_each(["c", "d", "b"], delete_one)
+    assert str(caught.value) == "d is used; deleted before that: c"
+    assert (caught.value.reason, caught.value.metadata["deleted"]) == ("DATASET_IN_USE", "c")
+    # Of two that name each other none can be first.
+    used_by, there = {"x": {"y"}, "y": {"x"}}, {"x", "y"}
+    with pytest.raises(FailedPreconditionError, match=r"^. is used$"):
+        delete_each(["x", "y"], delete_one)
