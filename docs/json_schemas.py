@@ -134,7 +134,8 @@ class Schemas:
             name: self._kind(get_args(hint)[0] if get_origin(hint) is NotRequired else hint, found)
             for name, hint in hints.items()
         }
-        required = [name for name in hints if name in kind.__required_keys__]
+        # Annotations are texts, which the class's own set of required keys does not look into.
+        required = [name for name, hint in hints.items() if get_origin(hint) is not NotRequired]
         return _object(" ".join((inspect.getdoc(kind) or "").split()), properties, required)
 
     def _reference(self, name: str, found: Schema, make: Any) -> Schema:
@@ -268,11 +269,10 @@ def documents(root: Any, files: Sequence[FileDescriptorProto]) -> dict[str, str]
     for command, kinds in sorted(commands(root)):
         if not kinds:
             sys.exit(f"tunix-rt {command}: its @command lacks prints=KIND, which --json writes")
-        table.append(f"| `{command}` | {', '.join(map(_cell, kinds))} |")
+        table.append(f"| `{command}` | {_cell(kinds)} |")
         for kind in kinds:
             kind = kind.kind if isinstance(kind, Lines) else kind
-            if kind is not None:
-                written[f"{kind_name(kind)}.json"] = _text(schemas.document(kind))
+            written[f"{kind_name(kind)}.json"] = _text(schemas.document(kind))
     for kind in STDERR:
         written[f"{kind_name(kind)}.json"] = _text(schemas.document(kind))
     return {**dict(sorted(written.items())), "README.md": "\n".join([*_HEAD, *table]) + "\n"}
@@ -291,12 +291,16 @@ _HEAD = (
 )
 
 
-def _cell(kind: Any) -> str:
-    if not isinstance(kind, Lines):
-        return f"[{kind_name(kind)}]({kind_name(kind)}.json)"
-    if kind.kind is None:
-        return f"to stdout: JSON lines, each {kind.told}"
-    return f"to stdout: JSON lines, each a [{kind_name(kind.kind)}]({kind_name(kind.kind)}.json)"
+def _cell(kinds: Sequence[Any]) -> str:
+    documents = [_link(kind) for kind in kinds if not isinstance(kind, Lines)]
+    lines = [_link(kind.kind) for kind in kinds if isinstance(kind, Lines)]
+    return ", ".join(
+        [*documents, *([f"to stdout: JSON lines, each a {' or '.join(lines)}"] if lines else [])]
+    )
+
+
+def _link(kind: Any) -> str:
+    return f"[{kind_name(kind)}]({kind_name(kind)}.json)"
 
 
 def _text(schema: Schema) -> str:

@@ -15,6 +15,7 @@ import pytest
 
 from support.exporting import Exporting, exporting
 from support.serving import fields, refused
+from support.startup.checked_documents import check
 from support.traces import trace
 from tunix_rt import v1
 
@@ -55,6 +56,21 @@ async def test_every_derived_format_is_read(world: Exporting) -> None:
     data = await world.read(name, kind=v1.DATASET_FORMAT_TRAINING_EXAMPLE_PARQUET)
     table = pq.read_table(io.BytesIO(data))
     assert table.column("id").to_pylist() == [json.loads(line)["id"] for line in examples.splitlines()]
+
+
+async def test_rows_are_as_their_schema_says(world: Exporting) -> None:
+    await world.add([trace(i, metadata={"n": [1.5, None, {"a": True}]}) for i in range(2)])
+    name = (await world.build(splits=ALL_TRAIN)).name
+    for form, kind in (
+        ("TRAINING_EXAMPLE", "training-example-line"),
+        ("TUNIX_SFT", "tunix-sft-line"),
+        ("TRACE", "dataset-trace-line"),
+        ("CHAT", "chat-line"),
+    ):
+        lines = (await world.read(name, kind=v1.DatasetFormat.Value(f"DATASET_FORMAT_{form}"))).splitlines()
+        assert len(lines) == 2
+        for line in lines:
+            check(json.loads(line), [kind])
 
 
 async def test_a_derived_file_has_a_header_and_offsets_like_any_other(world: Exporting) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from support.exporting import Exporting, exporting
 from support.serving import fields, refused
+from support.startup.checked_documents import check
 from support.traces import step, trace
 from tunix_rt import v1
 
@@ -56,10 +57,16 @@ async def test_what_was_left_out_can_be_read(world: Exporting) -> None:
     world.eval_sets.known["evalSets/a"] = [QUESTION]
     await world.add([trace(i) for i in range(20)])
     await world.add([trace(3, source="copy", metadata={"n": 1}), trace(50, prompt=f"Please: {QUESTION}")])
+    await world.add([trace(51, final_answer="<end_of_turn>")])
     dataset = await world.build(eval_sets=["evalSets/a"])
-    assert [(d.stage, d.row_count) for d in dataset.dropped] == [("contaminated", 1), ("duplicate", 1)]
+    stages = ["contaminated", "unrenderable", "duplicate"]
+    assert sorted((d.stage, d.row_count) for d in dataset.dropped) == sorted((stage, 1) for stage in stages)
     data = await dropped_rows(world, dataset.name)
-    leaked, copy = rows(data)
+    lines = {line["stage"]: line for line in rows(data)}
+    for line in lines.values():
+        check(line, ["dropped-row-line"])
+    assert lines["unrenderable"]["control_text"] == "<end_of_turn>"
+    leaked, copy = lines["contaminated"], lines["duplicate"]
     assert (leaked["stage"], leaked["eval_set"], leaked["eval_item"]) == (
         "contaminated",
         "evalSets/a",

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from support.migrated import migrated
+from support.startup.checked_documents import check
 from support.threaded import real_server
 from support.traces import step, trace
 from tunix_rt import Client, import_traces, v1
@@ -112,6 +113,9 @@ def test_an_export_takes_a_filter_and_a_snapshot_and_goes_to_stdout(run: Run, cl
     assert run("export", "-o", "[red]a.gz").stdout.endswith("written to [red]a.gz\n")
     summary = json.loads(run("export", "--source", "a", "-o", "a.jsonl", "--json").stdout)
     assert summary == {"as_of": 6, "traces": 3, "file": "a.jsonl"}
+    import_traces(client, [trace(9, source="", metadata={})])
+    for line in run("export").stdout.splitlines():
+        check(json.loads(line), ["trace-line"])
 
 
 def test_an_export_that_fails_leaves_what_was_there(run: Run, client: Client, tmp_path: Path) -> None:

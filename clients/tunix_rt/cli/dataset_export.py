@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
 
 import typer
 
@@ -17,13 +17,79 @@ from tunix_rt.cli.documents import Lines
 from tunix_rt.cli.lookup import named
 from tunix_rt.cli.options import DatasetFormat, dataset_name
 from tunix_rt.cli.session import Session
+from tunix_rt.cli.traces import StepLine
+
+_Id = Annotated[str, "Content digest of its trace: 64 hex digits."]
+_Metadata = Annotated[dict[str, Any], "Free-form facts of its trace."]
+
+
+class DroppedRowLine(TypedDict):
+    """A row that was left out of a dataset: its stage, and what is known of why."""
+
+    id: _Id
+    stage: Annotated[
+        str,
+        "What left it out: unrenderable, model_answer, target_lost, contaminated, selection, duplicate, "
+        "near_duplicate or split_conflict.",
+    ]
+    kept: NotRequired[Annotated[str, "The id of the row that stays instead of it."]]
+    eval_set: NotRequired[Annotated[str, "The eval set that it would give away."]]
+    eval_item: NotRequired[Annotated[str, "The item of the eval set."]]
+    match: NotRequired[Annotated[str, "How it was recognised."]]
+    matched_text: NotRequired[Annotated[str, "The text that both have."]]
+    control_text: NotRequired[Annotated[str, "The control text that it holds."]]
+    problem: NotRequired[Annotated[str, "Why the template refuses it."]]
+    lost: NotRequired[Annotated[list[str], "What of it the template does not write as it is."]]
+
+
+class TrainingExampleLine(TypedDict):
+    """A row of a dataset in the format `training_example`: the text that training uses."""
+
+    id: _Id
+    prompt: Annotated[str, "The text that the model is shown."]
+    response: Annotated[str, "The text that it learns."]
+    metadata: _Metadata
+
+
+class TunixSftLine(TypedDict):
+    """A row of a dataset in the format `tunix_sft`."""
+
+    id: _Id
+    prompts: Annotated[str, "The whole text, in the turns of Gemma-IT."]
+    final_answer: Annotated[str, "The answer."]
+    metadata: _Metadata
+
+
+class DatasetTraceLine(TypedDict):
+    """A row of a dataset in the format `trace`."""
+
+    id: _Id
+    prompts: Annotated[str, "The question."]
+    trace_steps: Annotated[list[StepLine], "The reasoning, in order."]
+    final_answer: Annotated[str, "The answer."]
+    metadata: _Metadata
+
+
+class ChatMessageLine(TypedDict):
+    """A message of a chat."""
+
+    role: Annotated[str, "Who says it: system, user or assistant."]
+    content: Annotated[str, "What is said."]
+
+
+class ChatLine(TypedDict):
+    """A row of a dataset in the format `chat`."""
+
+    id: _Id
+    messages: Annotated[list[ChatMessageLine], "The messages, in order."]
+    metadata: _Metadata
 
 
 @command(
     app,
     "dropped",
     example="tunix-rt dataset dropped gsm8k@3 > dropped.jsonl",
-    prints=Lines(told="a row that was left out, and what it matched"),
+    prints=Lines(DroppedRowLine),
 )
 def dropped(
     session: Session,
@@ -57,7 +123,13 @@ class DownloadedFile(TypedDict):
         "tunix-rt dataset export arithmetic@1 --format chat_parquet -o train.parquet",
         "tunix-rt dataset export arithmetic@1 --split test | head -1",
     ),
-    prints=(DownloadedFile, Lines(told="a row in the format that was asked for")),
+    prints=(
+        DownloadedFile,
+        Lines(TrainingExampleLine),
+        Lines(TunixSftLine),
+        Lines(DatasetTraceLine),
+        Lines(ChatLine),
+    ),
 )
 def export(
     session: Session,

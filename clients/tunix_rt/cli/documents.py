@@ -24,10 +24,9 @@ UNDECLARED: Final = ()
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """What a command writes that streams: JSON lines, each of ``kind``, or of a form that ``told`` names."""
+    """What a command writes that streams: JSON lines, each of ``kind``."""
 
-    kind: Any = None
-    told: str = ""
+    kind: Any
 
 
 @dataclass(frozen=True, slots=True)
