@@ -12,7 +12,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from tunix_rt_kit.errors import DomainError
 from tunix_rt_local.data_dir import (
     DataDirLocked,
     DataDirUnusable,
+    could_be_made,
     held,
     in_use,
     in_use_error,
@@ -83,7 +84,7 @@ def embedded(data_dir: Path, *, jobs: Jobs = "run") -> Iterator[EmbeddedServer]:
     the context ends go back to the queue, and start again with the next server on the folder that runs jobs.
 
     Args:
-        data_dir: made if need be.
+        data_dir: made if need be, but not for ``leave``.
         jobs: ``run`` takes up all jobs that have not ended. ``end`` and ``leave`` start a service when it is
             first called; ``end`` ends the jobs that are to be cancelled. ``leave`` is for calls that read: it
             touches no job, and any number of such servers may share the folder with each other and with
@@ -94,6 +95,14 @@ def embedded(data_dir: Path, *, jobs: Jobs = "run") -> Iterator[EmbeddedServer]:
         DataDirUnusable: the folder cannot be made or written.
         TunixRtError: a service cannot start.
     """
+    if jobs == "leave" and could_be_made(data_dir):
+        # Who only looks at what is not there leaves nothing behind.
+        with (
+            tempfile.TemporaryDirectory(prefix="tunix-rt-") as nothing,
+            embedded(Path(nothing), jobs=jobs) as empty,
+        ):
+            yield replace(empty, data_dir=data_dir)
+        return
     with shared(data_dir) if jobs == "leave" else held(data_dir) as announce, _socket() as address:
         ready: Future[Callable[[], None]] = Future()
         with _translated():

@@ -88,6 +88,23 @@ def shared(data_dir: Path) -> Iterator[Callable[[str], None]]:
     yield lambda _: None
 
 
+def could_be_made(data_dir: Path) -> bool:
+    """Whether ``data_dir`` is not there, and could be; False if it is there.
+
+    Raises DataDirUnusable: it cannot be made.
+    """
+    try:
+        data_dir.lstat()
+    except FileNotFoundError:
+        above = next(folder for folder in data_dir.absolute().parents if folder.exists())
+        if not os.access(above, os.W_OK | os.X_OK):
+            raise unusable(data_dir, PermissionError(errno.EACCES, os.strerror(errno.EACCES))) from None
+        return True
+    except OSError as error:
+        raise unusable(data_dir, error) from error
+    return False
+
+
 def _make(data_dir: Path) -> None:
     try:
         data_dir.mkdir(parents=True, exist_ok=True)

@@ -147,6 +147,26 @@ def test_a_command_that_reads_leaves_jobs_alone(
     assert not (folder.path / "training-jobs" / folder.job).exists()
 
 
+@pytest.mark.parametrize("command", [name for name in READING if name not in ARGUMENTS])
+def test_a_command_that_reads_makes_no_folder(
+    command: str, tmp_path: Path, run: Callable[..., Result]
+) -> None:
+    missing = tmp_path / "not" / "there"
+    result = run(*command.split(), "--data-dir", missing)
+    assert result.exit_code == 0 or command in ("du", "doctor"), result.output
+    assert str(missing) in result.output or "tunix-rt-" not in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_refused_also_to_who_only_looks(
+    tmp_path: Path, run: Callable[..., Result]
+) -> None:
+    (tmp_path / "file").touch()
+    result = run("traces", "list", "--data-dir", tmp_path / "file" / "data")
+    assert result.exit_code == 1
+    assert f"data folder {tmp_path / 'file' / 'data'}: not a directory" in result.stderr
+
+
 def test_a_dry_run_and_a_cancellation_start_no_job(folder: Folder, run: Callable[..., Result]) -> None:
     before = jobs_of(folder)
     result = run("train", "start", "-d", "built", "-m", "tiny", "--max-steps", "2", "--dry-run")
