@@ -155,6 +155,51 @@ def test_a_benchmark_may_have_a_grader_of_ones_own(run: Run, folder: Path, clien
     assert list(stored.python_sources) == ["def grade(output, item):\n    return False\n"]
 
 
+TASK = r"""
+task: my_sums
+dataset_path: json
+output_type: generate_until
+test_split: test
+doc_to_text: "{{question}}\nAnswer:"
+doc_to_target: "{{answer}}"
+num_fewshot: 5
+metric_list:
+- {metric: exact_match, regexes_to_ignore: [",", "(?s).*#### "]}
+filter_list:
+- name: last
+  filter: [{function: regex, group_select: -1, regex_pattern: "([0-9,]+)"}, {function: take_first}]
+generation_kwargs: {until: ["Q:"], max_gen_toks: 300}
+"""
+
+
+def test_a_task_file_of_lm_eval_is_stored_and_graded_by_its_own_rule(
+    run: Run, folder: Path, client: Client
+) -> None:
+    (folder / "sums.yaml").write_text(TASK)
+    command = ("import", "bench", "--task-file", "sums.yaml", "--from", "gsm8k.jsonl")
+    assert "num_fewshot: is 5" in run(*command, exit_code=1).stderr
+    told = run(*command, "--num-fewshot", "0", "--license", "MIT")
+    assert "evalSets/my_sums: 1 item" in told.stdout
+    assert "evaluate --max-new-tokens 300" in " ".join(told.stderr.split())
+    stored = client.evaluator.get_eval_set("evalSets/my_sums")
+    [item] = stored.items
+    assert item.prompt == "Ann has 1,000 eggs and buys 200. How many?\nAnswer:"
+    item.grader.python.source = stored.python_sources[0]
+    right = {text: client.evaluator.grade_answer(item, text).correct for text in ("5 and 1200", "1200 and 5")}
+    assert right == {"5 and 1200": True, "1200 and 5": False}
+    shown = " ".join(run("show", "my_sums").stdout.split())
+    assert "lm-eval task file/1 filter last" in shown
+    assert "sums.yaml" in shown
+    for wrong, why in (
+        (("import", "bench", "gsm8k", "--filter", "last"), "--filter goes with --task-file"),
+        (("import", "bench", "gsm8k", "--task-file", "sums.yaml"), "give 'gsm8k' or --task-file, not both"),
+        (("import", "bench", "sums.yaml"), "--task-file sums.yaml"),
+        (("import", "bench", "--task-file", "sums.yaml", "--num-fewshot", "0"), "give rows by --from"),
+        (("import", "bench", "gsm8k", "--from", "a", "--dataset", "b"), "give --from or --dataset, not both"),
+    ):
+        assert why in " ".join(run(*wrong, exit_code=2).stderr.replace("│", " ").split())
+
+
 def test_benchmarks_are_listed_and_wrong_names_answered(run: Run, folder: Path) -> None:
     listed = json.loads(run("import", "bench", "--list", "--json").stdout)
     assert [one["name"] for one in listed][:5] == ["gsm8k", "math500", "mmlu", "arc", "ifeval"]

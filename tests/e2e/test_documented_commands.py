@@ -39,6 +39,7 @@ WIDTH = 32
 LEFT_OUT = {
     "models pull hf://": "needs the hub",
     "evalset import bench mmlu": "needs the hub",
+    "evalset import bench --task-file lm_eval": "needs the hub",
     "models pull /downloads/": "needs a file of some gigabytes",
     "--base-model hf://": "needs the hub",
     "--base-model /models/": "names a folder of the reader's",
@@ -128,6 +129,9 @@ def go_to(folder: Path, traces: list[str], patch: pytest.MonkeyPatch) -> Path:
     for name in ("gsm8k_train.jsonl", "gsm8k_test.jsonl"):
         Path(name).write_text("".join(json.dumps(row) + "\n" for row in gsm8k))
     pq.write_table(pa.Table.from_pylist(gsm8k), "gsm8k.parquet")
+    Path("my_task.yaml").write_text(
+        "task: my_task\ndoc_to_text: question\ndoc_to_target: \"{{answer.split('#### ')[1]}}\"\n"
+    )
     sums = [
         {"problem": f"{n} + 1?", "solution": f"{n} + 1 = {n + 1}", "answer": n + 1, "level": "easy"}
         for n in range(9)

@@ -20,9 +20,12 @@ from tunix_rt.formats import give_grader
 from tunix_rt.formats.benchmark_files import BenchmarkItems, Wanted, read_benchmark
 from tunix_rt.formats.benchmarks import BENCHMARKS, Benchmark
 from tunix_rt.formats.eval_items import wrong_items
+from tunix_rt.formats.task_files import Task, TaskChoice, read_task
 from tunix_rt.schema import nearest
 
 _TOLD = 5
+# With these as dataset_path, lm-eval reads files that stand in dataset_kwargs.
+_BUILDERS = ("json", "parquet", "csv", "text", "arrow")
 
 
 class BenchmarkDocument(TypedDict):
@@ -69,11 +72,59 @@ class PartOptions:
             raise typer.BadParameter("--seed goes with --limit, which says how many rows are drawn")
         return Wanted(self.config, self.split, self.revision, self.limit, self.seed, self.bare)
 
-    def default_id(self, name: str) -> str:
+    def default_id(self, *names: str) -> str:
         """An id that tells this part from others."""
         seed = None if self.seed is None else f"seed{self.seed}"
-        parts = [name, self.config, self.split, self.limit, seed, "bare" if self.bare else None]
-        return re.sub(r"[^a-z0-9.-]+", "-", "-".join(str(part) for part in parts if part).lower())[:64]
+        parts = [self.config, self.split, self.limit, seed, "bare" if self.bare else None]
+        given = [*names, *(re.sub("_", "-", str(part)) for part in parts if part)]
+        made = re.sub(r"[^a-z0-9._-]+", "-", "-".join(filter(None, given)).lower())
+        return made.lstrip("._-")[:64]
+
+
+@dataclass(frozen=True)
+class TaskOptions:
+    """A task file of lm-eval, and what it leaves open."""
+
+    task_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--task-file",
+            metavar="FILE",
+            help="A task file of lm-eval (YAML), in place of a benchmark's name.",
+        ),
+    ] = None
+    filter: Annotated[
+        str,
+        typer.Option("--filter", metavar="NAME", help="Of a task with several filters: the one that counts."),
+    ] = ""
+    metric: Annotated[
+        str,
+        typer.Option("--metric", metavar="NAME", help="Of a task with several metrics: the one that counts."),
+    ] = ""
+    num_fewshot: Annotated[
+        int | None,
+        typer.Option(
+            "--num-fewshot",
+            min=0,
+            max=0,
+            help="0: ask without the examples that a task puts before questions.",
+        ),
+    ] = None
+    license: Annotated[
+        str, typer.Option("--license", help="The licence of a task's data. \\[default: what its card says]")
+    ] = ""
+
+    def task(self, name: str | None) -> Task | None:
+        """The task, None for a benchmark by name; raises typer.BadParameter."""
+        given = {"--filter": self.filter, "--metric": self.metric, "--license": self.license}
+        if self.task_file is None:
+            wrong = [option for option, value in given.items() if value]
+            if wrong or self.num_fewshot is not None:
+                raise typer.BadParameter(f"{(*wrong, '--num-fewshot')[0]} goes with --task-file")
+            return None
+        if name is not None:
+            raise typer.BadParameter(f"give {name!r} or --task-file, not both")
+        return read_task(self.task_file, TaskChoice(self.filter, self.metric, self.num_fewshot, self.license))
 
 
 @command(
@@ -85,6 +136,8 @@ class PartOptions:
         "tunix-rt evalset import bench mmlu --config abstract_algebra",
         "tunix-rt evalset import bench math500 --from test.jsonl --id math500",
         "tunix-rt evalset import bench ifeval --on-error skip",
+        "tunix-rt evalset import bench gsm8k --dataset openai/gsm8k --revision 1a2b3c4",
+        "tunix-rt evalset import bench --task-file my_task.yaml --from test.jsonl",
     ),
     prints=(v1.EvalSet, list[BenchmarkDocument]),
 )
@@ -103,6 +156,16 @@ def bench(
             "repeated). \\[default: from the hub]",
         ),
     ] = None,
+    dataset: Annotated[
+        str,
+        typer.Option(
+            "--dataset",
+            metavar="NAME|FOLDER",
+            help="Load this by the `datasets` package: a data set on the hub, or a folder. \\[default for a "
+            "task file: its dataset_path]",
+        ),
+    ] = "",
+    task_options: TaskOptions = TaskOptions(),
     eval_set: Annotated[
         str, typer.Option("--id", help="The eval set's id. \\[default: the name and what is given of it]")
     ] = "",
@@ -115,7 +178,7 @@ def bench(
     grader_file: GraderFileOption = None,
     list_them: Annotated[bool, typer.Option("--list", help="List the benchmarks.")] = False,
 ) -> None:
-    """Store a published benchmark as an eval set, from the hub or from its files.
+    """Store a published benchmark, or a task of lm-eval, as an eval set: from the hub or from its files.
 
     A row whose answer is not sure is refused by its number. Licence, revision and digests of the files are
     kept with the set.
@@ -123,16 +186,24 @@ def bench(
     if list_them:
         _list(session)
         return
-    benchmark = _named(name)
+    if files and dataset:
+        raise typer.BadParameter("give --from or --dataset, not both")
+    task = task_options.task(name)
+    benchmark = task.benchmark if task else _named(name)
+    if task and not files and not dataset:
+        dataset = _dataset_path(task)
     wanted, own = part.wanted(), grader_of_file(grader_file)
-    read = read_benchmark(benchmark, wanted, files or (), skip=on_error == "skip")
+    read = read_benchmark(benchmark, wanted, files or (), dataset=dataset, skip=on_error == "skip")
     if own is not None:
         del read.eval_set.python_sources[:]
         give_grader(read.eval_set, own)
-    read.eval_set.eval_set_id = eval_set or part.default_id(benchmark.name)
-    read.eval_set.description = f"{benchmark.name} of {benchmark.hub_id}, {read.eval_set.origin.selection}"
+    read.eval_set.eval_set_id = eval_set or part.default_id(benchmark.name, task_options.filter)
+    source = benchmark.hub_id or "a task file"
+    read.eval_set.description = f"{benchmark.name} of {source}, {read.eval_set.origin.selection}"[:1000]
     with session.connect() as client, errors_of(grader_file):
         stored, read = _stored(client, read, skip=on_error == "skip")
+    for note in task.notes if task else ():
+        session.say(note)
     rows = read.eval_set.origin.row_count
     if wanted.limit is not None and wanted.limit > rows:
         session.say(f"--limit {wanted.limit} takes all: there are only {text.counted(rows, 'row')}")
@@ -158,11 +229,23 @@ def _list(session: Session) -> None:
     tables.print_table(session.out, rows, "no benchmarks")
 
 
+def _dataset_path(task: Task) -> str:
+    """What `datasets` loads for a task; raises typer.BadParameter."""
+    found = task.benchmark.hub_id
+    if not found or found in _BUILDERS:
+        raise typer.BadParameter(
+            f"the task's dataset_path is {found or 'missing'}, which names no data set; give rows by --from"
+        )
+    return found
+
+
 def _named(name: str | None) -> Benchmark:
     if name is None:
-        raise typer.BadParameter(f"give a benchmark: {', '.join(BENCHMARKS)}")
+        raise typer.BadParameter(f"give a benchmark: {', '.join(BENCHMARKS)}; or --task-file")
     if name in BENCHMARKS:
         return BENCHMARKS[name]
+    if name.endswith((".yaml", ".yml")):
+        raise typer.BadParameter(f"a task file of lm-eval is given so: --task-file {name}")
     other = " (to store a file under the id bench: tunix-rt evalset import -- bench FILE)"
     raise typer.BadParameter(
         f"{name!r} is no benchmark; {nearest(name, BENCHMARKS)}{other if Path(name).exists() else ''}"

@@ -14,6 +14,7 @@ from tunix_rt import v1
 from tunix_rt.errors import FormatError
 from tunix_rt.files import open_regular
 from tunix_rt.formats.benchmarks import BadRow, Benchmark
+from tunix_rt.formats.datasets_package import load
 from tunix_rt.formats.grading import give_grader
 from tunix_rt.formats.lines import keys_of, read_failures, read_lines
 from tunix_rt.formats.parquet import is_parquet, parquet_file
@@ -75,8 +76,26 @@ class BenchmarkItems:
         return BenchmarkItems(eval_set, places, [*self.bad_rows, *bad])
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The rows of a part of a data set, each with its file and number, and what is known of the part."""
+
+    rows: Sequence[tuple[str, int, Any]]
+    files: Sequence[v1.EvalSetFile]
+    hub_id: str
+    config: str
+    split: str
+    revision: str
+    license: str
+
+
 def read_benchmark(
-    benchmark: Benchmark, wanted: Wanted, files: Sequence[Path] = (), *, skip: bool = False
+    benchmark: Benchmark,
+    wanted: Wanted,
+    files: Sequence[Path] = (),
+    *,
+    dataset: str = "",
+    skip: bool = False,
 ) -> BenchmarkItems:
     """The items of a benchmark, read from ``files`` (or folders), or without any from the hub.
 
@@ -84,12 +103,29 @@ def read_benchmark(
         benchmark: which.
         wanted: which part of it.
         files: files as the hub has them, Parquet or JSON lines, or folders that hold such files.
+        dataset: load this by the `datasets` package instead: an id on the hub, or a folder.
         skip: leave bad rows out instead of raising the first.
 
     Raises:
         FormatError: a row is not what the benchmark's rows are, by its file and number; there is no such
             file; the hub cannot be reached, or what reads from it is not installed.
     """
+    part = _loaded(benchmark, wanted, dataset) if dataset else _read(benchmark, wanted, files)
+    name = ", ".join(file.file_name for file in part.files)
+    if not part.rows:
+        raise FormatError(0, "holds no row", file=name)
+    items, places, bad = _items(benchmark, wanted, part.config, part.rows, skip=skip)
+    _check_count(benchmark, len(items), name)
+    eval_set = v1.EvalSet(items=items, origin=_origin(benchmark, wanted, part))
+    if benchmark.grader_source:
+        give_grader(
+            eval_set, v1.Grader(python=v1.PythonGrader(source=benchmark.grader_source, function="grade"))
+        )
+    return BenchmarkItems(eval_set, places, bad)
+
+
+def _read(benchmark: Benchmark, wanted: Wanted, files: Sequence[Path]) -> _Part:
+    """The part of files, or of the hub."""
     config, split = wanted.config or benchmark.config, wanted.split or benchmark.split
     pattern = re.compile(
         benchmark.files.replace("{config}", re.escape(config)).replace("{split}", re.escape(split))
@@ -102,17 +138,21 @@ def read_benchmark(
         config = wanted.config
         split = split if all(path.name.startswith(split) for path in paths) else wanted.split
     rows = [(path.name, number, row) for path in paths for number, row in _rows(path)]
-    if not rows:
-        raise FormatError(0, "holds no row", file=", ".join(path.name for path in paths))
-    items, places, bad = _items(benchmark, wanted, config, rows, skip=skip)
-    _check_count(benchmark, len(items), paths)
-    eval_set = v1.EvalSet(items=items, origin=_origin(benchmark, wanted, paths, len(rows)))
-    eval_set.origin.MergeFrom(v1.EvalSetOrigin(config=config, split=split, revision=revision))
-    if benchmark.grader_source:
-        give_grader(
-            eval_set, v1.Grader(python=v1.PythonGrader(source=benchmark.grader_source, function="grade"))
-        )
-    return BenchmarkItems(eval_set, places, bad)
+    facts = [_facts(path) for path in paths]
+    return _Part(rows, facts, benchmark.hub_id, config, split, revision, benchmark.license)
+
+
+def _loaded(benchmark: Benchmark, wanted: Wanted, dataset: str) -> _Part:
+    """The part that the `datasets` package loads."""
+    split = wanted.split or benchmark.split
+    configs = [wanted.config] if wanted.config else [benchmark.config] if benchmark.config else []
+    loaded = load(dataset, configs, split, wanted.revision)
+    rows = [(dataset, number, row) for number, row in enumerate(loaded.rows, start=1)]
+    own = Path(dataset).is_dir()
+    hub_id = benchmark.hub_id if own else dataset
+    license = loaded.license or (benchmark.license if hub_id == benchmark.hub_id else "not stated")
+    facts = [_facts(path) for path in loaded.files]
+    return _Part(rows, facts, hub_id, loaded.config, split, loaded.revision, license)
 
 
 def _items(
@@ -132,17 +172,21 @@ def _items(
     return items, places, bad
 
 
-def _origin(benchmark: Benchmark, wanted: Wanted, paths: Sequence[Path], row_count: int) -> v1.EvalSetOrigin:
-    """Where the items come from, but for what the files themselves say."""
+def _origin(benchmark: Benchmark, wanted: Wanted, part: _Part) -> v1.EvalSetOrigin:
+    """Where the items come from."""
+    rule = benchmark.rule or f"{benchmark.name}/{benchmark.version}"
     return v1.EvalSetOrigin(
         benchmark=benchmark.name,
-        mapping=f"{benchmark.name}/{benchmark.version}{' bare' if wanted.bare else ''}",
-        hub_id=benchmark.hub_id,
-        license=benchmark.license,
+        mapping=f"{rule}{' bare' if wanted.bare else ''}",
+        hub_id=part.hub_id,
+        config=part.config,
+        split=part.split,
+        revision=part.revision,
+        license=part.license,
         citation=benchmark.citation,
-        files=[_facts(path) for path in paths],
-        row_count=row_count,
-        selection=_selection(wanted, row_count),
+        files=[*part.files, *(_facts(path) for path in benchmark.made_of)],
+        row_count=len(part.rows),
+        selection=_selection(wanted, len(part.rows)),
     )
 
 
@@ -164,8 +208,7 @@ def _selection(wanted: Wanted, count: int) -> str:
     )
 
 
-def _check_count(benchmark: Benchmark, count: int, paths: Sequence[Path]) -> None:
-    name = ", ".join(path.name for path in paths)
+def _check_count(benchmark: Benchmark, count: int, name: str) -> None:
     if not count:
         raise FormatError(0, f"holds no row that {benchmark.name} can be asked by", file=name)
     if count > MAX_ITEMS:

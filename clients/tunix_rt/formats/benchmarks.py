@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
+from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, Final
 
@@ -51,6 +52,8 @@ class Benchmark:
         citation: how to cite it.
         version: of ``read``; it changes whenever an item would.
         grader_source: the Python source of its grader, if it has one of its own.
+        rule: what makes items of rows, if that is not this name and version.
+        made_of: files that say how rows become items, beside those that hold the rows.
     """
 
     name: str
@@ -64,6 +67,8 @@ class Benchmark:
     citation: str
     version: int = 1
     grader_source: str = ""
+    rule: str = ""
+    made_of: Sequence[Path] = ()
 
     def item(self, row: Row, number: int, config: str, *, bare: bool) -> v1.EvalItem:
         """The item of row ``number``, from 1; raises BadRow."""
@@ -214,9 +219,10 @@ def _aime(row: Row, _: str) -> Question:
     return Question(problem, _MATHEMATICS.replace("{question}", problem), [str(int(text))], grader, year)
 
 
-def _choice(
+def choice(
     question: str, options: Sequence[Any], right: int, *, category: str = "", id: str = ""
 ) -> Question:
+    """A question with its options below it, of which the one at ``right`` is right; raises BadRow."""
     if not 2 <= len(options) <= len(ascii_uppercase):
         raise BadRow(f"holds {len(options)} options; 2 to 26 would be right")
     for at, option in enumerate(options):
@@ -261,7 +267,7 @@ def _mmlu(row: Row, config: str) -> Question:
     by_letter = isinstance(answer, str) and len(answer) == 1 and answer in "ABCD"
     right = "ABCD".index(str(answer)) if by_letter else _index(answer, 4, "answer")
     subject = str(row.get("subject") or ("" if config in ("all", "") else config))
-    return _choice(_text(row, "question"), options, right, category=subject.replace("_", " "))
+    return choice(_text(row, "question"), options, right, category=subject.replace("_", " "))
 
 
 def _arc(row: Row, config: str) -> Question:
@@ -289,7 +295,7 @@ def _arc(row: Row, config: str) -> Question:
     given = row.get("id")
     category = config if config.startswith("ARC") else ""
     own = given if isinstance(given, str) else ""
-    return _choice(question, texts, labels.index(key), category=category, id=own)
+    return choice(question, texts, labels.index(key), category=category, id=own)
 
 
 def _hellaswag(row: Row, _: str) -> Question:
@@ -297,7 +303,7 @@ def _hellaswag(row: Row, _: str) -> Question:
     activity, context = str(row.get("activity_label") or ""), _text(row, "ctx")
     right = _index(row.get("label"), len(endings), "label")
     begun = _without_marks(f"{activity}: {context}" if activity else context)
-    return _choice(f"How does this text go on?\n\n{begun}", endings, right, category=activity)
+    return choice(f"How does this text go on?\n\n{begun}", endings, right, category=activity)
 
 
 def _without_marks(text: str) -> str:
@@ -311,7 +317,7 @@ def _winogrande(row: Row, _: str) -> Question:
         raise BadRow(f"sentence: holds {sentence.count('_')} blanks (_); one would be right")
     options = [_text(row, "option1"), _text(row, "option2")]
     right = _index(row.get("answer"), 2, "answer", first=1)
-    return _choice(f"Which option belongs into the blank (_)?\n\n{sentence}", options, right)
+    return choice(f"Which option belongs into the blank (_)?\n\n{sentence}", options, right)
 
 
 def _truthfulqa(row: Row, _: str) -> Question:
@@ -322,12 +328,18 @@ def _truthfulqa(row: Row, _: str) -> Question:
     if len(options) != len(labels) or any(label not in (0, 1) for label in labels) or sum(labels) != 1:
         raise BadRow(f"mc1_targets: has the labels {_shown(labels)}; a single 1 among zeros would be right")
     # In the files the right one is always the first: A would be right everywhere.
-    order = sorted(range(len(options)), key=lambda at: _drawn(f"{question}\n{options[at]}"))
-    return _choice(question, [options[at] for at in order], order.index(labels.index(1)))
+    order = mixed(question, options)
+    return choice(question, [options[at] for at in order], order.index(labels.index(1)))
 
 
-def _drawn(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+def mixed(question: str, options: Sequence[Any]) -> list[int]:
+    """The places of options in an order that their digests make, the same everywhere."""
+
+    def drawn(at: int) -> str:
+        text = f"{question}\n{options[at]}"
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+    return sorted(range(len(options)), key=drawn)
 
 
 def _ifeval(row: Row, _: str) -> Question:
