@@ -31,10 +31,12 @@ def filtered(text: str, filters: Sequence[Mapping[str, Any]]) -> str | None:
             if mapped is None:
                 return None
             text = mapped
+        elif function == "lowercase":
+            text = text.lower()
+        elif function == "uppercase":
+            text = text.upper()
         else:
-            text = {"lowercase": str.lower, "uppercase": str.upper, "remove_whitespace": str.strip}[function](
-                text
-            )
+            text = text.strip()
     return text
 
 
