@@ -8,7 +8,7 @@ behind it: which training jobs use a dataset, and which evaluations a checkpoint
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from tunix_rt import jobs, v1
 from tunix_rt.client import Client
@@ -19,6 +19,7 @@ from tunix_rt.errors import (
     TunixRtError,
     UnavailableError,
 )
+from tunix_rt.naming import call
 
 Resource: TypeAlias = (
     v1.Dataset
@@ -62,7 +63,10 @@ def delete(client: Client, name: str, *, force: bool = False) -> Resource:
             reason=f"{kind}_IN_USE",
             metadata={"name": name, "count": str(len(named)), "used_by": ",".join(named[:_NAMED])},
         )
-    deleted: Resource = _call(client, kind)(name, force)
+    if kind == "BASE_MODEL":
+        return client.trainer.delete_base_model(name, force=force)
+    forced = {"force": force} if kind in ("DATASET", "EVAL_SET", "EVALUATION") else {}
+    deleted: Resource = call(client, "delete", name)(name, **forced)
     return deleted
 
 
@@ -96,14 +100,9 @@ def users(client: Client, name: str) -> dict[str, bool]:
 def _looked_at(client: Client, name: str) -> tuple[str, bool]:
     """The name that the service has for it, and whether to look what uses it: the service says what is wrong
     otherwise."""
-    get: Callable[[str], Any] | None = {
-        "DATASET": client.exporter.get_dataset,
-        "TRAINING_JOB": client.trainer.get_training_job,
-        "CHECKPOINT": client.trainer.get_checkpoint,
-    }.get(_kind(name))
-    if get is None:
+    if _kind(name) not in ("DATASET", "TRAINING_JOB", "CHECKPOINT"):
         return name, True
-    found: Any = get(name)
+    found = call(client, "get", name)(name)
     return found.name, not found.HasField("delete_time")
 
 
@@ -111,7 +110,9 @@ def _users_of_dataset(client: Client, name: str) -> dict[str, bool]:
     """Jobs, and datasets that derive from it, so that one refusal names all."""
     found = {
         job.name: not jobs.has_ended(job)
-        for job in client.trainer.list_training_jobs(page_size=_PAGE)
+        for job in client.trainer.list_training_jobs(
+            filter=v1.TrainingJobFilter(datasets=[name]), page_size=_PAGE
+        )
         if job.spec.dataset == name
     }
     for dataset in client.exporter.list_datasets(page_size=_PAGE):
@@ -124,7 +125,9 @@ def _evaluations_of_checkpoints(client: Client, name: str) -> dict[str, bool]:
     """Of one checkpoint, or of all of a job."""
     return {
         evaluation.name: not jobs.has_ended(evaluation)
-        for evaluation in client.evaluator.list_evaluations(page_size=_PAGE)
+        for evaluation in client.evaluator.list_evaluations(
+            filter=v1.EvaluationFilter(models=[name]), page_size=_PAGE
+        )
         if f"{evaluation.spec.checkpoint}/".startswith(f"{name}/")
     }
 
@@ -133,7 +136,8 @@ def _evaluations_of_base_model(client: Client, name: str) -> dict[str, bool]:
     """Those that run: one that has ended needs no model any more."""
     base_model = name.partition("/")[2]
     used: dict[str, bool] = {}
-    for evaluation in client.evaluator.list_evaluations(page_size=_PAGE):
+    running = v1.EvaluationFilter(states=_RUNNING)
+    for evaluation in client.evaluator.list_evaluations(filter=running, page_size=_PAGE):
         spec = evaluation.spec
         if jobs.has_ended(evaluation) or spec.endpoint_model:
             continue
@@ -160,6 +164,11 @@ def _same_model(client: Client, one: str, other: str) -> bool:
 
 
 _PAGE: Final = 1_000
+_RUNNING: Final = (
+    v1.Evaluation.STATE_QUEUED,
+    v1.Evaluation.STATE_RUNNING,
+    v1.Evaluation.STATE_CANCELLING,
+)
 Users: TypeAlias = dict[str, bool]
 _LOOKED_UP: Final[dict[str, Callable[[Client, str], Users]]] = {
     "DATASET": _users_of_dataset,
@@ -186,16 +195,3 @@ def _kind(name: str) -> str:
             reason="RESOURCE_NAME_INVALID",
         )
     return "CHECKPOINT" if "/checkpoints/" in name else _KINDS[collection]
-
-
-def _call(client: Client, kind: str) -> Callable[[str, bool], Any]:
-    trainer, evaluator = client.trainer, client.evaluator
-    return {
-        "DATASET": lambda name, force: client.exporter.delete_dataset(name, force=force),
-        "TRAINING_JOB": lambda name, _: trainer.delete_training_job(name),
-        "CHECKPOINT": lambda name, _: trainer.delete_checkpoint(name),
-        "BASE_MODEL": lambda name, force: trainer.delete_base_model(name, force=force),
-        "EVAL_SET": lambda name, force: evaluator.delete_eval_set(name, force=force),
-        "EVALUATION": lambda name, force: evaluator.delete_evaluation(name, force=force),
-        "COMPARISON_REPORT": lambda name, _: evaluator.delete_comparison_report(name),
-    }[kind]

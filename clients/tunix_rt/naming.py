@@ -50,6 +50,7 @@ class _Kind:
         return f"{self.one.upper()}_NOT_FOUND"
 
 
+_CHECKPOINT: Final = _Kind("trainer", "checkpoint", "checkpoints")
 _KINDS: Final = {
     "traces": _Kind("trace_store", "trace", "traces"),
     "datasets": _Kind("exporter", "dataset", "datasets", v1.DatasetFilter, chosen=True),
@@ -74,6 +75,21 @@ def reads_as_id(name: str) -> bool:
 def in_folder(collection: str, given: str) -> str:
     """``given`` behind its collection, where it may stand already."""
     return given if given.startswith(f"{collection}/") else f"{collection}/{given}"
+
+
+def call(client: Client, verb: str, name: str) -> Callable[..., Any]:
+    """The client's method that does this to the resource of a whole name: ``client.trainer.get_training_job``
+    is that of "get" and ``trainingJobs/1``."""
+    kind = _CHECKPOINT if CHECKPOINTS in name else _KINDS[name.partition("/")[0]]
+    method: Callable[..., Any] = getattr(getattr(client, kind.service), f"{verb}_{kind.one}")
+    return method
+
+
+def listing(client: Client, collection: str) -> Callable[..., Pager[Any, Any]]:
+    """The client's method that lists a collection, such as ``client.trainer.list_training_jobs``."""
+    kind = _KINDS[collection]
+    method: Callable[..., Pager[Any, Any]] = getattr(getattr(client, kind.service), f"list_{kind.all}")
+    return method
 
 
 def resolve(client: Client, name: str, *, whole: bool = False) -> str:
@@ -158,9 +174,8 @@ def _looked_up(client: Client, collection: str, given: str, whole: bool) -> str:
 def _there(client: Client, name: str) -> bool:
     """Whether a resource has this whole name; raises NotFoundError for one that had it."""
     kind = _KINDS[name.partition("/")[0]]
-    get: Callable[..., Any] = getattr(getattr(client, kind.service), f"get_{kind.one}")
     try:
-        get(name)
+        call(client, "get", name)(name)
     except InvalidArgumentError:
         # It is no id.
         return False
@@ -196,8 +211,7 @@ def _first(client: Client, collection: str, most: int, **condition: str) -> tupl
 
 
 def _listing(client: Client, collection: str, most: int, condition: dict[str, str]) -> Pager[Any, Any]:
-    kind = _KINDS[collection]
-    listed: Callable[..., Pager[Any, Any]] = getattr(getattr(client, kind.service), f"list_{kind.all}")
+    kind, listed = _KINDS[collection], listing(client, collection)
     if kind.filter is None:
         return listed(page_size=most, **condition)
     # What is exact comes first among ids that begin alike.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -49,6 +49,7 @@ class _Kind:
         return f"{self.one.upper()}_NOT_FOUND"
 
 
+_CHECKPOINT: Final = _Kind("trainer", "checkpoint", "checkpoints")
 _KINDS: Final = {
     "traces": _Kind("trace_store", "trace", "traces"),
     "datasets": _Kind("exporter", "dataset", "datasets", v1.DatasetFilter, chosen=True),
@@ -73,6 +74,21 @@ def reads_as_id(name: str) -> bool:
 def in_folder(collection: str, given: str) -> str:
     """``given`` behind its collection, where it may stand already."""
     return given if given.startswith(f"{collection}/") else f"{collection}/{given}"
+
+
+def call(client: AsyncClient, verb: str, name: str) -> Callable[..., Any]:
+    """The client's method that does this to the resource of a whole name: ``client.trainer.get_training_job``
+    is that of "get" and ``trainingJobs/1``."""
+    kind = _CHECKPOINT if CHECKPOINTS in name else _KINDS[name.partition("/")[0]]
+    method: Callable[..., Any] = getattr(getattr(client, kind.service), f"{verb}_{kind.one}")
+    return method
+
+
+def listing(client: AsyncClient, collection: str) -> Callable[..., AsyncPager[Any, Any]]:
+    """The client's method that lists a collection, such as ``client.trainer.list_training_jobs``."""
+    kind = _KINDS[collection]
+    method: Callable[..., AsyncPager[Any, Any]] = getattr(getattr(client, kind.service), f"list_{kind.all}")
+    return method
 
 
 async def resolve(client: AsyncClient, name: str, *, whole: bool = False) -> str:
@@ -157,9 +173,8 @@ async def _looked_up(client: AsyncClient, collection: str, given: str, whole: bo
 async def _there(client: AsyncClient, name: str) -> bool:
     """Whether a resource has this whole name; raises NotFoundError for one that had it."""
     kind = _KINDS[name.partition("/")[0]]
-    get: Callable[..., Awaitable[Any]] = getattr(getattr(client, kind.service), f"get_{kind.one}")
     try:
-        await get(name)
+        await call(client, "get", name)(name)
     except InvalidArgumentError:
         # It is no id.
         return False
@@ -199,8 +214,7 @@ async def _first(
 def _listing(
     client: AsyncClient, collection: str, most: int, condition: dict[str, str]
 ) -> AsyncPager[Any, Any]:
-    kind = _KINDS[collection]
-    listed: Callable[..., AsyncPager[Any, Any]] = getattr(getattr(client, kind.service), f"list_{kind.all}")
+    kind, listed = _KINDS[collection], listing(client, collection)
     if kind.filter is None:
         return listed(page_size=most, **condition)
     # What is exact comes first among ids that begin alike.

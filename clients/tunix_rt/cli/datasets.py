@@ -29,15 +29,16 @@ from tunix_rt.cli.labels import (
     ChangeOptions,
     DatasetOption,
     LabelOptions,
+    Listed,
     ListOptions,
     StateOption,
+    change_labels,
     dataset_names,
     numbered,
-    print_labels,
+    show_list,
     sort_option,
-    updated,
 )
-from tunix_rt.cli.lookup import completes, named
+from tunix_rt.cli.lookup import cancelled, completes, named
 from tunix_rt.cli.options import (
     FilterOptions,
     LimitOption,
@@ -112,19 +113,13 @@ def list_(
     condition = v1.DatasetFilter(
         **wanted.conditions(), states=numbered(v1.Dataset.State, state), datasets=dataset_names(dataset)
     )
-    columns = ("DATASET", "!STATE", "?NAME", ">ROWS", "SPLITS", "DIGEST", "?TAGS", "?DELETED", ">AGE")
-    with session.connect() as client:
-        found = client.exporter.list_datasets(
-            show_deleted=wanted.show_deleted, filter=condition, order_by=sort, page_size=min(limit, 50)
-        )
-        session.show_all(
-            islice(found, limit),
-            columns,
-            dataset_row,
-            "no datasets",
-            ("STATE", "NAME", "ROWS", "DIGEST", "DELETED"),
-            filtered=bool(condition.ByteSize()),
-        )
+    table = Listed(
+        ("DATASET", "!STATE", "?NAME", ">ROWS", "SPLITS", "DIGEST", "?TAGS", "?DELETED", ">AGE"),
+        dataset_row,
+        "no datasets",
+        ("STATE", "NAME", "ROWS", "DIGEST", "DELETED"),
+    )
+    show_list(session, "datasets", condition, wanted, sort, limit, table, page_size=50)
 
 
 @command(
@@ -189,11 +184,7 @@ def update(
     labels: ChangeOptions,
 ) -> None:
     """Give a dataset a name beside its id, tag it, or note something about it. Its id stays."""
-    labels.check()
-    with session.connect() as client:
-        found = client.exporter.get_dataset(named(session, client, dataset_name(dataset)))
-        changed = updated(labels, found, client.exporter.update_dataset)
-    session.show(changed, print_labels)
+    change_labels(session, dataset_name(dataset), labels)
 
 
 def _dropped_rows(client: Client, dataset: v1.Dataset) -> tuple[list[Any], str]:
@@ -214,11 +205,7 @@ def cancel(
     dataset: DatasetArgument,
 ) -> None:
     """Ask a build to stop; one that has ended stays as it is."""
-    name = dataset_name(dataset)
-    with session.connect() as client:
-        name = named(session, client, name)
-        found = session.cancelled(client.exporter.cancel_dataset, client.exporter.get_dataset, name)
-    session.show(found, print_dataset)
+    session.show(cancelled(session, dataset_name(dataset)), print_dataset)
 
 
 @command(
@@ -241,14 +228,7 @@ def delete(
     """Delete datasets that nothing uses: their rows. What they were made of, and their digests, stay on
     record, and their names are never given to anything else."""
     names = [dataset_name(name) for name in datasets]
-    delete_resources(
-        session,
-        names,
-        "dataset",
-        lambda client, name: client.exporter.get_dataset(name),
-        force=force,
-        yes=yes,
-    )
+    delete_resources(session, names, "dataset", force=force, yes=yes)
 
 
 @command(

@@ -11,7 +11,7 @@ import typer
 
 from tunix_rt import Client
 from tunix_rt.cli import text
-from tunix_rt.cli.lookup import named
+from tunix_rt.cli.lookup import get, named
 from tunix_rt.cli.session import Session
 from tunix_rt.deleting import after_deleting, delete
 from tunix_rt.errors import NotFoundError, TunixRtError
@@ -97,7 +97,7 @@ def delete_resources(
     session: Session,
     names: Sequence[str],
     kind: str,
-    get: Callable[[Client, str], Any],
+    get: Callable[[Client, str], Any] = get,
     *,
     force: bool,
     yes: bool,
@@ -108,8 +108,8 @@ def delete_resources(
         session: of the command.
         names: as ``lookup.named`` takes them; ids that people chose must be whole.
         kind: what they are, in words.
-        get: looks one up. All are looked up before the first is deleted, so that a wrong name deletes
-            nothing.
+        get: looks one up by its whole name. All are looked up before the first is deleted, so that a wrong
+            name deletes nothing.
         force: whether to delete what others were made from.
         yes: whether to delete without asking.
     """

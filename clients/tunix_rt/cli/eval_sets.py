@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict, cast, get_args
 
@@ -25,13 +24,14 @@ from tunix_rt.cli.grading import GraderFileOption, errors_of, grader_of_file
 from tunix_rt.cli.labels import (
     ChangeOptions,
     LabelOptions,
+    Listed,
     ListOptions,
+    change_labels,
     label_facts,
-    print_labels,
+    show_list,
     sort_option,
-    updated,
 )
-from tunix_rt.cli.lookup import completes, named
+from tunix_rt.cli.lookup import completes, look_up, named
 from tunix_rt.cli.options import (
     LimitOption,
     ProblemOptions,
@@ -267,19 +267,13 @@ def list_(
 ) -> None:
     """List eval sets, the newest first unless they are sorted."""
     condition = v1.EvalSetFilter(**wanted.conditions())
-    columns = ("EVAL SET", "?NAME", ">ITEMS", "DIGEST", "DESCRIPTION", "?TAGS", "?DELETED", ">AGE")
-    with session.connect() as client:
-        found = client.evaluator.list_eval_sets(
-            show_deleted=wanted.show_deleted, filter=condition, order_by=sort, page_size=min(limit, 1000)
-        )
-        session.show_all(
-            islice(found, limit),
-            columns,
-            _row,
-            "no eval sets",
-            ("NAME", "ITEMS", "DESCRIPTION", "DELETED"),
-            filtered=bool(condition.ByteSize()),
-        )
+    table = Listed(
+        ("EVAL SET", "?NAME", ">ITEMS", "DIGEST", "DESCRIPTION", "?TAGS", "?DELETED", ">AGE"),
+        _row,
+        "no eval sets",
+        ("NAME", "ITEMS", "DESCRIPTION", "DELETED"),
+    )
+    show_list(session, "evalSets", condition, wanted, sort, limit, table)
 
 
 def _row(eval_set: v1.EvalSet) -> tables.Row:
@@ -307,12 +301,7 @@ def update(
     labels: ChangeOptions,
 ) -> None:
     """Give an eval set a name beside its id, tag it, or note something about it. Its id stays."""
-    labels.check()
-    name = resource_name("evalSets", eval_set)
-    with session.connect() as client:
-        found = client.evaluator.get_eval_set(named(session, client, name))
-        changed = updated(labels, found, client.evaluator.update_eval_set)
-    session.show(changed, print_labels)
+    change_labels(session, resource_name("evalSets", eval_set), labels)
 
 
 @command(app, "show", example="tunix-rt evalset show general --items 25", prints=v1.EvalSet)
@@ -322,9 +311,7 @@ def show(
     items: Annotated[int, typer.Option("--items", "-n", min=0, help="Items shown.")] = 10,
 ) -> None:
     """Show one eval set: its categories and first items."""
-    name = resource_name("evalSets", eval_set)
-    with session.connect() as client:
-        found = client.evaluator.get_eval_set(named(session, client, name))
+    found = look_up(session, resource_name("evalSets", eval_set))
     if session.as_json:
         session.print_message(found)
         return
@@ -482,11 +469,4 @@ def delete(
     """Delete eval sets that nothing uses: their items. Their digests stay on record, and their ids are never
     given to other items."""
     names = [resource_name("evalSets", name) for name in eval_sets]
-    delete_resources(
-        session,
-        names,
-        "eval set",
-        lambda client, name: client.evaluator.get_eval_set(name),
-        force=force,
-        yes=yes,
-    )
+    delete_resources(session, names, "eval set", force=force, yes=yes)

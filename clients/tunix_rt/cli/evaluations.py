@@ -26,17 +26,18 @@ from tunix_rt.cli.labels import (
     DatasetOption,
     EvalSetOption,
     LabelOptions,
+    Listed,
     ListOptions,
     ModelOption,
     StateOption,
+    change_labels,
     dataset_names,
     model_names,
     numbered,
-    print_labels,
+    show_list,
     sort_option,
-    updated,
 )
-from tunix_rt.cli.lookup import completes, named, whole_names
+from tunix_rt.cli.lookup import cancelled, completes, look_up, named
 from tunix_rt.cli.options import (
     DTYPE_HELP,
     DetachOption,
@@ -147,15 +148,8 @@ def list_(
         datasets=dataset_names(dataset),
         eval_sets=[resource_name("evalSets", given) for given in eval_set or ()],
     )
-    with session.connect() as client:
-        whole_names(session, client, condition)
-        found = client.evaluator.list_evaluations(
-            show_deleted=wanted.show_deleted, filter=condition, order_by=sort, page_size=min(limit, 1000)
-        )
-        filtered = bool(condition.ByteSize())
-        session.show_all(
-            islice(found, limit), _COLUMNS, _row, "no evaluations", _IMPORTANT, filtered=filtered
-        )
+    table = Listed(_COLUMNS, _row, "no evaluations", _IMPORTANT)
+    show_list(session, "evaluations", condition, wanted, sort, limit, table)
 
 
 _COLUMNS = (
@@ -201,10 +195,7 @@ def _row(evaluation: v1.Evaluation) -> tables.Row:
 @command(app, "show", example="tunix-rt evaluation show $EVALUATION", prints=v1.Evaluation)
 def show(session: Session, evaluation: EvaluationArgument) -> None:
     """Show one evaluation: accuracy, categories and what it was made from."""
-    name = resource_name("evaluations", evaluation)
-    with session.connect() as client:
-        found = client.evaluator.get_evaluation(named(session, client, name))
-    session.show(found, print_evaluation)
+    session.show(look_up(session, resource_name("evaluations", evaluation)), print_evaluation)
 
 
 @command(
@@ -243,12 +234,7 @@ def resume(session: Session, evaluation: EvaluationArgument) -> None:
 )
 def update(session: Session, evaluation: EvaluationArgument, labels: ChangeOptions) -> None:
     """Rename an evaluation, tag it, or note something about it."""
-    labels.check()
-    name = resource_name("evaluations", evaluation)
-    with session.connect() as client:
-        found = client.evaluator.get_evaluation(named(session, client, name))
-        changed = updated(labels, found, client.evaluator.update_evaluation)
-    session.show(changed, print_labels)
+    change_labels(session, resource_name("evaluations", evaluation), labels)
 
 
 @command(
@@ -259,11 +245,7 @@ def update(session: Session, evaluation: EvaluationArgument, labels: ChangeOptio
 )
 def cancel(session: Session, evaluation: EvaluationArgument) -> None:
     """Ask an evaluation to stop; its answers so far are kept."""
-    name = resource_name("evaluations", evaluation)
-    with session.connect() as client:
-        name = named(session, client, name)
-        found = session.cancelled(client.evaluator.cancel_evaluation, client.evaluator.get_evaluation, name)
-    session.show(found, print_evaluation)
+    session.show(cancelled(session, resource_name("evaluations", evaluation)), print_evaluation)
 
 
 @command(
@@ -288,14 +270,7 @@ def delete(
 ) -> None:
     """Delete evaluations with their answers. What they were, and their summaries, stay on record."""
     names = [resource_name("evaluations", name) for name in evaluations]
-    delete_resources(
-        session,
-        names,
-        "evaluation",
-        lambda client, name: client.evaluator.get_evaluation(name),
-        force=force,
-        yes=yes,
-    )
+    delete_resources(session, names, "evaluation", force=force, yes=yes)
 
 
 @command(

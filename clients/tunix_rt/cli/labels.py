@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from typing import Annotated, Any, Protocol, TypeVar
+from itertools import islice
+from typing import Annotated, Any, Generic, TypeVar
 
 import typer
 from rich.console import Console
 
 from tunix_rt import v1
 from tunix_rt.cli import tables
-from tunix_rt.cli.lookup import completes
+from tunix_rt.cli.lookup import completes, get, named, whole_names
 from tunix_rt.cli.options import moment, resource_name
+from tunix_rt.cli.session import Session
+from tunix_rt.naming import call, listing
 
 Resource = TypeVar("Resource", v1.Dataset, v1.EvalSet, v1.TrainingJob, v1.Evaluation, v1.ComparisonReport)
-Resource_co = TypeVar(
-    "Resource_co", v1.Dataset, v1.EvalSet, v1.TrainingJob, v1.Evaluation, v1.ComparisonReport, covariant=True
-)
 
 _call = partial(typer.Option, rich_help_panel="Name, tags and note", show_default=False)
 list_option = partial(typer.Option, rich_help_panel="Which ones, and in which order", show_default=False)
@@ -102,24 +102,25 @@ class ChangeOptions:
         return changed, {"update_mask": [*mask, "tags"]}
 
 
-class Update(Protocol[Resource_co]):
-    """A client's call that changes what people call a resource."""
-
-    def __call__(
-        self,
-        resource: Any,
-        /,
-        *,
-        update_mask: list[str],
-        add_tags: list[str] = ...,
-        remove_tags: list[str] = ...,
-    ) -> Resource_co: ...
+def change_labels(session: Session, name: str, options: ChangeOptions) -> None:
+    """Change what people call the resource that ``name``, as ``lookup.named`` takes it, stands for, and show
+    that; raises typer.BadParameter and TunixRtError."""
+    options.check()
+    with session.connect() as client:
+        found = get(client, named(session, client, name))
+        changed, arguments = options.changed(found)
+        updated = call(client, "update", found.name)(changed, **arguments)
+    session.show(updated, print_labels)
 
 
-def updated(options: ChangeOptions, found: Resource, update: Update[Resource]) -> Resource:
-    """``found`` after its change; raises typer.BadParameter and TunixRtError."""
-    changed, arguments = options.changed(found)
-    return update(changed, **arguments)
+@dataclass(frozen=True)
+class Listed(Generic[Resource]):
+    """How a terminal lists entries: the arguments of ``Session.show_all``."""
+
+    columns: Sequence[str]
+    row: Callable[[Resource], tables.Row]
+    none: str
+    important: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,47 @@ class ListOptions:
             "created_from": moment("--since", self.created_after),
             "created_before": moment("--until", self.created_before),
         }
+
+
+def show_list(
+    session: Session,
+    collection: str,
+    condition: Any,
+    wanted: ListOptions,
+    sort: str,
+    limit: int,
+    table: Listed[Any],
+    *,
+    page_size: int = 1_000,
+) -> None:
+    """Show the first ``limit`` entries of a collection that meet a condition, a filter of the contract.
+
+    Args:
+        session: of the command.
+        collection: such as "trainingJobs".
+        condition: the filter, in which names may stand as they were typed.
+        wanted: has whether to show what was deleted.
+        sort: the contract's ``order_by``.
+        limit: how many to show.
+        table: how a terminal shows them.
+        page_size: how many to ask for at once, at most.
+    """
+    with session.connect() as client:
+        whole_names(session, client, condition)
+        entries = listing(client, collection)(
+            show_deleted=wanted.show_deleted,
+            filter=condition,
+            order_by=sort,
+            page_size=min(limit, page_size),
+        )
+        session.show_all(
+            islice(entries, limit),
+            table.columns,
+            table.row,
+            table.none,
+            table.important,
+            filtered=bool(condition.ByteSize()),
+        )
 
 
 StateOption = Annotated[

@@ -13,7 +13,7 @@ import typer
 from tunix_rt.cli.options import resource_name
 from tunix_rt.cli.session import Session, SharedOptions
 from tunix_rt.errors import NotFoundError, UnavailableError
-from tunix_rt.naming import CHECKPOINTS, COLLECTIONS, begins, resolve
+from tunix_rt.naming import CHECKPOINTS, COLLECTIONS, begins, call, resolve
 from tunix_rt.rpc.caller import patient
 
 if TYPE_CHECKING:
@@ -52,6 +52,24 @@ def named(
     if not found.startswith(f"{name}@") and found != name:
         session.say(f"{name.partition('/')[2]} is {found}")
     return found
+
+
+def get(client: Client, name: str) -> Any:
+    """The resource of this whole name."""
+    return call(client, "get", name)(name)
+
+
+def look_up(session: Session, name: str) -> Any:
+    """The resource that ``name``, as ``named`` takes it, stands for."""
+    with session.connect() as client:
+        return get(client, named(session, client, name))
+
+
+def cancelled(session: Session, name: str) -> Any:
+    """The job that ``name``, as ``named`` takes it, stands for, after ``Session.cancelled``."""
+    with session.connect() as client:
+        name = named(session, client, name)
+        return session.cancelled(call(client, "cancel", name), call(client, "get", name), name)
 
 
 def whole_names(session: Session, client: Client, condition: Any) -> None:

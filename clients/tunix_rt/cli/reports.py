@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from enum import StrEnum
 from functools import partial
-from itertools import islice
 from typing import Annotated
 
 import typer
@@ -19,17 +18,18 @@ from tunix_rt.cli.labels import (
     ChangeOptions,
     DatasetOption,
     EvalSetOption,
+    Listed,
     ListOptions,
     ModelOption,
+    change_labels,
     dataset_names,
     list_option,
     model_names,
     numbered,
-    print_labels,
+    show_list,
     sort_option,
-    updated,
 )
-from tunix_rt.cli.lookup import completes, named, whole_names
+from tunix_rt.cli.lookup import completes, look_up
 from tunix_rt.cli.options import FlipsOption, LimitOption, resource_name, short_name
 from tunix_rt.cli.session import Session
 
@@ -98,31 +98,14 @@ def list_(
         eval_sets=[resource_name("evalSets", given) for given in eval_set or ()],
         evaluations=[resource_name("evaluations", given) for given in evaluation or ()],
     )
-    columns = (
-        "REPORT",
-        "?NAME",
-        "!VERDICT",
-        "EVAL SET",
-        "BASE",
-        "CANDIDATE",
-        ">DIFFERENCE",
-        "?TAGS",
-        "?DELETED",
-        ">AGE",
+    columns = ("REPORT", "?NAME", "!VERDICT", "EVAL SET", "BASE", "CANDIDATE", ">DIFFERENCE")
+    table = Listed(
+        (*columns, "?TAGS", "?DELETED", ">AGE"),
+        _row,
+        "no reports",
+        ("DIFFERENCE", "VERDICT", "NAME", "CANDIDATE", "BASE", "DELETED"),
     )
-    with session.connect() as client:
-        whole_names(session, client, condition)
-        found = client.evaluator.list_comparison_reports(
-            show_deleted=wanted.show_deleted, filter=condition, order_by=sort, page_size=min(limit, 100)
-        )
-        session.show_all(
-            islice(found, limit),
-            columns,
-            _row,
-            "no reports",
-            ("DIFFERENCE", "VERDICT", "NAME", "CANDIDATE", "BASE", "DELETED"),
-            filtered=bool(condition.ByteSize()),
-        )
+    show_list(session, "comparisonReports", condition, wanted, sort, limit, table, page_size=100)
 
 
 def _row(report: v1.ComparisonReport) -> tables.Row:
@@ -145,10 +128,8 @@ def _row(report: v1.ComparisonReport) -> tables.Row:
 @command(app, "show", example="tunix-rt reports show $REPORT --flips 10", prints=v1.ComparisonReport)
 def show(session: Session, report: ReportArgument, flips: FlipsOption = 3) -> None:
     """Show one comparison report as `compare` does."""
-    name = resource_name("comparisonReports", report)
-    with session.connect() as client:
-        found = client.evaluator.get_comparison_report(named(session, client, name))
-    session.show(found, partial(print_comparison, flips=flips))
+    shown = look_up(session, resource_name("comparisonReports", report))
+    session.show(shown, partial(print_comparison, flips=flips))
 
 
 @command(
@@ -159,12 +140,7 @@ def show(session: Session, report: ReportArgument, flips: FlipsOption = 3) -> No
 )
 def update(session: Session, report: ReportArgument, labels: ChangeOptions) -> None:
     """Rename a comparison report, tag it, or note something about it."""
-    labels.check()
-    name = resource_name("comparisonReports", report)
-    with session.connect() as client:
-        found = client.evaluator.get_comparison_report(named(session, client, name))
-        changed = updated(labels, found, client.evaluator.update_comparison_report)
-    session.show(changed, print_labels)
+    change_labels(session, resource_name("comparisonReports", report), labels)
 
 
 @command(
@@ -184,11 +160,5 @@ def delete(
     yes: YesOption = False,
 ) -> None:
     """Delete reports and their documents. To compare again makes them again."""
-    delete_resources(
-        session,
-        [resource_name("comparisonReports", name) for name in reports],
-        "report",
-        lambda client, name: client.evaluator.get_comparison_report(name),
-        force=False,
-        yes=yes,
-    )
+    names = [resource_name("comparisonReports", name) for name in reports]
+    delete_resources(session, names, "report", force=False, yes=yes)

@@ -16,16 +16,17 @@ from tunix_rt.cli.labels import (
     ChangeOptions,
     DatasetOption,
     LabelOptions,
+    Listed,
     ListOptions,
     StateOption,
+    change_labels,
     dataset_names,
     list_option,
     numbered,
-    print_labels,
+    show_list,
     sort_option,
-    updated,
 )
-from tunix_rt.cli.lookup import completes, named, whole_names
+from tunix_rt.cli.lookup import cancelled, completes, look_up, named
 from tunix_rt.cli.options import (
     DTYPE_HELP,
     DetachOption,
@@ -242,31 +243,13 @@ def list_(
         base_models=base_model,
         datasets=dataset_names(dataset),
     )
-    columns = (
-        "JOB",
-        "!STATE",
-        "?NAME",
-        "BASE MODEL",
-        "DATASET",
-        ">STEP",
-        ">LOSS",
-        "?TAGS",
-        "?DELETED",
-        ">AGE",
+    table = Listed(
+        ("JOB", "!STATE", "?NAME", "BASE MODEL", "DATASET", ">STEP", ">LOSS", "?TAGS", "?DELETED", ">AGE"),
+        _row,
+        "no training jobs",
+        ("STATE", "NAME", "STEP", "LOSS", "DATASET", "DELETED"),
     )
-    with session.connect() as client:
-        whole_names(session, client, condition)
-        found = client.trainer.list_training_jobs(
-            show_deleted=wanted.show_deleted, filter=condition, order_by=sort, page_size=min(limit, 1000)
-        )
-        session.show_all(
-            islice(found, limit),
-            columns,
-            _row,
-            "no training jobs",
-            ("STATE", "NAME", "STEP", "LOSS", "DATASET", "DELETED"),
-            filtered=bool(condition.ByteSize()),
-        )
+    show_list(session, "trainingJobs", condition, wanted, sort, limit, table)
 
 
 def _row(job: v1.TrainingJob) -> tables.Row:
@@ -288,10 +271,7 @@ def _row(job: v1.TrainingJob) -> tables.Row:
 @command(app, "show", example="tunix-rt train show $JOB", prints=v1.TrainingJob)
 def show(session: Session, job: JobArgument) -> None:
     """Show one training job: its state, metrics, checkpoint and how long its stages took."""
-    name = resource_name("trainingJobs", job)
-    with session.connect() as client:
-        found = client.trainer.get_training_job(named(session, client, name))
-    session.show(found, print_training_job)
+    session.show(look_up(session, resource_name("trainingJobs", job)), print_training_job)
 
 
 @command(
@@ -305,22 +285,13 @@ def show(session: Session, job: JobArgument) -> None:
 )
 def update(session: Session, job: JobArgument, labels: ChangeOptions) -> None:
     """Rename a training job, tag it, or note something about it."""
-    labels.check()
-    name = resource_name("trainingJobs", job)
-    with session.connect() as client:
-        found = client.trainer.get_training_job(named(session, client, name))
-        changed = updated(labels, found, client.trainer.update_training_job)
-    session.show(changed, print_labels)
+    change_labels(session, resource_name("trainingJobs", job), labels)
 
 
 @command(app, "cancel", example="tunix-rt train cancel $JOB --server localhost:50050", prints=v1.TrainingJob)
 def cancel(session: Session, job: JobArgument) -> None:
     """Ask a training job to stop at its next step; asked twice, it is stopped at once."""
-    name = resource_name("trainingJobs", job)
-    with session.connect() as client:
-        name = named(session, client, name)
-        found = session.cancelled(client.trainer.cancel_training_job, client.trainer.get_training_job, name)
-    session.show(found, print_training_job)
+    session.show(cancelled(session, resource_name("trainingJobs", job)), print_training_job)
 
 
 @command(
@@ -353,12 +324,7 @@ def delete(
         for name in jobs
     ]
     kind = "checkpoint" if all(CHECKPOINTS in name for name in names) else "training job"
-    delete_resources(session, names, kind, _job_or_checkpoint, force=force, yes=yes)
-
-
-def _job_or_checkpoint(client: Client, name: str) -> v1.TrainingJob | v1.Checkpoint:
-    trainer = client.trainer
-    return trainer.get_checkpoint(name) if CHECKPOINTS in name else trainer.get_training_job(name)
+    delete_resources(session, names, kind, force=force, yes=yes)
 
 
 @command(

@@ -16,6 +16,7 @@ from tunix_rt.deleting import after_deleting, delete, users
 from tunix_rt.errors import FailedPreconditionError, NotFoundError, TunixRtError
 from tunix_rt.files import folder_lock, read_text
 from tunix_rt.loop.stages import REPORTS, RESULT_FILE, STATE_FILE, made_by
+from tunix_rt.naming import call
 
 _MAX_RESULT_BYTES: Final = 1 << 20
 # What is made of others comes first.
@@ -188,15 +189,8 @@ def _living(found: Any) -> bool:
 
 def _found(client: Client, name: str) -> Any:
     """The resource, deleted or not, or None if it never was."""
-    get = {
-        "comparisonReports": client.evaluator.get_comparison_report,
-        "evaluations": client.evaluator.get_evaluation,
-        "trainingJobs": client.trainer.get_training_job,
-        "datasets": client.exporter.get_dataset,
-        "evalSets": client.evaluator.get_eval_set,
-    }[name.partition("/")[0]]
     try:
-        return get(name)
+        return call(client, "get", name)(name)
     except NotFoundError:
         return None
 
@@ -214,7 +208,9 @@ def _users(client: Client, name: str) -> list[str]:
             if name in (evaluation.spec.eval_set, evaluation.regrade.source):
                 found.append(evaluation.name)
     if collection == "evaluations":
-        for report in client.evaluator.list_comparison_reports():
+        about = v1.ComparisonReportFilter(evaluations=[name])
+        # A server of an earlier version, which knows no filter, tells of all.
+        for report in client.evaluator.list_comparison_reports(filter=about):
             if name in _compared(report):
                 found.append(report.name)
     return found

@@ -14,6 +14,7 @@ from tunix_rt.aio import jobs
 from tunix_rt.aio.client import AsyncClient
 from tunix_rt.aio.deleting import after_deleting, delete, users
 from tunix_rt.aio.loop.stages import REPORTS, RESULT_FILE, STATE_FILE, made_by
+from tunix_rt.aio.naming import call
 from tunix_rt.errors import FailedPreconditionError, NotFoundError, TunixRtError
 from tunix_rt.files import folder_lock, read_text
 
@@ -188,15 +189,8 @@ def _living(found: Any) -> bool:
 
 async def _found(client: AsyncClient, name: str) -> Any:
     """The resource, deleted or not, or None if it never was."""
-    get = {
-        "comparisonReports": client.evaluator.get_comparison_report,
-        "evaluations": client.evaluator.get_evaluation,
-        "trainingJobs": client.trainer.get_training_job,
-        "datasets": client.exporter.get_dataset,
-        "evalSets": client.evaluator.get_eval_set,
-    }[name.partition("/")[0]]
     try:
-        return await get(name)
+        return await call(client, "get", name)(name)
     except NotFoundError:
         return None
 
@@ -214,7 +208,9 @@ async def _users(client: AsyncClient, name: str) -> list[str]:
             if name in (evaluation.spec.eval_set, evaluation.regrade.source):
                 found.append(evaluation.name)
     if collection == "evaluations":
-        async for report in client.evaluator.list_comparison_reports():
+        about = v1.ComparisonReportFilter(evaluations=[name])
+        # A server of an earlier version, which knows no filter, tells of all.
+        async for report in client.evaluator.list_comparison_reports(filter=about):
             if name in _compared(report):
                 found.append(report.name)
     return found
