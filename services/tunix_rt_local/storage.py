@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -41,6 +41,9 @@ _CACHE: Final = "cache"
 # With two data folders behind one of them, either knows only some of what is in there.
 _NOT_LINKED: Final = ("artifacts", "artifacts/sha256", *_JOB_FOLDERS, *_WORK_FOLDERS, _CACHE)
 _MODELS: Final = "models"
+_DATABASES: Final = ("trace-store", "exporter", "trainer", "evaluator")
+# Less is filled again soon.
+_LEAST_SPACE: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +152,8 @@ class Storage:
         return sorted(found, key=lambda entry: (-entry.size_bytes, entry.name))
 
     def garbage(self, *, caches: bool = False) -> list[Garbage]:
-        """What nothing names: artifacts, folders of jobs that are not there, and half-written files of
-        servers that have ended.
+        """What nothing names: artifacts, folders of jobs that are not there, half-written files of servers
+        that have ended, and the empty space in databases.
 
         Args:
             caches: also what can be made again: exports, derived formats, cached answers, compiled functions.
@@ -168,7 +171,7 @@ class Storage:
                 reason="JOBS_UNFINISHED",
                 metadata={"names": ",".join(unfinished[:5]), "count": str(len(unfinished))},
             )
-        found = self._unneeded(caches=caches)
+        found = [*self._unneeded(caches=caches), *self._empty_space()]
         if caches:
             cached = (self._data_dir / _CACHE).glob("*")
             found += [Garbage(path, "cache", tree_bytes(path)) for path in sorted(cached)]
@@ -210,6 +213,12 @@ class Storage:
                 found.append(Garbage(folder, "unfinished write", tree_bytes(folder), _delete_locked))
         return found
 
+    def _empty_space(self) -> Iterator[Garbage]:
+        for name in _DATABASES:
+            path = self._data_dir / f"{name}.db"
+            if (size := _empty_bytes(path)) >= _LEAST_SPACE:
+                yield Garbage(path, "empty space in a database", size, _compact)
+
     def _require_known(self) -> None:
         """Raise FailedPreconditionError if files of others may be among those of this folder."""
         if self._artifacts and not any(entry.kind != "base model" for entry in self._stored):
@@ -245,6 +254,29 @@ class Storage:
                 reason="NOT_A_DATA_FOLDER",
                 metadata={"path": str(self._data_dir)},
             )
+
+
+def _empty_bytes(database: Path) -> int:
+    # Where no trace was ever stored there is no trace store.
+    if not database.exists():
+        return 0
+    try:
+        with closing(sqlite3.connect(database)) as opened:
+            (pages,) = opened.execute("PRAGMA freelist_count").fetchone()
+            (size,) = opened.execute("PRAGMA page_size").fetchone()
+            return int(pages) * int(size)
+    except sqlite3.Error:
+        # It is in use, or damaged: whoever works with it says so.
+        return 0
+
+
+def _compact(database: Path) -> None:
+    try:
+        with closing(sqlite3.connect(database)) as opened:
+            opened.execute("VACUUM")
+    except sqlite3.Error as error:
+        # It needs room for another one meanwhile.
+        raise OSError(None, f"{database.name} could not be made smaller: {error}") from error
 
 
 def free_garbage(garbage: Sequence[Garbage]) -> int:

@@ -274,11 +274,14 @@ class DiskUsage(TypedDict):
 
 
 class UnusedFile(TypedDict):
-    """A file or folder that nothing names."""
+    """A file or folder that nothing names, or the empty space in a database, which stays."""
 
     path: Annotated[str, "Where it is."]
-    kind: Annotated[str, "What it is, in words: artifact, job folder, unfinished write, cache."]
-    size_bytes: Annotated[int, "Size of it and of all in it."]
+    kind: Annotated[
+        str,
+        "What it is, in words: artifact, job folder, unfinished write, cache, empty space in a database.",
+    ]
+    size_bytes: Annotated[int, "Size of it and of all in it, or of the empty space."]
 
 
 class CollectedGarbage(TypedDict):
@@ -372,10 +375,10 @@ def gc(
     found = tunix_rt_local.collect_garbage(session.data_dir, free=False, caches=caches)
     if free and found:
         total = text.size(sum(entry.size_bytes for entry in found))
-        lines = [f"{text.size(entry.size_bytes):>10}  {entry.path}" for entry in found]
+        lines = [f"{text.size(entry.size_bytes):>10}  {entry.kind}  {entry.path}" for entry in found]
         confirm(
             session,
-            f"Delete {text.counted(len(found), 'file or folder', 'files and folders')}, {total}?",
+            f"Delete {text.counted(len(found), 'of these', 'of these')}, {total}, for good?",
             lines,
             yes=yes,
         )

@@ -16,7 +16,7 @@ import pytest
 from filelock import FileLock
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Table, insert, update
+from sqlalchemy import Table, delete, insert, update
 
 from support.migrated import migrated
 from support.training_specs import SPEC
@@ -420,6 +420,25 @@ def test_what_two_data_folders_may_share_by_a_link_is_left_alone(world: World, n
     assert {path for path in elsewhere.rglob("*") if path.is_file()} == before
     # What takes the space is still told.
     assert {entry.kind for entry in disk_usage(world.folder)} >= {"database", "unused"}
+
+
+def test_a_database_gives_back_the_space_of_what_was_deleted_from_it(world: World) -> None:
+    world.dataset(1)
+    key = world.evaluation(1, JobState.SUCCEEDED)
+    answers = [{"evaluation_id": key, "item_id": str(n), "result": {"text": "a" * 9_000}} for n in range(300)]
+    with world.databases[2].write() as session:
+        session.execute(insert(tables.results), answers)
+    collect_garbage(world.folder, free=True)
+    with world.databases[2].write() as session:
+        session.execute(delete(tables.results))
+    world.close()
+    database = world.folder / "evaluator.db"
+    before = database.stat().st_size
+    [found] = collect_garbage(world.folder, free=True)
+    assert (found.path, found.kind) == (database, "empty space in a database")
+    assert before - database.stat().st_size >= found.size_bytes > 2_000_000
+    assert key in {entry.name.partition("/")[2] for entry in disk_usage(world.folder)}
+    assert collect_garbage(world.folder, free=False) == []
 
 
 def test_what_cannot_be_deleted_keeps_nothing_else(world: World) -> None:
