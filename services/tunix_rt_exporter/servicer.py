@@ -91,9 +91,14 @@ class ExporterServicer(v1.ExporterServicer):
 
     @unary
     def FindNearestRows(self, request: v1.FindNearestRowsRequest) -> v1.FindNearestRowsResponse:
-        return convert.nearest_response(
-            self._audits.nearest_rows(request.name, request.texts, request.split, request.row_count)
+        found = self._audits.nearest_rows(
+            request.name,
+            request.texts,
+            request.split,
+            request.row_count,
+            or_by_characters=request.or_by_characters,
         )
+        return convert.nearest_response(found)
 
     @streaming
     def AuditSupervision(self, request: v1.AuditSupervisionRequest) -> Iterator[v1.AuditSupervisionResponse]:

@@ -226,11 +226,14 @@ class AsyncExporterClient:
         *,
         split: str = "",
         row_count: int = 0,
+        or_by_characters: bool = False,
         timeout: float | None = NEAREST_TIMEOUT_S,
     ) -> v1.FindNearestRowsResponse:
         """Return the rows of a dataset whose prompts share most words with each of ``texts``.
 
-        ``split`` is "train" when left out, and ``row_count`` 3. All rows of the split are read.
+        ``split`` is "train" when left out, and ``row_count`` 3. All rows of the split are read. With
+        ``or_by_characters`` a text that no row shares three words in a row with gets rows that share runs of
+        characters, each marked as such: a weaker likeness.
 
         Raises:
             NotFoundError: there is no such dataset.
@@ -238,7 +241,9 @@ class AsyncExporterClient:
             InvalidArgumentError: there is no such split, or no text, or more than 100.
             DataLossError: a file of the dataset is missing or damaged.
         """
-        request = v1.FindNearestRowsRequest(name=name, texts=texts, split=split, row_count=row_count)
+        request = v1.FindNearestRowsRequest(
+            name=name, texts=texts, split=split, row_count=row_count, or_by_characters=or_by_characters
+        )
         return await self._caller.unary(self._stub.FindNearestRows, request, timeout)
 
     def audit_supervision(

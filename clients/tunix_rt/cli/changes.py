@@ -76,13 +76,19 @@ def change_sheet(flip: v1.Flip, rows: Sequence[v1.NearRow] | None = None) -> Ren
     near = [
         (
             f"  row {row.row_id[:12]}",
-            f"{row.similarity:.2f} alike{f', {row.category}' if row.category else ''}: "
+            f"{row.similarity:.2f} alike{' by characters alone' if row.by_characters else ''}"
+            f"{f', {row.category}' if row.category else ''}: "
             f"{text.one_line(row.prompt, _WIDTH)} -> {text.one_line(row.final_answer, 60)}",
         )
         for row in rows or ()
     ]
     if rows is not None and not rows:
-        near = [("  rows", "none: no row shares three words in a row with the question")]
+        near = [
+            (
+                "  rows",
+                "none: no row shares three words in a row with the question, or is like it by characters",
+            )
+        ]
     pattern = pattern_label(flip.pattern)
     return tables.facts(
         [

@@ -172,7 +172,7 @@ def _near(
     found: list[Sequence[v1.NearRow] | None] = []
     for start in range(0, len(flips), _TEXTS_A_CALL):
         texts = [flip.base.prompt for flip in flips[start : start + _TEXTS_A_CALL]]
-        answer = client.exporter.find_nearest_rows(dataset, texts, row_count=count)
+        answer = client.exporter.find_nearest_rows(dataset, texts, row_count=count, or_by_characters=True)
         found += [nearest.rows for nearest in answer.nearest]
     return found
 

@@ -595,12 +595,15 @@ class FindNearestRowsRequest(_message.Message):
     TEXTS_FIELD_NUMBER: _builtins.int
     SPLIT_FIELD_NUMBER: _builtins.int
     ROW_COUNT_FIELD_NUMBER: _builtins.int
+    OR_BY_CHARACTERS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`datasets/{dataset_id}@{version}`."""
     split: _builtins.str
     """The split whose rows are compared. Left out: "train"."""
     row_count: _builtins.int
     """Most rows for each text, 1 to 10; 0 means 3."""
+    or_by_characters: _builtins.bool
+    """For a text that no row shares three words in a row with: give rows that share runs of characters instead, which says less."""
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Texts to compare the rows' prompts with, such as questions: 1 to 100, none empty."""
@@ -612,10 +615,11 @@ class FindNearestRowsRequest(_message.Message):
         texts: _abc.Iterable[_builtins.str] | None = ...,
         split: _builtins.str = ...,
         row_count: _builtins.int = ...,
+        or_by_characters: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "row_count", b"row_count", "split", b"split", "texts", b"texts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "or_by_characters", b"or_by_characters", "row_count", b"row_count", "split", b"split", "texts", b"texts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -684,11 +688,13 @@ class NearRow(_message.Message):
     PROMPT_FIELD_NUMBER: _builtins.int
     FINAL_ANSWER_FIELD_NUMBER: _builtins.int
     CATEGORY_FIELD_NUMBER: _builtins.int
+    BY_CHARACTERS_FIELD_NUMBER: _builtins.int
     row_id: _builtins.str
     """The row's id."""
     similarity: _builtins.float
     """Jaccard similarity of the two sets of runs of three words: those in both by those in either, above 0 and at most 1. A text of fewer words is
-    one run. Words are compared after normalisation, without punctuation, as for near-duplicates; nothing is estimated.
+    one run. Words are compared after normalisation, without punctuation, as for near-duplicates; nothing is estimated. With `by_characters` the
+    sets are those of runs of three characters of the words with a space between them, and the similarity is at least 0.15.
     """
     prompt: _builtins.str
     """The row's prompt, up to 400 characters."""
@@ -696,6 +702,8 @@ class NearRow(_message.Message):
     """The row's final answer, up to 400 characters."""
     category: _builtins.str
     """`category` of the row's metadata, or else its `family`, where that is a text; up to 100 characters."""
+    by_characters: _builtins.bool
+    """Whether the row shares no three words in a row with the text, and was found by its characters alone."""
     def __init__(
         self,
         *,
@@ -704,10 +712,11 @@ class NearRow(_message.Message):
         prompt: _builtins.str = ...,
         final_answer: _builtins.str = ...,
         category: _builtins.str = ...,
+        by_characters: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "final_answer", b"final_answer", "prompt", b"prompt", "row_id", b"row_id", "similarity", b"similarity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by_characters", b"by_characters", "category", b"category", "final_answer", b"final_answer", "prompt", b"prompt", "row_id", b"row_id", "similarity", b"similarity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

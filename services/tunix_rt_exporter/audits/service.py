@@ -57,6 +57,7 @@ class NearRow:
     prompt: str
     final_answer: str
     category: str
+    by_characters: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +182,11 @@ class DatasetAudits:
             ]
             yield ContaminationPart(found, compared, total)
 
-    def nearest_rows(self, name: str, texts: Sequence[str], split: str, count: int) -> NearestRows:
-        """The rows of a split, "train" if it is "", whose prompts are nearest to each of some texts.
+    def nearest_rows(
+        self, name: str, texts: Sequence[str], split: str, count: int, *, or_by_characters: bool
+    ) -> NearestRows:
+        """The rows of a split, "train" if it is "", whose prompts are nearest to each of some texts; with
+        ``or_by_characters`` also for a text that shares no words with any.
 
         Raises FailedPrecondition(DATASET_NOT_READY), NotFound(DATASET_NOT_FOUND), InvalidArgument
         (TEXTS_INVALID, SPLIT_UNKNOWN), DataLoss.
@@ -200,16 +204,31 @@ class DatasetAudits:
         if split not in names:
             description = f"is {split!r}; one of {', '.join(names)} would be right"
             raise InvalidArgument.of_field("split", description, reason="SPLIT_UNKNOWN")
-        found, compared = NearestTexts(texts, count or DEFAULT_NEAR_ROWS), 0
+        count = count or DEFAULT_NEAR_ROWS
+        nearest, compared = self._nearest(result, split, NearestTexts(texts, count))
+        lonely = [place for place, near in enumerate(nearest) if not near] if or_by_characters else []
+        if lonely:
+            by_characters = NearestTexts([texts[place] for place in lonely], count, by_characters=True)
+            for place, near in zip(lonely, self._nearest(result, split, by_characters)[0], strict=True):
+                nearest[place] = near
+        rows_of = self._rows(result, split, {number for near in nearest for number, _ in near})
+        return NearestRows(
+            [
+                [_near_row(rows_of[number], similarity, place in lonely) for number, similarity in near]
+                for place, near in enumerate(nearest)
+            ],
+            compared,
+        )
+
+    def _nearest(
+        self, result: BuildResult, split: str, found: NearestTexts
+    ) -> tuple[list[list[tuple[int, float]]], int]:
+        """What ``found`` finds in all rows of a split, and how many those are."""
+        compared = 0
         for _, rows in stored_rows(self._artifacts, result, split):
             found.add([row["prompts"] for row in rows], [row["id"] for row in rows], compared)
             compared += len(rows)
-        nearest = found.nearest()
-        rows_of = self._rows(result, split, {number for near in nearest for number, _ in near})
-        return NearestRows(
-            [[_near_row(rows_of[number], similarity) for number, similarity in near] for near in nearest],
-            compared,
-        )
+        return found.nearest(), compared
 
     def _rows(self, result: BuildResult, split: str, numbers: set[int]) -> dict[int, dict[str, Any]]:
         """Rows of a split by their numbers."""
@@ -358,13 +377,12 @@ def _texts(row: dict[str, Any]) -> list[str]:
     return [row["prompts"], *(step["content"] for step in row["trace_steps"]), row["final_answer"]]
 
 
-def _near_row(row: dict[str, Any], similarity: float) -> NearRow:
+def _near_row(row: dict[str, Any], similarity: float, by_characters: bool) -> NearRow:
     # As an eval set that is made of rows names the categories of its items.
     category = row["metadata"].get("category") or row["metadata"].get("family")
     prompt, answer = (row[name][:MAX_NEAR_CHARACTERS] for name in ("prompts", "final_answer"))
-    return NearRow(
-        row["id"], similarity, prompt, answer, category[:MAX_CATEGORY] if isinstance(category, str) else ""
-    )
+    category = category[:MAX_CATEGORY] if isinstance(category, str) else ""
+    return NearRow(row["id"], similarity, prompt, answer, category, by_characters)
 
 
 def _end_id(dataset: Dataset, question: AuditQuestion, tokenizer: TextTokenizer) -> int:

@@ -22,6 +22,8 @@ Integers = npt.NDArray[np.int64]
 
 SHINGLE_WORDS: Final = 3
 """Words of a run by which texts are compared as a whole."""
+LEAST_BY_CHARACTERS: Final = 0.15
+"""Jaccard similarity from which texts are near by their characters."""
 _LETTERS: Final = r"[^\W\d_]"
 _WORD: Final = re.compile(
     rf"\d+(?:[.,]\d+)*|{_LETTERS}+(?:'{_LETTERS}+)*|[+*/=<>^%\xd7\xf7]"
@@ -109,11 +111,14 @@ class NearestTexts:
     Args:
         wanted: the texts to be near to.
         count: how many are kept for each of them.
+        by_characters: runs are of three characters instead, and what is less similar than
+            ``LEAST_BY_CHARACTERS`` is not near: some are in any two texts of a language.
     """
 
-    def __init__(self, wanted: Sequence[str], count: int) -> None:
+    def __init__(self, wanted: Sequence[str], count: int, *, by_characters: bool = False) -> None:
         self._hasher = WordHasher()
         self._count = count
+        self._by_characters = by_characters
         shingles = self._shingles(wanted)
         self._known = np.unique(np.concatenate(shingles))
         self._holds = np.zeros((len(wanted), len(self._known)), dtype=np.bool_)
@@ -121,7 +126,7 @@ class NearestTexts:
             self._holds[row, np.searchsorted(self._known, found)] = True
         self._sizes = self._holds.sum(axis=1)
         self._found: list[list[tuple[float, str, int]]] = [[] for _ in wanted]
-        self._least = np.zeros(len(wanted))
+        self._least = np.full(len(wanted), LEAST_BY_CHARACTERS if by_characters else 0.0)
 
     def add(self, texts: Sequence[str], ids: Sequence[str], first: int) -> None:
         """Take a batch; ``ids`` decide between equals, and ``first`` is the number of the first text."""
@@ -146,7 +151,10 @@ class NearestTexts:
         return [[(number, -negative) for negative, _, number in sorted(found)] for found in self._found]
 
     def _shingles(self, texts: Sequence[str]) -> list[Hashes]:
-        every = self._hasher.runs([words(text) or [text] for text in texts])
+        units = [words(text) or [text] for text in texts]
+        if self._by_characters:
+            units = [list(" ".join(text)) for text in units]
+        every = self._hasher.runs(units)
         runs = every.runs(range(1, SHINGLE_WORDS + 1))
         found = []
         for start, end in pairwise(every.starts.tolist()):

@@ -55,6 +55,20 @@ async def test_rows_come_nearest_first_with_the_shares_of_their_runs_of_three_wo
     assert not nothing.rows
 
 
+async def test_a_question_that_shares_no_three_words_gets_rows_alike_by_characters_if_asked_for(
+    world: Exporting,
+) -> None:
+    name = await built(world)
+    # Of the third, all words are others than in any row; of the second, some characters.
+    texts = (APPLES, "Which is France's capital?", "zzz qqq xxx")
+    assert [bool(near.rows) for near in (await nearest(world, name, *texts)).nearest] == [True, False, False]
+    apples, france, nothing = (await nearest(world, name, *texts, or_by_characters=True)).nearest
+    assert apples.rows[0].similarity == 1.0 and not any(row.by_characters for row in apples.rows)
+    assert france.rows[0].prompt == PROMPTS[3]
+    assert all(row.by_characters and 0.15 <= row.similarity < 1 for row in france.rows)
+    assert not nothing.rows
+
+
 async def test_no_more_rows_are_given_than_asked_for_and_three_where_nothing_is(world: Exporting) -> None:
     name = await built(world)
     (one,) = (await nearest(world, name, APPLES, row_count=1)).nearest

@@ -42,6 +42,7 @@ class FakeReport(FakeLoopServices):
     def __init__(self) -> None:
         super().__init__()
         self.asked: list[v1.FindNearestRowsRequest] = []
+        self.by_characters = False
         self.report = v1.ComparisonReport(
             name="comparisonReports/r",
             categories=[
@@ -70,7 +71,12 @@ class FakeReport(FakeLoopServices):
         self.asked.append(request)
         near = [
             v1.NearRow(
-                row_id="ab" * 32, similarity=0.25, prompt=f"Near {text}", final_answer="9", category="k"
+                row_id="ab" * 32,
+                similarity=0.25,
+                prompt=f"Near {text}",
+                final_answer="9",
+                category="k",
+                by_characters=self.by_characters,
             )
             for text in request.texts
         ]
@@ -127,7 +133,12 @@ def test_near_rows_are_asked_for_in_one_call_and_shown_with_their_likeness(
     )  # fmt: skip
     shown = " ".join(result.stdout.split())
     assert "row abababababab 0.25 alike, k: Near Question c? -> 9" in shown
-    assert "none: no row shares three words in a row with the question" in shown
+    assert "none: no row shares three words in a row with the question, or is like it by characters" in shown
+    assert asked.or_by_characters
+    assert "alike by characters" not in shown
+    services.by_characters = True
+    weaker = run("regressions", "r", "--limit", "2", "--training-rows", "3")
+    assert "0.25 alike by characters alone, k: Near Question c? -> 9" in " ".join(weaker.stdout.split())
     documents = json.loads(run("regressions", "r", "--training-rows", "1", "--json").stdout)
     assert documents[0]["training_rows"][0]["row_id"] == "ab" * 32
     assert documents[-1]["training_rows"] == []
