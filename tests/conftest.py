@@ -15,7 +15,7 @@ from hypothesis import settings
 
 from support.base_model import Pulled, pulled_smollm2
 from support.postgres import Databases, postgres_server
-from support.program import forked_workers, started_anew
+from support.program import fork_server, forked_workers, share_fork_server, started_anew
 from support.tiny_model import ONE_LAYER, make_tiny_model
 from tunix_rt_kit.jobs.process import WorkerProcess
 
@@ -34,10 +34,10 @@ _FLAGS: dict[str, tuple[bool | int, bool | int]] = {
 }
 """Values of XLA's flags that are quick, and those that users have."""
 os.environ.setdefault(_QUICK, "1")
-_XLA_FLAGS = os.environ.get("XLA_FLAGS", "")
-os.environ["XLA_FLAGS"] = " ".join(
-    [*_XLA_FLAGS.split(), *(f"--{name}={str(quick).lower()}" for name, (quick, _) in _FLAGS.items())]
-)
+_QUICK_FLAGS = [f"--{name}={str(quick).lower()}" for name, (quick, _) in _FLAGS.items()]
+# A process of pytest-xdist has the environment that the one which started it has set.
+_XLA_FLAGS = " ".join(flag for flag in os.environ.get("XLA_FLAGS", "").split() if flag not in _QUICK_FLAGS)
+os.environ["XLA_FLAGS"] = " ".join([*_XLA_FLAGS.split(), *_QUICK_FLAGS])
 
 # Most of what is imported stays, and looking for what does not takes a quarter of the time.
 gc.disable()
@@ -75,9 +75,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Three processes for two processors: a quarter of the time that tests take is waiting."""
+    """Four processes for two processors: a quarter of the time that tests take is waiting."""
     processors = os.cpu_count() or 1
-    return processors + processors // 2
+    return processors + max(2, processors // 2)
+
+
+def pytest_configure_node(node: Any) -> None:
+    """All processes of pytest-xdist have their programs forked from one, which takes seconds to start."""
+    node.workerinput["fork_server"] = fork_server(os.environ)
 
 
 def pytest_runtest_setup() -> None:
@@ -137,8 +142,10 @@ def _compile(*, optimized: bool) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _forked_workers() -> Iterator[None]:
+def _forked_workers(request: pytest.FixtureRequest) -> Iterator[None]:
     """Workers that tests have services start are forked from a process that has imported what they do."""
+    if hasattr(request.config, "workerinput"):
+        share_fork_server(request.config.workerinput["fork_server"])
     with forked_workers(os.environ):
         yield
 

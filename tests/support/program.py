@@ -74,10 +74,7 @@ class Program:
         given = dict(os.environ if environment is None else environment)
         reader, writer = _context.Pipe(duplex=False) if reads else (None, None)
         with _starting:
-            if _server._forkserver_address is None:
-                with patch.dict(os.environ, _environment, clear=True):
-                    _server.ensure_running()
-            origin = (_server._forkserver_address, dict(_environment))
+            origin = (fork_server(_environment), dict(_environment))
             what = (module, list(arguments), str(log.absolute()), given)
             self._process = _context.Process(target=_run, args=(*origin, *what, reader, session), daemon=True)
             self._process.start()
@@ -146,6 +143,27 @@ def forked_workers(environment: Mapping[str, str]) -> AbstractContextManager[obj
     _environment.clear()
     _environment.update(environment)
     return patch.object(WorkerProcess, "_started", _started)
+
+
+def fork_server(environment: Mapping[str, str]) -> str:
+    """Start the process that they are forked from, unless it is there, and return its address.
+
+    Args:
+        environment: its environment.
+    """
+    if _server._forkserver_address is None:
+        with patch.dict(os.environ, environment, clear=True):
+            _server.ensure_running()
+    address: str = _server._forkserver_address
+    return address
+
+
+def share_fork_server(address: str) -> None:
+    """Have them forked from the process at ``address``, which another process started and which ends with
+    that one."""
+    _server._forkserver_address, _server.ensure_running = address, lambda: None
+    # What is forked is handed it, as the end of a pipe that keeps the server of its parent alive.
+    _server._forkserver_alive_fd = os.open(os.devnull, os.O_WRONLY)
 
 
 started_anew = WorkerProcess._started
