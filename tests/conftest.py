@@ -15,7 +15,7 @@ from hypothesis import settings
 
 from support.base_model import Pulled, pulled_smollm2
 from support.postgres import Databases, postgres_server
-from support.program import fork_server, forked_workers, share_fork_server, started_anew
+from support.program import QUICK, fork_server, forked_workers, share_fork_server, started_anew
 from support.tiny_model import ONE_LAYER, make_tiny_model
 from tunix_rt_kit.jobs.process import WorkerProcess
 
@@ -27,13 +27,12 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # time without optimizations, a third less with fusions compiled the older way, and a third less again where
 # the work is not split for threads. Tests marked ``optimized``, and the processes that they start, compile as
 # users do.
-_QUICK = "JAX_DISABLE_MOST_OPTIMIZATIONS"
 _FLAGS: dict[str, tuple[bool | int, bool | int]] = {
     "xla_cpu_use_fusion_emitters": (False, True),
     "xla_cpu_parallel_codegen_split_count": (1, 32),
 }
 """Values of XLA's flags that are quick, and those that users have."""
-os.environ.setdefault(_QUICK, "1")
+os.environ.setdefault(QUICK, "1")
 _QUICK_FLAGS = [f"--{name}={str(quick).lower()}" for name, (quick, _) in _FLAGS.items()]
 # A process of pytest-xdist has the environment that the one which started it has set.
 _XLA_FLAGS = " ".join(flag for flag in os.environ.get("XLA_FLAGS", "").split() if flag not in _QUICK_FLAGS)
@@ -97,7 +96,7 @@ def pytest_runtest_setup() -> None:
 
     def get_compile_options(*arguments: Any, **named: Any) -> Any:
         given = named.get("env_options_overrides") or {}
-        flags = {name: values[_QUICK not in os.environ] for name, values in _FLAGS.items()}
+        flags = {name: values[QUICK not in os.environ] for name, values in _FLAGS.items()}
         named["env_options_overrides"] = {**flags, **given}
         return original(*arguments, **named)
 
@@ -128,7 +127,7 @@ def _optimized(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
         return
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv(_QUICK, raising=False)
+        patch.delenv(QUICK, raising=False)
         patch.setenv("XLA_FLAGS", _XLA_FLAGS)
         yield
 

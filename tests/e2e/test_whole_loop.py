@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import tunix_rt_local
-from support.tiny_model import make_tiny_model
+from support.tiny_model import ONE_LAYER, make_tiny_model
 from tunix_rt import Client, v1
 from tunix_rt.loop import LoopConfig, run_loop
 
@@ -29,7 +29,7 @@ def test_the_whole_loop_runs_and_a_second_run_on_a_new_folder_ends_in_the_same_d
     summaries = []
     for run in ("first", "second"):
         data_dir = tmp_path / run
-        make_tiny_model(data_dir / "models" / "tiny")
+        make_tiny_model(data_dir / "models" / "tiny", config=ONE_LAYER)
         config = LoopConfig.model_validate({**LOOP, "output_dir": tmp_path / f"{run}-out"})
         with tunix_rt_local.embedded(data_dir) as server, Client(server.address) as client:
             result = run_loop(config, client)

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from support.tiny_model import make_tiny_model
+from support.program import Program
+from support.tiny_model import ONE_LAYER, make_tiny_model
 from tunix_rt.cli.main import app
 
 SERVICES = ("trace_store", "exporter", "trainer", "evaluator")
@@ -45,7 +46,7 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def wait_for(port: int, process: subprocess.Popen[bytes], seconds: float = 60.0) -> None:
+def wait_for(port: int, process: Program, seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while True:
         assert process.poll() is None, f"the server of port {port} ended with {process.returncode}"
@@ -61,7 +62,7 @@ def wait_for(port: int, process: subprocess.Popen[bytes], seconds: float = 60.0)
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where the four services are, as `--server` takes it."""
     data_dir = tmp_path_factory.mktemp("services")
-    make_tiny_model(data_dir / "models" / "tiny")
+    make_tiny_model(data_dir / "models" / "tiny", config=ONE_LAYER)
     ports = dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True))
     processes = []
     for service in SERVICES:
@@ -70,13 +71,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             for part in (f"--{other.replace('_', '-')}-target", f"127.0.0.1:{ports[other]}")
         ]  # fmt: skip
         arguments = ["--listen", f"127.0.0.1:{ports[service]}", "--data-dir", str(data_dir), *targets]
-        log = (data_dir / f"{service}.log").open("wb")
-        with log:
-            processes.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", f"tunix_rt_{service}", *arguments], stderr=log, stdout=log
-                )
-            )
+        processes.append(Program(f"tunix_rt_{service}", arguments, data_dir / f"{service}.log"))
     try:
         for service, process in zip(SERVICES, processes, strict=True):
             wait_for(ports[service], process)

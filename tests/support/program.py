@@ -42,6 +42,8 @@ _starting = threading.Lock()
 _environment: Final[dict[str, str]] = {}
 """The environment of the process that they are forked from."""
 _TOLD_S: Final = 2.0
+QUICK: Final = "JAX_DISABLE_MOST_OPTIMIZATIONS"
+"""Has JAX compile quickly. JAX is told of it again where it was imported in another environment."""
 _READ_AT_IMPORT: Final = ("JAX_", "PYTHON", "LD_", "OMP_", "OPENBLAS_", "MALLOC_", "TF_")
 """How names begin that Python and its packages read when they are imported."""
 
@@ -182,7 +184,8 @@ def _started(worker: WorkerProcess) -> Any:
 def _read_at_import(environment: Mapping[str, str]) -> dict[str, str]:
     found = {name: value for name, value in environment.items() if name.startswith(_READ_AT_IMPORT)}
     # A child has the module path of its parent.
-    found.pop("PYTHONPATH", None)
+    for name in ("PYTHONPATH", QUICK):
+        found.pop(name, None)
     return found
 
 
@@ -211,6 +214,8 @@ def _run(
     # What it starts comes of the same process.
     _server._forkserver_address, _server.ensure_running = server, lambda: None
     multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
+    if "jax" in sys.modules:
+        sys.modules["jax"].config.update("jax_disable_most_optimizations", QUICK in environment)
     sys.argv = [module, *arguments]
     with forked_workers(origin):
         runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
 from tunix_rt_evaluator.worker.compiled import most_probable, sampled
 
@@ -42,6 +41,9 @@ def nucleus(probabilities: np.ndarray, top_p: float) -> np.ndarray:
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 @pytest.mark.parametrize("top_p", [0.3, 0.9, 1.0])
 def test_tokens_come_as_often_as_they_are_probable(temperature: float, top_p: float) -> None:
+    # A second, which each process that collects the tests would take.
+    from scipy import stats
+
     logits = np.random.default_rng(4).normal(size=300)
     probabilities = np.exp(logits / temperature)
     probabilities /= probabilities.sum()

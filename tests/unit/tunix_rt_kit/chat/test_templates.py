@@ -5,16 +5,19 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
-from transformers import PreTrainedTokenizerFast
 
 from support.reading_turns import read_turns
 from tunix_rt_kit.chat import BUILTIN_NAMES, ChatTemplate, Message, Role, trace_messages
 from tunix_rt_kit.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 BUILT_IN = {name: ChatTemplate.built_in(name) for name in BUILTIN_NAMES}
 SMOLLM2_SOURCE = (Path(__file__).parent / "templates" / "smollm2.jinja").read_text()
@@ -63,6 +66,9 @@ def transformers_tokenizer(source: str) -> PreTrainedTokenizerFast:
 
 
 def tokenizer_with(jinja: str, tokens: dict[str, str]) -> PreTrainedTokenizerFast:
+    # A second, which each process that collects the tests would take.
+    from transformers import PreTrainedTokenizerFast
+
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=Tokenizer(models.WordLevel({"a": 0}, unk_token="a")),
         chat_template=jinja,
