@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -82,10 +84,21 @@ def make_tiny_model(
         dtype: type of the weights.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / "config.json", _config(_FAMILIES[family] | dict(config or {})))
-    _write_tokenizer(folder)
-    _write_weights(folder, seed, shards, scale, dtype)
+    entries = _config(_FAMILIES[family] | dict(config or {}))
+    for name, content in _files(json.dumps(entries), seed, shards, scale, dtype).items():
+        (folder / name).write_bytes(content)
     return folder
+
+
+@lru_cache(maxsize=16)
+def _files(config: str, seed: int, shards: int, scale: float, dtype: str) -> dict[str, bytes]:
+    """Contents by name. Hundreds of tests have the same model, which takes a while to make."""
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        _write_json(folder / "config.json", json.loads(config))
+        _write_tokenizer(folder)
+        _write_weights(folder, seed, shards, scale, dtype)
+        return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
 def _config(overrides: Mapping[str, Any]) -> dict[str, Any]:
