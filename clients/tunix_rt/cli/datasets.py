@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tunix_rt import Client, jobs, v1
+from tunix_rt.cli import idle
 from tunix_rt.cli.command import command, group
 from tunix_rt.cli.dataset_options import DatasetOptions, NgramOption
 from tunix_rt.cli.dataset_view import (
@@ -86,6 +87,8 @@ def build(
     with session.connect() as client:
         options.complete(session, client, spec)
         created = client.exporter.create_dataset(spec=spec, **labels.given())
+        if not idle.has_ended(created):
+            session.say_what_goes_on_too(created, client.exporter.list_datasets)
         with (
             session.progress() as progress,
             session.waiting_for("build", created, f"tunix-rt dataset show {short_name(created.name)}"),

@@ -375,6 +375,7 @@ def _followed(session: Session, client: Client, evaluation: v1.Evaluation, detac
     if detach:
         return evaluation
     session.say(f"evaluation {short_name(evaluation.name)}")
+    session.say_what_goes_on_too(evaluation, client.evaluator.list_evaluations)
     return _wait(session, client, evaluation.name)
 
 

@@ -43,6 +43,12 @@ def goes_on(job: Job) -> str:
     return f"it goes on with: {resume(job.name.partition('/')[2])}, or with: tunix-rt up"
 
 
+def at_next_start(job: Job) -> str:
+    """What becomes of a job that nothing runs once a server runs jobs again."""
+    becomes = "ends, as it was cancelled," if _state(job) == "STATE_CANCELLING" else "goes on"
+    return f"{job.name} {becomes} at the next start"
+
+
 def told(jobs: Sequence[Any]) -> str:
     """A line about jobs of one kind that nothing runs."""
     if len(jobs) == 1:

@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn, TypeVar
 
 import typer
 
@@ -119,6 +120,8 @@ _LONG_S: Final = 10.0
 # A job that is cancelled ends at its next step.
 _SETTLED_S: Final = 8.0
 _LOOK_S: Final = 0.1
+# The newest jobs of a kind.
+_LOOKED_AT: Final = 200
 
 
 def leave_on_sigterm(signal_number: int, frame: object) -> NoReturn:  # noqa: ARG001
@@ -251,6 +254,18 @@ class Session:
         if self.embedded and not idle.has_ended(job):
             self.notify(idle.told([job]))
         return job
+
+    def say_what_goes_on_too(
+        self, job: Job, jobs: Callable[[], Iterable[Any]], when: Literal["first", "too"] = "too"
+    ) -> None:
+        """Of what a command starts in this process: which jobs of its kind, of ``jobs``, it takes up besides;
+        with "first", only those that were made before it, and so go before it."""
+        if not self.embedded or self.as_json:
+            return
+        for other in islice(jobs(), _LOOKED_AT):
+            before = other.name < job.name if when == "first" else other.name != job.name
+            if before and idle.is_unfinished(other):
+                self.say(f"{other.name} goes on {when}; it waited or was interrupted")
 
     def _nothing_runs(self) -> bool:
         """Whether jobs of the data folder that have not ended wait for a command that runs them."""

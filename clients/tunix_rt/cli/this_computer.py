@@ -92,7 +92,7 @@ def _say_what_goes_on(session: Session) -> None:
         for look, jobs in kinds.items():
             for job in filter(idle.is_unfinished, islice(jobs, _LOOKED_AT)):
                 session.notify(
-                    f"{job.name} goes on at the next start; look without starting it: "
+                    f"{idle.at_next_start(job)}; look without starting it: "
                     f"tunix-rt {look} {short_name(job.name)}"
                 )
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import Annotated
 
 import typer
 
 from tunix_rt import Client, jobs, v1
-from tunix_rt.cli import idle, tables
+from tunix_rt.cli import tables
 from tunix_rt.cli.command import command, group
 from tunix_rt.cli.deleting import DeletedResources, ForceOption, YesOption, delete_resources
 from tunix_rt.cli.effects import Effect
@@ -47,8 +46,6 @@ from tunix_rt.naming import CHECKPOINTS, in_folder
 
 app = group("Fine-tune a base model on a dataset.")
 
-# Of the jobs, the newest.
-_LOOKED_AT = 200
 JobArgument = Annotated[
     str,
     typer.Argument(
@@ -362,10 +359,6 @@ def _follow(session: Session, client: Client, job: v1.TrainingJob, *, detach: bo
     if detach:
         return job
     session.say(f"training job {short_name(job.name)}")
-    if session.embedded:
-        # Their ids are in the order in which they were made, which is that of the queue.
-        found = islice(client.trainer.list_training_jobs(), _LOOKED_AT)
-        for other in found:
-            if idle.is_unfinished(other) and other.name < job.name:
-                session.say(f"{other.name} goes on first; it waited or was interrupted")
+    # Their ids are in the order in which they were made, which is that of the queue.
+    session.say_what_goes_on_too(job, client.trainer.list_training_jobs, "first")
     return wait_for_job(session, client, job.name)

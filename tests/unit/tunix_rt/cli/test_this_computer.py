@@ -160,15 +160,40 @@ def test_interrupted_wait_says_that_the_job_stops(
     assert computer.jobs == ["end", "run", "run"]
 
 
+def test_what_was_interrupted_and_goes_on_with_a_command_is_said(computer: Computer) -> None:
+    done(run("traces", "generate", "--count", "20"))
+    waiting: tuple[Any, ...] = (
+        v1.Dataset(name="datasets/waits@1", state=v1.Dataset.STATE_QUEUED),
+        v1.Evaluation(name="evaluations/waits", state=v1.Evaluation.STATE_RUNNING),
+        v1.Evaluation(name="evaluations/ended", state=v1.Evaluation.STATE_FAILED),
+    )
+    computer.services.jobs.update({job.name: job for job in waiting})
+    built = run("dataset", "build", "d")
+    assert "datasets/waits@1 goes on too; it waited or was interrupted" in done(built).stderr
+    done(run("evalset", "generate", "e", "--count", "4"))
+    evaluated = done(run("evaluate", "-e", "e", "-m", "tiny"))
+    assert "evaluations/waits goes on too; it waited or was interrupted" in evaluated.stderr
+    assert "evaluations/ended" not in evaluated.stderr
+    assert "goes on" not in done(run("evaluate", "-e", "e", "-m", "tiny", "--json")).stderr
+
+
 def test_up_says_where_it_is_and_how_to_use_it(computer: Computer, tmp_path: Path) -> None:
     job = v1.TrainingJob(name="trainingJobs/j", state=v1.TrainingJob.STATE_QUEUED)
-    computer.services.jobs = {job.name: job, "trainingJobs/k": v1.TrainingJob(name="trainingJobs/k", state=4)}
+    ended = v1.TrainingJob(name="trainingJobs/k", state=v1.TrainingJob.STATE_SUCCEEDED)
+    ending = v1.TrainingJob(name="trainingJobs/c", state=v1.TrainingJob.STATE_CANCELLING)
+    evaluation = v1.Evaluation(name="evaluations/e", state=v1.Evaluation.STATE_RUNNING)
+    build = v1.Dataset(name="datasets/d@1", state=v1.Dataset.STATE_QUEUED)
+    computer.services.jobs = {entry.name: entry for entry in (job, ended, ending, evaluation, build)}
     result = done(run("up", "--listen", "127.0.0.1:4321"))
     # Then what goes on at the next start is looked for.
     assert (computer.served, computer.jobs) == ([tmp_path / "own"] * 2, ["leave"])
     assert result.stderr.splitlines() == [
         "stopped",
         "trainingJobs/j goes on at the next start; look without starting it: tunix-rt train show j",
+        "trainingJobs/c ends, as it was cancelled, at the next start; look without starting it: "
+        "tunix-rt train show c",
+        "evaluations/e goes on at the next start; look without starting it: tunix-rt evaluation show e",
+        "datasets/d@1 goes on at the next start; look without starting it: tunix-rt dataset show d@1",
     ]
     for part in ("127.0.0.1:4321", str(tmp_path / "own"), "export TUNIX_RT_SERVER=127.0.0.1:4321", "Ctrl-C"):
         assert part in result.stdout
