@@ -44,6 +44,7 @@ from tunix_rt.cli.table_options import TableOptions
 from tunix_rt.errors import InvalidArgumentError
 from tunix_rt.formats import (
     BUILTIN,
+    MAX_ITEMS,
     FormatError,
     ItemFormat,
     ItemReading,
@@ -58,6 +59,7 @@ from tunix_rt.formats import (
     read_eval_items,
     read_grader_text,
     read_records,
+    too_many,
 )
 
 
@@ -129,7 +131,7 @@ class FileOptions(TableOptions):
             grader=grader if given else None,
         )
         try:
-            numbered = numbered_eval_items(file, reading)[:limit]
+            numbered = numbered_eval_items(file, reading, limit)
         except NotOfItemsError as error:
             raise typer.BadParameter(error.message) from None
         return _Read(name_of(file), [item for _, item in numbered], [line for line, _ in numbered])
@@ -445,7 +447,9 @@ def _trace_items(
             lines.setdefault(record.trace.prompt, record.number)
             yield record.trace
 
-    items = eval_items_from_traces(traces(), limit, grader)
+    items = eval_items_from_traces(traces(), min(limit or MAX_ITEMS + 1, MAX_ITEMS + 1), grader)
+    if len(items) > MAX_ITEMS:
+        raise too_many(lines[items[-1].prompt], file)
     if repeated := taken - len(items):
         session.say(f"{text.counted(repeated, 'trace')} left out: their prompts were there already")
     return _Read(file, items, [lines[item.prompt] for item in items])

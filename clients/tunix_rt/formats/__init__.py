@@ -5,10 +5,12 @@ from tunix_rt.formats.compression import Source, compressing, is_compressed, nam
 from tunix_rt.formats.delimited import table_format
 from tunix_rt.formats.eval_items import (
     BUILTIN,
+    MAX_ITEMS,
     error_of_lines,
     eval_items_from_traces,
     numbered_eval_items,
     read_eval_items,
+    too_many,
 )
 from tunix_rt.formats.grading import (
     GRADER_KINDS,
@@ -35,6 +37,7 @@ from tunix_rt.formats.traces import (
 __all__ = [
     "BUILTIN",
     "GRADER_KINDS",
+    "MAX_ITEMS",
     "BadLine",
     "FormatError",
     "GraderName",
@@ -63,6 +66,7 @@ __all__ = [
     "read_traces",
     "row_count",
     "table_format",
+    "too_many",
     "trace_from_json",
     "trace_to_json",
 ]

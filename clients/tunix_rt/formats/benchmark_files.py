@@ -15,11 +15,11 @@ from tunix_rt.errors import FormatError
 from tunix_rt.files import open_regular
 from tunix_rt.formats.benchmarks import BadRow, Benchmark
 from tunix_rt.formats.datasets_package import load
+from tunix_rt.formats.eval_items import MAX_ITEMS
 from tunix_rt.formats.grading import give_grader
 from tunix_rt.formats.lines import keys_of, read_failures, read_lines
 from tunix_rt.formats.parquet import is_parquet, parquet_file
 
-MAX_ITEMS: Final = 10_000
 _SUFFIXES: Final = (".parquet", ".jsonl", ".json", ".jsonl.gz", ".jsonl.zst")
 _HUB_TIMEOUT_S: Final = 10.0
 _BATCH: Final = 500

@@ -18,6 +18,10 @@ from tunix_rt.formats.lines import check_values, parse_line, struct_of
 from tunix_rt.schema import one_line
 
 BUILTIN: Final = "eval_v1"
+MAX_ITEMS: Final = 10_000
+"""Items of the largest eval set."""
+MAX_EVAL_SET_BYTES: Final = 15 << 18
+"""Bytes of the largest eval set."""
 _ITEM: Final = re.compile(r"(?:eval_set\.)?items\[(\d+)\]\.?(.*)", re.DOTALL)
 _SHOWN: Final = 20
 
@@ -39,7 +43,9 @@ class _ItemRow(BaseModel):
     metadata: dict[str, Any] | None = None
 
 
-def read_eval_items(source: Source, reading: ItemReading | None = None) -> list[v1.EvalItem]:
+def read_eval_items(
+    source: Source, reading: ItemReading | None = None, limit: int | None = None
+) -> list[v1.EvalItem]:
     """The items of a file of JSON lines, CSV or TSV, or of the built-in set ``eval_v1``.
 
     A line of eval items holds ``id``, ``prompt``, ``accepted_answers`` (unless the grader can do without),
@@ -47,19 +53,27 @@ def read_eval_items(source: Source, reading: ItemReading | None = None) -> list[
     ``cluster`` and ``metadata``. A table has columns of these names, of which ``prompt`` alone must be there;
     its other columns become metadata. An item without an id has one made from its prompt.
 
+    Args:
+        source: where the items come from.
+        reading: how they are read.
+        limit: take the first items, at most so many. Of a file with more than an eval set holds, the rest is
+            not read then.
+
     Raises:
         FormatError: names the file, the line and every wrong field; an id or a prompt stands twice; there is
-            no item at all.
+            no item at all, or there are more than an eval set holds.
     """
-    return [item for _, item in numbered_eval_items(source, reading)]
+    return [item for _, item in numbered_eval_items(source, reading, limit)]
 
 
-def numbered_eval_items(source: Source, reading: ItemReading | None = None) -> list[tuple[int, v1.EvalItem]]:
+def numbered_eval_items(
+    source: Source, reading: ItemReading | None = None, limit: int | None = None
+) -> list[tuple[int, v1.EvalItem]]:
     """As ``read_eval_items``, each item with the number of its line, from 1."""
     if source == BUILTIN:
         with resources.files("tunix_rt").joinpath("data/eval_v1.jsonl").open("rb") as file:
-            return _read(file, BUILTIN, ItemReading("items"))
-    return _read(source, name_of(source), reading or ItemReading())
+            return _read(file, BUILTIN, ItemReading("items"), limit)
+    return _read(source, name_of(source), reading or ItemReading(), limit)
 
 
 def error_of_lines(error: InvalidArgumentError, file: str, lines: Sequence[int]) -> InvalidArgumentError:
@@ -132,19 +146,41 @@ def eval_items_from_traces(
     return list(items.values())
 
 
-def _read(source: Source, file: str, reading: ItemReading) -> list[tuple[int, v1.EvalItem]]:
+def _read(
+    source: Source, file: str, reading: ItemReading, limit: int | None
+) -> list[tuple[int, v1.EvalItem]]:
     items: list[tuple[int, v1.EvalItem]] = []
     seen: dict[tuple[str, str], int] = {}
-    for number, line in item_lines(source, file, reading):
+    size = 0
+    most = MAX_ITEMS + 1 if limit is None else limit
+    for count, (number, line) in enumerate(item_lines(source, file, reading), start=1):
+        if count > MAX_ITEMS and len(items) < most:
+            raise too_many(number, file)
+        if count > MAX_ITEMS:
+            break
         row = parse_line(_ItemRow, line, number, file)
         for field, value in (("prompt", row.prompt), ("id", row.id)):
             first = seen.setdefault((field, value), number)
             if first != number:
                 raise FormatError(number, f"{field}: is the same as on line {first}", file=file)
-        items.append((number, _item(row, number, file)))
+        item = _item(row, number, file)
+        if len(items) < most:
+            items.append((number, item))
+            size += item.ByteSize()
+        if size > MAX_EVAL_SET_BYTES:
+            problem = f"up to here, its items are more than the {MAX_EVAL_SET_BYTES:,} bytes that an eval set"
+            raise FormatError(number, f"{problem} may have; take a part: --limit 100", file=file)
     if not items:
         raise FormatError(0, "holds no eval items", file=file)
     return items
+
+
+def too_many(number: int, file: str) -> FormatError:
+    """The error for more items than an eval set holds."""
+    problem = (
+        f"holds more than {MAX_ITEMS:,} items, which is the most of an eval set; take a part with a limit"
+    )
+    return FormatError(number, problem, file=file)
 
 
 def _item(row: _ItemRow, number: int, file: str) -> v1.EvalItem:

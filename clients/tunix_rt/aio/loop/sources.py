@@ -106,7 +106,7 @@ async def eval_items(
 
 def file_items(config: EvalSetConfig) -> list[v1.EvalItem]:
     """The items of the config's file or built-in set; raises FormatError."""
-    return read_eval_items(config.file or BUILTIN, _reading(config))[: config.limit]
+    return read_eval_items(config.file or BUILTIN, _reading(config), config.limit)
 
 
 def _reading(config: EvalSetConfig) -> ItemReading:

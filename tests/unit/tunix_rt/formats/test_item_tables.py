@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tunix_rt import v1
-from tunix_rt.formats import FormatError, ItemReading, read_eval_items
+from tunix_rt.formats import FormatError, ItemReading, eval_items, read_eval_items
 
 
 def items(text: str, format: Any = "csv", **options: Any) -> list[v1.EvalItem]:
@@ -88,6 +89,43 @@ def test_an_item_without_an_id_has_that_of_its_prompt() -> None:
 )
 def test_a_table_that_leaves_a_doubt_is_refused(text: str, said: str) -> None:
     assert said in refusal(text)
+
+
+def test_more_items_than_a_set_holds_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eval_items, "MAX_ITEMS", 3)
+    read = 0
+
+    def rows() -> Iterator[bytes]:
+        nonlocal read
+        yield b"prompt,answer\n"
+        for read in range(1, 1_000):
+            yield b"q%d,4\n" % read
+
+    def first(limit: int | None) -> list[str]:
+        return [item.prompt for item in read_eval_items(Lines(rows()), ItemReading("csv"), limit)]
+
+    assert first(2) == ["q1", "q2"]
+    for limit in (None, 4):
+        with pytest.raises(FormatError, match="line 5: holds more than 3 items"):
+            first(limit)
+    assert read < 1_000
+    monkeypatch.setattr(eval_items, "MAX_EVAL_SET_BYTES", 50)
+    with pytest.raises(FormatError, match="line 3: up to here, its items are more than the 50 bytes"):
+        first(None)
+
+
+class Lines(io.BytesIO):
+    """A file whose lines are made when they are read."""
+
+    def __init__(self, lines: Iterator[bytes]) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def readline(self, _: int | None = -1, /) -> bytes:
+        return next(self._lines, b"")
+
+    def peek(self, _: int = 0) -> bytes:
+        return b"prompt"
 
 
 def test_one_grader_per_row_may_need_no_answer() -> None:
