@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from tunix_rt.v1 import artifact_pb2 as tunix__rt_dot_v1_dot_artifact__pb2
@@ -29,19 +30,21 @@ from tunix_rt.v1 import chat_template_pb2 as tunix__rt_dot_v1_dot_chat__template
 from tunix_rt.v1 import training_job_pb2 as tunix__rt_dot_v1_dot_training__job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctunix_rt/v1/checkpoint.proto\x12\x0btunix_rt.v1\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1atunix_rt/v1/artifact.proto\x1a\x1ftunix_rt/v1/chat_template.proto\x1a\x1etunix_rt/v1/training_job.proto\"\xc2\x03\n\nCheckpoint\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12(\n\x05\x66iles\x18\x04 \x03(\x0b\x32\x19.tunix_rt.v1.ArtifactFile\x12/\n\x08manifest\x18\x05 \x01(\x0b\x32\x1d.tunix_rt.v1.TrainingManifest\x12\x30\n\rmanifest_file\x18\x06 \x01(\x0b\x32\x19.tunix_rt.v1.ArtifactFile\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\rchat_template\x18\x08 \x01(\x0b\x32\x19.tunix_rt.v1.ChatTemplate\x12/\n\x0b\x64\x65lete_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp:g\xea\x41\x64\n\x13tunix-rt/Checkpoint\x12\x34trainingJobs/{training_job}/checkpoints/{checkpoint}*\x0b\x63heckpoints2\ncheckpoint\"\x7f\n\x10\x43heckpointExport\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\x12-\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x1d.tunix_rt.v1.CheckpointFormat\x12(\n\x05\x66iles\x18\x03 \x03(\x0b\x32\x19.tunix_rt.v1.ArtifactFile*u\n\x10\x43heckpointFormat\x12!\n\x1d\x43HECKPOINT_FORMAT_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43HECKPOINT_FORMAT_PEFT\x10\x01\x12\"\n\x1e\x43HECKPOINT_FORMAT_HUGGING_FACE\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctunix_rt/v1/checkpoint.proto\x12\x0btunix_rt.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1atunix_rt/v1/artifact.proto\x1a\x1ftunix_rt/v1/chat_template.proto\x1a\x1etunix_rt/v1/training_job.proto\"\xc8\x03\n\nCheckpoint\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12(\n\x05\x66iles\x18\x04 \x03(\x0b\x32\x19.tunix_rt.v1.ArtifactFile\x12/\n\x08manifest\x18\x05 \x01(\x0b\x32\x1d.tunix_rt.v1.TrainingManifest\x12\x30\n\rmanifest_file\x18\x06 \x01(\x0b\x32\x19.tunix_rt.v1.ArtifactFile\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\rchat_template\x18\x08 \x01(\x0b\x32\x19.tunix_rt.v1.ChatTemplate\x12\x35\n\x0b\x64\x65lete_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03:g\xea\x41\x64\n\x13tunix-rt/Checkpoint\x12\x34trainingJobs/{training_job}/checkpoints/{checkpoint}*\x0b\x63heckpoints2\ncheckpoint\"\x7f\n\x10\x43heckpointExport\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\x12-\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x1d.tunix_rt.v1.CheckpointFormat\x12(\n\x05\x66iles\x18\x03 \x03(\x0b\x32\x19.tunix_rt.v1.ArtifactFile*u\n\x10\x43heckpointFormat\x12!\n\x1d\x43HECKPOINT_FORMAT_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43HECKPOINT_FORMAT_PEFT\x10\x01\x12\"\n\x1e\x43HECKPOINT_FORMAT_HUGGING_FACE\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tunix_rt.v1.checkpoint_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_CHECKPOINT'].fields_by_name['delete_time']._loaded_options = None
+  _globals['_CHECKPOINT'].fields_by_name['delete_time']._serialized_options = b'\342A\001\003'
   _globals['_CHECKPOINT']._loaded_options = None
   _globals['_CHECKPOINT']._serialized_options = b'\352Ad\n\023tunix-rt/Checkpoint\0224trainingJobs/{training_job}/checkpoints/{checkpoint}*\013checkpoints2\ncheckpoint'
-  _globals['_CHECKPOINTFORMAT']._serialized_start=780
-  _globals['_CHECKPOINTFORMAT']._serialized_end=897
-  _globals['_CHECKPOINT']._serialized_start=199
-  _globals['_CHECKPOINT']._serialized_end=649
-  _globals['_CHECKPOINTEXPORT']._serialized_start=651
-  _globals['_CHECKPOINTEXPORT']._serialized_end=778
+  _globals['_CHECKPOINTFORMAT']._serialized_start=819
+  _globals['_CHECKPOINTFORMAT']._serialized_end=936
+  _globals['_CHECKPOINT']._serialized_start=232
+  _globals['_CHECKPOINT']._serialized_end=688
+  _globals['_CHECKPOINTEXPORT']._serialized_start=690
+  _globals['_CHECKPOINTEXPORT']._serialized_end=817
 # @@protoc_insertion_point(module_scope)

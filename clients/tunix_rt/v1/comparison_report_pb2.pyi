@@ -197,7 +197,7 @@ class ComparisonReport(_message.Message):
     @_builtins.property
     def flips(self) -> _containers.RepeatedCompositeFieldContainer[Global___Flip]:
         """Items whose verdict changed between `base` and `candidate`, ordered by item id: first those that went right, then those that
-        went wrong. No more than fit into a message, of which those that went wrong are the first to be taken; ReadComparisonReport gives all.
+        went wrong. No more than fit into a message, those that went wrong first; ReadComparisonReport gives all.
         """
 
     @_builtins.property
@@ -268,7 +268,7 @@ class ComparisonReport(_message.Message):
 
     @_builtins.property
     def delete_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was deleted. Then this is what is left of it: it says what it was, and cannot be used any more. Unset while it is there."""
+        """When it was deleted; unset while it exists. What was deleted stays on record: it can be read, but not used any more."""
 
     def __init__(
         self,
@@ -655,7 +655,7 @@ class TrainingFacts(_message.Message):
     learning_rate: _builtins.float
     """Peak learning rate."""
     schedule: _training_job_pb2.LearningRateSchedule.ValueType
-    """How it went over the steps."""
+    """How the learning rate changes over the steps."""
     lora_rank: _builtins.int
     """Rank of the adapter; unset where all weights were learned."""
     lora_alpha: _builtins.float

@@ -71,7 +71,7 @@ class EvalSet(_message.Message):
     @_builtins.property
     def python_sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Source codes that the items' `python` graders name by their digests. An item may bring its own instead, or name one of an eval set that
-        was stored before. In answers each stands once, ordered by digest. Left out by ListEvalSets.
+        was stored before. In responses each stands once, ordered by digest. Left out by ListEvalSets.
         """
 
     @_builtins.property
@@ -80,7 +80,7 @@ class EvalSet(_message.Message):
 
     @_builtins.property
     def delete_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was deleted. Then this is what is left of it: it says what it was, and cannot be used any more. Unset while it is there."""
+        """When it was deleted; unset while it exists. What was deleted stays on record: it can be read, but not used any more."""
 
     def __init__(
         self,
@@ -685,7 +685,7 @@ class PythonGrader(_message.Message):
     FUNCTION_FIELD_NUMBER: _builtins.int
     THRESHOLD_FIELD_NUMBER: _builtins.int
     source: _builtins.str
-    """The source code of a module that defines the function; it may import modules of Python that compute. At most 64 KiB. An answer has it in
+    """The source code of a module that defines the function; it may import modules of Python that compute. At most 64 KiB. A response has it in
     `EvalSet.python_sources` or, of a regrade, here.
     """
     source_digest: _builtins.str

@@ -206,7 +206,7 @@ class Evaluation(_message.Message):
 
     @_builtins.property
     def delete_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was deleted. Then this is what is left of it: it says what it was, and cannot be used any more. Unset while it is there."""
+        """When it was deleted; unset while it exists. What was deleted stays on record: it can be read, but not used any more."""
 
     def __init__(
         self,

@@ -237,7 +237,7 @@ class DeleteEvalSetRequest(_message.Message):
     name: _builtins.str
     """`evalSets/{eval_set}`."""
     force: _builtins.bool
-    """Whether to delete it although others were made from it."""
+    """Whether to delete it although evaluations or datasets were made with it, which stay. Otherwise that is refused: EVAL_SET_IN_USE."""
     def __init__(
         self,
         *,
@@ -606,7 +606,7 @@ class DeleteEvaluationRequest(_message.Message):
     name: _builtins.str
     """`evaluations/{evaluation}`."""
     force: _builtins.bool
-    """Whether to delete it although others were made from it."""
+    """Whether to delete it although reports or regrades were made from it, which stay. Otherwise that is refused: EVALUATION_IN_USE."""
     def __init__(
         self,
         *,

@@ -176,8 +176,8 @@ class EvaluatorServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteEvalSet(self, request, context):
-        """Deletes an eval set: its items go, what it was stays on record, and its id is never given to other items. Refused while evaluations use it or
-        datasets were decontaminated by it, unless forced; always while such an evaluation runs.
+        """Deletes an eval set: its items go, what it was stays on record, and its id is never given to other items. Refused if evaluations or datasets were
+        made with it, unless forced; always while one of these is made.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -233,8 +233,8 @@ class EvaluatorServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteEvaluation(self, request, context):
-        """Deletes an evaluation that has ended, with its answers. What it was stays on record. Refused while reports or regrades are made from it, unless
-        forced; always while such a regrade runs.
+        """Deletes an evaluation that has ended, with its answers. What it was stays on record. Refused if reports or regrades were made from it,
+        unless forced; always while such a regrade runs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

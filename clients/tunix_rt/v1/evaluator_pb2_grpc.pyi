@@ -43,8 +43,8 @@ class EvaluatorStub:
     ListEvalSets: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.ListEvalSetsRequest, _evaluator_pb2.ListEvalSetsResponse]
     """Lists eval sets without their items a page at a time, the newest first unless another order is asked for."""
     DeleteEvalSet: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.DeleteEvalSetRequest, _eval_set_pb2.EvalSet]
-    """Deletes an eval set: its items go, what it was stays on record, and its id is never given to other items. Refused while evaluations use it or
-    datasets were decontaminated by it, unless forced; always while such an evaluation runs.
+    """Deletes an eval set: its items go, what it was stays on record, and its id is never given to other items. Refused if evaluations or datasets were
+    made with it, unless forced; always while one of these is made.
     """
     UpdateEvalSet: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.UpdateEvalSetRequest, _eval_set_pb2.EvalSet]
     """Changes what people call the eval set: its name, tags and note. Nothing else of it can change."""
@@ -61,8 +61,8 @@ class EvaluatorStub:
     CancelEvaluation: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.CancelEvaluationRequest, _evaluation_pb2.Evaluation]
     """Asks an evaluation to stop; asked again, it is ended at once. One that has ended is returned as it is."""
     DeleteEvaluation: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.DeleteEvaluationRequest, _evaluation_pb2.Evaluation]
-    """Deletes an evaluation that has ended, with its answers. What it was stays on record. Refused while reports or regrades are made from it, unless
-    forced; always while such a regrade runs.
+    """Deletes an evaluation that has ended, with its answers. What it was stays on record. Refused if reports or regrades were made from it,
+    unless forced; always while such a regrade runs.
     """
     WatchEvaluation: _grpc.UnaryStreamMultiCallable[_evaluator_pb2.WatchEvaluationRequest, _evaluation_pb2.Evaluation]
     """Streams an evaluation's state, the present one first, until it has ended."""
@@ -99,8 +99,8 @@ class EvaluatorAsyncStub(EvaluatorStub):
     ListEvalSets: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.ListEvalSetsRequest, _evaluator_pb2.ListEvalSetsResponse]  # type: ignore[assignment]
     """Lists eval sets without their items a page at a time, the newest first unless another order is asked for."""
     DeleteEvalSet: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.DeleteEvalSetRequest, _eval_set_pb2.EvalSet]  # type: ignore[assignment]
-    """Deletes an eval set: its items go, what it was stays on record, and its id is never given to other items. Refused while evaluations use it or
-    datasets were decontaminated by it, unless forced; always while such an evaluation runs.
+    """Deletes an eval set: its items go, what it was stays on record, and its id is never given to other items. Refused if evaluations or datasets were
+    made with it, unless forced; always while one of these is made.
     """
     UpdateEvalSet: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.UpdateEvalSetRequest, _eval_set_pb2.EvalSet]  # type: ignore[assignment]
     """Changes what people call the eval set: its name, tags and note. Nothing else of it can change."""
@@ -117,8 +117,8 @@ class EvaluatorAsyncStub(EvaluatorStub):
     CancelEvaluation: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.CancelEvaluationRequest, _evaluation_pb2.Evaluation]  # type: ignore[assignment]
     """Asks an evaluation to stop; asked again, it is ended at once. One that has ended is returned as it is."""
     DeleteEvaluation: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.DeleteEvaluationRequest, _evaluation_pb2.Evaluation]  # type: ignore[assignment]
-    """Deletes an evaluation that has ended, with its answers. What it was stays on record. Refused while reports or regrades are made from it, unless
-    forced; always while such a regrade runs.
+    """Deletes an evaluation that has ended, with its answers. What it was stays on record. Refused if reports or regrades were made from it,
+    unless forced; always while such a regrade runs.
     """
     WatchEvaluation: _aio.UnaryStreamMultiCallable[_evaluator_pb2.WatchEvaluationRequest, _evaluation_pb2.Evaluation]  # type: ignore[assignment]
     """Streams an evaluation's state, the present one first, until it has ended."""
@@ -176,8 +176,8 @@ class EvaluatorServicer(metaclass=_abc_1.ABCMeta):
         request: _evaluator_pb2.DeleteEvalSetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_eval_set_pb2.EvalSet, _abc.Awaitable[_eval_set_pb2.EvalSet]]:
-        """Deletes an eval set: its items go, what it was stays on record, and its id is never given to other items. Refused while evaluations use it or
-        datasets were decontaminated by it, unless forced; always while such an evaluation runs.
+        """Deletes an eval set: its items go, what it was stays on record, and its id is never given to other items. Refused if evaluations or datasets were
+        made with it, unless forced; always while one of these is made.
         """
 
     @_abc_1.abstractmethod
@@ -242,8 +242,8 @@ class EvaluatorServicer(metaclass=_abc_1.ABCMeta):
         request: _evaluator_pb2.DeleteEvaluationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_evaluation_pb2.Evaluation, _abc.Awaitable[_evaluation_pb2.Evaluation]]:
-        """Deletes an evaluation that has ended, with its answers. What it was stays on record. Refused while reports or regrades are made from it, unless
-        forced; always while such a regrade runs.
+        """Deletes an evaluation that has ended, with its answers. What it was stays on record. Refused if reports or regrades were made from it,
+        unless forced; always while such a regrade runs.
         """
 
     @_abc_1.abstractmethod

@@ -319,7 +319,7 @@ class DeleteDatasetRequest(_message.Message):
     name: _builtins.str
     """`datasets/{dataset_id}@{version}`."""
     force: _builtins.bool
-    """Whether to delete it although others were made from it."""
+    """Whether to delete it although others were derived from it, which stay. Otherwise that is refused: DATASET_IN_USE."""
     def __init__(
         self,
         *,

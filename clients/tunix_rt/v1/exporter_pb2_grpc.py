@@ -160,8 +160,8 @@ class ExporterServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteDataset(self, request, context):
-        """Deletes a dataset that is complete or whose build has ended: its rows go, what it was stays on record, and its name is never given to another
-        content. Refused while it is the parent of others, unless forced. Training jobs are the trainer's: who deletes looks there first.
+        """Deletes a dataset whose build has ended: its rows go, what it was stays on record, and its name is never given to another content. Refused if
+        others were derived from it, unless forced. The exporter knows no training jobs: look first which ones use it (ListTrainingJobs).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -47,8 +47,8 @@ class ExporterStub:
     CancelDataset: _grpc.UnaryUnaryMultiCallable[_exporter_pb2.CancelDatasetRequest, _dataset_pb2.Dataset]
     """Asks a build to stop. A build that has ended is returned as it is."""
     DeleteDataset: _grpc.UnaryUnaryMultiCallable[_exporter_pb2.DeleteDatasetRequest, _dataset_pb2.Dataset]
-    """Deletes a dataset that is complete or whose build has ended: its rows go, what it was stays on record, and its name is never given to another
-    content. Refused while it is the parent of others, unless forced. Training jobs are the trainer's: who deletes looks there first.
+    """Deletes a dataset whose build has ended: its rows go, what it was stays on record, and its name is never given to another content. Refused if
+    others were derived from it, unless forced. The exporter knows no training jobs: look first which ones use it (ListTrainingJobs).
     """
     ReadDataset: _grpc.UnaryStreamMultiCallable[_exporter_pb2.ReadDatasetRequest, _exporter_pb2.ReadDatasetResponse]
     """Streams one split in one format: a header first, then chunks."""
@@ -87,8 +87,8 @@ class ExporterAsyncStub(ExporterStub):
     CancelDataset: _aio.UnaryUnaryMultiCallable[_exporter_pb2.CancelDatasetRequest, _dataset_pb2.Dataset]  # type: ignore[assignment]
     """Asks a build to stop. A build that has ended is returned as it is."""
     DeleteDataset: _aio.UnaryUnaryMultiCallable[_exporter_pb2.DeleteDatasetRequest, _dataset_pb2.Dataset]  # type: ignore[assignment]
-    """Deletes a dataset that is complete or whose build has ended: its rows go, what it was stays on record, and its name is never given to another
-    content. Refused while it is the parent of others, unless forced. Training jobs are the trainer's: who deletes looks there first.
+    """Deletes a dataset whose build has ended: its rows go, what it was stays on record, and its name is never given to another content. Refused if
+    others were derived from it, unless forced. The exporter knows no training jobs: look first which ones use it (ListTrainingJobs).
     """
     ReadDataset: _aio.UnaryStreamMultiCallable[_exporter_pb2.ReadDatasetRequest, _exporter_pb2.ReadDatasetResponse]  # type: ignore[assignment]
     """Streams one split in one format: a header first, then chunks."""
@@ -166,8 +166,8 @@ class ExporterServicer(metaclass=_abc_1.ABCMeta):
         request: _exporter_pb2.DeleteDatasetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dataset_pb2.Dataset, _abc.Awaitable[_dataset_pb2.Dataset]]:
-        """Deletes a dataset that is complete or whose build has ended: its rows go, what it was stays on record, and its name is never given to another
-        content. Refused while it is the parent of others, unless forced. Training jobs are the trainer's: who deletes looks there first.
+        """Deletes a dataset whose build has ended: its rows go, what it was stays on record, and its name is never given to another content. Refused if
+        others were derived from it, unless forced. The exporter knows no training jobs: look first which ones use it (ListTrainingJobs).
         """
 
     @_abc_1.abstractmethod

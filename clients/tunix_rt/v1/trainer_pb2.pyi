@@ -111,7 +111,7 @@ class DeleteBaseModelRequest(_message.Message):
     name: _builtins.str
     """`baseModels/{base_model}`, the model's id or the source that was fetched, such as `hf://organisation/name`."""
     force: _builtins.bool
-    """Whether to delete it although others were made from it."""
+    """Whether to delete it although checkpoints need it, which stay. Otherwise that is refused: BASE_MODEL_IN_USE."""
     def __init__(
         self,
         *,

@@ -214,8 +214,8 @@ class TrainerServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteTrainingJob(self, request, context):
-        """Deletes a training job that has ended, with its checkpoints and all files. What it was stays on record. Evaluations are the evaluator's: who
-        deletes looks there first.
+        """Deletes a training job that has ended, with its checkpoints and all files. What it was stays on record. The trainer knows no
+        evaluations: look first which ones use a checkpoint of it (ListEvaluations).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -63,8 +63,8 @@ class TrainerStub:
     or runs is returned as it is.
     """
     DeleteTrainingJob: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.DeleteTrainingJobRequest, _training_job_pb2.TrainingJob]
-    """Deletes a training job that has ended, with its checkpoints and all files. What it was stays on record. Evaluations are the evaluator's: who
-    deletes looks there first.
+    """Deletes a training job that has ended, with its checkpoints and all files. What it was stays on record. The trainer knows no
+    evaluations: look first which ones use a checkpoint of it (ListEvaluations).
     """
     WatchTrainingJob: _grpc.UnaryStreamMultiCallable[_trainer_pb2.WatchTrainingJobRequest, _trainer_pb2.WatchTrainingJobResponse]
     """Streams a job's events, its present state first, until it has ended."""
@@ -111,8 +111,8 @@ class TrainerAsyncStub(TrainerStub):
     or runs is returned as it is.
     """
     DeleteTrainingJob: _aio.UnaryUnaryMultiCallable[_trainer_pb2.DeleteTrainingJobRequest, _training_job_pb2.TrainingJob]  # type: ignore[assignment]
-    """Deletes a training job that has ended, with its checkpoints and all files. What it was stays on record. Evaluations are the evaluator's: who
-    deletes looks there first.
+    """Deletes a training job that has ended, with its checkpoints and all files. What it was stays on record. The trainer knows no
+    evaluations: look first which ones use a checkpoint of it (ListEvaluations).
     """
     WatchTrainingJob: _aio.UnaryStreamMultiCallable[_trainer_pb2.WatchTrainingJobRequest, _trainer_pb2.WatchTrainingJobResponse]  # type: ignore[assignment]
     """Streams a job's events, its present state first, until it has ended."""
@@ -228,8 +228,8 @@ class TrainerServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_pb2.DeleteTrainingJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_training_job_pb2.TrainingJob, _abc.Awaitable[_training_job_pb2.TrainingJob]]:
-        """Deletes a training job that has ended, with its checkpoints and all files. What it was stays on record. Evaluations are the evaluator's: who
-        deletes looks there first.
+        """Deletes a training job that has ended, with its checkpoints and all files. What it was stays on record. The trainer knows no
+        evaluations: look first which ones use a checkpoint of it (ListEvaluations).
         """
 
     @_abc_1.abstractmethod

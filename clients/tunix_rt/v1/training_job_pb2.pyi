@@ -264,7 +264,7 @@ class TrainingJob(_message.Message):
 
     @_builtins.property
     def delete_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was deleted. Then this is what is left of it: it says what it was, and cannot be used any more. Unset while it is there."""
+        """When it was deleted; unset while it exists. What was deleted stays on record: it can be read, but not used any more."""
 
     def __init__(
         self,
@@ -1001,7 +1001,7 @@ class TrainingSpeed(_message.Message):
     DEVICE_FIELD_NUMBER: _builtins.int
     BUSY_FIELD_NUMBER: _builtins.int
     rows: _builtins.int
-    """Rows of each step that was measured. Where they are fewer than the spec's, `step_duration` is as much longer."""
+    """Rows of each step that was measured. Where the spec has more, `step_duration` is longer in proportion."""
     steps: _builtins.int
     """How many steps were measured."""
     dtype: _builtins.str
@@ -1012,7 +1012,7 @@ class TrainingSpeed(_message.Message):
     """Whether training jobs ran on the host meanwhile, so that it is slower than it would be alone."""
     @_builtins.property
     def step_duration(self) -> _duration_pb2.Duration:
-        """Wall time of an optimizer step of the spec, as the steps that were measured let expect it."""
+        """Wall time to expect of an optimizer step of the spec."""
 
     @_builtins.property
     def load_duration(self) -> _duration_pb2.Duration:

@@ -37,7 +37,6 @@ from tunix_rt_kit.errors import FailedPrecondition, FieldViolation, InvalidArgum
 from tunix_rt_kit.serving.requests import (
     Violations,
     field_path,
-    field_problems,
     new_id,
     parse_name,
     parse_names,
@@ -331,8 +330,7 @@ def checked_grader(fields: Mapping[str, Any] | None, grading: Grading) -> Grader
     try:
         grader = _GRADER.validate_python(fields)
     except ValidationError as error:
-        for location, description in field_problems(error):
-            wrong.add(field_path(("grader", *location)), description)
+        wrong.add_problems(error, "grader")
         wrong.raise_if_any(GRADER_INVALID)
         raise
     if grader.kind == "python":
