@@ -6,6 +6,7 @@ They are understood as far as they can be followed exactly; all else in them is 
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -22,7 +23,9 @@ from tunix_rt.formats.task_rows import Templates, choice_question, target_questi
 
 _MAX_BYTES: Final = 1 << 20
 _MAX_INCLUDES: Final = 16
-_SHOWN: Final = 60
+_REPR: Final = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 60
+_REPR.maxlevel = 2
 # What says nothing about the items: names, other splits, and how examples are put before a question.
 _NO_MATTER: Final = frozenset(
     {
@@ -38,6 +41,7 @@ _READ: Final = frozenset(
         "fewshot_delimiter", "dataset_kwargs",
     }
 )  # fmt: skip
+_NAMES: Final = ("task", "dataset_path", "dataset_name", "test_split", "validation_split")
 _GROUP: Final = ("group", "task_list")
 _GENERATION: Final = frozenset({"until", "do_sample", "temperature", "max_gen_toks", "max_new_tokens"})
 _RULES: Final = ("regexes_to_ignore", "ignore_case", "ignore_punctuation", "ignore_numbers")
@@ -126,15 +130,20 @@ def _merged(path: Path, files: list[Path]) -> tuple[dict[str, Any], list[Path]]:
     includes = fields.pop("include", None) or []
     merged: dict[str, Any] = {}
     for name in includes if isinstance(includes, list) else [includes]:
-        if not isinstance(name, str):
+        if not _is_text(name):
             raise FormatError(0, f"include: is {_shown(name)}; a file's name would be right", file=str(path))
         merged |= _merged(path.parent / name, files)[0]
     return merged | fields, files
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+    # A few lines of YAML can stand for more than the memory holds.
+    return _REPR.repr(value)
+
+
+def _is_text(value: object) -> bool:
+    """Whether a value is a text that can be stored: YAML can write half of a character."""
+    return isinstance(value, str) and not any("\ud800" <= sign <= "\udfff" for sign in value)
 
 
 def _empty(value: object) -> bool:
@@ -172,15 +181,16 @@ class _Reader:
                 "output_type", f"is {_shown(kind)}; generate_until or multiple_choice would be right"
             )
         templates = self._templates(needs_choices=kind == "multiple_choice")
+        names = {key: self._text(key) for key in _NAMES}
         if self._wrong:
             raise FormatError(0, "; ".join(self._wrong), file=str(self._path))
         read: Callable[..., Any] = choice_question if kind == "multiple_choice" else target_question
         chosen = f" filter {self._filter_name}" if kind != "multiple_choice" and self._filter_name else ""
         benchmark = Benchmark(
-            name=self._text("task") or self._path.stem,
-            hub_id=self._text("dataset_path"),
-            config=self._text("dataset_name"),
-            split=self._text("test_split") or self._text("validation_split") or "test",
+            name=names["task"] or self._path.stem,
+            hub_id=names["dataset_path"],
+            config=names["dataset_name"],
+            split=names["test_split"] or names["validation_split"] or "test",
             files=r"(?:{config}/|data/)?{split}(?:-\d+-of-\d+)?\.(?:parquet|jsonl)",
             read=lambda row, _: read(templates, row),
             grader=by,
@@ -199,10 +209,10 @@ class _Reader:
         value = self._fields.get(key)
         if value is None:
             return ""
-        if not isinstance(value, str):
+        if not _is_text(value):
             self._refuse(key, f"is {_shown(value)}; a text would be right")
             return ""
-        return value
+        return str(value)
 
     def _look_at_keys(self) -> None:
         for key, value in self._fields.items():

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 _SECONDS: Final = 2.0
 _MAX_RENDERED: Final = 1 << 20
-_MAX_FACTOR: Final = 1 << 16
+_MAX_POWER: Final = 256
+_WIDE: Final = re.compile(r"%[^a-zA-Z%]*\d{4}")
 _SHOWN: Final = 60
 INSTALL_TEMPLATES: Final = "pip install 'tunix-rt[hub]'"
 # Letters in their order, with or without brackets, which the question itself explains.
@@ -163,26 +164,40 @@ def _compiled(key: str, source: str) -> Template:
         ) from None
 
     class Environment(ImmutableSandboxedEnvironment):
-        intercepted_binops = frozenset({"*", "**"})
+        intercepted_binops = frozenset({"*", "**", "%"})
 
         def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-            sizes = [one if isinstance(one, int) else len(one) for one in (left, right) if _sized(one)]
-            if any(abs(size) > _MAX_FACTOR for size in sizes):
-                raise OverflowError(f"{operator} makes too much")
+            _check_size(operator, left, right)
             return super().call_binop(context, operator, left, right)
+
+        def call(self, context: Any, called: Any, /, *args: Any, **kwargs: Any) -> Any:
+            if any(isinstance(one, int) and abs(one) > _MAX_RENDERED for one in args):
+                raise OverflowError("a call makes too much")
+            return super().call(context, called, *args, **kwargs)
 
     environment = Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     environment.filters["regex_replace"] = _regex_replace
-    # One row would give different texts.
-    del environment.filters["random"], environment.globals["lipsum"]
+    # Two would give one row different texts, and two can make any number of spaces.
+    for name in ("random", "format", "center"):
+        del environment.filters[name]
+    del environment.globals["lipsum"]
     try:
         return environment.from_string(source)
     except (jinja2.TemplateError, RecursionError) as error:
         raise ValueError(f"{key}: is no template: {' '.join(str(error).split())[:200]}") from None
 
 
-def _sized(value: object) -> bool:
-    return isinstance(value, int | str | list | tuple)
+def _check_size(operator: str, left: Any, right: Any) -> None:
+    """Raise OverflowError for an operation that may fill the memory."""
+    if operator == "%":
+        too_much = isinstance(left, str) and (_WIDE.search(left) is not None or "*" in left)
+    elif operator == "**":
+        too_much = abs(right) > _MAX_POWER
+    else:
+        sizes = [len(one) if hasattr(one, "__len__") else one for one in (left, right)]
+        too_much = sizes != [left, right] and abs(sizes[0] * sizes[1]) > _MAX_RENDERED
+    if too_much:
+        raise OverflowError(f"{operator} makes too much")
 
 
 def _regex_replace(text: str, pattern: str, repl: str, count: int = 0) -> str:

@@ -77,6 +77,14 @@ def test_a_column_stands_for_itself_and_the_description_comes_first(tmp_path: Pa
     assert (item.prompt, list(item.accepted_answers)) == ("Sums.\n\n1+1{{no}}", ["2"])
 
 
+def test_a_template_may_compute(tmp_path: Path) -> None:
+    task = GENERATE | {
+        "doc_to_target": "{{ n * 2000 }} {{ n ** 2 }} {{ n % 7 }} {{ '%.1f' % n }} {{ 'ab' * 2 }}"
+    }
+    item = one(tmp_path, task, {"question": "?", "n": 1_000_001})
+    assert list(item.accepted_answers) == ["2000002000 1000002000001 2 1000001.0 abab"]
+
+
 def test_the_files_rule_and_licence_are_kept(tmp_path: Path) -> None:
     origin = made(tmp_path, GENERATE, SUM, license="MIT").eval_set.origin
     assert (origin.benchmark, origin.hub_id, origin.license) == ("sums", "someone/sums", "MIT")
@@ -190,6 +198,9 @@ def test_of_several_filters_and_metrics_one_is_taken_by_name(tmp_path: Path) -> 
         ({"gen_prefix": "So"}, "gen_prefix: is 'So', which cannot be done here"),
         ({"doc_to_image": ["image"]}, "doc_to_image: "),
         ({"brand_new": 1}, "brand_new: is 1, which cannot be done here"),
+        ({"task": 5}, "task: is 5; a text would be right"),
+        ({"test_split": ["test"]}, r"test_split: is \['test'\]; a text would be right"),
+        ({"dataset_path": "\ud800"}, "dataset_path: is .*; a text would be right"),
         ({"repeats": 4}, "repeats: is 4; `evaluate --samples` repeats"),
         ({"doc_to_text": "{{ question"}, "doc_to_text: is no template"),
         ({"doc_to_text": None}, "doc_to_text: is missing"),
@@ -237,7 +248,10 @@ def test_what_is_no_task_file_is_said(text: str, tmp_path: Path) -> None:
         ({"doc_to_text": "{{nothing}}"}, "doc_to_text: fails for it: 'nothing' is undefined"),
         ({"doc_to_target": "{{answer.split('@')[1]}}"}, "doc_to_target: fails for it"),
         ({"doc_to_text": "{{ ''.__class__.__mro__ }}"}, "doc_to_text: fails for it"),
-        ({"doc_to_text": "{{ 'a' * 999999999 }}"}, "doc_to_text: fails for it"),
+        ({"doc_to_text": "{{ 'a' * 999999999 }}"}, "doc_to_text: fails for it: . makes too much"),
+        ({"doc_to_text": "{{ 9 ** 9 ** 9 }}"}, "doc_to_text: fails for it: .. makes too much"),
+        ({"doc_to_text": "{{ '%999999999d' % 3 }}"}, "doc_to_text: fails for it: % makes too much"),
+        ({"doc_to_text": "{{ 'a'.ljust(999999999) }}"}, "doc_to_text: fails for it: a call makes too much"),
         ({"doc_to_target": "[1, 2]"}, "doc_to_target: is .1, 2. for it; a text would be right"),
         ({"doc_to_target": "{{''}}"}, "doc_to_target: is '' for it"),
     ],
@@ -251,6 +265,22 @@ def test_a_row_that_a_template_cannot_read_is_named(extra: dict[str, Any], why: 
 def test_a_target_that_is_no_option_is_refused(target: str, tmp_path: Path) -> None:
     with pytest.raises(FormatError, match=r"rows\.jsonl, line 1: doc_to_target"):
         made(tmp_path, CHOOSE | {"doc_to_target": target}, CITY)
+
+
+def test_a_few_lines_that_stand_for_very_much_are_refused_at_once(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+    (tmp_path / "task.yaml").write_text("\n".join(lines))
+    with pytest.raises(FormatError, match=r"a11: is .* which cannot be done here") as raised:
+        read_task(tmp_path / "task.yaml")
+    assert len(str(raised.value)) < 10_000
+
+
+def test_a_template_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunix_rt.formats.task_rows._SECONDS", 0.1)
+    loop = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    with pytest.raises(FormatError, match=r"line 1: doc_to_text: fails for it: it is not done after 0\.1 s"):
+        made(tmp_path, GENERATE | {"doc_to_text": loop}, SUM)
 
 
 def test_decoding_that_a_task_says_is_told(tmp_path: Path) -> None:
