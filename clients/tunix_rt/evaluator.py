@@ -232,6 +232,7 @@ class EvaluatorClient:
         parent: str,
         *,
         filter: v1.EvaluationItemFilter | None = None,
+        order_by: str = "",
         page_size: int = 0,
         page_token: str = "",
         timeout: float | None = None,
@@ -239,7 +240,7 @@ class EvaluatorClient:
         """The answers to the items of the evaluation ``parent`` that ``filter`` matches, ordered by item
         id."""
         request = v1.ListEvaluationItemsRequest(
-            parent=parent, filter=filter, page_size=page_size, page_token=page_token
+            parent=parent, filter=filter, order_by=order_by, page_size=page_size, page_token=page_token
         )
         return self._caller.pages(self._stub.ListEvaluationItems, request, lambda page: page.results, timeout)
 

@@ -271,10 +271,20 @@ class ExporterClient:
         return self._caller.unary(self._stub.GetSupervisionAudit, request, timeout)
 
     def list_supervision_audits(
-        self, parent: str, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
+        self,
+        parent: str,
+        *,
+        filter: v1.SupervisionAuditFilter | None = None,
+        order_by: str = "",
+        page_size: int = 0,
+        page_token: str = "",
+        timeout: float | None = None,
     ) -> Pager[v1.SupervisionAudit, v1.ListSupervisionAuditsResponse]:
-        """All audits of the dataset ``parent``, newest first."""
-        request = v1.ListSupervisionAuditsRequest(parent=parent, page_size=page_size, page_token=page_token)
+        """All audits of the dataset ``parent``, or those that ``filter`` matches: the newest first, or in the
+        order of ``order_by``, such as "base_model, max_length"."""
+        request = v1.ListSupervisionAuditsRequest(
+            parent=parent, filter=filter, order_by=order_by, page_size=page_size, page_token=page_token
+        )
         return self._caller.pages(
             self._stub.ListSupervisionAudits, request, lambda page: page.supervision_audits, timeout
         )

@@ -36,10 +36,19 @@ class TrainerClient:
         self._caller = caller
 
     def list_base_models(
-        self, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
+        self,
+        *,
+        filter: v1.BaseModelFilter | None = None,
+        order_by: str = "",
+        page_size: int = 0,
+        page_token: str = "",
+        timeout: float | None = None,
     ) -> Pager[v1.BaseModel, v1.ListBaseModelsResponse]:
-        """The base models on the trainer's host and those that it can fetch, ordered by id."""
-        request = v1.ListBaseModelsRequest(page_size=page_size, page_token=page_token)
+        """The base models on the trainer's host and those that it can fetch, or those that ``filter``
+        matches: by id, or in the order of ``order_by``, such as "parameter_count desc"."""
+        request = v1.ListBaseModelsRequest(
+            filter=filter, order_by=order_by, page_size=page_size, page_token=page_token
+        )
         return self._caller.pages(self._stub.ListBaseModels, request, lambda page: page.base_models, timeout)
 
     def get_base_model(self, base_model: str, *, timeout: float | None = None) -> v1.BaseModel:
@@ -211,14 +220,22 @@ class TrainerClient:
         self,
         parent: str,
         *,
+        filter: v1.CheckpointFilter | None = None,
+        order_by: str = "",
         show_deleted: bool = False,
         page_size: int = 0,
         page_token: str = "",
         timeout: float | None = None,
     ) -> Pager[v1.Checkpoint, v1.ListCheckpointsResponse]:
-        """All checkpoints of the job ``parent``, latest first."""
+        """All checkpoints of the job ``parent``, or with ``trainingJobs/-`` of all jobs, or those that
+        ``filter`` matches: the latest first, or in the order of ``order_by``, such as "step desc"."""
         request = v1.ListCheckpointsRequest(
-            parent=parent, show_deleted=show_deleted, page_size=page_size, page_token=page_token
+            parent=parent,
+            filter=filter,
+            order_by=order_by,
+            show_deleted=show_deleted,
+            page_size=page_size,
+            page_token=page_token,
         )
         return self._caller.pages(self._stub.ListCheckpoints, request, lambda page: page.checkpoints, timeout)
 

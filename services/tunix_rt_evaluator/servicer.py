@@ -31,6 +31,7 @@ from tunix_rt_evaluator.evaluations.model import EvaluationFilter
 from tunix_rt_evaluator.evaluations.service import EvaluationService
 from tunix_rt_kit.convert import changed_labels, given_labels, list_asked, page_message, to_message
 from tunix_rt_kit.serving.calls import run_blocking, streaming, unary, watch_state
+from tunix_rt_kit.values import ListAsked
 
 
 class EvaluatorServicer(v1.EvaluatorServicer):
@@ -117,7 +118,8 @@ class EvaluatorServicer(v1.EvaluatorServicer):
     @unary
     def ListEvaluationItems(self, request: v1.ListEvaluationItemsRequest) -> v1.ListEvaluationItemsResponse:
         wanted = item_filter(request.filter)
-        page = self._evaluations.list_items(request.parent, request.page_size, request.page_token, wanted)
+        asked = ListAsked(request.page_size, request.page_token, {}, request.order_by)
+        page = self._evaluations.list_items(request.parent, asked, wanted)
         return page_message(page, v1.ListEvaluationItemsResponse, result_message)
 
     @unary

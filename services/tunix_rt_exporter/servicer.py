@@ -10,7 +10,7 @@ from typing import Any
 
 from tunix_rt import v1
 from tunix_rt_exporter import convert
-from tunix_rt_exporter.audits.service import DatasetAudits
+from tunix_rt_exporter.audits.service import AuditFilter, DatasetAudits
 from tunix_rt_exporter.datasets.model import DatasetFilter
 from tunix_rt_exporter.datasets.service import ExporterService
 from tunix_rt_kit.convert import changed_labels, given_labels, list_asked, page_message
@@ -113,6 +113,6 @@ class ExporterServicer(v1.ExporterServicer):
     def ListSupervisionAudits(
         self, request: v1.ListSupervisionAuditsRequest
     ) -> v1.ListSupervisionAuditsResponse:
-        page = self._audits.list(request.parent, request.page_size, request.page_token)
+        page = self._audits.list(request.parent, list_asked(request, AuditFilter))
         message = partial(convert.audit_message, request.parent)
         return page_message(page, v1.ListSupervisionAuditsResponse, message)

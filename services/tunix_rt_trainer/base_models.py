@@ -14,8 +14,20 @@ from tunix_rt_kit.models import CATALOG
 from tunix_rt_kit.models.hf_folder import read_config
 from tunix_rt_kit.models.store import BaseModelInfo, ModelStore
 from tunix_rt_kit.models.tokenizer import ModelTokenizer, load_tokenizer, read_tokenizer
-from tunix_rt_kit.serving.requests import Paging
-from tunix_rt_kit.values import ChatTemplateFields, Page, Stored, StoredFile, Value
+from tunix_rt_kit.serving.requests import in_order, listed
+from tunix_rt_kit.values import (
+    ChatTemplateFields,
+    Contained,
+    Filter,
+    ListAsked,
+    Order,
+    Page,
+    Position,
+    Stored,
+    StoredFile,
+    Value,
+    Wanted,
+)
 
 
 class BaseModelSummary(Value):
@@ -38,6 +50,24 @@ class BaseModelSummary(Value):
     chat_template: ChatTemplateFields | None
     chat_template_digest: str
     special_tokens: tuple[str, ...] = ()
+
+
+class BaseModelFilter(Filter):
+    """Which base models: those that meet every condition that is set."""
+
+    order_fields = ("name", "family", "parameter_count", "context_length", "license", "available")
+
+    name_contains: Contained = ""
+    families: Wanted = ()
+    available: bool | None = None
+
+    def takes(self, model: BaseModelSummary) -> bool:
+        """Whether a base model meets every condition."""
+        return (
+            self.name_contains.casefold() in model.id.casefold()
+            and (not self.families or model.family in self.families)
+            and self.available in (None, model.available)
+        )
 
 
 class Projection(Value):
@@ -103,12 +133,17 @@ class BaseModelService:
         self._uses = uses
         self._special: dict[str, tuple[str, ...]] = {}
 
-    def list_base_models(self, size: int, page_token: str) -> Page[BaseModelSummary]:
-        """One page, by id, without what the tokenizer tells where the artifact store cannot take it."""
-        paging = Paging(size, page_token, method="ListBaseModels")
-        models = sorted(map(self._listed, self._store.list()), key=lambda model: model.id)
-        rest = [model for model in models if model.id > (paging.after("id") or "")]
-        return paging.page(rest[: paging.limit + 1], lambda model: {"id": model.id})
+    def list_base_models(self, asked: ListAsked) -> Page[BaseModelSummary]:
+        """One page of those that are wanted, by id unless another order is asked for, without what the
+        tokenizer tells where the artifact store cannot take it."""
+        return listed("ListBaseModels", BaseModelFilter, asked, self._page)
+
+    def _page(
+        self, wanted: BaseModelFilter, order: Order, after: Position | None, limit: int
+    ) -> Sequence[tuple[BaseModelSummary, Position]]:
+        found = filter(wanted.takes, map(self._listed, self._store.list()))
+        by = [*order, ("name", order[-1][1] if order else False)]
+        return in_order(found, lambda model: {**model.model_dump(), "name": model.id}, by, after, limit)
 
     def stored(self) -> list[Stored]:
         """The base models under the models folder as what they take of the disk."""

@@ -12,7 +12,8 @@ from tunix_rt import v1
 from tunix_rt_kit.convert import changed_labels, given_labels, list_asked, page_message
 from tunix_rt_kit.serving.calls import run_blocking, streaming, unary
 from tunix_rt_trainer import convert
-from tunix_rt_trainer.base_models import BaseModelService
+from tunix_rt_trainer.base_models import BaseModelFilter, BaseModelService
+from tunix_rt_trainer.checkpoints.model import CheckpointFilter
 from tunix_rt_trainer.checkpoints.service import CheckpointService
 from tunix_rt_trainer.jobs.model import JobLine, TrainingJob, TrainingJobFilter
 from tunix_rt_trainer.jobs.service import JobService
@@ -37,7 +38,7 @@ class TrainerServicer(v1.TrainerServicer):
 
     @unary
     def ListBaseModels(self, request: v1.ListBaseModelsRequest) -> v1.ListBaseModelsResponse:
-        page = self._base_models.list_base_models(request.page_size, request.page_token)
+        page = self._base_models.list_base_models(list_asked(request, BaseModelFilter))
         return page_message(page, v1.ListBaseModelsResponse, convert.base_model_message)
 
     @unary
@@ -114,9 +115,8 @@ class TrainerServicer(v1.TrainerServicer):
 
     @unary
     def ListCheckpoints(self, request: v1.ListCheckpointsRequest) -> v1.ListCheckpointsResponse:
-        page = self._checkpoints.list_checkpoints(
-            request.parent, request.page_size, request.page_token, show_deleted=request.show_deleted
-        )
+        asked = list_asked(request, CheckpointFilter)
+        page = self._checkpoints.list_checkpoints(request.parent, asked)
         return page_message(page, v1.ListCheckpointsResponse, convert.checkpoint_message)
 
     @unary

@@ -149,6 +149,13 @@ async def test_each_other_question_is_another_audit(world: World) -> None:
     assert list(page.supervision_audits) == made[:0:-1]
     rest = await world.listed(name, page_size=3, page_token=page.next_page_token)
     assert (list(rest.supervision_audits), rest.next_page_token) == (made[:1], "")
+    by_model = await world.listed(name, order_by="base_model, create_time desc")
+    newest = made[::-1]
+    assert list(by_model.supervision_audits) == sorted(newest, key=lambda audit: audit.base_model)
+    others = await world.listed(name, filter=v1.SupervisionAuditFilter(base_models=["other"]))
+    assert [audit.base_model for audit in others.supervision_audits] == ["other"]
+    for wrong in ({"order_by": "x"}, {"order_by": "base_model", "page_token": page.next_page_token}):
+        assert fields(await refused(world.listed(name, **wrong))) == list(wrong)[-1:]
 
 
 async def test_progress_tells_stage_and_rows(world: World) -> None:

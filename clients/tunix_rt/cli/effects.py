@@ -77,6 +77,7 @@ EFFECTS: Final[Mapping[str, Effect]] = {
     "traces score": _WRITES,
     "traces show": _READS,
     "train cancel": _WRITES,
+    "train checkpoints": _READS,
     "train delete": _WRITES,
     "train export": _WRITES,
     "train list": _READS,

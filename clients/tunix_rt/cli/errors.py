@@ -243,6 +243,8 @@ _PARAMETERS: Final = {
     "display_name_contains": "name",
     "eval_set_id": "eval_set",
     "eval_sets": "eval_set",
+    "families": "family",
+    "name_contains": "name",
     "metadata": "where",
     "metadata_field": "group_by",
     "models": "model",

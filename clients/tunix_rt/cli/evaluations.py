@@ -280,6 +280,7 @@ def delete(
         "tunix-rt evaluation items $EVALUATION --wrong --limit 5",
         "tunix-rt evaluation items $EVALUATION --category units --cut-short",
         "tunix-rt evaluation items $EVALUATION --ungraded --json",
+        "tunix-rt evaluation items $EVALUATION --sort score,-tokens",
         "tunix-rt evaluation items $EVALUATION --wrong --samples",
     ),
     prints=list[v1.EvaluationResult],
@@ -292,6 +293,7 @@ def items(
         bool,
         typer.Option("--samples", help="Show every sample below its item; JSON always has them."),
     ] = False,
+    sort: Annotated[str, sort_option("item", "category", "score", "tokens")] = "",
     limit: LimitOption = 20,
 ) -> None:
     """Show what the model answered, and the grades."""
@@ -299,7 +301,9 @@ def items(
     name = resource_name("evaluations", evaluation)
     with session.connect() as client:
         name = named(session, client, name)
-        results = client.evaluator.list_evaluation_items(name, filter=chosen, page_size=min(limit, 1000))
+        results = client.evaluator.list_evaluation_items(
+            name, filter=chosen, order_by=sort, page_size=min(limit, 1000)
+        )
         found = islice(results, limit)
         if session.as_json:
             session.print_messages(found)

@@ -123,6 +123,20 @@ class Listed(Generic[Resource]):
     important: Sequence[str] = ()
 
 
+SinceOption = Annotated[
+    str | None,
+    list_option(
+        "--since",
+        metavar="TIME",
+        help="Only those made then or later: 2026-01-31, 2026-01-31T12:00, or 2d, 3h, 10min ago.",
+    ),
+]
+UntilOption = Annotated[
+    str | None, list_option("--until", metavar="TIME", help="Only those made before then.")
+]
+DeletedOption = Annotated[bool, list_option("--show-deleted", help="Also what was deleted.")]
+
+
 @dataclass(frozen=True)
 class ListOptions:
     """Which entries a list has, and their order: the options of every list."""
@@ -132,19 +146,9 @@ class ListOptions:
     )
     name: Annotated[str, list_option("--name", metavar="TEXT", help="Only with this text in its name.")] = ""
     note: Annotated[str, list_option("--note", metavar="TEXT", help="Only with this text in its note.")] = ""
-    created_after: Annotated[
-        str | None,
-        list_option(
-            "--since",
-            metavar="TIME",
-            help="Only those made then or later: 2026-01-31, 2026-01-31T12:00, or 2d, 3h, 10min ago.",
-        ),
-    ] = None
-    created_before: Annotated[
-        str | None, list_option("--until", metavar="TIME", help="Only those made before then.")
-    ] = None
-
-    show_deleted: Annotated[bool, list_option("--show-deleted", help="Also what was deleted.")] = False
+    created_after: SinceOption = None
+    created_before: UntilOption = None
+    show_deleted: DeletedOption = False
 
     def conditions(self) -> dict[str, Any]:
         """The fields of every list's filter; raises typer.BadParameter."""
@@ -240,6 +244,12 @@ _FIELDS = {
     "model": "base_model",
     "eval-set": "eval_set",
     "items": "item_count",
+    "item": "item_id",
+    "tokens": "output_tokens",
+    "parameters": "parameter_count",
+    "context": "context_length",
+    "licence": "license",
+    "on-host": "available",
 }
 
 

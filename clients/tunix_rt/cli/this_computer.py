@@ -18,6 +18,7 @@ from tunix_rt.cli import idle, tables, text
 from tunix_rt.cli.command import command, group, single
 from tunix_rt.cli.deleting import DeletedResources, ForceOption, YesOption, confirm, delete_resources
 from tunix_rt.cli.effects import Effect
+from tunix_rt.cli.labels import list_option, sort_option
 from tunix_rt.cli.lookup import completes
 from tunix_rt.cli.options import short_name
 from tunix_rt.cli.progress import Bar, Reporter
@@ -111,15 +112,39 @@ _BYTE_STAGES = ("download", "verify", "extract")
 @command(
     models_app,
     "list",
-    example=("tunix-rt models list", "tunix-rt models list --server localhost:50050 --json"),
+    example=(
+        "tunix-rt models list",
+        "tunix-rt models list --family llama --on-host --sort=-parameters",
+        "tunix-rt models list --server localhost:50050 --json",
+    ),
     prints=list[v1.BaseModel],
 )
-def list_(session: Session) -> None:
+def list_(
+    session: Session,
+    name: Annotated[str, list_option("--name", metavar="TEXT", help="Only with this text in its id.")] = "",
+    family: Annotated[
+        list[str] | None,
+        list_option("--family", help="Only of this architecture family, such as llama (may be repeated)."),
+    ] = None,
+    on_host: Annotated[
+        bool | None,
+        list_option("--on-host/--not-on-host", help="Only those on the trainer's host, or only the others."),
+    ] = None,
+    sort: Annotated[str, sort_option("id", "family", "parameters", "context", "licence", "on-host")] = "",
+) -> None:
     """List the base models that can be trained: those on the trainer's host and those that can be fetched."""
+    condition = v1.BaseModelFilter(name_contains=name, families=family, available=on_host)
     columns = ("MODEL", "!ON HOST", "FAMILY", ">PARAMETERS", ">CONTEXT", "LICENCE", "WEIGHTS")
     with session.connect() as client:
-        found = client.trainer.list_base_models()
-        session.show_all(found, columns, _row, "no base models", ("ON HOST", "PARAMETERS", "LICENCE"))
+        found = client.trainer.list_base_models(filter=condition, order_by=sort)
+        session.show_all(
+            found,
+            columns,
+            _row,
+            "no base models",
+            ("ON HOST", "PARAMETERS", "LICENCE"),
+            filtered=bool(condition.ByteSize()),
+        )
 
 
 def _row(model: v1.BaseModel) -> tables.Row:

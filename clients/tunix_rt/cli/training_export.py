@@ -1,23 +1,105 @@
-"""`tunix-rt train export`: a checkpoint as files that other programs load."""
+"""`tunix-rt train checkpoints` and `train export`: what jobs left, and as files that other programs load."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from tunix_rt import Client, v1
-from tunix_rt.cli import text
+from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command
-from tunix_rt.cli.lookup import checkpoint_name, completes
+from tunix_rt.cli.labels import (
+    DatasetOption,
+    DeletedOption,
+    SinceOption,
+    UntilOption,
+    dataset_names,
+    list_option,
+    sort_option,
+)
+from tunix_rt.cli.lookup import checkpoint_name, completes, named, whole_names
+from tunix_rt.cli.options import LimitOption, moment, resource_name, short_name
 from tunix_rt.cli.session import Session
 from tunix_rt.cli.training import app
 
 _LEDGER = "ledger.jsonl"
 _FORMATS = {"peft": v1.CHECKPOINT_FORMAT_PEFT, "hf": v1.CHECKPOINT_FORMAT_HUGGING_FACE}
+
+
+@command(
+    app,
+    "checkpoints",
+    example=(
+        "tunix-rt train checkpoints",
+        "tunix-rt train checkpoints $JOB --sort step",
+        "tunix-rt train checkpoints --base-model smollm2-135m-instruct --since 2d",
+    ),
+    prints=list[v1.Checkpoint],
+)
+def checkpoints(
+    session: Session,
+    job: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[JOB]",
+            help="A training job; left out: all jobs.",
+            autocompletion=completes("trainingJobs"),
+            show_default=False,
+        ),
+    ] = None,
+    base_model: Annotated[
+        list[str] | None,
+        list_option("--base-model", "-m", help="Only of this base model (may be repeated)."),
+    ] = None,
+    dataset: DatasetOption = None,
+    created_after: SinceOption = None,
+    created_before: UntilOption = None,
+    show_deleted: DeletedOption = False,
+    sort: Annotated[str, sort_option("created", "step", "model", "dataset")] = "",
+    limit: LimitOption = 20,
+) -> None:
+    """List checkpoints, the latest of the newest job first unless they are sorted."""
+    condition = v1.CheckpointFilter(
+        base_models=base_model,
+        datasets=dataset_names(dataset),
+        created_from=moment("--since", created_after),
+        created_before=moment("--until", created_before),
+    )
+    columns = ("CHECKPOINT", ">STEP", "BASE MODEL", "DATASET", "DIGEST", "?DELETED", ">AGE")
+    with session.connect() as client:
+        parent = "trainingJobs/-"
+        if job is not None:
+            parent = named(session, client, resource_name("trainingJobs", job))
+        whole_names(session, client, condition)
+        found = client.trainer.list_checkpoints(
+            parent, filter=condition, order_by=sort, show_deleted=show_deleted, page_size=min(limit, 1000)
+        )
+        session.show_all(
+            islice(found, limit),
+            columns,
+            _row,
+            "no checkpoints",
+            ("STEP", "DATASET", "DELETED"),
+            filtered=bool(condition.ByteSize()),
+        )
+
+
+def _row(checkpoint: v1.Checkpoint) -> tables.Row:
+    spec = checkpoint.manifest.spec
+    return (
+        short_name(checkpoint.name),
+        f"{checkpoint.step:,}",
+        spec.base_model,
+        short_name(spec.dataset),
+        tables.digest(checkpoint.digest),
+        tables.deleted(checkpoint),
+        tables.age(checkpoint.create_time),
+    )
 
 
 @command(

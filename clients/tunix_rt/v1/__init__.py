@@ -253,6 +253,7 @@ from tunix_rt.v1.exporter_pb2 import (
     AuditSupervisionResponse as AuditSupervisionResponse,
     GetSupervisionAuditRequest as GetSupervisionAuditRequest,
     ListSupervisionAuditsRequest as ListSupervisionAuditsRequest,
+    SupervisionAuditFilter as SupervisionAuditFilter,
     ListSupervisionAuditsResponse as ListSupervisionAuditsResponse,
 )
 from tunix_rt.v1.exporter_pb2_grpc import (
@@ -298,6 +299,7 @@ from tunix_rt.v1.trace_store_pb2_grpc import (
 )
 from tunix_rt.v1.trainer_pb2 import (
     ListBaseModelsRequest as ListBaseModelsRequest,
+    BaseModelFilter as BaseModelFilter,
     ListBaseModelsResponse as ListBaseModelsResponse,
     GetBaseModelRequest as GetBaseModelRequest,
     DeleteBaseModelRequest as DeleteBaseModelRequest,
@@ -315,6 +317,7 @@ from tunix_rt.v1.trainer_pb2 import (
     WatchTrainingJobRequest as WatchTrainingJobRequest,
     WatchTrainingJobResponse as WatchTrainingJobResponse,
     ListCheckpointsRequest as ListCheckpointsRequest,
+    CheckpointFilter as CheckpointFilter,
     ListCheckpointsResponse as ListCheckpointsResponse,
     GetCheckpointRequest as GetCheckpointRequest,
     DeleteCheckpointRequest as DeleteCheckpointRequest,

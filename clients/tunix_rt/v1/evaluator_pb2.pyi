@@ -653,12 +653,17 @@ class ListEvaluationItemsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """The evaluation, `evaluations/{evaluation}`."""
     page_size: _builtins.int
     """Most results in the answer; 0 means 50, more than 1,000 means 1,000. The answer also stops short of 4 MiB."""
     page_token: _builtins.str
-    """`next_page_token` of the page before."""
+    """`next_page_token` of the page before, under the same filter and order."""
+    order_by: _builtins.str
+    """Such as "category, score": fields by which the list is ordered, each ascending unless " desc" follows. Known are "item_id", "category", "score"
+    and "output_tokens" (of all samples). What is equal is ordered by item id. Left out: by item id.
+    """
     @_builtins.property
     def filter(self) -> Global___EvaluationItemFilter:
         """Which results; left out: all."""
@@ -670,10 +675,11 @@ class ListEvaluationItemsRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         filter: Global___EvaluationItemFilter | None = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

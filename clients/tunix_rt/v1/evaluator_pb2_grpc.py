@@ -248,7 +248,7 @@ class EvaluatorServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListEvaluationItems(self, request, context):
-        """Lists the item results of an evaluation a page at a time, ordered by item id.
+        """Lists the item results of an evaluation a page at a time, by item id unless another order is asked for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

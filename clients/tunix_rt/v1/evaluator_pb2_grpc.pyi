@@ -67,7 +67,7 @@ class EvaluatorStub:
     WatchEvaluation: _grpc.UnaryStreamMultiCallable[_evaluator_pb2.WatchEvaluationRequest, _evaluation_pb2.Evaluation]
     """Streams an evaluation's state, the present one first, until it has ended."""
     ListEvaluationItems: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.ListEvaluationItemsRequest, _evaluator_pb2.ListEvaluationItemsResponse]
-    """Lists the item results of an evaluation a page at a time, ordered by item id."""
+    """Lists the item results of an evaluation a page at a time, by item id unless another order is asked for."""
     RegradeEvaluation: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.RegradeEvaluationRequest, _evaluation_pb2.Evaluation]
     """Grades the answers of a finished evaluation again, without generating any, as an evaluation of its own, which is put into the queue."""
     GradeAnswer: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.GradeAnswerRequest, _evaluator_pb2.GradeAnswerResponse]
@@ -123,7 +123,7 @@ class EvaluatorAsyncStub(EvaluatorStub):
     WatchEvaluation: _aio.UnaryStreamMultiCallable[_evaluator_pb2.WatchEvaluationRequest, _evaluation_pb2.Evaluation]  # type: ignore[assignment]
     """Streams an evaluation's state, the present one first, until it has ended."""
     ListEvaluationItems: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.ListEvaluationItemsRequest, _evaluator_pb2.ListEvaluationItemsResponse]  # type: ignore[assignment]
-    """Lists the item results of an evaluation a page at a time, ordered by item id."""
+    """Lists the item results of an evaluation a page at a time, by item id unless another order is asked for."""
     RegradeEvaluation: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.RegradeEvaluationRequest, _evaluation_pb2.Evaluation]  # type: ignore[assignment]
     """Grades the answers of a finished evaluation again, without generating any, as an evaluation of its own, which is put into the queue."""
     GradeAnswer: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.GradeAnswerRequest, _evaluator_pb2.GradeAnswerResponse]  # type: ignore[assignment]
@@ -260,7 +260,7 @@ class EvaluatorServicer(metaclass=_abc_1.ABCMeta):
         request: _evaluator_pb2.ListEvaluationItemsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_evaluator_pb2.ListEvaluationItemsResponse, _abc.Awaitable[_evaluator_pb2.ListEvaluationItemsResponse]]:
-        """Lists the item results of an evaluation a page at a time, ordered by item id."""
+        """Lists the item results of an evaluation a page at a time, by item id unless another order is asked for."""
 
     @_abc_1.abstractmethod
     def RegradeEvaluation(

@@ -827,26 +827,63 @@ class ListSupervisionAuditsRequest(_message.Message):
     PARENT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """The dataset, `datasets/{dataset_id}@{version}`."""
     page_size: _builtins.int
     """Most audits in the answer; 0 means 50, more than 1,000 means 1,000."""
     page_token: _builtins.str
-    """`next_page_token` of the page before."""
+    """`next_page_token` of the page before, under the same filter and order."""
+    order_by: _builtins.str
+    """Such as "base_model, max_length desc": fields by which the list is ordered, each ascending unless " desc" follows.
+    Known are "create_time", "base_model" and "max_length".
+    What is equal is ordered by time. Left out: the newest first.
+    """
+    @_builtins.property
+    def filter(self) -> Global___SupervisionAuditFilter:
+        """Which ones; left out: all."""
+
     def __init__(
         self,
         *,
         parent: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: Global___SupervisionAuditFilter | None = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListSupervisionAuditsRequest: _TypeAlias = ListSupervisionAuditsRequest  # noqa: Y015
+
+@_typing.final
+class SupervisionAuditFilter(_message.Message):
+    """Which audits are wanted: those that meet every condition that is set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BASE_MODELS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def base_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keep those for one of these base models, at most 100."""
+
+    def __init__(
+        self,
+        *,
+        base_models: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_models", b"base_models"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SupervisionAuditFilter: _TypeAlias = SupervisionAuditFilter  # noqa: Y015
 
 @_typing.final
 class ListSupervisionAuditsResponse(_message.Message):

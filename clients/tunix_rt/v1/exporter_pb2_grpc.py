@@ -218,7 +218,7 @@ class ExporterServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSupervisionAudits(self, request, context):
-        """Lists a dataset's audits a page at a time, newest first.
+        """Lists a dataset's audits a page at a time, the newest first unless another order is asked for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

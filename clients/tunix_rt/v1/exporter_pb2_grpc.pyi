@@ -67,7 +67,7 @@ class ExporterStub:
     GetSupervisionAudit: _grpc.UnaryUnaryMultiCallable[_exporter_pb2.GetSupervisionAuditRequest, _dataset_pb2.SupervisionAudit]
     """Returns one audit."""
     ListSupervisionAudits: _grpc.UnaryUnaryMultiCallable[_exporter_pb2.ListSupervisionAuditsRequest, _exporter_pb2.ListSupervisionAuditsResponse]
-    """Lists a dataset's audits a page at a time, newest first."""
+    """Lists a dataset's audits a page at a time, the newest first unless another order is asked for."""
 
 @_typing.type_check_only
 class ExporterAsyncStub(ExporterStub):
@@ -107,7 +107,7 @@ class ExporterAsyncStub(ExporterStub):
     GetSupervisionAudit: _aio.UnaryUnaryMultiCallable[_exporter_pb2.GetSupervisionAuditRequest, _dataset_pb2.SupervisionAudit]  # type: ignore[assignment]
     """Returns one audit."""
     ListSupervisionAudits: _aio.UnaryUnaryMultiCallable[_exporter_pb2.ListSupervisionAuditsRequest, _exporter_pb2.ListSupervisionAuditsResponse]  # type: ignore[assignment]
-    """Lists a dataset's audits a page at a time, newest first."""
+    """Lists a dataset's audits a page at a time, the newest first unless another order is asked for."""
 
 class ExporterServicer(metaclass=_abc_1.ABCMeta):
     """Makes datasets from traces."""
@@ -234,6 +234,6 @@ class ExporterServicer(metaclass=_abc_1.ABCMeta):
         request: _exporter_pb2.ListSupervisionAuditsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_exporter_pb2.ListSupervisionAuditsResponse, _abc.Awaitable[_exporter_pb2.ListSupervisionAuditsResponse]]:
-        """Lists a dataset's audits a page at a time, newest first."""
+        """Lists a dataset's audits a page at a time, the newest first unless another order is asked for."""
 
 def add_ExporterServicer_to_server(servicer: ExporterServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -32,23 +32,70 @@ class ListBaseModelsRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most models in the answer; 0 means 50, more than 1,000 means 1,000."""
     page_token: _builtins.str
-    """`next_page_token` of the page before."""
+    """`next_page_token` of the page before, under the same filter and order."""
+    order_by: _builtins.str
+    """Such as "family, parameter_count desc": fields by which the list is ordered, each ascending unless " desc" follows.
+    Known are "name", "family", "parameter_count", "context_length", "license" and "available".
+    What is equal is ordered by name. Left out: by name.
+    """
+    @_builtins.property
+    def filter(self) -> Global___BaseModelFilter:
+        """Which ones; left out: all."""
+
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: Global___BaseModelFilter | None = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListBaseModelsRequest: _TypeAlias = ListBaseModelsRequest  # noqa: Y015
+
+@_typing.final
+class BaseModelFilter(_message.Message):
+    """Which base models are wanted: those that meet every condition that is set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_CONTAINS_FIELD_NUMBER: _builtins.int
+    FAMILIES_FIELD_NUMBER: _builtins.int
+    AVAILABLE_FIELD_NUMBER: _builtins.int
+    name_contains: _builtins.str
+    """Keep those whose id contains this text; case does not matter. At most 1,000 characters."""
+    available: _builtins.bool
+    """Only those whose files are on the host, or only the others."""
+    @_builtins.property
+    def families(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keep those of one of these architecture families, such as "llama", at most 100."""
+
+    def __init__(
+        self,
+        *,
+        name_contains: _builtins.str = ...,
+        families: _abc.Iterable[_builtins.str] | None = ...,
+        available: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_available", b"_available", "available", b"available"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_available", b"_available", "available", b"available", "families", b"families", "name_contains", b"name_contains"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__available: _TypeAlias = _typing.Literal["available"]  # noqa: Y015
+    _WhichOneofArgType__available: _TypeAlias = _typing.Literal["_available", b"_available"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__available) -> _WhichOneofReturnType__available | None: ...
+
+Global___BaseModelFilter: _TypeAlias = BaseModelFilter  # noqa: Y015
 
 @_typing.final
 class ListBaseModelsResponse(_message.Message):
@@ -62,7 +109,7 @@ class ListBaseModelsResponse(_message.Message):
     """Token of the next page; empty on the last one."""
     @_builtins.property
     def base_models(self) -> _containers.RepeatedCompositeFieldContainer[_base_model_pb2.BaseModel]:
-        """The models of this page, ordered by id."""
+        """The models of this page."""
 
     def __init__(
         self,
@@ -567,14 +614,25 @@ class ListCheckpointsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     SHOW_DELETED_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
-    """The training job, `trainingJobs/{training_job}`."""
+    """The training job, `trainingJobs/{training_job}`; `trainingJobs/-` for those of all jobs."""
     page_size: _builtins.int
     """Most checkpoints in the answer; 0 means 50, more than 1,000 means 1,000."""
     page_token: _builtins.str
-    """`next_page_token` of the page before."""
+    """`next_page_token` of the page before, under the same filter and order."""
     show_deleted: _builtins.bool
     """Whether to list what was deleted, too."""
+    order_by: _builtins.str
+    """Such as "base_model, create_time desc": fields by which the list is ordered, each ascending unless " desc" follows.
+    Known are "create_time", "step", "base_model" and "dataset".
+    What is equal is ordered by job and step. Left out: the latest of the newest job first.
+    """
+    @_builtins.property
+    def filter(self) -> Global___CheckpointFilter:
+        """Which ones; left out: all."""
+
     def __init__(
         self,
         *,
@@ -582,14 +640,58 @@ class ListCheckpointsRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         show_deleted: _builtins.bool = ...,
+        filter: Global___CheckpointFilter | None = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "show_deleted", b"show_deleted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "show_deleted", b"show_deleted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListCheckpointsRequest: _TypeAlias = ListCheckpointsRequest  # noqa: Y015
+
+@_typing.final
+class CheckpointFilter(_message.Message):
+    """Which checkpoints are wanted: those that meet every condition that is set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CREATED_FROM_FIELD_NUMBER: _builtins.int
+    CREATED_BEFORE_FIELD_NUMBER: _builtins.int
+    BASE_MODELS_FIELD_NUMBER: _builtins.int
+    DATASETS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def created_from(self) -> _timestamp_pb2.Timestamp:
+        """Keep those made at or after this moment."""
+
+    @_builtins.property
+    def created_before(self) -> _timestamp_pb2.Timestamp:
+        """Keep those made before this moment."""
+
+    @_builtins.property
+    def base_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keep those of one of these base models, named as in the specs of their jobs, at most 100."""
+
+    @_builtins.property
+    def datasets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keep those that were trained on one of these: `datasets/{dataset_id}@{version}`, or `datasets/{dataset_id}` for all its versions, at most 100."""
+
+    def __init__(
+        self,
+        *,
+        created_from: _timestamp_pb2.Timestamp | None = ...,
+        created_before: _timestamp_pb2.Timestamp | None = ...,
+        base_models: _abc.Iterable[_builtins.str] | None = ...,
+        datasets: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_before", b"created_before", "created_from", b"created_from"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_models", b"base_models", "created_before", b"created_before", "created_from", b"created_from", "datasets", b"datasets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckpointFilter: _TypeAlias = CheckpointFilter  # noqa: Y015
 
 @_typing.final
 class ListCheckpointsResponse(_message.Message):

@@ -135,7 +135,7 @@ class TrainerServicer:
     """
 
     def ListBaseModels(self, request, context):
-        """Lists the base models: those on the host and those that can be fetched.
+        """Lists the base models, by name unless another order is asked for: those on the host and those that can be fetched.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -229,7 +229,7 @@ class TrainerServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListCheckpoints(self, request, context):
-        """Lists the checkpoints of a job a page at a time, latest first.
+        """Lists the checkpoints of a job, or of all jobs, a page at a time, the latest first unless another order is asked for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

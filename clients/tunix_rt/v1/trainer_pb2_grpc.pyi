@@ -37,7 +37,7 @@ class TrainerStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TrainerAsyncStub: ...
     ListBaseModels: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ListBaseModelsRequest, _trainer_pb2.ListBaseModelsResponse]
-    """Lists the base models: those on the host and those that can be fetched."""
+    """Lists the base models, by name unless another order is asked for: those on the host and those that can be fetched."""
     GetBaseModel: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.GetBaseModelRequest, _base_model_pb2.BaseModel]
     """Returns one base model, by any value that `base_model` fields take: also a folder on the trainer's host."""
     DeleteBaseModel: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.DeleteBaseModelRequest, _base_model_pb2.BaseModel]
@@ -69,7 +69,7 @@ class TrainerStub:
     WatchTrainingJob: _grpc.UnaryStreamMultiCallable[_trainer_pb2.WatchTrainingJobRequest, _trainer_pb2.WatchTrainingJobResponse]
     """Streams a job's events, its present state first, until it has ended."""
     ListCheckpoints: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ListCheckpointsRequest, _trainer_pb2.ListCheckpointsResponse]
-    """Lists the checkpoints of a job a page at a time, latest first."""
+    """Lists the checkpoints of a job, or of all jobs, a page at a time, the latest first unless another order is asked for."""
     GetCheckpoint: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.GetCheckpointRequest, _checkpoint_pb2.Checkpoint]
     """Returns one checkpoint."""
     DeleteCheckpoint: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.DeleteCheckpointRequest, _checkpoint_pb2.Checkpoint]
@@ -85,7 +85,7 @@ class TrainerAsyncStub(TrainerStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListBaseModels: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ListBaseModelsRequest, _trainer_pb2.ListBaseModelsResponse]  # type: ignore[assignment]
-    """Lists the base models: those on the host and those that can be fetched."""
+    """Lists the base models, by name unless another order is asked for: those on the host and those that can be fetched."""
     GetBaseModel: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetBaseModelRequest, _base_model_pb2.BaseModel]  # type: ignore[assignment]
     """Returns one base model, by any value that `base_model` fields take: also a folder on the trainer's host."""
     DeleteBaseModel: _aio.UnaryUnaryMultiCallable[_trainer_pb2.DeleteBaseModelRequest, _base_model_pb2.BaseModel]  # type: ignore[assignment]
@@ -117,7 +117,7 @@ class TrainerAsyncStub(TrainerStub):
     WatchTrainingJob: _aio.UnaryStreamMultiCallable[_trainer_pb2.WatchTrainingJobRequest, _trainer_pb2.WatchTrainingJobResponse]  # type: ignore[assignment]
     """Streams a job's events, its present state first, until it has ended."""
     ListCheckpoints: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ListCheckpointsRequest, _trainer_pb2.ListCheckpointsResponse]  # type: ignore[assignment]
-    """Lists the checkpoints of a job a page at a time, latest first."""
+    """Lists the checkpoints of a job, or of all jobs, a page at a time, the latest first unless another order is asked for."""
     GetCheckpoint: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetCheckpointRequest, _checkpoint_pb2.Checkpoint]  # type: ignore[assignment]
     """Returns one checkpoint."""
     DeleteCheckpoint: _aio.UnaryUnaryMultiCallable[_trainer_pb2.DeleteCheckpointRequest, _checkpoint_pb2.Checkpoint]  # type: ignore[assignment]
@@ -136,7 +136,7 @@ class TrainerServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_pb2.ListBaseModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.ListBaseModelsResponse, _abc.Awaitable[_trainer_pb2.ListBaseModelsResponse]]:
-        """Lists the base models: those on the host and those that can be fetched."""
+        """Lists the base models, by name unless another order is asked for: those on the host and those that can be fetched."""
 
     @_abc_1.abstractmethod
     def GetBaseModel(
@@ -246,7 +246,7 @@ class TrainerServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_pb2.ListCheckpointsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.ListCheckpointsResponse, _abc.Awaitable[_trainer_pb2.ListCheckpointsResponse]]:
-        """Lists the checkpoints of a job a page at a time, latest first."""
+        """Lists the checkpoints of a job, or of all jobs, a page at a time, the latest first unless another order is asked for."""
 
     @_abc_1.abstractmethod
     def GetCheckpoint(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import repeat
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from tunix_rt_evaluator.grading.model import (
     Answer,
@@ -474,6 +474,8 @@ def _bytes_of(parts: Parts) -> int:
 
 class ItemFilter(Value):
     """Which results are wanted: those that meet every condition that is not None."""
+
+    order_fields: ClassVar = ("item_id", "category", "score", "output_tokens")
 
     correct: bool | None = None
     category: str | None = None

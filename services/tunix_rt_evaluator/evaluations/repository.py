@@ -33,6 +33,7 @@ from tunix_rt_kit.database import (
     transaction_lock,
 )
 from tunix_rt_kit.errors import check_living, not_found
+from tunix_rt_kit.serving.requests import in_order
 from tunix_rt_kit.values import JobState, Labels, Order, Position, RequestKey, Stored, subjects
 
 _UNFINISHED: Final = [state.value for state in JobState if not state.ended]
@@ -262,6 +263,31 @@ class SqlEvaluationRepository:
                 found.append(result)
         return found, True
 
+    def results_in_order(
+        self, evaluation_id: str, order: Order, after: Position | None, limit: int, wanted: ItemFilter
+    ) -> tuple[Sequence[tuple[ItemResult, Position]], bool]:
+        """Up to ``limit`` wanted results that fit in one message, in an order and from behind a place on,
+        each with its place; whether they are the last."""
+        # Places first: all results must not be in memory at once.
+        places = (_place(result) for result in self.all_results(evaluation_id) if wanted.takes(result))
+        by = [*order, ("item_id", order[-1][1])]
+        asked = in_order(places, lambda place: place, by, after, limit + 1)
+        found: list[tuple[ItemResult, Position]] = []
+        size = 0
+        with self._database.read() as session:
+            for place, at in asked[:limit]:
+                here = (results.c.evaluation_id == evaluation_id, results.c.item_id == place["item_id"])
+                value = session.execute(select(results.c.result).where(*here)).scalar_one_or_none()
+                if value is None:
+                    # The evaluation was deleted in between.
+                    continue
+                result = ItemResult.model_validate(value)
+                size += result.size_bytes
+                if found and size > _PAGE_BYTES:
+                    return found, False
+                found.append((result, at))
+        return found, len(asked) <= limit or not found
+
     def all_results(self, evaluation_id: str) -> Iterator[ItemResult]:
         """All results, ordered by item id; a few at a time are in memory."""
         query = select(results.c.result).where(results.c.evaluation_id == evaluation_id)
@@ -325,6 +351,16 @@ def _columns(value: BaseModel) -> dict[str, Any]:
 
 def _evaluation(row: Any) -> Evaluation:
     return Evaluation.model_validate(row_fields(row, Evaluation))
+
+
+def _place(result: ItemResult) -> dict[str, Any]:
+    """What a result has in the fields by which lists of results are ordered."""
+    return {
+        "item_id": result.item_id,
+        "category": result.category,
+        "score": result.verdict.value,
+        "output_tokens": sum(answer.output_tokens for answer in result.generation.answers),
+    }
 
 
 def _dump(value: BaseModel) -> Any:

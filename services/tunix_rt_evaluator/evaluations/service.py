@@ -46,6 +46,7 @@ from tunix_rt_kit.jobs.engine import JobEngine
 from tunix_rt_kit.serving.requests import (
     Paging,
     checked_labels,
+    checked_order,
     listed,
     new_id,
     parse_name,
@@ -88,6 +89,9 @@ class EvaluationRepository(Protocol):
     def answered(self, evaluation_id: str) -> set[str]: ...
     def add_results(self, evaluation_id: str, results: Sequence[ItemResult]) -> None: ...
     def drop_results(self, evaluation_id: str) -> None: ...
+    def results_in_order(
+        self, evaluation_id: str, order: Order, after: Position | None, limit: int, wanted: ItemFilter
+    ) -> tuple[Sequence[tuple[ItemResult, Position]], bool]: ...
     def results_page(
         self, evaluation_id: str, after: str | None, limit: int, wanted: ItemFilter = ...
     ) -> tuple[Sequence[ItemResult], bool]: ...
@@ -311,12 +315,25 @@ class EvaluationService:
         request = RequestKey("RegradeEvaluation", request_id, digest_json({**wanted.identity, **labels}))
         return self._once(request, lambda: wanted.evaluation(self._grading).model_copy(update=labels))
 
-    def list_items(self, parent: str, size: int, page_token: str, wanted: ItemFilter) -> Page[ItemResult]:
-        """One page of the wanted results, by item id."""
+    def list_items(self, parent: str, asked: ListAsked, wanted: ItemFilter) -> Page[ItemResult]:
+        """One page of the wanted results, by item id unless another order is asked for."""
         evaluation_id = parse_name(EVALUATION_NAME, parent, "parent")
+        order = checked_order(asked.order_by, ItemFilter.order_fields)
         paging = Paging(
-            size, page_token, method="ListEvaluationItems", parent=parent, filter=wanted.model_dump()
+            asked.page_size,
+            asked.page_token,
+            method="ListEvaluationItems",
+            parent=parent,
+            filter=wanted.model_dump(),
+            order=[list(by) for by in order],
         )
         self._repository.living(evaluation_id)
-        found, last = self._repository.results_page(evaluation_id, paging.after("id"), paging.limit, wanted)
-        return Page(found, "" if last else paging.token({"id": found[-1].item_id}))
+        after, limit = paging.after("at"), paging.limit
+        if order:
+            placed, last = self._repository.results_in_order(evaluation_id, order, after, limit, wanted)
+        else:
+            found, last = self._repository.results_page(evaluation_id, after and after[0], limit, wanted)
+            placed = [(result, [result.item_id]) for result in found]
+        return Page(
+            [result for result, _ in placed], "" if last else paging.token({"at": list(placed[-1][1])})
+        )

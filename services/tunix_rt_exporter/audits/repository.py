@@ -39,15 +39,11 @@ class SqlAuditRepository:
         assert kept is not None
         return kept
 
-    def newest(self, dataset_digest: str, before: int | None, limit: int) -> list[StoredAudit]:
-        table = supervision_audits
-        query = select(table).where(table.c.dataset_digest == dataset_digest)
-        if before is not None:
-            query = query.where(table.c.number < before)
+    def all(self, dataset_digest: str) -> list[StoredAudit]:
+        """The audits of a dataset, one for each model and length."""
+        query = select(supervision_audits).where(supervision_audits.c.dataset_digest == dataset_digest)
         with self._database.read() as session:
-            return [
-                _audit(row) for row in session.execute(query.order_by(table.c.number.desc()).limit(limit))
-            ]
+            return [_audit(row) for row in session.execute(query)]
 
 
 def _one(session: Session, dataset_digest: str, audit_id: str) -> StoredAudit | None:

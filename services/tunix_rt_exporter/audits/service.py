@@ -6,7 +6,7 @@ The second kind is made once for each question, and then kept.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
@@ -26,8 +26,19 @@ from tunix_rt_kit.errors import FailedPrecondition, FieldViolation, InvalidArgum
 from tunix_rt_kit.loss_mask import ExampleEncoder, SplitAudit, SplitSupervision
 from tunix_rt_kit.models.hf_folder import MAX_TOKENIZER_BYTES
 from tunix_rt_kit.models.tokenizer import TextTokenizer, parse_tokenizer
-from tunix_rt_kit.serving.requests import Paging, Violations, parse_names
-from tunix_rt_kit.values import Page, Progress, StoredFile, TimeLeft, Value
+from tunix_rt_kit.serving.requests import Violations, in_order, listed, parse_names
+from tunix_rt_kit.values import (
+    Filter,
+    ListAsked,
+    Order,
+    Page,
+    Position,
+    Progress,
+    StoredFile,
+    TimeLeft,
+    Value,
+    Wanted,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +115,25 @@ class StoredAudit:
     audit: SupervisionAudit
 
 
+class AuditFilter(Filter):
+    """Which audits: those that meet every condition that is set."""
+
+    order_fields = ("create_time", "base_model", "max_length")
+
+    base_models: Wanted = ()
+
+
+def _place(made: StoredAudit) -> Mapping[str, Any]:
+    audit = made.audit
+    # Numbers are in the order of time.
+    return {
+        "number": made.number,
+        "create_time": made.number,
+        "base_model": audit.base_model,
+        "max_length": audit.max_length,
+    }
+
+
 AUDIT_NAME: Final = "datasets/{dataset_id}@{version}/supervisionAudits/{audit}"
 REPORT_FORMAT: Final = "tunix-rt/supervision-audit/2"
 DEFAULT_LENGTH: Final = 256
@@ -130,8 +160,8 @@ class AuditRepository(Protocol):
     def store(self, audit: SupervisionAudit) -> StoredAudit:
         """Keep an audit, unless one of its id is there already; returns the one that is."""
 
-    def newest(self, dataset_digest: str, before: int | None, limit: int) -> list[StoredAudit]:
-        """Up to ``limit`` audits of a dataset, newest first, with number below ``before``."""
+    def all(self, dataset_digest: str) -> list[StoredAudit]:
+        """The audits of a dataset, one for each model and length."""
 
 
 class DatasetAudits:
@@ -294,12 +324,22 @@ class DatasetAudits:
             raise not_found(name, "SUPERVISION_AUDIT")
         return dataset, found
 
-    def list(self, parent: str, size: int, page_token: str) -> Page[StoredAudit]:
-        """One page of a dataset's audits, newest first."""
-        paging = Paging(size, page_token, method="ListSupervisionAudits", parent=parent)
+    def list(self, parent: str, asked: ListAsked) -> Page[StoredAudit]:
+        """One page of a dataset's audits, the newest first unless another order is asked for."""
         digest = self._complete_dataset(parent)[1].digest
-        found = self._repository.newest(digest, paging.after("number"), paging.limit + 1)
-        return paging.page(found, lambda audit: {"number": audit.number})
+
+        def find(
+            wanted: AuditFilter, order: Order, after: Position | None, limit: int
+        ) -> Sequence[tuple[StoredAudit, Position]]:
+            models = wanted.base_models
+            found = [
+                made for made in self._repository.all(digest) if not models or made.audit.base_model in models
+            ]
+            return in_order(
+                found, _place, [*order, ("number", order[-1][1] if order else True)], after, limit
+            )
+
+        return listed("ListSupervisionAudits", AuditFilter, asked, find, parent=parent)
 
     def _tokenizer(self, digest: str) -> TextTokenizer:
         field = "tokenizer.digest"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Final, Literal
 
-from tunix_rt_kit.values import ChatTemplateFields, DeleteTime, StoredFile, Value
+from tunix_rt_kit.values import ChatTemplateFields, DeleteTime, Filter, StoredFile, Value, Wanted
 from tunix_rt_trainer.jobs.model import TrainingSpec
 
 ExportFormat = Literal["peft", "hugging_face"]
@@ -59,3 +59,13 @@ class Checkpoint(Value):
     chat_template: ChatTemplateFields
     create_time: datetime
     delete_time: DeleteTime = None
+
+
+class CheckpointFilter(Filter):
+    """Which checkpoints: those that meet every condition that is set."""
+
+    order_fields = ("create_time", "step", "base_model", "dataset")
+
+    show_deleted: bool = False
+    base_models: Wanted = ()
+    datasets: Wanted = ()

@@ -6,14 +6,25 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, insert, or_, select, update
 
-from tunix_rt_kit.database import Database
+from tunix_rt_kit.database import Database, Ordered, holds, made_between
 from tunix_rt_kit.errors import check_living, not_found
-from tunix_rt_kit.values import ChatTemplateFields, JobState, Stored, StoredFile
-from tunix_rt_trainer.checkpoints.model import Checkpoint, ExportFormat, TrainingManifest, checkpoint_name
+from tunix_rt_kit.values import ChatTemplateFields, JobState, Order, Position, Stored, StoredFile
+from tunix_rt_trainer.checkpoints.model import (
+    Checkpoint,
+    CheckpointFilter,
+    ExportFormat,
+    TrainingManifest,
+    checkpoint_name,
+)
 from tunix_rt_trainer.tables import checkpoints, exports, jobs
 
+_LIST: Final = Ordered(
+    checkpoints,
+    (checkpoints.c.job_id, checkpoints.c.step),
+    {"base_model": (jobs.c.base_model,), "dataset": (jobs.c.dataset,)},
+)
 _ENDED: Final = [state.value for state in JobState if state.ended]
 
 
@@ -108,19 +119,26 @@ class SqlCheckpointRepository:
                 found.append(Stored("export", shown, digests, deleted=name in deleted, derived=True))
         return found
 
-    def latest(
-        self, job_id: str, before: int | None, limit: int, *, show_deleted: bool = False
-    ) -> Sequence[Checkpoint]:
-        """Up to ``limit`` checkpoints of a job, latest first, with steps below ``before``; those that were
-        deleted are left out unless ``show_deleted``."""
-        query = select(checkpoints).where(checkpoints.c.job_id == job_id)
-        if not show_deleted:
-            query = query.where(checkpoints.c.delete_time.is_(None))
-        if before is not None:
-            query = query.where(checkpoints.c.step < before)
+    def page(
+        self, job_id: str | None, wanted: CheckpointFilter, order: Order, after: Position | None, limit: int
+    ) -> list[tuple[Checkpoint, Position]]:
+        """Up to ``limit`` checkpoints of a job, or of all jobs, in an order, from behind a place on; those
+        that were deleted are left out unless ``show_deleted``."""
+        where = [jobs.c.id == checkpoints.c.job_id, *made_between(checkpoints.c.create_time, wanted)]
+        if job_id is not None:
+            where.append(checkpoints.c.job_id == job_id)
+        if not wanted.show_deleted:
+            where.append(checkpoints.c.delete_time.is_(None))
+        if wanted.base_models:
+            where.append(jobs.c.base_model.in_(wanted.base_models))
+        if wanted.datasets:
+            dialect = self._database.dialect
+            where.append(
+                or_(*(holds(jobs.c.subjects, f"datasets {name}", dialect) for name in wanted.datasets))
+            )
         with self._database.read() as session:
-            rows = session.execute(query.order_by(checkpoints.c.step.desc()).limit(limit))
-            return [_checkpoint(row) for row in rows]
+            rows = _LIST.rows(session, where, order, after, limit)
+        return [(_checkpoint(row), place) for row, place in rows]
 
 
 def _checkpoint(row: Any) -> Checkpoint:

@@ -19,13 +19,14 @@ from tunix_rt_kit.canonical import digest_json
 from tunix_rt_kit.errors import FailedPrecondition, InvalidArgument, NotFound, check_ended, check_living
 from tunix_rt_kit.jobs.files import passed_on
 from tunix_rt_kit.regular_files import read_bytes
-from tunix_rt_kit.serving.requests import Paging, parse_name, parse_names
-from tunix_rt_kit.values import ChatTemplateFields, Page, StoredFile
+from tunix_rt_kit.serving.requests import listed, parse_name, parse_names
+from tunix_rt_kit.values import ChatTemplateFields, ListAsked, Order, Page, Position, StoredFile
 from tunix_rt_trainer.base_models import BaseModelService
 from tunix_rt_trainer.checkpoints.model import (
     MANIFEST_FILE,
     RECORDS,
     Checkpoint,
+    CheckpointFilter,
     ExportFormat,
     TrainingManifest,
     is_weights,
@@ -34,6 +35,7 @@ from tunix_rt_trainer.jobs.model import job_name
 from tunix_rt_trainer.jobs.service import JobRepository
 
 _STEP: Final = re.compile(r"0|[1-9][0-9]{0,17}")
+_ALL_JOBS: Final = "trainingJobs/-"
 CHECKPOINT_NAME: Final = "trainingJobs/{training_job}/checkpoints/{checkpoint}"
 _MAX_MANIFEST_BYTES: Final = 64 << 20
 
@@ -44,9 +46,9 @@ class CheckpointRepository(Protocol):
     def add(self, checkpoint: Checkpoint, *, best: bool) -> None: ...
     def get(self, job_id: str, step: int) -> Checkpoint: ...
     def delete(self, job_id: str, step: int) -> bool: ...
-    def latest(
-        self, job_id: str, before: int | None, limit: int, *, show_deleted: bool = False
-    ) -> Sequence[Checkpoint]: ...
+    def page(
+        self, job_id: str | None, wanted: CheckpointFilter, order: Order, after: Position | None, limit: int
+    ) -> Sequence[tuple[Checkpoint, Position]]: ...
     def export(self, job_id: str, step: int, format_: ExportFormat) -> Sequence[StoredFile] | None: ...
     def add_export(
         self, job_id: str, step: int, format_: ExportFormat, files: Sequence[StoredFile]
@@ -132,17 +134,20 @@ class CheckpointService:
         )
         self._repository.add(checkpoint, best=best)
 
-    def list_checkpoints(
-        self, parent: str, size: int, page_token: str, *, show_deleted: bool = False
-    ) -> Page[Checkpoint]:
-        """One page of a job's checkpoints, latest first."""
-        job_id = parse_name("trainingJobs/{training_job}", parent, "parent")
-        paging = Paging(size, page_token, method="ListCheckpoints", parent=parent, show_deleted=show_deleted)
-        self._jobs.get(job_id)
-        found = self._repository.latest(
-            job_id, paging.after("step"), paging.limit + 1, show_deleted=show_deleted
-        )
-        return paging.page(found, lambda checkpoint: {"step": checkpoint.step})
+    def list_checkpoints(self, parent: str, asked: ListAsked) -> Page[Checkpoint]:
+        """One page of a job's checkpoints, or of those of all jobs (``trainingJobs/-``), the latest first
+        unless another order is asked for."""
+        job_id = None
+        if parent != _ALL_JOBS:
+            job_id = parse_name("trainingJobs/{training_job}", parent, "parent")
+            self._jobs.get(job_id)
+
+        def find(
+            wanted: CheckpointFilter, order: Order, after: Position | None, limit: int
+        ) -> Sequence[tuple[Checkpoint, Position]]:
+            return self._repository.page(job_id, wanted, order, after, limit)
+
+        return listed("ListCheckpoints", CheckpointFilter, asked, find, parent=parent)
 
     def get_checkpoint(self, name: str) -> Checkpoint:
         """One checkpoint by its resource name."""

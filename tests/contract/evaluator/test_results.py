@@ -85,10 +85,57 @@ async def test_items_are_listed_by_id_a_page_at_a_time(evaluator: Any) -> None:
     assert listed == sorted(names)
 
 
+async def in_order(evaluator: Any, parent: str, order_by: str, **wanted: Any) -> list[v1.EvaluationResult]:
+    """All results in an order, two on a page at most."""
+    found: list[v1.EvaluationResult] = []
+    request = v1.ListEvaluationItemsRequest(
+        parent=parent, order_by=order_by, page_size=2, filter=v1.EvaluationItemFilter(**wanted)
+    )
+    while True:
+        page = await evaluator.ListEvaluationItems(request)
+        found += page.results
+        if not page.next_page_token:
+            return found
+        request.page_token = page.next_page_token
+
+
+async def test_items_are_listed_in_an_order(evaluator: Any) -> None:
+    categories = ["b", "a", "b", "", "a"]
+    await evaluator.CreateEvalSet(
+        eval_set([item(number, category=category) for number, category in enumerate(categories)])
+    )
+    done = await run(evaluator)
+    results = await in_order(evaluator, done.name, "")
+
+    def ids(found: list[v1.EvaluationResult]) -> list[str]:
+        return [result.item_id for result in found]
+
+    by_id = ids(results)
+    assert by_id == sorted(by_id) and len(by_id) == len(categories)
+    assert ids(await in_order(evaluator, done.name, "item_id desc")) == by_id[::-1]
+    for order_by, key in (
+        ("category", lambda result: (result.category, result.item_id)),
+        ("score, category", lambda result: (result.score, result.category, result.item_id)),
+        ("output_tokens", lambda result: (result.output_tokens, result.item_id)),
+    ):
+        assert ids(await in_order(evaluator, done.name, order_by)) == ids(sorted(results, key=key))
+    own = ids(await in_order(evaluator, done.name, "category desc", correct=True))
+    assert sorted(own) == [result.item_id for result in results if result.correct]
+    wrong = await refused(in_order(evaluator, done.name, "prompt"))
+    assert (wrong.reason, fields(wrong)) == ("ORDER_BY_INVALID", ["order_by"])
+    request = v1.ListEvaluationItemsRequest(parent=done.name, page_size=1)
+    request.page_token = (await evaluator.ListEvaluationItems(request)).next_page_token
+    request.order_by = "score"
+    assert fields(await refused(evaluator.ListEvaluationItems(request))) == ["page_token"]
+
+
 async def test_a_page_of_items_stops_short_of_the_message_limit(evaluator: Any) -> None:
     long = [item(number, "Answer: " + "y" * 49_000) for number in range(35)]
     await evaluator.CreateEvalSet(eval_set(long))
     done = await run(evaluator)
+    ordered = v1.ListEvaluationItemsRequest(parent=done.name, order_by="item_id desc")
+    page = await evaluator.ListEvaluationItems(ordered)
+    assert (0 < len(page.results) < 35, page.ByteSize() < 4 << 20, page.next_page_token != "") == (True,) * 3
     first = await evaluator.ListEvaluationItems(v1.ListEvaluationItemsRequest(parent=done.name))
     assert 0 < len(first.results) < 50
     assert first.ByteSize() < 4 << 20

@@ -65,3 +65,52 @@ async def test_wrong_downloads_are_refused(trainer: Any) -> None:
     assert (error.code, fields(error)) == ("INVALID_ARGUMENT", ["name"])
     error = await refused(trainer.ListCheckpoints(v1.ListCheckpointsRequest(parent="traces/1")))
     assert (error.code, fields(error)) == ("INVALID_ARGUMENT", ["parent"])
+
+
+async def test_checkpoints_are_filtered_and_ordered_over_all_jobs(trainer: Any) -> None:
+    jobs = [await create(trainer) for _ in range(2)]
+    for job in jobs:
+        await until(trainer, job, ended)
+    own = v1.ListCheckpointsRequest(parent=jobs[0].name)
+    steps = [made.step for made in (await trainer.ListCheckpoints(own)).checkpoints]
+    assert steps == sorted(steps, reverse=True)
+
+    async def listed(
+        order_by: str = "", parent: str = "trainingJobs/-", **conditions: Any
+    ) -> list[tuple[int, int]]:
+        found: list[tuple[int, int]] = []
+        request = v1.ListCheckpointsRequest(
+            parent=parent, filter=v1.CheckpointFilter(**conditions), order_by=order_by, page_size=1
+        )
+        names = [job.name for job in jobs]
+        while True:
+            page = await trainer.ListCheckpoints(request)
+            found += [
+                (names.index(made.name.partition("/checkpoints/")[0]), made.step) for made in page.checkpoints
+            ]
+            if not page.next_page_token:
+                return found
+            request.page_token = page.next_page_token
+
+    everything = [(job, step) for job in (1, 0) for step in steps]
+    assert await listed() == everything
+    assert await listed("create_time desc") == sorted(everything, key=everything.index)
+    assert await listed("step") == sorted(everything, key=lambda made: (made[1], made[0]))
+    assert await listed("base_model, step desc") == sorted(everything, key=lambda made: (-made[1], -made[0]))
+    assert await listed("step", jobs[1].name) == [(1, step) for step in sorted(steps)]
+    spec = jobs[0].spec
+    assert await listed(base_models=["x", spec.base_model]) == everything
+    assert await listed(datasets=[spec.dataset.partition("@")[0]]) == everything
+    assert await listed(base_models=["x"]) == await listed(datasets=["datasets/x"]) == []
+    assert await listed(created_before=jobs[0].create_time) == []
+    assert await listed(created_from=jobs[0].create_time) == everything
+    wrong = await refused(listed("digest"))
+    assert (wrong.reason, fields(wrong)) == ("ORDER_BY_INVALID", ["order_by"])
+    assert (await refused(listed(parent="trainingJobs/none"))).reason == "TRAINING_JOB_NOT_FOUND"
+    request = v1.ListCheckpointsRequest(parent="trainingJobs/-", page_size=1)
+    request.page_token = (await trainer.ListCheckpoints(request)).next_page_token
+    for other in (
+        v1.ListCheckpointsRequest(parent=jobs[0].name, page_token=request.page_token),
+        v1.ListCheckpointsRequest(parent="trainingJobs/-", order_by="step", page_token=request.page_token),
+    ):
+        assert fields(await refused(trainer.ListCheckpoints(other))) == ["page_token"]

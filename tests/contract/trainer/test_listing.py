@@ -49,6 +49,32 @@ async def test_base_models_come_by_pages(trainer: Any) -> None:
     assert not second.next_page_token
 
 
+async def test_base_models_are_filtered_and_ordered(trainer: Any) -> None:
+    async def listed(order_by: str = "", **conditions: Any) -> list[str]:
+        found: list[str] = []
+        wanted = v1.BaseModelFilter(**conditions)
+        request = v1.ListBaseModelsRequest(filter=wanted, order_by=order_by, page_size=1)
+        while True:
+            page = await trainer.ListBaseModels(request)
+            found += [model.base_model for model in page.base_models]
+            if not page.next_page_token:
+                return found
+            request.page_token = page.next_page_token
+
+    far, tiny = "smollm2-135m-instruct", "tiny"
+    assert await listed("family") == await listed("available, name") == [far, tiny]
+    assert await listed("name desc") == await listed("parameter_count desc") == [tiny, far]
+    assert await listed("family desc") == [tiny, far]
+    assert await listed(name_contains="TIN") == await listed(available=True) == [tiny]
+    assert await listed(available=False) == [far]
+    assert await listed(families=["llama", "x"], name_contains="") == [far, tiny]
+    assert await listed(families=["x"]) == []
+    wrong = await refused(trainer.ListBaseModels(v1.ListBaseModelsRequest(order_by="path")))
+    assert (wrong.reason, fields(wrong)) == ("ORDER_BY_INVALID", ["order_by"])
+    wrong = await refused(listed(families=[""]))
+    assert (wrong.reason, fields(wrong)) == ("FILTER_INVALID", ["filter.families[0]"])
+
+
 async def test_jobs_are_listed_newest_first_by_pages(trainer: Any) -> None:
     made = [await create(trainer) for _ in range(5)]
     names: list[str] = []
