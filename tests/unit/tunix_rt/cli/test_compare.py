@@ -165,6 +165,9 @@ def test_the_terminal_says_what_speaks_against_a_verdict(run: Run, services: Fak
     report.verdict = v1.ComparisonReport.VERDICT_INCONCLUSIVE
     report.verdict_reasons.append("3 items failed or are missing on a side")
     report.waivers.add(reason="dtype", description="dtype: base has float32, candidate has bfloat16")
+    report.warnings.add(
+        reason=v1.ComparisonWarning.REASON_SAME_EVALUATION, description="a is base and candidate"
+    )
     report.bounds.CopyFrom(v1.OutcomeBounds(unsettled_count=3, worst=-0.13, best=0.01))
     report.contamination.CopyFrom(
         v1.Contamination(
@@ -188,6 +191,7 @@ def test_the_terminal_says_what_speaks_against_a_verdict(run: Run, services: Fak
     shown = run("a", "b").stdout
     for part in (
         "Verdict: inconclusive", "3 items failed or are missing on a side.",
+        "warning: a is base and candidate",
         "waived: dtype: base has float32, candidate has bfloat16",
         "3 items failed, not graded or missing: -13.0 points at worst, +1.0 points at best",
         "the training data (datasets/d@1) leaks 2 items", "-9.0 points over 98, p = 0.020",
