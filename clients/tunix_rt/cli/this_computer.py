@@ -403,7 +403,7 @@ def gc(
         lines = [f"{text.size(entry.size_bytes):>10}  {entry.kind}  {entry.path}" for entry in found]
         confirm(
             session,
-            f"Delete {text.counted(len(found), 'of these', 'of these')}, {total}, for good?",
+            f"Delete all of this for good, {total}?",
             lines,
             yes=yes,
         )
