@@ -17,7 +17,7 @@ from tunix_rt.formats.compression import Source
 from tunix_rt.formats.delimited import DELIMITERS, table_format
 from tunix_rt.formats.grading import grader_for, typed, written
 from tunix_rt.formats.kinds import hint_for_items
-from tunix_rt.formats.lines import keys_of, read_failures, read_lines
+from tunix_rt.formats.lines import keys_of, object_of, read_failures, read_lines
 from tunix_rt.formats.parquet import is_parquet
 from tunix_rt.formats.rows import ends_in_result
 
@@ -119,8 +119,7 @@ _OF_ITEMS: Final = {"accepted_answers", "grader", "steps"}
 
 
 def _of_pair(line: bytes, number: int, file: str, reading: ItemReading) -> bytes:
-    keys_of(line, number, file)
-    row: dict[str, Any] = json.loads(line)
+    row = object_of(line, number, file)
     names, values = tuple(row), list(row.values())
     assigned = assign(names, reading.columns, ITEM_FORM, Where(file, number, "key"))
     fields = {field: values[place] for place, field in assigned if values[place] is not None}

@@ -29,6 +29,8 @@ _UTF_32: Final = re.compile(rb"\xff\xfe\0\0|\0\0\xfe\xff|[{\[\s]\0\0\0|\0\0\0[{\
 _UTF_16: Final = re.compile(rb"\xff\xfe|\xfe\xff|[{\[\s]\0|\0[{\[\s]|(?:[!-~]\0){2}|(?:\0[!-~]){2}")
 _TABLE: Final = re.compile(rb"[^{\[\"]*[,;\t|]")
 _AS_TABLE: Final = "; a table is read with --format csv or --format tsv"
+# An escape of one half of a character; Python reads each for itself.
+_HALVES: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _NEWLINES: Final = (b"\n", "\n")
 _AS_LINES: Final = (
     "; each line must hold one object: `jq -c .` makes lines of documents, `jq -c '.[]'` of an array"
@@ -107,6 +109,15 @@ def keys_of(line: bytes, number: int, file: str) -> set[str]:
         hint = _AS_LINES if isinstance(document, list) else ""
         raise FormatError(number, f"expected a JSON object, {{...}}{hint}", file=file)
     return set(document)
+
+
+def object_of(line: bytes, number: int, file: str) -> dict[str, Any]:
+    """The object on a line; raises FormatError if it holds none, or half of a character."""
+    keys_of(line, number, file)
+    if _HALVES.search(line) and (why := _why_not_json(line)):
+        raise FormatError(number, why, file=file)
+    found: dict[str, Any] = json.loads(line)
+    return found
 
 
 def check_values(value: Any, loc: tuple[str | int, ...]) -> FieldViolation | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -10,7 +9,7 @@ from tunix_rt import v1
 from tunix_rt.errors import FormatError
 from tunix_rt.formats.chat import chat, pair
 from tunix_rt.formats.columns import TRACE_FORM, Assigned, Where, assign, encoded, gathered, trace_document
-from tunix_rt.formats.lines import keys_of
+from tunix_rt.formats.lines import object_of
 from tunix_rt.formats.rows import native
 
 _PLAIN: Final = {"prompt", "completion", "metadata", "source"}
@@ -41,9 +40,8 @@ class Pairs:
 
     def document(self, line: bytes, number: int, file: str) -> dict[str, Any]:
         """The fields of a line under their own names; raises FormatError."""
-        keys = keys_of(line, number, file)
-        row: dict[str, Any] = json.loads(line)
-        if not self._columns and {"prompt", "completion"} <= keys <= _PLAIN:
+        row = object_of(line, number, file)
+        if not self._columns and {"prompt", "completion"} <= row.keys() <= _PLAIN:
             return row
         names = tuple(row)
         if names not in self._assigned:

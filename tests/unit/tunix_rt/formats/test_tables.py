@@ -153,6 +153,16 @@ def test_columns_that_cannot_be_meant_together_are_refused(columns: dict[str, st
     assert said in refusal("q,a,m\nx,y,[]\n", columns=columns)
 
 
+def test_half_a_character_is_no_byte_of_a_text() -> None:
+    """Two of them in a row would be read as the letter of these bytes."""
+    line = '{"prompt": "\\udcc3\\udca9", "completion": "\\ud83d\\ude00"}\n'
+    (found,) = records(line, "prompt-completion", answers_only=True)
+    assert "half of a character" in str(found.error)
+    (whole,) = records(line.replace("\\udcc3\\udca9", "q"), "prompt-completion", answers_only=True)
+    assert whole.trace is not None
+    assert whole.trace.final_answer == "\U0001f600"
+
+
 def test_an_empty_cell_and_metadata_given_twice_are_named() -> None:
     rows = records('prompt,completion,metadata,metadata.x\n,a,,\nq,,,\nq,a,"{""x"": 1}",2\n')
     assert [str(row.error).split(": ", 1)[1] for row in rows] == [
