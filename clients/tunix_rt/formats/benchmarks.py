@@ -117,6 +117,7 @@ _CHOICE: Final = (
     "step before answering.\n\n{question}"
 )
 _GOLD: Final = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
+_APART: Final = re.compile(r"-?\d{1,3}(?:,\\!\s*\d{3})+(?:\.\d+)?")
 _TEXT_COMMANDS: Final = ("text", "textbf", "mathrm", "textit", "mbox")
 _TEXT: Final = re.compile(rf"\\(?:{'|'.join(_TEXT_COMMANDS)})\{{([^{{}}\\]*)\}}")
 
@@ -153,6 +154,9 @@ def _math(row: Row, _: str) -> Question:
         gold = _last_box(solution if isinstance(solution, str) else "")
     if not isinstance(gold, str) or not gold.strip():
         raise BadRow(f"answer: is {_shown(gold)}, and no other answer is boxed; a text would be right")
+    if _APART.fullmatch(gold.strip()):
+        # A number as it is printed, with narrowed spaces behind its commas, is answered without them.
+        gold = re.sub(r",\\!\s*", "", gold)
     level = row.get("level")
     level = f"level {level}" if isinstance(level, int) else str(level or "").lower()
     given = row.get("unique_id")
@@ -384,7 +388,7 @@ _ALL: Final = (
         "MIT",
         "Lightman et al., Let's Verify Step by Step, arXiv:2305.20050; Hendrycks et al., Measuring "
         "Mathematical Problem Solving With the MATH Dataset, arXiv:2103.03874",
-        version=2,
+        version=3,
     ),
     Benchmark(
         "mmlu", "cais/mmlu", "all", "test", _SHARDS, _mmlu, "multiple_choice", "MIT",

@@ -224,6 +224,23 @@ def test_maths_values_with_words_are_read_as_formulas(gold: str, tmp_path: Path)
             assert not grading.grade(asked, form.format(gold.replace(gold[0], "7", 1))).correct, form
 
 
+@pytest.mark.parametrize(
+    ("gold", "accepted"),
+    [
+        (r"11,\! 222,\! 333,\! 100", "11222333100"),
+        (r"10,\!080", "10080"),
+        ("1,000", "1,000"),
+        (r"(1,\! 222)", r"(1,\! 222)"),
+        (r"3,\! 5", r"3,\! 5"),
+    ],
+)
+def test_maths_numbers_are_answered_without_the_spaces_that_they_are_printed_with(
+    gold: str, accepted: str, tmp_path: Path
+) -> None:
+    item = one("math500", tmp_path, {"problem": "Which?", "answer": gold})
+    assert list(item.accepted_answers) == [accepted]
+
+
 @pytest.mark.parametrize(("answer", "gold"), [(0, "A"), (3, "D"), ("B", "B")])
 def test_mmlus_index_is_a_letter(answer: int | str, gold: str, tmp_path: Path) -> None:
     item = one("mmlu", tmp_path, {**MMLU, "answer": answer})
