@@ -17,6 +17,7 @@ from support.base_model import Pulled, pulled_smollm2
 from support.postgres import Databases, postgres_server
 from support.program import QUICK, fork_server, forked_workers, share_fork_server, started_anew
 from support.tiny_model import ONE_LAYER, make_tiny_model
+from tunix_rt import wire
 from tunix_rt_kit.jobs.process import WorkerProcess
 
 # JAX reads these when it is imported. Tests, and the processes that they start, compile the same functions
@@ -118,18 +119,20 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+@pytest.fixture
+def optimized_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes that the test starts compile as users do."""
+    monkeypatch.delenv(QUICK, raising=False)
+    monkeypatch.setenv("XLA_FLAGS", _XLA_FLAGS)
+
+
 @pytest.fixture(autouse=True)
-def _optimized(request: pytest.FixtureRequest) -> Iterator[None]:
+def _optimized(request: pytest.FixtureRequest) -> None:
     """Lets a test marked ``optimized``, and the processes that it starts, compile as users do."""
     optimized = request.node.get_closest_marker("optimized") is not None
     _compile(optimized=optimized)
-    if not optimized:
-        yield
-        return
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv(QUICK, raising=False)
-        patch.setenv("XLA_FLAGS", _XLA_FLAGS)
-        yield
+    if optimized:
+        request.getfixturevalue("optimized_processes")
 
 
 def _compile(*, optimized: bool) -> None:
@@ -153,6 +156,13 @@ def _forked_workers(request: pytest.FixtureRequest) -> Iterator[None]:
 def new_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers are started as services do it: each is a new Python, and a child of its service."""
     monkeypatch.setattr(WorkerProcess, "_started", started_anew)
+
+
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls to a server that is not there are sent as often as always, and fail after less than a second."""
+    monkeypatch.setitem(wire._RETRY_POLICY, "initialBackoff", "0.02s")
+    monkeypatch.setitem(wire._RETRY_POLICY, "maxBackoff", "0.1s")
 
 
 @pytest.fixture(scope="session")

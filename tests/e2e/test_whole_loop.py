@@ -22,7 +22,7 @@ LOOP = {
 }
 
 
-@pytest.mark.optimized
+@pytest.mark.usefixtures("optimized_processes")
 def test_the_whole_loop_runs_and_a_second_run_on_a_new_folder_ends_in_the_same_digests(
     tmp_path: Path,
 ) -> None:

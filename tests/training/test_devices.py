@@ -86,7 +86,7 @@ def in_a_process(script: str, *arguments: str, **variables: str) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.optimized
+@pytest.mark.usefixtures("optimized_processes")
 def test_a_job_on_four_devices_learns_what_it_learns_on_one_and_goes_on_to_the_bit(tmp_path: Path) -> None:
     # As many rows of embeddings as two devices can share.
     make_tiny_model(tmp_path / "models" / "tiny", config=ONE_LAYER | {"vocab_size": 260})

@@ -94,6 +94,7 @@ def test_a_server_that_is_not_there_is_named() -> None:
     assert caught.value.reason == "SERVER_NOT_FOUND"
 
 
+@pytest.mark.usefixtures("quick_retries")
 async def test_a_server_that_is_not_there_is_named_by_the_asyncio_client() -> None:
     async with AsyncClient("127.0.0.1:1") as client:
         with pytest.raises(UnavailableError, match="no tunix-rt server at 127"):

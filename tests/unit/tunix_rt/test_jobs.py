@@ -121,6 +121,7 @@ def test_errors_other_than_a_broken_connection_come_at_once(client: Client, serv
         jobs.wait_for_training_job(client, JOB)
 
 
+@pytest.mark.usefixtures("quick_retries")
 def test_a_server_that_stays_away_is_given_up(
     client: Client, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,6 +131,7 @@ def test_a_server_that_stays_away_is_given_up(
         jobs.wait_for_training_job(client, JOB)
 
 
+@pytest.mark.usefixtures("quick_retries")
 async def test_a_job_is_waited_for_in_asyncio(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
     services.scripts = [[RUNNING, 1, 2, grpc.StatusCode.UNAVAILABLE], [RUNNING, 3], [RUNNING, 4, DONE]]
     steps: list[int] = []

@@ -86,6 +86,7 @@ def free_port() -> int:
         return port
 
 
+@pytest.mark.usefixtures("quick_retries")
 def test_doctor_fails_and_says_so_when_the_server_is_not_there(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -85,6 +85,7 @@ def test_output_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     assert result.stderr.startswith("error: file")
 
 
+@pytest.mark.usefixtures("quick_retries")
 def test_server_that_is_not_there(nowhere: str) -> None:
     result = run("traces", "list", "--server", nowhere)
     assert result.exit_code == 1
