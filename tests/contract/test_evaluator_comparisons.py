@@ -269,6 +269,7 @@ async def test_two_base_models_have_no_training_data(evaluator: Any, exporter: F
     assert not exporter.asked
 
 
+@pytest.mark.usefixtures("quick_retries")
 @pytest.mark.parametrize("gone", [True, False], ids=["unreachable", "broken"])
 @pytest.mark.one_database
 async def test_an_exporter_that_cannot_say_is_named_and_asked_again(

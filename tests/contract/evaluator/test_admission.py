@@ -171,6 +171,7 @@ async def test_a_template_in_jinja_is_taken_as_it_is(
     assert done.manifest.chat_template_digest == own.digest
 
 
+@pytest.mark.usefixtures("quick_retries")
 async def test_a_trainer_that_is_not_there_is_named(
     evaluator: Any, settings: EvaluatorSettings, checkpoint: str
 ) -> None:

@@ -502,6 +502,7 @@ async def test_databases_and_imports_leave_the_digest_unchanged(tmp_path: Path, 
     assert again.trace_count == 100
 
 
+@pytest.mark.usefixtures("quick_retries")
 async def test_a_trace_store_that_is_not_there(tmp_path: Path) -> None:
     settings = ExporterSettings(data_dir=tmp_path, trace_store_target="127.0.0.1:1")
     async with served(build(settings, asyncio.Event())) as channel:

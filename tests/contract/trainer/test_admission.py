@@ -214,6 +214,7 @@ async def test_a_template_that_exporter_and_trainer_read_differently_is_refused(
     assert (error.code, error.reason) == ("FAILED_PRECONDITION", "CHAT_TEMPLATE_MISMATCH")
 
 
+@pytest.mark.usefixtures("quick_retries")
 async def test_an_exporter_that_is_away_is_said_to_be_away(settings: TrainerSettings) -> None:
     away = settings.model_copy(update={"exporter_target": "127.0.0.1:1"})
     async with running(away) as trainer:

@@ -87,6 +87,7 @@ def address(store: Store) -> Iterator[str]:
         yield address
 
 
+@pytest.mark.usefixtures("quick_retries")
 def test_a_server_that_is_not_there_is_named() -> None:
     with Client("127.0.0.1:1") as client, pytest.raises(UnavailableError) as caught:
         client.trace_store.get_trace("traces/x")
