@@ -19,7 +19,6 @@ from tunix_rt.cli.options import (
     resource_name,
 )
 from tunix_rt.cli.session import Session
-from tunix_rt.loop.specs import filled, selection, split_group
 
 NgramOption = Annotated[
     int | None,
@@ -155,6 +154,9 @@ class DatasetOptions:
         eval_sets = [resource_name("evalSets", name) for name in self.eval_set or ()]
         if self.similarity is not None and self.duplicates != "near":
             raise typer.BadParameter("--similarity goes with --duplicates near")
+        # A list must not wait for what only a build needs.
+        from tunix_rt.loop.specs import filled, selection, split_group
+
         return filled(
             v1.DatasetSpec(filter=wanted, splits=splits),
             {

@@ -88,13 +88,15 @@ def test_the_root_answers_without_grpc_and_messages(given: str) -> None:
         assert {"traces", "train"} <= set(done.stdout.split())
 
 
-def test_a_command_loads_no_module_that_only_others_of_its_group_need() -> None:
+@pytest.mark.parametrize("group", ["traces", "dataset"])
+def test_a_list_loads_no_module_that_only_others_of_its_group_need(group: str) -> None:
     program = (
         "import sys\n"
         "from tunix_rt.cli.main import app\n"
-        "try:\n    app(['traces', 'list', '--help'])\n"
+        f"try:\n    app(['{group}', 'list', '--help'])\n"
         "except SystemExit:\n    pass\n"
-        "heavy = {'tunix_rt.cli.traces_import', 'tunix_rt.formats', 'tunix_rt.generate'} & set(sys.modules)\n"
+        "names = ['cli.traces_import', 'formats', 'generate', 'loop']\n"
+        "heavy = {f'tunix_rt.{name}' for name in names} & set(sys.modules)\n"
         "print('heavy:', sorted(heavy))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
