@@ -147,13 +147,13 @@ def test_a_command_that_reads_leaves_jobs_alone(
     assert not (folder.path / "training-jobs" / folder.job).exists()
 
 
-@pytest.mark.parametrize("command", [name for name in READING if name not in ARGUMENTS])
+@pytest.mark.parametrize("command", [name for name in READING if name not in (*ARGUMENTS, "doctor")])
 def test_a_command_that_reads_makes_no_folder(
     command: str, tmp_path: Path, run: Callable[..., Result]
 ) -> None:
     missing = tmp_path / "not" / "there"
     result = run(*command.split(), "--data-dir", missing)
-    assert result.exit_code == 0 or command in ("du", "doctor"), result.output
+    assert result.exit_code == 0 or command == "du", result.output
     assert str(missing) in result.output or "tunix-rt-" not in result.output
     assert list(tmp_path.iterdir()) == []
 
@@ -191,13 +191,13 @@ def test_what_was_interrupted_is_shown_as_waiting_with_how_it_goes_on(
     assert f"it goes on with: tunix-rt evaluation resume {folder.evaluation}" in listed.stderr
     watched = run("train", "watch", folder.job)
     assert watched.exit_code == 1
-    assert f"trainingJobs/{folder.job} has not ended, and nothing runs it now" in watched.stderr
+    assert f"trainingJobs/{folder.job} has not ended, and no server runs it now" in watched.stderr
     assert run("dataset", "show", "built@1").stderr == ""
 
 
 def test_a_job_that_is_being_cancelled_does_not_go_on() -> None:
     job = v1.TrainingJob(name="trainingJobs/j", state=v1.TrainingJob.STATE_CANCELLING)
-    said = "trainingJobs/j has not ended, and nothing runs it now; it ends when it is cancelled again"
+    said = "trainingJobs/j has not ended, and no server runs it now; it ends when it is cancelled again"
     assert idle.told([job]).startswith(said)
     assert idle.queued(job) == job
 

@@ -52,10 +52,10 @@ def at_next_start(job: Job) -> str:
 def told(jobs: Sequence[Any]) -> str:
     """A line about jobs of one kind that nothing runs."""
     if len(jobs) == 1:
-        return f"{jobs[0].name} has not ended, and nothing runs it now; {goes_on(jobs[0])}"
+        return f"{jobs[0].name} has not ended, and no server runs it now; {goes_on(jobs[0])}"
     what, resume = _KINDS[jobs[0].DESCRIPTOR.name]
     return (
-        f"{len(jobs)} {what}s have not ended, and nothing runs them now; one goes on with: {resume('ID')}, "
+        f"{len(jobs)} {what}s have not ended, and no server runs them now; one goes on with: {resume('ID')}, "
         "all with: tunix-rt up"
     )
 

@@ -232,7 +232,7 @@ class Session:
         this command waits."""
         if self._nothing_runs() and not idle.has_ended(job := get()):
             raise FailedPreconditionError(
-                f"{job.name} has not ended, and nothing runs it now; {idle.goes_on(job)}",
+                f"{job.name} has not ended, and no server runs it now; {idle.goes_on(job)}",
                 reason="JOB_INTERRUPTED",
                 metadata={"name": job.name},
             )
