@@ -29,7 +29,7 @@ from tunix_rt_evaluator.report.markdown import render_markdown
 from tunix_rt_evaluator.tables import reports
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.canonical import canonical_json
-from tunix_rt_kit.database import Database, Listing, change_labels, transaction_lock
+from tunix_rt_kit.database import Database, Listing, change_labels, row_fields, transaction_lock
 from tunix_rt_kit.errors import DataLoss
 from tunix_rt_kit.values import Order, Position, Stored, StoredFile
 
@@ -187,17 +187,7 @@ class SqlReportRepository:
 
 
 def _report(row: Row[Any]) -> ComparisonReport:
-    return ComparisonReport(
-        id=row.id,
-        digest=row.digest,
-        create_time=row.create_time,
-        content=None if row.facts is None else ComparisonContent.model_validate(row.facts),
-        documents={name: StoredFile.model_validate(file) for name, file in row.documents.items()},
-        display_name=row.display_name,
-        tags=tuple(row.tags),
-        note=row.note,
-        delete_time=row.delete_time,
-    )
+    return ComparisonReport.model_validate(row_fields(row, ComparisonReport) | {"content": row.facts})
 
 
 def render_json(name: str, digest: str, content: ComparisonContent) -> str:

@@ -8,14 +8,13 @@ from typing import Any, Final
 
 from sqlalchemy import delete, insert, or_, select, update
 
-from tunix_rt_kit.database import Database, Ordered, holds, made_between
+from tunix_rt_kit.database import Database, Ordered, holds, made_between, row_fields
 from tunix_rt_kit.errors import check_living, not_found
-from tunix_rt_kit.values import ChatTemplateFields, JobState, Order, Position, Stored, StoredFile
+from tunix_rt_kit.values import JobState, Order, Position, Stored, StoredFile
 from tunix_rt_trainer.checkpoints.model import (
     Checkpoint,
     CheckpointFilter,
     ExportFormat,
-    TrainingManifest,
     checkpoint_name,
 )
 from tunix_rt_trainer.tables import checkpoints, exports, jobs
@@ -142,14 +141,4 @@ class SqlCheckpointRepository:
 
 
 def _checkpoint(row: Any) -> Checkpoint:
-    return Checkpoint(
-        job_id=row.job_id,
-        step=row.step,
-        digest=row.digest,
-        files=tuple(StoredFile.model_validate(entry) for entry in row.files),
-        manifest=TrainingManifest.model_validate(row.manifest),
-        manifest_file=StoredFile.model_validate(row.manifest_file),
-        chat_template=ChatTemplateFields.model_validate(row.chat_template),
-        create_time=row.create_time,
-        delete_time=row.delete_time,
-    )
+    return Checkpoint.model_validate(row_fields(row, Checkpoint))

@@ -10,28 +10,24 @@ from typing import Any, Final
 from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
-from tunix_rt_kit.database import Database, Listing, RequestLog, change_labels, label_values
+from tunix_rt_kit.database import Database, Listing, RequestLog, change_labels, label_values, row_fields
 from tunix_rt_kit.errors import not_found
 from tunix_rt_kit.values import (
     JobError,
     JobState,
     Order,
     Position,
-    Progress,
     RequestKey,
-    StageTiming,
     Stored,
     subjects,
 )
 from tunix_rt_trainer.jobs.model import (
     JobUpdate,
     QueuedJob,
-    StepMetrics,
     TrainingAttempt,
     TrainingInput,
     TrainingJob,
     TrainingJobFilter,
-    TrainingSpec,
 )
 from tunix_rt_trainer.tables import VERSION_TABLE, checkpoints, jobs, requests
 
@@ -237,29 +233,13 @@ def _row(session: Session, job_id: str) -> Any:
 
 def _job(row: Any) -> TrainingJob:
     inputs = TrainingInput.model_validate(row.inputs)
-    return TrainingJob(
-        id=row.id,
-        spec=TrainingSpec.model_validate(row.spec),
-        state=JobState(row.state),
-        error=None if row.error is None else JobError.model_validate(row.error),
-        progress=None if row.progress is None else Progress.model_validate(row.progress),
-        latest_metrics=None if row.latest_metrics is None else StepMetrics.model_validate(row.latest_metrics),
-        dataset_digest=inputs.dataset_digest,
-        chat_template_digest=inputs.chat_template_digest,
-        checkpoint_step=row.checkpoint_step,
-        best_checkpoint_step=row.best_checkpoint_step,
-        attempt_count=row.attempt_count,
+    further = {
+        "dataset_digest": inputs.dataset_digest,
+        "chat_template_digest": inputs.chat_template_digest,
         # Jobs from before attempts were recorded have none.
-        attempts=tuple(TrainingAttempt.model_validate(entry) for entry in row.attempts or ()),
-        create_time=row.create_time,
-        start_time=row.start_time,
-        end_time=row.end_time,
-        stage_timings=tuple(StageTiming.model_validate(entry) for entry in row.stage_timings),
-        display_name=row.display_name,
-        tags=tuple(row.tags),
-        note=row.note,
-        delete_time=row.delete_time,
-    )
+        "attempts": row.attempts or (),
+    }
+    return TrainingJob.model_validate(row_fields(row, TrainingJob) | further)
 
 
 def _dump(value: Any) -> Any:
