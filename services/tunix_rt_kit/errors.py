@@ -175,7 +175,7 @@ def check_unused(name: str, kind: str, users: Mapping[str, bool], *, force: bool
     what = (
         f"{shown}, which still run: cancel those first"
         if running
-        else f"{shown}: delete those first, or use force"
+        else f"{shown}: delete those first, or force it (--force)"
     )
     raise FailedPrecondition(
         f"name: {name} is used by {what}",

@@ -57,7 +57,11 @@ async def delete(client: AsyncClient, name: str, *, force: bool = False) -> Reso
     named = running or ([] if force else list(found))
     if named:
         more = f" and {len(named) - _NAMED:,} more" if len(named) > _NAMED else ""
-        advice = ", which still run: cancel those first" if running else ": delete those first, or use force"
+        advice = (
+            ", which still run: cancel those first"
+            if running
+            else ": delete those first, or force it (--force)"
+        )
         raise FailedPreconditionError(
             f"{name} is used by {', '.join(named[:_NAMED])}{more}{advice}",
             reason=f"{kind}_IN_USE",

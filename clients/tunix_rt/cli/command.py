@@ -15,7 +15,7 @@ import typer
 
 from tunix_rt.cli.documents import UNDECLARED
 from tunix_rt.cli.effects import effect_of
-from tunix_rt.cli.errors import Failure, TypedNames, failure_of
+from tunix_rt.cli.errors import Failure, Group, TypedNames, failure_of
 from tunix_rt.cli.session import (
     INTERRUPTED,
     DataDirOption,
@@ -39,7 +39,7 @@ _SHARED: tuple[tuple[str, Any, Any], ...] = (
 def group(purpose: str) -> typer.Typer:
     """An app for commands that share a first word."""
     app = typer.Typer(
-        help=purpose, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+        cls=Group, help=purpose, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
         rich_markup_mode="rich",
     )  # fmt: skip
     # A group with one command stays a group.

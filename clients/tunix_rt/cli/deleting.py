@@ -88,7 +88,9 @@ def kept_of(removal: LoopRemoval) -> list[str]:
     """What stays of a loop that is deleted, and why, in words."""
     used = [f"kept {name}, used by {', '.join(users)}" for name, users in removal.kept.items()]
     if used:
-        used.append("kept the notes in its folder: delete the loop again when nothing uses that any more")
+        used.append(
+            "kept loop.json and loop-state.json: when nothing uses these any more, delete the loop again"
+        )
     found = [f"kept {name}, which was there before the loop ran" for name in removal.not_its_own]
     return used + found
 

@@ -11,9 +11,40 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import typer
+from typer.core import TyperGroup
 
 from tunix_rt.cli.documents import STDERR, ErrorDocument, NoticeDocument, ViolationDocument, document_text
 from tunix_rt.escapes import visible
+
+# What other tools call a command, and what it is called here.
+_OTHER_WORDS: Final = {
+    **dict.fromkeys(("rename", "tag", "untag", "note", "edit", "set"), "update"),
+    **dict.fromkeys(("rm", "remove"), "delete"),
+    **dict.fromkeys(("get", "describe", "info", "status"), "show"),
+    **dict.fromkeys(("logs", "follow"), "watch"),
+    **dict.fromkeys(("stop", "kill"), "cancel"),
+    **dict.fromkeys(("run", "runs", "job", "jobs", "experiments"), "train"),
+    **dict.fromkeys(("eval", "evaluations"), "evaluation"),
+    **dict.fromkeys(("eval-set", "evalsets"), "evalset"),
+    "ls": "list",
+    "create": "build",
+    "add": "import",
+}
+# Typer does not export it.
+_UsageError: Any = typer.BadParameter.__mro__[1]
+
+
+class Group(TyperGroup):
+    """A group that knows what other tools call its commands, and says what they are called here."""
+
+    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]
+        try:
+            return super().resolve_command(ctx, args)
+        except _UsageError as error:
+            word = _OTHER_WORDS.get(args[0])
+            if word in self.commands:
+                error.message = f"No such command {args[0]!r}. Here it is called {word!r}."
+            raise
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal, TypedDict, cast, get_args
 
 import typer
 from rich.console import Console
-from typer.core import TyperGroup
 
 from tunix_rt import Client, v1
 from tunix_rt.cli import tables, text
@@ -20,6 +19,7 @@ from tunix_rt.cli.command import command, group
 from tunix_rt.cli.console import write_lines
 from tunix_rt.cli.deleting import DeletedResources, ForceOption, YesOption, delete_resources
 from tunix_rt.cli.documents import Lines, WrittenFile
+from tunix_rt.cli.errors import Group
 from tunix_rt.cli.grading import GraderFileOption, errors_of, grader_of_file
 from tunix_rt.cli.labels import (
     ChangeOptions,
@@ -63,7 +63,7 @@ from tunix_rt.formats import (
 )
 
 
-class _WithBenchmarks(TyperGroup):
+class _WithBenchmarks(Group):
     """Takes `import bench` for a command of its own."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:

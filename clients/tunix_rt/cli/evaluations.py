@@ -103,7 +103,11 @@ def evaluate(
     ] = None,
     detach: DetachOption = False,
 ) -> None:
-    """Let a model answer an eval set, grade its answers and say how many were right."""
+    """Let a model answer an eval set, grade its answers and say how many were right.
+
+    The eval set says how each answer is graded. `evaluation regrade` grades the same answers by another
+    grader, such as a function of your own (`--grader-file`).
+    """
     model.check()
     session.check_detached(detach)
     spec = v1.EvaluationSpec(reasoning_marks=marks_of(reasoning_marks))

@@ -152,6 +152,10 @@ class ListOptions:
 
     def conditions(self) -> dict[str, Any]:
         """The fields of every list's filter; raises typer.BadParameter."""
+        for tag in self.tag or []:
+            if "," in tag:
+                each = " ".join(f"--tag {part.strip()}" for part in tag.split(",") if part.strip())
+                raise typer.BadParameter(f"--tag: no tag has a comma in it; for several: {each}")
         return {
             "tags": self.tag or [],
             "display_name_contains": self.name,

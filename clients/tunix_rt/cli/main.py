@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from tunix_rt.cli.console import standard_streams
-from tunix_rt.cli.errors import failure_outside
+from tunix_rt.cli.errors import Group, failure_outside
 from tunix_rt.cli.session import (
     DataDirOption,
     JsonOption,
@@ -79,7 +79,7 @@ _COMMANDS = {
 }
 
 
-class _LazyGroup(TyperGroup):
+class _LazyGroup(Group):
     """Holds a stand-in for each command, and loads the command itself when it is called."""
 
     def __init__(self, **attributes: Any) -> None:

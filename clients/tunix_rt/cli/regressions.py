@@ -136,7 +136,9 @@ def _show(
         session.print_json([_document(*pair) for pair in zip(shown, rows, strict=True)])
         return
     if not shown:
-        session.out.print(f"no items went {'wrong' if regressed else 'right'}", highlight=False)
+        session.out.print(
+            f"no item went from {'right to wrong' if regressed else 'wrong to right'}", highlight=False
+        )
     for pair in zip(shown, rows, strict=True):
         session.out.print(change_sheet(*pair))
         session.out.print()

@@ -366,9 +366,12 @@ def du(
         "LARGEST", "KIND", ">SIZE", ">FREED IF DELETED", important=("SIZE", "FREED IF DELETED")
     )
     for entry in found[:limit]:
-        tables.add_row(
-            largest, entry.name, entry.kind, text.size(entry.size_bytes), text.size(entry.own_bytes)
+        # With a job go its checkpoints, with a dataset its audits.
+        inside = f"{entry.name}/" if entry.name.startswith(("trainingJobs/", "datasets/")) else None
+        freed = entry.own_bytes + sum(
+            one.own_bytes for one in found if inside is not None and one.name.startswith(inside)
         )
+        tables.add_row(largest, entry.name, entry.kind, text.size(entry.size_bytes), text.size(freed))
     session.out.print(f"data folder {session.data_dir}", highlight=False, soft_wrap=True)
     session.out.print(by_kind)
     session.out.print(largest)

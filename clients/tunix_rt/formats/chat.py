@@ -245,7 +245,9 @@ class _Chat:
 
     @property
     def _unreasoned(self) -> str:
-        others = ", in a line `#### N` at its end, or in a column of steps" if self._named else ""
+        others = (
+            ", in a line `#### N` at its end, or in a column: --column steps=COLUMN" if self._named else ""
+        )
         return (
             "has no reasoning; if these are questions and answers alone, import them with --answers-only "
             f"(reasoning would be in reasoning_content, in {_OPEN}...{_CLOSE} before the answer{others})"

@@ -95,9 +95,12 @@ def assign(names: Sequence[str], given: Mapping[str, str] | None, form: Form, wh
     if not fields and chats:
         assigned += chats[:1]
     elif fields.isdisjoint(_CHATS):
+        _check_found(
+            [role for role in form.roles if role not in {*fields, *form.optional}], free, names, form, where
+        )
         for role, known in form.roles.items():
             if role not in fields:
-                assigned += _found(role, known, free, names, form, where)
+                assigned += _found(role, known, free, names, where)
         if "prompt" not in fields:
             _check_prompt(free, names, where)
     assigned += [Assigned(place, name) for place, name in free if name in form.exact and name not in fields]
@@ -145,7 +148,6 @@ def _found(
     known: Sequence[str],
     free: Sequence[tuple[int, str]],
     names: Sequence[str],
-    form: Form,
     where: Where,
 ) -> Iterator[Assigned]:
     found = [place for place, name in free if name in known]
@@ -158,10 +160,23 @@ def _found(
         )
     if found:
         yield Assigned(found[0], role)
-    elif role not in form.optional:
+
+
+def _check_found(
+    roles: Sequence[str],
+    free: Sequence[tuple[int, str]],
+    names: Sequence[str],
+    form: Form,
+    where: Where,
+) -> None:
+    """Name at once all the fields that no column is."""
+    missing = [role for role in roles if not any(name in form.roles[role] for _, name in free)]
+    if missing:
+        meant = " or the ".join(missing)
+        asked = " ".join(f"--column {role}={where.what.upper()}" for role in missing)
         raise where.wrong(
-            f"none of its {where.what}s ({listed(names)}) has a name that means the {role}; say which is: "
-            f"--column {role}={where.what.upper()}"
+            f"none of its {where.what}s ({listed(names)}) has a name that means the {meant}; "
+            f"say which {'is' if len(missing) == 1 else 'are'}: {asked}"
         )
 
 

@@ -48,7 +48,8 @@ export function explain(error) {
 /** Runs a program with the words of its command line; a failed call is one line on standard error, and exit code 1. */
 export async function run(usage, count, main) {
   const words = process.argv.slice(2);
-  if (words.length !== count) {
+  process.stdout.on("error", (error) => process.exit(error.code === "EPIPE" ? 0 : 1)); // Such as `| head`.
+  if (words.length !== count || words[0]?.startsWith("-")) {
     console.error(`usage: ${usage}`);
     process.exitCode = 2;
     return;

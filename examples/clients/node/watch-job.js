@@ -7,10 +7,10 @@ import { connect, run } from "./contract.js";
 const ENDED = ["STATE_SUCCEEDED", "STATE_FAILED", "STATE_CANCELLED"];
 const PATIENCE = 60; // Attempts in a row without an answer, once there was one.
 
-function show(event) {
+function show(event, state) {
   const happened = event[event.part];
   if (event.part === "training_job") {
-    console.log(happened.state);
+    if (happened.state !== state) console.log(happened.state); // The job also comes with each bit of progress.
   } else if (event.part === "metrics") {
     console.log(`step ${happened.step}\tloss ${happened.loss.toFixed(4)}`);
   } else if (event.part === "checkpoint_step") {
@@ -29,7 +29,7 @@ await run("node watch-job.js ADDRESS trainingJobs/JOB", 2, async (address, name)
     try {
       for await (const event of trainer.WatchTrainingJob({ name, after_event })) {
         failures = 0;
-        show(event);
+        show(event, state);
         if (event.part === "training_job") {
           state = event.training_job.state;
         } else {

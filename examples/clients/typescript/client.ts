@@ -31,7 +31,8 @@ export function explain(error: unknown): string {
 /** Runs a program with the words of its command line; a failed call is one line on standard error, and exit code 1. */
 export async function run(usage: string, count: number, main: (...words: string[]) => Promise<void>): Promise<void> {
   const words = process.argv.slice(2);
-  if (words.length !== count) {
+  process.stdout.on("error", (error: NodeJS.ErrnoException) => process.exit(error.code === "EPIPE" ? 0 : 1)); // Such as `| head`.
+  if (words.length !== count || words[0]?.startsWith("-")) {
     console.error(`usage: ${usage}`);
     process.exitCode = 2;
     return;

@@ -9,10 +9,10 @@ import { TrainingJob_State as State } from "./generated/tunix_rt/v1/training_job
 const ENDED: readonly State[] = [State.STATE_SUCCEEDED, State.STATE_FAILED, State.STATE_CANCELLED];
 const PATIENCE = 60; // Attempts in a row without an answer, once there was one.
 
-function show({ part }: WatchTrainingJobResponse): void {
+function show({ part }: WatchTrainingJobResponse, state: State): void {
   switch (part?.$case) {
     case "trainingJob":
-      console.log(part.value.state);
+      if (part.value.state !== state) console.log(part.value.state); // The job also comes with each bit of progress.
       break;
     case "metrics":
       console.log(`step ${part.value.step}\tloss ${part.value.loss.toFixed(4)}`);
@@ -37,7 +37,7 @@ await run("node built/watch-job.js ADDRESS trainingJobs/JOB", 2, async (address,
       const events: AsyncIterable<WatchTrainingJobResponse> = trainer.watchTrainingJob(request);
       for await (const event of events) {
         failures = 0;
-        show(event);
+        show(event, state);
         if (event.part?.$case === "trainingJob") {
           state = event.part.value.state;
         } else {

@@ -184,6 +184,6 @@ def test_wrong_options_are_refused_by_name(run: Run, services: FakeReport) -> No
 def test_a_report_without_items_that_changed_says_so(run: Run, services: FakeReport) -> None:
     services.report.ClearField("flips")
     services.report.ClearField("patterns")
-    assert run("regressions", "r").stdout == "no items went wrong\n"
-    assert run("improvements", "r").stdout == "no items went right\n"
+    assert run("regressions", "r").stdout == "no item went from right to wrong\n"
+    assert run("improvements", "r").stdout == "no item went from wrong to right\n"
     assert ids(run("regressions", "r", "--json", "--training-rows", "2")) == []

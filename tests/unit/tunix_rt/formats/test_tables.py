@@ -106,6 +106,7 @@ def test_columns_that_are_named_win_and_settle_what_is_in_doubt() -> None:
         ("", "is empty; expected a line that names the columns"),
         ("prompt,x,prompt\n", "line 1: its header names columns 1 and 3 alike: 'prompt'"),
         ("What is 2+2?,4\n", "none of its columns (What is 2+2?, 4) has a name that means the prompt"),
+        ("task,result\nq,4\n", "say which are: --column prompt=COLUMN --column completion=COLUMN"),
         ("prompt,answer,response\n", "'answer' and 'response' may each be the completion"),
         ("question,context,answer\n", "'context' may be a part of the question"),
         ("question,A,B,answer\n", "'A' may be a part of the question"),
