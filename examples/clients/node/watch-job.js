@@ -10,7 +10,7 @@ const PATIENCE = 60; // Attempts in a row without an answer, once there was one.
 function show(event, state) {
   const happened = event[event.part];
   if (event.part === "training_job") {
-    if (happened.state !== state) console.log(happened.state); // The job also comes with each bit of progress.
+    if (happened.state !== state || ENDED.includes(state)) console.log(happened.state); // The job also comes with each bit of progress.
   } else if (event.part === "metrics") {
     console.log(`step ${happened.step}\tloss ${happened.loss.toFixed(4)}`);
   } else if (event.part === "checkpoint_step") {

@@ -12,7 +12,9 @@ const PATIENCE = 60; // Attempts in a row without an answer, once there was one.
 function show({ part }: WatchTrainingJobResponse, state: State): void {
   switch (part?.$case) {
     case "trainingJob":
-      if (part.value.state !== state) console.log(part.value.state); // The job also comes with each bit of progress.
+      if (part.value.state !== state || ENDED.includes(state)) {
+        console.log(part.value.state); // The job also comes with each bit of progress.
+      }
       break;
     case "metrics":
       console.log(`step ${part.value.step}\tloss ${part.value.loss.toFixed(4)}`);

@@ -105,7 +105,11 @@ def test_server_that_is_not_there(nowhere: str) -> None:
         ),
         (("traces", "show", "datasets/x"), 2, "traces/ID"),
         (("dataset", "build", "d", "--latest", "1", "--random", "1"), 2, "exclude each other"),
-        (("train", "start", "-d", "d", "-m", "m", "--max-steps", "9" * 30), 1, "out of range"),
+        (
+            ("train", "start", "-d", "d", "-m", "m", "--max-steps", "9" * 30),
+            1,
+            "more than its field can hold",
+        ),
         (("compare", "datasets/x", "y"), 2, "evaluations/ID"),
         (("dataset", "build", "d", "--split", "train=2"), 2, "NAME=FRACTION"),
         *[
