@@ -134,8 +134,9 @@ def _bind(session: Session, eval_set: EvalSet) -> None:
     bound = None if stored is None else stored.digest
     if bound is not None and bound != eval_set.digest:
         name = eval_set_name(eval_set.id)
+        still = "is" if stored.delete_time is None else "was deleted, and its id stays"
         raise AlreadyExists(
-            f"eval_set.eval_set_id: {name} is bound to other items ({bound}); use another id for these",
+            f"eval_set.eval_set_id: {name} {still} bound to other items ({bound}); use another id for these",
             reason="EVAL_SET_EXISTS",
             metadata={"name": name, "digest": bound},
         )

@@ -154,7 +154,8 @@ async def test_a_deleted_eval_set_keeps_its_id_and_its_digest(evaluator: Any) ->
     for call in (delete_set(evaluator), create(evaluator)):
         error = await refused(call)
         assert (error.code, error.reason) == ("NOT_FOUND", "EVAL_SET_NOT_FOUND")
-    assert (await refused(evaluator.CreateEvalSet(eval_set(FOUR[:2])))).reason == "EVAL_SET_EXISTS"
+    error = await refused(evaluator.CreateEvalSet(eval_set(FOUR[:2])))
+    assert (error.reason, "was deleted" in error.message) == ("EVAL_SET_EXISTS", True)
     again = await evaluator.CreateEvalSet(eval_set(FOUR))
     assert (again.digest, len(again.items), again.HasField("delete_time")) == (made.digest, 4, False)
 
