@@ -131,8 +131,8 @@ def _bind(session: Session, eval_set: EvalSet) -> None:
     stored = session.execute(
         select(eval_sets.c.digest, eval_sets.c.delete_time).where(eval_sets.c.id == eval_set.id)
     ).one_or_none()
-    bound = None if stored is None else stored.digest
-    if bound is not None and bound != eval_set.digest:
+    if stored is not None and stored.digest != eval_set.digest:
+        bound = stored.digest
         name = eval_set_name(eval_set.id)
         still = "is" if stored.delete_time is None else "was deleted, and its id stays"
         raise AlreadyExists(
