@@ -49,7 +49,7 @@ class TraceStoreServicer(v1.TraceStoreServicer):
         as_of, parts = self._service.stream_traces(fields, request.as_of, request.after_sequence)
         yield v1.StreamTracesResponse(header=v1.StreamTracesHeader(as_of=as_of))
         for part in parts:
-            batch = v1.TraceBatch(traces=map(convert.trace_message, part))
+            batch = v1.TraceBatch(traces=map(convert.streamed_message, part))
             yield v1.StreamTracesResponse(batch=batch)
 
     @unary

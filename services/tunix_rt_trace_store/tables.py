@@ -6,6 +6,7 @@ from typing import Final
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Double,
     ForeignKey,
@@ -16,6 +17,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
 )
 
 from tunix_rt_kit.database import NAMING, CanonicalJson, UtcDateTime, request_log_table
@@ -48,6 +50,9 @@ traces: Final = Table(
     Column("prompt_folded", Text, nullable=False),
     Column("metadata", Text, nullable=False),
     Column("encoded", LargeBinary, nullable=False),
+    Column("is_conversation", Boolean, nullable=False, server_default=false()),
+    Column("assistant_turns", Integer, nullable=False, server_default="1"),
+    Column("tool_calls", Integer, nullable=False, server_default="0"),
     Index(None, "source", "sequence"),
     Index(None, "create_time", "sequence"),
 )

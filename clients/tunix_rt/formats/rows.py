@@ -12,13 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tunix_rt import v1
 from tunix_rt.errors import FieldViolation, FormatError
-from tunix_rt.formats.lines import check_values, parse_line, struct_of
+from tunix_rt.formats.conversations import Messages, Tools, message_of, tools_of
+from tunix_rt.formats.lines import check_values, keys_of, parse_line, struct_of
 from tunix_rt.schema import one_line
 
 TRACE_VERSION: Final = "1.0"
 MAX_TRACE_BYTES: Final = 1024 * 1024
 MAX_TEXT: Final = 50_000
-MAX_STEP: Final = 20_000
+MAX_STEP: Final = 500_000
 MAX_STEPS: Final = 1_000
 MAX_LABEL: Final = 64
 _GSM8K: Final = "gsm8k"
@@ -43,11 +44,8 @@ class _Step(_Row):
 _Steps = Annotated[list[_Step], Field(min_length=1, max_length=MAX_STEPS)]
 
 
-class _NativeRow(_Row):
+class _NativeFacts(_Row):
     trace_version: Annotated[str, Field(min_length=1, max_length=MAX_LABEL)]
-    prompt: _LongText
-    steps: _Steps
-    final_answer: _LongText
     metadata: dict[str, Any] | None = None
     source: Annotated[str, Field(max_length=MAX_LABEL)] = ""
     # What the server writes; a listing, or what `traces show` prints, may be imported as it is.
@@ -58,6 +56,17 @@ class _NativeRow(_Row):
     training_jobs: Any = None
     scores: Any = None
     datasets: Any = None
+
+
+class _NativeRow(_NativeFacts):
+    prompt: _LongText
+    steps: _Steps
+    final_answer: _LongText
+
+
+class _ConversationRow(_NativeFacts):
+    messages: Messages
+    tools: Tools = []
 
 
 class _DatasetRow(_Row):
@@ -80,12 +89,27 @@ class _WorkedRow(_Gsm8kRow):
 
 def native(line: bytes, number: int, file: str) -> v1.Trace:
     """One trace in our own form. Raises FormatError that names each wrong field."""
+    # Most traces are no conversations, and are not parsed twice.
+    if b'"messages"' in line and "messages" in keys_of(line, number, file):
+        return _conversation(line, number, file)
     row = parse_line(_NativeRow, line, number, file)
     trace = v1.Trace(
         trace_version=row.trace_version,
         prompt=row.prompt,
         steps=_steps(row.steps, number, file),
         final_answer=row.final_answer,
+        source=row.source,
+        metadata=metadata_of(row.metadata, number, file),
+    )
+    return checked(trace, line, number, file)
+
+
+def _conversation(line: bytes, number: int, file: str) -> v1.Trace:
+    row = parse_line(_ConversationRow, line, number, file)
+    trace = v1.Trace(
+        trace_version=row.trace_version,
+        messages=map(message_of, row.messages),
+        tools=tools_of(row.tools),
         source=row.source,
         metadata=metadata_of(row.metadata, number, file),
     )
@@ -201,9 +225,22 @@ def _texts(trace: v1.Trace) -> Iterator[tuple[str, str]]:
     yield from (
         (name, getattr(trace, name)) for name in ("trace_version", "prompt", "final_answer", "source")
     )
+    for index, message in enumerate(trace.messages):
+        yield from _texts_of(message, f"messages[{index}]")
+    for index, tool in enumerate(trace.tools):
+        yield f"tools[{index}]", tool.definition_text
     for index, step in enumerate(trace.steps):
         yield f"steps[{index}].type", step.type
         yield f"steps[{index}].content", step.content
+
+
+def _texts_of(message: v1.Message, place: str) -> Iterator[tuple[str, str]]:
+    for name in ("reasoning", "tool_call_id", "name"):
+        yield f"{place}.{name}", getattr(message, name)
+    yield from ((f"{place}.content", part.text) for part in message.content)
+    for index, call in enumerate(message.tool_calls):
+        for name, text in (("id", call.id), ("name", call.name), ("arguments", call.arguments_text)):
+            yield f"{place}.tool_calls[{index}].{name}", text
 
 
 def wrong(field: str, description: str, number: int, file: str) -> FormatError:

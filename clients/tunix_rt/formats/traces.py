@@ -14,6 +14,7 @@ from tunix_rt.errors import FormatError
 from tunix_rt.formats.chat import chat
 from tunix_rt.formats.columns import TRACE_FORM, TableRow, table_rows, trace_document
 from tunix_rt.formats.compression import PARQUET_PIPED, Source, name_of
+from tunix_rt.formats.conversations import conversation_document
 from tunix_rt.formats.delimited import DELIMITERS, table_format
 from tunix_rt.formats.kinds import hint_for_traces
 from tunix_rt.formats.lines import MAX_LINE_BYTES, keys_of, plain_of, read_failures, read_lines
@@ -29,6 +30,7 @@ _Builder: TypeAlias = Callable[[bytes, int, str], v1.Trace]
 _PAIRS: Final = "prompt-completion"
 # The keys of a form, of which all must be there; the first that fits counts.
 _MARKS: Final = (
+    ("native", {"trace_version", "messages"}),
     ("chat", {"messages"}),
     ("chat", {"conversations"}),
     ("gsm8k", {"question", "answer"}),
@@ -152,7 +154,8 @@ def _builders(columns: Mapping[str, str] | None, answers_only: bool) -> dict[str
 
 def trace_from_json(line: str | bytes) -> v1.Trace:
     """The trace of one native JSON object: ``trace_version``, ``prompt``, ``steps`` of ``i``, ``type`` and
-    ``content``, ``final_answer``, and, if wanted, ``metadata`` and ``source``.
+    ``content``, and ``final_answer``, or instead of these three ``messages`` and, if wanted, ``tools``; and,
+    if wanted, ``metadata`` and ``source``.
 
     Fields that the server writes may be there and are left out. Raises FormatError that names each wrong
     field.
@@ -162,12 +165,15 @@ def trace_from_json(line: str | bytes) -> v1.Trace:
 
 def trace_to_json(trace: v1.Trace) -> str:
     """The native JSON object of a trace, on one line, without the fields that the server writes."""
-    document: dict[str, Any] = {
-        "trace_version": trace.trace_version,
-        "prompt": trace.prompt,
-        "steps": [{"i": step.i, "type": step.type, "content": step.content} for step in trace.steps],
-        "final_answer": trace.final_answer,
-    }
+    document: dict[str, Any] = {"trace_version": trace.trace_version}
+    if trace.messages:
+        document |= conversation_document(trace)
+    else:
+        document |= {
+            "prompt": trace.prompt,
+            "steps": [{"i": step.i, "type": step.type, "content": step.content} for step in trace.steps],
+            "final_answer": trace.final_answer,
+        }
     if trace.metadata.fields:
         document["metadata"] = plain_of(trace.metadata)
     if trace.source:

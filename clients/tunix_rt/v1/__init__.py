@@ -57,6 +57,10 @@ from tunix_rt.v1.checkpoint_pb2 import (
 )
 from tunix_rt.v1.trace_pb2 import (
     Trace as Trace,
+    Message as Message,
+    ContentPart as ContentPart,
+    ToolCall as ToolCall,
+    Tool as Tool,
     TraceStep as TraceStep,
     TraceScore as TraceScore,
     TraceFilter as TraceFilter,

@@ -28,7 +28,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tunix_rt/v1/trace.proto\x12\x0btunix_rt.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf3\x02\n\x05Trace\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1b\n\rtrace_version\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06prompt\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12+\n\x05steps\x18\x04 \x03(\x0b\x32\x16.tunix_rt.v1.TraceStepB\x04\xe2\x41\x01\x02\x12\x1a\n\x0c\x66inal_answer\x18\x05 \x01(\tB\x04\xe2\x41\x01\x02\x12)\n\x08metadata\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0e\n\x06source\x18\x07 \x01(\t\x12\x1c\n\x0e\x63ontent_digest\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03\x12\x16\n\x08sequence\x18\t \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03:2\xea\x41/\n\x0etunix-rt/Trace\x12\x0etraces/{trace}*\x06traces2\x05trace\"A\n\tTraceStep\x12\t\n\x01i\x18\x01 \x01(\x05\x12\x12\n\x04type\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07\x63ontent\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\"\x98\x01\n\nTraceScore\x12\r\n\x05trace\x18\x01 \x01(\t\x12\x11\n\tcriterion\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\x01\x12(\n\x07\x64\x65tails\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xfc\x01\n\x0bTraceFilter\x12\x0f\n\x07sources\x18\x01 \x03(\t\x12\x30\n\x08metadata\x18\x02 \x03(\x0b\x32\x1e.tunix_rt.v1.MetadataCondition\x12\x30\n\x0c\x63reated_from\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fprompt_contains\x18\x05 \x01(\t\x12+\n\x06scores\x18\x06 \x03(\x0b\x32\x1b.tunix_rt.v1.ScoreCondition\"o\n\x11MetadataCondition\x12\x11\n\x03key\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12(\n\x06\x65quals\x18\x02 \x01(\x0b\x32\x16.google.protobuf.ValueH\x00\x12\x10\n\x06\x65xists\x18\x03 \x01(\x08H\x00\x42\x0b\n\tcondition\":\n\x0eScoreCondition\x12\x17\n\tcriterion\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0f\n\x07minimum\x18\x02 \x01(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tunix_rt/v1/trace.proto\x12\x0btunix_rt.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xab\x03\n\x05Trace\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1b\n\rtrace_version\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12%\n\x05steps\x18\x04 \x03(\x0b\x32\x16.tunix_rt.v1.TraceStep\x12\x14\n\x0c\x66inal_answer\x18\x05 \x01(\t\x12)\n\x08metadata\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0e\n\x06source\x18\x07 \x01(\t\x12\x1c\n\x0e\x63ontent_digest\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03\x12\x16\n\x08sequence\x18\t \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12&\n\x08messages\x18\x0b \x03(\x0b\x32\x14.tunix_rt.v1.Message\x12 \n\x05tools\x18\x0c \x03(\x0b\x32\x11.tunix_rt.v1.Tool:2\xea\x41/\n\x0etunix-rt/Trace\x12\x0etraces/{trace}*\x06traces2\x05trace\"\xa2\x03\n\x07Message\x12-\n\x04role\x18\x01 \x01(\x0e\x32\x19.tunix_rt.v1.Message.RoleB\x04\xe2\x41\x01\x02\x12)\n\x07\x63ontent\x18\x02 \x03(\x0b\x32\x18.tunix_rt.v1.ContentPart\x12\x11\n\treasoning\x18\x03 \x01(\t\x12)\n\ntool_calls\x18\x04 \x03(\x0b\x32\x15.tunix_rt.v1.ToolCall\x12\x14\n\x0ctool_call_id\x18\x05 \x01(\t\x12\x0c\n\x04name\x18\x06 \x01(\t\x12)\n\x05train\x18\x07 \x01(\x0e\x32\x1a.tunix_rt.v1.Message.Train\"s\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\x12\n\x0eROLE_DEVELOPER\x10\x02\x12\r\n\tROLE_USER\x10\x03\x12\x12\n\x0eROLE_ASSISTANT\x10\x04\x12\r\n\tROLE_TOOL\x10\x05\";\n\x05Train\x12\x15\n\x11TRAIN_UNSPECIFIED\x10\x00\x12\r\n\tTRAIN_YES\x10\x01\x12\x0c\n\x08TRAIN_NO\x10\x02\")\n\x0b\x43ontentPart\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"n\n\x08ToolCall\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\x04name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12*\n\targuments\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x16\n\x0e\x61rguments_text\x18\x04 \x01(\t\"o\n\x04Tool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12+\n\nparameters\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x17\n\x0f\x64\x65\x66inition_text\x18\x04 \x01(\t\"A\n\tTraceStep\x12\t\n\x01i\x18\x01 \x01(\x05\x12\x12\n\x04type\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07\x63ontent\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\"\x98\x01\n\nTraceScore\x12\r\n\x05trace\x18\x01 \x01(\t\x12\x11\n\tcriterion\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\x01\x12(\n\x07\x64\x65tails\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x98\x03\n\x0bTraceFilter\x12\x0f\n\x07sources\x18\x01 \x03(\t\x12\x30\n\x08metadata\x18\x02 \x03(\x0b\x32\x1e.tunix_rt.v1.MetadataCondition\x12\x30\n\x0c\x63reated_from\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fprompt_contains\x18\x05 \x01(\t\x12+\n\x06scores\x18\x06 \x03(\x0b\x32\x1b.tunix_rt.v1.ScoreCondition\x12\x1c\n\x0fis_conversation\x18\x07 \x01(\x08H\x00\x88\x01\x01\x12\x1b\n\x0ehas_tool_calls\x18\x08 \x01(\x08H\x01\x88\x01\x01\x12\x1b\n\x13min_assistant_turns\x18\t \x01(\x05\x12\x1b\n\x13max_assistant_turns\x18\n \x01(\x05\x42\x12\n\x10_is_conversationB\x11\n\x0f_has_tool_calls\"o\n\x11MetadataCondition\x12\x11\n\x03key\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12(\n\x06\x65quals\x18\x02 \x01(\x0b\x32\x16.google.protobuf.ValueH\x00\x12\x10\n\x06\x65xists\x18\x03 \x01(\x08H\x00\x42\x0b\n\tcondition\":\n\x0eScoreCondition\x12\x17\n\tcriterion\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0f\n\x07minimum\x18\x02 \x01(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,12 +39,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRACE'].fields_by_name['name']._serialized_options = b'\342A\001\003'
   _globals['_TRACE'].fields_by_name['trace_version']._loaded_options = None
   _globals['_TRACE'].fields_by_name['trace_version']._serialized_options = b'\342A\001\002'
-  _globals['_TRACE'].fields_by_name['prompt']._loaded_options = None
-  _globals['_TRACE'].fields_by_name['prompt']._serialized_options = b'\342A\001\002'
-  _globals['_TRACE'].fields_by_name['steps']._loaded_options = None
-  _globals['_TRACE'].fields_by_name['steps']._serialized_options = b'\342A\001\002'
-  _globals['_TRACE'].fields_by_name['final_answer']._loaded_options = None
-  _globals['_TRACE'].fields_by_name['final_answer']._serialized_options = b'\342A\001\002'
   _globals['_TRACE'].fields_by_name['content_digest']._loaded_options = None
   _globals['_TRACE'].fields_by_name['content_digest']._serialized_options = b'\342A\001\003'
   _globals['_TRACE'].fields_by_name['sequence']._loaded_options = None
@@ -53,6 +47,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRACE'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
   _globals['_TRACE']._loaded_options = None
   _globals['_TRACE']._serialized_options = b'\352A/\n\016tunix-rt/Trace\022\016traces/{trace}*\006traces2\005trace'
+  _globals['_MESSAGE'].fields_by_name['role']._loaded_options = None
+  _globals['_MESSAGE'].fields_by_name['role']._serialized_options = b'\342A\001\002'
+  _globals['_TOOLCALL'].fields_by_name['name']._loaded_options = None
+  _globals['_TOOLCALL'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_TRACESTEP'].fields_by_name['type']._loaded_options = None
   _globals['_TRACESTEP'].fields_by_name['type']._serialized_options = b'\342A\001\002'
   _globals['_TRACESTEP'].fields_by_name['content']._loaded_options = None
@@ -62,15 +60,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SCORECONDITION'].fields_by_name['criterion']._loaded_options = None
   _globals['_SCORECONDITION'].fields_by_name['criterion']._serialized_options = b'\342A\001\002'
   _globals['_TRACE']._serialized_start=164
-  _globals['_TRACE']._serialized_end=535
-  _globals['_TRACESTEP']._serialized_start=537
-  _globals['_TRACESTEP']._serialized_end=602
-  _globals['_TRACESCORE']._serialized_start=605
-  _globals['_TRACESCORE']._serialized_end=757
-  _globals['_TRACEFILTER']._serialized_start=760
-  _globals['_TRACEFILTER']._serialized_end=1012
-  _globals['_METADATACONDITION']._serialized_start=1014
-  _globals['_METADATACONDITION']._serialized_end=1125
-  _globals['_SCORECONDITION']._serialized_start=1127
-  _globals['_SCORECONDITION']._serialized_end=1185
+  _globals['_TRACE']._serialized_end=591
+  _globals['_MESSAGE']._serialized_start=594
+  _globals['_MESSAGE']._serialized_end=1012
+  _globals['_MESSAGE_ROLE']._serialized_start=836
+  _globals['_MESSAGE_ROLE']._serialized_end=951
+  _globals['_MESSAGE_TRAIN']._serialized_start=953
+  _globals['_MESSAGE_TRAIN']._serialized_end=1012
+  _globals['_CONTENTPART']._serialized_start=1014
+  _globals['_CONTENTPART']._serialized_end=1055
+  _globals['_TOOLCALL']._serialized_start=1057
+  _globals['_TOOLCALL']._serialized_end=1167
+  _globals['_TOOL']._serialized_start=1169
+  _globals['_TOOL']._serialized_end=1280
+  _globals['_TRACESTEP']._serialized_start=1282
+  _globals['_TRACESTEP']._serialized_end=1347
+  _globals['_TRACESCORE']._serialized_start=1350
+  _globals['_TRACESCORE']._serialized_end=1502
+  _globals['_TRACEFILTER']._serialized_start=1505
+  _globals['_TRACEFILTER']._serialized_end=1913
+  _globals['_METADATACONDITION']._serialized_start=1915
+  _globals['_METADATACONDITION']._serialized_end=2026
+  _globals['_SCORECONDITION']._serialized_start=2028
+  _globals['_SCORECONDITION']._serialized_end=2086
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -22,7 +23,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Trace(_message.Message):
-    """One reasoning trace: a prompt, the steps that lead to an answer, and the answer. Immutable once stored; at most 1 MiB encoded."""
+    """One trace, in one of two forms: a prompt, the steps that lead to an answer, and the answer; or a conversation, `messages`. A trace that has
+    `messages` has no `prompt`, `steps` and `final_answer`. Immutable once stored; at most 1 MiB encoded.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -36,14 +39,16 @@ class Trace(_message.Message):
     CONTENT_DIGEST_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `traces/{trace}`; the server chooses the id."""
     trace_version: _builtins.str
     """Version of the trace format that the writer follows, such as "1.0". 1-64 characters."""
     prompt: _builtins.str
-    """What the model is asked. 1-50,000 characters."""
+    """What the model is asked. 1-50,000 characters; empty in a conversation."""
     final_answer: _builtins.str
-    """The answer that the steps arrive at. 1-50,000 characters."""
+    """The answer that the steps arrive at. 1-50,000 characters; empty in a conversation."""
     source: _builtins.str
     """Where the trace comes from, such as "gsm8k" or "generator". At most 64 characters; empty when unknown."""
     content_digest: _builtins.str
@@ -54,7 +59,7 @@ class Trace(_message.Message):
     """
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___TraceStep]:
-        """The reasoning, in the order in which it is read. 1-1,000 steps."""
+        """The reasoning, in the order in which it is read. 1-1,000 steps; none in a conversation."""
 
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
@@ -63,6 +68,17 @@ class Trace(_message.Message):
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the trace was stored."""
+
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Message]:
+        """The turns of a conversation, 1-1,000, at least one of them the assistant's. System and developer messages stand first; then the user
+        begins. A tool's message answers a call of the assistant's message before it, each call once; only calls at the end of the conversation may
+        stay without a result.
+        """
+
+    @_builtins.property
+    def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tool]:
+        """The tools that the model was offered in the conversation, at most 128, each name once."""
 
     def __init__(
         self,
@@ -77,14 +93,231 @@ class Trace(_message.Message):
         content_digest: _builtins.str = ...,
         sequence: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        messages: _abc.Iterable[Global___Message] | None = ...,
+        tools: _abc.Iterable[Global___Tool] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "metadata", b"metadata"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_digest", b"content_digest", "create_time", b"create_time", "final_answer", b"final_answer", "metadata", b"metadata", "name", b"name", "prompt", b"prompt", "sequence", b"sequence", "source", b"source", "steps", b"steps", "trace_version", b"trace_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_digest", b"content_digest", "create_time", b"create_time", "final_answer", b"final_answer", "messages", b"messages", "metadata", b"metadata", "name", b"name", "prompt", b"prompt", "sequence", b"sequence", "source", b"source", "steps", b"steps", "tools", b"tools", "trace_version", b"trace_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Trace: _TypeAlias = Trace  # noqa: Y015
+
+@_typing.final
+class Message(_message.Message):
+    """One turn of a conversation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Role:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Message._Role.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        ROLE_UNSPECIFIED: Message._Role.ValueType  # 0
+        """Refused."""
+        ROLE_SYSTEM: Message._Role.ValueType  # 1
+        """An instruction that stands before the conversation."""
+        ROLE_DEVELOPER: Message._Role.ValueType  # 2
+        """An instruction of whoever built the application."""
+        ROLE_USER: Message._Role.ValueType  # 3
+        """Who asks."""
+        ROLE_ASSISTANT: Message._Role.ValueType  # 4
+        """The model."""
+        ROLE_TOOL: Message._Role.ValueType  # 5
+        """The result of a tool call."""
+
+    class Role(_Role, metaclass=_RoleEnumTypeWrapper):
+        """Who speaks."""
+
+    ROLE_UNSPECIFIED: Message.Role.ValueType  # 0
+    """Refused."""
+    ROLE_SYSTEM: Message.Role.ValueType  # 1
+    """An instruction that stands before the conversation."""
+    ROLE_DEVELOPER: Message.Role.ValueType  # 2
+    """An instruction of whoever built the application."""
+    ROLE_USER: Message.Role.ValueType  # 3
+    """Who asks."""
+    ROLE_ASSISTANT: Message.Role.ValueType  # 4
+    """The model."""
+    ROLE_TOOL: Message.Role.ValueType  # 5
+    """The result of a tool call."""
+
+    class _Train:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _TrainEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Message._Train.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        TRAIN_UNSPECIFIED: Message._Train.ValueType  # 0
+        """Not said."""
+        TRAIN_YES: Message._Train.ValueType  # 1
+        """It is to be learned."""
+        TRAIN_NO: Message._Train.ValueType  # 2
+        """It is not."""
+
+    class Train(_Train, metaclass=_TrainEnumTypeWrapper):
+        """Whether a turn of the assistant is to be learned, where a dataset learns the marked turns."""
+
+    TRAIN_UNSPECIFIED: Message.Train.ValueType  # 0
+    """Not said."""
+    TRAIN_YES: Message.Train.ValueType  # 1
+    """It is to be learned."""
+    TRAIN_NO: Message.Train.ValueType  # 2
+    """It is not."""
+
+    ROLE_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    REASONING_FIELD_NUMBER: _builtins.int
+    TOOL_CALLS_FIELD_NUMBER: _builtins.int
+    TOOL_CALL_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    TRAIN_FIELD_NUMBER: _builtins.int
+    role: Global___Message.Role.ValueType
+    """Who speaks."""
+    reasoning: _builtins.str
+    """What the assistant thought before it spoke. At most 500,000 characters; empty for the other roles."""
+    tool_call_id: _builtins.str
+    """In a tool's message, the `id` of the call that it answers. Left out, it answers the first call that has no id and no result yet."""
+    name: _builtins.str
+    """Name of the speaker, or of the tool. At most 256 characters; empty when unknown."""
+    train: Global___Message.Train.ValueType
+    """Whether the turn is to be learned; for the assistant alone."""
+    @_builtins.property
+    def content(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContentPart]:
+        """The text, in parts that are read one behind the other without anything between, at most 1,000 parts and 500,000 characters. Only a tool's
+        message, and one of the assistant that makes calls, may have none.
+        """
+
+    @_builtins.property
+    def tool_calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolCall]:
+        """The calls that the assistant makes, at most 128."""
+
+    def __init__(
+        self,
+        *,
+        role: Global___Message.Role.ValueType = ...,
+        content: _abc.Iterable[Global___ContentPart] | None = ...,
+        reasoning: _builtins.str = ...,
+        tool_calls: _abc.Iterable[Global___ToolCall] | None = ...,
+        tool_call_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        train: Global___Message.Train.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "name", b"name", "reasoning", b"reasoning", "role", b"role", "tool_call_id", b"tool_call_id", "tool_calls", b"tool_calls", "train", b"train"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Message: _TypeAlias = Message  # noqa: Y015
+
+@_typing.final
+class ContentPart(_message.Message):
+    """A part of a message's content."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    """What it is: "text", which is also meant when it is left out. Images, audio and files are refused."""
+    text: _builtins.str
+    """The text."""
+    def __init__(
+        self,
+        *,
+        type: _builtins.str = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["text", b"text", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContentPart: _TypeAlias = ContentPart  # noqa: Y015
+
+@_typing.final
+class ToolCall(_message.Message):
+    """A call of a tool that the assistant makes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_TEXT_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Names the call in its conversation, where no two calls have the same. At most 256 characters; empty when unknown."""
+    name: _builtins.str
+    """The tool's name. 1-256 characters."""
+    arguments_text: _builtins.str
+    """The arguments as the model wrote them, to the character. At most 500,000 characters. Order of keys and integers beyond 2^53 are kept here alone;
+    this is what a chat template writes.
+    """
+    @_builtins.property
+    def arguments(self) -> _struct_pb2.Struct:
+        """The arguments. A writer gives them here, or as `arguments_text`; in an answer both are set, but for arguments that are no JSON object at most
+        30 levels deep, which are text alone.
+        """
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        arguments: _struct_pb2.Struct | None = ...,
+        arguments_text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "arguments_text", b"arguments_text", "id", b"id", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolCall: _TypeAlias = ToolCall  # noqa: Y015
+
+@_typing.final
+class Tool(_message.Message):
+    """A tool that the model was offered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    DEFINITION_TEXT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the function. 1-256 characters."""
+    description: _builtins.str
+    """What it does, for the model. At most 50,000 characters."""
+    definition_text: _builtins.str
+    """The whole definition as JSON, to the character: an object with `name`, `description` and `parameters`, or one with `type` "function" and
+    such an object as `function`. Order of keys is kept here alone; this is what a chat template writes. A writer gives it, or the
+    other fields; in an answer all are set.
+    """
+    @_builtins.property
+    def parameters(self) -> _struct_pb2.Struct:
+        """The arguments that it takes, as a JSON Schema."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        parameters: _struct_pb2.Struct | None = ...,
+        definition_text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition_text", b"definition_text", "description", b"description", "name", b"name", "parameters", b"parameters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Tool: _TypeAlias = Tool  # noqa: Y015
 
 @_typing.final
 class TraceStep(_message.Message):
@@ -100,7 +333,7 @@ class TraceStep(_message.Message):
     type: _builtins.str
     """What kind of step it is, such as "compute" or "recall". 1-64 characters."""
     content: _builtins.str
-    """The step itself. 1-20,000 characters."""
+    """The step itself. 1-500,000 characters."""
     def __init__(
         self,
         *,
@@ -170,8 +403,22 @@ class TraceFilter(_message.Message):
     CREATED_BEFORE_FIELD_NUMBER: _builtins.int
     PROMPT_CONTAINS_FIELD_NUMBER: _builtins.int
     SCORES_FIELD_NUMBER: _builtins.int
+    IS_CONVERSATION_FIELD_NUMBER: _builtins.int
+    HAS_TOOL_CALLS_FIELD_NUMBER: _builtins.int
+    MIN_ASSISTANT_TURNS_FIELD_NUMBER: _builtins.int
+    MAX_ASSISTANT_TURNS_FIELD_NUMBER: _builtins.int
     prompt_contains: _builtins.str
-    """Keep traces whose prompt contains this text; case does not matter. At most 1,000 characters."""
+    """Keep traces whose prompt contains this text; case does not matter. At most 1,000 characters. The prompt of a conversation is what its user
+    says, turn by turn, with line breaks between.
+    """
+    is_conversation: _builtins.bool
+    """Keep conversations (true), or traces of a prompt, steps and an answer (false). Left out: both."""
+    has_tool_calls: _builtins.bool
+    """Keep traces in which the assistant calls a tool (true), or does not (false). Left out: both."""
+    min_assistant_turns: _builtins.int
+    """Keep traces in which the assistant speaks at least so many times; a trace that is no conversation counts 1. 0: any number."""
+    max_assistant_turns: _builtins.int
+    """Keep traces in which the assistant speaks at most so many times. 0: any number."""
     @_builtins.property
     def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Keep traces whose source is one of these, at most 100. Empty: any source."""
@@ -201,12 +448,23 @@ class TraceFilter(_message.Message):
         created_before: _timestamp_pb2.Timestamp | None = ...,
         prompt_contains: _builtins.str = ...,
         scores: _abc.Iterable[Global___ScoreCondition] | None = ...,
+        is_conversation: _builtins.bool | None = ...,
+        has_tool_calls: _builtins.bool | None = ...,
+        min_assistant_turns: _builtins.int = ...,
+        max_assistant_turns: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_before", b"created_before", "created_from", b"created_from"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_has_tool_calls", b"_has_tool_calls", "_is_conversation", b"_is_conversation", "created_before", b"created_before", "created_from", b"created_from", "has_tool_calls", b"has_tool_calls", "is_conversation", b"is_conversation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_before", b"created_before", "created_from", b"created_from", "metadata", b"metadata", "prompt_contains", b"prompt_contains", "scores", b"scores", "sources", b"sources"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_has_tool_calls", b"_has_tool_calls", "_is_conversation", b"_is_conversation", "created_before", b"created_before", "created_from", b"created_from", "has_tool_calls", b"has_tool_calls", "is_conversation", b"is_conversation", "max_assistant_turns", b"max_assistant_turns", "metadata", b"metadata", "min_assistant_turns", b"min_assistant_turns", "prompt_contains", b"prompt_contains", "scores", b"scores", "sources", b"sources"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__has_tool_calls: _TypeAlias = _typing.Literal["has_tool_calls"]  # noqa: Y015
+    _WhichOneofArgType__has_tool_calls: _TypeAlias = _typing.Literal["_has_tool_calls", b"_has_tool_calls"]  # noqa: Y015
+    _WhichOneofReturnType__is_conversation: _TypeAlias = _typing.Literal["is_conversation"]  # noqa: Y015
+    _WhichOneofArgType__is_conversation: _TypeAlias = _typing.Literal["_is_conversation", b"_is_conversation"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__has_tool_calls) -> _WhichOneofReturnType__has_tool_calls | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__is_conversation) -> _WhichOneofReturnType__is_conversation | None: ...
 
 Global___TraceFilter: _TypeAlias = TraceFilter  # noqa: Y015
 

@@ -695,8 +695,9 @@ class CompareTracesResponse(_message.Message):
     OTHER_FIELD_NUMBER: _builtins.int
     ALIGNMENT_FIELD_NUMBER: _builtins.int
     SAME_FINAL_ANSWER_FIELD_NUMBER: _builtins.int
+    TURNS_FIELD_NUMBER: _builtins.int
     same_final_answer: _builtins.bool
-    """True when both final answers are the same text after normalisation."""
+    """True when both final answers are the same text after normalisation. The final answer of a conversation is what the assistant says last."""
     @_builtins.property
     def base(self) -> Global___ScoredTrace:
         """The base trace with its scores."""
@@ -709,6 +710,12 @@ class CompareTracesResponse(_message.Message):
     def alignment(self) -> _containers.RepeatedCompositeFieldContainer[Global___StepAlignment]:
         """The steps of both in reading order."""
 
+    @_builtins.property
+    def turns(self) -> _containers.RepeatedCompositeFieldContainer[Global___StepAlignment]:
+        """Where one of the traces is a conversation: the turns of both in reading order, instead of `alignment`. A trace that is none counts as a turn
+        of the user and one of the assistant.
+        """
+
     def __init__(
         self,
         *,
@@ -716,10 +723,11 @@ class CompareTracesResponse(_message.Message):
         other: Global___ScoredTrace | None = ...,
         alignment: _abc.Iterable[Global___StepAlignment] | None = ...,
         same_final_answer: _builtins.bool = ...,
+        turns: _abc.Iterable[Global___StepAlignment] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "other", b"other"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alignment", b"alignment", "base", b"base", "other", b"other", "same_final_answer", b"same_final_answer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alignment", b"alignment", "base", b"base", "other", b"other", "same_final_answer", b"same_final_answer", "turns", b"turns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -757,7 +765,7 @@ Global___ScoredTrace: _TypeAlias = ScoredTrace  # noqa: Y015
 
 @_typing.final
 class StepAlignment(_message.Message):
-    """One row of two traces set side by side."""
+    """One row of two traces set side by side: steps, or turns."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

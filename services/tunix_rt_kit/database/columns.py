@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Connection,
     DateTime,
     Dialect,
@@ -38,6 +39,7 @@ NAMING: Final = {
 _SQLITE_ROWS: Final = 500
 # BigInteger comes before Integer, which it derives from.
 _BINARY_TYPES: Final[Sequence[tuple[type[TypeEngine[Any]], str]]] = (
+    (Boolean, "bool"),
     (BigInteger, "int8"),
     (Integer, "int4"),
     (Double, "float8"),

@@ -50,10 +50,16 @@ async def run_blocking(function: Callable[P, T], *args: P.args, **kwargs: P.kwar
     went away, the function ends at its next look at ``tunix_rt_kit.callers``. What it committed stays.
     """
     context = contextvars.copy_context()
+
+    def run() -> T:
+        try:
+            return context.run(function, *args, **kwargs)
+        except StopIteration as error:
+            # No future takes one: its call would never end.
+            raise RuntimeError(f"{function.__qualname__} ended in StopIteration") from error
+
     try:
-        return await asyncio.get_running_loop().run_in_executor(
-            _executor(current_service()), lambda: context.run(function, *args, **kwargs)
-        )
+        return await asyncio.get_running_loop().run_in_executor(_executor(current_service()), run)
     except asyncio.CancelledError:
         caller = current_caller()
         if caller is not None:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic_core import PydanticCustomError
@@ -32,7 +32,8 @@ DuplicatePolicy = Literal["keep", "skip"]
 Criterion = Literal["structure", "answer"]
 
 
-def _no_nul(text: str) -> str:
+def no_nul(text: str) -> str:
+    """``text``; what validates texts that are stored."""
     if "\0" in text:
         raise PydanticCustomError(
             "nul_character", "holds a NUL character at position {at}", {"at": text.index("\0")}
@@ -80,10 +81,12 @@ def _unique_steps(steps: list[TraceStep]) -> list[TraceStep]:
     return steps
 
 
-CleanText = Annotated[str, AfterValidator(_no_nul)]
-Label = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_no_nul)]
-LongText = Annotated[str, Field(min_length=1, max_length=50_000), AfterValidator(_no_nul)]
-StepText = Annotated[str, Field(min_length=1, max_length=20_000), AfterValidator(_no_nul)]
+CleanText = Annotated[str, AfterValidator(no_nul)]
+Label = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(no_nul)]
+LongText = Annotated[str, Field(min_length=1, max_length=50_000), AfterValidator(no_nul)]
+StepText = Annotated[str, Field(min_length=1, max_length=500_000), AfterValidator(no_nul)]
+Metadata = Annotated[dict[str, Any], AfterValidator(_keepable)]
+Source = Annotated[str, Field(max_length=64), AfterValidator(no_nul)]
 
 
 class TraceStep(TypedDict):
@@ -94,15 +97,17 @@ class TraceStep(TypedDict):
     content: StepText
 
 
+@final
 class TraceContent(TypedDict):
-    """What a client writes; the content digest is over exactly these fields."""
+    """What a client writes of a trace that is no conversation; the content digest is over exactly these
+    fields."""
 
     trace_version: Label
     prompt: LongText
     steps: Annotated[list[TraceStep], Field(min_length=1, max_length=1_000), AfterValidator(_unique_steps)]
     final_answer: LongText
-    metadata: Annotated[dict[str, Any], AfterValidator(_keepable)]
-    source: Annotated[str, Field(max_length=64), AfterValidator(_no_nul)]
+    metadata: Metadata
+    source: Source
 
 
 TRACE_CONTENT: Final = TypeAdapter(TraceContent)
@@ -114,6 +119,7 @@ class TraceDraft:
 
     content: dict[str, Any]
     encoded: bytes
+    is_conversation: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +131,9 @@ class NewTrace:
     source: str
     prompt_folded: str
     metadata_json: str
+    is_conversation: bool = False
+    assistant_turns: int = 1
+    tool_calls: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +161,7 @@ class MetadataCondition(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    key: Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_no_nul)]
+    key: Annotated[str, Field(min_length=1, max_length=256), AfterValidator(no_nul)]
     kind: Literal["equals", "exists"]
     value: CleanText | bool | Annotated[float, Field(allow_inf_nan=False)] | None
 
@@ -173,8 +182,12 @@ class TraceFilter(Filter):
 
     sources: Annotated[list[CleanText], Field(max_length=100)] = Field(default_factory=list)
     metadata: Annotated[list[MetadataCondition], Field(max_length=20)] = Field(default_factory=list)
-    prompt_contains: Annotated[str, Field(max_length=1_000), AfterValidator(_no_nul)] = ""
+    prompt_contains: Annotated[str, Field(max_length=1_000), AfterValidator(no_nul)] = ""
     scores: Annotated[list[ScoreCondition], Field(max_length=20)] = Field(default_factory=list)
+    is_conversation: bool | None = None
+    has_tool_calls: bool | None = None
+    min_assistant_turns: Annotated[int, Field(ge=0)] = 0
+    max_assistant_turns: Annotated[int, Field(ge=0)] = 0
 
 
 class ScoreFilter(Filter):

@@ -247,6 +247,9 @@ def _insert(session: Session, batch: Sequence[NewTrace], policy: DuplicatePolicy
                 "prompt_folded": trace.prompt_folded,
                 "metadata": trace.metadata_json,
                 "encoded": trace.encoded,
+                "is_conversation": trace.is_conversation,
+                "assistant_turns": trace.assistant_turns,
+                "tool_calls": trace.tool_calls,
             }
         )
     if rows:
@@ -421,6 +424,19 @@ def conditions(wanted: TraceFilter, dialect: str, as_of: int | None = None) -> l
         for entry in wanted.metadata
     ]
     found += [_scored(entry, as_of) for entry in wanted.scores]
+    return found + _turns(wanted)
+
+
+def _turns(wanted: TraceFilter) -> list[ColumnElement[bool]]:
+    found: list[ColumnElement[bool]] = []
+    if wanted.is_conversation is not None:
+        found.append(traces.c.is_conversation == wanted.is_conversation)
+    if wanted.has_tool_calls is not None:
+        found.append(traces.c.tool_calls > 0 if wanted.has_tool_calls else traces.c.tool_calls == 0)
+    if wanted.min_assistant_turns:
+        found.append(traces.c.assistant_turns >= wanted.min_assistant_turns)
+    if wanted.max_assistant_turns:
+        found.append(traces.c.assistant_turns <= wanted.max_assistant_turns)
     return found
 
 

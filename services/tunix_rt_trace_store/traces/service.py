@@ -13,6 +13,7 @@ from tunix_rt_kit.canonical import canonical_json, digest_json, normalised
 from tunix_rt_kit.errors import DomainError, FailedPrecondition, FieldViolation, InvalidArgument, NotFound
 from tunix_rt_kit.serving.requests import Paging, Violations, checked_order, listed, parse_name
 from tunix_rt_kit.values import NO_REQUEST_ID, ListAsked, Order, Page, Position, RequestKey
+from tunix_rt_trace_store.traces.conversation import ConversationContent, final_text, thoughts, turns
 from tunix_rt_trace_store.traces.model import (
     TRACE_NAME,
     CreateResult,
@@ -85,7 +86,7 @@ class TraceStoreService:
         decode: reads the content of a stored, encoded trace.
     """
 
-    def __init__(self, repository: TraceRepository, decode: Callable[[bytes], TraceContent]) -> None:
+    def __init__(self, repository: TraceRepository, decode: Callable[[bytes], Content]) -> None:
         self._repository = repository
         self._decode = decode
 
@@ -270,15 +271,22 @@ FULL_STEP_CHARACTERS: Final = 500
 REFERENCE_KEY: Final = "reference_answer"
 
 
-def structure(content: TraceContent) -> tuple[float, dict[str, Any]]:
-    """0 to 100: half for up to 10 steps, half for a mean step length of up to 500 characters."""
-    count = len(content["steps"])
-    mean = sum(len(step["content"]) for step in content["steps"]) / count
+Content = TraceContent | ConversationContent
+
+
+def structure(content: Content) -> tuple[float, dict[str, Any]]:
+    """0 to 100: half for up to 10 steps, half for a mean step length of up to 500 characters.
+
+    The steps of a conversation are what the assistant thought, and the calls that it made.
+    """
+    steps = thoughts(content)
+    count = len(steps)
+    mean = sum(map(len, steps)) / max(count, 1)
     value = 50 * min(count / FULL_STEPS, 1.0) + 50 * min(mean / FULL_STEP_CHARACTERS, 1.0)
     return value, {"step_count": count, "mean_step_characters": mean}
 
 
-def answer(content: TraceContent) -> tuple[float, dict[str, Any]]:
+def answer(content: Content) -> tuple[float, dict[str, Any]]:
     """100 when the final answer is the metadata's ``reference_answer``, both normalised; else 0.
 
     Raises FailedPrecondition(REFERENCE_ANSWER_MISSING) if the metadata has none that is a text or a number.
@@ -289,11 +297,11 @@ def answer(content: TraceContent) -> tuple[float, dict[str, Any]]:
             f"criterion 'answer' needs metadata.{REFERENCE_KEY}, a text or a number, and the trace has none",
             reason="REFERENCE_ANSWER_MISSING",
         )
-    given, wanted = normalised(content["final_answer"]), normalised(str(reference))
+    given, wanted = normalised(final_text(content)), normalised(str(reference))
     return (100.0 if given == wanted else 0.0), {"final_answer": given, REFERENCE_KEY: wanted}
 
 
-CRITERIA: Final[Mapping[Criterion, Callable[[TraceContent], tuple[float, dict[str, Any]]]]] = {
+CRITERIA: Final[Mapping[Criterion, Callable[[Content], tuple[float, dict[str, Any]]]]] = {
     "structure": structure,
     "answer": answer,
 }
@@ -323,13 +331,13 @@ class ScoredTrace:
     """A trace with the latest score of each criterion, ordered by criterion."""
 
     trace: StoredTrace
-    content: TraceContent
+    content: Content
     scores: Sequence[Score]
 
 
 @dataclass(frozen=True, slots=True)
 class StepPair:
-    """One row of two traces side by side: positions from 0, None where a trace has no step."""
+    """One row of two traces side by side: positions from 0, None where a trace has no step, or turn."""
 
     relation: Relation
     base_index: int | None
@@ -338,18 +346,22 @@ class StepPair:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two traces side by side."""
+    """Two traces side by side: their steps, or if one is a conversation the ``turns`` of both."""
 
     base: ScoredTrace
     other: ScoredTrace
     alignment: Sequence[StepPair]
+    turns: Sequence[StepPair]
     same_final_answer: bool
 
 
 def compared(base: ScoredTrace, other: ScoredTrace) -> Comparison:
     """Compare two traces."""
-    same = normalised(base.content["final_answer"]) == normalised(other.content["final_answer"])
-    return Comparison(base, other, align(base.content["steps"], other.content["steps"]), same)
+    first, second = base.content, other.content
+    same = normalised(final_text(first)) == normalised(final_text(second))
+    if "messages" in first or "messages" in second:
+        return Comparison(base, other, [], _paired(turns(first), turns(second)), same)
+    return Comparison(base, other, align(first["steps"], second["steps"]), [], same)
 
 
 def align(base: Sequence[TraceStep], other: Sequence[TraceStep]) -> list[StepPair]:
@@ -358,6 +370,10 @@ def align(base: Sequence[TraceStep], other: Sequence[TraceStep]) -> list[StepPai
     Two steps are the same if kind and text are, white space aside. Steps that differ are paired in order as
     changed; those left over on one side stand alone.
     """
+    return _paired(*([(step["type"], step["content"]) for step in steps] for steps in (base, other)))
+
+
+def _paired(base: Iterable[tuple[str, str]], other: Iterable[tuple[str, str]]) -> list[StepPair]:
     matcher = _Matcher(None, _keys(base), _keys(other), autojunk=False)
     pairs: list[StepPair] = []
     for tag, base_from, base_to, other_from, other_to in matcher.get_opcodes():
@@ -377,5 +393,5 @@ class _Matcher(SequenceMatcher[tuple[str, str]]):
         return super().find_longest_match(*where, **named)
 
 
-def _keys(steps: Sequence[TraceStep]) -> list[tuple[str, str]]:
-    return [(step["type"], " ".join(step["content"].split())) for step in steps]
+def _keys(parts: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [(kind, " ".join(text.split())) for kind, text in parts]

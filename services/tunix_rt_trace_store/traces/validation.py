@@ -11,6 +11,7 @@ from tunix_rt_kit.callers import check
 from tunix_rt_kit.canonical import canonical_json, digest_json
 from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_kit.serving.requests import Violations, parse_name
+from tunix_rt_trace_store.traces.conversation import CONVERSATION, canonical_content, text_of
 from tunix_rt_trace_store.traces.model import (
     MAX_BATCH,
     MAX_SCORED,
@@ -51,13 +52,13 @@ def checked_traces(drafts: Iterable[TraceDraft], count: int, path: str) -> list[
             f"is {size:,} bytes encoded; at most {MAX_TRACE_BYTES:,} would be right",
         )
         try:
-            content = TRACE_CONTENT.validate_python(draft.content, strict=True)
+            trace = _checked(draft)
         except ValidationError as error:
             violations.add_problems(error, place)
         if violations.enough:
             break
         if not violations.found:
-            traces.append(rendered(content, draft.encoded))
+            traces.append(trace)
     violations.raise_if_any("TRACE_INVALID")
     return traces
 
@@ -123,7 +124,7 @@ def checked_filter(fields: Mapping[str, Any]) -> TraceFilter:
 
 
 def rendered(content: TraceContent, encoded: bytes) -> NewTrace:
-    """The trace ready to be stored; its digest is that of the content's RFC 8785 form."""
+    """A trace of one answer, ready to be stored; its digest is that of the content's RFC 8785 form."""
     return NewTrace(
         encoded=encoded,
         content_digest=digest_json(content),
@@ -131,4 +132,22 @@ def rendered(content: TraceContent, encoded: bytes) -> NewTrace:
         # Folded by Python, so that both databases find the same traces whatever their locale.
         prompt_folded=content["prompt"].casefold(),
         metadata_json=canonical_json(content["metadata"]).decode(),
+    )
+
+
+def _checked(draft: TraceDraft) -> NewTrace:
+    if not draft.is_conversation:
+        return rendered(TRACE_CONTENT.validate_python(draft.content, strict=True), draft.encoded)
+    content = CONVERSATION.validate_python(draft.content, strict=True)
+    messages = content["messages"]
+    asked = "\n".join(text_of(message) for message in messages if message["role"] == "user")
+    return NewTrace(
+        encoded=draft.encoded,
+        content_digest=digest_json(canonical_content(content)),
+        source=content["source"],
+        prompt_folded=asked.casefold(),
+        metadata_json=canonical_json(content["metadata"]).decode(),
+        is_conversation=True,
+        assistant_turns=sum(message["role"] == "assistant" for message in messages),
+        tool_calls=sum(len(message["tool_calls"]) for message in messages),
     )

@@ -88,7 +88,7 @@ WRONG = {
     "step type empty": (lambda t: setattr(t.steps[1], "type", ""), "steps[1].type"),
     "step type 65": (lambda t: setattr(t.steps[1], "type", "t" * 65), "steps[1].type"),
     "step content empty": (lambda t: setattr(t.steps[0], "content", ""), "steps[0].content"),
-    "step content 20,001": (lambda t: setattr(t.steps[0], "content", "c" * 20_001), "steps[0].content"),
+    "step content 500,001": (lambda t: setattr(t.steps[0], "content", "c" * 500_001), "steps[0].content"),
     "step content with NUL": (lambda t: setattr(t.steps[0], "content", "\0"), "steps[0].content"),
     "step i negative": (lambda t: setattr(t.steps[0], "i", -1), "steps[0].i"),
     "step i twice": (lambda t: setattr(t.steps[1], "i", 0), "steps[1].i"),
@@ -118,7 +118,7 @@ async def test_limits_themselves_are_allowed(store: Any) -> None:
         prompt="é" * 50_000,
         final_answer="x" * 50_000,
         source="s" * 64,
-        steps=[step(2**31 - 1, "t" * 64, "c" * 20_000), *steps_of(999)],
+        steps=[step(2**31 - 1, "t" * 64, "c" * 500_000), *steps_of(999)],
     )
     stored = await store.CreateTrace(v1.CreateTraceRequest(trace=widest))
     assert content_of(stored) == widest

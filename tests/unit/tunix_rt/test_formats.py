@@ -105,7 +105,7 @@ def test_a_trace_survives_the_way_to_json_and_back(prompt: str, value: Any) -> N
         (NATIVE | {"steps": [STEP, STEP]}, "steps[1].i: is 0, as in steps[0]"),
         (NATIVE | {"steps": [STEP | {"i": -1}]}, "steps[0].i: is -1 (a number); it should be greater than"),
         (NATIVE | {"steps": [STEP | {"i": 2**31}]}, "steps[0].i: is 2147483648"),
-        (NATIVE | {"steps": [STEP | {"content": "x" * 20_001}]}, "steps[0].content: has 20,001 characters"),
+        (NATIVE | {"steps": [STEP | {"content": "x" * 500_001}]}, "steps[0].content: has 500,001 characters"),
         (NATIVE | {"steps": [STEP | {"content": "a\0b"}]}, "steps[0].content: holds a NUL character"),
         (NATIVE | {"metadata": {"a": [float("nan")]}}, "metadata.a[0]: is nan; numbers are finite"),
         (NATIVE | {"metadata": {"id": 2**53 + 1}}, "metadata.id: is 9007199254740993, too large"),

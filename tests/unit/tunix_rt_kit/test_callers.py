@@ -191,3 +191,8 @@ async def test_a_call_to_another_service_ends_with_the_call_that_it_is_made_in(a
         stream = channel.unary_stream(f"{path}UnaryStream", **codec)
         assert await left_after(lambda: answer_of(unary, wait, 60), 0.5) < 1
         assert await left_after(lambda: list(answers_of(stream, wait, 60)), 0.5) < 1
+
+
+async def test_a_function_that_ends_in_stop_iteration_fails_and_does_not_hang() -> None:
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        await asyncio.wait_for(run_blocking(next, iter(())), 10)
