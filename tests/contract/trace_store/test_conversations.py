@@ -1,4 +1,4 @@
-"""Conversations in the trace store: kept to the byte, found, compared, and refused by name where they break a rule."""
+"""Conversations: kept to the byte, found, compared, and refused by name where they are wrong."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ async def test_conversations_are_scored(store: Any) -> None:
         ([USER, v1.Message(role=9), REPLY], "trace.messages[1].role", "'9'"),
         ([turn("user"), REPLY], "trace.messages[0].content", "is empty"),
         ([USER, turn("assistant", reasoning="hm")], "trace.messages[1].content", "is empty"),
-        ([USER, turn("user", "x", reasoning="hm"), REPLY], "trace.messages[1].reasoning", "only the assistant"),
+        ([USER, turn("user", "x", reasoning="hm"), REPLY], "trace.messages[1].reasoning", "only the assis"),
         ([USER, turn("user", "x", train=1), REPLY], "trace.messages[1].train", "only the assistant"),
         ([USER, turn("user", "x", tool_call_id="c"), REPLY], "trace.messages[1].tool_call_id", "only a tool"),
         ([USER, ANSWERED, REPLY], "trace.messages[1].role", "makes no call"),
