@@ -77,6 +77,7 @@ def test_what_is_exported_is_imported_to_the_same_digests(run: Run, client: Clie
             "created": 0,
             "skipped": 6,
             "bad": 0,
+            "left_out": {},
         }
     for name in names(client):
         client.trace_store.delete_trace(name)
@@ -158,7 +159,7 @@ def test_traces_that_only_the_server_refuses_are_taken_out(
     (tmp_path / "in.jsonl").write_text(lines("{", *entries))
     skip = ("--on-error", "skip", "--errors", "bad.jsonl", "--json")
     summary = json.loads(run("import", "in.jsonl", "--format", "native", *skip).stdout)
-    assert summary == {"read": 1201, "created": 1140, "skipped": 0, "bad": 61}
+    assert summary == {"read": 1201, "created": 1140, "skipped": 0, "bad": 61, "left_out": {}}
     bad = errors(tmp_path / "bad.jsonl")
     assert sorted(entry["line"] for entry in bad) == [1, *(number + 2 for number in nul)]
     refused = {entry["line"]: entry for entry in bad if entry["line"] > 1}

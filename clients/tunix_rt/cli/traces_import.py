@@ -23,8 +23,11 @@ from tunix_rt.cli.table_options import TableOptions
 from tunix_rt.cli.traces import TraceLine, app
 from tunix_rt.errors import TunixRtError
 from tunix_rt.formats import (
+    BadArguments,
     BadLine,
     FormatError,
+    Lossy,
+    Media,
     Record,
     TraceFormat,
     is_compressed,
@@ -52,6 +55,10 @@ class ImportedTraces(TypedDict):
     created: Annotated[int, "Traces that were stored."]
     skipped: Annotated[int, "Traces that were not stored, as their content was stored already."]
     bad: Annotated[int, "Lines that were left out; they stand in the file that --errors names."]
+    left_out: Annotated[
+        dict[str, int],
+        "What the traces lack of their lines, or have in another form, and how often, by kind.",
+    ]
 
 
 @command(
@@ -91,6 +98,19 @@ def import_(
             "with --style answer-only.",
         ),
     ] = False,
+    media: Annotated[
+        Media,
+        typer.Option(
+            "--media", help="What to do about images and audio; leave-out: the rest of the message stays."
+        ),
+    ] = "refuse",
+    bad_arguments: Annotated[
+        BadArguments,
+        typer.Option(
+            "--bad-arguments",
+            help="What to do about arguments of a tool call that are no JSON object; keep: as text.",
+        ),
+    ] = "keep",
     duplicates: DuplicatesOption = "skip",
     on_error: Annotated[OnError, typer.Option("--on-error", help="What to do about a bad line.")] = "stop",
     errors: Annotated[
@@ -108,25 +128,29 @@ def import_(
     no good line.
     """
     _check_errors_file(on_error, errors)
+    lossy = Lossy()
     records = read_records(
         file,
         format,
         columns=table.columns(),
         delimiter=table.character(),
         answers_only=answers_only,
+        media=media,
+        bad_arguments=bad_arguments,
+        lossy=lossy,
     )
     records = _begun(records, file)
     total = None if format in ("csv", "tsv") else _total(file)
     if errors is None:
         with session.connect() as client:
             result = store(session, client, _good(records), total, duplicates)
-        say_result(session, result)
+        say_result(session, result, lossy=lossy)
         return
     with BadLines(errors) as bad, session.connect() as client:
         result = store(session, client, bad.traces(records), total, duplicates, bad)
     if result.read == result.refused:
         raise FormatError(0, f"has no good line; {errors} says what is wrong with each", file=name_of(file))
-    say_result(session, result, bad.count, errors)
+    say_result(session, result, bad.count, errors, lossy)
 
 
 def _begun(records: Iterator[Record], file: str) -> Iterator[Record]:
@@ -166,6 +190,9 @@ def _total(file: str) -> int | None:
         return None
     with path.open("rb") as stream:
         if is_compressed(stream):
+            return None
+        if not stream.peek(1)[:64].lstrip().startswith(b"{"):
+            # An array, whose elements are on any number of lines.
             return None
         return sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b"")) or None
 
@@ -240,11 +267,18 @@ def store(
     return result
 
 
-def say_result(session: Session, result: ImportResult, bad: int = 0, errors: Path | None = None) -> None:
+def say_result(
+    session: Session,
+    result: ImportResult,
+    bad: int = 0,
+    errors: Path | None = None,
+    lossy: Lossy | None = None,
+) -> None:
     """What became of the lines; ``bad`` of them were left out and stand in ``errors``."""
     read = result.read - result.refused + bad
     if session.as_json:
-        session.print_json({"read": read, "created": result.created, "skipped": result.skipped, "bad": bad})
+        counts = {"read": read, "created": result.created, "skipped": result.skipped, "bad": bad}
+        session.print_json({**counts, "left_out": lossy.counts if lossy else {}})
         return
     line = (
         f"{text.counted(read, 'trace')} read, {text.count(result.created)} stored, "
@@ -253,6 +287,8 @@ def say_result(session: Session, result: ImportResult, bad: int = 0, errors: Pat
     if bad:
         line += f", {text.count(bad)} bad: see {errors}"
     session.out.print(line, markup=False, soft_wrap=True)
+    for loss in lossy.lines() if lossy else ():
+        session.out.print(loss, markup=False, soft_wrap=True)
 
 
 # Bytes of lines that wait for the server's word. Of what comes beyond, the trace stands for its line.

@@ -24,9 +24,9 @@ from tunix_rt.formats.grading import (
 )
 from tunix_rt.formats.item_rows import GraderName, ItemFormat, ItemReading, NotOfItemsError
 from tunix_rt.formats.parquet import is_parquet, row_count
+from tunix_rt.formats.reading import BadArguments, Lossy, Media, Record
 from tunix_rt.formats.traces import (
     BadLine,
-    Record,
     TraceFormat,
     read_records,
     read_traces,
@@ -38,11 +38,14 @@ __all__ = [
     "BUILTIN",
     "GRADER_KINDS",
     "MAX_ITEMS",
+    "BadArguments",
     "BadLine",
     "FormatError",
     "GraderName",
     "ItemFormat",
     "ItemReading",
+    "Lossy",
+    "Media",
     "NotOfItemsError",
     "Record",
     "Source",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, Final
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
@@ -18,6 +19,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from tunix_rt import v1
 from tunix_rt.formats import rows
 from tunix_rt.formats.lines import parse_line
+from tunix_rt.formats.reading import Builder, Reading
 from tunix_rt.formats.rows import paragraphs
 
 _ROLES: Final = {
@@ -73,6 +75,11 @@ class _ChatRow(BaseModel):
     ]
     metadata: dict[str, Any] | None = None
     source: str | None = None
+
+
+def chat_reader(reading: Reading) -> Builder:
+    """What makes traces of chats."""
+    return partial(chat, answers_only=reading.answers_only)
 
 
 def chat(line: bytes, number: int, file: str, *, answers_only: bool = False) -> v1.Trace:

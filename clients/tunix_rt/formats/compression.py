@@ -22,6 +22,7 @@ _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 PARQUET: Final = b"PAR1"
 PARQUET_PIPED: Final = "is Parquet, which cannot be read from a pipe; give the file's name"
 _PARQUET_NAMED: Final = "is Parquet, whatever its name or --format says; give --format parquet"
+_STDIN: Final = "standard input"
 _SUFFIXES: Final = {".gz": ("gzip", _GZIP), ".zst": ("Zstandard", _ZSTD)}
 # A block of four bytes may stand for 128 KiB, so that what one step writes stays below 16 MiB.
 _STEP: Final = 512
@@ -31,7 +32,7 @@ _BUFFER: Final = 256 * 1024
 def name_of(source: Source) -> str:
     """What messages call ``source``."""
     if isinstance(source, str | os.PathLike):
-        return "standard input" if source == "-" else os.fspath(source)
+        return _STDIN if source == "-" else os.fspath(source)
     name = getattr(source, "name", "")
     return name if isinstance(name, str) else ""
 
@@ -90,7 +91,8 @@ def _decompressed(file: Any, name: str) -> IO[bytes]:
     if head.startswith(_ZSTD):
         return io.BufferedReader(_ZstdReader(file, _zstandard(name)), _BUFFER)
     if head == PARQUET:
-        raise FormatError(0, _PARQUET_NAMED if file.seekable() else PARQUET_PIPED, file=name)
+        by_name = file.seekable() and name != _STDIN
+        raise FormatError(0, _PARQUET_NAMED if by_name else PARQUET_PIPED, file=name)
     plain: IO[bytes] = file
     return plain
 

@@ -8,7 +8,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final, TypeVar
+from typing import IO, Any, Final, TypeVar
 
 from google.protobuf.struct_pb2 import Struct, Value
 from pydantic import BaseModel, ValidationError
@@ -48,22 +48,28 @@ def read_lines(source: Source) -> Iterator[tuple[int, bytes]]:
     Raises:
         FormatError: the source cannot be opened or read, or is encoded as UTF-16 or UTF-32.
     """
-    with read_failures(name_of(source)), opened(source) as file:
-        number = 0
-        while raw := file.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            line = raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw
-            if number == 1:
-                check_encoding(line, name_of(source))
-                check_kind(line, name_of(source))
-            if len(raw) > MAX_LINE_BYTES and raw[-1:] not in _NEWLINES:
-                yield number, line
-                while (rest := file.readline(MAX_LINE_BYTES)) and rest[-1:] not in _NEWLINES:
-                    pass
-                continue
-            line = (without_marks(line) if number == 1 else line).strip()
-            if line:
-                yield number, line
+    name = name_of(source)
+    with read_failures(name), opened(source) as file:
+        yield from lines_of(file, name)
+
+
+def lines_of(file: IO[bytes] | IO[str], name: str) -> Iterator[tuple[int, bytes]]:
+    """As ``read_lines``, of a file that is open and called ``name``."""
+    number = 0
+    while raw := file.readline(MAX_LINE_BYTES + 1):
+        number += 1
+        line = raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw
+        if number == 1:
+            check_encoding(line, name)
+            check_kind(line, name)
+        if len(raw) > MAX_LINE_BYTES and raw[-1:] not in _NEWLINES:
+            yield number, line
+            while (rest := file.readline(MAX_LINE_BYTES)) and rest[-1:] not in _NEWLINES:
+                pass
+            continue
+        line = (without_marks(line) if number == 1 else line).strip()
+        if line:
+            yield number, line
 
 
 @contextmanager

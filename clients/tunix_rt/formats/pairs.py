@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from tunix_rt import v1
@@ -10,6 +10,7 @@ from tunix_rt.errors import FormatError
 from tunix_rt.formats.chat import chat, pair
 from tunix_rt.formats.columns import TRACE_FORM, Assigned, Where, assign, encoded, gathered, trace_document
 from tunix_rt.formats.lines import object_of
+from tunix_rt.formats.reading import Reading
 from tunix_rt.formats.rows import native
 
 _PLAIN: Final = {"prompt", "completion", "metadata", "source"}
@@ -20,13 +21,12 @@ class Pairs:
     """Makes a trace of a line with a prompt and a completion; call it with line, number and file.
 
     Args:
-        columns: the key of each field. Left out: keys whose names leave no doubt.
-        answers_only: whether an answer without reasoning is taken.
+        reading: has the key of each field. Left out: keys whose names leave no doubt.
     """
 
-    def __init__(self, columns: Mapping[str, str] | None, answers_only: bool) -> None:
-        self._columns = columns
-        self._answers_only = answers_only
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+        self._columns = reading.columns
         self._assigned: dict[tuple[str, ...], Sequence[Assigned]] = {}
 
     def __call__(self, line: bytes, number: int, file: str) -> v1.Trace:
@@ -35,8 +35,8 @@ class Pairs:
         if "steps" in document:
             return native(encoded(document), number, file)
         if "messages" in document or "conversations" in document:
-            return chat(encoded(document), number, file, answers_only=self._answers_only)
-        return pair(document, number, file, answers_only=self._answers_only)
+            return chat(encoded(document), number, file, answers_only=self._reading.answers_only)
+        return pair(document, number, file, answers_only=self._reading.answers_only)
 
     def document(self, line: bytes, number: int, file: str) -> dict[str, Any]:
         """The fields of a line under their own names; raises FormatError."""

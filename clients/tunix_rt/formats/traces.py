@@ -3,52 +3,70 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from itertools import starmap
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from tunix_rt import v1
 from tunix_rt.errors import FormatError
-from tunix_rt.formats.chat import chat
+from tunix_rt.formats.chat import chat_reader
 from tunix_rt.formats.columns import TRACE_FORM, TableRow, table_rows, trace_document
 from tunix_rt.formats.compression import PARQUET_PIPED, Source, name_of
 from tunix_rt.formats.conversations import conversation_document
 from tunix_rt.formats.delimited import DELIMITERS, table_format
+from tunix_rt.formats.documents import documents_of, looked_at
 from tunix_rt.formats.kinds import hint_for_traces
-from tunix_rt.formats.lines import MAX_LINE_BYTES, keys_of, plain_of, read_failures, read_lines
+from tunix_rt.formats.lines import MAX_LINE_BYTES, keys_of, plain_of, read_failures
 from tunix_rt.formats.pairs import Pairs
 from tunix_rt.formats.parquet import is_parquet, read_rows
+from tunix_rt.formats.reading import (
+    BadArguments,
+    FileFormat,
+    LineFormat,
+    Lossy,
+    Media,
+    OpenFile,
+    Reading,
+    Record,
+)
 from tunix_rt.formats.rows import dataset, gsm8k, native
 
 TraceFormat: TypeAlias = Literal[
     "auto", "native", "gsm8k", "chat", "dataset", "parquet", "csv", "tsv", "prompt-completion"
 ]
 
-_Builder: TypeAlias = Callable[[bytes, int, str], v1.Trace]
 _PAIRS: Final = "prompt-completion"
-# The keys of a form, of which all must be there; the first that fits counts.
-_MARKS: Final = (
-    ("native", {"trace_version", "messages"}),
-    ("chat", {"messages"}),
-    ("chat", {"conversations"}),
-    ("gsm8k", {"question", "answer"}),
-    ("dataset", {"prompts", "trace_steps"}),
-)
 _NATIVE: Final = {"prompt", "steps", "final_answer"}
+_NATIVE_LATER: Final = {"steps", "final_answer"}
 
+
+def _is_native(keys: set[str]) -> bool:
+    """Whether lines are meant to be in our own form, whole or with an error that is to be named."""
+    hint = hint_for_traces(keys)
+    return bool(keys & _NATIVE) and not (hint and keys.isdisjoint(_NATIVE_LATER))
+
+
+LINE_FORMATS: Final = (
+    LineFormat("native", {"trace_version", "messages"}.issubset, lambda _: native),
+    LineFormat("chat", {"messages"}.issubset, chat_reader),
+    LineFormat("chat", {"conversations"}.issubset, chat_reader),
+    LineFormat("gsm8k", {"question", "answer"}.issubset, lambda _: gsm8k),
+    LineFormat("dataset", {"prompts", "trace_steps"}.issubset, lambda _: dataset),
+    LineFormat(
+        _PAIRS,
+        lambda keys: {"prompt", "completion"} <= keys and keys.isdisjoint(_NATIVE_LATER),
+        Pairs,
+    ),
+    LineFormat("native", _is_native, lambda _: native),
+)
+"""The forms of lines; the first that fits the keys of a line counts."""
+
+FILE_FORMATS: Final[tuple[FileFormat, ...]] = ()
+"""The forms of whole files; they are looked for before those of lines."""
 
 _BAD_LINE: Final = {"line", "error", "text"}
-
-
-class Record(NamedTuple):
-    """One line of a file: its number from 1, its bytes, and the trace that it holds or why it holds none."""
-
-    number: int
-    line: bytes
-    trace: v1.Trace | None
-    error: FormatError | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,26 +98,42 @@ def read_traces(
     columns: Mapping[str, str] | None = None,
     delimiter: str | None = None,
     answers_only: bool = False,
+    media: Media = "refuse",
+    bad_arguments: BadArguments = "keep",
+    lossy: Lossy | None = None,
 ) -> Iterator[v1.Trace]:
     """Yield the traces of a file, one at a time; blank lines are passed over.
 
     Args:
         source: a path, ``-`` for standard input, or an open file, text or binary. What is compressed by gzip
-            or Zstandard is decompressed.
+            or Zstandard is decompressed. JSON may be one object a line, an array, or broken over lines.
         format: ``native`` (see ``trace_from_json``), ``gsm8k`` (``question``, and ``answer`` of reasoning
-            lines and ``#### N``), ``chat`` (``messages`` of a user and an assistant who reasons),
-            ``dataset`` (rows of a dataset in the trace format), ``prompt-completion`` (a prompt and a
-            completion that holds its reasoning), ``parquet`` (rows of any of these), ``csv`` or ``tsv`` (a
-            header, then rows), or ``auto``: the file's name, its first bytes and its first line tell.
+            lines and ``#### N``), ``chat`` (``messages`` or ``conversations``), ``dataset`` (rows of a
+            dataset in the trace format), ``prompt-completion`` (a prompt and a completion), ``parquet``
+            (rows of any of these), ``csv`` or ``tsv`` (a header, then rows), or ``auto``: the file's name,
+            its beginning and its keys tell.
         columns: for Parquet, CSV and TSV the column, for ``prompt-completion`` the key, that holds each
             field, as {"prompt": "question"}.
         delimiter: for CSV and TSV what separates the cells. Left out: a comma for CSV, a tab for TSV.
-        answers_only: take an answer without reasoning too; it is the one step of its trace.
+        answers_only: take an answer without reasoning as the one step of a trace, not as a conversation.
+        media: "leave-out" leaves images and audio out of messages, and counts them.
+        bad_arguments: what to do about a call's arguments that are no JSON object: "keep" them as text and
+            count them, or "refuse" the line.
+        lossy: takes what is left out, and how often.
 
     Raises:
         FormatError: names the file, the line, and every wrong field. What came before was yielded.
     """
-    records = read_records(source, format, columns=columns, delimiter=delimiter, answers_only=answers_only)
+    records = read_records(
+        source,
+        format,
+        columns=columns,
+        delimiter=delimiter,
+        answers_only=answers_only,
+        media=media,
+        bad_arguments=bad_arguments,
+        lossy=lossy,
+    )
     for record in records:
         if record.trace is None:
             raise record.error or FormatError(record.number, "holds no trace", file=name_of(source))
@@ -113,19 +147,49 @@ def read_records(
     columns: Mapping[str, str] | None = None,
     delimiter: str | None = None,
     answers_only: bool = False,
+    media: Media = "refuse",
+    bad_arguments: BadArguments = "keep",
+    lossy: Lossy | None = None,
 ) -> Iterator[Record]:
     """As ``read_traces``, and goes on behind a wrong line. Of a file of ``BadLine`` the texts are read.
 
     Raises FormatError for what is wrong with the file as a whole.
     """
-    file = name_of(source)
+    reading = Reading(
+        answers_only, media, bad_arguments, columns if format == _PAIRS else None, lossy or Lossy()
+    )
     table = format if format in DELIMITERS else table_format(source) if format == "auto" else None
-    builders = _builders(columns if format == _PAIRS else None, answers_only)
+    with _rows(source, format, table, columns, delimiter) as (rows, file):
+        whole = next((form for form in FILE_FORMATS if file and _is_form(form, format, file)), None)
+        if whole is not None and file is not None:
+            yield from _counted(whole.read(file, reading), reading.lossy)
+        else:
+            found = _read_rows(rows, format, name_of(source), reading, table is not None)
+            yield from _counted(found, reading.lossy)
+
+
+def _is_form(form: FileFormat, format: str, file: OpenFile) -> bool:
+    return format == form.name or (format == "auto" and form.fits(file))
+
+
+def _counted(records: Iterator[Record], lossy: Lossy) -> Iterator[Record]:
+    for record in records:
+        if record.trace is None:
+            lossy.drop()
+        else:
+            lossy.keep()
+        yield record
+
+
+def _read_rows(
+    rows: Iterator[TableRow], format: str, file: str, reading: Reading, table: bool
+) -> Iterator[Record]:
+    builders = {form.name: form.builder(reading) for form in LINE_FORMATS}
     build = builders.get(format)
     mended: bool | None = None
-    for number, line, fault, fields in _lines(source, format, table, columns, delimiter):
+    for number, line, fault, fields in rows:
         if mended is None:
-            mended = table is None and _is_bad_line(line)
+            mended = not table and _is_bad_line(line)
         text = line
         try:
             if fault is not None:
@@ -140,16 +204,6 @@ def read_records(
             yield Record(number, text, None, error)
         else:
             yield Record(number, text, trace, None)
-
-
-def _builders(columns: Mapping[str, str] | None, answers_only: bool) -> dict[str, _Builder]:
-    return {
-        "native": native,
-        "gsm8k": gsm8k,
-        "chat": partial(chat, answers_only=answers_only),
-        "dataset": dataset,
-        _PAIRS: Pairs(columns, answers_only),
-    }
 
 
 def trace_from_json(line: str | bytes) -> v1.Trace:
@@ -181,18 +235,21 @@ def trace_to_json(trace: v1.Trace) -> str:
     return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
 
 
-def _lines(
+@contextmanager
+def _rows(
     source: Source,
-    format: TraceFormat,
+    format: str,
     table: str | None,
     columns: Mapping[str, str] | None,
     delimiter: str | None,
-) -> Iterator[TableRow]:
+) -> Iterator[tuple[Iterator[TableRow], OpenFile | None]]:
+    """The rows of a file; and the file itself, where it is no table and no Parquet."""
     name = name_of(source)
     if source == "-" and format == "parquet":
         raise FormatError(0, PARQUET_PIPED, file=name)
     if table is not None:
-        return table_rows(source, table, columns, delimiter, TRACE_FORM, trace_document)
+        yield table_rows(source, table, columns, delimiter, TRACE_FORM, trace_document), None
+        return
     if delimiter is not None:
         raise FormatError(0, "is read as lines, which have no delimiter; give --format csv", file=name)
     with read_failures(name):
@@ -204,8 +261,11 @@ def _lines(
             "prompt-completion, columns of CSV with --format csv",
             file=name,
         )
-    rows = read_rows(source, columns) if parquet or format == "parquet" else read_lines(source)
-    return starmap(TableRow, rows)
+    if parquet or format == "parquet":
+        yield starmap(TableRow, read_rows(source, columns)), None
+        return
+    with read_failures(name), looked_at(source) as file:
+        yield starmap(TableRow, documents_of(file)), file
 
 
 def _is_bad_line(line: bytes) -> bool:
@@ -240,14 +300,10 @@ def _row_form(fields: Collection[str]) -> str:
 def _detect(line: bytes, number: int, file: str) -> str:
     """The name of the form that a line has by its keys."""
     keys = keys_of(line, number, file)
-    for form, marks in _MARKS:
-        if marks <= keys:
-            return form
-    if {"prompt", "completion"} <= keys and keys.isdisjoint({"steps", "final_answer"}):
-        return _PAIRS
+    for form in LINE_FORMATS:
+        if form.fits(keys):
+            return form.name
     hint = hint_for_traces(keys)
-    if keys & _NATIVE and not (hint and keys.isdisjoint({"steps", "final_answer"})):
-        return "native"
     raise FormatError(
         number,
         f"unknown format: its keys are {', '.join(sorted(keys)[:8]) or 'none'}; expected prompt, steps and "

@@ -338,7 +338,6 @@ def test_answers_that_are_numbers_are_graded_as_numbers(answer: str) -> None:
     assert item.grader.WhichOneof("kind") == "numeric"
 
 
-@pytest.mark.parametrize("text", ['[{"prompt": "a"},', "{", '[{"prompt": "a"}]'])
-def test_a_document_that_is_no_json_lines_is_told_how_to_become_some(text: str) -> None:
+def test_a_document_that_is_no_json_lines_is_told_how_to_become_some() -> None:
     with pytest.raises(FormatError, match="jq -c"):
-        list(read_traces(io.BytesIO(text.encode())))
+        list(read_traces(io.BytesIO(b"{")))

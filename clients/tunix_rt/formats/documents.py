@@ -1,0 +1,177 @@
+"""JSON documents in whatever layout they have: one on a line, an array of them, or broken over lines."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any, Final
+
+from tunix_rt.errors import FormatError
+from tunix_rt.formats.compression import Source, name_of, opened
+from tunix_rt.formats.lines import MAX_LINE_BYTES, check_encoding, lines_of, without_marks
+from tunix_rt.formats.reading import OpenFile
+
+_HEAD: Final = 64 * 1024
+_BUFFER: Final = 256 * 1024
+_OPENING: Final = (b"{", b"[", b",", b":")
+
+
+@contextmanager
+def looked_at(source: Source) -> Iterator[OpenFile]:
+    """A file whose beginning is known, and is read all the same. Raises as ``opened`` does."""
+    name = name_of(source)
+    with opened(source) as content:
+        stream: Any = _Encoded(content) if isinstance(content, io.TextIOBase) else content
+        head = _first_line(stream)
+        if not _is_whole(head) and len(head) < _HEAD:
+            head += stream.read(_HEAD - len(head))
+        yield OpenFile(name, head, io.BufferedReader(_Behind(head, stream), _BUFFER), _plain_path(source))
+
+
+def _plain_path(source: Source) -> str:
+    if not isinstance(source, str) or source == "-":
+        return "" if isinstance(source, str) or not hasattr(source, "__fspath__") else str(source)
+    return source
+
+
+def _first_line(stream: IO[bytes]) -> bytes:
+    """The first line that is not blank, behind those that are."""
+    head = b""
+    while len(head) <= MAX_LINE_BYTES and (line := stream.readline(MAX_LINE_BYTES + 1)):
+        head += line
+        if line.strip():
+            break
+    return head
+
+
+def _is_whole(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(without_marks(line)), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+class _Behind(io.RawIOBase):
+    """What was read of a stream already, and then the rest of it."""
+
+    def __init__(self, head: bytes, rest: IO[bytes]) -> None:
+        self._head = memoryview(head)
+        self._rest = rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if self._head:
+            taken = min(len(buffer), len(self._head))
+            buffer[:taken] = self._head[:taken]
+            self._head = self._head[taken:]
+            return taken
+        read = getattr(self._rest, "read1", self._rest.read)
+        data = read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+class _Encoded(io.RawIOBase):
+    """A text file as bytes."""
+
+    def __init__(self, file: io.TextIOBase) -> None:
+        self._file = file
+        self._waiting = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._waiting:
+            self._waiting = self._file.read(_HEAD).encode("utf-8", "surrogatepass")
+        taken = min(len(buffer), len(self._waiting))
+        buffer[:taken], self._waiting = self._waiting[:taken], self._waiting[taken:]
+        return taken
+
+
+def documents_of(file: OpenFile) -> Iterator[tuple[int, bytes]]:
+    """Yield the number, from 1, and the bytes of each document of a file, in bounded memory.
+
+    The number is that of its line; of an array, or of documents that are broken over lines, its place.
+    """
+    beginning = without_marks(file.head.lstrip()).lstrip()
+    if beginning.startswith(b"["):
+        return _streamed(file, "item")
+    if beginning.startswith(b"{") and _is_broken(beginning):
+        return _streamed(file, "")
+    return lines_of(file.stream, file.name)
+
+
+def _is_broken(beginning: bytes) -> bool:
+    """Whether an object goes on behind its first line.
+
+    A line that was cut off does so too, but a whole one follows it, or it does not end where a value begins.
+    """
+    first, line_break, rest = beginning.partition(b"\n")
+    if not line_break or not first.strip().endswith(_OPENING):
+        return False
+    second = rest.lstrip().partition(b"\n")[0]
+    return not _is_whole(second)
+
+
+def _streamed(file: OpenFile, prefix: str) -> Iterator[tuple[int, bytes]]:
+    # Most files are lines, which do not need it.
+    import ijson
+
+    check_encoding(file.head, file.name)
+    measured = _Measured(file)
+    number = 0
+    try:
+        for document in ijson.items(measured, prefix, multiple_values=True, use_float=False):
+            number += 1
+            measured.begin()
+            # Numbers with a fraction are kept as Python's own parser reads them from a line.
+            text = json.dumps(document, ensure_ascii=False, separators=(",", ":"), default=float)
+            yield number, text.encode("utf-8", "surrogatepass")
+    except ijson.IncompleteJSONError as error:
+        raise _cut_off(number, error, file.name) from None
+    except ijson.JSONError as error:
+        raise FormatError(number + 1, f"not JSON: {_told(error)}", file=file.name) from None
+    except UnicodeDecodeError:
+        raise FormatError(number + 1, "not UTF-8", file=file.name) from None
+
+
+def _cut_off(number: int, error: Exception, file: str) -> FormatError:
+    told = _told(error)
+    if "premature EOF" in told or "Incomplete" in told:
+        told = "ends in the middle of it; the file was cut off"
+    return FormatError(number + 1, f"not JSON: {told}", file=file)
+
+
+def _told(error: Exception) -> str:
+    """The first line of what the parser says, which shows the text around the place below it."""
+    return (str(error).strip().splitlines() or ["cannot be read"])[0][:200]
+
+
+class _Measured:
+    """Reads a file for the parser, and ends it where one document is longer than any line may be."""
+
+    def __init__(self, file: OpenFile) -> None:
+        self._file = file
+        self._bytes = 0
+        self._number = 1
+        self._begun = False
+
+    def begin(self) -> None:
+        """The next document begins."""
+        self._bytes = 0
+        self._number += 1
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.stream.read(size)
+        if not self._begun and data:
+            self._begun = True
+            data = without_marks(data)
+        self._bytes += len(data)
+        if self._bytes > MAX_LINE_BYTES + _HEAD:
+            raise FormatError(self._number, "is longer than 8 MiB", file=self._file.name)
+        return data

@@ -1,0 +1,103 @@
+"""JSON in the layouts that programs write: lines, arrays, and documents that are broken over lines."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tunix_rt.errors import FormatError
+from tunix_rt.formats import Lossy, read_records, read_traces
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20)
+
+
+def row(prompt: str, **facts: Any) -> dict[str, Any]:
+    step = {"i": 0, "type": "reason", "content": "It is."}
+    return {"trace_version": "1.0", "prompt": prompt, "steps": [step], "final_answer": "a", "metadata": facts}
+
+
+def layouts(rows: list[Any]) -> list[bytes]:
+    return [
+        json.dumps(rows).encode(),
+        json.dumps(rows, indent=2, ensure_ascii=False).encode(),
+        b"\xef\xbb\xbf\n [" + b",\n".join(json.dumps(one).encode() for one in rows) + b"]\n",
+        "\n".join(json.dumps(one, indent=1) for one in rows).encode(),
+        gzip.compress(json.dumps(rows, indent=4).encode()),
+    ]
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(TEXTS, min_size=1, max_size=4))
+def test_every_layout_holds_the_same_traces(prompts: list[str]) -> None:
+    rows = [row(text, n=1.5, big=2**50, nested={"b": [1, None], "a": text}) for text in prompts]
+    lines = "\n".join(map(json.dumps, rows)).encode()
+    expected = list(read_traces(io.BytesIO(lines)))
+    assert len(expected) == len(rows)
+    for data in layouts(rows):
+        assert list(read_traces(io.BytesIO(data))) == expected
+    assert list(read_traces(io.StringIO(json.dumps(rows)))) == expected
+
+
+def test_a_wrong_element_is_named_by_its_place_and_the_rest_is_read() -> None:
+    records = list(read_records(io.BytesIO(json.dumps([row("a"), 5, row("b"), {"prompt": 1}]).encode())))
+    assert [record.number for record in records] == [1, 2, 3, 4]
+    assert [record.trace is None for record in records] == [False, True, False, True]
+    assert "line 2: is 5" in str(records[1].error) or "expected a JSON object" in str(records[1].error)
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        (b"", "ends in the middle"),
+        (b', {"prompt": "x', "ends in the middle"),
+        (b" oops", "line 2: not JSON"),
+        (b', {"prompt": "' + b"x" * (9 << 20) + b'"}]', "line 2: is longer than 8 MiB"),
+    ],
+)
+def test_an_array_that_goes_wrong_ends_after_what_was_whole(end: bytes, said: str) -> None:
+    read = read_records(io.BytesIO(b"[" + json.dumps(row("a")).encode() + end))
+    assert next(read).trace is not None
+    with pytest.raises(FormatError, match=said):
+        list(read)
+
+
+def test_a_first_line_that_was_cut_off_is_one_bad_line() -> None:
+    for cut in (b'{"prompt": "a', b'{"prompt":'):
+        first, second = read_records(io.BytesIO(cut + b"\n" + json.dumps(row("b")).encode()))
+        assert first.trace is None
+        assert second.trace is not None
+
+
+def test_a_long_array_takes_little_memory() -> None:
+    class Endless(io.RawIOBase):
+        sent = 0
+
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: Any) -> int:
+            piece = b"[" if not self.sent else json.dumps(row("x" * 1000)).encode() + b",\n"
+            self.sent += len(piece)
+            buffer[: len(piece)] = piece
+            return len(piece)
+
+    read = read_records(io.BufferedReader(Endless(), 4096))
+    assert sum(1 for _, _ in zip(read, range(1000), strict=False)) == 1000
+
+
+def test_what_is_lost_is_counted_for_lines_that_became_traces_alone() -> None:
+    lossy = Lossy()
+    lossy.add("image", count=2)
+    lossy.keep()
+    lossy.add("image", count=5)
+    lossy.drop()
+    lossy.add("reply", "to others left out", many="replies")
+    lossy.keep()
+    assert lossy.lines() == ["2 images left out", "1 reply to others left out"]
+    assert lossy.counts == {"images left out": 2, "replies to others left out": 1}
