@@ -24,6 +24,7 @@ from tunix_rt_exporter.datasets.model import (
     SplitFiles,
     SplitGroup,
     TraceUse,
+    content_text,
 )
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.convert import from_message, plain_struct, template_message, to_message
@@ -31,6 +32,7 @@ from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_kit.values import JobState, Page, Progress
 
 _MEDIA_TYPES: Final = {"jsonl": "application/jsonl", "parquet": "application/vnd.apache.parquet"}
+_ROLES: Final = {number: name.removeprefix("ROLE_").lower() for name, number in v1.Message.Role.items()}
 _RESULT_FIELDS: Final = BuildResult.model_fields.keys()
 
 
@@ -69,16 +71,58 @@ def trace_filter(fields: Mapping[str, Any]) -> v1.TraceFilter:
 
 def source_trace(trace: v1.Trace) -> SourceTrace:
     """A trace as the trace store sends it."""
+    digest = bytes.fromhex(trace.content_digest.removeprefix("sha256:"))
+    # To look into an empty struct takes as long as to read two steps.
+    metadata = plain_struct(trace.metadata) if trace.HasField("metadata") else {}
+    if trace.messages:
+        return _source_conversation(trace, digest, metadata)
     return SourceTrace(
         sequence=trace.sequence,
-        digest=bytes.fromhex(trace.content_digest.removeprefix("sha256:")),
+        digest=digest,
         prompt=trace.prompt,
         steps=[{"i": step.i, "type": step.type, "content": step.content} for step in trace.steps],
         final_answer=trace.final_answer,
-        # To look into an empty struct takes as long as to read two steps.
-        metadata=plain_struct(trace.metadata) if trace.HasField("metadata") else {},
+        metadata=metadata,
         source=trace.source,
     )
+
+
+def _source_conversation(trace: v1.Trace, digest: bytes, metadata: dict[str, Any]) -> SourceTrace:
+    messages = [_message_fields(message) for message in trace.messages]
+    asked = [content_text(message) for message in messages if message["role"] == "user"]
+    replies = (content_text(message) for message in reversed(messages) if message["role"] == "assistant")
+    return SourceTrace(
+        sequence=trace.sequence,
+        digest=digest,
+        prompt="\n".join(asked),
+        steps=[],
+        final_answer=next(replies, ""),
+        metadata=metadata,
+        source=trace.source,
+        messages=messages,
+        tools=[tool.definition_text for tool in trace.tools],
+    )
+
+
+def _message_fields(message: v1.Message) -> dict[str, Any]:
+    """A message as the format ``trace`` has it: what is empty is left out, but for a text that is."""
+    texts = [part.text for part in message.content]
+    fields: dict[str, Any] = {
+        "role": _ROLES[message.role],
+        "reasoning": message.reasoning,
+        "tool_calls": [
+            {**({"id": call.id} if call.id else {}), "name": call.name, "arguments": call.arguments_text}
+            for call in message.tool_calls
+        ],
+        "tool_call_id": message.tool_call_id,
+        "name": message.name,
+    }
+    fields = {name: value for name, value in fields.items() if value}
+    if texts:
+        fields["content"] = texts[0] if len(texts) == 1 else texts
+    if message.train:
+        fields["train"] = message.train == v1.Message.TRAIN_YES
+    return fields
 
 
 def dataset_message(dataset: Dataset) -> v1.Dataset:

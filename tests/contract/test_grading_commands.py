@@ -13,11 +13,14 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from support import scripted_evaluator as script
+from support.conversations import adding
 from support.migrated import migrated
 from support.threaded import real_server
 from support.tiny_model import make_tiny_model
+from support.traces import trace
 from tunix_rt import Client
 from tunix_rt.cli.main import app
+from tunix_rt.formats import trace_to_json
 from tunix_rt.generate import generate_traces
 from tunix_rt_evaluator.evaluations import job_folders
 from tunix_rt_evaluator.wiring import EvaluatorSettings, build, migrate
@@ -248,6 +251,16 @@ def test_generated_problems_become_an_eval_set(run: Run, client: Client) -> None
     assert first.digest == second.digest
     wrong = run("evalset", "generate", "x", "--families", "none", exit_code=2)
     assert "families has 'none'" in wrong.output
+
+
+def test_conversations_become_no_items_and_are_named(run: Run, client: Client, tmp_path: Path) -> None:
+    (tmp_path / "some.jsonl").write_text(f"{trace_to_json(adding())}\n{trace_to_json(trace(1))}\n")
+    result = run("evalset", "import", "some", "some.jsonl", "-f", "native")
+    assert "1 conversation left out: an eval item is made of one question" in result.stderr
+    assert [item.prompt for item in client.evaluator.get_eval_set("evalSets/some").items] == [trace(1).prompt]
+    (tmp_path / "none.jsonl").write_text(f"{trace_to_json(adding())}\n")
+    refused = run("evalset", "import", "none", "none.jsonl", "-f", "native", exit_code=1)
+    assert "holds conversations alone; an eval item is made of one question" in refused.stderr
 
 
 def test_gsm8k_lines_become_an_eval_set(run: Run, client: Client, tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tunix_rt import v1
+from tunix_rt_exporter.convert import source_trace
 from tunix_rt_exporter.datasets.build import DatasetBuild
 from tunix_rt_exporter.datasets.model import (
     BuildResult,
@@ -18,7 +20,7 @@ from tunix_rt_exporter.datasets.model import (
     SourceTrace,
 )
 from tunix_rt_kit.artifacts import ArtifactStore
-from tunix_rt_kit.canonical import digest_json
+from tunix_rt_kit.canonical import digest_bytes, digest_json
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.values import Progress
 
@@ -34,6 +36,15 @@ def source(number: int, sequence: int | None = None, **changes: Any) -> SourceTr
     }
     digest = bytes.fromhex(digest_json(fields).removeprefix("sha256:"))
     return SourceTrace(sequence=number + 1 if sequence is None else sequence, digest=digest, **fields)
+
+
+def spoken(trace: v1.Trace, sequence: int = 1) -> SourceTrace:
+    """A trace of the contract as a build takes it."""
+    sent = v1.Trace()
+    sent.CopyFrom(trace)
+    sent.sequence = sequence
+    sent.content_digest = digest_bytes(trace.SerializeToString(deterministic=True))
+    return source_trace(sent)
 
 
 def eval_set(name: str, *prompts: str) -> EvalPrompts:

@@ -29,8 +29,8 @@ class DroppedRowLine(TypedDict):
     id: _Id
     stage: Annotated[
         str,
-        "What left it out: unrenderable, model_answer, target_lost, contaminated, selection, duplicate, "
-        "near_duplicate or split_conflict.",
+        "What left it out: unrenderable, model_answer, conversation, target_lost, contaminated, selection, "
+        "duplicate, near_duplicate or split_conflict.",
     ]
     kept: NotRequired[Annotated[str, "The id of the row that stays instead of it."]]
     eval_set: NotRequired[Annotated[str, "The eval set that it would give away."]]

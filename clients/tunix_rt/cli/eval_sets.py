@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict, cast, get_args
+from typing import Annotated, Any, Final, Literal, TypedDict, cast, get_args
 
 import typer
 from rich.console import Console
@@ -80,6 +80,7 @@ Format = Literal[
     "auto", "items", "native", "gsm8k", "chat", "dataset", "parquet", "csv", "tsv", "prompt-completion"
 ]
 WantedGrader = v1.Grader | Literal["auto"]
+_NO_ITEM: Final = "an eval item is made of one question and its answer"
 
 
 EvalSetArgument = Annotated[
@@ -434,15 +435,18 @@ def _trace_items(
     limit: int | None,
     grader: WantedGrader,
 ) -> _Read:
-    """The questions of traces; says how many had a prompt that was there already."""
-    taken = 0
+    """The questions of traces; says how many had a prompt that was there already, or were conversations."""
+    taken = conversations = 0
     lines: dict[str, int] = {}
 
     def traces() -> Iterator[v1.Trace]:
-        nonlocal taken
+        nonlocal taken, conversations
         for record in records:
             if record.trace is None:
                 raise record.error or FormatError(record.number, "holds no trace", file=file)
+            if record.trace.messages:
+                conversations += 1
+                continue
             taken += 1
             lines.setdefault(record.trace.prompt, record.number)
             yield record.trace
@@ -450,6 +454,10 @@ def _trace_items(
     items = eval_items_from_traces(traces(), min(limit or MAX_ITEMS + 1, MAX_ITEMS + 1), grader)
     if len(items) > MAX_ITEMS:
         raise too_many(lines[items[-1].prompt], file)
+    if conversations and not items:
+        raise FormatError(0, f"holds conversations alone; {_NO_ITEM}", file=file)
+    if conversations:
+        session.say(f"{text.counted(conversations, 'conversation')} left out: {_NO_ITEM}")
     if repeated := taken - len(items):
         session.say(f"{text.counted(repeated, 'trace')} left out: their prompts were there already")
     return _Read(file, items, [lines[item.prompt] for item in items])

@@ -119,8 +119,8 @@ def eval_items_from_traces(
     """Questions out of traces: each prompt, with the final answer as the accepted one.
 
     An item's id is made from its prompt, so that the same question has the same id in every set. Of traces
-    with the same prompt the first counts. Category, difficulty and cluster come from the metadata
-    (``category`` or ``family``, ``difficulty``, ``cluster``).
+    with the same prompt the first counts. Conversations are passed over. Category, difficulty and cluster
+    come from the metadata (``category`` or ``family``, ``difficulty``, ``cluster``).
 
     Args:
         traces: where they come from; read no further than ``limit`` needs.
@@ -130,6 +130,8 @@ def eval_items_from_traces(
     """
     items: dict[str, v1.EvalItem] = {}
     for trace in traces:
+        if trace.messages:
+            continue
         key = item_id(trace.prompt)
         if key not in items:
             items[key] = v1.EvalItem(

@@ -270,7 +270,8 @@ class Dataset(_message.Message):
     def dropped(self) -> _containers.RepeatedCompositeFieldContainer[Global___DroppedRows]:
         """How many rows each stage dropped: "duplicate", "near_duplicate", "contaminated", "unrenderable" (a text holds a control text of a chat
         template, or the template refuses it), "target_lost" (the template does not write the prompt, the reasoning or the answer as the trace has
-        it), "model_answer" (a model's answer in an evaluation), "split_conflict" (a row of another split is too much like it), "selection".
+        it), "model_answer" (a model's answer in an evaluation), "conversation" (a conversation, which becomes no row yet),
+        "split_conflict" (a row of another split is too much like it), "selection".
         """
 
     @_builtins.property

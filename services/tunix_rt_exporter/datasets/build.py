@@ -48,7 +48,13 @@ from tunix_rt_exporter.datasets.rows import (
     parent_of,
     row_places,
 )
-from tunix_rt_exporter.datasets.select import MODEL_ANSWER, is_model_answer, newest_of_each_content, selected
+from tunix_rt_exporter.datasets.select import (
+    CONVERSATION,
+    MODEL_ANSWER,
+    is_model_answer,
+    newest_of_each_content,
+    selected,
+)
 from tunix_rt_exporter.datasets.service import DatasetRepository
 from tunix_rt_exporter.datasets.split import SplitGroups, assigned_splits, without_conflicts
 from tunix_rt_exporter.datasets.write import (
@@ -200,7 +206,7 @@ class DatasetBuild:
                 self._groups.look_for_field(batch)
                 self._add(batch, rows, items, renderer)
                 if texts is not None:
-                    texts.add(["\n".join(_texts(trace)) for trace in batch])
+                    texts.add([trace.said for trace in batch])
                 if prompts is not None:
                     prompts.add([trace.prompt for trace in batch])
                 count += len(batch)
@@ -216,18 +222,16 @@ class DatasetBuild:
         self, batch: Sequence[SourceTrace], rows: RowStore, items: EvalIndex, renderer: RowRenderer
     ) -> None:
         """Select, decontaminate and render: each trace becomes a row, or is dropped."""
-        drops_answers = self._spec.model_answers == "drop"
-        answers = [drops_answers and is_model_answer(trace) for trace in batch]
-        taken = [trace for trace, answer in zip(batch, answers, strict=True) if not answer]
+        stages = [self._left_out(trace) for trace in batch]
+        taken = [trace for trace, stage in zip(batch, stages, strict=True) if stage is None]
         found: Sequence[EvalMatch | None] = [None] * len(taken)
         if self._eval_sets:
-            found = items.matches([_texts(trace) for trace in taken])
+            found = items.matches([trace.texts for trace in taken], [trace.questions for trace in taken])
         clean = [trace for trace, match in zip(taken, found, strict=True) if match is None]
         matches, rendered = iter(found), renderer.render(clean)
-        for trace, answer in zip(batch, answers, strict=True):
-            if answer:
-                line = dropped_line(trace.digest.hex(), MODEL_ANSWER)
-                rows.add_dropped(trace, DROP_CODES[MODEL_ANSWER], line)
+        for trace, stage in zip(batch, stages, strict=True):
+            if stage is not None:
+                rows.add_dropped(trace, DROP_CODES[stage], dropped_line(trace.digest.hex(), stage))
             elif match := next(matches):
                 eval_set = self._eval_sets[match.eval_set]
                 rows.add_dropped(trace, *contaminated(trace.digest.hex(), match, eval_set))
@@ -236,8 +240,14 @@ class DatasetBuild:
             else:
                 self._add_row(trace, row, rows)
 
+    def _left_out(self, trace: SourceTrace) -> str | None:
+        """The stage that drops a trace before it is looked into, if one does."""
+        if self._spec.model_answers == "drop" and is_model_answer(trace):
+            return MODEL_ANSWER
+        return CONVERSATION if trace.messages else None
+
     def _add_row(self, trace: SourceTrace, row: RenderedRow, rows: RowStore) -> None:
-        text = normalised(_BETWEEN.join(_texts(trace)))
+        text = normalised(_BETWEEN.join(trace.texts))
         prompt = "" if text.startswith("\0") else text.partition(_BETWEEN)[0]
         group = self._groups.of(trace, prompt)
         rows.add(trace, row, group=group, text=text, prompt=prompt, disagrees=disagrees(trace))
@@ -280,10 +290,6 @@ class DatasetBuild:
         if not len(outcome.rows):
             why = ", ".join(f"{entry.row_count} as {entry.stage} ({entry.reason})" for entry in dropped)
             raise _empty(f"every matching trace was dropped: {why}")
-
-
-def _texts(trace: SourceTrace) -> list[str]:
-    return [trace.prompt, *[step["content"] for step in trace.steps], trace.final_answer]
 
 
 def _copies(count: int) -> list[DroppedRows]:

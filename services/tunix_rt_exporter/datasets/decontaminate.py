@@ -90,23 +90,35 @@ class EvalIndex:
             if numbers and len(item_words) >= MIN_REWORDED_WORDS:
                 self._reworded[numbers].append(place)
 
-    def matches(self, rows: Sequence[Sequence[str]]) -> list[EvalMatch | None]:
+    def matches(
+        self, rows: Sequence[Sequence[str]], questions: Sequence[Sequence[str]] | None = None
+    ) -> list[EvalMatch | None]:
         """The surest match of each row, None for a row that contains no item.
 
         Args:
             rows: the texts of each row, its prompt first; runs of words do not go from one to the next.
+            questions: what is asked in each row, turn by turn, and is compared as its prompt is.
         """
-        found: list[EvalMatch | None] = []
-        for texts in rows:
-            known = self._exact.get(normalised(texts[0]))
-            found.append(None if known is None else EvalMatch(*known, MatchKind.EXACT))
+        asked = [
+            list(dict.fromkeys((texts[0], *others)))
+            for texts, others in zip(rows, questions or [()] * len(rows), strict=True)
+        ]
+        found = [self._equal(prompts) for prompts in asked]
         if not self._ngram_words:
             return found
         split = [[words(text) for text in texts] for texts in rows]
         shared = self._shared(split) if self._runs else {}
         return [
-            match or shared.get(row) or self._same_numbers(split[row][0]) for row, match in enumerate(found)
+            match or shared.get(row) or self._reworded_in([split[row][0], *map(words, asked[row][1:])])
+            for row, match in enumerate(found)
         ]
+
+    def _equal(self, prompts: Sequence[str]) -> EvalMatch | None:
+        known = [place for text in prompts if (place := self._exact.get(normalised(text)))]
+        return EvalMatch(*min(known), MatchKind.EXACT) if known else None
+
+    def _reworded_in(self, prompts: Sequence[Sequence[str]]) -> EvalMatch | None:
+        return next((match for prompt in prompts if (match := self._same_numbers(prompt))), None)
 
     def _index(self) -> dict[int, _Runs]:
         entries: dict[int, list[tuple[int, int]]] = defaultdict(list)

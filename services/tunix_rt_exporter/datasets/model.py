@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from typing import Annotated, Any, Final, Literal, Protocol, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -305,7 +307,12 @@ class DatasetFilter(ListFilter):
 
 @dataclass(frozen=True, slots=True)
 class SourceTrace:
-    """A trace as the trace store gives it; ``digest`` is that of its content, 32 bytes."""
+    """A trace as the trace store gives it; ``digest`` is that of its content, 32 bytes.
+
+    A conversation has ``messages``, each as a line of the format ``trace`` has it, and the definitions of its
+    ``tools``, each a text. Its ``prompt`` is all that the user says, its ``final_answer`` what the assistant
+    says last, and it has no steps.
+    """
 
     sequence: int
     digest: bytes
@@ -314,6 +321,70 @@ class SourceTrace:
     final_answer: str
     metadata: dict[str, Any]
     source: str = ""
+    messages: Sequence[Mapping[str, Any]] = ()
+    tools: Sequence[str] = ()
+
+    @property
+    def questions(self) -> list[str]:
+        """What the user asks, turn by turn: each may be an item of an eval set."""
+        if not self.messages:
+            return [self.prompt]
+        return [content_text(message) for message in self.messages if message["role"] == "user"]
+
+    @property
+    def texts(self) -> list[str]:
+        """All texts in which an item of an eval set may stand, the prompt first."""
+        if not self.messages:
+            return [self.prompt, *[step["content"] for step in self.steps], self.final_answer]
+        found = [self.prompt]
+        for message in self.messages:
+            found += _texts(message)
+        found += self.tools
+        return [*found, *chain.from_iterable(map(_strings, found))]
+
+    @property
+    def said(self) -> str:
+        """What makes it like another trace: what user, assistant and tools say.
+
+        All conversations of an application may begin with the same instruction and offer the same tools, and
+        are no more like each other for that.
+        """
+        if not self.messages:
+            return "\n".join(self.texts)
+        spoken = (message for message in self.messages if message["role"] not in ("system", "developer"))
+        return "\n".join(chain.from_iterable(map(_texts, spoken)))
+
+
+def content_text(message: Mapping[str, Any]) -> str:
+    """The text of a conversation's message, its parts joined."""
+    content: str | list[str] = message.get("content", "")
+    return content if isinstance(content, str) else "".join(content)
+
+
+def _texts(message: Mapping[str, Any]) -> list[str]:
+    """The texts of a conversation's message: thoughts, content, and the calls with their arguments."""
+    found = [message.get("reasoning", ""), content_text(message)]
+    for call in message.get("tool_calls", ()):
+        found += (call["name"], call["arguments"])
+    return [text for text in found if text]
+
+
+def _strings(text: str) -> list[str]:
+    """The texts in ``text`` if it is JSON, in which they stand with escapes."""
+    if not text.lstrip().startswith(("{", "[")):
+        return []
+    try:
+        left = [json.loads(text)]
+    except (ValueError, RecursionError):
+        return []
+    found = []
+    while left:
+        value = left.pop()
+        if isinstance(value, str):
+            found.append(value)
+        elif isinstance(value, dict | list):
+            left += value.values() if isinstance(value, dict) else value
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ from tunix_rt_exporter.datasets.model import (
 )
 from tunix_rt_exporter.datasets.render import TARGET_LOST, UNRENDERABLE, Unwritable
 from tunix_rt_exporter.datasets.rows import LEFT_OUT, Outcome, RowStore, prompt_key
-from tunix_rt_exporter.datasets.select import MODEL_ANSWER, SELECTION
+from tunix_rt_exporter.datasets.select import CONVERSATION, MODEL_ANSWER, SELECTION
 from tunix_rt_exporter.datasets.split import SPLIT_CONFLICT
 from tunix_rt_exporter.datasets.word_runs import Integers
 from tunix_rt_kit.artifacts import Artifact, ArtifactStore
@@ -84,15 +84,16 @@ _SPEC_FIELDS: Final = {
     "special_tokens",
 }
 
-DROP_CODES: Final = {UNRENDERABLE: 1, TARGET_LOST: 2, MODEL_ANSWER: 3}
+DROP_CODES: Final = {UNRENDERABLE: 1, TARGET_LOST: 2, MODEL_ANSWER: 3, CONVERSATION: 4}
 """Of rows that are dropped while they are read; those of contaminated rows follow, by eval set."""
 _FIRST_EVAL_SET: Final = 8
-_UNWRITABLE: Final = (UNRENDERABLE, TARGET_LOST)
+_UNWRITABLE: Final = (UNRENDERABLE, TARGET_LOST, CONVERSATION)
 _NAMED: Final = 5
 _LONGEST_TOLD: Final = 100
 _REASONS: Final = {
     UNRENDERABLE: "a text holds a control text or a special token, or the template refuses it",
     MODEL_ANSWER: "a model's answer in an evaluation",
+    CONVERSATION: "a conversation, of which this version makes no row yet",
     TARGET_LOST: "the chat template does not write the prompt, the reasoning or the answer as it is",
     SELECTION: "not selected",
     DUPLICATE: "prompt, steps and answer are those of another row after normalisation",

@@ -115,7 +115,8 @@ class _Planner:
         for trace in islice(traces_of(config), generated and _SAMPLED):
             count += 1
             steps = sum(len(step.content) for step in trace.steps)
-            characters += len(trace.prompt) + steps + len(trace.final_answer)
+            said = sum(message.ByteSize() for message in trace.messages)
+            characters += len(trace.prompt) + steps + len(trace.final_answer) + said
         if not count:
             raise InvalidArgumentError(f"{config.file} holds no traces", reason="TRACES_EMPTY")
         if generated is not None and generated > count:
