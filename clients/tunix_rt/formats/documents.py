@@ -111,11 +111,13 @@ def _is_broken(beginning: bytes) -> bool:
 
     A line that was cut off does so too, but a whole one follows it, or it does not end where a value begins.
     """
-    first, line_break, rest = beginning.partition(b"\n")
-    if not line_break or not first.strip().endswith(_OPENING):
+    first, _, rest = (part.strip() for part in beginning.partition(b"\n"))
+    if not rest or not first.endswith(_OPENING):
         return False
-    second = rest.lstrip().partition(b"\n")[0]
-    return not _is_whole(second)
+    # Behind a brace there is a key, or another brace.
+    if first.endswith(b"{") and not rest.startswith((b'"', b"}")):
+        return False
+    return not _is_whole(rest.partition(b"\n")[0])
 
 
 def _streamed(file: OpenFile, prefix: str) -> Iterator[tuple[int, bytes]]:
