@@ -119,7 +119,9 @@ def _users_of_dataset(client: Client, name: str) -> dict[str, bool]:
         )
         if job.spec.dataset == name
     }
-    for dataset in client.exporter.list_datasets(page_size=_PAGE):
+    derived = v1.DatasetFilter(parents=[name])
+    # A server of an earlier version, which knows no such filter, tells of all.
+    for dataset in client.exporter.list_datasets(filter=derived, page_size=_PAGE):
         if dataset.spec.parent == name:
             found[dataset.name] = not jobs.has_ended(dataset)
     return found

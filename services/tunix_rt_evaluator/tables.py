@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import Column, ForeignKey, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import Column, Double, ForeignKey, Index, Integer, MetaData, String, Table, Text
 
 from tunix_rt_kit.database import NAMING, CanonicalJson, UtcDateTime, listing_columns, request_log_table
 from tunix_rt_kit.jobs.leases import lease_table
@@ -61,6 +61,8 @@ evaluations: Final = Table(
     Column("end_time", UtcDateTime),
     Column("delete_time", UtcDateTime),
     *listing_columns("eval_set", "base_model", "dataset"),
+    # Of ``summary``, for the order of lists; without one less than any.
+    Column("accuracy", Double, nullable=False, server_default="-1"),
     Index(None, "create_time", "id"),
     Index(None, "display_name_folded", "id"),
 )

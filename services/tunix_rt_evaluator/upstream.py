@@ -107,7 +107,9 @@ class ExporterTrainingData:
             Unavailable: UPSTREAM_UNAVAILABLE or UPSTREAM_DEADLINE.
         """
         found: dict[str, bool] = {}
-        request = v1.ListDatasetsRequest(page_size=_PAGE)
+        # An exporter of an earlier version, which knows no such filter, tells of all.
+        wanted = v1.DatasetFilter(eval_sets=[eval_set])
+        request = v1.ListDatasetsRequest(page_size=_PAGE, filter=wanted)
         while True:
             with calling("the exporter"):
                 page = answer_of(self._stub.ListDatasets, request, _TIMEOUT_S)

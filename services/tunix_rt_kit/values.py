@@ -330,9 +330,9 @@ class Filter(Value):
 class ListFilter(Filter):
     """Conditions of every list of what people give names. A subclass adds those of its resource.
 
-    A field named ``models``, ``base_models``, ``datasets``, ``eval_sets`` or ``evaluations`` asks for one of
-    these among what an entry is about (see ``subjects``). Without ``show_deleted``, what was deleted is left
-    out.
+    A field named ``models``, ``base_models``, ``datasets``, ``eval_sets``, ``evaluations``, ``parents`` or
+    ``regraded`` asks for one of these among what an entry is about (see ``subjects``). Without
+    ``show_deleted``, what was deleted is left out.
     """
 
     show_deleted: bool = False

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, MetaData, String, Table
+from sqlalchemy import BigInteger, Column, Double, ForeignKey, Index, Integer, MetaData, String, Table
 
 from tunix_rt_kit.database import NAMING, CanonicalJson, UtcDateTime, listing_columns, request_log_table
 from tunix_rt_kit.jobs.leases import lease_table
 
 VERSION_TABLE: Final = "trainer_version"
+
+NO_LOSS: Final = 1e300
+"""The loss of a job that has none: greater than any."""
 
 metadata: Final = MetaData(naming_convention=NAMING)
 
@@ -34,6 +37,8 @@ jobs: Final = Table(
     Column("end_time", UtcDateTime),
     Column("delete_time", UtcDateTime),
     *listing_columns("base_model", "dataset"),
+    # Of ``latest_metrics``, for the order of lists.
+    Column("loss", Double, nullable=False, server_default=str(NO_LOSS)),
     Index(None, "create_time", "id"),
     Index(None, "display_name_folded", "id"),
 )

@@ -117,7 +117,7 @@ class AsyncEvaluatorClient:
     ) -> v1.EvaluationSpeed:
         """Measure how fast the evaluator's host answers by a base model; the eval set need not be there.
 
-        It takes ten seconds beside loading and compiling; ``timeout`` is ten minutes by default. Nothing is
+        It takes five seconds beside loading and compiling; ``timeout`` is ten minutes by default. Nothing is
         stored.
 
         Raises:

@@ -86,7 +86,7 @@ class AsyncTrainerClient:
     ) -> v1.TrainingSpeed:
         """Measure how fast the trainer's host takes the steps of a spec, whose dataset need not be there.
 
-        It takes ten seconds beside loading the model and compiling the step; ``timeout`` is ten minutes by
+        It takes five seconds beside loading the model and compiling the step; ``timeout`` is ten minutes by
         default. Nothing is stored.
 
         Raises:

@@ -1,17 +1,17 @@
-"""`tunix-rt evaluate` and `tunix-rt evaluation`: let a model answer an eval set, and look at its answers."""
+"""`tunix-rt evaluation`: look at evaluations and their answers, and look after them."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import islice
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from tunix_rt import Client, jobs, v1
 from tunix_rt.cli import tables, text
-from tunix_rt.cli.command import command, group, single
+from tunix_rt.cli.command import command, group
 from tunix_rt.cli.deleting import DeletedResources, ForceOption, YesOption, delete_resources
-from tunix_rt.cli.evaluation_options import DecodingOptions, ItemOptions, ModelOptions
 from tunix_rt.cli.evaluation_view import (
     briefly_answered,
     dtype_text,
@@ -20,12 +20,10 @@ from tunix_rt.cli.evaluation_view import (
     print_evaluation,
     print_items,
 )
-from tunix_rt.cli.grading import GraderFileOption, errors_of, grader_of_file
 from tunix_rt.cli.labels import (
     ChangeOptions,
     DatasetOption,
     EvalSetOption,
-    LabelOptions,
     Listed,
     ListOptions,
     ModelOption,
@@ -39,21 +37,14 @@ from tunix_rt.cli.labels import (
 )
 from tunix_rt.cli.lookup import cancelled, completes, look_up, named
 from tunix_rt.cli.options import (
-    DTYPE_HELP,
-    DetachOption,
     LimitOption,
-    ReasoningMarksOption,
-    marks_of,
     resource_name,
     short_name,
 )
 from tunix_rt.cli.progress import evaluation_progress
 from tunix_rt.cli.session import Session
-from tunix_rt.formats import read_grader_text
-from tunix_rt.loop.specs import filled
 
 app = group("Look at evaluations, item by item.")
-evaluate_app = single()
 
 EvaluationArgument = Annotated[
     str,
@@ -63,61 +54,6 @@ EvaluationArgument = Annotated[
         autocompletion=completes("evaluations"),
     ),
 ]
-
-
-@command(
-    evaluate_app,
-    "evaluate",
-    example=(
-        "tunix-rt evaluate --eval-set arithmetic-test --base-model smollm2-135m-instruct",
-        "tunix-rt evaluate --eval-set arithmetic-test --checkpoint $JOB",
-        "tunix-rt evaluate --eval-set arithmetic-test --checkpoint $JOB --temperature 0.7 --samples 8",
-        "tunix-rt evaluate --eval-set arithmetic-test --endpoint-model qwen3-8b",
-        "tunix-rt evaluate --eval-set arithmetic-test --endpoint-model magistral --reasoning-marks THINK",
-    ),
-    prints=v1.Evaluation,
-)
-def evaluate(
-    session: Session,
-    eval_set: Annotated[
-        str,
-        typer.Option(
-            "--eval-set",
-            "-e",
-            help="The eval set's id or name.",
-            show_default=False,
-            autocompletion=completes("evalSets"),
-        ),
-    ],
-    model: ModelOptions,
-    decoding: DecodingOptions,
-    labels: LabelOptions,
-    reasoning_marks: ReasoningMarksOption = None,
-    fresh: Annotated[
-        bool,
-        typer.Option("--fresh", help="Generate all answers anew, even those kept from earlier evaluations."),
-    ] = False,
-    dtype: Annotated[
-        Literal["auto", "bfloat16", "float32"] | None,
-        typer.Option("--dtype", help=DTYPE_HELP + " \\[default: auto]"),
-    ] = None,
-    detach: DetachOption = False,
-) -> None:
-    """Let a model answer an eval set, grade its answers and say how many were right.
-
-    The eval set says how each answer is graded. `evaluation regrade` grades the same answers by another
-    grader, such as a function of your own (`--grader-file`).
-    """
-    model.check()
-    session.check_detached(detach)
-    spec = v1.EvaluationSpec(reasoning_marks=marks_of(reasoning_marks))
-    with session.connect() as client:
-        name = named(session, client, resource_name("evalSets", eval_set))
-        values = {"eval_set": name, "decoding": decoding.values(), "fresh": fresh, "dtype": dtype}
-        model.fill(session, client, filled(spec, values))
-        made = client.evaluator.create_evaluation(spec=spec, **labels.given())
-        evaluation = _followed(session, client, made, detach)
-    session.show(evaluation, print_evaluation)
 
 
 @command(
@@ -137,7 +73,9 @@ def list_(
     model: ModelOption = None,
     dataset: DatasetOption = None,
     eval_set: EvalSetOption = None,
-    sort: Annotated[str, sort_option("created", "name", "state", "eval-set", "model", "dataset")] = "",
+    sort: Annotated[
+        str, sort_option("created", "name", "state", "eval-set", "model", "dataset", "accuracy")
+    ] = "",
     limit: LimitOption = 20,
 ) -> None:
     """List evaluations, the newest first unless they are sorted.
@@ -277,6 +215,61 @@ def delete(
     delete_resources(session, names, "evaluation", force=force, yes=yes)
 
 
+@dataclass(frozen=True)
+class ItemOptions:
+    """Which items of an evaluation are shown."""
+
+    wrong: Annotated[bool, typer.Option("--wrong", help="Only answers that are wrong.")] = False
+    right: Annotated[bool, typer.Option("--right", help="Only answers that are right.")] = False
+    category: Annotated[
+        str | None, typer.Option("--category", help="Only items of this category ('' for none).")
+    ] = None
+    grader: Annotated[
+        str, typer.Option("--grader", help="Only items of this kind of grader, such as numeric.")
+    ] = ""
+    cut_short: Annotated[
+        bool, typer.Option("--cut-short", help="Only items with an answer that reached --max-new-tokens.")
+    ] = False
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Only items for which no answer was generated.")
+    ] = False
+    unclosed: Annotated[
+        bool, typer.Option("--unclosed", help="Only items with reasoning that was never closed.")
+    ] = False
+    ungraded: Annotated[
+        bool, typer.Option("--ungraded", help="Only answers that could not be graded, and why.")
+    ] = False
+
+    def filter(self) -> v1.EvaluationItemFilter:
+        """The filter; raises typer.BadParameter for options that exclude each other."""
+        if self.wrong and self.right:
+            raise typer.BadParameter("give --wrong or --right, not both")
+        if self.cut_short and self.failed:
+            raise typer.BadParameter("give --cut-short or --failed, not both")
+        self._check_grader()
+        wanted = v1.EvaluationItemFilter(category=self.category, grader=self.grader)
+        if self.wrong or self.right:
+            wanted.correct = self.right
+        if self.ungraded:
+            wanted.ungraded = True
+        if self.unclosed:
+            wanted.unclosed_reasoning = True
+        if self.cut_short or self.failed:
+            wanted.finish_reason = v1.FINISH_REASON_LENGTH if self.cut_short else v1.FINISH_REASON_FAILED
+        return wanted
+
+    def _check_grader(self) -> None:
+        if not self.grader:
+            return
+        # What reads files and graders takes long to load.
+        from tunix_rt.formats import GRADER_KINDS
+        from tunix_rt.schema import nearest
+
+        if self.grader not in GRADER_KINDS:
+            known = nearest(self.grader, GRADER_KINDS)
+            raise typer.BadParameter(f"--grader: {self.grader!r} is no kind of grader; {known}")
+
+
 @command(
     app,
     "items",
@@ -315,72 +308,11 @@ def items(
         print_items(session.out, list(found), samples=samples)
 
 
-@command(
-    app,
-    "regrade",
-    example=(
-        "tunix-rt evaluation regrade $EVALUATION",
-        "tunix-rt evaluation regrade $EVALUATION --eval-set arithmetic-test-corrected",
-        """tunix-rt evaluation regrade $EVALUATION --grader '{"kind": "numeric", "tolerance": 0.5}'""",
-        "tunix-rt evaluation regrade $EVALUATION --grader-file my.py:grade",
-        "tunix-rt evaluation regrade $EVALUATION --reasoning-marks reasoning",
-    ),
-    prints=v1.Evaluation,
-)
-def regrade(
-    session: Session,
-    evaluation: EvaluationArgument,
-    labels: LabelOptions,
-    eval_set: Annotated[
-        str,
-        typer.Option(
-            "--eval-set",
-            "-e",
-            help="Grade by this eval set instead; it needs the same ids and prompts.",
-            autocompletion=completes("evalSets"),
-        ),
-    ] = "",
-    grader: Annotated[
-        str | None,
-        typer.Option(
-            "--grader", help="Grade every item by this: the name of a kind, or JSON with its settings."
-        ),
-    ] = None,
-    grader_file: GraderFileOption = None,
-    reasoning_marks: ReasoningMarksOption = None,
-    detach: DetachOption = False,
-) -> None:
-    """Grade the answers of a finished evaluation again, without generating any.
-
-    The result is an evaluation of its own, which can be looked at and compared like any other.
-    """
-    session.check_detached(detach)
-    if grader is not None and grader_file is not None:
-        raise typer.BadParameter("give --grader or --grader-file, one of the two")
-    try:
-        wanted = None if grader is None else read_grader_text(grader)
-    except ValueError as error:
-        raise typer.BadParameter(f"--grader: {error}") from None
-    wanted = wanted or grader_of_file(grader_file)
-    name = resource_name("evaluations", evaluation)
-    with session.connect() as client:
-        name = named(session, client, name)
-        other = named(session, client, resource_name("evalSets", eval_set)) if eval_set else ""
-        with errors_of(grader_file):
-            made = client.evaluator.regrade_evaluation(
-                name,
-                eval_set=other,
-                grader=wanted,
-                reasoning_marks=marks_of(reasoning_marks),
-                **labels.given(),
-            )
-        made = _followed(session, client, made, detach)
-    session.show(made, print_evaluation)
-
-
-def _followed(session: Session, client: Client, evaluation: v1.Evaluation, detach: bool) -> v1.Evaluation:
+def followed(session: Session, client: Client, evaluation: v1.Evaluation, detach: bool) -> v1.Evaluation:
     """Print the evaluation's name; return it once it has ended or, with ``detach``, as it is."""
     if detach:
+        look = f"tunix-rt evaluation watch {short_name(evaluation.name)}"
+        session.say_how_to_watch(evaluation, look)
         return evaluation
     session.say(f"evaluation {short_name(evaluation.name)}")
     session.say_what_goes_on_too(evaluation, client.evaluator.list_evaluations)

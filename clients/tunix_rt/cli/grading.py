@@ -53,7 +53,10 @@ def errors_of(grader_file: str | None) -> Iterator[None]:
         for wrong in error.field_violations if grader_file is not None else ():
             if ".python.source" in wrong.field or wrong.field.endswith(".python.function"):
                 path, _ = grader_file_parts(grader_file or "")
-                raise FormatError(0, wrong.description, file=path) from error
+                told = wrong.description
+                if "its functions are" in told:
+                    told += f"; --grader-file {path}:FUNCTION names one of them"
+                raise FormatError(0, told, file=path) from error
         raise
 
 

@@ -46,7 +46,7 @@ class _Entry:
 
 
 _COMMANDS = {
-    "demo": _Entry("loops", "demo_app", "Show the whole loop on generated traces and a real model.", _LOOP),
+    "demo": _Entry("demo", "demo_app", "Show the whole loop on generated traces and a real model.", _LOOP),
     "loop": _Entry("loops", "app", "Run a loop from a YAML file: traces in, comparison report out.", _LOOP),
     "traces": _Entry(
         "traces traces_import traces_score",
@@ -57,12 +57,14 @@ _COMMANDS = {
     "dataset": _Entry(
         "datasets dataset_export", "app", "Build immutable datasets from traces, and export them.", _STAGES
     ),
-    "train": _Entry("training training_export", "app", "Fine-tune a base model on a dataset.", _STAGES),
+    "train": _Entry(
+        "training training_start training_export", "app", "Fine-tune a base model on a dataset.", _STAGES
+    ),
     "evalset": _Entry(
         "eval_sets benchmarks", "app", "Import, generate and look at sets of questions.", _STAGES
     ),
-    "evaluate": _Entry("evaluations", "evaluate_app", "Let a model answer an eval set.", _STAGES),
-    "evaluation": _Entry("evaluations", "app", "Look at evaluations, item by item.", _STAGES),
+    "evaluate": _Entry("evaluate", "evaluate_app", "Let a model answer an eval set.", _STAGES),
+    "evaluation": _Entry("evaluations evaluate", "app", "Look at evaluations, item by item.", _STAGES),
     "grade": _Entry("grading", "app", "Grade one answer and store nothing, to try a grader.", _STAGES),
     "compare": _Entry("comparisons", "app", "Say whether one evaluation is better than another.", _STAGES),
     "reports": _Entry(

@@ -215,6 +215,11 @@ class Session:
         if detach and self.embedded:
             raise typer.BadParameter("--detach needs a server: the embedded one ends with this command")
 
+    def say_how_to_watch(self, job: Job, watch: str) -> None:
+        """After `--detach`: the command, ``watch`` without a server, that follows the job."""
+        server = f" --server {self.given.server}" if self.given.server else ""
+        self.say(f"{job.name} goes on at the server; watch it with: {watch}{server}")
+
     @contextmanager
     def waiting_for(self, what: str, job: Job, look: str) -> Iterator[None]:
         """Around the wait for ``job``: on Ctrl-C, say what becomes of it and leave with exit code 130.

@@ -1,4 +1,4 @@
-"""`tunix-rt train`: start, follow and export training jobs."""
+"""`tunix-rt train`: follow training jobs, and look after them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from tunix_rt import Client, jobs, v1
 from tunix_rt.cli import tables
 from tunix_rt.cli.command import command, group
 from tunix_rt.cli.deleting import DeletedResources, ForceOption, YesOption, delete_resources
-from tunix_rt.cli.effects import Effect
 from tunix_rt.cli.labels import (
     ChangeOptions,
     DatasetOption,
-    LabelOptions,
     Listed,
     ListOptions,
     StateOption,
@@ -27,21 +25,14 @@ from tunix_rt.cli.labels import (
 )
 from tunix_rt.cli.lookup import cancelled, completes, look_up, named
 from tunix_rt.cli.options import (
-    DTYPE_HELP,
     DetachOption,
     LimitOption,
-    Shown,
-    SpecOptions,
-    dataset_name,
     resource_name,
     short_name,
-    spec_options,
 )
 from tunix_rt.cli.progress import training_progress
 from tunix_rt.cli.session import Session
-from tunix_rt.cli.training_view import print_training_job, print_training_plan
-from tunix_rt.loop.config import TrainingConfig
-from tunix_rt.loop.specs import filled
+from tunix_rt.cli.training_view import print_training_job
 from tunix_rt.naming import CHECKPOINTS, in_folder
 
 app = group("Fine-tune a base model on a dataset.")
@@ -54,150 +45,6 @@ JobArgument = Annotated[
         autocompletion=completes("trainingJobs"),
     ),
 ]
-
-_LORA = "LoRA adapter"
-_OPTIMIZER = "Optimizer"
-_MEMORY = "Memory and devices"
-_CHECKPOINTS = "Validation and checkpoints"
-_SHOWN = {
-    "method": Shown(
-        "lora: an adapter; qlora: an adapter on base weights in 4 bits; full: all weights.", default="lora"
-    ),
-    "epochs": Shown("Passes over the training split. \\[default: 1]"),
-    "max_steps": Shown("Optimizer steps, instead of --epochs."),
-    "rows_per_batch": Shown("Rows that one step learns from. \\[default: 8]"),
-    "tokens_per_batch": Shown("The same in tokens: a multiple of --max-length."),
-    "gradient_accumulation_steps": Shown(
-        "Split a batch into this many microbatches: less memory, the same step. \\[default: 1]",
-        _MEMORY,
-        ("--gradient-accumulation",),
-    ),
-    "remat": Shown(
-        "What of a layer is kept for the backward pass; none is the most, full the least memory.",
-        _MEMORY,
-        default="dots",
-    ),
-    "fsdp": Shown("Devices that share rows. \\[default: 1]", _MEMORY),
-    "tp": Shown("Devices that share a layer. \\[default: 1]", _MEMORY),
-    "max_length": Shown("Tokens in a row. \\[default: 256]"),
-    "packing": Shown("Put several examples into a row.", default=True),
-    "dtype": Shown(DTYPE_HELP, default="auto"),
-    "seed": Shown("Seed of the adapter's first values and the data order."),
-    "validation_interval_steps": Shown(
-        "Steps between validations. \\[default: only at the end]", _CHECKPOINTS, ("--validation-interval",)
-    ),
-    "checkpoint_interval_steps": Shown(
-        "Steps between checkpoints, from which an interrupted job resumes; 0: only at the end. "
-        "\\[default: 50]",
-        _CHECKPOINTS,
-        ("--checkpoint-interval",),
-    ),
-    "keep_best_checkpoint": Shown(
-        "Also keep the checkpoint with the lowest validation loss.", _CHECKPOINTS, ("--keep-best",)
-    ),
-    "patience": Shown(
-        "Stop after N validations in a row whose loss did not fall.",
-        _CHECKPOINTS,
-        ("--early-stopping",),
-        metavar="N",
-    ),
-    "min_delta": Shown(
-        "A loss must be lower by more than this to count as fallen. \\[default: 0]", _CHECKPOINTS
-    ),
-    "rank": Shown("Rank. \\[default: 16]", _LORA),
-    "alpha": Shown("Scale numerator. \\[default: twice the rank]", _LORA),
-    "target_modules": Shown(
-        "A projection that gets an adapter (may be repeated). \\[default: all seven]",
-        _LORA,
-        ("--target-module",),
-    ),
-    "learning_rate": Shown("Peak learning rate. \\[default: 0.001]", _OPTIMIZER, ("--learning-rate", "--lr")),
-    "schedule": Shown("How the learning rate falls.", _OPTIMIZER, default="linear"),
-    "warmup_steps": Shown("Steps of warm-up. \\[default: 0]", _OPTIMIZER),
-    "weight_decay": Shown("AdamW's. \\[default: 0]", _OPTIMIZER),
-    "beta1": Shown("AdamW's. \\[default: 0.9]", _OPTIMIZER),
-    "beta2": Shown("AdamW's. \\[default: 0.999]", _OPTIMIZER),
-    "epsilon": Shown("AdamW's. \\[default: 1e-8]", _OPTIMIZER),
-    "max_grad_norm": Shown("Gradient clipping; 0: none. \\[default: 1]", _OPTIMIZER),
-}
-
-
-@spec_options(TrainingConfig, _SHOWN, without=["base_model"])
-class TrainingOptions(SpecOptions):
-    """What is trained, and how."""
-
-    def spec(self, base_model: str, dataset: str) -> v1.TrainingSpec:
-        """The spec; raises typer.BadParameter."""
-        values = self.values()
-        stopping = values["early_stopping"]
-        if stopping["patience"] is None:
-            if stopping["min_delta"] is not None:
-                raise typer.BadParameter("--min-delta needs --early-stopping")
-            del values["early_stopping"]
-        return filled(v1.TrainingSpec(base_model=base_model, dataset=dataset), values)
-
-
-@command(
-    app,
-    "start",
-    example=(
-        "tunix-rt train start --dataset arithmetic@1 --base-model smollm2-135m-instruct",
-        "tunix-rt train start -d arithmetic@1 -m smollm2-135m-instruct --epochs 3 --dry-run",
-        "tunix-rt train start -d arithmetic@1 -m smollm2-135m-instruct --name 'short run' --tag sweep",
-        "tunix-rt train start -d gsm8k@2 -m smollm2-135m-instruct --max-steps 20 -s localhost:50050 --detach",
-    ),
-    prints=(v1.TrainingJob, v1.TrainingPlan),
-)
-def start(
-    session: Session,
-    dataset: Annotated[
-        str,
-        typer.Option(
-            "--dataset",
-            "-d",
-            help="The dataset: ID or ID@VERSION.",
-            show_default=False,
-            autocompletion=completes("datasets"),
-        ),
-    ],
-    base_model: Annotated[
-        str,
-        typer.Option(
-            "--base-model",
-            "-m",
-            help="A base model's id, or a Hugging Face folder on the trainer's host.",
-            show_default=False,
-            autocompletion=completes("baseModels"),
-        ),
-    ],
-    wanted: TrainingOptions,
-    labels: LabelOptions,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run", help="Check everything and show what the job would do, but do not start it."
-        ),
-    ] = False,
-    detach: DetachOption = False,
-) -> None:
-    """Train on a dataset, and wait for it."""
-    session.check_detached(detach)
-    spec = wanted.spec(base_model, dataset_name(dataset))
-    with session.connect(Effect.READS if dry_run else None) as client:
-        spec.dataset = named(session, client, spec.dataset)
-        with session.progress() as progress:
-            checking = progress.bar("checking the dataset")
-            if dry_run:
-                plan = client.trainer.plan_training_job(spec)
-            else:
-                job = client.trainer.create_training_job(spec, **labels.given())
-            checking.finish()
-        if not dry_run:
-            job = _follow(session, client, job, detach=detach)
-    if dry_run:
-        session.show(plan, print_training_plan)
-    else:
-        session.show(job, print_training_job)
 
 
 @command(app, "watch", example="tunix-rt train watch $JOB --server localhost:50050", prints=v1.TrainingJob)
@@ -230,7 +77,7 @@ def list_(
         list_option("--base-model", "-m", help="Only of this base model (may be repeated)."),
     ] = None,
     dataset: DatasetOption = None,
-    sort: Annotated[str, sort_option("created", "name", "state", "model", "dataset")] = "",
+    sort: Annotated[str, sort_option("created", "name", "state", "model", "dataset", "loss")] = "",
     limit: LimitOption = 20,
 ) -> None:
     """List training jobs, the newest first unless they are sorted."""
@@ -340,7 +187,7 @@ def resume(
     name = resource_name("trainingJobs", job)
     with session.connect() as client:
         found = client.trainer.resume_training_job(named(session, client, name))
-        resumed = _follow(session, client, found, detach=detach)
+        resumed = follow(session, client, found, detach=detach)
     session.show(resumed, print_training_job)
 
 
@@ -354,9 +201,10 @@ def wait_for_job(session: Session, client: Client, name: str, *, show_log: bool 
         )
 
 
-def _follow(session: Session, client: Client, job: v1.TrainingJob, *, detach: bool) -> v1.TrainingJob:
+def follow(session: Session, client: Client, job: v1.TrainingJob, *, detach: bool) -> v1.TrainingJob:
     """Print the job's name; return it once it has succeeded or, with ``detach``, as it is."""
     if detach:
+        session.say_how_to_watch(job, f"tunix-rt train watch {short_name(job.name)}")
         return job
     session.say(f"training job {short_name(job.name)}")
     # Their ids are in the order in which they were made, which is that of the queue.

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final, NamedTuple
@@ -58,17 +58,24 @@ class _Training:
     validation_batches: int = 0
 
 
-def plan_loop(config: LoopConfig, client: Client, *, measure: bool = True) -> LoopPlan:
+def plan_loop(
+    config: LoopConfig,
+    client: Client,
+    *,
+    measure: bool = True,
+    on_measuring: Callable[[str], None] | None = None,
+) -> LoopPlan:
     """Work out what ``run_loop`` would do with the same arguments. Nothing is started or stored.
 
     The files are read as a whole, so that a wrong line is found. With ``measure`` the trainer and the
-    evaluator take steps and write tokens of the base model for ten seconds each, beside loading and
+    evaluator take steps and write tokens of the base model for about five seconds each, after loading and
     compiling it: from that comes the time that training and evaluations will take where they run.
 
     Args:
         config: what would be done.
         client: where.
         measure: whether to measure.
+        on_measuring: called before each measurement with what is measured, in words.
 
     Raises:
         InvalidArgumentError: a setting, a file or a trace is wrong.
@@ -76,14 +83,21 @@ def plan_loop(config: LoopConfig, client: Client, *, measure: bool = True) -> Lo
         UnavailableError: a server was away for too long.
     """
     check_kind(client, plan_loop)
-    return _Planner(config, client, measure).plan()
+    return _Planner(config, client, measure, on_measuring).plan()
 
 
 class _Planner:
-    def __init__(self, config: LoopConfig, client: Client, measure: bool) -> None:
+    def __init__(
+        self,
+        config: LoopConfig,
+        client: Client,
+        measure: bool,
+        on_measuring: Callable[[str], None] | None,
+    ) -> None:
         self._config = config
         self._client = client
         self._measure = measure
+        self._measuring = on_measuring or (lambda _: None)
 
     def plan(self) -> LoopPlan:
         config = self._config
@@ -209,6 +223,7 @@ class _Planner:
             return None, _NOT_ASKED
         if not amounts:
             return None, "how many questions there are is known when the dataset is built"
+        self._measuring(f"how fast {spec.base_model} answers")
         try:
             speed = self._client.evaluator.measure_evaluation(spec)
         except _UNMEASURED as error:
@@ -268,6 +283,7 @@ class _Planner:
 
     def _steps(self, plan: _Training, name: str) -> tuple[float | None, str]:
         config = self._config.training
+        self._measuring(f"training steps of {config.base_model}")
         try:
             speed = self._client.trainer.measure_training(specs.training_spec(config, name))
         except _UNMEASURED as error:

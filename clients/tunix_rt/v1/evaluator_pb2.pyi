@@ -399,7 +399,8 @@ class ListEvaluationsRequest(_message.Message):
     """`next_page_token` of the page before, under the same filter and order."""
     order_by: _builtins.str
     """Such as "display_name, create_time desc": fields by which the list is ordered, each ascending unless " desc" follows.
-    Known are "create_time", "display_name", "state", "eval_set", "base_model" and "dataset".
+    Known are "create_time", "display_name", "state", "eval_set", "base_model", "dataset" and "accuracy", that of `summary`; an evaluation without
+    one counts as less than all.
     What is equal is ordered by id. Left out: the newest first.
     """
     show_deleted: _builtins.bool
@@ -440,6 +441,7 @@ class EvaluationFilter(_message.Message):
     MODELS_FIELD_NUMBER: _builtins.int
     DATASETS_FIELD_NUMBER: _builtins.int
     EVAL_SETS_FIELD_NUMBER: _builtins.int
+    REGRADED_FIELD_NUMBER: _builtins.int
     ID_PREFIX_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     display_name_contains: _builtins.str
@@ -480,6 +482,10 @@ class EvaluationFilter(_message.Message):
     def eval_sets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Keep those of one of these eval sets, `evalSets/{eval_set}`, at most 100."""
 
+    @_builtins.property
+    def regraded(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keep those that graded the answers of one of these again, `evaluations/{evaluation}`, at most 100."""
+
     def __init__(
         self,
         *,
@@ -492,12 +498,13 @@ class EvaluationFilter(_message.Message):
         models: _abc.Iterable[_builtins.str] | None = ...,
         datasets: _abc.Iterable[_builtins.str] | None = ...,
         eval_sets: _abc.Iterable[_builtins.str] | None = ...,
+        regraded: _abc.Iterable[_builtins.str] | None = ...,
         id_prefix: _builtins.str = ...,
         display_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_before", b"created_before", "created_from", b"created_from"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_before", b"created_before", "created_from", b"created_from", "datasets", b"datasets", "display_name", b"display_name", "display_name_contains", b"display_name_contains", "eval_sets", b"eval_sets", "id_prefix", b"id_prefix", "models", b"models", "note_contains", b"note_contains", "states", b"states", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_before", b"created_before", "created_from", b"created_from", "datasets", b"datasets", "display_name", b"display_name", "display_name_contains", b"display_name_contains", "eval_sets", b"eval_sets", "id_prefix", b"id_prefix", "models", b"models", "note_contains", b"note_contains", "regraded", b"regraded", "states", b"states", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

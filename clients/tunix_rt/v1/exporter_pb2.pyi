@@ -143,6 +143,8 @@ class DatasetFilter(_message.Message):
     CREATED_BEFORE_FIELD_NUMBER: _builtins.int
     STATES_FIELD_NUMBER: _builtins.int
     DATASETS_FIELD_NUMBER: _builtins.int
+    PARENTS_FIELD_NUMBER: _builtins.int
+    EVAL_SETS_FIELD_NUMBER: _builtins.int
     ID_PREFIX_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     display_name_contains: _builtins.str
@@ -173,6 +175,14 @@ class DatasetFilter(_message.Message):
     def datasets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Keep these: `datasets/{dataset_id}@{version}`, or `datasets/{dataset_id}` for all its versions, at most 100."""
 
+    @_builtins.property
+    def parents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keep those that are derived from one of these, `datasets/{dataset_id}@{version}`, at most 100."""
+
+    @_builtins.property
+    def eval_sets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keep those that leave out what is in one of these eval sets, `evalSets/{eval_set}`, at most 100."""
+
     def __init__(
         self,
         *,
@@ -183,12 +193,14 @@ class DatasetFilter(_message.Message):
         created_before: _timestamp_pb2.Timestamp | None = ...,
         states: _abc.Iterable[_dataset_pb2.Dataset.State.ValueType] | None = ...,
         datasets: _abc.Iterable[_builtins.str] | None = ...,
+        parents: _abc.Iterable[_builtins.str] | None = ...,
+        eval_sets: _abc.Iterable[_builtins.str] | None = ...,
         id_prefix: _builtins.str = ...,
         display_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_before", b"created_before", "created_from", b"created_from"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_before", b"created_before", "created_from", b"created_from", "datasets", b"datasets", "display_name", b"display_name", "display_name_contains", b"display_name_contains", "id_prefix", b"id_prefix", "note_contains", b"note_contains", "states", b"states", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_before", b"created_before", "created_from", b"created_from", "datasets", b"datasets", "display_name", b"display_name", "display_name_contains", b"display_name_contains", "eval_sets", b"eval_sets", "id_prefix", b"id_prefix", "note_contains", b"note_contains", "parents", b"parents", "states", b"states", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

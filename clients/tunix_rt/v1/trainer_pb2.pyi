@@ -302,7 +302,8 @@ class ListTrainingJobsRequest(_message.Message):
     """`next_page_token` of the page before, under the same filter and order."""
     order_by: _builtins.str
     """Such as "display_name, create_time desc": fields by which the list is ordered, each ascending unless " desc" follows.
-    Known are "create_time", "display_name", "state", "base_model" and "dataset".
+    Known are "create_time", "display_name", "state", "base_model", "dataset" and "loss", that of `latest_metrics`; a job without one counts as
+    greater than all.
     What is equal is ordered by id. Left out: the newest first.
     """
     show_deleted: _builtins.bool

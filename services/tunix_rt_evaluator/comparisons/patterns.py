@@ -164,6 +164,16 @@ RULES: Final = (
 )
 """Every pattern, in the order in which they are tried."""
 
+_SAYS: Final = {
+    "contains": "the answer does not hold the accepted text, or not all of them",
+    "regex": "no accepted pattern matches",
+    "format": "the output has not the form in which datasets write reasoning",
+    "json_schema": "the answer is not JSON that the schema allows, or not an accepted value",
+    "judge": "the judge says so",
+    "python": "the item's own function says so",
+}
+"""Why an answer is wrong that no other rule fits, by the kind of grader, which reads no value."""
+
 
 def shown(result: ItemResult) -> ItemResult:
     """A result with the answer to show as its only one: of several, the first that has the item's verdict."""
@@ -216,6 +226,15 @@ class Group:
     def heading(self) -> str:
         """The pattern."""
         return self.rule.heading if self.rule else "Not grouped"
+
+    @property
+    def why(self) -> str:
+        """The rule, and where it is that no other fits, what the graders of its items say."""
+        if self.rule is None or self.rule.name != "other":
+            return self.rule.rule if self.rule else ""
+        kinds = sorted({flip.base.grader.partition("/")[0] for flip in self.flips})
+        said = [f"by the grader `{kind}`, {_SAYS[kind]}" for kind in kinds if kind in _SAYS]
+        return "; ".join([self.rule.rule, *said])
 
     @property
     def count(self) -> int:

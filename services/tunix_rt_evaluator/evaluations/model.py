@@ -284,12 +284,15 @@ class Evaluation(Labelled):
 class EvaluationFilter(ListFilter):
     """Which evaluations a list has."""
 
-    order_fields = ("create_time", "display_name", "state", "eval_set", "base_model", "dataset")
+    order_fields = (
+        "create_time", "display_name", "state", "eval_set", "base_model", "dataset", "accuracy",
+    )  # fmt: skip
 
     states: tuple[JobState, ...] = ()
     models: Wanted = ()
     datasets: Wanted = ()
     eval_sets: Wanted = ()
+    regraded: Wanted = ()
 
 
 class EvaluationUpdate(Value):

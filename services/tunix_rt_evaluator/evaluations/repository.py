@@ -300,11 +300,13 @@ class SqlEvaluationRepository:
 
 def listed_by(evaluations: Sequence[Evaluation], *, named: bool = False) -> dict[str, Any]:
     """What lists are filtered and ordered by, of an entry about ``evaluations``: the first one's eval set,
-    base model and dataset, and ``subjects`` of all of them, with their names where they are ``named``."""
+    base model and dataset, and ``subjects`` of all of them: with their names where they are ``named``, else
+    with those of the evaluations that they regrade."""
     checkpoints = [entry.inputs.checkpoint for entry in evaluations]
     eval_sets = [f"evalSets/{entry.spec.eval_set}" for entry in evaluations]
     models = [entry.inputs.base_model for entry in evaluations]
     datasets = [checkpoint.dataset if checkpoint else "" for checkpoint in checkpoints]
+    regrades = [] if named else [entry.inputs.regrade for entry in evaluations]
     return {
         "eval_set": eval_sets[0],
         "base_model": models[0],
@@ -314,18 +316,16 @@ def listed_by(evaluations: Sequence[Evaluation], *, named: bool = False) -> dict
             datasets=datasets,
             eval_sets=eval_sets,
             evaluations=[evaluation_name(entry.id) for entry in evaluations] if named else (),
+            regraded=[evaluation_name(regrade.source) for regrade in regrades if regrade],
         ),
     }
 
 
 def _regrades(session: Session, evaluation_id: str) -> dict[str, bool]:
-    table = evaluations.c
-    query = select(table.id, table.state, table.inputs).where(table.delete_time.is_(None))
-    return {
-        evaluation_name(row.id): not JobState(row.state).ended
-        for row in session.execute(query)
-        if (row.inputs.get("regrade") or {}).get("source") == evaluation_id
-    }
+    table, about = evaluations.c, f"regraded {evaluation_name(evaluation_id)}"
+    of_it = holds(table.subjects, about, session.get_bind().dialect.name)
+    query = select(table.id, table.state).where(table.delete_time.is_(None), of_it)
+    return {evaluation_name(row.id): not JobState(row.state).ended for row in session.execute(query)}
 
 
 def _reports(session: Session, evaluation_id: str) -> dict[str, bool]:
@@ -340,8 +340,12 @@ def _reports(session: Session, evaluation_id: str) -> dict[str, bool]:
 
 def _changed(changes: EvaluationUpdate) -> dict[str, Any]:
     """The columns that ``changes`` sets."""
-    times = {"start_time": changes.start_time} if changes.start_time is not None else {}
-    return {**_columns(changes), **times}
+    values = _columns(changes)
+    if changes.start_time is not None:
+        values["start_time"] = changes.start_time
+    if changes.summary is not None:
+        values["accuracy"] = changes.summary.overall.accuracy
+    return values
 
 
 def _columns(value: BaseModel) -> dict[str, Any]:

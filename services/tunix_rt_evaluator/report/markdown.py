@@ -132,12 +132,12 @@ def _groups(name: str, content: ComparisonContent, *, regressed: bool) -> Iterat
             rows_too = "with the training rows nearest to each question"
             yield f"The worst first, {rows_too}: `{command} --training-rows 3`."
     if len(found) > 1:
-        rows = [(group.heading, str(group.count), group.rule.rule if group.rule else "") for group in found]
+        rows = [(group.heading, str(group.count), group.why) for group in found]
         yield _table(("Pattern", "Items", "By the rule that"), rows)
     for group in found:
         yield f"### {group.heading} ({group.count})"
         if group.rule and len(found) == 1:
-            yield f"By the rule that {group.rule.rule}."
+            yield f"By the rule that {group.why}."
         header = ("Category", "Question", "Accepted", "Base", "Candidate", "Item")
         yield _table(header, map(_row, group.shown))
         if group.left_out:

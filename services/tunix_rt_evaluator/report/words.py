@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from tunix_rt_evaluator.comparisons.model import (
     CategoryDifference,
@@ -211,18 +210,14 @@ def right_samples(result: ItemResult) -> str:
 
 def and_more(evaluations: Sequence[Evaluation]) -> str:
     """Further training seeds beside the one that is named."""
-    if not evaluations:
-        return ""
-    return f" and {len(evaluations)} further {'seed' if len(evaluations) == 1 else 'seeds'}"
+    return f" and {many(len(evaluations), 'further seed')}" if evaluations else ""
 
 
 def interval_name(difference: PairedDifference) -> str:
     """How the interval of a difference was made."""
-    if difference.interval_method == "Newcombe":
-        return "Newcombe, paired"
-    if difference.interval_method == "t":
-        return "paired t"
-    return f"paired t, {difference.cluster_count} clusters"
+    known = {"Newcombe": "Newcombe, paired", "t": "paired t"}
+    clustered = f"paired t, {many(difference.cluster_count, 'cluster')}"
+    return known.get(difference.interval_method, clustered)
 
 
 def notices(content: ComparisonContent) -> list[str]:
@@ -243,8 +238,8 @@ def notices(content: ComparisonContent) -> list[str]:
 def leaked(contamination: Contamination) -> str:
     """How many items the training data holds, and the result over the others."""
     found = (
-        f"The training data ({', '.join(contamination.datasets)}) gives {len(contamination.items)} "
-        f"{'item' if len(contamination.items) == 1 else 'items'} away."
+        f"The training data ({', '.join(contamination.datasets)}) gives "
+        f"{many(len(contamination.items), 'item')} away."
     )
     clean = contamination.clean
     if clean is None:
@@ -392,7 +387,7 @@ def unmarked(content: ComparisonContent) -> str:
     if found is None:
         return ""
     counts = [
-        f"{count} verdicts of the {side} ({right} right)"
+        f"{many(count, 'verdict')} of the {side} ({right} right)"
         for count, right, side in (
             (found.base_count, found.base_correct_count, "base"),
             (found.candidate_count, found.candidate_correct_count, "candidate"),
@@ -404,19 +399,18 @@ def unmarked(content: ComparisonContent) -> str:
     )
 
 
-def tokens(count: int) -> str:
-    """So many tokens."""
-    return f"{count:,} token{'' if count == 1 else 's'}"
+def many(count: int, what: str) -> str:
+    """``1 token`` or ``1,204 tokens``."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def reasoning_label(parts: Parts) -> str:
     """The heading over reasoning."""
-    counted = "" if parts.tokens is None else f", {tokens(parts.tokens)}"
+    counted = "" if parts.tokens is None else f", {many(parts.tokens, 'token')}"
     return f"Reasoning{counted}{', never closed' if parts.state == 'unclosed' else ''}"
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(NamedTuple):
     """A row of the provenance table; ``same`` where base and candidate agree."""
 
     label: str

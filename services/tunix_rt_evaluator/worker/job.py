@@ -390,7 +390,7 @@ def _generation(prompt: Prompt, completions: Sequence[Completion]) -> Generation
     )
 
 
-_MEASURED_S: Final = 10.0
+_MEASURED_S: Final = 5.0
 
 
 def _measure(job: JobDir) -> None:

@@ -303,6 +303,8 @@ class DatasetFilter(ListFilter):
 
     states: tuple[JobState, ...] = ()
     datasets: Wanted = ()
+    parents: Wanted = ()
+    eval_sets: Wanted = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from tunix_rt_kit.database import (
     RequestLog,
     bulk_insert,
     change_labels,
+    holds,
     label_values,
     row_fields,
     transaction_lock,
@@ -81,8 +82,7 @@ class SqlDatasetRepository:
             stored = _one(session, _named(spec.dataset_id, spec.version))
             if stored is None:
                 _check_parent(session, spec)
-                about = subjects(datasets=[f"datasets/{spec.key}"])
-                named = {"dataset_id": spec.dataset_id, "version": spec.version, "subjects": about}
+                named = {"dataset_id": spec.dataset_id, "version": spec.version}
                 session.execute(insert(datasets).values({**queued, **named, **label_values(labels)}))
                 return spec.key
             if labels:
@@ -133,14 +133,7 @@ class SqlDatasetRepository:
             stored = _one(session, _named(dataset_id, version))
             if stored is None:
                 return
-            living = session.execute(select(datasets).where(datasets.c.delete_time.is_(None)))
-            others = (_dataset(row) for row in living)
-            children = {
-                f"datasets/{other.spec.key}": not other.state.ended
-                for other in others
-                if other.spec.parent == f"datasets/{key}"
-            }
-            check(stored, children)
+            check(stored, _derived(session, key))
             _changed(session, {"delete_time": datetime.now(UTC)}, datasets.c.number == stored.number)
             session.execute(delete(dataset_rows).where(dataset_rows.c.dataset_number == stored.number))
 
@@ -317,7 +310,19 @@ def _check_parent(session: Session, spec: DatasetSpec) -> None:
         check_living(spec.parent, "DATASET", parent.delete_time)
 
 
+def _derived(session: Session, key: str) -> dict[str, bool]:
+    """The datasets that are derived from one, and whether each is still built."""
+    table, dialect = datasets.c, session.get_bind().dialect.name
+    from_it = holds(table.subjects, f"parents datasets/{key}", dialect)
+    query = select(table.dataset_id, table.version, table.state).where(table.delete_time.is_(None), from_it)
+    return {
+        f"datasets/{row.dataset_id}@{row.version}": not JobState(row.state).ended
+        for row in session.execute(query)
+    }
+
+
 def _queued(spec: DatasetSpec) -> dict[str, Any]:
+    about = {"parents": [spec.parent], "eval_sets": spec.eval_sets}
     return {
         "build_id": new_id(),
         "state": JobState.QUEUED,
@@ -331,6 +336,7 @@ def _queued(spec: DatasetSpec) -> dict[str, Any]:
         "end_time": None,
         "rows_indexed": False,
         "delete_time": None,
+        "subjects": subjects(datasets=[f"datasets/{spec.key}"], **about),
     }
 
 

@@ -47,6 +47,8 @@ _SUBJECTS: Final = {
     "datasets": "datasets",
     "eval_sets": "eval_sets",
     "evaluations": "evaluations",
+    "parents": "parents",
+    "regraded": "regraded",
 }
 
 

@@ -192,7 +192,7 @@ class TrainingJob(Labelled):
 class TrainingJobFilter(ListFilter):
     """Which jobs a list has."""
 
-    order_fields = ("create_time", "display_name", "state", "base_model", "dataset")
+    order_fields = ("create_time", "display_name", "state", "base_model", "dataset", "loss")
 
     states: tuple[JobState, ...] = ()
     base_models: Wanted = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +30,7 @@ from tunix_rt_trainer.jobs.model import (
     TrainingJob,
     TrainingJobFilter,
 )
-from tunix_rt_trainer.tables import VERSION_TABLE, checkpoints, jobs, requests
+from tunix_rt_trainer.tables import NO_LOSS, VERSION_TABLE, checkpoints, jobs, requests
 
 _ACTIVE = (JobState.QUEUED.value, JobState.RUNNING.value, JobState.CANCELLING.value)
 _LISTING: Final = Listing(jobs, jobs.c.id)
@@ -196,6 +197,9 @@ class SqlJobRepository:
             "latest_metrics": _dump(update_.latest_metrics),
             "stage_timings": [_dump(timing) for timing in update_.stage_timings],
         }
+        if update_.latest_metrics is not None:
+            loss = update_.latest_metrics.loss
+            values["loss"] = loss if math.isfinite(loss) else NO_LOSS
         if update_.spec is not None:
             values["spec"] = _dump(update_.spec)
         if update_.attempts:

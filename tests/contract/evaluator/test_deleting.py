@@ -83,6 +83,8 @@ async def test_what_reports_and_regrades_were_made_from_is_deleted_by_force_alon
     assert (error.code, error.reason) == ("FAILED_PRECONDITION", "EVALUATION_IN_USE")
     assert report.name in error.message
     assert regrade.name in error.message
+    regrades = v1.ListEvaluationsRequest(filter=v1.EvaluationFilter(regraded=[base.name]))
+    assert (await evaluator.ListEvaluations(regrades)).evaluations == [regrade]
     text = await document(evaluator, report, v1.REPORT_FORMAT_MARKDOWN)
     await delete(evaluator, base, force=True)
     # What was made from it says what it was, as before.

@@ -50,6 +50,9 @@ async def test_evaluations_and_reports_are_found_by_what_they_are_about(
     for name in (checkpoint, job):
         assert await evaluations(evaluator, models=[name]) == [candidate.name]
     assert await evaluations(evaluator, models=["tin"]) == []
+    by_accuracy = sorted((base, candidate), key=lambda made: (made.summary.overall.accuracy, made.name))
+    assert await evaluations(evaluator, "accuracy") == [made.name for made in by_accuracy]
+    assert await evaluations(evaluator, "accuracy desc") == [made.name for made in by_accuracy[::-1]]
     assert await evaluations(evaluator, eval_sets=["evalSets/sums"], order_by="create_time") == by_age[::-1]
     assert await evaluations(evaluator, eval_sets=["evalSets/sum"]) == []
     assert await evaluations(evaluator, datasets=["datasets/none", "datasets/d"]) == [candidate.name]

@@ -62,6 +62,11 @@ async def test_what_others_were_derived_from_is_deleted_by_force_alone(world: Ex
     assert "datasets/child-0@1" in error.message
     assert "and 1 more: delete those first" in error.message
     assert error.metadata["count"] == "6"
+    derived = v1.ListDatasetsRequest(filter=v1.DatasetFilter(parents=["datasets/none@1", parent.name]))
+    found = (await world.exporter.ListDatasets(derived)).datasets
+    assert [entry.name for entry in found] == [child.name for child in reversed(children)]
+    derived.filter.parents[:] = ["datasets/d"]
+    assert not (await world.exporter.ListDatasets(derived)).datasets
     await delete(world, children[0].name)
     assert (await refused(delete(world, parent.name))).metadata["count"] == "5"
     assert (await delete(world, parent.name, force=True)).HasField("delete_time")

@@ -211,8 +211,14 @@ async def test_lists_are_filtered_and_ordered(trainer: Any) -> None:
     assert await listed(trainer, datasets=["datasets/sums@2"]) == []
     assert await listed(trainer, created_before=start) == []
     assert len(await listed(trainer, created_from=start)) == 4
+    never = await named(trainer, "never began")
+    await trainer.CancelTrainingJob(v1.CancelTrainingJobRequest(name=never.name))
+    assert not (await until(trainer, never, ended)).HasField("latest_metrics")
     for job in jobs:
         await until(trainer, job, ended)
+    # Losses are the same in all four.
+    assert await listed(trainer, "loss, display_name") == ["", "Alpha", "beta", "ÄRGER", "never began"]
+    assert (await listed(trainer, "loss desc"))[0] == "never began"
     succeeded = [v1.TrainingJob.STATE_SUCCEEDED]
     assert len(await listed(trainer, states=[*succeeded, v1.TrainingJob.STATE_FAILED])) == 4
     assert await listed(trainer, states=[v1.TrainingJob.STATE_QUEUED]) == []

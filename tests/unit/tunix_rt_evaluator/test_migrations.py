@@ -41,6 +41,9 @@ def test_evaluations_and_reports_of_before_are_found_by_what_they_are_about(
         (evaluations, side.model_dump(mode="json") | side.model_dump(include=times))
         for side in (content.base, content.candidate)
     ]
+    again = {**rows[0][1], "id": "again", "summary": None}
+    again["inputs"] = again["inputs"] | {"regrade": {"source": content.base.id}}
+    rows.append((evaluations, again))
     report = {"digest": digest, "documents": {}, "create_time": content.base.create_time}
     facts = content.model_dump(mode="json", exclude=LEFT_OUT_OF_LISTS)
     rows += [(reports, {**report, "id": "r", "facts": facts}), (reports, {**report, "id": "old"})]
@@ -55,7 +58,11 @@ def test_evaluations_and_reports_of_before_are_found_by_what_they_are_about(
     job = checkpoint.partition("/checkpoints/")[0]
     found = made.page(EvaluationFilter(models=(job,)), [("base_model", False)], None, 10)
     assert [entry.id for entry, _ in found] == [content.candidate.id]
-    assert len(made.page(EvaluationFilter(models=(content.base.inputs.base_model,)), [], None, 10)) == 2
+    assert len(made.page(EvaluationFilter(models=(content.base.inputs.base_model,)), [], None, 10)) == 3
+    regrades = made.page(EvaluationFilter(regraded=(f"evaluations/{content.base.id}",)), [], None, 10)
+    assert [entry.id for entry, _ in regrades] == ["again"]
+    by_accuracy = made.page(EvaluationFilter(), [("accuracy", True)], None, 10)
+    assert [entry.id for entry, _ in by_accuracy] == [content.candidate.id, content.base.id, "again"]
     stored = SqlReportRepository(database, ArtifactStore(tmp_path))
     for wanted in (
         ReportFilter(evaluations=(f"evaluations/{content.base.id}",)),

@@ -37,6 +37,15 @@ def test_jobs_of_before_are_found_by_model_and_dataset(database_url: str) -> Non
         "validation": None,
         "turn_markers": [],
     }
+    metrics = {
+        "step": 3,
+        "learning_rate": 0.1,
+        "grad_norm": 1.0,
+        "supervised_tokens": 1,
+        "tokens": 2,
+        "tokens_per_second": 5.0,
+        "step_duration_s": 0.4,
+    }
     with database.write() as session:
         for number, dataset in enumerate(("datasets/a@1", "datasets/a@2", "datasets/ab@1")):
             values = {
@@ -47,6 +56,7 @@ def test_jobs_of_before_are_found_by_model_and_dataset(database_url: str) -> Non
                 "stage_timings": [],
                 "attempt_count": 1,
                 "create_time": datetime.now(UTC),
+                "latest_metrics": {**metrics, "loss": 0.25 * (number + 1)} if number else None,
             }
             # Columns of later revisions are not named.
             old = table(jobs.name, *(column(name, jobs.c[name].type) for name in values))
@@ -62,4 +72,8 @@ def test_jobs_of_before_are_found_by_model_and_dataset(database_url: str) -> Non
     assert found(datasets=("datasets/a",)) == ["job-0", "job-1"]
     assert found(datasets=("datasets/a@2",), base_models=("m", "n")) == ["job-1"]
     assert found(base_models=("n",)) == []
+    by_loss = repository.page(TrainingJobFilter(), [("loss", False)], None, 10)
+    assert [job.id for job, _ in by_loss] == ["job-1", "job-2", "job-0"]
+    behind = repository.page(TrainingJobFilter(), [("loss", False)], by_loss[0][1], 10)
+    assert [job.id for job, _ in behind] == ["job-2", "job-0"]
     database.close()

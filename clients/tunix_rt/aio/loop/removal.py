@@ -199,17 +199,20 @@ async def _users(client: AsyncClient, name: str) -> list[str]:
     """What uses a resource, in whatever service."""
     collection = name.partition("/")[0]
     found = list(await users(client, name))
+    # A server of an earlier version, which does not know these filters, tells of all.
     if collection == "evalSets":
-        async for dataset in client.exporter.list_datasets(page_size=_PAGE):
+        leaving_out = v1.DatasetFilter(eval_sets=[name])
+        async for dataset in client.exporter.list_datasets(filter=leaving_out, page_size=_PAGE):
             if name in dataset.spec.eval_sets:
                 found.append(dataset.name)
     if collection in ("evalSets", "evaluations"):
-        async for evaluation in client.evaluator.list_evaluations(page_size=_PAGE):
+        on_it = "eval_sets" if collection == "evalSets" else "regraded"
+        wanted = v1.EvaluationFilter(**{on_it: [name]})
+        async for evaluation in client.evaluator.list_evaluations(filter=wanted, page_size=_PAGE):
             if name in (evaluation.spec.eval_set, evaluation.regrade.source):
                 found.append(evaluation.name)
     if collection == "evaluations":
         about = v1.ComparisonReportFilter(evaluations=[name])
-        # A server of an earlier version, which knows no filter, tells of all.
         async for report in client.evaluator.list_comparison_reports(filter=about):
             if name in _compared(report):
                 found.append(report.name)

@@ -88,7 +88,7 @@ def test_the_root_answers_without_grpc_and_messages(given: str) -> None:
         assert {"traces", "train"} <= set(done.stdout.split())
 
 
-@pytest.mark.parametrize("group", ["traces", "dataset"])
+@pytest.mark.parametrize("group", ["traces", "dataset", "train", "evaluation"])
 def test_a_list_loads_no_module_that_only_others_of_its_group_need(group: str) -> None:
     program = (
         "import sys\n"

@@ -109,7 +109,7 @@ def removed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[LoopRemoval, bool]]:
 
 KEPT = [
     "kept datasets/d@1, used by trainingJobs/other",
-    "kept the notes in its folder: delete the loop again when nothing uses that any more",
+    "kept loop.json and loop-state.json: when nothing uses these any more, delete the loop again",
     "kept evalSets/e, which was there before the loop ran",
 ]
 

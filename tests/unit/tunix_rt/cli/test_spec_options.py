@@ -26,7 +26,7 @@ from tunix_rt.cli.options import (
     spec_options,
 )
 from tunix_rt.cli.session import Session, SharedOptions
-from tunix_rt.cli.training import app as training
+from tunix_rt.cli.training_start import app as training
 from tunix_rt.errors import NotFoundError, UnimplementedError
 from tunix_rt.schema import Int32, Section, Seed
 

@@ -10,8 +10,8 @@ import typer
 from tunix_rt import v1
 from tunix_rt.cli.datasets import app as datasets
 from tunix_rt.cli.errors import TypedNames, failure_of
-from tunix_rt.cli.evaluations import evaluate_app
-from tunix_rt.cli.training import app as training
+from tunix_rt.cli.evaluate import evaluate_app
+from tunix_rt.cli.training_start import app as training
 from tunix_rt.errors import FieldViolation, FormatError, InvalidArgumentError, JobFailedError
 
 
