@@ -206,8 +206,8 @@ async def _users(client: AsyncClient, name: str) -> list[str]:
             if name in dataset.spec.eval_sets:
                 found.append(dataset.name)
     if collection in ("evalSets", "evaluations"):
-        on_it = "eval_sets" if collection == "evalSets" else "regraded"
-        wanted = v1.EvaluationFilter(**{on_it: [name]})
+        on_it = v1.EvaluationFilter(eval_sets=[name])
+        wanted = on_it if collection == "evalSets" else v1.EvaluationFilter(regraded=[name])
         async for evaluation in client.evaluator.list_evaluations(filter=wanted, page_size=_PAGE):
             if name in (evaluation.spec.eval_set, evaluation.regrade.source):
                 found.append(evaluation.name)
