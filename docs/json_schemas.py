@@ -103,7 +103,8 @@ class Schemas:
             return {**self._kind(inner, found), "description": said}
         if get_origin(kind) in (Union, types.UnionType):
             schemas = [self._kind(one, found) for one in get_args(kind) if one is not type(None)]
-            return _or_null(schemas[0]) if len(schemas) == 1 else {"anyOf": [*schemas, {"type": "null"}]}
+            null = [{"type": "null"}] if type(None) in get_args(kind) else []
+            return _or_null(schemas[0]) if len(schemas) == 1 else {"anyOf": [*schemas, *null]}
         if get_origin(kind) is list:
             return {"type": "array", "items": self._kind(get_args(kind)[0], found)}
         if get_origin(kind) is dict:

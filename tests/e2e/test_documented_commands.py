@@ -21,11 +21,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from typer.testing import CliRunner
 
 import tunix_rt_local
+from support.conversations import conversation, turn
 from support.documents import PAGES, ROOT, Shown, python_blocks, shown_commands
 from support.fake_endpoint import answering, completion
 from support.tiny_model import ONE_LAYER, SPECIAL_TOKENS, make_tiny_model
 from tunix_rt import Client, v1
 from tunix_rt.cli.main import app
+from tunix_rt.formats import trace_to_json
 from tunix_rt.generate import generate_traces
 from tunix_rt.jobs import wait_for_evaluation, wait_for_training_job
 from tunix_rt_kit.models.hf_folder import WEIGHTS_FILE
@@ -44,7 +46,8 @@ LEFT_OUT = {
     "--base-model hf://": "needs the hub",
     "--base-model /models/": "names a folder of the reader's",
     "--base-model DeepSeek-R1": "names a model of the reader's",
-    "--dry-run": "measures for half a minute; tests of the plan run it against servers that need not",
+    "loop.yaml --dry-run": "measures for half a minute; tests of the plan do it on servers that need not",
+    "smollm2-135m-instruct --dry-run": "measures, too",
     "--server localhost": "needs servers on the default ports; the same command runs without",
 }
 
@@ -142,6 +145,8 @@ def go_to(folder: Path, traces: list[str], patch: pytest.MonkeyPatch) -> Path:
     )
     Path("excel.csv").write_text('Task;Work;Result;Level\n"1 + 4?";"1 + 4\n\nis 5";5;easy\n')
     Path("tasks.jsonl").write_text(json.dumps({"task": "Say 6.", "result": "6"}) + "\n")
+    chat = conversation(turn("user", "Hello!"), turn("assistant", "Hello."))
+    Path("chats.jsonl").write_text(trace_to_json(chat) + "\n")
     Path("capitals.csv").write_text("question,answer\nCapital of the Netherlands?,Amsterdam|A'dam\n")
     question = {
         "id": "q7",

@@ -17,7 +17,7 @@ from tunix_rt.cli.documents import Lines
 from tunix_rt.cli.lookup import named
 from tunix_rt.cli.options import DatasetFormat, dataset_name
 from tunix_rt.cli.session import Session
-from tunix_rt.cli.traces import StepLine
+from tunix_rt.cli.trace_lines import StepLine
 
 _Id = Annotated[str, "Content digest of its trace: 64 hex digits."]
 _Metadata = Annotated[dict[str, Any], "Free-form facts of its trace."]

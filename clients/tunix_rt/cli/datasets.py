@@ -26,6 +26,7 @@ from tunix_rt.cli.dataset_view import (
     run_audit,
 )
 from tunix_rt.cli.deleting import DeletedResources, ForceOption, YesOption, delete_resources
+from tunix_rt.cli.filter_options import FilterOptions
 from tunix_rt.cli.labels import (
     ChangeOptions,
     DatasetOption,
@@ -41,7 +42,6 @@ from tunix_rt.cli.labels import (
 )
 from tunix_rt.cli.lookup import cancelled, completes, named
 from tunix_rt.cli.options import (
-    FilterOptions,
     LimitOption,
     dataset_name,
     resource_name,

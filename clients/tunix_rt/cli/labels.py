@@ -15,8 +15,9 @@ from rich.console import Console
 
 from tunix_rt import v1
 from tunix_rt.cli import tables
+from tunix_rt.cli.filter_options import moment
 from tunix_rt.cli.lookup import completes, get, named, whole_names
-from tunix_rt.cli.options import moment, resource_name
+from tunix_rt.cli.options import resource_name
 from tunix_rt.cli.session import Session
 from tunix_rt.naming import call, listing
 

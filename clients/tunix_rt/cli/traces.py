@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Final, NotRequired, TypedDict
+from typing import Annotated, Final, NamedTuple, TypedDict
 
 import typer
-from rich.console import Group, RenderableType
-from rich.panel import Panel
-from rich.text import Text
 
 from tunix_rt import Client, v1
 from tunix_rt.cli import tables, text
@@ -18,13 +15,17 @@ from tunix_rt.cli.command import command, group
 from tunix_rt.cli.console import output_stream
 from tunix_rt.cli.deleting import DeletedResources, YesOption, confirm, delete_each
 from tunix_rt.cli.documents import Extended, Lines, as_document
+from tunix_rt.cli.effects import Effect
+from tunix_rt.cli.filter_options import FilterOptions
 from tunix_rt.cli.labels import sort_option
 from tunix_rt.cli.lookup import completes, named
-from tunix_rt.cli.options import FilterOptions, LimitOption, short_name, trace_name
+from tunix_rt.cli.options import LimitOption, short_name, trace_name
 from tunix_rt.cli.session import Session
+from tunix_rt.cli.trace_lines import ConversationLine, TraceLine
+from tunix_rt.cli.trace_view import trace_panel
 from tunix_rt.errors import TunixRtError, UnimplementedError
-from tunix_rt.escapes import visible
 from tunix_rt.leaks import LEARNED_SPLIT
+from tunix_rt.turns import answer, assistant_turns, question
 
 app = group("Import, generate, score, compare and export reasoning traces.")
 
@@ -56,25 +57,6 @@ class ExportedTraces(TypedDict):
     as_of: Annotated[int, "The snapshot that was written."]
     traces: Annotated[int, "How many traces were written."]
     file: Annotated[str, "The file, as it was given."]
-
-
-class StepLine(TypedDict):
-    """A step of a trace."""
-
-    i: Annotated[int, "Its number, from 0."]
-    type: Annotated[str, "What kind of step it is, such as reason."]
-    content: Annotated[str, "Its text."]
-
-
-class TraceLine(TypedDict):
-    """A trace on one line, as `traces import` takes it."""
-
-    trace_version: Annotated[str, "Version of this form."]
-    prompt: Annotated[str, "The question."]
-    steps: Annotated[list[StepLine], "The reasoning, in order."]
-    final_answer: Annotated[str, "The answer."]
-    metadata: NotRequired[Annotated[dict[str, Any], "Free-form facts; left out where there are none."]]
-    source: NotRequired[Annotated[str, "Where it comes from; left out where that is not known."]]
 
 
 _LARGEST_PAGE = 1000
@@ -120,6 +102,7 @@ class _Listing:
         "tunix-rt traces list --source gsm8k --contains apples --json",
         "tunix-rt traces list --sort source,-created",
         "tunix-rt traces list --created-after 2d --min-score structure=60 --without reference_answer",
+        "tunix-rt traces list --tool-calls --min-turns 2",
     ),
     prints=list[v1.Trace],
 )
@@ -143,16 +126,24 @@ def list_(
             session.print_messages(found)
         else:
             rows = tables.table(
-                "TRACE", "SOURCE", ">STEPS", "PROMPT", "ANSWER", ">AGE", important=("PROMPT", "ANSWER")
+                "TRACE",
+                "SOURCE",
+                ">TURNS",
+                ">STEPS",
+                "PROMPT",
+                "ANSWER",
+                ">AGE",
+                important=("PROMPT", "ANSWER"),
             )
             for trace in found:
                 tables.add_row(
                     rows,
                     short_name(trace.name),
                     trace.source or "-",
-                    str(len(trace.steps)),
-                    text.one_line(trace.prompt, 60),
-                    text.one_line(trace.final_answer, 24),
+                    str(assistant_turns(trace)),
+                    "-" if trace.messages else str(len(trace.steps)),
+                    text.one_line(question(trace), 60),
+                    text.one_line(answer(trace), 24),
                     tables.age(trace.create_time),
                 )
             filtered = condition is not None and bool(condition.ByteSize())
@@ -181,7 +172,8 @@ def show(
         ),
     ],
 ) -> None:
-    """Show one trace with its steps, its latest scores, and the datasets that hold it or left it out."""
+    """Show one trace with its steps or its turns, its latest scores, and the datasets that hold it or left it
+    out."""
     wanted = trace_name(name)
     with session.connect() as client:
         trace = client.trace_store.get_trace(named(session, client, wanted))
@@ -283,45 +275,13 @@ def _print_uses(session: Session, uses: Sequence[v1.TraceUse]) -> None:
     tables.print_table(session.out, rows, "in no dataset")
 
 
-def trace_panel(trace: v1.Trace, scores: Sequence[v1.TraceScore] = ()) -> Panel:
-    """A trace as it is read: prompt, numbered steps, answer, and its facts and scores below."""
-    steps = tables.facts(
-        (f"{step.i}", Text.assemble((f"{visible(step.type)}  ", "dim"), visible(step.content)))
-        for step in trace.steps
-    )
-    metadata = as_document(trace.metadata)
-    sheet = tables.facts(
-        [
-            ("source", trace.source),
-            ("version", trace.trace_version),
-            ("stored", tables.moment(trace.create_time)),
-            ("sequence", str(trace.sequence)),
-            ("digest", trace.content_digest),
-            *((f"metadata {key}", str(metadata[key])) for key in sorted(metadata)),
-            *((f"score {score.criterion}", _score(score)) for score in scores),
-        ]
-    )
-    return Panel(
-        Group(
-            Text(visible(trace.prompt)),
-            Text(),
-            steps,
-            Text(),
-            Text.assemble(("Answer  ", "bold"), visible(trace.final_answer)),
-            Text(),
-            sheet,
-        ),
-        title=Text(trace.name),
-        title_align="left",
-        padding=(1, 2),
-    )
-
-
-def _score(score: v1.TraceScore) -> RenderableType:
-    return Text.assemble(f"{score.value:g}", (f"  {tables.age(score.create_time)} ago", "dim"))
-
-
 _SHOWN = 5
+
+
+class FoundTraces(TypedDict):
+    """What would be deleted."""
+
+    found: Annotated[list[str], "Resource names; nothing was deleted."]
 
 
 @command(
@@ -330,34 +290,97 @@ _SHOWN = 5
     example=(
         "tunix-rt traces delete $TRACE",
         "tunix-rt traces delete $TRACE $OTHER --yes",
+        "tunix-rt traces delete --source mine --created-after 10min --dry-run",
     ),
-    prints=DeletedResources,
+    prints=(DeletedResources, FoundTraces),
 )
 def delete(
     session: Session,
+    wanted: FilterOptions,
     names: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(metavar="TRACE", help="Ids of traces.", autocompletion=completes("traces")),
-    ],
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be deleted, and stop.")] = False,
     yes: YesOption = False,
 ) -> None:
-    """Delete traces. Their ids and digests stay on record. Snapshots that hold them can no longer be
-    streamed."""
-    wanted = list(dict.fromkeys(trace_name(name) for name in names))
-    with session.connect() as client:
-        # All names are looked up before the first trace is gone, so that a wrong one deletes nothing.
-        whole = [named(session, client, name) for name in wanted]
-        found = {trace.name: trace for trace in map(client.trace_store.get_trace, whole)}
-        traces = list(found.values())
-        lines = [f"{short_name(trace.name)}  {text.one_line(trace.prompt, 60)}" for trace in traces[:_SHOWN]]
-        if len(traces) > _SHOWN:
-            lines.append(f"and {text.counted(len(traces) - _SHOWN, 'more', 'more')}")
-        confirm(session, f"Delete {text.counted(len(traces), 'trace')} for good?", lines, yes=yes)
-        deleted = delete_each(found, client.trace_store.delete_trace)
+    """Delete traces, named or chosen by a filter. Their ids and digests stay on record. Snapshots that hold
+    them can no longer be streamed.
+
+    It says how many there are, shows some and asks. What is stored after that question stays.
+    """
+    condition = wanted.filter()
+    if bool(names) == (condition is not None):
+        raise typer.BadParameter("say which traces: by their names, or by a filter such as --source")
+    with session.connect(Effect.READS if dry_run else None) as client:
+        found = _named(session, client, names or ()) if condition is None else _matching(client, condition)
+        question = f"Delete {text.counted(len(found.names), 'trace')} for good?"
+        if dry_run:
+            _print_found(session, found)
+            return
+        if found.names:
+            confirm(session, question, found.lines(), yes=yes)
+        deleted = _delete(session, client, found.names)
     if session.as_json:
         session.print_json({"deleted": deleted})
     else:
-        session.out.print(f"{text.counted(len(deleted), 'trace')} deleted")
+        none = tables.none_of("no traces", filtered=condition is not None)
+        session.out.print(f"{text.counted(len(deleted), 'trace')} deleted" if found.names else none)
+
+
+class _Found(NamedTuple):
+    """Traces by name, and the first of them."""
+
+    names: list[str]
+    first: list[v1.Trace]
+
+    def lines(self) -> list[str]:
+        """The first traces, each on a line, and how many more there are."""
+        shown = [f"{short_name(trace.name)}  {text.one_line(question(trace), 60)}" for trace in self.first]
+        more = len(self.names) - len(shown)
+        return [*shown, f"and {text.counted(more, 'more', 'more')}"] if more else shown
+
+
+def _named(session: Session, client: Client, names: Sequence[str]) -> _Found:
+    # All names are looked up before the first trace is gone, so that a wrong one deletes nothing.
+    typed = dict.fromkeys(trace_name(name) for name in names)
+    whole = dict.fromkeys([named(session, client, name) for name in typed])
+    traces = {trace.name: trace for trace in map(client.trace_store.get_trace, whole)}
+    return _Found(list(traces), list(traces.values())[:_SHOWN])
+
+
+def _matching(client: Client, condition: v1.TraceFilter) -> _Found:
+    found = _Found([], [])
+    for trace in client.trace_store.stream_traces(filter=condition):
+        found.names.append(trace.name)
+        if len(found.first) < _SHOWN:
+            found.first.append(trace)
+    return found
+
+
+def _print_found(session: Session, found: _Found) -> None:
+    if session.as_json:
+        session.print_json({"found": found.names})
+        return
+    for line in found.lines():
+        session.out.print(line, markup=False, highlight=False, soft_wrap=True)
+    session.out.print(f"{text.counted(len(found.names), 'trace')} would be deleted")
+
+
+def _delete(session: Session, client: Client, names: Sequence[str]) -> list[str]:
+    done = 0
+
+    def delete_one(name: str) -> None:
+        nonlocal done
+        client.trace_store.delete_trace(name)
+        done += 1
+        bar.update(done)
+
+    with session.progress() as progress:
+        bar = progress.bar("deleting traces", len(names), "traces")
+        deleted = delete_each(names, delete_one)
+        bar.finish()
+    return deleted
 
 
 _EVERY = 500
@@ -371,7 +394,7 @@ _EVERY = 500
         "tunix-rt traces export --source gsm8k --as-of 7473 -o gsm8k.jsonl.gz",
         "tunix-rt traces export | wc -l",
     ),
-    prints=(ExportedTraces, Lines(TraceLine)),
+    prints=(ExportedTraces, Lines(TraceLine), Lines(ConversationLine)),
 )
 def export(
     session: Session,

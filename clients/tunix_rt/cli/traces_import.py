@@ -17,10 +17,11 @@ from tunix_rt.cli import text
 from tunix_rt.cli.command import command
 from tunix_rt.cli.console import write_lines
 from tunix_rt.cli.documents import Lines, WrittenFile
-from tunix_rt.cli.options import ProblemOptions
+from tunix_rt.cli.options import ProblemOptions, not_empty
 from tunix_rt.cli.session import Session
 from tunix_rt.cli.table_options import TableOptions
-from tunix_rt.cli.traces import TraceLine, app
+from tunix_rt.cli.trace_lines import TraceLine
+from tunix_rt.cli.traces import app
 from tunix_rt.errors import TunixRtError
 from tunix_rt.formats import (
     BadArguments,
@@ -38,6 +39,7 @@ from tunix_rt.formats import (
     table_format,
     trace_to_json,
 )
+from tunix_rt.formats.rows import MAX_LABEL
 from tunix_rt.importing import ImportResult, ImportStoppedError, RefusedTrace, import_traces
 from tunix_rt.rpc.batches import violations_in_import
 
@@ -66,6 +68,7 @@ class ImportedTraces(TypedDict):
     "import",
     example=(
         "tunix-rt traces import traces.jsonl.zst",
+        "tunix-rt traces import chats.jsonl --source support-chats",
         "tunix-rt traces import chats.jsonl --on-error skip --errors bad.jsonl",
         "tunix-rt traces import sums.parquet --column prompt=problem --column steps=solution "
         "--column final_answer=answer",
@@ -90,6 +93,15 @@ def import_(
             "--format", "-f", help="Format of its lines or rows; auto: its name and beginning tell."
         ),
     ] = "auto",
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--source",
+            metavar="NAME",
+            help="Source of the lines that name none, up to 64 characters.",
+            callback=not_empty,
+        ),
+    ] = None,
     answers_only: Annotated[
         bool,
         typer.Option(
@@ -128,6 +140,7 @@ def import_(
     no good line.
     """
     _check_errors_file(on_error, errors)
+    _check_source(source)
     lossy = Lossy()
     records = read_records(
         file,
@@ -139,7 +152,7 @@ def import_(
         bad_arguments=bad_arguments,
         lossy=lossy,
     )
-    records = _begun(records, file)
+    records = _begun(_sourced(records, source), file)
     total = None if format in ("csv", "tsv") else _total(file)
     if errors is None:
         with session.connect() as client:
@@ -151,6 +164,18 @@ def import_(
     if result.read == result.refused:
         raise FormatError(0, f"has no good line; {errors} says what is wrong with each", file=name_of(file))
     say_result(session, result, bad.count, errors, lossy)
+
+
+def _check_source(source: str | None) -> None:
+    if source is not None and (len(source) > MAX_LABEL or "\0" in source):
+        raise typer.BadParameter(f"--source takes up to {MAX_LABEL} characters, not {len(source)}")
+
+
+def _sourced(records: Iterable[Record], source: str | None) -> Iterator[Record]:
+    for record in records:
+        if source and record.trace is not None and not record.trace.source:
+            record.trace.source = source
+        yield record
 
 
 def _begun(records: Iterator[Record], file: str) -> Iterator[Record]:

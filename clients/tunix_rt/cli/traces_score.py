@@ -22,13 +22,16 @@ from tunix_rt import Client, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command
 from tunix_rt.cli.documents import as_document
+from tunix_rt.cli.filter_options import FilterOptions
 from tunix_rt.cli.lookup import completes, named
-from tunix_rt.cli.options import FilterOptions, short_name, trace_name
+from tunix_rt.cli.options import short_name, trace_name
 from tunix_rt.cli.progress import Bar
 from tunix_rt.cli.session import Session
+from tunix_rt.cli.trace_view import turn_text
 from tunix_rt.cli.traces import app
 from tunix_rt.errors import FailedPreconditionError
 from tunix_rt.escapes import visible
+from tunix_rt.turns import turn_role
 
 _BATCH: Final = 500
 _IN_FLIGHT: Final = 2
@@ -256,7 +259,8 @@ def compare(
         typer.Argument(metavar="OTHER", help="The trace compared.", autocompletion=completes("traces")),
     ],
 ) -> None:
-    """Set two traces side by side: their scores, and their steps aligned, with the differences marked."""
+    """Set two traces side by side: their scores, and their steps or turns aligned, with the differences
+    marked."""
     names = trace_name(base), trace_name(other)
     with session.connect() as client:
         compared = client.trace_store.compare_traces(*(named(session, client, name) for name in names))
@@ -277,25 +281,43 @@ def comparison_view(compared: v1.CompareTracesResponse) -> RenderableType:
 
 def _side_by_side(compared: v1.CompareTracesResponse) -> Table:
     base, other = compared.base.trace, compared.other.trace
+    sheet = _columns(base, other)
+    if compared.turns:
+        for row in compared.turns:
+            _add(sheet, row.relation, _roles(base, other, row), *_turns(base, other, row), quiet=True)
+        return sheet
+    same_prompt, same_answer = base.prompt == other.prompt, compared.same_final_answer
+    _add(sheet, _same(same_prompt), "prompt", Text(visible(base.prompt)), Text(visible(other.prompt)))
+    sheet.add_section()
+    for row in compared.alignment:
+        steps = _step(base, row, "base_index"), _step(other, row, "other_index")
+        _add(sheet, row.relation, "step", *steps, quiet=True)
+    sheet.add_section()
+    answers = Text(visible(base.final_answer)), Text(visible(other.final_answer))
+    _add(sheet, _same(same_answer), "answer", *answers)
+    return sheet
+
+
+def _columns(base: v1.Trace, other: v1.Trace) -> Table:
     sheet = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, expand=True)
     sheet.add_column("", width=1)
     sheet.add_column("", no_wrap=True)
     for name in (base.name, other.name):
         sheet.add_column(Text(short_name(name)), ratio=1, overflow="fold")
-    same_prompt, same_answer = base.prompt == other.prompt, compared.same_final_answer
-    _add(sheet, _same(same_prompt), "prompt", Text(visible(base.prompt)), Text(visible(other.prompt)))
-    sheet.add_section()
-    for row in compared.alignment:
-        _add(sheet, row.relation, "step", _step(base, row, "base_index"), _step(other, row, "other_index"))
-    sheet.add_section()
-    _add(
-        sheet,
-        _same(same_answer),
-        "answer",
-        Text(visible(base.final_answer)),
-        Text(visible(other.final_answer)),
-    )
     return sheet
+
+
+def _turns(base: v1.Trace, other: v1.Trace, row: v1.StepAlignment) -> tuple[Text | None, Text | None]:
+    return (
+        turn_text(base, row.base_index) if row.HasField("base_index") else None,
+        turn_text(other, row.other_index) if row.HasField("other_index") else None,
+    )
+
+
+def _roles(base: v1.Trace, other: v1.Trace, row: v1.StepAlignment) -> str:
+    roles = [turn_role(base, row.base_index)] if row.HasField("base_index") else []
+    roles += [turn_role(other, row.other_index)] if row.HasField("other_index") else []
+    return "/".join(dict.fromkeys(roles))
 
 
 def _same(same: bool) -> v1.StepAlignment.Relation.ValueType:
@@ -315,11 +337,14 @@ def _add(
     label: str,
     base: Text | None,
     other: Text | None,
+    *,
+    quiet: bool = False,
 ) -> None:
+    """A row of both; where they are the same, ``quiet`` takes their colour away."""
     mark, style, _ = _RELATIONS.get(relation, ("?", "", ""))
     if relation == v1.StepAlignment.RELATION_CHANGED and base is not None and other is not None:
         _mark_words(base, other)
-    elif relation == v1.StepAlignment.RELATION_SAME and label == "step":
+    elif relation == v1.StepAlignment.RELATION_SAME and quiet:
         for cell in (base, other):
             if cell is not None:
                 cell.stylize("dim")
@@ -364,9 +389,10 @@ def _scores(compared: v1.CompareTracesResponse) -> tables.Listing:
 
 
 def _summary(compared: v1.CompareTracesResponse) -> str:
-    counts = Counter(row.relation for row in compared.alignment)
-    steps = ", ".join(
+    counts = Counter(row.relation for row in compared.turns or compared.alignment)
+    parts = ", ".join(
         f"{counts[relation]} {words}" for relation, (_, _, words) in _RELATIONS.items() if counts[relation]
     )
     answers = "the same" if compared.same_final_answer else "different"
-    return f"steps: {steps}; final answers: {answers}"
+    what = "turns" if compared.turns else "steps"
+    return f"{what}: {parts}; final answers: {answers}"

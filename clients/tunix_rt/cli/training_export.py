@@ -13,6 +13,7 @@ import typer
 from tunix_rt import Client, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command
+from tunix_rt.cli.filter_options import moment
 from tunix_rt.cli.labels import (
     DatasetOption,
     DeletedOption,
@@ -23,7 +24,7 @@ from tunix_rt.cli.labels import (
     sort_option,
 )
 from tunix_rt.cli.lookup import checkpoint_name, completes, named, whole_names
-from tunix_rt.cli.options import LimitOption, moment, resource_name, short_name
+from tunix_rt.cli.options import LimitOption, resource_name, short_name
 from tunix_rt.cli.session import Session
 from tunix_rt.cli.training import app
 

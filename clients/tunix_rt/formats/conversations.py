@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from tunix_rt import v1
+from tunix_rt.turns import role_of
 
 MAX_MESSAGES: Final = 1_000
 MAX_MESSAGE_TEXT: Final = 500_000
@@ -119,11 +120,19 @@ def _tool_document(text: str) -> dict[str, Any] | str:
     return definition if isinstance(definition, dict) and json_text(definition) == text else text
 
 
-def role_of(message: v1.Message) -> str:
-    """Who speaks, such as "user"."""
-    return v1.Message.Role.Name(message.role).removeprefix("ROLE_").lower()
+def is_contract_form(messages: Any) -> bool:
+    """Whether these are messages as ``--json`` shows them: their roles are words of the contract's."""
+    first = messages[0] if isinstance(messages, list) and messages else None
+    role = first.get("role") if isinstance(first, dict) else None
+    return isinstance(role, str) and role.startswith("ROLE_")
 
 
-def text_of(message: v1.Message) -> str:
-    """The text of a message."""
-    return "".join(part.text for part in message.content)
+def without_empty_objects(trace: v1.Trace) -> None:
+    """Take away the empty objects that ``--json`` shows where a text holds no object."""
+    for message in trace.messages:
+        for call in message.tool_calls:
+            if call.arguments_text and not call.arguments.fields:
+                call.ClearField("arguments")
+    for tool in trace.tools:
+        if tool.definition_text and not tool.parameters.fields:
+            tool.ClearField("parameters")

@@ -7,13 +7,21 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Annotated, Any, Final
 
+from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.struct_pb2 import Struct
 from pydantic import BaseModel, ConfigDict, Field
 
 from tunix_rt import v1
 from tunix_rt.errors import FieldViolation, FormatError
-from tunix_rt.formats.conversations import Messages, Tools, message_of, tools_of
-from tunix_rt.formats.lines import check_values, keys_of, parse_line, struct_of
+from tunix_rt.formats.conversations import (
+    Messages,
+    Tools,
+    is_contract_form,
+    message_of,
+    tools_of,
+    without_empty_objects,
+)
+from tunix_rt.formats.lines import check_values, object_of, parse_line, struct_of
 from tunix_rt.schema import one_line
 
 TRACE_VERSION: Final = "1.0"
@@ -27,6 +35,8 @@ _GSM8K: Final = "gsm8k"
 _CALCULATION = re.compile(r"<<[^<>]*>>")
 _FINAL = "####"
 _RESULT = re.compile(r"\s*####\s*[-+]?[$\u20ac\u00a3]?\s?\.?\d[\d.,/]*\s?%?")
+
+_WRITTEN: Final = ("trace_version", "prompt", "steps", "final_answer", "messages", "tools", "source")
 
 _LongText = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
 
@@ -62,6 +72,9 @@ class _NativeRow(_NativeFacts):
     prompt: _LongText
     steps: _Steps
     final_answer: _LongText
+    # `traces show` prints the fields of the other form too.
+    messages: Annotated[list[Any], Field(max_length=0)] = []
+    tools: Annotated[list[Any], Field(max_length=0)] = []
 
 
 class _ConversationRow(_NativeFacts):
@@ -90,8 +103,10 @@ class _WorkedRow(_Gsm8kRow):
 def native(line: bytes, number: int, file: str) -> v1.Trace:
     """One trace in our own form. Raises FormatError that names each wrong field."""
     # Most traces are no conversations, and are not parsed twice.
-    if b'"messages"' in line and "messages" in keys_of(line, number, file):
-        return _conversation(line, number, file)
+    if b'"messages"' in line:
+        document = object_of(line, number, file)
+        if document.get("messages") or ("messages" in document and "prompt" not in document):
+            return _conversation(document, line, number, file)
     row = parse_line(_NativeRow, line, number, file)
     trace = v1.Trace(
         trace_version=row.trace_version,
@@ -104,7 +119,9 @@ def native(line: bytes, number: int, file: str) -> v1.Trace:
     return checked(trace, line, number, file)
 
 
-def _conversation(line: bytes, number: int, file: str) -> v1.Trace:
+def _conversation(document: dict[str, Any], line: bytes, number: int, file: str) -> v1.Trace:
+    if is_contract_form(document["messages"]):
+        return _shown(document, line, number, file)
     row = parse_line(_ConversationRow, line, number, file)
     trace = v1.Trace(
         trace_version=row.trace_version,
@@ -113,6 +130,23 @@ def _conversation(line: bytes, number: int, file: str) -> v1.Trace:
         source=row.source,
         metadata=metadata_of(row.metadata, number, file),
     )
+    return checked(trace, line, number, file)
+
+
+def _shown(document: dict[str, Any], line: bytes, number: int, file: str) -> v1.Trace:
+    """A conversation as ``--json`` shows it, in the contract's words."""
+    written: dict[str, Any] = {name: document[name] for name in _WRITTEN if name in document}
+    try:
+        trace = ParseDict(written, v1.Trace())
+    except ParseError as error:
+        raise FormatError(
+            number, f"is no trace as `traces show --json` prints it: {error}", file=file
+        ) from None
+    metadata = document.get("metadata")
+    if not isinstance(metadata, dict | None):
+        raise wrong("metadata", "is no JSON object", number, file)
+    trace.metadata.CopyFrom(metadata_of(metadata, number, file) or Struct())
+    without_empty_objects(trace)
     return checked(trace, line, number, file)
 
 

@@ -93,6 +93,10 @@ class FilterConfig(Section):
     created_from: datetime | None = None
     created_before: datetime | None = None
     scores: dict[str, float] = Field({})
+    is_conversation: bool | None = None
+    has_tool_calls: bool | None = None
+    min_assistant_turns: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    max_assistant_turns: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
 
 
 class DatasetConfig(Section):

@@ -81,8 +81,8 @@ def trace_filter(config: FilterConfig) -> v1.TraceFilter:
         ],
         scores=[v1.ScoreCondition(criterion=name, minimum=least) for name, least in config.scores.items()],
     )
-    same = {"sources", "prompt_contains", "created_from", "created_before"}
-    return filled(message, config.model_dump(include=same))
+    other = {"metadata_equals", "metadata_exists", "scores"}
+    return filled(message, config.model_dump(exclude=other))
 
 
 def dataset_spec(

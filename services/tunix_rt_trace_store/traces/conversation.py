@@ -369,7 +369,7 @@ def _typed(value: Any) -> Any:
         return {key: _typed(entry) for key, entry in value.items()}
     if isinstance(value, list):
         return [_typed(entry) for entry in value]
-    return float(value) if type(value) is int else (type(value), value)
+    return float(value) if type(value) in (int, float) else (type(value), value)
 
 
 def _fits(value: Any, depth: int) -> bool:

@@ -208,6 +208,15 @@ async def test_arguments_and_text_must_agree(store: Any) -> None:
 
 
 @pytest.mark.one_database
+async def test_numbers_that_a_struct_cannot_tell_apart_agree(store: Any) -> None:
+    made = call("add", {"a": 9007199254740993, "b": 2}, "c1")
+    made.arguments_text = '{"b": 2.0, "a": 9007199254740993}'
+    ask = v1.CreateTraceRequest(trace=conversation(USER, turn("assistant", tool_calls=[made])))
+    kept = await store.CreateTrace(ask)
+    assert kept.messages[1].tool_calls[0].arguments_text == made.arguments_text
+
+
+@pytest.mark.one_database
 async def test_calls_at_the_end_and_calls_without_ids_are_kept(store: Any) -> None:
     without_ids = conversation(
         USER,

@@ -8,7 +8,7 @@ import pytest
 import typer
 from google.protobuf.json_format import MessageToDict
 
-from tunix_rt.cli.options import FilterOptions
+from tunix_rt.cli.filter_options import FilterOptions
 
 
 def test_no_filter_is_no_message() -> None:
@@ -48,6 +48,10 @@ def test_every_option_is_in_the_filter() -> None:
         created_after="2026-01-31T12:00Z",
         created_before="2026-02-01T00:00+02:00",
         min_score=["structure=80", "mine=-0.5"],
+        is_conversation=False,
+        has_tool_calls=True,
+        min_assistant_turns=2,
+        max_assistant_turns=9,
     ).filter()
     assert made is not None
     assert MessageToDict(made) == {
@@ -57,7 +61,18 @@ def test_every_option_is_in_the_filter() -> None:
         "createdFrom": "2026-01-31T12:00:00Z",
         "createdBefore": "2026-01-31T22:00:00Z",
         "scores": [{"criterion": "structure", "minimum": 80.0}, {"criterion": "mine", "minimum": -0.5}],
+        "isConversation": False,
+        "hasToolCalls": True,
+        "minAssistantTurns": 2,
+        "maxAssistantTurns": 9,
     }
+    assert {field.name for field, _ in made.ListFields()} == set(made.DESCRIPTOR.fields_by_name)
+
+
+def test_no_conversations_is_a_filter() -> None:
+    made = FilterOptions(is_conversation=False).filter()
+    assert made is not None
+    assert made.HasField("is_conversation")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from tunix_rt.cli.comparisons import print_comparison
 from tunix_rt.cli.dataset_view import print_dataset, print_dropped, print_leaks
 from tunix_rt.cli.evaluation_view import dtype_text, how_answered, print_evaluation
 from tunix_rt.cli.session import Session, SharedOptions, as_document
-from tunix_rt.cli.traces import trace_panel
+from tunix_rt.cli.trace_view import trace_panel
 from tunix_rt.cli.training_view import print_training_job
 from tunix_rt.leaks import LeakingDataset
 

@@ -289,6 +289,8 @@ def test_the_filter_becomes_the_contracts() -> None:
         metadata_exists: {k: false}
         scores: {structure: 20}
         created_from: 2026-01-01T00:00:00Z
+        is_conversation: false
+        min_assistant_turns: 2
     """)
     message = specs.trace_filter(FilterConfig.model_validate(document))
     assert [(c.key, c.WhichOneof("condition")) for c in message.metadata] == [
@@ -303,6 +305,9 @@ def test_the_filter_becomes_the_contracts() -> None:
     assert message.scores[0] == v1.ScoreCondition(criterion="structure", minimum=20)
     assert message.created_from.ToJsonString() == "2026-01-01T00:00:00Z"
     assert not message.HasField("created_before")
+    assert (message.HasField("is_conversation"), message.is_conversation) == (True, False)
+    assert message.min_assistant_turns == 2
+    assert not message.HasField("has_tool_calls")
 
 
 def test_marks_of_reasoning_are_a_name_or_two_texts(tmp_path: Path) -> None:
