@@ -161,7 +161,7 @@ class Training:
         rows = [
             {
                 "input_ids": row.ids,
-                "completion_mask": [int(at >= row.prompt_length) for at in range(len(row.ids))],
+                "completion_mask": [int(at >= row.learned[0][0]) for at in range(len(row.ids))],
             }
             for row in examples
         ]
@@ -187,7 +187,7 @@ def _examples(options: Options, base: Path) -> tuple[list[TextExample], list[Tok
     count = options.count or COUNT
     template = ChatTemplate.built_in("chatml")
     texts = [
-        TextExample(
+        TextExample.answering(
             f"{number:064}",
             *template.split_example(
                 trace_messages(trace.prompt, [step.content for step in trace.steps], trace.final_answer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from array import array
 from collections import Counter
@@ -11,12 +12,13 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final, Literal, Protocol
 
-from tunix_rt_kit.chat import Frame
+from tunix_rt_kit.chat import Frame, Segment
 from tunix_rt_kit.errors import DataLoss
 from tunix_rt_kit.packing import pack
 from tunix_rt_kit.values import Value
 
 Fault = Literal["target_lost", "special_token"]
+Span = tuple[int, int]
 MAX_NAMED_ROWS: Final = 20
 _BATCH: Final = 512
 
@@ -37,61 +39,93 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TextExample:
-    """One row of a split: ``id``, rendered ``prompt`` and rendered ``response``."""
+    """One example of a split: its ``id``, and its rendered text as segments.
+
+    ``of_conversation``: it may hold several turns, which the template did not write around one question.
+    """
 
     id: str
-    prompt: str
-    response: str
+    segments: tuple[Segment, ...]
+    of_conversation: bool = False
+
+    @classmethod
+    def answering(cls, name: str, prompt: str, response: str) -> TextExample:
+        """A rendered prompt, and its rendered response, which is learned."""
+        return cls(name, (Segment(prompt, False), Segment(response, True)))
 
 
 @dataclass(frozen=True, slots=True)
 class TokenExample:
-    """One example as token ids: ``ids`` holds the prompt's, then the response's from ``prompt_length`` on.
+    """One example as token ids; ``learned`` holds the first token, and that behind the last, of each segment
+    that is learned, in order.
 
-    ``fault`` says why it must not be learned. ``target_lost``: its tokens do not give the text of its
-    response back, or the response holds no reply. ``special_token``: one of its texts holds a special token.
+    ``fault`` says why it must not be learned. ``target_lost``: its tokens do not give the text of what is
+    learned back, or a response holds no reply. ``special_token``: one of its texts holds a special token.
     """
 
     id: str
     ids: tuple[int, ...]
-    prompt_length: int
+    learned: tuple[Span, ...]
     fault: Fault | None = None
 
+    @classmethod
+    def answering(cls, name: str, ids: tuple[int, ...], prompt_length: int) -> TokenExample:
+        """A prompt of so many tokens, and its response, which is learned."""
+        return cls(name, ids, ((prompt_length, len(ids)),))
+
     @property
-    def first_supervised(self) -> int:
-        """Index of the first token that is learned: in the response, with some token before it."""
-        return max(self.prompt_length, 1)
+    def supervised(self) -> tuple[Span, ...]:
+        """``learned`` without a first token, which no token stands before."""
+        return tuple((max(start, 1), end) for start, end in self.learned if end > max(start, 1))
 
     @property
     def supervised_tokens(self) -> int:
-        """How many tokens are learned: those of the response that some token stands before."""
-        return len(self.ids) - self.first_supervised
+        """How many tokens are learned."""
+        return sum(end - start for start, end in self.supervised)
+
+    def ends_learned(self, end_id: int, max_length: int | None = None) -> bool:
+        """Whether each segment that is learned teaches ``end_id``, in the first ``max_length`` tokens."""
+        ids = self.ids[:max_length]
+        return bool(self.learned) and all(end_id in ids[max(start, 1) : end] for start, end in self.learned)
 
 
 def parse_example(line: str | bytes, file: str, number: int) -> TextExample:
-    """A line of a file of training examples.
+    """A line of a file of training examples: with ``segments``, or with ``prompt`` and ``response``.
 
     Raises:
         DataLoss: EXAMPLES_CORRUPT, naming the file and the line's number.
     """
     try:
         row = json.loads(line)
-        fields = [row["id"], row["prompt"], row["response"]]
+        if "segments" in row:
+            parts = [(each["text"], each["learned"]) for each in row["segments"]]
+            fits = all(isinstance(text, str) and isinstance(learned, bool) for text, learned in parts)
+            example = TextExample(row["id"], tuple(Segment(*part) for part in parts), of_conversation=True)
+        else:
+            fits = isinstance(row["prompt"], str) and isinstance(row["response"], str)
+            example = TextExample.answering(row["id"], row["prompt"], row["response"])
     except (ValueError, TypeError, KeyError) as error:
         raise _not_an_example(file, number) from error
-    if not all(isinstance(field, str) for field in fields):
+    if not (fits and isinstance(example.id, str)):
         raise _not_an_example(file, number)
-    return TextExample(*fields)
+    return example
 
 
 def encode(examples: Sequence[TextExample], tokenizer: Tokenizer) -> list[TokenExample]:
-    """Tokenise prompt and response apart and join them, so that the prompt alone gives the same tokens."""
-    prompts = tokenizer.encode_batch([row.prompt for row in examples])
-    responses = tokenizer.encode_batch([row.response for row in examples])
-    return [
-        TokenExample(row.id, (*prompt, *response), len(prompt))
-        for row, prompt, response in zip(examples, prompts, responses, strict=True)
-    ]
+    """Tokenise segments apart and join them, so that what stands before one alone gives the same tokens."""
+    texts = [segment.text for row in examples for segment in row.segments]
+    encoded = iter(tokenizer.encode_batch(texts))
+    return [_joined(row, [next(encoded) for _ in row.segments]) for row in examples]
+
+
+def _joined(row: TextExample, parts: Sequence[Sequence[int]]) -> TokenExample:
+    ids: list[int] = []
+    learned: list[Span] = []
+    for segment, part in zip(row.segments, parts, strict=True):
+        if segment.learned:
+            learned.append((len(ids), len(ids) + len(part)))
+        ids += part
+    return TokenExample(row.id, tuple(ids), tuple(learned))
 
 
 class ExampleEncoder:
@@ -105,23 +139,48 @@ class ExampleEncoder:
     def __init__(self, tokenizer: Tokenizer, frame: Frame) -> None:
         self._tokenizer = tokenizer
         self._frame = frame
-        self._special = frozenset(tokenizer.special_tokens)
+        self._special = dict(tokenizer.special_tokens)
+        # The longest first, as tokenizers find them.
+        texts = sorted(self._special.values(), key=lambda text: (-len(text), text))
+        self._written = re.compile("|".join(map(re.escape, texts)) or "(?!)")
         around = (f"{frame.opening}{frame.between}", f"{frame.before}{frame.closing}")
         self._own = self._controls(token for ids in tokenizer.encode_batch(around) for token in ids)
 
     def encode(self, examples: Sequence[TextExample]) -> list[TokenExample]:
         """As `encode`, with the fault of each."""
         rows = encode(examples, self._tokenizer)
-        learned = self._tokenizer.decode_batch([row.ids[row.prompt_length :] for row in rows])
+        learned = iter(
+            self._tokenizer.decode_batch([row.ids[start:end] for row in rows for start, end in row.learned])
+        )
+        faults = (
+            self._fault(example, row, [next(learned) for _ in row.learned])
+            for example, row in zip(examples, rows, strict=True)
+        )
         return [
             row if fault is None else replace(row, fault=fault)
-            for row, fault in zip(rows, map(self._fault, examples, rows, learned), strict=True)
+            for row, fault in zip(rows, faults, strict=True)
         ]
 
-    def _fault(self, example: TextExample, row: TokenExample, learned: str) -> Fault | None:
-        if not _equal(learned, example.response) or not self._frame.reply(example.response).strip():
+    def _fault(self, example: TextExample, row: TokenExample, decoded: Sequence[str]) -> Fault | None:
+        taught = [segment.text for segment in example.segments if segment.learned]
+        if not all(_equal(*pair) for pair in zip(decoded, taught, strict=True)):
             return "target_lost"
-        return "special_token" if self._controls(row.ids) - self._own else None
+        if not all(self._frame.reply(text).strip() for text in taught):
+            return "target_lost"
+        found = self._controls(row.ids)
+        if example.of_conversation:
+            return None if self._named(found) == self._stand_in(example) else "special_token"
+        return "special_token" if found - self._own else None
+
+    def _named(self, found: Counter[int]) -> Counter[str]:
+        named: Counter[str] = Counter()
+        for token, count in found.items():
+            named[self._special[token]] += count
+        return named
+
+    def _stand_in(self, example: TextExample) -> Counter[str]:
+        """How often the text of each special token stands in the example, whose texts hold none."""
+        return Counter(found for each in example.segments for found in self._written.findall(each.text))
 
     def _controls(self, ids: Iterable[int]) -> Counter[int]:
         return Counter(token for token in ids if token in self._special)
@@ -134,7 +193,8 @@ def _equal(text: str, other: str) -> bool:
 
 def _not_an_example(file: str, number: int) -> DataLoss:
     return DataLoss(
-        f"{file}, line {number}: expected a JSON object with the texts id, prompt and response",
+        f"{file}, line {number}: expected a JSON object with the texts id, prompt and response, "
+        "or with id and segments",
         reason="EXAMPLES_CORRUPT",
         metadata={"file": file, "line": str(number)},
     )
@@ -168,9 +228,9 @@ class SplitSupervision(Value):
 
     ``token_count``, ``supervised_token_count`` and the histogram are over whole rows. ``truncated`` are the
     rows that are too long. Of rows that were cut off there, ``unsupervised`` hold no token that is learned,
-    and ``end_unsupervised`` no end of turn that is learned. ``target_lost`` and ``special_token`` are the
-    faults of ``TokenExample``. The histogram's bins are 0, 1, 2 to 3, 4 to 7 and so on, from the first to the
-    last that has rows.
+    and those of ``end_unsupervised`` do not learn the end of each turn. ``target_lost`` and ``special_token``
+    are the faults of ``TokenExample``. The histogram's bins are 0, 1, 2 to 3, 4 to 7 and so on, from the
+    first to the last that has rows.
     """
 
     split: str
@@ -220,13 +280,12 @@ class SplitAudit:
         for row in rows:
             supervised = row.supervised_tokens
             self._lengths.append(len(row.ids))
-            self._supervised += max(supervised, 0)
-            size = max(supervised, 0).bit_length()
+            self._supervised += supervised
+            size = supervised.bit_length()
             self._bins[size] = self._bins.get(size, 0) + 1
-            learned = row.ids[row.first_supervised : self._max_length]
             self._truncated.note(row.id, len(row.ids) > self._max_length)
-            self._unsupervised.note(row.id, not learned)
-            self._end.note(row.id, self._end_id not in learned)
+            self._unsupervised.note(row.id, not any(start < self._max_length for start, _ in row.supervised))
+            self._end.note(row.id, not row.ends_learned(self._end_id, self._max_length))
             for fault, found in self._faults.items():
                 found.note(row.id, row.fault == fault)
 

@@ -27,7 +27,7 @@ LENGTH = 24
 
 def example(name: str, prompt: int, response: int) -> TokenExample:
     ids = np.random.default_rng(len(name) + prompt).integers(3, 259, prompt + response)
-    return TokenExample(name, tuple(int(token) for token in ids), prompt)
+    return TokenExample.answering(name, tuple(int(token) for token in ids), prompt)
 
 
 EXAMPLES = [example("a", 5, 4), example("bb", 7, 6), example("ccc", 3, 9), example("dddd", 10, 8)]
@@ -73,7 +73,7 @@ def expected_loss(folder: Path) -> float:
     total, count = 0.0, 0
     for row, scores in zip(EXAMPLES, of_all, strict=True):
         log_probability = scores - np.log(np.exp(scores).sum(-1, keepdims=True))
-        for position in range(row.prompt_length, len(row.ids)):
+        for position in range(row.learned[0][0], len(row.ids)):
             total -= log_probability[position - 1, row.ids[position]]
             count += 1
     return total / count

@@ -30,7 +30,7 @@ def examples(count: int) -> list[TokenExample]:
     made = []
     for number in range(count):
         ids = tuple(int(token) for token in random.integers(3, 259, 20))
-        made.append(TokenExample(f"e{number}", ids, 19 if number % 2 else 4))
+        made.append(TokenExample.answering(f"e{number}", ids, 19 if number % 2 else 4))
     return made
 
 

@@ -8,6 +8,7 @@ import json
 import queue
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +28,45 @@ _LOOK_SECONDS: Final = 0.25
 # Renderings of one request: they take a small part of the time above, so that nobody waits long for a child.
 _TOGETHER: Final = 64
 _TOGETHER_BYTES: Final = 1 << 20
+# How many messages, and bytes of them, are rendered for one request of conversations.
+_MESSAGES_AT_ONCE: Final = 4_000
+_BYTES_AT_ONCE: Final = 2 << 20
+_SLOW_ONES: Final = 3
 _WORKER: Final = Path(__file__).with_name("jinja_worker.py")
+
+
+@dataclass(frozen=True, slots=True)
+class Beginnings:
+    """The first messages of a conversation, several times.
+
+    Args:
+        variables: of the template, ``messages`` among them, as JSON values.
+        wanted: of each rendering how many messages, and whether with the generation prompt.
+    """
+
+    variables: Mapping[str, Any]
+    wanted: Sequence[tuple[int, bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A rendering, and where in it the ``{% generation %}`` blocks stand: first character, and that behind.
+
+    Its text is the first ``length`` characters of ``source``, which many renderings share.
+    """
+
+    source: str
+    length: int
+    blocks: tuple[tuple[int, int], ...] = ()
+
+    @classmethod
+    def of(cls, whole: str, text: str, blocks: tuple[tuple[int, int], ...] = ()) -> Rendered:
+        """The rendering ``text``, kept as a beginning of ``whole`` if it is one."""
+        return cls(whole if whole.startswith(text) else text, len(text), blocks)
+
+    @property
+    def text(self) -> str:
+        return self.source[: self.length]
 
 
 class JinjaSandbox:
@@ -58,21 +97,51 @@ class JinjaSandbox:
         what it must not, CHAT_MESSAGES_INVALID when it refuses the conversation by its own
         ``raise_exception``. Raises Unavailable: CHAT_SANDBOX_BUSY when other templates take all the time.
         """
-        if len(source.encode("utf-8", "surrogatepass")) > MAX_SOURCE_BYTES:
-            raise _invalid(f"is longer than {MAX_SOURCE_BYTES} bytes")
         texts: list[str] = []
         for together in _parts([json.dumps(rendering) for rendering in renderings]):
-            request = (
-                f'{{"source": {json.dumps(source)}, "renderings": [{", ".join(together)}], '
-                f'"cpu_seconds": {self._cpu_seconds}, "max_chars": {MAX_RENDERED_CHARS}}}'
-            )
-            reply = self._exchange(request.encode())
-            if "texts" not in reply:
-                if reply["kind"] == "messages":
-                    raise InvalidArgument(f"messages: {reply['error']}", reason="CHAT_MESSAGES_INVALID")
-                raise _invalid(reply["error"])
-            texts += reply["texts"]
+            texts += self._ask(source, "renderings", together)["texts"]
         return texts
+
+    def render_beginnings(
+        self, source: str, conversations: Sequence[Beginnings]
+    ) -> list[list[Rendered] | InvalidArgument]:
+        """Of each conversation the renderings that it wants, in order, or why the template cannot write it.
+
+        One that takes too much time is such a conversation, too, unless there are several. Raises as
+        `render`.
+        """
+        found: list[list[Rendered] | InvalidArgument] = [[] for _ in conversations]
+        left = _SLOW_ONES
+        for request in _pieces(conversations):
+            waiting = [request]
+            while waiting:
+                together = waiting.pop()
+                try:
+                    replies = self._ask(source, "conversations", [text for _, text in together])
+                except InvalidArgument as error:
+                    left -= len(together) == 1
+                    if left < 0:
+                        raise
+                    if len(together) == 1:
+                        found[together[0][0]] = error
+                    else:
+                        waiting += [[alone] for alone in together]
+                    continue
+                for (index, _), reply in zip(together, replies["conversations"], strict=True):
+                    found[index] = _joined(found[index], reply)
+        return found
+
+    def _ask(self, source: str, kind: str, encoded: Sequence[str]) -> dict[str, Any]:
+        if len(source.encode("utf-8", "surrogatepass")) > MAX_SOURCE_BYTES:
+            raise _invalid(f"is longer than {MAX_SOURCE_BYTES} bytes")
+        request = (
+            f'{{"source": {json.dumps(source)}, "{kind}": [{", ".join(encoded)}], '
+            f'"cpu_seconds": {self._cpu_seconds}, "max_chars": {MAX_RENDERED_CHARS}}}'
+        )
+        reply = self._exchange(request.encode())
+        if "error" in reply:
+            raise _problem(reply)
+        return reply
 
     def close(self) -> None:
         """End the children; the next rendering starts another."""
@@ -122,6 +191,48 @@ def _parts(encoded: Sequence[str]) -> Iterator[Sequence[str]]:
         size += len(one)
     if part:
         yield part
+
+
+def _pieces(conversations: Sequence[Beginnings]) -> Iterator[list[tuple[int, str]]]:
+    """The conversations of each request, encoded, by their numbers; a long one is in several."""
+    request: list[tuple[int, str]] = []
+    messages = size = 0
+    for index, conversation in enumerate(conversations):
+        variables = json.dumps(conversation.variables)
+        count = len(conversation.variables["messages"])
+        step = max(1, min(_MESSAGES_AT_ONCE // max(count, 1), _BYTES_AT_ONCE // len(variables)))
+        for start in range(0, len(conversation.wanted), step):
+            wanted = conversation.wanted[start : start + step]
+            more, longer = len(wanted) * count, len(wanted) * len(variables)
+            if request and (messages + more > _MESSAGES_AT_ONCE or size + longer > _BYTES_AT_ONCE):
+                yield request
+                request, messages, size = [], 0, 0
+            request.append((index, f'{{"variables": {variables}, "beginnings": {json.dumps(wanted)}}}'))
+            messages, size = messages + more, size + longer
+    if request:
+        yield request
+
+
+def _joined(
+    found: list[Rendered] | InvalidArgument, reply: Mapping[str, Any]
+) -> list[Rendered] | InvalidArgument:
+    """What is found of a conversation with another request's reply; the first error stays."""
+    if isinstance(found, InvalidArgument):
+        return found
+    if "renderings" not in reply:
+        return _problem(reply)
+    first = reply["renderings"][0]["rest"]
+    whole = found[0].source if found else first
+    for each in reply["renderings"]:
+        blocks = tuple((start, end) for start, end in each["blocks"])
+        found.append(Rendered.of(whole, first[: each["shared"]] + each["rest"], blocks))
+    return found
+
+
+def _problem(reply: Mapping[str, str]) -> InvalidArgument:
+    if reply["kind"] == "messages":
+        return InvalidArgument(f"messages: {reply['error']}", reason="CHAT_MESSAGES_INVALID")
+    return _invalid(reply["error"])
 
 
 def _invalid(problem: str) -> InvalidArgument:

@@ -12,7 +12,13 @@ from pydantic import BaseModel, ConfigDict
 
 from tunix_rt_kit.canonical import digest_json
 from tunix_rt_kit.chat.builtin_templates import BUILTIN_FORMATS, BUILTIN_NAMES, BuiltinName, builtin_source
-from tunix_rt_kit.chat.messages import Message, check_no_markers, invalid_messages
+from tunix_rt_kit.chat.messages import (
+    Message,
+    check_no_markers,
+    invalid_messages,
+    template_message,
+    template_tools,
+)
 from tunix_rt_kit.chat.sandbox import SANDBOX
 from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_kit.values import ChatTemplateFields
@@ -43,7 +49,7 @@ _TEXTS: Final = {
 
 
 # <|im_start|>, </s>, <start_of_turn>, <think>; [INST], [/INST].
-_CONTROL: Final = re.compile(r"<[^<>\s]{1,64}>|\[/?[A-Z][A-Z_]+\]")
+CONTROL: Final = re.compile(r"<[^<>\s]{1,64}>|\[/?[A-Z][A-Z_]+\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +91,7 @@ class Frame:
     def control_texts(self) -> list[str]:
         """The parts of the frame that look like single tokens of a tokenizer."""
         parts = (self.opening, self.between, self.before, self.closing)
-        return list(dict.fromkeys(found for part in parts for found in _CONTROL.findall(part)))
+        return list(dict.fromkeys(found for part in parts for found in CONTROL.findall(part)))
 
 
 class ChatTemplate(BaseModel):
@@ -179,8 +185,7 @@ class ChatTemplate(BaseModel):
 
         ``bos_token`` and ``eos_token`` are variables in it, for `start_of_text` and `end_of_turn`.
         """
-        source = self.jinja if self.builtin is None else builtin_source(self.builtin)
-        return _with_system_instruction(source or "", self.system_instruction)
+        return _with_system_instruction(self.source, self.system_instruction)
 
     @property
     def markers(self) -> tuple[str, ...]:
@@ -196,20 +201,64 @@ class ChatTemplate(BaseModel):
         is put before the first user text. A conversation that brings its own instruction keeps it. Raises
         InvalidArgument (CHAT_MESSAGES_INVALID) for no message at all.
         """
-        full = self._with_system(messages)
+        full = self.with_system_message(messages)
         if self.builtin is None or BUILTIN_FORMATS[self.builtin].system_turn or full[0].role != "system":
             return full
         system, first, *rest = full
         folded = f"{system.content}\n\n{first.content.strip()}"
         return (first.model_copy(update={"content": folded}), *rest)
 
-    def render(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
+    def render(
+        self, messages: Sequence[Message], add_generation_prompt: bool = False, tools: Sequence[str] = ()
+    ) -> str:
         """The conversation as text, with the opening of the model's turn at its end if that is asked for.
 
         The system instruction becomes a leading system message, unless the conversation brings its own.
-        Raises InvalidArgument: CHAT_MESSAGES_INVALID, CHAT_MARKER_IN_CONTENT or CHAT_TEMPLATE_INVALID.
+        ``tools`` are the definitions that the model is offered, each the text of a JSON object. Raises
+        InvalidArgument: CHAT_MESSAGES_INVALID, CHAT_MARKER_IN_CONTENT or CHAT_TEMPLATE_INVALID.
         """
-        return self._render_all([(messages, add_generation_prompt)])[0]
+        if self.writes_itself(messages, tools):
+            return self._render_all([(messages, add_generation_prompt)])[0]
+        full = self.with_system_message(messages)
+        check_no_markers(full, self.markers)
+        variables = {**self.variables(full, tools), "add_generation_prompt": add_generation_prompt}
+        return SANDBOX.render(self.source, [variables])[0]
+
+    def writes_itself(self, messages: Sequence[Message], tools: Sequence[str] = ()) -> bool:
+        """Whether it takes no Jinja to write the conversation: the template is built in, the texts plain."""
+        return self.builtin is not None and not tools and all(message.is_plain for message in messages)
+
+    def write(self, messages: Sequence[Message], opened: bool) -> str:
+        """What `writes_itself`, as it is: no system instruction is added, no control text is looked for.
+
+        Raises InvalidArgument (CHAT_MESSAGES_INVALID) where roles must take turns and do not.
+        """
+        assert self.builtin is not None
+        known = BUILTIN_FORMATS[self.builtin]
+        return known.bos + known.conversation(messages) + (known.generation_prompt if opened else "")
+
+    @property
+    def trims(self) -> bool:
+        """Whether white space at the ends of texts is left out; not known of Jinja source."""
+        return self.builtin is not None and BUILTIN_FORMATS[self.builtin].trims
+
+    def variables(self, messages: Sequence[Message], tools: Sequence[str] = ()) -> dict[str, Any]:
+        """The variables of the Jinja source, as `transformers` gives them, but ``add_generation_prompt``.
+
+        Raises InvalidArgument (CHAT_MESSAGES_INVALID) for a tool that is no JSON object.
+        """
+        tokens = {"bos_token": self.start_of_text, "eos_token": self.end_of_turn}
+        return {
+            "messages": [template_message(message) for message in messages],
+            "tools": template_tools(tools),
+            "documents": None,
+            **{name: text for name, text in tokens.items() if text},
+        }
+
+    @property
+    def source(self) -> str:
+        """The Jinja source without the system instruction."""
+        return self.jinja if self.jinja is not None else builtin_source(self.builtin or "")
 
     def split_example(self, messages: Sequence[Message]) -> tuple[str, str]:
         """A training example as (prompt, response); see `split_examples`."""
@@ -302,33 +351,22 @@ class ChatTemplate(BaseModel):
             )
 
     def _render_all(self, wanted: Sequence[tuple[Sequence[Message], bool]]) -> list[str]:
-        prepared = [(self._with_system(messages), opened) for messages, opened in wanted]
+        prepared = [(self.with_system_message(messages), opened) for messages, opened in wanted]
         markers = self.markers
         for messages, _ in prepared:
             check_no_markers(messages, markers)
         if self.builtin is not None:
-            known = BUILTIN_FORMATS[self.builtin]
-            return [
-                known.bos + known.conversation(messages) + (known.generation_prompt if opened else "")
-                for messages, opened in prepared
-            ]
-        assert self.jinja is not None
-        tokens = {"bos_token": self.bos_token, "eos_token": self.eos_token}
+            return [self.write(messages, opened) for messages, opened in prepared]
         return SANDBOX.render(
-            self.jinja,
-            [
-                {
-                    "messages": [message.model_dump() for message in messages],
-                    "add_generation_prompt": opened,
-                    "tools": None,
-                    "documents": None,
-                    **{name: text for name, text in tokens.items() if text},
-                }
-                for messages, opened in prepared
-            ],
+            self.source,
+            [{**self.variables(messages), "add_generation_prompt": opened} for messages, opened in prepared],
         )
 
-    def _with_system(self, messages: Sequence[Message]) -> Sequence[Message]:
+    def with_system_message(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """The conversation with the system instruction as its first message, unless it brings its own.
+
+        Raises InvalidArgument (CHAT_MESSAGES_INVALID) for no message at all.
+        """
         if not messages:
             raise invalid_messages("messages: a conversation needs at least one message")
         if not self.system_instruction or messages[0].role == "system":

@@ -188,8 +188,9 @@ class BatchSource:
                 positions[row_number, at:end] = range(len(example.ids))
                 segments[row_number, at:end] = segment
                 base = row_number * self._shape[1] + at
-                supervised += range(base + example.first_supervised - 1, base + len(example.ids) - 1)
-                labels += example.ids[example.first_supervised :]
+                for first, behind in example.supervised:
+                    supervised += range(base + first - 1, base + behind - 1)
+                    labels += example.ids[first:behind]
                 at = end
         return {
             "tokens": tokens,

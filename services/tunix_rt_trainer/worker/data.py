@@ -100,8 +100,7 @@ def check_examples(
         "the base model's tokenizer and weights must belong together",
     )
     _refuse(unknown, split, ((r.id, f"token {max(r.ids)}") for r in examples if max(r.ids) >= vocab_size))
-    learned = ((r.id, r.ids[r.first_supervised :]) for r in examples)
-    _refuse(NO_END, split, ((row_id, "no end") for row_id, ids in learned if end_id not in ids))
+    _refuse(NO_END, split, ((r.id, "no end") for r in examples if not r.ends_learned(end_id)))
     for problem, fault in ((LOST, "target_lost"), (SPECIAL, "special_token")):
         _refuse(problem, split, ((r.id, f"{len(r.ids)} tokens") for r in examples if r.fault == fault))
 
@@ -130,7 +129,7 @@ class TokenCache:
     def path(self, file_digest: str, tokenizer_digest: str) -> Path:
         """Where the tokens of a split's file lie or would lie."""
         made_from = {
-            "format": 2,
+            "format": 3,
             "file": file_digest,
             "tokenizer": tokenizer_digest,
             "tokenizers": metadata.version("tokenizers"),
@@ -148,11 +147,15 @@ class TokenCache:
         if told.get("content") != _digest(arrays):
             return None
         ids = json.loads(arrays["ids"].tobytes())
-        tokens, ends, prompts = (arrays[name].tolist() for name in ("tokens", "ends", "prompts"))
-        starts = [0, *ends][:-1]
+        tokens, ends, learned, behind = (
+            arrays[name].tolist() for name in ("tokens", "ends", "learned", "learned_ends")
+        )
+        spans = [(start, end) for start, end in learned]
         return [
-            TokenExample(name, tuple(tokens[start:end]), prompt)
-            for name, start, end, prompt in zip(ids, starts, ends, prompts, strict=True)
+            TokenExample(name, tuple(tokens[start:end]), tuple(spans[first:last]))
+            for name, start, end, first, last in zip(
+                ids, [0, *ends][:-1], ends, [0, *behind][:-1], behind, strict=True
+            )
         ]
 
     def write(self, path: Path, examples: Sequence[TokenExample]) -> None:
@@ -162,7 +165,8 @@ class TokenCache:
             "ids": np.frombuffer(ids, np.uint8),
             "tokens": np.fromiter((token for row in examples for token in row.ids), np.int32),
             "ends": np.cumsum([len(row.ids) for row in examples], dtype=np.int64),
-            "prompts": np.array([row.prompt_length for row in examples], np.int64),
+            "learned": np.array([span for row in examples for span in row.learned], np.int64).reshape(-1, 2),
+            "learned_ends": np.cumsum([len(row.learned) for row in examples], dtype=np.int64),
         }
         partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         with storing(path):

@@ -32,7 +32,7 @@ def audited(
 ) -> SplitSupervision:
     audit = SplitAudit("train", max_length=max_length, end_id=END)
     examples = [
-        TokenExample(f"row-{number}", (*prompt, *response), len(prompt))
+        TokenExample.answering(f"row-{number}", (*prompt, *response), len(prompt))
         for number, (prompt, response) in enumerate(rows)
     ]
     audit.add(examples[: len(rows) // 2])

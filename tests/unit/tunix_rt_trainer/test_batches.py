@@ -15,7 +15,7 @@ LENGTH, PAD = 12, 99
 
 
 def example(name: str, prompt: list[int], response: list[int]) -> TokenExample:
-    return TokenExample(name, (*prompt, *response), len(prompt))
+    return TokenExample.answering(name, (*prompt, *response), len(prompt))
 
 
 A = example("a", [1, 2, 3], [4, 5])

@@ -45,9 +45,7 @@ def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
     written = rows(3)
     digest = write_rows(tmp_path / "train.jsonl", written)
     read = read_examples(tmp_path / "train.jsonl", digest)
-    assert [(row.id, row.prompt, row.response) for row in read] == [
-        (row["id"], row["prompt"], row["response"]) for row in written
-    ]
+    assert read == [TextExample.answering(row["id"], row["prompt"], row["response"]) for row in written]
 
 
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
@@ -71,56 +69,65 @@ def test_a_line_that_is_no_example_is_named(tmp_path: Path, line: str) -> None:
 
 
 def test_prompt_and_response_are_tokenised_apart(tokenizer: ModelTokenizer) -> None:
-    (row,) = tokens_of(tokenizer, TextExample("x", "<|im_start|>user\nHi", "Yo<|im_end|>"))
+    (row,) = tokens_of(tokenizer, TextExample.answering("x", "<|im_start|>user\nHi", "Yo<|im_end|>"))
     assert row.ids == (*tokenizer.encode("<|im_start|>user\nHi"), *tokenizer.encode("Yo<|im_end|>"))
-    assert row.prompt_length == len(tokenizer.encode("<|im_start|>user\nHi"))
+    assert row.learned[0][0] == len(tokenizer.encode("<|im_start|>user\nHi"))
     assert row.ids[-1] == tokenizer.eos_id()
     assert row.supervised_tokens == 3
 
 
 def test_examples_beyond_the_length_are_counted_and_the_first_are_named(tokenizer: ModelTokenizer) -> None:
-    long = [TextExample(f"long-{number}", "p" * 60, "r" * 5) for number in range(7)]
-    error = refused(TextExample("short", "p", "r"), *long, tokenizer=tokenizer)
+    long = [TextExample.answering(f"long-{number}", "p" * 60, "r" * 5) for number in range(7)]
+    error = refused(TextExample.answering("short", "p", "r"), *long, tokenizer=tokenizer)
     assert (error.code, error.reason) == ("FAILED_PRECONDITION", "EXAMPLE_TOO_LONG")
     assert error.message.startswith("7 examples")
     assert "long-0 (65 tokens)" in error.message
     assert "long-4" in error.message and "long-5" not in error.message and "and 2 more" in error.message
     assert error.metadata == {"split": "train", "count": "7", "first_id": "long-0"}
-    assert len(tokens_of(tokenizer, TextExample("fits", "p" * 59, "rrrr<|im_end|>"))) == 1
+    assert len(tokens_of(tokenizer, TextExample.answering("fits", "p" * 59, "rrrr<|im_end|>"))) == 1
 
 
 def test_a_response_with_nothing_to_learn_is_refused(tokenizer: ModelTokenizer) -> None:
-    error = refused(TextExample("mute", "p", ""), tokenizer=tokenizer)
+    error = refused(TextExample.answering("mute", "p", ""), tokenizer=tokenizer)
     assert (error.reason, error.metadata["first_id"]) == ("EXAMPLE_WITHOUT_RESPONSE", "mute")
-    assert refused(TextExample("lone", "", "r"), tokenizer=tokenizer).reason == "EXAMPLE_WITHOUT_RESPONSE"
+    assert (
+        refused(TextExample.answering("lone", "", "r"), tokenizer=tokenizer).reason
+        == "EXAMPLE_WITHOUT_RESPONSE"
+    )
 
 
 def test_a_response_that_does_not_end_its_turn_is_refused(tokenizer: ModelTokenizer) -> None:
-    error = refused(TextExample("open", "<|im_end|>", "r"), tokenizer=tokenizer)
+    error = refused(TextExample.answering("open", "<|im_end|>", "r"), tokenizer=tokenizer)
     assert (error.reason, error.metadata["first_id"]) == ("END_NOT_SUPERVISED", "open")
-    assert refused(TextExample("bare", "", "<|im_end|>"), tokenizer=tokenizer).reason == (
+    assert refused(TextExample.answering("bare", "", "<|im_end|>"), tokenizer=tokenizer).reason == (
         "EXAMPLE_WITHOUT_RESPONSE"
     )
 
 
 def test_a_token_that_the_model_does_not_know_is_refused(tokenizer: ModelTokenizer) -> None:
-    error = refused(TextExample("odd", "p", "ÿ"), tokenizer=tokenizer, vocab_size=100)
+    error = refused(TextExample.answering("odd", "p", "ÿ"), tokenizer=tokenizer, vocab_size=100)
     assert (error.reason, error.metadata["first_id"]) == ("TOKEN_OUT_OF_VOCABULARY", "odd")
 
 
 def test_a_text_with_a_special_token_is_refused(tokenizer: ModelTokenizer) -> None:
     prompt, response = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", "Yo<|im_end|>\n"
-    assert tokens_of(tokenizer, TextExample("fine", prompt, response))
+    assert tokens_of(tokenizer, TextExample.answering("fine", prompt, response))
     for row in (
-        TextExample("asked", prompt.replace("Hi", "Hi<|endoftext|>"), response),
-        TextExample("answered", prompt, response.replace("Yo", "Yo<|im_end|>\n<|im_start|>user\nAnd?")),
+        TextExample.answering("asked", prompt.replace("Hi", "Hi<|endoftext|>"), response),
+        TextExample.answering(
+            "answered", prompt, response.replace("Yo", "Yo<|im_end|>\n<|im_start|>user\nAnd?")
+        ),
     ):
-        error = refused(TextExample("fine", prompt, response), row, tokenizer=tokenizer, max_length=99)
+        error = refused(
+            TextExample.answering("fine", prompt, response), row, tokenizer=tokenizer, max_length=99
+        )
         assert (error.reason, error.metadata["first_id"]) == ("SPECIAL_TOKEN_IN_TEXT", row.id)
 
 
 def test_a_response_that_is_its_end_alone_is_refused(tokenizer: ModelTokenizer) -> None:
-    error = refused(TextExample("mute", "<|im_start|>user\nHi", "<|im_end|>\n"), tokenizer=tokenizer)
+    error = refused(
+        TextExample.answering("mute", "<|im_start|>user\nHi", "<|im_end|>\n"), tokenizer=tokenizer
+    )
     assert (error.reason, error.metadata["first_id"]) == ("TARGET_LOST", "mute")
 
 

@@ -17,7 +17,7 @@ examples = st.lists(
         TokenExample,
         st.text(max_size=6).filter(lambda text: text.isprintable()),
         st.lists(st.integers(0, 2**31 - 1), max_size=9).map(tuple),
-        st.integers(0, 9),
+        st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=3).map(tuple),
     ),
     max_size=8,
 )
@@ -39,7 +39,7 @@ def test_another_file_or_tokenizer_has_tokens_of_its_own(tmp_path: Path) -> None
 
 
 def test_a_damaged_file_is_not_read_and_is_replaced(tmp_path: Path) -> None:
-    cache, rows = TokenCache(tmp_path), [TokenExample("a", (1, 2, 3), 1)]
+    cache, rows = TokenCache(tmp_path), [TokenExample.answering("a", (1, 2, 3), 1)]
     path = cache.path("f", "t")
     cache.write(path, rows)
     whole = path.read_bytes()
@@ -51,7 +51,7 @@ def test_a_damaged_file_is_not_read_and_is_replaced(tmp_path: Path) -> None:
 
 
 def test_jobs_that_write_and_read_at_once_see_whole_files(tmp_path: Path) -> None:
-    rows = [TokenExample(f"{number}", tuple(range(number)), 0) for number in range(300)]
+    rows = [TokenExample.answering(f"{number}", tuple(range(number)), 0) for number in range(300)]
     cache = TokenCache(tmp_path)
     path = cache.path("f", "t")
 
