@@ -31,6 +31,8 @@ from tunix_rt_kit.jobs.process import WorkerProcess
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
     [
+        # First, as in our programs: it says how much gRPC logs, which gRPC reads when it is imported.
+        "tunix_rt_kit.serving",
         *(f"tunix_rt_{service}.wiring" for service in ("trace_store", "exporter", "trainer", "evaluator")),
         "tunix_rt_trainer.worker.train",
         "tunix_rt_evaluator.worker.local",

@@ -380,14 +380,20 @@ def test_marks_that_tell_nothing_apart_are_named(fields: Mapping[str, Any], fiel
     assert words in wrong.found[0].description
 
 
+# Two marks of four characters have at most eight of them.
+_APART = [2 * chr(0xE000 + number) for number in range(10)]
+
+
 @given(start=st.text(min_size=1, max_size=4), end=st.text(min_size=1, max_size=4), output=_OUTPUTS)
 def test_any_marks_that_are_let_pass_split_any_output(start: str, end: str, output: str) -> None:
     wrong = Violations()
     marks = checked_marks({"start": start, "end": end}, wrong, "x")
     if not wrong.found:
-        found = split(f"{output}{start}12{end}14", resolved_marks(marks, None))
-        assert found is not None
-        assert split(f"{start}12{end}14", resolved_marks(marks, None)).answer[0] == len(f"{start}12{end}")
+        # Texts that hold no character of the marks, or a mark begins where one of them ends.
+        inside, outside = [text for text in _APART if not set(text) & set(start + end)][:2]
+        whole = f"{start}{inside}{end}{outside}"
+        assert split(f"{output}{whole}", resolved_marks(marks, None)) is not None
+        assert split(whole, resolved_marks(marks, None)).answer[0] == len(whole) - len(outside)
 
 
 def test_marks_are_asked_for_again_as_they_came_back() -> None:
