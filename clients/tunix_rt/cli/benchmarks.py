@@ -95,11 +95,11 @@ class TaskOptions:
     ] = None
     filter: Annotated[
         str,
-        typer.Option("--filter", metavar="NAME", help="Of a task with several filters: the one that counts."),
+        typer.Option("--filter", metavar="NAME", help="The filter to use, if a task has several."),
     ] = ""
     metric: Annotated[
         str,
-        typer.Option("--metric", metavar="NAME", help="Of a task with several metrics: the one that counts."),
+        typer.Option("--metric", metavar="NAME", help="The metric to use, if a task has several."),
     ] = ""
     num_fewshot: Annotated[
         int | None,
@@ -167,7 +167,7 @@ def bench(
     ] = "",
     task_options: TaskOptions = TaskOptions(),
     eval_set: Annotated[
-        str, typer.Option("--id", help="The eval set's id. \\[default: the name and what is given of it]")
+        str, typer.Option("--id", help="The eval set's id. \\[default: made from the name and the options]")
     ] = "",
     on_error: Annotated[
         Literal["stop", "skip"],
@@ -180,8 +180,8 @@ def bench(
 ) -> None:
     """Store a published benchmark, or a task of lm-eval, as an eval set: from the hub or from its files.
 
-    A row whose answer is not sure is refused by its number. Licence, revision and digests of the files are
-    kept with the set.
+    A row without a sure answer is refused, and the error has its number. The set records licence, revision
+    and digests of the files.
     """
     if list_them:
         _list(session)

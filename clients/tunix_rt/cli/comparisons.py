@@ -117,13 +117,15 @@ class GateOptions:
 _BaseArgument = Annotated[
     str,
     typer.Argument(
-        metavar="BASE", help="The evaluation compared against.", autocompletion=completes("evaluations")
+        metavar="BASE", help="The evaluation to compare against.", autocompletion=completes("evaluations")
     ),
 ]
 _CandidateArgument = Annotated[
     str,
     typer.Argument(
-        metavar="CANDIDATE", help="The evaluation compared.", autocompletion=completes("evaluations")
+        metavar="CANDIDATE",
+        help="The evaluation that may be better.",
+        autocompletion=completes("evaluations"),
     ),
 ]
 _OutputOption = Annotated[

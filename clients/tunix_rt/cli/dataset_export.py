@@ -142,8 +142,8 @@ def export(
 ) -> None:
     """Write one split as JSON lines or Parquet.
 
-    A file is written whole or not at all. On stdout, bytes are written as they arrive; after exit code 1 they
-    are incomplete.
+    A file appears only when it is complete. On stdout, rows are written as they arrive; after exit code 1
+    they are incomplete.
     """
     name = dataset_name(dataset)
     wanted = v1.DatasetFormat.Value(f"DATASET_FORMAT_{format.upper()}")

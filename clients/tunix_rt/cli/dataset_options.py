@@ -55,8 +55,8 @@ class DatasetOptions:
             "--base-model",
             callback=not_empty,
             autocompletion=completes("baseModels"),
-            help="The model that it is for, by name or folder: its chat template is the default, and traces "
-            "that hold one of its special tokens are left out.",
+            help="The model to build it for, by name or folder. Its chat template is the default, and traces "
+            "that contain one of its special tokens are left out.",
         ),
     ] = None
     template: Annotated[
@@ -89,8 +89,8 @@ class DatasetOptions:
         Literal["exact", "near", "identical"],
         typer.Option(
             "--duplicates",
-            help="Keep one of: exact, texts that are equal but for case and spaces; near, similar ones too; "
-            "identical, only contents that are the same to the last character.",
+            help="Which traces are duplicates, of which one is kept. exact: equal texts, ignoring case and "
+            "spaces; near: similar texts too; identical: the same to the last character.",
         ),
     ] = "exact"
     similarity: Annotated[
@@ -141,7 +141,8 @@ class DatasetOptions:
         Literal["drop", "refuse"],
         typer.Option(
             "--unwritable",
-            help="Rows that the template cannot write as they are: drop and name them, or refuse the build.",
+            help="What to do with rows that the template cannot write unchanged: drop and name them, or "
+            "refuse the build.",
         ),
     ] = "drop"
 

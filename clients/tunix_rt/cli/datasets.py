@@ -82,7 +82,7 @@ def build(
     options: DatasetOptions,
     labels: LabelOptions,
 ) -> None:
-    """Build a dataset: select, split and render traces, and bind the result to its name for ever."""
+    """Build a dataset: select, split and render traces. What a name and version contain never changes."""
     spec = options.spec(dataset, wanted.filter())
     with session.connect() as client:
         options.complete(session, client, spec)
@@ -228,8 +228,8 @@ def delete(
     force: ForceOption = False,
     yes: YesOption = False,
 ) -> None:
-    """Delete datasets that nothing uses: their rows. What they were made of, and their digests, stay on
-    record, and their names are never given to anything else."""
+    """Delete the rows of datasets that nothing uses. Their specs and digests stay on record, and their names
+    cannot be used for anything else."""
     names = [dataset_name(name) for name in datasets]
     delete_resources(session, names, "dataset", force=force, yes=yes)
 
@@ -263,8 +263,8 @@ def audit(
 ) -> None:
     """Find rows that leak an eval set, and the checkpoints, evaluations and reports that they affect.
 
-    Only rows of the split train are learned. An eval set that was made from a held-out split is found there,
-    as it should be.
+    Only rows of the split train are learned. An eval set that was made from a held-out split is also
+    found in that split, which is expected.
     """
     run_audit(
         session,

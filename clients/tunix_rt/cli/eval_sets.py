@@ -101,8 +101,8 @@ class FileOptions(TableOptions):
             "--format",
             "-f",
             help="Format of its lines: eval items (items, csv, tsv), prompts with their answers "
-            "(prompt-completion), or traces whose answers are the accepted ones (the others); auto: its name "
-            "and first line tell.",
+            "(prompt-completion), or traces whose answers are the accepted ones (the others). auto: decided "
+            "by the file's name and first line.",
         ),
     ] = "auto"
     answer_separator: Annotated[
@@ -478,7 +478,7 @@ def delete(
     force: ForceOption = False,
     yes: YesOption = False,
 ) -> None:
-    """Delete eval sets that nothing uses: their items. Their digests stay on record, and their ids are never
-    given to other items."""
+    """Delete the items of eval sets that nothing uses. Their digests stay on record, and their ids cannot be
+    used for other items."""
     names = [resource_name("evalSets", name) for name in eval_sets]
     delete_resources(session, names, "eval set", force=force, yes=yes)

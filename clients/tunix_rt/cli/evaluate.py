@@ -88,7 +88,7 @@ class ModelOptions:
         typer.Option(
             "--endpoint-model",
             help="A model of an OpenAI-compatible server, such as llama.cpp, vLLM or Ollama, by its name "
-            "there; TUNIX_RT_EVALUATOR_ENDPOINT_URL says to the evaluator where that is.",
+            "there. The evaluator finds the server by its TUNIX_RT_EVALUATOR_ENDPOINT_URL.",
         ),
     ] = None
     template: Annotated[
@@ -223,7 +223,7 @@ def regrade(
 ) -> None:
     """Grade the answers of a finished evaluation again, without generating any.
 
-    The result is an evaluation of its own, which can be looked at and compared like any other.
+    The result is a new evaluation, which can be shown and compared like any other.
     """
     session.check_detached(detach)
     if grader is not None and grader_file is not None:

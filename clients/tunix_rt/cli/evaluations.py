@@ -158,7 +158,7 @@ def watch(session: Session, evaluation: EvaluationArgument) -> None:
 
 @command(app, "resume", example="tunix-rt evaluation resume $EVALUATION", prints=v1.Evaluation)
 def resume(session: Session, evaluation: EvaluationArgument) -> None:
-    """Go on with an evaluation that was interrupted, and wait for it."""
+    """Continue an interrupted evaluation, and wait for it."""
     name = resource_name("evaluations", evaluation)
     with session.connect() as client:
         ended = _wait(session, client, named(session, client, name))

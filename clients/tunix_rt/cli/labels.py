@@ -135,7 +135,7 @@ SinceOption = Annotated[
 UntilOption = Annotated[
     str | None, list_option("--until", metavar="TIME", help="Only those made before then.")
 ]
-DeletedOption = Annotated[bool, list_option("--show-deleted", help="Also what was deleted.")]
+DeletedOption = Annotated[bool, list_option("--show-deleted", help="Include deleted ones.")]
 
 
 @dataclass(frozen=True)

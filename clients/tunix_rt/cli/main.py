@@ -195,11 +195,11 @@ def root(
         typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True),
     ] = False,
 ) -> None:
-    """From reasoning traces to evidence that fine-tuning on them helped.
+    """Fine-tune a language model on reasoning traces, and measure whether it got better.
 
     Without a server, commands start one inside this process on the data folder.
 
-    With --json, the result is one JSON document on stdout, and an error one on stderr.
+    With --json, the result is one JSON document on stdout, and an error is one on stderr.
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 3 rejected by a gate, 130 by Ctrl-C, 143 by SIGTERM.
     """

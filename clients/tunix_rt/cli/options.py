@@ -58,7 +58,7 @@ FlipsOption = Annotated[
     typer.Option(
         "--flips",
         min=0,
-        help="Show this many of the items that went wrong, the worst first, and that went right.",
+        help="Show this many items that went wrong, the worst first, and as many that went right.",
     ),
 ]
 

@@ -49,8 +49,8 @@ RowsOption = Annotated[
         min=0,
         max=10,
         metavar="N",
-        help="Also show the N rows that the candidate learned from whose questions are nearest; the base's "
-        "rows where only the base was trained here.",
+        help="Also show the candidate's N training rows with the nearest questions; the base's rows if only "
+        "the base was trained here.",
     ),
 ]
 MostOption = Annotated[
@@ -80,7 +80,7 @@ def regressions(
     """Show the items that the base answered right and the candidate wrong, the worst first.
 
     The worst are those whose score fell most; of equal ones, those of the category whose accuracy fell most.
-    A row is near a question if their runs of three words overlap: 1.00 is all of them, 0 none.
+    How near a row is to a question is the share of their runs of three words that both have, from 0 to 1.00.
     """
     _show(session, report, category, pattern, training_rows, limit, regressed=True)
 

@@ -159,6 +159,6 @@ def delete(
     ],
     yes: YesOption = False,
 ) -> None:
-    """Delete reports and their documents. To compare again makes them again."""
+    """Delete reports and their documents. Comparing again makes them again."""
     names = [resource_name("comparisonReports", name) for name in reports]
     delete_resources(session, names, "report", force=False, yes=yes)

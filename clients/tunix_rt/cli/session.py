@@ -68,7 +68,9 @@ DataDirOption = Annotated[
 ]
 JsonOption = Annotated[
     bool,
-    typer.Option("--json", help="Print one JSON document; errors too, on stderr.", rich_help_panel=_PANEL),
+    typer.Option(
+        "--json", help="Print one JSON document; errors are JSON on stderr.", rich_help_panel=_PANEL
+    ),
 ]
 VerboseOption = Annotated[
     int,

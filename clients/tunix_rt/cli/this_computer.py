@@ -53,7 +53,7 @@ def up(
     host: Annotated[str | None, typer.Option("--host", hidden=True)] = None,
     port: Annotated[str | None, typer.Option("--port", hidden=True)] = None,
 ) -> None:
-    """Serve all four services on one address until Ctrl-C; one server at a time owns a data folder."""
+    """Serve all four services on one address until Ctrl-C. A data folder has one server at a time."""
     if host is not None or port is not None:
         # What other servers call it.
         raise typer.BadParameter(
@@ -390,13 +390,14 @@ def gc(
         bool,
         typer.Option(
             "--caches",
-            help="Also what can be made again: exports, derived formats, cached answers, compiled functions.",
+            help="Include what can be made again: exports, derived formats, cached answers, compiled "
+            "functions.",
         ),
     ] = False,
     yes: YesOption = False,
 ) -> None:
-    """List what nothing in this computer's data folder names, such as files that a crash left, and delete it
-    with --free. Refused while a server uses the folder."""
+    """List the files in this computer's data folder that nothing uses, such as those that a crash left, and
+    delete them with --free. Refused while a server uses the folder."""
     import tunix_rt_local
 
     _refuse_server(session)

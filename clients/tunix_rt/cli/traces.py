@@ -407,7 +407,7 @@ def export(
 ) -> None:
     """Write the traces of a snapshot as JSON lines, in the order in which they were stored.
 
-    Imported again, the traces have the same content digests. A file is written whole or not at all.
+    Imported again, the traces have the same content digests. A file appears only when it is complete.
     """
     from tunix_rt.formats import compressing, trace_to_json
 

@@ -90,7 +90,7 @@ def import_(
     format: Annotated[
         TraceFormat,
         typer.Option(
-            "--format", "-f", help="Format of its lines or rows; auto: its name and beginning tell."
+            "--format", "-f", help="Format of its lines or rows; auto: decided by its name and beginning."
         ),
     ] = "auto",
     source: Annotated[

@@ -36,12 +36,12 @@ _SHOWN = {
         ("--gradient-accumulation",),
     ),
     "remat": Shown(
-        "What of a layer is kept for the backward pass; none is the most, full the least memory.",
+        "What of a layer is computed again in the backward pass: none needs the most memory, full the least.",
         _MEMORY,
         default="dots",
     ),
-    "fsdp": Shown("Devices that share rows. \\[default: 1]", _MEMORY),
-    "tp": Shown("Devices that share a layer. \\[default: 1]", _MEMORY),
+    "fsdp": Shown("Devices among which the rows are divided. \\[default: 1]", _MEMORY),
+    "tp": Shown("Devices among which each layer is divided. \\[default: 1]", _MEMORY),
     "max_length": Shown("Tokens in a row. \\[default: 256]"),
     "packing": Shown("Put several examples into a row.", default=True),
     "dtype": Shown(DTYPE_HELP, default="auto"),
@@ -67,8 +67,8 @@ _SHOWN = {
     "min_delta": Shown(
         "A loss must be lower by more than this to count as fallen. \\[default: 0]", _CHECKPOINTS
     ),
-    "rank": Shown("Rank. \\[default: 16]", _LORA),
-    "alpha": Shown("Scale numerator. \\[default: twice the rank]", _LORA),
+    "rank": Shown("Rank of the adapter. \\[default: 16]", _LORA),
+    "alpha": Shown("The adapter is scaled by alpha / rank. \\[default: twice the rank]", _LORA),
     "target_modules": Shown(
         "A projection that gets an adapter (may be repeated). \\[default: all seven]",
         _LORA,
@@ -77,11 +77,11 @@ _SHOWN = {
     "learning_rate": Shown("Peak learning rate. \\[default: 0.001]", _OPTIMIZER, ("--learning-rate", "--lr")),
     "schedule": Shown("How the learning rate falls.", _OPTIMIZER, default="linear"),
     "warmup_steps": Shown("Steps of warm-up. \\[default: 0]", _OPTIMIZER),
-    "weight_decay": Shown("AdamW's. \\[default: 0]", _OPTIMIZER),
-    "beta1": Shown("AdamW's. \\[default: 0.9]", _OPTIMIZER),
-    "beta2": Shown("AdamW's. \\[default: 0.999]", _OPTIMIZER),
-    "epsilon": Shown("AdamW's. \\[default: 1e-8]", _OPTIMIZER),
-    "max_grad_norm": Shown("Gradient clipping; 0: none. \\[default: 1]", _OPTIMIZER),
+    "weight_decay": Shown("AdamW's weight decay. \\[default: 0]", _OPTIMIZER),
+    "beta1": Shown("AdamW's beta1. \\[default: 0.9]", _OPTIMIZER),
+    "beta2": Shown("AdamW's beta2. \\[default: 0.999]", _OPTIMIZER),
+    "epsilon": Shown("AdamW's epsilon. \\[default: 1e-8]", _OPTIMIZER),
+    "max_grad_norm": Shown("Gradients are clipped to this norm; 0: not clipped. \\[default: 1]", _OPTIMIZER),
 }
 
 

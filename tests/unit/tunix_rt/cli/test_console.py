@@ -114,7 +114,7 @@ def test_a_window_of_no_columns_is_written_to() -> None:
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 0, 0, 0))
     subprocess.run([*PROGRAM, "--help"], stdin=theirs, stdout=theirs, stderr=theirs, check=True)
     os.close(theirs)
-    assert b"From reasoning traces" in os.read(ours, 1 << 16)
+    assert b"Fine-tune a language model" in os.read(ours, 1 << 16)
     os.close(ours)
 
 
