@@ -125,31 +125,30 @@ def list_(
         if session.as_json:
             session.print_messages(found)
         else:
-            rows = tables.table(
-                "TRACE",
-                "SOURCE",
-                ">TURNS",
-                ">STEPS",
-                "PROMPT",
-                "ANSWER",
-                ">AGE",
-                important=("PROMPT", "ANSWER"),
-            )
-            for trace in found:
-                tables.add_row(
-                    rows,
-                    short_name(trace.name),
-                    trace.source or "-",
-                    str(assistant_turns(trace)),
-                    "-" if trace.messages else str(len(trace.steps)),
-                    text.one_line(question(trace), 60),
-                    text.one_line(answer(trace), 24),
-                    tables.age(trace.create_time),
-                )
+            rows = _table(list(found))
             filtered = condition is not None and bool(condition.ByteSize())
             tables.print_table(session.out, rows, tables.none_of("no traces", filtered=filtered))
         if found.next_page_token:
             session.notify("there are more", next_page_token=found.next_page_token)
+
+
+def _table(traces: Sequence[v1.Trace]) -> tables.Listing:
+    """A row for each trace; how often the assistant speaks is told where one is a conversation."""
+    talks = any(trace.messages for trace in traces)
+    columns = ("TRACE", "SOURCE", *[">TURNS"] * talks, ">STEPS", "PROMPT", "ANSWER", ">AGE")
+    rows = tables.table(*columns, important=("PROMPT", "ANSWER"))
+    for trace in traces:
+        tables.add_row(
+            rows,
+            short_name(trace.name),
+            trace.source or "-",
+            *[str(assistant_turns(trace))] * talks,
+            "-" if trace.messages else str(len(trace.steps)),
+            text.one_line(question(trace), 60),
+            text.one_line(answer(trace), 24),
+            tables.age(trace.create_time),
+        )
+    return rows
 
 
 @command(
