@@ -79,6 +79,7 @@ def test_what_is_exported_is_imported_to_the_same_digests(run: Run, client: Clie
             "skipped": 6,
             "bad": 0,
             "left_out": {},
+            "columns": {},
         }
     for name in names(client):
         client.trace_store.delete_trace(name)
@@ -160,7 +161,7 @@ def test_traces_that_only_the_server_refuses_are_taken_out(
     (tmp_path / "in.jsonl").write_text(lines("{", *entries))
     skip = ("--on-error", "skip", "--errors", "bad.jsonl", "--json")
     summary = json.loads(run("import", "in.jsonl", "--format", "native", *skip).stdout)
-    assert summary == {"read": 1201, "created": 1140, "skipped": 0, "bad": 61, "left_out": {}}
+    assert summary == {"read": 1201, "created": 1140, "skipped": 0, "bad": 61, "left_out": {}, "columns": {}}
     bad = errors(tmp_path / "bad.jsonl")
     assert sorted(entry["line"] for entry in bad) == [1, *(number + 2 for number in nul)]
     refused = {entry["line"]: entry for entry in bad if entry["line"] > 1}
@@ -207,7 +208,9 @@ def test_chats_and_parquet_are_stored(run: Run, client: Client, tmp_path: Path) 
     run("import", "-", input=json.dumps({"messages": messages}))
     pq.write_table(pa.table({"q": ["2 + 2?"], "s": ["Two and two."], "a": [4]}), tmp_path / "t.parquet")
     columns = ("--column", "prompt=q", "--column", "steps=s", "--column", "final_answer=a")
-    assert "1 trace read, 1 stored" in run("import", "t.parquet", *columns).stdout
+    told = run("import", "t.parquet", *columns).stdout
+    assert "1 trace read, 1 stored" in told
+    assert told.endswith("fields: prompt from q, steps from s, final_answer from a\n")
     assert [
         (entry.prompt, [step.content for step in entry.steps], entry.final_answer)
         for entry in client.trace_store.stream_traces()
@@ -227,7 +230,12 @@ def test_tables_are_stored_and_their_bad_rows_can_be_mended(run: Run, client: Cl
     assert [step.content for step in first.steps] == ["r", "s"]
     assert (second.steps[0].type, second.final_answer) == ("answer", "a")
     assert "takes one ASCII character" in run("import", "t.csv", "--delimiter", "::", exit_code=2).stderr
-    run("import", "-", "--format", "tsv", input="prompt\tsteps\tanswer\nx\tr\ta\n")
+    table = "Prompt\tsteps\tanswer\tLevel\tgrade\nx\tr\ta\teasy\t7\n"
+    told = run("import", "-", "--format", "tsv", "--column", "metadata.g=grade", input=table).stdout
+    assert told.splitlines()[-1] == (
+        "fields: prompt from Prompt, completion from answer, steps from steps; "
+        "in the metadata, which no model is shown: grade as g, Level"
+    )
 
 
 def test_listing_takes_every_condition(run: Run, client: Client) -> None:

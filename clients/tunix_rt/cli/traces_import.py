@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -39,6 +39,7 @@ from tunix_rt.formats import (
     table_format,
     trace_to_json,
 )
+from tunix_rt.formats.columns import METADATA, listed
 from tunix_rt.formats.rows import MAX_LABEL
 from tunix_rt.importing import ImportResult, ImportStoppedError, RefusedTrace, import_traces
 from tunix_rt.rpc.batches import violations_in_import
@@ -60,6 +61,11 @@ class ImportedTraces(TypedDict):
     left_out: Annotated[
         dict[str, int],
         "What the traces lack of their lines, or have in another form, and how often, by kind.",
+    ]
+    columns: Annotated[
+        dict[str, str],
+        "The column, or key, of each field, metadata.KEY being in the metadata; empty where the lines have "
+        "the fields' own names.",
     ]
 
 
@@ -141,7 +147,7 @@ def import_(
     """
     _check_errors_file(on_error, errors)
     _check_source(source)
-    lossy = Lossy()
+    lossy, assigned = Lossy(), dict[str, str]()
     records = read_records(
         file,
         format,
@@ -151,19 +157,20 @@ def import_(
         media=media,
         bad_arguments=bad_arguments,
         lossy=lossy,
+        assigned=assigned,
     )
     records = _begun(_sourced(records, source), file)
     total = None if format in ("csv", "tsv") else _total(file)
     if errors is None:
         with session.connect() as client:
             result = store(session, client, _good(records), total, duplicates)
-        say_result(session, result, lossy=lossy)
+        say_result(session, result, lossy=lossy, columns=assigned)
         return
     with BadLines(errors) as bad, session.connect() as client:
         result = store(session, client, bad.traces(records), total, duplicates, bad)
     if result.read == result.refused:
         raise FormatError(0, f"has no good line; {errors} says what is wrong with each", file=name_of(file))
-    say_result(session, result, bad.count, errors, lossy)
+    say_result(session, result, bad.count, errors, lossy, assigned)
 
 
 def _check_source(source: str | None) -> None:
@@ -298,12 +305,14 @@ def say_result(
     bad: int = 0,
     errors: Path | None = None,
     lossy: Lossy | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> None:
-    """What became of the lines; ``bad`` of them were left out and stand in ``errors``."""
+    """What became of the lines, of which ``bad`` were left out and stand in ``errors``, and of columns."""
     read = result.read - result.refused + bad
     if session.as_json:
         counts = {"read": read, "created": result.created, "skipped": result.skipped, "bad": bad}
-        session.print_json({**counts, "left_out": lossy.counts if lossy else {}})
+        found = {"left_out": lossy.counts if lossy else {}, "columns": dict(columns or {})}
+        session.print_json(counts | found)
         return
     line = (
         f"{text.counted(read, 'trace')} read, {text.count(result.created)} stored, "
@@ -314,6 +323,21 @@ def say_result(
     session.out.print(line, markup=False, soft_wrap=True)
     for loss in lossy.lines() if lossy else ():
         session.out.print(loss, markup=False, soft_wrap=True)
+    if columns:
+        session.out.print(_columns_line(columns), markup=False, soft_wrap=True)
+
+
+def _columns_line(columns: Mapping[str, str]) -> str:
+    """Which column became which field, and which went into the metadata."""
+    prefix = f"{METADATA}."
+    fields = [f"{field} from {column}" for field, column in columns.items() if not field.startswith(prefix)]
+    inner = [
+        column if field == f"{prefix}{column}" else f"{column} as {field.removeprefix(prefix)}"
+        for field, column in columns.items()
+        if field.startswith(prefix)
+    ]
+    kept = f"; in the metadata, which no model is shown: {listed(inner)}" if inner else ""
+    return f"fields: {', '.join(fields)}{kept}"
 
 
 # Bytes of lines that wait for the server's word. Of what comes beyond, the trace stands for its line.

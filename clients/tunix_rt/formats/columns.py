@@ -237,16 +237,19 @@ def table_rows(
     delimiter: str | None,
     form: Form,
     document: Callable[[dict[str, Any], Sequence[str]], dict[str, Any]],
+    told: dict[str, str] | None = None,
 ) -> Iterator[TableRow]:
     """The rows of CSV or TSV as lines of JSON, made by ``document`` of each row's fields and the header.
 
-    ``document`` raises ValueError for what is wrong with a row. Empty cells are left out. Raises FormatError
-    for what is wrong with the file as a whole.
+    ``document`` raises ValueError for what is wrong with a row. Empty cells are left out. ``told`` takes the
+    column of each field. Raises FormatError for what is wrong with the file as a whole.
     """
     name = name_of(source)
     rows = read_table(source, delimiter or DELIMITERS[format])
     header = next(rows)
     assigned = assign(header.cells, columns, form, Where(name, header.number))
+    if told is not None:
+        told.update({field: header.cells[place] for place, field in assigned})
     for row in rows:
         if row.problem:
             yield TableRow(row.number, _as_it_was(row, header.cells), _wrong(row, row.problem, name))

@@ -48,9 +48,16 @@ class Pairs:
             if len(self._assigned) >= _KNOWN:
                 self._assigned.clear()
             self._assigned[names] = assign(names, self._columns, TRACE_FORM, Where(file, number, "key"))
+            self._tell(names)
         values = list(row.values())
         fields = {field: values[place] for place, field in self._assigned[names] if values[place] is not None}
         try:
             return trace_document(gathered(fields, TRACE_FORM))
         except ValueError as problem:
             raise FormatError(number, str(problem), file=file) from None
+
+    def _tell(self, names: Sequence[str]) -> None:
+        told = self._reading.assigned
+        for place, field in self._assigned[tuple(names)]:
+            if len(told) < _KNOWN:
+                told.setdefault(field, names[place])

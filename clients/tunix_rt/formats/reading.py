@@ -65,6 +65,7 @@ class Reading:
         bad_arguments: keep a call's arguments that are no JSON object as text and count them, or refuse.
         columns: the column or key of each field, where they were named.
         lossy: takes what is left out.
+        assigned: takes the column, or key, of each field, where the fields were found by columns.
     """
 
     answers_only: bool = False
@@ -72,6 +73,7 @@ class Reading:
     bad_arguments: BadArguments = "keep"
     columns: Mapping[str, str] | None = None
     lossy: Lossy = field(default_factory=Lossy)
+    assigned: dict[str, str] = field(default_factory=dict)
 
 
 class Record(NamedTuple):

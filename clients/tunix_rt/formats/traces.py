@@ -150,16 +150,24 @@ def read_records(
     media: Media = "refuse",
     bad_arguments: BadArguments = "keep",
     lossy: Lossy | None = None,
+    assigned: dict[str, str] | None = None,
 ) -> Iterator[Record]:
     """As ``read_traces``, and goes on behind a wrong line. Of a file of ``BadLine`` the texts are read.
+
+    ``assigned`` takes the column, or key, of each field, where the fields were found by columns.
 
     Raises FormatError for what is wrong with the file as a whole.
     """
     reading = Reading(
-        answers_only, media, bad_arguments, columns if format == _PAIRS else None, lossy or Lossy()
+        answers_only,
+        media,
+        bad_arguments,
+        columns if format == _PAIRS else None,
+        lossy or Lossy(),
+        {} if assigned is None else assigned,
     )
     table = format if format in DELIMITERS else table_format(source) if format == "auto" else None
-    with _rows(source, format, table, columns, delimiter) as (rows, file):
+    with _rows(source, format, table, columns, delimiter, reading.assigned) as (rows, file):
         whole = next((form for form in FILE_FORMATS if file and _is_form(form, format, file)), None)
         if whole is not None and file is not None:
             yield from _counted(whole.read(file, reading), reading.lossy)
@@ -242,13 +250,14 @@ def _rows(
     table: str | None,
     columns: Mapping[str, str] | None,
     delimiter: str | None,
+    assigned: dict[str, str],
 ) -> Iterator[tuple[Iterator[TableRow], OpenFile | None]]:
     """The rows of a file; and the file itself, where it is no table and no Parquet."""
     name = name_of(source)
     if source == "-" and format == "parquet":
         raise FormatError(0, PARQUET_PIPED, file=name)
     if table is not None:
-        yield table_rows(source, table, columns, delimiter, TRACE_FORM, trace_document), None
+        yield table_rows(source, table, columns, delimiter, TRACE_FORM, trace_document, assigned), None
         return
     if delimiter is not None:
         raise FormatError(0, "is read as lines, which have no delimiter; give --format csv", file=name)
@@ -262,6 +271,7 @@ def _rows(
             file=name,
         )
     if parquet or format == "parquet":
+        assigned.update(columns or {})
         yield starmap(TableRow, read_rows(source, columns)), None
         return
     with read_failures(name), looked_at(source) as file:

@@ -49,7 +49,14 @@ def stored(run: Run) -> Run:
 def test_traces_are_stored_once(run: Run) -> None:
     assert "20 traces read, 20 stored, 0 skipped" in done(run("traces", "generate", "--count", "20")).stdout
     again = done(run("traces", "generate", "--count", "20", "--json"))
-    assert json.loads(again.stdout) == {"read": 20, "created": 0, "skipped": 20, "bad": 0, "left_out": {}}
+    assert json.loads(again.stdout) == {
+        "read": 20,
+        "created": 0,
+        "skipped": 20,
+        "bad": 0,
+        "left_out": {},
+        "columns": {},
+    }
 
 
 def test_dataset_is_built_with_the_given_spec(stored: Run, services: FakeLoopServices) -> None:
