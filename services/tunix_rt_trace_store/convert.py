@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from typing import Any, Final, cast
 
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
+from opentelemetry.proto.trace.v1.trace_pb2 import Status
+
 from tunix_rt import v1
+from tunix_rt.spans import (
+    CONTENT_IS_OFF,
+    Span,
+    SpanEvent,
+    conversations,
+    cycles,
+    holds_content,
+    is_about_models,
+    is_model_call,
+)
 from tunix_rt_kit.canonical import canonical_json
 from tunix_rt_kit.convert import filter_time, plain_struct, plain_value, timestamp
 from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_trace_store.traces.conversation import ConversationContent, json_object, tool_function
+from tunix_rt_trace_store.traces.live_spans import Assembled, NewSpan
 from tunix_rt_trace_store.traces.model import (
     CreateResult,
     DuplicatePolicy,
@@ -279,3 +300,143 @@ def _metadata_condition(entry: v1.MetadataCondition, index: int) -> dict[str, An
 
 def _invalid_filter(field: str, description: str) -> InvalidArgument:
     return InvalidArgument.of_field(field, description, reason="FILTER_INVALID")
+
+
+_SERVICE: Final = "service.name"
+_NAMED: Final = 5
+
+
+@dataclass(slots=True)
+class ReceivedSpans:
+    """The spans of a request: those to store, and what is wrong with which others; how many of the first are
+    calls of a model, and how many of these come without what was said."""
+
+    spans: list[NewSpan] = dataclass_field(default_factory=list)
+    refused: list[str] = dataclass_field(default_factory=list)
+    model_calls: int = 0
+    without_content: int = 0
+
+
+def received_spans(request: ExportTraceServiceRequest) -> ReceivedSpans:
+    """The spans of a request, without what no conversation needs."""
+    received = ReceivedSpans()
+    for resource_at, of_resource in enumerate(request.resource_spans):
+        service = _service_name(of_resource.resource.attributes)
+        for scope_at, of_scope in enumerate(of_resource.scope_spans):
+            place = f"resource_spans[{resource_at}].scope_spans[{scope_at}]"
+            inside = cycles(
+                {_ids(span): span.trace_id.hex() + span.parent_span_id.hex() for span in of_scope.spans}
+            )
+            for index, span in enumerate(of_scope.spans):
+                problem = _span_problem(span, inside)
+                if problem:
+                    received.refused.append(f"{place}.spans[{index}].{problem}")
+                else:
+                    _receive(span, service, received)
+    return received
+
+
+def _ids(span: SpanMessage) -> str:
+    return span.trace_id.hex() + span.span_id.hex()
+
+
+def _span_problem(span: SpanMessage, inside: Mapping[str, str]) -> str:
+    """What is wrong with a span's ids, empty if nothing is."""
+    for name, size in (("trace_id", 16), ("span_id", 8), ("parent_span_id", 8)):
+        found: bytes = getattr(span, name)
+        if len(found) != size and (found or name != "parent_span_id"):
+            return f"{name}: has {len(found)} bytes; {size} would be right"
+        if found and not any(found):
+            return f"{name}: is zero, which is no id"
+    if _ids(span) in inside:
+        return f"parent_span_id: leads back to the span {span.span_id.hex()} itself"
+    return ""
+
+
+def _receive(span: SpanMessage, service: str, received: ReceivedSpans) -> None:
+    names = (*(entry.key for entry in span.attributes), *(event.name for event in span.events))
+    if any(map(is_about_models, names)):
+        read = _span(span)
+        if is_model_call(read.attributes) and not read.failed:
+            received.model_calls += 1
+            received.without_content += not holds_content(read)
+        span.ClearField("links")
+        if service:
+            span.attributes.append(KeyValue(key=_SERVICE, value=AnyValue(string_value=service)))
+        kept = span
+    else:
+        kept = SpanMessage(trace_id=span.trace_id, span_id=span.span_id, parent_span_id=span.parent_span_id)
+    is_root = not span.parent_span_id
+    received.spans.append(NewSpan(span.trace_id, span.span_id, is_root, kept.SerializeToString()))
+
+
+def _service_name(attributes: Iterable[KeyValue]) -> str:
+    """The name that somebody gave the service; SDKs make one up where nobody did."""
+    found = next((entry.value.string_value for entry in attributes if entry.key == _SERVICE), "")
+    return "" if found.startswith("unknown_service") else found
+
+
+def export_response(
+    received: ReceivedSpans, full: Sequence[NewSpan], most: int
+) -> ExportTraceServiceResponse:
+    """The answer to a request: what was refused, in OTLP's way, or what its sender should know.
+
+    ``full`` are the spans for which there was no room, as more than ``most`` bytes of their trace wait.
+    """
+    told = [
+        f"trace {span.trace_id.hex()}, span {span.span_id.hex()}: more than {most:,} bytes of its trace wait"
+        for span in full
+    ]
+    refused = [*received.refused, *told]
+    more = [f"and {len(refused) - _NAMED:,} more"] if len(refused) > _NAMED else []
+    lines = [*refused[:_NAMED], *more]
+    if received.without_content:
+        lines.append(
+            f"{received.without_content:,} of {received.model_calls:,} calls of models come without messages "
+            f"and become no traces; {CONTENT_IS_OFF}"
+        )
+    response = ExportTraceServiceResponse()
+    if lines:
+        response.partial_success.rejected_spans = len(refused)
+        response.partial_success.error_message = "; ".join(lines)
+    return response
+
+
+def assembled(encoded: Iterable[bytes], *, each_call: bool) -> Assembled:
+    """The conversations in the stored spans of one trace; see ``tunix_rt.spans.conversations``."""
+    found = conversations(map(_span, map(SpanMessage.FromString, encoded)), each_call=each_call)
+    return Assembled(
+        [(draft(trace), plain_struct(trace.metadata)["otel_span_ids"]) for trace in found.traces],
+        {refused.span_id: refused.reason for refused in found.refused},
+        found.left_out,
+    )
+
+
+def _span(span: SpanMessage) -> Span:
+    attributes = _attributes(span.attributes)
+    return Span(
+        trace_id=span.trace_id.hex(),
+        span_id=span.span_id.hex(),
+        parent_id=span.parent_span_id.hex(),
+        name=span.name,
+        start_ns=span.start_time_unix_nano,
+        end_ns=span.end_time_unix_nano,
+        attributes=attributes,
+        events=[SpanEvent(event.name, _attributes(event.attributes)) for event in span.events],
+        service=str(attributes.get(_SERVICE, "")),
+        dropped=span.dropped_attributes_count + span.dropped_events_count,
+        failed=span.status.code == Status.STATUS_CODE_ERROR,
+    )
+
+
+def _attributes(entries: Iterable[KeyValue]) -> dict[str, Any]:
+    return {entry.key: _attribute(entry.value) for entry in entries}
+
+
+def _attribute(value: AnyValue) -> Any:
+    kind = value.WhichOneof("value")
+    if kind == "array_value":
+        return [_attribute(entry) for entry in value.array_value.values]
+    if kind == "kvlist_value":
+        return _attributes(value.kvlist_value.values)
+    return getattr(value, kind) if kind else None

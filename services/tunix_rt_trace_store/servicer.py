@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from google.protobuf.empty_pb2 import Empty
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceServicer
 
 from tunix_rt import v1
 from tunix_rt_kit.convert import page_message
 from tunix_rt_kit.serving.calls import streaming, unary
+from tunix_rt_kit.serving.logging import get_logger
 from tunix_rt_kit.values import ListAsked
 from tunix_rt_trace_store import convert
+from tunix_rt_trace_store.traces.live_spans import MAX_WAITING_BYTES, LiveSpans
 from tunix_rt_trace_store.traces.service import TraceStoreService
+
+_log = get_logger("tunix_rt.spans")
 
 
 class TraceStoreServicer(v1.TraceStoreServicer):
@@ -82,3 +91,20 @@ class TraceStoreServicer(v1.TraceStoreServicer):
     @unary
     def CompareTraces(self, request: v1.CompareTracesRequest) -> v1.CompareTracesResponse:
         return convert.comparison_response(self._service.compare_traces(request.base, request.other))
+
+
+class SpanServicer(TraceServiceServicer):
+    """Serves ``opentelemetry.proto.collector.trace.v1.TraceService``."""
+
+    def __init__(self, live_spans: LiveSpans) -> None:
+        self._live_spans = live_spans
+
+    @unary
+    def Export(self, request: ExportTraceServiceRequest) -> ExportTraceServiceResponse:
+        received = convert.received_spans(request)
+        full = self._live_spans.take(received.spans)
+        response = convert.export_response(received, full, MAX_WAITING_BYTES)
+        if told := response.partial_success.error_message:
+            # Few SDKs show it.
+            _log.warning("spans_partly_taken", refused=response.partial_success.rejected_spans, message=told)
+        return response

@@ -84,4 +84,34 @@ scores: Final = Table(
     Index(None, "trace_sequence", "criterion", "id"),
 )
 
+span_traces: Final = Table(
+    "trace_store_span_traces",
+    metadata,
+    Column("trace_id", LargeBinary(16), primary_key=True),
+    # When its spans become conversations unless others come before; NULL while none wait.
+    Column("due_time", UtcDateTime, index=True),
+    # How often spans came: who made conversations of them sees whether others came meanwhile.
+    Column("arrivals", Integer, nullable=False),
+    # Of the spans that wait.
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("root_ended", Boolean, nullable=False),
+    Column("update_time", UtcDateTime, nullable=False, index=True),
+    # What was wrong with which of its spans, for people who look.
+    Column("problems", CanonicalJson),
+)
+
+spans: Final = Table(
+    "trace_store_spans",
+    metadata,
+    Column(
+        "trace_id",
+        LargeBinary(16),
+        ForeignKey("trace_store_span_traces.trace_id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Column("span_id", LargeBinary(8), primary_key=True),
+    # NULL once it is in a conversation; the ids stay, so that a span which is sent again is known.
+    Column("encoded", LargeBinary),
+)
+
 requests: Final = request_log_table(metadata, "trace_store_requests")

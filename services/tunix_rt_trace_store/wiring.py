@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Literal
 
+import grpc
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import add_TraceServiceServicer_to_server
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
@@ -12,9 +17,11 @@ from tunix_rt_kit.database import Database
 from tunix_rt_kit.serving.server import BuiltService, ServiceRegistration, opened_database
 from tunix_rt_kit.serving.settings import Address, DataSettings
 from tunix_rt_trace_store import convert
-from tunix_rt_trace_store.servicer import TraceStoreServicer
+from tunix_rt_trace_store.servicer import SpanServicer, TraceStoreServicer
+from tunix_rt_trace_store.traces.live_spans import LiveSpans, Windows
 from tunix_rt_trace_store.traces.repository import SqlTraceRepository
 from tunix_rt_trace_store.traces.service import TraceStoreService
+from tunix_rt_trace_store.traces.span_repository import SqlSpanRepository
 
 
 class TraceStoreSettings(DataSettings):
@@ -23,6 +30,21 @@ class TraceStoreSettings(DataSettings):
     model_config = SettingsConfigDict(env_prefix="TUNIX_RT_TRACE_STORE_")
 
     listen: Address = Field("127.0.0.1:50051", description="address to serve on, host:port; port 0 picks one")
+    spans_wait_s: float = Field(
+        5.0,
+        ge=0,
+        le=86_400,
+        description="seconds without another span after which the spans of a trace of OpenTelemetry become "
+        "conversations, once its root has ended",
+    )
+    spans_idle_s: float = Field(
+        300.0, ge=0, le=86_400, description="the same, as long as no root has come: longer than any one call"
+    )
+    spans_as: Literal["conversations", "calls"] = Field(
+        "conversations",
+        description="what spans become: conversations, in which calls of a model that go on with one another "
+        "are joined, or one for each of the calls",
+    )
 
 
 FULL_NAME = "tunix_rt.v1.TraceStore"
@@ -34,18 +56,32 @@ def build(settings: TraceStoreSettings, stopping: asyncio.Event) -> BuiltService
     database = Database(settings.database)
     repository = SqlTraceRepository(database)
     servicer = TraceStoreServicer(TraceStoreService(repository, convert.content))
+    span_repository = SqlSpanRepository(database)
+    windows = Windows(timedelta(seconds=settings.spans_wait_s), timedelta(seconds=settings.spans_idle_s))
+    assemble = partial(convert.assembled, each_call=settings.spans_as == "calls")
+    live_spans = LiveSpans(span_repository, windows, assemble)
+
+    def add(server: grpc.aio.Server) -> None:
+        v1.add_TraceStoreServicer_to_server(servicer, server)
+        add_TraceServiceServicer_to_server(SpanServicer(live_spans), server)  # type: ignore[no-untyped-call]
 
     def start() -> None:
         if database.dialect == "sqlite":
             settings.make_data_dir()
             repository.migrate()
         repository.last_sequence()
+        span_repository.due(datetime.now(UTC), 1)
 
-    return BuiltService(
-        ServiceRegistration(FULL_NAME, lambda server: v1.add_TraceStoreServicer_to_server(servicer, server)),
-        start,
-        database.close,
-    )
+    def start_jobs(*, only_ends: bool) -> None:
+        # Who only looks, or gives one command, leaves spans to the next server.
+        if not only_ends:
+            live_spans.start()
+
+    def stop() -> None:
+        live_spans.stop()
+        database.close()
+
+    return BuiltService(ServiceRegistration(FULL_NAME, add), start, stop, start_jobs)
 
 
 def migrate(settings: TraceStoreSettings) -> None:

@@ -48,6 +48,7 @@ LEFT_OUT = {
     "--base-model DeepSeek-R1": "names a model of the reader's",
     "loop.yaml --dry-run": "measures for half a minute; tests of the plan do it on servers that need not",
     "smollm2-135m-instruct --dry-run": "measures, too",
+    "tunix-rt up": "serves until somebody stops it",
     "--server localhost": "needs servers on the default ports; the same command runs without",
 }
 

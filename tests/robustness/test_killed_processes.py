@@ -16,13 +16,18 @@ from pathlib import Path
 
 import grpc
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
 from support.server_process import environment
+from support.spans import gen_ai, text
 from support.store_process import StoreProcess
 from support.traces import trace
 from tunix_rt import Client, v1
 from tunix_rt.errors import UnavailableError
 from tunix_rt.importing import ImportResult, import_traces
+from tunix_rt.wire import open_channel
 
 pytestmark = pytest.mark.slow
 
@@ -105,6 +110,60 @@ def test_a_server_that_is_killed_loses_nothing_that_it_acknowledged(
         numbers = numbers_in_order(store.address)
     assert result.created == result.read == len(numbers)
     assert sorted(numbers) == list(range(result.read))
+
+
+@pytest.mark.one_database
+def test_a_server_that_is_killed_makes_one_trace_of_each_span_that_it_acknowledged(
+    database_url: str, tmp_path: Path, kills: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNIX_RT_TRACE_STORE_SPANS_WAIT_S", "0.1")
+    moments = random.Random(kills)
+    acknowledged: list[int] = []
+    enough = threading.Event()
+
+    def send_all(address: str) -> None:
+        with open_channel(address, retried=()) as channel:
+            export = TraceServiceStub(channel).Export  # type: ignore[no-untyped-call]
+            for number in count(1):
+                while not enough.is_set():
+                    try:
+                        export(one_call(number), timeout=5)
+                        acknowledged.append(number)
+                        break
+                    except grpc.RpcError:
+                        time.sleep(0.005)
+                if enough.is_set():
+                    return
+
+    def stored(address: str) -> list[int]:
+        with Client(address) as client:
+            return [int(kept.metadata["otel_trace_id"], 16) for kept in client.trace_store.stream_traces()]
+
+    with StoreProcess(database_url, tmp_path) as store, ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(send_all, store.address)
+        try:
+            for _ in range(max(1, kills // 3)):
+                before = len(acknowledged)
+                wait_for(lambda before=before: len(acknowledged) > before + 5 or sending.done())  # type: ignore[misc]
+                time.sleep(moments.uniform(0, 0.2))
+                store.kill()
+                store.start()
+        finally:
+            enough.set()
+        sending.result(30)
+        wait_for(lambda: len(stored(store.address)) >= len(acknowledged))
+        found = stored(store.address)
+    # The last one may have been stored without an answer.
+    assert set(acknowledged) <= set(found) <= {*acknowledged, len(acknowledged) + 1}
+    assert len(found) == len(set(found))
+
+
+def one_call(number: int) -> ExportTraceServiceRequest:
+    """A trace of one span, the call of a model."""
+    span = Span(trace_id=number.to_bytes(16, "big"), span_id=number.to_bytes(8, "big"))
+    for name, value in gen_ai([text("user", f"{number}?")], text("assistant", "Yes")).items():
+        span.attributes.add(key=name).value.string_value = value
+    return ExportTraceServiceRequest(resource_spans=[ResourceSpans(scope_spans=[ScopeSpans(spans=[span])])])
 
 
 class Writer:

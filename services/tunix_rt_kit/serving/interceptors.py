@@ -30,11 +30,13 @@ from tunix_rt_kit.serving.calls import run_blocking, status_of
 from tunix_rt_kit.serving.logging import get_logger
 
 MAX_ENTRIES: Final = 10_000
-"""Entries of one repeated field of the contract. Most fields take fewer, as their services say."""
+"""Entries of one repeated field of the contract, or spans of one scope. Most fields take fewer, as their
+services say."""
 MAX_FIELDS: Final = 500_000
 """Fields of one request, all messages in it together."""
 
-_PACKAGE: Final = "tunix_rt."
+# Messages of these packages are looked into; attributes of spans may hold one another, and are not.
+_PACKAGES: Final = ("tunix_rt.", "opentelemetry.proto.trace.", "opentelemetry.proto.collector.trace.")
 # A shorter message cannot hold too many entries: the shortest, packed numbers, take a byte each.
 _SMALL: Final = MAX_ENTRIES
 _MAX_DEPTH: Final = 100  # of protobuf's own reader
@@ -328,6 +330,6 @@ def _holds_entries(field: FieldDescriptor) -> bool:
     inner = field.message_type
     return (
         inner is not None
-        and inner.full_name.startswith(_PACKAGE)
+        and inner.full_name.startswith(_PACKAGES)
         and any(part.is_repeated or _holds_entries(part) for part in inner.fields)
     )

@@ -82,7 +82,7 @@ class SqlTraceRepository:
         Raises AlreadyExists(REQUEST_ID_REUSED).
         """
         with self._database.write() as session:
-            outcome, _ = self._requests.once(session, request, lambda: _insert(session, batch, policy))
+            outcome, _ = self._requests.once(session, request, lambda: insert_traces(session, batch, policy))
         return [
             CreateResult(entry[1:], trace.content_digest, entry[0] == _CREATED)
             for entry, trace in zip(outcome, batch, strict=True)
@@ -221,7 +221,8 @@ class SqlTraceRepository:
         return [_score(trace.id, row) for row in rows]
 
 
-def _insert(session: Session, batch: Sequence[NewTrace], policy: DuplicatePolicy) -> list[str]:
+def insert_traces(session: Session, batch: Sequence[NewTrace], policy: DuplicatePolicy) -> list[str]:
+    """Store checked traces in the session's transaction; a mark and an id for each say what became of it."""
     last = _locked_sequence(session)
     digests = [bytes.fromhex(trace.content_digest.removeprefix("sha256:")) for trace in batch]
     known = _ids_by_digest(session, digests) if policy == "skip" else {}

@@ -1,0 +1,166 @@
+"""Spans of OpenTelemetry as they come: stored first, made into conversations when no more are expected."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final, Protocol
+
+from tunix_rt_kit.errors import DomainError, InvalidArgument
+from tunix_rt_kit.serving.logging import get_logger
+from tunix_rt_trace_store.traces.model import NewTrace, TraceDraft
+from tunix_rt_trace_store.traces.validation import checked_traces
+
+MAX_WAITING_BYTES: Final = 64 << 20
+"""Of the spans of one trace that wait."""
+
+_log = get_logger("tunix_rt.spans")
+# How often due traces are looked for, at most; where little is waited it is every half of that.
+_LOOK_S: Final = 0.5
+_LEAST_LOOK_S: Final = 0.05
+_AT_ONCE: Final = 100
+# For so long a span that is sent again is known, and one that was refused can be looked at.
+_KNOWN: Final = timedelta(days=7)
+_FORGET_EVERY: Final = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True)
+class NewSpan:
+    """A span with good ids: ``encoded`` is what is made into conversations later."""
+
+    trace_id: bytes
+    span_id: bytes
+    is_root: bool
+    encoded: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DueTrace:
+    """A trace of OpenTelemetry whose spans are to become conversations, and how often spans came for it."""
+
+    trace_id: bytes
+    arrivals: int
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """What spans give: conversations with the ids of their spans; the spans that are refused, and why; and by
+    kind how much is left out."""
+
+    conversations: Sequence[tuple[TraceDraft, Sequence[str]]] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """How long a trace waits for another span: ``after_root`` once its root has ended, else ``idle``."""
+
+    after_root: timedelta
+    idle: timedelta
+
+
+class SpanRepository(Protocol):
+    """Where spans wait."""
+
+    def add(self, batch: Sequence[NewSpan], windows: Windows, now: datetime) -> Sequence[NewSpan]: ...
+    def due(self, now: datetime, limit: int) -> Sequence[DueTrace]: ...
+    def waiting(self, trace_id: bytes) -> Sequence[bytes]: ...
+    def settle(
+        self, trace: DueTrace, made: Sequence[NewTrace], refused: Mapping[str, str], now: datetime
+    ) -> bool: ...
+    def forget(self, before: datetime) -> None: ...
+
+
+class LiveSpans:
+    """Takes spans, and makes conversations of those of a trace once no other came for a while.
+
+    Spans that come later wait again, and become conversations of their own.
+
+    Args:
+        repository: where spans wait.
+        windows: for how long they do.
+        assemble: makes conversations of the encoded spans of one trace.
+    """
+
+    def __init__(
+        self,
+        repository: SpanRepository,
+        windows: Windows,
+        assemble: Callable[[Sequence[bytes]], Assembled],
+    ) -> None:
+        self._repository = repository
+        self._windows = windows
+        self._assemble = assemble
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._forgotten = datetime.min.replace(tzinfo=UTC)
+
+    def take(self, batch: Sequence[NewSpan]) -> Sequence[NewSpan]:
+        """Store spans, each once however often it is sent; returns those that there was no room for."""
+        return self._repository.add(batch, self._windows, datetime.now(UTC)) if batch else ()
+
+    def assemble_due(self, now: datetime) -> int:
+        """Make conversations of the traces whose time has come; returns of how many."""
+        due = self._repository.due(now, _AT_ONCE)
+        for trace in due:
+            if self._stop.is_set():
+                break
+            self._settle(trace, now)
+        if now - self._forgotten > _FORGET_EVERY:
+            self._repository.forget(now - _KNOWN)
+            self._forgotten = now
+        return len(due)
+
+    def _settle(self, trace: DueTrace, now: datetime) -> None:
+        shown = trace.trace_id.hex()
+        try:
+            found = self._assemble(self._repository.waiting(trace.trace_id))
+        except DomainError:
+            raise
+        except Exception as error:
+            # It would fail again and again, before all others. What it holds is kept.
+            _log.error("spans_not_assembled", trace_id=shown, exc_info=error)
+            self._repository.settle(trace, (), {"": f"internal error: {type(error).__name__}"}, now)
+            return
+        made: list[NewTrace] = []
+        refused = dict(found.refused)
+        for draft, span_ids in found.conversations:
+            try:
+                made += checked_traces([draft], 1, "conversation")
+            except InvalidArgument as error:
+                refused.update(dict.fromkeys(span_ids, error.message))
+        if not self._repository.settle(trace, made, refused, now):
+            return  # Others came meanwhile.
+        if made or refused or found.left_out:
+            left_out = dict(found.left_out)
+            _log.info("spans_assembled", trace_id=shown, conversations=len(made), left_out=left_out)
+        for span_id, reason in refused.items():
+            _log.warning("span_refused", trace_id=shown, span_id=span_id, reason=reason)
+
+    def start(self) -> None:
+        """Look for due traces from now on, in a thread."""
+        self._thread = threading.Thread(target=self._run, name="tunix-rt-spans", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End that thread, after the trace that it is at."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        failing = False
+        look_s = min(_LOOK_S, max(_LEAST_LOOK_S, self._windows.after_root.total_seconds() / 2))
+        while not self._stop.wait(look_s):
+            try:
+                while self.assemble_due(datetime.now(UTC)) == _AT_ONCE and not self._stop.is_set():
+                    pass
+                failing = False
+            except Exception as error:
+                # The database is away, most likely; every call of a client says so too.
+                if not failing:
+                    _log.error("spans_wait", error=str(error))
+                failing = True

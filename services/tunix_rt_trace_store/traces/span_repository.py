@@ -1,0 +1,170 @@
+"""Waiting spans in the database, on SQLite or PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from tunix_rt_kit.database import Database, bulk_insert
+from tunix_rt_trace_store.tables import span_traces, spans
+from tunix_rt_trace_store.traces.live_spans import MAX_WAITING_BYTES, DueTrace, NewSpan, Windows
+from tunix_rt_trace_store.traces.model import NewTrace
+from tunix_rt_trace_store.traces.repository import insert_traces
+
+_CHUNK: Final = 5_000
+
+
+class SqlSpanRepository:
+    """Raises what ``Database`` raises."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, batch: Sequence[NewSpan], windows: Windows, now: datetime) -> list[NewSpan]:
+        """Store spans that are not known, and put off when their traces are due.
+
+        Returns those that do not fit into what may wait of their trace.
+        """
+        by_trace: dict[bytes, dict[bytes, NewSpan]] = {}
+        for span in batch:
+            by_trace.setdefault(span.trace_id, {}).setdefault(span.span_id, span)
+        rows: list[dict[str, Any]] = []
+        changes: list[dict[str, Any]] = []
+        refused: list[NewSpan] = []
+        with self._database.write() as session:
+            known = _locked(session, sorted(by_trace), now)
+            for trace_id, span_id in _known_spans(session, by_trace):
+                by_trace[trace_id].pop(span_id, None)
+            for trace_id, new in by_trace.items():
+                size, root_ended = known[trace_id]
+                fitting: list[NewSpan] = []
+                for span in new.values():
+                    size += len(span.encoded)
+                    (fitting if size <= MAX_WAITING_BYTES else refused).append(span)
+                if not fitting:
+                    continue
+                root_ended = root_ended or any(span.is_root for span in fitting)
+                change = {"size_bytes": size, "root_ended": root_ended, "update_time": now}
+                window = windows.after_root if root_ended else windows.idle
+                changes.append({"of": trace_id, "due_time": now + window, **change})
+                rows += [
+                    {"trace_id": trace_id, "span_id": span.span_id, "encoded": span.encoded}
+                    for span in fitting
+                ]
+            bulk_insert(session, spans, rows)
+            if changes:
+                session.connection().execute(_PUT_OFF, changes)
+        return refused
+
+    def due(self, now: datetime, limit: int) -> list[DueTrace]:
+        """Up to ``limit`` traces whose spans are to become conversations, those that wait longest first."""
+        with self._database.read() as session:
+            found = session.execute(
+                select(span_traces.c.trace_id, span_traces.c.arrivals)
+                .where(span_traces.c.due_time <= now)
+                .order_by(span_traces.c.due_time)
+                .limit(limit)
+            )
+            return [DueTrace(bytes(trace_id), arrivals) for trace_id, arrivals in found]
+
+    def waiting(self, trace_id: bytes) -> list[bytes]:
+        """The spans of a trace that wait, encoded."""
+        with self._database.read() as session:
+            found = session.scalars(
+                select(spans.c.encoded).where(spans.c.trace_id == trace_id, spans.c.encoded.is_not(None))
+            )
+            return [bytes(encoded) for encoded in found if encoded is not None]
+
+    def settle(
+        self, trace: DueTrace, made: Sequence[NewTrace], refused: Mapping[str, str], now: datetime
+    ) -> bool:
+        """Store what became of the spans that wait, and keep of them their ids alone, but for those that are
+        ``refused`` (an empty id: all of them).
+
+        Returns False, and does nothing, if others came meanwhile or somebody else has settled it.
+        """
+        with self._database.write() as session:
+            changed = session.connection().execute(
+                update(span_traces)
+                .where(
+                    span_traces.c.trace_id == trace.trace_id,
+                    span_traces.c.arrivals == trace.arrivals,
+                    span_traces.c.due_time.is_not(None),
+                )
+                .values(due_time=None, size_bytes=0, update_time=now, problems=dict(refused) or None)
+            )
+            if not changed.rowcount:
+                return False
+            insert_traces(session, made, "keep")
+            if "" not in refused and len(refused) <= _CHUNK:
+                kept = [bytes.fromhex(span_id) for span_id in refused]
+                of_trace = update(spans).where(spans.c.trace_id == trace.trace_id)
+                session.execute(of_trace.where(spans.c.span_id.not_in(kept)).values(encoded=None))
+        return True
+
+    def forget(self, before: datetime) -> None:
+        """Delete what is left of traces for which nothing came or happened since."""
+        with self._database.write() as session:
+            settled = delete(span_traces).where(span_traces.c.due_time.is_(None))
+            session.execute(settled.where(span_traces.c.update_time < before))
+
+
+_PUT_OFF: Final = (
+    update(span_traces)
+    .where(span_traces.c.trace_id == bindparam("of"))
+    .values(
+        due_time=bindparam("due_time"),
+        size_bytes=bindparam("size_bytes"),
+        root_ended=bindparam("root_ended"),
+        update_time=bindparam("update_time"),
+        arrivals=span_traces.c.arrivals + 1,
+    )
+)
+
+
+def _locked(session: Session, trace_ids: Sequence[bytes], now: datetime) -> dict[bytes, tuple[int, bool]]:
+    """What waits of each trace, and whether its root has ended; nobody else changes it meanwhile.
+
+    The traces are locked in the order of ids, so that no two calls wait for each other.
+    """
+    insert = postgresql.insert if session.connection().dialect.name == "postgresql" else sqlite.insert
+    fields = {"arrivals": 0, "size_bytes": 0, "root_ended": False, "update_time": now}
+    found: dict[bytes, tuple[int, bool]] = {}
+    for ids in _chunks(trace_ids):
+        rows = [{"trace_id": trace_id, **fields} for trace_id in ids]
+        session.connection().execute(insert(span_traces).on_conflict_do_nothing(), rows)
+        here = session.execute(
+            select(span_traces.c.trace_id, span_traces.c.size_bytes, span_traces.c.root_ended)
+            .where(span_traces.c.trace_id.in_(ids))
+            .order_by(span_traces.c.trace_id)
+            .with_for_update()
+        )
+        found.update({bytes(trace_id): (size, ended) for trace_id, size, ended in here})
+    return found
+
+
+def _known_spans(
+    session: Session, by_trace: Mapping[bytes, Mapping[bytes, NewSpan]]
+) -> list[tuple[bytes, bytes]]:
+    """The ids of spans of these traces that are stored, if there are any of the same ids."""
+    wanted = [span_id for new in by_trace.values() for span_id in new]
+    found: list[tuple[bytes, bytes]] = []
+    for trace_ids in _chunks(list(by_trace)):
+        for span_ids in _chunks(wanted):
+            here = session.execute(
+                select(spans.c.trace_id, spans.c.span_id).where(
+                    spans.c.trace_id.in_(trace_ids), spans.c.span_id.in_(span_ids)
+                )
+            )
+            found += [(bytes(trace_id), bytes(span_id)) for trace_id, span_id in here]
+    return found
+
+
+def _chunks(ids: Sequence[bytes]) -> Iterable[Sequence[bytes]]:
+    """The ids in parts that fit into one statement."""
+    return (ids[at : at + _CHUNK] for at in range(0, len(ids), _CHUNK))
